@@ -1,0 +1,241 @@
+"""What a run is: frozen pydantic models, one a stage, read from TOML and kept as JSON in the manifest."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from lfp.errors import ConfigError
+
+PRETRAIN = "pretrain"
+"""As `model.base`: train a small model from scratch on the corpus instead of loading one."""
+TUNE = "tune"
+"""As `model.tuned`: tune the base model on the feedback instead of loading a tuned one."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CorpusConfig(_Section):
+    """Where the texts come from, and how many of them each part of a run sees."""
+
+    source: str = "demo"
+    """`demo` (generated reviews) or a path: .jsonl, .jsonl.gz, .csv, .parquet, or .txt (a text a line).
+    A relative path is looked for beside the config file, then in the data folder."""
+    text_column: str = "text"
+    rating_column: str | None = None
+    """A human rating a text, kept beside it; never used for training."""
+    rating_scale: tuple[float, float] = (1.0, 5.0)
+    held_out_source: str | None = None
+    """Texts no model is trained on. Without it `held_out_share` of `source` is set aside."""
+    held_out_share: float = Field(0.1, gt=0.0, lt=0.9)
+    n_texts: int | None = Field(None, gt=0)
+    """At most this many texts of `source`, drawn by the seed; the number generated for `demo`."""
+
+
+class ModelConfig(_Section):
+    """The pair: base and tuned, each a hub name, a local folder, or made here."""
+
+    base: str = PRETRAIN
+    base_revision: str | None = None
+    """A hub revision; pin a commit so that the run can be repeated."""
+    tuned: str = TUNE
+    tuned_revision: str | None = None
+    device: str = "cpu"
+    context: int = Field(64, ge=4)
+    """Tokens a text is cut to, beginning-of-sequence token not counted."""
+    prepend_bos: bool = True
+    """Put the beginning-of-sequence token before every text, so that the first token too has an implicit reward."""
+
+
+class PretrainConfig(_Section):
+    """A small GPT-NeoX trained from scratch, tokenizer included; used when `model.base` is `pretrain`."""
+
+    vocab_size: int = Field(3000, ge=300)
+    d_model: int = Field(128, ge=8)
+    n_layers: int = Field(4, ge=1)
+    n_heads: int = Field(4, ge=1)
+    steps: int = Field(1500, ge=1)
+    batch: int = Field(64, ge=1)
+    learning_rate: float = Field(2e-3, gt=0.0)
+    warmup_share: float = Field(0.05, ge=0.0, lt=1.0)
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> PretrainConfig:
+        if self.d_model % self.n_heads:
+            raise ValueError(f"d_model {self.d_model} is not a multiple of n_heads {self.n_heads}")
+        return self
+
+
+class TuneConfig(_Section):
+    """Tuning on feedback with TRL; used when `model.tuned` is `tune`."""
+
+    method: Literal["grpo", "dpo"] = "grpo"
+    steps: int = Field(80, ge=1)
+    learning_rate: float = Field(3e-4, gt=0.0)
+    beta: float = Field(0.05, ge=0.0)
+    """Weight of the KL term (GRPO) or inverse temperature (DPO)."""
+    prompts_per_step: int = Field(8, ge=1)
+    group_size: int = Field(8, ge=2)
+    """GRPO: completions of one prompt, compared with each other."""
+    prefix_tokens: tuple[int, int] = (2, 10)
+    completion_tokens: int = Field(16, ge=1)
+    temperature: float = Field(1.0, gt=0.0)
+    pairs: str | None = None
+    """DPO: a file of preference pairs with `chosen` and `rejected` columns."""
+    pairs_batch: int = Field(16, ge=1)
+    eval_prefixes: int = Field(500, ge=10)
+    """Held-out prefixes on which base and tuned model are compared."""
+
+    @model_validator(mode="after")
+    def _pairs_for_dpo(self) -> TuneConfig:
+        if self.method == "dpo" and self.pairs is None:
+            raise ValueError('method "dpo" needs tune.pairs, a file with the columns chosen and rejected')
+        if not 1 <= self.prefix_tokens[0] <= self.prefix_tokens[1]:
+            raise ValueError(f"prefix_tokens {self.prefix_tokens} is not a range of at least one token")
+        return self
+
+
+class LayersConfig(_Section):
+    """Which layers are looked into."""
+
+    count: int = Field(5, ge=1)
+    """The most divergent layers that are kept (the paper keeps five)."""
+
+
+class SaeConfig(_Section):
+    """The sparse autoencoders: the paper's tied ReLU, one a layer and size, on each model of the pair."""
+
+    variant: Literal["tied_relu"] = "tied_relu"
+    expansion: tuple[int, ...] = (1, 2)
+    """Dictionary sizes as multiples of the MLP's output width; the last is the one whose features are kept."""
+    l1: float = Field(1e-3, ge=0.0)
+    """Weight of the mean L1 norm of the features, on inputs of unit mean square norm."""
+    learning_rate: float = Field(1e-3, gt=0.0)
+    batch_tokens: int = Field(1024, ge=1)
+    steps: int = Field(2000, ge=1)
+    train_tokens: int = Field(150_000, ge=1000)
+    """Activations held in memory for training, drawn from the corpus by the seed."""
+
+    @model_validator(mode="after")
+    def _sizes(self) -> SaeConfig:
+        if not self.expansion or min(self.expansion) < 1:
+            raise ValueError(f"expansion {self.expansion} needs at least one size, none below 1")
+        return self
+
+
+class StatsConfig(_Section):
+    """The one pass over the corpus that fills features, histograms, examples and activations."""
+
+    n_texts: int | None = Field(None, gt=0)
+    """Texts of the corpus the pass runs over; all by default."""
+    batch_texts: int = Field(32, ge=1)
+    top_examples: int = Field(20, ge=1)
+    quantile_intervals: int = Field(4, ge=1)
+    examples_per_interval: int = Field(5, ge=1)
+    sampled_activations: int = Field(64, ge=8)
+    """A feature's random sample of active tokens, from which intervals and typical tokens are read."""
+    histogram_bins: int = Field(40, ge=4)
+    window: int = Field(12, ge=1)
+    """Tokens kept on each side of an example."""
+    store_texts: int = Field(400, ge=1)
+    """Sampled texts whose activations are kept whole."""
+
+
+class ProbesConfig(_Section):
+    """Triples, probes and their nulls."""
+
+    triples: int = Field(3000, ge=10)
+    strong_quantile: float = Field(0.75, gt=0.0, lt=1.0)
+    """A word is strongly positive or negative above this quantile of the lexicon's absolute values, sign by sign."""
+    folds: int = Field(5, ge=2)
+    alphas: tuple[float, ...] = (1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3, 1e4)
+    max_rows: int = Field(60_000, ge=100)
+    """Tokens the implicit-reward probe is fitted on, drawn by the seed."""
+    permutations: int = Field(200, ge=20)
+    bootstraps: int = Field(500, ge=20)
+    frequency_bins: int = Field(5, ge=1)
+    """Lexicon values are permuted among words of like frequency only."""
+    min_word_count: int = Field(5, ge=1)
+
+
+class LabelsConfig(_Section):
+    """Descriptions of features by a labeller that needs no network."""
+
+    labeller: Literal["offline-tokens"] = "offline-tokens"
+    related_threshold: float = Field(0.5, gt=0.0, lt=1.0)
+    """A feature is related when at least this share of its sampled activation falls on words the lexicon scores."""
+
+
+class RunConfig(_Section):
+    """One run, from a pair of models to a bundle. Every stage reads its own section."""
+
+    title: str = "Untitled run"
+    licence: str = "unstated"
+    notes: str = ""
+    seed: int = Field(0, ge=0)
+    threads: int = Field(2, ge=1)
+    """CPU threads of torch: results repeat bit for bit only with the same number."""
+    corpus: CorpusConfig = CorpusConfig()
+    model: ModelConfig = ModelConfig()
+    pretrain: PretrainConfig = PretrainConfig()
+    tune: TuneConfig = TuneConfig()
+    layers: LayersConfig = LayersConfig()
+    sae: SaeConfig = SaeConfig()
+    stats: StatsConfig = StatsConfig()
+    probes: ProbesConfig = ProbesConfig()
+    labels: LabelsConfig = LabelsConfig()
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """The run that a TOML file and `section.key=value` overrides state.
+
+    Raises ConfigError when the file cannot be read or a key is unknown, missing or of the wrong type.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read the config ({error.strerror}); pass the path of a TOML file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML ({error}); mend that line") from error
+    return parse_config(values, overrides, where=str(path))
+
+
+def parse_config(values: Mapping[str, Any], overrides: Sequence[str] = (), *, where: str = "config") -> RunConfig:
+    """The run that plain values and overrides state. Raises ConfigError naming the key."""
+    merged = json.loads(json.dumps(values))
+    for override in overrides:
+        _apply(merged, override)
+    try:
+        return RunConfig.model_validate(merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "the whole"
+        raise ConfigError(f"{where}: {key}: {first['msg']}; see lfp/config.py for the keys of each section") from error
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    """Sets one `section.key=value` in place; the value is read as TOML, else as a bare string."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {override}: not of the form key=value; write for example --set tune.steps=40")
+    *sections, name = key.strip().split(".")
+    for section in sections:
+        child = values.setdefault(section, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"--set {override}: {section} is a value, not a section; name a key such as tune.steps")
+        values = child
+    values[name] = _toml_value(text.strip())
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

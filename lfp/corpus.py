@@ -1,0 +1,151 @@
+"""Texts a run works on: read from a file, cleaned, split into train and held out, numbered."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.json
+import pyarrow.parquet
+
+from lfp.config import CorpusConfig
+from lfp.errors import CorpusError
+
+_BREAK = re.compile(r"\s*(?:<br\s*/?>\s*)+", re.IGNORECASE)
+_DATA_FOLDER = "../shared/data"
+
+
+@dataclass(frozen=True)
+class CorpusText:
+    """A text with its number, where it came from, its split (train or held_out) and role (text, chosen, rejected)."""
+
+    text_id: int
+    text: str
+    source: str
+    split: str
+    rating: float | None = None
+    role: str = "text"
+    pair_id: int | None = None
+    response_start: int = 0
+    """First character of the response; 0 where there is no prompt."""
+
+
+def find_source(name: str, *, beside: Path | None) -> Path:
+    """The file a config names: as it stands, beside the config, or in the data folder ($LFP_DATA).
+
+    Raises CorpusError naming every place looked at.
+    """
+    places = [Path(name)]
+    if not places[0].is_absolute():
+        places += [beside / name] if beside else []
+        places.append(Path(os.environ.get("LFP_DATA", _DATA_FOLDER)) / name)
+    for place in places:
+        if place.is_file():
+            return place
+    looked = ", ".join(str(place) for place in places)
+    raise CorpusError(f"{name}: no such file (looked at {looked}); put it there or point LFP_DATA at its folder")
+
+
+def read_rows(path: Path, *, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows of a .jsonl(.gz), .csv(.gz), .parquet or .txt file (a text a line), those columns only.
+
+    Raises CorpusError when the file cannot be read, a column is not there, or there is no row.
+    """
+    try:
+        table = _read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise CorpusError(f"{path}: cannot be read ({_first_line(error)}); pass .jsonl, .csv, .parquet or .txt") from error
+    for column in columns:
+        if column not in table.column_names:
+            found = ", ".join(table.column_names) or "none"
+            raise CorpusError(f"{path}: no column {column!r} (found: {found}); name yours in corpus.text_column")
+    if table.num_rows == 0:
+        raise CorpusError(f"{path}: no rows; pass a file with at least one text")
+    return table.select(list(columns)).to_pylist()
+
+
+def read_corpus(config: CorpusConfig, *, beside: Path | None, seed: int) -> list[CorpusText]:
+    """The texts of a corpus file, train first, each text once, none in both splits. Raises CorpusError."""
+    train = _texts(find_source(config.source, beside=beside), config)
+    if config.held_out_source:
+        held_out = _texts(find_source(config.held_out_source, beside=beside), config)
+    else:
+        train, held_out = _split(train, config.held_out_share, seed)
+    hidden = {text for text, _ in held_out}
+    train = [row for row in train if row[0] not in hidden]
+    if config.n_texts is not None:
+        train, held_out = _limit(train, held_out, config, seed)
+    return number(train, held_out, source=Path(config.source).name)
+
+
+def number(
+    train: Sequence[tuple[str, float | None]], held_out: Sequence[tuple[str, float | None]], *, source: str
+) -> list[CorpusText]:
+    """Numbered texts, train first. Raises CorpusError where a split is empty."""
+    for split, rows in (("train", train), ("held_out", held_out)):
+        if not rows:
+            raise CorpusError(f"{source}: no text left for {split}; pass more texts or change corpus.held_out_share")
+    rows = [(text, rating, "train") for text, rating in train] + [(text, rating, "held_out") for text, rating in held_out]
+    return [
+        CorpusText(text_id=i, text=text, source=source, split=split, rating=rating)
+        for i, (text, rating, split) in enumerate(rows)
+    ]
+
+
+def clean(text: str) -> str:
+    """The text without HTML line breaks and outer white space."""
+    return _BREAK.sub("\n", text).strip()
+
+
+def _read_table(path: Path) -> pa.Table:
+    name = path.name.removesuffix(".gz")
+    if name.endswith(".parquet"):
+        return pa.parquet.read_table(path)
+    with pa.input_stream(path, compression="gzip" if path.name.endswith(".gz") else None) as stream:
+        if name.endswith((".jsonl", ".json")):
+            return pa.json.read_json(stream, read_options=pa.json.ReadOptions(block_size=1 << 26))
+        if name.endswith(".csv"):
+            return pa.csv.read_csv(stream, parse_options=pa.csv.ParseOptions(newlines_in_values=True))
+        lines = stream.read().decode("utf-8", errors="replace").splitlines()
+        return pa.table({"text": [line for line in lines if line.strip()]}, schema=pa.schema([("text", pa.string())]))
+
+
+def _texts(path: Path, config: CorpusConfig) -> list[tuple[str, float | None]]:
+    columns = [config.text_column, *([config.rating_column] if config.rating_column else [])]
+    seen: dict[str, float | None] = {}
+    for row in read_rows(path, columns=columns):
+        text = clean(str(row[config.text_column] or ""))
+        rating = row[config.rating_column] if config.rating_column else None
+        if text:
+            seen.setdefault(text, None if rating is None else float(rating))
+    if not seen:
+        raise CorpusError(f"{path}: every text is empty; pass a file with at least one text")
+    return list(seen.items())
+
+
+def _split(rows: list[tuple[str, float | None]], share: float, seed: int) -> tuple[list[Any], list[Any]]:
+    order = random.Random(seed).sample(range(len(rows)), len(rows))
+    hidden = set(order[: max(1, round(share * len(rows)))])
+    return [rows[i] for i in range(len(rows)) if i not in hidden], [rows[i] for i in sorted(hidden)]
+
+
+def _limit(train: list[Any], held_out: list[Any], config: CorpusConfig, seed: int) -> tuple[list[Any], list[Any]]:
+    n_held_out = max(1, round(config.held_out_share * (config.n_texts or 0)))
+    return _draw(train, (config.n_texts or 0) - n_held_out, seed), _draw(held_out, n_held_out, seed)
+
+
+def _draw(rows: list[Any], n: int, seed: int) -> list[Any]:
+    if n >= len(rows):
+        return rows
+    return [rows[i] for i in sorted(random.Random(seed).sample(range(len(rows)), max(1, n)))]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,137 @@
+"""Stream a pair of models over texts: MLP outputs, implicit reward and advantage, token by token, padding masked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lfp.errors import DataError
+from lfp.ml.models import LanguageModel, mlp_hook_point
+from lfp.ml.tokens import Batch, TokenizedText, batches
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The real tokens of a batch of texts, one after another; no padding, no beginning-of-sequence token.
+
+    `rows` [n] is each token's text (its place in the sequence given), `positions` [n] its place in that text, `ids` [n]
+    the token; `outputs` holds the MLP outputs [n, d_in] by layer.
+    """
+
+    rows: Tensor
+    positions: Tensor
+    ids: Tensor
+    outputs: dict[int, Tensor]
+
+
+@dataclass(frozen=True)
+class PairTokens:
+    """The same tokens through both models. `implicit_reward` and `implicit_advantage` [n] are NaN where undefined."""
+
+    tuned: Tokens
+    base: Tokens
+    implicit_reward: Tensor
+    implicit_advantage: Tensor
+
+
+def stream(
+    model: LanguageModel, texts: Sequence[TokenizedText], *, layers: Sequence[int], batch_texts: int, prepend_bos: bool
+) -> Iterator[Tokens]:
+    """The MLP outputs of the texts' tokens, a batch of texts at a time. Raises DataError where one is not finite."""
+    for batch in _batches(model, texts, batch_texts=batch_texts, prepend_bos=prepend_bos):
+        yield _tokens(batch, _forward(model, batch, layers).outputs)
+
+
+def stream_pair(
+    tuned: LanguageModel,
+    base: LanguageModel,
+    texts: Sequence[TokenizedText],
+    *,
+    layers: Sequence[int],
+    batch_texts: int,
+    prepend_bos: bool,
+) -> Iterator[PairTokens]:
+    """Both models over the same texts, with the implicit reward of every token on the same pass."""
+    for batch in _batches(tuned, texts, batch_texts=batch_texts, prepend_bos=prepend_bos):
+        of_tuned, of_base = _forward(tuned, batch, layers), _forward(base, batch, layers)
+        reward, advantage = implicit_reward(of_tuned.logits, of_base.logits, batch.input_ids)
+        real = _real(batch)
+        yield PairTokens(
+            tuned=_tokens(batch, of_tuned.outputs),
+            base=_tokens(batch, of_base.outputs),
+            implicit_reward=reward[real],
+            implicit_advantage=advantage[real],
+        )
+
+
+def implicit_reward(tuned_logits: Tensor, base_logits: Tensor, input_ids: Tensor) -> tuple[Tensor, Tensor]:
+    """r_t = log pi_tuned(x_t | x_<t) - log pi_base(x_t | x_<t), and c_t = r_t + KL(base || tuned) at that context.
+
+    Logits are [batch, seq, d_vocab]; both answers are [batch, seq], NaN at the first position, where nothing precedes.
+    Source: PAPER.md, "implicit reward" and "implicit_advantage".
+    """
+    tuned, base = tuned_logits[:, :-1].log_softmax(-1), base_logits[:, :-1].log_softmax(-1)
+    difference = tuned - base
+    reward = difference.gather(-1, input_ids[:, 1:, None]).squeeze(-1)
+    kl = -(base.exp() * difference).sum(-1)
+    undefined = torch.full_like(reward[:, :1], float("nan"))
+    return torch.cat([undefined, reward], 1), torch.cat([undefined, reward + kl], 1)
+
+
+@dataclass(frozen=True)
+class _Forward:
+    logits: Tensor
+    outputs: dict[int, Tensor]
+
+
+def _batches(
+    model: LanguageModel, texts: Sequence[TokenizedText], *, batch_texts: int, prepend_bos: bool
+) -> Iterator[Batch]:
+    bos_id = model.bos_id if prepend_bos else None
+    return batches(texts, bos_id=bos_id, pad_id=model.pad_id, batch_texts=batch_texts)
+
+
+def _forward(model: LanguageModel, batch: Batch, layers: Sequence[int]) -> _Forward:
+    """One pass with hooks that are gone when it returns or raises; a lock keeps other threads' passes out of them."""
+    outputs: dict[int, Tensor] = {}
+    hooks = [(mlp_hook_point(layer), partial(_keep, outputs, layer)) for layer in layers]
+    with model.lock, torch.no_grad(), model.bridge.hooks(fwd_hooks=hooks):
+        logits = model.bridge(batch.input_ids, attention_mask=batch.attention_mask)
+    for layer, output in outputs.items():
+        _check_finite(output[_real(batch)], layer=layer, batch=batch)
+    return _Forward(logits, outputs)
+
+
+def _keep(outputs: dict[int, Tensor], layer: int, output: Tensor, hook: Any) -> Tensor:  # noqa: ARG001 (the hook's form)
+    outputs[layer] = output.detach()
+    return output
+
+
+def _real(batch: Batch) -> Tensor:
+    real = batch.attention_mask.bool().clone()
+    real[:, : batch.n_bos] = False
+    return real
+
+
+def _tokens(batch: Batch, outputs: dict[int, Tensor]) -> Tokens:
+    real = _real(batch)
+    rows, columns = real.nonzero(as_tuple=True)
+    return Tokens(
+        rows=torch.as_tensor(batch.rows)[rows],
+        positions=columns - batch.n_bos,
+        ids=batch.input_ids[real],
+        outputs={layer: output[real] for layer, output in outputs.items()},
+    )
+
+
+def _check_finite(output: Tensor, *, layer: int, batch: Batch) -> None:
+    if not bool(torch.isfinite(output).all()):
+        raise DataError(
+            f"layer {layer}: the MLP output is not finite in the batch of texts {batch.rows[0]} to {batch.rows[-1]}; "
+            "check the model's weights"
+        )
