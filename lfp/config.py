@@ -182,6 +182,8 @@ class RunConfig(_Section):
     seed: int = Field(0, ge=0)
     threads: int = Field(2, ge=1)
     """CPU threads of torch: results repeat bit for bit only with the same number."""
+    artifacts: bool = True
+    """Keep the models and autoencoders in the bundle, so that trying a text and ablating work from it alone."""
     corpus: CorpusConfig = CorpusConfig()
     model: ModelConfig = ModelConfig()
     pretrain: PretrainConfig = PretrainConfig()

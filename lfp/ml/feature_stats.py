@@ -280,3 +280,12 @@ def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
+
+
+def ranks(examples: Examples, buckets: Ints) -> Ints:
+    """Rank of each example within its feature and bucket [n], from 0, largest activation first."""
+    order = np.lexsort((examples.positions, examples.text_ids, -examples.activations, buckets, examples.features))
+    group = examples.features[order] * (int(buckets.max(initial=0)) + 1) + buckets[order]
+    ranked = np.empty(len(order), np.int64)
+    ranked[order] = _rank_within(group)
+    return ranked

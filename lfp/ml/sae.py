@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
@@ -80,3 +82,28 @@ def load_sae(folder: Path) -> TiedReluSae:
         raise ModelError(f"{folder / _WEIGHTS}: the tensors are not {dict(expected)}; train the autoencoder again")
     sae.load_state_dict(tensors)
     return sae.requires_grad_(False)
+
+
+class Dictionary:
+    """The autoencoders of one model's chosen layers side by side: one dense row of features over all layers.
+
+    Feature ids count through the layers in order; `layer_of` and `index_of` [features] say where each came from.
+    """
+
+    def __init__(self, saes: Sequence[TiedReluSae]) -> None:
+        self.saes = sorted(saes, key=lambda sae: sae.info.layer)
+        self.layers = tuple(sae.info.layer for sae in self.saes)
+        widths = [sae.info.width for sae in self.saes]
+        self.n_features = sum(widths)
+        self.layer_of = np.repeat(np.array(self.layers, np.int64), widths)
+        self.index_of = np.concatenate([np.arange(width) for width in widths])
+
+    @torch.no_grad()
+    def encode(self, outputs: Mapping[int, Tensor]) -> Tensor:
+        """MLP outputs [n, d_in] by layer to features [n, features]."""
+        return torch.cat([sae.encode(outputs[sae.info.layer]) for sae in self.saes], dim=1)
+
+    @property
+    def decoders(self) -> list[Tensor]:
+        """Each layer's decoder rows [width, d_in], in the scaled space."""
+        return [sae.decoder.detach() for sae in self.saes]

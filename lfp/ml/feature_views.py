@@ -1,0 +1,80 @@
+"""What a reader sees of a feature beside its statistics: logits it moves, tokens it fires on, its place on a map."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lfp.ml.feature_stats import Examples
+from lfp.ml.models import LanguageModel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+TokenValues = list[dict[str, Any]]
+_CHUNK = 512
+
+
+@torch.no_grad()
+def logit_tokens(model: LanguageModel, decoders: Tensor, *, n: int) -> tuple[list[TokenValues], list[TokenValues]]:
+    """For each decoder row [features, d_model] the `n` tokens whose logit it raises and lowers most, centred.
+
+    The direct path: the row times the final norm's gain times the unembedding (the "logit lens" of nostalgebraist
+    2020); what later layers make of it is left out.
+    """
+    unembed = _unembedding(model)
+    raised, lowered = [], []
+    for rows in decoders.split(_CHUNK):
+        logits = rows @ unembed.T
+        logits = (logits - logits.mean(1, keepdim=True))[:, : len(model.tokenizer)]
+        for sign, found in ((1.0, raised), (-1.0, lowered)):
+            top = (sign * logits).topk(n, dim=1)
+            found += [_token_values(model, ids, sign * values) for ids, values in zip(top.indices, top.values, strict=True)]
+    return raised, lowered
+
+
+def sampled_tokens(
+    sample: Examples, n_features: int, tokenizer: PreTrainedTokenizerBase, *, n: int
+) -> list[TokenValues]:
+    """For each feature the `n` tokens with the largest share of its sampled activation."""
+    n_ids = int(sample.token_ids.max(initial=0)) + 1
+    keys, inverse = np.unique(sample.features * n_ids + sample.token_ids, return_inverse=True)
+    mass = np.bincount(inverse, sample.activations, minlength=len(keys))
+    total = np.bincount(sample.features, sample.activations, minlength=n_features)
+    found: list[TokenValues] = [[] for _ in range(n_features)]
+    for row in np.lexsort((keys, -mass, keys // n_ids)):
+        feature, token = divmod(int(keys[row]), n_ids)
+        if len(found[feature]) < n:
+            found[feature].append({"token": tokenizer.decode([token]), "value": mass[row] / total[feature]})
+    return found
+
+
+def map_of_rows(rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Two coordinates a row [n, 2]: principal components, each turned so that its largest entry is positive."""
+    centred = rows.astype(np.float64) - rows.mean(axis=0)
+    u, s, _ = np.linalg.svd(centred, full_matrices=False)
+    places = u[:, :2] * s[:2]
+    return places * np.sign(places[np.abs(places).argmax(axis=0), [0, 1]])
+
+
+def _unembedding(model: LanguageModel) -> Tensor:
+    """The output embedding with the final norm's gain folded in [d_vocab, d_model]."""
+    hf_model = model.bridge.original_model
+    gain = next(value for name, value in model.parameters.items() if _is_final_gain(name))
+    gain = gain + 1.0 if "gemma" in hf_model.config.model_type else gain  # Gemma's norm scales by 1 + weight
+    return hf_model.get_output_embeddings().weight * gain
+
+
+def _is_final_gain(name: str) -> bool:
+    return any(name.endswith(f"{norm}.weight") for norm in ("final_layer_norm", "transformer.ln_f", "model.norm"))
+
+
+def _token_values(model: LanguageModel, ids: Tensor, values: Tensor) -> TokenValues:
+    return [
+        {"token": model.tokenizer.decode([token]), "value": value}
+        for token, value in zip(ids.tolist(), values.tolist(), strict=True)
+    ]

@@ -1,0 +1,300 @@
+"""A pair of models through TransformerLens, and how far tuning moved each of their layers."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from lfp.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformers import PreTrainedTokenizerBase
+
+_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.(.+)$")
+"""`gpt_neox.layers.3.mlp...`, `transformer.h.3.mlp...`, `model.layers.3.mlp...`: the layer and the name within it."""
+
+
+@dataclass(frozen=True, eq=False)
+class LanguageModel:
+    """A causal language model with hook points, in float32, in evaluation mode and without gradients."""
+
+    bridge: TransformerBridge = field(repr=False)
+    tokenizer: PreTrainedTokenizerBase = field(repr=False)
+    name: str
+    revision: str | None
+    folder: Path | None
+    """Where its files lie on disk: the folder given, or the hub's local copy."""
+    n_layers: int
+    d_model: int
+    d_vocab: int
+    n_ctx: int
+    n_parameters: int
+    sha256: str
+    """Over names, shapes and bytes of its weights as loaded."""
+    bos_id: int | None
+    """Leads every text: the tokenizer's beginning-of-sequence token, else its end-of-sequence token."""
+    pad_id: int
+    """Fills rows; always masked, so any valid id does."""
+    parameters: Mapping[str, torch.Tensor] = field(repr=False)
+    """The weights under the names Hugging Face gives them (the bridge has names of its own)."""
+    lock: threading.RLock = field(repr=False)
+    """Hold it around every call of `bridge`: its hooks leak into calls of other threads."""
+
+
+@dataclass(frozen=True)
+class LayerDivergence:
+    """How far tuning moved one layer: sums of L2 norms of its parameters' changes."""
+
+    layer: int
+    divergence: float
+    divergence_mlp: float
+    divergence_by_group: dict[str, float]
+    """The sum split into `attention`, `mlp`, `norm`, and `other` where a layer has more."""
+    relative_divergence: float
+    """`divergence` over the sum of the L2 norms of the base model's parameters of the layer."""
+
+
+def load_model(name: str, *, revision: str | None = None, device: str = "cpu") -> LanguageModel:
+    """The model in a local folder, or of that name on the hub. A local folder never touches the network.
+
+    Raises ModelError when there is no such model, its tokenizer or weights are missing, or TransformerLens has no
+    adapter for its architecture.
+    """
+    from transformer_lens.model_bridge import TransformerBridge
+
+    source, local_only = _locate(name)
+    tokenizer, hf_model = _load_files(source, revision=revision, local_only=local_only)
+    hf_model = _place(hf_model, device)
+    d_vocab = int(hf_model.get_input_embeddings().weight.shape[0])
+    _check_vocabulary(name, len(tokenizer), d_vocab)
+    bos_id = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    pad_id = next(i for i in (tokenizer.pad_token_id, bos_id, 0) if i is not None and i < d_vocab)
+    parameters = {key: value.detach() for key, value in hf_model.named_parameters()}
+    sha256 = _hash_weights(hf_model.state_dict())
+    folder = _folder_of(source, revision)
+    try:
+        bridge = TransformerBridge.boot_transformers(
+            str(folder or source), hf_model=hf_model, tokenizer=tokenizer, device=device
+        )
+    except ValueError as error:
+        reason = _first_line(error)
+        raise ModelError(f"{name}: TransformerLens cannot hook it ({reason}); pick a supported architecture") from error
+    bridge.original_model.requires_grad_(False)
+    return LanguageModel(
+        bridge=bridge,
+        tokenizer=tokenizer,
+        name=name,
+        revision=revision,
+        folder=folder,
+        n_layers=bridge.cfg.n_layers,
+        d_model=bridge.cfg.d_model,
+        d_vocab=d_vocab,
+        n_ctx=bridge.cfg.n_ctx,
+        n_parameters=sum(value.numel() for value in parameters.values()),
+        sha256=sha256,
+        bos_id=bos_id,
+        pad_id=pad_id,
+        parameters=parameters,
+        lock=threading.RLock(),
+    )
+
+
+def check_same_shape(base: LanguageModel, tuned: LanguageModel) -> None:
+    """Raises ModelError naming the first difference that makes the two models no pair."""
+    for what, ours, theirs in (
+        ("layers", base.n_layers, tuned.n_layers),
+        ("residual width", base.d_model, tuned.d_model),
+        ("vocabulary size", base.d_vocab, tuned.d_vocab),
+        ("tokenizer vocabulary size", len(base.tokenizer), len(tuned.tokenizer)),
+    ):
+        if ours != theirs:
+            raise _no_pair(base, tuned, f"{what} {theirs} against {ours}")
+    if base.tokenizer.get_vocab() != tuned.tokenizer.get_vocab():
+        raise _no_pair(base, tuned, "other tokens in its tokenizer")
+    shapes = {key: value.shape for key, value in base.parameters.items()}
+    for key, value in tuned.parameters.items():
+        if shapes.get(key) != value.shape:
+            raise _no_pair(base, tuned, f"{key} is of another shape")
+
+
+def check_context(model: LanguageModel, context: int, *, prepend_bos: bool = True) -> None:
+    """Raises ModelError when texts of `context` tokens, and one more to begin with, do not fit the model."""
+    n_bos = int(prepend_bos and model.bos_id is not None)
+    if context + n_bos > model.n_ctx:
+        raise ModelError(
+            f"{model.name}: model.context {context} is more than its {model.n_ctx} positions hold;"
+            f" set model.context to {model.n_ctx - n_bos} or less"
+        )
+
+
+def check_token_ids(model: LanguageModel, token_ids: Sequence[Sequence[int]]) -> None:
+    """Raises ModelError naming the first text and token id the model has no embedding for."""
+    for row, ids in enumerate(token_ids):
+        bad = next((token_id for token_id in ids if not 0 <= token_id < model.d_vocab), None)
+        if bad is not None:
+            raise ModelError(
+                f"{model.name}: text {row} has token id {bad}, outside its {model.d_vocab} embeddings;"
+                " tokenize with the model's own tokenizer"
+            )
+
+
+def layer_divergence(base: LanguageModel, tuned: LanguageModel) -> list[LayerDivergence]:
+    """Each layer's divergence, in order: the sum over its parameters of the L2 norm of (tuned - base).
+
+    The measure by which Marks et al. (NeurIPS 2024) choose the layers to look into.
+    """
+    changes: dict[int, dict[str, float]] = defaultdict(lambda: {"attention": 0.0, "mlp": 0.0, "norm": 0.0})
+    sizes: dict[int, float] = defaultdict(float)
+    for key, before in base.parameters.items():
+        match = _LAYER.search(key)
+        if match is None:
+            continue
+        layer, group = int(match[1]), _group(match[2])
+        change = torch.linalg.vector_norm(tuned.parameters[key].to(before.device) - before).item()
+        changes[layer][group] = changes[layer].get(group, 0.0) + change
+        sizes[layer] += torch.linalg.vector_norm(before).item()
+    return [_summarise(layer, changes[layer], sizes[layer]) for layer in sorted(changes)]
+
+
+def most_divergent(divergences: Sequence[LayerDivergence], count: int) -> list[int]:
+    """The `count` layers that moved most, in order of depth; of equals, the earlier ones."""
+    ranked = sorted(divergences, key=lambda each: (-each.divergence, each.layer))
+    return sorted(each.layer for each in ranked[:count])
+
+
+def mlp_hook_point(layer: int) -> str:
+    """Where TransformerLens shows a layer's MLP output, on every architecture."""
+    return f"blocks.{layer}.mlp.hook_out"
+
+
+def _no_pair(base: LanguageModel, tuned: LanguageModel, difference: str) -> ModelError:
+    return ModelError(f"{tuned.name} is not tuned from {base.name} ({difference}); pass the base it was tuned from")
+
+
+def _summarise(layer: int, by_group: dict[str, float], size: float) -> LayerDivergence:
+    total = sum(by_group.values())
+    return LayerDivergence(layer, total, by_group["mlp"], dict(by_group), total / size)
+
+
+def _group(name: str) -> str:
+    """The kind of part a parameter belongs to, from its name within a layer, say `post_attention_layernorm.bias`."""
+    part = name.split(".")[0]
+    if "norm" in part or part.startswith("ln"):
+        return "norm"
+    if "att" in part:
+        return "attention"
+    return "mlp" if "mlp" in part or "feed_forward" in part else "other"
+
+
+def _locate(name: str) -> tuple[str, bool]:
+    """What to load from, and whether only files on this disk may be read."""
+    folder = Path(name).expanduser()
+    if (folder / "config.json").is_file():
+        return str(folder), True
+    if folder.exists():
+        raise ModelError(f"{name}: no config.json in this folder; pass a folder that save_pretrained wrote")
+    if folder.is_absolute() or name.startswith((".", "~")) or len(folder.parts) > 2:
+        raise ModelError(f"{name}: no such folder; pass a model's folder or its name on the hub")
+    return name, not _hub_reachable()
+
+
+def _hub_reachable() -> bool:
+    """One quick question, because the loaders retry for half a minute before they give up."""
+    from huggingface_hub import constants, get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=5)
+    except Exception:  # noqa: BLE001 - whatever keeps us from it (name, route, proxy, certificate), it is out of reach
+        return False
+    return True
+
+
+def _load_files(source: str, *, revision: str | None, local_only: bool) -> tuple[PreTrainedTokenizerBase, Any]:
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    where = {"revision": revision, "local_files_only": local_only}
+    try:
+        with quiet_files():
+            model, info = AutoModelForCausalLM.from_pretrained(
+                source, dtype=torch.float32, attn_implementation="eager", output_loading_info=True, **where
+            )
+            tokenizer = AutoTokenizer.from_pretrained(source, **where)
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise ModelError(_loading_fault(source, error, local_only=local_only)) from error
+    if info["missing_keys"]:
+        lost = sorted(info["missing_keys"])[0]
+        raise ModelError(f"{source}: its weights lack {lost}; save the whole model again with save_pretrained")
+    return tokenizer, model
+
+
+def _place(hf_model: Any, device: str) -> Any:
+    try:
+        return hf_model.to(device).eval()
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(f"model.device {device}: cannot be used here ({_first_line(error)}); set cpu") from error
+
+
+def _loading_fault(source: str, error: Exception, *, local_only: bool) -> str:
+    if Path(source).expanduser().is_dir():
+        return f"{source}: cannot load a causal language model from this folder ({_first_line(error)}); save it again"
+    reason = "the hub cannot be reached and there is no local copy" if local_only else _first_line(error)
+    return (
+        f"{source}: no folder of that name here, and as a hub model it does not load ({reason});"
+        " pass a local folder, --set model.base=FOLDER, or --set model.base=pretrain"
+    )
+
+
+def _check_vocabulary(name: str, n_tokens: int, d_vocab: int) -> None:
+    """A folder without tokenizer files loads as a tokenizer of two tokens, and says nothing."""
+    if n_tokens > d_vocab or 2 * n_tokens < d_vocab:
+        raise ModelError(
+            f"{name}: its tokenizer has {n_tokens} tokens but the model embeds {d_vocab};"
+            " put the tokenizer's files beside the model's"
+        )
+
+
+def _folder_of(source: str, revision: str | None) -> Path | None:
+    from transformers.utils import cached_file
+
+    if Path(source).is_dir():
+        return Path(source)
+    config = cached_file(source, "config.json", revision=revision, local_files_only=True)
+    return None if config is None else Path(config).parent
+
+
+def _hash_weights(state: Mapping[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for key in sorted(state):
+        tensor = state[key].detach().cpu().contiguous()
+        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+@contextmanager
+def quiet_files() -> Iterator[None]:
+    """No progress bar of transformers: it would cut into this project's own."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__

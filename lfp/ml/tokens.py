@@ -1,0 +1,96 @@
+"""Texts to token ids with character offsets, and padded batches of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+import torch
+
+from lfp.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class TokenizedText:
+    """One text as the models see it, its beginning-of-sequence token left out.
+
+    `text` ends where the last token does: of a truncated text only what the tokens cover is kept. Token i is the slice
+    `text[token_starts[i]:token_starts[i + 1]]` (the last one runs to the end), and the slices joined give `text` back.
+    A space belongs to the token after it, as in byte-level BPE. A character split over several tokens belongs to the
+    first of them; the others are empty slices.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    token_starts: tuple[int, ...]
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Texts of one forward pass, padded on the right.
+
+    `rows` are the positions of its texts in the sequence that was batched; `n_bos` (0 or 1) is how many leading
+    positions of every row hold the beginning-of-sequence token.
+    """
+
+    rows: tuple[int, ...]
+    input_ids: torch.Tensor
+    """int64 [batch, seq]"""
+    attention_mask: torch.Tensor
+    """int64 [batch, seq], 1 on tokens (the beginning-of-sequence token too) and 0 on padding"""
+    n_bos: int
+
+
+def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, context: int) -> list[TokenizedText]:
+    """Each text's first `context` tokens, special tokens neither added nor counted."""
+    if not texts:
+        return []
+    if not tokenizer.is_fast:
+        raise ModelError(f"{tokenizer.name_or_path}: its tokenizer has no character offsets; save it as tokenizer.json")
+    encoded = tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    rows = zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True)
+    return [_cut(text, ids, offsets, context) for text, ids, offsets in rows]
+
+
+def _cut(text: str, ids: Sequence[int], offsets: Sequence[tuple[int, int]], context: int) -> TokenizedText:
+    """A token starts where the furthest of those before it ended, so that nothing between tokens is lost."""
+    ends = accumulate((end for _, end in offsets), max)
+    starts = (0, *ends)
+    n_tokens = min(len(ids), context)
+    truncated = n_tokens < len(ids)
+    kept = text[: starts[n_tokens]] if truncated or not ids else text
+    return TokenizedText(kept, tuple(ids[:n_tokens]), starts[:n_tokens], truncated)
+
+
+def batches(texts: Sequence[TokenizedText], *, bos_id: int | None, pad_id: int, batch_texts: int) -> Iterator[Batch]:
+    """The texts in the order given, `batch_texts` at a time; `bos_id`, where there is one, leads every row.
+
+    Raises ModelError for a text without tokens when there is no `bos_id` to make a row of.
+    """
+    lead = () if bos_id is None else (bos_id,)
+    for start in range(0, len(texts), batch_texts):
+        rows = tuple(range(start, min(start + batch_texts, len(texts))))
+        ids = [(*lead, *texts[row].token_ids) for row in rows]
+        for row, row_ids in zip(rows, ids, strict=True):
+            if not row_ids:
+                raise ModelError(f"text {row} has no tokens; drop it, or prepend a beginning-of-sequence token")
+        input_ids, attention_mask = pad(ids, pad_id=pad_id)
+        yield Batch(rows, input_ids, attention_mask, len(lead))
+
+
+def pad(ids: Sequence[Sequence[int]], *, pad_id: int, left: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of unequal length as `(input_ids, attention_mask)`, both int64 [batch, longest]."""
+    width = max(len(row) for row in ids)
+    input_ids = torch.full((len(ids), width), pad_id, dtype=torch.int64)
+    mask = torch.zeros_like(input_ids)
+    for number, row in enumerate(ids):
+        place = slice(width - len(row), width) if left else slice(len(row))
+        input_ids[number, place] = torch.as_tensor(row, dtype=torch.int64)
+        mask[number, place] = 1
+    return input_ids, mask

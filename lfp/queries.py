@@ -1,0 +1,601 @@
+"""Every question the explorer asks of a bundle, one function each: all SQL is here, and values are only ever bound."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import pyarrow as pa
+
+from lfp.errors import ConfigError, NotInBundleError
+from lfp.store import Store
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A row of `probes`."""
+
+    probe_id: int
+    target: str
+    inputs: str
+    model: str
+    layers: list[int]
+    kind: str
+    pooling: str
+    alpha: float
+    intercept: float
+    display_slope: float
+    display_offset: float
+    n_train: int
+    n_test: int
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A row of `results`: one figure of the report with its interval and null."""
+
+    report_row: str
+    model: str | None
+    layer: int | None
+    probe_id: int | None
+    target: str | None
+    inputs: str | None
+    words: str | None
+    split: str | None
+    group: str | None
+    metric: str
+    value: float
+    ci_low: float | None
+    ci_high: float | None
+    null_mean: float | None
+    null_high: float | None
+    null_p: float | None
+    n: int | None
+
+
+@dataclass(frozen=True)
+class FeatureFilter:
+    """Which features are wanted. An empty tuple of layers means all of them."""
+
+    layers: tuple[int, ...] = ()
+    sign: str = "any"
+    """any, positive or negative: the sign of the headline probe's weight."""
+    related: str = "any"
+    """any, yes or no: what the run's labeller says."""
+    density_low: float = 0.0
+    density_high: float = 1.0
+    search: str = ""
+    """Found in the description, in a top token, or equal to the feature's number."""
+
+
+@dataclass(frozen=True)
+class TextFilter:
+    """Which texts are wanted: every word of `words` occurs; `split` is any, train or held_out."""
+
+    words: str = ""
+    split: str = "any"
+
+
+@dataclass(frozen=True)
+class Order:
+    """How rows are sorted: a name from FEATURE_SORTS or TEXT_SORTS, and a direction."""
+
+    by: str
+    descending: bool = True
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A row of `features` with its weight in the headline probe; weight fields are None where no probe reads it."""
+
+    feature_id: int
+    layer: int
+    index: int
+    density: float
+    n_active: int
+    mean_activation: float
+    max_activation: float
+    base_density: float
+    base_mean_activation: float
+    shift: float
+    stability: float | None
+    top_tokens: list[dict[str, Any]]
+    pos_logits: list[dict[str, Any]]
+    neg_logits: list[dict[str, Any]]
+    weight: float | None
+    ci_low: float | None
+    ci_high: float | None
+    mean_contribution: float | None
+    mean_abs_contribution: float | None
+    share: float | None
+    rank: int | None
+    null_high: float | None
+    beats_null: bool | None
+
+
+@dataclass(frozen=True)
+class Label:
+    """A description of a feature by one labeller."""
+
+    labeller: str
+    model: str | None
+    description: str | None
+    related: bool | None
+    confidence: float | None
+    reason: str | None
+    agreement: float | None
+    score_detection: float | None
+    score_fuzzing: float | None
+    score_ci_low: float | None
+    score_ci_high: float | None
+    score_n: int | None
+    status: str
+    failure: str | None
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Active tokens by activation: `edges` has one more than `counts` and `base_counts`."""
+
+    edges: list[float]
+    counts: list[int]
+    base_counts: list[int]
+
+
+@dataclass(frozen=True)
+class Example:
+    """An example of a feature, with the text it is in."""
+
+    bucket: int
+    rank: int
+    text_id: int
+    position: int
+    activation: float
+    window_start: int
+    window_values: list[float]
+    text: str
+    token_starts: list[int]
+    feedback: float | None
+
+
+@dataclass(frozen=True)
+class Text:
+    """A row of `texts` with its row of `token_scores` (empty lists where there is none)."""
+
+    text_id: int
+    source: str
+    split: str
+    role: str
+    pair_id: int | None
+    text: str
+    token_starts: list[int]
+    response_start: int
+    feedback: float | None
+    rating: float | None
+    predicted: float
+    predicted_raw: float | None
+    sae_miss: float | None
+    implicit_reward: float | None
+    token_feedback: list[float | None]
+    token_implicit_reward: list[float | None]
+    token_predicted: list[float | None]
+    has_activations: bool
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """What one feature adds to a text's prediction: weight times pooled activation."""
+
+    feature_id: int
+    layer: int
+    description: str | None
+    weight: float
+    pooled: float
+    contribution: float
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """A text's prediction, split: `shown` and `rest` (the sum over all other features) and `intercept` make `total`."""
+
+    shown: tuple[Contribution, ...]
+    n_features: int
+    rest: float
+    intercept: float
+    total: float
+    predicted: float
+
+    @property
+    def error(self) -> float:
+        """How far the sum is from the prediction the bundle states."""
+        return abs(self.total - self.predicted)
+
+
+FEATURE_SORTS: Mapping[str, str] = {
+    "contribution": "w.mean_abs_contribution",
+    "weight": "w.weight",
+    "strength": "abs(w.weight)",
+    "share": "w.share",
+    "density": "f.density",
+    "base_density": "f.base_density",
+    "shift": "f.shift",
+    "max_activation": "f.max_activation",
+    "description": "lower(l.description)",
+    "related": "l.related",
+    "layer": "f.layer",
+    "id": "f.feature_id",
+}
+"""Names a feature table may be sorted by, and the expression behind each."""
+
+TEXT_SORTS: Mapping[str, str] = {
+    "gap": "gap",
+    "predicted": "predicted",
+    "feedback": "feedback",
+    "implicit_reward": "implicit_reward",
+    "rating": "rating",
+    "id": "text_id",
+}
+"""Names a list of texts may be sorted by, and the expression behind each."""
+
+
+def headline(store: Store) -> Probe | None:
+    """The probe that `texts.predicted` is of, or None in a bundle without probes."""
+    rows = store.rows(f"SELECT {_columns(Probe)} FROM probes WHERE is_headline ORDER BY probe_id LIMIT 1")
+    return Probe(**rows[0]) if rows else None
+
+
+def main_labeller(store: Store) -> str | None:
+    """The labeller whose descriptions stand in tables: the manifest's, else the first that described anything."""
+    rows = store.rows(
+        "SELECT labeller FROM labels GROUP BY labeller "
+        "ORDER BY labeller = $named DESC, count(*) DESC, labeller LIMIT 1",
+        {"named": store.manifest.labeller},
+    )
+    return rows[0]["labeller"] if rows else None
+
+
+def figures(store: Store, report_row: str) -> list[Figure]:
+    """The rows of `results` under one report row, in the table's order."""
+    rows = store.rows(f"SELECT {_columns(Figure)} FROM results WHERE report_row = $row", {"row": report_row})
+    return [Figure(**row) for row in rows]
+
+
+def report_rows(store: Store) -> list[dict[str, Any]]:
+    """All rows of `results`, sorted as the schema states."""
+    return store.rows("SELECT * FROM results ORDER BY ALL")
+
+
+def layers(store: Store) -> pa.Table:
+    """All layers, in order, with their divergence."""
+    return store.query("SELECT * FROM layers ORDER BY layer")
+
+
+def dictionaries(store: Store) -> pa.Table:
+    """All sparse autoencoders trained."""
+    return store.query("SELECT * FROM saes ORDER BY model DESC, layer, variant, width, seed")
+
+
+def scored_words(store: Store, *, limit: int = 3000) -> pa.Table:
+    """Words with true feedback, commonest first."""
+    return store.query(
+        "SELECT word, feedback, implicit_reward, predicted, predicted_base, n FROM vocabulary "
+        "WHERE feedback IS NOT NULL ORDER BY n DESC, word LIMIT $limit",
+        {"limit": limit},
+    )
+
+
+def feature_layers(store: Store) -> list[int]:
+    """Layers that have features."""
+    return [row["layer"] for row in store.rows("SELECT DISTINCT layer FROM features ORDER BY layer")]
+
+
+def count_features(store: Store, wanted: FeatureFilter) -> int:
+    """How many features pass the filter."""
+    rows = store.rows(f"SELECT count(*) AS n {_FEATURES_FROM}", _feature_values(store, wanted))
+    return int(rows[0]["n"])
+
+
+def features(
+    store: Store, wanted: FeatureFilter, *, order: Order, limit: int | None = None, offset: int = 0
+) -> pa.Table:
+    """The features that pass, sorted, one page of them. Without a limit: all."""
+    by = _sort_key(FEATURE_SORTS, order.by)
+    return store.query(
+        f"SELECT {_FEATURE_COLUMNS} {_FEATURES_FROM} "
+        f"ORDER BY {by} {_direction(order)} NULLS LAST, f.feature_id LIMIT $limit OFFSET $offset",
+        {**_feature_values(store, wanted), "limit": limit, "offset": offset},
+    )
+
+
+def feature(store: Store, feature_id: int) -> Feature:
+    """One feature. Raises NotInBundleError."""
+    rows = store.rows(
+        f"SELECT {_columns(Feature)} FROM (SELECT * FROM features WHERE feature_id = $feature_id) "
+        "LEFT JOIN (SELECT * FROM weights WHERE probe_id = $probe AND feature_id = $feature_id) USING (feature_id)",
+        {"feature_id": feature_id, "probe": _headline_id(store)},
+    )
+    if not rows:
+        raise _no_such(store, "feature", feature_id)
+    return Feature(**rows[0])
+
+
+def strongest_feature(store: Store) -> int | None:
+    """The feature with the largest mean absolute contribution, else the first; None in a bundle without features."""
+    rows = store.rows(
+        "SELECT feature_id FROM features LEFT JOIN (SELECT feature_id, mean_abs_contribution AS size FROM weights "
+        "WHERE probe_id = $probe) USING (feature_id) ORDER BY size DESC NULLS LAST, feature_id LIMIT 1",
+        {"probe": _headline_id(store)},
+    )
+    return rows[0]["feature_id"] if rows else None
+
+
+def labels(store: Store, feature_id: int) -> list[Label]:
+    """What labellers say of a feature, the run's own labeller first."""
+    rows = store.rows(
+        f"SELECT {_columns(Label)} FROM labels WHERE feature_id = $feature_id ORDER BY labeller = $main DESC, labeller",
+        {"feature_id": feature_id, "main": main_labeller(store)},
+    )
+    return [Label(**row) for row in rows]
+
+
+def histogram(store: Store, feature_id: int) -> Histogram | None:
+    """Where a feature's activations lie in the tuned and the base model; None where it was never counted."""
+    rows = store.rows(
+        f"SELECT {_columns(Histogram)} FROM histograms WHERE feature_id = $feature_id", {"feature_id": feature_id}
+    )
+    return Histogram(**rows[0]) if rows else None
+
+
+def example_counts(store: Store, feature_id: int) -> dict[int, int]:
+    """How many examples each bucket of a feature holds: 0 top, 1..q intervals from low to high, -1 not active."""
+    rows = store.rows(
+        "SELECT bucket, count(*) AS n FROM examples WHERE feature_id = $feature_id GROUP BY bucket ORDER BY bucket",
+        {"feature_id": feature_id},
+    )
+    return {row["bucket"]: row["n"] for row in rows}
+
+
+def examples(store: Store, feature_id: int, *, bucket: int, limit: int = 20) -> list[Example]:
+    """Examples of a feature in one bucket, strongest first, each with its text."""
+    rows = store.rows(
+        f"SELECT {_columns(Example)} FROM (SELECT * FROM examples WHERE feature_id = $feature_id AND bucket = $bucket) "
+        "JOIN texts USING (text_id) ORDER BY rank LIMIT $limit",
+        {"feature_id": feature_id, "bucket": bucket, "limit": limit},
+    )
+    return [Example(**row) for row in rows]
+
+
+def count_texts(store: Store, wanted: TextFilter) -> int:
+    """How many texts pass the filter."""
+    return int(store.rows(f"SELECT count(*) AS n FROM texts {_TEXTS_WHERE}", _text_values(wanted))[0]["n"])
+
+
+def texts(store: Store, wanted: TextFilter, *, order: Order, limit: int | None = None, offset: int = 0) -> pa.Table:
+    """The texts that pass, sorted. `gap` is the distance of the percentile ranks of prediction and true feedback."""
+    by = _sort_key(TEXT_SORTS, order.by)
+    return store.query(
+        "SELECT text_id, text, split, role, feedback, implicit_reward, predicted, rating, gap "
+        f"FROM ({_RANKED_TEXTS}) {_TEXTS_WHERE} "
+        f"ORDER BY {by} {_direction(order)} NULLS LAST, text_id LIMIT $limit OFFSET $offset",
+        {**_text_values(wanted), "limit": limit, "offset": offset},
+    )
+
+
+def text(store: Store, text_id: int) -> Text:
+    """One text with its values a token. Raises NotInBundleError."""
+    rows = store.rows(_ONE_TEXT, {"text_id": text_id})
+    if not rows:
+        raise _no_such(store, "text", text_id)
+    return Text(**rows[0])
+
+
+def ledger(store: Store, text_id: int, *, limit: int = 12) -> Ledger | None:
+    """How features make a text's prediction, largest first; None without a probe or without the text's activations."""
+    probe = headline(store)
+    if probe is None:
+        return None
+    rows = store.rows(_LEDGER, {**_pooling(probe), "text_id": text_id, "labeller": main_labeller(store)})
+    if not rows:
+        return None
+    predicted = rows[0]["predicted"]
+    parts = [Contribution(**{key: row[key] for key in _LEDGER_KEYS}) for row in rows if row["feature_id"] is not None]
+    total = sum(part.contribution for part in parts)
+    shown = tuple(parts[:limit])
+    return Ledger(
+        shown=shown,
+        n_features=len(parts),
+        rest=total - sum(part.contribution for part in shown),
+        intercept=probe.intercept,
+        total=total + probe.intercept,
+        predicted=predicted,
+    )
+
+
+def token_activations(store: Store, text_id: int, *, feature_id: int) -> list[float]:
+    """A feature's activation on each token of a text, zero where it is silent; empty where none were kept."""
+    rows = store.rows(_TOKEN_ACTIVATIONS, {"text_id": text_id, "feature_id": feature_id})
+    values = [0.0] * (rows[0]["n_tokens"] if rows else 0)
+    for row in rows:
+        if row["position"] is not None and row["position"] < len(values):
+            values[row["position"]] = row["value"]
+    return values
+
+
+def prediction_errors(store: Store, *, tolerance: float) -> list[dict[str, Any]]:
+    """Texts whose contributions and intercept do not make the prediction stated: text_id, predicted, total."""
+    probe = headline(store)
+    if probe is None:
+        return []
+    values = {"intercept": probe.intercept, "tolerance": tolerance, "text_id": None}
+    return store.rows(_PREDICTION_ERRORS, {**_pooling(probe), **values})
+
+
+def token_prediction_errors(store: Store, *, tolerance: float) -> list[dict[str, Any]]:
+    """Texts with tokens whose contributions do not make the prediction stated: text_id, first position, n_tokens."""
+    probe = headline(store)
+    if probe is None:
+        return []
+    values = {"probe": probe.probe_id, "intercept": probe.intercept, "tolerance": tolerance, "text_id": None}
+    return store.rows(_TOKEN_PREDICTION_ERRORS, values)
+
+
+def _columns(kind: type[Any]) -> str:
+    """The fields of a dataclass as a select list; they are named like the columns."""
+    return ", ".join(f'"{field.name}"' for field in fields(kind))
+
+
+def _sort_key(sorts: Mapping[str, str], name: str) -> str:
+    try:
+        return sorts[name]
+    except KeyError:
+        raise ConfigError(f"sort {name}: not a column to sort by; choose one of {', '.join(sorts)}") from None
+
+
+def _direction(order: Order) -> str:
+    return "DESC" if order.descending else "ASC"
+
+
+def _headline_id(store: Store) -> int | None:
+    probe = headline(store)
+    return probe.probe_id if probe else None
+
+
+def _pooling(probe: Probe) -> dict[str, Any]:
+    return {"probe": probe.probe_id, "pooling": probe.pooling}
+
+
+def _feature_values(store: Store, wanted: FeatureFilter) -> dict[str, Any]:
+    return {
+        "probe": _headline_id(store),
+        "labeller": main_labeller(store),
+        "layers": list(wanted.layers),
+        "sign": wanted.sign,
+        "related": wanted.related,
+        "density_low": wanted.density_low,
+        "density_high": wanted.density_high,
+        "search": wanted.search.strip().lower(),
+    }
+
+
+def _text_values(wanted: TextFilter) -> dict[str, Any]:
+    return {"words": wanted.words.lower().split(), "split": wanted.split}
+
+
+def _no_such(store: Store, what: str, number: int) -> NotInBundleError:
+    """Names what was asked for and the numbers there are."""
+    held = store.rows(_HELD[what])[0]
+    range_ = "none at all" if held["low"] is None else f"numbers {held['low']} to {held['high']}"
+    return NotInBundleError(f"there is no {what} {number} in this bundle; it holds {range_}")
+
+
+_HELD = {
+    "feature": "SELECT min(feature_id) AS low, max(feature_id) AS high FROM features",
+    "text": "SELECT min(text_id) AS low, max(text_id) AS high FROM texts",
+}
+
+_FEATURES_FROM = """
+FROM features f
+LEFT JOIN (SELECT * FROM weights WHERE probe_id = $probe) w ON w.feature_id = f.feature_id
+LEFT JOIN (SELECT * FROM labels WHERE labeller = $labeller) l ON l.feature_id = f.feature_id
+WHERE (len($layers::INTEGER[]) = 0 OR list_contains($layers::INTEGER[], f.layer))
+  AND CASE $sign WHEN 'positive' THEN w.weight > 0 WHEN 'negative' THEN w.weight < 0 ELSE true END
+  AND CASE $related WHEN 'yes' THEN l.related WHEN 'no' THEN NOT l.related ELSE true END
+  AND f.density BETWEEN $density_low AND $density_high
+  AND ($search = '' OR contains(lower(l.description), $search) OR f.feature_id::VARCHAR = $search
+       OR contains(lower(array_to_string([item.token FOR item IN f.top_tokens], chr(10))), $search))
+"""
+
+_FEATURE_COLUMNS = """
+f.feature_id, f.layer, l.description, l.related, w.weight, w.mean_abs_contribution, w.share, w.beats_null,
+f.density, f.base_density, f.shift, f.max_activation, [item.token FOR item IN f.top_tokens] AS top_tokens
+"""
+
+_TEXTS_WHERE = """
+WHERE coalesce(list_bool_and([contains(lower("text"), word) FOR word IN $words::VARCHAR[]]), true)
+  AND ($split = 'any' OR split = $split)
+"""
+
+_RANKED_TEXTS = """
+SELECT *, CASE WHEN feedback IS NOT NULL THEN abs(
+    (cume_dist() OVER (PARTITION BY feedback IS NULL ORDER BY predicted)
+     - cume_dist() OVER (PARTITION BY feedback IS NULL ORDER BY predicted DESC)) / 2
+    - (cume_dist() OVER (PARTITION BY feedback IS NULL ORDER BY feedback)
+       - cume_dist() OVER (PARTITION BY feedback IS NULL ORDER BY feedback DESC)) / 2) END AS gap
+FROM texts
+"""
+
+_ONE_TEXT = """
+SELECT t.text_id, source, split, role, pair_id, t."text", token_starts, response_start, t.feedback, rating, t.predicted,
+    predicted_raw, t.sae_miss, t.implicit_reward,
+    coalesce(s.feedback, []) AS token_feedback, coalesce(s.implicit_reward, []) AS token_implicit_reward,
+    coalesce(s.predicted, []) AS token_predicted, a.text_id IS NOT NULL AS has_activations
+FROM (SELECT * FROM texts WHERE text_id = $text_id) t
+LEFT JOIN (SELECT * FROM token_scores WHERE text_id = $text_id) s ON true
+LEFT JOIN (SELECT text_id FROM activations WHERE text_id = $text_id) a ON true
+"""
+
+_ACTIVE = """
+SELECT text_id, unnest(positions) AS position, unnest(feature_ids) AS feature_id, unnest("values") AS value
+FROM activations WHERE $text_id IS NULL OR text_id = $text_id
+"""
+
+_POOLED = f"""
+SELECT active.text_id, feature_id, CASE $pooling
+    WHEN 'sum' THEN sum(value::DOUBLE)
+    WHEN 'max' THEN max(value)::DOUBLE
+    WHEN 'last' THEN coalesce(sum(value::DOUBLE) FILTER (position = n_tokens - 1), 0)
+    WHEN 'response' THEN coalesce(sum(value::DOUBLE) FILTER (position >= response_start), 0)
+                         / greatest(n_tokens - response_start, 1)
+    ELSE sum(value::DOUBLE) / n_tokens END AS pooled
+FROM ({_ACTIVE}) active
+JOIN (SELECT text_id, len(token_starts) AS n_tokens, response_start FROM texts) sizes ON sizes.text_id = active.text_id
+GROUP BY active.text_id, feature_id, n_tokens, response_start
+"""
+
+_LEDGER_KEYS = ("feature_id", "layer", "description", "weight", "pooled", "contribution")
+
+_LEDGER = f"""
+SELECT t.predicted, w.feature_id, f.layer, l.description, w.weight, p.pooled,
+    w.weight::DOUBLE * p.pooled AS contribution
+FROM (SELECT text_id, predicted FROM texts SEMI JOIN activations USING (text_id) WHERE text_id = $text_id) t
+LEFT JOIN ({_POOLED}) p ON p.text_id = t.text_id
+LEFT JOIN (SELECT feature_id, weight FROM weights WHERE probe_id = $probe) w ON w.feature_id = p.feature_id
+LEFT JOIN features f ON f.feature_id = w.feature_id
+LEFT JOIN (SELECT feature_id, description FROM labels WHERE labeller = $labeller) l ON l.feature_id = w.feature_id
+ORDER BY abs(contribution) DESC NULLS LAST, w.feature_id
+"""
+
+_TOKEN_ACTIVATIONS = f"""
+SELECT len(t.token_starts) AS n_tokens, active.position, active.value
+FROM (SELECT text_id, token_starts FROM texts SEMI JOIN activations USING (text_id) WHERE text_id = $text_id) t
+LEFT JOIN (SELECT * FROM ({_ACTIVE}) WHERE feature_id = $feature_id) active ON active.text_id = t.text_id
+"""
+
+_PREDICTION_ERRORS = f"""
+SELECT t.text_id, t.predicted, coalesce(total, 0) + $intercept AS total
+FROM texts t JOIN (SELECT text_id FROM activations) a ON a.text_id = t.text_id
+LEFT JOIN (
+    SELECT p.text_id, sum(w.weight::DOUBLE * pooled) AS total
+    FROM ({_POOLED}) p JOIN (SELECT * FROM weights WHERE probe_id = $probe) w ON w.feature_id = p.feature_id
+    GROUP BY p.text_id
+) sums ON sums.text_id = t.text_id
+WHERE NOT abs(coalesce(total, 0) + $intercept - t.predicted) <= $tolerance * greatest(1, abs(t.predicted))
+ORDER BY t.text_id
+"""
+
+_TOKEN_PREDICTION_ERRORS = f"""
+WITH sums AS (
+    SELECT active.text_id, active.position, sum(w.weight::DOUBLE * value) AS total
+    FROM ({_ACTIVE}) active JOIN (SELECT * FROM weights WHERE probe_id = $probe) w ON w.feature_id = active.feature_id
+    GROUP BY active.text_id, active.position
+), stated AS (
+    SELECT text_id, generate_subscripts(predicted, 1) - 1 AS position, unnest(predicted) AS predicted
+    FROM token_scores WHERE text_id IN (SELECT text_id FROM activations)
+)
+SELECT stated.text_id, first(stated.position ORDER BY stated.position) AS position, count(*) AS n_tokens
+FROM stated LEFT JOIN sums USING (text_id, position)
+WHERE predicted IS NOT NULL
+  AND NOT abs(coalesce(total, 0) + $intercept - predicted) <= $tolerance * greatest(1, abs(predicted))
+GROUP BY stated.text_id ORDER BY stated.text_id
+"""

@@ -1,0 +1,81 @@
+"""Read-only DuckDB over a bundle: one view a table, a cursor a call."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from lfp.bundle import Manifest, open_bundle
+from lfp.errors import BundleError
+from lfp.schema import TABLES
+
+Parameters = Mapping[str, Any] | Sequence[Any]
+
+
+class Store:
+    """An open bundle that answers SQL. Views are named like the tables.
+
+    Threads may share a store: each call takes a cursor of its own, since one DuckDB connection in several threads
+    gives wrong answers.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest, connection: duckdb.DuckDBPyConnection) -> None:
+        self.path = path
+        self.manifest = manifest
+        self._connection = connection
+
+    @classmethod
+    def open(cls, path: Path) -> Store:
+        """Checks the bundle at `path` and opens it. Raises BundleError."""
+        return cls.unchecked(path, open_bundle(path))
+
+    @classmethod
+    def unchecked(cls, path: Path, manifest: Manifest) -> Store:
+        """Opens the files as they are, for who checks them itself. Raises BundleError where one cannot be read."""
+        connection = duckdb.connect(":memory:", config={"autoinstall_known_extensions": False})
+        connection.execute("SET GLOBAL parquet_metadata_cache = true")
+        for table in TABLES:
+            try:
+                connection.read_parquet(str(path / f"{table.name}.parquet")).create_view(table.name)
+            except duckdb.Error as error:
+                connection.close()
+                raise BundleError(f"{path}: table {table.name} cannot be read; copy the bundle again") from error
+        return cls(path, manifest, connection)
+
+    @property
+    def key(self) -> str:
+        """Sixteen hex digits over the tables' hashes: what answers may be cached under."""
+        hashes = [f"{name}={info.sha256}" for name, info in sorted(self.manifest.tables.items())]
+        return hashlib.sha256("\n".join([self.manifest.bundle_id, *hashes]).encode()).hexdigest()[:16]
+
+    def query(self, sql: str, parameters: Parameters = ()) -> pa.Table:
+        """The rows of one SELECT with its parameters bound. Raises BundleError when the files fail under it."""
+        with self._connection.cursor() as cursor:
+            try:
+                return cursor.sql(sql, params=parameters).to_arrow_table()
+            except (duckdb.IOException, duckdb.InvalidInputException) as error:
+                raise BundleError(
+                    f"{self.path}: a table cannot be read any more; copy the bundle again from its source"
+                ) from error
+
+    def rows(self, sql: str, parameters: Parameters = ()) -> list[dict[str, Any]]:
+        """The same as a list of dicts, for answers of a few rows."""
+        return self.query(sql, parameters).to_pylist()
+
+    def close(self) -> None:
+        """Lets the files go."""
+        self._connection.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

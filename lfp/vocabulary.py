@@ -1,0 +1,77 @@
+"""The words of a corpus: which are frequent enough to judge, their folds, and which token belongs to which word."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lfp.errors import DataError
+from lfp.feedback import word_tokens, words_of
+from lfp.probes import word_folds
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Words frequent enough, sorted; `counts` and `folds` [words]; `all_counts` of every word of the corpus."""
+
+    words: tuple[str, ...]
+    counts: Ints
+    folds: Ints
+    all_counts: Counter[str]
+    index: dict[str, int]
+
+    @staticmethod
+    def of(texts: Sequence[str], *, min_count: int, n_folds: int, seed: int) -> Vocabulary:
+        """The vocabulary of some texts. Raises DataError where no word is frequent enough."""
+        counts = Counter(word.word for text in texts for word in words_of(text))
+        words = sorted(word for word, n in counts.items() if n >= min_count)
+        if len(words) < n_folds:
+            raise DataError(
+                f"only {len(words)} words occur {min_count} times or more; pass more texts or lower probes.min_word_count"
+            )
+        fold_of = word_folds(words, n_folds=n_folds, seed=seed)
+        return Vocabulary(
+            tuple(words),
+            np.array([counts[word] for word in words], np.int64),
+            np.array([fold_of[word] for word in words], np.int64),
+            counts,
+            {word: i for i, word in enumerate(words)},
+        )
+
+
+@dataclass(frozen=True)
+class TokenWords:
+    """For each token of a text the vocabulary's word it is part of, -1 for none; whether it is that word's last token."""
+
+    words: Ints
+    is_last: NDArray[np.bool_]
+
+
+def token_words(vocabulary: Vocabulary, text: str, token_starts: Sequence[int]) -> TokenWords:
+    """Which token belongs to which word of the vocabulary [n_tokens]."""
+    words = np.full(len(token_starts), -1, np.int64)
+    is_last = np.zeros(len(token_starts), bool)
+    found = words_of(text)
+    for word, tokens in zip(found, word_tokens(found, token_starts, len(text)), strict=True):
+        row = vocabulary.index.get(word.word, -1)
+        if tokens and row >= 0:
+            words[list(tokens)] = row
+            is_last[tokens[-1]] = True
+    return TokenWords(words, is_last)
+
+
+def commonest_tokens(vocabulary: Vocabulary, texts: Sequence[tuple[str, Sequence[int], Sequence[int]]]) -> list[list[int]]:
+    """For each word the token ids it is most often written with, over texts given as (text, token_ids, token_starts)."""
+    spellings: list[Counter[tuple[int, ...]]] = [Counter() for _ in vocabulary.words]
+    for text, token_ids, token_starts in texts:
+        found = words_of(text)
+        for word, tokens in zip(found, word_tokens(found, token_starts, len(text)), strict=True):
+            if (row := vocabulary.index.get(word.word)) is not None:
+                spellings[row][tuple(token_ids[t] for t in tokens)] += 1
+    return [list(spelling.most_common(1)[0][0]) if spelling else [] for spelling in spellings]

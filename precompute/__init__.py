@@ -1,0 +1,1 @@
+"""The offline jobs: parse, call lfp, write. `python -m precompute --help` lists them."""

@@ -1,0 +1,126 @@
+"""The command line: `python -m precompute COMMAND`. Exit codes: 0 ok, 1 the work failed, 2 the arguments are wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lfp.config import RunConfig, load_config
+from lfp.errors import LfpError
+
+app = typer.Typer(
+    help="From a base and a tuned language model to a bundle that the explorer opens.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Out = Annotated[Path, typer.Option("--out", help="Folder the bundle is written to.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="Change a key of the config: section.key=value.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with a run that was interrupted.")]
+BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle.")]
+
+
+@app.command()
+def demo(
+    out: Out,
+    fast: Annotated[bool, typer.Option("--fast", help="The whole pipeline at small sizes, under a minute.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the whole run.")] = 0,
+    resume: Resume = False,
+) -> None:
+    """Make the demo: generated reviews, a small model pretrained and tuned on them, and its bundle.
+
+    Example: python -m precompute demo --out data/demo
+    """
+    config = load_config(preset("demo-fast" if fast else "demo"), [f"seed={seed}"])
+    _run(config, out, beside=None, resume=resume)
+
+
+@app.command()
+def run(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="What to run; see precompute/presets.")],
+    out: Out,
+    resume: Resume = False,
+    set_: Set = None,
+) -> None:
+    """Run the whole pipeline of a config.
+
+    Example: python -m precompute run precompute/presets/imdb-scratch.toml --out runs/imdb --set tune.steps=40
+    """
+    _run(load_config(config, set_ or []), out, beside=config.parent, resume=resume)
+
+
+@app.command()
+def validate(bundle: BundlePath) -> None:
+    """Check a bundle: hashes, columns, ids, and that contributions sum to predictions. A line a fault.
+
+    Example: python -m precompute validate data/demo
+    """
+    from lfp.validation import validate as faults_of
+
+    faults = faults_of(bundle)
+    for fault in faults:
+        typer.echo(f"{bundle}: {fault}")
+    if faults:
+        raise typer.Exit(1)
+    typer.echo(f"{bundle}: valid")
+
+
+@app.command()
+def report(
+    bundle: BundlePath,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: the results table by report row.")] = False,
+) -> None:
+    """Print a bundle's report: every figure with its interval and its null.
+
+    Example: python -m precompute report data/demo --json
+    """
+    from lfp.queries import report_rows
+    from lfp.report import grouped, lines
+    from lfp.store import Store
+
+    with Store.open(bundle) as store:
+        rows = report_rows(store)
+    typer.echo(json.dumps(grouped(rows), indent=1) if as_json else "\n".join(lines(rows)))
+
+
+def preset(name: str) -> Path:
+    """The file of a preset that ships with the project."""
+    return Path(str(files("precompute") / "presets" / f"{name}.toml"))
+
+
+def _run(config: RunConfig, out: Path, *, beside: Path | None, resume: bool) -> None:
+    from precompute.pipeline import run_pipeline
+    from precompute.progress import progress_to_stderr
+
+    started = time.perf_counter()
+    with progress_to_stderr() as progress:
+        run_pipeline(config, out, beside=beside, resume=resume, progress=progress)
+    size_mb = sum(file.stat().st_size for file in out.rglob("*") if file.is_file()) / 1e6
+    typer.echo(f"{out}: bundle written in {time.perf_counter() - started:.0f} s, {size_mb:.1f} MB")
+
+
+def main() -> None:
+    """Runs a command; an error of ours is one sentence on stderr, and its exit code."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads crawl where another program has a core
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        app()
+    except LfpError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; add --resume to go on from the last finished stage\n")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

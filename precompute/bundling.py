@@ -1,0 +1,99 @@
+"""From finished stages to a bundle: every table, the models and autoencoders, and the manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from lfp.bundle import BundleWriter, Description, ModelInfo
+from lfp.schema import BY_NAME
+from precompute import pair
+from precompute.run import Run
+
+if TYPE_CHECKING:
+    from lfp.ml.models import LanguageModel
+
+_FROM_STAGES = {
+    "completions": "completions",
+    "features": "features",
+    "decoders": "features",
+    "histograms": "features",
+    "examples": "features",
+    "triples": "probes",
+    "vocabulary": "probes",
+    "probes": "probes",
+    "weights": "probes",
+    "texts": "texts",
+    "token_scores": "texts",
+    "activations": "texts",
+    "labels": "labels",
+}
+_LIBRARIES = ("torch", "transformers", "transformer-lens", "trl", "numpy", "pyarrow", "lfp-explorer")
+_MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
+
+
+def write_bundle(run: Run, out: Path, stages: Sequence[str]) -> None:
+    """Writes what the stages made as one bundle."""
+    base, tuned = pair.load_pair(run)
+    with BundleWriter(out, _description(run, base, tuned)) as writer:
+        for table, stage in _FROM_STAGES.items():
+            writer.write(table, run.table(stage, table))
+        writer.write("layers", _layers(run))
+        writer.write("saes", run.json("saes", "saes"))
+        writer.write("results", _results(run, stages))
+        if run.config.artifacts:
+            _add_artifacts(run, writer, {"base": base, "tuned": tuned})
+
+
+def _description(run: Run, base: LanguageModel, tuned: LanguageModel) -> Description:
+    config = run.config
+    return Description(
+        title=config.title,
+        config=config.model_dump(mode="json"),
+        seed=config.seed,
+        models={"base": _model_info(run, "base", base), "tuned": _model_info(run, "tuned", tuned)},
+        hook_points=[f"blocks.{layer}.mlp.hook_out" for layer in run.json("layers", "selected")],
+        labeller=config.labels.labeller,
+        versions={name: version(name) for name in _LIBRARIES},
+        licence=config.licence,
+        notes=_notes(run),
+    )
+
+
+def _model_info(run: Run, role: str, model: LanguageModel) -> ModelInfo:
+    """The model's public name: what the config calls it, never a folder of the machine it was made on."""
+    named = getattr(run.config.model, role)
+    name = Path(named).name if Path(named).is_dir() else named
+    return ModelInfo(name=name, revision=model.revision, parameters=model.n_parameters, sha256=model.sha256)
+
+
+def _notes(run: Run) -> str:
+    facts = run.json("corpus", "facts")
+    measured = "; ".join(f"{key} {value:g}" for key, value in sorted(facts.items()))
+    return f"{run.config.notes} Corpus: {measured}.".strip()
+
+
+def _layers(run: Run) -> pa.Table:
+    scales = {row["layer"]: row["scale"] for row in run.json("saes", "saes") if row["is_used"]}
+    rows = [row | {"scale": scales.get(row["layer"])} for row in run.json("layers", "layers")]
+    return pa.Table.from_pylist(rows, schema=BY_NAME["layers"].schema)
+
+
+def _results(run: Run, stages: Sequence[str]) -> list[dict[str, Any]]:
+    names = BY_NAME["results"].schema.names
+    return [{name: row.get(name) for name in names} for row in run.results(stages)]
+
+
+def _add_artifacts(run: Run, writer: BundleWriter, models: dict[str, LanguageModel]) -> None:
+    for role, model in models.items():
+        assert model.folder is not None
+        for pattern in _MODEL_FILES:
+            for file in sorted(model.folder.glob(pattern)):
+                writer.add_artifact(file, f"{role}/{file.name}")
+    width = max(run.config.sae.expansion)
+    for folder in sorted(run.folder("saes").glob(f"tuned-layer*-x{width}")):
+        writer.add_artifact(folder, f"saes/{folder.name}")

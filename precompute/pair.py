@@ -1,0 +1,78 @@
+"""The pair of models and the texts of a run, loaded from what earlier stages left on disk."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lfp.corpus import CorpusText
+from lfp.errors import DataError
+from precompute.run import Run
+
+if TYPE_CHECKING:
+    from lfp.ml.models import LanguageModel
+    from lfp.ml.sae import Dictionary
+    from lfp.ml.tokens import TokenizedText
+
+
+def load(run: Run, role: str) -> LanguageModel:
+    """The base or the tuned model of a run, as its stage left or named it."""
+    from lfp.ml.models import load_model
+
+    model = run.config.model
+    made = run.folder(role) / "model"
+    if made.is_dir():
+        return load_model(str(made), device=model.device)
+    name, revision = (model.base, model.base_revision) if role == "base" else (model.tuned, model.tuned_revision)
+    return load_model(_located(run, name), revision=revision, device=model.device)
+
+
+def load_pair(run: Run) -> tuple[LanguageModel, LanguageModel]:
+    """Base and tuned model, checked to be of one shape and to read the context the config asks for."""
+    from lfp.ml.models import check_context, check_same_shape
+
+    base, tuned = load(run, "base"), load(run, "tuned")
+    check_same_shape(base, tuned)
+    check_context(base, run.config.model.context, prepend_bos=run.config.model.prepend_bos)
+    return base, tuned
+
+
+def corpus_texts(run: Run, split: str | None = None) -> list[CorpusText]:
+    """The texts of the corpus, of one split where one is named."""
+    rows = run.table("corpus", "corpus").to_pylist()
+    return [CorpusText(**row) for row in rows if split in (None, row["split"])]
+
+
+def tokenized(run: Run, model: LanguageModel, texts: list[CorpusText]) -> list[TokenizedText]:
+    """The texts as the models read them, cut to the context. Raises DataError for a text without a token."""
+    from lfp.ml.tokens import tokenize
+
+    tokens = tokenize(model.tokenizer, [text.text for text in texts], context=run.config.model.context)
+    for text, row in zip(texts, tokens, strict=True):
+        if not row.token_ids:
+            raise DataError(f"text {text.text_id} of {text.source} has no token; remove it from the corpus")
+    return tokens
+
+
+def statistics_texts(run: Run) -> list[CorpusText]:
+    """The texts that the statistics cover: the first `stats.n_texts` of each split, in proportion."""
+    texts, limit = corpus_texts(run), run.config.stats.n_texts
+    if limit is None or limit >= len(texts):
+        return texts
+    step = len(texts) / limit
+    return [texts[int(i * step)] for i in range(limit)]
+
+
+def dictionary(run: Run, model: str) -> Dictionary:
+    """The autoencoders whose features are kept, of the tuned or the base model."""
+    from lfp.ml.sae import Dictionary, load_sae
+
+    width = max(run.config.sae.expansion)
+    folders = run.folder("saes").glob(f"{model}-layer*-x{width}")
+    return Dictionary([load_sae(folder) for folder in folders])
+
+
+def _located(run: Run, name: str) -> str:
+    """A relative folder named in a config file is looked for beside that file too."""
+    if run.beside is not None and (run.beside / name / "config.json").is_file():
+        return str(run.beside / name)
+    return name

@@ -1,0 +1,76 @@
+"""The stages of a run in order, each skipped where it is done; the bundle written when all are."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lfp.bundle import check_replaceable
+from lfp.config import RunConfig
+from lfp.errors import ConfigError
+from lfp.progress import Progress
+from precompute.bundling import write_bundle
+from precompute.run import Output, Run, stage_key
+from precompute.stages import base, completions, corpus, features, labels, layers, probes, saes, texts, tuned
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A job with a name, the sections of the config it reads, and a function of the run and its output folder."""
+
+    name: str
+    sections: tuple[str, ...]
+    job: Callable[[Run, Output], None]
+
+
+STAGES = (
+    Stage("corpus", ("corpus",), corpus.run),
+    Stage("base", ("model", "pretrain"), base.run),
+    Stage("tuned", ("model", "tune"), tuned.run),
+    Stage("completions", ("tune", "probes"), completions.run),
+    Stage("layers", ("layers",), layers.run),
+    Stage("saes", ("sae",), saes.run),
+    Stage("features", ("stats", "probes"), features.run),
+    Stage("probes", ("probes",), probes.run),
+    Stage("texts", ("stats",), texts.run),
+    Stage("labels", ("labels",), labels.run),
+)
+
+
+def run_pipeline(config: RunConfig, out: Path, *, beside: Path | None, resume: bool, progress: Progress) -> Path:
+    """Runs every stage that is not done and writes the bundle to `out`; returns `out`.
+
+    What the stages make is kept in a hidden folder beside `out` until the bundle is whole, so that an interrupted run
+    goes on with `resume`. Raises ConfigError where finished stages are there and `resume` was not asked for.
+    """
+    from lfp.ml.determinism import set_threads
+
+    check_replaceable(out)
+    work = out.parent / f".{out.name}.run"
+    run = Run(config, work, beside, progress)
+    if run.finished() and not resume:
+        raise ConfigError(
+            f"{work}: an interrupted run is here ({', '.join(run.finished())} done); add --resume to go on, or delete it"
+        )
+    set_threads(config.threads)
+    key = ""
+    for stage in STAGES:
+        key = stage_key(stage.name, config, stage.sections, key)
+        if not run.is_done(stage.name, key):
+            _execute(stage, run, key)
+    write_bundle(run, out, [stage.name for stage in STAGES])
+    shutil.rmtree(work)
+    return out
+
+
+def _execute(stage: Stage, run: Run, key: str) -> None:
+    started = time.perf_counter()
+    facts: dict[str, float] = {}
+    run.progress(stage.name, 0, 1, 0.0)
+    with run.writing(stage.name, key, facts) as output:
+        stage.job(run, output)
+        facts["seconds"] = time.perf_counter() - started
+    run.progress(stage.name, 1, 1, facts["seconds"])

@@ -1,0 +1,83 @@
+"""Stage `completions`: base and tuned model write on from the same held-out prefixes; reward and KL."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from lfp.feedback import vader_reward, words_of
+from lfp.metrics import Estimate, mean_interval
+from lfp.report import result
+from lfp.schema import BY_NAME
+from precompute import pair
+from precompute.run import Output, Run
+
+if TYPE_CHECKING:
+    from lfp.ml.generation import Completion
+    from lfp.ml.models import LanguageModel
+
+_SEED_OFFSET = 1  # other draws than those the model was tuned on
+
+
+def run(run: Run, output: Output) -> None:
+    """Writes completions.parquet, counts.json (words a model wrote) and the report's `reward` row."""
+    from lfp.ml.generation import mean_kl_per_token, prefixes, sample_completions
+
+    config = run.config
+    base, tuned = pair.load_pair(run)
+    texts = pair.tokenized(run, base, pair.corpus_texts(run, "held_out"))
+    drawn = prefixes(
+        texts,
+        n=config.tune.eval_prefixes,
+        token_range=config.tune.prefix_tokens,
+        seed=config.seed + _SEED_OFFSET,
+        bos_id=base.bos_id if config.model.prepend_bos else None,
+    )
+    written = {
+        role: sample_completions(
+            model,
+            drawn,
+            n_tokens=config.tune.completion_tokens,
+            temperature=config.tune.temperature,
+            seed=config.seed + _SEED_OFFSET,
+        )
+        for role, model in (("base", base), ("tuned", tuned))
+    }
+    rewards = {role: np.array(vader_reward([one.text for one in texts])) for role, texts in written.items()}
+    rows = [row for role in written for row in _rows(role, base, written[role], rewards[role])]
+    output.table("completions", pa.Table.from_pylist(rows, schema=BY_NAME["completions"].schema))
+    output.json("counts", {role: Counter(w.word for one in texts for w in words_of(one.text)) for role, texts in written.items()})
+    kl = mean_kl_per_token(tuned, base, written["tuned"])
+    output.results(_results(rewards["base"], rewards["tuned"], kl, n=config.probes.bootstraps, seed=config.seed))
+
+
+def _rows(
+    role: str, model: LanguageModel, completions: Sequence[Completion], rewards: NDArray[np.float64]
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "group": role,
+            "index": i,
+            "prompt_id": i,
+            "prompt": model.tokenizer.decode(list(one.prefix_ids), skip_special_tokens=True),
+            "completion": one.text,
+            "reward": reward,
+            "perplexity": None,
+            "model": role,
+        }
+        for i, (one, reward) in enumerate(zip(completions, rewards.tolist(), strict=True))
+    ]
+
+
+def _results(base: Any, tuned: Any, kl: float, *, n: int, seed: int) -> list[dict[str, Any]]:
+    """Mean reward of each model and their paired difference, with intervals over prefixes."""
+    rows = []
+    for model, values in (("base", base), ("tuned", tuned), ("difference", tuned - base)):
+        low, high = mean_interval(values, n=n, rng=np.random.default_rng(seed))
+        rows.append(result("reward", "reward", Estimate(float(values.mean()), len(values), low, high), model=model))
+    return [*rows, result("reward", "kl_per_token", kl, model="tuned", n=len(tuned))]
