@@ -1,0 +1,54 @@
+# Two commands do everything on a fresh machine: `make app` and `make test`. Both make .venv where it is missing.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+LIGHT := $(VENV)/.light-installed
+ALL := $(VENV)/.all-installed
+PORT ?= 8501
+TESTS ?= tests
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: app test check docs demo bench screenshots format clean
+
+app: $(LIGHT)  ## set-up (without torch) and the explorer on data/demo, at localhost:8501
+	$(BIN)/streamlit run app/main.py --server.port $(PORT)
+
+test: $(ALL)  ## set-up and every test
+	$(BIN)/python -m pytest $(TESTS)
+
+check: $(ALL)  ## lint, types, import contracts, generated docs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m lfp.schema --check data/README.md
+
+docs: $(LIGHT)  ## data/README.md from lfp/schema.py
+	$(BIN)/python -m lfp.schema data/README.md
+
+demo: $(ALL)  ## data/demo from nothing: under ten minutes on two cores, no network
+	$(BIN)/python -m precompute demo --out data/demo
+
+bench: $(ALL)  ## the benchmarks, a JSON line each
+	$(BIN)/python -m tests.benchmarks
+
+screenshots: $(ALL)  ## every page of the explorer as PNG, in screenshots/
+	$(BIN)/python -m tests.app.screenshots screenshots
+
+format: $(ALL)
+	$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(LIGHT): app/requirements.txt | $(BIN)/python
+	$(PIP) -r app/requirements.txt
+	touch $@
+
+$(ALL): requirements.txt app/requirements.txt pyproject.toml | $(BIN)/python
+	$(PIP) -r requirements.txt
+	$(PIP) --no-deps --editable .
+	touch $@ $(LIGHT)

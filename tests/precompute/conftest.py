@@ -1,0 +1,51 @@
+"""A tiny run, made once a session: every stage, seconds long, its figures mean nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lfp.config import RunConfig, parse_config
+from precompute.pipeline import run_pipeline
+from precompute.reviews import generate
+
+TINY = {
+    "title": "Tiny run",
+    "licence": "MIT",
+    "threads": 1,
+    "corpus": {"source": "reviews.txt", "n_texts": 240},
+    "model": {"context": 48},
+    "pretrain": {"vocab_size": 600, "d_model": 16, "n_layers": 2, "n_heads": 2, "steps": 12, "batch": 16},
+    "tune": {"steps": 2, "prompts_per_step": 2, "group_size": 2, "completion_tokens": 6, "eval_prefixes": 12},
+    "layers": {"count": 1},
+    "sae": {"expansion": [1, 2], "steps": 30, "batch_tokens": 256, "train_tokens": 4000},
+    "stats": {"top_examples": 4, "examples_per_interval": 2, "sampled_activations": 16, "store_texts": 20},
+    "probes": {"triples": 60, "folds": 3, "permutations": 20, "bootstraps": 20, "max_rows": 3000, "min_word_count": 2},
+}
+"""The sections of a run of about ten seconds."""
+
+
+def tiny_config(**sections: dict[str, object]) -> RunConfig:
+    """The tiny run with keys of some sections changed."""
+    return parse_config({**TINY, **{name: {**TINY.get(name, {}), **keys} for name, keys in sections.items()}})
+
+
+def silent(what: str, done: int, total: int, value: float) -> None:
+    """Tells nobody."""
+
+
+@pytest.fixture(scope="session")
+def corpus_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with reviews.txt, a generated review a line."""
+    folder = tmp_path_factory.mktemp("corpus")
+    lines = [review.text for review in generate(260, 1)]
+    (folder / "reviews.txt").write_text("\n".join(lines), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(corpus_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of the tiny run."""
+    out = tmp_path_factory.mktemp("runs") / "tiny"
+    return run_pipeline(tiny_config(), out, beside=corpus_folder, resume=False, progress=silent)

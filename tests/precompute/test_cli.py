@@ -1,0 +1,140 @@
+"""The command line: help with examples, exit codes 0, 1 and 2, errors in one sentence on stderr."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lfp.bundle import MANIFEST
+from precompute.__main__ import main, preset
+from precompute.presets import NAMES
+
+COMMANDS = ("demo", "run", "validate", "report")
+
+
+def call(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a command, run in this process."""
+    code = 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["precompute", *arguments])
+        try:
+            main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+@pytest.fixture
+def broken(tiny_bundle: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny bundle for a test to break."""
+    return Path(shutil.copytree(tiny_bundle, tmp_path / "copy"))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(command, "--help", capsys=capsys)
+    assert code == 0
+    assert f"python -m precompute {command}" in " ".join(out.split())
+
+
+def test_validate_says_valid(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("validate", str(tiny_bundle), capsys=capsys) == (0, f"{tiny_bundle}: valid\n", "")
+
+
+def test_validate_gives_a_line_a_fault(broken: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (broken / "labels.parquet").unlink()
+    file = broken / "layers.parquet"
+    file.write_bytes(file.read_bytes()[:-20] + bytes(20))
+    code, out, _ = call("validate", str(broken), capsys=capsys)
+    assert code == 1
+    assert "table labels is missing" in out and "table layers was changed" in out
+
+
+def test_report_prints_json_and_lines(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call("report", str(tiny_bundle), "--json", capsys=capsys)
+    rows = json.loads(out)
+    assert code == 0 and {row["model"] for row in rows["reward"]} == {"base", "tuned", "difference"}
+    assert all(value is not None for figures in rows.values() for row in figures for value in row.values())
+    code, out, _ = call("report", str(tiny_bundle), capsys=capsys)
+    assert code == 0 and out.startswith("reward\n") and "kendall_tau" in out
+
+
+@pytest.mark.parametrize("command", ["validate", "report"])
+def test_no_bundle_is_one_sentence(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = call(command, str(tmp_path / "none"), capsys=capsys)
+    assert code == 1
+    text = out + err
+    assert text.count("\n") == 1 and str(tmp_path / "none") in text and "Traceback" not in text
+
+
+def test_another_schema_version_is_one_sentence(broken: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = broken / MANIFEST
+    manifest.write_text(manifest.read_text().replace('"schema_version": 1', '"schema_version": 99'))
+    code, _, err = call("report", str(broken), capsys=capsys)
+    assert code == 1 and "schema version 99" in err and "update the program" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("run", "missing.toml"), "missing.toml"),
+        (("run", "{bad}"), "tune.stepz"),
+        (("run", "{good}", "--set", "tune.steps=many"), "tune.steps"),
+        (("run", "{good}", "--set", "nonsense"), "nonsense"),
+        (("run", "{good}", "--set", "sae.variant=magic"), "sae.variant"),
+    ],
+)
+def test_a_wrong_config_is_named_with_exit_code_2(
+    arguments: tuple[str, ...], named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad.toml").write_text("[tune]\nstepz = 4\n", encoding="utf-8")
+    (tmp_path / "good.toml").write_text("seed = 3\n", encoding="utf-8")
+    filled = [one.format(bad=tmp_path / "bad.toml", good=tmp_path / "good.toml") for one in arguments]
+    code, _, err = call(*filled, "--out", str(tmp_path / "out"), capsys=capsys)
+    assert code == 2 and named in err and err.startswith("error: ") and err.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.toml", "good.toml"]
+
+
+@pytest.mark.parametrize(
+    ("corpus", "named"),
+    [("", "no rows"), ("body\nfine\n", "no column 'text' (found: body)"), ("text\n \n", "every text is empty")],
+)
+def test_a_corpus_that_cannot_be_used_is_named(
+    corpus: str, named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "corpus.csv").write_text(corpus or "text\n", encoding="utf-8")
+    (tmp_path / "run.toml").write_text('[corpus]\nsource = "corpus.csv"\n', encoding="utf-8")
+    code, _, err = call("run", str(tmp_path / "run.toml"), "--out", str(tmp_path / "out"), capsys=capsys)
+    assert code == 1 and named in err.splitlines()[-1] and "corpus.csv" in err.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_hub_name_without_a_network_says_what_would_serve(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (tmp_path / "corpus.txt").write_text("\n".join(f"text number {i}" for i in range(30)), encoding="utf-8")
+    (tmp_path / "run.toml").write_text('[corpus]\nsource = "corpus.txt"\n[model]\nbase = "no-such/model"\n')
+    code, _, err = call("run", str(tmp_path / "run.toml"), "--out", str(tmp_path / "out"), capsys=capsys)
+    last = err.splitlines()[-1]
+    assert code == 1 and "no-such/model" in last and "model.base" in last and "Traceback" not in err
+
+
+def test_every_preset_is_a_config(capsys: pytest.CaptureFixture[str]) -> None:
+    from lfp.config import load_config
+
+    assert {"demo", "demo-fast", "imdb-scratch", "pythia-70m-vader"} <= set(NAMES)
+    for name in NAMES:
+        config = load_config(preset(name))
+        assert config.title != "Untitled run" and config.licence != "unstated"
+
+
+def test_the_module_runs_as_a_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "precompute", "--help"], capture_output=True, text=True, check=True)
+    assert all(command in done.stdout for command in COMMANDS)

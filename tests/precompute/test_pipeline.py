@@ -1,0 +1,147 @@
+"""The pipeline: a valid bundle, the same twice, the same after an interruption, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lfp.bundle import open_bundle, read_manifest
+from lfp.errors import BundleError, ConfigError, CorpusError, ModelError
+from lfp.schema import TABLES
+from lfp.validation import validate
+from precompute import pipeline
+from precompute.pipeline import STAGES, run_pipeline
+from tests.precompute.conftest import silent, tiny_config
+
+
+def table_hashes(bundle: Path) -> dict[str, str]:
+    return {name: info.sha256 for name, info in read_manifest(bundle).tables.items()}
+
+
+def test_the_bundle_is_valid_and_keeps_its_models(tiny_bundle: Path) -> None:
+    assert validate(tiny_bundle) == []
+    manifest = open_bundle(tiny_bundle)
+    assert {"base", "tuned"} == set(manifest.models)
+    assert any(name.startswith("artifacts/tuned/") and name.endswith(".safetensors") for name in manifest.artifacts)
+    assert any(name.startswith("artifacts/saes/") for name in manifest.artifacts)
+
+
+def test_every_report_row_of_the_pipeline_is_there(tiny_bundle: Path) -> None:
+    from lfp.queries import report_rows
+    from lfp.report import ROWS
+    from lfp.store import Store
+
+    with Store.open(tiny_bundle) as store:
+        assert {row["report_row"] for row in report_rows(store)} == set(ROWS)
+
+
+def test_the_same_seed_gives_the_same_tables_and_an_interrupted_run_goes_on_to_them(
+    tiny_bundle: Path, corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before every stage in turn, resumed each time: one whole second run, and equal hashes at its end."""
+    out = tmp_path / "again"
+    for last, stage in enumerate(STAGES):
+        stages = list(STAGES)
+        if last + 1 < len(stages):
+            stages[last + 1] = replace(stages[last + 1], job=_killed)
+        monkeypatch.setattr(pipeline, "STAGES", tuple(stages))
+        if last + 1 < len(stages):
+            with pytest.raises(KeyboardInterrupt):
+                run_pipeline(tiny_config(), out, beside=corpus_folder, resume=last > 0, progress=silent)
+            assert not out.exists(), f"half a bundle after {stage.name}"
+        else:
+            run_pipeline(tiny_config(), out, beside=corpus_folder, resume=True, progress=silent)
+    assert table_hashes(out) == table_hashes(tiny_bundle)
+    assert [path.name for path in tmp_path.iterdir()] == ["again"]
+
+
+def _killed(run: object, output: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_an_interrupted_run_is_not_thrown_away_unasked(
+    corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "STAGES", (STAGES[0], replace(STAGES[1], job=_killed)))
+    with pytest.raises(KeyboardInterrupt):
+        run_pipeline(tiny_config(), tmp_path / "out", beside=corpus_folder, resume=False, progress=silent)
+    with pytest.raises(ConfigError, match=r"--resume"):
+        run_pipeline(tiny_config(), tmp_path / "out", beside=corpus_folder, resume=False, progress=silent)
+
+
+def test_a_changed_section_runs_its_stage_and_those_after_it_again(
+    corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[str] = []
+
+    def recorded(name: str):
+        return lambda run, output: ran.append(name)
+
+    stages = tuple(replace(stage, job=recorded(stage.name)) for stage in STAGES)
+    monkeypatch.setattr(pipeline, "STAGES", (*stages[:-1], replace(stages[-1], job=_killed)))
+    for config in (tiny_config(), tiny_config(sae={"steps": 31})):
+        with pytest.raises(KeyboardInterrupt):
+            run_pipeline(config, tmp_path / "out", beside=corpus_folder, resume=bool(ran), progress=silent)
+    names = [stage.name for stage in STAGES]
+    assert ran == names[:-1] + names[names.index("saes") : -1]
+
+
+def test_something_that_is_no_bundle_is_never_overwritten(corpus_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "letters.txt").write_text("dear all", encoding="utf-8")
+    with pytest.raises(BundleError, match="not a bundle"):
+        run_pipeline(tiny_config(), tmp_path, beside=corpus_folder, resume=False, progress=silent)
+    assert (tmp_path / "letters.txt").read_text(encoding="utf-8") == "dear all"
+
+
+@pytest.mark.parametrize(
+    ("sections", "error", "named"),
+    [
+        ({"corpus": {"source": "nowhere.jsonl"}}, CorpusError, "nowhere.jsonl"),
+        ({"model": {"base": "no/such/folder"}}, ModelError, "no/such/folder"),
+        ({"model": {"context": 4096, "base": "artifacts/base"}}, ModelError, "model.context"),
+    ],
+)
+def test_what_cannot_work_is_named_and_leaves_nothing(
+    sections: dict, error: type[Exception], named: str, tiny_bundle: Path, corpus_folder: Path, tmp_path: Path
+) -> None:
+    if sections.get("model", {}).get("base") == "artifacts/base":
+        sections = {"model": {**sections["model"], "base": str(tiny_bundle / "artifacts" / "base")}}
+    with pytest.raises(error, match=named):
+        run_pipeline(tiny_config(**sections), tmp_path / "out", beside=corpus_folder, resume=False, progress=silent)
+    assert not (tmp_path / "out").exists()
+
+
+def test_models_in_local_folders_need_no_training(tiny_bundle: Path, corpus_folder: Path, tmp_path: Path) -> None:
+    folders = {role: str(tiny_bundle / "artifacts" / role) for role in ("base", "tuned")}
+    config = tiny_config(model=folders)
+    out = run_pipeline(config, tmp_path / "loaded", beside=corpus_folder, resume=False, progress=silent)
+    manifest, made = read_manifest(out), read_manifest(tiny_bundle)
+    assert manifest.models["tuned"].sha256 == made.models["tuned"].sha256
+    assert table_hashes(out) == table_hashes(tiny_bundle)
+    assert str(tiny_bundle) not in json.dumps(manifest.model_dump()["models"])
+
+
+def test_preference_pairs_go_the_whole_way(tmp_path: Path) -> None:
+    from precompute.reviews import generate
+
+    texts = [review.text for review in generate(240, 3)]
+    rows = [{"chosen": f"\n\nHuman: So?\n\nAssistant: {a}", "rejected": f"\n\nHuman: So?\n\nAssistant: {b}"}
+            for a, b in zip(texts[::2], texts[1::2], strict=True)]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    config = tiny_config(tune={"method": "dpo", "pairs": "pairs.jsonl", "pairs_batch": 4}, corpus={"n_texts": None})
+    out = run_pipeline(config, tmp_path / "out", beside=tmp_path, resume=False, progress=silent)
+    assert validate(out) == []
+    from lfp.queries import TextFilter, count_texts
+    from lfp.store import Store
+
+    with Store.open(out) as store:
+        rows = store.rows("SELECT role, min(response_start) AS first FROM texts GROUP BY role ORDER BY role")
+        assert [row["role"] for row in rows] == ["chosen", "rejected"] and all(row["first"] > 0 for row in rows)
+        assert count_texts(store, TextFilter()) > 0
+
+
+def test_every_table_of_the_contract_is_written(tiny_bundle: Path) -> None:
+    assert {table.name for table in TABLES} == set(read_manifest(tiny_bundle).tables)
