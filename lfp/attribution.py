@@ -13,7 +13,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Ledger:
-    """A text's prediction, split: `features` [m] and their `contributions` [m] sum with the intercept to `predicted`."""
+    """A text's prediction, split: `features` [m], whose `contributions` [m] sum with the intercept to `predicted`."""
 
     features: Ints
     contributions: Floats
@@ -39,7 +39,8 @@ def token_predictions(
     positions: Ints, feature_ids: Ints, values: Floats, weights: Floats, *, intercept: float, n_tokens: int
 ) -> Floats:
     """The prediction at each token [n_tokens], intercept included; their mean is the text's prediction."""
-    return np.bincount(positions, weights[feature_ids] * values, minlength=n_tokens) + intercept
+    sums = np.bincount(positions, weights[feature_ids] * values, minlength=n_tokens)
+    return np.asarray(sums + intercept, np.float64)
 
 
 def display_scale(predicted: Floats, true: Floats) -> tuple[float, float]:

@@ -31,7 +31,6 @@ class CorpusConfig(_Section):
     text_column: str = "text"
     rating_column: str | None = None
     """A human rating a text, kept beside it; never used for training."""
-    rating_scale: tuple[float, float] = (1.0, 5.0)
     held_out_source: str | None = None
     """Texts no model is trained on. Without it `held_out_share` of `source` is set aside."""
     held_out_share: float = Field(0.1, gt=0.0, lt=0.9)
@@ -113,12 +112,12 @@ class SaeConfig(_Section):
     """The sparse autoencoders: the paper's tied ReLU, one a layer and size, on each model of the pair."""
 
     variant: Literal["tied_relu"] = "tied_relu"
-    expansion: tuple[int, ...] = (1, 2)
+    expansion: tuple[int, ...] = (2, 4)
     """Dictionary sizes as multiples of the MLP's output width; the last is the one whose features are kept."""
-    l1: float = Field(1e-3, ge=0.0)
+    l1: float = Field(0.06, ge=0.0)
     """Weight of the mean L1 norm of the features, on inputs of unit mean square norm."""
-    learning_rate: float = Field(1e-3, gt=0.0)
-    batch_tokens: int = Field(1024, ge=1)
+    learning_rate: float = Field(6e-3, gt=0.0)
+    batch_tokens: int = Field(512, ge=1)
     steps: int = Field(2000, ge=1)
     train_tokens: int = Field(150_000, ge=1000)
     """Activations held in memory for training, drawn from the corpus by the seed."""

@@ -64,7 +64,7 @@ def make_triples(
             "no contrastive triple could be made: no sentence has a strong lexicon word with a negative and a neutral "
             "replacement; pass more texts or lower probes.strong_quantile"
         )
-    return triples[:n]
+    return list(dict.fromkeys(triples))[:n]
 
 
 def strong_words(
@@ -74,6 +74,8 @@ def strong_words(
     strong: set[str] = set()
     for sign in (1, -1):
         values = {word: abs(value) for word, value in lexicon.items() if value * sign > 0}
+        if not values:
+            continue
         bound = float(np.quantile(list(values.values()), quantile))
         strong |= {w for w, value in values.items() if value >= bound and counts.get(w, 0) >= min_count}
     return frozenset(strong)
@@ -82,7 +84,9 @@ def strong_words(
 class _Company:
     """How often words occur and beside which: unit profiles over the commonest neighbours on either side."""
 
-    def __init__(self, counts: Counter[str], words: list[str], profiles: NDArray[np.float64], values: list[float]) -> None:
+    def __init__(
+        self, counts: Counter[str], words: list[str], profiles: NDArray[np.float64], values: list[float]
+    ) -> None:
         self.counts, self.words, self.profiles = counts, words, profiles
         self.row = {word: i for i, word in enumerate(words)}
         self.values = np.array(values)
@@ -155,7 +159,7 @@ def _fill(slot: _Slot, company: _Company, used: Counter[str]) -> Triple | None:
     """The triple of a slot, its replacements the least used of the closest; None where there is none."""
     word = slot.target.word
     value = float(company.values[company.row[word]])
-    vowel = (word[0] in "aeiou") if slot.before in ("a", "an") else None
+    vowel = slot.before == "an" if slot.before in ("a", "an") else None
     sign = 1 if value > 0 else -1
     opposites = company.nearest(word, sign=-sign, value=value, vowel=vowel)
     neutrals = company.nearest(word, sign=0, value=value, vowel=vowel)
@@ -164,8 +168,15 @@ def _fill(slot: _Slot, company: _Company, used: Counter[str]) -> Triple | None:
     opposite, neutral = (min(words, key=lambda w: used[w]) for words in (opposites, neutrals))
     used.update((opposite, neutral))
     positive, negative = (word, opposite) if sign > 0 else (opposite, word)
-    sentences = [_replace(slot, w) for w in (positive, negative, neutral)]
-    return Triple(*sentences, positive, negative, neutral, slot.target.start)
+    return Triple(
+        positive=_replace(slot, positive),
+        negative=_replace(slot, negative),
+        neutral=_replace(slot, neutral),
+        positive_word=positive,
+        negative_word=negative,
+        neutral_word=neutral,
+        start=slot.target.start,
+    )
 
 
 def _replace(slot: _Slot, word: str) -> str:

@@ -61,14 +61,22 @@ def read_rows(path: Path, *, columns: Sequence[str]) -> list[dict[str, Any]]:
     try:
         table = _read_table(path)
     except (OSError, pa.ArrowException) as error:
-        raise CorpusError(f"{path}: cannot be read ({_first_line(error)}); pass .jsonl, .csv, .parquet or .txt") from error
+        raise CorpusError(
+            f"{path}: cannot be read ({_first_line(error)}); pass .jsonl, .csv, .parquet or .txt"
+        ) from error
     for column in columns:
         if column not in table.column_names:
             found = ", ".join(table.column_names) or "none"
-            raise CorpusError(f"{path}: no column {column!r} (found: {found}); name yours in corpus.text_column")
+            raise CorpusError(f"{path}: no column {column!r} (found: {found}); name one of those in the config")
     if table.num_rows == 0:
         raise CorpusError(f"{path}: no rows; pass a file with at least one text")
-    return table.select(list(columns)).to_pylist()
+    table = table.select(list(columns))
+    if any(pa.types.is_binary(field.type) for field in table.schema):
+        raise CorpusError(f"{path}: not text in UTF-8; save it in that encoding")
+    try:
+        return table.to_pylist()
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"{path}: not text in UTF-8 ({error}); save it in that encoding") from error
 
 
 def read_corpus(config: CorpusConfig, *, beside: Path | None, seed: int) -> list[CorpusText]:
@@ -82,20 +90,26 @@ def read_corpus(config: CorpusConfig, *, beside: Path | None, seed: int) -> list
     train = [row for row in train if row[0] not in hidden]
     if config.n_texts is not None:
         train, held_out = _limit(train, held_out, config, seed)
-    return number(train, held_out, source=Path(config.source).name)
+    names = [Path(name).name for name in (config.source, config.held_out_source or config.source)]
+    return number(train, held_out, source=names[0], held_out_source=names[1])
 
 
 def number(
-    train: Sequence[tuple[str, float | None]], held_out: Sequence[tuple[str, float | None]], *, source: str
+    train: Sequence[tuple[str, float | None]],
+    held_out: Sequence[tuple[str, float | None]],
+    *,
+    source: str,
+    held_out_source: str | None = None,
 ) -> list[CorpusText]:
-    """Numbered texts, train first. Raises CorpusError where a split is empty."""
-    for split, rows in (("train", train), ("held_out", held_out)):
-        if not rows:
-            raise CorpusError(f"{source}: no text left for {split}; pass more texts or change corpus.held_out_share")
-    rows = [(text, rating, "train") for text, rating in train] + [(text, rating, "held_out") for text, rating in held_out]
+    """Numbered texts, train first; both from `source` by default. Raises CorpusError where a split is empty."""
+    splits = (("train", train, source), ("held_out", held_out, held_out_source or source))
+    for split, texts, name in splits:
+        if not texts:
+            raise CorpusError(f"{name}: no text left for {split}; pass more texts or change corpus.held_out_share")
+    rows = [(*row, name, split) for split, texts, name in splits for row in texts]
     return [
-        CorpusText(text_id=i, text=text, source=source, split=split, rating=rating)
-        for i, (text, rating, split) in enumerate(rows)
+        CorpusText(text_id=i, text=text, source=name, split=split, rating=rating)
+        for i, (text, rating, name, split) in enumerate(rows)
     ]
 
 
@@ -124,10 +138,17 @@ def _texts(path: Path, config: CorpusConfig) -> list[tuple[str, float | None]]:
         text = clean(str(row[config.text_column] or ""))
         rating = row[config.rating_column] if config.rating_column else None
         if text:
-            seen.setdefault(text, None if rating is None else float(rating))
+            seen.setdefault(text, None if rating is None else _number(rating, path))
     if not seen:
         raise CorpusError(f"{path}: every text is empty; pass a file with at least one text")
     return list(seen.items())
+
+
+def _number(rating: Any, path: Path) -> float:
+    try:
+        return float(rating)
+    except (TypeError, ValueError) as error:
+        raise CorpusError(f"{path}: the rating {rating!r} is not a number; mend it or leave it out") from error
 
 
 def _split(rows: list[tuple[str, float | None]], share: float, seed: int) -> tuple[list[Any], list[Any]]:

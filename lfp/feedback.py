@@ -61,14 +61,17 @@ def _reward(total: float) -> float:
 
 
 def word_tokens(words: Sequence[Word], token_starts: Sequence[int], n_characters: int) -> list[tuple[int, ...]]:
-    """The token positions each word overlaps, in order; a token starts where the one before it ends."""
+    """The token positions each word overlaps, in order; a token starts where the one before it ends.
+
+    An empty token is a later part of the character before it, and of that character's word.
+    """
     ends = [*token_starts[1:], n_characters]
     found, first = [], 0
     for word in words:
         while first < len(ends) and ends[first] <= word.start:
             first += 1
         last = first
-        while last < len(ends) and token_starts[last] < word.end:
+        while last < len(ends) and (token_starts[last] < word.end or (last > first and ends[last] == word.end)):
             last += 1
         found.append(tuple(range(first, last)))
     return found
@@ -87,9 +90,13 @@ def token_feedback(text: str, token_starts: Sequence[int]) -> list[float | None]
 def read_pairs(path: Path) -> tuple[list[PreferencePair], int]:
     """Preference pairs of a file with the columns chosen and rejected, and how many ties were dropped.
 
-    A dialogue is split at its last assistant turn; what both sides share up to there is the prompt. Raises CorpusError.
+    A dialogue is split at the last assistant turn whose past both sides share; that past is the prompt.
+    Raises CorpusError.
     """
     rows = read_rows(path, columns=("chosen", "rejected"))
+    for number, row in enumerate(rows):
+        if not isinstance(row["chosen"], str) or not isinstance(row["rejected"], str):
+            raise CorpusError(f"{path}: row {number} has no text for both chosen and rejected; drop or mend it")
     pairs = [_pair(row["chosen"], row["rejected"]) for row in rows]
     kept = [pair for pair in pairs if pair.chosen != pair.rejected]
     if not kept:
@@ -98,7 +105,6 @@ def read_pairs(path: Path) -> tuple[list[PreferencePair], int]:
 
 
 def _pair(chosen: str, rejected: str) -> PreferencePair:
-    split = chosen.rfind(_LAST_TURN) + len(_LAST_TURN) if _LAST_TURN in chosen else 0
-    if not rejected.startswith(chosen[:split]):
-        split = 0
+    turns = [match.end() for match in re.finditer(_LAST_TURN, chosen)]
+    split = max((end for end in turns if rejected.startswith(chosen[:end])), default=0)
     return PreferencePair(chosen[:split], chosen[split:], rejected[split:])

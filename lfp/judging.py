@@ -63,7 +63,9 @@ class ScoredWords:
         return ScoredWords(rows, true, shuffled, config, seed)
 
 
-def tau_rows(words: ScoredWords, predicted: Floats, nulls: Floats | None, report_row: str, **keys: Any) -> list[dict[str, Any]]:
+def tau_rows(
+    words: ScoredWords, predicted: Floats, nulls: Floats | None, report_row: str, **keys: Any
+) -> list[dict[str, Any]]:
     """Kendall's tau of predictions [words] over all, positive and negative words, with the sign-only ceiling.
 
     `nulls` [permutations, words] are the predictions refitted on each shuffled lexicon; without them (predictions that

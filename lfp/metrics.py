@@ -35,7 +35,7 @@ def tau(true: Floats, predicted: Floats) -> float:
 
 
 def tau_within_sign(true: Floats, predicted: Floats) -> float:
-    """Kendall's tau over pairs of words of one sign only: positive and negative words' taus, weighted by their pairs."""
+    """Kendall's tau over pairs of words of one sign: positive and negative words' taus, weighted by their pairs."""
     signs = [true > 0, true < 0]
     pairs = [float(side.sum() * (side.sum() - 1)) for side in signs]
     taus = [tau(true[side], predicted[side]) for side in signs]
@@ -46,12 +46,21 @@ def sign_ceiling(true: Floats, predicted: Floats) -> float:
     """The tau that these predictions' signs alone would have, their sizes being in random order.
 
     Pairs of words predicted with different signs count as they fall; pairs predicted with the same sign count nothing.
+    Ties take pairs off as in tau-b, so that this is the mean of `tau` over all shuffles of sizes within a sign.
     """
     sign = np.sign(predicted)
     difference = np.sign(sign[:, None] - sign[None, :])
     agreement = float((np.sign(true[:, None] - true[None, :]) * difference).sum()) / 2.0
-    n = len(true)
-    return agreement / max(1.0, n * (n - 1) / 2.0)
+    untied = (_pairs(len(true)) - _tied_pairs(true)) * (_pairs(len(true)) - _tied_pairs(predicted))
+    return float(agreement / np.sqrt(untied)) if untied else 0.0
+
+
+def _pairs(n: int) -> float:
+    return n * (n - 1) / 2.0
+
+
+def _tied_pairs(values: Floats) -> float:
+    return sum(_pairs(int(count)) for count in np.unique(values, return_counts=True)[1])
 
 
 def sign_accuracy(true: Floats, predicted: Floats) -> float:

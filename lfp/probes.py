@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve
 
 from lfp.errors import DataError
 
@@ -57,21 +58,19 @@ def fit_folded_ridge(
     """
     _check(targets, folds, n_folds)
     sums = [_Sums.of(features[folds == k], targets[folds == k]) for k in range(n_folds)]
-    everything = _total(sums)
-    without = [everything - part for part in sums]
     errors = np.zeros((n_folds, n_folds, len(alphas), targets.shape[1]))  # [outer, inner, alpha, target]
     for outer in range(n_folds):
         for inner in range(outer + 1, n_folds):
-            path = _Path.of(without[outer] - sums[inner])  # the rows of neither serve both orders
-            errors[outer, inner] = [sums[inner].squared_error(path.at(alpha)) for alpha in alphas]
-            errors[inner, outer] = [sums[outer].squared_error(path.at(alpha)) for alpha in alphas]
-    paths = [_Path.of(part) for part in without]
+            ridges = _at_all(_Normal.of(_total(sums, outer, inner)), alphas)  # the rows of neither serve both orders
+            errors[outer, inner] = [sums[inner].squared_error(ridge) for ridge in ridges]
+            errors[inner, outer] = [sums[outer].squared_error(ridge) for ridge in ridges]
+    equations = [_Normal.of(_total(sums, k)) for k in range(n_folds)]
     grid = np.asarray(alphas, float)
-    by_fold = tuple(_chosen(path, grid, errors[k].sum(axis=0)) for k, path in enumerate(paths))
-    held_out = sum(
-        np.array([sums[k].squared_error(path.at(alpha)) for alpha in alphas]) for k, path in enumerate(paths)
+    by_fold = tuple(_chosen(one, grid, errors[k].sum(axis=0)) for k, one in enumerate(equations))
+    held_out = np.array(
+        [[sums[k].squared_error(ridge) for ridge in _at_all(one, alphas)] for k, one in enumerate(equations)]
     )
-    return FoldedRidge(by_fold, _chosen(_Path.of(everything), grid, np.asarray(held_out)))
+    return FoldedRidge(by_fold, _chosen(_Normal.of(_total(sums)), grid, held_out.sum(axis=0)))
 
 
 @dataclass(frozen=True)
@@ -88,14 +87,7 @@ class _Sums:
     @staticmethod
     def of(features: sp.csr_array, targets: Floats) -> _Sums:
         dense = features.toarray().astype(np.float64)
-        return _Sums(
-            len(dense), dense.sum(0), targets.sum(0), dense.T @ dense, dense.T @ targets, (targets**2).sum(0)
-        )
-
-    def __sub__(self, other: _Sums) -> _Sums:
-        return _Sums(
-            self.n - other.n, self.x - other.x, self.y - other.y, self.xx - other.xx, self.xy - other.xy, self.yy - other.yy
-        )
+        return _Sums(len(dense), dense.sum(0), targets.sum(0), dense.T @ dense, dense.T @ targets, (targets**2).sum(0))
 
     def squared_error(self, ridge: Ridge) -> Floats:
         """Sum over these rows of (y - x w - b)^2, a target [targets]."""
@@ -104,38 +96,47 @@ class _Sums:
         return quadratic + self.yy + self.n * b**2 - 2.0 * b * self.y
 
 
-def _total(sums: Sequence[_Sums]) -> _Sums:
-    parts = [[getattr(part, name) for part in sums] for name in _Sums.__dataclass_fields__]
+def _total(sums: Sequence[_Sums], *left_out: int) -> _Sums:
+    """Added up, never subtracted: a fold left out leaves no trace, not even of rounding."""
+    kept = [part for k, part in enumerate(sums) if k not in left_out]
+    parts = [[getattr(part, name) for part in kept] for name in _Sums.__dataclass_fields__]
     return _Sums(*(sum(values) for values in parts))
 
 
 @dataclass(frozen=True)
-class _Path:
-    """Ridge at any alpha from one eigendecomposition of the centred Gram matrix."""
+class _Normal:
+    """The centred normal equations of ridge: solved at any alpha by a Cholesky factor, whatever the number of targets."""
 
-    vectors: Floats
-    values: Floats
-    rotated: Floats
+    gram: Floats
+    products: Floats
     x_mean: Floats
     y_mean: Floats
 
     @staticmethod
-    def of(sums: _Sums) -> _Path:
+    def of(sums: _Sums) -> _Normal:
         x_mean, y_mean = sums.x / sums.n, sums.y / sums.n
-        values, vectors = np.linalg.eigh(sums.xx - sums.n * np.outer(x_mean, x_mean))
-        rotated = vectors.T @ (sums.xy - sums.n * np.outer(x_mean, y_mean))
-        return _Path(vectors, np.maximum(values, 0.0), rotated, x_mean, y_mean)
+        gram = sums.xx - sums.n * np.outer(x_mean, x_mean)
+        return _Normal(gram, sums.xy - sums.n * np.outer(x_mean, y_mean), x_mean, y_mean)
 
-    def at(self, alpha: float | Floats) -> Ridge:
-        """The ridge at one alpha, or at one a target."""
-        alphas = np.broadcast_to(np.asarray(alpha, float), self.y_mean.shape)
-        coef = self.vectors @ (self.rotated / (self.values[:, None] + alphas))
-        return Ridge(coef, self.y_mean - self.x_mean @ coef, alphas)
+    def at(self, alpha: float) -> Ridge:
+        """The ridge of every target at one alpha."""
+        penalised = self.gram.copy()
+        penalised[np.diag_indices_from(penalised)] += alpha
+        factor = cho_factor(penalised, lower=True, overwrite_a=True, check_finite=False)
+        coef = cho_solve(factor, self.products, check_finite=False)
+        return Ridge(coef, self.y_mean - self.x_mean @ coef, np.full(len(self.y_mean), alpha))
 
 
-def _chosen(path: _Path, alphas: Floats, errors: Floats) -> Ridge:
+def _at_all(equations: _Normal, alphas: Sequence[float]) -> list[Ridge]:
+    return [equations.at(alpha) for alpha in alphas]
+
+
+def _chosen(equations: _Normal, alphas: Floats, errors: Floats) -> Ridge:
     """The ridge at each target's best alpha; errors are [alphas, targets]."""
-    return path.at(alphas[errors.argmin(axis=0)])
+    best = errors.argmin(axis=0)
+    ridges = {int(row): equations.at(float(alphas[row])) for row in np.unique(best)}
+    coef = np.column_stack([ridges[row].coef[:, target] for target, row in enumerate(best.tolist())])
+    return Ridge(coef, equations.y_mean - equations.x_mean @ coef, alphas[best])
 
 
 def _check(targets: Floats, folds: Ints, n_folds: int) -> None:
@@ -143,7 +144,8 @@ def _check(targets: Floats, folds: Ints, n_folds: int) -> None:
     if (sizes == 0).any() or n_folds < 3:
         raise DataError(
             f"fold {int(sizes.argmin())} of {n_folds} has no row: too few words; pass more texts or lower probes.folds"
-            if n_folds >= 3 else f"{n_folds} folds leave none to choose alpha on; set probes.folds to 3 or more"
+            if n_folds >= 3
+            else f"{n_folds} folds leave none to choose alpha on; set probes.folds to 3 or more"
         )
     if (np.ptp(targets, axis=0) == 0).any():
         raise DataError("the feedback is the same on every row, so there is nothing to predict; check the reward")

@@ -184,6 +184,15 @@ class Text:
 
 
 @dataclass(frozen=True)
+class ScoreLimits:
+    """Sizes of a token's scores, the bundle over; 0 where there are none."""
+
+    feedback: float
+    implicit_reward: float
+    predicted: float
+
+
+@dataclass(frozen=True)
 class Contribution:
     """What one feature adds to a text's prediction: weight times pooled activation."""
 
@@ -390,6 +399,11 @@ def text(store: Store, text_id: int) -> Text:
     return Text(**rows[0])
 
 
+def score_limits(store: Store) -> ScoreLimits:
+    """For each score, the size that one token in a hundred passes: what full colour stands for."""
+    return ScoreLimits(**store.rows(_SCORE_LIMITS)[0])
+
+
 def ledger(store: Store, text_id: int, *, limit: int = 12) -> Ledger | None:
     """How features make a text's prediction, largest first; None without a probe or without the text's activations."""
     probe = headline(store)
@@ -551,6 +565,14 @@ SELECT active.text_id, feature_id, CASE $pooling
 FROM ({_ACTIVE}) active
 JOIN (SELECT text_id, len(token_starts) AS n_tokens, response_start FROM texts) sizes ON sizes.text_id = active.text_id
 GROUP BY active.text_id, feature_id, n_tokens, response_start
+"""
+
+_SCORE_LIMITS = """
+SELECT coalesce(quantile_cont(abs(feedback), 0.99), 0)::DOUBLE AS feedback,
+    coalesce(quantile_cont(abs(implicit_reward), 0.99), 0)::DOUBLE AS implicit_reward,
+    coalesce(quantile_cont(abs(predicted), 0.99), 0)::DOUBLE AS predicted
+FROM (SELECT unnest(feedback) AS feedback, unnest(implicit_reward) AS implicit_reward, unnest(predicted) AS predicted
+      FROM token_scores)
 """
 
 _LEDGER_KEYS = ("feature_id", "layer", "description", "weight", "pooled", "contribution")

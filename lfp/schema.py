@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -340,3 +343,19 @@ A scaled activation is a feature's value after the layer's MLP output was scaled
 (`layers.scale`). `predicted` is the headline probe's: contributions (weight times activation, over the tokens pooled)
 and the intercept sum to it within 1e-5.
 """
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Writes the page to a file, or with --check says whether the file is current. Returns the exit code."""
+    path = Path(arguments[-1])
+    if "--check" not in arguments:
+        path.write_text(markdown(), encoding="utf-8")
+        return 0
+    if path.is_file() and path.read_text(encoding="utf-8") == markdown():
+        return 0
+    sys.stderr.write(f"error: {path}: not what lfp/schema.py says; run make docs\n")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -59,7 +59,9 @@ class Store:
         with self._connection.cursor() as cursor:
             try:
                 return cursor.sql(sql, params=parameters).to_arrow_table()
-            except (duckdb.IOException, duckdb.InvalidInputException) as error:
+            except (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException):
+                raise  # the question is wrong, not the bundle
+            except duckdb.Error as error:
                 raise BundleError(
                     f"{self.path}: a table cannot be read any more; copy the bundle again from its source"
                 ) from error

@@ -33,7 +33,8 @@ class Vocabulary:
         words = sorted(word for word, n in counts.items() if n >= min_count)
         if len(words) < n_folds:
             raise DataError(
-                f"only {len(words)} words occur {min_count} times or more; pass more texts or lower probes.min_word_count"
+                f"only {len(words)} words occur {min_count} times or more; "
+                "pass more texts or lower probes.min_word_count"
             )
         fold_of = word_folds(words, n_folds=n_folds, seed=seed)
         return Vocabulary(
@@ -47,7 +48,7 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class TokenWords:
-    """For each token of a text the vocabulary's word it is part of, -1 for none; whether it is that word's last token."""
+    """For each token of a text the vocabulary's word it is part of, -1 for none, and whether it is that word's last."""
 
     words: Ints
     is_last: NDArray[np.bool_]
@@ -66,8 +67,10 @@ def token_words(vocabulary: Vocabulary, text: str, token_starts: Sequence[int]) 
     return TokenWords(words, is_last)
 
 
-def commonest_tokens(vocabulary: Vocabulary, texts: Sequence[tuple[str, Sequence[int], Sequence[int]]]) -> list[list[int]]:
-    """For each word the token ids it is most often written with, over texts given as (text, token_ids, token_starts)."""
+def commonest_tokens(
+    vocabulary: Vocabulary, texts: Sequence[tuple[str, Sequence[int], Sequence[int]]]
+) -> list[list[int]]:
+    """For each word the token ids it is most often written with; texts are given as (text, token_ids, token_starts)."""
     spellings: list[Counter[tuple[int, ...]]] = [Counter() for _ in vocabulary.words]
     for text, token_ids, token_starts in texts:
         found = words_of(text)

@@ -13,7 +13,7 @@ _BROAD = 0.35  # no word bears this share of the activation: the feature is desc
 
 
 class OfflineTokens:
-    """Descriptions from the words and contexts that fire most against the corpus; related where the lexicon scores them.
+    """Descriptions from the words and contexts that fire most for the corpus; related where the lexicon scores them.
 
     `word_counts` are the corpus's, `lexicon` holds the words the feedback scores. A feature is related when at least
     `related_threshold` of its sampled activation falls on scored words; the confidence is how far on that side it is.
@@ -41,9 +41,7 @@ class OfflineTokens:
         related = share >= self._threshold
         confidence = (share - self._threshold) / (1 - self._threshold) if related else 1 - share / self._threshold
         reason = f"{share:.0%} of its sampled activation falls on words that the lexicon scores"
-        return Label(
-            evidence.feature_id, self._describe(mass, shown), related, confidence, reason, used, _VERSION
-        )
+        return Label(evidence.feature_id, self._describe(mass, shown), related, confidence, reason, used, _VERSION)
 
     def _describe(self, mass: Mapping[str, float], shown: Sequence[ShownExample]) -> str:
         """The words by share of activation times lift over the corpus, and the word before where it is always one."""

@@ -47,7 +47,9 @@ class Labeller(Protocol):
     """Describes features. `name` is what labels.labeller says."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What labels.labeller says."""
+        ...
 
     def label(self, evidence: Sequence[Evidence]) -> list[Label]:
         """A label for each piece of evidence, in order."""

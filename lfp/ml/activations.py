@@ -56,11 +56,15 @@ def stream_pair(
     batch_texts: int,
     prepend_bos: bool,
 ) -> Iterator[PairTokens]:
-    """Both models over the same texts, with the implicit reward of every token on the same pass."""
+    """Both models over the same texts, with the implicit reward of every token on the same pass.
+
+    Raises DataError where an MLP output or a reward is not finite.
+    """
     for batch in _batches(tuned, texts, batch_texts=batch_texts, prepend_bos=prepend_bos):
         of_tuned, of_base = _forward(tuned, batch, layers), _forward(base, batch, layers)
         reward, advantage = implicit_reward(of_tuned.logits, of_base.logits, batch.input_ids)
         real = _real(batch)
+        _check_finite(advantage[:, 1:][real[:, 1:]], "the implicit reward", batch)
         yield PairTokens(
             tuned=_tokens(batch, of_tuned.outputs),
             base=_tokens(batch, of_base.outputs),
@@ -103,7 +107,7 @@ def _forward(model: LanguageModel, batch: Batch, layers: Sequence[int]) -> _Forw
     with model.lock, torch.no_grad(), model.bridge.hooks(fwd_hooks=hooks):
         logits = model.bridge(batch.input_ids, attention_mask=batch.attention_mask)
     for layer, output in outputs.items():
-        _check_finite(output[_real(batch)], layer=layer, batch=batch)
+        _check_finite(output[_real(batch)], f"layer {layer}: the MLP output", batch)
     return _Forward(logits, outputs)
 
 
@@ -129,9 +133,8 @@ def _tokens(batch: Batch, outputs: dict[int, Tensor]) -> Tokens:
     )
 
 
-def _check_finite(output: Tensor, *, layer: int, batch: Batch) -> None:
-    if not bool(torch.isfinite(output).all()):
+def _check_finite(values: Tensor, what: str, batch: Batch) -> None:
+    if not bool(torch.isfinite(values).all()):
         raise DataError(
-            f"layer {layer}: the MLP output is not finite in the batch of texts {batch.rows[0]} to {batch.rows[-1]}; "
-            "check the model's weights"
+            f"{what} is not finite in the batch of texts {batch.rows[0]} to {batch.rows[-1]}; check the model's weights"
         )

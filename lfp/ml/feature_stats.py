@@ -111,7 +111,7 @@ class Examples:
 class BestExamples:
     """The k best-scored examples of every feature, one a context; the best of parts are the best of the whole.
 
-    Candidates wait in a buffer until they outnumber what is kept; `thresholds` [features] is what a newcomer must reach.
+    Candidates wait in a buffer until they outnumber what is kept; a newcomer must reach its feature's `thresholds`.
     """
 
     def __init__(self, n_features: int, k: int, window: int) -> None:
@@ -149,7 +149,7 @@ class BestExamples:
 
 
 class FeatureStats:
-    """Everything one pass learns of every feature: moments for both models, top examples, a random sample of active ones.
+    """What one pass learns of every feature: moments for both models, top examples, a random sample of active ones.
 
     `update` takes texts in any order and `merge` joins the statistics of parts: the result depends on neither order.
     """
@@ -209,7 +209,7 @@ class FeatureStats:
 def context_hashes(tokens: TokenFeatures) -> NDArray[np.uint64]:
     """A hash [n] of each token and those before it in its text, up to eight in all."""
     hashes = np.zeros(len(tokens.text_ids), np.uint64)
-    for back in range(min(_CONTEXT_TOKENS, len(hashes))):
+    for back in range(_CONTEXT_TOKENS):
         shifted = np.zeros_like(hashes)
         same = tokens.positions >= back
         shifted[same] = (tokens.token_ids[np.flatnonzero(same) - back] + 1).astype(np.uint64)

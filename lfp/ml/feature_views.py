@@ -27,13 +27,16 @@ def logit_tokens(model: LanguageModel, decoders: Tensor, *, n: int) -> tuple[lis
     2020); what later layers make of it is left out.
     """
     unembed = _unembedding(model)
-    raised, lowered = [], []
+    raised: list[TokenValues] = []
+    lowered: list[TokenValues] = []
     for rows in decoders.split(_CHUNK):
         logits = rows @ unembed.T
         logits = (logits - logits.mean(1, keepdim=True))[:, : len(model.tokenizer)]
         for sign, found in ((1.0, raised), (-1.0, lowered)):
             top = (sign * logits).topk(n, dim=1)
-            found += [_token_values(model, ids, sign * values) for ids, values in zip(top.indices, top.values, strict=True)]
+            found += [
+                _token_values(model, ids, sign * values) for ids, values in zip(top.indices, top.values, strict=True)
+            ]
     return raised, lowered
 
 
@@ -58,15 +61,20 @@ def map_of_rows(rows: NDArray[np.float32]) -> NDArray[np.float64]:
     centred = rows.astype(np.float64) - rows.mean(axis=0)
     u, s, _ = np.linalg.svd(centred, full_matrices=False)
     places = u[:, :2] * s[:2]
+    places = np.pad(places, ((0, 0), (0, 2 - places.shape[1])))
     return places * np.sign(places[np.abs(places).argmax(axis=0), [0, 1]])
 
 
 def _unembedding(model: LanguageModel) -> Tensor:
-    """The output embedding with the final norm's gain folded in [d_vocab, d_model]."""
+    """The output embedding with the final norm's gain, and its centring where it is a LayerNorm, [d_vocab, d_model]."""
     hf_model = model.bridge.original_model
-    gain = next(value for name, value in model.parameters.items() if _is_final_gain(name))
+    name, gain = next((name, value) for name, value in model.parameters.items() if _is_final_gain(name))
     gain = gain + 1.0 if "gemma" in hf_model.config.model_type else gain  # Gemma's norm scales by 1 + weight
-    return hf_model.get_output_embeddings().weight * gain
+    unembed = hf_model.get_output_embeddings().weight * gain
+    centres = (
+        f"{name.removesuffix('weight')}bias" in model.parameters
+    )  # LayerNorm has a bias and centres; RMSNorm neither
+    return unembed - unembed.mean(1, keepdim=True) if centres else unembed
 
 
 def _is_final_gain(name: str) -> bool:

@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,8 @@ class TuneReport:
     reward_curve: tuple[tuple[int, float], ...]
     """(step, mean reward of its completions) for GRPO; for DPO the mean margin of chosen over rejected, which is
     beta times the difference of their summed implicit rewards."""
+    dropped: int
+    """Preference pairs left out because the prompt alone fills the model's positions."""
     seconds: float
 
 
@@ -48,6 +50,7 @@ def tune_grpo(
     *,
     seed: int,
     folder: Path,
+    device: str = "cpu",
     progress: Progress | None = None,
 ) -> TuneReport:
     """Tunes the base on a reward of its completions of `prefixes` (GRPO, Shao et al. 2024) and saves it to `folder`.
@@ -70,9 +73,10 @@ def tune_grpo(
 
     with _workplace() as output_dir:
         model, tokenizer = _load_base(base_folder)
-        lead = _lead(tokenizer)
+        prompts = [_lead(tokenizer) + prefix for prefix in prefixes]
+        _check_room(model, tokenizer, prompts, config.completion_tokens)
         arguments = GRPOConfig(
-            **_common_arguments(config, seed=seed, output_dir=output_dir),
+            **_common_arguments(config, seed=seed, output_dir=output_dir, device=device),
             per_device_train_batch_size=config.prompts_per_step * config.group_size,
             num_generations=config.group_size,
             max_completion_length=config.completion_tokens,
@@ -82,7 +86,7 @@ def tune_grpo(
             model=model,
             reward_funcs=_checked(reward),
             args=arguments,
-            train_dataset=Dataset.from_dict({"prompt": [lead + prefix for prefix in prefixes]}),
+            train_dataset=Dataset.from_dict({"prompt": prompts}),
             processing_class=tokenizer,
         )
         for each in filter(None, (model, trainer.ref_model)):
@@ -97,6 +101,7 @@ def tune_dpo(
     *,
     seed: int,
     folder: Path,
+    device: str = "cpu",
     progress: Progress | None = None,
 ) -> TuneReport:
     """Tunes the base on preference pairs (DPO, Rafailov et al. 2023) and saves it to `folder`.
@@ -118,7 +123,7 @@ def tune_dpo(
         model, tokenizer = _load_base(base_folder)
         lead = _lead(tokenizer)
         arguments = DPOConfig(
-            **_common_arguments(config, seed=seed, output_dir=output_dir),
+            **_common_arguments(config, seed=seed, output_dir=output_dir, device=device),
             per_device_train_batch_size=min(config.pairs_batch, len(pairs)),
             max_length=model.config.max_position_embeddings,
         )
@@ -126,10 +131,17 @@ def tune_dpo(
         trainer = Trainer(
             model=model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
         )
-        return _run(trainer, config, folder=folder, figure="rewards/margins", progress=progress)
+        dropped = len(pairs) - len(trainer.train_dataset)
+        if dropped == len(pairs):
+            raise TrainingError(
+                f"tune: every pair's prompt alone fills the model's {arguments.max_length} positions;"
+                " give shorter dialogues or a model of longer context"
+            )
+        report = _run(trainer, config, folder=folder, figure="rewards/margins", progress=progress)
+        return replace(report, dropped=dropped)
 
 
-def _common_arguments(config: TuneConfig, *, seed: int, output_dir: str) -> dict[str, Any]:
+def _common_arguments(config: TuneConfig, *, seed: int, output_dir: str, device: str) -> dict[str, Any]:
     return {
         "output_dir": output_dir,
         "seed": seed,
@@ -142,7 +154,7 @@ def _common_arguments(config: TuneConfig, *, seed: int, output_dir: str) -> dict
         "logging_nan_inf_filter": False,
         "disable_dropout": True,
         "activation_checkpointing": False,
-        "use_cpu": True,
+        "use_cpu": device == "cpu",
         "bf16": False,
         "report_to": "none",
         "save_strategy": "no",
@@ -171,6 +183,7 @@ def _run(trainer: Any, config: TuneConfig, *, folder: Path, figure: str, progres
         steps=trainer.state.global_step,
         loss_curve=tuple((entry["step"], entry["loss"]) for entry in log),
         reward_curve=tuple((entry["step"], entry[figure]) for entry in log),
+        dropped=0,
         seconds=time.perf_counter() - started,
     )
 
@@ -193,12 +206,21 @@ def _lead(tokenizer: PreTrainedTokenizerBase) -> str:
     return str(tokenizer.convert_ids_to_tokens(bos_id))
 
 
+def _check_room(model: Any, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], n_tokens: int) -> None:
+    longest, n_ctx = max(map(len, tokenizer(list(prompts))["input_ids"])), model.config.max_position_embeddings
+    if longest + n_tokens > n_ctx:
+        raise TrainingError(
+            f"tune: a prefix of {longest} tokens and {n_tokens} more do not fit the model's {n_ctx} positions;"
+            " lower tune.completion_tokens or tune.prefix_tokens"
+        )
+
+
 def _positions_from_mask(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], Any]:
     """Counts positions from each row's first token, as generation does; TRL's own passes count the padding too.
 
     To rotary embeddings, which see differences only, it is all one; learned positions (GPT-Neo) come out wrong.
     """
-    mask, ids = kwargs.get("attention_mask"), kwargs.get("input_ids")
+    mask, ids = kwargs.get("attention_mask"), args[0] if args else kwargs.get("input_ids")
     if kwargs.get("position_ids") is None and mask is not None and ids is not None and mask.shape == ids.shape:
         kwargs["position_ids"] = (mask.cumsum(dim=-1) - 1).clamp(min=0)
     return args, kwargs
@@ -245,7 +267,7 @@ def _watcher(steps: int, figure: str, progress: Progress | None) -> Any:
     from transformers import TrainerCallback
 
     class Watcher(TrainerCallback):
-        def on_log(self, *_: Any, logs: dict[str, float], **__: Any) -> None:
+        def on_log(self, _: Any, state: Any, __: Any, logs: dict[str, float], **___: Any) -> None:
             if not math.isfinite(logs.get("loss", 0.0)):
                 raise TrainingError(
                     f"tune: the loss is {logs['loss']} at step {state.global_step}; lower tune.learning_rate"

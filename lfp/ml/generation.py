@@ -136,7 +136,12 @@ def _sample(
     cache, ended = None, torch.zeros(len(rows), dtype=torch.bool, device=device)
     for quantile in uniform.to(device).split(1, dim=1):
         logits, cache = model.bridge(
-            tokens, attention_mask=mask, past_key_values=cache, use_cache=True, return_type="logits_and_cache"
+            tokens,
+            attention_mask=mask,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+            return_type="logits_and_cache",
         )
         tokens = _quantile_token(logits[:, -1] / temperature, quantile)
         sampled, mask = torch.cat([sampled, tokens], dim=1), F.pad(mask, (0, 1), value=1)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -75,8 +76,10 @@ def load_sae(folder: Path) -> TiedReluSae:
     try:
         sae = TiedReluSae(SaeInfo(**json.loads((folder / _CONFIG).read_text(encoding="utf-8"))))
         tensors = load_file(folder / _WEIGHTS)
-    except (OSError, ValueError, TypeError) as error:
-        raise ModelError(f"{folder}: not an autoencoder's folder ({error}); pass one that this project saved") from error
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
+        raise ModelError(
+            f"{folder}: not an autoencoder's folder ({error}); pass one that this project saved"
+        ) from error
     expected = {name: tensor.shape for name, tensor in sae.state_dict().items()}
     if {name: tensor.shape for name, tensor in tensors.items()} != expected:
         raise ModelError(f"{folder / _WEIGHTS}: the tensors are not {dict(expected)}; train the autoencoder again")

@@ -1,4 +1,4 @@
-"""Mean features, implicit reward and implicit advantage of words over their occurrences, and tokens sampled for probes."""
+"""Mean features, implicit reward and advantage of words over their occurrences, and tokens sampled for probes."""
 
 from __future__ import annotations
 
@@ -75,7 +75,10 @@ class TokenSample:
         rows = torch.from_numpy(np.flatnonzero(drawn))
         self._parts.append(
             SampledTokens(
-                sp.csr_array(tuned[rows].numpy()), sp.csr_array(base[rows].numpy()), reward[rows].double().numpy(), folds[drawn]
+                sp.csr_array(tuned[rows].numpy()),
+                sp.csr_array(base[rows].numpy()),
+                reward[rows].double().numpy(),
+                folds[drawn],
             )
         )
 

@@ -1,0 +1,1 @@
+"""The explorer: reads bundles, shows them."""

@@ -1,0 +1,1 @@
+"""Data to figures and escaped HTML; nothing here calls Streamlit."""

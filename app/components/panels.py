@@ -1,0 +1,165 @@
+"""Panels of words and numbers as escaped HTML: headings, facts, figures with their intervals, tables, bars, notices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from app.components.escape import escaped, token_text
+from app.components.numbers import interval, percent, plain, signed
+
+
+@dataclass(frozen=True)
+class Headline:
+    """A large figure: its 95 % interval, what chance reaches, and a ceiling where one is known."""
+
+    name: str
+    value: float
+    sentence: str
+    unit: str = ""
+    is_change: bool = False
+    low: float | None = None
+    high: float | None = None
+    chance_low: float | None = None
+    chance: float | None = None
+    ceiling: float | None = None
+
+
+def heading(kicker: str, title: str, lede: str = "") -> str:
+    """The top of a page."""
+    body = f'<p class="lfp-lede">{escaped(lede)}</p>' if lede else ""
+    return f'<div class="lfp-kicker">{escaped(kicker)}</div><h1 class="lfp-title">{escaped(title)}</h1>{body}'
+
+
+def note(text: str) -> str:
+    """A quiet sentence under a panel."""
+    return f'<p class="lfp-note">{escaped(text)}</p>'
+
+
+def text(words: str) -> str:
+    """Words within a line of other marks."""
+    return f"<span>{escaped(words)}</span>"
+
+
+def anchor(href: str, words: str) -> str:
+    """A link to another page of the explorer."""
+    return f'<a href="{escaped(href)}" target="_self">{escaped(words)}</a>'
+
+
+def facts(pairs: Mapping[str, str]) -> str:
+    """Names and values in a row."""
+    rows = "".join(f"<div><dt>{escaped(name)}</dt><dd>{escaped(value)}</dd></div>" for name, value in pairs.items())
+    return f'<dl class="lfp-facts">{rows}</dl>'
+
+
+def badge(text: str, kind: str = "") -> str:
+    """A short mark. `kind` is good, up, down or nothing."""
+    return f'<span class="lfp-badge {kind}">{escaped(text)}</span>'
+
+
+def cards(headlines: Iterable[Headline]) -> str:
+    """Large figures side by side, with the key to their strips."""
+    key = (
+        '<div class="lfp-key"><span class="span">95 % interval</span><span class="chance">what chance reaches</span>'
+        '<span class="ceiling">what knowing only the sign reaches</span></div>'
+    )
+    return f'<div class="lfp-cards">{"".join(_card(item) for item in headlines)}</div>{key}'
+
+
+def _card(item: Headline) -> str:
+    figure = (signed if item.is_change else plain)(item.value)
+    span = interval(item.low, item.high)
+    unit = escaped(" ".join(part for part in (item.unit, f"[{span}]" if span else "") if part))
+    return (
+        f'<section class="lfp-card"><h4>{escaped(item.name)}</h4>'
+        f'<div class="lfp-figure">{figure}<small>{unit}</small></div>'
+        f"{_strip(item)}<p>{escaped(item.sentence)}</p></section>"
+    )
+
+
+def _strip(item: Headline) -> str:
+    """Interval, chance and ceiling on one line; nothing where there is no interval."""
+    if item.low is None or item.high is None:
+        return ""
+    marks = [0.0, item.value, item.low, item.high, item.chance, item.ceiling]
+    known = [mark for mark in marks if mark is not None]
+    low, high = min(known), max(known)
+    scale = 96 / (high - low or 1)
+
+    def at(value: float) -> str:
+        return f"{2 + (value - low) * scale:.1f}%"
+
+    def span(kind: str, start: float, end: float) -> str:
+        return f'<span class="{kind}" style="left:{at(start)};width:{max((end - start) * scale, 0.4):.1f}%"></span>'
+
+    parts = [f'<span class="zero" style="left:{at(0)}"></span>']
+    if item.chance is not None:
+        start = max(low, -item.chance) if item.chance_low is None else max(low, item.chance_low)
+        parts.append(span("chance", min(start, item.chance), item.chance))
+    parts.append(span("span", item.low, item.high))
+    if item.ceiling is not None:
+        parts.append(f'<span class="ceiling" style="left:{at(item.ceiling)}"></span>')
+    parts.append(f'<span class="point" style="left:{at(item.value)}"></span>')
+    return f'<div class="lfp-strip" aria-hidden="true">{"".join(parts)}</div>'
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, strong: Sequence[int] = ()) -> str:
+    """A plain table; the first column is its names, and the rows numbered in `strong` stand out."""
+    top = "".join(f"<th>{escaped(head)}</th>" for head in heads)
+    body = "".join(
+        f'<tr class="{"strong" if at in strong else ""}">{"".join(f"<td>{escaped(cell)}</td>" for cell in row)}</tr>'
+        for at, row in enumerate(rows)
+    )
+    head = f"<thead><tr>{top}</tr></thead>"
+    return f'<div class="lfp-scroll"><table class="lfp-table">{head}<tbody>{body}</tbody></table></div>'
+
+
+def token_bars(items: Sequence[Mapping[str, object]], *, sign: int | None = None) -> str:
+    """Tokens with a bar each: signed numbers coloured up or down, or (`sign` None) shares in the colour of strength."""
+    hue = {None: "var(--lfp-act)", 1: "var(--lfp-up)", -1: "var(--lfp-down)"}[sign]
+    values = [float(item["value"]) for item in items]  # type: ignore[arg-type]
+    longest = max((abs(value) for value in values), default=0) or 1
+    show = percent if sign is None else signed
+    rows = "".join(
+        f"<li><code>{escaped(token_text(str(item['token'])))}</code>"
+        f'<div><div class="bar" style="--hue:{hue};--w:{100 * abs(value) / longest:.1f}"></div></div>'
+        f"<span>{show(value)}</span></li>"
+        for item, value in zip(items, values, strict=True)
+    )
+    return f'<ul class="lfp-bars">{rows}</ul>'
+
+
+def labels(items: Iterable[tuple[str, str, str]]) -> str:
+    """Descriptions with who gave them: (description, labeller and scores, reason)."""
+    rows = "".join(
+        f'<li><p>{escaped(description)}</p><p class="by">{escaped(by)}</p>'
+        + (f'<p class="by">{escaped(reason)}</p>' if reason else "")
+        + "</li>"
+        for description, by, reason in items
+    )
+    return f'<ul class="lfp-labels">{rows}</ul>'
+
+
+def sum_check(*, shown: float, n_shown: int, rest: float, n_rest: int, intercept: float, predicted: float) -> str:
+    """The sum of contributions, written out, and whether it is the prediction."""
+    error = abs(shown + rest + intercept - predicted)
+    is_exact = error <= 1e-5 * max(1.0, abs(predicted))
+    others = f"{_added(rest)} from {n_rest} other{'s' if n_rest != 1 else ''}" if n_rest else ""
+    verdict = "ok" if is_exact else "off"
+    says = "adds up exactly" if is_exact else "does not add up"
+    return (
+        f'<p class="lfp-sum"><b>{plain(shown, 4)}</b> from the {n_shown} shown{others} '
+        f"{_added(intercept)} intercept "
+        f"= <b>{plain(shown + rest + intercept, 4)}</b><br>stated in the bundle: <b>{plain(predicted, 4)}</b> · "
+        f'<span class="{verdict}">{"✓" if is_exact else "✗"} {says}</span> (difference {error:.0e})</p>'
+    )
+
+
+def _added(value: float) -> str:
+    return f" {'−' if value < 0 else '+'} <b>{plain(abs(value), 4)}</b>"
+
+
+def notice(title: str, sentence: str) -> str:
+    """A page that says what is wrong and what to do."""
+    whole = f"{sentence[:1].upper()}{sentence[1:].rstrip('.')}."
+    return f'<div class="lfp-notice"><h1>{escaped(title)}</h1><p>{escaped(whole)}</p></div>'

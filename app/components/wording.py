@@ -1,0 +1,228 @@
+"""Plain sentences made from a bundle's manifest and figures: what was tuned, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from app.components.numbers import count, plain
+from app.components.panels import Headline
+from lfp.bundle import Manifest
+from lfp.queries import Feature, Figure, Label, Probe
+
+BUCKET_NAMES = {0: "top", -1: "silent"}
+"""Names of buckets of examples; the others are intervals of activation quantiles, numbered from the weakest."""
+
+GAP = "Distance between the percentile ranks of estimate and true feedback: where the two disagree most."
+NO_ACTIVATIONS = (
+    "The activations of this text were not kept: it is here because an example of a feature names it. Its scores are "
+    "above; which features made the estimate cannot be told."
+)
+
+
+def bucket_name(bucket: int) -> str:
+    """A bucket's name: top, silent, or the number of its interval."""
+    return BUCKET_NAMES.get(bucket, str(bucket))
+
+
+def bucket_sentence(bucket: int, highest: int) -> str:
+    """What the examples of a bucket are; `highest` is the number of intervals."""
+    if bucket == 0:
+        return "The strongest activations of the corpus, one a text. The rest of a text is greyed."
+    if bucket < 0:
+        return "Tokens drawn from all texts on which the feature is silent."
+    return f"Drawn from interval {bucket} of {highest}: its activations cut at their quantiles, weakest first."
+
+
+def layers_sentence(n_selected: int, n: int) -> str:
+    """How many layers were looked into."""
+    return (
+        f"{n_selected} of {n} layers, the most changed, were written as features. Divergence sums the L2 norms of what "
+        "tuning added to each parameter."
+    )
+
+
+def reward_name(config: Mapping[str, Any]) -> str:
+    """What the model was tuned towards."""
+    tune, model = config.get("tune", {}), config.get("model", {})
+    if model.get("tuned", "tune") != "tune":
+        return "feedback it was tuned on elsewhere"
+    return "preference pairs (DPO)" if tune.get("method") == "dpo" else "the VADER lexicon’s reward (GRPO)"
+
+
+def what_was_tuned(manifest: Manifest) -> str:
+    """One sentence: which model, towards what, on what."""
+    names = {role: model.name for role, model in manifest.models.items()}
+    source = manifest.config.get("corpus", {}).get("source", "a corpus")
+    return (
+        f"{names.get('tuned', 'The tuned model')} is {names.get('base', 'a base model')} tuned on "
+        f"{reward_name(manifest.config)}, over the corpus “{source}”, with seed {manifest.seed}."
+    )
+
+
+def run_facts(manifest: Manifest) -> dict[str, str]:
+    """Numbers of a run, by name."""
+    rows = {name: info.rows for name, info in manifest.tables.items()}
+    base = manifest.models.get("base")
+    found = {
+        "parameters": count(base.parameters) if base else None,
+        "layers read": count(len(manifest.hook_points)),
+        "features": count(rows.get("features")),
+        "texts to browse": count(rows.get("texts")),
+        "labeller": manifest.labeller,
+        "made": manifest.created_at[:10],
+        "licence": manifest.licence,
+        "bundle": manifest.bundle_id,
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def pick(figures: Iterable[Figure], **keys: object) -> Figure | None:
+    """The first figure with these keys."""
+    return next((f for f in figures if all(getattr(f, key) == value for key, value in keys.items())), None)
+
+
+def headlines(figures: Mapping[str, Sequence[Figure]]) -> list[Headline]:
+    """The large figures of the overview, from the rows of the report that there are."""
+    found = [
+        _reward(figures.get("reward", ())),
+        _divergence(figures.get("reward", ())),
+        _implicit(figures.get("implicit_reward", ())),
+        *_delta(figures.get("kendall_tau", ())),
+        _preference(figures.get("preference_accuracy", ())),
+    ]
+    return [item for item in found if item is not None]
+
+
+def _reward(rows: Sequence[Figure]) -> Headline | None:
+    base, tuned = (pick(rows, metric="reward", model=model) for model in ("base", "tuned"))
+    change = pick(rows, metric="reward", model="difference")
+    if base is None or tuned is None:
+        return None
+    value = change.value if change else tuned.value - base.value
+    sentence = f"Tuning took the mean reward of completions from {plain(base.value)} to {plain(tuned.value)}."
+    return _headline("Mean reward, tuned minus base", value, sentence, change, is_change=True)
+
+
+def _divergence(rows: Sequence[Figure]) -> Headline | None:
+    row = pick(rows, metric="kl_per_token")
+    sentence = "How far the tuned model strays from the base at each token it writes."
+    return _headline("KL from base", row.value, sentence, row, unit="nats a token") if row else None
+
+
+def _implicit(rows: Sequence[Figure]) -> Headline | None:
+    row = pick(rows, metric="tau", words="all")
+    sentence = (
+        "What tuning made likelier, word by word, against the true feedback. No probe is involved: this is what the "
+        "model was taught."
+    )
+    return _headline("Implicit reward, Kendall’s τ", row.value, sentence, row) if row else None
+
+
+def _delta(rows: Sequence[Figure]) -> list[Headline | None]:
+    held = [row for row in rows if row.words == "all" and row.split in ("held_out_words", None)]
+    tuned = pick(held, metric="tau", model="tuned", inputs="sae", target="delta") or pick(
+        held, metric="tau", model="tuned"
+    )
+    if tuned is None:
+        return []
+    keys = {"model": tuned.model, "inputs": tuned.inputs, "target": tuned.target}
+    ceiling = pick(held, metric="sign_ceiling", **keys)
+    sentence = f"On words it never saw, the probe of activation differences orders feedback. {_against_chance(tuned)}"
+    first = _headline(
+        "Delta probe, Kendall’s τ", tuned.value, sentence, tuned, ceiling=ceiling.value if ceiling else None
+    )
+    change = pick(held, metric="tau", model="difference", inputs="sae") or pick(held, metric="tau", model="difference")
+    return [first, _change(change)] if change else [first]
+
+
+def _change(row: Figure) -> Headline:
+    known = row.ci_low is not None and row.ci_high is not None
+    if known and row.ci_low <= 0 <= row.ci_high:  # type: ignore[operator]
+        says = "Zero is within the interval: the base model may have known as much before any feedback."
+    else:
+        says = "Zero is outside the interval." if known else ""
+    sentence = f"The same probe on the tuned model less that on the base, each with its own dictionary. {says}".strip()
+    return _headline("Delta probe, tuned minus base", row.value, sentence, row, is_change=True)
+
+
+def _preference(rows: Sequence[Figure]) -> Headline | None:
+    row = pick(rows, metric="accuracy", model="tuned") or pick(rows, metric="accuracy")
+    sentence = "How often the probe tells the chosen response from the rejected one, on pairs it never saw."
+    return _headline("Preference accuracy", row.value, sentence, row) if row else None
+
+
+def _headline(name: str, value: float, sentence: str, row: Figure | None, **more: Any) -> Headline:
+    if row is None:
+        return Headline(name, value, sentence, **more)
+    return Headline(name, value, sentence, low=row.ci_low, high=row.ci_high, chance=row.null_high, **more)
+
+
+def _against_chance(row: Figure) -> str:
+    if row.null_high is None:
+        return ""
+    if row.value > row.null_high:
+        return f"Shuffled feedback reaches {plain(row.null_high)} one time in twenty; this is above it."
+    return f"Shuffled feedback reaches {plain(row.null_high)} one time in twenty; this is not above it."
+
+
+def tau_table(rows: Sequence[Figure]) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows of the table of taus on held-out words: a row a model and inputs."""
+    held = [row for row in rows if row.split in ("held_out_words", None)]
+    groups = list(dict.fromkeys((row.model, row.inputs, row.target) for row in held if row.metric == "tau"))
+    body = []
+    for model, inputs, target in groups:
+        same = [row for row in held if (row.model, row.inputs, row.target) == (model, inputs, target)]
+        cells = [_with_interval(pick(same, metric="tau", words=words)) for words in ("all", "positive", "negative")]
+        within = _with_interval(pick(same, metric="tau_within_sign"))
+        whole = pick(same, metric="tau", words="all")
+        body.append([f"{model}, {inputs}", *cells, within, plain(whole.null_high if whole else None)])
+    return ["probe of deltas", "all words", "positive", "negative", "within sign", "chance reaches"], body
+
+
+def _with_interval(row: Figure | None) -> str:
+    if row is None:
+        return "–"
+    if row.ci_low is None or row.ci_high is None:
+        return plain(row.value)
+    return f"{plain(row.value)}  [{plain(row.ci_low)}, {plain(row.ci_high)}]"
+
+
+def best_label(labels: Sequence[Label]) -> Label | None:
+    """The label that names a feature: the first that did not fail."""
+    return next((label for label in labels if label.status == "ok" and label.description), None)
+
+
+def label_lines(labels: Sequence[Label]) -> list[tuple[str, str, str]]:
+    """Labels as (description, labeller and scores, reason)."""
+    return [(_described(label), _by(label), label.reason or "") for label in labels]
+
+
+def _described(label: Label) -> str:
+    return label.description or f"No description: {label.failure or 'the labeller failed'}"
+
+
+def _by(label: Label) -> str:
+    parts = [label.labeller if label.model is None else f"{label.labeller} ({label.model})"]
+    if label.related is not None:
+        parts.append("related to the feedback" if label.related else "not related to the feedback")
+    for name, value in (("detection", label.score_detection), ("fuzzing", label.score_fuzzing)):
+        if value is not None:
+            parts.append(f"{name} {plain(value)}")
+    if label.score_ci_low is not None and label.score_ci_high is not None:
+        parts.append(f"[{plain(label.score_ci_low)}, {plain(label.score_ci_high)}] on {label.score_n} examples")
+    return " · ".join(parts)
+
+
+def target_name(probe: Probe) -> str:
+    """What the headline probe estimates."""
+    names = {"implicit_reward": "implicit reward", "delta": "activation difference", "preference": "preference"}
+    return names.get(probe.target, probe.target)
+
+
+def weight_sentence(feature: Feature, probe: Probe) -> str:
+    """What a feature does to the headline probe's estimate."""
+    if feature.weight is None:
+        return "No probe reads this feature."
+    verb = "raises" if feature.weight >= 0 else "lowers"
+    return f"Where it is active it {verb} the estimated {target_name(probe)}."

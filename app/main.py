@@ -1,0 +1,43 @@
+"""The explorer's entry: page config, bundle choice, navigation. Run by `streamlit run app/main.py`."""
+
+import sys
+from pathlib import Path
+
+import streamlit as st
+
+sys.path[:0] = [root] if (root := str(Path(__file__).resolve().parent.parent)) not in sys.path else []
+
+from app import cache, state  # noqa: E402
+from app.components import panels  # noqa: E402
+from lfp.errors import LfpError  # noqa: E402
+
+st.set_page_config(
+    page_title="LFP Explorer", page_icon=str(Path(__file__).parent / "components" / "mark.svg"), layout="wide"
+)
+st.html(Path(__file__).parent / "components" / "style.css")
+
+st.logo(Path(__file__).parent / "components" / "mark.svg", size="large")
+
+page = st.navigation(
+    [
+        st.Page("views/overview.py", title="Overview", icon=":material/insights:", default=True),
+        st.Page("views/features.py", title="Features", icon=":material/grid_view:"),
+        st.Page("views/feature.py", title="Feature", icon=":material/lens_blur:"),
+        st.Page("views/inputs.py", title="Inputs", icon=":material/notes:"),
+    ]
+)
+bundles, named = state.listed_bundles(), st.query_params.get("bundle")
+if not bundles:
+    st.html(panels.notice("No bundle here", state.NO_BUNDLE))
+elif named is not None and named not in bundles:
+    st.html(panels.notice("No such bundle", f"the link is to a bundle called {named}, which is not offered here"))
+    for name in bundles:
+        st.page_link("views/overview.py", label=f"Open {name}", query_params={"bundle": name})
+else:
+    st.sidebar.selectbox("Bundle", list(bundles), key="bundle", bind="query-params", help=state.BUNDLE_HELP)
+    try:
+        page.run()
+    except LfpError as error:
+        st.html(panels.notice("This cannot be shown", str(error)))
+        for name in bundles.keys() - {cache.bundle()}:
+            st.button(f"Open {name}", on_click=state.set_bundle, args=(name,))

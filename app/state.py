@@ -1,0 +1,200 @@
+"""What a page shows, as a frozen dataclass a page, and its permalink: the fields are the URL's parameters.
+
+Fields are bound to widgets by name (`key=`, `bind="query-params"`), so names must differ between pages: Streamlit drops
+a parameter bound on the page before. A field at its default stays out of the URL.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlencode
+
+import streamlit as st
+
+from lfp.bundle import MANIFEST
+
+ROOT = Path(__file__).resolve().parent.parent
+DEMO = ROOT / "data" / "demo"
+BUNDLES = "LFP_BUNDLES"
+
+NO_BUNDLE = (
+    "There is nothing to open. Make the demo with make demo, or set LFP_BUNDLES to a bundle’s folder, or to a folder "
+    "that holds bundles, and start again."
+)
+
+BUNDLE_HELP = "One run a bundle. LFP_BUNDLES says which are offered."
+
+Params = dict[str, str | list[str]]
+V = TypeVar("V")
+
+DENSITIES = ("0", "0.001 %", "0.01 %", "0.1 %", "1 %", "10 %", "100 %")
+"""Ends of the density range on offer."""
+
+
+@dataclass(frozen=True)
+class OverviewView:
+    """The overview; `estimate` is what the scatter of words has on its y axis."""
+
+    estimate: str = "implicit reward"
+
+
+@dataclass(frozen=True)
+class FeaturesView:
+    """The table of features: its filter, its order and its page."""
+
+    layer: tuple[int, ...] = ()
+    sign: str = "any"
+    related: str = "any"
+    density: tuple[str, str] = (DENSITIES[0], DENSITIES[-1])
+    find: str = ""
+    sort: str = "contribution"
+    order: str = "descending"
+    page: int = 1
+
+
+@dataclass(frozen=True)
+class FeatureView:
+    """One feature; `feature` is None until one is chosen, and `examples` is a bucket's name."""
+
+    feature: int | None = None
+    examples: str = "top"
+    activation_values: bool = False
+
+
+@dataclass(frozen=True)
+class InputsView:
+    """The list of texts, the text that is open, and the feature shown on its tokens."""
+
+    words: str = ""
+    split: str = "any"
+    by: str = "gap"
+    direction: str = "descending"
+    sheet: int = 1
+    text: int | None = None
+    watch: int | None = None
+    token_values: bool = False
+
+
+def ink() -> str:
+    """The text colour of the theme that is chosen, for figures."""
+    return "#ece8df" if st.context.theme.type == "dark" else "#24221d"
+
+
+def key_for(name: str, *shown: object) -> str:
+    """A widget key that changes with what the widget shows: a table that keeps its key over new rows eats a click."""
+    return f"{name}_{zlib.crc32(repr(shown).encode()):08x}"
+
+
+def set_bundle(name: str) -> None:
+    """Opens another bundle; for callbacks."""
+    st.session_state.bundle = name
+
+
+def go(page: str, view: Any, *, label: str) -> None:
+    """Opens a page as if its link were clicked.
+
+    `st.switch_page` refuses parameters that are bound, and leaves half-made addresses in the browser's history; a link
+    does neither. Where a browser runs no script the link stays on screen to be clicked.
+    """
+    with st.container(key="going"):
+        st.page_link(page, label=label, query_params=to_params(view))
+    st.html(_CLICK, unsafe_allow_javascript=True)
+
+
+_CLICK = """<script>
+(function open(tries) {
+  const link = document.querySelector(".st-key-going a");
+  const busy = document.querySelector('[data-test-script-state="running"]');
+  if (link && !busy) link.click();
+  else if (tries) setTimeout(open, 30, tries - 1);
+})(100);
+</script>"""
+
+
+def view_of(kind: type[V]) -> V:
+    """The view that the widgets drawn in this run state; fields without a widget are at their defaults."""
+    values = {field.name: st.session_state.get(field.name, _default(field)) for field in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+def to_params(view: Any) -> Params:
+    """The view as URL parameters, written as Streamlit's bound widgets write them; defaults are left out."""
+    values = {field.name: getattr(view, field.name) for field in fields(view)}
+    return {field.name: _encoded(values[field.name]) for field in fields(view) if values[field.name] != _default(field)}
+
+
+def from_params(kind: type[V], params: Mapping[str, str | Sequence[str]]) -> V:
+    """The view that URL parameters state; what is missing or cannot be read is at its default."""
+    values = {}
+    for field in fields(kind):  # type: ignore[arg-type]
+        raw = params.get(field.name)
+        parts = [raw] if isinstance(raw, str) else list(raw or [])
+        decoded = _decoded(parts, str(field.type)) if parts else None
+        values[field.name] = _default(field) if decoded is None else decoded
+    return kind(**values)
+
+
+def href(page: str, view: Any, *, bundle: str) -> str:
+    """A link from any page to a view, relative so that it works under any base path.
+
+    `st.page_link` needs `to_params` alone: it keeps the bundle by itself.
+    """
+    return f"{page}?{urlencode({'bundle': bundle, **to_params(view)}, doseq=True)}"
+
+
+def listed_bundles(setting: str | None = None) -> dict[str, Path]:
+    """The bundles on offer by name, from LFP_BUNDLES: bundle folders, or folders that hold some; else the demo."""
+    setting = os.environ.get(BUNDLES, "") if setting is None else setting
+    named = [Path(part.strip()).expanduser() for part in re.split(f"[,{os.pathsep}]", setting) if part.strip()]
+    paths = [path for folder in named for path in _bundles_in(folder)] if named else [DEMO]
+    return _named([path for path in dict.fromkeys(paths) if path.exists()])
+
+
+def _bundles_in(folder: Path) -> list[Path]:
+    """The folder itself where it is a bundle or holds none, else the bundles in it."""
+    if (folder / MANIFEST).is_file() or not folder.is_dir():
+        return [folder]
+    inside = sorted(child for child in folder.iterdir() if not child.name.startswith(".") and child.is_dir())
+    return [child for child in inside if (child / MANIFEST).is_file()] or [folder]
+
+
+def _named(paths: list[Path]) -> dict[str, Path]:
+    """Names are folder names, with as much of the path in front as it takes to tell them apart."""
+    names: dict[str, Path] = {}
+    for path in paths:
+        parts = path.resolve().parts
+        depth = 1
+        while "/".join(parts[-depth:]) in names and depth < len(parts):
+            depth += 1
+        names["/".join(parts[-depth:])] = path
+    return names
+
+
+def _default(field: Field[Any]) -> Any:
+    return None if field.default is MISSING else field.default
+
+
+def _encoded(value: Any) -> str | list[str]:
+    if isinstance(value, tuple):
+        return [str(part) for part in value]
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _decoded(parts: list[str], type_: str) -> Any:
+    """Text as a field's type, or None where it is not of it."""
+    try:
+        if type_ == "tuple[int, ...]":
+            return tuple(int(part) for part in parts)
+        if type_ == "tuple[str, str]":
+            return (parts[0], parts[1]) if len(parts) == 2 else None
+        if type_ == "bool":
+            return {"true": True, "false": False}.get(parts[-1].lower())
+        return int(parts[-1]) if type_.startswith("int") else parts[-1]
+    except ValueError:
+        return None

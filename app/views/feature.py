@@ -1,0 +1,168 @@
+"""One feature: what it fires on, what it writes, and what it adds to the estimate."""
+
+import streamlit as st
+
+from app import cache, state
+from app.cache import ask
+from app.components import charts, panels, tokens, wording
+from app.components.numbers import count, interval, percent, plain, signed
+from lfp import queries
+from lfp.errors import NotInBundleError
+
+
+def choose(store):
+    """Previous, a number, next. Returns the number; until one is chosen, the strongest feature's."""
+    n, first = store.manifest.tables["features"].rows, ask(queries.strongest_feature, store)
+    row = st.container(horizontal=True, vertical_alignment="bottom", gap="small")
+    number = {"min_value": 0, "value": None, "step": 1, "placeholder": str(first), "width": 120}
+    chosen = row.number_input("Feature number", key="feature", bind="query-params", **number)
+    here = first if chosen is None else chosen
+    if here is not None:
+        row.button(
+            "Previous", icon=":material/chevron_left:", disabled=not 0 < here <= n, on_click=step, args=(here - 1,)
+        )
+        right = {"icon": ":material/chevron_right:", "icon_position": "right"}
+        row.button("Next", disabled=not here < n - 1, on_click=step, args=(here + 1,), **right)
+    with row:
+        st.space("stretch")
+        st.page_link("views/features.py", label="All features", icon=":material/grid_view:")
+    return here
+
+
+def step(feature_id):
+    st.session_state.feature = feature_id
+
+
+def header(feature, labels, probe):
+    label = wording.best_label(labels)
+    title = label.description if label else f"Feature {feature.feature_id}, not described"
+    marks = [panels.badge(f"layer {feature.layer}"), panels.badge(f"row {feature.index} of its dictionary")]
+    if label and label.related is not None:
+        says = "related to the feedback" if label.related else "not related to the feedback"
+        marks.append(panels.badge(says, "good" if label.related else ""))
+    if feature.weight is not None:
+        span = interval(feature.ci_low, feature.ci_high, 3)
+        text = f"weight {signed(feature.weight, 3)}" + (f" [{span}]" if span else "")
+        marks.append(panels.badge(text, "up" if feature.weight >= 0 else "down"))
+    if feature.beats_null is not None:
+        says = "beats its null" if feature.beats_null else "does not beat its null"
+        marks.append(panels.badge(says, "good" if feature.beats_null else ""))
+    says = wording.weight_sentence(feature, probe) if probe else "This bundle holds no probe."
+    st.html(panels.heading(f"Feature {feature.feature_id}", title, says) + "".join(marks))
+
+
+def examples(store, feature):
+    counts = ask(queries.example_counts, store, feature.feature_id)
+    st.subheader("Examples")
+    if not counts:
+        st.html(panels.note("No examples were kept of this feature: it was never active on the corpus."))
+        return
+    buckets = sorted(counts, key=lambda bucket: (bucket < 0, bucket != 0, -bucket))
+    names = {wording.bucket_name(bucket): bucket for bucket in buckets}
+    row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
+    chosen = row.segmented_control(
+        "Top, quantile interval or silent",
+        list(names),
+        default=next(iter(names)),
+        required=True,
+        key="examples",
+        bind="query-params",
+    )
+    row.toggle("Show numbers", key="activation_values", bind="query-params")
+    bucket = names.get(chosen, buckets[0])
+    found = ask(queries.examples, store, feature.feature_id, bucket=bucket)
+    numbers = st.session_state.activation_values
+    items = [example(item, feature.max_activation) for item in found]
+    st.html(
+        tokens.strength_legend(feature.max_activation, "activation, scaled; the example’s token is underlined")
+        + tokens.examples(items, numbers=numbers)
+    )
+    st.html(panels.note(wording.bucket_sentence(bucket, max(counts))))
+
+
+def example(item, limit):
+    where = state.href("inputs", state.InputsView(text=item.text_id), bundle=cache.bundle())
+    return tokens.example(
+        tokens.pieces(item.text, item.token_starts),
+        item.window_values,
+        first=item.window_start,
+        position=item.position,
+        limit=limit,
+        caption=f"<b>{plain(item.activation)}</b>{panels.anchor(where, f'text {item.text_id}')}",
+    )
+
+
+def contribution(feature, probe, n):
+    st.subheader("In the prediction")
+    if feature.weight is None or probe is None:
+        st.html(panels.note("The headline probe does not read this feature."))
+        return
+    st.html(
+        panels.facts(
+            {
+                "weight": signed(feature.weight, 4),
+                "mean contribution a token": signed(feature.mean_contribution, 5),
+                "share of all contributions": percent(feature.share),
+                "rank": f"{count(feature.rank)} of {count(n)}",
+                "chance reaches": plain(feature.null_high, 4),
+            }
+        )
+    )
+
+
+def activity(store, feature):
+    st.subheader("Activity, tuned and base")
+    histogram = ask(queries.histogram, store, feature.feature_id)
+    if histogram and sum(histogram.counts) + sum(histogram.base_counts):
+        figure = charts.activation_histogram(histogram.edges, histogram.counts, histogram.base_counts)
+        st.plotly_chart(figure, config=charts.CONFIG, key="histogram")
+    else:
+        st.html(panels.note("It was active on no token of the corpus."))
+    heads = ["", "tuned", "base"]
+    rows = [
+        ["density", percent(feature.density), percent(feature.base_density)],
+        ["mean where active", plain(feature.mean_activation), plain(feature.base_mean_activation)],
+        ["largest", plain(feature.max_activation), "–"],
+    ]
+    st.html(panels.table(heads, rows))
+    st.html(panels.note(f"Over all tokens its mean activation moved by {signed(feature.shift, 4)}."))
+
+
+def logits(feature):
+    st.subheader("Tokens it raises and lowers")
+    left, right = st.columns(2, gap="medium")
+    left.html(panels.token_bars(feature.pos_logits[:8], sign=1))
+    right.html(panels.token_bars(feature.neg_logits[:8], sign=-1))
+    st.html(panels.note("Change of each token’s logit when the feature is written, direct path only."))
+
+
+def show():
+    store = cache.current()
+    chosen = choose(store)
+    if chosen is None:
+        st.html(panels.note("This bundle holds no features."))
+        return
+    try:
+        feature = ask(queries.feature, store, chosen)
+    except NotInBundleError as error:
+        st.html(panels.notice("No such feature", str(error)))
+        first = state.to_params(state.FeatureView(feature=ask(queries.strongest_feature, store)))
+        st.page_link("views/feature.py", label="Open the strongest feature", query_params=first)
+        return
+    labels, probe = ask(queries.labels, store, chosen), ask(queries.headline, store)
+    header(feature, labels, probe)
+    left, right = st.columns([7, 5], gap="large")
+    with left:
+        examples(store, feature)
+    with right:
+        st.subheader("Descriptions")
+        says = panels.labels(wording.label_lines(labels)) if labels else panels.note("Nobody has described it yet.")
+        st.html(says)
+        contribution(feature, probe, store.manifest.tables["features"].rows)
+        activity(store, feature)
+        logits(feature)
+        st.subheader("Fires on")
+        st.html(panels.token_bars(feature.top_tokens) + panels.note("Share of its sampled activation."))
+
+
+show()

@@ -1,0 +1,62 @@
+"""Pictures of every page, wide and narrow, light and dark.
+
+Run: python -m tests.app.screenshots OUT_DIR [--bundle DIR]. Without a bundle a synthetic one is made.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from lfp.synthetic import make_bundle
+from tests.app.serving import browser, explorer, settle
+
+VIEWS = {
+    "overview": "",
+    "features": "features",
+    "features_filtered": "features?related=yes&sign=negative&sort=weight&order=ascending",
+    "feature": "feature",
+    "feature_interval": "feature?examples=interval+2&activation_values=true",
+    "inputs": "inputs?words=film",
+    "inputs_numbers": "inputs?token_values=true",
+    "no_feature": "feature?feature=999999",
+}
+WIDTHS = {"wide": 1400, "narrow": 390}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--bundle", type=Path)
+    parser.add_argument("--only", nargs="*", help="names of views; all by default")
+    parser.add_argument("--themes", nargs="*", default=["light", "dark"])
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = options.bundle or make_bundle(Path(folder) / "reviews", n_features=400, n_texts=300, n_layers=4)
+        shoot(options.out, bundle, only=options.only or list(VIEWS), themes=options.themes)
+
+
+def shoot(out, bundle, *, only, themes):
+    out.mkdir(parents=True, exist_ok=True)
+    with explorer(bundle) as address, browser() as chromium:
+        for theme in themes:
+            for size, width in WIDTHS.items():
+                context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)
+                page = context.new_page()
+                for name in only:
+                    page.goto(f"{address}/{VIEWS[name]}")
+                    settle(page)
+                    whole_height(page, width)
+                    page.screenshot(path=out / f"{name}-{size}-{theme}.png")
+                context.close()
+
+
+def whole_height(page, width):
+    """Grows the window to the page's content, since the app scrolls inside itself."""
+    page.wait_for_timeout(500)
+    height = page.evaluate("document.querySelector('[data-testid=\"stMainBlockContainer\"]').scrollHeight + 60")
+    page.set_viewport_size({"width": width, "height": min(max(height, 700), 5000)})
+    page.wait_for_timeout(500)
+
+
+if __name__ == "__main__":
+    main()

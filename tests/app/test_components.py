@@ -1,0 +1,213 @@
+import math
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.components import charts, numbers, panels, tokens, wording
+from app.components.escape import escaped, shortened, token_text, visible
+from lfp.queries import Figure, Label
+from tests.conftest import HOSTILE
+
+VOID = {"br", "hr", "img", "meta", "link", "input"}
+ALLOWED = {
+    "a", "b", "br", "code", "dd", "details", "div", "dl", "dt", "h1", "h4", "i", "li", "ol", "p", "s", "section", "small",
+    "span", "summary", "table", "tbody", "td", "th", "thead", "tr", "ul",
+}  # fmt: skip
+
+
+class Reader(HTMLParser):
+    """Keeps tags, attributes and text, and whether tags close in order."""
+
+    def __init__(self, html):
+        super().__init__(convert_charrefs=True)
+        self.tags, self.attributes, self.words, self.open = [], [], [], []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.attributes += attributes
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def is_tame(html):
+    """Nothing but our own tags, each closed, no handlers, no links elsewhere, no hidden characters."""
+    reader = Reader(html)
+    assert reader.open == []
+    assert set(reader.tags) <= ALLOWED
+    assert not [name for name, _ in reader.attributes if name.startswith("on") or name in ("src", "srcdoc")]
+    assert all(not value.startswith(("http", "javascript", "data:", "//")) for name, value in reader.attributes if name == "href")
+    assert visible(html) == html
+    return reader
+
+
+def starts_of(text, step=5):
+    return list(range(0, len(text), step))
+
+
+TEXTS = st.text(max_size=60) | st.sampled_from(HOSTILE)
+
+
+@given(text=TEXTS)
+def test_escaped_text_is_only_text(text):
+    reader = Reader(f'<p title="{escaped(text)}">{escaped(text)}</p>')
+    assert reader.tags == ["p"] and len(reader.attributes) == 1
+    assert "".join(reader.words) == visible(text)
+
+
+@given(text=TEXTS)
+def test_nothing_hidden_stays_hidden(text):
+    shown = visible(text)
+    assert not any(ord(c) < 32 and c not in "\n\t" for c in shown)
+    assert not set(shown) & set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200b\u200e\u200f\ufeff")
+
+
+@given(text=TEXTS)
+def test_a_token_always_has_a_name(text):
+    name = token_text(text)
+    assert name and name == name.strip(" ") and "\n" not in name
+
+
+@pytest.mark.parametrize(
+    ("piece", "name"),
+    [(" good", "␣good"), ("good", "good"), (" ", "␣"), ("  ", "␣␣"), ("\n", "↵"), ("", "‥"), ("\t", "⇥"), ("\x00", "␀")],
+)
+def test_white_space_is_named(piece, name):
+    assert token_text(piece) == name
+
+
+@given(text=st.text(), length=st.integers(2, 80))
+def test_shortened_text_is_short(text, length):
+    assert len(shortened(text, length)) <= length
+
+
+@given(text=TEXTS, step=st.integers(1, 9))
+def test_pieces_make_up_the_text(text, step):
+    assert "".join(tokens.pieces(text, starts_of(text, step))) == text
+
+
+def test_pieces_of_one_character():
+    assert tokens.pieces("a🙂b", [0, 1, 1, 2]) == ["a", "", "🙂", "b"]
+
+
+@given(text=TEXTS, values=st.lists(st.none() | st.floats(-5, 5), max_size=20), numbers_too=st.booleans())
+def test_any_text_makes_tame_html(text, values, numbers_too):
+    parts = tokens.pieces(text, starts_of(text))
+    item = tokens.example(parts, [v or 0.0 for v in values], first=0, position=0, limit=3.0, caption="<b>1</b>")
+    is_tame(tokens.examples([item], numbers=numbers_too))
+    rows = [tokens.Row(text, values, 2.0, text), tokens.Row("none", [], 0.0, "")]
+    sheet = tokens.sheet(parts, rows, activations=[v or 0.0 for v in values], limit=3.0, numbers=numbers_too)
+    is_tame(sheet + tokens.sheet_legend(rows) + tokens.strength_legend(3.0, text))
+
+
+@given(text=TEXTS, value=st.floats(-9, 9))
+def test_any_words_make_tame_panels(text, value):
+    headline = panels.Headline(text, value, text, unit=text, low=value - 1, high=value + 1, chance=0.1, ceiling=0.9)
+    html = [
+        panels.heading(text, text, text), panels.note(text), panels.facts({text: text}), panels.badge(text),
+        panels.cards([headline]), panels.table([text], [[text]], strong=[0]), panels.labels([(text, text, text)]),
+        panels.token_bars([{"token": text, "value": value}], sign=1), panels.notice(text, text), panels.text(text),
+        panels.anchor(f"inputs?text={text}", text),
+    ]  # fmt: skip
+    for part in html:
+        is_tame(part)
+
+
+@given(name=TEXTS)
+def test_names_in_figures_are_escaped(name):
+    figure = charts.contributions([3], [name], [0.5], rest=0.1, n_rest=2, intercept=0.1, ink="#000")
+    assert "<script" not in figure.to_json() and "onerror=" not in figure.to_json().replace("&", "") or "&lt;" in escaped(name)
+    words = charts.words([name], [1.0], [0.5], [3], title="estimate")
+    assert words.data[0].text[0] == f"<b>{escaped(name)}</b>"
+
+
+def test_shading_grows_with_activation_and_keeps_to_its_bounds():
+    levels = [tokens.strength(value, 4.0) for value in (0.0, 0.5, 1.0, 2.0, 4.0, 9.0)]
+    assert levels == sorted(levels) and levels[0] == 0 and levels[-2:] == [100, 100]
+    assert tokens.strength(None, 4.0) == tokens.strength(1.0, 0.0) == tokens.strength(math.nan, 1.0) == 0
+
+
+def test_an_examples_token_is_marked_and_its_number_is_on_hover():
+    html = tokens.shaded(["a", " good", " film"], [0.0, 2.5], limit=2.5, peak=1)
+    assert 'class="lfp-t lfp-peak" style="--a:100" title="␣good · 2.500" data-v="2.5"' in html
+    assert html.count("lfp-far") == 1  # the third token is outside the window
+
+
+def test_a_window_is_cut_out_of_its_text():
+    parts = [f" w{i}" for i in range(60)]
+    html = tokens.example(parts, [1.0] * 5, first=30, position=32, limit=1.0, caption="")
+    cut, whole = html.split("<details>")
+    assert "w32<" in cut and "w10<" not in cut and "w10<" in whole
+
+
+def test_null_is_not_zero_on_a_sheet():
+    html = tokens.sheet(["a", "b"], [tokens.Row("true", [None, 0.0], 1.0, "")])
+    assert html.count('<i class="lfp-none"></i>') == 1
+    assert '<i class="lfp-up" style="--a:0"><s>0</s></i>' in html
+    assert "true: – (no score)" in html
+
+
+@pytest.mark.parametrize(
+    ("function", "value", "says"),
+    [
+        (numbers.plain, None, "–"), (numbers.plain, math.nan, "–"), (numbers.plain, -0.5, "−0.50"),
+        (numbers.plain, 0.00012, "0.00012"), (numbers.plain, 0.0, "0.00"), (numbers.signed, 0.25, "+0.25"),
+        (numbers.signed, 0.0, "0.00"), (numbers.signed, None, "–"), (numbers.short, 0.01, "0"), (numbers.short, -1.26, "−1.3"),
+        (numbers.count, 1234, "1,234"), (numbers.count, 2_500_000, "2.5 million"), (numbers.count, None, "–"),
+        (numbers.percent, 0.0, "0 %"), (numbers.percent, 0.123, "12 %"), (numbers.percent, 0.0123, "1.2 %"),
+        (numbers.percent, 0.00001, "0.0010 %"), (numbers.percent, 1.0, "100 %"),
+    ],
+)  # fmt: skip
+def test_numbers_as_people_read_them(function, value, says):
+    assert function(value) == says
+
+
+@given(value=st.floats(allow_nan=True, allow_infinity=True))
+def test_every_number_can_be_written(value):
+    for function in (numbers.plain, numbers.signed, numbers.percent):
+        assert function(value)
+
+
+def test_a_sum_that_is_off_says_so():
+    good = panels.sum_check(shown=0.5, n_shown=3, rest=-0.1, n_rest=1, intercept=0.2, predicted=0.6)
+    assert "adds up exactly" in good and "− <b>0.1000</b> from 1 other " in good
+    bad = panels.sum_check(shown=0.5, n_shown=3, rest=0.0, n_rest=0, intercept=0.2, predicted=0.9)
+    assert "does not add up" in bad and "other" not in bad
+
+
+def figure(**keys):
+    blank = dict.fromkeys(Figure.__dataclass_fields__)
+    return Figure(**{**blank, "report_row": "r", "metric": "tau", "value": 0.5, **keys})
+
+
+def test_headlines_are_made_of_what_there_is():
+    assert wording.headlines({}) == []
+    only = wording.headlines({"kendall_tau": [figure(model="tuned", words="all", inputs="sae", target="delta", null_high=0.6)]})
+    assert len(only) == 1 and "this is not above it" in only[0].sentence
+    change = figure(model="difference", words="all", inputs="sae", value=0.06, ci_low=-0.01, ci_high=0.1)
+    both = wording.headlines({"kendall_tau": [figure(model="tuned", words="all"), change]})
+    assert "Zero is within the interval" in both[1].sentence
+
+
+def test_a_failed_label_says_why_and_names_nothing():
+    blank = dict.fromkeys(Label.__dataclass_fields__)
+    failed = Label(**{**blank, "labeller": "m", "status": "failed", "failure": "no answer"})
+    assert wording.best_label([failed]) is None
+    assert wording.label_lines([failed])[0][0] == "No description: no answer"
+
+
+@pytest.mark.parametrize("n", [0, 1, 30])
+def test_figures_of_any_size(n):
+    charts.divergence(list(range(n)), [1.0] * n, [i % 2 == 0 for i in range(n)])
+    charts.activation_histogram([0.1 * i for i in range(1, n + 2)], [1] * n, [2] * n)
+    charts.words(["w"] * n, [0.5] * n, [None] * n, [0] * n, title="t")
+    charts.contributions(list(range(n)), [None] * n, [0.0] * n, rest=0.0, n_rest=0, intercept=0.0, ink="#000")

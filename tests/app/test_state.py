@@ -1,0 +1,105 @@
+import dataclasses
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app import state
+from app.state import FeaturesView, FeatureView, InputsView, OverviewView, from_params, listed_bundles, to_params
+
+NUMBERS = st.integers(0, 10**9)
+VIEWS = st.one_of(
+    st.builds(OverviewView, estimate=st.text()),
+    st.builds(
+        FeaturesView,
+        layer=st.lists(NUMBERS, min_size=1).map(tuple) | st.just(()),
+        sign=st.text(),
+        related=st.text(),
+        density=st.tuples(st.sampled_from(state.DENSITIES), st.sampled_from(state.DENSITIES)),
+        find=st.text(),
+        sort=st.text(),
+        order=st.text(),
+        page=NUMBERS,
+    ),
+    st.builds(FeatureView, feature=st.none() | NUMBERS, examples=st.text(), activation_values=st.booleans()),
+    st.builds(
+        InputsView,
+        words=st.text(),
+        split=st.text(),
+        by=st.text(),
+        direction=st.text(),
+        sheet=NUMBERS,
+        text=st.none() | NUMBERS,
+        watch=st.none() | NUMBERS,
+        token_values=st.booleans(),
+    ),
+)
+
+
+@given(view=VIEWS)
+def test_a_permalink_comes_back_as_it_went(view):
+    assert from_params(type(view), to_params(view)) == view
+
+
+@given(view=VIEWS, bundle=st.text())
+def test_a_link_is_a_url_that_comes_back_too(view, bundle):
+    from urllib.parse import parse_qs, urlsplit
+
+    parts = urlsplit(state.href("page", view, bundle=bundle))
+    params = parse_qs(parts.query, keep_blank_values=True)
+    assert parts.path == "page" and params.pop("bundle") == [bundle]
+    assert from_params(type(view), params) == view
+
+
+@pytest.mark.parametrize("kind", [OverviewView, FeaturesView, FeatureView, InputsView])
+def test_defaults_stay_out_of_the_url(kind):
+    assert to_params(kind()) == {}
+    assert from_params(kind, {}) == kind()
+
+
+@given(
+    params=st.dictionaries(
+        st.sampled_from(["layer", "page", "density", "find", "feature", "text", "token_values", "watch", "other"]),
+        st.text() | st.lists(st.text(), max_size=3),
+    )
+)
+def test_any_url_is_some_view(params):
+    for kind in (OverviewView, FeaturesView, FeatureView, InputsView):
+        view = from_params(kind, params)
+        assert from_params(kind, to_params(view)) == view
+
+
+def test_pages_share_no_parameter():
+    names = [field.name for kind in (OverviewView, FeaturesView, FeatureView, InputsView) for field in dataclasses.fields(kind)]
+    assert len(names) == len(set(names)) and "bundle" not in names
+
+
+def test_bundles_are_listed_from_folders_and_folders_of_folders(bundle, empty_bundle, tmp_path):
+    shelf = tmp_path / "shelf"
+    shelf.mkdir()
+    for name in ("b", "a"):
+        (shelf / name).symlink_to(bundle)
+    (shelf / ".a.writing").mkdir()
+    (shelf / "notes").mkdir()
+    found = listed_bundles(f"{shelf}{os.pathsep}{empty_bundle},{bundle}")
+    assert [path.name for path in found.values()] == ["a", "b", "empty", "reviews"]
+
+
+def test_bundles_of_one_name_are_told_apart(bundle, tmp_path):
+    twin = tmp_path / "twin" / bundle.name
+    twin.parent.mkdir()
+    twin.mkdir()
+    (twin / "manifest.json").write_text("{}")
+    names = list(listed_bundles(f"{bundle},{twin}"))
+    assert names == ["reviews", "twin/reviews"]
+
+
+def test_a_folder_without_a_bundle_is_listed_so_that_it_can_be_complained_of(tmp_path):
+    assert list(listed_bundles(str(tmp_path)).values()) == [tmp_path]
+    assert listed_bundles(str(tmp_path / "gone")) == {}
+
+
+def test_the_demo_is_offered_by_itself(monkeypatch):
+    monkeypatch.delenv("LFP_BUNDLES", raising=False)
+    assert set(listed_bundles().values()) <= {state.DEMO}

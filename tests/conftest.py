@@ -1,0 +1,83 @@
+"""Bundles that tests share."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+from lfp.bundle import file_sha256  # noqa: E402
+from lfp.synthetic import make_bundle  # noqa: E402
+
+HOSTILE = (
+    "<script>alert(1)</script> & \"quotes\" 'single' </span><img src=x onerror=alert(2)>",
+    "zero \x00 byte, right-to-left \u202eoverride\u202c, zero-width\u200bspace, tab\t, \x1b[31m",
+    "$x^2$ **bold** [link](javascript:alert(3)) :red[colour] {braces} %{text} <b>not bold</b>",
+    "",
+    "🙂 naïve café 漢字",
+)
+"""Texts that must not be taken for anything but text."""
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory):
+    """A small synthetic bundle. Do not change it: copy it."""
+    return make_bundle(tmp_path_factory.mktemp("bundles") / "reviews", n_features=60, n_texts=40)
+
+
+@pytest.fixture(scope="session")
+def hostile_bundle(tmp_path_factory):
+    """One whose texts, tokens and descriptions hold markup, control and direction characters."""
+    return make_bundle(
+        tmp_path_factory.mktemp("bundles") / "hostile", n_features=300, n_texts=0, extra_texts=HOSTILE * 4
+    )
+
+
+@pytest.fixture(scope="session")
+def empty_bundle(tmp_path_factory):
+    """One whose tables are empty."""
+    return make_bundle(tmp_path_factory.mktemp("bundles") / "empty", n_features=0, n_texts=0)
+
+
+@pytest.fixture
+def copied_bundle(bundle, tmp_path):
+    """A copy to break."""
+    return Path(shutil.copytree(bundle, tmp_path / "copied"))
+
+
+@pytest.fixture
+def broken_bundle(copied_bundle):
+    """One with a byte changed in a table."""
+    change_byte(copied_bundle / "features.parquet")
+    return copied_bundle
+
+
+def change_byte(path, *, at=100):
+    """Flips a byte of a file in place."""
+    content = bytearray(path.read_bytes())
+    content[at] ^= 0xFF
+    path.write_bytes(bytes(content))
+
+
+def rewrite(bundle, table, change):
+    """Replaces a table by `change` of it and makes the manifest agree, as a faulty writer would."""
+    from lfp.bundle import Manifest, read_manifest
+
+    path = bundle / f"{table}.parquet"
+    pq.write_table(change(pq.read_table(path)), path)
+    manifest = read_manifest(bundle).model_dump()
+    rows = pq.read_metadata(path).num_rows
+    manifest["tables"][table] = {"rows": rows, "bytes": path.stat().st_size, "sha256": file_sha256(path)}
+    (bundle / "manifest.json").write_text(Manifest.model_validate(manifest).model_dump_json(), encoding="utf-8")
+
+
+def with_column(table, name, values):
+    """The table with one column's values replaced, its type kept."""
+    at = table.schema.get_field_index(name)
+    return table.set_column(at, table.schema.field(at), pa.array(values, table.schema.field(at).type))

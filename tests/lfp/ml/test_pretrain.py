@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from lfp.config import PretrainConfig
+from lfp.errors import CorpusError, TrainingError
+from lfp.ml import pretrain as module
+from lfp.ml.models import check_context, load_model
+from lfp.ml.pretrain import PretrainReport, pretrain
+
+TEXTS = [f"The {thing} was {how}." for thing in ("movie", "food", "view") for how in ("good", "bad", "great")] * 8
+SMALL = {"vocab_size": 320, "d_model": 16, "n_layers": 2, "n_heads": 2, "steps": 40, "batch": 16, "learning_rate": 1e-2}
+Trained = tuple[Path, PretrainReport]
+
+
+def train(folder: Path, *, seed: int = 0, progress: Callable[..., None] | None = None, **changes: object) -> Trained:
+    config = PretrainConfig(**(SMALL | changes))
+    report = pretrain(TEXTS, config, context=12, seed=seed, folder=folder, held_out=TEXTS[:4], progress=progress)
+    return folder, report
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    return train(tmp_path_factory.mktemp("pretrained"))
+
+
+def test_the_loss_falls(trained: Trained) -> None:
+    _, report = trained
+    assert report.steps == 40 and report.tokens > 40 * 16 * 4
+    assert report.learning_curve[-1] == (40, report.final_loss)
+    assert report.final_loss < 0.5 * report.learning_curve[0][1]
+
+
+def test_the_folder_loads_as_any_model_does(trained: Trained) -> None:
+    model = load_model(str(trained[0]))
+    assert (model.n_layers, model.d_model, model.bos_id) == (2, 16, 0)
+    check_context(model, 2 * 12 + 8)
+    loaded = AutoModelForCausalLM.from_pretrained(trained[0]).config
+    assert loaded.model_type == "gpt_neox" and loaded.bos_token_id == loaded.eos_token_id == 0
+
+
+def test_the_tokenizer_keeps_frequent_words_whole(trained: Trained) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(trained[0])
+    assert tokenizer.convert_ids_to_tokens(tokenizer("The movie was good.")["input_ids"])[-2] == "Ġgood"
+    assert tokenizer("The").input_ids[0] != tokenizer.bos_token_id
+    special = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id}
+    assert special == {0}
+    assert tokenizer.decode(tokenizer("naïve 😀  spaces").input_ids) == "naïve 😀  spaces"
+
+
+def test_held_out_bits_are_what_transformers_computes(trained: Trained) -> None:
+    folder, report = trained
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    nats = n_bytes = 0.0
+    for text in TEXTS[:4]:
+        ids = torch.tensor([[0, *tokenizer(text).input_ids, 0]])
+        nats += model(ids, labels=ids).loss.item() * (ids.shape[1] - 1)
+        n_bytes += len(text.encode())
+    assert report.held_out_bits_per_byte == pytest.approx(nats / math.log(2) / n_bytes, rel=1e-4)
+
+
+def test_one_seed_gives_one_model(trained: Trained, tmp_path: Path) -> None:
+    torch.rand(3)
+    again, _ = train(tmp_path / "again")
+    other, _ = train(tmp_path / "other", seed=1)
+    files = [(folder / "model.safetensors").read_bytes() for folder in (trained[0], again, other)]
+    assert files[0] == files[1] != files[2]
+    assert (again / "tokenizer.json").read_text() == (trained[0] / "tokenizer.json").read_text()
+
+
+def test_the_global_generator_is_left_alone(tmp_path: Path) -> None:
+    before = torch.get_rng_state()
+    train(tmp_path, steps=1)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_progress_is_told_every_step(tmp_path: Path) -> None:
+    told: list[tuple[str, int, int, float]] = []
+    train(tmp_path, steps=3, progress=lambda *what: told.append(what))
+    assert [what[:3] for what in told] == [("pretrain", step, 3) for step in (1, 2, 3)]
+    assert all(math.isfinite(what[3]) for what in told)
+
+
+def test_rows_are_drawn_once_an_epoch_and_alike_in_length() -> None:
+    lengths = list(range(1, 101))
+    order = module._batch_order(lengths, batch=10, seed=0)
+    epoch = [next(order) for _ in range(10)]
+    assert sorted(row for rows in epoch for row in rows) == list(range(100))
+    assert all(max(rows) - min(rows) == 9 for rows in epoch)
+    assert epoch != [next(order) for _ in range(10)]
+
+
+def test_a_text_that_is_cut_does_not_end(trained: Trained) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(trained[0])
+    whole, cut = (module._sequences(tokenizer, TEXTS[:1], context)[0] for context in (50, 3))
+    assert whole[0] == whole[-1] == 0
+    assert cut == whole[:4]
+
+
+def test_padding_does_not_change_the_loss(trained: Trained) -> None:
+    model = AutoModelForCausalLM.from_pretrained(trained[0])
+    rows = [[0, 5, 6, 7, 8, 0], [0, 9, 0]]
+    together, count = module._loss(model, rows)
+    alone = [module._loss(model, [row]) for row in rows]
+    assert count == 7
+    assert together.item() == pytest.approx(sum(loss.item() * n for loss, n in alone) / 7, rel=1e-5)
+
+
+def test_no_texts(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match="no texts"):
+        pretrain(["", ""], PretrainConfig(**SMALL), context=12, seed=0, folder=tmp_path)
+
+
+def test_a_loss_that_is_not_a_number(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"loss is nan at step \d+; lower pretrain\.learning_rate"):
+        train(tmp_path, learning_rate=1e30)

@@ -1,0 +1,132 @@
+"""The config: what is accepted, what is refused, and whether the refusal says where."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from lfp.config import RunConfig, load_config, parse_config
+from lfp.errors import ConfigError
+
+
+def toml(folder: Path, text: str) -> Path:
+    path = folder / "run.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
+    assert load_config(toml(tmp_path, "")) == RunConfig()
+
+
+def test_a_file_sets_what_it_names_and_nothing_else(tmp_path: Path) -> None:
+    config = load_config(toml(tmp_path, 'title = "Mine"\n[tune]\nsteps = 7\nprefix_tokens = [3, 5]\n'))
+    assert (config.title, config.tune.steps, config.tune.prefix_tokens) == ("Mine", 7, (3, 5))
+    assert config.tune.beta == RunConfig().tune.beta and config.sae == RunConfig().sae
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("speed = 3", "speed"),
+        ("[tune]\nstepz = 3", "tune.stepz"),
+        ('[tune]\nsteps = "many"', "tune.steps"),
+        ("tune = 3", "tune"),
+        ("title = 3", "title"),
+        ("seed = -1", "seed"),
+        ("seed = 0.5", "seed"),
+        ("[corpus]\nheld_out_share = 1.0", "corpus.held_out_share"),
+        ('[tune]\nmethod = "ppo"', "tune.method"),
+        ("[tune]\nprefix_tokens = [1, 2, 3]", "tune.prefix_tokens"),
+    ],
+)
+def test_a_wrong_key_is_named_with_its_file(tmp_path: Path, text: str, key: str) -> None:
+    path = toml(tmp_path, text)
+    with pytest.raises(ConfigError, match=rf"{path}: {key}\b") as caught:
+        load_config(path)
+    assert caught.value.exit_code == 2 and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[pretrain]\nd_model = 100\nn_heads = 3", "d_model 100 is not a multiple of n_heads 3"),
+        ('[tune]\nmethod = "dpo"', "tune.pairs"),
+        ("[tune]\nprefix_tokens = [5, 2]", "prefix_tokens"),
+        ("[tune]\nprefix_tokens = [0, 2]", "prefix_tokens"),
+        ("[sae]\nexpansion = []", "expansion"),
+        ("[sae]\nexpansion = [2, 0]", "expansion"),
+    ],
+)
+def test_keys_that_contradict_each_other_are_refused(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        load_config(toml(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("override", "section", "name", "value"),
+    [
+        ("tune.steps=40", "tune", "steps", 40),
+        (" tune.steps = 40 ", "tune", "steps", 40),
+        ("tune.learning_rate=1e-4", "tune", "learning_rate", 1e-4),
+        ("corpus.source=my reviews.txt", "corpus", "source", "my reviews.txt"),
+        ('corpus.source="my reviews.txt"', "corpus", "source", "my reviews.txt"),
+        ("model.base=../models/a=b", "model", "base", "../models/a=b"),
+        ("model.prepend_bos=false", "model", "prepend_bos", False),
+        ("sae.expansion=[1, 8]", "sae", "expansion", (1, 8)),
+        ("corpus.source=", "corpus", "source", ""),
+    ],
+)
+def test_set_takes_every_kind_of_value(override: str, section: str, name: str, value: object) -> None:
+    assert getattr(getattr(parse_config({}, [override]), section), name) == value
+
+
+def test_set_beats_the_file_and_the_last_one_wins(tmp_path: Path) -> None:
+    path = toml(tmp_path, "seed = 1\n[tune]\nsteps = 7\nbeta = 0.5\n")
+    config = load_config(path, ["tune.steps=8", "seed=2", "tune.steps=9"])
+    assert (config.seed, config.tune.steps, config.tune.beta) == (2, 9, 0.5)
+
+
+@pytest.mark.parametrize("override", ["seed", "=3", "seed.deep=3", "tune.stepz=3", "tune=3", "tune.steps=many"])
+def test_a_set_that_cannot_be_is_refused(override: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config({"seed": 1}, [override])
+    assert override.split("=")[0] in str(caught.value)
+
+
+def test_overrides_leave_the_values_they_were_given_alone() -> None:
+    values = {"tune": {"steps": 1}}
+    parse_config(values, ["tune.steps=2"])
+    assert values == {"tune": {"steps": 1}}
+
+
+def test_a_file_that_is_not_toml_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"run\.toml: not valid TOML .*line 2"):
+        load_config(toml(tmp_path, "seed = 1\ntitle = open\n"))
+
+
+def test_a_file_in_another_encoding_says_so(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_bytes('title = "café"'.encode("latin-1"))
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        load_config(tmp_path / "run.toml")
+
+
+@pytest.mark.parametrize("name", ["absent.toml", "."])
+def test_a_file_that_cannot_be_read_says_so(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="cannot read the config"):
+        load_config(tmp_path / name)
+
+
+def test_json_gives_the_config_back() -> None:
+    config = parse_config(
+        {"title": "Ünïcode", "sae": {"expansion": [3], "l1": 0.1}, "tune": {"pairs": "p.jsonl", "method": "dpo"}}
+    )
+    assert parse_config(json.loads(config.model_dump_json())) == config
+
+
+def test_a_config_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        RunConfig().tune.steps = 3

@@ -1,0 +1,59 @@
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lfp.bundle import read_manifest
+from lfp.schema import TABLES
+from lfp.synthetic import make_bundle
+from lfp.validation import validate
+
+
+def hashes(path):
+    return {name: info.sha256 for name, info in read_manifest(path).tables.items()}
+
+
+def test_the_same_arguments_give_the_same_tables(bundle, tmp_path):
+    again = make_bundle(tmp_path / "again", n_features=60, n_texts=40)
+    assert hashes(again) == hashes(bundle)
+
+
+def test_another_seed_gives_other_tables(bundle, tmp_path):
+    other = hashes(make_bundle(tmp_path / "other", n_features=60, n_texts=40, seed=1))
+    assert {"features", "texts", "weights"} <= {name for name, value in hashes(bundle).items() if other[name] != value}
+
+
+def test_every_table_is_filled(bundle):
+    assert all(info.rows for info in read_manifest(bundle).tables.values())
+    assert {table.name for table in TABLES} == set(read_manifest(bundle).tables)
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    n_features=st.integers(0, 40),
+    n_texts=st.integers(0, 6),
+    n_layers=st.integers(1, 4),
+    seed=st.integers(0, 9),
+    pooling=st.sampled_from(["mean", "sum"]),
+    extra=st.lists(st.text(max_size=40).filter(lambda text: text.isprintable()), max_size=2),
+)
+def test_any_size_is_valid(tmp_path, n_features, n_texts, n_layers, seed, pooling, extra):
+    path = make_bundle(
+        tmp_path / "b", n_features=n_features, n_texts=n_texts, n_layers=n_layers, seed=seed, pooling=pooling,
+        extra_texts=extra,
+    )  # fmt: skip
+    assert validate(path) == []
+    assert read_manifest(path).tables["features"].rows == n_features
+
+
+def test_hostile_texts_are_kept_word_for_word(hostile_bundle):
+    from tests.conftest import HOSTILE
+
+    assert validate(hostile_bundle) == []
+    assert pq.read_table(hostile_bundle / "texts.parquet")["text"].to_pylist()[: len(HOSTILE)] == list(HOSTILE)
+
+
+@pytest.mark.parametrize("table", ["features", "texts", "activations", "weights"])
+def test_none_of_anything_is_a_bundle_too(empty_bundle, table):
+    assert validate(empty_bundle) == []
+    assert read_manifest(empty_bundle).tables[table].rows == 0

@@ -1,0 +1,80 @@
+"""Every command of the README runs: at its own size where that is quick, at small sizes otherwise."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.precompute.conftest import TINY
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [
+    line.strip() for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL) for line in block.splitlines() if line
+]
+SMALL = [
+    f"{section}.{key}={value}"
+    for section, keys in TINY.items()
+    if isinstance(keys, dict) and section not in ("corpus", "layers")
+    for key, value in keys.items()
+] + ["corpus.n_texts=300", "threads=1"]
+"""Overrides that make any preset a run of seconds."""
+
+
+def test_the_readme_opens_with_the_two_commands() -> None:
+    assert COMMANDS[:2] == ["make app", "make test"]
+
+
+def test_every_command_is_of_a_kind_that_is_run_here() -> None:
+    kinds = r"make \w+|LFP_BUNDLES=\S+ make app|python -m precompute (demo --fast|run|validate|report) .+"
+    assert [command for command in COMMANDS if not re.fullmatch(kinds, command.split("  #")[0].strip())] == []
+
+
+@pytest.mark.parametrize("command", [c.split("  #")[0].strip() for c in COMMANDS if "make " in c])
+def test_make_knows_the_target(command: str) -> None:
+    subprocess.run(["make", "--dry-run", command.split()[-1]], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_the_jobs_run_one_after_another_as_written(tmp_path: Path, tiny_bundle: Path) -> None:
+    """The commands of the README in order, `runs/` being a temporary folder."""
+    for command in (c.split("  #")[0].strip() for c in COMMANDS if "precompute" in c and "make" not in c):
+        arguments = [_replaced(part, tmp_path, tiny_bundle) for part in shlex.split(command)[1:]]
+        if "imdb-scratch" in command:
+            if not _has_reviews():
+                continue
+            arguments += [part for override in SMALL for part in ("--set", override)]
+        if "my-run.toml" in command:
+            arguments += [part for override in SMALL for part in ("--set", override)]
+        done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, f"{command}\n{done.stderr[-2000:]}"
+
+
+def _replaced(part: str, folder: Path, bundle: Path) -> str:
+    """Paths of the README as paths of this test."""
+    if part == "my-run.toml":
+        file = folder / part
+        block = re.search(r"```toml\n# my-run.toml\n(.*?)```", README, re.DOTALL)
+        assert block is not None
+        text = block.group(1).replace("reviews.csv", str(folder / "reviews.csv"))
+        for role in ("base", "tuned"):
+            text = text.replace(f"models/{role}", str(bundle / "artifacts" / role))
+        file.write_text(text, encoding="utf-8")
+        (folder / "reviews.csv").write_text(_reviews(), encoding="utf-8")
+        return str(file)
+    return part.replace("runs/", f"{folder}/")
+
+
+def _reviews() -> str:
+    from precompute.reviews import generate
+
+    return "review,stars\n" + "".join(f'"{one.text}",{one.rating}\n' for one in generate(300, 5))
+
+
+def _has_reviews() -> bool:
+    return (Path(os.environ.get("LFP_DATA", ROOT.parent / "shared" / "data")) / "imdb" / "val.jsonl.gz").is_file()
