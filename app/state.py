@@ -96,27 +96,6 @@ def set_bundle(name: str) -> None:
     st.session_state.bundle = name
 
 
-def go(page: str, view: Any, *, label: str) -> None:
-    """Opens a page as if its link were clicked.
-
-    `st.switch_page` refuses parameters that are bound, and leaves half-made addresses in the browser's history; a link
-    does neither. Where a browser runs no script the link stays on screen to be clicked.
-    """
-    with st.container(key="going"):
-        st.page_link(page, label=label, query_params=to_params(view))
-    st.html(_CLICK, unsafe_allow_javascript=True)
-
-
-_CLICK = """<script>
-(function open(tries) {
-  const link = document.querySelector(".st-key-going a");
-  const busy = document.querySelector('[data-test-script-state="running"]');
-  if (link && !busy) link.click();
-  else if (tries) setTimeout(open, 30, tries - 1);
-})(100);
-</script>"""
-
-
 def view_of(kind: type[V]) -> V:
     """The view that the widgets drawn in this run state; fields without a widget are at their defaults."""
     values = {field.name: st.session_state.get(field.name, _default(field)) for field in fields(kind)}  # type: ignore[arg-type]
@@ -143,7 +122,8 @@ def from_params(kind: type[V], params: Mapping[str, str | Sequence[str]]) -> V:
 def href(page: str, view: Any, *, bundle: str) -> str:
     """A link from any page to a view, relative so that it works under any base path.
 
-    `st.page_link` needs `to_params` alone: it keeps the bundle by itself.
+    Links that leave a view worth coming back to are plain ones: `st.page_link` and `st.switch_page` put the page's
+    address without its parameters into the browser's history, so that going back would lose filter, page and text.
     """
     return f"{page}?{urlencode({'bundle': bundle, **to_params(view)}, doseq=True)}"
 

@@ -112,8 +112,9 @@ class SaeConfig(_Section):
     """The sparse autoencoders: the paper's tied ReLU, one a layer and size, on each model of the pair."""
 
     variant: Literal["tied_relu"] = "tied_relu"
-    expansion: tuple[int, ...] = (2, 4)
-    """Dictionary sizes as multiples of the MLP's output width; the last is the one whose features are kept."""
+    expansion: tuple[int, ...] = (4, 8)
+    """Dictionary sizes as multiples of the MLP's output width. Features of the first are kept; the others, on the tuned
+    model only, tell by matching which of them are stable."""
     l1: float = Field(0.06, ge=0.0)
     """Weight of the mean L1 norm of the features, on inputs of unit mean square norm."""
     learning_rate: float = Field(6e-3, gt=0.0)

@@ -48,11 +48,16 @@ def sign_ceiling(true: Floats, predicted: Floats) -> float:
     Pairs of words predicted with different signs count as they fall; pairs predicted with the same sign count nothing.
     Ties take pairs off as in tau-b, so that this is the mean of `tau` over all shuffles of sizes within a sign.
     """
-    sign = np.sign(predicted)
-    difference = np.sign(sign[:, None] - sign[None, :])
-    agreement = float((np.sign(true[:, None] - true[None, :]) * difference).sum()) / 2.0
+    negative, zero, positive = (np.sort(true[np.sign(predicted) == sign]) for sign in (-1, 0, 1))
+    agreement = _balance(positive, negative) + _balance(positive, zero) + _balance(zero, negative)
     untied = (_pairs(len(true)) - _tied_pairs(true)) * (_pairs(len(true)) - _tied_pairs(predicted))
     return float(agreement / np.sqrt(untied)) if untied else 0.0
+
+
+def _balance(high: Floats, low: Floats) -> float:
+    """Pairs in which the member of `high` is the larger, less those in which it is the smaller; both are sorted."""
+    below, up_to = np.searchsorted(low, high, side="left"), np.searchsorted(low, high, side="right")
+    return float(below.sum() - (len(low) - up_to).sum())
 
 
 def _pairs(n: int) -> float:

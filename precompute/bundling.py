@@ -94,6 +94,5 @@ def _add_artifacts(run: Run, writer: BundleWriter, models: dict[str, LanguageMod
         for pattern in _MODEL_FILES:
             for file in sorted(model.folder.glob(pattern)):
                 writer.add_artifact(file, f"{role}/{file.name}")
-    width = max(run.config.sae.expansion)
-    for folder in sorted(run.folder("saes").glob(f"tuned-layer*-x{width}")):
+    for folder in sorted(run.folder("saes").glob(f"tuned-layer*-x{run.config.sae.expansion[0]}")):
         writer.add_artifact(folder, f"saes/{folder.name}")

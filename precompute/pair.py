@@ -66,8 +66,7 @@ def dictionary(run: Run, model: str) -> Dictionary:
     """The autoencoders whose features are kept, of the tuned or the base model."""
     from lfp.ml.sae import Dictionary, load_sae
 
-    width = max(run.config.sae.expansion)
-    folders = run.folder("saes").glob(f"{model}-layer*-x{width}")
+    folders = run.folder("saes").glob(f"{model}-layer*-x{run.config.sae.expansion[0]}")
     return Dictionary([load_sae(folder) for folder in folders])
 
 

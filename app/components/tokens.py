@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,8 +25,7 @@ class Row:
 
 def pieces(text: str, token_starts: Sequence[int]) -> list[str]:
     """What each token covers, by the text's characters; tokens within one character cover nothing but the last."""
-    ends = [*token_starts[1:], len(text)]
-    return [text[start:end] for start, end in zip(token_starts, ends, strict=True)]
+    return [text[start:end] for start, end in itertools.pairwise([*token_starts, len(text)])]
 
 
 def strength(value: float | None, limit: float) -> int:

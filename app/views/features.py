@@ -1,13 +1,10 @@
 """The table of features: filtered, sorted and paged in SQL."""
 
-import pyarrow
-import pyarrow.csv
 import streamlit as st
 
 from app import cache, state
 from app.cache import ask
-from app.components import panels
-from app.components.escape import shortened, token_text
+from app.components import panels, tables
 from app.components.numbers import count
 from lfp import queries
 
@@ -44,7 +41,7 @@ def table(rows):
     """The page's rows; a click on a row opens its feature."""
     ids = rows["feature_id"].to_pylist()
     event = st.dataframe(
-        presented(rows),
+        tables.features(rows),
         hide_index=True,
         key=state.key_for("feature_table", ids),
         on_select="rerun",
@@ -55,22 +52,6 @@ def table(rows):
     )
     cells = event.selection.cells
     return ids[cells[0][0]] if cells and cells[0][0] < len(ids) else None
-
-
-def presented(rows):
-    """Columns in the order they are read, flags as marks, tokens with their spaces shown."""
-    table = rows.to_pydict()
-    table["related"] = [{True: "related", False: "", None: "–"}[flag] for flag in table["related"]]
-    table["beats_null"] = [{True: "✓", False: "", None: "–"}[flag] for flag in table["beats_null"]]
-    table["top_tokens"] = [[token_text(token) for token in tokens] for tokens in table["top_tokens"]]
-    table["description"] = [shortened(text or "", 120) for text in table["description"]]
-    return pyarrow.table({name: table[name] for name in ORDER})
-
-
-ORDER = (
-    "feature_id", "layer", "description", "top_tokens", "related", "weight", "mean_abs_contribution", "share",
-    "beats_null", "density", "base_density", "shift", "max_activation",
-)  # fmt: skip
 
 
 def columns(largest_share):
@@ -95,26 +76,21 @@ def columns(largest_share):
 
 def chosen_by_name(rows):
     """The same choice without the canvas."""
-    names = {
-        f"#{row['feature_id']} · layer {row['layer']} · {shortened(row['description'] or 'not described', 70)}": row[
-            "feature_id"
-        ]
-        for row in rows.select(["feature_id", "layer", "description"]).to_pylist()
-    }
-    name = st.selectbox(
-        "Open a feature of this page", list(names), index=None, placeholder="Choose by name", key="open_feature"
-    )
-    return names.get(name)
+    names = tables.feature_names(rows)
+    choice = {"index": None, "placeholder": "Choose by name", "key": "open_feature"}
+    return names.get(st.selectbox("Open a feature of this page", list(names), **choice))
 
 
-def csv(store, view):
+def download(store, view):
     order = queries.Order(view.sort, view.order == "descending")
-    rows = queries.features(store, wanted_of(view), order=order)
-    joined = [" ".join(token_text(token) for token in tokens) for tokens in rows["top_tokens"].to_pylist()]
-    sink = pyarrow.BufferOutputStream()
-    at = rows.schema.get_field_index("top_tokens")
-    pyarrow.csv.write_csv(rows.set_column(at, "top_tokens", pyarrow.array(joined, pyarrow.string())), sink)
-    return sink.getvalue().to_pybytes()
+    st.download_button(
+        "Download all that pass as CSV",
+        data=lambda: tables.csv(queries.features(store, wanted_of(view), order=order)),
+        file_name="features.csv",
+        mime="text/csv",
+        icon=":material/download:",
+        on_click="ignore",
+    )
 
 
 def show():
@@ -140,17 +116,11 @@ def show():
         chosen = table(rows)
     with right:
         chosen_here = chosen_by_name(rows)
-    st.download_button(
-        "Download all that pass as CSV",
-        data=lambda: csv(store, view),
-        file_name="features.csv",
-        mime="text/csv",
-        icon=":material/download:",
-        on_click="ignore",
-    )
+    download(store, view)
     opened = chosen if chosen is not None else chosen_here
     if opened is not None:
-        state.go("views/feature.py", state.FeatureView(feature=opened), label=f"Open feature {opened}")
+        where = state.href("feature", state.FeatureView(feature=opened), bundle=cache.bundle())
+        st.html(panels.following(where, f"Open feature {opened}"), unsafe_allow_javascript=True)
 
 
 show()

@@ -4,8 +4,7 @@ import streamlit as st
 
 from app import cache, state
 from app.cache import ask
-from app.components import charts, panels, tokens, wording
-from app.components.escape import shortened
+from app.components import charts, panels, tables, tokens, wording
 from app.components.numbers import count, plain, signed
 from lfp import queries
 from lfp.errors import NotInBundleError
@@ -43,12 +42,11 @@ def listing(store, view):
 
 
 def table(rows):
-    lines = [[shortened(text, 120) for text in rows["text"].to_pylist()]]
     number = st.column_config.NumberColumn
     ids = rows["text_id"].to_pylist()
     key = state.key_for("text_table", ids)
     st.dataframe(
-        rows.set_column(1, "text", lines).drop_columns(["split", "role"]),
+        tables.texts(rows),
         hide_index=True,
         key=key,
         on_select=lambda: open_text(key, ids),
@@ -64,7 +62,6 @@ def table(rows):
             "implicit_reward": number("Implicit", format="%+.2f", width=70, help="Implicit reward, nats"),
             "rating": number("Rating", format="%.0f", width=60),
         },
-        column_order=["text_id", "text", "gap", "feedback", "predicted", "implicit_reward", "rating"],
     )
 
 
@@ -122,12 +119,9 @@ def watch(store, ledger):
 
 def watched_line(store, feature):
     label = wording.best_label(ask(queries.labels, store, feature.feature_id))
-    row = st.container(horizontal=True, vertical_alignment="center", gap="medium")
-    row.html(
-        panels.badge(f"feature {feature.feature_id}") + panels.text(label.description if label else "not described")
-    )
-    view = state.to_params(state.FeatureView(feature=feature.feature_id))
-    row.page_link("views/feature.py", label="Open the feature", icon=":material/lens_blur:", query_params=view)
+    where = state.href("feature", state.FeatureView(feature=feature.feature_id), bundle=cache.bundle())
+    says = panels.text(label.description if label else "not described")
+    st.html(panels.badge(f"feature {feature.feature_id}") + says + " · " + panels.anchor(where, "Open the feature"))
 
 
 def sheet(store, text, probe, feature):

@@ -15,6 +15,8 @@ DEGREE_FAMILIES = {
     "adj": "adj", "feeling": "adj", "more": "compare", "thing": "noun", "nick": "person", "quality": "amount",
     "things": "count", "moves": "verb", "moved": "verb", "judged": "verb",
 }  # fmt: skip
+TAIL_SLOTS = {"adj", "feeling", "thing", "quality", "things", "how", "doing", "nick"}
+TAIL_SHARE = 0.75
 DEGREE_SHARE = 0.6
 STRONG_FLIP_SHARE = 0.5
 # "an awful" but "a useful", "a unified", "a European"; "a happy" but "an honest", "an hour".
@@ -52,6 +54,7 @@ class Writer:
         """Return a sentence of this shape that says `polarity`, after an opening connective if any."""
         self._polarity = polarity
         filled = "".join(part if isinstance(part, str) else self._fill(part) for part in parse(shape.template))
+        filled += self._tail(shape)
         return finish(f"{opening}, {filled}" if opening else filled)
 
     def rate(self, shape: Shape, rating: int) -> str:
@@ -67,6 +70,15 @@ class Writer:
         if slot.name in scenery()["bits"]:
             return self._fresh(scenery()["bits"][slot.name])
         return _HANDLERS[slot.name](self, slot)
+
+    def _tail(self, shape: Shape) -> str:
+        """Words after a sentiment word that ends the sentence and has its sign, by its sign and strength."""
+        last = parse(shape.template)[-1]
+        if isinstance(last, str) or last.name not in TAIL_SLOTS or last.modifiers & {"flip", "good", "bad"}:
+            return ""
+        if self._rng.random() >= TAIL_SHARE:
+            return ""
+        return f" {self._fresh(scenery()['tails'][str(self._polarity)])}"
 
     def _sentiment(self, slot: Slot, kind: str) -> str:
         sign, level = self._sign_and_level(slot)

@@ -38,7 +38,7 @@ def run(run: Run, output: Output) -> None:
 
 @dataclass(frozen=True)
 class _Trained:
-    """The rows of `saes` of one layer and model, and the stability of the features of its largest dictionary."""
+    """The rows of `saes` of one layer and model, and the stability of the features kept (empty with one size)."""
 
     rows: list[dict[str, Any]]
     stability: list[float]
@@ -72,28 +72,42 @@ def _collect(run: Run, model: str, split: str, n_tokens: int) -> dict[int, Tenso
 
 
 def _train_sizes(run: Run, output: Output, model: str, layer: int, train: Tensor, held_out: Tensor) -> _Trained:
+    """Every size on the tuned model; on the base model only the size whose features are kept."""
     from lfp.ml.sae import SaeInfo
-    from lfp.ml.sae_training import matched_cosines, quality, train_sae, unit_scale
+    from lfp.ml.sae_training import quality, train_sae, unit_scale
 
     config = run.config.sae
     scale, d_in = unit_scale(train), train.shape[1]
     saes: list[TiedReluSae] = []
     rows = []
-    for expansion in sorted(config.expansion):
+    for expansion in config.expansion if model == "tuned" else config.expansion[:1]:
         info = SaeInfo(layer, expansion * d_in, d_in, scale, config.l1, run.config.seed, model)
         sae = train_sae(train, config, info, progress=run.progress)
         sae.save(output.folder / f"{model}-layer{layer}-x{expansion}")
-        measured = quality(sae, held_out)
         saes.append(sae)
-        rows.append(_row(sae, measured, is_used=model == "tuned" and expansion == max(config.expansion)))
-    stability = [0.0] * saes[-1].info.width
-    if len(saes) > 1:
-        cosines, matches = matched_cosines(saes[-2].decoder, saes[-1].decoder)
-        for row in rows[-2:]:
-            row["mmcs"] = float(cosines.mean())
-        for match, cosine in zip(matches.tolist(), cosines.tolist(), strict=True):
-            stability[match] = cosine
-    return _Trained(rows, stability if len(saes) > 1 else [])
+        rows.append(_row(sae, quality(sae, held_out), is_used=model == "tuned" and len(saes) == 1))
+    if len(saes) == 1:
+        return _Trained(rows, [])
+    stability = _stability(saes[0], saes[1])
+    for row in rows[:2]:
+        row["mmcs"] = float(np.mean(stability))
+    return _Trained(rows, stability)
+
+
+def _stability(kept: TiedReluSae, other: TiedReluSae) -> list[float]:
+    """Cosine of each kept feature with its Hungarian match in the other size; their mean is the MMCS.
+
+    A feature without a match, where the other size is the smaller, has 0.
+    """
+    from lfp.ml.sae_training import matched_cosines
+
+    stability = np.zeros(kept.info.width)
+    if kept.info.width <= other.info.width:
+        stability[:] = matched_cosines(kept.decoder, other.decoder)[0].numpy()
+    else:
+        cosines, matches = matched_cosines(other.decoder, kept.decoder)
+        stability[matches.numpy()] = cosines.numpy()
+    return stability.tolist()
 
 
 def _row(sae: TiedReluSae, measured: Any, *, is_used: bool) -> dict[str, Any]:

@@ -71,7 +71,11 @@ def test_any_url_is_some_view(params):
 
 
 def test_pages_share_no_parameter():
-    names = [field.name for kind in (OverviewView, FeaturesView, FeatureView, InputsView) for field in dataclasses.fields(kind)]
+    names = [
+        field.name
+        for kind in (OverviewView, FeaturesView, FeatureView, InputsView)
+        for field in dataclasses.fields(kind)
+    ]
     assert len(names) == len(set(names)) and "bundle" not in names
 
 

@@ -14,9 +14,11 @@ from lfp.errors import DataError
 POSITIVE = ["great", "superb", "lovely", "awesome", "excellent", "amazing"]
 NEGATIVE = ["dreadful", "horrid", "nasty", "awful", "ugly", "evil"]
 NEUTRAL = ["wooden", "round", "green", "open", "early", "oval"]
-LEXICON = {w: 3.0 for w in POSITIVE} | {w: -3.0 for w in NEGATIVE} | {"nice": 1.0, "decent": 0.9, "poor": -1.0, "dull": -0.9}
-GRAMMAR = ["".join(letters) for letters in product("bcdfg", "aeiou", "klmnp", "x")]
-"""125 words commoner than any content, as function words are."""
+WEAK = {"nice": 1.0, "decent": 0.9, "poor": -1.0, "dull": -0.9}
+LEXICON = dict.fromkeys(POSITIVE, 3.0) | dict.fromkeys(NEGATIVE, -3.0) | WEAK
+INVENTED = ["".join(letters) for letters in product("bcdfghjkl", "aeiou", "klmnpr", "aeiou", "x")]
+GRAMMAR = " ".join([*INVENTED[:113], "it is a an was today won"])
+"""The 120 words that are commoner than any content."""
 
 
 def article(word: str) -> str:
@@ -25,17 +27,19 @@ def article(word: str) -> str:
 
 def sentences(words: Sequence[str], *, of_each: int = 4) -> list[str]:
     """Sentences with one of `words` each, no two alike, in three constructions."""
-    found = []
-    for i in range(of_each):
-        name = "Z" + GRAMMAR[i]
-        for word in words:
-            found += [f"{name} was {word} today.", f"It is {article(word)} {word} {name}!", f"{word.title()} {name} won"]
+    names, found = iter(INVENTED[113:]), []
+    for word in [*words] * of_each:
+        found += [
+            f"{next(names)} was {word} today.",
+            f"It is {article(word)} {word} {next(names)}!",
+            f"{word.title()} {next(names)} won",
+        ]
     return found
 
 
 def corpus(*, words: Sequence[str] = (*POSITIVE, *NEGATIVE, *NEUTRAL), of_each: int = 4) -> list[str]:
     """Texts of those sentences, and enough grammar to tell it from content."""
-    return [" ".join(GRAMMAR)] * 400 + ["It is a an was today won."] * 400 + sentences(words, of_each=of_each)
+    return [GRAMMAR] * 500 + sentences(words, of_each=of_each)
 
 
 def triples(texts: Sequence[str], *, n: int = 40, seed: int = 0, lexicon: dict[str, float] = LEXICON) -> list[Triple]:
@@ -89,8 +93,8 @@ def test_articles_agree_with_what_they_stand_before(made: list[Triple]) -> None:
 
 def test_the_article_decides_where_spelling_misleads() -> None:
     """`an honest` sounds like a vowel: what takes its place must follow `an`."""
-    texts = [*corpus(), *(f"It is an honest Z{name}!" for name in GRAMMAR[:9])]
-    found = [t for t in triples(texts, n=90, lexicon=LEXICON | {"honest": 3.0}) if t.positive_word == "honest"]
+    own = [f"It is an honest {name}{name}!" for name in INVENTED[:9]]
+    found = [t for t in triples([*corpus(), *own], n=90, lexicon=LEXICON | {"honest": 3.0}) if t.positive in own]
     assert found
     assert all(article(triple.negative_word) == article(triple.neutral_word) == "an" for triple in found)
 
@@ -104,10 +108,10 @@ def test_capitals_are_kept(made: list[Triple]) -> None:
 
 
 def test_no_triple_comes_twice() -> None:
-    """Good and bad sentences that differ in the scored word alone lead to the same triple."""
-    few = ["great", "dreadful", "green"]
-    made = triples(corpus(words=few, of_each=6), n=90)
-    assert len(set(made)) == len(made) > 3
+    """Two sentences that differ in the scored word alone may lead to the same triple."""
+    pairs = [f"{name} was {word} today." for name in INVENTED[-9:] for word in ("great", "dreadful")]
+    made = triples([*[GRAMMAR] * 50, *pairs, *["It was green today."] * 5], n=90)
+    assert len(set(made)) == len(made) == 9
 
 
 def test_the_seed_alone_decides() -> None:
@@ -117,10 +121,9 @@ def test_the_seed_alone_decides() -> None:
 
 def test_words_take_turns_as_targets_and_as_replacements() -> None:
     """One word has most of the sentences, and no more of the triples than the others."""
-    extra = [f"Z{first}{second} was great today." for first, second in product(GRAMMAR[:20], repeat=2)]
-    plain = [s for s in sentences([*POSITIVE, *NEGATIVE, *NEUTRAL]) if "was" in s]
-    texts = [" ".join(GRAMMAR)] * 800 + ["It is a an was today won."] * 800 + plain + extra
-    made = triples(texts, n=24)
+    extra = [f"{name}{name} was great today." for name in INVENTED]
+    plain = [sentence for sentence in sentences([*POSITIVE, *NEGATIVE, *NEUTRAL]) if " was " in sentence]
+    made = triples([GRAMMAR] * 2000 + plain + extra, n=24)
     own = set(plain) | set(extra)
     targets = Counter(t.positive_word if t.positive in own else t.negative_word for t in made)
     assert targets == dict.fromkeys([*POSITIVE, *NEGATIVE], 2)

@@ -114,7 +114,11 @@ def test_a_missing_file_names_every_place_looked_at(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("LFP_DATA", str(tmp_path / "data"))
     with pytest.raises(CorpusError) as caught:
         find_source("absent.txt", beside=tmp_path / "beside")
-    for place in ("looked at absent.txt", str(tmp_path / "beside" / "absent.txt"), str(tmp_path / "data" / "absent.txt")):
+    for place in (
+        "looked at absent.txt",
+        str(tmp_path / "beside" / "absent.txt"),
+        str(tmp_path / "data" / "absent.txt"),
+    ):
         assert place in str(caught.value)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,7 @@ def test_words_are_casefolded_letters_with_apostrophes_inside(text: str, words: 
 def test_a_words_span_is_where_it_stands(text: str) -> None:
     words = words_of(text)
     assert all(text[word.start : word.end].casefold() == word.word for word in words)
-    assert all(a.end <= b.start for a, b in zip(words, words[1:], strict=False))
+    assert all(a.end <= b.start for a, b in pairwise(words))
     outside = set(range(len(text))) - {i for word in words for i in range(word.start, word.end)}
     assert not any(text[i].isalpha() for i in outside)
 

@@ -191,6 +191,18 @@ def test_a_hub_name_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
         load_model("nobody/nothing")
 
 
+def test_a_hub_model_with_a_local_copy_needs_no_network(
+    tmp_path: Path, model_builder: ModelBuilder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = model_builder(tmp_path / "models--somebody--tiny" / "snapshots" / "abc")
+    (tmp_path / "models--somebody--tiny" / "refs").mkdir()
+    (tmp_path / "models--somebody--tiny" / "refs" / "main").write_text("abc")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(models, "_hub_reachable", lambda: False)
+    model = load_model("somebody/tiny")
+    assert (model.name, model.folder) == ("somebody/tiny", snapshot)
+
+
 def test_no_network_is_noticed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise OSError("no network")

@@ -1,0 +1,46 @@
+"""Tables as people read them, and as files."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.csv
+
+from app.components.escape import shortened, token_text
+
+FEATURE_ORDER = (
+    "feature_id", "layer", "description", "top_tokens", "related", "weight", "mean_abs_contribution", "share",
+    "beats_null", "density", "base_density", "shift", "max_activation",
+)  # fmt: skip
+TEXT_ORDER = ("text_id", "text", "gap", "feedback", "predicted", "implicit_reward", "rating")
+
+
+def features(rows: pa.Table) -> pa.Table:
+    """Features for the screen: columns in the order they are read, flags as marks, tokens with their spaces shown."""
+    table = rows.to_pydict()
+    table["related"] = [{True: "related", False: "", None: "–"}[flag] for flag in table["related"]]
+    table["beats_null"] = [{True: "✓", False: "", None: "–"}[flag] for flag in table["beats_null"]]
+    table["top_tokens"] = [[token_text(token) for token in tokens] for tokens in table["top_tokens"]]
+    table["description"] = [shortened(text or "", 120) for text in table["description"]]
+    return pa.table({name: table[name] for name in FEATURE_ORDER})
+
+
+def texts(rows: pa.Table) -> pa.Table:
+    """Texts for the screen, each on one line."""
+    at = rows.schema.get_field_index("text")
+    lines = [shortened(text, 120) for text in rows["text"].to_pylist()]
+    return rows.set_column(at, "text", pa.array(lines, pa.string())).select(list(TEXT_ORDER))
+
+
+def csv(rows: pa.Table) -> bytes:
+    """Features as a CSV file; top tokens are one column, with a space between."""
+    joined = [" ".join(token_text(token) for token in tokens) for tokens in rows["top_tokens"].to_pylist()]
+    at = rows.schema.get_field_index("top_tokens")
+    sink = pa.BufferOutputStream()
+    pyarrow.csv.write_csv(rows.set_column(at, "top_tokens", pa.array(joined, pa.string())), sink)
+    return sink.getvalue().to_pybytes()
+
+
+def feature_names(rows: pa.Table) -> dict[str, int]:
+    """Names to choose a feature by, and the feature of each."""
+    columns = zip(*(rows[name].to_pylist() for name in ("feature_id", "layer", "description")), strict=True)
+    return {f"#{id_} · layer {layer} · {shortened(text or 'not described', 70)}": id_ for id_, layer, text in columns}

@@ -1,0 +1,73 @@
+"""A real server, a real browser: from the overview to a text, clicking."""
+
+import re
+
+import pytest
+
+from tests.app.serving import CHROMIUM, browser, explorer, settle
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt install chromium"),
+]
+
+
+@pytest.fixture(scope="module")
+def address(bundle, empty_bundle):
+    with explorer(empty_bundle, bundle) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def page(address):
+    with browser() as chromium:
+        opened = chromium.new_page(viewport={"width": 1400, "height": 1400})
+        opened.errors, opened.outside = [], []
+        opened.on("pageerror", lambda error: opened.errors.append(str(error)))
+        opened.on("request", lambda request: opened.outside.append(request.url))
+        yield opened
+
+
+def url(page, pattern):
+    page.wait_for_url(re.compile(pattern), timeout=15_000)
+    settle(page)
+
+
+def test_from_the_overview_to_a_text(page, address):
+    page.goto(f"{address}/?bundle=reviews")
+    page.get_by_text("What was learned").wait_for()
+    settle(page)
+
+    page.get_by_test_id("stSidebarNav").get_by_text("Features").click()
+    url(page, r"/features\?bundle=reviews$")
+    box = page.get_by_test_id("stDataFrame").first.bounding_box()
+    page.mouse.click(box["x"] + 250, box["y"] + 60)
+    url(page, r"/feature\?bundle=reviews&feature=\d+$")
+    page.get_by_text("In the prediction").wait_for()
+
+    page.locator(".lfp-caption a").first.click()
+    url(page, r"/inputs\?bundle=reviews&text=\d+$")
+    page.get_by_text("adds up exactly").wait_for()
+    assert page.locator(".lfp-cell").count() > 5
+
+    page.locator(".js-plotly-plot .bars path").first.click(force=True)  # plotly listens on a layer above
+    url(page, r"watch=\d+")
+    page.get_by_role("link", name="Open the feature").click()
+    url(page, r"/feature\?bundle=reviews&feature=\d+$")
+    page.go_back()
+    url(page, r"/inputs\?bundle=reviews&text=\d+&watch=\d+$")
+    assert page.errors == []
+
+
+def test_nothing_is_fetched_from_elsewhere(page, address):
+    home = (address, address.replace("http", "ws"), "data:", "blob:")
+    assert [asked for asked in page.outside if not asked.startswith(home)] == []
+
+
+@pytest.mark.parametrize("path", ["", "features", "feature", "inputs"])
+def test_a_narrow_screen_is_not_overflown(page, address, path):
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(f"{address}/{path}?bundle=reviews")
+    settle(page)
+    width = page.evaluate("document.querySelector('[data-testid=\"stMain\"]').scrollWidth")
+    assert width <= 390

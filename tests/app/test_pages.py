@@ -1,0 +1,279 @@
+import subprocess
+import sys
+import time
+
+import pyarrow.csv
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from app import state
+from app.components import tables
+from lfp import queries
+from lfp.store import Store
+from lfp.synthetic import make_bundle
+from tests.conftest import ROOT, change_byte, rewrite
+
+PAGES = ("overview", "features", "feature", "inputs")
+
+
+@pytest.fixture
+def explorer(monkeypatch):
+    """Opens a page of the explorer on some bundles."""
+
+    def open_page(name, *bundles, **params):
+        monkeypatch.setenv("LFP_BUNDLES", ",".join(map(str, bundles)))
+        at = AppTest.from_file(str(ROOT / "app" / "main.py"), default_timeout=30)
+        for key, value in params.items():
+            at.query_params[key] = value
+        if name != "overview":
+            at.switch_page(f"views/{name}.py")
+        return at.run()
+
+    return open_page
+
+
+def words_of(at):
+    """All HTML of the page."""
+    return "\n".join(element.proto.body for element in at.get("html"))
+
+
+def whole(at):
+    assert not at.exception
+    return words_of(at)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_on_a_bundle(explorer, bundle, page):
+    html = whole(explorer(page, bundle))
+    assert "Synthetic reviews, praised" in html or "Feature " in html
+    assert 'class="lfp-notice"' not in html
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_on_an_empty_bundle(explorer, empty_bundle, page):
+    html = whole(explorer(page, empty_bundle))
+    assert page == "overview" or "This bundle " in html
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_on_a_broken_bundle(explorer, broken_bundle, page):
+    html = whole(explorer(page, broken_bundle))
+    assert "This cannot be shown" in html and "table features was changed after it was written" in html
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_on_no_bundle(explorer, tmp_path, page):
+    html = whole(explorer(page, tmp_path / "gone"))
+    assert "No bundle here" in html and "LFP_BUNDLES" in html
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_on_hostile_words(explorer, hostile_bundle, page):
+    for number in range(5):
+        params = {"feature": {"feature": str(number)}, "inputs": {"text": str(number)}}.get(page, {})
+        html = whole(explorer(page, hostile_bundle, **params))
+        assert "<script" not in html.split("</style>")[-1]
+        assert "\u202e" not in html and "\x00" not in html
+
+
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize(
+    "table",
+    [
+        "results",
+        "labels",
+        "histograms",
+        "examples",
+        "probes",
+        "weights",
+        "vocabulary",
+        "token_scores",
+        "activations",
+        "saes",
+    ],
+)
+def test_a_page_without_one_table(explorer, copied_bundle, page, table):
+    rewrite(copied_bundle, table, lambda rows: rows.slice(0, 0))
+    whole(explorer(page, copied_bundle))
+
+
+def test_a_folder_that_is_no_bundle_is_said_so(explorer, tmp_path):
+    assert "no bundle here" in whole(explorer("overview", tmp_path)).lower()
+
+
+def test_a_broken_bundle_leads_to_the_others(explorer, broken_bundle, bundle):
+    at = explorer("overview", broken_bundle, bundle)
+    (button,) = [button for button in at.button if button.label == "Open reviews"]
+    button.click()
+    assert "Synthetic reviews, praised" in whole(at.run())
+
+
+def test_a_bundle_mended_meanwhile_is_opened(explorer, copied_bundle):
+    change_byte(copied_bundle / "features.parquet")
+    at = explorer("overview", copied_bundle)
+    assert "This cannot be shown" in whole(at)
+    change_byte(copied_bundle / "features.parquet")
+    assert "Synthetic reviews, praised" in whole(at.run())
+
+
+def test_a_replaced_bundle_is_opened_anew(explorer, tmp_path):
+    path = make_bundle(tmp_path / "b", n_features=3, n_texts=3, title="First title")
+    at = explorer("overview", path)
+    assert "First title" in whole(at)
+    time.sleep(0.01)
+    make_bundle(path, n_features=3, n_texts=3, title="Second title")
+    assert "Second title" in whole(at.run())
+
+
+def test_a_link_to_a_bundle_that_is_not_here(explorer, bundle):
+    html = whole(explorer("feature", bundle, bundle="<b>gone</b>"))
+    assert "No such bundle" in html and "&lt;b&gt;gone&lt;/b&gt;" in html
+
+
+@pytest.mark.parametrize("name", ["reviews", "empty"])
+def test_the_bundle_is_chosen_by_the_link(explorer, bundle, empty_bundle, name):
+    at = explorer("features", bundle, empty_bundle, bundle=name)
+    assert at.sidebar.selectbox(key="bundle").value == name
+    assert ("This bundle holds no features" in whole(at)) == (name == "empty")
+
+
+@pytest.mark.parametrize(("page", "name"), [("feature", "feature"), ("inputs", "text")])
+def test_an_unknown_number_is_a_designed_page(explorer, bundle, page, name):
+    html = whole(explorer(page, bundle, **{name: "99999"}))
+    assert f"No such {name}" in html and "it holds numbers 0 to" in html
+
+
+@pytest.mark.parametrize(
+    ("page", "params"),
+    [
+        ("features", {"layer": ["x"], "sign": "up", "page": "-3", "density": ["1"], "sort": "; DROP", "order": "?"}),
+        ("features", {"page": "999", "find": "zzzz"}),
+        ("feature", {"feature": "abc", "examples": "nine", "activation_values": "perhaps"}),
+        ("feature", {"feature": "-4"}),
+        ("inputs", {"text": "1e9", "watch": "abc", "by": "x", "sheet": "0"}),
+        ("inputs", {"text": "0", "watch": "99999"}),
+        ("overview", {"estimate": "nothing"}),
+    ],
+)
+def test_any_link_gives_some_page(explorer, bundle, page, params):
+    whole(explorer(page, bundle, **params))
+
+
+def test_a_permalink_to_features_restores_them(explorer, bundle):
+    view = state.FeaturesView(
+        layer=(0, 2),
+        sign="positive",
+        related="yes",
+        density=("0.1 %", "100 %"),
+        find="praise",
+        sort="weight",
+        order="ascending",
+    )
+    at = explorer("features", bundle, **state.to_params(view))
+    whole(at)
+    assert at.text_input(key="find").value == "praise"
+    assert at.button_group(key="layer").value == [0, 2]
+    assert (at.selectbox(key="sign").value, at.selectbox(key="sort").value) == ("positive", "weight")
+    with Store.open(bundle) as store:
+        wanted = queries.FeatureFilter((0, 2), "positive", "yes", 0.001, 1.0, "praise")
+        expected = queries.features(store, wanted, order=queries.Order("weight", descending=False), limit=25)
+    assert at.dataframe[0].value["feature_id"].tolist() == expected["feature_id"].to_pylist()
+
+
+def test_pages_of_features_follow_each_other(explorer, bundle):
+    shown = []
+    for page in ("1", "2", "3"):
+        at = explorer("features", bundle, sort="id", order="ascending", page=page)
+        shown += at.dataframe[0].value["feature_id"].tolist()
+    assert shown == list(range(60))
+
+
+def test_a_feature_is_opened_by_name(explorer, bundle):
+    at = explorer("features", bundle)
+    first = at.dataframe[0].value["feature_id"].tolist()[0]
+    box = at.selectbox(key="open_feature")
+    box.select(box.options[0])
+    at.run()
+    whole(at)
+    assert f'href="feature?bundle=reviews&amp;feature={first}"' in words_of(at)
+
+
+def test_the_download_holds_all_that_pass(bundle):
+    with Store.open(bundle) as store:
+        rows = queries.features(store, queries.FeatureFilter(sign="negative"), order=queries.Order("weight"))
+    read = pyarrow.csv.read_csv(pyarrow.BufferReader(tables.csv(rows)))
+    assert read.num_rows == rows.num_rows > 0 and max(read["weight"].to_pylist()) < 0
+
+
+def test_previous_and_next(explorer, bundle):
+    at = explorer("feature", bundle, feature="5")
+    buttons = {button.label: button for button in at.button}
+    buttons["Next"].click()
+    at.run()
+    assert at.number_input(key="feature").value == 6 and "Feature 6<" in whole(at)
+    {button.label: button for button in at.button}["Previous"].click()
+    assert "Feature 5<" in whole(at.run())
+
+
+@pytest.mark.parametrize(("number", "disabled"), [(0, "Previous"), (59, "Next")])
+def test_the_ends_have_nowhere_to_go(explorer, bundle, number, disabled):
+    at = explorer("feature", bundle, feature=str(number))
+    assert [button.label for button in at.button if button.disabled] == [disabled]
+
+
+def test_the_strongest_feature_is_first_shown(explorer, bundle):
+    with Store.open(bundle) as store:
+        strongest = queries.strongest_feature(store)
+    assert f"Feature {strongest}<" in whole(explorer("feature", bundle))
+
+
+def test_examples_lead_to_their_texts(explorer, bundle):
+    at = explorer("feature", bundle, feature="5", examples="silent", activation_values="true")
+    html = whole(at)
+    assert at.button_group(key="examples").value == "silent" and "lfp-numbers" in html
+    assert 'href="inputs?bundle=reviews&amp;text=' in html
+
+
+def test_a_text_adds_up_on_screen(explorer, bundle):
+    html = whole(explorer("inputs", bundle, text="3"))
+    assert "adds up exactly" in html and "does not add up" not in html
+
+
+def test_a_watched_feature_is_shaded_and_linked(explorer, bundle):
+    with Store.open(bundle) as store:
+        part = queries.ledger(store, 3).shown[0]
+    at = explorer("inputs", bundle, text="3", watch=str(part.feature_id))
+    assert f"activation of feature {part.feature_id}" in whole(at)
+    assert at.button_group(key="watch").value == part.feature_id
+    assert f'href="feature?bundle=reviews&amp;feature={part.feature_id}"' in words_of(at)
+
+
+def test_a_watched_feature_need_not_be_large(explorer, bundle):
+    with Store.open(bundle) as store:
+        shown = {part.feature_id for part in queries.ledger(store, 3).shown}
+    silent = next(i for i in range(60) if i not in shown)
+    at = explorer("inputs", bundle, text="3", watch=str(silent))
+    assert f"activation of feature {silent}" in whole(at)
+
+
+def test_a_text_without_activations_says_so_kindly(explorer, bundle):
+    html = whole(explorer("inputs", bundle, text="39"))
+    assert "were not kept" in html and "lfp-sheet" in html
+
+
+def test_searching_texts(explorer, bundle):
+    shown = explorer("inputs", bundle, words="film", by="predicted", direction="ascending").dataframe[0].value
+    with Store.open(bundle) as store:
+        assert all("film" in queries.text(store, number).text.lower() for number in shown["text_id"].tolist())
+    assert shown["predicted"].is_monotonic_increasing
+    assert "No text passes" in whole(explorer("inputs", bundle, words="zzzz"))
+
+
+def test_nothing_heavy_is_imported():
+    heavy = "torch", "transformers", "openai", "sklearn"
+    code = (
+        "import sys; from app import cache, state; from app.components import charts, tables, tokens, wording; "
+        f"import lfp.queries; print([name for name in {heavy} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
