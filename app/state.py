@@ -72,6 +72,7 @@ class InputsView:
     """The list of texts, the text that is open, and the feature shown on its tokens."""
 
     words: str = ""
+    texts: str = "sampled"
     split: str = "any"
     by: str = "gap"
     direction: str = "descending"

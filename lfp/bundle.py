@@ -105,10 +105,14 @@ class BundleWriter:
         try:
             self.folder.mkdir(parents=True)
         except OSError as error:
-            raise BundleError(f"{self.folder}: cannot be made ({error.strerror}); choose a folder you may write to") from error
+            raise BundleError(
+                f"{self.folder}: cannot be made ({error.strerror}); choose a folder you may write to"
+            ) from error
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
             if kind is None:
                 self._finish()
@@ -180,7 +184,9 @@ def read_manifest(path: Path) -> Manifest:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BundleError(f"{file}: cannot be read as a manifest; copy the bundle again from its source") from error
     if version != SCHEMA_VERSION:
-        raise BundleError(f"{path}: schema version {version}, and this program reads {SCHEMA_VERSION}; {_version_mend(version)}")
+        raise BundleError(
+            f"{path}: schema version {version}, and this program reads {SCHEMA_VERSION}; {_version_mend(version)}"
+        )
     try:
         return Manifest.model_validate(values)
     except ValidationError as error:

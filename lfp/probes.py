@@ -105,7 +105,7 @@ def _total(sums: Sequence[_Sums], *left_out: int) -> _Sums:
 
 @dataclass(frozen=True)
 class _Normal:
-    """The centred normal equations of ridge: solved at any alpha by a Cholesky factor, whatever the number of targets."""
+    """The centred normal equations of ridge: one Cholesky factor an alpha serves every target."""
 
     gram: Floats
     products: Floats

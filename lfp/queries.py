@@ -75,6 +75,8 @@ class TextFilter:
 
     words: str = ""
     split: str = "any"
+    is_sampled: bool = False
+    """Only texts sampled from the corpus, whose activations are kept; the others are there for an example's sake."""
 
 
 @dataclass(frozen=True)
@@ -493,7 +495,7 @@ def _feature_values(store: Store, wanted: FeatureFilter) -> dict[str, Any]:
 
 
 def _text_values(wanted: TextFilter) -> dict[str, Any]:
-    return {"words": wanted.words.lower().split(), "split": wanted.split}
+    return {"words": wanted.words.lower().split(), "split": wanted.split, "is_sampled": wanted.is_sampled}
 
 
 def _no_such(store: Store, what: str, number: int) -> NotInBundleError:
@@ -528,6 +530,7 @@ f.density, f.base_density, f.shift, f.max_activation, [item.token FOR item IN f.
 _TEXTS_WHERE = """
 WHERE coalesce(list_bool_and([contains(lower("text"), word) FOR word IN $words::VARCHAR[]]), true)
   AND ($split = 'any' OR split = $split)
+  AND (NOT $is_sampled OR text_id IN (SELECT text_id FROM activations))
 """
 
 _RANKED_TEXTS = """

@@ -1,4 +1,4 @@
-"""THE contract: every table of a bundle and every column, with type, unit and meaning; data/README.md is made from it."""
+"""THE contract: every table and column of a bundle, with type, unit and meaning; data/README.md is made from it."""
 
 from __future__ import annotations
 
@@ -56,6 +56,7 @@ def _null(name: str, type_: pa.DataType, meaning: str, unit: str = "") -> Column
     return Column(name, type_, meaning, unit, nullable=True)
 
 
+# fmt: off
 _LAYERS = Table("layers", "a layer", ("layer",), (
     Column("layer", INT, "Layer number, from 0."),
     Column("divergence", DOUBLE, "Sum over the layer's parameters of the L2 norm of tuned minus base.", "L2 norm"),
@@ -304,9 +305,26 @@ _COMPLETIONS = Table("completions", "a generated text", ("group", "index"), (
     Column("model", TEXT, "base, tuned or ablated."),
 ))
 
+# fmt: on
 TABLES: tuple[Table, ...] = (
-    _LAYERS, _SAES, _FEATURES, _DECODERS, _HISTOGRAMS, _EXAMPLES, _TEXTS, _TOKEN_SCORES, _ACTIVATIONS, _TRIPLES,
-    _VOCABULARY, _PROBES, _WEIGHTS, _RESULTS, _NEIGHBOURS, _LABELS, _ABLATIONS, _COMPLETIONS,
+    _LAYERS,
+    _SAES,
+    _FEATURES,
+    _DECODERS,
+    _HISTOGRAMS,
+    _EXAMPLES,
+    _TEXTS,
+    _TOKEN_SCORES,
+    _ACTIVATIONS,
+    _TRIPLES,
+    _VOCABULARY,
+    _PROBES,
+    _WEIGHTS,
+    _RESULTS,
+    _NEIGHBOURS,
+    _LABELS,
+    _ABLATIONS,
+    _COMPLETIONS,
 )
 BY_NAME: dict[str, Table] = {table.name: table for table in TABLES}
 

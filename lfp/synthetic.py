@@ -239,14 +239,14 @@ def _activity(corpus: _Corpus, theme: Array, random: Random) -> _Activity:
 
 def _tables(made: _Made, random: Random) -> dict[str, dict[str, Any] | list[dict[str, Any]]]:
     """Columns (or rows, where few) of every table."""
-    examples = _examples(made, random)
+    layers, saes = _layers(made, random), _saes(made, random)
     return {
-        "layers": _layers(made, random),
-        "saes": _saes(made, random),
+        "layers": layers,
+        "saes": saes,
         "features": _features(made, random),
         "decoders": _decoders(made, random),
         "histograms": _histograms(made, random),
-        "examples": examples,
+        "examples": _examples(made, random),
         "texts": _texts(made, random),
         "token_scores": _token_scores(made, random),
         "activations": _activations(made),
@@ -254,7 +254,7 @@ def _tables(made: _Made, random: Random) -> dict[str, dict[str, Any] | list[dict
         "vocabulary": _vocabulary(made, random),
         "probes": _probes(made),
         "weights": _weights(made, random),
-        "results": _results(made, random),
+        "results": _results(layers, saes),
         "neighbours": _neighbours(made, random),
         "labels": _labels(made, random),
         "ablations": _ablations(made, random),
@@ -279,7 +279,10 @@ def _layers(made: _Made, random: Random) -> list[dict[str, Any]]:
 
 
 def _saes(made: _Made, random: Random) -> list[dict[str, Any]]:
-    size = max(len(made.layer) // max(made.n_layers, 1), 1)
+    """Two sizes a layer on each model; the larger on the tuned model is the one whose features are the bundle's."""
+    if not len(made.layer):
+        return []
+    size = max(len(made.layer) // made.n_layers // 2, 1)
     return [
         {
             "layer": layer, "variant": "tied_relu", "width": width, "seed": seed, "tied": True, "l1": 1e-3, "k": None,
@@ -633,15 +636,16 @@ def _completions(made: _Made, random: Random) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def _results(made: _Made, random: Random) -> list[dict[str, Any]]:
-    layers = [_figure("divergence_by_layer", "divergence", float(random.uniform(0.2, 1.1)), layer=i)
-              for i in range(2 * made.n_layers)]  # fmt: skip
+def _results(layers: list[dict[str, Any]], saes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The report; none of it where there is nothing to report on."""
+    if not saes:
+        return []
+    divergence = [_figure("divergence_by_layer", "divergence", row["divergence"], layer=row["layer"]) for row in layers]
     quality = [
-        _figure("sae_quality", metric, float(random.uniform(*span)), layer=layer, group=f"width={width}", model="tuned")
-        for layer in range(made.n_layers) for width in (32, 64)
-        for metric, span in {"fvu": (0.08, 0.3), "l0": (8, 14), "dead_fraction": (0, 0.1)}.items()
+        _figure("sae_quality", metric, row[metric], layer=row["layer"], group=f"width={row['width']}", model="tuned")
+        for row in saes for metric in ("fvu", "l0", "dead_fraction") if row["model"] == "tuned"
     ]  # fmt: skip
-    return [*layers, *quality, *_reward_rows(), *_tau_rows(), *_sign_rows(), *_implicit_rows()]
+    return [*divergence, *quality, *_reward_rows(), *_tau_rows(), *_sign_rows(), *_implicit_rows()]
 
 
 def _reward_rows() -> list[dict[str, Any]]:
@@ -686,9 +690,10 @@ def _sign_rows() -> list[dict[str, Any]]:
 
 def _implicit_rows() -> list[dict[str, Any]]:
     taus = {"all": 0.58, "positive": 0.27, "negative": 0.22}
-    rows = [_figure("implicit_reward", "tau", tau, half=0.06, null=(0.0, 0.08), n=312, words=words, model="difference")
+    keys: dict[str, Any] = {"model": "difference", "target": "implicit_reward"}
+    rows = [_figure("implicit_reward", "tau", tau, half=0.06, null=(0.0, 0.08), n=312, words=words, **keys)
             for words, tau in taus.items()]  # fmt: skip
-    return [*rows, _figure("implicit_reward", "mean", 0.031, half=0.004, n=20_000, words="all", model="difference")]
+    return [*rows, _figure("implicit_reward", "mean", 0.031, half=0.004, n=20_000, words="all", **keys)]
 
 
 def _figure(report_row: str, metric: str, value: float, *, half: float | None = None,

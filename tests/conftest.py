@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
@@ -14,6 +15,9 @@ if str(ROOT) not in sys.path:
 
 from lfp.bundle import file_sha256  # noqa: E402
 from lfp.synthetic import make_bundle  # noqa: E402
+
+settings.register_profile("lfp", deadline=None, max_examples=50)
+settings.load_profile("lfp")
 
 HOSTILE = (
     "<script>alert(1)</script> & \"quotes\" 'single' </span><img src=x onerror=alert(2)>",

@@ -77,70 +77,48 @@ def activation_histogram(edges: Sequence[float], counts: Sequence[int], base_cou
             fillcolor=f"rgba({red},{green},{blue},{fill})",
             hovertemplate=f"{name}: %{{y:,}} tokens from %{{x:.3g}}<extra></extra>",
         )
-    figure.update_xaxes(type="log", title="activation, scaled", showgrid=False, tickformat="~g", nticks=6)
+    is_narrow = len(edges) > 1 and edges[0] > 0 and edges[-1] < 1000 * edges[0]
+    ticks = {"tickformat": "~g", "dtick": "D2" if is_narrow else 1}
+    figure.update_xaxes(type="log", title="activation, scaled", showgrid=False, **ticks)
     figure.update_yaxes(title="tokens", gridcolor=GRID, rangemode="tozero", zeroline=False)
     return _laid_out(figure, height=240, legend=True)
 
 
 def contributions(
-    ids: Sequence[int],
-    descriptions: Sequence[str | None],
-    values: Sequence[float],
-    *,
-    rest: float,
-    n_rest: int,
-    intercept: float,
-    ink: str,
+    ids: Sequence[int], descriptions: Sequence[str | None], values: Sequence[float], *, ink: str
 ) -> go.Figure:
     """What each feature adds to a prediction: names above bars, so that it reads on a narrow screen too.
 
     A bar's `customdata` is its feature's number; `ink` is the theme's text colour.
     """
-    names = [
-        f"<b>#{i}</b>  {escaped(shortened(text or 'not described', 52))}"
-        for i, text in zip(ids, descriptions, strict=True)
-    ]
-    extra = [("Intercept", intercept)]
-    if n_rest:
-        extra.insert(0, (f"{count(n_rest)} other features together", rest))
-    all_names, all_values = [*names, *(name for name, _ in extra)], [*values, *(value for _, value in extra)]
-    colours = [*map(sign_colour, values), *[BASE] * len(extra)]
-    rows = list(range(len(all_values)))
+    texts = [escaped(shortened(text or "not described", 52)) for text in descriptions]
+    names = [f"<b>#{id_}</b>  {text}" for id_, text in zip(ids, texts, strict=True)]
     figure = go.Figure(
         go.Bar(
-            x=all_values,
-            y=rows,
+            x=values,
+            y=list(range(len(ids))),
             orientation="h",
             width=0.42,
             offset=0.02,
-            marker_color=colours,
-            text=[signed(value, 4) for value in all_values],
+            marker_color=[sign_colour(value) for value in values],
+            text=[signed(value, 4) for value in values],
             textposition="outside",
+            textfont={"size": 12, "color": ink},
             cliponaxis=False,
-            customdata=[*ids, *[-1] * len(extra)],
-            hovertext=all_names,
+            customdata=list(ids),
+            hovertext=names,
             hovertemplate="%{hovertext}<br>%{x:+.5f}<extra></extra>",
         )
     )
-    for row, name in zip(rows, all_names, strict=True):
-        figure.add_annotation(
-            text=name,
-            x=0,
-            xref="paper",
-            xanchor="left",
-            y=row - 0.22,
-            yref="y",
-            showarrow=False,
-            font={"size": 13, "color": ink},
-            align="left",
-        )
-    low, high = min([0.0, *all_values]), max([0.0, *all_values])
+    at_left = {"x": 0, "xref": "paper", "xanchor": "left", "showarrow": False, "font": {"size": 13, "color": ink}}
+    for row, name in enumerate(names):
+        figure.add_annotation(text=name, y=row - 0.22, yref="y", align="left", **at_left)
+    low, high = min([0.0, *values]), max([0.0, *values])
     pad = 0.22 * ((high - low) or 1.0)
-    figure.update_xaxes(
-        range=[low - (pad if low < 0 else 0.02 * pad), high + pad], gridcolor=GRID, zerolinecolor=GRID, fixedrange=True
-    )
+    span = [low - (pad if low < 0 else 0.02 * pad), high + pad]
+    figure.update_xaxes(range=span, gridcolor=GRID, zerolinecolor=GRID, fixedrange=True)
     figure.update_yaxes(autorange="reversed", visible=False, fixedrange=True)
-    return _laid_out(figure, height=60 + 42 * len(rows))
+    return _laid_out(figure, height=60 + 42 * len(ids))
 
 
 def _laid_out(figure: go.Figure, *, height: int, legend: bool = False, **layout: object) -> go.Figure:

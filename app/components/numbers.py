@@ -53,13 +53,16 @@ def percent(share: float | None) -> str:
 
 def interval(low: float | None, high: float | None, digits: int = 2) -> str:
     """A 95 % interval, or nothing."""
-    return "" if low is None or high is None else f"{plain(low, digits)} to {plain(high, digits)}"
+    return "" if low is None or high is None else f"{fixed(low, digits)} to {fixed(high, digits)}"
 
 
-def bytes_(value: int) -> str:
-    """A size in the unit that fits."""
-    for unit in ("B", "kB", "MB"):
-        if value < 1000:
-            return f"{value:.3g} {unit}"
-        value = value / 1000  # type: ignore[assignment]
-    return f"{value:.3g} GB"
+def fixed(value: float, digits: int) -> str:
+    """A number with so many decimals, however small."""
+    return f"{value:,.{digits}f}".replace("-", "−")
+
+
+def digits_for(low: float | None, high: float | None) -> int:
+    """Decimals that an interval of this width deserves: two, more where it is narrow."""
+    if low is None or high is None or not high > low:
+        return 2
+    return min(max(1 - math.floor(math.log10(2 * (high - low))), 2), 6)

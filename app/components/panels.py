@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from app.components.escape import escaped, token_text
-from app.components.numbers import interval, percent, plain, signed
+from app.components.numbers import digits_for, interval, percent, plain, signed
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,9 @@ def cards(headlines: Iterable[Headline]) -> str:
 
 
 def _card(item: Headline) -> str:
-    figure = (signed if item.is_change else plain)(item.value)
-    span = interval(item.low, item.high)
+    digits = digits_for(item.low, item.high)
+    figure = (signed if item.is_change else plain)(item.value, digits)
+    span = interval(item.low, item.high, digits)
     unit = escaped(" ".join(part for part in (item.unit, f"[{span}]" if span else "") if part))
     return (
         f'<section class="lfp-card"><h4>{escaped(item.name)}</h4>'

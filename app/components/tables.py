@@ -15,13 +15,17 @@ TEXT_ORDER = ("text_id", "text", "gap", "feedback", "predicted", "implicit_rewar
 
 
 def features(rows: pa.Table) -> pa.Table:
-    """Features for the screen: columns in the order they are read, flags as marks, tokens with their spaces shown."""
+    """Features for the screen: columns in the order they are read, flags as marks, tokens with their spaces shown.
+
+    Nulls are left out where the run had none.
+    """
     table = rows.to_pydict()
     table["related"] = [{True: "related", False: "", None: "–"}[flag] for flag in table["related"]]
     table["beats_null"] = [{True: "✓", False: "", None: "–"}[flag] for flag in table["beats_null"]]
     table["top_tokens"] = [[token_text(token) for token in tokens] for tokens in table["top_tokens"]]
     table["description"] = [shortened(text or "", 120) for text in table["description"]]
-    return pa.table({name: table[name] for name in FEATURE_ORDER})
+    silent = {"beats_null"} if set(table["beats_null"]) <= {"–"} else set()
+    return pa.table({name: table[name] for name in FEATURE_ORDER if name not in silent})
 
 
 def texts(rows: pa.Table) -> pa.Table:

@@ -101,8 +101,9 @@ def sheet(
         strips = "".join(_strip(value, row) for value, row in zip(values, rows, strict=True))
         shade = f' style="--a:{strength(active, limit)}"' if active else ""
         title = _title(part, rows, values, active)
+        joined = " lfp-joined" if at and _goes_on(parts[at - 1], part) else ""
         cells.append(
-            f'<div class="lfp-cell" title="{title}"><b class="lfp-t"{shade}>{_standing(part)}</b>{strips}</div>'
+            f'<div class="lfp-cell{joined}" title="{title}"><b class="lfp-t"{shade}>{_standing(part)}</b>{strips}</div>'
         )
         if part.endswith("\n"):
             cells.append('<div class="lfp-break"></div>')
@@ -121,6 +122,11 @@ def sheet_legend(rows: Sequence[Row]) -> str:
         "<span>above zero</span>"
         f'<span class="lfp-none"></span><span>no score</span><div>{limits}</div></div>'
     )
+
+
+def _goes_on(before: str, part: str) -> bool:
+    """Whether a token goes on with the word of the token before it."""
+    return before[-1:].isalnum() and part[:1].isalnum()
 
 
 def _strip(value: float | None, row: Row) -> str:

@@ -8,12 +8,16 @@ from typing import Any
 from app.components.numbers import count, plain
 from app.components.panels import Headline
 from lfp.bundle import Manifest
+from lfp.config import PRETRAIN, TUNE
 from lfp.queries import Feature, Figure, Label, Probe
 
 BUCKET_NAMES = {0: "top", -1: "silent"}
 """Names of buckets of examples; the others are intervals of activation quantiles, numbered from the weakest."""
 
 GAP = "Distance between the percentile ranks of estimate and true feedback: where the two disagree most."
+SAMPLED = (
+    "Sampled texts stand for the corpus and keep their activations. The rest are here because an example names them."
+)
 NO_ACTIVATIONS = (
     "The activations of this text were not kept: it is here because an example of a feature names it. Its scores are "
     "above; which features made the estimate cannot be told."
@@ -45,7 +49,7 @@ def layers_sentence(n_selected: int, n: int) -> str:
 def reward_name(config: Mapping[str, Any]) -> str:
     """What the model was tuned towards."""
     tune, model = config.get("tune", {}), config.get("model", {})
-    if model.get("tuned", "tune") != "tune":
+    if model.get("tuned", TUNE) != TUNE:
         return "feedback it was tuned on elsewhere"
     return "preference pairs (DPO)" if tune.get("method") == "dpo" else "the VADER lexicon’s reward (GRPO)"
 
@@ -53,11 +57,11 @@ def reward_name(config: Mapping[str, Any]) -> str:
 def what_was_tuned(manifest: Manifest) -> str:
     """One sentence: which model, towards what, on what."""
     names = {role: model.name for role, model in manifest.models.items()}
-    source = manifest.config.get("corpus", {}).get("source", "a corpus")
-    return (
-        f"{names.get('tuned', 'The tuned model')} is {names.get('base', 'a base model')} tuned on "
-        f"{reward_name(manifest.config)}, over the corpus “{source}”, with seed {manifest.seed}."
-    )
+    base, tuned = names.get("base", PRETRAIN), names.get("tuned", TUNE)
+    base = "a small model trained from scratch" if base == PRETRAIN else base
+    source = manifest.config.get("corpus", {}).get("source", "unnamed")
+    subject = f"{base[:1].upper()}{base[1:]}," if tuned == TUNE else f"{tuned} is {base}"
+    return f"{subject} tuned on {reward_name(manifest.config)}, over the corpus “{source}”, with seed {manifest.seed}."
 
 
 def run_facts(manifest: Manifest) -> dict[str, str]:
@@ -111,7 +115,7 @@ def _divergence(rows: Sequence[Figure]) -> Headline | None:
 
 
 def _implicit(rows: Sequence[Figure]) -> Headline | None:
-    row = pick(rows, metric="tau", words="all")
+    row = pick(rows, metric="tau", words="all", target="implicit_reward") or pick(rows, metric="tau", words="all")
     sentence = (
         "What tuning made likelier, word by word, against the true feedback. No probe is involved: this is what the "
         "model was taught."
@@ -128,11 +132,11 @@ def _delta(rows: Sequence[Figure]) -> list[Headline | None]:
         return []
     keys = {"model": tuned.model, "inputs": tuned.inputs, "target": tuned.target}
     ceiling = pick(held, metric="sign_ceiling", **keys)
-    sentence = f"On words it never saw, the probe of activation differences orders feedback. {_against_chance(tuned)}"
+    sentence = f"How well the probe of activation differences orders words it never saw. {_against_chance(tuned)}"
     first = _headline(
         "Delta probe, Kendall’s τ", tuned.value, sentence, tuned, ceiling=ceiling.value if ceiling else None
     )
-    change = pick(held, metric="tau", model="difference", inputs="sae") or pick(held, metric="tau", model="difference")
+    change = pick(held, metric="tau", model="difference", target=tuned.target, inputs=tuned.inputs)
     return [first, _change(change)] if change else [first]
 
 
@@ -176,8 +180,15 @@ def tau_table(rows: Sequence[Figure]) -> tuple[list[str], list[list[str]]]:
         cells = [_with_interval(pick(same, metric="tau", words=words)) for words in ("all", "positive", "negative")]
         within = _with_interval(pick(same, metric="tau_within_sign"))
         whole = pick(same, metric="tau", words="all")
-        body.append([f"{model}, {inputs}", *cells, within, plain(whole.null_high if whole else None)])
-    return ["probe of deltas", "all words", "positive", "negative", "within sign", "chance reaches"], body
+        body.append(
+            [
+                " · ".join(part for part in (target, model, inputs) if part),
+                *cells,
+                within,
+                plain(whole.null_high if whole else None),
+            ]
+        )
+    return ["probe", "all words", "positive", "negative", "within sign", "chance reaches"], body
 
 
 def _with_interval(row: Figure | None) -> str:

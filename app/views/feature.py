@@ -4,8 +4,8 @@ import streamlit as st
 
 from app import cache, state
 from app.cache import ask
-from app.components import charts, panels, tokens, wording
-from app.components.numbers import count, interval, percent, plain, signed
+from app.components import charts, panels, profile, tokens, wording
+from app.components.numbers import plain
 from lfp import queries
 from lfp.errors import NotInBundleError
 
@@ -33,24 +33,6 @@ def step(feature_id):
     st.session_state.feature = feature_id
 
 
-def header(feature, labels, probe):
-    label = wording.best_label(labels)
-    title = label.description if label else f"Feature {feature.feature_id}, not described"
-    marks = [panels.badge(f"layer {feature.layer}"), panels.badge(f"row {feature.index} of its dictionary")]
-    if label and label.related is not None:
-        says = "related to the feedback" if label.related else "not related to the feedback"
-        marks.append(panels.badge(says, "good" if label.related else ""))
-    if feature.weight is not None:
-        span = interval(feature.ci_low, feature.ci_high, 3)
-        text = f"weight {signed(feature.weight, 3)}" + (f" [{span}]" if span else "")
-        marks.append(panels.badge(text, "up" if feature.weight >= 0 else "down"))
-    if feature.beats_null is not None:
-        says = "beats its null" if feature.beats_null else "does not beat its null"
-        marks.append(panels.badge(says, "good" if feature.beats_null else ""))
-    says = wording.weight_sentence(feature, probe) if probe else "This bundle holds no probe."
-    st.html(panels.heading(f"Feature {feature.feature_id}", title, says) + "".join(marks))
-
-
 def examples(store, feature):
     counts = ask(queries.example_counts, store, feature.feature_id)
     st.subheader("Examples")
@@ -60,23 +42,15 @@ def examples(store, feature):
     buckets = sorted(counts, key=lambda bucket: (bucket < 0, bucket != 0, -bucket))
     names = {wording.bucket_name(bucket): bucket for bucket in buckets}
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
-    chosen = row.segmented_control(
-        "Top, quantile interval or silent",
-        list(names),
-        default=next(iter(names)),
-        required=True,
-        key="examples",
-        bind="query-params",
-    )
+    first = {"default": next(iter(names)), "required": True}
+    says = "Top, quantile interval or silent"
+    chosen = row.segmented_control(says, list(names), key="examples", bind="query-params", **first)
     row.toggle("Show numbers", key="activation_values", bind="query-params")
     bucket = names.get(chosen, buckets[0])
     found = ask(queries.examples, store, feature.feature_id, bucket=bucket)
-    numbers = st.session_state.activation_values
     items = [example(item, feature.max_activation) for item in found]
-    st.html(
-        tokens.strength_legend(feature.max_activation, "activation, scaled; the example’s token is underlined")
-        + tokens.examples(items, numbers=numbers)
-    )
+    legend = tokens.strength_legend(feature.max_activation, "activation, scaled; the example’s token is underlined")
+    st.html(legend + tokens.examples(items, numbers=st.session_state.activation_values))
     st.html(panels.note(wording.bucket_sentence(bucket, max(counts))))
 
 
@@ -92,24 +66,6 @@ def example(item, limit):
     )
 
 
-def contribution(feature, probe, n):
-    st.subheader("In the prediction")
-    if feature.weight is None or probe is None:
-        st.html(panels.note("The headline probe does not read this feature."))
-        return
-    st.html(
-        panels.facts(
-            {
-                "weight": signed(feature.weight, 4),
-                "mean contribution a token": signed(feature.mean_contribution, 5),
-                "share of all contributions": percent(feature.share),
-                "rank": f"{count(feature.rank)} of {count(n)}",
-                "chance reaches": plain(feature.null_high, 4),
-            }
-        )
-    )
-
-
 def activity(store, feature):
     st.subheader("Activity, tuned and base")
     histogram = ask(queries.histogram, store, feature.feature_id)
@@ -118,14 +74,7 @@ def activity(store, feature):
         st.plotly_chart(figure, config=charts.CONFIG, key="histogram")
     else:
         st.html(panels.note("It was active on no token of the corpus."))
-    heads = ["", "tuned", "base"]
-    rows = [
-        ["density", percent(feature.density), percent(feature.base_density)],
-        ["mean where active", plain(feature.mean_activation), plain(feature.base_mean_activation)],
-        ["largest", plain(feature.max_activation), "–"],
-    ]
-    st.html(panels.table(heads, rows))
-    st.html(panels.note(f"Over all tokens its mean activation moved by {signed(feature.shift, 4)}."))
+    st.html(profile.activity(feature))
 
 
 def logits(feature):
@@ -146,11 +95,10 @@ def show():
         feature = ask(queries.feature, store, chosen)
     except NotInBundleError as error:
         st.html(panels.notice("No such feature", str(error)))
-        first = state.to_params(state.FeatureView(feature=ask(queries.strongest_feature, store)))
-        st.page_link("views/feature.py", label="Open the strongest feature", query_params=first)
+        st.button("Open the strongest feature", on_click=step, args=(ask(queries.strongest_feature, store),))
         return
     labels, probe = ask(queries.labels, store, chosen), ask(queries.headline, store)
-    header(feature, labels, probe)
+    st.html(profile.heading(feature, labels, probe))
     left, right = st.columns([7, 5], gap="large")
     with left:
         examples(store, feature)
@@ -158,7 +106,8 @@ def show():
         st.subheader("Descriptions")
         says = panels.labels(wording.label_lines(labels)) if labels else panels.note("Nobody has described it yet.")
         st.html(says)
-        contribution(feature, probe, store.manifest.tables["features"].rows)
+        st.subheader("In the prediction")
+        st.html(profile.contribution(feature, n_features=store.manifest.tables["features"].rows))
         activity(store, feature)
         logits(feature)
         st.subheader("Fires on")

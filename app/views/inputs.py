@@ -4,8 +4,8 @@ import streamlit as st
 
 from app import cache, state
 from app.cache import ask
-from app.components import charts, panels, tables, tokens, wording
-from app.components.numbers import count, plain, signed
+from app.components import charts, panels, reading, tables, tokens, wording
+from app.components.numbers import count
 from lfp import queries
 from lfp.errors import NotInBundleError
 
@@ -16,16 +16,19 @@ def filters():
     st.text_input(
         "Find", key="words", bind="query-params", type="search", placeholder="words that the text must contain"
     )
+    bound = {"bind": "query-params", "width": 165}
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="small")
-    row.selectbox("Split", ["any", "train", "held_out"], key="split", bind="query-params", width=95)
-    row.selectbox("Sort by", list(queries.TEXT_SORTS), key="by", bind="query-params", help=wording.GAP, width=130)
-    row.selectbox("Order", ["descending", "ascending"], key="direction", bind="query-params", width=130)
+    row.selectbox("Texts", ["sampled", "all"], key="texts", help=wording.SAMPLED, **bound)
+    row.selectbox("Split", ["any", "train", "held_out"], key="split", **bound)
+    row.selectbox("Sort by", list(queries.TEXT_SORTS), key="by", help=wording.GAP, **bound)
+    row.selectbox("Order", ["descending", "ascending"], key="direction", **bound)
     return state.view_of(state.InputsView)
 
 
 def listing(store, view):
     """One page of texts; a click on a row opens it. Returns the numbers of the page's texts."""
-    wanted = queries.TextFilter(words=view.words, split=view.split)
+    is_sampled = view.texts == "sampled" and store.manifest.tables["activations"].rows > 0
+    wanted = queries.TextFilter(words=view.words, split=view.split, is_sampled=is_sampled)
     n = ask(queries.count_texts, store, wanted)
     if not n:
         has_texts = store.manifest.tables["texts"].rows
@@ -54,11 +57,11 @@ def table(rows):
         height="content",
         row_height=36,
         column_config={
-            "text_id": number("Text", format="#%d", width=55, pinned=True),
-            "text": st.column_config.TextColumn("Begins", width=190),
-            "gap": number("Gap", format="%.2f", width=55, help=wording.GAP),
-            "feedback": number("True", format="%+.2f", width=60, help="True feedback"),
-            "predicted": number("Estimate", format="%+.3f", width=75, help="The headline probe’s"),
+            "text_id": number("Text", format="#%d", width=52, pinned=True),
+            "text": st.column_config.TextColumn("Begins", width=145),
+            "gap": number("Gap", format="%.2f", width=52, help=wording.GAP),
+            "feedback": number("True", format="%+.2f", width=58, help="True feedback"),
+            "predicted": number("Estimate", format="%+.3f", width=76, help="The headline probe’s"),
             "implicit_reward": number("Implicit", format="%+.2f", width=70, help="Implicit reward, nats"),
             "rating": number("Rating", format="%.0f", width=60),
         },
@@ -85,20 +88,6 @@ def choose(ids):
     chosen = row.number_input("Text number", key="text", bind="query-params", **number)
     row.toggle("Show numbers", key="token_values", bind="query-params")
     return first if chosen is None else chosen
-
-
-def totals(text):
-    implicit = f"{signed(text.implicit_reward)} nats" if text.implicit_reward is not None else "–"
-    pairs = {
-        "true feedback": signed(text.feedback),
-        "implicit reward": implicit,
-        "probe estimate": signed(text.predicted, 3),
-    }
-    if text.rating is not None:
-        pairs["rating"] = plain(text.rating, 0)
-    if text.role != "text":
-        pairs["role"] = f"{text.role}, pair {text.pair_id}"
-    st.html(panels.facts({**pairs, "split": text.split.replace("_", " "), "source": text.source}))
 
 
 def watch(store, ledger):
@@ -129,14 +118,7 @@ def sheet(store, text, probe, feature):
     if not parts:
         st.html(panels.note("This text is empty."))
         return
-    limits = ask(queries.score_limits, store)
-    rows = [
-        tokens.Row("true feedback", text.token_feedback, limits.feedback, "lexicon value"),
-        tokens.Row("implicit reward", text.token_implicit_reward, limits.implicit_reward, "nats"),
-        tokens.Row(
-            "probe estimate", text.token_predicted, limits.predicted, wording.target_name(probe) if probe else ""
-        ),
-    ]
+    rows = reading.rows(text, ask(queries.score_limits, store), probe)
     legend, activations, limit = tokens.sheet_legend(rows), [], 0.0
     if feature is not None:
         activations = ask(queries.token_activations, store, text.text_id, feature_id=feature.feature_id)
@@ -151,9 +133,7 @@ def contributions(ledger):
     shown, n_rest = ledger.shown, ledger.n_features - len(ledger.shown)
     values = [part.contribution for part in shown]
     ids, names = [part.feature_id for part in shown], [part.description for part in shown]
-    figure = charts.contributions(
-        ids, names, values, rest=ledger.rest, n_rest=n_rest, intercept=ledger.intercept, ink=state.ink()
-    )
+    figure = charts.contributions(ids, names, values, ink=state.ink())
     st.plotly_chart(figure, config=charts.CONFIG, key="ledger_chart", on_select=pick_bar, selection_mode="points")
     numbers = {"rest": ledger.rest, "intercept": ledger.intercept, "predicted": ledger.predicted}
     st.html(panels.sum_check(shown=sum(values), n_shown=len(shown), n_rest=n_rest, **numbers))
@@ -161,15 +141,15 @@ def contributions(ledger):
 
 def pick_bar():
     points = st.session_state.ledger_chart.selection.points
-    number = points[0].get("customdata", -1) if points else -1
-    if isinstance(number, int) and number >= 0:
+    number = points[0].get("customdata") if points else None
+    if isinstance(number, int):
         st.session_state.watch = number
 
 
-def reading(store, text):
+def read(store, text):
     """One text: totals, score sheet, ledger."""
     probe, ledger = ask(queries.headline, store), ask(queries.ledger, store, text.text_id)
-    totals(text)
+    st.html(reading.totals(text))
     feature = watch(store, ledger) if ledger else None
     if feature is not None:
         watched_line(store, feature)
@@ -193,7 +173,7 @@ def show():
         if chosen is None:
             return
         try:
-            reading(store, ask(queries.text, store, chosen))
+            read(store, ask(queries.text, store, chosen))
         except NotInBundleError as error:
             st.html(panels.notice("No such text", str(error)))
 

@@ -1,0 +1,1 @@
+"""The only torch: models, tuning, activations, autoencoders, statistics of features."""

@@ -104,15 +104,16 @@ def _forward(model: LanguageModel, batch: Batch, layers: Sequence[int]) -> _Forw
     """One pass with hooks that are gone when it returns or raises; a lock keeps other threads' passes out of them."""
     outputs: dict[int, Tensor] = {}
     hooks = [(mlp_hook_point(layer), partial(_keep, outputs, layer)) for layer in layers]
+    device = model.bridge.cfg.device
     with model.lock, torch.no_grad(), model.bridge.hooks(fwd_hooks=hooks):
-        logits = model.bridge(batch.input_ids, attention_mask=batch.attention_mask)
+        logits = model.bridge(batch.input_ids.to(device), attention_mask=batch.attention_mask.to(device)).cpu()
     for layer, output in outputs.items():
         _check_finite(output[_real(batch)], f"layer {layer}: the MLP output", batch)
     return _Forward(logits, outputs)
 
 
 def _keep(outputs: dict[int, Tensor], layer: int, output: Tensor, hook: Any) -> Tensor:  # noqa: ARG001 (the hook's form)
-    outputs[layer] = output.detach()
+    outputs[layer] = output.detach().cpu()
     return output
 
 

@@ -1,5 +1,12 @@
 """Configs that ship with the project: a TOML file each."""
 
-NAMES = ("demo", "demo-fast", "imdb-scratch", "pythia-70m-vader", "pythia-160m-vader", "gpt-neo-125m-vader",
-         "gemma-2b-it-hh")
+NAMES = (
+    "demo",
+    "demo-fast",
+    "imdb-scratch",
+    "pythia-70m-vader",
+    "pythia-160m-vader",
+    "gpt-neo-125m-vader",
+    "gemma-2b-it-hh",
+)
 """Every preset, the small ones first."""

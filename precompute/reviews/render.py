@@ -16,7 +16,7 @@ DEGREE_FAMILIES = {
     "things": "count", "moves": "verb", "moved": "verb", "judged": "verb",
 }  # fmt: skip
 TAIL_SLOTS = {"adj", "feeling", "thing", "quality", "things", "how", "doing", "nick"}
-TAIL_SHARE = 0.75
+TAIL_SHARE = 0.9
 DEGREE_SHARE = 0.6
 STRONG_FLIP_SHARE = 0.5
 # "an awful" but "a useful", "a unified", "a European"; "a happy" but "an honest", "an hour".

@@ -51,7 +51,10 @@ def run(run: Run, output: Output) -> None:
     rewards = {role: np.array(vader_reward([one.text for one in texts])) for role, texts in written.items()}
     rows = [row for role in written for row in _rows(role, base, written[role], rewards[role])]
     output.table("completions", pa.Table.from_pylist(rows, schema=BY_NAME["completions"].schema))
-    output.json("counts", {role: Counter(w.word for one in texts for w in words_of(one.text)) for role, texts in written.items()})
+    output.json(
+        "counts",
+        {role: Counter(w.word for one in texts for w in words_of(one.text)) for role, texts in written.items()},
+    )
     kl = mean_kl_per_token(tuned, base, written["tuned"])
     output.results(_results(rewards["base"], rewards["tuned"], kl, n=config.probes.bootstraps, seed=config.seed))
 

@@ -29,10 +29,18 @@ def run(run: Run, output: Output) -> None:
     output.json("facts", facts)
 
 
-_SCHEMA = pa.schema([
-    ("text_id", pa.int64()), ("text", pa.string()), ("source", pa.string()), ("split", pa.string()),
-    ("rating", pa.float64()), ("role", pa.string()), ("pair_id", pa.int64()), ("response_start", pa.int64()),
-])
+_SCHEMA = pa.schema(
+    [
+        ("text_id", pa.int64()),
+        ("text", pa.string()),
+        ("source", pa.string()),
+        ("split", pa.string()),
+        ("rating", pa.float64()),
+        ("role", pa.string()),
+        ("pair_id", pa.int64()),
+        ("response_start", pa.int64()),
+    ]
+)
 
 
 def _demo(run: Run) -> tuple[list[CorpusText], dict[str, float]]:
@@ -48,13 +56,11 @@ def _pairs(run: Run, name: str) -> tuple[list[CorpusText], dict[str, float]]:
     path = find_source(name, beside=run.beside)
     pairs, ties = read_pairs(path)
     n_held_out = max(1, round(run.config.corpus.held_out_share * len(pairs)))
-    texts = []
+    texts: list[CorpusText] = []
     for pair_id, pair in enumerate(pairs[: run.config.corpus.n_texts]):
         split = "held_out" if pair_id % max(2, round(len(pairs) / n_held_out)) == 1 else "train"
         for role, response in (("chosen", pair.chosen), ("rejected", pair.rejected)):
             texts.append(
-                CorpusText(
-                    len(texts), pair.prompt + response, path.name, split, None, role, pair_id, len(pair.prompt)
-                )
+                CorpusText(len(texts), pair.prompt + response, path.name, split, None, role, pair_id, len(pair.prompt))
             )
     return texts, {"ties_dropped": float(ties)}

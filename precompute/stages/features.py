@@ -122,7 +122,9 @@ def _update(
     scores = tokens.implicit_reward, tokens.implicit_advantage
     for means, features in ((filled.tuned_words, values), (filled.base_words, base_values)):
         means.update(torch.from_numpy(word), torch.from_numpy(last), features, *scores)
-    filled.sample.update(values, base_values, tokens.implicit_reward, _folds(word, tokens.tuned.ids.numpy(), vocabulary))
+    filled.sample.update(
+        values, base_values, tokens.implicit_reward, _folds(word, tokens.tuned.ids.numpy(), vocabulary)
+    )
 
 
 def _folds(words: np.ndarray, token_ids: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
@@ -132,12 +134,17 @@ def _folds(words: np.ndarray, token_ids: np.ndarray, vocabulary: Vocabulary) -> 
 
 
 def _write_words(output: Output, vocabulary: Vocabulary, filled: _Pass) -> None:
-    output.json("vocabulary", {
-        "words": vocabulary.words, "counts": vocabulary.counts.tolist(), "folds": vocabulary.folds.tolist(),
-        "all_counts": vocabulary.all_counts,
-    })
+    output.json(
+        "vocabulary",
+        {
+            "words": vocabulary.words,
+            "counts": vocabulary.counts.tolist(),
+            "folds": vocabulary.folds.tolist(),
+            "all_counts": vocabulary.all_counts,
+        },
+    )
     for role, means in (("tuned", filled.tuned_words), ("base", filled.base_words)):
-        np.savez(output.folder / f"words-{role}.npz", **means.means())
+        np.savez(output.folder / f"words-{role}.npz", allow_pickle=False, **means.means())
     sample = filled.sample.tokens()
     sp.save_npz(output.folder / "sample-tuned.npz", sample.tuned)
     sp.save_npz(output.folder / "sample-base.npz", sample.base)
@@ -154,10 +161,12 @@ def _write_tables(output: Output, run: Run, stats: FeatureStats, dictionary: Dic
     raised, lowered = logit_tokens(tuned, decoders, n=n_top)
     places = map_of_rows(decoders.numpy())
     stability = run.json("saes", "stability")
-    stable = np.concatenate([
-        np.array(stability[f"tuned-{layer}"] or [np.nan] * int((dictionary.layer_of == layer).sum()), float)
-        for layer in dictionary.layers
-    ])
+    stable = np.concatenate(
+        [
+            np.array(stability[f"tuned-{layer}"] or [np.nan] * int((dictionary.layer_of == layer).sum()), float)
+            for layer in dictionary.layers
+        ]
+    )
     top = sampled_tokens(stats.sample.examples(), dictionary.n_features, tokenizer, n=n_top)
     columns: dict[str, Any] = {
         "feature_id": np.arange(dictionary.n_features),
@@ -179,22 +188,37 @@ def _write_tables(output: Output, run: Run, stats: FeatureStats, dictionary: Dic
         "y": places[:, 1],
     }
     output.table("features", _arrow("features", columns))
-    output.table("decoders", _arrow("decoders", {
-        "feature_id": columns["feature_id"], "vector": list(decoders.half().numpy()),
-    }))
-    output.table("histograms", _arrow("histograms", {
-        "feature_id": columns["feature_id"],
-        "edges": [stats.tuned.edges.astype(np.float32)] * dictionary.n_features,
-        "counts": list(stats.tuned.counts),
-        "base_counts": list(stats.base.counts),
-    }))
+    output.table(
+        "decoders",
+        _arrow(
+            "decoders",
+            {
+                "feature_id": columns["feature_id"],
+                "vector": list(decoders.half().numpy()),
+            },
+        ),
+    )
+    output.table(
+        "histograms",
+        _arrow(
+            "histograms",
+            {
+                "feature_id": columns["feature_id"],
+                "edges": [stats.tuned.edges.astype(np.float32)] * dictionary.n_features,
+                "counts": list(stats.tuned.counts),
+                "base_counts": list(stats.base.counts),
+            },
+        ),
+    )
     output.table("examples", _examples(run, stats))
 
 
 def _arrow(name: str, columns: dict[str, Any]) -> pa.Table:
     schema = BY_NAME[name].schema
     arrays = [
-        values.cast(field.type) if isinstance(values := columns[field.name], pa.Array) else pa.array(values, type=field.type)
+        values.cast(field.type)
+        if isinstance(values := columns[field.name], pa.Array)
+        else pa.array(values, type=field.type)
         for field in schema
     ]
     return pa.Table.from_arrays(arrays, schema=schema)
@@ -206,7 +230,9 @@ def _examples(run: Run, stats: FeatureStats) -> pa.Table:
 
     config = run.config.stats
     top, sample = stats.top.examples(), stats.sample.examples()
-    buckets, rows = quantile_buckets(sample, intervals=config.quantile_intervals, per_interval=config.examples_per_interval)
+    buckets, rows = quantile_buckets(
+        sample, intervals=config.quantile_intervals, per_interval=config.examples_per_interval
+    )
     parts = [(np.zeros(len(top.features), np.int64), top), (buckets, sample.take(rows))]
     return pa.concat_tables([_example_rows(bucket, examples) for bucket, examples in parts])
 
@@ -216,13 +242,16 @@ def _example_rows(buckets: np.ndarray, examples: Examples) -> pa.Table:
 
     windows, reach = examples.windows, examples.windows.shape[1] // 2
     first = np.argmax(~np.isnan(windows), axis=1)
-    return _arrow("examples", {
-        "feature_id": examples.features,
-        "bucket": buckets,
-        "rank": ranks(examples, buckets),
-        "text_id": examples.text_ids,
-        "position": examples.positions,
-        "activation": examples.activations,
-        "window_start": examples.positions - reach + first,
-        "window_values": [row[~np.isnan(row)] for row in windows],
-    })
+    return _arrow(
+        "examples",
+        {
+            "feature_id": examples.features,
+            "bucket": buckets,
+            "rank": ranks(examples, buckets),
+            "text_id": examples.text_ids,
+            "position": examples.positions,
+            "activation": examples.activations,
+            "window_start": examples.positions - reach + first,
+            "window_values": [row[~np.isnan(row)] for row in windows],
+        },
+    )

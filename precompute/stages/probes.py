@@ -38,10 +38,6 @@ class Words:
     means: Mapping[str, Mapping[str, Floats]]
     """By model: mean features, r_t and c_t an occurrence, from the features stage."""
 
-    @property
-    def n_folds(self) -> int:
-        return int(self.folds.max()) + 1
-
 
 @dataclass(frozen=True)
 class Fitted:
@@ -70,7 +66,9 @@ def run(run: Run, output: Output) -> None:
     output.table("probes", _table("probes", [_probe_row(i, one, scored) for i, one in enumerate(fitted)]))
     output.table("weights", pa.concat_tables([_weights(run, i, fitted[i]) for i in (_HEADLINE, _DELTA)]))
     output.results(
-        _delta_results(delta, scored) + _random_rows(run, points["tuned"], words, scored) + _implicit_results(implicit, words, scored)
+        _delta_results(delta, scored)
+        + _random_rows(run, points["tuned"], words, scored)
+        + _implicit_results(implicit, words, scored)
     )
 
 
@@ -135,8 +133,13 @@ def _by_fold(fit: FoldedRidge, features: Floats, n_tokens: Floats, folds: Ints) 
 
 def _row(run: Run, target: str, model: str, n_train: int) -> dict[str, Any]:
     return {
-        "target": target, "inputs": _INPUTS[model], "model": model, "layers": list(pair.dictionary(run, model).layers),
-        "kind": "ridge", "pooling": "mean" if target == "implicit_reward" else "last", "n_train": n_train,
+        "target": target,
+        "inputs": _INPUTS[model],
+        "model": model,
+        "layers": list(pair.dictionary(run, model).layers),
+        "kind": "ridge",
+        "pooling": "mean" if target == "implicit_reward" else "last",
+        "n_train": n_train,
     }
 
 
@@ -177,8 +180,13 @@ def _weights(run: Run, probe_id: int, fitted: Fitted) -> pa.Table:
         "beats_null": pa.array(np.abs(weight) > null_high, mask=missing),
     }
     schema = BY_NAME["weights"].schema
-    return pa.Table.from_pydict({k: v.cast(schema.field(k).type) if isinstance(v, pa.Array) else pa.array(v, schema.field(k).type)
-                                 for k, v in columns.items()}, schema=schema)
+    return pa.Table.from_pydict(
+        {
+            k: v.cast(schema.field(k).type) if isinstance(v, pa.Array) else pa.array(v, schema.field(k).type)
+            for k, v in columns.items()
+        },
+        schema=schema,
+    )
 
 
 def _vocabulary(run: Run, words: Words, implicit: Mapping[str, Fitted]) -> pa.Table:
@@ -242,9 +250,7 @@ def _random_rows(run: Run, points: TriplePoints, words: Words, scored: ScoredWor
     return [result("kendall_tau", "tau", Estimate(tau(true, np.array(of_word)), len(names)), **keys)]
 
 
-def _implicit_results(
-    implicit: Mapping[str, Fitted], words: Words, scored: ScoredWords
-) -> list[dict[str, Any]]:
+def _implicit_results(implicit: Mapping[str, Fitted], words: Words, scored: ScoredWords) -> list[dict[str, Any]]:
     """The probe of the implicit reward, and the implicit reward itself, against the lexicon."""
     rows: list[dict[str, Any]] = []
     for model, fitted in implicit.items():
@@ -255,5 +261,3 @@ def _implicit_results(
         measured = words.means["tuned"][name][scored.rows]
         rows += tau_rows(scored, measured, None, "implicit_reward", model="difference", target=target)
     return rows
-
-

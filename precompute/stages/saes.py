@@ -32,8 +32,14 @@ def run(run: Run, output: Output) -> None:
             stability[f"{model}-{layer}"] = trained.stability
     output.json("saes", rows)
     output.json("stability", stability)
-    output.results([_figure(row, metric) for row in rows for metric in ("fvu", "l0", "dead_fraction", "mmcs")
-                    if row[metric] is not None])
+    output.results(
+        [
+            _figure(row, metric)
+            for row in rows
+            for metric in ("fvu", "l0", "dead_fraction", "mmcs")
+            if row[metric] is not None
+        ]
+    )
 
 
 @dataclass(frozen=True)

@@ -55,17 +55,38 @@ def run(run: Run, output: Output) -> None:
     scored = list(_score(run, kept))
     places = _principal_components(np.stack([one.mean_features for one in scored]))
     predictions = [_predict(one, headline) for one in scored]
-    output.table("texts", _table("texts", [
-        _text_row(one, predicted, place) for one, predicted, place in zip(scored, predictions, places, strict=True)
-    ]))
-    output.table("token_scores", _table("token_scores", [
-        _score_row(one, predicted) for one, predicted in zip(scored, predictions, strict=True)
-    ]))
-    output.table("activations", _table("activations", [
-        {"text_id": one.text.text_id, "positions": one.positions, "feature_ids": one.features, "values": one.values}
-        for one in scored
-        if one.text.text_id in sampled
-    ]))
+    output.table(
+        "texts",
+        _table(
+            "texts",
+            [
+                _text_row(one, predicted, place)
+                for one, predicted, place in zip(scored, predictions, places, strict=True)
+            ],
+        ),
+    )
+    output.table(
+        "token_scores",
+        _table(
+            "token_scores", [_score_row(one, predicted) for one, predicted in zip(scored, predictions, strict=True)]
+        ),
+    )
+    output.table(
+        "activations",
+        _table(
+            "activations",
+            [
+                {
+                    "text_id": one.text.text_id,
+                    "positions": one.positions,
+                    "feature_ids": one.features,
+                    "values": one.values,
+                }
+                for one in scored
+                if one.text.text_id in sampled
+            ],
+        ),
+    )
 
 
 def _sampled(run: Run, texts: list[CorpusText]) -> set[int]:
@@ -113,8 +134,12 @@ def _scored(text: CorpusText, tokens: TokenizedText, features: Any, reward: Floa
 
 def _predict(one: _Scored, headline: _Headline) -> Floats:
     return token_predictions(
-        one.positions, one.features, one.values.astype(float), headline.weights,
-        intercept=headline.intercept, n_tokens=len(one.tokens.token_ids),
+        one.positions,
+        one.features,
+        one.values.astype(float),
+        headline.weights,
+        intercept=headline.intercept,
+        n_tokens=len(one.tokens.token_ids),
     )
 
 

@@ -37,6 +37,7 @@ def _grpo(run: Run, output: Output) -> None:
         config.tune,
         seed=config.seed,
         folder=output.folder / "model",
+        device=run.config.model.device,
         progress=run.progress,
     )
     output.json("facts", asdict(report))
@@ -53,6 +54,7 @@ def _dpo(run: Run, output: Output) -> None:
         run.config.tune,
         seed=run.config.seed,
         folder=output.folder / "model",
+        device=run.config.model.device,
         progress=run.progress,
     )
     output.json("facts", asdict(report))

@@ -15,9 +15,10 @@ VIEWS = {
     "features": "features",
     "features_filtered": "features?related=yes&sign=negative&sort=weight&order=ascending",
     "feature": "feature",
-    "feature_interval": "feature?examples=interval+2&activation_values=true",
+    "feature_interval": "feature?examples=2&activation_values=true",
     "inputs": "inputs?words=film",
     "inputs_numbers": "inputs?token_values=true",
+    "inputs_watched": "inputs?watch=182",
     "no_feature": "feature?feature=999999",
 }
 WIDTHS = {"wide": 1400, "narrow": 390}

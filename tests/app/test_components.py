@@ -91,7 +91,7 @@ def test_a_token_always_has_a_name(text):
         ("\n", "↵"),
         ("", "‥"),
         ("\t", "⇥"),
-        ("\x00", "␀"),
+        ("\x00", "⟨U+0000⟩"),
     ],
 )
 def test_white_space_is_named(piece, name):
@@ -137,7 +137,7 @@ def test_any_words_make_tame_panels(text, value):
 
 @given(name=TEXTS)
 def test_names_in_figures_are_escaped(name):
-    figure = charts.contributions([3], [name], [0.5], rest=0.1, n_rest=2, intercept=0.1, ink="#000")
+    figure = charts.contributions([3], [name], [0.5], ink="#000")
     shown = escaped(shortened(name or "not described", 52))
     assert figure.layout.annotations[0].text == figure.data[0].hovertext[0] == f"<b>#3</b>  {shown}"
     words = charts.words([name], [1.0], [0.5], [3], title="estimate")
@@ -163,6 +163,11 @@ def test_a_window_is_cut_out_of_its_text():
     assert "w32<" in cut and "w10<" not in cut and "w10<" in whole
 
 
+def test_tokens_of_one_word_stand_together():
+    html = tokens.sheet([" nic", "e", " film", "."], [tokens.Row("true", [], 1.0, "")])
+    assert html.count("lfp-joined") == 1 and 'lfp-joined" title="e' in html
+
+
 def test_null_is_not_zero_on_a_sheet():
     html = tokens.sheet(["a", "b"], [tokens.Row("true", [None, 0.0], 1.0, "")])
     assert html.count('<i class="lfp-none"></i>') == 1
@@ -184,6 +189,14 @@ def test_null_is_not_zero_on_a_sheet():
 )  # fmt: skip
 def test_numbers_as_people_read_them(function, value, says):
     assert function(value) == says
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "digits"),
+    [(None, 1.0, 2), (0.3, 0.42, 2), (-0.015, 0.003, 3), (0.01, 0.07, 2), (0.0001, 0.0004, 5)],
+)
+def test_a_narrow_interval_has_more_digits(low, high, digits):
+    assert numbers.digits_for(low, high) == digits
 
 
 @given(value=st.floats(allow_nan=True, allow_infinity=True))
@@ -210,7 +223,7 @@ def test_headlines_are_made_of_what_there_is():
         {"kendall_tau": [figure(model="tuned", words="all", inputs="sae", target="delta", null_high=0.6)]}
     )
     assert len(only) == 1 and "this is not above it" in only[0].sentence
-    change = figure(model="difference", words="all", inputs="sae", value=0.06, ci_low=-0.01, ci_high=0.1)
+    change = figure(model="difference", words="all", value=0.06, ci_low=-0.01, ci_high=0.1)
     both = wording.headlines({"kendall_tau": [figure(model="tuned", words="all"), change]})
     assert "Zero is within the interval" in both[1].sentence
 
@@ -227,4 +240,4 @@ def test_figures_of_any_size(n):
     charts.divergence(list(range(n)), [1.0] * n, [i % 2 == 0 for i in range(n)])
     charts.activation_histogram([0.1 * i for i in range(1, n + 2)], [1] * n, [2] * n)
     charts.words(["w"] * n, [0.5] * n, [None] * n, [0] * n, title="t")
-    charts.contributions(list(range(n)), [None] * n, [0.0] * n, rest=0.0, n_rest=0, intercept=0.0, ink="#000")
+    charts.contributions(list(range(n)), [None] * n, [0.0] * n, ink="#000")

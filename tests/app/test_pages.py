@@ -261,6 +261,11 @@ def test_a_text_without_activations_says_so_kindly(explorer, bundle):
     assert "were not kept" in html and "lfp-sheet" in html
 
 
+def test_texts_named_by_examples_alone_are_shown_when_asked_for(explorer, bundle):
+    rows = {texts: explorer("inputs", bundle, texts=texts, by="id").dataframe[0].value for texts in ("sampled", "all")}
+    assert rows["sampled"]["text_id"].max() == 33 and rows["all"]["text_id"].max() == 39
+
+
 def test_searching_texts(explorer, bundle):
     shown = explorer("inputs", bundle, words="film", by="predicted", direction="ascending").dataframe[0].value
     with Store.open(bundle) as store:
@@ -277,3 +282,10 @@ def test_nothing_heavy_is_imported():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_an_unknown_feature_leads_to_a_known_one(explorer, bundle):
+    at = explorer("feature", bundle, feature="99999")
+    (button,) = [button for button in at.button if button.label == "Open the strongest feature"]
+    button.click()
+    assert "No such feature" not in whole(at.run()) and at.number_input(key="feature").value < 60

@@ -26,6 +26,7 @@ VIEWS = st.one_of(
     st.builds(
         InputsView,
         words=st.text(),
+        texts=st.text(),
         split=st.text(),
         by=st.text(),
         direction=st.text(),

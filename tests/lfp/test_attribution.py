@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lfp.attribution import display_scale, text_ledger, token_predictions
@@ -12,6 +12,7 @@ from lfp.attribution import display_scale, text_ledger, token_predictions
 N_FEATURES = 9
 
 
+@settings(deadline=None)
 @given(st.integers(1, 12), st.integers(0, 10_000), st.floats(-5, 5))
 def test_every_split_adds_up_to_the_prediction(n_tokens: int, seed: int, intercept: float) -> None:
     rng = np.random.default_rng(seed)

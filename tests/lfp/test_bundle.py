@@ -2,7 +2,6 @@ import json
 
 import pyarrow as pa
 import pytest
-from tests.conftest import change_byte
 
 from lfp.bundle import (
     BundleWriter,
@@ -15,6 +14,7 @@ from lfp.bundle import (
 )
 from lfp.errors import BundleError
 from lfp.schema import BY_NAME, TABLES
+from tests.conftest import change_byte
 
 
 def description(**changes):

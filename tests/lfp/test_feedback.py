@@ -48,6 +48,7 @@ def test_words_are_casefolded_letters_with_apostrophes_inside(text: str, words: 
     assert [word.word for word in words_of(text)] == words
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60))
 def test_a_words_span_is_where_it_stands(text: str) -> None:
     words = words_of(text)
@@ -92,6 +93,7 @@ def test_a_scored_words_value_stands_on_its_last_token() -> None:
     assert token_feedback(text, starts) == [None, None, lexicon["terrible"], None, None, lexicon["good"]]
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["good", "awful", "film", "the", "GREAT!"]), max_size=8), st.integers(1, 5))
 def test_token_values_add_up_to_the_texts_words(words: list[str], width: int) -> None:
     """Tokens never longer than the shortest scored word, so that no two words end in one."""

@@ -101,6 +101,7 @@ def test_the_ceiling_is_the_mean_tau_of_sizes_shuffled_within_predicted_sign(dec
     assert error < 0.005 < 0.1 < np.mean(taus)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(VALUES, VALUES), max_size=12))
 def test_the_ceiling_knows_signs_alone(pairs: list[tuple[float, float]]) -> None:
     true, predicted = np.array(pairs, float).reshape(-1, 2).T
@@ -145,6 +146,7 @@ def test_differences_are_of_the_same_words() -> None:
     assert 0 < low < tau(true, predicted) - tau(true, noise) < high
 
 
+@settings(deadline=None)
 @given(st.integers(1, 40), st.integers(1, 6), st.integers(0, 99))
 def test_values_are_rearranged_among_words_of_like_frequency(n_words: int, bins: int, seed: int) -> None:
     rng = np.random.default_rng(seed)

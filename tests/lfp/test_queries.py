@@ -4,7 +4,6 @@ import math
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from tests.conftest import rewrite, with_column
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +12,7 @@ from lfp.errors import ConfigError, NotInBundleError
 from lfp.queries import FeatureFilter, Order, TextFilter
 from lfp.store import Store
 from lfp.synthetic import LABELLER, MODEL_LABELLER, make_bundle
+from tests.conftest import rewrite, with_column
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def passes(row, wanted):
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(wanted=FILTERS)
 def test_a_filter_is_what_it_says(store, wanted):
     expected = [row["feature_id"] for row in everything(store) if passes(row, wanted)]
@@ -72,7 +72,8 @@ def test_a_filter_is_what_it_says(store, wanted):
 
 KEYS = {
     "contribution": "mean_abs_contribution", "weight": "weight", "share": "share", "density": "density",
-    "layer": "layer", "base_density": "base_density", "shift": "shift", "max_activation": "max_activation", "id": "feature_id",
+    "layer": "layer", "base_density": "base_density", "shift": "shift", "max_activation": "max_activation",
+    "id": "feature_id",
 }  # fmt: skip
 
 
@@ -90,7 +91,7 @@ def test_strength_is_the_weight_without_its_sign(store):
     assert sizes == sorted(sizes, reverse=True)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(wanted=FILTERS, order=ORDERS, size=st.integers(1, 20))
 def test_pages_make_up_the_whole(store, wanted, order, size):
     whole = queries.features(store, wanted, order=order)["feature_id"].to_pylist()
@@ -179,7 +180,7 @@ def test_a_histogram_counts_what_is_active(store):
     assert queries.histogram(store, 999) is None
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(words=st.lists(st.sampled_from(["film", "THE", "good", "%", "'", "zzz", "_"]), max_size=3))
 def test_texts_hold_every_word(store, words):
     wanted = TextFilter(words=" ".join(words))
@@ -192,6 +193,11 @@ def test_texts_hold_every_word(store, words):
 def test_texts_of_a_split(store):
     found = queries.texts(store, TextFilter(split="held_out"), order=Order("id")).to_pylist()
     assert found and all(row["split"] == "held_out" for row in found)
+
+
+def test_texts_that_were_sampled(store):
+    found = queries.texts(store, TextFilter(is_sampled=True), order=Order("id")).to_pylist()
+    assert {row["text_id"] for row in found} == {i for i in range(40) if queries.text(store, i).has_activations}
 
 
 def test_the_gap_is_between_percentile_ranks(store):

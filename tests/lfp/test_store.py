@@ -1,12 +1,12 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from tests.conftest import rewrite
 
 from lfp.errors import BundleError
 from lfp.schema import TABLES
 from lfp.store import Store
 from lfp.synthetic import make_bundle
+from tests.conftest import rewrite
 
 
 @pytest.fixture

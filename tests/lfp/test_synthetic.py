@@ -28,7 +28,7 @@ def test_every_table_is_filled(bundle):
     assert {table.name for table in TABLES} == set(read_manifest(bundle).tables)
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     n_features=st.integers(0, 40),
     n_texts=st.integers(0, 6),

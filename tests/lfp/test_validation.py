@@ -3,10 +3,10 @@ import json
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from tests.conftest import change_byte, rewrite, with_column
 
 from lfp.bundle import BundleWriter, Description, read_manifest
 from lfp.validation import validate
+from tests.conftest import change_byte, rewrite, with_column
 
 
 def changed(name, change):

@@ -128,8 +128,10 @@ def test_preference_pairs_go_the_whole_way(tmp_path: Path) -> None:
     from precompute.reviews import generate
 
     texts = [review.text for review in generate(240, 3)]
-    rows = [{"chosen": f"\n\nHuman: So?\n\nAssistant: {a}", "rejected": f"\n\nHuman: So?\n\nAssistant: {b}"}
-            for a, b in zip(texts[::2], texts[1::2], strict=True)]
+    rows = [
+        {"chosen": f"\n\nHuman: So?\n\nAssistant: {a}", "rejected": f"\n\nHuman: So?\n\nAssistant: {b}"}
+        for a, b in zip(texts[::2], texts[1::2], strict=True)
+    ]
     (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     config = tiny_config(tune={"method": "dpo", "pairs": "pairs.jsonl", "pairs_batch": 4}, corpus={"n_texts": None})
     out = run_pipeline(config, tmp_path / "out", beside=tmp_path, resume=False, progress=silent)
