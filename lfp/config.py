@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import copy
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, model_validator
 
 from lfp.errors import ConfigError
 
@@ -154,8 +154,8 @@ class ProbesConfig(_Section):
     triples: int = Field(3000, ge=10)
     strong_quantile: float = Field(0.75, gt=0.0, lt=1.0)
     """A word is strongly positive or negative above this quantile of the lexicon's absolute values, sign by sign."""
-    folds: int = Field(5, ge=2)
-    alphas: tuple[float, ...] = (1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3, 1e4)
+    folds: int = Field(5, ge=3)
+    alphas: tuple[PositiveFloat, ...] = Field((1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3, 1e4), min_length=1)
     max_rows: int = Field(60_000, ge=100)
     """Tokens the implicit-reward probe is fitted on, drawn by the seed."""
     permutations: int = Field(200, ge=20)
@@ -211,7 +211,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 def parse_config(values: Mapping[str, Any], overrides: Sequence[str] = (), *, where: str = "config") -> RunConfig:
     """The run that plain values and overrides state. Raises ConfigError naming the key."""
-    merged = json.loads(json.dumps(values))
+    merged = copy.deepcopy(dict(values))
     for override in overrides:
         _apply(merged, override)
     try:

@@ -1,5 +1,6 @@
 """Bundles that tests share."""
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ from hypothesis import settings
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads crawl where another program has a core
 
 from lfp.bundle import file_sha256  # noqa: E402
 from lfp.synthetic import make_bundle  # noqa: E402
@@ -27,6 +30,15 @@ HOSTILE = (
     "🙂 naïve café 漢字",
 )
 """Texts that must not be taken for anything but text."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """With LFP_REQUIRE_BROWSER set, as on CI, a browser test that is skipped has failed."""
+    report = yield
+    if report.skipped and item.get_closest_marker("browser") and os.environ.get("LFP_REQUIRE_BROWSER"):
+        report.outcome, report.longrepr = "failed", f"{item.nodeid}: skipped, and LFP_REQUIRE_BROWSER is set"
+    return report
 
 
 @pytest.fixture(scope="session")

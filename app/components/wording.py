@@ -32,7 +32,7 @@ def bucket_name(bucket: int) -> str:
 def bucket_sentence(bucket: int, highest: int) -> str:
     """What the examples of a bucket are; `highest` is the number of intervals."""
     if bucket == 0:
-        return "The strongest activations of the corpus, one a text. The rest of a text is greyed."
+        return "The strongest activations of the corpus, one a context. The rest of a text is greyed."
     if bucket < 0:
         return "Tokens drawn from all texts on which the feature is silent."
     return f"Drawn from interval {bucket} of {highest}: its activations cut at their quantiles, weakest first."
