@@ -141,7 +141,7 @@ class BundleWriter:
             if table.name not in self._tables:
                 self.write(table.name, [])
         manifest = Manifest(
-            **self.description.model_dump(),
+            **self.description.model_dump(include=set(Description.model_fields)),
             schema_version=SCHEMA_VERSION,
             bundle_id=self.description.identity(),
             created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -163,14 +163,22 @@ def check_replaceable(path: Path) -> None:
 def conform(spec: Table, rows: pa.Table | Iterable[Mapping[str, Any]]) -> pa.Table:
     """The rows as the schema has them: its columns in order, its types, sorted. Raises BundleError."""
     try:
-        table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), schema=spec.schema)
-        table = table.select([column.name for column in spec.columns]).cast(spec.schema)
+        table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), schema=_with_nulls(spec))
+        table = table.select([column.name for column in spec.columns])
+        for column in spec.columns:
+            if not column.nullable and table[column.name].null_count:
+                raise BundleError(
+                    f"table {spec.name}: {column.name} is null in a row and must not be; see data/README.md"
+                )
+        table = table.cast(spec.schema)
     except (KeyError, pa.ArrowException) as error:
         raise BundleError(f"table {spec.name}: the rows do not fit the schema ({error}); see data/README.md") from error
-    for column in spec.columns:
-        if not column.nullable and table[column.name].null_count:
-            raise BundleError(f"table {spec.name}: {column.name} is null in a row and must not be; see data/README.md")
     return table.sort_by([(key, "ascending") for key in spec.sorted_by]).combine_chunks()
+
+
+def _with_nulls(spec: Table) -> pa.Schema:
+    """The schema with nulls allowed everywhere: Arrow itself does not say in which column one must not be."""
+    return pa.schema([field.with_nullable(True) for field in spec.schema])
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -65,10 +65,10 @@ _LAYERS = Table("layers", "a layer", ("layer",), (
     Column("relative_divergence", DOUBLE, "Divergence over the sum of L2 norms of the base's parameters.", "share"),
     Column("selected", FLAG, "Whether the layer's MLP output was written as features."),
     Column("d_in", INT, "Width of the MLP's output.", "dimensions"),
-    _null("scale", DOUBLE, "Factor that gives the tuned model's MLP output unit mean square norm; null if not selected."),
+    _null("scale", DOUBLE, "Factor giving the tuned model's MLP output unit mean square norm; null if not selected."),
 ))
 
-_SAES = Table("saes", "a sparse autoencoder trained", ("layer", "variant", "width", "seed"), (
+_SAES = Table("saes", "a sparse autoencoder trained", ("layer", "variant", "width", "seed", "model"), (
     Column("layer", INT, "Layer number."),
     Column("variant", TEXT, "tied_relu, relu, topk, batchtopk or jumprelu."),
     Column("width", INT, "Features in the dictionary."),
@@ -98,7 +98,7 @@ _FEATURES = Table("features", "a feature", ("feature_id",), (
     Column("shift", FLOAT, "Mean activation over all tokens, tuned minus base.", "scaled activation"),
     _null("stability", FLOAT, "Cosine with its Hungarian match in the layer's other dictionary size.", "cosine"),
     Column("decoder_norm", FLOAT, "L2 norm of its decoder row, in the scaled space.", "L2 norm"),
-    Column("top_tokens", TOKEN_VALUES, "Tokens it fires on, with their share of its sampled activation.", "share"),
+    Column("top_tokens", TOKEN_VALUES, "Tokens it fires on, by share of activation over sampled contexts.", "share"),
     Column("pos_logits", TOKEN_VALUES, "Tokens whose logit its decoder row raises most.", "logit"),
     Column("neg_logits", TOKEN_VALUES, "Tokens whose logit its decoder row lowers most.", "logit"),
     Column("x", FLOAT, "First coordinate of the map of features."),
@@ -223,8 +223,9 @@ _WEIGHTS = Table("weights", "a probe and a feature", ("probe_id", "feature_id"),
     _null("beats_null", FLAG, "Whether |weight| passes null_high."),
 ))
 
-_RESULTS = Table("results", "a figure of the report",
-                 ("report_row", "model", "layer", "probe_id", "target", "inputs", "words", "split", "group", "metric"), (
+_RESULT_KEYS = ("report_row", "model", "layer", "probe_id", "target", "inputs", "words", "split", "group", "metric")
+
+_RESULTS = Table("results", "a figure of the report", _RESULT_KEYS, (
     Column("report_row", TEXT, "Row of the report, such as kendall_tau."),
     _null("model", TEXT, "tuned, base or difference."),
     _null("layer", INT, "Layer, where the figure is of one."),

@@ -53,7 +53,7 @@ def run_pipeline(config: RunConfig, out: Path, *, beside: Path | None, resume: b
     run = Run(config, work, beside, progress)
     if run.finished() and not resume:
         raise ConfigError(
-            f"{work}: an interrupted run is here, {len(run.finished())} stages done; add --resume to go on, or delete it"
+            f"{work}: an interrupted run, {len(run.finished())} stages done; add --resume to go on, or delete it"
         )
     set_threads(config.threads)
     key = ""

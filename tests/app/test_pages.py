@@ -69,8 +69,8 @@ def test_a_page_on_no_bundle(explorer, tmp_path, page):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_on_hostile_words(explorer, hostile_bundle, page):
-    for number in range(5):
-        params = {"feature": {"feature": str(number)}, "inputs": {"text": str(number)}}.get(page, {})
+    several = {"feature": [{"feature": str(i)} for i in range(3)], "inputs": [{"text": str(i)} for i in range(5)]}
+    for params in several.get(page, [{}]):
         html = whole(explorer(page, hostile_bundle, **params))
         assert "<script" not in html.split("</style>")[-1]
         assert "\u202e" not in html and "\x00" not in html

@@ -105,7 +105,6 @@ def test_the_identity_is_of_what_was_run_not_of_words_about_it():
     assert description(seed=2).identity() != description().identity()
 
 
-@pytest.mark.xfail(raises=ValueError, strict=False, reason="conform casts before it looks for nulls")
 def test_a_null_where_none_may_be_is_refused():
     rows = pa.Table.from_pylist([{**layer(0), "divergence": None}], schema=BY_NAME["layers"].schema)
     with pytest.raises(BundleError, match="divergence is null"):
