@@ -72,9 +72,15 @@ def _model_info(run: Run, role: str, model: LanguageModel) -> ModelInfo:
 
 
 def _notes(run: Run) -> str:
+    """The config's notes, and what the corpus stage found out."""
     facts = run.json("corpus", "facts")
-    measured = "; ".join(f"{key} {value:g}" for key, value in sorted(facts.items()))
-    return f"{run.config.notes} Corpus: {measured}.".strip()
+    sentences = [run.config.notes, f"{facts['texts']:,} texts in the corpus."]
+    if "word_count_error" in facts:
+        share = f"{facts['word_count_error']:.1%}"
+        sentences.append(f"Counting words contradicts the stars on {share} of the reviews that take a side.")
+    if "ties_dropped" in facts:
+        sentences.append(f"{facts['ties_dropped']:.0f} pairs without a preference were dropped.")
+    return " ".join(sentence for sentence in sentences if sentence)
 
 
 def _layers(run: Run) -> pa.Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
@@ -9,7 +10,7 @@ from lfp.labels.protocol import Evidence, Label, ShownExample
 
 _VERSION = "offline-tokens-1"
 _WORDS, _CONTEXTS = 4, 2
-_BROAD = 0.35  # no word bears this share of the activation: the feature is described by what comes before
+_BROAD = 0.5  # where the preferred words bear less of the activation than this, they are just examples
 
 
 class OfflineTokens:
@@ -47,13 +48,12 @@ class OfflineTokens:
         """The words by share of activation times lift over the corpus, and the word before where it is always one."""
         preferred = sorted(mass, key=lambda word: (-mass[word] * self._lift(word, mass[word]), word))[:_WORDS]
         before = _habitual(example.before[-1] for example in shown if example.before)
-        after = f" after {_quoted(before)}" if before else ""
-        if max(mass.values()) < _BROAD / _WORDS and sum(mass[word] for word in preferred) < _BROAD:
-            return f"many words, such as {_quoted(preferred)}{after}"
-        return f"{_quoted(preferred)}{after}"
+        many = "many words, such as " if sum(mass[word] for word in preferred) < _BROAD else ""
+        return f"{many}{_quoted(preferred)}{f' after {_quoted(before)}' if before else ''}"
 
     def _lift(self, word: str, share: float) -> float:
-        return share * self._n_words / (self._counts.get(word, 0) + 1)
+        """How much oftener the feature meets the word than the corpus does, on a log scale."""
+        return math.log1p(share * self._n_words / (self._counts.get(word, 0) + 1))
 
 
 def _mass(shown: Sequence[ShownExample]) -> dict[str, float]:
