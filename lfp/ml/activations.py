@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lfp.errors import DataError
-from lfp.ml.models import LanguageModel, mlp_hook_point
+from lfp.ml.models import LanguageModel, check_token_ids, mlp_hook_point
 from lfp.ml.tokens import Batch, TokenizedText, batches
 
 
@@ -96,6 +96,7 @@ class _Forward:
 def _batches(
     model: LanguageModel, texts: Sequence[TokenizedText], *, batch_texts: int, prepend_bos: bool
 ) -> Iterator[Batch]:
+    check_token_ids(model, [text.token_ids for text in texts])
     bos_id = model.bos_id if prepend_bos else None
     return batches(texts, bos_id=bos_id, pad_id=model.pad_id, batch_texts=batch_texts)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from lfp.errors import DataError
+from lfp.errors import DataError, ModelError
 from lfp.ml.activations import PairTokens, Tokens, implicit_reward, stream, stream_pair
 from lfp.ml.models import LanguageModel, load_model, mlp_hook_point
 from lfp.ml.tokens import TokenizedText, tokenize
@@ -206,3 +207,10 @@ def test_a_fault_after_the_layers_asked_for_does_not_pass_as_no_reward(
     model = spoiled(tmp_path, model_builder, "final_layer_norm")
     with pytest.raises(DataError, match="the implicit reward is not finite"):
         paired((neox, model), tokens_of(neox))
+
+
+def test_a_token_id_the_model_does_not_have_is_named(neox: LanguageModel) -> None:
+    texts = tokens_of(neox)
+    texts[2] = replace(texts[2], token_ids=(neox.d_vocab, *texts[2].token_ids[1:]))
+    with pytest.raises(ModelError, match=f"text 2 has token id {neox.d_vocab}"):
+        streamed(neox, texts)
