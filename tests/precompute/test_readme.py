@@ -13,10 +13,13 @@ import pytest
 
 from tests.precompute.conftest import TINY
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = [
-    line.strip() for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL) for line in block.splitlines() if line
+    line.split("  #")[0].strip()
+    for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    for line in block.splitlines()
+    if line
 ]
 SMALL = [
     f"{section}.{key}={value}"
@@ -33,17 +36,17 @@ def test_the_readme_opens_with_the_two_commands() -> None:
 
 def test_every_command_is_of_a_kind_that_is_run_here() -> None:
     kinds = r"make \w+|LFP_BUNDLES=\S+ make app|python -m precompute (demo --fast|run|validate|report) .+"
-    assert [command for command in COMMANDS if not re.fullmatch(kinds, command.split("  #")[0].strip())] == []
+    assert [command for command in COMMANDS if not re.fullmatch(kinds, command)] == []
 
 
-@pytest.mark.parametrize("command", [c.split("  #")[0].strip() for c in COMMANDS if "make " in c])
+@pytest.mark.parametrize("command", [c for c in COMMANDS if "make " in c])
 def test_make_knows_the_target(command: str) -> None:
     subprocess.run(["make", "--dry-run", command.split()[-1]], cwd=ROOT, check=True, capture_output=True)
 
 
 def test_the_jobs_run_one_after_another_as_written(tmp_path: Path, tiny_bundle: Path) -> None:
     """The commands of the README in order, `runs/` being a temporary folder."""
-    for command in (c.split("  #")[0].strip() for c in COMMANDS if "precompute" in c and "make" not in c):
+    for command in (c for c in COMMANDS if "precompute" in c and "make" not in c):
         arguments = [_replaced(part, tmp_path, tiny_bundle) for part in shlex.split(command)[1:]]
         if "imdb-scratch" in command:
             if not _has_reviews():
