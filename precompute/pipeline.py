@@ -44,14 +44,14 @@ def run_pipeline(config: RunConfig, out: Path, *, beside: Path | None, resume: b
     """Runs every stage that is not done and writes the bundle to `out`; returns `out`.
 
     What the stages make is kept in a hidden folder beside `out` until the bundle is whole, so that an interrupted run
-    goes on with `resume`. Raises ConfigError where finished stages are there and `resume` was not asked for.
+    goes on with `resume`. Raises ConfigError where a model or more is done and `resume` was not asked for.
     """
     from lfp.ml.determinism import set_threads
 
     check_replaceable(out)
     work = out.parent / f".{out.name}.run"
     run = Run(config, work, beside, progress)
-    if run.finished() and not resume:
+    if not resume and set(run.finished()) - {"corpus"}:  # texts are read again in a moment; models are not
         raise ConfigError(
             f"{work}: an interrupted run, {len(run.finished())} stages done; add --resume to go on, or delete it"
         )

@@ -65,11 +65,21 @@ def _killed(run: object, output: object) -> None:
 def test_an_interrupted_run_is_not_thrown_away_unasked(
     corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "STAGES", (STAGES[0], replace(STAGES[1], job=_killed)))
+    done, killed = replace(STAGES[1], job=lambda run, output: None), replace(STAGES[2], job=_killed)
+    monkeypatch.setattr(pipeline, "STAGES", (STAGES[0], done, killed))
     with pytest.raises(KeyboardInterrupt):
         run_pipeline(tiny_config(), tmp_path / "out", beside=corpus_folder, resume=False, progress=silent)
     with pytest.raises(ConfigError, match=r"--resume"):
         run_pipeline(tiny_config(), tmp_path / "out", beside=corpus_folder, resume=False, progress=silent)
+
+
+def test_a_run_that_failed_before_its_first_model_can_just_be_started_again(
+    corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "STAGES", (STAGES[0], replace(STAGES[1], job=_killed)))
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            run_pipeline(tiny_config(), tmp_path / "out", beside=corpus_folder, resume=False, progress=silent)
 
 
 def test_a_changed_section_runs_its_stage_and_those_after_it_again(
