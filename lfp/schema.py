@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -328,6 +329,18 @@ TABLES: tuple[Table, ...] = (
     _COMPLETIONS,
 )
 BY_NAME: dict[str, Table] = {table.name: table for table in TABLES}
+
+
+def as_table(name: str, values: Sequence[Mapping[str, Any]] | Mapping[str, Any]) -> pa.Table:
+    """Rows (a sequence of mappings) or columns (a mapping to arrays or lists) as an Arrow table of that schema."""
+    schema = BY_NAME[name].schema
+    if not isinstance(values, Mapping):
+        return pa.Table.from_pylist(list(values), schema=schema)
+    return pa.Table.from_arrays([_as_array(values[field.name], field.type) for field in schema], schema=schema)
+
+
+def _as_array(values: Any, type_: pa.DataType) -> pa.Array:
+    return values.cast(type_) if isinstance(values, pa.Array) else pa.array(values, type=type_)
 
 
 def markdown() -> str:

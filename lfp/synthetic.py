@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from lfp.bundle import BundleWriter, Description, ModelInfo
 from lfp.config import RunConfig
-from lfp.schema import BY_NAME, GROUP_VALUES, TOKEN_VALUES
+from lfp.schema import GROUP_VALUES, TOKEN_VALUES, as_table
 
 Array = np.ndarray[Any, Any]
 Random = np.random.Generator
@@ -154,7 +154,7 @@ def make_bundle(
     made = _make(corpus, n_features=n_features, n_layers=n_layers, pooling=pooling, random=random)
     with BundleWriter(path, _description(title=title, seed=seed, made=made)) as writer:
         for table, rows in _tables(made, random).items():
-            writer.write(table, _as_table(table, rows))
+            writer.write(table, as_table(table, rows))
     return path
 
 
@@ -727,14 +727,6 @@ def _description(*, title: str, seed: int, made: _Made) -> Description:
         licence=config.licence,
         notes=config.notes,
     )
-
-
-def _as_table(name: str, rows: dict[str, Any] | list[dict[str, Any]]) -> pa.Table:
-    """Columns or rows as an Arrow table of the schema's types."""
-    schema = BY_NAME[name].schema
-    if isinstance(rows, list):
-        return pa.Table.from_pylist(rows, schema=schema)
-    return pa.table([pa.array(rows[field.name]).cast(field.type) for field in schema], schema=schema)
 
 
 def _ranked(group: Array, score: Array) -> tuple[Array, Array]:

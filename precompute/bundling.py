@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from lfp.bundle import BundleWriter, Description, ModelInfo
-from lfp.schema import BY_NAME
+from lfp.schema import BY_NAME, as_table
 from precompute import pair
 from precompute.run import Run
 
@@ -86,7 +86,7 @@ def _notes(run: Run) -> str:
 def _layers(run: Run) -> pa.Table:
     scales = {row["layer"]: row["scale"] for row in run.json("saes", "saes") if row["is_used"]}
     rows = [row | {"scale": scales.get(row["layer"])} for row in run.json("layers", "layers")]
-    return pa.Table.from_pylist(rows, schema=BY_NAME["layers"].schema)
+    return as_table("layers", rows)
 
 
 def _results(run: Run, stages: Sequence[str]) -> list[dict[str, Any]]:

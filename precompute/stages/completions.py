@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from lfp.feedback import vader_reward, words_of
 from lfp.metrics import Estimate, mean_interval
 from lfp.report import result
-from lfp.schema import BY_NAME
+from lfp.schema import as_table
 from precompute import pair
 from precompute.run import Output, Run
 
@@ -50,7 +49,7 @@ def run(run: Run, output: Output) -> None:
     }
     rewards = {role: np.array(vader_reward([one.text for one in texts])) for role, texts in written.items()}
     rows = [row for role in written for row in _rows(role, base, written[role], rewards[role])]
-    output.table("completions", pa.Table.from_pylist(rows, schema=BY_NAME["completions"].schema))
+    output.table("completions", as_table("completions", rows))
     output.json(
         "counts",
         {role: Counter(w.word for one in texts for w in words_of(one.text)) for role, texts in written.items()},

@@ -10,7 +10,7 @@ import pyarrow as pa
 import scipy.sparse as sp
 
 from lfp.progress import Progress
-from lfp.schema import BY_NAME
+from lfp.schema import as_table
 from lfp.vocabulary import TokenWords, Vocabulary, commonest_tokens, token_words
 from precompute import pair
 from precompute.run import Output, Run
@@ -187,10 +187,10 @@ def _write_tables(output: Output, run: Run, stats: FeatureStats, dictionary: Dic
         "x": places[:, 0],
         "y": places[:, 1],
     }
-    output.table("features", _arrow("features", columns))
+    output.table("features", as_table("features", columns))
     output.table(
         "decoders",
-        _arrow(
+        as_table(
             "decoders",
             {
                 "feature_id": columns["feature_id"],
@@ -200,7 +200,7 @@ def _write_tables(output: Output, run: Run, stats: FeatureStats, dictionary: Dic
     )
     output.table(
         "histograms",
-        _arrow(
+        as_table(
             "histograms",
             {
                 "feature_id": columns["feature_id"],
@@ -211,17 +211,6 @@ def _write_tables(output: Output, run: Run, stats: FeatureStats, dictionary: Dic
         ),
     )
     output.table("examples", _examples(run, stats))
-
-
-def _arrow(name: str, columns: dict[str, Any]) -> pa.Table:
-    schema = BY_NAME[name].schema
-    arrays = [
-        values.cast(field.type)
-        if isinstance(values := columns[field.name], pa.Array)
-        else pa.array(values, type=field.type)
-        for field in schema
-    ]
-    return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def _examples(run: Run, stats: FeatureStats) -> pa.Table:
@@ -242,7 +231,7 @@ def _example_rows(buckets: np.ndarray, examples: Examples) -> pa.Table:
 
     windows, reach = examples.windows, examples.windows.shape[1] // 2
     first = np.argmax(~np.isnan(windows), axis=1)
-    return _arrow(
+    return as_table(
         "examples",
         {
             "feature_id": examples.features,

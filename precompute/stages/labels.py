@@ -6,12 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
-import pyarrow as pa
-
 from lfp.feedback import vader_lexicon, words_of
 from lfp.labels.offline import OfflineTokens
 from lfp.labels.protocol import Evidence, Label, ShownExample
-from lfp.schema import BY_NAME
+from lfp.schema import as_table
 from precompute.run import Output, Run
 
 _BEFORE = 3
@@ -25,7 +23,7 @@ def run(run: Run, output: Output) -> None:
         related_threshold=run.config.labels.related_threshold,
     )
     rows = [_row(label, labeller.name) for label in labeller.label(list(_evidence(run)))]
-    output.table("labels", pa.Table.from_pylist(rows, schema=BY_NAME["labels"].schema))
+    output.table("labels", as_table("labels", rows))
 
 
 def _evidence(run: Run) -> Iterator[Evidence]:

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from lfp.attribution import display_scale
 from lfp.feedback import vader_lexicon
 from lfp.judging import ScoredWords, difference_row, sign_rows, tau_rows
+from lfp.metrics import Estimate, tau
 from lfp.probes import FoldedRidge, Ridge, fit_folded_ridge, layer_scales
-from lfp.schema import BY_NAME
+from lfp.report import result
+from lfp.schema import as_table
 from precompute import pair
 from precompute.run import Output, Run
 from precompute.stages.triples import TriplePoints, collect_points, draw_triples, triple_rows
@@ -63,7 +65,7 @@ def run(run: Run, output: Output) -> None:
     fitted = [implicit["tuned"], delta["tuned"], implicit["base"], delta["base"]]
     output.table("triples", triple_rows(triples, points["tuned"], dict(zip(words.words, words.folds, strict=True))))
     output.table("vocabulary", _vocabulary(run, words, implicit))
-    output.table("probes", _table("probes", [_probe_row(i, one, scored) for i, one in enumerate(fitted)]))
+    output.table("probes", as_table("probes", [_probe_row(i, one, scored) for i, one in enumerate(fitted)]))
     output.table("weights", pa.concat_tables([_weights(run, i, fitted[i]) for i in (_HEADLINE, _DELTA)]))
     output.results(
         _delta_results(delta, scored)
@@ -179,14 +181,7 @@ def _weights(run: Run, probe_id: int, fitted: Fitted) -> pa.Table:
         "null_high": pa.array(null_high.astype(np.float32), mask=missing),
         "beats_null": pa.array(np.abs(weight) > null_high, mask=missing),
     }
-    schema = BY_NAME["weights"].schema
-    return pa.Table.from_pydict(
-        {
-            k: v.cast(schema.field(k).type) if isinstance(v, pa.Array) else pa.array(v, schema.field(k).type)
-            for k, v in columns.items()
-        },
-        schema=schema,
-    )
+    return as_table("weights", columns)
 
 
 def _vocabulary(run: Run, words: Words, implicit: Mapping[str, Fitted]) -> pa.Table:
@@ -209,11 +204,7 @@ def _vocabulary(run: Run, words: Words, implicit: Mapping[str, Fitted]) -> pa.Ta
         }
         for i, word in enumerate(words.words)
     ]
-    return _table("vocabulary", rows)
-
-
-def _table(name: str, rows: list[dict[str, Any]]) -> pa.Table:
-    return pa.Table.from_pylist(rows, schema=BY_NAME[name].schema)
+    return as_table("vocabulary", rows)
 
 
 def _delta_results(delta: Mapping[str, Fitted], scored: ScoredWords) -> list[dict[str, Any]]:
@@ -233,9 +224,6 @@ def _difference(target: str, fitted: Mapping[str, Fitted], scored: ScoredWords) 
 
 def _random_rows(run: Run, points: TriplePoints, words: Words, scored: ScoredWords) -> list[dict[str, Any]]:
     """The paper's split beside ours: rows, not words, are held out, so that a word is on both sides."""
-    from lfp.metrics import Estimate, tau
-    from lfp.report import result
-
     folds = np.random.default_rng(run.config.seed).integers(run.config.probes.folds, size=len(points.words))
     scales = layer_scales(points.features, pair.dictionary(run, "tuned").layer_of)
     fit = _fit(run, "tuned", points.features, (points.signs * points.norms(scales))[:, None], folds)

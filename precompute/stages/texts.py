@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from lfp.attribution import token_predictions
 from lfp.corpus import CorpusText
 from lfp.feedback import token_feedback, vader_reward
-from lfp.schema import BY_NAME
+from lfp.schema import as_table
 from precompute import pair
 from precompute.run import Output, Run
 
@@ -57,7 +56,7 @@ def run(run: Run, output: Output) -> None:
     predictions = [_predict(one, headline) for one in scored]
     output.table(
         "texts",
-        _table(
+        as_table(
             "texts",
             [
                 _text_row(one, predicted, place)
@@ -67,13 +66,13 @@ def run(run: Run, output: Output) -> None:
     )
     output.table(
         "token_scores",
-        _table(
+        as_table(
             "token_scores", [_score_row(one, predicted) for one, predicted in zip(scored, predictions, strict=True)]
         ),
     )
     output.table(
         "activations",
-        _table(
+        as_table(
             "activations",
             [
                 {
@@ -187,7 +186,3 @@ def _principal_components(means: NDArray[np.float32]) -> Floats:
     from lfp.ml.feature_views import map_of_rows
 
     return map_of_rows(means)
-
-
-def _table(name: str, rows: list[dict[str, Any]]) -> pa.Table:
-    return pa.Table.from_pylist(rows, schema=BY_NAME[name].schema)

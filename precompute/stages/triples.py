@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lfp.contrast import Triple, make_triples
 from lfp.feedback import Word, vader_lexicon, word_tokens
-from lfp.schema import BY_NAME
+from lfp.schema import as_table
 from precompute import pair
 from precompute.run import Run
 
@@ -86,7 +86,7 @@ def triple_rows(triples: Sequence[Triple], points: TriplePoints, folds: Mapping[
         | {"triple_id": i, "fold": int(folds.get(triple.positive_word, 0))}
         for i, triple in enumerate(triples)
     ]
-    return pa.Table.from_pylist(rows, schema=BY_NAME["triples"].schema)
+    return as_table("triples", rows)
 
 
 def _features_at_target(
