@@ -6,9 +6,19 @@ import copy
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from lfp.errors import ConfigError
 
@@ -108,25 +118,105 @@ class LayersConfig(_Section):
     """The most divergent layers that are kept (the paper keeps five)."""
 
 
-class SaeConfig(_Section):
-    """The sparse autoencoders: the paper's tied ReLU, one a layer and size, on each model of the pair."""
+SaeVariant = Literal["tied_relu", "relu", "topk", "batchtopk", "jumprelu"]
 
-    variant: Literal["tied_relu"] = "tied_relu"
+
+class PretrainedSae(_Section):
+    """An autoencoder made elsewhere, of one layer's MLP output."""
+
+    layer: int = Field(ge=0)
+    folder: str
+    """A folder that SAELens or this project saved, or a hub repository, with a folder in it: org/name/sub/folder."""
+    revision: str | None = None
+    """A hub revision; pin a commit so that the run can be repeated."""
+    model: Literal["tuned", "base"] = "tuned"
+    """The model of the pair whose layer it reads."""
+
+
+class SaeConfig(_Section):
+    """The sparse autoencoders: one a layer and size, on each model of the pair."""
+
+    variant: SaeVariant = "tied_relu"
+    """`tied_relu` is the paper's. Equations and sources: lfp/ml/sae.py."""
     expansion: tuple[int, ...] = (4, 8)
-    """Dictionary sizes as multiples of the MLP's output width. Features of the first are kept; the others, on the tuned
-    model only, tell by matching which of them are stable."""
+    """Dictionary sizes as multiples of the MLP's output width; a size named again gets another seed. Features of the
+    first are kept; the others, on the tuned model only, tell by matching which of them are stable."""
     l1: float = Field(0.06, ge=0.0)
-    """Weight of the mean L1 norm of the features, on inputs of unit mean square norm."""
+    """tied_relu, relu: weight of the mean L1 norm of the features, on inputs of unit mean square norm."""
+    k: int = Field(16, ge=1)
+    """topk, batchtopk: active features a token."""
+    l0_weight: float = Field(0.003, ge=0.0)
+    """jumprelu: weight of the mean number of active features."""
+    bandwidth: float = Field(0.05, gt=0.0)
+    """jumprelu: width of the rectangle that stands for the derivative of a step."""
     learning_rate: float = Field(6e-3, gt=0.0)
+    warmup_share: float = Field(0.1, ge=0.0, lt=1.0)
+    """Share of the steps over which the rate rises from nothing."""
+    decay_share: float = Field(0.5, gt=0.0, le=1.0)
+    """Share of the steps, at the end, over which it falls to nothing."""
     batch_tokens: int = Field(512, ge=1)
     steps: int = Field(2000, ge=1)
     train_tokens: int = Field(150_000, ge=1000)
     """Activations held in memory for training, drawn from the corpus by the seed."""
+    buffer_tokens: int | None = Field(None, ge=1000)
+    """Stream activations of all training texts through a shuffled buffer of this many tokens, instead of holding
+    `train_tokens` of them: for dictionaries that want more than memory holds."""
+    dead_steps: int = Field(200, ge=1)
+    """A feature not active for so many steps is dead, and revived."""
+    pretrained: tuple[PretrainedSae, ...] = ()
+    """Autoencoders made elsewhere, in place of training those layers."""
 
     @model_validator(mode="after")
     def _sizes(self) -> SaeConfig:
         if not self.expansion or min(self.expansion) < 1:
             raise ValueError(f"expansion {self.expansion} needs at least one size, none below 1")
+        named = [(one.model, one.layer) for one in self.pretrained]
+        if len(set(named)) < len(named):
+            raise ValueError("pretrained names a layer of a model twice")
+        return self
+
+    def of_variant(self) -> dict[str, Any]:
+        """Variant, l1, k and l0_weight: None where the variant has no such thing."""
+        return {
+            "variant": self.variant,
+            "l1": self.l1 if self.variant in ("tied_relu", "relu") else None,
+            "k": self.k if self.variant in ("topk", "batchtopk") else None,
+            "l0_weight": self.l0_weight if self.variant == "jumprelu" else None,
+        }
+
+
+class SweepRates(_Section):
+    """Learning rates by variant; the sae section's for those not named."""
+
+    tied_relu: PositiveFloat | None = None
+    relu: PositiveFloat | None = None
+    topk: PositiveFloat | None = None
+    batchtopk: PositiveFloat | None = None
+    jumprelu: PositiveFloat | None = None
+
+
+class SweepConfig(_Section):
+    """The grid of `precompute sweep`: every variant at every size, seed and value of the setting that is its own."""
+
+    variants: tuple[SaeVariant, ...] = Field(("tied_relu", "relu", "topk", "batchtopk", "jumprelu"), min_length=1)
+    expansion: tuple[PositiveInt, ...] | None = Field(None, min_length=1)
+    """Dictionary sizes as multiples of the MLP's output width. This and the settings below are the sae section's where
+    they are not named."""
+    l1: tuple[NonNegativeFloat, ...] | None = Field(None, min_length=1)
+    """tied_relu, relu."""
+    k: tuple[PositiveInt, ...] | None = Field(None, min_length=1)
+    """topk, batchtopk."""
+    l0_weight: tuple[NonNegativeFloat, ...] | None = Field(None, min_length=1)
+    """jumprelu."""
+    seeds: tuple[NonNegativeInt, ...] | None = Field(None, min_length=1)
+    """Seeds that autoencoders start from; the run's own where they are not named."""
+    learning_rate: SweepRates = SweepRates()
+
+    @model_validator(mode="after")
+    def _no_point_twice(self) -> SweepConfig:
+        for name, values in self:
+            if isinstance(values, tuple) and len(set(values)) < len(values):
+                raise ValueError(f"{name} {values} names a value twice")
         return self
 
 
@@ -141,7 +231,13 @@ class StatsConfig(_Section):
     examples_per_interval: int = Field(5, ge=1)
     sampled_activations: int = Field(64, ge=8)
     """A feature's random sample of active tokens, from which intervals and typical tokens are read."""
-    histogram_bins: int = Field(40, ge=4)
+    silent_examples: int = Field(5, ge=1)
+    """Random tokens shown on which a feature is not active."""
+    neighbours: int = Field(10, ge=1)
+    """Features listed as nearest to each, of each kind of nearness."""
+    coactivation_contexts: int = Field(256, ge=16)
+    """A feature's random contexts that are compared with other features'; the error falls with their square root."""
+    histogram_bins: int = Field(40, ge=4, le=512)
     window: int = Field(12, ge=1)
     """Tokens kept on each side of an example."""
     store_texts: int = Field(400, ge=1)
@@ -190,6 +286,7 @@ class RunConfig(_Section):
     tune: TuneConfig = TuneConfig()
     layers: LayersConfig = LayersConfig()
     sae: SaeConfig = SaeConfig()
+    sweep: SweepConfig = SweepConfig()
     stats: StatsConfig = StatsConfig()
     probes: ProbesConfig = ProbesConfig()
     labels: LabelsConfig = LabelsConfig()
@@ -209,17 +306,25 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     return parse_config(values, overrides, where=str(path))
 
 
+_AnySection = TypeVar("_AnySection", bound=BaseModel)
+
+
+def parse_section(section: type[_AnySection], values: Mapping[str, Any], *, where: str) -> _AnySection:
+    """A section of a config from plain values. Raises ConfigError naming the key."""
+    try:
+        return section.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "the whole"
+        raise ConfigError(f"{where}: {key}: {first['msg']}; see lfp/config.py for the keys of each section") from error
+
+
 def parse_config(values: Mapping[str, Any], overrides: Sequence[str] = (), *, where: str = "config") -> RunConfig:
     """The run that plain values and overrides state. Raises ConfigError naming the key."""
     merged = copy.deepcopy(dict(values))
     for override in overrides:
         _apply(merged, override)
-    try:
-        return RunConfig.model_validate(merged)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "the whole"
-        raise ConfigError(f"{where}: {key}: {first['msg']}; see lfp/config.py for the keys of each section") from error
+    return parse_section(RunConfig, merged, where=where)
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

@@ -77,13 +77,15 @@ _SAES = Table("saes", "a sparse autoencoder trained", ("layer", "variant", "widt
     Column("tied", FLAG, "Whether the decoder is the encoder transposed."),
     _null("l1", DOUBLE, "Weight of the L1 penalty; null where the variant has none."),
     _null("k", INT, "Active features a token; null where the variant has no k."),
+    _null("l0_weight", DOUBLE, "Weight of the mean number of active features; null where the variant has none."),
     Column("is_used", FLAG, "Whether its features are the bundle's features."),
     Column("model", TEXT, "tuned or base: the model whose activations it was trained on."),
     Column("fvu", DOUBLE, "Fraction of variance unexplained on held-out texts.", "share"),
     Column("l0", DOUBLE, "Mean number of active features a token on held-out texts.", "features"),
     Column("dead_fraction", DOUBLE, "Share of features never active on held-out texts.", "share"),
     _null("ce_recovered", DOUBLE, "Cross-entropy recovered by the reconstruction, against zero ablation.", "share"),
-    _null("mmcs", DOUBLE, "Mean max cosine similarity with the layer's other size, Hungarian-matched.", "cosine"),
+    _null("mmcs", DOUBLE, "Mean max cosine similarity with the layer's other dictionary, Hungarian-matched.", "cosine"),
+    Column("source", TEXT, "trained, or the folder or hub name it was read from."),
 ))
 
 _FEATURES = Table("features", "a feature", ("feature_id",), (
@@ -97,7 +99,7 @@ _FEATURES = Table("features", "a feature", ("feature_id",), (
     Column("base_density", FLOAT, "Density on the base model's activations, through the same dictionary.", "share"),
     Column("base_mean_activation", FLOAT, "Mean activation where active, base model.", "scaled activation"),
     Column("shift", FLOAT, "Mean activation over all tokens, tuned minus base.", "scaled activation"),
-    _null("stability", FLOAT, "Cosine with its Hungarian match in the layer's other dictionary size.", "cosine"),
+    _null("stability", FLOAT, "Cosine with its Hungarian match in the layer's other dictionary.", "cosine"),
     Column("decoder_norm", FLOAT, "L2 norm of its decoder row, in the scaled space.", "L2 norm"),
     Column("top_tokens", TOKEN_VALUES, "Tokens it fires on, by share of activation over sampled contexts.", "share"),
     Column("pos_logits", TOKEN_VALUES, "Tokens whose logit its decoder row raises most.", "logit"),
@@ -120,7 +122,7 @@ _HISTOGRAMS = Table("histograms", "a feature", ("feature_id",), (
 
 _EXAMPLES = Table("examples", "an example of a feature", ("feature_id", "bucket", "rank"), (
     Column("feature_id", INT, "The feature."),
-    Column("bucket", INT, "0 = top; 1..q = interval of activation quantiles, low to high; -1 = not active."),
+    Column("bucket", INT, "0 = top; 1..q = interval of activation quantiles, low to high; -1 = not active, at random."),
     Column("rank", INT, "Order within the bucket, from 0, largest activation first."),
     Column("text_id", LONG, "The text."),
     Column("position", INT, "Token of the text, from 0, beginning-of-sequence not counted.", "tokens"),
@@ -251,7 +253,7 @@ _NEIGHBOURS = Table("neighbours", "a pair of features", ("feature_id", "kind", "
     Column("kind", TEXT, "decoder_cosine or coactivation."),
     Column("rank", INT, "From 0, nearest first."),
     Column("neighbour_id", INT, "The other feature."),
-    Column("value", FLOAT, "Cosine of decoder rows, or Jaccard share of common tokens."),
+    Column("value", FLOAT, "Cosine of decoder rows of one layer, or estimated Jaccard share of common contexts."),
 ))
 
 _LABELS = Table("labels", "a description", ("feature_id", "labeller"), (

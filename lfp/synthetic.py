@@ -286,6 +286,7 @@ def _saes(made: _Made, random: Random) -> list[dict[str, Any]]:
     return [
         {
             "layer": layer, "variant": "tied_relu", "width": width, "seed": seed, "tied": True, "l1": 1e-3, "k": None,
+            "l0_weight": None, "source": "trained",
             "is_used": model == "tuned" and width == 2 * size, "model": model, "fvu": float(random.uniform(0.08, 0.3)),
             "l0": float(random.uniform(8, 14)), "dead_fraction": float(random.uniform(0, 0.1)),
             "ce_recovered": float(random.uniform(0.85, 0.99)), "mmcs": float(random.uniform(0.5, 0.8)),

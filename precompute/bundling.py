@@ -23,6 +23,7 @@ _FROM_STAGES = {
     "decoders": "features",
     "histograms": "features",
     "examples": "features",
+    "neighbours": "features",
     "triples": "probes",
     "vocabulary": "probes",
     "probes": "probes",
@@ -100,5 +101,6 @@ def _add_artifacts(run: Run, writer: BundleWriter, models: dict[str, LanguageMod
         for pattern in _MODEL_FILES:
             for file in sorted(model.folder.glob(pattern)):
                 writer.add_artifact(file, f"{role}/{file.name}")
-    for folder in sorted(run.folder("saes").glob(f"tuned-layer*-x{run.config.sae.expansion[0]}")):
+    for layer in run.json("layers", "selected"):
+        folder = run.folder("saes") / pair.sae_folder("tuned", layer)
         writer.add_artifact(folder, f"saes/{folder.name}")

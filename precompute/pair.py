@@ -23,7 +23,7 @@ def load(run: Run, role: str) -> LanguageModel:
     if made.is_dir():
         return load_model(str(made), device=model.device)
     name, revision = (model.base, model.base_revision) if role == "base" else (model.tuned, model.tuned_revision)
-    return load_model(_located(run, name), revision=revision, device=model.device)
+    return load_model(located(run, name), revision=revision, device=model.device)
 
 
 def load_pair(run: Run) -> tuple[LanguageModel, LanguageModel]:
@@ -64,14 +64,21 @@ def statistics_texts(run: Run) -> list[CorpusText]:
 
 def dictionary(run: Run, model: str) -> Dictionary:
     """The autoencoders whose features are kept, of the tuned or the base model."""
-    from lfp.ml.sae import Dictionary, load_sae
+    from lfp.ml.sae import Dictionary
+    from lfp.ml.sae_folder import load_sae
 
-    folders = run.folder("saes").glob(f"{model}-layer*-x{run.config.sae.expansion[0]}")
-    return Dictionary([load_sae(folder) for folder in folders])
+    folder = run.folder("saes")
+    saes = [load_sae(folder / sae_folder(model, layer)) for layer in run.json("layers", "selected")]
+    return Dictionary(saes).to(run.config.model.device)
 
 
-def _located(run: Run, name: str) -> str:
+def sae_folder(model: str, layer: int, number: int = 0) -> str:
+    """Where an autoencoder of a model's layer lies; number 0 is the one whose features are kept."""
+    return f"{model}-layer{layer}" + (f"-other{number}" if number else "")
+
+
+def located(run: Run, name: str) -> str:
     """A relative folder named in a config file is looked for beside that file too."""
-    if run.beside is not None and (run.beside / name / "config.json").is_file():
+    if run.beside is not None and (run.beside / name).is_dir():
         return str(run.beside / name)
     return name

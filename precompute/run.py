@@ -45,14 +45,20 @@ class Run:
 
     @contextmanager
     def writing(self, stage: str, key: str, facts: dict[str, Any]) -> Iterator[Output]:
-        """A folder to write a stage's output to; it becomes the stage's when the block ends without an exception."""
-        partial = self.work / f".{stage}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
+        """A folder to write a stage's output to; it becomes the stage's when the block ends without an exception.
+
+        Its scratch folder outlives an interruption, until the stage ends or is begun with another key.
+        """
+        partial, scratch = self.work / f".{stage}.partial", self.work / f".{stage}.{key[:16]}"
+        for stale in (partial, *(old for old in self.work.glob(f".{stage}.*") if old != scratch)):
+            shutil.rmtree(stale, ignore_errors=True)
         partial.mkdir(parents=True)
-        yield Output(partial)
+        scratch.mkdir(exist_ok=True)
+        yield Output(partial, scratch)
         (partial / _DONE).write_text(json.dumps({"key": key, **facts}), encoding="utf-8")
         shutil.rmtree(self.folder(stage), ignore_errors=True)
         partial.rename(self.folder(stage))
+        shutil.rmtree(scratch)
 
     def table(self, stage: str, name: str) -> pa.Table:
         """A table that a stage wrote."""
@@ -70,9 +76,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Output:
-    """Where a stage under way writes."""
+    """Where a stage under way writes: what it makes to `folder`, what it needs to go on after a kill to `scratch`."""
 
     folder: Path
+    scratch: Path
 
     def table(self, name: str, table: pa.Table) -> None:
         """Keeps a table for later stages."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from lfp.errors import DataError
 from lfp.ml.models import LanguageModel, check_token_ids, mlp_hook_point
+from lfp.ml.product import FastLinear
 from lfp.ml.tokens import Batch, TokenizedText, batches
 
 
@@ -44,7 +46,7 @@ def stream(
 ) -> Iterator[Tokens]:
     """The MLP outputs of the texts' tokens, a batch of texts at a time. Raises DataError where one is not finite."""
     for batch in _batches(model, texts, batch_texts=batch_texts, prepend_bos=prepend_bos):
-        yield _tokens(batch, _forward(model, batch, layers).outputs)
+        yield _tokens(batch, _outputs(model, batch, layers))
 
 
 def stream_pair(
@@ -64,7 +66,7 @@ def stream_pair(
         of_tuned, of_base = _forward(tuned, batch, layers), _forward(base, batch, layers)
         reward, advantage = implicit_reward(of_tuned.logits, of_base.logits, batch.input_ids)
         real = _real(batch)
-        _check_finite(advantage[:, 1:][real[:, 1:]], "the implicit reward", batch)
+        _check_finite(advantage[:, 1:], "the implicit reward", batch, real[:, 1:])
         yield PairTokens(
             tuned=_tokens(batch, of_tuned.outputs),
             base=_tokens(batch, of_base.outputs),
@@ -101,21 +103,62 @@ def _batches(
     return batches(texts, bos_id=bos_id, pad_id=model.pad_id, batch_texts=batch_texts)
 
 
-def _forward(model: LanguageModel, batch: Batch, layers: Sequence[int]) -> _Forward:
-    """One pass with hooks that are gone when it returns or raises; a lock keeps other threads' passes out of them."""
+class _AllKeptError(Exception):
+    """Ends a pass early: every layer asked for has been met, and what is left, logits above all, nobody reads."""
+
+
+def _outputs(model: LanguageModel, batch: Batch, layers: Sequence[int]) -> dict[int, Tensor]:
+    """The MLP outputs by layer, of a pass that ends at the last of them."""
     outputs: dict[int, Tensor] = {}
-    hooks = [(mlp_hook_point(layer), partial(_keep, outputs, layer)) for layer in layers]
-    device = model.bridge.cfg.device
-    with model.lock, torch.no_grad(), model.bridge.hooks(fwd_hooks=hooks):
-        logits = model.bridge(batch.input_ids.to(device), attention_mask=batch.attention_mask.to(device)).cpu()
-    for layer, output in outputs.items():
-        _check_finite(output[_real(batch)], f"layer {layer}: the MLP output", batch)
+    with contextlib.suppress(_AllKeptError):
+        _run(model, batch, layers, partial(_keep_and_stop, outputs, len(set(layers))))
+    _settle(model, outputs, batch)
+    return outputs
+
+
+def _forward(model: LanguageModel, batch: Batch, layers: Sequence[int]) -> _Forward:
+    """The MLP outputs by layer, and the logits."""
+    outputs: dict[int, Tensor] = {}
+    logits = _on_host(_run(model, batch, layers, partial(_keep, outputs)))
+    _settle(model, outputs, batch)
     return _Forward(logits, outputs)
 
 
+def _run(model: LanguageModel, batch: Batch, layers: Sequence[int], keep: Callable[..., Tensor]) -> Tensor:
+    """One pass with hooks that are gone when it returns or raises; a lock keeps other threads' passes out of them."""
+    hooks = [(mlp_hook_point(layer), partial(keep, layer)) for layer in layers]
+    device = model.bridge.cfg.device
+    with model.lock, torch.no_grad(), FastLinear(), model.bridge.hooks(fwd_hooks=hooks):
+        return model.bridge(batch.input_ids.to(device), attention_mask=batch.attention_mask.to(device))
+
+
+def _settle(model: LanguageModel, outputs: Mapping[int, Tensor], batch: Batch) -> None:
+    """Waits for copies from a GPU, once a batch, and checks what they brought."""
+    device = torch.device(model.bridge.cfg.device)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    for layer, output in outputs.items():
+        _check_finite(output, f"layer {layer}: the MLP output", batch, _real(batch))
+
+
 def _keep(outputs: dict[int, Tensor], layer: int, output: Tensor, hook: Any) -> Tensor:  # noqa: ARG001 (the hook's form)
-    outputs[layer] = output.detach().cpu()
+    outputs[layer] = _on_host(output)
     return output
+
+
+def _keep_and_stop(outputs: dict[int, Tensor], n_layers: int, layer: int, output: Tensor, hook: Any) -> Tensor:
+    _keep(outputs, layer, output, hook)
+    if len(outputs) == n_layers:
+        raise _AllKeptError
+    return output
+
+
+def _on_host(values: Tensor) -> Tensor:
+    """The values on the host; from a GPU through pinned memory, without waiting for the copy to end."""
+    if values.device.type == "cpu":
+        return values.detach()
+    pinned = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+    return pinned.copy_(values.detach(), non_blocking=True)
 
 
 def _real(batch: Batch) -> Tensor:
@@ -135,8 +178,13 @@ def _tokens(batch: Batch, outputs: dict[int, Tensor]) -> Tokens:
     )
 
 
-def _check_finite(values: Tensor, what: str, batch: Batch) -> None:
-    if not bool(torch.isfinite(values).all()):
-        raise DataError(
-            f"{what} is not finite in the batch of texts {batch.rows[0]} to {batch.rows[-1]}; check the model's weights"
-        )
+def _check_finite(values: Tensor, what: str, batch: Batch, real: Tensor) -> None:
+    """`values` [batch, seq, ...] must be finite wherever `real` [batch, seq]."""
+    if bool(torch.isfinite(values[real]).all()):
+        return
+    finite = torch.isfinite(values).reshape(*real.shape, -1).all(-1)
+    text = batch.rows[int((real & ~finite).any(1).nonzero()[0])]
+    raise DataError(
+        f"{what} is not finite in text {text}, in the batch of texts {batch.rows[0]} to {batch.rows[-1]};"
+        " check the model's weights"
+    )

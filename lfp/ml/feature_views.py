@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lfp.ml.feature_stats import Examples
+from lfp.ml.examples import Examples
 from lfp.ml.models import LanguageModel
+from lfp.ml.ordering import grouped_order, rank_within
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,15 +29,17 @@ def logit_tokens(model: LanguageModel, decoders: Tensor, *, n: int) -> tuple[lis
     2020); what later layers make of it is left out.
     """
     unembed = _unembedding(model)
+    unembed = (unembed - unembed.mean(0))[: len(model.tokenizer)]
     raised: list[TokenValues] = []
     lowered: list[TokenValues] = []
+    name = lru_cache(maxsize=None)(lambda token: model.tokenizer.decode([token]))
     for rows in decoders.split(_CHUNK):
-        logits = rows @ unembed.T
-        logits = (logits - logits.mean(1, keepdim=True))[:, : len(model.tokenizer)]
-        for sign, found in ((1.0, raised), (-1.0, lowered)):
-            top = (sign * logits).topk(n, dim=1)
+        logits = rows.to(unembed.device) @ unembed.T
+        for largest, found in ((True, raised), (False, lowered)):
+            values, ids = logits.topk(n, dim=1, largest=largest)
             found += [
-                _token_values(model, ids, sign * values) for ids, values in zip(top.indices, top.values, strict=True)
+                [{"token": name(token), "value": value} for token, value in zip(*row, strict=True)]
+                for row in zip(ids.tolist(), values.tolist(), strict=True)
             ]
     return raised, lowered
 
@@ -48,11 +52,14 @@ def sampled_tokens(
     keys, inverse = np.unique(sample.features * n_ids + sample.token_ids, return_inverse=True)
     mass = np.bincount(inverse, sample.activations, minlength=len(keys))
     total = np.bincount(sample.features, sample.activations, minlength=n_features)
+    features, tokens = np.divmod(keys, n_ids)
+    order = grouped_order(features, ~mass.view(np.uint64), tokens)
+    order = order[rank_within(features[order]) < n]
+    name = lru_cache(maxsize=None)(lambda token: tokenizer.decode([token]))
     found: list[TokenValues] = [[] for _ in range(n_features)]
-    for row in np.lexsort((keys, -mass, keys // n_ids)):
-        feature, token = divmod(int(keys[row]), n_ids)
-        if len(found[feature]) < n:
-            found[feature].append({"token": tokenizer.decode([token]), "value": mass[row] / total[feature]})
+    shares = mass[order] / total[features[order]]
+    for feature, token, share in zip(features[order].tolist(), tokens[order].tolist(), shares.tolist(), strict=True):
+        found[feature].append({"token": name(token), "value": share})
     return found
 
 
@@ -79,10 +86,3 @@ def _unembedding(model: LanguageModel) -> Tensor:
 
 def _is_final_gain(name: str) -> bool:
     return any(name.endswith(f"{norm}.weight") for norm in ("final_layer_norm", "transformer.ln_f", "model.norm"))
-
-
-def _token_values(model: LanguageModel, ids: Tensor, values: Tensor) -> TokenValues:
-    return [
-        {"token": model.tokenizer.decode([token]), "value": value}
-        for token, value in zip(ids.tolist(), values.tolist(), strict=True)
-    ]

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 import scipy.sparse as sp
 
 from lfp.progress import Progress
-from lfp.schema import as_table
 from lfp.vocabulary import TokenWords, Vocabulary, commonest_tokens, token_words
-from precompute import pair
+from precompute import feature_tables, pair
 from precompute.run import Output, Run
 
 if TYPE_CHECKING:
     from lfp.ml.activations import PairTokens
-    from lfp.ml.feature_stats import Examples, FeatureStats
+    from lfp.ml.feature_stats import FeatureStats
     from lfp.ml.models import LanguageModel
     from lfp.ml.sae import Dictionary
     from lfp.ml.tokens import TokenizedText
@@ -35,7 +33,7 @@ class _Pass:
 
 
 def run(run: Run, output: Output) -> None:
-    """Writes features, decoders, histograms and examples, vocabulary.json, word means and the probe's tokens."""
+    """Writes the tables of features, vocabulary.json, word means and the probe's tokens."""
     base, tuned = pair.load_pair(run)
     texts = pair.statistics_texts(run)
     tokenized = pair.tokenized(run, tuned, texts)
@@ -103,15 +101,16 @@ def _update(
 ) -> None:
     import torch
 
+    from lfp.ml.active import encode_active
     from lfp.ml.feature_stats import TokenFeatures
 
     of_tuned, of_base = dictionaries
-    values, base_values = of_tuned.encode(tokens.tuned.outputs), of_base.encode(tokens.base.outputs)
+    values, base_values = of_tuned.encode(tokens.tuned.outputs).cpu(), of_base.encode(tokens.base.outputs).cpu()
     rows = tokens.tuned.rows.numpy()
     filled.stats.update(
         TokenFeatures(
             values=values,
-            base_values=of_tuned.encode(tokens.base.outputs),
+            base_values=encode_active(of_tuned, tokens.base.outputs),
             text_ids=text_ids[rows],
             positions=tokens.tuned.positions.numpy(),
             token_ids=tokens.tuned.ids.numpy(),
@@ -152,95 +151,13 @@ def _write_words(output: Output, vocabulary: Vocabulary, filled: _Pass) -> None:
 
 
 def _write_tables(output: Output, run: Run, stats: FeatureStats, dictionary: Dictionary, tuned: LanguageModel) -> None:
-    import torch
-
-    from lfp.ml.feature_views import logit_tokens, map_of_rows, sampled_tokens
-
-    tokenizer, n_top = tuned.tokenizer, 10
-    decoders = torch.cat(dictionary.decoders)
-    raised, lowered = logit_tokens(tuned, decoders, n=n_top)
-    places = map_of_rows(decoders.numpy())
     stability = run.json("saes", "stability")
-    stable = np.concatenate(
-        [
-            np.array(stability[f"tuned-{layer}"] or [np.nan] * int((dictionary.layer_of == layer).sum()), float)
-            for layer in dictionary.layers
-        ]
-    )
-    top = sampled_tokens(stats.sample.examples(), dictionary.n_features, tokenizer, n=n_top)
-    columns: dict[str, Any] = {
-        "feature_id": np.arange(dictionary.n_features),
-        "layer": dictionary.layer_of,
-        "index": dictionary.index_of,
-        "density": stats.tuned.density,
-        "n_active": stats.tuned.n_active,
-        "mean_activation": stats.tuned.mean_where_active,
-        "max_activation": stats.tuned.max,
-        "base_density": stats.base.density,
-        "base_mean_activation": stats.base.mean_where_active,
-        "shift": (stats.tuned.sum - stats.base.sum) / stats.tuned.n_tokens,
-        "stability": pa.array(stable, mask=np.isnan(stable)),
-        "decoder_norm": decoders.norm(dim=1).numpy(),
-        "top_tokens": top,
-        "pos_logits": raised,
-        "neg_logits": lowered,
-        "x": places[:, 0],
-        "y": places[:, 1],
-    }
-    output.table("features", as_table("features", columns))
-    output.table(
-        "decoders",
-        as_table(
-            "decoders",
-            {
-                "feature_id": columns["feature_id"],
-                "vector": list(decoders.half().numpy()),
-            },
-        ),
-    )
-    output.table(
-        "histograms",
-        as_table(
-            "histograms",
-            {
-                "feature_id": columns["feature_id"],
-                "edges": [stats.tuned.edges.astype(np.float32)] * dictionary.n_features,
-                "counts": list(stats.tuned.counts),
-                "base_counts": list(stats.base.counts),
-            },
-        ),
-    )
-    output.table("examples", _examples(run, stats))
-
-
-def _examples(run: Run, stats: FeatureStats) -> pa.Table:
-    """Top examples as bucket 0, and those drawn from each quantile interval of the random sample."""
-    from lfp.ml.feature_stats import quantile_buckets
-
-    config = run.config.stats
-    top, sample = stats.top.examples(), stats.sample.examples()
-    buckets, rows = quantile_buckets(
-        sample, intervals=config.quantile_intervals, per_interval=config.examples_per_interval
-    )
-    parts = [(np.zeros(len(top.features), np.int64), top), (buckets, sample.take(rows))]
-    return pa.concat_tables([_example_rows(bucket, examples) for bucket, examples in parts])
-
-
-def _example_rows(buckets: np.ndarray, examples: Examples) -> pa.Table:
-    from lfp.ml.feature_stats import ranks
-
-    windows, reach = examples.windows, examples.windows.shape[1] // 2
-    first = np.argmax(~np.isnan(windows), axis=1)
-    return as_table(
-        "examples",
-        {
-            "feature_id": examples.features,
-            "bucket": buckets,
-            "rank": ranks(examples, buckets),
-            "text_id": examples.text_ids,
-            "position": examples.positions,
-            "activation": examples.activations,
-            "window_start": examples.positions - reach + first,
-            "window_values": [row[~np.isnan(row)] for row in windows],
-        },
-    )
+    stable = [
+        np.array(stability[f"tuned-{layer}"] or [np.nan] * int((dictionary.layer_of == layer).sum()), float)
+        for layer in dictionary.layers
+    ]
+    output.table("features", feature_tables.features(stats, dictionary, tuned, np.concatenate(stable)))
+    output.table("decoders", feature_tables.decoders(dictionary))
+    output.table("histograms", feature_tables.histograms(stats))
+    output.table("examples", feature_tables.examples(stats))
+    output.table("neighbours", feature_tables.neighbours(stats, dictionary))

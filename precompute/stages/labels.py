@@ -32,8 +32,9 @@ def _evidence(run: Run) -> Iterator[Evidence]:
     top: dict[int, list[ShownExample]] = defaultdict(list)
     sample: dict[int, list[ShownExample]] = defaultdict(list)
     for row in run.table("features", "examples").to_pylist():
-        shown = _shown(row, texts[row["text_id"]])
-        (top if row["bucket"] == 0 else sample)[row["feature_id"]].append(shown)
+        if row["bucket"] >= 0:
+            shown = _shown(row, texts[row["text_id"]])
+            (top if row["bucket"] == 0 else sample)[row["feature_id"]].append(shown)
     for row in run.table("features", "features").to_pylist():
         feature_id = row["feature_id"]
         yield Evidence(feature_id, row["density"], tuple(top[feature_id]), tuple(sample[feature_id]))

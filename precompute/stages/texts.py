@@ -117,7 +117,7 @@ def _score(run: Run, texts: list[CorpusText]) -> Iterator[_Scored]:
         prepend_bos=run.config.model.prepend_bos,
     ):
         rows = tokens.tuned.rows.numpy()
-        features = dictionary.encode(tokens.tuned.outputs).numpy()
+        features = dictionary.encode(tokens.tuned.outputs).cpu().numpy()
         for row in np.unique(rows):
             mine = rows == row
             reward, advantage = tokens.implicit_reward.numpy()[mine], tokens.implicit_advantage.numpy()[mine]

@@ -105,7 +105,8 @@ def _features_at_target(
     ):
         wanted = np.array([targets[row] for row in tokens.rows.tolist()])
         at_target = np.flatnonzero(wanted == tokens.positions.numpy())
-        parts.append(sp.csr_array(dictionary.encode({k: v[at_target] for k, v in tokens.outputs.items()}).numpy()))
+        outputs = {layer: values[at_target] for layer, values in tokens.outputs.items()}
+        parts.append(sp.csr_array(dictionary.encode(outputs).cpu().numpy()))
     return sp.csr_array(sp.vstack(parts)), targets
 
 

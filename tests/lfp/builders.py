@@ -11,7 +11,7 @@ import pytest
 import scipy.sparse as sp
 
 if TYPE_CHECKING:
-    from lfp.ml.sae import TiedReluSae
+    from lfp.ml.sae import Sae, Variant
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,14 +30,26 @@ def sparse_features(rows: int, features: int, *, seed: int = 0, density: float =
     return sp.csr_array(rng.exponential(size=(rows, features)) * (rng.random((rows, features)) < density))
 
 
-def tiny_sae(*, width: int = 12, d_in: int = 6, layer: int = 0, scale: float = 0.37, seed: int = 0) -> TiedReluSae:
-    """An autoencoder with random weights, biases too."""
+def tiny_sae(
+    *,
+    variant: Variant = "tied_relu",
+    width: int = 12,
+    d_in: int = 6,
+    layer: int = 0,
+    scale: float = 0.37,
+    seed: int = 0,
+) -> Sae:
+    """An autoencoder with random weights, biases too; topk keeps 3 features, tied rows are of unit length."""
     import torch
 
-    from lfp.ml.sae import SaeInfo, TiedReluSae
+    from lfp.ml.sae import SAES, SaeInfo
 
-    sae = TiedReluSae(SaeInfo(layer, width, d_in, scale, 0.06, seed, "tuned"))
+    k = 3 if variant in ("topk", "batchtopk") else None
+    sae = SAES[variant](SaeInfo(layer, width, d_in, scale, 0.06, seed, "tuned", variant, k)).requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
-    for parameter in sae.parameters():
-        parameter.data = torch.randn(parameter.shape, generator=generator)
-    return sae.requires_grad_(False)
+    for name, tensor in sae.state_dict().items():
+        noise = torch.randn(tensor.shape, generator=generator)
+        tensor.copy_(noise.abs() if name == "threshold" else noise)
+    if sae.tied:
+        sae.decoder.div_(sae.decoder.norm(dim=1, keepdim=True))
+    return sae

@@ -197,7 +197,9 @@ def test_counting_hooks_sees_one_that_is_left_behind(neox: LanguageModel) -> Non
 def test_a_weight_that_is_not_a_number_names_its_layer(tmp_path: Path, model_builder: Callable[..., Path]) -> None:
     model = spoiled(tmp_path, model_builder, "layers.1.mlp")
     before = n_hooks(model)
-    with pytest.raises(DataError, match=r"^layer 1: the MLP output is not finite in the batch of texts 0 to 2;"):
+    with pytest.raises(
+        DataError, match=r"^layer 1: the MLP output is not finite in text \d, in the batch of texts 0 to"
+    ):
         streamed(model, tokens_of(model))
     assert n_hooks(model) == before
 

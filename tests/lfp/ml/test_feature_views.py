@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from lfp.ml.feature_stats import Examples
+from lfp.ml.examples import Examples
 from lfp.ml.feature_views import logit_tokens, map_of_rows, sampled_tokens
 from lfp.ml.models import LanguageModel, load_model
+from lfp.ml.windows import no_windows
 
 FINAL_NORM = {
     "gpt_neox": "gpt_neox.final_layer_norm",
@@ -74,13 +75,9 @@ def test_raised_logits_come_largest_first_and_lowered_ones_lowest_first(model: L
 
 
 def sample(features: list[int], token_ids: list[int], activations: list[float]) -> Examples:
-    n = len(features)
-    ints, values = np.zeros(n, np.int64), np.array(activations, float)
-    contexts = np.zeros(n, np.uint64)
-    windows = np.zeros((n, 1), np.float32)
-    return Examples(
-        np.array(features, np.int64), values, values, ints, ints, np.array(token_ids, np.int64), contexts, windows
-    )
+    ints, hashes = np.zeros(len(features), np.int64), np.zeros(len(features), np.uint64)
+    of, ids = np.array(features, np.int64), np.array(token_ids, np.int64)
+    return Examples(of, hashes, np.array(activations, np.float32), ints, ints, ids, hashes, no_windows(1))
 
 
 def test_tokens_are_told_by_their_share_of_the_activation(neox: LanguageModel) -> None:

@@ -1,0 +1,175 @@
+"""Examples of features: the best of each by some key, their windows, and how they are shown in buckets."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lfp.ml.active import Active
+from lfp.ml.contexts import Hashes, Places, of_feature
+from lfp.ml.ordering import falling, grouped_order, rank_within, run_starts
+from lfp.ml.windows import Windows, no_windows, windows
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float32]
+Rows = NDArray[np.intp]
+
+_SLACK = 4  # candidates wait until they are a quarter of what is kept
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Examples of features, parallel arrays [n], and their windows.
+
+    The smaller of two `keys` is the better example; `contexts` are hashes of the tokens up to each example's.
+    """
+
+    features: Ints
+    keys: Hashes
+    activations: Floats
+    text_ids: Ints
+    positions: Ints
+    token_ids: Ints
+    contexts: Hashes
+    windows: Windows
+
+    def take(self, rows: Rows) -> Examples:
+        """Those rows, in that order."""
+        return Examples(*(getattr(self, name).take(rows) for name in self.__dataclass_fields__))
+
+    @staticmethod
+    def concatenate(parts: Sequence[Examples]) -> Examples:
+        """All parts' rows, one after another."""
+        arrays = [name for name in Examples.__dataclass_fields__ if name != "windows"]
+        joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in arrays}
+        return Examples(**joined, windows=Windows.concatenate([part.windows for part in parts]))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Consecutive tokens of whole texts: where they are, the hash of each one's context, the features active there."""
+
+    places: Places
+    contexts: Hashes
+    active: Active
+
+
+class BestExamples(ABC):
+    """The k best examples of every feature, one a context; the best of parts are the best of the whole.
+
+    A newcomer must reach its feature's k-th best so far, which few do once the first tokens are seen. Windows are made
+    only for those among a batch's k best. Candidates wait until they are worth a sort.
+    """
+
+    def __init__(self, n_features: int, k: int, window: int) -> None:
+        self.k = k
+        self._window = window
+        self._limits = np.full(n_features, np.uint32(2**32 - 1))
+        """The upper half of the k-th best key of each feature."""
+        self._kept = no_examples(window)
+        self._waiting: list[Examples] = []
+
+    @staticmethod
+    @abstractmethod
+    def keys(batch: Batch) -> Hashes:
+        """The keys of a batch's active entries, feature by feature."""
+
+    @staticmethod
+    @abstractmethod
+    def is_new(features: Ints, keys: Hashes, contexts: Hashes) -> NDArray[np.bool_]:
+        """Which examples are the first of their feature and context, of examples in the order of feature and key."""
+
+    def update(self, batch: Batch) -> None:
+        """Offers a batch's active entries."""
+        entries, keys = batch.active.by_feature, self.keys(batch)
+        good = np.flatnonzero((keys >> np.uint64(32)).astype(np.uint32) <= entries.spread(self._limits))
+        features = np.searchsorted(entries.offsets, good, side="right") - 1
+        tokens, keys = entries.tokens[good].astype(np.int64), keys[good]
+        places, contexts = batch.places, batch.contexts[tokens]
+        best = self._best(features, keys, contexts, (places.text_ids[tokens], places.positions[tokens]))
+        features, tokens, good = features[best], tokens[best], good[best]
+        self.add(
+            Examples(
+                features=features,
+                keys=keys[best],
+                activations=entries.values[good],
+                text_ids=places.text_ids[tokens],
+                positions=places.positions[tokens],
+                token_ids=places.token_ids[tokens],
+                contexts=contexts[best],
+                windows=windows(entries, places.bounds, (features, tokens, good), self._window),
+            )
+        )
+
+    def add(self, examples: Examples) -> None:
+        """Offers examples made elsewhere."""
+        self._waiting.append(examples)
+        if sum(len(one.features) for one in self._waiting) * _SLACK > len(self._kept.features):
+            self.examples()
+
+    def merge(self, other: BestExamples) -> None:
+        """Offers another part's best."""
+        self.add(other.examples())
+
+    def examples(self) -> Examples:
+        """The best so far, by feature, best first; ties go to the earlier text and position."""
+        if self._waiting:
+            pool = Examples.concatenate([self._kept, *self._waiting])
+            rows = self._best(pool.features, pool.keys, pool.contexts, (pool.text_ids, pool.positions))
+            self._kept, self._waiting = pool.take(rows), []
+            last = rank_within(self._kept.features) == self.k - 1
+            self._limits[self._kept.features[last]] = self._kept.keys[last] >> np.uint64(32)
+        return self._kept
+
+    def _best(self, features: Ints, keys: Hashes, contexts: Hashes, ties: tuple[Ints, Ints]) -> Rows:
+        """Rows of the k best of each feature, one a context, by feature and best first."""
+        order = grouped_order(features, keys, *ties)
+        order = order[self.is_new(features[order], keys[order], contexts[order])]
+        return order[rank_within(features[order]) < self.k]
+
+
+class TopExamples(BestExamples):
+    """The k largest activations of every feature."""
+
+    @staticmethod
+    def keys(batch: Batch) -> Hashes:
+        """Keys that fall as activations rise."""
+        return falling(batch.active.by_feature.values)
+
+    @staticmethod
+    def is_new(features: Ints, keys: Hashes, contexts: Hashes) -> NDArray[np.bool_]:  # noqa: ARG004 (the base's form)
+        """Which are the first of their feature and context."""
+        groups = of_feature(contexts, features)
+        order = np.argsort(groups)
+        is_first = np.zeros(len(groups), bool)
+        is_first[np.minimum.reduceat(order, run_starts(groups[order]))] = True
+        return is_first
+
+
+class SampledExamples(BestExamples):
+    """A uniform random sample of the contexts in which each feature is active: the k whose hashes are lowest.
+
+    The hash of a context is the same for all features, and in all parts of a run.
+    """
+
+    @staticmethod
+    def keys(batch: Batch) -> Hashes:
+        """The contexts' hashes themselves."""
+        return batch.contexts.take(batch.active.by_feature.tokens)
+
+    @staticmethod
+    def is_new(features: Ints, keys: Hashes, contexts: Hashes) -> NDArray[np.bool_]:  # noqa: ARG004 (the base's form)
+        """Which are the first of their feature and context: equal contexts are adjacent."""
+        is_first = np.ones(len(keys), bool)
+        is_first[1:] = (keys[1:] != keys[:-1]) | (features[1:] != features[:-1])
+        return is_first
+
+
+def no_examples(window: int) -> Examples:
+    """Not one example."""
+    ints, floats, hashes = np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.uint64)
+    return Examples(ints, hashes, floats, ints, ints, ints, hashes, no_windows(window))

@@ -1,0 +1,129 @@
+"""Tables of features, made from what the pass over the corpus learned of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from lfp.schema import as_table
+
+if TYPE_CHECKING:
+    from lfp.ml.examples import Examples
+    from lfp.ml.feature_stats import FeatureStats
+    from lfp.ml.models import LanguageModel
+    from lfp.ml.neighbours import Neighbours
+    from lfp.ml.sae import Dictionary
+
+_TOP_TOKENS = 10
+_SILENT = -1
+
+
+def features(
+    stats: FeatureStats, dictionary: Dictionary, tuned: LanguageModel, stability: NDArray[np.float64]
+) -> pa.Table:
+    """The table `features`; `stability` [features] is NaN where there is no other dictionary to compare with."""
+    import torch
+
+    from lfp.ml.feature_views import logit_tokens, map_of_rows, sampled_tokens
+
+    decoders = torch.cat(dictionary.decoders).cpu()
+    raised, lowered = logit_tokens(tuned, decoders, n=_TOP_TOKENS)
+    places = map_of_rows(decoders.numpy())
+    columns: dict[str, Any] = {
+        "feature_id": np.arange(dictionary.n_features),
+        "layer": dictionary.layer_of,
+        "index": dictionary.index_of,
+        "density": stats.tuned.density,
+        "n_active": stats.tuned.n_active,
+        "mean_activation": stats.tuned.mean_where_active,
+        "max_activation": stats.tuned.max,
+        "base_density": stats.base.density,
+        "base_mean_activation": stats.base.mean_where_active,
+        "shift": (stats.tuned.sum - stats.base.sum) / stats.tuned.n_tokens,
+        "stability": pa.array(stability, mask=np.isnan(stability)),
+        "decoder_norm": decoders.norm(dim=1).numpy(),
+        "top_tokens": sampled_tokens(stats.sample(), dictionary.n_features, tuned.tokenizer, n=_TOP_TOKENS),
+        "pos_logits": raised,
+        "neg_logits": lowered,
+        "x": places[:, 0],
+        "y": places[:, 1],
+    }
+    return as_table("features", columns)
+
+
+def decoders(dictionary: Dictionary) -> pa.Table:
+    """The table `decoders`."""
+    vectors = [row for rows in dictionary.decoders for row in rows.half().cpu().numpy()]
+    return as_table("decoders", {"feature_id": np.arange(dictionary.n_features), "vector": vectors})
+
+
+def histograms(stats: FeatureStats) -> pa.Table:
+    """The table `histograms`."""
+    n_features = len(stats.tuned.counts)
+    columns = {
+        "feature_id": np.arange(n_features),
+        "edges": [stats.tuned.edges.astype(np.float32)] * n_features,
+        "counts": list(stats.tuned.counts),
+        "base_counts": list(stats.base.counts),
+    }
+    return as_table("histograms", columns)
+
+
+def examples(stats: FeatureStats) -> pa.Table:
+    """The table `examples`: the largest, those drawn from each interval of the random sample, and silent places."""
+    from lfp.ml.buckets import quantile_buckets
+
+    config, top, sample, silent = stats.config, stats.top(), stats.sample(), stats.silent()
+    intervals, rows = quantile_buckets(
+        sample, intervals=config.quantile_intervals, per_interval=config.examples_per_interval
+    )
+    parts = [
+        (np.full(len(silent.features), _SILENT), silent),
+        (np.zeros(len(top.features), np.int64), top),
+        (intervals, sample.take(rows)),
+    ]
+    table = pa.concat_tables([_example_rows(buckets, part) for buckets, part in parts])
+    return table.sort_by([(key, "ascending") for key in ("feature_id", "bucket", "rank")])
+
+
+def neighbours(stats: FeatureStats, dictionary: Dictionary) -> pa.Table:
+    """The table `neighbours`, of both kinds."""
+    from lfp.ml.neighbours import decoder_neighbours
+
+    kinds = {
+        "coactivation": stats.coactive(),
+        "decoder_cosine": decoder_neighbours(dictionary.decoders, stats.config.neighbours),
+    }
+    table = pa.concat_tables([_neighbour_rows(kind, pairs) for kind, pairs in kinds.items()])
+    return table.sort_by([(key, "ascending") for key in ("feature_id", "kind", "rank")])
+
+
+def _neighbour_rows(kind: str, pairs: Neighbours) -> pa.Table:
+    columns = {
+        "feature_id": pairs.features,
+        "kind": pa.repeat(kind, len(pairs.features)),
+        "rank": pairs.ranks,
+        "neighbour_id": pairs.others,
+        "value": pairs.values,
+    }
+    return as_table("neighbours", columns)
+
+
+def _example_rows(buckets: NDArray[np.int64], shown: Examples) -> pa.Table:
+    from lfp.ml.buckets import ranks
+
+    starts, values = shown.windows.lists()
+    columns = {
+        "feature_id": shown.features,
+        "bucket": buckets,
+        "rank": ranks(shown, buckets),
+        "text_id": shown.text_ids,
+        "position": shown.positions,
+        "activation": shown.activations,
+        "window_start": shown.positions + shown.windows.low,
+        "window_values": pa.ListArray.from_arrays(pa.array(starts, pa.int32()), pa.array(values)),
+    }
+    return as_table("examples", columns)

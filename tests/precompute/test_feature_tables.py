@@ -1,0 +1,67 @@
+"""What the pass over the corpus wrote of features, checked against the bundle's own decoders and activations."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lfp.store import Store
+
+
+@pytest.fixture(scope="module")
+def store(tiny_bundle: Path):
+    with Store.open(tiny_bundle) as opened:
+        yield opened
+
+
+def test_silent_examples_are_of_tokens_on_which_the_feature_is_silent(store: Store) -> None:
+    shown = store.rows(
+        "SELECT e.activation, list_contains(list_zip(a.positions, a.feature_ids), "
+        "{'a': e.position, 'b': e.feature_id}) AS fires "
+        "FROM examples e JOIN activations a ON a.text_id = e.text_id WHERE e.bucket = -1"
+    )
+    assert shown and not any(row["fires"] or row["activation"] for row in shown)
+
+
+def test_windows_of_every_kind_of_example_hold_its_activation_at_its_position(store: Store) -> None:
+    kinds = store.rows(
+        "SELECT bucket, count(*) AS n, max(abs(window_values[position - window_start + 1] - activation)) AS off, "
+        "max(len(window_values)) AS longest FROM examples GROUP BY bucket ORDER BY bucket"
+    )
+    assert {-1, 0, 1} <= {row["bucket"] for row in kinds}
+    assert all(row["off"] == 0 and row["longest"] <= 25 for row in kinds)
+
+
+def test_decoder_neighbours_are_the_nearest_rows_of_the_layer(store: Store) -> None:
+    rows = store.rows("SELECT f.layer, d.vector FROM features f JOIN decoders d USING (feature_id) ORDER BY feature_id")
+    layers = np.array([row["layer"] for row in rows])
+    unit = np.array([row["vector"] for row in rows], np.float64)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    cosines = np.where(layers[:, None] == layers, unit @ unit.T, -1.0)
+    np.fill_diagonal(cosines, -1.0)
+    found = store.rows("SELECT * FROM neighbours WHERE kind = 'decoder_cosine'")
+    assert len(found) == np.minimum((cosines > 0).sum(axis=1), 10).sum()
+    for row in found:
+        ranked = np.sort(cosines[row["feature_id"]])[::-1]
+        assert row["value"] == pytest.approx(cosines[row["feature_id"], row["neighbour_id"]], abs=2e-3)
+        assert row["value"] == pytest.approx(ranked[row["rank"]], abs=2e-3)
+
+
+def test_coactive_neighbours_share_contexts_and_come_nearest_first(store: Store) -> None:
+    found = store.rows("SELECT * FROM neighbours WHERE kind = 'coactivation' ORDER BY feature_id, rank")
+    assert found and all(0 < row["value"] <= 1 and row["feature_id"] != row["neighbour_id"] for row in found)
+    for before, row in pairwise(found):
+        if before["feature_id"] == row["feature_id"]:
+            assert before["rank"] + 1 == row["rank"] and before["value"] >= row["value"]
+    silent = {row["feature_id"] for row in store.rows("SELECT feature_id FROM features WHERE n_active = 0")}
+    assert not silent & {row["feature_id"] for row in found}
+
+
+def test_labels_are_never_made_from_silent_examples(store: Store) -> None:
+    used = store.rows("SELECT feature_id, unnest(examples_used) AS place FROM labels")
+    rows = store.rows("SELECT feature_id, bucket, text_id || ':' || position AS place FROM examples")
+    active = {(row["feature_id"], row["place"]) for row in rows if row["bucket"] >= 0}
+    assert used and {(row["feature_id"], row["place"]) for row in used} <= active

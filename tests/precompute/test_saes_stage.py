@@ -1,0 +1,136 @@
+"""Stage `saes`: dictionaries of every variant, streamed or held, read from folders, and never trained twice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lfp.bundle import read_manifest
+from lfp.errors import ConfigError, ModelError
+from lfp.ml.sae import SAES, SaeInfo
+from lfp.ml.sae_folder import load_sae
+from lfp.store import Store
+from lfp.validation import validate
+from precompute import pipeline
+from precompute.pipeline import run_pipeline
+from tests.precompute.conftest import silent, tiny_config
+
+UP_TO_SAES = tuple(stage for stage in pipeline.STAGES[: [s.name for s in pipeline.STAGES].index("saes") + 1])
+
+
+@pytest.fixture
+def pair(tiny_bundle: Path) -> dict[str, Any]:
+    """The tiny run's models, as the section of a config."""
+    return {role: str(tiny_bundle / "artifacts" / role) for role in ("base", "tuned")}
+
+
+def saes_of(bundle: Path) -> list[dict[str, Any]]:
+    with Store.open(bundle) as store:
+        return store.rows("SELECT * FROM saes")
+
+
+def random_sae(folder: Path, *, layer: int, d_in: int = 16, width: int = 24) -> Path:
+    sae = SAES["jumprelu"](SaeInfo(layer, width, d_in, 1.0, None, 0, "tuned", "jumprelu"))
+    generator = torch.Generator().manual_seed(1)
+    for parameter in sae.parameters():
+        parameter.data = torch.rand(parameter.shape, generator=generator)
+    sae.save(folder)
+    return folder
+
+
+def chosen_layer(bundle: Path) -> int:
+    return next(row["layer"] for row in saes_of(bundle))
+
+
+def test_the_row_of_a_dictionary_has_every_figure(tiny_bundle: Path) -> None:
+    rows = saes_of(tiny_bundle)
+    assert [(row["model"], row["width"], row["is_used"]) for row in rows] == [
+        ("base", 16, False), ("tuned", 16, True), ("tuned", 32, False)
+    ]  # fmt: skip
+    for row in rows:
+        assert row["variant"] == "tied_relu" and row["tied"] and row["source"] == "trained"
+        assert row["ce_recovered"] is not None and row["ce_recovered"] <= 1.0
+        assert (row["mmcs"] is None) == (row["model"] == "base")
+
+
+@pytest.mark.parametrize("variant", ["relu", "topk", "batchtopk", "jumprelu"])
+def test_every_variant_goes_the_whole_way(
+    variant: str, pair: dict[str, Any], corpus_folder: Path, tmp_path: Path
+) -> None:
+    config = tiny_config(model=pair, sae={"variant": variant, "k": 3, "expansion": [1, 1]})
+    out = run_pipeline(config, tmp_path / "out", beside=corpus_folder, resume=False, progress=silent)
+    assert validate(out) == []
+    rows = saes_of(out)
+    assert {row["variant"] for row in rows} == {variant} and not any(row["tied"] for row in rows)
+    assert sorted(row["seed"] for row in rows if row["model"] == "tuned") == [0, 1]
+    assert all((row["k"] == 3) == (variant in ("topk", "batchtopk")) for row in rows)
+    assert all((row["l1"] is None) == (variant != "relu") for row in rows)
+    assert all((row["l0_weight"] is None) == (variant != "jumprelu") for row in rows)
+    if variant == "topk":
+        assert all(0 < row["l0"] <= 3 for row in rows)
+
+
+def test_activations_may_be_streamed(pair: dict[str, Any], corpus_folder: Path, tmp_path: Path) -> None:
+    config = tiny_config(model=pair, sae={"buffer_tokens": 1000, "batch_tokens": 128})
+    out = run_pipeline(config, tmp_path / "out", beside=corpus_folder, resume=False, progress=silent)
+    assert validate(out) == []
+    assert all(row["fvu"] < 1.5 for row in saes_of(out))
+
+
+def test_a_dictionary_made_elsewhere_takes_the_place_of_training(
+    pair: dict[str, Any], tiny_bundle: Path, corpus_folder: Path, tmp_path: Path
+) -> None:
+    layer = chosen_layer(tiny_bundle)
+    folder = random_sae(tmp_path / "downloaded", layer=layer)
+    config = tiny_config(model=pair, sae={"pretrained": [{"layer": layer, "folder": str(folder)}]})
+    out = run_pipeline(config, tmp_path / "out", beside=corpus_folder, resume=False, progress=silent)
+    assert validate(out) == []
+    used = next(row for row in saes_of(out) if row["is_used"])
+    assert (used["variant"], used["width"], used["source"], used["mmcs"]) == ("jumprelu", 24, "downloaded", None)
+    kept = load_sae(out / "artifacts" / "saes" / f"tuned-layer{layer}")
+    assert torch.equal(kept.encoder, load_sae(folder).encoder)
+    assert {row["source"] for row in saes_of(out) if row["model"] == "base"} == {"trained"}
+
+
+def test_a_dictionary_that_does_not_fit_is_named(
+    pair: dict[str, Any], tiny_bundle: Path, corpus_folder: Path, tmp_path: Path
+) -> None:
+    layer = chosen_layer(tiny_bundle)
+    wide = random_sae(tmp_path / "wide", layer=layer, d_in=17)
+    for entry, error, said in (
+        ({"layer": layer, "folder": str(wide)}, ModelError, "17"),
+        ({"layer": 1 - layer, "folder": str(wide)}, ConfigError, f"sae.pretrained names layer {1 - layer}"),
+        ({"layer": layer, "folder": "no/such"}, ModelError, "no/such"),
+    ):
+        config = tiny_config(model=pair, sae={"pretrained": [entry]})
+        with pytest.raises(error, match=said):
+            run_pipeline(config, tmp_path / "out", beside=corpus_folder, resume=True, progress=silent)
+
+
+def test_training_killed_at_any_step_goes_on_to_the_same_bundle(
+    pair: dict[str, Any], corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lfp.ml.sae_training.CHECKPOINT_EVERY", 20)
+    config = tiny_config(model=pair, sae={"steps": 120})
+    whole = run_pipeline(config, tmp_path / "whole", beside=corpus_folder, resume=False, progress=silent)
+    steps: list[int] = []
+
+    def killed(what: str, done: int, total: int, value: float) -> None:
+        if what.startswith("layer"):
+            steps.append(done)
+            if len(steps) in (2, 3, 5):
+                raise KeyboardInterrupt
+
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            run_pipeline(config, tmp_path / "out", beside=corpus_folder, resume=True, progress=killed)
+    out = run_pipeline(config, tmp_path / "out", beside=corpus_folder, resume=True, progress=killed)
+    hashes = [{name: one.sha256 for name, one in read_manifest(each).tables.items()} for each in (whole, out)]
+    assert hashes[0] == hashes[1]
+    assert len(steps) < 3 * 3 * 3, "nothing was begun from scratch"
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    assert json.loads((out / "manifest.json").read_text())["bundle_id"] == read_manifest(whole).bundle_id
