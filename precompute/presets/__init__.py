@@ -3,6 +3,7 @@
 NAMES = (
     "demo",
     "demo-fast",
+    "demo-sweep",
     "imdb-scratch",
     "pythia-70m-vader",
     "pythia-160m-vader",
