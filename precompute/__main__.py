@@ -9,12 +9,14 @@ import sys
 import time
 from importlib.resources import files
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
 
 from lfp.config import RunConfig, load_config
 from lfp.errors import LfpError
+from precompute.bench import app as bench
 
 app = typer.Typer(
     help="From a base and a tuned language model to a bundle that the explorer opens.",
@@ -22,6 +24,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(bench, name="bench")
 
 Out = Annotated[Path, typer.Option("--out", help="Folder the bundle is written to.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Change a key of the config: section.key=value.")]
@@ -92,6 +96,30 @@ def report(
     typer.echo(json.dumps(grouped(rows), indent=1) if as_json else "\n".join(lines(rows)))
 
 
+@app.command()
+def sweep(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="A run, with its grid in [sweep].")],
+    out: Annotated[Path, typer.Option("--out", help="Folder the tables are written to.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a sweep or run that was interrupted.")] = False,
+    set_: Set = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: the results table by report row.")] = False,
+) -> None:
+    """Compare autoencoders on a run's tuned model: variants, sizes, seeds, and l1, k or l0_weight.
+
+    Example: python -m precompute sweep precompute/presets/demo-sweep.toml --out runs/sweep
+    """
+    from lfp.report import grouped
+    from precompute.progress import progress_to_stderr
+    from precompute.sweep import run_sweep
+    from precompute.sweep_folder import figures, lines
+
+    parsed, started = load_config(config, set_ or []), time.perf_counter()
+    with progress_to_stderr() as progress:
+        rows = run_sweep(parsed, out, beside=config.parent, resume=resume, progress=progress)
+    typer.echo(json.dumps(grouped(figures(rows)), indent=1) if as_json else "\n".join(lines(rows)))
+    typer.echo(f"{out}: {len(rows)} autoencoders compared in {time.perf_counter() - started:.0f} s", err=as_json)
+
+
 def preset(name: str) -> Path:
     """The file of a preset that ships with the project."""
     return Path(str(files("precompute") / "presets" / f"{name}.toml"))
@@ -108,16 +136,25 @@ def _run(config: RunConfig, out: Path, *, beside: Path | None, resume: bool) -> 
     typer.echo(f"{out}: bundle written in {time.perf_counter() - started:.0f} s, {size_mb:.1f} MB")
 
 
+class _Interrupted(BaseException):
+    """Ctrl-C or SIGTERM. No KeyboardInterrupt, of which typer makes an ending of its own."""
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (a signal handler's form)
+    raise _Interrupted
+
+
 def main() -> None:
     """Runs a command; an error of ours is one sentence on stderr, and its exit code."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads crawl where another program has a core
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
         app()
     except LfpError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except _Interrupted:
         sys.stderr.write("interrupted; add --resume to go on from the last finished stage\n")
         sys.exit(1)
 

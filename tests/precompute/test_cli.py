@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from lfp.bundle import MANIFEST
 from precompute.__main__ import main, preset
 from precompute.presets import NAMES
 
-COMMANDS = ("demo", "run", "validate", "report")
+COMMANDS = ("demo", "run", "validate", "report", "sweep")
 
 
 def call(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
@@ -138,3 +139,18 @@ def test_every_preset_is_a_config(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_module_runs_as_a_command() -> None:
     done = subprocess.run([sys.executable, "-m", "precompute", "--help"], capture_output=True, text=True, check=True)
     assert all(command in done.stdout for command in COMMANDS)
+
+
+def test_an_interrupted_command_says_how_to_go_on(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "precompute", "demo", "--fast", "--out", str(tmp_path / "out")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "base" in line:  # the first stage that takes seconds has begun
+                process.send_signal(signal.SIGINT)
+                break
+        rest = process.stderr.read()
+    assert process.returncode == 1
+    assert rest.strip().endswith("interrupted; add --resume to go on from the last finished stage")
+    assert "Traceback" not in rest
+    assert not (tmp_path / "out").exists()

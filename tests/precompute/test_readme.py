@@ -28,6 +28,7 @@ SMALL = [
     for key, value in keys.items()
 ] + ["corpus.n_texts=300", "threads=1"]
 """Overrides that make any preset a run of seconds."""
+QUICK = {("bench", "sae"): ["--steps", "20"], ("bench", "features"): ["--sequences", "32"]}
 
 
 def test_the_readme_opens_with_the_two_commands() -> None:
@@ -35,7 +36,9 @@ def test_the_readme_opens_with_the_two_commands() -> None:
 
 
 def test_every_command_is_of_a_kind_that_is_run_here() -> None:
-    kinds = r"make \w+|LFP_BUNDLES=\S+ make app|python -m precompute (demo --fast|run|validate|report) .+"
+    kinds = (
+        r"make \w+|LFP_BUNDLES=\S+ make app|python -m precompute (demo --fast|run|validate|report|sweep|bench \w+).*"
+    )
     assert [command for command in COMMANDS if not re.fullmatch(kinds, command)] == []
 
 
@@ -52,8 +55,9 @@ def test_the_jobs_run_one_after_another_as_written(tmp_path: Path, tiny_bundle: 
             if not _has_reviews():
                 continue
             arguments += [part for override in SMALL for part in ("--set", override)]
-        if "my-run.toml" in command:
+        if "my-run.toml" in command or " sweep " in command:
             arguments += [part for override in SMALL for part in ("--set", override)]
+        arguments += QUICK.get(tuple(arguments[2:4]), [])
         done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, f"{command}\n{done.stderr[-2000:]}"
 
