@@ -146,7 +146,8 @@ def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (a
 
 def main() -> None:
     """Runs a command; an error of ours is one sentence on stderr, and its exit code."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads crawl where another program has a core
+    if "OMP_WAIT_POLICY" not in os.environ:  # threads that spin for long crawl where another program has a core
+        os.environ.update(OMP_WAIT_POLICY="PASSIVE", GOMP_SPINCOUNT="1000")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     try:

@@ -53,7 +53,7 @@ class HeldActivations:
         for step in count(start):
             generator = torch.Generator().manual_seed((self.seed * 1_000_003 + step) % 2**63)
             drawn = torch.randint(n, (self.batch_tokens,), generator=generator)
-            yield {layer: outputs[drawn.to(outputs.device)] for layer, outputs in self.outputs.items()}
+            yield {layer: outputs.index_select(0, drawn.to(outputs.device)) for layer, outputs in self.outputs.items()}
 
 
 @dataclass(frozen=True)

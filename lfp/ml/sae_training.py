@@ -29,7 +29,7 @@ _BF16_FROM = 512
 """Width of the inputs from which on screening in bfloat16 saves more than it costs."""
 _REVIVE_EVERY = 100
 """Steps between two looks at which features are dead."""
-_AUXILIARY_EVERY = 8
+_AUXILIARY_EVERY = 16
 """Steps between two auxiliary losses of the top-k family, each weighed as so many."""
 _AUXILIARY_WEIGHT = 1 / 32
 _TOP_K_FAMILY = ("topk", "batchtopk")
@@ -142,7 +142,7 @@ class SaeTrainer:
         """Gradient of |miss - its reconstruction by the best dead features|^2 (Gao et al. 2024, appendix A.2)."""
         dead, sae, n = self._dead, self.sae, len(inputs)
         encoder, decoder = sae.encoder[dead], sae.decoder[dead]
-        values, indices = (inputs @ encoder.T + sae.b_enc[dead]).topk(min(len(dead), self.info.d_in // 2), dim=1)
+        values, indices = affine(inputs, encoder, sae.b_enc[dead]).topk(min(len(dead), self.info.d_in // 2), dim=1)
         features = torch.zeros(n, len(dead), device=inputs.device).scatter_(1, indices, values.relu())
         rebuilt = features @ decoder
         weight = _AUXILIARY_WEIGHT * _AUXILIARY_EVERY * 2.0 / n

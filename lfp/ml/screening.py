@@ -21,6 +21,8 @@ _UNIT = 2.0**-8
 """Largest relative error of rounding to bfloat16, which has eight significant bits."""
 _SLACK = 1.02
 """Room for what the bounds leave out: products of two errors, and sums in float32."""
+_ABOVE_ZERO = 2.0**-149
+"""The least float32 above zero."""
 _GROUPS = 128
 
 
@@ -47,16 +49,17 @@ class Screen:
     def top_of_rows(self, k: int) -> SparseCode:
         """The k largest entries of every row that are above zero; of equals the first."""
         floor = torch.from_numpy(_kth_largest(self._lower_bounds(k), k))[:, None]
-        return self._largest(floor.clamp_(min=0.0), k, by_row=True)
+        return self._largest(floor, k, by_row=True)
 
     def top_of_all(self, k: int) -> SparseCode:
         """The k largest entries of the whole batch that are above zero; of equals the first."""
         floor = torch.from_numpy(_kth_largest(self._lower_bounds(k).reshape(1, -1), k))
-        return self._largest(floor.clamp_(min=0.0), k, by_row=False)
+        return self._largest(floor, k, by_row=False)
 
     def _largest(self, floor: Tensor, k: int, *, by_row: bool) -> SparseCode:
+        floor.clamp_(min=_ABOVE_ZERO)
         if self.margins is None:
-            code = sparse_code((self.values >= floor) & (self.values > 0), self.values)
+            code = sparse_code(torch.from_numpy(self.values.numpy() >= floor.numpy()), self.values)
         else:
             code = self._candidates(floor)
             code = code.keep(code.values > 0)
