@@ -25,15 +25,12 @@ if TYPE_CHECKING:
     from lfp.ml.activation_sources import ActivationSource
     from lfp.ml.sae import Sae
     from lfp.ml.sae_training import SaeTrainer
-    from lfp.ml.tokens import TokenizedText
 
 _NEEDED = ("corpus", "base", "tuned", "layers")
 """Stages of a run that a sweep rests on; the completions of its report are not among them."""
 _BEGUN = ".begun-by-sweep"
 """Marks a work folder that no run began, and that can go with the sweep's end."""
 _LIBRARIES = ("torch", "transformers", "transformer-lens", "trl", "numpy", "scipy", "pyarrow", "lfp-explorer")
-_CHECKPOINT_EVERY = 500
-_CROSS_ENTROPY_TEXTS = 200
 
 
 def run_sweep(
@@ -66,7 +63,7 @@ def run_sweep(
 
 @dataclass(frozen=True)
 class Sweep:
-    """A grid, and what its points share: the tuned model, its activations and its texts, had once when asked for."""
+    """A grid, and what its points share: the tuned model and its activations, had once when asked for."""
 
     run: Run
     grid: Sequence[Point]
@@ -80,24 +77,6 @@ class Sweep:
     def source(self) -> ActivationSource:
         """Training batches of all layers, the same for all points."""
         return self.subject.source()
-
-    @cached_property
-    def texts(self) -> list[TokenizedText]:
-        """Held-out texts on which cross-entropy is measured."""
-        return self.subject.texts("held_out")[:_CROSS_ENTROPY_TEXTS]
-
-    def ce_recovered(self, sae: Sae) -> float | None:
-        """Cross-entropy that an autoencoder recovers on the held-out texts."""
-        from lfp.ml.sae_quality import ce_recovered
-
-        config = self.run.config
-        return ce_recovered(
-            self.subject.model,
-            sae,
-            self.texts,
-            batch_texts=config.stats.batch_texts,
-            prepend_bos=config.model.prepend_bos,
-        )
 
 
 def _begin(run: Run) -> None:
@@ -167,7 +146,6 @@ def _trained(sweep: Sweep, layer: int, checkpoint: Path) -> list[Sae]:
         _trainers(sweep, layer),
         sweep.source,
         checkpoint=checkpoint,
-        checkpoint_every=_CHECKPOINT_EVERY,
         progress=_told_once(sweep.run.progress, f"{_name(layer)}: trained"),
     )
 
@@ -197,7 +175,7 @@ def _judged(sweep: Sweep, point: Point, sae: Sae) -> dict[str, Any]:
     from lfp.ml.sae_quality import quality
 
     measured = vars(quality(sae, sweep.subject.held_out[sae.info.layer]))
-    judged = row_of(sae, measured | {"ce_recovered": sweep.ce_recovered(sae)}, is_used=False)
+    judged = row_of(sae, measured | {"ce_recovered": sweep.subject.ce_recovered(sae)}, is_used=False)
     return judged | {"group": point.group}
 
 

@@ -36,10 +36,10 @@ def run(run: Run, output: Output) -> None:
     rows: list[dict[str, Any]] = []
     stability: dict[str, list[float]] = {}
     for model in ("tuned", "base"):
-        made = _make(run, output, Subject(run, model))
-        for layer, saes in made.items():
+        subject = Subject(run, model)
+        for layer, saes in _make(run, output, subject).items():
             stable = _stability(saes)
-            rows += _rows(run, Subject(run, model), saes, stable)
+            rows += _rows(run, subject, saes, stable)
             stability[f"{model}-{layer}"] = stable
             for number, sae in enumerate(saes):
                 sae.save(output.folder / pair.sae_folder(model, layer, number))
