@@ -60,9 +60,12 @@ class Review:
     sentences: tuple[Sentence, ...]
 
 
-def generate(n: int, seed: int) -> list[Review]:
-    """Return n reviews; the i-th depends on the seed and i alone, so shards agree."""
-    return [_review(random.Random(f"{seed}:{index}")) for index in range(n)]
+def generate(n: int, seed: int, *, zipf: float = 0.0) -> list[Review]:
+    """Return n reviews; the i-th depends on the seed and i alone, so shards agree.
+
+    `zipf` says how unevenly the sentiment words of a slot are used: 0 alike, 1 about as in people's writing.
+    """
+    return [_review(random.Random(f"{seed}:{index}"), zipf) for index in range(n)]
 
 
 def rating_of(sentences: Sequence[Sentence]) -> int:
@@ -90,16 +93,16 @@ def word_count_error(reviews: Sequence[Review]) -> float:
     return wrong / len(sided) if sided else 0.0
 
 
-def _review(rng: random.Random) -> Review:
+def _review(rng: random.Random, zipf: float) -> Review:
     while True:
-        sentences = _sentences(rng)
+        sentences = _sentences(rng, zipf)
         text = " ".join(sentence.text for sentence in sentences)
         if LENGTH_WORDS[0] <= len(text.split()) <= LENGTH_WORDS[1]:
             return Review(text, rating_of(sentences), sentences)
 
 
-def _sentences(rng: random.Random) -> tuple[Sentence, ...]:
-    writer = Writer(rng)
+def _sentences(rng: random.Random, zipf: float) -> tuple[Sentence, ...]:
+    writer = Writer(rng, zipf=zipf)
     opinion = _weighted(rng, OPINION_WEIGHTS)
     sentences: list[Sentence] = []
     told: set[str] = set()

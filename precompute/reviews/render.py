@@ -42,8 +42,9 @@ class Slot(NamedTuple):
 class Writer:
     """Writes the sentences of one review: one cast throughout, and no noun or sentiment word twice."""
 
-    def __init__(self, rng: random.Random) -> None:
+    def __init__(self, rng: random.Random, *, zipf: float = 0.0) -> None:
         self._rng = rng
+        self._zipf = zipf
         self._rating = 0
         self._used: set[str] = set()
         self._cast: dict[str, str] = {}
@@ -82,7 +83,7 @@ class Writer:
 
     def _sentiment(self, slot: Slot, kind: str) -> str:
         sign, level = self._sign_and_level(slot)
-        words, cum_weights = pool(slot.name, kind, sign, level)
+        words, cum_weights = pool(slot.name, kind, sign, level, self._zipf)
         word = words[0]
         for _ in range(20):
             word = self._rng.choices(words, cum_weights=cum_weights)[0]

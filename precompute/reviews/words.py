@@ -1,5 +1,6 @@
 """The word lists of the generated reviews: loading them, and drawing by slot, sign and strength."""
 
+import hashlib
 import tomllib
 from functools import cache
 from itertools import accumulate
@@ -54,14 +55,24 @@ def swaps(slot: str, kind: str = "all", *, sign: int) -> tuple[str, ...]:
 
 
 @cache
-def pool(slot: str, kind: str, sign: int, level: int) -> tuple[tuple[str, ...], tuple[float, ...]]:
-    """Return the words that fit a slot and their cumulative weights; `level` is 2 in strong sentences, 1 in mild."""
+def pool(slot: str, kind: str, sign: int, level: int, zipf: float = 0.0) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    """Return the words that fit a slot and their cumulative weights; `level` is 2 in strong sentences, 1 in mild.
+
+    With `zipf` the word of rank r, in an order that stands for all reviews, weighs r ** -zipf times what it does
+    without.
+    """
     weights: dict[str, float] = {}
     for words, share in _groups(slot, kind, sign):
         for word in words:
             weights[word] = max(weights.get(word, 0.0), share * (_fit(strength(word), level) if sign else 1.0))
-    drawable = {word: weight for word, weight in weights.items() if weight > 0}
+    ranked = sorted(weights, key=_place)
+    drawable = {word: weights[word] * (1 + ranked.index(word)) ** -zipf for word in weights if weights[word] > 0}
     return tuple(drawable), tuple(accumulate(drawable.values()))
+
+
+def _place(word: str) -> bytes:
+    """A word's place in an order that has nothing to do with its meaning or strength."""
+    return hashlib.sha256(word.encode()).digest()
 
 
 def strength(word: str) -> float:
