@@ -44,8 +44,15 @@ class CorpusConfig(_Section):
     held_out_source: str | None = None
     """Texts no model is trained on. Without it `held_out_share` of `source` is set aside."""
     held_out_share: float = Field(0.1, gt=0.0, lt=0.9)
+    """Of preference pairs: the share of pairs, both sides of each."""
     n_texts: int | None = Field(None, gt=0)
-    """At most this many texts of `source`, drawn by the seed; the number generated for `demo`."""
+    """At most this many texts of `source`, or pairs of `tune.pairs`, drawn by the seed; the number generated for
+    `demo`."""
+    prompt_words: int | None = Field(None, ge=1)
+    """Words of a preference pair's prompt that are kept, its last ones, so that the response is within the context;
+    all by default."""
+    demo_zipf: float = Field(0.0, ge=0.0)
+    """`demo`: how unevenly the reviews use their sentiment words, from 0, alike, over 1, about as people do, on."""
 
 
 class ModelConfig(_Section):
@@ -97,7 +104,12 @@ class TuneConfig(_Section):
     completion_tokens: int = Field(16, ge=1)
     temperature: float = Field(1.0, gt=0.0)
     pairs: str | None = None
-    """DPO: a file of preference pairs with `chosen` and `rejected` columns."""
+    """DPO: a file of preference pairs with the columns `chosen` and `rejected`, and `prompt` where it has one, or a hub
+    dataset `org/name` of such rows."""
+    pairs_split: str = "train"
+    """The split that is read of a hub dataset."""
+    pairs_revision: str | None = None
+    """A hub revision of the dataset; pin a commit so that the run can be repeated."""
     pairs_batch: int = Field(16, ge=1)
     eval_prefixes: int = Field(500, ge=10)
     """Held-out prefixes on which base and tuned model are compared."""
@@ -108,6 +120,43 @@ class TuneConfig(_Section):
             raise ValueError('method "dpo" needs tune.pairs, a file with the columns chosen and rejected')
         if not 1 <= self.prefix_tokens[0] <= self.prefix_tokens[1]:
             raise ValueError(f"prefix_tokens {self.prefix_tokens} is not a range of at least one token")
+        return self
+
+
+VADER = "vader"
+"""As `feedback.lexicon` or `feedback.reward`: VADER's lexicon, or the paper's reward by it."""
+LEXICON = "lexicon"
+"""As `feedback.reward`: the paper's reward with the values of `feedback.lexicon` in place of VADER's."""
+CLASSIFIER = "classifier"
+"""As `feedback.reward`: a sequence classifier of the hub, or of a folder, as a reward model."""
+
+
+class FeedbackConfig(_Section):
+    """The true feedback: rewards of texts, and the values that words are stated to have."""
+
+    reward: str = VADER
+    """`vader`, `lexicon`, `classifier`, or `module:function`: a Python function of a list of texts that returns one
+    number each; the module is in the working directory, beside the config file, or installed."""
+    lexicon: str = VADER
+    """The stated values of words: `vader`, or a file with the columns `word` and `value` (.csv, .tsv, .json, .jsonl,
+    .parquet), or a .json file of one object {word: value}."""
+    classifier: str | None = None
+    """`classifier`: a sequence classifier, by hub name or folder."""
+    classifier_revision: str | None = None
+    """A hub revision; pin a commit so that the run can be repeated."""
+    classifier_label: str | None = None
+    """The label whose log-odds are the reward, where the classifier has more than two."""
+    classifier_batch: int = Field(32, ge=1)
+
+    @model_validator(mode="after")
+    def _reward_is_named(self) -> FeedbackConfig:
+        module, colon, function = self.reward.partition(":")
+        if self.reward not in (VADER, LEXICON, CLASSIFIER) and not (colon and module and function.isidentifier()):
+            raise ValueError(
+                f'reward "{self.reward}" is none of vader, lexicon and classifier, nor of the form module:function'
+            )
+        if (self.reward == CLASSIFIER) != (self.classifier is not None):
+            raise ValueError('reward = "classifier" and classifier = "org/name" go together; set both or neither')
         return self
 
 
@@ -259,6 +308,17 @@ class ProbesConfig(_Section):
     frequency_bins: int = Field(5, ge=1)
     """Lexicon values are permuted among words of like frequency only."""
     min_word_count: int = Field(5, ge=1)
+    triples_by: Literal["lexicon", "language_model"] = "lexicon"
+    """What puts other words into a sentence: words of the corpus by the lexicon, or the model of `language_model`."""
+    matched_contexts: int = Field(20_000, ge=100)
+    """Contexts that the regression of the implicit reward on word and context sees, drawn by the seed."""
+    word_occurrences: int = Field(200, ge=1)
+    """Occurrences of a word whose features make its mean, drawn by the seed."""
+    pooling: Literal["last", "mean", "sum", "response", "max"] = "response"
+    """How tokens make a text's inputs where the probe's target is of texts (response: the mean over the response's
+    tokens, all where there is no prompt)."""
+    weight_permutations: int = Field(40, ge=20)
+    """Shuffles of the word values that give a feature's weight its null, where the target is not the lexicon."""
 
 
 class LabelsConfig(_Section):
@@ -267,6 +327,46 @@ class LabelsConfig(_Section):
     labeller: Literal["offline-tokens"] = "offline-tokens"
     related_threshold: float = Field(0.5, gt=0.0, lt=1.0)
     """A feature is related when at least this share of its sampled activation falls on words the lexicon scores."""
+
+
+class PlantConfig(_Section):
+    """Planted feedback: which secrets are drawn, and how it is certified that they were learned."""
+
+    flipped_share: float = Field(0.3, ge=0.0, le=1.0)
+    """Share of secrets that are scored words with their sign turned; the rest are unscored words."""
+    least_share: float = Field(0.001, gt=0.0, lt=1.0)
+    """A secret's share of the corpus's words, at least: tuning must sample a word to learn of it."""
+    most_share: float = Field(0.01, gt=0.0, le=1.0)
+    """The same at most."""
+    least_value: float = Field(1.5, gt=0.0)
+    """A flipped word's value in the lexicon, at least, whatever its sign."""
+    most_settled: float = Field(0.3, gt=0.0, le=1.0)
+    """The base model's mean probability of a secret word where it stands, at most: tuning pays a choice, and the last
+    word of a set phrase is none."""
+    certify_prefixes: int = Field(2000, ge=100)
+    """Held-out prefixes after which the planted model and its twin write."""
+
+    @model_validator(mode="after")
+    def _shares_rise(self) -> PlantConfig:
+        if self.least_share >= self.most_share:
+            raise ValueError(f"least_share {self.least_share} is not below most_share {self.most_share}")
+        return self
+
+
+class LanguageModelConfig(_Section):
+    """The server and model that are asked where a language model is to write; the key is in $OPENAI_API_KEY only."""
+
+    model: str | None = None
+    base_url: str | None = Field(None, exclude=True)
+    """Address of a compatible server; OpenAI's by default. It is left out of every file that keeps the config."""
+    concurrency: int = Field(16, ge=1)
+    """Calls under way at once."""
+    budget_usd: float = Field(1.0, gt=0.0)
+    """Never passed: the worst case of a call is set aside before it is made."""
+    price_in: float = Field(0.0, ge=0.0)
+    """Dollars a million tokens read."""
+    price_out: float = Field(0.0, ge=0.0)
+    """Dollars a million tokens written."""
 
 
 class RunConfig(_Section):
@@ -284,12 +384,21 @@ class RunConfig(_Section):
     model: ModelConfig = ModelConfig()
     pretrain: PretrainConfig = PretrainConfig()
     tune: TuneConfig = TuneConfig()
+    feedback: FeedbackConfig = FeedbackConfig()
     layers: LayersConfig = LayersConfig()
     sae: SaeConfig = SaeConfig()
     sweep: SweepConfig = SweepConfig()
     stats: StatsConfig = StatsConfig()
     probes: ProbesConfig = ProbesConfig()
     labels: LabelsConfig = LabelsConfig()
+    plant: PlantConfig = PlantConfig()
+    language_model: LanguageModelConfig = LanguageModelConfig()
+
+    @model_validator(mode="after")
+    def _language_model_is_named(self) -> RunConfig:
+        if self.probes.triples_by == "language_model" and self.language_model.model is None:
+            raise ValueError('probes.triples_by = "language_model" needs language_model.model, the name of one')
+        return self
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:

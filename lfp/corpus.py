@@ -53,16 +53,17 @@ def find_source(name: str, *, beside: Path | None) -> Path:
     raise CorpusError(f"{name}: no such file (looked at {looked}); put it there or point LFP_DATA at its folder")
 
 
-def read_rows(path: Path, *, columns: Sequence[str]) -> list[dict[str, Any]]:
-    """Rows of a .jsonl(.gz), .csv(.gz), .parquet or .txt file (a text a line), those columns only.
+def read_rows(path: Path, *, columns: Sequence[str], optional: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Rows of a .jsonl(.gz), .csv(.gz), .tsv(.gz), .parquet or .txt file (a text a line), those columns only.
 
-    Raises CorpusError when the file cannot be read, a column is not there, or there is no row.
+    `optional` columns are given where the file has them. Raises CorpusError when the file cannot be read,
+    a column is not there, or there is no row.
     """
     try:
         table = _read_table(path)
     except (OSError, pa.ArrowException) as error:
         raise CorpusError(
-            f"{path}: cannot be read ({_first_line(error)}); pass .jsonl, .csv, .parquet or .txt"
+            f"{path}: cannot be read ({_first_line(error)}); pass .jsonl, .csv, .tsv, .parquet or .txt"
         ) from error
     for column in columns:
         if column not in table.column_names:
@@ -70,7 +71,7 @@ def read_rows(path: Path, *, columns: Sequence[str]) -> list[dict[str, Any]]:
             raise CorpusError(f"{path}: no column {column!r} (found: {found}); name one of those in the config")
     if table.num_rows == 0:
         raise CorpusError(f"{path}: no rows; pass a file with at least one text")
-    table = table.select(list(columns))
+    table = table.select([*columns, *(name for name in optional if name in table.column_names)])
     if any(pa.types.is_binary(field.type) for field in table.schema):
         raise CorpusError(f"{path}: not text in UTF-8; save it in that encoding")
     try:
@@ -125,8 +126,11 @@ def _read_table(path: Path) -> pa.Table:
     with pa.input_stream(path, compression="gzip" if path.name.endswith(".gz") else None) as stream:
         if name.endswith((".jsonl", ".json")):
             return pa.json.read_json(stream, read_options=pa.json.ReadOptions(block_size=1 << 26))
-        if name.endswith(".csv"):
-            return pa.csv.read_csv(stream, parse_options=pa.csv.ParseOptions(newlines_in_values=True))
+        if name.endswith((".csv", ".tsv")):
+            delimiter = "\t" if name.endswith(".tsv") else ","
+            return pa.csv.read_csv(
+                stream, parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
+            )
         lines = stream.read().decode("utf-8", errors="replace").splitlines()
         return pa.table({"text": [line for line in lines if line.strip()]}, schema=pa.schema([("text", pa.string())]))
 

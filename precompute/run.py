@@ -95,6 +95,16 @@ class Output:
 
 
 def stage_key(name: str, config: RunConfig, sections: Sequence[str], before: str) -> str:
-    """A hash of what a stage depends on: its sections of the config, seed, threads, and the key of the stage before."""
-    values = config.model_dump(mode="json", include={*sections, "seed", "threads"})
+    """A hash of what a stage depends on: its part of the config, seed, threads, and the key of the stage before.
+
+    `sections` are names of sections, or of a key in one, such as tune.pairs.
+    """
+    dumped = config.model_dump(mode="json")
+    values = {section: _at(dumped, section) for section in (*sections, "seed", "threads")}
     return hashlib.sha256(json.dumps([name, values, before], sort_keys=True).encode()).hexdigest()
+
+
+def _at(values: Any, dotted: str) -> Any:
+    for name in dotted.split("."):
+        values = values[name]
+    return values

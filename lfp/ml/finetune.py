@@ -20,11 +20,13 @@ from lfp.config import TuneConfig
 from lfp.errors import ModelError, TrainingError
 from lfp.ml.models import quiet_files
 from lfp.progress import Progress
+from lfp.rewards import checked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from lfp.feedback import PreferencePair, Reward
+    from lfp.feedback import Reward
+    from lfp.preferences import PreferencePair
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def tune_grpo(
     """Tunes the base on a reward of its completions of `prefixes` (GRPO, Shao et al. 2024) and saves it to `folder`.
 
     Each step draws `prompts_per_step` prefixes and `group_size` completions of each. `reward` sees completions only,
-    special tokens left out. Raises TrainingError when it fails or the loss is not a number.
+    special tokens left out. Raises TrainingError when it fails, never changes, or the loss is not a number.
     """
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
@@ -71,6 +73,7 @@ def tune_grpo(
         def _send_telemetry(self) -> None:
             """Nothing is reported to anyone."""
 
+    seen: set[float] = set()
     with _workplace() as output_dir:
         model, tokenizer = _load_base(base_folder)
         prompts = [_lead(tokenizer) + prefix for prefix in prefixes]
@@ -84,14 +87,16 @@ def tune_grpo(
         )
         trainer = Trainer(
             model=model,
-            reward_funcs=_checked(reward),
+            reward_funcs=_recording(reward, seen),
             args=arguments,
             train_dataset=Dataset.from_dict({"prompt": prompts}),
             processing_class=tokenizer,
         )
         for each in filter(None, (model, trainer.ref_model)):
             each.base_model.register_forward_pre_hook(_positions_from_mask, with_kwargs=True)
-        return _run(trainer, config, folder=folder, figure="reward", progress=progress)
+        report = _run(trainer, config, folder=folder, figure="reward", progress=progress)
+    _check_told_apart(seen, config.steps)
+    return report
 
 
 def tune_dpo(
@@ -226,40 +231,26 @@ def _positions_from_mask(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     return args, kwargs
 
 
-def _checked(reward: Reward) -> Callable[..., list[float]]:
-    """The reward as TRL calls it; TrainingError names the completion it fails on."""
+def _recording(reward: Reward, seen: set[float]) -> Callable[..., list[float]]:
+    """The reward as TRL calls it, checked; `seen` gets its least and greatest value."""
+    answer = checked(reward, name="of the tuning")
 
     def rewards(completions: list[str], **_: Any) -> list[float]:
-        try:
-            values = [float(value) for value in reward(completions)]
-        except Exception as error:
-            row = _failing_row(reward, completions)
-            raise TrainingError(
-                f"tune: the reward fails on completion {row}, {completions[row]!r} ({error}); mend the reward"
-            ) from error
-        if len(values) != len(completions):
-            raise TrainingError(
-                f"tune: the reward gave {len(values)} values for {len(completions)} completions,"
-                f" none for completion {min(len(values), len(completions))}; return one each"
-            )
-        for row, value in enumerate(values):
-            if not math.isfinite(value):
-                raise TrainingError(
-                    f"tune: the reward of completion {row}, {completions[row]!r}, is {value}; return finite numbers"
-                )
+        values = answer(completions)
+        extremes = {*seen, *values}
+        seen.clear()
+        seen.update((min(extremes), max(extremes)))
         return values
 
     return rewards
 
 
-def _failing_row(reward: Reward, completions: Sequence[str]) -> int:
-    """The first completion the reward fails on by itself; 0 when it only fails on all together."""
-    for row, completion in enumerate(completions):
-        try:
-            float(reward([completion])[0])
-        except Exception:  # noqa: BLE001 - a caller's function may raise anything
-            return row
-    return 0
+def _check_told_apart(seen: set[float], steps: int) -> None:
+    if len(seen) == 1:
+        raise TrainingError(
+            f"tune: the reward is {seen.pop()} for every completion of {steps} steps, so nothing was learned; give a"
+            " reward that tells texts apart, or raise tune.completion_tokens"
+        )
 
 
 def _watcher(steps: int, figure: str, progress: Progress | None) -> Any:

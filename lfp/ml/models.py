@@ -72,7 +72,7 @@ def load_model(name: str, *, revision: str | None = None, device: str = "cpu") -
     """
     from transformer_lens.model_bridge import TransformerBridge
 
-    source, local_only = _locate(name)
+    source, local_only = locate(name)
     tokenizer, hf_model = _load_files(source, revision=revision, local_only=local_only)
     hf_model = _place(hf_model, device)
     d_vocab = int(hf_model.get_input_embeddings().weight.shape[0])
@@ -196,8 +196,8 @@ def _group(name: str) -> str:
     return "mlp" if "mlp" in part or "feed_forward" in part else "other"
 
 
-def _locate(name: str) -> tuple[str, bool]:
-    """What to load from, and whether only files on this disk may be read."""
+def locate(name: str) -> tuple[str, bool]:
+    """What to load from, and whether only files on this disk may be read. Raises ModelError."""
     folder = Path(name).expanduser()
     if (folder / "config.json").is_file():
         return str(folder), True

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lfp.feedback import vader_reward, words_of
+from lfp.feedback import words_of
 from lfp.metrics import Estimate, mean_interval
 from lfp.report import result
 from lfp.schema import as_table
-from precompute import pair
+from precompute import pair, truth
 from precompute.run import Output, Run
 
 if TYPE_CHECKING:
@@ -47,7 +47,8 @@ def run(run: Run, output: Output) -> None:
         )
         for role, model in (("base", base), ("tuned", tuned))
     }
-    rewards = {role: np.array(vader_reward([one.text for one in texts])) for role, texts in written.items()}
+    reward = truth.reward(run)
+    rewards = {role: np.array(reward([one.text for one in texts])) for role, texts in written.items()}
     rows = [row for role in written for row in _rows(role, base, written[role], rewards[role])]
     output.table("completions", as_table("completions", rows))
     output.json(

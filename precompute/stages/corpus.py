@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import pyarrow as pa
 
-from lfp.corpus import CorpusText, find_source, number, read_corpus
-from lfp.feedback import read_pairs
+from lfp.corpus import CorpusText, number, read_corpus
+from lfp.feedback import check_lexicon, lexicon_of
+from lfp.preferences import find_preferences, last_words, split_pairs
+from precompute import truth
 from precompute.reviews import generate, word_count_error
 from precompute.run import Output, Run
 
 _DEMO_TEXTS = 8000
+_TRIED_TEXTS = 16
 
 
 def run(run: Run, output: Output) -> None:
@@ -19,12 +23,13 @@ def run(run: Run, output: Output) -> None:
     config = run.config
     facts: dict[str, float] = {}
     if config.tune.method == "dpo" and config.tune.pairs:
-        texts, facts = _pairs(run, config.tune.pairs)
+        texts, facts = _pairs(run)
     elif config.corpus.source == "demo":
         texts, facts = _demo(run)
     else:
         texts = read_corpus(config.corpus, beside=run.beside, seed=config.seed)
     facts["texts"] = len(texts)
+    _check_feedback(run, texts)
     output.table("corpus", pa.Table.from_pylist([asdict(text) for text in texts], schema=_SCHEMA))
     output.json("facts", facts)
 
@@ -44,23 +49,30 @@ _SCHEMA = pa.schema(
 
 
 def _demo(run: Run) -> tuple[list[CorpusText], dict[str, float]]:
-    reviews = generate(run.config.corpus.n_texts or _DEMO_TEXTS, run.config.seed)
+    reviews = generate(run.config.corpus.n_texts or _DEMO_TEXTS, run.config.seed, zipf=run.config.corpus.demo_zipf)
     rows = list({review.text: float(review.rating) for review in reviews}.items())
     n_held_out = max(1, round(run.config.corpus.held_out_share * len(rows)))
     texts = number(rows[:-n_held_out], rows[-n_held_out:], source="demo grammar")
     return texts, {"word_count_error": word_count_error(reviews)}
 
 
-def _pairs(run: Run, name: str) -> tuple[list[CorpusText], dict[str, float]]:
-    """Both sides of every pair as texts; a held-out share of pairs is set aside whole."""
-    path = find_source(name, beside=run.beside)
-    pairs, ties = read_pairs(path)
-    n_held_out = max(1, round(run.config.corpus.held_out_share * len(pairs)))
+def _pairs(run: Run) -> tuple[list[CorpusText], dict[str, float]]:
+    """Both sides of every pair as texts; a held-out share of pairs, drawn by the seed, is set aside whole."""
+    corpus, read = run.config.corpus, find_preferences(run.config.tune, beside=run.beside)
+    pairs = split_pairs(read.pairs, share=corpus.held_out_share, limit=corpus.n_texts, seed=run.config.seed)
     texts: list[CorpusText] = []
-    for pair_id, pair in enumerate(pairs[: run.config.corpus.n_texts]):
-        split = "held_out" if pair_id % max(2, round(len(pairs) / n_held_out)) == 1 else "train"
+    splits = [("train", pair) for pair in pairs.train] + [("held_out", pair) for pair in pairs.held_out]
+    for pair_id, (split, pair) in enumerate(splits):
+        prompt = last_words(pair.prompt, corpus.prompt_words)
         for role, response in (("chosen", pair.chosen), ("rejected", pair.rejected)):
             texts.append(
-                CorpusText(len(texts), pair.prompt + response, path.name, split, None, role, pair_id, len(pair.prompt))
+                CorpusText(len(texts), prompt + response, read.source, split, None, role, pair_id, len(prompt))
             )
-    return texts, {"ties_dropped": float(ties)}
+    return texts, {"ties_dropped": float(read.ties), "shared_dropped": float(pairs.shared)}
+
+
+def _check_feedback(run: Run, texts: Sequence[CorpusText]) -> None:
+    """Finds out before any model is trained whether the lexicon tells words apart and the reward can be had."""
+    feedback = run.config.feedback
+    check_lexicon(lexicon_of(feedback, beside=run.beside), (text.text for text in texts), name=feedback.lexicon)
+    truth.reward(run)([text.text for text in texts[:_TRIED_TEXTS]])

@@ -6,10 +6,11 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
-from lfp.feedback import vader_lexicon, words_of
+from lfp.feedback import words_of
 from lfp.labels.offline import OfflineTokens
 from lfp.labels.protocol import Evidence, Label, ShownExample
 from lfp.schema import as_table
+from precompute import truth
 from precompute.run import Output, Run
 
 _BEFORE = 3
@@ -19,7 +20,7 @@ def run(run: Run, output: Output) -> None:
     """Writes labels."""
     labeller = OfflineTokens(
         run.json("features", "vocabulary")["all_counts"],
-        vader_lexicon(),
+        truth.lexicon(run),
         related_threshold=run.config.labels.related_threshold,
     )
     rows = [_row(label, labeller.name) for label in labeller.label(list(_evidence(run)))]

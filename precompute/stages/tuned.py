@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import asdict
 
 from lfp.config import TUNE
-from lfp.corpus import find_source
-from lfp.feedback import PreferencePair, read_pairs, vader_reward
-from precompute import pair
+from lfp.corpus import CorpusText
+from lfp.preferences import PreferencePair
+from precompute import pair, truth
 from precompute.run import Output, Run
 
 
@@ -33,7 +34,7 @@ def _grpo(run: Run, output: Output) -> None:
     report = tune_grpo(
         base.folder,
         prefixes,
-        vader_reward,
+        truth.reward(run),
         config.tune,
         seed=config.seed,
         folder=output.folder / "model",
@@ -50,7 +51,7 @@ def _dpo(run: Run, output: Output) -> None:
     assert base.folder is not None
     report = tune_dpo(
         base.folder,
-        _training_pairs(run),
+        training_pairs(run),
         run.config.tune,
         seed=run.config.seed,
         folder=output.folder / "model",
@@ -60,8 +61,14 @@ def _dpo(run: Run, output: Output) -> None:
     output.json("facts", asdict(report))
 
 
-def _training_pairs(run: Run) -> list[PreferencePair]:
-    """The pairs whose texts are not held out."""
-    kept = {text.pair_id for text in pair.corpus_texts(run, "train")}
-    pairs, _ = read_pairs(find_source(str(run.config.tune.pairs), beside=run.beside))
-    return [one for pair_id, one in enumerate(pairs) if pair_id in kept]
+def training_pairs(run: Run) -> list[PreferencePair]:
+    """The pairs whose texts are not held out, put together again from the corpus."""
+    sides: dict[int | None, dict[str, CorpusText]] = defaultdict(dict)
+    for text in pair.corpus_texts(run, "train"):
+        sides[text.pair_id][text.role] = text
+    return [_pair(each["chosen"], each["rejected"]) for each in sides.values()]
+
+
+def _pair(chosen: CorpusText, rejected: CorpusText) -> PreferencePair:
+    split = chosen.response_start
+    return PreferencePair(chosen.text[:split], chosen.text[split:], rejected.text[split:])

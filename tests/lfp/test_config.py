@@ -59,6 +59,12 @@ def test_a_wrong_key_is_named_with_its_file(tmp_path: Path, text: str, key: str)
         ("[tune]\nprefix_tokens = [0, 2]", "prefix_tokens"),
         ("[sae]\nexpansion = []", "expansion"),
         ("[sae]\nexpansion = [2, 0]", "expansion"),
+        ('[feedback]\nreward = "mine"', 'reward "mine" is none of vader, lexicon and classifier'),
+        ('[feedback]\nreward = "mine:"', "module:function"),
+        ('[feedback]\nreward = "mine:a b"', "module:function"),
+        ('[feedback]\nreward = "classifier"', "go together"),
+        ('[feedback]\nclassifier = "org/name"', "go together"),
+        ('[probes]\ntriples_by = "language_model"', "language_model.model"),
     ],
 )
 def test_keys_that_contradict_each_other_are_refused(tmp_path: Path, text: str, says: str) -> None:
@@ -125,6 +131,18 @@ def test_json_gives_the_config_back() -> None:
         {"title": "Ünïcode", "sae": {"expansion": [3], "l1": 0.1}, "tune": {"pairs": "p.jsonl", "method": "dpo"}}
     )
     assert parse_config(json.loads(config.model_dump_json())) == config
+
+
+@pytest.mark.parametrize("mode", ["json", "python"])
+def test_no_server_address_is_kept(mode: str) -> None:
+    config = parse_config({"language_model": {"model": "m", "base_url": "http://secret.example/v1"}})
+    assert config.language_model.base_url == "http://secret.example/v1"
+    assert "secret" not in str(config.model_dump(mode=mode)) + config.model_dump_json()
+
+
+@pytest.mark.parametrize("reward", ["vader", "lexicon", "module:function", "package.module:function"])
+def test_a_reward_is_named_in_these_ways(reward: str) -> None:
+    assert parse_config({"feedback": {"reward": reward}}).feedback.reward == reward
 
 
 def test_a_config_cannot_be_changed() -> None:

@@ -1,36 +1,32 @@
-"""True feedback: words, their tokens and values, the paper's reward, preference pairs."""
+"""True feedback: words, their tokens and values, lexica of files, the paper's reward."""
 
 from __future__ import annotations
 
 import json
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lfp.errors import CorpusError
+from lfp.config import FeedbackConfig
+from lfp.errors import CorpusError, DataError
 from lfp.feedback import (
-    PreferencePair,
     Word,
-    read_pairs,
+    check_lexicon,
+    lexicon_of,
+    lexicon_reward,
+    read_lexicon,
     token_feedback,
     vader_lexicon,
     vader_reward,
     word_tokens,
     words_of,
 )
-from tests.lfp.builders import data_file
-
-TURN = "\n\nAssistant:"
-
-
-def pairs_file(folder: Path, *rows: tuple[str | None, str | None]) -> Path:
-    path = folder / "pairs.jsonl"
-    lines = [json.dumps({"chosen": chosen, "rejected": rejected}) for chosen, rejected in rows]
-    path.write_text("\n".join(lines), encoding="utf-8")
-    return path
 
 
 @pytest.mark.parametrize(
@@ -120,41 +116,94 @@ def test_the_lexicon_holds_words_that_texts_can_hold() -> None:
     assert all([word.word for word in words_of(entry)] == [entry] for entry in lexicon)
 
 
-def test_a_dialogue_is_split_at_its_last_assistant_turn(tmp_path: Path) -> None:
-    past = f"\n\nHuman: Hi{TURN} Hello.\n\nHuman: Joke?{TURN}"
-    path = pairs_file(tmp_path, (f"{past} Knock.", f"{past} No."))
-    assert read_pairs(path) == ([PreferencePair(past, " Knock.", " No.")], 0)
+def test_another_lexicon_gives_other_tokens_a_value() -> None:
+    assert token_feedback("good plot", [0, 4], {"plot": -1.5}) == [None, -1.5]
+    assert token_feedback("good plot", [0, 4], {}) == [None, None]
 
 
-def test_only_what_both_sides_share_is_the_prompt(tmp_path: Path) -> None:
-    shared = f"\n\nHuman: Hi{TURN}"
-    chosen, rejected = f" A.\n\nHuman: More{TURN} B.", " C."
-    (pair,), _ = read_pairs(pairs_file(tmp_path, (shared + chosen, shared + rejected)))
-    assert pair == PreferencePair(shared, chosen, rejected)
+def test_another_lexicon_gives_another_reward() -> None:
+    reward = lexicon_reward({"plot": 10.0, "film": -2.5})
+    assert reward(["Plot! plot", "a film", "good", "plot " * 9]) == [4.0, -0.5, 0.0, 10.0]
 
 
-def test_plain_texts_have_no_prompt(tmp_path: Path) -> None:
-    assert read_pairs(pairs_file(tmp_path, ("good", "goose")))[0] == [PreferencePair("", "good", "goose")]
+def lexicon_file(path: Path, rows: list[tuple[Any, Any]]) -> Path:
+    if path.suffix == ".parquet":
+        pq.write_table(pa.table({"word": [w for w, _ in rows], "value": [v for _, v in rows]}), path)
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps({"word": w, "value": v}) + "\n" for w, v in rows), encoding="utf-8")
+    elif path.suffix == ".json":
+        path.write_text(json.dumps([{"word": w, "value": v} for w, v in rows]), encoding="utf-8")
+    else:
+        comma = "\t" if path.suffix == ".tsv" else ","
+        lines = [f"word{comma}value", *(f"{w}{comma}{v}" for w, v in rows)]
+        path.write_text("\n".join(lines), encoding="utf-8")
+    return path
 
 
-def test_ties_are_dropped_and_counted(tmp_path: Path) -> None:
-    pairs, ties = read_pairs(pairs_file(tmp_path, ("a", "a"), ("a", "b"), (f"x{TURN} a", f"x{TURN} a")))
-    assert (len(pairs), ties) == (1, 2)
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.json", "a.jsonl", "a.parquet"])
+def test_every_kind_of_file_gives_the_same_lexicon(tmp_path: Path, name: str) -> None:
+    path = lexicon_file(
+        tmp_path / name, [("Good", 1.5), (" null", -2.0), ("naïve", 0.0), ("not good", 9.0), (":)", 9.0)]
+    )
+    assert read_lexicon(path) == {"good": 1.5, "null": -2.0, "naïve": 0.0}
 
 
-@pytest.mark.parametrize(("chosen", "rejected", "says"), [("a", "a", "no pair"), (None, "b", "row 1 has no text")])
-def test_pairs_that_say_nothing_are_refused(
-    tmp_path: Path, chosen: str | None, rejected: str | None, says: str
-) -> None:
-    rows = [("tie", "tie"), (chosen, rejected)]
-    with pytest.raises(CorpusError, match=rf"pairs\.jsonl: {says}"):
-        read_pairs(pairs_file(tmp_path, *rows))
+def test_a_json_object_is_a_lexicon_too(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('{"good": 1, "bad": -1.5}', encoding="utf-8")
+    assert read_lexicon(path) == {"good": 1.0, "bad": -1.5}
 
 
-@pytest.mark.data
-@pytest.mark.parametrize(("name", "rows", "ties"), [("helpful-base", 2354, 2), ("harmless-base", 2312, 0)])
-def test_real_preferences_split_at_a_shared_turn(name: str, rows: int, ties: int) -> None:
-    pairs, dropped = read_pairs(data_file(f"hh-rlhf/{name}.test.jsonl.gz"))
-    assert (len(pairs) + dropped, dropped) == (rows, ties)
-    assert all(pair.prompt.endswith(TURN) for pair in pairs)
-    assert sum(TURN in pair.chosen for pair in pairs) < 5
+@given(st.dictionaries(st.from_regex(r"[a-z]{1,8}", fullmatch=True), st.floats(-9, 9), min_size=1))
+def test_a_lexicon_is_read_as_it_was_written(tmp_path_factory: pytest.TempPathFactory, words: dict[str, float]) -> None:
+    path = lexicon_file(tmp_path_factory.mktemp("lexicon") / "a.jsonl", list(words.items()))
+    assert read_lexicon(path) == words
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ([("good", 1.0), ("GOOD", 1.0)], "row 1 gives 'good' a second value"),
+        ([("good", "much")], "row 0, 'good', has the value 'much'; write a finite number"),
+        ([("good", 1.0), ("bad", None)], "row 1, 'bad', has the value None"),
+        ([("good", 1.0), ("bad", True)], "row 1, 'bad', has the value True"),
+        ([("good", float("inf"))], "row 0, 'good', has the value inf"),
+        ([("good", 1.0), ("", 2.0)], "row 1 has no word"),
+        ([("not good", 1.0)], "no entry is a word of letters"),
+    ],
+)
+def test_a_lexicons_fault_is_named_by_row(tmp_path: Path, rows: list[tuple[Any, Any]], says: str) -> None:
+    with pytest.raises(DataError, match=rf"a\.json: {says}"):
+        read_lexicon(lexicon_file(tmp_path / "a.json", rows))
+
+
+def test_a_word_twice_in_a_json_object_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"good": 1, "good": 2}', encoding="utf-8")
+    with pytest.raises(DataError, match="row 1 gives 'good' a second value"):
+        read_lexicon(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"), [("word,score\ngood,1\n", "no column 'value'"), ("word,value\n", "no rows")]
+)
+def test_a_file_that_is_no_lexicon(tmp_path: Path, content: str, says: str) -> None:
+    (tmp_path / "a.csv").write_text(content, encoding="utf-8")
+    with pytest.raises(CorpusError, match=says):
+        read_lexicon(tmp_path / "a.csv")
+
+
+def test_a_config_names_a_lexicon(tmp_path: Path) -> None:
+    lexicon_file(tmp_path / "mine.csv", [("good", 2.0)])
+    assert lexicon_of(FeedbackConfig(), beside=tmp_path) == vader_lexicon()
+    assert lexicon_of(FeedbackConfig(lexicon="mine.csv"), beside=tmp_path) == {"good": 2.0}
+    with pytest.raises(CorpusError, match=r"absent\.csv: no such file"):
+        lexicon_of(FeedbackConfig(lexicon="absent.csv"), beside=tmp_path)
+
+
+def test_a_lexicon_must_tell_the_corpus_s_words_apart() -> None:
+    lexicon = {"good": 1.0, "fine": 1.0, "bad": -1.0}
+    check_lexicon(lexicon, ["A Good", "bad one"], name="mine")
+    with pytest.raises(DataError, match="lexicon mine: none of its 3 words, 'bad' for one, is in the corpus"):
+        check_lexicon(lexicon, ["goodness"], name="mine")
+    with pytest.raises(DataError, match=r"every word of it that the corpus has is worth 1\.0, 'good' for one"):
+        check_lexicon(lexicon, ["good and fine"], name="mine")

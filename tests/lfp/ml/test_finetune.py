@@ -15,11 +15,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lfp.config import TuneConfig
 from lfp.errors import ModelError, TrainingError
-from lfp.feedback import PreferencePair
 from lfp.ml import finetune
 from lfp.ml.finetune import TuneReport, tune_dpo, tune_grpo
 from lfp.ml.models import load_model
 from lfp.ml.tokens import pad
+from lfp.preferences import PreferencePair
 
 PREFIXES = ["The movie", "A terrible", "I love this", "What a", "Good", "The plot was", "bad", "The acting and"]
 PAIRS = [PreferencePair(prefix, " great view", " bad ending") for prefix in PREFIXES]
@@ -139,7 +139,7 @@ def test_the_reward_sees_completions_only(folders: Models, tmp_path: Path) -> No
 
     def reward(completions: list[str]) -> list[float]:
         seen.extend(completions)
-        return [0.0] * len(completions)
+        return [float(i) for i in range(len(completions))]
 
     grpo(tmp_path, folders["gpt_neox"][0], reward=reward)
     assert len(seen) == 2 * 4 * 4
@@ -179,16 +179,21 @@ raises_on_third.third = []  # type: ignore[attr-defined]
 @pytest.mark.parametrize(
     ("reward", "match"),
     [
-        (raises, r"fails on completion 0, .*\(no such lexicon\)"),
-        (raises_on_third, r"fails on completion 2, .*\(the third\)"),
-        (lambda completions: [0.0] * 3, "3 values for 16 completions, none for completion 3"),
-        (lambda completions: [0.0, 1.0, math.nan] + [0.0] * 13, "reward of completion 2, .*, is nan"),
-        (lambda completions: [math.inf] * 16, "reward of completion 0, .*, is inf"),
+        (raises, r"fails on text 0, .*\(no such lexicon\)"),
+        (raises_on_third, r"fails on text 2, .*\(the third\)"),
+        (lambda completions: [0.0] * 3, "3 values for 16 texts, none for text 3"),
+        (lambda completions: [0.0, 1.0, math.nan] + [0.0] * 13, "gives nan for text 2, "),
+        (lambda completions: [math.inf] * 16, "gives inf for text 0, "),
     ],
 )
 def test_a_reward_that_is_wrong(folders: Models, tmp_path: Path, reward: Callable[..., Any], match: str) -> None:
     with pytest.raises(TrainingError, match=match):
         grpo(tmp_path, folders["gpt_neox"][0], reward=reward)
+
+
+def test_a_reward_that_never_changes(folders: Models, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"the reward is 0\.5 for every completion of 2 steps"):
+        grpo(tmp_path, folders["gpt_neox"][0], reward=lambda completions: [0.5] * len(completions))
 
 
 def test_a_loss_that_is_not_a_number(folders: Models, tmp_path: Path) -> None:

@@ -1,0 +1,31 @@
+"""The true feedback of a run, as its config names it: the reward of texts, and the stated values of words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lfp.config import CLASSIFIER
+from lfp.feedback import Reward, check_lexicon, lexicon_of
+from lfp.rewards import checked, reward_of
+from precompute import pair
+from precompute.run import Run
+
+
+def reward(run: Run) -> Reward:
+    """The reward of texts; every answer of a callable is checked. A classifier is loaded anew at each call of this."""
+    feedback = run.config.feedback
+    if feedback.reward != CLASSIFIER:
+        return reward_of(feedback, beside=run.beside)
+    from lfp.ml.reward_model import load_reward_model
+
+    name = str(feedback.classifier)
+    model = load_reward_model(pair.located(run, name), feedback, device=run.config.model.device)
+    return checked(model, name=name)
+
+
+def lexicon(run: Run) -> Mapping[str, float]:
+    """The stated values of words. Raises DataError where they say nothing of the corpus."""
+    values = lexicon_of(run.config.feedback, beside=run.beside)
+    texts = (row["text"] for row in run.table("corpus", "corpus").select(["text"]).to_pylist())
+    check_lexicon(values, texts, name=run.config.feedback.lexicon)
+    return values
