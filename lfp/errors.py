@@ -35,3 +35,7 @@ class BundleError(LfpError):
 
 class NotInBundleError(BundleError):
     """A feature, text or probe was asked for that the bundle does not hold."""
+
+
+class LabelError(LfpError):
+    """A language model cannot be asked: its server refuses the key, does not know the model, or has no credit left."""

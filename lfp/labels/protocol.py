@@ -1,10 +1,13 @@
-"""What every labeller is given and gives: the evidence of a feature, and a label."""
+"""What every labeller is given and gives: the evidence of a feature, and a label; how a fake server behaves."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
+
+Behaviour = Literal["right", "wrong", "random", "slow", "flaky"]
+"""How the fake server's answers are: see `fake_server.py`."""
 
 
 @dataclass(frozen=True)
