@@ -1,18 +1,69 @@
-"""Scores of predictions against true feedback, each with a bootstrap interval over words and a permutation null."""
+"""Scores with their uncertainty: 95 % bootstrap intervals over words, texts or pairs, and permutation nulls."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import kendalltau
+from scipy.special import ndtr, stdtrit
+
+from lfp.calibration import calibrated_nulls, calibration_error, calibration_interval, calibration_slope
+from lfp.draws import fast
+from lfp.scores import (
+    accuracy,
+    auroc,
+    folded,
+    length_controlled_accuracy,
+    mirrored,
+    pair_accuracy,
+    r2,
+    r2_linear,
+    sign_accuracy,
+    sign_ceiling,
+    slope,
+    spearman,
+    tau,
+    tau_within_sign,
+)
+
+__all__ = [
+    "Estimate",
+    "Statistic",
+    "accuracy",
+    "auroc",
+    "bootstrap",
+    "bootstrap_difference",
+    "calibrated_nulls",
+    "calibration_error",
+    "calibration_interval",
+    "calibration_slope",
+    "folded",
+    "length_controlled_accuracy",
+    "mean_interval",
+    "mirrored",
+    "pair_accuracy",
+    "permutations_of_groups",
+    "permutations_within_bins",
+    "r2",
+    "r2_linear",
+    "randomised_p",
+    "sign_accuracy",
+    "sign_ceiling",
+    "slope",
+    "spearman",
+    "tau",
+    "tau_within_sign",
+    "with_null",
+]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Statistic = Callable[[Floats, Floats], float]
 """A score of (true, predicted), one number a word."""
+_ROUNDING = 1e-12
+"""Figures closer than this are one: differences of equal shares may differ in their last bits."""
 
 
 @dataclass(frozen=True)
@@ -28,74 +79,62 @@ class Estimate:
     null_p: float | None = None
 
 
-def tau(true: Floats, predicted: Floats) -> float:
-    """Kendall's tau-b, 0 where either side is constant (scipy.stats.kendalltau)."""
-    value = float(kendalltau(true, predicted).statistic) if len(true) > 1 else 0.0
-    return 0.0 if np.isnan(value) else value
-
-
-def tau_within_sign(true: Floats, predicted: Floats) -> float:
-    """Kendall's tau over pairs of words of one sign: positive and negative words' taus, weighted by their pairs."""
-    signs = [true > 0, true < 0]
-    pairs = [float(side.sum() * (side.sum() - 1)) for side in signs]
-    taus = [tau(true[side], predicted[side]) for side in signs]
-    return float(np.dot(pairs, taus) / max(1.0, sum(pairs)))
-
-
-def sign_ceiling(true: Floats, predicted: Floats) -> float:
-    """The tau that these predictions' signs alone would have, their sizes being in random order.
-
-    Pairs of words predicted with different signs count as they fall; pairs predicted with the same sign count nothing.
-    Ties take pairs off as in tau-b, so that this is the mean of `tau` over all shuffles of sizes within a sign.
-    """
-    negative, zero, positive = (np.sort(true[np.sign(predicted) == sign]) for sign in (-1, 0, 1))
-    agreement = _balance(positive, negative) + _balance(positive, zero) + _balance(zero, negative)
-    untied = (_pairs(len(true)) - _tied_pairs(true)) * (_pairs(len(true)) - _tied_pairs(predicted))
-    return float(agreement / np.sqrt(untied)) if untied else 0.0
-
-
-def _balance(high: Floats, low: Floats) -> float:
-    """Pairs in which the member of `high` is the larger, less those in which it is the smaller; both are sorted."""
-    below, up_to = np.searchsorted(low, high, side="left"), np.searchsorted(low, high, side="right")
-    return float(below.sum() - (len(low) - up_to).sum())
-
-
-def _pairs(n: int) -> float:
-    return n * (n - 1) / 2.0
-
-
-def _tied_pairs(values: Floats) -> float:
-    return sum(_pairs(int(count)) for count in np.unique(values, return_counts=True)[1])
-
-
-def sign_accuracy(true: Floats, predicted: Floats) -> float:
-    """Share of words whose prediction has the sign of their true value."""
-    return float((np.sign(true) == np.sign(predicted)).mean()) if len(true) else 0.0
-
-
 def bootstrap(
-    statistic: Statistic, true: Floats, predicted: Floats, *, n: int, rng: np.random.Generator
+    statistic: Statistic,
+    true: Floats,
+    predicted: Floats,
+    *,
+    n: int,
+    rng: np.random.Generator,
+    groups: Ints | None = None,
 ) -> tuple[float, float]:
-    """The 95 % percentile interval of a statistic over words drawn with replacement."""
-    draws = rng.integers(len(true), size=(n, len(true)))
-    low, high = np.quantile([statistic(true[rows], predicted[rows]) for rows in draws], [0.025, 0.975])
-    return float(low), float(high)
+    """The 95 % interval of a statistic over `n` draws of words with replacement; `groups` [words] are drawn whole."""
+    counts = _draws(len(true), groups, n=n, rng=rng)
+    return _interval(_of_draws(statistic, true, predicted, counts), _n_units(len(true), groups))
 
 
 def bootstrap_difference(
     statistic: Statistic, true: Floats, predicted: Floats, other: Floats, *, n: int, rng: np.random.Generator
 ) -> tuple[float, float]:
     """The 95 % interval of statistic(predicted) - statistic(other), the same words drawn for both."""
-    draws = rng.integers(len(true), size=(n, len(true)))
-    values = [statistic(true[r], predicted[r]) - statistic(true[r], other[r]) for r in draws]
-    low, high = np.quantile(values, [0.025, 0.975])
-    return float(low), float(high)
+    counts = _draws(len(true), None, n=n, rng=rng)
+    ours, others = (_of_draws(statistic, true, values, counts) for values in (predicted, other))
+    return _interval(ours - others, len(true))
 
 
 def mean_interval(values: Floats, *, n: int, rng: np.random.Generator) -> tuple[float, float]:
-    """The 95 % percentile interval of a mean over values drawn with replacement."""
-    means = values[rng.integers(len(values), size=(n, len(values)))].mean(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
+    """The 95 % interval of a mean over values drawn with replacement."""
+    return _interval(_draws(len(values), None, n=n, rng=rng) @ values / len(values), len(values))
+
+
+def _draws(n_words: int, groups: Ints | None, *, n: int, rng: np.random.Generator) -> Ints:
+    """How often each word is in each bootstrap draw: [n, words]."""
+    place = np.arange(n_words) if groups is None else np.unique(groups, return_inverse=True)[1]
+    n_units = _n_units(n_words, groups)
+    drawn = rng.integers(n_units, size=(n, n_units)) + n_units * np.arange(n)[:, None]
+    return np.bincount(drawn.ravel(), minlength=n * n_units).reshape(n, n_units)[:, place]
+
+
+def _n_units(n_words: int, groups: Ints | None) -> int:
+    return n_words if groups is None else len(np.unique(groups))
+
+
+def _of_draws(statistic: Statistic, true: Floats, predicted: Floats, counts: Ints) -> Floats:
+    at_once = fast(statistic, len(true))
+    if at_once is not None:
+        return at_once(true, predicted, counts)
+    rows = (np.repeat(np.arange(len(true)), count) for count in counts)
+    return np.array([statistic(true[drawn], predicted[drawn]) for drawn in rows])
+
+
+def _interval(values: Floats, n_units: int) -> tuple[float, float]:
+    """The expanded percentile interval: quantiles further out than 2.5 and 97.5 % by what n - 1 instead of n costs.
+
+    Percentile intervals are too narrow by sqrt((n - 1) / n) and take a t for a normal; the levels are moved to mend
+    both (Hesterberg 2015, "What teachers should know about the bootstrap", section 5.2). It does not correct a bias.
+    """
+    out = float(stdtrit(n_units - 1, 0.975)) * np.sqrt(n_units / (n_units - 1)) if n_units > 1 else 0.0
+    low, high = np.quantile(values, [ndtr(-out), ndtr(out)])
     return float(low), float(high)
 
 
@@ -110,15 +149,43 @@ def permutations_within_bins(values: Floats, counts: Floats, *, bins: int, n: in
     return shuffled
 
 
-def with_null(estimate: Estimate, nulls: Floats) -> Estimate:
-    """The estimate beside its null: mean, 95th percentile, and the share of permutations that reach it."""
-    reached = int((nulls >= estimate.value).sum())
-    return Estimate(
-        value=estimate.value,
-        n=estimate.n,
-        ci_low=estimate.ci_low,
-        ci_high=estimate.ci_high,
+def permutations_of_groups(values: Floats, groups: Ints, *, n: int, rng: np.random.Generator) -> Floats:
+    """`n` rearrangements [n, texts] in which a group's values go, in any order, to a group of the same size.
+
+    Texts of one group (a pair, a prompt) depend on each other, and still do after this; a group of a size that no other
+    has keeps its values, which makes the null harder to beat, never easier.
+    """
+    place, sizes = np.unique(groups, return_inverse=True, return_counts=True)[1:]
+    shuffled = np.tile(values, (n, 1))
+    for size in np.unique(sizes):
+        members = np.flatnonzero(sizes[place] == size)
+        of_group = members[np.argsort(place[members], kind="stable")].reshape(-1, size)  # [groups of this size, size]
+        order = rng.permuted(np.tile(np.arange(len(of_group)), (n, 1)), axis=1)
+        moved = rng.permuted(values[of_group][order], axis=2)
+        shuffled[:, of_group.ravel()] = moved.reshape(n, -1)
+    return shuffled
+
+
+def with_null(estimate: Estimate, nulls: Floats, *, two_sided: bool = False) -> Estimate:
+    """The estimate beside its null: mean, 95th percentile, and the share of permutations that reach it.
+
+    p is (r + 1) / (n + 1), so never 0 and never too small: r is how many of n are at least as large. Two-sided, sizes
+    are compared whatever the sign, in p and in the 95th percentile; the mean stays signed.
+    """
+    sized, value = (np.abs(nulls), abs(estimate.value)) if two_sided else (nulls, estimate.value)
+    return replace(
+        estimate,
         null_mean=float(nulls.mean()),
-        null_high=float(np.quantile(nulls, 0.95)),
-        null_p=(reached + 1) / (len(nulls) + 1),
+        null_high=float(np.quantile(sized, 0.95)),
+        null_p=(int((sized >= value - _ROUNDING).sum()) + 1) / (len(nulls) + 1),
     )
+
+
+def randomised_p(value: float, nulls: Floats, rng: np.random.Generator) -> float:
+    """The permutation p-value with ties broken by chance: exactly uniform where value and nulls are exchangeable.
+
+    (g + u (e + 1)) / (n + 1), u uniform in [0, 1): g of n nulls are larger, e are equal (the value itself is one more).
+    `with_null`'s p is its upper end, u = 1. For checking a null, not for reporting: it differs from draw to draw.
+    """
+    larger, reached = int((nulls > value + _ROUNDING).sum()), int((nulls >= value - _ROUNDING).sum())
+    return float((larger + rng.random() * (reached - larger + 1)) / (len(nulls) + 1))

@@ -9,8 +9,8 @@ import pytest
 
 from lfp.config import ProbesConfig
 from lfp.errors import DataError
-from lfp.judging import ScoredWords, difference_row, sign_rows, tau_rows
-from lfp.metrics import sign_accuracy, sign_ceiling, tau, tau_within_sign
+from lfp.judging import ScoredWords, difference_row, sign_rows, tau_rows, text_rows, word_rows
+from lfp.metrics import r2, r2_linear, sign_accuracy, sign_ceiling, slope, spearman, tau, tau_within_sign
 
 CONFIG = ProbesConfig(permutations=30, bootstraps=40, frequency_bins=2)
 VALUES = np.random.default_rng(0).normal(size=40).round(1) * np.where(np.arange(40) % 4, 1.0, np.nan)
@@ -41,9 +41,20 @@ def test_the_seed_decides_the_shuffles() -> None:
     assert not np.array_equal(scored().shuffled, scored(seed=1).shuffled)
 
 
-@pytest.mark.parametrize("values", [np.arange(9.0), np.full(20, 1.5), np.full(20, np.nan), np.zeros(0)])
-def test_too_few_words_or_values_are_refused(values: np.ndarray) -> None:
-    with pytest.raises(DataError, match="at least ten words and two values"):
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        (np.full(20, np.nan), "the lexicon has no word in the corpus .none of its 20 words"),
+        (np.zeros(0), "the lexicon has no word in the corpus"),
+        (np.arange(9.0), "the lexicon has 9 of the corpus's 9 words, and at least ten words are needed"),
+        (
+            np.full(20, 1.5),
+            "the feedback is constant: the lexicon gives each of its 20 words in the corpus the value",
+        ),
+    ],
+)
+def test_too_few_words_or_values_are_refused(values: np.ndarray, told: str) -> None:
+    with pytest.raises(DataError, match=told):
         scored(values)
 
 
@@ -116,3 +127,85 @@ def test_the_difference_is_tuned_minus_base_on_the_same_words() -> None:
     assert (row["report_row"], row["metric"], row["model"], row["n"]) == ("kendall_tau", "tau", "difference", 30)
     same = difference_row(words, noise, noise)
     assert (same["value"], same["ci_low"], same["ci_high"]) == (0.0, 0.0, 0.0)
+
+
+def test_the_differences_null_is_of_probes_refitted_on_shuffled_lexicons() -> None:
+    words = scored()
+    rng = np.random.default_rng(4)
+    tuned, base = words.true + rng.normal(size=30), rng.normal(size=30)
+    nulls = words.shuffled + rng.normal(size=(30, 30)), rng.normal(size=(30, 30))
+    row = difference_row(words, tuned, base, nulls=nulls)
+    expected = [tau(t, a) - tau(t, b) for t, a, b in zip(words.shuffled, *nulls, strict=True)]
+    assert row["null_mean"] == pytest.approx(np.mean(expected))
+    assert row["null_high"] == pytest.approx(np.quantile(np.abs(expected), 0.95))
+    assert row["null_p"] == pytest.approx((np.sum(np.abs(expected) >= abs(row["value"])) + 1) / 31)
+    swapped = difference_row(words, base, tuned, nulls=nulls[::-1])
+    assert (swapped["value"], swapped["null_p"]) == (-row["value"], row["null_p"]), "two-sided"
+
+
+def test_without_refits_the_difference_meets_the_shuffled_values() -> None:
+    words = scored()
+    tuned, base = words.true, np.random.default_rng(5).normal(size=30)
+    row = difference_row(words, tuned, base)
+    assert row["null_mean"] == pytest.approx(np.mean([tau(t, tuned) - tau(t, base) for t in words.shuffled]))
+    assert row["null_p"] == 1 / 31
+
+
+def test_every_figure_of_words_has_an_interval_and_a_null() -> None:
+    words = scored()
+    predicted = words.true + np.random.default_rng(6).normal(size=30)
+    rows = word_rows(words, predicted, None, "kendall_tau", target="delta")
+    assert {row["metric"] for row in rows} == {"tau", "tau_within_sign", "sign_ceiling", "spearman", "accuracy"}
+    of_scale = word_rows(words, predicted, None, "kendall_tau", same_unit=True, target="feedback")
+    told = by_key(of_scale)
+    assert told["spearman", "all"]["value"] == spearman(words.true, predicted)
+    assert told["r2", "all"]["value"] == r2(words.true, predicted)
+    assert told["r2", "all"]["null_mean"] == pytest.approx(np.mean([r2(t, predicted) for t in words.shuffled]))
+    assert told["calibration_slope", "all"]["value"] == slope(words.true, predicted)
+    assert len(of_scale) == len(rows) + 2
+    for row in of_scale:
+        assert row["ci_low"] <= row["value"] <= row["ci_high"]
+        assert 1 / 31 <= row["null_p"] <= 1.0
+        assert row["target"] == "feedback"
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_predictions_that_are_not_finite_are_refused(wrong: float) -> None:
+    words = scored()
+    predicted = words.true.copy()
+    predicted[7] = wrong
+    for judge in (lambda: tau_rows(words, predicted, None, "x"), lambda: difference_row(words, words.true, predicted)):
+        with pytest.raises(DataError, match="1 of 30 predictions are not finite, the first at row 7"):
+            judge()
+
+
+def test_texts_are_judged_whatever_the_unit() -> None:
+    rng = np.random.default_rng(7)
+    true, noise = rng.normal(size=(2, 60))
+    predicted = 1000.0 * (true + noise)
+    rows = {row["metric"]: row for row in text_rows(true, predicted, CONFIG, seed=0, target="implicit_reward")}
+    assert rows["tau"]["value"] == tau(true, predicted)
+    assert rows["spearman"]["value"] == spearman(true, predicted)
+    assert rows["r2_linear"]["value"] == r2_linear(true, predicted)
+    for row in rows.values():
+        assert row["ci_low"] <= row["value"] <= row["ci_high"]
+        assert (row["null_p"], row["n"], row["report_row"]) == (1 / 31, 60, "implicit_reward")
+
+
+def test_texts_of_one_group_are_less_evidence() -> None:
+    """Thirty copies of two dozen texts: alone they pass for far more evidence than in groups."""
+    rng = np.random.default_rng(8)
+    true, predicted = np.repeat(rng.normal(size=(2, 24)), 30, axis=1)
+    groups = np.repeat(np.arange(24), 30)
+    alone, grouped = (
+        next(row for row in text_rows(true, predicted, CONFIG, seed=0, groups=of) if row["metric"] == "spearman")
+        for of in (None, groups)
+    )
+    assert alone["null_high"] < 0.5 * grouped["null_high"]
+    assert alone["ci_high"] - alone["ci_low"] < 0.5 * (grouped["ci_high"] - grouped["ci_low"])
+
+
+@pytest.mark.parametrize("true", [np.ones(20), np.arange(9.0)])
+def test_too_few_texts_or_constant_feedback_are_refused(true: np.ndarray) -> None:
+    with pytest.raises(DataError, match="at least ten texts and two values are needed"):
+        text_rows(true, np.arange(float(len(true))), CONFIG, seed=0)
