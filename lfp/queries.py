@@ -223,6 +223,63 @@ class Ledger:
         return abs(self.total - self.predicted)
 
 
+@dataclass(frozen=True)
+class RawLedger:
+    """The raw probe's estimate of a text, split: `shown` and `rest` (all other features), `bias` (what it gives the
+    autoencoders' biases), `intercept` and `miss` (what the autoencoders do not keep) make `total`.
+
+    Contributions are raw weight times pooled activation. Where a feature has no raw weight, since an autoencoder
+    normalises its inputs, nothing is shown and `rest` is all that the autoencoders keep.
+    """
+
+    shown: tuple[Contribution, ...]
+    n_features: int
+    rest: float
+    bias: float
+    intercept: float
+    miss: float
+    total: float
+    predicted: float
+
+    @property
+    def error(self) -> float:
+        """How far the sum is from the estimate the bundle states."""
+        return abs(self.total - self.predicted)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What one feature adds to a text's prediction (`here`), to another's or the average one's, and how they differ."""
+
+    feature_id: int
+    layer: int
+    description: str | None
+    weight: float
+    here: float
+    there: float
+    difference: float
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A difference of predictions, split: `shown` and `rest` (all other features) make `total`; intercepts cancel.
+
+    `predicted` is the text's prediction as the bundle states it less `reference`, the other's.
+    """
+
+    shown: tuple[Difference, ...]
+    n_features: int
+    rest: float
+    total: float
+    predicted: float
+    reference: float
+
+    @property
+    def error(self) -> float:
+        """How far the sum is from the difference of the predictions the bundle states."""
+        return abs(self.total - self.predicted)
+
+
 FEATURE_SORTS: Mapping[str, str] = {
     "contribution": "w.mean_abs_contribution",
     "weight": "w.weight",
@@ -415,7 +472,7 @@ def ledger(store: Store, text_id: int, *, limit: int = 12) -> Ledger | None:
     if not rows:
         return None
     predicted = rows[0]["predicted"]
-    parts = [Contribution(**{key: row[key] for key in _LEDGER_KEYS}) for row in rows if row["feature_id"] is not None]
+    parts = _contributions(rows)
     total = sum(part.contribution for part in parts)
     shown = tuple(parts[:limit])
     return Ledger(
@@ -426,6 +483,63 @@ def ledger(store: Store, text_id: int, *, limit: int = 12) -> Ledger | None:
         total=total + probe.intercept,
         predicted=predicted,
     )
+
+
+def raw_ledger(store: Store, text_id: int, *, limit: int = 12) -> RawLedger | None:
+    """The second ledger of a text, largest part first; None without a raw probe or without the text's activations."""
+    probe = headline(store)
+    if probe is None:
+        return None
+    rows = store.rows(_RAW_LEDGER, {**_pooling(probe), "text_id": text_id, "labeller": main_labeller(store)})
+    if not rows:
+        return None
+    stated = {key: rows[0][key] for key in ("predicted", "intercept", "miss")}
+    if rows[0]["bias"] is None:
+        kept = stated["predicted"] - stated["intercept"] - stated["miss"]
+        return RawLedger(shown=(), n_features=0, rest=kept, bias=0.0, total=stated["predicted"], **stated)
+    bias, parts = rows[0]["bias"], _contributions(rows)
+    total = sum(part.contribution for part in parts)
+    shown = tuple(parts[:limit])
+    return RawLedger(
+        shown=shown,
+        n_features=len(parts),
+        rest=total - sum(part.contribution for part in shown),
+        bias=bias,
+        total=total + bias + stated["intercept"] + stated["miss"],
+        **stated,
+    )
+
+
+def average_ledger(store: Store, text_id: int, *, limit: int = 12) -> Contrast | None:
+    """What each feature adds to a text's prediction beyond what it adds to the average text's, largest first.
+
+    The average is over the texts whose activations are kept. None where `ledger` is None.
+    """
+    return _contrast(store, _AVERAGE_LEDGER, {"text_id": text_id}, limit)
+
+
+def pair_ledger(store: Store, pair_id: int, *, limit: int = 12) -> Contrast | None:
+    """What each feature adds to the prediction of a pair's chosen text beyond the rejected one's, largest first.
+
+    None without a probe or where the activations of one of the two are not kept.
+    """
+    ids = {row["role"]: row["text_id"] for row in store.rows(_PAIR_TEXTS, {"pair_id": pair_id})}
+    if ids.keys() != {"chosen", "rejected"}:
+        return None
+    return _contrast(store, _PAIR_LEDGER, {"text_id": ids["chosen"], "other_id": ids["rejected"]}, limit)
+
+
+def token_contributions(store: Store, text_id: int) -> list[float] | None:
+    """What each token adds to its text's prediction: with the intercept they sum to it. None where `ledger` is None.
+
+    Under mean pooling that is the token's weight times activation over the number of tokens; under max a feature's
+    activation counts at the first token that has its largest.
+    """
+    probe = headline(store)
+    if probe is None:
+        return None
+    rows = store.rows(_TOKEN_CONTRIBUTIONS, {**_pooling(probe), "text_id": text_id})
+    return rows[0]["contributions"] if rows else None
 
 
 def token_activations(store: Store, text_id: int, *, feature_id: int) -> list[float]:
@@ -443,8 +557,27 @@ def prediction_errors(store: Store, *, tolerance: float) -> list[dict[str, Any]]
     probe = headline(store)
     if probe is None:
         return []
-    values = {"intercept": probe.intercept, "tolerance": tolerance, "text_id": None}
+    values = {"intercept": probe.intercept, "tolerance": tolerance}
     return store.rows(_PREDICTION_ERRORS, {**_pooling(probe), **values})
+
+
+def raw_prediction_errors(store: Store, *, tolerance: float) -> list[dict[str, Any]]:
+    """Texts whose second ledger does not make the raw estimate stated: text_id, predicted, total.
+
+    The tolerance is relative to the sum of the sizes of the parts where that is above 1.
+    """
+    probe = headline(store)
+    if probe is None:
+        return []
+    return store.rows(_RAW_PREDICTION_ERRORS, {**_pooling(probe), "tolerance": tolerance})
+
+
+def miss_errors(store: Store, *, tolerance: float) -> list[dict[str, Any]]:
+    """Texts whose tokens' misses do not pool to the text's: text_id, sae_miss, total. Max pooling is not looked at."""
+    probe = headline(store)
+    if probe is None or probe.pooling == "max":
+        return []
+    return store.rows(_MISS_ERRORS, {"pooling": probe.pooling, "tolerance": tolerance})
 
 
 def token_prediction_errors(store: Store, *, tolerance: float) -> list[dict[str, Any]]:
@@ -452,8 +585,32 @@ def token_prediction_errors(store: Store, *, tolerance: float) -> list[dict[str,
     probe = headline(store)
     if probe is None:
         return []
-    values = {"probe": probe.probe_id, "intercept": probe.intercept, "tolerance": tolerance, "text_id": None}
+    values = {"probe": probe.probe_id, "intercept": probe.intercept, "tolerance": tolerance}
     return store.rows(_TOKEN_PREDICTION_ERRORS, values)
+
+
+def _contributions(rows: list[dict[str, Any]]) -> list[Contribution]:
+    return [Contribution(**{key: row[key] for key in _LEDGER_KEYS}) for row in rows if row["feature_id"] is not None]
+
+
+def _contrast(store: Store, sql: str, texts: Mapping[str, int], limit: int) -> Contrast | None:
+    probe = headline(store)
+    if probe is None:
+        return None
+    rows = store.rows(sql, {**_pooling(probe), **texts, "labeller": main_labeller(store), "limit": limit})
+    if not rows:
+        return None
+    keys = [field.name for field in fields(Difference)]
+    shown = tuple(Difference(**{key: row[key] for key in keys}) for row in rows if row["feature_id"] is not None)
+    total, reference = rows[0]["total"], rows[0]["reference"]
+    return Contrast(
+        shown=shown,
+        n_features=rows[0]["n_features"],
+        rest=total - sum(part.difference for part in shown),
+        total=total,
+        predicted=rows[0]["predicted"] - reference,
+        reference=reference,
+    )
 
 
 def _columns(kind: type[Any]) -> str:
@@ -554,21 +711,35 @@ LEFT JOIN (SELECT text_id FROM activations WHERE text_id = $text_id) a ON true
 
 _ACTIVE = """
 SELECT text_id, unnest(positions) AS position, unnest(feature_ids) AS feature_id, unnest("values") AS value
-FROM activations WHERE $text_id IS NULL OR text_id = $text_id
+FROM activations WHERE {which}
 """
 
-_POOLED = f"""
+_POOLED = """
 SELECT active.text_id, feature_id, CASE $pooling
     WHEN 'sum' THEN sum(value::DOUBLE)
     WHEN 'max' THEN max(value)::DOUBLE
     WHEN 'last' THEN coalesce(sum(value::DOUBLE) FILTER (position = n_tokens - 1), 0)
-    WHEN 'response' THEN coalesce(sum(value::DOUBLE) FILTER (position >= response_start), 0)
-                         / greatest(n_tokens - response_start, 1)
+    WHEN 'response' THEN coalesce(sum(value::DOUBLE) FILTER (position >= first_pooled), 0) / (n_tokens - first_pooled)
     ELSE sum(value::DOUBLE) / n_tokens END AS pooled
-FROM ({_ACTIVE}) active
-JOIN (SELECT text_id, len(token_starts) AS n_tokens, response_start FROM texts) sizes ON sizes.text_id = active.text_id
-GROUP BY active.text_id, feature_id, n_tokens, response_start
+FROM ({active}) active
+JOIN (SELECT text_id, len(token_starts) AS n_tokens,
+          CASE WHEN response_start < len(token_starts) THEN response_start ELSE 0 END AS first_pooled
+      FROM texts) sizes ON sizes.text_id = active.text_id
+GROUP BY active.text_id, feature_id, n_tokens, first_pooled
 """
+
+_EVERY, _ONE, _OTHER = "true", "text_id = $text_id", "text_id = $other_id"
+
+
+def _active(which: str) -> str:
+    """The activations of every text, one or the other, a row each."""
+    return _ACTIVE.format(which=which)
+
+
+def _pooled(which: str) -> str:
+    """What their features come to over the tokens pooled, a row a text and feature."""
+    return _POOLED.format(active=_active(which))
+
 
 _SCORE_LIMITS = """
 SELECT coalesce(quantile_cont(abs(feedback), 0.99), 0)::DOUBLE AS feedback,
@@ -584,17 +755,93 @@ _LEDGER = f"""
 SELECT t.predicted, w.feature_id, f.layer, l.description, w.weight, p.pooled,
     w.weight::DOUBLE * p.pooled AS contribution
 FROM (SELECT text_id, predicted FROM texts SEMI JOIN activations USING (text_id) WHERE text_id = $text_id) t
-LEFT JOIN ({_POOLED}) p ON p.text_id = t.text_id
+LEFT JOIN ({_pooled(_ONE)}) p ON p.text_id = t.text_id
 LEFT JOIN (SELECT feature_id, weight FROM weights WHERE probe_id = $probe) w ON w.feature_id = p.feature_id
 LEFT JOIN features f ON f.feature_id = w.feature_id
 LEFT JOIN (SELECT feature_id, description FROM labels WHERE labeller = $labeller) l ON l.feature_id = w.feature_id
 ORDER BY abs(contribution) DESC NULLS LAST, w.feature_id
 """
 
+_RAW_LEDGER = f"""
+SELECT t.predicted, t.miss, r.intercept, r.bias * CASE $pooling WHEN 'sum' THEN t.n_tokens ELSE 1 END AS bias,
+    w.feature_id, f.layer, l.description, w.weight, p.pooled, w.weight::DOUBLE * p.pooled AS contribution
+FROM (SELECT text_id, predicted_raw::DOUBLE AS predicted, sae_miss::DOUBLE AS miss, len(token_starts) AS n_tokens
+      FROM texts SEMI JOIN activations USING (text_id)
+      WHERE text_id = $text_id AND predicted_raw IS NOT NULL AND sae_miss IS NOT NULL) t
+JOIN (SELECT raw_intercept AS intercept, raw_bias AS bias FROM probes
+      WHERE probe_id = $probe AND raw_intercept IS NOT NULL) r ON true
+LEFT JOIN ({_pooled(_ONE)}) p ON p.text_id = t.text_id
+LEFT JOIN (SELECT feature_id, raw_weight AS weight FROM weights WHERE probe_id = $probe AND raw_weight IS NOT NULL) w
+    ON w.feature_id = p.feature_id
+LEFT JOIN features f ON f.feature_id = w.feature_id
+LEFT JOIN (SELECT feature_id, description FROM labels WHERE labeller = $labeller) l ON l.feature_id = w.feature_id
+ORDER BY abs(contribution) DESC NULLS LAST, w.feature_id
+"""
+
+_CONTRIBUTED = "SELECT feature_id, weight::DOUBLE * pooled AS part FROM ({pooled}) JOIN weighted USING (feature_id)"
+
+_CONTRAST = """
+WITH weighted AS (SELECT feature_id, weight FROM weights WHERE probe_id = $probe),
+compared AS (
+    SELECT *, here - there AS difference FROM (
+        SELECT feature_id, coalesce(here.part, 0) AS here, coalesce(there.part, 0) AS there
+        FROM ({here}) here FULL JOIN ({there}) there USING (feature_id)
+    )
+), summed AS (SELECT coalesce(sum(difference), 0) AS total, count(*) AS n_features FROM compared)
+SELECT t.predicted, t.reference, total, n_features, c.feature_id, f.layer, l.description, w.weight, c.here, c.there,
+    c.difference
+FROM ({stated}) t
+JOIN summed ON true
+LEFT JOIN (SELECT * FROM compared ORDER BY abs(difference) DESC, feature_id LIMIT $limit) c ON true
+LEFT JOIN weighted w ON w.feature_id = c.feature_id
+LEFT JOIN features f ON f.feature_id = c.feature_id
+LEFT JOIN (SELECT feature_id, description FROM labels WHERE labeller = $labeller) l ON l.feature_id = c.feature_id
+ORDER BY abs(c.difference) DESC NULLS LAST, c.feature_id
+"""
+
+_AVERAGE_LEDGER = _CONTRAST.format(
+    here=_CONTRIBUTED.format(pooled=_pooled(_ONE)),
+    there="SELECT feature_id, sum(part) / (SELECT count(*) FROM activations) AS part "
+    f"FROM ({_CONTRIBUTED.format(pooled=_pooled(_EVERY))}) GROUP BY feature_id",
+    stated="SELECT predicted::DOUBLE AS predicted, reference FROM texts SEMI JOIN activations USING (text_id) "
+    "CROSS JOIN (SELECT avg(predicted::DOUBLE) AS reference FROM texts SEMI JOIN activations USING (text_id)) "
+    "WHERE text_id = $text_id",
+)
+
+_PAIR_LEDGER = _CONTRAST.format(
+    here=_CONTRIBUTED.format(pooled=_pooled(_ONE)),
+    there=_CONTRIBUTED.format(pooled=_pooled(_OTHER)),
+    stated="SELECT sum(predicted::DOUBLE) FILTER (text_id = $text_id) AS predicted, "
+    "sum(predicted::DOUBLE) FILTER (text_id = $other_id) AS reference "
+    "FROM texts SEMI JOIN activations USING (text_id) WHERE text_id IN ($text_id, $other_id) HAVING count(*) = 2",
+)
+
+_PAIR_TEXTS = "SELECT role, text_id FROM texts WHERE pair_id = $pair_id AND role IN ('chosen', 'rejected')"
+
+_TOKEN_CONTRIBUTIONS = f"""
+WITH sizes AS (
+    SELECT text_id, len(token_starts) AS n_tokens,
+        CASE WHEN response_start < len(token_starts) THEN response_start ELSE 0 END AS first_pooled
+    FROM texts SEMI JOIN activations USING (text_id) WHERE text_id = $text_id
+), parts AS (
+    SELECT position, weight::DOUBLE * value::DOUBLE * CASE $pooling
+        WHEN 'sum' THEN 1
+        WHEN 'max' THEN (row_number() OVER (PARTITION BY feature_id ORDER BY value DESC, position) = 1)::INTEGER
+        WHEN 'last' THEN (position = n_tokens - 1)::INTEGER
+        WHEN 'response' THEN (position >= first_pooled)::INTEGER / (n_tokens - first_pooled)
+        ELSE 1 / n_tokens END AS part
+    FROM ({_active(_ONE)}) JOIN sizes USING (text_id)
+    JOIN (SELECT feature_id, weight FROM weights WHERE probe_id = $probe) USING (feature_id)
+), summed AS (SELECT position, sum(part) AS part FROM parts GROUP BY position)
+SELECT coalesce(list(coalesce(part, 0) ORDER BY position) FILTER (position IS NOT NULL), []) AS contributions
+FROM sizes LEFT JOIN (SELECT unnest(range(n_tokens)) AS position FROM sizes) ON true LEFT JOIN summed USING (position)
+GROUP BY text_id
+"""
+
 _TOKEN_ACTIVATIONS = f"""
 SELECT len(t.token_starts) AS n_tokens, active.position, active.value
 FROM (SELECT text_id, token_starts FROM texts SEMI JOIN activations USING (text_id) WHERE text_id = $text_id) t
-LEFT JOIN (SELECT * FROM ({_ACTIVE}) WHERE feature_id = $feature_id) active ON active.text_id = t.text_id
+LEFT JOIN (SELECT * FROM ({_active(_ONE)}) WHERE feature_id = $feature_id) active ON active.text_id = t.text_id
 """
 
 _PREDICTION_ERRORS = f"""
@@ -602,17 +849,57 @@ SELECT t.text_id, t.predicted, coalesce(total, 0) + $intercept AS total
 FROM texts t JOIN (SELECT text_id FROM activations) a ON a.text_id = t.text_id
 LEFT JOIN (
     SELECT p.text_id, sum(w.weight::DOUBLE * pooled) AS total
-    FROM ({_POOLED}) p JOIN (SELECT * FROM weights WHERE probe_id = $probe) w ON w.feature_id = p.feature_id
+    FROM ({_pooled(_EVERY)}) p JOIN (SELECT * FROM weights WHERE probe_id = $probe) w ON w.feature_id = p.feature_id
     GROUP BY p.text_id
 ) sums ON sums.text_id = t.text_id
 WHERE NOT abs(coalesce(total, 0) + $intercept - t.predicted) <= $tolerance * greatest(1, abs(t.predicted))
 ORDER BY t.text_id
 """
 
+_RAW_PREDICTION_ERRORS = f"""
+WITH sums AS (
+    SELECT p.text_id, sum(w.raw_weight::DOUBLE * pooled) AS total, sum(abs(w.raw_weight::DOUBLE * pooled)) AS size
+    FROM ({_pooled(_EVERY)}) p JOIN (SELECT * FROM weights WHERE probe_id = $probe) w ON w.feature_id = p.feature_id
+    GROUP BY p.text_id
+), parts AS (
+    SELECT text_id, predicted_raw::DOUBLE AS predicted, coalesce(total, 0) AS kept, coalesce(size, 0) AS size,
+        raw_intercept AS intercept, sae_miss::DOUBLE AS miss,
+        raw_bias * CASE $pooling WHEN 'sum' THEN len(token_starts) ELSE 1 END AS bias
+    FROM texts SEMI JOIN activations USING (text_id) LEFT JOIN sums USING (text_id)
+    JOIN (SELECT raw_intercept, raw_bias FROM probes WHERE probe_id = $probe) ON true
+    WHERE predicted_raw IS NOT NULL AND sae_miss IS NOT NULL AND raw_bias IS NOT NULL
+)
+SELECT text_id, predicted, kept + bias + intercept + miss AS total FROM parts
+WHERE NOT coalesce(abs(kept + bias + intercept + miss - predicted)
+    <= $tolerance * greatest(1, size + abs(bias) + abs(intercept) + abs(miss)), false)
+ORDER BY text_id
+"""
+
+_MISS_ERRORS = """
+WITH tokens AS (
+    SELECT text_id, t.sae_miss::DOUBLE AS sae_miss, len(token_starts) AS n_tokens,
+        CASE WHEN response_start < len(token_starts) THEN response_start ELSE 0 END AS first_pooled,
+        generate_subscripts(s.sae_miss, 1) - 1 AS position, unnest(s.sae_miss)::DOUBLE AS miss
+    FROM texts t JOIN (SELECT text_id, sae_miss FROM token_scores) s USING (text_id)
+    WHERE t.sae_miss IS NOT NULL AND s.sae_miss IS NOT NULL
+), parts AS (
+    SELECT text_id, sae_miss, CASE $pooling
+        WHEN 'sum' THEN miss
+        WHEN 'last' THEN miss * (position = n_tokens - 1)::INTEGER
+        WHEN 'response' THEN miss * (position >= first_pooled)::INTEGER / (n_tokens - first_pooled)
+        ELSE miss / n_tokens END AS part
+    FROM tokens
+)
+SELECT text_id, first(sae_miss) AS sae_miss, sum(part) AS total FROM parts GROUP BY text_id
+HAVING NOT coalesce(abs(sum(part) - first(sae_miss)) <= $tolerance * greatest(1, sum(abs(part))), false)
+ORDER BY text_id
+"""
+
 _TOKEN_PREDICTION_ERRORS = f"""
 WITH sums AS (
     SELECT active.text_id, active.position, sum(w.weight::DOUBLE * value) AS total
-    FROM ({_ACTIVE}) active JOIN (SELECT * FROM weights WHERE probe_id = $probe) w ON w.feature_id = active.feature_id
+    FROM ({_active(_EVERY)}) active
+    JOIN (SELECT * FROM weights WHERE probe_id = $probe) w ON w.feature_id = active.feature_id
     GROUP BY active.text_id, active.position
 ), stated AS (
     SELECT text_id, generate_subscripts(predicted, 1) - 1 AS position, unnest(predicted) AS predicted
@@ -623,4 +910,60 @@ FROM stated LEFT JOIN sums USING (text_id, position)
 WHERE predicted IS NOT NULL
   AND NOT abs(coalesce(total, 0) + $intercept - predicted) <= $tolerance * greatest(1, abs(predicted))
 GROUP BY stated.text_id ORDER BY stated.text_id
+"""
+
+
+@dataclass(frozen=True)
+class DriftedFeature:
+    """A feature whose contribution tuning changed, with its description and the token it fires on most."""
+
+    feature_id: int
+    layer: int
+    status: str
+    drifted_contribution: float
+    description: str | None
+    top_token: str | None
+
+
+def drifted_features(store: Store, *, limit: int = 20) -> list[DriftedFeature]:
+    """The features whose contribution to the headline estimate changed most; empty where drift was not measured."""
+    rows = store.rows(_DRIFTED, {"labeller": main_labeller(store), "limit": limit})
+    return [DriftedFeature(**row) for row in rows]
+
+
+def word_gaps(store: Store) -> dict[str, float]:
+    """How far each word's learned feedback is above the stated one, in noise (`lfp.disagreement`), by word."""
+    rows = store.rows("SELECT word, implicit_gap AS gap FROM vocabulary WHERE implicit_gap IS NOT NULL ORDER BY word")
+    return {row["word"]: row["gap"] for row in rows}
+
+
+def features_by_drift(store: Store) -> list[dict[str, Any]]:
+    """All features with their rank by drifted contribution (`rank`, from 1) and the `words` they fire on, by rank."""
+    return store.rows(
+        "SELECT d.feature_id, d.rank, coalesce(list(w.word ORDER BY w.word) FILTER (w.word IS NOT NULL), []) AS words "
+        "FROM drift d LEFT JOIN word_features w USING (feature_id) GROUP BY d.feature_id, d.rank "
+        "ORDER BY d.rank, d.feature_id"
+    )
+
+
+def report_ablations(store: Store) -> list[dict[str, Any]]:
+    """All rows of `ablations`, in the table's order."""
+    return store.rows('SELECT * FROM ablations ORDER BY "group"')
+
+
+def report_texts(store: Store, *, limit: int = 2000) -> list[dict[str, Any]]:
+    """Sampled texts as points: text_id, pca_x, pca_y, feedback and predicted, by number."""
+    return store.rows(
+        "SELECT text_id, pca_x, pca_y, feedback, predicted FROM texts SEMI JOIN activations USING (text_id) "
+        "ORDER BY text_id LIMIT $limit",
+        {"limit": limit},
+    )
+
+
+_DRIFTED = """
+SELECT feature_id, f.layer, status, drifted_contribution, l.description, f.top_tokens[1].token AS top_token
+FROM (SELECT * FROM drift WHERE rank <= $limit) d
+JOIN features f USING (feature_id)
+LEFT JOIN (SELECT feature_id, description FROM labels WHERE labeller = $labeller) l USING (feature_id)
+ORDER BY d.rank
 """

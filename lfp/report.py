@@ -2,16 +2,41 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lfp.escape import visible
 from lfp.metrics import Estimate
+from lfp.report_sentences import sentence
+from lfp.report_tables import Shown, tables
 
-ROWS = ("reward", "divergence_by_layer", "sae_quality", "kendall_tau", "sign_accuracy", "implicit_reward")
+ROWS = (
+    "reward",
+    "implicit_reward",
+    "kendall_tau",
+    "sign_accuracy",
+    "preference_accuracy",
+    "token_sentiment",
+    "error_by_frequency",
+    "disagreements",
+    "divergence_by_layer",
+    "drift",
+    "label_agreement",
+    "activation_frequency",
+    "ablation",
+    "pca_explained",
+    "sae_quality",
+    "sae_sweep",
+    "triples",
+)
 """Rows of the report in the order they are read."""
-_KEYS = ("model", "layer", "target", "inputs", "words", "split", "group")
 _FIGURES = ("value", "ci_low", "ci_high", "null_mean", "null_high", "null_p", "n")
+_WIDTH = 100
+
+Row = Mapping[str, Any]
+Report = dict[str, list[dict[str, Any]]]
 
 
 def result(report_row: str, metric: str, figure: float | Estimate, **keys: Any) -> dict[str, Any]:
@@ -22,30 +47,72 @@ def result(report_row: str, metric: str, figure: float | Estimate, **keys: Any) 
     return row | {name: getattr(figure, name) for name in _FIGURES}
 
 
-def grouped(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Rows of `results` by report row, null keys left out: what `report --json` prints."""
-    report: dict[str, list[dict[str, Any]]] = {name: [] for name in ROWS if any(r["report_row"] == name for r in rows)}
+def grouped(rows: Sequence[Row]) -> Report:
+    """Rows of `results` by report row, in reading order, null keys left out."""
+    report: Report = {name: [] for name in ROWS if any(row["report_row"] == name for row in rows)}
     for row in rows:
-        kept = {key: value for key, value in row.items() if value is not None and key != "report_row"}
-        report.setdefault(row["report_row"], []).append(kept)
+        kept = {key: value for key, value in row.items() if key == "value" or value is not None}
+        report.setdefault(kept.pop("report_row"), []).append(kept)
     return report
 
 
-def lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The report as plain text: a block a report row, a line a figure."""
-    blocks: dict[str, list[str]] = defaultdict(list)
-    for name, figures in grouped(rows).items():
-        blocks[name] = [_line(figure) for figure in figures]
-    return [line for name, block in blocks.items() for line in ("", name, *block)][1:]
+def whole(rows: Sequence[Row], ablations: Sequence[Row] = ()) -> Report:
+    """What `report --json` prints: every row of the report, an empty list where the run has no such figure.
+
+    `ablations` are rows of that table. A figure that is not a number, which JSON cannot hold, becomes null.
+    """
+    report: Report = {name: [] for name in ROWS} | grouped([*rows, *ablation_rows(ablations)])
+    return {name: [_finite(figure) for figure in figures] for name, figures in report.items()}
 
 
-def _line(figure: Mapping[str, Any]) -> str:
-    keys = "  ".join(f"{key}={figure[key]}" for key in _KEYS if key in figure)
-    text = f"  {figure['metric']:<18} {figure['value']:>10.4f}"
-    if "ci_low" in figure:
-        text += f"  [{figure['ci_low']:.4f}, {figure['ci_high']:.4f}]"
-    if "null_mean" in figure:
-        text += f"  null {figure['null_mean']:.4f}, 95 % {figure['null_high']:.4f}, p {figure['null_p']:.4f}"
-    if "n" in figure:
-        text += f"  n={figure['n']}"
-    return f"{text}  {keys}".rstrip()
+def ablation_rows(ablations: Sequence[Row]) -> list[dict[str, Any]]:
+    """Row `ablation`: mean reward before and after taking out each group of features, the effect, and its controls.
+
+    `control` is the mean effect of the group's matched controls; the null of an effect is their 95th percentile of
+    size.
+    """
+    rows = []
+    for group in (row for row in ablations if row["kind"] != "control"):
+        keys = {"group": group["group"], "layer": group["layer"], "n": group["n_completions"]}
+        rows += [result("ablation", when, group[f"reward_{when}"], **keys) for when in ("before", "after")]
+        effect = result("ablation", "effect", group["effect"], **keys)
+        rows.append(effect | {name: group[name] for name in ("ci_low", "ci_high", "null_high")})
+        controls = [row["effect"] for row in ablations if row["control_of"] == group["group"]]
+        if controls:
+            rows.append(result("ablation", "control", sum(controls) / len(controls), **keys))
+    return rows
+
+
+def lines(report: Mapping[str, Sequence[Row]]) -> list[str]:
+    """The report as plain text: of each row its name, a sentence of what it says, and aligned tables."""
+    return [
+        line
+        for name, figures in report.items()
+        for line in ("", name, *_wrapped(sentence(name, figures)), *_blocks(tables(name, figures)))
+    ][1:]
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(visible(text), _WIDTH, initial_indent="  ", subsequent_indent="  ")
+
+
+def _blocks(shown: Sequence[Shown]) -> list[str]:
+    return [line for table in shown for line in ("", *_aligned(table))]
+
+
+def _aligned(table: Shown) -> list[str]:
+    """Names to the left, figures to the right."""
+    cells = [list(table.heads), *table.rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
+        "  "
+        + "  ".join(
+            cell.rjust(width) if is_figure else cell.ljust(width)
+            for cell, width, is_figure in zip(row, widths, table.are_figures, strict=True)
+        ).rstrip()
+        for row in cells
+    ]
+
+
+def _finite(figure: dict[str, Any]) -> dict[str, Any]:
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in figure.items()}

@@ -38,7 +38,8 @@ class Column:
 class Table:
     """One table of a bundle: what a row is, how rows are sorted, which columns there are.
 
-    `row_group_rows` keeps one feature or one text a cheap read at a million features.
+    `row_group_rows` keeps one feature or one text a cheap read at a million features. A bundle made before a table
+    that was `added_later` may lack its file; the table is then empty.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Table:
     sorted_by: tuple[str, ...]
     columns: tuple[Column, ...]
     row_group_rows: int = 122_880
+    added_later: bool = False
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -145,7 +147,8 @@ _TEXTS = Table("texts", "a text kept for browsing", ("text_id",), (
     _null("rating", FLOAT, "Human rating, where the corpus has one.", "corpus scale"),
     Column("predicted", FLOAT, "The headline probe's estimate, unrescaled.", "probe target"),
     _null("predicted_raw", FLOAT, "The raw-activation probe's estimate of the same target.", "probe target"),
-    _null("sae_miss", FLOAT, "Part of predicted_raw that the autoencoders do not reconstruct.", "probe target"),
+    _null("sae_miss", FLOAT, "Part of predicted_raw that the autoencoders do not reconstruct, v . (x - x_hat).",
+          "probe target"),
     _null("implicit_reward", FLOAT, "Sum over tokens of log pi_tuned - log pi_base.", "nats"),
     Column("pca_x", FLOAT, "First principal component of the mean features."),
     Column("pca_y", FLOAT, "Second principal component of the mean features."),
@@ -156,8 +159,10 @@ _TOKEN_SCORES = Table("token_scores", "a text", ("text_id",), (
     Column("feedback", _list(FLOAT), "True feedback a token; a word of several tokens bears it on its last.", "reward"),
     Column("implicit_reward", _list(FLOAT), "r_t = log pi_tuned(x_t) - log pi_base(x_t).", "nats"),
     Column("implicit_advantage", _list(FLOAT), "c_t = r_t + KL(base || tuned) at that context.", "nats"),
-    Column("predicted", _list(FLOAT), "The headline probe's estimate a token, intercept included.", "probe target"),
-    _null("sae_miss", _list(FLOAT), "What the autoencoders miss of the raw probe's estimate.", "probe target"),
+    Column("predicted", _list(FLOAT), "The headline probe's estimate of each token by itself, intercept included.",
+           "probe target"),
+    _null("sae_miss", _list(FLOAT), "What the autoencoders miss of the raw probe's estimate of each token by itself.",
+          "probe target"),
 ), row_group_rows=8_192)
 
 _ACTIVATIONS = Table("activations", "a sampled text", ("text_id",), (
@@ -187,6 +192,11 @@ _VOCABULARY = Table("vocabulary", "a word", ("word",), (
     _null("feedback", FLOAT, "True feedback; null where the lexicon is silent.", "lexicon value"),
     _null("implicit_reward", FLOAT, "Mean over occurrences of the sum of r_t over its tokens.", "nats"),
     _null("implicit_advantage", FLOAT, "The same of c_t.", "nats"),
+    _null("implicit_matched", FLOAT,
+          "Word effect of a regression of r on word and context, base probabilities as weights.", "nats"),
+    _null("implicit_matched_se", FLOAT, "Its standard error over contexts.", "nats"),
+    _null("implicit_excess", FLOAT, "Implicit advantage less what the stated feedback explains of it.", "nats"),
+    _null("implicit_gap", FLOAT, "The excess over its noise: most above 0 in the words paid more than stated."),
     _null("predicted", FLOAT, "Headline probe, tuned model, by the fold that never saw the word.", "probe target"),
     _null("predicted_base", FLOAT, "Same recipe on the base model with its own autoencoder.", "probe target"),
     Column("n", LONG, "Occurrences in the corpus.", "words"),
@@ -195,9 +205,17 @@ _VOCABULARY = Table("vocabulary", "a word", ("word",), (
     Column("fold", INT, "Fold in which the word is held out."),
 ), row_group_rows=8_192)
 
+_WORD_FEATURES = Table("word_features", "a word and a feature that fires on it", ("word", "rank"), (
+    Column("word", TEXT, "The word."),
+    Column("rank", INT, "Order among the word's features, from 0, largest lift first."),
+    Column("feature_id", INT, "The feature: at least half as strong on the word as where it is active."),
+    Column("mean_activation", FLOAT, "Mean activation at the last token of the word.", "scaled activation"),
+    Column("lift", FLOAT, "That mean over the mean of all tokens; at least 5."),
+), row_group_rows=8_192, added_later=True)
+
 _PROBES = Table("probes", "a probe", ("probe_id",), (
     Column("probe_id", INT, "Number of the probe, from 0."),
-    Column("target", TEXT, "delta, feedback, implicit_reward or preference."),
+    Column("target", TEXT, "delta, feedback, implicit_reward (of a token in its context: c_t) or preference."),
     Column("inputs", TEXT, "sae, raw, base_sae, base_raw, sae_of_base, random_sae or token_identity."),
     Column("model", TEXT, "tuned or base: whose activations are the inputs."),
     Column("layers", _list(INT), "Layers whose activations are concatenated."),
@@ -205,6 +223,9 @@ _PROBES = Table("probes", "a probe", ("probe_id",), (
     Column("pooling", TEXT, "mean, sum, last, max or response: how tokens make a text's inputs."),
     Column("alpha", DOUBLE, "Regularisation chosen by cross-validation grouped by word or pair."),
     Column("intercept", DOUBLE, "Added to the sum of contributions.", "probe target"),
+    _null("raw_intercept", DOUBLE, "Intercept of the raw probe on the same target; null but for the headline.",
+          "probe target"),
+    _null("raw_bias", DOUBLE, "What the raw probe v gives the autoencoders' biases, v . b_dec.", "probe target"),
     Column("display_slope", DOUBLE, "Rescales a prediction to the lexicon's range, for display only."),
     Column("display_offset", DOUBLE, "Added after display_slope, for display only."),
     Column("n_train", LONG, "Rows it was fitted on."),
@@ -216,15 +237,32 @@ _WEIGHTS = Table("weights", "a probe and a feature", ("probe_id", "feature_id"),
     Column("probe_id", INT, "The probe."),
     Column("feature_id", INT, "The feature."),
     Column("weight", FLOAT, "Target a unit of activation, the layer's scale folded in.", "probe target"),
-    _null("ci_low", FLOAT, "Lower end of the 95 % interval over resampled words.", "probe target"),
-    _null("ci_high", FLOAT, "Upper end of the 95 % interval over resampled words.", "probe target"),
+    _null("raw_weight", FLOAT, "(v . d_i): what the raw probe v of the same target gives a unit of the feature.",
+          "probe target"),
+    _null("ci_low", FLOAT, "Lower end of the 95 % interval over words, or pairs.", "probe target"),
+    _null("ci_high", FLOAT, "Upper end of the 95 % interval over words, or pairs.", "probe target"),
     Column("mean_contribution", FLOAT, "Mean over tokens of weight times activation.", "probe target"),
     Column("mean_abs_contribution", FLOAT, "The same of its absolute value.", "probe target"),
     Column("share", FLOAT, "Its share of the sum of mean absolute contributions.", "share"),
     Column("rank", INT, "Rank by mean_abs_contribution, from 1."),
-    _null("null_high", FLOAT, "95th percentile of |weight| over shuffled feedback.", "probe target"),
+    _null("null_high", FLOAT, "95th percentile of |weight| over shuffled feedback, at the probe's own alpha.", "probe target"),
     _null("beats_null", FLAG, "Whether |weight| passes null_high."),
 ))
+
+_DRIFT = Table("drift", "a feature", ("feature_id",), (
+    Column("feature_id", INT, "The feature."),
+    Column("probe_id", INT, "The headline probe, whose weights these are."),
+    Column("status", TEXT, "born, strengthened, steady, weakened or gone: what tuning did to how it fires."),
+    _null("sign_flipped", FLAG, "Whether weight and weight_base are of opposite sign, both beyond their noise."),
+    Column("weight", FLOAT, "Its weight in the headline probe.", "probe target"),
+    _null("weight_base", FLOAT, "The same target's weight on the base model through the same dictionary.",
+          "probe target"),
+    Column("contribution", FLOAT, "Weight times its mean activation over all tokens, tuned model.", "probe target"),
+    Column("contribution_base", FLOAT, "The same weight times the base model's mean activation.", "probe target"),
+    Column("drifted_contribution", FLOAT, "Contribution less contribution_base.", "probe target"),
+    Column("rank", INT, "Rank by the size of drifted_contribution, from 1."),
+    Column("share", FLOAT, "Its share of the sum of sizes of drifted contributions.", "share"),
+), added_later=True)
 
 _RESULT_KEYS = ("report_row", "model", "layer", "probe_id", "target", "inputs", "words", "split", "group", "metric")
 
@@ -236,14 +274,14 @@ _RESULTS = Table("results", "a figure of the report", _RESULT_KEYS, (
     _null("target", TEXT, "Target of the probe."),
     _null("inputs", TEXT, "Inputs of the probe."),
     _null("words", TEXT, "all, positive or negative."),
-    _null("split", TEXT, "held_out_words or random_rows."),
+    _null("split", TEXT, "held_out_words, held_out_pairs or random_rows."),
     _null("group", TEXT, "Group of features, dictionary size, or other key of the row."),
     Column("metric", TEXT, "What is measured, such as tau or fvu."),
     Column("value", DOUBLE, "The figure."),
     _null("ci_low", DOUBLE, "Lower end of its 95 % bootstrap interval."),
     _null("ci_high", DOUBLE, "Upper end of its 95 % bootstrap interval."),
     _null("null_mean", DOUBLE, "Its mean over permutations."),
-    _null("null_high", DOUBLE, "Its 95th percentile over permutations."),
+    _null("null_high", DOUBLE, "Its 95th percentile over permutations; of its size where the test is two-sided."),
     _null("null_p", DOUBLE, "Share of permutations that reach it, (r + 1) / (n + 1)."),
     _null("n", LONG, "Words, pairs, texts or tokens behind it."),
 ))
@@ -322,8 +360,10 @@ TABLES: tuple[Table, ...] = (
     _ACTIVATIONS,
     _TRIPLES,
     _VOCABULARY,
+    _WORD_FEATURES,
     _PROBES,
     _WEIGHTS,
+    _DRIFT,
     _RESULTS,
     _NEIGHBOURS,
     _LABELS,
@@ -375,7 +415,16 @@ autoencoders, where the run kept them). This page is made from `lfp/schema.py` b
 
 A scaled activation is a feature's value after the layer's MLP output was scaled to unit mean square norm
 (`layers.scale`). `predicted` is the headline probe's: contributions (weight times activation, over the tokens pooled)
-and the intercept sum to it within 1e-5.
+and the intercept sum to it within 1e-5. Pooling (`probes.pooling`) says what a token counts for: `mean` 1 / n of the n
+tokens, `response` the same among the tokens of the response (all of them where there is none), `sum` 1, `last` 1 for
+the last token alone; `max` gives a feature's largest activation to the first token that has it. Padding and
+beginning-of-sequence count for nothing. `token_scores.predicted` is, whatever the pooling, weight times activation on
+one token, plus the intercept: its mean is the text's prediction under `mean`, its last value under `last`.
+
+The second ledger splits `texts.predicted_raw`, the estimate of the probe `v` that reads the MLP outputs themselves, the
+same way: `raw_weight` times activation over the tokens pooled, `raw_bias` (once a token under `sum`), `raw_intercept`,
+and `sae_miss`. They sum to it within 1e-5 of the sum of their sizes. Where an autoencoder normalises its inputs no
+constant weight a feature exists: `raw_weight` and `raw_bias` are null, and `sae_miss` stands alone.
 """
 
 

@@ -41,6 +41,9 @@ class Store:
         connection = duckdb.connect(":memory:", config={"autoinstall_known_extensions": False})
         connection.execute("SET GLOBAL parquet_metadata_cache = true")
         for table in TABLES:
+            if table.added_later and table.name not in manifest.tables:
+                connection.from_arrow(table.schema.empty_table()).create(table.name)
+                continue
             try:
                 connection.read_parquet(str(path / f"{table.name}.parquet")).create_view(table.name)
             except duckdb.Error as error:

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from lfp.bundle import BundleWriter, Description, ModelInfo
 from lfp.config import RunConfig
+from lfp.pooling import token_shares
 from lfp.schema import GROUP_VALUES, TOKEN_VALUES, as_table
 
 Array = np.ndarray[Any, Any]
@@ -24,6 +25,7 @@ Random = np.random.Generator
 LABELLER = "offline-tokens"
 MODEL_LABELLER = "synthetic-model"
 D_IN, N_BINS, N_TOP, N_INTERVALS, PER_INTERVAL, WINDOW, FOLDS = 16, 24, 12, 4, 4, 10, 5
+RAW_INTERCEPT, RAW_BIAS = 0.02, -0.015
 UNKEPT_SHARE = 0.15
 """Share of texts whose activations are not kept, as if only an example named them."""
 
@@ -127,11 +129,59 @@ class _Made:
         return np.bincount(self.activity.token, made, self.activity.n_tokens) + self.intercepts[0]
 
     @cached_property
+    def response_start(self) -> Array:
+        """First token of each text's response: a third into it where the probe reads responses, else 0."""
+        return self.corpus.sizes // 3 if self.pooling == "response" else np.zeros_like(self.corpus.sizes)
+
+    @cached_property
+    def shares(self) -> Array:
+        """What each token counts for; not defined for max."""
+        corpus = self.corpus
+        return token_shares(corpus.text, self.pooling, corpus.position >= self.response_start[corpus.text])
+
+    @cached_property
+    def credits(self) -> Array:
+        """What each activation adds to its feature's pooled value."""
+        active = self.activity
+        if self.pooling != "max":
+            return self.shares[active.token] * active.value
+        group = self.corpus.text[active.token] * np.int64(active.n_features) + active.feature
+        order, rank = _ranked(group, active.value)
+        credits = np.zeros(len(group))
+        credits[order[rank == 0]] = active.value[order[rank == 0]]
+        return credits
+
+    def estimate(self, weights: Array) -> Array:
+        """What contributions by these weights [n_features] sum to, text by text."""
+        text = self.corpus.text[self.activity.token]
+        return np.bincount(text, weights[self.activity.feature] * self.credits, len(self.corpus.texts))
+
+    @cached_property
     def predicted(self) -> Array:
         """The headline's estimate of each text."""
-        sums = np.bincount(self.corpus.text, self.token_predicted - self.intercepts[0], len(self.corpus.texts))
-        scale = np.maximum(self.corpus.sizes, 1) if self.pooling == "mean" else 1
-        return sums / scale + self.intercepts[0]
+        return self.estimate(self.weights[0].astype(np.float64)) + self.intercepts[0]
+
+    @cached_property
+    def raw_weights(self) -> Array:
+        """What the raw probe gives each feature, [n_features] float32: near the headline's weights."""
+        return (0.9 * self.weights[0] + 0.01 * np.cos(np.arange(len(self.layer)))).astype(np.float32)
+
+    @cached_property
+    def token_misses(self) -> Array:
+        """What the autoencoders miss of the raw probe's estimate of each token."""
+        return np.random.default_rng(len(self.corpus.type)).normal(0, 0.05, len(self.corpus.type))
+
+    @cached_property
+    def misses(self) -> Array:
+        """The same of each text."""
+        shares = 0.2 if self.pooling == "max" else self.shares
+        return np.bincount(self.corpus.text, shares * self.token_misses, len(self.corpus.texts))
+
+    @cached_property
+    def predicted_raw(self) -> Array:
+        """The raw probe's estimate of each text: the second ledger's sum."""
+        times = self.corpus.sizes if self.pooling == "sum" else 1
+        return self.estimate(self.raw_weights.astype(np.float64)) + RAW_INTERCEPT + RAW_BIAS * times + self.misses
 
 
 def make_bundle(
@@ -147,7 +197,7 @@ def make_bundle(
 ) -> Path:
     """Writes a made-up, valid bundle to `path` and returns it.
 
-    The same arguments give the same tables. `pooling` is mean or sum; `extra_texts` are put first, word for word.
+    The same arguments give the same tables. `pooling` is the probes'; `extra_texts` are put first, word for word.
     """
     random = np.random.default_rng(seed)
     corpus = _corpus([*extra_texts, *_reviews(n_texts, random)])
@@ -239,11 +289,11 @@ def _activity(corpus: _Corpus, theme: Array, random: Random) -> _Activity:
 
 def _tables(made: _Made, random: Random) -> dict[str, dict[str, Any] | list[dict[str, Any]]]:
     """Columns (or rows, where few) of every table."""
-    layers, saes = _layers(made, random), _saes(made, random)
+    layers, saes, features = _layers(made, random), _saes(made, random), _features(made, random)
     return {
         "layers": layers,
         "saes": saes,
-        "features": _features(made, random),
+        "features": features,
         "decoders": _decoders(made, random),
         "histograms": _histograms(made, random),
         "examples": _examples(made, random),
@@ -252,8 +302,10 @@ def _tables(made: _Made, random: Random) -> dict[str, dict[str, Any] | list[dict
         "activations": _activations(made),
         "triples": _triples(made, random),
         "vocabulary": _vocabulary(made, random),
+        "word_features": _word_features(made),
         "probes": _probes(made),
         "weights": _weights(made, random),
+        "drift": _drift(made, features),
         "results": _results(layers, saes),
         "neighbours": _neighbours(made, random),
         "labels": _labels(made, random),
@@ -438,16 +490,15 @@ def _texts(made: _Made, random: Random) -> dict[str, Any]:
     total = np.bincount(corpus.text, np.nan_to_num(corpus.feedback), n)
     feedback = np.clip(total / 5, -10, 10)
     implicit = np.bincount(corpus.text, np.nan_to_num(made.implicit), n)
-    raw = made.predicted + random.normal(0, 0.02, n)
     rating = np.clip(np.round(3 + feedback + random.normal(0, 0.7, n)), 1, 5)
     return {
         "text_id": np.arange(n), "source": pa.array(["synthetic"] * n, pa.string()),
         "split": pa.array(["train" if i % 4 else "held_out" for i in range(n)], pa.string()),
         "role": pa.array(["text"] * n, pa.string()), "pair_id": pa.nulls(n, pa.int64()),
         "text": pa.array(corpus.texts, pa.string()), "token_ids": _lists(corpus.offsets, corpus.type),
-        "token_starts": _lists(corpus.offsets, corpus.starts), "response_start": np.zeros(n, int),
+        "token_starts": _lists(corpus.offsets, corpus.starts), "response_start": made.response_start,
         "feedback": feedback, "rating": pa.array(rating, mask=random.random(n) < 0.2), "predicted": made.predicted,
-        "predicted_raw": raw, "sae_miss": raw - made.predicted, "implicit_reward": implicit,
+        "predicted_raw": made.predicted_raw, "sae_miss": made.misses, "implicit_reward": implicit,
         "pca_x": random.normal(size=n) + feedback, "pca_y": random.normal(size=n),
     }  # fmt: skip
 
@@ -457,7 +508,7 @@ def _token_scores(made: _Made, random: Random) -> dict[str, Any]:
     advantage = made.implicit + random.uniform(0, 0.1, len(corpus.type))
     columns = {
         "feedback": corpus.feedback, "implicit_reward": made.implicit, "implicit_advantage": advantage,
-        "predicted": made.token_predicted, "sae_miss": random.normal(0, 0.05, len(corpus.type)),
+        "predicted": made.token_predicted, "sae_miss": made.token_misses,
     }  # fmt: skip
     lists = {name: _lists(corpus.offsets, _nulled(values)) for name, values in columns.items()}
     return {"text_id": np.arange(len(corpus.texts)), **lists}
@@ -498,12 +549,15 @@ def _vocabulary(made: _Made, random: Random) -> dict[str, Any]:
     implicit = np.bincount(corpus.word, np.nan_to_num(made.implicit), n_words)[kept] / n[kept]
     predicted = np.bincount(corpus.word[last], made.token_predicted[last], n_words)[kept] / n[kept]
     predicted += random.normal(0, 0.03, len(kept))
+    excess = implicit + 0.05 - 0.3 * np.nan_to_num(corpus.word_value[kept])
     first = dict(zip(corpus.word[::-1].tolist(), reversed(range(len(last))), strict=True))
     spelling = [corpus.type[first[word] : first[word] + 2 - int(last[first[word]])].tolist() for word in kept.tolist()]
     return {
         "word": pa.array([corpus.words[word] for word in kept.tolist()], pa.string()),
         "token_ids": pa.array(spelling, pa.list_(pa.int32())), "feedback": _nulled(corpus.word_value[kept]),
-        "implicit_reward": implicit, "implicit_advantage": implicit + 0.05, "predicted": predicted,
+        "implicit_reward": implicit, "implicit_advantage": implicit + 0.05, "implicit_matched": 0.9 * implicit,
+        "implicit_matched_se": 0.3 / np.sqrt(n[kept]), "implicit_excess": excess,
+        "implicit_gap": excess / (0.1 + 0.3 / np.sqrt(n[kept])), "predicted": predicted,
         "predicted_base": predicted + random.normal(0, 0.2, len(kept)), "n": n[kept], "n_generated": n[kept] // 3,
         "n_generated_base": n[kept] // 4, "fold": kept % FOLDS,
     }  # fmt: skip
@@ -525,6 +579,7 @@ def _probes(made: _Made) -> list[dict[str, Any]]:
             "kind": "ridge", "pooling": made.pooling, "alpha": 10.0, "display_slope": 3.0, "display_offset": 0.1,
             "intercept": float(made.intercepts[i]) if i < len(made.intercepts) else 0.0,
             "n_train": 1200, "n_test": 300, "is_headline": i == 0,
+            "raw_intercept": None if i else RAW_INTERCEPT, "raw_bias": None if i else RAW_BIAS,
         }
         for i, (target, inputs, model) in enumerate(_PROBES)
     ]  # fmt: skip
@@ -539,14 +594,54 @@ def _weights(made: _Made, random: Random) -> dict[str, Any]:
     np.put_along_axis(rank, np.argsort(-size, axis=1, kind="stable"), np.arange(1, n + 1)[None, :], axis=1)
     half = random.uniform(0.01, 0.06, (n_probes, n))
     null_high = np.array([[0.06], [0.2], [0.2]]) * random.uniform(0.8, 1.2, (n_probes, n))
+    raw_weights = np.full((n_probes, n), np.nan)
+    raw_weights[0] = made.raw_weights
     columns = {
         "probe_id": np.repeat(np.arange(n_probes), n), "feature_id": np.tile(np.arange(n), n_probes),
-        "weight": made.weights, "ci_low": made.weights - half, "ci_high": made.weights + half,
+        "weight": made.weights, "raw_weight": _nulled(raw_weights.ravel()), "ci_low": made.weights - half,
+        "ci_high": made.weights + half,
         "mean_contribution": mean, "mean_abs_contribution": size,
         "share": size / np.maximum(size.sum(axis=1, keepdims=True), 1e-12), "rank": rank, "null_high": null_high,
         "beats_null": np.abs(made.weights) > null_high,
     }  # fmt: skip
-    return {name: values.ravel() for name, values in columns.items()}
+    return {name: values if isinstance(values, pa.Array) else values.ravel() for name, values in columns.items()}
+
+
+def _drift(made: _Made, features: Mapping[str, Any]) -> dict[str, Any]:
+    """What the features table says of both models, as the headline weighs it."""
+    n, weight = len(made.layer), made.weights[0].astype(np.float64)
+    mean = features["density"] * features["mean_activation"]
+    base = features["base_density"] * features["base_mean_activation"]
+    size = np.abs(weight * (mean - base))
+    rank = np.empty(n, int)
+    rank[np.argsort(-size, kind="stable")] = np.arange(1, n + 1)
+    status = np.where(mean > 1.5 * base, "strengthened", np.where(base > 1.5 * mean, "weakened", "steady"))
+    return {
+        "feature_id": np.arange(n), "probe_id": np.zeros(n, int), "status": pa.array(status.tolist(), pa.string()),
+        "sign_flipped": weight * made.raw_weights < 0, "weight": weight, "weight_base": 0.8 * made.raw_weights,
+        "contribution": weight * mean, "contribution_base": weight * base,
+        "drifted_contribution": weight * (mean - base), "rank": rank, "share": size / max(size.sum(), 1e-12),
+    }  # fmt: skip
+
+
+def _word_features(made: _Made) -> dict[str, Any]:
+    """The features that fire on a word most above their mean, five a word at most."""
+    corpus, active, n = made.corpus, made.activity, max(len(made.layer), 1)
+    at_last = corpus.is_last[active.token] if len(active.token) else active.token.astype(bool)
+    key, at = np.unique(corpus.word[active.token[at_last]] * n + active.feature[at_last], return_inverse=True)
+    word, feature = key // n, key % n
+    n_word = np.bincount(corpus.word[corpus.is_last], minlength=len(corpus.words))
+    mean = np.bincount(at, active.value[at_last], len(key)) / n_word[word]
+    total, count = (np.bincount(active.feature, w, n) for w in (active.value, None))
+    lift = mean * active.n_tokens / np.maximum(total[feature], 1e-12)
+    firm = (lift >= 5) & (mean >= 0.5 * total[feature] / np.maximum(count[feature], 1))
+    word, feature, mean, lift = word[firm], feature[firm], mean[firm], lift[firm]
+    order, rank = _ranked(word, lift)
+    order, rank = order[rank < 5], rank[rank < 5]
+    return {
+        "word": pa.array([corpus.words[i] for i in word[order].tolist()], pa.string()), "rank": rank,
+        "feature_id": feature[order], "mean_activation": mean[order], "lift": lift[order],
+    }  # fmt: skip
 
 
 def _neighbours(made: _Made, random: Random) -> dict[str, Any]:

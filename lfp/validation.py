@@ -39,6 +39,7 @@ _CONDITIONS = (
      "positions, feature_ids and values differ in length"),
     ("activations", "list_sort(positions) = positions", "positions do not rise"),
     ("histograms", "len(edges) = len(counts) + 1 AND len(base_counts) = len(counts)", "bins and edges do not match"),
+    ("probes", "pooling IN ('last', 'mean', 'sum', 'response', 'max')", "pooling is none that the schema names"),
     ("examples", "position BETWEEN window_start AND window_start + len(window_values) - 1",
      "the position is outside the window"),
 )  # fmt: skip
@@ -46,7 +47,8 @@ _CONDITIONS = (
 
 _BY_TEXT = (
     ("token_scores", "len(t.predicted) = n AND len(t.feedback) = n AND len(t.implicit_reward) = n "
-     "AND len(t.implicit_advantage) = n", "a list is not as long as the text has tokens"),
+     "AND len(t.implicit_advantage) = n AND coalesce(len(t.sae_miss), n) = n",
+     "a list is not as long as the text has tokens"),
     ("activations", "coalesce(list_max(t.positions), -1) < n", "a position is past the text's last token"),
     ("examples", "t.position < n", "the position is past the text's last token"),
 )  # fmt: skip
@@ -164,7 +166,7 @@ def _headline_faults(store: Store) -> Iterator[str]:
 
 
 def _exactness_faults(store: Store) -> Iterator[str]:
-    """Contributions and intercept against `texts.predicted` and `token_scores.predicted`."""
+    """Contributions and intercept against `texts.predicted` and `token_scores.predicted`; then the second ledger."""
     texts = queries.prediction_errors(store, tolerance=TOLERANCE)
     if texts:
         first = texts[0]
@@ -178,4 +180,27 @@ def _exactness_faults(store: Store) -> Iterator[str]:
         yield (
             f"table token_scores: predicted is not the sum of contributions and intercept in {len(tokens)} texts, "
             f"such as {first['text_id']} at token {first['position']}"
+        )
+    yield from _raw_faults(store)
+
+
+def _raw_faults(store: Store) -> Iterator[str]:
+    """The second ledger against `texts.predicted_raw`, and the tokens' misses against the text's.
+
+    Its parts may be large and cancel, and are stored in single precision: rounding leaves less than 1e-7 of the sum of
+    their sizes, so the tolerance is relative to that.
+    """
+    texts = queries.raw_prediction_errors(store, tolerance=TOLERANCE)
+    if texts:
+        first = texts[0]
+        yield (
+            "table texts: predicted_raw is not the sum of raw contributions, raw_bias, raw_intercept and sae_miss in "
+            f"{len(texts)} texts, such as {first['text_id']} ({first['predicted']:.6g} stated, {first['total']})"
+        )
+    misses = queries.miss_errors(store, tolerance=TOLERANCE)
+    if misses:
+        first = misses[0]
+        yield (
+            f"table token_scores: sae_miss does not pool to the text's in {len(misses)} texts, such as "
+            f"{first['text_id']} ({first['sae_miss']:.6g} stated, {first['total']})"
         )

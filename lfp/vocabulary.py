@@ -78,3 +78,61 @@ def commonest_tokens(
             if (row := vocabulary.index.get(word.word)) is not None:
                 spellings[row][tuple(token_ids[t] for t in tokens)] += 1
     return [list(spelling.most_common(1)[0][0]) if spelling else [] for spelling in spellings]
+
+
+@dataclass(frozen=True)
+class TokenColumns:
+    """Which column of a regression stands for each token: `columns` [d_vocab], from 0 to n_columns - 1.
+
+    The last column is for the tokens that have none of their own. `of_word` gives each word's columns, one a token of
+    its commonest spelling; none where one of its tokens has no column of its own.
+    """
+
+    columns: Ints
+    n_columns: int
+    of_word: tuple[tuple[int, ...], ...]
+
+
+def token_columns(
+    vocabulary: Vocabulary,
+    texts: Sequence[tuple[str, Sequence[int], Sequence[int]]],
+    *,
+    d_vocab: int,
+    limit: int = 4000,
+) -> TokenColumns:
+    """Columns for the words of a vocabulary; texts are given as (text, token_ids, token_starts).
+
+    All tokens that mostly stand for one word by themselves share a column, as " good" and "Good" do. Words of several
+    tokens need a column for each of these. The commonest words come first, until `limit` columns are given out.
+    """
+    spellings = commonest_tokens(vocabulary, texts)
+    alone = _words_alone(vocabulary, texts, d_vocab)
+    key_of = np.where(alone >= 0, alone, len(vocabulary.words) + np.arange(d_vocab))
+    column_of: dict[int, int] = {}
+    for word in np.argsort(-vocabulary.counts, kind="stable"):
+        new = [key for key in dict.fromkeys(key_of[spellings[word]].tolist()) if key not in column_of]
+        if len(column_of) + len(new) <= limit:
+            column_of.update({key: len(column_of) + i for i, key in enumerate(new)})
+    rest = len(column_of)
+    columns = np.array([column_of.get(key, rest) for key in key_of.tolist()], np.int64)
+    of_word = [tuple(columns[tokens].tolist()) for tokens in spellings]
+    return TokenColumns(columns, rest + 1, tuple(() if rest in one else one for one in of_word))
+
+
+def _words_alone(
+    vocabulary: Vocabulary, texts: Sequence[tuple[str, Sequence[int], Sequence[int]]], d_vocab: int
+) -> Ints:
+    """The word that each token is by itself in more than half of its occurrences [d_vocab], -1 for none."""
+    uses, n = Counter[tuple[int, int]](), np.zeros(d_vocab, np.int64)
+    for text, token_ids, token_starts in texts:
+        n += np.bincount(np.asarray(token_ids, np.int64), minlength=d_vocab)
+        found = words_of(text)
+        for word, tokens in zip(found, word_tokens(found, token_starts, len(text)), strict=True):
+            row = vocabulary.index.get(word.word)
+            if row is not None and len(tokens) == 1:
+                uses[token_ids[tokens[0]], row] += 1
+    alone = np.full(d_vocab, -1, np.int64)
+    for (token, row), count in uses.items():
+        if 2 * count > n[token]:
+            alone[token] = row
+    return alone

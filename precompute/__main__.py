@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import sys
+import tempfile
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lfp.config import RunConfig, load_config
 from lfp.errors import LfpError
+from lfp.labels.protocol import Behaviour
 from precompute.bench import app as bench
+
+if TYPE_CHECKING:
+    from lfp.store import Store
 
 app = typer.Typer(
     help="From a base and a tuned language model to a bundle that the explorer opens.",
@@ -82,18 +91,39 @@ def validate(bundle: BundlePath) -> None:
 def report(
     bundle: BundlePath,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: the results table by report row.")] = False,
+    html: Annotated[Path | None, typer.Option("--html", help="Write one self-contained page to this file.")] = None,
+    figures: Annotated[Path | None, typer.Option("--figures", help="Write each figure to this folder.")] = None,
 ) -> None:
-    """Print a bundle's report: every figure with its interval and its null.
+    """Print a bundle's report, every figure with its interval and its null, or write it as a page with figures.
 
-    Example: python -m precompute report data/demo --json
+    Example: python -m precompute report data/demo --html report.html
     """
-    from lfp.queries import report_rows
-    from lfp.report import grouped, lines
+    from lfp.queries import report_ablations, report_rows
+    from lfp.report import lines, whole
     from lfp.store import Store
 
     with Store.open(bundle) as store:
-        rows = report_rows(store)
-    typer.echo(json.dumps(grouped(rows), indent=1) if as_json else "\n".join(lines(rows)))
+        rows = whole(report_rows(store), report_ablations(store))
+        written = _write_report(store, html, figures) if html or figures else []
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1, allow_nan=False))
+    elif not written:
+        typer.echo("\n".join(lines(rows)))
+    for line in written:
+        typer.echo(line, err=as_json)
+
+
+def _write_report(store: Store, html: Path | None, figures: Path | None) -> list[str]:
+    """Writes page and figures; a line to tell of each."""
+    from lfp.report_page import prepare, write_figures, write_page
+
+    prepared, told = prepare(store), []
+    if html:
+        write_page(prepared, html)
+        told.append(f"{html}: report written, {html.stat().st_size / 1e6:.1f} MB")
+    if figures:
+        told.append(f"{figures}: {len(write_figures(prepared, figures))} figures written")
+    return told
 
 
 @app.command()
@@ -118,6 +148,65 @@ def sweep(
         rows = run_sweep(parsed, out, beside=config.parent, resume=resume, progress=progress)
     typer.echo(json.dumps(grouped(figures(rows)), indent=1) if as_json else "\n".join(lines(rows)))
     typer.echo(f"{out}: {len(rows)} autoencoders compared in {time.perf_counter() - started:.0f} s", err=as_json)
+
+
+@app.command(name="fake-openai")
+def fake_openai(
+    port: Annotated[int, typer.Option("--port", help="Port on this machine; 0 takes a free one.", min=0, max=65535)],
+    behave: Annotated[Behaviour, typer.Option("--behave", help="What its answers are like.")] = "right",
+) -> None:
+    """Serve a fake language model, so that what needs one can be tried without a key, until Ctrl-C.
+
+    Example: python -m precompute fake-openai --port 8399 --behave flaky
+    """
+    from precompute.fake_openai import serving
+
+    server = serving(port, behave)
+    with contextlib.suppress(_Interrupted), server:
+        typer.echo(f"{server.base_url}: a fake server ({behave}), until Ctrl-C")
+        threading.Event().wait()
+    typer.echo(", ".join(f"{name} {count}" for name, count in server.counts.as_json().items()))
+
+
+@app.command()
+def plant(
+    n: Annotated[int, typer.Option("--n", min=0, help="Models with a secret word.")] = 20,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the secrets and of tuning.")] = 0,
+    config: Annotated[Path | None, typer.Option("--config", help="A run to plant in; the preset plant.toml.")] = None,
+    bigrams: Annotated[int, typer.Option("--bigrams", min=0, help="Models with a paid bigram, reported apart.")] = 0,
+    twins: Annotated[int, typer.Option("--twins", min=1, help="Models tuned on the stated reward alone.")] = 1,
+    shuffled: Annotated[int, typer.Option("--shuffled", min=0, help="Models tuned on a shuffled lexicon.")] = 0,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Models made at once, a thread each above one.")] = 2,
+    out: Annotated[Path | None, typer.Option("--out", help="Keep the models and bundles here, and go on.")] = None,
+    set_: Set = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: the summary and a row a model.")] = False,
+) -> None:
+    """Test the method on known truth: models whose reward has a secret, which the report must find.
+
+    Example: python -m precompute plant --n 20 --seed 0 --json --out runs/plant
+    """
+    from precompute.planting.plant import Request, run_plant
+    from precompute.planting.summary import lines, summary
+    from precompute.progress import progress_to_stderr
+
+    parsed, started = load_config(config or preset("plant"), set_ or []), time.perf_counter()
+    request = Request(n=n, bigrams=bigrams, twins=twins, shuffled=shuffled, seed=seed, jobs=jobs)
+    with _kept_or_not(out) as work, progress_to_stderr() as progress:
+        rows = run_plant(parsed, request, work, beside=config.parent if config else None, progress=progress)
+    told = {"summary": summary(rows), "rows": rows}
+    typer.echo(json.dumps(told, indent=1) if as_json else "\n".join(lines(rows)))
+    typer.echo(f"plant: {len(rows)} models in {time.perf_counter() - started:.0f} s", err=as_json)
+
+
+@contextmanager
+def _kept_or_not(out: Path | None) -> Iterator[Path]:
+    """The folder to work in: the one named, which stays, or one that goes."""
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        yield out
+        return
+    with tempfile.TemporaryDirectory(prefix="plant-") as folder:
+        yield Path(folder)
 
 
 def preset(name: str) -> Path:

@@ -26,12 +26,14 @@ _FROM_STAGES = {
     "neighbours": "features",
     "triples": "probes",
     "vocabulary": "probes",
+    "word_features": "probes",
     "probes": "probes",
     "weights": "probes",
     "texts": "texts",
     "token_scores": "texts",
     "activations": "texts",
     "labels": "labels",
+    "drift": "findings",
 }
 _LIBRARIES = ("torch", "transformers", "transformer-lens", "trl", "numpy", "pyarrow", "lfp-explorer")
 _MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
@@ -81,6 +83,9 @@ def _notes(run: Run) -> str:
         sentences.append(f"Counting words contradicts the stars on {share} of the reviews that take a side.")
     if "ties_dropped" in facts:
         sentences.append(f"{facts['ties_dropped']:.0f} pairs without a preference were dropped.")
+    if facts.get("shared_dropped"):
+        shared = f"{facts['shared_dropped']:.0f} pairs"
+        sentences.append(f"{shared} that share a text with a held-out pair were not tuned on.")
     return " ".join(sentence for sentence in sentences if sentence)
 
 

@@ -14,29 +14,32 @@ from lfp.errors import ConfigError
 from lfp.progress import Progress
 from precompute.bundling import write_bundle
 from precompute.run import Output, Run, stage_key
-from precompute.stages import base, completions, corpus, features, labels, layers, probes, saes, texts, tuned
+from precompute.stages import base, completions, corpus, features, findings, labels, layers, probes, saes, texts, tuned
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A job with a name, the sections of the config it reads, and a function of the run and its output folder."""
+    """A job with a name, the sections or keys of the config it reads, and a function of run and output folder."""
 
     name: str
     sections: tuple[str, ...]
     job: Callable[[Run, Output], None]
 
 
+_PAIRS = ("tune.method", "tune.pairs", "tune.pairs_split", "tune.pairs_revision")
+
 STAGES = (
-    Stage("corpus", ("corpus",), corpus.run),
+    Stage("corpus", ("corpus", *_PAIRS), corpus.run),
     Stage("base", ("model", "pretrain"), base.run),
-    Stage("tuned", ("model", "tune"), tuned.run),
+    Stage("tuned", ("model", "tune", "feedback"), tuned.run),
     Stage("completions", ("tune", "probes"), completions.run),
     Stage("layers", ("layers",), layers.run),
     Stage("saes", ("sae",), saes.run),
     Stage("features", ("stats", "probes"), features.run),
-    Stage("probes", ("probes",), probes.run),
+    Stage("probes", ("probes", "language_model.model"), probes.run),
     Stage("texts", ("stats",), texts.run),
     Stage("labels", ("labels",), labels.run),
+    Stage("findings", ("probes", "labels"), findings.run),
 )
 
 
@@ -56,14 +59,22 @@ def run_pipeline(config: RunConfig, out: Path, *, beside: Path | None, resume: b
             f"{work}: an interrupted run, {len(run.finished())} stages done; add --resume to go on, or delete it"
         )
     set_threads(config.threads)
-    key = ""
-    for stage in STAGES:
-        key = stage_key(stage.name, config, stage.sections, key)
-        if not run.is_done(stage.name, key):
-            _execute(stage, run, key)
+    run_until(STAGES[-1].name, run)
     write_bundle(run, out, [stage.name for stage in STAGES])
     shutil.rmtree(work)
     return out
+
+
+def run_until(name: str, run: Run) -> str:
+    """Runs every stage that is not done, up to and with the one named; returns that one's key."""
+    key = ""
+    for stage in STAGES:
+        key = stage_key(stage.name, run.config, stage.sections, key)
+        if not run.is_done(stage.name, key):
+            _execute(stage, run, key)
+        if stage.name == name:
+            break
+    return key
 
 
 def _execute(stage: Stage, run: Run, key: str) -> None:

@@ -1,21 +1,10 @@
-"""Text from models and corpora made safe to show: escaped, and without characters that reorder or hide others."""
+"""Text from models and corpora made safe to show: escaped, shortened, and tokens as names in a list."""
 
 from __future__ import annotations
 
-import html
-import re
+from lfp.escape import escaped, visible
 
-_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]")
-
-
-def visible(text: str) -> str:
-    """The text with control, zero-width and direction characters as a mark that says which they are."""
-    return _HIDDEN.sub(_mark, text)
-
-
-def escaped(text: str) -> str:
-    """The same, escaped for HTML text and for attributes in double or single quotes."""
-    return html.escape(visible(text), quote=True)
+__all__ = ["escaped", "shortened", "token_text", "visible"]
 
 
 def token_text(piece: str) -> str:
@@ -32,7 +21,3 @@ def shortened(text: str, length: int = 60) -> str:
     """At most so many characters, on one line. Not escaped."""
     line = " ".join(visible(text).split())
     return line if len(line) <= length else line[: length - 1].rstrip() + "…"
-
-
-def _mark(match: re.Match[str]) -> str:
-    return f"⟨U+{ord(match.group()):04X}⟩"

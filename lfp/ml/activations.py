@@ -41,6 +41,18 @@ class PairTokens:
     implicit_advantage: Tensor
 
 
+@dataclass(frozen=True)
+class Observer:
+    """Sees the predictions of a pair at chosen tokens, on the pass that `stream_pair` makes.
+
+    `chosen` [tokens of all texts, text after text] says at which; those without an implicit reward are left out.
+    `update` is called with log pi_base and log pi_tuned - log pi_base [n, d_vocab] of the contexts before these tokens.
+    """
+
+    chosen: Tensor
+    update: Callable[[Tensor, Tensor], None]
+
+
 def stream(
     model: LanguageModel, texts: Sequence[TokenizedText], *, layers: Sequence[int], batch_texts: int, prepend_bos: bool
 ) -> Iterator[Tokens]:
@@ -57,16 +69,22 @@ def stream_pair(
     layers: Sequence[int],
     batch_texts: int,
     prepend_bos: bool,
+    observe: Observer | None = None,
 ) -> Iterator[PairTokens]:
     """Both models over the same texts, with the implicit reward of every token on the same pass.
 
     Raises DataError where an MLP output or a reward is not finite.
     """
+    done = 0
     for batch in _batches(tuned, texts, batch_texts=batch_texts, prepend_bos=prepend_bos):
         of_tuned, of_base = _forward(tuned, batch, layers), _forward(base, batch, layers)
-        reward, advantage = implicit_reward(of_tuned.logits, of_base.logits, batch.input_ids)
+        compared = _compare(of_tuned.logits, of_base.logits)
+        reward, advantage = _rewards(compared, batch.input_ids)
         real = _real(batch)
         _check_finite(advantage[:, 1:], "the implicit reward", batch, real[:, 1:])
+        if observe is not None:
+            _observe(observe, compared, real, done)
+            done += int(real.sum())
         yield PairTokens(
             tuned=_tokens(batch, of_tuned.outputs),
             base=_tokens(batch, of_base.outputs),
@@ -81,12 +99,36 @@ def implicit_reward(tuned_logits: Tensor, base_logits: Tensor, input_ids: Tensor
     Logits are [batch, seq, d_vocab]; both answers are [batch, seq], NaN at the first position, where nothing precedes.
     Source: PAPER.md, "implicit reward" and "implicit_advantage".
     """
-    tuned, base = tuned_logits[:, :-1].log_softmax(-1), base_logits[:, :-1].log_softmax(-1)
-    difference = tuned - base
-    reward = difference.gather(-1, input_ids[:, 1:, None]).squeeze(-1)
-    kl = -(base.exp() * difference).sum(-1)
+    return _rewards(_compare(tuned_logits, base_logits), input_ids)
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """Log pi_base and log pi_tuned - log pi_base of what follows each position but the last [batch, seq, d_vocab]."""
+
+    base: Tensor
+    difference: Tensor
+
+
+def _compare(tuned_logits: Tensor, base_logits: Tensor) -> _Compared:
+    base = base_logits[:, :-1].log_softmax(-1)
+    return _Compared(base, tuned_logits[:, :-1].log_softmax(-1) - base)
+
+
+def _rewards(compared: _Compared, input_ids: Tensor) -> tuple[Tensor, Tensor]:
+    reward = compared.difference.gather(-1, input_ids[:, 1:, None]).squeeze(-1)
+    kl = -(compared.base.exp() * compared.difference).sum(-1)
     undefined = torch.full_like(reward[:, :1], float("nan"))
     return torch.cat([undefined, reward], 1), torch.cat([undefined, reward + kl], 1)
+
+
+def _observe(observe: Observer, compared: _Compared, real: Tensor, done: int) -> None:
+    """Shows the chosen ones of a batch's real tokens, which come after `done` others; the first position has none."""
+    wanted = torch.zeros_like(real)
+    wanted[real] = observe.chosen[done : done + int(real.sum())].to(real.device)
+    rows = wanted[:, 1:]
+    if bool(rows.any()):
+        observe.update(compared.base[rows], compared.difference[rows])
 
 
 @dataclass(frozen=True)

@@ -1,138 +1,47 @@
-"""Stage `features`: one pass over the corpus fills statistics, examples, word means and the probe's tokens."""
+"""Stage `features`: one pass over the corpus fills statistics of features and words, and keeps the probes' tokens."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.sparse as sp
+from numpy.typing import NDArray
 
-from lfp.progress import Progress
-from lfp.vocabulary import TokenWords, Vocabulary, commonest_tokens, token_words
+from lfp.disagreement import faded_ahead
+from lfp.vocabulary import Vocabulary, commonest_tokens
 from precompute import feature_tables, pair
+from precompute.corpus_pass import Filled, PassCorpus, fill, spelled
 from precompute.run import Output, Run
 
 if TYPE_CHECKING:
-    from lfp.ml.activations import PairTokens
     from lfp.ml.feature_stats import FeatureStats
     from lfp.ml.models import LanguageModel
     from lfp.ml.sae import Dictionary
-    from lfp.ml.tokens import TokenizedText
-    from lfp.ml.words import TokenSample, WordMeans
+    from lfp.ml.totals import FeatureTotals
 
-
-@dataclass
-class _Pass:
-    """What the one pass fills."""
-
-    stats: FeatureStats
-    tuned_words: WordMeans
-    base_words: WordMeans
-    sample: TokenSample
+Floats = NDArray[np.float64]
 
 
 def run(run: Run, output: Output) -> None:
-    """Writes the tables of features, vocabulary.json, word means and the probe's tokens."""
+    """Writes the tables of features, vocabulary.json, words.npz, the probes' tokens, and mirror.npz.
+
+    `kept.npz` and `outputs-tuned.npy`, `outputs-base.npy` are the probes' tokens, slot by slot (`lfp.ml.words.Drawn`).
+    `mirror.npz` has both models through the base model's dictionary, over all tokens: density and mean by feature.
+    """
     base, tuned = pair.load_pair(run)
-    texts = pair.statistics_texts(run)
-    tokenized = pair.tokenized(run, tuned, texts)
-    probes = run.config.probes
-    vocabulary = Vocabulary.of(
-        [text.text for text in tokenized], min_count=probes.min_word_count, n_folds=probes.folds, seed=run.config.seed
-    )
+    corpus = PassCorpus.of(run, tuned)
     dictionaries = pair.dictionary(run, "tuned"), pair.dictionary(run, "base")
-    filled = _fill(run, (tuned, base), tokenized, dictionaries, vocabulary, [text.text_id for text in texts])
+    filled = fill(run, (tuned, base), dictionaries, corpus, output.folder)
     _write_tables(output, run, filled.stats, dictionaries[0], tuned)
-    _write_words(output, vocabulary, filled)
-    spelled = [(text.text, text.token_ids, text.token_starts) for text in tokenized]
-    output.json("word_tokens", commonest_tokens(vocabulary, spelled))
-    output.json("texts", {"n_texts": len(texts), "n_tokens": filled.stats.tuned.n_tokens})
+    _write_vocabulary(output, corpus.vocabulary)
+    output.json("word_tokens", commonest_tokens(corpus.vocabulary, spelled(corpus.texts)))
+    _write_words(output, corpus, filled)
+    _write_kept(output, corpus, filled)
+    _write_mirror(output, filled.mirror)
+    output.json("texts", {"n_texts": len(corpus.texts), "n_tokens": filled.stats.tuned.n_tokens})
 
 
-def _fill(
-    run: Run,
-    models: tuple[LanguageModel, LanguageModel],
-    texts: list[TokenizedText],
-    dictionaries: tuple[Dictionary, Dictionary],
-    vocabulary: Vocabulary,
-    text_ids: list[int],
-) -> _Pass:
-    from lfp.ml.activations import stream_pair
-    from lfp.ml.feature_stats import FeatureStats
-    from lfp.ml.words import TokenSample, WordMeans
-
-    of_tuned, of_base = dictionaries
-    n_tokens = sum(len(text.token_ids) for text in texts)
-    filled = _Pass(
-        FeatureStats(of_tuned.n_features, run.config.stats),
-        WordMeans(len(vocabulary.words), of_tuned.n_features),
-        WordMeans(len(vocabulary.words), of_base.n_features),
-        TokenSample(min(1.0, run.config.probes.max_rows / n_tokens), run.config.seed),
-    )
-    words = [token_words(vocabulary, text.text, text.token_starts) for text in texts]
-    ids = np.array(text_ids, np.int64)
-    passed = stream_pair(
-        *models,
-        texts,
-        layers=of_tuned.layers,
-        batch_texts=run.config.stats.batch_texts,
-        prepend_bos=run.config.model.prepend_bos,
-    )
-    done = 0
-    for tokens in passed:
-        _update(filled, tokens, dictionaries, words, ids, vocabulary)
-        done += len(tokens.tuned.ids)
-        _tell(run.progress, done, n_tokens)
-    return filled
-
-
-def _tell(progress: Progress, done: int, total: int) -> None:
-    progress("features: tokens", done, total, float(done))
-
-
-def _update(
-    filled: _Pass,
-    tokens: PairTokens,
-    dictionaries: tuple[Dictionary, Dictionary],
-    words: list[TokenWords],
-    text_ids: np.ndarray,
-    vocabulary: Vocabulary,
-) -> None:
-    import torch
-
-    from lfp.ml.active import encode_active
-    from lfp.ml.feature_stats import TokenFeatures
-
-    of_tuned, of_base = dictionaries
-    values, base_values = of_tuned.encode(tokens.tuned.outputs).cpu(), of_base.encode(tokens.base.outputs).cpu()
-    rows = tokens.tuned.rows.numpy()
-    filled.stats.update(
-        TokenFeatures(
-            values=values,
-            base_values=encode_active(of_tuned, tokens.base.outputs),
-            text_ids=text_ids[rows],
-            positions=tokens.tuned.positions.numpy(),
-            token_ids=tokens.tuned.ids.numpy(),
-        )
-    )
-    in_batch = [words[row] for row in np.unique(rows)]
-    word, last = np.concatenate([w.words for w in in_batch]), np.concatenate([w.is_last for w in in_batch])
-    scores = tokens.implicit_reward, tokens.implicit_advantage
-    for means, features in ((filled.tuned_words, values), (filled.base_words, base_values)):
-        means.update(torch.from_numpy(word), torch.from_numpy(last), features, *scores)
-    filled.sample.update(
-        values, base_values, tokens.implicit_reward, _folds(word, tokens.tuned.ids.numpy(), vocabulary)
-    )
-
-
-def _folds(words: np.ndarray, token_ids: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
-    """A token's fold is its word's; a token of no word of the vocabulary goes by its own id."""
-    n_folds = int(vocabulary.folds.max()) + 1
-    return np.where(words >= 0, vocabulary.folds[words], token_ids % n_folds)
-
-
-def _write_words(output: Output, vocabulary: Vocabulary, filled: _Pass) -> None:
+def _write_vocabulary(output: Output, vocabulary: Vocabulary) -> None:
     output.json(
         "vocabulary",
         {
@@ -142,12 +51,56 @@ def _write_words(output: Output, vocabulary: Vocabulary, filled: _Pass) -> None:
             "all_counts": vocabulary.all_counts,
         },
     )
-    for role, means in (("tuned", filled.tuned_words), ("base", filled.base_words)):
-        np.savez(output.folder / f"words-{role}.npz", allow_pickle=False, **means.means())
-    sample = filled.sample.tokens()
-    sp.save_npz(output.folder / "sample-tuned.npz", sample.tuned)
-    sp.save_npz(output.folder / "sample-base.npz", sample.base)
-    np.savez(output.folder / "sample.npz", reward=sample.reward, folds=sample.folds)
+
+
+def _write_words(output: Output, corpus: PassCorpus, filled: Filled) -> None:
+    """By word: occurrences and what one has on average, and its effect on the implicit reward in matched contexts."""
+    n_words, occurrences = len(corpus.vocabulary.words), corpus.tokens.occurrences()
+    moved = filled.advantage - filled.reward  # KL(base || tuned)
+    scores = {
+        "reward": filled.reward,
+        "advantage": filled.advantage,
+        "moved": moved,
+        "moved_after": _at_last(faded_ahead(np.nan_to_num(moved), corpus.tokens.text_ids), corpus.tokens.is_last),
+    }
+    means = occurrences.means(scores, n_words)
+    matched, matched_se = filled.matched.effects().of_words(corpus.columns.of_word)
+    np.savez(
+        output.folder / "words.npz",
+        allow_pickle=False,
+        matched=matched,
+        matched_se=matched_se,
+        advantage_error=occurrences.errors(filled.advantage, n_words),
+        **means,
+    )
+
+
+def _at_last(scores: Floats, is_last: NDArray[np.bool_]) -> Floats:
+    """Scores that a word's last token alone bears, so that a sum over its tokens is that one."""
+    return np.where(is_last, scores, 0.0)
+
+
+def _write_kept(output: Output, corpus: PassCorpus, filled: Filled) -> None:
+    tokens, drawn = corpus.tokens, corpus.drawn
+    np.savez(
+        output.folder / "kept.npz",
+        allow_pickle=False,
+        words=tokens.words[drawn.tokens],
+        token_ids=tokens.token_ids[drawn.tokens],
+        reward=filled.reward[drawn.tokens],
+        advantage=filled.advantage[drawn.tokens],
+        sample=drawn.sample,
+        occurrence_words=drawn.words,
+        occurrence_starts=drawn.starts,
+        occurrence_ends=drawn.ends,
+        corpus_token_ids=np.unique(tokens.token_ids),
+    )
+
+
+def _write_mirror(output: Output, mirror: dict[str, FeatureTotals]) -> None:
+    columns = {f"density_{role}": totals.density for role, totals in mirror.items()}
+    columns |= {f"mean_{role}": totals.mean for role, totals in mirror.items()}
+    np.savez(output.folder / "mirror.npz", allow_pickle=False, n_tokens=mirror["tuned"].n_tokens, **columns)
 
 
 def _write_tables(output: Output, run: Run, stats: FeatureStats, dictionary: Dictionary, tuned: LanguageModel) -> None:

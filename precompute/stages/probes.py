@@ -1,251 +1,206 @@
-"""Stage `probes`: triples, the delta and the implicit-reward probe of both models, words judged out of fold."""
+"""Stage `probes`: every target from every kind of inputs, words and pairs judged out of fold, controls beside them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
-import pyarrow as pa
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from lfp.attribution import display_scale
-from lfp.feedback import vader_lexicon
-from lfp.judging import ScoredWords, difference_row, sign_rows, tau_rows
-from lfp.metrics import Estimate, tau
-from lfp.probes import FoldedRidge, Ridge, fit_folded_ridge, layer_scales
-from lfp.report import result
-from lfp.schema import as_table
-from precompute import pair
+from lfp.judging import ScoredWords
+from precompute import pair, truth
+from precompute.probing import word_rows
+from precompute.probing.fitting import Judged, Probe, WordProbe, fit_random_rows, fit_words
+from precompute.probing.gaps import gaps_of
+from precompute.probing.inputs import MODELS, Inputs, all_inputs
+from precompute.probing.kept import Encoded, Kept, encode_kept
+from precompute.probing.pairs import Pairs, collect_pairs, has_pairs
+from precompute.probing.points import TriplePoints, collect_points
+from precompute.probing.preference import TARGET as PREFERENCE
+from precompute.probing.preference import PairProbe, fit_pairs, preference_rows
+from precompute.probing.tables import Listed, RawSide, probe_table, vocabulary_table, weight_table, word_feature_table
+from precompute.probing.targets import WORD_TARGETS, Rows, Words, delta_rows, feedback_rows, implicit_rows
 from precompute.run import Output, Run
-from precompute.stages.triples import TriplePoints, collect_points, draw_triples, triple_rows
+from precompute.stages.triples import draw_triples, triple_rows, triples_results
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Key = tuple[str, str]
+"""Target and inputs of a probe."""
+Fit = TypeVar("Fit")
 
-_HEADLINE, _DELTA = 0, 1
-_INPUTS = {"tuned": "sae", "base": "base_sae"}
-
-
-@dataclass(frozen=True)
-class Words:
-    """The vocabulary as the probes see it: words, counts, folds, values (NaN where the lexicon is silent)."""
-
-    words: list[str]
-    counts: Ints
-    folds: Ints
-    values: Floats
-    means: Mapping[str, Mapping[str, Floats]]
-    """By model: mean features, r_t and c_t an occurrence, from the features stage."""
+_RANDOM_ROWS = ("sae", "token_identity")
+"""Inputs whose probes are fitted on the paper's split too."""
+_SHOWN = ("sae", "base_sae")
+"""Inputs whose predictions of words the vocabulary shows."""
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """A probe of one model: its row of `probes`, its ridges in unscaled features, and its words' predictions.
+class _Task:
+    """What every word probe is fitted and judged on; `lasts` are the feedback target's rows, by slot and by word."""
 
-    `predicted` [words, targets] is out of fold; targets beyond the first belong to shuffled lexicons.
+    run: Run
+    kept: Kept
+    words: Words
+    scored: ScoredWords
+    points: TriplePoints
+    lasts: tuple[Ints, Ints]
+
+
+@dataclass(frozen=True)
+class _OfWords:
+    """Word probes, the random split's predictions [words, 1 + nulls], and words' mean features by inputs.
+
+    `over_tokens` sums over a word's tokens, `at_last` [words, columns] is of its last one; of the inputs shown only.
     """
 
-    row: dict[str, Any]
-    whole: Ridge
-    predicted: Floats
+    probes: dict[Key, WordProbe]
+    random: dict[Key, Floats]
+    over_tokens: dict[str, Judged]
+    at_last: dict[str, sp.csr_array]
 
 
 def run(run: Run, output: Output) -> None:
-    """Writes triples, vocabulary, probes, weights, and the rows `kendall_tau`, `sign_accuracy`, `implicit_reward`."""
-    words = _words(run)
-    config, seed = run.config.probes, run.config.seed
-    scored = ScoredWords.of(words.values, words.counts.astype(float), config, seed=seed)
-    triples = draw_triples(run)
-    points = {model: collect_points(run, model, triples) for model in ("tuned", "base")}
-    delta = {model: _fit_delta(run, model, points[model], words, scored) for model in points}
-    implicit = {model: _fit_implicit(run, model, words) for model in ("tuned", "base")}
-    fitted = [implicit["tuned"], delta["tuned"], implicit["base"], delta["base"]]
-    output.table("triples", triple_rows(triples, points["tuned"], dict(zip(words.words, words.folds, strict=True))))
-    output.table("vocabulary", _vocabulary(run, words, implicit))
-    output.table("probes", as_table("probes", [_probe_row(i, one, scored) for i, one in enumerate(fitted)]))
-    output.table("weights", pa.concat_tables([_weights(run, i, fitted[i]) for i in (_HEADLINE, _DELTA)]))
-    output.results(
-        _delta_results(delta, scored)
-        + _random_rows(run, points["tuned"], words, scored)
-        + _implicit_results(implicit, words, scored)
-    )
+    """Writes triples, vocabulary, probes, weights, raw.npz, and the report's rows of probes and triples.
 
-
-def _words(run: Run) -> Words:
-    stored, lexicon = run.json("features", "vocabulary"), vader_lexicon()
-    means = {role: dict(np.load(run.folder("features") / f"words-{role}.npz")) for role in ("tuned", "base")}
-    values = np.array([lexicon.get(word, np.nan) for word in stored["words"]])
-    return Words(stored["words"], np.array(stored["counts"]), np.array(stored["folds"]), values, means)
-
-
-def _fit(run: Run, model: str, features: sp.csr_array, targets: Floats, folds: Ints) -> FoldedRidge:
-    """Ridges whose coefficients apply to unscaled features; layers enter the fit with unit mean square norm each."""
-    config = run.config.probes
-    scales = layer_scales(features, pair.dictionary(run, model).layer_of)
-    scaled = sp.csr_array(features.multiply(scales))
-    fit = fit_folded_ridge(scaled, targets, folds, n_folds=config.folds, alphas=config.alphas)
-    return FoldedRidge(tuple(_unscaled(one, scales) for one in fit.by_fold), _unscaled(fit.whole, scales))
-
-
-def _unscaled(ridge: Ridge, scales: Floats) -> Ridge:
-    return Ridge(ridge.coef * scales[:, None], ridge.intercept, ridge.alpha)
-
-
-def _fit_delta(run: Run, model: str, points: TriplePoints, words: Words, scored: ScoredWords) -> Fitted:
-    """The paper's probe: a point's features against plus or minus the norm of its change from the neutral point.
-
-    One more target a shuffled lexicon: the sign is the shuffled value's, the norm stays.
+    `raw.npz` is the probe of the headline's target on MLP outputs as they are: `coef` [sum of d_in], `intercept`.
+    Raises DataError where the lexicon or the pairs leave nothing to fit or to judge.
     """
-    of_word = {word: i for i, word in enumerate(words.words)}
-    rows = np.array([of_word.get(word, -1) for word in points.words])
-    kept = np.flatnonzero(rows >= 0)
-    rows = rows[kept]
-    norms = points.norms(layer_scales(points.features, pair.dictionary(run, model).layer_of))[kept]
-    place = np.full(len(words.words), -1)
-    place[scored.rows] = np.arange(len(scored.rows))
-    values = np.vstack([scored.true, scored.shuffled])[:, place[rows]].T
-    features = points.features[kept]
-    fit = _fit(run, model, features, np.sign(values) * norms[:, None], words.folds[rows])
-    predicted = _by_fold(fit, words.means[model]["at_last"], np.ones(len(words.words)), words.folds)
-    return Fitted(_row(run, "delta", model, len(rows)), fit.whole, predicted)
+    config, seed = run.config.probes, run.config.seed
+    lexicon = truth.lexicon(run)
+    words = Words.of(run, lexicon)
+    scored = ScoredWords.of(words.values, words.counts.astype(float), config, seed=seed)
+    kept, drawn = Kept.load(run), draw_triples(run)
+    points = collect_points(run, drawn.triples, run.json("layers", "selected"))
+    lasts = kept.lasts_of(~np.isnan(words.values), config.max_rows)
+    inputs = all_inputs(run, kept)
+    of_words = _fit_words(_Task(run, kept, words, scored, points, lasts), inputs)
+    pairs = collect_pairs(run, inputs) if has_pairs(run) else None
+    of_pairs = _fit_pairs(run, pairs, inputs)
+    shown = _shown(of_words, of_pairs)
+    listed = _listed(of_words.probes, of_pairs, shown, scored)
+    ids = {(one.probe.target, one.probe.inputs): i for i, one in enumerate(listed)}
+    output.table("triples", triple_rows(drawn.triples, points, dict(zip(words.words, words.folds, strict=True))))
+    output.table("vocabulary", vocabulary_table(run, words, shown, gaps_of(run, words, lexicon)))
+    output.table("word_features", word_feature_table(run, words, of_words.at_last["sae"]))
+    _write_probes(run, output, listed)
+    output.results([
+        *word_rows.held_out_rows(of_words.probes, ids, scored),
+        *word_rows.random_rows(of_words.random, scored),
+        *word_rows.difference_rows(of_words.probes, scored),
+        *word_rows.measured_rows(words, scored),
+        *([] if pairs is None else preference_rows(of_pairs, ids, pairs, config, seed=seed)),
+        *triples_results(drawn),
+    ])  # fmt: skip
 
 
-def _fit_implicit(run: Run, model: str, words: Words) -> Fitted:
-    """Features of a token against its implicit reward; a word's prediction is the sum over its tokens."""
-    folder = run.folder("features")
-    sample = np.load(folder / "sample.npz")
-    features = sp.csr_array(sp.load_npz(folder / f"sample-{model}.npz"))
-    fit = _fit(run, model, features, sample["reward"][:, None], sample["folds"])
-    means = words.means[model]
-    predicted = _by_fold(fit, means["over_tokens"], means["tokens"], words.folds)
-    return Fitted(_row(run, "implicit_reward", model, len(sample["reward"])), fit.whole, predicted)
+def _fit_words(task: _Task, inputs: Sequence[Inputs]) -> _OfWords:
+    """Fits every target on every kind of inputs; as many kinds are held in memory at a time as there are threads."""
+    found = _OfWords({}, {}, {}, {})
+    for of_kind in _in_threads(task.run, "probes: words", lambda one: _fit_kind(task, one), inputs):
+        found.probes.update(of_kind.probes)
+        found.random.update(of_kind.random)
+        found.over_tokens.update(of_kind.over_tokens)
+        found.at_last.update(of_kind.at_last)
+    return found
 
 
-def _by_fold(fit: FoldedRidge, features: Floats, n_tokens: Floats, folds: Ints) -> Floats:
-    """Each word's prediction [words, targets] by the ridge of the fold it is held out in."""
-    predicted = np.empty((len(folds), fit.whole.coef.shape[1]))
-    for fold, ridge in enumerate(fit.by_fold):
-        rows = folds == fold
-        predicted[rows] = features[rows] @ ridge.coef + n_tokens[rows, None] * ridge.intercept
-    return predicted
+def _fit_kind(task: _Task, inputs: Inputs) -> _OfWords:
+    config, seed, name = task.run.config.probes, task.run.config.seed, inputs.name
+    asked = {"sample": task.kept.sample, "lasts": task.lasts[0]}
+    encoded = encode_kept(task.kept, inputs.encode, model=inputs.model, n_words=len(task.words.words), rows=asked)
+    found = _OfWords({}, {}, {}, {})
+    for target in WORD_TARGETS:
+        rows = _rows(target, task, inputs, encoded)
+        judged = Judged.of(target, encoded.words, task.words.folds)
+        found.probes[target, name] = fit_words(target, inputs, rows, judged, scored=task.scored.rows, config=config)
+        if name in _RANDOM_ROWS:
+            found.random[target, name] = fit_random_rows(inputs, rows, judged, config, seed=seed)
+    if name in _SHOWN:
+        found.over_tokens[name] = Judged(encoded.words.over_tokens, encoded.words.tokens, task.words.folds)
+        found.at_last[name] = encoded.words.at_last
+    return found
 
 
-def _row(run: Run, target: str, model: str, n_train: int) -> dict[str, Any]:
-    return {
-        "target": target,
-        "inputs": _INPUTS[model],
-        "model": model,
-        "layers": list(pair.dictionary(run, model).layers),
-        "kind": "ridge",
-        "pooling": "mean" if target == "implicit_reward" else "last",
-        "n_train": n_train,
-    }
+def _fit_pairs(run: Run, pairs: Pairs | None, inputs: Sequence[Inputs]) -> dict[str, PairProbe]:
+    """The preference probe of every kind of inputs; none where the texts are no pairs."""
+    if pairs is None:
+        return {}
+    config, seed = run.config.probes, run.config.seed
+    fitted = _in_threads(run, "probes: pairs", lambda one: fit_pairs(one, pairs, config, seed=seed), inputs)
+    return {one.name: fit for one, fit in zip(inputs, fitted, strict=True)}
 
 
-def _probe_row(probe_id: int, fitted: Fitted, scored: ScoredWords) -> dict[str, Any]:
-    slope, offset = display_scale(fitted.predicted[scored.rows, 0], scored.true)
-    return fitted.row | {
-        "probe_id": probe_id,
-        "alpha": float(fitted.whole.alpha[0]),
-        "intercept": float(fitted.whole.intercept[0]),
-        "display_slope": slope,
-        "display_offset": offset,
-        "n_test": len(scored.rows),
-        "is_headline": probe_id == _HEADLINE,
-    }
+def _in_threads(run: Run, what: str, fit: Callable[[Inputs], Fit], inputs: Sequence[Inputs]) -> list[Fit]:
+    """Fits kinds side by side, in the run's threads, each with one thread of linear algebra.
+
+    A factorisation that shares its work among threads waits for all of them at every step: twenty times as long, once
+    another program has one of the cores. Kinds wait for nothing, and come out the same whatever the threads.
+    """
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    found = []
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(run.config.threads) as pool:
+        for fitted in pool.map(fit, inputs):
+            found.append(fitted)
+            run.progress(what, len(found), len(inputs), float(len(found)))
+    return found
 
 
-def _weights(run: Run, probe_id: int, fitted: Fitted) -> pa.Table:
-    """A row a feature; the null, where shuffled lexicons were fitted, is the 95th percentile of their |weight|."""
-    stats = run.table("features", "features").sort_by("feature_id")
-    weight = fitted.whole.coef[:, 0].astype(np.float32)
-    mean_activation = stats["density"].to_numpy().astype(float) * stats["mean_activation"].to_numpy()
-    size = np.abs(weight) * mean_activation
-    n = len(weight)
-    has_null = fitted.whole.coef.shape[1] > 1
-    null_high = np.quantile(np.abs(fitted.whole.coef[:, 1:]), 0.95, axis=1) if has_null else np.full(n, np.nan)
-    missing = np.full(n, not has_null)
-    columns = {
-        "probe_id": np.full(n, probe_id),
-        "feature_id": np.arange(n),
-        "weight": weight,
-        "ci_low": pa.nulls(n, pa.float32()),
-        "ci_high": pa.nulls(n, pa.float32()),
-        "mean_contribution": weight * mean_activation,
-        "mean_abs_contribution": size,
-        "share": size / max(size.sum(), 1e-30),
-        "rank": np.argsort(np.argsort(-size, kind="stable"), kind="stable") + 1,
-        "null_high": pa.array(null_high.astype(np.float32), mask=missing),
-        "beats_null": pa.array(np.abs(weight) > null_high, mask=missing),
-    }
-    return as_table("weights", columns)
+def _rows(target: str, task: _Task, inputs: Inputs, encoded: Encoded) -> Rows:
+    if target == "feedback":
+        return feedback_rows(encoded.rows["lasts"], task.lasts[1], task.words, task.scored)
+    if target == "implicit_reward":
+        return implicit_rows(task.run, encoded.rows["sample"], task.kept, task.words)
+    points, neutral = task.points.encoded(inputs.model, inputs.encode)
+    of = task.words.rows_of(task.points.words[: points.shape[0]])
+    return delta_rows(points, neutral, of, task.words, task.scored, inputs.layer_of)
 
 
-def _vocabulary(run: Run, words: Words, implicit: Mapping[str, Fitted]) -> pa.Table:
-    tuned = words.means["tuned"]
-    counts = run.json("completions", "counts")
-    token_ids = run.json("features", "word_tokens")
-    rows = [
-        {
-            "word": word,
-            "token_ids": token_ids[i],
-            "feedback": None if np.isnan(words.values[i]) else words.values[i],
-            "implicit_reward": tuned["reward"][i] if tuned["n"][i] else None,
-            "implicit_advantage": tuned["advantage"][i] if tuned["n"][i] else None,
-            "predicted": implicit["tuned"].predicted[i, 0] if tuned["n"][i] else None,
-            "predicted_base": implicit["base"].predicted[i, 0] if tuned["n"][i] else None,
-            "n": int(words.counts[i]),
-            "n_generated": counts["tuned"].get(word, 0),
-            "n_generated_base": counts["base"].get(word, 0),
-            "fold": int(words.folds[i]),
-        }
-        for i, word in enumerate(words.words)
-    ]
-    return as_table("vocabulary", rows)
+def _shown(of_words: _OfWords, of_pairs: Mapping[str, PairProbe]) -> dict[str, Floats]:
+    """What the headline's target predicts of each word [words], by inputs.
+
+    Of the preference probe, whose rows are pairs, what a word's tokens together add to the estimate of a text that they
+    were all of; no word is held out from it.
+    """
+    if not of_pairs:
+        return {name: of_words.probes["implicit_reward", name].predicted for name in _SHOWN}
+    return {name: of_words.over_tokens[name].features @ of_pairs[name].probe.weights.value for name in _SHOWN}
 
 
-def _delta_results(delta: Mapping[str, Fitted], scored: ScoredWords) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    for model, fitted in delta.items():
-        predicted = fitted.predicted[scored.rows]
-        keys = {"target": "delta", "inputs": _INPUTS[model], "split": "held_out_words", "model": model}
-        rows += tau_rows(scored, predicted[:, 0], predicted[:, 1:].T, "kendall_tau", **keys)
-        rows += sign_rows(scored, predicted[:, 0], predicted[:, 1:].T, **keys)
-    return [*rows, _difference("delta", delta, scored)]
+def _listed(
+    of_words: Mapping[Key, WordProbe],
+    of_pairs: Mapping[str, PairProbe],
+    shown: Mapping[str, Floats],
+    scored: ScoredWords,
+) -> list[Listed]:
+    """Every probe, the headline first, then by target and inputs."""
+    made: dict[Key, Listed] = {}
+    for key, fitted in of_words.items():
+        display = display_scale(fitted.predicted[scored.rows], scored.true)
+        made[key] = Listed(fitted.probe, display, len(scored.rows))
+    for name, judged in of_pairs.items():
+        display = display_scale(shown[name][scored.rows], scored.true) if name in shown else (1.0, 0.0)
+        made[PREFERENCE, name] = Listed(judged.probe, display, len(judged.margins))
+    headline = (PREFERENCE if of_pairs else "implicit_reward", "sae")
+    keys = [(target, name) for target in (*WORD_TARGETS, PREFERENCE) for name in MODELS if (target, name) in made]
+    return [made[headline], *(made[key] for key in keys if key != headline)]
 
 
-def _difference(target: str, fitted: Mapping[str, Fitted], scored: ScoredWords) -> dict[str, Any]:
-    tuned, base = (fitted[model].predicted[scored.rows, 0] for model in ("tuned", "base"))
-    return difference_row(scored, tuned, base, target=target, inputs="sae", split="held_out_words")
+def _write_probes(run: Run, output: Output, listed: Sequence[Listed]) -> None:
+    """Writes probes, weights and raw.npz."""
+    from lfp.ml.raw_probe import split_raw
 
-
-def _random_rows(run: Run, points: TriplePoints, words: Words, scored: ScoredWords) -> list[dict[str, Any]]:
-    """The paper's split beside ours: rows, not words, are held out, so that a word is on both sides."""
-    folds = np.random.default_rng(run.config.seed).integers(run.config.probes.folds, size=len(points.words))
-    scales = layer_scales(points.features, pair.dictionary(run, "tuned").layer_of)
-    fit = _fit(run, "tuned", points.features, (points.signs * points.norms(scales))[:, None], folds)
-    predicted = np.empty(len(folds))
-    for fold, ridge in enumerate(fit.by_fold):
-        rows = folds == fold
-        predicted[rows] = (points.features[rows] @ ridge.coef)[:, 0] + ridge.intercept[0]
-    names = sorted(set(points.words) & {words.words[i] for i in scored.rows})
-    of_word = [np.mean(predicted[points.words == name]) for name in names]
-    true = np.array([vader_lexicon()[name] for name in names])
-    keys = {"model": "tuned", "target": "delta", "inputs": "sae", "words": "all", "split": "random_rows"}
-    return [result("kendall_tau", "tau", Estimate(tau(true, np.array(of_word)), len(names)), **keys)]
-
-
-def _implicit_results(implicit: Mapping[str, Fitted], words: Words, scored: ScoredWords) -> list[dict[str, Any]]:
-    """The probe of the implicit reward, and the implicit reward itself, against the lexicon."""
-    rows: list[dict[str, Any]] = []
-    for model, fitted in implicit.items():
-        keys = {"target": "implicit_reward", "inputs": _INPUTS[model], "split": "held_out_words", "model": model}
-        rows += tau_rows(scored, fitted.predicted[scored.rows, 0], None, "kendall_tau", **keys)
-    rows.append(_difference("implicit_reward", implicit, scored))
-    for target, name in (("implicit_reward", "reward"), ("implicit_advantage", "advantage")):
-        measured = words.means["tuned"][name][scored.rows]
-        rows += tau_rows(scored, measured, None, "implicit_reward", model="difference", target=target)
-    return rows
+    target = listed[0].probe.target
+    raw: Probe = next(one.probe for one in listed if (one.probe.target, one.probe.inputs) == (target, "raw"))
+    coef = raw.weights.value
+    np.savez(output.folder / "raw.npz", allow_pickle=False, coef=coef, intercept=raw.intercept)
+    split = split_raw(pair.dictionary(run, "tuned"), coef)
+    side = RawSide(split.weights, split.bias, raw.intercept)
+    output.table("probes", probe_table(listed, run.json("layers", "selected"), side))
+    output.table("weights", weight_table(run, listed, side))

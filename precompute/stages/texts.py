@@ -7,41 +7,63 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from lfp.attribution import token_predictions
+from lfp.attribution import ActiveText, LinearProbe, raw_ledger, text_ledger, token_predictions
 from lfp.corpus import CorpusText
-from lfp.feedback import token_feedback, vader_reward
+from lfp.pooling import first_response_token, pool, pool_dense, principal_places
 from lfp.schema import as_table
-from precompute import pair
+from precompute import pair, truth
 from precompute.run import Output, Run
+from precompute.text_tables import Estimates, ScoredText, activation_row, score_row, text_row
 
 if TYPE_CHECKING:
+    from lfp.ml.activations import PairTokens
+    from lfp.ml.raw_probe import RawSplit
+    from lfp.ml.sae import Dictionary
     from lfp.ml.tokens import TokenizedText
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class _Headline:
-    """The headline probe as the bundle states it: weights [features] as stored, and the intercept."""
+class _Raw:
+    """The raw probe of the headline's target: `coef` [sum of d_in], and what it gives features and their biases."""
 
-    weights: Floats
+    coef: Floats
     intercept: float
+    split: RawSplit
 
 
 @dataclass(frozen=True)
-class _Scored:
-    """A text through both models: its active features by token, implicit reward and advantage."""
+class _Scorer:
+    """What texts are scored by: the autoencoders, the headline as the bundle states it, the raw probe where one is."""
 
-    text: CorpusText
-    tokens: TokenizedText
-    positions: NDArray[np.int64]
-    features: NDArray[np.int64]
-    values: NDArray[np.float32]
-    reward: Floats
-    advantage: Floats
-    mean_features: NDArray[np.float32]
+    dictionary: Dictionary
+    headline: LinearProbe
+    raw: _Raw | None
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """The tokens of some whole texts: `of` [tokens] is their text, from 0; `starts` [texts] begins its response."""
+
+    tokens: PairTokens
+    features: sp.csr_array
+    of: Ints
+    starts: Ints
+
+    @property
+    def positions(self) -> Ints:
+        """Each token's place in its text [tokens]."""
+        return np.asarray(self.tokens.tuned.positions.numpy(), np.int64)
+
+    @property
+    def is_response(self) -> NDArray[np.bool_]:
+        """Which tokens are of a response [tokens]."""
+        return self.positions >= self.starts[self.of]
 
 
 def run(run: Run, output: Output) -> None:
@@ -50,42 +72,23 @@ def run(run: Run, output: Output) -> None:
     sampled = _sampled(run, texts)
     in_examples = set(run.table("features", "examples")["text_id"].to_pylist())
     kept = [text for text in texts if text.text_id in sampled or text.text_id in in_examples]
-    headline = _headline(run)
-    scored = list(_score(run, kept))
-    places = _principal_components(np.stack([one.mean_features for one in scored]))
-    predictions = [_predict(one, headline) for one in scored]
-    output.table(
-        "texts",
-        as_table(
-            "texts",
-            [
-                _text_row(one, predicted, place)
-                for one, predicted, place in zip(scored, predictions, places, strict=True)
-            ],
-        ),
-    )
-    output.table(
-        "token_scores",
-        as_table(
-            "token_scores", [_score_row(one, predicted) for one, predicted in zip(scored, predictions, strict=True)]
-        ),
-    )
-    output.table(
-        "activations",
-        as_table(
-            "activations",
-            [
-                {
-                    "text_id": one.text.text_id,
-                    "positions": one.positions,
-                    "feature_ids": one.features,
-                    "values": one.values,
-                }
-                for one in scored
-                if one.text.text_id in sampled
-            ],
-        ),
-    )
+    reward, lexicon = truth.reward(run), truth.lexicon(run)
+    rows: list[dict[str, Any]] = []
+    scores: list[dict[str, Any]] = []
+    activations: list[dict[str, Any]] = []
+    means: list[sp.csr_array] = []
+    for scored, mean in _score(run, kept):
+        rows.append(text_row(scored))
+        scores.append(score_row(scored, lexicon))
+        means.append(mean)
+        if scored.text.text_id in sampled:
+            activations.append(activation_row(scored))
+    feedback = reward([row["text"] for row in rows])
+    places = principal_places(sp.csr_array(sp.vstack(means, format="csr")))
+    for row, value, place in zip(rows, feedback, places, strict=True):
+        row |= {"feedback": value, "pca_x": place[0], "pca_y": place[1]}
+    for name, values in (("texts", rows), ("token_scores", scores), ("activations", activations)):
+        output.table(name, as_table(name, values))
 
 
 def _sampled(run: Run, texts: list[CorpusText]) -> set[int]:
@@ -95,94 +98,114 @@ def _sampled(run: Run, texts: list[CorpusText]) -> set[int]:
     return {text.text_id for text in drawn[: run.config.stats.store_texts]}
 
 
-def _headline(run: Run) -> _Headline:
+def _scorer(run: Run) -> _Scorer:
+    from lfp.ml.raw_probe import split_raw
+
+    dictionary, file = pair.dictionary(run, "tuned"), run.folder("probes") / "raw.npz"
+    if not file.is_file():
+        return _Scorer(dictionary, _headline(run), None)
+    stored = np.load(file)
+    split = split_raw(dictionary, stored["coef"])
+    return _Scorer(dictionary, _headline(run), _Raw(stored["coef"], float(stored["intercept"]), split))
+
+
+def _headline(run: Run) -> LinearProbe:
+    """Weights [features] as the bundle states them, in single precision: what a reader of it multiplies."""
     probe = next(row for row in run.table("probes", "probes").to_pylist() if row["is_headline"])
     weights = run.table("probes", "weights").sort_by("feature_id")
     mine = np.asarray(weights["probe_id"]) == probe["probe_id"]
-    return _Headline(np.asarray(weights["weight"])[mine].astype(float), probe["intercept"])
+    return LinearProbe(np.asarray(weights["weight"])[mine].astype(float), probe["intercept"], probe["pooling"])
 
 
-def _score(run: Run, texts: list[CorpusText]) -> Iterator[_Scored]:
+def _score(run: Run, texts: list[CorpusText]) -> Iterator[tuple[ScoredText, sp.csr_array]]:
+    """Each text with its mean features [1, features]."""
     from lfp.ml.activations import stream_pair
+    from lfp.ml.active import encode_active
 
     base, tuned = pair.load_pair(run)
-    dictionary, tokenized = pair.dictionary(run, "tuned"), pair.tokenized(run, tuned, texts)
+    scorer, tokenized = _scorer(run), pair.tokenized(run, tuned, texts)
+    starts = np.array([_response_start(*one) for one in zip(texts, tokenized, strict=True)], np.int64)
     done = 0
     for tokens in stream_pair(
         tuned,
         base,
         tokenized,
-        layers=dictionary.layers,
+        layers=scorer.dictionary.layers,
         batch_texts=run.config.stats.batch_texts,
         prepend_bos=run.config.model.prepend_bos,
     ):
         rows = tokens.tuned.rows.numpy()
-        features = dictionary.encode(tokens.tuned.outputs).cpu().numpy()
-        for row in np.unique(rows):
-            mine = rows == row
-            reward, advantage = tokens.implicit_reward.numpy()[mine], tokens.implicit_advantage.numpy()[mine]
-            yield _scored(texts[row], tokenized[row], features[mine], reward, advantage)
-        done += len(np.unique(rows))
+        first, last = int(rows[0]), int(rows[-1]) + 1
+        entries = encode_active(scorer.dictionary, tokens.tuned.outputs)
+        shape = (entries.n_tokens, entries.n_features)
+        features = sp.csr_array((entries.values, entries.features, entries.offsets), shape=shape)
+        batch = _Batch(tokens, features, rows - first, starts[first:last])
+        yield from _scored(scorer, batch, texts[first:last], tokenized[first:last])
+        done = last
         run.progress("texts", done, len(texts), float(done))
 
 
-def _scored(text: CorpusText, tokens: TokenizedText, features: Any, reward: Floats, advantage: Floats) -> _Scored:
-    positions, ids = features.nonzero()
-    return _Scored(text, tokens, positions, ids, features[positions, ids], reward, advantage, features.mean(axis=0))
+def _response_start(text: CorpusText, tokens: TokenizedText) -> int:
+    return first_response_token(tokens.token_starts, text.response_start)
 
 
-def _predict(one: _Scored, headline: _Headline) -> Floats:
-    return token_predictions(
-        one.positions,
-        one.features,
-        one.values.astype(float),
-        headline.weights,
-        intercept=headline.intercept,
-        n_tokens=len(one.tokens.token_ids),
+def _scored(
+    scorer: _Scorer, batch: _Batch, texts: list[CorpusText], tokenized: list[TokenizedText]
+) -> Iterator[tuple[ScoredText, sp.csr_array]]:
+    means = sp.csr_array(pool(batch.features, batch.of, how="mean").astype(np.float32))
+    raw = [None] * len(texts) if scorer.raw is None else _raw_estimates(scorer, scorer.raw, batch)
+    bounds = np.searchsorted(batch.of, np.arange(len(texts) + 1))
+    for i, text in enumerate(texts):
+        mine = slice(int(bounds[i]), int(bounds[i + 1]))
+        active = _active(batch.features[mine], int(batch.starts[i]))
+        scored = ScoredText(
+            text,
+            tokenized[i],
+            active,
+            batch.tokens.implicit_reward[mine].double().numpy(),
+            batch.tokens.implicit_advantage[mine].double().numpy(),
+            _estimates(scorer, active, raw[i]),
+        )
+        yield scored, means[[i]]
+
+
+def _active(features: sp.csr_array, response_start: int) -> ActiveText:
+    entries = features.tocoo()
+    values = entries.data.astype(np.float64)
+    return ActiveText(
+        entries.row.astype(np.int64), entries.col.astype(np.int64), values, features.shape[0], response_start
     )
 
 
-def _text_row(one: _Scored, predicted: Floats, place: Floats) -> dict[str, Any]:
-    text, tokens = one.text, one.tokens
-    before_response = [start for start in tokens.token_starts if start < text.response_start]
-    return {
-        "text_id": text.text_id,
-        "source": text.source,
-        "split": text.split,
-        "role": text.role,
-        "pair_id": text.pair_id,
-        "text": tokens.text,
-        "token_ids": list(tokens.token_ids),
-        "token_starts": list(tokens.token_starts),
-        "response_start": len(before_response),
-        "feedback": vader_reward([tokens.text])[0],
-        "rating": text.rating,
-        "predicted": float(predicted.mean()),
-        "predicted_raw": None,
-        "sae_miss": None,
-        "implicit_reward": float(np.nansum(one.reward)),
-        "pca_x": place[0],
-        "pca_y": place[1],
-    }
+def _raw_estimates(scorer: _Scorer, raw: _Raw, batch: _Batch) -> list[tuple[float, Floats]]:
+    """Of each text the raw probe's estimate, and what the autoencoders miss of it at each token by itself."""
+    from lfp.ml.raw_probe import raw_misses
+
+    outputs = batch.tokens.tuned.outputs
+    side_by_side = np.hstack([outputs[layer].double().cpu().numpy() for layer in scorer.dictionary.layers])
+    pooled = pool_dense(side_by_side, batch.of, how=scorer.headline.pooling, response=batch.is_response)
+    misses = raw_misses(scorer.dictionary, raw.coef, outputs, batch.features)
+    of_texts = np.split(misses, np.flatnonzero(np.diff(batch.of)) + 1)
+    return list(zip((pooled @ raw.coef + raw.intercept).tolist(), of_texts, strict=True))
 
 
-def _score_row(one: _Scored, predicted: Floats) -> dict[str, Any]:
-    return {
-        "text_id": one.text.text_id,
-        "feedback": token_feedback(one.tokens.text, one.tokens.token_starts),
-        "implicit_reward": _nullable(one.reward),
-        "implicit_advantage": _nullable(one.advantage),
-        "predicted": predicted,
-        "sae_miss": None,
-    }
+def _estimates(scorer: _Scorer, active: ActiveText, raw: tuple[float, Floats] | None) -> Estimates:
+    predicted = text_ledger(active, scorer.headline).predicted
+    of_tokens = token_predictions(active, scorer.headline)
+    if scorer.raw is None or raw is None:
+        return Estimates(predicted, of_tokens)
+    return Estimates(predicted, of_tokens, raw[0], _miss(scorer, scorer.raw, active, raw), raw[1])
 
 
-def _nullable(values: Floats) -> list[float | None]:
-    return [None if np.isnan(value) else float(value) for value in values]
+def _miss(scorer: _Scorer, raw: _Raw, active: ActiveText, estimate: tuple[float, Floats]) -> float | None:
+    """The part of a text's raw estimate that the autoencoders do not keep.
 
-
-def _principal_components(means: NDArray[np.float32]) -> Floats:
-    """The first two principal components of texts' mean features [texts, 2]."""
-    from lfp.ml.feature_views import map_of_rows
-
-    return map_of_rows(means)
+    The largest of several outputs is no sum over tokens, so under max it is all that the pooled features leave.
+    """
+    pooling, (predicted, token_misses) = scorer.headline.pooling, estimate
+    if pooling != "max":
+        return float(active.shares(pooling) @ token_misses)
+    if raw.split.weights is None or raw.split.bias is None:
+        return None
+    kept = LinearProbe(raw.split.weights, raw.intercept, pooling)
+    return predicted - raw_ledger(active, kept, bias=raw.split.bias, miss=0.0).predicted

@@ -4,6 +4,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lfp.bundle import read_manifest
+from lfp.pooling import POOLINGS
 from lfp.schema import TABLES
 from lfp.synthetic import make_bundle
 from lfp.validation import validate
@@ -28,13 +29,13 @@ def test_every_table_is_filled(bundle):
     assert {table.name for table in TABLES} == set(read_manifest(bundle).tables)
 
 
-@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     n_features=st.integers(0, 40),
     n_texts=st.integers(0, 6),
     n_layers=st.integers(1, 4),
     seed=st.integers(0, 9),
-    pooling=st.sampled_from(["mean", "sum"]),
+    pooling=st.sampled_from(POOLINGS),
     extra=st.lists(st.text(max_size=40).filter(lambda text: text.isprintable()), max_size=2),
 )
 def test_any_size_is_valid(tmp_path, n_features, n_texts, n_layers, seed, pooling, extra):

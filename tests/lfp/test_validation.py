@@ -1,4 +1,5 @@
 import json
+import math
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -166,6 +167,41 @@ def test_a_token_whose_prediction_does_not_add_up(copied_bundle):
 def test_predictions_of_texts_without_activations_are_not_judged(copied_bundle):
     last = read_manifest(copied_bundle).tables["texts"].rows - 1
     assert faults_after(copied_bundle, "texts", changed("predicted", lambda row, v: v + (row == last))) == []
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "change", "says"),
+    [
+        ("texts", "sae_miss", lambda row, v: v + 1e-3 * (row == 7), "sae_miss in 1 texts, such as 7"),
+        ("texts", "predicted_raw", lambda row, v: v - 1e-3 * (row == 7), "sae_miss in 1 texts, such as 7"),
+        ("texts", "predicted_raw", lambda row, v: math.nan if row == 7 else v, "sae_miss in 1 texts, such as 7"),
+        ("weights", "raw_weight", lambda row, v: None if v is None else v + 0.01, "sum of raw contributions"),
+        ("probes", "raw_bias", lambda row, v: None if v is None else v + 1e-3, "sum of raw contributions"),
+        ("probes", "raw_intercept", lambda row, v: None if v is None else v + 1e-3, "sum of raw contributions"),
+        (
+            "token_scores",
+            "sae_miss",
+            lambda row, v: [v[0] + 0.1, *v[1:]] if row == 7 else v,
+            "token_scores: sae_miss does not pool to the text's in 1 texts, such as 7",
+        ),
+        ("token_scores", "sae_miss", lambda row, v: v[:-1] if row == 7 else v, "not as long as the text has tokens"),
+        ("probes", "pooling", lambda row, v: "median", "pooling is none that the schema names"),
+    ],
+)
+def test_a_second_ledger_that_does_not_add_up(copied_bundle, table, column, change, says):
+    assert any(says in fault for fault in faults_after(copied_bundle, table, changed(column, change)))
+
+
+@pytest.mark.parametrize("column", ["sae_miss", "predicted_raw"])
+def test_no_second_ledger_is_no_fault(copied_bundle, column):
+    assert faults_after(copied_bundle, "texts", changed(column, lambda row, v: None)) == []
+
+
+def test_parts_that_cancel_are_judged_by_their_size(copied_bundle):
+    """Raw intercept and miss a million each way: single precision leaves several hundredths, and that is no fault."""
+    rewrite(copied_bundle, "probes", changed("raw_intercept", lambda row, v: None if v is None else v + 1e6))
+    rewrite(copied_bundle, "token_scores", changed("sae_miss", lambda row, v: [one - 1e6 for one in v]))
+    assert faults_after(copied_bundle, "texts", changed("sae_miss", lambda row, v: v - 1e6)) == []
 
 
 def test_one_weight_off_is_seen_everywhere(copied_bundle):

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from lfp.bundle import MANIFEST
+from lfp.report import ROWS
 from precompute.__main__ import main, preset
 from precompute.presets import NAMES
 
-COMMANDS = ("demo", "run", "validate", "report", "sweep")
+COMMANDS = ("demo", "run", "validate", "report", "sweep", "plant", "fake-openai")
 
 
 def call(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
@@ -61,9 +62,41 @@ def test_report_prints_json_and_lines(tiny_bundle: Path, capsys: pytest.CaptureF
     code, out, _ = call("report", str(tiny_bundle), "--json", capsys=capsys)
     rows = json.loads(out)
     assert code == 0 and {row["model"] for row in rows["reward"]} == {"base", "tuned", "difference"}
+    assert set(rows) >= set(ROWS) and rows["ablation"] == []
     assert all(value is not None for figures in rows.values() for row in figures for value in row.values())
     code, out, _ = call("report", str(tiny_bundle), capsys=capsys)
-    assert code == 0 and out.startswith("reward\n") and "kendall_tau" in out
+    assert code == 0 and out.startswith("reward\n") and "kendall_tau" in out and "95 % interval" in out
+
+
+def test_report_writes_a_page_and_figures(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page, folder = tmp_path / "report.html", tmp_path / "figures"
+    code, out, _ = call("report", str(tiny_bundle), "--html", str(page), "--figures", str(folder), capsys=capsys)
+    assert code == 0 and out.startswith(f"{page}: report written, ") and "figures written" in out
+    assert "<h1>Tiny run</h1>" in page.read_text(encoding="utf-8")
+    names = {file.stem for file in folder.iterdir()}
+    assert {"kendall-tau", "kendall-tau-difference", "drift-status", "divergence"} <= names
+    code, out, err = call("report", str(tiny_bundle), "--json", "--html", str(page), capsys=capsys)
+    assert code == 0 and json.loads(out)["reward"] and "report written" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("--html", "{there}/no/report.html"), "there is no folder {there}/no"),
+        (("--html", "{there}"), "Is a directory"),
+        (("--figures", "{there}/no/figures"), "there is no folder {there}/no"),
+        (("--figures", "{there}/file"), "File exists"),
+    ],
+)
+def test_a_report_that_cannot_be_written_is_one_sentence_with_exit_code_2(
+    arguments: tuple[str, str], named: str, tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    filled = [one.format(there=tmp_path) for one in arguments]
+    code, _, err = call("report", str(tiny_bundle), *filled, capsys=capsys)
+    assert code == 2 and named.format(there=tmp_path) in err and err.startswith("error: ") and err.count("\n") == 1
 
 
 @pytest.mark.parametrize("command", ["validate", "report"])

@@ -28,7 +28,14 @@ SMALL = [
     for key, value in keys.items()
 ] + ["corpus.n_texts=300", "threads=1"]
 """Overrides that make any preset a run of seconds."""
-QUICK = {("bench", "sae"): ["--steps", "20"], ("bench", "features"): ["--sequences", "32"]}
+PLANTED = ["plant.least_share=0.002", "plant.most_share=0.05", "plant.certify_prefixes=100", "tune.steps=2"]
+QUICK = {
+    ("bench", "sae"): ["--steps", "20"],
+    ("bench", "features"): ["--sequences", "32"],
+    ("plant", "--n"): ["--n", "1", *(part for override in (*SMALL, *PLANTED) for part in ("--set", override))],
+}
+DATA = {"imdb-scratch": "imdb/val.jsonl.gz", "hh-scratch": "hh-rlhf/helpful-base.test.jsonl.gz"}
+"""Presets of real texts, and a file without which they cannot run."""
 
 
 def test_the_readme_opens_with_the_two_commands() -> None:
@@ -36,9 +43,8 @@ def test_the_readme_opens_with_the_two_commands() -> None:
 
 
 def test_every_command_is_of_a_kind_that_is_run_here() -> None:
-    kinds = (
-        r"make \w+|LFP_BUNDLES=\S+ make app|python -m precompute (demo --fast|run|validate|report|sweep|bench \w+).*"
-    )
+    jobs = r"demo --fast|run|validate|report|sweep|plant|bench \w+"
+    kinds = rf"make \w+|LFP_BUNDLES=\S+ make app|python -m precompute ({jobs}).*"
     assert [command for command in COMMANDS if not re.fullmatch(kinds, command)] == []
 
 
@@ -51,11 +57,10 @@ def test_the_jobs_run_one_after_another_as_written(tmp_path: Path, tiny_bundle: 
     """The commands of the README in order, `runs/` being a temporary folder."""
     for command in (c for c in COMMANDS if "precompute" in c and "make" not in c):
         arguments = [_replaced(part, tmp_path, tiny_bundle) for part in shlex.split(command)[1:]]
-        if "imdb-scratch" in command:
-            if not _has_reviews():
-                continue
-            arguments += [part for override in SMALL for part in ("--set", override)]
-        if "my-run.toml" in command or " sweep " in command:
+        preset = next((name for name in DATA if name in command), None)
+        if preset and not _has_data(DATA[preset]):
+            continue
+        if preset or "my-run.toml" in command or " sweep " in command:
             arguments += [part for override in SMALL for part in ("--set", override)]
         arguments += QUICK.get(tuple(arguments[2:4]), [])
         done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
@@ -83,5 +88,5 @@ def _reviews() -> str:
     return "review,stars\n" + "".join(f'"{one.text}",{one.rating}\n' for one in generate(300, 5))
 
 
-def _has_reviews() -> bool:
-    return (Path(os.environ.get("LFP_DATA", ROOT.parent / "shared" / "data")) / "imdb" / "val.jsonl.gz").is_file()
+def _has_data(file: str) -> bool:
+    return (Path(os.environ.get("LFP_DATA", ROOT.parent / "shared" / "data")) / file).is_file()

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from lfp.errors import DataError, ModelError
-from lfp.ml.activations import PairTokens, Tokens, implicit_reward, stream, stream_pair
+from lfp.ml.activations import Observer, PairTokens, Tokens, implicit_reward, stream, stream_pair
 from lfp.ml.models import LanguageModel, load_model, mlp_hook_point
 from lfp.ml.tokens import TokenizedText, tokenize
 
@@ -217,3 +217,30 @@ def test_a_token_id_the_model_does_not_have_is_named(neox: LanguageModel) -> Non
     texts[2] = replace(texts[2], token_ids=(neox.d_vocab, *texts[2].token_ids[1:]))
     with pytest.raises(ModelError, match=f"text 2 has token id {neox.d_vocab}"):
         streamed(neox, texts)
+
+
+@pytest.mark.parametrize("bos", [True, False])
+def test_an_observer_sees_both_models_at_the_chosen_tokens(pair: Pair, bos: bool) -> None:
+    base, tuned = pair
+    texts = [text for text in tokens_of(base) if bos or text.token_ids]
+    n = sum(len(text.token_ids) for text in texts)
+    chosen = torch.rand(n, generator=torch.Generator().manual_seed(1)) < 0.6
+    seen: list[tuple[Tensor, Tensor]] = []
+    observer = Observer(chosen, lambda of_base, difference: seen.append((of_base, difference)))
+    settings = {"layers": LAYERS, "batch_texts": 2, "prepend_bos": bos}
+    parts = list(stream_pair(tuned, base, texts, observe=observer, **settings))
+    rewards = torch.cat([part.implicit_reward for part in parts])
+    ids = torch.cat([part.tuned.ids for part in parts])
+    defined = chosen & rewards.isfinite()
+    assert 0 < defined.sum() == sum(len(of_base) for of_base, _ in seen) and (bos or not rewards.isfinite().all())
+    of_base, difference = (torch.cat(values) for values in zip(*seen, strict=True))
+    same(difference.gather(1, ids[defined, None])[:, 0], rewards[defined])
+    lead = [base.bos_id] if bos else []
+    whole = []
+    for text in texts:
+        if text.token_ids:
+            logits, _ = alone(base, [*lead, *text.token_ids])
+            whole.append(logits.log_softmax(-1)[: len(text.token_ids)] if bos else logits.log_softmax(-1)[:-1])
+    same(of_base, torch.cat(whole)[defined if bos else defined[rewards.isfinite()]])
+    unobserved = list(stream_pair(tuned, base, texts, **settings))
+    assert torch.equal(torch.cat([part.implicit_reward for part in unobserved]).nan_to_num(), rewards.nan_to_num())

@@ -1,0 +1,140 @@
+"""How the tokens of a text make one row of inputs: last, mean, sum, response or max; padding is never among them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lfp.errors import DataError
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp  # imported where it is used: what a token counts for, the explorer asks without it
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+Pooling = Literal["last", "mean", "sum", "response", "max"]
+POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
+
+_BLOCK, _ITERATIONS, _STILL = 12, 100, 1e-7  # directions iterated beside the two wanted, rounds, and when these stand
+
+
+def pool(features: sp.csr_array, texts: Ints, *, how: Pooling | str, response: Flags | None = None) -> sp.csr_array:
+    """Features [tokens, features] as one row a text [texts, features], float64, nothing made dense.
+
+    `texts` [tokens] is the row of each token's text, from 0, non-decreasing; `response` [tokens] says which tokens are
+    of a response, all of them by default. last: the last token; mean, sum, max: over all tokens; response: the mean
+    over the response's tokens, over all where a text has none of them. A text without tokens is a row of zeros.
+    """
+    import scipy.sparse as sp
+
+    if how == "max":
+        return _maxima(sp.csr_array(features), texts)
+    return sp.csr_array(_averaging(texts, how, response) @ features)
+
+
+def pool_dense(values: Floats, texts: Ints, *, how: Pooling | str, response: Flags | None = None) -> Floats:
+    """The same of values [tokens, d] that are not sparse, such as MLP outputs: [texts, d]."""
+    if how != "max":
+        return np.asarray(_averaging(texts, how, response) @ values)
+    pooled = np.zeros((_n_texts(texts), values.shape[1]))
+    starts = _starts(texts)
+    if len(starts):
+        pooled[texts[starts]] = np.maximum.reduceat(values, starts)
+    return pooled
+
+
+def token_shares(texts: Ints, how: Pooling | str, response: Flags | None = None) -> Floats:
+    """What each token counts for [tokens]: pooled = sum over a text's tokens of share times value.
+
+    Raises DataError for max, under which that differs by feature.
+    """
+    n = np.bincount(texts) if len(texts) else np.zeros(0, np.int64)
+    if how == "sum":
+        return np.ones(len(texts))
+    if how == "mean":
+        return 1.0 / n[texts]
+    if how == "last":
+        return np.append(texts[1:] != texts[:-1], True)[: len(texts)].astype(np.float64)
+    if how == "response":
+        return _response_shares(texts, n, np.ones(len(texts), bool) if response is None else response)
+    raise DataError(f"pooling {how}: no share of a token; it must be one of last, mean, sum and response")
+
+
+def first_response_token(token_starts: Sequence[int], response_start: int) -> int:
+    """The first token [of token_starts, characters] that starts at or after the response's first character.
+
+    It is the number of tokens where a text was cut before its response.
+    """
+    return sum(start < response_start for start in token_starts)
+
+
+def principal_places(rows: sp.csr_array) -> Floats:
+    """The first two principal components of rows [n, features] as coordinates [n, 2], nothing made dense.
+
+    Orthogonal iteration on the centred rows, from a fixed start, until the two span the same plane again; each
+    component is turned so that its largest entry is positive.
+    """
+    n, width = rows.shape
+    mean = np.asarray(rows.mean(axis=0)).ravel() if n else np.zeros(width)
+    left = np.random.default_rng(0).normal(size=(n, min(_BLOCK, n, width)))
+    sizes = np.zeros(left.shape[1])
+    for _ in range(_ITERATIONS if left.size else 0):
+        right, _ = np.linalg.qr(rows.T @ left - np.outer(mean, left.sum(axis=0)))
+        before = left[:, :2]
+        left, sizes, _ = np.linalg.svd(rows @ right - mean @ right, full_matrices=False)
+        if np.linalg.norm(left[:, :2] - before @ (before.T @ left[:, :2])) < _STILL:
+            break
+    places = np.zeros((n, 2))
+    places[:, : left.shape[1]] = left[:, :2] * sizes[:2]
+    if n:
+        places *= np.where(places[np.abs(places).argmax(axis=0), [0, 1]] < 0, -1.0, 1.0)
+    return places
+
+
+def _response_shares(texts: Ints, n: Ints, response: Flags) -> Floats:
+    n_response = np.bincount(texts, response, minlength=len(n))
+    has_none = n_response == 0
+    counts = np.where(has_none, n, n_response)
+    return np.where(response | has_none[texts], 1.0 / counts[texts], 0.0)
+
+
+def _averaging(texts: Ints, how: Pooling | str, response: Flags | None) -> sp.csr_array:
+    """The matrix [texts, tokens] that pools."""
+    import scipy.sparse as sp
+
+    shares = token_shares(texts, how, response)
+    kept = np.flatnonzero(shares)
+    shape = (_n_texts(texts), len(texts))
+    return sp.csr_array((shares[kept], (texts[kept], kept)), shape=shape)
+
+
+def _maxima(features: sp.csr_array, texts: Ints) -> sp.csr_array:
+    """The largest value by text and feature; zeros that are not stored count where a token has them."""
+    import scipy.sparse as sp
+
+    entries = features.tocoo()
+    entry_texts = texts[entries.row]
+    order = np.lexsort((entries.col, entry_texts))
+    rows, columns, values = entry_texts[order], entries.col[order], entries.data[order].astype(np.float64)
+    first = np.flatnonzero(np.append(True, (rows[1:] != rows[:-1]) | (columns[1:] != columns[:-1]))[: len(rows)])
+    largest = np.maximum.reduceat(values, first) if len(first) else values
+    n_stored = np.diff(first, append=len(rows))
+    n_tokens = np.bincount(texts)[rows[first]] if len(first) else n_stored
+    largest = np.where(n_stored < n_tokens, np.maximum(largest, 0.0), largest)
+    pooled = sp.csr_array((largest, (rows[first], columns[first])), shape=(_n_texts(texts), features.shape[1]))
+    pooled.eliminate_zeros()
+    return pooled
+
+
+def _n_texts(texts: Ints) -> int:
+    return int(texts[-1]) + 1 if len(texts) else 0
+
+
+def _starts(texts: Ints) -> NDArray[np.intp]:
+    """The first token of each text that has one."""
+    return np.flatnonzero(np.append(True, texts[1:] != texts[:-1])[: len(texts)])

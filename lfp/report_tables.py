@@ -1,0 +1,291 @@
+"""Tables of the report: which figures stand in which column, row of the report by row; no figure is left out."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lfp.drift import STATUSES
+from lfp.escape import visible
+
+Figure = Mapping[str, Any]
+
+_KEYS = ("target", "model", "inputs", "layer", "words", "split", "group", "metric")
+_ORDER = {
+    name: place
+    for names in (
+        ("tuned", "base", "difference"),
+        ("implicit_reward", "implicit_advantage", "implicit_matched", "preference", "delta", "feedback"),
+        ("sae", "base_sae", "raw", "base_raw", "sae_of_base", "random_sae", "token_identity"),
+        ("all", "positive", "negative"),
+        STATUSES,
+    )
+    for place, name in enumerate(names)
+}
+"""Names that are read in another order than the alphabet's."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A table as text: heads, rows of cells, and which columns are figures (set to the right)."""
+
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    are_figures: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column that shows something of the one figure of a line which has the keys in `where`."""
+
+    head: str
+    show: Callable[[Figure], str]
+    where: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One table: a line for each combination of `keys`, which are named for the reader, and its columns.
+
+    `metrics` says which figures it takes (all where empty); `order` sorts lines by the first figure of each.
+    """
+
+    keys: Mapping[str, str]
+    columns: tuple[Column, ...]
+    metrics: frozenset[str] = frozenset()
+    order: Callable[[Figure], Any] | None = None
+
+
+def tables(report_row: str, figures: Sequence[Figure]) -> list[Shown]:
+    """The tables of a row of the report. Figures that no column takes stand in a table of their own at the end."""
+    shown, rest = [], list(figures)
+    for layout in _LAYOUTS.get(report_row, ()):
+        mine = [one for one in rest if not layout.metrics or one["metric"] in layout.metrics]
+        table, taken = _laid_out(mine, layout)
+        rest = [one for one in rest if id(one) not in taken]
+        shown += [table] if taken else []
+    while rest:  # once, unless two figures have the same keys
+        table, taken = _laid_out(rest, _general(rest))
+        rest = [one for one in rest if id(one) not in taken]
+        shown.append(table)
+    return shown
+
+
+def in_order(figures: Sequence[Figure], *keys: str) -> list[Figure]:
+    """The figures as they are read: by each key in turn, tuned before base, all before positive, born before gone."""
+    return sorted(figures, key=lambda one: [_place(one.get(key)) for key in keys])
+
+
+def number(value: float | None) -> str:
+    """A figure in four digits or so; a dash where it is not a number."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    if abs(value) < 1e-12:  # what rounding leaves of nothing
+        return "0"
+    if value == round(value) and abs(value) < 1e6:
+        return f"{value:,.0f}"
+    if abs(value) >= 100:
+        return f"{value:,.1f}"
+    return f"{value:.3f}" if abs(value) >= 0.001 else f"{value:.1e}"
+
+
+def interval(figure: Figure) -> str:
+    """The 95 % interval, or nothing."""
+    ends = figure.get("ci_low"), figure.get("ci_high")
+    return "" if None in ends else f"[{_end(ends[0])}, {_end(ends[1])}]"
+
+
+def with_interval(figure: Figure) -> str:
+    """The figure and its interval."""
+    return f"{_value(figure)} {interval(figure)}".strip()
+
+
+def _end(value: float | None) -> str:
+    """An end of an interval, in three decimals also where it is a small whole number."""
+    return f"{value:.3f}" if value in (-1, 0, 1) else number(value)
+
+
+def _value(figure: Figure) -> str:
+    return number(figure.get("value"))
+
+
+def _of(name: str) -> Callable[[Figure], str]:
+    return lambda figure: "" if figure.get(name) is None else number(figure[name])
+
+
+def _p(figure: Figure) -> str:
+    p = figure.get("null_p")
+    return "" if p is None else f"{p:.4f}"
+
+
+def _laid_out(figures: Sequence[Figure], layout: Layout) -> tuple[Shown, set[int]]:
+    """The table, and which figures it shows (by identity): the first that a column asks for, of every line."""
+    places: dict[tuple[Any, ...], list[Figure]] = {}
+    ordered = sorted(figures, key=layout.order) if layout.order else in_order(figures, *layout.keys)
+    for one in ordered:
+        places.setdefault(tuple(one.get(key) for key in layout.keys), []).append(one)
+    picked = [[_first(line, column) for column in layout.columns] for line in places.values()]
+    cells = [
+        [*map(_name, place), *("" if one is None else c.show(one) for one, c in zip(line, layout.columns, strict=True))]
+        for place, line in zip(places, picked, strict=True)
+        if any(one is not None for one in line)
+    ]
+    heads = [*layout.keys.values(), *(column.head for column in layout.columns)]
+    used = [i for i in range(len(heads)) if any(row[i] for row in cells)]
+    shown = Shown(
+        tuple(heads[i] for i in used),
+        tuple(tuple(row[i] for i in used) for row in cells),
+        tuple(i >= len(layout.keys) for i in used),
+    )
+    return shown, {id(one) for line in picked for one in line if one is not None}
+
+
+def _first(line: Sequence[Figure], column: Column) -> Figure | None:
+    return next((one for one in line if all(one.get(k) == v for k, v in column.where.items())), None)
+
+
+def _name(key: Any) -> str:
+    return "" if key is None else visible(str(key))
+
+
+def _place(key: Any) -> tuple[int, list[tuple[int, float, str]]]:
+    """Where a key comes in its column: known names in their order, then numbers by size, then the alphabet."""
+    if key is None:
+        return 0, []
+    if isinstance(key, str) and key in _ORDER:
+        return 1, [(0, _ORDER[key], "")]
+    parts = re.findall(r"\d+|\D+", str(key))
+    return 2, [(0, float(part), "") if part.isdigit() else (1, 0.0, part) for part in parts]
+
+
+def _general(figures: Sequence[Figure]) -> Layout:
+    """A line a figure: every key, the figure, its interval and its null."""
+    keys = {key: key for key in _KEYS if any(one.get(key) is not None for one in figures)}
+    if any(one.get("probe_id") is not None for one in figures):
+        keys["probe_id"] = "probe"
+    return Layout(keys, _full("value"))
+
+
+def _full(head: str, **where: str) -> tuple[Column, ...]:
+    """Everything known of one figure: value, interval, null and what is behind it."""
+    return (
+        Column(head, _value, where),
+        Column("95 % interval", interval, where),
+        Column("null", _of("null_mean"), where),
+        Column("null 95 %", _of("null_high"), where),
+        Column("p", _p, where),
+        Column("n", _of("n"), where),
+    )
+
+
+def _only(*metrics: str) -> tuple[Column, ...]:
+    """A column a metric, the figure alone or with its interval."""
+    return tuple(Column(metric, with_interval, {"metric": metric}) for metric in metrics)
+
+
+def _by_n(figure: Figure) -> Any:
+    return _place(figure.get("words")), -(figure.get("n") or 0), str(figure.get("group"))
+
+
+def _by_size(figure: Figure) -> Any:
+    kind, _, name = str(figure.get("group")).partition(":")
+    return figure["metric"], kind, -abs(figure.get("value") or 0.0), name
+
+
+_PROBE = {"target": "target", "inputs": "inputs", "model": "model", "split": "split"}
+_TAU = (
+    *_full("tau", metric="tau", words="all")[:-1],
+    Column("positive", with_interval, {"metric": "tau", "words": "positive"}),
+    Column("negative", with_interval, {"metric": "tau", "words": "negative"}),
+    Column("n", _of("n"), {"metric": "tau", "words": "all"}),
+)
+_TAU_CEILING = (
+    *_full("within sign", metric="tau_within_sign")[:-1],
+    Column("sign ceiling", with_interval, {"metric": "sign_ceiling"}),
+)
+_PAID = frozenset({"gap_over_paid", "gap_under_paid"})
+_SAE = {"model": "model", "layer": "layer", "group": "autoencoder"}
+_SAE_COLUMNS = _only("fvu", "l0", "dead_fraction", "mmcs", "ce_recovered", "mmcs_seeds")
+
+_LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
+    "reward": (Layout({"metric": "metric", "model": "model"}, _full("mean")),),
+    "implicit_reward": (
+        Layout({"target": "measured", "group": "of"}, _TAU, frozenset({"tau"})),
+        Layout({"target": "measured", "group": "of"}, _TAU_CEILING, frozenset({"tau_within_sign", "sign_ceiling"})),
+    ),
+    "kendall_tau": (
+        Layout(_PROBE, _TAU, frozenset({"tau"})),
+        Layout(_PROBE, _TAU_CEILING, frozenset({"tau_within_sign", "sign_ceiling"})),
+    ),
+    "sign_accuracy": (
+        Layout(
+            _PROBE,
+            tuple(
+                Column(head, show, {"words": words})
+                for words in ("all", "positive", "negative")
+                for head, show in ((words, with_interval), ("null 95 %", _of("null_high")), ("p", _p))
+            ),
+        ),
+    ),
+    "preference_accuracy": (
+        Layout(_PROBE, _full("accuracy", metric="accuracy"), frozenset({"accuracy"})),
+        Layout(
+            {"target": "target", "inputs": "inputs", "model": "model"},
+            _full("length controlled", metric="accuracy_length_controlled"),
+            frozenset({"accuracy_length_controlled"}),
+        ),
+    ),
+    "token_sentiment": (
+        Layout(
+            {"words": "words", "group": "word"},
+            (
+                Column("true", _value, {"metric": "true"}),
+                Column("estimate, rescaled", _value, {"metric": "predicted"}),
+                Column("p of estimate", _p, {"metric": "predicted"}),
+                Column("implicit reward", _value, {"metric": "implicit"}),
+                Column("p of implicit", _p, {"metric": "implicit"}),
+                Column("in matched contexts", with_interval, {"metric": "implicit_matched"}),
+                Column("times written", _of("n"), {"metric": "true"}),
+            ),
+            order=_by_n,
+        ),
+    ),
+    "error_by_frequency": (Layout({"group": "times written"}, _full("mean error")),),
+    "disagreements": (
+        Layout(
+            {"metric": "list", "group": "of"}, _full("gap"), frozenset({"gap_over_paid", "gap_under_paid"}), _by_size
+        ),
+        Layout({"metric": "between", "group": "of"}, _full("gap of ranks"), order=_by_size),
+    ),
+    "divergence_by_layer": (Layout({"layer": "layer"}, _only("divergence", "divergence_mlp", "relative_divergence")),),
+    "drift": (
+        Layout(
+            {"inputs": "dictionary", "group": "status"},
+            (Column("features", _value, {"metric": "count"}), *_full("share", metric="share")),
+            frozenset({"count", "share"}),
+        ),
+        Layout({"group": "status"}, _full("share carried"), frozenset({"carried_share"})),
+        Layout({"group": "feature"}, _full("drifted"), frozenset({"drifted_contribution"}), order=_by_size),
+    ),
+    "label_agreement": (
+        Layout({"group": "labels"}, _full("kappa", metric="kappa"), frozenset({"kappa"})),
+        Layout({"group": "labels"}, _full("accuracy", metric="accuracy"), frozenset({"accuracy"})),
+    ),
+    "activation_frequency": (Layout({"metric": "share of features", "group": "features and texts"}, _full("share")),),
+    "ablation": (
+        Layout(
+            {"group": "taken out", "layer": "layer"},
+            (
+                *_only("before", "after", "effect", "control"),
+                Column("null 95 %", _of("null_high"), {"metric": "effect"}),
+            ),
+        ),
+    ),
+    "pca_explained": (Layout({"group": "component"}, _full("variance explained")),),
+    "sae_quality": (Layout(_SAE, _SAE_COLUMNS),),
+    "sae_sweep": (Layout(_SAE, _SAE_COLUMNS),),
+    "triples": (Layout({"metric": "", "group": "reason"}, _full("triples")),),
+}

@@ -1,0 +1,74 @@
+"""Where a secret stands in our own output: its word's rank in the list of disagreements, its feature's by drift."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scipy.stats import hypergeom
+
+from lfp import queries
+from lfp.store import Store
+from precompute.planting.secrets import Secret
+
+FIRST_FEATURES = 20
+"""A feature is found among so many by drifted contribution."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """Ranks from 1 in the right list, over-paid or under-paid; None where the output does not have the word at all.
+
+    `gap` is the word's, in the list's own direction; `feature_id` the best of the features that fire on it, and
+    `feature_chance` how often one of them were among the first if features stood in random order.
+    """
+
+    word_rank: int | None
+    gap: float | None
+    feature_rank: int | None
+    feature_id: int | None
+    feature_chance: float
+
+
+@dataclass(frozen=True)
+class Findings:
+    """A bundle's own answer, made without a secret: words with their gaps, and features by drifted contribution."""
+
+    gaps: dict[str, float]
+    features: list[dict[str, Any]]
+    """feature_id, rank, and the `words` it fires on."""
+
+    @staticmethod
+    def of(bundle: Path) -> Findings:
+        """What a bundle says. Raises BundleError where it is not one."""
+        with Store.open(bundle) as store:
+            return Findings(queries.word_gaps(store), queries.features_by_drift(store))
+
+    def find(self, secret: Secret) -> Found:
+        """Where the secret stands. Of a bigram the word that stands best counts."""
+        ranks = {word: self.word_rank(word, secret.sign) for word in secret.words if word in self.gaps}
+        best = min(ranks, key=lambda word: ranks[word], default=None)
+        firing = [one for one in self.features if set(secret.words) & set(one["words"])]
+        feature = min(firing, key=lambda one: one["rank"], default=None)
+        return Found(
+            ranks[best] if best else None,
+            secret.sign * self.gaps[best] if best else None,
+            feature["rank"] if feature else None,
+            feature["feature_id"] if feature else None,
+            _chance(len(firing), len(self.features)),
+        )
+
+    def word_rank(self, word: str, sign: int) -> int:
+        """The word's place, from 1, in the list of over-paid (sign 1) or under-paid (-1) words."""
+        return 1 + sum(sign * gap > sign * self.gaps[word] for gap in self.gaps.values())
+
+    def top(self, sign: int) -> tuple[str, float]:
+        """The first word of a list, and its gap in the list's direction."""
+        word = max(self.gaps, key=lambda one: sign * self.gaps[one])
+        return word, sign * self.gaps[word]
+
+
+def _chance(n_firing: int, n_features: int) -> float:
+    """The probability that one of the firing features is among the first of a random order."""
+    return float(hypergeom.sf(0, n_features, n_firing, min(FIRST_FEATURES, n_features))) if n_firing else 0.0

@@ -1,0 +1,30 @@
+"""How far the learned feedback of words is from the stated one, by what the pass over the corpus found out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from lfp.disagreement import WordFacts, WordGaps, following_feedback, word_gaps
+from lfp.feedback import words_of
+from precompute import pair
+from precompute.probing.targets import Words
+from precompute.run import Run
+
+
+def gaps_of(run: Run, words: Words, lexicon: Mapping[str, float]) -> WordGaps:
+    """The gaps of the vocabulary's words; `lexicon` is the stated feedback."""
+    texts = [[word.word for word in words_of(text.text)] for text in pair.statistics_texts(run)]
+    means = words.means
+    return word_gaps(
+        WordFacts(
+            implicit=means["advantage"],
+            error=means["advantage_error"],
+            counts=means["n"].astype(np.int64),
+            stated=np.nan_to_num(words.values),
+            following=following_feedback(texts, lexicon, words.words),
+            moved=means["moved"],
+            moved_after=means["moved_after"],
+        )
+    )
