@@ -17,8 +17,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 def main() -> None:
     """Runs every benchmark."""
-    for benchmark in (queries, statistics):
+    from tests.benchmarks.probes import logistic_probe, ridge_probe
+
+    for benchmark in (queries, statistics, ridge_probe, logistic_probe):
         sys.stdout.write(json.dumps({"benchmark": benchmark.__name__, **benchmark()}) + "\n")
+        sys.stdout.flush()
+    from tests.benchmarks.nulls import nulls
+
+    for figures in nulls():
+        sys.stdout.write(json.dumps({"benchmark": "nulls", **figures}) + "\n")
         sys.stdout.flush()
 
 
