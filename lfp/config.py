@@ -317,6 +317,8 @@ class ProbesConfig(_Section):
     pooling: Literal["last", "mean", "sum", "response", "max"] = "response"
     """How tokens make a text's inputs where the probe's target is of texts (response: the mean over the response's
     tokens, all where there is no prompt)."""
+    controls: tuple[Literal["random_sae", "token_identity"], ...] = ("random_sae", "token_identity")
+    """Kinds of inputs probed beside those of both models: features of a random dictionary, and the token alone."""
     weight_permutations: int = Field(40, ge=20)
     """Shuffles of the word values that give a feature's weight its null, where the target is not the lexicon."""
 

@@ -13,7 +13,7 @@ Ints = NDArray[np.int64]
 
 HORIZON = 12
 """Words (or tokens) over which what follows is credited to a word: about a tuned completion."""
-_LEAST_COUNT = 10  # a word met less often has no standard error worth the name
+_LEAST_COUNT = 30  # rarer words stand in few different places, and tuning hardly met them: their gaps are luck
 _BEND = 1.5  # Huber's bend, in robust standard deviations
 _ROUNDS = 30
 _TO_SIGMA = 1.4826  # a normal's standard deviation over its median absolute deviation

@@ -245,7 +245,8 @@ _WEIGHTS = Table("weights", "a probe and a feature", ("probe_id", "feature_id"),
     Column("mean_abs_contribution", FLOAT, "The same of its absolute value.", "probe target"),
     Column("share", FLOAT, "Its share of the sum of mean absolute contributions.", "share"),
     Column("rank", INT, "Rank by mean_abs_contribution, from 1."),
-    _null("null_high", FLOAT, "95th percentile of |weight| over shuffled feedback, at the probe's own alpha.", "probe target"),
+    _null("null_high", FLOAT, "95th percentile of |weight| over shuffled feedback, at the probe's own alpha.",
+          "probe target"),
     _null("beats_null", FLAG, "Whether |weight| passes null_high."),
 ))
 

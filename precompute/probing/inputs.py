@@ -34,6 +34,8 @@ MODELS = {
     "token_identity": "tuned",
 }
 """Every kind of inputs, and the model whose activations they are; token identity reads none and goes with tuned."""
+CONTROLS = ("random_sae", "token_identity")
+"""Kinds that a config may leave out."""
 OF_THE_BUNDLE = ("sae", "sae_of_base")
 """Kinds whose columns are the features of the bundle."""
 COMPARED = {"sae": "base_sae", "raw": "base_raw"}
@@ -58,7 +60,7 @@ class Inputs:
 
 
 def all_inputs(run: Run, kept: Kept) -> tuple[Inputs, ...]:
-    """Every kind of inputs, in the order of `MODELS`."""
+    """Every kind of inputs that the config wants, in the order of `MODELS`."""
     of_tuned, of_base = pair.dictionary(run, "tuned"), pair.dictionary(run, "base")
     dictionaries = {
         "sae": of_tuned,
@@ -71,7 +73,8 @@ def all_inputs(run: Run, kept: Kept) -> tuple[Inputs, ...]:
     made |= {name: Inputs(name, block_of, raw_columns) for name in ("raw", "base_raw")}
     ids = kept.corpus_token_ids
     made["token_identity"] = Inputs("token_identity", np.zeros(len(ids), np.int64), partial(one_hot, ids))
-    return tuple(made[name] for name in MODELS)
+    left_out = set(CONTROLS) - set(run.config.probes.controls)
+    return tuple(made[name] for name in MODELS if name not in left_out)
 
 
 def by_layer(outputs: Outputs, dictionary: Dictionary) -> dict[int, torch.Tensor]:

@@ -50,7 +50,7 @@ def test_the_order_of_words_does_not_matter():
 
 def test_rare_and_unknown_words_have_no_gap():
     one = facts()
-    one.counts[5] = 9
+    one.counts[5] = 29
     one.implicit[6] = np.nan
     gap = word_gaps(one).gap
     assert np.isnan(gap[[5, 6]]).all()

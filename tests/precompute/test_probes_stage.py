@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -289,3 +290,34 @@ POOLED: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "response": lambda values, is_response: values[is_response].mean(0),
     "max": lambda values, _: values.max(0),
 }
+
+
+def test_features_that_fire_on_a_word_are_strong_there_and_not_everywhere(tiny_bundle: Path) -> None:
+    rows = pq.read_table(tiny_bundle / "word_features.parquet").to_pylist()
+    typical = {one["feature_id"]: one for one in pq.read_table(tiny_bundle / "features.parquet").to_pylist()}
+    assert rows
+    for row in rows:
+        feature = typical[row["feature_id"]]
+        overall = feature["density"] * feature["mean_activation"]
+        assert row["mean_activation"] >= 0.5 * feature["mean_activation"] * (1 - 1e-5)
+        assert row["lift"] == pytest.approx(row["mean_activation"] / overall, rel=1e-4)
+        assert row["lift"] >= 5 * (1 - 1e-6)
+    by_word: dict[str, list[float]] = {}
+    for row in rows:
+        by_word.setdefault(row["word"], []).append(row["lift"])
+    assert all(lifts == sorted(lifts, reverse=True) for lifts in by_word.values())
+
+
+def test_the_vocabulary_says_how_far_words_are_from_what_is_stated(tiny_bundle: Path) -> None:
+    rows = pq.read_table(tiny_bundle / "vocabulary.parquet").to_pylist()
+    known = [row for row in rows if row["implicit_gap"] is not None]
+    assert 0 < len(known) < len(rows)
+    assert all(np.sign(row["implicit_gap"]) == np.sign(row["implicit_excess"]) for row in known)
+    assert all(row["n"] >= 30 for row in known)
+
+
+def test_controls_that_the_config_leaves_out_are_not_probed(done: Run) -> None:
+    probes_config = done.config.probes.model_copy(update={"controls": ("token_identity",)})
+    run = Run(done.config.model_copy(update={"probes": probes_config}), done.work, done.beside, silent)
+    kinds = [one.name for one in all_inputs(run, Kept.load(run))]
+    assert kinds == [name for name in MODELS if name != "random_sae"]

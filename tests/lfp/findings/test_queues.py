@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lfp.findings.disagreements import percentile_ranks, queues
+from lfp.findings.disagreements import paid_otherwise, percentile_ranks, queues
 from lfp.findings.figures import Draws
 
 DRAWS = Draws(bootstraps=10, permutations=99, seed=0)
@@ -44,3 +44,17 @@ def test_the_null_is_of_judges_that_know_nothing_of_each_other() -> None:
 
 def test_a_judge_that_is_silent_makes_no_queue() -> None:
     assert queues(["x", "y"], {"a": np.ones(2), "b": np.full(2, np.nan)}, PAIR, DRAWS) == []
+
+
+def test_words_paid_otherwise_than_stated_stand_first_in_their_own_list() -> None:
+    rng = np.random.default_rng(0)
+    gaps = rng.normal(size=200)
+    gaps[[5, 9]], gaps[3] = (30.0, -30.0), np.nan
+    words = [f"word{i}" for i in range(200)]
+    rows = paid_otherwise(words, gaps, Draws(20, 50, 0))
+    over, under = ([row for row in rows if row["metric"] == metric] for metric in ("gap_over_paid", "gap_under_paid"))
+    assert (over[0]["group"], over[0]["value"]) == ("word:word5", 30.0)
+    assert (under[0]["group"], under[0]["value"]) == ("word:word9", -30.0)
+    assert all(row["n"] == 199 for row in rows)
+    assert [row["value"] for row in over] == sorted((row["value"] for row in over), reverse=True)
+    assert 0.1 < np.mean([row["null_p"] for row in over[2:] + under[2:]]) < 0.9

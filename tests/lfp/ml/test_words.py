@@ -173,3 +173,15 @@ def test_kept_outputs_are_those_of_their_tokens_whatever_the_batches(tmp_path: P
     kept.close()
     expected = torch.cat([outputs[0], outputs[2]], dim=1)[drawn.tokens].numpy()
     np.testing.assert_array_equal(np.load(tmp_path / "outputs.npy"), expected)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_errors_are_standard_errors_of_the_means(seed: int) -> None:
+    tokens = corpus(seed, n_texts=40)
+    scores = np.random.default_rng(seed).normal(size=len(tokens.words))
+    scores[3] = np.nan
+    sums = [(word, scores[places].sum()) for word, places in walked(tokens)]
+    for word, error in enumerate(tokens.occurrences().errors(scores, N_WORDS)):
+        values = np.array([total for of, total in sums if of == word and not np.isnan(total)])
+        expected = values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.nan
+        np.testing.assert_allclose(error, expected)
