@@ -153,7 +153,7 @@ def test_an_unknown_hub_name_without_a_network_says_what_would_serve(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    (tmp_path / "corpus.txt").write_text("\n".join(f"text number {i}" for i in range(30)), encoding="utf-8")
+    (tmp_path / "corpus.txt").write_text("\n".join(f"good or bad text {i}" for i in range(30)), encoding="utf-8")
     (tmp_path / "run.toml").write_text('[corpus]\nsource = "corpus.txt"\n[model]\nbase = "no-such/model"\n')
     code, _, err = call("run", str(tmp_path / "run.toml"), "--out", str(tmp_path / "out"), capsys=capsys)
     last = err.splitlines()[-1]
