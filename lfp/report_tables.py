@@ -19,7 +19,7 @@ _ORDER = {
     for names in (
         ("tuned", "base", "difference"),
         ("implicit_reward", "implicit_advantage", "implicit_matched", "preference", "delta", "feedback"),
-        ("sae", "base_sae", "raw", "base_raw", "sae_of_base", "random_sae", "token_identity"),
+        ("sae", "base_sae", "raw", "base_raw", "sae_of_base", "sae_before", "random_sae", "token_identity"),
         ("all", "positive", "negative"),
         STATUSES,
     )

@@ -273,7 +273,7 @@ _RESULTS = Table("results", "a figure of the report", _RESULT_KEYS, (
     _null("layer", INT, "Layer, where the figure is of one."),
     _null("probe_id", INT, "Probe, where the figure is of one kept in probes."),
     _null("target", TEXT, "Target of the probe."),
-    _null("inputs", TEXT, "Inputs of the probe."),
+    _null("inputs", TEXT, "Inputs of the probe; sae_before: features at the token before, tuned or base with its own."),
     _null("words", TEXT, "all, positive or negative."),
     _null("split", TEXT, "held_out_words, held_out_pairs or random_rows."),
     _null("group", TEXT, "Group of features, dictionary size, or other key of the row."),

@@ -107,7 +107,8 @@ class Drawn:
 
     `tokens` [slots] are places in `CorpusTokens`: first those of drawn occurrences, word by word, an occurrence's
     together, then what else was sampled. Occurrence i has the slots `starts[i]` to `ends[i] - 1` and is of `words[i]`,
-    all [m]. `sample` [rows] holds the slots, ascending, of tokens drawn evenly from those with an implicit reward.
+    all [m]. `sample` [rows] holds the slots, ascending, of tokens drawn evenly from those with an implicit reward, and
+    `before` [rows] the slot of the token before each, -1 at the beginning of a text.
     """
 
     tokens: Ints
@@ -115,6 +116,7 @@ class Drawn:
     starts: Ints
     ends: Ints
     sample: Ints
+    before: Ints
 
 
 def draw(tokens: CorpusTokens, *, n_sample: int, per_word: int, first_position: int, seed: int) -> Drawn:
@@ -133,10 +135,14 @@ def draw(tokens: CorpusTokens, *, n_sample: int, per_word: int, first_position: 
     sampled = _lowest(mix(numbers), np.flatnonzero(tokens.positions >= first_position), n_sample)
     slots = np.full(len(numbers), _NOT_KEPT)
     slots[of_words] = np.arange(len(of_words))
-    rest = sampled[slots[sampled] < 0]
+    has_before = tokens.positions[sampled] > 0
+    wanted = np.union1d(sampled, sampled[has_before] - 1)
+    rest = wanted[slots[wanted] < 0]
     slots[rest] = len(of_words) + np.arange(len(rest))
     kept = np.concatenate([of_words, rest])
-    return Drawn(kept, found.words[chosen], starts, starts + lengths, np.sort(slots[sampled]))
+    before = np.where(has_before, slots[sampled - 1], _NOT_KEPT)
+    order = np.argsort(slots[sampled])
+    return Drawn(kept, found.words[chosen], starts, starts + lengths, slots[sampled][order], before[order])
 
 
 class KeptOutputs:

@@ -99,13 +99,18 @@ def fit_words(
 
 
 def fit_random_rows(inputs: Inputs, rows: Rows, judged: Judged, config: ProbesConfig, *, seed: int) -> Floats:
-    """The paper's split: rows, not words, are held out, so that a word is on both sides.
-
-    The mean prediction [words, 1 + nulls] of each word's rows times its tokens, NaN where the word has no row.
-    """
-    n_words = len(judged.folds)
+    """What `fit_rows` gives under the paper's split: rows, not words, are held out, so that a word is on both sides."""
     folds = row_folds(len(rows.words), n_folds=config.folds, seed=seed)
-    fit, _ = _fit(inputs, replace(rows, folds=folds), config)
+    return fit_rows(inputs, replace(rows, folds=folds), judged, config)
+
+
+def fit_rows(inputs: Inputs, rows: Rows, judged: Judged, config: ProbesConfig) -> Floats:
+    """The mean prediction [words, 1 + nulls] of each word's rows times its tokens; NaN where the word has no row.
+
+    A row is predicted by the ridge that never saw it.
+    """
+    n_words, folds = len(judged.folds), rows.folds
+    fit, _ = _fit(inputs, rows, config)
     n = np.bincount(rows.words[rows.words >= 0], minlength=n_words)
     predicted = np.where(n[:, None] > 0, np.zeros((n_words, rows.targets.shape[1])), np.nan)
     for fold, ridge in enumerate(fit.by_fold):

@@ -23,8 +23,9 @@ class Kept:
     """Tokens by slot, and the occurrences of words among them (see `lfp.ml.words.Drawn`).
 
     `words` (-1 for none), `token_ids`, `reward` and `advantage` (r_t and c_t, NaN where undefined) are [slots];
-    `sample` [rows] are slots drawn evenly; occurrence i of `occurrence_words[i]` has the slots `starts[i]` to
-    `ends[i] - 1`. `outputs` by model are [slots, sum of d_in], on disk.
+    `sample` [rows] are slots drawn evenly, `before` [rows] those of the tokens before, -1 for none; occurrence i of
+    `occurrence_words[i]` has the slots `starts[i]` to `ends[i] - 1`. `outputs` by model are [slots, sum of d_in], on
+    disk.
     """
 
     words: Ints
@@ -32,6 +33,7 @@ class Kept:
     reward: Floats
     advantage: Floats
     sample: Ints
+    before: Ints
     occurrence_words: Ints
     starts: Ints
     ends: Ints
@@ -49,6 +51,7 @@ class Kept:
                 reward=stored["reward"],
                 advantage=stored["advantage"],
                 sample=stored["sample"],
+                before=stored["before"],
                 occurrence_words=stored["occurrence_words"],
                 starts=stored["occurrence_starts"],
                 ends=stored["occurrence_ends"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sp
@@ -118,6 +118,18 @@ def implicit_rows(run: Run, sample: sp.csr_array, kept: Kept, words: Words) -> R
     nulls = (reward - means[group])[:, None] + shuffled[:, group].T
     folds = np.where(of >= 0, words.folds[of], ids % config.folds)
     return Rows(sample, reward[:, None], folds, of, groups, nulls)
+
+
+def rows_before(rows: Rows, before: sp.csr_array, kept: Kept) -> Rows:
+    """The rows of `implicit_rows` from features at the token before, which has not read the token that is paid.
+
+    `before` are features of those of `kept.before` that there are, in its order; rows without any are left out.
+    """
+    has = np.flatnonzero(kept.before >= 0)
+    return replace(
+        rows, features=before, targets=rows.targets[has], folds=rows.folds[has], words=rows.words[has],
+        groups=rows.groups[has], weight_nulls=rows.weight_nulls[has],
+    )  # fmt: skip
 
 
 def _values(words: Words, scored: ScoredWords) -> Floats:

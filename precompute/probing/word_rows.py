@@ -40,6 +40,16 @@ def random_rows(predicted: Mapping[Key, Floats], scored: ScoredWords) -> list[di
     return rows
 
 
+def before_rows(predicted: Mapping[str, Floats], scored: ScoredWords) -> list[dict[str, Any]]:
+    """The implicit reward read at the token before, by model: what of it is known before the word is written."""
+    rows: list[dict[str, Any]] = []
+    for model, values in predicted.items():
+        some = _among(scored, ~np.isnan(values[scored.rows, 0]))
+        keys = {"model": model, "target": "implicit_reward", "inputs": "sae_before", "split": "held_out_words"}
+        rows += _judged("implicit_reward", values[some.rows, 0], None, some, keys)
+    return rows
+
+
 def difference_rows(probes: Mapping[Key, WordProbe], scored: ScoredWords) -> list[dict[str, Any]]:
     """Tuned minus base, each with its own autoencoder, and raw against raw."""
     rows = []

@@ -90,6 +90,7 @@ def _write_kept(output: Output, corpus: PassCorpus, filled: Filled) -> None:
         reward=filled.reward[drawn.tokens],
         advantage=filled.advantage[drawn.tokens],
         sample=drawn.sample,
+        before=drawn.before,
         occurrence_words=drawn.words,
         occurrence_starts=drawn.starts,
         occurrence_ends=drawn.ends,

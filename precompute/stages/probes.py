@@ -15,7 +15,7 @@ from lfp.attribution import display_scale
 from lfp.judging import ScoredWords
 from precompute import pair, truth
 from precompute.probing import word_rows
-from precompute.probing.fitting import Judged, Probe, WordProbe, fit_random_rows, fit_words
+from precompute.probing.fitting import Judged, Probe, WordProbe, fit_random_rows, fit_rows, fit_words
 from precompute.probing.gaps import gaps_of
 from precompute.probing.inputs import MODELS, Inputs, all_inputs
 from precompute.probing.kept import Encoded, Kept, encode_kept
@@ -24,7 +24,7 @@ from precompute.probing.points import TriplePoints, collect_points
 from precompute.probing.preference import TARGET as PREFERENCE
 from precompute.probing.preference import PairProbe, fit_pairs, preference_rows
 from precompute.probing.tables import Listed, RawSide, probe_table, vocabulary_table, weight_table, word_feature_table
-from precompute.probing.targets import WORD_TARGETS, Rows, Words, delta_rows, feedback_rows, implicit_rows
+from precompute.probing.targets import WORD_TARGETS, Rows, Words, delta_rows, feedback_rows, implicit_rows, rows_before
 from precompute.run import Output, Run
 from precompute.stages.triples import draw_triples, triple_rows, triples_results
 
@@ -57,12 +57,14 @@ class _OfWords:
     """Word probes, the random split's predictions [words, 1 + nulls], and words' mean features by inputs.
 
     `over_tokens` sums over a word's tokens, `at_last` [words, columns] is of its last one; of the inputs shown only.
+    `before` [words, 1] by model are predictions of the implicit reward from features at the token before.
     """
 
     probes: dict[Key, WordProbe]
     random: dict[Key, Floats]
     over_tokens: dict[str, Judged]
     at_last: dict[str, sp.csr_array]
+    before: dict[str, Floats]
 
 
 def run(run: Run, output: Output) -> None:
@@ -92,6 +94,7 @@ def run(run: Run, output: Output) -> None:
     output.results([
         *word_rows.held_out_rows(of_words.probes, ids, scored),
         *word_rows.random_rows(of_words.random, scored),
+        *word_rows.before_rows(of_words.before, scored),
         *word_rows.difference_rows(of_words.probes, scored),
         *word_rows.measured_rows(words, scored),
         *([] if pairs is None else preference_rows(of_pairs, ids, pairs, config, seed=seed)),
@@ -101,20 +104,23 @@ def run(run: Run, output: Output) -> None:
 
 def _fit_words(task: _Task, inputs: Sequence[Inputs]) -> _OfWords:
     """Fits every target on every kind of inputs; as many kinds are held in memory at a time as there are threads."""
-    found = _OfWords({}, {}, {}, {})
+    found = _OfWords({}, {}, {}, {}, {})
     for of_kind in _in_threads(task.run, "probes: words", lambda one: _fit_kind(task, one), inputs):
         found.probes.update(of_kind.probes)
         found.random.update(of_kind.random)
         found.over_tokens.update(of_kind.over_tokens)
         found.at_last.update(of_kind.at_last)
+        found.before.update(of_kind.before)
     return found
 
 
 def _fit_kind(task: _Task, inputs: Inputs) -> _OfWords:
     config, seed, name = task.run.config.probes, task.run.config.seed, inputs.name
-    asked = {"sample": task.kept.sample, "lasts": task.lasts[0]}
+    kept = task.kept
+    before = np.unique(kept.before[kept.before >= 0])
+    asked = {"sample": kept.sample, "lasts": task.lasts[0]} | ({"before": before} if name in _SHOWN else {})
     encoded = encode_kept(task.kept, inputs.encode, model=inputs.model, n_words=len(task.words.words), rows=asked)
-    found = _OfWords({}, {}, {}, {})
+    found = _OfWords({}, {}, {}, {}, {})
     for target in WORD_TARGETS:
         rows = _rows(target, task, inputs, encoded)
         judged = Judged.of(target, encoded.words, task.words.folds)
@@ -124,6 +130,9 @@ def _fit_kind(task: _Task, inputs: Inputs) -> _OfWords:
     if name in _SHOWN:
         found.over_tokens[name] = Judged(encoded.words.over_tokens, encoded.words.tokens, task.words.folds)
         found.at_last[name] = encoded.words.at_last
+        at = np.searchsorted(before, kept.before[kept.before >= 0])
+        rows = rows_before(_rows("implicit_reward", task, inputs, encoded), encoded.rows["before"][at], kept)
+        found.before[inputs.model] = fit_rows(inputs, rows, found.over_tokens[name], config)
     return found
 
 

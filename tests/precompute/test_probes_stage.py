@@ -82,7 +82,7 @@ def test_every_target_is_predicted_from_every_kind_of_inputs_and_the_headline_co
 def test_every_probe_has_its_tau_with_interval_and_null_on_words_it_never_saw(done: Run) -> None:
     ids = {(row["target"], row["inputs"]): row["probe_id"] for row in done.table("probes", "probes").to_pylist()}
     taus = results(done, report_row="kendall_tau", metric="tau", words="all", split="held_out_words")
-    probed = [row for row in taus if row["model"] != "difference"]
+    probed = [row for row in taus if row["model"] != "difference" and row["inputs"] != "sae_before"]
     assert {(row["target"], row["inputs"]): row["probe_id"] for row in probed} == ids
     split = results(done, report_row="kendall_tau", metric="tau", words="all", split="random_rows")
     assert {(row["target"], row["inputs"]) for row in split} == {
@@ -321,3 +321,12 @@ def test_controls_that_the_config_leaves_out_are_not_probed(done: Run) -> None:
     run = Run(done.config.model_copy(update={"probes": probes_config}), done.work, done.beside, silent)
     kinds = [one.name for one in all_inputs(run, Kept.load(run))]
     assert kinds == [name for name in MODELS if name != "random_sae"]
+
+
+def test_the_implicit_reward_is_read_at_the_token_before_too(done: Run) -> None:
+    rows = json.loads((done.folder("probes") / "results.json").read_text())
+    before = [row for row in rows if row.get("inputs") == "sae_before" and row["metric"] == "tau"]
+    assert {(row["model"], row["words"]) for row in before} == {
+        (model, words) for model in ("tuned", "base") for words in ("all", "positive", "negative")
+    }
+    assert all(row["target"] == "implicit_reward" and row["null_mean"] is not None for row in before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from precompute.probing.inputs import Inputs, one_hot, raw_columns
 from precompute.probing.kept import Kept, encode_kept
 from precompute.probing.pairs import Pairs
 from precompute.probing.preference import fit_pairs
-from precompute.probing.targets import Rows, Words, delta_rows, feedback_rows, implicit_rows
+from precompute.probing.targets import Rows, Words, delta_rows, feedback_rows, implicit_rows, rows_before
 from precompute.run import Run
 from tests.precompute.conftest import silent, tiny_config
 
@@ -43,7 +44,8 @@ def kept(seed: int = 0, n_occurrences: int = 90) -> Kept:
         token_ids=ids,
         reward=rng.normal(size=n),
         advantage=rng.normal(size=n),
-        sample=np.sort(rng.choice(n, size=min(n, 120), replace=False)),
+        sample=(sample := np.sort(rng.choice(n, size=min(n, 120), replace=False))),
+        before=sample - 1,
         occurrence_words=words,
         starts=starts,
         ends=starts + lengths,
@@ -319,3 +321,16 @@ def test_the_order_of_pairs_on_a_side_does_not_tell_which_was_chosen() -> None:
     swapped = replace(made, features={"raw": sp.csr_array(np.roll(made.features["raw"].toarray(), 200, axis=0))})
     one, other = (fit_pairs(inputs(), some, CONFIG, seed=0) for some in (made, swapped))
     np.testing.assert_allclose(one.probe.weights.value, -other.probe.weights.value, atol=1e-4)
+
+
+def test_rows_before_are_the_targets_of_rows_that_have_a_token_before() -> None:
+    some = kept()
+    assert (some.before < 0).sum() <= 1
+    features = sp.csr_array(np.eye(len(some.sample), 5))
+    everything = implicit_rows(Run(tiny_config(), Path("nowhere"), None, silent), features, some, vocabulary())
+    has = some.before >= 0
+    rows = rows_before(everything, sp.csr_array(np.ones((int(has.sum()), 5))), some)
+    assert rows.features.shape == (has.sum(), 5)
+    np.testing.assert_array_equal(rows.targets, everything.targets[has])
+    np.testing.assert_array_equal(rows.folds, everything.folds[has])
+    np.testing.assert_array_equal(rows.words, everything.words[has])

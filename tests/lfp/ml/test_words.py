@@ -185,3 +185,14 @@ def test_errors_are_standard_errors_of_the_means(seed: int) -> None:
         values = np.array([total for of, total in sums if of == word and not np.isnan(total)])
         expected = values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.nan
         np.testing.assert_allclose(error, expected)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_token_before_each_sampled_one_is_kept_where_there_is_one(seed: int) -> None:
+    tokens = corpus(seed, n_texts=30)
+    drawn = draw(tokens, n_sample=25, per_word=2, first_position=0, seed=seed)
+    places, before = drawn.tokens[drawn.sample], drawn.before
+    assert len(before) == len(places) == 25
+    assert ((before < 0) == (tokens.positions[places] == 0)).all()
+    assert (drawn.tokens[before[before >= 0]] == places[before >= 0] - 1).all()
+    assert len(np.unique(drawn.tokens)) == len(drawn.tokens)
