@@ -11,10 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import cho_solve
 from scipy.special import expit, stdtrit
 
-from lfp.conjugate import Bools, Linear, conjugate_gradients, norms
 from lfp.errors import DataError
 from lfp.logistic import Logistic
-from lfp.normal_equations import Ridge, cholesky, feature_products
+from lfp.solvers.conjugate import Bools, Linear, conjugate_gradients, norms
+from lfp.solvers.normal_equations import Ridge, cholesky, feature_products
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -10,8 +10,8 @@ from lfp.estimators import LogisticProbe, RidgeProbe
 from lfp.folds import group_folds, row_folds, word_folds
 from lfp.intervals import clustered_intervals
 from lfp.logistic import FoldedLogistic, Logistic, fit_folded_logistic, fit_logistic
-from lfp.normal_equations import Ridge
 from lfp.ridge import FoldedRidge, fit_folded_ridge, fit_ridge
+from lfp.solvers.normal_equations import Ridge
 
 __all__ = [
     "FoldedLogistic",

@@ -9,10 +9,10 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from lfp.choice import Solver, choose, choose_nested
 from lfp.folds import check_alphas, check_fit
-from lfp.normal_equations import Ridge
-from lfp.ridge_solvers import Dual, Iterative, Primal
+from lfp.solvers.choice import Solver, choose, choose_nested
+from lfp.solvers.normal_equations import Ridge
+from lfp.solvers.ridge import Dual, Iterative, Primal
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

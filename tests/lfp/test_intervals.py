@@ -11,12 +11,13 @@ from scipy.special import expit
 from scipy.stats import t as student
 from sklearn.linear_model import Ridge as SklearnRidge
 
-from lfp import conjugate, intervals
+from lfp import intervals
 from lfp.errors import DataError
 from lfp.intervals import clustered_intervals
 from lfp.logistic import Logistic, fit_logistic
-from lfp.normal_equations import Ridge
 from lfp.ridge import fit_ridge
+from lfp.solvers import conjugate
+from lfp.solvers.normal_equations import Ridge
 from tests.lfp.builders import sparse_features
 
 Data = tuple[sp.csr_array, np.ndarray, np.ndarray]

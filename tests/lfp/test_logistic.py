@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 
 from lfp.errors import DataError
 from lfp.logistic import FoldedLogistic, Logistic, fit_folded_logistic, fit_logistic
-from lfp.newton import FINAL, Outcomes, Tolerance, minimise
+from lfp.solvers.newton import FINAL, Outcomes, Tolerance, minimise
 from tests.lfp.builders import sparse_features
 
 ALPHAS = (1e-2, 1e-1, 1.0, 1e1, 1e2)

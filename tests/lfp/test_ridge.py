@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from sklearn.linear_model import Ridge as SklearnRidge
 from sklearn.model_selection import GroupKFold, cross_val_predict
 
-from lfp.choice import Solver, choose_nested
 from lfp.errors import DataError
 from lfp.ridge import FoldedRidge, Ridge, fit_folded_ridge, fit_ridge
-from lfp.ridge_solvers import CentredRows, Dual, Iterative, Primal
+from lfp.solvers.choice import Solver, choose_nested
+from lfp.solvers.ridge import CentredRows, Dual, Iterative, Primal
 from tests.lfp.builders import sparse_features
 
 ALPHAS = (1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3, 1e4)

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_solve
 from scipy.special import expit
 
-from lfp.conjugate import Bools, Linear, conjugate_gradients, dots, norms
 from lfp.errors import DataError
-from lfp.normal_equations import centred_products, cholesky
+from lfp.solvers.conjugate import Bools, Linear, conjugate_gradients, dots, norms
+from lfp.solvers.normal_equations import centred_products, cholesky
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lfp.conjugate import conjugate_gradients, dots, norms
+from lfp.solvers.conjugate import conjugate_gradients, dots, norms
 
 
 def definite(n: int, seed: int) -> np.ndarray:

@@ -9,10 +9,10 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from lfp.choice import each_at_its_own
-from lfp.conjugate import Bools, Linear, conjugate_gradients, norms
 from lfp.errors import DataError
-from lfp.normal_equations import SPARSE_BELOW, Normal, OneHot, Ridge, Sums, means, row_products
+from lfp.solvers.choice import each_at_its_own
+from lfp.solvers.conjugate import Bools, Linear, conjugate_gradients, norms
+from lfp.solvers.normal_equations import SPARSE_BELOW, Normal, OneHot, Ridge, Sums, means, row_products
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

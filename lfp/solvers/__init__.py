@@ -1,0 +1,1 @@
+"""How probes are solved, at every size: what lfp.ridge and lfp.logistic stand on."""
