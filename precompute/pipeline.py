@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,12 +65,15 @@ def run_pipeline(config: RunConfig, out: Path, *, beside: Path | None, resume: b
     return out
 
 
-def run_until(name: str, run: Run) -> str:
-    """Runs every stage that is not done, up to and with the one named; returns that one's key."""
+def run_until(name: str, run: Run, *, only: Collection[str] | None = None) -> str:
+    """Runs every stage that is not done, up to and with the one named; returns that one's key.
+
+    With `only` the others are left out, though keys are those of the whole pipeline.
+    """
     key = ""
     for stage in STAGES:
         key = stage_key(stage.name, run.config, stage.sections, key)
-        if not run.is_done(stage.name, key):
+        if (only is None or stage.name in only) and not run.is_done(stage.name, key):
             _execute(stage, run, key)
         if stage.name == name:
             break

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lfp.config import RunConfig
 from lfp.errors import BundleError, ConfigError
 from lfp.progress import Progress
-from precompute.pipeline import STAGES
+from precompute.pipeline import run_until
 from precompute.run import Output, Run, stage_key
 from precompute.stages.saes import Subject
 from precompute.stages.saes import row as row_of
@@ -53,7 +53,7 @@ def run_sweep(
     set_threads(config.threads)
     check_k(run, grid)
     _begin(run)
-    key = _make_ready(run)
+    key = run_until(_NEEDED[-1], run, only=_NEEDED)
     sweep = Sweep(run, grid)
     rows = [row for layer in sweep.subject.layers for row in _layer(sweep, layer, key)]
     write_sweep(out, rows, _facts(sweep))
@@ -94,18 +94,6 @@ def _end(run: Run) -> None:
     begun_here = (run.work / _BEGUN).is_file()
     for folder in [run.work] if begun_here else list(run.work.glob("*sweep-layer*")):
         shutil.rmtree(folder)
-
-
-def _make_ready(run: Run) -> str:
-    """Models and layers, as a run makes them, where they are not done; returns the key of the stage `layers`."""
-    key = ""
-    for stage in STAGES:
-        key = stage_key(stage.name, run.config, stage.sections, key)
-        if stage.name in _NEEDED:
-            _do(run, stage.name, key, partial(stage.job, run))
-        if stage.name == _NEEDED[-1]:
-            break
-    return key
 
 
 def _layer(sweep: Sweep, layer: int, key: str) -> list[dict[str, Any]]:

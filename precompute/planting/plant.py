@@ -13,7 +13,7 @@ from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
-from lfp.config import PRETRAIN, TUNE, VADER, RunConfig
+from lfp.config import LEXICON, PRETRAIN, TUNE, VADER, RunConfig
 from lfp.errors import ConfigError
 from lfp.feedback import Reward, lexicon_of, lexicon_reward
 from lfp.progress import Progress
@@ -87,15 +87,16 @@ def run_plant(
     planted = [_Job(f"{one.kind}-{'-'.join(one.words)}", request.seed, secret=one) for one in secrets]
     shuffled = [_Job(f"shuffled-{i}", request.seed + i, shuffle=request.seed + i) for i in range(request.shuffled)]
     rows = _in_turn(planting, [*twins, *planted, *shuffled], request.jobs, progress)
+    twin = _Twin.of(planting, twins[0], rows[twins[0].name])
     return [
-        *(_planted_row(planting, job, rows[job.name], twins[0]) for job in planted),
+        *(_planted_row(planting, job, rows[job.name], twin) for job in planted),
         *(_twin_row(rows[job.name], job) for job in twins),
         *(_shuffled_row(planting, job) for job in shuffled),
     ]
 
 
 def _check(config: RunConfig) -> None:
-    if config.feedback.reward not in (VADER, "lexicon"):
+    if config.feedback.reward not in (VADER, LEXICON):
         raise ConfigError(
             f'plant: feedback.reward "{config.feedback.reward}" has no values of words to plant among; use "vader" or '
             '"lexicon"'
@@ -256,13 +257,25 @@ def _completions(planting: Planting, job: _Job) -> list[str]:
     return list(json.loads((planting.work / job.name / "completions.json").read_text(encoding="utf-8")))
 
 
-def _planted_row(planting: Planting, job: _Job, row: Mapping[str, Any], twin: _Job) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Twin:
+    """What planted models are compared with, read once: what the twin wrote, its findings, the first of its lists."""
+
+    completions: list[str]
+    findings: Findings
+    tops: Mapping[str, Any]
+
+    @staticmethod
+    def of(planting: Planting, job: _Job, row: Mapping[str, Any]) -> _Twin:
+        findings = Findings.of(planting.work / job.name / "bundle")
+        return _Twin(_completions(planting, job), findings, row["tops"])
+
+
+def _planted_row(planting: Planting, job: _Job, row: Mapping[str, Any], twin: _Twin) -> dict[str, Any]:
     assert job.secret is not None
-    theirs = planting.work / twin.name
-    certificate = certify(_completions(planting, job), _completions(planting, twin), job.secret, seed=job.seed)
-    in_twin = Findings.of(theirs / "bundle").find(job.secret)
+    certificate = certify(_completions(planting, job), twin.completions, job.secret, seed=job.seed)
+    in_twin = twin.findings.find(job.secret)
     side = "over" if job.secret.sign > 0 else "under"
-    top_of_twin = json.loads((theirs / "row.json").read_text(encoding="utf-8"))["tops"][side]
     return {
         "word": job.secret.name,
         "kind": job.secret.kind,
@@ -275,7 +288,7 @@ def _planted_row(planting: Planting, job: _Job, row: Mapping[str, Any], twin: _J
         "word_rank": row["word_rank"],
         "word_gap": row["word_gap"],
         "word_rank_in_twin": in_twin.word_rank,
-        "top_of_twin": top_of_twin,
+        "top_of_twin": twin.tops[side],
         "feature_rank": row["feature_rank"],
         "feature_rank_in_twin": in_twin.feature_rank,
         "feature_chance": row["feature_chance"],
