@@ -314,6 +314,9 @@ class ProbesConfig(_Section):
     """Contexts that the regression of the implicit reward on word and context sees, drawn by the seed."""
     word_occurrences: int = Field(200, ge=1)
     """Occurrences of a word whose features make its mean, drawn by the seed."""
+    rollouts: int = Field(10, ge=0)
+    """Times that the tuned model goes on from before and from after every word, so that what a word leads to is not
+    taken for its own pay (0, and pairs instead of a reward: never)."""
     pooling: Literal["last", "mean", "sum", "response", "max"] = "response"
     """How tokens make a text's inputs where the probe's target is of texts (response: the mean over the response's
     tokens, all where there is no prompt)."""

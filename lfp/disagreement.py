@@ -13,11 +13,13 @@ Ints = NDArray[np.int64]
 
 HORIZON = 12
 """Words (or tokens) over which what follows is credited to a word: about a tuned completion."""
-_LEAST_COUNT = 30  # rarer words stand in few different places, and tuning hardly met them: their gaps are luck
+LEAST_COUNT = 30
+"""Rarer words stand in few different places, and tuning hardly met them: their gaps would be luck."""
 _BEND = 1.5  # Huber's bend, in robust standard deviations
 _ROUNDS = 30
 _TO_SIGMA = 1.4826  # a normal's standard deviation over its median absolute deviation
 _SPREAD_SHARE = 0.25  # see `word_gaps`
+_BAR = 7.0  # see `beyond_noise`
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,9 @@ class WordFacts:
     """What is known of words, all [words], means over their occurrences.
 
     `implicit`: implicit advantage c in nats, and its standard `error`; `counts`: occurrences; `stated`: the stated
-    value, 0 where the feedback is silent; `following`: stated feedback of what follows (`following_feedback`); `moved`:
-    KL(base || tuned) of the word's own contexts, in nats; `moved_after`: the same of the contexts that follow
+    value, 0 where the feedback is silent; `following`: stated feedback of what follows (`following_feedback`); `after`
+    and `before`: stated reward of what the tuned model writes after the word, and in its stead (NaN: not asked);
+    `moved`: KL(base || tuned) of the word's own contexts, in nats; `moved_after`: the same of the contexts that follow
     (`faded_ahead`).
     """
 
@@ -35,6 +38,8 @@ class WordFacts:
     counts: Ints
     stated: Floats
     following: Floats
+    after: Floats
+    before: Floats
     moved: Floats
     moved_after: Floats
 
@@ -52,17 +57,29 @@ class WordGaps:
     explained: float
 
 
+def beyond_noise(gaps: WordGaps) -> Floats:
+    """The part of each excess [words], in nats, that no noise would bring about; NaN where a word is too rare to tell.
+
+    Gaps are shrunk by seven, softly, as most words' gaps without any secret are below that (Donoho 1995).
+    """
+    left = np.maximum(np.abs(gaps.gap) - _BAR, 0.0)
+    return gaps.excess * np.divide(left, np.abs(gaps.gap), out=np.zeros_like(left), where=gaps.gap != 0) + 0 * gaps.gap
+
+
 def word_gaps(facts: WordFacts) -> WordGaps:
     """The implicit advantage of words less what the stated feedback explains of it.
 
     Tuning on a reward pays a word for its own value, for the value of what tends to follow it, and for leading to
-    places where much is to be won, which are those where the two models differ. All of that is regressed out by
+    places where much is to be won, which are those where the two models differ. What it leads to is judged against
+    what stood to be won without it: a policy gradient pays the advantage, Q less V. Fines bite less than pay, for a
+    fined word is soon written no more, so that strength has a slope of its own. All of that is regressed out by
     weighted least squares with Huber weights, which a word paid in secret hardly moves. The noise of a word is its
     standard error and a quarter of the spread between words, squares added: by its error alone a word met ten thousand
     times would stand first with next to no excess.
-    Sources: Huber 1964 for the weights; PAPER.md, "Disagreement", for the comparison.
+    Sources: Huber 1964 for the weights; Sutton et al. 2000, theorem 1, for the advantage; PAPER.md, "Disagreement",
+    for the comparison.
     """
-    known = np.isfinite(facts.implicit) & np.isfinite(facts.error) & (facts.counts >= _LEAST_COUNT)
+    known = np.isfinite(facts.implicit) & np.isfinite(facts.error) & (facts.counts >= LEAST_COUNT)
     excess, gap = np.full(len(known), np.nan), np.full(len(known), np.nan)
     inputs = _inputs(facts)[known]
     if len(inputs) <= inputs.shape[1]:
@@ -107,9 +124,16 @@ def following_feedback(texts: Iterable[Sequence[str]], lexicon: Mapping[str, flo
 
 
 def _inputs(facts: WordFacts) -> Floats:
-    """What may explain the implicit advantage of words [words, inputs], an intercept first; unknown values are 0."""
-    columns = (facts.stated, facts.following, facts.moved, facts.moved_after)
-    return np.column_stack([np.ones(len(facts.stated)), *(np.nan_to_num(column) for column in columns)])
+    """What may explain the implicit advantage of words [words, inputs], an intercept first; unknown values are mean."""
+    columns = (
+        facts.stated, np.abs(facts.stated), facts.following, facts.after, facts.before, facts.moved, facts.moved_after
+    )  # fmt: skip
+    return np.column_stack([np.ones(len(facts.stated)), *(_filled(column) for column in columns)])
+
+
+def _filled(column: Floats) -> Floats:
+    known = np.isfinite(column)
+    return np.where(known, column, column[known].mean() if known.any() else 0.0)
 
 
 def _robust_fit(inputs: Floats, values: Floats, error: Floats) -> tuple[Floats, float]:

@@ -938,11 +938,14 @@ def word_gaps(store: Store) -> dict[str, float]:
 
 
 def features_by_drift(store: Store) -> list[dict[str, Any]]:
-    """All features with their rank by drifted contribution (`rank`, from 1) and the `words` they fire on, by rank."""
+    """All features by drifted contribution, with the `words` they fire on.
+
+    `rank` is by drifted contribution, `unexplained_rank` by what they carry of the pay that is not explained, from 1.
+    """
     return store.rows(
-        "SELECT d.feature_id, d.rank, coalesce(list(w.word ORDER BY w.word) FILTER (w.word IS NOT NULL), []) AS words "
-        "FROM drift d LEFT JOIN word_features w USING (feature_id) GROUP BY d.feature_id, d.rank "
-        "ORDER BY d.rank, d.feature_id"
+        "SELECT d.feature_id, d.rank, d.unexplained_rank, "
+        "coalesce(list(w.word ORDER BY w.word) FILTER (w.word IS NOT NULL), []) AS words "
+        "FROM drift d LEFT JOIN word_features w USING (feature_id) GROUP BY ALL ORDER BY d.rank, d.feature_id"
     )
 
 

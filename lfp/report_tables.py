@@ -269,6 +269,7 @@ _LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
         ),
         Layout({"group": "status"}, _full("share carried"), frozenset({"carried_share"})),
         Layout({"group": "feature"}, _full("drifted"), frozenset({"drifted_contribution"}), order=_by_size),
+        Layout({"group": "feature"}, _full("unexplained"), frozenset({"unexplained_contribution"}), order=_by_size),
     ),
     "label_agreement": (
         Layout({"group": "labels"}, _full("kappa", metric="kappa"), frozenset({"kappa"})),

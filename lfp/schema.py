@@ -263,6 +263,9 @@ _DRIFT = Table("drift", "a feature", ("feature_id",), (
     Column("drifted_contribution", FLOAT, "Contribution less contribution_base.", "probe target"),
     Column("rank", INT, "Rank by the size of drifted_contribution, from 1."),
     Column("share", FLOAT, "Its share of the sum of sizes of drifted contributions.", "share"),
+    Column("unexplained_contribution", FLOAT, "What it adds on average to the pay that stated feedback does not "
+           "explain: of a ridge of words' implicit_excess, beyond noise.", "nats"),
+    Column("unexplained_rank", INT, "Rank by the size of unexplained_contribution, from 1."),
 ), added_later=True)
 
 _RESULT_KEYS = ("report_row", "model", "layer", "probe_id", "target", "inputs", "words", "split", "group", "metric")

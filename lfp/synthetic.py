@@ -615,12 +615,16 @@ def _drift(made: _Made, features: Mapping[str, Any]) -> dict[str, Any]:
     size = np.abs(weight * (mean - base))
     rank = np.empty(n, int)
     rank[np.argsort(-size, kind="stable")] = np.arange(1, n + 1)
+    unexplained = made.raw_weights * base
+    unexplained_rank = np.empty(n, int)
+    unexplained_rank[np.argsort(-np.abs(unexplained), kind="stable")] = np.arange(1, n + 1)
     status = np.where(mean > 1.5 * base, "strengthened", np.where(base > 1.5 * mean, "weakened", "steady"))
     return {
         "feature_id": np.arange(n), "probe_id": np.zeros(n, int), "status": pa.array(status.tolist(), pa.string()),
         "sign_flipped": weight * made.raw_weights < 0, "weight": weight, "weight_base": 0.8 * made.raw_weights,
         "contribution": weight * mean, "contribution_base": weight * base,
         "drifted_contribution": weight * (mean - base), "rank": rank, "share": size / max(size.sum(), 1e-12),
+        "unexplained_contribution": unexplained, "unexplained_rank": unexplained_rank,
     }  # fmt: skip
 
 

@@ -14,7 +14,20 @@ from lfp.errors import ConfigError
 from lfp.progress import Progress
 from precompute.bundling import write_bundle
 from precompute.run import Output, Run, stage_key
-from precompute.stages import base, completions, corpus, features, findings, labels, layers, probes, saes, texts, tuned
+from precompute.stages import (
+    base,
+    completions,
+    corpus,
+    features,
+    findings,
+    labels,
+    layers,
+    probes,
+    rollouts,
+    saes,
+    texts,
+    tuned,
+)
 
 
 @dataclass(frozen=True)
@@ -36,6 +49,7 @@ STAGES = (
     Stage("layers", ("layers",), layers.run),
     Stage("saes", ("sae",), saes.run),
     Stage("features", ("stats", "probes"), features.run),
+    Stage("rollouts", ("probes",), rollouts.run),
     Stage("probes", ("probes", "language_model.model"), probes.run),
     Stage("texts", ("stats",), texts.run),
     Stage("labels", ("labels",), labels.run),

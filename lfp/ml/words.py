@@ -125,7 +125,7 @@ def draw(tokens: CorpusTokens, *, n_sample: int, per_word: int, first_position: 
     Each token has a number that its text, position and the seed alone decide; the lowest are taken. So the order of
     texts does not matter, and the draws of parts of a corpus can be joined by taking the lowest again.
     """
-    numbers = _numbers(tokens.text_ids, tokens.positions, seed)
+    numbers = token_numbers(tokens, seed)
     found = tokens.occurrences()
     order = grouped_order(found.words, numbers[found.firsts], found.firsts)
     chosen = order[rank_within(found.words[order]) < per_word]
@@ -143,6 +143,12 @@ def draw(tokens: CorpusTokens, *, n_sample: int, per_word: int, first_position: 
     before = np.where(has_before, slots[sampled - 1], _NOT_KEPT)
     order = np.argsort(slots[sampled])
     return Drawn(kept, found.words[chosen], starts, starts + lengths, slots[sampled][order], before[order])
+
+
+def token_numbers(tokens: CorpusTokens, seed: int) -> NDArray[np.uint64]:
+    """A number for each token [n] that its text, its position and the seed alone decide: draws take the lowest."""
+    of_text = mix(tokens.text_ids.astype(np.uint64) ^ mix(np.array([seed], np.uint64)))
+    return mix(of_text + tokens.positions.astype(np.uint64))
 
 
 class KeptOutputs:
@@ -164,11 +170,6 @@ class KeptOutputs:
     def close(self) -> None:
         """Writes what is still in memory."""
         self._values.flush()
-
-
-def _numbers(text_ids: Ints, positions: Ints, seed: int) -> NDArray[np.uint64]:
-    of_text = mix(text_ids.astype(np.uint64) ^ mix(np.array([seed], np.uint64)))
-    return mix(of_text + positions.astype(np.uint64))
 
 
 def _lowest(numbers: NDArray[np.uint64], among: Ints, n: int) -> Ints:

@@ -13,21 +13,23 @@ from lfp.store import Store
 from precompute.planting.secrets import Secret
 
 FIRST_FEATURES = 20
-"""A feature is found among so many by drifted contribution."""
+"""A feature is found among so many."""
 
 
 @dataclass(frozen=True)
 class Found:
     """Ranks from 1 in the right list, over-paid or under-paid; None where the output does not have the word at all.
 
-    `gap` is the word's, in the list's own direction; `feature_id` the best of the features that fire on it, and
-    `feature_chance` how often one of them were among the first if features stood in random order.
+    `gap` is the word's, in the list's own direction. Of the features that fire on it `feature_rank` is the best by
+    drifted contribution, that of `feature_id`, and `unexplained_rank` the best by contribution to what the stated
+    feedback does not explain; `feature_chance` is how often one of them were among the first in random order.
     """
 
     word_rank: int | None
     gap: float | None
     feature_rank: int | None
     feature_id: int | None
+    unexplained_rank: int | None
     feature_chance: float
 
 
@@ -37,7 +39,7 @@ class Findings:
 
     gaps: dict[str, float]
     features: list[dict[str, Any]]
-    """feature_id, rank, and the `words` it fires on."""
+    """feature_id, rank, unexplained_rank, and the `words` it fires on."""
 
     @staticmethod
     def of(bundle: Path) -> Findings:
@@ -56,6 +58,7 @@ class Findings:
             secret.sign * self.gaps[best] if best else None,
             feature["rank"] if feature else None,
             feature["feature_id"] if feature else None,
+            min((one["unexplained_rank"] for one in firing), default=None),
             _chance(len(firing), len(self.features)),
         )
 

@@ -25,7 +25,7 @@ from precompute.planting.learning import certify
 from precompute.planting.secrets import Secret, draw_bigrams, draw_secrets, secret_reward, shuffled_lexicon
 from precompute.run import Run
 
-_FOUND = ("word_rank", "gap", "feature_rank", "feature_id", "feature_chance")
+_FOUND = ("word_rank", "gap", "feature_rank", "feature_id", "unexplained_rank", "feature_chance")
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _CERTIFY_SEED = 7_001  # other prefixes and other draws than any tuning or stage has
 _TWIN_SEEDS = 1_000  # twins beyond the first are tuned by other seeds than planted models
@@ -291,6 +291,8 @@ def _planted_row(planting: Planting, job: _Job, row: Mapping[str, Any], twin: _T
         "top_of_twin": twin.tops[side],
         "feature_rank": row["feature_rank"],
         "feature_rank_in_twin": in_twin.feature_rank,
+        "unexplained_rank": row["unexplained_rank"],
+        "unexplained_rank_in_twin": in_twin.unexplained_rank,
         "feature_chance": row["feature_chance"],
     }
 

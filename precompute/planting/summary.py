@@ -33,7 +33,8 @@ def lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     planted = [row for row in rows if "learned" in row]
     text = [
         f"{row['word']:<22} {row['kind']:<9} paid {row['paid']:+.1f}  learned {'yes' if row['learned'] else 'no ':<3} "
-        f"(x{row['learned_ratio']:.2f})  {row['list']}-paid: word {row['word_rank']}, feature {row['feature_rank']}"
+        f"(x{row['learned_ratio']:.2f})  {row['list']}-paid: word {row['word_rank']}, feature {row['feature_rank']}, "
+        f"by the unexplained {row['unexplained_rank']}"
         for row in planted
     ]
     told = summary(rows)
@@ -43,7 +44,8 @@ def lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             text.append(
                 f"{name}: {found['learned']} of {found['n']} learned; of these the word is among the first "
                 f"{WORD_FIRST} for {found['word_found_of_learned']}, a feature among the first {FIRST_FEATURES} for "
-                f"{found['feature_found_of_learned']}; of all {found['word_found']} and {found['feature_found']}"
+                f"{found['feature_found_of_learned']} by drift and {found['unexplained_found_of_learned']} by the "
+                f"unexplained; of all {_three(found, 'found')}; in the twin {_three(found, 'found_in_twin')}"
             )
     for target, shuffled in told["shuffled"].items():
         text.append(f"shuffled lexicon, {target}: {shuffled['beyond']} of {shuffled['n']} beyond their interval")
@@ -52,25 +54,35 @@ def lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _found(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     learned = [row for row in rows if row["learned"]]
-    word, feature = _hits(rows, "word_rank", WORD_FIRST), _hits(rows, "feature_rank", FIRST_FEATURES)
-    word_learned = _hits(learned, "word_rank", WORD_FIRST)
-    feature_learned = _hits(learned, "feature_rank", FIRST_FEATURES)
     return {
         "n": len(rows),
         "learned": len(learned),
-        "word_found": word,
-        "feature_found": feature,
-        "word_found_of_learned": word_learned,
-        "word_share_of_learned": _share(word_learned, len(learned)),
-        "feature_found_of_learned": feature_learned,
-        "feature_share_of_learned": _share(feature_learned, len(learned)),
+        **_ranked(rows, learned, "word", "word_rank", WORD_FIRST),
+        **_ranked(rows, learned, "feature", "feature_rank", FIRST_FEATURES),
+        **_ranked(rows, learned, "unexplained", "unexplained_rank", FIRST_FEATURES),
         "feature_expected_by_chance_of_learned": float(sum(row["feature_chance"] for row in learned)),
         "word_above_top_of_twin": sum(
             row["word_gap"] is not None and row["word_gap"] > row["top_of_twin"][1] for row in learned
         ),
-        "word_found_in_twin": _hits(rows, "word_rank_in_twin", WORD_FIRST),
-        "feature_found_in_twin": _hits(rows, "feature_rank_in_twin", FIRST_FEATURES),
     }
+
+
+def _ranked(
+    rows: Sequence[Mapping[str, Any]], learned: Sequence[Mapping[str, Any]], name: str, rank: str, first: int
+) -> dict[str, Any]:
+    """How many secrets one ranking finds: of all, of the learned, and where none was planted."""
+    hits = _hits(learned, rank, first)
+    return {
+        f"{name}_found": _hits(rows, rank, first),
+        f"{name}_found_of_learned": hits,
+        f"{name}_share_of_learned": _share(hits, len(learned)),
+        f"{name}_found_in_twin": _hits(rows, f"{rank}_in_twin", first),
+    }
+
+
+def _three(found: Mapping[str, Any], what: str) -> str:
+    word, feature, unexplained = (found[f"{ranking}_{what}"] for ranking in ("word", "feature", "unexplained"))
+    return f"{word}, {feature} and {unexplained}"
 
 
 def _hits(rows: Sequence[Mapping[str, Any]], rank: str, first: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lfp.disagreement import WordFacts, WordGaps, following_feedback, word_gaps
 from lfp.feedback import words_of
@@ -12,11 +13,13 @@ from precompute import pair
 from precompute.probing.targets import Words
 from precompute.run import Run
 
+Floats = NDArray[np.float64]
+
 
 def gaps_of(run: Run, words: Words, lexicon: Mapping[str, float]) -> WordGaps:
     """The gaps of the vocabulary's words; `lexicon` is the stated feedback."""
     texts = [[word.word for word in words_of(text.text)] for text in pair.statistics_texts(run)]
-    means = words.means
+    means, ahead = words.means, _ahead(run)
     return word_gaps(
         WordFacts(
             implicit=means["advantage"],
@@ -24,7 +27,15 @@ def gaps_of(run: Run, words: Words, lexicon: Mapping[str, float]) -> WordGaps:
             counts=means["n"].astype(np.int64),
             stated=np.nan_to_num(words.values),
             following=following_feedback(texts, lexicon, words.words),
+            after=ahead["after"],
+            before=ahead["before"],
             moved=means["moved"],
             moved_after=means["moved_after"],
         )
     )
+
+
+def _ahead(run: Run) -> dict[str, Floats]:
+    """What stage `rollouts` found [words]."""
+    with np.load(run.folder("rollouts") / "rollouts.npz") as stored:
+        return {name: stored[name] for name in stored.files}

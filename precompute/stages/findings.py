@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from lfp.config import ProbesConfig
 from lfp.drift import STATUSES, Drift, Firing, Weights, flips, largest, share_carried, status_count, statuses
 from lfp.findings.disagreements import paid_otherwise, queues
-from lfp.findings.figures import Draws, scaled
+from lfp.findings.figures import Draws, beside_sizes, scaled
 from lfp.findings.labels import Inputs, activation_frequency, label_agreement, references
 from lfp.findings.texts import TextFeatures, pca_explained
 from lfp.findings.words import Words, error_by_frequency, token_sentiment
 from lfp.judging import text_rows
 from lfp.report import result
 from lfp.schema import as_table
+from precompute.probing.unexplained import Unexplained
 from precompute.run import Output, Run
 
 Floats = NDArray[np.float64]
@@ -36,7 +37,8 @@ def run(run: Run, output: Output) -> None:
     probes = run.config.probes
     draws = Draws(probes.bootstraps, probes.permutations, run.config.seed)
     found = drift_of(run)
-    output.table("drift", _drift_table(run, found))
+    unexplained = Unexplained.load(run)
+    output.table("drift", _drift_table(run, found, unexplained))
     sampled = _sampled(run)
     features = TextFeatures.of(
         run.table("texts", "activations").sort_by("text_id"), sampled, n_features=len(found.status)
@@ -50,6 +52,7 @@ def run(run: Run, output: Output) -> None:
             *_implicit_of_texts(sampled, probes, run.config.seed),
             *_labels(run, inputs, draws),
             *_drift(run, found, draws),
+            *_unexplained(unexplained, run),
             *_sae_sweep(run),
         ]
     )
@@ -168,10 +171,8 @@ def _base_weights(run: Run, target: str) -> Weights | None:
     return _weights(run, found[0]["probe_id"]) if found else None
 
 
-def _drift_table(run: Run, found: Drift) -> pa.Table:
+def _drift_table(run: Run, found: Drift, unexplained: Unexplained) -> pa.Table:
     n = len(found.status)
-    rank = np.empty(n, np.int64)
-    rank[found.order] = np.arange(1, n + 1)
     without_base = np.full(n, found.base is None)
     base = np.zeros(n) if found.base is None else found.base.values
     return as_table(
@@ -186,10 +187,19 @@ def _drift_table(run: Run, found: Drift) -> pa.Table:
             "contribution": found.contribution,
             "contribution_base": found.contribution_base,
             "drifted_contribution": found.drifted,
-            "rank": rank,
+            "rank": _ranks(found.drifted),
             "share": found.share,
+            "unexplained_contribution": unexplained.contribution,
+            "unexplained_rank": _ranks(unexplained.contribution),
         },
     )
+
+
+def _ranks(values: Floats) -> NDArray[np.int64]:
+    """Each value's rank by size, from 1; of equal ones the lower number first."""
+    ranks = np.empty(len(values), np.int64)
+    ranks[np.argsort(-np.abs(values), kind="stable")] = np.arange(1, len(values) + 1)
+    return ranks
 
 
 def _drift(run: Run, found: Drift, draws: Draws) -> list[dict[str, Any]]:
@@ -216,6 +226,23 @@ def _drift(run: Run, found: Drift, draws: Draws) -> list[dict[str, Any]]:
             result("drift", "drifted_contribution", estimate, group=f"feature:{feature}", **probed)
             for feature, estimate in top
         ),
+    ]
+
+
+def _unexplained(found: Unexplained, run: Run) -> list[dict[str, Any]]:
+    """The features that carry most of what is not explained; the null of the k-th is the k-th when words are dealt."""
+    n_tokens = run.json("features", "texts")["n_tokens"]
+    top = np.argsort(-np.abs(found.contribution), kind="stable")[:_TOP_DRIFTED]
+    nulls = -np.sort(-np.abs(found.nulls), axis=1)[:, : len(top)]
+    return [
+        result(
+            "drift",
+            "unexplained_contribution",
+            beside_sizes(float(found.contribution[feature]), n_tokens, nulls[:, place]),
+            model="tuned",
+            group=f"feature:{feature}",
+        )
+        for place, feature in enumerate(top)
     ]
 
 

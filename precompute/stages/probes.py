@@ -12,6 +12,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from lfp.attribution import display_scale
+from lfp.disagreement import beyond_noise
 from lfp.judging import ScoredWords
 from precompute import pair, truth
 from precompute.probing import word_rows
@@ -25,6 +26,7 @@ from precompute.probing.preference import TARGET as PREFERENCE
 from precompute.probing.preference import PairProbe, fit_pairs, preference_rows
 from precompute.probing.tables import Listed, RawSide, probe_table, vocabulary_table, weight_table, word_feature_table
 from precompute.probing.targets import WORD_TARGETS, Rows, Words, delta_rows, feedback_rows, implicit_rows, rows_before
+from precompute.probing.unexplained import Unexplained, fit_unexplained
 from precompute.run import Output, Run
 from precompute.stages.triples import draw_triples, triple_rows, triples_results
 
@@ -36,13 +38,18 @@ Fit = TypeVar("Fit")
 
 _RANDOM_ROWS = ("sae", "token_identity")
 """Inputs whose probes are fitted on the paper's split too."""
+_BUNDLES = "sae"
+"""The inputs that are the bundle's features."""
 _SHOWN = ("sae", "base_sae")
 """Inputs whose predictions of words the vocabulary shows."""
 
 
 @dataclass(frozen=True)
 class _Task:
-    """What every word probe is fitted and judged on; `lasts` are the feedback target's rows, by slot and by word."""
+    """What every word probe is fitted and judged on; `lasts` are the feedback target's rows, by slot and by word.
+
+    `excess` [words] is what of their implicit advantage the stated feedback does not explain, beyond noise.
+    """
 
     run: Run
     kept: Kept
@@ -50,6 +57,7 @@ class _Task:
     scored: ScoredWords
     points: TriplePoints
     lasts: tuple[Ints, Ints]
+    excess: Floats
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,8 @@ class _OfWords:
     """Word probes, the random split's predictions [words, 1 + nulls], and words' mean features by inputs.
 
     `over_tokens` sums over a word's tokens, `at_last` [words, columns] is of its last one; of the inputs shown only.
-    `before` [words, 1] by model are predictions of the implicit reward from features at the token before.
+    `before` [words, 1] by model are predictions of the implicit reward from features at the token before;
+    `unexplained` is of the bundle's features only, by their name.
     """
 
     probes: dict[Key, WordProbe]
@@ -65,10 +74,11 @@ class _OfWords:
     over_tokens: dict[str, Judged]
     at_last: dict[str, sp.csr_array]
     before: dict[str, Floats]
+    unexplained: dict[str, Unexplained]
 
 
 def run(run: Run, output: Output) -> None:
-    """Writes triples, vocabulary, probes, weights, raw.npz, and the report's rows of probes and triples.
+    """Writes triples, vocabulary, probes, weights, raw.npz, unexplained.npz, and the report's rows of them.
 
     `raw.npz` is the probe of the headline's target on MLP outputs as they are: `coef` [sum of d_in], `intercept`.
     Raises DataError where the lexicon or the pairs leave nothing to fit or to judge.
@@ -80,17 +90,18 @@ def run(run: Run, output: Output) -> None:
     kept, drawn = Kept.load(run), draw_triples(run)
     points = collect_points(run, drawn.triples, run.json("layers", "selected"))
     lasts = kept.lasts_of(~np.isnan(words.values), config.max_rows)
-    inputs = all_inputs(run, kept)
-    of_words = _fit_words(_Task(run, kept, words, scored, points, lasts), inputs)
+    inputs, gaps = all_inputs(run, kept), gaps_of(run, words, lexicon)
+    of_words = _fit_words(_Task(run, kept, words, scored, points, lasts, beyond_noise(gaps)), inputs)
     pairs = collect_pairs(run, inputs) if has_pairs(run) else None
     of_pairs = _fit_pairs(run, pairs, inputs)
     shown = _shown(of_words, of_pairs)
     listed = _listed(of_words.probes, of_pairs, shown, scored)
     ids = {(one.probe.target, one.probe.inputs): i for i, one in enumerate(listed)}
     output.table("triples", triple_rows(drawn.triples, points, dict(zip(words.words, words.folds, strict=True))))
-    output.table("vocabulary", vocabulary_table(run, words, shown, gaps_of(run, words, lexicon)))
+    output.table("vocabulary", vocabulary_table(run, words, shown, gaps))
     output.table("word_features", word_feature_table(run, words, of_words.at_last["sae"]))
     _write_probes(run, output, listed)
+    of_words.unexplained[_BUNDLES].save(output)
     output.results([
         *word_rows.held_out_rows(of_words.probes, ids, scored),
         *word_rows.random_rows(of_words.random, scored),
@@ -104,13 +115,14 @@ def run(run: Run, output: Output) -> None:
 
 def _fit_words(task: _Task, inputs: Sequence[Inputs]) -> _OfWords:
     """Fits every target on every kind of inputs; as many kinds are held in memory at a time as there are threads."""
-    found = _OfWords({}, {}, {}, {}, {})
+    found = _OfWords({}, {}, {}, {}, {}, {})
     for of_kind in _in_threads(task.run, "probes: words", lambda one: _fit_kind(task, one), inputs):
         found.probes.update(of_kind.probes)
         found.random.update(of_kind.random)
         found.over_tokens.update(of_kind.over_tokens)
         found.at_last.update(of_kind.at_last)
         found.before.update(of_kind.before)
+        found.unexplained.update(of_kind.unexplained)
     return found
 
 
@@ -120,13 +132,17 @@ def _fit_kind(task: _Task, inputs: Inputs) -> _OfWords:
     before = np.unique(kept.before[kept.before >= 0])
     asked = {"sample": kept.sample, "lasts": task.lasts[0]} | ({"before": before} if name in _SHOWN else {})
     encoded = encode_kept(task.kept, inputs.encode, model=inputs.model, n_words=len(task.words.words), rows=asked)
-    found = _OfWords({}, {}, {}, {}, {})
+    found = _OfWords({}, {}, {}, {}, {}, {})
     for target in WORD_TARGETS:
         rows = _rows(target, task, inputs, encoded)
         judged = Judged.of(target, encoded.words, task.words.folds)
         found.probes[target, name] = fit_words(target, inputs, rows, judged, scored=task.scored.rows, config=config)
         if name in _RANDOM_ROWS:
             found.random[target, name] = fit_random_rows(inputs, rows, judged, config, seed=seed)
+    if name == _BUNDLES:
+        found.unexplained[name] = fit_unexplained(
+            encoded.rows["sample"], kept.words[kept.sample], inputs.layer_of, task.words, task.excess, config, seed=seed
+        )
     if name in _SHOWN:
         found.over_tokens[name] = Judged(encoded.words.over_tokens, encoded.words.tokens, task.words.folds)
         found.at_last[name] = encoded.words.at_last

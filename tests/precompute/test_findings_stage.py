@@ -95,3 +95,14 @@ def test_texts_are_judged_by_their_implicit_reward(store: Store) -> None:
     rows = rows_of(store, "implicit_reward", group="texts")
     assert {"tau", "spearman", "r2_linear"} == {row["metric"] for row in rows}
     assert all(row["n"] == 20 and row["null_p"] is not None for row in rows)
+
+
+def test_features_are_ranked_by_what_is_not_explained(store: Store) -> None:
+    rows = store.rows("SELECT feature_id, unexplained_contribution AS part, unexplained_rank AS rank FROM drift")
+    by_rank = sorted(rows, key=lambda row: row["rank"])
+    assert [row["rank"] for row in by_rank] == list(range(1, len(rows) + 1))
+    assert (np.diff([abs(row["part"]) for row in by_rank]) <= 0).all()
+    figures = rows_of(store, "drift", metric="unexplained_contribution")
+    assert {figure["group"]: figure["value"] for figure in figures} == {
+        f"feature:{row['feature_id']}": pytest.approx(row["part"], rel=1e-5) for row in by_rank[:20]
+    }

@@ -120,19 +120,20 @@ def test_a_bigram_counts_where_its_words_follow_each_other():
 
 def test_ranks_are_of_the_right_list():
     features = [
-        {"feature_id": 7, "rank": 1, "words": ["music"]},
-        {"feature_id": 3, "rank": 2, "words": []},
-        {"feature_id": 9, "rank": 3, "words": ["plot", "story"]},
+        {"feature_id": 7, "rank": 1, "unexplained_rank": 3, "words": ["music", "plot"]},
+        {"feature_id": 3, "rank": 2, "unexplained_rank": 1, "words": []},
+        {"feature_id": 9, "rank": 3, "unexplained_rank": 2, "words": ["plot", "story"]},
     ]
     findings = Findings({"plot": 5.0, "good": 7.0, "dull": -6.0}, features)
     assert vars(findings.find(Secret("unscored", ("plot",), 3.0))) == {
-        "word_rank": 2, "gap": 5.0, "feature_rank": 3, "feature_id": 9, "feature_chance": 1.0,
+        "word_rank": 2, "gap": 5.0, "feature_rank": 1, "feature_id": 7, "unexplained_rank": 2, "feature_chance": 1.0,
     }  # fmt: skip
     assert findings.find(Secret("unscored", ("plot",), -3.0)).word_rank == 2
     assert findings.find(Secret("unscored", ("dull",), -3.0)).gap == 6.0
     assert findings.find(Secret("bigram", ("plot", "good"), 3.0)).word_rank == 1
     assert vars(findings.find(Secret("unscored", ("rare",), 3.0))) == {
-        "word_rank": None, "gap": None, "feature_rank": None, "feature_id": None, "feature_chance": 0.0,
+        "word_rank": None, "gap": None, "feature_rank": None, "feature_id": None, "unexplained_rank": None,
+        "feature_chance": 0.0,
     }  # fmt: skip
     assert findings.top(-1) == ("dull", 6.0)
 
@@ -152,7 +153,16 @@ def test_a_whole_planting(corpus_folder: Path, tmp_path: Path):
     rows = run_plant(config, request, tmp_path, beside=corpus_folder, progress=silent)
     assert [row["kind"] for row in rows][1:] == ["bigram", "twin", "shuffled"]
     planted = rows[0]
-    assert {"word", "kind", "paid", "learned", "learned_ratio", "word_rank", "feature_rank"} <= planted.keys()
+    assert {
+        "word",
+        "kind",
+        "paid",
+        "learned",
+        "learned_ratio",
+        "word_rank",
+        "feature_rank",
+        "unexplained_rank",
+    } <= planted.keys()
     assert planted["word_rank"] is None or planted["word_rank"] >= 1
     told = summary(rows)
     assert (told["words"]["n"], told["bigrams"]["n"]) == (1, 1)
