@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import datetime
 import hashlib
 import json
@@ -21,6 +22,7 @@ from lfp.schema import BY_NAME, SCHEMA_VERSION, TABLES, Table
 
 MANIFEST = "manifest.json"
 ARTIFACTS = "artifacts"
+_HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
 
 
 class _Record(BaseModel):
@@ -136,6 +138,15 @@ class BundleWriter:
         else:
             shutil.copyfile(source, target)
 
+    def keep_rest(self, manifest: Manifest) -> None:
+        """Takes every table not written, and all artifacts, from the bundle at `path`, whose manifest this is."""
+        for name, info in manifest.tables.items():
+            if name not in self._tables:
+                _link(self.path / f"{name}.parquet", self.folder / f"{name}.parquet")
+                self._tables[name] = info
+        for file in manifest.artifacts:
+            _link(self.path / file, self.folder / file)
+
     def _finish(self) -> None:
         for table in TABLES:
             if table.name not in self._tables:
@@ -150,6 +161,18 @@ class BundleWriter:
         )
         (self.folder / MANIFEST).write_text(_manifest_json(manifest), encoding="utf-8")
         _swap(self.folder, self.path)
+
+
+def update_bundle(path: Path, tables: Mapping[str, pa.Table | Iterable[Mapping[str, Any]]]) -> None:
+    """Replaces some tables of the bundle at `path`: a whole new sibling is written and takes its place at once.
+
+    Whenever this is stopped, the old bundle or the new one is there. Raises BundleError.
+    """
+    manifest = open_bundle(path)
+    with BundleWriter(path, manifest) as writer:
+        for name, rows in tables.items():
+            writer.write(name, rows)
+        writer.keep_rest(manifest)
 
 
 def check_replaceable(path: Path) -> None:
@@ -250,16 +273,35 @@ def _artifact_infos(folder: Path) -> dict[str, FileInfo]:
 
 
 def _swap(new: Path, path: Path) -> None:
-    """Moves `new` to `path`; what stood there goes only once it is out of the way."""
+    """Moves `new` to `path`. What stood there is exchanged for it in one step, and deleted afterwards."""
     for file in [*new.rglob("*"), new]:
         _sync(file)
     old = path.parent / f".{path.name}.old"
     shutil.rmtree(old, ignore_errors=True)
-    if path.exists():
-        path.rename(old)
-    new.rename(path)
+    if path.exists() and _exchange(new, path):
+        new.rename(old)
+    else:
+        if path.exists():
+            path.rename(old)
+        new.rename(path)
     _sync(path.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Whether two folders changed places in one step: Linux's renameat2, which not every file system has."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    names = (os.fsencode(one), os.fsencode(other))
+    return rename is not None and rename(_HERE, names[0], _HERE, names[1], _EXCHANGE) == 0
+
+
+def _link(source: Path, target: Path) -> None:
+    """A second name for a file, which no writer changes in place; a copy where the file system has no such names."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _sync(path: Path) -> None:

@@ -1,4 +1,5 @@
 import json
+import threading
 
 import pyarrow as pa
 import pytest
@@ -11,6 +12,7 @@ from lfp.bundle import (
     conform,
     open_bundle,
     read_manifest,
+    update_bundle,
 )
 from lfp.errors import BundleError
 from lfp.schema import BY_NAME, TABLES
@@ -165,3 +167,48 @@ def test_a_manifest_that_is_none_is_one_sentence(copied_bundle, content):
 def test_large_bundles_are_opened_without_hashing(copied_bundle):
     change_byte(copied_bundle / "features.parquet")
     assert open_bundle(copied_bundle, hash_up_to_bytes=10).tables["features"].rows
+
+
+def with_artifact(folder, tmp_path):
+    (tmp_path / "model.bin").write_bytes(b"weights")
+    with BundleWriter(folder, description()) as writer:
+        writer.write("layers", [layer(0)])
+        writer.add_artifact(tmp_path / "model.bin", "tuned/model.bin")
+
+
+def test_an_update_replaces_its_tables_and_nothing_else(tmp_path):
+    with_artifact(tmp_path / "b", tmp_path)
+    before = open_bundle(tmp_path / "b")
+    update_bundle(tmp_path / "b", {"layers": [layer(0), layer(1)]})
+    after = open_bundle(tmp_path / "b")
+    assert after.tables["layers"].rows == 2
+    assert {**after.tables, "layers": None} == {**before.tables, "layers": None}
+    assert (after.bundle_id, after.artifacts) == (before.bundle_id, before.artifacts)
+    assert (tmp_path / "b" / "artifacts" / "tuned" / "model.bin").read_bytes() == b"weights"
+    assert {path.name for path in tmp_path.iterdir()} == {"b", "model.bin"}
+
+
+def test_an_update_that_fails_leaves_the_old_bundle(tmp_path):
+    with_artifact(tmp_path / "b", tmp_path)
+    before = open_bundle(tmp_path / "b")
+    with pytest.raises(BundleError, match="layers"):
+        update_bundle(tmp_path / "b", {"layers": [{"layer": 1}]})
+    assert open_bundle(tmp_path / "b") == before
+
+
+def test_a_reader_finds_a_whole_bundle_at_any_time(tmp_path):
+    with_artifact(tmp_path / "b", tmp_path)
+    done, missing = threading.Event(), []
+
+    def read():
+        while not done.is_set():
+            if not (tmp_path / "b" / "manifest.json").is_file():
+                missing.append(1)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for number in range(30):
+        update_bundle(tmp_path / "b", {"layers": [layer(number)]})
+    done.set()
+    reader.join()
+    assert not missing
