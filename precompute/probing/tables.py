@@ -21,7 +21,7 @@ from precompute.run import Run
 Floats = NDArray[np.float64]
 
 HEADLINE = 0
-_TYPICAL, _LIFT, _MOST = 0.5, 5.0, 50  # when a feature fires on a word, and how many of them are kept
+_TYPICAL, _LIFT, _MOST = 0.5, 5.0, 30  # when a feature fires on a word, and how many of them are kept
 _DENSITY = {"sae": ("density", "mean_activation"), "sae_of_base": ("base_density", "base_mean_activation")}
 
 
