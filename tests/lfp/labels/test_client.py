@@ -364,7 +364,7 @@ assert all(answer.value for answer in answers)
 
 @pytest.fixture
 def slow_server() -> Iterator[FakeServer]:
-    with serve(behave="slow", delay_s=0.1) as server:
+    with serve(behave="slow", delay_s=0.3) as server:  # so that a busy machine still stops a job half-way
         yield server
 
 
@@ -375,7 +375,7 @@ def job(server: FakeServer, cache: Path) -> subprocess.Popen[str]:
 
 
 def test_stopped_twice_and_resumed_no_prompt_is_sent_twice(slow_server: FakeServer, tmp_path: Path) -> None:
-    for number, stop_at in ((signal.SIGINT, 8), (signal.SIGTERM, 20)):
+    for number, stop_at in ((signal.SIGINT, 4), (signal.SIGTERM, 12)):
         with job(slow_server, tmp_path) as stopped:
             assert stopped.stdout is not None
             next(line for line in stopped.stdout if int(line) >= stop_at)
