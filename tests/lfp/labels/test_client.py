@@ -352,8 +352,10 @@ def test_a_client_works_in_another_thread() -> None:
 
 
 _JOB = """
+import signal
 import sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 from lfp.labels.client import Client, ClientConfig
 from tests.lfp.labels.asking import length_of, texts
 asked = Client(ClientConfig("fake", sys.argv[1], Path(sys.argv[2]), concurrency=4))
