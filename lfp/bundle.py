@@ -175,6 +175,17 @@ def update_bundle(path: Path, tables: Mapping[str, pa.Table | Iterable[Mapping[s
         writer.keep_rest(manifest)
 
 
+def read_table(path: Path, name: str) -> pa.Table:
+    """A whole table of the bundle at `path`.
+
+    Where the bundle was made before there was such a table it is empty, and columns added since are null.
+    """
+    file, schema = path / f"{name}.parquet", BY_NAME[name].schema
+    if BY_NAME[name].added_later and not file.exists():
+        return schema.empty_table()
+    return pa.concat_tables([schema.empty_table(), pq.read_table(file)], promote_options="default")
+
+
 def check_replaceable(path: Path) -> None:
     """Raises BundleError unless a bundle may be written at `path`: nothing there, an empty folder, or a bundle."""
     if not path.exists() or (path / MANIFEST).is_file():

@@ -327,11 +327,37 @@ class ProbesConfig(_Section):
 
 
 class LabelsConfig(_Section):
-    """Descriptions of features by a labeller that needs no network."""
+    """Descriptions of features: what labellers are told and shown, and how their labels are scored."""
 
     labeller: Literal["offline-tokens"] = "offline-tokens"
+    """Describes every feature without a network. A language model is asked afterwards, by `precompute label`."""
+    task: str | None = None
+    """What the feedback was about: sentiment, helpfulness, harmlessness, preference, or your own sentence. By default
+    what the feedback's section and the way of tuning say."""
     related_threshold: float = Field(0.5, gt=0.0, lt=1.0)
-    """A feature is related when at least this share of its sampled activation falls on words the lexicon scores."""
+    """A feature is related when at least this share of its shown activation falls on words the lexicon scores."""
+    stable: int = Field(30, ge=0)
+    """Features a language model describes: the most stable of each layer (the paper's choice), ..."""
+    weighted: int = Field(50, ge=0)
+    """... those that contribute most to the headline estimate, ..."""
+    drifted: int = Field(50, ge=0)
+    """... those whose contribution tuning changed most, ..."""
+    random: int = Field(50, ge=0)
+    """... and a control: others drawn at random, as often active as those."""
+    top_shown: int = Field(5, ge=1)
+    """Excerpts of the largest activations that a labeller is shown."""
+    shown_per_interval: int = Field(1, ge=0)
+    """The same of each interval of activation quantiles."""
+    look_alikes_shown: int = Field(3, ge=0)
+    """Excerpts on which the feature is silent though one would expect it to fire."""
+    repeats: int = Field(3, ge=1)
+    """Times that a feature is described, each from other excerpts, to tell how far the answers agree."""
+    scored_examples: int = Field(20, ge=4)
+    """Held-out excerpts that a description is scored on, half of them firing."""
+    swapped: int = Field(20, ge=0)
+    """Features whose excerpts a language model also judges by another feature's description: the score's null."""
+    answer_tokens: int = Field(512, ge=64)
+    """Tokens that an answer may have, the thoughts of models that think first included."""
 
 
 class PlantConfig(_Section):
@@ -435,10 +461,26 @@ def parse_section(section: type[_AnySection], values: Mapping[str, Any], *, wher
 
 def parse_config(values: Mapping[str, Any], overrides: Sequence[str] = (), *, where: str = "config") -> RunConfig:
     """The run that plain values and overrides state. Raises ConfigError naming the key."""
+    return parse_section(RunConfig, with_overrides(values, overrides), where=where)
+
+
+def with_overrides(
+    values: Mapping[str, Any], overrides: Sequence[str], *, sections: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """Plain values of a config with `section.key=value` overrides applied, those of `sections` only where named.
+
+    Raises ConfigError for one that is not of that form or of another section.
+    """
     merged = copy.deepcopy(dict(values))
     for override in overrides:
+        section = override.partition(".")[0].strip()
+        if sections is not None and section not in sections:
+            allowed = " or ".join(sections)
+            raise ConfigError(
+                f"--set {override}: this command reads {allowed} only; name a key such as {sections[0]}.…"
+            )
         _apply(merged, override)
-    return parse_section(RunConfig, merged, where=where)
+    return merged
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from lfp.bundle import Manifest, open_bundle
 from lfp.errors import BundleError
-from lfp.schema import TABLES
+from lfp.schema import TABLES, Table
 
 Parameters = Mapping[str, Any] | Sequence[Any]
 
@@ -45,7 +45,7 @@ class Store:
                 connection.from_arrow(table.schema.empty_table()).create(table.name)
                 continue
             try:
-                connection.read_parquet(str(path / f"{table.name}.parquet")).create_view(table.name)
+                _view(connection, path / f"{table.name}.parquet", table)
             except duckdb.Error as error:
                 connection.close()
                 raise BundleError(f"{path}: table {table.name} cannot be read; copy the bundle again") from error
@@ -84,3 +84,14 @@ class Store:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _view(connection: duckdb.DuckDBPyConnection, file: Path, table: Table) -> None:
+    """A view of the file; columns that the schema has won since it was written are null."""
+    rows = connection.read_parquet(str(file))
+    if all(column.name in rows.columns or not column.nullable for column in table.columns):
+        rows.create_view(table.name)
+        return
+    connection.from_arrow(table.schema.empty_table()).create(f"no_{table.name}")
+    connection.read_parquet(str(file)).create_view(f"kept_{table.name}")
+    connection.sql(f"FROM no_{table.name} UNION ALL BY NAME FROM kept_{table.name}").create_view(table.name)

@@ -15,17 +15,21 @@ from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from lfp.config import RunConfig, load_config
-from lfp.errors import LfpError
+from lfp.errors import ConfigError, LfpError
 from lfp.labels.protocol import Behaviour
 from precompute.bench import app as bench
+from precompute.feature_list import feature_list
 
 if TYPE_CHECKING:
     from lfp.store import Store
+    from precompute.label import Outcome
+
+LabellerKind = Literal["openai", "offline-tokens", "human"]
 
 app = typer.Typer(
     help="From a base and a tuned language model to a bundle that the explorer opens.",
@@ -150,18 +154,115 @@ def sweep(
     typer.echo(f"{out}: {len(rows)} autoencoders compared in {time.perf_counter() - started:.0f} s", err=as_json)
 
 
+@app.command()
+def label(
+    bundle: BundlePath,
+    labeller: Annotated[LabellerKind, typer.Option("--labeller", help="Who labels.")] = "openai",
+    model: Annotated[str | None, typer.Option("--model", help="Language model, by the server's name.")] = None,
+    budget_usd: Annotated[float, typer.Option("--budget-usd", min=0.0, help="Dollars that are never passed.")] = 1.0,
+    price_in: Annotated[
+        float | None, typer.Option("--price-in", min=0.0, help="Dollars a million tokens read.")
+    ] = None,
+    price_out: Annotated[float | None, typer.Option("--price-out", min=0.0, help="The same written.")] = None,
+    base_url: Annotated[str | None, typer.Option("--base-url", help="A compatible server; OpenAI's else.")] = None,
+    features: Annotated[str | None, typer.Option("--features", help="Numbers, as 3,17; else by the config.")] = None,
+    task: Annotated[str | None, typer.Option("--task", help="What the feedback was about; else by the config.")] = None,
+    concurrency: Annotated[int, typer.Option("--concurrency", min=1, help="Calls under way at once.")] = 16,
+    timeout_s: Annotated[float, typer.Option("--timeout-s", min=0.1, help="Seconds a call may take.")] = 60.0,
+    cache: Annotated[Path | None, typer.Option("--cache", help="Folder of kept answers; else beside BUNDLE.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count calls, tokens and dollars; ask nothing.")] = False,
+    overrides: Annotated[
+        Path | None, typer.Option("--from", help="human: file of feature_id,description,related.")
+    ] = None,
+    reviewer: Annotated[str, typer.Option("--reviewer", help="human: whose labels these are.")] = "reviewer",
+    set_: Set = None,
+) -> None:
+    """Describe features and put the labels into a bundle, scored on held-out examples, beside those that are there.
+
+    The key is read from OPENAI_API_KEY and kept nowhere. Stopped at any time, the same command goes on and asks nothing
+    twice.
+
+    Example: python -m precompute label runs/imdb --model gpt-x --budget-usd 2 --price-in 0.4 --price-out 1.6 --dry-run
+    """
+    from precompute import label as job
+
+    subject = job.Subject.of(bundle, [*(set_ or []), *([f"labels.task={json.dumps(task)}"] if task else [])])
+    asked = feature_list(features)
+    if labeller != "openai":
+        told = (
+            job.by_person(subject, _named(overrides), name=reviewer)
+            if labeller == "human"
+            else job.by_rule(subject, features=asked)
+        )
+        _end(bundle, told)
+        return
+    from lfp.labels.client import Client, ClientConfig
+
+    prices = _prices(price_in, price_out, is_own=base_url is not None)
+    client = Client(
+        ClientConfig(
+            _model(model),
+            base_url,
+            cache or bundle.resolve().parent / f".{bundle.resolve().name}.answers",
+            concurrency=concurrency,
+            budget_usd=budget_usd,
+            price_in=prices[0],
+            price_out=prices[1],
+            timeout_s=timeout_s,
+        )
+    )
+    if dry_run:
+        typer.echo(f"{bundle}: {job.estimated(subject, client, features=asked).sentence}")
+        return
+    from precompute.progress import progress_to_stderr
+
+    with progress_to_stderr() as progress:
+        told = job.by_language_model(subject, client, features=asked, progress=progress)
+    _end(bundle, told)
+
+
+def _end(bundle: Path, told: Outcome) -> None:
+    """The summary line; exit code 1 where no feature got a label."""
+    typer.echo(f"{bundle}: {told.sentence}")
+    if told.failed and not told.labelled:
+        raise typer.Exit(1)
+
+
+def _model(name: str | None) -> str:
+    if name is None:
+        raise ConfigError("--model: no model is named; name one that the server lists")
+    return name
+
+
+def _named(file: Path | None) -> Path:
+    if file is None:
+        raise ConfigError("--from: no file is named; name one with the columns feature_id, description and related")
+    return file
+
+
+def _prices(price_in: float | None, price_out: float | None, *, is_own: bool) -> tuple[float, float]:
+    """Dollars a million tokens; a server of one's own may cost nothing, OpenAI's does not."""
+    if not is_own and (price_in is None or price_out is None):
+        raise ConfigError("--price-in and --price-out: a budget needs both; look them up for the model and pass them")
+    return price_in or 0.0, price_out or 0.0
+
+
 @app.command(name="fake-openai")
 def fake_openai(
     port: Annotated[int, typer.Option("--port", help="Port on this machine; 0 takes a free one.", min=0, max=65535)],
     behave: Annotated[Behaviour, typer.Option("--behave", help="What its answers are like.")] = "right",
+    bundle: Annotated[Path | None, typer.Option("--bundle", help="A bundle whose features it knows.")] = None,
 ) -> None:
     """Serve a fake language model, so that what needs one can be tried without a key, until Ctrl-C.
+
+    With --bundle it knows what that bundle's features fire on, and labels them rightly or, with --behave wrong, each as
+    another.
 
     Example: python -m precompute fake-openai --port 8399 --behave flaky
     """
     from precompute.fake_openai import serving
 
-    server = serving(port, behave)
+    server = serving(port, behave, bundle)
     with contextlib.suppress(_Interrupted), server:
         typer.echo(f"{server.base_url}: a fake server ({behave}), until Ctrl-C")
         threading.Event().wait()

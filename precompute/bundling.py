@@ -12,29 +12,11 @@ import pyarrow as pa
 from lfp.bundle import BundleWriter, Description, ModelInfo
 from lfp.schema import BY_NAME, as_table
 from precompute import pair
-from precompute.run import Run
+from precompute.run import MADE_BY, Run
 
 if TYPE_CHECKING:
     from lfp.ml.models import LanguageModel
 
-_FROM_STAGES = {
-    "completions": "completions",
-    "features": "features",
-    "decoders": "features",
-    "histograms": "features",
-    "examples": "features",
-    "neighbours": "features",
-    "triples": "probes",
-    "vocabulary": "probes",
-    "word_features": "probes",
-    "probes": "probes",
-    "weights": "probes",
-    "texts": "texts",
-    "token_scores": "texts",
-    "activations": "texts",
-    "labels": "labels",
-    "drift": "findings",
-}
 _LIBRARIES = ("torch", "transformers", "transformer-lens", "trl", "numpy", "pyarrow", "lfp-explorer")
 _MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 
@@ -43,8 +25,8 @@ def write_bundle(run: Run, out: Path, stages: Sequence[str]) -> None:
     """Writes what the stages made as one bundle."""
     base, tuned = pair.load_pair(run)
     with BundleWriter(out, _description(run, base, tuned)) as writer:
-        for table, stage in _FROM_STAGES.items():
-            writer.write(table, run.table(stage, table))
+        for table in MADE_BY:
+            writer.write(table, run.made(table))
         writer.write("layers", _layers(run))
         writer.write("saes", run.json("saes", "saes"))
         writer.write("results", _results(run, stages))

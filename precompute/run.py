@@ -20,6 +20,26 @@ from lfp.progress import Progress
 _DONE = "stage.json"
 _RESULTS = "results.json"
 
+MADE_BY = {
+    "completions": "completions",
+    "features": "features",
+    "decoders": "features",
+    "histograms": "features",
+    "examples": "features",
+    "neighbours": "features",
+    "triples": "probes",
+    "vocabulary": "probes",
+    "word_features": "probes",
+    "probes": "probes",
+    "weights": "probes",
+    "texts": "texts",
+    "token_scores": "texts",
+    "activations": "texts",
+    "labels": "labels",
+    "drift": "findings",
+}
+"""Tables of the bundle, and the stage that makes each."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -63,6 +83,10 @@ class Run:
     def table(self, stage: str, name: str) -> pa.Table:
         """A table that a stage wrote."""
         return pq.read_table(self.folder(stage) / f"{name}.parquet")
+
+    def made(self, table: str) -> pa.Table:
+        """A table of the bundle to be, from the stage that makes it."""
+        return self.table(MADE_BY[table], table)
 
     def json(self, stage: str, name: str) -> Any:
         """A JSON file that a stage wrote."""

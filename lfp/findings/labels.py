@@ -1,4 +1,4 @@
-"""Findings about labels: do they agree with the weights, and do related features fire where the estimate is high?"""
+"""Findings about labels: how well they tell their features, whether weights agree, where related features fire."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from lfp.findings.figures import Draws, interval
-from lfp.metrics import Estimate, with_null
+from lfp.metrics import Estimate, bootstrap, mean_interval, spearman, with_null
 from lfp.report import result
 
 Floats = NDArray[np.float64]
@@ -41,19 +41,77 @@ def label_agreement(labeller: str, related: Flags, against: Mapping[str, Flags],
     ]
 
 
+def label_correlation(labeller: str, belief: Floats, sizes: Floats, draws: Draws) -> dict[str, Any]:
+    """Spearman's correlation of how surely features are related, from -1 (surely not) to 1, with their weights' sizes.
+
+    Both [features]; intervals are over features, the null deals the labels anew.
+    """
+    rng = draws.rng()
+    low, high = bootstrap(spearman, sizes, belief, n=draws.bootstraps, rng=rng)
+    nulls = np.array([spearman(sizes, rng.permutation(belief)) for _ in range(draws.permutations)])
+    estimate = with_null(Estimate(spearman(sizes, belief), len(sizes), low, high), nulls, two_sided=True)
+    return result("label_agreement", "rank_correlation", estimate, group=f"labeller={labeller},against=weight")
+
+
+def label_scores(scores: Mapping[str, Floats], swapped: Floats, draws: Draws, *, group: str) -> list[dict[str, Any]]:
+    """Mean scores of labels by their names, arrays [features], NaN where there is none; intervals are over features.
+
+    The null of detection is what other features' descriptions score on the same examples: `swapped` [features], and
+    draws of as many features from it.
+    """
+    rows, known = [], swapped[~np.isnan(swapped)]
+    for metric, values in scores.items():
+        held = values[~np.isnan(values)]
+        if not len(held):
+            continue
+        estimate = Estimate(float(held.mean()), len(held), *mean_interval(held, n=draws.bootstraps, rng=draws.rng()))
+        if metric == "detection" and len(known):
+            nulls = _resampled_means(known, draws.permutations, draws.rng())
+            estimate = with_null(estimate, nulls)
+        rows.append(result("label_scores", metric, estimate, group=group))
+    return rows
+
+
 def _agreement(related: Flags, flags: Flags, draws: Draws) -> dict[str, Estimate]:
     """A resample of features is a multinomial draw of the four cells, a deal of labels a hypergeometric one."""
     n, rng = len(related), draws.rng()
-    both, one, other = (related & flags).sum(), related.sum(), flags.sum()
-    cells = np.array([both, one - both, other - both, n - one - other + both], np.int64)
+    cells = _cells(related, flags)
+    one, other = cells[0] + cells[1], cells[0] + cells[2]
     drawn = rng.multinomial(n, cells / max(1, n), size=draws.bootstraps)
     hits = rng.hypergeometric(one, n - one, other, size=draws.permutations) if n else np.zeros(draws.permutations)
     dealt = np.column_stack([hits, one - hits, other - hits, n - one - other + hits])
     found = {}
-    for metric, score in (("accuracy", _accuracy), ("kappa", _kappa)):
+    for metric, score in (("accuracy", _accuracy), ("kappa", _kappa), ("odds_ratio", _odds_ratio)):
         low, high = interval(score(drawn))
         found[metric] = with_null(Estimate(float(score(cells[None])[0]), n, low, high), score(dealt))
-    return found
+    counts = zip(_CELLS, cells.tolist(), _expected(cells).tolist(), strict=True)
+    return found | {name: Estimate(count, n, null_mean=expected) for name, count, expected in counts}
+
+
+_CELLS = ("related_and_weighty", "related_only", "weighty_only", "neither")
+
+
+def _cells(related: Flags, flags: Flags) -> Ints:
+    """The contingency table as four counts: both, related only, flagged only, neither."""
+    both = int((related & flags).sum())
+    one, other = int(related.sum()) - both, int(flags.sum()) - both
+    return np.array([both, one, other, len(related) - both - one - other], np.int64)
+
+
+def _expected(cells: Ints) -> Floats:
+    """The counts that the margins alone would give, labels dealt at random."""
+    n = max(1, cells.sum())
+    one, other = (cells[0] + cells[1]) / n, (cells[0] + cells[2]) / n
+    shares = np.array([one * other, one * (1 - other), (1 - one) * other, (1 - one) * (1 - other)])
+    return np.asarray(shares * cells.sum())
+
+
+def _odds_ratio(cells: Ints) -> Floats:
+    """Odds of a weighty feature among the related ones over those among the rest; half a feature is added to each cell
+    so that an empty one leaves it finite (Haldane 1956, Anscombe 1956).
+    """
+    both, one, other, neither = (cells[:, i] + 0.5 for i in range(4))
+    return np.asarray(both * neither / (one * other))
 
 
 def _accuracy(cells: Ints) -> Floats:

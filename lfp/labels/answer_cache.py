@@ -12,13 +12,14 @@ from lfp.errors import LabelError
 
 
 class KeptAnswer(BaseModel):
-    """What a file holds: the answer and what it took. Neither prompt nor server nor key."""
+    """What a file holds: the answer, what it took, and when it came (UTC). Neither prompt nor server nor key."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     value: dict[str, Any]
     tokens: int
     cost_usd: float
+    answered_at: str
 
 
 class AnswerCache:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 import json
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic
 
 from lfp.errors import LabelError
@@ -47,6 +48,22 @@ class Pace:
         return backoff * random.uniform(1 - _JITTER, 1 + _JITTER)
 
 
+def kept_answer(kept: KeptAnswer, question: Question[AnyForm]) -> Answer[AnyForm]:
+    """An answer from the cache, as the answer to its question."""
+    value = question.schema.model_validate_json(json.dumps(kept.value))
+    return Answer(value, None, kept.cost_usd, kept.tokens, cached=True, answered_at=kept.answered_at)
+
+
+def _to_keep(answer: Answer[AnyForm]) -> KeptAnswer:
+    assert answer.value is not None and answer.answered_at is not None
+    return KeptAnswer(
+        value=answer.value.model_dump(mode="json"),
+        tokens=answer.tokens,
+        cost_usd=answer.cost_usd,
+        answered_at=answer.answered_at,
+    )
+
+
 class Asking(Generic[AnyForm]):
     """Questions by their hash, and the answers so far: those kept from earlier rounds to begin with."""
 
@@ -55,8 +72,7 @@ class Asking(Generic[AnyForm]):
         self.answers: dict[str, Answer[AnyForm]] = {}
         for sha256, question in questions.items():
             if (kept := cache.get(sha256)) is not None:
-                value = question.schema.model_validate_json(json.dumps(kept.value))
-                self.answers[sha256] = Answer(value, None, kept.cost_usd, kept.tokens, cached=True)
+                self.answers[sha256] = kept_answer(kept, question)
         self._silent = 0  # questions in a row that were given up without any answer
 
     @property
@@ -106,8 +122,8 @@ class Asking(Generic[AnyForm]):
             if answer is None:
                 return
             if answer.value is not None:
-                value = answer.value.model_dump(mode="json")
-                self._cache.put(sha256, KeptAnswer(value=value, tokens=answer.tokens, cost_usd=answer.cost_usd))
+                answer = replace(answer, answered_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"))
+                self._cache.put(sha256, _to_keep(answer))
             self.answers[sha256] = answer
             self._tell()
 

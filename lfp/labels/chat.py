@@ -115,13 +115,18 @@ class Chat:
         }
 
 
-def _connect(base_url: str | None) -> openai.AsyncOpenAI:
-    key = os.environ.get(KEY)
-    if not key and base_url is None:
+def check_key(base_url: str | None) -> None:
+    """Raises ConfigError where there is neither a key in the environment nor the address of another server."""
+    if not os.environ.get(KEY) and base_url is None:
         raise ConfigError(f"no key in ${KEY} and no base URL; set the one, or name a server that asks for no key")
+
+
+def _connect(base_url: str | None) -> openai.AsyncOpenAI:
+    check_key(base_url)
     import openai
 
-    return openai.AsyncOpenAI(api_key=key or _NO_KEY, base_url=base_url, max_retries=0, timeout=None)
+    key = os.environ.get(KEY) or _NO_KEY
+    return openai.AsyncOpenAI(api_key=key, base_url=base_url, max_retries=0, timeout=None)
 
 
 def _read(body: str, schema: type[AnyForm]) -> Reply[AnyForm]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lfp.errors import ConfigError
 from lfp.labels.answer_cache import AnswerCache
-from lfp.labels.asking import Asking, Pace
+from lfp.labels.asking import Asking, Pace, kept_answer
 from lfp.labels.budget import Budget
-from lfp.labels.chat import Chat
+from lfp.labels.chat import Chat, check_key
 from lfp.labels.questions import Answer, AnyForm, Form, Message, Question
 from lfp.progress import Progress
 
@@ -72,6 +72,18 @@ class Estimate:
     cost_usd: float
     worst_usd: float
 
+    @property
+    def sentence(self) -> str:
+        """The figures in words."""
+        return (
+            f"{self.calls:,} calls to make, {self.cached:,} answers kept; about {self.tokens_in:,} tokens read, at most"
+            f" {self.tokens_out:,} written: ${self.cost_usd:.4f}, at worst ${self.worst_usd:.4f}"
+        )
+
+    def __add__(self, other: Estimate) -> Estimate:
+        """What asking both would take."""
+        return Estimate(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(self)))
+
 
 class Client:
     """Asks a model many questions and gives every one an answer or a reason.
@@ -95,6 +107,15 @@ class Client:
     def spent_usd(self) -> float:
         """Dollars spent so far; a lost answer counts at its worst case."""
         return self._budget.spent_usd
+
+    def check(self) -> None:
+        """Raises ConfigError where there is neither key nor server to ask."""
+        check_key(self._config.base_url)
+
+    def kept(self, question: Question[AnyForm]) -> AnyForm | None:
+        """The value of an answer kept earlier; None where there is none. Nothing is asked."""
+        kept = self._cache.get(question.sha256(self.model))
+        return None if kept is None else kept_answer(kept, question).value
 
     def estimate(self, questions: Sequence[Question[AnyForm]]) -> Estimate:
         """What asking them would take. Nothing is asked."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, Protocol
 
 Behaviour = Literal["right", "wrong", "random", "slow", "flaky"]
@@ -11,29 +12,72 @@ Behaviour = Literal["right", "wrong", "random", "slow", "flaky"]
 
 
 @dataclass(frozen=True)
-class ShownExample:
-    """An example a labeller sees: the word fired on, the words before it, its activation, and where it stands."""
+class Excerpt:
+    """Tokens around a place of a text, with a feature's activation on each; the place itself is `tokens[at]`.
+
+    `bucket` is that of the table `examples`: 0 top, 1..q an interval of activation quantiles, -1 silent, -2 near miss.
+    """
 
     text_id: int
     position: int
-    word: str
-    before: tuple[str, ...]
-    activation: float
+    bucket: int
+    tokens: tuple[str, ...]
+    activations: tuple[float, ...]
+    at: int
+
+    @property
+    def key(self) -> str:
+        """Its place as `labels.examples_used` writes it."""
+        return f"{self.text_id}:{self.position}"
+
+    @property
+    def fires(self) -> bool:
+        """Whether the feature is active at the place."""
+        return self.activations[self.at] > 0
+
+    @cached_property
+    def text(self) -> str:
+        """The tokens joined."""
+        return "".join(self.tokens)
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of a feature: its top examples and a random sample of the contexts it is active in."""
+    """What is known of a feature, each excerpt in one part only and no two that read alike.
+
+    `firing` may be shown to whoever describes it, strongest first, and `look_alikes`, on which it is silent although
+    one would expect it to fire; `held_out` judges a description: half of them fire.
+    """
 
     feature_id: int
-    density: float
-    top: tuple[ShownExample, ...]
-    sample: tuple[ShownExample, ...]
+    max_activation: float
+    firing: tuple[Excerpt, ...]
+    look_alikes: tuple[Excerpt, ...]
+    held_out: tuple[Excerpt, ...]
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well a description tells held-out excerpts: balanced accuracies, and the 95 % interval of `detection`.
+
+    `swapped` is the detection of another feature's description on the same excerpts. None: not asked, or not to be had.
+    """
+
+    detection: float | None = None
+    fuzzing: float | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    n: int = 0
+    swapped: float | None = None
 
 
 @dataclass(frozen=True)
 class Label:
-    """A description, whether it is related to the feedback, how sure, and why; `failure` says why there is none."""
+    """A description, whether it is related to the feedback, how sure, and why; `failure` says what is missing and why.
+
+    `agreement` is the share of repeats, made from other examples, that agree on `related`; `task` what the labeller was
+    told of the feedback, and `answered_at` when (UTC), both None of a rule.
+    """
 
     feature_id: int
     description: str | None
@@ -44,6 +88,17 @@ class Label:
     prompt_version: str
     model: str | None = None
     failure: str | None = None
+    agreement: float | None = None
+    score: Score = Score()
+    prompt_sha256: str | None = None
+    task: str | None = None
+    answered_at: str | None = None
+    cost_usd: float | None = None
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether it says what the feature is and whether that is related."""
+        return self.description is not None and self.related is not None
 
 
 class Labeller(Protocol):

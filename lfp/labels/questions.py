@@ -72,7 +72,7 @@ class Question(Generic[AnyForm]):
 class Answer(Generic[AnyForm]):
     """A value, or the reason why there is none, and what it took: dollars and tokens of all its tries.
 
-    Those of a `cached` answer were paid when it was first asked.
+    Those of a `cached` answer were paid when it was first asked. `answered_at` is when a value came (UTC).
     """
 
     value: AnyForm | None
@@ -80,3 +80,4 @@ class Answer(Generic[AnyForm]):
     cost_usd: float
     tokens: int
     cached: bool = False
+    answered_at: str | None = None

@@ -14,10 +14,11 @@ from lfp.config import ProbesConfig
 from lfp.drift import STATUSES, Drift, Firing, Weights, flips, largest, share_carried, status_count, statuses
 from lfp.findings.disagreements import paid_otherwise, queues
 from lfp.findings.figures import Draws, beside_sizes, scaled
-from lfp.findings.labels import Inputs, activation_frequency, label_agreement, references
+from lfp.findings.labelled import labelled
 from lfp.findings.texts import TextFeatures, pca_explained
 from lfp.findings.words import Words, error_by_frequency, token_sentiment
 from lfp.judging import text_rows
+from lfp.labels.choosing import chosen
 from lfp.report import result
 from lfp.schema import as_table
 from precompute.probing.unexplained import Unexplained
@@ -38,19 +39,18 @@ def run(run: Run, output: Output) -> None:
     draws = Draws(probes.bootstraps, probes.permutations, run.config.seed)
     found = drift_of(run)
     unexplained = Unexplained.load(run)
-    output.table("drift", _drift_table(run, found, unexplained))
-    sampled = _sampled(run)
+    sampled, drift = _sampled(run), _drift_table(run, found, unexplained)
+    output.table("drift", drift)
     features = TextFeatures.of(
         run.table("texts", "activations").sort_by("text_id"), sampled, n_features=len(found.status)
     )
-    inputs = Inputs(features.active, features.n_tokens, _column(sampled, "predicted"))
     output.results(
         [
             *_words(run, draws),
             *pca_explained(features, draws),
             *_text_queues(sampled, draws),
             *_implicit_of_texts(sampled, probes, run.config.seed),
-            *_labels(run, inputs, draws),
+            *_labels(run, drift, draws),
             *_drift(run, found, draws),
             *_unexplained(unexplained, run),
             *_sae_sweep(run),
@@ -106,34 +106,15 @@ def _sampled(run: Run) -> pa.Table:
     return texts.filter(pc.is_in(texts["text_id"], run.table("texts", "activations")["text_id"]))
 
 
-def _labels(run: Run, inputs: Inputs, draws: Draws) -> list[dict[str, Any]]:
-    """Each labeller against the weights, and how often the features that the run's own relates are active."""
-    probe = headline(run)
-    live = _column(run.table("features", "features").sort_by("feature_id"), "n_active") > 0
-    weights = _weight_rows(run, probe["probe_id"])
-    rows: list[dict[str, Any]] = []
-    for labeller, labels in _by_labeller(run.table("labels", "labels")).items():
-        told = labels["feature_id"].to_numpy()
-        related, judged = np.zeros(len(live), bool), np.zeros(len(live), bool)
-        related[told], judged[told] = _column(labels, "related") > 0, live[told]
-        against = references(_column(weights, "weight")[judged], _flags(weights["beats_null"], judged))
-        keys = {name: probe[name] for name in ("target", "inputs", "probe_id")}
-        rows += [row | keys for row in label_agreement(labeller, related[judged], against, draws)]
-        if labeller == run.config.labels.labeller:
-            rows += activation_frequency(inputs, related, live, draws)
-    return rows
+def _labels(run: Run, drift: pa.Table, draws: Draws) -> list[dict[str, Any]]:
+    """Each labeller against the headline's weights and against held-out examples."""
 
+    def tables(name: str) -> pa.Table:
+        return drift if name == "drift" else run.made(name)
 
-def _by_labeller(labels: pa.Table) -> dict[str, pa.Table]:
-    """The labels that say whether their feature is related, by labeller."""
-    told = labels.filter(pc.is_valid(labels["related"])).sort_by("feature_id")
-    return {name: told.filter(pc.equal(told["labeller"], name)) for name in sorted(set(told["labeller"].to_pylist()))}
-
-
-def _flags(column: pa.ChunkedArray, kept: Flags) -> Flags | None:
-    """The kept flags, or None where any of them is unknown."""
-    flags = column.filter(pa.array(kept))
-    return None if flags.null_count else np.asarray(flags.to_numpy(zero_copy_only=False), bool)
+    config = run.config
+    groups = chosen(tables, config.labels, seed=config.seed)
+    return labelled(tables, groups, draws, main=config.labels.labeller)
 
 
 def _weight_rows(run: Run, probe_id: int) -> pa.Table:
