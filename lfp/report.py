@@ -23,6 +23,7 @@ ROWS = (
     "disagreements",
     "divergence_by_layer",
     "drift",
+    "label_scores",
     "label_agreement",
     "activation_frequency",
     "ablation",

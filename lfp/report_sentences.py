@@ -213,6 +213,20 @@ def _labels(figures: Sequence[Figure]) -> str:
     )
 
 
+def _label_scores(figures: Sequence[Figure]) -> str:
+    told = [one for one in figures if one["metric"] == "detection" and str(one.get("group")).endswith(",features=all")]
+    parts = [
+        "How well labels tell held-out examples on which their feature fires from silent ones, near misses among them:"
+        " mean balanced accuracy, of texts (detection) and of marked tokens (fuzzing). The null is another feature's"
+        " label on the same examples."
+    ]
+    for one in told:
+        labeller = str(one["group"]).removeprefix("labeller=").removesuffix(",features=all")
+        null = f", another feature's label {number(one['null_mean'])}" if one.get("null_mean") is not None else ""
+        parts.append(f"{labeller} detects {with_interval(one)}{null}.")
+    return " ".join(parts)
+
+
 def _activity(figures: Sequence[Figure]) -> str:
     contrast = pick(figures, metric="per_token", group="related_high_less_rest")
     says = f" Related features, high less rest: {_signed(contrast)} a token." if contrast else ""
@@ -256,6 +270,7 @@ _SENTENCES: Mapping[str, Callable[[Sequence[Figure]], str]] = {
     "disagreements": _disagreements,
     "divergence_by_layer": _divergence,
     "drift": _drift,
+    "label_scores": _label_scores,
     "label_agreement": _labels,
     "activation_frequency": _activity,
     "ablation": _ablation,

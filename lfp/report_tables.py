@@ -207,6 +207,7 @@ _TAU_CEILING = (
     Column("sign ceiling", with_interval, {"metric": "sign_ceiling"}),
 )
 _PAID = frozenset({"gap_over_paid", "gap_under_paid"})
+_CONTINGENCY = ("related_and_weighty", "related_only", "weighty_only", "neither")
 _SAE = {"model": "model", "layer": "layer", "group": "autoencoder"}
 _SAE_COLUMNS = _only("fvu", "l0", "dead_fraction", "mmcs", "ce_recovered", "mmcs_seeds")
 
@@ -271,7 +272,18 @@ _LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
         Layout({"group": "feature"}, _full("drifted"), frozenset({"drifted_contribution"}), order=_by_size),
         Layout({"group": "feature"}, _full("unexplained"), frozenset({"unexplained_contribution"}), order=_by_size),
     ),
+    "label_scores": tuple(
+        Layout({"group": "labels"}, _full(metric, metric=metric), frozenset({metric}))
+        for metric in ("detection", "fuzzing", "agreement")
+    ),
     "label_agreement": (
+        Layout(
+            {"group": "labels"},
+            tuple(Column(name.replace("_", " "), _value, {"metric": name}) for name in _CONTINGENCY),
+            frozenset(_CONTINGENCY),
+        ),
+        Layout({"group": "labels"}, _full("odds ratio", metric="odds_ratio"), frozenset({"odds_ratio"})),
+        Layout({"group": "labels"}, _full("rank", metric="rank_correlation"), frozenset({"rank_correlation"})),
         Layout({"group": "labels"}, _full("kappa", metric="kappa"), frozenset({"kappa"})),
         Layout({"group": "labels"}, _full("accuracy", metric="accuracy"), frozenset({"accuracy"})),
     ),
