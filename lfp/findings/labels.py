@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,14 +81,10 @@ def _agreement(related: Flags, flags: Flags, draws: Draws) -> dict[str, Estimate
     hits = rng.hypergeometric(one, n - one, other, size=draws.permutations) if n else np.zeros(draws.permutations)
     dealt = np.column_stack([hits, one - hits, other - hits, n - one - other + hits])
     found = {}
-    for metric, score in (("accuracy", _accuracy), ("kappa", _kappa), ("odds_ratio", _odds_ratio)):
+    for metric, score in {"accuracy": _accuracy, "kappa": _kappa, "odds_ratio": _odds_ratio, **_COUNTS}.items():
         low, high = interval(score(drawn))
         found[metric] = with_null(Estimate(float(score(cells[None])[0]), n, low, high), score(dealt))
-    counts = zip(_CELLS, cells.tolist(), _expected(cells).tolist(), strict=True)
-    return found | {name: Estimate(count, n, null_mean=expected) for name, count, expected in counts}
-
-
-_CELLS = ("related_and_weighty", "related_only", "weighty_only", "neither")
+    return found
 
 
 def _cells(related: Flags, flags: Flags) -> Ints:
@@ -96,14 +92,6 @@ def _cells(related: Flags, flags: Flags) -> Ints:
     both = int((related & flags).sum())
     one, other = int(related.sum()) - both, int(flags.sum()) - both
     return np.array([both, one, other, len(related) - both - one - other], np.int64)
-
-
-def _expected(cells: Ints) -> Floats:
-    """The counts that the margins alone would give, labels dealt at random."""
-    n = max(1, cells.sum())
-    one, other = (cells[0] + cells[1]) / n, (cells[0] + cells[2]) / n
-    shares = np.array([one * other, one * (1 - other), (1 - one) * other, (1 - one) * (1 - other)])
-    return np.asarray(shares * cells.sum())
 
 
 def _odds_ratio(cells: Ints) -> Floats:
@@ -126,6 +114,13 @@ def _kappa(cells: Ints) -> Floats:
     chance = first * second + (1 - first) * (1 - second)
     beyond = np.round(_accuracy(cells) - chance, 12)  # so that no agreement beyond chance is 0, not what rounding left
     return np.divide(beyond, 1 - chance, out=np.zeros(len(cells)), where=chance < 1)
+
+
+_CELLS = ("related_and_weighty", "related_only", "weighty_only", "neither")
+_COUNTS: Mapping[str, Callable[[Ints], Floats]] = {
+    name: lambda cells, place=place: cells[:, place].astype(np.float64)  # type: ignore[misc]
+    for place, name in enumerate(_CELLS)
+}
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,7 @@ class KnowsFeatures:
 
 
 def _loudest(tables: Sequence[str], *, right: bool) -> list[str]:
-    """The words with the most activation over all tables; or those with the least."""
+    """The words with the most activation over all tables, none on which it is silent; or those with the least."""
     mass: Counter[str] = Counter()
     for one in tables:
         for line in one.splitlines():
@@ -104,7 +104,7 @@ def _loudest(tables: Sequence[str], *, right: bool) -> list[str]:
             for word in _words(token):
                 mass[word] += int(level)
     ordered = sorted(mass, key=lambda word: (-mass[word], word))
-    return ordered[:_WORDS] if right else ordered[-_WORDS:]
+    return [word for word in ordered[:_WORDS] if mass[word]] if right else ordered[-_WORDS:]
 
 
 def _words(text: str) -> set[str]:

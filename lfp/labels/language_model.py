@@ -11,7 +11,7 @@ from lfp.labels import prompts
 from lfp.labels.client import Answer, Client, Estimate, Form, Question
 from lfp.labels.evidence import shown
 from lfp.labels.prompts import Description, Relation
-from lfp.labels.protocol import Evidence, Excerpt, Label
+from lfp.labels.protocol import Evidence, Excerpt, Label, Score
 from lfp.labels.scoring import score
 from lfp.progress import Progress
 
@@ -45,6 +45,21 @@ class _Asked:
         return [*self.described, *self.related.values(), *self.judged.values()]
 
 
+class _Count:
+    """One progress over all rounds of questions: answers, out of how many, and dollars."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress, self.total = progress, 0
+        self._before, self._of_round = 0, 0
+
+    def __call__(self, what: str, done: int, total: int, value: float) -> None:  # noqa: ARG002 (a progress's form)
+        self._of_round = total
+        self._progress("labels: answers", self._before + done, max(self.total, self._before + total), value)
+
+    def end_round(self) -> None:
+        self._before, self._of_round = self._before + self._of_round, 0
+
+
 class LanguageModelLabeller:
     """Labels by a language model that is told what the feedback was about: `task`.
 
@@ -54,7 +69,8 @@ class LanguageModelLabeller:
     """
 
     def __init__(self, client: Client, config: LabelsConfig, *, task: str, progress: Progress | None = None) -> None:
-        self._client, self._config, self._task, self._progress = client, config, task, progress
+        self._client, self._config, self._task = client, config, task
+        self._count = None if progress is None else _Count(progress)
 
     @property
     def name(self) -> str:
@@ -65,6 +81,9 @@ class LanguageModelLabeller:
         """A label for each feature, in order. Raises LabelError where the server would answer nothing."""
         asked = [self._asked(one) for one in evidence]
         live = [one for one in asked if one.evidence.firing]
+        if self._count is not None:
+            estimate = self.estimate(evidence)
+            self._count.total = estimate.calls + estimate.cached
         for start in range(0, len(live), _BLOCK):
             self._ask_of(live[start : start + _BLOCK], swap=max(0, self._config.swapped - start))
         return [self._label(one) for one in asked]
@@ -97,11 +116,11 @@ class LanguageModelLabeller:
     def _ask_of(self, block: Sequence[_Asked], *, swap: int) -> None:
         """All questions about these features, round by round."""
         pairs = [(one, i) for one in block for i in range(len(one.samples))]
-        for (one, _), answer in zip(pairs, self._ask([self._describe(*p) for p in pairs], "described"), strict=True):
+        for (one, _), answer in zip(pairs, self._ask([self._describe(*pair) for pair in pairs]), strict=True):
             one.described.append(answer)
         told = [(one, i, answer.value) for one in block for i, answer in enumerate(one.described) if answer.value]
         questions = [self._relate(value.description, i) for _, i, value in told]
-        for (one, i, _), related in zip(told, self._ask(questions, "related"), strict=True):
+        for (one, i, _), related in zip(told, self._ask(questions), strict=True):
             one.related[i] = related
         self._judge(block, swap)
 
@@ -109,11 +128,11 @@ class LanguageModelLabeller:
         judged = [one for one in block if one.description and one.evidence.held_out]
         for name, ask in (("detection", prompts.detect), ("fuzzing", prompts.fuzz)):
             questions = [self._judged(ask, one.description or "", one.evidence) for one in judged]
-            for one, answer in zip(judged, self._ask(questions, name), strict=True):
+            for one, answer in zip(judged, self._ask(questions), strict=True):
                 one.judged[name] = answer
-        swapped = list(_swapped(judged, swap))
-        questions = [self._judged(prompts.detect, other, one.evidence) for one, other in swapped]
-        for (one, _), answer in zip(swapped, self._ask(questions, "swapped"), strict=True):
+        swapped = _others(judged, swap)
+        questions = [self._judged(prompts.detect, other.description or "", one.evidence) for one, other in swapped]
+        for (one, _), answer in zip(swapped, self._ask(questions), strict=True):
             one.judged["swapped"] = answer
 
     def _supposed(self, block: Sequence[_Asked], swap: int) -> Iterator[Sequence[Question[Any]]]:
@@ -139,8 +158,11 @@ class LanguageModelLabeller:
     def _judged(self, ask: Any, description: str, evidence: Evidence) -> Question[Any]:
         return ask(description, evidence.held_out, answer_tokens=self._config.answer_tokens)
 
-    def _ask(self, questions: Sequence[Question[AnyForm]], what: str) -> list[Answer[AnyForm]]:
-        return self._client.ask(questions, self._progress, what=f"labels: {what}") if questions else []
+    def _ask(self, questions: Sequence[Question[AnyForm]]) -> list[Answer[AnyForm]]:
+        answers = self._client.ask(questions, self._count)
+        if self._count is not None:
+            self._count.end_round()
+        return answers
 
     def _label(self, one: _Asked) -> Label:
         if not one.evidence.firing:
@@ -175,11 +197,6 @@ def _others(judged: Sequence[_Asked], most: int) -> list[tuple[_Asked, _Asked]]:
     return list(zip(judged, [*judged[half:], *judged[:half]], strict=True))[:most]
 
 
-def _swapped(judged: Sequence[_Asked], most: int) -> Iterator[tuple[_Asked, str]]:
-    """Up to `most` features with another one's description."""
-    yield from ((one, other.description or "") for one, other in _others(judged, most))
-
-
 def _agreement(related: Mapping[int, Answer[Relation]], chosen: int) -> float | None:
     """The share of the other repeats that say of `related` what the chosen one says."""
     says = {i: answer.value.related for i, answer in related.items() if answer.value}
@@ -187,7 +204,7 @@ def _agreement(related: Mapping[int, Answer[Relation]], chosen: int) -> float | 
     return None if mine is None or not says else sum(one == mine for one in says.values()) / len(says)
 
 
-def _score(one: _Asked) -> Any:
+def _score(one: _Asked) -> Score:
     n = len(one.evidence.held_out)
 
     def told(name: str) -> list[bool] | None:

@@ -2,10 +2,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from lfp.bundle import read_manifest, read_table
 from lfp.errors import BundleError
-from lfp.schema import TABLES
+from lfp.schema import BY_NAME, TABLES
 from lfp.store import Store
 from lfp.synthetic import make_bundle
+from lfp.validation import validate
 from tests.conftest import rewrite
 
 
@@ -77,3 +79,13 @@ def test_files_that_change_under_it_are_one_sentence(copied_bundle, harm):
             file.unlink()
         with pytest.raises(BundleError, match="copy the bundle again"):
             opened.query('SELECT max(length("text")) FROM texts')
+
+
+def test_columns_that_came_after_the_bundle_was_made_read_as_null(copied_bundle):
+    rewrite(copied_bundle, "labels", lambda table: table.drop_columns(["task", "score_swapped"]))
+    with Store.open(copied_bundle) as store:
+        rows = store.rows("SELECT feature_id, task, score_swapped FROM labels")
+        assert len(rows) == read_manifest(copied_bundle).tables["labels"].rows
+        assert {(row["task"], row["score_swapped"]) for row in rows} == {(None, None)}
+    assert read_table(copied_bundle, "labels").schema.names == BY_NAME["labels"].schema.names
+    assert validate(copied_bundle) == []

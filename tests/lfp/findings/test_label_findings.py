@@ -5,12 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
 from lfp.findings.figures import Draws
-from lfp.findings.labels import Inputs, activation_frequency, label_agreement, references
+from lfp.findings.labels import (
+    Inputs,
+    activation_frequency,
+    label_agreement,
+    label_correlation,
+    label_scores,
+    references,
+)
 
 DRAWS = Draws(bootstraps=200, permutations=200, seed=0)
 
@@ -91,3 +99,43 @@ def test_without_related_features_or_texts_there_is_nothing_to_compare() -> None
     assert {row["group"].split("_")[0] for row in rows} == {"all"}
     assert activation_frequency(inputs(1.0, n_texts=3), np.ones(40, bool), np.ones(40, bool), DRAWS) == []
     assert activation_frequency(inputs(1.0), np.ones(40, bool), np.zeros(40, bool), DRAWS) == []
+
+
+def test_the_contingency_table_counts_and_its_odds_ratio_is_that_of_scipy_but_for_halves() -> None:
+    rng = np.random.default_rng(1)
+    flags = rng.random(400) < 0.3
+    related = np.where(rng.random(400) < 0.8, flags, rng.random(400) < 0.3)
+    found = figures(label_agreement("x", related, {"y": flags}, DRAWS))
+    cells = [[(related & flags).sum(), (related & ~flags).sum()], [(~related & flags).sum(), (~related & ~flags).sum()]]
+    names = (("related_and_weighty", "related_only"), ("weighty_only", "neither"))
+    assert [[found[name]["value"] for name in row] for row in names] == cells
+    expected = scipy.stats.contingency.expected_freq(np.array(cells))
+    nulls = [[found[name]["null_mean"] for name in row] for row in names]
+    assert np.array(nulls) == pytest.approx(expected, rel=0.05)
+    odds = found["odds_ratio"]
+    assert odds["value"] == pytest.approx(scipy.stats.contingency.odds_ratio(cells, kind="sample").statistic, rel=0.1)
+    assert odds["ci_low"] > 1 and odds["value"] > odds["null_high"] and odds["null_mean"] == pytest.approx(1, abs=0.2)
+    assert np.isfinite(figures(label_agreement("x", flags, {"y": flags}, DRAWS))["odds_ratio"]["value"])
+
+
+def test_rank_correlation_is_scipys_and_random_labels_do_not_pass() -> None:
+    rng = np.random.default_rng(2)
+    sizes = rng.exponential(size=200)
+    belief = sizes + rng.normal(0, 0.5, 200)
+    row = label_correlation("x", belief, sizes, DRAWS)
+    assert row["value"] == pytest.approx(scipy.stats.spearmanr(sizes, belief).statistic)
+    assert row["ci_low"] > row["null_high"] and row["null_p"] < 0.01 and row["group"] == "labeller=x,against=weight"
+    chance = label_correlation("x", rng.permutation(belief), sizes, DRAWS)
+    assert chance["null_p"] > 0.02
+
+
+def test_scores_stand_beside_what_another_features_label_scores() -> None:
+    rng = np.random.default_rng(3)
+    good = np.r_[rng.normal(0.9, 0.05, 50), np.nan]
+    swapped = np.r_[rng.normal(0.5, 0.05, 30), np.full(21, np.nan)]
+    rows = label_scores({"detection": good, "fuzzing": good - 0.1}, swapped, DRAWS, group="g")
+    detection, fuzzing = figures(rows)["detection"], figures(rows)["fuzzing"]
+    assert detection["n"] == 50 and detection["value"] == pytest.approx(np.nanmean(good))
+    assert detection["ci_low"] > detection["null_high"] > detection["null_mean"] == pytest.approx(0.5, abs=0.03)
+    assert detection["null_p"] < 0.01 and fuzzing["null_mean"] is None
+    assert label_scores({"detection": np.full(3, np.nan)}, swapped, DRAWS, group="g") == []

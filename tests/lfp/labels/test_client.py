@@ -259,7 +259,7 @@ def test_neither_key_nor_address_is_in_what_is_kept(tmp_path: Path, monkeypatch:
     for file in files:
         content = file.read_text(encoding="utf-8")
         assert not any(word in content for word in (SECRET, address, "127.0.0.1", "http", "xx"))
-        assert set(json.loads(content)) == {"value", "tokens", "cost_usd"}
+        assert set(json.loads(content)) == {"value", "tokens", "cost_usd", "answered_at"}
     assert address not in repr(ClientConfig("m", address))
 
 

@@ -1,0 +1,108 @@
+"""The prompts: a token a line whatever is in it, hashes that tell prompts apart, prompts rebuilt from what is kept."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lfp.errors import LabelError
+from lfp.labels import prompts
+from lfp.labels.evidence import shown
+from lfp.labels.tasks import TASKS, task_of
+from tests.lfp.labels.excerpts import excerpt, known_features
+
+TOKENS = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
+
+
+def content(question: prompts.Question) -> str:
+    return question.messages[-1].content
+
+
+@given(st.lists(st.tuples(TOKENS, st.floats(0, 5)), min_size=1, max_size=8))
+def test_a_table_has_a_line_a_token_and_levels_from_0_to_10(pairs: list[tuple[str, float]]) -> None:
+    tokens, values = zip(*pairs, strict=True)
+    lines = prompts.table(excerpt(*tokens, values=values), 5.0).split("\n")
+    assert len(lines) == len(tokens) and all(line.splitlines() == [line] for line in lines)
+    for line, value in zip(lines, values, strict=True):
+        token, tab, level = line.rpartition("\t")
+        assert tab and "\t" not in token and 0 <= int(level) <= 10 and (int(level) > 0) == (value > 0)
+
+
+def test_what_fires_and_what_is_silent_are_told_apart() -> None:
+    (evidence, *_) = known_features()
+    sample = shown(evidence, n_top=2, per_interval=1, n_silent=2, repeat=0)
+    asked = prompts.describe(sample, max_activation=4.0, answer_tokens=100)
+    parts = prompts.read_excerpts(content(asked))
+    assert parts == {
+        "Fires": [prompts.table(one, 4.0) for one in sample if one.fires],
+        "Look-alike": [prompts.table(one, 4.0) for one in sample if not one.fires],
+    }
+    assert len(parts["Fires"]) == 4 and len(parts["Look-alike"]) == 2
+
+
+def test_repeats_of_one_prompt_are_two_questions_with_one_hash() -> None:
+    (evidence, *_) = known_features()
+    sample = shown(evidence, n_top=2, per_interval=1, n_silent=2, repeat=0)
+    one, other = (prompts.describe(sample, max_activation=4.0, answer_tokens=100, repeat=r) for r in (0, 1))
+    assert one.sha256("m") != other.sha256("m") and prompts.sha256([one]) == prompts.sha256([other])
+
+
+def test_excerpts_to_be_judged_are_numbered_and_do_not_tell_whether_they_fire() -> None:
+    (evidence, *_) = known_features()
+    description, texts = prompts.read_numbered(content(prompts.detect("x", evidence.held_out, answer_tokens=9)))
+    assert description == "x" and texts == [one.text for one in evidence.held_out]
+    _, texts = prompts.read_numbered(content(prompts.fuzz("x", evidence.held_out, answer_tokens=9)))
+    for text, one in zip(texts, evidence.held_out, strict=True):
+        assert text.count("«") == 1 and text.replace("«", "").replace("»", "") == one.text
+        assert f"«{one.tokens[one.at]}»" in text
+
+
+@given(st.lists(st.integers(-3, 30), max_size=10))
+def test_numbers_that_no_excerpt_has_say_nothing(firing: list[int]) -> None:
+    told = prompts.told(prompts.Detection(firing=firing), 5)
+    assert told == [number in firing for number in (1, 2, 3, 4, 5)]
+
+
+def test_a_kept_label_gives_its_prompts_back() -> None:
+    (evidence, *_) = known_features()
+    sample = shown(evidence, n_top=3, per_interval=1, n_silent=2, repeat=1)
+    sent = [
+        prompts.describe(sample, max_activation=4.0, answer_tokens=512, repeat=1),
+        prompts.relate("“good”", TASKS["sentiment"], answer_tokens=512, repeat=1),
+    ]
+    again = prompts.rebuilt(
+        prompts.PROMPT_VERSION, sample, max_activation=4.0, description="“good”", task=TASKS["sentiment"]
+    )
+    assert [one.messages for one in again] == [one.messages for one in sent]
+    assert prompts.sha256(again) == prompts.sha256(sent)
+    other = prompts.rebuilt(prompts.PROMPT_VERSION, sample, max_activation=4.0, description="“good”", task="else")
+    assert prompts.sha256(other) != prompts.sha256(sent)
+    with pytest.raises(LabelError, match="labels-0"):
+        prompts.rebuilt("labels-0", sample, max_activation=4.0, description="", task="")
+
+
+def test_answers_out_of_range_break_the_schema() -> None:
+    good = {"related": True, "confidence": 1, "reason": "so"}
+    assert prompts.Relation.model_validate_json(json.dumps(good)).confidence == 1.0
+    for wrong in ({"confidence": 1.5}, {"confidence": None}, {"related": "yes"}, {"more": 1}):
+        with pytest.raises(ValueError, match="validation error"):
+            prompts.Relation.model_validate_json(json.dumps(good | wrong))
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({}, TASKS["sentiment"]),
+        ({"labels": {"task": "helpfulness"}}, TASKS["helpfulness"]),
+        ({"labels": {"task": "It was paid for rhymes."}}, "It was paid for rhymes."),
+        ({"labels": {"task": None}, "tune": {"method": "dpo"}}, TASKS["preference"]),
+        ({"feedback": {"reward": "lexicon"}}, TASKS["sentiment"]),
+        ({"feedback": {"reward": "my_reward:score"}}, "my_reward:score"),
+        ({"feedback": {"reward": "classifier", "classifier": "org/name"}}, "org/name"),
+    ],
+)
+def test_the_task_is_the_configs_or_what_the_feedback_says(config: dict, said: str) -> None:
+    assert said in task_of(config)
