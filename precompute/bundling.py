@@ -22,7 +22,7 @@ _FROM_STAGES = {
     "features": "features",
     "decoders": "features",
     "histograms": "features",
-    "examples": "features",
+    "examples": "texts",
     "neighbours": "features",
     "triples": "probes",
     "vocabulary": "probes",

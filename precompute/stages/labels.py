@@ -32,7 +32,7 @@ def _evidence(run: Run) -> Iterator[Evidence]:
     texts = {row["text_id"]: row for row in run.table("texts", "texts").to_pylist()}
     top: dict[int, list[ShownExample]] = defaultdict(list)
     sample: dict[int, list[ShownExample]] = defaultdict(list)
-    for row in run.table("features", "examples").to_pylist():
+    for row in run.table("texts", "examples").to_pylist():
         if row["bucket"] >= 0:
             shown = _shown(row, texts[row["text_id"]])
             (top if row["bucket"] == 0 else sample)[row["feature_id"]].append(shown)
