@@ -280,8 +280,11 @@ class StatsConfig(_Section):
     examples_per_interval: int = Field(5, ge=1)
     sampled_activations: int = Field(64, ge=8)
     """A feature's random sample of active tokens, from which intervals and typical tokens are read."""
-    silent_examples: int = Field(5, ge=1)
+    silent_examples: int = Field(10, ge=1)
     """Random tokens shown on which a feature is not active."""
+    near_misses: int = Field(10, ge=0)
+    """Tokens shown around which a feature is silent although one would expect it to fire: one of its top tokens, or
+    its nearest neighbours are active. They are looked for among the texts kept for browsing; 0 for none."""
     neighbours: int = Field(10, ge=1)
     """Features listed as nearest to each, of each kind of nearness."""
     coactivation_contexts: int = Field(256, ge=16)

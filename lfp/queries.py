@@ -416,7 +416,7 @@ def histogram(store: Store, feature_id: int) -> Histogram | None:
 
 
 def example_counts(store: Store, feature_id: int) -> dict[int, int]:
-    """How many examples each bucket of a feature holds: 0 top, 1..q intervals from low to high, -1 not active."""
+    """How many examples each bucket of a feature holds: 0 top, 1..q intervals from low to high, -1 silent, -2 near."""
     rows = store.rows(
         "SELECT bucket, count(*) AS n FROM examples WHERE feature_id = $feature_id GROUP BY bucket ORDER BY bucket",
         {"feature_id": feature_id},

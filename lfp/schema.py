@@ -124,7 +124,9 @@ _HISTOGRAMS = Table("histograms", "a feature", ("feature_id",), (
 
 _EXAMPLES = Table("examples", "an example of a feature", ("feature_id", "bucket", "rank"), (
     Column("feature_id", INT, "The feature."),
-    Column("bucket", INT, "0 = top; 1..q = interval of activation quantiles, low to high; -1 = not active, at random."),
+    Column("bucket", INT, "0 = top; 1..q = interval of activation quantiles, low to high; -1 = not active, at random; "
+           "-2 = near miss: silent in the whole window although the token is one of its top tokens or its nearest "
+           "neighbour fires."),
     Column("rank", INT, "Order within the bucket, from 0, largest activation first."),
     Column("text_id", LONG, "The text."),
     Column("position", INT, "Token of the text, from 0, beginning-of-sequence not counted.", "tokens"),

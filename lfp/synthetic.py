@@ -24,7 +24,7 @@ Random = np.random.Generator
 
 LABELLER = "offline-tokens"
 MODEL_LABELLER = "synthetic-model"
-D_IN, N_BINS, N_TOP, N_INTERVALS, PER_INTERVAL, WINDOW, FOLDS = 16, 24, 12, 4, 4, 10, 5
+D_IN, N_BINS, N_TOP, N_INTERVALS, PER_INTERVAL, WINDOW, FOLDS, N_NEAR = 16, 24, 12, 4, 4, 10, 5, 2
 RAW_INTERCEPT, RAW_BIAS = 0.02, -0.015
 UNKEPT_SHARE = 0.15
 """Share of texts whose activations are not kept, as if only an example named them."""
@@ -425,7 +425,7 @@ def _histograms(made: _Made, random: Random) -> dict[str, Any]:
 
 
 def _examples(made: _Made, random: Random) -> dict[str, Any]:
-    """Top examples (one a text), examples by quantile interval, and places where the feature is silent."""
+    """Top examples (one a text), examples by quantile interval, places where the feature is silent, near misses."""
     active = made.activity
     text = made.corpus.text[active.token]
     _, best = np.unique(np.stack([active.feature, text, -active.value]), axis=1, return_index=True)
@@ -438,12 +438,13 @@ def _examples(made: _Made, random: Random) -> dict[str, Any]:
     interval = N_INTERVALS - np.minimum((share * N_INTERVALS).astype(int), N_INTERVALS - 1)
     within = _counts_up(active.feature[order] * (N_INTERVALS + 1) + interval)
     middle, interval = order[within < PER_INTERVAL], interval[within < PER_INTERVAL]
-    silent_feature, silent_token = _silent(made, random)
-    feature = np.concatenate([active.feature[top], active.feature[middle], silent_feature])
-    token = np.concatenate([active.token[top], active.token[middle], silent_token])
-    value = np.concatenate([active.value[top], active.value[middle], np.zeros(len(silent_token), np.float32)])
-    bucket = np.concatenate([np.zeros(len(top), int), interval, np.full(len(silent_token), -1)])
-    order, rank = _ranked(feature * (N_INTERVALS + 2) + bucket + 1, value)
+    silent, near = _silent(made, random), _near_misses(made, random.spawn(1)[0])
+    feature = np.concatenate([active.feature[top], active.feature[middle], silent[0], near[0]])
+    token = np.concatenate([active.token[top], active.token[middle], silent[1], near[1]])
+    quiet = np.repeat([-1, -2], [len(silent[0]), len(near[0])])
+    value = np.concatenate([active.value[top], active.value[middle], np.zeros(len(quiet), np.float32)])
+    bucket = np.concatenate([np.zeros(len(top), int), interval, quiet])
+    order, rank = _ranked(feature * (N_INTERVALS + 3) + bucket + 2, value)
     feature, token, value, bucket = feature[order], token[order], value[order], bucket[order]
     start, windows = _windows(made, feature, token)
     return {
@@ -463,12 +464,40 @@ def _silent(made: _Made, random: Random) -> tuple[Array, Array]:
     return feature[quiet], token[quiet]
 
 
+def _near_misses(made: _Made, random: Random) -> tuple[Array, Array]:
+    """Up to `N_NEAR` tokens a feature on which its first neighbour is active and it is silent all around."""
+    n, active, n_tokens = len(made.layer), made.activity, made.activity.n_tokens
+    none = np.zeros(0, np.int64)
+    if not len(active.token):
+        return none, none
+    by_theme, neighbour = np.argsort(made.theme, kind="stable"), np.empty(n, np.int64)
+    neighbour[by_theme] = np.roll(by_theme, -1)
+    lies = np.sort(active.feature * n_tokens + active.token)
+    first, stop = (np.searchsorted(lies, (neighbour + after) * n_tokens) for after in (0, 1))
+    drawn = first[:, None] + random.integers(0, 1 << 30, (n, 4 * N_NEAR)) % np.maximum(stop - first, 1)[:, None]
+    feature, at = np.nonzero(np.broadcast_to((stop > first)[:, None], drawn.shape))
+    place = np.unique(feature * n_tokens + lies[drawn[feature, at]] % n_tokens)
+    feature, token = place // n_tokens, place % n_tokens
+    low, high = _bounds(made.corpus, token)
+    quiet = np.searchsorted(lies, feature * n_tokens + low) == np.searchsorted(lies, feature * n_tokens + high)
+    feature, token = feature[quiet], token[quiet]
+    few = _counts_up(feature) < N_NEAR
+    return feature[few], token[few]
+
+
+def _bounds(corpus: _Corpus, token: Array) -> tuple[Array, Array]:
+    """First token of the window around each token, cut at the text's ends, and the first after it."""
+    text = corpus.text[token]
+    return (
+        np.maximum(token - WINDOW, corpus.offsets[:-1][text]),
+        np.minimum(token + WINDOW + 1, corpus.offsets[1:][text]),
+    )
+
+
 def _windows(made: _Made, feature: Array, token: Array) -> tuple[Array, pa.Array]:
     """First position and activations of the tokens around each example, cut at the text's ends."""
     corpus = made.corpus
-    text = corpus.text[token]
-    low = np.maximum(token - WINDOW, corpus.offsets[:-1][text])
-    high = np.minimum(token + WINDOW + 1, corpus.offsets[1:][text])
+    low, high = _bounds(corpus, token)
     offsets = np.concatenate([[0], np.cumsum(high - low)])
     around = np.arange(offsets[-1]) - np.repeat(offsets[:-1], high - low) + np.repeat(low, high - low)
     values = _values_at(made, np.repeat(feature, high - low), around)

@@ -42,6 +42,8 @@ _CONDITIONS = (
     ("probes", "pooling IN ('last', 'mean', 'sum', 'response', 'max')", "pooling is none that the schema names"),
     ("examples", "position BETWEEN window_start AND window_start + len(window_values) - 1",
      "the position is outside the window"),
+    ("examples", "bucket >= 0 OR activation = 0", "an example of silence is active"),
+    ("examples", "bucket != -2 OR list_max(window_values) = 0", "the window of a near miss is not silent"),
 )  # fmt: skip
 """Table, what must hold in each of its rows, and the fault where it does not. `rn` is the row's number from 0."""
 

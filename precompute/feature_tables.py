@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from lfp.ml.sae import Dictionary
 
 _TOP_TOKENS = 10
-_SILENT = -1
+_SILENT, _NEAR_MISS = -1, -2
 
 
 def features(
@@ -74,7 +75,7 @@ def histograms(stats: FeatureStats) -> pa.Table:
 
 def examples(stats: FeatureStats) -> pa.Table:
     """The table `examples`: the largest, those drawn from each interval of the random sample, and silent places."""
-    from lfp.ml.buckets import quantile_buckets
+    from lfp.ml.buckets import quantile_buckets, ranks
 
     config, top, sample, silent = stats.config, stats.top(), stats.sample(), stats.silent()
     intervals, rows = quantile_buckets(
@@ -85,8 +86,15 @@ def examples(stats: FeatureStats) -> pa.Table:
         (np.zeros(len(top.features), np.int64), top),
         (intervals, sample.take(rows)),
     ]
-    table = pa.concat_tables([_example_rows(buckets, part) for buckets, part in parts])
-    return table.sort_by([(key, "ascending") for key in ("feature_id", "bucket", "rank")])
+    return _sorted([_example_rows(buckets, ranks(part, buckets), part) for buckets, part in parts])
+
+
+def with_near_misses(examples: pa.Table, near: Examples) -> pa.Table:
+    """The table `examples` with near misses, which lie feature by feature."""
+    from lfp.ml.ordering import rank_within
+
+    buckets = np.full(len(near.features), _NEAR_MISS)
+    return _sorted([examples, _example_rows(buckets, rank_within(near.features), near)])
 
 
 def neighbours(stats: FeatureStats, dictionary: Dictionary) -> pa.Table:
@@ -112,14 +120,16 @@ def _neighbour_rows(kind: str, pairs: Neighbours) -> pa.Table:
     return as_table("neighbours", columns)
 
 
-def _example_rows(buckets: NDArray[np.int64], shown: Examples) -> pa.Table:
-    from lfp.ml.buckets import ranks
+def _sorted(parts: Sequence[pa.Table]) -> pa.Table:
+    return pa.concat_tables(parts).sort_by([(key, "ascending") for key in ("feature_id", "bucket", "rank")])
 
+
+def _example_rows(buckets: NDArray[np.int64], ranked: NDArray[np.int64], shown: Examples) -> pa.Table:
     starts, values = shown.windows.lists()
     columns = {
         "feature_id": shown.features,
         "bucket": buckets,
-        "rank": ranks(shown, buckets),
+        "rank": ranked,
         "text_id": shown.text_ids,
         "position": shown.positions,
         "activation": shown.activations,

@@ -25,7 +25,7 @@ MADE_BY = {
     "features": "features",
     "decoders": "features",
     "histograms": "features",
-    "examples": "features",
+    "examples": "texts",
     "neighbours": "features",
     "triples": "probes",
     "vocabulary": "probes",

@@ -11,7 +11,7 @@ from lfp.bundle import Manifest
 from lfp.config import PRETRAIN, TUNE
 from lfp.queries import Feature, Figure, Label, Probe
 
-BUCKET_NAMES = {0: "top", -1: "silent"}
+BUCKET_NAMES = {0: "top", -1: "silent", -2: "near miss"}
 """Names of buckets of examples; the others are intervals of activation quantiles, numbered from the weakest."""
 
 GAP = "Distance between the percentile ranks of estimate and true feedback: where the two disagree most."
@@ -25,7 +25,7 @@ NO_ACTIVATIONS = (
 
 
 def bucket_name(bucket: int) -> str:
-    """A bucket's name: top, silent, or the number of its interval."""
+    """A bucket's name: top, silent, near miss, or the number of its interval."""
     return BUCKET_NAMES.get(bucket, str(bucket))
 
 
@@ -33,6 +33,11 @@ def bucket_sentence(bucket: int, highest: int) -> str:
     """What the examples of a bucket are; `highest` is the number of intervals."""
     if bucket == 0:
         return "The strongest activations of the corpus, one a context. The rest of a text is greyed."
+    if bucket == -2:
+        return (
+            "Silent here and all around, although the token is one of those it fires on most, or a feature that is "
+            "often active with it is active."
+        )
     if bucket < 0:
         return "Tokens drawn from all texts on which the feature is silent."
     return f"Drawn from interval {bucket} of {highest}: its activations cut at their quantiles, weakest first."

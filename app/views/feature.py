@@ -43,7 +43,7 @@ def examples(store, feature):
     names = {wording.bucket_name(bucket): bucket for bucket in buckets}
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
     first = {"default": next(iter(names)), "required": True}
-    says = "Top, quantile interval or silent"
+    says = "Top, quantile interval, silent or near miss"
     chosen = row.segmented_control(says, list(names), key="examples", bind="query-params", **first)
     row.toggle("Show numbers", key="activation_values", bind="query-params")
     bucket = names.get(chosen, buckets[0])

@@ -66,6 +66,12 @@ class Active:
         turned = sp.csr_array(entries, shape=(self.n_tokens, self.n_features)).tocsc()
         return ByFeature(turned.indptr.astype(np.int64), turned.indices, turned.data)
 
+    @cached_property
+    def lies(self) -> Ints:
+        """Where each entry of `by_feature` lies: feature * n_tokens + token, ascending."""
+        entries = self.by_feature
+        return entries.spread(np.arange(self.n_features)) * self.n_tokens + entries.tokens
+
 
 @dataclass(frozen=True, eq=False)
 class ByFeature:

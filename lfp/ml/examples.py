@@ -86,11 +86,11 @@ class BestExamples(ABC):
     def update(self, batch: Batch) -> None:
         """Offers a batch's active entries."""
         entries, keys = batch.active.by_feature, self.keys(batch)
-        good = np.flatnonzero((keys >> np.uint64(32)).astype(np.uint32) <= entries.spread(self._limits))
+        good = np.flatnonzero(_upper(keys) <= entries.spread(self._limits))
         features = np.searchsorted(entries.offsets, good, side="right") - 1
         tokens, keys = entries.tokens[good].astype(np.int64), keys[good]
         places, contexts = batch.places, batch.contexts[tokens]
-        best = self._best(features, keys, contexts, (places.text_ids[tokens], places.positions[tokens]))
+        best = self.best(features, keys, contexts, (places.text_ids[tokens], places.positions[tokens]))
         features, tokens, good = features[best], tokens[best], good[best]
         self.add(
             Examples(
@@ -119,13 +119,17 @@ class BestExamples(ABC):
         """The best so far, by feature, best first; ties go to the earlier text and position."""
         if self._waiting:
             pool = Examples.concatenate([self._kept, *self._waiting])
-            rows = self._best(pool.features, pool.keys, pool.contexts, (pool.text_ids, pool.positions))
+            rows = self.best(pool.features, pool.keys, pool.contexts, (pool.text_ids, pool.positions))
             self._kept, self._waiting = pool.take(rows), []
             last = rank_within(self._kept.features) == self.k - 1
-            self._limits[self._kept.features[last]] = self._kept.keys[last] >> np.uint64(32)
+            self._limits[self._kept.features[last]] = _upper(self._kept.keys[last])
         return self._kept
 
-    def _best(self, features: Ints, keys: Hashes, contexts: Hashes, ties: tuple[Ints, Ints]) -> Rows:
+    def may_keep(self, features: Ints, keys: Hashes) -> NDArray[np.bool_]:
+        """Which examples are not worse than the k-th best so far of their features [n]."""
+        return _upper(keys) <= self._limits[features]
+
+    def best(self, features: Ints, keys: Hashes, contexts: Hashes, ties: tuple[Ints, Ints]) -> Rows:
         """Rows of the k best of each feature, one a context, by feature and best first."""
         order = grouped_order(features, keys, *ties)
         order = order[self.is_new(features[order], keys[order], contexts[order])]
@@ -167,6 +171,11 @@ class SampledExamples(BestExamples):
         is_first = np.ones(len(keys), bool)
         is_first[1:] = (keys[1:] != keys[:-1]) | (features[1:] != features[:-1])
         return is_first
+
+
+def _upper(keys: Hashes) -> NDArray[np.uint32]:
+    """The upper halves."""
+    return (keys >> np.uint64(32)).astype(np.uint32)
 
 
 def no_examples(window: int) -> Examples:

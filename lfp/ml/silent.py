@@ -83,8 +83,7 @@ class SilentPlaces:
     def _as_examples(self, features: Ints, which: Ints, keys: Hashes, middle: Ints) -> Examples:
         entries = self._around.by_feature
         n = self._around.n_tokens
-        lies = np.repeat(np.arange(len(entries.counts)), entries.counts) * n + entries.tokens
-        at = np.searchsorted(lies, features * n + middle[which])
+        at = np.searchsorted(self._around.lies, features * n + middle[which])
         low, high = np.zeros(n, np.int64), np.zeros(n, np.int64)
         low[middle], high[middle] = middle + self._bounds[:, 0], middle + self._bounds[:, 1] + 1
         return Examples(

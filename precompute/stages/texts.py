@@ -1,4 +1,4 @@
-"""Stage `texts`: the texts kept for browsing, scored token by token, some with all their activations."""
+"""Stage `texts`: the texts kept for browsing, scored token by token, some with all their activations; near misses."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from lfp.attribution import ActiveText, LinearProbe, raw_ledger, text_ledger, to
 from lfp.corpus import CorpusText
 from lfp.pooling import first_response_token, pool, pool_dense, principal_places
 from lfp.schema import as_table
-from precompute import pair, truth
+from precompute import feature_tables, near_miss_search, pair, truth
 from precompute.run import Output, Run
 from precompute.text_tables import Estimates, ScoredText, activation_row, score_row, text_row
 
 if TYPE_CHECKING:
     from lfp.ml.activations import PairTokens
+    from lfp.ml.models import LanguageModel
+    from lfp.ml.near_misses import NearMisses
     from lfp.ml.raw_probe import RawSplit
     from lfp.ml.sae import Dictionary
     from lfp.ml.tokens import TokenizedText
@@ -67,17 +69,19 @@ class _Batch:
 
 
 def run(run: Run, output: Output) -> None:
-    """Writes texts, token_scores and activations."""
+    """Writes texts, token_scores, activations, and the features stage's examples with near misses beside them."""
     texts = pair.statistics_texts(run)
     sampled = _sampled(run, texts)
     in_examples = set(run.table("features", "examples")["text_id"].to_pylist())
     kept = [text for text in texts if text.text_id in sampled or text.text_id in in_examples]
+    models = pair.load_pair(run)
+    near = near_miss_search.begin(run, models[1])
     reward, lexicon = truth.reward(run), truth.lexicon(run)
     rows: list[dict[str, Any]] = []
     scores: list[dict[str, Any]] = []
     activations: list[dict[str, Any]] = []
     means: list[sp.csr_array] = []
-    for scored, mean in _score(run, kept):
+    for scored, mean in _score(run, models, kept, near):
         rows.append(text_row(scored))
         scores.append(score_row(scored, lexicon))
         means.append(mean)
@@ -89,6 +93,7 @@ def run(run: Run, output: Output) -> None:
         row |= {"feedback": value, "pca_x": place[0], "pca_y": place[1]}
     for name, values in (("texts", rows), ("token_scores", scores), ("activations", activations)):
         output.table(name, as_table(name, values))
+    output.table("examples", feature_tables.with_near_misses(run.table("features", "examples"), near.examples()))
 
 
 def _sampled(run: Run, texts: list[CorpusText]) -> set[int]:
@@ -117,13 +122,16 @@ def _headline(run: Run) -> LinearProbe:
     return LinearProbe(np.asarray(weights["weight"])[mine].astype(float), probe["intercept"], probe["pooling"])
 
 
-def _score(run: Run, texts: list[CorpusText]) -> Iterator[tuple[ScoredText, sp.csr_array]]:
-    """Each text with its mean features [1, features]."""
+def _score(
+    run: Run, models: tuple[LanguageModel, LanguageModel], texts: list[CorpusText], near: NearMisses
+) -> Iterator[tuple[ScoredText, sp.csr_array]]:
+    """Each text with its mean features [1, features]; `near` is offered all of them."""
     from lfp.ml.activations import stream_pair
     from lfp.ml.active import encode_active
 
-    base, tuned = pair.load_pair(run)
+    base, tuned = models
     scorer, tokenized = _scorer(run), pair.tokenized(run, tuned, texts)
+    text_ids = np.array([text.text_id for text in texts], np.int64)
     starts = np.array([_response_start(*one) for one in zip(texts, tokenized, strict=True)], np.int64)
     done = 0
     for tokens in stream_pair(
@@ -137,6 +145,7 @@ def _score(run: Run, texts: list[CorpusText]) -> Iterator[tuple[ScoredText, sp.c
         rows = tokens.tuned.rows.numpy()
         first, last = int(rows[0]), int(rows[-1]) + 1
         entries = encode_active(scorer.dictionary, tokens.tuned.outputs)
+        near.update(near_miss_search.batch_of(text_ids[rows], tokens.tuned, entries))
         shape = (entries.n_tokens, entries.n_features)
         features = sp.csr_array((entries.values, entries.features, entries.offsets), shape=shape)
         batch = _Batch(tokens, features, rows - first, starts[first:last])

@@ -234,6 +234,15 @@ def test_examples_lead_to_their_texts(explorer, bundle):
     assert 'href="inputs?bundle=reviews&amp;text=' in html
 
 
+def test_near_misses_stand_last_and_say_what_they_are(explorer, bundle):
+    with Store.open(bundle) as store:
+        feature = next(i for i in range(60) if -2 in queries.example_counts(store, i))
+    at = explorer("feature", bundle, feature=str(feature), examples="near miss")
+    assert at.button_group(key="examples").value == "near miss"
+    assert at.button_group(key="examples").options[-1] == "near miss"
+    assert "Silent here and all around, although" in whole(at)
+
+
 def test_a_text_adds_up_on_screen(explorer, bundle):
     html = whole(explorer("inputs", bundle, text="3"))
     assert "adds up exactly" in html and "does not add up" not in html

@@ -24,6 +24,20 @@ def test_another_seed_gives_other_tables(bundle, tmp_path):
     assert {"features", "texts", "weights"} <= {name for name, value in hashes(bundle).items() if other[name] != value}
 
 
+def test_near_misses_are_where_the_first_neighbour_fires_and_the_feature_does_not(bundle):
+    tables = {name: pq.read_table(bundle / f"{name}.parquet") for name in ("examples", "neighbours", "activations")}
+    first = {row["feature_id"]: row["neighbour_id"] for row in tables["neighbours"].to_pylist() if row["rank"] == 0}
+    fires = {row["text_id"]: set(zip(row["positions"], row["feature_ids"], strict=True))
+             for row in tables["activations"].to_pylist()}  # fmt: skip
+    near = [row for row in tables["examples"].to_pylist() if row["bucket"] == -2 and row["text_id"] in fires]
+    assert len(near) > 20
+    for row in near:
+        active = fires[row["text_id"]]
+        assert (row["position"], first[row["feature_id"]]) in active
+        window = range(row["window_start"], row["window_start"] + len(row["window_values"]))
+        assert not {(position, row["feature_id"]) for position in window} & active
+
+
 def test_every_table_is_filled(bundle):
     assert all(info.rows for info in read_manifest(bundle).tables.values())
     assert {table.name for table in TABLES} == set(read_manifest(bundle).tables)

@@ -144,6 +144,8 @@ def test_a_row_twice(copied_bundle):
         ),
         ("histograms", "edges", lambda row, v: v[:-1] if row == 3 else v, "bins and edges do not match"),
         ("examples", "window_start", lambda row, v: v + 90 if row == 3 else v, "outside the window"),
+        ("examples", "activation", lambda row, v: v or 0.5, "an example of silence is active"),
+        ("examples", "window_values", lambda row, v: [x or 0.5 for x in v], "window of a near miss is not silent"),
         ("probes", "is_headline", lambda row, v: False, "0 rows are the headline"),
     ],
 )

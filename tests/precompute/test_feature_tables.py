@@ -31,8 +31,27 @@ def test_windows_of_every_kind_of_example_hold_its_activation_at_its_position(st
         "SELECT bucket, count(*) AS n, max(abs(window_values[position - window_start + 1] - activation)) AS off, "
         "max(len(window_values)) AS longest FROM examples GROUP BY bucket ORDER BY bucket"
     )
-    assert {-1, 0, 1} <= {row["bucket"] for row in kinds}
+    assert {-2, -1, 0, 1} <= {row["bucket"] for row in kinds}
     assert all(row["off"] == 0 and row["longest"] <= 25 for row in kinds)
+
+
+def test_near_misses_are_silent_all_around_a_top_token_or_an_active_neighbour(store: Store) -> None:
+    near = store.rows(
+        "SELECT e.*, a.positions, a.feature_ids, t.text, t.token_starts, f.top_tokens FROM examples e "
+        "JOIN texts t USING (text_id) JOIN features f USING (feature_id) "
+        "LEFT JOIN activations a ON a.text_id = e.text_id WHERE e.bucket = -2"
+    )
+    assert near and not any(row["activation"] or any(row["window_values"]) for row in near)
+    kept = [row for row in near if row["positions"] is not None]
+    pairs = store.rows("SELECT feature_id, neighbour_id FROM neighbours WHERE kind = 'coactivation' AND rank < 3")
+    nearest = {(row["feature_id"], row["neighbour_id"]) for row in pairs}
+    for row in kept:
+        start, end = [*row["token_starts"], len(row["text"])][row["position"] :][:2]
+        is_top = row["text"][start:end] in [top["token"] for top in row["top_tokens"][:5] if top["value"] >= 0.02]
+        entries = zip(row["positions"], row["feature_ids"], strict=True)
+        active = {(row["feature_id"], other) for position, other in entries if position == row["position"]}
+        assert is_top or active & nearest
+    assert kept
 
 
 def test_decoder_neighbours_are_the_nearest_rows_of_the_layer(store: Store) -> None:

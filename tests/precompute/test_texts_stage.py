@@ -23,7 +23,7 @@ from lfp.ml.raw_probe import split_raw
 from lfp.ml.sae import Dictionary, Normalize
 from lfp.ml.tokens import tokenize
 from lfp.pooling import POOLINGS, pool_dense, principal_places
-from lfp.schema import as_table
+from lfp.schema import TOKEN_VALUES, as_table
 from precompute.run import Output, Run
 from precompute.stages import texts
 from tests.lfp.builders import tiny_sae
@@ -35,6 +35,8 @@ LAYERS, D_IN, WIDTH = (0, 2), 32, 48
 COEF = np.random.default_rng(4).normal(size=len(LAYERS) * D_IN)
 WEIGHTS = np.random.default_rng(5).normal(size=len(LAYERS) * WIDTH).astype(np.float32)
 INTERCEPT, RAW_INTERCEPT = 0.3, -0.2
+TOP_TOKENS = [" good", " was"]
+"""Of even features and of odd ones; the neighbour of each is the one before it."""
 STARTS = [0, 12, 0, 5, 400, 0, 0, 20]
 """Characters at which the responses begin; that of text 4 lies past its end."""
 
@@ -59,7 +61,22 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i, text in enumerate(CORPUS)
     ]
     kept(work / "corpus", corpus=pa.Table.from_pylist(rows))
-    kept(work / "features", examples=pa.table({"text_id": [11, 12, 13, 17]}))
+    shown = {"feature_id": 0, "bucket": 0, "activation": 1.0, "position": 0, "window_start": 0, "window_values": [1.0]}
+    examples = [{**shown, "rank": rank, "text_id": text_id} for rank, text_id in enumerate((11, 12, 13, 17))]
+    features = range(len(LAYERS) * WIDTH)
+    neighbours = {
+        "feature_id": features,
+        "kind": ["coactivation"] * len(features),
+        "rank": [0] * len(features),
+        "neighbour_id": np.roll(features, 1),
+    }
+    top_tokens = pa.array([[{"token": TOP_TOKENS[i % 2], "value": 0.5}] for i in features], TOKEN_VALUES)
+    kept(
+        work / "features",
+        examples=as_table("examples", examples),
+        features=pa.table({"feature_id": features, "top_tokens": top_tokens}),
+        neighbours=pa.table(neighbours),
+    )
     (work / "layers").mkdir()
     (work / "layers" / "selected.json").write_text(json.dumps(LAYERS), encoding="utf-8")
     return work
@@ -77,7 +94,9 @@ def saes(normalize: Normalize) -> list[Any]:
     return made
 
 
-def scored(work: Path, out: Path, pooling: str, *, normalize: Normalize = "none", has_raw: bool = True) -> dict:
+def scored(
+    work: Path, out: Path, pooling: str, *, normalize: Normalize = "none", has_raw: bool = True, near_misses: int = 0
+) -> dict:
     """Runs the stage with probes of that pooling; its tables' rows by text."""
     for sae in saes(normalize):
         sae.save(work / "saes" / f"tuned-layer{sae.info.layer}")
@@ -92,7 +111,8 @@ def scored(work: Path, out: Path, pooling: str, *, normalize: Normalize = "none"
     raw.unlink(missing_ok=True)
     if has_raw:
         np.savez(raw, coef=COEF, intercept=RAW_INTERCEPT)
-    config = parse_config({"model": {"context": 14}, "stats": {"batch_texts": 3, "store_texts": 5}})
+    stats = {"batch_texts": 3, "store_texts": 5, "near_misses": near_misses, "window": 1}
+    config = parse_config({"model": {"context": 14}, "stats": stats})
     texts.run(Run(config, work, None, silent), Output(out, out))
     return {
         name: {row["text_id"]: row for row in pq.read_table(out / f"{name}.parquet").to_pylist()}
@@ -195,3 +215,29 @@ def test_held_out_texts_come_first_and_texts_of_examples_are_kept_beside_them(mo
     means = np.stack([truth[text_id]["features"].mean(axis=0) for text_id in ids])
     places = [[found["texts"][text_id][axis] for axis in ("pca_x", "pca_y")] for text_id in ids]
     np.testing.assert_allclose(places, principal_places(sp.csr_array(means)), atol=1e-4)
+
+
+def test_near_misses_are_found_among_all_kept_texts(models: Path, tmp_path: Path) -> None:
+    texts_kept, truth = scored(models, tmp_path, "mean", near_misses=1000)["texts"], measured(models, "none")
+    rows = pq.read_table(tmp_path / "examples.parquet").to_pylist()
+    expected = set()
+    for text_id in texts_kept:
+        one = truth[text_id]
+        ends = [*one["tokens"].token_starts[1:], len(one["tokens"].text)]
+        for at, (start, end) in enumerate(zip(one["tokens"].token_starts, ends, strict=True)):
+            around = one["features"][max(0, at - 1) : at + 2].max(axis=0)
+            for feature in np.flatnonzero(around == 0).tolist():
+                is_top = one["tokens"].text[start:end] == TOP_TOKENS[feature % 2]
+                if is_top or one["features"][at, (feature - 1) % len(around)] > 0:
+                    expected.add((feature, one["tokens"].token_ids[max(0, at - 7) : at + 1]))
+    near = [row for row in rows if row["bucket"] == -2]
+    contexts = [truth[row["text_id"]]["tokens"].token_ids[: row["position"] + 1][-8:] for row in near]
+    assert {(row["feature_id"], context) for row, context in zip(near, contexts, strict=True)} == expected
+    assert len(near) == len(expected) > 100 and len(rows) == len(near) + 4
+    assert rows == sorted(rows, key=lambda row: (row["feature_id"], row["bucket"], row["rank"]))
+
+
+def test_no_near_misses_are_looked_for_where_none_are_wanted(models: Path, tmp_path: Path) -> None:
+    scored(models, tmp_path, "mean", near_misses=0)
+    found = pq.read_table(tmp_path / "examples.parquet")
+    assert found.equals(pq.read_table(models / "features" / "examples.parquet"))
