@@ -82,7 +82,7 @@ def _facts(label: Label) -> str:
         "prompts": label.prompt_version,
         "model": label.model,
         "answered": None if label.created_at is None else f"{label.created_at[:16].replace('T', ' ')} UTC",
-        "cost": None if label.cost_usd is None else f"${plain(label.cost_usd, 4)}",
+        "cost": None if label.cost_usd is None else f"${plain(label.cost_usd, 4) if label.cost_usd else 0}",
         "told of the feedback": label.task,
     }
     return panels.facts({name: value for name, value in found.items() if value is not None})

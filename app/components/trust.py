@@ -16,6 +16,8 @@ CHANCE = 0.5
 """Balanced accuracy of a guess."""
 WELL = 0.7
 """A description tells its texts well where the whole interval of its detection is above this."""
+PERSON, RULE, MODEL = "a person", "a rule", "a language model"
+_SERVED = "openai:"  # what a language model's labeller begins with, asked or (of a feature that never fires) not
 TERMS = (
     "Detection (which texts fire) and fuzzing (which token fires) are balanced accuracies on texts held back from the "
     "labeller. Agreement is the share of repeats, each described anew from other examples, with the same verdict on "
@@ -46,7 +48,9 @@ def cards(
 def verdict(label: Label, *, near: bool = False) -> Verdict:
     """How far to trust a label. `near`: the feature has near misses, so that some were among what it was held to."""
     if label.description is None:
-        return Verdict("none", f"No description: {_ended(label.failure or 'the labeller failed')}")
+        return Verdict(
+            "none", f"No description: {_ended((label.failure or 'the labeller failed').removeprefix('description: '))}"
+        )
     value, low, high = label.score_detection, label.score_ci_low, label.score_ci_high
     if value is None:
         return Verdict("none", f"Not scored: {_unscored(label)}")
@@ -87,7 +91,8 @@ def _card(label: Label, *, near: bool, how: str) -> str:
     who = label.labeller if label.model is None else f"{label.labeller} ({label.model})"
     title = "No description" if label.description is None else label.description
     reason = f'<p class="why" dir="auto">{escaped(label.reason)}</p>' if label.reason else ""
-    missing = label.failure if label.failure and label.failure not in found.says else None
+    is_told = label.description is None or _ended(label.failure or "") in found.says
+    missing = None if is_told else label.failure
     return (
         f'<section class="lfp-trust {"person" if _kind(label) == PERSON else ""}">'
         f'<div class="who">{panels.badge(_kind(label))}<span>{escaped(who)}</span></div>'
@@ -98,11 +103,10 @@ def _card(label: Label, *, near: bool, how: str) -> str:
     )
 
 
-PERSON, RULE, MODEL = "a person", "a rule", "a language model"
-
-
 def _kind(label: Label) -> str:
-    return PERSON if label.labeller.startswith(HUMAN) else MODEL if label.model else RULE
+    if label.labeller.startswith(HUMAN):
+        return PERSON
+    return MODEL if label.model or label.labeller.startswith(_SERVED) else RULE
 
 
 def _relation(label: Label) -> str:

@@ -69,7 +69,7 @@ def test_any_words_make_a_tame_card(text):
         ({"score_detection": None, "score_n": 0}, "none", "too few examples"),
         ({"score_detection": None, "score_n": 3}, "none", "all fire, or are all silent"),
         ({"score_detection": None, "labeller": "human:Ada"}, "none", "as they were given"),
-        ({"description": None, "failure": "description: no answer."}, "none", "No description: description: no"),
+        ({"description": None, "failure": "description: no answer."}, "none", "No description: no answer."),
     ],
 )  # fmt: skip
 def test_a_verdict_is_read_off_the_numbers(changes, kind, says):
@@ -107,6 +107,7 @@ def test_a_gauge_marks_chance_and_the_swapped_description():
 
 
 def test_what_a_label_lacks_is_said_beside_what_it_has():
+    assert card(label(description=None, failure="description: no answer")).count("no answer") == 1
     html = card(label(related=None, failure="relation: no answer", status="failed", **SCORED))
     assert "praise" in html and "Missing: relation: no answer." in html and "not known whether it is related" in html
 
@@ -114,6 +115,11 @@ def test_what_a_label_lacks_is_said_beside_what_it_has():
 def test_a_person_is_marked_and_was_asked_nothing():
     html = card(label(labeller="human:Ada", model=None, prompt_version="human-1", prompt_sha256=None, examples_used=[]))
     assert "lfp-trust person" in html and "a person<" in html and "<details" not in html
+
+
+def test_a_model_that_was_not_asked_sent_no_prompt():
+    html = card(label(model=None, prompt_sha256=None, examples_used=[], description="never active"))
+    assert "a language model<" in html and "No prompt was sent, and nothing was shown." in html
 
 
 def test_a_prompt_that_is_not_the_one_sent_is_said_so():
