@@ -132,8 +132,15 @@ class Label:
     score_ci_low: float | None
     score_ci_high: float | None
     score_n: int | None
+    score_swapped: float | None
     status: str
     failure: str | None
+    prompt_version: str
+    prompt_sha256: str | None
+    task: str | None
+    examples_used: list[str]
+    created_at: str | None
+    cost_usd: float | None
 
 
 @dataclass(frozen=True)
@@ -432,6 +439,15 @@ def examples(store: Store, feature_id: int, *, bucket: int, limit: int = 20) -> 
         {"feature_id": feature_id, "bucket": bucket, "limit": limit},
     )
     return [Example(**row) for row in rows]
+
+
+def feature_excerpts(store: Store, feature_id: int) -> list[dict[str, Any]]:
+    """All examples of a feature, of every bucket, joined with their texts: what `lfp.labels.evidence` reads."""
+    return store.rows(
+        "SELECT text_id, position, bucket, window_start, window_values, text, token_starts "
+        "FROM (SELECT * FROM examples WHERE feature_id = $feature_id) JOIN texts USING (text_id) ORDER BY bucket, rank",
+        {"feature_id": feature_id},
+    )
 
 
 def count_texts(store: Store, wanted: TextFilter) -> int:

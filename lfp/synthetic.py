@@ -16,6 +16,10 @@ import pyarrow as pa
 
 from lfp.bundle import BundleWriter, Description, ModelInfo
 from lfp.config import RunConfig
+from lfp.labels import prompts
+from lfp.labels.evidence import excerpt, silent_stretch
+from lfp.labels.protocol import Excerpt
+from lfp.labels.tasks import TASKS
 from lfp.pooling import token_shares
 from lfp.schema import GROUP_VALUES, TOKEN_VALUES, as_table
 
@@ -26,6 +30,9 @@ LABELLER = "offline-tokens"
 MODEL_LABELLER = "synthetic-model"
 D_IN, N_BINS, N_TOP, N_INTERVALS, PER_INTERVAL, WINDOW, FOLDS, N_NEAR = 16, 24, 12, 4, 4, 10, 5, 2
 RAW_INTERCEPT, RAW_BIAS = 0.02, -0.015
+N_SHOWN, N_PROMPTED = 8, 200
+"""Examples a model's label was shown, and features, from the first, whose model labels name them and keep their
+prompts' hash: hashing takes too long for a million. The others name prompts that no program knows."""
 UNKEPT_SHARE = 0.15
 """Share of texts whose activations are not kept, as if only an example named them."""
 
@@ -290,7 +297,7 @@ def _activity(corpus: _Corpus, theme: Array, random: Random) -> _Activity:
 def _tables(made: _Made, random: Random) -> dict[str, dict[str, Any] | list[dict[str, Any]]]:
     """Columns (or rows, where few) of every table."""
     layers, saes, features = _layers(made, random), _saes(made, random), _features(made, random)
-    return {
+    tables: dict[str, Any] = {
         "layers": layers,
         "saes": saes,
         "features": features,
@@ -312,6 +319,10 @@ def _tables(made: _Made, random: Random) -> dict[str, dict[str, Any] | list[dict
         "ablations": _ablations(made, random),
         "completions": _completions(made, random),
     }
+    for label in tables["labels"]:
+        if label["model"] and label["feature_id"] < N_PROMPTED:
+            label |= _prompted(made, tables["examples"], label, features["max_activation"])
+    return tables
 
 
 def _layers(made: _Made, random: Random) -> list[dict[str, Any]]:
@@ -730,8 +741,33 @@ def _model_label(word: str, value: float | None, feature: int, random: Random) -
         **answer, "description": f"{'Judging' if value else 'Naming'} a film with “{word}” and its synonyms",
         "agreement": float(random.choice([0.8, 1.0])), "score_detection": score, "score_fuzzing": score - 0.05,
         "score_ci_low": score - 0.1, "score_ci_high": min(score + 0.1, 1.0), "score_n": 40, "cost_usd": 0.0004,
-        "examples_used": ["0:3"], "created_at": "2026-01-01T00:00:00+00:00",
+        "examples_used": [], "created_at": "2026-01-01T00:00:00+00:00",
     }  # fmt: skip
+
+
+def _prompted(made: _Made, examples: Mapping[str, Any], label: Mapping[str, Any], highest: Array) -> dict[str, Any]:
+    """What a model's label keeps of its prompts, the feature's strongest and its silent examples being shown."""
+    feature = label["feature_id"]
+    low, high = np.searchsorted(examples["feature_id"], [feature, feature + 1])
+    found = {one.key: one for one in (_excerpt(made, examples, at) for at in range(low, high)) if one is not None}
+    shown = sorted(found.values(), key=lambda one: (one.fires, -one.activations[one.at]))[:N_SHOWN]
+    shown.sort(key=lambda one: -one.activations[one.at])
+    task = TASKS["sentiment"]
+    describe = prompts.describe(shown, max_activation=float(highest[feature]), answer_tokens=0)
+    relate = prompts.relate(label["description"] or "", task, answer_tokens=0)
+    return {
+        "prompt_version": prompts.PROMPT_VERSION, "prompt_sha256": prompts.sha256([describe, relate]), "task": task,
+        "examples_used": [one.key for one in shown],
+    }  # fmt: skip
+
+
+def _excerpt(made: _Made, examples: Mapping[str, Any], at: int) -> Excerpt | None:
+    """An example as a labeller is shown it."""
+    row = {name: examples[name][at].item() for name in ("text_id", "position", "bucket", "window_start")}
+    first, last = made.corpus.offsets[row["text_id"] : row["text_id"] + 2]
+    text = {"text": made.corpus.texts[row["text_id"]], "token_starts": made.corpus.starts[first:last].tolist()}
+    one = excerpt({**row, **text, "window_values": examples["window_values"][at].as_py()})
+    return one if one.fires else silent_stretch(one)
 
 
 def _ablations(made: _Made, random: Random) -> list[dict[str, Any]]:

@@ -136,17 +136,6 @@ def token_bars(items: Sequence[Mapping[str, object]], *, sign: int | None = None
     return f'<ul class="lfp-bars">{rows}</ul>'
 
 
-def labels(items: Iterable[tuple[str, str, str]]) -> str:
-    """Descriptions with who gave them: (description, labeller and scores, reason)."""
-    rows = "".join(
-        f'<li><p>{escaped(description)}</p><p class="by">{escaped(by)}</p>'
-        + (f'<p class="by">{escaped(reason)}</p>' if reason else "")
-        + "</li>"
-        for description, by, reason in items
-    )
-    return f'<ul class="lfp-labels">{rows}</ul>'
-
-
 def sum_check(*, shown: float, n_shown: int, rest: float, n_rest: int, intercept: float, predicted: float) -> str:
     """The sum of contributions, written out, and whether it is the prediction."""
     error = abs(shown + rest + intercept - predicted)

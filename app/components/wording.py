@@ -209,27 +209,6 @@ def best_label(labels: Sequence[Label]) -> Label | None:
     return next((label for label in labels if label.status == "ok" and label.description), None)
 
 
-def label_lines(labels: Sequence[Label]) -> list[tuple[str, str, str]]:
-    """Labels as (description, labeller and scores, reason)."""
-    return [(_described(label), _by(label), label.reason or "") for label in labels]
-
-
-def _described(label: Label) -> str:
-    return label.description or f"No description: {label.failure or 'the labeller failed'}"
-
-
-def _by(label: Label) -> str:
-    parts = [label.labeller if label.model is None else f"{label.labeller} ({label.model})"]
-    if label.related is not None:
-        parts.append("related to the feedback" if label.related else "not related to the feedback")
-    for name, value in (("detection", label.score_detection), ("fuzzing", label.score_fuzzing)):
-        if value is not None:
-            parts.append(f"{name} {plain(value)}")
-    if label.score_ci_low is not None and label.score_ci_high is not None:
-        parts.append(f"[{plain(label.score_ci_low)}, {plain(label.score_ci_high)}] on {label.score_n} examples")
-    return " · ".join(parts)
-
-
 def target_name(probe: Probe) -> str:
     """What the headline probe estimates."""
     names = {"implicit_reward": "implicit reward", "delta": "activation difference", "preference": "preference"}

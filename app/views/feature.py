@@ -4,7 +4,7 @@ import streamlit as st
 
 from app import cache, state
 from app.cache import ask
-from app.components import charts, panels, profile, tokens, wording
+from app.components import charts, panels, profile, tokens, trust, wording
 from app.components.numbers import plain
 from lfp import queries
 from lfp.errors import NotInBundleError
@@ -55,15 +55,27 @@ def examples(store, feature):
 
 
 def example(item, limit):
-    where = state.href("inputs", state.InputsView(text=item.text_id), bundle=cache.bundle())
     return tokens.example(
         tokens.pieces(item.text, item.token_starts),
         item.window_values,
         first=item.window_start,
         position=item.position,
         limit=limit,
-        caption=f"<b>{plain(item.activation)}</b>{panels.anchor(where, f'text {item.text_id}')}",
+        caption=f"<b>{plain(item.activation)}</b>{panels.anchor(text_href(item.text_id), f'text {item.text_id}')}",
     )
+
+
+def text_href(text_id):
+    return state.href("inputs", state.InputsView(text=text_id), bundle=cache.bundle())
+
+
+def descriptions(store, feature, labels):
+    st.subheader("Descriptions")
+    if not labels:
+        st.html(panels.note("Nobody has described it yet."))
+        return
+    rows = ask(queries.feature_excerpts, store, feature.feature_id)
+    st.html(trust.cards(labels, rows, max_activation=feature.max_activation, where=text_href))
 
 
 def activity(store, feature):
@@ -103,9 +115,7 @@ def show():
     with left:
         examples(store, feature)
     with right:
-        st.subheader("Descriptions")
-        says = panels.labels(wording.label_lines(labels)) if labels else panels.note("Nobody has described it yet.")
-        st.html(says)
+        descriptions(store, feature, labels)
         st.subheader("In the prediction")
         st.html(profile.contribution(feature, n_features=store.manifest.tables["features"].rows))
         activity(store, feature)

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lfp.errors import LabelError
 from lfp.labels.protocol import Evidence, Excerpt
 
 Tables = Callable[[str], pa.Table]
@@ -90,6 +91,19 @@ def shown(evidence: Evidence, *, n_top: int, per_interval: int, n_silent: int, r
             left[one.bucket] -= 1
             drawn.append(one)
     return tuple(sorted(drawn, key=lambda one: (-one.activations[one.at], one.key)))
+
+
+def kept_excerpts(rows: Iterable[Mapping[str, Any]], keys: Sequence[str]) -> list[Excerpt]:
+    """The excerpts that a label names in `examples_used`, in that order and as they were shown: silent ones cut.
+
+    `rows` are the feature's rows of `examples` joined with their texts. Raises LabelError where they lack one.
+    """
+    wanted = set(keys)
+    kept = {one.key: one if one.fires else silent_stretch(one) for one in map(excerpt, rows) if one.key in wanted}
+    for key in keys:
+        if kept.get(key) is None:
+            raise LabelError(f"example {key}: the bundle no longer holds what was shown; open the one it was made in")
+    return [one for key in keys if (one := kept[key]) is not None]
 
 
 def silent_stretch(one: Excerpt) -> Excerpt | None:

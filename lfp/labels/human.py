@@ -7,7 +7,7 @@ from typing import Any
 
 from lfp.corpus import read_rows
 from lfp.errors import DataError
-from lfp.labels.protocol import Label
+from lfp.labels.protocol import HUMAN, Label
 
 _VERSION = "human-1"
 _TRUE, _FALSE = ("true", "yes", "1"), ("false", "no", "0")
@@ -15,7 +15,7 @@ _TRUE, _FALSE = ("true", "yes", "1"), ("false", "no", "0")
 
 def labeller_of(name: str) -> str:
     """What labels.labeller says of a person."""
-    return f"human:{name}"
+    return f"{HUMAN}{name}"
 
 
 def read_labels(path: Path) -> list[Label]:

@@ -10,6 +10,9 @@ from typing import Literal, Protocol
 Behaviour = Literal["right", "wrong", "random", "slow", "flaky"]
 """How the fake server's answers are: see `fake_server.py`."""
 
+HUMAN = "human:"
+"""What labels.labeller begins with where a person gave the label."""
+
 
 @dataclass(frozen=True)
 class Excerpt:

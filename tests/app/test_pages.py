@@ -4,42 +4,16 @@ import time
 
 import pyarrow.csv
 import pytest
-from streamlit.testing.v1 import AppTest
 
 from app import state
 from app.components import tables
 from lfp import queries
 from lfp.store import Store
 from lfp.synthetic import make_bundle
+from tests.app.reader import whole, words_of
 from tests.conftest import ROOT, change_byte, rewrite
 
 PAGES = ("overview", "features", "feature", "inputs")
-
-
-@pytest.fixture
-def explorer(monkeypatch):
-    """Opens a page of the explorer on some bundles."""
-
-    def open_page(name, *bundles, **params):
-        monkeypatch.setenv("LFP_BUNDLES", ",".join(map(str, bundles)))
-        at = AppTest.from_file(str(ROOT / "app" / "main.py"), default_timeout=30)
-        for key, value in params.items():
-            at.query_params[key] = value
-        if name != "overview":
-            at.switch_page(f"views/{name}.py")
-        return at.run()
-
-    return open_page
-
-
-def words_of(at):
-    """All HTML of the page."""
-    return "\n".join(element.proto.body for element in at.get("html"))
-
-
-def whole(at):
-    assert not at.exception
-    return words_of(at)
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -286,7 +260,7 @@ def test_searching_texts(explorer, bundle):
 def test_nothing_heavy_is_imported():
     heavy = "torch", "transformers", "openai", "sklearn"
     code = (
-        "import sys; from app import cache, state; from app.components import charts, tables, tokens, wording; "
+        "import sys; from app import cache, state; from app.components import charts, tables, tokens, trust, wording; "
         f"import lfp.queries; print([name for name in {heavy} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -1,0 +1,59 @@
+"""Reads what is on a page: its tags, its words, and whether it is nothing but our own HTML."""
+
+from html.parser import HTMLParser
+
+from app.components.escape import visible
+
+VOID = {"br", "hr", "img", "meta", "link", "input"}
+ALLOWED = {
+    "a", "b", "br", "code", "dd", "details", "div", "dl", "dt", "h1", "h4", "h5", "h6", "i", "li", "ol", "p", "pre",
+    "s", "section",
+    "small", "span", "summary", "table", "tbody", "td", "th", "thead", "tr", "ul",
+}  # fmt: skip
+
+
+class Reader(HTMLParser):
+    """Keeps tags, attributes and text, and whether tags close in order."""
+
+    def __init__(self, html):
+        super().__init__(convert_charrefs=True)
+        self.tags, self.attributes, self.words, self.open = [], [], [], []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.attributes += attributes
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def is_tame(html):
+    """Nothing but our own tags, each closed, no handlers, no links elsewhere, no hidden characters."""
+    reader = Reader(html)
+    assert reader.open == []
+    assert set(reader.tags) <= ALLOWED
+    assert not [name for name, _ in reader.attributes if name.startswith("on") or name in ("src", "srcdoc")]
+    assert all(
+        not value.startswith(("http", "javascript", "data:", "//"))
+        for name, value in reader.attributes
+        if name == "href"
+    )
+    assert visible(html) == html
+    return reader
+
+
+def words_of(at):
+    """All HTML of the page."""
+    return "\n".join(element.proto.body for element in at.get("html"))
+
+
+def whole(at):
+    assert not at.exception
+    return words_of(at)
