@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -43,7 +46,7 @@ def test_the_readme_opens_with_the_two_commands() -> None:
 
 
 def test_every_command_is_of_a_kind_that_is_run_here() -> None:
-    jobs = r"demo --fast|run|validate|report|sweep|plant|bench \w+"
+    jobs = r"demo --fast|run|validate|report|sweep|plant|label|ablate|fake-openai|bench \w+"
     kinds = rf"make \w+|LFP_BUNDLES=\S+ make app|python -m precompute ({jobs}).*"
     assert [command for command in COMMANDS if not re.fullmatch(kinds, command)] == []
 
@@ -54,17 +57,42 @@ def test_make_knows_the_target(command: str) -> None:
 
 
 def test_the_jobs_run_one_after_another_as_written(tmp_path: Path, tiny_bundle: Path) -> None:
-    """The commands of the README in order, `runs/` being a temporary folder."""
-    for command in (c for c in COMMANDS if "precompute" in c and "make" not in c):
-        arguments = [_replaced(part, tmp_path, tiny_bundle) for part in shlex.split(command)[1:]]
-        preset = next((name for name in DATA if name in command), None)
-        if preset and not _has_data(DATA[preset]):
-            continue
-        if preset or "my-run.toml" in command or " sweep " in command:
-            arguments += [part for override in SMALL for part in ("--set", override)]
-        arguments += QUICK.get(tuple(arguments[2:4]), [])
-        done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 0, f"{command}\n{done.stderr[-2000:]}"
+    """The commands of the README in order, `runs/` being a temporary folder; those that end in & run on to the end."""
+    port = _free_port()
+    with ExitStack() as servers:
+        for command in (c for c in COMMANDS if "precompute" in c and "make" not in c):
+            _run(command, tmp_path, tiny_bundle, servers=servers, port=port)
+
+
+def _run(command: str, tmp_path: Path, tiny_bundle: Path, *, servers: ExitStack, port: int) -> None:
+    arguments = [_replaced(part, tmp_path, tiny_bundle).replace("8399", str(port)) for part in shlex.split(command)[1:]]
+    if arguments[-1] == "&":
+        servers.enter_context(_serving([sys.executable, *arguments[:-1]]))
+        return
+    preset = next((name for name in DATA if name in command), None)
+    if preset and not _has_data(DATA[preset]):
+        return
+    if preset or "my-run.toml" in command or " sweep " in command:
+        arguments += [part for override in SMALL for part in ("--set", override)]
+    arguments += QUICK.get(tuple(arguments[2:4]), [])
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, f"{command}\n{done.stderr[-2000:]}"
+
+
+@contextmanager
+def _serving(command: list[str]) -> Iterator[None]:
+    """A server that has said that it serves, until the block ends."""
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        assert "http://127.0.0.1" in server.stdout.readline()
+        yield
+        server.terminate()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _replaced(part: str, folder: Path, bundle: Path) -> str:
