@@ -17,9 +17,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 def main() -> None:
     """Runs every benchmark."""
+    from tests.benchmarks.asking import asking
     from tests.benchmarks.probes import logistic_probe, ridge_probe
 
-    for benchmark in (queries, statistics, ridge_probe, logistic_probe):
+    for benchmark in (queries, statistics, ridge_probe, logistic_probe, asking):
         sys.stdout.write(json.dumps({"benchmark": benchmark.__name__, **benchmark()}) + "\n")
         sys.stdout.flush()
     from tests.benchmarks.nulls import nulls
