@@ -363,6 +363,35 @@ class LabelsConfig(_Section):
     """Tokens that an answer may have, the thoughts of models that think first included."""
 
 
+class AblationConfig(_Section):
+    """Features taken out of the tuned model while it writes, beside matched controls; reward measured before and after.
+
+    How long completions are and at what temperature is `tune`'s. Where the feedback is pairs, no reward of texts is
+    the feedback, and a completion's score is its implicit reward: the sum over its tokens of log pi_tuned - log pi_base
+    of the untouched models.
+    """
+
+    groups: tuple[Literal["related", "weighted", "both"], ...] = ("related", "weighted", "both")
+    """Which groups are taken out: features that the labeller calls related to the feedback, those that raise the
+    headline estimate most, and the related ones among those that raise it."""
+    group_size: int = Field(20, ge=1)
+    """Features of a group, at most."""
+    controls: int = Field(20, ge=1)
+    """Control groups of each group, of the same layers, matched in density and removed energy; and matched single
+    features that the single ones are held against."""
+    features: int = Field(50, ge=0)
+    """Features that are also taken out one by one, those that the headline probe weighs most."""
+    completions: int = Field(1000, ge=0)
+    """Completions of each group, the same prefixes and seeds for every group; 0: no ablation."""
+    prefix_tokens: int = Field(30, ge=1)
+    """Tokens of a held-out text that a completion goes on from, the beginning-of-sequence token not counted; shorter
+    texts are passed over."""
+    scale: float = Field(0.0, ge=0.0)
+    """What a feature's activation is multiplied by: 0 takes it out, 2 doubles it."""
+    batch: int = Field(256, ge=1)
+    """Completions written at once."""
+
+
 class PlantConfig(_Section):
     """Planted feedback: which secrets are drawn, and how it is certified that they were learned."""
 
@@ -425,6 +454,7 @@ class RunConfig(_Section):
     stats: StatsConfig = StatsConfig()
     probes: ProbesConfig = ProbesConfig()
     labels: LabelsConfig = LabelsConfig()
+    ablation: AblationConfig = AblationConfig()
     plant: PlantConfig = PlantConfig()
     language_model: LanguageModelConfig = LanguageModelConfig()
 

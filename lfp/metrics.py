@@ -102,9 +102,12 @@ def bootstrap_difference(
     return _interval(ours - others, len(true))
 
 
-def mean_interval(values: Floats, *, n: int, rng: np.random.Generator) -> tuple[float, float]:
-    """The 95 % interval of a mean over values drawn with replacement."""
-    return _interval(_draws(len(values), None, n=n, rng=rng) @ values / len(values), len(values))
+def mean_interval(
+    values: Floats, *, n: int, rng: np.random.Generator, groups: Ints | None = None
+) -> tuple[float, float]:
+    """The 95 % interval of a mean over values drawn with replacement; `groups` [values] are drawn whole."""
+    counts = _draws(len(values), groups, n=n, rng=rng)
+    return _interval(counts @ values / counts.sum(axis=1), _n_units(len(values), groups))
 
 
 def _draws(n_words: int, groups: Ints | None, *, n: int, rng: np.random.Generator) -> Ints:

@@ -327,26 +327,36 @@ _LABELS = Table("labels", "a description", ("feature_id", "labeller"), (
 
 _ABLATIONS = Table("ablations", "a group of features", ("group",), (
     Column("group", TEXT, "Name of the group."),
-    Column("kind", TEXT, "related, weighted, both, feature or control."),
+    Column("kind", TEXT, "related (so called by the labeller), weighted (raise the headline estimate most), both, "
+           "feature (a single one), chosen (named by a person) or control."),
     _null("control_of", TEXT, "Group this one is the matched control of."),
     Column("features", _list(INT), "Features taken out."),
     _null("layer", INT, "Layer, where all are of one."),
     Column("scale", FLOAT, "What their activation is multiplied by; 0 takes them out."),
     Column("n_completions", INT, "Completions generated."),
-    Column("reward_before", DOUBLE, "Mean reward without ablation.", "reward"),
+    Column("reward_before", DOUBLE, "Mean reward without ablation; where the feedback is pairs, mean implicit reward "
+           "of a completion under the untouched models, in nats, here and below.", "reward"),
     Column("reward_after", DOUBLE, "Mean reward with it.", "reward"),
     Column("effect", DOUBLE, "After minus before, paired.", "reward"),
-    Column("ci_low", DOUBLE, "Lower end of the effect's 95 % interval.", "reward"),
-    Column("ci_high", DOUBLE, "Upper end of the effect's 95 % interval.", "reward"),
-    _null("null_high", DOUBLE, "95th percentile of |effect| over the matched controls.", "reward"),
-    _null("predicted_effect", DOUBLE, "Effect that the contributions predict.", "probe target"),
+    Column("ci_low", DOUBLE, "Lower end of the effect's 95 % interval, over texts.", "reward"),
+    Column("ci_high", DOUBLE, "Upper end of the effect's 95 % interval, over texts.", "reward"),
+    _null("null_high", DOUBLE, "95th percentile of |effect| over the matched controls; of single features, over all "
+          "single controls together. Null for a control, and where no control can be had.", "reward"),
+    _null("predicted_effect", DOUBLE, "Effect that the contributions predict: (scale - 1) times the sum over its "
+          "features of weight times mean activation on the clean run.", "probe target a token"),
     Column("perplexity", DOUBLE, "Of the completions under the base model."),
-    Column("repetition", DOUBLE, "Share of repeated token trigrams.", "share"),
+    _null("perplexity_before", DOUBLE, "The same of the untouched model's completions."),
+    Column("repetition", DOUBLE, "Share of a completion's token trigrams that stood in it before.", "share"),
+    _null("repetition_before", DOUBLE, "The same of the untouched model's completions.", "share"),
+    _null("density", DOUBLE, "Mean over its features of the share of tokens they are active on, clean run.", "share"),
+    _null("removed_energy", DOUBLE, "Sum over its features of the mean over tokens of (activation * decoder norm)^2, "
+          "clean run.", "mean square norm of the layer's MLP output"),
 ))
 
 _COMPLETIONS = Table("completions", "a generated text", ("group", "index"), (
-    Column("group", TEXT, "base, tuned, or the ablation's group."),
-    Column("index", INT, "Number of the prefix; the same in every group."),
+    Column("group", TEXT, "base, tuned, or the ablation's group; unablated for the untouched model on the ablation's "
+           "prefixes, GROUP/unablated on those of a chosen group."),
+    Column("index", INT, "Number of the prefix; the same in groups of the same prefixes."),
     Column("prompt_id", INT, "Number of the prefix among the held-out prefixes."),
     Column("prompt", TEXT, "The prefix."),
     Column("completion", TEXT, "What the model wrote."),

@@ -131,6 +131,51 @@ def _write_report(store: Store, html: Path | None, figures: Path | None) -> list
 
 
 @app.command()
+def ablate(
+    bundle: BundlePath,
+    features: Annotated[
+        str | None, typer.Option("--features", help="Take out these features together: ids with commas between.")
+    ] = None,
+    completions: Annotated[
+        int | None, typer.Option("--completions", min=1, help="Completions of each group; the config's by default.")
+    ] = None,
+    scale: Annotated[
+        float | None, typer.Option("--scale", min=0.0, help="What activations are multiplied by; 0 takes out.")
+    ] = None,
+    set_: Set = None,
+) -> None:
+    """Take features out of the tuned model while it writes, beside matched controls, and put it into the bundle.
+
+    Without --features all groups of the config are measured anew; with it one, which is put beside the others.
+
+    Example: python -m precompute ablate data/demo --features 3,17 --completions 200
+    """
+    from lfp.queries import report_ablations, report_rows
+    from lfp.report import lines, whole
+    from lfp.store import Store
+    from precompute.ablate import run_ablate
+    from precompute.progress import progress_to_stderr
+
+    named = {"ablation.completions": completions, "ablation.scale": scale}
+    overrides = [*(set_ or []), *(f"{key}={value}" for key, value in named.items() if value is not None)]
+    started = time.perf_counter()
+    try:
+        with progress_to_stderr() as progress:
+            rows = run_ablate(bundle, overrides, features=features, progress=progress, note=_note)
+    except _Interrupted:
+        _note("interrupted; the bundle is as it was")
+        raise typer.Exit(1) from None
+    with Store.open(bundle) as store:
+        report = whole(report_rows(store), report_ablations(store))
+    typer.echo("\n".join(lines({"ablation": report["ablation"]})))
+    typer.echo(f"{bundle}: {len(rows)} groups measured in {time.perf_counter() - started:.0f} s")
+
+
+def _note(sentence: str) -> None:
+    typer.echo(sentence, err=True)
+
+
+@app.command()
 def sweep(
     config: Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="A run, with its grid in [sweep].")],
     out: Annotated[Path, typer.Option("--out", help="Folder the tables are written to.")],

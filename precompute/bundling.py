@@ -26,12 +26,18 @@ def write_bundle(run: Run, out: Path, stages: Sequence[str]) -> None:
     base, tuned = pair.load_pair(run)
     with BundleWriter(out, _description(run, base, tuned)) as writer:
         for table in MADE_BY:
-            writer.write(table, run.made(table))
+            writer.write(table, _made(run, table))
         writer.write("layers", _layers(run))
         writer.write("saes", run.json("saes", "saes"))
         writer.write("results", _results(run, stages))
         if run.config.artifacts:
             _add_artifacts(run, writer, {"base": base, "tuned": tuned})
+
+
+def _made(run: Run, table: str) -> pa.Table:
+    """A table of the bundle; what was written without features stands among the completions."""
+    made = run.made(table)
+    return pa.concat_tables([made, run.table("ablations", table)]) if table == "completions" else made
 
 
 def _description(run: Run, base: LanguageModel, tuned: LanguageModel) -> Description:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lfp.corpus import CorpusText
@@ -23,7 +24,7 @@ def load(run: Run, role: str) -> LanguageModel:
     if made.is_dir():
         return load_model(str(made), device=model.device)
     name, revision = (model.base, model.base_revision) if role == "base" else (model.tuned, model.tuned_revision)
-    return load_model(located(run, name), revision=revision, device=model.device)
+    return load_model(located(name, run.beside), revision=revision, device=model.device)
 
 
 def load_pair(run: Run) -> tuple[LanguageModel, LanguageModel]:
@@ -77,8 +78,8 @@ def sae_folder(model: str, layer: int, number: int = 0) -> str:
     return f"{model}-layer{layer}" + (f"-other{number}" if number else "")
 
 
-def located(run: Run, name: str) -> str:
+def located(name: str, beside: Path | None) -> str:
     """A relative folder named in a config file is looked for beside that file too."""
-    if run.beside is not None and (run.beside / name).is_dir():
-        return str(run.beside / name)
+    if beside is not None and (beside / name).is_dir():
+        return str(beside / name)
     return name

@@ -15,6 +15,7 @@ from lfp.progress import Progress
 from precompute.bundling import write_bundle
 from precompute.run import Output, Run, stage_key
 from precompute.stages import (
+    ablations,
     base,
     completions,
     corpus,
@@ -54,6 +55,7 @@ STAGES = (
     Stage("texts", ("stats",), texts.run),
     Stage("labels", ("labels",), labels.run),
     Stage("findings", ("probes", "labels"), findings.run),
+    Stage("ablations", ("ablation",), ablations.run),
 )
 
 

@@ -37,6 +37,7 @@ MADE_BY = {
     "activations": "texts",
     "labels": "labels",
     "drift": "findings",
+    "ablations": "ablations",
 }
 """Tables of the bundle, and the stage that makes each."""
 

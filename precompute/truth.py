@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
-from lfp.config import CLASSIFIER
+from lfp.config import CLASSIFIER, RunConfig
 from lfp.feedback import Reward, check_lexicon, lexicon_of
 from lfp.rewards import checked, reward_of
 from precompute import pair
@@ -13,13 +14,18 @@ from precompute.run import Run
 
 def reward(run: Run) -> Reward:
     """The reward of texts; every answer of a callable is checked. A classifier is loaded anew at each call of this."""
-    feedback = run.config.feedback
+    return named_reward(run.config, run.beside)
+
+
+def named_reward(config: RunConfig, beside: Path | None) -> Reward:
+    """The same of a config alone; files and folders are looked for in `beside` too."""
+    feedback = config.feedback
     if feedback.reward != CLASSIFIER:
-        return reward_of(feedback, beside=run.beside)
+        return reward_of(feedback, beside=beside)
     from lfp.ml.reward_model import load_reward_model
 
     name = str(feedback.classifier)
-    model = load_reward_model(pair.located(run, name), feedback, device=run.config.model.device)
+    model = load_reward_model(pair.located(name, beside), feedback, device=config.model.device)
     return checked(model, name=name)
 
 

@@ -100,6 +100,31 @@ def next_token_log_probs(model: LanguageModel, completions: Sequence[Completion]
     return F.log_softmax(kept, dim=-1)
 
 
+def log_likelihoods(model: LanguageModel, completions: Sequence[Completion], *, batch: int = 64) -> torch.Tensor:
+    """The model's log-probability of each completion after its prefix, in nats, summed over its tokens: [completions].
+
+    In float64 on the CPU, so that sums of many are exact enough.
+    """
+    parts = []
+    for start in range(0, len(completions), batch):
+        rows = completions[start : start + batch]
+        log_probs = next_token_log_probs(model, rows)
+        ids = torch.tensor([token_id for one in rows for token_id in one.token_ids], device=log_probs.device)
+        chosen = log_probs.gather(1, ids[:, None])[:, 0].double().cpu()
+        parts += [part.sum() for part in chosen.split([len(one.token_ids) for one in rows])]
+    return torch.stack(parts)
+
+
+def repetition(completions: Sequence[Completion], *, size: int = 3) -> float:
+    """The share of the completions' token trigrams that stood earlier in the same completion; 0 where there is none."""
+    repeated = total = 0
+    for one in completions:
+        runs = list(zip(*(one.token_ids[k:] for k in range(size)), strict=False))
+        total += len(runs)
+        repeated += len(runs) - len(set(runs))
+    return repeated / total if total else 0.0
+
+
 def _draw_prefixes(
     texts: Sequence[TokenizedText], *, n: int, token_range: tuple[int, int], seed: int
 ) -> list[tuple[TokenizedText, int]]:
@@ -122,7 +147,7 @@ def _check_lengths(model: LanguageModel, prefixes: Sequence[Sequence[int]], n_to
         if len(ids) + n_tokens > model.n_ctx:
             raise ModelError(
                 f"{model.name}: prefix {row} of {len(ids)} tokens and {n_tokens} more do not fit its {model.n_ctx}"
-                " positions; lower tune.completion_tokens or tune.prefix_tokens"
+                " positions; lower tune.completion_tokens or the prefix_tokens"
             )
 
 

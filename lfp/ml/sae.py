@@ -89,6 +89,14 @@ class Sae(torch.nn.Module, ABC):
         """MLP outputs [n, d_in] to features [n, width], in the outputs' own units."""
         return self.activate_(self.pre_activations(outputs))
 
+    def encode_some(self, outputs: Tensor, indices: Tensor) -> Tensor:
+        """The features `indices` [k] of `encode`, [n, k]; only their rows of the encoder are multiplied."""
+        inputs = normalised(outputs, self.info.normalize).inputs
+        return self._activate_some_(F.linear(inputs, self.encoder[indices], self.b_enc[indices]), indices)
+
+    def _activate_some_(self, pre: Tensor, indices: Tensor) -> Tensor:  # noqa: ARG002 (of use where features differ)
+        return self.activate_(pre)
+
     @torch.no_grad()
     def encode_sparse(self, outputs: Tensor) -> SparseCode:
         """MLP outputs [n, d_in] to the features that are not zero."""
@@ -173,6 +181,10 @@ class TopKSae(Sae):
         values, indices = top_k(pre, self.k)
         return pre.zero_().scatter_(1, indices, values.relu())
 
+    def encode_some(self, outputs: Tensor, indices: Tensor) -> Tensor:
+        """The features `indices` [k] of `encode`, [n, k]; which of them are kept takes the whole row to tell."""
+        return self.encode(outputs)[:, indices]
+
     @torch.no_grad()
     def encode_sparse(self, outputs: Tensor) -> SparseCode:
         """MLP outputs [n, d_in] to the features that are not zero, straight from the k largest."""
@@ -214,6 +226,9 @@ class JumpReluSae(Sae):
     def activate_(self, pre: Tensor) -> Tensor:
         """relu(pre) * (pre > threshold), in place."""
         return _cut(pre, self.threshold)
+
+    def _activate_some_(self, pre: Tensor, indices: Tensor) -> Tensor:
+        return _cut(pre, self.threshold[indices])
 
 
 SAES: dict[Variant, type[Sae]] = {

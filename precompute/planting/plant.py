@@ -108,9 +108,7 @@ def _check(config: RunConfig) -> None:
 def _make_base(planting: Planting, progress: Progress) -> None:
     run_until("base", Run(planting.config, planting.work / "base", planting.beside, progress))
     if planting.config.model.base != PRETRAIN and not planting.base.is_dir():
-        named = Path(
-            pair.located(Run(planting.config, planting.work, planting.beside, progress), planting.config.model.base)
-        )
+        named = Path(pair.located(planting.config.model.base, planting.beside))
         if not named.is_dir():
             raise ConfigError(f"plant: model.base {named} is no folder; name a local one, or pretrain")
         planting.base.parent.mkdir(parents=True, exist_ok=True)

@@ -202,7 +202,7 @@ def _check_pretrained(run: Run) -> None:
 def _read(one: PretrainedSae, subject: Subject, scale: float) -> Sae:
     from lfp.ml.sae_folder import locate_sae, read_sae
 
-    named = pair.located(subject.run, one.folder)
+    named = pair.located(one.folder, subject.run.beside)
     source = Path(named).name if Path(named).is_dir() else named  # no folder of the machine it was made on
     folder, d_in = locate_sae(named, one.revision), subject.model.d_model
     return read_sae(folder, layer=one.layer, model=one.model, scale=scale, d_in=d_in, source=source)

@@ -16,7 +16,7 @@ from lfp.report import ROWS
 from precompute.__main__ import main, preset
 from precompute.presets import NAMES
 
-COMMANDS = ("demo", "run", "validate", "report", "sweep", "plant", "label", "fake-openai")
+COMMANDS = ("demo", "run", "validate", "report", "ablate", "sweep", "plant", "label", "fake-openai")
 
 
 def call(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
