@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from lfp.controls import CONTROL, FEATURE, MAIN_KINDS, controls_in
 from lfp.escape import visible
-from lfp.metrics import Estimate
+from lfp.metrics import Estimate, with_null
 from lfp.report_sentences import sentence
 from lfp.report_tables import Shown, tables
 
@@ -69,19 +72,45 @@ def whole(rows: Sequence[Row], ablations: Sequence[Row] = ()) -> Report:
 def ablation_rows(ablations: Sequence[Row]) -> list[dict[str, Any]]:
     """Row `ablation`: mean reward before and after taking out each group of features, the effect, and its controls.
 
-    `control` is the mean effect of the group's matched controls; the null of an effect is their 95th percentile of
-    size.
+    `control` is the mean effect of the group's matched controls; the null of an effect is two-sided, their 95th
+    percentile of size. `perplexity_ratio` and `energy_ratio` compare with the controls' means: how much worse the text
+    became, and how well they match. Groups come first, then single features by the size of the effect predicted.
     """
-    rows = []
-    for group in (row for row in ablations if row["kind"] != "control"):
-        keys = {"group": group["group"], "layer": group["layer"], "n": group["n_completions"]}
-        rows += [result("ablation", when, group[f"reward_{when}"], **keys) for when in ("before", "after")]
-        effect = result("ablation", "effect", group["effect"], **keys)
-        rows.append(effect | {name: group[name] for name in ("ci_low", "ci_high", "null_high")})
-        controls = [row["effect"] for row in ablations if row["control_of"] == group["group"]]
-        if controls:
-            rows.append(result("ablation", "control", sum(controls) / len(controls), **keys))
-    return rows
+    judged = [row for row in ablations if row["kind"] != CONTROL]
+    of_kind = {kind: place for place, kind in enumerate((*MAIN_KINDS, FEATURE))}
+    judged.sort(key=lambda row: (of_kind[row["kind"]], -abs(row["predicted_effect"] or 0.0), row["group"]))
+    return [figure for row in judged for figure in _ablation(row, controls_in(row, ablations))]
+
+
+def _ablation(group: Row, controls: Sequence[Row]) -> list[dict[str, Any]]:
+    keys = {"group": group["group"], "layer": group["layer"], "n": group["n_completions"]}
+    effect = Estimate(group["effect"], group["n_completions"], group["ci_low"], group["ci_high"])
+    if controls:
+        effect = with_null(effect, np.array([one["effect"] for one in controls]), two_sided=True)
+    told = {"before": group["reward_before"], "after": group["reward_after"], "predicted": group["predicted_effect"]}
+    if group["kind"] != FEATURE:
+        means = {name: _mean(one.get(name) for one in controls) for name in ("effect", *_MEASURES)}
+        told |= {"control": means["effect"], "features": len(group["features"]), "scale": group["scale"]}
+        told |= {name: group.get(name) for name in _MEASURES}
+        told |= {f"{name}_control": means[name] for name in ("perplexity", "repetition")}
+        told |= {
+            "perplexity_ratio": _ratio(group.get("perplexity"), means["perplexity"]),
+            "energy_ratio": _ratio(group.get("removed_energy"), means["removed_energy"]),
+        }
+    shown = [result("ablation", name, value, **keys) for name, value in told.items() if value is not None]
+    return [result("ablation", "effect", effect, **keys), *shown]
+
+
+_MEASURES = ("perplexity", "perplexity_before", "repetition", "removed_energy")
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _ratio(value: float | None, of: float | None) -> float | None:
+    return value / of if value is not None and of else None
 
 
 def lines(report: Mapping[str, Sequence[Row]]) -> list[str]:

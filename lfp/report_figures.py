@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from lfp.escape import escaped
 from lfp.queries import DriftedFeature
-from lfp.report_tables import Figure, in_order
+from lfp.report_tables import Figure, in_order, is_single
 
 POSITIVE, NEGATIVE, TUNED, BASE = "#3b82c4", "#e0852b", "#1a9c8e", "#8d9199"
 GRID, NULL = "rgba(141, 145, 153, 0.22)", "rgba(141, 145, 153, 0.55)"
@@ -243,8 +243,38 @@ def _activity(material: Material) -> go.Figure | None:
 
 
 def _ablations(material: Material) -> go.Figure | None:
-    rows = [one for one in material.report["ablation"] if one["metric"] == "effect"]
-    return _dots([(str(one.get("group")), one) for one in rows], "effect on the mean reward")
+    """Effects of groups; the bar is what their controls reach either way."""
+    rows = [one for one in material.report["ablation"] if one["metric"] == "effect" and not is_single(one)]
+    banded = [one if one.get("null_high") is None else {**one, "null_mean": -one["null_high"]} for one in rows]
+    named = [(str(one.get("group")), one) for one in banded]
+    return _dots(named, "effect on the mean reward", null="95 % of controls")
+
+
+def _predicted(material: Material) -> go.Figure | None:
+    """The effect predicted of each single feature against the one measured, and what single controls reach."""
+    by_group: dict[str, dict[str, Figure]] = {}
+    for one in material.report["ablation"]:
+        if is_single(one) and one["value"] is not None:
+            by_group.setdefault(str(one["group"]), {})[one["metric"]] = one
+    known = {name: told for name, told in by_group.items() if {"predicted", "effect"} <= told.keys()}
+    if not known:
+        return None
+    measured = [told["effect"] for told in known.values()]
+    chart = go.Figure(
+        go.Scatter(
+            x=[told["predicted"]["value"] for told in known.values()],
+            y=[one["value"] for one in measured],
+            error_y=_whiskers(measured),
+            mode="markers",
+            text=[escaped(name) for name in known],
+            marker={"size": 9, "color": [BASE if "inert" in told else TUNED for told in known.values()]},
+            hovertemplate="%{text}<br>predicted %{x:.4f}<br>measured %{y:.3f}<extra></extra>",
+        )
+    )
+    high = measured[0].get("null_high")
+    if high is not None:
+        chart.add_hrect(y0=-high, y1=high, fillcolor=GRID, line_width=0)
+    return _framed(chart, x="effect predicted (probe target a token)", y="effect measured on the mean reward")
 
 
 def _texts(material: Material) -> go.Figure | None:
@@ -295,7 +325,7 @@ def _autoencoders(material: Material) -> go.Figure | None:
     return _framed(chart, x="active features a token (L0)", y="variance unexplained (FVU)", legend=True)
 
 
-def _dots(rows: Sequence[tuple[str, Figure]], title: str) -> go.Figure | None:
+def _dots(rows: Sequence[tuple[str, Figure]], title: str, *, null: str = "null, mean to 95 %") -> go.Figure | None:
     """A line a figure: a dot with its interval, and its null from mean to 95th percentile as a grey bar."""
     rows = [(name, figure) for name, figure in rows if figure["value"] is not None]
     if not rows:
@@ -311,8 +341,8 @@ def _dots(rows: Sequence[tuple[str, Figure]], title: str) -> go.Figure | None:
             orientation="h",
             width=0.28,
             marker_color=NULL,
-            name="null, mean to 95 %",
-            hovertemplate="null: mean %{base:.3f}<extra></extra>",
+            name=null,
+            hovertemplate=null + ": from %{base:.3f}<extra></extra>",
         )
     chart.add_scatter(
         x=[one["value"] for one in figures],
@@ -409,6 +439,8 @@ _KINDS = (
     _Kind("label-agreement", "Labels against weights", "label_agreement", _kappas),
     _Kind("activation-frequency", "How often features fire", "activation_frequency", _activity),
     _Kind("ablation", "Features taken out", "ablation", _ablations),
+    _Kind("ablation-predicted", "Single features: predicted against measured; grey ones are inert", "ablation",
+          _predicted),
     _Kind("texts", "Texts by their mean features", "pca_explained", _texts),
     _Kind("autoencoders", "Autoencoders", "sae_quality", _autoencoders),
 )  # fmt: skip

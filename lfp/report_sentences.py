@@ -234,8 +234,57 @@ def _activity(figures: Sequence[Figure]) -> str:
 
 
 def _ablation(figures: Sequence[Figure]) -> str:
-    n = len({one.get("group") for one in figures})
-    return f"Mean reward of completions with {n} groups of features taken out, beside matched random features."
+    groups = dict.fromkeys(one.get("group") for one in figures if one["metric"] == "features")
+    scaled = any(one["value"] for one in figures if one["metric"] == "scale")
+    parts = [
+        f"Mean reward of completions with features {'scaled' if scaled else 'taken out'}, the same prefixes and seeds "
+        "each time, beside matched features of the same layers drawn at random."
+    ]
+    parts += [_of_group([one for one in figures if one.get("group") == group], str(group)) for group in groups]
+    return " ".join([*parts, *_of_singles(figures)])
+
+
+def _of_group(figures: Sequence[Figure], name: str) -> str:
+    """Whether a group passes its controls, at what cost in perplexity, and how well they match."""
+    told = {one["metric"]: one for one in figures}
+    if not {"before", "after", "effect", "perplexity_ratio"} <= told.keys():
+        return f"{name}: not judged, for its layers have too few other features to be its controls."
+    effect = told["effect"]
+    passed = abs(_value(effect)) > effect["null_high"]
+    return (
+        f"{name}: {number(told['before']['value'])} to {number(told['after']['value'])}, a change of "
+        f"{_signed(effect)}, which {'passes' if passed else 'does not pass'} its controls: they reach "
+        f"{number(effect['null_high'])} one time in twenty. Its text has {number(told['perplexity_ratio']['value'])} "
+        f"times their perplexity{_match(told.get('energy_ratio'))}."
+    )
+
+
+def _match(energy: Figure | None) -> str:
+    if energy is None:
+        return ""
+    loose = "" if 1 / _LOOSE < _value(energy) < _LOOSE else ", a loose match"
+    return f", its features {number(energy['value'])} times their energy{loose}"
+
+
+_LOOSE = 1.5  # times the energy of the controls
+
+
+def _of_singles(figures: Sequence[Figure]) -> list[str]:
+    """Predicted against measured, and what is important but inert."""
+    rank, count = pick(figures, metric="predicted_measured"), pick(figures, metric="inert_count")
+    found = []
+    if rank:
+        side = "above" if _passes(rank) else "not above"
+        found.append(
+            f"Feature by feature, predicted and measured effects rank alike with Spearman's {with_interval(rank)}; "
+            f"dealt anew they reach {number(rank.get('null_high'))} one time in twenty, and this is {side} it."
+        )
+    if count:
+        found.append(
+            f"{number(count['value'])} of the {number(count.get('n'))} features that the probe weighs most are inert: "
+            "each taken out alone, the reward moves no further than with single controls, and its interval holds 0."
+        )
+    return found
 
 
 def _pca(figures: Sequence[Figure]) -> str:

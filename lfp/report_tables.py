@@ -50,20 +50,22 @@ class Column:
 class Layout:
     """One table: a line for each combination of `keys`, which are named for the reader, and its columns.
 
-    `metrics` says which figures it takes (all where empty); `order` sorts lines by the first figure of each.
+    `metrics` and `takes` say which figures it takes (all where there are none); `order` sorts lines by the first figure
+    of each.
     """
 
     keys: Mapping[str, str]
     columns: tuple[Column, ...]
     metrics: frozenset[str] = frozenset()
     order: Callable[[Figure], Any] | None = None
+    takes: Callable[[Figure], bool] | None = None
 
 
 def tables(report_row: str, figures: Sequence[Figure]) -> list[Shown]:
     """The tables of a row of the report. Figures that no column takes stand in a table of their own at the end."""
     shown, rest = [], list(figures)
     for layout in _LAYOUTS.get(report_row, ()):
-        mine = [one for one in rest if not layout.metrics or one["metric"] in layout.metrics]
+        mine = [one for one in rest if _is_of(one, layout)]
         table, taken = _laid_out(mine, layout)
         rest = [one for one in rest if id(one) not in taken]
         shown += [table] if taken else []
@@ -72,6 +74,16 @@ def tables(report_row: str, figures: Sequence[Figure]) -> list[Shown]:
         rest = [one for one in rest if id(one) not in taken]
         shown.append(table)
     return shown
+
+
+def _is_of(figure: Figure, layout: Layout) -> bool:
+    is_named = not layout.metrics or figure["metric"] in layout.metrics
+    return is_named and (layout.takes is None or layout.takes(figure))
+
+
+def is_single(figure: Figure) -> bool:
+    """Whether a figure of the row `ablation` is of one feature taken out by itself."""
+    return str(figure.get("group")).startswith("feature:")
 
 
 def in_order(figures: Sequence[Figure], *keys: str) -> list[Figure]:
@@ -190,6 +202,14 @@ def _by_n(figure: Figure) -> Any:
     return _place(figure.get("words")), -(figure.get("n") or 0), str(figure.get("group"))
 
 
+def _is_of_group(figure: Figure) -> bool:
+    return not is_single(figure) and figure.get("group") != "features"
+
+
+def _as_given(figure: Figure) -> int:  # noqa: ARG001 (the form of an order)
+    return 0
+
+
 def _by_size(figure: Figure) -> Any:
     kind, _, name = str(figure.get("group")).partition(":")
     return figure["metric"], kind, -abs(figure.get("value") or 0.0), name
@@ -292,9 +312,55 @@ _LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
         Layout(
             {"group": "taken out", "layer": "layer"},
             (
-                *_only("before", "after", "effect", "control"),
-                Column("null 95 %", _of("null_high"), {"metric": "effect"}),
+                *_only("before", "after", "effect"),
+                Column("controls' mean", _value, {"metric": "control"}),
+                Column("controls' 95 %", _of("null_high"), {"metric": "effect"}),
+                Column("p", _p, {"metric": "effect"}),
+                Column("n", _of("n"), {"metric": "effect"}),
+                Column("predicted", _value, {"metric": "predicted"}),
             ),
+            order=_as_given,
+            takes=_is_of_group,
+        ),
+        Layout(
+            {"group": "taken out", "layer": "layer"},
+            (
+                Column("features", _value, {"metric": "features"}),
+                Column("scale", _value, {"metric": "scale"}),
+                Column("perplexity", _value, {"metric": "perplexity"}),
+                Column("before", _value, {"metric": "perplexity_before"}),
+                Column("controls'", _value, {"metric": "perplexity_control"}),
+                Column("ratio", _value, {"metric": "perplexity_ratio"}),
+                Column("repetition", _value, {"metric": "repetition"}),
+                Column("controls' repetition", _value, {"metric": "repetition_control"}),
+                Column("energy", _value, {"metric": "removed_energy"}),
+                Column("energy, times controls'", _value, {"metric": "energy_ratio"}),
+            ),
+            order=_as_given,
+            takes=_is_of_group,
+        ),
+        Layout(
+            {"metric": "of single features"},
+            _full("figure"),
+            frozenset({"predicted_measured", "inert_count", "inert_share"}),
+        ),
+        Layout(
+            {"group": "taken out alone", "layer": "layer"},
+            (
+                Column("predicted", _value, {"metric": "predicted"}),
+                *_only("before", "after", "effect"),
+                Column("controls' 95 %", _of("null_high"), {"metric": "effect"}),
+                Column("p", _p, {"metric": "effect"}),
+            ),
+            frozenset({"predicted", "before", "after", "effect"}),
+            order=_as_given,
+            takes=is_single,
+        ),
+        Layout(
+            {"group": "important but inert", "layer": "layer"},
+            (Column("effect predicted", _value),),
+            frozenset({"inert"}),
+            order=_by_size,
         ),
     ),
     "pca_explained": (Layout({"group": "component"}, _full("variance explained")),),

@@ -782,7 +782,8 @@ def _ablations(made: _Made, random: Random) -> list[dict[str, Any]]:
             "group": name, "kind": kind, "control_of": of, "features": sorted(members.tolist()), "layer": None,
             "scale": 0.0, "n_completions": 200, "reward_before": 0.41, "reward_after": 0.41 + effect, "effect": effect,
             "ci_low": effect - 0.06, "ci_high": effect + 0.06, "null_high": 0.05, "predicted_effect": effect * 0.8,
-            "perplexity": 21.5, "repetition": 0.04,
+            "perplexity": 21.5, "perplexity_before": 20.9, "repetition": 0.04, "repetition_before": 0.03,
+            "density": 0.02, "removed_energy": 0.01,
         }
         for name, kind, of, members, effect in groups
     ]  # fmt: skip

@@ -12,12 +12,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lfp.config import AblationConfig, RunConfig
+from lfp.controls import MAIN_KINDS
 from lfp.errors import CorpusError
 from lfp.feedback import Reward
 from lfp.findings.ablation import (
-    CHOSEN,
-    CONTROL,
-    FEATURE,
     Candidates,
     Clean,
     Group,
@@ -43,6 +41,7 @@ Row = dict[str, Any]
 
 UNABLATED = "unablated"
 """Group of the completions of the untouched model."""
+_CHOSEN = "chosen"
 _SEED_OFFSET = 3  # other draws than tuning, completions and rollouts had
 
 
@@ -93,7 +92,7 @@ class Ablated:
 
 def name_of_chosen(features: Sequence[int], scale: float) -> str:
     """The group's name: its features, and what they are multiplied by where they are not taken out."""
-    return f"{CHOSEN}:{','.join(map(str, sorted(features)))}" + (f"@{scale:g}" if scale else "")
+    return f"{_CHOSEN}:{','.join(map(str, sorted(features)))}" + (f"@{scale:g}" if scale else "")
 
 
 def ablate(request: Request, progress: Progress) -> Ablated:
@@ -118,7 +117,7 @@ def ablate(request: Request, progress: Progress) -> Ablated:
         progress("ablations", done, len(groups), done)
         ablated = writer.write(dict.fromkeys(group.features, config.ablation.scale))
         measured[group] = ablated.measured()
-        if group.kind not in (CONTROL, FEATURE):
+        if group.kind in MAIN_KINDS:
             completions += ablated.rows(group.name, "ablated", request.base)
     progress("ablations", len(groups), len(groups), len(groups))
     draws = Draws(probes.bootstraps, probes.permutations, config.seed)
@@ -197,7 +196,10 @@ def _prefixes(request: Request) -> list[tuple[int, ...]]:
     config, length = request.config, request.config.ablation.prefix_tokens
     usable = [text for text in request.texts if len(text.token_ids) >= length]
     if not usable:
-        raise CorpusError(f"no held-out text has the {length} tokens of a prefix; lower ablation.prefix_tokens")
+        raise CorpusError(
+            f"no held-out text has the {length} tokens of a prefix; lower ablation.prefix_tokens, or set"
+            " ablation.completions to 0 for no ablation"
+        )
     return prefixes(
         usable,
         n=config.ablation.completions,
@@ -217,7 +219,7 @@ def _groups(request: Request, known: Candidates) -> list[Group]:
     """Main groups, then their controls, then single features and theirs; or the chosen group and its controls."""
     wanted, seed = request.config.ablation, request.config.seed
     if request.chosen:
-        main = [Group(name_of_chosen(request.chosen, wanted.scale), CHOSEN, tuple(sorted(set(request.chosen))))]
+        main = [Group(name_of_chosen(request.chosen, wanted.scale), _CHOSEN, tuple(sorted(set(request.chosen))))]
     else:
         main = main_groups(known, wanted.groups, size=wanted.group_size)
     avoided = sorted({feature for group in main for feature in group.features})
@@ -234,9 +236,8 @@ def _groups(request: Request, known: Candidates) -> list[Group]:
 
 def _singles(known: Candidates, wanted: AblationConfig, avoided: Sequence[int], seed: int) -> Iterator[Group]:
     singles = single_groups(known, n=wanted.features)
-    apart = {*avoided, *(group.features[0] for group in singles)}
     yield from singles
-    yield from controls_of_singles(known, singles, avoided=sorted(apart), n=wanted.controls, seed=seed)
+    yield from controls_of_singles(known, singles, avoided=avoided, n=wanted.controls, seed=seed)
 
 
 def _candidates(tables: Tables) -> Candidates:
@@ -263,4 +264,3 @@ def _candidates(tables: Tables) -> Candidates:
 
 def _column(table: pa.Table, name: str) -> Floats:
     return np.asarray(table[name].cast(pa.float64()).to_numpy(zero_copy_only=False), np.float64)
-

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lfp.controls import CONTROL, FEATURE, controls_in, is_inert
 from lfp.findings.figures import Draws
 from lfp.metrics import Estimate, bootstrap, mean_interval, spearman, with_null
 from lfp.report import result
@@ -17,8 +18,6 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
-CONTROL, FEATURE, CHOSEN = "control", "feature", "chosen"
-"""Kinds of groups beside the main ones of `main_groups`."""
 _NEAREST = 5  # like features that a control's is drawn from
 _FEWEST = 4  # features that a rank correlation takes
 
@@ -135,14 +134,21 @@ def _pools(known: Candidates, group: Group, avoided: Sequence[int]) -> dict[int,
 def _matched(
     known: Candidates, group: Group, pools: Mapping[int, Ints], place: Floats, rng: np.random.Generator
 ) -> tuple[int, ...]:
-    """One control; members choose in random order, so that none always has the last choice."""
+    """One control. Members that have the fewest like them choose first, since others find one all the same."""
+    apart = {
+        member: np.sort(_distances(place, pools[int(known.layer[member])], member))[:_NEAREST].max()
+        for member in group.features
+    }
     taken: dict[int, int] = {}
-    for member in rng.permutation(group.features).tolist():
+    for member in sorted(group.features, key=lambda one: (-apart[one], one)):
         free = np.setdiff1d(pools[int(known.layer[member])], list(taken.values()))
-        distance = ((place[free] - place[member]) ** 2).sum(axis=1)
-        nearest = free[np.argsort(distance, kind="stable")[:_NEAREST]]
+        nearest = free[np.argsort(_distances(place, free, member), kind="stable")[:_NEAREST]]
         taken[member] = int(rng.choice(nearest))
     return tuple(taken[member] for member in group.features)
+
+
+def _distances(place: Floats, others: Ints, member: int) -> Floats:
+    return np.asarray(((place[others] - place[member]) ** 2).sum(axis=1))
 
 
 @dataclass(frozen=True)
@@ -175,23 +181,9 @@ def ablation_table(
     """
     rows = [_row(known, group, after, clean, scale=scale, draws=draws) for group, after in groups.items()]
     for row in rows:
-        effects = null_effects(row, rows)
-        row["null_high"] = float(np.quantile(np.abs(effects), 0.95)) if len(effects) else None
+        sizes = [abs(one["effect"]) for one in controls_in(row, rows)]
+        row["null_high"] = float(np.quantile(sizes, 0.95)) if sizes else None
     return rows
-
-
-def null_effects(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Floats:
-    """The effects of the controls that a row of `ablations` is held against; none for a control."""
-    return np.array([one["effect"] for one in controls_in(row, rows)], np.float64)
-
-
-def controls_in(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The rows of a group's controls; of a single feature all single controls'."""
-    is_of: Callable[[str], bool] = row["group"].__eq__
-    if row["kind"] == FEATURE:
-        singles = {one["group"] for one in rows if one["kind"] == FEATURE}
-        is_of = singles.__contains__
-    return [one for one in rows if one["kind"] == CONTROL and is_of(one["control_of"])]
 
 
 def _row(
@@ -222,12 +214,6 @@ def _row(
         "density": float(known.density[members].mean()),
         "removed_energy": float(known.energy[members].sum()),
     }
-
-
-def is_inert(row: Mapping[str, Any]) -> bool:
-    """Whether a row of `ablations` shows no effect: its interval holds 0, and its size does not pass its null."""
-    within = row["null_high"] is None or abs(row["effect"]) <= row["null_high"]
-    return within and row["ci_low"] <= 0.0 <= row["ci_high"]
 
 
 def single_figures(rows: Sequence[Mapping[str, Any]], draws: Draws, **keys: Any) -> list[dict[str, Any]]:

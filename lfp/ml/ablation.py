@@ -1,4 +1,4 @@
-"""Features taken out of a running model, or scaled: the decoder's part of chosen ones changed, all else left as it is."""
+"""Features scaled or taken out in a running model: what chosen ones decode to is changed, all else stays."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lfp.errors import ModelError
-from lfp.ml.active import encode_active
 from lfp.ml.activations import stream
+from lfp.ml.active import encode_active
 from lfp.ml.generation import Completion
 from lfp.ml.models import LanguageModel, mlp_hook_point
 from lfp.ml.sae import Dictionary, Sae, normalised
@@ -34,9 +34,9 @@ def scaling(
 
     The MLP output x of a feature's layer becomes x + sum_i (scale_i - 1) f_i(x) d_i: 0 takes feature i out, 2 doubles
     it, 1 leaves it. What the autoencoder does not explain of x, and its decoder bias, stay. With `prepend_bos` the
-    first position of a call of several tokens, the beginning-of-sequence token, is left as it is, for no autoencoder saw
-    one; rows of such a call must not be padded on the left. The model's lock is held, and its hooks are gone in the end.
-    Raises ModelError for a feature that the dictionary does not have.
+    first position of a call of several tokens, the beginning-of-sequence token, is left as it is, for no autoencoder
+    saw one; rows of such a call must not be padded on the left. The model's lock is held, and its hooks are gone in
+    the end. Raises ModelError for a feature that the dictionary does not have.
     """
     by_layer: dict[int, dict[int, float]] = defaultdict(dict)
     for feature_id, scale in scales.items():
@@ -99,14 +99,9 @@ def firing(
     """
     totals = FeatureTotals(dictionary.n_features)
     first = _n_bos(model, prepend_bos)
-    texts = [
-        TokenizedText("", (*one.prefix_ids[first:], *one.token_ids), (), truncated=False)
-        for one in completions
-    ]
+    texts = [TokenizedText("", (*one.prefix_ids[first:], *one.token_ids), (), truncated=False) for one in completions]
     with model.lock:
-        for tokens in stream(
-            model, texts, layers=dictionary.layers, batch_texts=batch_texts, prepend_bos=prepend_bos
-        ):
+        for tokens in stream(model, texts, layers=dictionary.layers, batch_texts=batch_texts, prepend_bos=prepend_bos):
             totals.update(encode_active(dictionary, tokens.outputs))
     return totals
 

@@ -250,3 +250,11 @@ def test_p_values_on_random_data_are_uniform() -> None:
             found.append(with_null(estimate, shuffled @ predicted).null_p - 0.01 * rng.random())
     assert kstest(p_values[2], "uniform").pvalue > 0.05
     assert kstest(p_values[1], "uniform").pvalue < 1e-6
+
+
+def test_a_mean_over_groups_drawn_whole_is_as_unsure_as_the_groups() -> None:
+    values = np.repeat(np.random.default_rng(0).normal(size=20), 50)
+    whole = mean_interval(values, n=400, rng=np.random.default_rng(1), groups=np.repeat(np.arange(20), 50))
+    twenty = mean_interval(values[::50], n=400, rng=np.random.default_rng(1))
+    alone = mean_interval(values, n=400, rng=np.random.default_rng(1))
+    assert whole == pytest.approx(twenty) and whole[1] - whole[0] > 4 * (alone[1] - alone[0])

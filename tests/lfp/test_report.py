@@ -117,17 +117,71 @@ def test_the_headline_says_what_the_interval_allows(low: float, high: float, say
     assert says in told and "Shuffled feedback reaches 0.125" in told and "is above it" in told
 
 
+def ablation(group: str, kind: str, effect: float, **keys: object) -> dict[str, object]:
+    """A row of `ablations` of features whose reward was 1."""
+    return {
+        "group": group, "kind": kind, "control_of": None, "features": [1, 2], "layer": None, "scale": 0.0,
+        "n_completions": 50, "reward_before": 1.0, "reward_after": 1.0 + effect, "effect": effect,
+        "ci_low": effect - 0.1, "ci_high": effect + 0.1, "null_high": None, "predicted_effect": effect / 2,
+        "perplexity": 6.0, "perplexity_before": 5.0, "repetition": 0.1, "removed_energy": 0.3,
+    } | keys  # fmt: skip
+
+
+ABLATIONS = [
+    ablation("feature:3", "feature", -0.2),
+    ablation("feature:4", "feature", 0.4),
+    ablation("weighted", "weighted", 0.05),
+    ablation("related", "related", -0.6),
+    ablation("related/1", "control", -0.1, control_of="related", perplexity=5.0, removed_energy=0.1),
+    ablation("related/2", "control", 0.3, control_of="related", perplexity=5.0, removed_energy=0.1),
+    ablation("weighted/1", "control", -0.3, control_of="weighted"),
+    ablation("feature:3/1", "control", 0.1, control_of="feature:3"),
+]
+
+
 def test_ablations_become_before_after_and_control() -> None:
-    group = {"group": "related", "kind": "related", "control_of": None, "layer": None, "n_completions": 50,
-             "reward_before": 1.0, "reward_after": 0.4, "effect": -0.6, "ci_low": -0.7, "ci_high": -0.5,
-             "null_high": 0.2}  # fmt: skip
-    controls = [
-        {**group, "group": f"control {i}", "kind": "control", "control_of": "related", "effect": effect}
-        for i, effect in enumerate((-0.1, 0.3))
+    figures = [row for row in ablation_rows(ABLATIONS) if row["group"] == "related"]
+    told = {row["metric"]: row["value"] for row in figures}
+    assert (told["before"], told["after"], told["effect"]) == (1.0, pytest.approx(0.4), -0.6)
+    assert told["control"] == pytest.approx(0.1) and told["perplexity_ratio"] == pytest.approx(1.2)
+    assert told["energy_ratio"] == pytest.approx(3.0) and told["features"] == 2
+    (effect,) = (row for row in figures if row["metric"] == "effect")
+    assert effect["ci_low"] == pytest.approx(-0.7) and effect["null_high"] == pytest.approx(0.29)
+    assert effect["null_p"] == pytest.approx(1 / 3) and effect["n"] == 50
+
+
+def test_groups_stand_before_single_features_and_these_by_what_was_predicted() -> None:
+    names = list(dict.fromkeys(row["group"] for row in ablation_rows(ABLATIONS)))
+    assert names == ["related", "weighted", "feature:4", "feature:3"]
+
+
+def test_the_sentence_says_of_each_group_whether_it_passes() -> None:
+    said = sentence("ablation", whole([], ABLATIONS)["ablation"])
+    assert "taken out" in said and "-0.600 [-0.700, -0.500], which passes its controls" in said
+    assert "1.200 times their perplexity" in said and "3.000 times their energy, a loose match" in said
+    assert "which does not pass its controls: they reach 0.300" in said
+    doubled = [{**row, "scale": 2.0} for row in ABLATIONS]
+    assert "features scaled" in sentence("ablation", whole([], doubled)["ablation"])
+    alone = sentence("ablation", whole([], ABLATIONS[2:3])["ablation"])
+    assert "weighted: not judged" in alone
+
+
+def test_single_features_have_tables_of_their_own_and_inert_ones_are_named() -> None:
+    rows = [
+        result("ablation", "predicted_measured", FULL, group="features"),
+        result("ablation", "inert_count", 1.0, group="features", n=2),
+        result("ablation", "inert", -0.1, group="feature:3", layer=1),
     ]
-    figures = {row["metric"]: row for row in ablation_rows([group, *controls])}
-    assert {name: row["value"] for name, row in figures.items()} == {
-        "before": 1.0, "after": 0.4, "effect": -0.6, "control": pytest.approx(0.1),
-    }  # fmt: skip
-    assert figures["effect"]["ci_low"] == -0.7 and figures["effect"]["null_high"] == 0.2
-    assert "1 groups" in sentence("ablation", whole([], [group, *controls])["ablation"])
+    figures = whole(rows, ABLATIONS)["ablation"]
+    heads = [table.heads[0] for table in tables("ablation", figures)]
+    assert heads == ["taken out", "taken out", "of single features", "taken out alone", "important but inert"]
+    said = sentence("ablation", figures)
+    assert "Spearman's 0.500 [0.250, 0.750]" in said and "1 of the 2 features" in said
+
+
+def test_an_ablation_of_an_older_bundle_can_still_be_told() -> None:
+    """Its table lacks the columns that came later."""
+    later = ("perplexity_before", "removed_energy")
+    rows = [{key: value for key, value in row.items() if key not in later} for row in ABLATIONS]
+    figures = whole([], rows)["ablation"]
+    assert "related" in sentence("ablation", figures) and tables("ablation", figures)

@@ -136,6 +136,7 @@ def test_every_figure_can_be_drawn() -> None:
         ("divergence_by_layer", "divergence", {"layer": 1}),
         ("drift", "share", {"inputs": "sae", "group": "born"}), ("label_agreement", "kappa", {"group": "x"}),
         ("activation_frequency", "per_token", {"group": "all_high"}), ("ablation", "effect", {"group": "related"}),
+        ("ablation", "effect", {"group": "feature:3"}), ("ablation", "predicted", {"group": "feature:3"}),
         ("sae_quality", "fvu", {"layer": 1, "model": "tuned"}), ("sae_quality", "l0", {"layer": 1, "model": "tuned"}),
     ]  # fmt: skip
     report = whole([result(row, metric, 0.2, **keys) | full for row, metric, keys in given])
@@ -143,7 +144,7 @@ def test_every_figure_can_be_drawn() -> None:
     texts = [{"text_id": 1, "pca_x": 0.0, "pca_y": 1.0, "feedback": 0.5, "predicted": 0.1}]
     drifted = [_drifted()]
     drawn = {one.name: one.chart for one in draw_all(Material(report, words, texts, drifted))}
-    assert len(drawn) == 18
+    assert len(drawn) == 19
     assert all(any(len(trace.x) for trace in chart.data) for chart in drawn.values())
     assert all(json.loads(chart.to_json()) for chart in drawn.values())
     assert draw_all(Material(whole([]), [], [], [])) == []

@@ -62,7 +62,7 @@ def test_report_prints_json_and_lines(tiny_bundle: Path, capsys: pytest.CaptureF
     code, out, _ = call("report", str(tiny_bundle), "--json", capsys=capsys)
     rows = json.loads(out)
     assert code == 0 and {row["model"] for row in rows["reward"]} == {"base", "tuned", "difference"}
-    assert set(rows) >= set(ROWS) and rows["ablation"] == []
+    assert set(rows) >= set(ROWS) and rows["preference_accuracy"] == []
     assert all(value is not None for figures in rows.values() for row in figures for value in row.values())
     code, out, _ = call("report", str(tiny_bundle), capsys=capsys)
     assert code == 0 and out.startswith("reward\n") and "kendall_tau" in out and "95 % interval" in out

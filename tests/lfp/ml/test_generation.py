@@ -10,10 +10,12 @@ from transformers import AutoModelForCausalLM
 from lfp.errors import CorpusError, ModelError
 from lfp.ml.generation import (
     Completion,
+    log_likelihoods,
     mean_kl_per_token,
     next_token_log_probs,
     prefix_strings,
     prefixes,
+    repetition,
     sample_completions,
 )
 from lfp.ml.models import LanguageModel, mlp_hook_point
@@ -160,3 +162,28 @@ def test_no_prefixes(neox: LanguageModel) -> None:
 def test_prefixes_the_model_cannot_take(neox: LanguageModel, prefix: tuple[int, ...], match: str) -> None:
     with pytest.raises(ModelError, match=match):
         sample_completions(neox, [(0,), prefix], n_tokens=5, temperature=1.0, seed=0)
+
+
+def test_log_likelihoods_are_sums_over_the_completions_tokens(pair: Pair, starts: list[tuple[int, ...]]) -> None:
+    model = pair[0]
+    completions = sample_completions(model, starts, n_tokens=5, temperature=1.0, seed=0)
+    hf_model = AutoModelForCausalLM.from_pretrained(model.name).eval()
+    expected = []
+    for each in completions:
+        ids = torch.tensor([[*each.prefix_ids, *each.token_ids]])
+        with torch.no_grad():
+            log_probs = hf_model(ids).logits[0].double().log_softmax(-1)
+        places = range(len(each.prefix_ids), ids.shape[1])
+        expected.append(sum(log_probs[i - 1, ids[0, i]].item() for i in places))
+    assert log_likelihoods(model, completions, batch=5).tolist() == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("token_ids", "share"),
+    [((1, 2), 0.0), ((1, 2, 3, 4), 0.0), ((7, 7, 7, 7), 0.5), ((1, 2, 3, 1, 2, 3), 0.25)],
+)
+def test_repetition_is_the_share_of_trigrams_met_before(token_ids: tuple[int, ...], share: float) -> None:
+    """Each completion by itself: the same text written twice repeats nothing."""
+    one = Completion((0,), token_ids, "")
+    assert repetition([one]) == repetition([one, one]) == share
+    assert repetition([]) == 0.0

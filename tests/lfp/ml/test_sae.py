@@ -64,6 +64,16 @@ def test_decoding_is_its_formula(variant: Variant) -> None:
 
 
 @every_variant
+@pytest.mark.parametrize("how", get_args(Normalize))
+@pytest.mark.parametrize("indices", [[7], [3, 0, 11], []])
+def test_some_features_are_those_of_the_whole_row(variant: Variant, how: Normalize, indices: list[int]) -> None:
+    sae, some = with_normalised_inputs(tiny_sae(variant=variant), how), torch.tensor(indices, dtype=torch.int64)
+    whole = sae.encode(OUTPUTS)
+    torch.testing.assert_close(sae.encode_some(OUTPUTS, some), whole[:, some], rtol=1e-5, atol=1e-5)
+    assert torch.equal(sae.encode(OUTPUTS), whole)
+
+
+@every_variant
 def test_features_that_are_off_are_zero_to_the_bit(variant: Variant) -> None:
     """No negative zero, which readers of the bits would take for an activation."""
     features = tiny_sae(variant=variant).encode(OUTPUTS)

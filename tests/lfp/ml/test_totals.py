@@ -23,6 +23,7 @@ def test_density_and_mean_are_those_of_all_tokens(seed: int) -> None:
     totals.update(active(values))
     np.testing.assert_array_equal(totals.density, (values > 0).double().mean(0))
     np.testing.assert_allclose(totals.mean, values.double().mean(0), atol=1e-6)
+    np.testing.assert_allclose(totals.mean_square, (values.double() ** 2).mean(0), atol=1e-6)
     assert totals.n_tokens == 30
 
 
@@ -39,6 +40,7 @@ def test_parts_in_any_order_add_up_to_the_same_numbers(seed: int, order: list[in
         other.merge(part)
     np.testing.assert_array_equal(one.density, other.density)
     np.testing.assert_array_equal(one.mean, other.mean)
+    np.testing.assert_array_equal(one.mean_square, other.mean_square)
 
 
 def test_no_token_gives_zeros() -> None:
