@@ -59,8 +59,8 @@ def _parsed(features: str, n_features: int) -> tuple[int, ...]:
     if wrong:
         told = ", ".join(f'"{name}"' for name in wrong)
         raise ConfigError(
-            f"--features: {told} of it no feature of this bundle, whose ids are 0 to {n_features - 1}; write ids with"
-            " commas between, such as --features 3,17"
+            f"--features: no feature of this bundle is called {told}; write ids from 0 to {n_features - 1} with commas"
+            " between, such as --features 3,17"
         )
     return tuple(sorted({int(name) for name in names}))
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from lfp.ml.tokens import TokenizedText
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 Row = dict[str, Any]
 
 UNABLATED = "unablated"
@@ -97,31 +98,23 @@ def name_of_chosen(features: Sequence[int], scale: float) -> str:
 
 def ablate(request: Request, progress: Progress) -> Ablated:
     """Measures every group of a request and its controls. Raises CorpusError where no text is as long as a prefix."""
-    from lfp.ml.ablation import decoder_norms, firing
-
     config, probes = request.config, request.config.probes
     writer = _Writer(request, _prefixes(request))
     clean = writer.write({})
-    fired = firing(request.tuned, request.dictionary, clean.written, prepend_bos=config.model.prepend_bos)
-    known = replace(
-        _candidates(request.tables),
-        density=fired.density,
-        energy=fired.mean_square * decoder_norms(request.dictionary) ** 2,
-        mean_activation=fired.mean,
-    )
+    known, clusters = _known(request, clean), _clusters(writer.prefixes)
     groups = _groups(request, known)
     untouched = f"{groups[0].name}/{UNABLATED}" if request.chosen else UNABLATED
-    completions = clean.rows(untouched, "tuned", request.base)
+    completions = clean.rows(untouched, "tuned", request.base, clusters)
     measured = dict[Group, Measured]()
     for done, group in enumerate(groups):
         progress("ablations", done, len(groups), done)
         ablated = writer.write(dict.fromkeys(group.features, config.ablation.scale))
         measured[group] = ablated.measured()
         if group.kind in MAIN_KINDS:
-            completions += ablated.rows(group.name, "ablated", request.base)
+            completions += ablated.rows(group.name, "ablated", request.base, clusters)
     progress("ablations", len(groups), len(groups), len(groups))
     draws = Draws(probes.bootstraps, probes.permutations, config.seed)
-    compared = Clean(clean.measured(), _clusters(writer.prefixes))
+    compared = Clean(clean.measured(), clusters)
     rows = ablation_table(known, measured, compared, scale=config.ablation.scale, draws=draws)
     probe = request.tables.headline()
     keys = {key: probe[key] for key in ("target", "inputs", "probe_id")}
@@ -170,23 +163,37 @@ class _Written:
         n_tokens = sum(len(one.token_ids) for one in self.written)
         return Measured(self.scores, float(np.exp(-self.of_base.sum() / n_tokens)), repetition(self.written))
 
-    def rows(self, group: str, model: str, base: LanguageModel) -> list[Row]:
+    def rows(self, group: str, model: str, base: LanguageModel, clusters: Ints) -> list[Row]:
         perplexity = np.exp(-self.of_base / [len(one.token_ids) for one in self.written])
         return [
             {
                 "group": group,
                 "index": i,
-                "prompt_id": i,
+                "prompt_id": cluster,
                 "prompt": base.tokenizer.decode(list(one.prefix_ids), skip_special_tokens=True),
                 "completion": one.text,
                 "reward": score,
                 "perplexity": of_base,
                 "model": model,
             }
-            for i, (one, score, of_base) in enumerate(
-                zip(self.written, self.scores.tolist(), perplexity.tolist(), strict=True)
+            for i, (one, score, of_base, cluster) in enumerate(
+                zip(self.written, self.scores.tolist(), perplexity.tolist(), clusters.tolist(), strict=True)
             )
         ]
+
+
+def _known(request: Request, clean: _Written) -> Candidates:
+    """What the tables say of every feature, and how it fires on the clean run."""
+    from lfp.ml.ablation import decoder_norms, firing
+
+    dictionary, prepend_bos = request.dictionary, request.config.model.prepend_bos
+    fired = firing(request.tuned, dictionary, clean.written, prepend_bos=prepend_bos)
+    return replace(
+        _candidates(request.tables),
+        density=fired.density,
+        energy=fired.mean_square * decoder_norms(dictionary) ** 2,
+        mean_activation=fired.mean,
+    )
 
 
 def _prefixes(request: Request) -> list[tuple[int, ...]]:
@@ -209,7 +216,7 @@ def _prefixes(request: Request) -> list[tuple[int, ...]]:
     )
 
 
-def _clusters(prefixes: Sequence[tuple[int, ...]]) -> NDArray[np.int64]:
+def _clusters(prefixes: Sequence[tuple[int, ...]]) -> Ints:
     """Which prefixes are of one text [prefixes]: those of the same tokens."""
     number: dict[tuple[int, ...], int] = {}
     return np.array([number.setdefault(ids, len(number)) for ids in prefixes], np.int64)
