@@ -357,7 +357,7 @@ _COMPLETIONS = Table("completions", "a generated text", ("group", "index"), (
     Column("group", TEXT, "base, tuned, or the ablation's group; unablated for the untouched model on the ablation's "
            "prefixes, GROUP/unablated on those of a chosen group."),
     Column("index", INT, "Number of the prefix; the same in groups of the same prefixes."),
-    Column("prompt_id", INT, "Number of the prefix among the held-out prefixes; an ablation's like prefixes share one."),
+    Column("prompt_id", INT, "Number of the prefix among the held-out prefixes; in an ablation like ones share it."),
     Column("prompt", TEXT, "The prefix."),
     Column("completion", TEXT, "What the model wrote."),
     Column("reward", DOUBLE, "Reward of the completion.", "reward"),
