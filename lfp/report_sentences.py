@@ -248,11 +248,11 @@ def _of_group(figures: Sequence[Figure], name: str) -> str:
     """Whether a group passes its controls, at what cost in perplexity, and how well they match."""
     told = {one["metric"]: one for one in figures}
     if not {"before", "after", "effect", "perplexity_ratio"} <= told.keys():
-        return f"{name}: not judged, for its layers have too few other features to be its controls."
+        return f"Group {name}: not judged, for its layers have too few other features to be its controls."
     effect = told["effect"]
     passed = abs(_value(effect)) > effect["null_high"]
     return (
-        f"{name}: {number(told['before']['value'])} to {number(told['after']['value'])}, a change of "
+        f"Group {name}: {number(told['before']['value'])} to {number(told['after']['value'])}, a change of "
         f"{_signed(effect)}, which {'passes' if passed else 'does not pass'} its controls: they reach "
         f"{number(effect['null_high'])} one time in twenty. Its text has {number(told['perplexity_ratio']['value'])} "
         f"times their perplexity{_match(told.get('energy_ratio'))}."
