@@ -232,7 +232,7 @@ def label(
     from precompute import label as job
 
     subject = job.Subject.of(bundle, [*(set_ or []), *([f"labels.task={json.dumps(task)}"] if task else [])])
-    asked = feature_list(features)
+    asked = None if features is None else feature_list(features, subject.n_features)
     if labeller != "openai":
         told = (
             job.by_person(subject, _named(overrides), name=reviewer)

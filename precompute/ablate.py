@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from lfp.config import RunConfig, parse_config
 from lfp.errors import BundleError, ConfigError
 from lfp.progress import Progress
 from precompute.ablating import UNABLATED, Ablated, Request, Tables, ablate, name_of_chosen
+from precompute.feature_list import feature_list
 from precompute.truth import named_reward
 
 if TYPE_CHECKING:
@@ -43,26 +43,13 @@ def run_ablate(
     if not config.ablation.completions:
         raise ConfigError("ablation.completions is 0, which is no ablation; pass --completions 1000 for example")
     n_features = manifest.tables["features"].rows
-    chosen = () if features is None else _parsed(features, n_features)
+    chosen = () if features is None else feature_list(features, n_features)
     _check_models(bundle, manifest)
     set_threads(config.threads)
     done = ablate(_request(bundle, manifest, config, chosen, note), progress)
     replaced = name_of_chosen(chosen, config.ablation.scale) if chosen else None
     update_bundle(bundle, _tables_with(bundle, done, replaced))
     return done.ablations
-
-
-def _parsed(features: str, n_features: int) -> tuple[int, ...]:
-    """Feature ids. Raises ConfigError naming those that are none, and the range."""
-    names = [name.strip() for name in features.split(",")]
-    wrong = [name for name in names if not re.fullmatch(r"\d{1,9}", name) or int(name) >= n_features]
-    if wrong:
-        told = ", ".join(f'"{name}"' for name in wrong)
-        raise ConfigError(
-            f"--features: no feature of this bundle is called {told}; write ids from 0 to {n_features - 1} with commas"
-            " between, such as --features 3,17"
-        )
-    return tuple(sorted({int(name) for name in names}))
 
 
 def _check_models(bundle: Path, manifest: Manifest) -> None:

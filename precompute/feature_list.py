@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
 from lfp.errors import ConfigError
 
 
-def feature_list(text: str | None) -> list[int] | None:
-    """The numbers in `3,17,42`, each once; None where nothing is given. Raises ConfigError."""
-    if text is None:
-        return None
-    try:
-        return list(dict.fromkeys(int(part) for part in text.split(",")))
-    except ValueError:
-        raise ConfigError(f"--features {text}: not a list of numbers; write for example --features 3,17") from None
+def feature_list(text: str, n_features: int) -> tuple[int, ...]:
+    """The features in `3,17,42`, each once, in order. Raises ConfigError naming what is no feature, and the range."""
+    names = [name.strip() for name in text.split(",")]
+    wrong = [name for name in names if not re.fullmatch(r"\d{1,9}", name) or int(name) >= n_features]
+    if wrong:
+        told = ", ".join(f'"{name}"' for name in wrong)
+        raise ConfigError(
+            f"--features: no feature of this bundle is called {told}; write ids from 0 to {n_features - 1} with commas"
+            " between, such as --features 3,17"
+        )
+    return tuple(dict.fromkeys(int(name) for name in names))

@@ -63,20 +63,18 @@ class Subject:
         return cls(path, manifest, parse_section(LabelsConfig, values.get("labels", {}), where=f"{path}: labels"))
 
     @property
+    def n_features(self) -> int:
+        """How many features it holds."""
+        return self.manifest.tables["features"].rows
+
+    @property
     def tables(self) -> Tables:
         """Its tables by name."""
         return partial(read_table, self.path)
 
     def features(self, asked: Sequence[int] | None) -> list[int]:
-        """The features asked for, or those the config chooses. Raises ConfigError for one that is not there."""
-        n = self.manifest.tables["features"].rows
-        if asked is None:
-            return every(self.groups())
-        if missing := sorted(one for one in asked if not 0 <= one < n):
-            raise ConfigError(
-                f"--features: no {', '.join(map(str, missing))} in {self.path}, which holds 0 to {n - 1}; name others"
-            )
-        return list(dict.fromkeys(asked))
+        """The features asked for, or those the config chooses."""
+        return every(self.groups()) if asked is None else list(asked)
 
     def groups(self) -> dict[str, list[int]]:
         """The features that the config chooses, by why."""
@@ -121,7 +119,9 @@ def by_rule(subject: Subject, *, features: Sequence[int] | None) -> Outcome:
 def by_person(subject: Subject, file: Path, *, name: str) -> Outcome:
     """Labels that a person wrote into a file, put beside the machine's."""
     labels = read_labels(file)
-    subject.features([label.feature_id for label in labels])
+    if missing := sorted(label.feature_id for label in labels if not 0 <= label.feature_id < subject.n_features):
+        told, last = ", ".join(map(str, missing)), subject.n_features - 1
+        raise ConfigError(f"{file}: no feature {told} in {subject.path}, which holds 0 to {last}; drop those rows")
     return _written(subject, labels, labeller_of(name))
 
 
