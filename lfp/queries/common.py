@@ -1,0 +1,95 @@
+"""What several questions share: the headline probe, the main labeller, orders, and who is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from lfp.errors import ConfigError, NotInBundleError
+from lfp.store import Store
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A row of `probes`."""
+
+    probe_id: int
+    target: str
+    inputs: str
+    model: str
+    layers: list[int]
+    kind: str
+    pooling: str
+    alpha: float
+    intercept: float
+    display_slope: float
+    display_offset: float
+    n_train: int
+    n_test: int
+
+
+@dataclass(frozen=True)
+class Order:
+    """How rows are sorted: a name from FEATURE_SORTS or TEXT_SORTS, and a direction."""
+
+    by: str
+    descending: bool = True
+
+
+def headline(store: Store) -> Probe | None:
+    """The probe that `texts.predicted` is of, or None in a bundle without probes."""
+    rows = store.rows(f"SELECT {columns(Probe)} FROM probes WHERE is_headline ORDER BY probe_id LIMIT 1")
+    return Probe(**rows[0]) if rows else None
+
+
+def main_labeller(store: Store) -> str | None:
+    """The labeller whose descriptions stand in tables: the manifest's, else the first that described anything."""
+    rows = store.rows(
+        "SELECT labeller FROM labels GROUP BY labeller "
+        "ORDER BY labeller = $named DESC, count(*) DESC, labeller LIMIT 1",
+        {"named": store.manifest.labeller},
+    )
+    return rows[0]["labeller"] if rows else None
+
+
+def columns(kind: type[Any]) -> str:
+    """The fields of a dataclass as a select list; they are named like the columns."""
+    return ", ".join(f'"{field.name}"' for field in fields(kind))
+
+
+def sort_key(sorts: Mapping[str, str], name: str) -> str:
+    """The expression behind a name that rows may be sorted by. Raises ConfigError for another name."""
+    try:
+        return sorts[name]
+    except KeyError:
+        raise ConfigError(f"sort {name}: not a column to sort by; choose one of {', '.join(sorts)}") from None
+
+
+def direction(order: Order) -> str:
+    """An order's direction, as SQL."""
+    return "DESC" if order.descending else "ASC"
+
+
+def headline_id(store: Store) -> int | None:
+    """The headline probe's number; None in a bundle without probes."""
+    probe = headline(store)
+    return probe.probe_id if probe else None
+
+
+def pooling(probe: Probe) -> dict[str, Any]:
+    """What the SQL of pooled activations binds."""
+    return {"probe": probe.probe_id, "pooling": probe.pooling}
+
+
+def no_such(store: Store, what: str, number: int) -> NotInBundleError:
+    """Names what was asked for and the numbers there are."""
+    held = store.rows(_HELD[what])[0]
+    range_ = "none at all" if held["low"] is None else f"numbers {held['low']} to {held['high']}"
+    return NotInBundleError(f"there is no {what} {number} in this bundle; it holds {range_}")
+
+
+_HELD = {
+    "feature": "SELECT min(feature_id) AS low, max(feature_id) AS high FROM features",
+    "text": "SELECT min(text_id) AS low, max(text_id) AS high FROM texts",
+}
