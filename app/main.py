@@ -7,7 +7,7 @@ import streamlit as st
 
 sys.path[:0] = [root] if (root := str(Path(__file__).resolve().parent.parent)) not in sys.path else []
 
-from app import cache, state  # noqa: E402
+from app import cache, frame, state  # noqa: E402
 from app.components import panels  # noqa: E402
 from lfp.errors import LfpError  # noqa: E402
 
@@ -19,12 +19,16 @@ st.html(Path(__file__).parent / "components" / "style.css")
 st.logo(Path(__file__).parent / "components" / "mark.svg", size="large")
 
 page = st.navigation(
-    [
-        st.Page("views/overview.py", title="Overview", icon=":material/insights:", default=True),
-        st.Page("views/features.py", title="Features", icon=":material/grid_view:"),
-        st.Page("views/feature.py", title="Feature", icon=":material/lens_blur:"),
-        st.Page("views/inputs.py", title="Inputs", icon=":material/notes:"),
-    ]
+    {
+        "Read": [
+            st.Page("views/overview.py", title="Overview", icon=":material/insights:", default=True),
+        ],
+        "Browse": [
+            st.Page("views/features.py", title="Features", icon=":material/grid_view:"),
+            st.Page("views/feature.py", title="Feature", icon=":material/lens_blur:"),
+            st.Page("views/inputs.py", title="Inputs", icon=":material/notes:"),
+        ],
+    }
 )
 bundles, named = state.listed_bundles(), st.query_params.get("bundle")
 if not bundles:
@@ -35,6 +39,7 @@ elif named is not None and named not in bundles:
         st.page_link("views/overview.py", label=f"Open {name}", query_params={"bundle": name})
 else:
     st.sidebar.selectbox("Bundle", list(bundles), key="bundle", bind="query-params", help=state.BUNDLE_HELP)
+    frame.keys()
     try:
         page.run()
     except LfpError as error:

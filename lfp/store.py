@@ -21,6 +21,9 @@ Parameters = Mapping[str, Any] | Sequence[Any]
 class Store:
     """An open bundle that answers SQL. Views are named like the tables.
 
+    `feature_table` is all that is said of a feature in one row: its own columns, the headline weight, its drift,
+    and the label that is shown.
+
     Threads may share a store: each call takes a cursor of its own, since one DuckDB connection in several threads
     gives wrong answers.
     """
@@ -49,6 +52,7 @@ class Store:
             except duckdb.Error as error:
                 connection.close()
                 raise BundleError(f"{path}: table {table.name} cannot be read; copy the bundle again") from error
+        connection.execute(FEATURE_TABLE)
         return cls(path, manifest, connection)
 
     @property
@@ -84,6 +88,24 @@ class Store:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+FEATURE_TABLE = """
+CREATE VIEW feature_table AS
+SELECT f.*, w.weight, w.ci_low, w.ci_high, w.mean_contribution, w.mean_abs_contribution, w.share, w.rank, w.null_high,
+    w.beats_null, d.status, d.sign_flipped, d.weight_base, d.drifted_contribution, d.rank AS drift_rank,
+    d.unexplained_contribution, l.labeller, l.description, l.related, l.confidence, l.agreement, l.score_detection,
+    l.score_fuzzing
+FROM features f
+LEFT JOIN (SELECT * FROM weights WHERE probe_id = (SELECT min(probe_id) FROM probes WHERE is_headline)) w
+    USING (feature_id)
+LEFT JOIN drift d USING (feature_id)
+LEFT JOIN (
+    SELECT * FROM labels QUALIFY 1 = row_number() OVER (PARTITION BY feature_id ORDER BY
+        status = 'ok' DESC, starts_with(labeller, 'human:') DESC, model IS NOT NULL DESC, created_at DESC, labeller)
+) l USING (feature_id)
+"""
+"""The label shown is a person's before a language model's, the latest first, before a rule's."""
 
 
 def _view(connection: duckdb.DuckDBPyConnection, file: Path, table: Table) -> None:

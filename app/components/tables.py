@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pyarrow as pa
-import pyarrow.csv
 
 from app.components.escape import shortened, token_text
 
@@ -33,15 +32,6 @@ def texts(rows: pa.Table) -> pa.Table:
     at = rows.schema.get_field_index("text")
     lines = [shortened(text, 120) for text in rows["text"].to_pylist()]
     return rows.set_column(at, "text", pa.array(lines, pa.string())).select(list(TEXT_ORDER))
-
-
-def csv(rows: pa.Table) -> bytes:
-    """Features as a CSV file; top tokens are one column, with a space between."""
-    joined = [" ".join(token_text(token) for token in tokens) for tokens in rows["top_tokens"].to_pylist()]
-    at = rows.schema.get_field_index("top_tokens")
-    sink = pa.BufferOutputStream()
-    pyarrow.csv.write_csv(rows.set_column(at, "top_tokens", pa.array(joined, pa.string())), sink)
-    return sink.getvalue().to_pybytes()
 
 
 def feature_names(rows: pa.Table) -> dict[str, int]:

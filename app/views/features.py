@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from app import cache, state
+from app import cache, frame, state
 from app.cache import ask
 from app.components import panels, tables
 from app.components.numbers import count
@@ -83,14 +83,7 @@ def chosen_by_name(rows):
 
 def download(store, view):
     order = queries.Order(view.sort, view.order == "descending")
-    st.download_button(
-        "Download all that pass as CSV",
-        data=lambda: tables.csv(queries.features(store, wanted_of(view), order=order)),
-        file_name="features.csv",
-        mime="text/csv",
-        icon=":material/download:",
-        on_click="ignore",
-    )
+    frame.download(lambda: queries.features(store, wanted_of(view), order=order), name="features")
 
 
 def show():

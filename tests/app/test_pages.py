@@ -6,7 +6,7 @@ import pyarrow.csv
 import pytest
 
 from app import state
-from app.components import tables
+from app.components import exports
 from lfp import queries
 from lfp.store import Store
 from lfp.synthetic import make_bundle
@@ -175,7 +175,7 @@ def test_a_feature_is_opened_by_name(explorer, bundle):
 def test_the_download_holds_all_that_pass(bundle):
     with Store.open(bundle) as store:
         rows = queries.features(store, queries.FeatureFilter(sign="negative"), order=queries.Order("weight"))
-    read = pyarrow.csv.read_csv(pyarrow.BufferReader(tables.csv(rows)))
+    read = pyarrow.csv.read_csv(pyarrow.BufferReader(exports.csv(rows)))
     assert read.num_rows == rows.num_rows > 0 and max(read["weight"].to_pylist()) < 0
 
 

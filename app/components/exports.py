@@ -1,0 +1,66 @@
+"""What is on screen as a file: CSV with nothing in it that a spreadsheet would run, Parquet, JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a cell must not begin with, or spreadsheets take it for a formula (OWASP, "CSV Injection")."""
+
+
+def csv(rows: pa.Table) -> bytes:
+    """Rows as CSV in UTF-8. Lists and structs are JSON; text that begins like a formula gets an apostrophe in front."""
+    columns = [pa.array([_cell(value) for value in column.to_pylist()]) for column in rows.columns]
+    plain = [column if _is_number(column) else new for column, new in zip(rows.columns, columns, strict=True)]
+    sink = pa.BufferOutputStream()
+    names = [_cell(name) for name in rows.schema.names]
+    pyarrow.csv.write_csv(pa.table(plain, names=names), sink)
+    return sink.getvalue().to_pybytes()
+
+
+def parquet(rows: pa.Table) -> bytes:
+    """Rows as Parquet, every column in its own type."""
+    sink = pa.BufferOutputStream()
+    pyarrow.parquet.write_table(rows, sink, compression="zstd")
+    return sink.getvalue().to_pybytes()
+
+
+def as_json(rows: pa.Table) -> bytes:
+    """Rows as a JSON list of objects; a number that JSON cannot hold is null."""
+    return json.dumps([_finite(row) for row in rows.to_pylist()], ensure_ascii=False, allow_nan=False).encode()
+
+
+FORMATS: Mapping[str, tuple[Callable[[pa.Table], bytes], str]] = {
+    "CSV": (csv, "text/csv"),
+    "Parquet": (parquet, "application/vnd.apache.parquet"),
+    "JSON": (as_json, "application/json"),
+}
+"""By the name people choose: how rows become bytes, and the media type. The name in lower case is the file's ending."""
+
+
+def _is_number(column: pa.ChunkedArray) -> bool:
+    return pa.types.is_floating(column.type) or pa.types.is_integer(column.type) or pa.types.is_boolean(column.type)
+
+
+def _cell(value: Any) -> str | None:
+    """Anything but a number as text that is only text."""
+    if value is None:
+        return None
+    text = value if isinstance(value, str) else json.dumps(_finite(value), ensure_ascii=False, default=str)
+    text = text.replace("\x00", "")
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    return [_finite(one) for one in value] if isinstance(value, list) else value

@@ -1,0 +1,70 @@
+"""What all pages share: files of what is on screen, keys, and what a hosted explorer leaves out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import pyarrow as pa
+import streamlit as st
+
+from app.components import exports, panels
+
+PUBLIC = "LFP_PUBLIC"
+KEYS = {
+    "/": "go to the page’s search",
+    "j": "next, in a list or on a page",
+    "k": "previous",
+    "?": "this help",
+}
+"""Keys that work on every page."""
+
+
+def is_public() -> bool:
+    """Whether strangers use this explorer: nothing is written then, and nothing of the host's files is shown."""
+    return os.environ.get(PUBLIC, "") not in ("", "0")
+
+
+def download(rows: Callable[[], pa.Table], *, name: str, label: str = "Download") -> None:
+    """Buttons that hand out rows as CSV, Parquet or JSON. `rows` is asked only when one is pressed."""
+    with st.popover(label, icon=":material/download:", help="The rows on this page, all that pass its filters"):
+        for kind, (make, media_type) in exports.FORMATS.items():
+            st.download_button(
+                kind,
+                data=lambda make=make: make(rows()),
+                file_name=f"{name}.{kind.lower()}",
+                mime=media_type,
+                key=f"download_{name}_{kind}",
+                on_click="ignore",
+                width="stretch",
+            )
+
+
+def keys() -> None:
+    """Makes the keys of KEYS work. The script is constant; it presses what is on the page already.
+
+    A search is an input of type search; next and previous are buttons of those names, or links marked so.
+    """
+    st.html(f"<script>{_SCRIPT}</script>", unsafe_allow_javascript=True)
+    with st.sidebar.popover("Keys", icon=":material/keyboard:", help="Keyboard shortcuts"):
+        st.html(panels.facts(KEYS))
+
+
+_SCRIPT = """
+(() => {
+  if (window.lfpKeys) document.removeEventListener('keydown', window.lfpKeys);
+  const named = name => [...document.querySelectorAll('button, a[data-key]')]
+    .find(one => !one.disabled && (one.dataset.key || one.innerText.trim().split('\\n').pop()) === name);
+  window.lfpKeys = event => {
+    const at = document.activeElement;
+    const writes = at && (at.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(at.tagName));
+    if (event.key === 'Escape' && writes) { at.blur(); return; }
+    if (writes || event.ctrlKey || event.metaKey || event.altKey) return;
+    const search = document.querySelector('[data-testid="stMain"] input[type="search"]');
+    const target = {j: named('Next'), k: named('Previous'), '?': named('Keys')}[event.key];
+    if (event.key === '/' && search) { search.focus(); search.select(); event.preventDefault(); }
+    else if (target) { target.click(); event.preventDefault(); }
+  };
+  document.addEventListener('keydown', window.lfpKeys);
+})();
+"""
