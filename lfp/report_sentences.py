@@ -283,8 +283,20 @@ def _of_singles(figures: Sequence[Figure]) -> list[str]:
         found.append(
             f"{number(count['value'])} of the {number(count.get('n'))} features that the probe weighs most are inert: "
             "each taken out alone, the reward moves no further than with single controls, and its interval holds 0."
+            f"{_power(figures)}"
         )
     return found
+
+
+def _power(figures: Sequence[Figure]) -> str:
+    """What effect of a single feature so many completions could have told from none."""
+    alone = [one for one in figures if one["metric"] == "effect" and str(one.get("group")).startswith("feature:")]
+    halves = [(one["ci_high"] - one["ci_low"]) / 2 for one in alone if one.get("ci_low") is not None]
+    if not halves:
+        return ""
+    half = sum(halves) / len(halves)
+    n = number(alone[0].get("n"))
+    return f" With {n} completions an effect below about {number(half)} cannot be told from none."
 
 
 def _pca(figures: Sequence[Figure]) -> str:

@@ -104,6 +104,11 @@ class Client:
         return self._config.model
 
     @property
+    def concurrency(self) -> int:
+        """Calls under way at once."""
+        return self._config.concurrency
+
+    @property
     def spent_usd(self) -> float:
         """Dollars spent so far; a lost answer counts at its worst case."""
         return self._budget.spent_usd

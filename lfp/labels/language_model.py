@@ -15,7 +15,6 @@ from lfp.labels.protocol import Evidence, Excerpt, Label, Score
 from lfp.labels.scoring import score
 from lfp.progress import Progress
 
-_BLOCK = 64  # features asked about together: those that a budget has no room for are whole features
 _SUPPOSED = "x" * 160  # a description's length, where a price is asked before there is one
 
 AnyForm = TypeVar("AnyForm", bound=Form)
@@ -84,18 +83,27 @@ class LanguageModelLabeller:
         if self._count is not None:
             estimate = self.estimate(evidence)
             self._count.total = estimate.calls + estimate.cached
-        for start in range(0, len(live), _BLOCK):
-            self._ask_of(live[start : start + _BLOCK], swap=max(0, self._config.swapped - start))
+        for block, swap in self._blocks(live):
+            self._ask_of(block, swap=swap)
         return [self._label(one) for one in asked]
 
     def estimate(self, evidence: Sequence[Evidence]) -> Estimate:
         """What labelling would take; nothing is asked. Descriptions that are not known yet are supposed to be long."""
         live = [one for one in map(self._asked, evidence) if one.evidence.firing]
         total = Estimate(0, 0, 0, 0, 0.0, 0.0)
-        for start in range(0, len(live), _BLOCK):
-            for questions in self._supposed(live[start : start + _BLOCK], max(0, self._config.swapped - start)):
+        for block, swap in self._blocks(live):
+            for questions in self._supposed(block, swap):
                 total += self._client.estimate(questions)
         return total
+
+    def _blocks(self, live: Sequence[_Asked]) -> Iterator[tuple[Sequence[_Asked], int]]:
+        """Features asked about together, as many as calls at once, and how many are judged by another's label too.
+
+        A budget that runs out then leaves whole labels behind, and features that nothing was spent on.
+        """
+        size = max(2, self._client.concurrency)
+        for start in range(0, len(live), size):
+            yield live[start : start + size], max(0, self._config.swapped - start)
 
     def _asked(self, evidence: Evidence) -> _Asked:
         config = self._config
