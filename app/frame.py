@@ -1,14 +1,16 @@
-"""What all pages share: files of what is on screen, keys, and what a hosted explorer leaves out."""
+"""What pages share: files of what is on screen, steps through lists, ledgers, keys, and whether it is public."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import pyarrow as pa
 import streamlit as st
 
-from app.components import exports, panels
+from app import state
+from app.components import charts, exports, ledgers, panels
 
 PUBLIC = "LFP_PUBLIC"
 KEYS = {
@@ -38,6 +40,75 @@ def download(rows: Callable[[], pa.Table], *, name: str, label: str = "Download"
                 on_click="ignore",
                 width="stretch",
             )
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A page of a list: the numbers of its rows, and of those just before and after it where there are some."""
+
+    ids: list[int]
+    before: int | None = None
+    after: int | None = None
+
+    @classmethod
+    def of(cls, ids: Sequence[int], *, page: int, size: int) -> Listing:
+        """From the rows that `window` asked for."""
+        first = 1 if page > 1 else 0
+        shown = list(ids[first : first + size])
+        after = ids[first + size] if len(ids) > first + size else None
+        return cls(shown, ids[0] if first and ids else None, after)
+
+
+def window(page: int, size: int) -> dict[str, int]:
+    """Limit and offset of a page of a list with the rows just before and after it."""
+    first = 1 if page > 1 else 0
+    return {"limit": size + 1 + first, "offset": (page - 1) * size - first}
+
+
+def steps(listing: Listing, here: int | None, *, key: str, page_key: str) -> None:
+    """Buttons to the row before and after the one that is open, over the ends of the list's page too."""
+    around = [(listing.before, -1), *((number, 0) for number in listing.ids), (listing.after, 1)]
+    numbers = [number for number, _ in around]
+    at = numbers.index(here) if here is not None and here in numbers else 0
+    previous, following = (around[i] if 0 <= i < len(around) else (None, 0) for i in (at - 1, at + 1))
+    sides = (("Previous", "chevron_left", previous, "left"), ("Next", "chevron_right", following, "right"))
+    for label, icon, (number, pages), side in sides:
+        st.button(
+            label, icon=f":material/{icon}:", icon_position=side, disabled=number is None, on_click=_step,
+            args=(key, number, page_key, pages),
+        )  # fmt: skip
+
+
+def _step(key: str, number: int, page_key: str, pages: int) -> None:
+    st.session_state[key] = number
+    if pages:
+        st.session_state[page_key] = st.session_state.get(page_key, 1) + pages
+
+
+def ledger(account: ledgers.Account, *, key: str, on_select: Callable[[], None] | None = None) -> None:
+    """A ledger: its bars, and the check that they sum to what the bundle states."""
+    figure = charts.contributions(
+        account.ids, account.descriptions, account.values, ink=state.ink(), others=account.others
+    )
+    picks = {"on_select": on_select, "selection_mode": "points"} if on_select else {}
+    st.plotly_chart(figure, config=charts.CONFIG, key=key, **picks)
+    st.html(account.check)
+
+
+def every_part(rows: Callable[[], pa.Table], *, key: str, name: str) -> None:
+    """A switch that lists all parts of a ledger, and gives them as files."""
+    row = st.container(horizontal=True, vertical_alignment="center", gap="medium")
+    wanted = row.toggle("List every contribution", key=key, bind="query-params")
+    with row:
+        download(rows, name=name)
+    if wanted:
+        number, column = st.column_config.NumberColumn, st.column_config.Column
+        fine = dict.fromkeys(ledgers.ADDED, number(format="%+.5f"))
+        st.dataframe(
+            rows(), hide_index=True, height=420,
+            column_config={"feature_id": number("feature", format="#%d", pinned=True), "pooled": number(format="%.4f"),
+                           "description": column(width="medium"), **fine},
+        )  # fmt: skip
 
 
 def keys() -> None:

@@ -27,6 +27,10 @@ page = st.navigation(
             st.Page("views/features.py", title="Features", icon=":material/grid_view:"),
             st.Page("views/feature.py", title="Feature", icon=":material/lens_blur:"),
             st.Page("views/inputs.py", title="Inputs", icon=":material/notes:"),
+            st.Page("views/pairs.py", title="Pairs", icon=":material/compare_arrows:"),
+        ],
+        "Audit": [
+            st.Page("views/disagreements.py", title="Disagreements", icon=":material/call_split:"),
         ],
     }
 )

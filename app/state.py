@@ -6,6 +6,7 @@ a parameter bound on the page before. A field at its default stays out of the UR
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import zlib
@@ -69,7 +70,7 @@ class FeatureView:
 
 @dataclass(frozen=True)
 class InputsView:
-    """The list of texts, the text that is open, and the feature shown on its tokens."""
+    """The list of texts, the text that is open, the feature shown on its tokens, and which ledger, whole or not."""
 
     words: str = ""
     texts: str = "sampled"
@@ -80,6 +81,37 @@ class InputsView:
     text: int | None = None
     watch: int | None = None
     token_values: bool = False
+    rated_from: float | None = None
+    rated_to: float | None = None
+    account: str = "estimate"
+    every_part: bool = False
+
+
+@dataclass(frozen=True)
+class PairsView:
+    """The list of preference pairs, and the pair that is open."""
+
+    said: str = ""
+    kept: str = "sampled"
+    half: str = "any"
+    verdict: str = "any"
+    rank_by: str = "size of margin"
+    towards: str = "descending"
+    leaf: int = 1
+    pair: int | None = None
+    side_values: bool = False
+    every_difference: bool = False
+
+
+@dataclass(frozen=True)
+class DisagreementsView:
+    """One of the three queues, of texts or words, on one side or both, and the feature it is narrowed to."""
+
+    queue: str = "estimate against true"
+    things: str = "texts"
+    side: str = "any"
+    responsible: int | None = None
+    stretch: int = 1
 
 
 def ink() -> str:
@@ -176,6 +208,8 @@ def _decoded(parts: list[str], type_: str) -> Any:
             return (parts[0], parts[1]) if len(parts) == 2 else None
         if type_ == "bool":
             return {"true": True, "false": False}.get(parts[-1].lower())
+        if type_.startswith("float"):
+            return float(parts[-1]) if math.isfinite(float(parts[-1])) else None
         return int(parts[-1]) if type_.startswith("int") else parts[-1]
     except ValueError:
         return None

@@ -123,6 +123,7 @@ class _Made:
     implicit: Array  # [n_tokens] NaN where undefined
     n_layers: int
     pooling: str
+    n_pairs: int
 
     @cached_property
     def kept(self) -> Array:
@@ -200,22 +201,24 @@ def make_bundle(
     seed: int = 0,
     title: str = "Synthetic reviews, praised",
     pooling: str = "mean",
+    n_pairs: int = 0,
     extra_texts: Sequence[str] = (),
 ) -> Path:
     """Writes a made-up, valid bundle to `path` and returns it.
 
-    The same arguments give the same tables. `pooling` is the probes'; `extra_texts` are put first, word for word.
+    The same arguments give the same tables. `pooling` is the probes'; `extra_texts` are put first, word for word; the
+    first `n_pairs` twos of texts are pairs, of which the one with more feedback was chosen.
     """
     random = np.random.default_rng(seed)
     corpus = _corpus([*extra_texts, *_reviews(n_texts, random)])
-    made = _make(corpus, n_features=n_features, n_layers=n_layers, pooling=pooling, random=random)
+    made = _make(corpus, n_features=n_features, n_layers=n_layers, pooling=pooling, random=random, n_pairs=n_pairs)
     with BundleWriter(path, _description(title=title, seed=seed, made=made)) as writer:
         for table, rows in _tables(made, random).items():
             writer.write(table, as_table(table, rows))
     return path
 
 
-def _make(corpus: _Corpus, *, n_features: int, n_layers: int, pooling: str, random: Random) -> _Made:
+def _make(corpus: _Corpus, *, n_features: int, n_layers: int, pooling: str, random: Random, n_pairs: int) -> _Made:
     layer = np.sort(np.arange(n_features) % n_layers)
     odds = np.where(np.isnan(corpus.word_value), [float(word.isalpha()) for word in corpus.words], 4.0)
     theme = random.choice(len(odds), n_features, p=odds / odds.sum())
@@ -228,7 +231,7 @@ def _make(corpus: _Corpus, *, n_features: int, n_layers: int, pooling: str, rand
     implicit = 0.3 * np.nan_to_num(corpus.feedback) + random.normal(0, 0.25, len(corpus.type))
     implicit[corpus.position == 0] = np.nan
     intercepts = np.array([0.0125, -0.04, 0.02])
-    return _Made(corpus, activity, layer, theme, weights, intercepts, implicit, n_layers, pooling)
+    return _Made(corpus, activity, layer, theme, weights, intercepts, implicit, n_layers, pooling, n_pairs)
 
 
 def _reviews(n: int, random: Random) -> list[str]:
@@ -313,7 +316,7 @@ def _tables(made: _Made, random: Random) -> dict[str, dict[str, Any] | list[dict
         "probes": _probes(made),
         "weights": _weights(made, random),
         "drift": _drift(made, features),
-        "results": _results(layers, saes),
+        "results": _results(layers, saes) + (_preference_rows() if made.n_pairs else []),
         "neighbours": _neighbours(made, random),
         "labels": _labels(made, random),
         "ablations": _ablations(made, random),
@@ -534,13 +537,27 @@ def _texts(made: _Made, random: Random) -> dict[str, Any]:
     return {
         "text_id": np.arange(n), "source": pa.array(["synthetic"] * n, pa.string()),
         "split": pa.array(["train" if i % 4 else "held_out" for i in range(n)], pa.string()),
-        "role": pa.array(["text"] * n, pa.string()), "pair_id": pa.nulls(n, pa.int64()),
+        **_pairs(made.n_pairs, feedback),
         "text": pa.array(corpus.texts, pa.string()), "token_ids": _lists(corpus.offsets, corpus.type),
         "token_starts": _lists(corpus.offsets, corpus.starts), "response_start": made.response_start,
         "feedback": feedback, "rating": pa.array(rating, mask=random.random(n) < 0.2), "predicted": made.predicted,
         "predicted_raw": made.predicted_raw, "sae_miss": made.misses, "implicit_reward": implicit,
         "pca_x": random.normal(size=n) + feedback, "pca_y": random.normal(size=n),
     }  # fmt: skip
+
+
+def _pairs(n_pairs: int, feedback: Array) -> dict[str, Any]:
+    """Roles of the texts and the pairs they are of."""
+    n, first = len(feedback), 2 * np.arange(min(n_pairs, len(feedback) // 2))
+    role, pair_id = np.full(n, "text", dtype=object), np.full(n, np.nan)
+    second_wins = feedback[first + 1] > feedback[first]
+    role[first] = np.where(second_wins, "rejected", "chosen")
+    role[first + 1] = np.where(second_wins, "chosen", "rejected")
+    pair_id[first], pair_id[first + 1] = first // 2, first // 2
+    return {
+        "role": pa.array(role.tolist(), pa.string()),
+        "pair_id": pa.array([None if np.isnan(one) else int(one) for one in pair_id.tolist()], pa.int64()),
+    }
 
 
 def _token_scores(made: _Made, random: Random) -> dict[str, Any]:
@@ -860,6 +877,16 @@ def _implicit_rows() -> list[dict[str, Any]]:
     rows = [_figure("implicit_reward", "tau", tau, half=0.06, null=(0.0, 0.08), n=312, words=words, **keys)
             for words, tau in taus.items()]  # fmt: skip
     return [*rows, _figure("implicit_reward", "mean", 0.031, half=0.004, n=20_000, words="all", **keys)]
+
+
+def _preference_rows() -> list[dict[str, Any]]:
+    keys: dict[str, Any] = {"target": "preference", "n": 120, "half": 0.08, "null": (0.5, 0.56)}
+    estimate = {"model": "tuned", "inputs": "sae", **keys}
+    return [
+        _figure("preference_accuracy", "accuracy", 0.66, **estimate),
+        _figure("preference_accuracy", "accuracy_length_controlled", 0.62, **estimate),
+        _figure("preference_accuracy", "accuracy_of_length", 0.58, **keys),
+    ]
 
 
 def _figure(report_row: str, metric: str, value: float, *, half: float | None = None,

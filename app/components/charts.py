@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
@@ -14,6 +15,15 @@ from app.components.palette import signed as sign_colour
 
 CONFIG = {"displayModeBar": False, "responsive": True, "scrollZoom": False}
 """What st.plotly_chart is given as `config`."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A part of a prediction that is no one feature's: the other features, the intercept, what was missed."""
+
+    name: str
+    value: float
+    is_missed: bool = False
 
 
 def divergence(layers: Sequence[int], values: Sequence[float], selected: Sequence[bool]) -> go.Figure:
@@ -85,27 +95,38 @@ def activation_histogram(edges: Sequence[float], counts: Sequence[int], base_cou
 
 
 def contributions(
-    ids: Sequence[int], descriptions: Sequence[str | None], values: Sequence[float], *, ink: str
+    ids: Sequence[int],
+    descriptions: Sequence[str | None],
+    values: Sequence[float],
+    *,
+    ink: str,
+    others: Sequence[Bar] = (),
 ) -> go.Figure:
     """What each feature adds to a prediction: names above bars, so that it reads on a narrow screen too.
 
-    A bar's `customdata` is its feature's number; `ink` is the theme's text colour.
+    Below them, in grey, `others`: together all bars are the prediction. What was missed is hatched. A feature's bar has
+    its number as `customdata`; `ink` is the theme's text colour.
     """
     texts = [escaped(shortened(text or "not described", 52)) for text in descriptions]
     names = [f"<b>#{id_}</b>  {text}" for id_, text in zip(ids, texts, strict=True)]
+    names += [f"<i>{escaped(bar.name)}</i>" for bar in others]
+    whole = [*values, *(bar.value for bar in others)]
     figure = go.Figure(
         go.Bar(
-            x=values,
-            y=list(range(len(ids))),
+            x=whole,
+            y=list(range(len(whole))),
             orientation="h",
             width=0.42,
             offset=0.02,
-            marker_color=[sign_colour(value) for value in values],
-            text=[signed(value, 4) for value in values],
+            marker={
+                "color": [*(sign_colour(value) for value in values), *(BASE for _ in others)],
+                "pattern": {"shape": [*("" for _ in values), *("/" if bar.is_missed else "" for bar in others)]},
+            },
+            text=[signed(value, 4) for value in whole],
             textposition="outside",
             textfont={"size": 12, "color": ink},
             cliponaxis=False,
-            customdata=list(ids),
+            customdata=[*ids, *(None for _ in others)],
             hovertext=names,
             hovertemplate="%{hovertext}<br>%{x:+.5f}<extra></extra>",
         )
@@ -113,12 +134,12 @@ def contributions(
     at_left = {"x": 0, "xref": "paper", "xanchor": "left", "showarrow": False, "font": {"size": 13, "color": ink}}
     for row, name in enumerate(names):
         figure.add_annotation(text=name, y=row - 0.22, yref="y", align="left", **at_left)
-    low, high = min([0.0, *values]), max([0.0, *values])
+    low, high = min([0.0, *whole]), max([0.0, *whole])
     pad = 0.22 * ((high - low) or 1.0)
     span = [low - (pad if low < 0 else 0.02 * pad), high + pad]
     figure.update_xaxes(range=span, gridcolor=GRID, zerolinecolor=GRID, fixedrange=True)
     figure.update_yaxes(autorange="reversed", visible=False, fixedrange=True)
-    return _laid_out(figure, height=60 + 42 * len(ids))
+    return _laid_out(figure, height=60 + 42 * len(whole))
 
 
 def _laid_out(figure: go.Figure, *, height: int, legend: bool = False, **layout: object) -> go.Figure:

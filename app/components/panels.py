@@ -41,6 +41,11 @@ def text(words: str) -> str:
     return f"<span>{escaped(words)}</span>"
 
 
+def quoted(words: str) -> str:
+    """Words of a corpus, line by line as they are."""
+    return f'<pre class="lfp-prompt">{escaped(words)}</pre>'
+
+
 def anchor(href: str, words: str) -> str:
     """A link to another page of the explorer."""
     return f'<a href="{escaped(href)}" target="_self">{escaped(words)}</a>'
@@ -136,17 +141,30 @@ def token_bars(items: Sequence[Mapping[str, object]], *, sign: int | None = None
     return f'<ul class="lfp-bars">{rows}</ul>'
 
 
-def sum_check(*, shown: float, n_shown: int, rest: float, n_rest: int, intercept: float, predicted: float) -> str:
-    """The sum of contributions, written out, and whether it is the prediction."""
-    error = abs(shown + rest + intercept - predicted)
-    is_exact = error <= 1e-5 * max(1.0, abs(predicted))
-    others = f"{_added(rest)} from {n_rest} other{'s' if n_rest != 1 else ''}" if n_rest else ""
+def sum_check(
+    *,
+    shown: float,
+    n_shown: int,
+    rest: float,
+    n_rest: int,
+    predicted: float,
+    size: float = 1.0,
+    **others: float,
+) -> str:
+    """The sum of contributions, written out, and whether it is the prediction. `others` are further parts, by name.
+
+    It has to be met within a hundred thousandth of `size`, the size of what is added up, where that is above 1.
+    """
+    total = shown + rest + sum(others.values())
+    error = abs(total - predicted)
+    is_exact = error <= 1e-5 * max(1.0, abs(predicted), size)
+    further = f"{_added(rest)} from {n_rest} other{'s' if n_rest != 1 else ''}" if n_rest else ""
+    further += "".join(f"{_added(value)} {escaped(name)}" for name, value in others.items())
     verdict = "ok" if is_exact else "off"
     says = "adds up exactly" if is_exact else "does not add up"
     return (
-        f'<p class="lfp-sum"><b>{plain(shown, 4)}</b> from the {n_shown} shown{others} '
-        f"{_added(intercept)} intercept "
-        f"= <b>{plain(shown + rest + intercept, 4)}</b><br>stated in the bundle: <b>{plain(predicted, 4)}</b> · "
+        f'<p class="lfp-sum"><b>{plain(shown, 4)}</b> from the {n_shown} shown{further} '
+        f"= <b>{plain(total, 4)}</b><br>stated in the bundle: <b>{plain(predicted, 4)}</b> · "
         f'<span class="{verdict}">{"✓" if is_exact else "✗"} {says}</span> (difference {error:.0e})</p>'
     )
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
 import pyarrow as pa
 
 from app.components.escape import shortened, token_text
@@ -38,3 +42,10 @@ def feature_names(rows: pa.Table) -> dict[str, int]:
     """Names to choose a feature by, and the feature of each."""
     columns = zip(*(rows[name].to_pylist() for name in ("feature_id", "layer", "description")), strict=True)
     return {f"#{id_} · layer {layer} · {shortened(text or 'not described', 70)}": id_ for id_, layer, text in columns}
+
+
+def of_rows(rows: Sequence[Any]) -> pa.Table:
+    """Dataclasses of one kind as a table, a column a field; a column of nothing is text. Empty without rows."""
+    names = [field.name for field in fields(rows[0])] if rows else []
+    columns = {name: pa.array([getattr(row, name) for row in rows]) for name in names}
+    return pa.table({n: c.cast(pa.string()) if pa.types.is_null(c.type) else c for n, c in columns.items()})

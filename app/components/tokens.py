@@ -88,10 +88,12 @@ def sheet(
     activations: Sequence[float] = (),
     limit: float = 0,
     numbers: bool = False,
+    tips: Sequence[str] = (),
 ) -> str:
     """A text as a score sheet: under each token one strip a row, aligned, blue above zero and orange below.
 
-    With `activations` the token itself is shaded by one feature.
+    With `activations` the token itself is shaded by one feature. `tips`, HTML, are shown with a token's scores while it
+    is pointed at or has the keyboard's focus; without them its scores are its title.
     """
     head = "".join(f"<i>{escaped(row.name)}</i>" for row in rows)
     cells = [f'<div class="lfp-cell lfp-head" aria-hidden="true"><b>token</b>{head}</div>']
@@ -102,8 +104,11 @@ def sheet(
         shade = f' style="--a:{strength(active, limit)}"' if active else ""
         title = _title(part, rows, values, active)
         joined = " lfp-joined" if at and _goes_on(parts[at - 1], part) else ""
+        told, tip = f'title="{title}"', ""
+        if at < len(tips):
+            told, tip = f'tabindex="0" role="group" aria-label="{title}"', _tip(part, rows, values, tips[at])
         cells.append(
-            f'<div class="lfp-cell{joined}" title="{title}"><b class="lfp-t"{shade}>{_standing(part)}</b>{strips}</div>'
+            f'<div class="lfp-cell{joined}" {told}><b class="lfp-t"{shade}>{_standing(part)}</b>{strips}{tip}</div>'
         )
         if part.endswith("\n"):
             cells.append('<div class="lfp-break"></div>')
@@ -141,6 +146,17 @@ def _title(part: str, rows: Sequence[Row], values: Sequence[float | None], activ
     if active is not None:
         lines.append(f"activation: {plain(active, 3)}")
     return escaped("\n".join(lines)).replace("\n", "&#10;")
+
+
+def _tip(part: str, rows: Sequence[Row], values: Sequence[float | None], more: str) -> str:
+    scores = "".join(
+        f"<div><dt>{escaped(row.name)}</dt><dd>{_told(value)}</dd></div>"
+        for row, value in zip(rows, values, strict=True)
+    )
+    return (
+        f'<div class="lfp-tip" role="tooltip"><code>{escaped(token_text(part))}</code>'
+        f'<dl class="lfp-facts">{scores}</dl>{more}</div>'
+    )
 
 
 def _told(value: float | None) -> str:

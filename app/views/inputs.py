@@ -2,17 +2,23 @@
 
 import streamlit as st
 
-from app import cache, state
+from app import cache, frame, state
 from app.cache import ask
-from app.components import charts, panels, reading, tables, tokens, wording
+from app.components import ledgers, panels, reading, tables, tokens, wording
 from app.components.numbers import count
 from lfp import queries
 from lfp.errors import NotInBundleError
 
 PAGE = 12
+ACCOUNTS = {
+    "estimate": (queries.ledger, ledgers.of_estimate),
+    "against the average text": (queries.average_ledger, ledgers.of_contrast),
+    "raw estimate, with what is missed": (queries.raw_ledger, ledgers.of_raw),
+}
+"""Ledgers of a text: the question, and how its answer is drawn."""
 
 
-def filters():
+def filters(store):
     st.text_input(
         "Find", key="words", bind="query-params", type="search", placeholder="words that the text must contain"
     )
@@ -20,31 +26,43 @@ def filters():
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="small")
     row.selectbox("Texts", ["sampled", "all"], key="texts", help=wording.SAMPLED, **bound)
     row.selectbox("Split", ["any", "train", "held_out"], key="split", **bound)
-    row.selectbox("Sort by", list(queries.TEXT_SORTS), key="by", help=wording.GAP, **bound)
+    row.selectbox("Sort by", list(queries.TEXT_SORTS), key="by", help=wording.GAPS, **bound)
     row.selectbox("Order", ["descending", "ascending"], key="direction", **bound)
+    rated = ask(queries.rating_range, store)
+    if rated:
+        ends = {"min_value": rated[0], "max_value": rated[1], "value": None, "step": 1.0, "format": "%g"}
+        row.number_input("Rating from", key="rated_from", placeholder=f"{rated[0]:g}", **ends, **bound)
+        row.number_input("Rating to", key="rated_to", placeholder=f"{rated[1]:g}", **ends, **bound)
     return state.view_of(state.InputsView)
 
 
-def listing(store, view):
-    """One page of texts; a click on a row opens it. Returns the numbers of the page's texts."""
+def wanted_of(store, view):
     is_sampled = view.texts == "sampled" and store.manifest.tables["activations"].rows > 0
-    wanted = queries.TextFilter(words=view.words, split=view.split, is_sampled=is_sampled)
+    return queries.TextFilter(
+        words=view.words, split=view.split, is_sampled=is_sampled, rating_low=view.rated_from, rating_high=view.rated_to
+    )
+
+
+def listing(store, view):
+    """One page of texts; a click on a row opens it. Returns the texts of the page."""
+    wanted = wanted_of(store, view)
     n = ask(queries.count_texts, store, wanted)
     if not n:
         has_texts = store.manifest.tables["texts"].rows
-        st.html(panels.note("No text passes; use fewer words." if has_texts else "This bundle keeps no texts."))
-        return []
+        st.html(panels.note(wording.NO_TEXT_PASSES if has_texts else "This bundle keeps no texts."))
+        return frame.Listing([])
     st.html(panels.note(f"{count(n)} text{'s' if n != 1 else ''}. Click a row to read it."))
-    slot = st.container()
+    slot, order = st.container(), queries.Order(view.by, view.direction == "descending")
     page = st.pagination(-(-n // PAGE), key="sheet", bind="query-params", max_visible_pages=5)
-    order = queries.Order(view.by, view.direction == "descending")
-    rows = ask(queries.texts, store, wanted, order=order, limit=PAGE, offset=(page - 1) * PAGE)
+    rows = ask(queries.texts, store, wanted, order=order, **frame.window(page, PAGE))
+    found = frame.Listing.of(rows["text_id"].to_pylist(), page=page, size=PAGE)
     with slot:
-        table(rows)
-    return rows["text_id"].to_pylist()
+        table(rows.slice(page > 1, len(found.ids)), gap=view.by if view.by in queries.TEXT_GAPS else "gap")
+    frame.download(lambda: queries.texts(store, wanted, order=order), name="texts")
+    return found
 
 
-def table(rows):
+def table(rows, *, gap):
     number = st.column_config.NumberColumn
     ids = rows["text_id"].to_pylist()
     key = state.key_for("text_table", ids)
@@ -59,7 +77,7 @@ def table(rows):
         column_config={
             "text_id": number("Text", format="#%d", width=52, pinned=True),
             "text": st.column_config.TextColumn("Begins", width=145),
-            "gap": number("Gap", format="%.2f", width=52, help=wording.GAP),
+            "gap": number("Gap", format="%.2f", width=52, help=wording.gap_sentence(gap)),
             "feedback": number("True", format="%+.2f", width=58, help="True feedback"),
             "predicted": number("Estimate", format="%+.3f", width=76, help="The headline probe’s"),
             "implicit_reward": number("Implicit", format="%+.2f", width=70, help="Implicit reward, nats"),
@@ -74,20 +92,18 @@ def open_text(key, ids):
         st.session_state.text = ids[cells[0][0]]
 
 
-def choose(ids):
+def choose(found):
     """The number of the text that is open: chosen here or in the list; until then the first of the list."""
-    row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
-    first = ids[0] if ids else None
-    number = {
-        "min_value": 0,
-        "value": None,
-        "step": 1,
-        "placeholder": "" if first is None else str(first),
-        "width": 150,
-    }
+    row = st.container(horizontal=True, vertical_alignment="bottom", gap="small")
+    first = found.ids[0] if found.ids else None
+    shown = "" if first is None else str(first)
+    number = {"min_value": 0, "value": None, "step": 1, "placeholder": shown, "width": 130}
     chosen = row.number_input("Text number", key="text", bind="query-params", **number)
+    here = first if chosen is None else chosen
+    with row:
+        frame.steps(found, here, key="text", page_key="sheet")
     row.toggle("Show numbers", key="token_values", bind="query-params")
-    return first if chosen is None else chosen
+    return here
 
 
 def watch(store, ledger):
@@ -124,19 +140,25 @@ def sheet(store, text, probe, feature):
         activations = ask(queries.token_activations, store, text.text_id, feature_id=feature.feature_id)
         limit = feature.max_activation
         legend += tokens.strength_legend(limit, f"activation of feature {feature.feature_id}, behind the tokens")
+    tips = [ledgers.tip(one) for one in ask(queries.token_ledgers, store, text.text_id)]
     values = st.session_state.token_values
-    st.html(legend + tokens.sheet(parts, rows, activations=activations, limit=limit, numbers=values))
+    st.html(legend + tokens.sheet(parts, rows, activations=activations, limit=limit, numbers=values, tips=tips))
+    if tips:
+        st.html(panels.note("Point at a token, or move to it with Tab, to see which features it adds by."))
 
 
-def contributions(ledger):
-    st.subheader("What made the estimate")
-    shown, n_rest = ledger.shown, ledger.n_features - len(ledger.shown)
-    values = [part.contribution for part in shown]
-    ids, names = [part.feature_id for part in shown], [part.description for part in shown]
-    figure = charts.contributions(ids, names, values, ink=state.ink())
-    st.plotly_chart(figure, config=charts.CONFIG, key="ledger_chart", on_select=pick_bar, selection_mode="points")
-    numbers = {"rest": ledger.rest, "intercept": ledger.intercept, "predicted": ledger.predicted}
-    st.html(panels.sum_check(shown=sum(values), n_shown=len(shown), n_rest=n_rest, **numbers))
+def contributions(store, text, account):
+    """The chosen ledger, its sum checked, and every part of it on demand."""
+    ask_ledger, drawn = ACCOUNTS[account]
+    found = ask(ask_ledger, store, text.text_id)
+    if found is None:
+        st.html(panels.note(wording.NO_RAW_LEDGER))
+        return
+    st.html(panels.note(wording.ledger_sentence(found)))
+    frame.ledger(drawn(found), key="ledger_chart", on_select=pick_bar)
+    every = lambda: ledgers.listed(ask(ask_ledger, store, text.text_id, limit=None).shown)  # noqa: E731
+    if found.shown:
+        frame.every_part(every, key="every_part", name=f"text_{text.text_id}_contributions")
 
 
 def pick_bar():
@@ -154,12 +176,15 @@ def read(store, text):
     if feature is not None:
         watched_line(store, feature)
     sheet(store, text, probe, feature)
-    if ledger is not None:
-        contributions(ledger)
-    else:
+    st.subheader("What made the estimate")
+    if ledger is None:
         st.html(
             panels.note(wording.NO_ACTIVATIONS if probe else "This bundle holds no probe to split the estimate by.")
         )
+        return
+    names = list(ACCOUNTS)
+    which = {"default": names[0], "required": True, "label_visibility": "collapsed"}
+    contributions(store, text, st.segmented_control("Ledger", names, key="account", bind="query-params", **which))
 
 
 def show():
@@ -167,9 +192,9 @@ def show():
     st.html(panels.heading(store.manifest.title, "Inputs"))
     left, right = st.columns([5, 7], gap="large")
     with left:
-        ids = listing(store, filters())
+        found = listing(store, filters(store))
     with right:
-        chosen = choose(ids)
+        chosen = choose(found)
         if chosen is None:
             return
         try:

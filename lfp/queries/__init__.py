@@ -6,6 +6,18 @@ from lfp.queries.common import (
     headline,
     main_labeller,
 )
+from lfp.queries.disagreement_rows import (
+    SIDES,
+    WORD_GAPS,
+    PaidWord,
+    QueuedText,
+    QueuedWord,
+    Responsible,
+    paid_words,
+    queued_texts,
+    queued_words,
+    responsible_features,
+)
 from lfp.queries.exactness import (
     miss_errors,
     prediction_errors,
@@ -30,6 +42,7 @@ from lfp.queries.feature_rows import (
     labels,
     strongest_feature,
 )
+from lfp.queries.gaps import TEXT_GAPS
 from lfp.queries.ledgers import (
     Contrast,
     Contribution,
@@ -40,7 +53,14 @@ from lfp.queries.ledgers import (
     ledger,
     pair_ledger,
     raw_ledger,
-    token_contributions,
+)
+from lfp.queries.pair_rows import (
+    PAIR_SORTS,
+    Pair,
+    PairFilter,
+    count_pairs,
+    pair,
+    pairs,
 )
 from lfp.queries.run_rows import (
     DriftedFeature,
@@ -62,15 +82,26 @@ from lfp.queries.text_rows import (
     Text,
     TextFilter,
     count_texts,
+    rating_range,
     score_limits,
     text,
     texts,
     token_activations,
 )
+from lfp.queries.token_rows import (
+    TokenLedger,
+    TokenPart,
+    token_contributions,
+    token_ledgers,
+)
 
 __all__ = [
     "FEATURE_SORTS",
+    "PAIR_SORTS",
+    "SIDES",
+    "TEXT_GAPS",
     "TEXT_SORTS",
+    "WORD_GAPS",
     "Contrast",
     "Contribution",
     "Difference",
@@ -83,13 +114,22 @@ __all__ = [
     "Label",
     "Ledger",
     "Order",
+    "PaidWord",
+    "Pair",
+    "PairFilter",
     "Probe",
+    "QueuedText",
+    "QueuedWord",
     "RawLedger",
+    "Responsible",
     "ScoreLimits",
     "Text",
     "TextFilter",
+    "TokenLedger",
+    "TokenPart",
     "average_ledger",
     "count_features",
+    "count_pairs",
     "count_texts",
     "dictionaries",
     "drifted_features",
@@ -108,13 +148,20 @@ __all__ = [
     "ledger",
     "main_labeller",
     "miss_errors",
+    "paid_words",
+    "pair",
     "pair_ledger",
+    "pairs",
     "prediction_errors",
+    "queued_texts",
+    "queued_words",
+    "rating_range",
     "raw_ledger",
     "raw_prediction_errors",
     "report_ablations",
     "report_rows",
     "report_texts",
+    "responsible_features",
     "score_limits",
     "scored_words",
     "strongest_feature",
@@ -122,6 +169,7 @@ __all__ = [
     "texts",
     "token_activations",
     "token_contributions",
+    "token_ledgers",
     "token_prediction_errors",
     "word_gaps",
 ]

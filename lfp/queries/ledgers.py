@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from lfp.queries.common import headline, main_labeller, pooling
-from lfp.queries.pooled import EVERY, ONE, OTHER, active, pooled
+from lfp.queries.pooled import EVERY, ONE, OTHER, pooled
 from lfp.store import Store
 
 
@@ -97,7 +97,7 @@ class Contrast:
         return abs(self.total - self.predicted)
 
 
-def ledger(store: Store, text_id: int, *, limit: int = 12) -> Ledger | None:
+def ledger(store: Store, text_id: int, *, limit: int | None = 12) -> Ledger | None:
     """How features make a text's prediction, largest first; None without a probe or without the text's activations."""
     probe = headline(store)
     if probe is None:
@@ -119,7 +119,7 @@ def ledger(store: Store, text_id: int, *, limit: int = 12) -> Ledger | None:
     )
 
 
-def raw_ledger(store: Store, text_id: int, *, limit: int = 12) -> RawLedger | None:
+def raw_ledger(store: Store, text_id: int, *, limit: int | None = 12) -> RawLedger | None:
     """The second ledger of a text, largest part first; None without a raw probe or without the text's activations."""
     probe = headline(store)
     if probe is None:
@@ -144,7 +144,7 @@ def raw_ledger(store: Store, text_id: int, *, limit: int = 12) -> RawLedger | No
     )
 
 
-def average_ledger(store: Store, text_id: int, *, limit: int = 12) -> Contrast | None:
+def average_ledger(store: Store, text_id: int, *, limit: int | None = 12) -> Contrast | None:
     """What each feature adds to a text's prediction beyond what it adds to the average text's, largest first.
 
     The average is over the texts whose activations are kept. None where `ledger` is None.
@@ -152,7 +152,7 @@ def average_ledger(store: Store, text_id: int, *, limit: int = 12) -> Contrast |
     return _contrast(store, _AVERAGE_LEDGER, {"text_id": text_id}, limit)
 
 
-def pair_ledger(store: Store, pair_id: int, *, limit: int = 12) -> Contrast | None:
+def pair_ledger(store: Store, pair_id: int, *, limit: int | None = 12) -> Contrast | None:
     """What each feature adds to the prediction of a pair's chosen text beyond the rejected one's, largest first.
 
     None without a probe or where the activations of one of the two are not kept.
@@ -163,24 +163,11 @@ def pair_ledger(store: Store, pair_id: int, *, limit: int = 12) -> Contrast | No
     return _contrast(store, _PAIR_LEDGER, {"text_id": ids["chosen"], "other_id": ids["rejected"]}, limit)
 
 
-def token_contributions(store: Store, text_id: int) -> list[float] | None:
-    """What each token adds to its text's prediction: with the intercept they sum to it. None where `ledger` is None.
-
-    Under mean pooling that is the token's weight times activation over the number of tokens; under max a feature's
-    activation counts at the first token that has its largest.
-    """
-    probe = headline(store)
-    if probe is None:
-        return None
-    rows = store.rows(_TOKEN_CONTRIBUTIONS, {**pooling(probe), "text_id": text_id})
-    return rows[0]["contributions"] if rows else None
-
-
 def _contributions(rows: list[dict[str, Any]]) -> list[Contribution]:
     return [Contribution(**{key: row[key] for key in _LEDGER_KEYS}) for row in rows if row["feature_id"] is not None]
 
 
-def _contrast(store: Store, sql: str, texts: Mapping[str, int], limit: int) -> Contrast | None:
+def _contrast(store: Store, sql: str, texts: Mapping[str, int], limit: int | None) -> Contrast | None:
     probe = headline(store)
     if probe is None:
         return None
@@ -275,24 +262,3 @@ _PAIR_LEDGER = _CONTRAST.format(
 
 
 _PAIR_TEXTS = "SELECT role, text_id FROM texts WHERE pair_id = $pair_id AND role IN ('chosen', 'rejected')"
-
-
-_TOKEN_CONTRIBUTIONS = f"""
-WITH sizes AS (
-    SELECT text_id, len(token_starts) AS n_tokens,
-        CASE WHEN response_start < len(token_starts) THEN response_start ELSE 0 END AS first_pooled
-    FROM texts SEMI JOIN activations USING (text_id) WHERE text_id = $text_id
-), parts AS (
-    SELECT position, weight::DOUBLE * value::DOUBLE * CASE $pooling
-        WHEN 'sum' THEN 1
-        WHEN 'max' THEN (row_number() OVER (PARTITION BY feature_id ORDER BY value DESC, position) = 1)::INTEGER
-        WHEN 'last' THEN (position = n_tokens - 1)::INTEGER
-        WHEN 'response' THEN (position >= first_pooled)::INTEGER / (n_tokens - first_pooled)
-        ELSE 1 / n_tokens END AS part
-    FROM ({active(ONE)}) JOIN sizes USING (text_id)
-    JOIN (SELECT feature_id, weight FROM weights WHERE probe_id = $probe) USING (feature_id)
-), summed AS (SELECT position, sum(part) AS part FROM parts GROUP BY position)
-SELECT coalesce(list(coalesce(part, 0) ORDER BY position) FILTER (position IS NOT NULL), []) AS contributions
-FROM sizes LEFT JOIN (SELECT unnest(range(n_tokens)) AS position FROM sizes) ON true LEFT JOIN summed USING (position)
-GROUP BY text_id
-"""

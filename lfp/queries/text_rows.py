@@ -9,18 +9,21 @@ from typing import Any
 import pyarrow as pa
 
 from lfp.queries.common import Order, direction, no_such, sort_key
+from lfp.queries.gaps import TEXT_GAPS, ranked
 from lfp.queries.pooled import ONE, active
 from lfp.store import Store
 
 
 @dataclass(frozen=True)
 class TextFilter:
-    """Which texts are wanted: every word of `words` occurs; `split` is any, train or held_out."""
+    """Which texts are wanted: every word of `words` occurs; `split` is any, train or held_out; None is no bound."""
 
     words: str = ""
     split: str = "any"
     is_sampled: bool = False
     """Only texts sampled from the corpus, whose activations are kept; the others are there for an example's sake."""
+    rating_low: float | None = None
+    rating_high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class ScoreLimits:
 
 
 TEXT_SORTS: Mapping[str, str] = {
-    "gap": "gap",
+    **dict.fromkeys(TEXT_GAPS, "abs(gap)"),
     "predicted": "predicted",
     "feedback": "feedback",
     "implicit_reward": "implicit_reward",
@@ -72,12 +75,23 @@ def count_texts(store: Store, wanted: TextFilter) -> int:
     return int(store.rows(f"SELECT count(*) AS n FROM texts {_TEXTS_WHERE}", _text_values(wanted))[0]["n"])
 
 
+def rating_range(store: Store) -> tuple[float, float] | None:
+    """The lowest and the highest human rating of a text; None where no text has one."""
+    row = store.rows("SELECT min(rating)::DOUBLE AS low, max(rating)::DOUBLE AS high FROM texts")[0]
+    return None if row["low"] is None else (row["low"], row["high"])
+
+
 def texts(store: Store, wanted: TextFilter, *, order: Order, limit: int | None = None, offset: int = 0) -> pa.Table:
-    """The texts that pass, sorted. `gap` is the distance of the percentile ranks of prediction and true feedback."""
+    """The texts that pass, sorted.
+
+    `gap` is the distance of two percentile ranks, among the sampled texts where only those are wanted: those of
+    prediction and true feedback, or, sorted by another gap, of the two that it is between.
+    """
     by = sort_key(TEXT_SORTS, order.by)
+    gaps = ranked(_TEXT_ROWS, *TEXT_GAPS.get(order.by, TEXT_GAPS["gap"]))
     return store.query(
-        "SELECT text_id, text, split, role, feedback, implicit_reward, predicted, rating, gap "
-        f"FROM ({_RANKED_TEXTS}) {_TEXTS_WHERE} "
+        "SELECT text_id, text, split, role, feedback, implicit_reward, predicted, rating, abs(gap) AS gap "
+        f"FROM ({gaps}) {_TEXTS_WHERE} "
         f"ORDER BY {by} {direction(order)} NULLS LAST, text_id LIMIT $limit OFFSET $offset",
         {**_text_values(wanted), "limit": limit, "offset": offset},
     )
@@ -107,23 +121,26 @@ def token_activations(store: Store, text_id: int, *, feature_id: int) -> list[fl
 
 
 def _text_values(wanted: TextFilter) -> dict[str, Any]:
-    return {"words": wanted.words.lower().split(), "split": wanted.split, "is_sampled": wanted.is_sampled}
+    return {
+        "words": wanted.words.lower().split(),
+        "split": wanted.split,
+        "is_sampled": wanted.is_sampled,
+        "rating_low": wanted.rating_low,
+        "rating_high": wanted.rating_high,
+    }
 
 
 _TEXTS_WHERE = """
 WHERE coalesce(list_bool_and([contains(lower("text"), word) FOR word IN $words::VARCHAR[]]), true)
   AND ($split = 'any' OR split = $split)
+  AND ($rating_low IS NULL OR rating >= $rating_low) AND ($rating_high IS NULL OR rating <= $rating_high)
   AND (NOT $is_sampled OR text_id IN (SELECT text_id FROM activations))
 """
 
 
-_RANKED_TEXTS = """
-SELECT *, CASE WHEN feedback IS NOT NULL THEN abs(
-    (cume_dist() OVER (PARTITION BY feedback IS NULL ORDER BY predicted)
-     - cume_dist() OVER (PARTITION BY feedback IS NULL ORDER BY predicted DESC)) / 2
-    - (cume_dist() OVER (PARTITION BY feedback IS NULL ORDER BY feedback)
-       - cume_dist() OVER (PARTITION BY feedback IS NULL ORDER BY feedback DESC)) / 2) END AS gap
-FROM texts
+_TEXT_ROWS = """
+SELECT text_id, "text", split, role, feedback, implicit_reward, predicted, rating FROM texts
+WHERE NOT $is_sampled OR text_id IN (SELECT text_id FROM activations)
 """
 
 

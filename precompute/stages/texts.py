@@ -97,9 +97,17 @@ def run(run: Run, output: Output) -> None:
 
 
 def _sampled(run: Run, texts: list[CorpusText]) -> set[int]:
-    """Ids of the texts whose activations are kept: held-out ones first, then others, drawn by the seed."""
+    """Ids of the texts whose activations are kept: held-out ones first, then others, drawn by the seed.
+
+    The two sides of a pair are drawn together, so that the difference of their estimates can be split over features.
+    """
     order = np.random.default_rng(run.config.seed).permutation(len(texts))
     drawn = sorted((texts[i] for i in order), key=lambda text: text.split != "held_out")
+    first: dict[int | None, int] = {}  # where each pair's first side was drawn
+    for at, text in enumerate(drawn):
+        if text.pair_id is not None:
+            first.setdefault(text.pair_id, at)
+    drawn = [text for _, text in sorted(enumerate(drawn), key=lambda one: first.get(one[1].pair_id, one[0]))]
     return {text.text_id for text in drawn[: run.config.stats.store_texts]}
 
 

@@ -19,6 +19,12 @@ VIEWS = {
     "inputs": "inputs?words=film",
     "inputs_numbers": "inputs?token_values=true",
     "inputs_watched": "inputs?watch=182",
+    "inputs_raw": "inputs?account=raw+estimate%2C+with+what+is+missed&by=rating+gap&rated_from=4.0",
+    "inputs_average": "inputs?account=against+the+average+text&every_part=true",
+    "pairs": "pairs",
+    "disagreements": "disagreements",
+    "disagreements_words": "disagreements?queue=implicit+against+true&things=words",
+    "disagreements_rating": "disagreements?queue=true+against+rating&side=over",
     "no_feature": "feature?feature=999999",
 }
 WIDTHS = {"wide": 1400, "narrow": 390}

@@ -1,0 +1,136 @@
+"""Where two judges disagree: three queues of texts and words, grouped by the features responsible."""
+
+import streamlit as st
+
+from app import cache, frame, state
+from app.cache import ask
+from app.components import panels, queues, tables, wording
+from app.components.escape import shortened
+from app.components.numbers import count
+from app.components.queues import Judges
+from lfp import queries
+
+PAGE, HEAD = 10, 100
+QUEUES = {
+    "estimate against true": ("gap", "gap_predicted_true", Judges("estimate", "true feedback")),
+    "implicit against true": ("implicit gap", "gap_implicit_true", Judges("implicit reward", "true feedback", "nats")),
+    "true against rating": ("rating gap", "gap_true_rating", Judges("true feedback", "human rating")),
+}
+"""The queues: the gap each sorts by, its metric in the report, and who it is between."""
+
+
+def choose():
+    row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
+    bound = {"bind": "query-params", "required": True}
+    first = state.DisagreementsView()
+    row.segmented_control("Queue", list(QUEUES), default=first.queue, key="queue", **bound)
+    row.segmented_control("Of", ["texts", "words"], default=first.things, key="things", **bound)
+    help_ = "Over: the first judge ranks it higher than the second. Under: lower."
+    row.segmented_control("Side", list(queries.SIDES), default=first.side, key="side", help=help_, **bound)
+    return state.view_of(state.DisagreementsView)
+
+
+def text_items(store, gap, side):
+    """The head of a queue of texts, each with the features responsible."""
+    found = ask(queries.queued_texts, store, gap, side=side, limit=HEAD)
+    why = queues.by_text(ask(queries.responsible_features, store, gap, side=side, limit=HEAD)) if found else {}
+    return [queues.Item(text_head(one, why.get(one.text_id, ())), one, why.get(one.text_id, ())) for one in found]
+
+
+def text_head(one, features):
+    watch = features[0].feature_id if features else None
+    where = state.href("inputs", state.InputsView(text=one.text_id, watch=watch), bundle=cache.bundle())
+    return panels.anchor(where, shortened(one.text, 170) or f"text {one.text_id}, empty")
+
+
+def word_items(store, gap, side):
+    """The head of a queue of words, each with the features that fire on it."""
+    found = ask(queries.queued_words, store, gap, side=side, limit=HEAD)
+    return [queues.Item(word_head(one), one, queues.of_word(one)) for one in found]
+
+
+def word_head(one):
+    where = state.href("inputs", state.InputsView(words=one.word), bundle=cache.bundle())
+    return panels.anchor(where, one.word) + panels.text(f"{count(one.n)} times")
+
+
+def groups(items, *, things):
+    """The features responsible, a button each with how many; narrows the queue to one. Returns its number or None."""
+    st.subheader("Features responsible")
+    st.html(panels.note(wording.RESPONSIBLE if things == "texts" else wording.FIRES))
+    named = queues.groups([item.features for item in items])
+    every = {"min_value": 0, "value": None, "step": 1, "placeholder": "all features", "on_change": first_stretch}
+    picked = st.number_input("Only feature", key="responsible", bind="query-params", **every)
+    for number, heading in named.items():
+        is_picked = number == picked
+        st.button(
+            heading, key=f"group_{number}", type="primary" if is_picked else "tertiary", on_click=narrow, args=(number,)
+        )
+    return picked
+
+
+def narrow(number):
+    """Narrows the queue to a feature; a second click widens it again."""
+    st.session_state.responsible = None if st.session_state.responsible == number else number
+    first_stretch()
+
+
+def first_stretch():
+    st.session_state.stretch = 1
+
+
+def queue(items, judges):
+    """One page of the queue."""
+    if not items:
+        st.html(panels.note("That feature is responsible for none of them: clear its number, or choose another."))
+        return
+    pages = -(-len(items) // PAGE)
+    slot = st.container()
+    page = st.pagination(pages, key="stretch", bind="query-params", max_visible_pages=5)
+    shown = items[(page - 1) * PAGE : page * PAGE]
+    numbers = {one.feature_id for item in shown for one in item.features}
+    hrefs = {
+        number: state.href("feature", state.FeatureView(feature=number), bundle=cache.bundle()) for number in numbers
+    }
+    slot.html(queues.legend(judges) + queues.listed(shown, judges, feature_href=hrefs))
+
+
+def paid_otherwise(store, figures):
+    """Words that tuning pays more or less than is stated."""
+    over, under = (ask(queries.paid_words, store, over=flag) for flag in (True, False))
+    if not over and not under:
+        return
+    st.subheader("Paid otherwise than stated")
+    st.html(panels.note(wording.PAID))
+    sides = (("Paid more", over, "gap_over_paid"), ("Paid less", under, "gap_under_paid"))
+    for column, (name, words, metric) in zip(st.columns(2, gap="large"), sides, strict=True):
+        column.markdown(f"**{name}**")
+        column.html(queues.paid(words, figures, metric=metric))
+
+
+def show():
+    store = cache.current()
+    st.html(panels.heading(store.manifest.title, "Disagreements"))
+    view = choose()
+    gap, metric, judges = QUEUES[view.queue]
+    if view.things == "words" and gap not in queries.WORD_GAPS:
+        st.html(panels.note("People rate texts, not words: look at texts."))
+        return
+    figures = ask(queries.figures, store, "disagreements")
+    items = (text_items if view.things == "texts" else word_items)(store, gap, view.side)
+    if not items:
+        st.html(panels.note(wording.nothing_queued(gap, view.things, view.side)))
+        return
+    st.html(panels.note(wording.queue_sentence(judges.first, judges.second, len(items), view.things)))
+    st.html(queues.chance(figures, metric=metric, kind=view.things.removesuffix("s")))
+    left, right = st.columns([4, 8], gap="large")
+    with left:
+        picked = groups(items, things=view.things)
+    with right:
+        queue([one for one in items if picked is None or picked in {part.feature_id for part in one.features}], judges)
+        frame.download(lambda: tables.of_rows([one.thing for one in items]), name="disagreements")
+    if view.things == "words" and gap == "implicit gap":
+        paid_otherwise(store, figures)
+
+
+show()

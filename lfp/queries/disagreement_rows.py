@@ -1,0 +1,199 @@
+"""Questions about disagreement: the queues of texts and words, and the features responsible for each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lfp.errors import ConfigError
+from lfp.queries.common import headline, main_labeller, pooling
+from lfp.queries.gaps import TEXT_GAPS, ranked
+from lfp.queries.pooled import EVERY, pooled
+from lfp.store import Store
+
+WORD_GAPS: Mapping[str, tuple[str, str]] = {
+    "gap": ("estimate", "feedback"),
+    "implicit gap": ("implicit_reward", "feedback"),
+}
+"""The disagreements about words, by the names of TEXT_GAPS; nobody rates words."""
+
+SIDES = ("any", "over", "under")
+"""over: the first judge ranks a thing higher than the second does; under: lower."""
+
+
+@dataclass(frozen=True)
+class QueuedText:
+    """A text that two judges disagree on: what each says, its percentile rank by each (0 to 1), and their gap."""
+
+    text_id: int
+    text: str
+    first: float
+    second: float
+    first_rank: float
+    second_rank: float
+    gap: float
+
+
+@dataclass(frozen=True)
+class QueuedWord:
+    """A word that two judges disagree on; `feature_ids` fire on it most, with their `descriptions`."""
+
+    word: str
+    n: int
+    first: float
+    second: float
+    first_rank: float
+    second_rank: float
+    gap: float
+    feature_ids: tuple[int, ...]
+    descriptions: tuple[str | None, ...]
+
+
+@dataclass(frozen=True)
+class Responsible:
+    """A feature that pushes a text's estimate the way of its gap: what it adds beyond the average text's."""
+
+    text_id: int
+    feature_id: int
+    description: str | None
+    difference: float
+
+
+@dataclass(frozen=True)
+class PaidWord:
+    """A word that tuning pays more (or less) than is stated: `excess` in nats, `gap` the excess over its noise."""
+
+    word: str
+    n: int
+    feedback: float | None
+    implicit_advantage: float
+    excess: float
+    gap: float
+
+
+def queued_texts(store: Store, queue: str, *, side: str = "any", limit: int | None = 100) -> list[QueuedText]:
+    """The sampled texts with the largest gaps; `queue` is of TEXT_GAPS. Ranks are among texts both judges speak of."""
+    rows = store.rows(_head(queue), _head_values(side, limit))
+    return [QueuedText(**{key: row[key] for key in QueuedText.__dataclass_fields__}) for row in rows]
+
+
+def responsible_features(
+    store: Store, queue: str, *, side: str = "any", limit: int | None = 100, each: int = 3
+) -> list[Responsible]:
+    """For every text of `queued_texts`, the `each` features that push its estimate furthest the way of its gap.
+
+    What a feature pushes is what it adds beyond the average text's, as in `average_ledger`; a text that lacks what
+    others have is pushed too. Sorted by text, furthest first. Empty without a probe.
+    """
+    probe = headline(store)
+    if probe is None:
+        return []
+    values = {**pooling(probe), **_head_values(side, limit), "each": each, "labeller": main_labeller(store)}
+    return [Responsible(**row) for row in store.rows(_RESPONSIBLE.format(head=_head(queue)), values)]
+
+
+def queued_words(store: Store, queue: str, *, side: str = "any", limit: int | None = 100) -> list[QueuedWord]:
+    """The words with the largest gaps; `queue` is of WORD_GAPS. The estimate is on the lexicon's scale."""
+    first, second = _judges(WORD_GAPS, queue)
+    sql = _WORDS.format(ranked=ranked(_KNOWN_WORDS, first, second), first=first, second=second)
+    rows = store.rows(sql, {"side": side, "limit": limit, "labeller": main_labeller(store)})
+    lists = ("feature_ids", "descriptions")
+    return [QueuedWord(**{**row, **{name: tuple(row[name]) for name in lists}}) for row in rows]
+
+
+def paid_words(store: Store, *, over: bool, limit: int | None = 10) -> list[PaidWord]:
+    """The words that tuning pays most above (`over`) or below what is stated, in noise (`lfp.disagreement`)."""
+    return [PaidWord(**row) for row in store.rows(_PAID, {"sign": 1 if over else -1, "limit": limit})]
+
+
+def _judges(gaps: Mapping[str, tuple[str, str]], queue: str) -> tuple[str, str]:
+    try:
+        return gaps[queue]
+    except KeyError:
+        raise ConfigError(f"queue {queue}: there is none; choose one of {', '.join(gaps)}") from None
+
+
+def _head(queue: str) -> str:
+    """The texts at the head of a queue, as SQL."""
+    first, second = _judges(TEXT_GAPS, queue)
+    return _HEAD.format(ranked=ranked(_SAMPLED, first, second), first=first, second=second)
+
+
+def _head_values(side: str, limit: int | None) -> dict[str, Any]:
+    return {"side": side, "limit": limit}
+
+
+_SAMPLED = """
+SELECT text_id, "text", feedback, implicit_reward, predicted, rating FROM texts SEMI JOIN activations USING (text_id)
+"""
+
+
+_SIDE = "gap <> 0 AND ($side = 'any' OR (gap > 0) = ($side = 'over'))"
+
+
+_HEAD = f"""
+SELECT text_id, "text", {{first}}::DOUBLE AS first, {{second}}::DOUBLE AS second, first_rank, second_rank, gap
+FROM ({{ranked}}) WHERE {_SIDE} ORDER BY abs(gap) DESC, text_id LIMIT $limit
+"""
+
+
+_RESPONSIBLE = f"""
+WITH head AS ({{head}}), weighted AS (SELECT feature_id, weight FROM weights WHERE probe_id = $probe),
+parts AS (SELECT text_id, feature_id, weight::DOUBLE * pooled AS part FROM ({pooled(EVERY)}) JOIN weighted
+          USING (feature_id)),
+usual AS (SELECT feature_id, sum(part) / (SELECT count(*) FROM activations) AS usual FROM parts GROUP BY feature_id),
+mine AS (SELECT text_id, feature_id, part, sign(gap) AS way FROM parts JOIN head USING (text_id)),
+room AS (SELECT $each + coalesce(max(n), 0) AS room FROM (SELECT count(*) AS n FROM mine GROUP BY text_id)),
+missing AS (
+    SELECT text_id, feature_id, way FROM (
+        SELECT feature_id, -sign(usual) AS way FROM usual WHERE usual <> 0
+        QUALIFY row_number() OVER (PARTITION BY sign(usual) ORDER BY abs(usual) DESC, feature_id)
+            <= (SELECT room FROM room)
+    ) JOIN (SELECT text_id, sign(gap) AS way FROM head) USING (way) ANTI JOIN mine USING (text_id, feature_id)
+),
+pushed AS (
+    SELECT text_id, feature_id, way, part - usual AS difference FROM mine JOIN usual USING (feature_id)
+    UNION ALL SELECT text_id, feature_id, way, -usual FROM missing JOIN usual USING (feature_id)
+),
+furthest AS (
+    SELECT * FROM pushed WHERE way * difference > 0
+    QUALIFY row_number() OVER (PARTITION BY text_id ORDER BY way * difference DESC, feature_id) <= $each
+)
+SELECT text_id, feature_id, description, difference FROM furthest
+LEFT JOIN (SELECT feature_id, description FROM labels WHERE labeller = $labeller) USING (feature_id)
+ORDER BY text_id, abs(difference) DESC, feature_id
+"""
+"""Of features that a text lacks only the usually largest are looked at: as many as it could have of larger ones."""
+
+
+_KNOWN_WORDS = """
+SELECT word, n, feedback::DOUBLE AS feedback, implicit_reward::DOUBLE AS implicit_reward,
+    display_slope * predicted::DOUBLE + display_offset AS estimate
+FROM vocabulary JOIN (SELECT display_slope, display_offset FROM probes WHERE is_headline ORDER BY probe_id LIMIT 1)
+    ON true
+WHERE feedback IS NOT NULL AND predicted IS NOT NULL
+"""
+
+
+_WORDS = f"""
+WITH head AS (
+    SELECT word, n, {{first}} AS first, {{second}} AS second, first_rank, second_rank, gap
+    FROM ({{ranked}}) WHERE {_SIDE} ORDER BY abs(gap) DESC, word LIMIT $limit
+), firing AS (
+    SELECT word, list(feature_id ORDER BY f.rank) AS feature_ids, list(description ORDER BY f.rank) AS descriptions
+    FROM word_features f SEMI JOIN head USING (word)
+    LEFT JOIN (SELECT feature_id, description FROM labels WHERE labeller = $labeller) USING (feature_id)
+    GROUP BY word
+)
+SELECT word, n, first, second, first_rank, second_rank, gap, coalesce(feature_ids, []) AS feature_ids,
+    coalesce(descriptions, []) AS descriptions
+FROM head LEFT JOIN firing USING (word) ORDER BY abs(gap) DESC, word
+"""
+
+
+_PAID = """
+SELECT word, n, feedback, implicit_advantage, implicit_excess AS excess, implicit_gap AS gap FROM vocabulary
+WHERE implicit_gap IS NOT NULL AND $sign * implicit_gap > 0
+ORDER BY $sign * implicit_gap DESC, word LIMIT $limit
+"""
