@@ -114,7 +114,8 @@ def every_part(rows: Callable[[], pa.Table], *, key: str, name: str) -> None:
 def keys() -> None:
     """Makes the keys of KEYS work. The script is constant; it presses what is on the page already.
 
-    A search is an input of type search; next and previous are buttons of those names, or links marked so.
+    A search is an input of type search; next and previous are buttons of those names, or links marked so, else those
+    of the list's pages.
     """
     st.html(f"<script>{_SCRIPT}</script>", unsafe_allow_javascript=True)
     with st.sidebar.popover("Keys", icon=":material/keyboard:", help="Keyboard shortcuts"):
@@ -125,7 +126,8 @@ _SCRIPT = """
 (() => {
   if (window.lfpKeys) document.removeEventListener('keydown', window.lfpKeys);
   const named = name => [...document.querySelectorAll('button, a[data-key]')]
-    .find(one => !one.disabled && (one.dataset.key || one.innerText.trim().split('\\n').pop()) === name);
+    .find(one => !one.disabled && [one.dataset.key, ...one.innerText.split('\\n')].includes(name))
+    || document.querySelector(`[data-testid="stMain"] button[aria-label="${name} page"]:not([disabled])`);
   window.lfpKeys = event => {
     const at = document.activeElement;
     const writes = at && (at.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(at.tagName));

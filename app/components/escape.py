@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 from lfp.escape import escaped, visible
 
-__all__ = ["escaped", "shortened", "token_text", "visible"]
+__all__ = ["as_label", "escaped", "shortened", "token_text", "visible"]
+
+_MARKS = re.compile(r"([\\`*_{}\[\]()#+!~$<>|.-])")
+"""What Markdown may take for a mark."""
 
 
 def token_text(piece: str) -> str:
@@ -21,3 +26,8 @@ def shortened(text: str, length: int = 60) -> str:
     """At most so many characters, on one line. Not escaped."""
     line = " ".join(visible(text).split())
     return line if len(line) <= length else line[: length - 1].rstrip() + "…"
+
+
+def as_label(text: str) -> str:
+    """Text for the label of a widget, which is Markdown: no mark, icon or colour in it is taken for one."""
+    return _MARKS.sub(r"\\\1", visible(text)).replace(":", ":\u2060")

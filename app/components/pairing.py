@@ -28,7 +28,9 @@ def margins(pair: Pair) -> str:
     marks = [_mark("estimate", pair.margin), _mark("implicit reward", pair.implicit_margin)]
     facts = {
         "margin of the estimate": signed(pair.margin, 3),
-        "margin of the implicit reward": f"{signed(pair.implicit_margin)} nats" if pair.implicit_margin else "–",
+        "margin of the implicit reward": f"{signed(pair.implicit_margin)} nats"
+        if pair.implicit_margin is not None
+        else "–",
         "longer by": f"{pair.length:+,} tokens".replace("-", "−"),
         "split": pair.split.replace("_", " "),
     }

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from app.components import panels
-from app.components.escape import escaped, shortened
+from app.components.escape import as_label, escaped, shortened
 from app.components.numbers import plain, signed
 from lfp.queries import Figure, PaidWord, QueuedText, QueuedWord, Responsible
 
@@ -55,12 +55,13 @@ def of_word(word: QueuedWord, *, most: int = 3) -> tuple[Named, ...]:
 
 
 def groups(features: Sequence[tuple[Named, ...]], *, most: int = 10) -> dict[int, str]:
-    """Headings by feature: the features responsible for most things of a queue, with how many, largest group first."""
+    """Headings by feature, as labels: those responsible for most things of a queue, with how many, largest first."""
     counts = Counter(one.feature_id for named in features for one in named)
     names = {one.feature_id: one.description for named in features for one in named}
     largest = sorted(counts, key=lambda number: (-counts[number], number))[:most]
     return {
-        number: f"#{number} {shortened(names[number] or 'not described', 40)} · {counts[number]}" for number in largest
+        number: as_label(f"{counts[number]} · #{number} {shortened(names[number] or 'not described', 40)}")
+        for number in largest
     }
 
 

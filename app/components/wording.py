@@ -21,10 +21,10 @@ _JUDGES = {
     "rating gap": "true feedback and human rating",
 }
 RESPONSIBLE = (
-    "The three features a text that push its estimate furthest the way of the gap, against the average text. A number "
-    "says how many texts."
+    "The three features a text that push its estimate furthest the way of the gap, against the average text. The "
+    "number in front says of how many texts."
 )
-FIRES = "The three features a word that fire on it most. A number says how many words."
+FIRES = "The three features a word that fire on it most. The number in front says of how many."
 PAID = (
     "Learned feedback of words less what the stated one explains of it, in nats and in its own noise. Where noise "
     "alone reaches as far, a word may be luck."
@@ -60,7 +60,8 @@ def gap_sentence(gap: str) -> str:
 def queue_sentence(first: str, second: str, n: int, things: str) -> str:
     """What a queue holds."""
     which = f"{n:,} {things}" if n > 1 else f"{things.removesuffix('s')}"
-    return f"The {which} on which {first} and {second} disagree most, by the gap of their percentile ranks."
+    most = f"The {which} on which {first} and {second} disagree most, by the gap of their percentile ranks."
+    return f"{most} Click one to read it."
 
 
 def nothing_queued(gap: str, things: str, side: str) -> str:

@@ -11,17 +11,16 @@ from app.components.queues import Judges
 from lfp import queries
 
 PAGE, HEAD = 10, 100
-QUEUES = {
+QUEUES = {  # the gap each sorts by, its metric in the report, and who it is between
     "estimate against true": ("gap", "gap_predicted_true", Judges("estimate", "true feedback")),
     "implicit against true": ("implicit gap", "gap_implicit_true", Judges("implicit reward", "true feedback", "nats")),
     "true against rating": ("rating gap", "gap_true_rating", Judges("true feedback", "human rating")),
 }
-"""The queues: the gap each sorts by, its metric in the report, and who it is between."""
 
 
 def choose():
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
-    bound = {"bind": "query-params", "required": True}
+    bound = {"bind": "query-params", "required": True, "wrap": True}
     first = state.DisagreementsView()
     row.segmented_control("Queue", list(QUEUES), default=first.queue, key="queue", **bound)
     row.segmented_control("Of", ["texts", "words"], default=first.things, key="things", **bound)
@@ -56,7 +55,7 @@ def word_head(one):
 
 def groups(items, *, things):
     """The features responsible, a button each with how many; narrows the queue to one. Returns its number or None."""
-    st.subheader("Features responsible")
+    st.subheader("Features responsible" if things == "texts" else "Features that fire on them")
     st.html(panels.note(wording.RESPONSIBLE if things == "texts" else wording.FIRES))
     named = queues.groups([item.features for item in items])
     every = {"min_value": 0, "value": None, "step": 1, "placeholder": "all features", "on_change": first_stretch}
@@ -121,8 +120,8 @@ def show():
     if not items:
         st.html(panels.note(wording.nothing_queued(gap, view.things, view.side)))
         return
-    st.html(panels.note(wording.queue_sentence(judges.first, judges.second, len(items), view.things)))
-    st.html(queues.chance(figures, metric=metric, kind=view.things.removesuffix("s")))
+    says = wording.queue_sentence(judges.first, judges.second, len(items), view.things)
+    st.html(panels.note(says) + queues.chance(figures, metric=metric, kind=view.things.removesuffix("s")))
     left, right = st.columns([4, 8], gap="large")
     with left:
         picked = groups(items, things=view.things)

@@ -10,12 +10,11 @@ from lfp import queries
 from lfp.errors import NotInBundleError
 
 PAGE = 12
-ACCOUNTS = {
+ACCOUNTS = {  # ledgers of a text: the question, and how its answer is drawn
     "estimate": (queries.ledger, ledgers.of_estimate),
     "against the average text": (queries.average_ledger, ledgers.of_contrast),
     "raw estimate, with what is missed": (queries.raw_ledger, ledgers.of_raw),
 }
-"""Ledgers of a text: the question, and how its answer is drawn."""
 
 
 def filters(store):
@@ -97,7 +96,7 @@ def choose(found):
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="small")
     first = found.ids[0] if found.ids else None
     shown = "" if first is None else str(first)
-    number = {"min_value": 0, "value": None, "step": 1, "placeholder": shown, "width": 130}
+    number = {"min_value": 0, "value": None, "step": 1, "placeholder": shown, "width": 165}
     chosen = row.number_input("Text number", key="text", bind="query-params", **number)
     here = first if chosen is None else chosen
     with row:
@@ -183,7 +182,7 @@ def read(store, text):
         )
         return
     names = list(ACCOUNTS)
-    which = {"default": names[0], "required": True, "label_visibility": "collapsed"}
+    which = {"default": names[0], "required": True, "label_visibility": "collapsed", "wrap": True}
     contributions(store, text, st.segmented_control("Ledger", names, key="account", bind="query-params", **which))
 
 

@@ -63,8 +63,8 @@ def table(rows):
         row_height=36,
         column_config={
             "pair_id": number("Pair", format="#%d", width=58, pinned=True),
-            "chosen_response": words("Chosen begins", width=330),
-            "rejected_response": words("Rejected begins", width=330),
+            "chosen_response": words("Chosen begins", width=305),
+            "rejected_response": words("Rejected begins", width=305),
             "margin": number("Margin", format="%+.3f", width=80, help=wording.MARGIN),
             "implicit_margin": number("Implicit margin", format="%+.2f", width=115, help="In nats"),
             "length": number("Longer by", format="%+d", width=85, help="Tokens, chosen less rejected"),
@@ -83,7 +83,7 @@ def choose(found):
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="small")
     first = found.ids[0] if found.ids else None
     shown = "" if first is None else str(first)
-    number = {"min_value": 0, "value": None, "step": 1, "placeholder": shown, "width": 130}
+    number = {"min_value": 0, "value": None, "step": 1, "placeholder": shown, "width": 165}
     chosen = row.number_input("Pair number", key="pair", bind="query-params", **number)
     here = first if chosen is None else chosen
     with row:
