@@ -42,7 +42,7 @@ PAIR_LEDGER = (
 NO_PAIR_LEDGER = (
     "The activations of both sides were not kept, so the difference cannot be split. Look at sampled pairs."
 )
-NO_RAW_LEDGER = "This bundle holds no raw probe of the same target, so what the autoencoders miss cannot be told."
+NO_RAW_LEDGER = "This bundle does not split the raw probe’s estimate, so what the autoencoders miss cannot be told."
 SAMPLED = (
     "Sampled texts stand for the corpus and keep their activations. The rest are here because an example names them."
 )

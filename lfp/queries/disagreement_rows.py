@@ -129,7 +129,7 @@ SELECT text_id, "text", feedback, implicit_reward, predicted, rating FROM texts 
 """
 
 
-_SIDE = "gap <> 0 AND ($side = 'any' OR (gap > 0) = ($side = 'over'))"
+_SIDE = "abs(gap) > 1e-9 AND ($side = 'any' OR (gap > 0) = ($side = 'over'))"
 
 
 _HEAD = f"""

@@ -3,7 +3,22 @@
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from tests.conftest import ROOT
+from lfp.synthetic import make_bundle
+from tests.conftest import HOSTILE, ROOT
+
+
+@pytest.fixture(scope="session")
+def paired(tmp_path_factory):
+    """A small bundle of preference pairs, the last ones without activations. Do not change it: copy it."""
+    path = tmp_path_factory.mktemp("bundles") / "paired"
+    return make_bundle(path, n_features=60, n_texts=40, pooling="response", n_pairs=20)
+
+
+@pytest.fixture(scope="session")
+def hostile_pairs(tmp_path_factory):
+    """Pairs of texts that must not be taken for anything but text."""
+    path = tmp_path_factory.mktemp("bundles") / "hostile_pairs"
+    return make_bundle(path, n_features=80, n_texts=0, n_pairs=10, extra_texts=HOSTILE * 4)
 
 
 @pytest.fixture

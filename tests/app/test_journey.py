@@ -64,7 +64,7 @@ def test_nothing_is_fetched_from_elsewhere(page, address):
     assert [asked for asked in page.outside if not asked.startswith(home)] == []
 
 
-@pytest.mark.parametrize("path", ["", "features", "feature", "inputs"])
+@pytest.mark.parametrize("path", ["", "features", "feature", "inputs", "pairs", "disagreements"])
 def test_a_narrow_screen_is_not_overflown(page, address, path):
     page.set_viewport_size({"width": 390, "height": 844})
     page.goto(f"{address}/{path}?bundle=reviews")

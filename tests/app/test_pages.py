@@ -13,7 +13,7 @@ from lfp.synthetic import make_bundle
 from tests.app.reader import whole, words_of
 from tests.conftest import ROOT, change_byte, rewrite
 
-PAGES = ("overview", "features", "feature", "inputs")
+PAGES = ("overview", "features", "feature", "inputs", "pairs", "disagreements")
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -126,6 +126,9 @@ def test_an_unknown_number_is_a_designed_page(explorer, bundle, page, name):
         ("feature", {"feature": "-4"}),
         ("inputs", {"text": "1e9", "watch": "abc", "by": "x", "sheet": "0"}),
         ("inputs", {"text": "0", "watch": "99999"}),
+        ("inputs", {"rated_from": "nan", "rated_to": "-9", "account": "?", "every_part": "1", "by": "rating gap"}),
+        ("pairs", {"pair": "77", "rank_by": "x", "leaf": "-1", "verdict": "?"}),
+        ("disagreements", {"queue": "x", "things": "?", "side": "up", "responsible": "-5", "stretch": "99"}),
         ("overview", {"estimate": "nothing"}),
     ],
 )

@@ -6,7 +6,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app import state
-from app.state import FeaturesView, FeatureView, InputsView, OverviewView, from_params, listed_bundles, to_params
+from app.state import (
+    DisagreementsView,
+    FeaturesView,
+    FeatureView,
+    InputsView,
+    OverviewView,
+    PairsView,
+    from_params,
+    listed_bundles,
+    to_params,
+)
+
+KINDS = (OverviewView, FeaturesView, FeatureView, InputsView, PairsView, DisagreementsView)
 
 NUMBERS = st.integers(0, 10**9)
 VIEWS = st.one_of(
@@ -34,6 +46,31 @@ VIEWS = st.one_of(
         text=st.none() | NUMBERS,
         watch=st.none() | NUMBERS,
         token_values=st.booleans(),
+        rated_from=st.none() | st.floats(allow_nan=False, allow_infinity=False),
+        rated_to=st.none() | st.floats(allow_nan=False, allow_infinity=False),
+        account=st.text(),
+        every_part=st.booleans(),
+    ),
+    st.builds(
+        PairsView,
+        said=st.text(),
+        kept=st.text(),
+        half=st.text(),
+        verdict=st.text(),
+        rank_by=st.text(),
+        towards=st.text(),
+        leaf=NUMBERS,
+        pair=st.none() | NUMBERS,
+        side_values=st.booleans(),
+        every_difference=st.booleans(),
+    ),
+    st.builds(
+        DisagreementsView,
+        queue=st.text(),
+        things=st.text(),
+        side=st.text(),
+        responsible=st.none() | NUMBERS,
+        stretch=NUMBERS,
     ),
 )
 
@@ -53,7 +90,7 @@ def test_a_link_is_a_url_that_comes_back_too(view, bundle):
     assert from_params(type(view), params) == view
 
 
-@pytest.mark.parametrize("kind", [OverviewView, FeaturesView, FeatureView, InputsView])
+@pytest.mark.parametrize("kind", KINDS)
 def test_defaults_stay_out_of_the_url(kind):
     assert to_params(kind()) == {}
     assert from_params(kind, {}) == kind()
@@ -61,22 +98,32 @@ def test_defaults_stay_out_of_the_url(kind):
 
 @given(
     params=st.dictionaries(
-        st.sampled_from(["layer", "page", "density", "find", "feature", "text", "token_values", "watch", "other"]),
+        st.sampled_from(
+            [
+                "layer",
+                "page",
+                "density",
+                "find",
+                "feature",
+                "text",
+                "token_values",
+                "watch",
+                "rated_from",
+                "pair",
+                "other",
+            ]
+        ),
         st.text() | st.lists(st.text(), max_size=3),
     )
 )
 def test_any_url_is_some_view(params):
-    for kind in (OverviewView, FeaturesView, FeatureView, InputsView):
+    for kind in KINDS:
         view = from_params(kind, params)
         assert from_params(kind, to_params(view)) == view
 
 
 def test_pages_share_no_parameter():
-    names = [
-        field.name
-        for kind in (OverviewView, FeaturesView, FeatureView, InputsView)
-        for field in dataclasses.fields(kind)
-    ]
+    names = [field.name for kind in KINDS for field in dataclasses.fields(kind)]
     assert len(names) == len(set(names)) and "bundle" not in names
 
 

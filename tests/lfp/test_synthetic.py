@@ -38,6 +38,17 @@ def test_near_misses_are_where_the_first_neighbour_fires_and_the_feature_does_no
         assert not {(position, row["feature_id"]) for position in window} & active
 
 
+def test_pairs_change_nothing_but_who_was_chosen(bundle, tmp_path):
+    path = make_bundle(tmp_path / "pairs", n_features=60, n_texts=40, n_pairs=9)
+    assert {name for name, value in hashes(bundle).items() if hashes(path)[name] != value} == {"texts", "results"}
+    texts = pq.read_table(path / "texts.parquet").to_pylist()
+    pairs = [texts[2 * i : 2 * i + 2] for i in range(9)]
+    for number, pair in enumerate(pairs):
+        sides = {row["role"]: row["feedback"] for row in pair}
+        assert {row["pair_id"] for row in pair} == {number} and sides["chosen"] >= sides["rejected"]
+    assert {(row["role"], row["pair_id"]) for row in texts[18:]} == {("text", None)} and validate(path) == []
+
+
 def test_every_table_is_filled(bundle):
     assert all(info.rows for info in read_manifest(bundle).tables.values())
     assert {table.name for table in TABLES} == set(read_manifest(bundle).tables)

@@ -16,6 +16,7 @@ import torch
 
 from lfp.attribution import ActiveText, LinearProbe, raw_ledger, text_ledger
 from lfp.config import parse_config
+from lfp.corpus import CorpusText
 from lfp.feedback import vader_lexicon, vader_reward
 from lfp.ml.activations import stream_pair
 from lfp.ml.models import load_model
@@ -241,3 +242,14 @@ def test_no_near_misses_are_looked_for_where_none_are_wanted(models: Path, tmp_p
     scored(models, tmp_path, "mean", near_misses=0)
     found = pq.read_table(tmp_path / "examples.parquet")
     assert found.equals(pq.read_table(models / "features" / "examples.parquet"))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_both_sides_of_a_pair_are_kept_together(tmp_path: Path, seed: int) -> None:
+    corpus = [
+        CorpusText(i, "A text", "made up", "held_out" if i >= 20 else "train", None, role, i // 2)
+        for i, role in enumerate(["chosen", "rejected"] * 20)
+    ]
+    run = Run(parse_config({"seed": seed, "stats": {"store_texts": 24}}), tmp_path, None, silent)
+    kept = texts._sampled(run, corpus)
+    assert len(kept) == 24 and {i ^ 1 for i in kept} == kept and set(range(20, 40)) <= kept

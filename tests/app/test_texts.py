@@ -1,0 +1,282 @@
+"""Inputs, pairs and disagreements: the pages that split texts over features, and their components."""
+
+import dataclasses
+import itertools
+import shutil
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app import frame
+from app.components import ledgers, pairing, queues, tables, tokens
+from app.components.escape import as_label
+from app.components.queues import Judges, Named
+from lfp import queries
+from lfp.queries import (
+    Difference,
+    Figure,
+    Ledger,
+    Order,
+    Pair,
+    PairFilter,
+    QueuedText,
+    RawLedger,
+    Responsible,
+    TextFilter,
+    TokenLedger,
+    TokenPart,
+)
+from lfp.store import Store
+from lfp.synthetic import make_bundle
+from tests.app.reader import is_tame, whole
+from tests.conftest import HOSTILE, rewrite, with_column
+
+TEXTS = st.text(max_size=40) | st.sampled_from(HOSTILE)
+
+
+def texts_of(bundle, **keys):
+    with Store.open(bundle) as store:
+        return queries.texts(store, TextFilter(is_sampled=True, **keys), order=Order("gap"))["text_id"].to_pylist()
+
+
+def press(at, label):
+    next(button for button in at.button if button.label == label).click()
+    return at.run()
+
+
+def test_texts_of_a_rating_are_listed_with_their_gap(explorer, bundle):
+    at = explorer("inputs", bundle, rated_from="4.0", by="rating gap")
+    shown = at.dataframe[0].value
+    whole(at)
+    assert len(shown) and shown["rating"].min() >= 4 and shown["gap"].is_monotonic_decreasing
+    with Store.open(bundle) as store:
+        gaps = {one.text_id: abs(one.gap) for one in queries.queued_texts(store, "rating gap", limit=None)}
+    for row in shown.to_dict("records"):
+        assert row["gap"] == pytest.approx(gaps.get(row["text_id"], 0.0), abs=1e-9)
+
+
+def test_next_goes_on_over_the_end_of_the_page(explorer, bundle):
+    ids = texts_of(bundle)
+    at = explorer("inputs", bundle, text=str(ids[11]))
+    press(at, "Next")
+    assert (at.number_input(key="text").value, at.session_state.sheet) == (ids[12], 2)
+    press(at, "Previous")
+    assert (at.number_input(key="text").value, at.session_state.sheet) == (ids[11], 1)
+    whole(at)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_steps_of_all_pages_make_up_the_list(size):
+    rows = list(range(100, 107))
+    for page in range(1, -(-len(rows) // size) + 1):
+        asked = frame.window(page, size)
+        found = frame.Listing.of(rows[asked["offset"] :][: asked["limit"]], page=page, size=size)
+        first = (page - 1) * size
+        assert found.ids == rows[first : first + size]
+        assert found.before == (rows[first - 1] if first else None)
+        assert found.after == (rows[first + size] if first + size < len(rows) else None)
+
+
+@pytest.mark.parametrize(
+    ("account", "says"),
+    [
+        ("estimate", "intercept"),
+        ("against the average text", "beyond its part in the average sampled text"),
+        ("raw estimate, with what is missed", "missed"),
+    ],
+)
+def test_every_ledger_of_a_text_adds_up_on_screen(explorer, bundle, account, says):
+    at = explorer("inputs", bundle, text="3", account=account, every_part="true")
+    html = whole(at)
+    assert "adds up exactly" in html and "does not add up" not in html and says in html
+    listed = at.dataframe[1].value
+    with Store.open(bundle) as store:
+        n = queries.average_ledger(store, 3).n_features if "average" in account else queries.ledger(store, 3).n_features
+    assert len(listed) == n > 12
+    parts = listed["difference" if "average" in account else "contribution"]
+    assert listed["running_total"].tolist() == pytest.approx(list(itertools.accumulate(parts)))
+
+
+def test_tokens_tell_what_they_add_to_a_pointer_and_to_the_keyboard(explorer, bundle):
+    with Store.open(bundle) as store:
+        made = queries.token_ledgers(store, 3)
+    html = whole(explorer("inputs", bundle, text="3"))
+    assert html.count('tabindex="0"') == html.count('role="tooltip"') == len(made)
+    assert all(ledgers.tip(one) in html for one in made)
+    assert 'tabindex="0"' not in whole(explorer("inputs", bundle, text="39"))
+
+
+def test_a_pair_stands_side_by_side_and_its_difference_adds_up(explorer, paired):
+    with Store.open(paired) as store:
+        pair = queries.pair(store, 4)
+        ledger = queries.pair_ledger(store, 4)
+    at = explorer("pairs", paired, pair="4", every_difference="true")
+    html = whole(at)
+    assert "adds up exactly" in html and "does not add up" not in html
+    assert [one.value for one in at.subheader] == ["Chosen", "Rejected", "What makes the difference", "Length"]
+    assert f"Open text {pair.chosen_id} in" in html and f"Open text {pair.rejected_id} in" in html
+    assert pairing.length(pair) in html and "0.62  [0.54 to 0.70]" in html and ">0.56<" in html
+    assert len(at.dataframe[1].value) == ledger.n_features
+    assert "<pre" not in html  # made-up pairs have no prompt in common
+
+
+def test_a_prompt_that_both_answer_is_shown_once(explorer, tmp_path):
+    both = ["One two three four five good", "One two three four five bad"]
+    path = make_bundle(tmp_path / "b", n_features=20, n_texts=6, pooling="response", n_pairs=1, extra_texts=both)
+    html = whole(explorer("pairs", path))
+    assert html.count('<pre class="lfp-prompt">One two</pre>') == 1 and html.count(">three<") >= 2 > html.count(">One<")
+
+
+def test_pairs_are_filtered_sorted_and_walked_through(explorer, paired):
+    with Store.open(paired) as store:
+        wanted = PairFilter(verdict="wrong", is_sampled=True)
+        ids = queries.pairs(store, wanted, order=Order("length"))["pair_id"].to_pylist()
+    assert len(ids) > 1
+    at = explorer("pairs", paired, verdict="wrong", rank_by="length")
+    assert at.dataframe[0].value["pair_id"].tolist() == ids[:8] and "estimate: wrong" in whole(at)
+    press(at, "Next")
+    assert at.number_input(key="pair").value == ids[1]
+    assert "No pair passes" in whole(explorer("pairs", paired, said="zzzz"))
+
+
+def test_a_pair_without_activations_is_shown_unsplit(explorer, paired):
+    html = whole(explorer("pairs", paired, pair="19", kept="all"))
+    assert "cannot be split" in html and html.count('class="lfp-sheet"') == 2
+    assert "No such pair" in whole(explorer("pairs", paired, pair="99"))
+
+
+def test_without_pairs_the_page_leads_to_single_texts(explorer, bundle):
+    html = whole(explorer("pairs", bundle))
+    assert "holds no preference pairs" in html and 'href="inputs?bundle=reviews"' in html
+
+
+@pytest.mark.parametrize("table", ["activations", "token_scores", "probes", "weights", "results"])
+def test_pairs_without_one_table(explorer, paired, tmp_path, table):
+    path = shutil.copytree(paired, tmp_path / "copied")
+    rewrite(path, table, lambda rows: rows.slice(0, 0))
+    whole(explorer("pairs", path))
+
+
+@pytest.mark.parametrize("page", ["pairs", "disagreements"])
+def test_hostile_pairs_are_only_text(explorer, hostile_pairs, page):
+    html = whole(explorer(page, hostile_pairs, kept="all") if page == "pairs" else explorer(page, hostile_pairs))
+    assert "<script" not in html.split("</style>")[-1] and "\u202e" not in html and "\x00" not in html
+
+
+@pytest.mark.parametrize(
+    ("queue", "gap"),
+    [
+        ("estimate against true", "gap"),
+        ("implicit against true", "implicit gap"),
+        ("true against rating", "rating gap"),
+    ],
+)
+def test_a_queue_is_shown_with_who_is_responsible(explorer, bundle, queue, gap):
+    with Store.open(bundle) as store:
+        found = queries.queued_texts(store, gap)
+        why = queues.by_text(queries.responsible_features(store, gap))
+    html = whole(explorer("disagreements", bundle, queue=queue))
+    assert html.count('class="lfp-gap') == 10
+    for one in found[:10]:
+        assert f"text={one.text_id}&amp;watch={why[one.text_id][0].feature_id}" in html
+
+
+def test_a_group_narrows_the_queue_and_a_second_click_widens_it(explorer, bundle):
+    with Store.open(bundle) as store:
+        why = queues.by_text(queries.responsible_features(store, "gap", side="over"))
+    number, heading = next(iter(queues.groups(list(why.values())).items()))
+    members = {text_id for text_id, named in why.items() if number in {one.feature_id for one in named}}
+    assert heading.startswith(f"{len(members)} ·")
+    at = explorer("disagreements", bundle, side="over")
+    press(at, heading)
+    html = whole(at)
+    assert at.number_input(key="responsible").value == number
+    assert html.count('class="lfp-gap up"') == min(len(members), 10) and 'class="lfp-gap down"' not in html
+    assert all(f"text={text_id}&amp;" in html for text_id in members) or len(members) > 10
+    press(at, heading)
+    assert at.number_input(key="responsible").value is None
+    assert "responsible for none of them" in whole(explorer("disagreements", bundle, responsible="59999"))
+
+
+def test_words_are_queued_with_chance_and_with_words_paid_otherwise(explorer, copied_bundle):
+    with Store.open(copied_bundle) as store:
+        first = queries.queued_words(store, "implicit gap")[0]
+        paid = queries.paid_words(store, over=True)[0]
+    blank = dict.fromkeys(Figure.__dataclass_fields__) | {"report_row": "disagreements", "value": first.gap, "n": 40}
+    made = [
+        {**blank, "metric": "gap_implicit_true", "group": f"word:{first.word}", "null_high": 0.93},
+        {**blank, "metric": "gap_over_paid", "group": f"word:{paid.word}", "null_high": 4.25, "value": paid.gap},
+    ]
+
+    def with_rows(table):
+        extra = pa.Table.from_pylist(made, schema=table.schema)
+        return pa.concat_tables([table, extra])
+
+    rewrite(copied_bundle, "results", with_rows)
+    html = whole(explorer("disagreements", copied_bundle, queue="implicit against true", things="words"))
+    assert f"words={first.word}" in html and "Of 40 words the largest gap is" in html and "would reach 0.93" in html
+    assert "<td>4.2</td>" in html
+    assert "People rate texts" in whole(
+        explorer("disagreements", copied_bundle, queue="true against rating", things="words")
+    )
+
+
+def test_without_ratings_the_third_queue_says_so(explorer, copied_bundle):
+    rewrite(copied_bundle, "texts", lambda rows: with_column(rows, "rating", [None] * rows.num_rows))
+    assert "no human ratings" in whole(explorer("disagreements", copied_bundle, queue="true against rating"))
+    at = explorer("inputs", copied_bundle)
+    whole(at)
+    assert "rated_from" not in [one.key for one in at.number_input]
+
+
+@given(text=TEXTS, value=st.floats(-2, 2))
+def test_tips_and_queues_are_only_our_own_html(text, value):
+    made = ledgers.tip(TokenLedger((TokenPart(3, text, value), TokenPart(4, None, 0.0)), 5, value))
+    rows = [tokens.Row("estimate", [value, None], 1.0, "")]
+    is_tame(tokens.sheet([text, "b"], rows, tips=[made, made]))
+    thing = QueuedText(1, text, value, value, 0.2, 0.9, -0.7)
+    item = queues.Item("<a>x</a>", thing, (Named(3, text, value), Named(4, None)))
+    judges = Judges(text, "true", "nats")
+    is_tame(queues.legend(judges) + queues.listed([item], judges, feature_href={3: "feature?feature=3", 4: "x"}))
+    pair = Pair(0, "held_out", 1, 2, 5, 9, -4, value, None, True)
+    is_tame(pairing.margins(pair) + pairing.length(pair))
+
+
+@given(text=TEXTS)
+def test_a_label_marks_nothing_up(text):
+    shown = as_label(text)
+    assert not any(
+        mark in "*_`[]$#<>~" and (at == 0 or shown[at - 1] != "\\") for at, mark in enumerate(shown)
+    ) and all(after == "\u2060" for before, after in itertools.pairwise(shown + " ") if before == ":")
+
+
+def test_a_length_judge_is_right_wrong_or_silent():
+    of = lambda chosen, rejected: Pair(0, "train", 1, 2, chosen, rejected, chosen - rejected, 1.0, 1.0, True)  # noqa: E731
+    assert "right here" in pairing.length(of(9, 4)) and "wrong here" in pairing.length(of(4, 9))
+    assert "cannot tell them apart" in pairing.length(of(4, 4))
+    assert pairing.margins(of(4, 4)).count("no preference") == 1
+
+
+def test_without_raw_weights_all_that_is_kept_is_one_bar():
+    raw = RawLedger((), 0, 0.4, 0.0, 0.1, -0.2, 0.3, 0.3)
+    account = ledgers.of_raw(raw)
+    assert [bar.value for bar in account.others] == [0.4, 0.0, 0.1, -0.2] and account.others[-1].is_missed
+    assert "adds up exactly" in account.check
+    assert "does not add up" in ledgers.of_raw(dataclasses.replace(raw, predicted=0.5)).check
+    assert "does not add up" in ledgers.of_estimate(Ledger((), 0, 0.0, 0.1, 0.1, 0.2)).check
+
+
+def test_a_ledger_is_listed_with_its_running_total():
+    parts = [Difference(7, 0, None, 0.5, 0.3, 0.1, 0.2), Difference(8, 1, "a", 0.5, 0.1, 0.2, -0.1)]
+    table = ledgers.listed(parts)
+    assert table["feature_id"].to_pylist() == [7, 8] and table["description"].to_pylist() == [None, "a"]
+    assert table["running_total"].to_pylist() == pytest.approx([0.2, 0.1])
+    assert ledgers.listed([]).num_rows == 0 and tables.of_rows([]).num_rows == 0
+
+
+def test_groups_count_things_by_feature():
+    found = [Responsible(1, 5, "a", 0.2), Responsible(1, 6, None, 0.1), Responsible(2, 5, "a", -0.3)]
+    made = queues.groups(list(queues.by_text(found).values()))
+    assert list(made) == [5, 6] and made[5].startswith("2 ·") and "not described" in made[6]
