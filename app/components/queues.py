@@ -76,7 +76,7 @@ def legend(judges: Judges) -> str:
     return (
         f'<div class="lfp-legend"><span class="lfp-first"></span><span>{escaped(judges.first)}</span>'
         f'<span class="lfp-second"></span><span>{escaped(judges.second)}</span>'
-        "<span>rank among all, lowest at the left</span></div>"
+        "<span>rank among all, lowest at the left; click one to read it</span></div>"
     )
 
 

@@ -60,8 +60,7 @@ def gap_sentence(gap: str) -> str:
 def queue_sentence(first: str, second: str, n: int, things: str) -> str:
     """What a queue holds."""
     which = f"{n:,} {things}" if n > 1 else f"{things.removesuffix('s')}"
-    most = f"The {which} on which {first} and {second} disagree most, by the gap of their percentile ranks."
-    return f"{most} Click one to read it."
+    return f"The {which} on which {first} and {second} disagree most, by the gap of their percentile ranks."
 
 
 def nothing_queued(gap: str, things: str, side: str) -> str:

@@ -60,11 +60,10 @@ def groups(items, *, things):
     named = queues.groups([item.features for item in items])
     every = {"min_value": 0, "value": None, "step": 1, "placeholder": "all features", "on_change": first_stretch}
     picked = st.number_input("Only feature", key="responsible", bind="query-params", **every)
+    rows = st.container(gap="xxsmall")
     for number, heading in named.items():
-        is_picked = number == picked
-        st.button(
-            heading, key=f"group_{number}", type="primary" if is_picked else "tertiary", on_click=narrow, args=(number,)
-        )
+        kind = "primary" if number == picked else "tertiary"
+        rows.button(heading, key=f"group_{number}", type=kind, on_click=narrow, args=(number,))
     return picked
 
 
