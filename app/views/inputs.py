@@ -29,7 +29,7 @@ def filters(store):
     row.selectbox("Order", ["descending", "ascending"], key="direction", **bound)
     rated = ask(queries.rating_range, store)
     if rated:
-        ends = {"min_value": rated[0], "max_value": rated[1], "value": None, "step": 1.0, "format": "%g"}
+        ends = {"value": None, "step": 1.0, "format": "%g"}  # no limits: another bundle's ratings may have others
         row.number_input("Rating from", key="rated_from", placeholder=f"{rated[0]:g}", **ends, **bound)
         row.number_input("Rating to", key="rated_to", placeholder=f"{rated[1]:g}", **ends, **bound)
     return state.view_of(state.InputsView)
