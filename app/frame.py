@@ -40,6 +40,13 @@ def download(rows: Callable[[], pa.Table], *, name: str, label: str = "Download"
             )
 
 
+def explained(sentence: str, rows: Callable[[], pa.Table], *, name: str) -> None:
+    """Ends a panel: one plain sentence that says what it shows, and its rows as files."""
+    with st.container(horizontal=True, wrap=False, vertical_alignment="top", gap="small"):
+        st.html(panels.note(sentence))
+        download(rows, name=name)
+
+
 def keys() -> None:
     """Makes the keys of KEYS work. The script is constant; it presses what is on the page already.
 

@@ -22,6 +22,7 @@ from lfp.labels.protocol import Excerpt
 from lfp.labels.tasks import TASKS
 from lfp.pooling import token_shares
 from lfp.schema import GROUP_VALUES, TOKEN_VALUES, as_table
+from lfp.synthetic_results import figure, inert_rows, label_rows, single_ablations, word_rows
 
 Array = np.ndarray[Any, Any]
 Random = np.random.Generator
@@ -319,6 +320,10 @@ def _tables(made: _Made, random: Random) -> dict[str, dict[str, Any] | list[dict
         "ablations": _ablations(made, random),
         "completions": _completions(made, random),
     }
+    if saes:
+        tables["results"] += word_rows(tables["vocabulary"], len(made.corpus.texts))
+        tables["results"] += label_rows(tables["labels"], tables["weights"], len(made.layer))
+        tables["results"] += inert_rows(_weightiest(made))
     for label in tables["labels"]:
         if label["model"] and label["feature_id"] < N_PROMPTED:
             label |= _prompted(made, tables["examples"], label, features["max_activation"])
@@ -777,7 +782,7 @@ def _ablations(made: _Made, random: Random) -> list[dict[str, Any]]:
     count = min(8, len(strongest))
     groups = [("related", "related", None, strongest[:count], -0.21), ("related-control", "control", "related",
               random.permutation(len(strongest))[:count], -0.02)]  # fmt: skip
-    return [
+    rows = [
         {
             "group": name, "kind": kind, "control_of": of, "features": sorted(members.tolist()), "layer": None,
             "scale": 0.0, "n_completions": 200, "reward_before": 0.41, "reward_after": 0.41 + effect, "effect": effect,
@@ -787,6 +792,13 @@ def _ablations(made: _Made, random: Random) -> list[dict[str, Any]]:
         }
         for name, kind, of, members, effect in groups
     ]  # fmt: skip
+    return rows + single_ablations(_weightiest(made), rows[0])
+
+
+def _weightiest(made: _Made) -> list[int]:
+    """The features that are taken out one by one."""
+    found: list[int] = np.argsort(-np.abs(made.weights[0]), kind="stable")[:6].tolist()
+    return found
 
 
 def _completions(made: _Made, random: Random) -> list[dict[str, Any]]:
@@ -806,9 +818,9 @@ def _results(layers: list[dict[str, Any]], saes: list[dict[str, Any]]) -> list[d
     """The report; none of it where there is nothing to report on."""
     if not saes:
         return []
-    divergence = [_figure("divergence_by_layer", "divergence", row["divergence"], layer=row["layer"]) for row in layers]
+    divergence = [figure("divergence_by_layer", "divergence", row["divergence"], layer=row["layer"]) for row in layers]
     quality = [
-        _figure("sae_quality", metric, row[metric], layer=row["layer"], group=f"width={row['width']}", model="tuned")
+        figure("sae_quality", metric, row[metric], layer=row["layer"], group=f"width={row['width']}", model="tuned")
         for row in saes for metric in ("fvu", "l0", "dead_fraction") if row["model"] == "tuned"
     ]  # fmt: skip
     return [*divergence, *quality, *_reward_rows(), *_tau_rows(), *_sign_rows(), *_implicit_rows()]
@@ -816,10 +828,10 @@ def _results(layers: list[dict[str, Any]], saes: list[dict[str, Any]]) -> list[d
 
 def _reward_rows() -> list[dict[str, Any]]:
     return [
-        _figure("reward", "reward", 0.052, model="base", half=0.04, n=500),
-        _figure("reward", "reward", 0.413, model="tuned", half=0.05, n=500),
-        _figure("reward", "reward", 0.361, model="difference", half=0.06, n=500),
-        _figure("reward", "kl_per_token", 0.087, model="tuned", half=0.008, n=500),
+        figure("reward", "reward", 0.052, model="base", half=0.04, n=500),
+        figure("reward", "reward", 0.413, model="tuned", half=0.05, n=500),
+        figure("reward", "reward", 0.361, model="difference", half=0.06, n=500),
+        figure("reward", "kl_per_token", 0.087, model="tuned", half=0.008, n=500),
     ]
 
 
@@ -837,17 +849,17 @@ def _tau_rows() -> list[dict[str, Any]]:
                     "target": "delta",
                 }
                 value = tau * part + gain * (model != "difference")
-                rows.append(_figure("kendall_tau", "tau", value, half=0.09, null=(0.01, 0.14), n=312, **keys))
+                rows.append(figure("kendall_tau", "tau", value, half=0.09, null=(0.01, 0.14), n=312, **keys))
                 if words == "all" and model != "difference":
-                    rows.append(_figure("kendall_tau", "sign_ceiling", 0.52, n=312, **keys))
-                    rows.append(_figure("kendall_tau", "tau_within_sign", tau * 0.35, half=0.1, null=(0, 0.11), **keys))
+                    rows.append(figure("kendall_tau", "sign_ceiling", 0.52, n=312, **keys))
+                    rows.append(figure("kendall_tau", "tau_within_sign", tau * 0.35, half=0.1, null=(0, 0.11), **keys))
     return rows
 
 
 def _sign_rows() -> list[dict[str, Any]]:
     keys: dict[str, Any] = {"target": "delta", "split": "held_out_words"}
     return [
-        _figure("sign_accuracy", "accuracy", value, half=0.05, null=(0.5, 0.58), n=150, model=model, inputs=inputs,
+        figure("sign_accuracy", "accuracy", value, half=0.05, null=(0.5, 0.58), n=150, model=model, inputs=inputs,
                 words=words, **keys)
         for model, inputs, shift in (("tuned", "sae", 0.0), ("base", "base_sae", -0.04))
         for words, value in (("positive", 0.84 + shift), ("negative", 0.79 + shift))
@@ -857,19 +869,9 @@ def _sign_rows() -> list[dict[str, Any]]:
 def _implicit_rows() -> list[dict[str, Any]]:
     taus = {"all": 0.58, "positive": 0.27, "negative": 0.22}
     keys: dict[str, Any] = {"model": "difference", "target": "implicit_reward"}
-    rows = [_figure("implicit_reward", "tau", tau, half=0.06, null=(0.0, 0.08), n=312, words=words, **keys)
+    rows = [figure("implicit_reward", "tau", tau, half=0.06, null=(0.0, 0.08), n=312, words=words, **keys)
             for words, tau in taus.items()]  # fmt: skip
-    return [*rows, _figure("implicit_reward", "mean", 0.031, half=0.004, n=20_000, words="all", **keys)]
-
-
-def _figure(report_row: str, metric: str, value: float, *, half: float | None = None,
-            null: tuple[float, float] | None = None, **keys: Any) -> dict[str, Any]:  # fmt: skip
-    row: dict[str, Any] = {"report_row": report_row, "metric": metric, "value": value, **keys}
-    if half is not None:
-        row |= {"ci_low": value - half, "ci_high": value + half}
-    if null is not None:
-        row |= {"null_mean": null[0], "null_high": null[1], "null_p": 0.005 if value > null[1] else 0.4}
-    return row
+    return [*rows, figure("implicit_reward", "mean", 0.031, half=0.004, n=20_000, words="all", **keys)]
 
 
 def _description(*, title: str, seed: int, made: _Made) -> Description:

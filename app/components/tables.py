@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from typing import Any
+
 import pyarrow as pa
 
 from app.components.escape import shortened, token_text
@@ -38,3 +42,10 @@ def feature_names(rows: pa.Table) -> dict[str, int]:
     """Names to choose a feature by, and the feature of each."""
     columns = zip(*(rows[name].to_pylist() for name in ("feature_id", "layer", "description")), strict=True)
     return {f"#{id_} · layer {layer} · {shortened(text or 'not described', 70)}": id_ for id_, layer, text in columns}
+
+
+def of_rows(figures: Sequence[Any]) -> pa.Table:
+    """Rows that are dataclasses of one kind as a table, a column a field."""
+    names = [field.name for field in fields(type(figures[0]))] if figures else []
+    rows = [asdict(row) for row in figures]
+    return pa.table({name: [row[name] for row in rows] for name in names})

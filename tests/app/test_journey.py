@@ -64,10 +64,10 @@ def test_nothing_is_fetched_from_elsewhere(page, address):
     assert [asked for asked in page.outside if not asked.startswith(home)] == []
 
 
-@pytest.mark.parametrize("path", ["", "features", "feature", "inputs"])
+@pytest.mark.parametrize("path", ["", "accuracy?word=enjoyed", "validation", "features", "feature", "inputs"])
 def test_a_narrow_screen_is_not_overflown(page, address, path):
     page.set_viewport_size({"width": 390, "height": 844})
-    page.goto(f"{address}/{path}?bundle=reviews")
+    page.goto(f"{address}/{path}{'&' if '?' in path else '?'}bundle=reviews")
     settle(page)
     width = page.evaluate("document.querySelector('[data-testid=\"stMain\"]').scrollWidth")
     assert width <= 390

@@ -13,7 +13,7 @@ from lfp.synthetic import make_bundle
 from tests.app.reader import whole, words_of
 from tests.conftest import ROOT, change_byte, rewrite
 
-PAGES = ("overview", "features", "feature", "inputs")
+PAGES = ("overview", "accuracy", "validation", "features", "feature", "inputs")
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -64,6 +64,9 @@ def test_a_page_on_hostile_words(explorer, hostile_bundle, page):
         "token_scores",
         "activations",
         "saes",
+        "ablations",
+        "word_features",
+        "layers",
     ],
 )
 def test_a_page_without_one_table(explorer, copied_bundle, page, table):
@@ -127,6 +130,11 @@ def test_an_unknown_number_is_a_designed_page(explorer, bundle, page, name):
         ("inputs", {"text": "1e9", "watch": "abc", "by": "x", "sheet": "0"}),
         ("inputs", {"text": "0", "watch": "99999"}),
         ("overview", {"estimate": "nothing"}),
+        (
+            "accuracy",
+            {"word": "no such word", "word_axes": "x", "tau_target": "?", "gap_list": "", "text_colour": "red"},
+        ),
+        ("validation", {"labelled_by": "nobody", "weighty_by": "x", "label_score": "y", "share_of": "z"}),
     ],
 )
 def test_any_link_gives_some_page(explorer, bundle, page, params):

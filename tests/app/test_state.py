@@ -6,11 +6,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app import state
-from app.state import FeaturesView, FeatureView, InputsView, OverviewView, from_params, listed_bundles, to_params
+from app.state import (
+    AccuracyView,
+    FeaturesView,
+    FeatureView,
+    InputsView,
+    OverviewView,
+    ValidationView,
+    from_params,
+    listed_bundles,
+    to_params,
+)
 
 NUMBERS = st.integers(0, 10**9)
 VIEWS = st.one_of(
     st.builds(OverviewView, estimate=st.text()),
+    st.builds(
+        AccuracyView,
+        word_axes=st.text(),
+        word=st.text(),
+        tau_target=st.text(),
+        tau_words=st.text(),
+        gap_list=st.text(),
+        text_colour=st.text(),
+    ),
+    st.builds(ValidationView, labelled_by=st.text(), weighty_by=st.text(), label_score=st.text(), share_of=st.text()),
     st.builds(
         FeaturesView,
         layer=st.lists(NUMBERS, min_size=1).map(tuple) | st.just(()),
@@ -53,7 +73,7 @@ def test_a_link_is_a_url_that_comes_back_too(view, bundle):
     assert from_params(type(view), params) == view
 
 
-@pytest.mark.parametrize("kind", [OverviewView, FeaturesView, FeatureView, InputsView])
+@pytest.mark.parametrize("kind", [OverviewView, AccuracyView, ValidationView, FeaturesView, FeatureView, InputsView])
 def test_defaults_stay_out_of_the_url(kind):
     assert to_params(kind()) == {}
     assert from_params(kind, {}) == kind()
@@ -66,7 +86,7 @@ def test_defaults_stay_out_of_the_url(kind):
     )
 )
 def test_any_url_is_some_view(params):
-    for kind in (OverviewView, FeaturesView, FeatureView, InputsView):
+    for kind in (OverviewView, AccuracyView, ValidationView, FeaturesView, FeatureView, InputsView):
         view = from_params(kind, params)
         assert from_params(kind, to_params(view)) == view
 
@@ -74,7 +94,7 @@ def test_any_url_is_some_view(params):
 def test_pages_share_no_parameter():
     names = [
         field.name
-        for kind in (OverviewView, FeaturesView, FeatureView, InputsView)
+        for kind in (OverviewView, AccuracyView, ValidationView, FeaturesView, FeatureView, InputsView)
         for field in dataclasses.fields(kind)
     ]
     assert len(names) == len(set(names)) and "bundle" not in names
