@@ -50,15 +50,18 @@ def perplexities(rows: Sequence[dict[str, Any]]) -> list[Line]:
 
 
 def group_name(row: dict[str, Any]) -> str:
-    """What was taken out, and of how many features it is."""
+    """What was taken out or scaled, and of how many features it is."""
     n, kind = len(row["features"]), KINDS.get(row["kind"], row["kind"])
     name = row["group"] if row["kind"] == "chosen" else kind
-    return f"{name} ({n} feature{'s' if n != 1 else ''})"
+    scaled = f", ×{plain(row['scale'], 1)}" if row["scale"] else ""
+    return f"{name} ({n} feature{'s' if n != 1 else ''}{scaled})"
 
 
 def effect_sentence(rows: Sequence[dict[str, Any]]) -> str:
     """Which groups do what matched controls do not."""
     judged = groups(rows)
+    if all(row["null_high"] is None for row in judged):
+        return "No group is judged: its layers have too few other features to be its controls."
     passed = [KINDS.get(row["kind"], row["group"]) for row in judged if passes(row)]
     if not passed:
         says = "No group moves the reward further than its matched controls."
@@ -69,8 +72,7 @@ def effect_sentence(rows: Sequence[dict[str, Any]]) -> str:
             if is_all
             else f"Further than matched controls the reward is moved only by the group: {', '.join(passed)}."
         )
-    before = judged[0]["reward_before"] if judged else None
-    return f"{says} Mean reward before: {plain(before)}."
+    return f"{says} Mean reward before: {plain(judged[0]['reward_before'])}."
 
 
 def n_controls(rows: Sequence[dict[str, Any]]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import Any
 
 import pyarrow as pa
@@ -44,8 +44,6 @@ def feature_names(rows: pa.Table) -> dict[str, int]:
     return {f"#{id_} · layer {layer} · {shortened(text or 'not described', 70)}": id_ for id_, layer, text in columns}
 
 
-def of_rows(figures: Sequence[Any]) -> pa.Table:
+def of_rows(kind: type[Any], rows: Sequence[Any]) -> pa.Table:
     """Rows that are dataclasses of one kind as a table, a column a field."""
-    names = [field.name for field in fields(type(figures[0]))] if figures else []
-    rows = [asdict(row) for row in figures]
-    return pa.table({name: [row[name] for row in rows] for name in names})
+    return pa.table({field.name: [getattr(row, field.name) for row in rows] for field in fields(kind)})

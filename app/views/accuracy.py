@@ -26,17 +26,10 @@ COLOURS = {
 }
 
 
-def one_of(says, options, *, key, **more):
-    """A choice of one, the first until another is chosen; its name is in the URL."""
-    names = list(options)
-    first = {"default": names[0], "required": True, "bind": "query-params", **more}
-    return st.segmented_control(says, names, key=key, **first)
-
-
 def scatter(store):
     table = ask(queries.judged_words, store)
     rows = table.to_pydict()
-    across, up = AXES[one_of("Show", AXES, key="word_axes")]
+    across, up = AXES[frame.one_of("Show", AXES, key="word_axes")]
     axes = [points.Axis(title, rows[column]) for title, column in (across, up)]
     known = sum(None not in pair for pair in zip(axes[0].values, axes[1].values, strict=True))
     figure = points.words(rows["word"], *axes, rows["feedback"], rows["n"])
@@ -58,9 +51,7 @@ def look_up(store):
         "Look up a word", key="word", bind="query-params", type="search", placeholder="any word of the corpus"
     )
     if not name.strip():
-        st.html(
-            panels.note("Its true feedback, what tuning taught of it, the estimate, and the features that fire on it.")
-        )
+        st.html(panels.note("Its true feedback, what tuning taught of it, the estimate, the features that fire on it."))
         return
     try:
         word = ask(queries.word, store, name)
@@ -79,33 +70,38 @@ def look_up(store):
     ]  # fmt: skip
     st.html(linked.table(["feature", "lift", "weight"], rows))
     says = "Features that fire on it, by lift: how much stronger than on the average token."
-    frame.explained(says, lambda: tables.of_rows(found), name=f"word_features_{word.word}")
+    frame.explained(says, lambda: tables.of_rows(queries.WordFeature, found), name=f"word_features_{word.word}")
 
 
 def feature_href(number):
     return state.href("feature", state.FeatureView(feature=number), bundle=cache.bundle())
 
 
+def text_href(number):
+    return state.href("inputs", state.InputsView(text=number), bundle=cache.bundle())
+
+
 def taus(store):
     rows = ask(queries.figures, store, "kendall_tau")
-    targets = {headline.TARGETS.get(name, name): name for name in dict.fromkeys(row.target for row in rows)}
+    named = dict.fromkeys(row.target for row in rows if row.target)
+    targets = {headline.TARGETS.get(name, name): name for name in named}
     st.subheader("Words the probe never saw")
     if not targets:
         st.html(panels.note("The report holds no Kendall’s τ of this run."))
         return
     probe = ask(queries.headline, store)
-    ours = [name for name, target in targets.items() if probe and target == probe.target]
-    target = targets[one_of("Probe of", [*ours, *(name for name in targets if name not in ours)], key="tau_target")]
-    words = one_of("Words", ["all", "positive", "negative"], key="tau_words")
+    ordered = sorted(targets, key=lambda name: probe is None or targets[name] != probe.target)
+    target = targets[frame.one_of("Probe of", ordered, key="tau_target")]
+    words = frame.one_of("Words", ["all", "positive", "negative"], key="tau_words")
     lines = word_lines.by_target(rows, target, words)
     if lines:
         names = intervals.Names("Kendall’s τ with true feedback", chance="shuffled feedback reaches")
-        st.plotly_chart(intervals.chart(lines, names, ink=state.ink()), config=charts.CONFIG, key="taus")
+        frame.figure(intervals.chart(lines, names, ink=state.ink()), key="taus")
     passed = sum(one.chance is not None and one.value > one.chance for one in lines)
     says = (
         f"Whole words held out. {passed} of {len(lines)} lines beat 95 % of shuffles; grey diamonds are the base model."
     )
-    frame.explained(says, lambda: tables.of_rows(rows), name="kendall_tau")
+    frame.explained(says, lambda: tables.of_rows(queries.Figure, rows), name="kendall_tau")
 
 
 def errors(store):
@@ -116,8 +112,10 @@ def errors(store):
         return
     names = intervals.Names("mean error (lexicon value)", mark="estimates dealt at random")
     figure = intervals.chart(word_lines.errors(rows), names, ink=state.ink())
-    st.plotly_chart(figure, config=charts.CONFIG, key="errors")
-    frame.explained(word_lines.error_sentence(rows), lambda: tables.of_rows(rows), name="error_by_frequency")
+    frame.figure(figure, key="errors")
+    frame.explained(
+        word_lines.error_sentence(rows), lambda: tables.of_rows(queries.Figure, rows), name="error_by_frequency"
+    )
 
 
 def disagreements(store):
@@ -136,14 +134,14 @@ def disagreements(store):
         for one in found
     ]  # fmt: skip
     st.html(linked.table([kind, "gap", "chance shows", "p"], listed))
-    frame.explained(word_lines.gap_sentence(metric), lambda: tables.of_rows(found), name=metric)
+    frame.explained(word_lines.gap_sentence(metric), lambda: tables.of_rows(word_lines.Gap, found), name=metric)
 
 
 def gap_href(gap):
     if gap.kind == "word":
         view = dataclasses.replace(state.view_of(state.AccuracyView), word=gap.name)
         return state.href("accuracy", view, bundle=cache.bundle())
-    return state.href("inputs", state.InputsView(text=int(gap.name)), bundle=cache.bundle())
+    return text_href(int(gap.name))
 
 
 def words(store):
@@ -176,9 +174,11 @@ def pairs(store):
         length = pick(rows, metric="accuracy_of_length")
         lines = word_lines.pair_lines(rows)
         names = intervals.Names("share of pairs told right", chance="coin-flipped preferences reach")
-        st.plotly_chart(intervals.chart(lines, names, ink=state.ink(), zero=False), config=charts.CONFIG, key="pairs")
+        frame.figure(intervals.chart(lines, names, ink=state.ink(), zero=False), key="pairs")
         says = f" The longer response was chosen in {percent(length.value)} of pairs." if length else ""
-        frame.explained(f"Held-out pairs.{says}", lambda: tables.of_rows(rows), name="preference_accuracy")
+        frame.explained(
+            f"Held-out pairs.{says}", lambda: tables.of_rows(queries.Figure, rows), name="preference_accuracy"
+        )
     with right:
         calibrated(store, rows)
 
@@ -190,12 +190,12 @@ def calibrated(store, rows):
     if bins:
         ends = [(one.low, one.high) for one in bins]
         figure = points.reliability([one.stated for one in bins], [one.chosen for one in bins], ends)
-        st.plotly_chart(figure, config=charts.CONFIG, key="reliability")
+        frame.figure(figure, key="reliability")
     if facts:
         st.html(panels.facts(facts))
     drawn = f"{count(margins.num_rows)} held-out pairs of the bundle in {len(bins)} bins. " if bins else ""
     says = f"{drawn}A calibrated probe has slope 1 and an error within its null; below 1 it is over-confident."
-    frame.explained(says, lambda: margins if bins else tables.of_rows(rows), name="calibration")
+    frame.explained(says, lambda: margins if bins else tables.of_rows(queries.Figure, rows), name="calibration")
 
 
 def texts(store):
@@ -206,17 +206,12 @@ def texts(store):
         return
     rows = table.to_pydict()
     held = {name: how for name, how in COLOURS.items() if any(value is not None for value in rows[how[0]])}
-    name = one_of("Colour by", held, key="text_colour")
+    name = frame.one_of("Colour by", held, key="text_colour")
     column, is_signed = held[name]
     axes = [points.Axis(f"component {i}", rows[f"pca_{axis}"]) for i, axis in ((1, "x"), (2, "y"))]
     colour = points.Axis(name, rows[column])
     figure = points.texts(rows["text_id"], *axes, colour, rows["begins"], is_signed=is_signed)
-    more = {"on_select": "rerun", "selection_mode": "points"}
-    event = st.plotly_chart(figure, config=charts.CONFIG, key="text_scatter", **more)
-    opened = event.selection.points[0].get("customdata") if event.selection.points else None
-    if isinstance(opened, int):
-        where = state.href("inputs", state.InputsView(text=opened), bundle=cache.bundle())
-        st.html(panels.following(where, f"Open text {opened}"), unsafe_allow_javascript=True)
+    frame.figure(figure, key="text_scatter", opens=text_href, what="text")
     explained = word_lines.variance_sentence(ask(queries.figures, store, "pca_explained"))
     says = f"Sampled texts by their mean features; click one to read it. {explained}"
     frame.explained(says, lambda: table, name="texts_pca")
@@ -224,11 +219,8 @@ def texts(store):
 
 def show():
     store = cache.current()
-    st.html(
-        panels.heading(
-            store.manifest.title, "Accuracy", "Is the feedback that the probe estimates the feedback that was given?"
-        )
-    )
+    lede = "Is the feedback that the probe estimates the feedback that was given?"
+    st.html(panels.heading(store.manifest.title, "Accuracy", lede))
     probe = ask(queries.headline, store)
     is_pairs = probe is not None and probe.target == "preference"
     for panel in (pairs, words, texts) if is_pairs else (words, pairs, texts):

@@ -33,7 +33,7 @@ def headlines(store):
             says = "Held-out words, 95 % intervals over words. Within sign leaves out what the sign alone gives."
             st.html(panels.note(says))
     shown = [row for rows in figures.values() for row in rows]
-    frame.download(lambda: tables.of_rows(shown), name="headline")
+    frame.download(lambda: tables.of_rows(queries.Figure, shown), name="headline")
 
 
 def layers(store):
@@ -44,7 +44,7 @@ def layers(store):
         st.html(panels.note("This bundle lists no layers."))
         return
     figure = charts.divergence(rows["layer"], rows["divergence"], rows["selected"])
-    st.plotly_chart(figure, config=charts.CONFIG, key="divergence")
+    frame.figure(figure, key="divergence")
     says = wording.layers_sentence(sum(rows["selected"]), len(rows["layer"]))
     frame.explained(says, lambda: table, name="layers")
 
@@ -56,13 +56,11 @@ def words(store):
     if not rows["word"]:
         st.html(panels.note("No word of this bundle has true feedback."))
         return
-    chosen = st.segmented_control(
-        "Estimate", list(ESTIMATES), default="implicit reward", required=True, key="estimate", bind="query-params"
-    )
+    chosen = frame.one_of("Estimate", ESTIMATES, key="estimate")
     estimate = rows[ESTIMATES[chosen]]
     true, up = points.Axis("true feedback (lexicon value)", rows["feedback"]), points.Axis(chosen, estimate)
     figure = points.words(rows["word"], true, up, rows["feedback"], rows["n"])
-    st.plotly_chart(figure, config=charts.CONFIG, key="words_chart")
+    frame.figure(figure, key="words_chart")
     missing = sum(value is None for value in estimate)
     left_out = f" {count(missing)} have no estimate and are left out." if missing else ""
     says = f"{count(len(estimate))} words with true feedback. Larger points are commoner words.{left_out}"
@@ -80,10 +78,10 @@ def agreement(store):
     names = [f"{one.get('labeller', '')}: {against.get(one.get('against'), '')}" for one in keys]
     lines = [intervals.line(name, row) for name, row in zip(names, rows, strict=True)]
     figure = intervals.chart(lines, intervals.Names("Cohen’s κ"), ink=state.ink())
-    st.plotly_chart(figure, config=charts.CONFIG, key="kappas")
+    frame.figure(figure, key="kappas")
     passed = sum(row.null_high is not None and row.value > row.null_high for row in rows)
     says = f"Features called related against features the probe weighs: {passed} of {len(rows)} beat labels dealt anew."
-    frame.explained(says, lambda: tables.of_rows(rows), name="label_agreement")
+    frame.explained(says, lambda: tables.of_rows(queries.Figure, rows), name="label_agreement")
 
 
 def ablations(store):
@@ -94,7 +92,7 @@ def ablations(store):
         st.html(panels.note("No features were taken out in this run."))
         return
     names = intervals.Names("change of mean reward", chance="95 % of controls", is_signed=True)
-    st.plotly_chart(intervals.chart(lines, names, ink=state.ink()), config=charts.CONFIG, key="effects")
+    frame.figure(intervals.chart(lines, names, ink=state.ink()), key="effects")
     frame.explained(ablation_lines.effect_sentence(rows), lambda: pa.Table.from_pylist(rows), name="ablations")
 
 

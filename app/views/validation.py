@@ -7,7 +7,7 @@ import streamlit as st
 
 from app import cache, frame, state
 from app.cache import ask
-from app.components import ablation_lines, charts, contingency, intervals, label_lines, linked, panels, points, tables
+from app.components import ablation_lines, contingency, intervals, label_lines, linked, panels, points, tables
 from app.components.numbers import count, plain
 from lfp import queries
 from lfp.controls import is_inert
@@ -18,12 +18,6 @@ SCORES = {
     "fuzzing": "Held-out tokens, firing or silent, told right by the label.",
     "agreement": "Share of repeats, from other examples, that agree on whether a feature is related.",
 }
-
-
-def choice(says, options, *, key):
-    """A choice of one, the first until another is chosen; its name is in the URL."""
-    first = {"default": options[0], "required": True, "bind": "query-params"}
-    return st.segmented_control(says, options, key=key, **first)
 
 
 def chosen_labeller(store):
@@ -43,9 +37,11 @@ def counts(store, labeller):
     if not held:
         st.html(panels.note("The report holds no labels of this labeller against weights."))
         return
-    found = label_lines.agreement(rows, labeller, held[choice("Weighty are", list(held), key="weighty_by")])
+    found = label_lines.agreement(rows, labeller, held[frame.one_of("Weighty are", held, key="weighty_by")])
     st.html(contingency.heat(found) + panels.facts(contingency.measures(found)))
-    frame.explained(label_lines.agreement_sentence(found), lambda: tables.of_rows(rows), name="label_agreement")
+    frame.explained(
+        label_lines.agreement_sentence(found), lambda: tables.of_rows(queries.Figure, rows), name="label_agreement"
+    )
 
 
 def ranks(store, labeller):
@@ -56,21 +52,13 @@ def ranks(store, labeller):
         return
     rows = table.to_pydict()
     figure = points.beliefs(rows["feature_id"], rows["belief"], rows["size"], rows["description"])
-    more = {"on_select": "rerun", "selection_mode": "points"}
-    open_point(st.plotly_chart(figure, config=charts.CONFIG, key="beliefs", **more))
+    frame.figure(figure, key="beliefs", opens=feature_href, what="feature")
     total = ask(queries.count_beliefs, store, labeller)
     drawn = "" if total == table.num_rows else f"{count(table.num_rows)} of {count(total)} features, drawn evenly. "
     whole = [row for row in ask(queries.figures, store, "label_agreement") if row.metric == "rank_correlation"]
     mine = [row for row in whole if label_lines.keys_of(row).get("labeller") == labeller]
     says = label_lines.rank_sentence(mine[0] if mine else None)
     frame.explained(f"{drawn}{says} Click a point to open its feature.", lambda: table, name="beliefs")
-
-
-def open_point(event):
-    """Opens the feature of a point that was clicked."""
-    number = event.selection.points[0].get("customdata") if event.selection.points else None
-    if isinstance(number, int):
-        st.html(panels.following(feature_href(number), f"Open feature {number}"), unsafe_allow_javascript=True)
 
 
 def feature_href(number):
@@ -84,11 +72,11 @@ def scores(store, labeller):
     if not held:
         st.html(panels.note("The labels of this labeller were not scored on held-out examples."))
         return
-    metric = choice("Score", held, key="label_score")
+    metric = frame.one_of("Score", held, key="label_score")
     names = intervals.Names("balanced accuracy" if metric != "agreement" else "share", chance="another feature’s label")
     lines = label_lines.scores(rows, labeller, metric)
-    st.plotly_chart(intervals.chart(lines, names, ink=state.ink(), zero=False), config=charts.CONFIG, key="scores")
-    frame.explained(SCORES[metric], lambda: tables.of_rows(rows), name="label_scores")
+    frame.figure(intervals.chart(lines, names, ink=state.ink(), zero=False), key="scores")
+    frame.explained(SCORES[metric], lambda: tables.of_rows(queries.Figure, rows), name="label_scores")
 
 
 def frequencies(store, labeller):
@@ -98,20 +86,20 @@ def frequencies(store, labeller):
         st.html(panels.note("The report holds no activation frequencies."))
         return
     of = {"tokens": "per_token", "texts": "per_text"}
-    metric = of[choice("Share of", list(of), key="share_of")]
+    metric = of[frame.one_of("Share of", of, key="share_of")]
     found = label_lines.frequencies(rows, metric, labeller)
     axis = "share of (token, feature) pairs active" if metric == "per_token" else "share of features active in a text"
     names = intervals.Names(axis, chance="as many random features")
     figure = intervals.chart(label_lines.frequency_lines(found), names, ink=state.ink())
-    st.plotly_chart(figure, config=charts.CONFIG, key="frequencies")
+    frame.figure(figure, key="frequencies")
     says = label_lines.frequency_sentence(found)
-    frame.explained(says, lambda: tables.of_rows(rows), name="activation_frequency")
+    frame.explained(says, lambda: tables.of_rows(queries.Figure, rows), name="activation_frequency")
 
 
 def labels(store):
     labeller = chosen_labeller(store)
     if labeller is None:
-        st.html(panels.note("The report of this bundle judges no labels."))
+        st.html(panels.note("This bundle judges no labels."))
         return
     for left_panel, right_panel in ((counts, ranks), (scores, frequencies)):
         left, right = st.columns(2, gap="large")
@@ -128,14 +116,14 @@ def groups(rows):
         st.subheader("Reward without them")
         names = intervals.Names("change of mean reward", chance="95 % of controls", is_signed=True)
         figure = intervals.chart(ablation_lines.effects(rows), names, ink=state.ink())
-        st.plotly_chart(figure, config=charts.CONFIG, key="effects")
+        frame.figure(figure, key="effects")
         says = f"{ablation_lines.effect_sentence(rows)} Each group has like features beside it, {n} draws in all."
         frame.explained(says, lambda: pa.Table.from_pylist(rows), name="ablations")
     with right:
         st.subheader("Does the text stay whole?")
         names = intervals.Names("perplexity under the base model", mark="untouched model")
         figure = intervals.chart(ablation_lines.perplexities(rows), names, ink=state.ink(), zero=False)
-        st.plotly_chart(figure, config=charts.CONFIG, key="perplexities")
+        frame.figure(figure, key="perplexities")
         says = "A group that only breaks the text lies right of its controls."
         columns = ["group", "kind", "control_of", "perplexity", "perplexity_before", "repetition", "repetition_before"]
         frame.explained(says, lambda: pa.Table.from_pylist(rows).select(columns), name="perplexities")
@@ -148,10 +136,13 @@ def singles(store):
     left, right = st.columns(2, gap="large")
     with left:
         st.subheader("Predicted against measured")
-        more = {"on_select": "rerun", "selection_mode": "points"}
-        open_point(st.plotly_chart(points.effects(found), config=charts.CONFIG, key="single_effects", **more))
+        frame.figure(points.effects(found), key="single_effects", opens=feature_href, what="feature")
         says = ablation_lines.single_sentence(ask(queries.figures, store, "ablation"))
-        frame.explained(f"{says} Click one to open it.", lambda: tables.of_rows(found), name="single_features")
+        frame.explained(
+            f"{says} Click one to open it.",
+            lambda: tables.of_rows(queries.AblatedFeature, found),
+            name="single_features",
+        )
     with right:
         inert(found)
 
@@ -171,14 +162,14 @@ def inert(found):
         f"{len(still)} of the {len(found)} features that the probe weighs most do nothing when taken out alone: the "
         f"interval holds 0 and the effect is no larger than what single controls reach ({reach})."
     )
-    frame.explained(says, lambda: tables.of_rows(still), name="inert")
+    frame.explained(says, lambda: tables.of_rows(queries.AblatedFeature, still), name="inert")
 
 
 def ablations(store):
     rows = ask(queries.report_ablations, store)
     if not ablation_lines.groups(rows) and not ablation_lines.singles(rows):
         st.subheader("Reward without them")
-        st.html(panels.note("No features were taken out in this run; precompute ablate does it from the bundle alone."))
+        st.html(panels.note("This bundle takes no features out; precompute ablate does, from the bundle alone."))
         return
     if ablation_lines.groups(rows):
         groups(rows)

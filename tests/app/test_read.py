@@ -14,11 +14,13 @@ from app.components import (
     ablation_lines,
     calibration,
     contingency,
+    exports,
     headline,
     intervals,
     label_lines,
     linked,
     points,
+    tables,
     word_lines,
 )
 from app.components.escape import escaped, shortened
@@ -271,8 +273,20 @@ def test_groups_are_told_from_their_controls(store):
     (line,) = ablation_lines.effects(rows)
     assert line.dots == (pytest.approx(-0.02),) and line.value == pytest.approx(-0.21)
     assert "Every group" in ablation_lines.effect_sentence(rows)
-    weak = [row | {"null_high": 9.0} for row in rows]
-    assert "No group" in ablation_lines.effect_sentence(weak)
+    assert "No group moves" in ablation_lines.effect_sentence([row | {"null_high": 9.0} for row in rows])
+    assert "No group is judged" in ablation_lines.effect_sentence([row | {"null_high": None} for row in rows])
+
+
+def test_a_group_says_how_many_features_it_has_and_whether_they_were_scaled():
+    row = {"kind": "chosen", "group": "mine", "features": [3], "scale": 0.0}
+    assert ablation_lines.group_name(row) == "mine (1 feature)"
+    twice = {"kind": "both", "features": [1, 2], "scale": 2.0}
+    assert ablation_lines.group_name(row | twice) == "both (2 features, ×2.0)"
+
+
+def test_no_rows_still_have_their_columns():
+    table = tables.of_rows(AblatedFeature, [])
+    assert table.num_rows == 0 and exports.csv(table).startswith(b'"feature_id"')
 
 
 def test_errors_are_read_from_all_to_the_commonest():
