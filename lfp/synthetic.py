@@ -22,7 +22,8 @@ from lfp.labels.protocol import Excerpt
 from lfp.labels.tasks import TASKS
 from lfp.pooling import token_shares
 from lfp.schema import GROUP_VALUES, TOKEN_VALUES, as_table
-from lfp.synthetic_results import figure, inert_rows, label_rows, single_ablations, word_rows
+from lfp.synthetic_results import figure as _figure
+from lfp.synthetic_results import frequency_rows, inert_rows, label_rows, single_ablations, word_rows
 
 Array = np.ndarray[Any, Any]
 Random = np.random.Generator
@@ -314,16 +315,12 @@ def _tables(made: _Made, random: Random) -> dict[str, dict[str, Any] | list[dict
         "probes": _probes(made),
         "weights": _weights(made, random),
         "drift": _drift(made, features),
-        "results": _results(layers, saes),
+        "results": [*_results(layers, saes), *_finding_rows(made)],
         "neighbours": _neighbours(made, random),
         "labels": _labels(made, random),
         "ablations": _ablations(made, random),
         "completions": _completions(made, random),
     }
-    if saes:
-        tables["results"] += word_rows(tables["vocabulary"], len(made.corpus.texts))
-        tables["results"] += label_rows(tables["labels"], tables["weights"], len(made.layer))
-        tables["results"] += inert_rows(_weightiest(made))
     for label in tables["labels"]:
         if label["model"] and label["feature_id"] < N_PROMPTED:
             label |= _prompted(made, tables["examples"], label, features["max_activation"])
@@ -795,6 +792,20 @@ def _ablations(made: _Made, random: Random) -> list[dict[str, Any]]:
     return rows + single_ablations(_weightiest(made), rows[0])
 
 
+def _finding_rows(made: _Made) -> list[dict[str, Any]]:
+    """What the report says of words, labels and single ablations."""
+    if not len(made.layer):
+        return []
+    related = np.array([made.corpus.words[theme] in LEXICON for theme in made.theme[:3000].tolist()])
+    answered = [i for i in range(0, len(related), 3) if i % 12 != 9]
+    rows = [
+        *label_rows(LABELLER, related, made.weights[0][: len(related)]),
+        *label_rows(MODEL_LABELLER, related[answered], made.weights[0][answered]),
+    ]
+    words = [word for word in LEXICON if word in made.corpus.words][:3]
+    return [*word_rows(words, len(made.corpus.texts)), *rows, *frequency_rows(), *inert_rows(_weightiest(made))]
+
+
 def _weightiest(made: _Made) -> list[int]:
     """The features that are taken out one by one."""
     found: list[int] = np.argsort(-np.abs(made.weights[0]), kind="stable")[:6].tolist()
@@ -818,9 +829,9 @@ def _results(layers: list[dict[str, Any]], saes: list[dict[str, Any]]) -> list[d
     """The report; none of it where there is nothing to report on."""
     if not saes:
         return []
-    divergence = [figure("divergence_by_layer", "divergence", row["divergence"], layer=row["layer"]) for row in layers]
+    divergence = [_figure("divergence_by_layer", "divergence", row["divergence"], layer=row["layer"]) for row in layers]
     quality = [
-        figure("sae_quality", metric, row[metric], layer=row["layer"], group=f"width={row['width']}", model="tuned")
+        _figure("sae_quality", metric, row[metric], layer=row["layer"], group=f"width={row['width']}", model="tuned")
         for row in saes for metric in ("fvu", "l0", "dead_fraction") if row["model"] == "tuned"
     ]  # fmt: skip
     return [*divergence, *quality, *_reward_rows(), *_tau_rows(), *_sign_rows(), *_implicit_rows()]
@@ -828,10 +839,10 @@ def _results(layers: list[dict[str, Any]], saes: list[dict[str, Any]]) -> list[d
 
 def _reward_rows() -> list[dict[str, Any]]:
     return [
-        figure("reward", "reward", 0.052, model="base", half=0.04, n=500),
-        figure("reward", "reward", 0.413, model="tuned", half=0.05, n=500),
-        figure("reward", "reward", 0.361, model="difference", half=0.06, n=500),
-        figure("reward", "kl_per_token", 0.087, model="tuned", half=0.008, n=500),
+        _figure("reward", "reward", 0.052, model="base", half=0.04, n=500),
+        _figure("reward", "reward", 0.413, model="tuned", half=0.05, n=500),
+        _figure("reward", "reward", 0.361, model="difference", half=0.06, n=500),
+        _figure("reward", "kl_per_token", 0.087, model="tuned", half=0.008, n=500),
     ]
 
 
@@ -849,17 +860,17 @@ def _tau_rows() -> list[dict[str, Any]]:
                     "target": "delta",
                 }
                 value = tau * part + gain * (model != "difference")
-                rows.append(figure("kendall_tau", "tau", value, half=0.09, null=(0.01, 0.14), n=312, **keys))
+                rows.append(_figure("kendall_tau", "tau", value, half=0.09, null=(0.01, 0.14), n=312, **keys))
                 if words == "all" and model != "difference":
-                    rows.append(figure("kendall_tau", "sign_ceiling", 0.52, n=312, **keys))
-                    rows.append(figure("kendall_tau", "tau_within_sign", tau * 0.35, half=0.1, null=(0, 0.11), **keys))
+                    rows.append(_figure("kendall_tau", "sign_ceiling", 0.52, n=312, **keys))
+                    rows.append(_figure("kendall_tau", "tau_within_sign", tau * 0.35, half=0.1, null=(0, 0.11), **keys))
     return rows
 
 
 def _sign_rows() -> list[dict[str, Any]]:
     keys: dict[str, Any] = {"target": "delta", "split": "held_out_words"}
     return [
-        figure("sign_accuracy", "accuracy", value, half=0.05, null=(0.5, 0.58), n=150, model=model, inputs=inputs,
+        _figure("sign_accuracy", "accuracy", value, half=0.05, null=(0.5, 0.58), n=150, model=model, inputs=inputs,
                 words=words, **keys)
         for model, inputs, shift in (("tuned", "sae", 0.0), ("base", "base_sae", -0.04))
         for words, value in (("positive", 0.84 + shift), ("negative", 0.79 + shift))
@@ -869,9 +880,9 @@ def _sign_rows() -> list[dict[str, Any]]:
 def _implicit_rows() -> list[dict[str, Any]]:
     taus = {"all": 0.58, "positive": 0.27, "negative": 0.22}
     keys: dict[str, Any] = {"model": "difference", "target": "implicit_reward"}
-    rows = [figure("implicit_reward", "tau", tau, half=0.06, null=(0.0, 0.08), n=312, words=words, **keys)
+    rows = [_figure("implicit_reward", "tau", tau, half=0.06, null=(0.0, 0.08), n=312, words=words, **keys)
             for words, tau in taus.items()]  # fmt: skip
-    return [*rows, figure("implicit_reward", "mean", 0.031, half=0.004, n=20_000, words="all", **keys)]
+    return [*rows, _figure("implicit_reward", "mean", 0.031, half=0.004, n=20_000, words="all", **keys)]
 
 
 def _description(*, title: str, seed: int, made: _Made) -> Description:

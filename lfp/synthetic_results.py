@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 Row = dict[str, Any]
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
 
 
 def figure(
@@ -26,9 +31,8 @@ def figure(
     return row
 
 
-def word_rows(vocabulary: Mapping[str, Any], n_texts: int) -> list[Row]:
+def word_rows(words: Sequence[str], n_texts: int) -> list[Row]:
     """Errors by frequency and the largest disagreements, of words and texts that the bundle holds."""
-    words = [one for one in vocabulary["word"].to_pylist() if one][:3]
     errors = {"all": 1.2, "0": 1.4, "1-3": 1.1, "4-30": 0.8}
     rows = [
         figure("error_by_frequency", "mean_absolute_error", value, half=0.1, null=(1.9, 2.0), group=group, n=30)
@@ -49,31 +53,24 @@ def word_rows(vocabulary: Mapping[str, Any], n_texts: int) -> list[Row]:
     ]
 
 
-def label_rows(labels: Sequence[Row], weights: Mapping[str, Any], n_features: int) -> list[Row]:
-    """Labels against weights with their true counts, scores by group, and activation frequencies.
-
-    Of the first labels alone: a million would take longer than all the rest.
-    """
-    beats = weights["beats_null"][:n_features]
-    told = [label for label in labels[:_JUDGED] if label["related"] is not None]
+def label_rows(labeller: str, related: Flags, weight: Floats) -> list[Row]:
+    """A labeller's `related` against the weights [features] it judges, counted as they are, and its scores."""
+    sizes, n = np.abs(weight), len(related)
     rows: list[Row] = []
-    for labeller in dict.fromkeys(label["labeller"] for label in told):
-        mine = [label for label in told if label["labeller"] == labeller]
-        pairs = [(label["related"], bool(beats[label["feature_id"]])) for label in mine]
-        for against in ("beats_null", "top_decile"):
-            rows += _agreement(pairs, f"labeller={labeller},against={against}")
-        group = f"labeller={labeller},against=weight"
-        keys: Row = {"group": group, "n": len(mine)}
-        rows.append(figure("label_agreement", "rank_correlation", 0.2, half=0.1, null=(0, 0.15), **keys))
-        for metric, value in {"detection": 0.78, "fuzzing": 0.7, "agreement": 0.9}.items():
-            for features, gain in {"all": 0.0, "weighted": 0.05, "random": -0.04}.items():
-                keys = {"group": f"labeller={labeller},features={features}", "n": len(mine)}
-                null = (0.5, 0.55) if metric == "detection" else None
-                rows.append(figure("label_scores", metric, value + gain, half=0.05, null=null, **keys))
-    return rows + _frequencies() if told else rows
+    for against, share in {"beats_null": 0.7, "top_decile": 0.9}.items():
+        weighty = sizes >= np.quantile(sizes, share)
+        pairs = list(zip(related.tolist(), weighty.tolist(), strict=True))
+        rows += _agreement(pairs, f"labeller={labeller},against={against}")
+    keys: Row = {"group": f"labeller={labeller},against=weight", "n": n}
+    rows.append(figure("label_agreement", "rank_correlation", 0.2, half=0.1, null=(0, 0.15), **keys))
+    for metric, value in {"detection": 0.78, "fuzzing": 0.7, "agreement": 0.9}.items():
+        for features, gain in {"all": 0.0, "weighted": 0.05, "random": -0.04}.items():
+            keys = {"group": f"labeller={labeller},features={features}", "n": n}
+            null = (0.5, 0.55) if metric == "detection" else None
+            rows.append(figure("label_scores", metric, value + gain, half=0.05, null=null, **keys))
+    return rows
 
 
-_JUDGED = 3000
 _CELLS = {(True, True): "related_and_weighty", (True, False): "related_only", (False, True): "weighty_only",
           (False, False): "neither"}  # fmt: skip
 
@@ -90,7 +87,8 @@ def _agreement(pairs: Sequence[tuple[bool, bool]], group: str) -> list[Row]:
     ]
 
 
-def _frequencies() -> list[Row]:
+def frequency_rows() -> list[Row]:
+    """How often features fire where the estimate is high, and on the rest."""
     shares = {"related_high": 0.06, "related_rest": 0.04, "related_high_less_rest": 0.02, "all_high": 0.05,
               "all_rest": 0.05}  # fmt: skip
     return [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from app.components.intervals import Line, line, told
-from app.components.numbers import plain
+from app.components.numbers import count, plain
 from lfp.queries import Figure
 
 SIDES = {
@@ -17,6 +17,13 @@ SIDES = {
     "all_high_less_rest": "all features, high less rest",
 }
 """Groups of the report row activation_frequency."""
+MEMBERS = {
+    "weighted": "weighed most",
+    "drifted": "drifted most",
+    "stable": "stable between dictionaries",
+    "random": "drawn at random",
+}
+"""Groups of features whose labels are scored apart."""
 
 
 def labellers(rows: Sequence[Figure]) -> list[str]:
@@ -41,7 +48,12 @@ def scores(rows: Sequence[Figure], labeller: str, metric: str) -> list[Line]:
     """A labeller's mean scores by group of features, beside what another feature's description scores."""
     mine = [row for row in rows if row.metric == metric and keys_of(row).get("labeller") == labeller]
     mine.sort(key=lambda row: keys_of(row).get("features") != "all")
-    return [line(f"{keys_of(row).get('features', '')} ({row.n:,} features)", row) for row in mine]
+    return [line(f"{_members(row)} ({count(row.n)} features)", row) for row in mine]
+
+
+def _members(row: Figure) -> str:
+    name = keys_of(row).get("features", "")
+    return MEMBERS.get(name, name)
 
 
 def frequencies(rows: Sequence[Figure], metric: str, labeller: str) -> dict[str, Figure]:

@@ -117,7 +117,7 @@ def groups(rows):
         names = intervals.Names("change of mean reward", chance="95 % of controls", is_signed=True)
         figure = intervals.chart(ablation_lines.effects(rows), names, ink=state.ink())
         frame.figure(figure, key="effects")
-        says = f"{ablation_lines.effect_sentence(rows)} Each group has like features beside it, {n} draws in all."
+        says = f"{ablation_lines.effect_sentence(rows)} Beside each group stand controls of like features, {n} in all."
         frame.explained(says, lambda: pa.Table.from_pylist(rows), name="ablations")
     with right:
         st.subheader("Does the text stay whole?")
