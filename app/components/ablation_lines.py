@@ -89,13 +89,14 @@ def singles(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def single_sentence(rows: Sequence[Figure]) -> str:
     """How predicted and measured effects of single features rank together, as the report has it."""
     found = pick(rows, metric="predicted_measured")
+    band = "A point a feature taken out by itself; the grey band holds 95 % of single controls."
     if found is None:
-        return "A point a feature taken out by itself; the grey band holds 95 % of single controls."
+        return band
     side = "above" if found.null_high is not None and found.value > found.null_high else "not above"
     span = told(found.value, found.ci_low, found.ci_high, is_signed=True)
     return (
-        f"A point a feature taken out by itself; the grey band holds 95 % of single controls. Ranks agree with Spearman’s {span}; dealt anew they reach "
-        f"{signed(found.null_high)} one time in twenty, and this is {side} it."
+        f"{band} Ranks agree with Spearman’s {span}; dealt anew they reach {signed(found.null_high)} one time in "
+        f"twenty, and this is {side} it."
     )
 
 
