@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from app.components.intervals import Line, told
-from app.components.numbers import plain, signed
+from app.components.numbers import count, plain, signed
 from app.components.wording import pick
 from lfp.controls import CONTROL, FEATURE, MAIN_KINDS, controls_in, passes
 from lfp.queries import AblatedFeature, Figure
@@ -97,6 +97,17 @@ def single_sentence(rows: Sequence[Figure]) -> str:
     return (
         f"{band} Ranks agree with Spearman’s {span}; dealt anew they reach {signed(found.null_high)} one time in "
         f"twenty, and this is {side} it."
+    )
+
+
+def inert_sentence(found: Sequence[AblatedFeature], n_inert: int) -> str:
+    """How many of the features taken out alone are inert, and what effect could not be told from none."""
+    half = sum((one.ci_high - one.ci_low) / 2 for one in found) / len(found)
+    reach = f" ({plain(found[0].null_high)})" if found[0].null_high is not None else ""
+    return (
+        f"{n_inert} of the {len(found)} features that the probe weighs most show no effect when taken out alone: the "
+        f"interval holds 0, and single controls do as much{reach}. With {count(found[0].n_completions)} completions an "
+        f"effect below about {plain(half)} cannot be told from none."
     )
 
 

@@ -8,7 +8,7 @@ import streamlit as st
 from app import cache, frame, state
 from app.cache import ask
 from app.components import ablation_lines, contingency, intervals, label_lines, linked, panels, points, tables
-from app.components.numbers import count, plain
+from app.components.numbers import count
 from lfp import queries
 from lfp.controls import is_inert
 
@@ -157,11 +157,7 @@ def inert(found):
     ]  # fmt: skip
     if rows:
         st.html(linked.table(["feature", "predicted", "measured"], rows))
-    reach = plain(found[0].null_high)
-    says = (
-        f"{len(still)} of the {len(found)} features that the probe weighs most do nothing when taken out alone: the "
-        f"interval holds 0 and the effect is no larger than what single controls reach ({reach})."
-    )
+    says = ablation_lines.inert_sentence(found, len(still))
     frame.explained(says, lambda: tables.of_rows(queries.AblatedFeature, still), name="inert")
 
 

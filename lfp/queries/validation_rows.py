@@ -24,6 +24,7 @@ class AblatedFeature:
     ci_high: float
     null_high: float | None
     predicted_effect: float | None
+    n_completions: int
     weight: float | None
     description: str | None
 
@@ -65,7 +66,8 @@ SELECT * FROM (
 """
 
 _ABLATED = """
-SELECT feature_id, f.layer, a.effect, a.ci_low, a.ci_high, a.null_high, a.predicted_effect, w.weight, l.description
+SELECT feature_id, f.layer, a.effect, a.ci_low, a.ci_high, a.null_high, a.predicted_effect, a.n_completions, w.weight,
+    l.description
 FROM (SELECT *, features[1] AS feature_id FROM ablations WHERE kind = 'feature') a
 JOIN features f USING (feature_id)
 LEFT JOIN (SELECT feature_id, weight FROM weights WHERE probe_id = $probe) w USING (feature_id)

@@ -238,7 +238,7 @@ def test_figures_of_any_size(n):
     points.words(["w"] * n, axis, axis, [0.5] * n, [0] * n)
     points.texts(list(range(n)), axis, axis, axis, ["t"] * n, is_signed=False)
     points.beliefs(list(range(n)), [0.5] * n, [0.0] * n, [None] * n)
-    one = AblatedFeature(1, 0, 0.1, 0.0, 0.2, None, None, None, None)
+    one = AblatedFeature(1, 0, 0.1, 0.0, 0.2, None, None, 9, None, None)
     points.effects([one] * n)
     intervals.chart([intervals.Line("a", 0.5)] * n, intervals.Names("x"), ink="#000")
 
@@ -370,7 +370,7 @@ def test_a_permalink_to_validation_restores_it(explorer, bundle):
 def test_what_is_inert_is_listed_with_links(explorer, bundle, store):
     singles = queries.ablated_features(store)
     html = words_of(explorer("validation", bundle))
-    assert "5 of the 6 features" in html
+    assert "5 of the 6 features" in html and "With 200 completions an effect below about 0.06 cannot" in html
     leads = [f'href="feature?bundle=reviews&amp;feature={one.feature_id}"' in html for one in singles]
     assert leads == [abs(one.effect) < 0.1 for one in singles]
 
