@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import plotly.graph_objects as go
 import pyarrow as pa
 import streamlit as st
 
@@ -109,6 +110,33 @@ def every_part(rows: Callable[[], pa.Table], *, key: str, name: str) -> None:
             column_config={"feature_id": number("feature", format="#%d", pinned=True), "pooled": number(format="%.4f"),
                            "description": column(width="medium"), **fine},
         )  # fmt: skip
+
+
+def explained(sentence: str, rows: Callable[[], pa.Table], *, name: str) -> None:
+    """Ends a panel: one plain sentence that says what it shows, and its rows as files."""
+    with st.container(horizontal=True, wrap=False, vertical_alignment="top", gap="small"):
+        st.html(panels.note(sentence))
+        download(rows, name=name)
+
+
+def one_of(label: str, options: Iterable[str], *, key: str) -> str:
+    """A choice of one, the first until another is chosen; it is in the URL under `key`."""
+    names = list(options)
+    chosen: str = st.segmented_control(
+        label, names, default=names[0], required=True, wrap=True, key=key, bind="query-params"
+    )
+    return chosen
+
+
+def figure(drawn: go.Figure, *, key: str, opens: Callable[[int], str] | None = None, what: str = "it") -> None:
+    """A figure; with `opens` a click on a point leaves for the address that it gives for the point's number."""
+    if opens is None:
+        st.plotly_chart(drawn, config=charts.CONFIG, key=key)
+        return
+    event = st.plotly_chart(drawn, config=charts.CONFIG, key=key, on_select="rerun", selection_mode="points")
+    number = event.selection.points[0].get("customdata") if event.selection.points else None
+    if isinstance(number, int):
+        st.html(panels.following(opens(number), f"Open {what} {number}"), unsafe_allow_javascript=True)
 
 
 def keys() -> None:

@@ -22,6 +22,8 @@ page = st.navigation(
     {
         "Read": [
             st.Page("views/overview.py", title="Overview", icon=":material/insights:", default=True),
+            st.Page("views/accuracy.py", title="Accuracy", icon=":material/target:"),
+            st.Page("views/validation.py", title="Validation", icon=":material/fact_check:"),
         ],
         "Browse": [
             st.Page("views/features.py", title="Features", icon=":material/grid_view:"),

@@ -46,6 +46,31 @@ class OverviewView:
 
 
 @dataclass(frozen=True)
+class AccuracyView:
+    """How good the estimate is: the scatter's axes, the word looked up, a target, a list of gaps, colours of texts.
+
+    An empty choice is the first on offer.
+    """
+
+    word_axes: str = ""
+    word: str = ""
+    tau_target: str = ""
+    tau_words: str = "all"
+    gap_list: str = ""
+    text_colour: str = ""
+
+
+@dataclass(frozen=True)
+class ValidationView:
+    """Labels and weights put to the test: whose labels, against what, which score, and what shares are of."""
+
+    labelled_by: str = ""
+    weighty_by: str = ""
+    label_score: str = "detection"
+    share_of: str = "tokens"
+
+
+@dataclass(frozen=True)
 class FeaturesView:
     """The table of features: its filter, its order and its page."""
 

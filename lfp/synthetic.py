@@ -22,6 +22,8 @@ from lfp.labels.protocol import Excerpt
 from lfp.labels.tasks import TASKS
 from lfp.pooling import token_shares
 from lfp.schema import GROUP_VALUES, TOKEN_VALUES, as_table
+from lfp.synthetic_results import figure as _figure
+from lfp.synthetic_results import frequency_rows, inert_rows, label_rows, single_ablations, word_rows
 
 Array = np.ndarray[Any, Any]
 Random = np.random.Generator
@@ -316,7 +318,11 @@ def _tables(made: _Made, random: Random) -> dict[str, dict[str, Any] | list[dict
         "probes": _probes(made),
         "weights": _weights(made, random),
         "drift": _drift(made, features),
-        "results": _results(layers, saes) + (_preference_rows() if made.n_pairs else []),
+        "results": [
+            *_results(layers, saes),
+            *(_preference_rows() if made.n_pairs else []),
+            *_finding_rows(made),
+        ],
         "neighbours": _neighbours(made, random),
         "labels": _labels(made, random),
         "ablations": _ablations(made, random),
@@ -794,7 +800,7 @@ def _ablations(made: _Made, random: Random) -> list[dict[str, Any]]:
     count = min(8, len(strongest))
     groups = [("related", "related", None, strongest[:count], -0.21), ("related-control", "control", "related",
               random.permutation(len(strongest))[:count], -0.02)]  # fmt: skip
-    return [
+    rows = [
         {
             "group": name, "kind": kind, "control_of": of, "features": sorted(members.tolist()), "layer": None,
             "scale": 0.0, "n_completions": 200, "reward_before": 0.41, "reward_after": 0.41 + effect, "effect": effect,
@@ -804,6 +810,27 @@ def _ablations(made: _Made, random: Random) -> list[dict[str, Any]]:
         }
         for name, kind, of, members, effect in groups
     ]  # fmt: skip
+    return rows + single_ablations(_weightiest(made), rows[0])
+
+
+def _finding_rows(made: _Made) -> list[dict[str, Any]]:
+    """What the report says of words, labels and single ablations."""
+    if not len(made.layer):
+        return []
+    related = np.array([made.corpus.words[theme] in LEXICON for theme in made.theme[:3000].tolist()])
+    answered = [i for i in range(0, len(related), 3) if i % 12 != 9]
+    rows = [
+        *label_rows(LABELLER, related, made.weights[0][: len(related)]),
+        *label_rows(MODEL_LABELLER, related[answered], made.weights[0][answered]),
+    ]
+    words = [word for word in LEXICON if word in made.corpus.words][:3]
+    return [*word_rows(words, len(made.corpus.texts)), *rows, *frequency_rows(), *inert_rows(_weightiest(made))]
+
+
+def _weightiest(made: _Made) -> list[int]:
+    """The features that are taken out one by one."""
+    found: list[int] = np.argsort(-np.abs(made.weights[0]), kind="stable")[:6].tolist()
+    return found
 
 
 def _completions(made: _Made, random: Random) -> list[dict[str, Any]]:
@@ -887,16 +914,6 @@ def _preference_rows() -> list[dict[str, Any]]:
         _figure("preference_accuracy", "accuracy_length_controlled", 0.62, **estimate),
         _figure("preference_accuracy", "accuracy_of_length", 0.58, **keys),
     ]
-
-
-def _figure(report_row: str, metric: str, value: float, *, half: float | None = None,
-            null: tuple[float, float] | None = None, **keys: Any) -> dict[str, Any]:  # fmt: skip
-    row: dict[str, Any] = {"report_row": report_row, "metric": metric, "value": value, **keys}
-    if half is not None:
-        row |= {"ci_low": value - half, "ci_high": value + half}
-    if null is not None:
-        row |= {"null_mean": null[0], "null_high": null[1], "null_p": 0.005 if value > null[1] else 0.4}
-    return row
 
 
 def _description(*, title: str, seed: int, made: _Made) -> Description:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
 from app.components.escape import escaped, shortened
-from app.components.numbers import count, signed
-from app.components.palette import BASE, DIVERGING, GRID, STRENGTH
+from app.components.numbers import signed
+from app.components.palette import BASE, GRID, STRENGTH
 from app.components.palette import signed as sign_colour
 
 CONFIG = {"displayModeBar": False, "responsive": True, "scrollZoom": False}
@@ -40,37 +39,7 @@ def divergence(layers: Sequence[int], values: Sequence[float], selected: Sequenc
         )
     figure.update_xaxes(title="layer", dtick=1 if len(layers) <= 24 else None, showgrid=False)
     figure.update_yaxes(title="divergence (L2 norm)", gridcolor=GRID, zeroline=False, rangemode="tozero")
-    return _laid_out(figure, height=400, legend=True, bargap=0.35)
-
-
-def words(
-    names: Sequence[str], feedback: Sequence[float], estimate: Sequence[float | None], n: Sequence[int], *, title: str
-) -> go.Figure:
-    """True feedback against an estimate, a point a word; common words are larger."""
-    largest = math.sqrt(max(n, default=1) or 1)
-    figure = go.Figure(
-        go.Scatter(
-            x=feedback,
-            y=estimate,
-            mode="markers",
-            text=[f"<b>{escaped(name)}</b>" for name in names],
-            customdata=[[count(times)] for times in n],
-            hovertemplate="%{text}<br>true feedback %{x:.2f}<br>"
-            + title
-            + " %{y:.3f}<br>%{customdata[0]} times<extra></extra>",
-            marker={
-                "size": [6 + 16 * math.sqrt(times) / largest for times in n],
-                "color": feedback,
-                "colorscale": DIVERGING,
-                "cmid": 0,
-                "opacity": 0.78,
-                "line": {"width": 0.6, "color": "rgba(120,120,120,.6)"},
-            },
-        )
-    )
-    figure.update_xaxes(title="true feedback (lexicon value)", gridcolor=GRID, zeroline=True, zerolinecolor=GRID)
-    figure.update_yaxes(title=title, gridcolor=GRID, zeroline=True, zerolinecolor=GRID)
-    return _laid_out(figure, height=420)
+    return laid_out(figure, height=400, legend=True, bargap=0.35)
 
 
 def activation_histogram(edges: Sequence[float], counts: Sequence[int], base_counts: Sequence[int]) -> go.Figure:
@@ -91,7 +60,7 @@ def activation_histogram(edges: Sequence[float], counts: Sequence[int], base_cou
     ticks = {"tickformat": "~g", "dtick": "D2" if is_narrow else 1}
     figure.update_xaxes(type="log", title="activation, scaled", showgrid=False, **ticks)
     figure.update_yaxes(title="tokens", gridcolor=GRID, rangemode="tozero", zeroline=False)
-    return _laid_out(figure, height=240, legend=True)
+    return laid_out(figure, height=240, legend=True)
 
 
 def contributions(
@@ -139,10 +108,10 @@ def contributions(
     span = [low - (pad if low < 0 else 0.02 * pad), high + pad]
     figure.update_xaxes(range=span, gridcolor=GRID, zerolinecolor=GRID, fixedrange=True)
     figure.update_yaxes(autorange="reversed", visible=False, fixedrange=True)
-    return _laid_out(figure, height=60 + 42 * len(whole))
+    return laid_out(figure, height=60 + 42 * len(whole))
 
 
-def _laid_out(figure: go.Figure, *, height: int, legend: bool = False, **layout: object) -> go.Figure:
+def laid_out(figure: go.Figure, *, height: int, legend: bool = False, **layout: object) -> go.Figure:
     """The frame that all figures share."""
     return figure.update_layout(
         height=height,

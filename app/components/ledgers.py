@@ -73,7 +73,7 @@ def of_contrast(contrast: Contrast) -> Account:
 
 def listed(parts: Sequence[Contribution | Difference]) -> pa.Table:
     """Every part of a ledger, a row a feature, largest first, with the running total."""
-    table = tables.of_rows(parts)
+    table = tables.of_rows(type(parts[0]) if parts else Contribution, parts)
     values = table.columns[-1].to_pylist() if parts else []
     return table.append_column("running_total", pa.array(list(itertools.accumulate(values)), pa.float64()))
 

@@ -44,8 +44,7 @@ def feature_names(rows: pa.Table) -> dict[str, int]:
     return {f"#{id_} · layer {layer} · {shortened(text or 'not described', 70)}": id_ for id_, layer, text in columns}
 
 
-def of_rows(rows: Sequence[Any]) -> pa.Table:
-    """Dataclasses of one kind as a table, a column a field; a column of nothing is text. Empty without rows."""
-    names = [field.name for field in fields(rows[0])] if rows else []
-    columns = {name: pa.array([getattr(row, name) for row in rows]) for name in names}
+def of_rows(kind: type[Any], rows: Sequence[Any]) -> pa.Table:
+    """Rows that are dataclasses of one kind as a table, a column a field; a column of nothing is text."""
+    columns = {field.name: pa.array([getattr(row, field.name) for row in rows]) for field in fields(kind)}
     return pa.table({n: c.cast(pa.string()) if pa.types.is_null(c.type) else c for n, c in columns.items()})

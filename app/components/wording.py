@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from app.components.numbers import count, plain
-from app.components.panels import Headline
 from lfp.bundle import Manifest
 from lfp.config import PRETRAIN, TUNE
 from lfp.queries import Contrast, Feature, Figure, Label, Ledger, Probe, RawLedger
@@ -152,90 +151,6 @@ def run_facts(manifest: Manifest) -> dict[str, str]:
 def pick(figures: Iterable[Figure], **keys: object) -> Figure | None:
     """The first figure with these keys."""
     return next((f for f in figures if all(getattr(f, key) == value for key, value in keys.items())), None)
-
-
-def headlines(figures: Mapping[str, Sequence[Figure]]) -> list[Headline]:
-    """The large figures of the overview, from the rows of the report that there are."""
-    found = [
-        _reward(figures.get("reward", ())),
-        _divergence(figures.get("reward", ())),
-        _implicit(figures.get("implicit_reward", ())),
-        *_delta(figures.get("kendall_tau", ())),
-        _preference(figures.get("preference_accuracy", ())),
-    ]
-    return [item for item in found if item is not None]
-
-
-def _reward(rows: Sequence[Figure]) -> Headline | None:
-    base, tuned = (pick(rows, metric="reward", model=model) for model in ("base", "tuned"))
-    change = pick(rows, metric="reward", model="difference")
-    if base is None or tuned is None:
-        return None
-    value = change.value if change else tuned.value - base.value
-    sentence = f"Tuning took the mean reward of completions from {plain(base.value)} to {plain(tuned.value)}."
-    return _headline("Mean reward, tuned minus base", value, sentence, change, is_change=True)
-
-
-def _divergence(rows: Sequence[Figure]) -> Headline | None:
-    row = pick(rows, metric="kl_per_token")
-    sentence = "How far the tuned model strays from the base at each token it writes."
-    return _headline("KL from base", row.value, sentence, row, unit="nats a token") if row else None
-
-
-def _implicit(rows: Sequence[Figure]) -> Headline | None:
-    row = pick(rows, metric="tau", words="all", target="implicit_reward") or pick(rows, metric="tau", words="all")
-    sentence = (
-        "What tuning made likelier, word by word, against the true feedback. No probe is involved: this is what the "
-        "model was taught."
-    )
-    return _headline("Implicit reward, Kendall’s τ", row.value, sentence, row) if row else None
-
-
-def _delta(rows: Sequence[Figure]) -> list[Headline | None]:
-    held = [row for row in rows if row.words == "all" and row.split in ("held_out_words", None)]
-    tuned = pick(held, metric="tau", model="tuned", inputs="sae", target="delta") or pick(
-        held, metric="tau", model="tuned"
-    )
-    if tuned is None:
-        return []
-    keys = {"model": tuned.model, "inputs": tuned.inputs, "target": tuned.target}
-    ceiling = pick(held, metric="sign_ceiling", **keys)
-    sentence = f"How well the probe of activation differences orders words it never saw. {_against_chance(tuned)}"
-    first = _headline(
-        "Delta probe, Kendall’s τ", tuned.value, sentence, tuned, ceiling=ceiling.value if ceiling else None
-    )
-    change = pick(held, metric="tau", model="difference", target=tuned.target, inputs=tuned.inputs)
-    return [first, _change(change)] if change else [first]
-
-
-def _change(row: Figure) -> Headline:
-    known = row.ci_low is not None and row.ci_high is not None
-    if known and row.ci_low <= 0 <= row.ci_high:  # type: ignore[operator]
-        says = "Zero is within the interval: the base model may have known as much before any feedback."
-    else:
-        says = "Zero is outside the interval." if known else ""
-    sentence = f"The same probe on the tuned model less that on the base, each with its own dictionary. {says}".strip()
-    return _headline("Delta probe, tuned minus base", row.value, sentence, row, is_change=True)
-
-
-def _preference(rows: Sequence[Figure]) -> Headline | None:
-    row = pick(rows, metric="accuracy", model="tuned") or pick(rows, metric="accuracy")
-    sentence = "How often the probe tells the chosen response from the rejected one, on pairs it never saw."
-    return _headline("Preference accuracy", row.value, sentence, row) if row else None
-
-
-def _headline(name: str, value: float, sentence: str, row: Figure | None, **more: Any) -> Headline:
-    if row is None:
-        return Headline(name, value, sentence, **more)
-    return Headline(name, value, sentence, low=row.ci_low, high=row.ci_high, chance=row.null_high, **more)
-
-
-def _against_chance(row: Figure) -> str:
-    if row.null_high is None:
-        return ""
-    if row.value > row.null_high:
-        return f"Shuffled feedback reaches {plain(row.null_high)} one time in twenty; this is above it."
-    return f"Shuffled feedback reaches {plain(row.null_high)} one time in twenty; this is not above it."
 
 
 def tau_table(rows: Sequence[Figure]) -> tuple[list[str], list[list[str]]]:

@@ -126,7 +126,7 @@ def show():
         picked = groups(items, things=view.things)
     with right:
         queue([one for one in items if picked is None or picked in {part.feature_id for part in one.features}], judges)
-        frame.download(lambda: tables.of_rows([one.thing for one in items]), name="disagreements")
+        frame.download(lambda: tables.of_rows(type(items[0].thing), [one.thing for one in items]), name="disagreements")
     if view.things == "words" and gap == "implicit gap":
         paid_otherwise(store, figures)
 

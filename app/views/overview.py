@@ -1,10 +1,11 @@
 """What was tuned on what, and what came of it."""
 
+import pyarrow as pa
 import streamlit as st
 
-from app import cache
+from app import cache, frame, state
 from app.cache import ask
-from app.components import charts, panels, wording
+from app.components import ablation_lines, charts, headline, intervals, label_lines, panels, points, tables, wording
 from app.components.numbers import count, percent, plain
 from lfp import queries
 
@@ -18,57 +19,91 @@ ESTIMATES = {
 
 def headlines(store):
     figures = {row: ask(queries.figures, store, row) for row in ROWS}
-    found = wording.headlines(figures)
+    found = headline.compared(figures, ask(queries.headline, store))
     st.subheader("What was learned")
-    st.html(panels.cards(found) if found else panels.note("The report of this bundle has no figures yet."))
+    if not any(figures.values()):
+        st.html(panels.note("The report of this bundle has no figures yet."))
+        return
+    missing = "This run compares no probe of the tuned model with one of the base."
+    st.html((panels.cards(found) if found else panels.note(missing)) + panels.facts(headline.run_facts(figures)))
     heads, rows = wording.tau_table(figures["kendall_tau"])
     if rows:
         with st.expander("Kendall’s τ by words and inputs"):
             st.html(panels.table(heads, rows))
-            st.html(
-                panels.note(
-                    "Held-out words, 95 % intervals over words. Within sign leaves out what the sign alone gives."
-                )
-            )
+            says = "Held-out words, 95 % intervals over words. Within sign leaves out what the sign alone gives."
+            st.html(panels.note(says))
+    shown = [row for rows in figures.values() for row in rows]
+    frame.download(lambda: tables.of_rows(queries.Figure, shown), name="headline")
 
 
 def layers(store):
-    table = ask(queries.layers, store).to_pydict()
+    table = ask(queries.layers, store)
+    rows = table.to_pydict()
     st.subheader("Where tuning changed the model")
-    if not table["layer"]:
+    if not rows["layer"]:
         st.html(panels.note("This bundle lists no layers."))
         return
-    figure = charts.divergence(table["layer"], table["divergence"], table["selected"])
-    st.plotly_chart(figure, config=charts.CONFIG, key="divergence")
-    st.html(panels.note(wording.layers_sentence(sum(table["selected"]), len(table["layer"]))))
+    figure = charts.divergence(rows["layer"], rows["divergence"], rows["selected"])
+    frame.figure(figure, key="divergence")
+    says = wording.layers_sentence(sum(rows["selected"]), len(rows["layer"]))
+    frame.explained(says, lambda: table, name="layers")
 
 
 def words(store):
     st.subheader("True feedback against estimate, word by word")
-    table = ask(queries.scored_words, store).to_pydict()
-    if not table["word"]:
+    table = ask(queries.judged_words, store)
+    rows = table.to_pydict()
+    if not rows["word"]:
         st.html(panels.note("No word of this bundle has true feedback."))
         return
-    chosen = st.segmented_control(
-        "Estimate", list(ESTIMATES), default="implicit reward", required=True, key="estimate", bind="query-params"
-    )
-    estimate = table[ESTIMATES[chosen]]
-    figure = charts.words(table["word"], table["feedback"], estimate, table["n"], title=chosen)
-    st.plotly_chart(figure, config=charts.CONFIG, key="words_chart")
+    chosen = frame.one_of("Estimate", ESTIMATES, key="estimate")
+    estimate = rows[ESTIMATES[chosen]]
+    true, up = points.Axis("true feedback (lexicon value)", rows["feedback"]), points.Axis(chosen, estimate)
+    figure = points.words(rows["word"], true, up, rows["feedback"], rows["n"])
+    frame.figure(figure, key="words_chart")
     missing = sum(value is None for value in estimate)
     left_out = f" {count(missing)} have no estimate and are left out." if missing else ""
-    st.html(
-        panels.note(f"{count(len(estimate))} words with true feedback. Larger points are commoner words.{left_out}")
-    )
+    says = f"{count(len(estimate))} words with true feedback. Larger points are commoner words.{left_out}"
+    frame.explained(says, lambda: table, name="words")
+
+
+def agreement(store):
+    st.subheader("Do labels and weights agree?")
+    rows = [row for row in ask(queries.figures, store, "label_agreement") if row.metric == "kappa"]
+    if not rows:
+        st.html(panels.note("This run holds no labels against weights."))
+        return
+    against = {"beats_null": "weights that beat their null", "top_decile": "top tenth of weights"}
+    keys = [label_lines.keys_of(row) for row in rows]
+    names = [f"{one.get('labeller', '')}: {against.get(one.get('against'), '')}" for one in keys]
+    lines = [intervals.line(name, row) for name, row in zip(names, rows, strict=True)]
+    figure = intervals.chart(lines, intervals.Names("Cohen’s κ"), ink=state.ink())
+    frame.figure(figure, key="kappas")
+    passed = sum(row.null_high is not None and row.value > row.null_high for row in rows)
+    says = f"Features called related against features the probe weighs: {passed} of {len(rows)} beat labels dealt anew."
+    frame.explained(says, lambda: tables.of_rows(queries.Figure, rows), name="label_agreement")
+
+
+def ablations(store):
+    st.subheader("What happens without them?")
+    rows = ask(queries.report_ablations, store)
+    lines = ablation_lines.effects(rows)
+    if not lines:
+        st.html(panels.note("No features were taken out in this run."))
+        return
+    names = intervals.Names("change of mean reward", chance="95 % of controls", is_signed=True)
+    frame.figure(intervals.chart(lines, names, ink=state.ink()), key="effects")
+    frame.explained(ablation_lines.effect_sentence(rows), lambda: pa.Table.from_pylist(rows), name="ablations")
 
 
 def dictionaries(store):
-    table = ask(queries.dictionaries, store).to_pylist()
+    table = ask(queries.dictionaries, store)
     st.subheader("How well the dictionaries rebuild activations")
-    if not table:
+    if not table.num_rows:
         st.html(panels.note("This bundle lists no sparse autoencoders."))
         return
     heads = ["dictionary", "unexplained variance", "active a token", "dead", "loss recovered", "stability"]
+    listed = table.to_pylist()
     rows = [
         [
             f"layer {row['layer']} · {row['model']} · {count(row['width'])} features"
@@ -79,14 +114,11 @@ def dictionaries(store):
             percent(row["ce_recovered"]),
             plain(row["mmcs"]),
         ]
-        for row in table
+        for row in listed
     ]
-    st.html(panels.table(heads, rows, strong=[i for i, row in enumerate(table) if row["is_used"]]))
-    st.html(
-        panels.note(
-            "Measured on held-out texts. The dictionaries in bold are the ones this bundle’s features come from."
-        )
-    )
+    st.html(panels.table(heads, rows, strong=[i for i, row in enumerate(listed) if row["is_used"]]))
+    says = "Measured on held-out texts. The dictionaries in bold are the ones this bundle’s features come from."
+    frame.explained(says, lambda: table, name="dictionaries")
 
 
 def show():
@@ -98,13 +130,19 @@ def show():
         + (panels.note(manifest.notes) if manifest.notes else "")
     )
     headlines(store)
-    left, right = st.columns(2, gap="large")
-    with left:
-        words(store)
-    with right:
-        layers(store)
+    for left_panel, right_panel in ((words, layers), (agreement, ablations)):
+        left, right = st.columns(2, gap="large")
+        with left:
+            left_panel(store)
+        with right:
+            right_panel(store)
     dictionaries(store)
-    st.page_link("views/features.py", label="Look at the features", icon=":material/grid_view:")
+    where = cache.bundle()
+    ways = {"accuracy": ("Accuracy: words, pairs, texts", state.AccuracyView()),
+            "validation": ("Validation: labels, weights, ablations", state.ValidationView()),
+            "features": ("The features", state.FeaturesView())}  # fmt: skip
+    links = (panels.anchor(state.href(page, view, bundle=where), says) for page, (says, view) in ways.items())
+    st.html(f'<p class="lfp-note">{" · ".join(links)}</p>')
 
 
 show()

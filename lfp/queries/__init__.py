@@ -94,6 +94,21 @@ from lfp.queries.token_rows import (
     token_contributions,
     token_ledgers,
 )
+from lfp.queries.validation_rows import (
+    AblatedFeature,
+    ablated_features,
+    beliefs,
+    count_beliefs,
+)
+from lfp.queries.word_rows import (
+    Word,
+    WordFeature,
+    judged_words,
+    pair_margins,
+    text_points,
+    word,
+    word_features,
+)
 
 __all__ = [
     "FEATURE_SORTS",
@@ -102,6 +117,7 @@ __all__ = [
     "TEXT_GAPS",
     "TEXT_SORTS",
     "WORD_GAPS",
+    "AblatedFeature",
     "Contrast",
     "Contribution",
     "Difference",
@@ -127,7 +143,12 @@ __all__ = [
     "TextFilter",
     "TokenLedger",
     "TokenPart",
+    "Word",
+    "WordFeature",
+    "ablated_features",
     "average_ledger",
+    "beliefs",
+    "count_beliefs",
     "count_features",
     "count_pairs",
     "count_texts",
@@ -143,6 +164,7 @@ __all__ = [
     "figures",
     "headline",
     "histogram",
+    "judged_words",
     "labels",
     "layers",
     "ledger",
@@ -151,6 +173,7 @@ __all__ = [
     "paid_words",
     "pair",
     "pair_ledger",
+    "pair_margins",
     "pairs",
     "prediction_errors",
     "queued_texts",
@@ -166,10 +189,13 @@ __all__ = [
     "scored_words",
     "strongest_feature",
     "text",
+    "text_points",
     "texts",
     "token_activations",
     "token_contributions",
     "token_ledgers",
     "token_prediction_errors",
+    "word",
+    "word_features",
     "word_gaps",
 ]

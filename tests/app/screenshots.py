@@ -12,6 +12,10 @@ from tests.app.serving import browser, explorer, settle
 
 VIEWS = {
     "overview": "",
+    "accuracy": "accuracy?word=joyful",
+    "accuracy_texts": "accuracy?word_axes=estimate+against+true&tau_target=activation+differences"
+    "&gap_list=texts%3A+true+against+rating&text_colour=rating",
+    "validation": "validation",
     "features": "features",
     "features_filtered": "features?related=yes&sign=negative&sort=weight&order=ascending",
     "feature": "feature",

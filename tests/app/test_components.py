@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from app.components import charts, numbers, panels, tokens, trust, wording
 from app.components.escape import escaped, shortened, token_text, visible
-from lfp.queries import Figure, Label
+from lfp.queries import Label
 from tests.app.reader import Reader, is_tame
 from tests.conftest import HOSTILE
 
@@ -97,8 +97,6 @@ def test_names_in_figures_are_escaped(name):
     figure = charts.contributions([3], [name], [0.5], ink="#000")
     shown = escaped(shortened(name or "not described", 52))
     assert figure.layout.annotations[0].text == figure.data[0].hovertext[0] == f"<b>#3</b>  {shown}"
-    words = charts.words([name], [1.0], [0.5], [3], title="estimate")
-    assert words.data[0].text[0] == f"<b>{escaped(name)}</b>"
 
 
 def test_shading_grows_with_activation_and_keeps_to_its_bounds():
@@ -169,22 +167,6 @@ def test_a_sum_that_is_off_says_so():
     assert "does not add up" in bad and "other" not in bad
 
 
-def figure(**keys):
-    blank = dict.fromkeys(Figure.__dataclass_fields__)
-    return Figure(**{**blank, "report_row": "r", "metric": "tau", "value": 0.5, **keys})
-
-
-def test_headlines_are_made_of_what_there_is():
-    assert wording.headlines({}) == []
-    only = wording.headlines(
-        {"kendall_tau": [figure(model="tuned", words="all", inputs="sae", target="delta", null_high=0.6)]}
-    )
-    assert len(only) == 1 and "this is not above it" in only[0].sentence
-    change = figure(model="difference", words="all", value=0.06, ci_low=-0.01, ci_high=0.1)
-    both = wording.headlines({"kendall_tau": [figure(model="tuned", words="all"), change]})
-    assert "Zero is within the interval" in both[1].sentence
-
-
 def test_a_failed_label_says_why_and_names_nothing():
     blank = dict.fromkeys(Label.__dataclass_fields__)
     failed = Label(**{**blank, "labeller": "m", "status": "failed", "failure": "no answer"})
@@ -196,5 +178,4 @@ def test_a_failed_label_says_why_and_names_nothing():
 def test_figures_of_any_size(n):
     charts.divergence(list(range(n)), [1.0] * n, [i % 2 == 0 for i in range(n)])
     charts.activation_histogram([0.1 * i for i in range(1, n + 2)], [1] * n, [2] * n)
-    charts.words(["w"] * n, [0.5] * n, [None] * n, [0] * n, title="t")
     charts.contributions(list(range(n)), [None] * n, [0.0] * n, ink="#000")

@@ -64,10 +64,30 @@ def test_nothing_is_fetched_from_elsewhere(page, address):
     assert [asked for asked in page.outside if not asked.startswith(home)] == []
 
 
-@pytest.mark.parametrize("path", ["", "features", "feature", "inputs", "pairs", "disagreements"])
+PATHS = ["", "accuracy?word=enjoyed", "validation", "features", "feature", "inputs", "pairs", "disagreements"]
+
+
+@pytest.mark.parametrize("path", PATHS)
 def test_a_narrow_screen_is_not_overflown(page, address, path):
     page.set_viewport_size({"width": 390, "height": 844})
-    page.goto(f"{address}/{path}?bundle=reviews")
+    page.goto(f"{address}/{path}{'&' if '?' in path else '?'}bundle=reviews")
     settle(page)
     width = page.evaluate("document.querySelector('[data-testid=\"stMain\"]').scrollWidth")
     assert width <= 390
+
+
+def test_a_click_on_a_point_looks_a_word_up_or_opens_a_feature(page, address):
+    page.set_viewport_size({"width": 1400, "height": 1400})
+    page.goto(f"{address}/accuracy?bundle=reviews")
+    settle(page)
+    page.locator(".js-plotly-plot .scatterlayer path.point").first.click(force=True)
+    url(page, r"/accuracy\?bundle=reviews&word=\w+$")
+    page.get_by_text("written by the tuned model").wait_for()
+
+    page.goto(f"{address}/validation?bundle=reviews")
+    settle(page)
+    page.locator(".js-plotly-plot .scatterlayer path.point").first.click(force=True)
+    url(page, r"/feature\?bundle=reviews&feature=\d+$")
+    page.go_back()
+    url(page, r"/validation\?bundle=reviews$")
+    page.get_by_text("Important but inert").wait_for()

@@ -13,7 +13,7 @@ from lfp.synthetic import make_bundle
 from tests.app.reader import whole, words_of
 from tests.conftest import ROOT, change_byte, rewrite
 
-PAGES = ("overview", "features", "feature", "inputs", "pairs", "disagreements")
+PAGES = ("overview", "accuracy", "validation", "features", "feature", "inputs", "pairs", "disagreements")
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -64,6 +64,9 @@ def test_a_page_on_hostile_words(explorer, hostile_bundle, page):
         "token_scores",
         "activations",
         "saes",
+        "ablations",
+        "word_features",
+        "layers",
     ],
 )
 def test_a_page_without_one_table(explorer, copied_bundle, page, table):
@@ -130,6 +133,11 @@ def test_an_unknown_number_is_a_designed_page(explorer, bundle, page, name):
         ("pairs", {"pair": "77", "rank_by": "x", "leaf": "-1", "verdict": "?"}),
         ("disagreements", {"queue": "x", "things": "?", "side": "up", "responsible": "-5", "stretch": "99"}),
         ("overview", {"estimate": "nothing"}),
+        (
+            "accuracy",
+            {"word": "no such word", "word_axes": "x", "tau_target": "?", "gap_list": "", "text_colour": "red"},
+        ),
+        ("validation", {"labelled_by": "nobody", "weighty_by": "x", "label_score": "y", "share_of": "z"}),
     ],
 )
 def test_any_link_gives_some_page(explorer, bundle, page, params):

@@ -7,22 +7,36 @@ from hypothesis import strategies as st
 
 from app import state
 from app.state import (
+    AccuracyView,
     DisagreementsView,
     FeaturesView,
     FeatureView,
     InputsView,
     OverviewView,
     PairsView,
+    ValidationView,
     from_params,
     listed_bundles,
     to_params,
 )
 
-KINDS = (OverviewView, FeaturesView, FeatureView, InputsView, PairsView, DisagreementsView)
+KINDS = (
+    OverviewView, AccuracyView, ValidationView, FeaturesView, FeatureView, InputsView, PairsView, DisagreementsView,
+)  # fmt: skip
 
 NUMBERS = st.integers(0, 10**9)
 VIEWS = st.one_of(
     st.builds(OverviewView, estimate=st.text()),
+    st.builds(
+        AccuracyView,
+        word_axes=st.text(),
+        word=st.text(),
+        tau_target=st.text(),
+        tau_words=st.text(),
+        gap_list=st.text(),
+        text_colour=st.text(),
+    ),
+    st.builds(ValidationView, labelled_by=st.text(), weighty_by=st.text(), label_score=st.text(), share_of=st.text()),
     st.builds(
         FeaturesView,
         layer=st.lists(NUMBERS, min_size=1).map(tuple) | st.just(()),

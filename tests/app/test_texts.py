@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app import frame
-from app.components import ledgers, pairing, queues, tables, tokens
+from app.components import ledgers, pairing, queues, tokens
 from app.components.escape import as_label
 from app.components.queues import Judges, Named
 from lfp import queries
@@ -273,7 +273,7 @@ def test_a_ledger_is_listed_with_its_running_total():
     table = ledgers.listed(parts)
     assert table["feature_id"].to_pylist() == [7, 8] and table["description"].to_pylist() == [None, "a"]
     assert table["running_total"].to_pylist() == pytest.approx([0.2, 0.1])
-    assert ledgers.listed([]).num_rows == 0 and tables.of_rows([]).num_rows == 0
+    assert ledgers.listed([]).num_rows == 0
 
 
 def test_groups_count_things_by_feature():

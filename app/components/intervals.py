@@ -1,0 +1,173 @@
+"""Figures with their intervals, a line each: what chance reaches behind, matched controls as dots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+
+from app.components.charts import laid_out
+from app.components.escape import escaped, shortened
+from app.components.numbers import digits_for, fixed, plain, signed
+from app.components.palette import BASE, GRID, STRENGTH
+from lfp.queries import Figure
+
+ROW = 54
+"""Height of a line in pixels: its name above, its interval below."""
+HATCH = {"shape": "/", "fgcolor": BASE, "size": 6, "solidity": 0.18}
+LOW = 0.16
+"""How far below the middle of its line the interval is, in lines."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One figure: its 95 % interval, what chance reaches, controls, and a mark such as a ceiling, where known."""
+
+    name: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    chance_low: float | None = None
+    chance: float | None = None
+    dots: tuple[float, ...] = ()
+    mark: float | None = None
+    is_base: bool = False
+
+
+@dataclass(frozen=True)
+class Names:
+    """What the axis measures, and what chance, dots and marks are called in the legend."""
+
+    axis: str
+    chance: str = "chance reaches"
+    dots: str = "matched controls"
+    mark: str = "signs alone reach"
+    is_signed: bool = False
+
+
+def line(name: str, figure: Figure, *, two_sided: bool = False, mark: float | None = None) -> Line:
+    """A figure of the report as a line. The null runs from its mean, or where it is two-sided from minus its end."""
+    high = figure.null_high
+    low = -high if two_sided and high is not None else figure.null_mean
+    return Line(name, figure.value, figure.ci_low, figure.ci_high, low, high, mark=mark, is_base=figure.model == "base")
+
+
+def chart(lines: Sequence[Line], names: Names, *, ink: str, zero: bool = True) -> go.Figure:
+    """Lines from top to bottom, each under its name and numbers; `ink` is the theme's text colour.
+
+    With `zero` the axis holds 0 and a line stands there.
+    """
+    figure = go.Figure()
+    _chance(figure, lines, names)
+    _dots(figure, lines, names)
+    _spans(figure, lines)
+    _points(figure, lines, names)
+    _marks(figure, lines, names)
+    digits = _digits(lines)
+    for row, one in enumerate(lines):
+        says = told(one.value, one.low, one.high, is_signed=names.is_signed, digits=digits)
+        figure.add_annotation(
+            text=f"{escaped(shortened(one.name, 46))}  <b>{says}</b>", x=0, xref="paper", xanchor="left",
+            y=row - 0.2, yref="y", showarrow=False, align="left", font={"size": 13, "color": ink},
+        )  # fmt: skip
+    figure.update_xaxes(
+        title=names.axis, gridcolor=GRID, zeroline=zero, zerolinecolor=BASE, zerolinewidth=1.2, fixedrange=True,
+        range=_range(lines, zero=zero), nticks=7,
+    )  # fmt: skip
+    figure.update_yaxes(visible=False, range=[len(lines) - 0.5, -0.5], fixedrange=True)
+    return laid_out(figure, height=100 + ROW * len(lines), legend=True)
+
+
+def told(
+    value: float, low: float | None, high: float | None, *, is_signed: bool = False, digits: int | None = None
+) -> str:
+    """A figure and its interval in words: +0.12 [0.10, 0.14]. Without `digits` the interval says how many."""
+    digits = digits_for(low, high) if digits is None else digits
+    number = (signed if is_signed else plain)(value, digits)
+    return number if low is None or high is None else f"{number} [{fixed(low, digits)}, {fixed(high, digits)}]"
+
+
+def _digits(lines: Sequence[Line]) -> int:
+    """One number of decimals for all: what the widest interval deserves."""
+    return min((digits_for(one.low, one.high) for one in lines if one.low is not None), default=2)
+
+
+def _range(lines: Sequence[Line], *, zero: bool) -> list[float] | None:
+    """From the least to the largest of all that is drawn, with a little room."""
+    drawn = [
+        at
+        for one in lines
+        for at in (one.value, one.low, one.high, one.chance_low, one.chance, one.mark, *one.dots)
+        if at is not None
+    ]
+    if not drawn:
+        return None
+    low, high = min([*drawn, *([0.0] if zero else [])]), max([*drawn, *([0.0] if zero else [])])
+    room = 0.04 * ((high - low) or 1.0)
+    return [low - room, high + room]
+
+
+def _chance(figure: go.Figure, lines: Sequence[Line], names: Names) -> None:
+    known = [(row, one) for row, one in enumerate(lines) if one.chance is not None]
+    starts = [one.chance if one.chance_low is None else one.chance_low for _, one in known]
+    figure.add_bar(
+        x=[one.chance - start for (_, one), start in zip(known, starts, strict=True)],  # type: ignore[operator]
+        y=[row + LOW for row, _ in known],
+        base=starts,
+        orientation="h",
+        width=0.3,
+        name=names.chance,
+        showlegend=bool(known),
+        marker={"color": "rgba(141,145,153,.14)", "pattern": HATCH},
+        hovertext=[f"{escaped(one.name)}<br>{names.chance} {plain(one.chance, 3)}" for _, one in known],
+        hovertemplate="%{hovertext}<extra></extra>",
+    )  # fmt: skip
+
+
+def _dots(figure: go.Figure, lines: Sequence[Line], names: Names) -> None:
+    at = [(value, row + LOW + 0.05 * (i % 5 - 2)) for row, one in enumerate(lines) for i, value in enumerate(one.dots)]
+    figure.add_scatter(
+        x=[x for x, _ in at], y=[y for _, y in at], mode="markers", name=names.dots, showlegend=bool(at),
+        marker={"size": 6, "color": "rgba(0,0,0,0)", "line": {"color": BASE, "width": 1.3}},
+        hovertemplate=names.dots + " %{x:.4f}<extra></extra>",
+    )  # fmt: skip
+
+
+def _spans(figure: go.Figure, lines: Sequence[Line]) -> None:
+    ends: list[tuple[float | None, float | None]] = []
+    for row, one in enumerate(lines):
+        if one.low is not None and one.high is not None:
+            ends += [(one.low, row + LOW), (one.high, row + LOW), (None, None)]
+    figure.add_scatter(
+        x=[x for x, _ in ends], y=[y for _, y in ends], mode="lines", name="95 % interval", showlegend=bool(ends),
+        line={"color": STRENGTH, "width": 5}, opacity=0.5, hoverinfo="skip",
+    )  # fmt: skip
+
+
+def _points(figure: go.Figure, lines: Sequence[Line], names: Names) -> None:
+    figure.add_scatter(
+        x=[one.value for one in lines],
+        y=[row + LOW for row in range(len(lines))],
+        mode="markers",
+        showlegend=False,
+        marker={
+            "size": 11,
+            "color": [BASE if one.is_base else STRENGTH for one in lines],
+            "symbol": ["diamond" if one.is_base else "circle" for one in lines],
+        },
+        hovertext=[
+            f"<b>{escaped(one.name)}</b><br>{told(one.value, one.low, one.high, is_signed=names.is_signed)}"
+            for one in lines
+        ],
+        hovertemplate="%{hovertext}<extra></extra>",
+    )
+
+
+def _marks(figure: go.Figure, lines: Sequence[Line], names: Names) -> None:
+    known = [(row, one.mark) for row, one in enumerate(lines) if one.mark is not None]
+    figure.add_scatter(
+        x=[mark for _, mark in known], y=[row + LOW for row, _ in known], mode="markers", name=names.mark,
+        showlegend=bool(known), hovertemplate=names.mark + " %{x:.3f}<extra></extra>",
+        marker={"symbol": "line-ns-open", "size": 15, "color": BASE, "line": {"width": 2}},
+    )  # fmt: skip

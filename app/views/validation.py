@@ -1,0 +1,183 @@
+"""Labels, weights and ablations held against each other."""
+
+from dataclasses import asdict
+
+import pyarrow as pa
+import streamlit as st
+
+from app import cache, frame, state
+from app.cache import ask
+from app.components import ablation_lines, contingency, intervals, label_lines, linked, panels, points, tables
+from app.components.numbers import count
+from lfp import queries
+from lfp.controls import is_inert
+
+AGAINST = {"weights that beat their null": "beats_null", "the top tenth of weights": "top_decile"}
+SCORES = {
+    "detection": "Held-out texts, firing or silent, told right by the label; the null is another feature’s label.",
+    "fuzzing": "Held-out tokens, firing or silent, told right by the label.",
+    "agreement": "Share of repeats, from other examples, that agree on whether a feature is related.",
+}
+
+
+def chosen_labeller(store):
+    """Whose labels are judged; None where the report judges nobody’s."""
+    rows = [row for name in ("label_agreement", "label_scores") for row in ask(queries.figures, store, name)]
+    names = label_lines.labellers(rows)
+    main = ask(queries.main_labeller, store)
+    names.sort(key=lambda name: name != main)
+    bound = {"key": "labelled_by", "bind": "query-params", "width": 320}
+    return st.selectbox("Labeller", names, **bound) if names else None
+
+
+def counts(store, labeller):
+    st.subheader("Labels against weights")
+    rows = ask(queries.figures, store, "label_agreement")
+    held = {says: name for says, name in AGAINST.items() if label_lines.agreement(rows, labeller, name)}
+    if not held:
+        st.html(panels.note("The report holds no labels of this labeller against weights."))
+        return
+    found = label_lines.agreement(rows, labeller, held[frame.one_of("Weighty are", held, key="weighty_by")])
+    st.html(contingency.heat(found) + panels.facts(contingency.measures(found)))
+    frame.explained(
+        label_lines.agreement_sentence(found), lambda: tables.of_rows(queries.Figure, rows), name="label_agreement"
+    )
+
+
+def ranks(store, labeller):
+    st.subheader("How sure, and how weighty")
+    table = ask(queries.beliefs, store, labeller)
+    if not table.num_rows:
+        st.html(panels.note("No feature has both a label of this labeller and a weight."))
+        return
+    rows = table.to_pydict()
+    figure = points.beliefs(rows["feature_id"], rows["belief"], rows["size"], rows["description"])
+    frame.figure(figure, key="beliefs", opens=feature_href, what="feature")
+    total = ask(queries.count_beliefs, store, labeller)
+    drawn = "" if total == table.num_rows else f"{count(table.num_rows)} of {count(total)} features, drawn evenly. "
+    whole = [row for row in ask(queries.figures, store, "label_agreement") if row.metric == "rank_correlation"]
+    mine = [row for row in whole if label_lines.keys_of(row).get("labeller") == labeller]
+    says = label_lines.rank_sentence(mine[0] if mine else None)
+    frame.explained(f"{drawn}{says} Click a point to open its feature.", lambda: table, name="beliefs")
+
+
+def feature_href(number):
+    return state.href("feature", state.FeatureView(feature=number), bundle=cache.bundle())
+
+
+def scores(store, labeller):
+    st.subheader("Do labels tell their features?")
+    rows = ask(queries.figures, store, "label_scores")
+    held = [name for name in SCORES if label_lines.scores(rows, labeller, name)]
+    if not held:
+        st.html(panels.note("The labels of this labeller were not scored on held-out examples."))
+        return
+    metric = frame.one_of("Score", held, key="label_score")
+    names = intervals.Names("balanced accuracy" if metric != "agreement" else "share", chance="another feature’s label")
+    lines = label_lines.scores(rows, labeller, metric)
+    frame.figure(intervals.chart(lines, names, ink=state.ink(), zero=False), key="scores")
+    frame.explained(SCORES[metric], lambda: tables.of_rows(queries.Figure, rows), name="label_scores")
+
+
+def frequencies(store, labeller):
+    st.subheader("Do related features fire where the estimate is high?")
+    rows = ask(queries.figures, store, "activation_frequency")
+    if not rows:
+        st.html(panels.note("The report holds no activation frequencies."))
+        return
+    of = {"tokens": "per_token", "texts": "per_text"}
+    metric = of[frame.one_of("Share of", of, key="share_of")]
+    found = label_lines.frequencies(rows, metric, labeller)
+    axis = "share of (token, feature) pairs active" if metric == "per_token" else "share of features active in a text"
+    names = intervals.Names(axis, chance="as many random features")
+    figure = intervals.chart(label_lines.frequency_lines(found), names, ink=state.ink())
+    frame.figure(figure, key="frequencies")
+    says = label_lines.frequency_sentence(found)
+    frame.explained(says, lambda: tables.of_rows(queries.Figure, rows), name="activation_frequency")
+
+
+def labels(store):
+    labeller = chosen_labeller(store)
+    if labeller is None:
+        st.html(panels.note("This bundle judges no labels."))
+        return
+    for left_panel, right_panel in ((counts, ranks), (scores, frequencies)):
+        left, right = st.columns(2, gap="large")
+        with left:
+            left_panel(store, labeller)
+        with right:
+            right_panel(store, labeller)
+
+
+def groups(rows):
+    left, right = st.columns(2, gap="large")
+    n = ablation_lines.n_controls(rows)
+    with left:
+        st.subheader("Reward without them")
+        names = intervals.Names("change of mean reward", chance="95 % of controls", is_signed=True)
+        figure = intervals.chart(ablation_lines.effects(rows), names, ink=state.ink())
+        frame.figure(figure, key="effects")
+        says = f"{ablation_lines.effect_sentence(rows)} Beside each group stand controls of like features, {n} in all."
+        frame.explained(says, lambda: pa.Table.from_pylist(rows), name="ablations")
+    with right:
+        st.subheader("Does the text stay whole?")
+        names = intervals.Names("perplexity under the base model", mark="untouched model")
+        figure = intervals.chart(ablation_lines.perplexities(rows), names, ink=state.ink(), zero=False)
+        frame.figure(figure, key="perplexities")
+        says = "A group that only breaks the text lies right of its controls."
+        columns = ["group", "kind", "control_of", "perplexity", "perplexity_before", "repetition", "repetition_before"]
+        frame.explained(says, lambda: pa.Table.from_pylist(rows).select(columns), name="perplexities")
+
+
+def singles(store):
+    found = ask(queries.ablated_features, store)
+    if not found:
+        return
+    left, right = st.columns(2, gap="large")
+    with left:
+        st.subheader("Predicted against measured")
+        frame.figure(points.effects(found), key="single_effects", opens=feature_href, what="feature")
+        says = ablation_lines.single_sentence(ask(queries.figures, store, "ablation"))
+        frame.explained(
+            f"{says} Click one to open it.",
+            lambda: tables.of_rows(queries.AblatedFeature, found),
+            name="single_features",
+        )
+    with right:
+        inert(found)
+
+
+def inert(found):
+    st.subheader("Important but inert")
+    still = [one for one in found if is_inert(asdict(one))]
+    rows = [
+        linked.Row(feature_href(one.feature_id), f"#{one.feature_id}", one.description or "not described",
+                   ablation_lines.cells(one))
+        for one in still
+    ]  # fmt: skip
+    if rows:
+        st.html(linked.table(["feature", "predicted", "measured"], rows))
+    says = ablation_lines.inert_sentence(found, len(still))
+    frame.explained(says, lambda: tables.of_rows(queries.AblatedFeature, still), name="inert")
+
+
+def ablations(store):
+    rows = ask(queries.report_ablations, store)
+    if not ablation_lines.groups(rows) and not ablation_lines.singles(rows):
+        st.subheader("Reward without them")
+        st.html(panels.note("This bundle takes no features out; precompute ablate does, from the bundle alone."))
+        return
+    if ablation_lines.groups(rows):
+        groups(rows)
+    singles(store)
+
+
+def show():
+    store = cache.current()
+    lede = "Are the features that are called related the ones that the estimate rests on, and does the model need them?"
+    st.html(panels.heading(store.manifest.title, "Validation", lede))
+    labels(store)
+    ablations(store)
+
+
+show()

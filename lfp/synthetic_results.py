@@ -1,0 +1,141 @@
+"""Made-up figures of the report about words, labels, texts and ablations, as `lfp.findings` would write them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Row = dict[str, Any]
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+
+def figure(
+    report_row: str,
+    metric: str,
+    value: float,
+    *,
+    half: float | None = None,
+    null: tuple[float, float] | None = None,
+    **keys: Any,
+) -> Row:
+    """A row of `results`: `half` is half its interval's width, `null` the null's mean and 95th percentile."""
+    row: Row = {"report_row": report_row, "metric": metric, "value": value, **keys}
+    if half is not None:
+        row |= {"ci_low": value - half, "ci_high": value + half}
+    if null is not None:
+        row |= {"null_mean": null[0], "null_high": null[1], "null_p": 0.005 if value > null[1] else 0.4}
+    return row
+
+
+def word_rows(words: Sequence[str], n_texts: int) -> list[Row]:
+    """Errors by frequency and the largest disagreements, of words and texts that the bundle holds."""
+    errors = {"all": 1.2, "0": 1.4, "1-3": 1.1, "4-30": 0.8}
+    rows = [
+        figure("error_by_frequency", "mean_absolute_error", value, half=0.1, null=(1.9, 2.0), group=group, n=30)
+        for group, value in errors.items()
+    ]
+    lists = ("gap_over_paid", "gap_predicted_true", "gap_implicit_true")
+    rows += [
+        figure("disagreements", metric, 0.9 - 0.1 * place, null=(0.8, 0.95), group=f"word:{word}", n=38)
+        for metric in lists
+        for place, word in enumerate(words)
+    ]
+    if n_texts:
+        rows.append(figure("disagreements", "gap_predicted_true", -0.7, null=(0.6, 0.8), group="text:0", n=n_texts))
+    shares = {"pc1": 0.21, "pc2": 0.12}
+    return rows + [
+        figure("pca_explained", "explained_share", share, half=0.03, null=(0.08, 0.09), group=name, n=n_texts)
+        for name, share in shares.items()
+    ]
+
+
+def label_rows(labeller: str, related: Flags, weight: Floats) -> list[Row]:
+    """A labeller's `related` against the weights [features] it judges, counted as they are, and its scores."""
+    sizes, n = np.abs(weight), len(related)
+    rows: list[Row] = []
+    for against, share in {"beats_null": 0.7, "top_decile": 0.9}.items():
+        weighty = sizes >= np.quantile(sizes, share)
+        pairs = list(zip(related.tolist(), weighty.tolist(), strict=True))
+        rows += _agreement(pairs, f"labeller={labeller},against={against}")
+    keys: Row = {"group": f"labeller={labeller},against=weight", "n": n}
+    rows.append(figure("label_agreement", "rank_correlation", 0.2, half=0.1, null=(0, 0.15), **keys))
+    for metric, value in {"detection": 0.78, "fuzzing": 0.7, "agreement": 0.9}.items():
+        for features, gain in {"all": 0.0, "weighted": 0.05, "random": -0.04}.items():
+            keys = {"group": f"labeller={labeller},features={features}", "n": n}
+            null = (0.5, 0.55) if metric == "detection" else None
+            rows.append(figure("label_scores", metric, value + gain, half=0.05, null=null, **keys))
+    return rows
+
+
+_CELLS = {(True, True): "related_and_weighty", (True, False): "related_only", (False, True): "weighty_only",
+          (False, False): "neither"}  # fmt: skip
+
+
+def _agreement(pairs: Sequence[tuple[bool, bool]], group: str) -> list[Row]:
+    counts = {name: pairs.count(cell) for cell, name in _CELLS.items()}
+    both, first, second, neither = (count + 0.5 for count in counts.values())
+    keys: Row = {"group": group, "n": len(pairs)}
+    return [
+        *(figure("label_agreement", name, count, half=2.0, **keys) for name, count in counts.items()),
+        figure("label_agreement", "odds_ratio", both * neither / (first * second), half=0.2, null=(1, 1.9), **keys),
+        figure("label_agreement", "kappa", 0.3, half=0.1, null=(0, 0.12), **keys),
+        figure("label_agreement", "accuracy", 0.7, half=0.1, null=(0.5, 0.6), **keys),
+    ]
+
+
+def frequency_rows() -> list[Row]:
+    """How often features fire where the estimate is high, and on the rest."""
+    shares = {"related_high": 0.06, "related_rest": 0.04, "related_high_less_rest": 0.02, "all_high": 0.05,
+              "all_rest": 0.05}  # fmt: skip
+    return [
+        figure("activation_frequency", metric, times * share, half=0.005 * times, group=group, n=30,
+               null=(0.045 * times, 0.055 * times) if group in ("related_high", "related_rest") else None)
+        for metric, times in (("per_token", 1.0), ("per_text", 8.0))
+        for group, share in shares.items()
+    ]  # fmt: skip
+
+
+def single_ablations(features: Sequence[int], template: Row) -> list[Row]:
+    """A row of `ablations` a single feature and one control of each, the first with an effect, the others inert."""
+    rows: list[Row] = []
+    for place, feature in enumerate(features):
+        effect = -0.2 if place == 0 else 0.01 * (-1) ** place
+        own: Row = {
+            "group": f"feature:{feature}",
+            "kind": "feature",
+            "control_of": None,
+            "features": [feature],
+            "effect": effect,
+            "ci_low": effect - 0.06,
+            "ci_high": effect + 0.06,
+            "null_high": 0.04,
+            "reward_after": template["reward_before"] + effect,
+            "predicted_effect": -0.1 / (place + 1),
+        }
+        control: Row = {
+            "group": f"feature:{feature}/control-01",
+            "kind": "control",
+            "control_of": f"feature:{feature}",
+            "features": [features[place - 1]],
+            "effect": 0.02,
+            "ci_low": -0.04,
+            "ci_high": 0.08,
+            "null_high": None,
+        }
+        rows += [template | own, template | control]
+    return rows
+
+
+def inert_rows(features: Sequence[int]) -> list[Row]:
+    """What `single_ablations` shows as figures of the report."""
+    if not features:
+        return []
+    keys: Row = {"group": "features", "n": len(features)}
+    return [
+        figure("ablation", "predicted_measured", 0.5, half=0.4, null=(0.0, 0.4), **keys),
+        figure("ablation", "inert_count", max(0, len(features) - 1), **keys),
+    ]

@@ -1,0 +1,381 @@
+"""Accuracy and Validation: what they say of a run, held against its tables."""
+
+import dataclasses
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app import state
+from app.components import (
+    ablation_lines,
+    calibration,
+    contingency,
+    exports,
+    headline,
+    intervals,
+    label_lines,
+    linked,
+    points,
+    tables,
+    word_lines,
+)
+from app.components.escape import escaped, shortened
+from lfp import queries
+from lfp.calibration import calibration_error
+from lfp.errors import NotInBundleError
+from lfp.queries import AblatedFeature, Figure, Probe
+from lfp.schema import TABLES
+from lfp.store import Store
+from lfp.synthetic import LABELLER, MODEL_LABELLER
+from tests.app.reader import Reader, is_tame, whole, words_of
+from tests.conftest import HOSTILE, rewrite
+
+RESULTS = next(table for table in TABLES if table.name == "results")
+TEXTS = st.text(max_size=60) | st.sampled_from(HOSTILE)
+
+
+@pytest.fixture(scope="module")
+def store(bundle):
+    with Store.open(bundle) as opened:
+        yield opened
+
+
+def figure(metric="tau", value=0.5, **keys):
+    blank = dict.fromkeys(Figure.__dataclass_fields__)
+    return Figure(**{**blank, "report_row": "r", "metric": metric, "value": value, **keys})
+
+
+def probe(target):
+    return Probe(**{**dict.fromkeys(Probe.__dataclass_fields__), "target": target})
+
+
+def three(target="delta", low=-0.1, high=0.2, **keys):
+    words = {"words": "all", "split": "held_out_words", "target": target, **keys}
+    return [
+        figure(model="tuned", inputs="sae", null_high=0.6, null_mean=0.0, **words),
+        figure(model="base", inputs="base_sae", value=0.4, null_high=0.1, **words),
+        figure(model="difference", inputs="sae", value=0.1, ci_low=low, ci_high=high, null_high=0.2, **words),
+    ]
+
+
+def on_pairs(path):
+    """Makes the bundle one of preference pairs: every two texts a pair, the report's rows of pairs, no words."""
+
+    def paired(rows):
+        n = rows.num_rows
+        new = {
+            "role": pa.array([("chosen", "rejected")[i % 2] for i in range(n)]),
+            "pair_id": pa.array([i // 2 for i in range(n)], pa.int64()),
+            "split": pa.array(["held_out"] * n),
+        }
+        for name, values in new.items():
+            rows = rows.set_column(rows.schema.get_field_index(name), rows.schema.field(name), values)
+        return rows
+
+    def preferring(rows):
+        at = rows.schema.get_field_index("target")
+        targets = ["preference", *rows["target"].to_pylist()[1:]]
+        return rows.set_column(at, rows.schema.field("target"), pa.array(targets))
+
+    rewrite(path, "texts", paired)
+    rewrite(path, "probes", preferring)
+    rewrite(path, "vocabulary", lambda rows: rows.slice(0, 0))
+    rewrite(path, "results", lambda _: pa.Table.from_pylist(pair_rows(), RESULTS.schema))
+    return path
+
+
+def pair_rows():
+    rows = []
+    for model, inputs, value in (("tuned", "sae", 0.68), ("base", "base_sae", 0.63), ("difference", "sae", 0.05)):
+        keys = {"model": model, "inputs": inputs, "target": "preference"}
+        rows.append(figure("accuracy", value, ci_low=value - 0.04, ci_high=value + 0.04, null_high=0.58, **keys))
+    keys = {"model": "tuned", "inputs": "sae", "target": "preference"}
+    rows += [
+        figure("accuracy_length_controlled", 0.64, **keys),
+        figure("calibration_error", 0.06, null_high=0.09, **keys),
+        figure("calibration_slope", 0.8, ci_low=0.6, ci_high=1.0, **keys),
+        figure("accuracy_of_length", 0.55, target="preference"),
+    ]
+    return [dataclasses.asdict(row) | {"report_row": "preference_accuracy"} for row in rows]
+
+
+# The headline
+
+
+def test_the_headline_is_three_figures_of_the_probes_target_or_of_another_that_has_all():
+    rows = [*three("delta"), *three("implicit_reward")[:2]]
+    found = headline.compared({"kendall_tau": rows}, probe("implicit_reward"))
+    assert [one.value for one in found] == [0.5, 0.4, 0.1] and "activation differences" in found[0].sentence
+    assert headline.compared({"kendall_tau": rows[3:]}, probe("implicit_reward")) == []
+    assert headline.compared({}, None) == []
+
+
+def test_the_headline_keeps_to_held_out_words():
+    leaky = [dataclasses.replace(row, split="random_rows") for row in three()]
+    assert headline.compared({"kendall_tau": leaky}, None) == []
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "says"), [(-0.1, 0.2, "Zero is within"), (0.1, 0.2, "say more than"), (-0.2, -0.1, "no evidence")]
+)
+def test_the_difference_says_where_zero_is(low, high, says):
+    found = headline.compared({"kendall_tau": three(low=low, high=high)}, None)
+    assert says in found[2].sentence and found[2].is_change
+
+
+def test_each_figure_says_whether_it_is_above_its_null_and_has_its_ceiling():
+    ceiling = figure("sign_ceiling", 0.9, model="base", inputs="base_sae", target="delta", split="held_out_words")
+    tuned, base, change = headline.compared({"kendall_tau": [*three(), ceiling]}, None)
+    assert "this is not above it" in tuned.sentence and "this is above it" in base.sentence
+    assert (tuned.ceiling, base.ceiling, change.ceiling) == (None, 0.9, None)
+
+
+# Numbers
+
+
+@given(margins=st.lists(st.floats(-6, 6).map(lambda value: round(value, 2)), min_size=1, max_size=80))
+def test_reliability_bins_are_those_of_the_calibration_error(margins):
+    bins = calibration.reliability(margins)
+    assert sum(one.n for one in bins) == len(margins)
+    off = sum(one.n * abs(one.chosen - one.stated) for one in bins) / len(margins)
+    values = np.array(margins)
+    assert off == pytest.approx(calibration_error(0.5 + 0.5 * np.sign(values), np.abs(values)))
+    assert all(0 <= one.low <= one.chosen <= one.high <= 1 for one in bins)
+
+
+def test_wilson_interval_of_a_known_share():
+    (one,) = calibration.reliability([1.0] * 8 + [-1.0] * 2, bins=1)
+    assert (one.low, one.high) == pytest.approx((0.4902, 0.9433), abs=2e-4)
+
+
+@pytest.mark.parametrize("labeller", [LABELLER, MODEL_LABELLER])
+def test_counts_and_beliefs_are_those_of_the_tables(store, bundle, labeller):
+    labels = [row for row in pq.read_table(bundle / "labels.parquet").to_pylist() if row["labeller"] == labeller]
+    weights = {
+        row["feature_id"]: row for row in pq.read_table(bundle / "weights.parquet").to_pylist() if not row["probe_id"]
+    }
+    live = {row["feature_id"] for row in pq.read_table(bundle / "features.parquet").to_pylist() if row["n_active"]}
+    told = {row["feature_id"]: row for row in labels if row["related"] is not None}
+    rows = queries.beliefs(store, labeller).to_pylist()
+    assert [row["feature_id"] for row in rows] == sorted(set(told) & live)
+    assert queries.count_beliefs(store, labeller) == len(rows)
+    for row in rows:
+        label = told[row["feature_id"]]
+        assert row["belief"] == pytest.approx(label["confidence"] * (1 if label["related"] else -1))
+        assert row["size"] == pytest.approx(abs(weights[row["feature_id"]]["weight"]))
+
+
+def test_a_sample_of_beliefs_is_the_same_each_time(store):
+    few, all_ = queries.beliefs(store, LABELLER, limit=7).to_pylist(), queries.beliefs(store, LABELLER).to_pylist()
+    assert len(few) == 7 and few == queries.beliefs(store, LABELLER, limit=7).to_pylist()
+    assert all(row in all_ for row in few)
+
+
+def test_a_word_is_found_in_any_case_and_an_unknown_one_says_what_is_there(store, bundle):
+    vocabulary = pq.read_table(bundle / "vocabulary.parquet").to_pylist()
+    known = next(row for row in vocabulary if row["feedback"] is not None)
+    found = queries.word(store, f" {known['word'].upper()} ")
+    assert found.word == known["word"] and found.shown == pytest.approx(3.0 * known["predicted"] + 0.1, abs=1e-5)
+    with pytest.raises(NotInBundleError) as caught:
+        queries.word(store, "'; DROP TABLE x")
+    assert f"it holds {len(vocabulary)} words" in str(caught.value)
+
+
+def test_features_of_a_word_are_those_of_the_table_by_lift(store, bundle):
+    table = pq.read_table(bundle / "word_features.parquet").to_pylist()
+    name = table[0]["word"]
+    lifts = [row["lift"] for row in table if row["word"] == name]
+    assert [one.lift for one in queries.word_features(store, name)] == sorted(lifts, reverse=True)[:8]
+
+
+def test_margins_are_of_held_out_pairs_under_a_preference_probe_alone(store, copied_bundle):
+    assert queries.pair_margins(store).num_rows == 0
+    with Store.open(on_pairs(copied_bundle)) as pairs:
+        rows, predicted = queries.pair_margins(pairs).to_pylist(), {}
+        for text in pq.read_table(copied_bundle / "texts.parquet", columns=["text_id", "predicted"]).to_pylist():
+            predicted[text["text_id"]] = text["predicted"]
+    assert len(rows) == 20
+    assert all(
+        row["margin"] == pytest.approx(predicted[row["chosen_id"]] - predicted[row["rejected_id"]]) for row in rows
+    )
+
+
+# Lines and figures
+
+
+def test_the_axis_holds_all_that_is_drawn():
+    one = intervals.Line("a", 0.5, 0.4, 0.6, -0.9, 0.9, dots=(1.4,), mark=-2.0)
+    low, high = intervals.chart([one], intervals.Names("x"), ink="#000").layout.xaxis.range
+    assert low < -2.0 and high > 1.4
+    low, high = intervals.chart(
+        [intervals.Line("a", 0.5)], intervals.Names("x"), ink="#000", zero=False
+    ).layout.xaxis.range
+    assert 0.4 < low < 0.5 < high
+
+
+@settings(max_examples=12)
+@given(name=TEXTS, value=st.floats(-9, 9))
+def test_names_in_figures_are_escaped(name, value):
+    chart = intervals.chart([intervals.Line(name, value, value - 1, value + 1)], intervals.Names("x"), ink="#000")
+    assert chart.layout.annotations[0].text.startswith(escaped(shortened(name, 46)))
+    axis = points.Axis("t", [value])
+    scatter = points.words([name], axis, axis, [value], [3])
+    assert (
+        scatter.data[0].hovertext[0].startswith(f"<b>{escaped(name)}</b><br>") and scatter.data[0].customdata[0] == name
+    )
+    hover = points.texts([1], axis, axis, axis, [name], is_signed=True).data[0].hovertext[0]
+    assert hover.startswith(f"<b>text 1</b><br>{escaped(shortened(name, 70))}<br>")
+    is_tame(linked.table([name], [linked.Row(f"inputs?text={escaped('1')}", name or "x", name, (name,))]))
+
+
+@pytest.mark.parametrize("n", [0, 1, 30])
+def test_figures_of_any_size(n):
+    axis = points.Axis("t", [None] * n)
+    points.words(["w"] * n, axis, axis, [0.5] * n, [0] * n)
+    points.texts(list(range(n)), axis, axis, axis, ["t"] * n, is_signed=False)
+    points.beliefs(list(range(n)), [0.5] * n, [0.0] * n, [None] * n)
+    one = AblatedFeature(1, 0, 0.1, 0.0, 0.2, None, None, 9, None, None)
+    points.effects([one] * n)
+    intervals.chart([intervals.Line("a", 0.5)] * n, intervals.Names("x"), ink="#000")
+
+
+@pytest.mark.parametrize("labeller", ["offline-tokens", "openai:m,x=1", "human:a, b"])
+def test_a_labellers_name_is_read_back_from_a_group(labeller):
+    assert label_lines.keys_of(figure(group=f"labeller={labeller},features=all")) == {
+        "labeller": labeller,
+        "features": "all",
+    }
+    assert label_lines.keys_of(figure(group=f"labeller={labeller},related_high"))["group"] == "related_high"
+    assert label_lines.keys_of(figure(group="related_high")) == {} == label_lines.keys_of(figure())
+
+
+def test_counts_as_a_table():
+    values = {"related_and_weighty": 15, "related_only": 180, "weighty_only": 77, "neither": 1264}
+    html = contingency.heat({name: figure(name, value) for name, value in values.items()})
+    words = " ".join(Reader(html).words)
+    assert "15 7.7 % of the row" in words and "1,264 94 % of the row" in words and "1,536" in words
+    is_tame(html)
+
+
+def test_an_odds_ratio_within_its_null_is_not_praised():
+    within = {"odds_ratio": figure("odds_ratio", 1.4, ci_low=0.75, ci_high=2.3, null_high=1.6)}
+    beyond = {"odds_ratio": figure("odds_ratio", 2.4, ci_low=1.75, ci_high=3.3, null_high=1.6)}
+    assert "does not tell" in label_lines.agreement_sentence(within)
+    assert "more often than the rest" in label_lines.agreement_sentence(beyond)
+
+
+def test_groups_are_told_from_their_controls(store):
+    rows = queries.report_ablations(store)
+    (line,) = ablation_lines.effects(rows)
+    assert line.dots == (pytest.approx(-0.02),) and line.value == pytest.approx(-0.21)
+    assert "Every group" in ablation_lines.effect_sentence(rows)
+    assert "No group moves" in ablation_lines.effect_sentence([row | {"null_high": 9.0} for row in rows])
+    assert "No group is judged" in ablation_lines.effect_sentence([row | {"null_high": None} for row in rows])
+
+
+def test_a_group_says_how_many_features_it_has_and_whether_they_were_scaled():
+    row = {"kind": "chosen", "group": "mine", "features": [3], "scale": 0.0}
+    assert ablation_lines.group_name(row) == "mine (1 feature)"
+    twice = {"kind": "both", "features": [1, 2], "scale": 2.0}
+    assert ablation_lines.group_name(row | twice) == "both (2 features, ×2.0)"
+
+
+def test_no_rows_still_have_their_columns():
+    table = tables.of_rows(AblatedFeature, [])
+    assert table.num_rows == 0 and exports.csv(table).startswith(b'"feature_id"')
+
+
+def test_errors_are_read_from_all_to_the_commonest():
+    rows = [figure(group=group, n=3) for group in ("5-9", "0", "10-12", "all", "1")]
+    assert [line.name for line in word_lines.errors(rows)] == [
+        "all words (3)",
+        "words never written (3)",
+        "written once (3)",
+        "written 5-9 times (3)",
+        "written 10-12 times (3)",
+    ]
+
+
+def test_a_probes_lines_are_of_its_target_and_of_held_out_words(store):
+    rows = queries.figures(store, "kendall_tau")
+    lines = word_lines.by_target(rows, "delta", "all")
+    assert [line.name for line in lines] == [
+        "tuned · features", "base · features, own dictionary", "tuned minus base: features",
+    ]  # fmt: skip
+    assert [line.mark for line in lines] == [0.52, 0.52, None]
+    assert word_lines.by_target(rows, "preference", "all") == []
+
+
+# Pages
+
+
+def test_the_overview_shows_three_large_figures(explorer, bundle):
+    html = whole(explorer("overview", bundle))
+    assert html.count('class="lfp-card"') == 3 and "mean reward, before → after" in html and "0.05 → 0.41" in html
+
+
+def test_a_word_has_its_row_and_its_features(explorer, bundle, store):
+    name = pq.read_table(bundle / "word_features.parquet")["word"][0].as_py()
+    (first, *_) = queries.word_features(store, name)
+    html = whole(explorer("accuracy", bundle, word=name))
+    assert "in matched contexts" in html and f'href="feature?bundle=reviews&amp;feature={first.feature_id}"' in html
+
+
+def test_an_unknown_word_is_said_to_be_unknown_and_the_page_lives(explorer, bundle):
+    html = whole(explorer("accuracy", bundle, word="<b>zzz</b>"))
+    assert "There is no word “&lt;b&gt;zzz&lt;/b&gt;” in this bundle" in html
+    assert "Sampled texts by their mean features" in html
+
+
+def test_a_permalink_to_accuracy_restores_it(explorer, bundle):
+    view = state.AccuracyView("estimate against true", "good", "activation differences", "positive",
+                              "words: estimate against true", "implicit reward")  # fmt: skip
+    at = explorer("accuracy", bundle, **state.to_params(view))
+    whole(at)
+    assert at.button_group(key="word_axes").value == view.word_axes and at.text_input(key="word").value == "good"
+    assert at.button_group(key="tau_words").value == "positive" and at.selectbox(key="gap_list").value == view.gap_list
+    assert at.button_group(key="text_colour").value == "implicit reward"
+
+
+def test_gaps_lead_to_words_and_texts(explorer, bundle):
+    html = whole(explorer("accuracy", bundle, gap_list="texts: estimate against true"))
+    assert 'href="inputs?bundle=reviews&amp;text=0"' in html
+    html = whole(explorer("accuracy", bundle, gap_list="words: estimate against true"))
+    assert 'href="accuracy?bundle=reviews&amp;' in html and "word=" in html
+
+
+def test_a_run_on_words_has_no_pairs_and_the_other_way_round(explorer, bundle, copied_bundle):
+    assert "has no pairs" in whole(explorer("accuracy", bundle))
+    at = explorer("accuracy", on_pairs(copied_bundle))
+    html = whole(at)
+    assert "has no words with true feedback" in html and "has no pairs" not in html
+    assert "20 held-out pairs of the bundle in" in html and "The longer response was chosen in 55 % of pairs." in html
+    assert "0.80 [0.60, 1.00]" in html and "0.06 · null 0.09" in html
+    assert whole(explorer("overview", copied_bundle)).count('class="lfp-card"') == 3
+
+
+def test_a_permalink_to_validation_restores_it(explorer, bundle):
+    view = state.ValidationView(MODEL_LABELLER, "the top tenth of weights", "fuzzing", "texts")
+    at = explorer("validation", bundle, **state.to_params(view))
+    whole(at)
+    assert at.selectbox(key="labelled_by").value == MODEL_LABELLER
+    chosen = [at.button_group(key=key).value for key in ("weighty_by", "label_score", "share_of")]
+    assert chosen == ["the top tenth of weights", "fuzzing", "texts"]
+
+
+def test_what_is_inert_is_listed_with_links(explorer, bundle, store):
+    singles = queries.ablated_features(store)
+    html = words_of(explorer("validation", bundle))
+    assert "5 of the 6 features" in html and "With 200 completions an effect below about 0.06 cannot" in html
+    leads = [f'href="feature?bundle=reviews&amp;feature={one.feature_id}"' in html for one in singles]
+    assert leads == [abs(one.effect) < 0.1 for one in singles]
+
+
+def test_told_numbers_have_the_digits_of_their_interval():
+    assert intervals.told(0.123, None, None) == "0.12"
+    assert intervals.told(-0.0123, -0.02, -0.005) == "−0.012 [−0.020, −0.005]"
+    assert intervals.told(0.5, 0.4, 0.6, is_signed=True) == "+0.50 [0.40, 0.60]"
