@@ -1,77 +1,141 @@
-"""The table of features: filtered, sorted and paged in SQL."""
+"""The list of features: filtered, sorted and paged in SQL, beside a map of them."""
+
+from dataclasses import replace
 
 import streamlit as st
 
-from app import cache, frame, state
+from app import cache, frame, listing, state
 from app.cache import ask
-from app.components import panels, tables
+from app.components import area, feature_columns, feature_map, panels, tables
 from app.components.numbers import count
 from lfp import queries
 
-PAGE = 25
-SHARES = dict(zip(state.DENSITIES, (0.0, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0), strict=True))
-ORDERS = ("descending", "ascending")
+PAGE, MOST_POINTS, MOST_BEHIND = 25, 20_000, 5_000
+BOUND = {"bind": "query-params"}
+DRIFTS = ("born", "strengthened", "steady", "weakened", "gone", queries.FLIPPED)
+
+
+def first_page():
+    st.session_state.page = 1
 
 
 def filters(store):
-    """The widgets above the table; their values make the view."""
+    """The widgets above the list; their values make the view."""
+    fresh = {**BOUND, "on_change": first_page}
     find, layer = st.columns([3, 2], vertical_alignment="bottom")
     hint = "words of a description, a token, or a number"
-    find.text_input("Find", key="find", bind="query-params", type="search", placeholder=hint)
+    find.text_input("Find", key="find", type="search", placeholder=hint, **fresh)
     layers = ask(queries.feature_layers, store)
-    layer.segmented_control("Layers", layers, selection_mode="multi", key="layer", bind="query-params")
-    row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
-    row.selectbox("Weight", ["any", "positive", "negative"], key="sign", bind="query-params", width=120)
-    row.selectbox("Related", ["any", "yes", "no"], key="related", bind="query-params", width=100)
-    whole = state.FeaturesView().density
-    row.select_slider("Density", state.DENSITIES, value=whole, key="density", bind="query-params", width=230)
-    row.selectbox("Sort by", list(queries.FEATURE_SORTS), key="sort", bind="query-params", width=160)
-    row.selectbox("Order", ORDERS, key="order", bind="query-params", width=140)
-    return state.view_of(state.FeaturesView)
+    layer.segmented_control("Layers", layers, selection_mode="multi", key="layer", **fresh)
+    row = st.container(horizontal=True, vertical_alignment="bottom", gap="small")
+    row.selectbox("Weight", ["any", "positive", "negative"], key="sign", width=100, **fresh)
+    row.selectbox("Related", ["any", "yes", "no"], key="related", width=92, help="What the label shown says", **fresh)
+    row.selectbox("Null", ["any", "beats", "within"], key="null", width=98, help=NULL, **fresh)
+    more = row.container(width="content")
+    row.selectbox("Sort by", list(queries.FEATURE_SORTS), key="sort", width=140, **fresh)
+    row.selectbox("Order", ["descending", "ascending"], key="order", width=132, **fresh)
+    with row.popover("Columns", icon=":material/view_column:"):
+        options = [name for name in feature_columns.COLUMNS if name not in feature_columns.ALWAYS]
+        st.multiselect("Columns of the list", options, default=state.COLUMNS, key="shown", **BOUND)
+    row.toggle("Map", value=True, key="with_map", **BOUND)
+    return more_filters(more, fresh)
 
 
-def wanted_of(view):
-    low, high = (SHARES[end] for end in view.density)
-    return queries.FeatureFilter(
-        layers=view.layer, sign=view.sign, related=view.related, density_low=low, density_high=high, search=view.find
-    )
+def more_filters(slot, fresh):
+    """The filters behind a button that says how many of them are set."""
+    blank, view = state.FeaturesView(), state.view_of(state.FeaturesView)
+    n = listing.n_more(view)
+    with slot.popover(f"More filters ({n})" if n else "More filters", icon=":material/tune:", key="more_filters"):
+        st.text_input("Fires on the token", key="fires_on", placeholder="a whole token, such as good", **fresh)
+        st.pills("Drift", DRIFTS, selection_mode="multi", key="drifts", help=DRIFT, **fresh)
+        st.selectbox("Drifted most", list(listing.DRIFTED), key="drifted", help=DRIFTED, **fresh)
+        standing = {"value": blank.standing, "key": "standing", "help": STANDING}
+        st.select_slider("Rank by contribution", state.STANDINGS, **standing, **fresh)
+        st.select_slider("Density", state.DENSITIES, value=blank.density, key="density", **fresh)
+        share = {"min_value": 0.0, "max_value": 1.0, "value": 0.0, "step": 0.05}
+        st.slider("Stability, at least", key="least_stable", help=STABILITY, **share, **fresh)
+        st.slider("Detection of its label, at least", key="least_detected", help=DETECTION, **share, **fresh)
+    return state.view_of(state.FeaturesView, area=state.unbound("area"))
 
 
-def table(rows):
+def presets(view):
+    """Lists on offer; the one that the filter makes up is marked."""
+    blank = state.FeaturesView()
+    here = replace(view, page=blank.page, shown=blank.shown, with_map=True, map_colour=blank.map_colour)
+    names = [name for name, preset in queries.PRESETS.items() if listing.preset_view(preset) == here]
+    st.session_state.preset = names[0] if names else None
+    st.pills("Lists worth reading", list(queries.PRESETS), key="preset", on_change=use_preset)
+    if names:
+        st.html(panels.note(queries.PRESETS[names[0]].says))
+
+
+def use_preset():
+    """Sets the widgets to a preset, or clears them where it was let go."""
+    chosen = queries.PRESETS.get(st.session_state.preset)
+    view = listing.preset_view(chosen) if chosen else state.FeaturesView()
+    for name in state.FILTERS:
+        value = getattr(view, name)
+        st.session_state[name] = list(value) if name in ("layer", "drifts") else value
+    set_area("")
+
+
+def set_area(text):
+    state.set_unbound("area", text)
+    first_page()
+
+
+def table(rows, shown):
     """The page's rows; a click on a row opens its feature."""
     ids = rows["feature_id"].to_pylist()
     event = st.dataframe(
-        tables.features(rows),
+        feature_columns.for_screen(rows, shown),
         hide_index=True,
-        key=state.key_for("feature_table", ids),
+        key=state.key_for("feature_table", ids, shown),
         on_select="rerun",
         selection_mode="single-cell",
         height="content",
         row_height=38,
-        column_config=columns(max(rows["share"].drop_null().to_pylist(), default=1.0)),
+        column_config={name: column(name) for name in feature_columns.COLUMNS},
     )
     cells = event.selection.cells
     return ids[cells[0][0]] if cells and cells[0][0] < len(ids) else None
 
 
-def columns(largest_share):
-    number, words = st.column_config.NumberColumn, st.column_config.TextColumn
-    share = {"format": "percent", "min_value": 0.0, "max_value": largest_share, "width": 115}
-    return {
-        "feature_id": number("Feature", format="#%d", width=75, pinned=True),
-        "layer": number("Layer", width=58),
-        "description": words("Description", width=245),
-        "top_tokens": st.column_config.ListColumn("Top tokens", width=190),
-        "related": words("Related", width=75),
-        "weight": number("Weight", format="%+.3f", width=75, help="In the headline probe"),
-        "mean_abs_contribution": number("Contribution", format="%.5f", width=100, help="Mean size a token"),
-        "share": st.column_config.ProgressColumn("Share", help="Of all contributions; bars against this page", **share),
-        "beats_null": words("Beats null", width=85),
-        "density": number("Density", format="percent", width=80, help="Share of tokens it is active on, tuned model"),
-        "base_density": number("Base density", format="percent", width=105, help="The same on the base model"),
-        "shift": number("Shift", format="%+.4f", width=80, help="Mean activation, tuned minus base"),
-        "max_activation": number("Max", format="%.2f", width=70, help="Largest activation"),
-    }
+def column(name):
+    """A column of the catalogue as the table wants it."""
+    one, config = feature_columns.COLUMNS[name], st.column_config
+    common = {"width": one.width, "help": feature_columns.meaning(name), "pinned": name == "feature_id"}
+    if one.kind in ("number", "share"):
+        return config.NumberColumn(one.title, format=one.format, **common)
+    return (config.ListColumn if one.kind == "tokens" else config.TextColumn)(one.title, **common)
+
+
+def draw_map(store, wanted):
+    """The features that pass on their map; drawing around some filters by them. Returns the feature clicked."""
+    row = st.container(horizontal=True, vertical_alignment="bottom", gap="small")
+    colour = row.selectbox("Map coloured by", list(queries.FEATURE_NUMBERS), key="map_colour", **MAP_COLOUR)
+    if wanted.region:
+        row.button("Clear the area", icon=":material/close:", on_click=set_area, args=("",))
+    anywhere = replace(wanted, region=())
+    n, asked = ask(queries.count_features, store, anywhere), {"colour": colour, "limit": MOST_POINTS}
+    points = ask(queries.feature_points, store, anywhere, **asked)
+    behind = 0 if anywhere == queries.FeatureFilter() else MOST_BEHIND
+    others = ask(queries.feature_points, store, queries.FeatureFilter(), colour="x", limit=behind)
+    figure = feature_map.figure(points, others, colour=colour, area=wanted.region, ink=state.ink())
+    key = state.key_for("feature_map", wanted, colour)
+    picked = {"on_select": lambda: pick(key), "selection_mode": ("points", "box", "lasso")}
+    st.plotly_chart(figure, config=feature_map.CONFIG, key=key, alt=MAP_ALT, **picked)
+    of = f"The {count(points.num_rows)} of {count(n)} that contribute most. " if points.num_rows < n else ""
+    st.html(panels.note(f"{of}{MAP}"))
+    return st.session_state.pop("picked_point", None)
+
+
+def pick(key):
+    selection = st.session_state[key].selection
+    if corners := area.drawn(selection):
+        set_area(area.to_text(corners))
+    elif selection.points:
+        st.session_state.picked_point = selection.points[0].get("customdata")
 
 
 def chosen_by_name(rows):
@@ -81,39 +145,65 @@ def chosen_by_name(rows):
     return names.get(st.selectbox("Open a feature of this page", list(names), **choice))
 
 
-def download(store, view):
-    order = queries.Order(view.sort, view.order == "descending")
-    frame.download(lambda: queries.features(store, wanted_of(view), order=order), name="features")
+def listed(store, view, wanted, n):
+    """One page of the list. Returns the feature that was chosen on it."""
+    slot, order = st.container(), listing.order_of(view)
+    page = st.pagination(-(-n // PAGE), key="page", max_visible_pages=7, **BOUND)
+    rows = ask(queries.features, store, wanted, order=order, limit=PAGE, offset=(page - 1) * PAGE)
+    with slot:
+        clicked = table(rows, view.shown)
+    named = chosen_by_name(rows)
+    frame.download(lambda: queries.features(store, wanted, order=order), name="features")
+    return clicked if clicked is not None else named
+
+
+def nothing(store, view):
+    """What to say where no feature passes."""
+    if not store.manifest.tables["features"].rows:
+        st.html(panels.note("This bundle holds no features."))
+        return
+    st.html(panels.note("No feature passes this filter; widen it."))
+    if view.area:
+        st.button("Clear the area", icon=":material/close:", on_click=set_area, args=("",))
+    st.html(panels.anchor(state.href("features", state.FeaturesView(), bundle=cache.bundle()), "Show all features"))
 
 
 def show():
     store = cache.current()
     st.html(panels.heading(store.manifest.title, "Features"))
+    slot = st.container()
     view = filters(store)
-    wanted = wanted_of(view)
+    with slot:
+        presets(view)
+    wanted = listing.wanted_of(view)
     n = ask(queries.count_features, store, wanted)
     if not n:
-        total = store.manifest.tables["features"].rows
-        says = "No feature passes this filter; widen it." if total else "This bundle holds no features."
-        st.html(panels.note(says))
+        nothing(store, view)
         return
-    found = f"{count(n)} feature{'s' if n != 1 else ''}."
-    st.html(panels.note(f"{found} Click a row to open it. A click on a heading sorts this page only."))
-    slot = st.container()
-    left, right = st.columns([3, 2], vertical_alignment="center")
+    where = " within the area drawn on the map" if wanted.region else ""
+    st.html(panels.note(f"{count(n)} feature{'s' if n != 1 else ''}{where}. {TABLE}"))
+    left, right = st.columns([13, 8], gap="medium") if view.with_map else (st.container(), None)
     with left:
-        page = st.pagination(-(-n // PAGE), key="page", bind="query-params")
-    order = queries.Order(view.sort, view.order == "descending")
-    rows = ask(queries.features, store, wanted, order=order, limit=PAGE, offset=(page - 1) * PAGE)
-    with slot:
-        chosen = table(rows)
-    with right:
-        chosen_here = chosen_by_name(rows)
-    download(store, view)
-    opened = chosen if chosen is not None else chosen_here
+        opened = listed(store, view, wanted, n)
+    if right is not None:
+        with right:
+            point = draw_map(store, wanted)
+        opened = opened if opened is not None else point
     if opened is not None:
-        where = state.href("feature", state.FeatureView(feature=opened), bundle=cache.bundle())
-        st.html(panels.following(where, f"Open feature {opened}"), unsafe_allow_javascript=True)
+        there = state.FeatureView(feature=opened, walk=listing.to_walk(view))
+        href = state.href("feature", there, bundle=cache.bundle())
+        st.html(panels.following(href, f"Open feature {opened}"), unsafe_allow_javascript=True)
 
+
+TABLE = "Click a row to open it. A click on a heading sorts this page only."
+MAP = "Features that fire alike are near each other. Draw around some to list only them; click one to open it."
+MAP_ALT = "Map of features, coloured by a column. The list beside it holds the same features."
+NULL = "Whether the weight passes what shuffled feedback reaches one time in twenty"
+DRIFT = "What tuning did to how it fires; sign flipped: its weight on the base model has the other sign"
+DRIFTED = "Among this share of all features, by the size of the change of its contribution"
+STANDING = "From the features that contribute most to those that contribute least, as shares of all"
+STABILITY = "Cosine with its match in the layer’s other dictionary"
+DETECTION = "Balanced accuracy at telling held-out texts that fire from others; a guess reaches 0.5"
+MAP_COLOUR = {"index": queries.FEATURE_NUMBERS.index("weight"), "width": 220, **BOUND}
 
 show()

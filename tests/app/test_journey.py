@@ -42,7 +42,7 @@ def test_from_the_overview_to_a_text(page, address):
     url(page, r"/features\?bundle=reviews$")
     box = page.get_by_test_id("stDataFrame").first.bounding_box()
     page.mouse.click(box["x"] + 250, box["y"] + 60)
-    url(page, r"/feature\?bundle=reviews&feature=\d+$")
+    url(page, r"/feature\?bundle=reviews&feature=\d+&walk=sort%3Dcontribution$")
     page.get_by_text("In the prediction").wait_for()
 
     page.locator(".lfp-caption a").first.click()
