@@ -192,6 +192,12 @@ def view_of(kind: type[V], **unbound: Any) -> V:
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
+def asked(kind: type[V]) -> V:
+    """The view that widgets will state once they are drawn: what they stated last, else what the URL says."""
+    linked = from_params(kind, {name: st.query_params.get_all(name) for name in st.query_params})
+    return view_of(kind, **{name: value for name, value in vars(linked).items() if name not in st.session_state})
+
+
 def unbound(name: str) -> str:
     """A parameter of the URL that no widget is bound to."""
     return st.query_params.get(name, "")

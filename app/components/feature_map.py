@@ -19,10 +19,13 @@ CLIPPED = 0.98
 """Share of values within the range of colours: beyond it a point has the colour of the end."""
 
 
-def figure(points: pa.Table, others: pa.Table, *, colour: str, area: Sequence[Point], ink: str) -> go.Figure:
+def figure(
+    points: pa.Table, others: pa.Table, *, colour: str, area: Sequence[Point], ink: str, is_drawn_on: bool = True
+) -> go.Figure:
     """Points as `lfp.queries.feature_points` gives them, coloured by the column `colour`; `others` in grey behind.
 
-    A point's `customdata` is its feature's number. `ink` draws the line around `area`.
+    A point's `customdata` is its feature's number. `ink` draws the line around `area`. A drag draws another area, or
+    (not `is_drawn_on`) moves the map: only then are clicks on points reported.
     """
     drawn = go.Figure()
     drawn.add_scattergl(
@@ -73,7 +76,7 @@ def figure(points: pa.Table, others: pa.Table, *, colour: str, area: Sequence[Po
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         hoverlabel={"align": "left"},
-        dragmode="lasso",
+        dragmode="lasso" if is_drawn_on else "pan",
         newselection={"line": {"color": ink, "width": 1.6, "dash": "solid"}},
     )
 

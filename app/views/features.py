@@ -43,8 +43,7 @@ def filters(store):
 
 def more_filters(slot, fresh):
     """The filters behind a button that says how many of them are set."""
-    blank, view = state.FeaturesView(), state.view_of(state.FeaturesView)
-    n = listing.n_more(view)
+    blank, n = state.FeaturesView(), listing.n_more(state.asked(state.FeaturesView))
     with slot.popover(f"More filters ({n})" if n else "More filters", icon=":material/tune:", key="more_filters"):
         st.text_input("Fires on the token", key="fires_on", placeholder="a whole token, such as good", **fresh)
         st.pills("Drift", DRIFTS, selection_mode="multi", key="drifts", help=DRIFT, **fresh)
@@ -52,7 +51,7 @@ def more_filters(slot, fresh):
         standing = {"value": blank.standing, "key": "standing", "help": STANDING}
         st.select_slider("Rank by contribution", state.STANDINGS, **standing, **fresh)
         st.select_slider("Density", state.DENSITIES, value=blank.density, key="density", **fresh)
-        share = {"min_value": 0.0, "max_value": 1.0, "value": 0.0, "step": 0.05}
+        share = {"min_value": 0.0, "max_value": 1.0, "step": 0.05}
         st.slider("Stability, at least", key="least_stable", help=STABILITY, **share, **fresh)
         st.slider("Detection of its label, at least", key="least_detected", help=DETECTION, **share, **fresh)
     return state.view_of(state.FeaturesView, area=state.unbound("area"))
@@ -114,6 +113,7 @@ def draw_map(store, wanted):
     """The features that pass on their map; drawing around some filters by them. Returns the feature clicked."""
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="small")
     colour = row.selectbox("Map coloured by", list(queries.FEATURE_NUMBERS), key="map_colour", **MAP_COLOUR)
+    mouse = row.segmented_control("Mouse", [DRAWS, OPENS], default=DRAWS, required=True, key="map_mouse")
     if wanted.region:
         row.button("Clear the area", icon=":material/close:", on_click=set_area, args=("",))
     anywhere = replace(wanted, region=())
@@ -121,8 +121,9 @@ def draw_map(store, wanted):
     points = ask(queries.feature_points, store, anywhere, **asked)
     behind = 0 if anywhere == queries.FeatureFilter() else MOST_BEHIND
     others = ask(queries.feature_points, store, queries.FeatureFilter(), colour="x", limit=behind)
-    figure = feature_map.figure(points, others, colour=colour, area=wanted.region, ink=state.ink())
-    key = state.key_for("feature_map", wanted, colour)
+    drawn = {"area": wanted.region, "ink": state.ink(), "is_drawn_on": mouse == DRAWS}
+    figure = feature_map.figure(points, others, colour=colour, **drawn)
+    key = state.key_for("feature_map", wanted, colour, mouse)
     picked = {"on_select": lambda: pick(key), "selection_mode": ("points", "box", "lasso")}
     st.plotly_chart(figure, config=feature_map.CONFIG, key=key, alt=MAP_ALT, **picked)
     of = f"The {count(points.num_rows)} of {count(n)} that contribute most. " if points.num_rows < n else ""
@@ -196,7 +197,8 @@ def show():
 
 
 TABLE = "Click a row to open it. A click on a heading sorts this page only."
-MAP = "Features that fire alike are near each other. Draw around some to list only them; click one to open it."
+DRAWS, OPENS = "draw around", "open"
+MAP = "Near features write in like directions. Draw around some to list only them, or open one by a click."
 MAP_ALT = "Map of features, coloured by a column. The list beside it holds the same features."
 NULL = "Whether the weight passes what shuffled feedback reaches one time in twenty"
 DRIFT = "What tuning did to how it fires; sign flipped: its weight on the base model has the other sign"
@@ -204,6 +206,6 @@ DRIFTED = "Among this share of all features, by the size of the change of its co
 STANDING = "From the features that contribute most to those that contribute least, as shares of all"
 STABILITY = "Cosine with its match in the layer’s other dictionary"
 DETECTION = "Balanced accuracy at telling held-out texts that fire from others; a guess reaches 0.5"
-MAP_COLOUR = {"index": queries.FEATURE_NUMBERS.index("weight"), "width": 220, **BOUND}
+MAP_COLOUR = {"index": queries.FEATURE_NUMBERS.index("weight"), "width": 175, **BOUND}
 
 show()
