@@ -15,6 +15,8 @@ from app.components.palette import DIVERGING, GRID, STRENGTH
 
 CONFIG = {"displayModeBar": False, "responsive": True, "scrollZoom": False, "doubleClick": False}
 STRONG = [[0.0, "rgba(141, 145, 153, 0.45)"], [1.0, STRENGTH]]
+FEW = 200
+"""Points up to this number are large and outlined."""
 CLIPPED = 0.98
 """Share of values within the range of colours: beyond it a point has the colour of the end."""
 
@@ -38,6 +40,7 @@ def figure(
     )
     values = _numbers(points["value"])
     low, high = limits(values, is_signed=colour in SIGNED)
+    few = points.num_rows <= FEW
     drawn.add_scattergl(
         x=_numbers(points["x"]),
         y=_numbers(points["y"]),
@@ -53,7 +56,7 @@ def figure(
             "cmin": low,
             "cmax": high,
             "opacity": 0.85,
-            "line": {"width": 0.4, "color": "rgba(120, 120, 120, .5)"},
+            "line": {"width": 0.8 if few else 0.4, "color": ink if few else "rgba(120, 120, 120, .5)"},
             "colorbar": {
                 "orientation": "h", "thickness": 9, "len": 1.0, "y": 1.01, "yanchor": "bottom", "nticks": 5,
                 "title": {"text": COLUMNS[colour].title, "side": "top"}, "outlinewidth": 0, "tickformat": "~g",
@@ -105,4 +108,4 @@ def _names(points: pa.Table) -> list[str]:
 
 def _size(n: int) -> float:
     """Smaller the more there are, so that thousands do not hide each other."""
-    return 9.0 if n <= 200 else 6.5 if n <= 3000 else 4.0
+    return 9.0 if n <= FEW else 6.5 if n <= 3000 else 4.0
