@@ -5,12 +5,12 @@ from dataclasses import replace
 import streamlit as st
 
 from app import cache, frame, listing, state
-from app.cache import ask
+from app.cache import ask, ask_large
 from app.components import area, feature_columns, feature_map, panels, tables
 from app.components.numbers import count
 from lfp import queries
 
-PAGE, MOST_POINTS, MOST_BEHIND = 25, 20_000, 5_000
+PAGE, MOST_POINTS, MOST_BEHIND = 25, 10_000, 5_000
 BOUND = {"bind": "query-params"}
 DRIFTS = ("born", "strengthened", "steady", "weakened", "gone", queries.FLIPPED)
 
@@ -118,9 +118,9 @@ def draw_map(store, wanted):
         row.button("Clear the area", icon=":material/close:", on_click=set_area, args=("",))
     anywhere = replace(wanted, region=())
     n, asked = ask(queries.count_features, store, anywhere), {"colour": colour, "limit": MOST_POINTS}
-    points = ask(queries.feature_points, store, anywhere, **asked)
+    points = ask_large(queries.feature_points, store, anywhere, **asked)
     behind = 0 if anywhere == queries.FeatureFilter() else MOST_BEHIND
-    others = ask(queries.feature_points, store, queries.FeatureFilter(), colour="x", limit=behind)
+    others = ask_large(queries.feature_points, store, queries.FeatureFilter(), colour="x", limit=behind)
     drawn = {"area": wanted.region, "ink": state.ink(), "is_drawn_on": mouse == DRAWS}
     figure = feature_map.figure(points, others, colour=colour, **drawn)
     key = state.key_for("feature_map", wanted, colour, mouse)

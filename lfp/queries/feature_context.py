@@ -108,7 +108,7 @@ def feature_texts(store: Store, feature_id: int, *, limit: int = 5) -> TextParts
 _NEIGHBOURS = """
 SELECT kind, n.rank, neighbour_id, "value", t.layer, description, t.top_tokens[1].token AS top_token, weight
 FROM (SELECT * FROM neighbours WHERE feature_id = $feature_id) n
-JOIN (SELECT * FROM feature_table WHERE feature_id IN
+JOIN (SELECT feature_id, layer, description, top_tokens, weight FROM feature_table WHERE feature_id IN
           (SELECT neighbour_id FROM neighbours WHERE feature_id = $feature_id)) t ON t.feature_id = neighbour_id
 ORDER BY kind, n.rank
 """

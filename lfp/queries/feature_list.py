@@ -169,7 +169,7 @@ def feature_place(store: Store, feature_id: int, wanted: FeatureFilter, *, order
     return Place(**row)
 
 
-def feature_points(store: Store, wanted: FeatureFilter, *, colour: str, limit: int = 20_000) -> pa.Table:
+def feature_points(store: Store, wanted: FeatureFilter, *, colour: str, limit: int = 10_000) -> pa.Table:
     """Features that pass as points: feature_id, x, y, value (of the column named by `colour`, null where it has none)
     and description. Where there are more than `limit`, those that contribute most.
     """
