@@ -113,7 +113,7 @@ def draw_map(store, wanted):
     """The features that pass on their map; drawing around some filters by them. Returns the feature clicked."""
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="small")
     colour = row.selectbox("Map coloured by", list(queries.FEATURE_NUMBERS), key="map_colour", **MAP_COLOUR)
-    mouse = row.segmented_control("Mouse", [DRAWS, OPENS], default=DRAWS, required=True, key="map_mouse")
+    mouse = row.segmented_control("On the map", [DRAWS, OPENS], default=DRAWS, required=True, key="map_mouse")
     if wanted.region:
         row.button("Clear the area", icon=":material/close:", on_click=set_area, args=("",))
     anywhere = replace(wanted, region=())
