@@ -83,7 +83,7 @@ def _text_list(parts: Sequence[TextPart], where: Where) -> str:
         f"true feedback {signed(part.feedback)}</small></div></li>"
         for part in parts
     )
-    return f'<ol class="lfp-parts">{items}</ol>'
+    return f'<ol class="lfp-moved">{items}</ol>'
 
 
 def wilson(k: int, n: int, *, z: float = 1.96) -> tuple[float, float]:
