@@ -41,6 +41,12 @@ def ask(question: Callable[Concatenate[Store, P], R], store: Store, *args: P.arg
     return answer
 
 
+def ask_large(question: Callable[Concatenate[Store, P], R], store: Store, *args: P.args, **kwargs: P.kwargs) -> R:
+    """The same for answers of thousands of rows, of which only the last few are kept."""
+    answer: R = _large_answer(store.key, question.__name__, args, kwargs, _store=store, _question=question)
+    return answer
+
+
 @st.cache_resource(max_entries=8, show_spinner="Opening the bundle")
 def _store(path: str, stamp: int) -> Store:  # noqa: ARG001 - part of the cache's key
     return Store.open(Path(path))
@@ -49,6 +55,19 @@ def _store(path: str, stamp: int) -> Store:  # noqa: ARG001 - part of the cache'
 @st.cache_data(max_entries=1000, show_spinner=False)
 def _answer(
     key: str,  # noqa: ARG001 - part of the cache's key, as is name
+    name: str,  # noqa: ARG001
+    args: Any,
+    kwargs: Any,
+    *,
+    _store: Store,
+    _question: Callable[..., Any],
+) -> Any:
+    return _question(_store, *args, **kwargs)
+
+
+@st.cache_data(max_entries=12, show_spinner=False)
+def _large_answer(
+    key: str,  # noqa: ARG001 - as above
     name: str,  # noqa: ARG001
     args: Any,
     kwargs: Any,

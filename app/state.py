@@ -36,6 +36,12 @@ V = TypeVar("V")
 
 DENSITIES = ("0", "0.001 %", "0.01 %", "0.1 %", "1 %", "10 %", "100 %")
 """Ends of the density range on offer."""
+STANDINGS = ("first", "0.1 %", "1 %", "10 %", "half", "all")
+"""Ends of the range of ranks by contribution on offer, as shares of all features."""
+COLUMNS = (
+    "description", "top_tokens", "related", "weight", "mean_abs_contribution", "beats_null", "status", "density",
+)  # fmt: skip
+"""Columns of the list of features that are shown until others are chosen; the feature's number and layer always are."""
 
 
 @dataclass(frozen=True)
@@ -72,25 +78,50 @@ class ValidationView:
 
 @dataclass(frozen=True)
 class FeaturesView:
-    """The table of features: its filter, its order and its page."""
+    """The list of features: its filter, its order, its page, its columns, and what colours the map.
+
+    `area` is a part of the map drawn around, as `app.components.area` writes it.
+    """
 
     layer: tuple[int, ...] = ()
     sign: str = "any"
     related: str = "any"
     density: tuple[str, str] = (DENSITIES[0], DENSITIES[-1])
     find: str = ""
+    fires_on: str = ""
+    null: str = "any"
+    drifts: tuple[str, ...] = ()
+    drifted: str = "all"
+    standing: tuple[str, str] = (STANDINGS[0], STANDINGS[-1])
+    least_stable: float = 0.0
+    least_detected: float = 0.0
+    area: str = ""
     sort: str = "contribution"
     order: str = "descending"
     page: int = 1
+    shown: tuple[str, ...] = COLUMNS
+    with_map: bool = True
+    map_colour: str = "weight"
+
+
+FILTERS = (
+    "layer", "sign", "related", "density", "find", "fires_on", "null", "drifts", "drifted", "standing", "least_stable",
+    "least_detected", "sort", "order",
+)  # fmt: skip
+"""Fields of FeaturesView that make the list and have a widget."""
 
 
 @dataclass(frozen=True)
 class FeatureView:
-    """One feature; `feature` is None until one is chosen, and `examples` is a bucket's name."""
+    """One feature; `feature` is None until one is chosen, and `examples` is a bucket's name.
+
+    `walk` is the list that previous and next walk: the parameters of its FeaturesView, as a query string.
+    """
 
     feature: int | None = None
     examples: str = "top"
     activation_values: bool = False
+    walk: str = ""
 
 
 @dataclass(frozen=True)
@@ -154,10 +185,30 @@ def set_bundle(name: str) -> None:
     st.session_state.bundle = name
 
 
-def view_of(kind: type[V]) -> V:
-    """The view that the widgets drawn in this run state; fields without a widget are at their defaults."""
+def view_of(kind: type[V], **unbound: Any) -> V:
+    """The view that the widgets drawn in this run state; other fields are as `unbound` says, or at their defaults."""
     values = {field.name: st.session_state.get(field.name, _default(field)) for field in fields(kind)}  # type: ignore[arg-type]
+    values |= unbound
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+def asked(kind: type[V]) -> V:
+    """The view that widgets will state once they are drawn: what they stated last, else what the URL says."""
+    linked = from_params(kind, {name: st.query_params.get_all(name) for name in st.query_params})
+    return view_of(kind, **{name: value for name, value in vars(linked).items() if name not in st.session_state})
+
+
+def unbound(name: str) -> str:
+    """A parameter of the URL that no widget is bound to."""
+    return st.query_params.get(name, "")
+
+
+def set_unbound(name: str, value: str) -> None:
+    """Puts such a parameter into the URL, or takes it out; for callbacks."""
+    if value:
+        st.query_params[name] = value
+    elif name in st.query_params:
+        del st.query_params[name]
 
 
 def to_params(view: Any) -> Params:
@@ -220,7 +271,7 @@ def _default(field: Field[Any]) -> Any:
 
 def _encoded(value: Any) -> str | list[str]:
     if isinstance(value, tuple):
-        return [str(part) for part in value]
+        return [str(part) for part in value] or ""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -229,8 +280,12 @@ def _decoded(parts: list[str], type_: str) -> Any:
     try:
         if type_ == "tuple[int, ...]":
             return tuple(int(part) for part in parts)
+        if type_ == "tuple[str, ...]":
+            return tuple(part for part in parts if part)
         if type_ == "tuple[str, str]":
             return (parts[0], parts[1]) if len(parts) == 2 else None
+        if type_ == "float":
+            return float(parts[-1]) if math.isfinite(float(parts[-1])) else None
         if type_ == "bool":
             return {"true": True, "false": False}.get(parts[-1].lower())
         if type_.startswith("float"):

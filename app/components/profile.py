@@ -47,6 +47,14 @@ def contribution(feature: Feature, *, n_features: int) -> str:
     return panels.facts(pairs)
 
 
+def added(weight: float | None, activation: float) -> str:
+    """What one token adds to the estimate, as HTML: weight times activation; nothing where no probe reads it."""
+    if weight is None:
+        return ""
+    value = weight * activation
+    return f'<i class="{"up" if value >= 0 else "down"}">{signed(value, 4)}</i>' if value else "<i>adds nothing</i>"
+
+
 def activity(feature: Feature) -> str:
     """How often and how strongly it is active, tuned beside base."""
     rows = [

@@ -8,27 +8,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from app.components.escape import shortened, token_text
+from app.components.escape import shortened
 
-FEATURE_ORDER = (
-    "feature_id", "layer", "description", "top_tokens", "related", "weight", "mean_abs_contribution", "share",
-    "beats_null", "density", "base_density", "shift", "max_activation",
-)  # fmt: skip
 TEXT_ORDER = ("text_id", "text", "gap", "feedback", "predicted", "implicit_reward", "rating")
-
-
-def features(rows: pa.Table) -> pa.Table:
-    """Features for the screen: columns in the order they are read, flags as marks, tokens with their spaces shown.
-
-    Nulls are left out where the run had none.
-    """
-    table = rows.to_pydict()
-    table["related"] = [{True: "related", False: "", None: "–"}[flag] for flag in table["related"]]
-    table["beats_null"] = [{True: "✓", False: "", None: "–"}[flag] for flag in table["beats_null"]]
-    table["top_tokens"] = [[token_text(token) for token in tokens] for tokens in table["top_tokens"]]
-    table["description"] = [shortened(text or "", 120) for text in table["description"]]
-    silent = {"beats_null"} if set(table["beats_null"]) <= {"–"} else set()
-    return pa.table({name: table[name] for name in FEATURE_ORDER if name not in silent})
 
 
 def texts(rows: pa.Table) -> pa.Table:

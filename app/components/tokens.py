@@ -36,9 +36,15 @@ def strength(value: float | None, limit: float) -> int:
 
 
 def shaded(
-    parts: Sequence[str], values: Sequence[float | None], *, limit: float, peak: int | None = None, first: int = 0
+    parts: Sequence[str],
+    values: Sequence[float | None],
+    *,
+    limit: float,
+    peak: int | None = None,
+    first: int = 0,
+    weight: float | None = None,
 ) -> str:
-    """Tokens in running text, shaded by activation, the number on hover.
+    """Tokens in running text, shaded by activation, the number on hover, and what it adds by a probe's `weight`.
 
     `values` start at token `first`; the token at `peak` is marked.
     """
@@ -47,7 +53,9 @@ def shaded(
         value = values[at - first] if 0 <= at - first < len(values) else None
         inside = "" if 0 <= at - first < len(values) else " lfp-far"
         mark = " lfp-peak" if at == peak else ""
-        title = f"{escaped(token_text(part))} · {plain(value, 3)}" if value else escaped(token_text(part))
+        title = escaped(token_text(part))
+        if value:
+            title += f" · {plain(value, 3)}" + ("" if weight is None else f" · adds {signed(weight * value, 4)}")
         number = f' data-v="{plain(value, 1)}"' if value else ""
         out.append(
             f'<span class="lfp-t{inside}{mark}" style="--a:{strength(value, limit)}" title="{title}"{number}>'
@@ -57,13 +65,20 @@ def shaded(
 
 
 def example(
-    parts: Sequence[str], values: Sequence[float], *, first: int, position: int, limit: float, caption: str
+    parts: Sequence[str],
+    values: Sequence[float],
+    *,
+    first: int,
+    position: int,
+    limit: float,
+    caption: str,
+    weight: float | None = None,
 ) -> str:
     """An example: its window, its token marked, and the whole text behind a disclosure. `caption` is HTML."""
     low, high = max(first - CONTEXT // 4, 0), first + len(values) + CONTEXT // 4
-    window = shaded(parts[low:high], values, limit=limit, peak=position - low, first=first - low)
+    window = shaded(parts[low:high], values, limit=limit, peak=position - low, first=first - low, weight=weight)
     cut = ("…" if low else "") + f"{window}" + ("…" if high < len(parts) else "")
-    whole = shaded(parts, values, limit=limit, peak=position, first=first)
+    whole = shaded(parts, values, limit=limit, peak=position, first=first, weight=weight)
     more = f"<details><summary>Whole text</summary><p>{whole}</p></details>" if low or high < len(parts) else ""
     return f'<li class="lfp-example"><div class="lfp-caption">{caption}</div><div><p>{cut}</p>{more}</div></li>'
 

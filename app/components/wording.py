@@ -8,7 +8,7 @@ from typing import Any
 from app.components.numbers import count, plain
 from lfp.bundle import Manifest
 from lfp.config import PRETRAIN, TUNE
-from lfp.queries import Contrast, Feature, Figure, Label, Ledger, Probe, RawLedger
+from lfp.queries import Contrast, Feature, Figure, Label, Ledger, Place, Probe, RawLedger
 
 BUCKET_NAMES = {0: "top", -1: "silent", -2: "near miss"}
 """Names of buckets of examples; the others are intervals of activation quantiles, numbered from the weakest."""
@@ -191,6 +191,18 @@ def target_name(probe: Probe) -> str:
     """What the headline probe estimates."""
     names = {"implicit_reward": "implicit reward", "delta": "activation difference", "preference": "preference"}
     return names.get(probe.target, probe.target)
+
+
+def measured_reward(config: Mapping[str, Any]) -> str:
+    """What an ablation measures the effect on."""
+    return "implicit reward (nats)" if config.get("tune", {}).get("method") == "dpo" else "reward of completions"
+
+
+def place_sentence(place: Place, *, is_list: bool) -> str:
+    """Where a feature stands in the list that is walked."""
+    if place.position is None:
+        return "Not in the list that you came from." if is_list else ""
+    return f"{count(place.position + 1)} of {count(place.total)}" + (" in the list" if is_list else "")
 
 
 def weight_sentence(feature: Feature, probe: Probe) -> str:

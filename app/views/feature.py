@@ -2,9 +2,9 @@
 
 import streamlit as st
 
-from app import cache, state
+from app import cache, listing, state
 from app.cache import ask
-from app.components import charts, panels, profile, tokens, trust, wording
+from app.components import charts, panels, profile, surroundings, tokens, trust, wording
 from app.components.numbers import plain
 from lfp import queries
 from lfp.errors import NotInBundleError
@@ -13,20 +13,35 @@ from lfp.errors import NotInBundleError
 def choose(store):
     """Previous, a number, next. Returns the number; until one is chosen, the strongest feature's."""
     n, first = store.manifest.tables["features"].rows, ask(queries.strongest_feature, store)
+    walk = state.unbound("walk")
+    view = listing.from_walk(walk) if walk else None
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="small")
     number = {"min_value": 0, "value": None, "step": 1, "placeholder": str(first), "width": 120}
     chosen = row.number_input("Feature number", key="feature", bind="query-params", **number)
     here = first if chosen is None else chosen
-    if here is not None:
-        row.button(
-            "Previous", icon=":material/chevron_left:", disabled=not 0 < here <= n, on_click=step, args=(here - 1,)
-        )
-        right = {"icon": ":material/chevron_right:", "icon_position": "right"}
-        row.button("Next", disabled=not here < n - 1, on_click=step, args=(here + 1,), **right)
+    if here is None:
+        return None
+    place = by_number(here, n) if view is None else in_list(store, here, view)
+    for label, to, icon in (("Previous", place.before, "left"), ("Next", place.after, "right")):
+        shown = {"icon": f":material/chevron_{icon}:", "icon_position": icon}
+        row.button(label, disabled=to is None, on_click=step, args=(to,), **shown)
     with row:
+        st.html(panels.note(wording.place_sentence(place, is_list=view is not None)), width="content")
         st.space("stretch")
-        st.page_link("views/features.py", label="All features", icon=":material/grid_view:")
+        where = state.href("features", view or state.FeaturesView(), bundle=cache.bundle())
+        st.html(panels.anchor(where, "All features" if view is None else "Back to the list"), width="content")
     return here
+
+
+def by_number(here, n):
+    """Where a feature stands among all by number."""
+    known = here < n
+    before, after = (here - 1 if 0 < here <= n else None), (here + 1 if here < n - 1 else None)
+    return queries.Place(here if known else None, n, before, after)
+
+
+def in_list(store, here, view):
+    return ask(queries.feature_place, store, here, listing.wanted_of(view), order=listing.order_of(view))
 
 
 def step(feature_id):
@@ -48,25 +63,38 @@ def examples(store, feature):
     row.toggle("Show numbers", key="activation_values", bind="query-params")
     bucket = names.get(chosen, buckets[0])
     found = ask(queries.examples, store, feature.feature_id, bucket=bucket)
-    items = [example(item, feature.max_activation) for item in found]
-    legend = tokens.strength_legend(feature.max_activation, "activation, scaled; the example’s token is underlined")
+    items = [example(item, feature) for item in found]
+    adds = "" if feature.weight is None else "; in colour, what it adds to the estimate"
+    says = f"activation, scaled; the example’s token is underlined{adds}"
+    legend = tokens.strength_legend(feature.max_activation, says)
     st.html(legend + tokens.examples(items, numbers=st.session_state.activation_values))
     st.html(panels.note(wording.bucket_sentence(bucket, max(counts))))
 
 
-def example(item, limit):
+def example(item, feature):
+    caption = f"<b>{plain(item.activation)}</b>{profile.added(feature.weight, item.activation)}"
     return tokens.example(
         tokens.pieces(item.text, item.token_starts),
         item.window_values,
         first=item.window_start,
         position=item.position,
-        limit=limit,
-        caption=f"<b>{plain(item.activation)}</b>{panels.anchor(text_href(item.text_id), f'text {item.text_id}')}",
+        limit=feature.max_activation,
+        caption=caption + panels.anchor(text_href(item.text_id), f"text {item.text_id}"),
+        weight=feature.weight,
     )
 
 
 def text_href(text_id):
     return state.href("inputs", state.InputsView(text=text_id), bundle=cache.bundle())
+
+
+def watched_href(feature_id):
+    """Leads to texts with this feature shown on their tokens."""
+    return lambda text_id: state.href("inputs", state.InputsView(text=text_id, watch=feature_id), bundle=cache.bundle())
+
+
+def feature_href(feature_id):
+    return state.href("feature", state.FeatureView(feature=feature_id), bundle=cache.bundle())
 
 
 def descriptions(store, feature, labels):
@@ -97,6 +125,57 @@ def logits(feature):
     st.html(panels.note("Change of each token’s logit when the feature is written, direct path only."))
 
 
+def texts(store, feature):
+    st.subheader("Where it moves the estimate")
+    parts = ask(queries.feature_texts, store, feature.feature_id)
+    if parts is None:
+        st.html(panels.note("No probe of this bundle reads it."))
+        return
+    st.html(surroundings.texts(parts, where=watched_href(feature.feature_id)))
+
+
+def neighbours(store, feature):
+    st.subheader("Neighbours")
+    st.html(surroundings.neighbours(ask(queries.neighbours, store, feature.feature_id), where=feature_href))
+
+
+def ablations(store, feature, probe):
+    st.subheader("Taken out")
+    rows = ask(queries.feature_ablations, store, feature.feature_id)
+    names = {"reward": wording.measured_reward(store.manifest.config), "target": probe and wording.target_name(probe)}
+    st.html(surroundings.ablations(rows, **names))
+
+
+def prediction(store, feature):
+    n = store.manifest.tables["features"].rows
+    st.subheader("In the prediction")
+    st.html(profile.contribution(feature, n_features=n))
+    st.subheader("Drift")
+    st.html(surroundings.drift(ask(queries.feature_drift, store, feature.feature_id), n_features=n))
+
+
+def page(store, feature):
+    """Labels first where the screen is narrow, beside the examples where it is wide: see style.css."""
+    labels, probe = ask(queries.labels, store, feature.feature_id), ask(queries.headline, store)
+    st.html(profile.heading(feature, labels, probe))
+    st.container(key="verdict")
+    with st.container(key="feature_panels"):
+        left, right = st.columns([7, 5], gap="large")
+    with left:
+        examples(store, feature)
+        texts(store, feature)
+        neighbours(store, feature)
+    with right:
+        with st.container(key="label_cards"):
+            descriptions(store, feature, labels)
+        prediction(store, feature)
+        ablations(store, feature, probe)
+        activity(store, feature)
+        logits(feature)
+        st.subheader("Fires on")
+        st.html(panels.token_bars(feature.top_tokens) + panels.note("Share of its sampled activation."))
+
+
 def show():
     store = cache.current()
     chosen = choose(store)
@@ -109,19 +188,7 @@ def show():
         st.html(panels.notice("No such feature", str(error)))
         st.button("Open the strongest feature", on_click=step, args=(ask(queries.strongest_feature, store),))
         return
-    labels, probe = ask(queries.labels, store, chosen), ask(queries.headline, store)
-    st.html(profile.heading(feature, labels, probe))
-    left, right = st.columns([7, 5], gap="large")
-    with left:
-        examples(store, feature)
-    with right:
-        descriptions(store, feature, labels)
-        st.subheader("In the prediction")
-        st.html(profile.contribution(feature, n_features=store.manifest.tables["features"].rows))
-        activity(store, feature)
-        logits(feature)
-        st.subheader("Fires on")
-        st.html(panels.token_bars(feature.top_tokens) + panels.note("Share of its sampled activation."))
+    page(store, feature)
 
 
 show()

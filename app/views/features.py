@@ -1,77 +1,72 @@
-"""The table of features: filtered, sorted and paged in SQL."""
+"""The list of features: filtered, sorted and paged in SQL, beside a map of them."""
+
+from dataclasses import replace
 
 import streamlit as st
 
-from app import cache, frame, state
-from app.cache import ask
-from app.components import panels, tables
+from app import cache, filters, frame, listing, state
+from app.cache import ask, ask_large
+from app.components import area, feature_columns, feature_map, panels, tables
 from app.components.numbers import count
 from lfp import queries
 
-PAGE = 25
-SHARES = dict(zip(state.DENSITIES, (0.0, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0), strict=True))
-ORDERS = ("descending", "ascending")
+PAGE, MOST_POINTS, MOST_BEHIND = 25, 10_000, 5_000
 
 
-def filters(store):
-    """The widgets above the table; their values make the view."""
-    find, layer = st.columns([3, 2], vertical_alignment="bottom")
-    hint = "words of a description, a token, or a number"
-    find.text_input("Find", key="find", bind="query-params", type="search", placeholder=hint)
-    layers = ask(queries.feature_layers, store)
-    layer.segmented_control("Layers", layers, selection_mode="multi", key="layer", bind="query-params")
-    row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
-    row.selectbox("Weight", ["any", "positive", "negative"], key="sign", bind="query-params", width=120)
-    row.selectbox("Related", ["any", "yes", "no"], key="related", bind="query-params", width=100)
-    whole = state.FeaturesView().density
-    row.select_slider("Density", state.DENSITIES, value=whole, key="density", bind="query-params", width=230)
-    row.selectbox("Sort by", list(queries.FEATURE_SORTS), key="sort", bind="query-params", width=160)
-    row.selectbox("Order", ORDERS, key="order", bind="query-params", width=140)
-    return state.view_of(state.FeaturesView)
-
-
-def wanted_of(view):
-    low, high = (SHARES[end] for end in view.density)
-    return queries.FeatureFilter(
-        layers=view.layer, sign=view.sign, related=view.related, density_low=low, density_high=high, search=view.find
-    )
-
-
-def table(rows):
+def table(rows, shown):
     """The page's rows; a click on a row opens its feature."""
     ids = rows["feature_id"].to_pylist()
     event = st.dataframe(
-        tables.features(rows),
+        feature_columns.for_screen(rows, shown),
         hide_index=True,
-        key=state.key_for("feature_table", ids),
+        key=state.key_for("feature_table", ids, shown),
         on_select="rerun",
         selection_mode="single-cell",
         height="content",
         row_height=38,
-        column_config=columns(max(rows["share"].drop_null().to_pylist(), default=1.0)),
+        column_config={name: column(name) for name in feature_columns.COLUMNS},
     )
     cells = event.selection.cells
     return ids[cells[0][0]] if cells and cells[0][0] < len(ids) else None
 
 
-def columns(largest_share):
-    number, words = st.column_config.NumberColumn, st.column_config.TextColumn
-    share = {"format": "percent", "min_value": 0.0, "max_value": largest_share, "width": 115}
-    return {
-        "feature_id": number("Feature", format="#%d", width=75, pinned=True),
-        "layer": number("Layer", width=58),
-        "description": words("Description", width=245),
-        "top_tokens": st.column_config.ListColumn("Top tokens", width=190),
-        "related": words("Related", width=75),
-        "weight": number("Weight", format="%+.3f", width=75, help="In the headline probe"),
-        "mean_abs_contribution": number("Contribution", format="%.5f", width=100, help="Mean size a token"),
-        "share": st.column_config.ProgressColumn("Share", help="Of all contributions; bars against this page", **share),
-        "beats_null": words("Beats null", width=85),
-        "density": number("Density", format="percent", width=80, help="Share of tokens it is active on, tuned model"),
-        "base_density": number("Base density", format="percent", width=105, help="The same on the base model"),
-        "shift": number("Shift", format="%+.4f", width=80, help="Mean activation, tuned minus base"),
-        "max_activation": number("Max", format="%.2f", width=70, help="Largest activation"),
-    }
+def column(name):
+    """A column of the catalogue as the table wants it."""
+    one, config = feature_columns.COLUMNS[name], st.column_config
+    common = {"width": one.width, "help": feature_columns.meaning(name), "pinned": name == "feature_id"}
+    if one.kind in ("number", "share"):
+        return config.NumberColumn(one.title, format=one.format, **common)
+    return (config.ListColumn if one.kind == "tokens" else config.TextColumn)(one.title, **common)
+
+
+def draw_map(store, wanted):
+    """The features that pass on their map; drawing around some filters by them. Returns the feature clicked."""
+    row = st.container(horizontal=True, vertical_alignment="bottom", gap="small")
+    colour = row.selectbox("Map coloured by", list(queries.FEATURE_NUMBERS), key="map_colour", **MAP_COLOUR)
+    mouse = row.segmented_control("On the map", [DRAWS, OPENS], default=DRAWS, required=True, key="map_mouse")
+    if wanted.region:
+        row.button("Clear the area", icon=":material/close:", on_click=filters.set_area, args=("",))
+    anywhere = replace(wanted, region=())
+    n, asked = ask(queries.count_features, store, anywhere), {"colour": colour, "limit": MOST_POINTS}
+    points = ask_large(queries.feature_points, store, anywhere, **asked)
+    behind = 0 if anywhere == queries.FeatureFilter() else MOST_BEHIND
+    others = ask_large(queries.feature_points, store, queries.FeatureFilter(), colour="x", limit=behind)
+    drawn = {"area": wanted.region, "ink": state.ink(), "is_drawn_on": mouse == DRAWS}
+    figure = feature_map.figure(points, others, colour=colour, **drawn)
+    key = state.key_for("feature_map", wanted, colour, mouse)
+    picked = {"on_select": lambda: pick(key), "selection_mode": ("points", "box", "lasso")}
+    st.plotly_chart(figure, config=feature_map.CONFIG, key=key, alt=MAP_ALT, **picked)
+    of = f"The {count(points.num_rows)} of {count(n)} that contribute most. " if points.num_rows < n else ""
+    st.html(panels.note(f"{of}{MAP}"))
+    return st.session_state.pop("picked_point", None)
+
+
+def pick(key):
+    selection = st.session_state[key].selection
+    if corners := area.drawn(selection):
+        filters.set_area(area.to_text(corners))
+    elif selection.points:
+        st.session_state.picked_point = selection.points[0].get("customdata")
 
 
 def chosen_by_name(rows):
@@ -81,39 +76,60 @@ def chosen_by_name(rows):
     return names.get(st.selectbox("Open a feature of this page", list(names), **choice))
 
 
-def download(store, view):
-    order = queries.Order(view.sort, view.order == "descending")
-    frame.download(lambda: queries.features(store, wanted_of(view), order=order), name="features")
+def listed(store, view, wanted, n):
+    """One page of the list. Returns the feature that was chosen on it."""
+    slot, order = st.container(), listing.order_of(view)
+    page = st.pagination(-(-n // PAGE), key="page", max_visible_pages=7, **filters.BOUND)
+    rows = ask(queries.features, store, wanted, order=order, limit=PAGE, offset=(page - 1) * PAGE)
+    with slot:
+        clicked = table(rows, view.shown)
+    named = chosen_by_name(rows)
+    frame.download(lambda: queries.features(store, wanted, order=order), name="features")
+    return clicked if clicked is not None else named
+
+
+def nothing(store, view):
+    """What to say where no feature passes."""
+    if not store.manifest.tables["features"].rows:
+        st.html(panels.note("This bundle holds no features."))
+        return
+    st.html(panels.note("No feature passes this filter; widen it."))
+    if view.area:
+        st.button("Clear the area", icon=":material/close:", on_click=filters.set_area, args=("",))
+    st.html(panels.anchor(state.href("features", state.FeaturesView(), bundle=cache.bundle()), "Show all features"))
 
 
 def show():
     store = cache.current()
     st.html(panels.heading(store.manifest.title, "Features"))
-    view = filters(store)
-    wanted = wanted_of(view)
+    slot = st.container()
+    view = filters.draw(store)
+    with slot:
+        filters.presets(view)
+    wanted = listing.wanted_of(view)
     n = ask(queries.count_features, store, wanted)
     if not n:
-        total = store.manifest.tables["features"].rows
-        says = "No feature passes this filter; widen it." if total else "This bundle holds no features."
-        st.html(panels.note(says))
+        nothing(store, view)
         return
-    found = f"{count(n)} feature{'s' if n != 1 else ''}."
-    st.html(panels.note(f"{found} Click a row to open it. A click on a heading sorts this page only."))
-    slot = st.container()
-    left, right = st.columns([3, 2], vertical_alignment="center")
+    where = " within the area drawn on the map" if wanted.region else ""
+    st.html(panels.note(f"{count(n)} feature{'s' if n != 1 else ''}{where}. {TABLE}"))
+    left, right = st.columns([13, 8], gap="medium") if view.with_map else (st.container(), None)
     with left:
-        page = st.pagination(-(-n // PAGE), key="page", bind="query-params")
-    order = queries.Order(view.sort, view.order == "descending")
-    rows = ask(queries.features, store, wanted, order=order, limit=PAGE, offset=(page - 1) * PAGE)
-    with slot:
-        chosen = table(rows)
-    with right:
-        chosen_here = chosen_by_name(rows)
-    download(store, view)
-    opened = chosen if chosen is not None else chosen_here
+        opened = listed(store, view, wanted, n)
+    if right is not None:
+        with right:
+            point = draw_map(store, wanted)
+        opened = opened if opened is not None else point
     if opened is not None:
-        where = state.href("feature", state.FeatureView(feature=opened), bundle=cache.bundle())
-        st.html(panels.following(where, f"Open feature {opened}"), unsafe_allow_javascript=True)
+        there = state.FeatureView(feature=opened, walk=listing.to_walk(view))
+        href = state.href("feature", there, bundle=cache.bundle())
+        st.html(panels.following(href, f"Open feature {opened}"), unsafe_allow_javascript=True)
 
+
+TABLE = "Click a row to open it. A click on a heading sorts this page only."
+DRAWS, OPENS = "draw around", "open"
+MAP = "Near features write in like directions. Draw around some to list only them, or open one by a click."
+MAP_ALT = "Map of features, coloured by a column. The list beside it holds the same features."
+MAP_COLOUR = {"index": queries.FEATURE_NUMBERS.index("weight"), "width": 175, **filters.BOUND}
 
 show()

@@ -1,30 +1,12 @@
-"""Questions about features: the table of them, and one with its labels, examples and histogram."""
+"""Questions about one feature: its numbers, labels, examples and histogram."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
-
-from lfp.queries.common import Order, columns, direction, headline_id, main_labeller, no_such, sort_key
+from lfp.queries.common import columns, headline_id, main_labeller, no_such
 from lfp.store import Store
-
-
-@dataclass(frozen=True)
-class FeatureFilter:
-    """Which features are wanted. An empty tuple of layers means all of them."""
-
-    layers: tuple[int, ...] = ()
-    sign: str = "any"
-    """any, positive or negative: the sign of the headline probe's weight."""
-    related: str = "any"
-    """any, yes or no: what the run's labeller says."""
-    density_low: float = 0.0
-    density_high: float = 1.0
-    search: str = ""
-    """Found in the description, in a top token, or equal to the feature's number."""
 
 
 @dataclass(frozen=True)
@@ -108,46 +90,6 @@ class Example:
     feedback: float | None
 
 
-FEATURE_SORTS: Mapping[str, str] = {
-    "contribution": "w.mean_abs_contribution",
-    "weight": "w.weight",
-    "strength": "abs(w.weight)",
-    "share": "w.share",
-    "density": "f.density",
-    "base_density": "f.base_density",
-    "shift": "f.shift",
-    "max_activation": "f.max_activation",
-    "description": "lower(l.description)",
-    "related": "l.related",
-    "layer": "f.layer",
-    "id": "f.feature_id",
-}
-"""Names a feature table may be sorted by, and the expression behind each."""
-
-
-def feature_layers(store: Store) -> list[int]:
-    """Layers that have features."""
-    return [row["layer"] for row in store.rows("SELECT DISTINCT layer FROM features ORDER BY layer")]
-
-
-def count_features(store: Store, wanted: FeatureFilter) -> int:
-    """How many features pass the filter."""
-    rows = store.rows(f"SELECT count(*) AS n {_FEATURES_FROM}", _feature_values(store, wanted))
-    return int(rows[0]["n"])
-
-
-def features(
-    store: Store, wanted: FeatureFilter, *, order: Order, limit: int | None = None, offset: int = 0
-) -> pa.Table:
-    """The features that pass, sorted, one page of them. Without a limit: all."""
-    by = sort_key(FEATURE_SORTS, order.by)
-    return store.query(
-        f"SELECT {_FEATURE_COLUMNS} {_FEATURES_FROM} "
-        f"ORDER BY {by} {direction(order)} NULLS LAST, f.feature_id LIMIT $limit OFFSET $offset",
-        {**_feature_values(store, wanted), "limit": limit, "offset": offset},
-    )
-
-
 def feature(store: Store, feature_id: int) -> Feature:
     """One feature. Raises NotInBundleError."""
     rows = store.rows(
@@ -213,35 +155,3 @@ def feature_excerpts(store: Store, feature_id: int) -> list[dict[str, Any]]:
         "FROM (SELECT * FROM examples WHERE feature_id = $feature_id) JOIN texts USING (text_id) ORDER BY bucket, rank",
         {"feature_id": feature_id},
     )
-
-
-def _feature_values(store: Store, wanted: FeatureFilter) -> dict[str, Any]:
-    return {
-        "probe": headline_id(store),
-        "labeller": main_labeller(store),
-        "layers": list(wanted.layers),
-        "sign": wanted.sign,
-        "related": wanted.related,
-        "density_low": wanted.density_low,
-        "density_high": wanted.density_high,
-        "search": wanted.search.strip().lower(),
-    }
-
-
-_FEATURES_FROM = """
-FROM features f
-LEFT JOIN (SELECT * FROM weights WHERE probe_id = $probe) w ON w.feature_id = f.feature_id
-LEFT JOIN (SELECT * FROM labels WHERE labeller = $labeller) l ON l.feature_id = f.feature_id
-WHERE (len($layers::INTEGER[]) = 0 OR list_contains($layers::INTEGER[], f.layer))
-  AND CASE $sign WHEN 'positive' THEN w.weight > 0 WHEN 'negative' THEN w.weight < 0 ELSE true END
-  AND CASE $related WHEN 'yes' THEN l.related WHEN 'no' THEN NOT l.related ELSE true END
-  AND f.density BETWEEN $density_low AND $density_high
-  AND ($search = '' OR contains(lower(l.description), $search) OR f.feature_id::VARCHAR = $search
-       OR contains(lower(array_to_string([item.token FOR item IN f.top_tokens], chr(10))), $search))
-"""
-
-
-_FEATURE_COLUMNS = """
-f.feature_id, f.layer, l.description, l.related, w.weight, w.mean_abs_contribution, w.share, w.beats_null,
-f.density, f.base_density, f.shift, f.max_activation, [item.token FOR item IN f.top_tokens] AS top_tokens
-"""

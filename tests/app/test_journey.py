@@ -42,7 +42,7 @@ def test_from_the_overview_to_a_text(page, address):
     url(page, r"/features\?bundle=reviews$")
     box = page.get_by_test_id("stDataFrame").first.bounding_box()
     page.mouse.click(box["x"] + 250, box["y"] + 60)
-    url(page, r"/feature\?bundle=reviews&feature=\d+$")
+    url(page, r"/feature\?bundle=reviews&feature=\d+&walk=sort%3Dcontribution$")
     page.get_by_text("In the prediction").wait_for()
 
     page.locator(".lfp-caption a").first.click()
@@ -57,6 +57,55 @@ def test_from_the_overview_to_a_text(page, address):
     page.go_back()
     url(page, r"/inputs\?bundle=reviews&text=\d+&watch=\d+$")
     assert page.errors == []
+
+
+def test_drawing_on_the_map_filters_the_list(page, address):
+    page.goto(f"{address}/features?bundle=reviews")
+    settle(page)
+    plot = page.locator(".js-plotly-plot .nsewdrag").first
+    plot.wait_for()
+    box = plot.bounding_box()
+    left, top, width, height = (box[key] for key in ("x", "y", "width", "height"))
+    page.mouse.move(left + 4, top + 4)
+    page.mouse.down()
+    for across, down in ((0.5, 0.02), (0.55, 0.5), (0.5, 0.98), (0.02, 0.98), (0.02, 0.02)):
+        page.mouse.move(left + across * width, top + down * height, steps=4)
+    page.mouse.up()
+    url(page, r"area=")
+    page.get_by_text("within the area drawn on the map").wait_for()
+    page.reload()
+    settle(page)
+    page.get_by_text("within the area drawn on the map").wait_for()
+    page.get_by_role("button", name="Clear the area").click()
+    url(page, r"/features\?bundle=reviews$")
+
+
+def test_keys_walk_the_list(page, address):
+    page.goto(f"{address}/features?bundle=reviews&sort=weight")
+    settle(page)
+    box = page.get_by_test_id("stDataFrame").first.bounding_box()
+    page.mouse.click(box["x"] + 150, box["y"] + 60)
+    url(page, r"/feature\?bundle=reviews&feature=\d+&walk=sort%3Dweight$")
+    page.get_by_text("1 of 60 in the list").wait_for()
+    first = page.url
+    page.keyboard.press("j")
+    page.get_by_text("2 of 60 in the list").wait_for()
+    page.keyboard.press("k")
+    page.get_by_text("1 of 60 in the list").wait_for()
+    url(page, re.escape(first))
+    page.get_by_role("link", name="Back to the list").click()
+    url(page, r"/features\?bundle=reviews&sort=weight$")
+
+
+def test_labels_come_before_examples_on_a_phone(page, address):
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(f"{address}/feature?bundle=reviews&feature=3")
+    settle(page)
+    tops = {
+        name: page.get_by_role("heading", name=name).first.bounding_box()["y"] for name in ("Descriptions", "Examples")
+    }
+    page.set_viewport_size({"width": 1400, "height": 1400})
+    assert tops["Descriptions"] < tops["Examples"]
 
 
 def test_nothing_is_fetched_from_elsewhere(page, address):

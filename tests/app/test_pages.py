@@ -180,7 +180,7 @@ def test_a_feature_is_opened_by_name(explorer, bundle):
     box.select(box.options[0])
     at.run()
     whole(at)
-    assert f'href="feature?bundle=reviews&amp;feature={first}"' in words_of(at)
+    assert f'href="feature?bundle=reviews&amp;feature={first}&amp;walk=sort%3Dcontribution"' in words_of(at)
 
 
 def test_the_download_holds_all_that_pass(bundle):

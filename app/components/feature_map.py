@@ -1,0 +1,111 @@
+"""The map of features: a point a feature, coloured by a column; part of it may be drawn around."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+import pyarrow as pa
+
+from app.components.area import Point
+from app.components.escape import escaped, shortened
+from app.components.feature_columns import COLUMNS, SIGNED
+from app.components.palette import DIVERGING, GRID, STRENGTH
+
+CONFIG = {"displayModeBar": False, "responsive": True, "scrollZoom": False, "doubleClick": False}
+STRONG = [[0.0, "rgba(141, 145, 153, 0.45)"], [1.0, STRENGTH]]
+FEW = 200
+"""Points up to this number are large and outlined."""
+CLIPPED = 0.98
+"""Share of values within the range of colours: beyond it a point has the colour of the end."""
+
+
+def figure(
+    points: pa.Table, others: pa.Table, *, colour: str, area: Sequence[Point], ink: str, is_drawn_on: bool = True
+) -> go.Figure:
+    """Points as `lfp.queries.feature_points` gives them, coloured by the column `colour`; `others` in grey behind.
+
+    A point's `customdata` is its feature's number. `ink` draws the line around `area`. A drag draws another area, or
+    (not `is_drawn_on`) moves the map: only then are clicks on points reported.
+    """
+    drawn = go.Figure()
+    drawn.add_scattergl(
+        x=_numbers(others["x"]),
+        y=_numbers(others["y"]),
+        mode="markers",
+        hoverinfo="skip",
+        showlegend=False,
+        marker={"size": 3, "color": "rgba(141, 145, 153, 0.28)"},
+    )
+    values = _numbers(points["value"])
+    low, high = limits(values, is_signed=colour in SIGNED)
+    few = points.num_rows <= FEW
+    drawn.add_scattergl(
+        x=_numbers(points["x"]),
+        y=_numbers(points["y"]),
+        mode="markers",
+        showlegend=False,
+        customdata=points["feature_id"].to_pylist(),
+        text=_names(points),
+        hovertemplate="%{text}<br>" + COLUMNS[colour].title + " %{marker.color:.4~g}<extra></extra>",
+        marker={
+            "size": _size(points.num_rows),
+            "color": values,
+            "colorscale": DIVERGING if colour in SIGNED else STRONG,
+            "cmin": low,
+            "cmax": high,
+            "opacity": 0.85,
+            "line": {"width": 0.8 if few else 0.4, "color": ink if few else "rgba(120, 120, 120, .5)"},
+            "colorbar": {
+                "orientation": "h", "thickness": 9, "len": 1.0, "y": 1.01, "yanchor": "bottom", "nticks": 5,
+                "title": {"text": COLUMNS[colour].title, "side": "top"}, "outlinewidth": 0, "tickformat": "~g",
+            },
+        },
+        selected={"marker": {"opacity": 0.85}},
+        unselected={"marker": {"opacity": 0.85}},
+    )  # fmt: skip
+    if area:
+        path = "M" + "L".join(f"{x},{y}" for x, y in area) + "Z"
+        drawn.add_shape(
+            type="path", path=path, line={"color": ink, "width": 1.6}, fillcolor="rgba(141, 145, 153, 0.14)"
+        )
+    blank = {"showgrid": False, "zeroline": False, "showticklabels": False, "title": None, "showline": True}
+    drawn.update_xaxes(**blank, linecolor=GRID, mirror=True)
+    drawn.update_yaxes(**blank, linecolor=GRID, mirror=True)
+    return drawn.update_layout(
+        height=520,
+        margin={"l": 4, "r": 4, "t": 62, "b": 4},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        hoverlabel={"align": "left"},
+        dragmode="lasso" if is_drawn_on else "pan",
+        newselection={"line": {"color": ink, "width": 1.6, "dash": "solid"}},
+    )
+
+
+def limits(values: np.ndarray, *, is_signed: bool) -> tuple[float, float]:
+    """The ends of the colours: signed values about zero; either way all but the outermost two in a hundred."""
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return (-1.0, 1.0) if is_signed else (0.0, 1.0)
+    if is_signed:
+        end = float(np.quantile(np.abs(known), CLIPPED)) or float(np.abs(known).max()) or 1.0
+        return -end, end
+    low, high = (float(end) for end in np.quantile(known, [1 - CLIPPED, CLIPPED]))
+    return (low, high) if high > low else (float(known.min()), float(known.max()) + 1e-9)
+
+
+def _numbers(column: pa.ChunkedArray) -> np.ndarray:
+    """A column as float32, null as NaN."""
+    return column.to_numpy().astype(np.float32)
+
+
+def _names(points: pa.Table) -> list[str]:
+    pairs = zip(points["feature_id"].to_pylist(), points["description"].to_pylist(), strict=True)
+    return [f"<b>#{id_}</b> {escaped(shortened(text or 'not described', 60))}" for id_, text in pairs]
+
+
+def _size(n: int) -> float:
+    """Smaller the more there are, so that thousands do not hide each other."""
+    return 9.0 if n <= FEW else 6.5 if n <= 3000 else 4.0

@@ -1,0 +1,137 @@
+"""The Feature page: what surrounds a feature, what it says of it, and that it says it safely."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from app.components import surroundings, tokens
+from lfp import queries
+from lfp.drift import STATUSES
+from lfp.queries import FeatureDrift, Neighbour, TextPart, TextParts
+from lfp.store import Store
+from tests.app.reader import is_tame, whole
+from tests.conftest import HOSTILE, rewrite
+
+TEXTS = st.text(max_size=40) | st.sampled_from(HOSTILE)
+ROW = {
+    "group": "feature:3", "kind": "feature", "features": [3], "scale": 0.0, "n_completions": 200, "effect": -0.2,
+    "ci_low": -0.3, "ci_high": -0.1, "null_high": 0.05, "predicted_effect": -0.01,
+}  # fmt: skip
+
+
+def where(number):
+    return f"inputs?text={number}"
+
+
+def parts(text="so good", contribution=0.5, feedback=-1.0, **changes):
+    one = TextPart(7, text, contribution, 0.4, feedback)
+    facts = {"n_texts": 9, "n_active": 4, "mean": contribution, "n_against": 1, "n_judged": 4}
+    return TextParts(**{**facts, "largest": (one,), "against": (one,), **changes})
+
+
+@given(text=TEXTS, value=st.floats(-9, 9))
+def test_any_words_make_tame_surroundings(text, value):
+    near = [Neighbour(kind, 0, 5, value, 1, text, text, value) for kind in surroundings.KINDS]
+    row = ROW | {"kind": text, "features": [1, 2], "effect": value, "ci_low": value - 1, "ci_high": value + 1}
+    for html in (
+        surroundings.texts(parts(text, value), where=where),
+        surroundings.neighbours(near, where=where),
+        surroundings.ablations([row], reward=text, target=text),
+        surroundings.drift(FeatureDrift(text, True, value, None, value, value, value, 3, 0.1), n_features=9),
+    ):
+        is_tame(html)
+
+
+@given(k=st.integers(0, 60), more=st.integers(0, 60))
+def test_the_interval_of_a_share_is_wilsons(k, more):
+    if k + more:
+        low, high = surroundings.wilson(k, k + more)
+        expected = binomtest(k, k + more).proportion_ci(method="wilson")
+        assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "says"),
+    [
+        ({}, "good", "lowers the reward more than controls do, as the estimate says"),
+        ({"effect": 0.2, "predicted_effect": 0.1}, "good", "raises the reward more than controls do, as"),
+        ({"predicted_effect": 0.01}, "weak", "the other way than the estimate says"),
+        ({"predicted_effect": None}, "good", "more than controls do"),
+        ({"effect": -0.04, "ci_low": -0.1, "ci_high": 0.02}, "none", "Inert: no effect is seen"),
+        ({"effect": -0.04, "ci_low": -0.1, "ci_high": -0.01}, "weak", "controls reach as far"),
+        ({"null_high": None}, "none", "no controls"),
+    ],
+)
+def test_an_ablation_is_judged_by_its_controls(changes, kind, says):
+    found = surroundings.verdict(ROW | changes)
+    assert found[0] == kind and says in found[1]
+    assert says in surroundings.ablations([ROW | changes], reward="reward", target="target")
+
+
+def test_a_receipt_sets_predicted_beside_measured():
+    html = surroundings.ablations([ROW], reward="reward of completions", target="implicit reward")
+    for part in ("By itself", "−0.20 [−0.30 to −0.10]", "± 0.05", "−0.0100", "implicit reward a token"):
+        assert part in html
+    group = ROW | {"kind": "weighted", "features": [1, 2, 3], "scale": 2.0}
+    html = surroundings.ablations([group], reward="r", target="t")
+    assert "Among 3 features that raise the estimate most, scaled by 2.00" in html
+
+
+def test_nothing_around_is_said_in_a_sentence():
+    assert "taken out of no generation" in surroundings.ablations([], reward="r", target="t")
+    assert "No neighbours were kept" in surroundings.neighbours([], where=where)
+    assert "was not measured" in surroundings.drift(None, n_features=3)
+    assert "none of the 9 texts" in surroundings.texts(parts(n_active=0, mean=None, largest=()), where=where)
+    assert "the activations of no text" in surroundings.texts(parts(n_texts=0, n_active=0), where=where)
+    assert "Against" not in surroundings.texts(parts(n_judged=0, n_against=0, against=()), where=where)
+
+
+@pytest.mark.parametrize("status", STATUSES)
+def test_every_status_has_its_sentence(status):
+    html = surroundings.drift(FeatureDrift(status, False, 1.0, 1.0, 1.0, 1.0, 1.0, 1, 0.1), n_features=3)
+    assert "uning" in html.split("</p>")[0] and "other sign" not in html
+
+
+def test_what_a_token_adds_is_on_hover():
+    html = tokens.shaded([" good"], [2.0], limit=2.0, weight=-0.5)
+    assert 'title="␣good · 2.000 · adds −1.0000"' in html
+    assert "adds" not in tokens.shaded([" good"], [0.0], limit=2.0, weight=-0.5)
+
+
+def test_examples_bear_what_they_add(explorer, bundle):
+    with Store.open(bundle) as store:
+        feature = queries.feature(store, 7)
+        top = queries.examples(store, 7, bucket=0)
+    html = whole(explorer("feature", bundle, feature="7"))
+    shown = re.findall(r'lfp-caption"><b>[^<]*</b><i class="(up|down)">([^<]*)</i>', html)
+    assert len(shown) == len(top) and {kind for kind, _ in shown} == {"up" if feature.weight > 0 else "down"}
+    assert [float(number.replace("−", "-")) for _, number in shown] == pytest.approx(
+        [feature.weight * one.activation for one in top], abs=1e-4
+    )
+    assert "adds nothing" in whole(explorer("feature", bundle, feature="7", examples="silent"))
+
+
+def test_the_page_has_all_its_panels(explorer, bundle):
+    with Store.open(bundle) as store:
+        out = next(i for i in range(60) if queries.feature_ablations(store, i))
+        near = queries.neighbours(store, out)[0].neighbour_id
+    at = explorer("feature", bundle, feature=str(out))
+    html = whole(at)
+    for name in ("Examples", "Where it moves the estimate", "Neighbours", "Descriptions", "In the prediction", "Drift",
+                 "Taken out", "Activity, tuned and base", "Tokens it raises and lowers", "Fires on"):  # fmt: skip
+        assert name in [one.value for one in at.subheader]
+    assert f'href="feature?bundle=reviews&amp;feature={near}"' in html
+    assert f"&amp;watch={out}" in html and "controls reach" in html
+
+
+@pytest.mark.parametrize("table", ["drift", "neighbours", "ablations"])
+def test_the_page_without_one_more_table(explorer, copied_bundle, table):
+    rewrite(copied_bundle, table, lambda rows: rows.slice(0, 0))
+    html = whole(explorer("feature", copied_bundle, feature="7"))
+    says = {"drift": "was not measured", "neighbours": "No neighbours were kept", "ablations": "no generation"}
+    assert says[table] in html

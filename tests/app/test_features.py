@@ -1,0 +1,288 @@
+"""The Features page: filters, presets, columns, the map and its areas, and the walk through a list."""
+
+from __future__ import annotations
+
+import dataclasses
+from urllib.parse import parse_qs, urlsplit
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app import listing, state
+from app.components import area, feature_columns, feature_map
+from app.components.escape import escaped, shortened
+from app.state import FeaturesView
+from lfp import queries
+from lfp.drift import STATUSES
+from lfp.queries import FeatureFilter, Order
+from lfp.store import Store
+from tests.app.reader import whole, words_of
+from tests.conftest import HOSTILE
+
+POINTS = st.tuples(st.floats(-9, 9), st.floats(-9, 9))
+LINES = st.lists(POINTS, min_size=3, max_size=120)
+RIGHT = "0,-9;9,-9;9,9;0,9"
+
+
+def expected(bundle, view):
+    with Store.open(bundle) as store:
+        rows = queries.features(store, listing.wanted_of(view), order=listing.order_of(view), limit=25)
+        return rows["feature_id"].to_pylist()
+
+
+def shown(at):
+    return at.dataframe[0].value["feature_id"].tolist()
+
+
+@given(line=LINES)
+def test_a_drawn_line_keeps_few_of_its_corners(line):
+    kept = area.simplified(line)
+    assert len(kept) == min(len(line), area.MOST_CORNERS) and set(kept) <= set(line)
+    assert kept == tuple(line) or len(line) > area.MOST_CORNERS
+
+
+def test_a_circle_stays_round():
+    turns = np.linspace(0, 2 * np.pi, 200, endpoint=False)
+    kept = area.simplified(list(zip(np.cos(turns).tolist(), np.sin(turns).tolist(), strict=True)))
+    xs, ys = np.array(kept).T
+    size = abs(np.dot(xs, np.roll(ys, 1)) - np.dot(ys, np.roll(xs, 1))) / 2
+    assert size == pytest.approx(np.pi, rel=0.02)
+
+
+@given(corners=st.lists(POINTS, min_size=3, max_size=24))
+def test_an_area_is_four_digits_in_a_link(corners):
+    found = area.from_text(area.to_text(corners))
+    assert np.allclose(found, corners, rtol=1e-3, atol=1e-9)
+
+
+@pytest.mark.parametrize("text", ["", "1,2;3,4", "1,2;3,4;x,y", "1;2;3", "nan,1;2,3;4,5", "1,2;" * 99 + "1,2"])
+def test_what_states_no_area_is_none(text):
+    assert area.from_text(text) == ()
+
+
+def test_the_last_box_or_lasso_counts():
+    lasso = {"x": [0, 1, 1], "y": [0, 0, 1]}
+    assert area.drawn({"lasso": [{"x": [5, 6, 6], "y": [5, 5, 6]}, lasso], "box": []}) == ((0, 0), (1, 0), (1, 1))
+    assert area.drawn({"box": [{"x": [2, 1], "y": [3, 4]}]}) == ((1, 3), (2, 3), (2, 4), (1, 4))
+    assert area.drawn({}) == area.drawn({"points": [{}], "box": [], "lasso": []}) == ()
+
+
+@pytest.mark.parametrize("name", queries.PRESETS)
+def test_a_preset_is_a_view_that_asks_for_it(name):
+    preset = queries.PRESETS[name]
+    view = listing.preset_view(preset)
+    assert listing.wanted_of(view) == preset.wanted and listing.order_of(view) == preset.order
+
+
+VIEWS = st.builds(
+    FeaturesView,
+    layer=st.lists(st.integers(0, 3), max_size=2).map(tuple),
+    sign=st.sampled_from(["any", "positive"]),
+    find=st.text(),
+    drifts=st.lists(st.sampled_from(STATUSES), unique=True).map(tuple),
+    least_stable=st.sampled_from([0.0, 0.35]),
+    sort=st.sampled_from(sorted(queries.FEATURE_SORTS)),
+    order=st.sampled_from(["descending", "ascending"]),
+    page=st.integers(1, 9),
+    shown=st.just(("weight",)),
+    area=st.sampled_from(["", RIGHT]),
+)
+
+
+@given(view=VIEWS)
+def test_a_walk_is_the_list_without_its_looks(view):
+    walk = listing.to_walk(view)
+    found = listing.from_walk(walk)
+    assert walk and (listing.wanted_of(found), listing.order_of(found)) == (
+        listing.wanted_of(view),
+        listing.order_of(view),
+    )
+    assert (found.page, found.shown) == (1, state.COLUMNS)
+
+
+def test_a_view_that_says_nonsense_lets_all_pass():
+    view = FeaturesView(
+        density=("x", "y"), standing=("x", "y"), drifted="x", area="x", sign="x", sort="gone", order="x"
+    )
+    assert listing.wanted_of(view) == dataclasses.replace(FeatureFilter(), sign="x")
+    assert listing.order_of(view) == Order("contribution")
+
+
+def test_every_column_is_in_the_catalogue_and_explained():
+    assert set(feature_columns.COLUMNS) == set(queries.FEATURE_COLUMNS)
+    assert all(feature_columns.meaning(name) for name in feature_columns.COLUMNS)
+    assert set(state.COLUMNS) < set(feature_columns.COLUMNS) and set(queries.FEATURE_NUMBERS) >= feature_columns.SIGNED
+
+
+def points(n, value):
+    return pa.table({
+        "feature_id": list(range(n)), "x": np.arange(n, dtype=np.float32), "y": np.ones(n, np.float32),
+        "value": pa.array([value] * n, pa.float32()), "description": [HOSTILE[i % len(HOSTILE)] for i in range(n)],
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize("n", [0, 1, 5, 4000])
+@pytest.mark.parametrize("value", [None, 0.0, -2.5])
+def test_a_map_of_any_size_is_escaped(n, value):
+    corners = ((0, 0), (1, 0), (1, 1))
+    figure = feature_map.figure(points(n, value), points(n, None), colour="weight", area=corners, ink="#000")
+    names = [f"<b>#{i}</b> {escaped(shortened(HOSTILE[i % 5] or 'not described', 60))}" for i in range(n)]
+    assert list(figure.data[1].text) == names and list(figure.data[1].customdata) == list(range(n))
+    assert figure.layout.shapes[0].path == "M0,0L1,0L1,1Z" and figure.layout.dragmode == "lasso"
+
+
+@given(values=st.lists(st.floats(-1e6, 1e6, width=32) | st.just(np.nan), max_size=40), is_signed=st.booleans())
+def test_colours_have_two_ends(values, is_signed):
+    low, high = feature_map.limits(np.array(values, np.float32), is_signed=is_signed)
+    assert low < high or low == pytest.approx(high)
+    assert not is_signed or low == -high
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        FeaturesView(null="beats", sort="weight"),
+        FeaturesView(drifts=("weakened", queries.FLIPPED), sort="drift"),
+        FeaturesView(drifted="10 %", order="ascending"),
+        FeaturesView(standing=("10 %", "half"), sort="id"),
+        FeaturesView(least_stable=0.5, least_detected=0.7),
+        FeaturesView(fires_on="hated"),
+        FeaturesView(area=RIGHT, sort="max_activation"),
+    ],
+    ids=lambda view: "-".join(state.to_params(view)),
+)
+def test_a_permalink_restores_a_list(explorer, bundle, view):
+    at = explorer("features", bundle, **state.to_params(view))
+    whole(at)
+    assert shown(at) == expected(bundle, view) and shown(at)
+
+
+def test_filters_behind_the_button_are_counted(explorer, bundle):
+    at = explorer("features", bundle, drifts="weakened", least_stable="0.3")
+    assert next(one.proto.popover.label for one in at.get("popover")) == "More filters (2)"
+
+
+def test_columns_are_chosen(explorer, bundle):
+    at = explorer("features", bundle, shown=["stability", "drift_rank"])
+    assert list(at.dataframe[0].value.columns) == ["feature_id", "layer", "drift_rank", "stability"]
+    at.multiselect(key="shown").select("x").run()
+    assert list(at.dataframe[0].value.columns) == ["feature_id", "layer", "drift_rank", "stability", "x"]
+    assert list(explorer("features", bundle).dataframe[0].value.columns) == [
+        name for name in feature_columns.COLUMNS if name in (*feature_columns.ALWAYS, *state.COLUMNS)
+    ]
+
+
+def test_every_column_at_once(explorer, bundle):
+    at = explorer("features", bundle, shown=list(queries.FEATURE_COLUMNS))
+    whole(at)
+    assert list(at.dataframe[0].value.columns) == list(feature_columns.COLUMNS)
+
+
+def test_a_preset_sets_the_widgets_and_lets_them_go(explorer, bundle):
+    at = explorer("features", bundle, sign="positive", page="2", area=RIGHT)
+    assert at.button_group(key="preset").value is None
+    at.button_group(key="preset").set_value("related but weightless").run()
+    assert (at.selectbox(key="related").value, at.selectbox(key="null").value) == ("yes", "within")
+    assert at.selectbox(key="sign").value == "any" and "area" not in at.query_params
+    preset = queries.PRESETS["related but weightless"]
+    assert preset.says in whole(at) and at.button_group(key="preset").value == "related but weightless"
+    assert shown(at) == expected(bundle, listing.preset_view(preset))
+    at.button_group(key="preset").set_value(None).run()
+    assert shown(at) == expected(bundle, FeaturesView())
+
+
+@pytest.mark.parametrize("name", queries.PRESETS)
+def test_a_link_to_a_preset_marks_it(explorer, bundle, name):
+    at = explorer("features", bundle, **state.to_params(listing.preset_view(queries.PRESETS[name])))
+    assert at.button_group(key="preset").value == name and queries.PRESETS[name].says in whole(at)
+
+
+def test_an_area_survives_sort_and_page_and_is_cleared(explorer, bundle):
+    at = explorer("features", bundle, area=RIGHT)
+    assert "within the area drawn on the map" in whole(at)
+    at.selectbox(key="sort").set_value("density").run()
+    assert shown(at) == expected(bundle, FeaturesView(area=RIGHT, sort="density"))
+    assert at.query_params["area"] == RIGHT
+    next(button for button in at.button if button.label == "Clear the area").click().run()
+    assert "area" not in at.query_params and shown(at) == expected(bundle, FeaturesView(sort="density"))
+
+
+def test_a_filter_starts_at_the_first_page(explorer, bundle):
+    at = explorer("features", bundle, page="3", sort="id", order="ascending")
+    assert shown(at) == list(range(50, 60))
+    at.selectbox(key="related").set_value("yes").run()
+    assert shown(at) == expected(bundle, FeaturesView(related="yes", sort="id", order="ascending"))
+
+
+def test_nothing_found_leads_back(explorer, bundle):
+    at = explorer("features", bundle, find="zzzz", area=RIGHT)
+    assert "No feature passes this filter" in whole(at) and 'href="features?bundle=reviews"' in words_of(at)
+    next(button for button in at.button if button.label == "Clear the area").click()
+    whole(at.run())
+
+
+def test_the_map_can_be_put_away(explorer, bundle):
+    assert not explorer("features", bundle, with_map="false").get("plotly_chart")
+    assert len(explorer("features", bundle).get("plotly_chart")) == 1
+
+
+def test_a_map_of_many_says_that_it_is_a_part(explorer, bundle, monkeypatch):
+    whole_map = queries.feature_points
+
+    def feature_points(store, wanted, *, colour, limit):
+        return whole_map(store, wanted, colour=colour, limit=min(limit, 7))
+
+    monkeypatch.setattr(queries, "feature_points", feature_points)
+    assert "The 7 of 60 that contribute most." in whole(explorer("features", bundle, map_colour="density"))
+
+
+def walk_of(bundle, view, at):
+    ids = expected(bundle, view)
+    return ids, explorer_params(ids[at], view)
+
+
+def explorer_params(feature, view):
+    return state.to_params(state.FeatureView(feature=feature, walk=listing.to_walk(view)))
+
+
+def press(at, label):
+    next(button for button in at.button if button.label == label).click()
+    return at.run()
+
+
+def test_previous_and_next_walk_the_list(explorer, bundle):
+    view = FeaturesView(sign="negative", sort="weight", order="ascending")
+    ids, params = walk_of(bundle, view, 1)
+    at = explorer("feature", bundle, **params)
+    assert f"2 of {len(ids)} in the list" in whole(at) or len(ids) == 25
+    assert press(at, "Next").number_input(key="feature").value == ids[2]
+    at = press(press(at, "Previous"), "Previous")
+    assert at.number_input(key="feature").value == ids[0]
+    assert next(button for button in at.button if button.label == "Previous").disabled
+    links = [part.split('"')[0] for part in words_of(at).split('href="') if "Back to the list" in part[:400]]
+    assert any(
+        state.from_params(FeaturesView, parse_qs(urlsplit(link.replace("&amp;", "&")).query)) == view for link in links
+    )
+
+
+def test_a_feature_outside_its_list_is_said_so(explorer, bundle):
+    view = FeaturesView(sign="negative")
+    outside = expected(bundle, FeaturesView(sign="positive"))[0]
+    at = explorer("feature", bundle, **explorer_params(outside, view))
+    assert "Not in the list that you came from." in whole(at)
+    assert press(at, "Next").number_input(key="feature").value == expected(bundle, view)[0]
+
+
+@pytest.mark.parametrize("walk", ["%%%", "sort=DROP&order=?", "page=x&area=1,2", "drifts=none", "find=zzzz"])
+def test_any_walk_gives_a_page(explorer, bundle, walk):
+    whole(explorer("feature", bundle, feature="5", walk=walk))
+
+
+def test_a_row_leads_to_a_feature_with_its_list(explorer, bundle):
+    at = explorer("features", bundle, sign="negative")
+    box = at.selectbox(key="open_feature")
+    box.select(box.options[0]).run()
+    assert f"feature={shown(at)[0]}&amp;walk=sign%3Dnegative" in words_of(at)
