@@ -18,6 +18,14 @@ from lfp.queries.disagreement_rows import (
     queued_words,
     responsible_features,
 )
+from lfp.queries.drift_rows import (
+    DRIFT_SORTS,
+    DriftFilter,
+    count_drift,
+    drift,
+    drift_counts,
+    drift_points,
+)
 from lfp.queries.exactness import (
     miss_errors,
     prediction_errors,
@@ -54,6 +62,10 @@ from lfp.queries.ledgers import (
     pair_ledger,
     raw_ledger,
 )
+from lfp.queries.live_rows import (
+    named_features,
+    probe_weights,
+)
 from lfp.queries.pair_rows import (
     PAIR_SORTS,
     Pair,
@@ -61,6 +73,10 @@ from lfp.queries.pair_rows import (
     count_pairs,
     pair,
     pairs,
+)
+from lfp.queries.run_pairs import (
+    decoder_rows,
+    weightiest_features,
 )
 from lfp.queries.run_rows import (
     DriftedFeature,
@@ -111,6 +127,7 @@ from lfp.queries.word_rows import (
 )
 
 __all__ = [
+    "DRIFT_SORTS",
     "FEATURE_SORTS",
     "PAIR_SORTS",
     "SIDES",
@@ -121,6 +138,7 @@ __all__ = [
     "Contrast",
     "Contribution",
     "Difference",
+    "DriftFilter",
     "DriftedFeature",
     "Example",
     "Feature",
@@ -149,10 +167,15 @@ __all__ = [
     "average_ledger",
     "beliefs",
     "count_beliefs",
+    "count_drift",
     "count_features",
     "count_pairs",
     "count_texts",
+    "decoder_rows",
     "dictionaries",
+    "drift",
+    "drift_counts",
+    "drift_points",
     "drifted_features",
     "example_counts",
     "examples",
@@ -170,12 +193,14 @@ __all__ = [
     "ledger",
     "main_labeller",
     "miss_errors",
+    "named_features",
     "paid_words",
     "pair",
     "pair_ledger",
     "pair_margins",
     "pairs",
     "prediction_errors",
+    "probe_weights",
     "queued_texts",
     "queued_words",
     "rating_range",
@@ -195,6 +220,7 @@ __all__ = [
     "token_contributions",
     "token_ledgers",
     "token_prediction_errors",
+    "weightiest_features",
     "word",
     "word_features",
     "word_gaps",
