@@ -11,7 +11,7 @@ import pyarrow as pa
 import streamlit as st
 
 from app import state
-from app.components import charts, exports, ledgers, panels
+from app.components import charts, exports, hiding, ledgers, panels
 
 PUBLIC = "LFP_PUBLIC"
 KEYS = {
@@ -26,6 +26,11 @@ KEYS = {
 def is_public() -> bool:
     """Whether strangers use this explorer: nothing is written then, and nothing of the host's files is shown."""
     return os.environ.get(PUBLIC, "") not in ("", "0")
+
+
+def told(error: Exception) -> str:
+    """What an error says; to strangers, without the host's folders."""
+    return hiding.without_paths(str(error), state.listed_bundles()) if is_public() else str(error)
 
 
 def download(rows: Callable[[], pa.Table], *, name: str, label: str = "Download") -> None:

@@ -31,8 +31,14 @@ page = st.navigation(
             st.Page("views/inputs.py", title="Inputs", icon=":material/notes:"),
             st.Page("views/pairs.py", title="Pairs", icon=":material/compare_arrows:"),
         ],
+        "Compare": [
+            st.Page("views/drift.py", title="Drift", icon=":material/trending_up:"),
+            st.Page("views/runs.py", title="Runs", icon=":material/difference:"),
+        ],
         "Audit": [
             st.Page("views/disagreements.py", title="Disagreements", icon=":material/call_split:"),
+            st.Page("views/try_it.py", title="Try it", icon=":material/edit_note:"),
+            st.Page("views/about.py", title="About", icon=":material/info:"),
         ],
     }
 )
@@ -49,6 +55,6 @@ else:
     try:
         page.run()
     except LfpError as error:
-        st.html(panels.notice("This cannot be shown", str(error)))
+        st.html(panels.notice("This cannot be shown", frame.told(error)))
         for name in bundles.keys() - {cache.bundle()}:
             st.button(f"Open {name}", on_click=state.set_bundle, args=(name,))

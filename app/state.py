@@ -170,6 +170,40 @@ class DisagreementsView:
     stretch: int = 1
 
 
+@dataclass(frozen=True)
+class DriftView:
+    """What tuning did to features: the scatter's plane, and the table's filter, order and page."""
+
+    plane: str = "contribution"
+    became: str = "any"
+    drift_layer: tuple[int, ...] = ()
+    drift_find: str = ""
+    drift_by: str = "drifted"
+    drift_order: str = "descending"
+    drift_page: int = 1
+
+
+@dataclass(frozen=True)
+class RunsView:
+    """Two runs side by side: the other bundle, the row of the report, and the table of matched features."""
+
+    other: str | None = None
+    report: str | None = None
+    match_by: str = "similarity"
+    match_order: str = "descending"
+    match_page: int = 1
+
+
+@dataclass(frozen=True)
+class TryView:
+    """A text of one's own: what was typed, the model that reads and writes, and a feature wanted among the sliders."""
+
+    typed: str = ""
+    reader: str = "tuned"
+    also: int | None = None
+    seed: int = 0
+
+
 def ink() -> str:
     """The text colour of the theme that is chosen, for figures."""
     return "#ece8df" if st.context.theme.type == "dark" else "#24221d"

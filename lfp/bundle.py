@@ -22,6 +22,8 @@ from lfp.schema import BY_NAME, SCHEMA_VERSION, TABLES, Table
 
 MANIFEST = "manifest.json"
 ARTIFACTS = "artifacts"
+HASHED_BYTES = 1 << 28
+"""Size of all tables up to which opening a bundle hashes them."""
 _HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
 
 
@@ -236,7 +238,7 @@ def read_manifest(path: Path) -> Manifest:
         raise BundleError(f"{file}: {key} is missing or wrong; copy the bundle again from its source") from error
 
 
-def open_bundle(path: Path, *, hash_up_to_bytes: int = 1 << 28) -> Manifest:
+def open_bundle(path: Path, *, hash_up_to_bytes: int = HASHED_BYTES) -> Manifest:
     """The manifest, after checking that every table is there, of the size stated and, where small enough, unchanged.
 
     Raises BundleError naming the first table that is not. `validate` in lfp.validation reads everything.
@@ -259,6 +261,12 @@ def table_faults(path: Path, manifest: Manifest, *, with_hashes: bool) -> Iterab
             yield f"table {table.name} has {file.stat().st_size} bytes where the manifest says {info.bytes}"
         elif with_hashes and file_sha256(file) != info.sha256:
             yield f"table {table.name} was changed after it was written (its sha256 differs)"
+
+
+def has_models(manifest: Manifest) -> bool:
+    """Whether the bundle carries both models and its dictionaries, to read and write texts with."""
+    parts = [f"{ARTIFACTS}/{part}/" for part in ("base", "tuned", "saes")]
+    return all(any(name.startswith(part) for name in manifest.artifacts) for part in parts)
 
 
 def file_sha256(path: Path) -> str:

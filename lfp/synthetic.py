@@ -22,8 +22,8 @@ from lfp.labels.protocol import Excerpt
 from lfp.labels.tasks import TASKS
 from lfp.pooling import token_shares
 from lfp.schema import GROUP_VALUES, TOKEN_VALUES, as_table
+from lfp.synthetic_results import drift_rows, frequency_rows, inert_rows, label_rows, single_ablations, word_rows
 from lfp.synthetic_results import figure as _figure
-from lfp.synthetic_results import frequency_rows, inert_rows, label_rows, single_ablations, word_rows
 
 Array = np.ndarray[Any, Any]
 Random = np.random.Generator
@@ -328,6 +328,7 @@ def _tables(made: _Made, random: Random) -> dict[str, dict[str, Any] | list[dict
         "ablations": _ablations(made, random),
         "completions": _completions(made, random),
     }
+    tables["results"] += drift_rows(tables["drift"])
     for label in tables["labels"]:
         if label["model"] and label["feature_id"] < N_PROMPTED:
             label |= _prompted(made, tables["examples"], label, features["max_activation"])

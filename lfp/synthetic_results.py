@@ -1,8 +1,8 @@
-"""Made-up figures of the report about words, labels, texts and ablations, as `lfp.findings` would write them."""
+"""Made-up figures of the report about words, labels, texts, drift and ablations, as `lfp.findings` would write them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -139,3 +139,26 @@ def inert_rows(features: Sequence[int]) -> list[Row]:
         figure("ablation", "predicted_measured", 0.5, half=0.4, null=(0.0, 0.4), **keys),
         figure("ablation", "inert_count", max(0, len(features) - 1), **keys),
     ]
+
+
+def drift_rows(drift: Mapping[str, Any]) -> list[Row]:
+    """Counts of the table of drift, beside made-up ones of the base model's dictionary, and its largest features."""
+    n, status = len(drift["feature_id"]), np.asarray(drift["status"].to_pylist())
+    if not n:
+        return []
+    pair: dict[str, Any] = {"model": "difference", "target": "implicit_reward", "inputs": "sae", "probe_id": 0}
+    flips = int(drift["sign_flipped"].sum())
+    rows = [figure("drift", "sign_flips", flips, half=0.1 * flips, null=(0.3 * n, 0.4 * n), n=n, **pair)]
+    for became in ("born", "strengthened", "steady", "weakened", "gone"):
+        count, share = int((status == became).sum()), float(drift["share"][status == became].sum())
+        for inputs, counted in {"sae": count, "base_sae": n // 5}.items():
+            rows.append(figure("drift", "count", counted, half=0.1 * counted, null=(0.25 * n, 0.3 * n), n=n,
+                                model="difference", inputs=inputs, group=became))  # fmt: skip
+        null = (share / 2, 0.8 * share)
+        rows.append(figure("drift", "carried_share", share, half=share / 10, null=null, n=count, group=became, **pair))
+    for feature in np.argsort(drift["rank"])[:5]:
+        for metric, keys in (("drifted_contribution", pair), ("unexplained_contribution", {"model": "tuned"})):
+            value = float(drift[metric][feature])
+            null = (abs(value) / 3, abs(value) / 2)
+            rows.append(figure("drift", metric, value, null=null, n=1000, group=f"feature:{feature}", **keys))
+    return rows

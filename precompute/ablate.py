@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lfp.bundle import ARTIFACTS, Manifest, open_bundle, update_bundle
+from lfp.bundle import ARTIFACTS, Manifest, has_models, open_bundle, update_bundle
 from lfp.config import RunConfig, parse_config
 from lfp.errors import BundleError, ConfigError
 from lfp.progress import Progress
@@ -53,8 +53,7 @@ def run_ablate(
 
 
 def _check_models(bundle: Path, manifest: Manifest) -> None:
-    parts = [f"{ARTIFACTS}/{part}/" for part in ("base", "tuned", "saes")]
-    if not all(any(name.startswith(part) for name in manifest.artifacts) for part in parts):
+    if not has_models(manifest):
         raise BundleError(
             f"{bundle}: it holds no models to write with (no {ARTIFACTS}/base, tuned and saes); make it again with"
             " --set artifacts=true"

@@ -149,11 +149,13 @@ def sum_check(
     n_rest: int,
     predicted: float,
     size: float = 1.0,
+    source: str = "stated in the bundle",
     **others: float,
 ) -> str:
     """The sum of contributions, written out, and whether it is the prediction. `others` are further parts, by name.
 
-    It has to be met within a hundred thousandth of `size`, the size of what is added up, where that is above 1.
+    `source` says where the prediction is from. It has to be met within a hundred thousandth of `size`, the size of what
+    is added up, where that is above 1.
     """
     total = shown + rest + sum(others.values())
     error = abs(total - predicted)
@@ -164,7 +166,7 @@ def sum_check(
     says = "adds up exactly" if is_exact else "does not add up"
     return (
         f'<p class="lfp-sum"><b>{plain(shown, 4)}</b> from the {n_shown} shown{further} '
-        f"= <b>{plain(total, 4)}</b><br>stated in the bundle: <b>{plain(predicted, 4)}</b> · "
+        f"= <b>{plain(total, 4)}</b><br>{escaped(source)}: <b>{plain(predicted, 4)}</b> · "
         f'<span class="{verdict}">{"✓" if is_exact else "✗"} {says}</span> (difference {error:.0e})</p>'
     )
 

@@ -20,6 +20,16 @@ def texts(rows: pa.Table) -> pa.Table:
     return rows.set_column(at, "text", pa.array(lines, pa.string())).select(list(TEXT_ORDER))
 
 
+def drift(rows: pa.Table) -> pa.Table:
+    """Drift for the screen: tokens with their spaces shown, flips as marks, without nulls that the run has not."""
+    table = rows.to_pydict()
+    table["sign_flipped"] = [{True: "flipped", False: "", None: "–"}[flag] for flag in table["sign_flipped"]]
+    table["top_tokens"] = [[token_text(token) for token in tokens] for tokens in table["top_tokens"]]
+    table["description"] = [shortened(text or "", 120) for text in table["description"]]
+    silent = {name for name in ("drifted_null", "unexplained_null") if set(table[name]) <= {None}}
+    return pa.table({name: table[name] for name in rows.schema.names if name not in silent})
+
+
 def feature_names(rows: pa.Table) -> dict[str, int]:
     """Names to choose a feature by, and the feature of each."""
     columns = zip(*(rows[name].to_pylist() for name in ("feature_id", "layer", "description")), strict=True)

@@ -18,6 +18,14 @@ from lfp.queries.disagreement_rows import (
     queued_words,
     responsible_features,
 )
+from lfp.queries.drift_rows import (
+    DRIFT_SORTS,
+    DriftFilter,
+    count_drift,
+    drift,
+    drift_counts,
+    drift_points,
+)
 from lfp.queries.exactness import (
     miss_errors,
     prediction_errors,
@@ -74,6 +82,10 @@ from lfp.queries.ledgers import (
     pair_ledger,
     raw_ledger,
 )
+from lfp.queries.live_rows import (
+    named_features,
+    probe_weights,
+)
 from lfp.queries.pair_rows import (
     PAIR_SORTS,
     Pair,
@@ -81,6 +93,10 @@ from lfp.queries.pair_rows import (
     count_pairs,
     pair,
     pairs,
+)
+from lfp.queries.run_pairs import (
+    decoder_rows,
+    weightiest_features,
 )
 from lfp.queries.run_rows import (
     DriftedFeature,
@@ -131,6 +147,7 @@ from lfp.queries.word_rows import (
 )
 
 __all__ = [
+    "DRIFT_SORTS",
     "FEATURE_COLUMNS",
     "FEATURE_NUMBERS",
     "FEATURE_SORTS",
@@ -145,6 +162,7 @@ __all__ = [
     "Contrast",
     "Contribution",
     "Difference",
+    "DriftFilter",
     "DriftedFeature",
     "Example",
     "Feature",
@@ -179,10 +197,15 @@ __all__ = [
     "average_ledger",
     "beliefs",
     "count_beliefs",
+    "count_drift",
     "count_features",
     "count_pairs",
     "count_texts",
+    "decoder_rows",
     "dictionaries",
+    "drift",
+    "drift_counts",
+    "drift_points",
     "drifted_features",
     "example_counts",
     "examples",
@@ -205,6 +228,7 @@ __all__ = [
     "ledger",
     "main_labeller",
     "miss_errors",
+    "named_features",
     "neighbours",
     "paid_words",
     "pair",
@@ -212,6 +236,7 @@ __all__ = [
     "pair_margins",
     "pairs",
     "prediction_errors",
+    "probe_weights",
     "queued_texts",
     "queued_words",
     "rating_range",
@@ -231,6 +256,7 @@ __all__ = [
     "token_contributions",
     "token_ledgers",
     "token_prediction_errors",
+    "weightiest_features",
     "word",
     "word_features",
     "word_gaps",

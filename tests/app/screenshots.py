@@ -1,6 +1,6 @@
 """Pictures of every page, wide and narrow, light and dark.
 
-Run: python -m tests.app.screenshots OUT_DIR [--bundle DIR]. Without a bundle a synthetic one is made.
+Run: python -m tests.app.screenshots OUT_DIR [--bundle DIR [DIR ...]]. Without a bundle two synthetic ones are made.
 """
 
 import argparse
@@ -32,6 +32,11 @@ VIEWS = {
     "disagreements": "disagreements",
     "disagreements_words": "disagreements?queue=implicit+against+true&things=words",
     "disagreements_rating": "disagreements?queue=true+against+rating&side=over",
+    "drift": "drift",
+    "drift_density": "drift?plane=density&became=gone",
+    "runs": "runs",
+    "try_it": "try_it?typed=The+plot+was+dull%2C+but+the+acting+was+a+wonderful+surprise",
+    "about": "about",
     "no_feature": "feature?feature=999999",
 }
 WIDTHS = {"wide": 1400, "narrow": 390}
@@ -40,18 +45,21 @@ WIDTHS = {"wide": 1400, "narrow": 390}
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
-    parser.add_argument("--bundle", type=Path)
+    parser.add_argument("--bundle", type=Path, nargs="+", help="the first is shown, the second compared with it")
     parser.add_argument("--only", nargs="*", help="names of views; all by default")
     parser.add_argument("--themes", nargs="*", default=["light", "dark"])
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        bundle = options.bundle or make_bundle(Path(folder) / "reviews", n_features=400, n_texts=300, n_layers=4)
-        shoot(options.out, bundle, only=options.only or list(VIEWS), themes=options.themes)
+        bundles = options.bundle or [
+            make_bundle(Path(folder) / name, n_features=400, n_texts=300, n_layers=4, seed=seed)
+            for seed, name in enumerate(("reviews", "reviews-again"))
+        ]
+        shoot(options.out, bundles, only=options.only or list(VIEWS), themes=options.themes)
 
 
-def shoot(out, bundle, *, only, themes):
+def shoot(out, bundles, *, only, themes):
     out.mkdir(parents=True, exist_ok=True)
-    with explorer(bundle) as address, browser() as chromium:
+    with explorer(*bundles) as address, browser() as chromium:
         for theme in themes:
             for size, width in WIDTHS.items():
                 context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)

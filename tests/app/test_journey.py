@@ -113,7 +113,20 @@ def test_nothing_is_fetched_from_elsewhere(page, address):
     assert [asked for asked in page.outside if not asked.startswith(home)] == []
 
 
-PATHS = ["", "accuracy?word=enjoyed", "validation", "features", "feature", "inputs", "pairs", "disagreements"]
+PATHS = [
+    "",
+    "accuracy?word=enjoyed",
+    "validation",
+    "features",
+    "feature",
+    "inputs",
+    "pairs",
+    "disagreements",
+    "drift",
+    "runs",
+    "try_it",
+    "about",
+]
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -13,7 +13,10 @@ from lfp.synthetic import make_bundle
 from tests.app.reader import whole, words_of
 from tests.conftest import ROOT, change_byte, rewrite
 
-PAGES = ("overview", "accuracy", "validation", "features", "feature", "inputs", "pairs", "disagreements")
+PAGES = (
+    "overview", "accuracy", "validation", "features", "feature", "inputs", "pairs", "disagreements", "drift", "runs",
+    "try_it", "about",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -26,7 +29,7 @@ def test_a_page_on_a_bundle(explorer, bundle, page):
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_on_an_empty_bundle(explorer, empty_bundle, page):
     html = whole(explorer(page, empty_bundle))
-    assert page == "overview" or "This bundle " in html
+    assert page in ("overview", "runs", "about") or "This bundle " in html
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -138,6 +141,7 @@ def test_an_unknown_number_is_a_designed_page(explorer, bundle, page, name):
             {"word": "no such word", "word_axes": "x", "tau_target": "?", "gap_list": "", "text_colour": "red"},
         ),
         ("validation", {"labelled_by": "nobody", "weighty_by": "x", "label_score": "y", "share_of": "z"}),
+        ("drift", {"plane": "?", "became": "x", "drift_layer": ["9"], "drift_by": "; DROP", "drift_page": "77"}),
     ],
 )
 def test_any_link_gives_some_page(explorer, bundle, page, params):

@@ -9,11 +9,14 @@ from app import state
 from app.state import (
     AccuracyView,
     DisagreementsView,
+    DriftView,
     FeaturesView,
     FeatureView,
     InputsView,
     OverviewView,
     PairsView,
+    RunsView,
+    TryView,
     ValidationView,
     from_params,
     listed_bundles,
@@ -22,6 +25,7 @@ from app.state import (
 
 KINDS = (
     OverviewView, AccuracyView, ValidationView, FeaturesView, FeatureView, InputsView, PairsView, DisagreementsView,
+    DriftView, RunsView, TryView,
 )  # fmt: skip
 
 NUMBERS = st.integers(0, 10**9)
@@ -103,6 +107,11 @@ VIEWS = st.one_of(
         responsible=st.none() | NUMBERS,
         stretch=NUMBERS,
     ),
+    st.builds(
+        DriftView, plane=st.text(), became=st.text(), drift_layer=st.lists(NUMBERS).map(tuple), drift_page=NUMBERS
+    ),
+    st.builds(RunsView, other=st.none() | st.text(), report=st.none() | st.text(), match_page=NUMBERS),
+    st.builds(TryView, typed=st.text(), reader=st.text(), also=st.none() | NUMBERS, seed=NUMBERS),
 )
 
 

@@ -1,0 +1,94 @@
+"""What a bundle is: its manifest's facts, files with their hashes, and how to cite it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from app.components.escape import visible
+from app.components.numbers import count
+from lfp.bundle import FileInfo, Manifest, TableInfo
+
+PAPER = """@inproceedings{marks2024interpreting,
+  title     = {Interpreting Learned Feedback Patterns in Large Language Models},
+  author    = {Marks, Luke and Abdullah, Amir and Neo, Clement and Arike, Rauno and Krueger, David and Torr, Philip
+               and Barez, Fazl},
+  booktitle = {Advances in Neural Information Processing Systems (NeurIPS)},
+  year      = {2024},
+  note      = {arXiv:2310.08164}
+}"""
+"""The paper whose method this is."""
+
+
+def facts(manifest: Manifest) -> dict[str, str]:
+    """What the manifest says of the bundle as a whole, by name."""
+    found = {
+        "bundle": manifest.bundle_id,
+        "made": f"{manifest.created_at[:16].replace('T', ' ')} UTC",
+        "seed": str(manifest.seed),
+        "labeller": manifest.labeller,
+        "licence": manifest.licence or "none stated",
+        "schema": str(manifest.schema_version),
+        "size": size(manifest.bytes + sum(file.bytes for file in manifest.artifacts.values())),
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def models(manifest: Manifest) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows: each model with its parameters and the hash of its weights."""
+    rows = [
+        [f"{role}: {model.name}", model.revision or "–", count(model.parameters), model.sha256]
+        for role, model in sorted(manifest.models.items())
+    ]
+    return ["model", "revision", "parameters", "SHA-256 of its weights"], rows
+
+
+def tables(manifest: Manifest) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows: each table with its rows, size and hash."""
+    rows = [[name, count(info.rows), *_file(info)] for name, info in sorted(manifest.tables.items())]
+    return ["table", "rows", "size", "SHA-256"], rows
+
+
+def artifacts(manifest: Manifest) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows: each file of models and dictionaries."""
+    return ["file", "size", "SHA-256"], [[name, *_file(info)] for name, info in sorted(manifest.artifacts.items())]
+
+
+def _file(info: TableInfo | FileInfo) -> list[str]:
+    return [size(info.bytes), info.sha256]
+
+
+def size(n_bytes: int) -> str:
+    """Bytes as people read them, in powers of ten."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if n_bytes >= scale:
+            return f"{n_bytes / scale:.1f} {unit}"
+    return f"{n_bytes} bytes"
+
+
+def checked(manifest: Manifest, hashed_up_to: int) -> str:
+    """What was checked when the bundle was opened."""
+    if manifest.bytes <= hashed_up_to:
+        return "Every table’s size and SHA-256 were checked when this bundle was opened."
+    return (
+        "Every table’s size was checked when this bundle was opened. It is too large to hash each time: "
+        "python -m precompute validate reads all of it."
+    )
+
+
+def citation(manifest: Manifest) -> str:
+    """The bundle as BibTeX; its identity and its models' hashes say which run it was."""
+    hashes = ", ".join(f"{role} {model.sha256[:16]}" for role, model in sorted(manifest.models.items()))
+    fields: Mapping[str, str] = {
+        "title": manifest.title,
+        "year": manifest.created_at[:4],
+        "howpublished": f"LFP Explorer {manifest.versions.get('lfp-explorer', '')} bundle".replace("  ", " "),
+        "note": f"bundle {manifest.bundle_id}, models {hashes}" if hashes else f"bundle {manifest.bundle_id}",
+    }
+    lines = [f"  {name:<12} = {{{_braced(value)}}}" for name, value in fields.items() if value]
+    return f"@misc{{lfp-{manifest.bundle_id},\n" + ",\n".join(lines) + "\n}"
+
+
+def _braced(text: str) -> str:
+    """A field's value: what BibTeX or TeX would act on is escaped, and braces balance."""
+    return re.sub(r"([\\{}$&%#_~^])", lambda found: "" if found[1] in "\\{}~^" else f"\\{found[1]}", visible(text))

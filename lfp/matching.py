@@ -1,0 +1,134 @@
+"""Features of two runs matched one to one, by decoder direction or by what they fire on, and what chance reaches."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+Similar = Callable[[slice], Floats]
+"""Similarities of some features of the first run, by their places, with all of the second's: [some, n_right]."""
+
+BLOCK = 256
+"""Features of the first run whose similarities are held at once."""
+NO_MATCH = -1.0
+"""The similarity of features that cannot match, since they are of different layers."""
+
+
+@dataclass(frozen=True, eq=False)
+class Matching:
+    """Pairs by their places in either run, `left` ascending, with their `similarity` [k each]."""
+
+    left: Ints
+    right: Ints
+    similarity: Floats
+
+    def above(self, least: float) -> Matching:
+        """The pairs whose similarity is larger."""
+        kept = self.similarity > least
+        return Matching(self.left[kept], self.right[kept], self.similarity[kept])
+
+
+def mutual_nearest(similar: Similar, n_left: int, n_right: int) -> Matching:
+    """Pairs of which each is the other's most similar; of equally similar ones the first counts.
+
+    Every feature is in one pair at most. Memory is BLOCK * n_right.
+    """
+    nearest, size = np.zeros(n_left, np.int64), np.full(n_left, NO_MATCH, np.float32)
+    back, back_size = np.zeros(n_right, np.int64), np.full(n_right, NO_MATCH, np.float32)
+    for at in _blocks(n_left if n_right else 0):
+        values = similar(at)
+        nearest[at], size[at] = values.argmax(axis=1), values.max(axis=1)
+        best = values.max(axis=0)
+        better = best > back_size
+        back[better], back_size[better] = at.start + values.argmax(axis=0)[better], best[better]
+    left = np.flatnonzero((size > NO_MATCH) & (back[nearest] == np.arange(n_left))) if n_right else nearest[:0]
+    return Matching(left, nearest[left], size[left])
+
+
+def nearest_sizes(similar: Similar, n_left: int, n_right: int) -> Floats:
+    """Each feature's largest similarity with any of the other run [n_left]; NO_MATCH where it can have none."""
+    sizes = [similar(at).max(axis=1) for at in _blocks(n_left if n_right else 0)]
+    return np.concatenate([np.zeros(0, np.float32), *sizes])
+
+
+def cosines(left: Floats, right: Floats, *, left_layers: Ints, right_layers: Ints) -> Similar:
+    """Cosines of decoder rows [n, d_in] and [m, d_in], of features of one layer each [n] and [m]."""
+    rows, others = _unit(left), _unit(right)
+
+    def similar(at: slice) -> Floats:
+        is_same = left_layers[at, None] == right_layers[None, :]
+        return np.where(is_same, rows[at] @ others.T, np.float32(NO_MATCH))
+
+    return similar
+
+
+def random_directions(rows: Floats, layers: Ints, *, seed: int) -> Floats:
+    """As many random directions as `rows` [m, d_in], spread like those of their layer: what chance is measured with.
+
+    Each is a sum of the layer's unit rows with normal weights, so that second moments are the same and no direction is.
+    """
+    random, made = np.random.default_rng(seed), np.zeros_like(rows)
+    unit = _unit(rows)
+    for layer in np.unique(layers):
+        of_layer = np.flatnonzero(layers == layer)
+        for at in _blocks(len(of_layer)):
+            weights = random.standard_normal((len(of_layer[at]), len(of_layer)), np.float32)
+            made[of_layer[at]] = weights @ unit[of_layer]
+    return made
+
+
+def overlaps(left: Sequence[Mapping[str, float]], right: Sequence[Mapping[str, float]]) -> Similar:
+    """Jaccard overlaps of weighted tokens: sum over tokens of the smaller value over that of the larger one.
+
+    A feature is what it fires on: token to share. Values are not negative; features of no tokens overlap with none.
+    """
+    by_token: dict[str, tuple[list[int], list[float]]] = defaultdict(lambda: ([], []))
+    for place, tokens in enumerate(right):
+        for token, value in tokens.items():
+            by_token[token][0].append(place)
+            by_token[token][1].append(value)
+    index = {token: (np.array(places), np.array(values)) for token, (places, values) in by_token.items()}
+    totals = np.array([sum(tokens.values()) for tokens in right])
+
+    def similar(at: slice) -> Floats:
+        shared, own = np.zeros((len(left[at]), len(right))), np.array([sum(tokens.values()) for tokens in left[at]])
+        for row, tokens in zip(shared, left[at], strict=True):
+            for token, value in tokens.items():
+                if token in index:
+                    places, values = index[token]
+                    row[places] += np.minimum(value, values)
+        union = own[:, None] + totals[None, :] - shared
+        return (shared / np.where(union > 0, union, 1.0)).astype(np.float32)
+
+    return similar
+
+
+def dealt(features: Sequence[Mapping[str, float]], *, seed: int) -> list[dict[str, float]]:
+    """The same values with their tokens dealt anew over the features: each token is as common as before."""
+    tokens = [token for feature in features for token in feature]
+    order = iter(np.random.default_rng(seed).permutation(len(tokens)).tolist())
+    made = []
+    for feature in features:
+        new: dict[str, float] = defaultdict(float)
+        for value in feature.values():
+            new[tokens[next(order)]] += value
+        made.append(dict(new))
+    return made
+
+
+def _unit(rows: Floats) -> Floats:
+    """Rows of unit length; a row of zeros stays."""
+    rows = rows.astype(np.float32)
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.where(lengths > 0, lengths, 1.0), np.float32)
+
+
+def _blocks(n: int) -> Iterator[slice]:
+    return (slice(start, min(start + BLOCK, n)) for start in range(0, n, BLOCK))

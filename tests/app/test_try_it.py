@@ -1,0 +1,195 @@
+"""The page with torch: a text read and written on by the demo's own models; and every reason why it cannot be."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app import cache
+from app.components import trying
+from app.components.escape import visible
+from lfp.attribution import ActiveText, LinearProbe, text_ledger
+from lfp.pooling import POOLINGS, pool_dense
+from tests.app.reader import is_tame, whole
+from tests.conftest import HOSTILE, ROOT
+
+DEMO = ROOT / "data" / "demo"
+TEXT = "The plot was dull, but the acting was a wonderful surprise"
+
+
+@pytest.fixture
+def fresh():
+    """Models are loaded anew, and none are kept."""
+    cache._live.clear()
+    yield
+    cache._live.clear()
+
+
+@pytest.fixture
+def with_models(copied_bundle):
+    """A bundle whose manifest says that it carries models; of the size given."""
+
+    def make(parameters):
+        manifest = json.loads((copied_bundle / "manifest.json").read_text())
+        names = ("base/model.safetensors", "tuned/model.safetensors", "saes/tuned-layer0/cfg.json")
+        manifest["artifacts"] = {f"artifacts/{name}": {"bytes": 1, "sha256": "0" * 64} for name in names}
+        for role in ("base", "tuned"):
+            manifest["models"][role]["parameters"] = parameters
+        (copied_bundle / "manifest.json").write_text(json.dumps(manifest))
+        return copied_bundle
+
+    return make
+
+
+def test_a_text_is_read_split_and_written_on(explorer):
+    at = explorer("try_it", DEMO, typed=TEXT)
+    html = whole(at)
+    assert "adds up exactly" in html and "by the probe, from all features at once" in html
+    assert html.count('class="lfp-cell') == 16 and "implicit advantage" in html and "true feedback" in html
+    sliders = [slider for slider in at.slider if slider.key.startswith("scale_")]
+    assert len(sliders) == 6 and {slider.value for slider in sliders} == {1.0}
+    submit(at)
+    same = whole(at)
+    assert "No feature was scaled" in same and same.count("lfp-card") >= 2
+    for slider in [slider for slider in at.slider if slider.key.startswith("scale_")]:
+        slider.set_value(3.0)
+    submit(at)
+    assert "The reward changed by" in whole(at)
+
+
+def submit(at):
+    next(button for button in at.button if button.label == "Write on").click()
+    at.run()
+
+
+def test_a_feature_by_number_gets_a_slider_and_base_may_read(explorer):
+    at = explorer("try_it", DEMO, typed=TEXT, reader="base", also="7")
+    assert "adds up exactly" in whole(at) and at.slider(key="scale_7").value == 1.0
+    submit(at)
+    assert "As it is" in whole(at)
+
+
+@pytest.mark.parametrize("typed", ["", "   ", "\n"])
+def test_nothing_typed_is_said(explorer, typed):
+    html = whole(explorer("try_it", DEMO, typed=typed))
+    assert "Nothing is typed yet" in html and 'class="lfp-sheet' not in html
+
+
+def test_a_text_of_the_corpus_can_be_taken(explorer):
+    at = explorer("try_it", DEMO)
+    next(button for button in at.button if button.label == "Take a text of the corpus").click()
+    assert "adds up exactly" in whole(at.run()) and at.text_area(key="typed").value
+
+
+def test_a_long_text_is_cut_and_said(explorer):
+    at = explorer("try_it", DEMO, typed="a film " * 150)
+    assert "Cut to its first 64 tokens" in whole(at)
+    submit(at)
+    assert "tokens of the text were read, to leave room" in whole(at)
+
+
+@pytest.mark.parametrize("typed", [text for text in HOSTILE if text])
+def test_hostile_texts_are_only_texts(explorer, typed):
+    at = explorer("try_it", DEMO, typed=typed)
+    submit(at)
+    html = whole(at).split("</style>")[-1]
+    assert "<script" not in html and "\u202e" not in html and "\x00" not in html and "<img" not in html
+
+
+@pytest.mark.parametrize(("name", "value"), [("reader", "other"), ("also", "99999999"), ("also", "x"), ("seed", "-4")])
+def test_any_link_gives_some_page(explorer, name, value):
+    assert "adds up exactly" in whole(explorer("try_it", DEMO, typed=TEXT, **{name: value}))
+
+
+def test_a_bundle_without_models_says_how_to_make_one(explorer, bundle, monkeypatch):
+    assert "--set artifacts=true" in whole(explorer("try_it", bundle))
+    monkeypatch.setenv("LFP_PUBLIC", "1")
+    html = whole(explorer("try_it", bundle))
+    assert "carries no models" in html and "--set" not in html
+
+
+def test_without_torch_the_page_says_what_to_install(explorer, monkeypatch, fresh):
+    monkeypatch.setitem(sys.modules, "lfp.ml.live", None)
+    html = whole(explorer("try_it", DEMO, typed=TEXT))
+    assert "needs torch, which is not installed here" in html and "Try it" in html
+
+
+@pytest.mark.parametrize("is_public", [False, True])
+def test_models_that_cannot_be_loaded_are_told_of(explorer, with_models, monkeypatch, fresh, is_public):
+    monkeypatch.setenv("LFP_PUBLIC", "1" if is_public else "")
+    path = with_models(1000)
+    html = whole(explorer("try_it", path, typed=TEXT))
+    assert "cannot be loaded" in html and (str(path.parent) in html) != is_public
+
+
+def test_strangers_run_small_models_only(explorer, with_models, monkeypatch):
+    monkeypatch.setenv("LFP_PUBLIC", "1")
+    path = with_models(trying.LARGEST_PUBLIC + 1)
+    assert "too large to run here, above 20 million parameters" in whole(explorer("try_it", path, typed=TEXT))
+    assert "adds up exactly" in whole(explorer("try_it", DEMO, typed=TEXT))
+
+
+def test_the_explorer_starts_without_torch(bundle):
+    code = (
+        "import sys; from streamlit.testing.v1 import AppTest\n"
+        "at = AppTest.from_file('app/main.py', default_timeout=30).run()\n"
+        "for page in ('try_it', 'drift', 'runs', 'about'):\n"
+        "    at.switch_page(f'views/{page}.py').run(); assert not at.exception, page\n"
+        "print([name for name in ('torch', 'transformers', 'openai', 'scipy', 'lfp.ml') if name in sys.modules])"
+    )
+    environment = {"LFP_BUNDLES": str(bundle), "PATH": "", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+@given(seed=st.integers(0, 999), n=st.integers(1, 6), pooling=st.sampled_from(POOLINGS))
+def test_pooling_is_the_librarys(seed, n, pooling):
+    dense = np.maximum(np.random.default_rng(seed).standard_normal((n, 4)), 0).astype(np.float32)
+    expected = pool_dense(dense.astype(float), np.zeros(n, np.int64), how=pooling)[0]
+    np.testing.assert_allclose(trying.pooled(dense, pooling), expected, atol=1e-12)
+    positions, features = dense.nonzero()
+    active = ActiveText(positions, features, dense[positions, features].astype(float), n)
+    probe = LinearProbe(np.arange(4.0), 0.5, pooling)
+    predicted = trying.pooled(dense, pooling) @ probe.weights + 0.5
+    assert text_ledger(active, probe).predicted == pytest.approx(predicted, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "shared"),
+    [("a good film", "a good film", 11), ("a good film", "a grand film", 2), ("x", "y", 0), ("", "y", 0),
+     ("a film", "a film too", 6)],
+)  # fmt: skip
+def test_completions_part_at_a_word(one, other, shared):
+    html = trying.completions("P", one, other, None)
+    assert trying._shared(one, other) == shared and f"</span>{one[:shared]}<b>" in html + "</span><b>"
+
+
+@given(text=st.text(max_size=30) | st.sampled_from(HOSTILE))
+def test_written_words_are_only_words(text):
+    reader = is_tame(trying.completions(text, text, f"{text}!", [0.5, 1.0]))
+    assert visible(text) in "".join(reader.words) and "reward +0.50" in "".join(reader.words)
+
+
+@given(text=st.text(max_size=30) | st.sampled_from(HOSTILE))
+def test_a_sliders_name_holds_no_markdown(text):
+    import re
+
+    name = trying.slider_name(3, text)
+    assert not re.search(r"(?<!\\)[*_`\[\]<>$:#]", name.replace("\\\\", ""))
+
+
+@pytest.mark.parametrize(
+    ("feedback", "lexicon", "reward"),
+    [({}, True, True), ({"reward": "my:score"}, True, False), ({"lexicon": "words.csv"}, False, True),
+     ({"lexicon": "words.csv", "reward": "lexicon"}, False, False), ({"reward": "lexicon"}, True, True),
+     ({"reward": "classifier"}, True, False)],
+)  # fmt: skip
+def test_only_what_is_built_in_is_told(feedback, lexicon, reward):
+    config = {"feedback": feedback}
+    assert (trying.has_lexicon(config), trying.has_reward(config)) == (lexicon, reward)
