@@ -34,6 +34,9 @@ page = st.navigation(
         "Audit": [
             st.Page("views/disagreements.py", title="Disagreements", icon=":material/call_split:"),
         ],
+        "Audit": [
+            st.Page("views/queue.py", title="Queue", icon=":material/fact_check:"),
+        ],
     }
 )
 bundles, named = state.listed_bundles(), st.query_params.get("bundle")

@@ -139,6 +139,22 @@ class DisagreementsView:
     stretch: int = 1
 
 
+@dataclass(frozen=True)
+class QueueView:
+    """A list under review by name, and where in it; `made_from` is a Features link that a new list is to be made from.
+
+    Who reviews is personal and stands in no link.
+    """
+
+    queue: str = ""
+    item: int = 1
+    blind: bool = True
+    part: str = "review"
+    made_from: str = ""
+    question: str = "related"
+    whole: bool = False
+
+
 def ink() -> str:
     """The text colour of the theme that is chosen, for figures."""
     return "#ece8df" if st.context.theme.type == "dark" else "#24221d"

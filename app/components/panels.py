@@ -177,3 +177,9 @@ def notice(title: str, sentence: str) -> str:
     """A page that says what is wrong and what to do."""
     whole = f"{sentence[:1].upper()}{sentence[1:].rstrip('.')}."
     return f'<div class="lfp-notice"><h1>{escaped(title)}</h1><p>{escaped(whole)}</p></div>'
+
+
+def notice_here(title: str, sentence: str) -> str:
+    """The same within a page that goes on."""
+    whole = f"{sentence[:1].upper()}{sentence[1:].rstrip('.')}." if sentence else ""
+    return f'<div class="lfp-notice here"><h4>{escaped(title)}</h4><p>{escaped(whole)}</p></div>'

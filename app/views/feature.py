@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from app import cache, state
+from app import cache, state, verdict_panel
 from app.cache import ask
 from app.components import charts, panels, profile, tokens, trust, wording
 from app.components.numbers import plain
@@ -116,6 +116,7 @@ def show():
         examples(store, feature)
     with right:
         descriptions(store, feature, labels)
+        verdict_panel.show(store, chosen, wording.best_label(labels))
         st.subheader("In the prediction")
         st.html(profile.contribution(feature, n_features=store.manifest.tables["features"].rows))
         activity(store, feature)

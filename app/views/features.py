@@ -2,14 +2,13 @@
 
 import streamlit as st
 
-from app import cache, frame, state
+from app import cache, frame, listing, state
 from app.cache import ask
 from app.components import panels, tables
 from app.components.numbers import count
 from lfp import queries
 
 PAGE = 25
-SHARES = dict(zip(state.DENSITIES, (0.0, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0), strict=True))
 ORDERS = ("descending", "ascending")
 
 
@@ -28,13 +27,6 @@ def filters(store):
     row.selectbox("Sort by", list(queries.FEATURE_SORTS), key="sort", bind="query-params", width=160)
     row.selectbox("Order", ORDERS, key="order", bind="query-params", width=140)
     return state.view_of(state.FeaturesView)
-
-
-def wanted_of(view):
-    low, high = (SHARES[end] for end in view.density)
-    return queries.FeatureFilter(
-        layers=view.layer, sign=view.sign, related=view.related, density_low=low, density_high=high, search=view.find
-    )
 
 
 def table(rows):
@@ -83,14 +75,14 @@ def chosen_by_name(rows):
 
 def download(store, view):
     order = queries.Order(view.sort, view.order == "descending")
-    frame.download(lambda: queries.features(store, wanted_of(view), order=order), name="features")
+    frame.download(lambda: queries.features(store, listing.wanted_of(view), order=order), name="features")
 
 
 def show():
     store = cache.current()
     st.html(panels.heading(store.manifest.title, "Features"))
     view = filters(store)
-    wanted = wanted_of(view)
+    wanted = listing.wanted_of(view)
     n = ask(queries.count_features, store, wanted)
     if not n:
         total = store.manifest.tables["features"].rows

@@ -1,5 +1,14 @@
 """Every question the explorer asks of a bundle, one function each: all SQL is here, and values are only ever bound."""
 
+from lfp.queries.audit_rows import (
+    PICKS,
+    RANDOM,
+    AuditedFeature,
+    audited_features,
+    contribution_share,
+    count_picked,
+    pick_features,
+)
 from lfp.queries.common import (
     Order,
     Probe,
@@ -113,11 +122,14 @@ from lfp.queries.word_rows import (
 __all__ = [
     "FEATURE_SORTS",
     "PAIR_SORTS",
+    "PICKS",
+    "RANDOM",
     "SIDES",
     "TEXT_GAPS",
     "TEXT_SORTS",
     "WORD_GAPS",
     "AblatedFeature",
+    "AuditedFeature",
     "Contrast",
     "Contribution",
     "Difference",
@@ -146,11 +158,14 @@ __all__ = [
     "Word",
     "WordFeature",
     "ablated_features",
+    "audited_features",
     "average_ledger",
     "beliefs",
+    "contribution_share",
     "count_beliefs",
     "count_features",
     "count_pairs",
+    "count_picked",
     "count_texts",
     "dictionaries",
     "drifted_features",
@@ -175,6 +190,7 @@ __all__ = [
     "pair_ledger",
     "pair_margins",
     "pairs",
+    "pick_features",
     "prediction_errors",
     "queued_texts",
     "queued_words",

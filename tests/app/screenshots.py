@@ -29,6 +29,7 @@ VIEWS = {
     "disagreements": "disagreements",
     "disagreements_words": "disagreements?queue=implicit+against+true&things=words",
     "disagreements_rating": "disagreements?queue=true+against+rating&side=over",
+    "queue": "queue",
     "no_feature": "feature?feature=999999",
 }
 WIDTHS = {"wide": 1400, "narrow": 390}

@@ -13,7 +13,7 @@ from lfp.synthetic import make_bundle
 from tests.app.reader import whole, words_of
 from tests.conftest import ROOT, change_byte, rewrite
 
-PAGES = ("overview", "accuracy", "validation", "features", "feature", "inputs", "pairs", "disagreements")
+PAGES = ("overview", "accuracy", "validation", "features", "feature", "inputs", "pairs", "disagreements", "queue")
 
 
 @pytest.mark.parametrize("page", PAGES)
