@@ -68,7 +68,7 @@ def make(store: Store, bundle: BundleKey) -> None:
     except LfpError as error:
         st.html(panels.note(str(error)))
         return
-    st.html(panels.note(f"{count(len(ids))} of {count(there)} features pass into the list."))
+    st.html(panels.note(f"The list will hold {count(len(ids))} of {count(there)} features."))
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
     name = row.text_input("Name of the list", key="audit_list_name", max_chars=80, placeholder=f"{pick}, {len(ids)}")
     made = AuditList(name.strip() or f"{pick}, {len(ids)}", tuple(ids), origin, audits.reviewer())
@@ -120,8 +120,10 @@ def files(store: Store, bundle: BundleKey, found: audits.Known) -> None:
     latest = audit.newest(found.history)
     own = audit.human_table(latest, name)
     with st.container(horizontal=True):
-        frame.download(lambda: audit.verdict_table(bundle, found.history), name="verdicts", label="All verdicts")
-        frame.download(lambda: audit.list_table(bundle, found.lists), name="lists", label="All lists")
+        if found.history:
+            frame.download(lambda: audit.verdict_table(bundle, found.history), name="verdicts", label="All verdicts")
+        if found.lists:
+            frame.download(lambda: audit.list_table(bundle, found.lists), name="lists", label="All lists")
         if own.num_rows:
             frame.download(lambda: own, name="human-labels", label="Your own labels")
     if own.num_rows:
@@ -161,7 +163,7 @@ def _make(bundle: BundleKey, made: AuditList) -> None:
     except AuditError as error:
         audits.tell(str(error))
         return
-    st.session_state.queue, st.session_state.item, st.session_state.part = kept.name, 1, "review"
+    st.session_state.queue, st.session_state.item, st.session_state.part = kept.name, 1, state.QueueView().part
 
 
 def _remove(bundle: BundleKey, name: str) -> None:

@@ -13,7 +13,8 @@ from lfp import queries
 from lfp.audit import ANSWERS, VERDICTS, AuditList, Verdict, agreement
 from lfp.store import Store
 
-QUESTIONS = {"related": "Is it about the feedback?", "verdict": "Is the label right?"}
+QUESTIONS = {"about the feedback": "related", "label right": "verdict"}
+"""What two reviewers may agree on, and the field of a verdict that says it."""
 MOST = 200
 
 
@@ -45,8 +46,9 @@ def _agreement(store: Store, said: Sequence[Verdict]) -> None:
         st.html(panels.note("Agreement needs two reviewers. So far there is one."))
         return
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
-    asked = {"default": "related", "required": True, "format_func": QUESTIONS.get}
-    question = row.segmented_control("Question", list(QUESTIONS), key="question", bind="query-params", **asked)
+    asked = {"default": next(iter(QUESTIONS)), "required": True}
+    chosen = row.segmented_control("On", list(QUESTIONS), key="question", bind="query-params", **asked)
+    question = QUESTIONS[chosen]
     me = audits.reviewer()
     first = row.selectbox("Reviewer", names, index=names.index(me) if me in names else 0, key="audit_first", width=180)
     others = [name for name in names if name != first]

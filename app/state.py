@@ -149,9 +149,9 @@ class QueueView:
     queue: str = ""
     item: int = 1
     blind: bool = True
-    part: str = "review"
+    part: str = "Review"
     made_from: str = ""
-    question: str = "related"
+    question: str = "about the feedback"
     whole: bool = False
 
 

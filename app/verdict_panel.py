@@ -44,9 +44,13 @@ def show(store: Store, feature_id: int, label: Label | None) -> None:
     found = audits.known(bundle)
     audits.waiting()
     audits.told()
-    if not frame.is_public():
+    if frame.is_public():
+        panel(bundle, feature_id, label, found, is_blind=False, shows_label=False)
+        return
+    st.html(verdicts.history(audit.newest(found.of(feature_id))))
+    with st.expander("Review this feature", icon=":material/fact_check:"):
         audits.ask_reviewer()
-    panel(bundle, feature_id, label, found, is_blind=False, shows_label=False)
+        panel(bundle, feature_id, label, found, is_blind=False, shows_label=False)
 
 
 def panel(
@@ -71,7 +75,7 @@ def panel(
         st.html(panels.note(READ_ONLY) + verdicts.history(said))
         return
     if not audits.reviewer():
-        st.html(panels.note(NAMELESS) + ("" if is_blind else verdicts.history(said)))
+        st.html(panels.note(NAMELESS) + ("" if is_blind or not shows_label else verdicts.history(said)))
         return
     if case.is_hidden:
         st.html(panels.note(BLIND))

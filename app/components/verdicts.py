@@ -50,7 +50,7 @@ def _said(one: Verdict, counts: bool) -> str:
     sure = "" if one.confidence is None else f"confidence {plain(one.confidence)}"
     when = f"{one.created_at[:10]} {one.created_at[11:16]} UTC" if one.created_at else "not saved"
     facts = " · ".join(part for part in (when, "blind" if one.is_blind else "", sure) if part)
-    judged_then = f"on “{shortened(one.label, 90)}”" if one.verdict and one.label else ""
+    judged_then = f"on: {shortened(one.label, 90)}" if one.verdict and one.label else ""
     texts = "".join(
         f'<p dir="auto" class="{kind}">{escaped(text)}</p>'
         for kind, text in (("own", one.description), ("", one.note), ("on", judged_then))
@@ -65,34 +65,45 @@ def _said(one: Verdict, counts: bool) -> str:
 
 
 def progress(*, n: int, mine: int, anyone: int, covered_mine: float | None, covered: float | None, name: str) -> str:
-    """How far a list is, and what share of all contributions reviewed features carry."""
+    """How far a list is, and what share of the bundle's summed |contribution| reviewed features carry."""
     share = mine / n if n else 0.0
     told = {
         f"reviewed by {name}" if name else "reviewed by you": f"{mine} of {n}",
         "by anyone": f"{anyone} of {n}",
-        "your share of |contribution|": percent(covered_mine),
-        "anyone’s share": percent(covered),
+        "contribution covered, yours": percent(covered_mine),
+        "anyone’s": percent(covered),
     }
     bar = f'<div class="lfp-progress" aria-hidden="true"><span style="width:{100 * share:.1f}%"></span></div>'
     return f"{bar}{panels.facts(told)}"
 
 
 def tally(verdicts: Sequence[Verdict]) -> str:
-    """What the newest verdicts say of labels, each share with Wilson's 95 % interval."""
-    said = [one.verdict for one in verdicts if one.verdict is not None]
-    if not said:
+    """What the newest verdicts say of labels, each share with Wilson's 95 % interval over features.
+
+    A feature counts once: where reviewers differ, each verdict has its part of it.
+    """
+    of_feature: dict[int, list[str]] = {}
+    for one in verdicts:
+        if one.verdict is not None:
+            of_feature.setdefault(one.feature_id, []).append(one.verdict)
+    n = len(of_feature)
+    if not n:
         return panels.note("No label has been judged yet.")
     rows = []
     for name in VERDICTS:
-        k = said.count(name)
-        low, high = share_interval(k, len(said)) or (0.0, 1.0)
-        rows.append([LABEL[name], str(k), percent(k / len(said)), f"{percent(low)} to {percent(high)}"])
-    return panels.table(["verdict", "verdicts", "share", "95 % interval"], rows, strong=(0,))
+        part = sum(said.count(name) / len(said) for said in of_feature.values())
+        low, high = share_interval(part, n) or (0.0, 1.0)
+        rows.append([LABEL[name], percent(part / n), f"{percent(low)} to {percent(high)}"])
+    several = any(len(said) > 1 for said in of_feature.values())
+    says = f"Of {n} label{'s' if n > 1 else ''} judged." + (
+        " One that several judged counts once, shared between their verdicts." if several else ""
+    )
+    return panels.table(["verdict", "share", "95 % interval"], rows, strong=(0,)) + panels.note(says)
 
 
 def reviewers(rows: Sequence[tuple[str, int, int, float | None]]) -> str:
     """Who reviewed how much: name, features, of them blind, share of contributions."""
-    heads = ["reviewer", "features", "blind", "share of |contribution|"]
+    heads = ["reviewer", "features", "blind", "contribution covered"]
     return panels.table(heads, [[name, str(n), str(blind), percent(share)] for name, n, blind, share in rows])
 
 
@@ -118,7 +129,7 @@ def kappa(found: Agreement | None, first: str, second: str) -> str:
         "Dirichlet posterior with one count spread over the cells. "
     )
     few = "With so few features it is wide: review more in common. " if found.n < 30 else ""
-    return panels.cards([head]) + panels.table(heads, body) + panels.note(terms + few)
+    return panels.cards([head]) + panels.note(terms + few) + panels.table(heads, body)
 
 
 def _above(found: Agreement) -> str:

@@ -10,8 +10,8 @@ from app.components.numbers import plain
 from lfp import audit, queries
 from lfp.labels.evidence import NEAR_MISS
 
-PARTS = {"review": "Review", "results": "Results", "lists": "Lists and files"}
-RANGES = {"strongest": (lambda bucket: bucket == 0, 8), "weaker": (lambda bucket: bucket > 0, 6)}
+PARTS = REVIEW, RESULTS, LISTS = "Review", "Results", "Lists and files"
+STRONGEST, WEAKER, QUIET = 6, 6, 2
 SILENT = {-1: "silent here", NEAR_MISS: "silent, though expected"}
 
 
@@ -83,26 +83,31 @@ def examples(store, feature):
         st.html(panels.note("No examples were kept of this feature: it was never active on the corpus."))
         return
     legend = tokens.strength_legend(feature.max_activation, "activation, scaled; the example’s token is underlined")
-    parts = []
-    for name, (belongs, most) in RANGES.items():
-        inside = [row for row in rows if belongs(row["bucket"])]
-        parts += [example(row, feature.max_activation, name) for row in inside[:: max(1, len(inside) // most)][:most]]
+    best = [row for row in rows if row["bucket"] == 0][:STRONGEST]
+    parts = [example(row, feature.max_activation, "strongest") for row in best]
+    drawn = [row for row in rows if row["bucket"] > 0]
+    spread = sorted(drawn[:: max(1, len(drawn) // WEAKER)][:WEAKER], key=activation, reverse=True)
+    parts += [example(row, feature.max_activation, "weaker") for row in spread]
     for bucket, name in SILENT.items():
-        quiet = [row for row in rows if row["bucket"] == bucket][:3]
+        quiet = [row for row in rows if row["bucket"] == bucket][:QUIET]
         parts += [example(row, feature.max_activation, name) for row in quiet]
     st.html(legend + tokens.examples(parts, numbers=False))
 
 
+def activation(row):
+    return row["window_values"][row["position"] - row["window_start"]]
+
+
 def example(row, limit, name):
     where = state.href("inputs", state.InputsView(text=row["text_id"]), bundle=cache.bundle())
-    value = row["window_values"][row["position"] - row["window_start"]]
+    text = panels.anchor(where, f"text {row['text_id']}")
     return tokens.example(
         tokens.pieces(row["text"], row["token_starts"]),
         row["window_values"],
         first=row["window_start"],
         position=row["position"],
         limit=limit,
-        caption=f"<b>{plain(value)}</b>{panels.text(name)}<br>{panels.anchor(where, 'text ' + str(row['text_id']))}",
+        caption=f"<b>{plain(activation(row))}</b>{panels.text(name)}<br>{text}",
     )
 
 
@@ -112,7 +117,7 @@ def review(store, bundle, listed, found, latest):
     feature = ask(queries.feature, store, feature_id)
     label = wording.best_label(ask(queries.labels, store, feature_id))
     left, right = st.columns([6, 5], gap="large")
-    with right:
+    with right.container(key="audit_panel"):
         st.subheader(f"Feature {feature_id}")
         onward = next_open(listed, latest, at)
         verdict_panel.panel(
@@ -151,11 +156,11 @@ def show():
         return
     latest = audit.newest(found.history)
     progress(store, listed, latest)
-    chosen = {"default": "review", "required": True, "format_func": PARTS.get, "label_visibility": "collapsed"}
-    part = st.segmented_control("Part", list(PARTS), key="part", bind="query-params", **chosen)
-    if part == "results":
+    chosen = {"default": REVIEW, "required": True, "label_visibility": "collapsed"}
+    part = st.segmented_control("Part", PARTS, key="part", bind="query-params", **chosen)
+    if part == RESULTS:
         queue_results.show(store, listed, latest)
-    elif part == "lists":
+    elif part == LISTS:
         queue_lists.show(store, bundle, listed, found)
     else:
         review(store, bundle, listed, found, latest)

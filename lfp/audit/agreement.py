@@ -70,8 +70,8 @@ def cohens_kappa(table: ArrayLike) -> NDArray[np.float64]:
         return np.where(left > 1e-12, (observed - expected) / left, np.nan)
 
 
-def share_interval(n_yes: int, n: int) -> tuple[float, float] | None:
-    """Wilson's 95 % interval of a share; None of nothing."""
+def share_interval(n_yes: float, n: int) -> tuple[float, float] | None:
+    """Wilson's 95 % interval of a share, of which parts may be counted; None of nothing."""
     if n == 0:
         return None
     share, spread = n_yes / n, _Z**2 / n

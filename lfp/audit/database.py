@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,12 +11,21 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    InterfaceError,
+    NoSuchModuleError,
+    NoSuchTableError,
+    OperationalError,
+    SQLAlchemyError,
+)
 from sqlalchemy.pool import NullPool, StaticPool
 
 from lfp.audit.tables import METADATA
 from lfp.errors import AuditError
 
+_TRIES = 5
 WAIT_S = 10
 """How long a writer waits for another, and for a server to answer."""
 _CONNECT = {"postgresql": "connect_timeout", "mysql": "connect_timeout", "mariadb": "connect_timeout"}
@@ -61,10 +71,13 @@ def failing(place: str) -> Iterator[None]:
     except ImportError as error:
         missing = error.name or "its driver"
         raise AuditError(f"{place}: the Python package {missing} is missing; install it, and start again") from error
+    except NoSuchTableError as error:
+        raise AuditError(f"{place}: nothing was ever kept there; make a list where audits may be written") from error
     except (SQLAlchemyError, OSError) as error:
         words = str(getattr(error, "orig", None) or error).lower()
         says = next((says for sign, says in _SAYS if sign in words), None)
-        raise AuditError(f"{place}: {says or _unreachable(words)}") from error
+        is_away = isinstance(error, (OperationalError, InterfaceError, OSError))
+        raise AuditError(f"{place}: {says or _otherwise(words, is_away=is_away)}") from error
 
 
 @contextmanager
@@ -74,8 +87,9 @@ def writing(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
-def _unreachable(words: str) -> str:
-    return f"cannot be reached ({words.splitlines()[0][:120]}); start that database, or set LFP_AUDIT_URL"
+def _otherwise(words: str, *, is_away: bool) -> str:
+    what = "cannot be reached" if is_away else "refused"
+    return f"{what} ({words.splitlines()[0][:120]}); see that the database runs and is yours, or set LFP_AUDIT_URL"
 
 
 def _parsed(url: str) -> URL:
@@ -126,10 +140,17 @@ def _begin(connection: Connection) -> None:
 
 
 def _make_tables(engine: Engine) -> None:
-    held = set(inspect(engine).get_table_names())
-    if not set(METADATA.tables) <= held:
-        with writing(engine) as connection:
-            METADATA.create_all(connection)
+    """Makes what is missing. Where another program makes it at the same time, a server refuses one: look again."""
+    for tries_left in range(_TRIES - 1, -1, -1):
+        if set(METADATA.tables) <= set(inspect(engine).get_table_names()):
+            return
+        try:
+            with writing(engine) as connection:
+                METADATA.create_all(connection)
+        except DBAPIError:
+            if engine.dialect.name == "sqlite" or not tries_left:
+                raise
+            time.sleep(0.2)
 
 
 def _check_columns(engine: Engine, place: str) -> None:
