@@ -30,6 +30,8 @@ VIEWS = {
     "disagreements_words": "disagreements?queue=implicit+against+true&things=words",
     "disagreements_rating": "disagreements?queue=true+against+rating&side=over",
     "queue": "queue",
+    "queue_results": "queue?part=Results",
+    "queue_files": "queue?part=Lists+and+files",
     "no_feature": "feature?feature=999999",
 }
 WIDTHS = {"wide": 1400, "narrow": 390}
