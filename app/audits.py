@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import streamlit as st
@@ -27,6 +27,8 @@ class Known:
     lists: tuple[AuditList, ...] = ()
     history: tuple[Verdict, ...] = ()
     fault: str = ""
+    version: tuple[str, int] = ("", 0)
+    """Where the history is from, and its version there."""
 
     def of(self, feature_id: int) -> list[Verdict]:
         """All that was said of a feature, oldest first."""
@@ -42,12 +44,14 @@ def opened() -> AuditStore:
 def known(bundle: BundleKey) -> Known:
     """What the audits hold of a bundle now; where they cannot be read, what this session read last."""
     held: dict[str, Known] = st.session_state.setdefault(_KNOWN, {})
+    last = held.get(bundle.name, Known())
     try:
         store = opened()
-        held[bundle.name] = Known(tuple(store.lists(bundle)), tuple(store.history(bundle)))
+        version = f"{id(store)} {store.place}", store.version(bundle)
+        history = last.history if version == last.version else tuple(store.history(bundle))
+        held[bundle.name] = Known(tuple(store.lists(bundle)), history, version=version)
     except AuditError as error:
-        last = held.get(bundle.name, Known())
-        return Known(last.lists, last.history, str(error))
+        return replace(last, fault=str(error))
     return held[bundle.name]
 
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, RowMapping, delete, insert, select
+from sqlalchemy import Connection, Engine, RowMapping, delete, func, insert, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError
 
@@ -82,6 +82,13 @@ class AuditStore:
             question = question.where(held.c.feature_id == feature_id)
         with failing(self.place), self._engine.begin() as connection:
             return [_verdict(row) for row in connection.execute(question).mappings()]
+
+    def version(self, bundle: BundleKey) -> int:
+        """A number that grows with every verdict on a bundle: while it stays, so does `history`."""
+        held = tables.verdicts
+        question = select(func.max(held.c.row_id)).where(held.c.bundle == bundle.name)
+        with failing(self.place), self._engine.begin() as connection:
+            return int(connection.execute(question).scalar() or 0)
 
     def noted(self, bundle: BundleKey) -> frozenset[int]:
         """Features with a verdict or a note."""

@@ -61,7 +61,7 @@ def audited_features(store: Store, feature_ids: Sequence[int]) -> list[AuditedFe
     """The features of a list that the bundle holds, in the order given."""
     rows = store.rows(
         "SELECT feature_id, layer, description, related, weight, mean_abs_contribution, beats_null "
-        "FROM feature_table WHERE list_contains($ids::BIGINT[], feature_id)",
+        "FROM feature_table WHERE feature_id IN (SELECT unnest($ids::BIGINT[]))",
         {"ids": list(feature_ids)},
     )
     found = {row["feature_id"]: AuditedFeature(**row) for row in rows}
@@ -71,8 +71,9 @@ def audited_features(store: Store, feature_ids: Sequence[int]) -> list[AuditedFe
 def contribution_share(store: Store, feature_ids: Sequence[int]) -> float | None:
     """What share these features have in the headline's summed mean absolute contributions; None where no probe is."""
     rows = store.rows(
-        "SELECT sum(mean_abs_contribution) FILTER (WHERE list_contains($ids::BIGINT[], feature_id)) AS part, "
-        "sum(mean_abs_contribution) AS whole FROM weights WHERE probe_id = $probe",
+        "SELECT sum(mean_abs_contribution) FILTER (WHERE chosen IS NOT NULL) AS part, "
+        "sum(mean_abs_contribution) AS whole FROM weights "
+        "LEFT JOIN (SELECT DISTINCT unnest($ids::BIGINT[]) AS chosen) ON chosen = feature_id WHERE probe_id = $probe",
         {"ids": list(feature_ids), "probe": headline_id(store)},
     )
     part, whole = rows[0]["part"], rows[0]["whole"]

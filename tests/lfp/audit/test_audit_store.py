@@ -127,8 +127,9 @@ def test_processes_and_threads_that_write_at_once_lose_nothing(url):
 
 def test_two_sessions_see_each_other(store, url):
     other = AuditStore.open(url)
+    assert other.version(KEY) == 0
     store.add(KEY, said())
-    assert other.noted(KEY) == {3}
+    assert other.noted(KEY) == {3} and other.version(KEY) == store.version(KEY) > 0
     other.add(KEY, said(4, note="x"))
     assert store.noted(KEY) == {3, 4}
 
