@@ -103,7 +103,7 @@ def tally(verdicts: Sequence[Verdict]) -> str:
 
 def reviewers(rows: Sequence[tuple[str, int, int, float | None]]) -> str:
     """Who reviewed how much: name, features, of them blind, share of contributions."""
-    heads = ["reviewer", "features", "blind", "contribution covered"]
+    heads = ["reviewer", "features", "blind", "covered"]
     return panels.table(heads, [[name, str(n), str(blind), percent(share)] for name, n, blind, share in rows])
 
 

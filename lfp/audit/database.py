@@ -26,6 +26,8 @@ from lfp.audit.tables import METADATA
 from lfp.errors import AuditError
 
 _TRIES = 5
+PUBLIC = "the audits"
+"""What messages to strangers call the database: its words, too, would tell of the host."""
 WAIT_S = 10
 """How long a writer waits for another, and for a server to answer."""
 _CONNECT = {"postgresql": "connect_timeout", "mysql": "connect_timeout", "mariadb": "connect_timeout"}
@@ -58,7 +60,7 @@ def engine_at(url: str, *, read_only: bool) -> Engine:
 
 def place_of(url: URL, *, read_only: bool) -> str:
     """What messages call the database: its address less the password; to strangers, nothing of the host."""
-    return "the audits" if read_only else f"the audits at {url.render_as_string(hide_password=True)}"
+    return PUBLIC if read_only else f"the audits at {url.render_as_string(hide_password=True)}"
 
 
 @contextmanager
@@ -77,7 +79,7 @@ def failing(place: str) -> Iterator[None]:
         words = str(getattr(error, "orig", None) or error).lower()
         says = next((says for sign, says in _SAYS if sign in words), None)
         is_away = isinstance(error, (OperationalError, InterfaceError, OSError))
-        raise AuditError(f"{place}: {says or _otherwise(words, is_away=is_away)}") from error
+        raise AuditError(f"{place}: {says or _otherwise('' if place == PUBLIC else words, is_away=is_away)}") from error
 
 
 @contextmanager
@@ -89,7 +91,8 @@ def writing(engine: Engine) -> Iterator[Connection]:
 
 def _otherwise(words: str, *, is_away: bool) -> str:
     what = "cannot be reached" if is_away else "refused"
-    return f"{what} ({words.splitlines()[0][:120]}); see that the database runs and is yours, or set LFP_AUDIT_URL"
+    told = f" ({words.splitlines()[0][:120]})" if words else ""
+    return f"{what}{told}; see that the database runs and is yours, or set LFP_AUDIT_URL"
 
 
 def _parsed(url: str) -> URL:

@@ -190,6 +190,10 @@ def test_read_only_reads_and_refuses(store, url, tmp_path):
     with pytest.raises(AuditError) as caught:
         AuditStore.open(f"sqlite:///{broken}", read_only=True)
     assert str(tmp_path) not in str(caught.value)
+    (tmp_path / "x.sqlite").write_bytes(b"")
+    with pytest.raises(AuditError, match="nothing was ever kept") as caught:
+        AuditStore.open(f"sqlite:///{tmp_path / 'x.sqlite'}", read_only=True)
+    assert str(tmp_path) not in str(caught.value)
 
 
 def test_where_audits_live(tmp_path):
