@@ -156,7 +156,6 @@ _SCRIPT = """
   const named = name => [...document.querySelectorAll('button, a[data-key]')]
     .find(one => !one.disabled && [one.dataset.key, ...one.innerText.split('\\n')].includes(name))
     || document.querySelector(`[data-testid="stMain"] button[aria-label="${name} page"]:not([disabled])`);
-    .find(one => !one.disabled && [one.dataset.key, ...one.innerText.split('\\n')].includes(name));
   window.lfpKeys = event => {
     const at = document.activeElement;
     const writes = at && (at.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(at.tagName));

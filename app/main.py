@@ -33,9 +33,7 @@ page = st.navigation(
         ],
         "Audit": [
             st.Page("views/disagreements.py", title="Disagreements", icon=":material/call_split:"),
-        ],
-        "Audit": [
-            st.Page("views/queue.py", title="Queue", icon=":material/fact_check:"),
+            st.Page("views/queue.py", title="Queue", icon=":material/checklist:"),
         ],
     }
 )

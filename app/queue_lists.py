@@ -163,7 +163,7 @@ def _make(bundle: BundleKey, made: AuditList) -> None:
     except AuditError as error:
         audits.tell(str(error))
         return
-    st.session_state.queue, st.session_state.item, st.session_state.part = kept.name, 1, state.QueueView().part
+    st.session_state.audit_list, st.session_state.item, st.session_state.part = kept.name, 1, state.QueueView().part
 
 
 def _remove(bundle: BundleKey, name: str) -> None:

@@ -146,7 +146,7 @@ class QueueView:
     Who reviews is personal and stands in no link.
     """
 
-    queue: str = ""
+    audit_list: str = ""
     item: int = 1
     blind: bool = True
     part: str = "Review"

@@ -23,10 +23,10 @@ def top(found):
         if not frame.is_public():
             audits.ask_reviewer()
         if names:
-            st.selectbox("List", names, key="queue", bind="query-params", on_change=go, args=(1,), width=320)
+            st.selectbox("List", names, key="audit_list", bind="query-params", on_change=go, args=(1,), width=320)
             says = "Hides label and others’ verdicts of a feature until you have answered"
             st.toggle("Blind", value=True, key="blind", bind="query-params", help=says)
-    chosen = st.session_state.get("queue")
+    chosen = st.session_state.get("audit_list")
     return next((one for one in found.lists if one.name == chosen), None)
 
 

@@ -63,7 +63,11 @@ def test_a_list_is_made_and_walked_blind(explorer, bundle, audits, key):
     with Store.open(bundle) as store:
         ids = queries.pick_features(store, "largest contributions", limit=3)
     (kept,) = audits.lists(key)
-    assert kept.feature_ids == tuple(ids) and kept.created_by == "Ada" and at.selectbox(key="queue").value == kept.name
+    assert (
+        kept.feature_ids == tuple(ids)
+        and kept.created_by == "Ada"
+        and at.selectbox(key="audit_list").value == kept.name
+    )
 
     label = label_of(bundle, ids[0])
     assert "The label is hidden" in whole(at) and label not in whole(at)
@@ -150,7 +154,7 @@ def test_a_database_lost_on_the_way_leaves_the_list_and_what_is_typed(explorer, 
     monkeypatch.setenv("LFP_AUDIT_URL", "sqlite:////proc/none/audits.sqlite")
     press(answer(at, right="right"), "Save verdict")
     assert "1 verdict is not saved" in whole(at) and "Audits cannot be read" in whole(at)
-    assert at.selectbox(key="queue").value == "three"
+    assert at.selectbox(key="audit_list").value == "three"
 
 
 @pytest.mark.parametrize("url", ["sqlite:////proc/none/audits.sqlite", "nothing://host/db", "no address"])
@@ -242,7 +246,7 @@ def test_what_reviewers_wrote_stays_words(explorer, hostile_bundle, audits):
 
 
 @pytest.mark.parametrize(
-    "params", [{"queue": "gone", "item": "99"}, {"item": "-3", "part": "x"}, {"blind": "perhaps", "question": "?"}]
+    "params", [{"audit_list": "gone", "item": "99"}, {"item": "-3", "part": "x"}, {"blind": "perhaps", "question": "?"}]
 )
 def test_any_link_gives_some_page(explorer, bundle, listed, params):
     at = explorer("queue", bundle, **params)
