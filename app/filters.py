@@ -65,6 +65,7 @@ def more_filters(slot: DeltaGenerator, fresh: Mapping[str, Any]) -> FeaturesView
         st.select_slider("Density", state.DENSITIES, value=blank.density, key="density", **fresh)
         share = {"min_value": 0.0, "max_value": 1.0, "step": 0.05}
         st.slider("Stability, at least", key="least_stable", help=STABILITY, **share, **fresh)
+        st.toggle("Has a note or verdict", key="has_note", **fresh)
         st.slider("Detection of its label, at least", key="least_detected", help=DETECTION, **share, **fresh)
     return state.view_of(FeaturesView, area=state.unbound("area"))
 

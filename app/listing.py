@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from urllib.parse import parse_qs, urlencode
 
-from app import state
+from app import audits, state
 from app.components import area
 from app.state import FeaturesView
 from lfp.queries import FEATURE_SORTS, FeatureFilter, Order, Preset
+from lfp.store import Store
 
 SHARES = dict(zip(state.DENSITIES, (0.0, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0), strict=True))
 RANKS = dict(zip(state.STANDINGS, (0.0, 1e-3, 1e-2, 1e-1, 0.5, 1.0), strict=True))
@@ -40,6 +41,12 @@ def wanted_of(view: FeaturesView) -> FeatureFilter:
     )
 
 
+def wanted_in(store: Store, view: FeaturesView) -> FeatureFilter:
+    """The same, with what the audits know where the view asks for it."""
+    wanted = wanted_of(view)
+    return replace(wanted, noted=audits.noted(store)) if view.has_note else wanted
+
+
 def order_of(view: FeaturesView) -> Order:
     """The order that a view states; by contribution where it names no column."""
     return Order(view.sort if view.sort in FEATURE_SORTS else FeaturesView().sort, view.order != "ascending")
@@ -63,7 +70,8 @@ def preset_view(preset: Preset) -> FeaturesView:
 def n_more(view: FeaturesView) -> int:
     """How many filters are set of those that do not stand in the first row."""
     blank = FeaturesView()
-    names = ("fires_on", "density", "drifts", "drifted", "standing", "least_stable", "least_detected")
+    names = ("fires_on", "density", "drifts", "drifted", "standing", "least_stable", "least_detected",
+             "has_note")  # fmt: skip
     return sum(getattr(view, name) != getattr(blank, name) for name in names)
 
 

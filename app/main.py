@@ -37,6 +37,7 @@ page = st.navigation(
         ],
         "Audit": [
             st.Page("views/disagreements.py", title="Disagreements", icon=":material/call_split:"),
+            st.Page("views/queue.py", title="Queue", icon=":material/checklist:"),
             st.Page("views/try_it.py", title="Try it", icon=":material/edit_note:"),
             st.Page("views/about.py", title="About", icon=":material/info:"),
         ],

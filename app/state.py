@@ -95,6 +95,7 @@ class FeaturesView:
     standing: tuple[str, str] = (STANDINGS[0], STANDINGS[-1])
     least_stable: float = 0.0
     least_detected: float = 0.0
+    has_note: bool = False
     area: str = ""
     sort: str = "contribution"
     order: str = "descending"
@@ -106,7 +107,7 @@ class FeaturesView:
 
 FILTERS = (
     "layer", "sign", "related", "density", "find", "fires_on", "null", "drifts", "drifted", "standing", "least_stable",
-    "least_detected", "sort", "order",
+    "least_detected", "has_note", "sort", "order",
 )  # fmt: skip
 """Fields of FeaturesView that make the list and have a widget."""
 
@@ -202,6 +203,22 @@ class TryView:
     reader: str = "tuned"
     also: int | None = None
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class QueueView:
+    """A list under review by name, and where in it; `made_from` is a Features link that a new list is to be made from.
+
+    Who reviews is personal and stands in no link.
+    """
+
+    audit_list: str = ""
+    item: int = 1
+    blind: bool = True
+    part: str = "Review"
+    made_from: str = ""
+    question: str = "about the feedback"
+    whole: bool = False
 
 
 def ink() -> str:

@@ -39,3 +39,7 @@ class NotInBundleError(BundleError):
 
 class LabelError(LfpError):
     """A language model cannot be asked: its server refuses the key, does not know the model, or has no credit left."""
+
+
+class AuditError(LfpError):
+    """Verdicts cannot be read or kept: a full disk, a database out of reach, a file that is none of ours."""

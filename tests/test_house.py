@@ -48,8 +48,8 @@ def test_the_light_set_is_light(heavy: str) -> None:
 
 def test_the_explorer_and_the_reading_side_import_nothing_heavy() -> None:
     code = (
-        "import sys, app.state, app.cache, app.components.charts, app.components.trust;"
-        "import lfp.queries, lfp.synthetic, lfp.validation;"
+        "import sys, app.state, app.cache, app.components.charts, app.components.trust, app.audits;"
+        "import lfp.audit, lfp.queries, lfp.synthetic, lfp.validation;"
         "heavy = {'torch', 'transformers', 'transformer_lens', 'trl', 'sklearn', 'openai'} & set(sys.modules);"
         "sys.exit(', '.join(heavy) or 0)"
     )

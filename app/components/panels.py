@@ -70,11 +70,14 @@ def badge(text: str, kind: str = "") -> str:
 
 def cards(headlines: Iterable[Headline]) -> str:
     """Large figures side by side, with the key to their strips."""
+    items = list(headlines)
+    has_ceiling = any(item.ceiling is not None for item in items)
+    ceiling = '<span class="ceiling">what knowing only the sign reaches</span>' if has_ceiling else ""
     key = (
         '<div class="lfp-key"><span class="span">95 % interval</span><span class="chance">what chance reaches</span>'
-        '<span class="ceiling">what knowing only the sign reaches</span></div>'
+        f"{ceiling}</div>"
     )
-    return f'<div class="lfp-cards">{"".join(_card(item) for item in headlines)}</div>{key}'
+    return f'<div class="lfp-cards">{"".join(_card(item) for item in items)}</div>{key}'
 
 
 def _card(item: Headline) -> str:
@@ -179,3 +182,9 @@ def notice(title: str, sentence: str) -> str:
     """A page that says what is wrong and what to do."""
     whole = f"{sentence[:1].upper()}{sentence[1:].rstrip('.')}."
     return f'<div class="lfp-notice"><h1>{escaped(title)}</h1><p>{escaped(whole)}</p></div>'
+
+
+def notice_here(title: str, sentence: str) -> str:
+    """The same within a page that goes on."""
+    whole = f"{sentence[:1].upper()}{sentence[1:].rstrip('.')}." if sentence else ""
+    return f'<div class="lfp-notice here"><h4>{escaped(title)}</h4><p>{escaped(whole)}</p></div>'

@@ -41,7 +41,7 @@ def by_number(here, n):
 
 
 def in_list(store, here, view):
-    return ask(queries.feature_place, store, here, listing.wanted_of(view), order=listing.order_of(view))
+    return ask(queries.feature_place, store, here, listing.wanted_in(store, view), order=listing.order_of(view))
 
 
 def step(feature_id):
@@ -158,7 +158,6 @@ def page(store, feature):
     """Labels first where the screen is narrow, beside the examples where it is wide: see style.css."""
     labels, probe = ask(queries.labels, store, feature.feature_id), ask(queries.headline, store)
     st.html(profile.heading(feature, labels, probe))
-    st.container(key="verdict")
     with st.container(key="feature_panels"):
         left, right = st.columns([7, 5], gap="large")
     with left:
@@ -168,6 +167,7 @@ def page(store, feature):
     with right:
         with st.container(key="label_cards"):
             descriptions(store, feature, labels)
+            verdict_panel.show(store, feature.feature_id, wording.best_label(labels))
         prediction(store, feature)
         ablations(store, feature, probe)
         activity(store, feature)

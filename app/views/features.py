@@ -106,7 +106,7 @@ def show():
     view = filters.draw(store)
     with slot:
         filters.presets(view)
-    wanted = listing.wanted_of(view)
+    wanted = listing.wanted_in(store, view)
     n = ask(queries.count_features, store, wanted)
     if not n:
         nothing(store, view)

@@ -21,6 +21,14 @@ def hostile_pairs(tmp_path_factory):
     return make_bundle(path, n_features=80, n_texts=0, n_pairs=10, extra_texts=HOSTILE * 4)
 
 
+@pytest.fixture(autouse=True)
+def audit_url(monkeypatch, tmp_path):
+    """Audits of each test in a place of their own."""
+    url = f"sqlite:///{tmp_path / 'audits' / 'audits.sqlite'}"
+    monkeypatch.setenv("LFP_AUDIT_URL", url)
+    return url
+
+
 @pytest.fixture
 def explorer(monkeypatch):
     """Opens a page of the explorer on some bundles."""

@@ -37,6 +37,9 @@ VIEWS = {
     "runs": "runs",
     "try_it": "try_it?typed=The+plot+was+dull%2C+but+the+acting+was+a+wonderful+surprise",
     "about": "about",
+    "queue": "queue",
+    "queue_results": "queue?part=Results",
+    "queue_files": "queue?part=Lists+and+files",
     "no_feature": "feature?feature=999999",
 }
 WIDTHS = {"wide": 1400, "narrow": 390}

@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from pathlib import Path
@@ -20,12 +21,20 @@ ARGUMENTS = [
 
 @contextlib.contextmanager
 def explorer(*bundles):
-    """Yields the address of an explorer on these bundles; ends it afterwards."""
+    """Yields the address of an explorer on these bundles; ends it afterwards.
+
+    Its audits are where LFP_AUDIT_URL says, else in a folder that goes with it.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        yield from _explorer(bundles, audits=f"sqlite:///{folder}/audits.sqlite")
+
+
+def _explorer(bundles, *, audits):
     port = free_port()
     options = {"headless": "true", "port": port, "address": "127.0.0.1", "fileWatcherType": "none"}
     flags = [f"--server.{name}={value}" for name, value in options.items()]
     command = [sys.executable, "-m", "streamlit", "run", "app/main.py", *flags]
-    environment = {**os.environ, "LFP_BUNDLES": os.pathsep.join(map(str, bundles))}
+    environment = {"LFP_AUDIT_URL": audits, **os.environ, "LFP_BUNDLES": os.pathsep.join(map(str, bundles))}
     server = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{port}"
     try:

@@ -15,7 +15,7 @@ from tests.conftest import ROOT, change_byte, rewrite
 
 PAGES = (
     "overview", "accuracy", "validation", "features", "feature", "inputs", "pairs", "disagreements", "drift", "runs",
-    "try_it", "about",
+    "queue", "try_it", "about",
 )  # fmt: skip
 
 

@@ -1,0 +1,169 @@
+"""The queue: lists of features under review, item by item, what came of it, and audits as files."""
+
+import streamlit as st
+
+from app import audits, cache, frame, queue_lists, queue_results, state, verdict_panel
+from app.cache import ask
+from app.components import panels, tokens, verdicts, wording
+from app.components.escape import shortened
+from app.components.numbers import plain
+from lfp import audit, queries
+from lfp.labels.evidence import NEAR_MISS
+
+PARTS = REVIEW, RESULTS, LISTS = "Review", "Results", "Lists and files"
+STRONGEST, WEAKER, QUIET = 6, 6, 2
+SILENT = {-1: "silent here", NEAR_MISS: "silent, though expected"}
+
+
+def top(found):
+    """Who reviews, which list, blind or not. Returns the list; None where there is none."""
+    row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
+    names = [one.name for one in found.lists]
+    with row:
+        if not frame.is_public():
+            audits.ask_reviewer()
+        if names:
+            st.selectbox("List", names, key="audit_list", bind="query-params", on_change=go, args=(1,), width=320)
+            says = "Hides label and others’ verdicts of a feature until you have answered"
+            st.toggle("Blind", value=True, key="blind", bind="query-params", help=says)
+    chosen = st.session_state.get("audit_list")
+    return next((one for one in found.lists if one.name == chosen), None)
+
+
+def go(item):
+    st.session_state.item = item
+
+
+def progress(store, listed, latest):
+    """How much of the list and of all contributions is reviewed."""
+    name = audits.reviewer()
+    done = {one.feature_id for one in latest if one.is_review}
+    mine = {one.feature_id for one in latest if one.is_review and one.reviewer == name}
+    inside = set(listed.feature_ids)
+    st.html(
+        verdicts.progress(
+            n=len(listed.feature_ids),
+            mine=len(mine & inside),
+            anyone=len(done & inside),
+            covered_mine=ask(queries.contribution_share, store, tuple(sorted(mine))),
+            covered=ask(queries.contribution_share, store, tuple(sorted(done))),
+            name=name,
+        )
+    )
+
+
+def walk(listed, latest):
+    """Previous, a place, next, the next one not reviewed. Returns the place, from 1."""
+    n = len(listed.feature_ids)
+    if st.session_state.get("item", 1) > n:
+        st.session_state.item = n
+    row = st.container(horizontal=True, vertical_alignment="bottom", gap="small")
+    at = row.number_input(f"Item of {n}", 1, n, key="item", bind="query-params", width=110)
+    left = {"icon": ":material/chevron_left:", "on_click": go}
+    right = {"icon": ":material/chevron_right:", "icon_position": "right", "on_click": go}
+    row.button("Previous", disabled=at <= 1, args=(at - 1,), **left)
+    row.button("Next", disabled=at >= n, args=(at + 1,), **right)
+    onward = next_open(listed, latest, at)
+    row.button("Next open one", disabled=onward is None, on_click=go, args=(onward,))
+    return at
+
+
+def next_open(listed, latest, at):
+    """The place of the first feature that this reviewer has not reviewed, after `at`, else from the start."""
+    missing = set(audit.open_to(latest, audits.reviewer(), listed.feature_ids))
+    places = [place for place, id_ in enumerate(listed.feature_ids, 1) if id_ in missing and place != at]
+    return next((place for place in places if place > at), places[0] if places else None)
+
+
+def examples(store, feature):
+    """What it fires on from strong to weak, and where it is silent: nothing here tells its label."""
+    st.subheader("Examples")
+    rows = ask(queries.feature_excerpts, store, feature.feature_id)
+    if not rows:
+        st.html(panels.note("No examples were kept of this feature: it was never active on the corpus."))
+        return
+    legend = tokens.strength_legend(feature.max_activation, "activation, scaled; the example’s token is underlined")
+    best = [row for row in rows if row["bucket"] == 0][:STRONGEST]
+    parts = [example(row, feature.max_activation, "strongest") for row in best]
+    drawn = [row for row in rows if row["bucket"] > 0]
+    spread = sorted(drawn[:: max(1, len(drawn) // WEAKER)][:WEAKER], key=activation, reverse=True)
+    parts += [example(row, feature.max_activation, "weaker") for row in spread]
+    for bucket, name in SILENT.items():
+        quiet = [row for row in rows if row["bucket"] == bucket][:QUIET]
+        parts += [example(row, feature.max_activation, name) for row in quiet]
+    st.html(legend + tokens.examples(parts, numbers=False))
+
+
+def activation(row):
+    return row["window_values"][row["position"] - row["window_start"]]
+
+
+def example(row, limit, name):
+    where = state.href("inputs", state.InputsView(text=row["text_id"]), bundle=cache.bundle())
+    text = panels.anchor(where, f"text {row['text_id']}")
+    return tokens.example(
+        tokens.pieces(row["text"], row["token_starts"]),
+        row["window_values"],
+        first=row["window_start"],
+        position=row["position"],
+        limit=limit,
+        caption=f"<b>{plain(activation(row))}</b>{panels.text(name)}<br>{text}",
+    )
+
+
+def review(store, bundle, listed, found, latest):
+    at = walk(listed, latest)
+    feature_id = listed.feature_ids[at - 1]
+    feature = ask(queries.feature, store, feature_id)
+    label = wording.best_label(ask(queries.labels, store, feature_id))
+    left, right = st.columns([6, 5], gap="large")
+    with right.container(key="audit_panel"):
+        st.subheader(f"Feature {feature_id}")
+        onward = next_open(listed, latest, at)
+        verdict_panel.panel(
+            bundle,
+            feature_id,
+            label,
+            found,
+            is_blind=st.session_state.blind,
+            onward=(lambda: go(onward)) if onward else None,
+        )
+        where = state.href("feature", state.FeatureView(feature=feature_id), bundle=cache.bundle())
+        shows = "Its page shows the label." if st.session_state.blind else "Its page holds all there is of it."
+        st.html(f'<p class="lfp-note">{panels.anchor(where, f"Open feature {feature_id}")}. {shows}</p>')
+    with left:
+        examples(store, feature)
+    with st.expander(f"All {len(listed.feature_ids)} of “{shortened(listed.name, 40)}”".replace("$", "\\$")):
+        queue_lists.items(store, listed, latest, go=go)
+
+
+def show():
+    store = cache.current()
+    bundle = audit.key_of(store.manifest)
+    st.html(panels.heading(store.manifest.title, "Queue"))
+    if not store.manifest.tables["features"].rows:
+        st.html(panels.note("This bundle holds no features to review."))
+        return
+    found = audits.known(bundle)
+    audits.waiting()
+    audits.told()
+    if found.fault and not found.lists:
+        st.html(panels.notice_here("Audits cannot be opened", found.fault))
+        return
+    listed = top(found)
+    if listed is None:
+        queue_lists.empty(store, bundle, found)
+        return
+    latest = audit.newest(found.history)
+    progress(store, listed, latest)
+    chosen = {"default": REVIEW, "required": True, "label_visibility": "collapsed"}
+    part = st.segmented_control("Part", PARTS, key="part", bind="query-params", **chosen)
+    if part == RESULTS:
+        queue_results.show(store, listed, latest)
+    elif part == LISTS:
+        queue_lists.show(store, bundle, listed, found)
+    else:
+        review(store, bundle, listed, found, latest)
+
+
+show()

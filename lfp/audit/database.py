@@ -1,0 +1,169 @@
+"""Opens an audit database: SQLite in WAL mode, or any other that SQLAlchemy knows; its failures in one sentence."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, inspect
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    InterfaceError,
+    NoSuchModuleError,
+    NoSuchTableError,
+    OperationalError,
+    SQLAlchemyError,
+)
+from sqlalchemy.pool import NullPool, StaticPool
+
+from lfp.audit.tables import METADATA
+from lfp.errors import AuditError
+
+_TRIES = 5
+PUBLIC = "the audits"
+"""What messages to strangers call the database: its words, too, would tell of the host."""
+WAIT_S = 10
+"""How long a writer waits for another, and for a server to answer."""
+_CONNECT = {"postgresql": "connect_timeout", "mysql": "connect_timeout", "mariadb": "connect_timeout"}
+_SAYS = (  # what a database's own words mean, and the mend
+    ("disk is full", "the disk is full; make room, then save again"),
+    ("no space left", "the disk is full; make room, then save again"),
+    ("quota", "the disk is full; make room, then save again"),
+    ("disk i/o error", "the disk cannot be written; see that there is room and no fault, then save again"),
+    ("readonly", "it may only be read; make the file and its folder writable, or set LFP_AUDIT_URL to another place"),
+    ("read-only", "it may only be read; make the file and its folder writable, or set LFP_AUDIT_URL to another place"),
+    ("locked", "another program holds it; wait a moment, then save again"),
+    ("not a database", "it is no audit database; move that file away, or set LFP_AUDIT_URL to another place"),
+    ("malformed", "the file is damaged; put a copy in its place, or set LFP_AUDIT_URL to another place"),
+    ("no such table", "its tables are gone; open the page again, and they are made anew"),
+    ("unable to open", "it cannot be opened; see that its folder exists and is writable, or set LFP_AUDIT_URL"),
+)
+
+
+def engine_at(url: str, *, read_only: bool) -> Engine:
+    """An engine whose tables exist. Reading only, what is not there is empty. Raises AuditError."""
+    address = _parsed(url)
+    place = place_of(address, read_only=read_only)
+    with failing(place):
+        engine = _sqlite(address, read_only=read_only) if address.get_backend_name() == "sqlite" else _server(address)
+        if not read_only or engine.url.database in (None, ":memory:"):
+            _make_tables(engine)
+        _check_columns(engine, place)
+    return engine
+
+
+def place_of(url: URL, *, read_only: bool) -> str:
+    """What messages call the database: its address less the password; to strangers, nothing of the host."""
+    return PUBLIC if read_only else f"the audits at {url.render_as_string(hide_password=True)}"
+
+
+@contextmanager
+def failing(place: str) -> Iterator[None]:
+    """Turns a database's errors into one AuditError sentence."""
+    try:
+        yield
+    except NoSuchModuleError as error:
+        raise AuditError(f"{place}: SQLAlchemy knows no such database; write sqlite, postgresql or mysql") from error
+    except ImportError as error:
+        missing = error.name or "its driver"
+        raise AuditError(f"{place}: the Python package {missing} is missing; install it, and start again") from error
+    except NoSuchTableError as error:
+        raise AuditError(f"{place}: nothing was ever kept there; make a list where audits may be written") from error
+    except (SQLAlchemyError, OSError) as error:
+        words = str(getattr(error, "orig", None) or error).lower()
+        says = next((says for sign, says in _SAYS if sign in words), None)
+        is_away = isinstance(error, (OperationalError, InterfaceError, OSError))
+        raise AuditError(f"{place}: {says or _otherwise('' if place == PUBLIC else words, is_away=is_away)}") from error
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """One transaction that takes SQLite's write lock at once, so that two writers wait and neither is refused."""
+    with engine.execution_options(writes=True).begin() as connection:
+        yield connection
+
+
+def _otherwise(words: str, *, is_away: bool) -> str:
+    what = "cannot be reached" if is_away else "refused"
+    told = f" ({words.splitlines()[0][:120]})" if words else ""
+    return f"{what}{told}; see that the database runs and is yours, or set LFP_AUDIT_URL"
+
+
+def _parsed(url: str) -> URL:
+    try:
+        return make_url(url)
+    except (ArgumentError, ValueError) as error:
+        raise AuditError(
+            "LFP_AUDIT_URL is no database address; write one like sqlite:////data/audits.sqlite"
+        ) from error
+
+
+def _server(url: URL) -> Engine:
+    waits = {_CONNECT[name]: WAIT_S} if (name := url.get_backend_name()) in _CONNECT else {}
+    return create_engine(url, pool_pre_ping=True, connect_args=waits)
+
+
+def _sqlite(url: URL, *, read_only: bool) -> Engine:
+    """A connection a transaction: cheap here, and no thread ever shares one."""
+    path = None if url.database in (None, "", ":memory:") else Path(str(url.database))
+    if path is None or (read_only and not path.is_file()):
+        engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
+    elif read_only:
+        still = "" if os.access(path.parent, os.W_OK) else "&immutable=1"  # WAL wants to write beside the file
+        engine = create_engine(f"sqlite:///file:{path.resolve()}?mode=ro{still}&uri=true", poolclass=NullPool)
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        engine = create_engine(url, poolclass=NullPool)
+    event.listen(engine, "connect", _reader if read_only else _writer)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _writer(connection: Any, _record: Any) -> None:
+    _reader(connection, _record)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")  # a verdict that was said to be saved survives a power cut
+
+
+def _reader(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # sqlite3 would begin by itself, too late to take the lock
+    connection.execute(f"PRAGMA busy_timeout = {WAIT_S * 1000}")
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _begin(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _make_tables(engine: Engine) -> None:
+    """Makes what is missing. Where another program makes it at the same time, a server refuses one: look again."""
+    for tries_left in range(_TRIES - 1, -1, -1):
+        if set(METADATA.tables) <= set(inspect(engine).get_table_names()):
+            return
+        try:
+            with writing(engine) as connection:
+                METADATA.create_all(connection)
+        except DBAPIError:
+            if engine.dialect.name == "sqlite" or not tries_left:
+                raise
+            time.sleep(0.2)
+
+
+def _check_columns(engine: Engine, place: str) -> None:
+    """Names the first column that a database of another version lacks."""
+    known = inspect(engine)
+    for table in METADATA.tables.values():
+        held = {column["name"] for column in known.get_columns(table.name)}
+        lacks = next((column.name for column in table.columns if column.name not in held), None)
+        if lacks:
+            raise AuditError(
+                f"{place}: table {table.name} has no column {lacks}, so another version of the explorer made it; "
+                "set LFP_AUDIT_URL to another place"
+            )

@@ -1,0 +1,211 @@
+import multiprocessing
+import sqlite3
+import threading
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import event
+
+from lfp.audit import AuditList, AuditStore, BundleKey, Verdict, default_url, key_of, newest, open_to
+from lfp.errors import AuditError
+from lfp.store import Store
+
+KEY = BundleKey("a" * 16, "b" * 16, "A bundle")
+
+
+@pytest.fixture
+def url(tmp_path):
+    return f"sqlite:///{tmp_path / 'audits' / 'audits.sqlite'}"
+
+
+@pytest.fixture
+def store(url):
+    return AuditStore.open(url)
+
+
+def said(feature_id=3, reviewer="Ada", **fields):
+    return Verdict(feature_id, reviewer, **{"related": "yes", **fields})
+
+
+def test_what_was_said_is_read_back_as_it_was(store):
+    words = "'; DROP TABLE audit_verdicts; -- \u202e <b>&</b> 漢字"
+    kept = store.add(
+        KEY, said(verdict="partly", confidence=0.25, tags=("Two words", "b", "b"), note=words, is_blind=True)
+    )
+    assert store.history(KEY) == [kept]
+    assert (kept.note, kept.tags, kept.confidence, kept.is_blind) == (words, ("b", "two words"), 0.25, True)
+    assert kept.created_at.endswith("Z") and len(kept.uid) == 36 and kept.supersedes is None
+
+
+def test_history_grows_and_the_newest_of_each_reviewer_counts(store):
+    first = store.add(KEY, said(verdict="right"))
+    other = store.add(KEY, said(reviewer="Grace", related="no"))
+    second = store.add(KEY, said(verdict="wrong"))
+    assert second.supersedes == first.uid and other.supersedes is None
+    assert store.history(KEY, 3) == [first, other, second]
+    assert {one.uid for one in newest(store.history(KEY))} == {other.uid, second.uid}
+    assert store.history(KEY, 4) == [] and store.history(replace(KEY, features_hash="c")) == []
+
+
+def test_a_clock_set_back_does_not_bring_an_old_verdict_to_the_front(store, monkeypatch):
+    store.add(KEY, said(verdict="right"))
+    monkeypatch.setattr("lfp.audit.store._now", lambda: "2001-01-01T00:00:00.000000Z")
+    last = store.add(KEY, said(verdict="wrong"))
+    assert store.history(KEY)[-1] == last and last.created_at > "2020"
+
+
+def test_a_write_that_is_repeated_is_kept_once(store):
+    kept = store.add(KEY, said(uid="11111111-2222-3333-4444-555555555555"))
+    store.add(KEY, kept)
+    assert len(store.history(KEY)) == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "word"),
+    [
+        ({"verdict": "good"}, "verdict"),
+        ({"related": "maybe"}, "related"),
+        ({"confidence": 1.5}, "confidence"),
+        ({"confidence": float("nan")}, "confidence"),
+        ({"reviewer": " \t "}, "name"),
+        ({"reviewer": "x" * 81}, "name"),
+        ({"feature_id": -1}, "feature_id"),
+        ({"note": "x" * 10_001}, "note"),
+        ({"tags": tuple(map(str, range(30)))}, "tags"),
+        ({"related": None}, "nothing was said"),
+    ],
+)
+def test_what_is_said_wrongly_is_named_and_not_kept(store, fields, word):
+    with pytest.raises(AuditError, match=word):
+        store.add(KEY, said(**fields))
+    assert store.history(KEY) == []
+
+
+def test_lists_keep_their_order_and_their_names_are_their_own(store):
+    store.add_list(KEY, AuditList(" top  ten ", (9, 2, 9, 5), "largest", "Ada"))
+    (found,) = store.lists(KEY)
+    assert (found.name, found.feature_ids, found.origin) == ("top ten", (9, 2, 5), "largest")
+    with pytest.raises(AuditError, match="already"):
+        store.add_list(KEY, AuditList("top ten", (1,)))
+    with pytest.raises(AuditError, match="empty"):
+        store.add_list(KEY, AuditList("none", ()))
+    store.add_list(replace(KEY, features_hash="c"), AuditList("top ten", (1,)))
+    store.remove_list(KEY, "top ten")
+    assert store.lists(KEY) == [] and len(store.lists(replace(KEY, features_hash="c"))) == 1
+
+
+def test_open_features_come_in_the_order_of_the_list():
+    verdicts = [said(2), said(5, reviewer="Grace"), said(7, related=None, note="a note is no review")]
+    assert open_to(verdicts, "Ada", (7, 5, 2, 1)) == [7, 5, 1]
+
+
+def test_the_file_is_in_wal_mode(store, url):
+    store.add(KEY, said())
+    with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    connection.close()
+
+
+def _write(url, reviewer):
+    store = AuditStore.open(url)
+    for feature_id in range(20):
+        store.add(KEY, said(feature_id, reviewer))
+
+
+def test_processes_and_threads_that_write_at_once_lose_nothing(url):
+    context = multiprocessing.get_context("spawn")
+    others = [context.Process(target=_write, args=(url, f"process {n}")) for n in range(2)]
+    threads = [threading.Thread(target=_write, args=(url, f"thread {n}")) for n in range(3)]
+    for one in (*others, *threads):
+        one.start()
+    for one in (*others, *threads):
+        one.join(60)
+    assert [one.exitcode for one in others] == [0, 0]
+    held = AuditStore.open(url).history(KEY)
+    assert len(held) == 100 and len({(one.reviewer, one.feature_id) for one in held}) == 100
+
+
+def test_two_sessions_see_each_other(store, url):
+    other = AuditStore.open(url)
+    assert other.version(KEY) == 0
+    store.add(KEY, said())
+    assert other.noted(KEY) == {3} and other.version(KEY) == store.version(KEY) > 0
+    other.add(KEY, said(4, note="x"))
+    assert store.noted(KEY) == {3, 4}
+
+
+def test_a_full_disk_is_said_and_nothing_is_half_kept(store):
+    @event.listens_for(store._engine, "connect")
+    def little(connection, _):
+        pages = connection.execute("PRAGMA page_count").fetchone()[0]
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+
+    with pytest.raises(AuditError, match="the disk is full; make room"):
+        store.bring(KEY, [said(i, note="x" * 5000) for i in range(20)])
+    assert store.history(KEY) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("sqlite:////proc/none/audits.sqlite", "see that its folder exists|cannot be reached"),
+        ("sqlite:///{file}/audits.sqlite", "cannot be reached"),
+        ("sqlite:///{file}", "no audit database"),
+        ("nothing://host/db", "no such database"),
+        ("audits.sqlite", "no database address"),
+    ],
+)
+def test_a_place_that_cannot_be_opened_is_named_with_the_mend(tmp_path, url, says):
+    file = tmp_path / "a file"
+    file.write_text("these are no audits, and they are long enough to be read as a header" * 20)
+    with pytest.raises(AuditError, match=says) as caught:
+        AuditStore.open(url.format(file=file))
+    assert "LFP_AUDIT_URL" in str(caught.value) or "write" in str(caught.value)
+
+
+def test_passwords_are_never_told():
+    with pytest.raises(AuditError) as caught:
+        AuditStore.open("nothing://ada:secret@host/db")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_database_of_another_version_is_said_to_be_one(url, store):
+    with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
+        connection.execute("ALTER TABLE audit_verdicts DROP COLUMN labeller")
+    connection.close()
+    with pytest.raises(AuditError, match="no column labeller"):
+        AuditStore.open(url)
+
+
+def test_read_only_reads_and_refuses(store, url, tmp_path):
+    kept = store.add(KEY, said())
+    public = AuditStore.open(url, read_only=True)
+    assert public.history(KEY) == [kept]
+    with pytest.raises(AuditError, match="only be read"):
+        public.add(KEY, said(4))
+    nothing = AuditStore.open(f"sqlite:///{tmp_path / 'none' / 'a.sqlite'}", read_only=True)
+    assert nothing.history(KEY) == [] and nothing.lists(KEY) == [] and not (tmp_path / "none").exists()
+    broken = tmp_path / "broken.sqlite"
+    broken.write_text("x" * 5000)
+    with pytest.raises(AuditError) as caught:
+        AuditStore.open(f"sqlite:///{broken}", read_only=True)
+    assert str(tmp_path) not in str(caught.value)
+    (tmp_path / "x.sqlite").write_bytes(b"")
+    with pytest.raises(AuditError, match="nothing was ever kept") as caught:
+        AuditStore.open(f"sqlite:///{tmp_path / 'x.sqlite'}", read_only=True)
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_where_audits_live(tmp_path):
+    assert default_url({"LFP_AUDIT_URL": "sqlite:////x.sqlite"}) == "sqlite:////x.sqlite"
+    assert default_url({"XDG_DATA_HOME": "/data"}) == "sqlite:////data/lfp-explorer/audits.sqlite"
+    assert default_url({}).endswith("/.local/share/lfp-explorer/audits.sqlite")
+
+
+def test_the_key_stays_when_labels_change_and_moves_when_features_do(bundle):
+    with Store.open(bundle) as store:
+        manifest = store.manifest
+    other = {name: info.model_copy(update={"sha256": "0" * 64}) for name, info in manifest.tables.items()}
+    relabelled = manifest.model_copy(update={"tables": {**manifest.tables, "labels": other["labels"]}})
+    changed = manifest.model_copy(update={"tables": {**manifest.tables, "decoders": other["decoders"]}})
+    assert key_of(relabelled) == key_of(manifest) != key_of(changed)

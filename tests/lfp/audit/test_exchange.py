@@ -1,0 +1,129 @@
+import json
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.components import exports
+from lfp import audit
+from lfp.audit import ANSWERS, VERDICTS, AuditList, AuditStore, BundleKey, Verdict
+from lfp.errors import AuditError
+from lfp.labels.human import read_labels
+
+KEY = BundleKey("a" * 16, "b" * 16)
+MAKE = {"csv": exports.csv, "parquet": exports.parquet, "json": exports.as_json}
+WORDS = (
+    st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=20)
+    .map(str.strip)
+    .filter(lambda text: not text.startswith("'"))
+)
+
+
+@pytest.fixture
+def stores(tmp_path):
+    return [AuditStore.open(f"sqlite:///{tmp_path / name}") for name in ("one.sqlite", "two.sqlite")]
+
+
+def bring(store, content, name="verdicts.csv", n_features=60):
+    return audit.read_file(store, KEY, name=name, content=content, n_features=n_features)
+
+
+@pytest.mark.parametrize("kind", MAKE)
+def test_verdicts_go_out_and_in(stores, kind):
+    one, other = stores
+    one.add(KEY, Verdict(3, "Ada", "right", "yes", 0.5, ("b", "a"), "=1+1", "@words", "openai:x", "a, “b”\nc", True))
+    one.add(KEY, Verdict(3, "Ada", "wrong", note="two\nlines"))
+    one.add(KEY, Verdict(4, "Grace", None, "unsure"))
+    content = MAKE[kind](audit.verdict_table(KEY, one.history(KEY)))
+    assert bring(other, content, f"verdicts.{kind}") == audit.Imported(3, 0, 0, 0)
+    assert other.history(KEY) == one.history(KEY)
+    assert bring(other, content, f"verdicts.{kind}") == audit.Imported(0, 3, 0, 0)
+    assert other.history(KEY) == one.history(KEY)
+
+
+@settings(max_examples=15)
+@given(
+    note=WORDS,
+    tags=st.lists(WORDS, max_size=3),
+    verdict=st.sampled_from([None, *VERDICTS]),
+    related=st.sampled_from(ANSWERS),
+    confidence=st.none() | st.floats(0, 1),
+    kind=st.sampled_from(sorted(MAKE)),
+)
+def test_any_verdict_survives_a_file(tmp_path_factory, kind, **fields):
+    folder = tmp_path_factory.mktemp("audits")
+    one, other = (AuditStore.open(f"sqlite:///{folder / name}") for name in ("one.sqlite", "two.sqlite"))
+    kept = one.add(KEY, Verdict(3, "Ada", **{**fields, "tags": tuple(fields["tags"])}))
+    bring(other, MAKE[kind](audit.verdict_table(KEY, [kept])), f"v.{kind}")
+    assert other.history(KEY) == [kept]
+
+
+@pytest.mark.parametrize("kind", MAKE)
+def test_lists_go_out_and_in(stores, kind):
+    one, other = stores
+    one.add_list(KEY, AuditList("first", (9, 2, 5), "largest", "Ada"))
+    one.add_list(KEY, AuditList("second", (2,)))
+    content = MAKE[kind](audit.list_table(KEY, one.lists(KEY)))
+    assert bring(other, content, f"lists.{kind}") == audit.Imported(0, 0, 0, 2)
+    assert [(x.name, x.feature_ids, x.origin) for x in other.lists(KEY)] == [
+        ("first", (9, 2, 5), "largest"),
+        ("second", (2,), ""),
+    ]
+    assert bring(other, content, f"lists.{kind}").n_lists == 0
+    other.remove_list(KEY, "first")
+    other.add_list(KEY, AuditList("first", (1,)))
+    with pytest.raises(AuditError, match="another list called first"):
+        bring(other, content, f"lists.{kind}")
+
+
+def test_rows_of_another_bundle_are_left_out_and_hand_made_ones_are_of_this(stores):
+    rows = b"feature_id,reviewer,verdict,bundle_id\n1,Ada,right,zzz\n2,Ada,wrong,\n"
+    assert bring(stores[0], rows) == audit.Imported(1, 0, 1, 0)
+    assert [one.feature_id for one in stores[0].history(KEY)] == [2]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("v.csv", b"feature_id,reviewer,verdict\n1,Ada,right\n2,Ada,splendid\n", "v.csv, row 1: verdict is 'splendid'"),
+        ("v.csv", b"feature_id,reviewer,related\n60,Ada,yes\n", "row 0: there is no feature 60"),
+        ("v.csv", b"feature_id,reviewer,related\nx,Ada,yes\n", "row 0: cannot be read"),
+        ("v.csv", b"feature_id,reviewer,related,confidence\n1,Ada,yes,high\n", "row 0: cannot be read"),
+        ("v.csv", b"feature_id,reviewer,related,created_at\n1,Ada,yes,soon\n", "row 0: cannot be read"),
+        ("v.csv", b"feature_id,reviewer,related\n1,,yes\n", "row 0: the reviewer"),
+        ("v.csv", b"number\n1\n", "no column feature_id"),
+        ("v.csv", b"\xff\xfe\x00", "cannot be read as csv"),
+        ("v.json", b"{}", "not a list"),
+        ("v.json", b"[[", "cannot be read as json"),
+        ("v.json", b"[" * 100_000, "cannot be read as json"),
+        ("v.parquet", b"PAR1", "cannot be read as parquet"),
+        ("v.txt", b"", "neither"),
+        ("v.csv", b"", "no column"),
+    ],
+)
+def test_a_wrong_file_names_the_row_and_brings_nothing(stores, name, content, says):
+    with pytest.raises(AuditError, match=says):
+        bring(stores[0], content, name)
+    assert stores[0].history(KEY) == []
+
+
+def test_own_words_become_a_persons_labels(tmp_path):
+    verdicts = [
+        Verdict(5, "Ada", related="no", description="- commas", note="see texts"),
+        Verdict(2, "Ada", related="yes", description="praise, “loud”"),
+        Verdict(3, "Ada", related="unsure", description="who knows"),
+        Verdict(4, "Ada", related="yes"),
+        Verdict(6, "Grace", related="yes", description="hers"),
+    ]
+    path = tmp_path / "human-labels.csv"
+    path.write_bytes(exports.csv(audit.human_table(verdicts, "Ada")))
+    labels = read_labels(path)
+    assert [(one.feature_id, one.related) for one in labels] == [(2, True), (5, False)]
+    assert labels[0].description == "praise, “loud”" and labels[1].reason == "see texts"
+
+
+def test_an_export_holds_what_a_reader_needs():
+    rows = audit.verdict_table(KEY, [Verdict(3, "Ada", "right", tags=("a",))])
+    assert rows.schema.field("tags").type == pa.list_(pa.string())
+    assert json.loads(exports.as_json(rows))[0]["bundle_id"] == KEY.bundle_id
