@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from app import cache, listing, state
+from app import cache, listing, state, verdict_panel
 from app.cache import ask
 from app.components import charts, panels, profile, surroundings, tokens, trust, wording
 from app.components.numbers import plain
