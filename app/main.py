@@ -30,13 +30,13 @@ page = st.navigation(
             st.Page("views/feature.py", title="Feature", icon=":material/lens_blur:"),
             st.Page("views/inputs.py", title="Inputs", icon=":material/notes:"),
             st.Page("views/pairs.py", title="Pairs", icon=":material/compare_arrows:"),
+            st.Page("views/disagreements.py", title="Disagreements", icon=":material/call_split:"),
         ],
         "Compare": [
             st.Page("views/drift.py", title="Drift", icon=":material/trending_up:"),
             st.Page("views/runs.py", title="Runs", icon=":material/difference:"),
         ],
         "Audit": [
-            st.Page("views/disagreements.py", title="Disagreements", icon=":material/call_split:"),
             st.Page("views/queue.py", title="Queue", icon=":material/checklist:"),
             st.Page("views/try_it.py", title="Try it", icon=":material/edit_note:"),
             st.Page("views/about.py", title="About", icon=":material/info:"),
