@@ -7,7 +7,7 @@ import streamlit as st
 from app import cache, frame
 from app.components import about, config_text, panels
 from lfp.archive import archive_bytes, write_archive
-from lfp.bundle import HASHED_BYTES
+from lfp.bundle import HASHED_BYTES, read_manifest
 
 LARGEST = 200_000_000  # bytes of a bundle up to which it is handed out: the server holds a download in memory
 
@@ -57,7 +57,10 @@ def archive(store):
 def have(store):
     st.subheader("Have it")
     size, folder = archive_bytes(store.manifest), str(store.path.resolve())
-    if size <= LARGEST:
+    if read_manifest(store.path) != store.manifest:  # as strangers are shown it
+        says = "Its manifest names folders of the host, so it is not handed out; ask whoever runs this explorer."
+        st.html(panels.note(says))
+    elif size <= LARGEST:
         st.download_button(
             f"Download the bundle, {about.size(size)}",
             data=lambda: archive(store),

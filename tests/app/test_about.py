@@ -145,6 +145,22 @@ def test_strangers_see_no_folder_of_the_host(explorer, from_paths, public, page)
     assert page == "overview" or ("reviews.csv" in shown and "base: base" in shown)
 
 
+def handed_out(explorer, path, monkeypatch):
+    """What the buttons of About hand out, by label."""
+    import streamlit as st
+
+    handed = {}
+    monkeypatch.setattr(st, "download_button", lambda label, data, **more: handed.update({label: data}))
+    whole(explorer("about", path))
+    return [data for label, data in handed.items() if label.startswith("Download the bundle")]
+
+
+def test_a_manifest_with_folders_of_the_host_is_not_handed_out(explorer, from_paths, bundle, public, monkeypatch):
+    assert "it is not handed out" in whole(explorer("about", from_paths))
+    assert handed_out(explorer, from_paths, monkeypatch) == []
+    assert len(handed_out(explorer, bundle, monkeypatch)) == 1
+
+
 def test_at_home_the_folders_are_shown(explorer, from_paths):
     assert "/srv/secret/reviews.csv" in everything(explorer("about", from_paths))
 
@@ -197,11 +213,6 @@ def test_a_bad_bundle_is_told_of_and_the_rest_lives(
 
 
 def test_the_archive_is_the_bundle(explorer, bundle, monkeypatch):
-    import streamlit as st
-
-    handed = {}
-    monkeypatch.setattr(st, "download_button", lambda label, data, **more: handed.update({label: data}))
-    whole(explorer("about", bundle))
-    (made,) = [data for label, data in handed.items() if label.startswith("Download the bundle")]
+    (made,) = handed_out(explorer, bundle, monkeypatch)
     with zipfile.ZipFile(io.BytesIO(made())) as archive:
         assert archive.testzip() is None and any(name.endswith("/manifest.json") for name in archive.namelist())
