@@ -99,6 +99,12 @@ def nothing(store, view):
     st.html(panels.anchor(state.href("features", state.FeaturesView(), bundle=cache.bundle()), "Show all features"))
 
 
+def review(view):
+    """The way to a list of these for reviewers."""
+    there = state.QueueView(part="Lists and files", made_from=listing.to_walk(view))
+    return panels.anchor(state.href("queue", there, bundle=cache.bundle()), "Make a list to review of these")
+
+
 def show():
     store = cache.current()
     st.html(panels.heading(store.manifest.title, "Features"))
@@ -112,7 +118,7 @@ def show():
         nothing(store, view)
         return
     where = " within the area drawn on the map" if wanted.region else ""
-    st.html(panels.note(f"{count(n)} feature{'s' if n != 1 else ''}{where}. {TABLE}"))
+    st.html(panels.note(f"{count(n)} feature{'s' if n != 1 else ''}{where}. {TABLE}") + review(view))
     left, right = st.columns([13, 8], gap="medium") if view.with_map else (st.container(), None)
     with left:
         opened = listed(store, view, wanted, n)
