@@ -41,7 +41,8 @@ page = st.navigation(
             st.Page("views/try_it.py", title="Try it", icon=":material/edit_note:"),
             st.Page("views/about.py", title="About", icon=":material/info:"),
         ],
-    }
+    },
+    expanded=True,
 )
 bundles, named = state.listed_bundles(), st.query_params.get("bundle")
 if not bundles:
