@@ -89,6 +89,12 @@ class Manifest(Description):
         """Size of all tables."""
         return sum(table.bytes for table in self.tables.values())
 
+    @property
+    def key(self) -> str:
+        """Sixteen hex digits over the tables' hashes: what is derived from the tables may be kept under it."""
+        hashes = [f"{name}={info.sha256}" for name, info in sorted(self.tables.items())]
+        return hashlib.sha256("\n".join([self.bundle_id, *hashes]).encode()).hexdigest()[:16]
+
 
 class BundleWriter:
     """Writes a bundle beside its final place and moves it there when whole.
@@ -125,11 +131,20 @@ class BundleWriter:
 
     def write(self, name: str, rows: pa.Table | Iterable[Mapping[str, Any]]) -> None:
         """Writes one table, checked against the schema and sorted as it states. Raises BundleError."""
-        spec = BY_NAME[name]
-        table = conform(spec, rows)
-        path = self.folder / f"{name}.parquet"
-        pq.write_table(table, path, compression="zstd", row_group_size=spec.row_group_rows, write_page_index=True)
-        self._tables[name] = TableInfo(rows=table.num_rows, bytes=path.stat().st_size, sha256=file_sha256(path))
+        self.write_parts(name, [rows])
+
+    def write_parts(self, name: str, parts: Iterable[pa.Table | Iterable[Mapping[str, Any]]]) -> None:
+        """The same for a table that memory does not hold at once: parts that follow each other in its order."""
+        spec, path, n = BY_NAME[name], self.folder / f"{name}.parquet", 0
+        last: tuple[Any, ...] | None = None
+        with pq.ParquetWriter(path, spec.schema, compression="zstd", write_page_index=True) as file:
+            for rows in parts:
+                table = conform(spec, rows)
+                if table.num_rows and last is not None and _key_at(spec, table, 0) < last:
+                    raise BundleError(f"table {name}: its parts do not follow each other; sort them as data/README.md")
+                file.write_table(table, row_group_size=spec.row_group_rows)
+                n, last = n + table.num_rows, _key_at(spec, table, -1) if table.num_rows else last
+        self._tables[name] = TableInfo(rows=n, bytes=path.stat().st_size, sha256=file_sha256(path))
 
     def add_artifact(self, source: Path, name: str) -> None:
         """Copies a file or folder to artifacts/`name`."""
@@ -210,6 +225,12 @@ def conform(spec: Table, rows: pa.Table | Iterable[Mapping[str, Any]]) -> pa.Tab
     except (KeyError, pa.ArrowException) as error:
         raise BundleError(f"table {spec.name}: the rows do not fit the schema ({error}); see data/README.md") from error
     return table.sort_by([(key, "ascending") for key in spec.sorted_by]).combine_chunks()
+
+
+def _key_at(spec: Table, table: pa.Table, row: int) -> tuple[Any, ...]:
+    """What row `row` is sorted by, nulls last."""
+    values = [table[name][row].as_py() for name in spec.sorted_by]
+    return tuple((value is None, value) for value in values)
 
 
 def _with_nulls(spec: Table) -> pa.Schema:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from lfp.labels.evidence import excerpt, silent_stretch
 from lfp.labels.protocol import Excerpt
 from lfp.labels.tasks import TASKS
 from lfp.pooling import token_shares
-from lfp.schema import GROUP_VALUES, TOKEN_VALUES, as_table
+from lfp.schema import BY_NAME, GROUP_VALUES, TOKEN_VALUES, as_table
 from lfp.synthetic_results import drift_rows, frequency_rows, inert_rows, label_rows, single_ablations, word_rows
 from lfp.synthetic_results import figure as _figure
 
@@ -110,6 +110,31 @@ class _Activity:
     value: Array  # float32
     n_tokens: int
     n_features: int
+
+    @cached_property
+    def by_feature(self) -> Array:
+        """Its order by feature, then token."""
+        return np.argsort(self.feature * self.n_tokens + self.token)
+
+    @cached_property
+    def places(self) -> Array:
+        """Feature times n_tokens plus token, sorted: where each feature is active."""
+        return (self.feature * self.n_tokens + self.token)[self.by_feature]
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Examples, sorted by feature, bucket and rank."""
+
+    feature: Array
+    bucket: Array
+    rank: Array
+    token: Array
+    value: Array
+
+    def part(self, low: int, high: int) -> _Places:
+        """Rows `low` to `high`."""
+        return _Places(*(getattr(self, field.name)[low:high] for field in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -205,18 +230,21 @@ def make_bundle(
     pooling: str = "mean",
     n_pairs: int = 0,
     extra_texts: Sequence[str] = (),
+    n_examples: int | None = None,
 ) -> Path:
     """Writes a made-up, valid bundle to `path` and returns it.
 
     The same arguments give the same tables. `pooling` is the probes'; `extra_texts` are put first, word for word; the
     first `n_pairs` twos of texts are pairs, of which the one with more feedback was chosen.
+    `n_examples` are kept, evenly over the features, of the examples that the texts give; without it all of them.
+    A million features and 20 million examples take minutes and some 5 GB of memory.
     """
     random = np.random.default_rng(seed)
     corpus = _corpus([*extra_texts, *_reviews(n_texts, random)])
     made = _make(corpus, n_features=n_features, n_layers=n_layers, pooling=pooling, random=random, n_pairs=n_pairs)
     with BundleWriter(path, _description(title=title, seed=seed, made=made)) as writer:
-        for table, rows in _tables(made, random).items():
-            writer.write(table, as_table(table, rows))
+        for table, parts in _tables(made, random, n_examples):
+            writer.write_parts(table, (as_table(table, rows) for rows in parts))
     return path
 
 
@@ -299,40 +327,32 @@ def _activity(corpus: _Corpus, theme: Array, random: Random) -> _Activity:
     return _Activity(key // n_features, key % n_features, values, n_tokens, n_features)
 
 
-def _tables(made: _Made, random: Random) -> dict[str, dict[str, Any] | list[dict[str, Any]]]:
-    """Columns (or rows, where few) of every table."""
+def _tables(made: _Made, random: Random, n_examples: int | None) -> Iterator[tuple[str, Iterator[Any]]]:
+    """Every table's name, and its columns (or rows, where few) in parts, made as they are asked for."""
     layers, saes, features = _layers(made, random), _saes(made, random), _features(made, random)
-    tables: dict[str, Any] = {
-        "layers": layers,
-        "saes": saes,
-        "features": features,
-        "decoders": _decoders(made, random),
-        "histograms": _histograms(made, random),
-        "examples": _examples(made, random),
-        "texts": _texts(made, random),
-        "token_scores": _token_scores(made, random),
-        "activations": _activations(made),
-        "triples": _triples(made, random),
-        "vocabulary": _vocabulary(made, random),
-        "word_features": _word_features(made),
-        "probes": _probes(made),
-        "weights": _weights(made, random),
-        "drift": _drift(made, features),
-        "results": [
-            *_results(layers, saes),
-            *(_preference_rows() if made.n_pairs else []),
-            *_finding_rows(made),
-        ],
-        "neighbours": _neighbours(made, random),
-        "labels": _labels(made, random),
-        "ablations": _ablations(made, random),
-        "completions": _completions(made, random),
-    }
-    tables["results"] += drift_rows(tables["drift"])
-    for label in tables["labels"]:
-        if label["model"] and label["feature_id"] < N_PROMPTED:
-            label |= _prompted(made, tables["examples"], label, features["max_activation"])
-    return tables
+    yield "layers", iter([layers])
+    yield "saes", iter([saes])
+    yield "features", iter([features])
+    yield "decoders", iter([_decoders(made, random)])
+    yield "histograms", iter([_histograms(made, random)])
+    places = _thinned(_places(made, random), n_examples)
+    yield "examples", _examples(made, places)
+    yield "texts", iter([_texts(made, random)])
+    yield "token_scores", iter([_token_scores(made, random)])
+    yield "activations", iter([_activations(made)])
+    yield "triples", iter([_triples(made, random)])
+    yield "vocabulary", iter([_vocabulary(made, random)])
+    yield "word_features", iter([_word_features(made)])
+    yield "probes", iter([_probes(made)])
+    yield "weights", iter([_weights(made, random)])
+    drift = _drift(made, features)
+    yield "drift", iter([drift])
+    pairs = _preference_rows() if made.n_pairs else []
+    yield "results", iter([[*_results(layers, saes), *pairs, *_finding_rows(made), *drift_rows(drift)]])
+    yield "neighbours", iter([_neighbours(made, random)])
+    yield "labels", iter([_labels(made, random, places, features["max_activation"])])
+    yield "ablations", iter([_ablations(made, random)])
+    yield "completions", iter([_completions(made, random)])
 
 
 def _layers(made: _Made, random: Random) -> list[dict[str, Any]]:
@@ -445,11 +465,11 @@ def _histograms(made: _Made, random: Random) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _examples(made: _Made, random: Random) -> dict[str, Any]:
+def _places(made: _Made, random: Random) -> _Places:
     """Top examples (one a text), examples by quantile interval, places where the feature is silent, near misses."""
     active = made.activity
     text = made.corpus.text[active.token]
-    _, best = np.unique(np.stack([active.feature, text, -active.value]), axis=1, return_index=True)
+    best = np.lexsort((-active.value, text, active.feature))
     first = np.flatnonzero(np.diff(active.feature[best] * (1 << 32) + text[best], prepend=-1)) if len(best) else best
     best = best[first]
     order, rank = _ranked(active.feature[best], active.value[best])
@@ -466,11 +486,35 @@ def _examples(made: _Made, random: Random) -> dict[str, Any]:
     value = np.concatenate([active.value[top], active.value[middle], np.zeros(len(quiet), np.float32)])
     bucket = np.concatenate([np.zeros(len(top), int), interval, quiet])
     order, rank = _ranked(feature * (N_INTERVALS + 3) + bucket + 2, value)
-    feature, token, value, bucket = feature[order], token[order], value[order], bucket[order]
-    start, windows = _windows(made, feature, token)
+    return _Places(feature[order], bucket[order], rank, token[order], value[order])
+
+
+def _thinned(places: _Places, n: int | None) -> _Places:
+    """So many of the examples, evenly spaced."""
+    n_all = len(places.feature)
+    if n is None or n >= n_all:
+        return places
+    kept = places.part(0, n_all)
+    at = np.arange(n) * n_all // n
+    feature, bucket = kept.feature[at], kept.bucket[at]
+    return _Places(
+        feature, bucket, _counts_up(feature * (N_INTERVALS + 3) + bucket + 2), kept.token[at], kept.value[at]
+    )
+
+
+def _examples(made: _Made, places: _Places) -> Iterator[dict[str, Any]]:
+    """The table's columns, some row groups at a time: windows of a million features do not fit in memory at once."""
+    size, n = 4 * BY_NAME["examples"].row_group_rows, len(places.feature)
+    for low in range(0, max(n, 1), size):
+        yield _example_columns(made, places.part(low, low + size))
+
+
+def _example_columns(made: _Made, places: _Places) -> dict[str, Any]:
+    start, windows = _windows(made, places.feature, places.token)
     return {
-        "feature_id": feature, "bucket": bucket, "rank": rank, "text_id": made.corpus.text[token],
-        "position": made.corpus.position[token], "activation": value, "window_start": start, "window_values": windows,
+        "feature_id": places.feature, "bucket": places.bucket, "rank": places.rank,
+        "text_id": made.corpus.text[places.token], "position": made.corpus.position[places.token],
+        "activation": places.value, "window_start": start, "window_values": windows,
     }  # fmt: skip
 
 
@@ -493,7 +537,7 @@ def _near_misses(made: _Made, random: Random) -> tuple[Array, Array]:
         return none, none
     by_theme, neighbour = np.argsort(made.theme, kind="stable"), np.empty(n, np.int64)
     neighbour[by_theme] = np.roll(by_theme, -1)
-    lies = np.sort(active.feature * n_tokens + active.token)
+    lies = active.places
     first, stop = (np.searchsorted(lies, (neighbour + after) * n_tokens) for after in (0, 1))
     drawn = first[:, None] + random.integers(0, 1 << 30, (n, 4 * N_NEAR)) % np.maximum(stop - first, 1)[:, None]
     feature, at = np.nonzero(np.broadcast_to((stop > first)[:, None], drawn.shape))
@@ -517,11 +561,14 @@ def _bounds(corpus: _Corpus, token: Array) -> tuple[Array, Array]:
 
 def _windows(made: _Made, feature: Array, token: Array) -> tuple[Array, pa.Array]:
     """First position and activations of the tokens around each example, cut at the text's ends."""
-    corpus = made.corpus
+    corpus, active = made.corpus, made.activity
     low, high = _bounds(corpus, token)
     offsets = np.concatenate([[0], np.cumsum(high - low)])
-    around = np.arange(offsets[-1]) - np.repeat(offsets[:-1], high - low) + np.repeat(low, high - low)
-    values = _values_at(made, np.repeat(feature, high - low), around)
+    first, stop = (np.searchsorted(active.places, feature * active.n_tokens + end) for end in (low, high))
+    within = np.repeat(np.arange(len(token)), stop - first)
+    hits = active.by_feature[_counts_up(within) + first[within]]
+    values = np.zeros(offsets[-1], np.float32)
+    values[offsets[within] + active.token[hits] - low[within]] = active.value[hits]
     return corpus.position[low] if len(low) else low, _lists(offsets, values)
 
 
@@ -716,30 +763,79 @@ def _neighbours(made: _Made, random: Random) -> dict[str, Any]:
     """The next features by theme, as neighbours of both kinds."""
     n, near = len(made.layer), min(5, max(len(made.layer) - 1, 0))
     by_theme = np.argsort(made.theme, kind="stable")
-    other = np.stack([np.roll(by_theme, -step) for step in range(1, near + 1)], axis=1) if near else by_theme[:0, None]
-    feature = np.repeat(by_theme, near)
-    value = -np.sort(-random.uniform(0.1, 0.9, (n, near)), axis=1).ravel()
-    rank = np.tile(np.arange(near), n)
-    kinds = pa.array(["coactivation"] * len(feature) + ["decoder_cosine"] * len(feature), pa.string())
-    twice = {"feature_id": feature, "rank": rank, "neighbour_id": other.ravel(), "value": value}
-    return {"kind": kinds, **{name: np.concatenate([column, column]) for name, column in twice.items()}}
+    place = np.empty(n, int)
+    place[by_theme] = np.arange(n)
+    other = by_theme[(place[:, None] + np.arange(1, near + 1)) % max(n, 1)]
+    value = -np.sort(-random.uniform(0.1, 0.9, (n, near)), axis=1)[place]
+    kinds = pa.array(["coactivation"] * near + ["decoder_cosine"] * near, pa.string())
+    twice = {"neighbour_id": other, "value": value}
+    return {
+        "feature_id": np.repeat(np.arange(n), 2 * near), "kind": kinds.take(pa.array(np.tile(np.arange(2 * near), n))),
+        "rank": np.tile(np.arange(near), 2 * n),
+        **{name: np.repeat(column[:, None], 2, axis=1).ravel() for name, column in twice.items()},
+    }  # fmt: skip
 
 
-def _labels(made: _Made, random: Random) -> list[dict[str, Any]]:
+def _labels(made: _Made, random: Random, places: _Places, highest: Array) -> dict[str, Any]:
     """The offline labeller on every feature, and a model's on every third, some of its answers failed."""
-    rows: list[dict[str, Any]] = []
-    for feature, theme in enumerate(made.theme.tolist()):
-        word = made.corpus.words[theme]
+    n = len(made.layer)
+    feature = np.repeat(np.arange(n), 1 + (np.arange(n) % 3 == 0))
+    by_model = np.diff(feature, prepend=-1) == 0
+    failed = by_model & (feature % 12 == 9)
+    says, scored = np.where(failed, 2, by_model), by_model & ~failed
+    confidence, score, agreement = _label_draws(n, random)
+    values = {
+        "agreement": np.where(by_model, agreement[feature], 1.0), "confidence": confidence[feature],
+        "score_detection": score[feature], "score_fuzzing": score[feature] - 0.05,
+        "score_ci_low": score[feature] - 0.1, "score_ci_high": np.minimum(score[feature] + 0.1, 1.0),
+    }  # fmt: skip
+    values = {name: pa.array(one, mask=failed if name in ("agreement", "confidence") else ~scored)
+              for name, one in values.items()}  # fmt: skip
+    keeps = _kept_prompts(made, feature[by_model & (feature < N_PROMPTED)], places, highest)
+    columns = values | _label_words(made, feature, says, keeps)
+    fixed = {
+        "labeller": [LABELLER, MODEL_LABELLER, MODEL_LABELLER], "model": [None, "a-language-model", "a-language-model"],
+        "status": ["ok", "ok", "failed"], "failure": [None, None, "the answer was not JSON, three times"],
+        "created_at": [None, "2026-01-01T00:00:00+00:00", None],
+    }  # fmt: skip
+    columns |= {name: pa.array(one, pa.string()).take(pa.array(says)) for name, one in fixed.items()}
+    one_of = {"score_n": [None, 40, None], "cost_usd": [None, 0.0004, None], "score_swapped": [None] * 3}
+    columns |= {name: pa.array(one).take(pa.array(says)) for name, one in one_of.items()}
+    return {"feature_id": feature, **columns}
+
+
+def _label_draws(n: int, random: Random) -> tuple[Array, Array, Array]:
+    """Confidence, detection score and agreement of each feature's labels, NaN where no model gave one."""
+    confidence, score, agreement = (np.full(n, np.nan) for _ in range(3))
+    for feature in range(n):
+        confidence[feature] = random.uniform(0.6, 0.95)
+        if feature % 3 == 0 and feature % 12 != 9:
+            score[feature], agreement[feature] = random.uniform(0.55, 0.95), random.choice([0.8, 1.0])
+    return confidence, score, agreement
+
+
+def _label_words(made: _Made, feature: Array, says: Array, keeps: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+    """The columns of words; `says` is 0 for the offline labeller's row, 1 for a model's, 2 for one that failed."""
+    said: list[dict[str, Any]] = []
+    for word in made.corpus.words:
         value = LEXICON.get(word)
-        rows.append({
-            "labeller": LABELLER, "model": None, "description": _described(word, value), "related": value is not None,
-            "confidence": float(random.uniform(0.6, 0.95)), "reason": _reason(word, value), "agreement": 1.0,
-            "status": "ok", "failure": None, "prompt_version": "tokens-1", "prompt_sha256": None, "examples_used": [],
-            "created_at": None, "cost_usd": None, "feature_id": feature,
-        })  # fmt: skip
-        if feature % 3 == 0:
-            rows.append({**rows[-1], **_model_label(word, value, feature, random)})
-    return rows
+        offline = {"description": _described(word, value), "related": value is not None, "reason": _reason(word, value),
+                   "prompt_version": "tokens-1", "prompt_sha256": None}  # fmt: skip
+        model = {"prompt_version": "describe-1", "prompt_sha256": hashlib.sha256(word.encode()).hexdigest()}
+        failed = {"description": None, "related": None, "reason": None}
+        said += [offline, {**offline, **model, "description": _named(word)}, {**offline, **model, **failed}]
+    which = pa.array(made.theme[feature] * 3 + says, pa.int64())
+    columns = {name: pa.array([one[name] for one in said], pa.bool_() if name == "related" else pa.string()).take(which)
+               for name in ("description", "related", "reason", "prompt_version", "prompt_sha256")}  # fmt: skip
+    columns |= {"task": pa.nulls(len(feature), pa.string()), "examples_used": _lists(np.zeros(len(feature) + 1, int),
+                pa.array([], pa.string()))}  # fmt: skip
+    n_first = int(np.searchsorted(feature, N_PROMPTED))
+    for name in ("prompt_version", "prompt_sha256", "task", "examples_used"):
+        first, type_ = columns[name].slice(0, n_first).to_pylist(), columns[name].type
+        for at in np.flatnonzero(says[:n_first]).tolist():
+            first[at] = keeps[int(feature[at])][name]
+        columns[name] = pa.concat_arrays([pa.array(first, type_), columns[name].slice(n_first)])
+    return columns
 
 
 def _described(word: str, value: float | None) -> str:
@@ -748,37 +844,32 @@ def _described(word: str, value: float | None) -> str:
     return f"{'Praise' if value > 0 else 'Complaint'}, above all the word “{word}”"
 
 
+def _named(word: str) -> str:
+    return f"{'Judging' if LEXICON.get(word) else 'Naming'} a film with “{word}” and its synonyms"
+
+
 def _reason(word: str, value: float | None) -> str:
     if value is None:
         return f"The lexicon does not score “{word}”."
     return f"Most of its activation falls on “{word}”, which the lexicon scores {value:+.1f}."
 
 
-def _model_label(word: str, value: float | None, feature: int, random: Random) -> dict[str, Any]:
-    answer = {"labeller": MODEL_LABELLER, "model": "a-language-model", "prompt_version": "describe-1",
-              "prompt_sha256": hashlib.sha256(word.encode()).hexdigest()}  # fmt: skip
-    if feature % 12 == 9:
-        return {**answer, "description": None, "related": None, "confidence": None, "reason": None, "agreement": None,
-                "status": "failed", "failure": "the answer was not JSON, three times"}  # fmt: skip
-    score = float(random.uniform(0.55, 0.95))
-    return {
-        **answer, "description": f"{'Judging' if value else 'Naming'} a film with “{word}” and its synonyms",
-        "agreement": float(random.choice([0.8, 1.0])), "score_detection": score, "score_fuzzing": score - 0.05,
-        "score_ci_low": score - 0.1, "score_ci_high": min(score + 0.1, 1.0), "score_n": 40, "cost_usd": 0.0004,
-        "examples_used": [], "created_at": "2026-01-01T00:00:00+00:00",
-    }  # fmt: skip
+def _kept_prompts(made: _Made, features: Array, places: _Places, highest: Array) -> dict[int, dict[str, Any]]:
+    """What these features' model labels keep of their prompts, by feature."""
+    examples = _example_columns(made, places.part(0, int(np.searchsorted(places.feature, N_PROMPTED))))
+    return {feature: _prompted(made, examples, feature, float(highest[feature])) for feature in features.tolist()}
 
 
-def _prompted(made: _Made, examples: Mapping[str, Any], label: Mapping[str, Any], highest: Array) -> dict[str, Any]:
+def _prompted(made: _Made, examples: Mapping[str, Any], feature: int, highest: float) -> dict[str, Any]:
     """What a model's label keeps of its prompts, the feature's strongest and its silent examples being shown."""
-    feature = label["feature_id"]
     low, high = np.searchsorted(examples["feature_id"], [feature, feature + 1])
     found = {one.key: one for one in (_excerpt(made, examples, at) for at in range(low, high)) if one is not None}
     shown = sorted(found.values(), key=lambda one: (one.fires, -one.activations[one.at]))[:N_SHOWN]
     shown.sort(key=lambda one: -one.activations[one.at])
     task = TASKS["sentiment"]
-    describe = prompts.describe(shown, max_activation=float(highest[feature]), answer_tokens=0)
-    relate = prompts.relate(label["description"] or "", task, answer_tokens=0)
+    describe = prompts.describe(shown, max_activation=highest, answer_tokens=0)
+    description = "" if feature % 12 == 9 else _named(made.corpus.words[made.theme[feature]])
+    relate = prompts.relate(description, task, answer_tokens=0)
     return {
         "prompt_version": prompts.PROMPT_VERSION, "prompt_sha256": prompts.sha256([describe, relate]), "task": task,
         "examples_used": [one.key for one in shown],

@@ -12,6 +12,7 @@ from lfp.bundle import (
     conform,
     open_bundle,
     read_manifest,
+    read_table,
     update_bundle,
 )
 from lfp.errors import BundleError
@@ -212,3 +213,21 @@ def test_a_reader_finds_a_whole_bundle_at_any_time(tmp_path):
     done.set()
     reader.join()
     assert not missing
+
+
+def test_a_table_may_be_written_in_parts(tmp_path):
+    layers = [layer(number) for number in range(5)]
+    for name, parts in (("whole", [layers]), ("parts", [layers[:2], [], layers[2:4][::-1], layers[4:]])):
+        with BundleWriter(tmp_path / name, description()) as writer:
+            writer.write_parts("layers", parts)
+    assert read_table(tmp_path / "parts", "layers") == read_table(tmp_path / "whole", "layers")
+    assert open_bundle(tmp_path / "parts").tables["layers"].rows == 5
+
+
+def test_parts_out_of_order_are_refused(tmp_path):
+    with (
+        pytest.raises(BundleError, match="do not follow each other"),
+        BundleWriter(tmp_path / "b", description()) as writer,
+    ):
+        writer.write_parts("layers", [[layer(3)], [layer(2)]])
+    assert list(tmp_path.iterdir()) == []

@@ -1,3 +1,5 @@
+from collections import Counter
+
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -83,3 +85,20 @@ def test_hostile_texts_are_kept_word_for_word(hostile_bundle):
 def test_none_of_anything_is_a_bundle_too(empty_bundle, table):
     assert validate(empty_bundle) == []
     assert read_manifest(empty_bundle).tables[table].rows == 0
+
+
+def test_so_many_examples_are_kept_evenly(bundle, tmp_path):
+    whole = pq.read_table(bundle / "examples.parquet")
+    n = whole.num_rows // 3
+    path = make_bundle(tmp_path / "fewer", n_features=60, n_texts=40, n_examples=n)
+    few = pq.read_table(path / "examples.parquet")
+    assert few.num_rows == n and validate(path) == []
+    keys = [name for name in few.schema.names if name != "rank"]
+    assert {str(row) for row in few.select(keys).to_pylist()} <= {str(row) for row in whole.select(keys).to_pylist()}
+    counted = Counter()
+    for row in few.to_pylist():
+        bucket = (row["feature_id"], row["bucket"])
+        assert row["rank"] == counted[bucket]
+        counted[bucket] += 1
+    features = {name: set(table["feature_id"].to_pylist()) for name, table in (("few", few), ("whole", whole))}
+    assert features["few"] == features["whole"]
