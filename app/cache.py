@@ -71,10 +71,10 @@ def _live(path: str, weights: tuple[str, ...], *, _store: Store) -> Live:  # noq
     return Live.load(_store.path, _store.manifest)
 
 
-@st.cache_resource(max_entries=8, show_spinner="Opening the bundle")
+@st.cache_resource(max_entries=8, show_spinner="Opening the bundle; a large one is sorted once, for a minute")
 def _store(path: str, stamp: int, is_public: bool) -> Store:  # noqa: ARG001 - part of the cache's key
     try:
-        store = Store.open(Path(path))
+        store = Store.open(Path(path), prepare=True)
     except OSError as error:
         raise BundleError(f"{path}: cannot be read ({error.strerror}); let the explorer read its files") from error
     if is_public:

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import pandas  # noqa: F401 - whole before any session draws: plotly breaks on one that another thread still imports
 import streamlit as st
 
 sys.path[:0] = [root] if (root := str(Path(__file__).resolve().parent.parent)) not in sys.path else []

@@ -2,80 +2,105 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
+import contextlib
+import tempfile
+import threading
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import duckdb
 import pyarrow as pa
 
+from lfp import sidecar, views
 from lfp.bundle import Manifest, open_bundle
 from lfp.errors import BundleError
-from lfp.schema import TABLES, Table
 
 Parameters = Mapping[str, Any] | Sequence[Any]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a store may take: memory of its buffers, and threads of one question."""
+
+    memory: str = "128MB"
+    threads: int = 2
 
 
 class Store:
     """An open bundle that answers SQL. Views are named like the tables.
 
-    `feature_table` is all that is said of a feature in one row: its own columns, the headline weight, its drift,
-    and the label that is shown.
+    `feature_table` is all that is said of a feature in one row: see `lfp.views.FEATURE_TABLE`. A large bundle answers
+    from the sorted copy of `lfp.sidecar`, where there is one, and from its Parquet files otherwise, to the same effect.
 
     Threads may share a store: each call takes a cursor of its own, since one DuckDB connection in several threads
     gives wrong answers.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, connection: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, path: Path, manifest: Manifest, *, limits: Limits, copy: Path | None) -> None:
         self.path = path
         self.manifest = manifest
-        self._connection = connection
+        self._limits = limits
+        self._lock = threading.Lock()
+        self._known: dict[str, Any] = {}
+        self._copy = copy
+        self._connection = self._connect()
 
     @classmethod
-    def open(cls, path: Path) -> Store:
-        """Checks the bundle at `path` and opens it. Raises BundleError."""
-        return cls.unchecked(path, open_bundle(path))
+    def open(cls, path: Path, *, prepare: bool = False, limits: Limits | None = None) -> Store:
+        """Checks the bundle at `path` and opens it. Raises BundleError.
+
+        With `prepare` a large bundle is first given its sorted copy, once, which takes about a minute for a million
+        features; where nothing can be written it is opened as it is.
+        """
+        manifest = open_bundle(path)
+        if sidecar.is_worth(manifest):
+            copy = sidecar.build(path, manifest) if prepare else sidecar.find(path, manifest)
+        else:
+            copy = None
+        return cls(path, manifest, limits=limits or Limits(), copy=copy)
 
     @classmethod
     def unchecked(cls, path: Path, manifest: Manifest) -> Store:
         """Opens the files as they are, for who checks them itself. Raises BundleError where one cannot be read."""
-        connection = duckdb.connect(":memory:", config={"autoinstall_known_extensions": False})
-        connection.execute("SET GLOBAL parquet_metadata_cache = true")
-        for table in TABLES:
-            if table.added_later and table.name not in manifest.tables:
-                connection.from_arrow(table.schema.empty_table()).create(table.name)
-                continue
-            try:
-                _view(connection, path / f"{table.name}.parquet", table)
-            except duckdb.Error as error:
-                connection.close()
-                raise BundleError(f"{path}: table {table.name} cannot be read; copy the bundle again") from error
-        connection.execute(FEATURE_TABLE)
-        return cls(path, manifest, connection)
+        return cls(path, manifest, limits=Limits(), copy=None)
 
     @property
     def key(self) -> str:
         """Sixteen hex digits over the tables' hashes: what answers may be cached under."""
-        hashes = [f"{name}={info.sha256}" for name, info in sorted(self.manifest.tables.items())]
-        return hashlib.sha256("\n".join([self.manifest.bundle_id, *hashes]).encode()).hexdigest()[:16]
+        return self.manifest.key
 
     def query(self, sql: str, parameters: Parameters = ()) -> pa.Table:
         """The rows of one SELECT with its parameters bound. Raises BundleError when the files fail under it."""
-        with self._connection.cursor() as cursor:
-            try:
+        connection = self._connection
+        try:
+            with connection.cursor() as cursor:
                 return cursor.sql(sql, params=parameters).to_arrow_table()
-            except (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException):
-                raise  # the question is wrong, not the bundle
-            except duckdb.Error as error:
-                raise BundleError(
-                    f"{self.path}: a table cannot be read any more; copy the bundle again from its source"
-                ) from error
+        except (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException):
+            raise  # the question is wrong, not the bundle
+        except duckdb.OutOfMemoryException as error:
+            raise BundleError(f"{self.path}: this takes more than {self._limits.memory}; ask for fewer rows") from error
+        except duckdb.Error as error:
+            if self._can_do_without_copy(connection):
+                return self.query(sql, parameters)
+            raise BundleError(
+                f"{self.path}: a table cannot be read any more; copy the bundle again from its source"
+            ) from error
 
     def rows(self, sql: str, parameters: Parameters = ()) -> list[dict[str, Any]]:
         """The same as a list of dicts, for answers of a few rows."""
         return self.query(sql, parameters).to_pylist()
+
+    def once(self, what: str, answer: Callable[[], T]) -> T:
+        """An answer that stays while the bundle is open; `answer` is called where `what` was not yet asked for."""
+        if what not in self._known:
+            self._known[what] = answer()
+        known: T = self._known[what]
+        return known
 
     def close(self) -> None:
         """Lets the files go."""
@@ -89,31 +114,49 @@ class Store:
     ) -> None:
         self.close()
 
+    def _connect(self) -> duckdb.DuckDBPyConnection:
+        """A connection with all views; without the copy where that cannot be opened. Raises BundleError."""
+        connection = _connection(self._limits)
+        kept: frozenset[str] = frozenset()
+        if self._copy is not None:
+            try:
+                kept = sidecar.attach(connection, self._copy)
+            except duckdb.Error:
+                connection.close()
+                sidecar.discard(self._copy)
+                self._copy = None
+                return self._connect()
+        try:
+            views.create(connection, self.path, self.manifest, kept=kept)
+        except BundleError:
+            connection.close()
+            raise
+        if not kept:
+            self._add_feature_table(connection)
+        return connection
 
-FEATURE_TABLE = """
-CREATE VIEW feature_table AS
-SELECT f.*, w.weight, w.ci_low, w.ci_high, w.mean_contribution, w.mean_abs_contribution, w.share, w.rank, w.null_high,
-    w.beats_null, d.status, d.sign_flipped, d.weight_base, d.drifted_contribution, d.rank AS drift_rank,
-    d.unexplained_contribution, l.labeller, l.description, l.related, l.confidence, l.agreement, l.score_detection,
-    l.score_fuzzing
-FROM features f
-LEFT JOIN (SELECT * FROM weights WHERE probe_id = (SELECT min(probe_id) FROM probes WHERE is_headline)) w
-    USING (feature_id)
-LEFT JOIN drift d USING (feature_id)
-LEFT JOIN (
-    SELECT * FROM labels QUALIFY 1 = row_number() OVER (PARTITION BY feature_id ORDER BY
-        status = 'ok' DESC, starts_with(labeller, 'human:') DESC, model IS NOT NULL DESC, created_at DESC, labeller)
-) l USING (feature_id)
-"""
-"""The label shown is a person's before a language model's, the latest first, before a rule's."""
+    def _add_feature_table(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Joined once where it is small; a large one without its copy, or a faulty one, is joined at each question."""
+        if not sidecar.is_worth(self.manifest):
+            with contextlib.suppress(duckdb.Error):
+                connection.execute(f"CREATE TABLE feature_table AS {views.FEATURE_TABLE}")
+                return
+        connection.execute(f"CREATE VIEW feature_table AS {views.FEATURE_TABLE}")
+
+    def _can_do_without_copy(self, failed: duckdb.DuckDBPyConnection) -> bool:
+        """Goes on with Parquet alone where a copy failed: whether the question is worth asking again."""
+        with self._lock:
+            if self._connection is failed and self._copy is not None:
+                sidecar.discard(self._copy)
+                self._copy = None
+                self._connection = self._connect()
+            return self._connection is not failed
 
 
-def _view(connection: duckdb.DuckDBPyConnection, file: Path, table: Table) -> None:
-    """A view of the file; columns that the schema has won since it was written are null."""
-    rows = connection.read_parquet(str(file))
-    if all(column.name in rows.columns or not column.nullable for column in table.columns):
-        rows.create_view(table.name)
-        return
-    connection.from_arrow(table.schema.empty_table()).create(f"no_{table.name}")
-    connection.read_parquet(str(file)).create_view(f"kept_{table.name}")
-    connection.sql(f"FROM no_{table.name} UNION ALL BY NAME FROM kept_{table.name}").create_view(table.name)
+def _connection(limits: Limits) -> duckdb.DuckDBPyConnection:
+    spill = Path(tempfile.gettempdir()) / f"lfp-{uuid.uuid4().hex}"
+    config = {"autoinstall_known_extensions": False, "memory_limit": limits.memory, "threads": limits.threads,
+              "temp_directory": str(spill)}  # fmt: skip
+    connection = duckdb.connect(":memory:", config=config)
+    connection.execute("SET GLOBAL parquet_metadata_cache = true")
+    return connection

@@ -39,17 +39,17 @@ class Order:
 
 def headline(store: Store) -> Probe | None:
     """The probe that `texts.predicted` is of, or None in a bundle without probes."""
-    rows = store.rows(f"SELECT {columns(Probe)} FROM probes WHERE is_headline ORDER BY probe_id LIMIT 1")
+    sql = f"SELECT {columns(Probe)} FROM probes WHERE is_headline ORDER BY probe_id LIMIT 1"
+    rows = store.once("headline", lambda: store.rows(sql))
     return Probe(**rows[0]) if rows else None
 
 
 def main_labeller(store: Store) -> str | None:
     """The labeller whose descriptions stand in tables: the manifest's, else the first that described anything."""
-    rows = store.rows(
-        "SELECT labeller FROM labels GROUP BY labeller "
-        "ORDER BY labeller = $named DESC, count(*) DESC, labeller LIMIT 1",
-        {"named": store.manifest.labeller},
+    sql = (
+        "SELECT labeller FROM labels GROUP BY labeller ORDER BY labeller = $named DESC, count(*) DESC, labeller LIMIT 1"
     )
+    rows = store.once("main_labeller", lambda: store.rows(sql, {"named": store.manifest.labeller}))
     return rows[0]["labeller"] if rows else None
 
 

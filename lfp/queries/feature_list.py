@@ -115,10 +115,10 @@ FEATURE_SORTS: Mapping[str, str] = {
     "strength": "abs(weight)",
     "drift": "abs(drifted_contribution)",
     "id": "feature_id",
-    "description": "lower(description)",
-    "top_token": "lower(top_tokens[1].token)",
-    "raised_token": "lower(pos_logits[1].token)",
-    "lowered_token": "lower(neg_logits[1].token)",
+    "description": "description_words",
+    "top_token": "lower(top_token)",
+    "raised_token": "lower(raised_token)",
+    "lowered_token": "lower(lowered_token)",
     **{
         name: expression
         for name, expression in FEATURE_COLUMNS.items()
@@ -207,7 +207,7 @@ def _parts(wanted: FeatureFilter, *, n: int) -> Iterator[tuple[str, dict[str, An
     if needle := wanted.search.strip().lower():
         yield _SEARCH, {"search": needle}
     if token := wanted.token.strip().lower():
-        yield "list_contains([lower(trim(item.token)) FOR item IN top_tokens], $token)", {"token": token}
+        yield "contains(token_words, chr(10) || $token || chr(10))", {"token": token}
     if wanted.drift:
         yield _DRIFT, {"drift": list(wanted.drift), "flipped": FLIPPED in wanted.drift}
     if wanted.drift_top < 1:
@@ -249,8 +249,8 @@ _CROSSING = (
 
 
 _SEARCH = """
-(contains(lower(description), $search) OR feature_id::VARCHAR = $search
- OR contains(lower(array_to_string([item.token FOR item IN top_tokens], chr(10))), $search))
+(contains(token_words, $search) OR contains(description_words, $search)
+ OR (feature_id = try_cast($search AS INTEGER) AND $search = try_cast($search AS INTEGER)::VARCHAR))
 """
 
 

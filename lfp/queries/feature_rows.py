@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from lfp.queries.common import columns, headline_id, main_labeller, no_such
+from lfp.queries.common import columns, main_labeller, no_such
 from lfp.store import Store
 
 
@@ -93,9 +93,7 @@ class Example:
 def feature(store: Store, feature_id: int) -> Feature:
     """One feature. Raises NotInBundleError."""
     rows = store.rows(
-        f"SELECT {columns(Feature)} FROM (SELECT * FROM features WHERE feature_id = $feature_id) "
-        "LEFT JOIN (SELECT * FROM weights WHERE probe_id = $probe AND feature_id = $feature_id) USING (feature_id)",
-        {"feature_id": feature_id, "probe": headline_id(store)},
+        f"SELECT {columns(Feature)} FROM feature_table WHERE feature_id = $feature_id", {"feature_id": feature_id}
     )
     if not rows:
         raise no_such(store, "feature", feature_id)
@@ -105,9 +103,7 @@ def feature(store: Store, feature_id: int) -> Feature:
 def strongest_feature(store: Store) -> int | None:
     """The feature with the largest mean absolute contribution, else the first; None in a bundle without features."""
     rows = store.rows(
-        "SELECT feature_id FROM features LEFT JOIN (SELECT feature_id, mean_abs_contribution AS size FROM weights "
-        "WHERE probe_id = $probe) USING (feature_id) ORDER BY size DESC NULLS LAST, feature_id LIMIT 1",
-        {"probe": headline_id(store)},
+        "SELECT feature_id FROM feature_table ORDER BY mean_abs_contribution DESC NULLS LAST, feature_id LIMIT 1"
     )
     return rows[0]["feature_id"] if rows else None
 

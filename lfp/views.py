@@ -1,0 +1,57 @@
+"""What SQL sees of a bundle: a view a table over its Parquet files, and `feature_table`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import duckdb
+
+from lfp.bundle import Manifest
+from lfp.errors import BundleError
+from lfp.schema import TABLES, Table
+
+FEATURE_TABLE = """
+SELECT f.*, f.top_tokens[1].token AS top_token, f.pos_logits[1].token AS raised_token,
+    f.neg_logits[1].token AS lowered_token,
+    chr(10) || array_to_string([lower(trim(item.token)) FOR item IN f.top_tokens], chr(10)) || chr(10) AS token_words,
+    w.weight, w.ci_low, w.ci_high, w.mean_contribution, w.mean_abs_contribution, w.share, w.rank, w.null_high,
+    w.beats_null, d.status, d.sign_flipped, d.weight_base, d.drifted_contribution, d.rank AS drift_rank,
+    d.unexplained_contribution, l.labeller, l.description, lower(l.description) AS description_words, l.related,
+    l.confidence, l.agreement, l.score_detection, l.score_fuzzing
+FROM features f
+LEFT JOIN (SELECT * FROM weights WHERE probe_id = (SELECT min(probe_id) FROM probes WHERE is_headline)) w
+    USING (feature_id)
+LEFT JOIN drift d USING (feature_id)
+LEFT JOIN (
+    SELECT * FROM labels QUALIFY 1 = row_number() OVER (PARTITION BY feature_id ORDER BY
+        status = 'ok' DESC, starts_with(labeller, 'human:') DESC, model IS NOT NULL DESC, created_at DESC, labeller)
+) l USING (feature_id)
+"""
+"""A feature's own columns, the headline weight, its drift, and the label that is shown: a person's before a language
+model's, the latest first, before a rule's. `token_words` has its top tokens, trimmed and in small letters, each
+between line ends; `description_words` is the description in small letters: both are there to be searched."""
+
+
+def create(connection: duckdb.DuckDBPyConnection, path: Path, manifest: Manifest, *, kept: frozenset[str]) -> None:
+    """Views of all tables of the bundle at `path`, but for those `kept` elsewhere. Raises BundleError."""
+    for table in TABLES:
+        if table.name in kept:
+            continue
+        if table.added_later and table.name not in manifest.tables:
+            connection.from_arrow(table.schema.empty_table()).create(table.name)
+            continue
+        try:
+            _view(connection, path / f"{table.name}.parquet", table)
+        except duckdb.Error as error:
+            raise BundleError(f"{path}: table {table.name} cannot be read; copy the bundle again") from error
+
+
+def _view(connection: duckdb.DuckDBPyConnection, file: Path, table: Table) -> None:
+    """A view of the file; columns that the schema has won since it was written are null."""
+    rows = connection.read_parquet(str(file))
+    if all(column.name in rows.columns or not column.nullable for column in table.columns):
+        rows.create_view(table.name)
+        return
+    connection.from_arrow(table.schema.empty_table()).create(f"no_{table.name}")
+    connection.read_parquet(str(file)).create_view(f"kept_{table.name}")
+    connection.sql(f"FROM no_{table.name} UNION ALL BY NAME FROM kept_{table.name}").create_view(table.name)

@@ -1,0 +1,65 @@
+"""Readers of a running explorer without a browser: they speak Streamlit's own protocol and read what is on a page."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+from websockets.sync.client import connect
+
+
+@dataclass(frozen=True)
+class Visit:
+    """A page as a reader got it: how long that took, its HTML, and what went wrong."""
+
+    seconds: float
+    html: tuple[str, ...]
+    faults: tuple[str, ...]
+
+
+def visit(address, page, params, *, timeout_s=120):
+    """Opens a page by its name in the address ("" is the first one) in a session of its own, as a link does."""
+    message = BackMsg()
+    message.rerun_script.page_name = page
+    message.rerun_script.query_string = urlencode(params)
+    stream = address.replace("http://", "ws://") + "/_stcore/stream"
+    html, faults, started = [], [], time.perf_counter()
+    with connect(stream, subprotocols=["streamlit"], max_size=None, open_timeout=timeout_s) as socket:
+        socket.send(message.SerializeToString())
+        for element in elements(socket, timeout_s=timeout_s):
+            if element.WhichOneof("type") == "html":
+                html.append(element.html.body)
+            elif element.WhichOneof("type") == "exception":
+                faults.append(f"{element.exception.type}: {element.exception.message}")
+        seconds = time.perf_counter() - started
+    return Visit(seconds, tuple(html), tuple(faults))
+
+
+def elements(socket, *, timeout_s):
+    """What the server puts on the page until its script has run."""
+    while True:
+        message = ForwardMsg.FromString(socket.recv(timeout=timeout_s))
+        kind = message.WhichOneof("type")
+        if kind == "delta":
+            yield message.delta.new_element
+        elif kind == "script_finished" and message.script_finished != ForwardMsg.FINISHED_EARLY_FOR_RERUN:
+            return
+
+
+def walk(address, walks, *, think_s=0.0):
+    """Several readers at once, each going through pages of its own: a list of visits each.
+
+    `walks` has a list of (page, parameters) for each reader; between two pages it reads for `think_s`.
+    """
+
+    def one(pages):
+        visits = []
+        for page, params in pages:
+            visits.append(visit(address, page, params))
+            time.sleep(think_s)
+        return visits
+
+    with ThreadPoolExecutor(len(walks)) as readers:
+        return list(readers.map(one, walks))

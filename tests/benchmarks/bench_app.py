@@ -1,0 +1,333 @@
+"""The explorer at size: questions, pages, a cold start, memory, and many readers at once, on a made-up bundle.
+
+    python tests/benchmarks/bench_app.py --features 1000000 --examples 20000000 --json
+
+What is measured runs in processes of its own, with the bundle's sorted copy built before. Nothing here is a test.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+STARTED = time.time()
+ROOT = Path(__file__).resolve().parents[2]
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+import numpy as np  # noqa: E402
+
+EXAMPLES_A_TEXT = 400
+"""Examples that a synthetic text gives, a little less than it does, so that none lack."""
+STRIDE = 7919
+"""A prime: numbers that many apart are all over the bundle."""
+SIGNS, SEARCHES = ("any", "positive", "negative"), ("", "", "", "brilliant", "the ", "mess")
+
+
+def main() -> int:
+    """Makes what is missing, measures, and writes one JSON object or one line a figure."""
+    arguments = parser().parse_args()
+    if arguments.measure:
+        sys.stdout.write(json.dumps(MEASURES[arguments.measure](Path(arguments.at), arguments)) + "\n")
+        return 0
+    figures: dict[str, Any] = {"features": arguments.features, "examples": arguments.examples}
+    bundle(arguments, 10)
+    path, made = bundle(arguments, 1)
+    figures |= made
+    for what in ("opening", "queries", "ratios", "pages"):
+        figures |= measured(what, path, arguments)
+    if arguments.sessions:
+        figures |= sessions(path, arguments)
+    figures |= {"load_average": round(os.getloadavg()[0], 1), "cores": os.cpu_count()}
+    lines = json.dumps(figures) if arguments.json else "\n".join(f"{key:36s} {value}" for key, value in figures.items())
+    sys.stdout.write(lines + "\n")
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments, with their help."""
+    parsed = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parsed.add_argument("--features", type=int, default=1_000_000)
+    parsed.add_argument("--examples", type=int, default=20_000_000)
+    parsed.add_argument("--bundle", default=str(Path(tempfile.gettempdir()) / "lfp-bench"),
+                        help="folder that keeps the bundles made, to be used again")  # fmt: skip
+    parsed.add_argument("--sessions", type=int, default=30, help="readers at once; 0 leaves them out")
+    parsed.add_argument("--pages", type=int, default=20, help="pages that each reader opens")
+    parsed.add_argument("--think", type=float, default=0.0, help="seconds that a reader reads before the next page")
+    parsed.add_argument("--repeats", type=int, default=200, help="times each question is asked")
+    parsed.add_argument("--json", action="store_true", help="one JSON object")
+    parsed.add_argument("--measure", choices=sorted(MEASURES), help=argparse.SUPPRESS)
+    parsed.add_argument("--at", help=argparse.SUPPRESS)
+    return parsed
+
+
+def bundle(arguments: argparse.Namespace, part: int) -> tuple[Path, dict[str, Any]]:
+    """A bundle of a `part` of the size, made where it is missing, with its sorted copy; and what making them took."""
+    path, figures = bundle_path(arguments, part), {}
+    for what in ("making", "preparing"):
+        figures |= measured(what, path, arguments, part)
+    return path, figures
+
+
+def bundle_path(arguments: argparse.Namespace, part: int) -> Path:
+    """Where that bundle is."""
+    return Path(arguments.bundle) / f"features-{arguments.features // part}-examples-{arguments.examples // part}"
+
+
+def measured(what: str, path: Path, arguments: argparse.Namespace, part: int = 1) -> dict[str, Any]:
+    """One of MEASURES in a fresh process."""
+    sys.stderr.write(f"{what}: {path.name}\n")
+    sizes = {"features": arguments.features // part, "examples": arguments.examples // part}
+    values = {**sizes, "bundle": arguments.bundle, "repeats": arguments.repeats, "measure": what, "at": path}
+    command = [
+        sys.executable,
+        __file__,
+        *(word for name, value in values.items() for word in (f"--{name}", str(value))),
+    ]
+    environment = {**os.environ, "LFP_BUNDLES": str(path), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, stdout=subprocess.PIPE, env=environment, cwd=ROOT, check=True)
+    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return figures
+
+
+def making(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The bundle itself, where it is not there."""
+    from lfp.bundle import read_manifest
+    from lfp.synthetic import make_bundle
+
+    figures: dict[str, Any] = {}
+    if not (path / "manifest.json").is_file():
+        n_texts = -(-arguments.examples // EXAMPLES_A_TEXT)
+        make = lambda: make_bundle(  # noqa: E731
+            path, n_features=arguments.features, n_texts=n_texts, n_examples=arguments.examples
+        )
+        figures = {"make_s": round(seconds(make), 1), "make_peak_mb": memory_mb("VmHWM")}
+    return {**figures, "bundle_mb": read_manifest(path).bytes >> 20}
+
+
+def preparing(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The sorted copy beside it, where it is not there."""
+    from lfp import sidecar
+    from lfp.bundle import read_manifest
+
+    manifest = read_manifest(path)
+    figures: dict[str, Any] = {}
+    if sidecar.is_worth(manifest) and sidecar.find(path, manifest) is None:
+        figures = {"prepare_s": round(seconds(lambda: sidecar.build(path, manifest)), 1),
+                   "prepare_peak_mb": memory_mb("VmHWM")}  # fmt: skip
+    found = sidecar.find(path, manifest)
+    return {**figures, "copy_mb": found.stat().st_size >> 20 if found else 0}
+
+
+def opening(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """From the start of a fresh process to an open bundle and the first answers."""
+    from lfp import queries
+    from lfp.store import Store
+
+    began = time.perf_counter()
+    with Store.open(path, prepare=True) as store:
+        opened = time.perf_counter() - began
+        first = queries.strongest_feature(store)
+        if first is not None:
+            queries.examples(store, first, bucket=0)
+        return {"cold_open_s": round(time.time() - STARTED, 2), "open_s": round(opened, 3)}
+
+
+def asked(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Each question about features, warm, about another feature or list each time."""
+    from lfp.store import Store
+
+    with Store.open(path) as store:
+        calls = {**of_one_feature(store), **of_the_list(store)}
+        found = (percentiles(name, call, arguments.repeats) for name, call in calls.items())
+        return {key: value for figures in found for key, value in figures.items()}
+
+
+def of_one_feature(store: Any) -> dict[str, Callable[[int], object]]:
+    """Questions about the `i`th feature drawn."""
+    from lfp import queries
+
+    n = store.manifest.tables["features"].rows
+    return {
+        "feature_examples": lambda i: queries.examples(store, i * STRIDE % n, bucket=0),
+        "feature": lambda i: queries.feature(store, i * STRIDE % n),
+        "labels": lambda i: queries.labels(store, i * STRIDE % n),
+        "histogram": lambda i: queries.histogram(store, i * STRIDE % n),
+        "feature_excerpts": lambda i: queries.feature_excerpts(store, i * STRIDE % n),
+    }
+
+
+def of_the_list(store: Any) -> dict[str, Callable[[int], object]]:
+    """Pages of the list of features, each filtered and sorted otherwise, half of them by words."""
+    from lfp import queries
+    from lfp.queries import FeatureFilter, Order
+
+    sorts = sorted(queries.FEATURE_SORTS)
+    wanted = lambda i: FeatureFilter(  # noqa: E731
+        sign=SIGNS[i % 3], search=SEARCHES[i % 6], density_low=1e-6 * (i % 5)
+    )
+    order = lambda i: Order(sorts[i % len(sorts)], i % 2 == 0)  # noqa: E731
+    return {
+        "table": lambda i: queries.features(store, wanted(i), order=order(i), limit=25, offset=25 * (i % 8)),
+        "count": lambda i: queries.count_features(store, wanted(i)),
+    }
+
+
+def ratios(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """How many times faster one feature's questions are at a tenth of the size, asked in turn in one process."""
+    from lfp.store import Store
+
+    tenth = bundle_path(arguments, 10)
+    with Store.open(path) as large, Store.open(tenth) as small:
+        pairs = {name: (call, of_one_feature(small)[name]) for name, call in of_one_feature(large).items()}
+        figures = {}
+        for name, calls in pairs.items():
+            times = np.array([[seconds(lambda call=call, i=i: call(i)) for call in calls]
+                              for i in range(arguments.repeats + 2)])[2:]  # fmt: skip
+            slow, fast = np.median(times, axis=0)
+            figures[f"{name}_ratio_to_tenth"] = round(float(slow / fast), 2)
+        return figures
+
+
+def pages(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Every page of the navigation under AppTest, warm, as links to it open it; and this process's memory after."""
+    logging.disable(logging.WARNING)  # Streamlit warns at every page that no server runs it
+    figures: dict[str, Any] = {}
+    n_features, n_texts = rows(path, "features"), rows(path, "texts")
+    for name in page_names():
+        call = lambda i, name=name: open_page(name, parameters(name, i, n_features, n_texts))  # noqa: E731
+        repeats = min(arguments.repeats, 40) if name == "feature" else 12
+        figures |= percentiles(f"{name}_page", call, repeats, of=lambda timed: timed)
+    return {**figures, "rss_mb": memory_mb("VmRSS"), "rss_peak_mb": memory_mb("VmHWM")}
+
+
+def open_page(name: str, params: dict[str, Any]) -> float:
+    """Seconds that a page takes to run in a session of its own. Raises where it fails."""
+    from streamlit.testing.v1 import AppTest
+
+    at = AppTest.from_file(str(ROOT / "app" / "main.py"), default_timeout=120)
+    for key, value in params.items():
+        at.query_params[key] = str(value)
+    if name != page_names()[0]:
+        at.switch_page(f"views/{name}.py")
+    taken = seconds(at.run)
+    if at.exception:
+        raise RuntimeError(f"page {name} {params}: {at.exception[0].message}")
+    return taken
+
+
+def page_names() -> list[str]:
+    """The pages of the navigation, the first of them first."""
+    return re.findall(r'st\.Page\("views/(\w+)\.py"', (ROOT / "app" / "main.py").read_text(encoding="utf-8"))
+
+
+def parameters(name: str, i: int, n_features: int, n_texts: int) -> dict[str, Any]:
+    """What the `i`th link to a page asks of it."""
+    if name == "feature":
+        return {"feature": i * STRIDE % n_features}
+    if name == "features":
+        return {"sort": ("weight", "density", "strength", "shift")[i % 4], "find": SEARCHES[i % 6].strip()}
+    if name == "inputs":
+        return {"text": i * STRIDE % n_texts}
+    return {}
+
+
+def sessions(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Readers of one real server at once, each page a session; every page compared with what a reader alone gets."""
+    from tests.app import serving
+    from tests.app.sessions import walk
+
+    n_features, n_texts, names = rows(path, "features"), rows(path, "texts"), page_names()
+    walks = [[visited(names, reader * arguments.pages + i, n_features, n_texts) for i in range(arguments.pages)]
+             for reader in range(arguments.sessions)]  # fmt: skip
+    sys.stderr.write(f"sessions: {arguments.sessions} readers of {arguments.pages} pages each\n")
+    with serving.explorer(path) as address:
+        walk(address, [[(page, {}) for page in ["", *names[1:]]]])
+        began = time.perf_counter()
+        together = [visit for visits in walk(address, walks, think_s=arguments.think) for visit in visits]
+        taken = time.perf_counter() - began
+    with serving.explorer(path) as address:
+        (alone,) = walk(address, [[place for places in walks for place in places]])
+    times = [visit.seconds for visit in together]
+    return {
+        "sessions": arguments.sessions, "session_pages": len(together), "session_think_s": arguments.think,
+        "session_page_p50_s": round(float(np.quantile(times, 0.5)), 3),
+        "session_page_p95_s": round(float(np.quantile(times, 0.95)), 3),
+        "session_pages_per_s": round(len(together) / taken, 1),
+        "session_alone_p95_s": round(float(np.quantile([visit.seconds for visit in alone], 0.95)), 3),
+        "session_errors": sum(bool(visit.faults) for visit in together),
+        "session_wrong": sum(one.html != other.html for one, other in zip(together, alone, strict=True)),
+    }  # fmt: skip
+
+
+def visited(names: list[str], i: int, n_features: int, n_texts: int) -> tuple[str, dict[str, Any]]:
+    """The `i`th page of a walk: every other one a feature, the rest all pages in turn."""
+    name = "feature" if i % 2 else names[i // 2 % len(names)]
+    return ("" if name == names[0] else name), parameters(name, i, n_features, n_texts)
+
+
+def rows(path: Path, table: str) -> int:
+    """Rows of a table."""
+    from lfp.bundle import read_manifest
+
+    return read_manifest(path).tables[table].rows
+
+
+def percentiles(
+    name: str, call: Callable[[int], Any], n: int, *, of: Callable[[Any], float] | None = None
+) -> dict[str, float]:
+    """Median and 95th percentile of `n` calls after two; of the seconds a call returns, with `of`.
+
+    And the processor time of a call over all threads, which other programs on the machine leave nearly as it is.
+    """
+    worked = time.process_time()
+    times = list(timed(call, n + 2, of))[2:]
+    worked = time.process_time() - worked
+    low, high = np.quantile(times, [0.5, 0.95]) * 1000
+    figures = {"p50_ms": float(low), "p95_ms": float(high), "cpu_ms": worked / (n + 2) * 1000}
+    return {f"{name}_{key}": round(value, 2) for key, value in figures.items()}
+
+
+def timed(call: Callable[[int], Any], n: int, of: Callable[[Any], float] | None) -> Iterator[float]:
+    """Seconds of each call."""
+    for i in range(n):
+        began = time.perf_counter()
+        answer = call(i)
+        yield time.perf_counter() - began if of is None else of(answer)
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """How long a call takes."""
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+def memory_mb(which: str) -> int:
+    """This process's resident memory (VmRSS) or its peak (VmHWM)."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(re.findall(rf"{which}:\s+(\d+) kB", status)[0]) >> 10
+
+
+MEASURES = {
+    "making": making,
+    "preparing": preparing,
+    "opening": opening,
+    "queries": asked,
+    "ratios": ratios,
+    "pages": pages,
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
