@@ -4,10 +4,12 @@ Run: python -m tests.app.screenshots OUT_DIR [--bundle DIR [DIR ...]]. Without a
 """
 
 import argparse
+import os
 import tempfile
 from pathlib import Path
 
 from lfp.synthetic import make_bundle
+from tests.app.journeys import JOURNEYS, journey_bundles
 from tests.app.serving import browser, explorer, settle
 
 VIEWS = {
@@ -58,6 +60,8 @@ def main():
             for seed, name in enumerate(("reviews", "reviews-again"))
         ]
         shoot(options.out, bundles, only=options.only or list(VIEWS), themes=options.themes)
+        if not options.only and not options.bundle:
+            shoot_journeys(options.out, Path(folder) / "journeys")
 
 
 def shoot(out, bundles, *, only, themes):
@@ -73,6 +77,19 @@ def shoot(out, bundles, *, only, themes):
                     whole_height(page, width)
                     page.screenshot(path=out / f"{name}-{size}-{theme}.png")
                 context.close()
+
+
+def shoot_journeys(out, folder):
+    """Where each journey that matters arrives."""
+    folder.mkdir()
+    os.environ["LFP_AUDIT_URL"] = f"sqlite:///{folder / 'audits.sqlite'}"
+    with explorer(*journey_bundles(folder)) as address, browser() as chromium:
+        for journey in JOURNEYS:
+            context = chromium.new_context(viewport={"width": WIDTHS["wide"], "height": 1200})
+            page = context.new_page()
+            journey(page, address)
+            page.screenshot(path=out / f"journey-{journey.__name__}.png")
+            context.close()
 
 
 def whole_height(page, width):
