@@ -14,7 +14,7 @@ app: $(LIGHT)  ## set-up (without torch) and the explorer on data/demo, at local
 	$(BIN)/streamlit run app/main.py --server.port $(PORT)
 
 test: $(ALL)  ## set-up and every test
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 check: $(ALL)  ## lint, types, import contracts, generated docs
 	$(BIN)/ruff check .
