@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lfp.bundle import ARTIFACTS, Manifest, has_models, open_bundle, update_bundle
+from lfp.bundle import ARTIFACTS, Manifest, has_models, open_bundle, read_table, update_bundle
 from lfp.config import RunConfig, parse_config
 from lfp.errors import BundleError, ConfigError
 from lfp.progress import Progress
@@ -87,7 +86,7 @@ def _dictionary(bundle: Path) -> Dictionary:
 
 
 def _tables(bundle: Path, manifest: Manifest) -> Tables:
-    known = {name: _read(bundle, name) for name in ("features", "probes", "weights", "labels")}
+    known = {name: read_table(bundle, name) for name in ("features", "probes", "weights", "labels")}
     return Tables(**known, labeller=manifest.labeller)
 
 
@@ -108,7 +107,7 @@ def _texts(bundle: Path, note: Callable[[str], None]) -> list[TokenizedText]:
 
 def _tables_with(bundle: Path, done: Ablated, replaced: str | None) -> dict[str, Iterable[Row]]:
     """The tables of the bundle with what was measured: in place of the group `replaced`, or of all groups."""
-    ablations, completions, results = (_read(bundle, name).to_pylist() for name in _WRITTEN)
+    ablations, completions, results = (read_table(bundle, name).to_pylist() for name in _WRITTEN)
     if replaced is not None:
         kept = [row for row in ablations if replaced not in (row["group"], row["control_of"])]
         others = [row for row in completions if row["group"] not in (replaced, f"{replaced}/{UNABLATED}")]
@@ -122,7 +121,3 @@ def _tables_with(bundle: Path, done: Ablated, replaced: str | None) -> dict[str,
 
 
 _WRITTEN = ("ablations", "completions", "results")
-
-
-def _read(bundle: Path, table: str) -> pa.Table:
-    return pq.read_table(bundle / f"{table}.parquet")
