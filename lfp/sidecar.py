@@ -22,7 +22,7 @@ from lfp.schema import BY_NAME, TABLES
 
 NAME = "sidecar"
 """What the file is called in SQL where it is attached."""
-LAYOUT = "indexed texts"
+LAYOUT = "indexed texts and features"
 """Changes with how the file is laid out, so that files of an earlier layout are built again."""
 WORTH_BYTES = 48 << 20
 """Bundles with less than this in tables are as quick without."""
@@ -65,8 +65,9 @@ def attach(connection: duckdb.DuckDBPyConnection, place: Path) -> frozenset[str]
     connection.execute(f"ATTACH '{quoted}' AS {NAME} (READ_ONLY)")
     held = connection.sql(f"SELECT table_name FROM duckdb_tables() WHERE database_name = '{NAME}'").fetchall()
     names = frozenset(name for (name,) in held)
-    for name in names:
+    for name in names - {"active_tokens", "usual"}:
         connection.execute(f"CREATE VIEW {name} AS FROM {NAME}.{name}")
+    views.add_derived(connection, copy=NAME)
     columns = ", ".join(f'"{column.name}"' for column in BY_NAME["features"].columns)
     connection.execute(f"CREATE VIEW features AS SELECT {columns} FROM {NAME}.feature_table")
     return names | {"features"}
@@ -90,7 +91,8 @@ def _places(path: Path, manifest: Manifest) -> tuple[Path, Path]:
 def _key(manifest: Manifest) -> str:
     """Sixteen hex digits over the tables' hashes and what is made of them here."""
     schema = [table.schema.to_string() for table in TABLES]
-    made_of = "\n".join([LAYOUT, manifest.key, views.FEATURE_TABLE, duckdb.__version__, *schema])
+    derived = [views.FEATURE_TABLE, views.ACTIVE_TOKENS, views.USUAL]
+    made_of = "\n".join([LAYOUT, manifest.key, *derived, duckdb.__version__, *schema])
     return hashlib.sha256(made_of.encode()).hexdigest()[:16]
 
 
@@ -103,6 +105,9 @@ def _write(place: Path, path: Path, manifest: Manifest) -> None:
             connection.execute("USE parquet")
             views.create(connection, path, manifest, kept=frozenset())
             connection.execute(f"CREATE TABLE main.feature_table AS {views.FEATURE_TABLE}")
+            connection.execute("CREATE INDEX features_by_number ON main.feature_table (feature_id)")
+            connection.execute(f"CREATE TABLE main.active_tokens AS {views.ACTIVE_TOKENS}")
+            connection.execute(f"CREATE TABLE main.usual AS {views.USUAL}")
             for name, info in manifest.tables.items():
                 if info.bytes >= _TABLE_BYTES and name in BY_NAME and name != "features":
                     connection.execute(f"CREATE TABLE main.{name} AS FROM parquet.{name}")

@@ -133,6 +133,7 @@ class Store:
             raise
         if not kept:
             self._add_feature_table(connection)
+            views.add_derived(connection)
         return connection
 
     def _add_feature_table(self, connection: duckdb.DuckDBPyConnection) -> None:

@@ -1,4 +1,4 @@
-"""What SQL sees of a bundle: a view a table over its Parquet files, and `feature_table`."""
+"""What SQL sees of a bundle: a view a table over its Parquet files, and what is derived of them."""
 
 from __future__ import annotations
 
@@ -31,6 +31,41 @@ LEFT JOIN (
 model's, the latest first, before a rule's. `token_words` has its top tokens, trimmed and in small letters, each
 between line ends; `description_words` is the description in small letters: both are there to be searched."""
 
+UNNESTED = """
+SELECT text_id, unnest(positions) AS position, unnest(feature_ids) AS feature_id, unnest("values") AS value
+FROM activations
+"""
+"""Activations, a row a text, token and feature."""
+ACTIVE_TOKENS = f"{UNNESTED} ORDER BY feature_id, text_id, position"
+"""The same by feature, for a sorted copy to keep."""
+_ACTIVE_OF = f"SELECT * FROM ({UNNESTED} WHERE list_contains(feature_ids, wanted)) WHERE feature_id = wanted"
+_POOLED = """
+SELECT active.text_id, feature_id, CASE {pooling}
+    WHEN 'sum' THEN sum(value::DOUBLE)
+    WHEN 'max' THEN max(value)::DOUBLE
+    WHEN 'last' THEN coalesce(sum(value::DOUBLE) FILTER (position = n_tokens - 1), 0)
+    WHEN 'response' THEN coalesce(sum(value::DOUBLE) FILTER (position >= first_pooled), 0) / (n_tokens - first_pooled)
+    ELSE sum(value::DOUBLE) / n_tokens END AS pooled
+FROM ({active}) active
+JOIN (SELECT text_id, len(token_starts) AS n_tokens,
+          CASE WHEN response_start < len(token_starts) THEN response_start ELSE 0 END AS first_pooled
+      FROM texts) sizes ON sizes.text_id = active.text_id
+GROUP BY active.text_id, feature_id, n_tokens, first_pooled
+"""
+
+
+def pooled(active: str, *, pooling: str) -> str:
+    """SQL of what features come to over the tokens that `pooling` (SQL too) pools, a row a text and feature."""
+    return _POOLED.format(active=active, pooling=pooling)
+
+
+_HEADLINE_POOLING = "(SELECT pooling FROM probes WHERE is_headline ORDER BY probe_id LIMIT 1)"
+USUAL = f"""
+SELECT feature_id, sum(pooled) / (SELECT count(*) FROM activations) AS pooled
+FROM ({pooled(UNNESTED, pooling=_HEADLINE_POOLING)}) GROUP BY feature_id
+"""
+"""What each feature comes to in the average of the texts whose activations are kept, as the headline probe pools."""
+
 
 def create(connection: duckdb.DuckDBPyConnection, path: Path, manifest: Manifest, *, kept: frozenset[str]) -> None:
     """Views of all tables of the bundle at `path`, but for those `kept` elsewhere. Raises BundleError."""
@@ -44,6 +79,16 @@ def create(connection: duckdb.DuckDBPyConnection, path: Path, manifest: Manifest
             _view(connection, path / f"{table.name}.parquet", table)
         except duckdb.Error as error:
             raise BundleError(f"{path}: table {table.name} cannot be read; copy the bundle again") from error
+
+
+def add_derived(connection: duckdb.DuckDBPyConnection, *, copy: str | None = None) -> None:
+    """Adds `active_of(feature_id)`, the tokens that a feature is active on, and `usual`: see USUAL.
+
+    They are read from the attached database `copy`, where a sorted copy keeps both, and worked out otherwise.
+    """
+    of_feature = _ACTIVE_OF if copy is None else f"SELECT * FROM {copy}.active_tokens WHERE feature_id = wanted"
+    connection.execute(f"CREATE MACRO active_of(wanted) AS TABLE {of_feature}")
+    connection.execute(f"CREATE VIEW usual AS {USUAL if copy is None else f'FROM {copy}.usual'}")
 
 
 def _view(connection: duckdb.DuckDBPyConnection, file: Path, table: Table) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from app.components.charts import laid_out
+from app.components.charts import drawn
 from app.components.escape import escaped, shortened
 from app.components.numbers import count, fixed, percent, plain
 from app.components.palette import BASE, GRID, NEGATIVE, POSITIVE
@@ -112,37 +112,44 @@ def scatter(rows: Mapping[str, Sequence[Any]], *, plane: str) -> go.Figure:
     values = [*rows[across], *rows[up]]
     floor = _floor(values) if plane == "density" else 0.0
     place = (lambda value: max(value, floor)) if plane == "density" else _root
-    figure = go.Figure()
+    traces = []
     for status in STATUSES[::-1]:
         at = [i for i, became in enumerate(rows["status"]) if became == status]
         if not at:
             continue
         colour, symbol = _MARKS[status]
         flipped = [bool(rows["sign_flipped"][i]) for i in at]
-        figure.add_scatter(
-            x=[place(rows[across][i]) for i in at],
-            y=[place(rows[up][i]) for i in at],
-            mode="markers",
-            name=status,
-            customdata=[
-                [rows["feature_id"][i], _named(rows, i), plain(rows[across][i], 5), plain(rows[up][i], 5)] for i in at
-            ],
-            marker={
-                "color": colour, "symbol": symbol, "size": 6 if status == "steady" else 9,
-                "opacity": 0.55 if status == "steady" else 0.85,
-                "line": {"width": [1.6 if flag else 0.3 for flag in flipped], "color": "rgba(110,110,110,.9)"},
-            },
-            hovertemplate="%{customdata[1]}<br>base %{customdata[2]}, tuned %{customdata[3]}<extra>" + status
-            + "</extra>",
-        )  # fmt: skip
+        traces.append(
+            {
+                "type": "scatter",
+                "x": [place(rows[across][i]) for i in at],
+                "y": [place(rows[up][i]) for i in at],
+                "mode": "markers",
+                "name": status,
+                "customdata": [
+                    [rows["feature_id"][i], _named(rows, i), plain(rows[across][i], 5), plain(rows[up][i], 5)]
+                    for i in at
+                ],
+                "marker": {
+                    "color": colour,
+                    "symbol": symbol,
+                    "size": 6 if status == "steady" else 9,
+                    "opacity": 0.55 if status == "steady" else 0.85,
+                    "line": {"width": [1.6 if flag else 0.3 for flag in flipped], "color": "rgba(110,110,110,.9)"},
+                },
+                "hovertemplate": "%{customdata[1]}<br>base %{customdata[2]}, tuned %{customdata[3]}<extra>"
+                + status
+                + "</extra>",
+            }
+        )
     placed = [place(value) for value in values] or [0.0, 1.0]
     low, high = min(placed), max(placed)
     line = {"color": "rgba(120,120,120,.75)", "width": 1, "dash": "dot"}
-    figure.add_shape(type="line", x0=low, y0=low, x1=high, y1=high, line=line, layer="below")
+    diagonal = {"type": "line", "x0": low, "y0": low, "x1": high, "y1": high, "line": line, "layer": "below"}
     axis = {"type": "log", "tickformat": "~%"} if plane == "density" else _root_axis(values)
-    figure.update_xaxes(title=f"base: {what}", gridcolor=GRID, zerolinecolor=GRID, **axis)
-    figure.update_yaxes(title=f"tuned: {what}", gridcolor=GRID, zerolinecolor=GRID, **axis)
-    return laid_out(figure, height=480, legend=True)
+    frame = {"gridcolor": GRID, "zerolinecolor": GRID, **axis}
+    x, y = ({"title": f"{model}: {what}", **frame} for model in ("base", "tuned"))
+    return drawn(traces, x, y, height=480, legend=True, shapes=[diagonal])
 
 
 def _named(rows: Mapping[str, Sequence[Any]], at: int) -> str:

@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 import pyarrow as pa
 
 from app.components.area import Point
+from app.components.charts import drawn
 from app.components.escape import escaped, shortened
 from app.components.feature_columns import COLUMNS, SIGNED
 from app.components.palette import DIVERGING, GRID, STRENGTH
@@ -29,27 +30,26 @@ def figure(
     A point's `customdata` is its feature's number. `ink` draws the line around `area`. A drag draws another area, or
     (not `is_drawn_on`) moves the map: only then are clicks on points reported.
     """
-    drawn = go.Figure()
-    drawn.add_scattergl(
-        x=_numbers(others["x"]),
-        y=_numbers(others["y"]),
-        mode="markers",
-        hoverinfo="skip",
-        showlegend=False,
-        marker={"size": 3, "color": "rgba(141, 145, 153, 0.28)"},
-    )
     values = _numbers(points["value"])
     low, high = limits(values, is_signed=colour in SIGNED)
     few = points.num_rows <= FEW
-    drawn.add_scattergl(
-        x=_numbers(points["x"]),
-        y=_numbers(points["y"]),
-        mode="markers",
-        showlegend=False,
-        customdata=points["feature_id"].to_pylist(),
-        text=_names(points),
-        hovertemplate="%{text}<br>" + COLUMNS[colour].title + " %{marker.color:.4~g}<extra></extra>",
-        marker={
+    behind = {
+        "type": "scattergl",
+        "x": _numbers(others["x"]),
+        "y": _numbers(others["y"]),
+        "mode": "markers",
+        "hoverinfo": "skip",
+        "marker": {"size": 3, "color": "rgba(141, 145, 153, 0.28)"},
+    }
+    passed = {
+        "type": "scattergl",
+        "x": _numbers(points["x"]),
+        "y": _numbers(points["y"]),
+        "mode": "markers",
+        "customdata": points["feature_id"].to_numpy(),
+        "text": np.array(_names(points), dtype=object),
+        "hovertemplate": "%{text}<br>" + COLUMNS[colour].title + " %{marker.color:.4~g}<extra></extra>",
+        "marker": {
             "size": _size(points.num_rows),
             "color": values,
             "colorscale": DIVERGING if colour in SIGNED else STRONG,
@@ -62,26 +62,26 @@ def figure(
                 "title": {"text": COLUMNS[colour].title, "side": "top"}, "outlinewidth": 0, "tickformat": "~g",
             },
         },
-        selected={"marker": {"opacity": 0.85}},
-        unselected={"marker": {"opacity": 0.85}},
-    )  # fmt: skip
-    if area:
-        path = "M" + "L".join(f"{x},{y}" for x, y in area) + "Z"
-        drawn.add_shape(
-            type="path", path=path, line={"color": ink, "width": 1.6}, fillcolor="rgba(141, 145, 153, 0.14)"
-        )
-    blank = {"showgrid": False, "zeroline": False, "showticklabels": False, "title": None, "showline": True}
-    drawn.update_xaxes(**blank, linecolor=GRID, mirror=True)
-    drawn.update_yaxes(**blank, linecolor=GRID, mirror=True)
-    return drawn.update_layout(
-        height=520,
-        margin={"l": 4, "r": 4, "t": 62, "b": 4},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        hoverlabel={"align": "left"},
+        "selected": {"marker": {"opacity": 0.85}},
+        "unselected": {"marker": {"opacity": 0.85}},
+    }  # fmt: skip
+    axis = {
+        "showgrid": False, "zeroline": False, "showticklabels": False, "title": None, "showline": True,
+        "linecolor": GRID, "mirror": True,
+    }  # fmt: skip
+    return drawn(
+        [behind, passed], axis, axis, height=520, margin={"l": 4, "r": 4, "t": 62, "b": 4},
         dragmode="lasso" if is_drawn_on else "pan",
         newselection={"line": {"color": ink, "width": 1.6, "dash": "solid"}},
-    )
+        shapes=[_outline(area, ink=ink)] if area else [],
+    )  # fmt: skip
+
+
+def _outline(area: Sequence[Point], *, ink: str) -> dict[str, object]:
+    """A line around an area that was drawn."""
+    path = "M" + "L".join(f"{x},{y}" for x, y in area) + "Z"
+    line = {"color": ink, "width": 1.6}
+    return {"type": "path", "path": path, "line": line, "fillcolor": "rgba(141, 145, 153, 0.14)"}
 
 
 def limits(values: np.ndarray, *, is_signed: bool) -> tuple[float, float]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from app.components.charts import laid_out
+from app.components.charts import drawn, line_name
 from app.components.escape import escaped, shortened
 from app.components.numbers import digits_for, fixed, plain, signed
 from app.components.palette import BASE, GRID, STRENGTH
@@ -58,25 +58,18 @@ def chart(lines: Sequence[Line], names: Names, *, ink: str, zero: bool = True) -
 
     With `zero` the axis holds 0 and a line stands there.
     """
-    figure = go.Figure()
-    _chance(figure, lines, names)
-    _dots(figure, lines, names)
-    _spans(figure, lines)
-    _points(figure, lines, names)
-    _marks(figure, lines, names)
     digits = _digits(lines)
+    above = []
     for row, one in enumerate(lines):
         says = told(one.value, one.low, one.high, is_signed=names.is_signed, digits=digits)
-        figure.add_annotation(
-            text=f"{escaped(shortened(one.name, 46))}  <b>{says}</b>", x=0, xref="paper", xanchor="left",
-            y=row - 0.2, yref="y", showarrow=False, align="left", font={"size": 13, "color": ink},
-        )  # fmt: skip
-    figure.update_xaxes(
-        title=names.axis, gridcolor=GRID, zeroline=zero, zerolinecolor=BASE, zerolinewidth=1.2, fixedrange=True,
-        range=_range(lines, zero=zero), nticks=7,
-    )  # fmt: skip
-    figure.update_yaxes(visible=False, range=[len(lines) - 0.5, -0.5], fixedrange=True)
-    return laid_out(figure, height=100 + ROW * len(lines), legend=True)
+        above.append(line_name(f"{escaped(shortened(one.name, 46))}  <b>{says}</b>", row - 0.2, ink=ink))
+    x = {
+        "title": names.axis, "gridcolor": GRID, "zeroline": zero, "zerolinecolor": BASE, "zerolinewidth": 1.2,
+        "fixedrange": True, "range": _range(lines, zero=zero), "nticks": 7,
+    }  # fmt: skip
+    y = {"visible": False, "range": [len(lines) - 0.5, -0.5], "fixedrange": True}
+    parts = [_chance(lines, names), _dots(lines, names), _spans(lines), _points(lines, names), _marks(lines, names)]
+    return drawn(parts, x, y, height=100 + ROW * len(lines), legend=True, annotations=above)
 
 
 def told(
@@ -108,66 +101,85 @@ def _range(lines: Sequence[Line], *, zero: bool) -> list[float] | None:
     return [low - room, high + room]
 
 
-def _chance(figure: go.Figure, lines: Sequence[Line], names: Names) -> None:
+def _chance(lines: Sequence[Line], names: Names) -> dict[str, object]:
     known = [(row, one) for row, one in enumerate(lines) if one.chance is not None]
     starts = [one.chance if one.chance_low is None else one.chance_low for _, one in known]
-    figure.add_bar(
-        x=[one.chance - start for (_, one), start in zip(known, starts, strict=True)],  # type: ignore[operator]
-        y=[row + LOW for row, _ in known],
-        base=starts,
-        orientation="h",
-        width=0.3,
-        name=names.chance,
-        showlegend=bool(known),
-        marker={"color": "rgba(141,145,153,.14)", "pattern": HATCH},
-        hovertext=[f"{escaped(one.name)}<br>{names.chance} {plain(one.chance, 3)}" for _, one in known],
-        hovertemplate="%{hovertext}<extra></extra>",
-    )  # fmt: skip
+    return {
+        "type": "bar",
+        "x": [one.chance - start for (_, one), start in zip(known, starts, strict=True)],
+        "y": [row + LOW for row, _ in known],
+        "base": starts,
+        "orientation": "h",
+        "width": 0.3,
+        "name": names.chance,
+        "showlegend": bool(known),
+        "marker": {"color": "rgba(141,145,153,.14)", "pattern": HATCH},
+        "hovertext": [f"{escaped(one.name)}<br>{names.chance} {plain(one.chance, 3)}" for _, one in known],
+        "hovertemplate": "%{hovertext}<extra></extra>",
+    }
 
 
-def _dots(figure: go.Figure, lines: Sequence[Line], names: Names) -> None:
+def _dots(lines: Sequence[Line], names: Names) -> dict[str, object]:
     at = [(value, row + LOW + 0.05 * (i % 5 - 2)) for row, one in enumerate(lines) for i, value in enumerate(one.dots)]
-    figure.add_scatter(
-        x=[x for x, _ in at], y=[y for _, y in at], mode="markers", name=names.dots, showlegend=bool(at),
-        marker={"size": 6, "color": "rgba(0,0,0,0)", "line": {"color": BASE, "width": 1.3}},
-        hovertemplate=names.dots + " %{x:.4f}<extra></extra>",
-    )  # fmt: skip
+    return {
+        "type": "scatter",
+        "x": [x for x, _ in at],
+        "y": [y for _, y in at],
+        "mode": "markers",
+        "name": names.dots,
+        "showlegend": bool(at),
+        "marker": {"size": 6, "color": "rgba(0,0,0,0)", "line": {"color": BASE, "width": 1.3}},
+        "hovertemplate": names.dots + " %{x:.4f}<extra></extra>",
+    }
 
 
-def _spans(figure: go.Figure, lines: Sequence[Line]) -> None:
+def _spans(lines: Sequence[Line]) -> dict[str, object]:
     ends: list[tuple[float | None, float | None]] = []
     for row, one in enumerate(lines):
         if one.low is not None and one.high is not None:
             ends += [(one.low, row + LOW), (one.high, row + LOW), (None, None)]
-    figure.add_scatter(
-        x=[x for x, _ in ends], y=[y for _, y in ends], mode="lines", name="95 % interval", showlegend=bool(ends),
-        line={"color": STRENGTH, "width": 5}, opacity=0.5, hoverinfo="skip",
-    )  # fmt: skip
+    return {
+        "type": "scatter",
+        "x": [x for x, _ in ends],
+        "y": [y for _, y in ends],
+        "mode": "lines",
+        "name": "95 % interval",
+        "showlegend": bool(ends),
+        "line": {"color": STRENGTH, "width": 5},
+        "opacity": 0.5,
+        "hoverinfo": "skip",
+    }
 
 
-def _points(figure: go.Figure, lines: Sequence[Line], names: Names) -> None:
-    figure.add_scatter(
-        x=[one.value for one in lines],
-        y=[row + LOW for row in range(len(lines))],
-        mode="markers",
-        showlegend=False,
-        marker={
+def _points(lines: Sequence[Line], names: Names) -> dict[str, object]:
+    return {
+        "type": "scatter",
+        "x": [one.value for one in lines],
+        "y": [row + LOW for row in range(len(lines))],
+        "mode": "markers",
+        "showlegend": False,
+        "marker": {
             "size": 11,
             "color": [BASE if one.is_base else STRENGTH for one in lines],
             "symbol": ["diamond" if one.is_base else "circle" for one in lines],
         },
-        hovertext=[
+        "hovertext": [
             f"<b>{escaped(one.name)}</b><br>{told(one.value, one.low, one.high, is_signed=names.is_signed)}"
             for one in lines
         ],
-        hovertemplate="%{hovertext}<extra></extra>",
-    )
+        "hovertemplate": "%{hovertext}<extra></extra>",
+    }
 
 
-def _marks(figure: go.Figure, lines: Sequence[Line], names: Names) -> None:
+def _marks(lines: Sequence[Line], names: Names) -> dict[str, object]:
     known = [(row, one.mark) for row, one in enumerate(lines) if one.mark is not None]
-    figure.add_scatter(
-        x=[mark for _, mark in known], y=[row + LOW for row, _ in known], mode="markers", name=names.mark,
-        showlegend=bool(known), hovertemplate=names.mark + " %{x:.3f}<extra></extra>",
-        marker={"symbol": "line-ns-open", "size": 15, "color": BASE, "line": {"width": 2}},
-    )  # fmt: skip
+    return {
+        "type": "scatter",
+        "x": [mark for _, mark in known],
+        "y": [row + LOW for row, _ in known],
+        "mode": "markers",
+        "name": names.mark,
+        "showlegend": bool(known),
+        "hovertemplate": names.mark + " %{x:.3f}<extra></extra>",
+        "marker": {"symbol": "line-ns-open", "size": 15, "color": BASE, "line": {"width": 2}},
+    }

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import plotly.graph_objects as go
 
-from app.components.charts import laid_out
+from app.components.charts import drawn
 from app.components.escape import escaped, shortened
 from app.components.numbers import count, plain, signed
 from app.components.palette import BASE, DIVERGING, GRID, STRENGTH
@@ -82,15 +83,16 @@ def beliefs(
         "opacity": 0.6,
         "line": {"width": 0},
     }
-    figure = _drawn(
+    return _drawn(
         Axis("surely unrelated  ←   →  surely related", list(belief)),
         Axis("size of weight, logarithmic", [value or None for value in size]),
         hover,
         ids,
         marker=marker,
         height=400,
+        x={"range": [-1.05, 1.05]},
+        y={"type": "log", "dtick": 1, "tickformat": "~g"},
     )
-    return figure.update_xaxes(range=[-1.05, 1.05]).update_yaxes(type="log", dtick=1, tickformat="~g")
 
 
 def effects(features: Sequence[AblatedFeature]) -> go.Figure:
@@ -111,54 +113,74 @@ def effects(features: Sequence[AblatedFeature]) -> go.Figure:
         "thickness": 1.4,
         "width": 0,
     }
-    marker = {"size": 9, "color": STRENGTH, "line": {"width": 0}}
-    figure = _drawn(predicted, measured, hover, [one.feature_id for one in known], marker=marker, height=400)
-    figure.update_traces(error_y=bars)
     reach = next((one.null_high for one in known if one.null_high is not None), None)
-    if reach is not None:
-        figure.add_hrect(y0=-reach, y1=reach, line_width=0, fillcolor="rgba(141,145,153,.16)", layer="below")
-    return figure
+    return _drawn(
+        predicted,
+        measured,
+        hover,
+        [one.feature_id for one in known],
+        marker={"size": 9, "color": STRENGTH, "line": {"width": 0}},
+        height=400,
+        error_y=bars,
+        shapes=[] if reach is None else [_band(reach)],
+    )
+
+
+def _band(reach: float) -> dict[str, object]:
+    """A grey band over the whole width, as far from 0 as `reach`."""
+    return {
+        "type": "rect", "xref": "x domain", "x0": 0, "x1": 1, "yref": "y", "y0": -reach, "y1": reach,
+        "line": {"width": 0}, "fillcolor": "rgba(141,145,153,.16)", "layer": "below",
+    }  # fmt: skip
 
 
 def reliability(stated: Sequence[float], seen: Sequence[float], ends: Sequence[tuple[float, float]]) -> go.Figure:
     """How often the side predicted to win was chosen, against the probability stated, a point a bin of pairs."""
-    figure = go.Figure(
-        go.Scatter(
-            x=[0.5, 1], y=[0.5, 1], mode="lines", line={"color": BASE, "dash": "dot"}, hoverinfo="skip",
-            name="as often as stated",
-        )
-    )  # fmt: skip
-    figure.add_scatter(
-        x=list(stated), y=list(seen), mode="markers+lines", name="held-out pairs",
-        marker={"size": 9, "color": STRENGTH},
-        line={"color": STRENGTH, "width": 1},
-        error_y={
+    as_stated = {
+        "type": "scatter", "x": [0.5, 1], "y": [0.5, 1], "mode": "lines", "line": {"color": BASE, "dash": "dot"},
+        "hoverinfo": "skip", "name": "as often as stated",
+    }  # fmt: skip
+    bins = {
+        "type": "scatter", "x": list(stated), "y": list(seen), "mode": "markers+lines", "name": "held-out pairs",
+        "marker": {"size": 9, "color": STRENGTH},
+        "line": {"color": STRENGTH, "width": 1},
+        "error_y": {
             "array": [high - at for (_, high), at in zip(ends, seen, strict=True)],
             "arrayminus": [at - low for (low, _), at in zip(ends, seen, strict=True)],
             "color": "rgba(26,156,142,.45)", "width": 0,
         },
-        hovertemplate="stated %{x:.2f}<br>chosen %{y:.2f} of the time<extra></extra>",
-    )  # fmt: skip
+        "hovertemplate": "stated %{x:.2f}<br>chosen %{y:.2f} of the time<extra></extra>",
+    }  # fmt: skip
     far = min(1.0, max([0.6, *stated]) + 0.05)
-    figure.update_xaxes(title="probability stated", gridcolor=GRID, zeroline=False, range=[0.49, far + 0.01])
-    figure.update_yaxes(title="share chosen", gridcolor=GRID, zeroline=False)
-    return laid_out(figure, height=400, legend=True)
+    x = {"title": "probability stated", "gridcolor": GRID, "zeroline": False, "range": [0.49, far + 0.01]}
+    y = {"title": "share chosen", "gridcolor": GRID, "zeroline": False}
+    return drawn([as_stated, bins], x, y, height=400, legend=True)
 
 
 def _drawn(
-    across: Axis, up: Axis, hover: Sequence[str], which: Sequence[object], *, marker: dict[str, object], height: int
+    across: Axis,
+    up: Axis,
+    hover: Sequence[str],
+    which: Sequence[object],
+    *,
+    marker: Mapping[str, object],
+    height: int,
+    x: Mapping[str, object] = MappingProxyType({}),
+    y: Mapping[str, object] = MappingProxyType({}),
+    error_y: Mapping[str, object] | None = None,
+    shapes: Sequence[Mapping[str, object]] = (),
 ) -> go.Figure:
-    figure = go.Figure(
-        go.Scatter(
-            x=list(across.values),
-            y=list(up.values),
-            mode="markers",
-            customdata=list(which),
-            hovertext=list(hover),
-            hovertemplate="%{hovertext}<extra></extra>",
-            marker=marker,
-        )
-    )
-    figure.update_xaxes(title=across.title, gridcolor=GRID, zeroline=True, zerolinecolor=GRID)
-    figure.update_yaxes(title=up.title, gridcolor=GRID, zeroline=True, zerolinecolor=GRID)
-    return laid_out(figure, height=height)
+    trace = {
+        "type": "scatter",
+        "x": list(across.values),
+        "y": list(up.values),
+        "mode": "markers",
+        "customdata": list(which),
+        "hovertext": list(hover),
+        "hovertemplate": "%{hovertext}<extra></extra>",
+        "marker": marker,
+        "error_y": error_y,
+    }
+    axis = {"gridcolor": GRID, "zeroline": True, "zerolinecolor": GRID}
+    sides = {"title": across.title, **axis, **x}, {"title": up.title, **axis, **y}
+    return drawn([trace], *sides, height=height, shapes=list(shapes))

@@ -9,7 +9,7 @@ from typing import Any
 from lfp.errors import ConfigError
 from lfp.queries.common import headline, main_labeller, pooling
 from lfp.queries.gaps import TEXT_GAPS, ranked
-from lfp.queries.pooled import EVERY, pooled
+from lfp.queries.pooled import pooled
 from lfp.store import Store
 
 WORD_GAPS: Mapping[str, tuple[str, str]] = {
@@ -140,21 +140,22 @@ FROM ({{ranked}}) WHERE {_SIDE} ORDER BY abs(gap) DESC, text_id LIMIT $limit
 
 _RESPONSIBLE = f"""
 WITH head AS ({{head}}), weighted AS (SELECT feature_id, weight FROM weights WHERE probe_id = $probe),
-parts AS (SELECT text_id, feature_id, weight::DOUBLE * pooled AS part FROM ({pooled(EVERY)}) JOIN weighted
-          USING (feature_id)),
-usual AS (SELECT feature_id, sum(part) / (SELECT count(*) FROM activations) AS usual FROM parts GROUP BY feature_id),
-mine AS (SELECT text_id, feature_id, part, sign(gap) AS way FROM parts JOIN head USING (text_id)),
+usual_parts AS (SELECT feature_id, weight::DOUBLE * pooled AS usual FROM usual JOIN weighted USING (feature_id)),
+mine AS (
+    SELECT text_id, feature_id, weight::DOUBLE * pooled AS part, sign(gap) AS way
+    FROM ({pooled("text_id IN (SELECT text_id FROM head)")}) JOIN weighted USING (feature_id) JOIN head USING (text_id)
+),
 room AS (SELECT $each + coalesce(max(n), 0) AS room FROM (SELECT count(*) AS n FROM mine GROUP BY text_id)),
 missing AS (
     SELECT text_id, feature_id, way FROM (
-        SELECT feature_id, -sign(usual) AS way FROM usual WHERE usual <> 0
+        SELECT feature_id, -sign(usual) AS way FROM usual_parts WHERE usual <> 0
         QUALIFY row_number() OVER (PARTITION BY sign(usual) ORDER BY abs(usual) DESC, feature_id)
             <= (SELECT room FROM room)
     ) JOIN (SELECT text_id, sign(gap) AS way FROM head) USING (way) ANTI JOIN mine USING (text_id, feature_id)
 ),
 pushed AS (
-    SELECT text_id, feature_id, way, part - usual AS difference FROM mine JOIN usual USING (feature_id)
-    UNION ALL SELECT text_id, feature_id, way, -usual FROM missing JOIN usual USING (feature_id)
+    SELECT text_id, feature_id, way, part - usual AS difference FROM mine JOIN usual_parts USING (feature_id)
+    UNION ALL SELECT text_id, feature_id, way, -usual FROM missing JOIN usual_parts USING (feature_id)
 ),
 furthest AS (
     SELECT * FROM pushed WHERE way * difference > 0

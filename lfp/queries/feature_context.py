@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from lfp.queries.common import columns, headline, headline_id, pooling
-from lfp.queries.pooled import pooled
+from lfp.queries.common import columns, headline, headline_id
+from lfp.queries.pooled import pooled_of_feature
 from lfp.store import Store
 
 
@@ -93,16 +93,17 @@ def feature_texts(store: Store, feature_id: int, *, limit: int = 5) -> TextParts
     probe = headline(store)
     if probe is None:
         return None
-    values = {**pooling(probe), "feature_id": feature_id, "limit": limit, "weighs": headline_id(store)}
-    values.pop("probe")
+    kept = store.once("texts with activations", lambda: store.rows(_KEPT_TEXTS)[0])
+    values = {"pooling": probe.pooling, "average": kept["average"], "feature_id": feature_id, "limit": limit,
+              "weighs": headline_id(store)}  # fmt: skip
     rows = store.rows(_TEXTS, values)
     if not rows:
         return None
-    facts = {key: rows[0][key] for key in ("n_texts", "n_active", "mean", "n_against", "n_judged")}
+    facts = {key: rows[0][key] for key in ("n_active", "mean", "n_against", "n_judged")}
     fields = ("text_id", "text", "contribution", "predicted", "feedback")
     parts = [(row["by"], TextPart(**{key: row[key] for key in fields})) for row in rows if row["by"]]
     largest, against = (tuple(part for by, part in parts if by == kind) for kind in ("largest", "against"))
-    return TextParts(**facts, largest=largest, against=against)
+    return TextParts(**facts, n_texts=kept["n_texts"], largest=largest, against=against)
 
 
 _NEIGHBOURS = """
@@ -114,27 +115,26 @@ ORDER BY kind, n.rank
 """
 
 
+_KEPT_TEXTS = "SELECT count(*) AS n_texts, avg(feedback) AS average FROM texts SEMI JOIN activations USING (text_id)"
 _TEXTS = f"""
 WITH weighed AS (SELECT weight::DOUBLE AS weight FROM weights WHERE probe_id = $weighs AND feature_id = $feature_id),
 parts AS (
     SELECT text_id, weight * pooled AS contribution
-    FROM ({pooled("list_contains(feature_ids, $feature_id)")}) p CROSS JOIN weighed
-    WHERE feature_id = $feature_id AND weight * pooled <> 0
+    FROM ({pooled_of_feature()}) CROSS JOIN weighed
+    WHERE weight * pooled <> 0
 ), judged AS (
     SELECT p.text_id, contribution, t.predicted::DOUBLE AS predicted, t.feedback::DOUBLE AS feedback,
-        contribution * (t.feedback - average) < 0 AS is_against
+        contribution * (t.feedback - $average) < 0 AS is_against
     FROM parts p JOIN (SELECT text_id, predicted, feedback FROM texts) t USING (text_id)
-    CROSS JOIN (SELECT avg(feedback) AS average FROM texts SEMI JOIN activations USING (text_id))
 ), chosen AS (
     (SELECT 'largest' AS "by", * FROM judged ORDER BY abs(contribution) DESC, text_id LIMIT $limit)
     UNION ALL
     (SELECT 'against', * FROM judged WHERE is_against ORDER BY abs(contribution) DESC, text_id LIMIT $limit)
 )
-SELECT n_texts, n_active, "mean", n_against, n_judged, "by", c.text_id, texts.text, contribution, c.predicted,
+SELECT n_active, "mean", n_against, n_judged, "by", c.text_id, texts.text, contribution, c.predicted,
     c.feedback
 FROM (SELECT count(*) AS n_active, avg(contribution) AS "mean", count(*) FILTER (is_against) AS n_against,
           count(is_against) AS n_judged FROM judged)
-CROSS JOIN (SELECT count(*) AS n_texts FROM activations)
 SEMI JOIN weighed ON true
 LEFT JOIN chosen c ON true
 LEFT JOIN (SELECT text_id, "text" FROM texts WHERE text_id IN (SELECT text_id FROM chosen)) texts

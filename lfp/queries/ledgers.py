@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from lfp.queries.common import headline, main_labeller, pooling
-from lfp.queries.pooled import EVERY, ONE, OTHER, pooled
+from lfp.queries.pooled import ONE, OTHER, pooled
 from lfp.store import Store
 
 
@@ -244,8 +244,7 @@ ORDER BY abs(c.difference) DESC NULLS LAST, c.feature_id
 
 _AVERAGE_LEDGER = _CONTRAST.format(
     here=_CONTRIBUTED.format(pooled=pooled(ONE)),
-    there="SELECT feature_id, sum(part) / (SELECT count(*) FROM activations) AS part "
-    f"FROM ({_CONTRIBUTED.format(pooled=pooled(EVERY))}) GROUP BY feature_id",
+    there=_CONTRIBUTED.format(pooled="FROM usual"),
     stated="SELECT predicted::DOUBLE AS predicted, reference FROM texts SEMI JOIN activations USING (text_id) "
     "CROSS JOIN (SELECT avg(predicted::DOUBLE) AS reference FROM texts SEMI JOIN activations USING (text_id)) "
     "WHERE text_id = $text_id",
