@@ -22,10 +22,9 @@ R = TypeVar("R")
 
 
 def bundle() -> str:
-    """The name of the bundle that is chosen."""
-    names = list(state.listed_bundles())
-    chosen = st.session_state.get("bundle")
-    return chosen if chosen in names else names[0]
+    """The name of the bundle that is chosen: of those on offer, once the entry has asked for it."""
+    name: str = st.session_state.bundle
+    return name
 
 
 def current() -> Store:

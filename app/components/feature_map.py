@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from app.components.area import Point
 from app.components.charts import drawn
-from app.components.escape import escaped, shortened
+from app.components.escape import escaped_lines
 from app.components.feature_columns import COLUMNS, SIGNED
 from app.components.palette import DIVERGING, GRID, STRENGTH
 
@@ -102,8 +102,8 @@ def _numbers(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def _names(points: pa.Table) -> list[str]:
-    pairs = zip(points["feature_id"].to_pylist(), points["description"].to_pylist(), strict=True)
-    return [f"<b>#{id_}</b> {escaped(shortened(text or 'not described', 60))}" for id_, text in pairs]
+    said = escaped_lines([text or "not described" for text in points["description"].to_pylist()])
+    return [f"<b>#{id_}</b> {text}" for id_, text in zip(points["feature_id"].to_pylist(), said, strict=True)]
 
 
 def _size(n: int) -> float:

@@ -1,5 +1,7 @@
 """One feature: what it fires on, what it writes, and what it adds to the estimate."""
 
+from collections import Counter
+
 import streamlit as st
 
 from app import cache, listing, state, verdict_panel
@@ -8,6 +10,9 @@ from app.components import charts, panels, profile, surroundings, tokens, trust,
 from app.components.numbers import plain
 from lfp import queries
 from lfp.errors import NotInBundleError
+
+SHOWN = 20
+"""Examples of a bucket on screen."""
 
 
 def choose(store):
@@ -48,8 +53,9 @@ def step(feature_id):
     st.session_state.feature = feature_id
 
 
-def examples(store, feature):
-    counts = ask(queries.example_counts, store, feature.feature_id)
+def examples(feature, rows):
+    """Examples in one bucket, of all `rows` of the feature."""
+    counts = Counter(row["bucket"] for row in rows)
     st.subheader("Examples")
     if not counts:
         st.html(panels.note("No examples were kept of this feature: it was never active on the corpus."))
@@ -62,8 +68,8 @@ def examples(store, feature):
     chosen = row.segmented_control(says, list(names), key="examples", bind="query-params", **first)
     row.toggle("Show numbers", key="activation_values", bind="query-params")
     bucket = names.get(chosen, buckets[0])
-    found = ask(queries.examples, store, feature.feature_id, bucket=bucket)
-    items = [example(item, feature) for item in found]
+    found = [queries.Example(**row) for row in rows if row["bucket"] == bucket]
+    items = [example(item, feature) for item in found[:SHOWN]]
     adds = "" if feature.weight is None else "; in colour, what it adds to the estimate"
     says = f"activation, scaled; the example’s token is underlined{adds}"
     legend = tokens.strength_legend(feature.max_activation, says)
@@ -97,12 +103,11 @@ def feature_href(feature_id):
     return state.href("feature", state.FeatureView(feature=feature_id), bundle=cache.bundle())
 
 
-def descriptions(store, feature, labels):
+def descriptions(feature, labels, rows):
     st.subheader("Descriptions")
     if not labels:
         st.html(panels.note("Nobody has described it yet."))
         return
-    rows = ask(queries.feature_excerpts, store, feature.feature_id)
     st.html(trust.cards(labels, rows, max_activation=feature.max_activation, where=text_href))
 
 
@@ -157,16 +162,17 @@ def prediction(store, feature):
 def page(store, feature):
     """Labels first where the screen is narrow, beside the examples where it is wide: see style.css."""
     labels, probe = ask(queries.labels, store, feature.feature_id), ask(queries.headline, store)
+    rows = ask(queries.feature_excerpts, store, feature.feature_id)
     st.html(profile.heading(feature, labels, probe))
     with st.container(key="feature_panels"):
         left, right = st.columns([7, 5], gap="large")
     with left:
-        examples(store, feature)
+        examples(feature, rows)
         texts(store, feature)
         neighbours(store, feature)
     with right:
         with st.container(key="label_cards"):
-            descriptions(store, feature, labels)
+            descriptions(feature, labels, rows)
             verdict_panel.show(store, feature.feature_id, wording.best_label(labels))
         prediction(store, feature)
         ablations(store, feature, probe)

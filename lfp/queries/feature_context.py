@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from lfp.queries.common import columns, headline, headline_id
+import numpy as np
+import pyarrow.compute as pc
+
+from lfp.queries.common import columns, headline
 from lfp.queries.pooled import pooled_of_feature
 from lfp.store import Store
 
@@ -94,16 +97,37 @@ def feature_texts(store: Store, feature_id: int, *, limit: int = 5) -> TextParts
     if probe is None:
         return None
     kept = store.once("texts with activations", lambda: store.rows(_KEPT_TEXTS)[0])
-    values = {"pooling": probe.pooling, "average": kept["average"], "feature_id": feature_id, "limit": limit,
-              "weighs": headline_id(store)}  # fmt: skip
-    rows = store.rows(_TEXTS, values)
-    if not rows:
+    found = store.query(_PARTS, {"pooling": probe.pooling, "feature_id": feature_id, "probe": probe.probe_id})
+    if not found.num_rows:
         return None
-    facts = {key: rows[0][key] for key in ("n_active", "mean", "n_against", "n_judged")}
-    fields = ("text_id", "text", "contribution", "predicted", "feedback")
-    parts = [(row["by"], TextPart(**{key: row[key] for key in fields})) for row in rows if row["by"]]
-    largest, against = (tuple(part for by, part in parts if by == kind) for kind in ("largest", "against"))
-    return TextParts(**facts, n_texts=kept["n_texts"], largest=largest, against=against)
+    parts = found.filter(pc.is_valid(found["text_id"])).sort_by("text_id")
+    contribution, feedback = parts["contribution"].to_numpy(), parts["feedback"].to_numpy()
+    average = np.nan if kept["average"] is None else kept["average"]
+    is_judged = np.isfinite(feedback) & np.isfinite(average)
+    is_against = is_judged & (contribution * (feedback - average) < 0)
+    by_size = np.argsort(-np.abs(contribution), kind="stable")
+    largest, against = by_size[:limit], by_size[is_against[by_size]][:limit]
+    shown = _text_parts(store, parts.take(np.concatenate([largest, against])).to_pylist())
+    return TextParts(
+        n_texts=kept["n_texts"],
+        n_active=parts.num_rows,
+        mean=float(contribution.mean()) if parts.num_rows else None,
+        n_against=int(is_against.sum()),
+        n_judged=int(is_judged.sum()),
+        largest=shown[: len(largest)],
+        against=shown[len(largest) :],
+    )
+
+
+def _text_parts(store: Store, rows: list[dict[str, Any]]) -> tuple[TextPart, ...]:
+    """The rows with the words of their texts."""
+    wanted = {f"id{at}": row["text_id"] for at, row in enumerate(rows)}
+    if not wanted:
+        return ()
+    which = ", ".join(f"${name}" for name in wanted)
+    words = store.rows(f'SELECT text_id, "text" FROM texts WHERE text_id IN ({which})', wanted)
+    texts = {row["text_id"]: row["text"] for row in words}
+    return tuple(TextPart(text=texts[row["text_id"]], **row) for row in rows)
 
 
 _NEIGHBOURS = """
@@ -116,28 +140,11 @@ ORDER BY kind, n.rank
 
 
 _KEPT_TEXTS = "SELECT count(*) AS n_texts, avg(feedback) AS average FROM texts SEMI JOIN activations USING (text_id)"
-_TEXTS = f"""
-WITH weighed AS (SELECT weight::DOUBLE AS weight FROM weights WHERE probe_id = $weighs AND feature_id = $feature_id),
-parts AS (
-    SELECT text_id, weight * pooled AS contribution
-    FROM ({pooled_of_feature()}) CROSS JOIN weighed
-    WHERE weight * pooled <> 0
-), judged AS (
-    SELECT p.text_id, contribution, t.predicted::DOUBLE AS predicted, t.feedback::DOUBLE AS feedback,
-        contribution * (t.feedback - $average) < 0 AS is_against
-    FROM parts p JOIN (SELECT text_id, predicted, feedback FROM texts) t USING (text_id)
-), chosen AS (
-    (SELECT 'largest' AS "by", * FROM judged ORDER BY abs(contribution) DESC, text_id LIMIT $limit)
-    UNION ALL
-    (SELECT 'against', * FROM judged WHERE is_against ORDER BY abs(contribution) DESC, text_id LIMIT $limit)
-)
-SELECT n_active, "mean", n_against, n_judged, "by", c.text_id, texts.text, contribution, c.predicted,
-    c.feedback
-FROM (SELECT count(*) AS n_active, avg(contribution) AS "mean", count(*) FILTER (is_against) AS n_against,
-          count(is_against) AS n_judged FROM judged)
-SEMI JOIN weighed ON true
-LEFT JOIN chosen c ON true
-LEFT JOIN (SELECT text_id, "text" FROM texts WHERE text_id IN (SELECT text_id FROM chosen)) texts
-    ON texts.text_id = c.text_id
-ORDER BY "by", abs(contribution) DESC, c.text_id
+_PARTS = f"""
+SELECT text_id, weight * pooled AS contribution, predicted, feedback
+FROM (SELECT weight::DOUBLE AS weight FROM weights WHERE probe_id = $probe AND feature_id = $feature_id)
+LEFT JOIN (
+    SELECT p.text_id, pooled, predicted::DOUBLE AS predicted, feedback::DOUBLE AS feedback
+    FROM ({pooled_of_feature()}) p JOIN texts ON texts.text_id = p.text_id
+) ON weight * pooled <> 0
 """

@@ -145,9 +145,9 @@ def examples(store: Store, feature_id: int, *, bucket: int, limit: int = 20) -> 
 
 
 def feature_excerpts(store: Store, feature_id: int) -> list[dict[str, Any]]:
-    """All examples of a feature, of every bucket, joined with their texts: what `lfp.labels.evidence` reads."""
+    """All examples of a feature, of every bucket, as dicts of Example's fields: what `lfp.labels.evidence` reads."""
     return store.rows(
-        "SELECT text_id, position, bucket, window_start, window_values, text, token_starts "
-        "FROM (SELECT * FROM examples WHERE feature_id = $feature_id) JOIN texts USING (text_id) ORDER BY bucket, rank",
+        f"SELECT {columns(Example)} FROM (SELECT * FROM examples WHERE feature_id = $feature_id) "
+        "JOIN texts USING (text_id) ORDER BY bucket, rank",
         {"feature_id": feature_id},
     )

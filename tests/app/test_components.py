@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.components import charts, numbers, panels, tokens, trust, wording
-from app.components.escape import escaped, shortened, token_text, visible
+from app.components.escape import escaped, escaped_lines, shortened, token_text, visible
 from lfp.queries import Label
 from tests.app.reader import Reader, is_tame
 from tests.conftest import HOSTILE
@@ -58,6 +58,11 @@ def test_white_space_is_named(piece, name):
 @given(text=st.text(), length=st.integers(2, 80))
 def test_shortened_text_is_short(text, length):
     assert len(shortened(text, length)) <= length
+
+
+@given(st.lists(st.text()), st.integers(2, 80))
+def test_many_texts_are_escaped_as_each_alone_is(texts, length):
+    assert escaped_lines(texts, length) == [escaped(shortened(text, length)) for text in texts]
 
 
 @given(text=TEXTS, step=st.integers(1, 9))
