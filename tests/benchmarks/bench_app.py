@@ -8,6 +8,7 @@ What is measured runs in processes of its own, with the bundle's sorted copy bui
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import logging
 import os
@@ -63,7 +64,8 @@ def parser() -> argparse.ArgumentParser:
                         help="folder that keeps the bundles made, to be used again")  # fmt: skip
     parsed.add_argument("--sessions", type=int, default=30, help="readers at once; 0 leaves them out")
     parsed.add_argument("--pages", type=int, default=20, help="pages that each reader opens")
-    parsed.add_argument("--think", type=float, default=0.0, help="seconds that a reader reads before the next page")
+    parsed.add_argument("--think", type=float, default=3.0,
+                        help="seconds that readers who think read a page for")  # fmt: skip
     parsed.add_argument("--repeats", type=int, default=200, help="times each question is asked")
     parsed.add_argument("--json", action="store_true", help="one JSON object")
     parsed.add_argument("--measure", choices=sorted(MEASURES), help=argparse.SUPPRESS)
@@ -201,7 +203,11 @@ def ratios(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
 
 def pages(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Every page of the navigation under AppTest, warm, as links to it open it; and this process's memory after."""
+    from streamlit.components.v2 import manifest_scanner
+
     logging.disable(logging.WARNING)  # Streamlit warns at every page that no server runs it
+    # A server looks through the installed packages for components once, as it starts; AppTest would at every page.
+    manifest_scanner.scan_component_manifests = functools.cache(manifest_scanner.scan_component_manifests)
     figures: dict[str, Any] = {}
     n_features, n_texts = rows(path, "features"), rows(path, "texts")
     for name in page_names():
@@ -243,7 +249,10 @@ def parameters(name: str, i: int, n_features: int, n_texts: int) -> dict[str, An
 
 
 def sessions(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Readers of one real server at once, each page a session; every page compared with what a reader alone gets."""
+    """Readers of one real server at once, each page a session; every page compared with what a reader alone gets.
+
+    They walk twice: without a pause, so that all wait at all times, and reading each page for `think` seconds.
+    """
     from tests.app import serving
     from tests.app.sessions import walk
 
@@ -252,22 +261,28 @@ def sessions(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
              for reader in range(arguments.sessions)]  # fmt: skip
     sys.stderr.write(f"sessions: {arguments.sessions} readers of {arguments.pages} pages each\n")
     with serving.explorer(path) as address:
-        walk(address, [[(page, {}) for page in ["", *names[1:]]]])
-        began = time.perf_counter()
-        together = [visit for visits in walk(address, walks, think_s=arguments.think) for visit in visits]
-        taken = time.perf_counter() - began
-    with serving.explorer(path) as address:
         (alone,) = walk(address, [[place for places in walks for place in places]])
-    times = [visit.seconds for visit in together]
-    return {
-        "sessions": arguments.sessions, "session_pages": len(together), "session_think_s": arguments.think,
-        "session_page_p50_s": round(float(np.quantile(times, 0.5)), 3),
-        "session_page_p95_s": round(float(np.quantile(times, 0.95)), 3),
-        "session_pages_per_s": round(len(together) / taken, 1),
-        "session_alone_p95_s": round(float(np.quantile([visit.seconds for visit in alone], 0.95)), 3),
-        "session_errors": sum(bool(visit.faults) for visit in together),
-        "session_wrong": sum(one.html != other.html for one, other in zip(together, alone, strict=True)),
-    }  # fmt: skip
+    figures = {"sessions": arguments.sessions, "session_alone_p95_s": round(quantile(alone, 0.95), 3)}
+    for name, think_s in (("session", 0.0), ("thinking_session", arguments.think)):
+        with serving.explorer(path) as address:
+            walk(address, [[(page, {}) for page in ["", *names[1:]]]])
+            began = time.perf_counter()
+            together = [visit for visits in walk(address, walks, think_s=think_s) for visit in visits]
+            taken = time.perf_counter() - began
+        figures |= {
+            f"{name}_pages": len(together), f"{name}_think_s": think_s,
+            f"{name}_page_p50_s": round(quantile(together, 0.5), 3),
+            f"{name}_page_p95_s": round(quantile(together, 0.95), 3),
+            f"{name}_pages_per_s": round(len(together) / taken, 1),
+            f"{name}_errors": sum(bool(visit.faults) for visit in together),
+            f"{name}_wrong": sum(one.html != other.html for one, other in zip(together, alone, strict=True)),
+        }  # fmt: skip
+    return figures
+
+
+def quantile(visits: list[Any], share: float) -> float:
+    """Of the seconds that visits took."""
+    return float(np.quantile([visit.seconds for visit in visits], share))
 
 
 def visited(names: list[str], i: int, n_features: int, n_texts: int) -> tuple[str, dict[str, Any]]:
