@@ -140,6 +140,15 @@ def test_any_column_sorts_with_nulls_last_and_ties_by_number(store, rows, by, de
     assert found == [row["feature_id"] for row in [*known, *blank]]
 
 
+@settings(max_examples=30)
+@given(wanted=FILTERS, order=ORDERS, limit=st.integers(0, 12), offset=st.integers(0, 70))
+def test_a_page_is_a_part_of_the_list(store, wanted, order, limit, offset):
+    every = queries.features(store, wanted, order=order)
+    page = queries.features(store, wanted, order=order, limit=limit, offset=offset)
+    assert page.schema == every.schema
+    assert page.to_pylist() == every.slice(min(offset, len(every)), limit).to_pylist()
+
+
 def test_every_column_of_the_view_can_be_shown(store):
     held = set(store.query("SELECT * FROM feature_table LIMIT 0").column_names)
     kept = {column.name for table in ("features", "weights", "drift", "labels") for column in BY_NAME[table].columns}

@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lfp import queries, sidecar
@@ -46,6 +47,8 @@ def answers(store):
         [queries.feature(store, n) for n in range(5)],
         queries.features(store, wanted, order=Order("weight"), limit=10).to_pylist(),
         queries.examples(store, 3, bucket=0),
+        [queries.feature_texts(store, n) for n in range(5)],
+        [store.query("SELECT * FROM active_of($n) ORDER BY ALL", {"n": n}).to_pylist() for n in range(5)],
     ]
 
 
@@ -54,6 +57,13 @@ def test_it_says_what_the_parquet_files_say(mine):
         assert beside(mine) == [sidecar.find(mine, plain.manifest)]
         assert contents(prepared) == contents(plain)
         assert answers(prepared) == answers(plain)
+
+
+def test_the_average_text_is_the_same_in_both(mine):
+    with Store.open(mine) as plain, Store.open(mine, prepare=True) as prepared:
+        there, here = (store.query("FROM usual ORDER BY feature_id") for store in (plain, prepared))
+        assert here["feature_id"].equals(there["feature_id"]) and len(here)
+        np.testing.assert_allclose(here["pooled"].to_numpy(), there["pooled"].to_numpy(), rtol=1e-12)
 
 
 def test_rows_lie_as_the_bundle_has_them(mine):
