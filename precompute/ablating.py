@@ -30,6 +30,7 @@ from lfp.findings.ablation import (
 )
 from lfp.findings.figures import Draws
 from lfp.progress import Progress
+from precompute.text_tables import completion_rows
 
 if TYPE_CHECKING:
     from lfp.ml.generation import Completion
@@ -166,21 +167,15 @@ class _Written:
 
     def rows(self, group: str, model: str, base: LanguageModel, clusters: Ints) -> list[Row]:
         perplexity = np.exp(-self.of_base / [len(one.token_ids) for one in self.written])
-        return [
-            {
-                "group": group,
-                "index": i,
-                "prompt_id": cluster,
-                "prompt": base.tokenizer.decode(list(one.prefix_ids), skip_special_tokens=True),
-                "completion": one.text,
-                "reward": score,
-                "perplexity": of_base,
-                "model": model,
-            }
-            for i, (one, score, of_base, cluster) in enumerate(
-                zip(self.written, self.scores.tolist(), perplexity.tolist(), clusters.tolist(), strict=True)
-            )
-        ]
+        return completion_rows(
+            self.written,
+            base,
+            group=group,
+            model=model,
+            prompt_ids=clusters.tolist(),
+            rewards=self.scores.tolist(),
+            perplexity=perplexity.tolist(),
+        )
 
 
 def _known(request: Request, clean: _Written) -> Candidates:
