@@ -1,17 +1,17 @@
-"""What pages share: files of what is on screen, steps through lists, ledgers, keys, and whether it is public."""
+"""What pages share: panels beside each other, figures, ledgers, files of what is on screen, keys, being public."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 import plotly.graph_objects as go
 import pyarrow as pa
 import streamlit as st
 
 from app import state
-from app.components import charts, exports, hiding, ledgers, panels
+from app.components import charts, exports, hiding, intervals, ledgers, panels, tables
+from lfp import queries
 
 PUBLIC = "LFP_PUBLIC"
 KEYS = {
@@ -48,49 +48,6 @@ def download(rows: Callable[[], pa.Table], *, name: str, label: str = "Download"
             )
 
 
-@dataclass(frozen=True)
-class Listing:
-    """A page of a list: the numbers of its rows, and of those just before and after it where there are some."""
-
-    ids: list[int]
-    before: int | None = None
-    after: int | None = None
-
-    @classmethod
-    def of(cls, ids: Sequence[int], *, page: int, size: int) -> Listing:
-        """From the rows that `window` asked for."""
-        first = 1 if page > 1 else 0
-        shown = list(ids[first : first + size])
-        after = ids[first + size] if len(ids) > first + size else None
-        return cls(shown, ids[0] if first and ids else None, after)
-
-
-def window(page: int, size: int) -> dict[str, int]:
-    """Limit and offset of a page of a list with the rows just before and after it."""
-    first = 1 if page > 1 else 0
-    return {"limit": size + 1 + first, "offset": (page - 1) * size - first}
-
-
-def steps(listing: Listing, here: int | None, *, key: str, page_key: str) -> None:
-    """Buttons to the row before and after the one that is open, over the ends of the list's page too."""
-    around = [(listing.before, -1), *((number, 0) for number in listing.ids), (listing.after, 1)]
-    numbers = [number for number, _ in around]
-    at = numbers.index(here) if here is not None and here in numbers else 0
-    previous, following = (around[i] if 0 <= i < len(around) else (None, 0) for i in (at - 1, at + 1))
-    sides = (("Previous", "chevron_left", previous, "left"), ("Next", "chevron_right", following, "right"))
-    for label, icon, (number, pages), side in sides:
-        st.button(
-            label, icon=f":material/{icon}:", icon_position=side, disabled=number is None, on_click=_step,
-            args=(key, number, page_key, pages),
-        )  # fmt: skip
-
-
-def _step(key: str, number: int, page_key: str, pages: int) -> None:
-    st.session_state[key] = number
-    if pages:
-        st.session_state[page_key] = st.session_state.get(page_key, 1) + pages
-
-
 def ledger(account: ledgers.Account, *, key: str, on_select: Callable[[], None] | None = None) -> None:
     """A ledger: its bars, and the check that they sum to what the bundle states."""
     figure = charts.contributions(
@@ -124,6 +81,18 @@ def explained(sentence: str, rows: Callable[[], pa.Table], *, name: str) -> None
         download(rows, name=name)
 
 
+def reported(sentence: str, figures: Sequence[queries.Figure], *, name: str) -> None:
+    """Ends a panel that shows figures of the report."""
+    explained(sentence, lambda: tables.of_rows(queries.Figure, figures), name=name)
+
+
+def beside(*parts: Callable[[], None], widths: Sequence[int] | None = None) -> None:
+    """Panels side by side, of equal width where no widths are given; below each other on a narrow screen."""
+    for column, part in zip(st.columns(widths or len(parts), gap="large"), parts, strict=True):
+        with column:
+            part()
+
+
 def one_of(label: str, options: Iterable[str], *, key: str) -> str:
     """A choice of one, the first until another is chosen; it is in the URL under `key`."""
     names = list(options)
@@ -142,6 +111,11 @@ def figure(drawn: go.Figure, *, key: str, opens: Callable[[int], str] | None = N
     number = event.selection.points[0].get("customdata") if event.selection.points else None
     if isinstance(number, int):
         st.html(panels.following(opens(number), f"Open {what} {number}"), unsafe_allow_javascript=True)
+
+
+def lines(shown: Sequence[intervals.Line], names: intervals.Names, *, key: str, zero: bool = True) -> None:
+    """A figure of values with their intervals, a line each; with `zero` the axis holds 0."""
+    figure(intervals.chart(shown, names, ink=state.ink(), zero=zero), key=key)
 
 
 def keys() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from app import audits, cache, state
+from app import audits, links
 from app.cache import ask
 from app.components import panels, verdicts
 from lfp import queries
@@ -67,7 +67,7 @@ def _agreement(store: Store, said: Sequence[Verdict]) -> None:
         ids = tuple(a.feature_id for a, _ in differ[:MOST])
         named = {one.feature_id: one for one in ask(queries.audited_features, store, ids)}
         answer = lambda one: getattr(one, question)  # noqa: E731
-        st.html(verdicts.differences(differ[:MOST], named, answer=answer, where=_feature_href))
+        st.html(verdicts.differences(differ[:MOST], named, answer=answer, where=links.feature))
 
 
 def _pairs(said: Sequence[Verdict], first: str, second: str, question: str) -> list[tuple[Verdict, Verdict]]:
@@ -85,7 +85,3 @@ def _row(store: Store, said: Sequence[Verdict], name: str) -> tuple[str, int, in
 
 def _names(said: Sequence[Verdict]) -> list[str]:
     return sorted({one.reviewer for one in said})
-
-
-def _feature_href(feature_id: int) -> str:
-    return state.href("feature", state.FeatureView(feature=feature_id), bundle=cache.bundle())

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from lfp.columns import floats
 from lfp.config import AblationConfig, RunConfig
 from lfp.controls import MAIN_KINDS
 from lfp.errors import CorpusError
@@ -29,6 +30,7 @@ from lfp.findings.ablation import (
 )
 from lfp.findings.figures import Draws
 from lfp.progress import Progress
+from precompute.text_tables import completion_rows
 
 if TYPE_CHECKING:
     from lfp.ml.generation import Completion
@@ -165,21 +167,15 @@ class _Written:
 
     def rows(self, group: str, model: str, base: LanguageModel, clusters: Ints) -> list[Row]:
         perplexity = np.exp(-self.of_base / [len(one.token_ids) for one in self.written])
-        return [
-            {
-                "group": group,
-                "index": i,
-                "prompt_id": cluster,
-                "prompt": base.tokenizer.decode(list(one.prefix_ids), skip_special_tokens=True),
-                "completion": one.text,
-                "reward": score,
-                "perplexity": of_base,
-                "model": model,
-            }
-            for i, (one, score, of_base, cluster) in enumerate(
-                zip(self.written, self.scores.tolist(), perplexity.tolist(), clusters.tolist(), strict=True)
-            )
-        ]
+        return completion_rows(
+            self.written,
+            base,
+            group=group,
+            model=model,
+            prompt_ids=clusters.tolist(),
+            rewards=self.scores.tolist(),
+            perplexity=perplexity.tolist(),
+        )
 
 
 def _known(request: Request, clean: _Written) -> Candidates:
@@ -253,21 +249,17 @@ def _candidates(tables: Tables) -> Candidates:
     weights = tables.weights.filter(pc.equal(tables.weights["probe_id"], probe_id)).sort_by("feature_id")
     related, confidence = np.zeros(n, bool), np.full(n, np.nan)
     told = tables.labels.filter(pc.equal(tables.labels["labeller"], tables.labeller or ""))
-    related[told["feature_id"].to_numpy()] = _column(told, "related") > 0
-    confidence[told["feature_id"].to_numpy()] = _column(told, "confidence")
+    related[told["feature_id"].to_numpy()] = floats(told, "related") > 0
+    confidence[told["feature_id"].to_numpy()] = floats(told, "confidence")
     unknown = np.zeros(n)
     return Candidates(
-        layer=_column(tables.features.sort_by("feature_id"), "layer").astype(np.int64),
-        weight=_column(weights, "weight"),
-        mean_contribution=_column(weights, "mean_contribution"),
-        mean_abs_contribution=_column(weights, "mean_abs_contribution"),
+        layer=floats(tables.features.sort_by("feature_id"), "layer").astype(np.int64),
+        weight=floats(weights, "weight"),
+        mean_contribution=floats(weights, "mean_contribution"),
+        mean_abs_contribution=floats(weights, "mean_abs_contribution"),
         related=related,
         confidence=confidence,
         density=unknown,
         energy=unknown,
         mean_activation=unknown,
     )
-
-
-def _column(table: pa.Table, name: str) -> Floats:
-    return np.asarray(table[name].cast(pa.float64()).to_numpy(zero_copy_only=False), np.float64)

@@ -1,8 +1,8 @@
-"""The tables `texts`, `token_scores` and `activations`, a row a text that was scored."""
+"""The tables `texts`, `token_scores` and `activations`, a row a scored text, and `completions`, a row a written one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,8 @@ from lfp.corpus import CorpusText
 from lfp.feedback import token_feedback
 
 if TYPE_CHECKING:
+    from lfp.ml.generation import Completion
+    from lfp.ml.models import LanguageModel
     from lfp.ml.tokens import TokenizedText
 
 Floats = NDArray[np.float64]
@@ -87,6 +89,33 @@ def activation_row(scored: ScoredText) -> dict[str, Any]:
         "feature_ids": scored.active.features,
         "values": scored.active.values.astype(np.float32),
     }
+
+
+def completion_rows(
+    written: Sequence[Completion],
+    base: LanguageModel,
+    *,
+    group: str,
+    model: str,
+    prompt_ids: Sequence[int],
+    rewards: Sequence[float],
+    perplexity: Sequence[float] | None = None,
+) -> list[dict[str, Any]]:
+    """Rows of `completions`: what `model` wrote in one group, each with its prompt, its reward and its perplexity."""
+    told: Sequence[float | None] = [None] * len(written) if perplexity is None else perplexity
+    return [
+        {
+            "group": group,
+            "index": i,
+            "prompt_id": prompt_id,
+            "prompt": base.tokenizer.decode(list(one.prefix_ids), skip_special_tokens=True),
+            "completion": one.text,
+            "reward": reward,
+            "perplexity": of_base,
+            "model": model,
+        }
+        for i, (one, prompt_id, reward, of_base) in enumerate(zip(written, prompt_ids, rewards, told, strict=True))
+    ]
 
 
 def _nullable(values: Floats) -> list[float | None]:

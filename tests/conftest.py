@@ -83,6 +83,19 @@ def broken_bundle(copied_bundle):
     return copied_bundle
 
 
+@pytest.fixture
+def own_modules(tmp_path):
+    """Leaves Python's path as it was, and no module imported that the test wrote."""
+    path, modules = list(sys.path), set(sys.modules)
+    yield
+    sys.path[:] = path
+    for name in set(sys.modules) - modules:
+        told = vars(sys.modules[name])
+        places = [told.get("__file__"), *told.get("__path__", ())]
+        if any(str(place).startswith(str(tmp_path)) for place in places):
+            del sys.modules[name]
+
+
 def change_byte(path, *, at=100):
     """Flips a byte of a file in place."""
     content = bytearray(path.read_bytes())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from app.components import linked
 from app.components.intervals import Line, told
 from app.components.numbers import count, plain, signed
 from app.components.wording import pick
@@ -109,6 +110,14 @@ def inert_sentence(found: Sequence[AblatedFeature], n_inert: int) -> str:
         f"interval holds 0, and single controls do as much{reach}. With {count(found[0].n_completions)} completions an "
         f"effect below about {plain(half)} cannot be told from none."
     )
+
+
+def feature_rows(found: Sequence[AblatedFeature], href: Callable[[int], str]) -> list[linked.Row]:
+    """Single features as rows that lead to them."""
+    return [
+        linked.Row(href(one.feature_id), f"#{one.feature_id}", one.description or "not described", cells(one))
+        for one in found
+    ]
 
 
 def cells(feature: AblatedFeature) -> tuple[str, str]:

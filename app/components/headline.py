@@ -33,6 +33,13 @@ def compared(figures: Mapping[str, Sequence[Figure]], probe: Probe | None) -> li
     return []
 
 
+def targets(rows: Sequence[Figure], probe: Probe | None) -> dict[str, str]:
+    """What the probes of these figures are fitted to, by the name people say, the headline probe's target first."""
+    held = dict.fromkeys(row.target for row in rows if row.target)
+    ordered = sorted(held, key=lambda target: probe is None or target != probe.target)
+    return {TARGETS.get(target, target): target for target in ordered}
+
+
 def _three(figures: Mapping[str, Sequence[Figure]], target: str) -> list[Figure]:
     if target == "preference":
         rows, keys = figures.get("preference_accuracy", ()), {"metric": "accuracy"}

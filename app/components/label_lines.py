@@ -102,8 +102,10 @@ def agreement_sentence(found: dict[str, Figure]) -> str:
     return f"Calling a feature related does not tell that the probe weighs it: odds ratio {span}{reach}."
 
 
-def rank_sentence(figure: Figure | None) -> str:
-    """How confidence and weight rank together."""
+def rank_sentence(rows: Sequence[Figure], labeller: str) -> str:
+    """How a labeller's confidence and the weights rank together."""
+    mine = (row for row in rows if keys_of(row).get("labeller") == labeller)
+    figure = next((row for row in mine if row.metric == "rank_correlation"), None)
     if figure is None:
         return ""
     span = told(figure.value, figure.ci_low, figure.ci_high, is_signed=True)

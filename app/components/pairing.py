@@ -10,7 +10,7 @@ from app.components import panels
 from app.components.escape import shortened
 from app.components.numbers import interval, plain, signed
 from app.components.wording import pick
-from lfp.queries import Figure, Pair, Text
+from lfp.queries import Figure, Pair, Probe, Text
 
 LIST_ORDER = ("pair_id", "chosen_response", "rejected_response", "margin", "implicit_margin", "length", "split")
 
@@ -21,6 +21,19 @@ def listed(rows: pa.Table) -> pa.Table:
         lines = [shortened(text, 110) for text in rows[name].to_pylist()]
         rows = rows.set_column(rows.schema.get_field_index(name), name, pa.array(lines, pa.string()))
     return rows.select(list(LIST_ORDER))
+
+
+def first_shown(text: Text, probe: Probe | None) -> int:
+    """The first token that is shown: the response's, where the estimate reads nothing before it."""
+    reads_response = probe is not None and probe.pooling == "response"
+    return text.response_start if reads_response and text.response_start < len(text.token_starts) else 0
+
+
+def prompt(chosen: Text, rejected: Text, probe: Probe | None) -> str:
+    """What both answer, where it is the same and not shown with the responses; else nothing."""
+    starts = [text.token_starts[first_shown(text, probe)] if text.token_starts else 0 for text in (chosen, rejected)]
+    asked = [text.text[:start] for text, start in zip((chosen, rejected), starts, strict=True)]
+    return asked[0] if asked[0] == asked[1] else ""
 
 
 def margins(pair: Pair) -> str:

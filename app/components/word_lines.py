@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from app.components import linked
 from app.components.intervals import Line, line, told
 from app.components.numbers import count, plain, signed
 from app.components.wording import pick
-from lfp.queries import Figure, Word
+from lfp.queries import Figure, Word, WordFeature
 
 INPUTS = {
     "sae": "features",
@@ -41,6 +42,13 @@ def by_target(rows: Sequence[Figure], target: str, words: str) -> list[Line]:
     order = list(INPUTS)
     taus.sort(key=lambda row: (row.model == "difference", order.index(row.inputs) if row.inputs in order else 99))
     return [line(probe_name(row), row, mark=_ceiling(held, row) if words == "all" else None) for row in taus]
+
+
+def tau_sentence(lines: Sequence[Line]) -> str:
+    """How many of the lines chance does not reach."""
+    passed = sum(one.chance is not None and one.value > one.chance for one in lines)
+    beats = f"{passed} of {len(lines)} lines beat 95 % of shuffles"
+    return f"Whole words held out. {beats}; grey diamonds are the base model."
 
 
 def _ceiling(rows: Sequence[Figure], row: Figure) -> float | None:
@@ -103,6 +111,15 @@ def gaps(rows: Sequence[Figure], metric: str, kind: str) -> list[Gap]:
     return [Gap(kind, (row.group or "").split(":", 1)[1], row.value, row.null_mean, row.null_p, row.n) for row in mine]
 
 
+def gap_rows(found: Sequence[Gap], href: Callable[[Gap], str]) -> list[linked.Row]:
+    """Gaps as rows that lead to their word or text."""
+    return [
+        linked.Row(href(one), one.name if one.kind == "word" else f"text {one.name}", "",
+                   (signed(one.gap), plain(one.chance), plain(one.p, 3)))
+        for one in found
+    ]  # fmt: skip
+
+
 def gap_lists(rows: Sequence[Figure]) -> dict[str, tuple[str, str]]:
     """Names of the lists that the report holds."""
     held = {(row.metric, (row.group or "").split(":", 1)[0]) for row in rows}
@@ -141,6 +158,15 @@ def word_facts(word: Word) -> dict[str, str]:
         "in the corpus": f"{count(word.n)} times",
         "written by the tuned model": f"{count(word.n_generated)} times",
     }
+
+
+def feature_rows(found: Sequence[WordFeature], href: Callable[[int], str]) -> list[linked.Row]:
+    """Features that fire on a word as rows that lead to them, with lift and weight."""
+    return [
+        linked.Row(href(one.feature_id), f"#{one.feature_id}", one.description or "not described",
+                   (f"×{plain(one.lift, 0)}", signed(one.weight, 3)))
+        for one in found
+    ]  # fmt: skip
 
 
 def gap_sentence(metric: str) -> str:

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from app import cache, frame, state
+from app import cache, frame, links, state
 from app.cache import ask
 from app.components import panels, queues, tables, wording
 from app.components.escape import shortened
@@ -38,7 +38,7 @@ def text_items(store, gap, side):
 
 def text_head(one, features):
     watch = features[0].feature_id if features else None
-    where = state.href("inputs", state.InputsView(text=one.text_id, watch=watch), bundle=cache.bundle())
+    where = links.to("inputs", state.InputsView(text=one.text_id, watch=watch))
     return panels.anchor(where, shortened(one.text, 170) or f"text {one.text_id}, empty")
 
 
@@ -49,7 +49,7 @@ def word_items(store, gap, side):
 
 
 def word_head(one):
-    where = state.href("inputs", state.InputsView(words=one.word), bundle=cache.bundle())
+    where = links.to("inputs", state.InputsView(words=one.word))
     return panels.anchor(where, one.word) + panels.text(f"{count(one.n)} times")
 
 
@@ -87,9 +87,7 @@ def queue(items, judges):
     page = st.pagination(pages, key="stretch", bind="query-params", max_visible_pages=5)
     shown = items[(page - 1) * PAGE : page * PAGE]
     numbers = {one.feature_id for item in shown for one in item.features}
-    hrefs = {
-        number: state.href("feature", state.FeatureView(feature=number), bundle=cache.bundle()) for number in numbers
-    }
+    hrefs = {number: links.feature(number) for number in numbers}
     slot.html(queues.legend(judges) + queues.listed(shown, judges, feature_href=hrefs))
 
 

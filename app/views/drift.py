@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from app import cache, frame, state
+from app import cache, frame, links, state
 from app.cache import ask
 from app.components import charts, drifting, panels, tables
 from app.components.numbers import count
@@ -141,7 +141,7 @@ def show():
     chosen = table(store)
     opened = chosen if chosen is not None else pointed
     if opened is not None:
-        where = state.href("feature", state.FeatureView(feature=opened), bundle=cache.bundle())
+        where = links.feature(opened)
         st.html(panels.following(where, f"Open feature {opened}"), unsafe_allow_javascript=True)
 
 

@@ -4,7 +4,7 @@ from collections import Counter
 
 import streamlit as st
 
-from app import cache, listing, state, verdict_panel
+from app import cache, links, listing, state, verdict_panel
 from app.cache import ask
 from app.components import charts, panels, profile, surroundings, tokens, trust, wording
 from app.components.numbers import plain
@@ -33,7 +33,7 @@ def choose(store):
     with row:
         st.html(panels.note(wording.place_sentence(place, is_list=view is not None)), width="content")
         st.space("stretch")
-        where = state.href("features", view or state.FeaturesView(), bundle=cache.bundle())
+        where = links.to("features", view or state.FeaturesView())
         st.html(panels.anchor(where, "All features" if view is None else "Back to the list"), width="content")
     return here
 
@@ -85,22 +85,14 @@ def example(item, feature):
         first=item.window_start,
         position=item.position,
         limit=feature.max_activation,
-        caption=caption + panels.anchor(text_href(item.text_id), f"text {item.text_id}"),
+        caption=caption + panels.anchor(links.text(item.text_id), f"text {item.text_id}"),
         weight=feature.weight,
     )
 
 
-def text_href(text_id):
-    return state.href("inputs", state.InputsView(text=text_id), bundle=cache.bundle())
-
-
 def watched_href(feature_id):
     """Leads to texts with this feature shown on their tokens."""
-    return lambda text_id: state.href("inputs", state.InputsView(text=text_id, watch=feature_id), bundle=cache.bundle())
-
-
-def feature_href(feature_id):
-    return state.href("feature", state.FeatureView(feature=feature_id), bundle=cache.bundle())
+    return lambda text_id: links.to("inputs", state.InputsView(text=text_id, watch=feature_id))
 
 
 def descriptions(feature, labels, rows):
@@ -108,7 +100,7 @@ def descriptions(feature, labels, rows):
     if not labels:
         st.html(panels.note("Nobody has described it yet."))
         return
-    st.html(trust.cards(labels, rows, max_activation=feature.max_activation, where=text_href))
+    st.html(trust.cards(labels, rows, max_activation=feature.max_activation, where=links.text))
 
 
 def activity(store, feature):
@@ -141,7 +133,7 @@ def texts(store, feature):
 
 def neighbours(store, feature):
     st.subheader("Neighbours")
-    st.html(surroundings.neighbours(ask(queries.neighbours, store, feature.feature_id), where=feature_href))
+    st.html(surroundings.neighbours(ask(queries.neighbours, store, feature.feature_id), where=links.feature))
 
 
 def ablations(store, feature, probe):

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import streamlit as st
 
-from app import cache, filters, frame, listing, state
+from app import cache, filters, frame, links, listing, state
 from app.cache import ask, ask_large
 from app.components import area, feature_columns, feature_map, panels, tables
 from app.components.numbers import count
@@ -96,13 +96,13 @@ def nothing(store, view):
     st.html(panels.note("No feature passes this filter; widen it."))
     if view.area:
         st.button("Clear the area", icon=":material/close:", on_click=filters.set_area, args=("",))
-    st.html(panels.anchor(state.href("features", state.FeaturesView(), bundle=cache.bundle()), "Show all features"))
+    st.html(panels.anchor(links.to("features", state.FeaturesView()), "Show all features"))
 
 
 def review(view):
     """The way to a list of these for reviewers."""
     there = state.QueueView(part="Lists and files", made_from=listing.to_walk(view))
-    return panels.anchor(state.href("queue", there, bundle=cache.bundle()), "Make a list to review of these")
+    return panels.anchor(links.to("queue", there), "Make a list to review of these")
 
 
 def show():
@@ -128,7 +128,7 @@ def show():
         opened = opened if opened is not None else point
     if opened is not None:
         there = state.FeatureView(feature=opened, walk=listing.to_walk(view))
-        href = state.href("feature", there, bundle=cache.bundle())
+        href = links.to("feature", there)
         st.html(panels.following(href, f"Open feature {opened}"), unsafe_allow_javascript=True)
 
 

@@ -2,10 +2,9 @@
 
 import streamlit as st
 
-from app import cache, frame, state
+from app import cache, frame, links, paged, state
 from app.cache import ask
 from app.components import ledgers, panels, reading, tables, tokens, wording
-from app.components.numbers import count
 from lfp import queries
 from lfp.errors import NotInBundleError
 
@@ -49,60 +48,29 @@ def listing(store, view):
     if not n:
         has_texts = store.manifest.tables["texts"].rows
         st.html(panels.note(wording.NO_TEXT_PASSES if has_texts else "This bundle keeps no texts."))
-        return frame.Listing([])
-    st.html(panels.note(f"{count(n)} text{'s' if n != 1 else ''}. Click a row to read it."))
-    slot, order = st.container(), queries.Order(view.by, view.direction == "descending")
-    page = st.pagination(-(-n // PAGE), key="sheet", bind="query-params", max_visible_pages=5)
-    rows = ask(queries.texts, store, wanted, order=order, **frame.window(page, PAGE))
-    found = frame.Listing.of(rows["text_id"].to_pylist(), page=page, size=PAGE)
-    with slot:
-        table(rows.slice(page > 1, len(found.ids)), gap=view.by if view.by in queries.TEXT_GAPS else "gap")
+        return paged.Listing([])
+    order = queries.Order(view.by, view.direction == "descending")
+    gap = view.by if view.by in queries.TEXT_GAPS else "gap"
+    found = paged.one_page(
+        n, size=PAGE, key="sheet", noun="text", number="text_id", table=lambda rows: table(rows, gap=gap),
+        rows=lambda **window: ask(queries.texts, store, wanted, order=order, **window),
+    )  # fmt: skip
     frame.download(lambda: queries.texts(store, wanted, order=order), name="texts")
     return found
 
 
 def table(rows, *, gap):
     number = st.column_config.NumberColumn
-    ids = rows["text_id"].to_pylist()
-    key = state.key_for("text_table", ids)
-    st.dataframe(
-        tables.texts(rows),
-        hide_index=True,
-        key=key,
-        on_select=lambda: open_text(key, ids),
-        selection_mode="single-cell",
-        height="content",
-        row_height=36,
-        column_config={
-            "text_id": number("Text", format="#%d", width=52, pinned=True),
-            "text": st.column_config.TextColumn("Begins", width=145),
-            "gap": number("Gap", format="%.2f", width=52, help=wording.gap_sentence(gap)),
-            "feedback": number("True", format="%+.2f", width=58, help="True feedback"),
-            "predicted": number("Estimate", format="%+.3f", width=76, help="The headline probe’s"),
-            "implicit_reward": number("Implicit", format="%+.2f", width=70, help="Implicit reward, nats"),
-            "rating": number("Rating", format="%.0f", width=60),
-        },
-    )
-
-
-def open_text(key, ids):
-    cells = st.session_state[key].selection.cells
-    if cells and cells[0][0] < len(ids):
-        st.session_state.text = ids[cells[0][0]]
-
-
-def choose(found):
-    """The number of the text that is open: chosen here or in the list; until then the first of the list."""
-    row = st.container(horizontal=True, vertical_alignment="bottom", gap="small")
-    first = found.ids[0] if found.ids else None
-    shown = "" if first is None else str(first)
-    number = {"min_value": 0, "value": None, "step": 1, "placeholder": shown, "width": 165}
-    chosen = row.number_input("Text number", key="text", bind="query-params", **number)
-    here = first if chosen is None else chosen
-    with row:
-        frame.steps(found, here, key="text", page_key="sheet")
-    row.toggle("Show numbers", key="token_values", bind="query-params")
-    return here
+    columns = {
+        "text_id": number("Text", format="#%d", width=52, pinned=True),
+        "text": st.column_config.TextColumn("Begins", width=145),
+        "gap": number("Gap", format="%.2f", width=52, help=wording.gap_sentence(gap)),
+        "feedback": number("True", format="%+.2f", width=58, help="True feedback"),
+        "predicted": number("Estimate", format="%+.3f", width=76, help="The headline probe’s"),
+        "implicit_reward": number("Implicit", format="%+.2f", width=70, help="Implicit reward, nats"),
+        "rating": number("Rating", format="%.0f", width=60),
+    }
+    paged.table(tables.texts(rows), rows["text_id"].to_pylist(), name="text_table", opens="text", columns=columns)
 
 
 def watch(store, ledger):
@@ -123,7 +91,7 @@ def watch(store, ledger):
 
 def watched_line(store, feature):
     label = wording.best_label(ask(queries.labels, store, feature.feature_id))
-    where = state.href("feature", state.FeatureView(feature=feature.feature_id), bundle=cache.bundle())
+    where = links.feature(feature.feature_id)
     says = panels.text(label.description if label else "not described")
     st.html(panels.badge(f"feature {feature.feature_id}") + says + " · " + panels.anchor(where, "Open the feature"))
 
@@ -193,7 +161,7 @@ def show():
     with left:
         found = listing(store, filters(store))
     with right:
-        chosen = choose(found)
+        chosen = paged.choose(found, "Text number", key="text", page_key="sheet", values_key="token_values")
         if chosen is None:
             return
         try:

@@ -3,7 +3,7 @@
 import pyarrow as pa
 import streamlit as st
 
-from app import cache, frame, state
+from app import cache, frame, links, state
 from app.cache import ask
 from app.components import ablation_lines, charts, headline, intervals, label_lines, panels, points, tables, wording
 from app.components.numbers import count, percent, plain
@@ -77,11 +77,10 @@ def agreement(store):
     keys = [label_lines.keys_of(row) for row in rows]
     names = [f"{one.get('labeller', '')}: {against.get(one.get('against'), '')}" for one in keys]
     lines = [intervals.line(name, row) for name, row in zip(names, rows, strict=True)]
-    figure = intervals.chart(lines, intervals.Names("Cohen’s κ"), ink=state.ink())
-    frame.figure(figure, key="kappas")
+    frame.lines(lines, intervals.Names("Cohen’s κ"), key="kappas")
     passed = sum(row.null_high is not None and row.value > row.null_high for row in rows)
     says = f"Features called related against features the probe weighs: {passed} of {len(rows)} beat labels dealt anew."
-    frame.explained(says, lambda: tables.of_rows(queries.Figure, rows), name="label_agreement")
+    frame.reported(says, rows, name="label_agreement")
 
 
 def ablations(store):
@@ -92,7 +91,7 @@ def ablations(store):
         st.html(panels.note("No features were taken out in this run."))
         return
     names = intervals.Names("change of mean reward", chance="95 % of controls", is_signed=True)
-    frame.figure(intervals.chart(lines, names, ink=state.ink()), key="effects")
+    frame.lines(lines, names, key="effects")
     frame.explained(ablation_lines.effect_sentence(rows), lambda: pa.Table.from_pylist(rows), name="ablations")
 
 
@@ -130,19 +129,14 @@ def show():
         + (panels.note(manifest.notes) if manifest.notes else "")
     )
     headlines(store)
-    for left_panel, right_panel in ((words, layers), (agreement, ablations)):
-        left, right = st.columns(2, gap="large")
-        with left:
-            left_panel(store)
-        with right:
-            right_panel(store)
+    frame.beside(lambda: words(store), lambda: layers(store))
+    frame.beside(lambda: agreement(store), lambda: ablations(store))
     dictionaries(store)
-    where = cache.bundle()
     ways = {"accuracy": ("Accuracy: words, pairs, texts", state.AccuracyView()),
             "validation": ("Validation: labels, weights, ablations", state.ValidationView()),
             "features": ("The features", state.FeaturesView())}  # fmt: skip
-    links = (panels.anchor(state.href(page, view, bundle=where), says) for page, (says, view) in ways.items())
-    st.html(f'<p class="lfp-note">{" · ".join(links)}</p>')
+    onward = (panels.anchor(links.to(page, view), says) for page, (says, view) in ways.items())
+    st.html(f'<p class="lfp-note">{" · ".join(onward)}</p>')
 
 
 show()

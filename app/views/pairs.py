@@ -4,10 +4,9 @@ from dataclasses import replace
 
 import streamlit as st
 
-from app import cache, frame, state
+from app import cache, frame, links, paged, state
 from app.cache import ask
 from app.components import ledgers, pairing, panels, reading, tokens, wording
-from app.components.numbers import count
 from lfp import queries
 from lfp.errors import NotInBundleError
 
@@ -37,80 +36,42 @@ def listing(store, view):
     n = ask(queries.count_pairs, store, wanted)
     if not n:
         st.html(panels.note(wording.NO_PAIR_PASSES))
-        return frame.Listing([])
-    st.html(panels.note(f"{count(n)} pair{'s' if n != 1 else ''}. Click a row to read it."))
-    slot, order = st.container(), queries.Order(view.rank_by, view.towards == "descending")
-    page = st.pagination(-(-n // PAGE), key="leaf", bind="query-params", max_visible_pages=5)
-    rows = ask(queries.pairs, store, wanted, order=order, **frame.window(page, PAGE))
-    found = frame.Listing.of(rows["pair_id"].to_pylist(), page=page, size=PAGE)
-    with slot:
-        table(rows.slice(page > 1, len(found.ids)))
+        return paged.Listing([])
+    order = queries.Order(view.rank_by, view.towards == "descending")
+    found = paged.one_page(
+        n, size=PAGE, key="leaf", noun="pair", number="pair_id", table=table,
+        rows=lambda **window: ask(queries.pairs, store, wanted, order=order, **window),
+    )  # fmt: skip
     frame.download(lambda: queries.pairs(store, wanted, order=order), name="pairs")
     return found
 
 
 def table(rows):
     number, words = st.column_config.NumberColumn, st.column_config.TextColumn
-    ids = rows["pair_id"].to_pylist()
-    key = state.key_for("pair_table", ids)
-    st.dataframe(
-        pairing.listed(rows),
-        hide_index=True,
-        key=key,
-        on_select=lambda: open_pair(key, ids),
-        selection_mode="single-cell",
-        height="content",
-        row_height=36,
-        column_config={
-            "pair_id": number("Pair", format="#%d", width=58, pinned=True),
-            "chosen_response": words("Chosen begins", width=305),
-            "rejected_response": words("Rejected begins", width=305),
-            "margin": number("Margin", format="%+.3f", width=80, help=wording.MARGIN),
-            "implicit_margin": number("Implicit margin", format="%+.2f", width=115, help="In nats"),
-            "length": number("Longer by", format="%+d", width=85, help="Tokens, chosen less rejected"),
-            "split": words("Split", width=80),
-        },
-    )
-
-
-def open_pair(key, ids):
-    cells = st.session_state[key].selection.cells
-    if cells and cells[0][0] < len(ids):
-        st.session_state.pair = ids[cells[0][0]]
-
-
-def choose(found):
-    row = st.container(horizontal=True, vertical_alignment="bottom", gap="small")
-    first = found.ids[0] if found.ids else None
-    shown = "" if first is None else str(first)
-    number = {"min_value": 0, "value": None, "step": 1, "placeholder": shown, "width": 165}
-    chosen = row.number_input("Pair number", key="pair", bind="query-params", **number)
-    here = first if chosen is None else chosen
-    with row:
-        frame.steps(found, here, key="pair", page_key="leaf")
-    row.toggle("Show numbers", key="side_values", bind="query-params")
-    return here
-
-
-def response_of(text, probe):
-    """The first token that is shown: the response's, where the estimate reads nothing before it."""
-    reads_response = probe is not None and probe.pooling == "response"
-    return text.response_start if reads_response and text.response_start < len(text.token_starts) else 0
+    columns = {
+        "pair_id": number("Pair", format="#%d", width=58, pinned=True),
+        "chosen_response": words("Chosen begins", width=305),
+        "rejected_response": words("Rejected begins", width=305),
+        "margin": number("Margin", format="%+.3f", width=80, help=wording.MARGIN),
+        "implicit_margin": number("Implicit margin", format="%+.2f", width=115, help="In nats"),
+        "length": number("Longer by", format="%+d", width=85, help="Tokens, chosen less rejected"),
+        "split": words("Split", width=80),
+    }
+    paged.table(pairing.listed(rows), rows["pair_id"].to_pylist(), name="pair_table", opens="pair", columns=columns)
 
 
 def prompt(chosen, rejected, probe):
     """What both answer, once, where it is the same."""
-    starts = [text.token_starts[response_of(text, probe)] if text.token_starts else 0 for text in (chosen, rejected)]
-    asked = [text.text[:start] for text, start in zip((chosen, rejected), starts, strict=True)]
-    if asked[0] and asked[0] == asked[1]:
-        with st.expander("The prompt, which both answer", expanded=len(asked[0]) < 400):
-            st.html(panels.quoted(asked[0]))
+    asked = pairing.prompt(chosen, rejected, probe)
+    if asked:
+        with st.expander("The prompt, which both answer", expanded=len(asked) < 400):
+            st.html(panels.quoted(asked))
 
 
 def side(store, text, probe, *, name, n_tokens, limits):
     st.subheader(name)
     st.html(pairing.side(text, tokens=n_tokens))
-    first = response_of(text, probe)
+    first = pairing.first_shown(text, probe)
     parts = tokens.pieces(text.text, text.token_starts)[first:]
     if not parts:
         st.html(panels.note("This response is empty."))
@@ -118,7 +79,7 @@ def side(store, text, probe, *, name, n_tokens, limits):
     rows = [replace(row, values=row.values[first:]) for row in reading.rows(text, limits, probe)]
     tips = [ledgers.tip(one) for one in ask(queries.token_ledgers, store, text.text_id)][first:]
     st.html(tokens.sheet(parts, rows, numbers=st.session_state.side_values, tips=tips))
-    where = state.href("inputs", state.InputsView(text=text.text_id, texts="all"), bundle=cache.bundle())
+    where = links.to("inputs", state.InputsView(text=text.text_id, texts="all"))
     st.html(panels.anchor(where, f"Open text {text.text_id} in Inputs"))
 
 
@@ -142,27 +103,27 @@ def read(store, pair):
     prompt(chosen, rejected, probe)
     limits = ask(queries.score_limits, store)
     st.html(tokens.sheet_legend(reading.rows(chosen, limits, probe)))
-    left, right = st.columns(2, gap="large")
-    with left:
-        side(store, chosen, probe, name="Chosen", n_tokens=pair.chosen_tokens, limits=limits)
-    with right:
-        side(store, rejected, probe, name="Rejected", n_tokens=pair.rejected_tokens, limits=limits)
-    left, right = st.columns([7, 5], gap="large")
-    with left:
-        difference(store, pair)
-    with right:
-        st.subheader("Length")
-        st.html(pairing.length(pair) + pairing.accuracies(ask(queries.figures, store, "preference_accuracy")))
+    frame.beside(
+        lambda: side(store, chosen, probe, name="Chosen", n_tokens=pair.chosen_tokens, limits=limits),
+        lambda: side(store, rejected, probe, name="Rejected", n_tokens=pair.rejected_tokens, limits=limits),
+    )
+    frame.beside(lambda: difference(store, pair), lambda: length(store, pair), widths=[7, 5])
+
+
+def length(store, pair):
+    st.subheader("Length")
+    st.html(pairing.length(pair) + pairing.accuracies(ask(queries.figures, store, "preference_accuracy")))
 
 
 def show():
     store = cache.current()
     st.html(panels.heading(store.manifest.title, "Pairs"))
     if not ask(queries.count_pairs, store, queries.PairFilter()):
-        where = state.href("inputs", state.InputsView(), bundle=cache.bundle())
+        where = links.to("inputs", state.InputsView())
         st.html(panels.note(wording.NO_PAIRS) + panels.anchor(where, "Read single texts in Inputs"))
         return
-    chosen = choose(listing(store, filters()))
+    found = listing(store, filters())
+    chosen = paged.choose(found, "Pair number", key="pair", page_key="leaf", values_key="side_values")
     if chosen is None:
         return
     try:

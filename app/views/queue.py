@@ -2,17 +2,13 @@
 
 import streamlit as st
 
-from app import audits, cache, frame, queue_lists, queue_results, state, verdict_panel
+from app import audits, cache, frame, links, queue_lists, queue_results, verdict_panel
 from app.cache import ask
-from app.components import panels, tokens, verdicts, wording
+from app.components import evidence, panels, verdicts, wording
 from app.components.escape import shortened
-from app.components.numbers import plain
 from lfp import audit, queries
-from lfp.labels.evidence import NEAR_MISS
 
 PARTS = REVIEW, RESULTS, LISTS = "Review", "Results", "Lists and files"
-STRONGEST, WEAKER, QUIET = 6, 6, 2
-SILENT = {-1: "silent here", NEAR_MISS: "silent, though expected"}
 
 
 def top(found):
@@ -76,39 +72,12 @@ def next_open(listed, latest, at):
 
 
 def examples(store, feature):
-    """What it fires on from strong to weak, and where it is silent: nothing here tells its label."""
     st.subheader("Examples")
     rows = ask(queries.feature_excerpts, store, feature.feature_id)
     if not rows:
         st.html(panels.note("No examples were kept of this feature: it was never active on the corpus."))
         return
-    legend = tokens.strength_legend(feature.max_activation, "activation, scaled; the example’s token is underlined")
-    best = [row for row in rows if row["bucket"] == 0][:STRONGEST]
-    parts = [example(row, feature.max_activation, "strongest") for row in best]
-    drawn = [row for row in rows if row["bucket"] > 0]
-    spread = sorted(drawn[:: max(1, len(drawn) // WEAKER)][:WEAKER], key=activation, reverse=True)
-    parts += [example(row, feature.max_activation, "weaker") for row in spread]
-    for bucket, name in SILENT.items():
-        quiet = [row for row in rows if row["bucket"] == bucket][:QUIET]
-        parts += [example(row, feature.max_activation, name) for row in quiet]
-    st.html(legend + tokens.examples(parts, numbers=False))
-
-
-def activation(row):
-    return row["window_values"][row["position"] - row["window_start"]]
-
-
-def example(row, limit, name):
-    where = state.href("inputs", state.InputsView(text=row["text_id"]), bundle=cache.bundle())
-    text = panels.anchor(where, f"text {row['text_id']}")
-    return tokens.example(
-        tokens.pieces(row["text"], row["token_starts"]),
-        row["window_values"],
-        first=row["window_start"],
-        position=row["position"],
-        limit=limit,
-        caption=f"<b>{plain(activation(row))}</b>{panels.text(name)}<br>{text}",
-    )
+    st.html(evidence.examples(rows, feature.max_activation, links.text))
 
 
 def review(store, bundle, listed, found, latest):
@@ -128,7 +97,7 @@ def review(store, bundle, listed, found, latest):
             is_blind=st.session_state.blind,
             onward=(lambda: go(onward)) if onward else None,
         )
-        where = state.href("feature", state.FeatureView(feature=feature_id), bundle=cache.bundle())
+        where = links.feature(feature_id)
         shows = "Its page shows the label." if st.session_state.blind else "Its page holds all there is of it."
         st.html(f'<p class="lfp-note">{panels.anchor(where, f"Open feature {feature_id}")}. {shows}</p>')
     with left:

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from app import cache, frame, state
+from app import cache, frame, links, state
 from app.cache import ask
 from app.components import charts, panels, tokens, trying, wording
 from lfp import queries
@@ -95,13 +95,9 @@ def read(store, live, reading):
     values = ledger.contributions[: trying.SHOWN].tolist()
     figure = charts.contributions(ids[: trying.SHOWN], values=values, **shown)
     st.plotly_chart(figure, config=charts.CONFIG, key="tried_ledger")
-    links = " · ".join(panels.anchor(feature_href(id_), f"#{id_}") for id_ in ids[: trying.SHOWN])
-    st.html(trying.check(reading, dense, ledger) + panels.text("Open a feature: ") + links)
+    names = " · ".join(panels.anchor(links.feature(id_), f"#{id_}") for id_ in ids[: trying.SHOWN])
+    st.html(trying.check(reading, dense, ledger) + panels.text("Open a feature: ") + names)
     return ids
-
-
-def feature_href(feature_id):
-    return state.href("feature", state.FeatureView(feature=feature_id), bundle=cache.bundle())
 
 
 def scaled(store, live, ids):

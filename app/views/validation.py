@@ -5,7 +5,7 @@ from dataclasses import asdict
 import pyarrow as pa
 import streamlit as st
 
-from app import cache, frame, state
+from app import cache, frame, links
 from app.cache import ask
 from app.components import ablation_lines, contingency, intervals, label_lines, linked, panels, points, tables
 from app.components.numbers import count
@@ -39,9 +39,7 @@ def counts(store, labeller):
         return
     found = label_lines.agreement(rows, labeller, held[frame.one_of("Weighty are", held, key="weighty_by")])
     st.html(contingency.heat(found) + panels.facts(contingency.measures(found)))
-    frame.explained(
-        label_lines.agreement_sentence(found), lambda: tables.of_rows(queries.Figure, rows), name="label_agreement"
-    )
+    frame.reported(label_lines.agreement_sentence(found), rows, name="label_agreement")
 
 
 def ranks(store, labeller):
@@ -52,17 +50,11 @@ def ranks(store, labeller):
         return
     rows = table.to_pydict()
     figure = points.beliefs(rows["feature_id"], rows["belief"], rows["size"], rows["description"])
-    frame.figure(figure, key="beliefs", opens=feature_href, what="feature")
+    frame.figure(figure, key="beliefs", opens=links.feature, what="feature")
     total = ask(queries.count_beliefs, store, labeller)
     drawn = "" if total == table.num_rows else f"{count(table.num_rows)} of {count(total)} features, drawn evenly. "
-    whole = [row for row in ask(queries.figures, store, "label_agreement") if row.metric == "rank_correlation"]
-    mine = [row for row in whole if label_lines.keys_of(row).get("labeller") == labeller]
-    says = label_lines.rank_sentence(mine[0] if mine else None)
+    says = label_lines.rank_sentence(ask(queries.figures, store, "label_agreement"), labeller)
     frame.explained(f"{drawn}{says} Click a point to open its feature.", lambda: table, name="beliefs")
-
-
-def feature_href(number):
-    return state.href("feature", state.FeatureView(feature=number), bundle=cache.bundle())
 
 
 def scores(store, labeller):
@@ -75,8 +67,8 @@ def scores(store, labeller):
     metric = frame.one_of("Score", held, key="label_score")
     names = intervals.Names("balanced accuracy" if metric != "agreement" else "share", chance="another feature’s label")
     lines = label_lines.scores(rows, labeller, metric)
-    frame.figure(intervals.chart(lines, names, ink=state.ink(), zero=False), key="scores")
-    frame.explained(SCORES[metric], lambda: tables.of_rows(queries.Figure, rows), name="label_scores")
+    frame.lines(lines, names, key="scores", zero=False)
+    frame.reported(SCORES[metric], rows, name="label_scores")
 
 
 def frequencies(store, labeller):
@@ -90,10 +82,8 @@ def frequencies(store, labeller):
     found = label_lines.frequencies(rows, metric, labeller)
     axis = "share of (token, feature) pairs active" if metric == "per_token" else "share of features active in a text"
     names = intervals.Names(axis, chance="as many random features")
-    figure = intervals.chart(label_lines.frequency_lines(found), names, ink=state.ink())
-    frame.figure(figure, key="frequencies")
-    says = label_lines.frequency_sentence(found)
-    frame.explained(says, lambda: tables.of_rows(queries.Figure, rows), name="activation_frequency")
+    frame.lines(label_lines.frequency_lines(found), names, key="frequencies")
+    frame.reported(label_lines.frequency_sentence(found), rows, name="activation_frequency")
 
 
 def labels(store):
@@ -101,61 +91,41 @@ def labels(store):
     if labeller is None:
         st.html(panels.note("This bundle judges no labels."))
         return
-    for left_panel, right_panel in ((counts, ranks), (scores, frequencies)):
-        left, right = st.columns(2, gap="large")
-        with left:
-            left_panel(store, labeller)
-        with right:
-            right_panel(store, labeller)
+    frame.beside(lambda: counts(store, labeller), lambda: ranks(store, labeller))
+    frame.beside(lambda: scores(store, labeller), lambda: frequencies(store, labeller))
 
 
-def groups(rows):
-    left, right = st.columns(2, gap="large")
+def effects(rows):
+    st.subheader("Reward without them")
+    names = intervals.Names("change of mean reward", chance="95 % of controls", is_signed=True)
+    frame.lines(ablation_lines.effects(rows), names, key="effects")
     n = ablation_lines.n_controls(rows)
-    with left:
-        st.subheader("Reward without them")
-        names = intervals.Names("change of mean reward", chance="95 % of controls", is_signed=True)
-        figure = intervals.chart(ablation_lines.effects(rows), names, ink=state.ink())
-        frame.figure(figure, key="effects")
-        says = f"{ablation_lines.effect_sentence(rows)} Beside each group stand controls of like features, {n} in all."
-        frame.explained(says, lambda: pa.Table.from_pylist(rows), name="ablations")
-    with right:
-        st.subheader("Does the text stay whole?")
-        names = intervals.Names("perplexity under the base model", mark="untouched model")
-        figure = intervals.chart(ablation_lines.perplexities(rows), names, ink=state.ink(), zero=False)
-        frame.figure(figure, key="perplexities")
-        says = "A group that only breaks the text lies right of its controls."
-        columns = ["group", "kind", "control_of", "perplexity", "perplexity_before", "repetition", "repetition_before"]
-        frame.explained(says, lambda: pa.Table.from_pylist(rows).select(columns), name="perplexities")
+    says = f"{ablation_lines.effect_sentence(rows)} Beside each group stand controls of like features, {n} in all."
+    frame.explained(says, lambda: pa.Table.from_pylist(rows), name="ablations")
 
 
-def singles(store):
-    found = ask(queries.ablated_features, store)
-    if not found:
-        return
-    left, right = st.columns(2, gap="large")
-    with left:
-        st.subheader("Predicted against measured")
-        frame.figure(points.effects(found), key="single_effects", opens=feature_href, what="feature")
-        says = ablation_lines.single_sentence(ask(queries.figures, store, "ablation"))
-        frame.explained(
-            f"{says} Click one to open it.",
-            lambda: tables.of_rows(queries.AblatedFeature, found),
-            name="single_features",
-        )
-    with right:
-        inert(found)
+def perplexities(rows):
+    st.subheader("Does the text stay whole?")
+    names = intervals.Names("perplexity under the base model", mark="untouched model")
+    frame.lines(ablation_lines.perplexities(rows), names, key="perplexities", zero=False)
+    says = "A group that only breaks the text lies right of its controls."
+    columns = ["group", "kind", "control_of", "perplexity", "perplexity_before", "repetition", "repetition_before"]
+    frame.explained(says, lambda: pa.Table.from_pylist(rows).select(columns), name="perplexities")
+
+
+def singles(store, found):
+    st.subheader("Predicted against measured")
+    frame.figure(points.effects(found), key="single_effects", opens=links.feature, what="feature")
+    says = ablation_lines.single_sentence(ask(queries.figures, store, "ablation"))
+    table = lambda: tables.of_rows(queries.AblatedFeature, found)  # noqa: E731
+    frame.explained(f"{says} Click one to open it.", table, name="single_features")
 
 
 def inert(found):
     st.subheader("Important but inert")
     still = [one for one in found if is_inert(asdict(one))]
-    rows = [
-        linked.Row(feature_href(one.feature_id), f"#{one.feature_id}", one.description or "not described",
-                   ablation_lines.cells(one))
-        for one in still
-    ]  # fmt: skip
-    if rows:
+    if still:
+        rows = ablation_lines.feature_rows(still, links.feature)
         st.html(linked.table(["feature", "predicted", "measured"], rows))
     says = ablation_lines.inert_sentence(found, len(still))
     frame.explained(says, lambda: tables.of_rows(queries.AblatedFeature, still), name="inert")
@@ -168,8 +138,10 @@ def ablations(store):
         st.html(panels.note("This bundle takes no features out; precompute ablate does, from the bundle alone."))
         return
     if ablation_lines.groups(rows):
-        groups(rows)
-    singles(store)
+        frame.beside(lambda: effects(rows), lambda: perplexities(rows))
+    found = ask(queries.ablated_features, store)
+    if found:
+        frame.beside(lambda: singles(store, found), lambda: inert(found))
 
 
 def show():

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from lfp.columns import floats
 from lfp.findings.figures import Draws
 from lfp.findings.labels import (
     Inputs,
@@ -50,7 +51,7 @@ def labelled(tables: Tables, groups: Mapping[str, Sequence[int]], draws: Draws, 
     probe = next(row for row in tables("probes").to_pylist() if row["is_headline"])
     weights = tables("weights")
     weights = weights.filter(pc.equal(weights["probe_id"], probe["probe_id"])).sort_by("feature_id")
-    live = _column(tables("features").sort_by("feature_id"), "n_active") > 0
+    live = floats(tables("features").sort_by("feature_id"), "n_active") > 0
     keys = {name: probe[name] for name in ("target", "inputs", "probe_id")}
     inputs, rows = _inputs(tables, len(live)), []
     for labeller, labels in _by_labeller(tables("labels")):
@@ -63,7 +64,7 @@ def labelled(tables: Tables, groups: Mapping[str, Sequence[int]], draws: Draws, 
 
 
 def _against_weights(labeller: str, told: _Told, weights: pa.Table, draws: Draws) -> list[dict[str, Any]]:
-    weight, judged = _column(weights, "weight")[told.judged], told.judged
+    weight, judged = floats(weights, "weight")[told.judged], told.judged
     if len(weight) < 2:
         return []
     against = references(weight, _flags(weights["beats_null"], judged))
@@ -79,17 +80,17 @@ def _scores(
     """Mean scores over all features, and over those of each group."""
     for name, members in {"all": None, **groups}.items():
         mine = labels if members is None else labels.filter(pc.is_in(labels["feature_id"], _ids(members)))
-        scores = {metric: _column(mine, column) for metric, column in _SCORES.items()}
+        scores = {metric: floats(mine, column) for metric, column in _SCORES.items()}
         group = f"labeller={labeller},features={name}"
-        yield from label_scores(scores, _column(mine, "score_swapped"), draws, group=group)
+        yield from label_scores(scores, floats(mine, "score_swapped"), draws, group=group)
 
 
 def _told(labels: pa.Table, live: Flags) -> _Told:
     ids = labels["feature_id"].to_numpy()
     judged, related, belief = np.zeros(len(live), bool), np.zeros(len(live), bool), np.zeros(len(live))
     judged[ids] = live[ids]
-    related[ids] = _column(labels, "related") > 0
-    confidence = np.nan_to_num(_column(labels, "confidence"), nan=1.0)  # a person who gives none is taken at their word
+    related[ids] = floats(labels, "related") > 0
+    confidence = np.nan_to_num(floats(labels, "confidence"), nan=1.0)  # a person who gives none is taken at their word
     belief[ids] = np.where(related[ids], confidence, -confidence)
     return _Told(judged, related, belief)
 
@@ -99,7 +100,7 @@ def _inputs(tables: Tables, n_features: int) -> Inputs:
     activations, texts = tables("activations").sort_by("text_id"), tables("texts").sort_by("text_id")
     sampled = texts.filter(pc.is_in(texts["text_id"], activations["text_id"]))
     features = TextFeatures.of(activations, sampled, n_features=n_features)
-    return Inputs(features.active, features.n_tokens, _column(sampled, "predicted"))
+    return Inputs(features.active, features.n_tokens, floats(sampled, "predicted"))
 
 
 def _by_labeller(labels: pa.Table) -> Iterator[tuple[str, pa.Table]]:
@@ -121,7 +122,3 @@ def _flags(column: pa.ChunkedArray, kept: Flags) -> Flags | None:
 
 def _ids(members: Sequence[int]) -> pa.Array:
     return pa.array(list(members), pa.int32())
-
-
-def _column(table: pa.Table, name: str) -> Floats:
-    return np.asarray(table[name].cast(pa.float64()).to_numpy(zero_copy_only=False), np.float64)

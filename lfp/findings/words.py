@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from lfp.columns import floats
 from lfp.findings.figures import Draws, beside_larger, interval
 from lfp.metrics import Estimate
 from lfp.report import result
@@ -42,7 +43,7 @@ class Words:
     @staticmethod
     def of(vocabulary: pa.Table, probe: Mapping[str, Any]) -> Words:
         """The words of the table `vocabulary` that the lexicon scores and the headline probe predicts."""
-        columns = {name: _floats(vocabulary, name) for name in _COLUMNS}
+        columns = {name: _floats_if_made(vocabulary, name) for name in _COLUMNS}
         kept = np.flatnonzero(~np.isnan(columns["feedback"]) & ~np.isnan(columns["predicted"]))
         names = vocabulary["word"].to_pylist()
         return Words(
@@ -60,11 +61,11 @@ class Words:
 _COLUMNS = ("feedback", "predicted", "implicit_reward", "implicit_matched", "implicit_matched_se", "n_generated", "n")
 
 
-def _floats(table: pa.Table, name: str) -> Floats:
+def _floats_if_made(table: pa.Table, name: str) -> Floats:
     """A column as floats, NaN where it is null or was not made."""
     if name not in table.column_names:
         return np.full(table.num_rows, np.nan)
-    return table[name].cast(pa.float64()).to_numpy(zero_copy_only=False)
+    return floats(table, name)
 
 
 def token_sentiment(words: Words) -> list[dict[str, Any]]:

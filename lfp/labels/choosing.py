@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from lfp.columns import floats
 from lfp.config import LabelsConfig
 from lfp.labels.evidence import Tables
 
@@ -29,8 +29,8 @@ def chosen(tables: Tables, config: LabelsConfig, *, seed: int) -> dict[str, list
     fire are chosen.
     """
     features = tables("features").sort_by("feature_id")
-    density = _column(features, "density")
-    live = _column(features, "n_active") > 0
+    density = floats(features, "density")
+    live = floats(features, "n_active") > 0
     groups = {
         "stable": _stable(features, live, config.stable),
         "weighted": _largest(_contributions(tables, len(density)), live, config.weighted),
@@ -49,7 +49,7 @@ def every(groups: Mapping[str, Sequence[int]]) -> list[int]:
 
 
 def _stable(features: pa.Table, live: NDArray[np.bool_], per_layer: int) -> Ints:
-    stability, layers = _column(features, "stability"), _column(features, "layer")
+    stability, layers = floats(features, "stability"), floats(features, "layer")
     known = live & ~np.isnan(stability)
     of_layers = [_largest(stability, known & (layers == layer), per_layer) for layer in np.unique(layers)]
     return np.concatenate([np.zeros(0, np.int64), *of_layers])
@@ -68,7 +68,7 @@ def _drifts(tables: Tables, n: int) -> Floats:
 
 def _spread(table: pa.Table, name: str, n: int) -> Floats:
     values = np.zeros(n)
-    values[table["feature_id"].to_numpy()] = _column(table, name)
+    values[table["feature_id"].to_numpy()] = floats(table, name)
     return values
 
 
@@ -92,7 +92,3 @@ def _alike(density: Floats, named: Ints, live: NDArray[np.bool_], *, n: int, rng
         drawn.append(int(rng.choice(near)))
         free[drawn[-1]] = False
     return np.array(drawn, np.int64)
-
-
-def _column(table: pa.Table, name: str) -> Any:
-    return np.asarray(table[name].cast(pa.float64()).to_numpy(zero_copy_only=False), np.float64)

@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lfp.ml.ragged import joined, slices
+
 if TYPE_CHECKING:
     from lfp.ml.sae import Dictionary
 
@@ -43,11 +45,9 @@ class Active:
     @staticmethod
     def concatenate(parts: Sequence[Active]) -> Active:
         """All parts' tokens, one after another; one part at least."""
-        ends = np.cumsum([0, *(len(part.features) for part in parts)])
-        offsets = [part.offsets[1:] + end for part, end in zip(parts, ends[:-1], strict=True)]
         return Active(
             parts[0].n_features,
-            np.concatenate([np.zeros(1, np.int64), *offsets]),
+            joined([part.offsets for part in parts]),
             np.concatenate([part.features for part in parts]),
             np.concatenate([part.values for part in parts]),
         )
@@ -55,8 +55,7 @@ class Active:
     def take(self, tokens: Ints) -> Active:
         """Those tokens, in that order; -1 stands for a token on which nothing is active."""
         sizes = np.where(tokens < 0, 0, np.diff(self.offsets, append=self.offsets[-1])[tokens])
-        offsets = np.concatenate([[0], np.cumsum(sizes)])
-        entries = np.arange(offsets[-1]) + np.repeat(self.offsets[tokens] - offsets[:-1], sizes)
+        offsets, entries = slices(self.offsets[tokens], self.offsets[tokens] + sizes)
         return Active(self.n_features, offsets, self.features[entries], self.values[entries])
 
     @cached_property

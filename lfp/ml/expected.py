@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from lfp.ml.windows import slices
+from lfp.ml.ragged import slices
 
 Ints = NDArray[np.int64]
 

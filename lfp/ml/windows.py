@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lfp.ml.active import ByFeature
+from lfp.ml.ragged import joined, slices
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -37,11 +38,9 @@ class Windows:
     @staticmethod
     def concatenate(parts: Sequence[Windows]) -> Windows:
         """All parts' places, one after another; one part at least, all of one reach."""
-        ends = np.cumsum([0, *(len(part.values) for part in parts)])
-        offsets = [part.offsets[1:] + end for part, end in zip(parts, ends[:-1], strict=True)]
         return Windows(
             parts[0].reach,
-            np.concatenate([np.zeros(1, np.int64), *offsets]),
+            joined([part.offsets for part in parts]),
             *(np.concatenate([getattr(part, name) for part in parts]) for name in ("away", "values", "low", "high")),
         )
 
@@ -87,10 +86,3 @@ def windows(entries: ByFeature, bounds: tuple[Ints, Ints], centres: tuple[Ints, 
     return Windows(
         reach, offsets, away.astype(short), found, (low - tokens).astype(short), (high - tokens).astype(short)
     )
-
-
-def slices(starts: Ints, stops: Ints) -> tuple[Ints, Ints]:
-    """Offsets [n + 1] of n slices laid one after another, and the places that they cover."""
-    sizes = stops - starts
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
-    return offsets, np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], sizes)

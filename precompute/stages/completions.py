@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lfp.feedback import words_of
 from lfp.metrics import Estimate, mean_interval
@@ -15,10 +13,7 @@ from lfp.report import result
 from lfp.schema import as_table
 from precompute import pair, truth
 from precompute.run import Output, Run
-
-if TYPE_CHECKING:
-    from lfp.ml.generation import Completion
-    from lfp.ml.models import LanguageModel
+from precompute.text_tables import completion_rows
 
 _SEED_OFFSET = 1  # other draws than those the model was tuned on
 
@@ -49,7 +44,13 @@ def run(run: Run, output: Output) -> None:
     }
     reward = truth.reward(run)
     rewards = {role: np.array(reward([one.text for one in texts])) for role, texts in written.items()}
-    rows = [row for role in written for row in _rows(role, base, written[role], rewards[role])]
+    rows = [
+        row
+        for role, texts in written.items()
+        for row in completion_rows(
+            texts, base, group=role, model=role, prompt_ids=range(len(texts)), rewards=rewards[role].tolist()
+        )
+    ]
     output.table("completions", as_table("completions", rows))
     output.json(
         "counts",
@@ -57,24 +58,6 @@ def run(run: Run, output: Output) -> None:
     )
     kl = mean_kl_per_token(tuned, base, written["tuned"])
     output.results(_results(rewards["base"], rewards["tuned"], kl, n=config.probes.bootstraps, seed=config.seed))
-
-
-def _rows(
-    role: str, model: LanguageModel, completions: Sequence[Completion], rewards: NDArray[np.float64]
-) -> list[dict[str, Any]]:
-    return [
-        {
-            "group": role,
-            "index": i,
-            "prompt_id": i,
-            "prompt": model.tokenizer.decode(list(one.prefix_ids), skip_special_tokens=True),
-            "completion": one.text,
-            "reward": reward,
-            "perplexity": None,
-            "model": role,
-        }
-        for i, (one, reward) in enumerate(zip(completions, rewards.tolist(), strict=True))
-    ]
 
 
 def _results(base: Any, tuned: Any, kl: float, *, n: int, seed: int) -> list[dict[str, Any]]:

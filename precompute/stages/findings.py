@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from lfp.columns import floats
 from lfp.config import ProbesConfig
 from lfp.drift import STATUSES, Drift, Firing, Weights, flips, largest, share_carried, status_count, statuses
 from lfp.findings.disagreements import paid_otherwise, queues
@@ -72,13 +73,13 @@ def _words(run: Run, draws: Draws) -> list[dict[str, Any]]:
         *token_sentiment(words),
         *error_by_frequency(words, draws),
         *queues(names, judges, _WORD_QUEUES, draws),
-        *paid_otherwise(vocabulary["word"].to_pylist(), _column(vocabulary, "implicit_gap"), draws),
+        *paid_otherwise(vocabulary["word"].to_pylist(), floats(vocabulary, "implicit_gap"), draws),
     ]
 
 
 def _text_queues(sampled: pa.Table, draws: Draws) -> list[dict[str, Any]]:
     """Of the sampled texts, which stand for the corpus; texts kept for an example's sake do not."""
-    judges = {name: _column(sampled, column) for name, column in _TEXT_JUDGES.items()}
+    judges = {name: floats(sampled, column) for name, column in _TEXT_JUDGES.items()}
     names = [f"text:{text_id}" for text_id in sampled["text_id"].to_pylist()]
     return queues(names, judges, _TEXT_QUEUES, draws)
 
@@ -88,7 +89,7 @@ def _implicit_of_texts(sampled: pa.Table, config: ProbesConfig, seed: int) -> li
 
     No row where fewer than ten texts have both, or all the same feedback.
     """
-    true, implicit, pair_id = (_column(sampled, name) for name in ("feedback", "implicit_reward", "pair_id"))
+    true, implicit, pair_id = (floats(sampled, name) for name in ("feedback", "implicit_reward", "pair_id"))
     known = ~np.isnan(true) & ~np.isnan(implicit)
     if known.sum() < _FEWEST or np.ptp(true[known]) == 0:
         return []
@@ -122,19 +123,15 @@ def _weight_rows(run: Run, probe_id: int) -> pa.Table:
     return weights.filter(pc.equal(weights["probe_id"], probe_id)).sort_by("feature_id")
 
 
-def _column(table: pa.Table, name: str) -> Floats:
-    return np.asarray(table[name].cast(pa.float64()).to_numpy(zero_copy_only=False), np.float64)
-
-
 def drift_of(run: Run) -> Drift:
     """What tuning did to each feature, as the headline probe sees it."""
     features, probe = run.table("features", "features").sort_by("feature_id"), headline(run)
-    density, base_density = _column(features, "density"), _column(features, "base_density")
+    density, base_density = floats(features, "density"), floats(features, "base_density")
     firing = Firing(
         density_tuned=density,
         density_base=base_density,
-        mean_tuned=density * _column(features, "mean_activation"),
-        mean_base=base_density * _column(features, "base_mean_activation"),
+        mean_tuned=density * floats(features, "mean_activation"),
+        mean_base=base_density * floats(features, "base_mean_activation"),
         n_tokens=run.json("features", "texts")["n_tokens"],
     )
     return Drift(statuses(firing), firing, _weights(run, probe["probe_id"]), _base_weights(run, probe["target"]))
@@ -142,7 +139,7 @@ def drift_of(run: Run) -> Drift:
 
 def _weights(run: Run, probe_id: int) -> Weights:
     rows = _weight_rows(run, probe_id)
-    return Weights(_column(rows, "weight"), _column(rows, "null_high"))
+    return Weights(floats(rows, "weight"), floats(rows, "null_high"))
 
 
 def _base_weights(run: Run, target: str) -> Weights | None:

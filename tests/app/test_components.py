@@ -1,10 +1,11 @@
 import math
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.components import charts, numbers, panels, tokens, trust, wording
+from app.components import accuracy_scatters, charts, evidence, numbers, panels, tokens, trust, wording
 from app.components.escape import escaped, escaped_lines, shortened, token_text, visible
 from lfp.queries import Label
 from tests.app.reader import Reader, is_tame
@@ -184,3 +185,40 @@ def test_figures_of_any_size(n):
     charts.divergence(list(range(n)), [1.0] * n, [i % 2 == 0 for i in range(n)])
     charts.activation_histogram([0.1 * i for i in range(1, n + 2)], [1] * n, [2] * n)
     charts.contributions(list(range(n)), [None] * n, [0.0] * n, ink="#000")
+
+
+def example(text_id, bucket, value, text="one two"):
+    return {"text_id": text_id, "bucket": bucket, "position": 0, "window_start": 0, "window_values": [value, 0.0],
+            "text": text, "token_starts": [0, min(3, len(text))]}  # fmt: skip
+
+
+def test_a_reviewer_sees_examples_from_strong_to_weak_and_then_silence():
+    rows = [example(i, bucket, value) for i, (bucket, value) in enumerate(
+        [(-1, 0.0), (0, 9.0), *((0, 8.0) for _ in range(8)), (1, 2.0), (2, 3.0), (-2, 0.0)])]  # fmt: skip
+    html = evidence.examples(rows, 9.0, lambda number: f"inputs?text={number}")
+    found = [name for name in Reader(html).words if name in ("strongest", "weaker", "silent here")
+             or name == "silent, though expected"]  # fmt: skip
+    assert found == ["strongest"] * 6 + ["weaker"] * 2 + ["silent here", "silent, though expected"]
+    assert html.index("text=11") < html.index("text=10") < html.index("text=0")
+
+
+@given(st.lists(st.sampled_from(HOSTILE), min_size=1, max_size=4))
+def test_a_reviewers_examples_are_tame(texts):
+    rows = [example(i, 0, 1.0, text) for i, text in enumerate(texts)]
+    is_tame(evidence.examples(rows, 1.0, lambda number: f"inputs?text={number}"))
+
+
+KNOWN = st.none() | st.floats(-3, 3)
+
+
+@given(st.lists(st.tuples(KNOWN, KNOWN), max_size=20))
+def test_words_without_a_value_are_not_counted(values):
+    table = pa.table({"feedback": pa.array([one for one, _ in values], pa.float64()),
+                      "implicit_reward": pa.array([other for _, other in values], pa.float64())})  # fmt: skip
+    n = sum(one is not None and other is not None for one, other in values)
+    assert accuracy_scatters.words_sentence(table, "implicit reward against true").startswith(f"{n} words")
+
+
+def test_texts_are_coloured_only_by_what_some_have():
+    rows = {"feedback": [1.0, None], "predicted": [None, None], "implicit_reward": [0.0, 0.1], "rating": [None, 3.0]}
+    assert accuracy_scatters.colours(rows) == ["true feedback", "implicit reward", "rating"]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app import frame
+from app import paged
 from app.components import ledgers, pairing, queues, tokens
 from app.components.escape import as_label
 from app.components.queues import Judges, Named
@@ -72,8 +72,8 @@ def test_next_goes_on_over_the_end_of_the_page(explorer, bundle):
 def test_steps_of_all_pages_make_up_the_list(size):
     rows = list(range(100, 107))
     for page in range(1, -(-len(rows) // size) + 1):
-        asked = frame.window(page, size)
-        found = frame.Listing.of(rows[asked["offset"] :][: asked["limit"]], page=page, size=size)
+        asked = paged.window(page, size)
+        found = paged.Listing.of(rows[asked["offset"] :][: asked["limit"]], page=page, size=size)
         first = (page - 1) * size
         assert found.ids == rows[first : first + size]
         assert found.before == (rows[first - 1] if first else None)

@@ -1,12 +1,17 @@
-"""Small things that several tests build: real data where there is any, sparse features, sentences, autoencoders."""
+"""Small things that several tests build: real data where there is any, files, features, sentences, autoencoders."""
 
 from __future__ import annotations
 
+import csv
+import gzip
+import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import scipy.sparse as sp
 
@@ -21,6 +26,25 @@ def data_file(name: str) -> Path:
     path = Path(os.environ.get("LFP_DATA", ROOT / ".." / "shared" / "data")) / name
     if not path.is_file():
         pytest.skip(f"no real data at {path}")
+    return path
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """Writes rows in the format that the file is named for; other names than these hold texts between empty lines."""
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    if path.name.endswith(".gz"):
+        path.write_bytes(gzip.compress(lines.encode()))
+    elif path.suffix == ".jsonl":
+        path.write_text(lines, encoding="utf-8")
+    elif path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif path.suffix == ".csv":
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+    else:
+        path.write_text("".join(f"{row['text']}\n\n" for row in rows), encoding="utf-8")
     return path
 
 

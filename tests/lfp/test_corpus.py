@@ -2,40 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import json
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from lfp.config import CorpusConfig
 from lfp.corpus import CorpusText, clean, find_source, number, read_corpus, read_rows
 from lfp.errors import CorpusError
-from tests.lfp.builders import data_file
+from tests.lfp.builders import data_file, write_rows
 
 TEXTS = ["Plain.", 'With "quotes", commas; and ünïcode 😀', "null", "NA"]
-
-
-def write(path: Path, rows: list[dict[str, Any]]) -> Path:
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    if path.name.endswith(".gz"):
-        path.write_bytes(gzip.compress(lines.encode()))
-    elif path.suffix == ".jsonl":
-        path.write_text(lines, encoding="utf-8")
-    elif path.suffix == ".parquet":
-        pq.write_table(pa.Table.from_pylist(rows), path)
-    elif path.suffix == ".csv":
-        with path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows(rows)
-    else:
-        path.write_text("".join(f"{row['text']}\n\n" for row in rows), encoding="utf-8")
-    return path
 
 
 def corpus(path: Path, *, seed: int = 0, **keys: Any) -> list[CorpusText]:
@@ -43,24 +20,24 @@ def corpus(path: Path, *, seed: int = 0, **keys: Any) -> list[CorpusText]:
 
 
 def numbered(folder: Path, n: int) -> Path:
-    return write(folder / "many.jsonl", [{"text": f"text {i}"} for i in range(n)])
+    return write_rows(folder / "many.jsonl", [{"text": f"text {i}"} for i in range(n)])
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.csv", "a.parquet", "a.txt", "a.pos"])
 def test_every_format_gives_the_same_texts(tmp_path: Path, name: str) -> None:
-    path = write(tmp_path / name, [{"text": text} for text in TEXTS])
+    path = write_rows(tmp_path / name, [{"text": text} for text in TEXTS])
     assert read_rows(path, columns=["text"]) == [{"text": text} for text in TEXTS]
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.csv", "a.parquet"])
 def test_columns_can_be_chosen_and_lines_can_break_in_a_text(tmp_path: Path, name: str) -> None:
     rows = [{"id": "x", "review": "two\nlines", "stars": 4.5}, {"id": "y", "review": "one", "stars": 1.0}]
-    read = read_rows(write(tmp_path / name, rows), columns=["review", "stars"])
+    read = read_rows(write_rows(tmp_path / name, rows), columns=["review", "stars"])
     assert read == [{"review": row["review"], "stars": row["stars"]} for row in rows]
 
 
 def test_a_column_that_is_not_there_lists_those_that_are(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.jsonl", [{"review": "a", "stars": 1}])
+    path = write_rows(tmp_path / "a.jsonl", [{"review": "a", "stars": 1}])
     with pytest.raises(CorpusError, match=r"a\.jsonl: no column 'text' \(found: review, stars\)"):
         read_rows(path, columns=["text"])
 
@@ -88,7 +65,7 @@ def test_a_file_without_usable_texts_is_named(tmp_path: Path, name: str, content
 
 def test_a_corpus_of_empty_texts_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="every text is empty"):
-        corpus(write(tmp_path / "a.jsonl", [{"text": " "}, {"text": "<br />"}, {"text": None}]))
+        corpus(write_rows(tmp_path / "a.jsonl", [{"text": " "}, {"text": "<br />"}, {"text": None}]))
 
 
 def test_a_single_text_cannot_be_split(tmp_path: Path) -> None:
@@ -152,15 +129,15 @@ def test_the_seed_alone_decides_the_split(tmp_path: Path) -> None:
 
 def test_a_text_counts_once_with_its_first_rating(tmp_path: Path) -> None:
     rows = [("same", 1), ("other", 2), ("same<br />", 3), (" same", None), ("third", None)]
-    path = write(tmp_path / "a.jsonl", [{"text": text, "rating": rating} for text, rating in rows])
+    path = write_rows(tmp_path / "a.jsonl", [{"text": text, "rating": rating} for text, rating in rows])
     texts = corpus(path, rating_column="rating", held_out_share=0.4)
     assert {text.text: text.rating for text in texts} == {"same": 1.0, "other": 2.0, "third": None}
     assert len(texts) == 3
 
 
 def test_no_text_is_in_both_splits(tmp_path: Path) -> None:
-    train = write(tmp_path / "train.jsonl", [{"text": text} for text in ("a", "b", "a", "c<br />d")])
-    hidden = write(tmp_path / "hidden.jsonl", [{"text": text} for text in ("b", "c\nd", "e")])
+    train = write_rows(tmp_path / "train.jsonl", [{"text": text} for text in ("a", "b", "a", "c<br />d")])
+    hidden = write_rows(tmp_path / "hidden.jsonl", [{"text": text} for text in ("b", "c\nd", "e")])
     texts = corpus(train, held_out_source=str(hidden))
     assert [(text.text, text.split, text.source) for text in texts] == [
         ("a", "train", "train.jsonl"),
@@ -187,7 +164,7 @@ def test_a_limit_draws_by_the_seed_and_keeps_the_shares(tmp_path: Path) -> None:
 
 
 def test_a_rating_that_is_no_number_is_named(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.jsonl", [{"text": "a", "rating": "good"}, {"text": "b", "rating": "bad"}])
+    path = write_rows(tmp_path / "a.jsonl", [{"text": "a", "rating": "good"}, {"text": "b", "rating": "bad"}])
     with pytest.raises(CorpusError, match=r"a\.jsonl: the rating 'good' is not a number"):
         corpus(path, rating_column="rating")
 

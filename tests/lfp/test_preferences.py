@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import json
 from pathlib import Path
 from typing import Any
 
 import datasets
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,33 +13,17 @@ from hypothesis import strategies as st
 from lfp.config import TuneConfig
 from lfp.errors import CorpusError
 from lfp.preferences import PreferencePair, Preferences, find_preferences, last_words, read_pairs, split_pairs
-from tests.lfp.builders import data_file
+from tests.lfp.builders import data_file, write_rows
 
 TURN = "\n\nAssistant:"
 
 
-def write(path: Path, rows: list[dict[str, Any]]) -> Path:
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    if path.suffix == ".gz":
-        path.write_bytes(gzip.compress(lines.encode()))
-    elif path.suffix == ".parquet":
-        pq.write_table(pa.Table.from_pylist(rows), path)
-    elif path.suffix == ".csv":
-        with path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows(rows)
-    else:
-        path.write_text(lines, encoding="utf-8")
-    return path
-
-
 def pairs_file(folder: Path, *rows: tuple[Any, Any]) -> Path:
-    return write(folder / "pairs.jsonl", [{"chosen": chosen, "rejected": rejected} for chosen, rejected in rows])
+    return write_rows(folder / "pairs.jsonl", [{"chosen": chosen, "rejected": rejected} for chosen, rejected in rows])
 
 
 def only(folder: Path, **row: Any) -> PreferencePair:
-    (pair,) = read_pairs(write(folder / "pairs.jsonl", [row])).pairs
+    (pair,) = read_pairs(write_rows(folder / "pairs.jsonl", [row])).pairs
     return pair
 
 
@@ -79,7 +58,7 @@ def test_ties_are_dropped_and_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.csv", "a.parquet"])
 def test_every_format_gives_the_same_pairs(tmp_path: Path, name: str) -> None:
     rows = [{"chosen": "yes,\nü", "rejected": "no"}, {"chosen": "a", "rejected": "b"}]
-    read = read_pairs(write(tmp_path / name, rows))
+    read = read_pairs(write_rows(tmp_path / name, rows))
     assert read.pairs == (PreferencePair("", "yes,\nü", "no"), PreferencePair("", "a", "b"))
 
 
@@ -87,7 +66,7 @@ def test_every_format_gives_the_same_pairs(tmp_path: Path, name: str) -> None:
 def test_messages_are_written_as_a_dialogue(tmp_path: Path, name: str) -> None:
     rows = [{"chosen": said("Hi", "Hello.", "Joke?", "Knock."), "rejected": said("Hi", "Hello.", "Joke?", "No.")}]
     past = f"\n\nHuman: Hi{TURN} Hello.\n\nHuman: Joke?{TURN}"
-    assert read_pairs(write(tmp_path / name, rows)).pairs == (PreferencePair(past, " Knock.", " No."),)
+    assert read_pairs(write_rows(tmp_path / name, rows)).pairs == (PreferencePair(past, " Knock.", " No."),)
 
 
 def test_a_plain_prompt_is_put_before_both_sides(tmp_path: Path) -> None:
@@ -148,8 +127,8 @@ def test_a_hub_dataset_is_read_where_no_file_has_its_name(tmp_path: Path, monkey
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "org" / "name").mkdir(parents=True)
-    write(tmp_path / "org" / "name" / "train.jsonl", [{"id": 1, "prompt": "Q", "chosen": " a", "rejected": " b"}])
-    write(tmp_path / "org" / "name" / "test.jsonl", [{"id": 1, "prompt": "Q", "chosen": " c", "rejected": " d"}])
+    write_rows(tmp_path / "org" / "name" / "train.jsonl", [{"id": 1, "prompt": "Q", "chosen": " a", "rejected": " b"}])
+    write_rows(tmp_path / "org" / "name" / "test.jsonl", [{"id": 1, "prompt": "Q", "chosen": " c", "rejected": " d"}])
     config = TuneConfig(method="dpo", pairs="org/name")
     assert find_preferences(config, beside=None) == Preferences((PreferencePair("Q", " a", " b"),), "org/name", 0)
     config = TuneConfig(method="dpo", pairs="org/name", pairs_split="test")
@@ -163,7 +142,7 @@ def test_a_hub_dataset_without_the_columns_is_named(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "org" / "name").mkdir(parents=True)
-    write(tmp_path / "org" / "name" / "train.jsonl", [{"better": "a", "worse": "b"}])
+    write_rows(tmp_path / "org" / "name" / "train.jsonl", [{"better": "a", "worse": "b"}])
     with pytest.raises(CorpusError, match=r"org/name: no column 'chosen' \(found: better, worse\)"):
         find_preferences(TuneConfig(method="dpo", pairs="org/name"), beside=None)
 

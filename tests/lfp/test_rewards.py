@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +15,8 @@ from lfp.errors import ConfigError, LfpError, ModelError, TrainingError
 from lfp.feedback import vader_reward
 from lfp.rewards import checked, reward_of
 
+pytestmark = pytest.mark.usefixtures("own_modules")
 TEXTS = ["a", "bb", "ccc " * 50]
-
-
-@pytest.fixture(autouse=True)
-def python_path() -> Iterator[None]:
-    """Python's path and modules as they were."""
-    path, modules = list(sys.path), set(sys.modules)
-    yield
-    sys.path[:] = path
-    for name in set(sys.modules) - modules:
-        del sys.modules[name]
 
 
 def module(folder: Path, name: str, code: str) -> Path:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,16 +11,7 @@ from precompute.reviews import generate
 from tests.precompute.conftest import silent, tiny_config
 from tests.precompute.test_cli import call
 
-
-@pytest.fixture(autouse=True)
-def python_path() -> Iterator[None]:
-    """Python's path and modules as they were."""
-    path, modules = list(sys.path), set(sys.modules)
-    yield
-    sys.path[:] = path
-    for name in set(sys.modules) - modules:
-        if name.startswith("input_reward"):
-            del sys.modules[name]
+pytestmark = pytest.mark.usefixtures("own_modules")
 
 
 def refused(folder: Path, config: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:

@@ -1,4 +1,4 @@
-"""Made-up figures of the report about words, labels, texts, drift and ablations, as `lfp.findings` would write them."""
+"""Rows of the table `results` that are read off other tables: words, texts, labels, drift, single ablations."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Row = dict[str, Any]
+from lfp.synthetic.labels import LABELLER, MODEL_LABELLER
+from lfp.synthetic.made import Made
+from lfp.synthetic.results import Row, figure
+from lfp.synthetic.reviews import LEXICON
+
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 
-def figure(
-    report_row: str,
-    metric: str,
-    value: float,
-    *,
-    half: float | None = None,
-    null: tuple[float, float] | None = None,
-    **keys: Any,
-) -> Row:
-    """A row of `results`: `half` is half its interval's width, `null` the null's mean and 95th percentile."""
-    row: Row = {"report_row": report_row, "metric": metric, "value": value, **keys}
-    if half is not None:
-        row |= {"ci_low": value - half, "ci_high": value + half}
-    if null is not None:
-        row |= {"null_mean": null[0], "null_high": null[1], "null_p": 0.005 if value > null[1] else 0.4}
-    return row
+def finding_rows(made: Made) -> list[dict[str, Any]]:
+    """What the report says of words, labels and single ablations."""
+    if not len(made.layer):
+        return []
+    related = np.array([made.corpus.words[theme] in LEXICON for theme in made.theme[:3000].tolist()])
+    answered = [i for i in range(0, len(related), 3) if i % 12 != 9]
+    rows = [
+        *_label_rows(LABELLER, related, made.weights[0][: len(related)]),
+        *_label_rows(MODEL_LABELLER, related[answered], made.weights[0][answered]),
+    ]
+    words = [word for word in LEXICON if word in made.corpus.words][:3]
+    return [*_word_rows(words, len(made.corpus.texts)), *rows, *_frequency_rows(), *_inert_rows(made.weightiest)]
 
 
-def word_rows(words: Sequence[str], n_texts: int) -> list[Row]:
+def _word_rows(words: Sequence[str], n_texts: int) -> list[Row]:
     """Errors by frequency and the largest disagreements, of words and texts that the bundle holds."""
     errors = {"all": 1.2, "0": 1.4, "1-3": 1.1, "4-30": 0.8}
     rows = [
@@ -53,7 +53,7 @@ def word_rows(words: Sequence[str], n_texts: int) -> list[Row]:
     ]
 
 
-def label_rows(labeller: str, related: Flags, weight: Floats) -> list[Row]:
+def _label_rows(labeller: str, related: Flags, weight: Floats) -> list[Row]:
     """A labeller's `related` against the weights [features] it judges, counted as they are, and its scores."""
     sizes, n = np.abs(weight), len(related)
     rows: list[Row] = []
@@ -87,7 +87,7 @@ def _agreement(pairs: Sequence[tuple[bool, bool]], group: str) -> list[Row]:
     ]
 
 
-def frequency_rows() -> list[Row]:
+def _frequency_rows() -> list[Row]:
     """How often features fire where the estimate is high, and on the rest."""
     shares = {"related_high": 0.06, "related_rest": 0.04, "related_high_less_rest": 0.02, "all_high": 0.05,
               "all_rest": 0.05}  # fmt: skip
@@ -99,38 +99,7 @@ def frequency_rows() -> list[Row]:
     ]  # fmt: skip
 
 
-def single_ablations(features: Sequence[int], template: Row) -> list[Row]:
-    """A row of `ablations` a single feature and one control of each, the first with an effect, the others inert."""
-    rows: list[Row] = []
-    for place, feature in enumerate(features):
-        effect = -0.2 if place == 0 else 0.01 * (-1) ** place
-        own: Row = {
-            "group": f"feature:{feature}",
-            "kind": "feature",
-            "control_of": None,
-            "features": [feature],
-            "effect": effect,
-            "ci_low": effect - 0.06,
-            "ci_high": effect + 0.06,
-            "null_high": 0.04,
-            "reward_after": template["reward_before"] + effect,
-            "predicted_effect": -0.1 / (place + 1),
-        }
-        control: Row = {
-            "group": f"feature:{feature}/control-01",
-            "kind": "control",
-            "control_of": f"feature:{feature}",
-            "features": [features[place - 1]],
-            "effect": 0.02,
-            "ci_low": -0.04,
-            "ci_high": 0.08,
-            "null_high": None,
-        }
-        rows += [template | own, template | control]
-    return rows
-
-
-def inert_rows(features: Sequence[int]) -> list[Row]:
+def _inert_rows(features: Sequence[int]) -> list[Row]:
     """What `single_ablations` shows as figures of the report."""
     if not features:
         return []

@@ -1,0 +1,55 @@
+"""Figures of rows about what was trained: divergence by layer, and the autoencoders."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import plotly.graph_objects as go
+
+from lfp.escape import escaped
+from lfp.report_figures.drawing import BASE, MODELS, TUNED, framed
+from lfp.report_figures.material import Material
+from lfp.report_tables import in_order
+
+
+def divergence(material: Material) -> go.Figure | None:
+    """How far tuning moved each layer and its MLP."""
+    rows = in_order([one for one in material.report["divergence_by_layer"] if "layer" in one], "layer")
+    if not rows:
+        return None
+    chart = go.Figure()
+    for metric, colour in (("divergence", TUNED), ("divergence_mlp", BASE)):
+        mine = [one for one in rows if one["metric"] == metric]
+        chart.add_bar(
+            x=[str(one["layer"]) for one in mine],
+            y=[one["value"] for one in mine],
+            name={"divergence": "all parameters", "divergence_mlp": "its MLP"}[metric],
+            marker_color=colour,
+            hovertemplate="layer %{x}: %{y:.3f}<extra></extra>",
+        )
+    chart.update_xaxes(type="category")
+    return framed(chart, x="layer", y="divergence (L2 norm)", legend=True)
+
+
+def autoencoders(material: Material) -> go.Figure | None:
+    """What each autoencoder leaves unexplained against how many features it spends."""
+    by_key: dict[tuple[Any, ...], dict[str, float]] = {}
+    for one in material.report["sae_quality"]:
+        by_key.setdefault((one.get("model"), one.get("layer"), one.get("group")), {})[one["metric"]] = one["value"]
+    known = {key: metrics for key, metrics in by_key.items() if {"l0", "fvu"} <= metrics.keys()}
+    if not known:
+        return None
+    chart = go.Figure()
+    for model in sorted({key[0] for key in known}, key=str, reverse=True):
+        mine = {key: metrics for key, metrics in known.items() if key[0] == model}
+        chart.add_scatter(
+            x=[metrics["l0"] for metrics in mine.values()],
+            y=[metrics["fvu"] for metrics in mine.values()],
+            mode="markers",
+            name=f"{model} model",
+            marker={"size": 11, "color": MODELS.get(model, BASE)},
+            text=[escaped(f"layer {layer}, {group}") for _, layer, group in mine],
+            hovertemplate="%{text}<br>L0 %{x:.1f}<br>FVU %{y:.3f}<extra></extra>",
+        )
+    chart.update_yaxes(rangemode="tozero")
+    return framed(chart, x="active features a token (L0)", y="variance unexplained (FVU)", legend=True)
