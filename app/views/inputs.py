@@ -68,6 +68,7 @@ def table(rows, *, gap):
     st.dataframe(
         tables.texts(rows),
         hide_index=True,
+        placeholder="–",
         key=key,
         on_select=lambda: open_text(key, ids),
         selection_mode="single-cell",

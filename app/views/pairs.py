@@ -56,6 +56,7 @@ def table(rows):
     st.dataframe(
         pairing.listed(rows),
         hide_index=True,
+        placeholder="–",
         key=key,
         on_select=lambda: open_pair(key, ids),
         selection_mode="single-cell",
