@@ -56,11 +56,23 @@ def known(bundle: BundleKey) -> Known:
 
 
 def noted(store: Store) -> tuple[int, ...]:
-    """Features of a bundle with a verdict or a note, in order; none where the audits cannot be read."""
+    """Features of a bundle with a verdict or a note, in order; none where the audits cannot be read.
+
+    A list of features must not fail for that: `fault` says what is wrong.
+    """
     try:
         return tuple(sorted(opened().noted(audit.key_of(store.manifest))))
     except AuditError:
-        return ()  # the Queue page says what is wrong; a list of features must not fail for it
+        return ()
+
+
+def fault(store: Store) -> str:
+    """Why the audits of a bundle cannot be read; nothing where they can."""
+    try:
+        opened().version(audit.key_of(store.manifest))
+    except AuditError as error:
+        return str(error)
+    return ""
 
 
 def reviewer() -> str:

@@ -68,7 +68,7 @@ def every_part(rows: Callable[[], pa.Table], *, key: str, name: str) -> None:
         number, column = st.column_config.NumberColumn, st.column_config.Column
         fine = dict.fromkeys(ledgers.ADDED, number(format="%+.5f"))
         st.dataframe(
-            rows(), hide_index=True, height=420,
+            rows(), hide_index=True, placeholder="–", height=420,
             column_config={"feature_id": number("feature", format="#%d", pinned=True), "pooled": number(format="%.4f"),
                            "description": column(width="medium"), **fine},
         )  # fmt: skip

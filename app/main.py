@@ -59,5 +59,5 @@ else:
         page.run()
     except LfpError as error:
         st.html(panels.notice("This cannot be shown", frame.told(error)))
-        for name in bundles.keys() - {cache.bundle()}:
+        for name in [one for one in bundles if one != cache.bundle()]:
             st.button(f"Open {name}", on_click=state.set_bundle, args=(name,))

@@ -58,8 +58,8 @@ def table(shown: pa.Table, ids: Sequence[int], *, name: str, opens: str, columns
     """Rows of these numbers on screen; a click on one puts its number into the widget of the key `opens`."""
     key = state.key_for(name, ids)
     st.dataframe(
-        shown, hide_index=True, key=key, on_select=lambda: _open(key, ids, opens), selection_mode="single-cell",
-        height="content", row_height=36, column_config=columns,
+        shown, hide_index=True, placeholder="–", key=key, selection_mode="single-cell",
+        on_select=lambda: _open(key, ids, opens), height="content", row_height=36, column_config=columns,
     )  # fmt: skip
 
 

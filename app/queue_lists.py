@@ -97,6 +97,7 @@ def items(store: Store, listed: AuditList, latest: Sequence[Verdict], *, go: Cal
     st.dataframe(
         pa.Table.from_pylist(rows),
         hide_index=True,
+        placeholder="–",
         key=key,
         height=min(38 * len(rows) + 40, 420),
         on_select=lambda: _go_to(key, go),

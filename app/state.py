@@ -197,11 +197,18 @@ class RunsView:
 
 @dataclass(frozen=True)
 class TryView:
-    """A text of one's own: what was typed, the model that reads and writes, and a feature wanted among the sliders."""
+    """A text of one's own: what was typed, the model that reads and writes, and how it writes on.
+
+    `also` is a feature wanted among the sliders; `scales` says which stand off 1, as `app.components.trying` writes it.
+    """
 
     typed: str = ""
     reader: str = "tuned"
+    tried_values: bool = False
     also: int | None = None
+    scales: str = ""
+    try_tokens: int = 16
+    temperature: float = 1.0
     seed: int = 0
 
 

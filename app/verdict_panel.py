@@ -48,7 +48,7 @@ def show(store: Store, feature_id: int, label: Label | None) -> None:
         panel(bundle, feature_id, label, found, is_blind=False, shows_label=False)
         return
     st.html(verdicts.history(audit.newest(found.of(feature_id))))
-    with st.expander("Review this feature", icon=":material/rate_review:"):
+    with st.expander("Review this feature", icon=":material/rate_review:", key="audit_review"):
         audits.ask_reviewer()
         panel(bundle, feature_id, label, found, is_blind=False, shows_label=False)
 

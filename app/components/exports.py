@@ -11,12 +11,14 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What a cell must not begin with, or spreadsheets take it for a formula (OWASP, "CSV Injection")."""
+from lfp.cells import guarded
 
 
 def csv(rows: pa.Table) -> bytes:
-    """Rows as CSV in UTF-8. Lists and structs are JSON; text that begins like a formula gets an apostrophe in front."""
+    """Rows as CSV in UTF-8. Lists and structs are JSON; text that begins like a formula gets an apostrophe in front.
+
+    `lfp.cells.bare` takes it off again.
+    """
     columns = [pa.array([_cell(value) for value in column.to_pylist()]) for column in rows.columns]
     plain = [column if _is_number(column) else new for column, new in zip(rows.columns, columns, strict=True)]
     sink = pa.BufferOutputStream()
@@ -54,8 +56,7 @@ def _cell(value: Any) -> str | None:
     if value is None:
         return None
     text = value if isinstance(value, str) else json.dumps(_finite(value), ensure_ascii=False, default=str)
-    text = text.replace("\x00", "")
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return guarded(text.replace("\x00", ""))
 
 
 def _finite(value: Any) -> Any:

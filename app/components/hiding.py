@@ -19,6 +19,11 @@ def without_paths(text: str, bundles: Mapping[str, Path]) -> str:
     return _PATH.sub(lambda found: found[1] or "…", text)
 
 
+def source_name(text: str) -> str:
+    """Where a text comes from, without the folders of any path in it, an address's aside."""
+    return _PATH.sub(lambda found: found[1] or "…", path_name(text))
+
+
 def values_without_paths(values: Any) -> Any:
     """A config's values, however nested, with every text that is an absolute path cut to its last part."""
     if isinstance(values, dict):

@@ -56,7 +56,7 @@ def line(name: str, figure: Figure, *, two_sided: bool = False, mark: float | No
 def chart(lines: Sequence[Line], names: Names, *, ink: str, zero: bool = True) -> go.Figure:
     """Lines from top to bottom, each under its name and numbers; `ink` is the theme's text colour.
 
-    With `zero` the axis holds 0 and a line stands there.
+    With `zero` the axis holds 0, and every line has a stroke there, which leaves its name free.
     """
     digits = _digits(lines)
     above = []
@@ -64,12 +64,13 @@ def chart(lines: Sequence[Line], names: Names, *, ink: str, zero: bool = True) -
         says = told(one.value, one.low, one.high, is_signed=names.is_signed, digits=digits)
         above.append(line_name(f"{escaped(shortened(one.name, 46))}  <b>{says}</b>", row - 0.2, ink=ink))
     x = {
-        "title": names.axis, "gridcolor": GRID, "zeroline": zero, "zerolinecolor": BASE, "zerolinewidth": 1.2,
-        "fixedrange": True, "range": _range(lines, zero=zero), "nticks": 7,
+        "title": names.axis, "gridcolor": GRID, "zeroline": False, "fixedrange": True,
+        "range": _range(lines, zero=zero), "nticks": 7,
     }  # fmt: skip
     y = {"visible": False, "range": [len(lines) - 0.5, -0.5], "fixedrange": True}
     parts = [_chance(lines, names), _dots(lines, names), _spans(lines), _points(lines, names), _marks(lines, names)]
-    return drawn(parts, x, y, height=100 + ROW * len(lines), legend=True, annotations=above)
+    strokes = [_zero(row) for row in range(len(lines))] if zero else []
+    return drawn(parts, x, y, height=100 + ROW * len(lines), legend=True, annotations=above, shapes=strokes)
 
 
 def told(
@@ -99,6 +100,11 @@ def _range(lines: Sequence[Line], *, zero: bool) -> list[float] | None:
     low, high = min([*drawn, *([0.0] if zero else [])]), max([*drawn, *([0.0] if zero else [])])
     room = 0.04 * ((high - low) or 1.0)
     return [low - room, high + room]
+
+
+def _zero(row: int) -> dict[str, object]:
+    ends = {"x0": 0, "x1": 0, "y0": row + LOW - 0.16, "y1": row + LOW + 0.24}
+    return {"type": "line", **ends, "layer": "below", "line": {"color": BASE, "width": 1.2}}
 
 
 def _chance(lines: Sequence[Line], names: Names) -> dict[str, object]:

@@ -118,15 +118,21 @@ def _strip(item: Headline) -> str:
     return f'<div class="lfp-strip" aria-hidden="true">{"".join(parts)}</div>'
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, strong: Sequence[int] = ()) -> str:
-    """A plain table; the first column is its names, and the rows numbered in `strong` stand out."""
+def table(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], *, strong: Sequence[int] = (), wraps: bool = False
+) -> str:
+    """A plain table; the first column is its names, and the rows numbered in `strong` stand out.
+
+    With `wraps` long cells break into lines; without it the table scrolls.
+    """
     top = "".join(f"<th>{escaped(head)}</th>" for head in heads)
     body = "".join(
         f'<tr class="{"strong" if at in strong else ""}">{"".join(f"<td>{escaped(cell)}</td>" for cell in row)}</tr>'
         for at, row in enumerate(rows)
     )
     head = f"<thead><tr>{top}</tr></thead>"
-    return f'<div class="lfp-scroll"><table class="lfp-table">{head}<tbody>{body}</tbody></table></div>'
+    kind = "lfp-table wraps" if wraps else "lfp-table"
+    return f'<div class="lfp-scroll"><table class="{kind}">{head}<tbody>{body}</tbody></table></div>'
 
 
 def token_bars(items: Sequence[Mapping[str, object]], *, sign: int | None = None) -> str:

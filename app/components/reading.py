@@ -8,8 +8,8 @@ from app.components.tokens import Row
 from lfp.queries import Probe, ScoreLimits, Text
 
 
-def totals(text: Text) -> str:
-    """The text's scores as a whole, and where it comes from."""
+def totals(text: Text, *, source: str) -> str:
+    """The text's scores as a whole, and where it comes from, as `source` says it."""
     implicit = f"{signed(text.implicit_reward)} nats" if text.implicit_reward is not None else "–"
     pairs = {
         "true feedback": signed(text.feedback),
@@ -20,7 +20,7 @@ def totals(text: Text) -> str:
         pairs["rating"] = plain(text.rating, 0)
     if text.role != "text":
         pairs["role"] = f"{text.role}, pair {text.pair_id}"
-    return panels.facts({**pairs, "split": text.split.replace("_", " "), "source": text.source})
+    return panels.facts({**pairs, "split": text.split.replace("_", " "), "source": source})
 
 
 def rows(text: Text, limits: ScoreLimits, probe: Probe | None) -> list[Row]:

@@ -21,6 +21,12 @@ ONLY_ONE = (
 ONLY_ONE_PUBLIC = "Two runs are compared here, and this explorer offers one bundle."
 
 
+def no_such_run(name: str, *, is_open: bool) -> str:
+    """Why the run that a link names is not the other one."""
+    why = "which is the run that is open" if is_open else "which is not offered here"
+    return f"the link compares with a bundle called {name}, {why}; choose another below"
+
+
 def facts(one: Manifest, other: Manifest) -> tuple[list[str], list[list[str]], list[int]]:
     """Heads, rows and the rows that differ: what either run is."""
     rows = []
@@ -36,7 +42,7 @@ def _hash(manifest: Manifest, role: str) -> str:
 
 
 _FACTS: Mapping[str, Callable[[Manifest], str]] = {
-    "title": lambda manifest: shortened(manifest.title, 32),
+    "title": lambda manifest: shortened(manifest.title, 120),
     "bundle": lambda manifest: manifest.bundle_id,
     "made": lambda manifest: manifest.created_at[:10],
     "base model": lambda manifest: _hash(manifest, "base"),
@@ -56,7 +62,7 @@ def settings(differences: Sequence[tuple[str, Any, Any]]) -> tuple[list[str], li
 def _set(value: Any) -> str:
     if value is None:
         return "–"
-    return shortened(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), 60)
+    return shortened(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), 160)
 
 
 def row_name(pair: FigurePair) -> str:

@@ -26,6 +26,10 @@ LARGEST_PUBLIC = 20_000_000
 """Parameters of a model up to which strangers may run it."""
 SHOWN = 8
 """Features of the ledger that are shown."""
+LARGEST_SCALE, SCALE_STEP = 3.0, 0.25
+"""How far a feature can be scaled, and in which steps; both are whole in binary."""
+MOST_SCALES = 12
+"""Scales that a link can hold."""
 
 
 def too_large(manifest: Manifest) -> bool:
@@ -116,6 +120,20 @@ def pooled(dense: NDArray[np.float32], pooling: str) -> NDArray[np.float64]:
         return values[-1]
     ways = {"sum": values.sum, "max": values.max}
     return np.asarray(ways.get(pooling, values.mean)(axis=0))
+
+
+def written_scales(scales: Mapping[int, float]) -> str:
+    """Features' scales as a link holds them, as in 1253:0,7:2.5; a scale of 1 is none."""
+    return ",".join(f"{id_}:{scale:g}" for id_, scale in scales.items() if scale != 1.0)
+
+
+def read_scales(text: str, n_features: int) -> dict[int, float]:
+    """The scales that a link holds, each as a slider can show it; what is none is passed over."""
+    found = {}
+    for id_, scale in re.findall(r"(?:^|,)(\d{1,9}):(\d{1,3}(?:\.\d{1,9})?)(?=,|$)", text, re.ASCII):
+        if int(id_) < n_features:
+            found[int(id_)] = min(round(float(scale) / SCALE_STEP) * SCALE_STEP, LARGEST_SCALE)
+    return {id_: scale for id_, scale in list(found.items())[:MOST_SCALES] if scale != 1.0}
 
 
 def slider_name(feature_id: int, description: str | None) -> str:

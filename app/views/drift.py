@@ -56,7 +56,7 @@ def filters(store):
     layers = ask(queries.feature_layers, store)
     layer.segmented_control("Layers", layers, selection_mode="multi", key="drift_layer", bind="query-params")
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
-    bound = {"bind": "query-params", "width": 170}
+    bound = {"bind": "query-params", "width": 160}
     row.selectbox("Became", ["any", *drifting.STATUSES, "flipped"], key="became", **bound)
     row.selectbox("Sort by", list(queries.DRIFT_SORTS), key="drift_by", help=SORTED, **bound)
     row.selectbox("Order", ["descending", "ascending"], key="drift_order", **bound)
@@ -105,7 +105,7 @@ def table(store):
         page = st.pagination(-(-n // PAGE), key="drift_page", bind="query-params")
     rows = ask(queries.drift, store, wanted, order=order, limit=PAGE, offset=(page - 1) * PAGE)
     ids = rows["feature_id"].to_pylist()
-    shown = {"hide_index": True, "height": "content", "row_height": 38, "column_config": columns()}
+    shown = {"hide_index": True, "placeholder": "–", "height": "content", "row_height": 38, "column_config": columns()}
     with slot:
         event = st.dataframe(
             tables.drift(rows),

@@ -63,7 +63,7 @@ def examples(feature, rows):
     buckets = sorted(counts, key=lambda bucket: (bucket < 0, bucket != 0, -bucket))
     names = {wording.bucket_name(bucket): bucket for bucket in buckets}
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
-    first = {"default": next(iter(names)), "required": True}
+    first = {"default": next(iter(names)), "required": True, "wrap": True}
     says = "Top, quantile interval, silent or near miss"
     chosen = row.segmented_control(says, list(names), key="examples", bind="query-params", **first)
     row.toggle("Show numbers", key="activation_values", bind="query-params")

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import streamlit as st
 
-from app import cache, filters, frame, links, listing, state
+from app import audits, cache, filters, frame, links, listing, state
 from app.cache import ask, ask_large
 from app.components import area, feature_columns, feature_map, panels, tables
 from app.components.numbers import count
@@ -19,6 +19,7 @@ def table(rows, shown):
     event = st.dataframe(
         feature_columns.for_screen(rows, shown),
         hide_index=True,
+        placeholder="–",
         key=state.key_for("feature_table", ids, shown),
         on_select="rerun",
         selection_mode="single-cell",
@@ -93,7 +94,10 @@ def nothing(store, view):
     if not store.manifest.tables["features"].rows:
         st.html(panels.note("This bundle holds no features."))
         return
-    st.html(panels.note("No feature passes this filter; widen it."))
+    if view.has_note and (fault := audits.fault(store)):
+        st.html(panels.notice_here("Which features have a note is not known", fault))
+    else:
+        st.html(panels.note("No feature passes this filter; widen it."))
     if view.area:
         st.button("Clear the area", icon=":material/close:", on_click=filters.set_area, args=("",))
     st.html(panels.anchor(links.to("features", state.FeaturesView()), "Show all features"))

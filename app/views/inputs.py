@@ -4,7 +4,7 @@ import streamlit as st
 
 from app import cache, frame, links, paged, state
 from app.cache import ask
-from app.components import ledgers, panels, reading, tables, tokens, wording
+from app.components import hiding, ledgers, panels, reading, tables, tokens, wording
 from lfp import queries
 from lfp.errors import NotInBundleError
 
@@ -138,7 +138,8 @@ def pick_bar():
 def read(store, text):
     """One text: totals, score sheet, ledger."""
     probe, ledger = ask(queries.headline, store), ask(queries.ledger, store, text.text_id)
-    st.html(reading.totals(text))
+    source = hiding.source_name(text.source) if frame.is_public() else text.source
+    st.html(reading.totals(text, source=source))
     feature = watch(store, ledger) if ledger else None
     if feature is not None:
         watched_line(store, feature)

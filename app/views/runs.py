@@ -17,6 +17,9 @@ def choose_other():
     if not names:
         st.html(panels.note(side_by_side.ONLY_ONE_PUBLIC if frame.is_public() else side_by_side.ONLY_ONE))
         return None
+    named = st.query_params.get("other")
+    if named is not None and named not in names:
+        st.html(panels.notice_here("No such run", side_by_side.no_such_run(named, is_open=named == cache.bundle())))
     return st.selectbox("The other run", names, key="other", bind="query-params", width=380)
 
 
@@ -31,14 +34,14 @@ def open_other(name):
 
 def what_they_are(one, other):
     heads, rows, differing = side_by_side.facts(one.manifest, other.manifest)
-    st.html(panels.table(heads, rows, strong=differing) + panels.note("Bold rows differ."))
+    st.html(panels.table(heads, rows, strong=differing, wraps=True) + panels.note("Bold rows differ."))
     differences = runs.config_differences(one.manifest, other.manifest)
     if not differences:
         st.html(panels.note("Both were made from the same config."))
         return
     n = len(differences)
     with st.expander(f"{n} setting{'s' if n != 1 else ''} differ{'s' if n == 1 else ''}", expanded=n <= 12):
-        st.html(panels.table(*side_by_side.settings(differences)))
+        st.html(panels.table(*side_by_side.settings(differences), wraps=True))
 
 
 def figures(one, other):
@@ -54,7 +57,7 @@ def figures(one, other):
     st.html(panels.note(side_by_side.few_differ(of_row)))
     table = side_by_side.figures(of_row)
     height = {"height": "content"} if len(of_row) <= 14 else {"height": 520}
-    st.dataframe(table, hide_index=True, key="figure_pairs", column_config=figure_columns(), **height)
+    st.dataframe(table, hide_index=True, placeholder="–", key="figure_pairs", column_config=figure_columns(), **height)
     st.html(
         panels.note(
             "95 % intervals; a difference’s is made of both, the runs taken as independent. ✓: zero is outside it. "
@@ -68,13 +71,13 @@ def figure_columns():
     number, words = st.column_config.NumberColumn, st.column_config.TextColumn
     value = {"format": "%.4g", "width": 80}
     return {
-        "figure": words("Figure", width=300),
+        "figure": words("Figure", width=345),
         "one": number("This run", **value),
-        "one_interval": words("Interval", width=120),
+        "one_interval": words("Interval", width=108),
         "other": number("The other", **value),
-        "other_interval": words("Interval ", width=120),
+        "other_interval": words("Interval ", width=108),
         "difference": number("Difference", format="%+.4g", width=88),
-        "difference_interval": words("Its interval", width=120),
+        "difference_interval": words("Its interval", width=108),
         "differs": words("Differs", width=62),
         "one_chance": number("Chance", **value),
         "other_chance": number("Chance, other", **value),
@@ -103,6 +106,7 @@ def matched(one, other):
         event = st.dataframe(
             side_by_side.match_table(shown),
             hide_index=True,
+            placeholder="–",
             key=key,
             on_select="rerun",
             selection_mode="single-cell",
@@ -131,7 +135,7 @@ def match_columns():
             f"feature_id_{side}": number(f"Feature {where}", format="#%d", width=98),
             f"layer_{side}": number(f"Layer {where}", width=82),
             f"description_{side}": words(f"Description {where}", width=190),
-            f"weight_{side}": number(f"Weight {where}", format="%+.3f", width=95),
+            f"weight_{side}": number(f"Weight {where}", format="%+.4f", width=95),
             f"interval_{side}": words(f"Interval {where}", width=120),
         }
     return made | {"difference": number("Difference", format="%+.3f", width=85, help="Of weights, there less here")}

@@ -82,7 +82,7 @@ def read(store, live, reading):
     st.html(trying.totals(reading, ledger, config))
     target = wording.target_name(probe) if probe else ""
     rows = trying.rows(reading, dense, ask(queries.score_limits, store), config, target=target)
-    numbers = st.toggle("Show numbers", key="tried_values")
+    numbers = st.toggle("Show numbers", key="tried_values", bind="query-params")
     parts = tokens.pieces(reading.text.text, reading.text.token_starts)
     st.html(tokens.sheet_legend(rows) + tokens.sheet(parts, rows, numbers=numbers))
     st.subheader("What made the estimate")
@@ -101,28 +101,40 @@ def read(store, live, reading):
 
 
 def scaled(store, live, ids):
-    """The form: a slider a feature, and how to draw. Returns the scales that are not 1, and the drawing's settings."""
+    """The form: a slider a feature, and how to draw. Returns the scales that are not 1, and the drawing's settings.
+
+    A form's widgets are new all at once when it is sent; only then do the scales go into the link.
+    """
     also = st.number_input(
         "Also scale feature", min_value=0, max_value=live.dictionary.n_features - 1, value=None, key="also",
         bind="query-params", placeholder="any number", width=180,
     )  # fmt: skip
-    ids = list(dict.fromkeys([*([] if also is None else [also]), *ids[:SLIDERS]]))
+    linked = trying.read_scales(state.unbound("scales"), live.dictionary.n_features)
+    ids = list(dict.fromkeys([*([] if also is None else [also]), *linked, *ids[:SLIDERS]]))
     names = ask(queries.named_features, store, ids)
     with st.form("scales", border=True):
         columns = st.columns(2, gap="large")
         scales = {}
         for at, id_ in enumerate(ids):
             says = trying.slider_name(id_, names.get(id_))
-            kept = {"min_value": 0.0, "max_value": 3.0, "value": 1.0, "step": 0.25}
-            scales[id_] = columns[at % 2].slider(says, key=f"scale_{id_}", format="%.2f ×", **kept)
+            key, ends = f"scale_{id_}", {"min_value": 0.0, "max_value": trying.LARGEST_SCALE, "step": trying.SCALE_STEP}
+            st.session_state.setdefault(key, linked.get(id_, 1.0))
+            scales[id_] = columns[at % 2].slider(says, key=key, format="%.2f ×", **ends)
         row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
         most = min(MOST_TOKENS, live.most_tokens())
-        n_tokens = row.number_input("Tokens", 1, most, min(TOKENS, most), key="try_tokens", width=120)
-        temperature = row.number_input("Temperature", 0.1, 2.0, 1.0, 0.1, key="try_temperature", width=130)
-        seed = row.number_input("Seed", min_value=0, max_value=10**6, key="seed", bind="query-params", width=120)
-        goes = row.form_submit_button("Write on", type="primary", icon=":material/edit_note:")
+        bound = {"bind": "query-params"}
+        n_tokens = row.number_input("Tokens", 1, most, min(TOKENS, most), key="try_tokens", width=120, **bound)
+        temperature = row.number_input("Temperature", 0.1, 2.0, 1.0, 0.1, key="temperature", width=130, **bound)
+        seed = row.number_input("Seed", min_value=0, max_value=10**6, key="seed", width=120, **bound)
+        sent = {"type": "primary", "icon": ":material/edit_note:", "on_click": keep, "args": (ids,)}
+        goes = row.form_submit_button("Write on", **sent)
     drawn = {"n_tokens": int(n_tokens), "temperature": float(temperature), "seed": int(seed)}
     return ({id_: scale for id_, scale in scales.items() if scale != 1.0}, drawn) if goes else (None, drawn)
+
+
+def keep(ids):
+    """Puts the sliders into the link."""
+    state.set_unbound("scales", trying.written_scales({id_: st.session_state[f"scale_{id_}"] for id_ in ids}))
 
 
 def write(store, live, text, role, ids):

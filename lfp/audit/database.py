@@ -46,6 +46,9 @@ _SAYS = (  # what a database's own words mean, and the mend
 )
 
 
+_NO_FOLDER = (FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError)
+
+
 def engine_at(url: str, *, read_only: bool) -> Engine:
     """An engine whose tables exist. Reading only, what is not there is empty. Raises AuditError."""
     address = _parsed(url)
@@ -78,6 +81,8 @@ def failing(place: str) -> Iterator[None]:
     except (SQLAlchemyError, OSError) as error:
         words = str(getattr(error, "orig", None) or error).lower()
         says = next((says for sign, says in _SAYS if sign in words), None)
+        if isinstance(error, _NO_FOLDER):
+            says = "its folder is not there and cannot be made; set LFP_AUDIT_URL to another place"
         is_away = isinstance(error, (OperationalError, InterfaceError, OSError))
         raise AuditError(f"{place}: {says or _otherwise('' if place == PUBLIC else words, is_away=is_away)}") from error
 

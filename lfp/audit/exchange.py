@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from lfp.audit.records import AuditList, BundleKey, Verdict, checked
 from lfp.audit.store import AuditStore
+from lfp.cells import bare
 from lfp.errors import AuditError
 
 _TEXT, _TAGS = pa.string(), pa.list_(pa.string())
@@ -33,7 +34,6 @@ _LISTS = pa.schema(
     ]
 )  # fmt: skip
 _HUMAN = pa.schema([("feature_id", pa.int64()), ("description", _TEXT), ("related", pa.bool_()), ("reason", _TEXT)])
-_FORMULA = "=+-@\t\r"
 
 
 @dataclass(frozen=True)
@@ -139,14 +139,10 @@ def _rows(name: str, content: bytes) -> list[dict[str, Any]]:
         if kind == "csv":
             csv.field_size_limit(10_000_000)
             reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
-            return [{key: _bare(value) for key, value in row.items() if key} for row in reader]
+            return [{key: value and bare(value) for key, value in row.items() if key} for row in reader]
     except (ValueError, pa.ArrowException, csv.Error, OSError, RecursionError) as error:
         raise AuditError(f"{name}: cannot be read as {kind}; export it again") from error
     raise AuditError(f"{name}: ends in neither .csv, .parquet nor .json; give one of those")
-
-
-def _bare(text: str | None) -> str | None:
-    return text[1:] if text and text[0] == "'" and text[1:2] and text[1] in _FORMULA else text
 
 
 def _is_of(row: Mapping[str, Any], bundle: BundleKey) -> bool:

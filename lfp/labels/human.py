@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from lfp.cells import bare
 from lfp.corpus import read_rows
 from lfp.errors import DataError
 from lfp.labels.protocol import HUMAN, Label
@@ -21,6 +22,7 @@ def labeller_of(name: str) -> str:
 def read_labels(path: Path) -> list[Label]:
     """Labels from a file with the columns feature_id, description and related, and reason where there is one.
 
+    An apostrophe that the explorer's CSV put before a formula is taken off.
     Raises CorpusError where it cannot be read, and DataError naming the row that is wrong.
     """
     rows = read_rows(path, columns=("feature_id", "description", "related"), optional=("reason",))
@@ -43,10 +45,11 @@ def _label(path: Path, number: int, row: dict[str, Any]) -> Label:
         raise DataError(
             f"{path}: row {number} has the feature_id {row['feature_id']!r}; write a feature's number"
         ) from None
-    description = str(row["description"] or "").strip()
+    text = bare if path.suffix.lower() == ".csv" else str
+    description = text(str(row["description"] or "")).strip()
     if not description:
         raise DataError(f"{path}: row {number}, feature {feature_id}, has no description; write what it fires on")
-    reason = str(row.get("reason") or "").strip() or None
+    reason = text(str(row.get("reason") or "")).strip() or None
     return Label(feature_id, description, _flag(path, number, row["related"]), None, reason, (), _VERSION)
 
 

@@ -38,6 +38,8 @@ VIEWS = {
     "drift_density": "drift?plane=density&became=gone",
     "runs": "runs",
     "try_it": "try_it?typed=The+plot+was+dull%2C+but+the+acting+was+a+wonderful+surprise",
+    "try_it_scaled": "try_it?typed=The+plot+was+dull%2C+but+the+acting+was+a+wonderful+surprise&tried_values=true"
+    "&scales=1446%3A0%2C472%3A2.5&try_tokens=24&seed=3",
     "about": "about",
     "queue": "queue",
     "queue_results": "queue?part=Results",

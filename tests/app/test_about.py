@@ -15,7 +15,7 @@ from app.components import about, config_text, hiding, panels
 from lfp.bundle import Manifest, ModelInfo, open_bundle
 from lfp.config import RunConfig
 from tests.app.reader import is_tame, whole, words_of
-from tests.conftest import HOSTILE, change_byte
+from tests.conftest import HOSTILE, change_byte, rewrite, with_column
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
 PLAIN = st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False) | NAMES | st.just("")
@@ -63,6 +63,25 @@ def test_a_runs_toml_is_the_run(bundle):
 def test_paths_are_hidden_and_nothing_else(text, shown):
     bundles = {"mine": Path("/data/runs/mine"), "run": Path("/home/ada/my runs/mine")}
     assert hiding.without_paths(text, bundles) == shown
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [("/srv/secret/reviews.csv", "reviews.csv"), ("/srv/my secret/reviews.csv", "reviews.csv"), ("C:\\w\\z", "z"),
+     ("csv file ~/secret/x.csv", "csv file x.csv"), ("stanfordnlp/imdb", "stanfordnlp/imdb"), ("/", "…"),
+     ("https://x.org/y", "https://x.org/y"), ("demo grammar", "demo grammar")],
+)  # fmt: skip
+def test_a_source_is_named_without_its_folder(source, shown):
+    assert hiding.source_name(source) == shown
+
+
+@pytest.mark.parametrize("is_public", [True, False])
+def test_the_folder_of_a_text_is_hidden_from_strangers(explorer, copied_bundle, monkeypatch, is_public):
+    monkeypatch.setenv("LFP_PUBLIC", "1" if is_public else "0")
+    sources = lambda rows: with_column(rows, "source", ["/srv/secret/reviews.csv"] * rows.num_rows)  # noqa: E731
+    rewrite(copied_bundle, "texts", sources)
+    html = whole(explorer("inputs", copied_bundle, text="0"))
+    assert "reviews.csv" in html and ("/srv/secret" in html) != is_public
 
 
 def test_values_that_are_paths_are_cut():

@@ -286,3 +286,10 @@ def test_a_row_leads_to_a_feature_with_its_list(explorer, bundle):
     box = at.selectbox(key="open_feature")
     box.select(box.options[0]).run()
     assert f"feature={shown(at)[0]}&amp;walk=sign%3Dnegative" in words_of(at)
+
+
+def test_notes_that_cannot_be_read_are_not_taken_for_none(explorer, bundle, monkeypatch):
+    monkeypatch.setenv("LFP_AUDIT_URL", "sqlite:////proc/none/audits.sqlite")
+    html = whole(explorer("features", bundle, has_note="true"))
+    assert "Which features have a note is not known" in html and "its folder is not there" in html
+    assert "No feature passes" not in html and "60 features" in whole(explorer("features", bundle))

@@ -287,3 +287,8 @@ def test_an_unknown_feature_leads_to_a_known_one(explorer, bundle):
     (button,) = [button for button in at.button if button.label == "Open the strongest feature"]
     button.click()
     assert "No such feature" not in whole(at.run()) and at.number_input(key="feature").value < 60
+
+
+def test_a_broken_bundle_leads_to_the_others_in_their_order(explorer, broken_bundle, bundle, empty_bundle):
+    at = explorer("overview", broken_bundle, empty_bundle, bundle)
+    assert [button.label for button in at.button] == ["Open empty", "Open reviews"]

@@ -106,3 +106,17 @@ def test_an_empty_other_run_has_nothing_in_common(explorer, bundle, empty_bundle
 def test_hostile_runs_are_tame(explorer, hostile_bundle, bundle):
     html = whole(explorer("runs", hostile_bundle, bundle))
     assert "<script" not in html.split("</style>")[-1]
+
+
+@pytest.mark.parametrize(("other", "says"), [("<b>gone</b>", "not offered here"), ("reviews", "the run that is open")])
+def test_a_link_to_a_run_that_is_not_the_other_is_told_of(explorer, bundle, again, other, says):
+    html = whole(explorer("runs", bundle, again, other=other))
+    assert "No such run" in html and says in html and "<b>gone" not in html
+    assert "Bold rows differ." in html and "No such run" not in whole(explorer("runs", bundle, again))
+
+
+def test_a_long_title_is_shown_whole(bundle):
+    one = open_bundle(bundle)
+    long = one.model_copy(update={"title": "a run with a title of many words, as people write them"})
+    _, rows, differing = side_by_side.facts(one, long)
+    assert rows[0][2] == long.title and differing == [0]

@@ -111,7 +111,7 @@ VIEWS = st.one_of(
         DriftView, plane=st.text(), became=st.text(), drift_layer=st.lists(NUMBERS).map(tuple), drift_page=NUMBERS
     ),
     st.builds(RunsView, other=st.none() | st.text(), report=st.none() | st.text(), match_page=NUMBERS),
-    st.builds(TryView, typed=st.text(), reader=st.text(), also=st.none() | NUMBERS, seed=NUMBERS),
+    st.builds(TryView, typed=st.text(), reader=st.text(), also=st.none() | NUMBERS, scales=st.text(), seed=NUMBERS),
 )
 
 

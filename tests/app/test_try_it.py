@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app import cache
+from app import cache, state
 from app.components import trying
 from app.components.escape import visible
 from lfp.attribution import ActiveText, LinearProbe, text_ledger
@@ -71,6 +71,43 @@ def test_a_feature_by_number_gets_a_slider_and_base_may_read(explorer):
     assert "adds up exactly" in whole(at) and at.slider(key="scale_7").value == 1.0
     submit(at)
     assert "As it is" in whole(at)
+
+
+def test_sliders_are_in_the_link_and_come_back_from_it(explorer):
+    at = explorer("try_it", DEMO, typed=TEXT, also="7", seed="3")
+    (other, *_) = (slider.key for slider in at.slider if slider.key not in (None, "scale_7"))
+    at.slider(key="scale_7").set_value(2.5)
+    at.slider(key=other).set_value(0.0)
+    submit(at)
+    whole(at)
+    linked = "".join(at.query_params["scales"])
+    assert linked == f"7:2.5,{other.removeprefix('scale_')}:0"
+    view = state.TryView(typed=TEXT, scales=linked, seed=3, try_tokens=4, temperature=0.5, tried_values=True)
+    again = explorer("try_it", DEMO, **state.to_params(view))
+    assert "adds up exactly" in whole(again)
+    assert (again.slider(key="scale_7").value, again.slider(key=other).value) == (2.5, 0.0)
+    numbers = [again.number_input(key=key).value for key in ("try_tokens", "temperature", "seed")]
+    assert numbers == [4, 0.5, 3] and again.toggle(key="tried_values").value
+    submit(again)
+    assert "As it is" in whole(again)
+    for slider in again.slider:
+        slider.set_value(1.0)
+    submit(again)
+    assert "scales" not in again.query_params, "sliders at 1 stay out of the link"
+
+
+@given(scales=st.dictionaries(st.integers(0, 99), st.integers(0, 12).map(lambda n: n / 4), max_size=12))
+def test_scales_come_back_from_a_link(scales):
+    moved = {id_: scale for id_, scale in scales.items() if scale != 1.0}
+    assert trying.read_scales(trying.written_scales(scales), 100) == moved
+
+
+@given(text=st.text(max_size=30) | st.text("0123456789:,.- ", max_size=30))
+def test_any_link_gives_scales_that_sliders_can_show(text):
+    found = trying.read_scales(text, 100)
+    assert len(found) <= trying.MOST_SCALES
+    for id_, scale in found.items():
+        assert 0 <= id_ < 100 and 0 <= scale <= trying.LARGEST_SCALE and scale % trying.SCALE_STEP == 0 and scale != 1
 
 
 @pytest.mark.parametrize("typed", ["", "   ", "\n"])

@@ -148,8 +148,8 @@ def test_a_full_disk_is_said_and_nothing_is_half_kept(store):
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("sqlite:////proc/none/audits.sqlite", "see that its folder exists|cannot be reached"),
-        ("sqlite:///{file}/audits.sqlite", "cannot be reached"),
+        ("sqlite:////proc/none/audits.sqlite", "its folder is not there and cannot be made"),
+        ("sqlite:///{file}/audits.sqlite", "its folder is not there and cannot be made"),
         ("sqlite:///{file}", "no audit database"),
         ("nothing://host/db", "no such database"),
         ("audits.sqlite", "no database address"),
