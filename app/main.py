@@ -3,14 +3,7 @@
 import sys
 from pathlib import Path
 
-import pandas  # noqa: F401 - whole before any session draws: plotly breaks on one that another thread still imports
 import streamlit as st
-
-sys.path[:0] = [root] if (root := str(Path(__file__).resolve().parent.parent)) not in sys.path else []
-
-from app import cache, frame, state  # noqa: E402
-from app.components import panels  # noqa: E402
-from lfp.errors import LfpError  # noqa: E402
 
 st.set_page_config(
     page_title="LFP Explorer", page_icon=str(Path(__file__).parent / "components" / "mark.svg"), layout="wide"
@@ -45,6 +38,16 @@ page = st.navigation(
     },
     expanded=True,
 )
+
+# The frame above is on screen while a fresh server reads the rest. Pandas has to be whole before any session draws:
+# plotly breaks on one that another thread still imports.
+sys.path[:0] = [root] if (root := str(Path(__file__).resolve().parent.parent)) not in sys.path else []
+import pandas  # noqa: E402, F401
+
+from app import cache, frame, state  # noqa: E402
+from app.components import panels  # noqa: E402
+from lfp.errors import LfpError  # noqa: E402
+
 bundles, named = state.listed_bundles(), st.query_params.get("bundle")
 if not bundles:
     st.html(panels.notice("No bundle here", state.NO_BUNDLE))
