@@ -22,7 +22,7 @@ from lfp.schema import BY_NAME, TABLES
 
 NAME = "sidecar"
 """What the file is called in SQL where it is attached."""
-LAYOUT = "indexed texts and features"
+LAYOUT = "indexed texts and features, plain words"
 """Changes with how the file is laid out, so that files of an earlier layout are built again."""
 WORTH_BYTES = 48 << 20
 """Bundles with less than this in tables are as quick without."""
@@ -104,8 +104,7 @@ def _write(place: Path, path: Path, manifest: Manifest) -> None:
             connection.execute("CREATE SCHEMA parquet")
             connection.execute("USE parquet")
             views.create(connection, path, manifest, kept=frozenset())
-            connection.execute(f"CREATE TABLE main.feature_table AS {views.FEATURE_TABLE}")
-            connection.execute("CREATE INDEX features_by_number ON main.feature_table (feature_id)")
+            _write_features(connection)
             connection.execute(f"CREATE TABLE main.active_tokens AS {views.ACTIVE_TOKENS}")
             connection.execute(f"CREATE TABLE main.usual AS {views.USUAL}")
             for name, info in manifest.tables.items():
@@ -120,6 +119,16 @@ def _write(place: Path, path: Path, manifest: Manifest) -> None:
     finally:
         for left in (draft, Path(f"{draft}.wal")):
             left.unlink(missing_ok=True)
+
+
+def _write_features(connection: duckdb.DuckDBPyConnection) -> None:
+    """The table of features; the words that every search goes through are kept plain, which halves its time."""
+    rows = connection.sql(views.FEATURE_TABLE)
+    plain = {"token_words": " USING COMPRESSION uncompressed"}
+    columns = (f'"{name}" {kind}{plain.get(name, "")}' for name, kind in zip(rows.columns, rows.types, strict=True))
+    connection.execute(f"CREATE TABLE main.feature_table ({', '.join(columns)})")
+    connection.execute(f"INSERT INTO main.feature_table {views.FEATURE_TABLE}")
+    connection.execute("CREATE INDEX features_by_number ON main.feature_table (feature_id)")
 
 
 def _sweep(place: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -83,8 +83,12 @@ def meaning(name: str) -> str:
 
 def for_screen(rows: pa.Table, shown: tuple[str, ...]) -> pa.Table:
     """The chosen columns in the order they are read: flags as marks, spaces of tokens shown, words shortened."""
-    names = [name for name in COLUMNS if name in (*ALWAYS, *shown)]
-    return pa.table({name: _column(rows[name], COLUMNS[name].kind) for name in names})
+    return pa.table({name: _column(rows[name], COLUMNS[name].kind) for name in in_order(shown)})
+
+
+def in_order(shown: Iterable[str]) -> tuple[str, ...]:
+    """The chosen columns and those that a row is known by, in the order they are read."""
+    return tuple(name for name in COLUMNS if name in (*ALWAYS, *shown))
 
 
 def _column(values: pa.ChunkedArray, kind: str) -> pa.ChunkedArray | pa.Array:

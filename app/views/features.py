@@ -11,6 +11,8 @@ from app.components.numbers import count
 from lfp import queries
 
 PAGE, MOST_POINTS, MOST_BEHIND = 25, 10_000, 5_000
+NAMED_BY = ("description",)
+"""Columns that features are chosen by, whether they are shown or not."""
 
 
 def table(rows, shown):
@@ -81,7 +83,9 @@ def listed(store, view, wanted, n):
     """One page of the list. Returns the feature that was chosen on it."""
     slot, order = st.container(), listing.order_of(view)
     page = st.pagination(-(-n // PAGE), key="page", max_visible_pages=7, **filters.BOUND)
-    rows = ask(queries.features, store, wanted, order=order, limit=PAGE, offset=(page - 1) * PAGE)
+    columns = feature_columns.in_order([*view.shown, *NAMED_BY])
+    found = {"columns": columns, "limit": PAGE, "offset": (page - 1) * PAGE}
+    rows = ask(queries.features, store, wanted, order=order, **found)
     with slot:
         clicked = table(rows, view.shown)
     named = chosen_by_name(rows)

@@ -108,7 +108,6 @@ FEATURE_COLUMNS: Mapping[str, str] = {
 }  # fmt: skip
 """Columns of the list of features, and the expression behind each; tokens without their values."""
 
-_NAMED = ", ".join(f'{expression} AS "{name}"' for name, expression in FEATURE_COLUMNS.items())
 _TOKENS = ("top_tokens", "pos_logits", "neg_logits")
 _WORDS = ("description", "labeller", "status")
 FEATURE_SORTS: Mapping[str, str] = {
@@ -144,33 +143,44 @@ def count_features(store: Store, wanted: FeatureFilter) -> int:
 
 
 def features(
-    store: Store, wanted: FeatureFilter, *, order: Order, limit: int | None = None, offset: int = 0
+    store: Store,
+    wanted: FeatureFilter,
+    *,
+    order: Order,
+    columns: Sequence[str] = tuple(FEATURE_COLUMNS),
+    limit: int | None = None,
+    offset: int = 0,
 ) -> pa.Table:
-    """The features that pass, sorted, one page of them, with all of FEATURE_COLUMNS. Without a limit: all.
+    """The features that pass, sorted, one page of them, with these of FEATURE_COLUMNS. Without a limit: all.
 
-    Nulls are last in either direction; what ties is in the order of numbers.
+    Nulls are last in either direction; what ties is in the order of numbers. Raises ConfigError for another column.
     """
     by = f"{sort_key(FEATURE_SORTS, order.by)} {direction(order)} NULLS LAST, feature_table.feature_id"
     where, values = _conditions(store, wanted)
+    named = ", ".join(f'{sort_key(FEATURE_COLUMNS, name)} AS "{name}"' for name in columns)
     if limit is None:
-        return store.query(f"SELECT {_NAMED} FROM feature_table WHERE {where} ORDER BY {by} OFFSET $offset",
-                           {**values, "offset": offset})  # fmt: skip
+        sql = f"SELECT {named} FROM feature_table WHERE {where} ORDER BY {by} OFFSET $offset"
+        return store.query(sql, {**values, "offset": offset})
     sql = f"SELECT feature_id FROM feature_table WHERE {where} ORDER BY {by} LIMIT $limit OFFSET $offset"
     found = store.query(sql, {**values, "limit": limit, "offset": offset})
-    return _rows_of(store, found["feature_id"].to_pylist())
+    return _rows_of(store, found["feature_id"].to_pylist(), named)
 
 
-def _rows_of(store: Store, ids: Sequence[int]) -> pa.Table:
-    """The features numbered, in that order, with all of FEATURE_COLUMNS.
+def _rows_of(store: Store, ids: Sequence[int], named: str) -> pa.Table:
+    """The features numbered, in that order.
 
     Numbers are bound one by one, since only so does DuckDB look them up in an index: a page of rows from all over a
     large list then costs no more than from a small one.
     """
     bound = {f"id{at}": number for at, number in enumerate(ids)}
-    which = f"feature_id IN ({', '.join(f'${name}' for name in bound)})" if bound else "false"
-    order = "ORDER BY list_position($ids::INTEGER[], feature_table.feature_id)" if bound else ""
-    values = {**bound, "ids": list(ids)} if bound else {}
-    return store.query(f"SELECT {_NAMED} FROM feature_table WHERE {which} {order}", values)
+    if not bound:
+        return store.query(f"SELECT {named} FROM feature_table WHERE false")
+    which = ", ".join(f"${name}" for name in bound)
+    return store.query(
+        f"SELECT {named} FROM feature_table WHERE feature_id IN ({which}) "
+        "ORDER BY list_position($ids::INTEGER[], feature_table.feature_id)",
+        {**bound, "ids": list(ids)},
+    )
 
 
 def feature_place(store: Store, feature_id: int, wanted: FeatureFilter, *, order: Order) -> Place:

@@ -171,16 +171,21 @@ def of_one_feature(store: Any) -> dict[str, Callable[[int], object]]:
 
 def of_the_list(store: Any) -> dict[str, Callable[[int], object]]:
     """Pages of the list of features, each filtered and sorted otherwise, half of them by words."""
+    from app import state
+    from app.components import feature_columns
     from lfp import queries
     from lfp.queries import FeatureFilter, Order
 
+    shown = feature_columns.in_order(state.COLUMNS)  # what a page of the table asks for until others are chosen
     sorts = sorted(queries.FEATURE_SORTS)
     wanted = lambda i: FeatureFilter(  # noqa: E731
         sign=SIGNS[i % 3], search=SEARCHES[i % 6], density_low=1e-6 * (i % 5)
     )
+    page = lambda i: {"limit": 25, "offset": 25 * (i % 8)}  # noqa: E731
     order = lambda i: Order(sorts[i % len(sorts)], i % 2 == 0)  # noqa: E731
     return {
-        "table": lambda i: queries.features(store, wanted(i), order=order(i), limit=25, offset=25 * (i % 8)),
+        "table": lambda i: queries.features(store, wanted(i), order=order(i), columns=shown, **page(i)),
+        "table_of_every_column": lambda i: queries.features(store, wanted(i), order=order(i), **page(i)),
         "count": lambda i: queries.count_features(store, wanted(i)),
     }
 
