@@ -1,5 +1,6 @@
 """Readers of a running explorer without a browser: they speak Streamlit's own protocol and read what is on a page."""
 
+import random
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -51,15 +52,16 @@ def elements(socket, *, timeout_s):
 def walk(address, walks, *, think_s=0.0):
     """Several readers at once, each going through pages of its own: a list of visits each.
 
-    `walks` has a list of (page, parameters) for each reader; between two pages it reads for `think_s`.
+    `walks` has a list of (page, parameters) for each reader. Before each page it reads for `think_s` on average, for any
+    time up to twice that, as its number draws: readers who all turn a page at once are not what is meant.
     """
 
-    def one(pages):
-        visits = []
+    def one(number, pages):
+        draw, visits = random.Random(number), []
         for page, params in pages:
+            time.sleep(draw.uniform(0, 2 * think_s))
             visits.append(visit(address, page, params))
-            time.sleep(think_s)
         return visits
 
     with ThreadPoolExecutor(len(walks)) as readers:
-        return list(readers.map(one, walks))
+        return list(readers.map(one, range(len(walks)), walks))

@@ -65,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
     parsed.add_argument("--sessions", type=int, default=30, help="readers at once; 0 leaves them out")
     parsed.add_argument("--pages", type=int, default=20, help="pages that each reader opens")
     parsed.add_argument("--think", type=float, default=3.0,
-                        help="seconds that readers who think read a page for")  # fmt: skip
+                        help="seconds that readers who think read for before a page, on average")  # fmt: skip
     parsed.add_argument("--repeats", type=int, default=200, help="times each question is asked")
     parsed.add_argument("--json", action="store_true", help="one JSON object")
     parsed.add_argument("--measure", choices=sorted(MEASURES), help=argparse.SUPPRESS)
@@ -256,7 +256,8 @@ def parameters(name: str, i: int, n_features: int, n_texts: int) -> dict[str, An
 def sessions(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Readers of one real server at once, each page a session; every page compared with what a reader alone gets.
 
-    They walk twice: without a pause, so that all wait at all times, and reading each page for `think` seconds.
+    They walk twice: without a pause, so that all wait at all times, and reading for `think` seconds on average before
+    each page.
     """
     from tests.app import serving
     from tests.app.sessions import walk
