@@ -52,8 +52,8 @@ def elements(socket, *, timeout_s):
 def walk(address, walks, *, think_s=0.0):
     """Several readers at once, each going through pages of its own: a list of visits each.
 
-    `walks` has a list of (page, parameters) for each reader. Before each page it reads for `think_s` on average, for any
-    time up to twice that, as its number draws: readers who all turn a page at once are not what is meant.
+    `walks` has a list of (page, parameters) for each reader. Before each page it reads for `think_s` on average, for
+    any time up to twice that, as its number draws: readers who all turn a page at once are not what is meant.
     """
 
     def one(number, pages):
