@@ -81,6 +81,9 @@ class PretrainConfig(_Section):
     batch: int = Field(64, ge=1)
     learning_rate: float = Field(2e-3, gt=0.0)
     warmup_share: float = Field(0.05, ge=0.0, lt=1.0)
+    evaluations: int = Field(0, ge=0)
+    """Times that held-out texts are read while training; the weights that predict them best are kept, so that a model
+    that begins to learn its texts by heart is stopped in effect. 0: the last weights are kept."""
 
     @model_validator(mode="after")
     def _heads_divide(self) -> PretrainConfig:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +31,11 @@ _WEIGHT_DECAY = 0.1
 _FINAL_RATE = 0.1
 """Share of the learning rate that the cosine ends on."""
 _CURVE_POINTS = 100
+_CHOOSING_TEXTS = 500
+"""Held-out texts that an evaluation reads, at most."""
+_CHECKPOINT = "checkpoint.pt"
+_CHECKPOINT_S = 60.0
+"""Seconds between two checkpoints: what a kill costs. What is trained does not depend on it."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +50,13 @@ class PretrainReport:
     learning_curve: tuple[tuple[int, float], ...]
     """(step, mean loss since the step before)"""
     held_out_bits_per_byte: float | None
-    """On the held-out texts, ends of text counted; none without such texts."""
+    """On the held-out texts, ends of text counted; none without such texts. Those that chose weights are left out."""
+    held_out_curve: tuple[tuple[int, float], ...]
+    """(step, bits a byte) on the texts that choose the weights, at each evaluation."""
+    kept_step: int
+    """The step whose weights were kept: the best of the evaluations, the last without any."""
     seconds: float
+    """Of all sittings."""
 
 
 def pretrain(
@@ -57,30 +67,53 @@ def pretrain(
     seed: int,
     folder: Path,
     held_out: Sequence[str] = (),
+    device: str = "cpu",
+    scratch: Path | None = None,
     progress: Progress | None = None,
 ) -> PretrainReport:
     """Trains tokenizer and model on `texts`, cut to `context` tokens, and saves both to `folder`.
 
-    AdamW with warm-up and cosine decay. Raises CorpusError without texts, TrainingError when the loss is not a number.
+    AdamW with warm-up and cosine decay. With `config.evaluations` every second of the held-out texts, up to
+    `_CHOOSING_TEXTS`, is read now and then, and the weights that predict them best are kept; the others judge those.
+    With `scratch`, a folder, an interrupted training goes on from its last checkpoint there, to the same weights.
+    Raises CorpusError without texts, TrainingError when the loss is not a number.
     """
     started = time.perf_counter()
     if not any(texts):
         raise CorpusError("pretrain: no texts to train on; set corpus.source to a file that has some")
     tokenizer = _train_tokenizer(texts, config.vocab_size, folder)
-    model = _build_model(len(tokenizer), config, context=context, seed=seed)
-    sequences = _sequences(tokenizer, texts, context)
-    losses, tokens = _train(model, sequences, config, seed=seed, progress=progress)
+    model = _build_model(len(tokenizer), config, context=context, seed=seed).to(device)
+    choosing, judging = _split(held_out, chooses=config.evaluations > 0)
+    state = _train(
+        model,
+        _sequences(tokenizer, texts, context),
+        config,
+        seed=seed,
+        scratch=scratch,
+        judge=lambda: _bits_per_byte(model, tokenizer, choosing, context) if choosing else None,
+        progress=progress,
+    )
     with quiet_files():
         model.save_pretrained(folder)
-    curve = _curve(losses)
+    curve = _curve(state.losses)
     return PretrainReport(
         steps=config.steps,
-        tokens=tokens,
+        tokens=state.tokens,
         final_loss=curve[-1][1],
         learning_curve=curve,
-        held_out_bits_per_byte=_bits_per_byte(model, tokenizer, held_out, context) if any(held_out) else None,
-        seconds=time.perf_counter() - started,
+        held_out_bits_per_byte=_bits_per_byte(model, tokenizer, judging, context) if judging else None,
+        held_out_curve=tuple(state.held_out),
+        kept_step=state.kept_step,
+        seconds=state.seconds_before + time.perf_counter() - started,
     )
+
+
+def _split(held_out: Sequence[str], *, chooses: bool) -> tuple[list[str], list[str]]:
+    """Held-out texts that choose weights and those that judge them, none in both."""
+    some = [text for text in held_out if text]
+    if not chooses or len(some) < 2:
+        return [], some
+    return some[::2][:_CHOOSING_TEXTS], some[1::2]
 
 
 def _train_tokenizer(texts: Sequence[str], vocab_size: int, folder: Path) -> PreTrainedTokenizerFast:
@@ -131,38 +164,122 @@ def _sequences(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], context
     return [[0, *text.token_ids, *([] if text.truncated else [0])] for text in tokenized if text.token_ids]
 
 
+@dataclass
+class _Training:
+    """Where a training stands: what a checkpoint keeps beside weights, optimizer and schedule."""
+
+    step: int = 0
+    tokens: int = 0
+    losses: list[float] = field(default_factory=list)
+    held_out: list[tuple[int, float]] = field(default_factory=list)
+    best: dict[str, torch.Tensor] | None = None
+    kept_step: int = 0
+    seconds_before: float = 0.0
+    """Of the sittings before this one."""
+
+
 def _train(
     model: GPTNeoXForCausalLM,
     sequences: Sequence[Sequence[int]],
     config: PretrainConfig,
     *,
     seed: int,
+    scratch: Path | None,
+    judge: Callable[[], float | None],
     progress: Progress | None,
-) -> tuple[list[float], int]:
-    """Every step's loss, and how many tokens were predicted in all."""
-    decayed = [value for value in model.parameters() if value.dim() > 1]
-    kept = [value for value in model.parameters() if value.dim() <= 1]
-    groups = [{"params": decayed, "weight_decay": _WEIGHT_DECAY}, {"params": kept, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, config))
-    model.train()
-    losses, tokens = [], 0
+) -> _Training:
+    """Trains the model in place and leaves it with the weights that are kept."""
+    optimizer, schedule = _optimizer(model, config)
+    parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
+    checkpoint = _Checkpoint(scratch / _CHECKPOINT) if scratch else None
+    state = (checkpoint.load(parts) if checkpoint else None) or _Training()
     order = _batch_order([len(sequence) for sequence in sequences], batch=config.batch, seed=seed)
-    for step in range(1, config.steps + 1):
+    for _ in range(state.step):
+        next(order)
+    due = _evaluation_steps(config)
+    while state.step < config.steps:
+        model.train()
         loss, count = _loss(model, [sequences[row] for row in next(order)])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        losses.append(loss.item())
-        tokens += count
-        if not math.isfinite(losses[-1]):
-            raise TrainingError(f"pretrain: the loss is {losses[-1]} at step {step}; lower pretrain.learning_rate")
+        state.step, state.tokens = state.step + 1, state.tokens + count
+        state.losses.append(loss.item())
+        if not math.isfinite(state.losses[-1]):
+            raise TrainingError(
+                f"pretrain: the loss is {state.losses[-1]} at step {state.step}; lower pretrain.learning_rate"
+            )
+        if state.step in due:
+            _evaluate(model, state, judge)
+        if checkpoint:
+            checkpoint.keep(state, parts)
         if progress is not None:
-            progress("pretrain", step, config.steps, losses[-1])
+            progress("pretrain", state.step, config.steps, state.losses[-1])
     model.eval()
-    return losses, tokens
+    if state.best is None:
+        state.kept_step = state.step
+    else:
+        model.load_state_dict(state.best)
+    return state
+
+
+def _optimizer(
+    model: GPTNeoXForCausalLM, config: PretrainConfig
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
+    """AdamW, without weight decay of biases and norms, and its rate over the steps."""
+    decayed = [value for value in model.parameters() if value.dim() > 1]
+    kept = [value for value in model.parameters() if value.dim() <= 1]
+    groups = [{"params": decayed, "weight_decay": _WEIGHT_DECAY}, {"params": kept, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), fused=True)
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, config))
+
+
+def _evaluation_steps(config: PretrainConfig) -> set[int]:
+    """Evenly spread, the last step among them."""
+    n = min(config.evaluations, config.steps)
+    return {round(config.steps * (i + 1) / n) for i in range(n)}
+
+
+def _evaluate(model: GPTNeoXForCausalLM, state: _Training, judge: Callable[[], float | None]) -> None:
+    """Notes how well held-out texts are predicted, and keeps the weights where they are better than ever."""
+    model.eval()
+    bits = judge()
+    if bits is None:
+        return
+    if all(bits < before for _, before in state.held_out):
+        state.best = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        state.kept_step = state.step
+    state.held_out.append((state.step, bits))
+
+
+class _Checkpoint:
+    """A file that training goes on from after a kill; written whole, at most once in `_CHECKPOINT_S`."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._began = self._written = time.perf_counter()
+
+    def load(self, parts: Mapping[str, Any]) -> _Training | None:
+        """Puts what was kept into the parts; None where nothing was."""
+        if not self._file.is_file():
+            return None
+        kept = torch.load(self._file, map_location="cpu", weights_only=True)
+        for name, part in parts.items():
+            part.load_state_dict(kept[name])
+        return _Training(**kept["training"])
+
+    def keep(self, state: _Training, parts: Mapping[str, Any]) -> None:
+        """Writes the checkpoint where it is time to."""
+        now = time.perf_counter()
+        if now - self._written < _CHECKPOINT_S:
+            return
+        training = vars(state) | {"seconds_before": state.seconds_before + now - self._began}
+        draft = self._file.with_suffix(".writing")
+        torch.save({"training": training} | {name: part.state_dict() for name, part in parts.items()}, draft)
+        draft.replace(self._file)
+        self._written = now
 
 
 def _rate(step: int, config: PretrainConfig) -> float:
@@ -191,7 +308,7 @@ def _loss(model: GPTNeoXForCausalLM, rows: Sequence[Sequence[int]]) -> tuple[tor
 
     Rows are padded on the right, where a causal model needs no mask; logits of padding are never computed.
     """
-    input_ids, mask = pad(rows, pad_id=0)
+    input_ids, mask = (each.to(model.device) for each in pad(rows, pad_id=0))
     hidden = model.gpt_neox(input_ids=input_ids[:, :-1], use_cache=False).last_hidden_state
     real = mask[:, 1:].bool()
     targets = input_ids[:, 1:][real]

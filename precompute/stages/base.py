@@ -25,6 +25,8 @@ def run(run: Run, output: Output) -> None:
         seed=config.seed,
         folder=output.folder / "model",
         held_out=[text.text for text in pair.corpus_texts(run, "held_out")],
+        device=config.model.device,
+        scratch=output.scratch,
         progress=run.progress,
     )
     output.json("facts", asdict(report))

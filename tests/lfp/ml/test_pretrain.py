@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,6 +65,45 @@ def test_held_out_bits_are_what_transformers_computes(trained: Trained) -> None:
         nats += model(ids, labels=ids).loss.item() * (ids.shape[1] - 1)
         n_bytes += len(text.encode())
     assert report.held_out_bits_per_byte == pytest.approx(nats / math.log(2) / n_bytes, rel=1e-4)
+
+
+def test_a_training_that_is_killed_goes_on_to_the_same_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def kill(_: str, step: int, *__: object) -> None:
+        if step in (13, 27):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "_CHECKPOINT_S", 0.0)
+    options = {"context": 12, "seed": 0, "held_out": TEXTS[:9]}
+    config = PretrainConfig(**SMALL, evaluations=4)
+    whole = pretrain(TEXTS, config, folder=tmp_path / "whole", **options)
+    scratch, steps = tmp_path / "scratch", []
+    scratch.mkdir()
+    for attempt in range(3):
+        told = (lambda name, step, *rest: (steps.append(step), kill(name, step, *rest))) if attempt < 2 else None
+        with suppress(KeyboardInterrupt):
+            parts = pretrain(TEXTS, config, folder=tmp_path / "parts", scratch=scratch, progress=told, **options)
+    assert steps == [*range(1, 14), *range(14, 28)]
+    first, second = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "parts"))
+    assert first == second
+    assert replace(parts, seconds=0.0) == replace(whole, seconds=0.0)
+
+
+def test_the_weights_that_predict_held_out_texts_best_are_kept(tmp_path: Path) -> None:
+    few = ["The movie was good.", "The food was bad."]  # learned by heart: other texts become ever less likely
+    held_out = [f"A {thing} of a {how} day, it seems" for thing in ("tale", "hint") for how in ("long", "rainy")]
+    config = PretrainConfig(**(SMALL | {"steps": 60}), evaluations=12)
+    report = pretrain(few * 40, config, context=12, seed=0, folder=tmp_path, held_out=held_out)
+    curve = dict(report.held_out_curve)
+    assert list(curve) == [5 * i for i in range(1, 13)]
+    assert report.kept_step == min(curve, key=curve.__getitem__) < 60
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
+    assert module._bits_per_byte(model, tokenizer, held_out[::2], 12) == pytest.approx(curve[report.kept_step])
+    judged = module._bits_per_byte(model, tokenizer, held_out[1::2], 12)
+    assert report.held_out_bits_per_byte == pytest.approx(judged)
+
+
+def test_without_evaluations_the_last_weights_are_kept(trained: Trained) -> None:
+    assert trained[1].kept_step == 40 and trained[1].held_out_curve == ()
 
 
 def test_one_seed_gives_one_model(trained: Trained, tmp_path: Path) -> None:
