@@ -34,6 +34,7 @@ ROWS = (
     "sae_quality",
     "sae_sweep",
     "triples",
+    "base_model",
 )
 """Rows of the report in the order they are read."""
 _FIGURES = ("value", "ci_low", "ci_high", "null_mean", "null_high", "null_p", "n")

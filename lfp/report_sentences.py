@@ -180,6 +180,16 @@ def _furthest(figures: Sequence[Figure]) -> Figure | None:
     return max(figures, key=lambda one: abs(one["value"] or 0.0), default=None)
 
 
+def _base_model(figures: Sequence[Figure]) -> str:
+    bits, tokens, kept = (pick(figures, metric=metric) for metric in ("bits_per_byte", "tokens", "kept_step"))
+    if bits is None or tokens is None or kept is None:
+        return "How the base model, trained from scratch, learned."
+    return (
+        f"The base model was trained from scratch on {number(tokens['value'])} tokens, repeats counted. The weights of "
+        f"step {number(kept['value'])} were kept; texts that chose nothing take {number(bits['value'])} bits a byte."
+    )
+
+
 def _divergence(figures: Sequence[Figure]) -> str:
     rows = [one for one in figures if one["metric"] == "divergence"]
     top = max(rows, key=lambda one: one["value"] or 0.0, default=None)
@@ -329,6 +339,7 @@ _SENTENCES: Mapping[str, Callable[[Sequence[Figure]], str]] = {
     "token_sentiment": _words,
     "error_by_frequency": _errors,
     "disagreements": _disagreements,
+    "base_model": _base_model,
     "divergence_by_layer": _divergence,
     "drift": _drift,
     "label_scores": _label_scores,

@@ -231,6 +231,11 @@ _CONTINGENCY = ("related_and_weighty", "related_only", "weighty_only", "neither"
 _SAE = {"model": "model", "layer": "layer", "group": "autoencoder"}
 _SAE_COLUMNS = _only("fvu", "l0", "dead_fraction", "mmcs", "ce_recovered", "mmcs_seeds")
 
+
+def _is_of_curve(figure: Figure) -> bool:
+    return figure.get("group") is not None
+
+
 _LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
     "reward": (Layout({"metric": "metric", "model": "model"}, _full("mean")),),
     "implicit_reward": (
@@ -280,6 +285,16 @@ _LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
             {"metric": "list", "group": "of"}, _full("gap"), frozenset({"gap_over_paid", "gap_under_paid"}), _by_size
         ),
         Layout({"metric": "between", "group": "of"}, _full("gap of ranks"), order=_by_size),
+    ),
+    "base_model": (
+        Layout(
+            {"group": "step"},
+            (
+                Column("loss, nats a token", _value, {"metric": "train_loss"}),
+                Column("held-out bits a byte", _value, {"metric": "held_out_bits"}),
+            ),
+            takes=_is_of_curve,
+        ),
     ),
     "divergence_by_layer": (Layout({"layer": "layer"}, _only("divergence", "divergence_mlp", "relative_divergence")),),
     "drift": (

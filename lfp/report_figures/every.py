@@ -57,5 +57,6 @@ _KINDS = (
     _Kind("ablation-predicted", "Single features: predicted against measured; grey ones are inert", "ablation",
           ablations.singles),
     _Kind("texts", "Texts by their mean features", "pca_explained", texts.components),
+    _Kind("learning-curve", "How the base model learned", "base_model", layers.learning_curve),
     _Kind("autoencoders", "Autoencoders", "sae_quality", layers.autoencoders),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Figures of rows about what was trained: divergence by layer, and the autoencoders."""
+"""Figures of rows about what was trained: the base model, divergence by layer, and the autoencoders."""
 
 from __future__ import annotations
 
@@ -53,3 +53,27 @@ def autoencoders(material: Material) -> go.Figure | None:
         )
     chart.update_yaxes(rangemode="tozero")
     return framed(chart, x="active features a token (L0)", y="variance unexplained (FVU)", legend=True)
+
+
+def learning_curve(material: Material) -> go.Figure | None:
+    """How the base model learned: loss of what it read, and bits a byte of held-out texts on an axis of their own."""
+    curves = {
+        metric: sorted(
+            (int(one["group"]), one["value"])
+            for one in material.report["base_model"]
+            if one["metric"] == metric and one.get("group") is not None
+        )
+        for metric in ("train_loss", "held_out_bits")
+    }
+    if not curves["train_loss"]:
+        return None
+    chart = go.Figure()
+    for metric, name, colour, axis in (
+        ("train_loss", "loss of what is read, nats a token", BASE, "y"),
+        ("held_out_bits", "held-out texts, bits a byte", TUNED, "y2"),
+    ):
+        if curves[metric]:
+            steps, values = zip(*curves[metric], strict=True)
+            chart.add_scatter(x=steps, y=values, mode="lines+markers", name=name, line={"color": colour}, yaxis=axis)
+    framed(chart, x="step", y="nats a token", legend=True)
+    return chart.update_layout(yaxis2={"title": {"text": "bits a byte"}, "overlaying": "y", "side": "right"})
