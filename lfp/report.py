@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from lfp.escape import visible
 from lfp.metrics import Estimate, with_null
 from lfp.report_sentences import sentence
 from lfp.report_tables import Shown, tables
+
+if TYPE_CHECKING:
+    from lfp.queries import Sample
 
 ROWS = (
     "reward",
@@ -147,3 +150,13 @@ def _aligned(table: Shown) -> list[str]:
 
 def _finite(figure: dict[str, Any]) -> dict[str, Any]:
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in figure.items()}
+
+
+def sample_lines(samples: Sequence[Sample]) -> list[str]:
+    """What both models wrote after each prefix, with the rewards: a paragraph a prefix."""
+    told = []
+    for one in samples:
+        told += [visible(" ".join(one.prompt.split())) + " …"]
+        for model, text, reward in (("base", one.base, one.base_reward), ("tuned", one.tuned, one.tuned_reward)):
+            told.append(f"  {model:5s} {reward:+.2f}  {visible(' '.join(text.split()))}")
+    return told

@@ -97,16 +97,23 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: the results table by report row.")] = False,
     html: Annotated[Path | None, typer.Option("--html", help="Write one self-contained page to this file.")] = None,
     figures: Annotated[Path | None, typer.Option("--figures", help="Write each figure to this folder.")] = None,
+    samples: Annotated[
+        int | None, typer.Option("--samples", min=1, help="Print what both models wrote instead.")
+    ] = None,
 ) -> None:
     """Print a bundle's report, every figure with its interval and its null, or write it as a page with figures.
 
     Example: python -m precompute report data/demo --html report.html
     """
+    from lfp import queries
     from lfp.queries import report_ablations, report_rows
-    from lfp.report import lines, whole
+    from lfp.report import lines, sample_lines, whole
     from lfp.store import Store
 
     with Store.open(bundle) as store:
+        if samples is not None:
+            typer.echo("\n".join(sample_lines(queries.samples(store, limit=samples))))
+            return
         rows = whole(report_rows(store), report_ablations(store))
         written = _write_report(store, html, figures) if html or figures else []
     if as_json:

@@ -110,6 +110,7 @@ from lfp.queries.run_pairs import (
 from lfp.queries.run_rows import (
     DriftedFeature,
     Figure,
+    Sample,
     dictionaries,
     drifted_features,
     features_by_drift,
@@ -118,6 +119,7 @@ from lfp.queries.run_rows import (
     report_ablations,
     report_rows,
     report_texts,
+    samples,
     scored_words,
     word_gaps,
 )
@@ -196,6 +198,7 @@ __all__ = [
     "QueuedWord",
     "RawLedger",
     "Responsible",
+    "Sample",
     "ScoreLimits",
     "Text",
     "TextFilter",
@@ -262,6 +265,7 @@ __all__ = [
     "report_rows",
     "report_texts",
     "responsible_features",
+    "samples",
     "score_limits",
     "scored_words",
     "strongest_feature",

@@ -45,6 +45,31 @@ def report_rows(store: Store) -> list[dict[str, Any]]:
     return store.rows("SELECT * FROM results ORDER BY ALL")
 
 
+@dataclass(frozen=True)
+class Sample:
+    """What both models wrote after one held-out prefix, with the reward of each."""
+
+    prompt: str
+    base: str
+    tuned: str
+    base_reward: float
+    tuned_reward: float
+
+
+def samples(store: Store, *, limit: int) -> list[Sample]:
+    """What both models wrote after the first held-out prefixes, which were drawn at random; no more than there are."""
+    rows = store.rows(
+        """
+        SELECT prompt, b.completion AS base, t.completion AS tuned, b.reward AS base_reward, t.reward AS tuned_reward
+        FROM (FROM completions WHERE "group" = 'base') b
+        JOIN (SELECT "index", completion, reward FROM completions WHERE "group" = 'tuned') t USING ("index")
+        ORDER BY "index" LIMIT $limit
+        """,
+        {"limit": limit},
+    )
+    return [Sample(**row) for row in rows]
+
+
 def layers(store: Store) -> pa.Table:
     """All layers, in order, with their divergence."""
     return store.query("SELECT * FROM layers ORDER BY layer")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from lfp.bundle import MANIFEST
@@ -66,6 +67,21 @@ def test_report_prints_json_and_lines(tiny_bundle: Path, capsys: pytest.CaptureF
     assert all(value is not None for figures in rows.values() for row in figures for value in row.values())
     code, out, _ = call("report", str(tiny_bundle), capsys=capsys)
     assert code == 0 and out.startswith("reward\n") and "kendall_tau" in out and "95 % interval" in out
+
+
+def test_report_prints_what_both_models_wrote(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call("report", str(tiny_bundle), "--samples", "2", capsys=capsys)
+    rows = pq.read_table(tiny_bundle / "completions.parquet").to_pylist()
+    written = {(row["group"], row["index"]): row for row in rows}
+    lines = out.splitlines()
+    assert code == 0 and len(lines) == 6
+    for at in range(2):
+        prompt, base, tuned = lines[3 * at : 3 * at + 3]
+        assert prompt.split()[:-1] == written["base", at]["prompt"].split()
+        for line, model in ((base, "base"), (tuned, "tuned")):
+            name, reward, *words = line.split()
+            assert (name, words) == (model, written[model, at]["completion"].split())
+            assert float(reward) == pytest.approx(written[model, at]["reward"], abs=0.006)
 
 
 def test_report_writes_a_page_and_figures(
