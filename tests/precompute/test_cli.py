@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lfp.bundle import MANIFEST
+from lfp.escape import visible
 from lfp.report import ROWS
 from precompute.__main__ import main, preset
 from precompute.presets import NAMES
@@ -77,10 +78,10 @@ def test_report_prints_what_both_models_wrote(tiny_bundle: Path, capsys: pytest.
     assert code == 0 and len(lines) == 6
     for at in range(2):
         prompt, base, tuned = lines[3 * at : 3 * at + 3]
-        assert prompt.split()[:-1] == written["base", at]["prompt"].split()
+        assert prompt.removesuffix(" …") == visible(" ".join(written["base", at]["prompt"].split()))
         for line, model in ((base, "base"), (tuned, "tuned")):
-            name, reward, *words = line.split()
-            assert (name, words) == (model, written[model, at]["completion"].split())
+            name, reward, text = [*line.split(maxsplit=2), ""][:3]
+            assert (name, text) == (model, visible(" ".join(written[model, at]["completion"].split())))
             assert float(reward) == pytest.approx(written[model, at]["reward"], abs=0.006)
 
 
