@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from lfp.config import BUDGET
 from lfp.errors import BundleError
 from lfp.schema import BY_NAME, SCHEMA_VERSION, TABLES, Table
 
@@ -55,6 +56,28 @@ class ModelInfo(_Record):
     sha256: str
 
 
+class StageCost(_Record):
+    """What a stage took on the machine it ran on, by the clock; None where it was not measured.
+
+    Seconds of the processor are of all threads and child processes; `peak_rss_mb` is the most memory that the process
+    held meanwhile, in megabytes of 10^6 bytes.
+    """
+
+    name: str
+    seconds: float
+    cpu_seconds: float | None = None
+    peak_rss_mb: float | None = None
+
+
+class Hardware(_Record):
+    """The machine that a bundle was written on; None where that is not known, or no GPU was used."""
+
+    processor: str | None = None
+    cores: int | None = None
+    memory_gb: float | None = None
+    gpu: str | None = None
+
+
 class Description(_Record):
     """What a run says of itself: the manifest less what the writer measures."""
 
@@ -67,11 +90,15 @@ class Description(_Record):
     versions: dict[str, str]
     licence: str
     notes: str
+    stages: list[StageCost] = []
+    """In the order they ran; none in a bundle made before stages were measured."""
+    hardware: Hardware | None = None
 
     def identity(self) -> str:
-        """Sixteen hex digits over config, seed and model hashes: what was run, not when."""
+        """Sixteen hex digits over config (less its budget), seed and model hashes: what was run, not when."""
         hashes = {role: model.sha256 for role, model in self.models.items()}
-        what = json.dumps([self.config, self.seed, hashes], sort_keys=True)
+        config = {name: value for name, value in self.config.items() if name != BUDGET}
+        what = json.dumps([config, self.seed, hashes], sort_keys=True)
         return hashlib.sha256(what.encode()).hexdigest()[:16]
 
 

@@ -6,7 +6,7 @@ import copy
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -435,6 +435,39 @@ class LanguageModelConfig(_Section):
     """Dollars a million tokens written."""
 
 
+_Minutes = Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None
+
+
+class BudgetConfig(_Section):
+    """Minutes that each stage may be expected to take: told while the run goes on, and no part of what is run."""
+
+    machine: str | None = None
+    """The machine that the minutes are of, in words, such as: two cores."""
+    corpus: _Minutes = None
+    """This and the rest are names of stages."""
+    base: _Minutes = None
+    tuned: _Minutes = None
+    completions: _Minutes = None
+    layers: _Minutes = None
+    saes: _Minutes = None
+    features: _Minutes = None
+    rollouts: _Minutes = None
+    probes: _Minutes = None
+    texts: _Minutes = None
+    labels: _Minutes = None
+    findings: _Minutes = None
+    ablations: _Minutes = None
+
+    def minutes_of(self, stage: str) -> float | None:
+        """What the stage of that name may take; None where nothing is stated."""
+        minutes: float | None = getattr(self, stage)
+        return minutes
+
+
+BUDGET = "budget"
+"""The section that changes no result: two runs that differ in it alone are one run."""
+
+
 class RunConfig(_Section):
     """One run, from a pair of models to a bundle. Every stage reads its own section."""
 
@@ -460,6 +493,7 @@ class RunConfig(_Section):
     ablation: AblationConfig = AblationConfig()
     plant: PlantConfig = PlantConfig()
     language_model: LanguageModelConfig = LanguageModelConfig()
+    budget: BudgetConfig = BudgetConfig()
 
     @model_validator(mode="after")
     def _language_model_is_named(self) -> RunConfig:

@@ -38,6 +38,7 @@ ROWS = (
     "sae_sweep",
     "triples",
     "base_model",
+    "cost",
 )
 """Rows of the report in the order they are read."""
 _FIGURES = ("value", "ci_low", "ci_high", "null_mean", "null_high", "null_p", "n")
@@ -64,12 +65,13 @@ def grouped(rows: Sequence[Row]) -> Report:
     return report
 
 
-def whole(rows: Sequence[Row], ablations: Sequence[Row] = ()) -> Report:
+def whole(rows: Sequence[Row], ablations: Sequence[Row] = (), costs: Sequence[Row] = ()) -> Report:
     """What `report --json` prints: every row of the report, an empty list where the run has no such figure.
 
-    `ablations` are rows of that table. A figure that is not a number, which JSON cannot hold, becomes null.
+    `ablations` are rows of that table, `costs` of `lfp.cost`. A figure that is not a number, which JSON cannot hold,
+    becomes null.
     """
-    report: Report = {name: [] for name in ROWS} | grouped([*rows, *ablation_rows(ablations)])
+    report: Report = {name: [] for name in ROWS} | grouped([*rows, *ablation_rows(ablations), *costs])
     return {name: [_finite(figure) for figure in figures] for name, figures in report.items()}
 
 

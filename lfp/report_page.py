@@ -12,6 +12,7 @@ from plotly.offline import get_plotlyjs
 
 from lfp import queries
 from lfp.bundle import Manifest
+from lfp.cost import cost_rows
 from lfp.errors import ConfigError
 from lfp.escape import escaped
 from lfp.report import Report, whole
@@ -50,7 +51,7 @@ class Written:
 def prepare(store: Store) -> Written:
     """Everything that the page shows, read from a bundle."""
     probe = queries.headline(store)
-    report = whole(queries.report_rows(store), queries.report_ablations(store))
+    report = whole(queries.report_rows(store), queries.report_ablations(store), cost_rows(store.manifest))
     words = [word | {"shown": _shown(word["predicted"], probe)} for word in queries.scored_words(store).to_pylist()]
     material = Material(report, words, queries.report_texts(store), queries.drifted_features(store))
     return Written(store.manifest, report, headline(report, probe.target if probe else None), draw_all(material))

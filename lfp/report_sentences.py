@@ -330,6 +330,42 @@ def _triples(figures: Sequence[Figure]) -> str:
     return f"{number(kept['value']) if kept else 0} contrastive triples kept, {number(dropped)} dropped, by reason."
 
 
+def _cost(figures: Sequence[Figure]) -> str:
+    """Totals, the machine, and which stages took more than was expected."""
+    by_stage: dict[str, dict[str, float]] = {}
+    for one in figures:
+        by_stage.setdefault(str(one.get("group")), {})[one["metric"]] = _value(one)
+    stages = {name: told for name, told in by_stage.items() if "minutes" in told}
+    late = [
+        f"{name} ({number(told['minutes'])} of {number(told['budget_minutes'])} min)"
+        for name, told in stages.items()
+        if told["minutes"] > told.get("budget_minutes", math.inf)
+    ]
+    peaks = [told["peak_rss_mb"] for told in stages.values() if "peak_rss_mb" in told]
+    parts = [
+        f"{len(stages)} stages took {number(sum(told['minutes'] for told in stages.values()))} minutes by the clock"
+        + (f", and {number(max(peaks))} MB of memory at most" if peaks else "")
+        + _machine(figures)
+        + "."
+    ]
+    if late:
+        parts.append(f"Past their budget: {', '.join(late)}.")
+    elif any("budget_minutes" in told for told in stages.values()):
+        parts.append("No stage took more than it was budgeted.")
+    return " ".join([*parts, "Nothing else in the report depends on the clock."])
+
+
+def _machine(figures: Sequence[Figure]) -> str:
+    cores, memory, gpu = (pick(figures, metric=metric) for metric in ("cores", "memory_gb", "gpus"))
+    told = [
+        f"{number(cores['value'])} cores of {cores.get('group')}" if cores else "",
+        f"{_value(memory):g} GB" if memory else "",
+        str(gpu.get("group")) if gpu else "",
+    ]
+    named = [part for part in told if part]
+    return f", on {', '.join(named)}" if named else ""
+
+
 _SENTENCES: Mapping[str, Callable[[Sequence[Figure]], str]] = {
     "reward": _reward,
     "implicit_reward": _implicit,
@@ -350,4 +386,5 @@ _SENTENCES: Mapping[str, Callable[[Sequence[Figure]], str]] = {
     "sae_quality": _autoencoders,
     "sae_sweep": _autoencoders,
     "triples": _triples,
+    "cost": _cost,
 }

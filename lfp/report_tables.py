@@ -382,4 +382,27 @@ _LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
     "sae_quality": (Layout(_SAE, _SAE_COLUMNS),),
     "sae_sweep": (Layout(_SAE, _SAE_COLUMNS),),
     "triples": (Layout({"metric": "", "group": "reason"}, _full("triples")),),
+    "cost": (
+        Layout(
+            {"group": "stage"},
+            (
+                Column("minutes", _value, {"metric": "minutes"}),
+                Column("budget", _value, {"metric": "budget_minutes"}),
+                Column("processor minutes", _value, {"metric": "cpu_minutes"}),
+                Column("peak MB", _value, {"metric": "peak_rss_mb"}),
+            ),
+            frozenset({"minutes", "budget_minutes", "cpu_minutes", "peak_rss_mb"}),
+            order=_as_given,
+        ),
+        Layout(
+            {"group": "machine"},
+            (
+                Column("cores", _value, {"metric": "cores"}),
+                Column("memory, GB", _value, {"metric": "memory_gb"}),
+                Column("GPUs", _value, {"metric": "gpus"}),
+            ),
+            frozenset({"cores", "memory_gb", "gpus"}),
+            order=_as_given,
+        ),
+    ),
 }

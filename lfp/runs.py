@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from lfp import matching, queries
 from lfp.bundle import Manifest
+from lfp.config import BUDGET
 from lfp.store import Store
 
 LARGEST = 2000
@@ -68,8 +69,13 @@ class MatchedFeatures:
 
 
 def config_differences(one: Manifest, other: Manifest) -> list[tuple[str, Any, Any]]:
-    """Keys of the configs, as section.key, whose values differ, with both; None where a run has no such key."""
-    ours, theirs = dict(_flat(one.config)), dict(_flat(other.config))
+    """Keys of the configs, as section.key, whose values differ, with both; None where a run has no such key.
+
+    Budgets, which change no result, are left out.
+    """
+    ours, theirs = (
+        dict(_flat({name: value for name, value in run.config.items() if name != BUDGET})) for run in (one, other)
+    )
     names = sorted(ours.keys() | theirs.keys())
     return [(name, ours.get(name), theirs.get(name)) for name in names if ours.get(name) != theirs.get(name)]
 

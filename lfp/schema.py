@@ -431,6 +431,11 @@ A bundle is one folder that holds one run: `manifest.json`, a Parquet file a tab
 autoencoders, where the run kept them). This page is made from `lfp/schema.py` by `make docs`; change it there.
 `demo/` beside this page is the bundle that the explorer opens by itself. Schema version {SCHEMA_VERSION}.
 
+The manifest says what was run (`config`, `seed`, `models`: `bundle_id` is their hash, less the config's `budget`), what
+is here (`tables`, `artifacts`), and what it took: `stages`, a list of name, seconds, cpu_seconds and peak_rss_mb
+(megabytes of 10^6 bytes; null where the system does not tell), and `hardware` (processor, cores, memory_gb, gpu), which
+older bundles lack. Nothing in a table depends on the clock.
+
 A scaled activation is a feature's value after the layer's MLP output was scaled to unit mean square norm
 (`layers.scale`). `predicted` is the headline probe's: contributions (weight times activation, over the tokens pooled)
 and the intercept sum to it within 1e-5. Pooling (`probes.pooling`) says what a token counts for: `mean` 1 / n of the n

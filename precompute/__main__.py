@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -12,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from types import FrameType
@@ -43,6 +45,10 @@ app.add_typer(bench, name="bench")
 Out = Annotated[Path, typer.Option("--out", help="Folder the bundle is written to.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Change a key of the config: section.key=value.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with a run that was interrupted.")]
+SittingMinutes = Annotated[
+    float | None,
+    typer.Option("--sitting-minutes", min=0.0, help="Stop between stages when so much time is up; --resume goes on."),
+]
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle.")]
 
 
@@ -52,13 +58,15 @@ def demo(
     fast: Annotated[bool, typer.Option("--fast", help="The whole pipeline at small sizes, under a minute.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of the whole run.")] = 0,
     resume: Resume = False,
+    sitting_minutes: SittingMinutes = None,
 ) -> None:
     """Make the demo: generated reviews, a small model pretrained and tuned on them, and its bundle.
 
     Example: python -m precompute demo --out data/demo
     """
     config = load_config(preset("demo-fast" if fast else "demo"), [f"seed={seed}"])
-    _run(config, out, beside=None, resume=resume)
+    same = ["demo", "--out", str(out), *(["--fast"] if fast else []), "--seed", str(seed)]
+    _run(_Request(config, out, None, same), resume=resume, sitting_minutes=sitting_minutes)
 
 
 @app.command()
@@ -66,13 +74,17 @@ def run(
     config: Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="What to run; see precompute/presets.")],
     out: Out,
     resume: Resume = False,
+    sitting_minutes: SittingMinutes = None,
     set_: Set = None,
 ) -> None:
     """Run the whole pipeline of a config.
 
     Example: python -m precompute run precompute/presets/imdb-scratch.toml --out runs/imdb --set tune.steps=40
     """
-    _run(load_config(config, set_ or []), out, beside=config.parent, resume=resume)
+    sets = [part for override in set_ or [] for part in ("--set", override)]
+    same = ["run", str(config), "--out", str(out), *sets]
+    request = _Request(load_config(config, set_ or []), out, config.parent, same)
+    _run(request, resume=resume, sitting_minutes=sitting_minutes)
 
 
 @app.command()
@@ -106,6 +118,7 @@ def report(
     Example: python -m precompute report data/demo --html report.html
     """
     from lfp import queries
+    from lfp.cost import cost_rows
     from lfp.queries import report_ablations, report_rows
     from lfp.report import lines, sample_lines, whole
     from lfp.store import Store
@@ -114,7 +127,7 @@ def report(
         if samples is not None:
             typer.echo("\n".join(sample_lines(queries.samples(store, limit=samples))))
             return
-        rows = whole(report_rows(store), report_ablations(store))
+        rows = whole(report_rows(store), report_ablations(store), cost_rows(store.manifest))
         written = _write_report(store, html, figures) if html or figures else []
     if as_json:
         typer.echo(json.dumps(rows, indent=1, allow_nan=False))
@@ -367,13 +380,33 @@ def preset(name: str) -> Path:
     return Path(str(files("precompute") / "presets" / f"{name}.toml"))
 
 
-def _run(config: RunConfig, out: Path, *, beside: Path | None, resume: bool) -> None:
+@dataclass(frozen=True)
+class _Request:
+    """What to run and where to, and the arguments that ask for the same again."""
+
+    config: RunConfig
+    out: Path
+    beside: Path | None
+    arguments: list[str]
+
+    def to_go_on(self, sitting_minutes: float) -> str:
+        """The command that goes on with it."""
+        more = ["--sitting-minutes", f"{sitting_minutes:g}", "--resume"]
+        return shlex.join(["python", "-m", "precompute", *self.arguments, *more])
+
+
+def _run(request: _Request, *, resume: bool, sitting_minutes: float | None) -> None:
     from precompute.pipeline import run_pipeline
     from precompute.progress import progress_to_stderr
+    from precompute.sitting import Sitting, SittingOver
 
-    started = time.perf_counter()
-    with progress_to_stderr() as progress:
-        run_pipeline(config, out, beside=beside, resume=resume, progress=progress)
+    out, sitting, started = request.out, Sitting(sitting_minutes, _note), time.perf_counter()
+    try:
+        with progress_to_stderr() as progress:
+            run_pipeline(request.config, out, beside=request.beside, resume=resume, progress=progress, sitting=sitting)
+    except SittingOver as over:
+        typer.echo(f"{out}: {over}; go on with: {request.to_go_on(over.sitting_minutes)}")
+        return
     size_mb = sum(file.stat().st_size for file in out.rglob("*") if file.is_file()) / 1e6
     typer.echo(f"{out}: bundle written in {time.perf_counter() - started:.0f} s, {size_mb:.1f} MB")
 

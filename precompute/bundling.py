@@ -12,6 +12,7 @@ import pyarrow as pa
 from lfp.bundle import BundleWriter, Description, ModelInfo
 from lfp.schema import BY_NAME, as_table
 from precompute import pair
+from precompute.machine import hardware
 from precompute.run import MADE_BY, Run
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ _MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 def write_bundle(run: Run, out: Path, stages: Sequence[str]) -> None:
     """Writes what the stages made as one bundle."""
     base, tuned = pair.load_pair(run)
-    with BundleWriter(out, _description(run, base, tuned)) as writer:
+    with BundleWriter(out, _description(run, stages, base=base, tuned=tuned)) as writer:
         for table in MADE_BY:
             writer.write(table, _made(run, table))
         writer.write("layers", _layers(run))
@@ -40,7 +41,7 @@ def _made(run: Run, table: str) -> pa.Table:
     return pa.concat_tables([made, run.table("ablations", table)]) if table == "completions" else made
 
 
-def _description(run: Run, base: LanguageModel, tuned: LanguageModel) -> Description:
+def _description(run: Run, stages: Sequence[str], *, base: LanguageModel, tuned: LanguageModel) -> Description:
     config = run.config
     return Description(
         title=config.title,
@@ -52,6 +53,8 @@ def _description(run: Run, base: LanguageModel, tuned: LanguageModel) -> Descrip
         versions={name: version(name) for name in _LIBRARIES},
         licence=config.licence,
         notes=_notes(run),
+        stages=run.costs(stages),
+        hardware=hardware(config.model.device),
     )
 
 

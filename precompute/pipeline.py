@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from lfp.bundle import check_replaceable
 from lfp.config import RunConfig
@@ -14,6 +14,7 @@ from lfp.errors import ConfigError
 from lfp.progress import Progress
 from precompute.bundling import write_bundle
 from precompute.run import Output, Run, stage_key
+from precompute.sitting import Sitting
 from precompute.stages import (
     ablations,
     base,
@@ -59,11 +60,20 @@ STAGES = (
 )
 
 
-def run_pipeline(config: RunConfig, out: Path, *, beside: Path | None, resume: bool, progress: Progress) -> Path:
+def run_pipeline(
+    config: RunConfig,
+    out: Path,
+    *,
+    beside: Path | None,
+    resume: bool,
+    progress: Progress,
+    sitting: Sitting | None = None,
+) -> Path:
     """Runs every stage that is not done and writes the bundle to `out`; returns `out`.
 
     What the stages make is kept in a hidden folder beside `out` until the bundle is whole, so that an interrupted run
-    goes on with `resume`. Raises ConfigError where a model or more is done and `resume` was not asked for.
+    goes on with `resume`. Raises ConfigError where a model or more is done and `resume` was not asked for, and
+    SittingOver where the rest is for another sitting; after the last stage the bundle is written whatever the time.
     """
     from lfp.ml.determinism import set_threads
 
@@ -75,32 +85,35 @@ def run_pipeline(config: RunConfig, out: Path, *, beside: Path | None, resume: b
             f"{work}: an interrupted run, {len(run.finished())} stages done; add --resume to go on, or delete it"
         )
     set_threads(config.threads)
-    run_until(STAGES[-1].name, run)
+    run_until(STAGES[-1].name, run, sitting=sitting)
     write_bundle(run, out, [stage.name for stage in STAGES])
     shutil.rmtree(work)
     return out
 
 
-def run_until(name: str, run: Run, *, only: Collection[str] | None = None) -> str:
+def run_until(name: str, run: Run, *, only: Collection[str] | None = None, sitting: Sitting | None = None) -> str:
     """Runs every stage that is not done, up to and with the one named; returns that one's key.
 
-    With `only` the others are left out, though keys are those of the whole pipeline.
+    With `only` the others are left out, though keys are those of the whole pipeline. Raises SittingOver where the
+    sitting ends first.
     """
-    key = ""
-    for stage in STAGES:
+    sitting, names, is_first, key = sitting or Sitting(), [stage.name for stage in STAGES], True, ""
+    for at, stage in enumerate(STAGES):
         key = stage_key(stage.name, run.config, stage.sections, key)
         if (only is None or stage.name in only) and not run.is_done(stage.name, key):
-            _execute(stage, run, key)
+            sitting.check_room(names, at, run.config.budget, is_first=is_first)
+            _execute(stage, run, key, sitting)
+            is_first = False
         if stage.name == name:
             break
     return key
 
 
-def _execute(stage: Stage, run: Run, key: str) -> None:
-    started = time.perf_counter()
-    facts: dict[str, float] = {}
+def _execute(stage: Stage, run: Run, key: str, sitting: Sitting) -> None:
+    facts: dict[str, Any] = {}
     run.progress(stage.name, 0, 1, 0.0)
     with run.writing(stage.name, key, facts) as output:
-        stage.job(run, output)
-        facts["seconds"] = time.perf_counter() - started
+        with sitting.watching(stage.name, run.config.budget, output.scratch) as cost:
+            stage.job(run, output)
+        facts |= asdict(cost())
     run.progress(stage.name, 1, 1, facts["seconds"])

@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lfp.bundle import StageCost
 from lfp.config import RunConfig
 from lfp.progress import Progress
 
@@ -59,6 +60,11 @@ class Run:
         """Whether that stage finished with the same key: the same config and the same stages before it."""
         file = self.folder(stage) / _DONE
         return file.is_file() and json.loads(file.read_text(encoding="utf-8"))["key"] == key
+
+    def costs(self, stages: Sequence[str]) -> list[StageCost]:
+        """What each of the finished stages took, as it was measured when it ran, in this sitting or an earlier one."""
+        told = [(name, json.loads((self.folder(name) / _DONE).read_text(encoding="utf-8"))) for name in stages]
+        return [StageCost(**{**facts, "name": name}) for name, facts in told]
 
     def finished(self) -> list[str]:
         """Names of all stages in the work folder that finished."""

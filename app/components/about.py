@@ -6,8 +6,10 @@ import re
 from collections.abc import Mapping
 
 from app.components.escape import visible
-from app.components.numbers import count
+from app.components.numbers import NONE, count, plain
 from lfp.bundle import FileInfo, Manifest, TableInfo
+from lfp.config import BUDGET
+from lfp.cost import in_all, spent
 
 PAPER = """@inproceedings{marks2024interpreting,
   title     = {Interpreting Learned Feedback Patterns in Large Language Models},
@@ -52,6 +54,28 @@ def tables(manifest: Manifest) -> tuple[list[str], list[list[str]]]:
 def artifacts(manifest: Manifest) -> tuple[list[str], list[list[str]]]:
     """Heads and rows: each file of models and dictionaries."""
     return ["file", "size", "SHA-256"], [[name, *_file(info)] for name, info in sorted(manifest.artifacts.items())]
+
+
+def cost(manifest: Manifest) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows: what each stage took by the clock beside its budget, and all of them last; no row if unknown."""
+    stages = spent(manifest)
+    rows = [
+        [one.stage, *map(plain, (one.minutes, one.budget_minutes, one.cpu_minutes)), count(one.peak_rss_mb)]
+        for one in ([*stages, in_all(stages)] if stages else [])
+    ]
+    return ["stage", "minutes", "budget", "processor minutes", "peak MB"], rows
+
+
+def machine(manifest: Manifest) -> dict[str, str]:
+    """The machine that the bundle was written on, by name, and the one that budgets are of; empty if unknown."""
+    budgets = (manifest.config.get(BUDGET) or {}).get("machine")
+    told = {"budgets are for": budgets} if budgets else {}
+    if manifest.hardware is None:
+        return told
+    one = manifest.hardware
+    memory = NONE if one.memory_gb is None else f"{one.memory_gb:g} GB"
+    found = {"processor": one.processor or NONE, "cores": count(one.cores), "memory": memory, "GPU": one.gpu or "none"}
+    return found | told
 
 
 def _file(info: TableInfo | FileInfo) -> list[str]:

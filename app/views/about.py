@@ -79,6 +79,18 @@ def have(store):
         st.code(f"rsync -a '{folder}/' COPY/", language="bash")
 
 
+def cost(manifest):
+    st.subheader("Cost")
+    heads, rows = about.cost(manifest)
+    if not rows:
+        st.html(panels.note("This bundle does not say what its stages took."))
+        return
+    says = "What each stage took by the clock, and the most memory it held. No table depends on it."
+    machine = about.machine(manifest)
+    table = panels.table(heads, rows, strong=[len(rows) - 1])
+    st.html(panels.note(says) + (panels.facts(machine) if machine else "") + table)
+
+
 def show():
     store = cache.current()
     manifest = store.manifest
@@ -91,6 +103,7 @@ def show():
     files(manifest)
     st.subheader("Made with")
     st.html(panels.facts(manifest.versions) if manifest.versions else panels.note("No versions are stated."))
+    cost(manifest)
     config(manifest)
 
 

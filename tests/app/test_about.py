@@ -118,6 +118,25 @@ def test_about_tells_what_the_bundle_is(explorer, bundle):
     assert "[corpus]" in shown
 
 
+def test_about_tells_what_the_stages_took_where_the_bundle_says(explorer, copied_bundle):
+    assert "does not say what its stages took" in whole(explorer("about", copied_bundle))
+    manifest = json.loads((copied_bundle / "manifest.json").read_text())
+    manifest["stages"] = [
+        {"name": "base", "seconds": 930.0, "cpu_seconds": 1500.0, "peak_rss_mb": 1834.6},
+        {"name": "tuned <b>", "seconds": 30.0, "cpu_seconds": 60.0, "peak_rss_mb": None},
+    ]
+    manifest["hardware"] = {"processor": "Abacus <i>9</i>", "cores": 2, "memory_gb": 24.5, "gpu": None}
+    manifest["config"]["budget"] = {"base": 20.0, "machine": "two cores"}
+    (copied_bundle / "manifest.json").write_text(json.dumps(manifest))
+    html = whole(explorer("about", copied_bundle))
+    rows = ["".join(f"<td>{cell}</td>" for cell in row) for row in (
+        ("base", "15.50", "20.00", "25.00", "1,835"), ("tuned &lt;b&gt;", "0.50", "–", "1.00", "–"),
+        ("all", "16.00", "–", "26.00", "1,835"),
+    )]  # fmt: skip
+    assert [row in html for row in rows] == [True] * 3
+    assert "Abacus &lt;i&gt;9" in html and "24.5 GB" in html and "two cores" in html
+
+
 def test_the_config_is_shown_as_json_too(explorer, bundle):
     at = explorer("about", bundle)
     at.button_group(key="config_as").select("JSON")

@@ -8,7 +8,23 @@ from lfp.report import ROWS
 
 NAMES = st.sampled_from(["tuned", "base", "difference", "sae", "raw", "delta", "all", "born", "word:good", "3-10"])
 METRICS = st.sampled_from(
-    ["tau", "accuracy", "fvu", "l0", "count", "share", "kappa", "reward", "effect", "divergence", "gap_true_rating"]
+    [
+        "tau",
+        "accuracy",
+        "fvu",
+        "l0",
+        "count",
+        "share",
+        "kappa",
+        "reward",
+        "effect",
+        "divergence",
+        "gap_true_rating",
+        "minutes",
+        "budget_minutes",
+        "peak_rss_mb",
+        "cores",
+    ]
 )
 FIGURES = st.floats(allow_nan=True, allow_infinity=True)
 

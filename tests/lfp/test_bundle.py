@@ -108,6 +108,35 @@ def test_the_identity_is_of_what_was_run_not_of_words_about_it():
     assert description(seed=2).identity() != description().identity()
 
 
+def test_the_identity_is_not_of_the_clock_nor_of_what_was_expected_of_it():
+    budgeted = {"seed": 1, "budget": {"base": 20.0, "machine": "two cores"}}
+    took = [{"name": "base", "seconds": 3.0, "cpu_seconds": 5.0, "peak_rss_mb": None}]
+    other = description(config=budgeted, stages=took, hardware={"cores": 2})
+    assert other.identity() == description().identity()
+    assert description(config={"seed": 1, "tune": {}}).identity() != description().identity()
+
+
+def test_what_stages_took_stays_when_tables_are_replaced(tmp_path):
+    took = {"name": "base", "seconds": 3.0, "cpu_seconds": 5.0, "peak_rss_mb": None}
+    hardware = {"processor": "Abacus", "cores": 2, "memory_gb": 8.0, "gpu": None}
+    with BundleWriter(tmp_path / "b", description(stages=[took], hardware=hardware)):
+        pass
+    written = json.loads((tmp_path / "b" / "manifest.json").read_text())
+    assert (written["stages"], written["hardware"]) == ([took], hardware)
+    update_bundle(tmp_path / "b", {"layers": [layer(0)]})
+    assert json.loads((tmp_path / "b" / "manifest.json").read_text())["stages"] == [took]
+
+
+def test_a_bundle_made_before_stages_were_measured_opens(tmp_path):
+    with BundleWriter(tmp_path / "b", description()):
+        pass
+    file = tmp_path / "b" / "manifest.json"
+    older = {key: value for key, value in json.loads(file.read_text()).items() if key not in ("stages", "hardware")}
+    file.write_text(json.dumps(older))
+    manifest = open_bundle(tmp_path / "b")
+    assert manifest.stages == [] and manifest.hardware is None and manifest.schema_version == 1
+
+
 def test_a_null_where_none_may_be_is_refused():
     rows = pa.Table.from_pylist([{**layer(0), "divergence": None}], schema=BY_NAME["layers"].schema)
     with pytest.raises(BundleError, match="divergence is null"):

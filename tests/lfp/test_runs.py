@@ -65,6 +65,12 @@ def test_what_was_set_otherwise(bundle, tmp_path):
     assert "corpus.source" not in found
 
 
+def test_a_budget_sets_nothing_otherwise(bundle):
+    with Store.open(bundle) as store:
+        budgeted = store.manifest.model_copy(update={"config": {**store.manifest.config, "budget": {"base": 20.0}}})
+        assert runs.config_differences(store.manifest, budgeted) == []
+
+
 def test_a_run_of_one_model_matches_itself(bundle):
     with Store.open(bundle) as store:
         found = runs.match_features(store, store)
