@@ -13,6 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from lfp.errors import ModelError
+from lfp.hub import hub_reachable
 from lfp.ml import models
 from lfp.ml.models import (
     LanguageModel,
@@ -186,7 +187,7 @@ def test_a_folder_without_a_config(tmp_path: Path) -> None:
 
 
 def test_a_hub_name_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "_hub_reachable", lambda: False)
+    monkeypatch.setattr(models, "hub_reachable", lambda: False)
     with pytest.raises(ModelError, match=r"nobody/nothing.*cannot be reached.*--set model\.base=FOLDER"):
         load_model("nobody/nothing")
 
@@ -198,7 +199,7 @@ def test_a_hub_model_with_a_local_copy_needs_no_network(
     (tmp_path / "models--somebody--tiny" / "refs").mkdir()
     (tmp_path / "models--somebody--tiny" / "refs" / "main").write_text("abc")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(models, "_hub_reachable", lambda: False)
+    monkeypatch.setattr(models, "hub_reachable", lambda: False)
     model = load_model("somebody/tiny")
     assert (model.name, model.folder) == ("somebody/tiny", snapshot)
 
@@ -208,7 +209,7 @@ def test_no_network_is_noticed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError("no network")
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    assert not models._hub_reachable()
+    assert not hub_reachable()
 
 
 def test_a_folder_without_a_tokenizer(tmp_path: Path, model_builder: ModelBuilder) -> None:
