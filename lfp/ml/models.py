@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import PreTrainedTokenizerBase
 
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+"""Of which a model's folder has one at least."""
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.(.+)$")
 """`gpt_neox.layers.3.mlp...`, `transformer.h.3.mlp...`, `model.layers.3.mlp...`: the layer and the name within it."""
 
@@ -77,7 +79,7 @@ def load_model(
     from transformer_lens.model_bridge import TransformerBridge
 
     source, local_only = locate(name, key=key)
-    source_is_folder = Path(source).is_dir()
+    revision = None if Path(source).is_dir() else revision  # a folder has none, whatever the config pins
     tokenizer, hf_model = _load_files(source, revision=revision, local_only=local_only, key=key)
     hf_model = _place(hf_model, device)
     d_vocab = int(hf_model.get_input_embeddings().weight.shape[0])
@@ -99,7 +101,7 @@ def load_model(
         bridge=bridge,
         tokenizer=tokenizer,
         name=name,
-        revision=None if source_is_folder else revision,
+        revision=revision,
         folder=folder,
         n_layers=bridge.cfg.n_layers,
         d_model=bridge.cfg.d_model,
@@ -237,14 +239,17 @@ def _place(hf_model: Any, device: str) -> Any:
     try:
         return hf_model.to(device).eval()
     except (RuntimeError, AssertionError) as error:
-        raise ModelError(f"model.device {device}: cannot be used here ({_first_line(error)}); set cpu") from error
+        reason = _first_line(error)
+        raise ModelError(f"model.device {device}: cannot be used here ({reason}); --set model.device=cpu") from error
 
 
 def _loading_fault(source: str, error: Exception, *, local_only: bool, key: str) -> str:
     if Path(source).is_dir():
         where = _broken_file(Path(source)) or source
+        has_tokenizer = any((Path(source) / file).is_file() for file in _TOKENIZER_FILES)
+        reason = _first_line(error) if has_tokenizer else f"there is no {_TOKENIZER_FILES[0]}"
         return (
-            f"{where}: cannot load a causal language model from this folder ({_first_line(error)});"
+            f"{where}: cannot load a causal language model from this folder ({reason});"
             f" save it again, or --set {key}=FOLDER with another"
         )
     reason = OUT_OF_REACH if local_only else _first_line(error)

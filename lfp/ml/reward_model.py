@@ -78,7 +78,8 @@ def load_reward_model(name: str, config: FeedbackConfig, *, device: str = "cpu")
     try:
         model = model.to(device).eval().requires_grad_(False)
     except (RuntimeError, AssertionError) as error:
-        raise ModelError(f"model.device {device}: cannot be used here ({_first_line(error)}); set cpu") from error
+        reason = _first_line(error)
+        raise ModelError(f"model.device {device}: cannot be used here ({reason}); --set model.device=cpu") from error
     special = _special_ids(name, model, tokenizer)
     if model.config.pad_token_id is None:  # by which a causal model finds the last token of a padded text
         model.config.pad_token_id = special[0]

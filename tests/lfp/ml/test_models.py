@@ -61,6 +61,10 @@ def test_the_hash_is_of_the_weights(pair: Pair, tmp_path: Path) -> None:
     assert load_model(str(copy)).sha256 == base.sha256 != tuned.sha256
 
 
+def test_a_folder_has_no_revision_whatever_is_pinned(folders: dict[str, tuple[Path, Path]]) -> None:
+    assert load_model(str(folders["llama"][0]), revision="a39f36b100fe8a5377810d56c3f4789b9c53ac42").revision is None
+
+
 def test_a_local_folder_never_touches_the_network(
     folders: dict[str, tuple[Path, Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,8 +192,11 @@ def test_a_folder_without_a_config(tmp_path: Path) -> None:
 
 def test_a_hub_name_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "hub_reachable", lambda: False)
-    with pytest.raises(ModelError, match=r"nobody/nothing.*cannot be reached.*--set model\.base=FOLDER"):
+    with pytest.raises(ModelError, match=r"nobody/nothing.*cannot be reached.*--set model\.base=FOLDER.*=pretrain"):
         load_model("nobody/nothing")
+    with pytest.raises(ModelError, match=r"^model\.tuned nobody/nothing.*--set model\.tuned=FOLDER") as caught:
+        load_model("nobody/nothing", key="model.tuned")
+    assert "model.base" not in str(caught.value)
 
 
 def test_a_hub_model_with_a_local_copy_needs_no_network(
@@ -241,8 +248,16 @@ def test_an_architecture_transformer_lens_does_not_know(
 def test_broken_weights(tmp_path: Path, model_builder: ModelBuilder) -> None:
     folder = model_builder(tmp_path)
     (folder / "model.safetensors").write_bytes(b"not weights")
-    with pytest.raises(ModelError, match="cannot load a causal language model"):
+    with pytest.raises(ModelError, match=r"/model\.safetensors: cannot load a causal language model"):
         load_model(str(folder))
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer.json"])
+def test_a_broken_file_is_named(file: str, tmp_path: Path, model_builder: ModelBuilder) -> None:
+    folder = model_builder(tmp_path)
+    (folder / file).write_text("{", encoding="utf-8")
+    with pytest.raises(ModelError, match=rf"^{folder}/{file}: .*save it again, or --set model\.tuned=FOLDER"):
+        load_model(str(folder), key="model.tuned")
 
 
 def test_missing_weights_are_not_made_up(tmp_path: Path, model_builder: ModelBuilder) -> None:
