@@ -37,10 +37,10 @@ class CorpusText:
     """First character of the response; 0 where there is no prompt."""
 
 
-def find_source(name: str, *, beside: Path | None) -> Path:
-    """The file a config names: as it stands, beside the config, or in the data folder ($LFP_DATA).
+def find_source(name: str, *, key: str, beside: Path | None) -> Path:
+    """The file a config names under `key`: as it stands, beside the config, or in the data folder ($LFP_DATA).
 
-    Raises CorpusError naming every place looked at.
+    Raises CorpusError naming the key and every place looked at.
     """
     places = [Path(name)]
     if not places[0].is_absolute():
@@ -50,7 +50,8 @@ def find_source(name: str, *, beside: Path | None) -> Path:
         if place.is_file():
             return place
     looked = ", ".join(str(place) for place in places)
-    raise CorpusError(f"{name}: no such file (looked at {looked}); put it there or point LFP_DATA at its folder")
+    where = "there" if len(places) == 1 else "beside the config or into the folder that LFP_DATA names"
+    raise CorpusError(f"{key} {name}: no such file (looked at {looked}); put it {where}, or --set {key}=FILE")
 
 
 def read_rows(path: Path, *, columns: Sequence[str], optional: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -82,9 +83,9 @@ def read_rows(path: Path, *, columns: Sequence[str], optional: Sequence[str] = (
 
 def read_corpus(config: CorpusConfig, *, beside: Path | None, seed: int) -> list[CorpusText]:
     """The texts of a corpus file, train first, each text once, none in both splits. Raises CorpusError."""
-    train = _texts(find_source(config.source, beside=beside), config)
+    train = _texts(find_source(config.source, key="corpus.source", beside=beside), config)
     if config.held_out_source:
-        held_out = _texts(find_source(config.held_out_source, beside=beside), config)
+        held_out = _texts(find_source(config.held_out_source, key="corpus.held_out_source", beside=beside), config)
     else:
         train, held_out = _split(train, config.held_out_share, seed)
     hidden = {text for text, _ in held_out}

@@ -41,7 +41,9 @@ def vader_lexicon() -> Mapping[str, float]:
 
 def lexicon_of(config: FeedbackConfig, *, beside: Path | None) -> Mapping[str, float]:
     """The stated values of words that a config names. Raises CorpusError without the file, DataError for its rows."""
-    return vader_lexicon() if config.lexicon == VADER else read_lexicon(find_source(config.lexicon, beside=beside))
+    if config.lexicon == VADER:
+        return vader_lexicon()
+    return read_lexicon(find_source(config.lexicon, key="feedback.lexicon", beside=beside))
 
 
 def read_lexicon(path: Path) -> dict[str, float]:

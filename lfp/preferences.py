@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from lfp.config import TuneConfig
 from lfp.corpus import find_source, read_rows
 from lfp.errors import CorpusError
+from lfp.hub import OUT_OF_REACH, hub_reachable, local_copies_only
 
 _SIDES = ("chosen", "rejected")
 _PROMPT = "prompt"
@@ -53,7 +55,7 @@ def find_preferences(config: TuneConfig, *, beside: Path | None) -> Preferences:
     """The pairs that `tune.pairs` names: a file, else a hub dataset `org/name`. Raises CorpusError."""
     name = str(config.pairs)
     try:
-        path = find_source(name, beside=beside)
+        path = find_source(name, key="tune.pairs", beside=beside)
     except CorpusError:
         if not _ON_HUB.fullmatch(name) or name.endswith(_FILES):
             raise
@@ -160,17 +162,19 @@ def _turn(message: Any, where: str) -> str:
 def _hub_rows(config: TuneConfig, name: str) -> list[dict[str, Any]]:
     """Rows of a dataset of the hub, or of its copy on this disk. Raises CorpusError."""
     import datasets
-    from datasets.exceptions import DatasetsError
 
-    shown = not datasets.are_progress_bars_disabled()
+    shown, has_hub = not datasets.are_progress_bars_disabled(), hub_reachable()
     datasets.disable_progress_bars()
     try:
-        rows = datasets.load_dataset(name, revision=config.pairs_revision, split=config.pairs_split)
-    except (OSError, ValueError, DatasetsError) as error:
+        with nullcontext() if has_hub else local_copies_only():
+            rows = datasets.load_dataset(name, revision=config.pairs_revision, split=config.pairs_split)
+    except Exception as error:  # among them those of whatever HTTP library the hub's client uses
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        is_absent = isinstance(error, ConnectionError) and not has_hub
         raise CorpusError(
-            f"tune.pairs {name}: no file of that name here, and as a hub dataset it does not load ({reason});"
-            " pass a file, or check its name, tune.pairs_split and tune.pairs_revision"
+            f"tune.pairs {name}: no file of that name here, and as a hub dataset it does not load"
+            f" ({OUT_OF_REACH if is_absent else reason}); --set tune.pairs=FILE, a file of pairs, or check its name,"
+            " tune.pairs_split and tune.pairs_revision"
         ) from error
     finally:
         if shown:

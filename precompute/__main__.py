@@ -79,7 +79,7 @@ def run(
 ) -> None:
     """Run the whole pipeline of a config.
 
-    Example: python -m precompute run precompute/presets/imdb-scratch.toml --out runs/imdb --set tune.steps=40
+    Example: python -m precompute run precompute/presets/imdb.toml --out runs/imdb --set tune.steps=40
     """
     sets = [part for override in set_ or [] for part in ("--set", override)]
     same = ["run", str(config), "--out", str(out), *sets]

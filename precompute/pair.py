@@ -24,7 +24,7 @@ def load(run: Run, role: str) -> LanguageModel:
     if made.is_dir():
         return load_model(str(made), device=model.device)
     name, revision = (model.base, model.base_revision) if role == "base" else (model.tuned, model.tuned_revision)
-    return load_model(located(name, run.beside), revision=revision, device=model.device)
+    return load_model(located(name, run.beside), revision=revision, device=model.device, key=f"model.{role}")
 
 
 def load_pair(run: Run) -> tuple[LanguageModel, LanguageModel]:

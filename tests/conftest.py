@@ -32,7 +32,14 @@ HOSTILE = (
 """Texts that must not be taken for anything but text."""
 
 
-LONGEST = ("test_readme.py", "test_accessibility.py", "test_journeys.py", "test_saes_stage.py", "test_plant.py")
+LONGEST = (
+    "test_readme.py",
+    "test_accessibility.py",
+    "test_journeys.py",
+    "test_presets.py",
+    "test_saes_stage.py",
+    "test_plant.py",
+)
 """Files begun first, so that no process waits in the end for another's longest."""
 
 

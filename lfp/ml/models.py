@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import threading
 from collections import defaultdict
@@ -15,11 +16,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lfp.errors import ModelError
+from lfp.hub import OUT_OF_REACH, hub_reachable
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import PreTrainedTokenizerBase
 
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+"""Of which a model's folder has one at least."""
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.(.+)$")
 """`gpt_neox.layers.3.mlp...`, `transformer.h.3.mlp...`, `model.layers.3.mlp...`: the layer and the name within it."""
 
@@ -64,16 +68,19 @@ class LayerDivergence:
     """`divergence` over the sum of the L2 norms of the base model's parameters of the layer."""
 
 
-def load_model(name: str, *, revision: str | None = None, device: str = "cpu") -> LanguageModel:
+def load_model(
+    name: str, *, revision: str | None = None, device: str = "cpu", key: str = "model.base"
+) -> LanguageModel:
     """The model in a local folder, or of that name on the hub. A local folder never touches the network.
 
-    Raises ModelError when there is no such model, its tokenizer or weights are missing, or TransformerLens has no
-    adapter for its architecture.
+    `key` is the config's that names it. Raises ModelError, which names that too, when there is no such model, its
+    tokenizer or weights are missing, or TransformerLens has no adapter for its architecture.
     """
     from transformer_lens.model_bridge import TransformerBridge
 
-    source, local_only = locate(name)
-    tokenizer, hf_model = _load_files(source, revision=revision, local_only=local_only)
+    source, local_only = locate(name, key=key)
+    revision = None if Path(source).is_dir() else revision  # a folder has none, whatever the config pins
+    tokenizer, hf_model = _load_files(source, revision=revision, local_only=local_only, key=key)
     hf_model = _place(hf_model, device)
     d_vocab = int(hf_model.get_input_embeddings().weight.shape[0])
     _check_vocabulary(name, len(tokenizer), d_vocab)
@@ -196,31 +203,21 @@ def _group(name: str) -> str:
     return "mlp" if "mlp" in part or "feed_forward" in part else "other"
 
 
-def locate(name: str) -> tuple[str, bool]:
-    """What to load from, and whether only files on this disk may be read. Raises ModelError."""
+def locate(name: str, *, key: str) -> tuple[str, bool]:
+    """What to load from, and whether only files on this disk may be read. Raises ModelError naming the config's key."""
     folder = Path(name).expanduser()
     if (folder / "config.json").is_file():
         return str(folder), True
     if folder.exists():
-        raise ModelError(f"{name}: no config.json in this folder; pass a folder that save_pretrained wrote")
+        raise ModelError(f"{name}: no config.json in this folder; --set {key}=FOLDER, one that save_pretrained wrote")
     if folder.is_absolute() or name.startswith((".", "~")) or len(folder.parts) > 2:
-        raise ModelError(f"{name}: no such folder; pass a model's folder or its name on the hub")
-    return name, not _hub_reachable()
+        raise ModelError(f"{name}: no such folder; --set {key}=FOLDER, a model's folder or its name on the hub")
+    return name, not hub_reachable()
 
 
-def _hub_reachable() -> bool:
-    """One quick question, because the loaders retry for half a minute before they give up."""
-    from huggingface_hub import constants, get_session
-
-    try:
-        get_session().head(constants.ENDPOINT, timeout=5)
-    except Exception:  # noqa: BLE001 - whatever keeps us from it (name, route, proxy, certificate), it is out of reach
-        return False
-    return True
-
-
-def _load_files(source: str, *, revision: str | None, local_only: bool) -> tuple[PreTrainedTokenizerBase, Any]:
-    from safetensors import SafetensorError
+def _load_files(
+    source: str, *, revision: str | None, local_only: bool, key: str
+) -> tuple[PreTrainedTokenizerBase, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     where = {"revision": revision, "local_files_only": local_only}
@@ -230,8 +227,8 @@ def _load_files(source: str, *, revision: str | None, local_only: bool) -> tuple
                 source, dtype=torch.float32, attn_implementation="eager", output_loading_info=True, **where
             )
             tokenizer = AutoTokenizer.from_pretrained(source, **where)
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise ModelError(_loading_fault(source, error, local_only=local_only)) from error
+    except Exception as error:  # among them those of whatever HTTP library the hub's client uses
+        raise ModelError(_loading_fault(source, error, local_only=local_only, key=key)) from error
     if info["missing_keys"]:
         lost = sorted(info["missing_keys"])[0]
         raise ModelError(f"{source}: its weights lack {lost}; save the whole model again with save_pretrained")
@@ -242,17 +239,41 @@ def _place(hf_model: Any, device: str) -> Any:
     try:
         return hf_model.to(device).eval()
     except (RuntimeError, AssertionError) as error:
-        raise ModelError(f"model.device {device}: cannot be used here ({_first_line(error)}); set cpu") from error
+        reason = _first_line(error)
+        raise ModelError(f"model.device {device}: cannot be used here ({reason}); --set model.device=cpu") from error
 
 
-def _loading_fault(source: str, error: Exception, *, local_only: bool) -> str:
-    if Path(source).expanduser().is_dir():
-        return f"{source}: cannot load a causal language model from this folder ({_first_line(error)}); save it again"
-    reason = "the hub cannot be reached and there is no local copy" if local_only else _first_line(error)
+def _loading_fault(source: str, error: Exception, *, local_only: bool, key: str) -> str:
+    if Path(source).is_dir():
+        where = _broken_file(Path(source)) or source
+        has_tokenizer = any((Path(source) / file).is_file() for file in _TOKENIZER_FILES)
+        reason = _first_line(error) if has_tokenizer else f"there is no {_TOKENIZER_FILES[0]}"
+        return (
+            f"{where}: cannot load a causal language model from this folder ({reason});"
+            f" save it again, or --set {key}=FOLDER with another"
+        )
+    reason = OUT_OF_REACH if local_only else _first_line(error)
+    made_here = ", or --set model.base=pretrain" if key == "model.base" else ""
     return (
-        f"{source}: no folder of that name here, and as a hub model it does not load ({reason});"
-        " pass a local folder, --set model.base=FOLDER, or --set model.base=pretrain"
+        f"{key} {source}: no folder of that name here, and as a hub model it does not load ({reason});"
+        f" --set {key}=FOLDER, a local folder{made_here}, or check its name and {key}_revision"
     )
+
+
+def _broken_file(folder: Path) -> Path | None:
+    """The first file of a model's folder that is no JSON, or no safetensors, though its name says so."""
+    from safetensors import SafetensorError, safe_open
+
+    for file in sorted(folder.iterdir()):
+        try:
+            if file.suffix == ".json":
+                json.loads(file.read_text(encoding="utf-8"))
+            elif file.suffix == ".safetensors":
+                with safe_open(file, "pt"):
+                    pass
+        except (OSError, ValueError, SafetensorError):
+            return file
+    return None
 
 
 def _check_vocabulary(name: str, n_tokens: int, d_vocab: int) -> None:
@@ -260,7 +281,7 @@ def _check_vocabulary(name: str, n_tokens: int, d_vocab: int) -> None:
     if n_tokens > d_vocab or 2 * n_tokens < d_vocab:
         raise ModelError(
             f"{name}: its tokenizer has {n_tokens} tokens but the model embeds {d_vocab};"
-            " put the tokenizer's files beside the model's"
+            " put the tokenizer's files (tokenizer.json, tokenizer_config.json) beside the model's"
         )
 
 

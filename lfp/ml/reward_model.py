@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from lfp.config import FeedbackConfig
 from lfp.errors import ModelError
+from lfp.hub import OUT_OF_REACH
 from lfp.ml.models import locate, quiet_files
 
 if TYPE_CHECKING:
@@ -76,7 +78,8 @@ def load_reward_model(name: str, config: FeedbackConfig, *, device: str = "cpu")
     try:
         model = model.to(device).eval().requires_grad_(False)
     except (RuntimeError, AssertionError) as error:
-        raise ModelError(f"model.device {device}: cannot be used here ({_first_line(error)}); set cpu") from error
+        reason = _first_line(error)
+        raise ModelError(f"model.device {device}: cannot be used here ({reason}); --set model.device=cpu") from error
     special = _special_ids(name, model, tokenizer)
     if model.config.pad_token_id is None:  # by which a causal model finds the last token of a padded text
         model.config.pad_token_id = special[0]
@@ -98,10 +101,9 @@ def _batches(ids: Sequence[Sequence[int]], size: int) -> Iterator[list[int]]:
 
 
 def _load(name: str, revision: str | None) -> tuple[Any, PreTrainedTokenizerBase]:
-    from safetensors import SafetensorError
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    source, local_only = locate(name)
+    source, local_only = locate(name, key="feedback.classifier")
     where = {"revision": revision, "local_files_only": local_only}
     try:
         with quiet_files():
@@ -109,10 +111,11 @@ def _load(name: str, revision: str | None) -> tuple[Any, PreTrainedTokenizerBase
                 source, dtype=torch.float32, output_loading_info=True, **where
             )
             tokenizer = AutoTokenizer.from_pretrained(source, **where)
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+    except Exception as error:  # among them those of whatever HTTP library the hub's client uses
+        reason = _first_line(error) if Path(source).is_dir() or not local_only else OUT_OF_REACH
         raise ModelError(
-            f"feedback.classifier {name}: does not load as a sequence classifier ({_first_line(error)});"
-            " name a folder that save_pretrained wrote, or a classifier of the hub"
+            f"feedback.classifier {name}: does not load as a sequence classifier ({reason});"
+            " --set feedback.classifier=FOLDER, one that save_pretrained wrote, or name a classifier of the hub"
         ) from error
     if info["missing_keys"]:
         lost = sorted(info["missing_keys"])[0]

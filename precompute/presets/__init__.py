@@ -5,11 +5,9 @@ NAMES = (
     "demo-fast",
     "demo-sweep",
     "plant",
-    "imdb-scratch",
-    "hh-scratch",
-    "pythia-70m-vader",
-    "pythia-160m-vader",
-    "gpt-neo-125m-vader",
-    "gemma-2b-it-hh",
+    "imdb",
+    "hh",
+    "paper-vader",
+    "paper-hh",
 )
 """Every preset, the small ones first."""

@@ -81,16 +81,16 @@ def test_a_source_is_looked_for_beside_the_config_then_in_the_data_folder(
     data.mkdir()
     monkeypatch.setenv("LFP_DATA", str(data))
     (data / "a.txt").touch()
-    assert find_source("a.txt", beside=beside) == data / "a.txt"
+    assert find_source("a.txt", key="corpus.source", beside=beside) == data / "a.txt"
     (beside / "a.txt").touch()
-    assert find_source("a.txt", beside=beside) == beside / "a.txt"
-    assert find_source(str(data / "a.txt"), beside=beside) == data / "a.txt"
+    assert find_source("a.txt", key="corpus.source", beside=beside) == beside / "a.txt"
+    assert find_source(str(data / "a.txt"), key="corpus.source", beside=beside) == data / "a.txt"
 
 
 def test_a_missing_file_names_every_place_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LFP_DATA", str(tmp_path / "data"))
     with pytest.raises(CorpusError) as caught:
-        find_source("absent.txt", beside=tmp_path / "beside")
+        find_source("absent.txt", key="corpus.source", beside=tmp_path / "beside")
     for place in (
         "looked at absent.txt",
         str(tmp_path / "beside" / "absent.txt"),

@@ -180,7 +180,7 @@ def test_an_unknown_hub_name_without_a_network_says_what_would_serve(
 def test_every_preset_is_a_config(capsys: pytest.CaptureFixture[str]) -> None:
     from lfp.config import load_config
 
-    assert {"demo", "demo-fast", "imdb-scratch", "pythia-70m-vader"} <= set(NAMES)
+    assert {"demo", "demo-fast", "imdb", "hh", "paper-vader", "paper-hh"} <= set(NAMES)
     for name in NAMES:
         config = load_config(preset(name))
         assert config.title != "Untitled run" and config.licence != "unstated"

@@ -13,6 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from lfp.errors import ModelError
+from lfp.hub import hub_reachable
 from lfp.ml import models
 from lfp.ml.models import (
     LanguageModel,
@@ -58,6 +59,10 @@ def test_the_hash_is_of_the_weights(pair: Pair, tmp_path: Path) -> None:
     base, tuned = pair
     copy = shutil.copytree(base.name, tmp_path / "copy")
     assert load_model(str(copy)).sha256 == base.sha256 != tuned.sha256
+
+
+def test_a_folder_has_no_revision_whatever_is_pinned(folders: dict[str, tuple[Path, Path]]) -> None:
+    assert load_model(str(folders["llama"][0]), revision="a39f36b100fe8a5377810d56c3f4789b9c53ac42").revision is None
 
 
 def test_a_local_folder_never_touches_the_network(
@@ -186,9 +191,12 @@ def test_a_folder_without_a_config(tmp_path: Path) -> None:
 
 
 def test_a_hub_name_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "_hub_reachable", lambda: False)
-    with pytest.raises(ModelError, match=r"nobody/nothing.*cannot be reached.*--set model\.base=FOLDER"):
+    monkeypatch.setattr(models, "hub_reachable", lambda: False)
+    with pytest.raises(ModelError, match=r"nobody/nothing.*cannot be reached.*--set model\.base=FOLDER.*=pretrain"):
         load_model("nobody/nothing")
+    with pytest.raises(ModelError, match=r"^model\.tuned nobody/nothing.*--set model\.tuned=FOLDER") as caught:
+        load_model("nobody/nothing", key="model.tuned")
+    assert "model.base" not in str(caught.value)
 
 
 def test_a_hub_model_with_a_local_copy_needs_no_network(
@@ -198,7 +206,7 @@ def test_a_hub_model_with_a_local_copy_needs_no_network(
     (tmp_path / "models--somebody--tiny" / "refs").mkdir()
     (tmp_path / "models--somebody--tiny" / "refs" / "main").write_text("abc")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(models, "_hub_reachable", lambda: False)
+    monkeypatch.setattr(models, "hub_reachable", lambda: False)
     model = load_model("somebody/tiny")
     assert (model.name, model.folder) == ("somebody/tiny", snapshot)
 
@@ -208,7 +216,7 @@ def test_no_network_is_noticed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError("no network")
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    assert not models._hub_reachable()
+    assert not hub_reachable()
 
 
 def test_a_folder_without_a_tokenizer(tmp_path: Path, model_builder: ModelBuilder) -> None:
@@ -240,8 +248,16 @@ def test_an_architecture_transformer_lens_does_not_know(
 def test_broken_weights(tmp_path: Path, model_builder: ModelBuilder) -> None:
     folder = model_builder(tmp_path)
     (folder / "model.safetensors").write_bytes(b"not weights")
-    with pytest.raises(ModelError, match="cannot load a causal language model"):
+    with pytest.raises(ModelError, match=r"/model\.safetensors: cannot load a causal language model"):
         load_model(str(folder))
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer.json"])
+def test_a_broken_file_is_named(file: str, tmp_path: Path, model_builder: ModelBuilder) -> None:
+    folder = model_builder(tmp_path)
+    (folder / file).write_text("{", encoding="utf-8")
+    with pytest.raises(ModelError, match=rf"^{folder}/{file}: .*save it again, or --set model\.tuned=FOLDER"):
+        load_model(str(folder), key="model.tuned")
 
 
 def test_missing_weights_are_not_made_up(tmp_path: Path, model_builder: ModelBuilder) -> None:
