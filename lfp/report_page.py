@@ -67,23 +67,6 @@ def write_page(written: Written, file: Path) -> None:
     _write(file, page(written))
 
 
-def write_figures(written: Written, folder: Path) -> list[Path]:
-    """Writes each figure as a self-contained page of its own, NAME.html; makes the folder where its parent exists.
-
-    Raises ConfigError where that cannot be done.
-    """
-    if not folder.parent.is_dir():
-        raise ConfigError(f"--figures {folder}: there is no folder {folder.parent}; make it first or name another")
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--figures {folder}: {error.strerror}; name a folder you may write to") from error
-    files = [folder / f"{one.name}.html" for one in written.drawn]
-    for file, one in zip(files, written.drawn, strict=True):
-        _write(file, _document(f"{one.title} - {written.manifest.title}", _figure(one)))
-    return files
-
-
 def page(written: Written) -> str:
     """The report as HTML."""
     sections = (_section(name, figures, written.drawn) for name, figures in written.report.items())

@@ -108,7 +108,7 @@ def report(
     bundle: BundlePath,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: the results table by report row.")] = False,
     html: Annotated[Path | None, typer.Option("--html", help="Write one self-contained page to this file.")] = None,
-    figures: Annotated[Path | None, typer.Option("--figures", help="Write each figure to this folder.")] = None,
+    figures: Annotated[Path | None, typer.Option("--figures", help="Write each figure to this folder, as SVG.")] = None,
     samples: Annotated[
         int | None, typer.Option("--samples", min=1, help="Print what both models wrote instead.")
     ] = None,
@@ -139,14 +139,15 @@ def report(
 
 def _write_report(store: Store, html: Path | None, figures: Path | None) -> list[str]:
     """Writes page and figures; a line to tell of each."""
-    from lfp.report_page import prepare, write_figures, write_page
+    from lfp.report_page import prepare, write_page
+    from lfp.report_svg import write_figures
 
     prepared, told = prepare(store), []
     if html:
         write_page(prepared, html)
         told.append(f"{html}: report written, {html.stat().st_size / 1e6:.1f} MB")
     if figures:
-        told.append(f"{figures}: {len(write_figures(prepared, figures))} figures written")
+        told.append(f"{figures}: {len(write_figures(prepared.drawn, figures))} figures written")
     return told
 
 

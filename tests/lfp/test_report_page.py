@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from lfp.errors import ConfigError
 from lfp.queries import drifted_features
 from lfp.report import ROWS, result, whole
 from lfp.report_figures import Material, draw_all
-from lfp.report_page import page, prepare, write_figures, write_page
+from lfp.report_page import page, prepare, write_page
 from lfp.report_sentences import headline
 from lfp.store import Store
 from lfp.validation import validate
@@ -163,22 +162,11 @@ def _drifted():
     return DriftedFeature(3, 1, "born", 0.25, None, " good")
 
 
-def test_each_figure_is_a_page_of_its_own(bundle: Path, tmp_path: Path) -> None:
-    with Store.open(bundle) as store:
-        prepared = prepare(store)
-    files = write_figures(replace(prepared, drawn=prepared.drawn[:2]), tmp_path / "figures")
-    assert sorted((tmp_path / "figures").iterdir()) == sorted(files) and len(files) == 2
-    for file in files:
-        assert read(file.read_text(encoding="utf-8")).fetched == []
-
-
 def test_what_cannot_be_written_is_named(bundle: Path, tmp_path: Path) -> None:
     with Store.open(bundle) as store:
         prepared = prepare(store)
     with pytest.raises(ConfigError, match="there is no folder"):
         write_page(prepared, tmp_path / "no" / "page.html")
-    with pytest.raises(ConfigError, match="there is no folder"):
-        write_figures(prepared, tmp_path / "no" / "figures")
 
 
 def test_a_copy_of_the_bundle_gives_the_same_page(bundle: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from lfp.escape import visible
 from lfp.report import ROWS
 from precompute.__main__ import main, preset
 from precompute.presets import NAMES
+from tests.app.serving import CHROMIUM
 
 COMMANDS = ("demo", "run", "validate", "report", "ablate", "sweep", "plant", "label", "fake-openai")
 
@@ -85,6 +86,8 @@ def test_report_prints_what_both_models_wrote(tiny_bundle: Path, capsys: pytest.
             assert float(reward) == pytest.approx(written[model, at]["reward"], abs=0.006)
 
 
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 def test_report_writes_a_page_and_figures(
     tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -92,6 +95,7 @@ def test_report_writes_a_page_and_figures(
     code, out, _ = call("report", str(tiny_bundle), "--html", str(page), "--figures", str(folder), capsys=capsys)
     assert code == 0 and out.startswith(f"{page}: report written, ") and "figures written" in out
     assert "<h1>Tiny run</h1>" in page.read_text(encoding="utf-8")
+    assert {file.suffix for file in folder.iterdir()} == {".svg"}
     names = {file.stem for file in folder.iterdir()}
     assert {"kendall-tau", "kendall-tau-difference", "drift-status", "divergence"} <= names
     code, out, err = call("report", str(tiny_bundle), "--json", "--html", str(page), capsys=capsys)

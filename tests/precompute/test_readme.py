@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.app.serving import CHROMIUM
 from tests.precompute.conftest import TINY
 
 ROOT = Path(__file__).parents[2]
@@ -68,6 +69,8 @@ def _run(command: str, tmp_path: Path, tiny_bundle: Path, *, servers: ExitStack,
     arguments = [_replaced(part, tmp_path, tiny_bundle).replace("8399", str(port)) for part in shlex.split(command)[1:]]
     if arguments[-1] == "&":
         servers.enter_context(_serving([sys.executable, *arguments[:-1]]))
+        return
+    if "--figures" in command and CHROMIUM is None:
         return
     preset = next((name for name in DATA if name in command), None)
     if preset and not _has_data(DATA[preset]):
