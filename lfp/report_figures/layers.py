@@ -76,4 +76,5 @@ def learning_curve(material: Material) -> go.Figure | None:
             steps, values = zip(*curves[metric], strict=True)
             chart.add_scatter(x=steps, y=values, mode="lines+markers", name=name, line={"color": colour}, yaxis=axis)
     framed(chart, x="step", y="nats a token", legend=True)
-    return chart.update_layout(yaxis2={"title": {"text": "bits a byte"}, "overlaying": "y", "side": "right"})
+    right = {"overlaying": "y", "side": "right", "automargin": True, "showgrid": False, "zeroline": False}
+    return chart.update_layout(yaxis2={"title": {"text": "bits a byte"}, **right})

@@ -72,10 +72,9 @@ def _run(command: str, tmp_path: Path, tiny_bundle: Path, *, servers: ExitStack,
         return
     if "--figures" in command and CHROMIUM is None:
         return
-    preset = next((name for name in DATA if name in command), None)
-    if preset and not _has_data(DATA[preset]):
+    if any(not _has_data(file) for name, file in DATA.items() if re.search(rf"(runs|presets)/{name}\b", command)):
         return
-    if preset or "my-run.toml" in command or " sweep " in command:
+    if " run " in command or " sweep " in command:
         arguments += [part for override in SMALL for part in ("--set", override)]
     arguments += QUICK.get(tuple(arguments[2:4]), [])
     done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
