@@ -38,7 +38,7 @@ QUICK = {
     ("bench", "features"): ["--sequences", "32"],
     ("plant", "--n"): ["--n", "1", *(part for override in (*SMALL, *PLANTED) for part in ("--set", override))],
 }
-DATA = {"presets/imdb": "imdb/val.jsonl.gz", "presets/hh": "hh-rlhf/helpful-base.test.jsonl.gz"}
+DATA = {"imdb": "imdb/val.jsonl.gz", "hh": "hh-rlhf/helpful-base.test.jsonl.gz"}
 """Presets of real texts, and a file without which they cannot run."""
 
 
