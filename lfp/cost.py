@@ -8,7 +8,6 @@ from typing import Any
 
 from lfp.bundle import Hardware, Manifest
 from lfp.config import BUDGET
-from lfp.report import result
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def cost_rows(manifest: Manifest) -> list[dict[str, Any]]:
     `group` is the stage, or the processor with its cores and memory_gb, or the GPU with their number.
     """
     told = [
-        result("cost", metric, value, group=one.stage)
+        _figure(metric, value, group=one.stage)
         for one in spent(manifest)
         for metric in STAGE_METRICS
         if (value := getattr(one, metric)) is not None
@@ -75,8 +74,13 @@ STAGE_METRICS = ("minutes", "budget_minutes", "cpu_minutes", "peak_rss_mb")
 def _machine_rows(hardware: Hardware) -> list[dict[str, Any]]:
     processor = hardware.processor or "processor"
     figures = {"cores": hardware.cores, "memory_gb": hardware.memory_gb}
-    rows = [result("cost", name, value, group=processor) for name, value in figures.items() if value is not None]
-    return rows + ([result("cost", "gpus", 1, group=hardware.gpu)] if hardware.gpu else [])
+    rows = [_figure(name, value, group=processor) for name, value in figures.items() if value is not None]
+    return rows + ([_figure("gpus", 1, group=hardware.gpu)] if hardware.gpu else [])
+
+
+def _figure(metric: str, value: float, *, group: str) -> dict[str, Any]:
+    """A row as `lfp.report.result` makes it, which the explorer cannot import: it brings scipy."""
+    return {"report_row": "cost", "metric": metric, "group": group, "value": float(value)}
 
 
 def _sum(values: list[float | None]) -> float | None:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from lfp.config import RunConfig, load_config, parse_config
+from lfp.config import RunConfig, SweepConfig, load_config, parse_config
 from lfp.errors import BundleError, ConfigError, LfpError
 from lfp.ml.sae import SAES
 from lfp.ml.sae_training import SaeTrainer
@@ -327,8 +327,21 @@ def test_the_presets_models_are_the_demos() -> None:
     assert {one.variant for one in points(config)} == set(SAES)
 
 
-def test_the_grid_of_the_readme_is_one() -> None:
+def test_the_readme_names_every_key_of_a_grid() -> None:
     text = (Path(__file__).parents[2] / "precompute" / "README.md").read_text(encoding="utf-8")
-    block = text[text.index("    [sweep]") :].split("\n\n")[0]
+    section = text[text.index("## Comparing autoencoders") : text.index("## Known truth")]
+    assert [name for name in SweepConfig.model_fields if f"`{name}`" not in section] == []
+
+
+def test_a_grid_is_every_combination_of_what_is_each_variants_own() -> None:
+    block = """
+        [sweep]
+        variants = ["tied_relu", "topk"]
+        expansion = [4, 8]
+        l1 = [0.03, 0.06]
+        k = [8]
+        seeds = [0, 1]
+        learning_rate = {topk = 3e-3}
+    """
     grid = points(parse_config(tomllib.loads(textwrap.dedent(block))))
-    assert len(grid) == (2 * 2 + 2) * 2 * 2
+    assert len(grid) == (2 + 1) * 2 * 2
