@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
-from lfp.bundle import Hardware, Manifest
+from lfp.bundle import Manifest
 from lfp.config import BUDGET
 
 
@@ -51,36 +50,6 @@ def in_all(stages: Iterable[Spent]) -> Spent:
         _sum([one.cpu_minutes for one in lines]),
         max((one.peak_rss_mb for one in lines if one.peak_rss_mb is not None), default=None),
     )
-
-
-def cost_rows(manifest: Manifest) -> list[dict[str, Any]]:
-    """Row `cost` of the report: by stage minutes, budget_minutes, cpu_minutes and peak_rss_mb, then the machine.
-
-    `group` is the stage, or the processor with its cores and memory_gb, or the GPU with their number.
-    """
-    told = [
-        _figure(metric, value, group=one.stage)
-        for one in spent(manifest)
-        for metric in STAGE_METRICS
-        if (value := getattr(one, metric)) is not None
-    ]
-    return told + (_machine_rows(manifest.hardware) if manifest.hardware else [])
-
-
-STAGE_METRICS = ("minutes", "budget_minutes", "cpu_minutes", "peak_rss_mb")
-"""Figures of a stage, as fields of Spent."""
-
-
-def _machine_rows(hardware: Hardware) -> list[dict[str, Any]]:
-    processor = hardware.processor or "processor"
-    figures = {"cores": hardware.cores, "memory_gb": hardware.memory_gb}
-    rows = [_figure(name, value, group=processor) for name, value in figures.items() if value is not None]
-    return rows + ([_figure("gpus", 1, group=hardware.gpu)] if hardware.gpu else [])
-
-
-def _figure(metric: str, value: float, *, group: str) -> dict[str, Any]:
-    """A row as `lfp.report.result` makes it, which the explorer cannot import: it brings scipy."""
-    return {"report_row": "cost", "metric": metric, "group": group, "value": float(value)}
 
 
 def _sum(values: list[float | None]) -> float | None:

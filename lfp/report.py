@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lfp.bundle import Hardware, Manifest
 from lfp.controls import CONTROL, FEATURE, MAIN_KINDS, controls_in
+from lfp.cost import spent
 from lfp.escape import visible
 from lfp.metrics import Estimate, with_null
 from lfp.report_sentences import sentence
@@ -152,6 +154,31 @@ def _aligned(table: Shown) -> list[str]:
 
 def _finite(figure: dict[str, Any]) -> dict[str, Any]:
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in figure.items()}
+
+
+def cost_rows(manifest: Manifest) -> list[dict[str, Any]]:
+    """Row `cost` of the report: by stage minutes, budget_minutes, cpu_minutes and peak_rss_mb, then the machine.
+
+    `group` is the stage, or the processor with its cores and memory_gb, or the GPU with their number.
+    """
+    told = [
+        result("cost", metric, value, group=one.stage)
+        for one in spent(manifest)
+        for metric in _STAGE_METRICS
+        if (value := getattr(one, metric)) is not None
+    ]
+    return told + (_machine_rows(manifest.hardware) if manifest.hardware else [])
+
+
+_STAGE_METRICS = ("minutes", "budget_minutes", "cpu_minutes", "peak_rss_mb")
+"""Figures of a stage, as fields of Spent."""
+
+
+def _machine_rows(hardware: Hardware) -> list[dict[str, Any]]:
+    processor = hardware.processor or "processor"
+    figures = {"cores": hardware.cores, "memory_gb": hardware.memory_gb}
+    rows = [result("cost", name, value, group=processor) for name, value in figures.items() if value is not None]
+    return rows + ([result("cost", "gpus", 1, group=hardware.gpu)] if hardware.gpu else [])
 
 
 def sample_lines(samples: Sequence[Sample]) -> list[str]:

@@ -12,10 +12,9 @@ from plotly.offline import get_plotlyjs
 
 from lfp import queries
 from lfp.bundle import Manifest
-from lfp.cost import cost_rows
 from lfp.errors import ConfigError
 from lfp.escape import escaped
-from lfp.report import Report, whole
+from lfp.report import Report, cost_rows, whole
 from lfp.report_figures import Drawn, Material, draw_all
 from lfp.report_sentences import headline, sentence
 from lfp.report_tables import Shown, tables

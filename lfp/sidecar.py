@@ -65,7 +65,7 @@ def attach(connection: duckdb.DuckDBPyConnection, place: Path) -> frozenset[str]
     connection.execute(f"ATTACH '{quoted}' AS {NAME} (READ_ONLY)")
     held = connection.sql(f"SELECT table_name FROM duckdb_tables() WHERE database_name = '{NAME}'").fetchall()
     names = frozenset(name for (name,) in held)
-    for name in names - {"active_tokens", "usual"}:
+    for name in names - views.KEPT.keys():
         connection.execute(f"CREATE VIEW {name} AS FROM {NAME}.{name}")
     views.add_derived(connection, copy=NAME)
     columns = ", ".join(f'"{column.name}"' for column in BY_NAME["features"].columns)
@@ -91,7 +91,7 @@ def _places(path: Path, manifest: Manifest) -> tuple[Path, Path]:
 def _key(manifest: Manifest) -> str:
     """Sixteen hex digits over the tables' hashes and what is made of them here."""
     schema = [table.schema.to_string() for table in TABLES]
-    derived = [views.FEATURE_TABLE, views.ACTIVE_TOKENS, views.USUAL]
+    derived = [views.FEATURE_TABLE, *views.KEPT.values()]
     made_of = "\n".join([LAYOUT, manifest.key, *derived, duckdb.__version__, *schema])
     return hashlib.sha256(made_of.encode()).hexdigest()[:16]
 
@@ -105,8 +105,8 @@ def _write(place: Path, path: Path, manifest: Manifest) -> None:
             connection.execute("USE parquet")
             views.create(connection, path, manifest, kept=frozenset())
             _write_features(connection)
-            connection.execute(f"CREATE TABLE main.active_tokens AS {views.ACTIVE_TOKENS}")
-            connection.execute(f"CREATE TABLE main.usual AS {views.USUAL}")
+            for name, sql in views.KEPT.items():
+                connection.execute(f"CREATE TABLE main.{name} AS {sql}")
             for name, info in manifest.tables.items():
                 if info.bytes >= _TABLE_BYTES and name in BY_NAME and name != "features":
                     connection.execute(f"CREATE TABLE main.{name} AS FROM parquet.{name}")

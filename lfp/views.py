@@ -67,6 +67,10 @@ FROM ({pooled(UNNESTED, pooling=_HEADLINE_POOLING)}) GROUP BY feature_id
 """What each feature comes to in the average of the texts whose activations are kept, as the headline probe pools."""
 
 
+KEPT = {"active_tokens": ACTIVE_TOKENS, "usual": USUAL}
+"""What a sorted copy keeps beside tables of the bundle and the features: by name, and as SQL."""
+
+
 def create(connection: duckdb.DuckDBPyConnection, path: Path, manifest: Manifest, *, kept: frozenset[str]) -> None:
     """Views of all tables of the bundle at `path`, but for those `kept` elsewhere. Raises BundleError."""
     for table in TABLES:

@@ -118,9 +118,8 @@ def report(
     Example: python -m precompute report data/demo --html report.html
     """
     from lfp import queries
-    from lfp.cost import cost_rows
     from lfp.queries import report_ablations, report_rows
-    from lfp.report import lines, sample_lines, whole
+    from lfp.report import cost_rows, lines, sample_lines, whole
     from lfp.store import Store
 
     with Store.open(bundle) as store:

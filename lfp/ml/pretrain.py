@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 from lfp.config import PretrainConfig
 from lfp.errors import CorpusError, TrainingError
+from lfp.ml import checkpoints
 from lfp.ml.models import quiet_files
 from lfp.ml.tokens import pad, tokenize
 from lfp.progress import Progress
@@ -263,9 +264,9 @@ class _Checkpoint:
 
     def load(self, parts: Mapping[str, Any]) -> _Training | None:
         """Puts what was kept into the parts; None where nothing was."""
-        if not self._file.is_file():
+        kept = checkpoints.load(self._file)
+        if kept is None:
             return None
-        kept = torch.load(self._file, map_location="cpu", weights_only=True)
         for name, part in parts.items():
             part.load_state_dict(kept[name])
         return _Training(**kept["training"])
@@ -276,9 +277,7 @@ class _Checkpoint:
         if now - self._written < _CHECKPOINT_S:
             return
         training = vars(state) | {"seconds_before": state.seconds_before + now - self._began}
-        draft = self._file.with_suffix(".writing")
-        torch.save({"training": training} | {name: part.state_dict() for name, part in parts.items()}, draft)
-        draft.replace(self._file)
+        checkpoints.save({"training": training} | {name: part.state_dict() for name, part in parts.items()}, self._file)
         self._written = now
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lfp.config import SaeConfig
 from lfp.errors import DataError, TrainingError
+from lfp.ml import checkpoints
 from lfp.ml.activation_sources import ActivationSource
 from lfp.ml.codes import Code
 from lfp.ml.product import affine
@@ -209,15 +210,16 @@ def train_saes(
     Where `checkpoint` is an existing file the training goes on from it, to the same bits as if never interrupted; it is
     written anew every `checkpoint_every` steps. Raises TrainingError when a loss is not finite.
     """
-    if checkpoint is not None and checkpoint.is_file():
-        for trainer, state in zip(trainers, torch.load(checkpoint, weights_only=True), strict=True):
+    kept = checkpoints.load(checkpoint)
+    if kept is not None:
+        for trainer, state in zip(trainers, kept, strict=True):
             trainer.restore(state)
     start = max(trainer.step_number for trainer in trainers)  # they go in step, and some may end sooner
     n_steps = max(trainer.config.steps for trainer in trainers)
     for number, batch in zip(range(start, n_steps), source.batches(start), strict=False):
         _step_all(trainers, batch, number, n_steps, progress)
         if checkpoint is not None and (number + 1) % (checkpoint_every or CHECKPOINT_EVERY) == 0:
-            _write(checkpoint, [trainer.state() for trainer in trainers])
+            checkpoints.save([trainer.state() for trainer in trainers], checkpoint)
     return [trainer.finished() for trainer in trainers]
 
 
@@ -237,12 +239,6 @@ def _step_all(
             if progress:
                 info = trainer.info
                 progress(f"layer {info.layer}, {info.width} features", number + 1, n_steps, loss.item())
-
-
-def _write(checkpoint: Path, states: list[dict[str, Any]]) -> None:
-    partial = checkpoint.with_name(f".{checkpoint.name}.partial")
-    torch.save(states, partial)
-    partial.replace(checkpoint)
 
 
 def _initial(info: SaeInfo, inputs: Tensor) -> Sae:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -64,6 +64,15 @@ def sort_key(sorts: Mapping[str, str], name: str) -> str:
         return sorts[name]
     except KeyError:
         raise ConfigError(f"sort {name}: not a column to sort by; choose one of {', '.join(sorts)}") from None
+
+
+def each_of(numbers: Sequence[int]) -> tuple[str, dict[str, int]]:
+    """Numbers as an SQL list, for IN, and what it binds; there is at least one.
+
+    They are bound one by one, since only so does DuckDB look them up in an index.
+    """
+    bound = {f"number{at}": number for at, number in enumerate(numbers)}
+    return f"({', '.join(f'${name}' for name in bound)})", bound
 
 
 def direction(order: Order) -> str:

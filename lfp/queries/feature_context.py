@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from lfp.queries.common import columns, headline
+from lfp.queries.common import columns, each_of, headline
 from lfp.queries.pooled import pooled_of_feature
 from lfp.store import Store
 
@@ -121,11 +121,10 @@ def feature_texts(store: Store, feature_id: int, *, limit: int = 5) -> TextParts
 
 def _text_parts(store: Store, rows: list[dict[str, Any]]) -> tuple[TextPart, ...]:
     """The rows with the words of their texts."""
-    wanted = {f"id{at}": row["text_id"] for at, row in enumerate(rows)}
-    if not wanted:
+    if not rows:
         return ()
-    which = ", ".join(f"${name}" for name in wanted)
-    words = store.rows(f'SELECT text_id, "text" FROM texts WHERE text_id IN ({which})', wanted)
+    listed, bound = each_of([row["text_id"] for row in rows])
+    words = store.rows(f'SELECT text_id, "text" FROM texts WHERE text_id IN {listed}', bound)
     texts = {row["text_id"]: row["text"] for row in words}
     return tuple(TextPart(text=texts[row["text_id"]], **row) for row in rows)
 

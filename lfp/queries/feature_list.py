@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from lfp.queries.common import Order, direction, sort_key
+from lfp.queries.common import Order, direction, each_of, sort_key
 from lfp.store import Store
 
 Point = tuple[float, float]
@@ -167,17 +167,12 @@ def features(
 
 
 def _rows_of(store: Store, ids: Sequence[int], named: str) -> pa.Table:
-    """The features numbered, in that order.
-
-    Numbers are bound one by one, since only so does DuckDB look them up in an index: a page of rows from all over a
-    large list then costs no more than from a small one.
-    """
-    bound = {f"id{at}": number for at, number in enumerate(ids)}
-    if not bound:
+    """The features numbered, in that order: a page of rows from all over a large list costs no more than of a small."""
+    if not ids:
         return store.query(f"SELECT {named} FROM feature_table WHERE false")
-    which = ", ".join(f"${name}" for name in bound)
+    listed, bound = each_of(ids)
     return store.query(
-        f"SELECT {named} FROM feature_table WHERE feature_id IN ({which}) "
+        f"SELECT {named} FROM feature_table WHERE feature_id IN {listed} "
         "ORDER BY list_position($ids::INTEGER[], feature_table.feature_id)",
         {**bound, "ids": list(ids)},
     )

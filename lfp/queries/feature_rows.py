@@ -125,15 +125,6 @@ def histogram(store: Store, feature_id: int) -> Histogram | None:
     return Histogram(**rows[0]) if rows else None
 
 
-def example_counts(store: Store, feature_id: int) -> dict[int, int]:
-    """How many examples each bucket of a feature holds: 0 top, 1..q intervals from low to high, -1 silent, -2 near."""
-    rows = store.rows(
-        "SELECT bucket, count(*) AS n FROM examples WHERE feature_id = $feature_id GROUP BY bucket ORDER BY bucket",
-        {"feature_id": feature_id},
-    )
-    return {row["bucket"]: row["n"] for row in rows}
-
-
 def examples(store: Store, feature_id: int, *, bucket: int, limit: int = 20) -> list[Example]:
     """Examples of a feature in one bucket, strongest first, each with its text."""
     rows = store.rows(
@@ -145,7 +136,10 @@ def examples(store: Store, feature_id: int, *, bucket: int, limit: int = 20) -> 
 
 
 def feature_excerpts(store: Store, feature_id: int) -> list[dict[str, Any]]:
-    """All examples of a feature, of every bucket, as dicts of Example's fields: what `lfp.labels.evidence` reads."""
+    """All examples of a feature, as dicts of Example's fields: what `lfp.labels.evidence` reads.
+
+    Buckets are 0 top, 1..q intervals from low to high, -1 silent, -2 near miss.
+    """
     return store.rows(
         f"SELECT {columns(Example)} FROM (SELECT * FROM examples WHERE feature_id = $feature_id) "
         "JOIN texts USING (text_id) ORDER BY bucket, rank",

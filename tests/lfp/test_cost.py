@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from lfp.bundle import Hardware, Manifest, StageCost
-from lfp.cost import cost_rows, in_all, spent
-from lfp.report import lines, whole
+from lfp.cost import in_all, spent
+from lfp.report import cost_rows, lines, whole
 from lfp.report_sentences import ABSENT, sentence
 
 STAGES = [

@@ -1,7 +1,7 @@
 import dataclasses
 import math
 import shutil
-from collections import defaultdict
+from collections import Counter, defaultdict
 from functools import cache
 
 import pyarrow.compute as pc
@@ -166,7 +166,7 @@ def test_another_labeller_stands_in_where_the_runs_own_is_silent(copied_bundle):
 
 
 def test_examples_come_with_their_texts(store):
-    counts = queries.example_counts(store, 5)
+    counts = Counter(row["bucket"] for row in queries.feature_excerpts(store, 5))
     for bucket, n in counts.items():
         found = queries.examples(store, 5, bucket=bucket, limit=100)
         assert len(found) == n
@@ -425,7 +425,7 @@ def test_an_empty_bundle_answers_everything(none):
     assert queries.count_features(none, FeatureFilter()) == queries.count_texts(none, TextFilter()) == 0
     assert queries.features(none, FeatureFilter(), order=Order("weight")).num_rows == 0
     assert queries.texts(none, TextFilter(), order=Order("gap")).num_rows == 0
-    assert queries.labels(none, 0) == [] and queries.example_counts(none, 0) == {}
+    assert queries.labels(none, 0) == [] and queries.feature_excerpts(none, 0) == []
     assert queries.main_labeller(none) is None
 
 
