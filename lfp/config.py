@@ -84,6 +84,8 @@ class PretrainConfig(_Section):
     evaluations: int = Field(0, ge=0)
     """Times that held-out texts are read while training; the weights that predict them best are kept, so that a model
     that begins to learn its texts by heart is stopped in effect. 0: the last weights are kept."""
+    whole_texts: bool = False
+    """Texts are read to their end, in pieces of the context, where the rest of a run sees only their beginnings."""
 
     @model_validator(mode="after")
     def _heads_divide(self) -> PretrainConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -72,8 +73,9 @@ def pretrain(
     scratch: Path | None = None,
     progress: Progress | None = None,
 ) -> PretrainReport:
-    """Trains tokenizer and model on `texts`, cut to `context` tokens, and saves both to `folder`.
+    """Trains tokenizer and model on `texts`, cut to `context` tokens or, with `config.whole_texts`, into pieces of it.
 
+    Both are saved to `folder`.
     AdamW with warm-up and cosine decay. With `config.evaluations` every second of the held-out texts, up to
     `_CHOOSING_TEXTS`, is read now and then, and the weights that predict them best are kept; the others judge those.
     With `scratch`, a folder, an interrupted training goes on from its last checkpoint there, to the same weights.
@@ -83,11 +85,12 @@ def pretrain(
     if not any(texts):
         raise CorpusError("pretrain: no texts to train on; set corpus.source to a file that has some")
     tokenizer = _train_tokenizer(texts, config.vocab_size, folder)
+    cut = _pieces if config.whole_texts else _sequences
     model = _build_model(len(tokenizer), config, context=context, seed=seed).to(device)
     choosing, judging = _split(held_out, chooses=config.evaluations > 0)
     state = _train(
         model,
-        _sequences(tokenizer, texts, context),
+        cut(tokenizer, texts, context),
         config,
         seed=seed,
         scratch=scratch,
@@ -163,6 +166,12 @@ def _sequences(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], context
     """Each text between two ends of text; one cut at the context does not end."""
     tokenized = tokenize(tokenizer, texts, context=context)
     return [[0, *text.token_ids, *([] if text.truncated else [0])] for text in tokenized if text.token_ids]
+
+
+def _pieces(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], context: int) -> list[list[int]]:
+    """Whole texts between ends of text, `context` tokens a piece to predict; a piece begins with the last one's end."""
+    wholes = _sequences(tokenizer, texts, sys.maxsize)
+    return [whole[at : at + context + 1] for whole in wholes for at in range(0, len(whole) - 1, context)]
 
 
 @dataclass

@@ -67,6 +67,26 @@ def test_held_out_bits_are_what_transformers_computes(trained: Trained) -> None:
     assert report.held_out_bits_per_byte == pytest.approx(nats / math.log(2) / n_bytes, rel=1e-4)
 
 
+@pytest.mark.parametrize("context", [3, 7, 12, 100])
+def test_whole_texts_are_read_to_their_end_and_each_token_is_predicted_once(trained: Trained, context: int) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(trained[0])
+    texts = ["The movie was good.", "", "The view was great. " * 5, "The"]
+    pieces = module._pieces(tokenizer, texts, context)
+    whole = [[0, *tokenizer(text).input_ids, 0] for text in texts if text]
+    assert [token for piece in pieces for token in piece[1:]] == [token for text in whole for token in text[1:]]
+    assert all(2 <= len(piece) <= context + 1 for piece in pieces)
+    starts = [piece[0] for piece in pieces]
+    assert starts == [text[at] for text in whole for at in range(0, len(text) - 1, context)]
+
+
+def test_whole_texts_teach_what_stands_beyond_the_context(tmp_path: Path) -> None:
+    texts = [f"{start} movie was good. {start} end was bad." for start in ("The", "This", "That")] * 16
+    options = {"context": 4, "seed": 0, "held_out": ["bad."]}
+    short = pretrain(texts, PretrainConfig(**SMALL), folder=tmp_path / "short", **options)
+    whole = pretrain(texts, PretrainConfig(**SMALL, whole_texts=True), folder=tmp_path / "whole", **options)
+    assert whole.held_out_bits_per_byte < short.held_out_bits_per_byte
+
+
 def test_a_training_that_is_killed_goes_on_to_the_same_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def kill(_: str, step: int, *__: object) -> None:
         if step in (13, 27):
