@@ -1,6 +1,9 @@
 """The explorer without a browser."""
 
+import functools
+
 import pytest
+from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
 
 from lfp.synthetic import make_bundle
@@ -19,6 +22,15 @@ def hostile_pairs(tmp_path_factory):
     """Pairs of texts that must not be taken for anything but text."""
     path = tmp_path_factory.mktemp("bundles") / "hostile_pairs"
     return make_bundle(path, n_features=80, n_texts=0, n_pairs=10, extra_texts=HOSTILE * 4)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_scan_of_packages():
+    """A server looks through the installed packages for components once, as it starts; AppTest would at every run."""
+    scan = manifest_scanner.scan_component_manifests
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manifest_scanner, "scan_component_manifests", functools.cache(scan))
+        yield
 
 
 @pytest.fixture(autouse=True)
