@@ -38,6 +38,7 @@ QUICK = {
     ("bench", "features"): ["--sequences", "32"],
     ("plant", "--n"): ["--n", "1", *(part for override in (*SMALL, *PLANTED) for part in ("--set", override))],
 }
+PAIR = ("base", "tuned")
 DATA = {"imdb": "imdb/val.jsonl.gz", "hh": "hh-rlhf/helpful-base.test.jsonl.gz"}
 """Presets of real texts, and a file without which they cannot run."""
 
@@ -77,6 +78,8 @@ def _run(command: str, tmp_path: Path, tiny_bundle: Path, *, servers: ExitStack,
     if " run " in command or " sweep " in command:
         arguments += [part for override in SMALL for part in ("--set", override)]
     arguments += QUICK.get(tuple(arguments[2:4]), [])
+    if "imdb-sweep" in command:  # the preset looks for the pair under the repository's runs/
+        arguments += [part for role in PAIR for part in ("--set", f"model.{role}={tmp_path}/imdb/artifacts/{role}")]
     done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, f"{command}\n{done.stderr[-2000:]}"
 
@@ -104,7 +107,7 @@ def _replaced(part: str, folder: Path, bundle: Path) -> str:
         block = re.search(r"```toml\n# my-run.toml\n(.*?)```", README, re.DOTALL)
         assert block is not None
         text = block.group(1).replace("reviews.csv", str(folder / "reviews.csv"))
-        for role in ("base", "tuned"):
+        for role in PAIR:
             text = text.replace(f"models/{role}", str(bundle / "artifacts" / role))
         file.write_text(text, encoding="utf-8")
         (folder / "reviews.csv").write_text(_reviews(), encoding="utf-8")
