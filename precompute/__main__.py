@@ -91,8 +91,11 @@ def run(
 def validate(bundle: BundlePath) -> None:
     """Check a bundle: hashes, columns, ids, and that contributions sum to predictions. A line a fault.
 
+    Two runs with the same bundle had the same config, seed and models; with the same tables, the same figures.
+
     Example: python -m precompute validate data/demo
     """
+    from lfp.bundle import read_manifest
     from lfp.validation import validate as faults_of
 
     faults = faults_of(bundle)
@@ -100,7 +103,8 @@ def validate(bundle: BundlePath) -> None:
         typer.echo(f"{bundle}: {fault}")
     if faults:
         raise typer.Exit(1)
-    typer.echo(f"{bundle}: valid")
+    manifest = read_manifest(bundle)
+    typer.echo(f"{bundle}: valid, bundle {manifest.bundle_id}, tables {manifest.key}")
 
 
 @app.command()

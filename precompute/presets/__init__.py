@@ -7,6 +7,7 @@ NAMES = (
     "plant",
     "imdb",
     "hh",
+    "imdb-sweep",
     "paper-vader",
     "paper-hh",
 )

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from lfp.bundle import MANIFEST
+from lfp.bundle import MANIFEST, read_manifest
 from lfp.escape import visible
 from lfp.report import ROWS
 from precompute.__main__ import main, preset
@@ -49,7 +49,9 @@ def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_validate_says_valid(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert call("validate", str(tiny_bundle), capsys=capsys) == (0, f"{tiny_bundle}: valid\n", "")
+    manifest = read_manifest(tiny_bundle)
+    told = f"{tiny_bundle}: valid, bundle {manifest.bundle_id}, tables {manifest.key}\n"
+    assert call("validate", str(tiny_bundle), capsys=capsys) == (0, told, "")
 
 
 def test_validate_gives_a_line_a_fault(broken: Path, capsys: pytest.CaptureFixture[str]) -> None:
