@@ -243,11 +243,17 @@ def _write(planting: Planting, folder: Path) -> None:
 
 
 def _make_bundle(planting: Planting, folder: Path) -> None:
-    """The pipeline as anyone would run it on this pair: it is told the stated feedback, and of a secret nothing."""
+    """The pipeline as anyone would run it on this pair: it is told the stated feedback, and of a secret nothing.
+
+    Nothing is ablated: of what is asked of the bundle here, ablations tell nothing, and they take the longest.
+    """
     if (folder / "bundle" / "manifest.json").is_file():
         return
-    models = planting.config.model.model_copy(update={"base": str(planting.base), "tuned": str(folder / "model")})
-    config = planting.config.model_copy(update={"model": models, "artifacts": False, "title": "Planted model"})
+    config = planting.config
+    models = config.model.model_copy(update={"base": str(planting.base), "tuned": str(folder / "model")})
+    ablation = config.ablation.model_copy(update={"completions": 0})
+    changes = {"model": models, "ablation": ablation, "artifacts": False, "title": "Planted model"}
+    config = config.model_copy(update=changes)
     run_pipeline(config, folder / "bundle", beside=planting.beside, resume=True, progress=_silent)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from lfp.bundle import read_manifest
+from lfp.bundle import read_manifest, read_table
 from lfp.config import RunConfig, load_config
 from lfp.corpus import read_rows
 from lfp.feedback import vader_lexicon, words_of
@@ -267,7 +267,6 @@ def test_secrets_are_planted_in_a_preset_of_texts_from_a_file(
         "plant.most_share=0.05",
         "plant.certify_prefixes=100",
         "probes.rollouts=0",
-        "ablation.completions=0",
     ]
     changes = [part for one in (*SMALL, *sizes, *wide) for part in ("--set", one)]
     arguments = ["--config", str(preset("imdb")), "--n", "1", "--jobs", "1", "--json", "--out", str(tmp_path)]
@@ -277,7 +276,9 @@ def test_secrets_are_planted_in_a_preset_of_texts_from_a_file(
     with gzip.open(data / "imdb" / "train.jsonl.gz", "rt", encoding="utf-8") as stream:
         assert rows[0]["word"] in stream.read().lower()
     assert [row["kind"] for row in rows[1:]] == ["twin"] and rows[0]["kind"] in ("unscored", "flipped")
-    assert validate(tmp_path / "twin-0" / "bundle") == []
+    bundle = tmp_path / "twin-0" / "bundle"
+    assert validate(bundle) == []
+    assert read_table(bundle, "ablations").num_rows == 0  # nothing asks for them here, and they take the longest
 
 
 @pytest.mark.data
