@@ -14,5 +14,8 @@ def visible(text: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """The same, escaped for HTML text and for attributes in double or single quotes."""
-    return html.escape(visible(text), quote=True)
+    """The same, escaped for HTML text, for attributes in double or single quotes, and for names in Plotly figures.
+
+    Plotly knows few entities by name, and a quotation mark's is not among them: it gets its number.
+    """
+    return html.escape(visible(text), quote=True).replace("&quot;", "&#34;")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ from app.components.numbers import NONE, plain, short, signed
 
 CONTEXT = 12
 """Tokens of text kept on each side of an example's window."""
+_NEWLINE = '<span class="lfp-space">↵</span>'
+_NEWLINES = re.compile("\n+")
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ def shaded(
         number = f' data-v="{plain(value, 1)}"' if value else ""
         out.append(
             f'<span class="lfp-t{inside}{mark}" style="--a:{strength(value, limit)}" title="{title}"{number}>'
-            f"{_running(part)}</span>"
+            f"{_running(part, breaks=_breaks(parts, at))}</span>"
         )
     return "".join(out)
 
@@ -125,7 +128,7 @@ def sheet(
         cells.append(
             f'<div class="lfp-cell{joined}" {told}><b class="lfp-t"{shade}>{_standing(part)}</b>{strips}{tip}</div>'
         )
-        if part.endswith("\n"):
+        if _breaks(parts, at):
             cells.append('<div class="lfp-break"></div>')
     return f'<div class="lfp-sheet{" lfp-numbers" if numbers else ""}">{"".join(cells)}</div>'
 
@@ -178,13 +181,20 @@ def _told(value: float | None) -> str:
     return f"{NONE} (no score)" if value is None or value != value else signed(value, 3)
 
 
-def _running(part: str) -> str:
-    """A token in running text: line breaks are marked and break, other white space of its own is marked."""
+def _breaks(parts: Sequence[str], at: int) -> bool:
+    """Whether the line ends with a token: of several tokens of line breaks alone the last."""
+    goes_on = at + 1 < len(parts) and parts[at + 1] != "" and not parts[at + 1].strip("\n")
+    return parts[at].endswith("\n") and not goes_on
+
+
+def _running(part: str, *, breaks: bool) -> str:
+    """A token in running text: line breaks are marked, and the last of several breaks the line; blank tokens show."""
     if not part:
         return "‥"
     if part.isspace() and "\n" not in part:
         return escaped(part.replace("\t", "⇥")).replace(" ", '<span class="lfp-space">·</span>')
-    return escaped(part).replace("\t", "⇥").replace("\n", '<span class="lfp-space">↵</span><br>')
+    lines = _NEWLINES.sub(lambda run: _NEWLINE * len(run.group()) + "<br>", escaped(part).replace("\t", "⇥"))
+    return lines if breaks else lines.removesuffix("<br>")
 
 
 def _standing(part: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from app.components.hiding import source_name
 from app.components.numbers import count, plain
 from lfp.bundle import Manifest
 from lfp.config import PRETRAIN, TUNE
@@ -126,9 +127,17 @@ def what_was_tuned(manifest: Manifest) -> str:
     names = {role: model.name for role, model in manifest.models.items()}
     base, tuned = names.get("base", PRETRAIN), names.get("tuned", TUNE)
     base = "a small model trained from scratch" if base == PRETRAIN else base
-    source = manifest.config.get("corpus", {}).get("source", "unnamed")
     subject = f"{base[:1].upper()}{base[1:]}," if tuned == TUNE else f"{tuned} is {base}"
-    return f"{subject} tuned on {reward_name(manifest.config)}, over the corpus “{source}”, with seed {manifest.seed}."
+    feedback, texts = reward_name(manifest.config), _texts_name(manifest.config)
+    return f"{subject} tuned on {feedback}, over {texts}, with seed {manifest.seed}."
+
+
+def _texts_name(config: Mapping[str, Any]) -> str:
+    """What the texts of a run are, without the folders of their file."""
+    tune = config.get("tune", {})
+    if tune.get("method") == "dpo" and tune.get("pairs"):
+        return f"the pairs “{source_name(tune['pairs'])}”"
+    return f"the corpus “{source_name(config.get('corpus', {}).get('source', 'unnamed'))}”"
 
 
 def run_facts(manifest: Manifest) -> dict[str, str]:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from app.components import accuracy_scatters, charts, evidence, numbers, panels, tokens, trust, wording
 from app.components.escape import escaped, escaped_lines, shortened, token_text, visible
+from lfp.bundle import read_manifest
 from lfp.queries import Label
 from tests.app.reader import Reader, is_tame
 from tests.conftest import HOSTILE
@@ -129,6 +130,23 @@ def test_tokens_of_one_word_stand_together():
     assert html.count("lfp-joined") == 1 and 'lfp-joined" title="e' in html
 
 
+@pytest.mark.parametrize(
+    ("parts", "breaks"),
+    [
+        (["a", "\n", "\n", "b"], 1),
+        (["a\n\n", "b"], 1),
+        (["a\n", "\n\n", "b", "\n"], 2),
+        (["a", "\n", " ", "\n"], 2),
+        (["ab"], 0),
+    ],
+)
+def test_several_line_breaks_in_a_row_break_a_line_once(parts, breaks):
+    running, standing = tokens.shaded(parts, [], limit=1.0), tokens.sheet(parts, [])
+    assert running.count("<br>") == standing.count("lfp-break") == breaks
+    marks = "".join(parts).count("\n")
+    assert running.replace('title="', "").count("↵</span>") == marks
+
+
 def test_null_is_not_zero_on_a_sheet():
     html = tokens.sheet(["a", "b"], [tokens.Row("true", [None, 0.0], 1.0, "")])
     assert html.count('<i class="lfp-none"></i>') == 1
@@ -222,3 +240,17 @@ def test_words_without_a_value_are_not_counted(values):
 def test_texts_are_coloured_only_by_what_some_have():
     rows = {"feedback": [1.0, None], "predicted": [None, None], "implicit_reward": [0.0, 0.1], "rating": [None, 3.0]}
     assert accuracy_scatters.colours(rows) == ["true feedback", "implicit reward", "rating"]
+
+
+@pytest.mark.parametrize("source", ["pairs.jsonl.gz", "/home/me/secret/pairs.jsonl.gz", "org/pairs"])
+@pytest.mark.parametrize("method", ["dpo", "grpo"])
+def test_the_entry_names_the_texts_that_a_model_was_tuned_on(bundle, method, source):
+    manifest = read_manifest(bundle)
+    config = {"tune": {"method": method, "pairs": source}, "corpus": {"source": "demo" if method == "dpo" else source}}
+    said = wording.what_was_tuned(manifest.model_copy(update={"config": config}))
+    kind = "the pairs" if method == "dpo" else "the corpus"
+    assert f"over {kind} “{source.removeprefix('/home/me/secret/')}”" in said
+
+
+def test_a_quotation_mark_is_escaped_by_its_number_which_plotly_knows():
+    assert escaped("\"to\" 'it'") == "&#34;to&#34; &#x27;it&#x27;"
