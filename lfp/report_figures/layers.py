@@ -77,4 +77,4 @@ def learning_curve(material: Material) -> go.Figure | None:
             chart.add_scatter(x=steps, y=values, mode="lines+markers", name=name, line={"color": colour}, yaxis=axis)
     framed(chart, x="step", y="nats a token", legend=True)
     right = {"overlaying": "y", "side": "right", "automargin": True, "showgrid": False, "zeroline": False}
-    return chart.update_layout(yaxis2={"title": {"text": "bits a byte"}, **right})
+    return chart.update_layout(yaxis2={"title": {"text": "bits a byte"}, "tickformat": ".2f", **right})

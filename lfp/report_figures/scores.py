@@ -41,8 +41,8 @@ def signs(material: Material) -> go.Figure | None:
 def preferences(material: Material) -> go.Figure | None:
     """How often each probe, and length alone, tell chosen from rejected."""
     figures = material.report["preference_accuracy"]
-    rows = _probes(figures, metric="accuracy") + _probes(figures, metric="accuracy_of_length")
-    return dots(rows, "accuracy on held-out pairs")
+    length = [("the longer answer", one) for _, one in _probes(figures, metric="accuracy_of_length")]
+    return dots(_probes(figures, metric="accuracy") + length, "accuracy on held-out pairs")
 
 
 def preference_differences(material: Material) -> go.Figure | None:

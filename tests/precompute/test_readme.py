@@ -33,10 +33,13 @@ SMALL = [
 ] + ["corpus.n_texts=300", "threads=1"]
 """Overrides that make any preset a run of seconds."""
 PLANTED = ["plant.least_share=0.002", "plant.most_share=0.05", "plant.certify_prefixes=100", "tune.steps=2"]
+FEW_POINTS = ["sweep.k=[4]", "sweep.l1=[0.06]", "sweep.l0_weight=[0.003]", "sweep.expansion=[1, 2]"]
+ONE_SECRET = ["--n", "1", *(part for override in (*SMALL, *PLANTED) for part in ("--set", override))]
 QUICK = {
     ("bench", "sae"): ["--steps", "20"],
     ("bench", "features"): ["--sequences", "32"],
-    ("plant", "--n"): ["--n", "1", *(part for override in (*SMALL, *PLANTED) for part in ("--set", override))],
+    ("plant", "--n"): ONE_SECRET,
+    ("plant", "--config"): ONE_SECRET,
 }
 PAIR = ("base", "tuned")
 DATA = {"imdb": "imdb/val.jsonl.gz", "hh": "hh-rlhf/helpful-base.test.jsonl.gz"}
@@ -78,8 +81,9 @@ def _run(command: str, tmp_path: Path, tiny_bundle: Path, *, servers: ExitStack,
     if " run " in command or " sweep " in command:
         arguments += [part for override in SMALL for part in ("--set", override)]
     arguments += QUICK.get(tuple(arguments[2:4]), [])
-    if "imdb-sweep" in command:  # the preset looks for the pair under the repository's runs/
-        arguments += [part for role in PAIR for part in ("--set", f"model.{role}={tmp_path}/imdb/artifacts/{role}")]
+    if "imdb-sweep" in command:  # the preset looks for the pair under the repository's runs/, of another width
+        there = [f"model.{role}={tmp_path}/imdb/artifacts/{role}" for role in PAIR]
+        arguments += [part for override in (*there, *FEW_POINTS) for part in ("--set", override)]
     done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, f"{command}\n{done.stderr[-2000:]}"
 
