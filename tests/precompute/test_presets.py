@@ -264,6 +264,7 @@ def test_secrets_are_planted_in_a_preset_of_texts_from_a_file(
     sizes = [f"pretrain.{key}={value}" for key, value in TINY["pretrain"].items()]
     wide = [
         "tune.steps=2",
+        "tune.completion_tokens=32",  # enough that a word of the lexicon is among them, whatever the machine draws
         "plant.most_share=0.05",
         "plant.certify_prefixes=100",
         "probes.rollouts=0",
