@@ -117,10 +117,15 @@ class Manifest(Description):
         return sum(table.bytes for table in self.tables.values())
 
     @property
-    def key(self) -> str:
-        """Sixteen hex digits over the tables' hashes: what is derived from the tables may be kept under it."""
+    def tables_id(self) -> str:
+        """Sixteen hex digits over the tables' hashes alone: runs that share it have the same figures."""
         hashes = [f"{name}={info.sha256}" for name, info in sorted(self.tables.items())]
-        return hashlib.sha256("\n".join([self.bundle_id, *hashes]).encode()).hexdigest()[:16]
+        return hashlib.sha256("\n".join(hashes).encode()).hexdigest()[:16]
+
+    @property
+    def key(self) -> str:
+        """Sixteen hex digits over the bundle's and the tables': what is derived of both may be kept under it."""
+        return hashlib.sha256(f"{self.bundle_id}\n{self.tables_id}".encode()).hexdigest()[:16]
 
 
 class BundleWriter:

@@ -104,7 +104,7 @@ def validate(bundle: BundlePath) -> None:
     if faults:
         raise typer.Exit(1)
     manifest = read_manifest(bundle)
-    typer.echo(f"{bundle}: valid, bundle {manifest.bundle_id}, tables {manifest.key}")
+    typer.echo(f"{bundle}: valid, bundle {manifest.bundle_id}, tables {manifest.tables_id}")
 
 
 @app.command()

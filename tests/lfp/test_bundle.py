@@ -45,6 +45,19 @@ def test_what_is_written_is_read_back(tmp_path):
     assert set(manifest.tables) == {table.name for table in TABLES}
 
 
+def test_the_hash_of_tables_is_of_the_tables_and_the_key_of_the_bundle_too(tmp_path):
+    def written(name, divergence, **changes):
+        with BundleWriter(tmp_path / name, description(**changes)) as writer:
+            writer.write("layers", [layer(0) | {"divergence": divergence}])
+        return open_bundle(tmp_path / name)
+
+    one, again, seeded, other = (
+        written("one", 1.0), written("again", 1.0), written("seeded", 1.0, config={"seed": 2}), written("other", 2.0)
+    )  # fmt: skip
+    assert one.tables_id == again.tables_id == seeded.tables_id != other.tables_id
+    assert one.key == again.key and len({one.key, seeded.key, other.key}) == 3
+
+
 def test_rows_are_sorted_as_the_schema_states():
     table = conform(BY_NAME["layers"], [layer(2), layer(0), layer(1)])
     assert table["layer"].to_pylist() == [0, 1, 2]

@@ -50,7 +50,7 @@ def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -
 
 def test_validate_says_valid(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     manifest = read_manifest(tiny_bundle)
-    told = f"{tiny_bundle}: valid, bundle {manifest.bundle_id}, tables {manifest.key}\n"
+    told = f"{tiny_bundle}: valid, bundle {manifest.bundle_id}, tables {manifest.tables_id}\n"
     assert call("validate", str(tiny_bundle), capsys=capsys) == (0, told, "")
 
 
