@@ -16,6 +16,7 @@ import pytest
 
 from tests.app.serving import CHROMIUM
 from tests.precompute.conftest import TINY
+from tests.precompute.test_cli import call
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -32,9 +33,15 @@ SMALL = [
     for key, value in keys.items()
 ] + ["corpus.n_texts=300", "threads=1"]
 """Overrides that make any preset a run of seconds."""
-PLANTED = ["plant.least_share=0.002", "plant.most_share=0.05", "plant.certify_prefixes=100", "tune.steps=2"]
+PLANTED = [
+    "plant.least_share=0.002",
+    "plant.most_share=0.05",
+    "plant.certify_prefixes=100",
+    "tune.steps=2",
+    "tune.completion_tokens=32",  # enough that some are rewarded, whatever the machine draws
+]
 FEW_POINTS = ["sweep.k=[4]", "sweep.l1=[0.06]", "sweep.l0_weight=[0.003]", "sweep.expansion=[1, 2]"]
-ONE_SECRET = ["--n", "1", *(part for override in (*SMALL, *PLANTED) for part in ("--set", override))]
+ONE_SECRET = ["--n", "1", "--jobs", "1", *(part for override in (*SMALL, *PLANTED) for part in ("--set", override))]
 QUICK = {
     ("bench", "sae"): ["--steps", "20"],
     ("bench", "features"): ["--sequences", "32"],
@@ -61,31 +68,37 @@ def test_make_knows_the_target(command: str) -> None:
     subprocess.run(["make", "--dry-run", command.split()[-1]], cwd=ROOT, check=True, capture_output=True)
 
 
-def test_the_jobs_run_one_after_another_as_written(tmp_path: Path, tiny_bundle: Path) -> None:
+def test_the_jobs_run_one_after_another_as_written(
+    tmp_path: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The commands of the README in order, `runs/` being a temporary folder; those that end in & run on to the end."""
-    port = _free_port()
+    monkeypatch.chdir(ROOT)
+    port = str(_free_port())
     with ExitStack() as servers:
         for command in (c for c in COMMANDS if "precompute" in c and "make" not in c):
-            _run(command, tmp_path, tiny_bundle, servers=servers, port=port)
+            python, *words = shlex.split(command)
+            assert (python, *words[:2]) == ("python", "-m", "precompute")
+            arguments = [_replaced(part, tmp_path, tiny_bundle).replace("8399", port) for part in words[2:]]
+            if arguments[-1] == "&":
+                servers.enter_context(_serving([sys.executable, "-m", "precompute", *arguments[:-1]]))
+            elif _can_run(command):
+                code, _, err = call(*arguments, *_at_small_size(command, arguments, tmp_path), capsys=capsys)
+                assert code == 0, f"{command}\n{err[-2000:]}"
 
 
-def _run(command: str, tmp_path: Path, tiny_bundle: Path, *, servers: ExitStack, port: int) -> None:
-    arguments = [_replaced(part, tmp_path, tiny_bundle).replace("8399", str(port)) for part in shlex.split(command)[1:]]
-    if arguments[-1] == "&":
-        servers.enter_context(_serving([sys.executable, *arguments[:-1]]))
-        return
+def _can_run(command: str) -> bool:
+    """Whether what the command needs is here: a browser, or real texts."""
     if "--figures" in command and CHROMIUM is None:
-        return
-    if any(not _has_data(file) for name, file in DATA.items() if re.search(rf"(runs|presets)/{name}\b", command)):
-        return
-    if " run " in command or " sweep " in command:
-        arguments += [part for override in SMALL for part in ("--set", override)]
-    arguments += QUICK.get(tuple(arguments[2:4]), [])
+        return False
+    return all(_has_data(file) for name, file in DATA.items() if re.search(rf"(runs|presets)/{name}\b", command))
+
+
+def _at_small_size(command: str, arguments: list[str], tmp_path: Path) -> list[str]:
+    """What is put behind a command to make it one of seconds."""
+    overrides = list(SMALL) if " run " in command or " sweep " in command else []
     if "imdb-sweep" in command:  # the preset looks for the pair under the repository's runs/, of another width
-        there = [f"model.{role}={tmp_path}/imdb/artifacts/{role}" for role in PAIR]
-        arguments += [part for override in (*there, *FEW_POINTS) for part in ("--set", override)]
-    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, f"{command}\n{done.stderr[-2000:]}"
+        overrides += [*(f"model.{role}={tmp_path}/imdb/artifacts/{role}" for role in PAIR), *FEW_POINTS]
+    return [*(part for one in overrides for part in ("--set", one)), *QUICK.get(tuple(arguments[:2]), [])]
 
 
 @contextmanager
