@@ -97,7 +97,7 @@ def number(value: float | None) -> str:
         return "-"
     if abs(value) < 1e-12:  # what rounding leaves of nothing
         return "0"
-    if value == round(value) and abs(value) < 1e6:
+    if abs(value) >= 1000 or value == round(value):
         return f"{value:,.0f}"
     if abs(value) >= 100:
         return f"{value:,.1f}"

@@ -68,6 +68,17 @@ def test_tables_show_every_figure_once(rows: list[dict[str, object]]) -> None:
                    for line in table.rows)  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (13_543_251.0, "13,543,251"), (6534.04, "6,534"), (103.04, "103.0"), (45.0, "45"), (1.6249, "1.625"),
+        (0.00048, "4.8e-04"), (-1e-13, "0"), (None, "-"), (float("nan"), "-"),
+    ],
+)  # fmt: skip
+def test_a_figure_has_four_digits_or_so_and_a_count_all_of_its_own(value: float | None, shown: str) -> None:
+    assert number(value) == shown
+
+
 @given(result_rows())
 def test_any_figures_can_be_read_as_lines(rows: list[dict[str, object]]) -> None:
     report = whole(rows)
