@@ -26,7 +26,7 @@ check: $(ALL)  ## lint, types, import contracts, generated docs
 docs: $(LIGHT)  ## data/README.md from lfp/schema.py
 	$(BIN)/python -m lfp.schema data/README.md
 
-demo: $(ALL)  ## data/demo from nothing: under ten minutes on two cores, no network
+demo: $(ALL)  ## data/demo from nothing: about ten minutes on two cores, no network
 	$(BIN)/python -m precompute demo --out data/demo
 
 bench: $(ALL)  ## the benchmarks, a JSON line each
