@@ -268,6 +268,8 @@ def test_secrets_are_planted_in_a_preset_of_texts_from_a_file(
         "plant.most_share=0.05",
         "plant.certify_prefixes=100",
         "probes.rollouts=0",
+        "probes.controls=[]",
+        "sae.expansion=[1]",
     ]
     changes = [part for one in (*SMALL, *sizes, *wide) for part in ("--set", one)]
     arguments = ["--config", str(preset("imdb")), "--n", "1", "--jobs", "1", "--json", "--out", str(tmp_path)]

@@ -39,6 +39,8 @@ PLANTED = [
     "plant.certify_prefixes=100",
     "tune.steps=2",
     "tune.completion_tokens=32",  # enough that some are rewarded, whatever the machine draws
+    "sae.expansion=[1]",
+    "probes.controls=[]",
 ]
 FEW_POINTS = ["sweep.k=[4]", "sweep.l1=[0.06]", "sweep.l0_weight=[0.003]", "sweep.expansion=[1, 2]"]
 ONE_SECRET = ["--n", "1", "--jobs", "1", *(part for override in (*SMALL, *PLANTED) for part in ("--set", override))]
