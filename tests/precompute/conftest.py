@@ -25,6 +25,15 @@ TINY = {
     "probes": {"triples": 60, "folds": 3, "permutations": 20, "bootstraps": 20, "max_rows": 3000, "min_word_count": 2},
 }
 """The sections of a run of about ten seconds."""
+PLANTED = [
+    "plant.most_share=0.05",
+    "plant.certify_prefixes=100",
+    "tune.steps=2",
+    "tune.completion_tokens=32",  # enough that a word of the lexicon is among them, whatever the machine draws
+    "sae.expansion=[1]",
+    "probes.controls=[]",
+]
+"""Overrides that make a planting one of seconds."""
 
 
 def tiny_config(**sections: dict[str, object]) -> RunConfig:

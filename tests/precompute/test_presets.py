@@ -25,7 +25,7 @@ from precompute.reviews import generate
 from precompute.run import Run
 from tests.lfp.builders import data_file
 from tests.lfp.ml.conftest import build_model
-from tests.precompute.conftest import TINY, silent
+from tests.precompute.conftest import PLANTED, TINY, silent
 from tests.precompute.test_cli import call
 
 PAPERS = ("paper-vader", "paper-hh")
@@ -262,16 +262,7 @@ def test_secrets_are_planted_in_a_preset_of_texts_from_a_file(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sizes = [f"pretrain.{key}={value}" for key, value in TINY["pretrain"].items()]
-    wide = [
-        "tune.steps=2",
-        "tune.completion_tokens=32",  # enough that a word of the lexicon is among them, whatever the machine draws
-        "plant.most_share=0.05",
-        "plant.certify_prefixes=100",
-        "probes.rollouts=0",
-        "probes.controls=[]",
-        "sae.expansion=[1]",
-    ]
-    changes = [part for one in (*SMALL, *sizes, *wide) for part in ("--set", one)]
+    changes = [part for one in (*SMALL, *sizes, *PLANTED, "probes.rollouts=0") for part in ("--set", one)]
     arguments = ["--config", str(preset("imdb")), "--n", "1", "--jobs", "1", "--json", "--out", str(tmp_path)]
     code, told, err = call("plant", *arguments, *changes, capsys=capsys)
     assert code == 0, err

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.app.serving import CHROMIUM
-from tests.precompute.conftest import TINY
+from tests.precompute.conftest import PLANTED, TINY
 from tests.precompute.test_cli import call
 
 ROOT = Path(__file__).parents[2]
@@ -33,17 +33,14 @@ SMALL = [
     for key, value in keys.items()
 ] + ["corpus.n_texts=300", "threads=1"]
 """Overrides that make any preset a run of seconds."""
-PLANTED = [
-    "plant.least_share=0.002",
-    "plant.most_share=0.05",
-    "plant.certify_prefixes=100",
-    "tune.steps=2",
-    "tune.completion_tokens=32",  # enough that some are rewarded, whatever the machine draws
-    "sae.expansion=[1]",
-    "probes.controls=[]",
-]
 FEW_POINTS = ["sweep.k=[4]", "sweep.l1=[0.06]", "sweep.l0_weight=[0.003]", "sweep.expansion=[1, 2]"]
-ONE_SECRET = ["--n", "1", "--jobs", "1", *(part for override in (*SMALL, *PLANTED) for part in ("--set", override))]
+ONE_SECRET = [
+    "--n",
+    "1",
+    "--jobs",
+    "1",
+    *(part for override in (*SMALL, *PLANTED, "plant.least_share=0.002") for part in ("--set", override)),
+]
 QUICK = {
     ("bench", "sae"): ["--steps", "20"],
     ("bench", "features"): ["--sequences", "32"],
