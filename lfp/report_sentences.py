@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lfp.report_tables import Figure, number, with_interval
+from lfp.report_cells import Figure, number, with_interval
 
 ABSENT = "This run has no such figure."
 

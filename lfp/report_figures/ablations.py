@@ -5,9 +5,9 @@ from __future__ import annotations
 import plotly.graph_objects as go
 
 from lfp.escape import escaped
+from lfp.report_cells import Figure, is_single
 from lfp.report_figures.drawing import BASE, GRID, TUNED, dots, framed, whiskers
 from lfp.report_figures.material import Material
-from lfp.report_tables import Figure, is_single
 
 
 def groups(material: Material) -> go.Figure | None:

@@ -8,7 +8,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from lfp.escape import escaped
-from lfp.report_tables import Figure
+from lfp.report_cells import Figure
 
 POSITIVE, NEGATIVE, TUNED, BASE = "#3b82c4", "#e0852b", "#1a9c8e", "#8d9199"
 GRID, NULL = "rgba(141, 145, 153, 0.22)", "rgba(141, 145, 153, 0.55)"

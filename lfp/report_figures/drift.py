@@ -5,9 +5,9 @@ from __future__ import annotations
 import plotly.graph_objects as go
 
 from lfp.escape import escaped
+from lfp.report_cells import in_order
 from lfp.report_figures.drawing import BASE, NEGATIVE, POSITIVE, TUNED, framed, listed, whiskers
 from lfp.report_figures.material import Material
-from lfp.report_tables import in_order
 
 
 def statuses(material: Material) -> go.Figure | None:

@@ -7,9 +7,9 @@ from typing import Any
 import plotly.graph_objects as go
 
 from lfp.escape import escaped
+from lfp.report_cells import in_order
 from lfp.report_figures.drawing import BASE, MODELS, TUNED, framed
 from lfp.report_figures.material import Material
-from lfp.report_tables import in_order
 
 
 def divergence(material: Material) -> go.Figure | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lfp.queries import DriftedFeature
-from lfp.report_tables import Figure
+from lfp.report_cells import Figure
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
+from lfp.report_cells import Figure, in_order
 from lfp.report_figures.drawing import dots, named
 from lfp.report_figures.material import Material
-from lfp.report_tables import Figure, in_order
 
 
 def reward(material: Material) -> go.Figure | None:

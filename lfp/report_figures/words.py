@@ -8,9 +8,9 @@ from collections.abc import Callable
 import plotly.graph_objects as go
 
 from lfp.escape import escaped
+from lfp.report_cells import in_order
 from lfp.report_figures.drawing import BASE, DIVERGING, TUNED, framed, whiskers
 from lfp.report_figures.material import Material
-from lfp.report_tables import in_order
 
 
 def scatter(value: str, title: str) -> Callable[[Material], go.Figure | None]:

@@ -10,8 +10,9 @@ from hypothesis import given
 
 from lfp.metrics import Estimate
 from lfp.report import ROWS, ablation_rows, grouped, lines, result, whole
+from lfp.report_cells import number
 from lfp.report_sentences import ABSENT, headline, sentence
-from lfp.report_tables import number, tables
+from lfp.report_tables import tables
 from tests.lfp.result_rows import result_rows
 
 FULL = Estimate(0.5, 40, 0.25, 0.75, null_mean=0.0, null_high=0.125, null_p=0.004)
