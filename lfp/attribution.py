@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 
 from lfp.feedback import Word, word_tokens, words_of
 from lfp.pooling import Pooling, token_shares
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from lfp.util.types import Floats, Ints
 
 
 @dataclass(frozen=True)

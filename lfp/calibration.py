@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from scipy.stats import rankdata
 
-Floats = NDArray[np.float64]
+from lfp.util.types import Floats
 
 _BINS = 10
 _STEEPEST = 30.0

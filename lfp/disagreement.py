@@ -6,10 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from lfp.util.types import Floats, Ints
 
 HORIZON = 12
 """Words (or tokens) over which what follows is credited to a word: about a tuned completion."""

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from lfp.scores import Floats, auroc, sign_ceiling, spearman, tau, tau_within_sign
+from lfp.scores import auroc, sign_ceiling, spearman, tau, tau_within_sign
+from lfp.util.types import Floats, Ints
 
-Ints = NDArray[np.int64]
 OfDraws = Callable[[Floats, Floats, Ints], Floats]
 """A score of (true [words], predicted [words]) for draws `counts` [draws, words]: [draws]."""
 

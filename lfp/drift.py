@@ -6,15 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import hypergeom
 
 from lfp.findings.figures import beside_sizes, interval
 from lfp.metrics import Estimate, with_null
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Flags = NDArray[np.bool_]
+from lfp.util.types import Flags, Floats, Ints
 
 STATUSES = ("born", "strengthened", "steady", "weakened", "gone")
 """What may have become of a feature; a status number is a place in this tuple."""

@@ -15,9 +15,8 @@ from lfp.errors import DataError
 from lfp.folds import group_folds, row_folds
 from lfp.logistic import fit_logistic
 from lfp.ridge import fit_ridge
+from lfp.util.types import Floats, Ints
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 Features = Any
 """A sparse array of scipy's, or whatever numpy makes an array of; [rows, features]."""
 

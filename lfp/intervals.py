@@ -7,17 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.linalg import cho_solve
 from scipy.special import expit, stdtrit
 
 from lfp.errors import DataError
 from lfp.logistic import Logistic
-from lfp.solvers.conjugate import Bools, Linear, conjugate_gradients, norms
+from lfp.solvers.conjugate import Linear, conjugate_gradients, norms
 from lfp.solvers.normal_equations import Ridge, cholesky, feature_products
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from lfp.util.types import Flags, Floats
 
 _FACTORED = 6144
 _DRAWS, _AT_ONCE = 128, 64
@@ -110,7 +108,7 @@ class _Curved:
                 + alpha * vectors
             )
 
-        def is_small(residual: Floats, solution: Floats) -> Bools:
+        def is_small(residual: Floats, solution: Floats) -> Flags:
             return norms(residual) <= _TOLERANCE * alpha * norms(solution)
 
         def solve(right: Floats) -> Floats:

@@ -29,9 +29,7 @@ from lfp.metrics import (
     with_null,
 )
 from lfp.report import result
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from lfp.util.types import Floats, Ints
 
 _TAU: dict[str, Statistic] = {"tau": tau, "tau_within_sign": tau_within_sign, "sign_ceiling": sign_ceiling}
 _OF_SCALE: dict[str, Statistic] = {"r2": r2, "calibration_slope": slope}

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lfp.config import ProbesConfig
 from lfp.errors import DataError
@@ -29,8 +28,7 @@ from lfp.metrics import (
     with_null,
 )
 from lfp.report import result
-
-Floats = NDArray[np.float64]
+from lfp.util.types import Floats
 
 _ROW = "preference_accuracy"
 _FEWEST = 10

@@ -7,15 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
 
 from lfp.errors import DataError
 from lfp.folds import check_alphas, check_fit
 from lfp.solvers.choice import choose, choose_nested, each_at_its_own
 from lfp.solvers.newton import FINAL, ROUGH, Outcomes, log_loss, minimise
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from lfp.util.types import Floats, Ints
 
 
 @dataclass(frozen=True)

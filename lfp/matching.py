@@ -7,12 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
+from lfp.util.types import Floats32, Ints
 
-Similar = Callable[[slice], Floats]
+Similar = Callable[[slice], Floats32]
 """Similarities of some features of the first run, by their places, with all of the second's: [some, n_right]."""
 
 BLOCK = 256
@@ -27,7 +25,7 @@ class Matching:
 
     left: Ints
     right: Ints
-    similarity: Floats
+    similarity: Floats32
 
     def above(self, least: float) -> Matching:
         """The pairs whose similarity is larger."""
@@ -52,24 +50,24 @@ def mutual_nearest(similar: Similar, n_left: int, n_right: int) -> Matching:
     return Matching(left, nearest[left], size[left])
 
 
-def nearest_sizes(similar: Similar, n_left: int, n_right: int) -> Floats:
+def nearest_sizes(similar: Similar, n_left: int, n_right: int) -> Floats32:
     """Each feature's largest similarity with any of the other run [n_left]; NO_MATCH where it can have none."""
     sizes = [similar(at).max(axis=1) for at in _blocks(n_left if n_right else 0)]
     return np.concatenate([np.zeros(0, np.float32), *sizes])
 
 
-def cosines(left: Floats, right: Floats, *, left_layers: Ints, right_layers: Ints) -> Similar:
+def cosines(left: Floats32, right: Floats32, *, left_layers: Ints, right_layers: Ints) -> Similar:
     """Cosines of decoder rows [n, d_in] and [m, d_in], of features of one layer each [n] and [m]."""
     rows, others = _unit(left), _unit(right)
 
-    def similar(at: slice) -> Floats:
+    def similar(at: slice) -> Floats32:
         is_same = left_layers[at, None] == right_layers[None, :]
         return np.where(is_same, rows[at] @ others.T, np.float32(NO_MATCH))
 
     return similar
 
 
-def random_directions(rows: Floats, layers: Ints, *, seed: int) -> Floats:
+def random_directions(rows: Floats32, layers: Ints, *, seed: int) -> Floats32:
     """As many random directions as `rows` [m, d_in], spread like those of their layer: what chance is measured with.
 
     Each is a sum of the layer's unit rows with normal weights, so that second moments are the same and no direction is.
@@ -97,7 +95,7 @@ def overlaps(left: Sequence[Mapping[str, float]], right: Sequence[Mapping[str, f
     index = {token: (np.array(places), np.array(values)) for token, (places, values) in by_token.items()}
     totals = np.array([sum(tokens.values()) for tokens in right])
 
-    def similar(at: slice) -> Floats:
+    def similar(at: slice) -> Floats32:
         shared, own = np.zeros((len(left[at]), len(right))), np.array([sum(tokens.values()) for tokens in left[at]])
         for row, tokens in zip(shared, left[at], strict=True):
             for token, value in tokens.items():
@@ -123,7 +121,7 @@ def dealt(features: Sequence[Mapping[str, float]], *, seed: int) -> list[dict[st
     return made
 
 
-def _unit(rows: Floats) -> Floats:
+def _unit(rows: Floats32) -> Floats32:
     """Rows of unit length; a row of zeros stays."""
     rows = rows.astype(np.float32)
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)

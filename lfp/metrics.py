@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import ndtr, stdtrit
 
 from lfp.calibration import calibrated_nulls, calibration_error, calibration_interval, calibration_slope
@@ -27,6 +26,7 @@ from lfp.scores import (
     tau,
     tau_within_sign,
 )
+from lfp.util.types import Floats, Ints
 
 __all__ = [
     "Estimate",
@@ -58,8 +58,6 @@ __all__ = [
     "with_null",
 ]
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 Statistic = Callable[[Floats, Floats], float]
 """A score of (true, predicted), one number a word."""
 _ROUNDING = 1e-12

@@ -9,13 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lfp.errors import DataError
+from lfp.util.types import Flags, Floats, Ints
 
 if TYPE_CHECKING:
     import scipy.sparse as sp  # imported where it is used: what a token counts for, the explorer asks without it
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 
 Pooling = Literal["last", "mean", "sum", "response", "max"]
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
 
 from lfp.estimators import LogisticProbe, RidgeProbe
 from lfp.folds import group_folds, row_folds, word_folds
@@ -12,6 +11,7 @@ from lfp.intervals import clustered_intervals
 from lfp.logistic import FoldedLogistic, Logistic, fit_folded_logistic, fit_logistic
 from lfp.ridge import FoldedRidge, fit_folded_ridge, fit_ridge
 from lfp.solvers.normal_equations import Ridge
+from lfp.util.types import Floats, Ints
 
 __all__ = [
     "FoldedLogistic",
@@ -30,9 +30,6 @@ __all__ = [
     "row_folds",
     "word_folds",
 ]
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 def layer_scales(features: sp.csr_array, layer_of: Ints) -> Floats:

@@ -7,15 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
 
 from lfp.folds import check_alphas, check_fit
 from lfp.solvers.choice import Solver, choose, choose_nested
 from lfp.solvers.normal_equations import Ridge
 from lfp.solvers.ridge import Dual, Iterative, Primal
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from lfp.util.types import Floats, Ints
 
 _SIDE_OF_ONE, _SIDE = 2048, 6144
 """Sides of the matrix that the exact solvers factor: up to where iterating is quicker for one target (a factor costs

@@ -14,6 +14,7 @@ from lfp import matching, queries
 from lfp.bundle import Manifest
 from lfp.config import BUDGET
 from lfp.store import Store
+from lfp.util.types import Floats32, Ints
 
 LARGEST = 2000
 """Features of each run that are matched: those that contribute most."""
@@ -121,7 +122,7 @@ def _cosines(one: Store, other: Store, left: pa.Table, right: pa.Table) -> tuple
     return matching.cosines(rows, others, **layers), matching.cosines(rows, by_chance, **layers)
 
 
-def _directions(store: Store, features: pa.Table) -> matching.Floats:
+def _directions(store: Store, features: pa.Table) -> Floats32:
     """Decoder rows [n, d_in] of the features, in their order; zeros where a feature has none."""
     ids = _column(features, "feature_id")
     kept = queries.decoder_rows(store, ids.tolist())
@@ -152,7 +153,7 @@ def _pairs(left: pa.Table, right: pa.Table, found: matching.Matching) -> pa.Tabl
     return pa.table(columns).sort_by([("similarity", "descending"), ("feature_id_one", "ascending")])
 
 
-def _column(table: pa.Table, name: str) -> matching.Ints:
+def _column(table: pa.Table, name: str) -> Ints:
     return np.asarray(table[name].to_numpy(), np.int64)
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import kendalltau, rankdata
 
-Floats = NDArray[np.float64]
+from lfp.util.types import Floats
 
 
 def tau(true: Floats, predicted: Floats) -> float:

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from lfp.errors import DataError
 from lfp.feedback import word_tokens, words_of
 from lfp.probes import word_folds
-
-Ints = NDArray[np.int64]
+from lfp.util.types import Ints
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from lfp.columns import floats
 from lfp.config import AblationConfig, RunConfig
@@ -30,6 +29,7 @@ from lfp.findings.ablation import (
 )
 from lfp.findings.figures import Draws
 from lfp.progress import Progress
+from lfp.util.types import Floats, Ints
 from precompute.text_tables import completion_rows
 
 if TYPE_CHECKING:
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from lfp.ml.sae import Dictionary
     from lfp.ml.tokens import TokenizedText
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 Row = dict[str, Any]
 
 UNABLATED = "unablated"

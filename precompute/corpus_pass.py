@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from lfp.util.types import Floats, Ints
 from lfp.vocabulary import TokenColumns, Vocabulary, token_columns, token_words
 from precompute import pair
 from precompute.run import Run
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from lfp.ml.totals import FeatureTotals
     from lfp.ml.words import CorpusTokens, Drawn, KeptOutputs
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 Dictionaries = tuple["Dictionary", "Dictionary"]
 """The tuned model's, then the base model's."""
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
+from lfp.util.types import Ints
 from precompute.run import Run
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from lfp.ml.models import LanguageModel
     from lfp.ml.near_misses import NearMisses
 
-Ints = NDArray[np.int64]
 
 _TOP_TOKENS, _LEAST_SHARE, _NEIGHBOURS = 5, 0.02, 3
 _BROKEN = "\ufffd"  # how pieces of a character are spelled: many tokens alike, none of them the one that is meant

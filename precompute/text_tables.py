@@ -7,18 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lfp.attribution import ActiveText
 from lfp.corpus import CorpusText
 from lfp.feedback import token_feedback
+from lfp.util.types import Floats
 
 if TYPE_CHECKING:
     from lfp.ml.generation import Completion
     from lfp.ml.models import LanguageModel
     from lfp.ml.tokens import TokenizedText
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

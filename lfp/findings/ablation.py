@@ -7,16 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lfp.controls import CONTROL, FEATURE, controls_in, is_inert
 from lfp.findings.figures import Draws
 from lfp.metrics import Estimate, bootstrap, mean_interval, spearman, with_null
 from lfp.report import result
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Flags = NDArray[np.bool_]
+from lfp.util.types import Flags, Floats, Ints
 
 _NEAREST = 5  # like features that a control's is drawn from
 _FEWEST = 4  # features that a rank correlation takes

@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from lfp.findings.figures import Draws, beside_sizes
 from lfp.report import result
+from lfp.util.types import Floats
 
-Floats = NDArray[np.float64]
 _LENGTH = 10
 
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lfp.metrics import Estimate, with_null
-
-Floats = NDArray[np.float64]
+from lfp.util.types import Floats
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from lfp.columns import floats
 from lfp.findings.figures import Draws
@@ -23,9 +22,7 @@ from lfp.findings.labels import (
 )
 from lfp.findings.texts import TextFeatures
 from lfp.labels.evidence import Tables
-
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
+from lfp.util.types import Flags, Floats
 
 LABEL_ROWS = ("label_agreement", "label_scores", "activation_frequency")
 """Rows of the report that are made here."""

@@ -8,15 +8,11 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
 
 from lfp.findings.figures import Draws, interval
 from lfp.metrics import Estimate, bootstrap, mean_interval, spearman, with_null
 from lfp.report import result
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Flags = NDArray[np.bool_]
+from lfp.util.types import Flags, Floats, Ints
 
 _DECILE, _HIGH = 0.9, 0.75
 

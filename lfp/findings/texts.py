@@ -10,14 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import scipy.linalg
 import scipy.sparse as sp
-from numpy.typing import NDArray
 
 from lfp.findings.figures import Draws, interval
 from lfp.metrics import Estimate, with_null
 from lfp.report import result
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from lfp.util.types import Floats, Ints
 
 _TEXTS, _RESAMPLES, _COMPONENTS = 400, 100, 2
 _CELLS = 1 << 24  # of a block of columns shuffled at once

@@ -14,9 +14,7 @@ from lfp.columns import floats
 from lfp.findings.figures import Draws, beside_larger, interval
 from lfp.metrics import Estimate
 from lfp.report import result
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from lfp.util.types import Floats, Ints
 
 _EXAMPLES, _BINS = 10, 4
 _Z95 = 1.959964  # half the width of a 95 % interval in standard errors

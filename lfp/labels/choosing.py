@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 from lfp.columns import floats
 from lfp.config import LabelsConfig
 from lfp.labels.evidence import Tables
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from lfp.util.types import Floats, Ints
 
 CONTROL = "random"
 _NEAREST = 10  # features of like density that a control is drawn among

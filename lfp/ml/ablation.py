@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from lfp.errors import ModelError
@@ -22,8 +21,7 @@ from lfp.ml.models import LanguageModel, mlp_hook_point
 from lfp.ml.sae import Dictionary, Sae, normalised
 from lfp.ml.tokens import TokenizedText
 from lfp.ml.totals import FeatureTotals
-
-Floats = NDArray[np.float64]
+from lfp.util.types import Floats
 
 
 @contextmanager

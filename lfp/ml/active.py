@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lfp.ml.ragged import joined, slices
+from lfp.util.types import Floats32, Ints
 
 if TYPE_CHECKING:
     from lfp.ml.sae import Dictionary
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float32]
 _Number = TypeVar("_Number", bound=np.generic)
 
 _BLOCK_ENTRIES = 2**20  # a dense block of 4 MB is still in the cache when its active entries are looked for
@@ -35,7 +34,7 @@ class Active:
     n_features: int
     offsets: Ints
     features: NDArray[np.int32]
-    values: Floats
+    values: Floats32
 
     @property
     def n_tokens(self) -> int:
@@ -78,7 +77,7 @@ class ByFeature:
 
     offsets: Ints
     tokens: NDArray[np.int32]
-    values: Floats
+    values: Floats32
 
     @cached_property
     def counts(self) -> Ints:
@@ -114,7 +113,7 @@ def encode_active(dictionary: Dictionary, outputs: Mapping[int, Tensor]) -> Acti
     ])  # fmt: skip
 
 
-def _active_block(dense: Floats) -> Active:
+def _active_block(dense: Floats32) -> Active:
     n, n_features = dense.shape
     found = _set_flags((dense > 0).reshape(-1))
     firsts = np.arange(n + 1) * n_features

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lfp.ml.examples import Examples
 from lfp.ml.ordering import falling, grouped_order, rank_within
-
-Ints = NDArray[np.int64]
-Rows = NDArray[np.intp]
+from lfp.util.types import Indices, Ints
 
 
-def quantile_buckets(sample: Examples, *, intervals: int, per_interval: int) -> tuple[Ints, Rows]:
+def quantile_buckets(sample: Examples, *, intervals: int, per_interval: int) -> tuple[Ints, Indices]:
     """Bucket 1..intervals and row of the sample's examples to show: up to `per_interval` an interval, drawn at random.
 
     Intervals are the quantiles of each feature's sampled activations, low to high: exact where the sample holds every

@@ -11,13 +11,11 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from lfp.ml.contexts import NO_HASH, Hashes
+from lfp.ml.contexts import NO_HASH
 from lfp.ml.examples import Batch
 from lfp.ml.neighbours import Neighbours, best_of, nearest, no_neighbours
 from lfp.ml.ordering import rank_within
-
-Ints = NDArray[np.int64]
-Rows = NDArray[np.intp]
+from lfp.util.types import Hashes, Indices, Ints
 
 _CHUNK_ENTRIES = 2**18  # hashes sorted at a time: what the cache holds
 _BLOCK_ENTRIES = 2**21  # pairs of features compared at a time
@@ -90,7 +88,7 @@ class ContextSketches:
             self._lowest[chosen] = _lowest_distinct(rows)[:, : self.k]
 
 
-def _chunks(counts: Ints, k: int) -> Iterator[Rows]:
+def _chunks(counts: Ints, k: int) -> Iterator[Indices]:
     """Features that have newcomers, those with the most first, a cache's worth at a time."""
     order = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
     start = 0
@@ -121,7 +119,7 @@ def _similar(hashes: Hashes, n: int) -> Neighbours:
     return best_of(Neighbours.concatenate([no_neighbours(), *found]), n)
 
 
-def _nearest_of_block(pairs: _Pairs, order: Rows, n: int, size: int, first: int) -> Neighbours:
+def _nearest_of_block(pairs: _Pairs, order: Indices, n: int, size: int, first: int) -> Neighbours:
     """The nearest among later features to those of a block, and among the block's to the later ones."""
     shares = pairs.shares(first, min(first + size, len(order)))
     block, later = order[first : first + size], order[first:]

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
-Hashes = NDArray[np.uint64]
+from lfp.util.types import Hashes, Ints
 
 CONTEXT_TOKENS = 8
 """Two places with the same last tokens are the same place to a reader."""

@@ -10,13 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lfp.ml.active import Active
-from lfp.ml.contexts import Hashes, Places, of_feature
+from lfp.ml.contexts import Places, of_feature
 from lfp.ml.ordering import falling, grouped_order, rank_within, run_starts
 from lfp.ml.windows import Windows, no_windows, windows
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float32]
-Rows = NDArray[np.intp]
+from lfp.util.types import Floats32, Hashes, Indices, Ints
 
 _SLACK = 4  # candidates wait until they are a quarter of what is kept
 
@@ -30,14 +27,14 @@ class Examples:
 
     features: Ints
     keys: Hashes
-    activations: Floats
+    activations: Floats32
     text_ids: Ints
     positions: Ints
     token_ids: Ints
     contexts: Hashes
     windows: Windows
 
-    def take(self, rows: Rows) -> Examples:
+    def take(self, rows: Indices) -> Examples:
         """Those rows, in that order."""
         return Examples(*(getattr(self, name).take(rows) for name in self.__dataclass_fields__))
 
@@ -129,8 +126,8 @@ class BestExamples(ABC):
         """Which examples are not worse than the k-th best so far of their features [n]."""
         return _upper(keys) <= self._limits[features]
 
-    def best(self, features: Ints, keys: Hashes, contexts: Hashes, ties: tuple[Ints, Ints]) -> Rows:
-        """Rows of the k best of each feature, one a context, by feature and best first."""
+    def best(self, features: Ints, keys: Hashes, contexts: Hashes, ties: tuple[Ints, Ints]) -> Indices:
+        """Indices of the k best of each feature, one a context, by feature and best first."""
         order = grouped_order(features, keys, *ties)
         order = order[self.is_new(features[order], keys[order], contexts[order])]
         return order[rank_within(features[order]) < self.k]

@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lfp.ml.ragged import slices
-
-Ints = NDArray[np.int64]
+from lfp.util.types import Ints
 
 _CHUNK_PAIRS = 2**21
 

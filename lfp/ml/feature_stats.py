@@ -5,8 +5,6 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from lfp.config import StatsConfig
@@ -17,8 +15,7 @@ from lfp.ml.examples import Batch, Examples, SampledExamples, TopExamples
 from lfp.ml.moments import Moments
 from lfp.ml.neighbours import Neighbours
 from lfp.ml.silent import SilentPlaces
-
-Ints = NDArray[np.int64]
+from lfp.util.types import Ints
 
 _WAITING_ENTRIES = 2**19  # work a feature is done once for as many active entries, at least
 _WAITING_PER_FEATURE = 16

@@ -22,8 +22,8 @@ from lfp.ml.models import LanguageModel, check_same_shape, load_model
 from lfp.ml.sae import Dictionary
 from lfp.ml.sae_folder import load_sae
 from lfp.ml.tokens import TokenizedText, tokenize
+from lfp.util.types import Floats
 
-Floats = NDArray[np.float64]
 Role = Literal["base", "tuned"]
 
 

@@ -13,9 +13,7 @@ from torch import Tensor
 
 from lfp.errors import DataError
 from lfp.ml.contexts import mix
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
+from lfp.util.types import Floats, Ints
 
 _BLOCKS = 40  # groups of contexts that give the standard errors, with 39 degrees of freedom where all are filled
 _RUN = 8  # contexts that follow each other in one block

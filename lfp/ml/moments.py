@@ -6,9 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lfp.ml.active import ByFeature
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
+from lfp.util.types import Floats, Ints
 
 _FIXED_POINT = 2.0**20  # sums are kept as integers, so that the order of adding cannot change them
 _EDGE_LOW, _EDGE_HIGH = 2.0**-10, 2.0**4  # inputs have unit norm and decoder rows too, so activations are of order 1

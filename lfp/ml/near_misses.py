@@ -10,8 +10,7 @@ from lfp.ml.examples import Batch, Examples, SampledExamples
 from lfp.ml.expected import Expected
 from lfp.ml.ordering import rank_within
 from lfp.ml.windows import windows
-
-Ints = NDArray[np.int64]
+from lfp.util.types import Ints
 
 
 class NearMisses:

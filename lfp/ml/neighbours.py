@@ -8,14 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from lfp.ml.ordering import falling, grouped_order, rank_within
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float32]
-Rows = NDArray[np.intp]
+from lfp.util.types import Floats32, Indices, Ints
 
 _BLOCK_ENTRIES = 2**21
 
@@ -27,7 +23,7 @@ class Neighbours:
     features: Ints
     ranks: Ints
     others: Ints
-    values: Floats
+    values: Floats32
 
     @staticmethod
     def concatenate(parts: Sequence[Neighbours]) -> Neighbours:
@@ -63,7 +59,7 @@ def decoder_neighbours(decoders: Sequence[Tensor], n: int) -> Neighbours:
     return Neighbours.concatenate(found)
 
 
-def nearest(shares: Floats, features: Rows, others: Rows, n: int) -> Neighbours:
+def nearest(shares: Floats32, features: Indices, others: Indices, n: int) -> Neighbours:
     """The `n` largest positive of each row of `shares` [features, others]; of equals the lower id.
 
     `features` and `others` are the ids of the rows and the columns.

@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
-Keys = NDArray[np.uint64]
+from lfp.util.types import Hashes, Ints
 
 
-def grouped_order(groups: Ints, keys: Keys, *ties: Ints) -> NDArray[np.intp]:
+def grouped_order(groups: Ints, keys: Hashes, *ties: Ints) -> NDArray[np.intp]:
     """Order by group, then key, then each of `ties`, then place: what `np.lexsort` says, several times sooner.
 
     Groups are below 2**31. The upper half of each key is packed with its group into one integer.
@@ -36,6 +35,6 @@ def run_starts(groups: NDArray[np.generic]) -> Ints:
     return np.flatnonzero(np.append(len(groups) > 0, groups[1:] != groups[:-1])[: len(groups)])
 
 
-def falling(values: NDArray[np.float32]) -> Keys:
-    """Keys that sort values from the largest; values are not negative, whose bits rise with them."""
+def falling(values: NDArray[np.float32]) -> Hashes:
+    """Hashes that sort values from the largest; values are not negative, whose bits rise with them."""
     return (~(values + np.float32(0)).view(np.uint32)).astype(np.uint64) << np.uint64(32)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
+from lfp.util.types import Ints
 
 
 def slices(starts: Ints, stops: Ints) -> tuple[Ints, Ints]:

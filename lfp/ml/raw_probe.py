@@ -8,13 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from lfp.errors import DataError
 from lfp.ml.sae import Dictionary, Sae
-
-Floats = NDArray[np.float64]
+from lfp.util.types import Floats
 
 
 @dataclass(frozen=True)

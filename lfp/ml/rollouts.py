@@ -13,9 +13,8 @@ from lfp.ml.generation import Completion, sample_completions
 from lfp.ml.models import LanguageModel
 from lfp.ml.ordering import grouped_order, rank_within
 from lfp.ml.words import CorpusTokens, token_numbers
+from lfp.util.types import Floats, Ints
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 Context = tuple[int, ...]
 
 _BATCH = 256

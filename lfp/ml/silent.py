@@ -6,12 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lfp.ml.active import Active
-from lfp.ml.contexts import NO_HASH, Hashes, Places, of_feature
+from lfp.ml.contexts import NO_HASH, Places, of_feature
 from lfp.ml.examples import Batch, Examples, no_examples
 from lfp.ml.ordering import run_starts
 from lfp.ml.windows import windows
-
-Ints = NDArray[np.int64]
+from lfp.util.types import Hashes, Ints
 
 RESERVOIR = 256
 """Contexts kept. A feature active on a share d of all tokens finds about (1 - d) as many silent ones among them."""

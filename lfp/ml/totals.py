@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lfp.ml.active import Active
-
-Floats = NDArray[np.float64]
+from lfp.util.types import Floats
 
 _FIXED_POINT = 2.0**20  # sums are of whole numbers, so that the order of adding cannot change them
 _FIXED_POINT_OF_SQUARES = 2.0**28

@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 
 from lfp.ml.active import ByFeature
 from lfp.ml.ragged import joined, slices
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float32]
+from lfp.util.types import Floats32, Ints
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +24,7 @@ class Windows:
     reach: int
     offsets: Ints
     away: NDArray[np.int16]
-    values: Floats
+    values: Floats32
     low: NDArray[np.int16]
     high: NDArray[np.int16]
 
@@ -44,7 +42,7 @@ class Windows:
             *(np.concatenate([getattr(part, name) for part in parts]) for name in ("away", "values", "low", "high")),
         )
 
-    def lists(self) -> tuple[Ints, Floats]:
+    def lists(self) -> tuple[Ints, Floats32]:
         """Every value within the text, zeros too, window after window, and where each window starts [n + 1]."""
         starts = np.concatenate([[0], np.cumsum(self.high.astype(np.int64) - self.low + 1)])
         values = np.zeros(starts[-1], np.float32)

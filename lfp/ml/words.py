@@ -14,10 +14,8 @@ from torch import Tensor
 
 from lfp.ml.contexts import mix
 from lfp.ml.ordering import grouped_order, rank_within
+from lfp.util.types import Floats, Ints
 from lfp.vocabulary import TokenWords
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 _NOT_KEPT = -1
 

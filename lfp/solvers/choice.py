@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from lfp.util.types import Floats, Ints
+
 Fit_co = TypeVar("Fit_co", covariant=True)
 Fit = TypeVar("Fit")
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
+from lfp.util.types import Flags, Floats
+
 Linear = Callable[[Floats], Floats]
 """A linear map of vectors [features, targets], column by column."""
 
@@ -16,7 +15,7 @@ _MAX_PRODUCTS = 10_000
 
 
 def conjugate_gradients(
-    product: Linear, residual: Floats, *, precondition: Linear, is_small: Callable[[Floats, Floats], Bools]
+    product: Linear, residual: Floats, *, precondition: Linear, is_small: Callable[[Floats, Floats], Flags]
 ) -> Floats:
     """The x [features, targets] of product(x) = residual, from x = 0 (Hestenes and Stiefel 1952; preconditioned).
 

@@ -6,16 +6,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
 from scipy.linalg import cho_solve
 from scipy.special import expit
 
 from lfp.errors import DataError
-from lfp.solvers.conjugate import Bools, Linear, conjugate_gradients, dots, norms
+from lfp.solvers.conjugate import Linear, conjugate_gradients, dots, norms
 from lfp.solvers.normal_equations import centred_products, cholesky
+from lfp.util.types import Flags, Floats, Ints
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 Fit = tuple[Floats, Floats]
 """Coefficients [features, targets] and intercepts [targets]."""
 
@@ -132,7 +130,7 @@ class _State:
         gradient = outcomes.features.T @ error + alpha * coef
         return _State(outcomes, alpha, coef, offset, log_odds, curvature, gradient, slope)
 
-    def of(self, targets: Bools) -> _State:
+    def of(self, targets: Flags) -> _State:
         """Some of the targets."""
         parts = {
             name: getattr(self, name)[..., targets]
@@ -140,14 +138,14 @@ class _State:
         }
         return replace(self, outcomes=self.outcomes.of(np.flatnonzero(targets)), **parts)
 
-    def is_done(self, tolerance: Tolerance) -> Bools:
+    def is_done(self, tolerance: Tolerance) -> Flags:
         """Which targets [targets] are near enough; the intercept's next step must be as small as the weights' error."""
         size = norms(self.gradient)
         weights = size <= np.maximum(
             tolerance.weights * self.alpha * norms(self.coef), tolerance.gradient * self.outcomes.largest
         )
         still = np.abs(self.slope) <= tolerance.weights * _sums(self.curvature) * np.maximum(1.0, np.abs(self.offset))
-        done: Bools = weights & still
+        done: Flags = weights & still
         return done
 
     def curve(self, direction: Floats) -> Floats:

@@ -6,13 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from lfp.errors import DataError
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from lfp.util.types import Floats, Ints
 
 SPARSE_BELOW = 0.04
 """Share of non-zeros below which a sparse product beats a dense one (measured)."""

@@ -7,15 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
 
 from lfp.errors import DataError
 from lfp.solvers.choice import each_at_its_own
-from lfp.solvers.conjugate import Bools, Linear, conjugate_gradients, norms
+from lfp.solvers.conjugate import Linear, conjugate_gradients, norms
 from lfp.solvers.normal_equations import SPARSE_BELOW, Normal, OneHot, Ridge, Sums, means, row_products
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from lfp.util.types import Flags, Floats, Ints
 
 _FINAL, _ROUGH = 1e-5, 1e-3
 """Tolerances of iterated weights: those returned, and those that only tell alphas apart."""
@@ -182,7 +179,7 @@ class CentredRows:
         right = self.features.T @ (self.targets - self.targets.mean(axis=0))
         left = right - self.curve(start, alpha)
 
-        def is_small(residual: Floats, moved: Floats, times: float = 1.0) -> Bools:
+        def is_small(residual: Floats, moved: Floats, times: float = 1.0) -> Flags:
             return norms(residual) <= times * tolerance * alpha * norms(start + moved)
 
         step = conjugate_gradients(

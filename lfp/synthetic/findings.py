@@ -6,15 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lfp.synthetic.labels import LABELLER, MODEL_LABELLER
 from lfp.synthetic.made import Made
 from lfp.synthetic.results import Row, figure
 from lfp.synthetic.reviews import LEXICON
-
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
+from lfp.util.types import Flags, Floats
 
 
 def finding_rows(made: Made) -> list[dict[str, Any]]:

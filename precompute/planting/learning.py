@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lfp.feedback import words_of
+from lfp.util.types import Ints
 from precompute.planting.secrets import Secret
-
-Counts = NDArray[np.int64]
 
 _DRAWS = 2000
 _LEVEL = 0.05
@@ -44,7 +42,7 @@ def certify(planted: Sequence[str], twin: Sequence[str], secret: Secret, *, seed
     return Learned(bool(low > 1.0 if secret.sign > 0 else high < 1.0), float(ratio), float(low), float(high))
 
 
-def occurrences(completions: Sequence[str], secret: Secret) -> Counts:
+def occurrences(completions: Sequence[str], secret: Secret) -> Ints:
     """How often each completion has the word, or the two words in a row [completions]."""
     return np.array([_count([word.word for word in words_of(one)], secret.words) for one in completions])
 

@@ -6,16 +6,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
 
 from lfp.config import ProbesConfig
 from lfp.probes import FoldedRidge, Ridge, clustered_intervals, fit_folded_ridge, fit_ridge, layer_scales, row_folds
+from lfp.util.types import Floats, Ints
 from precompute.probing.inputs import OF_THE_BUNDLE, Inputs
 from precompute.probing.kept import WordFeatures, scaled_columns
 from precompute.probing.targets import POOLING, Rows
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

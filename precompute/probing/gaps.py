@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lfp.disagreement import WordFacts, WordGaps, following_feedback, word_gaps
 from lfp.feedback import words_of
+from lfp.util.types import Floats
 from precompute import pair
 from precompute.probing.targets import Words
 from precompute.run import Run
-
-Floats = NDArray[np.float64]
 
 
 def gaps_of(run: Run, words: Words, lexicon: Mapping[str, float]) -> WordGaps:

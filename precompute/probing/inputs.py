@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
 
+from lfp.util.types import Floats32, Ints
 from precompute import pair
 from precompute.probing.kept import Kept
 from precompute.run import Run
@@ -19,10 +19,6 @@ if TYPE_CHECKING:
     import torch
 
     from lfp.ml.sae import Dictionary
-
-Ints = NDArray[np.int64]
-Outputs = NDArray[np.float32]
-"""MLP outputs [tokens, sum of d_in], layers side by side."""
 
 MODELS = {
     "sae": "tuned",
@@ -51,7 +47,7 @@ class Inputs:
 
     name: str
     layer_of: Ints
-    encode: Callable[[Outputs, Ints], sp.csr_array]
+    encode: Callable[[Floats32, Ints], sp.csr_array]
 
     @property
     def model(self) -> str:
@@ -77,7 +73,7 @@ def all_inputs(run: Run, kept: Kept) -> tuple[Inputs, ...]:
     return tuple(made[name] for name in MODELS if name not in left_out)
 
 
-def by_layer(outputs: Outputs, dictionary: Dictionary) -> dict[int, torch.Tensor]:
+def by_layer(outputs: Floats32, dictionary: Dictionary) -> dict[int, torch.Tensor]:
     """MLP outputs as the dictionary takes them: [tokens, d_in] by layer."""
     import torch
 
@@ -103,21 +99,21 @@ def _random(run: Run, like: Dictionary, kept: Kept) -> Dictionary:
     )
 
 
-def _features(dictionary: Dictionary, outputs: Outputs, token_ids: Ints) -> sp.csr_array:  # noqa: ARG001 (the form of encode)
+def _features(dictionary: Dictionary, outputs: Floats32, token_ids: Ints) -> sp.csr_array:  # noqa: ARG001 (the form of encode)
     from lfp.ml.active import encode_active
 
     found = encode_active(dictionary, by_layer(outputs, dictionary))
     return sp.csr_array((found.values, found.features, found.offsets), shape=(found.n_tokens, found.n_features))
 
 
-def raw_columns(outputs: Outputs, token_ids: Ints) -> sp.csr_array:  # noqa: ARG001 (the form of encode)
+def raw_columns(outputs: Floats32, token_ids: Ints) -> sp.csr_array:  # noqa: ARG001 (the form of encode)
     """MLP outputs as they are, all of their entries stored."""
     n, width = outputs.shape
     columns = np.tile(np.arange(width, dtype=np.int32), n)
     return sp.csr_array((np.asarray(outputs).ravel(), columns, np.arange(n + 1) * width), shape=(n, width))
 
 
-def one_hot(known: Ints, outputs: Outputs, token_ids: Ints) -> sp.csr_array:  # noqa: ARG001 (the form of encode)
+def one_hot(known: Ints, outputs: Floats32, token_ids: Ints) -> sp.csr_array:  # noqa: ARG001 (the form of encode)
     """A column a known token id; a token that is none of them has a row of zeros."""
     columns = np.minimum(np.searchsorted(known, token_ids), len(known) - 1)
     is_known = known[columns] == token_ids

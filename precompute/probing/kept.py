@@ -9,10 +9,8 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from lfp.util.types import Floats, Ints
 from precompute.run import Run
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 _CHUNK = 2**14
 """Tokens that are encoded at a time."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lfp.corpus import CorpusText
 from lfp.errors import DataError
 from lfp.pooling import first_response_token, pool
+from lfp.util.types import Floats
 from precompute import pair
 from precompute.probing.inputs import Inputs
 from precompute.run import Run
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from lfp.ml.activations import PairTokens
     from lfp.ml.models import LanguageModel
     from lfp.ml.tokens import TokenizedText
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
 
 from lfp.contrast import Triple
 from lfp.errors import DataError
 from lfp.feedback import Word, word_tokens
+from lfp.util.types import Floats32, Ints
 from precompute import pair
 from precompute.run import Run
 
@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     from lfp.ml.models import LanguageModel
     from lfp.ml.tokens import TokenizedText
 
-Ints = NDArray[np.int64]
-Outputs = NDArray[np.float32]
-Encode = Callable[[Outputs, Ints], sp.csr_array]
+Encode = Callable[[Floats32, Ints], sp.csr_array]
 
 ROLES = ("positive", "negative", "neutral")
 
@@ -37,7 +35,7 @@ class TriplePoints:
     words: list[str]
     positions: Ints
     token_ids: Ints
-    outputs: Mapping[str, Outputs]
+    outputs: Mapping[str, Floats32]
 
     @property
     def n_triples(self) -> int:
@@ -68,7 +66,7 @@ def collect_points(run: Run, triples: Sequence[Triple], layers: Sequence[int]) -
 
 def _outputs_at(
     run: Run, model: LanguageModel, texts: list[TokenizedText], positions: Ints, layers: Sequence[int]
-) -> Outputs:
+) -> Floats32:
     """MLP outputs [texts, sum of d_in] at one position of each text."""
     import torch
 

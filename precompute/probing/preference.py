@@ -12,19 +12,16 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
 
 from lfp.config import ProbesConfig
 from lfp.judging_pairs import JudgedPairs, length_row, pair_difference_row, pair_rows
 from lfp.probes import Logistic, clustered_intervals, fit_logistic, layer_scales, row_folds
 from lfp.report import result
+from lfp.util.types import Floats, Ints
 from precompute.probing.fitting import Probe, Weights
 from precompute.probing.inputs import COMPARED, MODELS, OF_THE_BUNDLE, Inputs
 from precompute.probing.kept import scaled_columns
 from precompute.probing.pairs import Pairs
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 TARGET = "preference"
 

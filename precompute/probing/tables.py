@@ -9,16 +9,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import scipy.sparse as sp
-from numpy.typing import NDArray
 
 from lfp.disagreement import WordGaps
 from lfp.schema import as_table
+from lfp.util.types import Floats
 from precompute.probing.fitting import Probe
 from precompute.probing.inputs import MODELS, OF_THE_BUNDLE
 from precompute.probing.targets import Words
 from precompute.run import Run
-
-Floats = NDArray[np.float64]
 
 HEADLINE = 0
 _TYPICAL, _LIFT, _MOST = 0.5, 5.0, 30  # when a feature fires on a word, and how many of them are kept

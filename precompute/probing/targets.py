@@ -7,16 +7,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
 
 from lfp.judging import ScoredWords
 from lfp.metrics import permutations_within_bins
 from lfp.probes import layer_scales
+from lfp.util.types import Floats, Ints
 from precompute.probing.kept import Kept
 from precompute.run import Run
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 WORD_TARGETS = ("delta", "feedback", "implicit_reward")
 POOLING = {"delta": "last", "feedback": "last", "implicit_reward": "mean"}

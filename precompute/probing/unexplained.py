@@ -6,17 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
 
 from lfp.config import ProbesConfig
 from lfp.metrics import permutations_within_bins
 from lfp.probes import fit_ridge, layer_scales, row_folds
+from lfp.util.types import Floats, Ints
 from precompute.probing.kept import scaled_columns
 from precompute.probing.targets import Words
 from precompute.run import Output, Run
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 _PENALTY = 1 / 150
 """Alpha a row, chosen on planted models: with less, features of innocent words come first; with more, none does."""

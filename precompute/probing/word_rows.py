@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lfp.judging import ScoredWords, difference_row, word_rows
+from lfp.util.types import Floats
 from precompute.probing.fitting import WordProbe
 from precompute.probing.inputs import COMPARED, MODELS
 from precompute.probing.targets import WORD_TARGETS, Words
 
-Floats = NDArray[np.float64]
 _FEWEST = 10
 Key = tuple[str, str]
 """Target and inputs of a probe."""

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lfp.disagreement import faded_ahead
+from lfp.util.types import Floats
 from lfp.vocabulary import Vocabulary, commonest_tokens
 from precompute import feature_tables, pair
 from precompute.corpus_pass import Filled, PassCorpus, fill, spelled
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from lfp.ml.models import LanguageModel
     from lfp.ml.sae import Dictionary
     from lfp.ml.totals import FeatureTotals
-
-Floats = NDArray[np.float64]
 
 
 def run(run: Run, output: Output) -> None:

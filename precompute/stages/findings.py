@@ -22,11 +22,9 @@ from lfp.judging import text_rows
 from lfp.labels.choosing import chosen
 from lfp.report import result
 from lfp.schema import as_table
+from lfp.util.types import Floats
 from precompute.probing.unexplained import Unexplained
 from precompute.run import Output, Run
-
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 
 _TOP_DRIFTED, _FEWEST = 20, 10
 _WORD_QUEUES = {"gap_predicted_true": ("predicted", "true"), "gap_implicit_true": ("implicit", "true")}

@@ -9,11 +9,11 @@ from typing import TypeVar
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
 
 from lfp.attribution import display_scale
 from lfp.disagreement import beyond_noise
 from lfp.judging import ScoredWords
+from lfp.util.types import Floats, Ints
 from precompute import pair, truth
 from precompute.probing import word_rows
 from precompute.probing.fitting import Judged, Probe, WordProbe, fit_random_rows, fit_rows, fit_words
@@ -30,8 +30,6 @@ from precompute.probing.unexplained import Unexplained, fit_unexplained
 from precompute.run import Output, Run
 from precompute.stages.triples import draw_triples, triple_rows, triples_results
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 Key = tuple[str, str]
 """Target and inputs of a probe."""
 Fit = TypeVar("Fit")

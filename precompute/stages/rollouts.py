@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lfp.disagreement import LEAST_COUNT
+from lfp.util.types import Floats
 from precompute import pair, truth
 from precompute.corpus_pass import PassCorpus
 from precompute.run import Output, Run
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from lfp.ml.models import LanguageModel
     from lfp.ml.rollouts import Context, Places
 
-Floats = NDArray[np.float64]
 
 _SEED_OFFSET = 2  # other draws than tuning and the completions had
 

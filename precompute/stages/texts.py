@@ -14,6 +14,7 @@ from lfp.attribution import ActiveText, LinearProbe, raw_ledger, text_ledger, to
 from lfp.corpus import CorpusText
 from lfp.pooling import first_response_token, pool, pool_dense, principal_places
 from lfp.schema import as_table
+from lfp.util.types import Floats, Ints
 from precompute import feature_tables, near_miss_search, pair, truth
 from precompute.run import Output, Run
 from precompute.text_tables import Estimates, ScoredText, activation_row, score_row, text_row
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from lfp.ml.raw_probe import RawSplit
     from lfp.ml.sae import Dictionary
     from lfp.ml.tokens import TokenizedText
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
