@@ -59,7 +59,7 @@ def more_filters(slot: DeltaGenerator, fresh: Mapping[str, Any]) -> FeaturesView
     with slot.popover(f"More filters ({n})" if n else "More filters", icon=":material/tune:", key="more_filters"):
         st.text_input("Fires on the token", key="fires_on", placeholder="a whole token, such as good", **fresh)
         st.pills("Drift", DRIFTS, selection_mode="multi", key="drifts", help=DRIFT, **fresh)
-        st.selectbox("Drifted most", list(listing.DRIFTED), key="drifted", help=DRIFTED, **fresh)
+        st.selectbox("Drifted most", list(listing.DRIFT_RANKS), key="drifted", help=DRIFTED, **fresh)
         standing = {"value": blank.standing, "key": "standing", "help": STANDING}
         st.select_slider("Rank by contribution", state.STANDINGS, **standing, **fresh)
         st.select_slider("Density", state.DENSITIES, value=blank.density, key="density", **fresh)

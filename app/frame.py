@@ -10,7 +10,8 @@ import pyarrow as pa
 import streamlit as st
 
 from app import state
-from app.components import charts, exports, hiding, intervals, ledgers, panels, tables
+from app.components import charts, exports, intervals, ledgers, panels, tables
+from app.components.hiding import without_paths
 from lfp import queries
 
 PUBLIC = "LFP_PUBLIC"
@@ -30,7 +31,7 @@ def is_public() -> bool:
 
 def told(error: Exception) -> str:
     """What an error says; to strangers, without the host's folders."""
-    return hiding.without_paths(str(error), state.listed_bundles()) if is_public() else str(error)
+    return without_paths(str(error), state.listed_bundles()) if is_public() else str(error)
 
 
 def download(rows: Callable[[], pa.Table], *, name: str, label: str = "Download") -> None:

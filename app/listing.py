@@ -13,7 +13,7 @@ from lfp.store import Store
 
 SHARES = dict(zip(state.DENSITIES, (0.0, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0), strict=True))
 RANKS = dict(zip(state.STANDINGS, (0.0, 1e-3, 1e-2, 1e-1, 0.5, 1.0), strict=True))
-DRIFTED = {name: RANKS[name] for name in reversed(state.STANDINGS[1:])}
+DRIFT_RANKS = {name: RANKS[name] for name in reversed(state.STANDINGS[1:])}
 """Shares of features by what one end of a range is called."""
 _NOT_THE_LIST = ("page", "shown", "with_map", "map_colour")
 
@@ -32,7 +32,7 @@ def wanted_of(view: FeaturesView) -> FeatureFilter:
         token=view.fires_on,
         null=view.null,
         drift=view.drifts,
-        drift_top=DRIFTED.get(view.drifted, 1.0),
+        drift_top=DRIFT_RANKS.get(view.drifted, 1.0),
         rank_low=above,
         rank_high=up_to,
         stability_low=view.least_stable,
@@ -60,7 +60,7 @@ def preset_view(preset: Preset) -> FeaturesView:
         related=wanted.related,
         null=wanted.null,
         drifts=wanted.drift,
-        drifted=_name(DRIFTED, wanted.drift_top),
+        drifted=_name(DRIFT_RANKS, wanted.drift_top),
         standing=(_name(RANKS, wanted.rank_low), _name(RANKS, wanted.rank_high)),
         sort=preset.order.by,
         order="descending" if preset.order.descending else "ascending",
