@@ -21,10 +21,10 @@ check: $(ALL)  ## lint, types, import contracts, generated docs
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m lfp.schema --check data/README.md
+	$(BIN)/python -m lfp.bundle.schema --check data/README.md
 
-docs: $(LIGHT)  ## data/README.md from lfp/schema.py
-	$(BIN)/python -m lfp.schema data/README.md
+docs: $(LIGHT)  ## data/README.md from lfp/bundle/schema.py
+	$(BIN)/python -m lfp.bundle.schema data/README.md
 
 demo: $(ALL)  ## data/demo from nothing: about ten minutes on two cores, no network
 	$(BIN)/python -m precompute demo --out data/demo

@@ -14,8 +14,8 @@ from app.components import exports, panels
 from lfp import audit
 from lfp.audit import AuditList, AuditStore, BundleKey, Verdict
 from lfp.audit.records import checked
+from lfp.bundle.store.connection import Store
 from lfp.errors import AuditError
-from lfp.store import Store
 
 _UNSAVED, _KNOWN, _SAYS, _REVIEWER = "audit_unsaved", "audit_known", "audit_says", "reviewer"
 

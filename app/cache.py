@@ -10,12 +10,12 @@ import streamlit as st
 
 from app import frame, state
 from app.components import hiding
-from lfp.bundle import MANIFEST, Manifest
+from lfp.bundle.manifest import MANIFEST, Manifest
+from lfp.bundle.store.connection import Store
 from lfp.errors import BundleError
-from lfp.store import Store
 
 if TYPE_CHECKING:
-    from lfp.ml.live import Live
+    from lfp.ml.interventions.bundle_models import Live
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -52,7 +52,7 @@ def ask_large(question: Callable[Concatenate[Store, P], R], store: Store, *args:
 
 
 def ask_both(question: Callable[[Store, Store], R], one: Store, other: Store) -> R:
-    """A question of lfp.runs, of two bundles, answered from the cache where it was asked before."""
+    """A question of lfp.bundle.comparison, of two bundles, answered from the cache where it was asked before."""
     answer: R = _answer_of_two(one.key, other.key, question.__name__, _one=one, _other=other, _question=question)
     return answer
 
@@ -65,7 +65,7 @@ def live(store: Store) -> Live:
 
 @st.cache_resource(max_entries=2, show_spinner="Loading the models, once")
 def _live(path: str, weights: tuple[str, ...], *, _store: Store) -> Live:  # noqa: ARG001 - the cache's key
-    from lfp.ml.live import Live  # the one lazy way from the explorer to torch
+    from lfp.ml.interventions.bundle_models import Live  # the one lazy way from the explorer to torch
 
     return Live.load(_store.path, _store.manifest)
 

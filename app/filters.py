@@ -13,11 +13,11 @@ from app import listing, state
 from app.cache import ask
 from app.components import feature_columns, panels
 from app.state import FeaturesView
-from lfp import queries
-from lfp.store import Store
+from lfp.bundle import queries
+from lfp.bundle.store.connection import Store
 
 BOUND = {"bind": "query-params"}
-DRIFTS = ("born", "strengthened", "steady", "weakened", "gone", queries.FLIPPED)
+DRIFTS = ("born", "strengthened", "steady", "weakened", "gone", queries.features.FLIPPED)
 NULL = "Whether the weight passes what shuffled feedback reaches one time in twenty"
 DRIFT = "What tuning did to how it fires; sign flipped: its weight on the base model has the other sign"
 DRIFTED = "Among this share of all features, by the size of the change of its contribution"
@@ -37,14 +37,14 @@ def draw(store: Store) -> FeaturesView:
     find, layer = st.columns([3, 2], vertical_alignment="bottom")
     hint = "words of a description, a token, or a number"
     find.text_input("Find", key="find", type="search", placeholder=hint, **fresh)
-    layers = ask(queries.feature_layers, store)
+    layers = ask(queries.features.feature_layers, store)
     layer.segmented_control("Layers", layers, selection_mode="multi", key="layer", **fresh)
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="small")
     row.selectbox("Weight", ["any", "positive", "negative"], key="sign", width=100, **fresh)
     row.selectbox("Related", ["any", "yes", "no"], key="related", width=92, help="What the label shown says", **fresh)
     row.selectbox("Null", ["any", "beats", "within"], key="null", width=98, help=NULL, **fresh)
     more = row.container(width="content")
-    row.selectbox("Sort by", list(queries.FEATURE_SORTS), key="sort", width=140, **fresh)
+    row.selectbox("Sort by", list(queries.features.FEATURE_SORTS), key="sort", width=140, **fresh)
     row.selectbox("Order", ["descending", "ascending"], key="order", width=132, **fresh)
     with row.popover("Columns", icon=":material/view_column:"):
         options = [name for name in feature_columns.COLUMNS if name not in feature_columns.ALWAYS]
@@ -74,16 +74,16 @@ def presets(view: FeaturesView) -> None:
     """Lists on offer; the one that the filter makes up is marked."""
     blank = FeaturesView()
     here = replace(view, page=blank.page, shown=blank.shown, with_map=True, map_colour=blank.map_colour)
-    names = [name for name, preset in queries.PRESETS.items() if listing.preset_view(preset) == here]
+    names = [name for name, preset in queries.features.PRESETS.items() if listing.preset_view(preset) == here]
     st.session_state.preset = names[0] if names else None
-    st.pills("Lists worth reading", list(queries.PRESETS), key="preset", on_change=use_preset)
+    st.pills("Lists worth reading", list(queries.features.PRESETS), key="preset", on_change=use_preset)
     if names:
-        st.html(panels.note(queries.PRESETS[names[0]].says))
+        st.html(panels.note(queries.features.PRESETS[names[0]].says))
 
 
 def use_preset() -> None:
     """Sets the widgets to a preset, or clears them where it was let go."""
-    chosen = queries.PRESETS.get(st.session_state.preset)
+    chosen = queries.features.PRESETS.get(st.session_state.preset)
     view = listing.preset_view(chosen) if chosen else FeaturesView()
     for name in state.FILTERS:
         value = getattr(view, name)

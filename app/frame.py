@@ -12,7 +12,7 @@ import streamlit as st
 from app import state
 from app.components import charts, exports, intervals, ledgers, panels, tables
 from app.components.hiding import without_paths
-from lfp import queries
+from lfp.bundle import queries
 
 PUBLIC = "LFP_PUBLIC"
 KEYS = {
@@ -82,9 +82,9 @@ def explained(sentence: str, rows: Callable[[], pa.Table], *, name: str) -> None
         download(rows, name=name)
 
 
-def reported(sentence: str, figures: Sequence[queries.Figure], *, name: str) -> None:
+def reported(sentence: str, figures: Sequence[queries.run.Figure], *, name: str) -> None:
     """Ends a panel that shows figures of the report."""
-    explained(sentence, lambda: tables.of_rows(queries.Figure, figures), name=name)
+    explained(sentence, lambda: tables.of_rows(queries.run.Figure, figures), name=name)
 
 
 def beside(*parts: Callable[[], None], widths: Sequence[int] | None = None) -> None:

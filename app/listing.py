@@ -8,8 +8,9 @@ from urllib.parse import parse_qs, urlencode
 from app import audits, state
 from app.components import area
 from app.state import FeaturesView
-from lfp.queries import FEATURE_SORTS, FeatureFilter, Order, Preset
-from lfp.store import Store
+from lfp.bundle.queries.common import Order
+from lfp.bundle.queries.features import FEATURE_SORTS, FeatureFilter, Preset
+from lfp.bundle.store.connection import Store
 
 SHARES = dict(zip(state.DENSITIES, (0.0, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0), strict=True))
 RANKS = dict(zip(state.STANDINGS, (0.0, 1e-3, 1e-2, 1e-1, 0.5, 1.0), strict=True))

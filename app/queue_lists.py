@@ -11,12 +11,13 @@ import streamlit as st
 from app import audits, cache, frame, listing, state
 from app.cache import ask
 from app.components import panels
-from app.components.escape import shortened, visible
 from app.components.numbers import count
-from lfp import audit, queries
+from lfp import audit
 from lfp.audit import AuditList, BundleKey, Verdict
+from lfp.bundle import queries
+from lfp.bundle.store.connection import Store
 from lfp.errors import AuditError, LfpError
-from lfp.store import Store
+from lfp.util.sanitize import shortened, visible
 
 LINK = "a list of the Features page"
 MOST = 10_000
@@ -49,7 +50,7 @@ def show(store: Store, bundle: BundleKey, listed: AuditList, found: audits.Known
 def make(store: Store, bundle: BundleKey) -> None:
     """The form that makes a list."""
     st.subheader("Make a list")
-    ways = [*queries.PICKS, LINK]
+    ways = [*queries.audits.PICKS, LINK]
     is_linked = bool(st.query_params.get("made_from"))
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
     if "audit_pick" not in st.session_state:
@@ -57,7 +58,7 @@ def make(store: Store, bundle: BundleKey) -> None:
     pick = row.selectbox("Features", ways, key="audit_pick", width=320)
     n = row.number_input("At most", 1, MOST, 50, key="audit_most", width=120)
     seed = 0
-    if pick == queries.RANDOM:
+    if pick == queries.audits.RANDOM:
         seed = row.number_input("Seed", 0, 10**9, 0, key="audit_seed", width=120, help="The same seed, the same sample")
     link = ""
     if pick == LINK:
@@ -91,7 +92,7 @@ def items(store: Store, listed: AuditList, latest: Sequence[Verdict], *, go: Cal
             "contribution": one.mean_abs_contribution,
             "label": "hidden" if hidden and one.feature_id not in mine else shortened(one.description or "–", 120),
         }
-        for at, one in enumerate(ask(queries.audited_features, store, listed.feature_ids), 1)
+        for at, one in enumerate(ask(queries.audits.audited_features, store, listed.feature_ids), 1)
     ]
     key = state.key_for("audit_items", listed.uid, len(latest))
     st.dataframe(
@@ -144,17 +145,17 @@ def files(store: Store, bundle: BundleKey, found: audits.Known) -> None:
 def _picked(store: Store, pick: str, n: int, seed: int, link: str) -> tuple[list[int], int, str]:
     """The features picked, how many there were to pick from, and in words where they are from."""
     if pick != LINK:
-        ids = ask(queries.pick_features, store, pick, limit=n, seed=seed)
-        there = ask(queries.count_picked, store, pick)
-        return ids, there, f"{pick}, seed {seed}" if pick == queries.RANDOM else pick
+        ids = ask(queries.audits.pick_features, store, pick, limit=n, seed=seed)
+        there = ask(queries.audits.count_picked, store, pick)
+        return ids, there, f"{pick}, seed {seed}" if pick == queries.audits.RANDOM else pick
     asked = link.strip().split("?", 1)[-1]
     named = parse_qs(asked).get("bundle", [cache.bundle()])[0]
     if named != cache.bundle():
         raise AuditError(f"That address is of the bundle {named}; open it, or copy the address from this one.")
     view = listing.from_walk(asked)
     wanted = listing.wanted_in(store, view)
-    rows = ask(queries.features, store, wanted, order=listing.order_of(view), limit=n)
-    there = ask(queries.count_features, store, wanted)
+    rows = ask(queries.features.features, store, wanted, order=listing.order_of(view), limit=n)
+    there = ask(queries.features.count_features, store, wanted)
     return rows["feature_id"].to_pylist(), there, f"Features page, {visible(asked) or 'no filter'}"
 
 

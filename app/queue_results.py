@@ -9,9 +9,9 @@ import streamlit as st
 from app import audits, links
 from app.cache import ask
 from app.components import panels, verdicts
-from lfp import queries
 from lfp.audit import ANSWERS, VERDICTS, AuditList, Verdict, agreement
-from lfp.store import Store
+from lfp.bundle import queries
+from lfp.bundle.store.connection import Store
 
 QUESTIONS = {"about the feedback": "related", "label right": "verdict"}
 """What two reviewers may agree on, and the field of a verdict that says it."""
@@ -31,7 +31,7 @@ def show(store: Store, listed: AuditList, latest: Sequence[Verdict]) -> None:
     with left:
         st.subheader("Labels judged")
         st.html(verdicts.tally(said))
-        if listed.origin.startswith(queries.RANDOM) and not st.session_state.whole:
+        if listed.origin.startswith(queries.audits.RANDOM) and not st.session_state.whole:
             st.html(panels.note("The list is a random sample, so these shares estimate those of all labels."))
     with right:
         st.subheader("Reviewers")
@@ -65,7 +65,7 @@ def _agreement(store: Store, said: Sequence[Verdict]) -> None:
     if differ:
         st.html(panels.note(f"They differ on {len(differ)}{f'; the first {MOST}' if len(differ) > MOST else ''}:"))
         ids = tuple(a.feature_id for a, _ in differ[:MOST])
-        named = {one.feature_id: one for one in ask(queries.audited_features, store, ids)}
+        named = {one.feature_id: one for one in ask(queries.audits.audited_features, store, ids)}
         answer = lambda one: getattr(one, question)  # noqa: E731
         st.html(verdicts.differences(differ[:MOST], named, answer=answer, where=links.feature))
 
@@ -80,7 +80,7 @@ def _pairs(said: Sequence[Verdict], first: str, second: str, question: str) -> l
 def _row(store: Store, said: Sequence[Verdict], name: str) -> tuple[str, int, int, float | None]:
     mine = [one for one in said if one.reviewer == name]
     ids = tuple(sorted(one.feature_id for one in mine))
-    return name, len(mine), sum(one.is_blind for one in mine), ask(queries.contribution_share, store, ids)
+    return name, len(mine), sum(one.is_blind for one in mine), ask(queries.audits.contribution_share, store, ids)
 
 
 def _names(said: Sequence[Verdict]) -> list[str]:

@@ -11,8 +11,8 @@ from app import audits, frame, state
 from app.components import panels, verdicts
 from lfp import audit
 from lfp.audit import ANSWERS, VERDICTS, BundleKey, Verdict
-from lfp.queries import Label
-from lfp.store import Store
+from lfp.bundle.queries.feature import Label
+from lfp.bundle.store.connection import Store
 
 READ_ONLY = "Audits are read-only here. Run your own explorer to review."
 BLIND = "The label is hidden until you have answered. Judge by the examples alone."

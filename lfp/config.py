@@ -191,7 +191,7 @@ class SaeConfig(_Section):
     """The sparse autoencoders: one a layer and size, on each model of the pair."""
 
     variant: SaeVariant = "tied_relu"
-    """`tied_relu` is the paper's. Equations and sources: lfp/ml/sae.py."""
+    """`tied_relu` is the paper's. Equations and sources: lfp/ml/sae/autoencoders.py."""
     expansion: tuple[int, ...] = (4, 8)
     """Dictionary sizes as multiples of the MLP's output width; a size named again gets another seed. Features of the
     first are kept; the others, on the tuned model only, tell by matching which of them are stable."""

@@ -23,12 +23,12 @@ import typer
 
 from lfp.config import RunConfig, load_config
 from lfp.errors import ConfigError, LfpError
-from lfp.labels.protocol import Behaviour
+from lfp.labels.types import Behaviour
 from precompute.bench import app as bench
 from precompute.feature_list import feature_list
 
 if TYPE_CHECKING:
-    from lfp.store import Store
+    from lfp.bundle.store.connection import Store
     from precompute.label import Outcome
 
 LabellerKind = Literal["openai", "offline-tokens", "human"]
@@ -95,8 +95,8 @@ def validate(bundle: BundlePath) -> None:
 
     Example: python -m precompute validate data/demo
     """
-    from lfp.bundle import read_manifest
-    from lfp.validation import validate as faults_of
+    from lfp.bundle.manifest import read_manifest
+    from lfp.bundle.validation import validate as faults_of
 
     faults = faults_of(bundle)
     for fault in faults:
@@ -121,14 +121,15 @@ def report(
 
     Example: python -m precompute report data/demo --html report.html
     """
-    from lfp import queries
-    from lfp.queries import report_ablations, report_rows
-    from lfp.report import cost_rows, lines, sample_lines, whole
-    from lfp.store import Store
+    from lfp.bundle import queries
+    from lfp.bundle.queries.run import report_ablations, report_rows
+    from lfp.bundle.store.connection import Store
+    from lfp.report.cost import cost_rows
+    from lfp.report.text import lines, sample_lines, whole
 
     with Store.open(bundle) as store:
         if samples is not None:
-            typer.echo("\n".join(sample_lines(queries.samples(store, limit=samples))))
+            typer.echo("\n".join(sample_lines(queries.run.samples(store, limit=samples))))
             return
         rows = whole(report_rows(store), report_ablations(store), cost_rows(store.manifest))
         written = _write_report(store, html, figures) if html or figures else []
@@ -142,8 +143,8 @@ def report(
 
 def _write_report(store: Store, html: Path | None, figures: Path | None) -> list[str]:
     """Writes page and figures; a line to tell of each."""
-    from lfp.report_page import prepare, write_page
-    from lfp.report_svg import write_figures
+    from lfp.report.html import prepare, write_page
+    from lfp.report.svg import write_figures
 
     prepared, told = prepare(store), []
     if html:
@@ -174,9 +175,9 @@ def ablate(
 
     Example: python -m precompute ablate data/demo --features 3,17 --completions 200
     """
-    from lfp.queries import report_ablations, report_rows
-    from lfp.report import lines, whole
-    from lfp.store import Store
+    from lfp.bundle.queries.run import report_ablations, report_rows
+    from lfp.bundle.store.connection import Store
+    from lfp.report.text import lines, whole
     from precompute.ablate import run_ablate
     from precompute.progress import progress_to_stderr
 
@@ -211,7 +212,7 @@ def sweep(
 
     Example: python -m precompute sweep precompute/presets/demo-sweep.toml --out runs/sweep
     """
-    from lfp.report import grouped
+    from lfp.evaluation.results import grouped
     from precompute.progress import progress_to_stderr
     from precompute.sweep import run_sweep
     from precompute.sweep_folder import figures, lines
@@ -265,7 +266,7 @@ def label(
         )
         _end(bundle, told)
         return
-    from lfp.labels.client import Client, ClientConfig
+    from lfp.labels.client.client import Client, ClientConfig
 
     prices = _prices(price_in, price_out, is_own=base_url is not None)
     client = Client(

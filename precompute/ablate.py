@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 
-from lfp.bundle import ARTIFACTS, Manifest, has_models, open_bundle, read_table, update_bundle
+from lfp.bundle.manifest import ARTIFACTS, Manifest, has_models, open_bundle, read_table
+from lfp.bundle.writer import update_bundle
 from lfp.config import RunConfig, parse_config
 from lfp.errors import BundleError, ConfigError
-from lfp.progress import Progress
+from lfp.util.types import Progress
 from precompute.ablating import UNABLATED, Ablated, Request, Tables, ablate, name_of_chosen
 from precompute.feature_list import feature_list
 from precompute.truth import named_reward
 
 if TYPE_CHECKING:
-    from lfp.ml.sae import Dictionary
-    from lfp.ml.tokens import TokenizedText
+    from lfp.ml.models.tokenization import TokenizedText
+    from lfp.ml.sae.autoencoders import Dictionary
 
 Row = dict[str, Any]
 
@@ -35,7 +36,7 @@ def run_ablate(
     where the bundle has no held-out text. Raises ConfigError for features that it does not have, BundleError where it
     has no models.
     """
-    from lfp.ml.determinism import set_threads
+    from lfp.ml.models.runtime import set_threads
 
     manifest = open_bundle(bundle)
     config = parse_config(manifest.config, overrides, where=f"{bundle}: its config")
@@ -62,7 +63,7 @@ def _check_models(bundle: Path, manifest: Manifest) -> None:
 def _request(
     bundle: Path, manifest: Manifest, config: RunConfig, chosen: tuple[int, ...], note: Callable[[str], None]
 ) -> Request:
-    from lfp.ml.models import check_same_shape, load_model
+    from lfp.ml.models.loading import check_same_shape, load_model
 
     base, tuned = (load_model(str(bundle / ARTIFACTS / role), device=config.model.device) for role in ("base", "tuned"))
     check_same_shape(base, tuned)
@@ -79,8 +80,8 @@ def _request(
 
 
 def _dictionary(bundle: Path) -> Dictionary:
-    from lfp.ml.sae import Dictionary
-    from lfp.ml.sae_folder import load_sae
+    from lfp.ml.sae.autoencoders import Dictionary
+    from lfp.ml.sae.formats import load_sae
 
     return Dictionary([load_sae(folder) for folder in sorted((bundle / ARTIFACTS / "saes").iterdir())])
 
@@ -92,7 +93,7 @@ def _tables(bundle: Path, manifest: Manifest) -> Tables:
 
 def _texts(bundle: Path, note: Callable[[str], None]) -> list[TokenizedText]:
     """The bundle's held-out texts, or, with a note, all of them where it has none."""
-    from lfp.ml.tokens import TokenizedText
+    from lfp.ml.models.tokenization import TokenizedText
 
     columns = ("text", "token_ids", "token_starts", "split")
     rows = pq.read_table(bundle / "texts.parquet", columns=list(columns)).to_pylist()

@@ -10,12 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lfp.columns import floats
 from lfp.config import AblationConfig, RunConfig
-from lfp.controls import MAIN_KINDS
 from lfp.errors import CorpusError
-from lfp.feedback import Reward
-from lfp.findings.ablation import (
+from lfp.evaluation.ablation_rows import MAIN_KINDS
+from lfp.evaluation.findings.ablation import (
     Candidates,
     Clean,
     Group,
@@ -27,16 +25,17 @@ from lfp.findings.ablation import (
     single_figures,
     single_groups,
 )
-from lfp.findings.figures import Draws
-from lfp.progress import Progress
-from lfp.util.types import Floats, Ints
+from lfp.evaluation.statistics.resampling import Draws
+from lfp.texts.lexicon import Reward
+from lfp.util.arrow import floats
+from lfp.util.types import Floats, Ints, Progress
 from precompute.text_tables import completion_rows
 
 if TYPE_CHECKING:
-    from lfp.ml.generation import Completion
-    from lfp.ml.models import LanguageModel
-    from lfp.ml.sae import Dictionary
-    from lfp.ml.tokens import TokenizedText
+    from lfp.ml.models.generation import Completion
+    from lfp.ml.models.loading import LanguageModel
+    from lfp.ml.models.tokenization import TokenizedText
+    from lfp.ml.sae.autoencoders import Dictionary
 
 Row = dict[str, Any]
 
@@ -129,8 +128,8 @@ class _Writer:
     prefixes: Sequence[tuple[int, ...]]
 
     def write(self, scales: dict[int, float]) -> _Written:
-        from lfp.ml.ablation import scaling
-        from lfp.ml.generation import log_likelihoods, sample_completions
+        from lfp.ml.interventions.ablation import scaling
+        from lfp.ml.models.generation import log_likelihoods, sample_completions
 
         request, tune = self.request, self.request.config.tune
         prepend_bos = request.config.model.prepend_bos
@@ -158,7 +157,7 @@ class _Written:
     scores: Floats
 
     def measured(self) -> Measured:
-        from lfp.ml.generation import repetition
+        from lfp.ml.models.generation import repetition
 
         n_tokens = sum(len(one.token_ids) for one in self.written)
         return Measured(self.scores, float(np.exp(-self.of_base.sum() / n_tokens)), repetition(self.written))
@@ -178,7 +177,7 @@ class _Written:
 
 def _known(request: Request, clean: _Written) -> Candidates:
     """What the tables say of every feature, and how it fires on the clean run."""
-    from lfp.ml.ablation import decoder_norms, firing
+    from lfp.ml.interventions.ablation import decoder_norms, firing
 
     dictionary, prepend_bos = request.dictionary, request.config.model.prepend_bos
     fired = firing(request.tuned, dictionary, clean.written, prepend_bos=prepend_bos)
@@ -192,7 +191,7 @@ def _known(request: Request, clean: _Written) -> Candidates:
 
 def _prefixes(request: Request) -> list[tuple[int, ...]]:
     """Beginnings of one length of texts drawn by the seed."""
-    from lfp.ml.generation import prefixes
+    from lfp.ml.models.generation import prefixes
 
     config, length = request.config, request.config.ablation.prefix_tokens
     usable = [text for text in request.texts if len(text.token_ids) >= length]

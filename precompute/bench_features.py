@@ -22,11 +22,11 @@ from precompute.machine import gemm_ceiling, peak_rss_mb
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lfp.ml.activations import Tokens
-    from lfp.ml.feature_stats import FeatureStats
-    from lfp.ml.models import LanguageModel
-    from lfp.ml.sae import Dictionary
-    from lfp.ml.tokens import TokenizedText
+    from lfp.ml.features.statistics import FeatureStats
+    from lfp.ml.models.activations import Tokens
+    from lfp.ml.models.loading import LanguageModel
+    from lfp.ml.models.tokenization import TokenizedText
+    from lfp.ml.sae.autoencoders import Dictionary
 
 _DENSITY = 0.023
 """Share of features active on a token: a few per cent, as in a trained dictionary."""
@@ -172,8 +172,8 @@ def _one_pass(setting: _Setting, clock: _Clock, *, with_base: bool) -> FeatureSt
     """The statistics of all texts."""
     import torch
 
-    from lfp.ml.active import active, encode_active
-    from lfp.ml.feature_stats import FeatureStats, TokenFeatures
+    from lfp.ml.features.active import active, encode_active
+    from lfp.ml.features.statistics import FeatureStats, TokenFeatures
 
     dictionary, config = setting.dictionary, StatsConfig()
     stats = FeatureStats(dictionary.n_features, config)
@@ -200,9 +200,8 @@ def _finish(setting: _Setting, clock: _Clock, stats: FeatureStats) -> None:
     """What is made of the statistics once, when all texts are in."""
     import torch
 
-    from lfp.ml.buckets import quantile_buckets
-    from lfp.ml.feature_views import logit_tokens, sampled_tokens
-    from lfp.ml.neighbours import decoder_neighbours
+    from lfp.ml.features.display import logit_tokens, quantile_buckets, sampled_tokens
+    from lfp.ml.features.neighbours import decoder_neighbours
 
     dictionary, config = setting.dictionary, stats.config
     with clock.part("examples"):
@@ -222,7 +221,7 @@ def _batches(
     setting: _Setting, batch_texts: int, *, with_base: bool
 ) -> Iterator[tuple[Tokens, Mapping[int, Tensor] | None]]:
     """The tuned model's tokens, and the base model's outputs on the same."""
-    from lfp.ml.activations import stream
+    from lfp.ml.models.activations import stream
 
     tuned, base = (
         stream(model, setting.texts, layers=setting.dictionary.layers, batch_texts=batch_texts, prepend_bos=False)
@@ -233,8 +232,8 @@ def _batches(
 
 
 def _setting(workload: Workload, folder: Path) -> _Setting:
-    from lfp.ml.models import load_model
-    from lfp.ml.tokens import TokenizedText
+    from lfp.ml.models.loading import load_model
+    from lfp.ml.models.tokenization import TokenizedText
 
     _save_pair(workload, folder)
     tuned, base = load_model(str(folder / "tuned")), load_model(str(folder / "base"))
@@ -250,7 +249,7 @@ def _save_pair(workload: Workload, folder: Path) -> None:
     from tokenizers import Tokenizer, models
     from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast
 
-    from lfp.ml.models import quiet_files
+    from lfp.ml.models.loading import quiet_files
 
     sizes = GPTNeoXConfig(
         vocab_size=workload.vocab,
@@ -279,8 +278,8 @@ def _dictionary(workload: Workload, tuned: LanguageModel, texts: list[TokenizedT
     import torch
     import torch.nn.functional as F
 
-    from lfp.ml.activations import stream
-    from lfp.ml.sae import SAES, Dictionary, SaeInfo
+    from lfp.ml.models.activations import stream
+    from lfp.ml.sae.autoencoders import SAES, Dictionary, SaeInfo
 
     layer = tuned.n_layers - 1
     first = next(stream(tuned, texts[:32], layers=[layer], batch_texts=32, prepend_bos=False)).outputs[layer]

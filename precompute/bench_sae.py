@@ -18,7 +18,7 @@ from precompute.machine import gemm_ceiling, peak_rss_mb
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lfp.ml.sae import Sae
+    from lfp.ml.sae.autoencoders import Sae
 
 _TRAIN_BATCHES, _TEST_TOKENS = 100, 8192
 _HALF_OF_WIDTH = 2
@@ -67,7 +67,7 @@ def sae_command(
         "learning_rate": learning_rate,
     }
     config = parse_section(SaeConfig, settings, where="bench sae")
-    from lfp.ml.determinism import set_threads
+    from lfp.ml.models.runtime import set_threads
 
     set_threads(threads)
     data = _data(activations, test, d_in=d_in, d_sae=d_sae, batch=batch, seed=seed)
@@ -78,7 +78,7 @@ def bench_sae(
     config: SaeConfig, data: Data, *, d_sae: int, seed: int, device: str, save_decoder: Path | None
 ) -> dict[str, Any]:
     """Figures of one training; `dense_gemm_share` counts six dense products a step, against `gemm_gflops`."""
-    from lfp.ml.sae_quality import quality
+    from lfp.ml.sae.quality import quality
 
     ceiling = gemm_ceiling(device)
     started = time.perf_counter()
@@ -105,9 +105,9 @@ def bench_sae(
 
 
 def _train(config: SaeConfig, train: Tensor, *, d_sae: int, seed: int) -> Sae:
-    from lfp.ml.activation_sources import HeldActivations
-    from lfp.ml.sae import SaeInfo
-    from lfp.ml.sae_training import SaeTrainer, train_saes, unit_scale
+    from lfp.ml.sae.autoencoders import SaeInfo
+    from lfp.ml.sae.batches import HeldActivations
+    from lfp.ml.sae.training import SaeTrainer, train_saes, unit_scale
 
     source = HeldActivations({0: train}, config.batch_tokens, seed)
     info = SaeInfo(
@@ -137,7 +137,7 @@ def _data(activations: Path | None, test: Path | None, *, d_in: int, d_sae: int,
     if activations is None:
         if test is not None:
             raise DataError(f"{test}: planted activations are tested on planted ones; pass --activations too")
-        from lfp.ml.planted import PlantedDictionary
+        from lfp.testing.planted_activations import PlantedDictionary
 
         planted = PlantedDictionary(d_in, max(1, d_sae // _HALF_OF_WIDTH), seed=seed)
         return Data(planted.outputs(_TRAIN_BATCHES * batch), planted.outputs(_TEST_TOKENS, part=2), planted)

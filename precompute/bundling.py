@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from lfp.bundle import BundleWriter, Description, ModelInfo
-from lfp.schema import BY_NAME, as_table
+from lfp.bundle.manifest import Description, ModelInfo
+from lfp.bundle.schema import BY_NAME, as_table
+from lfp.bundle.writer import BundleWriter
 from precompute import pair
 from precompute.machine import hardware
 from precompute.run import MADE_BY, Run
 
 if TYPE_CHECKING:
-    from lfp.ml.models import LanguageModel
+    from lfp.ml.models.loading import LanguageModel
 
 _LIBRARIES = ("torch", "transformers", "transformer-lens", "trl", "numpy", "pyarrow", "lfp-explorer")
 _MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")

@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from lfp.texts.vocabulary import TokenColumns, Vocabulary, token_columns, token_words
 from lfp.util.types import Floats, Ints
-from lfp.vocabulary import TokenColumns, Vocabulary, token_columns, token_words
 from precompute import pair
 from precompute.run import Run
 
 if TYPE_CHECKING:
-    from lfp.ml.activations import PairTokens
-    from lfp.ml.feature_stats import FeatureStats
-    from lfp.ml.matched import MatchedContexts
-    from lfp.ml.models import LanguageModel
-    from lfp.ml.sae import Dictionary
-    from lfp.ml.tokens import TokenizedText
-    from lfp.ml.totals import FeatureTotals
-    from lfp.ml.words import CorpusTokens, Drawn, KeptOutputs
+    from lfp.ml.features.active import FeatureTotals
+    from lfp.ml.features.statistics import FeatureStats
+    from lfp.ml.implicit_reward.matched_contexts import MatchedContexts
+    from lfp.ml.implicit_reward.word_occurrences import CorpusTokens, Drawn, KeptOutputs
+    from lfp.ml.models.activations import PairTokens
+    from lfp.ml.models.loading import LanguageModel
+    from lfp.ml.models.tokenization import TokenizedText
+    from lfp.ml.sae.autoencoders import Dictionary
 
 Dictionaries = tuple["Dictionary", "Dictionary"]
 """The tuned model's, then the base model's."""
@@ -46,8 +46,8 @@ class PassCorpus:
     @staticmethod
     def of(run: Run, tuned: LanguageModel) -> PassCorpus:
         """The run's texts as the models read them, and draws from them by its seed."""
-        from lfp.ml.matched import draw_contexts
-        from lfp.ml.words import CorpusTokens, draw
+        from lfp.ml.implicit_reward.matched_contexts import draw_contexts
+        from lfp.ml.implicit_reward.word_occurrences import CorpusTokens, draw
 
         probes, seed = run.config.probes, run.config.seed
         texts = pair.statistics_texts(run)
@@ -100,7 +100,7 @@ def fill(
     """Runs `models` (tuned, base) over the corpus; the outputs kept go to `folder`."""
     import torch
 
-    from lfp.ml.activations import Observer, stream_pair
+    from lfp.ml.models.activations import Observer, stream_pair
 
     filled = _empty(run, dictionaries, corpus, folder)
     passed = stream_pair(
@@ -123,10 +123,10 @@ def fill(
 
 
 def _empty(run: Run, dictionaries: Dictionaries, corpus: PassCorpus, folder: Path) -> Filled:
-    from lfp.ml.feature_stats import FeatureStats
-    from lfp.ml.matched import MatchedContexts
-    from lfp.ml.totals import FeatureTotals
-    from lfp.ml.words import KeptOutputs
+    from lfp.ml.features.active import FeatureTotals
+    from lfp.ml.features.statistics import FeatureStats
+    from lfp.ml.implicit_reward.matched_contexts import MatchedContexts
+    from lfp.ml.implicit_reward.word_occurrences import KeptOutputs
 
     of_tuned, of_base = dictionaries
     n_tokens, width = len(corpus.tokens.token_ids), sum(sae.info.d_in for sae in of_tuned.saes)
@@ -145,8 +145,8 @@ def _empty(run: Run, dictionaries: Dictionaries, corpus: PassCorpus, folder: Pat
 
 def _update(filled: Filled, tokens: PairTokens, dictionaries: Dictionaries, corpus: CorpusTokens, places: Ints) -> None:
     """Takes in a batch of whole texts, whose tokens stand at `places` in the corpus."""
-    from lfp.ml.active import encode_active
-    from lfp.ml.feature_stats import TokenFeatures
+    from lfp.ml.features.active import encode_active
+    from lfp.ml.features.statistics import TokenFeatures
 
     of_tuned, of_base = dictionaries
     outputs = {"tuned": tokens.tuned.outputs, "base": tokens.base.outputs}

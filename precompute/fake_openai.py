@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
-from lfp.bundle import open_bundle, read_table
+from lfp.bundle.manifest import open_bundle, read_table
 from lfp.config import LabelsConfig, parse_section
-from lfp.feedback import vader_lexicon
 from lfp.labels.evidence import read_evidence
-from lfp.labels.fake_answers import Responder, SwapWords
-from lfp.labels.fake_labels import KnowsFeatures, ReadsPrompts
-from lfp.labels.fake_server import FakeConfig, FakeServer
-from lfp.labels.protocol import Behaviour
+from lfp.labels.types import Behaviour
+from lfp.testing.fake_openai.answers import KnowsFeatures, ReadsPrompts, Responder, SwapWords
+from lfp.testing.fake_openai.server import FakeConfig, FakeServer
+from lfp.texts.lexicon import vader_lexicon
 
 
 def serving(port: int, behave: Behaviour, bundle: Path | None = None) -> FakeServer:

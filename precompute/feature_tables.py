@@ -9,14 +9,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lfp.schema import as_table
+from lfp.bundle.schema import as_table
 
 if TYPE_CHECKING:
-    from lfp.ml.examples import Examples
-    from lfp.ml.feature_stats import FeatureStats
-    from lfp.ml.models import LanguageModel
-    from lfp.ml.neighbours import Neighbours
-    from lfp.ml.sae import Dictionary
+    from lfp.ml.features.examples import Examples
+    from lfp.ml.features.neighbours import Neighbours
+    from lfp.ml.features.statistics import FeatureStats
+    from lfp.ml.models.loading import LanguageModel
+    from lfp.ml.sae.autoencoders import Dictionary
 
 _TOP_TOKENS = 10
 _SILENT, _NEAR_MISS = -1, -2
@@ -28,7 +28,7 @@ def features(
     """The table `features`; `stability` [features] is NaN where there is no other dictionary to compare with."""
     import torch
 
-    from lfp.ml.feature_views import logit_tokens, map_of_rows, sampled_tokens
+    from lfp.ml.features.display import logit_tokens, map_of_rows, sampled_tokens
 
     decoders = torch.cat(dictionary.decoders).cpu()
     raised, lowered = logit_tokens(tuned, decoders, n=_TOP_TOKENS)
@@ -75,7 +75,7 @@ def histograms(stats: FeatureStats) -> pa.Table:
 
 def examples(stats: FeatureStats) -> pa.Table:
     """The table `examples`: the largest, those drawn from each interval of the random sample, and silent places."""
-    from lfp.ml.buckets import quantile_buckets, ranks
+    from lfp.ml.features.display import quantile_buckets, ranks
 
     config, top, sample, silent = stats.config, stats.top(), stats.sample(), stats.silent()
     intervals, rows = quantile_buckets(
@@ -91,7 +91,7 @@ def examples(stats: FeatureStats) -> pa.Table:
 
 def with_near_misses(examples: pa.Table, near: Examples) -> pa.Table:
     """The table `examples` with near misses, which lie feature by feature."""
-    from lfp.ml.ordering import rank_within
+    from lfp.ml.features.grouping import rank_within
 
     buckets = np.full(len(near.features), _NEAR_MISS)
     return _sorted([examples, _example_rows(buckets, rank_within(near.features), near)])
@@ -99,7 +99,7 @@ def with_near_misses(examples: pa.Table, near: Examples) -> pa.Table:
 
 def neighbours(stats: FeatureStats, dictionary: Dictionary) -> pa.Table:
     """The table `neighbours`, of both kinds."""
-    from lfp.ml.neighbours import decoder_neighbours
+    from lfp.ml.features.neighbours import decoder_neighbours
 
     kinds = {
         "coactivation": stats.coactive(),

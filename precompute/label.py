@@ -10,22 +10,21 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from lfp.bundle import Manifest, open_bundle, read_table, update_bundle
+from lfp.bundle.manifest import Manifest, open_bundle, read_table
+from lfp.bundle.schema import as_table
+from lfp.bundle.writer import update_bundle
 from lfp.config import LabelsConfig, ProbesConfig, parse_section, with_overrides
 from lfp.errors import ConfigError
-from lfp.findings.figures import Draws
-from lfp.findings.labelled import LABEL_ROWS, labelled
-from lfp.labels.choosing import chosen, every
-from lfp.labels.client import Client, Estimate
+from lfp.evaluation.statistics.resampling import Draws
+from lfp.labels.client.client import Client, Estimate
 from lfp.labels.evidence import Tables, read_evidence
 from lfp.labels.human import labeller_of, read_labels
 from lfp.labels.language_model import LanguageModelLabeller
-from lfp.labels.offline import OfflineTokens
-from lfp.labels.protocol import Evidence, Label
-from lfp.labels.table import beside, label_rows
-from lfp.labels.tasks import task_of
-from lfp.progress import Progress
-from lfp.schema import as_table
+from lfp.labels.result_rows import LABEL_ROWS, beside, label_rows, labelled
+from lfp.labels.selection import chosen, every
+from lfp.labels.token_rule import OfflineTokens
+from lfp.labels.types import Evidence, Label, task_of
+from lfp.util.types import Progress
 
 
 @dataclass(frozen=True)

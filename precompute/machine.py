@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lfp.bundle import Hardware
+from lfp.bundle.manifest import Hardware
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +32,7 @@ def gemm_ceiling(device: str = "cpu", *, n: int = 2048, seconds: float = 1.0) ->
     """What matrix products reach on this machine right now."""
     import torch
 
-    from lfp.ml.product import affine
+    from lfp.ml.models.runtime import affine
 
     left, right = torch.randn(2, n, n, device=device).unbind()
     with torch.no_grad():

@@ -13,11 +13,11 @@ from lfp.util.types import Ints
 from precompute.run import Run
 
 if TYPE_CHECKING:
-    from lfp.ml.activations import Tokens
-    from lfp.ml.active import Active
-    from lfp.ml.examples import Batch
-    from lfp.ml.models import LanguageModel
-    from lfp.ml.near_misses import NearMisses
+    from lfp.ml.features.active import Active
+    from lfp.ml.features.examples import Batch
+    from lfp.ml.features.near_misses import NearMisses
+    from lfp.ml.models.activations import Tokens
+    from lfp.ml.models.loading import LanguageModel
 
 
 _TOP_TOKENS, _LEAST_SHARE, _NEIGHBOURS = 5, 0.02, 3
@@ -26,8 +26,7 @@ _BROKEN = "\ufffd"  # how pieces of a character are spelled: many tokens alike, 
 
 def begin(run: Run, tuned: LanguageModel) -> NearMisses:
     """The near misses of the run's features before any text is seen; nothing is expected where none are wanted."""
-    from lfp.ml.expected import Expected, Lists
-    from lfp.ml.near_misses import NearMisses
+    from lfp.ml.features.near_misses import Expected, Lists, NearMisses
 
     stats, features = run.config.stats, run.table("features", "features").select(["feature_id", "top_tokens"])
     n_features, wanted = len(features), slice(None if stats.near_misses else 0)
@@ -46,8 +45,8 @@ def top_token_ids(top_tokens: pa.ChunkedArray, spelled: Sequence[str]) -> tuple[
 
     Several ids spelled alike all stand for the string.
     """
-    from lfp.ml.expected import Lists
-    from lfp.ml.ordering import rank_within
+    from lfp.ml.features.grouping import rank_within
+    from lfp.ml.features.near_misses import Lists
 
     lists = top_tokens.combine_chunks()
     of, flat = pc.list_parent_indices(lists).to_numpy(), pc.list_flatten(lists)
@@ -63,8 +62,8 @@ def top_token_ids(top_tokens: pa.ChunkedArray, spelled: Sequence[str]) -> tuple[
 
 def batch_of(text_ids: Ints, tokens: Tokens, active: Active) -> Batch:
     """Tokens of whole texts as examples are read from them; `text_ids` [tokens]."""
-    from lfp.ml.contexts import Places, context_hashes
-    from lfp.ml.examples import Batch
+    from lfp.ml.features.examples import Batch
+    from lfp.ml.features.grouping import Places, context_hashes
 
     places = Places(text_ids, tokens.positions.numpy().astype(np.int64), tokens.ids.numpy().astype(np.int64))
     return Batch(places, context_hashes(places.positions, places.token_ids), active)

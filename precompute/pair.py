@@ -5,19 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lfp.corpus import CorpusText
 from lfp.errors import DataError
+from lfp.texts.corpus import CorpusText
 from precompute.run import Run
 
 if TYPE_CHECKING:
-    from lfp.ml.models import LanguageModel
-    from lfp.ml.sae import Dictionary
-    from lfp.ml.tokens import TokenizedText
+    from lfp.ml.models.loading import LanguageModel
+    from lfp.ml.models.tokenization import TokenizedText
+    from lfp.ml.sae.autoencoders import Dictionary
 
 
 def load(run: Run, role: str) -> LanguageModel:
     """The base or the tuned model of a run, as its stage left or named it."""
-    from lfp.ml.models import load_model
+    from lfp.ml.models.loading import load_model
 
     model = run.config.model
     made = run.folder(role) / "model"
@@ -29,7 +29,7 @@ def load(run: Run, role: str) -> LanguageModel:
 
 def load_pair(run: Run) -> tuple[LanguageModel, LanguageModel]:
     """Base and tuned model, checked to be of one shape and to read the context the config asks for."""
-    from lfp.ml.models import check_context, check_same_shape
+    from lfp.ml.models.loading import check_context, check_same_shape
 
     base, tuned = load(run, "base"), load(run, "tuned")
     check_same_shape(base, tuned)
@@ -45,7 +45,7 @@ def corpus_texts(run: Run, split: str | None = None) -> list[CorpusText]:
 
 def tokenized(run: Run, model: LanguageModel, texts: list[CorpusText]) -> list[TokenizedText]:
     """The texts as the models read them, cut to the context. Raises DataError for a text without a token."""
-    from lfp.ml.tokens import tokenize
+    from lfp.ml.models.tokenization import tokenize
 
     tokens = tokenize(model.tokenizer, [text.text for text in texts], context=run.config.model.context)
     for text, row in zip(texts, tokens, strict=True):
@@ -65,8 +65,8 @@ def statistics_texts(run: Run) -> list[CorpusText]:
 
 def dictionary(run: Run, model: str) -> Dictionary:
     """The autoencoders whose features are kept, of the tuned or the base model."""
-    from lfp.ml.sae import Dictionary
-    from lfp.ml.sae_folder import load_sae
+    from lfp.ml.sae.autoencoders import Dictionary
+    from lfp.ml.sae.formats import load_sae
 
     folder = run.folder("saes")
     saes = [load_sae(folder / sae_folder(model, layer)) for layer in run.json("layers", "selected")]

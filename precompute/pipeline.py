@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lfp.bundle import check_replaceable
+from lfp.bundle.writer import check_replaceable
 from lfp.config import RunConfig
 from lfp.errors import ConfigError
-from lfp.progress import Progress
+from lfp.util.types import Progress
 from precompute.bundling import write_bundle
 from precompute.run import Output, Run, stage_key
 from precompute.sitting import Sitting
@@ -75,7 +75,7 @@ def run_pipeline(
     goes on with `resume`. Raises ConfigError where a model or more is done and `resume` was not asked for, and
     SittingOver where the rest is for another sitting; after the last stage the bundle is written whatever the time.
     """
-    from lfp.ml.determinism import set_threads
+    from lfp.ml.models.runtime import set_threads
 
     check_replaceable(out)
     work = out.parent / f".{out.name}.run"

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from lfp.progress import Progress as Tell
+from lfp.util.types import Progress as Tell
 
 _LINE_EVERY_S = 10.0
 

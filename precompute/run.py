@@ -14,9 +14,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lfp.bundle import StageCost
+from lfp.bundle.manifest import StageCost
 from lfp.config import RunConfig
-from lfp.progress import Progress
+from lfp.util.types import Progress
 
 _DONE = "stage.json"
 _RESULTS = "results.json"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lfp.config import RunConfig
 from lfp.errors import BundleError, ConfigError
-from lfp.progress import Progress
+from lfp.util.types import Progress
 from precompute.pipeline import run_until
 from precompute.run import Output, Run, stage_key
 from precompute.stages.saes import Subject
@@ -22,9 +22,9 @@ from precompute.sweep_grid import Point, check_k, points
 from precompute.sweep_likeness import Likeness
 
 if TYPE_CHECKING:
-    from lfp.ml.activation_sources import ActivationSource
-    from lfp.ml.sae import Sae
-    from lfp.ml.sae_training import SaeTrainer
+    from lfp.ml.sae.autoencoders import Sae
+    from lfp.ml.sae.batches import ActivationSource
+    from lfp.ml.sae.training import SaeTrainer
 
 _NEEDED = ("corpus", "base", "tuned", "layers")
 """Stages of a run that a sweep rests on; the completions of its report are not among them."""
@@ -42,7 +42,7 @@ def run_sweep(
     grid cannot be, or where models are done and `resume` was not asked for; BundleError where `out` holds anything but
     a sweep.
     """
-    from lfp.ml.determinism import set_threads
+    from lfp.ml.models.runtime import set_threads
 
     check_replaceable(out)
     run, grid = Run(config, out.parent / f".{out.name}.run", beside, progress), points(config)
@@ -128,7 +128,7 @@ def _compare(sweep: Sweep, layer: int, output: Output) -> None:
 
 
 def _trained(sweep: Sweep, layer: int, checkpoint: Path) -> list[Sae]:
-    from lfp.ml.sae_training import train_saes
+    from lfp.ml.sae.training import train_saes
 
     return train_saes(
         _trainers(sweep, layer),
@@ -152,7 +152,7 @@ def _told_once(tell: Progress, name: str) -> Progress:
 
 
 def _trainers(sweep: Sweep, layer: int) -> list[SaeTrainer]:
-    from lfp.ml.sae_training import SaeTrainer, unit_scale
+    from lfp.ml.sae.training import SaeTrainer, unit_scale
 
     sample = sweep.source.sample()[layer]
     place: dict[str, Any] = {"layer": layer, "d_in": sample.shape[1], "scale": unit_scale(sample)}
@@ -160,7 +160,7 @@ def _trainers(sweep: Sweep, layer: int) -> list[SaeTrainer]:
 
 
 def _judged(sweep: Sweep, point: Point, sae: Sae) -> dict[str, Any]:
-    from lfp.ml.sae_quality import quality
+    from lfp.ml.sae.quality import quality
 
     measured = vars(quality(sae, sweep.subject.held_out[sae.info.layer]))
     judged = row_of(sae, measured | {"ce_recovered": sweep.subject.ce_recovered(sae)}, is_used=False)

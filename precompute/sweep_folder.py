@@ -10,10 +10,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from lfp.bundle import MANIFEST, conform
+from lfp.bundle.manifest import MANIFEST
+from lfp.bundle.schema import BY_NAME
+from lfp.bundle.writer import conform
 from lfp.errors import BundleError
-from lfp.report import result
-from lfp.schema import BY_NAME
+from lfp.evaluation.results import result
 
 SWEEP = "sweep.json"
 """Tells a sweep's folder from others."""

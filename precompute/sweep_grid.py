@@ -12,7 +12,7 @@ from precompute import pair
 from precompute.run import Run
 
 if TYPE_CHECKING:
-    from lfp.ml.sae import SaeInfo
+    from lfp.ml.sae.autoencoders import SaeInfo
 
 _SETTINGS: dict[SaeVariant, str] = {
     "tied_relu": "l1",
@@ -47,7 +47,7 @@ class Point:
 
     def info(self, *, layer: int, d_in: int, scale: float) -> SaeInfo:
         """What it is in a layer of the tuned model whose MLP output has `d_in` dimensions."""
-        from lfp.ml.sae import SaeInfo
+        from lfp.ml.sae.autoencoders import SaeInfo
 
         settings: dict[str, Any] = dict.fromkeys(_SETTINGS.values()) | {self.setting: self.value}
         return SaeInfo(

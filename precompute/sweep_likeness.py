@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from precompute.sweep_grid import Point
 
 if TYPE_CHECKING:
-    from lfp.ml.sae import Sae
+    from lfp.ml.sae.autoencoders import Sae
 
 
 class Likeness:
@@ -48,7 +48,7 @@ class Likeness:
         ]
 
     def _mmcs(self, number: int, other: int) -> float:
-        from lfp.ml.sae_quality import matched_cosines
+        from lfp.ml.sae.quality import matched_cosines
 
         pair = frozenset((number, other))
         if pair not in self._found:

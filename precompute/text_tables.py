@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lfp.attribution import ActiveText
-from lfp.corpus import CorpusText
-from lfp.feedback import token_feedback
+from lfp.probes.attribution import ActiveText
+from lfp.texts.corpus import CorpusText
+from lfp.texts.lexicon import token_feedback
 from lfp.util.types import Floats
 
 if TYPE_CHECKING:
-    from lfp.ml.generation import Completion
-    from lfp.ml.models import LanguageModel
-    from lfp.ml.tokens import TokenizedText
+    from lfp.ml.models.generation import Completion
+    from lfp.ml.models.loading import LanguageModel
+    from lfp.ml.models.tokenization import TokenizedText
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lfp.config import CLASSIFIER, RunConfig
-from lfp.feedback import Reward, check_lexicon, lexicon_of
-from lfp.rewards import checked, reward_of
+from lfp.texts.lexicon import Reward, check_lexicon, lexicon_of
+from lfp.texts.rewards import checked, reward_of
 from precompute import pair
 from precompute.run import Run
 
@@ -22,7 +22,7 @@ def named_reward(config: RunConfig, beside: Path | None) -> Reward:
     feedback = config.feedback
     if feedback.reward != CLASSIFIER:
         return reward_of(feedback, beside=beside)
-    from lfp.ml.reward_model import load_reward_model
+    from lfp.ml.models.reward_model import load_reward_model
 
     name = str(feedback.classifier)
     model = load_reward_model(pair.located(name, beside), feedback, device=config.model.device)

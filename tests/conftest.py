@@ -16,8 +16,8 @@ if str(ROOT) not in sys.path:
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads crawl where another program has a core
 
-from lfp.bundle import file_sha256  # noqa: E402
-from lfp.synthetic import make_bundle  # noqa: E402
+from lfp.bundle.manifest import file_sha256  # noqa: E402
+from lfp.testing.synthetic import make_bundle  # noqa: E402
 
 settings.register_profile("lfp", deadline=None, max_examples=50)
 settings.load_profile("lfp")
@@ -112,7 +112,7 @@ def change_byte(path, *, at=100):
 
 def rewrite(bundle, table, change):
     """Replaces a table by `change` of it and makes the manifest agree, as a faulty writer would."""
-    from lfp.bundle import Manifest, read_manifest
+    from lfp.bundle.manifest import Manifest, read_manifest
 
     path = bundle / f"{table}.parquet"
     pq.write_table(change(pq.read_table(path)), path)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lfp.schema import markdown
+from lfp.bundle.schema import markdown
 
 ROOT = Path(__file__).parents[1]
 
@@ -49,7 +49,7 @@ def test_the_light_set_is_light(heavy: str) -> None:
 def test_the_explorer_and_the_reading_side_import_nothing_heavy() -> None:
     code = (
         "import sys, app.state, app.cache, app.components.charts, app.components.trust, app.audits;"
-        "import lfp.audit, lfp.queries, lfp.synthetic, lfp.validation;"
+        "import lfp.audit, lfp.queries, lfp.testing.synthetic, lfp.bundle.validation;"
         "heavy = {'torch', 'transformers', 'transformer_lens', 'trl', 'sklearn', 'openai'} & set(sys.modules);"
         "sys.exit(', '.join(heavy) or 0)"
     )

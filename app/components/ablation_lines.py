@@ -9,8 +9,8 @@ from app.components import linked
 from app.components.intervals import Line, told
 from app.components.numbers import count, plain, signed
 from app.components.wording import pick
-from lfp.controls import CONTROL, FEATURE, MAIN_KINDS, controls_in, passes
-from lfp.queries import AblatedFeature, Figure
+from lfp.bundle.queries.run import AblatedFeature, Figure
+from lfp.evaluation.ablation_rows import CONTROL, FEATURE, MAIN_KINDS, controls_in, passes
 
 KINDS = {
     "related": "called related",

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from app.components.escape import visible
 from app.components.numbers import NONE, count, plain
-from lfp.bundle import FileInfo, Manifest, TableInfo
+from lfp.bundle.manifest import FileInfo, Manifest, TableInfo
 from lfp.config import BUDGET
-from lfp.cost import in_all, spent
+from lfp.report.cost import in_all, spent
+from lfp.util.sanitize import visible
 
 PAPER = """@inproceedings{marks2024interpreting,
   title     = {Interpreting Learned Feedback Patterns in Large Language Models},

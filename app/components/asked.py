@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from app.components import panels, tokens
-from app.components.escape import escaped, visible
 from app.components.numbers import plain
+from lfp.bundle.queries.feature import Label
 from lfp.errors import LabelError
+from lfp.labels.client.questions import Message
 from lfp.labels.evidence import kept_excerpts
-from lfp.labels.kept import Rebuilt, rebuild
-from lfp.labels.protocol import HUMAN, Excerpt
-from lfp.labels.questions import Message
-from lfp.queries import Label
+from lfp.labels.prompts import Rebuilt, rebuild
+from lfp.labels.types import HUMAN, Excerpt
+from lfp.util.sanitize import escaped, visible
 
 Where = Callable[[int], str]
 """The address of a text's page."""

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from app.components.escape import escaped, shortened
 from app.components.numbers import signed
 from app.components.palette import BASE, GRID, STRENGTH
 from app.components.palette import signed as sign_colour
+from lfp.util.sanitize import escaped, shortened
 
 CONFIG = {"displayModeBar": False, "responsive": True, "scrollZoom": False}
 """What st.plotly_chart is given as `config`."""

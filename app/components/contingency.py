@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from app.components.intervals import told
 from app.components.numbers import count, percent, plain
-from lfp.queries import Figure
+from lfp.bundle.queries.run import Figure
 
 CELLS = (("related_and_weighty", "related_only"), ("weighty_only", "neither"))
 """Metrics of the report row label_agreement: rows are related or not, columns weighty or not."""

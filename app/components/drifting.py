@@ -9,14 +9,14 @@ from typing import Any
 import plotly.graph_objects as go
 
 from app.components.charts import drawn
-from app.components.escape import escaped, shortened
 from app.components.numbers import count, fixed, percent, plain
 from app.components.palette import BASE, GRID, NEGATIVE, POSITIVE
 from app.components.wording import pick
-from lfp.queries import Figure
+from lfp.bundle.queries.run import Figure
+from lfp.util.sanitize import escaped, shortened
 
 STATUSES = ("born", "strengthened", "steady", "weakened", "gone")
-"""As `lfp.drift` has them, which the explorer does not import for its statistics."""
+"""As `lfp.evaluation.drift` has them, which the explorer does not import for its statistics."""
 
 MEANINGS: Mapping[str, str] = {
     "born": "hardly fired in the base model",

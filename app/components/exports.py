@@ -11,13 +11,13 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from lfp.cells import guarded
+from lfp.util.sanitize import guarded
 
 
 def csv(rows: pa.Table) -> bytes:
     """Rows as CSV in UTF-8. Lists and structs are JSON; text that begins like a formula gets an apostrophe in front.
 
-    `lfp.cells.bare` takes it off again.
+    `lfp.util.sanitize.bare` takes it off again.
     """
     columns = [pa.array([_cell(value) for value in column.to_pylist()]) for column in rows.columns]
     plain = [column if _is_number(column) else new for column, new in zip(rows.columns, columns, strict=True)]

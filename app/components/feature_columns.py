@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from app.components.escape import shortened, token_text
-from lfp.schema import BY_NAME
+from lfp.bundle.schema import BY_NAME
+from lfp.util.sanitize import shortened, token_text
 
 SIGNED = frozenset({
     "weight", "ci_low", "ci_high", "mean_contribution", "drifted_contribution", "weight_base",

@@ -10,9 +10,9 @@ import pyarrow as pa
 
 from app.components.area import Point
 from app.components.charts import drawn
-from app.components.escape import escaped_lines
 from app.components.feature_columns import COLUMNS, SIGNED
 from app.components.palette import DIVERGING, GRID, STRENGTH
+from lfp.util.sanitize import escaped_lines
 
 CONFIG = {"displayModeBar": False, "responsive": True, "scrollZoom": False, "doubleClick": False}
 STRONG = [[0.0, "rgba(141, 145, 153, 0.45)"], [1.0, STRENGTH]]

@@ -8,7 +8,8 @@ from app.components.intervals import told
 from app.components.numbers import plain
 from app.components.panels import Headline
 from app.components.wording import pick
-from lfp.queries import Figure, Probe
+from lfp.bundle.queries.common import Probe
+from lfp.bundle.queries.run import Figure
 
 TARGETS = {
     "implicit_reward": "implicit reward",

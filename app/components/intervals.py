@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 
 from app.components.charts import drawn, line_name
-from app.components.escape import escaped, shortened
 from app.components.numbers import digits_for, fixed, plain, signed
 from app.components.palette import BASE, GRID, STRENGTH
-from lfp.queries import Figure
+from lfp.bundle.queries.run import Figure
+from lfp.util.sanitize import escaped, shortened
 
 ROW = 54
 """Height of a line in pixels: its name above, its interval below."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from app.components.intervals import Line, line, told
 from app.components.numbers import count, plain
-from lfp.queries import Figure
+from lfp.bundle.queries.run import Figure
 
 SIDES = {
     "related_high": "related features, texts of high estimate",

@@ -10,9 +10,10 @@ import pyarrow as pa
 
 from app.components import panels, tables
 from app.components.charts import Bar
-from app.components.escape import escaped, shortened
 from app.components.numbers import signed
-from lfp.queries import Contrast, Contribution, Difference, Ledger, RawLedger, TokenLedger
+from lfp.bundle.queries.ledgers import Contrast, Contribution, Difference, Ledger, RawLedger
+from lfp.bundle.queries.texts import TokenLedger
+from lfp.util.sanitize import escaped, shortened
 
 ADDED = ("contribution", "here", "there", "difference", "running_total")
 """Columns of `listed` in the units of the estimate."""

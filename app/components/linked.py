@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from app.components.escape import escaped, shortened
 from app.components.panels import anchor
+from lfp.util.sanitize import escaped, shortened
 
 
 @dataclass(frozen=True)

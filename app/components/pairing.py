@@ -7,10 +7,12 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from app.components import panels
-from app.components.escape import shortened
 from app.components.numbers import interval, plain, signed
 from app.components.wording import pick
-from lfp.queries import Figure, Pair, Probe, Text
+from lfp.bundle.queries.common import Probe
+from lfp.bundle.queries.run import Figure
+from lfp.bundle.queries.texts import Pair, Text
+from lfp.util.sanitize import shortened
 
 LIST_ORDER = ("pair_id", "chosen_response", "rejected_response", "margin", "implicit_margin", "length", "split")
 

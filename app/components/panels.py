@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from app.components.escape import escaped, token_text
 from app.components.numbers import digits_for, interval, percent, plain, signed
+from lfp.util.sanitize import escaped, token_text
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ import numpy as np
 import plotly.graph_objects as go
 
 from app.components.charts import drawn
-from app.components.escape import escaped, shortened
 from app.components.numbers import count, plain, signed
 from app.components.palette import BASE, DIVERGING, GRID, STRENGTH
-from lfp.queries import AblatedFeature
+from lfp.bundle.queries.run import AblatedFeature
+from lfp.util.sanitize import escaped, shortened
 
 EDGE = {"width": 0.6, "color": "rgba(120,120,120,.6)"}
 

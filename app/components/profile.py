@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from app.components import panels, wording
 from app.components.numbers import count, interval, percent, plain, signed
-from lfp.queries import Feature, Label, Probe
+from lfp.bundle.queries.common import Probe
+from lfp.bundle.queries.feature import Feature, Label
 
 
 def heading(feature: Feature, labels: Sequence[Label], probe: Probe | None) -> str:

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from app.components import panels
-from app.components.escape import as_label, escaped, shortened
 from app.components.numbers import plain, signed
-from lfp.queries import Figure, PaidWord, QueuedText, QueuedWord, Responsible
+from lfp.bundle.queries.run import Figure
+from lfp.bundle.queries.words import PaidWord, QueuedText, QueuedWord, Responsible
+from lfp.util.sanitize import as_label, escaped, shortened
 
 
 @dataclass(frozen=True)

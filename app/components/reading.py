@@ -5,7 +5,8 @@ from __future__ import annotations
 from app.components import panels, wording
 from app.components.numbers import plain, signed
 from app.components.tokens import Row
-from lfp.queries import Probe, ScoreLimits, Text
+from lfp.bundle.queries.common import Probe
+from lfp.bundle.queries.texts import ScoreLimits, Text
 
 
 def totals(text: Text, *, source: str) -> str:

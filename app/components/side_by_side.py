@@ -8,10 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from app.components.escape import shortened
 from app.components.numbers import count, digits_for, interval, percent, plain
-from lfp.bundle import Manifest
-from lfp.runs import KEYS, FigurePair, MatchedFeatures
+from lfp.bundle.comparison import KEYS, FigurePair, MatchedFeatures
+from lfp.bundle.manifest import Manifest
+from lfp.util.sanitize import shortened
 
 MATCH_SORTS = ("similarity", "difference", "weight")
 ONLY_ONE = (

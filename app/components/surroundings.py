@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from app.components import panels
-from app.components.escape import escaped, shortened, token_text
 from app.components.numbers import count, digits_for, interval, percent, plain, signed
-from lfp.controls import FEATURE, is_inert, passes
-from lfp.queries import FeatureDrift, Neighbour, TextPart, TextParts
+from lfp.bundle.queries.feature import FeatureDrift, Neighbour, TextPart, TextParts
+from lfp.evaluation.ablation_rows import FEATURE, is_inert, passes
+from lfp.util.sanitize import escaped, shortened, token_text
 
 Where = Callable[[int], str]
 """The address of a feature's or a text's page."""

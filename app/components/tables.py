@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from app.components.escape import shortened, token_text
+from lfp.util.sanitize import shortened, token_text
 
 TEXT_ORDER = ("text_id", "text", "gap", "feedback", "predicted", "implicit_reward", "rating")
 

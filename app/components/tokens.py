@@ -7,8 +7,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from app.components.escape import escaped, token_text
 from app.components.numbers import NONE, plain, short, signed
+from lfp.util.sanitize import escaped, token_text
 
 CONTEXT = 12
 """Tokens of text kept on each side of an example's window."""

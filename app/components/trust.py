@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from app.components import asked, panels
-from app.components.escape import escaped
 from app.components.numbers import fixed, percent, plain
+from lfp.bundle.queries.feature import Label
 from lfp.labels.evidence import NEAR_MISS
-from lfp.labels.protocol import HUMAN
-from lfp.queries import Label
+from lfp.labels.types import HUMAN
+from lfp.util.sanitize import escaped
 
 CHANCE = 0.5
 """Balanced accuracy of a guess."""

@@ -10,17 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.components import panels
-from app.components.escape import escaped, shortened
 from app.components.numbers import count, signed
 from app.components.tokens import Row
-from lfp.attribution import Ledger, LinearProbe, text_ledger, token_predictions
-from lfp.bundle import Manifest
+from lfp.bundle.manifest import Manifest
+from lfp.bundle.queries.common import Probe
+from lfp.bundle.queries.texts import ScoreLimits
 from lfp.config import LEXICON, VADER
-from lfp.feedback import token_feedback, vader_lexicon
-from lfp.queries import Probe, ScoreLimits
+from lfp.probes.attribution import Ledger, LinearProbe, text_ledger, token_predictions
+from lfp.texts.lexicon import token_feedback, vader_lexicon
+from lfp.util.sanitize import escaped, shortened
 
 if TYPE_CHECKING:
-    from lfp.ml.live import Reading
+    from lfp.ml.interventions.bundle_models import Reading
 
 LARGEST_PUBLIC = 20_000_000
 """Parameters of a model up to which strangers may run it."""

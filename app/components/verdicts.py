@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from app.components import panels
-from app.components.escape import escaped, shortened
 from app.components.numbers import percent, plain
 from lfp.audit import VERDICTS, Agreement, Verdict, share_interval
-from lfp.queries import AuditedFeature, Label
+from lfp.bundle.queries.audits import AuditedFeature
+from lfp.bundle.queries.feature import Label
+from lfp.util.sanitize import escaped, shortened
 
 KIND = {"right": "good", "wrong": "down", "yes": "good"}
 ABOUT = {"yes": "about the feedback", "no": "not about the feedback", "unsure": "unsure whether about the feedback"}

@@ -10,7 +10,8 @@ from app.components import linked
 from app.components.intervals import Line, line, told
 from app.components.numbers import count, plain, signed
 from app.components.wording import pick
-from lfp.queries import Figure, Word, WordFeature
+from lfp.bundle.queries.run import Figure
+from lfp.bundle.queries.words import Word, WordFeature
 
 INPUTS = {
     "sae": "features",

@@ -7,9 +7,13 @@ from typing import Any
 
 from app.components.hiding import source_name
 from app.components.numbers import count, plain
-from lfp.bundle import Manifest
+from lfp.bundle.manifest import Manifest
+from lfp.bundle.queries.common import Probe
+from lfp.bundle.queries.feature import Feature, Label
+from lfp.bundle.queries.features import Place
+from lfp.bundle.queries.ledgers import Contrast, Ledger, RawLedger
+from lfp.bundle.queries.run import Figure
 from lfp.config import PRETRAIN, TUNE
-from lfp.queries import Contrast, Feature, Figure, Label, Ledger, Place, Probe, RawLedger
 
 BUCKET_NAMES = {0: "top", -1: "silent", -2: "near miss"}
 """Names of buckets of examples; the others are intervals of activation quantiles, numbered from the weakest."""

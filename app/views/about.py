@@ -6,8 +6,8 @@ import streamlit as st
 
 from app import cache, frame
 from app.components import about, config_text, panels
-from lfp.archive import archive_bytes, write_archive
-from lfp.bundle import HASHED_BYTES, read_manifest
+from lfp.bundle.archive import archive_bytes, write_archive
+from lfp.bundle.manifest import HASHED_BYTES, read_manifest
 
 LARGEST = 200_000_000  # bytes of a bundle up to which it is handed out: the server holds a download in memory
 

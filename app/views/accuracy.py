@@ -6,20 +6,29 @@ import streamlit as st
 
 from app import cache, frame, links, state
 from app.cache import ask
-from app.components import accuracy_scatters as scatters
-from app.components import calibration, charts, headline, intervals, linked, panels, tables, word_lines
+from app.components import (
+    accuracy_scatters,
+    calibration,
+    charts,
+    headline,
+    intervals,
+    linked,
+    panels,
+    tables,
+    word_lines,
+)
 from app.components.numbers import count, percent
 from app.components.wording import pick
-from lfp import queries
+from lfp.bundle import queries
 from lfp.errors import NotInBundleError
 
 
 def scatter(store):
-    table = ask(queries.judged_words, store)
-    axes = frame.one_of("Show", scatters.AXES, key="word_axes")
+    table = ask(queries.words.judged_words, store)
+    axes = frame.one_of("Show", accuracy_scatters.AXES, key="word_axes")
     more = {"on_select": pick_word, "selection_mode": "points"}
-    st.plotly_chart(scatters.words(table, axes), config=charts.CONFIG, key="word_scatter", **more)
-    frame.explained(scatters.words_sentence(table, axes), lambda: table, name="words")
+    st.plotly_chart(accuracy_scatters.words(table, axes), config=charts.CONFIG, key="word_scatter", **more)
+    frame.explained(accuracy_scatters.words_sentence(table, axes), lambda: table, name="words")
 
 
 def pick_word():
@@ -37,24 +46,24 @@ def look_up(store):
         st.html(panels.note("Its true feedback, what tuning taught of it, the estimate, the features that fire on it."))
         return
     try:
-        word = ask(queries.word, store, name)
+        word = ask(queries.words.word, store, name)
     except NotInBundleError as error:
         st.html(panels.note(f"{str(error)[:1].upper()}{str(error)[1:]}."))
         return
     st.html(f"{panels.badge(word.word, 'good')}{panels.facts(word_lines.word_facts(word))}")
-    found = ask(queries.word_features, store, word.word)
+    found = ask(queries.words.word_features, store, word.word)
     if not found:
         st.html(panels.note("No feature fires on it five times as strongly as on the average token."))
         return
     st.html(linked.table(["feature", "lift", "weight"], word_lines.feature_rows(found, links.feature)))
     says = "Features that fire on it, by lift: how much stronger than on the average token."
-    frame.explained(says, lambda: tables.of_rows(queries.WordFeature, found), name=f"word_features_{word.word}")
+    frame.explained(says, lambda: tables.of_rows(queries.words.WordFeature, found), name=f"word_features_{word.word}")
 
 
 def taus(store):
-    rows = ask(queries.figures, store, "kendall_tau")
+    rows = ask(queries.run.figures, store, "kendall_tau")
     st.subheader("Words the probe never saw")
-    targets = headline.targets(rows, ask(queries.headline, store))
+    targets = headline.targets(rows, ask(queries.common.headline, store))
     if not targets:
         st.html(panels.note("The report holds no Kendall’s τ of this run."))
         return
@@ -68,7 +77,7 @@ def taus(store):
 
 
 def errors(store):
-    rows = ask(queries.figures, store, "error_by_frequency")
+    rows = ask(queries.run.figures, store, "error_by_frequency")
     st.subheader("Error by frequency")
     if not rows:
         st.html(panels.note("The report holds no errors by frequency."))
@@ -79,7 +88,7 @@ def errors(store):
 
 
 def disagreements(store):
-    rows = ask(queries.figures, store, "disagreements")
+    rows = ask(queries.run.figures, store, "disagreements")
     lists = word_lines.gap_lists(rows)
     st.subheader("Largest disagreements")
     if not lists:
@@ -98,7 +107,7 @@ def gap_href(gap):
 
 
 def words(store):
-    if not ask(queries.judged_words, store, limit=1).num_rows:
+    if not ask(queries.words.judged_words, store, limit=1).num_rows:
         st.subheader("Words")
         st.html(panels.note("This bundle has no words with true feedback: its feedback is of pairs or of whole texts."))
         return
@@ -113,7 +122,7 @@ def words(store):
 
 
 def pairs(store):
-    rows = ask(queries.figures, store, "preference_accuracy")
+    rows = ask(queries.run.figures, store, "preference_accuracy")
     st.subheader("Pairs")
     if not rows:
         st.html(panels.note("This bundle has no pairs: its feedback is of words or of whole texts."))
@@ -131,27 +140,27 @@ def told_right(rows):
 
 def calibrated(store, rows):
     facts = word_lines.calibration_facts(rows)
-    margins = ask(queries.pair_margins, store)
+    margins = ask(queries.words.pair_margins, store)
     bins = calibration.reliability(margins["margin"].to_pylist())
     if bins:
-        frame.figure(scatters.reliability(bins), key="reliability")
+        frame.figure(accuracy_scatters.reliability(bins), key="reliability")
     if facts:
         st.html(panels.facts(facts))
     drawn = f"{count(margins.num_rows)} held-out pairs of the bundle in {len(bins)} bins. " if bins else ""
     says = f"{drawn}A calibrated probe has slope 1 and an error within its null; below 1 it is over-confident."
-    frame.explained(says, lambda: margins if bins else tables.of_rows(queries.Figure, rows), name="calibration")
+    frame.explained(says, lambda: margins if bins else tables.of_rows(queries.run.Figure, rows), name="calibration")
 
 
 def texts(store):
-    table = ask(queries.text_points, store)
+    table = ask(queries.words.text_points, store)
     st.subheader("Texts on two principal components")
     if not table.num_rows:
         st.html(panels.note("This bundle keeps no texts with their activations."))
         return
     rows = table.to_pydict()
-    colour = frame.one_of("Colour by", scatters.colours(rows), key="text_colour")
-    frame.figure(scatters.texts(rows, colour), key="text_scatter", opens=links.text, what="text")
-    explained = word_lines.variance_sentence(ask(queries.figures, store, "pca_explained"))
+    colour = frame.one_of("Colour by", accuracy_scatters.colours(rows), key="text_colour")
+    frame.figure(accuracy_scatters.texts(rows, colour), key="text_scatter", opens=links.text, what="text")
+    explained = word_lines.variance_sentence(ask(queries.run.figures, store, "pca_explained"))
     says = f"Sampled texts by their mean features; click one to read it. {explained}"
     frame.explained(says, lambda: table, name="texts_pca")
 
@@ -160,7 +169,7 @@ def show():
     store = cache.current()
     lede = "Is the feedback that the probe estimates the feedback that was given?"
     st.html(panels.heading(store.manifest.title, "Accuracy", lede))
-    probe = ask(queries.headline, store)
+    probe = ask(queries.common.headline, store)
     is_pairs = probe is not None and probe.target == "preference"
     for panel in (pairs, words, texts) if is_pairs else (words, pairs, texts):
         panel(store)

@@ -5,10 +5,10 @@ import streamlit as st
 from app import cache, frame, links, state
 from app.cache import ask
 from app.components import panels, queues, tables, wording
-from app.components.escape import shortened
 from app.components.numbers import count
 from app.components.queues import Judges
-from lfp import queries
+from lfp.bundle import queries
+from lfp.util.sanitize import shortened
 
 PAGE, HEAD = 10, 100
 QUEUES = {  # the gap each sorts by, its metric in the report, and who it is between
@@ -25,14 +25,14 @@ def choose():
     row.segmented_control("Queue", list(QUEUES), default=first.queue, key="queue", **bound)
     row.segmented_control("Of", ["texts", "words"], default=first.things, key="things", **bound)
     help_ = "Over: the first judge ranks it higher than the second. Under: lower."
-    row.segmented_control("Side", list(queries.SIDES), default=first.side, key="side", help=help_, **bound)
+    row.segmented_control("Side", list(queries.words.SIDES), default=first.side, key="side", help=help_, **bound)
     return state.view_of(state.DisagreementsView)
 
 
 def text_items(store, gap, side):
     """The head of a queue of texts, each with the features responsible."""
-    found = ask(queries.queued_texts, store, gap, side=side, limit=HEAD)
-    why = queues.by_text(ask(queries.responsible_features, store, gap, side=side, limit=HEAD)) if found else {}
+    found = ask(queries.words.queued_texts, store, gap, side=side, limit=HEAD)
+    why = queues.by_text(ask(queries.words.responsible_features, store, gap, side=side, limit=HEAD)) if found else {}
     return [queues.Item(text_head(one, why.get(one.text_id, ())), one, why.get(one.text_id, ())) for one in found]
 
 
@@ -44,7 +44,7 @@ def text_head(one, features):
 
 def word_items(store, gap, side):
     """The head of a queue of words, each with the features that fire on it."""
-    found = ask(queries.queued_words, store, gap, side=side, limit=HEAD)
+    found = ask(queries.words.queued_words, store, gap, side=side, limit=HEAD)
     return [queues.Item(word_head(one), one, queues.of_word(one)) for one in found]
 
 
@@ -93,7 +93,7 @@ def queue(items, judges):
 
 def paid_otherwise(store, figures):
     """Words that tuning pays more or less than is stated."""
-    over, under = (ask(queries.paid_words, store, over=flag) for flag in (True, False))
+    over, under = (ask(queries.words.paid_words, store, over=flag) for flag in (True, False))
     if not over and not under:
         return
     st.subheader("Paid otherwise than stated")
@@ -109,10 +109,10 @@ def show():
     st.html(panels.heading(store.manifest.title, "Disagreements"))
     view = choose()
     gap, metric, judges = QUEUES[view.queue]
-    if view.things == "words" and gap not in queries.WORD_GAPS:
+    if view.things == "words" and gap not in queries.words.WORD_GAPS:
         st.html(panels.note("People rate texts, not words: look at texts."))
         return
-    figures = ask(queries.figures, store, "disagreements")
+    figures = ask(queries.run.figures, store, "disagreements")
     items = (text_items if view.things == "texts" else word_items)(store, gap, view.side)
     if not items:
         st.html(panels.note(wording.nothing_queued(gap, view.things, view.side)))

@@ -6,13 +6,13 @@ from app import cache, frame, links, state
 from app.cache import ask
 from app.components import charts, drifting, panels, tables
 from app.components.numbers import count
-from lfp import queries
+from lfp.bundle import queries
 
 PAGE, POINTS = 25, 2000
 
 
 def summary(store, figures):
-    counts = ask(queries.drift_counts, store)
+    counts = ask(queries.run.drift_counts, store)
     heads, rows = drifting.status_table(counts, figures)
     st.html(
         panels.table(heads, rows, strong=drifting.beating(figures))
@@ -28,7 +28,7 @@ def scatter(store):
     plane = st.segmented_control(
         "Show", list(drifting.PLANES), default="contribution", required=True, key="plane", bind="query-params"
     )
-    rows = ask(queries.drift_points, store, limit=POINTS)
+    rows = ask(queries.run.drift_points, store, limit=POINTS)
     figure = drifting.scatter(rows.to_pydict(), plane=plane)
     event = st.plotly_chart(
         figure,
@@ -53,12 +53,12 @@ def filters(store):
     find, layer = st.columns([3, 2], vertical_alignment="bottom")
     hint = "words of a description, a token, or a number"
     find.text_input("Find", key="drift_find", bind="query-params", type="search", placeholder=hint)
-    layers = ask(queries.feature_layers, store)
+    layers = ask(queries.features.feature_layers, store)
     layer.segmented_control("Layers", layers, selection_mode="multi", key="drift_layer", bind="query-params")
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
     bound = {"bind": "query-params", "width": 160}
     row.selectbox("Became", ["any", *drifting.STATUSES, "flipped"], key="became", **bound)
-    row.selectbox("Sort by", list(queries.DRIFT_SORTS), key="drift_by", help=SORTED, **bound)
+    row.selectbox("Sort by", list(queries.run.DRIFT_SORTS), key="drift_by", help=SORTED, **bound)
     row.selectbox("Order", ["descending", "ascending"], key="drift_order", **bound)
     return state.view_of(state.DriftView)
 
@@ -92,9 +92,9 @@ def columns():
 def table(store):
     st.subheader("Feature by feature")
     view = filters(store)
-    wanted = queries.DriftFilter(status=view.became, layers=view.drift_layer, search=view.drift_find)
-    order = queries.Order(view.drift_by, view.drift_order == "descending")
-    n = ask(queries.count_drift, store, wanted)
+    wanted = queries.run.DriftFilter(status=view.became, layers=view.drift_layer, search=view.drift_find)
+    order = queries.common.Order(view.drift_by, view.drift_order == "descending")
+    n = ask(queries.run.count_drift, store, wanted)
     if not n:
         st.html(panels.note("No feature passes this filter; widen it."))
         return None
@@ -103,7 +103,7 @@ def table(store):
     left, right = st.columns([3, 2], vertical_alignment="center")
     with left:
         page = st.pagination(-(-n // PAGE), key="drift_page", bind="query-params")
-    rows = ask(queries.drift, store, wanted, order=order, limit=PAGE, offset=(page - 1) * PAGE)
+    rows = ask(queries.run.drift, store, wanted, order=order, limit=PAGE, offset=(page - 1) * PAGE)
     ids = rows["feature_id"].to_pylist()
     shown = {"hide_index": True, "placeholder": "–", "height": "content", "row_height": 38, "column_config": columns()}
     with slot:
@@ -117,14 +117,14 @@ def table(store):
     names = tables.feature_names(rows)
     choice = {"index": None, "placeholder": "Choose by name", "key": "open_drifted"}
     named = right.selectbox("Open a feature of this page", list(names), **choice)
-    frame.download(lambda: queries.drift(store, wanted, order=order), name="drift")
+    frame.download(lambda: queries.run.drift(store, wanted, order=order), name="drift")
     cells = event.selection.cells
     return ids[cells[0][0]] if cells and cells[0][0] < len(ids) else names.get(named)
 
 
 def show():
     store = cache.current()
-    if not sum(ask(queries.drift_counts, store).values()):
+    if not sum(ask(queries.run.drift_counts, store).values()):
         st.html(
             panels.heading(store.manifest.title, "Drift")
             + panels.note(
@@ -133,8 +133,8 @@ def show():
             )
         )
         return
-    figures = ask(queries.figures, store, "drift")
-    lede = drifting.summary(ask(queries.drift_counts, store), figures)
+    figures = ask(queries.run.figures, store, "drift")
+    lede = drifting.summary(ask(queries.run.drift_counts, store), figures)
     st.html(panels.heading(store.manifest.title, "Drift", lede))
     summary(store, figures)
     pointed = scatter(store)

@@ -8,7 +8,7 @@ from app import cache, links, listing, state, verdict_panel
 from app.cache import ask
 from app.components import charts, panels, profile, surroundings, tokens, trust, wording
 from app.components.numbers import plain
-from lfp import queries
+from lfp.bundle import queries
 from lfp.errors import NotInBundleError
 
 SHOWN = 20
@@ -17,7 +17,7 @@ SHOWN = 20
 
 def choose(store):
     """Previous, a number, next. Returns the number; until one is chosen, the strongest feature's."""
-    n, first = store.manifest.tables["features"].rows, ask(queries.strongest_feature, store)
+    n, first = store.manifest.tables["features"].rows, ask(queries.feature.strongest_feature, store)
     walk = state.unbound("walk")
     view = listing.from_walk(walk) if walk else None
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="small")
@@ -42,11 +42,13 @@ def by_number(here, n):
     """Where a feature stands among all by number."""
     known = here < n
     before, after = (here - 1 if 0 < here <= n else None), (here + 1 if here < n - 1 else None)
-    return queries.Place(here if known else None, n, before, after)
+    return queries.features.Place(here if known else None, n, before, after)
 
 
 def in_list(store, here, view):
-    return ask(queries.feature_place, store, here, listing.wanted_in(store, view), order=listing.order_of(view))
+    return ask(
+        queries.features.feature_place, store, here, listing.wanted_in(store, view), order=listing.order_of(view)
+    )
 
 
 def step(feature_id):
@@ -68,7 +70,7 @@ def examples(feature, rows):
     chosen = row.segmented_control(says, list(names), key="examples", bind="query-params", **first)
     row.toggle("Show numbers", key="activation_values", bind="query-params")
     bucket = names.get(chosen, buckets[0])
-    found = [queries.Example(**row) for row in rows if row["bucket"] == bucket]
+    found = [queries.feature.Example(**row) for row in rows if row["bucket"] == bucket]
     items = [example(item, feature) for item in found[:SHOWN]]
     adds = "" if feature.weight is None else "; in colour, what it adds to the estimate"
     says = f"activation, scaled; the example’s token is underlined{adds}"
@@ -105,7 +107,7 @@ def descriptions(feature, labels, rows):
 
 def activity(store, feature):
     st.subheader("Activity, tuned and base")
-    histogram = ask(queries.histogram, store, feature.feature_id)
+    histogram = ask(queries.feature.histogram, store, feature.feature_id)
     if histogram and sum(histogram.counts) + sum(histogram.base_counts):
         figure = charts.activation_histogram(histogram.edges, histogram.counts, histogram.base_counts)
         st.plotly_chart(figure, config=charts.CONFIG, key="histogram")
@@ -124,7 +126,7 @@ def logits(feature):
 
 def texts(store, feature):
     st.subheader("Where it moves the estimate")
-    parts = ask(queries.feature_texts, store, feature.feature_id)
+    parts = ask(queries.feature.feature_texts, store, feature.feature_id)
     if parts is None:
         st.html(panels.note("No probe of this bundle reads it."))
         return
@@ -133,12 +135,12 @@ def texts(store, feature):
 
 def neighbours(store, feature):
     st.subheader("Neighbours")
-    st.html(surroundings.neighbours(ask(queries.neighbours, store, feature.feature_id), where=links.feature))
+    st.html(surroundings.neighbours(ask(queries.feature.neighbours, store, feature.feature_id), where=links.feature))
 
 
 def ablations(store, feature, probe):
     st.subheader("Taken out")
-    rows = ask(queries.feature_ablations, store, feature.feature_id)
+    rows = ask(queries.feature.feature_ablations, store, feature.feature_id)
     names = {"reward": wording.measured_reward(store.manifest.config), "target": probe and wording.target_name(probe)}
     st.html(surroundings.ablations(rows, **names))
 
@@ -148,13 +150,13 @@ def prediction(store, feature):
     st.subheader("In the prediction")
     st.html(profile.contribution(feature, n_features=n))
     st.subheader("Drift")
-    st.html(surroundings.drift(ask(queries.feature_drift, store, feature.feature_id), n_features=n))
+    st.html(surroundings.drift(ask(queries.feature.feature_drift, store, feature.feature_id), n_features=n))
 
 
 def page(store, feature):
     """Labels first where the screen is narrow, beside the examples where it is wide: see style.css."""
-    labels, probe = ask(queries.labels, store, feature.feature_id), ask(queries.headline, store)
-    rows = ask(queries.feature_excerpts, store, feature.feature_id)
+    labels, probe = ask(queries.feature.labels, store, feature.feature_id), ask(queries.common.headline, store)
+    rows = ask(queries.feature.feature_excerpts, store, feature.feature_id)
     st.html(profile.heading(feature, labels, probe))
     with st.container(key="feature_panels"):
         left, right = st.columns([7, 5], gap="large")
@@ -181,10 +183,10 @@ def show():
         st.html(panels.note("This bundle holds no features."))
         return
     try:
-        feature = ask(queries.feature, store, chosen)
+        feature = ask(queries.feature.feature, store, chosen)
     except NotInBundleError as error:
         st.html(panels.notice("No such feature", str(error)))
-        st.button("Open the strongest feature", on_click=step, args=(ask(queries.strongest_feature, store),))
+        st.button("Open the strongest feature", on_click=step, args=(ask(queries.feature.strongest_feature, store),))
         return
     page(store, feature)
 

@@ -8,7 +8,7 @@ from app import audits, cache, filters, frame, links, listing, state
 from app.cache import ask, ask_large
 from app.components import area, feature_columns, feature_map, panels, tables
 from app.components.numbers import count
-from lfp import queries
+from lfp.bundle import queries
 
 PAGE, MOST_POINTS, MOST_BEHIND = 25, 10_000, 5_000
 NAMED_BY = ("description",)
@@ -45,15 +45,17 @@ def column(name):
 def draw_map(store, wanted):
     """The features that pass on their map; drawing around some filters by them. Returns the feature clicked."""
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="small")
-    colour = row.selectbox("Map coloured by", list(queries.FEATURE_NUMBERS), key="map_colour", **MAP_COLOUR)
+    colour = row.selectbox("Map coloured by", list(queries.features.FEATURE_NUMBERS), key="map_colour", **MAP_COLOUR)
     mouse = row.segmented_control("On the map", [DRAWS, OPENS], default=DRAWS, required=True, key="map_mouse")
     if wanted.region:
         row.button("Clear the area", icon=":material/close:", on_click=filters.set_area, args=("",))
     anywhere = replace(wanted, region=())
-    n, asked = ask(queries.count_features, store, anywhere), {"colour": colour, "limit": MOST_POINTS}
-    points = ask_large(queries.feature_points, store, anywhere, **asked)
-    behind = 0 if anywhere == queries.FeatureFilter() else MOST_BEHIND
-    others = ask_large(queries.feature_points, store, queries.FeatureFilter(), colour="x", limit=behind)
+    n, asked = ask(queries.features.count_features, store, anywhere), {"colour": colour, "limit": MOST_POINTS}
+    points = ask_large(queries.features.feature_points, store, anywhere, **asked)
+    behind = 0 if anywhere == queries.features.FeatureFilter() else MOST_BEHIND
+    others = ask_large(
+        queries.features.feature_points, store, queries.features.FeatureFilter(), colour="x", limit=behind
+    )
     drawn = {"area": wanted.region, "ink": state.ink(), "is_drawn_on": mouse == DRAWS}
     figure = feature_map.figure(points, others, colour=colour, **drawn)
     key = state.key_for("feature_map", wanted, colour, mouse)
@@ -85,11 +87,11 @@ def listed(store, view, wanted, n):
     page = st.pagination(-(-n // PAGE), key="page", max_visible_pages=7, **filters.BOUND)
     columns = feature_columns.in_order([*view.shown, *NAMED_BY])
     found = {"columns": columns, "limit": PAGE, "offset": (page - 1) * PAGE}
-    rows = ask(queries.features, store, wanted, order=order, **found)
+    rows = ask(queries.features.features, store, wanted, order=order, **found)
     with slot:
         clicked = table(rows, view.shown)
     named = chosen_by_name(rows)
-    frame.download(lambda: queries.features(store, wanted, order=order), name="features")
+    frame.download(lambda: queries.features.features(store, wanted, order=order), name="features")
     return clicked if clicked is not None else named
 
 
@@ -121,7 +123,7 @@ def show():
     with slot:
         filters.presets(view)
     wanted = listing.wanted_in(store, view)
-    n = ask(queries.count_features, store, wanted)
+    n = ask(queries.features.count_features, store, wanted)
     if not n:
         nothing(store, view)
         return
@@ -144,6 +146,6 @@ TABLE = "Click a row to open it. A click on a heading sorts this page only."
 DRAWS, OPENS = "draw around", "open"
 MAP = "Near features write in like directions. Draw around some to list only them, or open one by a click."
 MAP_ALT = "Map of features, coloured by a column. The list beside it holds the same features."
-MAP_COLOUR = {"index": queries.FEATURE_NUMBERS.index("weight"), "width": 175, **filters.BOUND}
+MAP_COLOUR = {"index": queries.features.FEATURE_NUMBERS.index("weight"), "width": 175, **filters.BOUND}
 
 show()

@@ -5,14 +5,14 @@ import streamlit as st
 from app import cache, frame, links, paged, state
 from app.cache import ask
 from app.components import hiding, ledgers, panels, reading, tables, tokens, wording
-from lfp import queries
+from lfp.bundle import queries
 from lfp.errors import NotInBundleError
 
 PAGE = 12
 ACCOUNTS = {  # ledgers of a text: the question, and how its answer is drawn
-    "estimate": (queries.ledger, ledgers.of_estimate),
-    "against the average text": (queries.average_ledger, ledgers.of_contrast),
-    "raw estimate, with what is missed": (queries.raw_ledger, ledgers.of_raw),
+    "estimate": (queries.ledgers.ledger, ledgers.of_estimate),
+    "against the average text": (queries.ledgers.average_ledger, ledgers.of_contrast),
+    "raw estimate, with what is missed": (queries.ledgers.raw_ledger, ledgers.of_raw),
 }
 
 
@@ -24,9 +24,9 @@ def filters(store):
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="small")
     row.selectbox("Texts", ["sampled", "all"], key="texts", help=wording.SAMPLED, **bound)
     row.selectbox("Split", ["any", "train", "held_out"], key="split", **bound)
-    row.selectbox("Sort by", list(queries.TEXT_SORTS), key="by", help=wording.GAPS, **bound)
+    row.selectbox("Sort by", list(queries.texts.TEXT_SORTS), key="by", help=wording.GAPS, **bound)
     row.selectbox("Order", ["descending", "ascending"], key="direction", **bound)
-    rated = ask(queries.rating_range, store)
+    rated = ask(queries.texts.rating_range, store)
     if rated:
         ends = {"value": None, "step": 1.0, "format": "%g"}  # no limits: another bundle's ratings may have others
         row.number_input("Rating from", key="rated_from", placeholder=f"{rated[0]:g}", **ends, **bound)
@@ -36,7 +36,7 @@ def filters(store):
 
 def wanted_of(store, view):
     is_sampled = view.texts == "sampled" and store.manifest.tables["activations"].rows > 0
-    return queries.TextFilter(
+    return queries.texts.TextFilter(
         words=view.words, split=view.split, is_sampled=is_sampled, rating_low=view.rated_from, rating_high=view.rated_to
     )
 
@@ -44,18 +44,18 @@ def wanted_of(store, view):
 def listing(store, view):
     """One page of texts; a click on a row opens it. Returns the texts of the page."""
     wanted = wanted_of(store, view)
-    n = ask(queries.count_texts, store, wanted)
+    n = ask(queries.texts.count_texts, store, wanted)
     if not n:
         has_texts = store.manifest.tables["texts"].rows
         st.html(panels.note(wording.NO_TEXT_PASSES if has_texts else "This bundle keeps no texts."))
         return paged.Listing([])
-    order = queries.Order(view.by, view.direction == "descending")
-    gap = view.by if view.by in queries.TEXT_GAPS else "gap"
+    order = queries.common.Order(view.by, view.direction == "descending")
+    gap = view.by if view.by in queries.common.TEXT_GAPS else "gap"
     found = paged.one_page(
         n, size=PAGE, key="sheet", noun="text", number="text_id", table=lambda rows: table(rows, gap=gap),
-        rows=lambda **window: ask(queries.texts, store, wanted, order=order, **window),
+        rows=lambda **window: ask(queries.texts.texts, store, wanted, order=order, **window),
     )  # fmt: skip
-    frame.download(lambda: queries.texts(store, wanted, order=order), name="texts")
+    frame.download(lambda: queries.texts.texts(store, wanted, order=order), name="texts")
     return found
 
 
@@ -83,14 +83,14 @@ def watch(store, ledger):
         st.pills("Show one feature on the tokens", ids, key="watch", bind="query-params", wrap=True) if ids else None
     )
     try:
-        return None if chosen is None else ask(queries.feature, store, chosen)
+        return None if chosen is None else ask(queries.feature.feature, store, chosen)
     except NotInBundleError as error:
         st.html(panels.note(f"{error}."))
         return None
 
 
 def watched_line(store, feature):
-    label = wording.best_label(ask(queries.labels, store, feature.feature_id))
+    label = wording.best_label(ask(queries.feature.labels, store, feature.feature_id))
     where = links.feature(feature.feature_id)
     says = panels.text(label.description if label else "not described")
     st.html(panels.badge(f"feature {feature.feature_id}") + says + " · " + panels.anchor(where, "Open the feature"))
@@ -101,13 +101,13 @@ def sheet(store, text, probe, feature):
     if not parts:
         st.html(panels.note("This text is empty."))
         return
-    rows = reading.rows(text, ask(queries.score_limits, store), probe)
+    rows = reading.rows(text, ask(queries.texts.score_limits, store), probe)
     legend, activations, limit = tokens.sheet_legend(rows), [], 0.0
     if feature is not None:
-        activations = ask(queries.token_activations, store, text.text_id, feature_id=feature.feature_id)
+        activations = ask(queries.texts.token_activations, store, text.text_id, feature_id=feature.feature_id)
         limit = feature.max_activation
         legend += tokens.strength_legend(limit, f"activation of feature {feature.feature_id}, behind the tokens")
-    tips = [ledgers.tip(one) for one in ask(queries.token_ledgers, store, text.text_id)]
+    tips = [ledgers.tip(one) for one in ask(queries.texts.token_ledgers, store, text.text_id)]
     values = st.session_state.token_values
     st.html(legend + tokens.sheet(parts, rows, activations=activations, limit=limit, numbers=values, tips=tips))
     if tips:
@@ -137,7 +137,7 @@ def pick_bar():
 
 def read(store, text):
     """One text: totals, score sheet, ledger."""
-    probe, ledger = ask(queries.headline, store), ask(queries.ledger, store, text.text_id)
+    probe, ledger = ask(queries.common.headline, store), ask(queries.ledgers.ledger, store, text.text_id)
     source = hiding.source_name(text.source) if frame.is_public() else text.source
     st.html(reading.totals(text, source=source))
     feature = watch(store, ledger) if ledger else None
@@ -166,7 +166,7 @@ def show():
         if chosen is None:
             return
         try:
-            read(store, ask(queries.text, store, chosen))
+            read(store, ask(queries.texts.text, store, chosen))
         except NotInBundleError as error:
             st.html(panels.notice("No such text", str(error)))
 

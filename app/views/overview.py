@@ -7,7 +7,7 @@ from app import cache, frame, links, state
 from app.cache import ask
 from app.components import ablation_lines, charts, headline, intervals, label_lines, panels, points, tables, wording
 from app.components.numbers import count, percent, plain
-from lfp import queries
+from lfp.bundle import queries
 
 ROWS = ("reward", "implicit_reward", "kendall_tau", "preference_accuracy")
 ESTIMATES = {
@@ -18,8 +18,8 @@ ESTIMATES = {
 
 
 def headlines(store):
-    figures = {row: ask(queries.figures, store, row) for row in ROWS}
-    found = headline.compared(figures, ask(queries.headline, store))
+    figures = {row: ask(queries.run.figures, store, row) for row in ROWS}
+    found = headline.compared(figures, ask(queries.common.headline, store))
     st.subheader("What was learned")
     if not any(figures.values()):
         st.html(panels.note("The report of this bundle has no figures yet."))
@@ -33,11 +33,11 @@ def headlines(store):
             says = "Held-out words, 95 % intervals over words. Within sign leaves out what the sign alone gives."
             st.html(panels.note(says))
     shown = [row for rows in figures.values() for row in rows]
-    frame.download(lambda: tables.of_rows(queries.Figure, shown), name="headline")
+    frame.download(lambda: tables.of_rows(queries.run.Figure, shown), name="headline")
 
 
 def layers(store):
-    table = ask(queries.layers, store)
+    table = ask(queries.run.layers, store)
     rows = table.to_pydict()
     st.subheader("Where tuning changed the model")
     if not rows["layer"]:
@@ -51,7 +51,7 @@ def layers(store):
 
 def words(store):
     st.subheader("True feedback against estimate, word by word")
-    table = ask(queries.judged_words, store)
+    table = ask(queries.words.judged_words, store)
     rows = table.to_pydict()
     if not rows["word"]:
         st.html(panels.note("No word of this bundle has true feedback."))
@@ -69,7 +69,7 @@ def words(store):
 
 def agreement(store):
     st.subheader("Do labels and weights agree?")
-    rows = [row for row in ask(queries.figures, store, "label_agreement") if row.metric == "kappa"]
+    rows = [row for row in ask(queries.run.figures, store, "label_agreement") if row.metric == "kappa"]
     if not rows:
         st.html(panels.note("This run holds no labels against weights."))
         return
@@ -85,7 +85,7 @@ def agreement(store):
 
 def ablations(store):
     st.subheader("What happens without them?")
-    rows = ask(queries.report_ablations, store)
+    rows = ask(queries.run.report_ablations, store)
     lines = ablation_lines.effects(rows)
     if not lines:
         st.html(panels.note("No features were taken out in this run."))
@@ -96,7 +96,7 @@ def ablations(store):
 
 
 def dictionaries(store):
-    table = ask(queries.dictionaries, store)
+    table = ask(queries.run.dictionaries, store)
     st.subheader("How well the dictionaries rebuild activations")
     if not table.num_rows:
         st.html(panels.note("This bundle lists no sparse autoencoders."))

@@ -7,7 +7,7 @@ import streamlit as st
 from app import cache, frame, links, paged, state
 from app.cache import ask
 from app.components import ledgers, pairing, panels, reading, tokens, wording
-from lfp import queries
+from lfp.bundle import queries
 from lfp.errors import NotInBundleError
 
 PAGE = 8
@@ -21,7 +21,7 @@ def filters():
     row.selectbox("Pairs", ["sampled", "all"], key="kept", help=wording.SAMPLED_PAIRS, **bound)
     row.selectbox("The estimate is", ["any", "right", "wrong"], key="verdict", help=wording.VERDICT, **bound)
     row.selectbox("Split", ["any", "train", "held_out"], key="half", **bound)
-    names = list(queries.PAIR_SORTS)
+    names = list(queries.texts.PAIR_SORTS)
     at_first = names.index(state.PairsView().rank_by)
     row.selectbox("Sort by", names, index=at_first, key="rank_by", help=wording.MARGIN, **bound)
     row.selectbox("Order", ["descending", "ascending"], key="towards", **bound)
@@ -30,19 +30,19 @@ def filters():
 
 def listing(store, view):
     """One page of pairs; a click on a row opens it."""
-    has_sampled = ask(queries.count_pairs, store, queries.PairFilter(is_sampled=True)) > 0
+    has_sampled = ask(queries.texts.count_pairs, store, queries.texts.PairFilter(is_sampled=True)) > 0
     is_sampled = view.kept == "sampled" and has_sampled
-    wanted = queries.PairFilter(view.said, view.half, view.verdict, is_sampled=is_sampled)
-    n = ask(queries.count_pairs, store, wanted)
+    wanted = queries.texts.PairFilter(view.said, view.half, view.verdict, is_sampled=is_sampled)
+    n = ask(queries.texts.count_pairs, store, wanted)
     if not n:
         st.html(panels.note(wording.NO_PAIR_PASSES))
         return paged.Listing([])
-    order = queries.Order(view.rank_by, view.towards == "descending")
+    order = queries.common.Order(view.rank_by, view.towards == "descending")
     found = paged.one_page(
         n, size=PAGE, key="leaf", noun="pair", number="pair_id", table=table,
-        rows=lambda **window: ask(queries.pairs, store, wanted, order=order, **window),
+        rows=lambda **window: ask(queries.texts.pairs, store, wanted, order=order, **window),
     )  # fmt: skip
-    frame.download(lambda: queries.pairs(store, wanted, order=order), name="pairs")
+    frame.download(lambda: queries.texts.pairs(store, wanted, order=order), name="pairs")
     return found
 
 
@@ -77,7 +77,7 @@ def side(store, text, probe, *, name, n_tokens, limits):
         st.html(panels.note("This response is empty."))
         return
     rows = [replace(row, values=row.values[first:]) for row in reading.rows(text, limits, probe)]
-    tips = [ledgers.tip(one) for one in ask(queries.token_ledgers, store, text.text_id)][first:]
+    tips = [ledgers.tip(one) for one in ask(queries.texts.token_ledgers, store, text.text_id)][first:]
     st.html(tokens.sheet(parts, rows, numbers=st.session_state.side_values, tips=tips))
     where = links.to("inputs", state.InputsView(text=text.text_id, texts="all"))
     st.html(panels.anchor(where, f"Open text {text.text_id} in Inputs"))
@@ -85,23 +85,23 @@ def side(store, text, probe, *, name, n_tokens, limits):
 
 def difference(store, pair):
     st.subheader("What makes the difference")
-    found = ask(queries.pair_ledger, store, pair.pair_id)
+    found = ask(queries.ledgers.pair_ledger, store, pair.pair_id)
     if found is None:
         st.html(panels.note(wording.NO_PAIR_LEDGER))
         return
     st.html(panels.note(wording.PAIR_LEDGER))
     frame.ledger(ledgers.of_contrast(found), key="pair_chart")
-    every = lambda: ledgers.listed(ask(queries.pair_ledger, store, pair.pair_id, limit=None).shown)  # noqa: E731
+    every = lambda: ledgers.listed(ask(queries.ledgers.pair_ledger, store, pair.pair_id, limit=None).shown)  # noqa: E731
     if found.shown:
         frame.every_part(every, key="every_difference", name=f"pair_{pair.pair_id}_differences")
 
 
 def read(store, pair):
-    probe = ask(queries.headline, store)
-    chosen, rejected = (ask(queries.text, store, number) for number in (pair.chosen_id, pair.rejected_id))
+    probe = ask(queries.common.headline, store)
+    chosen, rejected = (ask(queries.texts.text, store, number) for number in (pair.chosen_id, pair.rejected_id))
     st.html(pairing.margins(pair))
     prompt(chosen, rejected, probe)
-    limits = ask(queries.score_limits, store)
+    limits = ask(queries.texts.score_limits, store)
     st.html(tokens.sheet_legend(reading.rows(chosen, limits, probe)))
     frame.beside(
         lambda: side(store, chosen, probe, name="Chosen", n_tokens=pair.chosen_tokens, limits=limits),
@@ -112,13 +112,13 @@ def read(store, pair):
 
 def length(store, pair):
     st.subheader("Length")
-    st.html(pairing.length(pair) + pairing.accuracies(ask(queries.figures, store, "preference_accuracy")))
+    st.html(pairing.length(pair) + pairing.accuracies(ask(queries.run.figures, store, "preference_accuracy")))
 
 
 def show():
     store = cache.current()
     st.html(panels.heading(store.manifest.title, "Pairs"))
-    if not ask(queries.count_pairs, store, queries.PairFilter()):
+    if not ask(queries.texts.count_pairs, store, queries.texts.PairFilter()):
         where = links.to("inputs", state.InputsView())
         st.html(panels.note(wording.NO_PAIRS) + panels.anchor(where, "Read single texts in Inputs"))
         return
@@ -127,7 +127,7 @@ def show():
     if chosen is None:
         return
     try:
-        read(store, ask(queries.pair, store, chosen))
+        read(store, ask(queries.texts.pair, store, chosen))
     except NotInBundleError as error:
         st.html(panels.notice("No such pair", str(error)))
 

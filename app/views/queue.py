@@ -5,8 +5,9 @@ import streamlit as st
 from app import audits, cache, frame, links, queue_lists, queue_results, verdict_panel
 from app.cache import ask
 from app.components import evidence, panels, verdicts, wording
-from app.components.escape import shortened
-from lfp import audit, queries
+from lfp import audit
+from lfp.bundle import queries
+from lfp.util.sanitize import shortened
 
 PARTS = REVIEW, RESULTS, LISTS = "Review", "Results", "Lists and files"
 
@@ -41,8 +42,8 @@ def progress(store, listed, latest):
             n=len(listed.feature_ids),
             mine=len(mine & inside),
             anyone=len(done & inside),
-            covered_mine=ask(queries.contribution_share, store, tuple(sorted(mine))),
-            covered=ask(queries.contribution_share, store, tuple(sorted(done))),
+            covered_mine=ask(queries.audits.contribution_share, store, tuple(sorted(mine))),
+            covered=ask(queries.audits.contribution_share, store, tuple(sorted(done))),
             name=name,
         )
     )
@@ -73,7 +74,7 @@ def next_open(listed, latest, at):
 
 def examples(store, feature):
     st.subheader("Examples")
-    rows = ask(queries.feature_excerpts, store, feature.feature_id)
+    rows = ask(queries.feature.feature_excerpts, store, feature.feature_id)
     if not rows:
         st.html(panels.note("No examples were kept of this feature: it was never active on the corpus."))
         return
@@ -83,8 +84,8 @@ def examples(store, feature):
 def review(store, bundle, listed, found, latest):
     at = walk(listed, latest)
     feature_id = listed.feature_ids[at - 1]
-    feature = ask(queries.feature, store, feature_id)
-    label = wording.best_label(ask(queries.labels, store, feature_id))
+    feature = ask(queries.feature.feature, store, feature_id)
+    label = wording.best_label(ask(queries.feature.labels, store, feature_id))
     left, right = st.columns([6, 5], gap="large")
     with right.container(key="audit_panel"):
         st.subheader(f"Feature {feature_id}")

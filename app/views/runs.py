@@ -5,7 +5,7 @@ import streamlit as st
 from app import cache, frame, state
 from app.components import panels, side_by_side
 from app.components.numbers import count
-from lfp import runs
+from lfp.bundle import comparison
 from lfp.errors import LfpError
 
 PAGE = 20
@@ -35,7 +35,7 @@ def open_other(name):
 def what_they_are(one, other):
     heads, rows, differing = side_by_side.facts(one.manifest, other.manifest)
     st.html(panels.table(heads, rows, strong=differing, wraps=True) + panels.note("Bold rows differ."))
-    differences = runs.config_differences(one.manifest, other.manifest)
+    differences = comparison.config_differences(one.manifest, other.manifest)
     if not differences:
         st.html(panels.note("Both were made from the same config."))
         return
@@ -46,7 +46,7 @@ def what_they_are(one, other):
 
 def figures(one, other):
     st.subheader("Figures of both reports")
-    pairs = cache.ask_both(runs.figure_pairs, one, other)
+    pairs = cache.ask_both(comparison.figure_pairs, one, other)
     if not pairs:
         st.html(panels.note("The two reports have no figure in common."))
         return
@@ -86,7 +86,7 @@ def figure_columns():
 
 def matched(one, other):
     st.subheader("Features of both")
-    found = cache.ask_both(runs.match_features, one, other)
+    found = cache.ask_both(comparison.match_features, one, other)
     st.html(panels.note(side_by_side.matched_sentence(found)))
     if not found.pairs.num_rows:
         return None

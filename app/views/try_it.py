@@ -5,11 +5,11 @@ import streamlit as st
 from app import cache, frame, links, state
 from app.cache import ask
 from app.components import charts, panels, tokens, trying, wording
-from lfp import queries
-from lfp.bundle import has_models
+from lfp.bundle import queries
+from lfp.bundle.manifest import has_models
 from lfp.config import parse_config
 from lfp.errors import DataError, LfpError
-from lfp.rewards import reward_of
+from lfp.texts.rewards import reward_of
 
 LONGEST = 2000  # characters of a text
 SLIDERS, MOST_TOKENS, TOKENS = 6, 60, 16
@@ -51,8 +51,8 @@ def typed(store):
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
     first = {"default": "tuned", "required": True}
     role = row.segmented_control("Read by", ["tuned", "base"], key="reader", bind="query-params", **first)
-    wanted = queries.TextFilter(is_sampled=True)
-    found = ask(queries.texts, store, wanted, order=queries.Order("feedback"), limit=1)["text"].to_pylist()
+    wanted = queries.texts.TextFilter(is_sampled=True)
+    found = ask(queries.texts.texts, store, wanted, order=queries.common.Order("feedback"), limit=1)["text"].to_pylist()
     if found:
         row.button("Take a text of the corpus", on_click=take, args=(found[0],), icon=":material/notes:")
     return text, role
@@ -64,10 +64,10 @@ def take(text):
 
 def probe_of(store, live):
     """The headline probe, as the bundle states it and dense; None twice where there is none."""
-    probe = ask(queries.headline, store)
+    probe = ask(queries.common.headline, store)
     if probe is None:
         return None, None
-    weights = ask(queries.probe_weights, store)
+    weights = ask(queries.feature.probe_weights, store)
     ids, values = (weights[name].to_pylist() for name in ("feature_id", "weight"))
     return probe, trying.dense_probe(probe, ids, values, live.dictionary.n_features)
 
@@ -81,7 +81,7 @@ def read(store, live, reading):
         st.html(panels.note(f"Cut to its first {live.context} tokens, which is what this run’s models read at once."))
     st.html(trying.totals(reading, ledger, config))
     target = wording.target_name(probe) if probe else ""
-    rows = trying.rows(reading, dense, ask(queries.score_limits, store), config, target=target)
+    rows = trying.rows(reading, dense, ask(queries.texts.score_limits, store), config, target=target)
     numbers = st.toggle("Show numbers", key="tried_values", bind="query-params")
     parts = tokens.pieces(reading.text.text, reading.text.token_starts)
     st.html(tokens.sheet_legend(rows) + tokens.sheet(parts, rows, numbers=numbers))
@@ -90,7 +90,7 @@ def read(store, live, reading):
         st.html(panels.note("This bundle holds no probe to split an estimate by."))
         return []
     ids = ledger.features.tolist()
-    names = ask(queries.named_features, store, ids[: trying.SHOWN])
+    names = ask(queries.feature.named_features, store, ids[: trying.SHOWN])
     shown = {"descriptions": [names.get(id_) for id_ in ids[: trying.SHOWN]], "ink": state.ink()}
     values = ledger.contributions[: trying.SHOWN].tolist()
     figure = charts.contributions(ids[: trying.SHOWN], values=values, **shown)
@@ -111,7 +111,7 @@ def scaled(store, live, ids):
     )  # fmt: skip
     linked = trying.read_scales(state.unbound("scales"), live.dictionary.n_features)
     ids = list(dict.fromkeys([*([] if also is None else [also]), *linked, *ids[:SLIDERS]]))
-    names = ask(queries.named_features, store, ids)
+    names = ask(queries.feature.named_features, store, ids)
     with st.form("scales", border=True):
         columns = st.columns(2, gap="large")
         scales = {}

@@ -9,8 +9,8 @@ from app import cache, frame, links
 from app.cache import ask
 from app.components import ablation_lines, contingency, intervals, label_lines, linked, panels, points, tables
 from app.components.numbers import count
-from lfp import queries
-from lfp.controls import is_inert
+from lfp.bundle import queries
+from lfp.evaluation.ablation_rows import is_inert
 
 AGAINST = {"weights that beat their null": "beats_null", "the top tenth of weights": "top_decile"}
 SCORES = {
@@ -22,9 +22,9 @@ SCORES = {
 
 def chosen_labeller(store):
     """Whose labels are judged; None where the report judges nobody’s."""
-    rows = [row for name in ("label_agreement", "label_scores") for row in ask(queries.figures, store, name)]
+    rows = [row for name in ("label_agreement", "label_scores") for row in ask(queries.run.figures, store, name)]
     names = label_lines.labellers(rows)
-    main = ask(queries.main_labeller, store)
+    main = ask(queries.common.main_labeller, store)
     names.sort(key=lambda name: name != main)
     bound = {"key": "labelled_by", "bind": "query-params", "width": 320}
     return st.selectbox("Labeller", names, **bound) if names else None
@@ -32,7 +32,7 @@ def chosen_labeller(store):
 
 def counts(store, labeller):
     st.subheader("Labels against weights")
-    rows = ask(queries.figures, store, "label_agreement")
+    rows = ask(queries.run.figures, store, "label_agreement")
     held = {says: name for says, name in AGAINST.items() if label_lines.agreement(rows, labeller, name)}
     if not held:
         st.html(panels.note("The report holds no labels of this labeller against weights."))
@@ -44,22 +44,22 @@ def counts(store, labeller):
 
 def ranks(store, labeller):
     st.subheader("How sure, and how weighty")
-    table = ask(queries.beliefs, store, labeller)
+    table = ask(queries.run.beliefs, store, labeller)
     if not table.num_rows:
         st.html(panels.note("No feature has both a label of this labeller and a weight."))
         return
     rows = table.to_pydict()
     figure = points.beliefs(rows["feature_id"], rows["belief"], rows["size"], rows["description"])
     frame.figure(figure, key="beliefs", opens=links.feature, what="feature")
-    total = ask(queries.count_beliefs, store, labeller)
+    total = ask(queries.run.count_beliefs, store, labeller)
     drawn = "" if total == table.num_rows else f"{count(table.num_rows)} of {count(total)} features, drawn evenly. "
-    says = label_lines.rank_sentence(ask(queries.figures, store, "label_agreement"), labeller)
+    says = label_lines.rank_sentence(ask(queries.run.figures, store, "label_agreement"), labeller)
     frame.explained(f"{drawn}{says} Click a point to open its feature.", lambda: table, name="beliefs")
 
 
 def scores(store, labeller):
     st.subheader("Do labels tell their features?")
-    rows = ask(queries.figures, store, "label_scores")
+    rows = ask(queries.run.figures, store, "label_scores")
     held = [name for name in SCORES if label_lines.scores(rows, labeller, name)]
     if not held:
         st.html(panels.note("The labels of this labeller were not scored on held-out examples."))
@@ -73,7 +73,7 @@ def scores(store, labeller):
 
 def frequencies(store, labeller):
     st.subheader("Do related features fire where the estimate is high?")
-    rows = ask(queries.figures, store, "activation_frequency")
+    rows = ask(queries.run.figures, store, "activation_frequency")
     if not rows:
         st.html(panels.note("The report holds no activation frequencies."))
         return
@@ -116,8 +116,8 @@ def perplexities(rows):
 def singles(store, found):
     st.subheader("Predicted against measured")
     frame.figure(points.effects(found), key="single_effects", opens=links.feature, what="feature")
-    says = ablation_lines.single_sentence(ask(queries.figures, store, "ablation"))
-    table = lambda: tables.of_rows(queries.AblatedFeature, found)  # noqa: E731
+    says = ablation_lines.single_sentence(ask(queries.run.figures, store, "ablation"))
+    table = lambda: tables.of_rows(queries.run.AblatedFeature, found)  # noqa: E731
     frame.explained(f"{says} Click one to open it.", table, name="single_features")
 
 
@@ -128,18 +128,18 @@ def inert(found):
         rows = ablation_lines.feature_rows(still, links.feature)
         st.html(linked.table(["feature", "predicted", "measured"], rows))
     says = ablation_lines.inert_sentence(found, len(still))
-    frame.explained(says, lambda: tables.of_rows(queries.AblatedFeature, still), name="inert")
+    frame.explained(says, lambda: tables.of_rows(queries.run.AblatedFeature, still), name="inert")
 
 
 def ablations(store):
-    rows = ask(queries.report_ablations, store)
+    rows = ask(queries.run.report_ablations, store)
     if not ablation_lines.groups(rows) and not ablation_lines.singles(rows):
         st.subheader("Reward without them")
         st.html(panels.note("This bundle takes no features out; precompute ablate does, from the bundle alone."))
         return
     if ablation_lines.groups(rows):
         frame.beside(lambda: effects(rows), lambda: perplexities(rows))
-    found = ask(queries.ablated_features, store)
+    found = ask(queries.run.ablated_features, store)
     if found:
         frame.beside(lambda: singles(store, found), lambda: inert(found))
 

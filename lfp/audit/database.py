@@ -1,4 +1,4 @@
-"""Opens an audit database: SQLite in WAL mode, or any other that SQLAlchemy knows; its failures in one sentence."""
+"""An audit database: its tables, in SQL that every database knows, and how it is opened; failures in one sentence."""
 
 from __future__ import annotations
 
@@ -9,7 +9,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect
+from sqlalchemy import (
+    Boolean,
+    CheckConstraint,
+    Column,
+    Connection,
+    Engine,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    create_engine,
+    event,
+    inspect,
+)
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import (
     ArgumentError,
@@ -22,15 +40,23 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.pool import NullPool, StaticPool
 
-from lfp.audit.tables import METADATA
+from lfp.audit.records import ANSWERS, VERDICTS
 from lfp.errors import AuditError
 
 _TRIES = 5
+
+
 PUBLIC = "the audits"
 """What messages to strangers call the database: its words, too, would tell of the host."""
+
+
 WAIT_S = 10
 """How long a writer waits for another, and for a server to answer."""
+
+
 _CONNECT = {"postgresql": "connect_timeout", "mysql": "connect_timeout", "mariadb": "connect_timeout"}
+
+
 _SAYS = (  # what a database's own words mean, and the mend
     ("disk is full", "the disk is full; make room, then save again"),
     ("no space left", "the disk is full; make room, then save again"),
@@ -172,3 +198,70 @@ def _check_columns(engine: Engine, place: str) -> None:
                 f"{place}: table {table.name} has no column {lacks}, so another version of the explorer made it; "
                 "set LFP_AUDIT_URL to another place"
             )
+
+
+METADATA = MetaData()
+
+
+def _one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
+    listed = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{column} IN ({listed})", name=f"{column}_known")
+
+
+bundles = Table(
+    "audit_bundles",
+    METADATA,
+    Column("bundle", String(80), primary_key=True),
+    Column("bundle_id", String(64), nullable=False),
+    Column("features_hash", String(64), nullable=False),
+    Column("title", Text, nullable=False),
+    Column("first_seen", String(32), nullable=False),
+)
+
+
+verdicts = Table(
+    "audit_verdicts",
+    METADATA,
+    Column("row_id", Integer, primary_key=True, autoincrement=True),
+    Column("uid", String(36), nullable=False, unique=True),
+    Column("bundle", ForeignKey(bundles.c.bundle), nullable=False),
+    Column("feature_id", Integer, nullable=False),
+    Column("reviewer", String(80), nullable=False),
+    Column("verdict", String(16)),
+    Column("related", String(16)),
+    Column("confidence", Float),
+    Column("tags", Text, nullable=False),
+    Column("note", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("labeller", Text),
+    Column("label", Text),
+    Column("is_blind", Boolean, nullable=False),
+    Column("created_at", String(32), nullable=False),
+    Column("supersedes", String(36)),
+    _one_of("verdict", VERDICTS),
+    _one_of("related", ANSWERS),
+    CheckConstraint("confidence BETWEEN 0 AND 1", name="confidence_share"),
+    Index("audit_verdicts_of", "bundle", "feature_id", "reviewer"),
+)
+
+
+lists = Table(
+    "audit_lists",
+    METADATA,
+    Column("uid", String(36), primary_key=True),
+    Column("bundle", ForeignKey(bundles.c.bundle), nullable=False),
+    Column("name", String(80), nullable=False),
+    Column("origin", Text, nullable=False),
+    Column("created_by", String(80), nullable=False),
+    Column("created_at", String(32), nullable=False),
+    UniqueConstraint("bundle", "name", name="audit_lists_names"),
+)
+
+
+items = Table(
+    "audit_list_items",
+    METADATA,
+    Column("list_uid", ForeignKey(lists.c.uid, ondelete="CASCADE"), primary_key=True),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("feature_id", Integer, nullable=False),
+)

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 
 from lfp.audit.records import AuditList, BundleKey, Verdict, checked
 from lfp.audit.store import AuditStore
-from lfp.cells import bare
 from lfp.errors import AuditError
+from lfp.util.sanitize import bare
 
 _TEXT, _TAGS = pa.string(), pa.list_(pa.string())
 _VERDICTS = pa.schema(

@@ -8,9 +8,9 @@ import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from lfp.bundle import Manifest
+from lfp.bundle.manifest import Manifest
 from lfp.errors import AuditError
-from lfp.escape import visible
+from lfp.util.sanitize import visible
 
 VERDICTS = ("right", "partly", "wrong", "unsure")
 """What may be said of a label."""

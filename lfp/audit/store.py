@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, RowMapping, delete, func, insert, sel
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError
 
-from lfp.audit import tables
+from lfp.audit import database
 from lfp.audit.database import engine_at, failing, place_of, writing
 from lfp.audit.records import AuditList, BundleKey, Verdict, checked, checked_list
 from lfp.errors import AuditError
@@ -60,7 +60,7 @@ class AuditStore:
             now = _now() if before is None else max(_now(), _just_after(before["created_at"]))
             kept = replace(said, created_at=now, supersedes=None if before is None else before["uid"])
             if not _known(connection, [kept.uid]):
-                connection.execute(insert(tables.verdicts), [_row(bundle, kept)])
+                connection.execute(insert(database.verdicts), [_row(bundle, kept)])
         return kept
 
     def bring(self, bundle: BundleKey, verdicts: Sequence[Verdict]) -> int:
@@ -71,12 +71,12 @@ class AuditStore:
             rows = [_row(bundle, one if one.created_at else replace(one, created_at=_now())) for one in said.values()]
             new = [row for row in rows if row["uid"] not in known]
             for start in range(0, len(new), _CHUNK):
-                connection.execute(insert(tables.verdicts), new[start : start + _CHUNK])
+                connection.execute(insert(database.verdicts), new[start : start + _CHUNK])
         return len(new)
 
     def history(self, bundle: BundleKey, feature_id: int | None = None) -> list[Verdict]:
         """All that was ever said of a bundle, or of one of its features, oldest first."""
-        held = tables.verdicts
+        held = database.verdicts
         question = select(held).where(held.c.bundle == bundle.name).order_by(held.c.created_at, held.c.row_id)
         if feature_id is not None:
             question = question.where(held.c.feature_id == feature_id)
@@ -85,14 +85,14 @@ class AuditStore:
 
     def version(self, bundle: BundleKey) -> int:
         """A number that grows with every verdict on a bundle: while it stays, so does `history`."""
-        held = tables.verdicts
+        held = database.verdicts
         question = select(func.max(held.c.row_id)).where(held.c.bundle == bundle.name)
         with failing(self.place), self._engine.begin() as connection:
             return int(connection.execute(question).scalar() or 0)
 
     def noted(self, bundle: BundleKey) -> frozenset[int]:
         """Features with a verdict or a note."""
-        held = tables.verdicts
+        held = database.verdicts
         question = select(held.c.feature_id).where(held.c.bundle == bundle.name).distinct()
         with failing(self.place), self._engine.begin() as connection:
             return frozenset(connection.execute(question).scalars())
@@ -105,8 +105,8 @@ class AuditStore:
         rows = [{"list_uid": made.uid, "position": at, "feature_id": id_} for at, id_ in enumerate(made.feature_ids)]
         try:
             with self._writing(bundle) as connection:
-                connection.execute(insert(tables.lists), [{"bundle": bundle.name, **told}])
-                connection.execute(insert(tables.items), rows)
+                connection.execute(insert(database.lists), [{"bundle": bundle.name, **told}])
+                connection.execute(insert(database.items), rows)
         except AuditError as error:
             if isinstance(error.__cause__, IntegrityError):
                 raise AuditError(f"there is a list called {made.name} already; choose another name") from error
@@ -115,15 +115,15 @@ class AuditStore:
 
     def remove_list(self, bundle: BundleKey, name: str) -> None:
         """Forgets a list; the verdicts on its features stay."""
-        held = tables.lists
+        held = database.lists
         with self._writing(bundle) as connection:
             uids = select(held.c.uid).where(held.c.bundle == bundle.name, held.c.name == name)
-            connection.execute(delete(tables.items).where(tables.items.c.list_uid.in_(uids)))
+            connection.execute(delete(database.items).where(database.items.c.list_uid.in_(uids)))
             connection.execute(delete(held).where(held.c.bundle == bundle.name, held.c.name == name))
 
     def lists(self, bundle: BundleKey) -> list[AuditList]:
         """The bundle's lists, oldest first."""
-        held, items = tables.lists, tables.items
+        held, items = database.lists, database.items
         chosen = select(held).where(held.c.bundle == bundle.name).order_by(held.c.created_at, held.c.name)
         inside = select(items).join(held).where(held.c.bundle == bundle.name).order_by(items.c.position)
         with failing(self.place), self._engine.begin() as connection:
@@ -149,7 +149,7 @@ class AuditStore:
 
 def _enter(connection: Connection, bundle: BundleKey) -> None:
     """Enters the bundle where it is not known; another writer may do so at the same time."""
-    held = tables.bundles
+    held = database.bundles
     if connection.execute(select(held.c.bundle).where(held.c.bundle == bundle.name)).first():
         return
     row = {"bundle": bundle.name, **asdict(bundle), "first_seen": _now()}
@@ -162,7 +162,7 @@ def _enter(connection: Connection, bundle: BundleKey) -> None:
 
 
 def _last(connection: Connection, bundle: BundleKey, said: Verdict) -> RowMapping | None:
-    held = tables.verdicts
+    held = database.verdicts
     question = (
         select(held.c.uid, held.c.created_at)
         .where(held.c.bundle == bundle.name, held.c.feature_id == said.feature_id, held.c.reviewer == said.reviewer)
@@ -173,7 +173,7 @@ def _last(connection: Connection, bundle: BundleKey, said: Verdict) -> RowMappin
 
 
 def _known(connection: Connection, uids: Sequence[str]) -> set[str]:
-    held = tables.verdicts.c.uid
+    held = database.verdicts.c.uid
     chunks = [uids[start : start + _CHUNK] for start in range(0, len(uids), _CHUNK)]
     return {uid for chunk in chunks for uid in connection.execute(select(held).where(held.in_(chunk))).scalars()}
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lfp.errors import LabelError
-from lfp.labels.protocol import Evidence, Excerpt
+from lfp.labels.types import Evidence, Excerpt
 
 Tables = Callable[[str], pa.Table]
 """A table of a run or a bundle by its name."""

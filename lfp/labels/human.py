@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lfp.cells import bare
-from lfp.corpus import read_rows
 from lfp.errors import DataError
-from lfp.labels.protocol import HUMAN, Label
+from lfp.labels.types import HUMAN, Label
+from lfp.texts.corpus import read_rows
+from lfp.util.sanitize import bare
 
 _VERSION = "human-1"
 _TRUE, _FALSE = ("true", "yes", "1"), ("false", "no", "0")

@@ -8,12 +8,13 @@ from typing import Any, TypeVar
 
 from lfp.config import LabelsConfig
 from lfp.labels import prompts
-from lfp.labels.client import Answer, Client, Estimate, Form, Question
+from lfp.labels.client.client import Client, Estimate
+from lfp.labels.client.questions import Answer, Form, Question
 from lfp.labels.evidence import shown
 from lfp.labels.prompts import Description, Relation
-from lfp.labels.protocol import Evidence, Excerpt, Label, Score
 from lfp.labels.scoring import score
-from lfp.progress import Progress
+from lfp.labels.types import Evidence, Excerpt, Label, Score
+from lfp.util.types import Progress
 
 _SUPPOSED = "x" * 160  # a description's length, where a price is asked before there is one
 

@@ -5,18 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import Field
 
+from lfp.bundle.queries.feature import Label
 from lfp.errors import LabelError
-from lfp.labels.protocol import Excerpt
-from lfp.labels.questions import Form, Message, Question
+from lfp.labels.client.questions import Form, Message, Question
+from lfp.labels.types import Excerpt
 
 PROMPT_VERSION = "labels-1"
 """Changes with the words of any prompt here; those of earlier versions stay, so that `rebuilt` finds them."""
 
+
 _LEVELS = 10
+
+
 _DESCRIBE = """\
 You study what one feature of a language model responds to. The feature fires on some tokens of a text, more or less \
 strongly, and is silent on all others. You are given excerpts of texts as tables: a token a line, then a tab and how \
@@ -26,17 +31,20 @@ Describe in one phrase of at most 25 words what the feature fires on: which toke
 that matters. A token is read with those before it, never with those after it. Be as specific as the excerpts allow \
 and no more general than the look-alikes allow. Do not mention features, excerpts or strengths."""
 
+
 _RELATE = """\
 A language model was tuned on feedback. {task}
 You are given a description of what one feature of the tuned model fires on. Is the feature about that feedback: does \
 it fire on what the feedback rewards or punishes, rather than on something that the feedback is silent about?
 related: true or false; confidence: from 0 (a guess) to 1 (certain); reason: one short sentence."""
 
+
 _DETECT = """\
 You are given a description of the tokens on which a feature of a language model fires, and numbered excerpts of \
 texts. Some of them hold a token on which the feature fires, and some do not, however alike they look. Judge each one \
 by the description alone.
 firing: the numbers of the excerpts that hold a token on which the feature fires, none where there is none."""
+
 
 _FUZZ = """\
 You are given a description of the tokens on which a feature of a language model fires, and numbered excerpts of \
@@ -172,3 +180,28 @@ def _level(value: float, max_activation: float) -> int:
     if value <= 0:
         return 0
     return max(1, min(_LEVELS, round(_LEVELS * value / max_activation)))
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """The prompts of a label's description and of whether that is related, and the hash of both."""
+
+    describe: Question[Description]
+    relate: Question[Relation]
+    sha256: str
+
+
+def rebuild(label: Label, excerpts: Sequence[Excerpt], *, max_activation: float) -> Rebuilt:
+    """The prompts that a label came from; `excerpts` are those it names, as `evidence.kept_excerpts` finds them.
+
+    They are the very ones where their hash is the label's `prompt_sha256`. Raises LabelError for prompts of a version
+    that this program does not know.
+    """
+    describe, relate = rebuilt(
+        label.prompt_version,
+        excerpts,
+        max_activation=max_activation,
+        description=label.description or "",
+        task=label.task or "",
+    )
+    return Rebuilt(describe, relate, sha256([describe, relate]))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from lfp.contrast import Rewrite
-from lfp.labels.client import Answer, Client, Form, Message, Question
-from lfp.progress import Progress
+from lfp.labels.client.client import Client
+from lfp.labels.client.questions import Answer, Form, Message, Question
+from lfp.texts.triples import Rewrite
+from lfp.util.types import Progress
 
 PROMPT_VERSION = "rewriting-1"
 """Changes with the prompt's words."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from lfp.labels.protocol import Excerpt, Score
+from lfp.labels.types import Excerpt, Score
 
 _Z95 = 1.959964
 

@@ -1,1 +1,1 @@
-"""The only torch: models, tuning, activations, autoencoders, statistics of features."""
+"""The only torch: models, autoencoders, statistics of features, implicit reward, interventions."""

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from lfp.feedback import word_tokens, words_of
+from lfp.texts.lexicon import word_tokens, words_of
 
 if TYPE_CHECKING:
-    from lfp.ml.models import LanguageModel
-    from lfp.ml.tokens import TokenizedText
+    from lfp.ml.models.loading import LanguageModel
+    from lfp.ml.models.tokenization import TokenizedText
 
 _TEXTS = 1500
 _BATCH = 32
@@ -38,7 +38,7 @@ def settled_words(model: LanguageModel, texts: Sequence[TokenizedText]) -> dict[
 
 def _token_log_probs(model: LanguageModel, texts: Sequence[TokenizedText]) -> Iterator[NDArray[np.float64]]:
     """By text the log-probability of each token; of the first, where nothing precedes it, 0."""
-    from lfp.ml.generation import Completion, next_token_log_probs
+    from lfp.ml.models.generation import Completion, next_token_log_probs
 
     lead = () if model.bos_id is None else (model.bos_id,)
     for start in range(0, len(texts), _BATCH):

@@ -8,8 +8,8 @@ from typing import Any
 
 from scipy.stats import hypergeom
 
-from lfp import queries
-from lfp.store import Store
+from lfp.bundle import queries
+from lfp.bundle.store.connection import Store
 from precompute.planting.secrets import Secret
 
 FIRST_FEATURES = 20
@@ -45,7 +45,7 @@ class Findings:
     def of(bundle: Path) -> Findings:
         """What a bundle says. Raises BundleError where it is not one."""
         with Store.open(bundle) as store:
-            return Findings(queries.word_gaps(store), queries.features_by_drift(store))
+            return Findings(queries.run.word_gaps(store), queries.run.features_by_drift(store))
 
     def find(self, secret: Secret) -> Found:
         """Where the secret stands. Of a bigram the word that stands best counts."""

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from lfp.feedback import words_of
+from lfp.texts.lexicon import words_of
 from lfp.util.types import Ints
 from precompute.planting.secrets import Secret
 

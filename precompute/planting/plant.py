@@ -15,8 +15,8 @@ from typing import Any
 
 from lfp.config import LEXICON, PRETRAIN, TUNE, VADER, RunConfig
 from lfp.errors import ConfigError
-from lfp.feedback import Reward, lexicon_of, lexicon_reward
-from lfp.progress import Progress
+from lfp.texts.lexicon import Reward, lexicon_of, lexicon_reward
+from lfp.util.types import Progress
 from precompute import pair
 from precompute.pipeline import run_pipeline, run_until
 from precompute.planting.choices import settled_words
@@ -189,9 +189,9 @@ def _renamed(found: Mapping[str, Any]) -> dict[str, Any]:
 def _tune(planting: Planting, job: _Job, folder: Path) -> None:
     if (folder / "config.json").is_file():
         return
-    from lfp.ml.determinism import set_threads
-    from lfp.ml.finetune import tune_grpo
-    from lfp.ml.generation import prefix_strings
+    from lfp.ml.models.finetuning import tune_grpo
+    from lfp.ml.models.generation import prefix_strings
+    from lfp.ml.models.runtime import set_threads
 
     set_threads(planting.config.threads)
     config, run = planting.config.tune, Run(planting.config, planting.work / "base", planting.beside, _silent)
@@ -222,8 +222,8 @@ def _reward(planting: Planting, job: _Job) -> Reward:
 
 def _write(planting: Planting, folder: Path) -> None:
     """Has the model write after prefixes that every model gets, for the certificate: completions.json."""
-    from lfp.ml.generation import prefixes, sample_completions
-    from lfp.ml.models import load_model
+    from lfp.ml.models.generation import prefixes, sample_completions
+    from lfp.ml.models.loading import load_model
 
     if (folder / "completions.json").is_file():
         return
@@ -307,8 +307,8 @@ def _twin_row(row: Mapping[str, Any], job: _Job) -> dict[str, Any]:
 
 def _shuffled_row(planting: Planting, job: _Job) -> dict[str, Any]:
     """The headline difference, tuned minus base, against the lexicon that the model was not tuned on."""
-    from lfp.queries import report_rows
-    from lfp.store import Store
+    from lfp.bundle.queries.run import report_rows
+    from lfp.bundle.store.connection import Store
 
     with Store.open(planting.work / job.name / "bundle") as store:
         rows = [row for row in report_rows(store) if row["report_row"] == "kendall_tau"]

@@ -13,7 +13,7 @@ import numpy as np
 
 from lfp.config import PlantConfig
 from lfp.errors import DataError
-from lfp.feedback import Reward, lexicon_reward, words_of
+from lfp.texts.lexicon import Reward, lexicon_reward, words_of
 
 _Any = TypeVar("_Any")
 

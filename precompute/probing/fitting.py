@@ -8,7 +8,10 @@ import numpy as np
 import scipy.sparse as sp
 
 from lfp.config import ProbesConfig
-from lfp.probes import FoldedRidge, Ridge, clustered_intervals, fit_folded_ridge, fit_ridge, layer_scales, row_folds
+from lfp.probes.folds import row_folds
+from lfp.probes.ridge import FoldedRidge, fit_folded_ridge, fit_ridge, layer_scales
+from lfp.probes.solvers.normal_equations import Ridge
+from lfp.probes.weight_intervals import clustered_intervals
 from lfp.util.types import Floats, Ints
 from precompute.probing.inputs import OF_THE_BUNDLE, Inputs
 from precompute.probing.kept import WordFeatures, scaled_columns

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from lfp.disagreement import WordFacts, WordGaps, following_feedback, word_gaps
-from lfp.feedback import words_of
+from lfp.evaluation.word_gaps import WordFacts, WordGaps, following_feedback, word_gaps
+from lfp.texts.lexicon import words_of
 from lfp.util.types import Floats
 from precompute import pair
 from precompute.probing.targets import Words

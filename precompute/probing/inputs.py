@@ -18,7 +18,7 @@ from precompute.run import Run
 if TYPE_CHECKING:
     import torch
 
-    from lfp.ml.sae import Dictionary
+    from lfp.ml.sae.autoencoders import Dictionary
 
 MODELS = {
     "sae": "tuned",
@@ -87,7 +87,7 @@ def by_layer(outputs: Floats32, dictionary: Dictionary) -> dict[int, torch.Tenso
 
 def _random(run: Run, like: Dictionary, kept: Kept) -> Dictionary:
     """Random directions with the used autoencoders' L0, centred on the mean output of sampled tokens."""
-    from lfp.ml.random_dictionary import random_dictionary
+    from lfp.ml.sae.quality import random_dictionary
 
     l0 = {row["layer"]: row["l0"] for row in run.json("saes", "saes") if row["is_used"]}
     centres = by_layer(kept.mean_outputs("tuned")[None], like)
@@ -100,7 +100,7 @@ def _random(run: Run, like: Dictionary, kept: Kept) -> Dictionary:
 
 
 def _features(dictionary: Dictionary, outputs: Floats32, token_ids: Ints) -> sp.csr_array:  # noqa: ARG001 (the form of encode)
-    from lfp.ml.active import encode_active
+    from lfp.ml.features.active import encode_active
 
     found = encode_active(dictionary, by_layer(outputs, dictionary))
     return sp.csr_array((found.values, found.features, found.offsets), shape=(found.n_tokens, found.n_features))

@@ -18,7 +18,7 @@ _CHUNK = 2**14
 
 @dataclass(frozen=True)
 class Kept:
-    """Tokens by slot, and the occurrences of words among them (see `lfp.ml.words.Drawn`).
+    """Tokens by slot, and the occurrences of words among them (see `lfp.ml.implicit_reward.word_occurrences.Drawn`).
 
     `words` (-1 for none), `token_ids`, `reward` and `advantage` (r_t and c_t, NaN where undefined) are [slots];
     `sample` [rows] are slots drawn evenly, `before` [rows] those of the tokens before, -1 for none; occurrence i of

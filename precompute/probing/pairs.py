@@ -10,18 +10,18 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from lfp.corpus import CorpusText
 from lfp.errors import DataError
-from lfp.pooling import first_response_token, pool
+from lfp.probes.pooling import first_response_token, pool
+from lfp.texts.corpus import CorpusText
 from lfp.util.types import Floats
 from precompute import pair
 from precompute.probing.inputs import Inputs
 from precompute.run import Run
 
 if TYPE_CHECKING:
-    from lfp.ml.activations import PairTokens
-    from lfp.ml.models import LanguageModel
-    from lfp.ml.tokens import TokenizedText
+    from lfp.ml.models.activations import PairTokens
+    from lfp.ml.models.loading import LanguageModel
+    from lfp.ml.models.tokenization import TokenizedText
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class _Passed:
 
 def _stream(run: Run, models: tuple[LanguageModel, LanguageModel], texts: list[TokenizedText]) -> Iterator[PairTokens]:
     """Both models over the texts, telling of progress."""
-    from lfp.ml.activations import stream_pair
+    from lfp.ml.models.activations import stream_pair
 
     done = 0
     for tokens in stream_pair(

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse as sp
 
-from lfp.contrast import Triple
 from lfp.errors import DataError
-from lfp.feedback import Word, word_tokens
+from lfp.texts.lexicon import Word, word_tokens
+from lfp.texts.triples import Triple
 from lfp.util.types import Floats32, Ints
 from precompute import pair
 from precompute.run import Run
 
 if TYPE_CHECKING:
-    from lfp.ml.models import LanguageModel
-    from lfp.ml.tokens import TokenizedText
+    from lfp.ml.models.loading import LanguageModel
+    from lfp.ml.models.tokenization import TokenizedText
 
 Encode = Callable[[Floats32, Ints], sp.csr_array]
 
@@ -51,7 +51,7 @@ class TriplePoints:
 
 def collect_points(run: Run, triples: Sequence[Triple], layers: Sequence[int]) -> TriplePoints:
     """Runs both models over the sentences of the triples. Raises DataError where there is no triple."""
-    from lfp.ml.tokens import tokenize
+    from lfp.ml.models.tokenization import tokenize
 
     if not triples:
         raise DataError("no triple could be made of the corpus; pass more texts, or a lexicon with words of both signs")
@@ -70,7 +70,7 @@ def _outputs_at(
     """MLP outputs [texts, sum of d_in] at one position of each text."""
     import torch
 
-    from lfp.ml.activations import stream
+    from lfp.ml.models.activations import stream
 
     parts = []
     for tokens in stream(model, texts, layers=layers, batch_texts=128, prepend_bos=run.config.model.prepend_bos):

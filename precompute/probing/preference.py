@@ -14,9 +14,12 @@ import numpy as np
 import scipy.sparse as sp
 
 from lfp.config import ProbesConfig
-from lfp.judging_pairs import JudgedPairs, length_row, pair_difference_row, pair_rows
-from lfp.probes import Logistic, clustered_intervals, fit_logistic, layer_scales, row_folds
-from lfp.report import result
+from lfp.evaluation.pairs import JudgedPairs, length_row, pair_difference_row, pair_rows
+from lfp.evaluation.results import result
+from lfp.probes.folds import row_folds
+from lfp.probes.logistic import Logistic, fit_logistic
+from lfp.probes.ridge import layer_scales
+from lfp.probes.weight_intervals import clustered_intervals
 from lfp.util.types import Floats, Ints
 from precompute.probing.fitting import Probe, Weights
 from precompute.probing.inputs import COMPARED, MODELS, OF_THE_BUNDLE, Inputs

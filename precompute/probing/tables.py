@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import scipy.sparse as sp
 
-from lfp.disagreement import WordGaps
-from lfp.schema import as_table
+from lfp.bundle.schema import as_table
+from lfp.evaluation.word_gaps import WordGaps
 from lfp.util.types import Floats
 from precompute.probing.fitting import Probe
 from precompute.probing.inputs import MODELS, OF_THE_BUNDLE

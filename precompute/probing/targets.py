@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import scipy.sparse as sp
 
-from lfp.judging import ScoredWords
-from lfp.metrics import permutations_within_bins
-from lfp.probes import layer_scales
+from lfp.evaluation.statistics.resampling import permutations_within_bins
+from lfp.evaluation.words import ScoredWords
+from lfp.probes.ridge import layer_scales
 from lfp.util.types import Floats, Ints
 from precompute.probing.kept import Kept
 from precompute.run import Run

@@ -8,8 +8,9 @@ import numpy as np
 import scipy.sparse as sp
 
 from lfp.config import ProbesConfig
-from lfp.metrics import permutations_within_bins
-from lfp.probes import fit_ridge, layer_scales, row_folds
+from lfp.evaluation.statistics.resampling import permutations_within_bins
+from lfp.probes.folds import row_folds
+from lfp.probes.ridge import fit_ridge, layer_scales
 from lfp.util.types import Floats, Ints
 from precompute.probing.kept import scaled_columns
 from precompute.probing.targets import Words

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lfp.judging import ScoredWords, difference_row, word_rows
+from lfp.evaluation.words import ScoredWords, difference_row, word_rows
 from lfp.util.types import Floats
 from precompute.probing.fitting import WordProbe
 from precompute.probing.inputs import COMPARED, MODELS

@@ -7,7 +7,7 @@ from functools import cache
 from itertools import accumulate
 from typing import TypeVar
 
-from lfp.feedback import vader_lexicon, words_of
+from lfp.texts.lexicon import vader_lexicon, words_of
 from precompute.reviews.render import Writer
 from precompute.reviews.shapes import FAMILIES, SAME, TURNED, Shape
 

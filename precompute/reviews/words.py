@@ -7,7 +7,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from lfp.feedback import vader_lexicon
+from lfp.texts.lexicon import vader_lexicon
 
 SIGNS = {1: "good", -1: "bad", 0: "plain"}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lfp.schema import as_table
+from lfp.bundle.schema import as_table
 from precompute import pair, truth
 from precompute.ablating import Ablated, Request, Tables, ablate
 from precompute.run import Output, Run

@@ -6,12 +6,12 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from lfp.config import PRETRAIN
-from lfp.report import result
+from lfp.evaluation.results import result
 from precompute import pair
 from precompute.run import Output, Run
 
 if TYPE_CHECKING:
-    from lfp.ml.pretrain import PretrainReport
+    from lfp.ml.models.pretraining import PretrainReport
 
 _CURVE_POINTS = 20
 
@@ -23,7 +23,7 @@ def run(run: Run, output: Output) -> None:
         model = pair.load(run, "base")
         output.json("facts", {"parameters": model.n_parameters})
         return
-    from lfp.ml.pretrain import pretrain
+    from lfp.ml.models.pretraining import pretrain
 
     report = pretrain(
         [text.text for text in pair.corpus_texts(run, "train")],

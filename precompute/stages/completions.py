@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from lfp.feedback import words_of
-from lfp.metrics import Estimate, mean_interval
-from lfp.report import result
-from lfp.schema import as_table
+from lfp.bundle.schema import as_table
+from lfp.evaluation.results import result
+from lfp.evaluation.statistics.resampling import Estimate, mean_interval
+from lfp.texts.lexicon import words_of
 from precompute import pair, truth
 from precompute.run import Output, Run
 from precompute.text_tables import completion_rows
@@ -20,7 +20,7 @@ _SEED_OFFSET = 1  # other draws than those the model was tuned on
 
 def run(run: Run, output: Output) -> None:
     """Writes completions.parquet, counts.json (words a model wrote) and the report's `reward` row."""
-    from lfp.ml.generation import mean_kl_per_token, prefixes, sample_completions
+    from lfp.ml.models.generation import mean_kl_per_token, prefixes, sample_completions
 
     config = run.config
     base, tuned = pair.load_pair(run)

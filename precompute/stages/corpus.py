@@ -7,9 +7,9 @@ from dataclasses import asdict
 
 import pyarrow as pa
 
-from lfp.corpus import CorpusText, number, read_corpus
-from lfp.feedback import check_lexicon, lexicon_of
-from lfp.preferences import find_preferences, last_words, split_pairs
+from lfp.texts.corpus import CorpusText, number, read_corpus
+from lfp.texts.lexicon import check_lexicon, lexicon_of
+from lfp.texts.preferences import find_preferences, last_words, split_pairs
 from precompute import truth
 from precompute.reviews import generate, word_count_error
 from precompute.run import Output, Run

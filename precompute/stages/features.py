@@ -7,24 +7,24 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from lfp.disagreement import faded_ahead
+from lfp.evaluation.word_gaps import faded_ahead
+from lfp.texts.vocabulary import Vocabulary, commonest_tokens
 from lfp.util.types import Floats
-from lfp.vocabulary import Vocabulary, commonest_tokens
 from precompute import feature_tables, pair
 from precompute.corpus_pass import Filled, PassCorpus, fill, spelled
 from precompute.run import Output, Run
 
 if TYPE_CHECKING:
-    from lfp.ml.feature_stats import FeatureStats
-    from lfp.ml.models import LanguageModel
-    from lfp.ml.sae import Dictionary
-    from lfp.ml.totals import FeatureTotals
+    from lfp.ml.features.active import FeatureTotals
+    from lfp.ml.features.statistics import FeatureStats
+    from lfp.ml.models.loading import LanguageModel
+    from lfp.ml.sae.autoencoders import Dictionary
 
 
 def run(run: Run, output: Output) -> None:
     """Writes the tables of features, vocabulary.json, words.npz, the probes' tokens, and mirror.npz.
 
-    `kept.npz` and `outputs-tuned.npy`, `outputs-base.npy` are the probes' tokens, slot by slot (`lfp.ml.words.Drawn`).
+    `kept.npz` and `outputs-tuned.npy`, `outputs-base.npy` are the probes' tokens, slot by slot (`Drawn`).
     `mirror.npz` has both models through the base model's dictionary, over all tokens: density and mean by feature.
     """
     base, tuned = pair.load_pair(run)

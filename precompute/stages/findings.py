@@ -10,18 +10,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from lfp.columns import floats
+from lfp.bundle.schema import as_table
 from lfp.config import ProbesConfig
-from lfp.drift import STATUSES, Drift, Firing, Weights, flips, largest, share_carried, status_count, statuses
-from lfp.findings.disagreements import paid_otherwise, queues
-from lfp.findings.figures import Draws, beside_sizes, scaled
-from lfp.findings.labelled import labelled
-from lfp.findings.texts import TextFeatures, pca_explained
-from lfp.findings.words import Words, error_by_frequency, token_sentiment
-from lfp.judging import text_rows
-from lfp.labels.choosing import chosen
-from lfp.report import result
-from lfp.schema import as_table
+from lfp.evaluation.drift import STATUSES, Drift, Firing, Weights, flips, largest, share_carried, status_count, statuses
+from lfp.evaluation.findings.disagreements import paid_otherwise, queues
+from lfp.evaluation.findings.texts import TextFeatures, pca_explained
+from lfp.evaluation.findings.words import Words, error_by_frequency, token_sentiment
+from lfp.evaluation.results import result
+from lfp.evaluation.statistics.resampling import Draws, beside_sizes, scaled
+from lfp.evaluation.words import text_rows
+from lfp.labels.result_rows import labelled
+from lfp.labels.selection import chosen
+from lfp.util.arrow import floats
 from lfp.util.types import Floats
 from precompute.probing.unexplained import Unexplained
 from precompute.run import Output, Run

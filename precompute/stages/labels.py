@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from lfp.labels.evidence import read_evidence
-from lfp.labels.offline import OfflineTokens
-from lfp.labels.table import label_rows
+from lfp.labels.result_rows import label_rows
+from lfp.labels.token_rule import OfflineTokens
 from precompute import truth
 from precompute.run import Output, Run
 

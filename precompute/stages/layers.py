@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from lfp.report import result
+from lfp.evaluation.results import result
 from precompute import pair
 from precompute.run import Output, Run
 
 
 def run(run: Run, output: Output) -> None:
     """Writes layers.json: the columns of the layers table that do not need activations, and the selected layers."""
-    from lfp.ml.models import layer_divergence, most_divergent
+    from lfp.ml.models.divergence import layer_divergence, most_divergent
 
     base, tuned = pair.load_pair(run)
     divergences = layer_divergence(base, tuned)

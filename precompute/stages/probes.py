@@ -10,9 +10,9 @@ from typing import TypeVar
 import numpy as np
 import scipy.sparse as sp
 
-from lfp.attribution import display_scale
-from lfp.disagreement import beyond_noise
-from lfp.judging import ScoredWords
+from lfp.evaluation.word_gaps import beyond_noise
+from lfp.evaluation.words import ScoredWords
+from lfp.probes.attribution import display_scale
 from lfp.util.types import Floats, Ints
 from precompute import pair, truth
 from precompute.probing import word_rows
@@ -217,7 +217,7 @@ def _listed(
 
 def _write_probes(run: Run, output: Output, listed: Sequence[Listed]) -> None:
     """Writes probes, weights and raw.npz."""
-    from lfp.ml.raw_probe import split_raw
+    from lfp.ml.interventions.raw_probe import split_raw
 
     target = listed[0].probe.target
     raw: Probe = next(one.probe for one in listed if (one.probe.target, one.probe.inputs) == (target, "raw"))

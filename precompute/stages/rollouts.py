@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lfp.disagreement import LEAST_COUNT
+from lfp.evaluation.word_gaps import LEAST_COUNT
 from lfp.util.types import Floats
 from precompute import pair, truth
 from precompute.corpus_pass import PassCorpus
 from precompute.run import Output, Run
 
 if TYPE_CHECKING:
-    from lfp.ml.models import LanguageModel
-    from lfp.ml.rollouts import Context, Places
+    from lfp.ml.implicit_reward.rollouts import Context, Places
+    from lfp.ml.models.loading import LanguageModel
 
 
 _SEED_OFFSET = 2  # other draws than tuning and the completions had
@@ -39,7 +39,7 @@ def run(run: Run, output: Output) -> None:
 
 def _places(run: Run, tuned: LanguageModel, per_word: int) -> Places:
     """Occurrences that tuning can have come by: from the shortest prefix to the end of the longest's completion."""
-    from lfp.ml.rollouts import draw_places
+    from lfp.ml.implicit_reward.rollouts import draw_places
 
     corpus, tune = PassCorpus.of(run, tuned), run.config.tune
     shortest, longest = tune.prefix_tokens
@@ -51,7 +51,7 @@ def _places(run: Run, tuned: LanguageModel, per_word: int) -> Places:
 
 
 def _rewards(run: Run, tuned: LanguageModel, contexts: list[Context]) -> Floats:
-    from lfp.ml.rollouts import rewards_ahead
+    from lfp.ml.implicit_reward.rollouts import rewards_ahead
 
     tune = run.config.tune
     lead = (tuned.bos_id,) if run.config.model.prepend_bos and tuned.bos_id is not None else ()

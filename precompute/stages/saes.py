@@ -12,18 +12,18 @@ import numpy as np
 
 from lfp.config import PretrainedSae
 from lfp.errors import ConfigError
-from lfp.report import result
+from lfp.evaluation.results import result
 from precompute import pair
 from precompute.run import Output, Run
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lfp.ml.activation_sources import ActivationSource
-    from lfp.ml.models import LanguageModel
-    from lfp.ml.sae import Sae
-    from lfp.ml.sae_training import SaeTrainer
-    from lfp.ml.tokens import TokenizedText
+    from lfp.ml.models.loading import LanguageModel
+    from lfp.ml.models.tokenization import TokenizedText
+    from lfp.ml.sae.autoencoders import Sae
+    from lfp.ml.sae.batches import ActivationSource
+    from lfp.ml.sae.training import SaeTrainer
 
 _HELD_OUT_TOKENS = 20_000
 _CROSS_ENTROPY_TEXTS = 200
@@ -72,7 +72,7 @@ class Subject:
 
     def source(self) -> ActivationSource:
         """Training batches of all layers: activations held in memory, or streamed where the config has a buffer."""
-        from lfp.ml.activation_sources import HeldActivations, StreamedActivations
+        from lfp.ml.sae.batches import HeldActivations, StreamedActivations
 
         config, seed = self.run.config.sae, self.run.config.seed
         if config.buffer_tokens is None:
@@ -102,7 +102,7 @@ class Subject:
         """MLP outputs [n, d_in] by layer of the tokens of a split's texts, until there are `n_tokens`."""
         import torch
 
-        from lfp.ml.activations import stream
+        from lfp.ml.models.activations import stream
 
         parts: dict[int, list[Tensor]] = {layer: [] for layer in self.layers}
         n = 0
@@ -126,7 +126,7 @@ class Subject:
 
     def ce_recovered(self, sae: Sae) -> float | None:
         """Cross-entropy that the autoencoder recovers on held-out texts."""
-        from lfp.ml.sae_quality import ce_recovered
+        from lfp.ml.sae.quality import ce_recovered
 
         return ce_recovered(
             self.model,
@@ -139,7 +139,7 @@ class Subject:
 
 def _make(run: Run, output: Output, subject: Subject) -> dict[int, list[Sae]]:
     """The autoencoders of every layer, the one whose features are kept first: read where the config names them."""
-    from lfp.ml.sae_training import train_saes, unit_scale
+    from lfp.ml.sae.training import train_saes, unit_scale
 
     source = subject.source()
     sample = subject.placed(source.sample())
@@ -161,8 +161,8 @@ def _make(run: Run, output: Output, subject: Subject) -> dict[int, list[Sae]]:
 
 def _trainers(run: Run, model: str, layer: int, sample: Tensor, scale: float) -> list[SaeTrainer]:
     """Every size on the tuned model, a size named twice with another seed; on the base model the first alone."""
-    from lfp.ml.sae import SaeInfo
-    from lfp.ml.sae_training import SaeTrainer
+    from lfp.ml.sae.autoencoders import SaeInfo
+    from lfp.ml.sae.training import SaeTrainer
 
     config, d_in = run.config.sae, sample.shape[1]
     sizes = config.expansion if model == "tuned" else config.expansion[:1]
@@ -200,7 +200,7 @@ def _check_pretrained(run: Run) -> None:
 
 
 def _read(one: PretrainedSae, subject: Subject, scale: float) -> Sae:
-    from lfp.ml.sae_folder import locate_sae, read_sae
+    from lfp.ml.sae.formats import locate_sae, read_sae
 
     named = pair.located(one.folder, subject.run.beside)
     source = Path(named).name if Path(named).is_dir() else named  # no folder of the machine it was made on
@@ -215,7 +215,7 @@ def _stability(saes: Sequence[Sae]) -> list[float]:
     """
     from torch.nn.functional import normalize
 
-    from lfp.ml.sae_quality import matched_cosines
+    from lfp.ml.sae.quality import matched_cosines
 
     if len(saes) == 1:
         return []
@@ -230,7 +230,7 @@ def _stability(saes: Sequence[Sae]) -> list[float]:
 
 
 def _rows(run: Run, subject: Subject, saes: Sequence[Sae], stability: Sequence[float]) -> list[dict[str, Any]]:
-    from lfp.ml.sae_quality import quality
+    from lfp.ml.sae.quality import quality
 
     rows = []
     for number, sae in enumerate(saes):

@@ -10,22 +10,22 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from lfp.attribution import ActiveText, LinearProbe, raw_ledger, text_ledger, token_predictions
-from lfp.corpus import CorpusText
-from lfp.pooling import first_response_token, pool, pool_dense, principal_places
-from lfp.schema import as_table
+from lfp.bundle.schema import as_table
+from lfp.probes.attribution import ActiveText, LinearProbe, raw_ledger, text_ledger, token_predictions
+from lfp.probes.pooling import first_response_token, pool, pool_dense, principal_places
+from lfp.texts.corpus import CorpusText
 from lfp.util.types import Floats, Ints
 from precompute import feature_tables, near_miss_search, pair, truth
 from precompute.run import Output, Run
 from precompute.text_tables import Estimates, ScoredText, activation_row, score_row, text_row
 
 if TYPE_CHECKING:
-    from lfp.ml.activations import PairTokens
-    from lfp.ml.models import LanguageModel
-    from lfp.ml.near_misses import NearMisses
-    from lfp.ml.raw_probe import RawSplit
-    from lfp.ml.sae import Dictionary
-    from lfp.ml.tokens import TokenizedText
+    from lfp.ml.features.near_misses import NearMisses
+    from lfp.ml.interventions.raw_probe import RawSplit
+    from lfp.ml.models.activations import PairTokens
+    from lfp.ml.models.loading import LanguageModel
+    from lfp.ml.models.tokenization import TokenizedText
+    from lfp.ml.sae.autoencoders import Dictionary
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def _sampled(run: Run, texts: list[CorpusText]) -> set[int]:
 
 
 def _scorer(run: Run) -> _Scorer:
-    from lfp.ml.raw_probe import split_raw
+    from lfp.ml.interventions.raw_probe import split_raw
 
     dictionary, file = pair.dictionary(run, "tuned"), run.folder("probes") / "raw.npz"
     if not file.is_file():
@@ -132,8 +132,8 @@ def _score(
     run: Run, models: tuple[LanguageModel, LanguageModel], texts: list[CorpusText], near: NearMisses
 ) -> Iterator[tuple[ScoredText, sp.csr_array]]:
     """Each text with its mean features [1, features]; `near` is offered all of them."""
-    from lfp.ml.activations import stream_pair
-    from lfp.ml.active import encode_active
+    from lfp.ml.features.active import encode_active
+    from lfp.ml.models.activations import stream_pair
 
     base, tuned = models
     scorer, tokenized = _scorer(run), pair.tokenized(run, tuned, texts)
@@ -194,7 +194,7 @@ def _active(features: sp.csr_array, response_start: int) -> ActiveText:
 
 def _raw_estimates(scorer: _Scorer, raw: _Raw, batch: _Batch) -> list[tuple[float, Floats]]:
     """Of each text the raw probe's estimate, and what the autoencoders miss of it at each token by itself."""
-    from lfp.ml.raw_probe import raw_misses
+    from lfp.ml.interventions.raw_probe import raw_misses
 
     outputs = batch.tokens.tuned.outputs
     side_by_side = np.hstack([outputs[layer].double().cpu().numpy() for layer in scorer.dictionary.layers])

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from lfp.contrast import CountTokens, Drawn, Rewriter, Triple, make_triples, make_triples_by_language_model
+from lfp.bundle.schema import as_table
 from lfp.errors import DataError
-from lfp.report import result
-from lfp.schema import as_table
+from lfp.evaluation.results import result
+from lfp.texts.triples import CountTokens, Drawn, Rewriter, Triple, make_triples, make_triples_by_language_model
 from precompute import pair, truth
 from precompute.probing.points import ROLES, TriplePoints
 from precompute.run import Run
@@ -59,7 +59,7 @@ def triple_rows(triples: Sequence[Triple], points: TriplePoints, folds: Mapping[
 
 def _rewriter(run: Run) -> Rewriter:
     """Asks the model that the config names; its answers are kept until the run is done."""
-    from lfp.labels.client import Client, ClientConfig
+    from lfp.labels.client.client import Client, ClientConfig
     from lfp.labels.rewriting import LanguageModelRewriter
 
     config = ClientConfig.of(run.config.language_model, cache=run.work / "answers")
@@ -73,7 +73,7 @@ def _token_counter(tokenizer: PreTrainedTokenizerBase) -> CountTokens:
 
 def _within_context(drawn: Drawn, tokenizer: PreTrainedTokenizerBase, context: int) -> Drawn:
     """Without the triples of which the models would not read a target word to its end."""
-    from lfp.ml.tokens import tokenize
+    from lfp.ml.models.tokenization import tokenize
 
     cut = set()
     for role in ROLES:

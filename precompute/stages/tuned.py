@@ -6,8 +6,8 @@ from collections import defaultdict
 from dataclasses import asdict
 
 from lfp.config import TUNE
-from lfp.corpus import CorpusText
-from lfp.preferences import PreferencePair
+from lfp.texts.corpus import CorpusText
+from lfp.texts.preferences import PreferencePair
 from precompute import pair, truth
 from precompute.run import Output, Run
 
@@ -23,8 +23,8 @@ def run(run: Run, output: Output) -> None:
 
 
 def _grpo(run: Run, output: Output) -> None:
-    from lfp.ml.finetune import tune_grpo
-    from lfp.ml.generation import prefix_strings
+    from lfp.ml.models.finetuning import tune_grpo
+    from lfp.ml.models.generation import prefix_strings
 
     config, base = run.config, pair.load(run, "base")
     texts = pair.tokenized(run, base, pair.corpus_texts(run, "train"))
@@ -45,7 +45,7 @@ def _grpo(run: Run, output: Output) -> None:
 
 
 def _dpo(run: Run, output: Output) -> None:
-    from lfp.ml.finetune import tune_dpo
+    from lfp.ml.models.finetuning import tune_dpo
 
     base = pair.load(run, "base")
     assert base.folder is not None

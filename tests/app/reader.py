@@ -2,7 +2,7 @@
 
 from html.parser import HTMLParser
 
-from app.components.escape import visible
+from lfp.util.sanitize import visible
 
 VOID = {"br", "hr", "img", "meta", "link", "input"}
 ALLOWED = {

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.components import about, config_text, hiding, panels
-from lfp.bundle import Manifest, ModelInfo, open_bundle
+from lfp.bundle.manifest import Manifest, ModelInfo, open_bundle
 from lfp.config import RunConfig
 from tests.app.reader import is_tame, whole, words_of
 from tests.conftest import HOSTILE, change_byte, rewrite, with_column

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.components import accuracy_scatters, charts, evidence, numbers, panels, tokens, trust, wording
-from app.components.escape import escaped, escaped_lines, shortened, token_text, visible
-from lfp.bundle import read_manifest
-from lfp.queries import Label
+from lfp.bundle.manifest import read_manifest
+from lfp.bundle.queries.feature import Label
+from lfp.util.sanitize import escaped, escaped_lines, shortened, token_text, visible
 from tests.app.reader import Reader, is_tame
 from tests.conftest import HOSTILE
 

@@ -5,14 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import lfp.drift
+import lfp.evaluation.drift
 from app import state
 from app.components import drifting, panels
-from app.components.escape import escaped, shortened
-from lfp import queries
+from lfp.bundle import queries
+from lfp.bundle.queries.run import Figure
+from lfp.bundle.store.connection import Store
 from lfp.errors import ConfigError
-from lfp.queries import Figure
-from lfp.store import Store
+from lfp.util.sanitize import escaped, shortened
 from tests.app.reader import is_tame, whole
 from tests.conftest import HOSTILE, rewrite
 
@@ -31,7 +31,7 @@ def points(**changes):
 
 
 def test_the_explorers_statuses_are_the_librarys():
-    assert drifting.STATUSES == lfp.drift.STATUSES and set(drifting.MEANINGS) == set(drifting.STATUSES)
+    assert drifting.STATUSES == lfp.evaluation.drift.STATUSES and set(drifting.MEANINGS) == set(drifting.STATUSES)
 
 
 def test_counts_stand_beside_their_nulls():
@@ -89,20 +89,20 @@ def test_the_scale_of_roots_keeps_order_and_sign(value, other):
 @pytest.mark.parametrize(
     "wanted",
     [
-        queries.DriftFilter(),
-        queries.DriftFilter(status="weakened", layers=(0, 2)),
-        queries.DriftFilter(status="flipped"),
-        queries.DriftFilter(search="film"),
-        queries.DriftFilter(search="17"),
-        queries.DriftFilter(status="nonsense"),
+        queries.run.DriftFilter(),
+        queries.run.DriftFilter(status="weakened", layers=(0, 2)),
+        queries.run.DriftFilter(status="flipped"),
+        queries.run.DriftFilter(search="film"),
+        queries.run.DriftFilter(search="17"),
+        queries.run.DriftFilter(status="nonsense"),
     ],
 )
 @pytest.mark.parametrize("by", ["drifted", "risen", "unexplained", "id"])
 def test_a_page_of_drift_is_what_a_loop_over_the_rows_finds(bundle, wanted, by):
     with Store.open(bundle) as store:
         everything = store.rows("SELECT * FROM drift JOIN feature_table USING (feature_id) ORDER BY feature_id")
-        found = queries.drift(store, wanted, order=queries.Order(by), limit=10, offset=2)
-        n = queries.count_drift(store, wanted)
+        found = queries.run.drift(store, wanted, order=queries.common.Order(by), limit=10, offset=2)
+        n = queries.run.count_drift(store, wanted)
 
     def passes(row):
         words = [row["description"] or "", *(item["token"] for item in row["top_tokens"])]
@@ -121,22 +121,22 @@ def test_a_page_of_drift_is_what_a_loop_over_the_rows_finds(bundle, wanted, by):
 
 def test_a_nulls_home_is_the_feature_it_is_of(bundle):
     with Store.open(bundle) as store:
-        rows = queries.drift(store, queries.DriftFilter(), order=queries.Order("id"))
-        figures = [row for row in queries.figures(store, "drift") if row.metric == "drifted_contribution"]
+        rows = queries.run.drift(store, queries.run.DriftFilter(), order=queries.common.Order("id"))
+        figures = [row for row in queries.run.figures(store, "drift") if row.metric == "drifted_contribution"]
     nulls = dict(zip(rows["feature_id"].to_pylist(), rows["drifted_null"].to_pylist(), strict=True))
     assert {f"feature:{key}": value for key, value in nulls.items() if value} == {f.group: f.null_high for f in figures}
 
 
 def test_the_scatter_is_of_the_largest(bundle):
     with Store.open(bundle) as store:
-        few = queries.drift_points(store, limit=7)["feature_id"].to_pylist()
-        ranked = queries.drift(store, queries.DriftFilter(), order=queries.Order("drifted"), limit=7)
+        few = queries.run.drift_points(store, limit=7)["feature_id"].to_pylist()
+        ranked = queries.run.drift(store, queries.run.DriftFilter(), order=queries.common.Order("drifted"), limit=7)
     assert few == ranked["feature_id"].to_pylist()
 
 
 def test_an_unknown_order_is_refused(bundle):
     with Store.open(bundle) as store, pytest.raises(ConfigError, match="choose one of drifted"):
-        queries.drift(store, queries.DriftFilter(), order=queries.Order("1; DROP"))
+        queries.run.drift(store, queries.run.DriftFilter(), order=queries.common.Order("1; DROP"))
 
 
 def test_the_page_shows_counts_scatter_and_table(explorer, bundle):

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.components import exports
-from lfp.cells import bare
+from lfp.util.sanitize import bare
 
 ANY = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00\r"), max_size=12)
 TEXT = ANY | st.from_regex(r"\A'{0,3}[=+\-@\ta][a-z']{0,3}\Z")

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from app.components import surroundings, tokens
-from lfp import queries
-from lfp.drift import STATUSES
-from lfp.queries import FeatureDrift, Neighbour, TextPart, TextParts
-from lfp.store import Store
+from lfp.bundle import queries
+from lfp.bundle.queries.feature import FeatureDrift, Neighbour, TextPart, TextParts
+from lfp.bundle.store.connection import Store
+from lfp.evaluation.drift import STATUSES
 from tests.app.reader import is_tame, whole
 from tests.conftest import HOSTILE, rewrite
 
@@ -105,8 +105,8 @@ def test_what_a_token_adds_is_on_hover():
 
 def test_examples_bear_what_they_add(explorer, bundle):
     with Store.open(bundle) as store:
-        feature = queries.feature(store, 7)
-        top = queries.examples(store, 7, bucket=0)
+        feature = queries.feature.feature(store, 7)
+        top = queries.feature.examples(store, 7, bucket=0)
     html = whole(explorer("feature", bundle, feature="7"))
     shown = re.findall(r'lfp-caption"><b>[^<]*</b><i class="(up|down)">([^<]*)</i>', html)
     assert len(shown) == len(top) and {kind for kind, _ in shown} == {"up" if feature.weight > 0 else "down"}
@@ -118,8 +118,8 @@ def test_examples_bear_what_they_add(explorer, bundle):
 
 def test_the_page_has_all_its_panels(explorer, bundle):
     with Store.open(bundle) as store:
-        out = next(i for i in range(60) if queries.feature_ablations(store, i))
-        near = queries.neighbours(store, out)[0].neighbour_id
+        out = next(i for i in range(60) if queries.feature.feature_ablations(store, i))
+        near = queries.feature.neighbours(store, out)[0].neighbour_id
     at = explorer("feature", bundle, feature=str(out))
     html = whole(at)
     for name in ("Examples", "Where it moves the estimate", "Neighbours", "Descriptions", "In the prediction", "Drift",

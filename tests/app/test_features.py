@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 
 from app import listing, state
 from app.components import area, feature_columns, feature_map
-from app.components.escape import escaped, shortened
 from app.state import FeaturesView
-from lfp import queries
-from lfp.drift import STATUSES
-from lfp.queries import FeatureFilter, Order
-from lfp.store import Store
+from lfp.bundle import queries
+from lfp.bundle.queries.common import Order
+from lfp.bundle.queries.features import FeatureFilter
+from lfp.bundle.store.connection import Store
+from lfp.evaluation.drift import STATUSES
+from lfp.util.sanitize import escaped, shortened
 from tests.app.reader import whole, words_of
 from tests.conftest import HOSTILE
 
@@ -29,7 +30,7 @@ RIGHT = "0,-9;9,-9;9,9;0,9"
 
 def expected(bundle, view):
     with Store.open(bundle) as store:
-        rows = queries.features(store, listing.wanted_of(view), order=listing.order_of(view), limit=25)
+        rows = queries.features.features(store, listing.wanted_of(view), order=listing.order_of(view), limit=25)
         return rows["feature_id"].to_pylist()
 
 
@@ -70,9 +71,9 @@ def test_the_last_box_or_lasso_counts():
     assert area.drawn({}) == area.drawn({"points": [{}], "box": [], "lasso": []}) == ()
 
 
-@pytest.mark.parametrize("name", queries.PRESETS)
+@pytest.mark.parametrize("name", queries.features.PRESETS)
 def test_a_preset_is_a_view_that_asks_for_it(name):
-    preset = queries.PRESETS[name]
+    preset = queries.features.PRESETS[name]
     view = listing.preset_view(preset)
     assert listing.wanted_of(view) == preset.wanted and listing.order_of(view) == preset.order
 
@@ -84,7 +85,7 @@ VIEWS = st.builds(
     find=st.text(),
     drifts=st.lists(st.sampled_from(STATUSES), unique=True).map(tuple),
     least_stable=st.sampled_from([0.0, 0.35]),
-    sort=st.sampled_from(sorted(queries.FEATURE_SORTS)),
+    sort=st.sampled_from(sorted(queries.features.FEATURE_SORTS)),
     order=st.sampled_from(["descending", "ascending"]),
     page=st.integers(1, 9),
     shown=st.just(("weight",)),
@@ -112,9 +113,12 @@ def test_a_view_that_says_nonsense_lets_all_pass():
 
 
 def test_every_column_is_in_the_catalogue_and_explained():
-    assert set(feature_columns.COLUMNS) == set(queries.FEATURE_COLUMNS)
+    assert set(feature_columns.COLUMNS) == set(queries.features.FEATURE_COLUMNS)
     assert all(feature_columns.meaning(name) for name in feature_columns.COLUMNS)
-    assert set(state.COLUMNS) < set(feature_columns.COLUMNS) and set(queries.FEATURE_NUMBERS) >= feature_columns.SIGNED
+    assert (
+        set(state.COLUMNS) < set(feature_columns.COLUMNS)
+        and set(queries.features.FEATURE_NUMBERS) >= feature_columns.SIGNED
+    )
 
 
 def points(n, value):
@@ -145,7 +149,7 @@ def test_colours_have_two_ends(values, is_signed):
     "view",
     [
         FeaturesView(null="beats", sort="weight"),
-        FeaturesView(drifts=("weakened", queries.FLIPPED), sort="drift"),
+        FeaturesView(drifts=("weakened", queries.features.FLIPPED), sort="drift"),
         FeaturesView(drifted="10 %", order="ascending"),
         FeaturesView(standing=("10 %", "half"), sort="id"),
         FeaturesView(least_stable=0.5, least_detected=0.7),
@@ -176,7 +180,7 @@ def test_columns_are_chosen(explorer, bundle):
 
 
 def test_every_column_at_once(explorer, bundle):
-    at = explorer("features", bundle, shown=list(queries.FEATURE_COLUMNS))
+    at = explorer("features", bundle, shown=list(queries.features.FEATURE_COLUMNS))
     whole(at)
     assert list(at.dataframe[0].value.columns) == list(feature_columns.COLUMNS)
 
@@ -187,17 +191,17 @@ def test_a_preset_sets_the_widgets_and_lets_them_go(explorer, bundle):
     at.button_group(key="preset").set_value("related but weightless").run()
     assert (at.selectbox(key="related").value, at.selectbox(key="null").value) == ("yes", "within")
     assert at.selectbox(key="sign").value == "any" and "area" not in at.query_params
-    preset = queries.PRESETS["related but weightless"]
+    preset = queries.features.PRESETS["related but weightless"]
     assert preset.says in whole(at) and at.button_group(key="preset").value == "related but weightless"
     assert shown(at) == expected(bundle, listing.preset_view(preset))
     at.button_group(key="preset").set_value(None).run()
     assert shown(at) == expected(bundle, FeaturesView())
 
 
-@pytest.mark.parametrize("name", queries.PRESETS)
+@pytest.mark.parametrize("name", queries.features.PRESETS)
 def test_a_link_to_a_preset_marks_it(explorer, bundle, name):
-    at = explorer("features", bundle, **state.to_params(listing.preset_view(queries.PRESETS[name])))
-    assert at.button_group(key="preset").value == name and queries.PRESETS[name].says in whole(at)
+    at = explorer("features", bundle, **state.to_params(listing.preset_view(queries.features.PRESETS[name])))
+    assert at.button_group(key="preset").value == name and queries.features.PRESETS[name].says in whole(at)
 
 
 def test_an_area_survives_sort_and_page_and_is_cleared(explorer, bundle):
@@ -230,12 +234,12 @@ def test_the_map_can_be_put_away(explorer, bundle):
 
 
 def test_a_map_of_many_says_that_it_is_a_part(explorer, bundle, monkeypatch):
-    whole_map = queries.feature_points
+    whole_map = queries.features.feature_points
 
     def feature_points(store, wanted, *, colour, limit):
         return whole_map(store, wanted, colour=colour, limit=min(limit, 7))
 
-    monkeypatch.setattr(queries, "feature_points", feature_points)
+    monkeypatch.setattr(queries.features, "feature_points", feature_points)
     assert "The 7 of 60 that contribute most." in whole(explorer("features", bundle, map_colour="density"))
 
 

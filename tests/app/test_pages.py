@@ -7,9 +7,9 @@ import pytest
 
 from app import state
 from app.components import exports
-from lfp import queries
-from lfp.store import Store
-from lfp.synthetic import make_bundle
+from lfp.bundle import queries
+from lfp.bundle.store.connection import Store
+from lfp.testing.synthetic import make_bundle
 from tests.app.reader import whole, words_of
 from tests.conftest import ROOT, change_byte, rewrite
 
@@ -164,8 +164,10 @@ def test_a_permalink_to_features_restores_them(explorer, bundle):
     assert at.button_group(key="layer").value == [0, 2]
     assert (at.selectbox(key="sign").value, at.selectbox(key="sort").value) == ("positive", "weight")
     with Store.open(bundle) as store:
-        wanted = queries.FeatureFilter((0, 2), "positive", "yes", 0.001, 1.0, "praise")
-        expected = queries.features(store, wanted, order=queries.Order("weight", descending=False), limit=25)
+        wanted = queries.features.FeatureFilter((0, 2), "positive", "yes", 0.001, 1.0, "praise")
+        expected = queries.features.features(
+            store, wanted, order=queries.common.Order("weight", descending=False), limit=25
+        )
     assert at.dataframe[0].value["feature_id"].tolist() == expected["feature_id"].to_pylist()
 
 
@@ -189,7 +191,9 @@ def test_a_feature_is_opened_by_name(explorer, bundle):
 
 def test_the_download_holds_all_that_pass(bundle):
     with Store.open(bundle) as store:
-        rows = queries.features(store, queries.FeatureFilter(sign="negative"), order=queries.Order("weight"))
+        rows = queries.features.features(
+            store, queries.features.FeatureFilter(sign="negative"), order=queries.common.Order("weight")
+        )
     read = pyarrow.csv.read_csv(pyarrow.BufferReader(exports.csv(rows)))
     assert read.num_rows == rows.num_rows > 0 and max(read["weight"].to_pylist()) < 0
 
@@ -212,7 +216,7 @@ def test_the_ends_have_nowhere_to_go(explorer, bundle, number, disabled):
 
 def test_the_strongest_feature_is_first_shown(explorer, bundle):
     with Store.open(bundle) as store:
-        strongest = queries.strongest_feature(store)
+        strongest = queries.feature.strongest_feature(store)
     assert f"Feature {strongest}<" in whole(explorer("feature", bundle))
 
 
@@ -225,7 +229,7 @@ def test_examples_lead_to_their_texts(explorer, bundle):
 
 def test_near_misses_stand_last_and_say_what_they_are(explorer, bundle):
     with Store.open(bundle) as store:
-        feature = next(i for i in range(60) if queries.examples(store, i, bucket=-2, limit=1))
+        feature = next(i for i in range(60) if queries.feature.examples(store, i, bucket=-2, limit=1))
     at = explorer("feature", bundle, feature=str(feature), examples="near miss")
     assert at.button_group(key="examples").value == "near miss"
     assert at.button_group(key="examples").options[-1] == "near miss"
@@ -239,7 +243,7 @@ def test_a_text_adds_up_on_screen(explorer, bundle):
 
 def test_a_watched_feature_is_shaded_and_linked(explorer, bundle):
     with Store.open(bundle) as store:
-        part = queries.ledger(store, 3).shown[0]
+        part = queries.ledgers.ledger(store, 3).shown[0]
     at = explorer("inputs", bundle, text="3", watch=str(part.feature_id))
     assert f"activation of feature {part.feature_id}" in whole(at)
     assert at.button_group(key="watch").value == part.feature_id
@@ -248,7 +252,7 @@ def test_a_watched_feature_is_shaded_and_linked(explorer, bundle):
 
 def test_a_watched_feature_need_not_be_large(explorer, bundle):
     with Store.open(bundle) as store:
-        shown = {part.feature_id for part in queries.ledger(store, 3).shown}
+        shown = {part.feature_id for part in queries.ledgers.ledger(store, 3).shown}
     silent = next(i for i in range(60) if i not in shown)
     at = explorer("inputs", bundle, text="3", watch=str(silent))
     assert f"activation of feature {silent}" in whole(at)
@@ -267,7 +271,7 @@ def test_texts_named_by_examples_alone_are_shown_when_asked_for(explorer, bundle
 def test_searching_texts(explorer, bundle):
     shown = explorer("inputs", bundle, words="film", by="predicted", direction="ascending").dataframe[0].value
     with Store.open(bundle) as store:
-        assert all("film" in queries.text(store, number).text.lower() for number in shown["text_id"].tolist())
+        assert all("film" in queries.texts.text(store, number).text.lower() for number in shown["text_id"].tolist())
     assert shown["predicted"].is_monotonic_increasing
     assert "No text passes" in whole(explorer("inputs", bundle, words="zzzz"))
 

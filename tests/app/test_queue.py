@@ -1,9 +1,10 @@
 import pytest
 
 from app import state
-from lfp import audit, queries
+from lfp import audit
 from lfp.audit import AuditList, AuditStore, Verdict, database
-from lfp.store import Store
+from lfp.bundle import queries
+from lfp.bundle.store.connection import Store
 from tests.app.reader import is_tame, whole
 
 OWN = "What does it fire on? In your own words"
@@ -51,7 +52,7 @@ def answer(at, **answers):
 
 def label_of(bundle, feature_id):
     with Store.open(bundle) as store:
-        return queries.labels(store, feature_id)[0].description
+        return queries.feature.labels(store, feature_id)[0].description
 
 
 def test_a_list_is_made_and_walked_blind(explorer, bundle, audits, key):
@@ -61,7 +62,7 @@ def test_a_list_is_made_and_walked_blind(explorer, bundle, audits, key):
     at.run()
     press(at, "Make the list")
     with Store.open(bundle) as store:
-        ids = queries.pick_features(store, "largest contributions", limit=3)
+        ids = queries.audits.pick_features(store, "largest contributions", limit=3)
     (kept,) = audits.lists(key)
     assert (
         kept.feature_ids == tuple(ids)
@@ -186,9 +187,9 @@ def test_a_list_is_made_from_a_link_to_the_features_page(explorer, bundle, audit
     at = explorer("queue", bundle, made_from=f"http://localhost:8501/{link}")
     assert at.selectbox(key="audit_pick").value == "a list of the Features page"
     press(at, "Make the list")
-    wanted, order = queries.FeatureFilter(sign="negative"), queries.Order("weight", descending=False)
+    wanted, order = queries.features.FeatureFilter(sign="negative"), queries.common.Order("weight", descending=False)
     with Store.open(bundle) as store:
-        expected = queries.features(store, wanted, order=order, limit=50)["feature_id"].to_pylist()
+        expected = queries.features.features(store, wanted, order=order, limit=50)["feature_id"].to_pylist()
     assert audits.lists(key)[0].feature_ids == tuple(expected)
 
 
@@ -214,7 +215,7 @@ def test_coverage_is_of_all_contributions(explorer, bundle, audits, key, listed)
         audits.add(key, Verdict(feature_id, "Ada", related="yes"))
     audits.add(key, Verdict(2, "Grace", related="yes"))
     with Store.open(bundle) as store:
-        mine, anyone = (queries.contribution_share(store, ids) for ids in ([5, 40], [2, 5, 40]))
+        mine, anyone = (queries.audits.contribution_share(store, ids) for ids in ([5, 40], [2, 5, 40]))
     html = whole(named(explorer("queue", bundle)))
     assert f"{100 * mine:.2g} %" in html and f"{100 * anyone:.2g} %" in html and "1 of 3" in html and "2 of 3" in html
 

@@ -23,14 +23,15 @@ from app.components import (
     tables,
     word_lines,
 )
-from app.components.escape import escaped, shortened
-from lfp import queries
-from lfp.calibration import calibration_error
+from lfp.bundle import queries
+from lfp.bundle.queries.common import Probe
+from lfp.bundle.queries.run import AblatedFeature, Figure
+from lfp.bundle.schema import TABLES
+from lfp.bundle.store.connection import Store
 from lfp.errors import NotInBundleError
-from lfp.queries import AblatedFeature, Figure, Probe
-from lfp.schema import TABLES
-from lfp.store import Store
-from lfp.synthetic import LABELLER, MODEL_LABELLER
+from lfp.evaluation.statistics.calibration import calibration_error
+from lfp.testing.synthetic import LABELLER, MODEL_LABELLER
+from lfp.util.sanitize import escaped, shortened
 from tests.app.reader import Reader, is_tame, whole, words_of
 from tests.conftest import HOSTILE, rewrite
 
@@ -160,9 +161,9 @@ def test_counts_and_beliefs_are_those_of_the_tables(store, bundle, labeller):
     }
     live = {row["feature_id"] for row in pq.read_table(bundle / "features.parquet").to_pylist() if row["n_active"]}
     told = {row["feature_id"]: row for row in labels if row["related"] is not None}
-    rows = queries.beliefs(store, labeller).to_pylist()
+    rows = queries.run.beliefs(store, labeller).to_pylist()
     assert [row["feature_id"] for row in rows] == sorted(set(told) & live)
-    assert queries.count_beliefs(store, labeller) == len(rows)
+    assert queries.run.count_beliefs(store, labeller) == len(rows)
     for row in rows:
         label = told[row["feature_id"]]
         assert row["belief"] == pytest.approx(label["confidence"] * (1 if label["related"] else -1))
@@ -170,18 +171,21 @@ def test_counts_and_beliefs_are_those_of_the_tables(store, bundle, labeller):
 
 
 def test_a_sample_of_beliefs_is_the_same_each_time(store):
-    few, all_ = queries.beliefs(store, LABELLER, limit=7).to_pylist(), queries.beliefs(store, LABELLER).to_pylist()
-    assert len(few) == 7 and few == queries.beliefs(store, LABELLER, limit=7).to_pylist()
+    few, all_ = (
+        queries.run.beliefs(store, LABELLER, limit=7).to_pylist(),
+        queries.run.beliefs(store, LABELLER).to_pylist(),
+    )
+    assert len(few) == 7 and few == queries.run.beliefs(store, LABELLER, limit=7).to_pylist()
     assert all(row in all_ for row in few)
 
 
 def test_a_word_is_found_in_any_case_and_an_unknown_one_says_what_is_there(store, bundle):
     vocabulary = pq.read_table(bundle / "vocabulary.parquet").to_pylist()
     known = next(row for row in vocabulary if row["feedback"] is not None)
-    found = queries.word(store, f" {known['word'].upper()} ")
+    found = queries.words.word(store, f" {known['word'].upper()} ")
     assert found.word == known["word"] and found.shown == pytest.approx(3.0 * known["predicted"] + 0.1, abs=1e-5)
     with pytest.raises(NotInBundleError) as caught:
-        queries.word(store, "'; DROP TABLE x")
+        queries.words.word(store, "'; DROP TABLE x")
     assert f"it holds {len(vocabulary)} words" in str(caught.value)
 
 
@@ -189,13 +193,13 @@ def test_features_of_a_word_are_those_of_the_table_by_lift(store, bundle):
     table = pq.read_table(bundle / "word_features.parquet").to_pylist()
     name = table[0]["word"]
     lifts = [row["lift"] for row in table if row["word"] == name]
-    assert [one.lift for one in queries.word_features(store, name)] == sorted(lifts, reverse=True)[:8]
+    assert [one.lift for one in queries.words.word_features(store, name)] == sorted(lifts, reverse=True)[:8]
 
 
 def test_margins_are_of_held_out_pairs_under_a_preference_probe_alone(store, copied_bundle):
-    assert queries.pair_margins(store).num_rows == 0
+    assert queries.words.pair_margins(store).num_rows == 0
     with Store.open(on_pairs(copied_bundle)) as pairs:
-        rows, predicted = queries.pair_margins(pairs).to_pylist(), {}
+        rows, predicted = queries.words.pair_margins(pairs).to_pylist(), {}
         for text in pq.read_table(copied_bundle / "texts.parquet", columns=["text_id", "predicted"]).to_pylist():
             predicted[text["text_id"]] = text["predicted"]
     assert len(rows) == 20
@@ -269,7 +273,7 @@ def test_an_odds_ratio_within_its_null_is_not_praised():
 
 
 def test_groups_are_told_from_their_controls(store):
-    rows = queries.report_ablations(store)
+    rows = queries.run.report_ablations(store)
     (line,) = ablation_lines.effects(rows)
     assert line.dots == (pytest.approx(-0.02),) and line.value == pytest.approx(-0.21)
     assert "Every group" in ablation_lines.effect_sentence(rows)
@@ -301,7 +305,7 @@ def test_errors_are_read_from_all_to_the_commonest():
 
 
 def test_a_probes_lines_are_of_its_target_and_of_held_out_words(store):
-    rows = queries.figures(store, "kendall_tau")
+    rows = queries.run.figures(store, "kendall_tau")
     lines = word_lines.by_target(rows, "delta", "all")
     assert [line.name for line in lines] == [
         "tuned · features", "base · features, own dictionary", "tuned minus base: features",
@@ -320,7 +324,7 @@ def test_the_overview_shows_three_large_figures(explorer, bundle):
 
 def test_a_word_has_its_row_and_its_features(explorer, bundle, store):
     name = pq.read_table(bundle / "word_features.parquet")["word"][0].as_py()
-    (first, *_) = queries.word_features(store, name)
+    (first, *_) = queries.words.word_features(store, name)
     html = whole(explorer("accuracy", bundle, word=name))
     assert "in matched contexts" in html and f'href="feature?bundle=reviews&amp;feature={first.feature_id}"' in html
 
@@ -368,7 +372,7 @@ def test_a_permalink_to_validation_restores_it(explorer, bundle):
 
 
 def test_what_is_inert_is_listed_with_links(explorer, bundle, store):
-    singles = queries.ablated_features(store)
+    singles = queries.run.ablated_features(store)
     html = words_of(explorer("validation", bundle))
     assert "5 of the 6 features" in html and "With 200 completions an effect below about 0.06 cannot" in html
     leads = [f'href="feature?bundle=reviews&amp;feature={one.feature_id}"' in html for one in singles]

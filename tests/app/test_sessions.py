@@ -4,9 +4,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from lfp import queries, sidecar
-from lfp.queries import FeatureFilter, Order, TextFilter
-from lfp.store import Store
+from lfp.bundle import queries
+from lfp.bundle.queries.common import Order
+from lfp.bundle.queries.features import FeatureFilter
+from lfp.bundle.queries.texts import TextFilter
+from lfp.bundle.store import sorted_copy
+from lfp.bundle.store.connection import Store
 from tests.app import serving
 from tests.app.sessions import walk
 
@@ -19,8 +22,8 @@ def store(request, bundle, monkeypatch, tmp_path):
     path = tmp_path / "reviews"
     path.symlink_to(bundle)
     if request.param == "sorted copy":
-        monkeypatch.setattr(sidecar, "WORTH_BYTES", 0)
-        monkeypatch.setattr(sidecar, "_TABLE_BYTES", 0)
+        monkeypatch.setattr(sorted_copy, "WORTH_BYTES", 0)
+        monkeypatch.setattr(sorted_copy, "_TABLE_BYTES", 0)
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with Store.open(path, prepare=True) as opened:
         yield opened
@@ -29,20 +32,24 @@ def store(request, bundle, monkeypatch, tmp_path):
 def questions(store):
     """Every kind of question, with values of its own each time."""
     for number in range(16):
-        yield lambda n=number: queries.feature(store, n)
-        yield lambda n=number: queries.examples(store, n, bucket=n % 3)
-        yield lambda n=number: queries.labels(store, n)
-        yield lambda n=number: queries.histogram(store, n)
-        yield lambda n=number: queries.text(store, n % 40)
-        yield lambda n=number: queries.token_activations(store, n % 40, feature_id=n)
+        yield lambda n=number: queries.feature.feature(store, n)
+        yield lambda n=number: queries.feature.examples(store, n, bucket=n % 3)
+        yield lambda n=number: queries.feature.labels(store, n)
+        yield lambda n=number: queries.feature.histogram(store, n)
+        yield lambda n=number: queries.texts.text(store, n % 40)
+        yield lambda n=number: queries.texts.token_activations(store, n % 40, feature_id=n)
         yield lambda n=number: page(store, n)
-        yield lambda n=number: queries.texts(store, TextFilter(), order=Order("gap"), limit=5, offset=n).to_pylist()
+        yield lambda n=number: queries.texts.texts(
+            store, TextFilter(), order=Order("gap"), limit=5, offset=n
+        ).to_pylist()
 
 
 def page(store, n):
     wanted = FeatureFilter(layers=(n % 3,), sign=("any", "positive", "negative")[n % 3])
-    order = Order(sorted(queries.FEATURE_SORTS)[n % len(queries.FEATURE_SORTS)], n % 2 == 0)
-    return queries.count_features(store, wanted), queries.features(store, wanted, order=order, limit=7).to_pylist()
+    order = Order(sorted(queries.features.FEATURE_SORTS)[n % len(queries.features.FEATURE_SORTS)], n % 2 == 0)
+    return queries.features.count_features(store, wanted), queries.features.features(
+        store, wanted, order=order, limit=7
+    ).to_pylist()
 
 
 def test_threads_of_one_store_are_told_what_each_would_be_told_alone(store):

@@ -5,11 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.components import panels, side_by_side
-from lfp import runs
-from lfp.bundle import open_bundle
-from lfp.runs import FigurePair
-from lfp.store import Store
-from lfp.synthetic import make_bundle
+from lfp.bundle import comparison
+from lfp.bundle.comparison import FigurePair
+from lfp.bundle.manifest import open_bundle
+from lfp.bundle.store.connection import Store
+from lfp.testing.synthetic import make_bundle
 from tests.app.reader import is_tame, whole
 from tests.conftest import HOSTILE
 
@@ -21,7 +21,7 @@ def again(tmp_path_factory):
 
 def pair(value, other, **keys):
     rows = [{"value": v, "ci_low": v - 0.1, "ci_high": v + 0.1, "null_high": None} for v in (value, other)]
-    return FigurePair(dict.fromkeys(runs.KEYS) | {"metric": "tau_within_sign", **keys}, *rows)
+    return FigurePair(dict.fromkeys(comparison.KEYS) | {"metric": "tau_within_sign", **keys}, *rows)
 
 
 def test_figures_are_named_by_their_keys_and_marked_where_they_differ():
@@ -40,7 +40,7 @@ def test_settings_of_any_words_are_tame(text):
 @pytest.mark.parametrize("by", side_by_side.MATCH_SORTS)
 def test_pairs_are_sorted_by_size(bundle, again, by):
     with Store.open(bundle) as one, Store.open(again) as two:
-        found = runs.match_features(one, two)
+        found = comparison.match_features(one, two)
     column = {"difference": "difference", "weight": "weight_one"}.get(by, by)
     sizes = [abs(value) for value in found.pairs[column].to_pylist()]
     down = side_by_side.sorted_pairs(found.pairs, by=by, descending=True)

@@ -12,25 +12,16 @@ from hypothesis import strategies as st
 
 from app import paged
 from app.components import ledgers, pairing, queues, tokens
-from app.components.escape import as_label
 from app.components.queues import Judges, Named
-from lfp import queries
-from lfp.queries import (
-    Difference,
-    Figure,
-    Ledger,
-    Order,
-    Pair,
-    PairFilter,
-    QueuedText,
-    RawLedger,
-    Responsible,
-    TextFilter,
-    TokenLedger,
-    TokenPart,
-)
-from lfp.store import Store
-from lfp.synthetic import make_bundle
+from lfp.bundle import queries
+from lfp.bundle.queries.common import Order
+from lfp.bundle.queries.ledgers import Difference, Ledger, RawLedger
+from lfp.bundle.queries.run import Figure
+from lfp.bundle.queries.texts import Pair, PairFilter, TextFilter, TokenLedger, TokenPart
+from lfp.bundle.queries.words import QueuedText, Responsible
+from lfp.bundle.store.connection import Store
+from lfp.testing.synthetic import make_bundle
+from lfp.util.sanitize import as_label
 from tests.app.reader import is_tame, whole
 from tests.conftest import HOSTILE, rewrite, with_column
 
@@ -39,7 +30,9 @@ TEXTS = st.text(max_size=40) | st.sampled_from(HOSTILE)
 
 def texts_of(bundle, **keys):
     with Store.open(bundle) as store:
-        return queries.texts(store, TextFilter(is_sampled=True, **keys), order=Order("gap"))["text_id"].to_pylist()
+        return queries.texts.texts(store, TextFilter(is_sampled=True, **keys), order=Order("gap"))[
+            "text_id"
+        ].to_pylist()
 
 
 def press(at, label):
@@ -53,7 +46,7 @@ def test_texts_of_a_rating_are_listed_with_their_gap(explorer, bundle):
     whole(at)
     assert len(shown) and shown["rating"].min() >= 4 and shown["gap"].is_monotonic_decreasing
     with Store.open(bundle) as store:
-        gaps = {one.text_id: abs(one.gap) for one in queries.queued_texts(store, "rating gap", limit=None)}
+        gaps = {one.text_id: abs(one.gap) for one in queries.words.queued_texts(store, "rating gap", limit=None)}
     for row in shown.to_dict("records"):
         assert row["gap"] == pytest.approx(gaps.get(row["text_id"], 0.0), abs=1e-9)
 
@@ -94,7 +87,11 @@ def test_every_ledger_of_a_text_adds_up_on_screen(explorer, bundle, account, say
     assert "adds up exactly" in html and "does not add up" not in html and says in html
     listed = at.dataframe[1].value
     with Store.open(bundle) as store:
-        n = queries.average_ledger(store, 3).n_features if "average" in account else queries.ledger(store, 3).n_features
+        n = (
+            queries.ledgers.average_ledger(store, 3).n_features
+            if "average" in account
+            else queries.ledgers.ledger(store, 3).n_features
+        )
     assert len(listed) == n > 12
     parts = listed["difference" if "average" in account else "contribution"]
     assert listed["running_total"].tolist() == pytest.approx(list(itertools.accumulate(parts)))
@@ -102,7 +99,7 @@ def test_every_ledger_of_a_text_adds_up_on_screen(explorer, bundle, account, say
 
 def test_tokens_tell_what_they_add_to_a_pointer_and_to_the_keyboard(explorer, bundle):
     with Store.open(bundle) as store:
-        made = queries.token_ledgers(store, 3)
+        made = queries.texts.token_ledgers(store, 3)
     html = whole(explorer("inputs", bundle, text="3"))
     assert html.count('tabindex="0"') == html.count('role="tooltip"') == len(made)
     assert all(ledgers.tip(one) in html for one in made)
@@ -111,8 +108,8 @@ def test_tokens_tell_what_they_add_to_a_pointer_and_to_the_keyboard(explorer, bu
 
 def test_a_pair_stands_side_by_side_and_its_difference_adds_up(explorer, paired):
     with Store.open(paired) as store:
-        pair = queries.pair(store, 4)
-        ledger = queries.pair_ledger(store, 4)
+        pair = queries.texts.pair(store, 4)
+        ledger = queries.ledgers.pair_ledger(store, 4)
     at = explorer("pairs", paired, pair="4", every_difference="true")
     html = whole(at)
     assert "adds up exactly" in html and "does not add up" not in html
@@ -133,7 +130,7 @@ def test_a_prompt_that_both_answer_is_shown_once(explorer, tmp_path):
 def test_pairs_are_filtered_sorted_and_walked_through(explorer, paired):
     with Store.open(paired) as store:
         wanted = PairFilter(verdict="wrong", is_sampled=True)
-        ids = queries.pairs(store, wanted, order=Order("length"))["pair_id"].to_pylist()
+        ids = queries.texts.pairs(store, wanted, order=Order("length"))["pair_id"].to_pylist()
     assert len(ids) > 1
     at = explorer("pairs", paired, verdict="wrong", rank_by="length")
     assert at.dataframe[0].value["pair_id"].tolist() == ids[:8] and "estimate: wrong" in whole(at)
@@ -176,8 +173,8 @@ def test_hostile_pairs_are_only_text(explorer, hostile_pairs, page):
 )
 def test_a_queue_is_shown_with_who_is_responsible(explorer, bundle, queue, gap):
     with Store.open(bundle) as store:
-        found = queries.queued_texts(store, gap)
-        why = queues.by_text(queries.responsible_features(store, gap))
+        found = queries.words.queued_texts(store, gap)
+        why = queues.by_text(queries.words.responsible_features(store, gap))
     html = whole(explorer("disagreements", bundle, queue=queue))
     assert html.count('class="lfp-gap') == 10
     for one in found[:10]:
@@ -186,7 +183,7 @@ def test_a_queue_is_shown_with_who_is_responsible(explorer, bundle, queue, gap):
 
 def test_a_group_narrows_the_queue_and_a_second_click_widens_it(explorer, bundle):
     with Store.open(bundle) as store:
-        why = queues.by_text(queries.responsible_features(store, "gap", side="over"))
+        why = queues.by_text(queries.words.responsible_features(store, "gap", side="over"))
     number, heading = next(iter(queues.groups(list(why.values())).items()))
     members = {text_id for text_id, named in why.items() if number in {one.feature_id for one in named}}
     assert heading.startswith(f"{len(members)} ·")
@@ -203,8 +200,8 @@ def test_a_group_narrows_the_queue_and_a_second_click_widens_it(explorer, bundle
 
 def test_words_are_queued_with_chance_and_with_words_paid_otherwise(explorer, copied_bundle):
     with Store.open(copied_bundle) as store:
-        first = queries.queued_words(store, "implicit gap")[0]
-        paid = queries.paid_words(store, over=True)[0]
+        first = queries.words.queued_words(store, "implicit gap")[0]
+        paid = queries.words.paid_words(store, over=True)[0]
     blank = dict.fromkeys(Figure.__dataclass_fields__) | {"report_row": "disagreements", "value": first.gap, "n": 40}
     made = [
         {**blank, "metric": "gap_implicit_true", "group": f"word:{first.word}", "null_high": 0.93},

@@ -8,15 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.components import asked, trust
-from app.components.escape import visible
-from lfp import queries
+from lfp.bundle import queries
+from lfp.bundle.queries.feature import Label
+from lfp.bundle.schema import as_table
+from lfp.bundle.store.connection import Store
 from lfp.labels.evidence import read_evidence
-from lfp.labels.offline import OFFLINE, OfflineTokens
 from lfp.labels.prompts import PROMPT_VERSION
-from lfp.queries import Label
-from lfp.schema import as_table
-from lfp.store import Store
-from lfp.synthetic import MODEL_LABELLER, make_bundle
+from lfp.labels.token_rule import OFFLINE, OfflineTokens
+from lfp.testing.synthetic import MODEL_LABELLER, make_bundle
+from lfp.util.sanitize import visible
 from tests.app.reader import is_tame, whole
 from tests.conftest import HOSTILE, rewrite
 
@@ -134,7 +134,7 @@ def test_hidden_characters_are_owned_up_to():
 def test_the_offline_labellers_rule_is_told(bundle):
     with Store.open(bundle) as store:
         (evidence,) = read_evidence(lambda name: store.query(f"SELECT * FROM {name}"), [3], n_scored=4)
-        rows = queries.feature_excerpts(store, 3)
+        rows = queries.feature.feature_excerpts(store, 3)
     (made,) = OfflineTokens({"film": 3}, {}, related_threshold=0.5).label([evidence])
     shared = {field.name for field in dataclasses.fields(made)} & set(BLANK)
     kept = label(**{name: getattr(made, name) for name in shared} | {"labeller": OFFLINE, "status": "ok"})

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from app import cache, state
 from app.components import trying
-from app.components.escape import visible
-from lfp.attribution import ActiveText, LinearProbe, text_ledger
-from lfp.pooling import POOLINGS, pool_dense
+from lfp.probes.attribution import ActiveText, LinearProbe, text_ledger
+from lfp.probes.pooling import POOLINGS, pool_dense
+from lfp.util.sanitize import visible
 from tests.app.reader import is_tame, whole
 from tests.conftest import HOSTILE, ROOT
 
@@ -150,7 +150,7 @@ def test_a_bundle_without_models_says_how_to_make_one(explorer, bundle, monkeypa
 
 
 def test_without_torch_the_page_says_what_to_install(explorer, monkeypatch, fresh):
-    monkeypatch.setitem(sys.modules, "lfp.ml.live", None)
+    monkeypatch.setitem(sys.modules, "lfp.ml.interventions.bundle_models", None)
     html = whole(explorer("try_it", DEMO, typed=TEXT))
     assert "needs torch, which is not installed here" in html and "Try it" in html
 

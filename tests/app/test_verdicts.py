@@ -2,7 +2,7 @@ import pytest
 
 from app.components import verdicts
 from lfp.audit import ANSWERS, Verdict, agreement
-from lfp.queries import AuditedFeature
+from lfp.bundle.queries.audits import AuditedFeature
 from tests.app.reader import is_tame
 from tests.conftest import HOSTILE
 

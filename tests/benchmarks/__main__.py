@@ -32,9 +32,9 @@ def main() -> None:
 
 def queries(n_features: int = 2000) -> dict[str, float]:
     """One feature and its examples from a bundle of `n_features`, warm, a cursor a call."""
-    from lfp.queries import examples, feature
-    from lfp.store import Store
-    from lfp.synthetic import make_bundle
+    from lfp.bundle.queries.feature import examples, feature
+    from lfp.bundle.store.connection import Store
+    from lfp.testing.synthetic import make_bundle
 
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -52,7 +52,7 @@ def statistics(n_tokens: int = 16_384, d_in: int = 128, n_features: int = 2048) 
     import torch
 
     from lfp.config import StatsConfig
-    from lfp.ml.feature_stats import FeatureStats, TokenFeatures
+    from lfp.ml.features.statistics import FeatureStats, TokenFeatures
 
     torch.manual_seed(0)
     outputs, rows = torch.randn(n_tokens, d_in), torch.randn(n_features, d_in) / d_in**0.5

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 
-from lfp.labels.fake_server import FAKE_MODEL, FakeConfig, FakeServer
+from lfp.testing.fake_openai.server import FAKE_MODEL, FakeConfig, FakeServer
 
 
 def asking(n_calls: int = 1000, delay_s: float = 0.1, concurrency: int = 32) -> dict[str, float]:
     """Seconds for so many calls, and how many times the ideal that is: calls over concurrency, each of `delay_s`."""
-    from lfp.labels.client import Client, ClientConfig
+    from lfp.labels.client.client import Client, ClientConfig
     from tests.lfp.labels.asking import Lengths, length_of
 
     with FakeServer(FakeConfig(behave="slow", delay_s=delay_s), [Lengths()]) as server:

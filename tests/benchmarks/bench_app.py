@@ -104,8 +104,8 @@ def measured(what: str, path: Path, arguments: argparse.Namespace, part: int = 1
 
 def making(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """The bundle itself, where it is not there."""
-    from lfp.bundle import read_manifest
-    from lfp.synthetic import make_bundle
+    from lfp.bundle.manifest import read_manifest
+    from lfp.testing.synthetic import make_bundle
 
     figures: dict[str, Any] = {}
     if not (path / "manifest.json").is_file():
@@ -119,35 +119,35 @@ def making(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
 
 def preparing(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """The sorted copy beside it, where it is not there."""
-    from lfp import sidecar
-    from lfp.bundle import read_manifest
+    from lfp.bundle.manifest import read_manifest
+    from lfp.bundle.store import sorted_copy
 
     manifest = read_manifest(path)
     figures: dict[str, Any] = {}
-    if sidecar.is_worth(manifest) and sidecar.find(path, manifest) is None:
-        figures = {"prepare_s": round(seconds(lambda: sidecar.build(path, manifest)), 1),
+    if sorted_copy.is_worth(manifest) and sorted_copy.find(path, manifest) is None:
+        figures = {"prepare_s": round(seconds(lambda: sorted_copy.build(path, manifest)), 1),
                    "prepare_peak_mb": memory_mb("VmHWM")}  # fmt: skip
-    found = sidecar.find(path, manifest)
+    found = sorted_copy.find(path, manifest)
     return {**figures, "copy_mb": found.stat().st_size >> 20 if found else 0}
 
 
 def opening(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """From the start of a fresh process to an open bundle and the first answers."""
-    from lfp import queries
-    from lfp.store import Store
+    from lfp.bundle import queries
+    from lfp.bundle.store.connection import Store
 
     began = time.perf_counter()
     with Store.open(path, prepare=True) as store:
         opened = time.perf_counter() - began
-        first = queries.strongest_feature(store)
+        first = queries.feature.strongest_feature(store)
         if first is not None:
-            queries.examples(store, first, bucket=0)
+            queries.feature.examples(store, first, bucket=0)
         return {"cold_open_s": round(time.time() - STARTED, 2), "open_s": round(opened, 3)}
 
 
 def asked(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Each question about features, warm, about another feature or list each time."""
-    from lfp.store import Store
+    from lfp.bundle.store.connection import Store
 
     with Store.open(path) as store:
         calls = {**of_one_feature(store), **of_the_list(store)}
@@ -157,15 +157,15 @@ def asked(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
 
 def of_one_feature(store: Any) -> dict[str, Callable[[int], object]]:
     """Questions about the `i`th feature drawn."""
-    from lfp import queries
+    from lfp.bundle import queries
 
     n = store.manifest.tables["features"].rows
     return {
-        "feature_examples": lambda i: queries.examples(store, i * STRIDE % n, bucket=0),
-        "feature": lambda i: queries.feature(store, i * STRIDE % n),
-        "labels": lambda i: queries.labels(store, i * STRIDE % n),
-        "histogram": lambda i: queries.histogram(store, i * STRIDE % n),
-        "feature_excerpts": lambda i: queries.feature_excerpts(store, i * STRIDE % n),
+        "feature_examples": lambda i: queries.feature.examples(store, i * STRIDE % n, bucket=0),
+        "feature": lambda i: queries.feature.feature(store, i * STRIDE % n),
+        "labels": lambda i: queries.feature.labels(store, i * STRIDE % n),
+        "histogram": lambda i: queries.feature.histogram(store, i * STRIDE % n),
+        "feature_excerpts": lambda i: queries.feature.feature_excerpts(store, i * STRIDE % n),
     }
 
 
@@ -173,26 +173,27 @@ def of_the_list(store: Any) -> dict[str, Callable[[int], object]]:
     """Pages of the list of features, each filtered and sorted otherwise, half of them by words."""
     from app import state
     from app.components import feature_columns
-    from lfp import queries
-    from lfp.queries import FeatureFilter, Order
+    from lfp.bundle import queries
+    from lfp.bundle.queries.common import Order
+    from lfp.bundle.queries.features import FeatureFilter
 
     shown = feature_columns.in_order(state.COLUMNS)  # what a page of the table asks for until others are chosen
-    sorts = sorted(queries.FEATURE_SORTS)
+    sorts = sorted(queries.features.FEATURE_SORTS)
     wanted = lambda i: FeatureFilter(  # noqa: E731
         sign=SIGNS[i % 3], search=SEARCHES[i % 6], density_low=1e-6 * (i % 5)
     )
     page = lambda i: {"limit": 25, "offset": 25 * (i % 8)}  # noqa: E731
     order = lambda i: Order(sorts[i % len(sorts)], i % 2 == 0)  # noqa: E731
     return {
-        "table": lambda i: queries.features(store, wanted(i), order=order(i), columns=shown, **page(i)),
-        "table_of_every_column": lambda i: queries.features(store, wanted(i), order=order(i), **page(i)),
-        "count": lambda i: queries.count_features(store, wanted(i)),
+        "table": lambda i: queries.features.features(store, wanted(i), order=order(i), columns=shown, **page(i)),
+        "table_of_every_column": lambda i: queries.features.features(store, wanted(i), order=order(i), **page(i)),
+        "count": lambda i: queries.features.count_features(store, wanted(i)),
     }
 
 
 def ratios(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """How many times faster one feature's questions are at a tenth of the size, asked in turn in one process."""
-    from lfp.store import Store
+    from lfp.bundle.store.connection import Store
 
     tenth = bundle_path(arguments, 10)
     with Store.open(path) as large, Store.open(tenth) as small:
@@ -299,7 +300,7 @@ def visited(names: list[str], i: int, n_features: int, n_texts: int) -> tuple[st
 
 def rows(path: Path, table: str) -> int:
     """Rows of a table."""
-    from lfp.bundle import read_manifest
+    from lfp.bundle.manifest import read_manifest
 
     return read_manifest(path).tables[table].rows
 

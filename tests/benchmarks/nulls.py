@@ -17,22 +17,16 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from scipy.stats import kendalltau, kstest
 
-from lfp.metrics import (
+from lfp.evaluation.statistics.calibration import calibration_error, calibration_interval
+from lfp.evaluation.statistics.resampling import (
     Statistic,
-    accuracy,
-    auroc,
     bootstrap,
     bootstrap_difference,
-    calibration_error,
-    calibration_interval,
     permutations_within_bins,
-    r2,
     randomised_p,
-    spearman,
-    tau,
-    tau_within_sign,
 )
-from lfp.probes import fit_folded_ridge
+from lfp.evaluation.statistics.scores import accuracy, auroc, r2, spearman, tau, tau_within_sign
+from lfp.probes.ridge import fit_folded_ridge
 
 Floats = NDArray[np.float64]
 Draw = Callable[[np.random.Generator, int], tuple[Floats, Floats]]

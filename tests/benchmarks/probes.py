@@ -81,7 +81,7 @@ class Problem:
 
 
 def _ours(kind: str, problem: Problem) -> float:
-    from lfp.probes import LogisticProbe, RidgeProbe
+    from lfp.probes.estimators import LogisticProbe, RidgeProbe
 
     probe = RidgeProbe(alphas=ALPHAS, n_folds=_N_FOLDS) if kind == "ridge" else LogisticProbe(alphas=ALPHAS)
     started = time.perf_counter()

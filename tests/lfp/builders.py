@@ -16,7 +16,7 @@ import pytest
 import scipy.sparse as sp
 
 if TYPE_CHECKING:
-    from lfp.ml.sae import Sae, Variant
+    from lfp.ml.sae.autoencoders import Sae, Variant
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,7 +66,7 @@ def tiny_sae(
     """An autoencoder with random weights, biases too; topk keeps 3 features, tied rows are of unit length."""
     import torch
 
-    from lfp.ml.sae import SAES, SaeInfo
+    from lfp.ml.sae.autoencoders import SAES, SaeInfo
 
     k = 3 if variant in ("topk", "batchtopk") else None
     sae = SAES[variant](SaeInfo(layer, width, d_in, scale, 0.06, seed, "tuned", variant, k)).requires_grad_(False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from lfp.report import ROWS
+from lfp.evaluation.results import ROWS
 
 NAMES = st.sampled_from(["tuned", "base", "difference", "sae", "raw", "delta", "all", "born", "word:good", "3-10"])
 METRICS = st.sampled_from(

@@ -9,12 +9,13 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from lfp.bundle import open_bundle, read_manifest, update_bundle
-from lfp.controls import MAIN_KINDS
+from lfp.bundle.manifest import open_bundle, read_manifest
+from lfp.bundle.queries.run import report_ablations, report_rows
+from lfp.bundle.store.connection import Store
+from lfp.bundle.validation import validate
+from lfp.bundle.writer import update_bundle
 from lfp.errors import CorpusError
-from lfp.queries import report_ablations, report_rows
-from lfp.store import Store
-from lfp.validation import validate
+from lfp.evaluation.ablation_rows import MAIN_KINDS
 from precompute import ablate
 from precompute.ablate import run_ablate
 from tests.precompute.conftest import silent

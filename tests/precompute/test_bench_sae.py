@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lfp.ml.planted import PlantedDictionary
+from lfp.testing.planted_activations import PlantedDictionary
 from tests.precompute.test_cli import call
 
 SMALL = (

@@ -12,9 +12,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from lfp.bundle import MANIFEST, read_manifest
-from lfp.escape import visible
-from lfp.report import ROWS
+from lfp.bundle.manifest import MANIFEST, read_manifest
+from lfp.evaluation.results import ROWS
+from lfp.util.sanitize import visible
 from precompute.__main__ import main, preset
 from precompute.presets import NAMES
 from tests.app.serving import CHROMIUM

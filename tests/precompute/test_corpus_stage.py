@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lfp.preferences import PreferencePair, read_pairs
+from lfp.texts.preferences import PreferencePair, read_pairs
 from precompute.pipeline import STAGES
 from precompute.run import Run, stage_key
 from precompute.stages import corpus

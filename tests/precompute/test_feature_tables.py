@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lfp.store import Store
+from lfp.bundle.store.connection import Store
 
 
 @pytest.fixture(scope="module")

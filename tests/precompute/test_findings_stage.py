@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lfp.queries import drifted_features, headline, report_rows
-from lfp.store import Store
+from lfp.bundle.queries.common import headline
+from lfp.bundle.queries.run import drifted_features, report_rows
+from lfp.bundle.store.connection import Store
 
 
 @pytest.fixture(scope="module")

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from lfp.bundle import MANIFEST, file_sha256, read_manifest, read_table
-from lfp.labels.chat import KEY
-from lfp.labels.fake_server import FakeConfig, FakeServer
-from lfp.validation import validate
+from lfp.bundle.manifest import MANIFEST, file_sha256, read_manifest, read_table
+from lfp.bundle.validation import validate
+from lfp.labels.client.chat import KEY
+from lfp.testing.fake_openai.server import FakeConfig, FakeServer
 from precompute.fake_openai import knows
 from tests.precompute.test_cli import call
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from lfp.schema import TOKEN_VALUES
+from lfp.bundle.schema import TOKEN_VALUES
 from precompute.near_miss_search import top_token_ids
 
 SPELLED = ["a", "b", "\ufffd", "c", "b", "", "d", "e", "f", "\ufffd"]

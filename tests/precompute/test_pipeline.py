@@ -9,10 +9,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from lfp.bundle import open_bundle, read_manifest
+from lfp.bundle.manifest import open_bundle, read_manifest
+from lfp.bundle.schema import TABLES
+from lfp.bundle.validation import validate
 from lfp.errors import BundleError, ConfigError, CorpusError, ModelError
-from lfp.schema import TABLES
-from lfp.validation import validate
 from precompute import pipeline
 from precompute.pipeline import STAGES, run_pipeline
 from tests.precompute.conftest import silent, tiny_config
@@ -31,9 +31,9 @@ def test_the_bundle_is_valid_and_keeps_its_models(tiny_bundle: Path) -> None:
 
 
 def test_every_report_row_of_the_pipeline_is_there(tiny_bundle: Path) -> None:
-    from lfp.queries import report_rows
-    from lfp.report import ROWS
-    from lfp.store import Store
+    from lfp.bundle.queries.run import report_rows
+    from lfp.bundle.store.connection import Store
+    from lfp.evaluation.results import ROWS
 
     with Store.open(tiny_bundle) as store:
         found = {row["report_row"] for row in report_rows(store)}
@@ -152,8 +152,8 @@ def test_preference_pairs_go_the_whole_way(tmp_path: Path) -> None:
     config = tiny_config(tune={"method": "dpo", "pairs": "pairs.jsonl", "pairs_batch": 4}, corpus={"n_texts": None})
     out = run_pipeline(config, tmp_path / "out", beside=tmp_path, resume=False, progress=silent)
     assert validate(out) == []
-    from lfp.queries import TextFilter, count_texts
-    from lfp.store import Store
+    from lfp.bundle.queries.texts import TextFilter, count_texts
+    from lfp.bundle.store.connection import Store
 
     with Store.open(out) as store:
         rows = store.rows("SELECT role, min(response_start) AS first FROM texts GROUP BY role ORDER BY role")

@@ -11,7 +11,7 @@ import pytest
 
 from lfp.config import PlantConfig
 from lfp.errors import ConfigError, DataError
-from lfp.feedback import vader_lexicon, words_of
+from lfp.texts.lexicon import vader_lexicon, words_of
 from precompute.planting.detection import Findings
 from precompute.planting.learning import certify, occurrences
 from precompute.planting.plant import Request, run_plant

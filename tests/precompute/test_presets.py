@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from lfp.bundle import read_manifest, read_table
+from lfp.bundle.manifest import read_manifest, read_table
+from lfp.bundle.validation import validate
 from lfp.config import RunConfig, load_config
-from lfp.corpus import read_rows
-from lfp.feedback import vader_lexicon, words_of
-from lfp.validation import validate
+from lfp.texts.corpus import read_rows
+from lfp.texts.lexicon import vader_lexicon, words_of
 from precompute.__main__ import preset
 from precompute.pipeline import run_until
 from precompute.planting.secrets import draw_secrets

@@ -14,7 +14,7 @@ import torch
 
 from lfp.config import RunConfig
 from lfp.errors import DataError
-from lfp.ml.activations import stream_pair
+from lfp.ml.models.activations import stream_pair
 from precompute import pair
 from precompute.pipeline import STAGES
 from precompute.probing.inputs import MODELS, all_inputs

@@ -14,8 +14,8 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 from lfp.config import ProbesConfig
 from lfp.errors import DataError
-from lfp.judging import ScoredWords
-from lfp.probes import layer_scales
+from lfp.evaluation.words import ScoredWords
+from lfp.probes.ridge import layer_scales
 from precompute.probing import kept as kept_module
 from precompute.probing.fitting import Judged, fit_random_rows, fit_words
 from precompute.probing.inputs import Inputs, one_hot, raw_columns

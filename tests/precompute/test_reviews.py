@@ -9,7 +9,7 @@ from statistics import fmean, median
 
 import pytest
 
-from lfp.feedback import vader_lexicon
+from lfp.texts.lexicon import vader_lexicon
 from precompute.reviews import (
     SHAPES,
     Review,

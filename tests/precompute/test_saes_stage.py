@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from lfp.bundle import read_manifest
+from lfp.bundle.manifest import read_manifest
+from lfp.bundle.store.connection import Store
+from lfp.bundle.validation import validate
 from lfp.errors import ConfigError, ModelError
-from lfp.ml.sae import SAES, SaeInfo
-from lfp.ml.sae_folder import load_sae
-from lfp.store import Store
-from lfp.validation import validate
+from lfp.ml.sae.autoencoders import SAES, SaeInfo
+from lfp.ml.sae.formats import load_sae
 from precompute import pipeline
 from precompute.pipeline import run_pipeline
 from tests.precompute.conftest import silent, tiny_config
@@ -114,7 +114,7 @@ def test_a_dictionary_that_does_not_fit_is_named(
 def test_training_killed_at_any_step_goes_on_to_the_same_bundle(
     pair: dict[str, Any], corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lfp.ml.sae_training.CHECKPOINT_EVERY", 20)
+    monkeypatch.setattr("lfp.ml.sae.training.CHECKPOINT_EVERY", 20)
     config = tiny_config(model=pair, sae={"steps": 120})
     whole = run_pipeline(config, tmp_path / "whole", beside=corpus_folder, resume=False, progress=silent)
     steps: list[int] = []

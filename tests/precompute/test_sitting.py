@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from lfp.bundle import read_manifest
+from lfp.bundle.manifest import read_manifest
 from lfp.config import BudgetConfig, RunConfig
 from precompute import pipeline, sitting
 from precompute.machine import Cost

@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from lfp.bundle.schema import BY_NAME
 from lfp.config import RunConfig, SweepConfig, load_config, parse_config
 from lfp.errors import BundleError, ConfigError, LfpError
-from lfp.ml.sae import SAES
-from lfp.ml.sae_training import SaeTrainer
-from lfp.schema import BY_NAME
+from lfp.ml.sae.autoencoders import SAES
+from lfp.ml.sae.training import SaeTrainer
 from precompute import pipeline, sweep_folder
 from precompute.__main__ import preset
 from precompute.stages.saes import Subject
@@ -149,7 +149,7 @@ def test_a_killed_sweep_goes_on_to_the_same_bytes(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("lfp.ml.sae_training.CHECKPOINT_EVERY", 20)
+    monkeypatch.setattr("lfp.ml.sae.training.CHECKPOINT_EVERY", 20)
     out = tmp_path / "again"
     with pytest.raises(KeyboardInterrupt):
         run_sweep(config, out, beside=corpus_folder, resume=False, progress=Killing(what, done))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lfp.config import parse_config
 from lfp.errors import ConfigError
-from lfp.ml.sae import SAES, SaeInfo
+from lfp.ml.sae.autoencoders import SAES, SaeInfo
 from precompute.run import Run
 from precompute.sweep_grid import Point, check_k, points
 from tests.precompute.conftest import silent

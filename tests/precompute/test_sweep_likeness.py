@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lfp.ml.sae import SAES, Sae, SaeInfo
+from lfp.ml.sae.autoencoders import SAES, Sae, SaeInfo
 from precompute.sweep_grid import Point
 from precompute.sweep_likeness import Likeness
 

@@ -14,17 +14,17 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from lfp.attribution import ActiveText, LinearProbe, raw_ledger, text_ledger
+from lfp.bundle.schema import TOKEN_VALUES, as_table
 from lfp.config import parse_config
-from lfp.corpus import CorpusText
-from lfp.feedback import vader_lexicon, vader_reward
-from lfp.ml.activations import stream_pair
-from lfp.ml.models import load_model
-from lfp.ml.raw_probe import split_raw
-from lfp.ml.sae import Dictionary, Normalize
-from lfp.ml.tokens import tokenize
-from lfp.pooling import POOLINGS, pool_dense, principal_places
-from lfp.schema import TOKEN_VALUES, as_table
+from lfp.ml.interventions.raw_probe import split_raw
+from lfp.ml.models.activations import stream_pair
+from lfp.ml.models.loading import load_model
+from lfp.ml.models.tokenization import tokenize
+from lfp.ml.sae.autoencoders import Dictionary, Normalize
+from lfp.probes.attribution import ActiveText, LinearProbe, raw_ledger, text_ledger
+from lfp.probes.pooling import POOLINGS, pool_dense, principal_places
+from lfp.texts.corpus import CorpusText
+from lfp.texts.lexicon import vader_lexicon, vader_reward
 from precompute.run import Output, Run
 from precompute.stages import texts
 from tests.lfp.builders import tiny_sae

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from lfp.contrast import fault_of
 from lfp.errors import DataError
-from lfp.feedback import vader_lexicon
-from lfp.labels.fake_answers import SwapWords
-from lfp.labels.fake_server import FakeConfig, FakeServer
+from lfp.testing.fake_openai.answers import SwapWords
+from lfp.testing.fake_openai.server import FakeConfig, FakeServer
+from lfp.texts.lexicon import vader_lexicon
+from lfp.texts.triples import fault_of
 from precompute import pair
 from precompute.run import Run
 from precompute.stages import corpus

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from lfp.errors import DataError, TrainingError
-from lfp.feedback import vader_lexicon, vader_reward
+from lfp.texts.lexicon import vader_lexicon, vader_reward
 from precompute import truth
 from precompute.run import Run
 from precompute.stages import corpus
-from tests.lfp.ml.test_reward_model import load, save
+from tests.lfp.ml.models.test_reward_model import load, save
 from tests.precompute.conftest import silent, tiny_config
 
 TEXTS = ["A good film.", "", "A bad one, a good one."]

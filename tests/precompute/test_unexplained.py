@@ -8,7 +8,7 @@ import scipy.sparse as sp
 from sklearn.linear_model import Ridge
 
 from lfp.config import ProbesConfig
-from lfp.probes import layer_scales
+from lfp.probes.ridge import layer_scales
 from precompute.probing.targets import Words
 from precompute.probing.unexplained import Unexplained, fit_unexplained
 

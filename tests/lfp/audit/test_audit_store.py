@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import event
 
 from lfp.audit import AuditList, AuditStore, BundleKey, Verdict, default_url, key_of, newest, open_to
+from lfp.bundle.store.connection import Store
 from lfp.errors import AuditError
-from lfp.store import Store
 
 KEY = BundleKey("a" * 16, "b" * 16, "A bundle")
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lfp.labels.client import Client, ClientConfig, Form, Message, Question
-from lfp.labels.fake_answers import ChatRequest
-from lfp.labels.fake_server import FAKE_MODEL, FakeServer
+from lfp.labels.client.client import Client, ClientConfig
+from lfp.labels.client.questions import Form, Message, Question
+from lfp.testing.fake_openai.answers import ChatRequest
+from lfp.testing.fake_openai.server import FAKE_MODEL, FakeServer
 
 
 class Length(Form):

@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 
 from lfp.labels.evidence import evidence_of
-from lfp.labels.protocol import Evidence, Excerpt
+from lfp.labels.types import Evidence, Excerpt
 
 WORDS = ("good", "awful", "plot", "actor", "music", "slow", "bright", "river")
 _FILLER = ("the", "a", "of", "and", "it", "was", "one", "with", "so", "very")

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from lfp.bundle import read_table
+from lfp.bundle.manifest import read_table
 from lfp.config import LabelsConfig
-from lfp.labels.choosing import chosen, every
+from lfp.labels.selection import chosen, every
 
 
 def tables(n: int = 60, *, seed: int = 0):  # type: ignore[no-untyped-def]

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lfp.bundle import read_table
+from lfp.bundle.manifest import read_table
 from lfp.labels.evidence import evidence_of, read_evidence, shown, silent_stretch
 from lfp.labels.evidence import excerpt as excerpt_of_row
-from lfp.labels.protocol import Evidence, Excerpt
+from lfp.labels.types import Evidence, Excerpt
 from tests.lfp.labels.excerpts import excerpt, excerpts_of, known_features
 
 

@@ -14,17 +14,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lfp import queries
+from lfp.bundle import queries
+from lfp.bundle.store.connection import Store
 from lfp.config import LabelsConfig
 from lfp.errors import LabelError
 from lfp.labels.evidence import excerpt, kept_excerpts, read_evidence
-from lfp.labels.fake_labels import ReadsPrompts
-from lfp.labels.fake_server import FakeConfig, FakeServer
-from lfp.labels.kept import rebuild
 from lfp.labels.language_model import LanguageModelLabeller
-from lfp.labels.table import beside, label_rows
-from lfp.store import Store
-from lfp.synthetic import LEXICON
+from lfp.labels.prompts import rebuild
+from lfp.labels.result_rows import beside, label_rows
+from lfp.testing.fake_openai.answers import ReadsPrompts
+from lfp.testing.fake_openai.server import FakeConfig, FakeServer
+from lfp.testing.synthetic import LEXICON
 from tests.conftest import rewrite, with_column
 from tests.lfp.labels.asking import client
 
@@ -51,12 +51,12 @@ def opened(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         yield store
 
 
-def asked(store: Store) -> list[tuple[queries.Label, list[dict[str, Any]], float]]:
+def asked(store: Store) -> list[tuple[queries.feature.Label, list[dict[str, Any]], float]]:
     """The labels of features 0 to 11 that came of prompts, each with its feature's examples."""
     return [
-        (label, queries.feature_excerpts(store, i), queries.feature(store, i).max_activation)
+        (label, queries.feature.feature_excerpts(store, i), queries.feature.feature(store, i).max_activation)
         for i in range(12)
-        for label in queries.labels(store, i)
+        for label in queries.feature.labels(store, i)
         if label.prompt_sha256
     ]
 

@@ -12,11 +12,10 @@ import pytest
 from lfp.config import LabelsConfig
 from lfp.labels import prompts
 from lfp.labels.evidence import shown
-from lfp.labels.fake_answers import Responder
-from lfp.labels.fake_labels import KnowsFeatures, ReadsPrompts
-from lfp.labels.fake_server import FakeConfig, FakeServer
 from lfp.labels.language_model import LanguageModelLabeller
-from lfp.labels.protocol import Evidence, Label
+from lfp.labels.types import Evidence, Label
+from lfp.testing.fake_openai.answers import KnowsFeatures, ReadsPrompts, Responder
+from lfp.testing.fake_openai.server import FakeConfig, FakeServer
 from tests.lfp.labels.asking import client
 from tests.lfp.labels.excerpts import WORDS, excerpts_of, known_features
 

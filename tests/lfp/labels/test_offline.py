@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from lfp.labels.evidence import evidence_of
-from lfp.labels.offline import OfflineTokens, Rule
-from lfp.labels.protocol import Evidence, Excerpt, Label, Labeller
+from lfp.labels.token_rule import OfflineTokens, Rule
+from lfp.labels.types import Evidence, Excerpt, Label, Labeller
 from tests.lfp.labels.excerpts import WORDS, excerpts_of, known_features
 
 COUNTS = {"good": 10, "awful": 10, "the": 1000, "film": 100, "plot": 100}

@@ -10,14 +10,15 @@ from hypothesis import strategies as st
 
 from lfp.errors import LabelError
 from lfp.labels import prompts
+from lfp.labels.client import questions
 from lfp.labels.evidence import shown
-from lfp.labels.tasks import TASKS, task_of
+from lfp.labels.types import TASKS, task_of
 from tests.lfp.labels.excerpts import excerpt, known_features
 
 TOKENS = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
 
 
-def content(question: prompts.Question) -> str:
+def content(question: questions.Question) -> str:
     return question.messages[-1].content
 
 

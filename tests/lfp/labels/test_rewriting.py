@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from lfp.contrast import Rewrite, fault_of, make_triples_by_language_model
 from lfp.errors import DataError
-from lfp.feedback import words_of
-from lfp.labels.chat import KEY
-from lfp.labels.fake_answers import SwapWords
-from lfp.labels.fake_server import FakeConfig, FakeServer
+from lfp.labels.client.chat import KEY
 from lfp.labels.rewriting import LanguageModelRewriter, question, read_prompt
+from lfp.testing.fake_openai.answers import SwapWords
+from lfp.testing.fake_openai.server import FakeConfig, FakeServer
+from lfp.texts.lexicon import words_of
+from lfp.texts.triples import Rewrite, fault_of, make_triples_by_language_model
 from tests.lfp.labels.asking import client
 
 LEXICON = {"fair": 0.5, "good": 2.0, "superb": 3.0, "awful": -2.0, "ugly": -3.0, "poor": -2.1}

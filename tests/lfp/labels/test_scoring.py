@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from sklearn.metrics import balanced_accuracy_score
 
-from lfp.labels.protocol import Score
 from lfp.labels.scoring import balanced_accuracy, balanced_interval, score
+from lfp.labels.types import Score
 from tests.lfp.labels.excerpts import excerpt
 
 ANSWERS = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=40)

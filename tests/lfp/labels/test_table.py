@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from lfp.labels.protocol import Label, Score
-from lfp.labels.table import beside, label_rows
-from lfp.schema import BY_NAME
+from lfp.bundle.schema import BY_NAME
+from lfp.labels.result_rows import beside, label_rows
+from lfp.labels.types import Label, Score
 
 
 def label(feature: int, description: str | None, **changes: object) -> Label:

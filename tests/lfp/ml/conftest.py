@@ -15,7 +15,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from lfp.ml.models import LanguageModel, load_model
+from lfp.ml.models.loading import LanguageModel, load_model
 
 SENTENCES = [
     "The movie was good and the acting was great.",

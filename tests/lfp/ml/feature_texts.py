@@ -9,11 +9,9 @@ import numpy as np
 import torch
 
 from lfp.config import StatsConfig
-from lfp.ml.examples import Examples
-from lfp.ml.feature_stats import FeatureStats, TokenFeatures
-from lfp.ml.moments import Moments
-from lfp.ml.neighbours import Neighbours
-from lfp.ml.windows import Windows
+from lfp.ml.features.examples import Examples, Windows
+from lfp.ml.features.neighbours import Neighbours
+from lfp.ml.features.statistics import FeatureStats, Moments, TokenFeatures
 
 N_FEATURES = 3
 CONFIG = StatsConfig(

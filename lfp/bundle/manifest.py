@@ -1,0 +1,203 @@
+"""Write a bundle (atomic, checksummed) and open one (validated): a folder that is whole or is not there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from lfp.bundle.schema import BY_NAME, SCHEMA_VERSION, TABLES
+from lfp.config import BUDGET
+from lfp.errors import BundleError
+
+MANIFEST = "manifest.json"
+
+
+ARTIFACTS = "artifacts"
+
+
+HASHED_BYTES = 1 << 28
+"""Size of all tables up to which opening a bundle hashes them."""
+
+
+_HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class TableInfo(_Record):
+    """What the manifest says of a table's file."""
+
+    rows: int
+    bytes: int
+    sha256: str
+
+
+class FileInfo(_Record):
+    """What the manifest says of an artifact's file."""
+
+    bytes: int
+    sha256: str
+
+
+class ModelInfo(_Record):
+    """One model of the pair; `sha256` is over its weights, not over its files."""
+
+    name: str
+    revision: str | None
+    parameters: int
+    sha256: str
+
+
+class StageCost(_Record):
+    """What a stage took on the machine it ran on, by the clock; None where it was not measured.
+
+    Seconds of the processor are of all threads and child processes; `peak_rss_mb` is the most memory that the process
+    held meanwhile, in megabytes of 10^6 bytes.
+    """
+
+    name: str
+    seconds: float
+    cpu_seconds: float | None = None
+    peak_rss_mb: float | None = None
+
+
+class Hardware(_Record):
+    """The machine that a bundle was written on; None where that is not known, or no GPU was used."""
+
+    processor: str | None = None
+    cores: int | None = None
+    memory_gb: float | None = None
+    gpu: str | None = None
+
+
+class Description(_Record):
+    """What a run says of itself: the manifest less what the writer measures."""
+
+    title: str
+    config: dict[str, Any]
+    seed: int
+    models: dict[str, ModelInfo]
+    hook_points: list[str]
+    labeller: str
+    versions: dict[str, str]
+    licence: str
+    notes: str
+    stages: list[StageCost] = []
+    """In the order they ran; none in a bundle made before stages were measured."""
+    hardware: Hardware | None = None
+
+    def identity(self) -> str:
+        """Sixteen hex digits over config (less its budget), seed and model hashes: what was run, not when."""
+        hashes = {role: model.sha256 for role, model in self.models.items()}
+        config = {name: value for name, value in self.config.items() if name != BUDGET}
+        what = json.dumps([config, self.seed, hashes], sort_keys=True)
+        return hashlib.sha256(what.encode()).hexdigest()[:16]
+
+
+class Manifest(Description):
+    """The whole of manifest.json."""
+
+    schema_version: int
+    bundle_id: str
+    created_at: str
+    tables: dict[str, TableInfo]
+    artifacts: dict[str, FileInfo] = {}
+
+    @property
+    def bytes(self) -> int:
+        """Size of all tables."""
+        return sum(table.bytes for table in self.tables.values())
+
+    @property
+    def tables_id(self) -> str:
+        """Sixteen hex digits over the tables' hashes alone: runs that share it have the same figures."""
+        hashes = [f"{name}={info.sha256}" for name, info in sorted(self.tables.items())]
+        return hashlib.sha256("\n".join(hashes).encode()).hexdigest()[:16]
+
+    @property
+    def key(self) -> str:
+        """Sixteen hex digits over the bundle's and the tables': what is derived of both may be kept under it."""
+        return hashlib.sha256(f"{self.bundle_id}\n{self.tables_id}".encode()).hexdigest()[:16]
+
+
+def read_table(path: Path, name: str) -> pa.Table:
+    """A whole table of the bundle at `path`.
+
+    Where the bundle was made before there was such a table it is empty, and columns added since are null.
+    """
+    file, schema = path / f"{name}.parquet", BY_NAME[name].schema
+    if BY_NAME[name].added_later and not file.exists():
+        return schema.empty_table()
+    return pa.concat_tables([schema.empty_table(), pq.read_table(file)], promote_options="default")
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of the bundle at `path`. Raises BundleError where there is none, or of another version."""
+    file = path / MANIFEST
+    if not file.is_file():
+        raise BundleError(f"{path}: no bundle here ({MANIFEST} is missing); make one with python -m precompute")
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        version = values["schema_version"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{file}: cannot be read as a manifest; copy the bundle again from its source") from error
+    if version != SCHEMA_VERSION:
+        raise BundleError(
+            f"{path}: schema version {version}, and this program reads {SCHEMA_VERSION}; {_version_mend(version)}"
+        )
+    try:
+        return Manifest.model_validate(values)
+    except ValidationError as error:
+        key = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise BundleError(f"{file}: {key} is missing or wrong; copy the bundle again from its source") from error
+
+
+def open_bundle(path: Path, *, hash_up_to_bytes: int = HASHED_BYTES) -> Manifest:
+    """The manifest, after checking that every table is there, of the size stated and, where small enough, unchanged.
+
+    Raises BundleError naming the first table that is not. `validate` in lfp.bundle.validation reads everything.
+    """
+    manifest = read_manifest(path)
+    for fault in table_faults(path, manifest, with_hashes=manifest.bytes <= hash_up_to_bytes):
+        raise BundleError(f"{path}: {fault}; copy the bundle again from its source, or make it anew")
+    return manifest
+
+
+def table_faults(path: Path, manifest: Manifest, *, with_hashes: bool) -> Iterable[str]:
+    """A line for each table file that is missing, of another size or, with hashes, changed."""
+    for table in TABLES:
+        file, info = path / f"{table.name}.parquet", manifest.tables.get(table.name)
+        if info is None and table.added_later and not file.exists():
+            continue
+        if info is None or not file.is_file():
+            yield f"table {table.name} is missing"
+        elif file.stat().st_size != info.bytes:
+            yield f"table {table.name} has {file.stat().st_size} bytes where the manifest says {info.bytes}"
+        elif with_hashes and file_sha256(file) != info.sha256:
+            yield f"table {table.name} was changed after it was written (its sha256 differs)"
+
+
+def has_models(manifest: Manifest) -> bool:
+    """Whether the bundle carries both models and its dictionaries, to read and write texts with."""
+    parts = [f"{ARTIFACTS}/{part}/" for part in ("base", "tuned", "saes")]
+    return all(any(name.startswith(part) for name in manifest.artifacts) for part in parts)
+
+
+def file_sha256(path: Path) -> str:
+    """Hex SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _version_mend(version: object) -> str:
+    newer = isinstance(version, int) and version > SCHEMA_VERSION
+    return "update the program" if newer else "make the bundle anew"

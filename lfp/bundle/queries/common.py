@@ -1,0 +1,148 @@
+"""What several questions share: the headline probe, the main labeller, orders, pooled activations, gaps of ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from lfp.bundle.store import views
+from lfp.bundle.store.connection import Store
+from lfp.errors import ConfigError, NotInBundleError
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A row of `probes`."""
+
+    probe_id: int
+    target: str
+    inputs: str
+    model: str
+    layers: list[int]
+    kind: str
+    pooling: str
+    alpha: float
+    intercept: float
+    display_slope: float
+    display_offset: float
+    n_train: int
+    n_test: int
+
+
+@dataclass(frozen=True)
+class Order:
+    """How rows are sorted: a name from FEATURE_SORTS or TEXT_SORTS, and a direction."""
+
+    by: str
+    descending: bool = True
+
+
+def headline(store: Store) -> Probe | None:
+    """The probe that `texts.predicted` is of, or None in a bundle without probes."""
+    sql = f"SELECT {columns(Probe)} FROM probes WHERE is_headline ORDER BY probe_id LIMIT 1"
+    rows = store.once("headline", lambda: store.rows(sql))
+    return Probe(**rows[0]) if rows else None
+
+
+def main_labeller(store: Store) -> str | None:
+    """The labeller whose descriptions stand in tables: the manifest's, else the first that described anything."""
+    sql = (
+        "SELECT labeller FROM labels GROUP BY labeller ORDER BY labeller = $named DESC, count(*) DESC, labeller LIMIT 1"
+    )
+    rows = store.once("main_labeller", lambda: store.rows(sql, {"named": store.manifest.labeller}))
+    return rows[0]["labeller"] if rows else None
+
+
+def columns(kind: type[Any]) -> str:
+    """The fields of a dataclass as a select list; they are named like the columns."""
+    return ", ".join(f'"{field.name}"' for field in fields(kind))
+
+
+def sort_key(sorts: Mapping[str, str], name: str) -> str:
+    """The expression behind a name that rows may be sorted by. Raises ConfigError for another name."""
+    try:
+        return sorts[name]
+    except KeyError:
+        raise ConfigError(f"sort {name}: not a column to sort by; choose one of {', '.join(sorts)}") from None
+
+
+def each_of(numbers: Sequence[int]) -> tuple[str, dict[str, int]]:
+    """Numbers as an SQL list, for IN, and what it binds; there is at least one.
+
+    They are bound one by one, since only so does DuckDB look them up in an index.
+    """
+    bound = {f"number{at}": number for at, number in enumerate(numbers)}
+    return f"({', '.join(f'${name}' for name in bound)})", bound
+
+
+def direction(order: Order) -> str:
+    """An order's direction, as SQL."""
+    return "DESC" if order.descending else "ASC"
+
+
+def headline_id(store: Store) -> int | None:
+    """The headline probe's number; None in a bundle without probes."""
+    probe = headline(store)
+    return probe.probe_id if probe else None
+
+
+def pooling(probe: Probe) -> dict[str, Any]:
+    """What the SQL of pooled activations binds."""
+    return {"probe": probe.probe_id, "pooling": probe.pooling}
+
+
+def no_such(store: Store, what: str, number: int) -> NotInBundleError:
+    """Names what was asked for and the numbers there are."""
+    held = store.rows(_HELD[what])[0]
+    range_ = "none at all" if held["low"] is None else f"numbers {held['low']} to {held['high']}"
+    return NotInBundleError(f"there is no {what} {number} in this bundle; it holds {range_}")
+
+
+_HELD = {
+    "feature": "SELECT min(feature_id) AS low, max(feature_id) AS high FROM features",
+    "text": "SELECT min(text_id) AS low, max(text_id) AS high FROM texts",
+}
+
+
+EVERY, ONE, OTHER = "true", "text_id = $text_id", "text_id = $other_id"
+
+
+def active(which: str) -> str:
+    """The activations of every text, one or the other, a row each."""
+    return f"{views.UNNESTED} WHERE {which}"
+
+
+def pooled(which: str) -> str:
+    """What their features come to over the tokens pooled, a row a text and feature."""
+    return views.pooled(active(which), pooling="$pooling")
+
+
+def pooled_of_feature() -> str:
+    """What one feature comes to over the tokens pooled, a row a text that it is active on."""
+    return views.pooled("FROM active_of($feature_id)", pooling="$pooling")
+
+
+TEXT_GAPS: Mapping[str, tuple[str, str]] = {
+    "gap": ("predicted", "feedback"),
+    "implicit gap": ("implicit_reward", "feedback"),
+    "rating gap": ("feedback", "rating"),
+}
+"""The three disagreements about texts, by the name they sort by: the columns of `texts` that are ranked."""
+
+
+def ranked(rows: str, first: str, second: str) -> str:
+    """A SELECT's rows with `first_rank` and `second_rank`, from 0 to 1, and `gap`, the first less the second.
+
+    Only rows that both judges speak of are ranked, equal values sharing the middle of their places; others get nulls.
+    """
+    known = f"({first} IS NOT NULL AND {second} IS NOT NULL)"
+    return (
+        f"SELECT *, first_rank - second_rank AS gap FROM (SELECT *, {_rank(first, known)} AS first_rank, "
+        f"{_rank(second, known)} AS second_rank FROM ({rows}))"
+    )
+
+
+def _rank(column: str, known: str) -> str:
+    over = f"cume_dist() OVER (PARTITION BY {known} ORDER BY {column}"
+    return f"CASE WHEN {known} THEN (1 + {over}) - {over} DESC)) / 2 END"

@@ -1,0 +1,307 @@
+"""Questions about one feature: its numbers, labels, examples and histogram, and what surrounds it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lfp.bundle.queries.common import columns, each_of, headline, headline_id, main_labeller, no_such, pooled_of_feature
+from lfp.bundle.store.connection import Store
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A row of `features` with its weight in the headline probe; weight fields are None where no probe reads it."""
+
+    feature_id: int
+    layer: int
+    index: int
+    density: float
+    n_active: int
+    mean_activation: float
+    max_activation: float
+    base_density: float
+    base_mean_activation: float
+    shift: float
+    stability: float | None
+    top_tokens: list[dict[str, Any]]
+    pos_logits: list[dict[str, Any]]
+    neg_logits: list[dict[str, Any]]
+    weight: float | None
+    ci_low: float | None
+    ci_high: float | None
+    mean_contribution: float | None
+    mean_abs_contribution: float | None
+    share: float | None
+    rank: int | None
+    null_high: float | None
+    beats_null: bool | None
+
+
+@dataclass(frozen=True)
+class Label:
+    """A description of a feature by one labeller."""
+
+    labeller: str
+    model: str | None
+    description: str | None
+    related: bool | None
+    confidence: float | None
+    reason: str | None
+    agreement: float | None
+    score_detection: float | None
+    score_fuzzing: float | None
+    score_ci_low: float | None
+    score_ci_high: float | None
+    score_n: int | None
+    score_swapped: float | None
+    status: str
+    failure: str | None
+    prompt_version: str
+    prompt_sha256: str | None
+    task: str | None
+    examples_used: list[str]
+    created_at: str | None
+    cost_usd: float | None
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Active tokens by activation: `edges` has one more than `counts` and `base_counts`."""
+
+    edges: list[float]
+    counts: list[int]
+    base_counts: list[int]
+
+
+@dataclass(frozen=True)
+class Example:
+    """An example of a feature, with the text it is in."""
+
+    bucket: int
+    rank: int
+    text_id: int
+    position: int
+    activation: float
+    window_start: int
+    window_values: list[float]
+    text: str
+    token_starts: list[int]
+    feedback: float | None
+
+
+def feature(store: Store, feature_id: int) -> Feature:
+    """One feature. Raises NotInBundleError."""
+    rows = store.rows(
+        f"SELECT {columns(Feature)} FROM feature_table WHERE feature_id = $feature_id", {"feature_id": feature_id}
+    )
+    if not rows:
+        raise no_such(store, "feature", feature_id)
+    return Feature(**rows[0])
+
+
+def strongest_feature(store: Store) -> int | None:
+    """The feature with the largest mean absolute contribution, else the first; None in a bundle without features."""
+    rows = store.rows(
+        "SELECT feature_id FROM feature_table ORDER BY mean_abs_contribution DESC NULLS LAST, feature_id LIMIT 1"
+    )
+    return rows[0]["feature_id"] if rows else None
+
+
+def labels(store: Store, feature_id: int) -> list[Label]:
+    """What labellers say of a feature, the run's own labeller first."""
+    rows = store.rows(
+        f"SELECT {columns(Label)} FROM labels WHERE feature_id = $feature_id ORDER BY labeller = $main DESC, labeller",
+        {"feature_id": feature_id, "main": main_labeller(store)},
+    )
+    return [Label(**row) for row in rows]
+
+
+def histogram(store: Store, feature_id: int) -> Histogram | None:
+    """Where a feature's activations lie in the tuned and the base model; None where it was never counted."""
+    rows = store.rows(
+        f"SELECT {columns(Histogram)} FROM histograms WHERE feature_id = $feature_id", {"feature_id": feature_id}
+    )
+    return Histogram(**rows[0]) if rows else None
+
+
+def examples(store: Store, feature_id: int, *, bucket: int, limit: int = 20) -> list[Example]:
+    """Examples of a feature in one bucket, strongest first, each with its text."""
+    rows = store.rows(
+        f"SELECT {columns(Example)} FROM (SELECT * FROM examples WHERE feature_id = $feature_id AND bucket = $bucket) "
+        "JOIN texts USING (text_id) ORDER BY rank LIMIT $limit",
+        {"feature_id": feature_id, "bucket": bucket, "limit": limit},
+    )
+    return [Example(**row) for row in rows]
+
+
+def feature_excerpts(store: Store, feature_id: int) -> list[dict[str, Any]]:
+    """All examples of a feature, as dicts of Example's fields: what `lfp.labels.evidence` reads.
+
+    Buckets are 0 top, 1..q intervals from low to high, -1 silent, -2 near miss.
+    """
+    return store.rows(
+        f"SELECT {columns(Example)} FROM (SELECT * FROM examples WHERE feature_id = $feature_id) "
+        "JOIN texts USING (text_id) ORDER BY bucket, rank",
+        {"feature_id": feature_id},
+    )
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A feature near another: by `kind`, with its value, and what is said of it."""
+
+    kind: str
+    rank: int
+    neighbour_id: int
+    value: float
+    layer: int
+    description: str | None
+    top_token: str | None
+    weight: float | None
+
+
+@dataclass(frozen=True)
+class FeatureDrift:
+    """A row of `drift`: what tuning did to a feature; contributions are mean over tokens, in the probe's target."""
+
+    status: str
+    sign_flipped: bool | None
+    weight: float
+    weight_base: float | None
+    contribution: float
+    contribution_base: float
+    drifted_contribution: float
+    rank: int
+    share: float
+
+
+@dataclass(frozen=True)
+class TextPart:
+    """What a feature adds to one text's estimate, with what the text was paid and is estimated at."""
+
+    text_id: int
+    text: str
+    contribution: float
+    predicted: float
+    feedback: float | None
+
+
+@dataclass(frozen=True)
+class TextParts:
+    """What a feature adds to the estimates of the texts whose activations are kept.
+
+    `largest` are by size; `against` are the largest that push a text's estimate to the other side than its true
+    feedback is of the average's. `mean` is over the `n_active` texts where it adds anything.
+    """
+
+    n_texts: int
+    n_active: int
+    mean: float | None
+    n_against: int
+    n_judged: int
+    largest: tuple[TextPart, ...]
+    against: tuple[TextPart, ...]
+
+
+def neighbours(store: Store, feature_id: int) -> list[Neighbour]:
+    """The features near one, of both kinds, nearest first."""
+    rows = store.rows(_NEIGHBOURS, {"feature_id": feature_id})
+    return [Neighbour(**row) for row in rows]
+
+
+def feature_drift(store: Store, feature_id: int) -> FeatureDrift | None:
+    """What tuning did to a feature; None where drift was not measured."""
+    rows = store.rows(f"SELECT {columns(FeatureDrift)} FROM drift WHERE feature_id = $id", {"id": feature_id})
+    return FeatureDrift(**rows[0]) if rows else None
+
+
+def feature_ablations(store: Store, feature_id: int) -> list[dict[str, Any]]:
+    """Rows of `ablations` that took the feature out, controls aside, the feature by itself first."""
+    return store.rows(
+        "SELECT * FROM ablations WHERE kind <> 'control' AND list_contains(features, $id) "
+        'ORDER BY len(features), "group"',
+        {"id": feature_id},
+    )
+
+
+def feature_texts(store: Store, feature_id: int, *, limit: int = 5) -> TextParts | None:
+    """Where a feature adds to or takes from the headline estimate; None without a probe that reads it."""
+    probe = headline(store)
+    if probe is None:
+        return None
+    kept = store.once("texts with activations", lambda: store.rows(_KEPT_TEXTS)[0])
+    found = store.query(_PARTS, {"pooling": probe.pooling, "feature_id": feature_id, "probe": probe.probe_id})
+    if not found.num_rows:
+        return None
+    parts = found.filter(pc.is_valid(found["text_id"])).sort_by("text_id")
+    contribution, feedback = parts["contribution"].to_numpy(), parts["feedback"].to_numpy()
+    average = np.nan if kept["average"] is None else kept["average"]
+    is_judged = np.isfinite(feedback) & np.isfinite(average)
+    is_against = is_judged & (contribution * (feedback - average) < 0)
+    by_size = np.argsort(-np.abs(contribution), kind="stable")
+    largest, against = by_size[:limit], by_size[is_against[by_size]][:limit]
+    shown = _text_parts(store, parts.take(np.concatenate([largest, against])).to_pylist())
+    return TextParts(
+        n_texts=kept["n_texts"],
+        n_active=parts.num_rows,
+        mean=float(contribution.mean()) if parts.num_rows else None,
+        n_against=int(is_against.sum()),
+        n_judged=int(is_judged.sum()),
+        largest=shown[: len(largest)],
+        against=shown[len(largest) :],
+    )
+
+
+def _text_parts(store: Store, rows: list[dict[str, Any]]) -> tuple[TextPart, ...]:
+    """The rows with the words of their texts."""
+    if not rows:
+        return ()
+    listed, bound = each_of([row["text_id"] for row in rows])
+    words = store.rows(f'SELECT text_id, "text" FROM texts WHERE text_id IN {listed}', bound)
+    texts = {row["text_id"]: row["text"] for row in words}
+    return tuple(TextPart(text=texts[row["text_id"]], **row) for row in rows)
+
+
+_NEIGHBOURS = """
+SELECT kind, n.rank, neighbour_id, "value", t.layer, description, t.top_tokens[1].token AS top_token, weight
+FROM (SELECT * FROM neighbours WHERE feature_id = $feature_id) n
+JOIN (SELECT feature_id, layer, description, top_tokens, weight FROM feature_table WHERE feature_id IN
+          (SELECT neighbour_id FROM neighbours WHERE feature_id = $feature_id)) t ON t.feature_id = neighbour_id
+ORDER BY kind, n.rank
+"""
+
+
+_KEPT_TEXTS = "SELECT count(*) AS n_texts, avg(feedback) AS average FROM texts SEMI JOIN activations USING (text_id)"
+
+
+_PARTS = f"""
+SELECT text_id, weight * pooled AS contribution, predicted, feedback
+FROM (SELECT weight::DOUBLE AS weight FROM weights WHERE probe_id = $probe AND feature_id = $feature_id)
+LEFT JOIN (
+    SELECT p.text_id, pooled, predicted::DOUBLE AS predicted, feedback::DOUBLE AS feedback
+    FROM ({pooled_of_feature()}) p JOIN texts ON texts.text_id = p.text_id
+) ON weight * pooled <> 0
+"""
+
+
+def probe_weights(store: Store) -> pa.Table:
+    """Feature_id and weight of the headline probe, by number; empty without one."""
+    return store.query(
+        "SELECT feature_id, weight::DOUBLE AS weight FROM weights WHERE probe_id = $probe ORDER BY feature_id",
+        {"probe": headline_id(store)},
+    )
+
+
+def named_features(store: Store, feature_ids: Sequence[int]) -> dict[int, str | None]:
+    """The description of each of these features that the bundle holds, by number; None where nobody gave one."""
+    rows = store.rows(
+        "SELECT feature_id, description FROM feature_table WHERE feature_id IN (SELECT unnest($ids::INTEGER[]))",
+        {"ids": list(feature_ids)},
+    )
+    return {row["feature_id"]: row["description"] for row in rows}

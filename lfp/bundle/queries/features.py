@@ -1,0 +1,293 @@
+"""Questions about the list of features: which pass a filter, in what order, where one stands in it, and its map."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from lfp.bundle.queries.common import Order, direction, each_of, sort_key
+from lfp.bundle.store.connection import Store
+
+Point = tuple[float, float]
+FLIPPED = "sign flipped"
+"""What `FeatureFilter.drift` calls features whose weight has the other sign on the base model."""
+
+
+@dataclass(frozen=True)
+class FeatureFilter:
+    """Which features are wanted. What is left at its default lets all pass; null passes nothing else."""
+
+    layers: tuple[int, ...] = ()
+    sign: str = "any"
+    """any, positive or negative: the sign of the headline probe's weight."""
+    related: str = "any"
+    """any, yes or no: what the label shown says."""
+    density_low: float = 0.0
+    density_high: float = 1.0
+    search: str = ""
+    """Found in the description, in a top token, or equal to the feature's number."""
+    token: str = ""
+    """One of its top tokens, spaces around it and capitals aside."""
+    null: str = "any"
+    """any, beats or within: whether the weight passes what shuffled feedback reaches."""
+    drift: tuple[str, ...] = ()
+    """Any of these: statuses of `drift`, or FLIPPED."""
+    drift_top: float = 1.0
+    """Among this share of all features, by the size of the drifted contribution."""
+    rank_low: float = 0.0
+    rank_high: float = 1.0
+    """Rank by mean absolute contribution, as a share of all features: above `rank_low`, up to `rank_high`."""
+    stability_low: float = 0.0
+    detection_low: float = 0.0
+    region: tuple[Point, ...] = ()
+    """Corners of a polygon on the map of features, at least three; even-odd where it crosses itself."""
+    noted: tuple[int, ...] | None = None
+    """Only these: the features that somebody has noted something on."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A list worth looking at: what is wanted, in what order, and what that is in one sentence."""
+
+    wanted: FeatureFilter
+    order: Order
+    says: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a feature stands in a list: `position` from 0, None where it is not in it; None where nothing is beside.
+
+    A feature that is not in the list has the list's first behind it.
+    """
+
+    position: int | None
+    total: int
+    before: int | None
+    after: int | None
+
+
+PRESETS: Mapping[str, Preset] = {
+    "learned by tuning": Preset(
+        FeatureFilter(drift=("born", "strengthened"), drift_top=0.1),
+        Order("drift"),
+        "Born or strengthened by tuning, among the tenth whose contribution drifted most.",
+    ),
+    "weighty but unrelated": Preset(
+        FeatureFilter(related="no", null="beats", rank_high=0.1),
+        Order("contribution"),
+        "Not called related to the feedback, yet the estimate leans on it: among the tenth that contribute most, and "
+        "beyond shuffled feedback.",
+    ),
+    "related but weightless": Preset(
+        FeatureFilter(related="yes", null="within", rank_low=0.5),
+        Order("confidence"),
+        "Called related to the feedback, yet among the half that contribute least, and within shuffled feedback.",
+    ),
+}
+"""Lists on offer, by name."""
+
+
+FEATURE_COLUMNS: Mapping[str, str] = {
+    "feature_id": "feature_id", "layer": "layer", "index": '"index"', "description": "description",
+    "top_tokens": "[item.token FOR item IN top_tokens]", "related": "related", "confidence": "confidence",
+    "agreement": "agreement", "score_detection": "score_detection", "score_fuzzing": "score_fuzzing",
+    "labeller": "labeller", "weight": "weight", "ci_low": "ci_low", "ci_high": "ci_high", "null_high": "null_high",
+    "beats_null": "beats_null", "mean_contribution": "mean_contribution",
+    "mean_abs_contribution": "mean_abs_contribution", "share": "share", "rank": "rank", "status": "status",
+    "drifted_contribution": "drifted_contribution", "drift_rank": "drift_rank", "sign_flipped": "sign_flipped",
+    "weight_base": "weight_base", "unexplained_contribution": "unexplained_contribution", "density": "density",
+    "base_density": "base_density", "n_active": "n_active", "mean_activation": "mean_activation",
+    "base_mean_activation": "base_mean_activation", "max_activation": "max_activation", "shift": "shift",
+    "stability": "stability", "decoder_norm": "decoder_norm", "pos_logits": "[item.token FOR item IN pos_logits]",
+    "neg_logits": "[item.token FOR item IN neg_logits]", "x": "x", "y": "y",
+}  # fmt: skip
+"""Columns of the list of features, and the expression behind each; tokens without their values."""
+
+_TOKENS = ("top_tokens", "pos_logits", "neg_logits")
+_WORDS = ("description", "labeller", "status")
+FEATURE_SORTS: Mapping[str, str] = {
+    "contribution": "mean_abs_contribution",
+    "strength": "abs(weight)",
+    "drift": "abs(drifted_contribution)",
+    "id": "feature_id",
+    "description": "description_words",
+    "top_token": "lower(top_token)",
+    "raised_token": "lower(raised_token)",
+    "lowered_token": "lower(lowered_token)",
+    **{
+        name: expression
+        for name, expression in FEATURE_COLUMNS.items()
+        if name not in (*_TOKENS, "description", "feature_id", "mean_abs_contribution")
+    },
+}
+"""Names the list of features may be sorted by, and the expression behind each: every column, and three sizes."""
+
+FEATURE_NUMBERS = tuple(name for name in FEATURE_COLUMNS if name not in (*_TOKENS, *_WORDS, "feature_id"))
+"""Columns that a map may be coloured by; flags count as 0 and 1."""
+
+
+def feature_layers(store: Store) -> list[int]:
+    """Layers that have features."""
+    return [row["layer"] for row in store.rows("SELECT DISTINCT layer FROM features ORDER BY layer")]
+
+
+def count_features(store: Store, wanted: FeatureFilter) -> int:
+    """How many features pass the filter."""
+    where, values = _conditions(store, wanted)
+    return int(store.rows(f"SELECT count(*) AS n FROM feature_table WHERE {where}", values)[0]["n"])
+
+
+def features(
+    store: Store,
+    wanted: FeatureFilter,
+    *,
+    order: Order,
+    columns: Sequence[str] = tuple(FEATURE_COLUMNS),
+    limit: int | None = None,
+    offset: int = 0,
+) -> pa.Table:
+    """The features that pass, sorted, one page of them, with these of FEATURE_COLUMNS. Without a limit: all.
+
+    Nulls are last in either direction; what ties is in the order of numbers. Raises ConfigError for another column.
+    """
+    by = f"{sort_key(FEATURE_SORTS, order.by)} {direction(order)} NULLS LAST, feature_table.feature_id"
+    where, values = _conditions(store, wanted)
+    named = ", ".join(f'{sort_key(FEATURE_COLUMNS, name)} AS "{name}"' for name in columns)
+    if limit is None:
+        sql = f"SELECT {named} FROM feature_table WHERE {where} ORDER BY {by} OFFSET $offset"
+        return store.query(sql, {**values, "offset": offset})
+    sql = f"SELECT feature_id FROM feature_table WHERE {where} ORDER BY {by} LIMIT $limit OFFSET $offset"
+    found = store.query(sql, {**values, "limit": limit, "offset": offset})
+    return _rows_of(store, found["feature_id"].to_pylist(), named)
+
+
+def _rows_of(store: Store, ids: Sequence[int], named: str) -> pa.Table:
+    """The features numbered, in that order: a page of rows from all over a large list costs no more than of a small."""
+    if not ids:
+        return store.query(f"SELECT {named} FROM feature_table WHERE false")
+    listed, bound = each_of(ids)
+    return store.query(
+        f"SELECT {named} FROM feature_table WHERE feature_id IN {listed} "
+        "ORDER BY list_position($ids::INTEGER[], feature_table.feature_id)",
+        {**bound, "ids": list(ids)},
+    )
+
+
+def feature_place(store: Store, feature_id: int, wanted: FeatureFilter, *, order: Order) -> Place:
+    """Where a feature stands among those that pass the filter, in that order, and which are beside it."""
+    where, values = _conditions(store, wanted)
+    by, down = sort_key(FEATURE_SORTS, order.by), order.descending
+    ahead, behind = ("DESC", "ASC") if down else ("ASC", "DESC")
+    sql = _PLACE.format(by=by, where=where, larger=">" if down else "<", ahead=ahead, behind=behind)
+    row = store.rows(sql, {**values, "here": feature_id})[0]
+    return Place(**row)
+
+
+def feature_points(store: Store, wanted: FeatureFilter, *, colour: str, limit: int = 10_000) -> pa.Table:
+    """Features that pass as points: feature_id, x, y, value (of the column named by `colour`, null where it has none)
+    and description. Where there are more than `limit`, those that contribute most.
+    """
+    value = sort_key({name: FEATURE_COLUMNS[name] for name in FEATURE_NUMBERS}, colour)
+    where, values = _conditions(store, wanted)
+    return store.query(
+        f"SELECT feature_id, x, y, ({value})::FLOAT AS value, description FROM feature_table "
+        f"WHERE {where} ORDER BY mean_abs_contribution DESC NULLS LAST, feature_table.feature_id LIMIT $limit",
+        {**values, "limit": limit},
+    )
+
+
+def _conditions(store: Store, wanted: FeatureFilter) -> tuple[str, dict[str, Any]]:
+    """The filter as SQL over `feature_table`, made of constant parts, and the values it binds."""
+    parts = list(_parts(wanted, n=store.manifest.tables["features"].rows))
+    values = {name: value for _, bound in parts for name, value in bound.items()}
+    return " AND ".join(sql for sql, _ in parts) or "true", values
+
+
+def _parts(wanted: FeatureFilter, *, n: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """A condition for each part of the filter that is set; `n` is what ranks are out of."""
+    if wanted.layers:
+        yield "list_contains($layers::INTEGER[], layer)", {"layers": list(wanted.layers)}
+    for chosen, conditions in (
+        (wanted.sign, {"positive": "weight > 0", "negative": "weight < 0"}),
+        (wanted.related, {"yes": "related", "no": "NOT related"}),
+        (wanted.null, {"beats": "beats_null", "within": "NOT beats_null"}),
+    ):
+        if chosen in conditions:
+            yield conditions[chosen], {}
+    if wanted.density_low > 0:
+        yield "density >= $density_low", {"density_low": wanted.density_low}
+    if wanted.density_high < 1:
+        yield "density <= $density_high", {"density_high": wanted.density_high}
+    if needle := wanted.search.strip().lower():
+        yield _SEARCH, {"search": needle}
+    if token := wanted.token.strip().lower():
+        yield "contains(token_words, chr(10) || $token || chr(10))", {"token": token}
+    if wanted.drift:
+        yield _DRIFT, {"drift": list(wanted.drift), "flipped": FLIPPED in wanted.drift}
+    if wanted.drift_top < 1:
+        yield "drift_rank <= $drift_most", {"drift_most": math.ceil(wanted.drift_top * n)}
+    if wanted.rank_low > 0:
+        yield "rank > $rank_after", {"rank_after": math.ceil(wanted.rank_low * n)}
+    if wanted.rank_high < 1:
+        yield "rank <= $rank_most", {"rank_most": math.ceil(wanted.rank_high * n)}
+    if wanted.stability_low > 0:
+        yield "stability >= $stability_low", {"stability_low": wanted.stability_low}
+    if wanted.detection_low > 0:
+        yield "score_detection >= $detection_low", {"detection_low": wanted.detection_low}
+    if wanted.region:
+        yield _inside(wanted.region)
+    if wanted.noted is not None:
+        yield "feature_id IN (SELECT unnest($noted::INTEGER[]))", {"noted": list(wanted.noted)}
+
+
+def _inside(corners: tuple[Point, ...]) -> tuple[str, dict[str, Any]]:
+    """Whether (x, y) lies within a polygon: a ray to the right crosses its edges an odd number of times.
+
+    The box around it comes first, since it is cheap and most features are outside.
+    """
+    xs, ys = [x for x, _ in corners], [y for _, y in corners]
+    values: dict[str, Any] = {"x_low": min(xs), "x_high": max(xs), "y_low": min(ys), "y_high": max(ys)}
+    crossings = []
+    for at, (x, y) in enumerate(corners):
+        following = (at + 1) % len(corners)
+        values |= {f"x{at}": x, f"y{at}": y}
+        crossings.append(_CROSSING.format(a=at, b=following))
+    sql = f"x BETWEEN $x_low AND $x_high AND y BETWEEN $y_low AND $y_high AND ({' + '.join(crossings)}) % 2 = 1"
+    return sql, values
+
+
+_CROSSING = (
+    "(CASE WHEN (y < $y{a}) <> (y < $y{b}) THEN x < $x{a} + ($x{b} - $x{a}) * (y - $y{a}) / ($y{b} - $y{a}) "
+    "ELSE false END)::INTEGER"
+)
+
+
+_SEARCH = """
+(contains(token_words, $search) OR contains(description_words, $search)
+ OR (feature_id = try_cast($search AS INTEGER) AND $search = try_cast($search AS INTEGER)::VARCHAR))
+"""
+
+
+_DRIFT = "(list_contains($drift::VARCHAR[], status) OR ($flipped AND sign_flipped))"
+
+
+_PLACE = """
+WITH passed AS (SELECT feature_id AS id, {by} AS key FROM feature_table WHERE {where}),
+here AS (SELECT key AS here_key FROM passed WHERE id = $here),
+placed AS (
+    SELECT id, key, (here_key IS NULL AND key IS NOT NULL) OR coalesce(key {larger} here_key, false)
+        OR (key IS NOT DISTINCT FROM here_key AND id < $here) AS is_before
+    FROM passed CROSS JOIN here
+)
+SELECT (SELECT count(*) FILTER (is_before) FROM placed HAVING count(*) > 0) AS position,
+    (SELECT count(*) FROM passed) AS total,
+    (SELECT id FROM placed WHERE is_before ORDER BY key {behind} NULLS FIRST, id DESC LIMIT 1) AS "before",
+    CASE WHEN EXISTS (FROM here)
+        THEN (SELECT id FROM placed WHERE NOT is_before AND id <> $here ORDER BY key {ahead} NULLS LAST, id LIMIT 1)
+        ELSE (SELECT id FROM passed ORDER BY key {ahead} NULLS LAST, id LIMIT 1) END AS "after"
+"""

@@ -1,0 +1,344 @@
+"""Questions about a run as a whole: figures, layers, dictionaries, drift, ablations, labels against weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from lfp.bundle.queries.common import Order, columns, direction, headline_id, main_labeller, sort_key
+from lfp.bundle.store.connection import Store
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A row of `results`: one figure of the report with its interval and null."""
+
+    report_row: str
+    model: str | None
+    layer: int | None
+    probe_id: int | None
+    target: str | None
+    inputs: str | None
+    words: str | None
+    split: str | None
+    group: str | None
+    metric: str
+    value: float
+    ci_low: float | None
+    ci_high: float | None
+    null_mean: float | None
+    null_high: float | None
+    null_p: float | None
+    n: int | None
+
+
+def figures(store: Store, report_row: str) -> list[Figure]:
+    """The rows of `results` under one report row, in the table's order."""
+    rows = store.rows(f"SELECT {columns(Figure)} FROM results WHERE report_row = $row", {"row": report_row})
+    return [Figure(**row) for row in rows]
+
+
+def report_rows(store: Store) -> list[dict[str, Any]]:
+    """All rows of `results`, sorted as the schema states."""
+    return store.rows("SELECT * FROM results ORDER BY ALL")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What both models wrote after one held-out prefix, with the reward of each."""
+
+    prompt: str
+    base: str
+    tuned: str
+    base_reward: float
+    tuned_reward: float
+
+
+def samples(store: Store, *, limit: int) -> list[Sample]:
+    """What both models wrote after the first held-out prefixes, which were drawn at random; no more than there are."""
+    rows = store.rows(
+        """
+        SELECT prompt, b.completion AS base, t.completion AS tuned, b.reward AS base_reward, t.reward AS tuned_reward
+        FROM (FROM completions WHERE "group" = 'base') b
+        JOIN (SELECT "index", completion, reward FROM completions WHERE "group" = 'tuned') t USING ("index")
+        ORDER BY "index" LIMIT $limit
+        """,
+        {"limit": limit},
+    )
+    return [Sample(**row) for row in rows]
+
+
+def layers(store: Store) -> pa.Table:
+    """All layers, in order, with their divergence."""
+    return store.query("SELECT * FROM layers ORDER BY layer")
+
+
+def dictionaries(store: Store) -> pa.Table:
+    """All sparse autoencoders trained."""
+    return store.query("SELECT * FROM saes ORDER BY model DESC, layer, variant, width, seed")
+
+
+def scored_words(store: Store, *, limit: int = 3000) -> pa.Table:
+    """Words with true feedback, commonest first."""
+    return store.query(
+        "SELECT word, feedback, implicit_reward, predicted, predicted_base, n FROM vocabulary "
+        "WHERE feedback IS NOT NULL ORDER BY n DESC, word LIMIT $limit",
+        {"limit": limit},
+    )
+
+
+@dataclass(frozen=True)
+class DriftedFeature:
+    """A feature whose contribution tuning changed, with its description and the token it fires on most."""
+
+    feature_id: int
+    layer: int
+    status: str
+    drifted_contribution: float
+    description: str | None
+    top_token: str | None
+
+
+def drifted_features(store: Store, *, limit: int = 20) -> list[DriftedFeature]:
+    """The features whose contribution to the headline estimate changed most; empty where drift was not measured."""
+    rows = store.rows(_DRIFTED, {"labeller": main_labeller(store), "limit": limit})
+    return [DriftedFeature(**row) for row in rows]
+
+
+def word_gaps(store: Store) -> dict[str, float]:
+    """How far each word's learned feedback is above the stated one, in noise (`lfp.evaluation.word_gaps`), by word."""
+    rows = store.rows("SELECT word, implicit_gap AS gap FROM vocabulary WHERE implicit_gap IS NOT NULL ORDER BY word")
+    return {row["word"]: row["gap"] for row in rows}
+
+
+def features_by_drift(store: Store) -> list[dict[str, Any]]:
+    """All features by drifted contribution, with the `words` they fire on.
+
+    `rank` is by drifted contribution, `unexplained_rank` by what they carry of the pay that is not explained, from 1.
+    """
+    return store.rows(
+        "SELECT d.feature_id, d.rank, d.unexplained_rank, "
+        "coalesce(list(w.word ORDER BY w.word) FILTER (w.word IS NOT NULL), []) AS words "
+        "FROM drift d LEFT JOIN word_features w USING (feature_id) GROUP BY ALL ORDER BY d.rank, d.feature_id"
+    )
+
+
+def report_ablations(store: Store) -> list[dict[str, Any]]:
+    """All rows of `ablations`, in the table's order."""
+    return store.rows('SELECT * FROM ablations ORDER BY "group"')
+
+
+def report_texts(store: Store, *, limit: int = 2000) -> list[dict[str, Any]]:
+    """Sampled texts as points: text_id, pca_x, pca_y, feedback and predicted, by number."""
+    return store.rows(
+        "SELECT text_id, pca_x, pca_y, feedback, predicted FROM texts SEMI JOIN activations USING (text_id) "
+        "ORDER BY text_id LIMIT $limit",
+        {"limit": limit},
+    )
+
+
+_DRIFTED = """
+SELECT feature_id, f.layer, status, drifted_contribution, l.description, f.top_tokens[1].token AS top_token
+FROM (SELECT * FROM drift WHERE rank <= $limit) d
+JOIN features f USING (feature_id)
+LEFT JOIN (SELECT feature_id, description FROM labels WHERE labeller = $labeller) l USING (feature_id)
+ORDER BY d.rank
+"""
+
+
+def weightiest_features(store: Store, *, limit: int) -> pa.Table:
+    """The features that contribute most to the headline estimate, largest first, with all that names and matches them.
+
+    Where no probe reads them, the first ones by number.
+    """
+    return store.query(
+        "SELECT feature_id, layer, description, top_tokens, weight, ci_low, ci_high, mean_abs_contribution "
+        "FROM feature_table ORDER BY mean_abs_contribution DESC NULLS LAST, feature_id LIMIT $limit",
+        {"limit": limit},
+    )
+
+
+def decoder_rows(store: Store, feature_ids: Sequence[int]) -> pa.Table:
+    """Feature_id and vector, the decoder row, of the features named, by number; those without one are left out."""
+    return store.query(
+        "SELECT feature_id, vector FROM decoders WHERE feature_id IN (SELECT unnest($ids::INTEGER[])) "
+        "ORDER BY feature_id",
+        {"ids": list(feature_ids)},
+    )
+
+
+@dataclass(frozen=True)
+class DriftFilter:
+    """Which features are wanted: `status` is any, flipped, or of `drift.STATUSES`; no layers means all."""
+
+    status: str = "any"
+    layers: tuple[int, ...] = ()
+    search: str = ""
+    """Found in the description, in a top token, or equal to the feature's number."""
+
+
+DRIFT_SORTS: Mapping[str, str] = {
+    "drifted": "abs(drifted_contribution)",
+    "risen": "drifted_contribution",
+    "unexplained": "abs(unexplained_contribution)",
+    "contribution": "abs(contribution)",
+    "base_contribution": "abs(contribution_base)",
+    "weight": "weight",
+    "density": "density",
+    "base_density": "base_density",
+    "layer": "layer",
+    "id": "feature_id",
+}
+"""Names a table of drift may be sorted by, and the expression behind each; sizes where the sign is no matter."""
+
+
+def drift_counts(store: Store) -> dict[str, int]:
+    """How many features have each status, and how many `flipped` sign; only what there is."""
+    rows = store.rows(
+        "SELECT status, count(*) AS n FROM drift GROUP BY status "
+        "UNION ALL SELECT 'flipped', count(*) AS n FROM drift WHERE sign_flipped HAVING count(*) > 0"
+    )
+    return {row["status"]: row["n"] for row in rows}
+
+
+def count_drift(store: Store, wanted: DriftFilter) -> int:
+    """How many features with drift pass the filter."""
+    return int(store.rows(f"SELECT count(*) AS n {_wanted(wanted)}", _values(wanted))[0]["n"])
+
+
+def drift(store: Store, wanted: DriftFilter, *, order: Order, limit: int | None = None, offset: int = 0) -> pa.Table:
+    """The features that pass, sorted; without a limit all of them.
+
+    `drifted_null` and `unexplained_null` are what chance reaches at a feature's rank, where the report says it.
+    """
+    by, way = sort_key(DRIFT_SORTS, order.by), f"{direction(order)} NULLS LAST, feature_id"
+    return store.query(
+        f"SELECT {_COLUMNS} FROM (SELECT feature_id, contribution, contribution_base, {by} AS place {_wanted(wanted)} "
+        f"ORDER BY place {way} LIMIT $limit OFFSET $offset) page JOIN feature_table USING (feature_id) {_NULLS} "
+        f"ORDER BY page.place {way}",
+        {**_values(wanted), "limit": limit, "offset": offset},
+    )
+
+
+def drift_points(store: Store, *, limit: int = 2000) -> pa.Table:
+    """The features whose contribution changed most, largest change first: what a scatter of them shows."""
+    return store.query(
+        "SELECT feature_id, layer, f.status, f.sign_flipped, d.contribution, contribution_base, density, base_density, "
+        "description FROM (SELECT * FROM drift WHERE rank <= $limit) d JOIN feature_table f USING (feature_id) "
+        "ORDER BY d.rank, feature_id",
+        {"limit": limit},
+    )
+
+
+def _wanted(wanted: DriftFilter) -> str:
+    """What passes; labels are read for a search alone, and the rest of a feature for the rows of one page."""
+    return f"{_FROM} {_SEARCH if wanted.search.strip() else ''}"
+
+
+def _values(wanted: DriftFilter) -> dict[str, Any]:
+    values = {"status": wanted.status, "layers": list(wanted.layers)}
+    search = wanted.search.strip().lower()
+    return values | {"search": search} if search else values
+
+
+_FROM = """
+FROM drift JOIN (SELECT feature_id, layer, density, base_density FROM features) USING (feature_id)
+WHERE CASE $status WHEN 'any' THEN true WHEN 'flipped' THEN sign_flipped ELSE status = $status END
+  AND (len($layers::INTEGER[]) = 0 OR list_contains($layers::INTEGER[], layer))
+"""
+
+
+_SEARCH = """
+AND feature_id IN (
+    SELECT feature_id FROM feature_table
+    WHERE contains(lower(description), $search) OR feature_id::VARCHAR = $search
+       OR contains(lower(array_to_string([item.token FOR item IN top_tokens], chr(10))), $search)
+)
+"""
+
+
+_COLUMNS = """
+feature_id, layer, description, [item.token FOR item IN top_tokens] AS top_tokens, status, sign_flipped,
+drifted_contribution, n.drifted_null, contribution_base, contribution, weight_base, weight, base_density, density,
+unexplained_contribution, n.unexplained_null
+"""
+
+
+_NULLS = """
+LEFT JOIN (
+    SELECT substr("group", 9)::INTEGER AS feature_id,
+        max(null_high) FILTER (metric = 'drifted_contribution') AS drifted_null,
+        max(null_high) FILTER (metric = 'unexplained_contribution') AS unexplained_null
+    FROM results WHERE report_row = 'drift' AND regexp_full_match("group", 'feature:[0-9]{1,9}') GROUP BY ALL
+) n USING (feature_id)
+"""
+
+
+@dataclass(frozen=True)
+class AblatedFeature:
+    """A single feature taken out: effects in rewards, the predicted one in the probe's target, and what it is.
+
+    `null_high` is the 95th percentile of the sizes of all single controls' effects; None where there are none.
+    """
+
+    feature_id: int
+    layer: int
+    effect: float
+    ci_low: float
+    ci_high: float
+    null_high: float | None
+    predicted_effect: float | None
+    n_completions: int
+    weight: float | None
+    description: str | None
+
+
+def beliefs(store: Store, labeller: str, *, limit: int = 2000) -> pa.Table:
+    """How surely a labeller calls features related, beside their weights in the headline probe, by number.
+
+    `belief` is the confidence, negative where the feature is called unrelated; `size` is |weight|. Features that never
+    fire are left out, as in the report. Where there are more than `limit`, a sample by the hash of the number.
+    """
+    bound = {"labeller": labeller, "probe": headline_id(store), "limit": limit}
+    return store.query(_BELIEFS, bound)
+
+
+def count_beliefs(store: Store, labeller: str) -> int:
+    """How many features `beliefs` draws from."""
+    sql = (
+        "SELECT count(*) AS n FROM labels l JOIN features f USING (feature_id) JOIN weights w USING (feature_id) "
+        "WHERE l.labeller = $labeller AND l.related IS NOT NULL AND f.n_active > 0 AND w.probe_id = $probe"
+    )
+    n: int = store.rows(sql, {"labeller": labeller, "probe": headline_id(store)})[0]["n"]
+    return n
+
+
+def ablated_features(store: Store) -> list[AblatedFeature]:
+    """Features that were taken out one at a time, the largest predicted effect first."""
+    bound = {"probe": headline_id(store), "labeller": main_labeller(store)}
+    return [AblatedFeature(**row) for row in store.rows(_ABLATED, bound)]
+
+
+_BELIEFS = """
+SELECT * FROM (
+    SELECT l.feature_id, f.layer, l.related, if(l.related, 1, -1) * coalesce(l.confidence, 1)::DOUBLE AS belief,
+        w.weight, abs(w.weight) AS size, w.beats_null, l.description
+    FROM labels l JOIN features f USING (feature_id) JOIN weights w USING (feature_id)
+    WHERE l.labeller = $labeller AND l.related IS NOT NULL AND f.n_active > 0 AND w.probe_id = $probe
+    ORDER BY hash(l.feature_id) LIMIT $limit
+) ORDER BY feature_id
+"""
+
+
+_ABLATED = """
+SELECT feature_id, f.layer, a.effect, a.ci_low, a.ci_high, a.null_high, a.predicted_effect, a.n_completions, w.weight,
+    l.description
+FROM (SELECT *, features[1] AS feature_id FROM ablations WHERE kind = 'feature') a
+JOIN features f USING (feature_id)
+LEFT JOIN (SELECT feature_id, weight FROM weights WHERE probe_id = $probe) w USING (feature_id)
+LEFT JOIN (SELECT feature_id, description FROM labels WHERE labeller = $labeller) l USING (feature_id)
+ORDER BY abs(a.predicted_effect) DESC NULLS LAST, feature_id
+"""

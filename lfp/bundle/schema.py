@@ -1,0 +1,467 @@
+"""THE contract: every table and column of a bundle, with type, unit and meaning; data/README.md is made from it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+"""Goes up when a column changes its meaning or leaves; new columns and tables leave it as it is."""
+
+FLOAT, DOUBLE, INT, LONG, TEXT, FLAG = pa.float32(), pa.float64(), pa.int32(), pa.int64(), pa.string(), pa.bool_()
+TOKEN_VALUES = pa.list_(pa.struct([("token", TEXT), ("value", FLOAT)]))
+GROUP_VALUES = pa.list_(pa.struct([("group", TEXT), ("value", DOUBLE)]))
+
+
+def _list(of: pa.DataType) -> pa.DataType:
+    return pa.list_(of)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: `unit` is empty where the value is a name or a count; `nullable` says whether null is an answer."""
+
+    name: str
+    type: pa.DataType
+    meaning: str
+    unit: str = ""
+    nullable: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of a bundle: what a row is, how rows are sorted, which columns there are.
+
+    `row_group_rows` keeps one feature or one text a cheap read at a million features. A bundle made before a table
+    that was `added_later` may lack its file; the table is then empty.
+    """
+
+    name: str
+    row: str
+    sorted_by: tuple[str, ...]
+    columns: tuple[Column, ...]
+    row_group_rows: int = 122_880
+    added_later: bool = False
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """The Arrow schema that the Parquet file has, column for column."""
+        return pa.schema([pa.field(c.name, c.type, nullable=c.nullable) for c in self.columns])
+
+
+def _null(name: str, type_: pa.DataType, meaning: str, unit: str = "") -> Column:
+    return Column(name, type_, meaning, unit, nullable=True)
+
+
+# fmt: off
+_LAYERS = Table("layers", "a layer", ("layer",), (
+    Column("layer", INT, "Layer number, from 0."),
+    Column("divergence", DOUBLE, "Sum over the layer's parameters of the L2 norm of tuned minus base.", "L2 norm"),
+    Column("divergence_mlp", DOUBLE, "The same over the parameters of its MLP.", "L2 norm"),
+    Column("divergence_by_group", GROUP_VALUES, "The same by group of parameters: attention, mlp, norm.", "L2 norm"),
+    Column("relative_divergence", DOUBLE, "Divergence over the sum of L2 norms of the base's parameters.", "share"),
+    Column("selected", FLAG, "Whether the layer's MLP output was written as features."),
+    Column("d_in", INT, "Width of the MLP's output.", "dimensions"),
+    _null("scale", DOUBLE, "Factor giving the tuned model's MLP output unit mean square norm; null if not selected."),
+))
+
+_SAES = Table("saes", "a sparse autoencoder trained", ("layer", "variant", "width", "seed", "model"), (
+    Column("layer", INT, "Layer number."),
+    Column("variant", TEXT, "tied_relu, relu, topk, batchtopk or jumprelu."),
+    Column("width", INT, "Features in the dictionary."),
+    Column("seed", INT, "Seed of its training."),
+    Column("tied", FLAG, "Whether the decoder is the encoder transposed."),
+    _null("l1", DOUBLE, "Weight of the L1 penalty; null where the variant has none."),
+    _null("k", INT, "Active features a token; null where the variant has no k."),
+    _null("l0_weight", DOUBLE, "Weight of the mean number of active features; null where the variant has none."),
+    Column("is_used", FLAG, "Whether its features are the bundle's features."),
+    Column("model", TEXT, "tuned or base: the model whose activations it was trained on."),
+    Column("fvu", DOUBLE, "Fraction of variance unexplained on held-out texts.", "share"),
+    Column("l0", DOUBLE, "Mean number of active features a token on held-out texts.", "features"),
+    Column("dead_fraction", DOUBLE, "Share of features never active on held-out texts.", "share"),
+    _null("ce_recovered", DOUBLE, "Cross-entropy recovered by the reconstruction, against zero ablation.", "share"),
+    _null("mmcs", DOUBLE, "Mean max cosine similarity with the layer's other dictionary, Hungarian-matched.", "cosine"),
+    Column("source", TEXT, "trained, or the folder or hub name it was read from."),
+))
+
+_FEATURES = Table("features", "a feature", ("feature_id",), (
+    Column("feature_id", INT, "Dense number over all layers, from 0."),
+    Column("layer", INT, "Layer whose MLP output it is read from."),
+    Column("index", INT, "Row of the layer's dictionary."),
+    Column("density", FLOAT, "Share of tokens on which it is active.", "share"),
+    Column("n_active", LONG, "Tokens on which it is active.", "tokens"),
+    Column("mean_activation", FLOAT, "Mean activation where active.", "scaled activation"),
+    Column("max_activation", FLOAT, "Largest activation.", "scaled activation"),
+    Column("base_density", FLOAT, "Density on the base model's activations, through the same dictionary.", "share"),
+    Column("base_mean_activation", FLOAT, "Mean activation where active, base model.", "scaled activation"),
+    Column("shift", FLOAT, "Mean activation over all tokens, tuned minus base.", "scaled activation"),
+    _null("stability", FLOAT, "Cosine with its Hungarian match in the layer's other dictionary.", "cosine"),
+    Column("decoder_norm", FLOAT, "L2 norm of its decoder row, in the scaled space.", "L2 norm"),
+    Column("top_tokens", TOKEN_VALUES, "Tokens it fires on, by share of activation over sampled contexts.", "share"),
+    Column("pos_logits", TOKEN_VALUES, "Tokens whose logit its decoder row raises most.", "logit"),
+    Column("neg_logits", TOKEN_VALUES, "Tokens whose logit its decoder row lowers most.", "logit"),
+    Column("x", FLOAT, "First coordinate of the map of features."),
+    Column("y", FLOAT, "Second coordinate of the map of features."),
+))
+
+_DECODERS = Table("decoders", "a feature", ("feature_id",), (
+    Column("feature_id", INT, "The feature."),
+    Column("vector", _list(pa.float16()), "Its decoder row, [d_in], in the scaled space."),
+), row_group_rows=8_192)
+
+_HISTOGRAMS = Table("histograms", "a feature", ("feature_id",), (
+    Column("feature_id", INT, "The feature."),
+    Column("edges", _list(FLOAT), "Bin edges, log-spaced, one more than counts.", "scaled activation"),
+    Column("counts", _list(LONG), "Active tokens a bin, tuned model.", "tokens"),
+    Column("base_counts", _list(LONG), "Active tokens a bin, base model through the same dictionary.", "tokens"),
+), row_group_rows=8_192)
+
+_EXAMPLES = Table("examples", "an example of a feature", ("feature_id", "bucket", "rank"), (
+    Column("feature_id", INT, "The feature."),
+    Column("bucket", INT, "0 = top; 1..q = interval of activation quantiles, low to high; -1 = not active, at random; "
+           "-2 = near miss: silent in the whole window although the token is one of its top tokens or its nearest "
+           "neighbour fires."),
+    Column("rank", INT, "Order within the bucket, from 0, largest activation first."),
+    Column("text_id", LONG, "The text."),
+    Column("position", INT, "Token of the text, from 0, beginning-of-sequence not counted.", "tokens"),
+    Column("activation", FLOAT, "Activation at the position.", "scaled activation"),
+    Column("window_start", INT, "Position of the first of window_values.", "tokens"),
+    Column("window_values", _list(FLOAT), "Activations at consecutive positions.", "scaled activation"),
+))
+
+_TEXTS = Table("texts", "a text kept for browsing", ("text_id",), (
+    Column("text_id", LONG, "Number of the text in the corpus."),
+    Column("source", TEXT, "File or generator it came from."),
+    Column("split", TEXT, "train or held_out: whether models and autoencoders saw it."),
+    Column("role", TEXT, "text, chosen or rejected."),
+    _null("pair_id", LONG, "Joins chosen and rejected; null for a plain text."),
+    Column("text", TEXT, "The text as the model read it, cut to the context."),
+    Column("token_ids", _list(INT), "Its tokens, beginning-of-sequence not counted."),
+    Column("token_starts", _list(INT), "First character of each token.", "characters"),
+    Column("response_start", INT, "First token of the response; 0 where there is no prompt.", "tokens"),
+    _null("feedback", FLOAT, "True feedback of the text.", "reward"),
+    _null("rating", FLOAT, "Human rating, where the corpus has one.", "corpus scale"),
+    Column("predicted", FLOAT, "The headline probe's estimate, unrescaled.", "probe target"),
+    _null("predicted_raw", FLOAT, "The raw-activation probe's estimate of the same target.", "probe target"),
+    _null("sae_miss", FLOAT, "Part of predicted_raw that the autoencoders do not reconstruct, v . (x - x_hat).",
+          "probe target"),
+    _null("implicit_reward", FLOAT, "Sum over tokens of log pi_tuned - log pi_base.", "nats"),
+    Column("pca_x", FLOAT, "First principal component of the mean features."),
+    Column("pca_y", FLOAT, "Second principal component of the mean features."),
+), row_group_rows=8_192)
+
+_TOKEN_SCORES = Table("token_scores", "a text", ("text_id",), (
+    Column("text_id", LONG, "The text."),
+    Column("feedback", _list(FLOAT), "True feedback a token; a word of several tokens bears it on its last.", "reward"),
+    Column("implicit_reward", _list(FLOAT), "r_t = log pi_tuned(x_t) - log pi_base(x_t).", "nats"),
+    Column("implicit_advantage", _list(FLOAT), "c_t = r_t + KL(base || tuned) at that context.", "nats"),
+    Column("predicted", _list(FLOAT), "The headline probe's estimate of each token by itself, intercept included.",
+           "probe target"),
+    _null("sae_miss", _list(FLOAT), "What the autoencoders miss of the raw probe's estimate of each token by itself.",
+          "probe target"),
+), row_group_rows=8_192)
+
+_ACTIVATIONS = Table("activations", "a sampled text", ("text_id",), (
+    Column("text_id", LONG, "The text; texts kept only because an example names them have no row."),
+    Column("positions", _list(INT), "Token positions, ascending.", "tokens"),
+    Column("feature_ids", _list(INT), "Features active there, ascending within a position."),
+    Column("values", _list(FLOAT), "Their activations.", "scaled activation"),
+), row_group_rows=1_024)
+
+_TRIPLES = Table("triples", "a contrastive triple", ("triple_id",), (
+    Column("triple_id", INT, "Number of the triple, from 0."),
+    Column("positive", TEXT, "Sentence with the positive word."),
+    Column("negative", TEXT, "The same sentence with a negative word in its place."),
+    Column("neutral", TEXT, "The same sentence with a word the lexicon does not score."),
+    Column("positive_word", TEXT, "Target word of the positive sentence."),
+    Column("negative_word", TEXT, "Target word of the negative sentence."),
+    Column("neutral_word", TEXT, "Target word of the neutral sentence."),
+    Column("positive_position", INT, "Last token of the target word.", "tokens"),
+    Column("negative_position", INT, "Last token of the target word.", "tokens"),
+    Column("neutral_position", INT, "Last token of the target word.", "tokens"),
+    Column("fold", INT, "Fold of the positive word; the negative word's own fold is in vocabulary."),
+), row_group_rows=8_192)
+
+_VOCABULARY = Table("vocabulary", "a word", ("word",), (
+    Column("word", TEXT, "The word, casefolded and stripped."),
+    Column("token_ids", _list(INT), "Its commonest tokens in the corpus."),
+    _null("feedback", FLOAT, "True feedback; null where the lexicon is silent.", "lexicon value"),
+    _null("implicit_reward", FLOAT, "Mean over occurrences of the sum of r_t over its tokens.", "nats"),
+    _null("implicit_advantage", FLOAT, "The same of c_t.", "nats"),
+    _null("implicit_matched", FLOAT,
+          "Word effect of a regression of r on word and context, base probabilities as weights.", "nats"),
+    _null("implicit_matched_se", FLOAT, "Its standard error over contexts.", "nats"),
+    _null("implicit_excess", FLOAT, "Implicit advantage less what the stated feedback explains of it.", "nats"),
+    _null("implicit_gap", FLOAT, "The excess over its noise: most above 0 in the words paid more than stated."),
+    _null("predicted", FLOAT, "Headline probe, tuned model, by the fold that never saw the word.", "probe target"),
+    _null("predicted_base", FLOAT, "Same recipe on the base model with its own autoencoder.", "probe target"),
+    Column("n", LONG, "Occurrences in the corpus.", "words"),
+    Column("n_generated", LONG, "Occurrences in the tuned model's completions of held-out prefixes.", "words"),
+    Column("n_generated_base", LONG, "Occurrences in the base model's completions.", "words"),
+    Column("fold", INT, "Fold in which the word is held out."),
+), row_group_rows=8_192)
+
+_WORD_FEATURES = Table("word_features", "a word and a feature that fires on it", ("word", "rank"), (
+    Column("word", TEXT, "The word."),
+    Column("rank", INT, "Order among the word's features, from 0, largest lift first."),
+    Column("feature_id", INT, "The feature: at least half as strong on the word as where it is active."),
+    Column("mean_activation", FLOAT, "Mean activation at the last token of the word.", "scaled activation"),
+    Column("lift", FLOAT, "That mean over the mean of all tokens; at least 5."),
+), row_group_rows=8_192, added_later=True)
+
+_PROBES = Table("probes", "a probe", ("probe_id",), (
+    Column("probe_id", INT, "Number of the probe, from 0."),
+    Column("target", TEXT, "delta, feedback, implicit_reward (of a token in its context: c_t) or preference."),
+    Column("inputs", TEXT, "sae, raw, base_sae, base_raw, sae_of_base, random_sae or token_identity."),
+    Column("model", TEXT, "tuned or base: whose activations are the inputs."),
+    Column("layers", _list(INT), "Layers whose activations are concatenated."),
+    Column("kind", TEXT, "ridge or logistic."),
+    Column("pooling", TEXT, "mean, sum, last, max or response: how tokens make a text's inputs."),
+    Column("alpha", DOUBLE, "Regularisation chosen by cross-validation grouped by word or pair."),
+    Column("intercept", DOUBLE, "Added to the sum of contributions.", "probe target"),
+    _null("raw_intercept", DOUBLE, "Intercept of the raw probe on the same target; null but for the headline.",
+          "probe target"),
+    _null("raw_bias", DOUBLE, "What the raw probe v gives the autoencoders' biases, v . b_dec.", "probe target"),
+    Column("display_slope", DOUBLE, "Rescales a prediction to the lexicon's range, for display only."),
+    Column("display_offset", DOUBLE, "Added after display_slope, for display only."),
+    Column("n_train", LONG, "Rows it was fitted on."),
+    Column("n_test", LONG, "Rows predicted out of fold."),
+    Column("is_headline", FLAG, "Whether texts.predicted is this probe's."),
+))
+
+_WEIGHTS = Table("weights", "a probe and a feature", ("probe_id", "feature_id"), (
+    Column("probe_id", INT, "The probe."),
+    Column("feature_id", INT, "The feature."),
+    Column("weight", FLOAT, "Target a unit of activation, the layer's scale folded in.", "probe target"),
+    _null("raw_weight", FLOAT, "(v . d_i): what the raw probe v of the same target gives a unit of the feature.",
+          "probe target"),
+    _null("ci_low", FLOAT, "Lower end of the 95 % interval over words, or pairs.", "probe target"),
+    _null("ci_high", FLOAT, "Upper end of the 95 % interval over words, or pairs.", "probe target"),
+    Column("mean_contribution", FLOAT, "Mean over tokens of weight times activation.", "probe target"),
+    Column("mean_abs_contribution", FLOAT, "The same of its absolute value.", "probe target"),
+    Column("share", FLOAT, "Its share of the sum of mean absolute contributions.", "share"),
+    Column("rank", INT, "Rank by mean_abs_contribution, from 1."),
+    _null("null_high", FLOAT, "95th percentile of |weight| over shuffled feedback, at the probe's own alpha.",
+          "probe target"),
+    _null("beats_null", FLAG, "Whether |weight| passes null_high."),
+))
+
+_DRIFT = Table("drift", "a feature", ("feature_id",), (
+    Column("feature_id", INT, "The feature."),
+    Column("probe_id", INT, "The headline probe, whose weights these are."),
+    Column("status", TEXT, "born, strengthened, steady, weakened or gone: what tuning did to how it fires."),
+    _null("sign_flipped", FLAG, "Whether weight and weight_base are of opposite sign, both beyond their noise."),
+    Column("weight", FLOAT, "Its weight in the headline probe.", "probe target"),
+    _null("weight_base", FLOAT, "The same target's weight on the base model through the same dictionary.",
+          "probe target"),
+    Column("contribution", FLOAT, "Weight times its mean activation over all tokens, tuned model.", "probe target"),
+    Column("contribution_base", FLOAT, "The same weight times the base model's mean activation.", "probe target"),
+    Column("drifted_contribution", FLOAT, "Contribution less contribution_base.", "probe target"),
+    Column("rank", INT, "Rank by the size of drifted_contribution, from 1."),
+    Column("share", FLOAT, "Its share of the sum of sizes of drifted contributions.", "share"),
+    Column("unexplained_contribution", FLOAT, "What it adds on average to the pay that stated feedback does not "
+           "explain: of a ridge of words' implicit_excess, beyond noise.", "nats"),
+    Column("unexplained_rank", INT, "Rank by the size of unexplained_contribution, from 1."),
+), added_later=True)
+
+_RESULT_KEYS = ("report_row", "model", "layer", "probe_id", "target", "inputs", "words", "split", "group", "metric")
+
+_RESULTS = Table("results", "a figure of the report", _RESULT_KEYS, (
+    Column("report_row", TEXT, "Row of the report, such as kendall_tau."),
+    _null("model", TEXT, "tuned, base or difference."),
+    _null("layer", INT, "Layer, where the figure is of one."),
+    _null("probe_id", INT, "Probe, where the figure is of one kept in probes."),
+    _null("target", TEXT, "Target of the probe."),
+    _null("inputs", TEXT, "Inputs of the probe; sae_before: features at the token before, tuned or base with its own."),
+    _null("words", TEXT, "all, positive or negative."),
+    _null("split", TEXT, "held_out_words, held_out_pairs or random_rows."),
+    _null("group", TEXT, "Group of features, dictionary size, or other key of the row."),
+    Column("metric", TEXT, "What is measured, such as tau or fvu."),
+    Column("value", DOUBLE, "The figure."),
+    _null("ci_low", DOUBLE, "Lower end of its 95 % bootstrap interval."),
+    _null("ci_high", DOUBLE, "Upper end of its 95 % bootstrap interval."),
+    _null("null_mean", DOUBLE, "Its mean over permutations."),
+    _null("null_high", DOUBLE, "Its 95th percentile over permutations; of its size where the test is two-sided."),
+    _null("null_p", DOUBLE, "Share of permutations that reach it, (r + 1) / (n + 1)."),
+    _null("n", LONG, "Words, pairs, texts or tokens behind it."),
+))
+
+_NEIGHBOURS = Table("neighbours", "a pair of features", ("feature_id", "kind", "rank"), (
+    Column("feature_id", INT, "The feature."),
+    Column("kind", TEXT, "decoder_cosine or coactivation."),
+    Column("rank", INT, "From 0, nearest first."),
+    Column("neighbour_id", INT, "The other feature."),
+    Column("value", FLOAT, "Cosine of decoder rows of one layer, or estimated Jaccard share of common contexts."),
+))
+
+_LABELS = Table("labels", "a description", ("feature_id", "labeller"), (
+    Column("feature_id", INT, "The feature."),
+    Column("labeller", TEXT, "Who described it, such as offline-tokens, openai:MODEL, or a person's human:NAME."),
+    _null("model", TEXT, "Language model asked; null for a rule or a person."),
+    _null("description", TEXT, "What the feature fires on."),
+    _null("related", FLAG, "Whether it is about the run's feedback."),
+    _null("confidence", FLOAT, "How sure the labeller is of related.", "share"),
+    _null("reason", TEXT, "Why, in a sentence."),
+    _null("agreement", FLOAT, "Share of repeats from other examples that agree on related.", "share"),
+    _null("score_detection", FLOAT, "Balanced accuracy at telling held-out texts that fire from others.", "share"),
+    _null("score_fuzzing", FLOAT, "Balanced accuracy at telling held-out tokens that fire from others.", "share"),
+    _null("score_ci_low", FLOAT, "Lower end of the 95 % interval of score_detection.", "share"),
+    _null("score_ci_high", FLOAT, "Upper end of the 95 % interval of score_detection.", "share"),
+    _null("score_n", INT, "Held-out examples scored, half of them firing."),
+    _null("score_swapped", FLOAT, "Detection of the same examples by another feature's description.", "share"),
+    Column("status", TEXT, "ok, or failed where description or related is missing."),
+    _null("failure", TEXT, "What is missing, and why."),
+    Column("prompt_version", TEXT, "Version of the prompts or of the rule."),
+    _null("prompt_sha256", TEXT, "Hash of the prompts of description and relation; null where none was sent."),
+    _null("task", TEXT, "What the labeller was told of the feedback; null for a rule or a person."),
+    Column("examples_used", _list(TEXT), "Examples shown, as text_id:position, in the order shown."),
+    _null("created_at", TEXT, "UTC time of the last answer; null from the offline labeller."),
+    _null("cost_usd", DOUBLE, "What the answers cost.", "US dollars"),
+))
+
+_ABLATIONS = Table("ablations", "a group of features", ("group",), (
+    Column("group", TEXT, "Name of the group."),
+    Column("kind", TEXT, "related (so called by the labeller), weighted (raise the headline estimate most), both, "
+           "feature (a single one), chosen (named by a person) or control."),
+    _null("control_of", TEXT, "Group this one is the matched control of."),
+    Column("features", _list(INT), "Features taken out."),
+    _null("layer", INT, "Layer, where all are of one."),
+    Column("scale", FLOAT, "What their activation is multiplied by; 0 takes them out."),
+    Column("n_completions", INT, "Completions generated."),
+    Column("reward_before", DOUBLE, "Mean reward without ablation; where the feedback is pairs, mean implicit reward "
+           "of a completion under the untouched models, in nats, here and below.", "reward"),
+    Column("reward_after", DOUBLE, "Mean reward with it.", "reward"),
+    Column("effect", DOUBLE, "After minus before, paired.", "reward"),
+    Column("ci_low", DOUBLE, "Lower end of the effect's 95 % interval, over texts.", "reward"),
+    Column("ci_high", DOUBLE, "Upper end of the effect's 95 % interval, over texts.", "reward"),
+    _null("null_high", DOUBLE, "95th percentile of |effect| over the matched controls; of single features, over all "
+          "single controls together. Null for a control, and where no control can be had.", "reward"),
+    _null("predicted_effect", DOUBLE, "Effect that the contributions predict: (scale - 1) times the sum over its "
+          "features of weight times mean activation on the clean run.", "probe target a token"),
+    Column("perplexity", DOUBLE, "Of the completions under the base model."),
+    _null("perplexity_before", DOUBLE, "The same of the untouched model's completions."),
+    Column("repetition", DOUBLE, "Share of a completion's token trigrams that stood in it before.", "share"),
+    _null("repetition_before", DOUBLE, "The same of the untouched model's completions.", "share"),
+    _null("density", DOUBLE, "Mean over its features of the share of tokens they are active on, clean run.", "share"),
+    _null("removed_energy", DOUBLE, "Sum over its features of the mean over tokens of (activation * decoder norm)^2, "
+          "clean run.", "mean square norm of the layer's MLP output"),
+))
+
+_COMPLETIONS = Table("completions", "a generated text", ("group", "index"), (
+    Column("group", TEXT, "base, tuned, or the ablation's group; unablated for the untouched model on the ablation's "
+           "prefixes, GROUP/unablated on those of a chosen group."),
+    Column("index", INT, "Number of the prefix; the same in groups of the same prefixes."),
+    Column("prompt_id", INT, "Number of the prefix among the held-out prefixes; in an ablation like ones share it."),
+    Column("prompt", TEXT, "The prefix."),
+    Column("completion", TEXT, "What the model wrote."),
+    Column("reward", DOUBLE, "Reward of the completion.", "reward"),
+    _null("perplexity", DOUBLE, "Of the completion under the base model."),
+    Column("model", TEXT, "base, tuned or ablated."),
+))
+
+# fmt: on
+TABLES: tuple[Table, ...] = (
+    _LAYERS,
+    _SAES,
+    _FEATURES,
+    _DECODERS,
+    _HISTOGRAMS,
+    _EXAMPLES,
+    _TEXTS,
+    _TOKEN_SCORES,
+    _ACTIVATIONS,
+    _TRIPLES,
+    _VOCABULARY,
+    _WORD_FEATURES,
+    _PROBES,
+    _WEIGHTS,
+    _DRIFT,
+    _RESULTS,
+    _NEIGHBOURS,
+    _LABELS,
+    _ABLATIONS,
+    _COMPLETIONS,
+)
+BY_NAME: dict[str, Table] = {table.name: table for table in TABLES}
+
+
+def as_table(name: str, values: Sequence[Mapping[str, Any]] | Mapping[str, Any]) -> pa.Table:
+    """Rows (a sequence of mappings) or columns (a mapping to arrays or lists) as an Arrow table of that schema."""
+    schema = BY_NAME[name].schema
+    if not isinstance(values, Mapping):
+        return pa.Table.from_pylist(list(values), schema=schema)
+    return pa.Table.from_arrays([_as_array(values[field.name], field.type) for field in schema], schema=schema)
+
+
+def _as_array(values: Any, type_: pa.DataType) -> pa.Array:
+    return values.cast(type_) if isinstance(values, pa.Array) else pa.array(values, type=type_)
+
+
+def markdown() -> str:
+    """The contract as a page: what data/README.md holds."""
+    parts = [_PREFACE]
+    for table in TABLES:
+        parts.append(f"## {table.name}\n\nA row is {table.row}. Sorted by {', '.join(table.sorted_by)}.\n")
+        parts.append("| column | type | unit | null | meaning |\n| --- | --- | --- | --- | --- |")
+        parts += [
+            f"| `{c.name}` | {_type_name(c.type)} | {c.unit} | {'yes' if c.nullable else ''} | {_cell(c.meaning)} |"
+            for c in table.columns
+        ]
+        parts.append("")
+    return "\n".join(parts)
+
+
+def _type_name(type_: pa.DataType) -> str:
+    return str(type_).replace("element: ", "").replace("halffloat", "float16").replace("child 0, ", "")
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+_PREFACE = f"""# Bundles: the tables and their columns
+
+A bundle is one folder that holds one run: `manifest.json`, a Parquet file a table, and `artifacts/` (the models and
+autoencoders, where the run kept them). This page is made from `lfp/bundle/schema.py` by `make docs`; change it there.
+`demo/` beside this page is the bundle that the explorer opens by itself. Schema version {SCHEMA_VERSION}.
+
+The manifest says what was run (`config`, `seed`, `models`: `bundle_id` is their hash, less the config's `budget`), what
+is here (`tables`, `artifacts`), and what it took: `stages`, a list of name, seconds, cpu_seconds and peak_rss_mb
+(megabytes of 10^6 bytes; null where the system does not tell), and `hardware` (processor, cores, memory_gb, gpu), which
+older bundles lack. Nothing in a table depends on the clock.
+
+A scaled activation is a feature's value after the layer's MLP output was scaled to unit mean square norm
+(`layers.scale`). `predicted` is the headline probe's: contributions (weight times activation, over the tokens pooled)
+and the intercept sum to it within 1e-5. Pooling (`probes.pooling`) says what a token counts for: `mean` 1 / n of the n
+tokens, `response` the same among the tokens of the response (all of them where there is none), `sum` 1, `last` 1 for
+the last token alone; `max` gives a feature's largest activation to the first token that has it. Padding and
+beginning-of-sequence count for nothing. `token_scores.predicted` is, whatever the pooling, weight times activation on
+one token, plus the intercept: its mean is the text's prediction under `mean`, its last value under `last`.
+
+The second ledger splits `texts.predicted_raw`, the estimate of the probe `v` that reads the MLP outputs themselves, the
+same way: `raw_weight` times activation over the tokens pooled, `raw_bias` (once a token under `sum`), `raw_intercept`,
+and `sae_miss`. They sum to it within 1e-5 of the sum of their sizes. Where an autoencoder normalises its inputs no
+constant weight a feature exists: `raw_weight` and `raw_bias` are null, and `sae_miss` stands alone.
+"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Writes the page to a file, or with --check says whether the file is current. Returns the exit code."""
+    path = Path(arguments[-1])
+    if "--check" not in arguments:
+        path.write_text(markdown(), encoding="utf-8")
+        return 0
+    if path.is_file() and path.read_text(encoding="utf-8") == markdown():
+        return 0
+    sys.stderr.write(f"error: {path}: not what lfp/bundle/schema.py says; run make docs\n")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,141 @@
+"""A DuckDB file beside a large bundle: its tables once more, where one feature is a cheap read. Never the truth.
+
+It is made from the Parquet files, named by their hashes, and replaced when they change. Deleting it loses nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import hashlib
+import os
+import time
+import uuid
+from pathlib import Path
+
+import duckdb
+
+from lfp.bundle.manifest import Manifest
+from lfp.bundle.schema import BY_NAME, TABLES
+from lfp.bundle.store import views
+from lfp.errors import BundleError
+
+NAME = "sidecar"
+"""What the file is called in SQL where it is attached."""
+LAYOUT = "indexed texts and features, plain words"
+"""Changes with how the file is laid out, so that files of an earlier layout are built again."""
+WORTH_BYTES = 48 << 20
+"""Bundles with less than this in tables are as quick without."""
+_TABLE_BYTES = 1 << 20
+_BUILD = {"memory_limit": "1GB", "threads": 2, "autoinstall_known_extensions": False}
+_ABANDONED_S = 3600
+
+
+def is_worth(manifest: Manifest) -> bool:
+    """Whether a bundle is large enough to gain from one."""
+    return manifest.bytes >= WORTH_BYTES
+
+
+def find(path: Path, manifest: Manifest) -> Path | None:
+    """The file of the bundle at `path` as it is now; None where none was built."""
+    return next((place for place in _places(path, manifest) if place.is_file()), None)
+
+
+def build(path: Path, manifest: Manifest) -> Path | None:
+    """Builds the file unless it is there, beside the bundle or, where that cannot be written, in the user's cache.
+
+    None where neither has room: the Parquet files do without. Of processes that build at once the last one wins, and
+    all files are the same. Earlier states of the bundle lose theirs.
+    """
+    found = find(path, manifest)
+    if found is not None:
+        return found
+    for place in _places(path, manifest):
+        with contextlib.suppress(OSError, duckdb.Error, BundleError):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            _write(place, path, manifest)
+            _sweep(place)
+            return place
+    return None
+
+
+def attach(connection: duckdb.DuckDBPyConnection, place: Path) -> frozenset[str]:
+    """Opens the file read-only, with a view of each table in it; gives their names. Raises duckdb.Error."""
+    quoted = str(place).replace("'", "''")
+    connection.execute(f"ATTACH '{quoted}' AS {NAME} (READ_ONLY)")
+    held = connection.sql(f"SELECT table_name FROM duckdb_tables() WHERE database_name = '{NAME}'").fetchall()
+    names = frozenset(name for (name,) in held)
+    for name in names - views.KEPT.keys():
+        connection.execute(f"CREATE VIEW {name} AS FROM {NAME}.{name}")
+    views.add_derived(connection, copy=NAME)
+    columns = ", ".join(f'"{column.name}"' for column in BY_NAME["features"].columns)
+    connection.execute(f"CREATE VIEW features AS SELECT {columns} FROM {NAME}.feature_table")
+    return names | {"features"}
+
+
+def discard(place: Path) -> None:
+    """Deletes a file that cannot be read."""
+    with contextlib.suppress(OSError):
+        place.unlink()
+
+
+def _places(path: Path, manifest: Manifest) -> tuple[Path, Path]:
+    """Where it may be: a hidden sibling of the bundle, and the user's cache, where names tell folders apart."""
+    path = path.resolve()
+    key = _key(manifest)
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lfp-explorer"
+    folder = hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
+    return path.parent / f".{path.name}.{key}.duckdb", cache / f"{path.name}-{folder}.{key}.duckdb"
+
+
+def _key(manifest: Manifest) -> str:
+    """Sixteen hex digits over the tables' hashes and what is made of them here."""
+    schema = [table.schema.to_string() for table in TABLES]
+    derived = [views.FEATURE_TABLE, *views.KEPT.values()]
+    made_of = "\n".join([LAYOUT, manifest.key, *derived, duckdb.__version__, *schema])
+    return hashlib.sha256(made_of.encode()).hexdigest()[:16]
+
+
+def _write(place: Path, path: Path, manifest: Manifest) -> None:
+    """Writes the file beside its place and moves it there when whole."""
+    draft = place.with_name(f"{place.name}.{uuid.uuid4().hex}.writing")
+    try:
+        with duckdb.connect(str(draft), config={**_BUILD, "temp_directory": f"{draft}.spill"}) as connection:
+            connection.execute("CREATE SCHEMA parquet")
+            connection.execute("USE parquet")
+            views.create(connection, path, manifest, kept=frozenset())
+            _write_features(connection)
+            for name, sql in views.KEPT.items():
+                connection.execute(f"CREATE TABLE main.{name} AS {sql}")
+            for name, info in manifest.tables.items():
+                if info.bytes >= _TABLE_BYTES and name in BY_NAME and name != "features":
+                    connection.execute(f"CREATE TABLE main.{name} AS FROM parquet.{name}")
+                    if BY_NAME[name].sorted_by == ("text_id",):  # examples ask for texts here and there
+                        connection.execute(f"CREATE INDEX {name}_by_text ON main.{name} (text_id)")
+            connection.execute("USE main")
+            connection.execute("DROP SCHEMA parquet CASCADE")
+            connection.execute("CHECKPOINT")
+        draft.replace(place)
+    finally:
+        for left in (draft, Path(f"{draft}.wal")):
+            left.unlink(missing_ok=True)
+
+
+def _write_features(connection: duckdb.DuckDBPyConnection) -> None:
+    """The table of features; the words that every search goes through are kept plain, which halves its time."""
+    rows = connection.sql(views.FEATURE_TABLE)
+    plain = {"token_words": " USING COMPRESSION uncompressed"}
+    columns = (f'"{name}" {kind}{plain.get(name, "")}' for name, kind in zip(rows.columns, rows.types, strict=True))
+    connection.execute(f"CREATE TABLE main.feature_table ({', '.join(columns)})")
+    connection.execute(f"INSERT INTO main.feature_table {views.FEATURE_TABLE}")
+    connection.execute("CREATE INDEX features_by_number ON main.feature_table (feature_id)")
+
+
+def _sweep(place: Path) -> None:
+    """Deletes the bundle's earlier files, and drafts of processes that died."""
+    name, _, _ = place.name.removesuffix(".duckdb").rpartition(".")
+    for other in place.parent.glob(f"{glob.escape(name)}.{'[0-9a-f]' * 16}.duckdb*"):
+        is_draft = other.name.endswith(".writing")
+        with contextlib.suppress(OSError):
+            if other != place and (not is_draft or time.time() - other.stat().st_mtime > _ABANDONED_S):
+                other.unlink()

@@ -1,0 +1,106 @@
+"""What SQL sees of a bundle: a view a table over its Parquet files, and what is derived of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import duckdb
+
+from lfp.bundle.manifest import Manifest
+from lfp.bundle.schema import TABLES, Table
+from lfp.errors import BundleError
+
+FEATURE_TABLE = """
+SELECT f.*, f.top_tokens[1].token AS top_token, f.pos_logits[1].token AS raised_token,
+    f.neg_logits[1].token AS lowered_token,
+    chr(10) || array_to_string([lower(trim(item.token)) FOR item IN f.top_tokens], chr(10)) || chr(10) AS token_words,
+    w.weight, w.ci_low, w.ci_high, w.mean_contribution, w.mean_abs_contribution, w.share, w.rank, w.null_high,
+    w.beats_null, d.status, d.sign_flipped, d.weight_base, d.drifted_contribution, d.rank AS drift_rank,
+    d.unexplained_contribution, l.labeller, l.description, lower(l.description) AS description_words, l.related,
+    l.confidence, l.agreement, l.score_detection, l.score_fuzzing
+FROM features f
+LEFT JOIN (SELECT * FROM weights WHERE probe_id = (SELECT min(probe_id) FROM probes WHERE is_headline)) w
+    USING (feature_id)
+LEFT JOIN drift d USING (feature_id)
+LEFT JOIN (
+    SELECT * FROM labels QUALIFY 1 = row_number() OVER (PARTITION BY feature_id ORDER BY
+        status = 'ok' DESC, starts_with(labeller, 'human:') DESC, model IS NOT NULL DESC, created_at DESC, labeller)
+) l USING (feature_id)
+"""
+"""A feature's own columns, the headline weight, its drift, and the label that is shown: a person's before a language
+model's, the latest first, before a rule's. `token_words` has its top tokens, trimmed and in small letters, each
+between line ends; `description_words` is the description in small letters: both are there to be searched."""
+
+UNNESTED = """
+SELECT text_id, unnest(positions) AS position, unnest(feature_ids) AS feature_id, unnest("values") AS value
+FROM activations
+"""
+"""Activations, a row a text, token and feature."""
+ACTIVE_TOKENS = f"{UNNESTED} ORDER BY feature_id, text_id, position"
+"""The same by feature, for a sorted copy to keep."""
+_ACTIVE_OF = f"SELECT * FROM ({UNNESTED} WHERE list_contains(feature_ids, wanted)) WHERE feature_id = wanted"
+_POOLED = """
+SELECT active.text_id, feature_id, CASE {pooling}
+    WHEN 'sum' THEN sum(value::DOUBLE)
+    WHEN 'max' THEN max(value)::DOUBLE
+    WHEN 'last' THEN coalesce(sum(value::DOUBLE) FILTER (position = n_tokens - 1), 0)
+    WHEN 'response' THEN coalesce(sum(value::DOUBLE) FILTER (position >= first_pooled), 0) / (n_tokens - first_pooled)
+    ELSE sum(value::DOUBLE) / n_tokens END AS pooled
+FROM ({active}) active
+JOIN (SELECT text_id, len(token_starts) AS n_tokens,
+          CASE WHEN response_start < len(token_starts) THEN response_start ELSE 0 END AS first_pooled
+      FROM texts) sizes ON sizes.text_id = active.text_id
+GROUP BY active.text_id, feature_id, n_tokens, first_pooled
+"""
+
+
+def pooled(active: str, *, pooling: str) -> str:
+    """SQL of what features come to over the tokens that `pooling` (SQL too) pools, a row a text and feature."""
+    return _POOLED.format(active=active, pooling=pooling)
+
+
+_HEADLINE_POOLING = "(SELECT pooling FROM probes WHERE is_headline ORDER BY probe_id LIMIT 1)"
+USUAL = f"""
+SELECT feature_id, sum(pooled) / (SELECT count(*) FROM activations) AS pooled
+FROM ({pooled(UNNESTED, pooling=_HEADLINE_POOLING)}) GROUP BY feature_id
+"""
+"""What each feature comes to in the average of the texts whose activations are kept, as the headline probe pools."""
+
+
+KEPT = {"active_tokens": ACTIVE_TOKENS, "usual": USUAL}
+"""What a sorted copy keeps beside tables of the bundle and the features: by name, and as SQL."""
+
+
+def create(connection: duckdb.DuckDBPyConnection, path: Path, manifest: Manifest, *, kept: frozenset[str]) -> None:
+    """Views of all tables of the bundle at `path`, but for those `kept` elsewhere. Raises BundleError."""
+    for table in TABLES:
+        if table.name in kept:
+            continue
+        if table.added_later and table.name not in manifest.tables:
+            connection.from_arrow(table.schema.empty_table()).create(table.name)
+            continue
+        try:
+            _view(connection, path / f"{table.name}.parquet", table)
+        except duckdb.Error as error:
+            raise BundleError(f"{path}: table {table.name} cannot be read; copy the bundle again") from error
+
+
+def add_derived(connection: duckdb.DuckDBPyConnection, *, copy: str | None = None) -> None:
+    """Adds `active_of(feature_id)`, the tokens that a feature is active on, and `usual`: see USUAL.
+
+    They are read from the attached database `copy`, where a sorted copy keeps both, and worked out otherwise.
+    """
+    of_feature = _ACTIVE_OF if copy is None else f"SELECT * FROM {copy}.active_tokens WHERE feature_id = wanted"
+    connection.execute(f"CREATE MACRO active_of(wanted) AS TABLE {of_feature}")
+    connection.execute(f"CREATE VIEW usual AS {USUAL if copy is None else f'FROM {copy}.usual'}")
+
+
+def _view(connection: duckdb.DuckDBPyConnection, file: Path, table: Table) -> None:
+    """A view of the file; columns that the schema has won since it was written are null."""
+    rows = connection.read_parquet(str(file))
+    if all(column.name in rows.columns or not column.nullable for column in table.columns):
+        rows.create_view(table.name)
+        return
+    connection.from_arrow(table.schema.empty_table()).create(f"no_{table.name}")
+    connection.read_parquet(str(file)).create_view(f"kept_{table.name}")
+    connection.sql(f"FROM no_{table.name} UNION ALL BY NAME FROM kept_{table.name}").create_view(table.name)

@@ -1,0 +1,213 @@
+"""Write a bundle: to a temporary sibling, checksummed, renamed when whole."""
+
+from __future__ import annotations
+
+import ctypes
+import datetime
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lfp.bundle.manifest import (
+    _EXCHANGE,
+    _HERE,
+    ARTIFACTS,
+    MANIFEST,
+    Description,
+    FileInfo,
+    Manifest,
+    TableInfo,
+    file_sha256,
+    open_bundle,
+)
+from lfp.bundle.schema import BY_NAME, SCHEMA_VERSION, TABLES, Table
+from lfp.errors import BundleError
+
+
+class BundleWriter:
+    """Writes a bundle beside its final place and moves it there when whole.
+
+    Use as a context: leaving it by an exception leaves nothing behind, and whatever stood at `path` stays.
+    Tables not written are written empty on leaving, so that a bundle always has every table.
+    """
+
+    def __init__(self, path: Path, description: Description) -> None:
+        self.path = path
+        self.description = description
+        self.folder = path.parent / f".{path.name}.writing"
+        self._tables: dict[str, TableInfo] = {}
+
+    def __enter__(self) -> BundleWriter:
+        check_replaceable(self.path)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        try:
+            self.folder.mkdir(parents=True)
+        except OSError as error:
+            raise BundleError(
+                f"{self.folder}: cannot be made ({error.strerror}); choose a folder you may write to"
+            ) from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def write(self, name: str, rows: pa.Table | Iterable[Mapping[str, Any]]) -> None:
+        """Writes one table, checked against the schema and sorted as it states. Raises BundleError."""
+        self.write_parts(name, [rows])
+
+    def write_parts(self, name: str, parts: Iterable[pa.Table | Iterable[Mapping[str, Any]]]) -> None:
+        """The same for a table that memory does not hold at once: parts that follow each other in its order."""
+        spec, path, n = BY_NAME[name], self.folder / f"{name}.parquet", 0
+        last: tuple[Any, ...] | None = None
+        with pq.ParquetWriter(path, spec.schema, compression="zstd", write_page_index=True) as file:
+            for rows in parts:
+                table = conform(spec, rows)
+                if table.num_rows and last is not None and _key_at(spec, table, 0) < last:
+                    raise BundleError(f"table {name}: its parts do not follow each other; sort them as data/README.md")
+                file.write_table(table, row_group_size=spec.row_group_rows)
+                n, last = n + table.num_rows, _key_at(spec, table, -1) if table.num_rows else last
+        self._tables[name] = TableInfo(rows=n, bytes=path.stat().st_size, sha256=file_sha256(path))
+
+    def add_artifact(self, source: Path, name: str) -> None:
+        """Copies a file or folder to artifacts/`name`."""
+        target = self.folder / ARTIFACTS / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target)
+        else:
+            shutil.copyfile(source, target)
+
+    def keep_rest(self, manifest: Manifest) -> None:
+        """Takes every table not written, and all artifacts, from the bundle at `path`, whose manifest this is."""
+        for name, info in manifest.tables.items():
+            if name not in self._tables:
+                _link(self.path / f"{name}.parquet", self.folder / f"{name}.parquet")
+                self._tables[name] = info
+        for file in manifest.artifacts:
+            _link(self.path / file, self.folder / file)
+
+    def _finish(self) -> None:
+        for table in TABLES:
+            if table.name not in self._tables:
+                self.write(table.name, [])
+        manifest = Manifest(
+            **self.description.model_dump(include=set(Description.model_fields)),
+            schema_version=SCHEMA_VERSION,
+            bundle_id=self.description.identity(),
+            created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            tables=self._tables,
+            artifacts=_artifact_infos(self.folder),
+        )
+        (self.folder / MANIFEST).write_text(_manifest_json(manifest), encoding="utf-8")
+        _swap(self.folder, self.path)
+
+
+def update_bundle(path: Path, tables: Mapping[str, pa.Table | Iterable[Mapping[str, Any]]]) -> None:
+    """Replaces some tables of the bundle at `path`: a whole new sibling is written and takes its place at once.
+
+    Whenever this is stopped, the old bundle or the new one is there. Raises BundleError.
+    """
+    manifest = open_bundle(path)
+    with BundleWriter(path, manifest) as writer:
+        for name, rows in tables.items():
+            writer.write(name, rows)
+        writer.keep_rest(manifest)
+
+
+def check_replaceable(path: Path) -> None:
+    """Raises BundleError unless a bundle may be written at `path`: nothing there, an empty folder, or a bundle."""
+    if not path.exists() or (path / MANIFEST).is_file():
+        return
+    if not path.is_dir() or any(path.iterdir()):
+        raise BundleError(f"{path}: something that is not a bundle is there; choose another folder or empty it first")
+
+
+def conform(spec: Table, rows: pa.Table | Iterable[Mapping[str, Any]]) -> pa.Table:
+    """The rows as the schema has them: its columns in order, its types, sorted. Raises BundleError."""
+    try:
+        table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), schema=_with_nulls(spec))
+        table = table.select([column.name for column in spec.columns])
+        for column in spec.columns:
+            if not column.nullable and table[column.name].null_count:
+                raise BundleError(
+                    f"table {spec.name}: {column.name} is null in a row and must not be; see data/README.md"
+                )
+        table = table.cast(spec.schema)
+    except (KeyError, pa.ArrowException) as error:
+        raise BundleError(f"table {spec.name}: the rows do not fit the schema ({error}); see data/README.md") from error
+    return table.sort_by([(key, "ascending") for key in spec.sorted_by]).combine_chunks()
+
+
+def _key_at(spec: Table, table: pa.Table, row: int) -> tuple[Any, ...]:
+    """What row `row` is sorted by, nulls last."""
+    values = [table[name][row].as_py() for name in spec.sorted_by]
+    return tuple((value is None, value) for value in values)
+
+
+def _with_nulls(spec: Table) -> pa.Schema:
+    """The schema with nulls allowed everywhere: Arrow itself does not say in which column one must not be."""
+    return pa.schema([field.with_nullable(True) for field in spec.schema])
+
+
+def _manifest_json(manifest: Manifest) -> str:
+    return json.dumps(manifest.model_dump(), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def _artifact_infos(folder: Path) -> dict[str, FileInfo]:
+    files = sorted(file for file in (folder / ARTIFACTS).rglob("*") if file.is_file())
+    return {
+        str(file.relative_to(folder)): FileInfo(bytes=file.stat().st_size, sha256=file_sha256(file)) for file in files
+    }
+
+
+def _swap(new: Path, path: Path) -> None:
+    """Moves `new` to `path`. What stood there is exchanged for it in one step, and deleted afterwards."""
+    for file in [*new.rglob("*"), new]:
+        _sync(file)
+    old = path.parent / f".{path.name}.old"
+    shutil.rmtree(old, ignore_errors=True)
+    if path.exists() and _exchange(new, path):
+        new.rename(old)
+    else:
+        if path.exists():
+            path.rename(old)
+        new.rename(path)
+    _sync(path.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Whether two folders changed places in one step: Linux's renameat2, which not every file system has."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    names = (os.fsencode(one), os.fsencode(other))
+    return rename is not None and rename(_HERE, names[0], _HERE, names[1], _EXCHANGE) == 0
+
+
+def _link(source: Path, target: Path) -> None:
+    """A second name for a file, which no writer changes in place; a copy where the file system has no such names."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

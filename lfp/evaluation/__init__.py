@@ -1,0 +1,1 @@
+"""Judging: predictions against the truth, with intervals, nulls and controls."""

@@ -1,0 +1,1 @@
+"""Figures of the report that are read off the tables of a run."""

@@ -1,0 +1,1 @@
+"""Scores, bootstrap intervals, permutation nulls, calibration."""

@@ -1,0 +1,227 @@
+"""Judge words and texts: predictions against the truth, with intervals over words and nulls over shuffled truths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lfp.config import ProbesConfig
+from lfp.errors import DataError
+from lfp.evaluation.results import result
+from lfp.evaluation.statistics.resampling import (
+    Estimate,
+    Statistic,
+    bootstrap,
+    bootstrap_difference,
+    permutations_of_groups,
+    permutations_within_bins,
+    with_null,
+)
+from lfp.evaluation.statistics.scores import (
+    r2,
+    r2_linear,
+    sign_accuracy,
+    sign_ceiling,
+    slope,
+    spearman,
+    tau,
+    tau_within_sign,
+)
+from lfp.util.types import Floats, Ints
+
+_TAU: dict[str, Statistic] = {"tau": tau, "tau_within_sign": tau_within_sign, "sign_ceiling": sign_ceiling}
+_OF_SCALE: dict[str, Statistic] = {"r2": r2, "calibration_slope": slope}
+_OF_TEXTS: dict[str, Statistic] = {"tau": tau, "spearman": spearman, "r2_linear": r2_linear}
+_SIDES = ("all", "positive", "negative")
+_FEWEST = 10
+
+
+@dataclass(frozen=True)
+class ScoredWords:
+    """Words with a true value: `rows` are their places in the vocabulary, `true` their values, all [words].
+
+    `shuffled` [permutations, words] are the values rearranged among words of like frequency.
+    """
+
+    rows: Ints
+    true: Floats
+    shuffled: Floats
+    config: ProbesConfig
+    seed: int
+
+    @staticmethod
+    def of(values: Floats, counts: Floats, config: ProbesConfig, *, seed: int) -> ScoredWords:
+        """The scored words of a vocabulary whose `values` are NaN where the lexicon is silent.
+
+        Raises DataError where fewer than ten words are scored, or all alike.
+        """
+        rows = np.flatnonzero(~np.isnan(values))
+        true = values[rows]
+        _check_words(true, len(values))
+        rng = np.random.default_rng(seed)
+        shuffled = permutations_within_bins(
+            true, counts[rows], bins=config.frequency_bins, n=config.permutations, rng=rng
+        )
+        return ScoredWords(rows, true, shuffled, config, seed)
+
+
+def _check_words(true: Floats, n_words: int) -> None:
+    if not len(true):
+        raise DataError(
+            f"the lexicon has no word in the corpus (none of its {n_words} words that are common enough), so no probe "
+            "can be judged; pass a lexicon in the language of the texts, or other texts"
+        )
+    if len(true) < _FEWEST:
+        raise DataError(
+            f"the lexicon has {len(true)} of the corpus's {n_words} words, and at least ten words are needed to "
+            "judge a probe; pass more texts, a larger lexicon, or lower probes.min_word_count"
+        )
+    if np.ptp(true) == 0:
+        raise DataError(
+            f"the feedback is constant: the lexicon gives each of its {len(true)} words in the corpus the value "
+            f"{true[0]:g}, so there is nothing to rank; give words at least two values"
+        )
+
+
+def word_rows(
+    words: ScoredWords,
+    predicted: Floats,
+    nulls: Floats | None,
+    report_row: str,
+    *,
+    same_unit: bool = False,
+    **keys: Any,
+) -> list[dict[str, Any]]:
+    """Everything told of predictions [words]: `tau_rows`, Spearman's correlation and `sign_rows`.
+
+    With `same_unit` (predictions are in the unit of the true values) also R2 and the slope of the true values on the
+    predictions. `nulls` as for `tau_rows`; null_p is one-sided, the share of nulls at least as large.
+    """
+    statistics = {"spearman": spearman} | (_OF_SCALE if same_unit else {})
+    return [
+        *tau_rows(words, predicted, nulls, report_row, **keys),
+        *(
+            result(report_row, metric, _estimate(statistic, words, predicted, nulls, "all"), words="all", **keys)
+            for metric, statistic in statistics.items()
+        ),
+        *sign_rows(words, predicted, nulls, **keys),
+    ]
+
+
+def tau_rows(
+    words: ScoredWords, predicted: Floats, nulls: Floats | None, report_row: str, **keys: Any
+) -> list[dict[str, Any]]:
+    """Kendall's tau of predictions [words] over all, positive and negative words, with the sign-only ceiling.
+
+    `nulls` [permutations, words] are the predictions refitted on each shuffled lexicon; without them (predictions that
+    do not depend on the lexicon) the same predictions meet the shuffled values. Raises DataError where a prediction is
+    not finite.
+    """
+    rows = []
+    for side in _SIDES:
+        statistics = _TAU if side == "all" else {"tau": tau}
+        rows += [
+            result(report_row, metric, _estimate(statistic, words, predicted, nulls, side), words=side, **keys)
+            for metric, statistic in statistics.items()
+        ]
+    return rows
+
+
+def sign_rows(words: ScoredWords, predicted: Floats, nulls: Floats | None, **keys: Any) -> list[dict[str, Any]]:
+    """Sign accuracy of predictions over all, positive and negative words."""
+    return [
+        result("sign_accuracy", "accuracy", _estimate(sign_accuracy, words, predicted, nulls, side), words=side, **keys)
+        for side in _SIDES
+    ]
+
+
+def difference_row(
+    words: ScoredWords, tuned: Floats, base: Floats, *, nulls: tuple[Floats, Floats] | None = None, **keys: Any
+) -> dict[str, Any]:
+    """Tau of the tuned model's predictions minus tau of the base model's, the same words drawn for both.
+
+    Its null is the same difference under each shuffled lexicon, with both models' predictions refitted on it (`nulls`,
+    [permutations, words] each) or, where they do not depend on the lexicon, as they are: how far two probes lie apart
+    that both know nothing. null_p is two-sided: the share of nulls at least as far from 0. That base and tuned model
+    know the same is for the interval to tell.
+    """
+    require_finite(tuned, base)
+    rng = np.random.default_rng(words.seed)
+    low, high = bootstrap_difference(tau, words.true, tuned, base, n=words.config.bootstraps, rng=rng)
+    estimate = Estimate(tau(words.true, tuned) - tau(words.true, base), len(words.true), low, high)
+    ours, theirs = ([one] * len(words.shuffled) for one in (tuned, base)) if nulls is None else nulls
+    of_null = [tau(true, a) - tau(true, b) for true, a, b in zip(words.shuffled, ours, theirs, strict=True)]
+    figure = with_null(estimate, np.array(of_null), two_sided=True)
+    return result("kendall_tau", "tau", figure, words="all", model="difference", **keys)
+
+
+def text_rows(
+    true: Floats,
+    predicted: Floats,
+    config: ProbesConfig,
+    *,
+    seed: int,
+    groups: Ints | None = None,
+    report_row: str = "implicit_reward",
+    **keys: Any,
+) -> list[dict[str, Any]]:
+    """Figures of texts [texts], such as their implicit reward, against their feedback: tau, Spearman, linear R2.
+
+    Units need not agree. Texts of one of `groups` [texts] (the two sides of a pair, completions of one prompt) are
+    drawn together, and permuted together for the null; null_p is one-sided. Raises DataError where feedback is
+    constant, a figure is not finite, or there are fewer than ten texts.
+    """
+    require_finite(true, predicted)
+    if len(true) < _FEWEST or np.ptp(true) == 0:
+        raise DataError(
+            f"{len(true)} texts have {len(np.unique(true))} different values of feedback; at least ten texts and two "
+            "values are needed, so pass more texts or check the reward"
+        )
+    of_group = np.arange(len(true)) if groups is None else groups
+    shuffled = permutations_of_groups(true, of_group, n=config.permutations, rng=np.random.default_rng(seed))
+    rows = []
+    for metric, statistic in _OF_TEXTS.items():
+        rng = np.random.default_rng(seed)
+        low, high = bootstrap(statistic, true, predicted, n=config.bootstraps, rng=rng, groups=groups)
+        estimate = Estimate(statistic(true, predicted), len(true), low, high)
+        nulls = np.array([statistic(values, predicted) for values in shuffled])
+        rows.append(result(report_row, metric, with_null(estimate, nulls), **keys))
+    return rows
+
+
+def require_finite(*predictions: Floats) -> None:
+    """Raises DataError naming the first row of predictions that are not finite: ranks of such numbers mean nothing."""
+    for values in predictions:
+        wrong = np.flatnonzero(~np.isfinite(values))
+        if len(wrong):
+            raise DataError(
+                f"{len(wrong)} of {len(values)} predictions are not finite, the first at row {int(wrong[0])}; "
+                "leave out what has no prediction, or check the model's activations"
+            )
+
+
+def _estimate(statistic: Statistic, words: ScoredWords, predicted: Floats, nulls: Floats | None, side: str) -> Estimate:
+    require_finite(predicted)
+    kept = _side(words.true, side)
+    true, ours = words.true[kept], predicted[kept]
+    if len(true) < 2:
+        return Estimate(statistic(true, ours), len(true))
+    low, high = bootstrap(statistic, true, ours, n=words.config.bootstraps, rng=np.random.default_rng(words.seed))
+    estimate = Estimate(statistic(true, ours), len(true), low, high)
+    theirs: Iterable[Floats] = [predicted] * len(words.shuffled) if nulls is None else nulls
+    of_null = [
+        statistic(shuffled[kept], values[kept])
+        for shuffled, values in zip(words.shuffled, theirs, strict=True)
+        for kept in [_side(shuffled, side)]
+    ]
+    return with_null(estimate, np.array(of_null))
+
+
+def _side(values: Floats, side: str) -> NDArray[np.bool_]:
+    if side == "all":
+        return np.ones(len(values), bool)
+    return values > 0 if side == "positive" else values < 0

@@ -1,0 +1,1 @@
+"""Statistics of features in one pass over tokens, and what a reader sees of them."""

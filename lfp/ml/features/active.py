@@ -1,0 +1,189 @@
+"""The active entries of features: found in dense blocks that fit the cache, then turned to lie feature by feature."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lfp.ml.features.grouping import joined, slices
+from lfp.util.types import Floats, Floats32, Ints
+
+if TYPE_CHECKING:
+    from lfp.ml.sae.autoencoders import Dictionary
+
+_Number = TypeVar("_Number", bound=np.generic)
+
+
+_BLOCK_ENTRIES = 2**20  # a dense block of 4 MB is still in the cache when its active entries are looked for
+
+
+@dataclass(frozen=True, eq=False)
+class Active:
+    """The active (positive) features of consecutive tokens.
+
+    Token t has `features[offsets[t]:offsets[t + 1]]` (int32, ascending) and their `values` (float32).
+    """
+
+    n_features: int
+    offsets: Ints
+    features: NDArray[np.int32]
+    values: Floats32
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens, those without an active feature counted."""
+        return len(self.offsets) - 1
+
+    @staticmethod
+    def concatenate(parts: Sequence[Active]) -> Active:
+        """All parts' tokens, one after another; one part at least."""
+        return Active(
+            parts[0].n_features,
+            joined([part.offsets for part in parts]),
+            np.concatenate([part.features for part in parts]),
+            np.concatenate([part.values for part in parts]),
+        )
+
+    def take(self, tokens: Ints) -> Active:
+        """Those tokens, in that order; -1 stands for a token on which nothing is active."""
+        sizes = np.where(tokens < 0, 0, np.diff(self.offsets, append=self.offsets[-1])[tokens])
+        offsets, entries = slices(self.offsets[tokens], self.offsets[tokens] + sizes)
+        return Active(self.n_features, offsets, self.features[entries], self.values[entries])
+
+    @cached_property
+    def by_feature(self) -> ByFeature:
+        """The same entries feature by feature."""
+        entries = self.values, self.features, self.offsets.astype(np.int32)
+        turned = sp.csr_array(entries, shape=(self.n_tokens, self.n_features)).tocsc()
+        return ByFeature(turned.indptr.astype(np.int64), turned.indices, turned.data)
+
+    @cached_property
+    def lies(self) -> Ints:
+        """Where each entry of `by_feature` lies: feature * n_tokens + token, ascending."""
+        entries = self.by_feature
+        return entries.spread(np.arange(self.n_features)) * self.n_tokens + entries.tokens
+
+
+@dataclass(frozen=True, eq=False)
+class ByFeature:
+    """Active entries feature by feature: feature f has `tokens[offsets[f]:offsets[f + 1]]` (ascending), `values`."""
+
+    offsets: Ints
+    tokens: NDArray[np.int32]
+    values: Floats32
+
+    @cached_property
+    def counts(self) -> Ints:
+        """Active tokens a feature [features]."""
+        return np.diff(self.offsets)
+
+    def spread(self, of_feature: NDArray[_Number]) -> NDArray[_Number]:
+        """A value a feature [features] at every entry."""
+        return np.repeat(of_feature, self.counts)
+
+
+def active(values: Tensor) -> Active:
+    """The active entries of dense features [n, features], on any device. What is not above zero is not active."""
+    n, n_features = values.shape
+    if values.device.type != "cpu":
+        return _active_elsewhere(values)
+    rows = max(1, _BLOCK_ENTRIES // max(1, n_features))
+    dense = values.detach().float().numpy()
+    blocks = [_active_block(dense[start : start + rows]) for start in range(0, max(n, 1), rows)]
+    return blocks[0] if len(blocks) == 1 else Active.concatenate(blocks)
+
+
+def encode_active(dictionary: Dictionary, outputs: Mapping[int, Tensor]) -> Active:
+    """The active features of tokens whose MLP outputs [n, d_in] are given by layer.
+
+    The dense features are made a block of tokens at a time and never held whole.
+    """
+    n = len(outputs[dictionary.layers[0]])
+    rows = max(64, _BLOCK_ENTRIES // dictionary.n_features)
+    return Active.concatenate([
+        active(dictionary.encode({layer: rows_of[start : start + rows] for layer, rows_of in outputs.items()}))
+        for start in range(0, max(n, 1), rows)
+    ])  # fmt: skip
+
+
+def _active_block(dense: Floats32) -> Active:
+    n, n_features = dense.shape
+    found = _set_flags((dense > 0).reshape(-1))
+    firsts = np.arange(n + 1) * n_features
+    offsets = np.searchsorted(found, firsts)
+    features = (found - np.repeat(firsts[:-1], np.diff(offsets))).astype(np.int32)
+    return Active(n_features, offsets, features, dense.reshape(-1)[found])
+
+
+def _set_flags(flags: NDArray[np.bool_]) -> Ints:
+    """Where the flags are set: first by words of eight flags, most of them empty, then within those that are not."""
+    whole = len(flags) // 8 * 8
+    words = np.flatnonzero(flags[:whole].view(np.uint64) != 0)
+    inside = np.flatnonzero(flags[:whole].reshape(-1, 8)[words])
+    found = (words[inside >> 3] << 3) + (inside & 7)
+    return np.concatenate([found, whole + np.flatnonzero(flags[whole:])])
+
+
+def _active_elsewhere(values: Tensor) -> Active:
+    """One transfer of the entries, found on the device."""
+    rows, features = (values > 0).nonzero(as_tuple=True)
+    counts = torch.bincount(rows, minlength=len(values)).cpu().numpy()
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+    found = values[rows, features].float().cpu().numpy()
+    return Active(values.shape[1], offsets, features.int().cpu().numpy(), found)
+
+
+_FIXED_POINT = 2.0**20  # sums are of whole numbers, so that the order of adding cannot change them
+
+
+_FIXED_POINT_OF_SQUARES = 2.0**28
+
+
+class FeatureTotals:
+    """Active tokens, sums of activations and of their squares of every feature; parts add up."""
+
+    def __init__(self, n_features: int) -> None:
+        self.n_tokens = 0
+        self._n_active = np.zeros(n_features, np.int64)
+        self._sums = np.zeros(n_features)
+        self._squares = np.zeros(n_features)
+
+    def update(self, entries: Active) -> None:
+        """Adds the active entries of some tokens."""
+        n_features = len(self._sums)
+        self.n_tokens += entries.n_tokens
+        self._n_active += np.bincount(entries.features, minlength=n_features)
+        values = entries.values.astype(np.float64)
+        whole, squares = np.rint(values * _FIXED_POINT), np.rint(values**2 * _FIXED_POINT_OF_SQUARES)
+        self._sums += np.bincount(entries.features, whole, minlength=n_features)
+        self._squares += np.bincount(entries.features, squares, minlength=n_features)
+
+    def merge(self, other: FeatureTotals) -> None:
+        """Adds another part's totals to these."""
+        self.n_tokens += other.n_tokens
+        self._n_active += other._n_active
+        self._sums += other._sums
+        self._squares += other._squares
+
+    @property
+    def density(self) -> Floats:
+        """Share of tokens on which each feature is active [features]."""
+        return self._n_active / max(1, self.n_tokens)
+
+    @property
+    def mean(self) -> Floats:
+        """Mean activation over all tokens [features]."""
+        return self._sums / _FIXED_POINT / max(1, self.n_tokens)
+
+    @property
+    def mean_square(self) -> Floats:
+        """Mean squared activation over all tokens [features]."""
+        return self._squares / _FIXED_POINT_OF_SQUARES / max(1, self.n_tokens)

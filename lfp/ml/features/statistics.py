@@ -1,0 +1,229 @@
+"""Statistics of features in one pass over tokens: mergeable, exact, bounded by features times k and never by tokens."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lfp.config import StatsConfig
+from lfp.ml.features.active import Active, ByFeature, active
+from lfp.ml.features.examples import Batch, Examples, SampledExamples, TopExamples
+from lfp.ml.features.grouping import Places, context_hashes
+from lfp.ml.features.neighbours import ContextSketches, Neighbours
+from lfp.ml.features.silent import SilentPlaces
+from lfp.util.types import Floats, Ints
+
+_WAITING_ENTRIES = 2**19  # work a feature is done once for as many active entries, at least
+
+
+_WAITING_PER_FEATURE = 16
+
+
+_WORKERS = 2  # statistics share no state, and numpy frees the interpreter while it works
+
+
+@dataclass(frozen=True)
+class TokenFeatures:
+    """Features of consecutive tokens of whole texts: `values` (tuned) and `base_values`, [n, features] or active ones.
+
+    `text_ids`, `positions` (from 0), `token_ids` are [n].
+    """
+
+    values: Tensor | Active
+    base_values: Tensor | Active
+    text_ids: Ints
+    positions: Ints
+    token_ids: Ints
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    places: Places
+    tuned: Active
+    base: Active
+
+    @property
+    def n_entries(self) -> int:
+        return len(self.tuned.features) + len(self.base.features)
+
+
+class FeatureStats:
+    """What one pass learns of every feature: moments for both models, examples of several kinds, and its neighbours.
+
+    `update` takes whole texts in any order and `merge` joins the statistics of parts: the result depends on neither.
+    Active entries wait until there are enough of them for the work that is done once a feature.
+    """
+
+    def __init__(self, n_features: int, config: StatsConfig) -> None:
+        self.config = config
+        self._tuned = Moments(n_features, config.histogram_bins)
+        self._base = Moments(n_features, config.histogram_bins)
+        self._top = TopExamples(n_features, config.top_examples, config.window)
+        self._sample = SampledExamples(n_features, config.sampled_activations, config.window)
+        self._silent = SilentPlaces(n_features, config.window)
+        self._sketches = ContextSketches(n_features, config.coactivation_contexts)
+        self._waiting: list[_Waiting] = []
+        self._enough = max(_WAITING_ENTRIES, _WAITING_PER_FEATURE * n_features)
+
+    def update(self, tokens: TokenFeatures) -> None:
+        """Adds a batch of whole texts."""
+        places = Places(tokens.text_ids, tokens.positions, tokens.token_ids)
+        self._waiting.append(_Waiting(places, _as_active(tokens.values), _as_active(tokens.base_values)))
+        if sum(one.n_entries for one in self._waiting) >= self._enough:
+            self._settle()
+
+    def merge(self, other: FeatureStats) -> None:
+        """Adds another part's statistics to these."""
+        self._settle()
+        other._settle()
+        self._tuned.merge(other._tuned)
+        self._base.merge(other._base)
+        self._top.merge(other._top)
+        self._sample.merge(other._sample)
+        self._silent.merge(other._silent)
+        self._sketches.merge(other._sketches)
+
+    @property
+    def tuned(self) -> Moments:
+        """Moments of the features on the tuned model."""
+        self._settle()
+        return self._tuned
+
+    @property
+    def base(self) -> Moments:
+        """Moments of the same features on the base model."""
+        self._settle()
+        return self._base
+
+    def top(self) -> Examples:
+        """Each feature's largest activations, one a context."""
+        self._settle()
+        return self._top.examples()
+
+    def sample(self) -> Examples:
+        """A uniform random sample of the different contexts in which each feature is active; all where they are few."""
+        self._settle()
+        return self._sample.examples()
+
+    def silent(self) -> Examples:
+        """Random contexts in which each feature is not active."""
+        self._settle()
+        return self._silent.examples(self.config.silent_examples)
+
+    def coactive(self) -> Neighbours:
+        """The features that are active in the same contexts as each, over all layers."""
+        self._settle()
+        return self._sketches.neighbours(self.config.neighbours)
+
+    def _settle(self) -> None:
+        """Takes what waits into the statistics."""
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        places = Places.concatenate([one.places for one in waiting])
+        tuned = Active.concatenate([one.tuned for one in waiting])
+        base = Active.concatenate([one.base for one in waiting])
+        batch = Batch(places, context_hashes(places.positions, places.token_ids), tuned)
+        _ = tuned.by_feature, places.bounds  # made once, before threads share them
+        jobs = (
+            lambda: self._tuned.update(tuned.n_tokens, tuned.by_feature),
+            lambda: self._base.update(base.n_tokens, base.by_feature),
+            lambda: self._sample.update(batch),
+            lambda: self._top.update(batch),
+            lambda: self._sketches.update(batch),
+            lambda: self._silent.update(batch),
+        )
+        with ThreadPoolExecutor(_WORKERS) as pool:
+            for done in [pool.submit(job) for job in jobs]:
+                done.result()
+
+
+def _as_active(values: Tensor | Active) -> Active:
+    return values if isinstance(values, Active) else active(values)
+
+
+_FIXED_POINT = 2.0**20  # sums are kept as integers, so that the order of adding cannot change them
+
+
+_EDGE_LOW, _EDGE_HIGH = 2.0**-10, 2.0**4  # inputs have unit norm and decoder rows too, so activations are of order 1
+
+
+_PREFIX = 16  # bits of a float32 that no edge uses
+
+
+def histogram_edges(bins: int) -> Floats:
+    """Bin edges [bins + 1], log-spaced to within half a per cent; the same for all features, so that histograms add.
+
+    Each is rounded to a mantissa of seven bits: then the first 16 bits of a positive float32 say its bin exactly.
+    """
+    return _edges(bins).astype(np.float64)
+
+
+class Moments:
+    """Counts, sums, maxima and histograms of features over tokens."""
+
+    def __init__(self, n_features: int, bins: int) -> None:
+        self.edges = histogram_edges(bins)
+        self.n_tokens = 0
+        self.fixed_sum = np.zeros(n_features, np.int64)
+        self.max = np.zeros(n_features, np.float32)
+        self.counts = np.zeros((n_features, bins), np.int64)
+        self._bin_of = _bin_of_prefix(bins)
+
+    def update(self, n_tokens: int, entries: ByFeature) -> None:
+        """Adds the active entries of `n_tokens` tokens."""
+        n_features, bins = self.counts.shape
+        self.n_tokens += n_tokens
+        some = np.flatnonzero(entries.counts)
+        if len(some):
+            starts = entries.offsets[some]
+            fixed = np.rint(entries.values * np.float64(_FIXED_POINT))
+            self.fixed_sum[some] += np.add.reduceat(fixed, starts).astype(np.int64)
+            self.max[some] = np.maximum(self.max[some], np.maximum.reduceat(entries.values, starts))
+            cell = self._bin_of.take(entries.values.view(np.int32) >> _PREFIX)
+            cell += entries.spread(np.arange(n_features) * bins)
+            self.counts += np.bincount(cell, minlength=n_features * bins).reshape(n_features, bins)
+
+    def merge(self, other: Moments) -> None:
+        """Adds another part's moments to these."""
+        self.n_tokens += other.n_tokens
+        self.fixed_sum += other.fixed_sum
+        self.counts += other.counts
+        np.maximum(self.max, other.max, out=self.max)
+
+    @property
+    def n_active(self) -> Ints:
+        """Tokens on which each feature is active [features]."""
+        return self.counts.sum(axis=1)
+
+    @property
+    def sum(self) -> Floats:
+        """Sum of activations a feature [features]."""
+        return self.fixed_sum / _FIXED_POINT
+
+    @property
+    def density(self) -> Floats:
+        """Share of tokens on which each feature is active [features]."""
+        return self.n_active / max(1, self.n_tokens)
+
+    @property
+    def mean_where_active(self) -> Floats:
+        """Mean activation where active, 0 for a feature that never is [features]."""
+        return self.sum / np.maximum(1, self.n_active)
+
+
+def _edges(bins: int) -> NDArray[np.float32]:
+    exact = np.geomspace(_EDGE_LOW, _EDGE_HIGH, bins + 1).astype(np.float32)
+    half = np.uint32(1 << (_PREFIX - 1))
+    return (((exact.view(np.uint32) + half) >> np.uint32(_PREFIX)) << np.uint32(_PREFIX)).view(np.float32)
+
+
+def _bin_of_prefix(bins: int) -> Ints:
+    """The bin of every positive float32 by its first 16 bits; what lies beyond the edges is in the first or last."""
+    prefixes = np.arange(1 << (32 - _PREFIX - 1))
+    found = np.searchsorted(_edges(bins).view(np.int32) >> _PREFIX, prefixes, side="right") - 1
+    return np.clip(found, 0, bins - 1)

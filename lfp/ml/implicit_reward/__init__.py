@@ -1,0 +1,1 @@
+"""The implicit reward of words: occurrences, matched contexts, rollouts."""

@@ -1,0 +1,180 @@
+"""The implicit reward of words in matched contexts: a regression on word and context, base probabilities as weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lfp.errors import DataError
+from lfp.ml.features.grouping import mix
+from lfp.util.types import Floats, Ints
+
+_BLOCKS = 40  # groups of contexts that give the standard errors, with 39 degrees of freedom where all are filled
+_RUN = 8  # contexts that follow each other in one block
+_ROWS = 512  # contexts multiplied at once
+_RIDGE = 1e-6  # share of a column's own weight that is added to it: shrinks an effect by a millionth
+
+
+@dataclass(frozen=True)
+class MatchedEffects:
+    """What a column adds to the implicit reward, whatever the context: `effect` and its standard error `se`, nats.
+
+    Both are [n_columns], NaN where the base model gave a column no probability; `weight` is the probability it gave,
+    summed over contexts. The mean of effects by weight is 0. `influence` [blocks, n_columns] is what the blocks of
+    contexts each move the effects by.
+    """
+
+    effect: Floats
+    se: Floats
+    weight: Floats
+    influence: Floats
+
+    def of_words(self, words: Sequence[Sequence[int]]) -> tuple[Floats, Floats]:
+        """Effect and standard error of words [n_words], each the sum over its columns; NaN for a word of no column."""
+        effects, errors = np.full(len(words), np.nan), np.full(len(words), np.nan)
+        for row, columns in enumerate(words):
+            if columns:
+                effects[row] = self.effect[list(columns)].sum()
+                errors[row] = _standard_error(self.influence[:, list(columns)].sum(axis=1))
+        errors[np.isnan(effects)] = np.nan
+        return effects, errors
+
+
+class MatchedContexts:
+    """Sums over contexts, from which word effects a and context effects b of the implicit reward are solved.
+
+    For context c and token v, r(v | c) = log pi_tuned(v | c) - log pi_base(v | c). `columns` [d_vocab] names the column
+    of each token; tokens that share one share its effect. The effects minimise
+
+        sum_c sum_v p_cv (r(v | c) - a_column(v) - b_c)^2,    p_cv = pi_base(v | c).
+
+    At the minimum b_c is the p-weighted mean of r - a, which leaves (Frisch, Waugh and Lovell)
+
+        (diag(P) - sum_c p_c p_c^T) a = sum_c g_c,    P = sum_c p_c,    g_ck = sum_(v of k) p_cv (r(v | c) - E_p[r])
+
+    with p_c [n_columns] summed by column: no context's effect is ever held. Products are made in float32 and added up
+    in float64. Beside those sums of [n_columns, n_columns], each context's p_c is kept in bfloat16 (8 kB at 4,000
+    columns) for the standard errors: neighbouring contexts, so most of one text's, fall into one of a few blocks, and
+    each block's share of the normal equations' residual says what it moved the effects by.
+    """
+
+    def __init__(self, columns: Ints, n_columns: int) -> None:
+        if len(columns) and not 0 <= columns.min() <= columns.max() < n_columns:
+            raise DataError(
+                f"columns of tokens run from {columns.min()} to {columns.max()}; number them below {n_columns}"
+            )
+        self.n_contexts = 0
+        self._columns = torch.from_numpy(np.ascontiguousarray(columns, np.int64))
+        self._products = torch.zeros(n_columns, n_columns, dtype=torch.float64)
+        self._weights = torch.zeros(_BLOCKS, n_columns, dtype=torch.float64)
+        self._scores = torch.zeros(_BLOCKS, n_columns, dtype=torch.float64)
+        self._kept: list[tuple[Tensor, Tensor]] = []
+        self._waiting: list[Tensor] = []
+
+    def update(self, base_log_probs: Tensor, difference: Tensor) -> None:
+        """Adds contexts: log pi_base and log pi_tuned - log pi_base of every token, both [n, d_vocab]."""
+        probs = base_log_probs.detach().cpu().float().softmax(1)
+        reward = difference.detach().cpu().float()
+        advantage = reward - (probs * reward).sum(1, keepdim=True)
+        of_columns = self._by_column(probs)
+        blocks = (self.n_contexts + torch.arange(len(probs))) // _RUN % _BLOCKS
+        self._weights.index_add_(0, blocks, of_columns.double())
+        self._scores.index_add_(0, blocks, self._by_column(probs.mul_(advantage)).double())
+        self._kept.append((blocks, of_columns.bfloat16()))
+        self._waiting.append(of_columns)
+        self.n_contexts += len(probs)
+        if sum(map(len, self._waiting)) >= _ROWS:
+            self._multiply()
+
+    def merge(self, other: MatchedContexts) -> None:
+        """Adds another part's contexts, of the same columns."""
+        for part in (self, other):
+            part._multiply()
+        self._products += other._products
+        self._weights += other._weights
+        self._scores += other._scores
+        self._kept += other._kept
+        self.n_contexts += other.n_contexts
+
+    def effects(self) -> MatchedEffects:
+        """The effects of all columns. Raises DataError where no context was added."""
+        self._multiply()
+        weight = self._weights.sum(0).numpy()
+        possible = np.flatnonzero(weight > 0)
+        if not len(possible):
+            raise DataError("no context of the corpus has an implicit reward; pass texts of two tokens or more")
+        solve = _solver(weight[possible], self._products.numpy()[np.ix_(possible, possible)])
+        effect = np.zeros(len(weight))
+        effect[possible] = solve(self._scores.sum(0).numpy()[possible])
+        filled = self._weights.any(1).numpy()
+        influence = np.zeros((int(filled.sum()), len(weight)))
+        influence[:, possible] = solve(self._residuals(effect)[np.ix_(filled, possible)].T).T
+        effect[weight == 0] = np.nan
+        error = np.where(weight > 0, _standard_error(influence), np.nan)
+        return MatchedEffects(effect, error, weight, influence)
+
+    def _by_column(self, values: Tensor) -> Tensor:
+        """Values of tokens [n, d_vocab] summed by column [n, n_columns]."""
+        return torch.zeros(len(values), len(self._products)).index_add_(1, self._columns, values)
+
+    def _multiply(self) -> None:
+        """Adds sum_c p_c p_c^T of the contexts that wait for it: one product of many rows."""
+        if self._waiting:
+            rows = torch.cat(self._waiting)
+            self._products += rows.T @ rows
+            self._waiting.clear()
+
+    def _residuals(self, effect: Floats) -> Floats:
+        """What each block of contexts leaves of the normal equations at their solution [blocks, n_columns]."""
+        a = torch.from_numpy(effect)
+        left = self._scores - self._weights * a
+        for blocks, probs in self._kept:
+            rows = probs.float()
+            left.index_add_(0, blocks, (rows * (rows @ a.float())[:, None]).double())
+        return left.numpy()
+
+
+def draw_contexts(text_ids: Ints, positions: Ints, *, n: int, first_position: int, seed: int) -> NDArray[np.bool_]:
+    """Which tokens' contexts are taken [tokens]: `n` of those from `first_position` on, or all where there are fewer.
+
+    Text, position and seed alone decide, so neither the order of texts nor their batches matter.
+    """
+    of_text = mix(text_ids.astype(np.uint64) + mix(np.array([seed], np.uint64)))
+    numbers = mix(of_text ^ mix(positions.astype(np.uint64)))
+    among = np.flatnonzero(positions >= first_position)
+    chosen = np.zeros(len(positions), bool)
+    chosen[among[np.argsort(numbers[among], kind="stable")[:n]]] = True
+    return chosen
+
+
+def _solver(weight: Floats, products: Floats) -> Callable[[Floats], Floats]:
+    """Solves (diag(weight) - products) a = scores [k] or [k, m] for the a whose weighted mean is 0.
+
+    Columns are scaled to unit weight first, as theirs differ by many powers of ten. The matrix has the constant as its
+    null space: weight weight^T / sum(weight), added to it, leaves the solution of mean 0 as it is.
+    """
+    root = np.sqrt(weight)
+    matrix = np.outer(root, root) / weight.sum() - products / root[:, None] / root
+    matrix[np.diag_indices_from(matrix)] += 1.0 + _RIDGE
+    factor = scipy.linalg.cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
+
+    def solve(scores: Floats) -> Floats:
+        scaled = scores.T / root
+        effects = scipy.linalg.cho_solve(factor, scaled.T, check_finite=False).T / root
+        return (effects - (effects @ weight / weight.sum())[..., None]).T
+
+    return solve
+
+
+def _standard_error(influence: Floats) -> Floats:
+    """From what independent blocks [blocks, ...] move a sum by; NaN for fewer than two blocks."""
+    n = len(influence)
+    if n < 2:
+        return np.full(influence.shape[1:], np.nan)
+    return np.asarray(np.sqrt((influence**2).sum(axis=0) * n / (n - 1)))

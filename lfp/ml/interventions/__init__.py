@@ -1,0 +1,1 @@
+"""Features scaled or removed in a running model, and a bundle read with its own models."""

@@ -1,0 +1,1 @@
+"""Models: loaded, pretrained, tuned, read and sampled."""

@@ -1,0 +1,345 @@
+"""A small GPT-NeoX from scratch, tokenizer included: a base model where none can be downloaded."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+
+from lfp.config import PretrainConfig
+from lfp.errors import CorpusError, TrainingError
+from lfp.ml.models import runtime
+from lfp.ml.models.loading import quiet_files
+from lfp.ml.models.tokenization import pad, tokenize
+from lfp.util.types import Progress
+
+if TYPE_CHECKING:
+    from transformers import GPTNeoXForCausalLM, PreTrainedTokenizerFast
+
+END_OF_TEXT = "<|endoftext|>"
+"""The one special token, as in Pythia: it begins texts, ends them and pads."""
+_POSITIONS_MARGIN = 16
+"""Positions beyond twice the context: a prefix, its completion and the tokens around them always fit."""
+_POOL_BATCHES = 16
+"""Batches drawn together and sorted by length, so that rows of a batch need little padding."""
+_WEIGHT_DECAY = 0.1
+_FINAL_RATE = 0.1
+"""Share of the learning rate that the cosine ends on."""
+_CURVE_POINTS = 100
+_CHOOSING_TEXTS = 500
+"""Held-out texts that an evaluation reads, at most."""
+_CHECKPOINT = "checkpoint.pt"
+_CHECKPOINT_S = 60.0
+"""Seconds between two checkpoints: what a kill costs. What is trained does not depend on it."""
+
+
+@dataclass(frozen=True)
+class PretrainReport:
+    """How the training went."""
+
+    steps: int
+    tokens: int
+    """Tokens predicted in training, repeats counted."""
+    final_loss: float
+    """Nats a token, mean of the last interval of the curve."""
+    learning_curve: tuple[tuple[int, float], ...]
+    """(step, mean loss since the step before)"""
+    held_out_bits_per_byte: float | None
+    """On the held-out texts, ends of text counted; none without such texts. Those that chose weights are left out."""
+    held_out_curve: tuple[tuple[int, float], ...]
+    """(step, bits a byte) on the texts that choose the weights, at each evaluation."""
+    kept_step: int
+    """The step whose weights were kept: the best of the evaluations, the last without any."""
+    seconds: float
+    """Of all sittings."""
+
+
+def pretrain(
+    texts: Sequence[str],
+    config: PretrainConfig,
+    *,
+    context: int,
+    seed: int,
+    folder: Path,
+    held_out: Sequence[str] = (),
+    device: str = "cpu",
+    scratch: Path | None = None,
+    progress: Progress | None = None,
+) -> PretrainReport:
+    """Trains tokenizer and model on `texts`, cut to `context` tokens or, with `config.whole_texts`, into pieces of it.
+
+    Both are saved to `folder`.
+    AdamW with warm-up and cosine decay. With `config.evaluations` every second of the held-out texts, up to
+    `_CHOOSING_TEXTS`, is read now and then, and the weights that predict them best are kept; the others judge those.
+    With `scratch`, a folder, an interrupted training goes on from its last checkpoint there, to the same weights.
+    Raises CorpusError without texts, TrainingError when the loss is not a number.
+    """
+    started = time.perf_counter()
+    if not any(texts):
+        raise CorpusError("pretrain: no texts to train on; set corpus.source to a file that has some")
+    tokenizer = _train_tokenizer(texts, config.vocab_size, folder)
+    cut = _pieces if config.whole_texts else _sequences
+    model = _build_model(len(tokenizer), config, context=context, seed=seed).to(device)
+    choosing, judging = _split(held_out, chooses=config.evaluations > 0)
+    state = _train(
+        model,
+        cut(tokenizer, texts, context),
+        config,
+        seed=seed,
+        scratch=scratch,
+        judge=lambda: _bits_per_byte(model, tokenizer, choosing, context) if choosing else None,
+        progress=progress,
+    )
+    with quiet_files():
+        model.save_pretrained(folder)
+    curve = _curve(state.losses)
+    return PretrainReport(
+        steps=config.steps,
+        tokens=state.tokens,
+        final_loss=curve[-1][1],
+        learning_curve=curve,
+        held_out_bits_per_byte=_bits_per_byte(model, tokenizer, judging, context) if judging else None,
+        held_out_curve=tuple(state.held_out),
+        kept_step=state.kept_step,
+        seconds=state.seconds_before + time.perf_counter() - started,
+    )
+
+
+def _split(held_out: Sequence[str], *, chooses: bool) -> tuple[list[str], list[str]]:
+    """Held-out texts that choose weights and those that judge them, none in both."""
+    some = [text for text in held_out if text]
+    if not chooses or len(some) < 2:
+        return [], some
+    return some[::2][:_CHOOSING_TEXTS], some[1::2]
+
+
+def _train_tokenizer(texts: Sequence[str], vocab_size: int, folder: Path) -> PreTrainedTokenizerFast:
+    """Byte-level BPE; a word and the space before it are one token where that is frequent. Saved in `folder`."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    special = dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), END_OF_TEXT)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **special)
+    fast.save_pretrained(folder)
+    return fast
+
+
+def _build_model(d_vocab: int, config: PretrainConfig, *, context: int, seed: int) -> GPTNeoXForCausalLM:
+    """Fresh weights; the token id 0 is the end of text."""
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+    sizes = GPTNeoXConfig(
+        vocab_size=d_vocab,
+        hidden_size=config.d_model,
+        num_hidden_layers=config.n_layers,
+        num_attention_heads=config.n_heads,
+        intermediate_size=4 * config.d_model,
+        max_position_embeddings=2 * context + _POSITIONS_MARGIN,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=0,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return GPTNeoXForCausalLM(sizes)
+
+
+def _sequences(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], context: int) -> list[list[int]]:
+    """Each text between two ends of text; one cut at the context does not end."""
+    tokenized = tokenize(tokenizer, texts, context=context)
+    return [[0, *text.token_ids, *([] if text.truncated else [0])] for text in tokenized if text.token_ids]
+
+
+def _pieces(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], context: int) -> list[list[int]]:
+    """Whole texts between ends of text, `context` tokens a piece to predict; a piece begins with the last one's end."""
+    wholes = _sequences(tokenizer, texts, sys.maxsize)
+    return [whole[at : at + context + 1] for whole in wholes for at in range(0, len(whole) - 1, context)]
+
+
+@dataclass
+class _Training:
+    """Where a training stands: what a checkpoint keeps beside weights, optimizer and schedule."""
+
+    step: int = 0
+    tokens: int = 0
+    losses: list[float] = field(default_factory=list)
+    held_out: list[tuple[int, float]] = field(default_factory=list)
+    best: dict[str, torch.Tensor] | None = None
+    kept_step: int = 0
+    seconds_before: float = 0.0
+    """Of the sittings before this one."""
+
+
+def _train(
+    model: GPTNeoXForCausalLM,
+    sequences: Sequence[Sequence[int]],
+    config: PretrainConfig,
+    *,
+    seed: int,
+    scratch: Path | None,
+    judge: Callable[[], float | None],
+    progress: Progress | None,
+) -> _Training:
+    """Trains the model in place and leaves it with the weights that are kept."""
+    optimizer, schedule = _optimizer(model, config)
+    parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
+    checkpoint = _Checkpoint(scratch / _CHECKPOINT) if scratch else None
+    state = (checkpoint.load(parts) if checkpoint else None) or _Training()
+    order = _batch_order([len(sequence) for sequence in sequences], batch=config.batch, seed=seed)
+    for _ in range(state.step):
+        next(order)
+    due = _evaluation_steps(config)
+    while state.step < config.steps:
+        model.train()
+        loss, count = _loss(model, [sequences[row] for row in next(order)])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        state.step, state.tokens = state.step + 1, state.tokens + count
+        state.losses.append(loss.item())
+        if not math.isfinite(state.losses[-1]):
+            raise TrainingError(
+                f"pretrain: the loss is {state.losses[-1]} at step {state.step}; lower pretrain.learning_rate"
+            )
+        if state.step in due:
+            _evaluate(model, state, judge)
+        if checkpoint:
+            checkpoint.keep(state, parts)
+        if progress is not None:
+            progress("pretrain", state.step, config.steps, state.losses[-1])
+    model.eval()
+    if state.best is None:
+        state.kept_step = state.step
+    else:
+        model.load_state_dict(state.best)
+    return state
+
+
+def _optimizer(
+    model: GPTNeoXForCausalLM, config: PretrainConfig
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
+    """AdamW, without weight decay of biases and norms, and its rate over the steps."""
+    decayed = [value for value in model.parameters() if value.dim() > 1]
+    kept = [value for value in model.parameters() if value.dim() <= 1]
+    groups = [{"params": decayed, "weight_decay": _WEIGHT_DECAY}, {"params": kept, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), fused=True)
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, config))
+
+
+def _evaluation_steps(config: PretrainConfig) -> set[int]:
+    """Evenly spread, the last step among them."""
+    n = min(config.evaluations, config.steps)
+    return {round(config.steps * (i + 1) / n) for i in range(n)}
+
+
+def _evaluate(model: GPTNeoXForCausalLM, state: _Training, judge: Callable[[], float | None]) -> None:
+    """Notes how well held-out texts are predicted, and keeps the weights where they are better than ever."""
+    model.eval()
+    bits = judge()
+    if bits is None:
+        return
+    if all(bits < before for _, before in state.held_out):
+        state.best = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        state.kept_step = state.step
+    state.held_out.append((state.step, bits))
+
+
+class _Checkpoint:
+    """A file that training goes on from after a kill; written whole, at most once in `_CHECKPOINT_S`."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._began = self._written = time.perf_counter()
+
+    def load(self, parts: Mapping[str, Any]) -> _Training | None:
+        """Puts what was kept into the parts; None where nothing was."""
+        kept = runtime.load(self._file)
+        if kept is None:
+            return None
+        for name, part in parts.items():
+            part.load_state_dict(kept[name])
+        return _Training(**kept["training"])
+
+    def keep(self, state: _Training, parts: Mapping[str, Any]) -> None:
+        """Writes the checkpoint where it is time to."""
+        now = time.perf_counter()
+        if now - self._written < _CHECKPOINT_S:
+            return
+        training = vars(state) | {"seconds_before": state.seconds_before + now - self._began}
+        runtime.save({"training": training} | {name: part.state_dict() for name, part in parts.items()}, self._file)
+        self._written = now
+
+
+def _rate(step: int, config: PretrainConfig) -> float:
+    """Share of the learning rate at a step: linear warm-up, then a cosine down to `_FINAL_RATE`."""
+    warmup = max(1, round(config.warmup_share * config.steps))
+    if step < warmup:
+        return (step + 1) / warmup
+    done = (step - warmup) / max(1, config.steps - warmup)
+    return _FINAL_RATE + (1 - _FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def _batch_order(lengths: Sequence[int], *, batch: int, seed: int) -> Iterator[list[int]]:
+    """Rows of batches without end: every epoch shuffled anew, rows of a batch alike in length."""
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        shuffled = torch.randperm(len(lengths), generator=generator).tolist()
+        for start in range(0, len(shuffled), batch * _POOL_BATCHES):
+            pool = sorted(shuffled[start : start + batch * _POOL_BATCHES], key=lambda row: lengths[row])
+            rows = [pool[at : at + batch] for at in range(0, len(pool), batch)]
+            for pick in torch.randperm(len(rows), generator=generator).tolist():
+                yield rows[pick]
+
+
+def _loss(model: GPTNeoXForCausalLM, rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, int]:
+    """Mean cross-entropy of each row's tokens after its first, in nats, and their number.
+
+    Rows are padded on the right, where a causal model needs no mask; logits of padding are never computed.
+    """
+    input_ids, mask = (each.to(model.device) for each in pad(rows, pad_id=0))
+    hidden = model.gpt_neox(input_ids=input_ids[:, :-1], use_cache=False).last_hidden_state
+    real = mask[:, 1:].bool()
+    targets = input_ids[:, 1:][real]
+    return F.cross_entropy(model.lm_head(hidden[real]), targets), len(targets)
+
+
+def _curve(losses: Sequence[float]) -> tuple[tuple[int, float], ...]:
+    """At most `_CURVE_POINTS` means of consecutive steps."""
+    width = math.ceil(len(losses) / _CURVE_POINTS)
+    ends = [*range(width, len(losses), width), len(losses)]
+    starts = [0, *ends[:-1]]
+    return tuple((end, sum(losses[start:end]) / (end - start)) for start, end in zip(starts, ends, strict=True))
+
+
+@torch.no_grad()
+def _bits_per_byte(
+    model: GPTNeoXForCausalLM, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], context: int
+) -> float:
+    """Of the parts of the texts within the context, as the model sees them."""
+    tokenized = [text for text in tokenize(tokenizer, texts, context=context) if text.token_ids]
+    sequences = _sequences(tokenizer, [text.text for text in tokenized], context)
+    nats = 0.0
+    for start in range(0, len(sequences), 64):
+        loss, count = _loss(model, sequences[start : start + 64])
+        nats += loss.item() * count
+    return nats / math.log(2) / sum(len(text.text.encode()) for text in tokenized)

@@ -1,0 +1,1 @@
+"""Sparse autoencoders: five variants, their training, their quality and their files."""

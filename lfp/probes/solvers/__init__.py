@@ -1,0 +1,1 @@
+"""How probes are solved at every size: the penalty, normal equations, conjugate gradients, Newton steps."""

@@ -1,0 +1,1 @@
+"""The report: results as text, tables, sentences, figures, HTML and SVG."""

@@ -1,6 +1,0 @@
-"""Plotly figures of the report, a file a row or a few alike. The page sets the colour of text."""
-
-from lfp.report_figures.every import Drawn, draw_all
-from lfp.report_figures.material import Material
-
-__all__ = ["Drawn", "Material", "draw_all"]

@@ -1,1 +1,0 @@
-"""How probes are solved, at every size: what lfp.ridge and lfp.logistic stand on."""

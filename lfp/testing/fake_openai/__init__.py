@@ -1,0 +1,1 @@
+"""A fake OpenAI-compatible server, with answers that are right, wrong, random, slow or flaky."""

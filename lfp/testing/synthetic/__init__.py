@@ -1,0 +1,7 @@
+"""Bundles of any size made up from a seed, for tests and benchmarks: every table filled, in agreement with the rest."""
+
+from lfp.testing.synthetic.bundle import make_bundle
+from lfp.testing.synthetic.corpus import LEXICON
+from lfp.testing.synthetic.results import LABELLER, MODEL_LABELLER
+
+__all__ = ["LABELLER", "LEXICON", "MODEL_LABELLER", "make_bundle"]

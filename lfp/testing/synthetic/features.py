@@ -1,0 +1,359 @@
+"""Tables of features and of what is fitted on them, from `features` and `examples` to `weights` and `drift`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from lfp.bundle.schema import BY_NAME
+from lfp.testing.synthetic.corpus import (
+    D_IN,
+    RAW_BIAS,
+    RAW_INTERCEPT,
+    Array,
+    Corpus,
+    Made,
+    Random,
+    counts_up,
+    list_offsets,
+    listed,
+    nulled,
+    ranked,
+    token_values,
+)
+
+N_BINS = 24
+
+
+def feature_columns(made: Made, random: Random) -> dict[str, Any]:
+    """What both models make of each feature; features of one theme lie near each other on the map."""
+    n, active = len(made.layer), made.activity
+    n_active = np.bincount(active.feature, minlength=n)
+    total = np.bincount(active.feature, active.value, n)
+    highest = np.zeros(n)
+    np.maximum.at(highest, active.feature, active.value)
+    change = np.exp(random.normal(-0.1, 0.25, n))
+    mean = total / np.maximum(n_active, 1)
+    density = n_active / max(active.n_tokens, 1)
+    base_mean = mean * change**0.5
+    angle = 2 * np.pi * made.theme / len(made.corpus.words)
+    return {
+        "feature_id": np.arange(n), "layer": made.layer,
+        "index": np.arange(n) - np.searchsorted(made.layer, made.layer),
+        "density": density, "n_active": n_active, "mean_activation": mean, "max_activation": highest,
+        "base_density": density * change, "base_mean_activation": base_mean,
+        "shift": density * mean - density * change * base_mean,
+        "stability": pa.array(random.uniform(0.2, 1, n), mask=random.random(n) < 0.05), "decoder_norm": np.ones(n),
+        "top_tokens": _top_tokens(made), "pos_logits": _logits(made, random, sign=1),
+        "neg_logits": _logits(made, random, sign=-1),
+        "x": np.cos(angle) * 5 + random.normal(0, 0.3, n), "y": np.sin(angle) * 5 + random.normal(0, 0.3, n),
+    }  # fmt: skip
+
+
+def _top_tokens(made: Made) -> pa.Array:
+    """The six tokens with most of each feature's activation."""
+    n_types, active = max(len(made.corpus.pieces), 1), made.activity
+    key, at = np.unique(active.feature * n_types + made.corpus.type[active.token], return_inverse=True)
+    weight = np.bincount(at, active.value, len(key))
+    feature, type_ = key // n_types, key % n_types
+    share = weight / np.bincount(feature, weight, len(made.layer))[feature] if len(key) else weight
+    order, rank = ranked(feature, share)
+    order = order[rank < 6]
+    tokens = token_values(made.corpus.pieces, type_[order], share[order])
+    return listed(list_offsets(feature[order], len(made.layer)), tokens)
+
+
+def _logits(made: Made, random: Random, *, sign: int) -> pa.Array:
+    n = len(made.layer)
+    types = random.integers(0, max(len(made.corpus.pieces), 1), (n, 8))
+    values = -np.sort(-random.gamma(2, 0.12, (n, 8)), axis=1) * sign
+    if not made.corpus.pieces:
+        return listed(np.zeros(n + 1, int), token_values([""], np.zeros(0, int), np.zeros(0)))
+    return listed(np.arange(n + 1) * 8, token_values(made.corpus.pieces, types.ravel(), values.ravel()))
+
+
+def decoder_columns(made: Made, random: Random) -> dict[str, Any]:
+    """A direction for each feature."""
+    rows = _directions(made, random)
+    flat = pa.array(rows.astype(np.float16).ravel(), pa.float16())
+    return {"feature_id": np.arange(len(rows)), "vector": listed(np.arange(len(rows) + 1) * D_IN, flat)}
+
+
+def _directions(made: Made, random: Random) -> Array:
+    """Unit vectors, near each other where features share a theme."""
+    centres = random.normal(size=(len(made.corpus.words), D_IN))
+    rows = centres[made.theme] + 0.6 * random.normal(size=(len(made.theme), D_IN))
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def histogram_columns(made: Made, random: Random) -> dict[str, Any]:
+    """How strongly each feature fires, over bins spaced evenly in the logarithm."""
+    n, active = len(made.layer), made.activity
+    low, high = np.full(n, np.inf), np.zeros(n)
+    np.minimum.at(low, active.feature, active.value)
+    np.maximum.at(high, active.feature, active.value)
+    low, high = np.where(np.isinf(low), 0.01, low * 0.99), np.where(high == 0, 1.0, high * 1.01)
+    edges = low[:, None] * (high / low)[:, None] ** (np.arange(N_BINS + 1) / N_BINS)
+    span = np.log(high / low)[active.feature]
+    bin_ = np.clip((np.log(active.value / low[active.feature]) / span * N_BINS).astype(int), 0, N_BINS - 1)
+    counts = np.bincount(active.feature * N_BINS + bin_, minlength=n * N_BINS)
+    base = np.roll(counts.reshape(n, N_BINS), -1, axis=1).ravel() * random.uniform(0.5, 1.1, n * N_BINS)
+    rows = np.arange(n + 1)
+    return {
+        "feature_id": np.arange(n), "edges": listed(rows * (N_BINS + 1), edges.ravel()),
+        "counts": listed(rows * N_BINS, counts), "base_counts": listed(rows * N_BINS, np.round(base).astype(int)),
+    }  # fmt: skip
+
+
+def neighbour_columns(made: Made, random: Random) -> dict[str, Any]:
+    """The next features by theme, as neighbours of both kinds."""
+    n, near = len(made.layer), min(5, max(len(made.layer) - 1, 0))
+    by_theme = np.argsort(made.theme, kind="stable")
+    place = np.empty(n, int)
+    place[by_theme] = np.arange(n)
+    other = by_theme[(place[:, None] + np.arange(1, near + 1)) % max(n, 1)]
+    value = -np.sort(-random.uniform(0.1, 0.9, (n, near)), axis=1)[place]
+    kinds = pa.array(["coactivation"] * near + ["decoder_cosine"] * near, pa.string())
+    twice = {"neighbour_id": other, "value": value}
+    return {
+        "feature_id": np.repeat(np.arange(n), 2 * near), "kind": kinds.take(pa.array(np.tile(np.arange(2 * near), n))),
+        "rank": np.tile(np.arange(near), 2 * n),
+        **{name: np.repeat(column[:, None], 2, axis=1).ravel() for name, column in twice.items()},
+    }  # fmt: skip
+
+
+def layer_rows(made: Made, random: Random) -> list[dict[str, Any]]:
+    """The layers with features, and as many again that were not selected, less divergent."""
+    rows = []
+    for layer in range(2 * made.n_layers):
+        selected = layer < made.n_layers
+        whole = float(random.uniform(0.6, 1.1) if selected else random.uniform(0.2, 0.5))
+        groups = dict(zip(("attention", "mlp", "norm"), whole * random.dirichlet([4, 5, 1]), strict=True))
+        rows.append({
+            "layer": layer, "divergence": whole, "divergence_mlp": groups["mlp"],
+            "divergence_by_group": [{"group": name, "value": value} for name, value in groups.items()],
+            "relative_divergence": whole / 40, "selected": selected, "d_in": D_IN,
+            "scale": float(random.uniform(0.1, 2)) if selected else None,
+        })  # fmt: skip
+    return rows
+
+
+def sae_rows(made: Made, random: Random) -> list[dict[str, Any]]:
+    """Two sizes a layer on each model; the larger on the tuned model is the one whose features are the bundle's."""
+    if not len(made.layer):
+        return []
+    size = max(len(made.layer) // made.n_layers // 2, 1)
+    return [
+        {
+            "layer": layer, "variant": "tied_relu", "width": width, "seed": seed, "tied": True, "l1": 1e-3, "k": None,
+            "l0_weight": None, "source": "trained",
+            "is_used": model == "tuned" and width == 2 * size, "model": model, "fvu": float(random.uniform(0.08, 0.3)),
+            "l0": float(random.uniform(8, 14)), "dead_fraction": float(random.uniform(0, 0.1)),
+            "ce_recovered": float(random.uniform(0.85, 0.99)), "mmcs": float(random.uniform(0.5, 0.8)),
+        }
+        for layer in range(made.n_layers) for width in (size, 2 * size) for seed, model in enumerate(("tuned", "base"))
+    ]  # fmt: skip
+
+
+_PROBES = (
+    ("implicit_reward", "sae", "tuned"), ("delta", "sae", "tuned"), ("feedback", "sae", "tuned"),
+    ("delta", "base_sae", "base"), ("delta", "raw", "tuned"), ("delta", "random_sae", "tuned"),
+)  # fmt: skip
+
+
+def probe_rows(made: Made) -> list[dict[str, Any]]:
+    """Three probes that read the features, the first of them the headline, and three that read something else."""
+    if not len(made.layer):
+        return []
+    return [
+        {
+            "probe_id": i, "target": target, "inputs": inputs, "model": model, "layers": list(range(made.n_layers)),
+            "kind": "ridge", "pooling": made.pooling, "alpha": 10.0, "display_slope": 3.0, "display_offset": 0.1,
+            "intercept": float(made.intercepts[i]) if i < len(made.intercepts) else 0.0,
+            "n_train": 1200, "n_test": 300, "is_headline": i == 0,
+            "raw_intercept": None if i else RAW_INTERCEPT, "raw_bias": None if i else RAW_BIAS,
+        }
+        for i, (target, inputs, model) in enumerate(_PROBES)
+    ]  # fmt: skip
+
+
+def weight_columns(made: Made, random: Random) -> dict[str, Any]:
+    """What the probes that read the features give each, with intervals and nulls."""
+    n_probes, n = made.weights.shape
+    total = np.bincount(made.activity.feature, made.activity.value, n) / max(made.activity.n_tokens, 1)
+    mean = made.weights * total
+    size = np.abs(mean)
+    rank = np.empty((n_probes, n), int)
+    np.put_along_axis(rank, np.argsort(-size, axis=1, kind="stable"), np.arange(1, n + 1)[None, :], axis=1)
+    half = random.uniform(0.01, 0.06, (n_probes, n))
+    null_high = np.array([[0.06], [0.2], [0.2]]) * random.uniform(0.8, 1.2, (n_probes, n))
+    raw_weights = np.full((n_probes, n), np.nan)
+    raw_weights[0] = made.raw_weights
+    columns = {
+        "probe_id": np.repeat(np.arange(n_probes), n), "feature_id": np.tile(np.arange(n), n_probes),
+        "weight": made.weights, "raw_weight": nulled(raw_weights.ravel()), "ci_low": made.weights - half,
+        "ci_high": made.weights + half,
+        "mean_contribution": mean, "mean_abs_contribution": size,
+        "share": size / np.maximum(size.sum(axis=1, keepdims=True), 1e-12), "rank": rank, "null_high": null_high,
+        "beats_null": np.abs(made.weights) > null_high,
+    }  # fmt: skip
+    return {name: values if isinstance(values, pa.Array) else values.ravel() for name, values in columns.items()}
+
+
+def drift_columns(made: Made, features: Mapping[str, Any]) -> dict[str, Any]:
+    """What the features table says of both models, as the headline weighs it."""
+    n, weight = len(made.layer), made.weights[0].astype(np.float64)
+    mean = features["density"] * features["mean_activation"]
+    base = features["base_density"] * features["base_mean_activation"]
+    size = np.abs(weight * (mean - base))
+    rank = np.empty(n, int)
+    rank[np.argsort(-size, kind="stable")] = np.arange(1, n + 1)
+    unexplained = made.raw_weights * base
+    unexplained_rank = np.empty(n, int)
+    unexplained_rank[np.argsort(-np.abs(unexplained), kind="stable")] = np.arange(1, n + 1)
+    status = np.where(mean > 1.5 * base, "strengthened", np.where(base > 1.5 * mean, "weakened", "steady"))
+    return {
+        "feature_id": np.arange(n), "probe_id": np.zeros(n, int), "status": pa.array(status.tolist(), pa.string()),
+        "sign_flipped": weight * made.raw_weights < 0, "weight": weight, "weight_base": 0.8 * made.raw_weights,
+        "contribution": weight * mean, "contribution_base": weight * base,
+        "drifted_contribution": weight * (mean - base), "rank": rank, "share": size / max(size.sum(), 1e-12),
+        "unexplained_contribution": unexplained, "unexplained_rank": unexplained_rank,
+    }  # fmt: skip
+
+
+N_TOP, N_INTERVALS, PER_INTERVAL, WINDOW, N_NEAR = 12, 4, 4, 10, 2
+
+
+@dataclass(frozen=True)
+class Places:
+    """Examples, sorted by feature, bucket and rank."""
+
+    feature: Array
+    bucket: Array
+    rank: Array
+    token: Array
+    value: Array
+
+    def part(self, low: int, high: int) -> Places:
+        """Rows `low` to `high`."""
+        return Places(*(getattr(self, field.name)[low:high] for field in fields(self)))
+
+
+def example_places(made: Made, random: Random) -> Places:
+    """Top examples (one a text), examples by quantile interval, places where the feature is silent, near misses."""
+    active = made.activity
+    text = made.corpus.text[active.token]
+    best = np.lexsort((-active.value, text, active.feature))
+    first = np.flatnonzero(np.diff(active.feature[best] * (1 << 32) + text[best], prepend=-1)) if len(best) else best
+    best = best[first]
+    order, rank = ranked(active.feature[best], active.value[best])
+    top = best[order[rank < N_TOP]]
+    order, rank = ranked(active.feature, active.value)
+    share = rank / np.bincount(active.feature, minlength=len(made.layer))[active.feature[order]]
+    interval = N_INTERVALS - np.minimum((share * N_INTERVALS).astype(int), N_INTERVALS - 1)
+    within = counts_up(active.feature[order] * (N_INTERVALS + 1) + interval)
+    middle, interval = order[within < PER_INTERVAL], interval[within < PER_INTERVAL]
+    silent, near = _silent(made, random), _near_misses(made, random.spawn(1)[0])
+    feature = np.concatenate([active.feature[top], active.feature[middle], silent[0], near[0]])
+    token = np.concatenate([active.token[top], active.token[middle], silent[1], near[1]])
+    quiet = np.repeat([-1, -2], [len(silent[0]), len(near[0])])
+    value = np.concatenate([active.value[top], active.value[middle], np.zeros(len(quiet), np.float32)])
+    bucket = np.concatenate([np.zeros(len(top), int), interval, quiet])
+    order, rank = ranked(feature * (N_INTERVALS + 3) + bucket + 2, value)
+    return Places(feature[order], bucket[order], rank, token[order], value[order])
+
+
+def thinned(places: Places, n: int | None) -> Places:
+    """So many of the examples, evenly spaced."""
+    n_all = len(places.feature)
+    if n is None or n >= n_all:
+        return places
+    kept = places.part(0, n_all)
+    at = np.arange(n) * n_all // n
+    feature, bucket = kept.feature[at], kept.bucket[at]
+    return Places(feature, bucket, counts_up(feature * (N_INTERVALS + 3) + bucket + 2), kept.token[at], kept.value[at])
+
+
+def example_parts(made: Made, places: Places) -> Iterator[dict[str, Any]]:
+    """The table's columns, some row groups at a time: windows of a million features do not fit in memory at once."""
+    size, n = 4 * BY_NAME["examples"].row_group_rows, len(places.feature)
+    for low in range(0, max(n, 1), size):
+        yield example_columns(made, places.part(low, low + size))
+
+
+def example_columns(made: Made, places: Places) -> dict[str, Any]:
+    """The columns of these examples."""
+    start, windows = _windows(made, places.feature, places.token)
+    return {
+        "feature_id": places.feature, "bucket": places.bucket, "rank": places.rank,
+        "text_id": made.corpus.text[places.token], "position": made.corpus.position[places.token],
+        "activation": places.value, "window_start": start, "window_values": windows,
+    }  # fmt: skip
+
+
+def _silent(made: Made, random: Random) -> tuple[Array, Array]:
+    """Up to two tokens a feature on which it is not active."""
+    n = len(made.layer) if made.activity.n_tokens else 0
+    feature = np.repeat(np.arange(n), 2)
+    token = random.integers(0, max(made.activity.n_tokens, 1), 2 * n)
+    _, one = np.unique(feature * max(made.activity.n_tokens, 1) + token, return_index=True)
+    feature, token = feature[one], token[one]
+    quiet = _values_at(made, feature, token) == 0
+    return feature[quiet], token[quiet]
+
+
+def _near_misses(made: Made, random: Random) -> tuple[Array, Array]:
+    """Up to `N_NEAR` tokens a feature on which its first neighbour is active and it is silent all around."""
+    n, active, n_tokens = len(made.layer), made.activity, made.activity.n_tokens
+    none = np.zeros(0, np.int64)
+    if not len(active.token):
+        return none, none
+    by_theme, neighbour = np.argsort(made.theme, kind="stable"), np.empty(n, np.int64)
+    neighbour[by_theme] = np.roll(by_theme, -1)
+    lies = active.places
+    first, stop = (np.searchsorted(lies, (neighbour + after) * n_tokens) for after in (0, 1))
+    drawn = first[:, None] + random.integers(0, 1 << 30, (n, 4 * N_NEAR)) % np.maximum(stop - first, 1)[:, None]
+    feature, at = np.nonzero(np.broadcast_to((stop > first)[:, None], drawn.shape))
+    place = np.unique(feature * n_tokens + lies[drawn[feature, at]] % n_tokens)
+    feature, token = place // n_tokens, place % n_tokens
+    low, high = _bounds(made.corpus, token)
+    quiet = np.searchsorted(lies, feature * n_tokens + low) == np.searchsorted(lies, feature * n_tokens + high)
+    feature, token = feature[quiet], token[quiet]
+    few = counts_up(feature) < N_NEAR
+    return feature[few], token[few]
+
+
+def _bounds(corpus: Corpus, token: Array) -> tuple[Array, Array]:
+    """First token of the window around each token, cut at the text's ends, and the first after it."""
+    text = corpus.text[token]
+    return (
+        np.maximum(token - WINDOW, corpus.offsets[:-1][text]),
+        np.minimum(token + WINDOW + 1, corpus.offsets[1:][text]),
+    )
+
+
+def _windows(made: Made, feature: Array, token: Array) -> tuple[Array, pa.Array]:
+    """First position and activations of the tokens around each example, cut at the text's ends."""
+    corpus, active = made.corpus, made.activity
+    low, high = _bounds(corpus, token)
+    offsets = np.concatenate([[0], np.cumsum(high - low)])
+    first, stop = (np.searchsorted(active.places, feature * active.n_tokens + end) for end in (low, high))
+    within = np.repeat(np.arange(len(token)), stop - first)
+    hits = active.by_feature[counts_up(within) + first[within]]
+    values = np.zeros(offsets[-1], np.float32)
+    values[offsets[within] + active.token[hits] - low[within]] = active.value[hits]
+    return corpus.position[low] if len(low) else low, listed(offsets, values)
+
+
+def _values_at(made: Made, feature: Array, token: Array) -> Array:
+    """Activation of a feature on a token, zero where it is silent; elementwise."""
+    active = made.activity
+    if not len(active.token):
+        return np.zeros(len(token), np.float32)
+    keys, key = active.token * active.n_features + active.feature, token * active.n_features + feature
+    at = np.minimum(np.searchsorted(keys, key), len(keys) - 1)
+    return np.where(keys[at] == key, active.value[at], 0).astype(np.float32)

@@ -1,0 +1,1 @@
+"""What models read and what people said of it: corpora, preferences, words, lexica, rewards, contrastive triples."""

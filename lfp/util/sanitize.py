@@ -1,0 +1,73 @@
+"""Text from models, corpora and people made safe: for HTML and Plotly, for labels of widgets, for cells of a CSV."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Sequence
+
+_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]")
+
+
+def visible(text: str) -> str:
+    """The text with control, zero-width and direction characters as a mark that says which they are."""
+    return _HIDDEN.sub(lambda match: f"⟨U+{ord(match.group()):04X}⟩", text)
+
+
+def escaped(text: str) -> str:
+    """The same, escaped for HTML text, for attributes in double or single quotes, and for names in Plotly figures.
+
+    Plotly knows few entities by name, and a quotation mark's is not among them: it gets its number.
+    """
+    return html.escape(visible(text), quote=True).replace("&quot;", "&#34;")
+
+
+_MARKS = re.compile(r"([\\`*_{}\[\]()#+!~$<>|.-])")
+"""What Markdown may take for a mark."""
+
+
+def token_text(piece: str) -> str:
+    """A token as a name in a list: spaces at its ends and line breaks marked, never empty. Not escaped."""
+    if not piece:
+        return "‥"
+    core = visible(piece).replace("\n", "↵").replace("\t", "⇥")
+    inner = core.strip(" ")
+    left, right = len(core) - len(core.lstrip(" ")), len(core) - len(core.rstrip(" "))
+    return core.replace(" ", "␣") if not inner else "␣" * left + inner + "␣" * right
+
+
+def shortened(text: str, length: int = 60) -> str:
+    """At most so many characters, on one line. Not escaped."""
+    line = " ".join(visible(text).split())
+    return line if len(line) <= length else _cut(line, length)
+
+
+def escaped_lines(texts: Sequence[str], length: int = 60) -> list[str]:
+    """Each text shortened and escaped; many at once are marked and escaped as one."""
+    marked = visible("\n".join(text.replace("\n", " ") for text in texts))
+    lines = (" ".join(line.split()) for line in marked.split("\n"))
+    cut = "\n".join(line if len(line) <= length else _cut(line, length) for line in lines)
+    return escaped(cut).split("\n") if texts else []
+
+
+def _cut(line: str, length: int) -> str:
+    return line[: length - 1].rstrip() + "…"
+
+
+def as_label(text: str) -> str:
+    """Text for the label of a widget, which is Markdown: no mark, icon or colour in it is taken for one."""
+    return _MARKS.sub(r"\\\1", visible(text)).replace(":", ":\u2060")
+
+
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+"""What a spreadsheet takes for a formula (OWASP, "CSV Injection"), and what already looks guarded against it."""
+
+
+def guarded(text: str) -> str:
+    """The text, with an apostrophe in front where it begins like a formula, with apostrophes before it or none."""
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def bare(cell: str) -> str:
+    """The text that `guarded` made this cell of; an apostrophe before anything but a formula is the text's own."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell

@@ -1,0 +1,454 @@
+import dataclasses
+import math
+import shutil
+from collections import Counter, defaultdict
+from functools import cache
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lfp.bundle import queries, validation
+from lfp.bundle.queries.common import Order
+from lfp.bundle.queries.features import FeatureFilter
+from lfp.bundle.queries.texts import TextFilter
+from lfp.bundle.store.connection import Store
+from lfp.errors import ConfigError, NotInBundleError
+from lfp.probes.pooling import POOLINGS
+from lfp.testing.synthetic import LABELLER, MODEL_LABELLER, make_bundle
+from tests.conftest import rewrite, with_column
+
+
+@pytest.fixture(scope="module")
+def store(bundle):
+    with Store.open(bundle) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def none(empty_bundle):
+    with Store.open(empty_bundle) as opened:
+        yield opened
+
+
+def everything(store):
+    return queries.features.features(store, FeatureFilter(), order=Order("id", descending=False)).to_pylist()
+
+
+SEARCHES = st.one_of(
+    st.sampled_from(["", "praise", "GREAT", " the", "7", "%", "_", "'", "; DROP TABLE x", "“good”"]),
+    st.text(max_size=8),
+)
+FILTERS = st.builds(
+    FeatureFilter,
+    layers=st.lists(st.integers(0, 3), max_size=3, unique=True).map(tuple),
+    sign=st.sampled_from(["any", "positive", "negative"]),
+    related=st.sampled_from(["any", "yes", "no"]),
+    density_low=st.sampled_from([0.0, 0.01, 0.03]),
+    density_high=st.sampled_from([0.02, 0.1, 1.0]),
+    search=SEARCHES,
+)
+ORDERS = st.builds(Order, by=st.sampled_from(sorted(queries.features.FEATURE_SORTS)), descending=st.booleans())
+
+
+def passes(row, wanted):
+    """The filter again, in Python."""
+    needle = wanted.search.strip().lower()
+    texts = [(row["description"] or "").lower(), "\n".join(row["top_tokens"]).lower()]
+    return (
+        (not wanted.layers or row["layer"] in wanted.layers)
+        and {"any": True, "positive": row["weight"] > 0, "negative": row["weight"] < 0}[wanted.sign]
+        and {"any": True, "yes": row["related"], "no": not row["related"]}[wanted.related]
+        and wanted.density_low <= row["density"] <= wanted.density_high
+        and (not needle or str(row["feature_id"]) == needle or any(needle in text for text in texts))
+    )
+
+
+@settings(max_examples=60)
+@given(wanted=FILTERS)
+def test_a_filter_is_what_it_says(store, wanted):
+    expected = [row["feature_id"] for row in everything(store) if passes(row, wanted)]
+    found = queries.features.features(store, wanted, order=Order("id", descending=False))["feature_id"].to_pylist()
+    if wanted.search.isascii():  # lower() of DuckDB and Python differ in a few letters
+        assert found == expected
+    assert queries.features.count_features(store, wanted) == len(found)
+
+
+KEYS = {
+    "contribution": "mean_abs_contribution", "weight": "weight", "share": "share", "density": "density",
+    "layer": "layer", "base_density": "base_density", "shift": "shift", "max_activation": "max_activation",
+    "id": "feature_id",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("by", sorted(KEYS))
+@pytest.mark.parametrize("descending", [False, True])
+def test_sorted_by_a_column(store, by, descending):
+    rows = queries.features.features(store, FeatureFilter(), order=Order(by, descending)).to_pylist()
+    values = [row[KEYS[by]] for row in rows]
+    assert values == sorted(values, reverse=descending)
+
+
+def test_strength_is_the_weight_without_its_sign(store):
+    rows = queries.features.features(store, FeatureFilter(), order=Order("strength")).to_pylist()
+    sizes = [abs(row["weight"]) for row in rows]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+@settings(max_examples=30)
+@given(wanted=FILTERS, order=ORDERS, size=st.integers(1, 20))
+def test_pages_make_up_the_whole(store, wanted, order, size):
+    whole = queries.features.features(store, wanted, order=order)["feature_id"].to_pylist()
+    pages = [
+        queries.features.features(store, wanted, order=order, limit=size, offset=offset)["feature_id"].to_pylist()
+        for offset in range(0, len(whole) + 1, size)
+    ]
+    assert [feature_id for page in pages for feature_id in page] == whole
+
+
+@pytest.mark.parametrize("by", ["", "weight; DROP TABLE features", "f.layer", "no such"])
+def test_only_listed_columns_sort(store, by):
+    with pytest.raises(ConfigError, match="choose one of"):
+        queries.features.features(store, FeatureFilter(), order=Order(by))
+    with pytest.raises(ConfigError, match="choose one of"):
+        queries.texts.texts(store, TextFilter(), order=Order(by))
+
+
+def test_a_feature_is_its_row_and_its_weight(store, bundle):
+    feature = queries.feature.feature(store, 17)
+    row = pq.read_table(bundle / "features.parquet").slice(17, 1).to_pylist()[0]
+    weights = pq.read_table(bundle / "weights.parquet").to_pylist()
+    weight = next(w for w in weights if w["probe_id"] == 0 and w["feature_id"] == 17)
+    assert {key: row[key] for key in ("layer", "index", "density", "top_tokens", "shift")} == {
+        key: getattr(feature, key) for key in ("layer", "index", "density", "top_tokens", "shift")
+    }
+    assert (feature.weight, feature.rank, feature.beats_null) == (
+        weight["weight"],
+        weight["rank"],
+        weight["beats_null"],
+    )
+
+
+@pytest.mark.parametrize("number", [-1, 60, 10**9])
+def test_an_unknown_feature_is_one_sentence(store, number):
+    with pytest.raises(NotInBundleError, match=f"no feature {number} in this bundle; it holds numbers 0 to 59"):
+        queries.feature.feature(store, number)
+
+
+def test_an_unknown_text_is_one_sentence(store, none):
+    with pytest.raises(NotInBundleError, match="no text 40 in this bundle; it holds numbers 0 to 39"):
+        queries.texts.text(store, 40)
+    with pytest.raises(NotInBundleError, match="it holds none at all"):
+        queries.texts.text(none, 0)
+
+
+def test_the_strongest_feature_ranks_first(store, none):
+    assert queries.feature.feature(store, queries.feature.strongest_feature(store)).rank == 1
+    assert queries.feature.strongest_feature(none) is None
+
+
+def test_the_headline_is_the_one_marked(store, none):
+    assert queries.common.headline(store).target == "implicit_reward"
+    assert queries.common.headline(none) is None
+
+
+def test_labels_begin_with_the_runs_own(store):
+    labels = queries.feature.labels(store, 0)
+    assert [label.labeller for label in labels] == [LABELLER, MODEL_LABELLER]
+    assert queries.common.main_labeller(store) == LABELLER
+
+
+def test_another_labeller_stands_in_where_the_runs_own_is_silent(copied_bundle):
+    only = lambda table: table.filter(pc.equal(table["labeller"], MODEL_LABELLER))  # noqa: E731
+    rewrite(copied_bundle, "labels", only)
+    with Store.open(copied_bundle) as opened:
+        assert queries.common.main_labeller(opened) == MODEL_LABELLER
+
+
+def test_examples_come_with_their_texts(store):
+    counts = Counter(row["bucket"] for row in queries.feature.feature_excerpts(store, 5))
+    for bucket, n in counts.items():
+        found = queries.feature.examples(store, 5, bucket=bucket, limit=100)
+        assert len(found) == n
+        assert [item.rank for item in found] == list(range(n))
+        for item in found:
+            assert item.text == queries.texts.text(store, item.text_id).text
+            assert item.window_values[item.position - item.window_start] == item.activation
+    assert 0 in counts
+
+
+def test_a_histogram_counts_what_is_active(store):
+    for feature_id in (0, 30, 59):
+        histogram, feature = queries.feature.histogram(store, feature_id), queries.feature.feature(store, feature_id)
+        assert sum(histogram.counts) == feature.n_active
+    assert queries.feature.histogram(store, 999) is None
+
+
+@settings(max_examples=40)
+@given(words=st.lists(st.sampled_from(["film", "THE", "good", "%", "'", "zzz", "_"]), max_size=3))
+def test_texts_hold_every_word(store, words):
+    wanted = TextFilter(words=" ".join(words))
+    found = queries.texts.texts(store, wanted, order=Order("id", descending=False)).to_pylist()
+    whole = queries.texts.texts(store, TextFilter(), order=Order("id", descending=False)).to_pylist()
+    assert found == [row for row in whole if all(word.lower() in row["text"].lower() for word in words)]
+    assert queries.texts.count_texts(store, wanted) == len(found)
+
+
+def test_texts_of_a_split(store):
+    found = queries.texts.texts(store, TextFilter(split="held_out"), order=Order("id")).to_pylist()
+    assert found and all(row["split"] == "held_out" for row in found)
+
+
+def test_texts_that_were_sampled(store):
+    found = queries.texts.texts(store, TextFilter(is_sampled=True), order=Order("id")).to_pylist()
+    assert {row["text_id"] for row in found} == {i for i in range(40) if queries.texts.text(store, i).has_activations}
+
+
+def test_the_gap_is_between_percentile_ranks(store):
+    rows = queries.texts.texts(store, TextFilter(), order=Order("gap")).to_pylist()
+
+    def middle(values, value):
+        return (sum(v < value for v in values) + sum(v <= value for v in values)) / 2 / len(values)
+
+    predicted, feedback = [row["predicted"] for row in rows], [row["feedback"] for row in rows]
+    for row in rows:
+        expected = abs(middle(predicted, row["predicted"]) - middle(feedback, row["feedback"]))
+        assert row["gap"] == pytest.approx(expected, abs=1e-9)
+    gaps = [row["gap"] for row in rows]
+    assert gaps == sorted(gaps, reverse=True)
+
+
+@pytest.fixture(scope="module", params=POOLINGS)
+def pooled(request, tmp_path_factory):
+    """A bundle of each pooling in turn; its first 17 texts keep their activations."""
+    path = tmp_path_factory.mktemp("pooled") / request.param
+    return make_bundle(path, n_features=50, n_texts=20, pooling=request.param, extra_texts=["", "Hm"])
+
+
+def kept_texts(path):
+    return pq.read_table(path / "activations.parquet")["text_id"].to_pylist()
+
+
+@cache
+def read(file):
+    return pq.read_table(file).to_pylist()
+
+
+def naive_contributions(path, text_id, weight="weight"):
+    """Contributions by feature and by token, from the tables alone."""
+    headline = next(row for row in read(path / "probes.parquet") if row["is_headline"])
+    rows = [row for row in read(path / "weights.parquet") if row["probe_id"] == headline["probe_id"]]
+    weights = {row["feature_id"]: row[weight] for row in rows}
+    text = read(path / "texts.parquet")[text_id]
+    kept = next(row for row in read(path / "activations.parquet") if row["text_id"] == text_id)
+    active = list(zip(kept["positions"], kept["feature_ids"], kept["values"], strict=True))
+    n, start, pooling = len(text["token_ids"]), text["response_start"], headline["pooling"]
+    start = start if start < n else 0
+    features, tokens = defaultdict(float), [0.0] * n
+    for position, feature, value in active:
+        above = [one for one in active if one[1] == feature and (one[2], -one[0]) > (value, -position)]
+        share = {
+            "last": position == n - 1, "mean": 1 / n, "sum": 1, "response": (position >= start) / (n - start),
+            "max": not above,
+        }[pooling]  # fmt: skip
+        features[feature] += weights[feature] * value * share
+        tokens[position] += weights[feature] * value * share
+    return dict(features), tokens
+
+
+def test_a_ledger_adds_up(pooled):
+    with Store.open(pooled) as opened:
+        for text_id in kept_texts(pooled)[:6]:
+            ledger, (expected, _) = (
+                queries.ledgers.ledger(opened, text_id, limit=1000),
+                naive_contributions(pooled, text_id),
+            )
+            assert {part.feature_id: part.contribution for part in ledger.shown} == pytest.approx(expected, abs=1e-9)
+
+
+def test_contributions_of_tokens_sum_to_the_prediction(pooled):
+    with Store.open(pooled) as opened:
+        intercept = queries.common.headline(opened).intercept
+        for text_id in kept_texts(pooled)[:6]:
+            tokens, (_, expected) = (
+                queries.texts.token_contributions(opened, text_id),
+                naive_contributions(pooled, text_id),
+            )
+            assert tokens == pytest.approx(expected, abs=1e-9)
+            predicted = queries.texts.text(opened, text_id).predicted
+            assert sum(tokens) + intercept == pytest.approx(predicted, abs=1e-5)
+        assert queries.texts.token_contributions(opened, 21) is None
+
+
+def test_the_second_ledger_adds_up_with_the_miss_as_its_own_part(pooled):
+    with Store.open(pooled) as opened:
+        assert not validation.raw_prediction_errors(opened, tolerance=1e-6)
+        assert not validation.miss_errors(opened, tolerance=1e-6)
+        for text_id in kept_texts(pooled)[:6]:
+            ledger, text = queries.ledgers.raw_ledger(opened, text_id, limit=4), queries.texts.text(opened, text_id)
+            assert ledger.error < 1e-5 and ledger.predicted == pytest.approx(text.predicted_raw)
+            assert ledger.miss == pytest.approx(text.sae_miss)
+            expected, _ = naive_contributions(pooled, text_id, "raw_weight")
+            assert ledger.rest + sum(part.contribution for part in ledger.shown) == pytest.approx(
+                sum(expected.values())
+            )
+            assert ledger.n_features == len(expected) and len(ledger.shown) == min(4, len(expected))
+        assert queries.ledgers.raw_ledger(opened, 21) is None
+
+
+def test_what_is_above_the_average_sums_to_what_the_prediction_is_above_it(pooled):
+    with Store.open(pooled) as opened:
+        ids = kept_texts(pooled)
+        usual = defaultdict(float)
+        for text_id in ids:
+            for feature, part in naive_contributions(pooled, text_id)[0].items():
+                usual[feature] += part / len(ids)
+        mean = sum(queries.texts.text(opened, text_id).predicted for text_id in ids) / len(ids)
+        for text_id in ids[:6]:
+            found, (mine, _) = (
+                queries.ledgers.average_ledger(opened, text_id, limit=1000),
+                naive_contributions(pooled, text_id),
+            )
+            assert found.reference == pytest.approx(mean) and found.error < 1e-5
+            expected = {feature: mine.get(feature, 0) - usual[feature] for feature in usual}
+            assert {part.feature_id: part.difference for part in found.shown} == pytest.approx(expected, abs=1e-9)
+            sizes = [abs(part.difference) for part in found.shown]
+            assert sizes == sorted(sizes, reverse=True)
+        short = queries.ledgers.average_ledger(opened, ids[3], limit=3)
+        assert short.rest + sum(part.difference for part in short.shown) == pytest.approx(short.total)
+        assert queries.ledgers.average_ledger(opened, 21) is None
+
+
+def test_a_pair_is_split_over_features(pooled, tmp_path):
+    path = tmp_path / "pairs"
+    shutil.copytree(pooled, path)
+    paired = lambda table: with_column(  # noqa: E731
+        with_column(table, "pair_id", [i // 2 for i in range(table.num_rows)]),
+        "role",
+        ["chosen" if i % 2 else "rejected" for i in range(table.num_rows)],
+    )
+    rewrite(path, "texts", paired)
+    with Store.open(path) as opened:
+        found = queries.ledgers.pair_ledger(opened, 3, limit=1000)
+        chosen, rejected = queries.texts.text(opened, 7), queries.texts.text(opened, 6)
+        assert found.predicted == pytest.approx(chosen.predicted - rejected.predicted)
+        assert found.reference == pytest.approx(rejected.predicted) and found.error < 1e-5
+        here, there = naive_contributions(path, 7)[0], naive_contributions(path, 6)[0]
+        assert {part.feature_id for part in found.shown} == here.keys() | there.keys()
+        for part in found.shown:
+            assert part.here == pytest.approx(here.get(part.feature_id, 0), abs=1e-9)
+            assert part.there == pytest.approx(there.get(part.feature_id, 0), abs=1e-9)
+            assert part.difference == pytest.approx(part.here - part.there)
+        assert queries.ledgers.pair_ledger(opened, 10) is None and queries.ledgers.pair_ledger(opened, 999) is None
+    with Store.open(pooled) as opened:
+        assert queries.ledgers.pair_ledger(opened, 3) is None
+
+
+def test_without_raw_weights_the_miss_still_stands_alone(copied_bundle):
+    rewrite(copied_bundle, "weights", lambda table: with_column(table, "raw_weight", [None] * table.num_rows))
+    rewrite(copied_bundle, "probes", lambda table: with_column(table, "raw_bias", [None] * table.num_rows))
+    with Store.open(copied_bundle) as opened:
+        ledger, text = queries.ledgers.raw_ledger(opened, 3), queries.texts.text(opened, 3)
+        assert ledger.shown == () and ledger.miss == pytest.approx(text.sae_miss)
+        assert ledger.rest + ledger.intercept + ledger.miss == pytest.approx(text.predicted_raw)
+        assert validation.raw_prediction_errors(opened, tolerance=1e-5) == []
+    rewrite(copied_bundle, "probes", lambda table: with_column(table, "raw_intercept", [None] * table.num_rows))
+    with Store.open(copied_bundle) as opened:
+        assert queries.ledgers.raw_ledger(opened, 3) is None
+
+
+def test_no_probe_no_ledgers(none):
+    for ask in (
+        queries.ledgers.raw_ledger,
+        queries.ledgers.average_ledger,
+        queries.ledgers.pair_ledger,
+        queries.texts.token_contributions,
+    ):
+        assert ask(none, 0) is None
+    assert validation.raw_prediction_errors(none, tolerance=1.0) == validation.miss_errors(none, tolerance=1.0) == []
+
+
+@pytest.mark.parametrize("pooling", ["mean", "sum"])
+def test_a_ledger_is_shown_from_the_largest_part(tmp_path, pooling):
+    path = make_bundle(tmp_path / "b", n_features=50, n_texts=20, pooling=pooling)
+    with Store.open(path) as opened:
+        for text_id in range(17):
+            ledger = queries.ledgers.ledger(opened, text_id, limit=5)
+            text = queries.texts.text(opened, text_id)
+            shown = sum(part.contribution for part in ledger.shown)
+            assert ledger.total == pytest.approx(shown + ledger.rest + ledger.intercept)
+            assert ledger.error <= 1e-5 and ledger.predicted == text.predicted
+            sizes = [abs(part.contribution) for part in ledger.shown]
+            assert sizes == sorted(sizes, reverse=True)
+
+
+@pytest.mark.parametrize("pooling", ["max", "last", "response"])
+def test_other_poolings_pool_as_they_say(copied_bundle, pooling):
+    rewrite(copied_bundle, "probes", lambda table: with_column(table, "pooling", [pooling] * table.num_rows))
+    rewrite(copied_bundle, "texts", lambda table: with_column(table, "response_start", [4] * table.num_rows))
+    with Store.open(copied_bundle) as opened:
+        ledger = queries.ledgers.ledger(opened, 3, limit=1000)
+        for part in ledger.shown:
+            values = queries.texts.token_activations(opened, 3, feature_id=part.feature_id)
+            pooled = {"max": max(values), "last": values[-1], "response": sum(values[4:]) / len(values[4:])}[pooling]
+            assert part.pooled == pytest.approx(pooled, abs=1e-6)
+
+
+def test_token_activations_are_those_kept(store, bundle):
+    row = pq.read_table(bundle / "activations.parquet").slice(2, 1).to_pylist()[0]
+    feature_id = row["feature_ids"][0]
+    values = queries.texts.token_activations(store, row["text_id"], feature_id=feature_id)
+    expected = {
+        p: v for p, f, v in zip(row["positions"], row["feature_ids"], row["values"], strict=True) if f == feature_id
+    }
+    assert {at: value for at, value in enumerate(values) if value} == expected
+    assert len(values) == len(queries.texts.text(store, row["text_id"]).token_starts)
+
+
+def test_texts_without_activations_say_so(store):
+    assert queries.texts.text(store, 0).has_activations
+    last = queries.texts.text(store, 39)
+    assert not last.has_activations and last.token_predicted
+    assert queries.ledgers.ledger(store, 39) is None
+    assert queries.texts.token_activations(store, 39, feature_id=0) == []
+
+
+def test_figures_of_a_report_row(store, none):
+    rows = queries.run.figures(store, "kendall_tau")
+    assert {row.metric for row in rows} == {"tau", "tau_within_sign", "sign_ceiling"}
+    assert all(math.isfinite(row.value) for row in rows)
+    assert queries.run.figures(store, "no such row") == []
+    assert isinstance(queries.run.figures(none, "reward"), list)
+
+
+def test_scored_words_are_common_first(store):
+    rows = queries.run.scored_words(store).to_pylist()
+    counts = [row["n"] for row in rows]
+    assert counts == sorted(counts, reverse=True)
+    assert all(row["feedback"] is not None for row in rows)
+    assert queries.run.scored_words(store, limit=3).num_rows == 3
+
+
+def test_limits_are_positive_or_zero(store, none):
+    assert all(value > 0 for value in dataclasses.astuple(queries.texts.score_limits(store)))
+    assert dataclasses.astuple(queries.texts.score_limits(none)) == (0, 0, 0)
+
+
+def test_an_empty_bundle_answers_everything(none):
+    assert queries.features.feature_layers(none) == []
+    assert queries.features.count_features(none, FeatureFilter()) == queries.texts.count_texts(none, TextFilter()) == 0
+    assert queries.features.features(none, FeatureFilter(), order=Order("weight")).num_rows == 0
+    assert queries.texts.texts(none, TextFilter(), order=Order("gap")).num_rows == 0
+    assert queries.feature.labels(none, 0) == [] and queries.feature.feature_excerpts(none, 0) == []
+    assert queries.common.main_labeller(none) is None
+
+
+def test_hostile_words_come_back_as_they_are(hostile_bundle):
+    from tests.conftest import HOSTILE
+
+    with Store.open(hostile_bundle) as opened:
+        assert [queries.texts.text(opened, i).text for i in range(len(HOSTILE))] == list(HOSTILE)
+        found = queries.texts.texts(opened, TextFilter("<script>alert(1)</script>"), order=Order("id"))
+        assert found.num_rows == HOSTILE.count(HOSTILE[0]) * 4

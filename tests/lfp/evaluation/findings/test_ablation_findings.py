@@ -1,0 +1,208 @@
+"""Findings about ablations: who is in a group, what controls stand for it, and what effects say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lfp.evaluation.ablation_rows import controls_in, is_inert, passes
+from lfp.evaluation.findings.ablation import (
+    Candidates,
+    Clean,
+    Group,
+    Measured,
+    ablation_table,
+    controls_of_singles,
+    main_groups,
+    matched_controls,
+    single_figures,
+    single_groups,
+)
+from lfp.evaluation.statistics.resampling import Draws
+
+DRAWS = Draws(200, 100, 0)
+GROUPS = ("related", "weighted", "both")
+
+
+def candidates(seed: int = 0, n: int = 60, layers: int = 3) -> Candidates:
+    """Features of several layers, some dead; activations are loosely tied to density."""
+    rng = np.random.default_rng(seed)
+    density = rng.uniform(0.001, 0.5, n) * (rng.random(n) < 0.9)
+    contribution = rng.normal(size=n)
+    related = rng.random(n) < 0.4
+    return Candidates(
+        layer=np.sort(rng.integers(layers, size=n)),
+        weight=rng.normal(size=n),
+        mean_contribution=contribution,
+        mean_abs_contribution=np.abs(contribution),
+        related=related,
+        confidence=np.where(related, rng.random(n), np.nan),
+        density=density,
+        energy=density * rng.exponential(size=n),
+        mean_activation=density * rng.random(n),
+    )
+
+
+def test_groups_rank_as_they_say() -> None:
+    known = replace(
+        candidates(n=6, layers=1),
+        density=np.array([0.1, 0.1, 0.1, 0.1, 0.1, 0.0]),
+        energy=np.array([0.1, 0.1, 0.1, 0.1, 0.1, 0.0]),
+        mean_contribution=np.array([0.5, -3.0, 0.1, 2.0, -1.0, 9.0]),
+        related=np.array([True, True, True, False, True, True]),
+        confidence=np.array([0.9, 0.2, 0.9, 1.0, 0.2, 1.0]),
+    )
+    found = {group.name: group.features for group in main_groups(known, GROUPS, size=4)}
+    assert found == {"related": (0, 2, 1, 4), "weighted": (3, 0, 2), "both": (0, 2)}
+    assert main_groups(known, ("related",), size=2)[0].features == (0, 2)
+    assert main_groups(replace(known, related=np.zeros(6, bool)), GROUPS, size=4)[0].name == "weighted"
+
+
+def test_single_groups_are_the_live_features_of_largest_contribution() -> None:
+    known = replace(candidates(n=4), density=np.array([0.1, 0.0, 0.2, 0.3]), energy=np.array([0.1, 0.0, 0.2, 0.3]),
+                    mean_abs_contribution=np.array([1.0, 9.0, 3.0, 2.0]))  # fmt: skip
+    assert [group.name for group in single_groups(known, n=2)] == ["feature:2", "feature:3"]
+    assert len(single_groups(known, n=9)) == 3
+
+
+@given(st.integers(0, 300), st.integers(1, 8))
+def test_controls_are_other_live_features_of_the_same_layers(seed: int, size: int) -> None:
+    known = candidates(seed)
+    main = main_groups(known, GROUPS, size=size)
+    avoided = {feature for group in main for feature in group.features}
+    for group in main:
+        controls = matched_controls(known, group, avoided=sorted(avoided), n=4, seed=seed)
+        assert controls == matched_controls(known, group, avoided=sorted(avoided), n=4, seed=seed)
+        for control in controls:
+            assert (control.kind, control.control_of) == ("control", group.name)
+            assert len(set(control.features)) == len(group.features)
+            assert not set(control.features) & set(group.features)
+            assert known.is_live[list(control.features)].all()
+            assert (known.layer[list(control.features)] == known.layer[list(group.features)]).all()
+            for layer in set(known.layer[list(group.features)].tolist()):
+                mine = [feature for feature in control.features if known.layer[feature] == layer]
+                others = np.flatnonzero((known.layer == layer) & known.is_live)
+                if len(set(others.tolist()) - avoided) >= len(mine):
+                    assert not set(mine) & avoided
+        assert len({control.name for control in controls}) == len(controls)
+
+
+def test_a_layer_with_too_few_others_has_no_controls() -> None:
+    known = candidates(n=20, layers=1)
+    live = np.flatnonzero(known.is_live)
+    most = Group("most", "weighted", tuple(live[: len(live) // 2 + 1].tolist()))
+    half = Group("half", "weighted", tuple(live[: len(live) // 2].tolist()))
+    assert matched_controls(known, most, avoided=(), n=2, seed=0) == []
+    assert len(matched_controls(known, half, avoided=(), n=2, seed=0)) == 2
+
+
+def test_controls_are_nearer_than_features_drawn_at_random() -> None:
+    known = candidates(n=2000, layers=1)
+    group = main_groups(known, ("weighted",), size=20)[0]
+    members, live = list(group.features), np.flatnonzero(known.is_live)
+    place = np.log(np.column_stack([known.density, known.energy]).clip(min=1e-300))
+    matched = [list(one.features) for one in matched_controls(known, group, avoided=members, n=20, seed=0)]
+    near = np.mean([np.abs(place[one] - place[members]).mean() for one in matched])
+    anyone = np.abs(place[np.random.default_rng(0).choice(live, (200, 20))] - place[members]).mean()
+    assert near < anyone / 10
+    assert len({tuple(one) for one in matched}) == 20
+
+
+def test_single_controls_are_spread_over_the_ranks() -> None:
+    known = candidates(n=200)
+    singles = single_groups(known, n=40)
+    controls = controls_of_singles(known, singles, avoided=(), n=8, seed=0)
+    assert [control.control_of for control in controls] == [single.name for single in singles[::5]]
+    assert len(controls_of_singles(known, singles[:3], avoided=(), n=8, seed=0)) == 3
+
+
+def measured(scores: Any) -> Measured:
+    return Measured(np.asarray(scores, np.float64), 5.0, 0.1)
+
+
+def test_effects_are_paired_and_their_null_is_of_their_own_controls() -> None:
+    known, before = candidates(n=30), np.random.default_rng(1).normal(size=40)
+    groups = {
+        Group("weighted", "weighted", (3, 1)): measured(before - 0.5),
+        **{Group(f"weighted/{i}", "control", (i + 5,), "weighted"): measured(before + i / 10) for i in range(-1, 2)},
+        Group("feature:1", "feature", (1,)): measured(before),
+        Group("feature:2", "feature", (2,)): measured(before),
+        Group("feature:1/control-01", "control", (9,), "feature:1"): measured(before - 0.3),
+    }
+    rows = ablation_table(known, groups, Clean(measured(before), np.arange(40)), scale=0.0, draws=DRAWS)
+    by_name = {row["group"]: row for row in rows}
+    weighted = by_name["weighted"]
+    assert weighted["effect"] == pytest.approx(-0.5) == pytest.approx(weighted["ci_low"])
+    assert weighted["null_high"] == pytest.approx(0.1) and weighted["features"] == [1, 3]
+    assert weighted["reward_after"] - weighted["reward_before"] == pytest.approx(-0.5)
+    assert weighted["predicted_effect"] == pytest.approx(-(known.weight * known.mean_activation)[[1, 3]].sum())
+    assert weighted["removed_energy"] == pytest.approx(known.energy[[1, 3]].sum())
+    assert by_name["feature:1"]["null_high"] == by_name["feature:2"]["null_high"] == pytest.approx(0.3)
+    assert by_name["weighted/0"]["null_high"] is None
+    assert [row["group"] for row in controls_in(by_name["feature:2"], rows)] == ["feature:1/control-01"]
+    assert passes(weighted) and not passes(by_name["feature:1"]) and is_inert(by_name["feature:1"])
+
+
+@pytest.mark.parametrize(("scale", "factor"), [(0.0, -1.0), (1.0, 0.0), (3.0, 2.0)])
+def test_the_predicted_effect_follows_the_scale(scale: float, factor: float) -> None:
+    known = candidates(n=5)
+    group = {Group("chosen:2", "chosen", (2,)): measured([1.0, 2.0])}
+    (row,) = ablation_table(known, group, Clean(measured([1.0, 2.0]), np.arange(2)), scale=scale, draws=DRAWS)
+    assert row["predicted_effect"] == pytest.approx(factor * known.weight[2] * known.mean_activation[2])
+
+
+def test_prefixes_of_one_text_are_drawn_together() -> None:
+    """Forty copies of four texts say no more than the four."""
+    known, change = candidates(n=5), np.array([0.1, 0.5, -0.2, 0.9])
+    group = Group("chosen:2", "chosen", (2,))
+    before = measured(np.zeros(160))
+    after = {group: measured(np.repeat(change, 40))}
+    widths = []
+    for clusters in (np.repeat(np.arange(4), 40), np.arange(160)):
+        (row,) = ablation_table(known, after, Clean(before, clusters), scale=0.0, draws=DRAWS)
+        widths.append(row["ci_high"] - row["ci_low"])
+    assert widths[0] > 3 * widths[1]
+
+
+def row_of(feature: int, predicted: float, effect: float, half: float, high: float | None = 0.2) -> dict[str, Any]:
+    return {"group": f"feature:{feature}", "kind": "feature", "control_of": None, "layer": 1, "effect": effect,
+            "ci_low": effect - half, "ci_high": effect + half, "null_high": high,
+            "predicted_effect": predicted}  # fmt: skip
+
+
+def test_inert_features_are_listed_by_what_was_predicted_of_them() -> None:
+    rows = [
+        row_of(1, -0.1, -0.05, 0.1),  # inert
+        row_of(2, 0.4, 0.15, 0.2),  # inert
+        row_of(3, -0.9, -0.3, 0.4),  # passes its controls
+        row_of(4, -0.8, -0.1, 0.05),  # an interval beyond 0
+        row_of(5, -0.7, 0.0, 0.05, None),  # inert as far as can be known
+    ]
+    found = single_figures(rows, DRAWS, target="implicit_reward")
+    by_metric = {figure["metric"]: figure for figure in found}
+    assert [(one["group"], one["value"]) for one in found if one["metric"] == "inert"] == [
+        ("feature:5", -0.7), ("feature:2", 0.4), ("feature:1", -0.1),
+    ]  # fmt: skip
+    assert by_metric["inert_count"]["value"] == 3 and by_metric["inert_share"]["value"] == 0.6
+    assert by_metric["predicted_measured"]["n"] == 5
+    assert all(figure["target"] == "implicit_reward" for figure in found)
+
+
+def test_predicted_and_measured_that_rank_alike_beat_their_null() -> None:
+    rng = np.random.default_rng(0)
+    rows = [row_of(i, x, 2 * x + rng.normal() * 0.1, 0.1) for i, x in enumerate(rng.normal(size=30))]
+    found = single_figures(rows, DRAWS)[0]
+    assert found["value"] > 0.9 and found["ci_low"] > found["null_high"] and found["null_p"] < 0.02
+    shuffled = [{**row, "effect": effect} for row, effect in zip(rows, rng.normal(size=30), strict=True)]
+    assert single_figures(shuffled, DRAWS)[0]["null_p"] > 0.02
+
+
+def test_without_single_features_nothing_is_told_and_few_have_no_rank() -> None:
+    assert single_figures([], DRAWS) == []
+    few = single_figures([row_of(i, 0.1 * i, 0.1 * i, 0.1) for i in range(3)], DRAWS)
+    assert "predicted_measured" not in {figure["metric"] for figure in few}

@@ -1,0 +1,276 @@
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from lfp.errors import ModelError
+from lfp.ml.models import loading
+from lfp.ml.models.divergence import LayerDivergence, layer_divergence, most_divergent
+from lfp.ml.models.loading import (
+    LanguageModel,
+    check_context,
+    check_same_shape,
+    check_token_ids,
+    load_model,
+    mlp_hook_point,
+)
+from lfp.ml.models.tokenization import batches, tokenize
+from lfp.util.hub import hub_reachable
+
+MLP_OUTPUTS = {
+    "gpt_neox": "gpt_neox.layers.1.mlp",
+    "gpt_neo": "transformer.h.1.mlp",
+    "gemma": "model.layers.1.mlp",
+    "gemma2": "model.layers.1.mlp",
+    "llama": "model.layers.1.mlp",
+}
+Pair = tuple[LanguageModel, LanguageModel]
+ModelBuilder = Callable[..., Path]
+
+
+def divergence(layer: int, value: float) -> LayerDivergence:
+    return LayerDivergence(layer, value, 0.0, {}, 0.0)
+
+
+def test_loading_states_what_the_model_is(pair: Pair) -> None:
+    model = pair[0]
+    assert model.d_model == 32 and model.n_ctx == 64
+    assert model.n_layers == len(model.bridge.blocks)
+    assert model.d_vocab == len(model.tokenizer)
+    assert model.bos_id == model.tokenizer.eos_token_id
+    assert model.folder == Path(model.name)
+    assert not model.bridge.training
+    assert not any(value.requires_grad for value in model.bridge.original_model.parameters())
+    assert all(value.dtype == torch.float32 for value in model.parameters.values())
+
+
+def test_the_hash_is_of_the_weights(pair: Pair, tmp_path: Path) -> None:
+    base, tuned = pair
+    copy = shutil.copytree(base.name, tmp_path / "copy")
+    assert load_model(str(copy)).sha256 == base.sha256 != tuned.sha256
+
+
+def test_a_folder_has_no_revision_whatever_is_pinned(folders: dict[str, tuple[Path, Path]]) -> None:
+    assert load_model(str(folders["llama"][0]), revision="a39f36b100fe8a5377810d56c3f4789b9c53ac42").revision is None
+
+
+def test_a_local_folder_never_touches_the_network(
+    folders: dict[str, tuple[Path, Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("the network was tried")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    assert load_model(str(folders["llama"][0])).n_layers == 2
+
+
+def test_the_mlp_hook_sees_what_a_plain_forward_hook_sees(pair: Pair, sentences: list[str]) -> None:
+    model = pair[0]
+    hf_model = AutoModelForCausalLM.from_pretrained(model.name, attn_implementation="eager").eval()
+    texts = tokenize(model.tokenizer, sentences, context=20)
+    (batch,) = batches(texts, bos_id=model.bos_id, pad_id=model.pad_id, batch_texts=8)
+    seen: list[torch.Tensor] = []
+    mlp = hf_model.get_submodule(MLP_OUTPUTS[hf_model.config.model_type])
+    mlp.register_forward_hook(lambda _, __, output: seen.append(output))
+    name = mlp_hook_point(1)
+    with torch.no_grad():
+        plain = hf_model(batch.input_ids, attention_mask=batch.attention_mask).logits
+        logits, cache = model.bridge.run_with_cache(
+            batch.input_ids, attention_mask=batch.attention_mask, names_filter=[name]
+        )
+    real = batch.attention_mask.bool()
+    assert cache[name].shape == (*batch.input_ids.shape, model.d_model)
+    torch.testing.assert_close(cache[name][real], seen[0][real], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(logits[real], plain[real], atol=1e-4, rtol=1e-4)
+
+
+def test_divergence_matches_a_naive_loop(pair: Pair) -> None:
+    base, tuned = pair
+    before, after = (AutoModelForCausalLM.from_pretrained(model.name) for model in pair)
+    found = layer_divergence(base, tuned)
+    assert [each.layer for each in found] == list(range(base.n_layers))
+    for each in found:
+        total = size = mlp = 0.0
+        for (key, old), (_, new) in zip(before.named_parameters(), after.named_parameters(), strict=True):
+            if f".{each.layer}." in key:
+                total += (new - old).pow(2).sum().sqrt().item()
+                size += old.pow(2).sum().sqrt().item()
+                mlp += (new - old).pow(2).sum().sqrt().item() if f".{each.layer}.mlp." in key else 0.0
+        assert each.divergence == pytest.approx(total, rel=1e-5)
+        assert each.relative_divergence == pytest.approx(total / size, rel=1e-5)
+        assert each.divergence_mlp == each.divergence_by_group["mlp"] == pytest.approx(mlp, rel=1e-5)
+        assert sum(each.divergence_by_group.values()) == pytest.approx(each.divergence)
+        assert set(each.divergence_by_group) == {"attention", "mlp", "norm"}
+
+
+def test_a_model_does_not_diverge_from_itself(pair: Pair) -> None:
+    assert all(each.divergence == 0.0 for each in layer_divergence(pair[0], pair[0]))
+
+
+def test_the_most_divergent_layers_come_in_order_of_depth() -> None:
+    found = [divergence(0, 1.0), divergence(1, 3.0), divergence(2, 1.0), divergence(3, 2.0)]
+    assert most_divergent(found, 2) == [1, 3]
+    assert most_divergent(found, 3) == [0, 1, 3]
+    assert most_divergent(found, 9) == [0, 1, 2, 3]
+
+
+def test_a_pair_is_of_one_shape(pair: Pair) -> None:
+    check_same_shape(*pair)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"num_hidden_layers": 2}, "layers 2 against 3"),
+        ({"hidden_size": 16}, "residual width 16 against 32"),
+        ({"vocab_size": 450}, "vocabulary size 450 against"),
+        ({"intermediate_size": 32}, "mlp.dense_h_to_4h.weight is of another shape"),
+    ],
+)
+def test_unlike_models_are_no_pair(
+    neox: LanguageModel, tmp_path: Path, model_builder: ModelBuilder, changes: dict[str, Any], match: str
+) -> None:
+    other = load_model(str(model_builder(tmp_path, **changes)))
+    with pytest.raises(ModelError, match=match):
+        check_same_shape(neox, other)
+
+
+def test_unlike_tokenizers_are_no_pair(neox: LanguageModel, tmp_path: Path, model_builder: ModelBuilder) -> None:
+    other = load_model(str(model_builder(tmp_path)))
+    renamed = replace(other, tokenizer=_with_renamed_token(Path(other.name)))
+    with pytest.raises(ModelError, match="other tokens"):
+        check_same_shape(neox, renamed)
+
+
+def _with_renamed_token(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    file = folder / "tokenizer.json"
+    text = json.loads(file.read_text())
+    vocab = text["model"]["vocab"]
+    vocab["ã"], vocab["ä"] = vocab["ä"], vocab["ã"]
+    file.write_text(json.dumps(text))
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def test_the_context_must_fit(neox: LanguageModel) -> None:
+    check_context(neox, 63)
+    check_context(neox, 64, prepend_bos=False)
+    with pytest.raises(ModelError, match=r"model\.context 64 .* set model\.context to 63 or less"):
+        check_context(neox, 64)
+
+
+def test_token_ids_must_have_embeddings(neox: LanguageModel) -> None:
+    check_token_ids(neox, [[0, neox.d_vocab - 1], []])
+    for bad in (neox.d_vocab, -1):
+        with pytest.raises(ModelError, match=f"text 1 has token id {bad}"):
+            check_token_ids(neox, [[0], [0, bad]])
+
+
+@pytest.mark.parametrize("name", ["/no/such/folder", "./nowhere", "a/b/c"])
+def test_a_missing_folder_is_named(name: str) -> None:
+    with pytest.raises(ModelError, match=f"{name}: no such folder"):
+        load_model(name)
+
+
+def test_a_folder_without_a_config(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"no config\.json"):
+        load_model(str(tmp_path))
+
+
+def test_a_hub_name_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "hub_reachable", lambda: False)
+    with pytest.raises(ModelError, match=r"nobody/nothing.*cannot be reached.*--set model\.base=FOLDER.*=pretrain"):
+        load_model("nobody/nothing")
+    with pytest.raises(ModelError, match=r"^model\.tuned nobody/nothing.*--set model\.tuned=FOLDER") as caught:
+        load_model("nobody/nothing", key="model.tuned")
+    assert "model.base" not in str(caught.value)
+
+
+def test_a_hub_model_with_a_local_copy_needs_no_network(
+    tmp_path: Path, model_builder: ModelBuilder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = model_builder(tmp_path / "models--somebody--tiny" / "snapshots" / "abc")
+    (tmp_path / "models--somebody--tiny" / "refs").mkdir()
+    (tmp_path / "models--somebody--tiny" / "refs" / "main").write_text("abc")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(loading, "hub_reachable", lambda: False)
+    model = load_model("somebody/tiny")
+    assert (model.name, model.folder) == ("somebody/tiny", snapshot)
+
+
+def test_no_network_is_noticed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    assert not hub_reachable()
+
+
+def test_a_folder_without_a_tokenizer(tmp_path: Path, model_builder: ModelBuilder) -> None:
+    folder = model_builder(tmp_path)
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(ModelError, match="tokenizer has 2 tokens but the model embeds"):
+        load_model(str(folder))
+
+
+def test_an_architecture_without_hooks(tmp_path: Path, model_builder: ModelBuilder) -> None:
+    folder = model_builder(tmp_path, architecture="gpt_neox")
+    config = {"model_type": "t5", "architectures": ["T5ForConditionalGeneration"]}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="cannot load a causal language model"):
+        load_model(str(folder))
+
+
+def test_an_architecture_transformer_lens_does_not_know(
+    tmp_path: Path, model_builder: ModelBuilder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformer_lens.factories.architecture_adapter_factory import ArchitectureAdapterFactory
+
+    monkeypatch.delitem(ArchitectureAdapterFactory._adapters, "GPTNeoXForCausalLM")
+    with pytest.raises(ModelError, match="TransformerLens cannot hook it"):
+        load_model(str(model_builder(tmp_path)))
+
+
+def test_broken_weights(tmp_path: Path, model_builder: ModelBuilder) -> None:
+    folder = model_builder(tmp_path)
+    (folder / "model.safetensors").write_bytes(b"not weights")
+    with pytest.raises(ModelError, match=r"/model\.safetensors: cannot load a causal language model"):
+        load_model(str(folder))
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer.json"])
+def test_a_broken_file_is_named(file: str, tmp_path: Path, model_builder: ModelBuilder) -> None:
+    folder = model_builder(tmp_path)
+    (folder / file).write_text("{", encoding="utf-8")
+    with pytest.raises(ModelError, match=rf"^{folder}/{file}: .*save it again, or --set model\.tuned=FOLDER"):
+        load_model(str(folder), key="model.tuned")
+
+
+def test_missing_weights_are_not_made_up(tmp_path: Path, model_builder: ModelBuilder) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = model_builder(tmp_path)
+    weights = load_file(folder / "model.safetensors")
+    del weights["gpt_neox.layers.0.mlp.dense_h_to_4h.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"lack gpt_neox\.layers\.0\.mlp"):
+        load_model(str(folder))
+
+
+def test_a_device_that_is_not_there(folders: dict[str, tuple[Path, Path]]) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    with pytest.raises(ModelError, match=r"model\.device cuda"):
+        load_model(str(folders["llama"][0]), device="cuda")

@@ -1,0 +1,216 @@
+"""Gradients written out against torch's autograd of the stated losses, on sparse and dense codes alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lfp.config import SaeConfig
+from lfp.ml.sae.autoencoders import Sae, SaeInfo, Variant
+from lfp.ml.sae.objectives import OBJECTIVES, Back, BatchTopKObjective, ReluObjective
+from lfp.ml.sae.screening import Screen, screened
+from lfp.ml.sae.sparse_codes import Code
+from lfp.ml.sae.training import SaeTrainer
+from tests.lfp.builders import tiny_sae
+
+N, D_IN, WIDTH, K = 20, 6, 24, 3
+CONFIG = SaeConfig(k=K, l1=0.3, l0_weight=0.2, bandwidth=0.6, batch_tokens=N)
+INPUTS = torch.randn(N, D_IN, generator=torch.Generator().manual_seed(5))
+MODES = ("dense", "sparse", "sparse by bfloat16")
+of_all_variants = pytest.mark.parametrize("variant", get_args(Variant))
+of_all_modes = pytest.mark.parametrize("mode", MODES)
+
+
+class Jump(torch.autograd.Function):
+    """pre * (pre > threshold) and (pre > threshold), whose derivative at the threshold is a rectangle's."""
+
+    @staticmethod
+    def forward(ctx: Any, pre: Tensor, threshold: Tensor, bandwidth: float) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(pre, threshold)
+        ctx.bandwidth = bandwidth
+        active = (pre > threshold).float()
+        return pre * active, active
+
+    @staticmethod
+    def backward(ctx: Any, of_features: Tensor, of_active: Tensor) -> tuple[Tensor, Tensor, None]:
+        pre, threshold = ctx.saved_tensors
+        rectangle = ((pre - threshold) / ctx.bandwidth).abs() < 0.5
+        at_threshold = -(threshold * of_features + of_active) * rectangle / ctx.bandwidth
+        return of_features * (pre > threshold), at_threshold.sum(0), None
+
+
+def features_and_penalty(variant: str, pre: Tensor, threshold: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Features [n, width] and what the loss adds to the squared error, as each class says of itself."""
+    if variant == "jumprelu":
+        features, active = Jump.apply(pre, threshold, CONFIG.bandwidth)
+        return features, CONFIG.l0_weight * active.sum(1).mean()
+    if variant == "topk":
+        least = pre.detach().topk(K, dim=1).values[:, -1:]
+        return pre.relu() * (pre >= least), torch.zeros(())
+    if variant == "batchtopk":
+        least = pre.detach().flatten().topk(K * len(pre)).values[-1]
+        return pre.relu() * (pre >= least), torch.zeros(())
+    return pre.relu(), CONFIG.l1 * pre.relu().sum(1).mean()
+
+
+def stated_loss(variant: str, weights: dict[str, Tensor], pre: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """The loss and the features."""
+    features, penalty = features_and_penalty(variant, pre, weights.get("threshold"))
+    missed = inputs - (features @ weights["decoder"] + weights["b_dec"])
+    return missed.pow(2).sum(1).mean() + penalty, features
+
+
+def randomised(variant: Variant) -> Sae:
+    """With thresholds on both sides of half the rectangle's width."""
+    sae = tiny_sae(variant=variant, width=WIDTH, d_in=D_IN)
+    if variant == "jumprelu":
+        sae.threshold.copy_(torch.linspace(0.0, 2.0, WIDTH))
+    return sae
+
+
+@dataclass(frozen=True)
+class Written:
+    """What the written-out formulas say of a batch."""
+
+    loss: Tensor
+    features: Tensor
+    at_pre: Tensor
+    back: Back
+
+
+def code_of(objective: ReluObjective, mode: str) -> Code:
+    sae = objective.sae
+    if mode == "dense":
+        return objective.dense(torch.addmm(sae.b_enc, INPUTS, sae.encoder.T))
+    return objective.sparse(screened(INPUTS, sae.encoder, sae.b_enc, bf16=mode.endswith("bfloat16")))
+
+
+def written(sae: Sae, mode: str) -> Written:
+    objective = OBJECTIVES[sae.info.variant](sae, CONFIG)
+    code = code_of(objective, mode)
+    features = code.with_values(code.values * objective.active(code))
+    missed = features.times(sae.decoder) + sae.b_dec - INPUTS
+    back = objective.back(code, code.dots(2 / N * missed, sae.decoder), N)
+    loss = missed.pow(2).sum() / N + objective.penalty(features, N)
+    return Written(loss, features.dense(), code.with_values(back.pre).dense(), back)
+
+
+def close(found: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@of_all_modes
+@of_all_variants
+def test_gradients_at_the_pre_activations_are_those_of_the_stated_loss(variant: Variant, mode: str) -> None:
+    sae = randomised(variant)
+    weights = {name: tensor.clone() for name, tensor in sae.state_dict().items()}
+    pre = torch.addmm(sae.b_enc, INPUTS, sae.encoder.T).requires_grad_()
+    if variant == "jumprelu":
+        weights["threshold"].requires_grad_()
+    loss, features = stated_loss(variant, weights, pre, INPUTS)
+    loss.backward()
+    found = written(sae, mode)
+    close(found.loss, loss.detach())
+    close(found.features, features.detach())
+    assert pre.grad is not None and pre.grad.abs().max() > 0.01
+    close(found.at_pre, pre.grad)
+    if variant == "jumprelu":
+        assert found.back.threshold is not None and (weights["threshold"].grad != 0).sum() > WIDTH // 2
+        close(found.back.threshold, weights["threshold"].grad)
+    else:
+        assert found.back.threshold is None
+
+
+def trainer_of(variant: Variant, *, density: float) -> SaeTrainer:
+    """One whose next step is sparse or dense by the density of features it last saw."""
+    info = SaeInfo(layer=0, width=WIDTH, d_in=D_IN, scale=1.0, l1=None, seed=0, model="tuned", variant=variant, k=K)
+    trainer = SaeTrainer(info, CONFIG, INPUTS)
+    for name, tensor in randomised(variant).state_dict().items():
+        trainer.sae.state_dict()[name].copy_(tensor)
+    trainer.sae.decoder.copy_(F.normalize(trainer.sae.decoder, dim=1))
+    trainer.density = density
+    return trainer
+
+
+def gradients(trainer: SaeTrainer) -> dict[str, Tensor]:
+    """What Adam got in its only step: its first moment is a tenth of it."""
+    names = [name for name, _ in trainer.sae.named_parameters()]
+    moments = trainer.state()["adam"]["state"]
+    return {name: moments[number]["exp_avg"] / 0.1 for number, name in enumerate(names)}
+
+
+@pytest.mark.parametrize("density", [0.0, 1.0], ids=["sparse", "dense"])
+@of_all_variants
+def test_a_step_descends_the_stated_loss_on_the_unit_sphere(variant: Variant, density: float) -> None:
+    """Dividing decoder rows by their norm inside the loss leaves of their gradient what is along the sphere."""
+    trainer = trainer_of(variant, density=density)
+    leaves = {name: tensor.clone().requires_grad_() for name, tensor in trainer.sae.named_parameters()}
+    weights = dict(leaves)
+    weights["decoder"] = F.normalize(leaves["encoder" if trainer.sae.tied else "decoder"], dim=1)
+    encoder = weights["decoder"] if trainer.sae.tied else leaves["encoder"]
+    loss, _ = stated_loss(variant, weights, torch.addmm(leaves["b_enc"], INPUTS, encoder.T), INPUTS)
+    loss.backward()
+    close(trainer.step(INPUTS), loss.detach())
+    found = gradients(trainer)
+    assert found.keys() == leaves.keys()
+    for name, leaf in leaves.items():
+        assert leaf.grad is not None
+        close(found[name], leaf.grad)
+
+
+@of_all_variants
+def test_a_sparse_step_is_a_dense_step(variant: Variant) -> None:
+    """Weights differ by rounding alone, but where Adam makes a whole step of a gradient that is rounding itself."""
+    sparse, dense = (trainer_of(variant, density=density) for density in (0.0, 1.0))
+    close(sparse.step(INPUTS), dense.step(INPUTS))
+    assert torch.equal(sparse.last_active, dense.last_active)
+    assert sparse.density == dense.density < 0.6
+    certain = {name: gradient.abs() > 1e-4 for name, gradient in gradients(dense).items()}
+    expected = dense.sae.state_dict()
+    for name, tensor in sparse.sae.state_dict().items():
+        kept = certain.get(name, torch.ones_like(tensor, dtype=torch.bool))
+        close(tensor[kept], expected[name][kept])
+    assert all(kept.float().mean() > 0.3 for kept in certain.values())
+
+
+def batch_threshold(least_kept: list[float]) -> float:
+    """The running mean of the least values kept, which starts at the first."""
+    threshold = least_kept[0]
+    for least in least_kept[1:]:
+        threshold = 0.99 * threshold + 0.01 * least
+    return threshold
+
+
+@pytest.mark.parametrize("mode", ["dense", "sparse"])
+@pytest.mark.parametrize("lowered", [0.0, 4.0, 100.0], ids=["many above zero", "few above zero", "none above zero"])
+def test_the_threshold_of_a_batch_is_the_mean_of_the_least_values_kept(mode: str, lowered: float) -> None:
+    sae = tiny_sae(variant="batchtopk", width=WIDTH, d_in=D_IN)
+    sae.threshold.zero_()
+    sae.b_enc.sub_(lowered)
+    objective, least = BatchTopKObjective(sae, CONFIG), []
+    for seed in range(4):
+        inputs = torch.randn(N, D_IN, generator=torch.Generator().manual_seed(seed))
+        pre = torch.addmm(sae.b_enc, inputs, sae.encoder.T)
+        largest = pre.flatten().sort(descending=True).values[: N * K]
+        kept = largest[largest > 0]
+        least.append(kept[-1].item() if len(kept) else 0.0)
+        code = objective.dense(pre) if mode == "dense" else objective.sparse(screen_of(sae, inputs))
+        assert (code.values > 0).sum() == len(kept)
+    assert sae.threshold.item() == pytest.approx(batch_threshold(least), rel=1e-5)
+
+
+def screen_of(sae: Sae, inputs: Tensor) -> Screen:
+    return screened(inputs, sae.encoder, sae.b_enc)
+
+
+def test_the_least_value_kept_lies_between_none_and_all() -> None:
+    """The cases above are what they are called."""
+    sae = tiny_sae(variant="batchtopk", width=WIDTH, d_in=D_IN)
+    pre = torch.addmm(sae.b_enc, INPUTS, sae.encoder.T)
+    counts = [int((pre - lowered > 0).sum()) for lowered in (0.0, 4.0, 100.0)]
+    assert counts[0] > N * K > counts[1] > 0 == counts[2]

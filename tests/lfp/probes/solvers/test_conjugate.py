@@ -1,0 +1,63 @@
+"""Conjugate gradients against a dense solver, each right-hand side on its own."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lfp.probes.solvers.conjugate import conjugate_gradients, dots, norms
+
+
+def definite(n: int, seed: int) -> np.ndarray:
+    root = np.random.default_rng(seed).normal(size=(n, n))
+    return root @ root.T + np.eye(n)
+
+
+def solved(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """To eleven digits, the diagonal as preconditioner."""
+    return conjugate_gradients(
+        lambda v: matrix @ v,
+        right,
+        precondition=lambda v: v / matrix.diagonal()[:, None],
+        is_small=lambda residual, _: norms(residual) <= 1e-11 * norms(right),
+    )
+
+
+@given(st.integers(1, 12), st.integers(1, 4), st.integers(0, 10_000))
+@settings(max_examples=40, deadline=None)
+def test_it_solves_what_a_dense_solver_solves(n: int, n_right: int, seed: int) -> None:
+    matrix, right = definite(n, seed), np.random.default_rng(seed + 1).normal(size=(n, n_right))
+    np.testing.assert_allclose(solved(matrix, right), np.linalg.solve(matrix, right), rtol=1e-6, atol=1e-8)
+
+
+def test_a_right_side_of_nothing_gives_nothing_beside_others() -> None:
+    right = np.array([[0.0, 1.0], [0.0, 2.0], [0.0, -1.0]])
+    found = solved(definite(3, 0), right)
+    assert not found[:, 0].any()
+    np.testing.assert_allclose(definite(3, 0) @ found[:, 1], right[:, 1], atol=1e-9)
+
+
+def test_what_is_small_already_stays_where_it_is() -> None:
+    right = np.ones((3, 2))
+    found = conjugate_gradients(
+        lambda v: 2.0 * v,
+        right,
+        precondition=lambda v: v,
+        is_small=lambda r, _: np.array([True, False]) | (norms(r) == 0),
+    )
+    np.testing.assert_array_equal(found, [[0.0, 0.5]] * 3)
+
+
+def test_it_ends_where_nothing_is_ever_small_enough() -> None:
+    matrix, right = definite(4, 1), np.ones((4, 1))
+    found = conjugate_gradients(
+        lambda v: matrix @ v, right, precondition=lambda v: v, is_small=lambda r, _: np.zeros(1, bool)
+    )
+    np.testing.assert_allclose(matrix @ found, right, atol=1e-9)
+
+
+def test_inner_products_are_of_columns() -> None:
+    a, b = np.arange(6.0).reshape(3, 2), np.ones((3, 2))
+    np.testing.assert_array_equal(dots(a, b), [6.0, 9.0])
+    np.testing.assert_allclose(norms(a), [np.sqrt(20.0), np.sqrt(35.0)])

@@ -1,0 +1,102 @@
+"""Pooling tokens to texts: against a loop over texts, and what each token counts for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lfp.errors import DataError
+from lfp.probes.pooling import POOLINGS, first_response_token, pool, pool_dense, principal_places, token_shares
+
+N_FEATURES = 6
+
+
+def naive(values: np.ndarray, texts: np.ndarray, how: str, response: np.ndarray) -> np.ndarray:
+    pooled = np.zeros((texts.max(initial=-1) + 1, values.shape[1]))
+    for text in np.unique(texts):
+        mine, of_response = values[texts == text], response[texts == text]
+        answered = mine[of_response] if of_response.any() else mine
+        pooled[text] = {
+            "last": mine[-1],
+            "mean": mine.mean(axis=0),
+            "sum": mine.sum(axis=0),
+            "response": answered.mean(axis=0),
+            "max": mine.max(axis=0),
+        }[how]
+    return pooled
+
+
+def tokens(lengths: list[int], seed: int, *, signed: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Values [tokens, features] with many zeros, the texts of tokens, and a response at the end of each text."""
+    rng = np.random.default_rng(seed)
+    texts = np.repeat(np.arange(len(lengths)), lengths)
+    values = rng.normal(size=(len(texts), N_FEATURES)) * (rng.random((len(texts), N_FEATURES)) < 0.6)
+    starts = [rng.integers(0, length + 1) for length in lengths]
+    response = np.concatenate([np.arange(n) >= start for n, start in zip(lengths, starts, strict=True)] or [[]])
+    return values if signed else np.abs(values), texts, response.astype(bool)
+
+
+LENGTHS = st.lists(st.integers(0, 5), max_size=8).map(lambda lengths: [*lengths, 3] if lengths else [])
+
+
+@pytest.mark.parametrize("how", POOLINGS)
+@settings(deadline=None, max_examples=40)
+@given(LENGTHS, st.integers(0, 10_000), st.booleans())
+def test_pooling_is_that_of_a_loop_over_texts(how: str, lengths: list[int], seed: int, signed: bool) -> None:
+    values, texts, response = tokens(lengths, seed, signed=signed)
+    expected = naive(values, texts, how, response)
+    found = pool(sp.csr_array(values), texts, how=how, response=response)
+    assert isinstance(found, sp.csr_array) and found.shape == expected.shape
+    np.testing.assert_allclose(found.toarray(), expected, atol=1e-12)
+    np.testing.assert_allclose(pool_dense(values, texts, how=how, response=response), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("how", ["last", "mean", "sum", "response"])
+@given(LENGTHS, st.integers(0, 10_000))
+def test_shares_say_what_a_token_counts_for(how: str, lengths: list[int], seed: int) -> None:
+    values, texts, response = tokens(lengths, seed)
+    shares = token_shares(texts, how, response)
+    summed = np.zeros((texts.max(initial=-1) + 1, N_FEATURES))
+    np.add.at(summed, texts, shares[:, None] * values)
+    np.testing.assert_allclose(summed, naive(values, texts, how, response), atol=1e-12)
+    if how != "sum":
+        np.testing.assert_allclose(np.bincount(texts, shares)[np.unique(texts)], 1.0)
+
+
+def test_without_a_prompt_every_token_is_of_the_response() -> None:
+    values, texts, _ = tokens([3, 2], 1)
+    assert np.array_equal(pool_dense(values, texts, how="response"), pool_dense(values, texts, how="mean"))
+
+
+def test_single_precision_is_pooled_in_double() -> None:
+    values, texts, _ = tokens([4, 2], 1)
+    for how in POOLINGS:
+        assert pool(sp.csr_array(values.astype(np.float32)), texts, how=how).dtype == np.float64
+
+
+def test_the_largest_share_has_no_meaning() -> None:
+    with pytest.raises(DataError, match="pooling max"):
+        token_shares(np.zeros(3, np.int64), "max")
+
+
+@pytest.mark.parametrize(("start", "first"), [(0, 0), (1, 1), (5, 1), (6, 2), (11, 3), (50, 3)])
+def test_a_token_that_straddles_the_start_is_of_the_prompt(start: int, first: int) -> None:
+    assert first_response_token([0, 5, 10], start) == first
+
+
+def test_places_are_the_principal_components() -> None:
+    rng = np.random.default_rng(0)
+    rows = np.abs(rng.normal(size=(80, 30)) * np.linspace(3, 0.5, 30)) * (rng.random((80, 30)) < 0.5)
+    found = principal_places(sp.csr_array(rows))
+    u, s, _ = np.linalg.svd(rows - rows.mean(axis=0), full_matrices=False)
+    expected = u[:, :2] * s[:2]
+    expected *= np.sign(expected[np.abs(expected).argmax(axis=0), [0, 1]])
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (1, 4), (5, 1), (4, 0), (6, 3)])
+def test_rows_that_are_alike_stand_at_one_place(shape: tuple[int, int]) -> None:
+    np.testing.assert_allclose(principal_places(sp.csr_array(np.ones(shape))), np.zeros((shape[0], 2)), atol=1e-9)

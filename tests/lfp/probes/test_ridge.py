@@ -1,0 +1,233 @@
+"""Each of the three solvers against scikit-learn's ridge, fold by fold, and proof that a fold held out stays out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.linear_model import Ridge as SklearnRidge
+from sklearn.model_selection import GroupKFold, cross_val_predict
+
+from lfp.errors import DataError
+from lfp.probes.ridge import FoldedRidge, fit_folded_ridge, fit_ridge
+from lfp.probes.solvers.normal_equations import Ridge
+from lfp.probes.solvers.penalty import Solver, choose_nested
+from lfp.probes.solvers.ridge import CentredRows, Dual, Iterative, Primal
+from tests.lfp.builders import sparse_features
+
+ALPHAS = (1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3, 1e4)
+N_FOLDS = 5
+FEATURES = sparse_features(240, 30)
+FOLDS = np.random.default_rng(1).choice(N_FOLDS, p=[0.1, 0.15, 0.2, 0.25, 0.3], size=240)
+SOLVERS: dict[str, Callable[..., Solver[Ridge]]] = {"primal": Primal.of, "dual": Dual.of, "iterative": Iterative}
+RTOL = {"primal": 1e-8, "dual": 1e-7, "iterative": 1e-4}
+"""Of the weights' norm."""
+every_solver = pytest.mark.parametrize("solver", SOLVERS)
+
+
+def targets(features: sp.csr_array) -> np.ndarray:
+    """Three targets of rising noise, the last all noise, so that each wants an alpha of its own; means far from 0."""
+    rng = np.random.default_rng(2)
+    signal = features @ rng.normal(size=(features.shape[1], 3))
+    noise = rng.normal(size=(features.shape[0], 3))
+    return signal * [1.0, 1.0, 0.0] + noise * [0.1, 12.0, 1.0] + [5.0, -3.0, 0.0]
+
+
+TARGETS = targets(FEATURES)
+
+
+def fit(
+    solver: str, features: sp.csr_array = FEATURES, y: np.ndarray = TARGETS, folds: np.ndarray = FOLDS
+) -> FoldedRidge:
+    by_fold, whole = choose_nested(SOLVERS[solver](features, y, folds), N_FOLDS, np.array(ALPHAS))
+    return FoldedRidge(tuple(by_fold), whole)
+
+
+fitted = cache(fit)
+
+
+def naive_alpha(x: np.ndarray, y: np.ndarray, folds: np.ndarray) -> float:
+    """The alpha whose predictions, each fold in turn left out, have the least squared error."""
+    errors = []
+    for alpha in ALPHAS:
+        split = GroupKFold(n_splits=len(np.unique(folds)))
+        predicted = cross_val_predict(SklearnRidge(alpha=alpha, solver="cholesky"), x, y, groups=folds, cv=split)
+        errors.append(((predicted - y) ** 2).sum())
+    return ALPHAS[int(np.argmin(errors))]
+
+
+def same(a: Ridge, b: Ridge) -> bool:
+    return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in ("coef", "intercept", "alpha"))
+
+
+def assert_close(a: Ridge, b: Any, target: int, rtol: float) -> None:
+    """`b` is scikit-learn's, fitted to this target alone."""
+    assert np.linalg.norm(a.coef[:, target] - b.coef_) <= rtol * np.linalg.norm(b.coef_)
+    assert a.intercept[target] == pytest.approx(b.intercept_, rel=10 * rtol, abs=rtol)
+
+
+@every_solver
+@pytest.mark.parametrize("fold", [*range(N_FOLDS), None])
+def test_alpha_and_coefficients_are_scikit_learns(solver: str, fold: int | None) -> None:
+    """Fold None is the ridge of all rows."""
+    rows = np.ones(len(FOLDS), bool) if fold is None else fold != FOLDS
+    ridge = fitted(solver).whole if fold is None else fitted(solver).by_fold[fold]
+    for target in range(3):
+        x, y = FEATURES.toarray()[rows], TARGETS[rows, target]
+        assert ridge.alpha[target] == naive_alpha(x, y, FOLDS[rows])
+        expected = SklearnRidge(alpha=ridge.alpha[target], solver="cholesky").fit(x, y)
+        assert_close(ridge, expected, target, RTOL[solver])
+
+
+@every_solver
+def test_more_features_than_rows_are_no_obstacle(solver: str) -> None:
+    features = sparse_features(60, 150, density=0.2)
+    y, folds = targets(features), np.arange(60) % N_FOLDS
+    ridge = fit(solver, features, y, folds).by_fold[2]
+    for target in range(3):
+        x, of_target = features.toarray()[folds != 2], y[folds != 2, target]
+        assert ridge.alpha[target] == naive_alpha(x, of_target, folds[folds != 2])
+        assert_close(ridge, SklearnRidge(alpha=ridge.alpha[target]).fit(x, of_target), target, RTOL[solver])
+
+
+@pytest.mark.parametrize(("rows", "features"), [(2600, 2200), (100, 2200), (300, 40)])
+def test_the_size_chooses_the_solver_and_the_weights_stay_scikit_learns(rows: int, features: int) -> None:
+    """Iterated, by products of rows, by products of features."""
+    x = sparse_features(rows, features, density=0.01)
+    y = targets(x)[:, :1]
+    ridge = fit_folded_ridge(x, y, np.arange(rows) % 3, n_folds=3, alphas=(0.1, 1.0)).whole
+    assert_close(ridge, SklearnRidge(alpha=ridge.alpha[0], solver="cholesky").fit(x.toarray(), y[:, 0]), 0, 1e-4)
+
+
+def test_many_targets_beyond_the_exact_solvers_are_put_together_in_order() -> None:
+    """Above 6,144 rows and features: sixteen targets at a time."""
+    x = sp.csr_array(sp.eye_array(6200)) * 2.0
+    y = np.random.default_rng(0).normal(size=(6200, 18))
+    ridge = fit_ridge(x, y, np.arange(6200) % 3, n_folds=3, alphas=(4.0, 1e6))
+    penalty = 4.0 + ridge.alpha
+    np.testing.assert_allclose(ridge.coef, 2.0 * (y - y.mean(axis=0)) / penalty, atol=1e-4)
+
+
+def test_targets_choose_their_own_alphas() -> None:
+    alpha = fitted("primal").whole.alpha
+    assert alpha[0] < alpha[1] < alpha[2]
+    assert len(fitted("primal").by_fold) == N_FOLDS and fitted("primal").whole.coef.shape == (30, 3)
+
+
+@every_solver
+def test_several_targets_at_once_equal_one_at_a_time(solver: str) -> None:
+    together = fitted(solver)
+    for target in range(3):
+        alone = fit(solver, y=TARGETS[:, [target]])
+        for one, single in zip((*together.by_fold, together.whole), (*alone.by_fold, alone.whole), strict=True):
+            assert one.alpha[target] == single.alpha[0]
+            np.testing.assert_allclose(one.coef[:, target], single.coef[:, 0], rtol=1e-6, atol=1e-9)
+
+
+@every_solver
+@pytest.mark.parametrize("fold", range(N_FOLDS))
+def test_held_out_rows_leave_no_trace_in_their_folds_ridge(solver: str, fold: int) -> None:
+    """Not even of rounding, however large the change, and were the features made dense."""
+    out = fold == FOLDS
+    moved = np.where(out[:, None], 1e3 * FEATURES.toarray() + 1.0, FEATURES.toarray())
+    changed = fit(solver, y=np.where(out[:, None], 1e6 * TARGETS[::-1], TARGETS))
+    for again in (changed, fit(solver, features=sp.csr_array(moved))):
+        assert same(again.by_fold[fold], fitted(solver).by_fold[fold])
+        assert not any(same(again.by_fold[k], fitted(solver).by_fold[k]) for k in range(N_FOLDS) if k != fold)
+
+
+@pytest.mark.parametrize("solver", ["primal", "dual"])
+@pytest.mark.parametrize("density", [0.01, 1.0])
+def test_sparse_and_dense_products_are_the_same(solver: str, density: float) -> None:
+    features = sparse_features(200, 100, density=density)
+    y, folds = targets(features), np.arange(200) % N_FOLDS
+    ridge = fit(solver, features, y, folds).whole
+    for target in range(3):
+        expected = SklearnRidge(alpha=ridge.alpha[target], solver="cholesky").fit(features.toarray(), y[:, target])
+        assert_close(ridge, expected, target, 1e-7)
+
+
+def test_features_that_fire_one_at_a_time_are_solved_as_any_others() -> None:
+    """Token identity: one feature a row, whose products are a diagonal."""
+    rng = np.random.default_rng(5)
+    token = rng.integers(25, size=300)
+    one_hot = sp.csr_array((rng.uniform(0.5, 2.0, 300), token, np.arange(301)), shape=(300, 25))
+    y, folds = targets(one_hot), np.arange(300) % N_FOLDS
+    ridge = fit("primal", one_hot, y, folds)
+    for target in range(3):
+        x = one_hot.toarray()[folds != 1]
+        expected = SklearnRidge(alpha=ridge.by_fold[1].alpha[target], solver="cholesky").fit(x, y[folds != 1, target])
+        assert_close(ridge.by_fold[1], expected, target, 1e-8)
+        assert ridge.by_fold[1].alpha[target] == naive_alpha(x, y[folds != 1, target], folds[folds != 1])
+
+
+@given(st.integers(0, 10_000), st.integers(12, 40), st.integers(1, 60), st.floats(0.02, 1.0))
+@settings(max_examples=25, deadline=None)
+def test_the_three_solvers_agree(seed: int, n_rows: int, width: int, density: float) -> None:
+    x = sparse_features(n_rows, width, seed=seed, density=density)
+    y = np.random.default_rng(seed).normal(size=(n_rows, 2)) + 3.0
+    folds = np.arange(n_rows) % N_FOLDS
+    exact, *others = (one(x, y, folds).at((1, 3), np.array([0.1, 5.0])) for one in SOLVERS.values())
+    for other in others:
+        error = np.linalg.norm(other.coef - exact.coef, axis=0)
+        assert (error <= 1e-4 * np.linalg.norm(exact.coef, axis=0) + 1e-12).all()
+        np.testing.assert_allclose(other.intercept, exact.intercept, rtol=1e-3)
+
+
+@every_solver
+def test_features_that_never_fire_or_repeat_another_are_no_obstacle(solver: str) -> None:
+    dense = FEATURES.toarray()
+    dense[:, 3], dense[:, 5] = 0.0, dense[:, 4]
+    found = fit(solver, features=sp.csr_array(dense)).whole
+    assert not found.coef[3].any()
+    np.testing.assert_allclose(found.coef[4], found.coef[5], rtol=1e-6)
+
+
+@every_solver
+def test_a_training_part_that_knows_nothing_predicts_its_mean(solver: str) -> None:
+    """All that varies is held out; float32 features are no obstacle either."""
+    out = FOLDS == 4
+    dense = np.where(out[:, None], FEATURES.toarray(), 0.0).astype(np.float32)
+    ridge = fit(solver, features=sp.csr_array(dense)).by_fold[4]
+    assert not ridge.coef.any()
+    np.testing.assert_allclose(ridge.intercept, TARGETS[~out].mean(axis=0))
+
+
+@every_solver
+def test_out_of_fold_predictions_follow_a_target_that_is_all_signal(solver: str) -> None:
+    predicted = np.empty(len(FOLDS))
+    for fold, ridge in enumerate(fitted(solver).by_fold):
+        rows = np.flatnonzero(fold == FOLDS)
+        predicted[rows] = FEATURES[rows] @ ridge.coef[:, 0] + ridge.intercept[0]
+    assert ((predicted - TARGETS[:, 0]) ** 2).mean() < 0.02
+
+
+def test_the_fit_of_all_rows_alone_is_the_folded_fits() -> None:
+    whole = fit_ridge(FEATURES, TARGETS, FOLDS, n_folds=N_FOLDS, alphas=ALPHAS)
+    assert same(whole, fit_folded_ridge(FEATURES, TARGETS, FOLDS, n_folds=N_FOLDS, alphas=ALPHAS).whole)
+
+
+def test_weights_that_rounding_keeps_from_the_tolerance_are_refused() -> None:
+    rows = CentredRows(FEATURES * 1e3, TARGETS)
+    with pytest.raises(DataError, match=r"at alpha 1e-14 cannot be computed .* raise the smallest of probes\.alphas"):
+        rows.solve(1e-14, np.zeros((30, 3)), tolerance=1e-9)
+
+
+def test_a_penalty_lost_in_rounding_is_refused() -> None:
+    dense = FEATURES.toarray()
+    dense[:, 5] = dense[:, 4]
+    with pytest.raises(DataError, match=r"alpha 1e-30 is too small .* raise the smallest of probes\.alphas"):
+        fit_ridge(sp.csr_array(dense), TARGETS, FOLDS, n_folds=N_FOLDS, alphas=(1e-30,))
+
+
+def test_what_cannot_be_fitted_is_refused() -> None:
+    with pytest.raises(DataError, match="fold 2 of 5 has no row"):
+        fit_folded_ridge(FEATURES, TARGETS, np.where(FOLDS == 2, 3, FOLDS), n_folds=N_FOLDS, alphas=ALPHAS)
+    with pytest.raises(DataError, match=r"set probes\.alphas"):
+        fit_folded_ridge(FEATURES, TARGETS, FOLDS, n_folds=N_FOLDS, alphas=(0.0,))

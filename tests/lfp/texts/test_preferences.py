@@ -1,0 +1,213 @@
+"""Preference pairs: every way they are written, ties, prompts, and a held-out half that is exact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lfp.config import TuneConfig
+from lfp.errors import CorpusError
+from lfp.texts.preferences import PreferencePair, Preferences, find_preferences, last_words, read_pairs, split_pairs
+from tests.lfp.builders import data_file, write_rows
+
+TURN = "\n\nAssistant:"
+
+
+def pairs_file(folder: Path, *rows: tuple[Any, Any]) -> Path:
+    return write_rows(folder / "pairs.jsonl", [{"chosen": chosen, "rejected": rejected} for chosen, rejected in rows])
+
+
+def only(folder: Path, **row: Any) -> PreferencePair:
+    (pair,) = read_pairs(write_rows(folder / "pairs.jsonl", [row])).pairs
+    return pair
+
+
+def said(*turns: str) -> list[dict[str, str]]:
+    """Messages of user and assistant in turns."""
+    return [{"role": ("user", "assistant")[i % 2], "content": turn} for i, turn in enumerate(turns)]
+
+
+def test_a_dialogue_is_split_at_its_last_assistant_turn(tmp_path: Path) -> None:
+    past = f"\n\nHuman: Hi{TURN} Hello.\n\nHuman: Joke?{TURN}"
+    path = pairs_file(tmp_path, (f"{past} Knock.", f"{past} No."))
+    assert read_pairs(path) == Preferences((PreferencePair(past, " Knock.", " No."),), "pairs.jsonl", 0)
+
+
+def test_only_what_both_sides_share_is_the_prompt(tmp_path: Path) -> None:
+    shared = f"\n\nHuman: Hi{TURN}"
+    chosen, rejected = f" A.\n\nHuman: More{TURN} B.", " C."
+    assert only(tmp_path, chosen=shared + chosen, rejected=shared + rejected) == PreferencePair(
+        shared, chosen, rejected
+    )
+
+
+def test_plain_texts_have_no_prompt(tmp_path: Path) -> None:
+    assert only(tmp_path, chosen="good", rejected="goose") == PreferencePair("", "good", "goose")
+
+
+def test_ties_are_dropped_and_counted(tmp_path: Path) -> None:
+    read = read_pairs(pairs_file(tmp_path, ("a", "a"), ("a", "b"), (f"x{TURN} a", f"x{TURN} a")))
+    assert (len(read.pairs), read.ties) == (1, 2)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.csv", "a.parquet"])
+def test_every_format_gives_the_same_pairs(tmp_path: Path, name: str) -> None:
+    rows = [{"chosen": "yes,\nü", "rejected": "no"}, {"chosen": "a", "rejected": "b"}]
+    read = read_pairs(write_rows(tmp_path / name, rows))
+    assert read.pairs == (PreferencePair("", "yes,\nü", "no"), PreferencePair("", "a", "b"))
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
+def test_messages_are_written_as_a_dialogue(tmp_path: Path, name: str) -> None:
+    rows = [{"chosen": said("Hi", "Hello.", "Joke?", "Knock."), "rejected": said("Hi", "Hello.", "Joke?", "No.")}]
+    past = f"\n\nHuman: Hi{TURN} Hello.\n\nHuman: Joke?{TURN}"
+    assert read_pairs(write_rows(tmp_path / name, rows)).pairs == (PreferencePair(past, " Knock.", " No."),)
+
+
+def test_a_plain_prompt_is_put_before_both_sides(tmp_path: Path) -> None:
+    assert only(tmp_path, prompt="I", chosen=" am", rejected="I do") == PreferencePair("I", " am", "I do")
+
+
+def test_a_dialogue_may_go_on_behind_its_prompt(tmp_path: Path) -> None:
+    pair = only(tmp_path, prompt=f"Q{TURN}", chosen=f" A\n\nHuman: B{TURN} C", rejected=f" A\n\nHuman: B{TURN} D")
+    assert pair == PreferencePair(f"Q{TURN} A\n\nHuman: B{TURN}", " C", " D")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "before"),
+    [
+        ("Joke?", ()),
+        (said("Joke?"), ()),
+        ("Joke?", said("Joke?")),
+        (said("Joke?"), said("Joke?")),
+        (None, said("Joke?")),
+    ],
+    ids=["text", "messages", "text, and again", "messages, and again", "none"],
+)
+def test_messages_have_their_prompt_once(tmp_path: Path, prompt: Any, before: Any) -> None:
+    chosen, rejected = ([*before, {"role": "assistant", "content": reply}] for reply in ("Knock.", "No."))
+    pair = only(tmp_path, prompt=prompt, chosen=chosen, rejected=rejected)
+    assert pair == PreferencePair(f"\n\nHuman: Joke?{TURN}", " Knock.", " No.")
+
+
+def test_equal_texts_everywhere_name_a_row(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match=r"pairs\.jsonl: no pair whose .* differ \(row 0 has 'tie' twice\)"):
+        read_pairs(pairs_file(tmp_path, ("tie", "tie"), ("a", "a")))
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "says"),
+    [
+        (None, "b", "row 1 has no text for chosen"),
+        ("b", None, "row 1 has no text for rejected"),
+        ("b", " ", "row 1 has an empty text"),
+    ],
+)
+def test_a_side_that_is_missing_is_named(tmp_path: Path, chosen: Any, rejected: Any, says: str) -> None:
+    with pytest.raises(CorpusError, match=rf"pairs\.jsonl: {says}"):
+        read_pairs(pairs_file(tmp_path, ("a", "b"), (chosen, rejected)))
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [[], [{"role": "critic", "content": "a"}], [{"role": "user", "content": None}], [{"role": "user"}], ["a"], 3],
+)
+def test_messages_that_are_none_are_named(tmp_path: Path, messages: Any) -> None:
+    with pytest.raises(CorpusError, match=r"pairs\.jsonl: row 0.*(no text for chosen|role, content)"):
+        read_pairs(pairs_file(tmp_path, (messages, said("a", "b"))))
+
+
+def test_a_hub_dataset_is_read_where_no_file_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub's library takes a folder of that name for the dataset, which serves here."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "org" / "name").mkdir(parents=True)
+    write_rows(tmp_path / "org" / "name" / "train.jsonl", [{"id": 1, "prompt": "Q", "chosen": " a", "rejected": " b"}])
+    write_rows(tmp_path / "org" / "name" / "test.jsonl", [{"id": 1, "prompt": "Q", "chosen": " c", "rejected": " d"}])
+    config = TuneConfig(method="dpo", pairs="org/name")
+    assert find_preferences(config, beside=None) == Preferences((PreferencePair("Q", " a", " b"),), "org/name", 0)
+    config = TuneConfig(method="dpo", pairs="org/name", pairs_split="test")
+    assert find_preferences(config, beside=None).pairs == (PreferencePair("Q", " c", " d"),)
+    config = TuneConfig(method="dpo", pairs="org/name", pairs_split="dev")
+    with pytest.raises(CorpusError, match=r"tune\.pairs org/name: no file .*dev.*pairs_split"):
+        find_preferences(config, beside=None)
+
+
+def test_a_hub_dataset_without_the_columns_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "org" / "name").mkdir(parents=True)
+    write_rows(tmp_path / "org" / "name" / "train.jsonl", [{"better": "a", "worse": "b"}])
+    with pytest.raises(CorpusError, match=r"org/name: no column 'chosen' \(found: better, worse\)"):
+        find_preferences(TuneConfig(method="dpo", pairs="org/name"), beside=None)
+
+
+@pytest.mark.parametrize("name", ["hh-rlhf/absent.jsonl.gz", "absent.csv", "a/b/c"])
+def test_a_missing_file_is_not_asked_of_the_hub(name: str) -> None:
+    with pytest.raises(CorpusError, match="no such file"):
+        find_preferences(TuneConfig(method="dpo", pairs=name), beside=None)
+
+
+def numbered(n: int) -> list[PreferencePair]:
+    return [PreferencePair(f"{i}: ", "yes", "no") for i in range(n)]
+
+
+@given(st.integers(2, 60), st.sampled_from([0.1, 0.3, 0.5, 0.8]), st.integers(0, 5), st.none() | st.integers(2, 30))
+def test_the_held_out_share_is_exact_and_the_rest_is_trained_on(
+    n: int, share: float, seed: int, limit: int | None
+) -> None:
+    pairs, used = numbered(n), min(n, limit or n)
+    if round(share * used) == used:
+        return
+    split = split_pairs(pairs, share=share, limit=limit, seed=seed)
+    assert len(split.held_out) == max(1, round(share * used)) and split.shared == 0
+    assert len(split.train) == used - len(split.held_out)
+    assert set(split.train).isdisjoint(split.held_out)
+    assert all(list(part) == sorted(part, key=pairs.index) for part in (split.train, split.held_out))
+
+
+def test_the_seed_alone_decides_which_pairs_are_held_out() -> None:
+    first = split_pairs(numbered(40), share=0.5, limit=None, seed=1)
+    assert first == split_pairs(numbered(40), share=0.5, limit=None, seed=1)
+    assert first != split_pairs(numbered(40), share=0.5, limit=None, seed=2)
+
+
+def test_no_text_is_on_both_sides() -> None:
+    """The same text in several pairs, on either side of them."""
+    pairs = [*numbered(10), *(PreferencePair("", f"{i}: no", f"other {i}") for i in range(10))]
+    split = split_pairs(pairs, share=0.5, limit=None, seed=0)
+    texts = [
+        {pair.prompt + side for pair in part for side in (pair.chosen, pair.rejected)}
+        for part in (split.train, split.held_out)
+    ]
+    assert texts[0].isdisjoint(texts[1]) and split.shared > 0
+    assert (len(split.held_out), len(split.train) + split.shared) == (10, 10)
+
+
+@pytest.mark.parametrize("pairs", [numbered(1), numbered(1) * 4])
+def test_a_split_that_leaves_nothing_to_tune_on(pairs: list[PreferencePair]) -> None:
+    with pytest.raises(CorpusError, match=r"leave none to tune on beside \d held out"):
+        split_pairs(pairs, share=0.5, limit=None, seed=0)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(("name", "rows", "ties"), [("helpful-base", 2354, 2), ("harmless-base", 2312, 0)])
+def test_real_preferences_split_at_a_shared_turn(name: str, rows: int, ties: int) -> None:
+    read = read_pairs(data_file(f"hh-rlhf/{name}.test.jsonl.gz"))
+    assert (len(read.pairs) + read.ties, read.ties) == (rows, ties)
+    assert all(pair.prompt.endswith(TURN) for pair in read.pairs)
+    assert sum(TURN in pair.chosen for pair in read.pairs) < 5
+    split = split_pairs(read.pairs, share=0.5, limit=None, seed=0)
+    assert len(split.held_out) == round(len(read.pairs) / 2) and split.shared < 5
+
+
+@pytest.mark.parametrize(
+    ("n", "kept"), [(None, "a b\n\nc: d"), (9, "a b\n\nc: d"), (4, "a b\n\nc: d"), (2, "c: d"), (1, "d")]
+)
+def test_the_last_words_of_a_prompt_are_kept_as_they_stand(n, kept):
+    assert last_words("a b\n\nc: d", n) == kept
