@@ -6,11 +6,11 @@ from pathlib import Path
 import streamlit as st
 
 st.set_page_config(
-    page_title="LFP Explorer", page_icon=str(Path(__file__).parent / "components" / "mark.svg"), layout="wide"
+    page_title="LFP Explorer", page_icon=str(Path(__file__).parent / "components" / "html" / "mark.svg"), layout="wide"
 )
-st.html(Path(__file__).parent / "components" / "style.css")
+st.html(Path(__file__).parent / "components" / "html" / "style.css")
 
-st.logo(Path(__file__).parent / "components" / "mark.svg", size="large")
+st.logo(Path(__file__).parent / "components" / "html" / "mark.svg", size="large")
 
 page = st.navigation(
     {
@@ -44,23 +44,24 @@ page = st.navigation(
 sys.path[:0] = [root] if (root := str(Path(__file__).resolve().parent.parent)) not in sys.path else []
 import pandas  # noqa: E402, F401
 
-from app import cache, frame, state  # noqa: E402
-from app.components import panels  # noqa: E402
+from app.components.html import panels  # noqa: E402
+from app.session import cache, permalinks, public_mode  # noqa: E402
+from app.widgets import frame  # noqa: E402
 from lfp.errors import LfpError  # noqa: E402
 
-bundles, named = state.listed_bundles(), st.query_params.get("bundle")
+bundles, named = permalinks.listed_bundles(), st.query_params.get("bundle")
 if not bundles:
-    st.html(panels.notice("No bundle here", state.NO_BUNDLE))
+    st.html(panels.notice("No bundle here", permalinks.NO_BUNDLE))
 elif named is not None and named not in bundles:
     st.html(panels.notice("No such bundle", f"the link is to a bundle called {named}, which is not offered here"))
     for name in bundles:
         st.page_link("views/overview.py", label=f"Open {name}", query_params={"bundle": name})
 else:
-    st.sidebar.selectbox("Bundle", list(bundles), key="bundle", bind="query-params", help=state.BUNDLE_HELP)
+    st.sidebar.selectbox("Bundle", list(bundles), key="bundle", bind="query-params", help=permalinks.BUNDLE_HELP)
     frame.keys()
     try:
         page.run()
     except LfpError as error:
-        st.html(panels.notice("This cannot be shown", frame.told(error)))
+        st.html(panels.notice("This cannot be shown", public_mode.told(error)))
         for name in [one for one in bundles if one != cache.bundle()]:
-            st.button(f"Open {name}", on_click=state.set_bundle, args=(name,))
+            st.button(f"Open {name}", on_click=permalinks.set_bundle, args=(name,))

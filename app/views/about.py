@@ -4,8 +4,10 @@ import tempfile
 
 import streamlit as st
 
-from app import cache, frame
-from app.components import about, config_text, panels
+from app.components.html import panels
+from app.components.results import about
+from app.components.results import about as config_text
+from app.session import cache, public_mode
 from lfp.bundle.archive import archive_bytes, write_archive
 from lfp.bundle.manifest import HASHED_BYTES, read_manifest
 
@@ -70,7 +72,7 @@ def have(store):
             on_click="ignore",
         )
         st.html(panels.note("Unzip it, and open it with LFP_BUNDLES=FOLDER make app. Nothing else is needed."))
-    elif frame.is_public():
+    elif public_mode.is_public():
         says = f"At {about.size(size)} it is too large to download here; ask whoever runs this explorer for a copy."
         st.html(panels.note(says))
     else:
@@ -94,9 +96,10 @@ def cost(manifest):
 def show():
     store = cache.current()
     manifest = store.manifest
+    folder = {} if public_mode.is_public() else {"folder": str(store.path.resolve())}
     st.html(
         panels.heading("About this bundle", manifest.title, manifest.notes)
-        + panels.facts(about.facts(manifest) | ({} if frame.is_public() else {"folder": str(store.path.resolve())}))
+        + panels.facts(about.facts(manifest) | folder)
     )
     have(store)
     cite(manifest)

@@ -4,21 +4,15 @@ import dataclasses
 
 import streamlit as st
 
-from app import cache, frame, links, state
-from app.cache import ask
-from app.components import (
-    accuracy_scatters,
-    calibration,
-    charts,
-    headline,
-    intervals,
-    linked,
-    panels,
-    tables,
-    word_lines,
-)
-from app.components.numbers import count, percent
-from app.components.wording import pick
+from app.components.charts import accuracy_scatters, agreement, charts, intervals
+from app.components.html import panels, tables
+from app.components.html import tables as linked
+from app.components.html.numbers import count, percent
+from app.components.results import headline, word_lines
+from app.components.results.wording import pick
+from app.session import cache, permalinks
+from app.session.cache import ask
+from app.widgets import frame
 from lfp.bundle import queries
 from lfp.errors import NotInBundleError
 
@@ -55,7 +49,7 @@ def look_up(store):
     if not found:
         st.html(panels.note("No feature fires on it five times as strongly as on the average token."))
         return
-    st.html(linked.table(["feature", "lift", "weight"], word_lines.feature_rows(found, links.feature)))
+    st.html(linked.table(["feature", "lift", "weight"], word_lines.feature_rows(found, permalinks.feature)))
     says = "Features that fire on it, by lift: how much stronger than on the average token."
     frame.explained(says, lambda: tables.of_rows(queries.words.WordFeature, found), name=f"word_features_{word.word}")
 
@@ -102,8 +96,9 @@ def disagreements(store):
 
 def gap_href(gap):
     if gap.kind == "word":
-        return links.to("accuracy", dataclasses.replace(state.view_of(state.AccuracyView), word=gap.name))
-    return links.text(int(gap.name))
+        here = permalinks.view_of(permalinks.AccuracyView)
+        return permalinks.to("accuracy", dataclasses.replace(here, word=gap.name))
+    return permalinks.text(int(gap.name))
 
 
 def words(store):
@@ -141,7 +136,7 @@ def told_right(rows):
 def calibrated(store, rows):
     facts = word_lines.calibration_facts(rows)
     margins = ask(queries.words.pair_margins, store)
-    bins = calibration.reliability(margins["margin"].to_pylist())
+    bins = agreement.reliability(margins["margin"].to_pylist())
     if bins:
         frame.figure(accuracy_scatters.reliability(bins), key="reliability")
     if facts:
@@ -159,7 +154,7 @@ def texts(store):
         return
     rows = table.to_pydict()
     colour = frame.one_of("Colour by", accuracy_scatters.colours(rows), key="text_colour")
-    frame.figure(accuracy_scatters.texts(rows, colour), key="text_scatter", opens=links.text, what="text")
+    frame.figure(accuracy_scatters.texts(rows, colour), key="text_scatter", opens=permalinks.text, what="text")
     explained = word_lines.variance_sentence(ask(queries.run.figures, store, "pca_explained"))
     says = f"Sampled texts by their mean features; click one to read it. {explained}"
     frame.explained(says, lambda: table, name="texts_pca")

@@ -2,11 +2,13 @@
 
 import streamlit as st
 
-from app import cache, frame, links, state
-from app.cache import ask
-from app.components import panels, queues, tables, wording
-from app.components.numbers import count
-from app.components.queues import Judges
+from app.components.html import panels, tables
+from app.components.html.numbers import count
+from app.components.results import queues, wording
+from app.components.results.queues import Judges
+from app.session import cache, permalinks
+from app.session.cache import ask
+from app.widgets import frame
 from lfp.bundle import queries
 from lfp.util.sanitize import shortened
 
@@ -21,12 +23,12 @@ QUEUES = {  # the gap each sorts by, its metric in the report, and who it is bet
 def choose():
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
     bound = {"bind": "query-params", "required": True, "wrap": True}
-    first = state.DisagreementsView()
+    first = permalinks.DisagreementsView()
     row.segmented_control("Queue", list(QUEUES), default=first.queue, key="queue", **bound)
     row.segmented_control("Of", ["texts", "words"], default=first.things, key="things", **bound)
     help_ = "Over: the first judge ranks it higher than the second. Under: lower."
     row.segmented_control("Side", list(queries.words.SIDES), default=first.side, key="side", help=help_, **bound)
-    return state.view_of(state.DisagreementsView)
+    return permalinks.view_of(permalinks.DisagreementsView)
 
 
 def text_items(store, gap, side):
@@ -38,7 +40,7 @@ def text_items(store, gap, side):
 
 def text_head(one, features):
     watch = features[0].feature_id if features else None
-    where = links.to("inputs", state.InputsView(text=one.text_id, watch=watch))
+    where = permalinks.to("inputs", permalinks.InputsView(text=one.text_id, watch=watch))
     return panels.anchor(where, shortened(one.text, 170) or f"text {one.text_id}, empty")
 
 
@@ -49,7 +51,7 @@ def word_items(store, gap, side):
 
 
 def word_head(one):
-    where = links.to("inputs", state.InputsView(words=one.word))
+    where = permalinks.to("inputs", permalinks.InputsView(words=one.word))
     return panels.anchor(where, one.word) + panels.text(f"{count(one.n)} times")
 
 
@@ -87,7 +89,7 @@ def queue(items, judges):
     page = st.pagination(pages, key="stretch", bind="query-params", max_visible_pages=5)
     shown = items[(page - 1) * PAGE : page * PAGE]
     numbers = {one.feature_id for item in shown for one in item.features}
-    hrefs = {number: links.feature(number) for number in numbers}
+    hrefs = {number: permalinks.feature(number) for number in numbers}
     slot.html(queues.legend(judges) + queues.listed(shown, judges, feature_href=hrefs))
 
 

@@ -2,10 +2,13 @@
 
 import streamlit as st
 
-from app import cache, frame, links, state
-from app.cache import ask
-from app.components import charts, drifting, panels, tables
-from app.components.numbers import count
+from app.components.charts import charts
+from app.components.feature import drift
+from app.components.html import panels, tables
+from app.components.html.numbers import count
+from app.session import cache, permalinks
+from app.session.cache import ask
+from app.widgets import frame
 from lfp.bundle import queries
 
 PAGE, POINTS = 25, 2000
@@ -13,9 +16,9 @@ PAGE, POINTS = 25, 2000
 
 def summary(store, figures):
     counts = ask(queries.run.drift_counts, store)
-    heads, rows = drifting.status_table(counts, figures)
+    heads, rows = drift.status_table(counts, figures)
     st.html(
-        panels.table(heads, rows, strong=drifting.beating(figures))
+        panels.table(heads, rows, strong=drift.beating(figures))
         + panels.note(
             "[95 % interval]. Chance for counts: the two dictionaries dealt at random, one read backwards. Chance for "
             "parts and flips: the probe’s weights dealt anew over the features. Bold passes it."
@@ -26,10 +29,10 @@ def summary(store, figures):
 def scatter(store):
     st.subheader("Base against tuned")
     plane = st.segmented_control(
-        "Show", list(drifting.PLANES), default="contribution", required=True, key="plane", bind="query-params"
+        "Show", list(drift.PLANES), default="contribution", required=True, key="plane", bind="query-params"
     )
     rows = ask(queries.run.drift_points, store, limit=POINTS)
-    figure = drifting.scatter(rows.to_pydict(), plane=plane)
+    figure = drift.scatter(rows.to_pydict(), plane=plane)
     event = st.plotly_chart(
         figure,
         config=charts.CONFIG,
@@ -57,10 +60,10 @@ def filters(store):
     layer.segmented_control("Layers", layers, selection_mode="multi", key="drift_layer", bind="query-params")
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
     bound = {"bind": "query-params", "width": 160}
-    row.selectbox("Became", ["any", *drifting.STATUSES, "flipped"], key="became", **bound)
+    row.selectbox("Became", ["any", *drift.STATUSES, "flipped"], key="became", **bound)
     row.selectbox("Sort by", list(queries.run.DRIFT_SORTS), key="drift_by", help=SORTED, **bound)
     row.selectbox("Order", ["descending", "ascending"], key="drift_order", **bound)
-    return state.view_of(state.DriftView)
+    return permalinks.view_of(permalinks.DriftView)
 
 
 SORTED = "Drifted, unexplained and contributions sort by size, risen by the signed change."
@@ -109,7 +112,7 @@ def table(store):
     with slot:
         event = st.dataframe(
             tables.drift(rows),
-            key=state.key_for("drift_table", ids),
+            key=permalinks.key_for("drift_table", ids),
             on_select="rerun",
             selection_mode="single-cell",
             **shown,
@@ -134,14 +137,14 @@ def show():
         )
         return
     figures = ask(queries.run.figures, store, "drift")
-    lede = drifting.summary(ask(queries.run.drift_counts, store), figures)
+    lede = drift.summary(ask(queries.run.drift_counts, store), figures)
     st.html(panels.heading(store.manifest.title, "Drift", lede))
     summary(store, figures)
     pointed = scatter(store)
     chosen = table(store)
     opened = chosen if chosen is not None else pointed
     if opened is not None:
-        where = links.feature(opened)
+        where = permalinks.feature(opened)
         st.html(panels.following(where, f"Open feature {opened}"), unsafe_allow_javascript=True)
 
 

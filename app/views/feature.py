@@ -4,10 +4,16 @@ from collections import Counter
 
 import streamlit as st
 
-from app import cache, links, listing, state, verdict_panel
-from app.cache import ask
-from app.components import charts, panels, profile, surroundings, tokens, trust, wording
-from app.components.numbers import plain
+from app.components.charts import charts
+from app.components.feature import profile, trust
+from app.components.feature import profile as surroundings
+from app.components.html import panels
+from app.components.html.numbers import plain
+from app.components.results import wording
+from app.components.text import tokens
+from app.session import cache, permalinks
+from app.session.cache import ask
+from app.widgets import filters, verdict_panel
 from lfp.bundle import queries
 from lfp.errors import NotInBundleError
 
@@ -18,8 +24,8 @@ SHOWN = 20
 def choose(store):
     """Previous, a number, next. Returns the number; until one is chosen, the strongest feature's."""
     n, first = store.manifest.tables["features"].rows, ask(queries.feature.strongest_feature, store)
-    walk = state.unbound("walk")
-    view = listing.from_walk(walk) if walk else None
+    walk = permalinks.unbound("walk")
+    view = filters.from_walk(walk) if walk else None
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="small")
     number = {"min_value": 0, "value": None, "step": 1, "placeholder": str(first), "width": 120}
     chosen = row.number_input("Feature number", key="feature", bind="query-params", **number)
@@ -33,7 +39,7 @@ def choose(store):
     with row:
         st.html(panels.note(wording.place_sentence(place, is_list=view is not None)), width="content")
         st.space("stretch")
-        where = links.to("features", view or state.FeaturesView())
+        where = permalinks.to("features", view or permalinks.FeaturesView())
         st.html(panels.anchor(where, "All features" if view is None else "Back to the list"), width="content")
     return here
 
@@ -47,7 +53,7 @@ def by_number(here, n):
 
 def in_list(store, here, view):
     return ask(
-        queries.features.feature_place, store, here, listing.wanted_in(store, view), order=listing.order_of(view)
+        queries.features.feature_place, store, here, filters.wanted_in(store, view), order=filters.order_of(view)
     )
 
 
@@ -87,14 +93,14 @@ def example(item, feature):
         first=item.window_start,
         position=item.position,
         limit=feature.max_activation,
-        caption=caption + panels.anchor(links.text(item.text_id), f"text {item.text_id}"),
+        caption=caption + panels.anchor(permalinks.text(item.text_id), f"text {item.text_id}"),
         weight=feature.weight,
     )
 
 
 def watched_href(feature_id):
     """Leads to texts with this feature shown on their tokens."""
-    return lambda text_id: links.to("inputs", state.InputsView(text=text_id, watch=feature_id))
+    return lambda text_id: permalinks.to("inputs", permalinks.InputsView(text=text_id, watch=feature_id))
 
 
 def descriptions(feature, labels, rows):
@@ -102,7 +108,7 @@ def descriptions(feature, labels, rows):
     if not labels:
         st.html(panels.note("Nobody has described it yet."))
         return
-    st.html(trust.cards(labels, rows, max_activation=feature.max_activation, where=links.text))
+    st.html(trust.cards(labels, rows, max_activation=feature.max_activation, where=permalinks.text))
 
 
 def activity(store, feature):
@@ -135,7 +141,8 @@ def texts(store, feature):
 
 def neighbours(store, feature):
     st.subheader("Neighbours")
-    st.html(surroundings.neighbours(ask(queries.feature.neighbours, store, feature.feature_id), where=links.feature))
+    near = ask(queries.feature.neighbours, store, feature.feature_id)
+    st.html(surroundings.neighbours(near, where=permalinks.feature))
 
 
 def ablations(store, feature, probe):

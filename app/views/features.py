@@ -4,10 +4,14 @@ from dataclasses import replace
 
 import streamlit as st
 
-from app import audits, cache, filters, frame, links, listing, state
-from app.cache import ask, ask_large
-from app.components import area, feature_columns, feature_map, panels, tables
-from app.components.numbers import count
+from app.components.charts import feature_map
+from app.components.feature import columns as feature_columns
+from app.components.html import panels, tables
+from app.components.html.numbers import count
+from app.session import audits, cache, permalinks
+from app.session.cache import ask, ask_large
+from app.widgets import filters, frame
+from app.widgets import filters as listing
 from lfp.bundle import queries
 
 PAGE, MOST_POINTS, MOST_BEHIND = 25, 10_000, 5_000
@@ -22,7 +26,7 @@ def table(rows, shown):
         feature_columns.for_screen(rows, shown),
         hide_index=True,
         placeholder="–",
-        key=state.key_for("feature_table", ids, shown),
+        key=permalinks.key_for("feature_table", ids, shown),
         on_select="rerun",
         selection_mode="single-cell",
         height="content",
@@ -56,9 +60,9 @@ def draw_map(store, wanted):
     others = ask_large(
         queries.features.feature_points, store, queries.features.FeatureFilter(), colour="x", limit=behind
     )
-    drawn = {"area": wanted.region, "ink": state.ink(), "is_drawn_on": mouse == DRAWS}
+    drawn = {"area": wanted.region, "ink": permalinks.ink(), "is_drawn_on": mouse == DRAWS}
     figure = feature_map.figure(points, others, colour=colour, **drawn)
-    key = state.key_for("feature_map", wanted, colour, mouse)
+    key = permalinks.key_for("feature_map", wanted, colour, mouse)
     picked = {"on_select": lambda: pick(key), "selection_mode": ("points", "box", "lasso")}
     st.plotly_chart(figure, config=feature_map.CONFIG, key=key, alt=MAP_ALT, **picked)
     of = f"The {count(points.num_rows)} of {count(n)} that contribute most. " if points.num_rows < n else ""
@@ -68,8 +72,8 @@ def draw_map(store, wanted):
 
 def pick(key):
     selection = st.session_state[key].selection
-    if corners := area.drawn(selection):
-        filters.set_area(area.to_text(corners))
+    if corners := feature_map.drawn_corners(selection):
+        filters.set_area(feature_map.to_text(corners))
     elif selection.points:
         st.session_state.picked_point = selection.points[0].get("customdata")
 
@@ -106,13 +110,13 @@ def nothing(store, view):
         st.html(panels.note("No feature passes this filter; widen it."))
     if view.area:
         st.button("Clear the area", icon=":material/close:", on_click=filters.set_area, args=("",))
-    st.html(panels.anchor(links.to("features", state.FeaturesView()), "Show all features"))
+    st.html(panels.anchor(permalinks.to("features", permalinks.FeaturesView()), "Show all features"))
 
 
 def review(view):
     """The way to a list of these for reviewers."""
-    there = state.QueueView(part="Lists and files", made_from=listing.to_walk(view))
-    return panels.anchor(links.to("queue", there), "Make a list to review of these")
+    there = permalinks.QueueView(part="Lists and files", made_from=listing.to_walk(view))
+    return panels.anchor(permalinks.to("queue", there), "Make a list to review of these")
 
 
 def show():
@@ -137,8 +141,8 @@ def show():
             point = draw_map(store, wanted)
         opened = opened if opened is not None else point
     if opened is not None:
-        there = state.FeatureView(feature=opened, walk=listing.to_walk(view))
-        href = links.to("feature", there)
+        there = permalinks.FeatureView(feature=opened, walk=listing.to_walk(view))
+        href = permalinks.to("feature", there)
         st.html(panels.following(href, f"Open feature {opened}"), unsafe_allow_javascript=True)
 
 

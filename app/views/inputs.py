@@ -2,9 +2,12 @@
 
 import streamlit as st
 
-from app import cache, frame, links, paged, state
-from app.cache import ask
-from app.components import hiding, ledgers, panels, reading, tables, tokens, wording
+from app.components.html import panels, tables
+from app.components.results import wording
+from app.components.text import ledgers, reading, tokens
+from app.session import cache, permalinks, public_mode
+from app.session.cache import ask
+from app.widgets import frame, paging
 from lfp.bundle import queries
 from lfp.errors import NotInBundleError
 
@@ -31,7 +34,7 @@ def filters(store):
         ends = {"value": None, "step": 1.0, "format": "%g"}  # no limits: another bundle's ratings may have others
         row.number_input("Rating from", key="rated_from", placeholder=f"{rated[0]:g}", **ends, **bound)
         row.number_input("Rating to", key="rated_to", placeholder=f"{rated[1]:g}", **ends, **bound)
-    return state.view_of(state.InputsView)
+    return permalinks.view_of(permalinks.InputsView)
 
 
 def wanted_of(store, view):
@@ -48,10 +51,10 @@ def listing(store, view):
     if not n:
         has_texts = store.manifest.tables["texts"].rows
         st.html(panels.note(wording.NO_TEXT_PASSES if has_texts else "This bundle keeps no texts."))
-        return paged.Listing([])
+        return paging.Listing([])
     order = queries.common.Order(view.by, view.direction == "descending")
     gap = view.by if view.by in queries.common.TEXT_GAPS else "gap"
-    found = paged.one_page(
+    found = paging.one_page(
         n, size=PAGE, key="sheet", noun="text", number="text_id", table=lambda rows: table(rows, gap=gap),
         rows=lambda **window: ask(queries.texts.texts, store, wanted, order=order, **window),
     )  # fmt: skip
@@ -70,7 +73,7 @@ def table(rows, *, gap):
         "implicit_reward": number("Implicit", format="%+.2f", width=70, help="Implicit reward, nats"),
         "rating": number("Rating", format="%.0f", width=60),
     }
-    paged.table(tables.texts(rows), rows["text_id"].to_pylist(), name="text_table", opens="text", columns=columns)
+    paging.table(tables.texts(rows), rows["text_id"].to_pylist(), name="text_table", opens="text", columns=columns)
 
 
 def watch(store, ledger):
@@ -91,7 +94,7 @@ def watch(store, ledger):
 
 def watched_line(store, feature):
     label = wording.best_label(ask(queries.feature.labels, store, feature.feature_id))
-    where = links.feature(feature.feature_id)
+    where = permalinks.feature(feature.feature_id)
     says = panels.text(label.description if label else "not described")
     st.html(panels.badge(f"feature {feature.feature_id}") + says + " · " + panels.anchor(where, "Open the feature"))
 
@@ -138,7 +141,7 @@ def pick_bar():
 def read(store, text):
     """One text: totals, score sheet, ledger."""
     probe, ledger = ask(queries.common.headline, store), ask(queries.ledgers.ledger, store, text.text_id)
-    source = hiding.source_name(text.source) if frame.is_public() else text.source
+    source = public_mode.source_name(text.source) if public_mode.is_public() else text.source
     st.html(reading.totals(text, source=source))
     feature = watch(store, ledger) if ledger else None
     if feature is not None:
@@ -162,7 +165,7 @@ def show():
     with left:
         found = listing(store, filters(store))
     with right:
-        chosen = paged.choose(found, "Text number", key="text", page_key="sheet", values_key="token_values")
+        chosen = paging.choose(found, "Text number", key="text", page_key="sheet", values_key="token_values")
         if chosen is None:
             return
         try:

@@ -3,10 +3,13 @@
 import pyarrow as pa
 import streamlit as st
 
-from app import cache, frame, links, state
-from app.cache import ask
-from app.components import ablation_lines, charts, headline, intervals, label_lines, panels, points, tables, wording
-from app.components.numbers import count, percent, plain
+from app.components.charts import charts, intervals, points
+from app.components.html import panels, tables
+from app.components.html.numbers import count, percent, plain
+from app.components.results import ablation_lines, headline, label_lines, wording
+from app.session import cache, permalinks
+from app.session.cache import ask
+from app.widgets import frame
 from lfp.bundle import queries
 
 ROWS = ("reward", "implicit_reward", "kendall_tau", "preference_accuracy")
@@ -132,10 +135,10 @@ def show():
     frame.beside(lambda: words(store), lambda: layers(store))
     frame.beside(lambda: agreement(store), lambda: ablations(store))
     dictionaries(store)
-    ways = {"accuracy": ("Accuracy: words, pairs, texts", state.AccuracyView()),
-            "validation": ("Validation: labels, weights, ablations", state.ValidationView()),
-            "features": ("The features", state.FeaturesView())}  # fmt: skip
-    onward = (panels.anchor(links.to(page, view), says) for page, (says, view) in ways.items())
+    ways = {"accuracy": ("Accuracy: words, pairs, texts", permalinks.AccuracyView()),
+            "validation": ("Validation: labels, weights, ablations", permalinks.ValidationView()),
+            "features": ("The features", permalinks.FeaturesView())}  # fmt: skip
+    onward = (panels.anchor(permalinks.to(page, view), says) for page, (says, view) in ways.items())
     st.html(f'<p class="lfp-note">{" · ".join(onward)}</p>')
 
 

@@ -4,9 +4,13 @@ from dataclasses import replace
 
 import streamlit as st
 
-from app import cache, frame, links, paged, state
-from app.cache import ask
-from app.components import ledgers, pairing, panels, reading, tokens, wording
+from app.components.html import panels
+from app.components.results import wording
+from app.components.text import ledgers, reading, tokens
+from app.components.text import reading as pairing
+from app.session import cache, permalinks
+from app.session.cache import ask
+from app.widgets import frame, paging
 from lfp.bundle import queries
 from lfp.errors import NotInBundleError
 
@@ -22,10 +26,10 @@ def filters():
     row.selectbox("The estimate is", ["any", "right", "wrong"], key="verdict", help=wording.VERDICT, **bound)
     row.selectbox("Split", ["any", "train", "held_out"], key="half", **bound)
     names = list(queries.texts.PAIR_SORTS)
-    at_first = names.index(state.PairsView().rank_by)
+    at_first = names.index(permalinks.PairsView().rank_by)
     row.selectbox("Sort by", names, index=at_first, key="rank_by", help=wording.MARGIN, **bound)
     row.selectbox("Order", ["descending", "ascending"], key="towards", **bound)
-    return state.view_of(state.PairsView)
+    return permalinks.view_of(permalinks.PairsView)
 
 
 def listing(store, view):
@@ -36,9 +40,9 @@ def listing(store, view):
     n = ask(queries.texts.count_pairs, store, wanted)
     if not n:
         st.html(panels.note(wording.NO_PAIR_PASSES))
-        return paged.Listing([])
+        return paging.Listing([])
     order = queries.common.Order(view.rank_by, view.towards == "descending")
-    found = paged.one_page(
+    found = paging.one_page(
         n, size=PAGE, key="leaf", noun="pair", number="pair_id", table=table,
         rows=lambda **window: ask(queries.texts.pairs, store, wanted, order=order, **window),
     )  # fmt: skip
@@ -57,7 +61,7 @@ def table(rows):
         "length": number("Longer by", format="%+d", width=85, help="Tokens, chosen less rejected"),
         "split": words("Split", width=80),
     }
-    paged.table(pairing.listed(rows), rows["pair_id"].to_pylist(), name="pair_table", opens="pair", columns=columns)
+    paging.table(pairing.listed(rows), rows["pair_id"].to_pylist(), name="pair_table", opens="pair", columns=columns)
 
 
 def prompt(chosen, rejected, probe):
@@ -79,7 +83,7 @@ def side(store, text, probe, *, name, n_tokens, limits):
     rows = [replace(row, values=row.values[first:]) for row in reading.rows(text, limits, probe)]
     tips = [ledgers.tip(one) for one in ask(queries.texts.token_ledgers, store, text.text_id)][first:]
     st.html(tokens.sheet(parts, rows, numbers=st.session_state.side_values, tips=tips))
-    where = links.to("inputs", state.InputsView(text=text.text_id, texts="all"))
+    where = permalinks.to("inputs", permalinks.InputsView(text=text.text_id, texts="all"))
     st.html(panels.anchor(where, f"Open text {text.text_id} in Inputs"))
 
 
@@ -119,11 +123,11 @@ def show():
     store = cache.current()
     st.html(panels.heading(store.manifest.title, "Pairs"))
     if not ask(queries.texts.count_pairs, store, queries.texts.PairFilter()):
-        where = links.to("inputs", state.InputsView())
+        where = permalinks.to("inputs", permalinks.InputsView())
         st.html(panels.note(wording.NO_PAIRS) + panels.anchor(where, "Read single texts in Inputs"))
         return
     found = listing(store, filters())
-    chosen = paged.choose(found, "Pair number", key="pair", page_key="leaf", values_key="side_values")
+    chosen = paging.choose(found, "Pair number", key="pair", page_key="leaf", values_key="side_values")
     if chosen is None:
         return
     try:

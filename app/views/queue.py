@@ -2,9 +2,13 @@
 
 import streamlit as st
 
-from app import audits, cache, frame, links, queue_lists, queue_results, verdict_panel
-from app.cache import ask
-from app.components import evidence, panels, verdicts, wording
+from app.components.feature import verdicts
+from app.components.feature import verdicts as evidence
+from app.components.html import panels
+from app.components.results import wording
+from app.session import audits, cache, permalinks, public_mode
+from app.session.cache import ask
+from app.widgets import review_lists, review_results, verdict_panel
 from lfp import audit
 from lfp.bundle import queries
 from lfp.util.sanitize import shortened
@@ -17,7 +21,7 @@ def top(found):
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
     names = [one.name for one in found.lists]
     with row:
-        if not frame.is_public():
+        if not public_mode.is_public():
             audits.ask_reviewer()
         if names:
             st.selectbox("List", names, key="audit_list", bind="query-params", on_change=go, args=(1,), width=320)
@@ -78,7 +82,7 @@ def examples(store, feature):
     if not rows:
         st.html(panels.note("No examples were kept of this feature: it was never active on the corpus."))
         return
-    st.html(evidence.examples(rows, feature.max_activation, links.text))
+    st.html(evidence.examples(rows, feature.max_activation, permalinks.text))
 
 
 def review(store, bundle, listed, found, latest):
@@ -98,13 +102,13 @@ def review(store, bundle, listed, found, latest):
             is_blind=st.session_state.blind,
             onward=(lambda: go(onward)) if onward else None,
         )
-        where = links.feature(feature_id)
+        where = permalinks.feature(feature_id)
         shows = "Its page shows the label." if st.session_state.blind else "Its page holds all there is of it."
         st.html(f'<p class="lfp-note">{panels.anchor(where, f"Open feature {feature_id}")}. {shows}</p>')
     with left:
         examples(store, feature)
     with st.expander(f"All {len(listed.feature_ids)} of “{shortened(listed.name, 40)}”".replace("$", "\\$")):
-        queue_lists.items(store, listed, latest, go=go)
+        review_lists.items(store, listed, latest, go=go)
 
 
 def show():
@@ -122,16 +126,16 @@ def show():
         return
     listed = top(found)
     if listed is None:
-        queue_lists.empty(store, bundle, found)
+        review_lists.empty(store, bundle, found)
         return
     latest = audit.newest(found.history)
     progress(store, listed, latest)
     chosen = {"default": REVIEW, "required": True, "label_visibility": "collapsed"}
     part = st.segmented_control("Part", PARTS, key="part", bind="query-params", **chosen)
     if part == RESULTS:
-        queue_results.show(store, listed, latest)
+        review_results.show(store, listed, latest)
     elif part == LISTS:
-        queue_lists.show(store, bundle, listed, found)
+        review_lists.show(store, bundle, listed, found)
     else:
         review(store, bundle, listed, found, latest)
 

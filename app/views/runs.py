@@ -2,9 +2,11 @@
 
 import streamlit as st
 
-from app import cache, frame, state
-from app.components import panels, side_by_side
-from app.components.numbers import count
+from app.components.html import panels
+from app.components.html.numbers import count
+from app.components.results import comparison as side_by_side
+from app.session import cache, permalinks, public_mode
+from app.widgets import frame
 from lfp.bundle import comparison
 from lfp.errors import LfpError
 
@@ -13,9 +15,9 @@ PAGE = 20
 
 def choose_other():
     """The name of the second bundle, or None where only one is offered."""
-    names = [name for name in state.listed_bundles() if name != cache.bundle()]
+    names = [name for name in permalinks.listed_bundles() if name != cache.bundle()]
     if not names:
-        st.html(panels.note(side_by_side.ONLY_ONE_PUBLIC if frame.is_public() else side_by_side.ONLY_ONE))
+        st.html(panels.note(side_by_side.ONLY_ONE_PUBLIC if public_mode.is_public() else side_by_side.ONLY_ONE))
         return None
     named = st.query_params.get("other")
     if named is not None and named not in names:
@@ -26,9 +28,9 @@ def choose_other():
 def open_other(name):
     """The second bundle, open; None, with what is wrong on the page, where it cannot be."""
     try:
-        return cache.open_store(state.listed_bundles()[name])
+        return cache.open_store(permalinks.listed_bundles()[name])
     except LfpError as error:
-        st.html(panels.notice("The other run cannot be shown", frame.told(error)))
+        st.html(panels.notice("The other run cannot be shown", public_mode.told(error)))
         return None
 
 
@@ -102,7 +104,7 @@ def matched(one, other):
     shown = pairs.slice((page - 1) * PAGE, PAGE)
     with slot:
         st.html(panels.note(f"{count(pairs.num_rows)} pairs. Click a side to open its feature."))
-        key = state.key_for("matches", shown["feature_id_one"].to_pylist(), other.key)
+        key = permalinks.key_for("matches", shown["feature_id_one"].to_pylist(), other.key)
         event = st.dataframe(
             side_by_side.match_table(shown),
             hide_index=True,
@@ -155,7 +157,7 @@ def show():
     if opened is not None:
         side, feature = opened
         bundle = cache.bundle() if side == "one" else name
-        where = state.href("feature", state.FeatureView(feature=feature), bundle=bundle)
+        where = permalinks.href("feature", permalinks.FeatureView(feature=feature), bundle=bundle)
         st.html(panels.following(where, f"Open feature {feature}"), unsafe_allow_javascript=True)
 
 

@@ -2,9 +2,12 @@
 
 import streamlit as st
 
-from app import cache, frame, links, state
-from app.cache import ask
-from app.components import charts, panels, tokens, trying, wording
+from app.components.charts import charts
+from app.components.html import panels
+from app.components.results import wording
+from app.components.text import playground, tokens
+from app.session import cache, permalinks, public_mode
+from app.session.cache import ask
 from lfp.bundle import queries
 from lfp.bundle.manifest import has_models
 from lfp.config import parse_config
@@ -20,9 +23,9 @@ def why_not(manifest):
     if not has_models(manifest):
         public = "This bundle carries no models, so no text can be tried."
         mend = " Make one that does: python -m precompute run CONFIG.toml --out DIR --set artifacts=true."
-        return public if frame.is_public() else public + mend
-    if frame.is_public() and trying.too_large(manifest):
-        limit = f"{trying.LARGEST_PUBLIC / 1e6:.0f} million parameters"
+        return public if public_mode.is_public() else public + mend
+    if public_mode.is_public() and playground.too_large(manifest):
+        limit = f"{playground.LARGEST_PUBLIC / 1e6:.0f} million parameters"
         return f"This bundle’s models are too large to run here, above {limit}. Run the explorer at home to try a text."
     return None
 
@@ -39,7 +42,7 @@ def load(store):
                 "pip install -e '.[jobs]' in its folder; then start the explorer again."
             )
         except LfpError as error:
-            reason = f"The models of this bundle cannot be loaded: {frame.told(error)}."
+            reason = f"The models of this bundle cannot be loaded: {public_mode.told(error)}."
     st.html(panels.note(reason))
     return None
 
@@ -69,19 +72,19 @@ def probe_of(store, live):
         return None, None
     weights = ask(queries.feature.probe_weights, store)
     ids, values = (weights[name].to_pylist() for name in ("feature_id", "weight"))
-    return probe, trying.dense_probe(probe, ids, values, live.dictionary.n_features)
+    return probe, playground.dense_probe(probe, ids, values, live.dictionary.n_features)
 
 
 def read(store, live, reading):
     """Totals, score sheet and ledger; returns the features that made the estimate, largest part first."""
     probe, dense = probe_of(store, live)
-    ledger = trying.ledger_of(reading, dense) if dense is not None else None
+    ledger = playground.ledger_of(reading, dense) if dense is not None else None
     config = store.manifest.config
     if reading.text.truncated:
         st.html(panels.note(f"Cut to its first {live.context} tokens, which is what this run’s models read at once."))
-    st.html(trying.totals(reading, ledger, config))
+    st.html(playground.totals(reading, ledger, config))
     target = wording.target_name(probe) if probe else ""
-    rows = trying.rows(reading, dense, ask(queries.texts.score_limits, store), config, target=target)
+    rows = playground.rows(reading, dense, ask(queries.texts.score_limits, store), config, target=target)
     numbers = st.toggle("Show numbers", key="tried_values", bind="query-params")
     parts = tokens.pieces(reading.text.text, reading.text.token_starts)
     st.html(tokens.sheet_legend(rows) + tokens.sheet(parts, rows, numbers=numbers))
@@ -90,13 +93,13 @@ def read(store, live, reading):
         st.html(panels.note("This bundle holds no probe to split an estimate by."))
         return []
     ids = ledger.features.tolist()
-    names = ask(queries.feature.named_features, store, ids[: trying.SHOWN])
-    shown = {"descriptions": [names.get(id_) for id_ in ids[: trying.SHOWN]], "ink": state.ink()}
-    values = ledger.contributions[: trying.SHOWN].tolist()
-    figure = charts.contributions(ids[: trying.SHOWN], values=values, **shown)
+    names = ask(queries.feature.named_features, store, ids[: playground.SHOWN])
+    shown = {"descriptions": [names.get(id_) for id_ in ids[: playground.SHOWN]], "ink": permalinks.ink()}
+    values = ledger.contributions[: playground.SHOWN].tolist()
+    figure = charts.contributions(ids[: playground.SHOWN], values=values, **shown)
     st.plotly_chart(figure, config=charts.CONFIG, key="tried_ledger")
-    names = " · ".join(panels.anchor(links.feature(id_), f"#{id_}") for id_ in ids[: trying.SHOWN])
-    st.html(trying.check(reading, dense, ledger) + panels.text("Open a feature: ") + names)
+    names = " · ".join(panels.anchor(permalinks.feature(id_), f"#{id_}") for id_ in ids[: playground.SHOWN])
+    st.html(playground.check(reading, dense, ledger) + panels.text("Open a feature: ") + names)
     return ids
 
 
@@ -109,15 +112,16 @@ def scaled(store, live, ids):
         "Also scale feature", min_value=0, max_value=live.dictionary.n_features - 1, value=None, key="also",
         bind="query-params", placeholder="any number", width=180,
     )  # fmt: skip
-    linked = trying.read_scales(state.unbound("scales"), live.dictionary.n_features)
+    linked = playground.read_scales(permalinks.unbound("scales"), live.dictionary.n_features)
     ids = list(dict.fromkeys([*([] if also is None else [also]), *linked, *ids[:SLIDERS]]))
     names = ask(queries.feature.named_features, store, ids)
     with st.form("scales", border=True):
         columns = st.columns(2, gap="large")
         scales = {}
         for at, id_ in enumerate(ids):
-            says = trying.slider_name(id_, names.get(id_))
-            key, ends = f"scale_{id_}", {"min_value": 0.0, "max_value": trying.LARGEST_SCALE, "step": trying.SCALE_STEP}
+            says = playground.slider_name(id_, names.get(id_))
+            key = f"scale_{id_}"
+            ends = {"min_value": 0.0, "max_value": playground.LARGEST_SCALE, "step": playground.SCALE_STEP}
             st.session_state.setdefault(key, linked.get(id_, 1.0))
             scales[id_] = columns[at % 2].slider(says, key=key, format="%.2f ×", **ends)
         row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
@@ -134,7 +138,7 @@ def scaled(store, live, ids):
 
 def keep(ids):
     """Puts the sliders into the link."""
-    state.set_unbound("scales", trying.written_scales({id_: st.session_state[f"scale_{id_}"] for id_ in ids}))
+    permalinks.set_unbound("scales", playground.written_scales({id_: st.session_state[f"scale_{id_}"] for id_ in ids}))
 
 
 def write(store, live, text, role, ids):
@@ -149,14 +153,14 @@ def write(store, live, text, role, ids):
         room = live.kept_tokens(drawn["n_tokens"])
         st.html(panels.note(f"Only the last {room} tokens of the text were read, to leave room for the completion."))
     st.html(
-        trying.completions(text, untouched.text, changed.text, rewards)
-        + panels.note(trying.difference(rewards, bool(scales)))
+        playground.completions(text, untouched.text, changed.text, rewards)
+        + panels.note(playground.difference(rewards, bool(scales)))
     )
 
 
 def rewards_of(config, written):
     """Rewards of completions; None where the run's reward is not built in, or its lexicon is not installed."""
-    if not trying.has_reward(config):
+    if not playground.has_reward(config):
         return None
     try:
         return reward_of(parse_config(config).feedback, beside=None)(written)

@@ -5,10 +5,14 @@ from dataclasses import asdict
 import pyarrow as pa
 import streamlit as st
 
-from app import cache, frame, links
-from app.cache import ask
-from app.components import ablation_lines, contingency, intervals, label_lines, linked, panels, points, tables
-from app.components.numbers import count
+from app.components.charts import agreement, intervals, points
+from app.components.html import panels, tables
+from app.components.html import tables as linked
+from app.components.html.numbers import count
+from app.components.results import ablation_lines, label_lines
+from app.session import cache, permalinks
+from app.session.cache import ask
+from app.widgets import frame
 from lfp.bundle import queries
 from lfp.evaluation.ablation_rows import is_inert
 
@@ -38,7 +42,7 @@ def counts(store, labeller):
         st.html(panels.note("The report holds no labels of this labeller against weights."))
         return
     found = label_lines.agreement(rows, labeller, held[frame.one_of("Weighty are", held, key="weighty_by")])
-    st.html(contingency.heat(found) + panels.facts(contingency.measures(found)))
+    st.html(agreement.heat(found) + panels.facts(agreement.measures(found)))
     frame.reported(label_lines.agreement_sentence(found), rows, name="label_agreement")
 
 
@@ -50,7 +54,7 @@ def ranks(store, labeller):
         return
     rows = table.to_pydict()
     figure = points.beliefs(rows["feature_id"], rows["belief"], rows["size"], rows["description"])
-    frame.figure(figure, key="beliefs", opens=links.feature, what="feature")
+    frame.figure(figure, key="beliefs", opens=permalinks.feature, what="feature")
     total = ask(queries.run.count_beliefs, store, labeller)
     drawn = "" if total == table.num_rows else f"{count(table.num_rows)} of {count(total)} features, drawn evenly. "
     says = label_lines.rank_sentence(ask(queries.run.figures, store, "label_agreement"), labeller)
@@ -115,7 +119,7 @@ def perplexities(rows):
 
 def singles(store, found):
     st.subheader("Predicted against measured")
-    frame.figure(points.effects(found), key="single_effects", opens=links.feature, what="feature")
+    frame.figure(points.effects(found), key="single_effects", opens=permalinks.feature, what="feature")
     says = ablation_lines.single_sentence(ask(queries.run.figures, store, "ablation"))
     table = lambda: tables.of_rows(queries.run.AblatedFeature, found)  # noqa: E731
     frame.explained(f"{says} Click one to open it.", table, name="single_features")
@@ -125,7 +129,7 @@ def inert(found):
     st.subheader("Important but inert")
     still = [one for one in found if is_inert(asdict(one))]
     if still:
-        rows = ablation_lines.feature_rows(still, links.feature)
+        rows = ablation_lines.feature_rows(still, permalinks.feature)
         st.html(linked.table(["feature", "predicted", "measured"], rows))
     says = ablation_lines.inert_sentence(found, len(still))
     frame.explained(says, lambda: tables.of_rows(queries.run.AblatedFeature, still), name="inert")

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import hypergeom
 
-from lfp.evaluation.statistics.resampling import Estimate, beside_sizes, interval, with_null
+from lfp.evaluation.results import Estimate
+from lfp.evaluation.statistics.resampling import beside_sizes, interval, with_null
 from lfp.util.types import Flags, Floats, Ints
 
 STATUSES = ("born", "strengthened", "steady", "weakened", "gone")

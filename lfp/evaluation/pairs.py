@@ -10,14 +10,14 @@ import numpy as np
 
 from lfp.config import ProbesConfig
 from lfp.errors import DataError
-from lfp.evaluation.results import result
+from lfp.evaluation.results import Estimate, result
 from lfp.evaluation.statistics.calibration import (
     calibrated_nulls,
     calibration_error,
     calibration_interval,
     calibration_slope,
 )
-from lfp.evaluation.statistics.resampling import Estimate, Statistic, bootstrap, bootstrap_difference, with_null
+from lfp.evaluation.statistics.resampling import Statistic, bootstrap, bootstrap_difference, with_null
 from lfp.evaluation.statistics.scores import auroc, folded, length_controlled_accuracy, mirrored, pair_accuracy
 from lfp.evaluation.words import require_finite
 from lfp.util.types import Floats

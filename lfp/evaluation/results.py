@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
-
-from lfp.evaluation.statistics.resampling import Estimate
-
-if TYPE_CHECKING:
-    pass
+from dataclasses import dataclass
+from typing import Any
 
 ROWS = (
     "reward",
@@ -43,6 +39,19 @@ Row = Mapping[str, Any]
 
 
 Report = dict[str, list[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its 95 % interval and its null; None where there is none. `n` is the words (or texts) behind it."""
+
+    value: float
+    n: int
+    ci_low: float | None = None
+    ci_high: float | None = None
+    null_mean: float | None = None
+    null_high: float | None = None
+    null_p: float | None = None
 
 
 def result(report_row: str, metric: str, figure: float | Estimate, **keys: Any) -> dict[str, Any]:

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from lfp.config import ProbesConfig
 from lfp.errors import DataError
-from lfp.evaluation.results import result
+from lfp.evaluation.results import Estimate, result
 from lfp.evaluation.statistics.resampling import (
-    Estimate,
     Statistic,
     bootstrap,
     bootstrap_difference,

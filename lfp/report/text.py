@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lfp.evaluation.ablation_rows import CONTROL, FEATURE, MAIN_KINDS, controls_in
-from lfp.evaluation.results import ROWS, Report, Row, _finite, grouped, result
-from lfp.evaluation.statistics.resampling import Estimate, with_null
+from lfp.evaluation.results import ROWS, Estimate, Report, Row, _finite, grouped, result
+from lfp.evaluation.statistics.resampling import with_null
 from lfp.report.sentences import sentence
 from lfp.report.tables import Shown, tables
 from lfp.util.sanitize import visible

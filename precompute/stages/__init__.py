@@ -1,1 +1,1 @@
-"""The stages of a run, one file each: every one is a function of the run and of the folder it writes."""
+"""The stages of a run, in four groups; each is a function of the run and of the folder it writes."""

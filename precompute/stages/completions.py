@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from lfp.bundle.schema import as_table
-from lfp.evaluation.results import result
-from lfp.evaluation.statistics.resampling import Estimate, mean_interval
+from lfp.evaluation.results import Estimate, result
+from lfp.evaluation.statistics.resampling import mean_interval
 from lfp.texts.lexicon import words_of
 from precompute import pair, truth
 from precompute.run import Output, Run

@@ -6,7 +6,7 @@ import pytest
 from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
 
-from lfp.testing.synthetic import make_bundle
+from lfp.testing.synthetic.bundle import make_bundle
 from tests.conftest import HOSTILE, ROOT
 
 

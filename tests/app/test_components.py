@@ -5,7 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.components import accuracy_scatters, charts, evidence, numbers, panels, tokens, trust, wording
+from app.components.charts import accuracy_scatters, charts
+from app.components.feature import trust, verdicts
+from app.components.html import numbers, panels
+from app.components.results import wording
+from app.components.text import tokens
 from lfp.bundle.manifest import read_manifest
 from lfp.bundle.queries.feature import Label
 from lfp.util.sanitize import escaped, escaped_lines, shortened, token_text, visible
@@ -213,7 +217,7 @@ def example(text_id, bucket, value, text="one two"):
 def test_a_reviewer_sees_examples_from_strong_to_weak_and_then_silence():
     rows = [example(i, bucket, value) for i, (bucket, value) in enumerate(
         [(-1, 0.0), (0, 9.0), *((0, 8.0) for _ in range(8)), (1, 2.0), (2, 3.0), (-2, 0.0)])]  # fmt: skip
-    html = evidence.examples(rows, 9.0, lambda number: f"inputs?text={number}")
+    html = verdicts.examples(rows, 9.0, lambda number: f"inputs?text={number}")
     found = [name for name in Reader(html).words if name in ("strongest", "weaker", "silent here")
              or name == "silent, though expected"]  # fmt: skip
     assert found == ["strongest"] * 6 + ["weaker"] * 2 + ["silent here", "silent, though expected"]
@@ -223,7 +227,7 @@ def test_a_reviewer_sees_examples_from_strong_to_weak_and_then_silence():
 @given(st.lists(st.sampled_from(HOSTILE), min_size=1, max_size=4))
 def test_a_reviewers_examples_are_tame(texts):
     rows = [example(i, 0, 1.0, text) for i, text in enumerate(texts)]
-    is_tame(evidence.examples(rows, 1.0, lambda number: f"inputs?text={number}"))
+    is_tame(verdicts.examples(rows, 1.0, lambda number: f"inputs?text={number}"))
 
 
 KNOWN = st.none() | st.floats(-3, 3)

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lfp.evaluation.drift
-from app import state
-from app.components import drifting, panels
+from app.components.feature import drift
+from app.components.html import panels
+from app.session import permalinks
 from lfp.bundle import queries
 from lfp.bundle.queries.run import Figure
 from lfp.bundle.store.connection import Store
@@ -31,19 +32,19 @@ def points(**changes):
 
 
 def test_the_explorers_statuses_are_the_librarys():
-    assert drifting.STATUSES == lfp.evaluation.drift.STATUSES and set(drifting.MEANINGS) == set(drifting.STATUSES)
+    assert drift.STATUSES == lfp.evaluation.drift.STATUSES and set(drift.MEANINGS) == set(drift.STATUSES)
 
 
 def test_counts_stand_beside_their_nulls():
     counted = figure(metric="count", inputs="sae", group="gone", value=21.0, ci_low=13.0, ci_high=31.0, null_high=17.0)
     mirror = figure(metric="count", inputs="base_sae", group="gone", value=1.0, ci_low=0.0, ci_high=3.0, null_high=2.0)
     part = figure(metric="carried_share", group="gone", value=0.12, ci_low=0.07, ci_high=0.22, null_high=0.5)
-    heads, rows = drifting.status_table({"gone": 21, "flipped": 2}, [counted, mirror, part])
+    heads, rows = drift.status_table({"gone": 21, "flipped": 2}, [counted, mirror, part])
     gone = dict(zip(heads[1:], rows[4][1:], strict=False))
     assert rows[4][1:] == ["21 [13, 31]", "up to 17", "1 [0, 3]", "up to 2", "12 % [7.0 %, 22 %]", "up to 50 %"]
     assert gone["in the base’s dictionary"] == "1 [0, 3]"
     assert rows[5][1] == "2" and rows[0][1:3] == ["0", "–"]
-    assert drifting.beating([counted, mirror, part]) == [4]
+    assert drift.beating([counted, mirror, part]) == [4]
 
 
 @pytest.mark.parametrize(
@@ -55,35 +56,35 @@ def test_counts_stand_beside_their_nulls():
     ],
 )
 def test_the_sentence_is_read_off_the_counts(counts, says):
-    assert drifting.summary(counts, []) == says
+    assert drift.summary(counts, []) == says
 
 
 @given(text=st.text(max_size=40) | st.sampled_from(HOSTILE))
 def test_names_on_the_scatter_are_escaped(text):
-    figure_ = drifting.scatter(points(description=[text, text]), plane="contribution")
+    figure_ = drift.scatter(points(description=[text, text]), plane="contribution")
     named = figure_.data[0].customdata[0][1]
     assert escaped(shortened(text or "not described", 52)) in named
     is_tame(f"<p>{named}</p>")
 
 
-@pytest.mark.parametrize("plane", drifting.PLANES)
+@pytest.mark.parametrize("plane", drift.PLANES)
 @pytest.mark.parametrize("n", [0, 1, 2])
 def test_scatters_of_any_size(plane, n):
-    made = drifting.scatter({name: values[:n] for name, values in points().items()}, plane=plane)
+    made = drift.scatter({name: values[:n] for name, values in points().items()}, plane=plane)
     assert sum(len(trace.x) for trace in made.data) == n
     assert [mark[0] for trace in made.data for mark in trace.customdata] == [3, 4][:n]
 
 
 def test_a_density_of_zero_is_on_the_scatter_and_a_flip_is_rimmed():
-    gone = next(trace for trace in drifting.scatter(points(), plane="density").data if trace.name == "gone")
+    gone = next(trace for trace in drift.scatter(points(), plane="density").data if trace.name == "gone")
     assert 0 < gone.y[0] < 0.1 and gone.customdata[0][3] == "0.00000"
     assert gone.marker.line.width[0] > 1
 
 
 @given(value=st.floats(-10, 10), other=st.floats(-10, 10))
 def test_the_scale_of_roots_keeps_order_and_sign(value, other):
-    assert (drifting._root(value) < drifting._root(other)) == (value < other) or abs(value - other) < 1e-9
-    assert drifting._root(value) ** 2 == pytest.approx(abs(value))
+    assert (drift._root(value) < drift._root(other)) == (value < other) or abs(value - other) < 1e-9
+    assert drift._root(value) ** 2 == pytest.approx(abs(value))
 
 
 @pytest.mark.parametrize(
@@ -167,12 +168,12 @@ def test_a_bundle_without_drift_says_so(explorer, copied_bundle):
 
 
 def test_a_permalink_of_drift_restores_it(explorer, bundle):
-    view = state.DriftView("density", "steady", (1,), "film", "weight", "ascending")
-    at = explorer("drift", bundle, **state.to_params(view))
+    view = permalinks.DriftView("density", "steady", (1,), "film", "weight", "ascending")
+    at = explorer("drift", bundle, **permalinks.to_params(view))
     whole(at)
     assert at.text_input(key="drift_find").value == "film" and at.selectbox(key="became").value == "steady"
     assert at.button_group(key="plane").value == "density" and at.button_group(key="drift_layer").value == [1]
 
 
 def test_the_tables_of_drift_are_tame(bundle):
-    is_tame(panels.table(*drifting.status_table({}, [])))
+    is_tame(panels.table(*drift.status_table({}, [])))

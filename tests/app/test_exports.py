@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.components import exports
+from app.components.html import exports
 from lfp.util.sanitize import bare
 
 ANY = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00\r"), max_size=12)

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from app.components import surroundings, tokens
+from app.components.feature import profile
+from app.components.text import tokens
 from lfp.bundle import queries
 from lfp.bundle.queries.feature import FeatureDrift, Neighbour, TextPart, TextParts
 from lfp.bundle.store.connection import Store
@@ -36,13 +37,13 @@ def parts(text="so good", contribution=0.5, feedback=-1.0, **changes):
 
 @given(text=TEXTS, value=st.floats(-9, 9))
 def test_any_words_make_tame_surroundings(text, value):
-    near = [Neighbour(kind, 0, 5, value, 1, text, text, value) for kind in surroundings.KINDS]
+    near = [Neighbour(kind, 0, 5, value, 1, text, text, value) for kind in profile.KINDS]
     row = ROW | {"kind": text, "features": [1, 2], "effect": value, "ci_low": value - 1, "ci_high": value + 1}
     for html in (
-        surroundings.texts(parts(text, value), where=where),
-        surroundings.neighbours(near, where=where),
-        surroundings.ablations([row], reward=text, target=text),
-        surroundings.drift(FeatureDrift(text, True, value, None, value, value, value, 3, 0.1), n_features=9),
+        profile.texts(parts(text, value), where=where),
+        profile.neighbours(near, where=where),
+        profile.ablations([row], reward=text, target=text),
+        profile.drift(FeatureDrift(text, True, value, None, value, value, value, 3, 0.1), n_features=9),
     ):
         is_tame(html)
 
@@ -50,7 +51,7 @@ def test_any_words_make_tame_surroundings(text, value):
 @given(k=st.integers(0, 60), more=st.integers(0, 60))
 def test_the_interval_of_a_share_is_wilsons(k, more):
     if k + more:
-        low, high = surroundings.wilson(k, k + more)
+        low, high = profile.wilson(k, k + more)
         expected = binomtest(k, k + more).proportion_ci(method="wilson")
         assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-4)
 
@@ -68,32 +69,32 @@ def test_the_interval_of_a_share_is_wilsons(k, more):
     ],
 )
 def test_an_ablation_is_judged_by_its_controls(changes, kind, says):
-    found = surroundings.verdict(ROW | changes)
+    found = profile.verdict(ROW | changes)
     assert found[0] == kind and says in found[1]
-    assert says in surroundings.ablations([ROW | changes], reward="reward", target="target")
+    assert says in profile.ablations([ROW | changes], reward="reward", target="target")
 
 
 def test_a_receipt_sets_predicted_beside_measured():
-    html = surroundings.ablations([ROW], reward="reward of completions", target="implicit reward")
+    html = profile.ablations([ROW], reward="reward of completions", target="implicit reward")
     for part in ("By itself", "−0.20 [−0.30 to −0.10]", "± 0.05", "−0.0100", "implicit reward a token"):
         assert part in html
     group = ROW | {"kind": "weighted", "features": [1, 2, 3], "scale": 2.0}
-    html = surroundings.ablations([group], reward="r", target="t")
+    html = profile.ablations([group], reward="r", target="t")
     assert "Among 3 features that raise the estimate most, scaled by 2.00" in html
 
 
 def test_nothing_around_is_said_in_a_sentence():
-    assert "taken out of no generation" in surroundings.ablations([], reward="r", target="t")
-    assert "No neighbours were kept" in surroundings.neighbours([], where=where)
-    assert "was not measured" in surroundings.drift(None, n_features=3)
-    assert "none of the 9 texts" in surroundings.texts(parts(n_active=0, mean=None, largest=()), where=where)
-    assert "the activations of no text" in surroundings.texts(parts(n_texts=0, n_active=0), where=where)
-    assert "Against" not in surroundings.texts(parts(n_judged=0, n_against=0, against=()), where=where)
+    assert "taken out of no generation" in profile.ablations([], reward="r", target="t")
+    assert "No neighbours were kept" in profile.neighbours([], where=where)
+    assert "was not measured" in profile.drift(None, n_features=3)
+    assert "none of the 9 texts" in profile.texts(parts(n_active=0, mean=None, largest=()), where=where)
+    assert "the activations of no text" in profile.texts(parts(n_texts=0, n_active=0), where=where)
+    assert "Against" not in profile.texts(parts(n_judged=0, n_against=0, against=()), where=where)
 
 
 @pytest.mark.parametrize("status", STATUSES)
 def test_every_status_has_its_sentence(status):
-    html = surroundings.drift(FeatureDrift(status, False, 1.0, 1.0, 1.0, 1.0, 1.0, 1, 0.1), n_features=3)
+    html = profile.drift(FeatureDrift(status, False, 1.0, 1.0, 1.0, 1.0, 1.0, 1, 0.1), n_features=3)
     assert "uning" in html.split("</p>")[0] and "other sign" not in html
 
 

@@ -11,9 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app import listing, state
-from app.components import area, feature_columns, feature_map
-from app.state import FeaturesView
+from app.components.charts import feature_map
+from app.components.charts import feature_map as area
+from app.components.feature import columns
+from app.session import permalinks
+from app.session.permalinks import FeaturesView
+from app.widgets import filters
 from lfp.bundle import queries
 from lfp.bundle.queries.common import Order
 from lfp.bundle.queries.features import FeatureFilter
@@ -30,7 +33,7 @@ RIGHT = "0,-9;9,-9;9,9;0,9"
 
 def expected(bundle, view):
     with Store.open(bundle) as store:
-        rows = queries.features.features(store, listing.wanted_of(view), order=listing.order_of(view), limit=25)
+        rows = queries.features.features(store, filters.wanted_of(view), order=filters.order_of(view), limit=25)
         return rows["feature_id"].to_pylist()
 
 
@@ -66,16 +69,17 @@ def test_what_states_no_area_is_none(text):
 
 def test_the_last_box_or_lasso_counts():
     lasso = {"x": [0, 1, 1], "y": [0, 0, 1]}
-    assert area.drawn({"lasso": [{"x": [5, 6, 6], "y": [5, 5, 6]}, lasso], "box": []}) == ((0, 0), (1, 0), (1, 1))
-    assert area.drawn({"box": [{"x": [2, 1], "y": [3, 4]}]}) == ((1, 3), (2, 3), (2, 4), (1, 4))
-    assert area.drawn({}) == area.drawn({"points": [{}], "box": [], "lasso": []}) == ()
+    box = {"x": [5, 6, 6], "y": [5, 5, 6]}
+    assert area.drawn_corners({"lasso": [box, lasso], "box": []}) == ((0, 0), (1, 0), (1, 1))
+    assert area.drawn_corners({"box": [{"x": [2, 1], "y": [3, 4]}]}) == ((1, 3), (2, 3), (2, 4), (1, 4))
+    assert area.drawn_corners({}) == area.drawn_corners({"points": [{}], "box": [], "lasso": []}) == ()
 
 
 @pytest.mark.parametrize("name", queries.features.PRESETS)
 def test_a_preset_is_a_view_that_asks_for_it(name):
     preset = queries.features.PRESETS[name]
-    view = listing.preset_view(preset)
-    assert listing.wanted_of(view) == preset.wanted and listing.order_of(view) == preset.order
+    view = filters.preset_view(preset)
+    assert filters.wanted_of(view) == preset.wanted and filters.order_of(view) == preset.order
 
 
 VIEWS = st.builds(
@@ -95,30 +99,27 @@ VIEWS = st.builds(
 
 @given(view=VIEWS)
 def test_a_walk_is_the_list_without_its_looks(view):
-    walk = listing.to_walk(view)
-    found = listing.from_walk(walk)
-    assert walk and (listing.wanted_of(found), listing.order_of(found)) == (
-        listing.wanted_of(view),
-        listing.order_of(view),
+    walk = filters.to_walk(view)
+    found = filters.from_walk(walk)
+    assert walk and (filters.wanted_of(found), filters.order_of(found)) == (
+        filters.wanted_of(view),
+        filters.order_of(view),
     )
-    assert (found.page, found.shown) == (1, state.COLUMNS)
+    assert (found.page, found.shown) == (1, permalinks.COLUMNS)
 
 
 def test_a_view_that_says_nonsense_lets_all_pass():
     view = FeaturesView(
         density=("x", "y"), standing=("x", "y"), drifted="x", area="x", sign="x", sort="gone", order="x"
     )
-    assert listing.wanted_of(view) == dataclasses.replace(FeatureFilter(), sign="x")
-    assert listing.order_of(view) == Order("contribution")
+    assert filters.wanted_of(view) == dataclasses.replace(FeatureFilter(), sign="x")
+    assert filters.order_of(view) == Order("contribution")
 
 
 def test_every_column_is_in_the_catalogue_and_explained():
-    assert set(feature_columns.COLUMNS) == set(queries.features.FEATURE_COLUMNS)
-    assert all(feature_columns.meaning(name) for name in feature_columns.COLUMNS)
-    assert (
-        set(state.COLUMNS) < set(feature_columns.COLUMNS)
-        and set(queries.features.FEATURE_NUMBERS) >= feature_columns.SIGNED
-    )
+    assert set(columns.COLUMNS) == set(queries.features.FEATURE_COLUMNS)
+    assert all(columns.meaning(name) for name in columns.COLUMNS)
+    assert set(permalinks.COLUMNS) < set(columns.COLUMNS) and set(queries.features.FEATURE_NUMBERS) >= columns.SIGNED
 
 
 def points(n, value):
@@ -156,10 +157,10 @@ def test_colours_have_two_ends(values, is_signed):
         FeaturesView(fires_on="hated"),
         FeaturesView(area=RIGHT, sort="max_activation"),
     ],
-    ids=lambda view: "-".join(state.to_params(view)),
+    ids=lambda view: "-".join(permalinks.to_params(view)),
 )
 def test_a_permalink_restores_a_list(explorer, bundle, view):
-    at = explorer("features", bundle, **state.to_params(view))
+    at = explorer("features", bundle, **permalinks.to_params(view))
     whole(at)
     assert shown(at) == expected(bundle, view) and shown(at)
 
@@ -175,14 +176,14 @@ def test_columns_are_chosen(explorer, bundle):
     at.multiselect(key="shown").select("x").run()
     assert list(at.dataframe[0].value.columns) == ["feature_id", "layer", "drift_rank", "stability", "x"]
     assert list(explorer("features", bundle).dataframe[0].value.columns) == [
-        name for name in feature_columns.COLUMNS if name in (*feature_columns.ALWAYS, *state.COLUMNS)
+        name for name in columns.COLUMNS if name in (*columns.ALWAYS, *permalinks.COLUMNS)
     ]
 
 
 def test_every_column_at_once(explorer, bundle):
     at = explorer("features", bundle, shown=list(queries.features.FEATURE_COLUMNS))
     whole(at)
-    assert list(at.dataframe[0].value.columns) == list(feature_columns.COLUMNS)
+    assert list(at.dataframe[0].value.columns) == list(columns.COLUMNS)
 
 
 def test_a_preset_sets_the_widgets_and_lets_them_go(explorer, bundle):
@@ -193,14 +194,14 @@ def test_a_preset_sets_the_widgets_and_lets_them_go(explorer, bundle):
     assert at.selectbox(key="sign").value == "any" and "area" not in at.query_params
     preset = queries.features.PRESETS["related but weightless"]
     assert preset.says in whole(at) and at.button_group(key="preset").value == "related but weightless"
-    assert shown(at) == expected(bundle, listing.preset_view(preset))
+    assert shown(at) == expected(bundle, filters.preset_view(preset))
     at.button_group(key="preset").set_value(None).run()
     assert shown(at) == expected(bundle, FeaturesView())
 
 
 @pytest.mark.parametrize("name", queries.features.PRESETS)
 def test_a_link_to_a_preset_marks_it(explorer, bundle, name):
-    at = explorer("features", bundle, **state.to_params(listing.preset_view(queries.features.PRESETS[name])))
+    at = explorer("features", bundle, **permalinks.to_params(filters.preset_view(queries.features.PRESETS[name])))
     assert at.button_group(key="preset").value == name and queries.features.PRESETS[name].says in whole(at)
 
 
@@ -249,7 +250,7 @@ def walk_of(bundle, view, at):
 
 
 def explorer_params(feature, view):
-    return state.to_params(state.FeatureView(feature=feature, walk=listing.to_walk(view)))
+    return permalinks.to_params(permalinks.FeatureView(feature=feature, walk=filters.to_walk(view)))
 
 
 def press(at, label):
@@ -268,7 +269,8 @@ def test_previous_and_next_walk_the_list(explorer, bundle):
     assert next(button for button in at.button if button.label == "Previous").disabled
     links = [part.split('"')[0] for part in words_of(at).split('href="') if "Back to the list" in part[:400]]
     assert any(
-        state.from_params(FeaturesView, parse_qs(urlsplit(link.replace("&amp;", "&")).query)) == view for link in links
+        permalinks.from_params(FeaturesView, parse_qs(urlsplit(link.replace("&amp;", "&")).query)) == view
+        for link in links
     )
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from app.components import intervals
+from app.components.charts import intervals
 
 LINES = [intervals.Line("one", 0.5, 0.4, 0.6), intervals.Line("other", -0.1, -0.2, 0.1)]
 

@@ -5,11 +5,11 @@ import time
 import pyarrow.csv
 import pytest
 
-from app import state
-from app.components import exports
+from app.components.html import exports
+from app.session import permalinks
 from lfp.bundle import queries
 from lfp.bundle.store.connection import Store
-from lfp.testing.synthetic import make_bundle
+from lfp.testing.synthetic.bundle import make_bundle
 from tests.app.reader import whole, words_of
 from tests.conftest import ROOT, change_byte, rewrite
 
@@ -149,7 +149,7 @@ def test_any_link_gives_some_page(explorer, bundle, page, params):
 
 
 def test_a_permalink_to_features_restores_them(explorer, bundle):
-    view = state.FeaturesView(
+    view = permalinks.FeaturesView(
         layer=(0, 2),
         sign="positive",
         related="yes",
@@ -158,7 +158,7 @@ def test_a_permalink_to_features_restores_them(explorer, bundle):
         sort="weight",
         order="ascending",
     )
-    at = explorer("features", bundle, **state.to_params(view))
+    at = explorer("features", bundle, **permalinks.to_params(view))
     whole(at)
     assert at.text_input(key="find").value == "praise"
     assert at.button_group(key="layer").value == [0, 2]
@@ -279,8 +279,10 @@ def test_searching_texts(explorer, bundle):
 def test_nothing_heavy_is_imported():
     heavy = "torch", "transformers", "openai", "sklearn"
     code = (
-        "import sys; from app import cache, state; from app.components import charts, tables, tokens, trust, wording; "
-        f"import lfp.queries; print([name for name in {heavy} if name in sys.modules])"
+        "import sys; from app.session import cache, permalinks; from app.components.html import tables; "
+        "from app.components.charts import charts; from app.components.feature import trust; "
+        "from app.components.text import tokens; from app.components.results import wording; import lfp.bundle.queries; "
+        f"print([name for name in {heavy} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

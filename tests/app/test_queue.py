@@ -1,6 +1,6 @@
 import pytest
 
-from app import state
+from app.session import permalinks
 from lfp import audit
 from lfp.audit import AuditList, AuditStore, Verdict, database
 from lfp.bundle import queries
@@ -181,8 +181,8 @@ def test_the_public_reads_and_cannot_write(explorer, bundle, audits, key, listed
 
 
 def test_a_list_is_made_from_a_link_to_the_features_page(explorer, bundle, audits, key):
-    link = state.href(
-        "features", state.FeaturesView(sign="negative", sort="weight", order="ascending"), bundle="reviews"
+    link = permalinks.href(
+        "features", permalinks.FeaturesView(sign="negative", sort="weight", order="ascending"), bundle="reviews"
     )
     at = explorer("queue", bundle, made_from=f"http://localhost:8501/{link}")
     assert at.selectbox(key="audit_pick").value == "a list of the Features page"

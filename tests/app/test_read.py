@@ -9,20 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app import state
-from app.components import (
-    ablation_lines,
-    calibration,
-    contingency,
-    exports,
-    headline,
-    intervals,
-    label_lines,
-    linked,
-    points,
-    tables,
-    word_lines,
-)
+from app.components.charts import agreement, intervals, points
+from app.components.html import exports, tables
+from app.components.html import tables as linked
+from app.components.results import ablation_lines, headline, label_lines, word_lines
+from app.session import permalinks
 from lfp.bundle import queries
 from lfp.bundle.queries.common import Probe
 from lfp.bundle.queries.run import AblatedFeature, Figure
@@ -30,7 +21,7 @@ from lfp.bundle.schema import TABLES
 from lfp.bundle.store.connection import Store
 from lfp.errors import NotInBundleError
 from lfp.evaluation.statistics.calibration import calibration_error
-from lfp.testing.synthetic import LABELLER, MODEL_LABELLER
+from lfp.testing.synthetic.results import LABELLER, MODEL_LABELLER
 from lfp.util.sanitize import escaped, shortened
 from tests.app.reader import Reader, is_tame, whole, words_of
 from tests.conftest import HOSTILE, rewrite
@@ -140,7 +131,7 @@ def test_each_figure_says_whether_it_is_above_its_null_and_has_its_ceiling():
 
 @given(margins=st.lists(st.floats(-6, 6).map(lambda value: round(value, 2)), min_size=1, max_size=80))
 def test_reliability_bins_are_those_of_the_calibration_error(margins):
-    bins = calibration.reliability(margins)
+    bins = agreement.reliability(margins)
     assert sum(one.n for one in bins) == len(margins)
     off = sum(one.n * abs(one.chosen - one.stated) for one in bins) / len(margins)
     values = np.array(margins)
@@ -149,7 +140,7 @@ def test_reliability_bins_are_those_of_the_calibration_error(margins):
 
 
 def test_wilson_interval_of_a_known_share():
-    (one,) = calibration.reliability([1.0] * 8 + [-1.0] * 2, bins=1)
+    (one,) = agreement.reliability([1.0] * 8 + [-1.0] * 2, bins=1)
     assert (one.low, one.high) == pytest.approx((0.4902, 0.9433), abs=2e-4)
 
 
@@ -259,7 +250,7 @@ def test_a_labellers_name_is_read_back_from_a_group(labeller):
 
 def test_counts_as_a_table():
     values = {"related_and_weighty": 15, "related_only": 180, "weighty_only": 77, "neither": 1264}
-    html = contingency.heat({name: figure(name, value) for name, value in values.items()})
+    html = agreement.heat({name: figure(name, value) for name, value in values.items()})
     words = " ".join(Reader(html).words)
     assert "15 7.7 % of the row" in words and "1,264 94 % of the row" in words and "1,536" in words
     is_tame(html)
@@ -336,9 +327,9 @@ def test_an_unknown_word_is_said_to_be_unknown_and_the_page_lives(explorer, bund
 
 
 def test_a_permalink_to_accuracy_restores_it(explorer, bundle):
-    view = state.AccuracyView("estimate against true", "good", "activation differences", "positive",
+    view = permalinks.AccuracyView("estimate against true", "good", "activation differences", "positive",
                               "words: estimate against true", "implicit reward")  # fmt: skip
-    at = explorer("accuracy", bundle, **state.to_params(view))
+    at = explorer("accuracy", bundle, **permalinks.to_params(view))
     whole(at)
     assert at.button_group(key="word_axes").value == view.word_axes and at.text_input(key="word").value == "good"
     assert at.button_group(key="tau_words").value == "positive" and at.selectbox(key="gap_list").value == view.gap_list
@@ -363,8 +354,8 @@ def test_a_run_on_words_has_no_pairs_and_the_other_way_round(explorer, bundle, c
 
 
 def test_a_permalink_to_validation_restores_it(explorer, bundle):
-    view = state.ValidationView(MODEL_LABELLER, "the top tenth of weights", "fuzzing", "texts")
-    at = explorer("validation", bundle, **state.to_params(view))
+    view = permalinks.ValidationView(MODEL_LABELLER, "the top tenth of weights", "fuzzing", "texts")
+    at = explorer("validation", bundle, **permalinks.to_params(view))
     whole(at)
     assert at.selectbox(key="labelled_by").value == MODEL_LABELLER
     chosen = [at.button_group(key=key).value for key in ("weighty_by", "label_score", "share_of")]

@@ -4,12 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.components import panels, side_by_side
+from app.components.html import panels
+from app.components.results import comparison as side_by_side
 from lfp.bundle import comparison
 from lfp.bundle.comparison import FigurePair
 from lfp.bundle.manifest import open_bundle
 from lfp.bundle.store.connection import Store
-from lfp.testing.synthetic import make_bundle
+from lfp.testing.synthetic.bundle import make_bundle
 from tests.app.reader import is_tame, whole
 from tests.conftest import HOSTILE
 

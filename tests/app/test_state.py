@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app import state
-from app.state import (
+from app.session import permalinks
+from app.session.permalinks import (
     AccuracyView,
     DisagreementsView,
     DriftView,
@@ -46,13 +46,13 @@ VIEWS = st.one_of(
         layer=st.lists(NUMBERS, min_size=1).map(tuple) | st.just(()),
         sign=st.text(),
         related=st.text(),
-        density=st.tuples(st.sampled_from(state.DENSITIES), st.sampled_from(state.DENSITIES)),
+        density=st.tuples(st.sampled_from(permalinks.DENSITIES), st.sampled_from(permalinks.DENSITIES)),
         find=st.text(),
         fires_on=st.text(),
         null=st.text(),
         drifts=st.lists(st.text(min_size=1)).map(tuple),
         drifted=st.text(),
-        standing=st.tuples(st.sampled_from(state.STANDINGS), st.sampled_from(state.STANDINGS)),
+        standing=st.tuples(st.sampled_from(permalinks.STANDINGS), st.sampled_from(permalinks.STANDINGS)),
         least_stable=st.floats(0, 1),
         least_detected=st.floats(0, 1),
         area=st.text(),
@@ -124,7 +124,7 @@ def test_a_permalink_comes_back_as_it_went(view):
 def test_a_link_is_a_url_that_comes_back_too(view, bundle):
     from urllib.parse import parse_qs, urlsplit
 
-    parts = urlsplit(state.href("page", view, bundle=bundle))
+    parts = urlsplit(permalinks.href("page", view, bundle=bundle))
     params = parse_qs(parts.query, keep_blank_values=True)
     assert parts.path == "page" and params.pop("bundle") == [bundle]
     assert from_params(type(view), params) == view
@@ -194,4 +194,4 @@ def test_a_folder_without_a_bundle_is_listed_so_that_it_can_be_complained_of(tmp
 
 def test_the_demo_is_offered_by_itself(monkeypatch):
     monkeypatch.delenv("LFP_BUNDLES", raising=False)
-    assert set(listed_bundles().values()) <= {state.DEMO}
+    assert set(listed_bundles().values()) <= {permalinks.DEMO}

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app import paged
-from app.components import ledgers, pairing, queues, tokens
-from app.components.queues import Judges, Named
+from app.components.results import queues
+from app.components.results.queues import Judges, Named
+from app.components.text import ledgers, reading, tokens
+from app.widgets import paging
 from lfp.bundle import queries
 from lfp.bundle.queries.common import Order
 from lfp.bundle.queries.ledgers import Difference, Ledger, RawLedger
@@ -20,7 +21,7 @@ from lfp.bundle.queries.run import Figure
 from lfp.bundle.queries.texts import Pair, PairFilter, TextFilter, TokenLedger, TokenPart
 from lfp.bundle.queries.words import QueuedText, Responsible
 from lfp.bundle.store.connection import Store
-from lfp.testing.synthetic import make_bundle
+from lfp.testing.synthetic.bundle import make_bundle
 from lfp.util.sanitize import as_label
 from tests.app.reader import is_tame, whole
 from tests.conftest import HOSTILE, rewrite, with_column
@@ -65,8 +66,8 @@ def test_next_goes_on_over_the_end_of_the_page(explorer, bundle):
 def test_steps_of_all_pages_make_up_the_list(size):
     rows = list(range(100, 107))
     for page in range(1, -(-len(rows) // size) + 1):
-        asked = paged.window(page, size)
-        found = paged.Listing.of(rows[asked["offset"] :][: asked["limit"]], page=page, size=size)
+        asked = paging.window(page, size)
+        found = paging.Listing.of(rows[asked["offset"] :][: asked["limit"]], page=page, size=size)
         first = (page - 1) * size
         assert found.ids == rows[first : first + size]
         assert found.before == (rows[first - 1] if first else None)
@@ -115,7 +116,7 @@ def test_a_pair_stands_side_by_side_and_its_difference_adds_up(explorer, paired)
     assert "adds up exactly" in html and "does not add up" not in html
     assert [one.value for one in at.subheader] == ["Chosen", "Rejected", "What makes the difference", "Length"]
     assert f"Open text {pair.chosen_id} in" in html and f"Open text {pair.rejected_id} in" in html
-    assert pairing.length(pair) in html and "0.62  [0.54 to 0.70]" in html and ">0.56<" in html
+    assert reading.length(pair) in html and "0.62  [0.54 to 0.70]" in html and ">0.56<" in html
     assert len(at.dataframe[1].value) == ledger.n_features
     assert "<pre" not in html  # made-up pairs have no prompt in common
 
@@ -239,7 +240,7 @@ def test_tips_and_queues_are_only_our_own_html(text, value):
     judges = Judges(text, "true", "nats")
     is_tame(queues.legend(judges) + queues.listed([item], judges, feature_href={3: "feature?feature=3", 4: "x"}))
     pair = Pair(0, "held_out", 1, 2, 5, 9, -4, value, None, True)
-    is_tame(pairing.margins(pair) + pairing.length(pair))
+    is_tame(reading.margins(pair) + reading.length(pair))
 
 
 @given(text=TEXTS)
@@ -252,9 +253,9 @@ def test_a_label_marks_nothing_up(text):
 
 def test_a_length_judge_is_right_wrong_or_silent():
     of = lambda chosen, rejected: Pair(0, "train", 1, 2, chosen, rejected, chosen - rejected, 1.0, 1.0, True)  # noqa: E731
-    assert "right here" in pairing.length(of(9, 4)) and "wrong here" in pairing.length(of(4, 9))
-    assert "cannot tell them apart" in pairing.length(of(4, 4))
-    assert pairing.margins(of(4, 4)).count("no preference") == 1
+    assert "right here" in reading.length(of(9, 4)) and "wrong here" in reading.length(of(4, 9))
+    assert "cannot tell them apart" in reading.length(of(4, 4))
+    assert reading.margins(of(4, 4)).count("no preference") == 1
 
 
 def test_without_raw_weights_all_that_is_kept_is_one_bar():

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.components import asked, trust
+from app.components.feature import trust
+from app.components.feature import trust as asked
 from lfp.bundle import queries
 from lfp.bundle.queries.feature import Label
 from lfp.bundle.schema import as_table
@@ -15,7 +16,8 @@ from lfp.bundle.store.connection import Store
 from lfp.labels.evidence import read_evidence
 from lfp.labels.prompts import PROMPT_VERSION
 from lfp.labels.token_rule import OFFLINE, OfflineTokens
-from lfp.testing.synthetic import MODEL_LABELLER, make_bundle
+from lfp.testing.synthetic.bundle import make_bundle
+from lfp.testing.synthetic.results import MODEL_LABELLER
 from lfp.util.sanitize import visible
 from tests.app.reader import is_tame, whole
 from tests.conftest import HOSTILE, rewrite

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app import cache, state
-from app.components import trying
+from app.components.text import playground
+from app.session import cache, permalinks
 from lfp.probes.attribution import ActiveText, LinearProbe, text_ledger
 from lfp.probes.pooling import POOLINGS, pool_dense
 from lfp.util.sanitize import visible
@@ -82,8 +82,8 @@ def test_sliders_are_in_the_link_and_come_back_from_it(explorer):
     whole(at)
     linked = "".join(at.query_params["scales"])
     assert linked == f"7:2.5,{other.removeprefix('scale_')}:0"
-    view = state.TryView(typed=TEXT, scales=linked, seed=3, try_tokens=4, temperature=0.5, tried_values=True)
-    again = explorer("try_it", DEMO, **state.to_params(view))
+    view = permalinks.TryView(typed=TEXT, scales=linked, seed=3, try_tokens=4, temperature=0.5, tried_values=True)
+    again = explorer("try_it", DEMO, **permalinks.to_params(view))
     assert "adds up exactly" in whole(again)
     assert (again.slider(key="scale_7").value, again.slider(key=other).value) == (2.5, 0.0)
     numbers = [again.number_input(key=key).value for key in ("try_tokens", "temperature", "seed")]
@@ -99,15 +99,16 @@ def test_sliders_are_in_the_link_and_come_back_from_it(explorer):
 @given(scales=st.dictionaries(st.integers(0, 99), st.integers(0, 12).map(lambda n: n / 4), max_size=12))
 def test_scales_come_back_from_a_link(scales):
     moved = {id_: scale for id_, scale in scales.items() if scale != 1.0}
-    assert trying.read_scales(trying.written_scales(scales), 100) == moved
+    assert playground.read_scales(playground.written_scales(scales), 100) == moved
 
 
 @given(text=st.text(max_size=30) | st.text("0123456789:,.- ", max_size=30))
 def test_any_link_gives_scales_that_sliders_can_show(text):
-    found = trying.read_scales(text, 100)
-    assert len(found) <= trying.MOST_SCALES
+    found = playground.read_scales(text, 100)
+    assert len(found) <= playground.MOST_SCALES
     for id_, scale in found.items():
-        assert 0 <= id_ < 100 and 0 <= scale <= trying.LARGEST_SCALE and scale % trying.SCALE_STEP == 0 and scale != 1
+        assert 0 <= id_ < 100 and 0 <= scale <= playground.LARGEST_SCALE
+        assert scale % playground.SCALE_STEP == 0 and scale != 1
 
 
 @pytest.mark.parametrize("typed", ["", "   ", "\n"])
@@ -165,7 +166,7 @@ def test_models_that_cannot_be_loaded_are_told_of(explorer, with_models, monkeyp
 
 def test_strangers_run_small_models_only(explorer, with_models, monkeypatch):
     monkeypatch.setenv("LFP_PUBLIC", "1")
-    path = with_models(trying.LARGEST_PUBLIC + 1)
+    path = with_models(playground.LARGEST_PUBLIC + 1)
     assert "too large to run here, above 20 million parameters" in whole(explorer("try_it", path, typed=TEXT))
     assert "adds up exactly" in whole(explorer("try_it", DEMO, typed=TEXT))
 
@@ -189,11 +190,11 @@ def test_the_explorer_starts_without_torch(bundle):
 def test_pooling_is_the_librarys(seed, n, pooling):
     dense = np.maximum(np.random.default_rng(seed).standard_normal((n, 4)), 0).astype(np.float32)
     expected = pool_dense(dense.astype(float), np.zeros(n, np.int64), how=pooling)[0]
-    np.testing.assert_allclose(trying.pooled(dense, pooling), expected, atol=1e-12)
+    np.testing.assert_allclose(playground.pooled(dense, pooling), expected, atol=1e-12)
     positions, features = dense.nonzero()
     active = ActiveText(positions, features, dense[positions, features].astype(float), n)
     probe = LinearProbe(np.arange(4.0), 0.5, pooling)
-    predicted = trying.pooled(dense, pooling) @ probe.weights + 0.5
+    predicted = playground.pooled(dense, pooling) @ probe.weights + 0.5
     assert text_ledger(active, probe).predicted == pytest.approx(predicted, abs=1e-9)
 
 
@@ -203,13 +204,13 @@ def test_pooling_is_the_librarys(seed, n, pooling):
      ("a film", "a film too", 6)],
 )  # fmt: skip
 def test_completions_part_at_a_word(one, other, shared):
-    html = trying.completions("P", one, other, None)
-    assert trying._shared(one, other) == shared and f"</span>{one[:shared]}<b>" in html + "</span><b>"
+    html = playground.completions("P", one, other, None)
+    assert playground._shared(one, other) == shared and f"</span>{one[:shared]}<b>" in html + "</span><b>"
 
 
 @given(text=st.text(max_size=30) | st.sampled_from(HOSTILE))
 def test_written_words_are_only_words(text):
-    reader = is_tame(trying.completions(text, text, f"{text}!", [0.5, 1.0]))
+    reader = is_tame(playground.completions(text, text, f"{text}!", [0.5, 1.0]))
     assert visible(text) in "".join(reader.words) and "reward +0.50" in "".join(reader.words)
 
 
@@ -217,7 +218,7 @@ def test_written_words_are_only_words(text):
 def test_a_sliders_name_holds_no_markdown(text):
     import re
 
-    name = trying.slider_name(3, text)
+    name = playground.slider_name(3, text)
     assert not re.search(r"(?<!\\)[*_`\[\]<>$:#]", name.replace("\\\\", ""))
 
 
@@ -229,4 +230,4 @@ def test_a_sliders_name_holds_no_markdown(text):
 )  # fmt: skip
 def test_only_what_is_built_in_is_told(feedback, lexicon, reward):
     config = {"feedback": feedback}
-    assert (trying.has_lexicon(config), trying.has_reward(config)) == (lexicon, reward)
+    assert (playground.has_lexicon(config), playground.has_reward(config)) == (lexicon, reward)

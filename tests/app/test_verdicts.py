@@ -1,6 +1,6 @@
 import pytest
 
-from app.components import verdicts
+from app.components.feature import verdicts
 from lfp.audit import ANSWERS, Verdict, agreement
 from lfp.bundle.queries.audits import AuditedFeature
 from tests.app.reader import is_tame

@@ -105,7 +105,7 @@ def measured(what: str, path: Path, arguments: argparse.Namespace, part: int = 1
 def making(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """The bundle itself, where it is not there."""
     from lfp.bundle.manifest import read_manifest
-    from lfp.testing.synthetic import make_bundle
+    from lfp.testing.synthetic.bundle import make_bundle
 
     figures: dict[str, Any] = {}
     if not (path / "manifest.json").is_file():
@@ -171,13 +171,13 @@ def of_one_feature(store: Any) -> dict[str, Callable[[int], object]]:
 
 def of_the_list(store: Any) -> dict[str, Callable[[int], object]]:
     """Pages of the list of features, each filtered and sorted otherwise, half of them by words."""
-    from app import state
-    from app.components import feature_columns
+    from app.components.feature import columns
+    from app.session import permalinks
     from lfp.bundle import queries
     from lfp.bundle.queries.common import Order
     from lfp.bundle.queries.features import FeatureFilter
 
-    shown = feature_columns.in_order(state.COLUMNS)  # what a page of the table asks for until others are chosen
+    shown = columns.in_order(permalinks.COLUMNS)  # what a page of the table asks for until others are chosen
     sorts = sorted(queries.features.FEATURE_SORTS)
     wanted = lambda i: FeatureFilter(  # noqa: E731
         sign=SIGNS[i % 3], search=SEARCHES[i % 6], density_low=1e-6 * (i % 5)

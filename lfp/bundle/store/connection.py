@@ -35,7 +35,7 @@ class Store:
     """An open bundle that answers SQL. Views are named like the tables.
 
     `feature_table` has all that is said of a feature in one row (`FEATURE_TABLE` in `views.py`). A large bundle
-    answers from its sorted copy (`sorted_copy.py`) where there is one, and from its Parquet files otherwise, with the same result.
+    answers from its sorted copy (`sorted_copy.py`) if there is one, else from its Parquet files, with the same result.
 
     Threads may share a store: each call takes a cursor of its own, since one DuckDB connection in several threads
     gives wrong answers.

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from lfp.evaluation.ablation_rows import CONTROL, FEATURE, controls_in, is_inert
-from lfp.evaluation.results import result
-from lfp.evaluation.statistics.resampling import Draws, Estimate, bootstrap, mean_interval, with_null
+from lfp.evaluation.results import Estimate, result
+from lfp.evaluation.statistics.resampling import Draws, bootstrap, mean_interval, with_null
 from lfp.evaluation.statistics.scores import spearman
 from lfp.util.types import Flags, Floats, Ints
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from lfp.evaluation.results import result
-from lfp.evaluation.statistics.resampling import Draws, Estimate, bootstrap, interval, mean_interval, with_null
+from lfp.evaluation.results import Estimate, result
+from lfp.evaluation.statistics.resampling import Draws, bootstrap, interval, mean_interval, with_null
 from lfp.evaluation.statistics.scores import spearman
 from lfp.util.types import Flags, Floats, Ints
 

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 import scipy.linalg
 import scipy.sparse as sp
 
-from lfp.evaluation.results import result
-from lfp.evaluation.statistics.resampling import Draws, Estimate, interval, with_null
+from lfp.evaluation.results import Estimate, result
+from lfp.evaluation.statistics.resampling import Draws, interval, with_null
 from lfp.util.types import Floats, Ints
 
 _TEXTS, _RESAMPLES, _COMPONENTS = 400, 100, 2

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lfp.evaluation.results import result
-from lfp.evaluation.statistics.resampling import Draws, Estimate, beside_larger, interval
+from lfp.evaluation.results import Estimate, result
+from lfp.evaluation.statistics.resampling import Draws, beside_larger, interval
 from lfp.util.arrow import floats
 from lfp.util.types import Floats, Ints
 

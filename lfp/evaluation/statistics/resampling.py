@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import ndtr, stdtrit
 
+from lfp.evaluation.results import Estimate
 from lfp.evaluation.statistics.rank_bootstrap import fast
 from lfp.util.types import Floats, Ints
 
@@ -17,19 +18,6 @@ Statistic = Callable[[Floats, Floats], float]
 
 _ROUNDING = 1e-12
 """Figures closer than this are one: differences of equal shares may differ in their last bits."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A figure with its 95 % interval and its null; None where there is none. `n` is the words (or texts) behind it."""
-
-    value: float
-    n: int
-    ci_low: float | None = None
-    ci_high: float | None = None
-    null_mean: float | None = None
-    null_high: float | None = None
-    null_p: float | None = None
 
 
 def bootstrap(

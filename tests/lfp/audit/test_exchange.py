@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.components import exports
+from app.components.html import exports
 from lfp import audit
 from lfp.audit import ANSWERS, VERDICTS, AuditList, AuditStore, BundleKey, Verdict
 from lfp.errors import AuditError

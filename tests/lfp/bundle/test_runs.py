@@ -12,7 +12,7 @@ from lfp.bundle import comparison
 from lfp.bundle.comparison import FigurePair
 from lfp.bundle.store.connection import Store
 from lfp.evaluation import feature_matching
-from lfp.testing.synthetic import make_bundle
+from lfp.testing.synthetic.bundle import make_bundle
 from tests.conftest import rewrite, with_column
 
 

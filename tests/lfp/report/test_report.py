@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from lfp.evaluation.results import ROWS, grouped, result
-from lfp.evaluation.statistics.resampling import Estimate
+from lfp.evaluation.results import ROWS, Estimate, grouped, result
 from lfp.report.formatting import number
 from lfp.report.sentences import ABSENT, headline, sentence
 from lfp.report.tables import tables

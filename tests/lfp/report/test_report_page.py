@@ -18,7 +18,8 @@ from lfp.bundle.store.connection import Store
 from lfp.bundle.validation import validate
 from lfp.errors import ConfigError
 from lfp.evaluation.results import ROWS, result
-from lfp.report.figures import Material, draw_all
+from lfp.report.figures.by_row import draw_all
+from lfp.report.figures.drawing import Material
 from lfp.report.html import page, prepare, write_page
 from lfp.report.sentences import headline
 from lfp.report.text import whole

@@ -17,7 +17,8 @@ from lfp.bundle.queries.texts import TextFilter
 from lfp.bundle.store.connection import Store
 from lfp.errors import ConfigError, NotInBundleError
 from lfp.probes.pooling import POOLINGS
-from lfp.testing.synthetic import LABELLER, MODEL_LABELLER, make_bundle
+from lfp.testing.synthetic.bundle import make_bundle
+from lfp.testing.synthetic.results import LABELLER, MODEL_LABELLER
 from tests.conftest import rewrite, with_column
 
 

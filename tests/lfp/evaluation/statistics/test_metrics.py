@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from scipy.special import expit
 from scipy.stats import kendalltau, kstest
 
+from lfp.evaluation.results import Estimate
 from lfp.evaluation.statistics.resampling import (
-    Estimate,
     Statistic,
     bootstrap,
     bootstrap_difference,

@@ -13,7 +13,6 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from lfp.errors import ModelError
-from lfp.ml.models import loading
 from lfp.ml.models.divergence import LayerDivergence, layer_divergence, most_divergent
 from lfp.ml.models.loading import (
     LanguageModel,
@@ -24,6 +23,7 @@ from lfp.ml.models.loading import (
     mlp_hook_point,
 )
 from lfp.ml.models.tokenization import batches, tokenize
+from lfp.util import hub
 from lfp.util.hub import hub_reachable
 
 MLP_OUTPUTS = {
@@ -189,7 +189,7 @@ def test_a_folder_without_a_config(tmp_path: Path) -> None:
 
 
 def test_a_hub_name_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "hub_reachable", lambda: False)
+    monkeypatch.setattr(hub, "hub_reachable", lambda: False)
     with pytest.raises(ModelError, match=r"nobody/nothing.*cannot be reached.*--set model\.base=FOLDER.*=pretrain"):
         load_model("nobody/nothing")
     with pytest.raises(ModelError, match=r"^model\.tuned nobody/nothing.*--set model\.tuned=FOLDER") as caught:
@@ -204,7 +204,7 @@ def test_a_hub_model_with_a_local_copy_needs_no_network(
     (tmp_path / "models--somebody--tiny" / "refs").mkdir()
     (tmp_path / "models--somebody--tiny" / "refs" / "main").write_text("abc")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(loading, "hub_reachable", lambda: False)
+    monkeypatch.setattr(hub, "hub_reachable", lambda: False)
     model = load_model("somebody/tiny")
     assert (model.name, model.folder) == ("somebody/tiny", snapshot)
 

@@ -1,0 +1,1 @@
+"""Panels, tables, numbers and files on screen, as escaped HTML."""

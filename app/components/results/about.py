@@ -1,0 +1,175 @@
+"""What a bundle is: its manifest's facts, files with their hashes, and how to cite it."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from app.components.html.numbers import NONE, count, plain
+from lfp.bundle.manifest import FileInfo, Manifest, TableInfo
+from lfp.config import BUDGET
+from lfp.report.cost import in_all, spent
+from lfp.util.sanitize import visible
+
+PAPER = """@inproceedings{marks2024interpreting,
+  title     = {Interpreting Learned Feedback Patterns in Large Language Models},
+  author    = {Marks, Luke and Abdullah, Amir and Neo, Clement and Arike, Rauno and Krueger, David and Torr, Philip
+               and Barez, Fazl},
+  booktitle = {Advances in Neural Information Processing Systems (NeurIPS)},
+  year      = {2024},
+  note      = {arXiv:2310.08164}
+}"""
+"""The paper whose method this is."""
+
+
+def facts(manifest: Manifest) -> dict[str, str]:
+    """What the manifest says of the bundle as a whole, by name."""
+    found = {
+        "bundle": manifest.bundle_id,
+        "made": f"{manifest.created_at[:16].replace('T', ' ')} UTC",
+        "seed": str(manifest.seed),
+        "labeller": manifest.labeller,
+        "licence": manifest.licence or "none stated",
+        "schema": str(manifest.schema_version),
+        "size": size(manifest.bytes + sum(file.bytes for file in manifest.artifacts.values())),
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def models(manifest: Manifest) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows: each model with its parameters and the hash of its weights."""
+    rows = [
+        [f"{role}: {model.name}", model.revision or "–", count(model.parameters), model.sha256]
+        for role, model in sorted(manifest.models.items())
+    ]
+    return ["model", "revision", "parameters", "SHA-256 of its weights"], rows
+
+
+def tables(manifest: Manifest) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows: each table with its rows, size and hash."""
+    rows = [[name, count(info.rows), *_file(info)] for name, info in sorted(manifest.tables.items())]
+    return ["table", "rows", "size", "SHA-256"], rows
+
+
+def artifacts(manifest: Manifest) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows: each file of models and dictionaries."""
+    return ["file", "size", "SHA-256"], [[name, *_file(info)] for name, info in sorted(manifest.artifacts.items())]
+
+
+def cost(manifest: Manifest) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows: what each stage took by the clock beside its budget, and all of them last; no row if unknown."""
+    stages = spent(manifest)
+    rows = [
+        [one.stage, *map(plain, (one.minutes, one.budget_minutes, one.cpu_minutes)), count(one.peak_rss_mb)]
+        for one in ([*stages, in_all(stages)] if stages else [])
+    ]
+    return ["stage", "minutes", "budget", "processor minutes", "peak MB"], rows
+
+
+def machine(manifest: Manifest) -> dict[str, str]:
+    """The machine that the bundle was written on, by name, and the one that budgets are of; empty if unknown."""
+    budgets = (manifest.config.get(BUDGET) or {}).get("machine")
+    told = {"budgets are for": budgets} if budgets else {}
+    if manifest.hardware is None:
+        return told
+    one = manifest.hardware
+    memory = NONE if one.memory_gb is None else f"{one.memory_gb:g} GB"
+    found = {"processor": one.processor or NONE, "cores": count(one.cores), "memory": memory, "GPU": one.gpu or "none"}
+    return found | told
+
+
+def _file(info: TableInfo | FileInfo) -> list[str]:
+    return [size(info.bytes), info.sha256]
+
+
+def size(n_bytes: int) -> str:
+    """Bytes as people read them, in powers of ten."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if n_bytes >= scale:
+            return f"{n_bytes / scale:.1f} {unit}"
+    return f"{n_bytes} bytes"
+
+
+def checked(manifest: Manifest, hashed_up_to: int) -> str:
+    """What was checked when the bundle was opened."""
+    if manifest.bytes <= hashed_up_to:
+        return "Every table’s size and SHA-256 were checked when this bundle was opened."
+    return (
+        "Every table’s size was checked when this bundle was opened. It is too large to hash each time: "
+        "python -m precompute validate reads all of it."
+    )
+
+
+def citation(manifest: Manifest) -> str:
+    """The bundle as BibTeX; its identity and its models' hashes say which run it was."""
+    hashes = ", ".join(f"{role} {model.sha256[:16]}" for role, model in sorted(manifest.models.items()))
+    fields: Mapping[str, str] = {
+        "title": manifest.title,
+        "year": manifest.created_at[:4],
+        "howpublished": f"LFP Explorer {manifest.versions.get('lfp-explorer', '')} bundle".replace("  ", " "),
+        "note": f"bundle {manifest.bundle_id}, models {hashes}" if hashes else f"bundle {manifest.bundle_id}",
+    }
+    lines = [f"  {name:<12} = {{{_braced(value)}}}" for name, value in fields.items() if value]
+    return f"@misc{{lfp-{manifest.bundle_id},\n" + ",\n".join(lines) + "\n}"
+
+
+def _braced(text: str) -> str:
+    """A field's value: what BibTeX or TeX would act on is escaped, and braces balance."""
+    return re.sub(r"([\\{}$&%#_~^])", lambda found: "" if found[1] in "\\{}~^" else f"\\{found[1]}", visible(text))
+
+
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def as_toml(values: Mapping[str, Any]) -> str:
+    """The values as TOML: sections last, nulls left out, since TOML has none and they are defaults."""
+    return "\n".join(_table(values, ())).strip() + "\n"
+
+
+def as_json(values: Mapping[str, Any]) -> str:
+    """The values as JSON, nulls and all."""
+    return json.dumps(values, indent=1, ensure_ascii=False) + "\n"
+
+
+WRITERS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {"TOML": as_toml, "JSON": as_json}
+"""By the name people choose."""
+
+
+def _table(values: Mapping[str, Any], path: tuple[str, ...]) -> list[str]:
+    lines = [f"{_key(name)} = {_value(value)}" for name, value in values.items() if _is_plain(value)]
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            inside = (*path, name)
+            lines += ["", f"[{'.'.join(map(_key, inside))}]", *_table(value, inside)]
+    return lines
+
+
+def _is_plain(value: Any) -> bool:
+    return value is not None and not isinstance(value, Mapping)
+
+
+def _key(name: str) -> str:
+    return name if _BARE.fullmatch(name) else _text(name)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_value(one) for one in value if one is not None)}]"
+    if isinstance(value, Mapping):
+        pairs = (f"{_key(name)} = {_value(one)}" for name, one in value.items() if one is not None)
+        return f"{{{', '.join(pairs)}}}"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "nan" if math.isnan(value) else f"{'-' if value < 0 else ''}inf"
+    return repr(value)
+
+
+def _text(text: str) -> str:
+    """A basic string; JSON's escapes are among TOML's, which wants one more."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,0 +1,171 @@
+"""Two runs beside each other: facts, what was set otherwise, figures, matched features."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from app.components.html.numbers import count, digits_for, interval, percent, plain
+from lfp.bundle.comparison import KEYS, FigurePair, MatchedFeatures
+from lfp.bundle.manifest import Manifest
+from lfp.util.sanitize import shortened
+
+MATCH_SORTS = ("similarity", "difference", "weight")
+ONLY_ONE = (
+    "Two runs are compared here, and one bundle is offered. Set LFP_BUNDLES to both folders, with a comma between, or "
+    "to a folder that holds them, and start again."
+)
+ONLY_ONE_PUBLIC = "Two runs are compared here, and this explorer offers one bundle."
+
+
+def no_such_run(name: str, *, is_open: bool) -> str:
+    """Why the run that a link names is not the other one."""
+    why = "which is the run that is open" if is_open else "which is not offered here"
+    return f"the link compares with a bundle called {name}, {why}; choose another below"
+
+
+def facts(one: Manifest, other: Manifest) -> tuple[list[str], list[list[str]], list[int]]:
+    """Heads, rows and the rows that differ: what either run is."""
+    rows = []
+    for name, told in _FACTS.items():
+        ours, theirs = told(one), told(other)
+        rows.append([name, ours, theirs])
+    return ["", "this run", "the other"], rows, [at for at, row in enumerate(rows) if row[1] != row[2]]
+
+
+def _hash(manifest: Manifest, role: str) -> str:
+    model = manifest.models.get(role)
+    return f"{model.name} · {model.sha256[:12]}" if model else "–"
+
+
+_FACTS: Mapping[str, Callable[[Manifest], str]] = {
+    "title": lambda manifest: shortened(manifest.title, 120),
+    "bundle": lambda manifest: manifest.bundle_id,
+    "made": lambda manifest: manifest.created_at[:10],
+    "base model": lambda manifest: _hash(manifest, "base"),
+    "tuned model": lambda manifest: _hash(manifest, "tuned"),
+    "seed": lambda manifest: str(manifest.seed),
+    "features": lambda manifest: count(manifest.tables["features"].rows),
+    "texts": lambda manifest: count(manifest.tables["texts"].rows),
+    "labeller": lambda manifest: manifest.labeller,
+}
+
+
+def settings(differences: Sequence[tuple[str, Any, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows: keys of the config that differ, with both values."""
+    return ["key", "this run", "the other"], [[name, _set(ours), _set(theirs)] for name, ours, theirs in differences]
+
+
+def _set(value: Any) -> str:
+    if value is None:
+        return "–"
+    return shortened(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), 160)
+
+
+def row_name(pair: FigurePair) -> str:
+    """The row of the report that a figure is of."""
+    return str(pair.keys["report_row"]).replace("_", " ")
+
+
+def figure_name(pair: FigurePair) -> str:
+    """A figure by its keys, without its report row."""
+    metric = str(pair.keys["metric"]).replace("_", " ")
+    others = [_key(name, pair.keys[name]) for name in KEYS if name not in ("report_row", "metric")]
+    return " · ".join([metric, *[other for other in others if other]])
+
+
+def _key(name: str, value: Any) -> str:
+    if value is None:
+        return ""
+    return f"layer {value}" if name == "layer" else str(value).replace("_", " ")
+
+
+def figures(pairs: Sequence[FigurePair]) -> pa.Table:
+    """A row a figure: its value and interval in either run, and the difference with its interval."""
+    return pa.table({
+        "figure": [shortened(figure_name(pair), 120) for pair in pairs],
+        "one": [pair.one["value"] for pair in pairs],
+        "one_interval": [_interval(pair.one["ci_low"], pair.one["ci_high"]) for pair in pairs],
+        "other": [pair.other["value"] for pair in pairs],
+        "other_interval": [_interval(pair.other["ci_low"], pair.other["ci_high"]) for pair in pairs],
+        "difference": [pair.difference for pair in pairs],
+        "difference_interval": [_interval(*(pair.interval or (None, None))) for pair in pairs],
+        "differs": [_differs(pair) for pair in pairs],
+        "one_chance": pa.array([pair.one["null_high"] for pair in pairs], pa.float64()),
+        "other_chance": pa.array([pair.other["null_high"] for pair in pairs], pa.float64()),
+    })  # fmt: skip
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return interval(low, high, digits_for(low, high))
+
+
+def _differs(pair: FigurePair) -> str:
+    """A mark where zero is outside the difference's interval."""
+    found = pair.interval
+    if found is None:
+        return "–"
+    return "✓" if not found[0] <= 0 <= found[1] else ""
+
+
+def few_differ(pairs: Sequence[FigurePair]) -> str:
+    """How many figures differ, against how many would by chance."""
+    known = [pair for pair in pairs if pair.interval is not None]
+    if not known:
+        return f"{count(len(pairs))} figures in both; none has an interval in both."
+    n = sum(_differs(pair) == "✓" for pair in known)
+    return (
+        f"{count(len(pairs))} figures in both. {count(n)} of the {count(len(known))} with intervals differ beyond "
+        f"them; about {count(max(1, round(0.05 * len(known))))} would by chance."
+    )
+
+
+def matched_sentence(found: MatchedFeatures) -> str:
+    """What was matched with what, how many found their like, and what chance reaches."""
+    pairs, (ours, theirs), (all_ours, all_theirs) = found.pairs.num_rows, found.looked_at, found.held
+    how = {
+        "decoder cosine": "Both runs read the same tuned model, so features match by the direction they write.",
+        "what they fire on": "The runs read different models, so features match by the tokens they fire on.",
+    }[found.by]
+    cut = ""
+    if (ours, theirs) != (all_ours, all_theirs):
+        cut = f" Looked at: the {count(ours)} and {count(theirs)} that contribute most."
+    share = f" ({percent(pairs / ours)} of this run’s)" if ours else ""
+    return (
+        f"{how}{cut} {count(pairs)} pairs{share}; {count(ours - pairs)} here and {count(theirs - pairs)} there have no "
+        f"match above {plain(found.chance)}, which chance passes 1 time in 20."
+    )
+
+
+def sorted_pairs(pairs: pa.Table, *, by: str, descending: bool) -> pa.Table:
+    """Matched features in one of MATCH_SORTS' orders; differences and weights by size."""
+    column = {"difference": "difference", "weight": "weight_one"}.get(by, "similarity")
+    values = [(abs(value) if value is not None else -1.0) for value in pairs[column].to_pylist()]
+    order = sorted(range(len(values)), key=lambda at: -values[at] if descending else values[at])
+    return pairs.take(pa.array(order, pa.int64()))
+
+
+def match_table(pairs: pa.Table) -> pa.Table:
+    """Matched features for the screen: each run's columns, weights with their intervals."""
+    rows = pairs.to_pylist()
+    made: dict[str, Any] = {"similarity": [row["similarity"] for row in rows]}
+    for side in ("one", "other"):
+        made[f"feature_id_{side}"] = pairs[f"feature_id_{side}"]
+        made[f"layer_{side}"] = pairs[f"layer_{side}"]
+        made[f"description_{side}"] = [shortened(row[f"description_{side}"] or "", 80) for row in rows]
+        made[f"weight_{side}"] = pairs[f"weight_{side}"]
+        made[f"interval_{side}"] = [_interval(row[f"ci_low_{side}"], row[f"ci_high_{side}"]) for row in rows]
+    return pa.table(made | {"difference": pairs["difference"]})
+
+
+def match_names(pairs: pa.Table) -> dict[str, tuple[str, int]]:
+    """Names to choose a matched feature by: which run's, one or other, and its number."""
+    names = {}
+    for row in pairs.to_pylist():
+        for side, where in (("one", "here"), ("other", "there")):
+            described = shortened(row[f"description_{side}"] or "not described", 60)
+            names[f"#{row[f'feature_id_{side}']} {where} · {described}"] = (side, row[f"feature_id_{side}"])
+    return names

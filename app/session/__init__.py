@@ -1,0 +1,1 @@
+"""What lasts between reruns: permalinks, caches, audits, public mode."""
