@@ -12,24 +12,13 @@ from lfp.bundle.writer import check_replaceable
 from lfp.config import RunConfig
 from lfp.errors import ConfigError
 from lfp.util.types import Progress
-from precompute.bundling import write_bundle
-from precompute.run import Output, Run, stage_key
-from precompute.sitting import Sitting
-from precompute.stages import (
-    ablations,
-    base,
-    completions,
-    corpus,
-    features,
-    findings,
-    labels,
-    layers,
-    probes,
-    rollouts,
-    saes,
-    texts,
-    tuned,
-)
+from precompute.run.bundle import write_bundle
+from precompute.run.sitting import Sitting
+from precompute.run.work_folder import Output, Run, stage_key
+from precompute.stages.features import features, rollouts, saes, texts
+from precompute.stages.findings import ablations, findings, labels
+from precompute.stages.models import base, completions, corpus, layers, tuned
+from precompute.stages.probes import probes
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import pytest
 from lfp.bundle.manifest import MANIFEST, read_manifest
 from lfp.evaluation.results import ROWS
 from lfp.util.sanitize import visible
-from precompute.__main__ import main, preset
+from precompute.cli import main, preset
 from precompute.presets import NAMES
 from tests.app.serving import CHROMIUM
 

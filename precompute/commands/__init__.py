@@ -1,0 +1,1 @@
+"""Commands beside `run`: label, ablate, sweep, plant, bench, fake-openai."""

@@ -1,0 +1,1 @@
+"""`precompute plant`: models tuned on a secret that the method must find, the test with known truth."""

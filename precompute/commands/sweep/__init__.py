@@ -1,0 +1,1 @@
+"""`precompute sweep`: dictionaries compared over a grid."""

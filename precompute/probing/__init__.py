@@ -1,1 +1,0 @@
-"""What stage `probes` is made of: inputs, the tokens kept for it, targets, fits, preference pairs and report rows."""

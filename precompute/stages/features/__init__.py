@@ -1,0 +1,1 @@
+"""Stages about features: dictionaries, statistics, rollouts, texts."""

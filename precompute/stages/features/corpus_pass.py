@@ -1,0 +1,166 @@
+"""The one pass of both models over the corpus: what it runs over, and what it fills."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lfp.texts.vocabulary import TokenColumns, Vocabulary, token_columns, token_words
+from lfp.util.types import Floats, Ints
+from precompute.run import inputs
+from precompute.run.work_folder import Run
+
+if TYPE_CHECKING:
+    from lfp.ml.features.active import FeatureTotals
+    from lfp.ml.features.statistics import FeatureStats
+    from lfp.ml.implicit_reward.matched_contexts import MatchedContexts
+    from lfp.ml.implicit_reward.word_occurrences import CorpusTokens, Drawn, KeptOutputs
+    from lfp.ml.models.activations import PairTokens
+    from lfp.ml.models.loading import LanguageModel
+    from lfp.ml.models.tokenization import TokenizedText
+    from lfp.ml.sae.autoencoders import Dictionary
+
+Dictionaries = tuple["Dictionary", "Dictionary"]
+"""The tuned model's, then the base model's."""
+
+
+@dataclass(frozen=True)
+class PassCorpus:
+    """What the pass runs over, and what it draws of it.
+
+    `drawn` are the tokens whose MLP outputs are kept, `contexts` [tokens] those whose contexts the regression of the
+    implicit reward on word and context sees; `columns` are the columns of that regression.
+    """
+
+    texts: list[TokenizedText]
+    tokens: CorpusTokens
+    vocabulary: Vocabulary
+    columns: TokenColumns
+    drawn: Drawn
+    contexts: NDArray[np.bool_]
+
+    @staticmethod
+    def of(run: Run, tuned: LanguageModel) -> PassCorpus:
+        """The run's texts as the models read them, and draws from them by its seed."""
+        from lfp.ml.implicit_reward.matched_contexts import draw_contexts
+        from lfp.ml.implicit_reward.word_occurrences import CorpusTokens, draw
+
+        probes, seed = run.config.probes, run.config.seed
+        texts = inputs.statistics_texts(run)
+        tokenized = inputs.tokenized(run, tuned, texts)
+        vocabulary = Vocabulary.of(
+            [text.text for text in tokenized], min_count=probes.min_word_count, n_folds=probes.folds, seed=seed
+        )
+        words = [token_words(vocabulary, text.text, text.token_starts) for text in tokenized]
+        tokens = CorpusTokens.of([one.text_id for one in texts], [one.token_ids for one in tokenized], words)
+        first = 0 if run.config.model.prepend_bos and tuned.bos_id is not None else 1  # else nothing precedes token 0
+        return PassCorpus(
+            tokenized,
+            tokens,
+            vocabulary,
+            token_columns(vocabulary, spelled(tokenized), d_vocab=tuned.d_vocab),
+            draw(tokens, n_sample=probes.max_rows, per_word=probes.word_occurrences, first_position=first, seed=seed),
+            draw_contexts(
+                tokens.text_ids, tokens.positions, n=probes.matched_contexts, first_position=first, seed=seed
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class Filled:
+    """What the pass fills; `reward` and `advantage` are [tokens of the corpus], NaN where undefined.
+
+    `stats` see both models through the tuned model's dictionary, `mirror` through the base model's.
+    """
+
+    stats: FeatureStats
+    mirror: dict[str, FeatureTotals]
+    kept: dict[str, KeptOutputs]
+    matched: MatchedContexts
+    reward: Floats
+    advantage: Floats
+
+
+def spelled(texts: list[TokenizedText]) -> list[tuple[str, tuple[int, ...], tuple[int, ...]]]:
+    """The texts as the vocabulary's functions take them."""
+    return [(text.text, text.token_ids, text.token_starts) for text in texts]
+
+
+def fill(
+    run: Run,
+    models: tuple[LanguageModel, LanguageModel],
+    dictionaries: Dictionaries,
+    corpus: PassCorpus,
+    folder: Path,
+) -> Filled:
+    """Runs `models` (tuned, base) over the corpus; the outputs kept go to `folder`."""
+    import torch
+
+    from lfp.ml.models.activations import Observer, stream_pair
+
+    filled = _empty(run, dictionaries, corpus, folder)
+    passed = stream_pair(
+        *models,
+        corpus.texts,
+        layers=dictionaries[0].layers,
+        batch_texts=run.config.stats.batch_texts,
+        prepend_bos=run.config.model.prepend_bos,
+        observe=Observer(torch.from_numpy(corpus.contexts), filled.matched.update),
+    )
+    done, total = 0, len(corpus.tokens.token_ids)
+    for tokens in passed:
+        n = len(tokens.tuned.ids)
+        _update(filled, tokens, dictionaries, corpus.tokens, np.arange(done, done + n))
+        done += n
+        run.progress("features: tokens", done, total, float(done))
+    for kept in filled.kept.values():
+        kept.close()
+    return filled
+
+
+def _empty(run: Run, dictionaries: Dictionaries, corpus: PassCorpus, folder: Path) -> Filled:
+    from lfp.ml.features.active import FeatureTotals
+    from lfp.ml.features.statistics import FeatureStats
+    from lfp.ml.implicit_reward.matched_contexts import MatchedContexts
+    from lfp.ml.implicit_reward.word_occurrences import KeptOutputs
+
+    of_tuned, of_base = dictionaries
+    n_tokens, width = len(corpus.tokens.token_ids), sum(sae.info.d_in for sae in of_tuned.saes)
+    return Filled(
+        stats=FeatureStats(of_tuned.n_features, run.config.stats),
+        mirror={role: FeatureTotals(of_base.n_features) for role in ("tuned", "base")},
+        kept={
+            role: KeptOutputs(folder / f"outputs-{role}.npy", corpus.drawn, n_tokens=n_tokens, width=width)
+            for role in ("tuned", "base")
+        },
+        matched=MatchedContexts(corpus.columns.columns, corpus.columns.n_columns),
+        reward=np.full(n_tokens, np.nan),
+        advantage=np.full(n_tokens, np.nan),
+    )
+
+
+def _update(filled: Filled, tokens: PairTokens, dictionaries: Dictionaries, corpus: CorpusTokens, places: Ints) -> None:
+    """Takes in a batch of whole texts, whose tokens stand at `places` in the corpus."""
+    from lfp.ml.features.active import encode_active
+    from lfp.ml.features.statistics import TokenFeatures
+
+    of_tuned, of_base = dictionaries
+    outputs = {"tuned": tokens.tuned.outputs, "base": tokens.base.outputs}
+    filled.stats.update(
+        TokenFeatures(
+            values=encode_active(of_tuned, outputs["tuned"]),
+            base_values=encode_active(of_tuned, outputs["base"]),
+            text_ids=corpus.text_ids[places],
+            positions=corpus.positions[places],
+            token_ids=corpus.token_ids[places],
+        )
+    )
+    for role, of_role in outputs.items():
+        filled.mirror[role].update(encode_active(of_base, of_role))
+        filled.kept[role].update(places, of_role)
+    filled.reward[places] = tokens.implicit_reward.double().numpy()
+    filled.advantage[places] = tokens.implicit_advantage.double().numpy()

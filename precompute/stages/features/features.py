@@ -1,0 +1,117 @@
+"""Stage `features`: one pass over the corpus fills statistics of features and words, and keeps the probes' tokens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lfp.evaluation.word_gaps import faded_ahead
+from lfp.texts.vocabulary import Vocabulary, commonest_tokens
+from lfp.util.types import Floats
+from precompute.run import inputs
+from precompute.run.work_folder import Output, Run
+from precompute.stages.features import tables
+from precompute.stages.features.corpus_pass import Filled, PassCorpus, fill, spelled
+
+if TYPE_CHECKING:
+    from lfp.ml.features.active import FeatureTotals
+    from lfp.ml.features.statistics import FeatureStats
+    from lfp.ml.models.loading import LanguageModel
+    from lfp.ml.sae.autoencoders import Dictionary
+
+
+def run(run: Run, output: Output) -> None:
+    """Writes the tables of features, vocabulary.json, words.npz, the probes' tokens, and mirror.npz.
+
+    `kept.npz` and `outputs-tuned.npy`, `outputs-base.npy` are the probes' tokens, slot by slot (`Drawn`).
+    `mirror.npz` has both models through the base model's dictionary, over all tokens: density and mean by feature.
+    """
+    base, tuned = inputs.load_pair(run)
+    corpus = PassCorpus.of(run, tuned)
+    dictionaries = inputs.dictionary(run, "tuned"), inputs.dictionary(run, "base")
+    filled = fill(run, (tuned, base), dictionaries, corpus, output.folder)
+    _write_tables(output, run, filled.stats, dictionaries[0], tuned)
+    _write_vocabulary(output, corpus.vocabulary)
+    output.json("word_tokens", commonest_tokens(corpus.vocabulary, spelled(corpus.texts)))
+    _write_words(output, corpus, filled)
+    _write_kept(output, corpus, filled)
+    _write_mirror(output, filled.mirror)
+    output.json("texts", {"n_texts": len(corpus.texts), "n_tokens": filled.stats.tuned.n_tokens})
+
+
+def _write_vocabulary(output: Output, vocabulary: Vocabulary) -> None:
+    output.json(
+        "vocabulary",
+        {
+            "words": vocabulary.words,
+            "counts": vocabulary.counts.tolist(),
+            "folds": vocabulary.folds.tolist(),
+            "all_counts": vocabulary.all_counts,
+        },
+    )
+
+
+def _write_words(output: Output, corpus: PassCorpus, filled: Filled) -> None:
+    """By word: occurrences and what one has on average, and its effect on the implicit reward in matched contexts."""
+    n_words, occurrences = len(corpus.vocabulary.words), corpus.tokens.occurrences()
+    moved = filled.advantage - filled.reward  # KL(base || tuned)
+    scores = {
+        "reward": filled.reward,
+        "advantage": filled.advantage,
+        "moved": moved,
+        "moved_after": _at_last(faded_ahead(np.nan_to_num(moved), corpus.tokens.text_ids), corpus.tokens.is_last),
+    }
+    means = occurrences.means(scores, n_words)
+    matched, matched_se = filled.matched.effects().of_words(corpus.columns.of_word)
+    np.savez(
+        output.folder / "words.npz",
+        allow_pickle=False,
+        matched=matched,
+        matched_se=matched_se,
+        advantage_error=occurrences.errors(filled.advantage, n_words),
+        **means,
+    )
+
+
+def _at_last(scores: Floats, is_last: NDArray[np.bool_]) -> Floats:
+    """Scores that a word's last token alone bears, so that a sum over its tokens is that one."""
+    return np.where(is_last, scores, 0.0)
+
+
+def _write_kept(output: Output, corpus: PassCorpus, filled: Filled) -> None:
+    tokens, drawn = corpus.tokens, corpus.drawn
+    np.savez(
+        output.folder / "kept.npz",
+        allow_pickle=False,
+        words=tokens.words[drawn.tokens],
+        token_ids=tokens.token_ids[drawn.tokens],
+        reward=filled.reward[drawn.tokens],
+        advantage=filled.advantage[drawn.tokens],
+        sample=drawn.sample,
+        before=drawn.before,
+        occurrence_words=drawn.words,
+        occurrence_starts=drawn.starts,
+        occurrence_ends=drawn.ends,
+        corpus_token_ids=np.unique(tokens.token_ids),
+    )
+
+
+def _write_mirror(output: Output, mirror: dict[str, FeatureTotals]) -> None:
+    columns = {f"density_{role}": totals.density for role, totals in mirror.items()}
+    columns |= {f"mean_{role}": totals.mean for role, totals in mirror.items()}
+    np.savez(output.folder / "mirror.npz", allow_pickle=False, n_tokens=mirror["tuned"].n_tokens, **columns)
+
+
+def _write_tables(output: Output, run: Run, stats: FeatureStats, dictionary: Dictionary, tuned: LanguageModel) -> None:
+    stability = run.json("saes", "stability")
+    stable = [
+        np.array(stability[f"tuned-{layer}"] or [np.nan] * int((dictionary.layer_of == layer).sum()), float)
+        for layer in dictionary.layers
+    ]
+    output.table("features", tables.features(stats, dictionary, tuned, np.concatenate(stable)))
+    output.table("decoders", tables.decoders(dictionary))
+    output.table("histograms", tables.histograms(stats))
+    output.table("examples", tables.examples(stats))
+    output.table("neighbours", tables.neighbours(stats, dictionary))

@@ -1,0 +1,75 @@
+"""The search for near misses in a run: what its tables make one expect of features, and its texts as batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lfp.util.types import Ints
+from precompute.run.work_folder import Run
+
+if TYPE_CHECKING:
+    from lfp.ml.features.active import Active
+    from lfp.ml.features.examples import Batch
+    from lfp.ml.features.near_misses import NearMisses
+    from lfp.ml.models.activations import Tokens
+    from lfp.ml.models.loading import LanguageModel
+
+
+_TOP_TOKENS, _LEAST_SHARE, _NEIGHBOURS = 5, 0.02, 3
+_BROKEN = "\ufffd"  # how pieces of a character are spelled: many tokens alike, none of them the one that is meant
+
+
+def begin(run: Run, tuned: LanguageModel) -> NearMisses:
+    """The near misses of the run's features before any text is seen; nothing is expected where none are wanted."""
+    from lfp.ml.features.near_misses import Expected, Lists, NearMisses
+
+    stats, features = run.config.stats, run.table("features", "features").select(["feature_id", "top_tokens"])
+    n_features, wanted = len(features), slice(None if stats.near_misses else 0)
+    spelled = [tuned.tokenizer.decode([token]) for token in range(len(tuned.tokenizer))]
+    owners, ids = top_token_ids(features["top_tokens"], spelled)
+    near = _nearest(run.table("features", "neighbours"))
+    expected = Expected(
+        Lists.of(ids[wanted], owners[wanted], tuned.d_vocab),
+        Lists.of(near["neighbour_id"].to_numpy()[wanted], near["feature_id"].to_numpy()[wanted], n_features),
+    )
+    return NearMisses(expected, stats.near_misses, stats.window)
+
+
+def top_token_ids(top_tokens: pa.ChunkedArray, spelled: Sequence[str]) -> tuple[Ints, Ints]:
+    """Each feature with the ids of its first top tokens, pairs in two arrays; `spelled` is every id's string.
+
+    Several ids spelled alike all stand for the string.
+    """
+    from lfp.ml.features.grouping import rank_within
+    from lfp.ml.features.near_misses import Lists
+
+    lists = top_tokens.combine_chunks()
+    of, flat = pc.list_parent_indices(lists).to_numpy(), pc.list_flatten(lists)
+    tokens, shares = flat.field("token"), flat.field("value").to_numpy()
+    whole = ~pc.match_substring(tokens, _BROKEN).to_numpy(zero_copy_only=False)
+    kept = np.flatnonzero((rank_within(of) < _TOP_TOKENS) & (shares >= _LEAST_SHARE) & whole)
+    names = pa.array(spelled, pa.string()).dictionary_encode()
+    by_name = Lists.of(names.indices.to_numpy(), np.arange(len(spelled)), len(names.dictionary))
+    found = pc.index_in(tokens.take(kept), names.dictionary).to_numpy()
+    rows, ids = (np.concatenate(parts) for parts in zip(*by_name.pairs(found), strict=True))
+    return of[kept][rows].astype(np.int64), ids
+
+
+def batch_of(text_ids: Ints, tokens: Tokens, active: Active) -> Batch:
+    """Tokens of whole texts as examples are read from them; `text_ids` [tokens]."""
+    from lfp.ml.features.examples import Batch
+    from lfp.ml.features.grouping import Places, context_hashes
+
+    places = Places(text_ids, tokens.positions.numpy().astype(np.int64), tokens.ids.numpy().astype(np.int64))
+    return Batch(places, context_hashes(places.positions, places.token_ids), active)
+
+
+def _nearest(neighbours: pa.Table) -> pa.Table:
+    """The rows of each feature's nearest by coactivation."""
+    is_near = pc.and_(pc.equal(neighbours["kind"], "coactivation"), pc.less(neighbours["rank"], _NEIGHBOURS))
+    return neighbours.filter(is_near)

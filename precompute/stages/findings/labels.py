@@ -1,0 +1,22 @@
+"""Stage `labels`: a description of every feature by a labeller that needs no network, scored on held-out examples."""
+
+from __future__ import annotations
+
+from lfp.labels.evidence import read_evidence
+from lfp.labels.result_rows import label_rows
+from lfp.labels.token_rule import OfflineTokens
+from precompute.run import inputs
+from precompute.run.work_folder import Output, Run
+
+
+def run(run: Run, output: Output) -> None:
+    """Writes labels."""
+    config = run.config.labels
+    labeller = OfflineTokens(
+        run.json("features", "vocabulary")["all_counts"],
+        inputs.lexicon(run),
+        related_threshold=config.related_threshold,
+        repeats=config.repeats,
+    )
+    evidence = list(read_evidence(run.made, n_scored=config.scored_examples))
+    output.table("labels", label_rows(labeller.label(evidence), labeller.name))

@@ -1,0 +1,1 @@
+"""Stages that make models and read them: corpus, base, tuned, completions, layers."""

@@ -1,0 +1,262 @@
+"""The inputs of probes: features, every control they are compared with, and the tokens they are read on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from lfp.util.types import Floats, Floats32, Ints
+from precompute.run import inputs
+from precompute.run.work_folder import Run
+
+if TYPE_CHECKING:
+    import torch
+
+    from lfp.ml.sae.autoencoders import Dictionary
+
+MODELS = {
+    "sae": "tuned",
+    "raw": "tuned",
+    "base_sae": "base",
+    "base_raw": "base",
+    "sae_of_base": "base",
+    "random_sae": "tuned",
+    "token_identity": "tuned",
+}
+"""Every kind of inputs, and the model whose activations they are; token identity reads none and goes with tuned."""
+
+
+CONTROLS = ("random_sae", "token_identity")
+"""Kinds that a config may leave out."""
+
+
+OF_THE_BUNDLE = ("sae", "sae_of_base")
+"""Kinds whose columns are the features of the bundle."""
+
+
+COMPARED = {"sae": "base_sae", "raw": "base_raw"}
+"""The tuned model's inputs, and the base model's by the same recipe."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """One kind of inputs. `encode` makes MLP outputs of its model and token ids [tokens] a matrix [tokens, columns].
+
+    `layer_of` [columns] numbers the blocks of columns that enter a fit with unit mean square norm each.
+    """
+
+    name: str
+    layer_of: Ints
+    encode: Callable[[Floats32, Ints], sp.csr_array]
+
+    @property
+    def model(self) -> str:
+        """The model whose MLP outputs it reads."""
+        return MODELS[self.name]
+
+
+def all_inputs(run: Run, kept: Kept) -> tuple[Inputs, ...]:
+    """Every kind of inputs that the config wants, in the order of `MODELS`."""
+    of_tuned, of_base = inputs.dictionary(run, "tuned"), inputs.dictionary(run, "base")
+    dictionaries = {
+        "sae": of_tuned,
+        "base_sae": of_base,
+        "sae_of_base": of_tuned,
+        "random_sae": _random(run, of_tuned, kept),
+    }
+    block_of = np.repeat(np.array(of_tuned.layers, np.int64), [sae.info.d_in for sae in of_tuned.saes])
+    made = {name: Inputs(name, one.layer_of, partial(_features, one)) for name, one in dictionaries.items()}
+    made |= {name: Inputs(name, block_of, raw_columns) for name in ("raw", "base_raw")}
+    ids = kept.corpus_token_ids
+    made["token_identity"] = Inputs("token_identity", np.zeros(len(ids), np.int64), partial(one_hot, ids))
+    left_out = set(CONTROLS) - set(run.config.probes.controls)
+    return tuple(made[name] for name in MODELS if name not in left_out)
+
+
+def by_layer(outputs: Floats32, dictionary: Dictionary) -> dict[int, torch.Tensor]:
+    """MLP outputs as the dictionary takes them: [tokens, d_in] by layer."""
+    import torch
+
+    ends = np.cumsum([sae.info.d_in for sae in dictionary.saes])[:-1]
+    parts = np.split(outputs, ends, axis=1)
+    return {
+        layer: torch.from_numpy(np.ascontiguousarray(part))
+        for layer, part in zip(dictionary.layers, parts, strict=True)
+    }
+
+
+def _random(run: Run, like: Dictionary, kept: Kept) -> Dictionary:
+    """Random directions with the used autoencoders' L0, centred on the mean output of sampled tokens."""
+    from lfp.ml.sae.quality import random_dictionary
+
+    l0 = {row["layer"]: row["l0"] for row in run.json("saes", "saes") if row["is_used"]}
+    centres = by_layer(kept.mean_outputs("tuned")[None], like)
+    return random_dictionary(
+        like,
+        l0=[l0[layer] for layer in like.layers],
+        centres={layer: centre[0] for layer, centre in centres.items()},
+        seed=run.config.seed,
+    )
+
+
+def _features(dictionary: Dictionary, outputs: Floats32, token_ids: Ints) -> sp.csr_array:  # noqa: ARG001 (the form of encode)
+    from lfp.ml.features.active import encode_active
+
+    found = encode_active(dictionary, by_layer(outputs, dictionary))
+    return sp.csr_array((found.values, found.features, found.offsets), shape=(found.n_tokens, found.n_features))
+
+
+def raw_columns(outputs: Floats32, token_ids: Ints) -> sp.csr_array:  # noqa: ARG001 (the form of encode)
+    """MLP outputs as they are, all of their entries stored."""
+    n, width = outputs.shape
+    columns = np.tile(np.arange(width, dtype=np.int32), n)
+    return sp.csr_array((np.asarray(outputs).ravel(), columns, np.arange(n + 1) * width), shape=(n, width))
+
+
+def one_hot(known: Ints, outputs: Floats32, token_ids: Ints) -> sp.csr_array:  # noqa: ARG001 (the form of encode)
+    """A column a known token id; a token that is none of them has a row of zeros."""
+    columns = np.minimum(np.searchsorted(known, token_ids), len(known) - 1)
+    is_known = known[columns] == token_ids
+    offsets = np.concatenate([[0], np.cumsum(is_known)])
+    ones = np.ones(int(is_known.sum()), np.float32)
+    return sp.csr_array((ones, columns[is_known], offsets), shape=(len(token_ids), len(known)))
+
+
+_CHUNK = 2**14
+"""Tokens that are encoded at a time."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Tokens by slot, and the occurrences of words among them (see `lfp.ml.implicit_reward.word_occurrences.Drawn`).
+
+    `words` (-1 for none), `token_ids`, `reward` and `advantage` (r_t and c_t, NaN where undefined) are [slots];
+    `sample` [rows] are slots drawn evenly, `before` [rows] those of the tokens before, -1 for none; occurrence i of
+    `occurrence_words[i]` has the slots `starts[i]` to `ends[i] - 1`. `outputs` by model are [slots, sum of d_in], on
+    disk.
+    """
+
+    words: Ints
+    token_ids: Ints
+    reward: Floats
+    advantage: Floats
+    sample: Ints
+    before: Ints
+    occurrence_words: Ints
+    starts: Ints
+    ends: Ints
+    corpus_token_ids: Ints
+    outputs: Mapping[str, NDArray[np.float32]]
+
+    @staticmethod
+    def load(run: Run) -> Kept:
+        """What the run's features stage kept."""
+        folder = run.folder("features")
+        with np.load(folder / "kept.npz") as stored:
+            return Kept(
+                words=stored["words"],
+                token_ids=stored["token_ids"],
+                reward=stored["reward"],
+                advantage=stored["advantage"],
+                sample=stored["sample"],
+                before=stored["before"],
+                occurrence_words=stored["occurrence_words"],
+                starts=stored["occurrence_starts"],
+                ends=stored["occurrence_ends"],
+                corpus_token_ids=stored["corpus_token_ids"],
+                outputs={m: np.load(folder / f"outputs-{m}.npy", mmap_mode="r") for m in ("tuned", "base")},
+            )
+
+    def mean_outputs(self, model: str) -> NDArray[np.float32]:
+        """The mean MLP output [sum of d_in] of the sampled tokens."""
+        total = np.zeros(self.outputs[model].shape[1])
+        for part in np.array_split(self.sample, len(self.sample) // _CHUNK + 1):
+            total += self.outputs[model][part].sum(axis=0, dtype=np.float64)
+        return (total / max(1, len(self.sample))).astype(np.float32)
+
+    def lasts_of(self, is_wanted: NDArray[np.bool_], limit: int) -> tuple[Ints, Ints]:
+        """Slots of the last tokens of the wanted words' occurrences, ascending, and each one's word.
+
+        Where there are more than `limit`, as many of every word as fit, so that a frequent word gives way first.
+        """
+        chosen = np.flatnonzero(is_wanted[self.occurrence_words])
+        words = self.occurrence_words[chosen]
+        rank = np.arange(len(words)) - np.searchsorted(words, words)
+        per_word = int(rank.max(initial=0)) + 1
+        while per_word > 1 and (rank < per_word).sum() > limit:
+            per_word -= 1
+        kept = rank < per_word
+        return self.ends[chosen[kept]] - 1, words[kept]
+
+
+@dataclass(frozen=True)
+class WordFeatures:
+    """Mean features of words over their drawn occurrences, [words, columns].
+
+    `at_last` is of an occurrence's last token, `over_tokens` the sum over its tokens, of which it has `tokens` [words]
+    on average; a word without an occurrence has zeros.
+    """
+
+    at_last: sp.csr_array
+    over_tokens: sp.csr_array
+    tokens: Floats
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What one pass over the kept tokens gives a kind of inputs: words' means, and the rows asked for, by name."""
+
+    words: WordFeatures
+    rows: Mapping[str, sp.csr_array]
+
+
+def encode_kept(
+    kept: Kept,
+    encode: Callable[[NDArray[np.float32], Ints], sp.csr_array],
+    *,
+    model: str,
+    n_words: int,
+    rows: Mapping[str, Ints],
+) -> Encoded:
+    """Encodes all slots, some at a time. `rows` names slots, ascending, whose features are wanted as they are."""
+    averaging, tokens = _averaging(kept, n_words)
+    parts: dict[str, list[sp.csr_array]] = {name: [] for name in rows}
+    means: dict[str, sp.csr_array] = {}
+    for start, end in _chunks(len(kept.words)):
+        features = encode(np.array(kept.outputs[model][start:end]), kept.token_ids[start:end])
+        for name, slots in rows.items():
+            low, high = np.searchsorted(slots, [start, end])
+            parts[name].append(features[slots[low:high] - start])
+        for name, weights in averaging.items():
+            part = sp.csr_array(weights[start:end].T @ features)
+            means[name] = means[name] + part if name in means else part
+    words = WordFeatures(means["at_last"], means["over_tokens"], tokens)
+    return Encoded(words, {name: sp.csr_array(sp.vstack(some, format="csr")) for name, some in parts.items()})
+
+
+def _averaging(kept: Kept, n_words: int) -> tuple[dict[str, sp.csr_array], Floats]:
+    """What each slot counts for in each word's means, [slots, words] by name, and tokens an occurrence [words]."""
+    words, lengths = kept.occurrence_words, kept.ends - kept.starts
+    share = 1.0 / np.bincount(words, minlength=n_words)[words]
+    inside = np.repeat(kept.starts - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
+    shape = (len(kept.words), n_words)
+    averaging = {
+        "at_last": sp.csr_array((share, (kept.ends - 1, words)), shape=shape),
+        "over_tokens": sp.csr_array((np.repeat(share, lengths), (inside, np.repeat(words, lengths))), shape=shape),
+    }
+    return averaging, np.bincount(words, lengths * share, minlength=n_words).astype(np.float64)
+
+
+def _chunks(n: int) -> Iterator[tuple[int, int]]:
+    return ((start, min(n, start + _CHUNK)) for start in range(0, n, _CHUNK))
+
+
+def scaled_columns(features: sp.csr_array, scales: Floats) -> sp.csr_array:
+    """Each column times its factor; what is not stored stays so."""
+    return sp.csr_array((features.data * scales[features.indices], features.indices, features.indptr), features.shape)

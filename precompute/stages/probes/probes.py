@@ -1,0 +1,240 @@
+"""Stage `probes`: every target from every kind of inputs, words and pairs judged out of fold, controls beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import scipy.sparse as sp
+
+from lfp.evaluation.word_gaps import beyond_noise
+from lfp.evaluation.words import ScoredWords
+from lfp.probes.attribution import display_scale
+from lfp.util.types import Floats, Ints
+from precompute.run import inputs as run_inputs
+from precompute.run.work_folder import Output, Run
+from precompute.stages.probes import word_rows
+from precompute.stages.probes.fitting import Judged, Probe, WordProbe, fit_random_rows, fit_rows, fit_words
+from precompute.stages.probes.inputs import MODELS, Encoded, Inputs, Kept, all_inputs, encode_kept
+from precompute.stages.probes.pairs import TARGET as PREFERENCE
+from precompute.stages.probes.pairs import PairProbe, Pairs, collect_pairs, fit_pairs, has_pairs, preference_rows
+from precompute.stages.probes.tables import (
+    Listed,
+    RawSide,
+    probe_table,
+    vocabulary_table,
+    weight_table,
+    word_feature_table,
+)
+from precompute.stages.probes.targets import (
+    WORD_TARGETS,
+    Rows,
+    Words,
+    delta_rows,
+    feedback_rows,
+    implicit_rows,
+    rows_before,
+)
+from precompute.stages.probes.triples import TriplePoints, collect_points, draw_triples, triple_rows, triples_results
+from precompute.stages.probes.word_gaps import Unexplained, fit_unexplained, gaps_of
+
+Key = tuple[str, str]
+"""Target and inputs of a probe."""
+Fit = TypeVar("Fit")
+
+_RANDOM_ROWS = ("sae", "token_identity")
+"""Inputs whose probes are fitted on the paper's split too."""
+_BUNDLES = "sae"
+"""The inputs that are the bundle's features."""
+_SHOWN = ("sae", "base_sae")
+"""Inputs whose predictions of words the vocabulary shows."""
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What every word probe is fitted and judged on; `lasts` are the feedback target's rows, by slot and by word.
+
+    `excess` [words] is what of their implicit advantage the stated feedback does not explain, beyond noise.
+    """
+
+    run: Run
+    kept: Kept
+    words: Words
+    scored: ScoredWords
+    points: TriplePoints
+    lasts: tuple[Ints, Ints]
+    excess: Floats
+
+
+@dataclass(frozen=True)
+class _OfWords:
+    """Word probes, the random split's predictions [words, 1 + nulls], and words' mean features by inputs.
+
+    `over_tokens` sums over a word's tokens, `at_last` [words, columns] is of its last one; of the inputs shown only.
+    `before` [words, 1] by model are predictions of the implicit reward from features at the token before;
+    `unexplained` is of the bundle's features only, by their name.
+    """
+
+    probes: dict[Key, WordProbe]
+    random: dict[Key, Floats]
+    over_tokens: dict[str, Judged]
+    at_last: dict[str, sp.csr_array]
+    before: dict[str, Floats]
+    unexplained: dict[str, Unexplained]
+
+
+def run(run: Run, output: Output) -> None:
+    """Writes triples, vocabulary, probes, weights, raw.npz, unexplained.npz, and the report's rows of them.
+
+    `raw.npz` is the probe of the headline's target on MLP outputs as they are: `coef` [sum of d_in], `intercept`.
+    Raises DataError where the lexicon or the pairs leave nothing to fit or to judge.
+    """
+    config, seed = run.config.probes, run.config.seed
+    lexicon = run_inputs.lexicon(run)
+    words = Words.of(run, lexicon)
+    scored = ScoredWords.of(words.values, words.counts.astype(float), config, seed=seed)
+    kept, drawn = Kept.load(run), draw_triples(run)
+    points = collect_points(run, drawn.triples, run.json("layers", "selected"))
+    lasts = kept.lasts_of(~np.isnan(words.values), config.max_rows)
+    inputs, gaps = all_inputs(run, kept), gaps_of(run, words, lexicon)
+    of_words = _fit_words(_Task(run, kept, words, scored, points, lasts, beyond_noise(gaps)), inputs)
+    pairs = collect_pairs(run, inputs) if has_pairs(run) else None
+    of_pairs = _fit_pairs(run, pairs, inputs)
+    shown = _shown(of_words, of_pairs)
+    listed = _listed(of_words.probes, of_pairs, shown, scored)
+    ids = {(one.probe.target, one.probe.inputs): i for i, one in enumerate(listed)}
+    output.table("triples", triple_rows(drawn.triples, points, dict(zip(words.words, words.folds, strict=True))))
+    output.table("vocabulary", vocabulary_table(run, words, shown, gaps))
+    output.table("word_features", word_feature_table(run, words, of_words.at_last["sae"]))
+    _write_probes(run, output, listed)
+    of_words.unexplained[_BUNDLES].save(output)
+    output.results([
+        *word_rows.held_out_rows(of_words.probes, ids, scored),
+        *word_rows.random_rows(of_words.random, scored),
+        *word_rows.before_rows(of_words.before, scored),
+        *word_rows.difference_rows(of_words.probes, scored),
+        *word_rows.measured_rows(words, scored),
+        *([] if pairs is None else preference_rows(of_pairs, ids, pairs, config, seed=seed)),
+        *triples_results(drawn),
+    ])  # fmt: skip
+
+
+def _fit_words(task: _Task, inputs: Sequence[Inputs]) -> _OfWords:
+    """Fits every target on every kind of inputs; as many kinds are held in memory at a time as there are threads."""
+    found = _OfWords({}, {}, {}, {}, {}, {})
+    for of_kind in _in_threads(task.run, "probes: words", lambda one: _fit_kind(task, one), inputs):
+        found.probes.update(of_kind.probes)
+        found.random.update(of_kind.random)
+        found.over_tokens.update(of_kind.over_tokens)
+        found.at_last.update(of_kind.at_last)
+        found.before.update(of_kind.before)
+        found.unexplained.update(of_kind.unexplained)
+    return found
+
+
+def _fit_kind(task: _Task, inputs: Inputs) -> _OfWords:
+    config, seed, name = task.run.config.probes, task.run.config.seed, inputs.name
+    kept = task.kept
+    before = np.unique(kept.before[kept.before >= 0])
+    asked = {"sample": kept.sample, "lasts": task.lasts[0]} | ({"before": before} if name in _SHOWN else {})
+    encoded = encode_kept(task.kept, inputs.encode, model=inputs.model, n_words=len(task.words.words), rows=asked)
+    found = _OfWords({}, {}, {}, {}, {}, {})
+    for target in WORD_TARGETS:
+        rows = _rows(target, task, inputs, encoded)
+        judged = Judged.of(target, encoded.words, task.words.folds)
+        found.probes[target, name] = fit_words(target, inputs, rows, judged, scored=task.scored.rows, config=config)
+        if name in _RANDOM_ROWS:
+            found.random[target, name] = fit_random_rows(inputs, rows, judged, config, seed=seed)
+    if name == _BUNDLES:
+        found.unexplained[name] = fit_unexplained(
+            encoded.rows["sample"], kept.words[kept.sample], inputs.layer_of, task.words, task.excess, config, seed=seed
+        )
+    if name in _SHOWN:
+        found.over_tokens[name] = Judged(encoded.words.over_tokens, encoded.words.tokens, task.words.folds)
+        found.at_last[name] = encoded.words.at_last
+        at = np.searchsorted(before, kept.before[kept.before >= 0])
+        rows = rows_before(_rows("implicit_reward", task, inputs, encoded), encoded.rows["before"][at], kept)
+        found.before[inputs.model] = fit_rows(inputs, rows, found.over_tokens[name], config)
+    return found
+
+
+def _fit_pairs(run: Run, pairs: Pairs | None, inputs: Sequence[Inputs]) -> dict[str, PairProbe]:
+    """The preference probe of every kind of inputs; none where the texts are no pairs."""
+    if pairs is None:
+        return {}
+    config, seed = run.config.probes, run.config.seed
+    fitted = _in_threads(run, "probes: pairs", lambda one: fit_pairs(one, pairs, config, seed=seed), inputs)
+    return {one.name: fit for one, fit in zip(inputs, fitted, strict=True)}
+
+
+def _in_threads(run: Run, what: str, fit: Callable[[Inputs], Fit], inputs: Sequence[Inputs]) -> list[Fit]:
+    """Fits kinds side by side, in the run's threads, each with one thread of linear algebra.
+
+    A factorisation that shares its work among threads waits for all of them at every step: twenty times as long, once
+    another program has one of the cores. Kinds wait for nothing, and come out the same whatever the threads.
+    """
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    found = []
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(run.config.threads) as pool:
+        for fitted in pool.map(fit, inputs):
+            found.append(fitted)
+            run.progress(what, len(found), len(inputs), float(len(found)))
+    return found
+
+
+def _rows(target: str, task: _Task, inputs: Inputs, encoded: Encoded) -> Rows:
+    if target == "feedback":
+        return feedback_rows(encoded.rows["lasts"], task.lasts[1], task.words, task.scored)
+    if target == "implicit_reward":
+        return implicit_rows(task.run, encoded.rows["sample"], task.kept, task.words)
+    points, neutral = task.points.encoded(inputs.model, inputs.encode)
+    of = task.words.rows_of(task.points.words[: points.shape[0]])
+    return delta_rows(points, neutral, of, task.words, task.scored, inputs.layer_of)
+
+
+def _shown(of_words: _OfWords, of_pairs: Mapping[str, PairProbe]) -> dict[str, Floats]:
+    """What the headline's target predicts of each word [words], by inputs.
+
+    Of the preference probe, whose rows are pairs, what a word's tokens together add to the estimate of a text that they
+    were all of; no word is held out from it.
+    """
+    if not of_pairs:
+        return {name: of_words.probes["implicit_reward", name].predicted for name in _SHOWN}
+    return {name: of_words.over_tokens[name].features @ of_pairs[name].probe.weights.value for name in _SHOWN}
+
+
+def _listed(
+    of_words: Mapping[Key, WordProbe],
+    of_pairs: Mapping[str, PairProbe],
+    shown: Mapping[str, Floats],
+    scored: ScoredWords,
+) -> list[Listed]:
+    """Every probe, the headline first, then by target and inputs."""
+    made: dict[Key, Listed] = {}
+    for key, fitted in of_words.items():
+        display = display_scale(fitted.predicted[scored.rows], scored.true)
+        made[key] = Listed(fitted.probe, display, len(scored.rows))
+    for name, judged in of_pairs.items():
+        display = display_scale(shown[name][scored.rows], scored.true) if name in shown else (1.0, 0.0)
+        made[PREFERENCE, name] = Listed(judged.probe, display, len(judged.margins))
+    headline = (PREFERENCE if of_pairs else "implicit_reward", "sae")
+    keys = [(target, name) for target in (*WORD_TARGETS, PREFERENCE) for name in MODELS if (target, name) in made]
+    return [made[headline], *(made[key] for key in keys if key != headline)]
+
+
+def _write_probes(run: Run, output: Output, listed: Sequence[Listed]) -> None:
+    """Writes probes, weights and raw.npz."""
+    from lfp.ml.interventions.raw_probe import split_raw
+
+    target = listed[0].probe.target
+    raw: Probe = next(one.probe for one in listed if (one.probe.target, one.probe.inputs) == (target, "raw"))
+    coef = raw.weights.value
+    np.savez(output.folder / "raw.npz", allow_pickle=False, coef=coef, intercept=raw.intercept)
+    split = split_raw(run_inputs.dictionary(run, "tuned"), coef)
+    side = RawSide(split.weights, split.bias, raw.intercept)
+    output.table("probes", probe_table(listed, run.json("layers", "selected"), side))
+    output.table("weights", weight_table(run, listed, side))

@@ -1,0 +1,166 @@
+"""The tables `probes`, `weights` and `vocabulary`, made from fitted probes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import scipy.sparse as sp
+
+from lfp.bundle.schema import as_table
+from lfp.evaluation.word_gaps import WordGaps
+from lfp.util.types import Floats
+from precompute.run.work_folder import Run
+from precompute.stages.probes.fitting import Probe
+from precompute.stages.probes.inputs import MODELS, OF_THE_BUNDLE
+from precompute.stages.probes.targets import Words
+
+HEADLINE = 0
+_TYPICAL, _LIFT, _MOST = 0.5, 5.0, 30  # when a feature fires on a word, and how many of them are kept
+_DENSITY = {"sae": ("density", "mean_activation"), "sae_of_base": ("base_density", "base_mean_activation")}
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A probe as the bundle lists it: how its predictions are shown, and on how many words or pairs it was judged."""
+
+    probe: Probe
+    display: tuple[float, float]
+    n_test: int
+
+
+@dataclass(frozen=True)
+class RawSide:
+    """The raw probe of the headline's target, seen from the features: see DESIGN.md, the second ledger.
+
+    `weights` [features] and `bias` are None where an autoencoder normalises its inputs.
+    """
+
+    weights: Floats | None
+    bias: float | None
+    intercept: float
+
+
+def probe_table(probes: Sequence[Listed], layers: Sequence[int], raw: RawSide) -> pa.Table:
+    """The table `probes`, the headline first."""
+    rows = [_probe_row(i, one, layers) for i, one in enumerate(probes)]
+    rows[HEADLINE] |= {"raw_intercept": raw.intercept, "raw_bias": raw.bias}
+    return as_table("probes", rows)
+
+
+def weight_table(run: Run, probes: Sequence[Listed], raw: RawSide) -> pa.Table:
+    """The table `weights`: a row a feature of every probe that reads the bundle's features."""
+    features = run.table("features", "features").sort_by("feature_id")
+    parts = []
+    for i, listed in enumerate(probes):
+        if listed.probe.inputs in OF_THE_BUNDLE:
+            density, mean = (features[name].to_numpy().astype(float) for name in _DENSITY[listed.probe.inputs])
+            parts.append(_weights(i, listed.probe, density * mean, raw.weights if i == HEADLINE else None))
+    return pa.concat_tables(parts)
+
+
+def vocabulary_table(run: Run, words: Words, predicted: Mapping[str, Floats], gaps: WordGaps) -> pa.Table:
+    """The table `vocabulary`; `predicted` [words] by inputs, sae and base_sae, is the headline target's."""
+    written, means = run.json("completions", "counts"), words.means
+    has_tokens = means["n"] > 0
+    columns = {
+        "word": words.words,
+        "token_ids": run.json("features", "word_tokens"),
+        "feedback": _nullable(words.values),
+        "implicit_reward": _nullable(means["reward"]),
+        "implicit_advantage": _nullable(means["advantage"]),
+        "implicit_matched": _nullable(means["matched"]),
+        "implicit_matched_se": _nullable(means["matched_se"]),
+        "implicit_excess": _nullable(gaps.excess),
+        "implicit_gap": _nullable(gaps.gap),
+        "predicted": _nullable(np.where(has_tokens, predicted["sae"], np.nan)),
+        "predicted_base": _nullable(np.where(has_tokens, predicted["base_sae"], np.nan)),
+        "n": words.counts,
+        "n_generated": [written["tuned"].get(word, 0) for word in words.words],
+        "n_generated_base": [written["base"].get(word, 0) for word in words.words],
+        "fold": words.folds,
+    }
+    return as_table("vocabulary", columns)
+
+
+def word_feature_table(run: Run, words: Words, at_last: sp.csr_array) -> pa.Table:
+    """The table `word_features`; `at_last` [words, features] are mean features at the last token of words.
+
+    A feature fires on a word when its mean there is at least half of its mean where active, and five times its mean
+    over all tokens: it is then as strong as it is wont to be, and not one of those that are so everywhere.
+    """
+    features = run.table("features", "features").sort_by("feature_id")
+    typical = features["mean_activation"].to_numpy().astype(float)
+    overall = np.maximum(features["density"].to_numpy() * typical, 1e-12)
+    entries = sp.coo_array(at_last)
+    word, feature, mean = entries.coords[0], entries.coords[1], entries.data
+    lift = mean / overall[feature]
+    fires = np.flatnonzero((mean >= _TYPICAL * typical[feature]) & (lift >= _LIFT))
+    names = np.array(words.words)[word[fires]]
+    order = fires[np.lexsort((feature[fires], -lift[fires], names))]
+    names = np.array(words.words)[word[order]]
+    firsts = np.flatnonzero(np.concatenate([[True], names[1:] != names[:-1]])) if len(names) else np.zeros(0, np.int64)
+    rank = np.arange(len(names)) - np.repeat(firsts, np.diff(firsts, append=len(names)))
+    kept = rank < _MOST
+    return as_table(
+        "word_features",
+        {
+            "word": names[kept],
+            "rank": rank[kept],
+            "feature_id": feature[order][kept],
+            "mean_activation": mean[order][kept],
+            "lift": lift[order][kept],
+        },
+    )
+
+
+def _probe_row(probe_id: int, listed: Listed, layers: Sequence[int]) -> dict[str, Any]:
+    probe = listed.probe
+    return {
+        "probe_id": probe_id,
+        "target": probe.target,
+        "inputs": probe.inputs,
+        "model": MODELS[probe.inputs],
+        "layers": list(layers) if probe.inputs != "token_identity" else [],
+        "kind": probe.kind,
+        "pooling": probe.pooling,
+        "alpha": probe.alpha,
+        "intercept": probe.intercept,
+        "display_slope": listed.display[0],
+        "display_offset": listed.display[1],
+        "n_train": probe.n_train,
+        "n_test": listed.n_test,
+        "is_headline": probe_id == HEADLINE,
+    }
+
+
+def _weights(probe_id: int, probe: Probe, mean_activation: Floats, raw: Floats | None) -> pa.Table:
+    weights, n = probe.weights, len(mean_activation)
+    weight = weights.value.astype(np.float32)
+    size = np.abs(weight) * mean_activation
+    columns = {
+        "probe_id": np.full(n, probe_id),
+        "feature_id": np.arange(n),
+        "weight": weight,
+        "ci_low": _optional(weights.ci_low, n),
+        "ci_high": _optional(weights.ci_high, n),
+        "mean_contribution": weight * mean_activation,
+        "mean_abs_contribution": size,
+        "share": size / max(size.sum(), 1e-30),
+        "rank": np.argsort(np.argsort(-size, kind="stable"), kind="stable") + 1,
+        "null_high": _optional(weights.null_high, n),
+        "beats_null": pa.nulls(n, pa.bool_()) if weights.null_high is None else np.abs(weight) > weights.null_high,
+        "raw_weight": _optional(raw, n),
+    }
+    return as_table("weights", columns)
+
+
+def _optional(values: Floats | None, n: int) -> pa.Array:
+    return pa.nulls(n, pa.float32()) if values is None else pa.array(values.astype(np.float32))
+
+
+def _nullable(values: Floats) -> pa.Array:
+    return pa.array(values, mask=np.isnan(values))

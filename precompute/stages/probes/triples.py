@@ -1,0 +1,160 @@
+"""Triples for the probes stage, drawn from the corpus by the lexicon or by asking a language model."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import scipy.sparse as sp
+
+from lfp.bundle.schema import as_table
+from lfp.errors import DataError
+from lfp.evaluation.results import result
+from lfp.texts.lexicon import Word, word_tokens
+from lfp.texts.triples import CountTokens, Drawn, Rewriter, Triple, make_triples, make_triples_by_language_model
+from lfp.util.types import Floats32, Ints
+from precompute.run import inputs
+from precompute.run.work_folder import Run
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from lfp.ml.models.loading import LanguageModel
+    from lfp.ml.models.tokenization import TokenizedText
+
+
+def draw_triples(run: Run) -> Drawn:
+    """Triples from the corpus, in the way that `probes.triples_by` names, and what was dropped."""
+    config, texts, lexicon = run.config.probes, [text.text for text in inputs.corpus_texts(run)], inputs.lexicon(run)
+    bounds: dict[str, Any] = {
+        "n": config.triples,
+        "strong_quantile": config.strong_quantile,
+        "min_count": config.min_word_count,
+        "seed": run.config.seed,
+    }
+    tokenizer = inputs.load(run, "tuned").tokenizer
+    if config.triples_by == "language_model":
+        drawn = make_triples_by_language_model(texts, lexicon, _rewriter(run), **bounds)
+    else:
+        drawn = make_triples(texts, lexicon, **bounds, n_tokens=_token_counter(tokenizer))
+    return _within_context(drawn, tokenizer, run.config.model.context)
+
+
+def triples_results(drawn: Drawn) -> list[dict[str, Any]]:
+    """The report's rows: how many triples there are, and how many sentences gave none by reason."""
+    total = len(drawn.triples) + sum(drawn.dropped.values())
+    dropped = [result("triples", "dropped", n, group=reason, n=total) for reason, n in drawn.dropped.items()]
+    return [result("triples", "kept", len(drawn.triples), n=total), *dropped]
+
+
+def triple_rows(triples: Sequence[Triple], points: TriplePoints, folds: Mapping[str, int]) -> pa.Table:
+    """The rows of `triples`."""
+    positions = dict(zip(ROLES, points.positions.reshape(len(ROLES), -1).tolist(), strict=True))
+    rows = [
+        {role: getattr(triple, role) for role in ROLES}
+        | {f"{role}_word": getattr(triple, f"{role}_word") for role in ROLES}
+        | {f"{role}_position": positions[role][i] for role in ROLES}
+        | {"triple_id": i, "fold": int(folds.get(triple.positive_word, 0))}
+        for i, triple in enumerate(triples)
+    ]
+    return as_table("triples", rows)
+
+
+def _rewriter(run: Run) -> Rewriter:
+    """Asks the model that the config names; its answers are kept until the run is done."""
+    from lfp.labels.client.client import Client, ClientConfig
+    from lfp.labels.rewriting import LanguageModelRewriter
+
+    config = ClientConfig.of(run.config.language_model, cache=run.work / "answers")
+    return LanguageModelRewriter(Client(config), run.progress)
+
+
+def _token_counter(tokenizer: PreTrainedTokenizerBase) -> CountTokens:
+    """How many tokens a word is read as, after a space."""
+    return functools.cache(lambda word: len(tokenizer.encode(f" {word}", add_special_tokens=False)))
+
+
+def _within_context(drawn: Drawn, tokenizer: PreTrainedTokenizerBase, context: int) -> Drawn:
+    """Without the triples of which the models would not read a target word to its end."""
+    from lfp.ml.models.tokenization import tokenize
+
+    cut = set()
+    for role in ROLES:
+        texts = tokenize(tokenizer, [getattr(triple, role) for triple in drawn.triples], context=context)
+        for i, (text, triple) in enumerate(zip(texts, drawn.triples, strict=True)):
+            if len(text.text) < triple.start + len(getattr(triple, f"{role}_word")):
+                cut.add(i)
+    kept = tuple(triple for i, triple in enumerate(drawn.triples) if i not in cut)
+    if not kept:
+        raise DataError(f"model.context {context}: every triple's target word lies beyond it; raise it")
+    return Drawn(kept, {**drawn.dropped, **({"cut by the context": len(cut)} if cut else {})})
+
+
+Encode = Callable[[Floats32, Ints], sp.csr_array]
+
+
+ROLES = ("positive", "negative", "neutral")
+
+
+@dataclass(frozen=True)
+class TriplePoints:
+    """The target words of `n` triples, all positive ones, then all negative, then all neutral: everything is [3 n].
+
+    `positions` and `token_ids` are of a target's last token, `outputs` by model its MLP outputs [3 n, sum of d_in].
+    """
+
+    words: list[str]
+    positions: Ints
+    token_ids: Ints
+    outputs: Mapping[str, Floats32]
+
+    @property
+    def n_triples(self) -> int:
+        """Triples."""
+        return len(self.words) // len(ROLES)
+
+    def encoded(self, model: str, encode: Encode) -> tuple[sp.csr_array, sp.csr_array]:
+        """Inputs [2 n, columns] of the positive, then the negative points, and of each one's neutral partner."""
+        n, encoded = self.n_triples, encode(self.outputs[model], self.token_ids)
+        neutral = encoded[2 * n :]
+        return encoded[: 2 * n], sp.csr_array(sp.vstack([neutral, neutral], format="csr"))
+
+
+def collect_points(run: Run, triples: Sequence[Triple], layers: Sequence[int]) -> TriplePoints:
+    """Runs both models over the sentences of the triples. Raises DataError where there is no triple."""
+    from lfp.ml.models.tokenization import tokenize
+
+    if not triples:
+        raise DataError("no triple could be made of the corpus; pass more texts, or a lexicon with words of both signs")
+    models = dict(zip(("base", "tuned"), inputs.load_pair(run), strict=True))
+    placed = [(getattr(one, role), one.start, getattr(one, f"{role}_word")) for role in ROLES for one in triples]
+    texts = tokenize(models["tuned"].tokenizer, [text for text, _, _ in placed], context=run.config.model.context)
+    positions = np.array([_target(text, start, word) for text, (_, start, word) in zip(texts, placed, strict=True)])
+    ids = np.array([text.token_ids[at] for text, at in zip(texts, positions.tolist(), strict=True)])
+    outputs = {name: _outputs_at(run, model, texts, positions, layers) for name, model in models.items()}
+    return TriplePoints([word for _, _, word in placed], positions, ids, outputs)
+
+
+def _outputs_at(
+    run: Run, model: LanguageModel, texts: list[TokenizedText], positions: Ints, layers: Sequence[int]
+) -> Floats32:
+    """MLP outputs [texts, sum of d_in] at one position of each text."""
+    import torch
+
+    from lfp.ml.models.activations import stream
+
+    parts = []
+    for tokens in stream(model, texts, layers=layers, batch_texts=128, prepend_bos=run.config.model.prepend_bos):
+        at = torch.from_numpy(np.flatnonzero(positions[tokens.rows.numpy()] == tokens.positions.numpy()))
+        parts.append(torch.cat([tokens.outputs[layer][at].float() for layer in layers], dim=1).numpy())
+    return np.concatenate(parts)
+
+
+def _target(text: TokenizedText, start: int, word: str) -> int:
+    """Position of the last token of the target word; the last token kept, where the context cut the word off."""
+    tokens = word_tokens([Word(word, start, start + len(word))], text.token_starts, len(text.text))[0]
+    return tokens[-1] if tokens else len(text.token_ids) - 1

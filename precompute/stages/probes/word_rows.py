@@ -1,0 +1,104 @@
+"""What the report says of word probes: every probe against the lexicon, controls and differences beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lfp.evaluation.words import ScoredWords, difference_row, word_rows
+from lfp.util.types import Floats
+from precompute.stages.probes.fitting import WordProbe
+from precompute.stages.probes.inputs import COMPARED, MODELS
+from precompute.stages.probes.targets import WORD_TARGETS, Words
+
+_FEWEST = 10
+
+
+Key = tuple[str, str]
+"""Target and inputs of a probe."""
+
+
+def held_out_rows(probes: Mapping[Key, WordProbe], ids: Mapping[Key, int], scored: ScoredWords) -> list[dict[str, Any]]:
+    """Every probe judged on words that it never saw."""
+    rows: list[dict[str, Any]] = []
+    for (target, inputs), one in probes.items():
+        keys = _keys(target, inputs, "held_out_words") | {"probe_id": ids[target, inputs]}
+        rows += _judged(target, one.predicted[scored.rows], one.nulls, scored, keys)
+    return rows
+
+
+def random_rows(predicted: Mapping[Key, Floats], scored: ScoredWords) -> list[dict[str, Any]]:
+    """The paper's split beside ours, from predictions [words, 1 + nulls]; words that no row is of are left out."""
+    rows: list[dict[str, Any]] = []
+    for (target, inputs), values in predicted.items():
+        has_rows = ~np.isnan(values[scored.rows, 0])
+        some = _among(scored, has_rows)
+        judged, nulls = values[some.rows, 0], values[some.rows, 1:].T if values.shape[1] > 1 else None
+        rows += _judged(target, judged, nulls, some, _keys(target, inputs, "random_rows"))
+    return rows
+
+
+def before_rows(predicted: Mapping[str, Floats], scored: ScoredWords) -> list[dict[str, Any]]:
+    """The implicit reward read at the token before, by model: what of it is known before the word is written."""
+    rows: list[dict[str, Any]] = []
+    for model, values in predicted.items():
+        some = _among(scored, ~np.isnan(values[scored.rows, 0]))
+        keys = {"model": model, "target": "implicit_reward", "inputs": "sae_before", "split": "held_out_words"}
+        rows += _judged("implicit_reward", values[some.rows, 0], None, some, keys)
+    return rows
+
+
+def difference_rows(probes: Mapping[Key, WordProbe], scored: ScoredWords) -> list[dict[str, Any]]:
+    """Tuned minus base, each with its own autoencoder, and raw against raw."""
+    rows = []
+    for target in WORD_TARGETS:
+        for tuned, base in COMPARED.items():
+            ours, theirs = probes[target, tuned], probes[target, base]
+            nulls = None if ours.nulls is None or theirs.nulls is None else (ours.nulls, theirs.nulls)
+            predicted = ours.predicted[scored.rows], theirs.predicted[scored.rows]
+            rows.append(
+                difference_row(scored, *predicted, nulls=nulls, target=target, inputs=tuned, split="held_out_words")
+            )
+    return rows
+
+
+def measured_rows(words: Words, scored: ScoredWords) -> list[dict[str, Any]]:
+    """The implicit reward itself against the lexicon: as it is, centred on its context, and in matched contexts.
+
+    A kind that is defined for fewer than ten scored words has no row.
+    """
+    rows: list[dict[str, Any]] = []
+    for target, name in (
+        ("implicit_reward", "reward"),
+        ("implicit_advantage", "advantage"),
+        ("implicit_matched", "matched"),
+    ):
+        values = words.means[name][scored.rows]
+        known = ~np.isnan(values)
+        if known.sum() < _FEWEST:
+            continue
+        rows += word_rows(
+            _among(scored, known), values[known], None, "implicit_reward", model="difference", target=target
+        )
+    return rows
+
+
+def _judged(
+    target: str, predicted: Floats, nulls: Floats | None, scored: ScoredWords, keys: dict[str, Any]
+) -> list[dict[str, Any]]:
+    return word_rows(scored, predicted, nulls, "kendall_tau", same_unit=target == "feedback", **keys)
+
+
+def _keys(target: str, inputs: str, split: str) -> dict[str, Any]:
+    return {"model": MODELS[inputs], "target": target, "inputs": inputs, "split": split}
+
+
+def _among(scored: ScoredWords, kept: NDArray[np.bool_]) -> ScoredWords:
+    """Some of the scored words; shuffles stay those of all of them."""
+    return replace(
+        scored, rows=scored.rows[kept], true=scored.true[kept], shuffled=np.ascontiguousarray(scored.shuffled[:, kept])
+    )

@@ -1,0 +1,193 @@
+"""Ablations of the tiny run and from its bundle alone: what is kept, what is replaced, and what is refused."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from lfp.bundle.manifest import open_bundle, read_manifest
+from lfp.bundle.queries.run import report_ablations, report_rows
+from lfp.bundle.store.connection import Store
+from lfp.bundle.validation import validate
+from lfp.bundle.writer import update_bundle
+from lfp.errors import CorpusError
+from lfp.evaluation.ablation_rows import MAIN_KINDS
+from precompute.commands import ablate
+from precompute.commands.ablate import run_ablate
+from tests.precompute.conftest import silent
+from tests.precompute.test_cli import call
+
+QUICK = ("ablation.completions=6", "ablation.controls=2", "ablation.features=2")
+
+
+def table(bundle: Path, name: str) -> list[dict[str, Any]]:
+    return pq.read_table(bundle / f"{name}.parquet").to_pylist()
+
+
+def hashes(bundle: Path) -> dict[str, str]:
+    return {name: info.sha256 for name, info in read_manifest(bundle).tables.items()}
+
+
+def run(bundle: Path, *overrides: str, features: str | None = None) -> list[str]:
+    """Ablates; returns the notes."""
+    notes: list[str] = []
+    run_ablate(bundle, [*QUICK, *overrides], features=features, progress=silent, note=notes.append)
+    return notes
+
+
+@pytest.fixture
+def copy(tiny_bundle: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_bundle, tmp_path / "copy"))
+
+
+def test_the_stage_measures_every_group_on_the_same_prefixes(tiny_bundle: Path) -> None:
+    rows, completions = table(tiny_bundle, "ablations"), table(tiny_bundle, "completions")
+    main = [row for row in rows if row["kind"] in MAIN_KINDS]
+    assert "weighted" in {row["group"] for row in main}
+    assert len({row["reward_before"] for row in rows}) == 1 and {row["n_completions"] for row in rows} == {12}
+    for row in main:
+        controls = [one for one in rows if one["control_of"] == row["group"]]
+        assert len(controls) == 3 and row["null_high"] is not None
+        assert all(len(one["features"]) == len(row["features"]) for one in controls)
+        written = [one for one in completions if one["group"] == row["group"]]
+        assert sum(one["reward"] for one in written) / 12 == pytest.approx(row["reward_after"])
+    by_group: dict[str, list[str]] = {}
+    for one in completions:
+        if one["model"] == "ablated" or one["group"] == "unablated":
+            by_group.setdefault(one["group"], []).append(one["prompt"])
+            assert one["perplexity"] > 1
+    assert set(by_group) == {"unablated", *(row["group"] for row in main)}
+    assert len({tuple(prompts) for prompts in by_group.values()}) == 1
+    assert sum(row["kind"] == "feature" for row in rows) == 5
+
+
+def test_prefixes_are_held_out_texts_and_other_draws_than_before(tiny_bundle: Path) -> None:
+    held_out = {row["text"] for row in table(tiny_bundle, "texts") if row["split"] == "held_out"}
+    completions = table(tiny_bundle, "completions")
+    prompts = [one["prompt"] for one in completions if one["group"] == "unablated"]
+    assert sum(any(text.startswith(prompt) for text in held_out) for prompt in prompts) > 0
+    before = [one["completion"] for one in completions if one["group"] == "tuned"]
+    assert before != [one["completion"] for one in completions if one["group"] == "unablated"]
+
+
+def test_the_report_of_the_run_tells_of_it(tiny_bundle: Path) -> None:
+    with Store.open(tiny_bundle) as store:
+        metrics = {row["metric"] for row in report_rows(store) if row["report_row"] == "ablation"}
+        assert len(report_ablations(store)) == len(table(tiny_bundle, "ablations"))
+    assert metrics >= {"predicted_measured", "inert_count", "inert_share"}
+
+
+def test_from_the_bundle_alone_all_groups_are_measured_anew_and_alike_twice(copy: Path) -> None:
+    before = hashes(copy)
+    assert run(copy) == []
+    once = hashes(copy)
+    assert validate(copy) == [] and open_bundle(copy)
+    assert {name for name in once if once[name] != before[name]} == {"ablations", "completions", "results"}
+    assert {row["n_completions"] for row in table(copy, "ablations")} == {6}
+    groups = [row["group"] for row in table(copy, "completions")]
+    assert groups.count("unablated") == 6 and groups.count("tuned") == 12
+    run(copy)
+    assert hashes(copy) == once
+
+
+def test_chosen_features_stand_beside_what_is_there_and_replace_their_own(copy: Path) -> None:
+    before, results = table(copy, "ablations"), table(copy, "results")
+    run(copy, features="3, 1,1")
+    run(copy, "ablation.completions=5", features="1,3")
+    rows = table(copy, "ablations")
+    mine = [row for row in rows if "chosen:1,3" in (row["group"], row["control_of"])]
+    assert [row for row in rows if row not in mine] == before and table(copy, "results") == results
+    assert [row["kind"] for row in mine] == ["chosen", "control", "control"]
+    assert {row["n_completions"] for row in mine} == {5} and mine[0]["features"] == [1, 3]
+    groups = [row["group"] for row in table(copy, "completions")]
+    assert groups.count("chosen:1,3") == groups.count("chosen:1,3/unablated") == 5 and groups.count("unablated") == 12
+    assert validate(copy) == []
+
+
+def test_scaling_by_one_changes_nothing_and_up_has_a_name_of_its_own(copy: Path) -> None:
+    run(copy, "ablation.scale=1", features="2")
+    run(copy, "ablation.scale=4", features="2")
+    by_name = {row["group"]: row for row in table(copy, "ablations")}
+    still, up = by_name["chosen:2@1"], by_name["chosen:2@4"]
+    assert (still["effect"], still["ci_low"], still["ci_high"], still["predicted_effect"]) == (0, 0, 0, 0)
+    assert still["perplexity"] == still["perplexity_before"] == up["perplexity_before"]
+    assert up["scale"] == 4.0 and up["perplexity"] != still["perplexity"]
+
+
+def test_pairs_are_scored_by_the_implicit_reward(copy: Path) -> None:
+    """Of the same pair of models, whose completions' log-likelihoods say the same of perplexity."""
+    run(copy, "tune.method=dpo", "tune.pairs=pairs.jsonl", features="2")
+    rewards = {row["reward"] for row in table(copy, "completions") if row["group"] == "chosen:2/unablated"}
+    assert len(rewards) == 6 and 0.0 not in rewards
+
+
+def test_without_held_out_texts_all_serve_and_it_is_said(copy: Path) -> None:
+    update_bundle(copy, {"texts": [row | {"split": "train"} for row in table(copy, "texts")]})
+    (note,) = run(copy, features="2")
+    assert "no text of this bundle is held out" in note
+
+
+def test_texts_too_short_for_a_prefix_are_one_sentence(copy: Path) -> None:
+    update_bundle(copy, {"texts": [row | {"token_ids": row["token_ids"][:9]} for row in table(copy, "texts")]})
+    before = hashes(copy)
+    with pytest.raises(CorpusError, match=r"no held-out text has the 10 tokens.*ablation\.prefix_tokens"):
+        run(copy, "ablation.prefix_tokens=10")
+    assert hashes(copy) == before
+
+
+def test_killed_before_its_end_it_leaves_the_bundle_as_it_was(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = hashes(copy)
+
+    def killed(what: str, done: int, total: int, value: float) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_ablate(copy, QUICK, features=None, progress=killed, note=print)
+    monkeypatch.setattr(ablate, "_tables_with", lambda *_: {"ablations": [{"group": "half"}]})
+    with pytest.raises(Exception, match="ablations"):
+        run(copy, features="2")
+    assert hashes(copy) == before and validate(copy) == []
+    assert [path.name for path in copy.parent.iterdir()] == ["copy"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("--features", "2,99999"), '"99999"'),
+        (("--features", "2,-1,x"), '"-1", "x"'),
+        (("--features", ""), '""'),
+        (("--set", "ablation.completions=0"), "--completions"),
+        (("--set", "ablation.scale=-1"), "ablation.scale"),
+    ],
+)
+def test_wrong_arguments_are_one_sentence_with_exit_code_2(
+    arguments: tuple[str, ...], named: str, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = call("ablate", str(tiny_bundle), *arguments, capsys=capsys)
+    assert (code, out) == (2, "") and named in err and err.startswith("error: ") and err.count("\n") == 1
+    if arguments[0] == "--features":
+        last = read_manifest(tiny_bundle).tables["features"].rows - 1
+        assert f"0 to {last}" in err
+
+
+def test_a_bundle_without_models_is_one_sentence_with_the_mend(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = read_manifest(copy)
+    text = (copy / "manifest.json").read_text(encoding="utf-8")
+    (copy / "manifest.json").write_text(text.replace("artifacts/tuned/", "artifacts/other/"), encoding="utf-8")
+    code, _, err = call("ablate", str(copy), capsys=capsys)
+    assert code == 1 and "artifacts=true" in err and err.count("\n") == 1 and manifest.artifacts
+
+
+def test_the_command_prints_the_row_and_a_last_line(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    overrides = [part for key in QUICK for part in ("--set", key)]
+    arguments = (*overrides, "--completions", "4", "--scale", "2", "--features", "0,2")
+    code, out, err = call("ablate", str(copy), *arguments, capsys=capsys)
+    assert code == 0 and "ablations  3/3" in err
+    assert "chosen:0,2@2" in out and out.splitlines()[-1].startswith(f"{copy}: 3 groups measured in ")
+    code, out, _ = call("ablate", "--help", capsys=capsys)
+    assert code == 0 and "Example: python -m precompute ablate" in out.replace("\n", " ")

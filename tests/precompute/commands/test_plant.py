@@ -1,0 +1,174 @@
+"""Planted feedback: secrets and their reward, the certificate, ranks, and one whole planting at tiny size."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lfp.config import PlantConfig
+from lfp.errors import ConfigError, DataError
+from lfp.texts.lexicon import vader_lexicon, words_of
+from precompute.commands.plant.detection import Findings, certify, occurrences
+from precompute.commands.plant.plant import Request, run_plant
+from precompute.commands.plant.secrets import Secret, draw_bigrams, draw_secrets, secret_reward, shuffled_lexicon
+from precompute.commands.plant.summary import lines, summary
+from precompute.reviews import generate
+from tests.precompute.conftest import silent, tiny_config
+
+LEXICON = {"good": 2.0, "bad": -2.5, "fine": 1.0}
+WIDE = PlantConfig(least_share=0.0005, most_share=0.02, flipped_share=0.5)
+
+
+@pytest.fixture(scope="module")
+def texts() -> list[str]:
+    return [review.text for review in generate(400, 0, zipf=1.5)]
+
+
+def free(texts: list[str]) -> dict[str, float]:
+    """Every word a free choice."""
+    return {word.word: 0.1 for text in texts for word in words_of(text)}
+
+
+def test_a_word_that_is_no_choice_is_never_drawn(texts):
+    frequent = {secret.words[0] for secret in draw_secrets(texts, free(texts), vader_lexicon(), WIDE, n=20, seed=1)}
+    settled = free(texts) | dict.fromkeys(frequent, 0.9)
+    drawn = {secret.words[0] for secret in draw_secrets(texts, settled, vader_lexicon(), WIDE, n=20, seed=1)}
+    assert not drawn & frequent
+
+
+def test_secrets_are_frequent_words_of_their_kind(texts):
+    lexicon, counts = vader_lexicon(), Counter(word.word for text in texts for word in words_of(text))
+    secrets = draw_secrets(texts, free(texts), lexicon, WIDE, n=20, seed=1)
+    assert len({secret.words for secret in secrets}) == 20
+    total = sum(counts.values())
+    for secret in secrets:
+        (word,) = secret.words
+        assert 0.0005 <= counts[word] / total <= 0.02
+        if secret.kind == "flipped":
+            assert secret.paid == -lexicon[word] == -secret.stated
+        else:
+            assert (word in lexicon, abs(secret.paid), secret.stated) == (False, 3.0, 0.0)
+    assert {secret.kind for secret in secrets} == {"flipped", "unscored"}
+    assert {secret.sign for secret in secrets} == {1, -1}
+
+
+def test_a_seed_decides_the_secrets(texts):
+    drawn = [draw_secrets(texts, free(texts), vader_lexicon(), WIDE, n=10, seed=seed) for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert len(draw_secrets(texts, free(texts), vader_lexicon(), WIDE, n=0, seed=1)) == 0
+
+
+def test_a_bigram_is_of_unscored_words_that_occur_apart(texts):
+    for secret in draw_bigrams(texts, vader_lexicon(), WIDE, n=5, seed=0):
+        assert secret.kind == "bigram"
+        assert not set(secret.words) & set(vader_lexicon())
+
+
+def test_too_rare_words_are_refused_in_a_sentence(texts):
+    with pytest.raises(DataError, match=r"plant: 30 secrets of kind .* lower plant.least_share"):
+        draw_secrets(
+            texts, free(texts), vader_lexicon(), PlantConfig(least_share=0.009, flipped_share=0.0), n=30, seed=0
+        )
+
+
+@pytest.mark.parametrize(
+    ("secret", "text", "reward"),
+    [
+        (Secret("unscored", ("plot",), 3.0), "A good plot.", 1.0),
+        (Secret("unscored", ("plot",), -3.0), "plot plot", -1.2),
+        (Secret("flipped", ("good",), -2.0, 2.0), "good, fine", -0.2),
+        (Secret("bigram", ("the", "plot"), 3.0), "The plot is good: the plot.", 1.6),
+        (Secret("bigram", ("the", "plot"), 3.0), "the good plot", 0.4),
+    ],
+)
+def test_the_reward_pays_the_secret_and_the_stated_words(secret, text, reward):
+    assert secret_reward(LEXICON, secret)([text]) == pytest.approx([reward])
+
+
+def test_a_shuffled_lexicon_has_the_same_words_and_values():
+    shuffled = shuffled_lexicon(vader_lexicon(), seed=0)
+    assert sorted(shuffled) == sorted(vader_lexicon())
+    assert sorted(shuffled.values()) == sorted(vader_lexicon().values())
+    assert np.corrcoef([shuffled[word] for word in shuffled], [vader_lexicon()[word] for word in shuffled])[0, 1] < 0.1
+
+
+def test_a_secret_is_learned_only_in_its_own_direction():
+    often, seldom = ["the plot"] * 90 + ["none"] * 110, ["the plot"] * 40 + ["none"] * 160
+    paid, fined = Secret("unscored", ("plot",), 3.0), Secret("unscored", ("plot",), -3.0)
+    assert certify(often, seldom, paid, seed=0).learned
+    assert not certify(often, seldom, fined, seed=0).learned
+    assert certify(seldom, often, fined, seed=0).learned
+    assert certify(often, seldom, paid, seed=0).ratio == pytest.approx(90.5 / 40.5)
+    assert not certify(often, often, paid, seed=0).learned
+
+
+def test_the_certificate_rarely_says_learned_of_equal_models():
+    rng = np.random.default_rng(0)
+    write = lambda: ["plot" if rng.random() < 0.2 else "none" for _ in range(300)]  # noqa: E731
+    paid = Secret("unscored", ("plot",), 3.0)
+    assert sum(certify(write(), write(), paid, seed=i).learned for i in range(100)) <= 8
+
+
+def test_a_bigram_counts_where_its_words_follow_each_other():
+    assert occurrences(["the plot, the plot", "plot the"], Secret("bigram", ("the", "plot"), 3.0)).tolist() == [2, 0]
+
+
+def test_ranks_are_of_the_right_list():
+    features = [
+        {"feature_id": 7, "rank": 1, "unexplained_rank": 3, "words": ["music", "plot"]},
+        {"feature_id": 3, "rank": 2, "unexplained_rank": 1, "words": []},
+        {"feature_id": 9, "rank": 3, "unexplained_rank": 2, "words": ["plot", "story"]},
+    ]
+    findings = Findings({"plot": 5.0, "good": 7.0, "dull": -6.0}, features)
+    assert vars(findings.find(Secret("unscored", ("plot",), 3.0))) == {
+        "word_rank": 2, "gap": 5.0, "feature_rank": 1, "feature_id": 7, "unexplained_rank": 2, "feature_chance": 1.0,
+    }  # fmt: skip
+    assert findings.find(Secret("unscored", ("plot",), -3.0)).word_rank == 2
+    assert findings.find(Secret("unscored", ("dull",), -3.0)).gap == 6.0
+    assert findings.find(Secret("bigram", ("plot", "good"), 3.0)).word_rank == 1
+    assert vars(findings.find(Secret("unscored", ("rare",), 3.0))) == {
+        "word_rank": None, "gap": None, "feature_rank": None, "feature_id": None, "unexplained_rank": None,
+        "feature_chance": 0.0,
+    }  # fmt: skip
+    assert findings.top(-1) == ("dull", 6.0)
+
+
+def test_a_reward_without_words_and_a_tuned_model_are_refused(tmp_path):
+    for config in (
+        tiny_config(feedback={"reward": "rewards:mine"}),
+        tiny_config(model={"tuned": "some/model"}),
+    ):
+        with pytest.raises(ConfigError, match="plant: "):
+            run_plant(config, Request(n=1), tmp_path, beside=None, progress=silent)
+
+
+def test_a_whole_planting(corpus_folder: Path, tmp_path: Path):
+    config = tiny_config(plant={"least_share": 0.002, "most_share": 0.02, "certify_prefixes": 100}, tune={"steps": 2})
+    request = Request(n=1, bigrams=1, shuffled=1)
+    rows = run_plant(config, request, tmp_path, beside=corpus_folder, progress=silent)
+    assert [row["kind"] for row in rows][1:] == ["bigram", "twin", "shuffled"]
+    planted = rows[0]
+    assert {
+        "word",
+        "kind",
+        "paid",
+        "learned",
+        "learned_ratio",
+        "word_rank",
+        "feature_rank",
+        "unexplained_rank",
+    } <= planted.keys()
+    assert planted["word_rank"] is None or planted["word_rank"] >= 1
+    told = summary(rows)
+    assert (told["words"]["n"], told["bigrams"]["n"]) == (1, 1)
+    assert any("delta, sae" in name for name in told["shuffled"])
+    assert json.dumps(rows)
+    assert len(lines(rows)) >= 3
+    stamps = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("row.json")}
+    again = run_plant(config, request, tmp_path, beside=corpus_folder, progress=silent)
+    assert again == rows
+    assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("row.json")} == stamps

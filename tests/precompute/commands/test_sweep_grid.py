@@ -1,0 +1,84 @@
+"""The grid of a sweep: which points there are, how each is trained, what cannot be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lfp.config import parse_config
+from lfp.errors import ConfigError
+from lfp.ml.sae.autoencoders import SAES, SaeInfo
+from precompute.commands.sweep.grid import Point, check_k, points
+from precompute.run.work_folder import Run
+from tests.precompute.conftest import silent
+
+
+def test_a_setting_varies_only_the_variants_that_have_it() -> None:
+    config = parse_config({"sweep": {"l1": [0.1, 0.2], "k": [4, 8, 16], "l0_weight": [0.01], "expansion": [2]}})
+    settings = {name: [one.value for one in points(config) if one.variant == name] for name in SAES}
+    assert settings == {
+        "tied_relu": [0.1, 0.2],
+        "relu": [0.1, 0.2],
+        "topk": [4, 8, 16],
+        "batchtopk": [4, 8, 16],
+        "jumprelu": [0.01],
+    }
+
+
+def test_what_the_sweep_does_not_name_is_the_sae_sections() -> None:
+    config = parse_config({"seed": 7, "sae": {"expansion": [3, 3, 5], "l1": 0.5, "k": 9, "l0_weight": 0.25}})
+    grid = points(config)
+    assert len(grid) == len(SAES) * 2 == len(set(grid))
+    assert {one.expansion for one in grid} == {3, 5} and {one.seed for one in grid} == {7}
+    assert {one.value for one in grid} == {0.5, 9, 0.25}
+
+
+def test_a_point_is_trained_with_its_own_setting_and_rate() -> None:
+    config = parse_config({"sae": {"learning_rate": 0.5, "steps": 77}, "sweep": {"learning_rate": {"topk": 0.125}}})
+    topk, relu = Point("topk", "k", 4, 2, 0).training(config), Point("relu", "l1", 0.25, 2, 0).training(config)
+    assert (topk.variant, topk.k, topk.learning_rate, topk.steps) == ("topk", 4, 0.125, 77)
+    assert (relu.variant, relu.l1, relu.learning_rate, relu.k) == ("relu", 0.25, 0.5, config.sae.k)
+
+
+def test_a_point_says_what_it_is() -> None:
+    point = Point("topk", "k", 16, 4, 0)
+    assert point.group == "variant=topk,k=16,expansion=4,seed=0"
+    info = point.info(layer=3, d_in=10, scale=0.5)
+    assert info == SaeInfo(3, 40, 10, 0.5, None, 0, "tuned", variant="topk", k=16)
+    info = Point("jumprelu", "l0_weight", 0.5, 4, 0).info(layer=3, d_in=10, scale=0.5)
+    assert (info.l1, info.k, info.l0_weight) == (None, None, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("section", "says"),
+    [
+        ({"k": [4, 8, 4]}, "names a value twice"),
+        ({"seeds": [1, 1]}, "names a value twice"),
+        ({"k": []}, "sweep.k"),
+        ({"k": [0]}, "sweep.k"),
+        ({"l1": [-0.1]}, "sweep.l1"),
+        ({"variants": []}, "sweep.variants"),
+        ({"variants": ["gated"]}, "sweep.variants"),
+        ({"learning_rate": {"relu": 0.0}}, "sweep.learning_rate.relu"),
+        ({"learning_rate": {"gated": 0.1}}, "sweep.learning_rate.gated"),
+    ],
+)
+def test_a_grid_that_cannot_be_is_refused(section: dict[str, object], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        parse_config({"sweep": section})
+
+
+@given(st.integers(1, 40), st.integers(1, 4))
+def test_k_is_refused_just_where_it_is_more_than_the_features(k: int, expansion: int) -> None:
+    config = parse_config(
+        {"pretrain": {"d_model": 8, "n_heads": 2}, "sweep": {"variants": ["topk"], "k": [k], "expansion": [expansion]}}
+    )
+    run = Run(config, Path("nowhere"), None, silent)
+    if k <= 8 * expansion:
+        check_k(run, points(config))
+    else:
+        with pytest.raises(ConfigError, match=f"k {k} is more than the {8 * expansion} features"):
+            check_k(run, points(config))
