@@ -45,7 +45,7 @@ sys.path[:0] = [root] if (root := str(Path(__file__).resolve().parent.parent)) n
 import pandas  # noqa: E402, F401
 
 from app.components.html import panels  # noqa: E402
-from app.session import cache, permalinks, public_mode  # noqa: E402
+from app.session import permalinks, public_mode  # noqa: E402
 from app.widgets import frame  # noqa: E402
 from lfp.errors import LfpError  # noqa: E402
 
@@ -63,5 +63,5 @@ else:
         page.run()
     except LfpError as error:
         st.html(panels.notice("This cannot be shown", public_mode.told(error)))
-        for name in [one for one in bundles if one != cache.bundle()]:
+        for name in [one for one in bundles if one != permalinks.bundle_name()]:
             st.button(f"Open {name}", on_click=permalinks.set_bundle, args=(name,))

@@ -12,6 +12,7 @@ from app.session import permalinks, public_mode
 from lfp.bundle.manifest import MANIFEST, Manifest
 from lfp.bundle.store.connection import Store
 from lfp.errors import BundleError
+from lfp.util import sanitize
 
 if TYPE_CHECKING:
     from lfp.ml.interventions.bundle_models import Live
@@ -20,15 +21,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def bundle() -> str:
-    """The name of the bundle that is chosen: of those on offer, once the entry has asked for it."""
-    name: str = st.session_state.bundle
-    return name
-
-
 def current() -> Store:
     """The bundle that is chosen, open. Raises BundleError."""
-    return open_store(permalinks.listed_bundles()[bundle()])
+    return open_store(permalinks.listed_bundles()[permalinks.bundle_name()])
 
 
 def open_store(path: Path) -> Store:
@@ -83,10 +78,10 @@ def _store(path: str, stamp: int, is_public: bool) -> Store:  # noqa: ARG001 - p
 def _for_strangers(manifest: Manifest) -> Manifest:
     """The manifest without the host's folders, which models and corpora may be named by."""
     models = {
-        role: model.model_copy(update={"name": public_mode.path_name(model.name)})
+        role: model.model_copy(update={"name": sanitize.path_name(model.name)})
         for role, model in manifest.models.items()
     }
-    return manifest.model_copy(update={"config": public_mode.values_without_paths(manifest.config), "models": models})
+    return manifest.model_copy(update={"config": sanitize.values_without_paths(manifest.config), "models": models})
 
 
 @st.cache_data(max_entries=1000, show_spinner=False)

@@ -18,7 +18,6 @@ from urllib.parse import urlencode
 
 import streamlit as st
 
-from app.session import cache
 from lfp.bundle.manifest import MANIFEST
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -253,6 +252,12 @@ def key_for(name: str, *shown: object) -> str:
     return f"{name}_{zlib.crc32(repr(shown).encode()):08x}"
 
 
+def bundle_name() -> str:
+    """The name of the bundle that is chosen: of those on offer, once the entry has asked for it."""
+    name: str = st.session_state.bundle
+    return name
+
+
 def set_bundle(name: str) -> None:
     """Opens another bundle; for callbacks."""
     st.session_state.bundle = name
@@ -370,7 +375,7 @@ def _decoded(parts: list[str], type_: str) -> Any:
 
 def to(page: str, view: Any) -> str:
     """The address of a view of a page."""
-    return href(page, view, bundle=cache.bundle())
+    return href(page, view, bundle=bundle_name())
 
 
 def feature(number: int) -> str:

@@ -8,8 +8,8 @@ from app.components.charts import accuracy_scatters, agreement, charts, interval
 from app.components.html import panels, tables
 from app.components.html import tables as linked
 from app.components.html.numbers import count, percent
+from app.components.html.wording import pick
 from app.components.results import headline, word_lines
-from app.components.results.wording import pick
 from app.session import cache, permalinks
 from app.session.cache import ask
 from app.widgets import frame

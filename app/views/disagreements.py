@@ -2,9 +2,9 @@
 
 import streamlit as st
 
-from app.components.html import panels, tables
+from app.components.html import panels, tables, wording
 from app.components.html.numbers import count
-from app.components.results import queues, wording
+from app.components.results import queues
 from app.components.results.queues import Judges
 from app.session import cache, permalinks
 from app.session.cache import ask

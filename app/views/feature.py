@@ -7,9 +7,8 @@ import streamlit as st
 from app.components.charts import charts
 from app.components.feature import profile, trust
 from app.components.feature import profile as surroundings
-from app.components.html import panels
+from app.components.html import panels, wording
 from app.components.html.numbers import plain
-from app.components.results import wording
 from app.components.text import tokens
 from app.session import cache, permalinks
 from app.session.cache import ask

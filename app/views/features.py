@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import streamlit as st
 
-from app.components.charts import feature_map
 from app.components.feature import columns as feature_columns
+from app.components.feature import map as feature_map
 from app.components.html import panels, tables
 from app.components.html.numbers import count
 from app.session import audits, cache, permalinks

@@ -2,14 +2,14 @@
 
 import streamlit as st
 
-from app.components.html import panels, tables
-from app.components.results import wording
+from app.components.html import panels, tables, wording
 from app.components.text import ledgers, reading, tokens
 from app.session import cache, permalinks, public_mode
 from app.session.cache import ask
 from app.widgets import frame, paging
 from lfp.bundle import queries
 from lfp.errors import NotInBundleError
+from lfp.util import sanitize
 
 PAGE = 12
 ACCOUNTS = {  # ledgers of a text: the question, and how its answer is drawn
@@ -141,7 +141,7 @@ def pick_bar():
 def read(store, text):
     """One text: totals, score sheet, ledger."""
     probe, ledger = ask(queries.common.headline, store), ask(queries.ledgers.ledger, store, text.text_id)
-    source = public_mode.source_name(text.source) if public_mode.is_public() else text.source
+    source = sanitize.source_name(text.source) if public_mode.is_public() else text.source
     st.html(reading.totals(text, source=source))
     feature = watch(store, ledger) if ledger else None
     if feature is not None:

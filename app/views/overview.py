@@ -4,9 +4,9 @@ import pyarrow as pa
 import streamlit as st
 
 from app.components.charts import charts, intervals, points
-from app.components.html import panels, tables
+from app.components.html import panels, tables, wording
 from app.components.html.numbers import count, percent, plain
-from app.components.results import ablation_lines, headline, label_lines, wording
+from app.components.results import ablation_lines, headline, label_lines
 from app.session import cache, permalinks
 from app.session.cache import ask
 from app.widgets import frame

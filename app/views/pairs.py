@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import streamlit as st
 
-from app.components.html import panels
-from app.components.results import wording
+from app.components.html import panels, wording
 from app.components.text import ledgers, reading, tokens
 from app.components.text import reading as pairing
 from app.session import cache, permalinks

@@ -4,8 +4,7 @@ import streamlit as st
 
 from app.components.feature import verdicts
 from app.components.feature import verdicts as evidence
-from app.components.html import panels
-from app.components.results import wording
+from app.components.html import panels, wording
 from app.session import audits, cache, permalinks, public_mode
 from app.session.cache import ask
 from app.widgets import review_lists, review_results, verdict_panel

@@ -15,13 +15,17 @@ PAGE = 20
 
 def choose_other():
     """The name of the second bundle, or None where only one is offered."""
-    names = [name for name in permalinks.listed_bundles() if name != cache.bundle()]
+    names = [name for name in permalinks.listed_bundles() if name != permalinks.bundle_name()]
     if not names:
         st.html(panels.note(side_by_side.ONLY_ONE_PUBLIC if public_mode.is_public() else side_by_side.ONLY_ONE))
         return None
     named = st.query_params.get("other")
     if named is not None and named not in names:
-        st.html(panels.notice_here("No such run", side_by_side.no_such_run(named, is_open=named == cache.bundle())))
+        st.html(
+            panels.notice_here(
+                "No such run", side_by_side.no_such_run(named, is_open=named == permalinks.bundle_name())
+            )
+        )
     return st.selectbox("The other run", names, key="other", bind="query-params", width=380)
 
 
@@ -156,7 +160,7 @@ def show():
     opened = matched(one, other)
     if opened is not None:
         side, feature = opened
-        bundle = cache.bundle() if side == "one" else name
+        bundle = permalinks.bundle_name() if side == "one" else name
         where = permalinks.href("feature", permalinks.FeatureView(feature=feature), bundle=bundle)
         st.html(panels.following(where, f"Open feature {feature}"), unsafe_allow_javascript=True)
 

@@ -3,8 +3,7 @@
 import streamlit as st
 
 from app.components.charts import charts
-from app.components.html import panels
-from app.components.results import wording
+from app.components.html import panels, wording
 from app.components.text import playground, tokens
 from app.session import cache, permalinks, public_mode
 from app.session.cache import ask

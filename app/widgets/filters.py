@@ -10,8 +10,8 @@ from urllib.parse import parse_qs, urlencode
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from app.components.charts import feature_map
 from app.components.feature import columns
+from app.components.feature import map as feature_map
 from app.components.html import panels
 from app.session import audits, permalinks
 from app.session.cache import ask

@@ -10,7 +10,7 @@ import streamlit as st
 
 from app.components.html import panels
 from app.components.html.numbers import count
-from app.session import audits, cache, permalinks, public_mode
+from app.session import audits, permalinks, public_mode
 from app.session.cache import ask
 from app.widgets import filters, frame
 from lfp import audit
@@ -150,8 +150,8 @@ def _picked(store: Store, pick: str, n: int, seed: int, link: str) -> tuple[list
         there = ask(queries.audits.count_picked, store, pick)
         return ids, there, f"{pick}, seed {seed}" if pick == queries.audits.RANDOM else pick
     asked = link.strip().split("?", 1)[-1]
-    named = parse_qs(asked).get("bundle", [cache.bundle()])[0]
-    if named != cache.bundle():
+    named = parse_qs(asked).get("bundle", [permalinks.bundle_name()])[0]
+    if named != permalinks.bundle_name():
         raise AuditError(f"That address is of the bundle {named}; open it, or copy the address from this one.")
     view = filters.from_walk(asked)
     wanted = filters.wanted_in(store, view)

@@ -1,10 +1,12 @@
-"""Text from models, corpora and people made safe: for HTML and Plotly, for labels of widgets, for cells of a CSV."""
+"""Text made safe: escaped for HTML and Plotly, for labels of widgets, for cells of a CSV, and without host paths."""
 
 from __future__ import annotations
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 _HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]")
 
@@ -71,3 +73,35 @@ def guarded(text: str) -> str:
 def bare(cell: str) -> str:
     """The text that `guarded` made this cell of; an apostrophe before anything but a formula is the text's own."""
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+
+
+_PATH = re.compile(r"(?<![\w.:/\\])(?:[A-Za-z]:[\\/]|~?/|\\\\)(?:[^\s,;:'\"()]*[/\\])*([^\s,;:'\"()/\\]*)")
+"""An absolute path, of Unix or Windows; what it ends in is kept."""
+
+
+def without_paths(text: str, bundles: Mapping[str, Path]) -> str:
+    """The text with bundles called by their names, and of any other absolute path only its last part."""
+    places = {str(place): name for name, path in bundles.items() for place in (path, path.resolve())}
+    for place in sorted(places, key=len, reverse=True):
+        text = text.replace(place, places[place])
+    return _PATH.sub(lambda found: found[1] or "…", text)
+
+
+def source_name(text: str) -> str:
+    """Where a text comes from, without the folders of any path in it, an address's aside."""
+    return _PATH.sub(lambda found: found[1] or "…", path_name(text))
+
+
+def values_without_paths(values: Any) -> Any:
+    """A config's values, however nested, with every text that is an absolute path cut to its last part."""
+    if isinstance(values, dict):
+        return {name: values_without_paths(value) for name, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [values_without_paths(value) for value in values]
+    return path_name(values) if isinstance(values, str) else values
+
+
+def path_name(text: str) -> str:
+    """The last part of an absolute path; any other text as it is."""
+    is_path = re.match(r"(?:[A-Za-z]:)?[/\\]|~", text) is not None
+    return (re.split(r"[/\\]", text.rstrip("/\\"))[-1] or "…") if is_path else text

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from app.components.html import panels
 from app.components.results import about
 from app.components.results import about as config_text
-from app.session import public_mode
 from lfp.bundle.manifest import Manifest, ModelInfo, open_bundle
 from lfp.config import RunConfig
+from lfp.util import sanitize
 from tests.app.reader import is_tame, whole, words_of
 from tests.conftest import HOSTILE, change_byte, rewrite, with_column
 
@@ -65,7 +65,7 @@ def test_a_runs_toml_is_the_run(bundle):
 )
 def test_paths_are_hidden_and_nothing_else(text, shown):
     bundles = {"mine": Path("/data/runs/mine"), "run": Path("/home/ada/my runs/mine")}
-    assert public_mode.without_paths(text, bundles) == shown
+    assert sanitize.without_paths(text, bundles) == shown
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_paths_are_hidden_and_nothing_else(text, shown):
      ("https://x.org/y", "https://x.org/y"), ("demo grammar", "demo grammar")],
 )  # fmt: skip
 def test_a_source_is_named_without_its_folder(source, shown):
-    assert public_mode.source_name(source) == shown
+    assert sanitize.source_name(source) == shown
 
 
 @pytest.mark.parametrize("is_public", [True, False])
@@ -90,7 +90,7 @@ def test_the_folder_of_a_text_is_hidden_from_strangers(explorer, copied_bundle, 
 def test_values_that_are_paths_are_cut():
     values = {"a": "/home/ada/base", "b": ["~/x/y", "org/model", "C:\\w\\z"], "c": {"d": "/"}, "e": 3}
     cut = {"a": "base", "b": ["y", "org/model", "z"], "c": {"d": "…"}, "e": 3}
-    assert public_mode.values_without_paths(values) == cut
+    assert sanitize.values_without_paths(values) == cut
 
 
 @pytest.mark.parametrize(("n", "says"), [(0, "0 bytes"), (1500, "1.5 kB"), (25_200_000, "25.2 MB"), (3e9, "3.0 GB")])

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 
 from app.components.charts import accuracy_scatters, charts
 from app.components.feature import trust, verdicts
-from app.components.html import numbers, panels
-from app.components.results import wording
+from app.components.html import numbers, panels, wording
 from app.components.text import tokens
 from lfp.bundle.manifest import read_manifest
 from lfp.bundle.queries.feature import Label

@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.components.charts import feature_map
-from app.components.charts import feature_map as area
 from app.components.feature import columns
+from app.components.feature import map as feature_map
 from app.session import permalinks
 from app.session.permalinks import FeaturesView
 from app.widgets import filters
@@ -43,14 +42,14 @@ def shown(at):
 
 @given(line=LINES)
 def test_a_drawn_line_keeps_few_of_its_corners(line):
-    kept = area.simplified(line)
-    assert len(kept) == min(len(line), area.MOST_CORNERS) and set(kept) <= set(line)
-    assert kept == tuple(line) or len(line) > area.MOST_CORNERS
+    kept = feature_map.simplified(line)
+    assert len(kept) == min(len(line), feature_map.MOST_CORNERS) and set(kept) <= set(line)
+    assert kept == tuple(line) or len(line) > feature_map.MOST_CORNERS
 
 
 def test_a_circle_stays_round():
     turns = np.linspace(0, 2 * np.pi, 200, endpoint=False)
-    kept = area.simplified(list(zip(np.cos(turns).tolist(), np.sin(turns).tolist(), strict=True)))
+    kept = feature_map.simplified(list(zip(np.cos(turns).tolist(), np.sin(turns).tolist(), strict=True)))
     xs, ys = np.array(kept).T
     size = abs(np.dot(xs, np.roll(ys, 1)) - np.dot(ys, np.roll(xs, 1))) / 2
     assert size == pytest.approx(np.pi, rel=0.02)
@@ -58,21 +57,21 @@ def test_a_circle_stays_round():
 
 @given(corners=st.lists(POINTS, min_size=3, max_size=24))
 def test_an_area_is_four_digits_in_a_link(corners):
-    found = area.from_text(area.to_text(corners))
+    found = feature_map.from_text(feature_map.to_text(corners))
     assert np.allclose(found, corners, rtol=1e-3, atol=1e-9)
 
 
 @pytest.mark.parametrize("text", ["", "1,2;3,4", "1,2;3,4;x,y", "1;2;3", "nan,1;2,3;4,5", "1,2;" * 99 + "1,2"])
 def test_what_states_no_area_is_none(text):
-    assert area.from_text(text) == ()
+    assert feature_map.from_text(text) == ()
 
 
 def test_the_last_box_or_lasso_counts():
     lasso = {"x": [0, 1, 1], "y": [0, 0, 1]}
     box = {"x": [5, 6, 6], "y": [5, 5, 6]}
-    assert area.drawn_corners({"lasso": [box, lasso], "box": []}) == ((0, 0), (1, 0), (1, 1))
-    assert area.drawn_corners({"box": [{"x": [2, 1], "y": [3, 4]}]}) == ((1, 3), (2, 3), (2, 4), (1, 4))
-    assert area.drawn_corners({}) == area.drawn_corners({"points": [{}], "box": [], "lasso": []}) == ()
+    assert feature_map.drawn_corners({"lasso": [box, lasso], "box": []}) == ((0, 0), (1, 0), (1, 1))
+    assert feature_map.drawn_corners({"box": [{"x": [2, 1], "y": [3, 4]}]}) == ((1, 3), (2, 3), (2, 4), (1, 4))
+    assert feature_map.drawn_corners({}) == feature_map.drawn_corners({"points": [{}], "box": [], "lasso": []}) == ()
 
 
 @pytest.mark.parametrize("name", queries.features.PRESETS)

@@ -281,7 +281,7 @@ def test_nothing_heavy_is_imported():
     code = (
         "import sys; from app.session import cache, permalinks; from app.components.html import tables; "
         "from app.components.charts import charts; from app.components.feature import trust; "
-        "from app.components.text import tokens; from app.components.results import wording; "
+        "from app.components.text import tokens; from app.components.html import wording; "
         "import lfp.bundle.queries;"
         f"print([name for name in {heavy} if name in sys.modules])"
     )

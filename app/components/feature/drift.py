@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from app.components.charts.charts import BASE, GRID, NEGATIVE, POSITIVE, drawn
 from app.components.html.numbers import count, fixed, percent, plain
-from app.components.results.wording import pick
+from app.components.html.wording import pick
 from lfp.bundle.queries.run import Figure
 from lfp.util.sanitize import escaped, shortened
 

@@ -6,9 +6,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from app.components.html import panels
+from app.components.html import panels, wording
 from app.components.html.numbers import count, digits_for, interval, percent, plain, signed
-from app.components.results import wording
 from lfp.bundle.queries.common import Probe
 from lfp.bundle.queries.feature import Feature, FeatureDrift, Label, Neighbour, TextPart, TextParts
 from lfp.evaluation.ablation_rows import FEATURE, is_inert, passes

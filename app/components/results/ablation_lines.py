@@ -8,7 +8,7 @@ from typing import Any
 from app.components.charts.intervals import Line, told
 from app.components.html import tables
 from app.components.html.numbers import count, plain, signed
-from app.components.results.wording import pick
+from app.components.html.wording import pick
 from lfp.bundle.queries.run import AblatedFeature, Figure
 from lfp.evaluation.ablation_rows import CONTROL, FEATURE, MAIN_KINDS, controls_in, passes
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from app.components.charts.intervals import told
 from app.components.html.numbers import plain
 from app.components.html.panels import Headline
-from app.components.results.wording import pick
+from app.components.html.wording import pick
 from lfp.bundle.queries.common import Probe
 from lfp.bundle.queries.run import Figure
 

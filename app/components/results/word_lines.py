@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from app.components.charts.intervals import Line, line, told
 from app.components.html import tables
 from app.components.html.numbers import count, plain, signed
-from app.components.results.wording import pick
+from app.components.html.wording import pick
 from lfp.bundle.queries.run import Figure
 from lfp.bundle.queries.words import Word, WordFeature
 

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from app.components.html import panels
+from app.components.html import panels, wording
 from app.components.html.numbers import interval, plain, signed
-from app.components.results import wording
-from app.components.results.wording import pick
+from app.components.html.wording import pick
 from app.components.text.tokens import Row
 from lfp.bundle.queries.common import Probe
 from lfp.bundle.queries.run import Figure

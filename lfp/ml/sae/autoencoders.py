@@ -6,7 +6,6 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -125,12 +124,6 @@ class Sae(torch.nn.Module, ABC):
     def reconstruct(self, outputs: Tensor) -> Tensor:
         """MLP outputs [n, d_in] to what the autoencoder makes of them, [n, d_in]."""
         return self(outputs)[1]
-
-    def save(self, folder: Path) -> None:
-        """Writes cfg.json and sae_weights.safetensors, which `load_sae` and SAELens read."""
-        from lfp.ml.sae.formats import write_sae
-
-        write_sae(self, folder)
 
     def _decode(self, features: Tensor) -> Tensor:
         return torch.addmm(self.b_dec, features, self.decoder)

@@ -13,6 +13,7 @@ import numpy as np
 from lfp.config import PretrainedSae
 from lfp.errors import ConfigError
 from lfp.evaluation.results import result
+from lfp.ml.sae.formats import write_sae
 from precompute.run import inputs
 from precompute.run.work_folder import Output, Run
 
@@ -42,7 +43,7 @@ def run(run: Run, output: Output) -> None:
             rows += _rows(run, subject, saes, stable)
             stability[f"{model}-{layer}"] = stable
             for number, sae in enumerate(saes):
-                sae.save(output.folder / inputs.sae_folder(model, layer, number))
+                write_sae(sae, output.folder / inputs.sae_folder(model, layer, number))
     output.json("saes", rows)
     output.json("stability", stability)
     output.results([_figure(row, metric) for row in rows for metric in _METRICS if row[metric] is not None])

@@ -14,7 +14,7 @@ from lfp.bundle.store.connection import Store
 from lfp.bundle.validation import validate
 from lfp.errors import ConfigError, ModelError
 from lfp.ml.sae.autoencoders import SAES, SaeInfo
-from lfp.ml.sae.formats import load_sae
+from lfp.ml.sae.formats import load_sae, write_sae
 from precompute import pipeline
 from precompute.pipeline import run_pipeline
 from tests.precompute.conftest import silent, tiny_config
@@ -38,7 +38,7 @@ def random_sae(folder: Path, *, layer: int, d_in: int = 16, width: int = 24) -> 
     generator = torch.Generator().manual_seed(1)
     for parameter in sae.parameters():
         parameter.data = torch.rand(parameter.shape, generator=generator)
-    sae.save(folder)
+    write_sae(sae, folder)
     return folder
 
 

@@ -21,6 +21,7 @@ from lfp.ml.models.activations import stream_pair
 from lfp.ml.models.loading import load_model
 from lfp.ml.models.tokenization import tokenize
 from lfp.ml.sae.autoencoders import Dictionary, Normalize
+from lfp.ml.sae.formats import write_sae
 from lfp.probes.attribution import ActiveText, LinearProbe, raw_ledger, text_ledger
 from lfp.probes.pooling import POOLINGS, pool_dense, principal_places
 from lfp.texts.corpus import CorpusText
@@ -100,7 +101,7 @@ def scored(
 ) -> dict:
     """Runs the stage with probes of that pooling; its tables' rows by text."""
     for sae in saes(normalize):
-        sae.save(work / "saes" / f"tuned-layer{sae.info.layer}")
+        write_sae(sae, work / "saes" / f"tuned-layer{sae.info.layer}")
     probe = {
         "probe_id": 0, "target": "preference", "inputs": "sae", "model": "tuned", "layers": list(LAYERS),
         "kind": "logistic", "pooling": pooling, "alpha": 1.0, "intercept": INTERCEPT, "display_slope": 1.0,

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lfp.errors import ModelError
 from lfp.ml.sae.autoencoders import Sae, Variant
-from lfp.ml.sae.formats import load_sae, locate_sae, read_sae
+from lfp.ml.sae.formats import load_sae, locate_sae, read_sae, write_sae
 from tests.lfp.builders import tiny_sae
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
@@ -59,7 +59,7 @@ def assert_same(one: Sae, other: Sae) -> None:
 @every_variant
 def test_saving_keeps_every_field_and_every_bit(tmp_path: Path, variant: Variant) -> None:
     sae = tiny_sae(variant=variant, scale=1 / 3, layer=4, seed=11)
-    sae.save(tmp_path / "deep" / "er")
+    write_sae(sae, tmp_path / "deep" / "er")
     again = load_sae(tmp_path / "deep" / "er")
     assert_same(sae, again)
     assert torch.equal(again.encode(OUTPUTS), sae.encode(OUTPUTS))
@@ -70,7 +70,7 @@ def test_saving_keeps_every_field_and_every_bit(tmp_path: Path, variant: Variant
 @every_variant
 def test_cfg_json_says_it_in_saelens_words(tmp_path: Path, variant: Variant) -> None:
     sae = tiny_sae(variant=variant, layer=4)
-    sae.save(tmp_path)
+    write_sae(sae, tmp_path)
     config = json.loads((tmp_path / CONFIG).read_text())
     assert (config["d_in"], config["d_sae"], config["dtype"]) == (6, 12, "float32")
     architectures = {"tied_relu": "standard", "relu": "standard", "batchtopk": "jumprelu"}
@@ -83,7 +83,7 @@ def test_cfg_json_says_it_in_saelens_words(tmp_path: Path, variant: Variant) -> 
 
 def test_saving_twice_writes_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        tiny_sae().save(tmp_path / name)
+        write_sae(tiny_sae(), tmp_path / name)
     for file in (CONFIG, WEIGHTS):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
@@ -91,7 +91,7 @@ def test_saving_twice_writes_the_same_bytes(tmp_path: Path) -> None:
 @every_variant
 def test_an_autoencoder_saved_here_can_be_read_for_another_run(tmp_path: Path, variant: Variant) -> None:
     sae = tiny_sae(variant=variant)
-    sae.save(tmp_path)
+    write_sae(sae, tmp_path)
     again = read(tmp_path, model="base", scale=0.25, source="org/repo/one")
     sae.info = replace(sae.info, model="base", scale=0.25, source="org/repo/one")
     assert_same(sae, again)
@@ -111,7 +111,7 @@ def test_saelens_folders_give_here_what_they_give_there(name: str) -> None:
 @pytest.mark.parametrize("name", FOREIGN)
 def test_what_was_read_elsewhere_survives_saving_here(tmp_path: Path, name: str) -> None:
     sae = read(FIXTURES / name, source="org/repo")
-    sae.save(tmp_path)
+    write_sae(sae, tmp_path)
     assert_same(sae, load_sae(tmp_path))
 
 
@@ -209,7 +209,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path, change: Any, words:
 def test_weights_that_belie_what_was_saved_are_refused(
     tmp_path: Path, variant: Variant, change: Any, words: str
 ) -> None:
-    tiny_sae(variant=variant).save(tmp_path)
+    write_sae(tiny_sae(variant=variant), tmp_path)
     edit_weights(tmp_path, change)
     with pytest.raises(ModelError, match=f"{WEIGHTS}: .*{words}"):
         load_sae(tmp_path)
@@ -228,7 +228,7 @@ def test_weights_that_belie_what_was_saved_are_refused(
     ],
 )
 def test_a_config_that_contradicts_itself_is_refused(tmp_path: Path, change: Any, words: str) -> None:
-    tiny_sae().save(tmp_path)
+    write_sae(tiny_sae(), tmp_path)
     edit_config(tmp_path, change)
     with pytest.raises(ModelError, match=words):
         load_sae(tmp_path)
@@ -248,7 +248,7 @@ def test_a_config_that_contradicts_itself_is_refused(tmp_path: Path, change: Any
     ],
 )
 def test_a_folder_that_is_no_autoencoder_is_named(tmp_path: Path, file: str, content: bytes | None) -> None:
-    tiny_sae().save(tmp_path)
+    write_sae(tiny_sae(), tmp_path)
     (tmp_path / file).unlink()
     if content is not None:
         (tmp_path / file).write_bytes(content)
@@ -259,7 +259,7 @@ def test_a_folder_that_is_no_autoencoder_is_named(tmp_path: Path, file: str, con
 
 def test_saving_again_elsewhere_in_another_precision_makes_no_stranger_of_it(tmp_path: Path) -> None:
     sae = tiny_sae(variant="jumprelu")
-    sae.save(tmp_path)
+    write_sae(sae, tmp_path)
     edit_config(tmp_path, lambda config: config.update(dtype="bfloat16", device="cuda"))
     edit_weights(tmp_path, lambda tensors: tensors.update({name: one.bfloat16() for name, one in tensors.items()}))
     again = load_sae(tmp_path)
@@ -286,7 +286,7 @@ def test_a_folder_on_the_hub_is_fetched_and_no_more_than_it(tmp_path: Path, monk
         return str(tmp_path)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-    tiny_sae().save(tmp_path / "layer_3" / "l1")
+    write_sae(tiny_sae(), tmp_path / "layer_3" / "l1")
     assert locate_sae("org/repo/layer_3/l1", "v2") == tmp_path / "layer_3" / "l1"
     files = [f"layer_3/l1/{file}" for file in (CONFIG, WEIGHTS)]
     assert asked == [("org/repo", {"revision": "v2", "allow_patterns": files})]
@@ -310,7 +310,7 @@ def test_saelens_reads_what_is_written_here(tmp_path: Path, variant: Variant) ->
         warnings.simplefilter("ignore")
         saelens = pytest.importorskip("sae_lens")
         sae = tiny_sae(variant=variant)
-        sae.save(tmp_path)
+        write_sae(sae, tmp_path)
         theirs = saelens.SAE.load_from_disk(tmp_path)
     features, rebuilt = sae(OUTPUTS)
     with torch.no_grad():

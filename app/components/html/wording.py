@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from app.components.html.numbers import count, plain
-from app.session.public_mode import source_name
 from lfp.bundle.manifest import Manifest
 from lfp.bundle.queries.common import Probe
 from lfp.bundle.queries.feature import Feature, Label
@@ -14,6 +13,7 @@ from lfp.bundle.queries.features import Place
 from lfp.bundle.queries.ledgers import Contrast, Ledger, RawLedger
 from lfp.bundle.queries.run import Figure
 from lfp.config import PRETRAIN, TUNE
+from lfp.util.sanitize import source_name
 
 BUCKET_NAMES = {0: "top", -1: "silent", -2: "near miss"}
 """Names of buckets of examples; the others are intervals of activation quantiles, numbered from the weakest."""
