@@ -22,14 +22,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from lfp.config import RunConfig, load_config
-from lfp.errors import ConfigError, LfpError
+from lfp.errors import LfpError
 from lfp.labels.types import Behaviour
 from precompute.commands.ablate import feature_list
 from precompute.commands.bench import app as bench
 
 if TYPE_CHECKING:
     from lfp.bundle.store.connection import Store
-    from precompute.commands.label import Outcome
 
 LabellerKind = Literal["openai", "offline-tokens", "human"]
 
@@ -254,67 +253,34 @@ def label(
 
     Example: python -m precompute label runs/imdb --model gpt-x --budget-usd 2 --price-in 0.4 --price-out 1.6 --dry-run
     """
-    from precompute.commands import label as job
-
-    subject = job.Subject.of(bundle, [*(set_ or []), *([f"labels.task={json.dumps(task)}"] if task else [])])
-    asked = None if features is None else feature_list(features, subject.n_features)
-    if labeller != "openai":
-        told = (
-            job.by_person(subject, _named(overrides), name=reviewer)
-            if labeller == "human"
-            else job.by_rule(subject, features=asked)
-        )
-        _end(bundle, told)
-        return
-    from lfp.labels.client.client import Client, ClientConfig
-
-    prices = _prices(price_in, price_out, is_own=base_url is not None)
-    client = Client(
-        ClientConfig(
-            _model(model),
-            base_url,
-            cache or bundle.resolve().parent / f".{bundle.resolve().name}.answers",
-            concurrency=concurrency,
-            budget_usd=budget_usd,
-            price_in=prices[0],
-            price_out=prices[1],
-            timeout_s=timeout_s,
-        )
-    )
-    if dry_run:
-        typer.echo(f"{bundle}: {job.estimated(subject, client, features=asked).sentence}")
-        return
+    from lfp.bundle.manifest import open_bundle
+    from precompute.commands.label import label as label_bundle
     from precompute.run.progress import progress_to_stderr
 
+    wanted = None if features is None else feature_list(features, open_bundle(bundle).tables["features"].rows)
     with progress_to_stderr() as progress:
-        told = job.by_language_model(subject, client, features=asked, progress=progress)
-    _end(bundle, told)
-
-
-def _end(bundle: Path, told: Outcome) -> None:
-    """The summary line; exit code 1 where no feature got a label."""
-    typer.echo(f"{bundle}: {told.sentence}")
-    if told.failed and not told.labelled:
+        outcome = label_bundle(
+            bundle,
+            labeller=labeller,
+            features=wanted,
+            model=model,
+            base_url=base_url,
+            budget_usd=budget_usd,
+            price_in=price_in,
+            price_out=price_out,
+            task=task,
+            concurrency=concurrency,
+            timeout_s=timeout_s,
+            cache=cache,
+            dry_run=dry_run,
+            labels_file=overrides,
+            reviewer=reviewer,
+            overrides=set_ or [],
+            progress=progress,
+        )
+    typer.echo(f"{bundle}: {outcome.sentence}")
+    if outcome.failed and not outcome.labelled:
         raise typer.Exit(1)
-
-
-def _model(name: str | None) -> str:
-    if name is None:
-        raise ConfigError("--model: no model is named; name one that the server lists")
-    return name
-
-
-def _named(file: Path | None) -> Path:
-    if file is None:
-        raise ConfigError("--from: no file is named; name one with the columns feature_id, description and related")
-    return file
-
-
-def _prices(price_in: float | None, price_out: float | None, *, is_own: bool) -> tuple[float, float]:
-    """Dollars a million tokens; a server of one's own may cost nothing, OpenAI's does not."""
-    if not is_own and (price_in is None or price_out is None):
-        raise ConfigError("--price-in and --price-out: a budget needs both; look them up for the model and pass them")
-    return price_in or 0.0, price_out or 0.0
 
 
 @app.command(name="fake-openai")

@@ -1,4 +1,4 @@
-"""The job `label`: labels put beside those of a bundle, by a language model, by a rule, or by a person."""
+"""`label`: add labels to a bundle, by a language model, by the offline rule, or from a person's file."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
 
-from lfp.bundle.manifest import Manifest, open_bundle, read_table
+from lfp.bundle.manifest import open_bundle, read_table
 from lfp.bundle.schema import as_table
 from lfp.bundle.writer import update_bundle
 from lfp.config import LabelsConfig, ProbesConfig, parse_section, with_overrides
 from lfp.errors import ConfigError
 from lfp.evaluation.statistics.resampling import Draws
-from lfp.labels.client.client import Client, Estimate
-from lfp.labels.evidence import Tables, read_evidence
+from lfp.labels.client.client import Client, ClientConfig, Estimate
+from lfp.labels.evidence import read_evidence
 from lfp.labels.human import labeller_of, read_labels
 from lfp.labels.language_model import LanguageModelLabeller
 from lfp.labels.result_rows import LABEL_ROWS, beside, label_rows, labelled
@@ -26,126 +27,162 @@ from lfp.labels.token_rule import OfflineTokens
 from lfp.labels.types import Evidence, Label, task_of
 from lfp.util.types import Progress
 
+LabellerKind = Literal["openai", "offline-tokens", "human"]
+
 
 @dataclass(frozen=True)
-class Outcome:
-    """What came of a job: how many features have a label, how many failed by reason, and dollars spent."""
+class LabelOutcome:
+    """Result of `label`: features labelled, failures counted by reason, and dollars spent.
+
+    After a dry run `estimate` holds what labelling would take, and nothing was labelled.
+    """
 
     labelled: int
     failed: Counter[str]
     spent_usd: float = 0.0
+    estimate: Estimate | None = None
 
     @property
     def sentence(self) -> str:
-        """The summary: counts, reasons, dollars."""
-        failed = self.failed.total()
+        """The summary that the command prints."""
+        if self.estimate is not None:
+            return self.estimate.sentence
         parts = [f"{self.labelled} features labelled"]
-        if failed:
+        if self.failed:
             reasons = "; ".join(f"{n} {reason}" for reason, n in self.failed.most_common())
-            parts.append(f"{failed} failed ({reasons})")
+            parts.append(f"{self.failed.total()} failed ({reasons})")
         return ", ".join([*parts, f"${self.spent_usd:.4f} spent"])
 
 
-@dataclass(frozen=True)
-class Subject:
-    """A bundle to be labelled: its tables, and its labels section with what was overridden."""
+def label(
+    bundle: str | Path,
+    *,
+    labeller: LabellerKind = "openai",
+    features: Sequence[int] | None = None,
+    model: str | None = None,
+    base_url: str | None = None,
+    budget_usd: float = 1.0,
+    price_in: float | None = None,
+    price_out: float | None = None,
+    task: str | None = None,
+    concurrency: int = 16,
+    timeout_s: float = 60.0,
+    cache: str | Path | None = None,
+    dry_run: bool = False,
+    labels_file: str | Path | None = None,
+    reviewer: str = "reviewer",
+    overrides: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> LabelOutcome:
+    """Describe features and write the labels into a bundle, beside the labels that it holds.
 
-    path: Path
-    manifest: Manifest
-    config: LabelsConfig
+    `openai` asks a language model and scores its descriptions on held-out examples. Answers are cached on disk, so
+    that a call repeated after an interruption pays for no answer twice. The API key is read from the environment.
+    `offline-tokens` labels by the words that a feature prefers. `human` reads a person's labels from a file.
 
-    @classmethod
-    def of(cls, path: Path, overrides: Sequence[str] = ()) -> Subject:
-        """Opens the bundle. Raises BundleError, and ConfigError for an override that is none of the labels section."""
-        manifest = open_bundle(path)
-        values = with_overrides(manifest.config, overrides, sections=("labels",))
-        return cls(path, manifest, parse_section(LabelsConfig, values.get("labels", {}), where=f"{path}: labels"))
+    Args:
+        bundle: Folder of the bundle.
+        labeller: Who labels: `openai`, `offline-tokens` or `human`.
+        features: Feature ids. By default a language model labels the groups that the config selects, and the rule
+            labels all features.
+        model: `openai`: the model's name on the server.
+        base_url: `openai`: address of a compatible server; OpenAI's API by default.
+        budget_usd: `openai`: dollars that are never exceeded.
+        price_in: `openai`: dollars per million prompt tokens; needed without `base_url`.
+        price_out: `openai`: dollars per million answer tokens; needed without `base_url`.
+        task: `openai`: what the feedback was about; by default as the bundle's config says.
+        concurrency: `openai`: calls in flight at once.
+        timeout_s: `openai`: seconds that a call may take.
+        cache: `openai`: folder of cached answers; by default a hidden folder beside the bundle.
+        dry_run: `openai`: estimate calls, tokens and dollars without any call.
+        labels_file: `human`: file with the columns feature_id, description and related.
+        reviewer: `human`: name of the person.
+        overrides: Changes of the bundle's config as `labels.key=value`.
+        progress: Called as answers arrive.
 
-    @property
-    def n_features(self) -> int:
-        """How many features it holds."""
-        return self.manifest.tables["features"].rows
+    Raises:
+        ConfigError: An argument is missing or wrong, or there is neither a key nor a server that needs none.
+        BundleError: There is no bundle that can be read or written.
+        LabelError: The server would answer no question.
+        CorpusError, DataError: `labels_file` cannot be read, or a row of it is wrong.
+    """
+    path = Path(bundle)
+    manifest = open_bundle(path)
+    values = with_overrides(manifest.config, overrides, sections=("labels",)).get("labels", {})
+    config = parse_section(LabelsConfig, values | ({"task": task} if task else {}), where=f"{path}: labels")
+    n_features, tables = manifest.tables["features"].rows, partial(read_table, path)
+    if missing := [feature for feature in features or () if not 0 <= feature < n_features]:
+        named = ", ".join(map(str, missing))
+        raise ConfigError(f"features: {path} holds no feature {named}; name features from 0 to {n_features - 1}")
+    groups = chosen(tables, config, seed=manifest.seed)
 
-    @property
-    def tables(self) -> Tables:
-        """Its tables by name."""
-        return partial(read_table, self.path)
+    def evidence_of(wanted: Sequence[int] | None) -> list[Evidence]:
+        """The evidence of the features in the order given, or of all features."""
+        place = {feature: i for i, feature in enumerate(wanted or ())}
+        found = read_evidence(tables, wanted, n_scored=config.scored_examples)
+        return sorted(found, key=lambda evidence: place.get(evidence.feature_id, evidence.feature_id))
 
-    def features(self, asked: Sequence[int] | None) -> list[int]:
-        """The features asked for, or those the config chooses."""
-        return every(self.groups()) if asked is None else list(asked)
+    name, spent_usd = "", 0.0
+    if labeller == "human":
+        if labels_file is None:
+            raise ConfigError("--from: no file is named; name one with the columns feature_id, description and related")
+        labels, name = read_labels(Path(labels_file)), labeller_of(reviewer)
+        if missing := sorted(each.feature_id for each in labels if not 0 <= each.feature_id < n_features):
+            named = ", ".join(map(str, missing))
+            raise ConfigError(
+                f"{labels_file}: no feature {named} in {path}, which holds 0 to {n_features - 1}; drop those rows"
+            )
+    elif labeller == "offline-tokens":
+        vocabulary = tables("vocabulary").select(["word", "n", "feedback"]).to_pylist()
+        rule = OfflineTokens(
+            {row["word"]: row["n"] for row in vocabulary},
+            {row["word"]: row["feedback"] for row in vocabulary if row["feedback"] is not None},
+            related_threshold=config.related_threshold,
+            repeats=config.repeats,
+        )
+        labels, name = rule.label(evidence_of(features)), rule.name
+    else:
+        if model is None:
+            raise ConfigError("--model: no model is named; name one that the server lists")
+        if base_url is None and (price_in is None or price_out is None):
+            raise ConfigError(
+                "--price-in and --price-out: a budget needs both; look them up for the model and pass them"
+            )
+        settings = ClientConfig(
+            model,
+            base_url,
+            Path(cache) if cache else path.resolve().parent / f".{path.resolve().name}.answers",
+            concurrency=concurrency,
+            budget_usd=budget_usd,
+            price_in=price_in or 0.0,
+            price_out=price_out or 0.0,
+            timeout_s=timeout_s,
+        )
+        client = Client(settings)
+        told = task_of({**manifest.config, "labels": config.model_dump()})
+        by_model = LanguageModelLabeller(client, config, task=told, progress=progress)
+        wanted = list(features) if features is not None else every(groups)
+        if dry_run:
+            return LabelOutcome(0, Counter(), estimate=by_model.estimate(evidence_of(wanted)))
+        client.check()
+        labels, name = by_model.label(evidence_of(wanted)), by_model.name
+        spent_usd = client.spent_usd
 
-    def groups(self) -> dict[str, list[int]]:
-        """The features that the config chooses, by why."""
-        return chosen(self.tables, self.config, seed=self.manifest.seed)
-
-    def evidence(self, features: Sequence[int] | None) -> list[Evidence]:
-        """The evidence of features, in the order named, or of all."""
-        found = list(read_evidence(self.tables, features, n_scored=self.config.scored_examples))
-        place = {feature: i for i, feature in enumerate(features or ())}
-        return sorted(found, key=lambda one: place.get(one.feature_id, one.feature_id))
-
-
-def by_language_model(
-    subject: Subject, client: Client, *, features: Sequence[int] | None, progress: Progress
-) -> Outcome:
-    """Labels by the client's model, written to the bundle. Raises LabelError where it would answer nothing."""
-    client.check()
-    labeller = _labeller(subject, client, progress)
-    labels = labeller.label(subject.evidence(subject.features(features)))
-    return _written(subject, labels, labeller.name, spent_usd=client.spent_usd)
-
-
-def estimated(subject: Subject, client: Client, *, features: Sequence[int] | None) -> Estimate:
-    """What labelling by the client's model would take. Nothing is asked or written."""
-    labeller = _labeller(subject, client, None)
-    return labeller.estimate(subject.evidence(subject.features(features)))
-
-
-def by_rule(subject: Subject, *, features: Sequence[int] | None) -> Outcome:
-    """Labels by the offline labeller, of the features named or of all, by the words in the bundle's vocabulary."""
-    vocabulary = subject.tables("vocabulary").select(["word", "n", "feedback"]).to_pylist()
-    labeller = OfflineTokens(
-        {row["word"]: row["n"] for row in vocabulary},
-        {row["word"]: row["feedback"] for row in vocabulary if row["feedback"] is not None},
-        related_threshold=subject.config.related_threshold,
-        repeats=subject.config.repeats,
-    )
-    asked = None if features is None else subject.features(features)
-    return _written(subject, labeller.label(subject.evidence(asked)), labeller.name)
-
-
-def by_person(subject: Subject, file: Path, *, name: str) -> Outcome:
-    """Labels that a person wrote into a file, put beside the machine's."""
-    labels = read_labels(file)
-    if missing := sorted(label.feature_id for label in labels if not 0 <= label.feature_id < subject.n_features):
-        told, last = ", ".join(map(str, missing)), subject.n_features - 1
-        raise ConfigError(f"{file}: no feature {told} in {subject.path}, which holds 0 to {last}; drop those rows")
-    return _written(subject, labels, labeller_of(name))
-
-
-def _labeller(subject: Subject, client: Client, progress: Progress | None) -> LanguageModelLabeller:
-    told = task_of({**subject.manifest.config, "labels": subject.config.model_dump()})
-    return LanguageModelLabeller(client, subject.config, task=told, progress=progress)
-
-
-def _written(subject: Subject, labels: Sequence[Label], labeller: str, *, spent_usd: float = 0.0) -> Outcome:
-    """Puts labels, and the report's rows that follow from them, into the bundle in one step."""
-    table = beside(subject.tables("labels"), label_rows(labels, labeller))
-    results = [row for row in subject.tables("results").to_pylist() if row["report_row"] not in LABEL_ROWS] + _report(
-        subject, table
-    )
-    update_bundle(subject.path, {"labels": table, "results": results})
-    failed = Counter(label.failure or "without a reason" for label in labels if not label.is_ok)
-    return Outcome(len(labels) - failed.total(), failed, spent_usd)
+    _write_labels(path, labels, name, groups=groups)
+    failed = Counter(each.failure or "without a reason" for each in labels if not each.is_ok)
+    return LabelOutcome(len(labels) - failed.total(), failed, spent_usd)
 
 
-def _report(subject: Subject, labels: pa.Table) -> list[dict[str, object]]:
-    probes = parse_section(ProbesConfig, subject.manifest.config.get("probes", {}), where=f"{subject.path}: probes")
-    draws = Draws(probes.bootstraps, probes.permutations, subject.manifest.seed)
+def _write_labels(path: Path, labels: Sequence[Label], labeller: str, *, groups: dict[str, list[int]]) -> None:
+    """Write labels, and the result rows that follow from all labels, into the bundle in one step."""
+    manifest, tables = open_bundle(path), partial(read_table, path)
+    merged = beside(tables("labels"), label_rows(labels, labeller))
+    probes = parse_section(ProbesConfig, manifest.config.get("probes", {}), where=f"{path}: probes")
+    draws = Draws(probes.bootstraps, probes.permutations, manifest.seed)
 
-    def tables(name: str) -> pa.Table:
-        return labels if name == "labels" else subject.tables(name)
+    def with_labels(name: str) -> pa.Table:
+        return merged if name == "labels" else tables(name)
 
-    rows = labelled(tables, subject.groups(), draws, main=subject.manifest.labeller)
-    return as_table("results", rows).to_pylist()
+    rows = as_table("results", labelled(with_labels, groups, draws, main=manifest.labeller)).to_pylist()
+    others = [row for row in tables("results").to_pylist() if row["report_row"] not in LABEL_ROWS]
+    update_bundle(path, {"labels": merged, "results": others + rows})

@@ -24,7 +24,7 @@ from precompute.commands.fake_openai import knows
 from tests.precompute.test_cli import call
 
 SECRET = "sk-very-secret-9876543210"
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PRICES = ("--price-in", "1", "--price-out", "4")
 FEW = [
     part
@@ -194,11 +194,10 @@ def test_whenever_it_is_killed_while_writing_the_old_bundle_or_a_whole_new_one_i
 _WRITE = """
 import sys
 from pathlib import Path
-from precompute.label import Subject, by_rule
-subject = Subject.of(Path(sys.argv[1]))
+from precompute.commands.label import label
 print("ready", flush=True)
 for _ in range(50):
-    by_rule(subject, features=[1, 2, 3])
+    label(Path(sys.argv[1]), labeller="offline-tokens", features=[1, 2, 3])
 """
 
 

@@ -28,7 +28,7 @@ from lfp.testing.fake_openai.server import FAKE_MODEL, FakeConfig, FakeServer
 from tests.lfp.labels.asking import Length, Lengths, client, length_of, texts
 
 SECRET = "sk-very-secret-0123456789"
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 
 @pytest.fixture(autouse=True)
@@ -356,7 +356,7 @@ import signal
 import sys
 from pathlib import Path
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-from lfp.labels.client import Client, ClientConfig
+from lfp.labels.client.client import Client, ClientConfig
 from tests.lfp.labels.asking import length_of, texts
 asked = Client(ClientConfig("fake", sys.argv[1], Path(sys.argv[2]), concurrency=4))
 answers = asked.ask([length_of(text) for text in texts(40)], lambda *told: print(told[1], flush=True))
