@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 from lfp.config import TuneConfig
 from lfp.errors import CorpusError
 from lfp.texts.corpus import find_source, read_rows
-from lfp.util.hub import OUT_OF_REACH, hub_reachable, local_copies_only
+from lfp.util.hub import OUT_OF_REACH, hub_reachable
 
 _SIDES = ("chosen", "rejected")
 _PROMPT = "prompt"
@@ -160,19 +159,23 @@ def _turn(message: Any, where: str) -> str:
 
 
 def _hub_rows(config: TuneConfig, name: str) -> list[dict[str, Any]]:
-    """Rows of a dataset of the hub, or of its copy on this disk. Raises CorpusError."""
+    """Read a dataset of the hub, or its local copy where the hub does not answer. Raises CorpusError."""
     import datasets
+    from huggingface_hub import snapshot_download
 
     shown, has_hub = not datasets.are_progress_bars_disabled(), hub_reachable()
+    source, revision = name, config.pairs_revision
     datasets.disable_progress_bars()
     try:
-        with nullcontext() if has_hub else local_copies_only():
-            rows = datasets.load_dataset(name, revision=config.pairs_revision, split=config.pairs_split)
+        if not has_hub:
+            source = snapshot_download(name, repo_type="dataset", revision=revision, local_files_only=True)
+            revision = None
+        rows = datasets.load_dataset(source, revision=revision, split=config.pairs_split)
     except Exception as error:  # among them those of whatever HTTP library the hub's client uses
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        is_absent = isinstance(error, ConnectionError) and not has_hub
+        is_absent = source == name and not has_hub
         raise CorpusError(
-            f"tune.pairs {name}: no file of that name here, and as a hub dataset it does not load"
+            f"tune.pairs {name}: no such file, and it does not load as a hub dataset"
             f" ({OUT_OF_REACH if is_absent else reason}); --set tune.pairs=FILE, a file of pairs, or check its name,"
             " tune.pairs_split and tune.pairs_revision"
         ) from error

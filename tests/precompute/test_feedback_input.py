@@ -49,10 +49,10 @@ def test_a_lexicon(tmp_path: Path, capsys: pytest.CaptureFixture[str], lexicon: 
 @pytest.mark.parametrize(
     ("name", "body", "code", "says"),
     [
-        ("a", "raise ValueError('no such text')", 1, "fails on text 0, '"),
-        ("b", "return [float('nan')] * len(texts)", 1, "gives nan for text 0, '"),
-        ("c", "return [0.0]", 1, "gives 1 values for 16 texts, none for text 1, '"),
-        ("d", "return None", 1, "fails on text 0, '"),
+        ("a", "raise ValueError('no such text')", 1, "fails on 16 texts (ValueError: no such text)"),
+        ("b", "return [float('nan')] * len(texts)", 1, "returned nan for text 0, '"),
+        ("c", "return [0.0]", 1, "returned 1 values for 16 texts"),
+        ("d", "return None", 1, "fails on 16 texts (TypeError"),
         ("e", "return [", 2, "cannot be imported (SyntaxError"),
     ],
 )

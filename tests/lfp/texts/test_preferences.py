@@ -122,29 +122,40 @@ def test_messages_that_are_none_are_named(tmp_path: Path, messages: Any) -> None
         read_pairs(pairs_file(tmp_path, (messages, said("a", "b"))))
 
 
-def test_a_hub_dataset_is_read_where_no_file_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hub's library takes a folder of that name for the dataset, which serves here."""
+@pytest.fixture
+def local_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The hub does not answer, and the hub's cache holds a copy of the data set org/name: its folder."""
+    monkeypatch.setattr("lfp.texts.preferences.hub_reachable", lambda: False)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "org" / "name").mkdir(parents=True)
-    write_rows(tmp_path / "org" / "name" / "train.jsonl", [{"id": 1, "prompt": "Q", "chosen": " a", "rejected": " b"}])
-    write_rows(tmp_path / "org" / "name" / "test.jsonl", [{"id": 1, "prompt": "Q", "chosen": " c", "rejected": " d"}])
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    snapshot = tmp_path / "datasets--org--name" / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (tmp_path / "datasets--org--name" / "refs").mkdir()
+    (tmp_path / "datasets--org--name" / "refs" / "main").write_text("abc")
+    return snapshot
+
+
+def test_a_hub_dataset_is_read_where_no_file_has_its_name(local_copy: Path) -> None:
+    write_rows(local_copy / "train.jsonl", [{"id": 1, "prompt": "Q", "chosen": " a", "rejected": " b"}])
+    write_rows(local_copy / "test.jsonl", [{"id": 1, "prompt": "Q", "chosen": " c", "rejected": " d"}])
     config = TuneConfig(method="dpo", pairs="org/name")
     assert find_preferences(config, beside=None) == Preferences((PreferencePair("Q", " a", " b"),), "org/name", 0)
     config = TuneConfig(method="dpo", pairs="org/name", pairs_split="test")
     assert find_preferences(config, beside=None).pairs == (PreferencePair("Q", " c", " d"),)
     config = TuneConfig(method="dpo", pairs="org/name", pairs_split="dev")
-    with pytest.raises(CorpusError, match=r"tune\.pairs org/name: no file .*dev.*pairs_split"):
+    with pytest.raises(CorpusError, match=r"tune\.pairs org/name: no such file.*dev.*pairs_split"):
         find_preferences(config, beside=None)
 
 
-def test_a_hub_dataset_without_the_columns_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "org" / "name").mkdir(parents=True)
-    write_rows(tmp_path / "org" / "name" / "train.jsonl", [{"better": "a", "worse": "b"}])
+def test_a_hub_dataset_without_the_columns_is_named(local_copy: Path) -> None:
+    write_rows(local_copy / "train.jsonl", [{"better": "a", "worse": "b"}])
     with pytest.raises(CorpusError, match=r"org/name: no column 'chosen' \(found: better, worse\)"):
         find_preferences(TuneConfig(method="dpo", pairs="org/name"), beside=None)
+
+
+def test_a_hub_dataset_without_a_network_or_a_copy(local_copy: Path) -> None:
+    with pytest.raises(CorpusError, match=r"org/other: .*\(the hub cannot be reached and there is no local copy\)"):
+        find_preferences(TuneConfig(method="dpo", pairs="org/other"), beside=None)
 
 
 @pytest.mark.parametrize("name", ["hh-rlhf/absent.jsonl.gz", "absent.csv", "a/b/c"])
