@@ -1,1 +1,17 @@
-"""Commands beside `run`: label, ablate, sweep, plant, bench, fake-openai."""
+"""The verbs of the command line: one function per command, called alike from Python and from `precompute.cli`."""
+
+VERBS = {
+    "run": "precompute.commands.run:run",
+    "demo": "precompute.commands.run:demo",
+    "config": "precompute.commands.run:config",
+    "validate": "lfp.bundle.validation:validate",
+    "report": "precompute.commands.report:report",
+    "label": "precompute.commands.label:label",
+    "ablate": "precompute.commands.ablate:ablate",
+    "sweep": "precompute.commands.sweep.sweep:sweep",
+    "plant": "precompute.commands.plant.plant:plant",
+    "bench_sae": "precompute.commands.bench.sae:bench_sae",
+    "bench_features": "precompute.commands.bench.features:bench_features",
+    "fake_openai": "precompute.commands.fake_openai:fake_openai",
+}
+"""Where each verb is defined, as module:function, so that nothing is imported before it is called."""

@@ -1,4 +1,4 @@
-"""The fake server as `precompute fake-openai` runs it: every rule for answers that there is, by VADER's lexicon."""
+"""The verb `fake_openai`: a local stand-in for a language model, to try labelling without a key."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from lfp.testing.fake_openai.server import FakeConfig, FakeServer
 from lfp.texts.lexicon import vader_lexicon
 
 
-def serving(port: int, behave: Behaviour, bundle: Path | None = None) -> FakeServer:
-    """The server, to be entered; with a bundle it knows that one's features.
+def fake_openai(*, port: int = 0, behave: Behaviour = "right", bundle: str | Path | None = None) -> FakeServer:
+    """Return a fake server, a context manager that serves while it is entered; port 0 takes a free port.
 
-    Raises ConfigError where the port cannot be listened on, BundleError where there is no such bundle.
+    With a bundle it knows what that bundle's features fire on; otherwise it answers from the words of the prompt.
+    Raises ConfigError where the port cannot be opened, BundleError where there is no such bundle.
     """
-    knowing: list[Responder] = [] if bundle is None else [knows(bundle)]
-    return FakeServer(
-        FakeConfig(behave), [*knowing, SwapWords(vader_lexicon()), ReadsPrompts(vader_lexicon())], port=port
-    )
+    responders: list[Responder] = [SwapWords(vader_lexicon()), ReadsPrompts(vader_lexicon())]
+    if bundle is not None:
+        responders.insert(0, knows(Path(bundle)))
+    return FakeServer(FakeConfig(behave), responders, port=port)
 
 
 def knows(bundle: Path) -> KnowsFeatures:
-    """The rule that knows what a bundle's features fire on, and which its own labeller calls related."""
+    """Return the responder that knows a bundle's features, and which of them its own labeller calls related."""
     manifest, tables = open_bundle(bundle), partial(read_table, bundle)
     config = parse_section(LabelsConfig, manifest.config.get("labels", {}), where=f"{bundle}: labels")
     labels = tables("labels")

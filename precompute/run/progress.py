@@ -15,6 +15,10 @@ from lfp.util.types import Progress as Tell
 _LINE_EVERY_S = 10.0
 
 
+def silent(what: str, done: int, total: int, value: float) -> None:
+    """Report no progress."""
+
+
 @contextmanager
 def progress_to_stderr() -> Iterator[Tell]:
     """Whom a job tells of its progress, for as long as the block lasts."""

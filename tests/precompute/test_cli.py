@@ -15,8 +15,8 @@ import pytest
 from lfp.bundle.manifest import MANIFEST, read_manifest
 from lfp.evaluation.results import ROWS
 from lfp.util.sanitize import visible
-from precompute.cli import main, preset
-from precompute.presets import NAMES
+from precompute.cli import main
+from precompute.presets import NAMES, preset
 from tests.app.serving import CHROMIUM
 
 COMMANDS = ("demo", "run", "validate", "report", "ablate", "sweep", "plant", "label", "fake-openai")
@@ -207,6 +207,6 @@ def test_an_interrupted_command_says_how_to_go_on(tmp_path: Path) -> None:
                 break
         rest = process.stderr.read()
     assert process.returncode == 1
-    assert rest.strip().endswith("interrupted; add --resume to go on from the last finished stage")
+    assert rest.strip().endswith("interrupted; add --resume to continue after the last finished stage")
     assert "Traceback" not in rest
     assert not (tmp_path / "out").exists()

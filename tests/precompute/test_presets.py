@@ -18,9 +18,9 @@ from lfp.bundle.validation import validate
 from lfp.config import RunConfig, load_config
 from lfp.texts.corpus import read_rows
 from lfp.texts.lexicon import vader_lexicon, words_of
-from precompute.cli import preset
 from precompute.commands.plant.secrets import draw_secrets
 from precompute.pipeline import run_until
+from precompute.presets import preset
 from precompute.reviews import generate
 from precompute.run.work_folder import Run
 from tests.lfp.builders import data_file

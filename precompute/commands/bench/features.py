@@ -1,8 +1,7 @@
-"""How fast features get their statistics: the production code on random models, against the machine's peak."""
+"""The verb `bench_features`: speed of the statistics of features on random models, against a matrix product."""
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections import defaultdict
@@ -10,10 +9,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import typer
 
 from lfp.config import StatsConfig
 from lfp.errors import ConfigError
@@ -32,32 +30,20 @@ _DENSITY = 0.023
 """Share of features active on a token: a few per cent, as in a trained dictionary."""
 _D_HEAD = 64
 _TOP_TOKENS = 10
-_TIDY = 3
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A random model of `layers` layers, `d_sae` features of its last MLP's output, random texts of equal length."""
+    """A random model of `layers` layers, a dictionary of its last MLP's output, and random texts of equal length."""
 
-    layers: int = 4
-    d_model: int = 256
-    d_sae: int = 4096
-    sequences: int = 512
-    seq_len: int = 64
-    vocab: int = 5000
-    features: int | None = None
-    """The dictionary is cut to so many features; all by default."""
-    threads: int = 2
-
-    @property
-    def n_features(self) -> int:
-        """Features that statistics are made of."""
-        return self.features or self.d_sae
-
-    @property
-    def n_tokens(self) -> int:
-        """Tokens of all texts."""
-        return self.sequences * self.seq_len
+    layers: int
+    d_model: int
+    d_sae: int
+    sequences: int
+    seq_len: int
+    vocab: int
+    features: int
+    """How many features of the dictionary are kept."""
 
 
 @dataclass(frozen=True)
@@ -76,88 +62,78 @@ class _Clock:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Adds the time of its body to a part."""
+        """Add the time of the block to a part."""
         started = time.perf_counter()
         yield
         self.seconds[name] += time.perf_counter() - started
 
-    def of(self, *names: str) -> float:
-        """Seconds of some parts together; of all where none is named."""
-        return sum(self.seconds[name] for name in names or list(self.seconds))
+    @property
+    def total(self) -> float:
+        """Seconds of all parts."""
+        return sum(self.seconds.values())
 
 
-def features_command(
-    layers: Annotated[int, typer.Option(min=1, help="Layers of the model.")] = 4,
-    d_model: Annotated[int, typer.Option(min=64, help="Width of the model, a multiple of 64.")] = 256,
-    d_sae: Annotated[int, typer.Option(min=1, help="Features of the dictionary.")] = 4096,
-    sequences: Annotated[int, typer.Option(min=1, help="Texts.")] = 512,
-    seq_len: Annotated[int, typer.Option(min=1, help="Tokens of a text.")] = 64,
-    vocab: Annotated[int, typer.Option(min=2, help="Tokens of the vocabulary.")] = 5000,
-    features: Annotated[int | None, typer.Option(min=1, help="Cut the dictionary to so many features.")] = None,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
-) -> None:
-    """Time the statistics of features on a random model and dictionary: one JSON line.
+def bench_features(
+    *,
+    layers: int = 4,
+    d_model: int = 256,
+    d_sae: int = 4096,
+    sequences: int = 512,
+    seq_len: int = 64,
+    vocab: int = 5000,
+    features: int | None = None,
+    threads: int = 2,
+) -> dict[str, Any]:
+    """Time everything a feature is shown with, on a pair of random models and on the tuned one alone.
 
-    Example: python -m precompute bench features --d-sae 4096 --features 256
-    """
-    workload = Workload(layers, d_model, d_sae, sequences, seq_len, vocab, features, threads)
-    typer.echo(json.dumps(bench_features(workload)))
-
-
-def bench_features(workload: Workload) -> dict[str, object]:
-    """Times everything a feature is shown with, its logits too, on both models of a pair and on the tuned one alone.
-
-    `seconds` and what follows from them are the pair's. `gemm_share` is the share of a matrix product's speed
-    (`gemm_gflops`, 2048^3 in float32, in this run) that the encoder's products reach over the time of encoding and of
-    statistics, which tokens cost; `best_gemm_share` is the same against the faster library's product. Tables made once
-    at the end (examples, neighbours, logits) are in `seconds` and `parts`.
+    `seconds` and what follows from it are the pair's. `gemm_share` is the share of a matrix product's speed
+    (`gemm_gflops`, 2048^3 in float32, in this run) that the encoder's products reach over the time of encoding and
+    statistics, which grows with the tokens; `best_gemm_share` is the same against the faster library's product. Tables
+    made once at the end (examples, neighbours, logits) are in `seconds` and `parts`.
     Raises ConfigError where the sizes make no model.
     """
     import torch
 
-    _check(workload)
-    torch.set_num_threads(workload.threads)
+    workload = Workload(layers, d_model, d_sae, sequences, seq_len, vocab, features or d_sae)
+    if d_model % _D_HEAD:
+        raise ConfigError(f"--d-model {d_model}: not a multiple of {_D_HEAD}, the width of a head; change it")
+    if workload.features > d_sae:
+        raise ConfigError(f"--features {features}: more than --d-sae {d_sae}; lower it")
+    torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as folder:
         setting = _setting(workload, Path(folder))
         before = gemm_ceiling()
-        _timed(replace(setting, texts=setting.texts[:64]), with_base=False)  # pays for what is paid once a process
+        _timed(replace(setting, texts=setting.texts[:64]), with_base=False)  # pays for what is paid once per process
         alone, _ = _timed(setting, with_base=False)
         pair, density = _timed(setting, with_base=True)
         after = gemm_ceiling()
     peak, best = max(before.matmul, after.matmul), max(before.best, after.best)
-    token_features = workload.n_tokens * workload.n_features
+    token_features = sequences * seq_len * workload.features
+
+    def gemm_share(clock: _Clock, gflops: float, n_models: int) -> float:
+        flops = 2.0 * token_features * d_model * n_models
+        return round(flops / (clock.seconds["encode"] + clock.seconds["statistics"]) / (gflops * 1e9), 6)
+
     return {
         "tool": "lfp",
-        "tokens": workload.n_tokens,
-        "features": workload.n_features,
-        "d_sae": workload.d_sae,
-        "seconds": round(pair.of(), _TIDY),
-        "token_features_per_s": round(token_features / pair.of()),
-        "gemm_share": _gemm_share(workload, pair, peak, n_models=2),
-        "seconds_tuned_only": round(alone.of(), _TIDY),
-        "token_features_per_s_tuned_only": round(token_features / alone.of()),
-        "gemm_share_tuned_only": _gemm_share(workload, alone, peak, n_models=1),
+        "tokens": sequences * seq_len,
+        "features": workload.features,
+        "d_sae": d_sae,
+        "seconds": round(pair.total, 3),
+        "token_features_per_s": round(token_features / pair.total),
+        "gemm_share": gemm_share(pair, peak, 2),
+        "seconds_tuned_only": round(alone.total, 3),
+        "token_features_per_s_tuned_only": round(token_features / alone.total),
+        "gemm_share_tuned_only": gemm_share(alone, peak, 1),
         "peak_rss_mb": round(peak_rss_mb()),
         "density": round(density, 4),
         "gemm_gflops": round(peak, 1),
         "best_gemm_gflops": round(best, 1),
-        "best_gemm_share": _gemm_share(workload, pair, best, n_models=2),
-        "threads": workload.threads,
+        "best_gemm_share": gemm_share(pair, best, 2),
+        "threads": threads,
         "parts": {name: round(seconds, 4) for name, seconds in pair.seconds.items()},
         "parts_tuned_only": {name: round(seconds, 4) for name, seconds in alone.seconds.items()},
     }
-
-
-def _check(workload: Workload) -> None:
-    if workload.d_model % _D_HEAD:
-        raise ConfigError(f"--d-model {workload.d_model}: not a multiple of {_D_HEAD}, the width of a head; change it")
-    if workload.n_features > workload.d_sae:
-        raise ConfigError(f"--features {workload.features}: more than --d-sae {workload.d_sae}; lower it")
-
-
-def _gemm_share(workload: Workload, clock: _Clock, peak: float, *, n_models: int) -> float:
-    work = 2.0 * workload.n_tokens * workload.d_model * workload.n_features * n_models
-    return round(work / clock.of("encode", "statistics") / (peak * 1e9), 6)
 
 
 def _timed(setting: _Setting, *, with_base: bool) -> tuple[_Clock, float]:
@@ -285,9 +261,9 @@ def _dictionary(workload: Workload, tuned: LanguageModel, texts: list[TokenizedT
     first = next(stream(tuned, texts[:32], layers=[layer], batch_texts=32, prepend_bos=False)).outputs[layer]
     scale = float(first.square().sum(1).mean() ** -0.5)
     sae = SAES["relu"](
-        SaeInfo(layer, workload.n_features, workload.d_model, scale, l1=0.0, seed=0, model="tuned", variant="relu")
+        SaeInfo(layer, workload.features, workload.d_model, scale, l1=0.0, seed=0, model="tuned", variant="relu")
     ).requires_grad_(False)
-    rows = F.normalize(torch.randn(workload.n_features, workload.d_model, generator=torch.Generator().manual_seed(0)))
+    rows = F.normalize(torch.randn(workload.features, workload.d_model, generator=torch.Generator().manual_seed(0)))
     sae.encoder.copy_(rows)
     sae.decoder.copy_(rows)
     reached = np.quantile((first[:512] @ rows[:1024].T).numpy(), 1.0 - _DENSITY)

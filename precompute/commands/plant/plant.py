@@ -7,13 +7,14 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing import active_children, get_context
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from lfp.config import LEXICON, PRETRAIN, TUNE, VADER, RunConfig
+from lfp.config import LEXICON, PRETRAIN, TUNE, VADER, RunConfig, load_config
 from lfp.errors import ConfigError
 from lfp.texts.lexicon import Reward, lexicon_of, lexicon_reward
 from lfp.util.types import Progress
@@ -27,7 +28,9 @@ from precompute.commands.plant.secrets import (
     shuffled_lexicon,
 )
 from precompute.pipeline import run_pipeline, run_until
+from precompute.presets import preset
 from precompute.run import inputs
+from precompute.run.progress import silent
 from precompute.run.work_folder import Run
 
 _FOUND = ("word_rank", "gap", "feature_rank", "feature_id", "unexplained_rank", "feature_chance")
@@ -76,6 +79,34 @@ class _Job:
     shuffle: int | None = None
 
 
+def plant(
+    config: str | Path | None = None,
+    *,
+    n: int = 20,
+    seed: int = 0,
+    bigrams: int = 0,
+    twins: int = 1,
+    shuffled: int = 0,
+    jobs: int = 2,
+    out: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    progress: Progress = silent,
+) -> list[dict[str, Any]]:
+    """Tune models on rewards with a secret, look for it in the report of each, and return a row per model.
+
+    `n` models have a secret word, `bigrams` a secret bigram, `twins` none, and `shuffled` are tuned on a shuffled
+    lexicon; `jobs` are made at once. `config` is the preset plant.toml by default. Models and bundles are kept in
+    `out`, and what is there is not made again; without it they are deleted at the end.
+    """
+    file = Path(config) if config else preset("plant")
+    request = Request(n=n, bigrams=bigrams, twins=twins, shuffled=shuffled, seed=seed, jobs=jobs)
+    with ExitStack() as stack:
+        work = Path(out or stack.enter_context(TemporaryDirectory(prefix="plant-")))
+        work.mkdir(parents=True, exist_ok=True)
+        config_dir = file.parent if config else None
+        return run_plant(load_config(file, overrides), request, work, beside=config_dir, progress=progress)
+
+
 def run_plant(
     config: RunConfig, request: Request, work: Path, *, beside: Path | None, progress: Progress
 ) -> list[dict[str, Any]]:
@@ -121,7 +152,7 @@ def _make_base(planting: Planting, progress: Progress) -> None:
 
 
 def _secrets(planting: Planting, request: Request) -> list[Secret]:
-    run = Run(planting.config, planting.work / "base", planting.beside, _silent)
+    run = Run(planting.config, planting.work / "base", planting.beside, silent)
     texts = inputs.corpus_texts(run, "train")
     base, read = inputs.load(run, "base"), [text.text for text in texts]
     settled = settled_words(base, inputs.tokenized(run, base, texts))
@@ -199,7 +230,7 @@ def _tune(planting: Planting, job: _Job, folder: Path) -> None:
     from lfp.ml.models.runtime import set_threads
 
     set_threads(planting.config.threads)
-    config, run = planting.config.tune, Run(planting.config, planting.work / "base", planting.beside, _silent)
+    config, run = planting.config.tune, Run(planting.config, planting.work / "base", planting.beside, silent)
     base = inputs.load(run, "base")
     texts = inputs.tokenized(run, base, inputs.corpus_texts(run, "train"))
     partial_folder = folder.with_name(".model.partial")
@@ -232,7 +263,7 @@ def _write(planting: Planting, folder: Path) -> None:
 
     if (folder / "completions.json").is_file():
         return
-    config, run = planting.config, Run(planting.config, planting.work / "base", planting.beside, _silent)
+    config, run = planting.config, Run(planting.config, planting.work / "base", planting.beside, silent)
     model = load_model(str(folder / "model"), device=config.model.device)
     drawn = prefixes(
         inputs.tokenized(run, model, inputs.corpus_texts(run, "held_out")),
@@ -259,7 +290,7 @@ def _make_bundle(planting: Planting, folder: Path) -> None:
     ablation = config.ablation.model_copy(update={"completions": 0})
     changes = {"model": models, "ablation": ablation, "artifacts": False, "title": "Planted model"}
     config = config.model_copy(update=changes)
-    run_pipeline(config, folder / "bundle", beside=planting.beside, resume=True, progress=_silent)
+    run_pipeline(config, folder / "bundle", beside=planting.beside, resume=True, progress=silent)
 
 
 def _completions(planting: Planting, job: _Job) -> list[str]:
@@ -323,7 +354,3 @@ def _shuffled_row(planting: Planting, job: _Job) -> dict[str, Any]:
         if row["model"] == "difference" and row["metric"] == "tau"
     ]
     return {"kind": "shuffled", "word": job.name, "differences": kept}
-
-
-def _silent(what: str, done: int, total: int, value: float) -> None:
-    """Tells nobody: a planting tells of whole models."""

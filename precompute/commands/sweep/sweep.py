@@ -11,11 +11,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from lfp.config import RunConfig
+from lfp.config import RunConfig, load_config
 from lfp.errors import BundleError, ConfigError
 from lfp.util.types import Progress
 from precompute.commands.sweep.grid import Point, check_k, check_replaceable, points, write_sweep
 from precompute.pipeline import run_until
+from precompute.run.progress import silent
 from precompute.run.work_folder import Output, Run, stage_key
 from precompute.stages.features.saes import Subject
 from precompute.stages.features.saes import row as row_of
@@ -34,6 +35,22 @@ _BEGUN = ".begun-by-sweep"
 
 
 _LIBRARIES = ("torch", "transformers", "transformer-lens", "trl", "numpy", "scipy", "pyarrow", "lfp-explorer")
+
+
+def sweep(
+    config: str | Path,
+    *,
+    out: str | Path,
+    overrides: Sequence[str] = (),
+    resume: bool = False,
+    progress: Progress = silent,
+) -> list[dict[str, Any]]:
+    """Train and judge the autoencoders that a config's `[sweep]` lists, write their tables to `out`, return the rows.
+
+    `overrides` are `section.key=value`. With `resume` finished stages and layers are kept.
+    """
+    file = Path(config)
+    return run_sweep(load_config(file, overrides), Path(out), beside=file.parent, resume=resume, progress=progress)
 
 
 def run_sweep(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,10 @@ from lfp.bundle.queries.run import report_ablations, report_rows
 from lfp.bundle.store.connection import Store
 from lfp.bundle.validation import validate
 from lfp.bundle.writer import update_bundle
-from lfp.errors import CorpusError
+from lfp.errors import ConfigError, CorpusError
 from lfp.evaluation.ablation_rows import MAIN_KINDS
-from precompute.commands import ablate
-from precompute.commands.ablate import run_ablate
-from tests.precompute.conftest import silent
+from precompute.commands import ablate as module
+from precompute.commands.ablate import ablate
 from tests.precompute.test_cli import call
 
 QUICK = ("ablation.completions=6", "ablation.controls=2", "ablation.features=2")
@@ -32,11 +33,8 @@ def hashes(bundle: Path) -> dict[str, str]:
     return {name: info.sha256 for name, info in read_manifest(bundle).tables.items()}
 
 
-def run(bundle: Path, *overrides: str, features: str | None = None) -> list[str]:
-    """Ablates; returns the notes."""
-    notes: list[str] = []
-    run_ablate(bundle, [*QUICK, *overrides], features=features, progress=silent, note=notes.append)
-    return notes
+def run(bundle: Path, *overrides: str, **keys: Any) -> list[dict[str, Any]]:
+    return ablate(bundle, overrides=[*QUICK, *overrides], **keys)
 
 
 @pytest.fixture
@@ -83,7 +81,7 @@ def test_the_report_of_the_run_tells_of_it(tiny_bundle: Path) -> None:
 
 def test_from_the_bundle_alone_all_groups_are_measured_anew_and_alike_twice(copy: Path) -> None:
     before = hashes(copy)
-    assert run(copy) == []
+    run(copy)
     once = hashes(copy)
     assert validate(copy) == [] and open_bundle(copy)
     assert {name for name in once if once[name] != before[name]} == {"ablations", "completions", "results"}
@@ -96,8 +94,8 @@ def test_from_the_bundle_alone_all_groups_are_measured_anew_and_alike_twice(copy
 
 def test_chosen_features_stand_beside_what_is_there_and_replace_their_own(copy: Path) -> None:
     before, results = table(copy, "ablations"), table(copy, "results")
-    run(copy, features="3, 1,1")
-    run(copy, "ablation.completions=5", features="1,3")
+    run(copy, features=[3, 1, 1])
+    run(copy, "ablation.completions=5", features=[1, 3])
     rows = table(copy, "ablations")
     mine = [row for row in rows if "chosen:1,3" in (row["group"], row["control_of"])]
     assert [row for row in rows if row not in mine] == before and table(copy, "results") == results
@@ -109,8 +107,8 @@ def test_chosen_features_stand_beside_what_is_there_and_replace_their_own(copy: 
 
 
 def test_scaling_by_one_changes_nothing_and_up_has_a_name_of_its_own(copy: Path) -> None:
-    run(copy, "ablation.scale=1", features="2")
-    run(copy, "ablation.scale=4", features="2")
+    run(copy, "ablation.scale=1", features=[2])
+    run(copy, "ablation.scale=4", features=[2])
     by_name = {row["group"]: row for row in table(copy, "ablations")}
     still, up = by_name["chosen:2@1"], by_name["chosen:2@4"]
     assert (still["effect"], still["ci_low"], still["ci_high"], still["predicted_effect"]) == (0, 0, 0, 0)
@@ -120,15 +118,15 @@ def test_scaling_by_one_changes_nothing_and_up_has_a_name_of_its_own(copy: Path)
 
 def test_pairs_are_scored_by_the_implicit_reward(copy: Path) -> None:
     """Of the same pair of models, whose completions' log-likelihoods say the same of perplexity."""
-    run(copy, "tune.method=dpo", "tune.pairs=pairs.jsonl", features="2")
+    run(copy, "tune.method=dpo", "tune.pairs=pairs.jsonl", features=[2])
     rewards = {row["reward"] for row in table(copy, "completions") if row["group"] == "chosen:2/unablated"}
     assert len(rewards) == 6 and 0.0 not in rewards
 
 
 def test_without_held_out_texts_all_serve_and_it_is_said(copy: Path) -> None:
     update_bundle(copy, {"texts": [row | {"split": "train"} for row in table(copy, "texts")]})
-    (note,) = run(copy, features="2")
-    assert "no text of this bundle is held out" in note
+    with pytest.warns(UserWarning, match="no text is held out"):
+        run(copy, features=[2])
 
 
 def test_texts_too_short_for_a_prefix_are_one_sentence(copy: Path) -> None:
@@ -147,10 +145,10 @@ def test_killed_before_its_end_it_leaves_the_bundle_as_it_was(copy: Path, monkey
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_ablate(copy, QUICK, features=None, progress=killed, note=print)
-    monkeypatch.setattr(ablate, "_tables_with", lambda *_: {"ablations": [{"group": "half"}]})
+        run(copy, progress=killed)
+    monkeypatch.setattr(module, "_tables_with", lambda *_: {"ablations": [{"group": "half"}]})
     with pytest.raises(Exception, match="ablations"):
-        run(copy, features="2")
+        run(copy, features=[2])
     assert hashes(copy) == before and validate(copy) == []
     assert [path.name for path in copy.parent.iterdir()] == ["copy"]
 
@@ -158,7 +156,7 @@ def test_killed_before_its_end_it_leaves_the_bundle_as_it_was(copy: Path, monkey
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (("--features", "2,99999"), '"99999"'),
+        (("--features", "2,99999"), "no feature 99999; name ids from 0 to"),
         (("--features", "2,-1,x"), '"-1", "x"'),
         (("--features", ""), '""'),
         (("--set", "ablation.completions=0"), "--completions"),
@@ -170,9 +168,6 @@ def test_wrong_arguments_are_one_sentence_with_exit_code_2(
 ) -> None:
     code, out, err = call("ablate", str(tiny_bundle), *arguments, capsys=capsys)
     assert (code, out) == (2, "") and named in err and err.startswith("error: ") and err.count("\n") == 1
-    if arguments[0] == "--features":
-        last = read_manifest(tiny_bundle).tables["features"].rows - 1
-        assert f"0 to {last}" in err
 
 
 def test_a_bundle_without_models_is_one_sentence_with_the_mend(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -191,3 +186,50 @@ def test_the_command_prints_the_row_and_a_last_line(copy: Path, capsys: pytest.C
     assert "chosen:0,2@2" in out and out.splitlines()[-1].startswith(f"{copy}: 3 groups measured in ")
     code, out, _ = call("ablate", "--help", capsys=capsys)
     assert code == 0 and "Example: python -m precompute ablate" in out.replace("\n", " ")
+
+
+HOSTILE = """
+from pathlib import Path
+Path("written").touch()
+def score(texts): return [0.0] * len(texts)
+"""
+
+
+@pytest.fixture
+def hostile(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A bundle that carries code and names it as its reward, in the folder that a user works in."""
+    copy = Path(shutil.copytree(tiny_bundle, tmp_path / "reviews"))
+    (copy / "artifacts" / "hostile_reward.py").write_text(HOSTILE, encoding="utf-8")
+    manifest = json.loads((copy / "manifest.json").read_text(encoding="utf-8"))
+    manifest["config"]["feedback"] = {"reward": "reviews.artifacts.hostile_reward:score"}
+    (copy / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    return copy
+
+
+@pytest.mark.parametrize("flags", [(), ("--trust-reward", "reviews.artifacts"), ("--trust-reward", "subprocess")])
+def test_code_that_a_manifest_names_is_not_run(
+    flags: tuple[str, ...], hostile: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = hashes(hostile)
+    code, out, err = call("ablate", str(hostile), "--completions", "4", *flags, capsys=capsys)
+    assert (code, out, err.count("\n")) == (2, "", 1) and "reviews.artifacts.hostile_reward:score" in err
+    assert err.rstrip().endswith("add --trust-reward reviews.artifacts.hostile_reward")
+    assert not Path("written").exists() and "reviews.artifacts.hostile_reward" not in sys.modules
+    assert hashes(hostile) == before
+
+
+def test_a_function_of_an_installed_module_is_not_run_either(hostile: Path) -> None:
+    text = (hostile / "manifest.json").read_text(encoding="utf-8")
+    text = text.replace("reviews.artifacts.hostile_reward:score", "subprocess:getoutput")
+    (hostile / "manifest.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match="--trust-reward subprocess"):
+        run(hostile)
+
+
+def test_the_reward_of_a_manifest_runs_where_its_module_is_trusted(hostile: Path) -> None:
+    rows = run(hostile, features=[2], trust_reward="reviews.artifacts.hostile_reward")
+    assert {row["reward_after"] for row in rows} == {0.0} and Path("written").exists()
+    for name in ("reviews.artifacts.hostile_reward", "reviews.artifacts", "reviews"):
+        sys.modules.pop(name, None)

@@ -6,13 +6,12 @@ import json
 
 import pytest
 import torch
-import typer
-from typer.testing import CliRunner
 
 from lfp.errors import ConfigError
-from precompute.commands.bench.features import Workload, bench_features, features_command
+from precompute.commands.bench.features import bench_features
+from tests.precompute.test_cli import call
 
-TINY = Workload(layers=2, d_model=64, d_sae=48, sequences=6, seq_len=9, vocab=50, threads=1)
+TINY = {"layers": 2, "d_model": 64, "d_sae": 48, "sequences": 6, "seq_len": 9, "vocab": 50, "threads": 1}
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +22,7 @@ def threads():
 
 
 def test_rates_follow_from_tokens_features_and_seconds() -> None:
-    found = bench_features(TINY)
+    found = bench_features(**TINY)
     assert found["tokens"] == 54 and found["features"] == 48
     assert found["token_features_per_s"] == pytest.approx(54 * 48 / found["seconds"], rel=0.2)
     assert sum(found["parts"].values()) == pytest.approx(found["seconds"], abs=0.01)
@@ -31,18 +30,15 @@ def test_rates_follow_from_tokens_features_and_seconds() -> None:
     assert 0.0 < found["density"] < 0.1 and 0.0 < found["gemm_share"] < 1.0 and found["peak_rss_mb"] > 0
 
 
-def test_the_command_prints_one_json_line_of_the_dictionary_cut() -> None:
-    app = typer.Typer()
-    app.command()(features_command)
+def test_the_command_prints_one_json_line_of_the_dictionary_cut(capsys: pytest.CaptureFixture[str]) -> None:
     sizes = "--layers 1 --d-model 64 --d-sae 48 --features 16 --sequences 3 --seq-len 5 --vocab 40 --threads 1"
-    answer = CliRunner().invoke(app, sizes.split())
-    assert answer.exit_code == 0, answer.output
-    found = json.loads(answer.stdout)
-    assert answer.stdout.count("\n") == 1 and found["features"] == 16 and found["d_sae"] == 48
+    code, out, err = call("bench", "features", *sizes.split(), capsys=capsys)
+    assert code == 0, err
+    found = json.loads(out)
+    assert out.count("\n") == 1 and found["features"] == 16 and found["d_sae"] == 48
 
 
 @pytest.mark.parametrize(("change", "named"), [({"d_model": 100}, "--d-model"), ({"features": 99}, "--features")])
 def test_sizes_that_make_no_model_are_named(change: dict[str, int], named: str) -> None:
-    sizes = {"layers": 1, "d_model": 64, "d_sae": 48, **change}
     with pytest.raises(ConfigError, match=named):
-        bench_features(Workload(**sizes))
+        bench_features(**TINY | change)

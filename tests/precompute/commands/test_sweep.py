@@ -20,10 +20,10 @@ from lfp.errors import BundleError, ConfigError, LfpError
 from lfp.ml.sae.autoencoders import SAES
 from lfp.ml.sae.training import SaeTrainer
 from precompute import pipeline
-from precompute.cli import preset
 from precompute.commands.sweep import grid as sweep_folder
 from precompute.commands.sweep.grid import points
 from precompute.commands.sweep.sweep import run_sweep
+from precompute.presets import preset
 from precompute.stages.features.saes import Subject
 from tests.precompute.conftest import TINY, silent, tiny_config
 from tests.precompute.test_cli import call

@@ -1,0 +1,46 @@
+"""The verb `report`: a bundle's figures as rows, as a page, and as SVG files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lfp.bundle.queries.run import Sample, report_ablations, report_rows, samples
+from lfp.bundle.store.connection import Store
+from lfp.report.cost import cost_rows
+from lfp.report.html import prepare, write_page
+from lfp.report.svg import write_figures
+from lfp.report.text import whole
+
+
+@dataclass(frozen=True)
+class Report:
+    """A bundle's report."""
+
+    rows: dict[str, list[dict[str, Any]]]
+    """The table `results` by report row, empty where the run has no such figure; every value can be written as JSON."""
+    samples: list[Sample]
+    """What both models wrote after the first held-out prefixes."""
+    figures: list[Path]
+    """The SVG files written."""
+
+
+def report(
+    bundle: str | Path, *, html: str | Path | None = None, figures: str | Path | None = None, n_samples: int = 5
+) -> Report:
+    """Return the report of a bundle; also write it as one self-contained page and its figures as SVG where named.
+
+    Raises BundleError where there is no such bundle, ConfigError where a file cannot be written.
+    """
+    with Store.open(Path(bundle)) as store:
+        rows = whole(report_rows(store), report_ablations(store), cost_rows(store.manifest))
+        written = samples(store, limit=n_samples)
+        files: list[Path] = []
+        if html or figures:
+            prepared = prepare(store)
+            if html:
+                write_page(prepared, Path(html))
+            if figures:
+                files = write_figures(prepared.drawn, Path(figures))
+    return Report(rows, written, files)
