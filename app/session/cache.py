@@ -10,7 +10,7 @@ import streamlit as st
 
 from app.session import permalinks, public_mode
 from lfp.bundle.manifest import MANIFEST, Manifest
-from lfp.bundle.store.connection import Store
+from lfp.bundle.store.connection import Limits, Store
 from lfp.errors import BundleError
 from lfp.util import sanitize
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+HOSTED = Limits(memory="128MB")
+"""What a bundle that strangers read may use: a small host has room for several."""
 
 
 def current() -> Store:
@@ -67,7 +70,7 @@ def _live(path: str, weights: tuple[str, ...], *, _store: Store) -> Live:  # noq
 @st.cache_resource(max_entries=8, show_spinner="Opening the bundle; a large one is sorted once, for a minute")
 def _store(path: str, stamp: int, is_public: bool) -> Store:  # noqa: ARG001 - part of the cache's key
     try:
-        store = Store.open(Path(path), prepare=True)
+        store = Store.open(Path(path), prepare=True, limits=HOSTED if is_public else None)
     except OSError as error:
         raise BundleError(f"{path}: cannot be read ({error.strerror}); let the explorer read its files") from error
     if is_public:

@@ -26,6 +26,10 @@ HASHED_BYTES = 1 << 28
 """Size of all tables up to which opening a bundle hashes them."""
 
 
+_NESTED = 50
+"""Levels of lists and objects that a manifest may have."""
+
+
 _HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
 
 
@@ -148,7 +152,10 @@ def read_manifest(path: Path) -> Manifest:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
         version = values["schema_version"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        json.dumps(values, ensure_ascii=False, allow_nan=False).encode()  # refuses lone surrogates and NaN
+        if _depth(values) > _NESTED:
+            raise ValueError("nested too deeply for the programs that show it")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise BundleError(f"{file}: cannot be read as a manifest; copy the bundle again from its source") from error
     if version != SCHEMA_VERSION:
         raise BundleError(
@@ -161,7 +168,7 @@ def read_manifest(path: Path) -> Manifest:
         raise BundleError(f"{file}: {key} is missing or wrong; copy the bundle again from its source") from error
 
 
-def open_bundle(path: Path, *, hash_up_to_bytes: int = HASHED_BYTES) -> Manifest:
+def check_bundle(path: Path, *, hash_up_to_bytes: int = HASHED_BYTES) -> Manifest:
     """The manifest, after checking that every table is there, of the size stated and, where small enough, unchanged.
 
     Raises BundleError naming the first table that is not. `validate` in lfp.bundle.validation reads everything.
@@ -196,6 +203,12 @@ def file_sha256(path: Path) -> str:
     """Hex SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _depth(values: Any) -> int:
+    """Count the levels of nested lists and objects. Raises RecursionError for a thousand of them."""
+    inside = values.values() if isinstance(values, dict) else values if isinstance(values, list) else ()
+    return 1 + max(map(_depth, inside), default=0)
 
 
 def _version_mend(version: object) -> str:

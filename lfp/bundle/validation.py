@@ -1,23 +1,26 @@
-"""Reads a whole bundle and says what is wrong with it, a line a fault."""
+"""Read a whole bundle and list what is wrong with it, one line per fault."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lfp.bundle.manifest import ARTIFACTS, Manifest, file_sha256, read_manifest, table_faults
-from lfp.bundle.queries.common import EVERY, active, headline, pooled, pooling
-from lfp.bundle.schema import TABLES, Table
+from lfp.bundle.queries.common import EVERY, active, headline, pooled
+from lfp.bundle.schema import BY_NAME, TABLES, Table
 from lfp.bundle.store.connection import Store
 from lfp.errors import BundleError
 
 TOLERANCE = 1e-5
-"""How far contributions and intercept may be from the prediction stated (relative to it where it is above 1)."""
+"""How far contributions and intercept may be from the stated prediction (relative to it where it is above 1)."""
+_LISTS_WITH_NULLS = "token_scores"
+"""The table whose lists have a null for each token without a score; elsewhere a list holds no null."""
+_NAME_LENGTH = 120
+"""Characters of an artifact's name that a message quotes."""
 
 
 _REFERENCES = (
@@ -42,7 +45,7 @@ _CONDITIONS = (
      "positions, feature_ids and values differ in length"),
     ("activations", "list_sort(positions) = positions", "positions do not rise"),
     ("histograms", "len(edges) = len(counts) + 1 AND len(base_counts) = len(counts)", "bins and edges do not match"),
-    ("probes", "pooling IN ('last', 'mean', 'sum', 'response', 'max')", "pooling is none that the schema names"),
+    ("probes", "pooling IN ('last', 'mean', 'sum', 'response', 'max')", "pooling is not a value that the schema names"),
     ("examples", "position BETWEEN window_start AND window_start + len(window_values) - 1",
      "the position is outside the window"),
     ("examples", "bucket >= 0 OR activation = 0", "an example of silence is active"),
@@ -61,7 +64,7 @@ _BY_TEXT = (
 
 
 def validate(path: Path) -> list[str]:
-    """Every fault of the bundle at `path`, a line each; an empty list where it is as the schema says."""
+    """List every fault of the bundle at `path`, one line each; empty where it is as the schema says."""
     try:
         manifest = read_manifest(path)
     except BundleError as error:
@@ -78,177 +81,161 @@ def validate(path: Path) -> list[str]:
 
 def _artifact_faults(path: Path, manifest: Manifest) -> Iterator[str]:
     for name, info in manifest.artifacts.items():
-        file = path / name
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-            yield f"artifact {name} lies outside the bundle"
-        elif not file.is_file():
-            yield f"artifact {name} is missing"
-        elif file.stat().st_size != info.bytes or file_sha256(file) != info.sha256:
-            yield f"artifact {name} was changed after it was written (its sha256 differs)"
+        file, called = path / name, name if len(name) <= _NAME_LENGTH else f"{name[:_NAME_LENGTH]}…"
+        try:
+            if ".." in PurePosixPath(name).parts or not file.resolve().is_relative_to(path.resolve()):
+                yield f"artifact {called} lies outside the bundle"
+            elif not file.is_file():
+                yield f"artifact {called} is missing"
+            elif file.stat().st_size != info.bytes or file_sha256(file) != info.sha256:
+                yield f"artifact {called} was changed after it was written (its sha256 differs)"
+        except (OSError, ValueError):  # a name too long for the file system, or with a zero byte
+            yield f"artifact {called} cannot be read"
     for file in sorted((path / ARTIFACTS).rglob("*")):
         if file.is_file() and str(file.relative_to(path)) not in manifest.artifacts:
             yield f"artifact {file.relative_to(path)} is not in the manifest"
 
 
 def _shape_faults(path: Path, table: Table, manifest: Manifest) -> list[str]:
-    """Unreadable, missing columns, other types, nulls, other number of rows, not sorted."""
+    """Check a table by itself: readable, columns and types, values, number of rows, order."""
     file = path / f"{table.name}.parquet"
     if not file.is_file():
         return [f"table {table.name} cannot be read"] if table.name in manifest.tables else []
     try:
-        schema = pq.read_schema(file)
-        wrong = list(_column_faults(table, schema))
-        return wrong or list(_row_faults(pq.ParquetFile(file), table, manifest))
+        with pq.ParquetFile(file) as opened:
+            wrong = list(_column_faults(table, opened.schema_arrow))
+            return wrong or [*_row_faults(opened, table, manifest), *_value_faults(opened, table)]
     except (pa.ArrowException, OSError) as error:
         return [f"table {table.name} cannot be read ({str(error).splitlines()[0]})"]
 
 
 def _column_faults(table: Table, schema: pa.Schema) -> Iterator[str]:
     for column in table.columns:
-        if column.name not in schema.names and column.nullable:
-            continue  # it came after the bundle was made, and reads as null
-        if column.name not in schema.names:
+        found = [field.type for field in schema if field.name == column.name]
+        if not found and column.nullable:
+            continue  # added to the schema after the bundle was made; it reads as null
+        if not found:
             yield f"table {table.name}: column {column.name} is missing"
-        elif schema.field(column.name).type != column.type:
-            found = schema.field(column.name).type
-            yield f"table {table.name}: column {column.name} is {found} and must be {column.type}"
+        elif len(found) > 1:
+            yield f"table {table.name}: column {column.name} occurs {len(found)} times"
+        elif found[0] != column.type:
+            yield f"table {table.name}: column {column.name} is {found[0]} and must be {column.type}"
 
 
 def _row_faults(file: pq.ParquetFile, table: Table, manifest: Manifest) -> Iterator[str]:
     stated = manifest.tables[table.name].rows if table.name in manifest.tables else 0
     if file.metadata.num_rows != stated:
         yield f"table {table.name} has {file.metadata.num_rows} rows where the manifest says {stated}"
-    for column in table.columns:
-        if not column.nullable and file.read([column.name])[column.name].null_count:
-            yield f"table {table.name}: column {column.name} is null in a row and must not be"
     keys = file.read(list(table.sorted_by))
     order = pc.sort_indices(keys, sort_keys=[(key, "ascending") for key in table.sorted_by])
     if not order.equals(pa.array(range(len(order)), pa.uint64())):
         yield f"table {table.name} is not sorted by {', '.join(table.sorted_by)}"
 
 
+def _value_faults(file: pq.ParquetFile, table: Table) -> Iterator[str]:
+    """Look for nulls where none may be, and for numbers that are NaN or infinite, also inside lists.
+
+    One column of one row group is in memory at a time.
+    """
+    for column in table.columns:
+        if column.name not in file.schema_arrow.names:
+            continue
+        groups = (file.read_row_group(group, [column.name])[0] for group in range(file.num_row_groups))
+        n_null, n_inside, n_infinite = 0, 0, 0
+        for values in groups:
+            n_null += values.null_count
+            for leaf in _leaves(values):
+                n_inside += leaf.null_count if leaf is not values else 0
+                if pa.types.is_floating(leaf.type):
+                    n_infinite += pc.sum(pc.invert(pc.is_finite(leaf))).as_py() or 0
+        if n_null and not column.nullable:
+            yield f"table {table.name}: column {column.name} is null in {n_null} rows and must not be"
+        if n_inside and table.name != _LISTS_WITH_NULLS:
+            yield f"table {table.name}: column {column.name} has {n_inside} nulls inside its lists and must not"
+        if n_infinite:
+            yield f"table {table.name}: column {column.name} has {n_infinite} values that are NaN or infinite"
+
+
+def _leaves(values: pa.ChunkedArray) -> Iterator[pa.ChunkedArray]:
+    """Yield the column itself, or the values inside its lists and structs; nulls of a list itself are left out."""
+    if pa.types.is_list(values.type):
+        yield from _leaves(pc.list_flatten(values))
+    elif pa.types.is_struct(values.type):
+        for field in values.type:
+            yield from _leaves(pc.struct_field(values, field.name))
+    else:
+        yield values
+
+
 def _content_faults(store: Store) -> Iterator[str]:
-    """What does not agree between tables, and predictions that do not add up."""
+    """Check tables against each other, and predictions against the sums that make them."""
     for table, column, other, key in _REFERENCES:
-        yield from _dangling(store, table, column, other=other, key=key)
+        is_list = pa.types.is_list(BY_NAME[table].schema.field(column).type)
+        value = f'unnest("{column}")' if is_list else f'"{column}"'
+        found = store.rows(
+            f"SELECT count(*) AS n, min(id) AS low FROM (SELECT {value} AS id FROM {table}) "
+            f'WHERE id IS NOT NULL AND id NOT IN (SELECT "{key}" FROM {other})'
+        )[0]
+        if found["n"]:
+            yield f"table {table}: {found['n']} of {column} are not in {other}, such as {found['low']}"
     for table, condition, fault in _CONDITIONS:
         where = f"FROM (SELECT *, row_number() OVER () - 1 AS rn FROM {table}) WHERE NOT ({condition})"
-        yield from _counted(store, f"SELECT count(*) AS n {where}", f"table {table}: {fault}")
+        yield from _counted(store, where, f"table {table}: {fault}")
     for table, condition, fault in _BY_TEXT:
         sizes = "(SELECT text_id, len(token_ids) AS n FROM texts) s"
         where = f"FROM {table} t JOIN {sizes} ON s.text_id = t.text_id WHERE NOT ({condition})"
-        yield from _counted(store, f"SELECT count(*) AS n {where}", f"table {table}: {fault}")
-    yield from _repeated_keys(store)
-    yield from _headline_faults(store)
-    yield from _exactness_faults(store)
+        yield from _counted(store, where, f"table {table}: {fault}")
+    for spec in TABLES:
+        keys = ", ".join(f'"{key}"' for key in spec.sorted_by)
+        twice = f"FROM (SELECT 1 FROM {spec.name} GROUP BY {keys} HAVING count(*) > 1)"
+        yield from _counted(store, twice, f"table {spec.name}: {', '.join(spec.sorted_by)} occur twice")
+    probes = store.rows("SELECT count(*) AS n, count(*) FILTER (is_headline) AS headlines FROM probes")[0]
+    if probes["n"] and probes["headlines"] != 1:
+        yield f"table probes: {probes['headlines']} rows are the headline, and one must be"
+    yield from exactness_faults(store)
 
 
-def _dangling(store: Store, table: str, column: str, *, other: str, key: str) -> Iterator[str]:
-    is_list = pa.types.is_list(next(t for t in TABLES if t.name == table).schema.field(column).type)
-    value = f'unnest("{column}")' if is_list else f'"{column}"'
-    rows = store.rows(
-        f"SELECT count(*) AS n, min(id) AS low FROM (SELECT {value} AS id FROM {table}) "
-        f'WHERE id IS NOT NULL AND id NOT IN (SELECT "{key}" FROM {other})'
-    )
-    if rows[0]["n"]:
-        yield f"table {table}: {rows[0]['n']} of {column} are not in {other}, such as {rows[0]['low']}"
-
-
-def _counted(store: Store, sql: str, fault: str) -> Iterator[str]:
-    n = store.rows(sql)[0]["n"]
+def _counted(store: Store, rows: str, fault: str) -> Iterator[str]:
+    n = store.rows(f"SELECT count(*) AS n {rows}")[0]["n"]
     if n:
         yield f"{fault} ({n} rows)"
 
 
-def _repeated_keys(store: Store) -> Iterator[str]:
-    for table in TABLES:
-        keys = ", ".join(f'"{key}"' for key in table.sorted_by)
-        sql = f"SELECT count(*) AS n FROM (SELECT 1 FROM {table.name} GROUP BY {keys} HAVING count(*) > 1)"
-        yield from _counted(store, sql, f"table {table.name}: {', '.join(table.sorted_by)} occur twice")
+def exactness_faults(store: Store, *, tolerance: float = TOLERANCE) -> Iterator[str]:
+    """Check both ledgers: contributions and intercept against the stated predictions, of texts and of tokens.
 
-
-def _headline_faults(store: Store) -> Iterator[str]:
-    n = store.rows("SELECT count(*) AS n, count(*) FILTER (is_headline) AS headlines FROM probes")[0]
-    if n["n"] and n["headlines"] != 1:
-        yield f"table probes: {n['headlines']} rows are the headline, and one must be"
-
-
-def _exactness_faults(store: Store) -> Iterator[str]:
-    """Contributions and intercept against `texts.predicted` and `token_scores.predicted`; then the second ledger."""
-    texts = prediction_errors(store, tolerance=TOLERANCE)
-    if texts:
-        first = texts[0]
+    The parts of the second ledger may be large and cancel, and are stored in single precision, which leaves less than
+    1e-7 of the sum of their sizes: there the tolerance is relative to that sum. The part that the autoencoders do not
+    reconstruct is not checked under max pooling, which gives it to no token.
+    """
+    probe = headline(store)
+    if probe is None:
+        return
+    bound = {"probe": probe.probe_id, "pooling": probe.pooling, "tolerance": tolerance}
+    exact = {**bound, "intercept": probe.intercept}
+    if texts := store.rows(_PREDICTION_ERRORS, exact):
         yield (
             f"table texts: predicted is not the sum of contributions and intercept in {len(texts)} texts, "
-            f"such as {first['text_id']} ({first['predicted']:.6g} stated, {first['total']:.6g} summed)"
+            f"such as {texts[0]['text_id']} ({texts[0]['predicted']:.6g} stated, {texts[0]['total']:.6g} summed)"
         )
-    tokens = token_prediction_errors(store, tolerance=TOLERANCE)
-    if tokens:
-        first = tokens[0]
+    del exact["pooling"]
+    if tokens := store.rows(_TOKEN_PREDICTION_ERRORS, exact):
         yield (
             f"table token_scores: predicted is not the sum of contributions and intercept in {len(tokens)} texts, "
-            f"such as {first['text_id']} at token {first['position']}"
+            f"such as {tokens[0]['text_id']} at token {tokens[0]['position']}"
         )
-    yield from _raw_faults(store)
-
-
-def _raw_faults(store: Store) -> Iterator[str]:
-    """The second ledger against `texts.predicted_raw`, and the tokens' misses against the text's.
-
-    Its parts may be large and cancel, and are stored in single precision: rounding leaves less than 1e-7 of the sum of
-    their sizes, so the tolerance is relative to that.
-    """
-    texts = raw_prediction_errors(store, tolerance=TOLERANCE)
-    if texts:
-        first = texts[0]
+    if texts := store.rows(_RAW_PREDICTION_ERRORS, bound):
         yield (
             "table texts: predicted_raw is not the sum of raw contributions, raw_bias, raw_intercept and sae_miss in "
-            f"{len(texts)} texts, such as {first['text_id']} ({first['predicted']:.6g} stated, {first['total']})"
+            f"{len(texts)} texts, such as {texts[0]['text_id']} ({texts[0]['predicted']:.6g} stated, "
+            f"{texts[0]['total']} summed)"
         )
-    misses = miss_errors(store, tolerance=TOLERANCE)
-    if misses:
-        first = misses[0]
+    del bound["probe"]
+    if probe.pooling != "max" and (texts := store.rows(_MISS_ERRORS, bound)):
         yield (
-            f"table token_scores: sae_miss does not pool to the text's in {len(misses)} texts, such as "
-            f"{first['text_id']} ({first['sae_miss']:.6g} stated, {first['total']})"
+            f"table token_scores: sae_miss does not pool to the text's in {len(texts)} texts, such as "
+            f"{texts[0]['text_id']} ({texts[0]['sae_miss']:.6g} stated, {texts[0]['total']} pooled)"
         )
-
-
-def prediction_errors(store: Store, *, tolerance: float) -> list[dict[str, Any]]:
-    """Texts whose contributions and intercept do not make the prediction stated: text_id, predicted, total."""
-    probe = headline(store)
-    if probe is None:
-        return []
-    values = {"intercept": probe.intercept, "tolerance": tolerance}
-    return store.rows(_PREDICTION_ERRORS, {**pooling(probe), **values})
-
-
-def raw_prediction_errors(store: Store, *, tolerance: float) -> list[dict[str, Any]]:
-    """Texts whose second ledger does not make the raw estimate stated: text_id, predicted, total.
-
-    The tolerance is relative to the sum of the sizes of the parts where that is above 1.
-    """
-    probe = headline(store)
-    if probe is None:
-        return []
-    return store.rows(_RAW_PREDICTION_ERRORS, {**pooling(probe), "tolerance": tolerance})
-
-
-def miss_errors(store: Store, *, tolerance: float) -> list[dict[str, Any]]:
-    """Texts whose tokens' misses do not pool to the text's: text_id, sae_miss, total. Max pooling is not looked at."""
-    probe = headline(store)
-    if probe is None or probe.pooling == "max":
-        return []
-    return store.rows(_MISS_ERRORS, {"pooling": probe.pooling, "tolerance": tolerance})
-
-
-def token_prediction_errors(store: Store, *, tolerance: float) -> list[dict[str, Any]]:
-    """Texts with tokens whose contributions do not make the prediction stated: text_id, first position, n_tokens."""
-    probe = headline(store)
-    if probe is None:
-        return []
-    values = {"probe": probe.probe_id, "intercept": probe.intercept, "tolerance": tolerance}
-    return store.rows(_TOKEN_PREDICTION_ERRORS, values)
 
 
 _PREDICTION_ERRORS = f"""
@@ -259,7 +246,8 @@ LEFT JOIN (
     FROM ({pooled(EVERY)}) p JOIN (SELECT * FROM weights WHERE probe_id = $probe) w ON w.feature_id = p.feature_id
     GROUP BY p.text_id
 ) sums ON sums.text_id = t.text_id
-WHERE NOT abs(coalesce(total, 0) + $intercept - t.predicted) <= $tolerance * greatest(1, abs(t.predicted))
+WHERE NOT (isfinite(coalesce(total, 0) + $intercept - t.predicted)
+    AND abs(coalesce(total, 0) + $intercept - t.predicted) <= $tolerance * greatest(1, abs(t.predicted)))
 ORDER BY t.text_id
 """
 
@@ -278,8 +266,9 @@ WITH sums AS (
     WHERE predicted_raw IS NOT NULL AND sae_miss IS NOT NULL AND raw_bias IS NOT NULL
 )
 SELECT text_id, predicted, kept + bias + intercept + miss AS total FROM parts
-WHERE NOT coalesce(abs(kept + bias + intercept + miss - predicted)
-    <= $tolerance * greatest(1, size + abs(bias) + abs(intercept) + abs(miss)), false)
+WHERE NOT coalesce(isfinite(kept + bias + intercept + miss - predicted)
+    AND abs(kept + bias + intercept + miss - predicted)
+        <= $tolerance * greatest(1, size + abs(bias) + abs(intercept) + abs(miss)), false)
 ORDER BY text_id
 """
 
@@ -300,7 +289,8 @@ WITH tokens AS (
     FROM tokens
 )
 SELECT text_id, first(sae_miss) AS sae_miss, sum(part) AS total FROM parts GROUP BY text_id
-HAVING NOT coalesce(abs(sum(part) - first(sae_miss)) <= $tolerance * greatest(1, sum(abs(part))), false)
+HAVING NOT coalesce(isfinite(sum(part) - first(sae_miss))
+    AND abs(sum(part) - first(sae_miss)) <= $tolerance * greatest(1, sum(abs(part))), false)
 ORDER BY text_id
 """
 
@@ -318,6 +308,7 @@ WITH sums AS (
 SELECT stated.text_id, first(stated.position ORDER BY stated.position) AS position, count(*) AS n_tokens
 FROM stated LEFT JOIN sums USING (text_id, position)
 WHERE predicted IS NOT NULL
-  AND NOT abs(coalesce(total, 0) + $intercept - predicted) <= $tolerance * greatest(1, abs(predicted))
+  AND NOT (isfinite(coalesce(total, 0) + $intercept - predicted)
+    AND abs(coalesce(total, 0) + $intercept - predicted) <= $tolerance * greatest(1, abs(predicted)))
 GROUP BY stated.text_id ORDER BY stated.text_id
 """

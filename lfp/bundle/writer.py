@@ -24,8 +24,8 @@ from lfp.bundle.manifest import (
     FileInfo,
     Manifest,
     TableInfo,
+    check_bundle,
     file_sha256,
-    open_bundle,
 )
 from lfp.bundle.schema import BY_NAME, SCHEMA_VERSION, TABLES, Table
 from lfp.errors import BundleError
@@ -120,7 +120,7 @@ def update_bundle(path: Path, tables: Mapping[str, pa.Table | Iterable[Mapping[s
 
     Whenever this is stopped, the old bundle or the new one is there. Raises BundleError.
     """
-    manifest = open_bundle(path)
+    manifest = check_bundle(path)
     with BundleWriter(path, manifest) as writer:
         for name, rows in tables.items():
             writer.write(name, rows)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from lfp.bundle.manifest import ARTIFACTS, Manifest, has_models, open_bundle, read_table
+from lfp.bundle.manifest import ARTIFACTS, Manifest, has_models, check_bundle, read_table
 from lfp.bundle.writer import update_bundle
 from lfp.config import CLASSIFIER, LEXICON, VADER, RunConfig, parse_config
 from lfp.errors import BundleError, ConfigError
@@ -42,7 +42,7 @@ def ablate(
     from lfp.ml.models.runtime import set_threads
 
     path = Path(bundle)
-    manifest = open_bundle(path)
+    manifest = check_bundle(path)
     keys = {"ablation.completions": completions, "ablation.scale": scale}
     typed = [*overrides, *(f"{key}={value}" for key, value in keys.items() if value is not None)]
     config = parse_config(manifest.config, typed, where=f"{path}: its config")

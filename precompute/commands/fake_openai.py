@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
-from lfp.bundle.manifest import open_bundle, read_table
+from lfp.bundle.manifest import check_bundle, read_table
 from lfp.config import LabelsConfig, parse_section
 from lfp.labels.evidence import read_evidence
 from lfp.labels.types import Behaviour
@@ -30,7 +30,7 @@ def fake_openai(*, port: int = 0, behave: Behaviour = "right", bundle: str | Pat
 
 def knows(bundle: Path) -> KnowsFeatures:
     """Return the responder that knows a bundle's features, and which of them its own labeller calls related."""
-    manifest, tables = open_bundle(bundle), partial(read_table, bundle)
+    manifest, tables = check_bundle(bundle), partial(read_table, bundle)
     config = parse_section(LabelsConfig, manifest.config.get("labels", {}), where=f"{bundle}: labels")
     labels = tables("labels")
     labels = labels.filter(pc.equal(labels["labeller"], manifest.labeller))

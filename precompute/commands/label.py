@@ -11,7 +11,7 @@ from typing import Literal
 
 import pyarrow as pa
 
-from lfp.bundle.manifest import open_bundle, read_table
+from lfp.bundle.manifest import check_bundle, read_table
 from lfp.bundle.schema import as_table
 from lfp.bundle.writer import update_bundle
 from lfp.config import LabelsConfig, ProbesConfig, parse_section, with_overrides
@@ -107,7 +107,7 @@ def label(
         CorpusError, DataError: `labels_file` cannot be read, or a row of it is wrong.
     """
     path = Path(bundle)
-    manifest = open_bundle(path)
+    manifest = check_bundle(path)
     values = with_overrides(manifest.config, overrides, sections=("labels",)).get("labels", {})
     config = parse_section(LabelsConfig, values | ({"task": task} if task else {}), where=f"{path}: labels")
     n_features, tables = manifest.tables["features"].rows, partial(read_table, path)
@@ -175,7 +175,7 @@ def label(
 
 def _write_labels(path: Path, labels: Sequence[Label], labeller: str, *, groups: dict[str, list[int]]) -> None:
     """Write labels, and the result rows that follow from all labels, into the bundle in one step."""
-    manifest, tables = open_bundle(path), partial(read_table, path)
+    manifest, tables = check_bundle(path), partial(read_table, path)
     merged = beside(tables("labels"), label_rows(labels, labeller))
     probes = parse_section(ProbesConfig, manifest.config.get("probes", {}), where=f"{path}: probes")
     draws = Draws(probes.bootstraps, probes.permutations, manifest.seed)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from app.components.html import panels
 from app.components.results import about
 from app.components.results import about as config_text
-from lfp.bundle.manifest import Manifest, ModelInfo, open_bundle
+from lfp.bundle.manifest import Manifest, ModelInfo, check_bundle
 from lfp.config import RunConfig
 from lfp.util import sanitize
 from tests.app.reader import is_tame, whole, words_of
@@ -46,7 +46,7 @@ def test_json_reads_back_as_it_was(values):
 
 
 def test_a_runs_toml_is_the_run(bundle):
-    config = open_bundle(bundle).config
+    config = check_bundle(bundle).config
     read = RunConfig.model_validate(tomllib.loads(config_text.as_toml(config)))
     assert read == RunConfig.model_validate(config)
 
@@ -112,7 +112,7 @@ def test_any_title_makes_a_citation_with_balanced_braces(text):
 
 def test_about_tells_what_the_bundle_is(explorer, bundle):
     at = explorer("about", bundle)
-    html, manifest = whole(at), open_bundle(bundle)
+    html, manifest = whole(at), check_bundle(bundle)
     for hashed in [*manifest.models.values(), *manifest.tables.values()]:
         assert hashed.sha256 in html
     assert "SHA-256 were checked" in html and str(bundle.resolve()) in html
@@ -144,7 +144,7 @@ def test_the_config_is_shown_as_json_too(explorer, bundle):
     at = explorer("about", bundle)
     at.button_group(key="config_as").select("JSON")
     at.run()
-    assert json.loads(at.code[-1].value) == open_bundle(bundle).config
+    assert json.loads(at.code[-1].value) == check_bundle(bundle).config
 
 
 def test_a_large_bundle_is_not_handed_out(explorer, copied_bundle):

@@ -8,7 +8,7 @@ from app.components.html import panels
 from app.components.results import comparison as side_by_side
 from lfp.bundle import comparison
 from lfp.bundle.comparison import FigurePair
-from lfp.bundle.manifest import open_bundle
+from lfp.bundle.manifest import check_bundle
 from lfp.bundle.store.connection import Store
 from lfp.testing.synthetic.bundle import make_bundle
 from tests.app.reader import is_tame, whole
@@ -101,7 +101,7 @@ def test_a_broken_other_run_leaves_the_page_alive(explorer, bundle, broken_bundl
 def test_an_empty_other_run_has_nothing_in_common(explorer, bundle, empty_bundle):
     html = whole(explorer("runs", bundle, empty_bundle))
     assert "no figure in common" in html and "0 pairs" in html
-    assert open_bundle(empty_bundle).bundle_id in html
+    assert check_bundle(empty_bundle).bundle_id in html
 
 
 def test_hostile_runs_are_tame(explorer, hostile_bundle, bundle):
@@ -117,7 +117,7 @@ def test_a_link_to_a_run_that_is_not_the_other_is_told_of(explorer, bundle, agai
 
 
 def test_a_long_title_is_shown_whole(bundle):
-    one = open_bundle(bundle)
+    one = check_bundle(bundle)
     long = one.model_copy(update={"title": "a run with a title of many words, as people write them"})
     _, rows, differing = side_by_side.facts(one, long)
     assert rows[0][2] == long.title and differing == [0]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from lfp.bundle.manifest import open_bundle, read_manifest
+from lfp.bundle.manifest import check_bundle, read_manifest
 from lfp.bundle.schema import TABLES
 from lfp.bundle.validation import validate
 from lfp.errors import BundleError, ConfigError, CorpusError, ModelError
@@ -24,7 +24,7 @@ def table_hashes(bundle: Path) -> dict[str, str]:
 
 def test_the_bundle_is_valid_and_keeps_its_models(tiny_bundle: Path) -> None:
     assert validate(tiny_bundle) == []
-    manifest = open_bundle(tiny_bundle)
+    manifest = check_bundle(tiny_bundle)
     assert {"base", "tuned"} == set(manifest.models)
     assert any(name.startswith("artifacts/tuned/") and name.endswith(".safetensors") for name in manifest.artifacts)
     assert any(name.startswith("artifacts/saes/") for name in manifest.artifacts)

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import duckdb
 import pyarrow as pa
 
-from lfp.bundle.manifest import Manifest, open_bundle
+from lfp.bundle.manifest import Manifest, check_bundle
 from lfp.bundle.store import sorted_copy, views
 from lfp.errors import BundleError
 
@@ -25,10 +25,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Limits:
-    """What a store may take: memory of its buffers, and threads of one question."""
+    """What one store may use. A server that answers strangers sets both."""
 
-    memory: str = "128MB"
+    memory: str | None = None
+    """Memory for DuckDB's buffers, such as 128MB; None leaves DuckDB its own limit, 80 % of the machine's memory."""
     threads: int = 2
+    """Threads for one query."""
 
 
 class Store:
@@ -57,7 +59,7 @@ class Store:
         With `prepare` a large bundle is first given its sorted copy, once, which takes about a minute for a million
         features; where nothing can be written it is opened as it is.
         """
-        manifest = open_bundle(path)
+        manifest = check_bundle(path)
         if sorted_copy.is_worth(manifest):
             copy = sorted_copy.build(path, manifest) if prepare else sorted_copy.find(path, manifest)
         else:
@@ -83,7 +85,8 @@ class Store:
         except (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException):
             raise  # the question is wrong, not the bundle
         except duckdb.OutOfMemoryException as error:
-            raise BundleError(f"{self.path}: this takes more than {self._limits.memory}; ask for fewer rows") from error
+            limit = self._limits.memory or "the memory there is"
+            raise BundleError(f"{self.path}: this query needs more than {limit}; select fewer rows") from error
         except duckdb.Error as error:
             if self._can_do_without_copy(connection):
                 return self.query(sql, parameters)
@@ -156,8 +159,9 @@ class Store:
 
 def _connection(limits: Limits) -> duckdb.DuckDBPyConnection:
     spill = Path(tempfile.gettempdir()) / f"lfp-{uuid.uuid4().hex}"
-    config = {"autoinstall_known_extensions": False, "memory_limit": limits.memory, "threads": limits.threads,
-              "temp_directory": str(spill)}  # fmt: skip
+    config = {"autoinstall_known_extensions": False, "threads": limits.threads, "temp_directory": str(spill)}
+    if limits.memory is not None:
+        config["memory_limit"] = limits.memory
     connection = duckdb.connect(":memory:", config=config)
     connection.execute("SET GLOBAL parquet_metadata_cache = true")
     return connection

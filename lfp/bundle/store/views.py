@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from pathlib import Path
 
 import duckdb
@@ -97,10 +98,11 @@ def add_derived(connection: duckdb.DuckDBPyConnection, *, copy: str | None = Non
 
 def _view(connection: duckdb.DuckDBPyConnection, file: Path, table: Table) -> None:
     """A view of the file; columns that the schema has won since it was written are null."""
-    rows = connection.read_parquet(str(file))
+    name = glob.escape(str(file))  # read_parquet takes a pattern, and a folder may be called run[1]
+    rows = connection.read_parquet(name)
     if all(column.name in rows.columns or not column.nullable for column in table.columns):
         rows.create_view(table.name)
         return
     connection.from_arrow(table.schema.empty_table()).create(f"no_{table.name}")
-    connection.read_parquet(str(file)).create_view(f"kept_{table.name}")
+    connection.read_parquet(name).create_view(f"kept_{table.name}")
     connection.sql(f"FROM no_{table.name} UNION ALL BY NAME FROM kept_{table.name}").create_view(table.name)

@@ -4,7 +4,7 @@ import threading
 import pyarrow as pa
 import pytest
 
-from lfp.bundle.manifest import Description, ModelInfo, open_bundle, read_manifest, read_table
+from lfp.bundle.manifest import Description, ModelInfo, check_bundle, read_manifest, read_table
 from lfp.bundle.schema import BY_NAME, TABLES
 from lfp.bundle.writer import BundleWriter, check_replaceable, conform, update_bundle
 from lfp.errors import BundleError
@@ -30,7 +30,7 @@ def layer(number):
 def test_what_is_written_is_read_back(tmp_path):
     with BundleWriter(tmp_path / "b", description()) as writer:
         writer.write("layers", [layer(1), layer(0)])
-    manifest = open_bundle(tmp_path / "b")
+    manifest = check_bundle(tmp_path / "b")
     assert manifest.title == "A run"
     assert manifest.tables["layers"].rows == 2
     assert set(manifest.tables) == {table.name for table in TABLES}
@@ -40,7 +40,7 @@ def test_the_hash_of_tables_is_of_the_tables_and_the_key_of_the_bundle_too(tmp_p
     def written(name, divergence, **changes):
         with BundleWriter(tmp_path / name, description(**changes)) as writer:
             writer.write("layers", [layer(0) | {"divergence": divergence}])
-        return open_bundle(tmp_path / name)
+        return check_bundle(tmp_path / name)
 
     one, again, seeded, other = (
         written("one", 1.0), written("again", 1.0), written("seeded", 1.0, config={"seed": 2}), written("other", 2.0)
@@ -66,7 +66,7 @@ def test_an_exception_leaves_the_old_bundle(tmp_path):
         writer.write("layers", [layer(0)])
     with pytest.raises(ZeroDivisionError), BundleWriter(tmp_path / "b", description(title="new")):
         raise ZeroDivisionError
-    assert open_bundle(tmp_path / "b").title == "old"
+    assert check_bundle(tmp_path / "b").title == "old"
 
 
 def test_a_faulty_table_leaves_the_old_bundle(tmp_path):
@@ -74,7 +74,7 @@ def test_a_faulty_table_leaves_the_old_bundle(tmp_path):
         pass
     with pytest.raises(BundleError), BundleWriter(tmp_path / "b", description(title="new")) as writer:
         writer.write("layers", [{"layer": "not a number"}])
-    assert open_bundle(tmp_path / "b").title == "old"
+    assert check_bundle(tmp_path / "b").title == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
 
@@ -82,7 +82,7 @@ def test_a_new_bundle_replaces_the_old_whole(tmp_path):
     for title in ("old", "new"):
         with BundleWriter(tmp_path / "b", description(title=title)):
             pass
-    assert open_bundle(tmp_path / "b").title == "new"
+    assert check_bundle(tmp_path / "b").title == "new"
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
 
@@ -137,7 +137,7 @@ def test_a_bundle_made_before_stages_were_measured_opens(tmp_path):
     file = tmp_path / "b" / "manifest.json"
     older = {key: value for key, value in json.loads(file.read_text()).items() if key not in ("stages", "hardware")}
     file.write_text(json.dumps(older))
-    manifest = open_bundle(tmp_path / "b")
+    manifest = check_bundle(tmp_path / "b")
     assert manifest.stages == [] and manifest.hardware is None and manifest.schema_version == 1
 
 
@@ -156,20 +156,20 @@ def sentence(error):
 
 def test_no_bundle_is_one_sentence(tmp_path):
     with pytest.raises(BundleError) as error:
-        open_bundle(tmp_path)
+        check_bundle(tmp_path)
     assert "no bundle here" in sentence(error)
 
 
 def test_a_changed_byte_is_one_sentence(broken_bundle):
     with pytest.raises(BundleError) as error:
-        open_bundle(broken_bundle)
+        check_bundle(broken_bundle)
     assert "table features was changed" in sentence(error)
 
 
 def test_a_missing_table_is_one_sentence(copied_bundle):
     (copied_bundle / "weights.parquet").unlink()
     with pytest.raises(BundleError) as error:
-        open_bundle(copied_bundle)
+        check_bundle(copied_bundle)
     assert "table weights is missing" in sentence(error)
 
 
@@ -177,7 +177,7 @@ def test_a_cut_table_is_one_sentence(copied_bundle):
     file = copied_bundle / "texts.parquet"
     file.write_bytes(file.read_bytes()[:-9])
     with pytest.raises(BundleError) as error:
-        open_bundle(copied_bundle)
+        check_bundle(copied_bundle)
     assert "table texts has" in sentence(error)
 
 
@@ -186,7 +186,7 @@ def test_another_version_is_one_sentence(copied_bundle, version, mend):
     file = copied_bundle / "manifest.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "schema_version": version}))
     with pytest.raises(BundleError) as error:
-        open_bundle(copied_bundle)
+        check_bundle(copied_bundle)
     assert mend in sentence(error)
 
 
@@ -194,13 +194,13 @@ def test_another_version_is_one_sentence(copied_bundle, version, mend):
 def test_a_manifest_that_is_none_is_one_sentence(copied_bundle, content):
     (copied_bundle / "manifest.json").write_text(content)
     with pytest.raises(BundleError) as error:
-        open_bundle(copied_bundle)
+        check_bundle(copied_bundle)
     assert "manifest.json" in sentence(error)
 
 
 def test_large_bundles_are_opened_without_hashing(copied_bundle):
     change_byte(copied_bundle / "features.parquet")
-    assert open_bundle(copied_bundle, hash_up_to_bytes=10).tables["features"].rows
+    assert check_bundle(copied_bundle, hash_up_to_bytes=10).tables["features"].rows
 
 
 def with_artifact(folder, tmp_path):
@@ -212,9 +212,9 @@ def with_artifact(folder, tmp_path):
 
 def test_an_update_replaces_its_tables_and_nothing_else(tmp_path):
     with_artifact(tmp_path / "b", tmp_path)
-    before = open_bundle(tmp_path / "b")
+    before = check_bundle(tmp_path / "b")
     update_bundle(tmp_path / "b", {"layers": [layer(0), layer(1)]})
-    after = open_bundle(tmp_path / "b")
+    after = check_bundle(tmp_path / "b")
     assert after.tables["layers"].rows == 2
     assert {**after.tables, "layers": None} == {**before.tables, "layers": None}
     assert (after.bundle_id, after.artifacts) == (before.bundle_id, before.artifacts)
@@ -224,10 +224,10 @@ def test_an_update_replaces_its_tables_and_nothing_else(tmp_path):
 
 def test_an_update_that_fails_leaves_the_old_bundle(tmp_path):
     with_artifact(tmp_path / "b", tmp_path)
-    before = open_bundle(tmp_path / "b")
+    before = check_bundle(tmp_path / "b")
     with pytest.raises(BundleError, match="layers"):
         update_bundle(tmp_path / "b", {"layers": [{"layer": 1}]})
-    assert open_bundle(tmp_path / "b") == before
+    assert check_bundle(tmp_path / "b") == before
 
 
 def test_a_reader_finds_a_whole_bundle_at_any_time(tmp_path):
@@ -254,7 +254,7 @@ def test_a_table_may_be_written_in_parts(tmp_path):
         with BundleWriter(tmp_path / name, description()) as writer:
             writer.write_parts("layers", parts)
     assert read_table(tmp_path / "parts", "layers") == read_table(tmp_path / "whole", "layers")
-    assert open_bundle(tmp_path / "parts").tables["layers"].rows == 5
+    assert check_bundle(tmp_path / "parts").tables["layers"].rows == 5
 
 
 def test_parts_out_of_order_are_refused(tmp_path):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from lfp.bundle.manifest import MANIFEST, open_bundle
+from lfp.bundle.manifest import MANIFEST, check_bundle
 from lfp.bundle.queries.run import drifted_features
 from lfp.bundle.store.connection import Store
 from lfp.bundle.validation import validate
@@ -108,7 +108,7 @@ def test_a_bundle_made_before_the_table_of_drift_opens_and_reports(copied_bundle
     manifest = json.loads((copied_bundle / MANIFEST).read_text())
     del manifest["tables"]["drift"]
     (copied_bundle / MANIFEST).write_text(json.dumps(manifest))
-    assert "drift" not in open_bundle(copied_bundle).tables and validate(copied_bundle) == []
+    assert "drift" not in check_bundle(copied_bundle).tables and validate(copied_bundle) == []
     with Store.open(copied_bundle) as store:
         assert drifted_features(store) == []
         assert read(page(prepare(store))).text

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from lfp.bundle.manifest import open_bundle, read_manifest
+from lfp.bundle.manifest import check_bundle, read_manifest
 from lfp.bundle.queries.run import report_ablations, report_rows
 from lfp.bundle.store.connection import Store
 from lfp.bundle.validation import validate
@@ -83,7 +83,7 @@ def test_from_the_bundle_alone_all_groups_are_measured_anew_and_alike_twice(copy
     before = hashes(copy)
     run(copy)
     once = hashes(copy)
-    assert validate(copy) == [] and open_bundle(copy)
+    assert validate(copy) == [] and check_bundle(copy)
     assert {name for name in once if once[name] != before[name]} == {"ablations", "completions", "results"}
     assert {row["n_completions"] for row in table(copy, "ablations")} == {6}
     groups = [row["group"] for row in table(copy, "completions")]

@@ -1,10 +1,12 @@
+import shutil
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from lfp.bundle.manifest import read_manifest, read_table
 from lfp.bundle.schema import BY_NAME, TABLES
-from lfp.bundle.store.connection import Store
+from lfp.bundle.store.connection import Limits, Store
 from lfp.bundle.validation import validate
 from lfp.errors import BundleError
 from lfp.testing.synthetic.bundle import make_bundle
@@ -50,11 +52,30 @@ def test_the_key_is_of_the_tables(bundle, tmp_path, copied_bundle):
     assert len(keys) == 3
 
 
-def test_paths_are_taken_literally(bundle, tmp_path):
-    path = tmp_path / "it's [a] *bundle*"
-    path.symlink_to(bundle)
+@pytest.mark.parametrize("name", ["run[1]", "run*", "ru?1", "[!x]un1", "r**1", "run{1}", 'it\'s "run1"', "seed=3"])
+def test_a_folder_is_read_by_its_name_and_not_as_a_pattern(bundle, tmp_path, name):
+    """Each of these names, taken as a pattern, finds the decoy as well or instead."""
+    make_bundle(tmp_path / "run1", n_features=7, n_texts=3)
+    path = Path(shutil.copytree(bundle, tmp_path / name))
     with Store.open(path) as opened:
-        assert opened.rows("SELECT count(*) AS n FROM layers")[0]["n"] > 0
+        for table in ("features", "texts"):
+            rows = opened.rows(f"SELECT count(*) AS n FROM {table}")
+            assert rows == [{"n": opened.manifest.tables[table].rows}]
+    assert validate(path) == []
+    rewrite(path, "labels", lambda table: table.drop_columns(["task"]))  # the other way that a file is read
+    with Store.open(path) as opened:
+        assert opened.rows("SELECT count(*) AS n FROM labels")[0]["n"] == opened.manifest.tables["labels"].rows
+
+
+@pytest.mark.parametrize(("memory", "says"), [("4MB", "needs more than 4MB"), (None, None)])
+def test_only_a_store_with_a_limit_refuses_large_answers(bundle, memory, says):
+    sql = "SELECT list(i) AS one_large_list FROM range(2_000_000) r(i)"
+    with Store.open(bundle, limits=Limits(memory=memory)) as opened:
+        if says is None:
+            assert opened.query(sql).num_rows == 1
+        else:
+            with pytest.raises(BundleError, match=says):
+                opened.query(sql)
 
 
 def test_a_broken_bundle_is_not_opened(broken_bundle):

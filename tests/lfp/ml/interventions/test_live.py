@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lfp.bundle import queries
-from lfp.bundle.manifest import open_bundle
+from lfp.bundle.manifest import check_bundle
 from lfp.bundle.store.connection import Store
 from lfp.errors import BundleError, DataError, ModelError
 from lfp.ml.interventions.bundle_models import Live
@@ -125,4 +125,4 @@ def test_threads_do_not_see_each_others_scales(live):
 
 def test_a_bundle_without_models_is_refused(bundle):
     with pytest.raises(BundleError, match="holds no models"):
-        Live.load(bundle, open_bundle(bundle))
+        Live.load(bundle, check_bundle(bundle))
