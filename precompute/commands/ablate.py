@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from lfp.bundle.manifest import ARTIFACTS, Manifest, has_models, check_bundle, read_table
+from lfp.bundle.manifest import ARTIFACTS, Manifest, check_bundle, has_models, read_table
 from lfp.bundle.writer import update_bundle
 from lfp.config import CLASSIFIER, LEXICON, VADER, RunConfig, parse_config
 from lfp.errors import BundleError, ConfigError
