@@ -114,6 +114,7 @@ def report(
 
     Example: python -m precompute report data/demo --html report.html
     """
+    from lfp.evaluation.results import report_as_json
     from lfp.report.text import lines, sample_lines
     from precompute.commands import report as verbs
 
@@ -121,7 +122,7 @@ def report(
     if samples is not None:
         typer.echo("\n".join(sample_lines(found.samples)))
     elif as_json:
-        typer.echo(json.dumps(found.rows, indent=1, allow_nan=False))
+        typer.echo(json.dumps(report_as_json(found.rows), indent=1, allow_nan=False))
     elif html is None and figures is None:
         typer.echo("\n".join(lines(found.rows)))
     if html is not None:
@@ -153,7 +154,8 @@ def ablate(
 
     Example: python -m precompute ablate data/demo --features 3,17 --completions 200
     """
-    from lfp.report.text import lines, whole
+    from lfp.report.rows import ablation_rows
+    from lfp.report.text import lines
     from precompute.commands import ablate as verbs
 
     started = time.perf_counter()
@@ -171,7 +173,7 @@ def ablate(
     except Interrupted:
         typer.echo("interrupted; the bundle is unchanged", err=True)
         raise typer.Exit(1) from None
-    typer.echo("\n".join(lines({"ablation": whole([], rows)["ablation"]})))
+    typer.echo("\n".join(lines({"ablation": ablation_rows(rows)})))
     typer.echo(f"{bundle}: {len(rows)} groups measured in {time.perf_counter() - started:.0f} s")
 
 
@@ -187,14 +189,15 @@ def sweep(
 
     Example: python -m precompute sweep precompute/presets/demo-sweep.toml --out runs/sweep
     """
-    from lfp.evaluation.results import grouped
+    from lfp.evaluation.results import group_by_section, report_as_json
     from precompute.commands.sweep import sweep as verbs
     from precompute.commands.sweep.grid import figures, lines
 
     started = time.perf_counter()
     with _progress() as progress:
         rows = verbs.sweep(config, out=out, overrides=set_ or (), resume=resume, progress=progress)
-    typer.echo(json.dumps(grouped(figures(rows)), indent=1) if as_json else "\n".join(lines(rows)))
+    report = report_as_json(group_by_section(figures(rows)))
+    typer.echo(json.dumps(report, indent=1) if as_json else "\n".join(lines(rows)))
     typer.echo(f"{out}: {len(rows)} autoencoders compared in {time.perf_counter() - started:.0f} s", err=as_json)
 
 

@@ -15,6 +15,7 @@ from app.session.cache import ask
 from app.widgets import frame
 from lfp.bundle import queries
 from lfp.errors import NotInBundleError
+from lfp.evaluation.results import ResultRow
 
 
 def scatter(store):
@@ -143,7 +144,7 @@ def calibrated(store, rows):
         st.html(panels.facts(facts))
     drawn = f"{count(margins.num_rows)} held-out pairs of the bundle in {len(bins)} bins. " if bins else ""
     says = f"{drawn}A calibrated probe has slope 1 and an error within its null; below 1 it is over-confident."
-    frame.explained(says, lambda: margins if bins else tables.of_rows(queries.run.Figure, rows), name="calibration")
+    frame.explained(says, lambda: margins if bins else tables.of_rows(ResultRow, rows), name="calibration")
 
 
 def texts(store):

@@ -11,6 +11,7 @@ from app.session import cache, permalinks
 from app.session.cache import ask
 from app.widgets import frame
 from lfp.bundle import queries
+from lfp.evaluation.results import ResultRow
 
 ROWS = ("reward", "implicit_reward", "kendall_tau", "preference_accuracy")
 ESTIMATES = {
@@ -36,7 +37,7 @@ def headlines(store):
             says = "Held-out words, 95 % intervals over words. Within sign leaves out what the sign alone gives."
             st.html(panels.note(says))
     shown = [row for rows in figures.values() for row in rows]
-    frame.download(lambda: tables.of_rows(queries.run.Figure, shown), name="headline")
+    frame.download(lambda: tables.of_rows(ResultRow, shown), name="headline")
 
 
 def layers(store):

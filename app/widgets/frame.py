@@ -12,7 +12,7 @@ from app.components.charts import charts, intervals
 from app.components.html import exports, panels, tables
 from app.components.text import ledgers
 from app.session import permalinks
-from lfp.bundle import queries
+from lfp.evaluation.results import ResultRow
 
 KEYS = {
     "/": "go to the page’s search",
@@ -71,9 +71,9 @@ def explained(sentence: str, rows: Callable[[], pa.Table], *, name: str) -> None
         download(rows, name=name)
 
 
-def reported(sentence: str, figures: Sequence[queries.run.Figure], *, name: str) -> None:
+def reported(sentence: str, figures: Sequence[ResultRow], *, name: str) -> None:
     """Ends a panel that shows figures of the report."""
-    explained(sentence, lambda: tables.of_rows(queries.run.Figure, figures), name=name)
+    explained(sentence, lambda: tables.of_rows(ResultRow, figures), name=name)
 
 
 def beside(*parts: Callable[[], None], widths: Sequence[int] | None = None) -> None:

@@ -15,6 +15,7 @@ from lfp.bundle.manifest import Manifest
 from lfp.bundle.store.connection import Store
 from lfp.config import BUDGET
 from lfp.evaluation import feature_matching
+from lfp.evaluation.results import ResultRow
 from lfp.util.types import Floats32, Ints
 
 LARGEST = 2000
@@ -29,16 +30,15 @@ By = Literal["decoder cosine", "what they fire on"]
 
 @dataclass(frozen=True)
 class FigurePair:
-    """One figure of the report in both runs; `keys` by name, and a row of `results` from each."""
+    """One figure of the report in both runs: a row of `results` from each, with the same KEYS."""
 
-    keys: Mapping[str, Any]
-    one: Mapping[str, Any]
-    other: Mapping[str, Any]
+    one: ResultRow
+    other: ResultRow
 
     @property
     def difference(self) -> float:
         """The other run's value less this one's."""
-        return float(self.other["value"] - self.one["value"])
+        return self.other.value - self.one.value
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -46,11 +46,11 @@ class FigurePair:
 
         Zou and Donner 2008: each end of the difference is off by the root of the squares of what the ends are off.
         """
-        (low, value, high), (low_2, value_2, high_2) = (_three(row) for row in (self.one, self.other))
-        if None in (low, high, low_2, high_2):
+        one, other = self.one, self.other
+        if one.ci_low is None or one.ci_high is None or other.ci_low is None or other.ci_high is None:
             return None
-        below = math.hypot(value_2 - low_2, high - value)
-        above = math.hypot(high_2 - value_2, value - low)
+        below = math.hypot(other.value - other.ci_low, one.ci_high - one.value)
+        above = math.hypot(other.ci_high - other.value, one.value - one.ci_low)
         return self.difference - below, self.difference + above
 
 
@@ -85,9 +85,7 @@ def config_differences(one: Manifest, other: Manifest) -> list[tuple[str, Any, A
 def figure_pairs(one: Store, other: Store) -> list[FigurePair]:
     """The figures that both runs have, in the order of the first's report."""
     theirs = {_key(row): row for row in queries.run.report_rows(other)}
-    ours = queries.run.report_rows(one)
-    both = [(row, theirs[_key(row)]) for row in ours if _key(row) in theirs]
-    return [FigurePair({name: row[name] for name in KEYS}, row, twin) for row, twin in both]
+    return [FigurePair(row, theirs[_key(row)]) for row in queries.run.report_rows(one) if _key(row) in theirs]
 
 
 def match_features(one: Store, other: Store) -> MatchedFeatures:
@@ -162,12 +160,8 @@ def _column(table: pa.Table, name: str) -> Ints:
     return np.asarray(table[name].to_numpy(), np.int64)
 
 
-def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(row[name] for name in KEYS)
-
-
-def _three(row: Mapping[str, Any]) -> tuple[Any, Any, Any]:
-    return row["ci_low"], row["value"], row["ci_high"]
+def _key(row: ResultRow) -> tuple[Any, ...]:
+    return tuple(getattr(row, name) for name in KEYS)
 
 
 def _flat(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from lfp.config import ProbesConfig
 from lfp.errors import DataError
-from lfp.evaluation.results import Estimate, result
+from lfp.evaluation.results import Estimate, ResultRow
 from lfp.evaluation.statistics.calibration import (
     calibrated_nulls,
     calibration_error,
@@ -54,7 +54,7 @@ class JudgedPairs:
 
 def pair_rows(
     pairs: JudgedPairs, margins: Floats, null_margins: Floats | None, *, log_odds: bool, **keys: Any
-) -> list[dict[str, Any]]:
+) -> list[ResultRow]:
     """Row `preference_accuracy` of margins [pairs], predicted chosen minus rejected.
 
     Accuracy, accuracy with length controlled, area under the curve and calibration slope meet preferences swapped by
@@ -68,24 +68,28 @@ def pair_rows(
     """
     require_finite(margins)
     rows = [
-        result(_ROW, metric, _estimate(statistic, pairs, margins, null_margins), **keys)
+        ResultRow.from_estimate(_ROW, metric, _estimate(statistic, pairs, margins, null_margins), **keys)
         for metric, statistic in _statistics().items()
     ]
-    return [*rows, result(_ROW, "calibration_error", _calibration(pairs, margins), **keys)] if log_odds else rows
+    return (
+        [*rows, ResultRow.from_estimate(_ROW, "calibration_error", _calibration(pairs, margins), **keys)]
+        if log_odds
+        else rows
+    )
 
 
-def length_row(pairs: JudgedPairs, **keys: Any) -> dict[str, Any]:
+def length_row(pairs: JudgedPairs, **keys: Any) -> ResultRow:
     """How often the longer side was chosen (equal lengths count half): what a predictor of length alone scores.
 
     Its null swaps sides, and null_p is two-sided about a half: people may prefer the shorter.
     """
     figure = _estimate(lambda _, lengths: pair_accuracy(lengths) - 0.5, pairs, pairs.lengths, None, two_sided=True)
-    return result(_ROW, "accuracy_of_length", _moved(figure, 0.5), **keys)
+    return ResultRow.from_estimate(_ROW, "accuracy_of_length", _moved(figure, 0.5), **keys)
 
 
 def pair_difference_row(
     pairs: JudgedPairs, tuned: Floats, base: Floats, *, nulls: tuple[Floats, Floats] | None = None, **keys: Any
-) -> dict[str, Any]:
+) -> ResultRow:
     """Accuracy of the tuned model's margins minus that of the base model's, the same pairs drawn for both.
 
     Its null is the same difference where preferences are permuted, both probes refitted (`nulls`, as in `pair_rows`);
@@ -98,7 +102,7 @@ def pair_difference_row(
     ours, theirs = nulls if nulls is not None else (None, None)
     of_null = _nulls(_accuracy, pairs, tuned, ours) - _nulls(_accuracy, pairs, base, theirs)
     figure = with_null(estimate, of_null, two_sided=True)
-    return result(_ROW, "accuracy", figure, **keys | {"model": "difference"})
+    return ResultRow.from_estimate(_ROW, "accuracy", figure, **(keys | {"model": "difference"}))
 
 
 def _statistics() -> Mapping[str, Statistic]:

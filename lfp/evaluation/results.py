@@ -1,11 +1,11 @@
-"""Rows of the table `results`: how one is made, and how they are grouped by row of the report."""
+"""Rows of the table `results`: one metric of the report each, with its 95 % interval and its null."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 ROWS = (
     "reward",
@@ -29,21 +29,12 @@ ROWS = (
     "base_model",
     "cost",
 )
-"""Rows of the report in the order they are read."""
-
-
-_FIGURES = ("value", "ci_low", "ci_high", "null_mean", "null_high", "null_p", "n")
-
-
-Row = Mapping[str, Any]
-
-
-Report = dict[str, list[dict[str, Any]]]
+"""Sections of the report (column `report_row`), in reading order."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its 95 % interval and its null; None where there is none. `n` is the words (or texts) behind it."""
+    """A value with its 95 % interval and its null, None where there is none; `n` words, texts or pairs behind it."""
 
     value: float
     n: int
@@ -54,22 +45,84 @@ class Estimate:
     null_p: float | None = None
 
 
-def result(report_row: str, metric: str, figure: float | Estimate, **keys: Any) -> dict[str, Any]:
-    """One row of `results`; `keys` are model, layer, probe_id, target, inputs, words, split, group or n."""
-    row: dict[str, Any] = {"report_row": report_row, "metric": metric, **keys}
-    if not isinstance(figure, Estimate):
-        return row | {"value": float(figure)}
-    return row | {name: getattr(figure, name) for name in _FIGURES}
+class ResultKeys(TypedDict, total=False):
+    """What names a row of `results` beside its section and metric, and `n` where the value is no Estimate."""
+
+    model: str | None
+    layer: int | None
+    probe_id: int | None
+    target: str | None
+    inputs: str | None
+    words: str | None
+    split: str | None
+    group: str | None
+    n: int | None
 
 
-def grouped(rows: Sequence[Row]) -> Report:
-    """Rows of `results` by report row, in reading order, null keys left out."""
-    report: Report = {name: [] for name in ROWS if any(row["report_row"] == name for row in rows)}
+@dataclass(frozen=True, kw_only=True)
+class ResultRow:
+    """A row of the table `results`, its fields named and ordered like the columns; None where one does not apply."""
+
+    report_row: str
+    model: str | None = None
+    layer: int | None = None
+    probe_id: int | None = None
+    target: str | None = None
+    inputs: str | None = None
+    words: str | None = None
+    split: str | None = None
+    group: str | None = None
+    metric: str
+    value: float
+    ci_low: float | None = None
+    ci_high: float | None = None
+    null_mean: float | None = None
+    null_high: float | None = None
+    null_p: float | None = None
+    n: int | None = None
+
+    @classmethod
+    def from_estimate(
+        cls, report_row: str, metric: str, estimate: float | Estimate, /, **keys: Unpack[ResultKeys]
+    ) -> ResultRow:
+        """Build a row; a plain number has neither interval nor null, and `n` among `keys` replaces the estimate's."""
+        if not isinstance(estimate, Estimate):
+            return cls(report_row=report_row, metric=metric, value=float(estimate), **keys)
+        columns: dict[str, Any] = {**vars(estimate), **keys}
+        return cls(report_row=report_row, metric=metric, **columns)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the row by column name."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    @property
+    def beats_null(self) -> bool:
+        """Whether the value is above the 95th percentile of its null; False where it has none."""
+        return self.null_high is not None and self.value > self.null_high
+
+
+Report = Mapping[str, Sequence[ResultRow]]
+"""The sections of a report by name, in reading order, each with its rows."""
+
+
+def group_by_section(rows: Iterable[ResultRow]) -> dict[str, list[ResultRow]]:
+    """Return the rows by section of the report, in reading order; sections that are not in ROWS come last."""
+    report: dict[str, list[ResultRow]] = {name: [] for name in ROWS}
     for row in rows:
-        kept = {key: value for key, value in row.items() if key == "value" or value is not None}
-        report.setdefault(kept.pop("report_row"), []).append(kept)
-    return report
+        report.setdefault(row.report_row, []).append(row)
+    return {name: of_section for name, of_section in report.items() if of_section}
 
 
-def _finite(figure: dict[str, Any]) -> dict[str, Any]:
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in figure.items()}
+def report_as_json(report: Report) -> dict[str, list[dict[str, Any]]]:
+    """Return a report as JSON values: keys without a value are left out, and numbers that JSON cannot hold are null."""
+    return {
+        name: [
+            {key: _finite(value) for key, value in row.as_dict().items() if value is not None and key != "report_row"}
+            for row in rows
+        ]
+        for name, rows in report.items()
+    }
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

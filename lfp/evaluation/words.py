@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lfp.config import ProbesConfig
 from lfp.errors import DataError
-from lfp.evaluation.results import Estimate, result
+from lfp.evaluation.results import Estimate, ResultRow
 from lfp.evaluation.statistics.resampling import (
     Statistic,
     bootstrap,
@@ -94,7 +94,7 @@ def word_rows(
     *,
     same_unit: bool = False,
     **keys: Any,
-) -> list[dict[str, Any]]:
+) -> list[ResultRow]:
     """Everything told of predictions [words]: `tau_rows`, Spearman's correlation and `sign_rows`.
 
     With `same_unit` (predictions are in the unit of the true values) also R2 and the slope of the true values on the
@@ -104,7 +104,9 @@ def word_rows(
     return [
         *tau_rows(words, predicted, nulls, report_row, **keys),
         *(
-            result(report_row, metric, _estimate(statistic, words, predicted, nulls, "all"), words="all", **keys)
+            ResultRow.from_estimate(
+                report_row, metric, _estimate(statistic, words, predicted, nulls, "all"), words="all", **keys
+            )
             for metric, statistic in statistics.items()
         ),
         *sign_rows(words, predicted, nulls, **keys),
@@ -113,7 +115,7 @@ def word_rows(
 
 def tau_rows(
     words: ScoredWords, predicted: Floats, nulls: Floats | None, report_row: str, **keys: Any
-) -> list[dict[str, Any]]:
+) -> list[ResultRow]:
     """Kendall's tau of predictions [words] over all, positive and negative words, with the sign-only ceiling.
 
     `nulls` [permutations, words] are the predictions refitted on each shuffled lexicon; without them (predictions that
@@ -124,23 +126,27 @@ def tau_rows(
     for side in _SIDES:
         statistics = _TAU if side == "all" else {"tau": tau}
         rows += [
-            result(report_row, metric, _estimate(statistic, words, predicted, nulls, side), words=side, **keys)
+            ResultRow.from_estimate(
+                report_row, metric, _estimate(statistic, words, predicted, nulls, side), words=side, **keys
+            )
             for metric, statistic in statistics.items()
         ]
     return rows
 
 
-def sign_rows(words: ScoredWords, predicted: Floats, nulls: Floats | None, **keys: Any) -> list[dict[str, Any]]:
+def sign_rows(words: ScoredWords, predicted: Floats, nulls: Floats | None, **keys: Any) -> list[ResultRow]:
     """Sign accuracy of predictions over all, positive and negative words."""
     return [
-        result("sign_accuracy", "accuracy", _estimate(sign_accuracy, words, predicted, nulls, side), words=side, **keys)
+        ResultRow.from_estimate(
+            "sign_accuracy", "accuracy", _estimate(sign_accuracy, words, predicted, nulls, side), words=side, **keys
+        )
         for side in _SIDES
     ]
 
 
 def difference_row(
     words: ScoredWords, tuned: Floats, base: Floats, *, nulls: tuple[Floats, Floats] | None = None, **keys: Any
-) -> dict[str, Any]:
+) -> ResultRow:
     """Tau of the tuned model's predictions minus tau of the base model's, the same words drawn for both.
 
     Its null is the same difference under each shuffled lexicon, with both models' predictions refitted on it (`nulls`,
@@ -155,7 +161,7 @@ def difference_row(
     ours, theirs = ([one] * len(words.shuffled) for one in (tuned, base)) if nulls is None else nulls
     of_null = [tau(true, a) - tau(true, b) for true, a, b in zip(words.shuffled, ours, theirs, strict=True)]
     figure = with_null(estimate, np.array(of_null), two_sided=True)
-    return result("kendall_tau", "tau", figure, words="all", model="difference", **keys)
+    return ResultRow.from_estimate("kendall_tau", "tau", figure, words="all", model="difference", **keys)
 
 
 def text_rows(
@@ -167,7 +173,7 @@ def text_rows(
     groups: Ints | None = None,
     report_row: str = "implicit_reward",
     **keys: Any,
-) -> list[dict[str, Any]]:
+) -> list[ResultRow]:
     """Figures of texts [texts], such as their implicit reward, against their feedback: tau, Spearman, linear R2.
 
     Units need not agree. Texts of one of `groups` [texts] (the two sides of a pair, completions of one prompt) are
@@ -188,7 +194,7 @@ def text_rows(
         low, high = bootstrap(statistic, true, predicted, n=config.bootstraps, rng=rng, groups=groups)
         estimate = Estimate(statistic(true, predicted), len(true), low, high)
         nulls = np.array([statistic(values, predicted) for values in shuffled])
-        rows.append(result(report_row, metric, with_null(estimate, nulls), **keys))
+        rows.append(ResultRow.from_estimate(report_row, metric, with_null(estimate, nulls), **keys))
     return rows
 
 

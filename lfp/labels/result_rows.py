@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from lfp.evaluation.findings.labels import (
     references,
 )
 from lfp.evaluation.findings.texts import TextFeatures
+from lfp.evaluation.results import ResultRow
 from lfp.evaluation.statistics.resampling import Draws
 from lfp.labels.evidence import Tables
 from lfp.labels.types import Label
@@ -94,7 +95,7 @@ class _Told:
     belief: Floats
 
 
-def labelled(tables: Tables, groups: Mapping[str, Sequence[int]], draws: Draws, *, main: str) -> list[dict[str, Any]]:
+def labelled(tables: Tables, groups: Mapping[str, Sequence[int]], draws: Draws, *, main: str) -> list[ResultRow]:
     """How well labels tell their features, by `groups` of them too, whether they agree with the headline's weights, and
     how often the features they relate are active where the estimate is high.
 
@@ -109,14 +110,18 @@ def labelled(tables: Tables, groups: Mapping[str, Sequence[int]], draws: Draws, 
     inputs, rows = _inputs(tables, len(live)), []
     for labeller, labels in _by_labeller(tables("labels")):
         told = _told(labels, live)
-        rows += [row | keys for row in _against_weights(labeller, told, weights, draws)]
+        rows += [replace(row, **keys) for row in _against_weights(labeller, told, weights, draws)]
         rows += _scores(labeller, labels, groups, draws)
         frequencies = activation_frequency(inputs, told.related, live if labeller == main else told.judged, draws)
-        rows += frequencies if labeller == main else [_named(row, labeller) for row in frequencies]
+        rows += (
+            frequencies
+            if labeller == main
+            else [replace(row, group=f"labeller={labeller},{row.group}") for row in frequencies]
+        )
     return rows
 
 
-def _against_weights(labeller: str, told: _Told, weights: pa.Table, draws: Draws) -> list[dict[str, Any]]:
+def _against_weights(labeller: str, told: _Told, weights: pa.Table, draws: Draws) -> list[ResultRow]:
     weight, judged = floats(weights, "weight")[told.judged], told.judged
     if len(weight) < 2:
         return []
@@ -127,9 +132,7 @@ def _against_weights(labeller: str, told: _Told, weights: pa.Table, draws: Draws
     ]
 
 
-def _scores(
-    labeller: str, labels: pa.Table, groups: Mapping[str, Sequence[int]], draws: Draws
-) -> Iterator[dict[str, Any]]:
+def _scores(labeller: str, labels: pa.Table, groups: Mapping[str, Sequence[int]], draws: Draws) -> Iterator[ResultRow]:
     """Mean scores over all features, and over those of each group."""
     for name, members in {"all": None, **groups}.items():
         mine = labels if members is None else labels.filter(pc.is_in(labels["feature_id"], _ids(members)))
@@ -161,10 +164,6 @@ def _by_labeller(labels: pa.Table) -> Iterator[tuple[str, pa.Table]]:
     told = labels.filter(pc.is_valid(labels["related"])).sort_by("feature_id")
     for name in sorted(set(told["labeller"].to_pylist())):
         yield name, told.filter(pc.equal(told["labeller"], name))
-
-
-def _named(row: Mapping[str, Any], labeller: str) -> dict[str, Any]:
-    return {**row, "group": f"labeller={labeller},{row['group']}"}
 
 
 def _flags(column: pa.ChunkedArray, kept: Flags) -> Flags | None:

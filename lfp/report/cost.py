@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lfp.bundle.manifest import Hardware, Manifest
 from lfp.config import BUDGET
-from lfp.evaluation.results import result
+from lfp.evaluation.results import ResultRow
 
 if TYPE_CHECKING:
     pass
@@ -62,13 +62,13 @@ def _sum(values: list[float | None]) -> float | None:
     return sum(known) if known and len(known) == len(values) else None
 
 
-def cost_rows(manifest: Manifest) -> list[dict[str, Any]]:
+def cost_rows(manifest: Manifest) -> list[ResultRow]:
     """Row `cost` of the report: by stage minutes, budget_minutes, cpu_minutes and peak_rss_mb, then the machine.
 
     `group` is the stage, or the processor with its cores and memory_gb, or the GPU with their number.
     """
     told = [
-        result("cost", metric, value, group=one.stage)
+        ResultRow.from_estimate("cost", metric, value, group=one.stage)
         for one in spent(manifest)
         for metric in _STAGE_METRICS
         if (value := getattr(one, metric)) is not None
@@ -80,8 +80,12 @@ _STAGE_METRICS = ("minutes", "budget_minutes", "cpu_minutes", "peak_rss_mb")
 """Figures of a stage, as fields of Spent."""
 
 
-def _machine_rows(hardware: Hardware) -> list[dict[str, Any]]:
+def _machine_rows(hardware: Hardware) -> list[ResultRow]:
     processor = hardware.processor or "processor"
     figures = {"cores": hardware.cores, "memory_gb": hardware.memory_gb}
-    rows = [result("cost", name, value, group=processor) for name, value in figures.items() if value is not None]
-    return rows + ([result("cost", "gpus", 1, group=hardware.gpu)] if hardware.gpu else [])
+    rows = [
+        ResultRow.from_estimate("cost", name, value, group=processor)
+        for name, value in figures.items()
+        if value is not None
+    ]
+    return rows + ([ResultRow.from_estimate("cost", "gpus", 1, group=hardware.gpu)] if hardware.gpu else [])

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from lfp.evaluation.drift import STATUSES
-
-Figure = Mapping[str, Any]
+from lfp.evaluation.results import ResultRow
 
 _ORDER = {
     name: place
@@ -38,15 +37,15 @@ def number(value: float | None) -> str:
     return f"{value:.3f}" if abs(value) >= 0.001 else f"{value:.1e}"
 
 
-def interval(figure: Figure) -> str:
+def interval(figure: ResultRow) -> str:
     """The 95 % interval, or nothing."""
-    ends = figure.get("ci_low"), figure.get("ci_high")
+    ends = figure.ci_low, figure.ci_high
     return "" if None in ends else f"[{_end(ends[0])}, {_end(ends[1])}]"
 
 
-def with_interval(figure: Figure) -> str:
+def with_interval(figure: ResultRow) -> str:
     """The figure and its interval."""
-    return f"{number(figure.get('value'))} {interval(figure)}".strip()
+    return f"{number(figure.value)} {interval(figure)}".strip()
 
 
 def _end(value: float | None) -> str:
@@ -54,14 +53,14 @@ def _end(value: float | None) -> str:
     return f"{value:.3f}" if value in (-1, 0, 1) else number(value)
 
 
-def is_single(figure: Figure) -> bool:
+def is_single(figure: ResultRow) -> bool:
     """Whether a figure of the row `ablation` is of one feature taken out by itself."""
-    return str(figure.get("group")).startswith("feature:")
+    return str(figure.group).startswith("feature:")
 
 
-def in_order(figures: Sequence[Figure], *keys: str) -> list[Figure]:
+def in_order(figures: Sequence[ResultRow], *keys: str) -> list[ResultRow]:
     """The figures as they are read: by each key in turn, tuned before base, all before positive, born before gone."""
-    return sorted(figures, key=lambda one: [place(one.get(key)) for key in keys])
+    return sorted(figures, key=lambda one: [place(getattr(one, key)) for key in keys])
 
 
 def place(key: Any) -> tuple[int, list[tuple[int, float, str]]]:

@@ -14,12 +14,12 @@ from lfp.bundle import queries
 from lfp.bundle.manifest import Manifest
 from lfp.bundle.store.connection import Store
 from lfp.errors import ConfigError
-from lfp.evaluation.results import Report
+from lfp.evaluation.results import Report, ResultRow
 from lfp.report.cost import cost_rows
 from lfp.report.figures import Drawn, Material, draw_all
+from lfp.report.rows import build_report
 from lfp.report.sentences import headline, sentence
 from lfp.report.tables import Shown, tables
-from lfp.report.text import whole
 from lfp.util.sanitize import escaped
 
 _OPEN_ROWS = 14  # a longer table waits to be opened
@@ -52,7 +52,9 @@ class Written:
 def prepare(store: Store) -> Written:
     """Everything that the page shows, read from a bundle."""
     probe = queries.common.headline(store)
-    report = whole(queries.run.report_rows(store), queries.run.report_ablations(store), cost_rows(store.manifest))
+    report = build_report(
+        queries.run.report_rows(store), queries.run.report_ablations(store), cost_rows(store.manifest)
+    )
     words = [word | {"shown": _shown(word["predicted"], probe)} for word in queries.run.scored_words(store).to_pylist()]
     material = Material(report, words, queries.run.report_texts(store), queries.run.drifted_features(store))
     return Written(store.manifest, report, headline(report, probe.target if probe else None), draw_all(material))
@@ -129,7 +131,7 @@ def _essentials(config: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _section(name: str, figures: Sequence[Mapping[str, Any]], drawn: Sequence[Drawn]) -> str:
+def _section(name: str, figures: Sequence[ResultRow], drawn: Sequence[Drawn]) -> str:
     charts = "".join(_figure(one) for one in drawn if one.report_row == name)
     shown = tables(name, figures)
     is_open = sum(len(table.rows) for table in shown) <= _OPEN_ROWS

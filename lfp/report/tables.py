@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lfp.report.formatting import Figure, in_order, interval, is_single, number, place, with_interval
+from lfp.evaluation.results import ResultRow
+from lfp.report.formatting import in_order, interval, is_single, number, place, with_interval
 from lfp.util.sanitize import visible
 
 
@@ -19,7 +20,7 @@ class Shown:
     are_figures: tuple[bool, ...]
 
 
-def tables(report_row: str, figures: Sequence[Figure]) -> list[Shown]:
+def tables(report_row: str, figures: Sequence[ResultRow]) -> list[Shown]:
     """The tables of a row of the report. Figures that no column takes stand in a table of their own at the end."""
     shown, rest = [], list(figures)
     for layout in LAYOUTS.get(report_row, ()):
@@ -34,17 +35,17 @@ def tables(report_row: str, figures: Sequence[Figure]) -> list[Shown]:
     return shown
 
 
-def _is_of(figure: Figure, layout: Layout) -> bool:
-    is_named = not layout.metrics or figure["metric"] in layout.metrics
+def _is_of(figure: ResultRow, layout: Layout) -> bool:
+    is_named = not layout.metrics or figure.metric in layout.metrics
     return is_named and (layout.takes is None or layout.takes(figure))
 
 
-def _laid_out(figures: Sequence[Figure], layout: Layout) -> tuple[Shown, set[int]]:
+def _laid_out(figures: Sequence[ResultRow], layout: Layout) -> tuple[Shown, set[int]]:
     """The table, and which figures it shows (by identity): the first that a column asks for, of every line."""
-    places: dict[tuple[Any, ...], list[Figure]] = {}
+    places: dict[tuple[Any, ...], list[ResultRow]] = {}
     ordered = sorted(figures, key=layout.order) if layout.order else in_order(figures, *layout.keys)
     for one in ordered:
-        places.setdefault(tuple(one.get(key) for key in layout.keys), []).append(one)
+        places.setdefault(tuple(getattr(one, key) for key in layout.keys), []).append(one)
     picked = [[_first(line, column) for column in layout.columns] for line in places.values()]
     cells = [
         [*map(_name, place), *("" if one is None else c.show(one) for one, c in zip(line, layout.columns, strict=True))]
@@ -61,8 +62,8 @@ def _laid_out(figures: Sequence[Figure], layout: Layout) -> tuple[Shown, set[int
     return shown, {id(one) for line in picked for one in line if one is not None}
 
 
-def _first(line: Sequence[Figure], column: Column) -> Figure | None:
-    return next((one for one in line if all(one.get(k) == v for k, v in column.where.items())), None)
+def _first(line: Sequence[ResultRow], column: Column) -> ResultRow | None:
+    return next((one for one in line if all(getattr(one, k) == v for k, v in column.where.items())), None)
 
 
 def _name(key: Any) -> str:
@@ -77,7 +78,7 @@ class Column:
     """A column that shows something of the one figure of a line which has the keys in `where`."""
 
     head: str
-    show: Callable[[Figure], str]
+    show: Callable[[ResultRow], str]
     where: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -92,27 +93,27 @@ class Layout:
     keys: Mapping[str, str]
     columns: tuple[Column, ...]
     metrics: frozenset[str] = frozenset()
-    order: Callable[[Figure], Any] | None = None
-    takes: Callable[[Figure], bool] | None = None
+    order: Callable[[ResultRow], Any] | None = None
+    takes: Callable[[ResultRow], bool] | None = None
 
 
-def _value(figure: Figure) -> str:
-    return number(figure.get("value"))
+def _value(figure: ResultRow) -> str:
+    return number(figure.value)
 
 
-def _of(name: str) -> Callable[[Figure], str]:
-    return lambda figure: "" if figure.get(name) is None else number(figure[name])
+def _of(name: str) -> Callable[[ResultRow], str]:
+    return lambda figure: "" if getattr(figure, name) is None else number(getattr(figure, name))
 
 
-def _p(figure: Figure) -> str:
-    p = figure.get("null_p")
+def _p(figure: ResultRow) -> str:
+    p = figure.null_p
     return "" if p is None else f"{p:.4f}"
 
 
-def general(figures: Sequence[Figure]) -> Layout:
+def general(figures: Sequence[ResultRow]) -> Layout:
     """A line a figure: every key, the figure, its interval and its null."""
-    keys = {key: key for key in _KEYS if any(one.get(key) is not None for one in figures)}
-    if any(one.get("probe_id") is not None for one in figures):
+    keys = {key: key for key in _KEYS if any(getattr(one, key) is not None for one in figures)}
+    if any(one.probe_id is not None for one in figures):
         keys["probe_id"] = "probe"
     return Layout(keys, _full("value"))
 
@@ -134,25 +135,25 @@ def _only(*metrics: str) -> tuple[Column, ...]:
     return tuple(Column(metric, with_interval, {"metric": metric}) for metric in metrics)
 
 
-def _by_n(figure: Figure) -> Any:
-    return place(figure.get("words")), -(figure.get("n") or 0), str(figure.get("group"))
+def _by_n(figure: ResultRow) -> Any:
+    return place(figure.words), -(figure.n or 0), str(figure.group)
 
 
-def _is_of_group(figure: Figure) -> bool:
-    return not is_single(figure) and figure.get("group") != "features"
+def _is_of_group(figure: ResultRow) -> bool:
+    return not is_single(figure) and figure.group != "features"
 
 
-def _is_of_curve(figure: Figure) -> bool:
-    return figure.get("group") is not None
+def _is_of_curve(figure: ResultRow) -> bool:
+    return figure.group is not None
 
 
-def _as_given(figure: Figure) -> int:  # noqa: ARG001 (the form of an order)
+def _as_given(figure: ResultRow) -> int:  # noqa: ARG001 (the form of an order)
     return 0
 
 
-def _by_size(figure: Figure) -> Any:
-    kind, _, name = str(figure.get("group")).partition(":")
-    return figure["metric"], kind, -abs(figure.get("value") or 0.0), name
+def _by_size(figure: ResultRow) -> Any:
+    kind, _, name = str(figure.group).partition(":")
+    return figure.metric, kind, -abs(figure.value or 0.0), name
 
 
 _PROBE = {"target": "target", "inputs": "inputs", "model": "model", "split": "split"}

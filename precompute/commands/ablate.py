@@ -135,5 +135,6 @@ def _tables_with(path: Path, done: stage.Ablated, replaced: str | None) -> dict[
     return {
         "ablations": done.ablations,
         "completions": others + done.completions,
-        "results": [row for row in results if row["report_row"] != "ablation"] + done.results,
+        "results": [row for row in results if row["report_row"] != "ablation"]
+        + [row.as_dict() for row in done.results],
     }

@@ -12,7 +12,6 @@ from typing import Literal
 import pyarrow as pa
 
 from lfp.bundle.manifest import check_bundle, read_table
-from lfp.bundle.schema import as_table
 from lfp.bundle.writer import update_bundle
 from lfp.config import LabelsConfig, ProbesConfig, parse_section, with_overrides
 from lfp.errors import ConfigError
@@ -183,6 +182,6 @@ def _write_labels(path: Path, labels: Sequence[Label], labeller: str, *, groups:
     def with_labels(name: str) -> pa.Table:
         return merged if name == "labels" else tables(name)
 
-    rows = as_table("results", labelled(with_labels, groups, draws, main=manifest.labeller)).to_pylist()
+    rows = [row.as_dict() for row in labelled(with_labels, groups, draws, main=manifest.labeller)]
     others = [row for row in tables("results").to_pylist() if row["report_row"] not in LABEL_ROWS]
     update_bundle(path, {"labels": merged, "results": others + rows})

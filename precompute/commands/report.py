@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lfp.bundle.queries.run import Sample, report_ablations, report_rows, samples
 from lfp.bundle.store.connection import Store
+from lfp.evaluation.results import ResultRow
 from lfp.report.cost import cost_rows
 from lfp.report.html import prepare, write_page
+from lfp.report.rows import build_report
 from lfp.report.svg import write_figures
-from lfp.report.text import whole
 
 
 @dataclass(frozen=True)
 class Report:
     """A bundle's report."""
 
-    rows: dict[str, list[dict[str, Any]]]
-    """The table `results` by report row, empty where the run has no such figure; every value can be written as JSON."""
+    rows: dict[str, list[ResultRow]]
+    """The rows of every section, an empty list where the run has none; `report_as_json` of them can be written."""
     samples: list[Sample]
     """What both models wrote after the first held-out prefixes."""
     figures: list[Path]
@@ -34,7 +34,7 @@ def report(
     Raises BundleError where there is no such bundle, ConfigError where a file cannot be written.
     """
     with Store.open(Path(bundle)) as store:
-        rows = whole(report_rows(store), report_ablations(store), cost_rows(store.manifest))
+        rows = build_report(report_rows(store), report_ablations(store), cost_rows(store.manifest))
         written = samples(store, limit=n_samples)
         files: list[Path] = []
         if html or figures:

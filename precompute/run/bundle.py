@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from lfp.bundle.manifest import Description, ModelInfo
-from lfp.bundle.schema import BY_NAME, as_table
+from lfp.bundle.schema import as_table
 from lfp.bundle.writer import BundleWriter
 from precompute.run import inputs
 from precompute.run.resources import hardware
@@ -31,7 +31,7 @@ def write_bundle(run: Run, out: Path, stages: Sequence[str]) -> None:
             writer.write(table, _made(run, table))
         writer.write("layers", _layers(run))
         writer.write("saes", run.json("saes", "saes"))
-        writer.write("results", _results(run, stages))
+        writer.write("results", [row.as_dict() for row in run.results(stages)])
         if run.config.artifacts:
             _add_artifacts(run, writer, {"base": base, "tuned": tuned})
 
@@ -85,11 +85,6 @@ def _layers(run: Run) -> pa.Table:
     scales = {row["layer"]: row["scale"] for row in run.json("saes", "saes") if row["is_used"]}
     rows = [row | {"scale": scales.get(row["layer"])} for row in run.json("layers", "layers")]
     return as_table("layers", rows)
-
-
-def _results(run: Run, stages: Sequence[str]) -> list[dict[str, Any]]:
-    names = BY_NAME["results"].schema.names
-    return [{name: row.get(name) for name in names} for row in run.results(stages)]
 
 
 def _add_artifacts(run: Run, writer: BundleWriter, models: dict[str, LanguageModel]) -> None:

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from lfp.bundle.manifest import StageCost
 from lfp.config import RunConfig
+from lfp.evaluation.results import ResultRow
 from lfp.util.types import Progress
 
 _DONE = "stage.json"
@@ -99,10 +100,11 @@ class Run:
         """A JSON file that a stage wrote."""
         return json.loads((self.folder(stage) / f"{name}.json").read_text(encoding="utf-8"))
 
-    def results(self, stages: Sequence[str]) -> list[dict[str, Any]]:
+    def results(self, stages: Sequence[str]) -> list[ResultRow]:
         """The figures of the report that the stages wrote."""
         files = [self.folder(stage) / _RESULTS for stage in stages]
-        return [row for file in files if file.is_file() for row in json.loads(file.read_text(encoding="utf-8"))]
+        stored = (row for file in files if file.is_file() for row in json.loads(file.read_text(encoding="utf-8")))
+        return [ResultRow(**row) for row in stored]
 
 
 @dataclass(frozen=True)
@@ -120,9 +122,9 @@ class Output:
         """Keeps JSON values for later stages."""
         (self.folder / f"{name}.json").write_text(json.dumps(values), encoding="utf-8")
 
-    def results(self, rows: Sequence[dict[str, Any]]) -> None:
+    def results(self, rows: Sequence[ResultRow]) -> None:
         """Keeps figures of the report."""
-        (self.folder / _RESULTS).write_text(json.dumps(list(rows)), encoding="utf-8")
+        (self.folder / _RESULTS).write_text(json.dumps([row.as_dict() for row in rows]), encoding="utf-8")
 
 
 def stage_key(name: str, config: RunConfig, sections: Sequence[str], before: str) -> str:

@@ -10,18 +10,18 @@ from app.components.feature import drift
 from app.components.html import panels
 from app.session import permalinks
 from lfp.bundle import queries
-from lfp.bundle.queries.run import Figure
 from lfp.bundle.store.connection import Store
 from lfp.errors import ConfigError
+from lfp.evaluation.results import ResultRow
 from lfp.util.sanitize import escaped, shortened
 from tests.app.reader import is_tame, whole
 from tests.conftest import HOSTILE, rewrite
 
-BLANK = dict.fromkeys(Figure.__dataclass_fields__) | {"report_row": "drift"}
+BLANK = dict.fromkeys(ResultRow.__dataclass_fields__) | {"report_row": "drift"}
 
 
 def figure(**keys):
-    return Figure(**{**BLANK, **keys})
+    return ResultRow(**{**BLANK, **keys})
 
 
 def points(**changes):

@@ -16,10 +16,11 @@ from app.components.results import ablation_lines, headline, label_lines, word_l
 from app.session import permalinks
 from lfp.bundle import queries
 from lfp.bundle.queries.common import Probe
-from lfp.bundle.queries.run import AblatedFeature, Figure
+from lfp.bundle.queries.run import AblatedFeature
 from lfp.bundle.schema import TABLES
 from lfp.bundle.store.connection import Store
 from lfp.errors import NotInBundleError
+from lfp.evaluation.results import ResultRow
 from lfp.evaluation.statistics.calibration import calibration_error
 from lfp.testing.synthetic.results import LABELLER, MODEL_LABELLER
 from lfp.util.sanitize import escaped, shortened
@@ -37,8 +38,8 @@ def store(bundle):
 
 
 def figure(metric="tau", value=0.5, **keys):
-    blank = dict.fromkeys(Figure.__dataclass_fields__)
-    return Figure(**{**blank, "report_row": "r", "metric": metric, "value": value, **keys})
+    blank = dict.fromkeys(ResultRow.__dataclass_fields__)
+    return ResultRow(**{**blank, "report_row": "r", "metric": metric, "value": value, **keys})
 
 
 def probe(target):

@@ -10,6 +10,7 @@ from lfp.bundle import comparison
 from lfp.bundle.comparison import FigurePair
 from lfp.bundle.manifest import check_bundle
 from lfp.bundle.store.connection import Store
+from lfp.evaluation.results import ResultRow
 from lfp.testing.synthetic.bundle import make_bundle
 from tests.app.reader import is_tame, whole
 from tests.conftest import HOSTILE
@@ -21,8 +22,9 @@ def again(tmp_path_factory):
 
 
 def pair(value, other, **keys):
-    rows = [{"value": v, "ci_low": v - 0.1, "ci_high": v + 0.1, "null_high": None} for v in (value, other)]
-    return FigurePair(dict.fromkeys(comparison.KEYS) | {"metric": "tau_within_sign", **keys}, *rows)
+    names = {"report_row": "kendall_tau", "metric": "tau_within_sign", **keys}
+    rows = [ResultRow(**names, value=v, ci_low=v - 0.1, ci_high=v + 0.1) for v in (value, other)]
+    return FigurePair(*rows)
 
 
 def test_figures_are_named_by_their_keys_and_marked_where_they_differ():

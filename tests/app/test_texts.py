@@ -17,10 +17,10 @@ from app.widgets import paging
 from lfp.bundle import queries
 from lfp.bundle.queries.common import Order
 from lfp.bundle.queries.ledgers import Difference, Ledger, RawLedger
-from lfp.bundle.queries.run import Figure
 from lfp.bundle.queries.texts import Pair, PairFilter, TextFilter, TokenLedger, TokenPart
 from lfp.bundle.queries.words import QueuedText, Responsible
 from lfp.bundle.store.connection import Store
+from lfp.evaluation.results import ResultRow
 from lfp.testing.synthetic.bundle import make_bundle
 from lfp.util.sanitize import as_label
 from tests.app.reader import is_tame, whole
@@ -203,7 +203,7 @@ def test_words_are_queued_with_chance_and_with_words_paid_otherwise(explorer, co
     with Store.open(copied_bundle) as store:
         first = queries.words.queued_words(store, "implicit gap")[0]
         paid = queries.words.paid_words(store, over=True)[0]
-    blank = dict.fromkeys(Figure.__dataclass_fields__) | {"report_row": "disagreements", "value": first.gap, "n": 40}
+    blank = dict.fromkeys(ResultRow.__dataclass_fields__) | {"report_row": "disagreements", "value": first.gap, "n": 40}
     made = [
         {**blank, "metric": "gap_implicit_true", "group": f"word:{first.word}", "null_high": 0.93},
         {**blank, "metric": "gap_over_paid", "group": f"word:{paid.word}", "null_high": 4.25, "value": paid.gap},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from lfp.evaluation.results import ROWS
+from lfp.evaluation.results import ROWS, ResultRow
 
 NAMES = st.sampled_from(["tuned", "base", "difference", "sae", "raw", "delta", "all", "born", "word:good", "3-10"])
 METRICS = st.sampled_from(
@@ -30,9 +30,9 @@ FIGURES = st.floats(allow_nan=True, allow_infinity=True)
 
 
 @st.composite
-def result_rows(draw: st.DrawFn) -> list[dict[str, object]]:
+def result_rows(draw: st.DrawFn) -> list[ResultRow]:
     """Known rows of the report and another, figures that are no numbers among them."""
-    row = st.fixed_dictionaries(
+    columns = st.fixed_dictionaries(
         {"report_row": st.sampled_from([*ROWS, "another"]), "metric": METRICS, "value": FIGURES},
         optional={
             **{key: st.none() | NAMES for key in ("model", "target", "inputs", "words", "split", "group")},
@@ -45,4 +45,4 @@ def result_rows(draw: st.DrawFn) -> list[dict[str, object]]:
             "n": st.none() | st.integers(0, 10**6),
         },
     )
-    return draw(st.lists(row, max_size=25))
+    return [ResultRow(**row) for row in draw(st.lists(columns, max_size=25))]

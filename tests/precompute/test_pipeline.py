@@ -36,7 +36,7 @@ def test_every_report_row_of_the_pipeline_is_there(tiny_bundle: Path) -> None:
     from lfp.evaluation.results import ROWS
 
     with Store.open(tiny_bundle) as store:
-        found = {row["report_row"] for row in report_rows(store)}
+        found = {row.report_row for row in report_rows(store)}
     assert found == set(ROWS) - {"preference_accuracy", "cost"}  # of pairs, and of the manifest
 
 

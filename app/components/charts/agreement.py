@@ -10,7 +10,7 @@ import numpy as np
 
 from app.components.charts.intervals import told
 from app.components.html.numbers import count, percent, plain
-from lfp.bundle.queries.run import Figure
+from lfp.evaluation.results import ResultRow
 
 BINS = 10
 
@@ -64,7 +64,7 @@ CELLS = (("related_and_weighty", "related_only"), ("weighty_only", "neither"))
 MEASURES = {"odds_ratio": "odds ratio", "kappa": "Cohen’s κ", "accuracy": "agreement"}
 
 
-def heat(found: Mapping[str, Figure]) -> str:
+def heat(found: Mapping[str, ResultRow]) -> str:
     """The four counts, shaded by their share of the row, with the share of the row beside each."""
     counts = [[int(found[name].value) if name in found else 0 for name in row] for row in CELLS]
     body = "".join(
@@ -86,7 +86,7 @@ def _cell(n: int, of: int) -> str:
     )
 
 
-def measures(found: Mapping[str, Figure]) -> dict[str, str]:
+def measures(found: Mapping[str, ResultRow]) -> dict[str, str]:
     """The table in numbers: each with its interval and what labels dealt anew reach."""
     return {
         name: told(row.value, row.ci_low, row.ci_high)

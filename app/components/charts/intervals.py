@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from app.components.charts.charts import BASE, GRID, STRENGTH, drawn, line_name
 from app.components.html.numbers import digits_for, fixed, plain, signed
-from lfp.bundle.queries.run import Figure
+from lfp.evaluation.results import ResultRow
 from lfp.util.sanitize import escaped, shortened
 
 ROW = 54
@@ -45,7 +45,7 @@ class Names:
     is_signed: bool = False
 
 
-def line(name: str, figure: Figure, *, two_sided: bool = False, mark: float | None = None) -> Line:
+def line(name: str, figure: ResultRow, *, two_sided: bool = False, mark: float | None = None) -> Line:
     """A figure of the report as a line. The null runs from its mean, or where it is two-sided from minus its end."""
     high = figure.null_high
     low = -high if two_sided and high is not None else figure.null_mean

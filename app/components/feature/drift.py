@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from app.components.charts.charts import BASE, GRID, NEGATIVE, POSITIVE, drawn
 from app.components.html.numbers import count, fixed, percent, plain
 from app.components.html.wording import pick
-from lfp.bundle.queries.run import Figure
+from lfp.evaluation.results import ResultRow
 from lfp.util.sanitize import escaped, shortened
 
 STATUSES = ("born", "strengthened", "steady", "weakened", "gone")
@@ -36,7 +36,7 @@ _MARKS = {
 }  # fmt: skip
 
 
-def summary(counts: Mapping[str, int], figures: Sequence[Figure]) -> str:
+def summary(counts: Mapping[str, int], figures: Sequence[ResultRow]) -> str:
     """The page's sentence: how many features changed, and which carry the change."""
     n = sum(counts.get(status, 0) for status in STATUSES)
     changed = [f"{count(counts[status])} {status}" for status in STATUSES if status != "steady" and counts.get(status)]
@@ -54,7 +54,7 @@ def _listed(parts: Sequence[str]) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
-def status_table(counts: Mapping[str, int], figures: Sequence[Figure]) -> tuple[list[str], list[list[str]]]:
+def status_table(counts: Mapping[str, int], figures: Sequence[ResultRow]) -> tuple[list[str], list[list[str]]]:
     """Heads and rows: each status in the tuned model's dictionary and in the base's, and what part of the drift it is.
 
     Counts without an interval are the bundle's own, of a run that measured no more.
@@ -74,30 +74,30 @@ def status_table(counts: Mapping[str, int], figures: Sequence[Figure]) -> tuple[
     return heads, rows
 
 
-def beating(figures: Sequence[Figure]) -> list[int]:
+def beating(figures: Sequence[ResultRow]) -> list[int]:
     """Rows of `status_table` whose count in the tuned model's dictionary passes its null."""
     counted = [pick(figures, metric="count", inputs="sae", group=status) for status in STATUSES]
     counted.append(pick(figures, metric="sign_flips"))
     return [at for at, row in enumerate(counted) if row and row.null_high is not None and row.value > row.null_high]
 
 
-def _counted(row: Figure | None) -> str:
+def _counted(row: ResultRow | None) -> str:
     if row is None:
         return "–"
     return count(row.value) + _span(row, lambda value: fixed(value, 0))
 
 
-def _shared(row: Figure | None) -> str:
+def _shared(row: ResultRow | None) -> str:
     return "–" if row is None else percent(row.value) + _span(row, percent)
 
 
-def _span(row: Figure, written: Any) -> str:
+def _span(row: ResultRow, written: Any) -> str:
     if row.ci_low is None or row.ci_high is None:
         return ""
     return f" [{written(row.ci_low)}, {written(row.ci_high)}]"
 
 
-def _chance(row: Figure | None, written: Any = count) -> str:
+def _chance(row: ResultRow | None, written: Any = count) -> str:
     return "–" if row is None or row.null_high is None else f"up to {written(row.null_high)}"
 
 

@@ -11,8 +11,8 @@ from lfp.bundle.queries.common import Probe
 from lfp.bundle.queries.feature import Feature, Label
 from lfp.bundle.queries.features import Place
 from lfp.bundle.queries.ledgers import Contrast, Ledger, RawLedger
-from lfp.bundle.queries.run import Figure
 from lfp.config import PRETRAIN, TUNE
+from lfp.evaluation.results import ResultRow
 from lfp.util.sanitize import source_name
 
 BUCKET_NAMES = {0: "top", -1: "silent", -2: "near miss"}
@@ -161,12 +161,12 @@ def run_facts(manifest: Manifest) -> dict[str, str]:
     return {name: value for name, value in found.items() if value}
 
 
-def pick(figures: Iterable[Figure], **keys: object) -> Figure | None:
+def pick(figures: Iterable[ResultRow], **keys: object) -> ResultRow | None:
     """The first figure with these keys."""
     return next((f for f in figures if all(getattr(f, key) == value for key, value in keys.items())), None)
 
 
-def tau_table(rows: Sequence[Figure]) -> tuple[list[str], list[list[str]]]:
+def tau_table(rows: Sequence[ResultRow]) -> tuple[list[str], list[list[str]]]:
     """Heads and rows of the table of taus on held-out words: a row a model and inputs."""
     held = [row for row in rows if row.split in ("held_out_words", None)]
     groups = list(dict.fromkeys((row.model, row.inputs, row.target) for row in held if row.metric == "tau"))
@@ -187,7 +187,7 @@ def tau_table(rows: Sequence[Figure]) -> tuple[list[str], list[list[str]]]:
     return ["probe", "all words", "positive", "negative", "within sign", "chance reaches"], body
 
 
-def _with_interval(row: Figure | None) -> str:
+def _with_interval(row: ResultRow | None) -> str:
     if row is None:
         return "–"
     if row.ci_low is None or row.ci_high is None:

@@ -9,8 +9,9 @@ from app.components.charts.intervals import Line, told
 from app.components.html import tables
 from app.components.html.numbers import count, plain, signed
 from app.components.html.wording import pick
-from lfp.bundle.queries.run import AblatedFeature, Figure
+from lfp.bundle.queries.run import AblatedFeature
 from lfp.evaluation.ablation_rows import CONTROL, FEATURE, MAIN_KINDS, controls_in, passes
+from lfp.evaluation.results import ResultRow
 
 KINDS = {
     "related": "called related",
@@ -87,7 +88,7 @@ def singles(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row for row in rows if row["kind"] == FEATURE]
 
 
-def single_sentence(rows: Sequence[Figure]) -> str:
+def single_sentence(rows: Sequence[ResultRow]) -> str:
     """How predicted and measured effects of single features rank together, as the report has it."""
     found = pick(rows, metric="predicted_measured")
     band = "A point a feature taken out by itself; the grey band holds 95 % of single controls."

@@ -67,13 +67,13 @@ def _set(value: Any) -> str:
 
 def row_name(pair: FigurePair) -> str:
     """The row of the report that a figure is of."""
-    return str(pair.keys["report_row"]).replace("_", " ")
+    return pair.one.report_row.replace("_", " ")
 
 
 def figure_name(pair: FigurePair) -> str:
     """A figure by its keys, without its report row."""
-    metric = str(pair.keys["metric"]).replace("_", " ")
-    others = [_key(name, pair.keys[name]) for name in KEYS if name not in ("report_row", "metric")]
+    metric = pair.one.metric.replace("_", " ")
+    others = [_key(name, getattr(pair.one, name)) for name in KEYS if name not in ("report_row", "metric")]
     return " · ".join([metric, *[other for other in others if other]])
 
 
@@ -87,15 +87,15 @@ def figures(pairs: Sequence[FigurePair]) -> pa.Table:
     """A row a figure: its value and interval in either run, and the difference with its interval."""
     return pa.table({
         "figure": [shortened(figure_name(pair), 120) for pair in pairs],
-        "one": [pair.one["value"] for pair in pairs],
-        "one_interval": [_interval(pair.one["ci_low"], pair.one["ci_high"]) for pair in pairs],
-        "other": [pair.other["value"] for pair in pairs],
-        "other_interval": [_interval(pair.other["ci_low"], pair.other["ci_high"]) for pair in pairs],
+        "one": [pair.one.value for pair in pairs],
+        "one_interval": [_interval(pair.one.ci_low, pair.one.ci_high) for pair in pairs],
+        "other": [pair.other.value for pair in pairs],
+        "other_interval": [_interval(pair.other.ci_low, pair.other.ci_high) for pair in pairs],
         "difference": [pair.difference for pair in pairs],
         "difference_interval": [_interval(*(pair.interval or (None, None))) for pair in pairs],
         "differs": [_differs(pair) for pair in pairs],
-        "one_chance": pa.array([pair.one["null_high"] for pair in pairs], pa.float64()),
-        "other_chance": pa.array([pair.other["null_high"] for pair in pairs], pa.float64()),
+        "one_chance": pa.array([pair.one.null_high for pair in pairs], pa.float64()),
+        "other_chance": pa.array([pair.other.null_high for pair in pairs], pa.float64()),
     })  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from app.components.html.numbers import plain
 from app.components.html.panels import Headline
 from app.components.html.wording import pick
 from lfp.bundle.queries.common import Probe
-from lfp.bundle.queries.run import Figure
+from lfp.evaluation.results import ResultRow
 
 TARGETS = {
     "implicit_reward": "implicit reward",
@@ -21,7 +21,7 @@ TARGETS = {
 _ROLES = (("tuned", "sae"), ("base", "base_sae"), ("difference", "sae"))
 
 
-def compared(figures: Mapping[str, Sequence[Figure]], probe: Probe | None) -> list[Headline]:
+def compared(figures: Mapping[str, Sequence[ResultRow]], probe: Probe | None) -> list[Headline]:
     """Three large figures, of the headline probe's target where the report has them, else of the first that has all.
 
     `figures` are the rows `kendall_tau` and `preference_accuracy` of the report; empty where neither compares.
@@ -34,14 +34,14 @@ def compared(figures: Mapping[str, Sequence[Figure]], probe: Probe | None) -> li
     return []
 
 
-def targets(rows: Sequence[Figure], probe: Probe | None) -> dict[str, str]:
+def targets(rows: Sequence[ResultRow], probe: Probe | None) -> dict[str, str]:
     """What the probes of these figures are fitted to, by the name people say, the headline probe's target first."""
     held = dict.fromkeys(row.target for row in rows if row.target)
     ordered = sorted(held, key=lambda target: probe is None or target != probe.target)
     return {TARGETS.get(target, target): target for target in ordered}
 
 
-def _three(figures: Mapping[str, Sequence[Figure]], target: str) -> list[Figure]:
+def _three(figures: Mapping[str, Sequence[ResultRow]], target: str) -> list[ResultRow]:
     if target == "preference":
         rows, keys = figures.get("preference_accuracy", ()), {"metric": "accuracy"}
     else:
@@ -51,7 +51,7 @@ def _three(figures: Mapping[str, Sequence[Figure]], target: str) -> list[Figure]
     return [row for row in found if row is not None]
 
 
-def _cards(found: Sequence[Figure], figures: Mapping[str, Sequence[Figure]], target: str) -> list[Headline]:
+def _cards(found: Sequence[ResultRow], figures: Mapping[str, Sequence[ResultRow]], target: str) -> list[Headline]:
     tuned, base, change = found
     score = "accuracy" if target == "preference" else "Kendall’s τ"
     does = (
@@ -77,20 +77,22 @@ def _cards(found: Sequence[Figure], figures: Mapping[str, Sequence[Figure]], tar
     ]
 
 
-def _card(name: str, row: Figure, sentence: str, *, ceiling: float | None = None, is_change: bool = False) -> Headline:
+def _card(
+    name: str, row: ResultRow, sentence: str, *, ceiling: float | None = None, is_change: bool = False
+) -> Headline:
     return Headline(
         name, row.value, sentence.strip(), is_change=is_change, low=row.ci_low, high=row.ci_high, chance=row.null_high,
         chance_low=None if is_change else row.null_mean, ceiling=ceiling,
     )  # fmt: skip
 
 
-def _ceiling(figures: Mapping[str, Sequence[Figure]], row: Figure) -> float | None:
+def _ceiling(figures: Mapping[str, Sequence[ResultRow]], row: ResultRow) -> float | None:
     keys = {"model": row.model, "inputs": row.inputs, "target": row.target, "split": row.split}
     found = pick(figures.get("kendall_tau", ()), metric="sign_ceiling", **keys)
     return found.value if found else None
 
 
-def against_chance(row: Figure) -> str:
+def against_chance(row: ResultRow) -> str:
     """Whether a figure is above its null; nothing where it has none."""
     if row.null_high is None:
         return ""
@@ -98,7 +100,7 @@ def against_chance(row: Figure) -> str:
     return f"Shuffled feedback reaches {plain(row.null_high)} one time in twenty; this is {side} it."
 
 
-def verdict(change: Figure) -> str:
+def verdict(change: ResultRow) -> str:
     """What a difference of tuned and base says, by where its interval lies."""
     if change.ci_low is None or change.ci_high is None:
         return "Its interval is not known."
@@ -112,7 +114,7 @@ def verdict(change: Figure) -> str:
     return "Zero is within the interval: the base model may have known as much before any feedback."
 
 
-def run_facts(figures: Mapping[str, Sequence[Figure]]) -> dict[str, str]:
+def run_facts(figures: Mapping[str, Sequence[ResultRow]]) -> dict[str, str]:
     """Beside the headline: mean reward before and after, how far the model strayed, and what was learned of words."""
     rewards = figures.get("reward", ())
     base, tuned, change = (

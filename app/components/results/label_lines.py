@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from app.components.charts.intervals import Line, line, told
 from app.components.html.numbers import count, plain
-from lfp.bundle.queries.run import Figure
+from lfp.evaluation.results import ResultRow
 
 SIDES = {
     "related_high": "related features, texts of high estimate",
@@ -26,12 +26,12 @@ MEMBERS = {
 """Groups of features whose labels are scored apart."""
 
 
-def labellers(rows: Sequence[Figure]) -> list[str]:
+def labellers(rows: Sequence[ResultRow]) -> list[str]:
     """The labellers that a row of the report judges."""
     return list(dict.fromkeys(keys["labeller"] for row in rows if "labeller" in (keys := keys_of(row))))
 
 
-def keys_of(row: Figure) -> dict[str, str]:
+def keys_of(row: ResultRow) -> dict[str, str]:
     """The keys within a figure's group, such as labeller and features: `labeller=a,features=all`.
 
     A labeller's name may itself hold a comma; the key after it is the last.
@@ -44,19 +44,19 @@ def keys_of(row: Figure) -> dict[str, str]:
     return {"labeller": head.removeprefix("labeller="), **({name: value} if is_pair else {"group": last})}
 
 
-def scores(rows: Sequence[Figure], labeller: str, metric: str) -> list[Line]:
+def scores(rows: Sequence[ResultRow], labeller: str, metric: str) -> list[Line]:
     """A labeller's mean scores by group of features, beside what another feature's description scores."""
     mine = [row for row in rows if row.metric == metric and keys_of(row).get("labeller") == labeller]
     mine.sort(key=lambda row: keys_of(row).get("features") != "all")
     return [line(f"{_members(row)} ({count(row.n)} features)", row) for row in mine]
 
 
-def _members(row: Figure) -> str:
+def _members(row: ResultRow) -> str:
     name = keys_of(row).get("features", "")
     return MEMBERS.get(name, name)
 
 
-def frequencies(rows: Sequence[Figure], metric: str, labeller: str) -> dict[str, Figure]:
+def frequencies(rows: Sequence[ResultRow], metric: str, labeller: str) -> dict[str, ResultRow]:
     """How often features fire, by group; a labeller's own where the report has them, else the run's labeller's."""
     own = {
         keys_of(row)["group"]: row for row in rows if row.metric == metric and keys_of(row).get("labeller") == labeller
@@ -65,12 +65,12 @@ def frequencies(rows: Sequence[Figure], metric: str, labeller: str) -> dict[str,
     return own or {str(group): row for group, row in plain_ones.items()}
 
 
-def frequency_lines(found: dict[str, Figure]) -> list[Line]:
+def frequency_lines(found: dict[str, ResultRow]) -> list[Line]:
     """Related and all features, on texts of high estimate and on the rest."""
     return [line(SIDES[group], found[group]) for group in list(SIDES)[:4] if group in found]
 
 
-def frequency_sentence(found: dict[str, Figure]) -> str:
+def frequency_sentence(found: dict[str, ResultRow]) -> str:
     """What related features do where the estimate is high."""
     change = found.get("related_high_less_rest")
     if change is None or change.ci_low is None or change.ci_high is None:
@@ -85,12 +85,12 @@ def frequency_sentence(found: dict[str, Figure]) -> str:
     )
 
 
-def agreement(rows: Sequence[Figure], labeller: str, against: str) -> dict[str, Figure]:
+def agreement(rows: Sequence[ResultRow], labeller: str, against: str) -> dict[str, ResultRow]:
     """A labeller's agreement with one reference, by metric."""
     return {row.metric: row for row in rows if keys_of(row) == {"labeller": labeller, "against": against}}
 
 
-def agreement_sentence(found: dict[str, Figure]) -> str:
+def agreement_sentence(found: dict[str, ResultRow]) -> str:
     """Whether related features are the weighty ones."""
     odds = found.get("odds_ratio")
     if odds is None:
@@ -102,7 +102,7 @@ def agreement_sentence(found: dict[str, Figure]) -> str:
     return f"Calling a feature related does not tell that the probe weighs it: odds ratio {span}{reach}."
 
 
-def rank_sentence(rows: Sequence[Figure], labeller: str) -> str:
+def rank_sentence(rows: Sequence[ResultRow], labeller: str) -> str:
     """How a labeller's confidence and the weights rank together."""
     mine = (row for row in rows if keys_of(row).get("labeller") == labeller)
     figure = next((row for row in mine if row.metric == "rank_correlation"), None)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from app.components.html import panels
 from app.components.html.numbers import plain, signed
-from lfp.bundle.queries.run import Figure
 from lfp.bundle.queries.words import PaidWord, QueuedText, QueuedWord, Responsible
+from lfp.evaluation.results import ResultRow
 from lfp.util.sanitize import as_label, escaped, shortened
 
 
@@ -118,7 +118,7 @@ def _features(features: Sequence[Named], href: Mapping[int, str]) -> str:
     )
 
 
-def chance(figures: Sequence[Figure], *, metric: str, kind: str) -> str:
+def chance(figures: Sequence[ResultRow], *, metric: str, kind: str) -> str:
     """The largest gap beside what ranks dealt at random reach; nothing where the run did not measure it."""
     rows = [row for row in figures if row.metric == metric and (row.group or "").startswith(f"{kind}:")]
     if not rows:
@@ -130,7 +130,7 @@ def chance(figures: Sequence[Figure], *, metric: str, kind: str) -> str:
     )
 
 
-def paid(words: Sequence[PaidWord], figures: Sequence[Figure], *, metric: str) -> str:
+def paid(words: Sequence[PaidWord], figures: Sequence[ResultRow], *, metric: str) -> str:
     """Words that tuning pays otherwise than is stated, each beside what noise alone reaches at its place."""
     nulls = {row.group: row.null_high for row in figures if row.metric == metric}
     rows = [

@@ -10,8 +10,8 @@ from app.components.charts.intervals import Line, line, told
 from app.components.html import tables
 from app.components.html.numbers import count, plain, signed
 from app.components.html.wording import pick
-from lfp.bundle.queries.run import Figure
 from lfp.bundle.queries.words import Word, WordFeature
+from lfp.evaluation.results import ResultRow
 
 INPUTS = {
     "sae": "features",
@@ -36,7 +36,7 @@ GAPS = {
 """Lists of largest disagreements, by metric and what is listed."""
 
 
-def by_target(rows: Sequence[Figure], target: str, words: str) -> list[Line]:
+def by_target(rows: Sequence[ResultRow], target: str, words: str) -> list[Line]:
     """Kendall's tau of every probe of a target on held-out words, tuned before base before their difference."""
     held = [row for row in rows if row.target == target and row.split == "held_out_words"]
     taus = [row for row in held if row.metric == "tau" and row.words == words]
@@ -52,12 +52,12 @@ def tau_sentence(lines: Sequence[Line]) -> str:
     return f"Whole words held out. {beats}; grey diamonds are the base model."
 
 
-def _ceiling(rows: Sequence[Figure], row: Figure) -> float | None:
+def _ceiling(rows: Sequence[ResultRow], row: ResultRow) -> float | None:
     found = pick(rows, metric="sign_ceiling", model=row.model, inputs=row.inputs)
     return found.value if found else None
 
 
-def probe_name(row: Figure) -> str:
+def probe_name(row: ResultRow) -> str:
     """Which model and inputs a figure is of."""
     inputs = INPUTS.get(row.inputs or "", row.inputs or "")
     if row.model == "difference":
@@ -65,7 +65,7 @@ def probe_name(row: Figure) -> str:
     return " · ".join(part for part in (row.model, inputs) if part)
 
 
-def errors(rows: Sequence[Figure]) -> list[Line]:
+def errors(rows: Sequence[ResultRow]) -> list[Line]:
     """Mean error of the estimate by how often a word was written; the mark is the mean of estimates dealt anew."""
     ordered = sorted(rows, key=lambda row: (row.group != "all", _first_number(row.group or "")))
     return [Line(_written(row), row.value, row.ci_low, row.ci_high, mark=row.null_mean) for row in ordered]
@@ -76,12 +76,12 @@ def _first_number(group: str) -> int:
     return int(found.group()) if found else 0
 
 
-def _written(row: Figure) -> str:
+def _written(row: ResultRow) -> str:
     names = {"all": "all words", "0": "words never written", "1": "written once"}
     return f"{names.get(row.group or '', f'written {row.group} times')} ({count(row.n)})"
 
 
-def error_sentence(rows: Sequence[Figure]) -> str:
+def error_sentence(rows: Sequence[ResultRow]) -> str:
     """What the errors say as a whole."""
     whole = pick(rows, group="all")
     if whole is None or whole.null_mean is None:
@@ -105,7 +105,7 @@ class Gap:
     n: int | None
 
 
-def gaps(rows: Sequence[Figure], metric: str, kind: str) -> list[Gap]:
+def gaps(rows: Sequence[ResultRow], metric: str, kind: str) -> list[Gap]:
     """One list of disagreements, largest first."""
     mine = [row for row in rows if row.metric == metric and (row.group or "").startswith(f"{kind}:")]
     mine.sort(key=lambda row: -abs(row.value))
@@ -121,13 +121,13 @@ def gap_rows(found: Sequence[Gap], href: Callable[[Gap], str]) -> list[tables.Ro
     ]  # fmt: skip
 
 
-def gap_lists(rows: Sequence[Figure]) -> dict[str, tuple[str, str]]:
+def gap_lists(rows: Sequence[ResultRow]) -> dict[str, tuple[str, str]]:
     """Names of the lists that the report holds."""
     held = {(row.metric, (row.group or "").split(":", 1)[0]) for row in rows}
     return {name: key for key, name in GAPS.items() if key in held}
 
 
-def pair_lines(rows: Sequence[Figure]) -> list[Line]:
+def pair_lines(rows: Sequence[ResultRow]) -> list[Line]:
     """How often each probe tells the chosen response, with length controlled below it, and what length alone tells."""
     names = {"accuracy": "", "accuracy_length_controlled": ", length controlled"}
     order = ["tuned", "base", "difference"]
@@ -183,7 +183,7 @@ def gap_sentence(metric: str) -> str:
     )
 
 
-def calibration_facts(rows: Sequence[Figure]) -> dict[str, str]:
+def calibration_facts(rows: Sequence[ResultRow]) -> dict[str, str]:
     """How calibrated the preference probe is, on held-out pairs of the report."""
     keys = {"inputs": "sae", "model": "tuned", "target": "preference"}
     names = {"calibration_error": "calibration error", "calibration_slope": "slope", "auroc": "area under the curve"}
@@ -195,7 +195,7 @@ def calibration_facts(rows: Sequence[Figure]) -> dict[str, str]:
     }
 
 
-def variance_sentence(rows: Sequence[Figure]) -> str:
+def variance_sentence(rows: Sequence[ResultRow]) -> str:
     """How much of the texts' variance the two components hold."""
     shares = [row for row in rows if row.metric == "explained_share"]
     spans = [f"{told(row.value, row.ci_low, row.ci_high)} (null {plain(row.null_high)})" for row in shares]

@@ -11,8 +11,8 @@ from app.components.html.numbers import interval, plain, signed
 from app.components.html.wording import pick
 from app.components.text.tokens import Row
 from lfp.bundle.queries.common import Probe
-from lfp.bundle.queries.run import Figure
 from lfp.bundle.queries.texts import Pair, ScoreLimits, Text
+from lfp.evaluation.results import ResultRow
 from lfp.util.sanitize import shortened
 
 
@@ -103,7 +103,7 @@ def length(pair: Pair) -> str:
     )
 
 
-def accuracies(figures: Sequence[Figure]) -> str:
+def accuracies(figures: Sequence[ResultRow]) -> str:
     """How often each judge is right on held-out pairs; a note where the bundle does not say."""
     tuned = {"model": "tuned", "inputs": "sae", "target": "preference"}
     judges = {
@@ -120,7 +120,7 @@ def accuracies(figures: Sequence[Figure]) -> str:
     return panels.table(["right on held-out pairs", "share", "chance reaches"], rows, strong=[0]) + panels.note(says)
 
 
-def _accuracy(row: Figure) -> str:
+def _accuracy(row: ResultRow) -> str:
     span = interval(row.ci_low, row.ci_high)
     return f"{plain(row.value)}  [{span}]" if span else plain(row.value)
 

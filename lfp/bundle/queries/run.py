@@ -10,40 +10,18 @@ import pyarrow as pa
 
 from lfp.bundle.queries.common import Order, columns, direction, headline_id, main_labeller, sort_key
 from lfp.bundle.store.connection import Store
+from lfp.evaluation.results import ResultRow
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A row of `results`: one figure of the report with its interval and null."""
-
-    report_row: str
-    model: str | None
-    layer: int | None
-    probe_id: int | None
-    target: str | None
-    inputs: str | None
-    words: str | None
-    split: str | None
-    group: str | None
-    metric: str
-    value: float
-    ci_low: float | None
-    ci_high: float | None
-    null_mean: float | None
-    null_high: float | None
-    null_p: float | None
-    n: int | None
+def figures(store: Store, report_row: str) -> list[ResultRow]:
+    """Return the rows of `results` in one section of the report, in the table's order."""
+    rows = store.rows(f"SELECT {columns(ResultRow)} FROM results WHERE report_row = $row", {"row": report_row})
+    return [ResultRow(**row) for row in rows]
 
 
-def figures(store: Store, report_row: str) -> list[Figure]:
-    """The rows of `results` under one report row, in the table's order."""
-    rows = store.rows(f"SELECT {columns(Figure)} FROM results WHERE report_row = $row", {"row": report_row})
-    return [Figure(**row) for row in rows]
-
-
-def report_rows(store: Store) -> list[dict[str, Any]]:
-    """All rows of `results`, sorted as the schema states."""
-    return store.rows("SELECT * FROM results ORDER BY ALL")
+def report_rows(store: Store) -> list[ResultRow]:
+    """Return all rows of `results`, sorted as the schema states."""
+    return [ResultRow(**row) for row in store.rows(f"SELECT {columns(ResultRow)} FROM results ORDER BY ALL")]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lfp.evaluation.ablation_rows import CONTROL, FEATURE, controls_in, is_inert
-from lfp.evaluation.results import Estimate, result
+from lfp.evaluation.results import Estimate, ResultRow
 from lfp.evaluation.statistics.resampling import Draws, bootstrap, mean_interval, with_null
 from lfp.evaluation.statistics.scores import spearman
 from lfp.util.types import Flags, Floats, Ints
@@ -212,7 +212,7 @@ def _row(
     }
 
 
-def single_figures(rows: Sequence[Mapping[str, Any]], draws: Draws, **keys: Any) -> list[dict[str, Any]]:
+def single_figures(rows: Sequence[Mapping[str, Any]], draws: Draws, **keys: Any) -> list[ResultRow]:
     """Report row `ablation` of single features: predicted against measured effect, and what is important but inert.
 
     predicted_measured is Spearman's rank correlation over the features, its null deals the measured effects anew.
@@ -224,18 +224,20 @@ def single_figures(rows: Sequence[Mapping[str, Any]], draws: Draws, **keys: Any)
         return []
     return [
         *_predicted_measured(singles, draws, keys),
-        result("ablation", "inert_count", len(inert), group="features", n=len(singles), **keys),
-        result("ablation", "inert_share", len(inert) / len(singles), group="features", n=len(singles), **keys),
+        ResultRow.from_estimate("ablation", "inert_count", len(inert), group="features", n=len(singles), **keys),
+        ResultRow.from_estimate(
+            "ablation", "inert_share", len(inert) / len(singles), group="features", n=len(singles), **keys
+        ),
         *(
-            result("ablation", "inert", row["predicted_effect"], group=row["group"], layer=row["layer"], **keys)
+            ResultRow.from_estimate(
+                "ablation", "inert", row["predicted_effect"], group=row["group"], layer=row["layer"], **keys
+            )
             for row in inert
         ),
     ]
 
 
-def _predicted_measured(
-    singles: Sequence[Mapping[str, Any]], draws: Draws, keys: Mapping[str, Any]
-) -> list[dict[str, Any]]:
+def _predicted_measured(singles: Sequence[Mapping[str, Any]], draws: Draws, keys: Mapping[str, Any]) -> list[ResultRow]:
     if len(singles) < _FEWEST:
         return []
     measured, predicted = (np.array([row[name] for row in singles]) for name in ("effect", "predicted_effect"))
@@ -243,4 +245,4 @@ def _predicted_measured(
     rng = draws.rng()
     nulls = np.array([spearman(rng.permutation(measured), predicted) for _ in range(draws.permutations)])
     found = with_null(Estimate(spearman(measured, predicted), len(singles), low, high), nulls)
-    return [result("ablation", "predicted_measured", found, group="features", **keys)]
+    return [ResultRow.from_estimate("ablation", "predicted_measured", found, group="features", **keys)]

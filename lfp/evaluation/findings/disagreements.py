@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from scipy.stats import rankdata
 
-from lfp.evaluation.results import result
+from lfp.evaluation.results import ResultRow
 from lfp.evaluation.statistics.resampling import Draws, beside_sizes
 from lfp.util.types import Floats
 
@@ -22,7 +21,7 @@ def percentile_ranks(values: Floats) -> Floats:
 
 def queues(
     names: Sequence[str], judges: Mapping[str, Floats], pairs: Mapping[str, tuple[str, str]], draws: Draws
-) -> list[dict[str, Any]]:
+) -> list[ResultRow]:
     """The largest gaps of every pair of judges: `pairs` gives a metric's name and the judges it ranks against.
 
     `names` are what the judges' values [things] are of, as `group` says it; a thing that one of the two is silent on
@@ -35,7 +34,7 @@ def queues(
     ]
 
 
-def paid_otherwise(words: Sequence[str], gaps: Floats, draws: Draws) -> list[dict[str, Any]]:
+def paid_otherwise(words: Sequence[str], gaps: Floats, draws: Draws) -> list[ResultRow]:
     """The words that tuning pays most above and most below what is stated (`word_gaps`), `_LENGTH` of each.
 
     The null of a list's k-th gap is the k-th largest when every gap changes its sign at random: were excesses noise,
@@ -48,7 +47,7 @@ def paid_otherwise(words: Sequence[str], gaps: Floats, draws: Draws) -> list[dic
     for metric, sign in (("gap_over_paid", 1.0), ("gap_under_paid", -1.0)):
         order = known[np.argsort(-sign * gaps[known], kind="stable")][:_LENGTH]
         rows += [
-            result(
+            ResultRow.from_estimate(
                 "disagreements",
                 metric,
                 beside_sizes(float(gaps[i]), len(known), nulls[:, k]),
@@ -61,7 +60,7 @@ def paid_otherwise(words: Sequence[str], gaps: Floats, draws: Draws) -> list[dic
     return rows
 
 
-def _queue(metric: str, names: Sequence[str], first: Floats, second: Floats, draws: Draws) -> list[dict[str, Any]]:
+def _queue(metric: str, names: Sequence[str], first: Floats, second: Floats, draws: Draws) -> list[ResultRow]:
     """One queue; the null of its k-th gap is the k-th largest when the second judge's ranks are dealt anew."""
     kept = np.flatnonzero(~np.isnan(first) & ~np.isnan(second))
     ranks = percentile_ranks(first[kept]), percentile_ranks(second[kept])
@@ -69,7 +68,9 @@ def _queue(metric: str, names: Sequence[str], first: Floats, second: Floats, dra
     top = np.argsort(-np.abs(gaps), kind="stable")[:_LENGTH]
     nulls = np.array([_largest(ranks[0] - rng.permutation(ranks[1])) for _ in range(draws.permutations)])
     return [
-        result("disagreements", metric, beside_sizes(float(gaps[i]), len(kept), nulls[:, k]), group=names[kept[i]])
+        ResultRow.from_estimate(
+            "disagreements", metric, beside_sizes(float(gaps[i]), len(kept), nulls[:, k]), group=names[kept[i]]
+        )
         for k, i in enumerate(top)
     ]
 

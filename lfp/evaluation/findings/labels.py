@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
-from lfp.evaluation.results import Estimate, result
+from lfp.evaluation.results import Estimate, ResultRow
 from lfp.evaluation.statistics.resampling import Draws, bootstrap, interval, mean_interval, with_null
 from lfp.evaluation.statistics.scores import spearman
 from lfp.util.types import Flags, Floats, Ints
@@ -24,20 +23,20 @@ def references(weight: Floats, beats_null: Flags | None) -> dict[str, Flags]:
     return {**known, "top_decile": (sizes >= np.quantile(sizes, _DECILE)) & (sizes > 0)}
 
 
-def label_agreement(labeller: str, related: Flags, against: Mapping[str, Flags], draws: Draws) -> list[dict[str, Any]]:
+def label_agreement(labeller: str, related: Flags, against: Mapping[str, Flags], draws: Draws) -> list[ResultRow]:
     """Accuracy and Cohen's kappa of `related` against each reference, all flags [features].
 
     Intervals are over features; the null deals the labels anew over the features. Features that never fire belong left
     out: every labeller and every probe passes them over, and they would count as agreement.
     """
     return [
-        result("label_agreement", metric, estimate, group=f"labeller={labeller},against={name}")
+        ResultRow.from_estimate("label_agreement", metric, estimate, group=f"labeller={labeller},against={name}")
         for name, flags in against.items()
         for metric, estimate in _agreement(related, flags, draws).items()
     ]
 
 
-def label_correlation(labeller: str, belief: Floats, sizes: Floats, draws: Draws) -> dict[str, Any]:
+def label_correlation(labeller: str, belief: Floats, sizes: Floats, draws: Draws) -> ResultRow:
     """Spearman's correlation of how surely features are related, from -1 (surely not) to 1, with their weights' sizes.
 
     Both [features]; intervals are over features, the null deals the labels anew.
@@ -46,10 +45,12 @@ def label_correlation(labeller: str, belief: Floats, sizes: Floats, draws: Draws
     low, high = bootstrap(spearman, sizes, belief, n=draws.bootstraps, rng=rng)
     nulls = np.array([spearman(sizes, rng.permutation(belief)) for _ in range(draws.permutations)])
     estimate = with_null(Estimate(spearman(sizes, belief), len(sizes), low, high), nulls, two_sided=True)
-    return result("label_agreement", "rank_correlation", estimate, group=f"labeller={labeller},against=weight")
+    return ResultRow.from_estimate(
+        "label_agreement", "rank_correlation", estimate, group=f"labeller={labeller},against=weight"
+    )
 
 
-def label_scores(scores: Mapping[str, Floats], swapped: Floats, draws: Draws, *, group: str) -> list[dict[str, Any]]:
+def label_scores(scores: Mapping[str, Floats], swapped: Floats, draws: Draws, *, group: str) -> list[ResultRow]:
     """Mean scores of labels by their names, arrays [features], NaN where there is none; intervals are over features.
 
     The null of detection is what other features' descriptions score on the same examples: `swapped` [features], and
@@ -64,7 +65,7 @@ def label_scores(scores: Mapping[str, Floats], swapped: Floats, draws: Draws, *,
         if metric == "detection" and len(known):
             nulls = _resampled_means(known, draws.permutations, draws.rng())
             estimate = with_null(estimate, nulls)
-        rows.append(result("label_scores", metric, estimate, group=group))
+        rows.append(ResultRow.from_estimate("label_scores", metric, estimate, group=group))
     return rows
 
 
@@ -133,7 +134,7 @@ class Inputs:
         return np.asarray(self.predicted >= np.quantile(self.predicted, _HIGH))
 
 
-def activation_frequency(inputs: Inputs, related: Flags, live: Flags, draws: Draws) -> list[dict[str, Any]]:
+def activation_frequency(inputs: Inputs, related: Flags, live: Flags, draws: Draws) -> list[ResultRow]:
     """How often related features, and all live ones, are active on texts of high estimate and on the rest.
 
     `per_token` is the share of (token, feature) pairs that are active, texts weighing alike; `per_text` the share of
@@ -157,7 +158,7 @@ def activation_frequency(inputs: Inputs, related: Flags, live: Flags, draws: Dra
     ]
 
 
-def _frequencies(metric: str, name: str, shares: Floats, high: Flags, draws: Draws) -> list[dict[str, Any]]:
+def _frequencies(metric: str, name: str, shares: Floats, high: Flags, draws: Draws) -> list[ResultRow]:
     """Of `shares` [texts, 1 + permutations], the set's own in the first column and random sets' after it."""
     rng = draws.rng()
     drawn = {side: _resampled_means(shares[rows, 0], draws.bootstraps, rng) for side, rows in _sides(high)}
@@ -166,7 +167,9 @@ def _frequencies(metric: str, name: str, shares: Floats, high: Flags, draws: Dra
     drawn["high_less_rest"] = drawn["high"] - drawn["rest"]
     means["high_less_rest"] = means["high"] - means["rest"]
     return [
-        result("activation_frequency", metric, _estimate(means[side], sizes[side], drawn[side]), group=f"{name}_{side}")
+        ResultRow.from_estimate(
+            "activation_frequency", metric, _estimate(means[side], sizes[side], drawn[side]), group=f"{name}_{side}"
+        )
         for side in means
     ]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +10,7 @@ import pyarrow.compute as pc
 import scipy.linalg
 import scipy.sparse as sp
 
-from lfp.evaluation.results import Estimate, result
+from lfp.evaluation.results import Estimate, ResultRow
 from lfp.evaluation.statistics.resampling import Draws, interval, with_null
 from lfp.util.types import Floats, Ints
 
@@ -54,7 +53,7 @@ class TextFeatures:
         return sp.csr_array(self.sums.multiply(1.0 / np.maximum(1, self.n_tokens)[:, None]))
 
 
-def pca_explained(texts: TextFeatures, draws: Draws) -> list[dict[str, Any]]:
+def pca_explained(texts: TextFeatures, draws: Draws) -> list[ResultRow]:
     """The share of the variance of texts' mean features that lies on each of the first two principal components.
 
     At most 400 texts, drawn by the seed. Intervals are over texts (100 resamples at most); a text drawn twice makes the
@@ -71,8 +70,12 @@ def pca_explained(texts: TextFeatures, draws: Draws) -> list[dict[str, Any]]:
     nulls = np.array([_shares(_shuffled_products(means, rng)) for _ in range(min(draws.permutations, _RESAMPLES))])
     centred = drawn - drawn.mean(axis=0) + shares
     return [
-        result("pca_explained", "explained_share", with_null(_estimate(shares[k], n, centred[:, k]), nulls[:, k]))
-        | {"group": f"pc{k + 1}"}
+        ResultRow.from_estimate(
+            "pca_explained",
+            "explained_share",
+            with_null(_estimate(shares[k], n, centred[:, k]), nulls[:, k]),
+            group=f"pc{k + 1}",
+        )
         for k in range(_COMPONENTS)
     ]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lfp.evaluation.results import Estimate, result
+from lfp.evaluation.results import Estimate, ResultKeys, ResultRow
 from lfp.evaluation.statistics.resampling import Draws, beside_larger, interval
 from lfp.util.arrow import floats
 from lfp.util.types import Floats, Ints
@@ -65,13 +65,13 @@ def _floats_if_made(table: pa.Table, name: str) -> Floats:
     return floats(table, name)
 
 
-def token_sentiment(words: Words) -> list[dict[str, Any]]:
+def token_sentiment(words: Words) -> list[ResultRow]:
     """The positive and the negative words the tuned model writes most, of equal ones the commoner: their three values.
 
     The null of an estimate deals the estimates of all scored words anew: `null_p` is the share of words whose value
     lies as far towards the word's true side. The effect in matched contexts, where known, has its own interval.
     """
-    rows: list[dict[str, Any]] = []
+    rows: list[ResultRow] = []
     for side, mine in (("positive", words.true > 0), ("negative", words.true < 0)):
         order = np.lexsort((np.array(words.words), -words.n, -words.n_generated))
         for i in [i for i in order if mine[i]][:_EXAMPLES]:
@@ -79,14 +79,14 @@ def token_sentiment(words: Words) -> list[dict[str, Any]]:
     return rows
 
 
-def _example(words: Words, i: int, side: str) -> Iterator[dict[str, Any]]:
-    keys = {"words": side, "group": words.words[i], "n": int(words.n_generated[i])}
-    yield result("token_sentiment", "true", words.true[i], **keys)
+def _example(words: Words, i: int, side: str) -> Iterator[ResultRow]:
+    keys: ResultKeys = {"words": side, "group": words.words[i], "n": int(words.n_generated[i])}
+    yield ResultRow.from_estimate("token_sentiment", "true", words.true[i], **keys)
     for metric, values in (("predicted", words.shown), ("implicit", words.implicit)):
         if not np.isnan(values[i]):
-            yield result("token_sentiment", metric, _dealt(values, i, towards=words.true[i])) | keys
+            yield ResultRow.from_estimate("token_sentiment", metric, _dealt(values, i, towards=words.true[i]), **keys)
     if not np.isnan(words.matched[i]):
-        yield result("token_sentiment", "implicit_matched", _matched(words, i)) | keys
+        yield ResultRow.from_estimate("token_sentiment", "implicit_matched", _matched(words, i), **keys)
 
 
 def _dealt(values: Floats, i: int, *, towards: float) -> Estimate:
@@ -117,7 +117,7 @@ def _matched(words: Words, i: int) -> Estimate:
     )
 
 
-def error_by_frequency(words: Words, draws: Draws) -> list[dict[str, Any]]:
+def error_by_frequency(words: Words, draws: Draws) -> list[ResultRow]:
     """Mean absolute error of the estimate, on the lexicon's scale, by how often the tuned model wrote the word.
 
     Intervals are over words. The null deals the estimates anew over the words of the bin; an error is good where it is
@@ -125,7 +125,10 @@ def error_by_frequency(words: Words, draws: Draws) -> list[dict[str, Any]]:
     """
     bins = [("all", np.ones(len(words.words), bool)), *frequency_bins(words.n_generated)]
     errors = [(name, _error(words.true[rows], words.shown[rows], draws)) for name, rows in bins if rows.sum() > 1]
-    return [result("error_by_frequency", "mean_absolute_error", error, group=name) for name, error in errors]
+    return [
+        ResultRow.from_estimate("error_by_frequency", "mean_absolute_error", error, group=name)
+        for name, error in errors
+    ]
 
 
 def frequency_bins(counts: Ints, *, bins: int = _BINS) -> list[tuple[str, NDArray[np.bool_]]]:

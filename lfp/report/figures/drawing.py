@@ -9,7 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from lfp.bundle.queries.run import DriftedFeature
-from lfp.report.formatting import Figure
+from lfp.evaluation.results import ResultRow
 from lfp.util.sanitize import escaped
 
 POSITIVE, NEGATIVE, TUNED, BASE = "#3b82c4", "#e0852b", "#1a9c8e", "#8d9199"
@@ -31,18 +31,18 @@ _ROW, _FRAME = 44, 90  # pixels a line of a dot plot, and around it
 MODELS = {"tuned": TUNED, "base": BASE, "difference": POSITIVE}
 
 
-def dots(rows: Sequence[tuple[str, Figure]], title: str, *, null: str = "null, mean to 95 %") -> go.Figure | None:
+def dots(rows: Sequence[tuple[str, ResultRow]], title: str, *, null: str = "null, mean to 95 %") -> go.Figure | None:
     """A line a figure: a dot with its interval, and its null from mean to 95th percentile as a grey bar."""
-    rows = [(name, figure) for name, figure in rows if figure["value"] is not None]
+    rows = [(name, figure) for name, figure in rows if figure.value is not None]
     if not rows:
         return None
     figures = [figure for _, figure in rows]
     chart, places = go.Figure(), list(range(len(rows)))
-    nulls = [i for i in places if figures[i].get("null_mean") is not None and figures[i].get("null_high") is not None]
+    nulls = [i for i in places if figures[i].null_mean is not None and figures[i].null_high is not None]
     if nulls:
         chart.add_bar(
-            x=[figures[i]["null_high"] - figures[i]["null_mean"] for i in nulls],
-            base=[figures[i]["null_mean"] for i in nulls],
+            x=[(figures[i].null_high or 0.0) - (figures[i].null_mean or 0.0) for i in nulls],
+            base=[figures[i].null_mean for i in nulls],
             y=nulls,
             orientation="h",
             width=0.28,
@@ -51,11 +51,11 @@ def dots(rows: Sequence[tuple[str, Figure]], title: str, *, null: str = "null, m
             hovertemplate=null + ": from %{base:.3f}<extra></extra>",
         )
     chart.add_scatter(
-        x=[one["value"] for one in figures],
+        x=[one.value for one in figures],
         y=places,
         error_x=whiskers(figures),
         mode="markers",
-        marker={"size": 10, "color": [MODELS.get(str(one.get("model")), TUNED) for one in figures]},
+        marker={"size": 10, "color": [MODELS.get(str(one.model), TUNED) for one in figures]},
         name="figure, 95 % interval",
         hovertext=[escaped(name) for name, _ in rows],
         hovertemplate="%{hovertext}: %{x:.3f}<extra></extra>",
@@ -63,12 +63,12 @@ def dots(rows: Sequence[tuple[str, Figure]], title: str, *, null: str = "null, m
     return listed(chart, [name for name, _ in rows], title, legend=bool(nulls))
 
 
-def whiskers(figures: Sequence[Figure]) -> dict[str, Any]:
+def whiskers(figures: Sequence[ResultRow]) -> dict[str, Any]:
     """Intervals as plotly's error bars."""
 
-    def reach(one: Figure, end: str) -> float:
-        known = one.get(end) is not None and one["value"] is not None
-        return abs(one[end] - one["value"]) if known else 0.0
+    def reach(one: ResultRow, end: str) -> float:
+        known = getattr(one, end) is not None and one.value is not None
+        return abs(getattr(one, end) - one.value) if known else 0.0
 
     return {
         "type": "data",
@@ -81,9 +81,9 @@ def whiskers(figures: Sequence[Figure]) -> dict[str, Any]:
     }
 
 
-def named(figure: Figure, *keys: str) -> str:
+def named(figure: ResultRow, *keys: str) -> str:
     """Its keys as a name."""
-    return " · ".join(str(figure[key]) for key in keys if figure.get(key) is not None)
+    return " · ".join(str(getattr(figure, key)) for key in keys if getattr(figure, key) is not None)
 
 
 def listed(chart: go.Figure, names: Sequence[str], title: str, *, legend: bool = False) -> go.Figure:
@@ -132,7 +132,7 @@ class Material:
     pca_y and feedback.
     """
 
-    report: Mapping[str, Sequence[Figure]]
+    report: Mapping[str, Sequence[ResultRow]]
     words: Sequence[Mapping[str, Any]]
     texts: Sequence[Mapping[str, Any]]
     drifted: Sequence[DriftedFeature]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import plotly.graph_objects as go
 
+from lfp.evaluation.results import ResultRow
 from lfp.report.figures.drawing import (
     BASE,
     GRID,
@@ -19,21 +21,21 @@ from lfp.report.figures.drawing import (
     listed,
     whiskers,
 )
-from lfp.report.formatting import Figure, in_order, is_single
+from lfp.report.formatting import in_order, is_single
 from lfp.util.sanitize import escaped
 
 
 def divergence(material: Material) -> go.Figure | None:
     """How far tuning moved each layer and its MLP."""
-    rows = in_order([one for one in material.report["divergence_by_layer"] if "layer" in one], "layer")
+    rows = in_order([one for one in material.report["divergence_by_layer"] if one.layer is not None], "layer")
     if not rows:
         return None
     chart = go.Figure()
     for metric, colour in (("divergence", TUNED), ("divergence_mlp", BASE)):
-        mine = [one for one in rows if one["metric"] == metric]
+        mine = [one for one in rows if one.metric == metric]
         chart.add_bar(
-            x=[str(one["layer"]) for one in mine],
-            y=[one["value"] for one in mine],
+            x=[str(one.layer) for one in mine],
+            y=[one.value for one in mine],
             name={"divergence": "all parameters", "divergence_mlp": "its MLP"}[metric],
             marker_color=colour,
             hovertemplate="layer %{x}: %{y:.3f}<extra></extra>",
@@ -46,7 +48,7 @@ def autoencoders(material: Material) -> go.Figure | None:
     """What each autoencoder leaves unexplained against how many features it spends."""
     by_key: dict[tuple[Any, ...], dict[str, float]] = {}
     for one in material.report["sae_quality"]:
-        by_key.setdefault((one.get("model"), one.get("layer"), one.get("group")), {})[one["metric"]] = one["value"]
+        by_key.setdefault((one.model, one.layer, one.group), {})[one.metric] = one.value
     known = {key: metrics for key, metrics in by_key.items() if {"l0", "fvu"} <= metrics.keys()}
     if not known:
         return None
@@ -70,9 +72,9 @@ def learning_curve(material: Material) -> go.Figure | None:
     """How the base model learned: loss of what it read, and bits a byte of held-out texts on an axis of their own."""
     curves = {
         metric: sorted(
-            (int(one["group"]), one["value"])
+            (int(one.group), one.value)
             for one in material.report["base_model"]
-            if one["metric"] == metric and one.get("group") is not None
+            if one.metric == metric and one.group is not None
         )
         for metric in ("train_loss", "held_out_bits")
     }
@@ -93,20 +95,20 @@ def learning_curve(material: Material) -> go.Figure | None:
 
 def kappas(material: Material) -> go.Figure | None:
     """Agreement of each labeller with the weights."""
-    rows = [one for one in material.report["label_agreement"] if one["metric"] == "kappa"]
-    return dots([(str(one.get("group")), one) for one in rows], "Cohen's kappa")
+    rows = [one for one in material.report["label_agreement"] if one.metric == "kappa"]
+    return dots([(str(one.group), one) for one in rows], "Cohen's kappa")
 
 
 def frequencies(material: Material) -> go.Figure | None:
     """How often features fire where the estimate is high, and on the rest."""
-    rows = [one for one in material.report["activation_frequency"] if one["metric"] == "per_token"]
-    kept = [one for one in rows if "less" not in str(one.get("group"))]
-    return dots([(str(one.get("group")).replace("_", ", "), one) for one in kept], "share of (token, feature) active")
+    rows = [one for one in material.report["activation_frequency"] if one.metric == "per_token"]
+    kept = [one for one in rows if "less" not in str(one.group)]
+    return dots([(str(one.group).replace("_", ", "), one) for one in kept], "share of (token, feature) active")
 
 
 def statuses(material: Material) -> go.Figure | None:
     """What became of features in either model's dictionary, as shares."""
-    rows = [one for one in material.report["drift"] if one["metric"] == "share" and "group" in one]
+    rows = [one for one in material.report["drift"] if one.metric == "share" and one.group is not None]
     if not rows:
         return None
     chart = go.Figure()
@@ -114,10 +116,10 @@ def statuses(material: Material) -> go.Figure | None:
         ("sae", "tuned model's dictionary", TUNED),
         ("base_sae", "base model's dictionary", BASE),
     ):
-        mine = in_order([one for one in rows if one.get("inputs") == inputs], "group")
+        mine = in_order([one for one in rows if one.inputs == inputs], "group")
         chart.add_bar(
-            x=[one["group"] for one in mine],
-            y=[one["value"] for one in mine],
+            x=[one.group for one in mine],
+            y=[one.value for one in mine],
             error_y=whiskers(mine),
             name=name,
             marker_color=colour,
@@ -155,26 +157,26 @@ def _shortened(text: str, length: int = 46) -> str:
 
 def groups(material: Material) -> go.Figure | None:
     """Effects of groups; the bar is what their controls reach either way."""
-    rows = [one for one in material.report["ablation"] if one["metric"] == "effect" and not is_single(one)]
-    banded = [one if one.get("null_high") is None else {**one, "null_mean": -one["null_high"]} for one in rows]
-    named = [(str(one.get("group")), one) for one in banded]
+    rows = [one for one in material.report["ablation"] if one.metric == "effect" and not is_single(one)]
+    banded = [one if one.null_high is None else replace(one, null_mean=-one.null_high) for one in rows]
+    named = [(str(one.group), one) for one in banded]
     return dots(named, "effect on the mean reward", null="95 % of controls")
 
 
 def singles(material: Material) -> go.Figure | None:
     """The effect predicted of each single feature against the one measured, and what single controls reach."""
-    by_group: dict[str, dict[str, Figure]] = {}
+    by_group: dict[str, dict[str, ResultRow]] = {}
     for one in material.report["ablation"]:
-        if is_single(one) and one["value"] is not None:
-            by_group.setdefault(str(one["group"]), {})[one["metric"]] = one
+        if is_single(one) and one.value is not None:
+            by_group.setdefault(str(one.group), {})[one.metric] = one
     known = {name: told for name, told in by_group.items() if {"predicted", "effect"} <= told.keys()}
     if not known:
         return None
     measured = [told["effect"] for told in known.values()]
     chart = go.Figure(
         go.Scatter(
-            x=[told["predicted"]["value"] for told in known.values()],
-            y=[one["value"] for one in measured],
+            x=[told["predicted"].value for told in known.values()],
+            y=[one.value for one in measured],
             error_y=whiskers(measured),
             mode="markers",
             text=[escaped(name) for name in known],
@@ -182,7 +184,7 @@ def singles(material: Material) -> go.Figure | None:
             hovertemplate="%{text}<br>predicted %{x:.4f}<br>measured %{y:.3f}<extra></extra>",
         )
     )
-    high = measured[0].get("null_high")
+    high = measured[0].null_high
     if high is not None:
         chart.add_hrect(y0=-high, y1=high, fillcolor=GRID, line_width=0)
     return framed(chart, x="effect predicted (probe target a token)", y="effect measured on the mean reward")

@@ -7,20 +7,21 @@ from collections.abc import Callable, Sequence
 
 import plotly.graph_objects as go
 
+from lfp.evaluation.results import ResultRow
 from lfp.report.figures.drawing import BASE, DIVERGING, TUNED, Material, dots, framed, named, whiskers
-from lfp.report.formatting import Figure, in_order
+from lfp.report.formatting import in_order
 from lfp.util.sanitize import escaped
 
 
 def reward(material: Material) -> go.Figure | None:
     """Mean reward of completions, a line a model."""
-    rows = [one for one in material.report["reward"] if one["metric"] == "reward"]
-    return dots([(str(one.get("model")), one) for one in in_order(rows, "model")], "mean reward")
+    rows = [one for one in material.report["reward"] if one.metric == "reward"]
+    return dots([(str(one.model), one) for one in in_order(rows, "model")], "mean reward")
 
 
 def implicit(material: Material) -> go.Figure | None:
     """How well implicit reward ranks what has true feedback."""
-    rows = [one for one in material.report["implicit_reward"] if one["metric"] == "tau"]
+    rows = [one for one in material.report["implicit_reward"] if one.metric == "tau"]
     return dots([(named(one, "target", "words", "group"), one) for one in in_order(rows, "target", "words")], "tau")
 
 
@@ -48,25 +49,25 @@ def preferences(material: Material) -> go.Figure | None:
 
 def preference_differences(material: Material) -> go.Figure | None:
     """The same, tuned minus base."""
-    figures = [one for one in material.report["preference_accuracy"] if one.get("inputs")]
+    figures = [one for one in material.report["preference_accuracy"] if one.inputs]
     return dots(_differences(figures, metric="accuracy"), "accuracy, tuned minus base")
 
 
-def _probes(figures: Sequence[Figure], **keys: str) -> list[tuple[str, Figure]]:
+def _probes(figures: Sequence[ResultRow], **keys: str) -> list[tuple[str, ResultRow]]:
     """One line a probe: tuned and base beside their controls, on what they never saw."""
     kept = [
         one
         for one in figures
-        if all(one.get(key) == value for key, value in keys.items())
-        and one.get("split") != "random_rows"
-        and not (one.get("model") == "difference" and one.get("inputs"))
+        if all(getattr(one, key) == value for key, value in keys.items())
+        and one.split != "random_rows"
+        and not (one.model == "difference" and one.inputs)
     ]
     return [(named(one, "target", "inputs", "model"), one) for one in in_order(kept, "target", "inputs")]
 
 
-def _differences(figures: Sequence[Figure], *, metric: str) -> list[tuple[str, Figure]]:
+def _differences(figures: Sequence[ResultRow], *, metric: str) -> list[tuple[str, ResultRow]]:
     """Tuned minus base, one line a probe."""
-    kept = [one for one in figures if one["metric"] == metric and one.get("model") == "difference"]
+    kept = [one for one in figures if one.metric == metric and one.model == "difference"]
     return [(named(one, "target", "inputs"), one) for one in in_order(kept, "target", "inputs")]
 
 
@@ -104,14 +105,14 @@ def scatter(value: str, title: str) -> Callable[[Material], go.Figure | None]:
 
 def errors(material: Material) -> go.Figure | None:
     """How far the estimate is off, by how often the model writes a word, beside estimates dealt anew."""
-    rows = [one for one in in_order(material.report["error_by_frequency"], "group") if one.get("group", "all") != "all"]
+    rows = [one for one in in_order(material.report["error_by_frequency"], "group") if (one.group or "all") != "all"]
     if not rows:
         return None
-    names = [f"{one['group']} times" for one in rows]
+    names = [f"{one.group} times" for one in rows]
     chart = go.Figure()
     chart.add_scatter(
         x=names,
-        y=[one["value"] for one in rows],
+        y=[one.value for one in rows],
         error_y=whiskers(rows),
         mode="lines+markers",
         name="error",
@@ -120,7 +121,7 @@ def errors(material: Material) -> go.Figure | None:
     )
     chart.add_scatter(
         x=names,
-        y=[one.get("null_mean") for one in rows],
+        y=[one.null_mean for one in rows],
         mode="lines",
         name="estimates dealt anew",
         line={"color": BASE, "dash": "dot"},

@@ -347,10 +347,10 @@ def _shuffled_row(planting: Planting, job: _Job) -> dict[str, Any]:
     from lfp.bundle.store.connection import Store
 
     with Store.open(planting.work / job.name / "bundle") as store:
-        rows = [row for row in report_rows(store) if row["report_row"] == "kendall_tau"]
+        rows = [row for row in report_rows(store) if row.report_row == "kendall_tau"]
     kept = [
-        {key: row[key] for key in ("target", "inputs", "value", "ci_low", "ci_high", "null_p")}
+        {key: getattr(row, key) for key in ("target", "inputs", "value", "ci_low", "ci_high", "null_p")}
         for row in rows
-        if row["model"] == "difference" and row["metric"] == "tau"
+        if row.model == "difference" and row.metric == "tau"
     ]
     return {"kind": "shuffled", "word": job.name, "differences": kept}

@@ -16,7 +16,7 @@ from lfp.bundle.schema import BY_NAME
 from lfp.bundle.writer import conform
 from lfp.config import PRETRAIN, RunConfig, SaeConfig, SaeVariant
 from lfp.errors import BundleError, ConfigError
-from lfp.evaluation.results import result
+from lfp.evaluation.results import ResultRow
 from precompute.run import inputs
 from precompute.run.work_folder import Run
 
@@ -137,7 +137,7 @@ def write_sweep(out: Path, rows: Rows, facts: Mapping[str, Any]) -> None:
     for stale in (new, old):
         shutil.rmtree(stale, ignore_errors=True)
     new.mkdir(parents=True)
-    for name, of_table in (("saes", rows), ("results", figures(rows))):
+    for name, of_table in (("saes", rows), ("results", [row.as_dict() for row in figures(rows)])):
         pq.write_table(conform(BY_NAME[name], of_table), new / f"{name}.parquet", compression="zstd")
     text = json.dumps(facts, indent=1, sort_keys=True, ensure_ascii=False)
     (new / SWEEP).write_text(text + "\n", encoding="utf-8")
@@ -148,10 +148,12 @@ def write_sweep(out: Path, rows: Rows, facts: Mapping[str, Any]) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def figures(rows: Rows) -> list[dict[str, Any]]:
+def figures(rows: Rows) -> list[ResultRow]:
     """The rows of `results`: a row a metric that is defined, `group` naming the point of the grid."""
     return [
-        result("sae_sweep", metric, row[metric], layer=row["layer"], model=row["model"], group=row["group"])
+        ResultRow.from_estimate(
+            "sae_sweep", metric, row[metric], layer=row["layer"], model=row["model"], group=row["group"]
+        )
         for row in rows
         for metric in _METRICS
         if row[metric] is not None

@@ -12,7 +12,7 @@ import numpy as np
 
 from lfp.config import PretrainedSae
 from lfp.errors import ConfigError
-from lfp.evaluation.results import result
+from lfp.evaluation.results import ResultRow
 from lfp.ml.sae.formats import write_sae
 from precompute.run import inputs
 from precompute.run.work_folder import Output, Run
@@ -263,6 +263,8 @@ def row(sae: Sae, measured: Mapping[str, float | None], *, is_used: bool) -> dic
     }
 
 
-def _figure(row: dict[str, Any], metric: str) -> dict[str, Any]:
+def _figure(row: dict[str, Any], metric: str) -> ResultRow:
     group = f"width={row['width']},seed={row['seed']}"
-    return result("sae_quality", metric, row[metric], layer=row["layer"], model=row["model"], group=group)
+    return ResultRow.from_estimate(
+        "sae_quality", metric, row[metric], layer=row["layer"], model=row["model"], group=group
+    )

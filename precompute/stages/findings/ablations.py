@@ -26,6 +26,7 @@ from lfp.evaluation.findings.ablation import (
     single_figures,
     single_groups,
 )
+from lfp.evaluation.results import ResultRow
 from lfp.evaluation.statistics.resampling import Draws
 from lfp.texts.lexicon import Reward
 from lfp.util.arrow import floats
@@ -127,7 +128,7 @@ class Ablated:
 
     ablations: list[Row]
     completions: list[Row]
-    results: list[Row]
+    results: list[ResultRow]
 
 
 def name_of_chosen(features: Sequence[int], scale: float) -> str:

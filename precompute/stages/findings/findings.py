@@ -16,7 +16,7 @@ from lfp.evaluation.drift import STATUSES, Drift, Firing, Weights, flips, larges
 from lfp.evaluation.findings.disagreements import paid_otherwise, queues
 from lfp.evaluation.findings.texts import TextFeatures, pca_explained
 from lfp.evaluation.findings.words import Words, error_by_frequency, token_sentiment
-from lfp.evaluation.results import result
+from lfp.evaluation.results import ResultRow
 from lfp.evaluation.statistics.resampling import Draws, beside_sizes, scaled
 from lfp.evaluation.words import text_rows
 from lfp.labels.result_rows import labelled
@@ -62,7 +62,7 @@ def headline(run: Run) -> dict[str, Any]:
     return next(row for row in run.table("probes", "probes").to_pylist() if row["is_headline"])
 
 
-def _words(run: Run, draws: Draws) -> list[dict[str, Any]]:
+def _words(run: Run, draws: Draws) -> list[ResultRow]:
     vocabulary = run.table("probes", "vocabulary")
     words = Words.of(vocabulary, headline(run))
     judges = {"predicted": words.shown, "implicit": words.implicit, "true": words.true}
@@ -75,14 +75,14 @@ def _words(run: Run, draws: Draws) -> list[dict[str, Any]]:
     ]
 
 
-def _text_queues(sampled: pa.Table, draws: Draws) -> list[dict[str, Any]]:
+def _text_queues(sampled: pa.Table, draws: Draws) -> list[ResultRow]:
     """Of the sampled texts, which stand for the corpus; texts kept for an example's sake do not."""
     judges = {name: floats(sampled, column) for name, column in _TEXT_JUDGES.items()}
     names = [f"text:{text_id}" for text_id in sampled["text_id"].to_pylist()]
     return queues(names, judges, _TEXT_QUEUES, draws)
 
 
-def _implicit_of_texts(sampled: pa.Table, config: ProbesConfig, seed: int) -> list[dict[str, Any]]:
+def _implicit_of_texts(sampled: pa.Table, config: ProbesConfig, seed: int) -> list[ResultRow]:
     """The implicit reward of texts against their feedback, the two sides of a pair drawn together.
 
     No row where fewer than ten texts have both, or all the same feedback.
@@ -105,7 +105,7 @@ def _sampled(run: Run) -> pa.Table:
     return texts.filter(pc.is_in(texts["text_id"], run.table("texts", "activations")["text_id"]))
 
 
-def _labels(run: Run, drift: pa.Table, draws: Draws) -> list[dict[str, Any]]:
+def _labels(run: Run, drift: pa.Table, draws: Draws) -> list[ResultRow]:
     """Each labeller against the headline's weights and against held-out examples."""
 
     def tables(name: str) -> pa.Table:
@@ -178,7 +178,7 @@ def _ranks(values: Floats) -> NDArray[np.int64]:
     return ranks
 
 
-def _drift(run: Run, found: Drift, draws: Draws) -> list[dict[str, Any]]:
+def _drift(run: Run, found: Drift, draws: Draws) -> list[ResultRow]:
     """Counts by status in either model's dictionary, what each status carries, flipped signs, the most drifted."""
     probe, mirrored = headline(run), _mirror(run)
     own, mirror = found.status[found.firing.is_live], statuses(mirrored)[mirrored.is_live]
@@ -194,24 +194,26 @@ def _drift(run: Run, found: Drift, draws: Draws) -> list[dict[str, Any]]:
         *_status_rows(own, mirror, "sae", draws),
         *_status_rows(mirror, own, "base_sae", draws),
         *(
-            result("drift", "carried_share", share_carried(found, i, **sizes, rng=draws.rng()), group=name, **probed)
+            ResultRow.from_estimate(
+                "drift", "carried_share", share_carried(found, i, **sizes, rng=draws.rng()), group=name, **probed
+            )
             for i, name in enumerate(STATUSES)
         ),
         *_flip_rows(found, draws, probed),
         *(
-            result("drift", "drifted_contribution", estimate, group=f"feature:{feature}", **probed)
+            ResultRow.from_estimate("drift", "drifted_contribution", estimate, group=f"feature:{feature}", **probed)
             for feature, estimate in top
         ),
     ]
 
 
-def _unexplained(found: Unexplained, run: Run) -> list[dict[str, Any]]:
+def _unexplained(found: Unexplained, run: Run) -> list[ResultRow]:
     """The features that carry most of what is not explained; the null of the k-th is the k-th when words are dealt."""
     n_tokens = run.json("features", "texts")["n_tokens"]
     top = np.argsort(-np.abs(found.contribution), kind="stable")[:_TOP_DRIFTED]
     nulls = -np.sort(-np.abs(found.nulls), axis=1)[:, : len(top)]
     return [
-        result(
+        ResultRow.from_estimate(
             "drift",
             "unexplained_contribution",
             beside_sizes(float(found.contribution[feature]), n_tokens, nulls[:, place]),
@@ -222,18 +224,20 @@ def _unexplained(found: Unexplained, run: Run) -> list[dict[str, Any]]:
     ]
 
 
-def _flip_rows(found: Drift, draws: Draws, keys: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _flip_rows(found: Drift, draws: Draws, keys: Mapping[str, Any]) -> list[ResultRow]:
     if found.base is None:
         return []
-    return [result("drift", "sign_flips", flips(found, draws=draws.permutations, rng=draws.rng()), **keys)]
+    return [
+        ResultRow.from_estimate("drift", "sign_flips", flips(found, draws=draws.permutations, rng=draws.rng()), **keys)
+    ]
 
 
-def _status_rows(own: NDArray[np.int64], mirror: NDArray[np.int64], inputs: str, draws: Draws) -> list[dict[str, Any]]:
+def _status_rows(own: NDArray[np.int64], mirror: NDArray[np.int64], inputs: str, draws: Draws) -> list[ResultRow]:
     rows = []
     for status, name in enumerate(STATUSES):
         count = status_count(own, mirror, status, draws=draws.bootstraps, rng=draws.rng())
         for metric, figure in (("count", count), ("share", scaled(count, 1 / max(1, len(own))))):
-            rows.append(result("drift", metric, figure, model="difference", inputs=inputs, group=name))
+            rows.append(ResultRow.from_estimate("drift", metric, figure, model="difference", inputs=inputs, group=name))
     return rows
 
 
@@ -247,10 +251,12 @@ def _mirror(run: Run) -> Firing:
 _MIRROR = ("density_tuned", "density_base", "mean_tuned", "mean_base")
 
 
-def _sae_sweep(run: Run) -> list[dict[str, Any]]:
+def _sae_sweep(run: Run) -> list[ResultRow]:
     """A figure a metric of every autoencoder of the run; `group` names what it was trained with."""
     return [
-        result("sae_sweep", metric, row[metric], layer=row["layer"], model=row["model"], group=_trained_with(row))
+        ResultRow.from_estimate(
+            "sae_sweep", metric, row[metric], layer=row["layer"], model=row["model"], group=_trained_with(row)
+        )
         for row in run.json("saes", "saes")
         for metric in ("fvu", "l0", "dead_fraction", "mmcs", "ce_recovered")
         if row[metric] is not None

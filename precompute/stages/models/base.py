@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from lfp.config import PRETRAIN
-from lfp.evaluation.results import result
+from lfp.evaluation.results import ResultRow
 from precompute.run import inputs
 from precompute.run.work_folder import Output, Run
 
@@ -40,7 +40,7 @@ def run(run: Run, output: Output) -> None:
     output.results(_figures(report))
 
 
-def _figures(report: PretrainReport) -> list[dict[str, Any]]:
+def _figures(report: PretrainReport) -> list[ResultRow]:
     """Bits a byte, tokens read, the step that was kept, and both curves by step."""
     bits = report.held_out_bits_per_byte
     told = {"tokens": report.tokens, "kept_step": report.kept_step, "train_loss": report.final_loss}
@@ -53,5 +53,5 @@ def _figures(report: PretrainReport) -> list[dict[str, Any]]:
     ]
 
 
-def _figure(metric: str, value: float, **keys: str) -> dict[str, Any]:
-    return result("base_model", metric, value, model="base", **keys)
+def _figure(metric: str, value: float, **keys: Any) -> ResultRow:
+    return ResultRow.from_estimate("base_model", metric, value, model="base", **keys)

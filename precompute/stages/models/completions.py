@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lfp.bundle.schema import as_table
-from lfp.evaluation.results import Estimate, result
+from lfp.evaluation.results import Estimate, ResultRow
 from lfp.evaluation.statistics.resampling import mean_interval
 from lfp.texts.lexicon import words_of
 from precompute.run import inputs
@@ -60,10 +60,14 @@ def run(run: Run, output: Output) -> None:
     output.results(_results(rewards["base"], rewards["tuned"], kl, n=config.probes.bootstraps, seed=config.seed))
 
 
-def _results(base: Any, tuned: Any, kl: float, *, n: int, seed: int) -> list[dict[str, Any]]:
+def _results(base: Any, tuned: Any, kl: float, *, n: int, seed: int) -> list[ResultRow]:
     """Mean reward of each model and their paired difference, with intervals over prefixes."""
     rows = []
     for model, values in (("base", base), ("tuned", tuned), ("difference", tuned - base)):
         low, high = mean_interval(values, n=n, rng=np.random.default_rng(seed))
-        rows.append(result("reward", "reward", Estimate(float(values.mean()), len(values), low, high), model=model))
-    return [*rows, result("reward", "kl_per_token", kl, model="tuned", n=len(tuned))]
+        rows.append(
+            ResultRow.from_estimate(
+                "reward", "reward", Estimate(float(values.mean()), len(values), low, high), model=model
+            )
+        )
+    return [*rows, ResultRow.from_estimate("reward", "kl_per_token", kl, model="tuned", n=len(tuned))]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lfp.evaluation.results import result
+from lfp.evaluation.results import ResultRow
 from precompute.run import inputs
 from precompute.run.work_folder import Output, Run
 
@@ -32,7 +32,9 @@ def run(run: Run, output: Output) -> None:
     )
     output.results(
         [
-            result("divergence_by_layer", metric, getattr(one, metric), layer=one.layer, model="difference")
+            ResultRow.from_estimate(
+                "divergence_by_layer", metric, getattr(one, metric), layer=one.layer, model="difference"
+            )
             for one in divergences
             for metric in ("divergence", "divergence_mlp", "relative_divergence")
         ]

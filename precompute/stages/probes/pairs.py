@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lfp.config import ProbesConfig
 from lfp.errors import DataError
 from lfp.evaluation.pairs import JudgedPairs, length_row, pair_difference_row, pair_rows
-from lfp.evaluation.results import result
+from lfp.evaluation.results import ResultRow
 from lfp.probes.folds import row_folds
 from lfp.probes.logistic import Logistic, fit_logistic
 from lfp.probes.pooling import first_response_token, pool
@@ -204,10 +204,10 @@ def preference_rows(
     config: ProbesConfig,
     *,
     seed: int,
-) -> list[dict[str, Any]]:
+) -> list[ResultRow]:
     """Row `preference_accuracy`: every probe, tuned minus base, length alone, and the implicit reward with no probe."""
     judged = JudgedPairs.of(pairs.length[pairs.is_held_out], config, seed=seed)
-    rows: list[dict[str, Any]] = []
+    rows: list[ResultRow] = []
     for inputs, one in probes.items():
         keys = _keys(TARGET, inputs) | {"probe_id": ids[TARGET, inputs]}
         rows += pair_rows(judged, one.margins, one.null_margins, log_odds=True, **keys)
@@ -219,7 +219,12 @@ def preference_rows(
     measured = pairs.implicit_reward[pairs.is_held_out]
     rows += pair_rows(judged, measured, None, log_odds=False, model="difference", target="implicit_reward")
     rows.append(length_row(judged, target=TARGET))
-    return [*rows, result("preference_accuracy", "pairs_cut_off", pairs.n_cut_off, target=TARGET, n=len(pairs.length))]
+    return [
+        *rows,
+        ResultRow.from_estimate(
+            "preference_accuracy", "pairs_cut_off", pairs.n_cut_off, target=TARGET, n=len(pairs.length)
+        ),
+    ]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import scipy.sparse as sp
 
 from lfp.bundle.schema import as_table
 from lfp.errors import DataError
-from lfp.evaluation.results import result
+from lfp.evaluation.results import ResultRow
 from lfp.texts.lexicon import Word, word_tokens
 from lfp.texts.triples import CountTokens, Drawn, Rewriter, Triple, make_triples, make_triples_by_language_model
 from lfp.util.types import Floats32, Ints
@@ -44,11 +44,13 @@ def draw_triples(run: Run) -> Drawn:
     return _within_context(drawn, tokenizer, run.config.model.context)
 
 
-def triples_results(drawn: Drawn) -> list[dict[str, Any]]:
+def triples_results(drawn: Drawn) -> list[ResultRow]:
     """The report's rows: how many triples there are, and how many sentences gave none by reason."""
     total = len(drawn.triples) + sum(drawn.dropped.values())
-    dropped = [result("triples", "dropped", n, group=reason, n=total) for reason, n in drawn.dropped.items()]
-    return [result("triples", "kept", len(drawn.triples), n=total), *dropped]
+    dropped = [
+        ResultRow.from_estimate("triples", "dropped", n, group=reason, n=total) for reason, n in drawn.dropped.items()
+    ]
+    return [ResultRow.from_estimate("triples", "kept", len(drawn.triples), n=total), *dropped]
 
 
 def triple_rows(triples: Sequence[Triple], points: TriplePoints, folds: Mapping[str, int]) -> pa.Table:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lfp.evaluation.results import ResultRow
 from lfp.evaluation.words import ScoredWords, difference_row, word_rows
 from lfp.util.types import Floats
 from precompute.stages.probes.fitting import WordProbe
@@ -22,18 +23,18 @@ Key = tuple[str, str]
 """Target and inputs of a probe."""
 
 
-def held_out_rows(probes: Mapping[Key, WordProbe], ids: Mapping[Key, int], scored: ScoredWords) -> list[dict[str, Any]]:
+def held_out_rows(probes: Mapping[Key, WordProbe], ids: Mapping[Key, int], scored: ScoredWords) -> list[ResultRow]:
     """Every probe judged on words that it never saw."""
-    rows: list[dict[str, Any]] = []
+    rows: list[ResultRow] = []
     for (target, inputs), one in probes.items():
         keys = _keys(target, inputs, "held_out_words") | {"probe_id": ids[target, inputs]}
         rows += _judged(target, one.predicted[scored.rows], one.nulls, scored, keys)
     return rows
 
 
-def random_rows(predicted: Mapping[Key, Floats], scored: ScoredWords) -> list[dict[str, Any]]:
+def random_rows(predicted: Mapping[Key, Floats], scored: ScoredWords) -> list[ResultRow]:
     """The paper's split beside ours, from predictions [words, 1 + nulls]; words that no row is of are left out."""
-    rows: list[dict[str, Any]] = []
+    rows: list[ResultRow] = []
     for (target, inputs), values in predicted.items():
         has_rows = ~np.isnan(values[scored.rows, 0])
         some = _among(scored, has_rows)
@@ -42,9 +43,9 @@ def random_rows(predicted: Mapping[Key, Floats], scored: ScoredWords) -> list[di
     return rows
 
 
-def before_rows(predicted: Mapping[str, Floats], scored: ScoredWords) -> list[dict[str, Any]]:
+def before_rows(predicted: Mapping[str, Floats], scored: ScoredWords) -> list[ResultRow]:
     """The implicit reward read at the token before, by model: what of it is known before the word is written."""
-    rows: list[dict[str, Any]] = []
+    rows: list[ResultRow] = []
     for model, values in predicted.items():
         some = _among(scored, ~np.isnan(values[scored.rows, 0]))
         keys = {"model": model, "target": "implicit_reward", "inputs": "sae_before", "split": "held_out_words"}
@@ -52,7 +53,7 @@ def before_rows(predicted: Mapping[str, Floats], scored: ScoredWords) -> list[di
     return rows
 
 
-def difference_rows(probes: Mapping[Key, WordProbe], scored: ScoredWords) -> list[dict[str, Any]]:
+def difference_rows(probes: Mapping[Key, WordProbe], scored: ScoredWords) -> list[ResultRow]:
     """Tuned minus base, each with its own autoencoder, and raw against raw."""
     rows = []
     for target in WORD_TARGETS:
@@ -66,12 +67,12 @@ def difference_rows(probes: Mapping[Key, WordProbe], scored: ScoredWords) -> lis
     return rows
 
 
-def measured_rows(words: Words, scored: ScoredWords) -> list[dict[str, Any]]:
+def measured_rows(words: Words, scored: ScoredWords) -> list[ResultRow]:
     """The implicit reward itself against the lexicon: as it is, centred on its context, and in matched contexts.
 
     A kind that is defined for fewer than ten scored words has no row.
     """
-    rows: list[dict[str, Any]] = []
+    rows: list[ResultRow] = []
     for target, name in (
         ("implicit_reward", "reward"),
         ("implicit_advantage", "advantage"),
@@ -89,7 +90,7 @@ def measured_rows(words: Words, scored: ScoredWords) -> list[dict[str, Any]]:
 
 def _judged(
     target: str, predicted: Floats, nulls: Floats | None, scored: ScoredWords, keys: dict[str, Any]
-) -> list[dict[str, Any]]:
+) -> list[ResultRow]:
     return word_rows(scored, predicted, nulls, "kendall_tau", same_unit=target == "feedback", **keys)
 
 

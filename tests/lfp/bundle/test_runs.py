@@ -12,6 +12,7 @@ from lfp.bundle import comparison
 from lfp.bundle.comparison import FigurePair
 from lfp.bundle.store.connection import Store
 from lfp.evaluation import feature_matching
+from lfp.evaluation.results import ResultRow
 from lfp.testing.synthetic.bundle import make_bundle
 from tests.conftest import rewrite, with_column
 
@@ -29,13 +30,14 @@ def test_the_figures_of_both_are_joined_on_all_keys(bundle, other):
     both = [(a, b) for a in ours for b in theirs if all(a[name] == b[name] for name in comparison.KEYS)]
     assert len(pairs) == len(both) > 50
     for pair in pairs:
-        assert (pair.one, pair.other) in both
-        assert pair.difference == pair.other["value"] - pair.one["value"]
+        assert (pair.one.as_dict(), pair.other.as_dict()) in both
+        assert pair.difference == pair.other.value - pair.one.value
 
 
 def pair(one, other):
-    rows = [dict(zip(("ci_low", "value", "ci_high"), three, strict=True)) for three in (one, other)]
-    return FigurePair({}, *rows)
+    names = {"report_row": "r", "metric": "m"}
+    rows = [ResultRow(**names, value=value, ci_low=low, ci_high=high) for low, value, high in (one, other)]
+    return FigurePair(*rows)
 
 
 @given(values=st.tuples(st.floats(-5, 5), st.floats(-5, 5)), halves=st.tuples(st.floats(0, 3), st.floats(0, 3)))

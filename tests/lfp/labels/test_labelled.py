@@ -41,23 +41,21 @@ def labels(bundle: Path) -> pa.Table:
 
 def test_every_labeller_has_every_row(bundle: Path, labels: pa.Table) -> None:
     found = rows_of(bundle, labels, {"odd": [1, 3, 5], "none": []})
-    assert {row["report_row"] for row in found} == set(LABEL_ROWS)
-    agreement = [row for row in found if row["report_row"] == "label_agreement"]
+    assert {row.report_row for row in found} == set(LABEL_ROWS)
+    agreement = [row for row in found if row.report_row == "label_agreement"]
     for labeller in set(labels["labeller"].to_pylist()):
-        assert any(row["group"] == f"labeller={labeller},against=weight" for row in agreement)
-    assert {row["probe_id"] for row in agreement} == {0}
+        assert any(row.group == f"labeller={labeller},against=weight" for row in agreement)
+    assert {row.probe_id for row in agreement} == {0}
 
 
 def test_a_labeller_of_some_features_is_held_against_those(bundle: Path, labels: pa.Table) -> None:
-    found = {
-        (row["report_row"], row["group"], row["metric"]): row for row in rows_of(bundle, labels, {"odd": [1, 3, 5]})
-    }
+    found = {(row.report_row, row.group, row.metric): row for row in rows_of(bundle, labels, {"odd": [1, 3, 5]})}
     table = read_table(bundle, "features").to_pylist()
     live = sum(row["n_active"] > 0 for row in table if row["feature_id"] < 30)
-    assert found["label_agreement", "labeller=human:ann,against=top_decile", "kappa"]["n"] == live
+    assert found["label_agreement", "labeller=human:ann,against=top_decile", "kappa"].n == live
     scores = found["label_scores", "labeller=human:ann,features=all", "detection"]
-    assert (scores["value"], scores["n"], scores["null_mean"]) == (0.875, 30, 0.5)
-    assert found["label_scores", "labeller=human:ann,features=odd", "detection"]["value"] == 0.75
+    assert (scores.value, scores.n, scores.null_mean) == (0.875, 30, 0.5)
+    assert found["label_scores", "labeller=human:ann,features=odd", "detection"].value == 0.75
     named = [group for row, group, _ in found if row == "activation_frequency" and "human:ann" in str(group)]
     assert "labeller=human:ann,related_high" in named and "labeller=human:ann,all_rest" in named
     assert ("activation_frequency", "related_high", "per_token") in found, "the run's own under a plain name"

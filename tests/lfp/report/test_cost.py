@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from lfp.bundle.manifest import Hardware, Manifest, StageCost
 from lfp.report.cost import cost_rows, in_all, spent
+from lfp.report.rows import build_report
 from lfp.report.sentences import ABSENT, sentence
-from lfp.report.text import lines, whole
+from lfp.report.text import lines
 
 STAGES = [
     StageCost(name="corpus", seconds=6.0),
@@ -25,7 +26,7 @@ def manifest(stages: list[StageCost], hardware: Hardware | None = None, **budget
 
 def test_a_stage_brings_what_is_known_of_it() -> None:
     rows = cost_rows(manifest(STAGES, MACHINE, base=10.0, machine="two cores"))
-    told = {(row["group"], row["metric"]): row["value"] for row in rows}
+    told = {(row.group, row.metric): row.value for row in rows}
     assert told == {
         ("corpus", "minutes"): 0.1,
         ("base", "minutes"): 15.0, ("base", "budget_minutes"): 10.0, ("base", "cpu_minutes"): 25.0,
@@ -33,7 +34,7 @@ def test_a_stage_brings_what_is_known_of_it() -> None:
         ("tuned", "minutes"): 5.0, ("tuned", "cpu_minutes"): 10.0, ("tuned", "peak_rss_mb"): 2100.5,
         ("Abacus 9", "cores"): 2.0, ("Abacus 9", "memory_gb"): 24.5, ("Slate 100", "gpus"): 1.0,
     }  # fmt: skip
-    assert {row["report_row"] for row in rows} == {"cost"}
+    assert {row.report_row for row in rows} == {"cost"}
 
 
 def test_all_stages_add_up_where_each_is_known() -> None:
@@ -54,7 +55,7 @@ def test_the_sentence_adds_up_and_names_what_took_longer() -> None:
 
 
 def test_cost_is_the_last_section_and_has_a_line_a_stage_in_their_order() -> None:
-    report = whole([], [], cost_rows(manifest(STAGES, MACHINE, base=10.0)))
+    report = build_report([], [], cost_rows(manifest(STAGES, MACHINE, base=10.0)))
     assert list(report)[-1] == "cost"
     text = lines(report)
     words = [line.split() for line in text[text.index("cost") :]]
@@ -65,4 +66,4 @@ def test_cost_is_the_last_section_and_has_a_line_a_stage_in_their_order() -> Non
 
 
 def test_a_bundle_that_does_not_say_has_no_figure() -> None:
-    assert cost_rows(manifest([])) == [] and sentence("cost", whole([])["cost"]) == ABSENT
+    assert cost_rows(manifest([])) == [] and sentence("cost", build_report([])["cost"]) == ABSENT

@@ -2,68 +2,69 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 from hypothesis import given
 
-from lfp.evaluation.results import ROWS, Estimate, grouped, result
+from lfp.bundle.schema import BY_NAME
+from lfp.evaluation.results import ROWS, Estimate, ResultRow, group_by_section, report_as_json
 from lfp.report.formatting import number
+from lfp.report.rows import ablation_rows, build_report
 from lfp.report.sentences import ABSENT, headline, sentence
 from lfp.report.tables import tables
-from lfp.report.text import ablation_rows, lines, whole
+from lfp.report.text import lines
 from tests.lfp.result_rows import result_rows
 
 FULL = Estimate(0.5, 40, 0.25, 0.75, null_mean=0.0, null_high=0.125, null_p=0.004)
 
 
 def test_a_plain_figure_has_no_interval() -> None:
-    assert result("reward", "reward", 2, model="base", n=9) == {
-        "report_row": "reward", "metric": "reward", "value": 2.0, "model": "base", "n": 9,
-    }  # fmt: skip
+    row = ResultRow.from_estimate("reward", "reward", 2, model="base", n=9)
+    assert row == ResultRow(report_row="reward", metric="reward", value=2.0, model="base", n=9)
+    assert list(row.as_dict()) == BY_NAME["results"].schema.names
 
 
 def test_an_estimate_brings_all_it_knows() -> None:
-    row = result("kendall_tau", "tau", FULL, words="all")
-    assert row == {
-        "report_row": "kendall_tau", "metric": "tau", "words": "all", "value": 0.5, "n": 40,
-        "ci_low": 0.25, "ci_high": 0.75, "null_mean": 0.0, "null_high": 0.125, "null_p": 0.004,
-    }  # fmt: skip
+    assert ResultRow.from_estimate("kendall_tau", "tau", FULL, words="all") == ResultRow(
+        report_row="kendall_tau", metric="tau", words="all", value=0.5, n=40,
+        ci_low=0.25, ci_high=0.75, null_mean=0.0, null_high=0.125, null_p=0.004,
+    )  # fmt: skip
+    assert ResultRow.from_estimate("token_sentiment", "true", FULL, n=3).n == 3, "times written, not words"
 
 
 def test_rows_are_grouped_in_reading_order_without_nulls() -> None:
     rows = [
-        result("invented_row", "x", 1.0),
-        result("kendall_tau", "tau", Estimate(0.0, 3), words="all", layer=None),
-        result("reward", "reward", 1.0, model="tuned"),
-        result("kendall_tau", "tau", FULL, words="positive", layer=0),
+        ResultRow.from_estimate("invented_row", "x", 1.0),
+        ResultRow.from_estimate("kendall_tau", "tau", Estimate(0.0, 3), words="all", layer=None),
+        ResultRow.from_estimate("reward", "reward", 1.0, model="tuned"),
+        ResultRow.from_estimate("kendall_tau", "tau", FULL, words="positive", layer=0),
     ]
-    report = grouped(rows)
+    report = report_as_json(group_by_section(rows))
     assert list(report) == ["reward", "kendall_tau", "invented_row"]
     assert report["kendall_tau"][0] == {"metric": "tau", "words": "all", "value": 0.0, "n": 3}
     assert report["kendall_tau"][1]["layer"] == 0
-    assert "report_row" in rows[0]
 
 
 @given(result_rows())
-def test_the_whole_report_keeps_every_figure_and_every_row_of_the_report(rows: list[dict[str, object]]) -> None:
-    report = json.loads(json.dumps(whole(rows), allow_nan=False))
+def test_the_whole_report_keeps_every_figure_and_every_row_of_the_report(rows: list[ResultRow]) -> None:
+    report = json.loads(json.dumps(report_as_json(build_report(rows)), allow_nan=False))
     assert list(report)[: len(ROWS)] == list(ROWS)
     assert sum(map(len, report.values())) == len(rows)
     for name, figures in report.items():
-        given_ = [row["value"] for row in rows if row["report_row"] == name]
+        given_ = [row.value for row in rows if row.report_row == name]
         assert [f["value"] for f in figures] == [v if np.isfinite(v) else None for v in given_]
 
 
 @given(result_rows())
-def test_tables_show_every_figure_once(rows: list[dict[str, object]]) -> None:
+def test_tables_show_every_figure_once(rows: list[ResultRow]) -> None:
     """A cell a figure, whatever the layout: told by values that nothing else has."""
-    for i, row in enumerate(rows):
-        row["value"] = 1000.25 + i
-    for name, figures in whole(rows).items():
+    rows = [dataclasses.replace(row, value=1000.25 + i) for i, row in enumerate(rows)]
+    for name, figures in build_report(rows).items():
         shown = [cell.split(" [")[0] for table in tables(name, figures) for line in table.rows for cell in line]
-        wanted = [number(figure["value"]) for figure in figures]
+        wanted = [number(figure.value) for figure in figures]
         assert all(shown.count(value) >= 1 for value in wanted)
         assert all(len(line) == len(table.heads) == len(table.are_figures) for table in tables(name, figures)
                    for line in table.rows)  # fmt: skip
@@ -81,16 +82,18 @@ def test_a_figure_has_four_digits_or_so_and_a_count_all_of_its_own(value: float 
 
 
 @given(result_rows())
-def test_any_figures_can_be_read_as_lines(rows: list[dict[str, object]]) -> None:
-    report = whole(rows)
+def test_any_figures_can_be_read_as_lines(rows: list[ResultRow]) -> None:
+    report = build_report(rows)
     text = lines(report)
     assert [line for line in text if line and not line.startswith(" ")] == list(report)
     assert all(line == line.rstrip() for line in text)
 
 
 def test_people_read_a_sentence_and_an_aligned_table() -> None:
-    rows = [result("kendall_tau", "tau", FULL, words="all", model="tuned", inputs="sae", target="delta")]
-    report = {"kendall_tau": whole(rows)["kendall_tau"]}
+    rows = [
+        ResultRow.from_estimate("kendall_tau", "tau", FULL, words="all", model="tuned", inputs="sae", target="delta")
+    ]
+    report = {"kendall_tau": build_report(rows)["kendall_tau"]}
     text = lines(report)
     assert text[0] == "kendall_tau" and "1 of 1 probes pass" in " ".join(text)
     heads, figures = text[-2:]
@@ -99,19 +102,22 @@ def test_people_read_a_sentence_and_an_aligned_table() -> None:
 
 
 def test_rows_stand_tuned_before_base_before_difference() -> None:
-    rows = [result("reward", "reward", FULL, model=model) for model in ("base", "difference", "tuned")]
-    (table,) = tables("reward", whole(rows)["reward"])
+    rows = [ResultRow.from_estimate("reward", "reward", FULL, model=model) for model in ("base", "difference", "tuned")]
+    (table,) = tables("reward", build_report(rows)["reward"])
     assert [line[1] for line in table.rows] == ["tuned", "base", "difference"]
 
 
 def test_bins_of_counts_stand_by_size() -> None:
-    rows = [result("error_by_frequency", "error", 1.0, group=group) for group in ("10-20", "0", "4-9", "1-3")]
-    (table,) = tables("error_by_frequency", whole(rows)["error_by_frequency"])
+    rows = [
+        ResultRow.from_estimate("error_by_frequency", "error", 1.0, group=group)
+        for group in ("10-20", "0", "4-9", "1-3")
+    ]
+    (table,) = tables("error_by_frequency", build_report(rows)["error_by_frequency"])
     assert [line[0] for line in table.rows] == ["0", "1-3", "4-9", "10-20"]
 
 
 def test_a_row_without_figures_says_so_and_an_empty_report_has_every_row() -> None:
-    report = whole([])
+    report = build_report([])
     assert list(report) == list(ROWS) and not any(report.values())
     assert all(sentence(name, figures) == ABSENT for name, figures in report.items())
 
@@ -121,11 +127,13 @@ def test_a_row_without_figures_says_so_and_an_empty_report_has_every_row() -> No
 def test_the_headline_says_what_the_interval_allows(low: float, high: float, says: str) -> None:
     keys = {"words": "all", "target": "delta", "split": "held_out_words"}
     rows = [
-        result("kendall_tau", "tau", FULL, model="tuned", inputs="sae", **keys),
-        result("kendall_tau", "tau", FULL, model="base", inputs="base_sae", **keys),
-        result("kendall_tau", "tau", Estimate(0.0, 40, low, high), model="difference", inputs="sae", **keys),
+        ResultRow.from_estimate("kendall_tau", "tau", FULL, model="tuned", inputs="sae", **keys),
+        ResultRow.from_estimate("kendall_tau", "tau", FULL, model="base", inputs="base_sae", **keys),
+        ResultRow.from_estimate(
+            "kendall_tau", "tau", Estimate(0.0, 40, low, high), model="difference", inputs="sae", **keys
+        ),
     ]
-    (told,) = headline(whole(rows), "delta")
+    (told,) = headline(build_report(rows), "delta")
     assert says in told and "Shuffled feedback reaches 0.125" in told and "is above it" in told
 
 
@@ -152,39 +160,39 @@ ABLATIONS = [
 
 
 def test_ablations_become_before_after_and_control() -> None:
-    figures = [row for row in ablation_rows(ABLATIONS) if row["group"] == "related"]
-    told = {row["metric"]: row["value"] for row in figures}
+    figures = [row for row in ablation_rows(ABLATIONS) if row.group == "related"]
+    told = {row.metric: row.value for row in figures}
     assert (told["before"], told["after"], told["effect"]) == (1.0, pytest.approx(0.4), -0.6)
     assert told["control"] == pytest.approx(0.1) and told["perplexity_ratio"] == pytest.approx(1.2)
     assert told["energy_ratio"] == pytest.approx(3.0) and told["features"] == 2
-    (effect,) = (row for row in figures if row["metric"] == "effect")
-    assert effect["ci_low"] == pytest.approx(-0.7) and effect["null_high"] == pytest.approx(0.29)
-    assert effect["null_p"] == pytest.approx(1 / 3) and effect["n"] == 50
+    (effect,) = (row for row in figures if row.metric == "effect")
+    assert effect.ci_low == pytest.approx(-0.7) and effect.null_high == pytest.approx(0.29)
+    assert effect.null_p == pytest.approx(1 / 3) and effect.n == 50
 
 
 def test_groups_stand_before_single_features_and_these_by_what_was_predicted() -> None:
-    names = list(dict.fromkeys(row["group"] for row in ablation_rows(ABLATIONS)))
+    names = list(dict.fromkeys(row.group for row in ablation_rows(ABLATIONS)))
     assert names == ["related", "weighted", "feature:4", "feature:3"]
 
 
 def test_the_sentence_says_of_each_group_whether_it_passes() -> None:
-    said = sentence("ablation", whole([], ABLATIONS)["ablation"])
+    said = sentence("ablation", build_report([], ABLATIONS)["ablation"])
     assert "taken out" in said and "-0.600 [-0.700, -0.500], which passes its controls" in said
     assert "1.200 times their perplexity" in said and "3.000 times their energy, a loose match" in said
     assert "which does not pass its controls: they reach 0.300" in said
     doubled = [{**row, "scale": 2.0} for row in ABLATIONS]
-    assert "features scaled" in sentence("ablation", whole([], doubled)["ablation"])
-    alone = sentence("ablation", whole([], ABLATIONS[2:3])["ablation"])
+    assert "features scaled" in sentence("ablation", build_report([], doubled)["ablation"])
+    alone = sentence("ablation", build_report([], ABLATIONS[2:3])["ablation"])
     assert "weighted: not judged" in alone
 
 
 def test_single_features_have_tables_of_their_own_and_inert_ones_are_named() -> None:
     rows = [
-        result("ablation", "predicted_measured", FULL, group="features"),
-        result("ablation", "inert_count", 1.0, group="features", n=2),
-        result("ablation", "inert", -0.1, group="feature:3", layer=1),
+        ResultRow.from_estimate("ablation", "predicted_measured", FULL, group="features"),
+        ResultRow.from_estimate("ablation", "inert_count", 1.0, group="features", n=2),
+        ResultRow.from_estimate("ablation", "inert", -0.1, group="feature:3", layer=1),
     ]
-    figures = whole(rows, ABLATIONS)["ablation"]
+    figures = build_report(rows, ABLATIONS)["ablation"]
     heads = [table.heads[0] for table in tables("ablation", figures)]
     assert heads == ["taken out", "taken out", "of single features", "taken out alone", "important but inert"]
     said = sentence("ablation", figures)
@@ -195,5 +203,5 @@ def test_an_ablation_of_an_older_bundle_can_still_be_told() -> None:
     """Its table lacks the columns that came later."""
     later = ("perplexity_before", "removed_energy")
     rows = [{key: value for key, value in row.items() if key not in later} for row in ABLATIONS]
-    figures = whole([], rows)["ablation"]
+    figures = build_report([], rows)["ablation"]
     assert "related" in sentence("ablation", figures) and tables("ablation", figures)

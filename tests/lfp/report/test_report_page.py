@@ -17,12 +17,12 @@ from lfp.bundle.queries.run import drifted_features
 from lfp.bundle.store.connection import Store
 from lfp.bundle.validation import validate
 from lfp.errors import ConfigError
-from lfp.evaluation.results import ROWS, result
+from lfp.evaluation.results import ROWS, ResultRow, report_as_json
 from lfp.report.figures.by_row import draw_all
 from lfp.report.figures.drawing import Material
 from lfp.report.html import page, prepare, write_page
+from lfp.report.rows import build_report
 from lfp.report.sentences import headline
-from lfp.report.text import whole
 from tests.app.serving import CHROMIUM, browser
 from tests.conftest import rewrite
 from tests.lfp.result_rows import result_rows
@@ -80,7 +80,7 @@ def test_figures_hold_what_the_tables_hold(bundle: Path) -> None:
     with Store.open(bundle) as store:
         prepared = prepare(store)
     drawn = {one.name: one.chart for one in prepared.drawn}
-    stated = sorted(row["value"] for row in prepared.report["divergence_by_layer"] if row["metric"] == "divergence")
+    stated = sorted(row.value for row in prepared.report["divergence_by_layer"] if row.metric == "divergence")
     assert sorted(float(y) for y in drawn["divergence"].data[0].y) == pytest.approx(stated)
 
 
@@ -140,7 +140,9 @@ def test_every_figure_can_be_drawn() -> None:
         ("ablation", "effect", {"group": "feature:3"}), ("ablation", "predicted", {"group": "feature:3"}),
         ("sae_quality", "fvu", {"layer": 1, "model": "tuned"}), ("sae_quality", "l0", {"layer": 1, "model": "tuned"}),
     ]  # fmt: skip
-    report = whole([result(row, metric, 0.2, **keys) | full for row, metric, keys in given])
+    report = build_report(
+        [ResultRow(report_row=row, metric=metric, value=0.2, **keys, **full) for row, metric, keys in given]
+    )
     words = [{"word": "good", "feedback": 1.0, "implicit_reward": 0.5, "shown": 0.7, "n": 0}]
     texts = [{"text_id": 1, "pca_x": 0.0, "pca_y": 1.0, "feedback": 0.5, "predicted": 0.1}]
     drifted = [_drifted()]
@@ -148,12 +150,12 @@ def test_every_figure_can_be_drawn() -> None:
     assert len(drawn) == 19
     assert all(any(len(trace.x) for trace in chart.data) for chart in drawn.values())
     assert all(json.loads(chart.to_json()) for chart in drawn.values())
-    assert draw_all(Material(whole([]), [], [], [])) == []
+    assert draw_all(Material(build_report([]), [], [], [])) == []
 
 
 @given(result_rows())
-def test_any_figures_can_be_drawn_and_summed_up(rows: list[dict[str, object]]) -> None:
-    report = whole(rows)
+def test_any_figures_can_be_drawn_and_summed_up(rows: list[ResultRow]) -> None:
+    report = build_report(rows)
     assert all(json.loads(one.chart.to_json()) for one in draw_all(Material(report, [], [], [])))
     assert all(isinstance(said, str) for said in headline(report, "delta"))
 
@@ -177,8 +179,8 @@ def test_a_copy_of_the_bundle_gives_the_same_page(bundle: Path, tmp_path: Path) 
 
 
 def test_figures_that_are_not_numbers_are_dashes() -> None:
-    report = whole([result("sae_quality", "fvu", np.nan, layer=0, model="tuned")])
-    assert report["sae_quality"][0]["value"] is None
+    report = build_report([ResultRow.from_estimate("sae_quality", "fvu", np.nan, layer=0, model="tuned")])
+    assert report_as_json(report)["sae_quality"][0]["value"] is None
     assert draw_all(Material(report, [], [], [])) == []
 
 

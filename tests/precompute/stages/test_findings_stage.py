@@ -19,8 +19,8 @@ def store(tiny_bundle: Path):
 
 
 def rows_of(store: Store, report_row: str, **keys: object) -> list[dict]:
-    found = [row for row in report_rows(store) if row["report_row"] == report_row]
-    return [row for row in found if all(row[key] == value for key, value in keys.items())]
+    found = [row for row in report_rows(store) if row.report_row == report_row]
+    return [row for row in found if all(getattr(row, key) == value for key, value in keys.items())]
 
 
 def test_drift_is_the_headlines_weights_on_the_change_of_features(store: Store) -> None:
@@ -57,12 +57,12 @@ def test_statuses_are_counted_in_both_dictionaries_and_the_shares_sum_to_one(sto
         counts = rows_of(store, "drift", metric="count", inputs=inputs)
         shares = rows_of(store, "drift", metric="share", inputs=inputs)
         assert len(counts) == len(shares) == 5
-        assert sum(row["value"] for row in counts) == counts[0]["n"]
-        assert sum(row["value"] for row in shares) == pytest.approx(1.0)
+        assert sum(row.value for row in counts) == counts[0].n
+        assert sum(row.value for row in shares) == pytest.approx(1.0)
     carried = rows_of(store, "drift", metric="carried_share")
-    assert sum(row["value"] for row in carried) == pytest.approx(1.0)
+    assert sum(row.value for row in carried) == pytest.approx(1.0)
     by_status = {row["status"]: row["n"] for row in store.rows("SELECT status, count(*) AS n FROM drift GROUP BY 1")}
-    assert {row["group"]: row["n"] for row in carried if row["n"]} == by_status
+    assert {row.group: row.n for row in carried if row.n} == by_status
 
 
 def test_figures_that_compare_have_an_interval_and_a_null(store: Store) -> None:
@@ -70,32 +70,32 @@ def test_figures_that_compare_have_an_interval_and_a_null(store: Store) -> None:
         rows = rows_of(store, report_row)
         assert rows
         for row in rows:
-            assert None not in (row["ci_low"], row["ci_high"], row["null_mean"], row["null_high"], row["null_p"]), row
+            assert None not in (row.ci_low, row.ci_high, row.null_mean, row.null_high, row.null_p), row
     for row in rows_of(store, "disagreements"):
-        assert None not in (row["null_mean"], row["null_high"], row["null_p"], row["n"])
+        assert None not in (row.null_mean, row.null_high, row.null_p, row.n)
 
 
 def test_queues_name_texts_and_words_that_are_in_the_bundle(store: Store) -> None:
     texts = {f"text:{row['text_id']}" for row in store.rows("SELECT text_id FROM activations")}
     words = {f"word:{row['word']}" for row in store.rows("SELECT word FROM vocabulary")}
     rows = rows_of(store, "disagreements")
-    assert {row["group"] for row in rows} <= texts | words
+    assert {row.group for row in rows} <= texts | words
     for metric in ("gap_predicted_true", "gap_implicit_true"):
-        kinds = [row["group"].split(":")[0] for row in rows if row["metric"] == metric]
+        kinds = [row.group.split(":")[0] for row in rows if row.metric == metric]
         assert kinds.count("text") == kinds.count("word") == 10
 
 
 def test_every_autoencoder_is_in_the_sweep_row(store: Store) -> None:
     stated = store.rows("SELECT layer, model, width, fvu FROM saes")
     rows = rows_of(store, "sae_sweep", metric="fvu")
-    assert sorted(row["value"] for row in rows) == sorted(row["fvu"] for row in stated)
-    assert all(f"width={row['width']}," in " ".join(r["group"] for r in rows) for row in stated)
+    assert sorted(row.value for row in rows) == sorted(row["fvu"] for row in stated)
+    assert all(f"width={row['width']}," in " ".join(r.group for r in rows) for row in stated)
 
 
 def test_texts_are_judged_by_their_implicit_reward(store: Store) -> None:
     rows = rows_of(store, "implicit_reward", group="texts")
-    assert {"tau", "spearman", "r2_linear"} == {row["metric"] for row in rows}
-    assert all(row["n"] == 20 and row["null_p"] is not None for row in rows)
+    assert {"tau", "spearman", "r2_linear"} == {row.metric for row in rows}
+    assert all(row.n == 20 and row.null_p is not None for row in rows)
 
 
 def test_features_are_ranked_by_what_is_not_explained(store: Store) -> None:
@@ -104,6 +104,6 @@ def test_features_are_ranked_by_what_is_not_explained(store: Store) -> None:
     assert [row["rank"] for row in by_rank] == list(range(1, len(rows) + 1))
     assert (np.diff([abs(row["part"]) for row in by_rank]) <= 0).all()
     figures = rows_of(store, "drift", metric="unexplained_contribution")
-    assert {figure["group"]: figure["value"] for figure in figures} == {
+    assert {figure.group: figure.value for figure in figures} == {
         f"feature:{row['feature_id']}": pytest.approx(row["part"], rel=1e-5) for row in by_rank[:20]
     }

@@ -14,6 +14,7 @@ import torch
 
 from lfp.config import RunConfig
 from lfp.errors import DataError
+from lfp.evaluation.results import ResultRow
 from lfp.ml.models.activations import stream_pair
 from precompute.pipeline import STAGES
 from precompute.run import inputs as pair
@@ -38,8 +39,8 @@ def run_up_to(last: str, config: RunConfig, work: Path, beside: Path) -> Run:
     return run
 
 
-def results(run: Run, **keys: Any) -> list[dict[str, Any]]:
-    return [row for row in run.results(["probes"]) if all(row.get(key) == value for key, value in keys.items())]
+def results(run: Run, **keys: Any) -> list[ResultRow]:
+    return [row for row in run.results(["probes"]) if all(getattr(row, key) == value for key, value in keys.items())]
 
 
 @pytest.fixture(scope="module")
@@ -81,25 +82,25 @@ def test_every_target_is_predicted_from_every_kind_of_inputs_and_the_headline_co
 def test_every_probe_has_its_tau_with_interval_and_null_on_words_it_never_saw(done: Run) -> None:
     ids = {(row["target"], row["inputs"]): row["probe_id"] for row in done.table("probes", "probes").to_pylist()}
     taus = results(done, report_row="kendall_tau", metric="tau", words="all", split="held_out_words")
-    probed = [row for row in taus if row["model"] != "difference" and row["inputs"] != "sae_before"]
-    assert {(row["target"], row["inputs"]): row["probe_id"] for row in probed} == ids
+    probed = [row for row in taus if row.model != "difference" and row.inputs != "sae_before"]
+    assert {(row.target, row.inputs): row.probe_id for row in probed} == ids
     split = results(done, report_row="kendall_tau", metric="tau", words="all", split="random_rows")
-    assert {(row["target"], row["inputs"]) for row in split} == {
+    assert {(row.target, row.inputs) for row in split} == {
         (target, inputs) for target in WORD_TARGETS for inputs in ("sae", "token_identity")
     }
-    differences = [row for row in taus if row["model"] == "difference"]
-    assert {(row["target"], row["inputs"]) for row in differences} == {
+    differences = [row for row in taus if row.model == "difference"]
+    assert {(row.target, row.inputs) for row in differences} == {
         (target, inputs) for target in WORD_TARGETS for inputs in ("sae", "raw")
     }
     for row in [*taus, *split]:
-        assert row["ci_low"] <= row["value"] <= row["ci_high"] and 0 < row["null_p"] <= 1, row
+        assert row.ci_low <= row.value <= row.ci_high and 0 < row.null_p <= 1, row
 
 
 def test_the_tuned_less_base_row_is_the_difference_of_the_two(done: Run) -> None:
     def tau(**keys: Any) -> float:
         return results(
             done, report_row="kendall_tau", metric="tau", words="all", split="held_out_words", target="delta", **keys
-        )[0]["value"]
+        )[0].value
 
     for ours, theirs in (("sae", "base_sae"), ("raw", "base_raw")):
         difference = tau(model="tuned", inputs=ours) - tau(model="base", inputs=theirs)
@@ -153,7 +154,7 @@ def test_the_vocabulary_has_what_was_measured_beside_what_is_predicted(done: Run
         np.testing.assert_allclose(matched, means["matched"], rtol=1e-5)
     assert all(row["predicted"] is not None and row["predicted_base"] is not None for row in rows)
     measured = results(done, report_row="implicit_reward", metric="tau", words="all")
-    assert {row["target"] for row in measured} == {"implicit_reward", "implicit_advantage", "implicit_matched"}
+    assert {row.target for row in measured} == {"implicit_reward", "implicit_advantage", "implicit_matched"}
 
 
 def test_the_mirror_is_the_base_dictionary_on_both_models(done: Run) -> None:
@@ -168,7 +169,7 @@ def test_the_mirror_is_the_base_dictionary_on_both_models(done: Run) -> None:
 
 def test_triples_and_drops_are_counted(done: Run) -> None:
     kept = results(done, report_row="triples", metric="kept")
-    assert kept[0]["value"] == len(done.table("probes", "triples")) > 0
+    assert kept[0].value == len(done.table("probes", "triples")) > 0
     assert results(done, report_row="triples", metric="dropped")
 
 
@@ -189,16 +190,16 @@ def test_pairs_have_a_preference_probe_judged_on_held_out_pairs(done_pairs: Run)
     texts = pair.corpus_texts(done_pairs)
     n_pairs = {split: sum(text.split == split for text in texts) // 2 for split in ("train", "held_out")}
     accuracies = results(done_pairs, report_row="preference_accuracy", metric="accuracy")
-    assert {(row["target"], row.get("inputs"), row["model"]) for row in accuracies} == {
+    assert {(row.target, row.inputs, row.model) for row in accuracies} == {
         *(("preference", inputs, model) for inputs, model in MODELS.items()),
         *(("preference", inputs, "difference") for inputs in ("sae", "raw")),
         ("implicit_reward", None, "difference"),
     }
-    cut_off = results(done_pairs, metric="pairs_cut_off")[0]["value"]
+    cut_off = results(done_pairs, metric="pairs_cut_off")[0].value
     assert headline["n_train"] + headline["n_test"] == sum(n_pairs.values()) - cut_off
     assert headline["n_test"] <= n_pairs["held_out"]
     for row in accuracies:
-        assert 0 < row["null_p"] <= 1 and row["ci_low"] <= row["value"] <= row["ci_high"]
+        assert 0 < row.null_p <= 1 and row.ci_low <= row.value <= row.ci_high
     assert results(done_pairs, metric="accuracy_length_controlled", inputs="sae") and results(
         done_pairs, metric="accuracy_of_length"
     )
@@ -312,7 +313,7 @@ def test_the_vocabulary_says_how_far_words_are_from_what_is_stated(tiny_bundle: 
     known = [row for row in rows if row["implicit_gap"] is not None]
     assert 0 < len(known) < len(rows)
     assert all(np.sign(row["implicit_gap"]) == np.sign(row["implicit_excess"]) for row in known)
-    assert all(row["n"] >= 30 for row in known)
+    assert all(row.n >= 30 for row in known)
 
 
 def test_controls_that_the_config_leaves_out_are_not_probed(done: Run) -> None:
@@ -324,8 +325,8 @@ def test_controls_that_the_config_leaves_out_are_not_probed(done: Run) -> None:
 
 def test_the_implicit_reward_is_read_at_the_token_before_too(done: Run) -> None:
     rows = json.loads((done.folder("probes") / "results.json").read_text())
-    before = [row for row in rows if row.get("inputs") == "sae_before" and row["metric"] == "tau"]
-    assert {(row["model"], row["words"]) for row in before} == {
+    before = [row for row in rows if row.inputs == "sae_before" and row.metric == "tau"]
+    assert {(row.model, row.words) for row in before} == {
         (model, words) for model in ("tuned", "base") for words in ("all", "positive", "negative")
     }
-    assert all(row["target"] == "implicit_reward" and row["null_mean"] is not None for row in before)
+    assert all(row.target == "implicit_reward" and row.null_mean is not None for row in before)

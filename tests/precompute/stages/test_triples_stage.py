@@ -38,9 +38,9 @@ def test_triples_by_the_lexicon_and_their_drops(corpus_folder: Path, tmp_path: P
     drawn = draw_triples(ready(corpus_folder, tmp_path, model))
     assert drawn.triples and all(fault_of(triple, vader_lexicon()) is None for triple in drawn.triples)
     kept, *dropped = triples_results(drawn)
-    assert (kept["metric"], kept["value"], kept["report_row"]) == ("kept", len(drawn.triples), "triples")
-    assert {row["group"]: row["value"] for row in dropped} == drawn.dropped
-    assert {row["n"] for row in (kept, *dropped)} == {len(drawn.triples) + sum(drawn.dropped.values())}
+    assert (kept.metric, kept.value, kept.report_row) == ("kept", len(drawn.triples), "triples")
+    assert {row.group: row.value for row in dropped} == drawn.dropped
+    assert {row.n for row in (kept, *dropped)} == {len(drawn.triples) + sum(drawn.dropped.values())}
 
 
 def test_another_lexicon_gives_other_triples(corpus_folder: Path, tmp_path: Path, model: str) -> None:

@@ -184,25 +184,25 @@ def test_inert_features_are_listed_by_what_was_predicted_of_them() -> None:
         row_of(5, -0.7, 0.0, 0.05, None),  # inert as far as can be known
     ]
     found = single_figures(rows, DRAWS, target="implicit_reward")
-    by_metric = {figure["metric"]: figure for figure in found}
-    assert [(one["group"], one["value"]) for one in found if one["metric"] == "inert"] == [
+    by_metric = {figure.metric: figure for figure in found}
+    assert [(one.group, one.value) for one in found if one.metric == "inert"] == [
         ("feature:5", -0.7), ("feature:2", 0.4), ("feature:1", -0.1),
     ]  # fmt: skip
-    assert by_metric["inert_count"]["value"] == 3 and by_metric["inert_share"]["value"] == 0.6
-    assert by_metric["predicted_measured"]["n"] == 5
-    assert all(figure["target"] == "implicit_reward" for figure in found)
+    assert by_metric["inert_count"].value == 3 and by_metric["inert_share"].value == 0.6
+    assert by_metric["predicted_measured"].n == 5
+    assert all(figure.target == "implicit_reward" for figure in found)
 
 
 def test_predicted_and_measured_that_rank_alike_beat_their_null() -> None:
     rng = np.random.default_rng(0)
     rows = [row_of(i, x, 2 * x + rng.normal() * 0.1, 0.1) for i, x in enumerate(rng.normal(size=30))]
     found = single_figures(rows, DRAWS)[0]
-    assert found["value"] > 0.9 and found["ci_low"] > found["null_high"] and found["null_p"] < 0.02
+    assert found.value > 0.9 and found.ci_low > found.null_high and found.null_p < 0.02
     shuffled = [{**row, "effect": effect} for row, effect in zip(rows, rng.normal(size=30), strict=True)]
-    assert single_figures(shuffled, DRAWS)[0]["null_p"] > 0.02
+    assert single_figures(shuffled, DRAWS)[0].null_p > 0.02
 
 
 def test_without_single_features_nothing_is_told_and_few_have_no_rank() -> None:
     assert single_figures([], DRAWS) == []
     few = single_figures([row_of(i, 0.1 * i, 0.1 * i, 0.1) for i in range(3)], DRAWS)
-    assert "predicted_measured" not in {figure["metric"] for figure in few}
+    assert "predicted_measured" not in {figure.metric for figure in few}

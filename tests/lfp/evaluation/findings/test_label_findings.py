@@ -24,17 +24,17 @@ DRAWS = Draws(bootstraps=200, permutations=200, seed=0)
 
 
 def figures(rows: list[dict], key: str = "metric") -> dict[str, dict]:
-    return {row[key]: row for row in rows}
+    return {getattr(row, key): row for row in rows}
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=40))
 def test_agreement_is_what_scikit_learn_says(pairs: list[tuple[bool, bool]]) -> None:
     related, flags = (np.array(side) for side in zip(*pairs, strict=True))
     found = figures(label_agreement("x", related, {"y": flags}, Draws(10, 10, 0)))
-    assert found["accuracy"]["value"] == pytest.approx((related == flags).mean())
+    assert found["accuracy"].value == pytest.approx((related == flags).mean())
     if len(set(related)) > 1 or len(set(flags)) > 1:
-        assert found["kappa"]["value"] == pytest.approx(cohen_kappa_score(related, flags), abs=1e-9)
-    assert found["kappa"]["group"] == "labeller=x,against=y" and found["kappa"]["n"] == len(pairs)
+        assert found["kappa"].value == pytest.approx(cohen_kappa_score(related, flags), abs=1e-9)
+    assert found["kappa"].group == "labeller=x,against=y" and found["kappa"].n == len(pairs)
 
 
 def test_agreement_beyond_chance_passes_the_null_and_chance_does_not() -> None:
@@ -42,9 +42,9 @@ def test_agreement_beyond_chance_passes_the_null_and_chance_does_not() -> None:
     flags = rng.random(300) < 0.2
     close = np.where(rng.random(300) < 0.9, flags, ~flags)
     kappa = figures(label_agreement("x", close, {"y": flags}, DRAWS))["kappa"]
-    assert kappa["ci_low"] > kappa["null_high"] and kappa["null_p"] < 0.01
+    assert kappa.ci_low > kappa.null_high and kappa.null_p < 0.01
     chance = figures(label_agreement("x", rng.permutation(flags), {"y": flags}, DRAWS))["kappa"]
-    assert chance["null_p"] > 0.05 and abs(chance["null_mean"]) < 0.03
+    assert chance.null_p > 0.05 and abs(chance.null_mean) < 0.03
 
 
 def test_references_are_weights_that_beat_their_null_and_the_top_tenth() -> None:
@@ -67,19 +67,19 @@ def inputs(boost: float, *, n_texts: int = 80, n_features: int = 40, seed: int =
 
 def test_related_features_that_follow_the_estimate_are_told_from_random_ones() -> None:
     related, live = np.arange(40) < 5, np.ones(40, bool)
-    rows = [row for row in activation_frequency(inputs(4.0), related, live, DRAWS) if row["metric"] == "per_token"]
+    rows = [row for row in activation_frequency(inputs(4.0), related, live, DRAWS) if row.metric == "per_token"]
     found = figures(rows, "group")
-    assert found["related_high"]["value"] == pytest.approx(0.4, abs=0.05)
-    assert found["related_rest"]["value"] == pytest.approx(0.1, abs=0.02)
-    assert found["related_high"]["n"] == 20 and found["related_rest"]["n"] == 60
+    assert found["related_high"].value == pytest.approx(0.4, abs=0.05)
+    assert found["related_rest"].value == pytest.approx(0.1, abs=0.02)
+    assert found["related_high"].n == 20 and found["related_rest"].n == 60
     contrast = found["related_high_less_rest"]
-    assert contrast["ci_low"] > contrast["null_high"] and contrast["null_p"] < 0.01
-    assert "null_mean" not in {k for k, v in found["all_high"].items() if v is not None}
+    assert contrast.ci_low > contrast.null_high and contrast.null_p < 0.01
+    assert found["all_high"].null_mean is None
 
 
 def test_shares_are_those_of_a_naive_count() -> None:
     given_, related, live = inputs(2.0, seed=3), np.arange(40) % 3 == 0, np.arange(40) < 30
-    found = {(row["metric"], row["group"]): row["value"] for row in activation_frequency(given_, related, live, DRAWS)}
+    found = {(row.metric, row.group): row.value for row in activation_frequency(given_, related, live, DRAWS)}
     counts, high = given_.active.toarray(), given_.is_high
     mine = counts[high][:, related & live]
     assert found["per_token", "related_high"] == pytest.approx(mine.mean() / 10)
@@ -90,13 +90,13 @@ def test_shares_are_those_of_a_naive_count() -> None:
 def test_unrelated_features_show_no_contrast() -> None:
     related, live = np.arange(40) < 5, np.ones(40, bool)
     found = figures([r for r in activation_frequency(inputs(1.0), related, live, DRAWS)
-                     if r["metric"] == "per_token"], "group")  # fmt: skip
-    assert found["related_high_less_rest"]["null_p"] > 0.02
+                     if r.metric == "per_token"], "group")  # fmt: skip
+    assert found["related_high_less_rest"].null_p > 0.02
 
 
 def test_without_related_features_or_texts_there_is_nothing_to_compare() -> None:
     rows = activation_frequency(inputs(1.0), np.zeros(40, bool), np.ones(40, bool), DRAWS)
-    assert {row["group"].split("_")[0] for row in rows} == {"all"}
+    assert {row.group.split("_")[0] for row in rows} == {"all"}
     assert activation_frequency(inputs(1.0, n_texts=3), np.ones(40, bool), np.ones(40, bool), DRAWS) == []
     assert activation_frequency(inputs(1.0), np.ones(40, bool), np.zeros(40, bool), DRAWS) == []
 
@@ -108,14 +108,14 @@ def test_the_contingency_table_counts_and_its_odds_ratio_is_that_of_scipy_but_fo
     found = figures(label_agreement("x", related, {"y": flags}, DRAWS))
     cells = [[(related & flags).sum(), (related & ~flags).sum()], [(~related & flags).sum(), (~related & ~flags).sum()]]
     names = (("related_and_weighty", "related_only"), ("weighty_only", "neither"))
-    assert [[found[name]["value"] for name in row] for row in names] == cells
+    assert [[found[name].value for name in row] for row in names] == cells
     expected = scipy.stats.contingency.expected_freq(np.array(cells))
-    nulls = [[found[name]["null_mean"] for name in row] for row in names]
+    nulls = [[found[name].null_mean for name in row] for row in names]
     assert np.array(nulls) == pytest.approx(expected, rel=0.05)
     odds = found["odds_ratio"]
-    assert odds["value"] == pytest.approx(scipy.stats.contingency.odds_ratio(cells, kind="sample").statistic, rel=0.1)
-    assert odds["ci_low"] > 1 and odds["value"] > odds["null_high"] and odds["null_mean"] == pytest.approx(1, abs=0.2)
-    assert np.isfinite(figures(label_agreement("x", flags, {"y": flags}, DRAWS))["odds_ratio"]["value"])
+    assert odds.value == pytest.approx(scipy.stats.contingency.odds_ratio(cells, kind="sample").statistic, rel=0.1)
+    assert odds.ci_low > 1 and odds.value > odds.null_high and odds.null_mean == pytest.approx(1, abs=0.2)
+    assert np.isfinite(figures(label_agreement("x", flags, {"y": flags}, DRAWS))["odds_ratio"].value)
 
 
 def test_rank_correlation_is_scipys_and_random_labels_do_not_pass() -> None:
@@ -123,10 +123,10 @@ def test_rank_correlation_is_scipys_and_random_labels_do_not_pass() -> None:
     sizes = rng.exponential(size=200)
     belief = sizes + rng.normal(0, 0.5, 200)
     row = label_correlation("x", belief, sizes, DRAWS)
-    assert row["value"] == pytest.approx(scipy.stats.spearmanr(sizes, belief).statistic)
-    assert row["ci_low"] > row["null_high"] and row["null_p"] < 0.01 and row["group"] == "labeller=x,against=weight"
+    assert row.value == pytest.approx(scipy.stats.spearmanr(sizes, belief).statistic)
+    assert row.ci_low > row.null_high and row.null_p < 0.01 and row.group == "labeller=x,against=weight"
     chance = label_correlation("x", rng.permutation(belief), sizes, DRAWS)
-    assert chance["null_p"] > 0.02
+    assert chance.null_p > 0.02
 
 
 def test_scores_stand_beside_what_another_features_label_scores() -> None:
@@ -135,7 +135,7 @@ def test_scores_stand_beside_what_another_features_label_scores() -> None:
     swapped = np.r_[rng.normal(0.5, 0.05, 30), np.full(21, np.nan)]
     rows = label_scores({"detection": good, "fuzzing": good - 0.1}, swapped, DRAWS, group="g")
     detection, fuzzing = figures(rows)["detection"], figures(rows)["fuzzing"]
-    assert detection["n"] == 50 and detection["value"] == pytest.approx(np.nanmean(good))
-    assert detection["ci_low"] > detection["null_high"] > detection["null_mean"] == pytest.approx(0.5, abs=0.03)
-    assert detection["null_p"] < 0.01 and fuzzing["null_mean"] is None
+    assert detection.n == 50 and detection.value == pytest.approx(np.nanmean(good))
+    assert detection.ci_low > detection.null_high > detection.null_mean == pytest.approx(0.5, abs=0.03)
+    assert detection.null_p < 0.01 and fuzzing.null_mean is None
     assert label_scores({"detection": np.full(3, np.nan)}, swapped, DRAWS, group="g") == []

@@ -26,9 +26,9 @@ def test_the_planted_disagreement_is_first_with_its_sign() -> None:
     other = agreed.copy()
     other[0], other[30] = 100.0, np.nan
     rows = queues([f"text:{i}" for i in range(50)], {"a": agreed, "b": other}, PAIR, DRAWS)
-    assert rows[0]["group"] == "text:0" and rows[0]["value"] == pytest.approx(-48 / 49)
-    assert len(rows) == 10 and rows[0]["n"] == 49 and "text:30" not in {row["group"] for row in rows}
-    sizes = [abs(row["value"]) for row in rows]
+    assert rows[0].group == "text:0" and rows[0].value == pytest.approx(-48 / 49)
+    assert len(rows) == 10 and rows[0].n == 49 and "text:30" not in {row.group for row in rows}
+    sizes = [abs(row.value) for row in rows]
     assert sizes == sorted(sizes, reverse=True)
 
 
@@ -36,10 +36,10 @@ def test_the_null_is_of_judges_that_know_nothing_of_each_other() -> None:
     rng = np.random.default_rng(0)
     judges = {"a": rng.normal(size=200), "b": rng.normal(size=200)}
     rows = queues([str(i) for i in range(200)], judges, PAIR, DRAWS)
-    assert all(0.6 < row["null_mean"] < 1.0 for row in rows)
-    assert 0.05 < rows[0]["null_p"] <= 1.0
+    assert all(0.6 < row.null_mean < 1.0 for row in rows)
+    assert 0.05 < rows[0].null_p <= 1.0
     same = queues([str(i) for i in range(200)], {"a": judges["a"], "b": judges["a"]}, PAIR, DRAWS)
-    assert all(row["value"] == 0 and row["null_p"] == 1.0 for row in same)
+    assert all(row.value == 0 and row.null_p == 1.0 for row in same)
 
 
 def test_a_judge_that_is_silent_makes_no_queue() -> None:
@@ -52,9 +52,9 @@ def test_words_paid_otherwise_than_stated_stand_first_in_their_own_list() -> Non
     gaps[[5, 9]], gaps[3] = (30.0, -30.0), np.nan
     words = [f"word{i}" for i in range(200)]
     rows = paid_otherwise(words, gaps, Draws(20, 50, 0))
-    over, under = ([row for row in rows if row["metric"] == metric] for metric in ("gap_over_paid", "gap_under_paid"))
-    assert (over[0]["group"], over[0]["value"]) == ("word:word5", 30.0)
-    assert (under[0]["group"], under[0]["value"]) == ("word:word9", -30.0)
-    assert all(row["n"] == 199 for row in rows)
-    assert [row["value"] for row in over] == sorted((row["value"] for row in over), reverse=True)
-    assert 0.1 < np.mean([row["null_p"] for row in over[2:] + under[2:]]) < 0.9
+    over, under = ([row for row in rows if row.metric == metric] for metric in ("gap_over_paid", "gap_under_paid"))
+    assert (over[0].group, over[0].value) == ("word:word5", 30.0)
+    assert (under[0].group, under[0].value) == ("word:word9", -30.0)
+    assert all(row.n == 199 for row in rows)
+    assert [row.value for row in over] == sorted((row.value for row in over), reverse=True)
+    assert 0.1 < np.mean([row.null_p for row in over[2:] + under[2:]]) < 0.9

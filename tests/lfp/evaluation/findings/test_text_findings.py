@@ -48,18 +48,18 @@ def test_shares_are_those_of_scikit_learn() -> None:
     dense = planted()
     rows = pca_explained(text_features(dense), DRAWS)
     expected = PCA(2).fit(text_features(dense).means.toarray()).explained_variance_ratio_
-    assert [row["group"] for row in rows] == ["pc1", "pc2"]
-    assert [row["value"] for row in rows] == pytest.approx(expected, rel=1e-6)
-    assert all(row["ci_low"] < row["value"] < row["ci_high"] for row in rows)
+    assert [row.group for row in rows] == ["pc1", "pc2"]
+    assert [row.value for row in rows] == pytest.approx(expected, rel=1e-6)
+    assert all(row.ci_low < row.value < row.ci_high for row in rows)
 
 
 def test_a_common_cause_passes_the_null_and_independent_features_do_not() -> None:
     first = pca_explained(text_features(planted()), DRAWS)[0]
-    assert first["ci_low"] > first["null_high"] and first["null_p"] == pytest.approx(1 / 40)
+    assert first.ci_low > first.null_high and first.null_p == pytest.approx(1 / 40)
     noise = np.maximum(np.random.default_rng(1).normal(size=(60, 20)), 0.0)
-    assert pca_explained(text_features(noise), DRAWS)[0]["null_p"] > 0.05
+    assert pca_explained(text_features(noise), DRAWS)[0].null_p > 0.05
 
 
 def test_constant_or_too_few_texts() -> None:
     assert pca_explained(text_features(planted(2)), DRAWS) == []
-    assert [row["value"] for row in pca_explained(text_features(np.ones((5, 3))), DRAWS)] == [0.0, 0.0]
+    assert [row.value for row in pca_explained(text_features(np.ones((5, 3))), DRAWS)] == [0.0, 0.0]

@@ -53,34 +53,34 @@ def test_columns_that_an_older_vocabulary_lacks_are_unknown() -> None:
 def test_examples_are_the_most_written_of_each_side() -> None:
     table = vocabulary()
     rows = token_sentiment(Words.of(table, PROBE))
-    of_side = {side: [row for row in rows if row["words"] == side] for side in ("positive", "negative")}
+    of_side = {side: [row for row in rows if row.words == side] for side in ("positive", "negative")}
     for side, sign in (("positive", 1), ("negative", -1)):
-        true = [row for row in of_side[side] if row["metric"] == "true"]
-        assert len(true) == 10 and all(np.sign(row["value"]) == sign for row in true)
+        true = [row for row in of_side[side] if row.metric == "true"]
+        assert len(true) == 10 and all(np.sign(row.value) == sign for row in true)
         left_out = {
             w["word"]: w["n_generated"]
             for w in table.to_pylist()
             if w["feedback"] is not None and np.sign(w["feedback"]) == sign
         }
-        shown = [left_out.pop(row["group"]) for row in true]
+        shown = [left_out.pop(row.group) for row in true]
         assert shown == sorted(shown, reverse=True) and min(shown) >= max(left_out.values())
-        assert {row["n"] for row in true} <= set(range(7))
-    assert {row["metric"] for row in rows} == {"true", "predicted", "implicit"}
+        assert {row.n for row in true} <= set(range(7))
+    assert {row.metric for row in rows} == {"true", "predicted", "implicit"}
 
 
 def test_an_effect_in_matched_contexts_brings_its_interval() -> None:
     words = Words.of(vocabulary(), PROBE)
     known = Words(**{**vars(words), "matched": words.implicit, "matched_se": np.full(60, 0.1)})
-    row = next(row for row in token_sentiment(known) if row["metric"] == "implicit_matched")
-    assert row["ci_high"] - row["ci_low"] == pytest.approx(2 * 1.96 * 0.1, rel=1e-3)
+    row = next(row for row in token_sentiment(known) if row.metric == "implicit_matched")
+    assert row.ci_high - row.ci_low == pytest.approx(2 * 1.96 * 0.1, rel=1e-3)
 
 
 def test_the_p_of_an_example_is_the_share_of_words_as_far_to_its_side() -> None:
     words = Words.of(vocabulary(), PROBE)
     for row in token_sentiment(words):
-        if row["metric"] == "predicted":
-            as_far = words.shown >= row["value"] if row["words"] == "positive" else words.shown <= row["value"]
-            assert row["null_p"] == pytest.approx(as_far.mean()) and row["null_p"] > 0
+        if row.metric == "predicted":
+            as_far = words.shown >= row.value if row.words == "positive" else words.shown <= row.value
+            assert row.null_p == pytest.approx(as_far.mean()) and row.null_p > 0
 
 
 @given(st.lists(st.integers(0, 500), max_size=60))
@@ -94,11 +94,11 @@ def test_bins_of_counts_part_the_words(counts: list[int]) -> None:
 
 
 def test_good_estimates_err_less_than_dealt_ones_and_none_do_not() -> None:
-    good = {row["group"]: row for row in error_by_frequency(Words.of(vocabulary(), PROBE), DRAWS)}
-    assert good["all"]["value"] < good["all"]["ci_high"] < good["all"]["null_mean"] and good["all"]["null_p"] == 0.01
-    assert good["all"]["n"] == sum(row["n"] for name, row in good.items() if name != "all") == 60
-    noise = {row["group"]: row for row in error_by_frequency(Words.of(vocabulary(noise=50.0), PROBE), DRAWS)}
-    assert noise["all"]["null_p"] > 0.05
+    good = {row.group: row for row in error_by_frequency(Words.of(vocabulary(), PROBE), DRAWS)}
+    assert good["all"].value < good["all"].ci_high < good["all"].null_mean and good["all"].null_p == 0.01
+    assert good["all"].n == sum(row.n for name, row in good.items() if name != "all") == 60
+    noise = {row.group: row for row in error_by_frequency(Words.of(vocabulary(noise=50.0), PROBE), DRAWS)}
+    assert noise["all"].null_p > 0.05
 
 
 def test_no_word_makes_no_row() -> None:

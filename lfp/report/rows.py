@@ -1,0 +1,68 @@
+"""The report as rows: those of the table `results`, of ablations, and of what each stage cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lfp.evaluation.ablation_rows import CONTROL, FEATURE, MAIN_KINDS, controls_in
+from lfp.evaluation.results import ROWS, Estimate, ResultRow, group_by_section
+from lfp.evaluation.statistics.resampling import with_null
+
+Ablation = Mapping[str, Any]
+"""A row of the table `ablations`."""
+
+_MEASURES = ("perplexity", "perplexity_before", "repetition", "removed_energy")
+
+
+def build_report(
+    rows: Sequence[ResultRow], ablations: Sequence[Ablation] = (), costs: Sequence[ResultRow] = ()
+) -> dict[str, list[ResultRow]]:
+    """Return every section of the report, empty where the run has no such rows.
+
+    `ablations` are rows of that table, `costs` come from `lfp.report.cost`.
+    """
+    return {name: list[ResultRow]() for name in ROWS} | group_by_section([*rows, *ablation_rows(ablations), *costs])
+
+
+def ablation_rows(ablations: Sequence[Ablation]) -> list[ResultRow]:
+    """Section `ablation`: mean reward before and after removing each group of features, the effect, and its controls.
+
+    `control` is the mean effect of the group's matched controls; the null of an effect is two-sided, the 95th
+    percentile of the sizes of the controls' effects. `perplexity_ratio` and `energy_ratio` divide by the controls'
+    means: how much worse the text became, and how well the controls match. Groups come first, then single features by
+    the size of their predicted effect.
+    """
+    judged = [row for row in ablations if row["kind"] != CONTROL]
+    place = {kind: i for i, kind in enumerate((*MAIN_KINDS, FEATURE))}
+    judged.sort(key=lambda row: (place[row["kind"]], -abs(row["predicted_effect"] or 0.0), row["group"]))
+    return [row for group in judged for row in _rows_of_group(group, controls_in(group, ablations))]
+
+
+def _rows_of_group(group: Ablation, controls: Sequence[Ablation]) -> list[ResultRow]:
+    effect = Estimate(group["effect"], group["n_completions"], group["ci_low"], group["ci_high"])
+    if controls:
+        effect = with_null(effect, np.array([control["effect"] for control in controls]), two_sided=True)
+    values = {"before": group["reward_before"], "after": group["reward_after"], "predicted": group["predicted_effect"]}
+    if group["kind"] != FEATURE:
+        means = {name: _mean(control.get(name) for control in controls) for name in ("effect", *_MEASURES)}
+        values |= {"control": means["effect"], "features": len(group["features"]), "scale": group["scale"]}
+        values |= {name: group.get(name) for name in _MEASURES}
+        values |= {f"{name}_control": means[name] for name in ("perplexity", "repetition")}
+        for ratio, name in (("perplexity_ratio", "perplexity"), ("energy_ratio", "removed_energy")):
+            value, control = group.get(name), means[name]
+            values[ratio] = value / control if value is not None and control else None
+    figures = {"effect": effect} | {name: value for name, value in values.items() if value is not None}
+    return [
+        ResultRow.from_estimate(
+            "ablation", metric, figure, group=group["group"], layer=group["layer"], n=group["n_completions"]
+        )
+        for metric, figure in figures.items()
+    ]
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
