@@ -1,9 +1,9 @@
-"""Stream a pair of models over texts: MLP outputs, implicit reward and advantage, token by token, padding masked."""
+"""Stream one model or a pair over texts: MLP outputs, implicit reward and implicit advantage of every token."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,10 +19,10 @@ from lfp.ml.models.tokenization import Batch, TokenizedText, batches
 
 @dataclass(frozen=True)
 class Tokens:
-    """The real tokens of a batch of texts, one after another; no padding, no beginning-of-sequence token.
+    """The tokens of a batch of texts, text after text, without padding and beginning-of-sequence tokens.
 
-    `rows` [n] is each token's text (its place in the sequence given), `positions` [n] its place in that text, `ids` [n]
-    the token; `outputs` holds the MLP outputs [n, d_in] by layer.
+    `rows` [n] is each token's text (its index in the sequence given), `positions` [n] its position in that text, `ids`
+    [n] the token id; `outputs` holds the MLP outputs [n, d_in] by layer.
     """
 
     rows: Tensor
@@ -43,9 +43,9 @@ class PairTokens:
 
 @dataclass(frozen=True)
 class Observer:
-    """Sees the predictions of a pair at chosen tokens, on the pass that `stream_pair` makes.
+    """A function that sees the predictions of both models at chosen tokens, during the pass of `stream_pair`.
 
-    `chosen` [tokens of all texts, text after text] says at which; those without an implicit reward are left out.
+    `chosen` [tokens of all texts, text after text] marks the tokens; those without an implicit reward are left out.
     `update` is called with log pi_base and log pi_tuned - log pi_base [n, d_vocab] of the contexts before these tokens.
     """
 
@@ -56,9 +56,13 @@ class Observer:
 def stream(
     model: LanguageModel, texts: Sequence[TokenizedText], *, layers: Sequence[int], batch_texts: int, prepend_bos: bool
 ) -> Iterator[Tokens]:
-    """The MLP outputs of the texts' tokens, a batch of texts at a time. Raises DataError where one is not finite."""
+    """Yield the MLP outputs of the texts' tokens, one batch of texts at a time.
+
+    Raises DataError where an output is not finite.
+    """
     for batch in _batches(model, texts, batch_texts=batch_texts, prepend_bos=prepend_bos):
-        yield _tokens(batch, _outputs(model, batch, layers))
+        outputs, _ = _forward(model, batch, layers, with_logits=False)
+        yield _select_tokens(batch, outputs)
 
 
 def stream_pair(
@@ -71,70 +75,52 @@ def stream_pair(
     prepend_bos: bool,
     observe: Observer | None = None,
 ) -> Iterator[PairTokens]:
-    """Both models over the same texts, with the implicit reward of every token on the same pass.
+    """Yield both models' MLP outputs and the implicit reward of every token, one batch of texts at a time.
 
     Raises DataError where an MLP output or a reward is not finite.
     """
-    done = 0
+    n_seen = 0
     for batch in _batches(tuned, texts, batch_texts=batch_texts, prepend_bos=prepend_bos):
-        of_tuned, of_base = _forward(tuned, batch, layers), _forward(base, batch, layers)
-        compared = _compare(of_tuned.logits, of_base.logits)
-        reward, advantage = _rewards(compared, batch.input_ids)
-        real = _real(batch)
-        _check_finite(advantage[:, 1:], "the implicit reward", batch, real[:, 1:])
+        tuned_outputs, tuned_logits = _forward(tuned, batch, layers, with_logits=True)
+        base_outputs, base_logits = _forward(base, batch, layers, with_logits=True)
+        base_log_probs, difference = compare_predictions(tuned_logits, base_logits)
+        reward, advantage = implicit_reward(base_log_probs, difference, batch.input_ids)
+        mask = batch.text_tokens()
+        _check_finite(advantage[:, 1:], "the implicit reward", batch, mask[:, 1:])
         if observe is not None:
-            _observe(observe, compared, real, done)
-            done += int(real.sum())
+            n_tokens = int(mask.sum())
+            wanted = torch.zeros_like(mask)
+            wanted[mask] = observe.chosen[n_seen : n_seen + n_tokens].to(mask.device)
+            n_seen += n_tokens
+            if bool(wanted[:, 1:].any()):
+                observe.update(base_log_probs[wanted[:, 1:]], difference[wanted[:, 1:]])
         yield PairTokens(
-            tuned=_tokens(batch, of_tuned.outputs),
-            base=_tokens(batch, of_base.outputs),
-            implicit_reward=reward[real],
-            implicit_advantage=advantage[real],
+            tuned=_select_tokens(batch, tuned_outputs),
+            base=_select_tokens(batch, base_outputs),
+            implicit_reward=reward[mask],
+            implicit_advantage=advantage[mask],
         )
 
 
-def implicit_reward(tuned_logits: Tensor, base_logits: Tensor, input_ids: Tensor) -> tuple[Tensor, Tensor]:
-    """r_t = log pi_tuned(x_t | x_<t) - log pi_base(x_t | x_<t), and c_t = r_t + KL(base || tuned) at that context.
+def compare_predictions(tuned_logits: Tensor, base_logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Return log pi_base and log pi_tuned - log pi_base, both [batch, seq - 1, d_vocab], from logits [batch, seq, ...].
 
-    Logits are [batch, seq, d_vocab]; both answers are [batch, seq], NaN at the first position, where nothing precedes.
-    Source: PAPER.md, "implicit reward" and "implicit_advantage".
+    The last position is left out: it predicts a token that is not there.
     """
-    return _rewards(_compare(tuned_logits, base_logits), input_ids)
+    base_log_probs = base_logits[:, :-1].log_softmax(-1)
+    return base_log_probs, tuned_logits[:, :-1].log_softmax(-1) - base_log_probs
 
 
-@dataclass(frozen=True)
-class _Compared:
-    """Log pi_base and log pi_tuned - log pi_base of what follows each position but the last [batch, seq, d_vocab]."""
+def implicit_reward(base_log_probs: Tensor, difference: Tensor, input_ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Return r_t = log pi_tuned(x_t | x_<t) - log pi_base(x_t | x_<t), and c_t = r_t + KL(base || tuned) there.
 
-    base: Tensor
-    difference: Tensor
-
-
-def _compare(tuned_logits: Tensor, base_logits: Tensor) -> _Compared:
-    base = base_logits[:, :-1].log_softmax(-1)
-    return _Compared(base, tuned_logits[:, :-1].log_softmax(-1) - base)
-
-
-def _rewards(compared: _Compared, input_ids: Tensor) -> tuple[Tensor, Tensor]:
-    reward = compared.difference.gather(-1, input_ids[:, 1:, None]).squeeze(-1)
-    kl = -(compared.base.exp() * compared.difference).sum(-1)
+    Takes what `compare_predictions` returns; both results are [batch, seq] and NaN at the first position, which nothing
+    precedes. Source: PAPER.md, "implicit reward" and "implicit_advantage".
+    """
+    reward = difference.gather(-1, input_ids[:, 1:, None]).squeeze(-1)
+    kl = -(base_log_probs.exp() * difference).sum(-1)
     undefined = torch.full_like(reward[:, :1], float("nan"))
     return torch.cat([undefined, reward], 1), torch.cat([undefined, reward + kl], 1)
-
-
-def _observe(observe: Observer, compared: _Compared, real: Tensor, done: int) -> None:
-    """Shows the chosen ones of a batch's real tokens, which come after `done` others; the first position has none."""
-    wanted = torch.zeros_like(real)
-    wanted[real] = observe.chosen[done : done + int(real.sum())].to(real.device)
-    rows = wanted[:, 1:]
-    if bool(rows.any()):
-        observe.update(compared.base[rows], compared.difference[rows])
-
-
-@dataclass(frozen=True)
-class _Forward:
-    logits: Tensor
-    outputs: dict[int, Tensor]
 
 
 def _batches(
@@ -146,86 +132,62 @@ def _batches(
 
 
 class _AllKeptError(Exception):
-    """Ends a pass early: every layer asked for has been met, and what is left, logits above all, nobody reads."""
+    """Ends a forward pass once every requested layer is kept, when the logits are not wanted."""
 
 
-def _outputs(model: LanguageModel, batch: Batch, layers: Sequence[int]) -> dict[int, Tensor]:
-    """The MLP outputs by layer, of a pass that ends at the last of them."""
+def _forward(
+    model: LanguageModel, batch: Batch, layers: Sequence[int], *, with_logits: bool
+) -> tuple[dict[int, Tensor], Tensor]:
+    """Run a batch once; return the MLP outputs by layer, and the logits (empty unless wanted), on the host.
+
+    The hooks are removed at the end, and a lock keeps passes of other threads out of them.
+    """
     outputs: dict[int, Tensor] = {}
-    with contextlib.suppress(_AllKeptError):
-        _run(model, batch, layers, partial(_keep_and_stop, outputs, len(set(layers))))
-    _settle(model, outputs, batch)
-    return outputs
 
+    def keep(layer: int, output: Tensor, hook: Any) -> Tensor:  # noqa: ARG001 (the signature of a hook)
+        outputs[layer] = _to_host(output)
+        if not with_logits and len(outputs) == len(set(layers)):
+            raise _AllKeptError
+        return output
 
-def _forward(model: LanguageModel, batch: Batch, layers: Sequence[int]) -> _Forward:
-    """The MLP outputs by layer, and the logits."""
-    outputs: dict[int, Tensor] = {}
-    logits = _on_host(_run(model, batch, layers, partial(_keep, outputs)))
-    _settle(model, outputs, batch)
-    return _Forward(logits, outputs)
-
-
-def _run(model: LanguageModel, batch: Batch, layers: Sequence[int], keep: Callable[..., Tensor]) -> Tensor:
-    """One pass with hooks that are gone when it returns or raises; a lock keeps other threads' passes out of them."""
     hooks = [(mlp_hook_point(layer), partial(keep, layer)) for layer in layers]
-    device = model.bridge.cfg.device
+    device, logits = torch.device(model.bridge.cfg.device), torch.empty(0)
     with model.lock, torch.no_grad(), FastLinear(), model.bridge.hooks(fwd_hooks=hooks):
-        return model.bridge(batch.input_ids.to(device), attention_mask=batch.attention_mask.to(device))
-
-
-def _settle(model: LanguageModel, outputs: Mapping[int, Tensor], batch: Batch) -> None:
-    """Waits for copies from a GPU, once a batch, and checks what they brought."""
-    device = torch.device(model.bridge.cfg.device)
-    if device.type == "cuda":
+        with contextlib.suppress(_AllKeptError):
+            logits = model.bridge(batch.input_ids.to(device), attention_mask=batch.attention_mask.to(device))
+        logits = _to_host(logits)
+    if device.type == "cuda":  # wait for the copies, once per batch
         torch.cuda.synchronize(device)
     for layer, output in outputs.items():
-        _check_finite(output, f"layer {layer}: the MLP output", batch, _real(batch))
+        _check_finite(output, f"layer {layer}: the MLP output", batch, batch.text_tokens())
+    return outputs, logits
 
 
-def _keep(outputs: dict[int, Tensor], layer: int, output: Tensor, hook: Any) -> Tensor:  # noqa: ARG001 (the hook's form)
-    outputs[layer] = _on_host(output)
-    return output
-
-
-def _keep_and_stop(outputs: dict[int, Tensor], n_layers: int, layer: int, output: Tensor, hook: Any) -> Tensor:
-    _keep(outputs, layer, output, hook)
-    if len(outputs) == n_layers:
-        raise _AllKeptError
-    return output
-
-
-def _on_host(values: Tensor) -> Tensor:
-    """The values on the host; from a GPU through pinned memory, without waiting for the copy to end."""
+def _to_host(values: Tensor) -> Tensor:
+    """Copy values to the host; from a GPU through pinned memory, without waiting for the copy to end."""
     if values.device.type == "cpu":
         return values.detach()
     pinned = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
     return pinned.copy_(values.detach(), non_blocking=True)
 
 
-def _real(batch: Batch) -> Tensor:
-    real = batch.attention_mask.bool().clone()
-    real[:, : batch.n_bos] = False
-    return real
-
-
-def _tokens(batch: Batch, outputs: dict[int, Tensor]) -> Tokens:
-    real = _real(batch)
-    rows, columns = real.nonzero(as_tuple=True)
+def _select_tokens(batch: Batch, outputs: dict[int, Tensor]) -> Tokens:
+    mask = batch.text_tokens()
+    rows, columns = mask.nonzero(as_tuple=True)
     return Tokens(
         rows=torch.as_tensor(batch.rows)[rows],
         positions=columns - batch.n_bos,
-        ids=batch.input_ids[real],
-        outputs={layer: output[real] for layer, output in outputs.items()},
+        ids=batch.input_ids[mask],
+        outputs={layer: output[mask] for layer, output in outputs.items()},
     )
 
 
-def _check_finite(values: Tensor, what: str, batch: Batch, real: Tensor) -> None:
-    """`values` [batch, seq, ...] must be finite wherever `real` [batch, seq]."""
-    if bool(torch.isfinite(values[real]).all()):
+def _check_finite(values: Tensor, what: str, batch: Batch, mask: Tensor) -> None:
+    """Raise DataError, naming the text, unless `values` [batch, seq, ...] are finite wherever `mask` [batch, seq]."""
+    if bool(torch.isfinite(values[mask]).all()):
         return
-    finite = torch.isfinite(values).reshape(*real.shape, -1).all(-1)
-    text = batch.rows[int((real & ~finite).any(1).nonzero()[0])]
+    finite = torch.isfinite(values).reshape(*mask.shape, -1).all(-1)
+    text = batch.rows[int((mask & ~finite).any(1).nonzero()[0])]
     raise DataError(
         f"{what} is not finite in text {text}, in the batch of texts {batch.rows[0]} to {batch.rows[-1]};"
         " check the model's weights"

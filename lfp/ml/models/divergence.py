@@ -1,4 +1,4 @@
-"""How far tuning moved each layer: the L2 norm of tuned minus base, summed over its parameters."""
+"""Measure how far tuning moved each layer: the L2 norm of tuned minus base, summed over its parameters."""
 
 from __future__ import annotations
 
@@ -6,17 +6,13 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 
 from lfp.ml.models.loading import LanguageModel
 
-if TYPE_CHECKING:
-    pass
-
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.(.+)$")
-"""`gpt_neox.layers.3.mlp...`, `transformer.h.3.mlp...`, `model.layers.3.mlp...`: the layer and the name within it."""
+"""`gpt_neox.layers.3.mlp...`, `transformer.h.3.mlp...`, `model.layers.3.mlp...`: layer and name within it."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +29,9 @@ class LayerDivergence:
 
 
 def layer_divergence(base: LanguageModel, tuned: LanguageModel) -> list[LayerDivergence]:
-    """Each layer's divergence, in order: the sum over its parameters of the L2 norm of (tuned - base).
+    """Return each layer's divergence, in order: the sum over its parameters of the L2 norm of (tuned - base).
 
-    The measure by which Marks et al. (NeurIPS 2024) choose the layers to look into.
+    Marks et al. (NeurIPS 2024) choose the layers to examine by it.
     """
     changes: dict[int, dict[str, float]] = defaultdict(lambda: {"attention": 0.0, "mlp": 0.0, "norm": 0.0})
     sizes: dict[int, float] = defaultdict(float)
@@ -47,22 +43,21 @@ def layer_divergence(base: LanguageModel, tuned: LanguageModel) -> list[LayerDiv
         change = torch.linalg.vector_norm(tuned.parameters[key].to(before.device) - before).item()
         changes[layer][group] = changes[layer].get(group, 0.0) + change
         sizes[layer] += torch.linalg.vector_norm(before).item()
-    return [_summarise(layer, changes[layer], sizes[layer]) for layer in sorted(changes)]
+    divergences = []
+    for layer, by_group in sorted(changes.items()):
+        total = sum(by_group.values())
+        divergences.append(LayerDivergence(layer, total, by_group["mlp"], dict(by_group), total / sizes[layer]))
+    return divergences
 
 
 def most_divergent(divergences: Sequence[LayerDivergence], count: int) -> list[int]:
-    """The `count` layers that moved most, in order of depth; of equals, the earlier ones."""
-    ranked = sorted(divergences, key=lambda each: (-each.divergence, each.layer))
-    return sorted(each.layer for each in ranked[:count])
-
-
-def _summarise(layer: int, by_group: dict[str, float], size: float) -> LayerDivergence:
-    total = sum(by_group.values())
-    return LayerDivergence(layer, total, by_group["mlp"], dict(by_group), total / size)
+    """Return the `count` layers that moved most, in order of depth; of equals, the earlier ones."""
+    ranked = sorted((-row.divergence, row.layer) for row in divergences)
+    return sorted(layer for _, layer in ranked[:count])
 
 
 def _group(name: str) -> str:
-    """The kind of part a parameter belongs to, from its name within a layer, say `post_attention_layernorm.bias`."""
+    """Classify a parameter by its name within a layer, for example `post_attention_layernorm.bias`."""
     part = name.split(".")[0]
     if "norm" in part or part.startswith("ln"):
         return "norm"

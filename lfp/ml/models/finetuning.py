@@ -1,4 +1,4 @@
-"""Tuning on feedback with TRL: GRPO on a reward, DPO on preference pairs."""
+"""Tune a model on feedback with TRL: GRPO on a reward, DPO on preference pairs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import random
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ import torch
 
 from lfp.config import TuneConfig
 from lfp.errors import ModelError, TrainingError
-from lfp.ml.models.loading import quiet_files
+from lfp.ml.models.loading import failure_reason, from_pretrained, quiet_files
 from lfp.texts.rewards import checked
 from lfp.util.types import Progress
 
@@ -55,10 +55,10 @@ def tune_grpo(
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> TuneReport:
-    """Tunes the base on a reward of its completions of `prefixes` (GRPO, Shao et al. 2024) and saves it to `folder`.
+    """Tune the base model on a reward of its completions of `prefixes` (GRPO, Shao et al. 2024); save it to `folder`.
 
-    Each step draws `prompts_per_step` prefixes and `group_size` completions of each. `reward` sees completions only,
-    special tokens left out. Raises TrainingError when it fails, never changes, or the loss is not a number.
+    Each step draws `prompts_per_step` prefixes and `group_size` completions of each. `reward` gets completions only,
+    without special tokens. Raises TrainingError when the reward fails or never changes, or the loss is not finite.
     """
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
@@ -71,13 +71,27 @@ def tune_grpo(
 
     class Trainer(GRPOTrainer):
         def _send_telemetry(self) -> None:
-            """Nothing is reported to anyone."""
+            """Report nothing to anyone."""
 
-    seen: set[float] = set()
-    with _workplace() as output_dir:
+    check_rewards = checked(reward, name="of the tuning")
+    extremes: set[float] = set()
+
+    def reward_completions(completions: list[str], **_: Any) -> list[float]:
+        rewards = check_rewards(completions)
+        seen = {*extremes, *rewards}
+        extremes.clear()
+        extremes.update((min(seen), max(seen)))
+        return rewards
+
+    with _isolated_trainer() as output_dir:
         model, tokenizer = _load_base(base_folder)
-        prompts = [_lead(tokenizer) + prefix for prefix in prefixes]
-        _check_room(model, tokenizer, prompts, config.completion_tokens)
+        prompts = [_bos_text(tokenizer) + prefix for prefix in prefixes]
+        longest, n_ctx = max(map(len, tokenizer(prompts)["input_ids"])), model.config.max_position_embeddings
+        if longest + config.completion_tokens > n_ctx:
+            raise TrainingError(
+                f"tune: a prefix of {longest} tokens and {config.completion_tokens} more do not fit the model's"
+                f" {n_ctx} positions; lower tune.completion_tokens or tune.prefix_tokens"
+            )
         arguments = GRPOConfig(
             **_common_arguments(config, seed=seed, output_dir=output_dir, device=device),
             per_device_train_batch_size=config.prompts_per_step * config.group_size,
@@ -87,15 +101,19 @@ def tune_grpo(
         )
         trainer = Trainer(
             model=model,
-            reward_funcs=_recording(reward, seen),
+            reward_funcs=reward_completions,
             args=arguments,
             train_dataset=Dataset.from_dict({"prompt": prompts}),
             processing_class=tokenizer,
         )
-        for each in filter(None, (model, trainer.ref_model)):
-            each.base_model.register_forward_pre_hook(_positions_from_mask, with_kwargs=True)
+        for network in filter(None, (model, trainer.ref_model)):
+            network.base_model.register_forward_pre_hook(_number_positions, with_kwargs=True)
         report = _run(trainer, config, folder=folder, figure="reward", progress=progress)
-    _check_told_apart(seen, config.steps)
+    if len(extremes) == 1:
+        raise TrainingError(
+            f"tune: the reward is {extremes.pop()} for every completion of {config.steps} steps, so nothing was"
+            " learned; give a reward that differs between texts, or raise tune.completion_tokens"
+        )
     return report
 
 
@@ -109,10 +127,10 @@ def tune_dpo(
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> TuneReport:
-    """Tunes the base on preference pairs (DPO, Rafailov et al. 2023) and saves it to `folder`.
+    """Tune the base model on preference pairs (DPO, Rafailov et al. 2023) and save it to `folder`.
 
-    Each step takes `pairs_batch` pairs; what does not fit the model's positions is cut off at the end. Raises
-    TrainingError without pairs or when the loss is not a number.
+    Each step takes `pairs_batch` pairs; what does not fit the model's positions is truncated. Raises TrainingError
+    without pairs or when the loss is not finite.
     """
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
@@ -122,17 +140,17 @@ def tune_dpo(
 
     class Trainer(DPOTrainer):
         def _send_telemetry(self) -> None:
-            """Nothing is reported to anyone."""
+            """Report nothing to anyone."""
 
-    with _workplace() as output_dir:
+    with _isolated_trainer() as output_dir:
         model, tokenizer = _load_base(base_folder)
-        lead = _lead(tokenizer)
+        bos = _bos_text(tokenizer)
         arguments = DPOConfig(
             **_common_arguments(config, seed=seed, output_dir=output_dir, device=device),
             per_device_train_batch_size=min(config.pairs_batch, len(pairs)),
             max_length=model.config.max_position_embeddings,
         )
-        rows = [{"prompt": lead + pair.prompt, "chosen": pair.chosen, "rejected": pair.rejected} for pair in pairs]
+        rows = [{"prompt": bos + pair.prompt, "chosen": pair.chosen, "rejected": pair.rejected} for pair in pairs]
         trainer = Trainer(
             model=model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
         )
@@ -169,20 +187,29 @@ def _common_arguments(config: TuneConfig, *, seed: int, output_dir: str, device:
 
 
 def _run(trainer: Any, config: TuneConfig, *, folder: Path, figure: str, progress: Progress | None) -> TuneReport:
-    """Trains and saves; `figure` names the log entry that becomes the reward curve."""
-    from transformers import AutoTokenizer, PrinterCallback
+    """Train and save; `figure` names the log entry that becomes the reward curve."""
+    from transformers import AutoTokenizer, PrinterCallback, TrainerCallback
+
+    class Watcher(TrainerCallback):
+        def on_log(self, _: Any, state: Any, __: Any, logs: dict[str, float], **___: Any) -> None:
+            if not math.isfinite(logs.get("loss", 0.0)):
+                raise TrainingError(
+                    f"tune: the loss is {logs['loss']} at step {state.global_step}; lower tune.learning_rate"
+                )
+            if progress is not None and figure in logs:
+                progress("tune", state.global_step, config.steps, logs[figure])
 
     started = time.perf_counter()
     source = trainer.model.config._name_or_path
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(_watcher(config.steps, figure, progress))
+    trainer.add_callback(Watcher())
     with warnings.catch_warnings():
-        # TRL 1.16 asks transformers 5.23 for this property under its old name
+        # TRL 1.16 reads this property of transformers 5.23 by its old name
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         trainer.train()
     with quiet_files():
         trainer.model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+    from_pretrained(AutoTokenizer, source).save_pretrained(folder)
     log = [entry for entry in trainer.state.log_history if figure in entry]
     return TuneReport(
         steps=trainer.state.global_step,
@@ -194,36 +221,31 @@ def _run(trainer: Any, config: TuneConfig, *, folder: Path, figure: str, progres
 
 
 def _load_base(folder: Path) -> tuple[Any, PreTrainedTokenizerBase]:
-    """Model and tokenizer; TRL loads its reference model once more from the same folder."""
+    """Load model and tokenizer; TRL loads its reference model from the same folder."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder}: no config.json in this folder; pass one that save_pretrained wrote")
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    return model, AutoTokenizer.from_pretrained(folder, padding_side="left")
+    try:
+        model = from_pretrained(AutoModelForCausalLM, folder, dtype=torch.float32)
+        return model, from_pretrained(AutoTokenizer, folder, padding_side="left")
+    except (OSError, ValueError) as error:
+        reason = failure_reason(error)
+        raise ModelError(f"{folder}: cannot load a model to tune from this folder ({reason}); save it again") from error
 
 
-def _lead(tokenizer: PreTrainedTokenizerBase) -> str:
-    """What to write before a prompt so that one beginning-of-sequence token leads it, as everywhere else here."""
+def _bos_text(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return what to write before a prompt so that exactly one beginning-of-sequence token precedes it."""
     bos_id = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     if bos_id is None or tokenizer("a")["input_ids"][0] == bos_id:
         return ""
     return str(tokenizer.convert_ids_to_tokens(bos_id))
 
 
-def _check_room(model: Any, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], n_tokens: int) -> None:
-    longest, n_ctx = max(map(len, tokenizer(list(prompts))["input_ids"])), model.config.max_position_embeddings
-    if longest + n_tokens > n_ctx:
-        raise TrainingError(
-            f"tune: a prefix of {longest} tokens and {n_tokens} more do not fit the model's {n_ctx} positions;"
-            " lower tune.completion_tokens or tune.prefix_tokens"
-        )
+def _number_positions(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], Any]:
+    """Number positions from each row's first token, as generation does; TRL's own passes count the padding too.
 
-
-def _positions_from_mask(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], Any]:
-    """Counts positions from each row's first token, as generation does; TRL's own passes count the padding too.
-
-    To rotary embeddings, which see differences only, it is all one; learned positions (GPT-Neo) come out wrong.
+    Rotary embeddings depend on differences only, but learned positions (GPT-Neo) would come out wrong.
     """
     mask, ids = kwargs.get("attention_mask"), args[0] if args else kwargs.get("input_ids")
     if kwargs.get("position_ids") is None and mask is not None and ids is not None and mask.shape == ids.shape:
@@ -231,57 +253,19 @@ def _positions_from_mask(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     return args, kwargs
 
 
-def _recording(reward: Reward, seen: set[float]) -> Callable[..., list[float]]:
-    """The reward as TRL calls it, checked; `seen` gets its least and greatest value."""
-    answer = checked(reward, name="of the tuning")
-
-    def rewards(completions: list[str], **_: Any) -> list[float]:
-        values = answer(completions)
-        extremes = {*seen, *values}
-        seen.clear()
-        seen.update((min(extremes), max(extremes)))
-        return values
-
-    return rewards
-
-
-def _check_told_apart(seen: set[float], steps: int) -> None:
-    if len(seen) == 1:
-        raise TrainingError(
-            f"tune: the reward is {seen.pop()} for every completion of {steps} steps, so nothing was learned; give a"
-            " reward that tells texts apart, or raise tune.completion_tokens"
-        )
-
-
-def _watcher(steps: int, figure: str, progress: Progress | None) -> Any:
-    """Tells of progress at every step, and stops a training whose loss is not a number."""
-    from transformers import TrainerCallback
-
-    class Watcher(TrainerCallback):
-        def on_log(self, _: Any, state: Any, __: Any, logs: dict[str, float], **___: Any) -> None:
-            if not math.isfinite(logs.get("loss", 0.0)):
-                raise TrainingError(
-                    f"tune: the loss is {logs['loss']} at step {state.global_step}; lower tune.learning_rate"
-                )
-            if progress is not None and figure in logs:
-                progress("tune", state.global_step, steps, logs[figure])
-
-    return Watcher()
-
-
 @contextmanager
-def _workplace() -> Iterator[str]:
-    """A temporary folder for the trainer; its seeding of global generators and its progress bars are undone."""
+def _isolated_trainer() -> Iterator[str]:
+    """Give the trainer a temporary folder; undo its seeding of global generators and hide its progress bars."""
     import datasets
 
-    states = random.getstate(), np.random.get_state()
-    bars = datasets.are_progress_bars_disabled()
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    hidden = datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
         with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(), quiet_files():
             yield folder
     finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        if not bars:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        if not hidden:
             datasets.enable_progress_bars()

@@ -1,4 +1,4 @@
-"""Completions sampled from a model, and how far apart two models are on them."""
+"""Sample completions from a model, and compare two models on them."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ class Completion:
     """What a model wrote after a prefix."""
 
     prefix_ids: tuple[int, ...]
-    """As given, the beginning-of-sequence token included."""
+    """As given, including the beginning-of-sequence token."""
     token_ids: tuple[int, ...]
-    """The tokens sampled, the end-of-sequence token included where one was."""
+    """The tokens sampled, including the end-of-sequence token where one was."""
     text: str
-    """The tokens decoded, special tokens left out."""
+    """The tokens decoded, without special tokens."""
 
 
 def prefixes(
     texts: Sequence[TokenizedText], *, n: int, token_range: tuple[int, int], seed: int, bos_id: int | None
 ) -> list[tuple[int, ...]]:
-    """Beginnings of `n` texts drawn by the seed, `bos_id` first where there is one.
+    """Draw the beginnings of `n` texts by the seed, each preceded by `bos_id` unless that is None.
 
-    Lengths are uniform in `token_range` (`bos_id` not counted), or what the text has. Raises CorpusError when every
-    text is shorter than the range.
+    Lengths are uniform in `token_range` (without `bos_id`), at most the text's own. Raises CorpusError when every text
+    is shorter than the range.
     """
-    lead = () if bos_id is None else (bos_id,)
+    bos = () if bos_id is None else (bos_id,)
     drawn = _draw_prefixes(texts, n=n, token_range=token_range, seed=seed)
-    return [(*lead, *text.token_ids[:length]) for text, length in drawn]
+    return [(*bos, *text.token_ids[:length]) for text, length in drawn]
 
 
 def prefix_strings(texts: Sequence[TokenizedText], *, n: int, token_range: tuple[int, int], seed: int) -> list[str]:
-    """The same beginnings as characters: what `prefixes` of the same seed encodes."""
+    """Draw the same beginnings as `prefixes` with the same seed, as strings."""
     drawn = _draw_prefixes(texts, n=n, token_range=token_range, seed=seed)
     return [text.text[: (*text.token_starts, len(text.text))[length]] for text, length in drawn]
 
@@ -54,27 +54,39 @@ def sample_completions(
     seed: int,
     batch: int = 64,
 ) -> list[Completion]:
-    """One completion a prefix, of `n_tokens` tokens or up to the end-of-sequence token.
+    """Sample one completion per prefix, of `n_tokens` tokens or up to the end-of-sequence token.
 
     Token t of prefix i is the quantile u[i, t] of the model's distribution, with u uniform by the seed. So a completion
-    does not depend on the batch it is in, and two models given one seed draw alike where they agree: differences
-    between them have less noise. Hooks on the bridge take part. Raises ModelError.
+    does not depend on its batch, and two models with the same seed draw the same tokens where they agree, which reduces
+    the noise of differences between them. Hooks on the bridge take effect. Raises ModelError where a prefix is empty,
+    has unknown tokens or leaves no room.
     """
-    _check_lengths(model, prefixes, n_tokens)
+    check_token_ids(model, prefixes)
+    for row, ids in enumerate(prefixes):
+        if not ids:
+            raise ModelError(f"{model.name}: prefix {row} is empty; begin it with a beginning-of-sequence token")
+        if len(ids) + n_tokens > model.n_ctx:
+            raise ModelError(
+                f"{model.name}: prefix {row} of {len(ids)} tokens and {n_tokens} more do not fit its {model.n_ctx}"
+                " positions; lower tune.completion_tokens or the prefix_tokens"
+            )
     uniform = torch.rand(len(prefixes), n_tokens, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-    done: list[Completion] = []
+    completions: list[Completion] = []
     with model.lock, torch.no_grad():
         for start in range(0, len(prefixes), batch):
             rows = prefixes[start : start + batch]
-            sampled = _sample(model, rows, uniform[start : start + batch], temperature)
-            done.extend(_completion(model, row, ids) for row, ids in zip(rows, sampled, strict=True))
-    return done
+            for prefix, ids in zip(
+                rows, _sample(model, rows, uniform[start : start + batch], temperature), strict=True
+            ):
+                text = model.tokenizer.decode(ids, skip_special_tokens=True)
+                completions.append(Completion(tuple(prefix), tuple(ids), text))
+    return completions
 
 
 def mean_kl_per_token(
     tuned: LanguageModel, base: LanguageModel, completions: Sequence[Completion], *, batch: int = 32
 ) -> float:
-    """Mean over the completions' tokens of KL(tuned || base) in their contexts, in nats.
+    """Return the mean over the completions' tokens of KL(tuned || base) in their contexts, in nats.
 
     Exact over the vocabulary at temperature 1: sum over v of p_tuned(v) (log p_tuned(v) - log p_base(v)).
     """
@@ -90,45 +102,45 @@ def mean_kl_per_token(
 
 
 def next_token_log_probs(model: LanguageModel, completions: Sequence[Completion]) -> torch.Tensor:
-    """The model's log-probabilities before each token of the completions, in order: [tokens, d_vocab]."""
-    input_ids, mask = pad([(*each.prefix_ids, *each.token_ids) for each in completions], pad_id=model.pad_id)
+    """Return the model's log-probabilities before each token of the completions, in order: [tokens, d_vocab]."""
+    input_ids, mask = pad([(*row.prefix_ids, *row.token_ids) for row in completions], pad_id=model.pad_id)
     with model.lock, torch.no_grad():
         device = model.bridge.cfg.device
         logits = model.bridge(input_ids.to(device), attention_mask=mask.to(device))
-    spans = [(len(each.prefix_ids) - 1, len(each.prefix_ids) + len(each.token_ids) - 1) for each in completions]
+    spans = [(len(row.prefix_ids) - 1, len(row.prefix_ids) + len(row.token_ids) - 1) for row in completions]
     kept = torch.cat([row[start:end] for row, (start, end) in zip(logits, spans, strict=True)])
     return F.log_softmax(kept, dim=-1)
 
 
 def log_likelihoods(model: LanguageModel, completions: Sequence[Completion], *, batch: int = 64) -> torch.Tensor:
-    """The model's log-probability of each completion after its prefix, in nats, summed over its tokens: [completions].
+    """Return the log-probability of each completion after its prefix, in nats, summed over its tokens: [completions].
 
-    In float64 on the CPU, so that sums of many are exact enough.
+    In float64 on the CPU, so that sums over many completions are accurate.
     """
     parts = []
     for start in range(0, len(completions), batch):
         rows = completions[start : start + batch]
         log_probs = next_token_log_probs(model, rows)
-        ids = torch.tensor([token_id for one in rows for token_id in one.token_ids], device=log_probs.device)
+        ids = torch.tensor([token_id for row in rows for token_id in row.token_ids], device=log_probs.device)
         chosen = log_probs.gather(1, ids[:, None])[:, 0].double().cpu()
-        parts += [part.sum() for part in chosen.split([len(one.token_ids) for one in rows])]
+        parts += [part.sum() for part in chosen.split([len(row.token_ids) for row in rows])]
     return torch.stack(parts)
 
 
 def repetition(completions: Sequence[Completion], *, size: int = 3) -> float:
-    """The share of the completions' token trigrams that stood earlier in the same completion; 0 where there is none."""
+    """Return the share of token trigrams that occurred earlier in the same completion; 0 where there are none."""
     repeated = total = 0
-    for one in completions:
-        runs = list(zip(*(one.token_ids[k:] for k in range(size)), strict=False))
-        total += len(runs)
-        repeated += len(runs) - len(set(runs))
+    for completion in completions:
+        trigrams = list(zip(*(completion.token_ids[k:] for k in range(size)), strict=False))
+        total += len(trigrams)
+        repeated += len(trigrams) - len(set(trigrams))
     return repeated / total if total else 0.0
 
 
 def _draw_prefixes(
     texts: Sequence[TokenizedText], *, n: int, token_range: tuple[int, int], seed: int
 ) -> list[tuple[TokenizedText, int]]:
-    """Texts and how many of their tokens to take; every text once before any comes again."""
+    """Draw texts and how many of their tokens to take; every text is used once before any is used again."""
     shortest, longest = token_range
     usable = [text for text in texts if len(text.token_ids) >= shortest]
     if not usable:
@@ -139,22 +151,10 @@ def _draw_prefixes(
     return [(text, draw.randint(shortest, min(longest, len(text.token_ids)))) for text in order[:n]]
 
 
-def _check_lengths(model: LanguageModel, prefixes: Sequence[Sequence[int]], n_tokens: int) -> None:
-    check_token_ids(model, prefixes)
-    for row, ids in enumerate(prefixes):
-        if not ids:
-            raise ModelError(f"{model.name}: prefix {row} is empty; begin it with a beginning-of-sequence token")
-        if len(ids) + n_tokens > model.n_ctx:
-            raise ModelError(
-                f"{model.name}: prefix {row} of {len(ids)} tokens and {n_tokens} more do not fit its {model.n_ctx}"
-                " positions; lower tune.completion_tokens or the prefix_tokens"
-            )
-
-
 def _sample(
     model: LanguageModel, rows: Sequence[Sequence[int]], uniform: torch.Tensor, temperature: float
 ) -> list[list[int]]:
-    """Tokens sampled after each row; rows are padded on the left and earlier keys and values are kept."""
+    """Sample tokens after each row, at quantiles `uniform` [batch, n_tokens]; the keys and values are cached."""
     device, eos_id = model.bridge.cfg.device, model.tokenizer.eos_token_id
     tokens, mask = (part.to(device) for part in pad(rows, pad_id=model.pad_id, left=True))
     sampled = torch.empty(len(rows), 0, dtype=torch.int64, device=device)
@@ -168,23 +168,11 @@ def _sample(
             logits_to_keep=1,
             return_type="logits_and_cache",
         )
-        tokens = _quantile_token(logits[:, -1] / temperature, quantile)
+        cumulative = (logits[:, -1] / temperature).double().softmax(dim=-1).cumsum(dim=-1)
+        tokens = torch.searchsorted(cumulative, quantile * cumulative[:, -1:], right=True)
+        tokens = tokens.clamp(max=logits.shape[-1] - 1)
         sampled, mask = torch.cat([sampled, tokens], dim=1), F.pad(mask, (0, 1), value=1)
         ended |= tokens[:, 0] == (-1 if eos_id is None else eos_id)
         if ended.all():
             break
-    return [_until(ids, eos_id) for ids in sampled.tolist()]
-
-
-def _quantile_token(logits: torch.Tensor, quantile: torch.Tensor) -> torch.Tensor:
-    """The token at each row's quantile [batch, 1] of softmax(logits [batch, d_vocab]), vocabulary in order of ids."""
-    cumulative = logits.double().softmax(dim=-1).cumsum(dim=-1)
-    return torch.searchsorted(cumulative, quantile * cumulative[:, -1:], right=True).clamp(max=logits.shape[-1] - 1)
-
-
-def _until(ids: list[int], eos_id: int | None) -> list[int]:
-    return ids[: ids.index(eos_id) + 1] if eos_id in ids else ids
-
-
-def _completion(model: LanguageModel, prefix: Sequence[int], ids: list[int]) -> Completion:
-    return Completion(tuple(prefix), tuple(ids), model.tokenizer.decode(ids, skip_special_tokens=True))
+    return [ids[: ids.index(eos_id) + 1] if eos_id in ids else ids for ids in sampled.tolist()]

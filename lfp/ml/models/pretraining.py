@@ -1,4 +1,4 @@
-"""A small GPT-NeoX from scratch, tokenizer included: a base model where none can be downloaded."""
+"""Pretrain a small GPT-NeoX and its tokenizer, for when no base model can be downloaded."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
     from transformers import GPTNeoXForCausalLM, PreTrainedTokenizerFast
 
 END_OF_TEXT = "<|endoftext|>"
-"""The one special token, as in Pythia: it begins texts, ends them and pads."""
+"""The one special token, as in Pythia: it begins and ends texts, and pads."""
 _POSITIONS_MARGIN = 16
-"""Positions beyond twice the context: a prefix, its completion and the tokens around them always fit."""
+"""Positions beyond twice the context, so that a prefix, its completion and special tokens always fit."""
 _POOL_BATCHES = 16
-"""Batches drawn together and sorted by length, so that rows of a batch need little padding."""
+"""Batches drawn together and sorted by length, so that the rows of a batch need little padding."""
 _WEIGHT_DECAY = 0.1
 _FINAL_RATE = 0.1
-"""Share of the learning rate that the cosine ends on."""
+"""Share of the learning rate at the end of the cosine."""
 _CURVE_POINTS = 100
 _CHOOSING_TEXTS = 500
-"""Held-out texts that an evaluation reads, at most."""
+"""Most held-out texts per evaluation."""
 _CHECKPOINT = "checkpoint.pt"
 _CHECKPOINT_S = 60.0
-"""Seconds between two checkpoints: what a kill costs. What is trained does not depend on it."""
+"""Seconds between two checkpoints, so the most work a kill costs. The weights do not depend on it."""
 
 
 @dataclass(frozen=True)
@@ -46,19 +46,19 @@ class PretrainReport:
 
     steps: int
     tokens: int
-    """Tokens predicted in training, repeats counted."""
+    """Tokens predicted in training, repetitions included."""
     final_loss: float
-    """Nats a token, mean of the last interval of the curve."""
+    """Nats per token, mean of the last interval of the curve."""
     learning_curve: tuple[tuple[int, float], ...]
     """(step, mean loss since the step before)"""
     held_out_bits_per_byte: float | None
-    """On the held-out texts, ends of text counted; none without such texts. Those that chose weights are left out."""
+    """On the held-out texts that did not choose the weights, ends of text included; None without such texts."""
     held_out_curve: tuple[tuple[int, float], ...]
-    """(step, bits a byte) on the texts that choose the weights, at each evaluation."""
+    """(step, bits per byte) on the texts that choose the weights, at each evaluation."""
     kept_step: int
-    """The step whose weights were kept: the best of the evaluations, the last without any."""
+    """The step whose weights were kept: the best of the evaluations, or the last step without evaluations."""
     seconds: float
-    """Of all sittings."""
+    """Including the time before an interruption."""
 
 
 def pretrain(
@@ -73,13 +73,13 @@ def pretrain(
     scratch: Path | None = None,
     progress: Progress | None = None,
 ) -> PretrainReport:
-    """Trains tokenizer and model on `texts`, cut to `context` tokens or, with `config.whole_texts`, into pieces of it.
+    """Train tokenizer and model on `texts` and save both to `folder`.
 
-    Both are saved to `folder`.
-    AdamW with warm-up and cosine decay. With `config.evaluations` every second of the held-out texts, up to
-    `_CHOOSING_TEXTS`, is read now and then, and the weights that predict them best are kept; the others judge those.
-    With `scratch`, a folder, an interrupted training goes on from its last checkpoint there, to the same weights.
-    Raises CorpusError without texts, TrainingError when the loss is not a number.
+    Texts are truncated to `context` tokens or, with `config.whole_texts`, split into pieces of that length. AdamW with
+    warm-up and cosine decay. With `config.evaluations`, every second held-out text (at most `_CHOOSING_TEXTS`) is read
+    at that many steps, and the weights that predict these best are kept; the other held-out texts judge them.
+    With the folder `scratch`, an interrupted training resumes from its last checkpoint there, to the same weights.
+    Raises CorpusError without texts, TrainingError when the loss is not finite.
     """
     started = time.perf_counter()
     if not any(texts):
@@ -87,7 +87,10 @@ def pretrain(
     tokenizer = _train_tokenizer(texts, config.vocab_size, folder)
     cut = _pieces if config.whole_texts else _sequences
     model = _build_model(len(tokenizer), config, context=context, seed=seed).to(device)
-    choosing, judging = _split(held_out, chooses=config.evaluations > 0)
+    judging = [text for text in held_out if text]
+    choosing: list[str] = []
+    if config.evaluations and len(judging) > 1:
+        choosing, judging = judging[::2][:_CHOOSING_TEXTS], judging[1::2]
     state = _train(
         model,
         cut(tokenizer, texts, context),
@@ -112,16 +115,8 @@ def pretrain(
     )
 
 
-def _split(held_out: Sequence[str], *, chooses: bool) -> tuple[list[str], list[str]]:
-    """Held-out texts that choose weights and those that judge them, none in both."""
-    some = [text for text in held_out if text]
-    if not chooses or len(some) < 2:
-        return [], some
-    return some[::2][:_CHOOSING_TEXTS], some[1::2]
-
-
 def _train_tokenizer(texts: Sequence[str], vocab_size: int, folder: Path) -> PreTrainedTokenizerFast:
-    """Byte-level BPE; a word and the space before it are one token where that is frequent. Saved in `folder`."""
+    """Train byte-level BPE and save it in `folder`; a frequent word is one token with the space before it."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -143,7 +138,7 @@ def _train_tokenizer(texts: Sequence[str], vocab_size: int, folder: Path) -> Pre
 
 
 def _build_model(d_vocab: int, config: PretrainConfig, *, context: int, seed: int) -> GPTNeoXForCausalLM:
-    """Fresh weights; the token id 0 is the end of text."""
+    """Build a model with random weights; token id 0 is the end of text."""
     from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
     sizes = GPTNeoXConfig(
@@ -163,20 +158,20 @@ def _build_model(d_vocab: int, config: PretrainConfig, *, context: int, seed: in
 
 
 def _sequences(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], context: int) -> list[list[int]]:
-    """Each text between two ends of text; one cut at the context does not end."""
+    """Return each text between two ends of text; a truncated text has none at its end."""
     tokenized = tokenize(tokenizer, texts, context=context)
     return [[0, *text.token_ids, *([] if text.truncated else [0])] for text in tokenized if text.token_ids]
 
 
 def _pieces(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], context: int) -> list[list[int]]:
-    """Whole texts between ends of text, `context` tokens a piece to predict; a piece begins with the last one's end."""
+    """Split texts into pieces of `context` tokens to predict; a piece begins with the last token of the one before."""
     wholes = _sequences(tokenizer, texts, sys.maxsize)
     return [whole[at : at + context + 1] for whole in wholes for at in range(0, len(whole) - 1, context)]
 
 
 @dataclass
 class _Training:
-    """Where a training stands: what a checkpoint keeps beside weights, optimizer and schedule."""
+    """State of a training: what a checkpoint holds beside weights, optimizer and schedule."""
 
     step: int = 0
     tokens: int = 0
@@ -185,7 +180,7 @@ class _Training:
     best: dict[str, torch.Tensor] | None = None
     kept_step: int = 0
     seconds_before: float = 0.0
-    """Of the sittings before this one."""
+    """Spent before the last interruption."""
 
 
 def _train(
@@ -198,15 +193,20 @@ def _train(
     judge: Callable[[], float | None],
     progress: Progress | None,
 ) -> _Training:
-    """Trains the model in place and leaves it with the weights that are kept."""
-    optimizer, schedule = _optimizer(model, config)
+    """Train the model in place and leave it with the best weights."""
+    decayed = [value for value in model.parameters() if value.dim() > 1]
+    rest = [value for value in model.parameters() if value.dim() <= 1]  # biases and norms
+    groups = [{"params": decayed, "weight_decay": _WEIGHT_DECAY}, {"params": rest, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, config))
     parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
     checkpoint = _Checkpoint(scratch / _CHECKPOINT) if scratch else None
     state = (checkpoint.load(parts) if checkpoint else None) or _Training()
     order = _batch_order([len(sequence) for sequence in sequences], batch=config.batch, seed=seed)
     for _ in range(state.step):
         next(order)
-    due = _evaluation_steps(config)
+    n_evaluations = min(config.evaluations, config.steps)
+    evaluation_steps = {round(config.steps * (i + 1) / n_evaluations) for i in range(n_evaluations)}
     while state.step < config.steps:
         model.train()
         loss, count = _loss(model, [sequences[row] for row in next(order)])
@@ -221,10 +221,16 @@ def _train(
             raise TrainingError(
                 f"pretrain: the loss is {state.losses[-1]} at step {state.step}; lower pretrain.learning_rate"
             )
-        if state.step in due:
-            _evaluate(model, state, judge)
+        if state.step in evaluation_steps:
+            model.eval()
+            bits = judge()
+            if bits is not None:
+                if all(bits < before for _, before in state.held_out):
+                    state.best = {name: value.detach().clone() for name, value in model.state_dict().items()}
+                    state.kept_step = state.step
+                state.held_out.append((state.step, bits))
         if checkpoint:
-            checkpoint.keep(state, parts)
+            checkpoint.save_if_due(state, parts)
         if progress is not None:
             progress("pretrain", state.step, config.steps, state.losses[-1])
     model.eval()
@@ -235,63 +241,34 @@ def _train(
     return state
 
 
-def _optimizer(
-    model: GPTNeoXForCausalLM, config: PretrainConfig
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
-    """AdamW, without weight decay of biases and norms, and its rate over the steps."""
-    decayed = [value for value in model.parameters() if value.dim() > 1]
-    kept = [value for value in model.parameters() if value.dim() <= 1]
-    groups = [{"params": decayed, "weight_decay": _WEIGHT_DECAY}, {"params": kept, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95), fused=True)
-    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, config))
-
-
-def _evaluation_steps(config: PretrainConfig) -> set[int]:
-    """Evenly spread, the last step among them."""
-    n = min(config.evaluations, config.steps)
-    return {round(config.steps * (i + 1) / n) for i in range(n)}
-
-
-def _evaluate(model: GPTNeoXForCausalLM, state: _Training, judge: Callable[[], float | None]) -> None:
-    """Notes how well held-out texts are predicted, and keeps the weights where they are better than ever."""
-    model.eval()
-    bits = judge()
-    if bits is None:
-        return
-    if all(bits < before for _, before in state.held_out):
-        state.best = {name: value.detach().clone() for name, value in model.state_dict().items()}
-        state.kept_step = state.step
-    state.held_out.append((state.step, bits))
-
-
 class _Checkpoint:
-    """A file that training goes on from after a kill; written whole, at most once in `_CHECKPOINT_S`."""
+    """A file from which training resumes after a kill, written at most once per `_CHECKPOINT_S` seconds."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._began = self._written = time.perf_counter()
+        self._started = self._written = time.perf_counter()
 
     def load(self, parts: Mapping[str, Any]) -> _Training | None:
-        """Puts what was kept into the parts; None where nothing was."""
-        kept = runtime.load(self._file)
-        if kept is None:
+        """Restore the parts from the file; None where there is no file."""
+        saved = runtime.load(self._file)
+        if saved is None:
             return None
         for name, part in parts.items():
-            part.load_state_dict(kept[name])
-        return _Training(**kept["training"])
+            part.load_state_dict(saved[name])
+        return _Training(**saved["training"])
 
-    def keep(self, state: _Training, parts: Mapping[str, Any]) -> None:
-        """Writes the checkpoint where it is time to."""
+    def save_if_due(self, state: _Training, parts: Mapping[str, Any]) -> None:
+        """Write the checkpoint when the last one is old enough."""
         now = time.perf_counter()
         if now - self._written < _CHECKPOINT_S:
             return
-        training = vars(state) | {"seconds_before": state.seconds_before + now - self._began}
+        training = vars(state) | {"seconds_before": state.seconds_before + now - self._started}
         runtime.save({"training": training} | {name: part.state_dict() for name, part in parts.items()}, self._file)
         self._written = now
 
 
 def _rate(step: int, config: PretrainConfig) -> float:
-    """Share of the learning rate at a step: linear warm-up, then a cosine down to `_FINAL_RATE`."""
+    """Return the share of the learning rate at a step: linear warm-up, then a cosine down to `_FINAL_RATE`."""
     warmup = max(1, round(config.warmup_share * config.steps))
     if step < warmup:
         return (step + 1) / warmup
@@ -300,7 +277,7 @@ def _rate(step: int, config: PretrainConfig) -> float:
 
 
 def _batch_order(lengths: Sequence[int], *, batch: int, seed: int) -> Iterator[list[int]]:
-    """Rows of batches without end: every epoch shuffled anew, rows of a batch alike in length."""
+    """Yield the rows of batches forever: reshuffled every epoch, rows of a batch similar in length."""
     generator = torch.Generator().manual_seed(seed)
     while True:
         shuffled = torch.randperm(len(lengths), generator=generator).tolist()
@@ -312,19 +289,19 @@ def _batch_order(lengths: Sequence[int], *, batch: int, seed: int) -> Iterator[l
 
 
 def _loss(model: GPTNeoXForCausalLM, rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, int]:
-    """Mean cross-entropy of each row's tokens after its first, in nats, and their number.
+    """Return the mean cross-entropy of each row's tokens after its first, in nats, and their number.
 
     Rows are padded on the right, where a causal model needs no mask; logits of padding are never computed.
     """
-    input_ids, mask = (each.to(model.device) for each in pad(rows, pad_id=0))
+    input_ids, mask = (part.to(model.device) for part in pad(rows, pad_id=0))
     hidden = model.gpt_neox(input_ids=input_ids[:, :-1], use_cache=False).last_hidden_state
-    real = mask[:, 1:].bool()
-    targets = input_ids[:, 1:][real]
-    return F.cross_entropy(model.lm_head(hidden[real]), targets), len(targets)
+    is_token = mask[:, 1:].bool()
+    targets = input_ids[:, 1:][is_token]
+    return F.cross_entropy(model.lm_head(hidden[is_token]), targets), len(targets)
 
 
 def _curve(losses: Sequence[float]) -> tuple[tuple[int, float], ...]:
-    """At most `_CURVE_POINTS` means of consecutive steps."""
+    """Summarise losses as at most `_CURVE_POINTS` means (last step, mean) over consecutive steps."""
     width = math.ceil(len(losses) / _CURVE_POINTS)
     ends = [*range(width, len(losses), width), len(losses)]
     starts = [0, *ends[:-1]]
@@ -335,7 +312,7 @@ def _curve(losses: Sequence[float]) -> tuple[tuple[int, float], ...]:
 def _bits_per_byte(
     model: GPTNeoXForCausalLM, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], context: int
 ) -> float:
-    """Of the parts of the texts within the context, as the model sees them."""
+    """Return the bits per byte of the texts, each truncated to the context."""
     tokenized = [text for text in tokenize(tokenizer, texts, context=context) if text.token_ids]
     sequences = _sequences(tokenizer, [text.text for text in tokenized], context)
     nats = 0.0

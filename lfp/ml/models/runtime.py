@@ -1,4 +1,4 @@
-"""How computation runs: a fixed number of threads, checkpoints written whole, and the fastest matrix product."""
+"""Fixed thread counts, checkpoints that are written whole, and the faster of two libraries' matrix products."""
 
 from __future__ import annotations
 
@@ -13,29 +13,30 @@ from torch.overrides import TorchFunctionMode
 
 
 def set_threads(n: int) -> None:
-    """Fixes torch's CPU threads: sums are split by their number, so results repeat only with the same one."""
+    """Fix the number of torch's CPU threads: sums are split by it, so results repeat only with the same number."""
     torch.set_num_threads(n)
 
 
 def save(state: Any, file: Path) -> None:
-    """Puts `state` in place of what the file held."""
+    """Replace the content of `file` by `state` in one step."""
     partial = file.with_name(f".{file.name}.partial")
     torch.save(state, partial)
     partial.replace(file)
 
 
 def load(file: Path | None) -> Any | None:
-    """What was saved, on the CPU; None where nothing was, or no file is named."""
+    """Load what `save` wrote, to the CPU and without unpickling code; None where there is no file."""
     if file is None or not file.is_file():
         return None
     return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def affine(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`inputs @ weight.T + bias`: [..., d_in], [width, d_in] and [width] give [..., width].
+    """Return `inputs @ weight.T + bias`: [..., d_in], [width, d_in] and [width] give [..., width].
 
-    Without gradients on a CPU oneDNN makes the float32 product: it uses the whole vector width of processors of every
-    maker, where the library behind `F.linear` takes twice as long on some. The two differ by rounding alone.
+    Without gradients on a CPU oneDNN computes the float32 product: it uses the full vector width on processors of every
+    maker, where the library behind `F.linear` takes two to three times as long on some (docs/BENCHMARKS.md). The two
+    differ by rounding alone.
     """
     plain = torch.is_grad_enabled() or inputs.device.type != "cpu" or inputs.dtype != torch.float32
     if plain or not inputs.numel() or not torch.backends.mkldnn.is_available():
@@ -45,7 +46,7 @@ def affine(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
 
 
 class FastLinear(TorchFunctionMode):
-    """Within it, in the thread that entered it, every linear layer's product is `affine`'s."""
+    """Context in which every linear layer computes its product with `affine`, in the thread that entered it."""
 
     def __torch_function__(
         self,
@@ -54,5 +55,5 @@ class FastLinear(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Called by torch in place of each of its functions."""
+        """Replace `F.linear`; torch calls this for each of its functions."""
         return (affine if func is F.linear else func)(*args, **(kwargs or {}))

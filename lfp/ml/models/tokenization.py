@@ -1,4 +1,4 @@
-"""Texts to token ids with character offsets, and padded batches of them."""
+"""Turn texts into token ids with character offsets, and into padded batches."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TokenizedText:
-    """One text as the models see it, its beginning-of-sequence token left out.
+    """One text as the models see it, without its beginning-of-sequence token.
 
-    `text` ends where the last token does: of a truncated text only what the tokens cover is kept. Token i is the slice
-    `text[token_starts[i]:token_starts[i + 1]]` (the last one runs to the end), and the slices joined give `text` back.
+    `text` ends where the last token does, so a truncated text keeps only what its tokens cover. Token i is the slice
+    `text[token_starts[i]:token_starts[i + 1]]` (the last runs to the end), and the slices concatenated give `text`.
     A space belongs to the token after it, as in byte-level BPE. A character split over several tokens belongs to the
     first of them; the others are empty slices.
     """
@@ -35,8 +35,8 @@ class TokenizedText:
 class Batch:
     """Texts of one forward pass, padded on the right.
 
-    `rows` are the positions of its texts in the sequence that was batched; `n_bos` (0 or 1) is how many leading
-    positions of every row hold the beginning-of-sequence token.
+    `rows` are the indices of its texts in the sequence that was batched; `n_bos` is 1 where every row begins with a
+    beginning-of-sequence token, else 0.
     """
 
     rows: tuple[int, ...]
@@ -46,51 +46,54 @@ class Batch:
     """int64 [batch, seq], 1 on tokens (the beginning-of-sequence token too) and 0 on padding"""
     n_bos: int
 
+    def text_tokens(self) -> torch.Tensor:
+        """Return a bool mask [batch, seq] of the texts' own tokens: neither padding nor beginning-of-sequence."""
+        mask = self.attention_mask.bool().clone()
+        mask[:, : self.n_bos] = False
+        return mask
+
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, context: int) -> list[TokenizedText]:
-    """Each text's first `context` tokens, special tokens neither added nor counted."""
+    """Tokenize texts to their first `context` tokens; special tokens are neither added nor counted."""
     if not texts:
         return []
     if not tokenizer.is_fast:
         raise ModelError(f"{tokenizer.name_or_path}: its tokenizer has no character offsets; save it as tokenizer.json")
     encoded = tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    rows = zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True)
-    return [_cut(text, ids, offsets, context) for text, ids, offsets in rows]
-
-
-def _cut(text: str, ids: Sequence[int], offsets: Sequence[tuple[int, int]], context: int) -> TokenizedText:
-    """A token starts where the furthest of those before it ended, so that nothing between tokens is lost."""
-    ends = accumulate((end for _, end in offsets), max)
-    starts = (0, *ends)
-    n_tokens = min(len(ids), context)
-    truncated = n_tokens < len(ids)
-    kept = text[: starts[n_tokens]] if truncated or not ids else text
-    return TokenizedText(kept, tuple(ids[:n_tokens]), starts[:n_tokens], truncated)
+    tokenized = []
+    for text, ids, offsets in zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+        # a token starts where the furthest of those before it ended, so that no character between tokens is lost
+        starts = (0, *accumulate((end for _, end in offsets), max))
+        n_tokens = min(len(ids), context)
+        truncated = n_tokens < len(ids)
+        kept = text[: starts[n_tokens]] if truncated or not ids else text
+        tokenized.append(TokenizedText(kept, tuple(ids[:n_tokens]), starts[:n_tokens], truncated))
+    return tokenized
 
 
 def batches(texts: Sequence[TokenizedText], *, bos_id: int | None, pad_id: int, batch_texts: int) -> Iterator[Batch]:
-    """The texts in the order given, `batch_texts` at a time; `bos_id`, where there is one, leads every row.
+    """Yield the texts in the order given, `batch_texts` at a time, each row preceded by `bos_id` unless it is None.
 
-    Raises ModelError for a text without tokens when there is no `bos_id` to make a row of.
+    Raises ModelError for a text without tokens when there is no `bos_id`.
     """
-    lead = () if bos_id is None else (bos_id,)
+    bos = () if bos_id is None else (bos_id,)
     for start in range(0, len(texts), batch_texts):
         rows = tuple(range(start, min(start + batch_texts, len(texts))))
-        ids = [(*lead, *texts[row].token_ids) for row in rows]
+        ids = [(*bos, *texts[row].token_ids) for row in rows]
         for row, row_ids in zip(rows, ids, strict=True):
             if not row_ids:
                 raise ModelError(f"text {row} has no tokens; drop it, or prepend a beginning-of-sequence token")
         input_ids, attention_mask = pad(ids, pad_id=pad_id)
-        yield Batch(rows, input_ids, attention_mask, len(lead))
+        yield Batch(rows, input_ids, attention_mask, len(bos))
 
 
 def pad(ids: Sequence[Sequence[int]], *, pad_id: int, left: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows of unequal length as `(input_ids, attention_mask)`, both int64 [batch, longest]."""
+    """Pad rows of unequal length: `(input_ids, attention_mask)`, both int64 [batch, longest]."""
     width = max(len(row) for row in ids)
     input_ids = torch.full((len(ids), width), pad_id, dtype=torch.int64)
     mask = torch.zeros_like(input_ids)
     for number, row in enumerate(ids):
-        place = slice(width - len(row), width) if left else slice(len(row))
-        input_ids[number, place] = torch.as_tensor(row, dtype=torch.int64)
-        mask[number, place] = 1
+        columns = slice(width - len(row), width) if left else slice(len(row))
+        input_ids[number, columns] = torch.as_tensor(row, dtype=torch.int64)
+        mask[number, columns] = 1
     return input_ids, mask

@@ -14,7 +14,15 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from lfp.errors import DataError, ModelError
-from lfp.ml.models.activations import Observer, PairTokens, Tokens, implicit_reward, stream, stream_pair
+from lfp.ml.models.activations import (
+    Observer,
+    PairTokens,
+    Tokens,
+    compare_predictions,
+    implicit_reward,
+    stream,
+    stream_pair,
+)
 from lfp.ml.models.loading import LanguageModel, load_model, mlp_hook_point
 from lfp.ml.models.tokenization import TokenizedText, tokenize
 
@@ -163,7 +171,7 @@ def test_the_advantage_has_mean_zero_under_the_base_model() -> None:
     tuned, base = torch.randn(2, 1, 2, 7, generator=generator).double().unbind(0)
     chance = base[0, 0].softmax(-1)
     ids = torch.stack([torch.zeros(7, dtype=torch.int64), torch.arange(7)], dim=1)
-    _, advantage = implicit_reward(tuned.expand(7, -1, -1), base.expand(7, -1, -1), ids)
+    _, advantage = implicit_reward(*compare_predictions(tuned.expand(7, -1, -1), base.expand(7, -1, -1)), ids)
     assert advantage[:, 0].isnan().all()
     assert (chance * advantage[:, 1]).sum().item() == pytest.approx(0.0, abs=1e-12)
 

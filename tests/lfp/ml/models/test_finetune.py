@@ -119,14 +119,14 @@ def _margin(folder: Path) -> float:
 
 def test_one_bos_leads_every_prompt(folders: Models) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folders["gpt_neox"][0])
-    assert tokenizer(finetuning._lead(tokenizer) + " good").input_ids == [0, *tokenizer(" good").input_ids]
+    assert tokenizer(finetuning._bos_text(tokenizer) + " good").input_ids == [0, *tokenizer(" good").input_ids]
     adds_its_own = AutoTokenizer.from_pretrained(folders["gpt_neox"][0], add_bos_token=True)
-    assert adds_its_own(finetuning._lead(adds_its_own) + " good").input_ids == [0, *tokenizer(" good").input_ids]
+    assert adds_its_own(finetuning._bos_text(adds_its_own) + " good").input_ids == [0, *tokenizer(" good").input_ids]
 
 
 def test_padding_on_the_left_does_not_move_positions(folders: Models) -> None:
     model = AutoModelForCausalLM.from_pretrained(folders["gpt_neo"][0]).eval()
-    model.base_model.register_forward_pre_hook(finetuning._positions_from_mask, with_kwargs=True)
+    model.base_model.register_forward_pre_hook(finetuning._number_positions, with_kwargs=True)
     input_ids, mask = pad([[5, 6, 7, 8], [9, 10]], pad_id=0, left=True)
     with torch.no_grad():
         together = model(input_ids=input_ids, attention_mask=mask).logits[1, -2:]

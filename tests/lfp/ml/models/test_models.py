@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 import socket
 from collections.abc import Callable
@@ -12,8 +13,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from lfp.config import FeedbackConfig, TuneConfig
 from lfp.errors import ModelError
+from lfp.ml.models import runtime
 from lfp.ml.models.divergence import LayerDivergence, layer_divergence, most_divergent
+from lfp.ml.models.finetuning import tune_dpo
 from lfp.ml.models.loading import (
     LanguageModel,
     check_context,
@@ -22,7 +26,9 @@ from lfp.ml.models.loading import (
     load_model,
     mlp_hook_point,
 )
+from lfp.ml.models.reward_model import load_reward_model
 from lfp.ml.models.tokenization import batches, tokenize
+from lfp.texts.preferences import PreferencePair
 from lfp.util import hub
 from lfp.util.hub import hub_reachable
 
@@ -256,6 +262,65 @@ def test_a_broken_file_is_named(file: str, tmp_path: Path, model_builder: ModelB
     (folder / file).write_text("{", encoding="utf-8")
     with pytest.raises(ModelError, match=rf"^{folder}/{file}: .*save it again, or --set model\.tuned=FOLDER"):
         load_model(str(folder), key="model.tuned")
+
+
+CODE_OF_A_MODEL = """
+from pathlib import Path
+Path(__file__).with_name("ran").touch()
+"""
+
+
+@pytest.fixture
+def folder_with_code(tmp_path: Path, model_builder: ModelBuilder, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model that needs code of its own, and so does its tokenizer; on a terminal transformers would ask to run it."""
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked whether to run the code"))
+    folder = model_builder(tmp_path)
+    (folder / "evil.py").write_text(CODE_OF_A_MODEL, encoding="utf-8")
+    classes = ("AutoConfig", "AutoModelForCausalLM", "AutoModelForSequenceClassification")
+    for file, changes in {
+        "config.json": {"model_type": "evil", "auto_map": dict.fromkeys(classes, "evil.Evil")},
+        "tokenizer_config.json": {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}},
+    }.items():
+        (folder / file).write_text(json.dumps(json.loads((folder / file).read_text()) | changes), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("load", ["language model", "reward model", "model to tune"])
+def test_code_of_a_model_is_never_run_and_nobody_is_asked(load: str, folder_with_code: Path, tmp_path: Path) -> None:
+    folder = folder_with_code
+    with pytest.raises(ModelError, match=rf"^[^\n]*{folder}[^\n]*needs code that comes with it, .* never run[^\n]*$"):
+        if load == "language model":
+            load_model(str(folder))
+        elif load == "reward model":
+            load_reward_model(str(folder), FeedbackConfig(reward="classifier", classifier=str(folder)))
+        else:
+            tune_dpo(folder, [PreferencePair("a", "b", "c")], TuneConfig(), seed=0, folder=tmp_path / "tuned")
+    assert not (folder / "ran").exists()
+
+
+def test_code_of_a_tokenizer_is_never_run_and_nobody_is_asked(
+    folder_with_code: Path, model_builder: ModelBuilder, tmp_path: Path
+) -> None:
+    config = model_builder(tmp_path / "plain") / "config.json"
+    shutil.copy(config, folder_with_code / "config.json")
+    assert load_model(str(folder_with_code)).tokenizer.is_fast
+    assert not (folder_with_code / "ran").exists()
+
+
+def test_pickled_code_is_not_run_either(tmp_path: Path, model_builder: ModelBuilder) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (tmp_path / "ran",)
+
+    folder = model_builder(tmp_path)
+    (folder / "model.safetensors").unlink()
+    torch.save({"weight": Evil()}, folder / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="cannot load a causal language model"):
+        load_model(str(folder))
+    torch.save({"weight": Evil()}, tmp_path / "checkpoint.pt")
+    with pytest.raises(pickle.UnpicklingError):
+        runtime.load(tmp_path / "checkpoint.pt")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_missing_weights_are_not_made_up(tmp_path: Path, model_builder: ModelBuilder) -> None:
