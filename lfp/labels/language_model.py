@@ -75,7 +75,7 @@ class LanguageModelLabeller:
     @property
     def name(self) -> str:
         """What labels.labeller says: one name a model."""
-        return f"openai:{self._client.model}"
+        return f"openai:{self._client.config.model}"
 
     def label(self, evidence: Sequence[Evidence]) -> list[Label]:
         """A label for each feature, in order. Raises LabelError where the server would answer nothing."""
@@ -102,7 +102,7 @@ class LanguageModelLabeller:
 
         A budget that runs out then leaves whole labels behind, and features that nothing was spent on.
         """
-        size = max(2, self._client.concurrency)
+        size = max(2, self._client.config.concurrency)
         for start in range(0, len(live), size):
             yield live[start : start + size], max(0, self._config.swapped - start)
 
@@ -148,7 +148,7 @@ class LanguageModelLabeller:
         """The questions of every round, with kept descriptions or supposed ones."""
         described = {(id(one), i): self._describe(one, i) for one in block for i in range(len(one.samples))}
         yield list(described.values())
-        kept = {key: self._client.kept(question) for key, question in described.items()}
+        kept = {key: self._client.cached(question) for key, question in described.items()}
         says = {key: answer.description if answer else f"{_SUPPOSED}{key}" for key, answer in kept.items()}
         yield [self._relate(says[id(one), i], i) for one in block for i in range(len(one.samples))]
         judged = [one for one in block if one.evidence.held_out]
@@ -187,7 +187,7 @@ class LanguageModelLabeller:
             relation.reason if relation else None,
             tuple(each.key for each in one.samples[repeat]),
             prompts.PROMPT_VERSION,
-            model=self._client.model,
+            model=self._client.config.model,
             failure=_failure(one),
             agreement=_agreement(one.related, repeat),
             score=_score(one),

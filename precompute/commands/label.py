@@ -163,7 +163,7 @@ def label(
         wanted = list(features) if features is not None else every(groups)
         if dry_run:
             return LabelOutcome(0, Counter(), estimate=by_model.estimate(evidence_of(wanted)))
-        client.check()
+        client.check_key()
         labels, name = by_model.label(evidence_of(wanted)), by_model.name
         spent_usd = client.spent_usd
 

@@ -1,1 +1,1 @@
-"""A client of any OpenAI-compatible server: many questions at once, within a budget, none paid twice."""
+"""A client for OpenAI-compatible servers: many concurrent calls, a budget in dollars, and answers cached on disk."""

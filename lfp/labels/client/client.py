@@ -1,34 +1,54 @@
-"""A client of any OpenAI-compatible server: many questions at once, within a budget, none of them paid twice."""
+"""A client for OpenAI-compatible servers: many questions at once, within a budget, and none is paid for twice."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import datetime
+import os
+import signal
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
-from lfp.errors import ConfigError
-from lfp.labels.client.answers import AnswerCache, Budget
-from lfp.labels.client.asking import Asking, Pace, kept_answer
-from lfp.labels.client.chat import Chat, check_key
-from lfp.labels.client.questions import Answer, AnyForm, Form, Message, Question
+import openai
+
+from lfp.errors import ConfigError, LabelError
+from lfp.labels.client.questions import Answer, AnswerCache, AnyForm, Question
+from lfp.labels.client.transport import (
+    ACCOUNT,
+    KEY,
+    RETRIES,
+    STOPPED,
+    Account,
+    BrokenAnswerError,
+    Budget,
+    CallFailedError,
+    MeteredClient,
+    explain_status,
+    is_busy,
+    read_completion,
+)
 from lfp.util.types import Progress
 
 if TYPE_CHECKING:
     from lfp.config import LanguageModelConfig
 
-__all__ = ["Answer", "Client", "ClientConfig", "Estimate", "Form", "Message", "Question"]
+_BROKEN_TRIES = 3  # of a question whose answers break the schema
+_GRACE_S = 20.0  # that calls in flight may take after an interruption
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True)
 class ClientConfig:
-    """Which model is asked, where, and within which bounds. The key is in the environment only.
+    """The model, its server, and bounds. The key is read from the environment only.
 
-    `base_url`: address of a compatible server; OpenAI's by default. `cache`: folder that answers are kept in.
-    `budget_usd`: what one client may spend, kept answers not counted; `price_in` and `price_out` in dollars a million
-    tokens. `timeout_s`: of one call. `first_wait_s`: before a call is made again, where the server names no time; twice
-    as long each further time. `longest_wait_s`: a server that asks for a longer wait is not asked again.
+    `base_url`: address of a compatible server; OpenAI's API by default. `cache`: folder of cached answers.
+    `budget_usd`: what one client may spend, cached answers not counted. `price_in` and `price_out`: dollars per million
+    prompt and answer tokens. `timeout_s`: seconds that a try waits for the server.
     """
 
     model: str
@@ -39,8 +59,6 @@ class ClientConfig:
     price_in: float = 0.0
     price_out: float = 0.0
     timeout_s: float = 60.0
-    first_wait_s: float = 0.5
-    longest_wait_s: float = 60.0
 
     @classmethod
     def of(cls, section: LanguageModelConfig, *, cache: Path | None) -> ClientConfig:
@@ -60,8 +78,8 @@ class ClientConfig:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What asking would take: calls to be made and answers kept already, tokens, dollars if every answer is as long as
-    it may be, and `worst_usd`, which the budget sets aside.
+    """Estimate of what asking takes: calls, cached answers, tokens, and dollars if every answer is as long as it may
+    be. `worst_usd` is what the budget reserves.
     """
 
     calls: int
@@ -80,55 +98,47 @@ class Estimate:
         )
 
     def __add__(self, other: Estimate) -> Estimate:
-        """What asking both would take."""
-        return Estimate(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(self)))
+        """Add up two estimates."""
+        return Estimate(*(getattr(self, part.name) + getattr(other, part.name) for part in fields(self)))
 
 
 class Client:
-    """Asks a model many questions and gives every one an answer or a reason.
+    """Asks a model many questions and returns an answer or the reason for its absence for each.
 
-    A rate limit, a server's error and a lost answer are asked again; an answer that breaks the schema three times is a
-    failure; so is a question that the budget has no room for. Answers are kept as they come, so that a job stopped at
-    any time goes on from there.
+    Refusals for a time (status 429 or 5xx) and lost answers are retried, an answer that breaks its schema is asked for
+    three times, and a question that the budget has no room for fails. Answers are cached as they arrive, so that an
+    interrupted job can be resumed without asking anything twice.
     """
 
     def __init__(self, config: ClientConfig) -> None:
-        self._config = config
+        self.config = config
         self._budget = Budget(config.budget_usd, price_in=config.price_in, price_out=config.price_out)
         self._cache = AnswerCache(config.cache)
-
-    @property
-    def model(self) -> str:
-        """The model asked."""
-        return self._config.model
-
-    @property
-    def concurrency(self) -> int:
-        """Calls under way at once."""
-        return self._config.concurrency
 
     @property
     def spent_usd(self) -> float:
         """Dollars spent so far; a lost answer counts at its worst case."""
         return self._budget.spent_usd
 
-    def check(self) -> None:
-        """Raises ConfigError where there is neither key nor server to ask."""
-        check_key(self._config.base_url)
+    def check_key(self) -> None:
+        """Raise ConfigError if there is neither a key in the environment nor the address of another server."""
+        if not os.environ.get(KEY) and self.config.base_url is None:
+            raise ConfigError(f"no key in ${KEY} and no base URL; set the one, or name a server that asks for no key")
 
-    def kept(self, question: Question[AnyForm]) -> AnyForm | None:
-        """The value of an answer kept earlier; None where there is none. Nothing is asked."""
-        kept = self._cache.get(question.sha256(self.model))
-        return None if kept is None else kept_answer(kept, question).value
+    def cached(self, question: Question[AnyForm]) -> AnyForm | None:
+        """Value of a cached answer; None if it is not cached. Nothing is asked."""
+        answer = self._cache.get(question.sha256(self.config.model), question.schema)
+        return answer.value if answer else None
 
     def estimate(self, questions: Sequence[Question[AnyForm]]) -> Estimate:
-        """What asking them would take. Nothing is asked."""
-        distinct = {question.sha256(self.model): question for question in questions}
-        new = [question for sha256, question in distinct.items() if self._cache.get(sha256) is None]
-        read, written = sum(one.tokens_in for one in new), sum(one.max_tokens for one in new)
-        worst = sum(one.most_tokens_in for one in new)
-        price = self._budget.cost_usd
-        return Estimate(len(new), len(distinct) - len(new), read, written, price(read, written), price(worst, written))
+        """Estimate what asking these questions takes. Nothing is asked."""
+        distinct = {question.sha256(self.config.model): question for question in questions}
+        new = [question for sha256, question in distinct.items() if not self._cache.get(sha256, question.schema)]
+        tokens_in, tokens_out = sum(question.tokens_in for question in new), sum(each.max_tokens for each in new)
+        most_in = sum(question.most_tokens_in for question in new)
+        cost = self._budget.cost_usd
+        cost_usd, worst_usd = cost(tokens_in, tokens_out), cost(most_in, tokens_out)
+        return Estimate(len(new), len(distinct) - len(new), tokens_in, tokens_out, cost_usd, worst_usd)
 
     def ask(
         self,
@@ -137,30 +147,133 @@ class Client:
         *,
         what: str = "questions answered",
     ) -> list[Answer[AnyForm]]:
-        """An answer to each question, in order; equal questions are asked once. `progress` is told the dollars spent.
+        """Answer each question, in order; equal questions are asked once. `progress` gets the dollars spent as value.
 
-        Raises LabelError where the server refuses the key, knows no such model or gives no more credit, and
-        ConfigError where there is neither key nor server.
+        Interrupted by a signal, it waits for the calls in flight, caches their answers, and passes the signal on.
+        Raises LabelError if the server refuses the key, knows no such model or gives no more credit, and ConfigError
+        if there is neither a key nor a server that needs none.
         """
-        hashes = [question.sha256(self.model) for question in questions]
-        asking = Asking(dict(zip(hashes, questions, strict=True)), budget=self._budget, cache=self._cache)
+        hashes = [question.sha256(self.config.model) for question in questions]
+        distinct = dict(zip(hashes, questions, strict=True))
+        answers: dict[str, Answer[AnyForm]] = {}
+        for sha256, question in distinct.items():
+            if (cached := self._cache.get(sha256, question.schema)) is not None:
+                answers[sha256] = cached
 
-        def tell() -> None:
+        def report() -> None:
             if progress is not None:
-                progress(what, len(asking.answers), len(set(hashes)), self.spent_usd)
+                progress(what, len(answers), len(distinct), self.spent_usd)
 
-        tell()
-        if asking.left:
-            self._run(asking, tell)
-        return [asking.answers[sha256] for sha256 in hashes]
+        report()
+        new = {sha256: question for sha256, question in distinct.items() if sha256 not in answers}
+        if new:
+            self.check_key()
+            error: LabelError | None = None
+            try:
+                asyncio.run(self._ask_all(new, answers, report))
+            except* LabelError as group:
+                error = next(each for each in group.exceptions if isinstance(each, LabelError))
+            if error is not None:
+                raise error
+        return [answers.get(sha256) or Answer(None, STOPPED, 0.0, 0) for sha256 in hashes]
 
-    def _run(self, asking: Asking[AnyForm], tell: Callable[[], None]) -> None:
-        config = self._config
-        pace = Pace(config.concurrency, config.first_wait_s, config.longest_wait_s)
+    async def _ask_all(
+        self, questions: Mapping[str, Question[Any]], answers: dict[str, Answer[Any]], report: Callable[[], None]
+    ) -> None:
+        """Ask questions concurrently; put each answer into the cache and into `answers` as it arrives."""
+        config = self.config
+        http, slots = MeteredClient(self._budget, timeout_s=config.timeout_s), asyncio.Semaphore(config.concurrency)
+        key = os.environ.get(KEY) or "none"  # servers that ask for no key get this one
+        api = openai.AsyncOpenAI(
+            api_key=key, base_url=config.base_url, max_retries=RETRIES, timeout=config.timeout_s, http_client=http
+        )
 
-        async def run() -> None:
-            chat = Chat(config.model, base_url=config.base_url, timeout_s=config.timeout_s)
-            await asking.run(chat, pace, tell)
+        async def answer(sha256: str, question: Question[Any]) -> None:
+            async with slots:
+                found = await self._answer(api, http, question)
+            self._cache.put(sha256, found)
+            answers[sha256] = found
+            report()
 
-        with asyncio.Runner() as runner:
-            runner.run(run())
+        tasks: list[asyncio.Task[None]] = []
+        loop, interruptions = asyncio.get_running_loop(), 0
+
+        def stop() -> None:
+            """Wait for calls in flight, at most `_GRACE_S`; at the second interruption, for nothing."""
+            nonlocal interruptions
+            interruptions += 1
+            http.stop()
+            cancel_tasks(but=http.in_flight if interruptions == 1 else set())
+            loop.call_later(_GRACE_S, cancel_tasks)
+
+        def cancel_tasks(but: Collection[asyncio.Task[None]] = ()) -> None:
+            for task in tasks:
+                if task not in but:
+                    task.cancel()
+
+        async with api:
+            with _call_on_signals(lambda: loop.call_soon_threadsafe(stop)):
+                async with asyncio.TaskGroup() as group:
+                    tasks += [group.create_task(answer(*item)) for item in questions.items()]
+
+    async def _answer(
+        self, api: openai.AsyncOpenAI, http: MeteredClient, question: Question[AnyForm]
+    ) -> Answer[AnyForm]:
+        """Ask one question until an answer fits its schema."""
+        account = Account(self._budget.cost_usd(question.most_tokens_in, question.max_tokens))
+        ACCOUNT.set(account)
+        form = {"name": question.schema.__name__, "schema": question.json_schema, "strict": True}
+        # OpenAI's newer models refuse `max_tokens`; other servers may not know its successor, and would not cap answers
+        request: dict[str, Any] = {
+            "model": self.config.model,
+            "messages": [message._asdict() for message in question.messages],
+            "max_completion_tokens" if self.config.base_url is None else "max_tokens": question.max_tokens,
+            "response_format": {"type": "json_schema", "json_schema": form},
+        }
+        broken, failure, error = 0, "", None
+        while not failure:
+            try:
+                response = await api.chat.completions.with_raw_response.create(**request)
+                value = read_completion(response.text, question.schema)
+                now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+                return Answer(value, None, account.cost_usd, account.tokens, answered_at=now)
+            except BrokenAnswerError as fault:
+                broken += 1
+                failure = f"{fault} ({broken} times)" if broken == _BROKEN_TRIES else ""
+            except openai.APIStatusError as refusal:
+                http.unanswered += is_busy(refusal)
+                explained = explain_status(refusal, self.config.model, tries=account.tries)
+                failure, error = str(explained), explained if isinstance(explained, LabelError) else None
+            except CallFailedError as fault:
+                failure = str(fault)
+        if error is not None:
+            raise error
+        return Answer(None, failure, account.cost_usd, account.tokens)
+
+
+@contextmanager
+def _call_on_signals(stop: Callable[[], object]) -> Iterator[None]:
+    """Call `stop` on SIGINT and SIGTERM; in the end, pass the last signal to its former handler.
+
+    Signals reach the main thread only: in another thread nothing is changed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (the signature of a signal handler)
+        received.append(number)
+        stop()
+
+    former = {number: signal.getsignal(number) for number in _SIGNALS}
+    former = {number: handler for number, handler in former.items() if handler not in (signal.SIG_IGN, None)}
+    for number in former:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+        if received:
+            signal.raise_signal(received[-1])

@@ -1,21 +1,25 @@
-"""What is asked of a language model and what comes back: messages in, a value of a stated form out."""
+"""Questions to a language model, the answers with their schema, and the cache on disk that keeps answers."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-_TEMPLATE_TOKENS, _MESSAGE_TOKENS = 128, 16  # what a server's chat template may add, more than any we know of
+from lfp.errors import LabelError
+
+_TEMPLATE_TOKENS, _MESSAGE_TOKENS = 128, 16  # tokens that a server's chat template may add: a generous bound
 _BYTES_PER_TOKEN = 4  # of English prose
 
 
 class Form(BaseModel):
-    """Base of every form an answer can take: no key beyond those stated, as strict structured output wants it."""
+    """Base class of answer schemas: no additional keys, as strict structured output requires."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -32,9 +36,9 @@ class Message(NamedTuple):
 
 @dataclass(frozen=True)
 class Question(Generic[AnyForm]):
-    """A prompt, the form of its answer, and how many tokens the answer may have.
+    """A prompt, the schema of its answer, and the tokens that the answer may have.
 
-    `key` tells repeated samples of one prompt apart: with the same key they are one question, asked once.
+    `key` distinguishes repeated samples of one prompt: equal prompts with equal keys are one question, asked once.
     """
 
     messages: tuple[Message, ...]
@@ -44,22 +48,22 @@ class Question(Generic[AnyForm]):
 
     @cached_property
     def json_schema(self) -> dict[str, Any]:
-        """The answer's form as JSON schema."""
+        """JSON schema of the answer."""
         return self.schema.model_json_schema()
 
     def sha256(self, model: str) -> str:
-        """Hash of everything that bears on the answer."""
-        what = [model, self.messages, self.schema.__name__, self.json_schema, self.max_tokens, self.key]
-        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+        """Hash everything that affects the answer."""
+        parts = [model, self.messages, self.schema.__name__, self.json_schema, self.max_tokens, self.key]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     @property
     def tokens_in(self) -> int:
-        """Tokens of the prompt, about."""
+        """Estimated number of prompt tokens."""
         return -(-self._bytes // _BYTES_PER_TOKEN)
 
     @property
     def most_tokens_in(self) -> int:
-        """Tokens of the prompt at worst: a token is at least a byte, and templates add some."""
+        """Upper bound of the number of prompt tokens: a token has at least one byte, and chat templates add some."""
         return self._bytes + _MESSAGE_TOKENS * len(self.messages) + _TEMPLATE_TOKENS
 
     @cached_property
@@ -70,9 +74,9 @@ class Question(Generic[AnyForm]):
 
 @dataclass(frozen=True)
 class Answer(Generic[AnyForm]):
-    """A value, or the reason why there is none, and what it took: dollars and tokens of all its tries.
+    """A value, or the reason for its absence, and the dollars and tokens of all tries.
 
-    Those of a `cached` answer were paid when it was first asked. `answered_at` is when a value came (UTC).
+    Those of a `cached` answer were paid when it was first asked. `answered_at` is the time of the answer (UTC).
     """
 
     value: AnyForm | None
@@ -81,3 +85,51 @@ class Answer(Generic[AnyForm]):
     tokens: int
     cached: bool = False
     answered_at: str | None = None
+
+
+class _CachedAnswer(BaseModel):
+    """Contents of a cache file. It holds neither prompt nor server nor key."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    value: dict[str, Any]
+    tokens: int
+    cost_usd: float
+    answered_at: str
+
+
+class AnswerCache:
+    """Answers on disk, by the hash of their question. Without a folder nothing is cached."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+
+    def get(self, sha256: str, schema: type[AnyForm]) -> Answer[AnyForm] | None:
+        """Read an answer; None if it is not cached. Raises LabelError if its file is broken."""
+        if self._folder is None:
+            return None
+        file = self._folder / sha256[:2] / f"{sha256}.json"
+        try:
+            cached = _CachedAnswer.model_validate_json(file.read_bytes())
+            value = schema.model_validate_json(json.dumps(cached.value))
+        except FileNotFoundError:
+            return None
+        except ValidationError as error:
+            raise LabelError(f"{file}: not a cached answer; delete the file to ask its question again") from error
+        return Answer(value, None, cached.cost_usd, cached.tokens, cached=True, answered_at=cached.answered_at)
+
+    def put(self, sha256: str, answer: Answer[AnyForm]) -> None:
+        """Write an answer that has a value, atomically."""
+        if self._folder is None or answer.value is None or answer.answered_at is None:
+            return
+        cached = _CachedAnswer(
+            value=answer.value.model_dump(mode="json"),
+            tokens=answer.tokens,
+            cost_usd=answer.cost_usd,
+            answered_at=answer.answered_at,
+        )
+        file = self._folder / sha256[:2] / f"{sha256}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_suffix(f".{os.getpid()}.writing")
+        partial.write_text(cached.model_dump_json(), encoding="utf-8")
+        partial.replace(file)

@@ -38,5 +38,4 @@ def texts(n: int) -> list[str]:
 
 def client(server: FakeServer, cache: Path | None = None, **changes: Any) -> Client:
     """A client of the server that waits for nothing long."""
-    quick = {"first_wait_s": 0.01, "timeout_s": 10.0} | changes
-    return Client(ClientConfig(FAKE_MODEL, server.base_url, cache, **quick))
+    return Client(ClientConfig(FAKE_MODEL, server.base_url, cache, **{"timeout_s": 10.0} | changes))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lfp.errors import DataError
-from lfp.labels.client.chat import KEY
+from lfp.labels.client.transport import KEY
 from lfp.labels.rewriting import LanguageModelRewriter, question, read_prompt
 from lfp.testing.fake_openai.answers import SwapWords
 from lfp.testing.fake_openai.server import FakeConfig, FakeServer
@@ -78,7 +78,7 @@ def test_a_wrong_answer_is_passed_on_to_who_checks_it() -> None:
 )
 def test_a_sentence_that_gets_no_answer_has_a_reason(ailment: Any, reason: str) -> None:
     with serve(behave="flaky", fault_share=1.0, ailments=(ailment,)) as server:
-        rewrites = LanguageModelRewriter(client(server, first_wait_s=0.001)).rewrite(SENTENCES[:2], TARGETS[:2])
+        rewrites = LanguageModelRewriter(client(server)).rewrite(SENTENCES[:2], TARGETS[:2])
     assert all(isinstance(one, str) and reason in one for one in rewrites)
 
 

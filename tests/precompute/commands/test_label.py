@@ -14,11 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import openai._base_client
 import pytest
 
 from lfp.bundle.manifest import MANIFEST, file_sha256, read_manifest, read_table
 from lfp.bundle.validation import validate
-from lfp.labels.client.chat import KEY
+from lfp.labels.client.transport import KEY
 from lfp.testing.fake_openai.server import FakeConfig, FakeServer
 from precompute.commands.fake_openai import knows
 from tests.precompute.test_cli import call
@@ -37,6 +38,8 @@ SOME = ("--features", ",".join(map(str, range(16))))
 @pytest.fixture(autouse=True)
 def _no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(KEY, raising=False)
+    monkeypatch.setattr(openai._base_client, "INITIAL_RETRY_DELAY", 0.01)
+    monkeypatch.setattr(openai._base_client, "MAX_RETRY_DELAY", 0.1)
 
 
 @pytest.fixture

@@ -1,0 +1,235 @@
+"""HTTP calls to a chat-completions server: the budget, limits on every try, and failures explained in words."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import openai
+from pydantic import BaseModel, Field, ValidationError
+
+from lfp.errors import LabelError
+from lfp.labels.client.questions import AnyForm
+
+if TYPE_CHECKING:
+    import httpx2
+
+KEY = "OPENAI_API_KEY"
+"""The environment variable that holds the API key. The key is read from nowhere else."""
+
+RETRIES = 9
+"""Retries by the openai package of a call that the server refuses with status 408, 409, 429 or 5xx."""
+
+STOPPED = "stopped before it was answered"
+
+_LOST_TRIES = 4  # of a call whose answer does not arrive
+_UNANSWERED = 3  # calls in a row, after which the server counts as gone
+_LONGEST_QUOTE = 200  # characters of a server's message that a failure quotes
+_SECRETS = re.compile(r"\S*://\S+|\bsk-\S+|\bBearer\s+\S+", re.IGNORECASE)  # addresses and keys
+
+
+class Budget:
+    """Dollars that are never exceeded: `spent_usd` and the reservations of calls in flight stay within `usd` together.
+
+    `price_in` and `price_out` are dollars per million prompt and answer tokens. A server that writes more tokens than
+    it was allowed to is counted in full afterwards.
+    """
+
+    def __init__(self, usd: float, *, price_in: float, price_out: float) -> None:
+        self.usd, self.spent_usd = usd, 0.0
+        self._price_in, self._price_out = price_in, price_out
+        self._reserved_usd, self._n_open = 0.0, 0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is reserved, so that waiting frees nothing."""
+        return self._n_open == 0
+
+    def cost_usd(self, tokens_in: int, tokens_out: int) -> float:
+        """Price of prompt and answer tokens."""
+        return (tokens_in * self._price_in + tokens_out * self._price_out) * 1e-6
+
+    def fits(self, usd: float) -> bool:
+        """Whether the amount can be reserved."""
+        return self.spent_usd + self._reserved_usd + usd <= self.usd
+
+    def reserve(self, usd: float) -> None:
+        """Reserve an amount for a call; `settle` it once."""
+        self._reserved_usd += usd
+        self._n_open += 1
+
+    def settle(self, reserved_usd: float, spent_usd: float) -> None:
+        """Replace the reservation of a call by its cost."""
+        self._n_open -= 1
+        self._reserved_usd = 0.0 if self.is_idle else self._reserved_usd - reserved_usd
+        self.spent_usd += spent_usd
+
+
+@dataclass
+class Account:
+    """The account of one question: the worst cost of a try, and what all tries have cost so far."""
+
+    worst_usd: float
+    cost_usd: float = 0.0
+    tokens: int = 0
+    tries: int = 0
+    lost_tries: int = 0
+
+
+ACCOUNT: ContextVar[Account] = ContextVar("account")
+"""The account that the tries of the current task are charged to."""
+
+
+class CallFailedError(openai.OpenAIError):
+    """A call that is not tried again, for the reason in its message. The openai package passes its own errors on."""
+
+
+class MeteredClient(openai.DefaultAsyncHttpxClient):
+    """The HTTP client below the openai package, which sees every try of every call.
+
+    A try is sent only after its worst case has been reserved in the budget, and never after `stop`. A refusal is free;
+    an answer that is lost on the way counts at its worst. Use one client per event loop.
+    """
+
+    def __init__(self, budget: Budget, *, timeout_s: float) -> None:
+        super().__init__(timeout=timeout_s)
+        self.in_flight: set[asyncio.Task[Any]] = set()
+        self.unanswered = 0  # calls in a row that were given up without an answer
+        self._budget, self._timeout_s = budget, timeout_s
+        self._settled, self._is_stopped = asyncio.Condition(), False
+
+    def stop(self) -> None:
+        """Send nothing more. Tries in flight end by themselves."""
+        self._is_stopped = True
+
+    async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+        """Send one try. Raises CallFailedError if the call must not go on, and httpx's errors if it may be retried."""
+        account, task = ACCOUNT.get(), asyncio.current_task()
+        assert task is not None
+        if self._is_stopped:
+            raise CallFailedError(STOPPED)
+        if self.unanswered >= _UNANSWERED:
+            raise CallFailedError("the server stopped answering")
+        async with self._settled:
+            await self._settled.wait_for(lambda: self._budget.fits(account.worst_usd) or self._budget.is_idle)
+            if not self._budget.fits(account.worst_usd):
+                raise CallFailedError(f"the budget of ${self._budget.usd:g} has no room for it")
+            self._budget.reserve(account.worst_usd)
+        paid_usd = account.worst_usd
+        account.tries += 1
+        self.in_flight.add(task)
+        try:
+            response = await super().send(request, **options)
+            paid_usd = self._charge(response, account)
+        except Exception as error:
+            is_unreachable = "Connect" in type(error).__name__  # ConnectError and ConnectTimeout: nothing was sent
+            paid_usd = 0.0 if is_unreachable else account.worst_usd
+            account.lost_tries += 1
+            if account.lost_tries < _LOST_TRIES:
+                raise
+            self.unanswered += 1
+            lost = "the server cannot be reached" if is_unreachable else "the connection broke off"
+            reason = f"no answer within {self._timeout_s:g} s" if "ReadTimeout" in type(error).__name__ else lost
+            raise CallFailedError(f"{reason} ({account.lost_tries} times)") from None
+        finally:
+            self.in_flight.discard(task)
+            account.cost_usd += paid_usd
+            self._budget.settle(account.worst_usd, paid_usd)
+            async with self._settled:
+                self._settled.notify_all()
+        if self._is_stopped and not response.is_success:
+            raise CallFailedError(STOPPED)
+        return response
+
+    def _charge(self, response: httpx2.Response, account: Account) -> float:
+        """Cost of a response in dollars. A success that does not state its tokens counts at its worst."""
+        if not response.is_success:
+            return 0.0
+        self.unanswered = 0
+        try:
+            usage = _Billed.model_validate_json(response.content).usage
+        except ValidationError:
+            usage = None
+        if usage is None:
+            return account.worst_usd
+        account.tokens += usage.prompt_tokens + usage.completion_tokens
+        return self._budget.cost_usd(usage.prompt_tokens, usage.completion_tokens)
+
+
+class _Usage(BaseModel):
+    prompt_tokens: int = Field(ge=0)
+    completion_tokens: int = Field(ge=0)
+
+
+class _Billed(BaseModel):
+    usage: _Usage | None = None
+
+
+class _Message(BaseModel):
+    content: str | None = None
+    refusal: str | None = None
+
+
+class _Choice(BaseModel):
+    message: _Message
+    finish_reason: str | None = None
+
+
+class _Completion(BaseModel):
+    choices: list[_Choice] = Field(min_length=1)
+
+
+class BrokenAnswerError(Exception):
+    """The model's answer does not fit its schema; asking again may help."""
+
+
+def read_completion(body: str, schema: type[AnyForm]) -> AnyForm:
+    """Parse the answer in a completion. Raises BrokenAnswerError, and CallFailedError if the model refuses to answer.
+
+    No message quotes the answer, so that equal faults read alike.
+    """
+    try:
+        choice = _Completion.model_validate_json(body).choices[0]
+    except ValidationError:
+        raise BrokenAnswerError("the answer is no chat completion") from None
+    if choice.message.refusal or choice.finish_reason == "content_filter":
+        raise CallFailedError("the model refused to answer")
+    try:
+        return schema.model_validate_json(choice.message.content or "")
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = "".join(f"{part}." for part in first["loc"]).removesuffix(".")
+        what = "it is no JSON" if first["type"] == "json_invalid" else ": ".join(filter(None, (where, first["msg"])))
+        cut = "it was cut off at max_tokens; " if choice.finish_reason == "length" else ""
+        raise BrokenAnswerError(f"the answer breaks the schema: {cut}{what}") from None
+
+
+def explain_status(error: openai.APIStatusError, model: str, *, tries: int) -> str | LabelError:
+    """Explain a refusal by the server, as an error if every other call would be refused, too.
+
+    Neither the key nor an address in the server's message is quoted.
+    """
+    status = error.status_code
+    if status in (401, 403):
+        return LabelError(f"the server refuses the key in ${KEY} (status {status}); set one that it accepts")
+    if status == 404 or error.code == "model_not_found":
+        return LabelError(f"the server knows no model {model!r}, or no chat at its base URL; name one that it lists")
+    if error.code == "insufficient_quota":
+        return LabelError(f"the account of the key in ${KEY} has no credit left; add some, then label again")
+    if is_busy(error):
+        wait = error.response.headers.get("retry-after")
+        if tries > RETRIES or wait is None:
+            return f"the server answered with status {status}" + (f" ({tries} times)" if tries > 1 else "")
+        return f"the server answered with status {status} and asks to wait {wait} s"
+    key, message = os.environ.get(KEY), error.message.removeprefix(f"Error code: {status} - ")
+    plain = _SECRETS.sub("…", message.replace(key, "…") if key else message)
+    return f"the server declined with status {status}: {' '.join(plain.split())[:_LONGEST_QUOTE]}"
+
+
+def is_busy(error: openai.APIStatusError) -> bool:
+    """Whether the openai package retries this status."""
+    return error.status_code in (408, 409, 429) or error.status_code >= 500
