@@ -22,9 +22,11 @@ check: $(ALL)  ## lint, types, import contracts, generated docs
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m lfp.bundle.schema --check data/README.md
+	$(BIN)/python -m lfp.config_page --check docs/CONFIG.md
 
-docs: $(LIGHT)  ## data/README.md from lfp/bundle/schema.py
+docs: $(LIGHT)  ## data/README.md from lfp/bundle/schema.py, docs/CONFIG.md from lfp/config_sections.py
 	$(BIN)/python -m lfp.bundle.schema data/README.md
+	$(BIN)/python -m lfp.config_page docs/CONFIG.md
 
 demo: $(ALL)  ## data/demo from nothing: about ten minutes on two cores, no network
 	$(BIN)/python -m precompute demo --out data/demo

@@ -81,6 +81,19 @@ def run(config: ConfigPath, out: Out, resume: Resume = False, set_: Set = None) 
 
 
 @app.command()
+def config(
+    preset: Annotated[str | None, typer.Option("--for", metavar="PRESET", help="Take a preset's values.")] = None,
+) -> None:
+    """Print a commented config with every key, to save as a file and edit.
+
+    Example: python -m precompute config --for imdb > my-run.toml
+    """
+    from precompute.commands import run as verbs
+
+    typer.echo(verbs.config(preset), nl=False)
+
+
+@app.command()
 def validate(bundle: BundlePath) -> None:
     """Check a bundle: hashes, columns, ids, and that contributions sum to predictions. Prints one line per fault.
 

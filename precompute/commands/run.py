@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
 from lfp.config import load_config
+from lfp.config_page import build_toml
 from lfp.util.types import Progress
+from precompute import presets
 from precompute.pipeline import run_pipeline
-from precompute.presets import preset
 from precompute.run.progress import silent
 
 
@@ -37,10 +39,14 @@ def demo(
 
     With `fast` every size is small, for a check that everything works.
     """
-    run_config = load_config(preset("demo-fast" if fast else "demo"), [f"seed={seed}"])
+    run_config = load_config(presets.preset("demo-fast" if fast else "demo"), [f"seed={seed}"])
     return run_pipeline(run_config, Path(out), beside=None, resume=resume, progress=progress)
 
 
-def config(preset_name: str | None = None) -> str:
-    """Return a commented TOML config to start from: every key at its default, or as a preset sets it."""
-    raise NotImplementedError
+def config(preset: str | None = None) -> str:
+    """Return a commented TOML config to start from: every key at its default, or as a preset sets it.
+
+    Raises ConfigError where there is no such preset.
+    """
+    values = tomllib.loads(presets.preset(preset).read_text(encoding="utf-8")) if preset else {}
+    return build_toml(values)

@@ -9,7 +9,11 @@ import pytest
 from pydantic import ValidationError
 
 from lfp.config import RunConfig, load_config, parse_config
+from lfp.config_page import build_page, main
 from lfp.errors import ConfigError
+from precompute import presets
+from precompute.commands.run import config
+from precompute.presets import NAMES
 
 
 def toml(folder: Path, text: str) -> Path:
@@ -49,9 +53,38 @@ def test_a_file_sets_what_it_names_and_nothing_else(tmp_path: Path) -> None:
 )
 def test_a_wrong_key_is_named_with_its_file(tmp_path: Path, text: str, key: str) -> None:
     path = toml(tmp_path, text)
-    with pytest.raises(ConfigError, match=rf"{path}: {key}\b") as caught:
+    with pytest.raises(ConfigError, match=rf"{key}\b") as caught:
         load_config(path)
     assert caught.value.exit_code == 2 and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "says"),
+    [
+        ("[tune]\nstepz = 3", [], "tune.stepz: there is no such key; the nearest is tune.steps"),
+        ("[tunes]\nsteps = 3", [], "tunes: there is no such key; the nearest is tune"),
+        (
+            "steps = 3",
+            [],
+            "steps: there is no such key; the nearest is pretrain.steps or tune.steps or sae.steps",
+        ),
+        ("[tune]\nl1 = 3", [], "tune.l1: there is no such key; the nearest is sae.l1 or sweep.l1"),
+        (
+            "",
+            ["sweep.expansions=[2]"],
+            "--set sweep.expansions: there is no such key; the nearest is sweep.expansion",
+        ),
+        ("", ["tune.stepz=3"], "--set tune.stepz: there is no such key; the nearest is tune.steps"),
+        ("qqq = 3", [], "qqq: there is no such key; docs/CONFIG.md lists every key"),
+    ],
+)
+def test_an_unknown_key_is_named_with_its_file_and_the_nearest_key(
+    tmp_path: Path, text: str, overrides: list[str], says: str
+) -> None:
+    path = toml(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, overrides)
+    assert str(caught.value) == f"{path}: {says}"
 
 
 @pytest.mark.parametrize(
@@ -131,10 +164,10 @@ def test_a_file_that_cannot_be_read_says_so(tmp_path: Path, name: str) -> None:
 
 
 def test_json_gives_the_config_back() -> None:
-    config = parse_config(
+    run = parse_config(
         {"title": "Ünïcode", "sae": {"expansion": [3], "l1": 0.1}, "tune": {"pairs": "p.jsonl", "method": "dpo"}}
     )
-    assert parse_config(json.loads(config.model_dump_json())) == config
+    assert parse_config(json.loads(run.model_dump_json())) == run
 
 
 @pytest.mark.parametrize("mode", ["json", "python"])
@@ -152,3 +185,22 @@ def test_a_reward_is_named_in_these_ways(reward: str) -> None:
 def test_a_config_cannot_be_changed() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         RunConfig().tune.steps = 3
+
+
+def test_the_page_of_keys_is_current_and_says_what_each_means() -> None:
+    page = Path(__file__).parents[2] / "docs" / "CONFIG.md"
+    assert page.read_text(encoding="utf-8") == build_page(), "run make docs"
+    rows = [line.split(" | ") for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+    assert len(rows) > 100 and all(len(row) == 4 for row in rows)
+
+
+def test_a_page_that_is_not_current_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "CONFIG.md"
+    assert main(["--check", str(file)]) == 1 and "run make docs" in capsys.readouterr().err
+    assert (main([str(file)]), main(["--check", str(file)])) == (0, 0)
+
+
+@pytest.mark.parametrize("preset", [None, *NAMES])
+def test_a_printed_config_reads_back_as_the_same_config(preset: str | None, tmp_path: Path) -> None:
+    same = load_config(presets.preset(preset)) if preset else RunConfig()
+    assert load_config(toml(tmp_path, config(preset))) == same

@@ -1,0 +1,163 @@
+"""The keys of a config as text: the page docs/CONFIG.md, and a commented TOML file to start from.
+
+`python -m lfp.config_page docs/CONFIG.md` writes the page; with --check it says whether the page is current.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+import json
+import sys
+import textwrap
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from lfp import config, config_sections
+from lfp.config import COMMAND_SECTIONS, RunConfig, Section
+
+_PREFACE = """# Config: every key
+
+A run is a TOML file: `lfp run CONFIG.toml --out BUNDLE`. A key that the file leaves out has its default, and
+`--set section.key=value` changes a key on the command line. `lfp config` prints a commented file to start from, and
+`lfp config --for imdb` one with the values of a preset. A relative path is searched beside the file first.
+
+`[sweep]` and `[plant]` are read by the commands of those names alone: a run does not see them. `demo` is `run` with a
+preset. `ablate` and `label` read the config that a bundle's manifest holds, and take `--set` too.
+
+This page is generated from `lfp/config.py` and `lfp/config_sections.py` by `make docs`; edit those.
+"""
+_KINDS = {int: "integer", float: "number", str: "text", bool: "true or false"}
+_BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+
+
+def build_page() -> str:
+    """Return the page: a table per section with key, type, default and meaning."""
+    parts = [_PREFACE]
+    for name, section in _sections().items():
+        readers = ", ".join(f"`{command}`" for command in section.commands)
+        title = f"`[{name}]`" if name else "Top level"
+        parts.append(f"## {title}\n\n{inspect.cleandoc(section.__doc__ or '')}\n\nRead by {readers}.\n")
+        parts.append("| key | type | default | meaning |\n| --- | --- | --- | --- |")
+        for key, field, meaning in _keys(section):
+            default = "required" if field.is_required() else "none"
+            if field.default is not None and not field.is_required():
+                default = "see below" if isinstance(field.default, BaseModel) else f"`{_toml(field.default)}`"
+            cells = (f"`{key}`", _type_of(field), default, meaning)
+            parts.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        parts.append("")
+    return "\n".join(parts)
+
+
+def build_toml(values: Mapping[str, Any]) -> str:
+    """Return a commented TOML file with every key of a run's config, as in `values` or at its default.
+
+    `values` are plain values as a TOML file holds them; a key without a value becomes a comment. The sections of
+    commands are there where `values` have them.
+    """
+    lines: list[str] = []
+    for name, section in _sections().items():
+        if "." in name or (name in COMMAND_SECTIONS and name not in values):
+            continue
+        table = values.get(name, {}) if name else values
+        summary = inspect.cleandoc(section.__doc__ or "").split("\n\n")[0]
+        lines += [*_comment(summary), *([f"[{name}]"] if name else []), ""]
+        for key, field, meaning in _keys(section):
+            value = table.get(key, field.default)
+            lines += [*_comment(meaning), f"# {key} =" if value is None else f"{key} = {_toml(value)}", ""]
+    return "\n".join(lines)
+
+
+def _sections() -> dict[str, type[Section]]:
+    """Return the sections by name: the top level as "", the run's, those of commands, and tables in a section."""
+    found: dict[str, type[Section]] = {"": RunConfig}
+    for name, field in RunConfig.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            found[name] = field.annotation
+            if name == "sae":
+                found["sae.pretrained"] = config_sections.PretrainedSae
+    return {**found, **COMMAND_SECTIONS, "sweep.learning_rate": config_sections.SweepRates}
+
+
+def _keys(section: type[Section]) -> list[tuple[str, FieldInfo, str]]:
+    """Return name, field and meaning of the keys of a section; the top level's without the sections."""
+    meanings = _meanings()[section.__name__]
+    fields = section.model_fields.items()
+    sections = _sections() if section is RunConfig else {}
+    return [(name, field, meanings[name]) for name, field in fields if name not in sections]
+
+
+@functools.cache
+def _meanings() -> dict[str, dict[str, str]]:
+    """Return the docstrings below the fields, by class and field. Reads the source, which pydantic does not keep."""
+    found: dict[str, dict[str, str]] = {}
+    for module in (config_sections, config):
+        for node in ast.parse(inspect.getsource(module)).body:
+            if isinstance(node, ast.ClassDef):
+                texts = found[node.name] = {}
+                for field, below in pairwise([*node.body, ast.Pass()]):
+                    if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+                        is_text = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
+                        text = str(below.value.value) if is_text else ""  # type: ignore[attr-defined]
+                        texts[field.target.id] = " ".join(text.split())
+    return found
+
+
+def _type_of(field: FieldInfo) -> str:
+    """Return the type in words, with its bounds: `integer, at least 1`."""
+    return _words(Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation)
+
+
+def _words(type_: Any) -> str:
+    origin, parts = get_origin(type_), get_args(type_)
+    if origin is Annotated:
+        bounds = [
+            f"{words} {getattr(rule, name):g}"
+            for rule in parts[1:]
+            for name, words in _BOUNDS.items()
+            if hasattr(rule, name)
+        ]
+        return ", ".join([_words(parts[0]), *bounds])
+    if origin is Literal:
+        return " or ".join(f"`{value}`" for value in parts)
+    if origin is tuple:
+        return f"list: {_words(parts[0])}" if parts[-1] is ... else f"list of {len(parts)}: {_words(parts[0])}"
+    if type(None) in parts:
+        return _words(parts[0])
+    return _KINDS.get(type_, "table")
+
+
+def _toml(value: Any) -> str:
+    """Return a value as TOML; a table inline, without the keys that have no value."""
+    if isinstance(value, BaseModel):
+        value = value.model_dump()
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key} = {_toml(part)}" for key, part in value.items() if part is not None) + "}"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _comment(text: str) -> list[str]:
+    return textwrap.wrap(text, 118, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write the page to a file, or with --check say whether the file is current. Return the exit code."""
+    path, page = Path(arguments[-1]), build_page()
+    if "--check" not in arguments:
+        path.write_text(page, encoding="utf-8")
+    elif not path.is_file() or path.read_text(encoding="utf-8") != page:
+        sys.stderr.write(f"error: {path}: differs from lfp/config_sections.py; run make docs\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,520 @@
+"""The sections of a config: frozen pydantic models, each key with its default and what it means."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+PRETRAIN = "pretrain"
+"""As `model.base`: train a small model from scratch on the corpus instead of loading one."""
+TUNE = "tune"
+"""As `model.tuned`: tune the base model on the feedback instead of loading a tuned one."""
+VADER = "vader"
+"""As `feedback.lexicon` or `feedback.reward`: VADER's lexicon, or the paper's reward by it."""
+LEXICON = "lexicon"
+"""As `feedback.reward`: the paper's reward with the values of `feedback.lexicon` in place of VADER's."""
+CLASSIFIER = "classifier"
+"""As `feedback.reward`: a sequence classifier, from the hub or a folder, as a reward model."""
+
+SaeVariant = Literal["tied_relu", "relu", "topk", "batchtopk", "jumprelu"]
+
+
+class Section(BaseModel):
+    """A table of the TOML file; `commands` names the commands that read it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    commands: ClassVar[tuple[str, ...]] = ("run", "sweep", "plant")
+
+
+class CorpusConfig(Section):
+    """Where the texts come from, and how many of them each part of a run sees."""
+
+    source: str = "demo"
+    """`demo` (generated reviews) or a path: .jsonl, .jsonl.gz, .csv, .parquet, or .txt (one text per line). A relative
+    path is searched beside the config file, then in the data folder."""
+    text_column: str = "text"
+    """Column of the texts."""
+    rating_column: str | None = None
+    """Column of a human rating per text, kept beside it and never used for training."""
+    held_out_source: str | None = None
+    """File of texts that no model is trained on. Without it `held_out_share` of `source` is set aside."""
+    held_out_share: float = Field(0.1, gt=0.0, lt=0.9)
+    """Share of `source` that is set aside; of preference pairs, the share of pairs, with both sides of each."""
+    n_texts: int | None = Field(None, gt=0)
+    """Limit on the texts of `source`, or pairs of `tune.pairs`, drawn by the seed; the number generated for `demo`."""
+    prompt_words: int | None = Field(None, ge=1)
+    """Number of words of a preference pair's prompt that are kept, its last ones, so that the response fits into the
+    context; all by default."""
+    demo_zipf: float = Field(0.0, ge=0.0)
+    """`demo`: how unevenly the reviews use their sentiment words; 0 is evenly, 1 about as people do."""
+
+
+class ModelConfig(Section):
+    """The pair of models: base and tuned, each a hub name, a local folder, or made by the run."""
+
+    commands = ("run", "sweep", "plant", "ablate")
+    base: str = PRETRAIN
+    """Hub name or folder of the base model, or `pretrain`: a small model trained from scratch on the corpus."""
+    base_revision: str | None = None
+    """Hub revision of the base model; pin a commit so that the run can be repeated."""
+    tuned: str = TUNE
+    """Hub name or folder of the tuned model, or `tune`: the base model tuned on the feedback."""
+    tuned_revision: str | None = None
+    """Hub revision of the tuned model."""
+    device: str = "cpu"
+    """Device of torch: `cpu` or `cuda`."""
+    context: int = Field(64, ge=4)
+    """Number of tokens that a text is cut to, without the beginning-of-sequence token."""
+    prepend_bos: bool = True
+    """Put the beginning-of-sequence token before every text, so that the first token too has an implicit reward."""
+
+
+class PretrainConfig(Section):
+    """A small GPT-NeoX trained from scratch, tokenizer included; used when `model.base` is `pretrain`."""
+
+    vocab_size: int = Field(3000, ge=300)
+    """Tokens of the vocabulary."""
+    d_model: int = Field(128, ge=8)
+    """Width of the residual stream."""
+    n_layers: int = Field(4, ge=1)
+    """Number of layers."""
+    n_heads: int = Field(4, ge=1)
+    """Attention heads per layer; they divide `d_model`."""
+    steps: int = Field(1500, ge=1)
+    """Training steps."""
+    batch: int = Field(64, ge=1)
+    """Texts per step."""
+    learning_rate: float = Field(2e-3, gt=0.0)
+    """Highest learning rate."""
+    warmup_share: float = Field(0.05, ge=0.0, lt=1.0)
+    """Share of the steps over which the learning rate rises from zero."""
+    evaluations: int = Field(0, ge=0)
+    """How often the loss on held-out texts is measured during training; the weights with the lowest are kept, which
+    stops a model before it memorises its texts. 0 keeps the last weights."""
+    whole_texts: bool = False
+    """Train on whole texts, in pieces of the context, where the rest of a run sees only their beginnings."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> PretrainConfig:
+        if self.d_model % self.n_heads:
+            raise ValueError(f"d_model {self.d_model} is not a multiple of n_heads {self.n_heads}")
+        return self
+
+
+class TuneConfig(Section):
+    """Tuning on feedback with TRL; used when `model.tuned` is `tune`."""
+
+    commands = ("run", "sweep", "plant", "ablate")
+    method: Literal["grpo", "dpo"] = "grpo"
+    """`grpo` maximises the reward of completions; `dpo` learns from preference pairs."""
+    steps: int = Field(80, ge=1)
+    """Training steps."""
+    learning_rate: float = Field(3e-4, gt=0.0)
+    """Learning rate."""
+    beta: float = Field(0.05, ge=0.0)
+    """Weight of the KL term (GRPO) or inverse temperature (DPO)."""
+    prompts_per_step: int = Field(8, ge=1)
+    """GRPO: prompts per step."""
+    group_size: int = Field(8, ge=2)
+    """GRPO: completions per prompt, which are compared with each other."""
+    prefix_tokens: tuple[int, int] = (2, 10)
+    """Shortest and longest prompt, in tokens from the beginning of a text."""
+    completion_tokens: int = Field(16, ge=1)
+    """Tokens per completion."""
+    temperature: float = Field(1.0, gt=0.0)
+    """Temperature at which completions are sampled."""
+    pairs: str | None = None
+    """DPO: a file of preference pairs with the columns `chosen` and `rejected`, and optionally `prompt`, or a hub
+    dataset `org/name` of such rows."""
+    pairs_split: str = "train"
+    """Split of the hub dataset."""
+    pairs_revision: str | None = None
+    """Hub revision of the dataset; pin a commit so that the run can be repeated."""
+    pairs_batch: int = Field(16, ge=1)
+    """DPO: pairs per step."""
+    eval_prefixes: int = Field(500, ge=10)
+    """Held-out prefixes on which base and tuned model are compared."""
+
+    @model_validator(mode="after")
+    def _pairs_for_dpo(self) -> TuneConfig:
+        if self.method == "dpo" and self.pairs is None:
+            raise ValueError('method "dpo" needs tune.pairs, a file with the columns chosen and rejected')
+        if not 1 <= self.prefix_tokens[0] <= self.prefix_tokens[1]:
+            raise ValueError(f"prefix_tokens {self.prefix_tokens} is not a range of at least one token")
+        return self
+
+
+class FeedbackConfig(Section):
+    """The true feedback: rewards of texts, and the stated values of words."""
+
+    commands = ("run", "sweep", "plant", "ablate")
+    reward: str = VADER
+    """`vader`, `lexicon`, `classifier`, or `module:function`: a Python function that takes a list of texts and returns
+    one number per text; the module is in the working directory, beside the config file, or installed."""
+    lexicon: str = VADER
+    """Stated values of words: `vader`, or a file with the columns `word` and `value` (.csv, .tsv, .json, .jsonl,
+    .parquet), or a .json file of one object {word: value}."""
+    classifier: str | None = None
+    """`classifier`: hub name or folder of a sequence classifier."""
+    classifier_revision: str | None = None
+    """Hub revision of the classifier; pin a commit so that the run can be repeated."""
+    classifier_label: str | None = None
+    """Label whose log-odds are the reward, where the classifier has more than two."""
+    classifier_batch: int = Field(32, ge=1)
+    """Texts that the classifier scores at once."""
+
+    @model_validator(mode="after")
+    def _reward_is_named(self) -> FeedbackConfig:
+        module, colon, function = self.reward.partition(":")
+        if self.reward not in (VADER, LEXICON, CLASSIFIER) and not (colon and module and function.isidentifier()):
+            raise ValueError(
+                f'reward "{self.reward}" is none of vader, lexicon and classifier, nor of the form module:function'
+            )
+        if (self.reward == CLASSIFIER) != (self.classifier is not None):
+            raise ValueError('reward = "classifier" and classifier = "org/name" go together; set both or neither')
+        return self
+
+
+class LayersConfig(Section):
+    """Which layers are analysed."""
+
+    count: int = Field(5, ge=1)
+    """Number of layers: those where the two models diverge most (the paper takes five)."""
+
+
+class PretrainedSae(Section):
+    """An autoencoder trained elsewhere, of one layer's MLP output."""
+
+    layer: int = Field(ge=0)
+    """Layer that it reads."""
+    folder: str
+    """Folder saved by SAELens or by this project, or a hub repository, optionally with a folder in it:
+    org/name/sub/folder."""
+    revision: str | None = None
+    """Hub revision; pin a commit so that the run can be repeated."""
+    model: Literal["tuned", "base"] = "tuned"
+    """Model of the pair that it reads."""
+
+
+class SaeConfig(Section):
+    """The sparse autoencoders: one per layer and size, on each model of the pair."""
+
+    variant: SaeVariant = "tied_relu"
+    """Kind of autoencoder; `tied_relu` is the paper's. Equations and sources: lfp/ml/sae/autoencoders.py."""
+    expansion: tuple[int, ...] = (4, 8)
+    """Dictionary sizes as multiples of the MLP output's width; a repeated size gets another seed. The features of the
+    first are kept; the others, on the tuned model only, show by matching which features are stable."""
+    l1: float = Field(0.06, ge=0.0)
+    """tied_relu, relu: weight of the mean L1 norm of the features, on inputs of unit mean square norm."""
+    k: int = Field(16, ge=1)
+    """topk, batchtopk: active features per token."""
+    l0_weight: float = Field(0.003, ge=0.0)
+    """jumprelu: weight of the mean number of active features."""
+    bandwidth: float = Field(0.05, gt=0.0)
+    """jumprelu: width of the rectangle that replaces the derivative of a step."""
+    learning_rate: float = Field(6e-3, gt=0.0)
+    """Highest learning rate."""
+    warmup_share: float = Field(0.1, ge=0.0, lt=1.0)
+    """Share of the steps over which the learning rate rises from zero."""
+    decay_share: float = Field(0.5, gt=0.0, le=1.0)
+    """Share of the steps, at the end, over which it falls to zero."""
+    batch_tokens: int = Field(512, ge=1)
+    """Tokens per step."""
+    steps: int = Field(2000, ge=1)
+    """Training steps."""
+    train_tokens: int = Field(150_000, ge=1000)
+    """Activations held in memory for training, drawn from the corpus by the seed."""
+    buffer_tokens: int | None = Field(None, ge=1000)
+    """Stream activations of all training texts through a shuffled buffer of this many tokens, instead of holding
+    `train_tokens` of them: for dictionaries that need more activations than fit into memory."""
+    dead_steps: int = Field(200, ge=1)
+    """Number of steps without an activation after which a feature counts as dead and is revived."""
+    pretrained: tuple[PretrainedSae, ...] = ()
+    """Autoencoders trained elsewhere, used instead of training those layers."""
+
+    @model_validator(mode="after")
+    def _sizes(self) -> SaeConfig:
+        if not self.expansion or min(self.expansion) < 1:
+            raise ValueError(f"expansion {self.expansion} needs at least one size, none below 1")
+        places = [(sae.model, sae.layer) for sae in self.pretrained]
+        if len(set(places)) < len(places):
+            raise ValueError("pretrained names a layer of a model twice")
+        return self
+
+    def of_variant(self) -> dict[str, Any]:
+        """Return variant, l1, k and l0_weight; None where the variant has no such setting."""
+        return {
+            "variant": self.variant,
+            "l1": self.l1 if self.variant in ("tied_relu", "relu") else None,
+            "k": self.k if self.variant in ("topk", "batchtopk") else None,
+            "l0_weight": self.l0_weight if self.variant == "jumprelu" else None,
+        }
+
+
+class StatsConfig(Section):
+    """The one pass over the corpus that fills features, histograms, examples and activations."""
+
+    n_texts: int | None = Field(None, gt=0)
+    """Texts of the corpus that the pass covers; all by default."""
+    batch_texts: int = Field(32, ge=1)
+    """Texts per batch."""
+    top_examples: int = Field(20, ge=1)
+    """Examples shown per feature, those of the largest activations."""
+    quantile_intervals: int = Field(4, ge=1)
+    """Intervals between quantiles of a feature's activations from which further examples are shown."""
+    examples_per_interval: int = Field(5, ge=1)
+    """Examples shown per interval."""
+    sampled_activations: int = Field(64, ge=8)
+    """Size of a feature's random sample of active tokens, from which intervals and typical tokens are taken."""
+    silent_examples: int = Field(10, ge=1)
+    """Random tokens shown on which a feature is not active."""
+    near_misses: int = Field(10, ge=0)
+    """Tokens shown on which a feature is silent although one of its top tokens or its nearest neighbours suggest that
+    it would fire. They are taken from the texts stored for browsing; 0 for none."""
+    neighbours: int = Field(10, ge=1)
+    """Neighbours listed per feature and kind of similarity."""
+    coactivation_contexts: int = Field(256, ge=16)
+    """Random contexts of a feature that are compared with other features'; the error falls with their square root."""
+    histogram_bins: int = Field(40, ge=4, le=512)
+    """Bins of a feature's histogram."""
+    window: int = Field(12, ge=1)
+    """Tokens kept on each side of an example."""
+    store_texts: int = Field(400, ge=1)
+    """Sampled texts whose activations are stored in full."""
+
+
+class ProbesConfig(Section):
+    """Triples, probes and their nulls."""
+
+    commands = ("run", "plant", "ablate", "label")
+    triples: int = Field(3000, ge=10)
+    """Number of triples: a sentence with a positive, a negative and a neutral word."""
+    strong_quantile: float = Field(0.75, gt=0.0, lt=1.0)
+    """A word is strongly positive or negative above this quantile of the lexicon's absolute values, sign by sign."""
+    folds: int = Field(5, ge=3)
+    """Folds over words; each word is predicted by a probe that has not seen it."""
+    alphas: tuple[PositiveFloat, ...] = Field((1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3, 1e4), min_length=1)
+    """Penalties from which a probe's is selected by cross-validation."""
+    max_rows: int = Field(60_000, ge=100)
+    """Tokens that the implicit-reward probe is fitted on, drawn by the seed."""
+    permutations: int = Field(200, ge=20)
+    """Permutations per null."""
+    bootstraps: int = Field(500, ge=20)
+    """Bootstrap samples per interval."""
+    frequency_bins: int = Field(5, ge=1)
+    """Lexicon values are permuted only among words of similar frequency, in this many bins."""
+    min_word_count: int = Field(5, ge=1)
+    """Occurrences that a word needs to enter the vocabulary."""
+    triples_by: Literal["lexicon", "language_model"] = "lexicon"
+    """What puts other words into a sentence: words of the corpus by the lexicon, or the model of `language_model`."""
+    matched_contexts: int = Field(20_000, ge=100)
+    """Contexts in the regression of the implicit reward on word and context, drawn by the seed."""
+    word_occurrences: int = Field(200, ge=1)
+    """Occurrences of a word whose features are averaged, drawn by the seed."""
+    rollouts: int = Field(10, ge=0)
+    """Completions of the tuned model from before and from after every word, which separate a word's own reward from
+    what it leads to. 0 for none; never where the feedback is pairs."""
+    pooling: Literal["last", "mean", "sum", "response", "max"] = "response"
+    """How tokens make the inputs of a text where a probe's target is of texts; `response` is the mean over the tokens
+    of the response, or over all tokens where there is no prompt."""
+    controls: tuple[Literal["random_sae", "token_identity"], ...] = ("random_sae", "token_identity")
+    """Inputs probed beside those of both models: features of a random dictionary, and the token alone."""
+    weight_permutations: int = Field(40, ge=20)
+    """Shuffles of the word values that give a feature's weight its null, where the target is not the lexicon."""
+
+
+class LabelsConfig(Section):
+    """Descriptions of features: what labellers are shown, and how their labels are scored."""
+
+    commands = ("run", "plant", "label")
+    labeller: Literal["offline-tokens"] = "offline-tokens"
+    """Labeller that describes every feature during the run, without a network; `label` adds a language model's."""
+    task: str | None = None
+    """What the feedback is about: sentiment, helpfulness, harmlessness, preference, or a sentence of your own. By
+    default it follows from the feedback and the tuning method."""
+    related_threshold: float = Field(0.5, gt=0.0, lt=1.0)
+    """A feature is related when at least this share of its shown activation is on words that the lexicon scores."""
+    stable: int = Field(30, ge=0)
+    """Features that a language model describes: the most stable of each layer (the paper's choice)."""
+    weighted: int = Field(50, ge=0)
+    """Further ones: those that contribute most to the headline estimate."""
+    drifted: int = Field(50, ge=0)
+    """Further ones: those whose contribution tuning changed most."""
+    random: int = Field(50, ge=0)
+    """Further ones, as a control: drawn at random among features that are active about as often."""
+    top_shown: int = Field(5, ge=1)
+    """Excerpts of the largest activations that a labeller is shown."""
+    shown_per_interval: int = Field(1, ge=0)
+    """Excerpts shown from each interval of activation quantiles."""
+    look_alikes_shown: int = Field(3, ge=0)
+    """Excerpts shown on which the feature is silent although one would expect it to fire."""
+    repeats: int = Field(3, ge=1)
+    """How often a feature is described, each time from other excerpts, to measure the agreement of the answers."""
+    scored_examples: int = Field(20, ge=4)
+    """Held-out excerpts that a description is scored on, half of them active."""
+    swapped: int = Field(20, ge=0)
+    """Features whose excerpts a language model also scores by another feature's description: the null of the score."""
+    answer_tokens: int = Field(512, ge=64)
+    """Limit on the tokens of an answer, reasoning included."""
+
+
+class AblationConfig(Section):
+    """Features removed from the tuned model while it writes, compared with matched controls.
+
+    Length and temperature of completions are those of `tune`. Where the feedback is pairs, no reward of texts is the
+    feedback, and a completion's score is its implicit reward: the sum over its tokens of log pi_tuned - log pi_base of
+    the unchanged models.
+    """
+
+    commands = ("run", "ablate")
+    groups: tuple[Literal["related", "weighted", "both"], ...] = ("related", "weighted", "both")
+    """Groups that are removed: features that the labeller calls related to the feedback, those that raise the headline
+    estimate most, and the related ones among those that raise it."""
+    group_size: int = Field(20, ge=1)
+    """Largest number of features per group."""
+    controls: int = Field(20, ge=1)
+    """Control groups per group, of the same layers, matched in density and removed energy; and matched single
+    features that single features are compared with."""
+    features: int = Field(50, ge=0)
+    """Features that are also removed one by one, those with the largest weight in the headline probe."""
+    completions: int = Field(1000, ge=0)
+    """Completions per group, from the same prefixes and seeds for every group; 0 for no ablation."""
+    prefix_tokens: int = Field(30, ge=1)
+    """Tokens of a held-out text that a completion continues, without the beginning-of-sequence token; shorter texts are
+    skipped."""
+    scale: float = Field(0.0, ge=0.0)
+    """Factor on a feature's activation: 0 removes it, 2 doubles it."""
+    batch: int = Field(256, ge=1)
+    """Completions sampled at once."""
+
+
+class SweepRates(Section):
+    """Learning rates by variant; `sae.learning_rate` for those that are not set."""
+
+    commands = ("sweep",)
+    tied_relu: PositiveFloat | None = None
+    """Learning rate of the variant tied_relu."""
+    relu: PositiveFloat | None = None
+    """Learning rate of the variant relu."""
+    topk: PositiveFloat | None = None
+    """Learning rate of the variant topk."""
+    batchtopk: PositiveFloat | None = None
+    """Learning rate of the variant batchtopk."""
+    jumprelu: PositiveFloat | None = None
+    """Learning rate of the variant jumprelu."""
+
+
+class SweepConfig(Section):
+    """The grid of `sweep`: every variant at every size, seed and value of its own setting."""
+
+    commands = ("sweep",)
+    variants: tuple[SaeVariant, ...] = Field(("tied_relu", "relu", "topk", "batchtopk", "jumprelu"), min_length=1)
+    """Kinds of autoencoder."""
+    expansion: tuple[PositiveInt, ...] | None = Field(None, min_length=1)
+    """Dictionary sizes as multiples of the MLP output's width; `sae.expansion` by default."""
+    l1: tuple[NonNegativeFloat, ...] | None = Field(None, min_length=1)
+    """tied_relu, relu: values of `sae.l1`."""
+    k: tuple[PositiveInt, ...] | None = Field(None, min_length=1)
+    """topk, batchtopk: values of `sae.k`."""
+    l0_weight: tuple[NonNegativeFloat, ...] | None = Field(None, min_length=1)
+    """jumprelu: values of `sae.l0_weight`."""
+    seeds: tuple[NonNegativeInt, ...] | None = Field(None, min_length=1)
+    """Seeds of the autoencoders; the run's by default."""
+    learning_rate: SweepRates = SweepRates()
+    """Learning rates by variant, as in {topk = 3e-3}; `sae.learning_rate` for the others."""
+
+    @model_validator(mode="after")
+    def _no_point_twice(self) -> SweepConfig:
+        for name, values in self:
+            if isinstance(values, tuple) and len(set(values)) < len(values):
+                raise ValueError(f"{name} {values} names a value twice")
+        return self
+
+
+class PlantConfig(Section):
+    """How the secrets of `plant` are drawn, and how it is certified that a model learned its secret."""
+
+    commands = ("plant",)
+    flipped_share: float = Field(0.3, ge=0.0, le=1.0)
+    """Share of secrets that are scored words with the opposite sign; the rest are unscored words."""
+    least_share: float = Field(0.001, gt=0.0, lt=1.0)
+    """Smallest share of the corpus's words that a secret may have: tuning must sample a word to learn about it."""
+    most_share: float = Field(0.01, gt=0.0, le=1.0)
+    """Largest share."""
+    least_value: float = Field(1.5, gt=0.0)
+    """Smallest absolute value in the lexicon of a word whose sign is flipped."""
+    most_settled: float = Field(0.3, gt=0.0, le=1.0)
+    """Largest mean probability of a secret word under the base model: tuning rewards a choice, and the last word of a
+    set phrase is not one."""
+    certify_prefixes: int = Field(2000, ge=100)
+    """Held-out prefixes that the planted model and its twin continue."""
+
+    @model_validator(mode="after")
+    def _shares_rise(self) -> PlantConfig:
+        if self.least_share >= self.most_share:
+            raise ValueError(f"least_share {self.least_share} is not below most_share {self.most_share}")
+        return self
+
+
+class LanguageModelConfig(Section):
+    """Server and model that write triples where `probes.triples_by` is `language_model`; the key is in $OPENAI_API_KEY.
+
+    The command `label` has the same settings as options.
+    """
+
+    commands = ("run", "plant")
+    model: str | None = None
+    """Name of the model on the server."""
+    base_url: str | None = Field(None, exclude=True)
+    """Address of a compatible server; OpenAI's by default. It is left out of every file that keeps the config."""
+    concurrency: int = Field(16, ge=1)
+    """Calls made at the same time."""
+    budget_usd: float = Field(1.0, gt=0.0)
+    """Dollars, never exceeded: the worst case of a call is reserved before it is made."""
+    price_in: float = Field(0.0, ge=0.0)
+    """Dollars per million tokens read."""
+    price_out: float = Field(0.0, ge=0.0)
+    """Dollars per million tokens written."""
+
+
+_Minutes = Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None
+
+
+class BudgetConfig(Section):
+    """Minutes that each stage may be expected to take: told while the run goes on, and no part of what is run."""
+
+    machine: str | None = None
+    """The machine that the minutes are of, in words, such as: two cores."""
+    corpus: _Minutes = None
+    """This and the rest are names of stages."""
+    base: _Minutes = None
+    tuned: _Minutes = None
+    completions: _Minutes = None
+    layers: _Minutes = None
+    saes: _Minutes = None
+    features: _Minutes = None
+    rollouts: _Minutes = None
+    probes: _Minutes = None
+    texts: _Minutes = None
+    labels: _Minutes = None
+    findings: _Minutes = None
+    ablations: _Minutes = None
+
+    def minutes_of(self, stage: str) -> float | None:
+        """What the stage of that name may take; None where nothing is stated."""
+        minutes: float | None = getattr(self, stage)
+        return minutes
+
+
+BUDGET = "budget"
+"""The section that changes no result: two runs that differ in it alone are one run."""
