@@ -4,7 +4,6 @@ FROM python:3.11-slim
 WORKDIR /explorer
 COPY app/requirements.txt app/requirements.txt
 RUN pip install --no-cache-dir -r app/requirements.txt
-COPY .streamlit .streamlit
 COPY app app
 COPY lfp lfp
 COPY data data

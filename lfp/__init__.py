@@ -1,3 +1,53 @@
-"""Learned Feedback Patterns: what a language model learned from human feedback, as features, probes and bundles."""
+"""Learned feedback patterns: what a language model learned from human feedback, as features, probes and bundles.
+
+    run = lfp.open_bundle("data/demo")
+    run.features(sort="contribution", limit=50)
+
+Everything here is imported when it is first used, so that `import lfp` is fast and needs no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # for editors and type checkers; at run time `__getattr__` finds these
+    from lfp.api import Bundle, Feature, load_sae, open_bundle
+    from lfp.bundle.validation import validate
+    from precompute.commands.ablate import ablate
+    from precompute.commands.bench.features import bench_features
+    from precompute.commands.bench.sae import bench_sae
+    from precompute.commands.explore import explore
+    from precompute.commands.fake_openai import fake_openai
+    from precompute.commands.label import label
+    from precompute.commands.plant.plant import plant
+    from precompute.commands.report import report
+    from precompute.commands.run import config, demo, run
+    from precompute.commands.sweep.sweep import sweep
 
 __version__ = "0.1.0"
+__all__ = [
+    "Bundle", "Feature", "ablate", "bench_features", "bench_sae", "config", "demo", "explore", "fake_openai", "label",
+    "load_sae", "open_bundle", "plant", "report", "run", "sweep", "validate",
+]  # fmt: skip
+_READING = ("Bundle", "Feature", "load_sae", "open_bundle")
+_VERB_MODULES = ("config", "report")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _VERB_MODULES:
+        return importlib.import_module(f"lfp.{name}")
+    if name not in __all__:
+        raise AttributeError(f"module 'lfp' has no attribute {name!r}")
+    if name in _READING:
+        found = getattr(importlib.import_module("lfp.api"), name)
+    else:
+        from lfp.util.verbs import verb
+
+        found = verb(name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

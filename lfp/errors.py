@@ -43,3 +43,7 @@ class LabelError(LfpError):
 
 class AuditError(LfpError):
     """Verdicts cannot be read or kept: a full disk, a database out of reach, a file that is none of ours."""
+
+
+class DependencyError(LfpError):
+    """A package is missing that only some commands need."""

@@ -23,6 +23,7 @@ import typer
 
 from lfp.errors import ConfigError, LfpError
 from lfp.labels.types import Behaviour
+from lfp.util.verbs import jobs_packages
 from precompute.commands.bench.cli import bench
 
 if TYPE_CHECKING:
@@ -111,6 +112,23 @@ def validate(bundle: BundlePath) -> None:
         raise typer.Exit(1)
     manifest = read_manifest(bundle)
     typer.echo(f"{bundle}: valid, bundle {manifest.bundle_id}, tables {manifest.tables_id}")
+
+
+@app.command()
+def explore(
+    bundle: Annotated[list[Path], typer.Argument(metavar="BUNDLE...", help="Folders of the bundles to show.")],
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to serve on.")] = 8501,
+    address: Annotated[str | None, typer.Option("--address", help="Network address; all of them by default.")] = None,
+    headless: Annotated[bool, typer.Option("--headless", help="Open no browser.")] = False,
+) -> None:
+    """Serve the explorer on bundles until Ctrl-C.
+
+    Example: lfp explore data/demo --port 8600
+    """
+    from precompute.commands.explore import explore
+
+    with contextlib.suppress(Interrupted):
+        explore(bundle, port=port, address=address, headless=headless)
 
 
 @app.command()
@@ -375,7 +393,8 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     try:
-        app()
+        with jobs_packages("this command"):
+            app()
     except LfpError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_code)

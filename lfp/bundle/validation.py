@@ -63,8 +63,9 @@ _BY_TEXT = (
 )  # fmt: skip
 
 
-def validate(path: Path) -> list[str]:
+def validate(path: str | Path) -> list[str]:
     """List every fault of the bundle at `path`, one line each; empty where it is as the schema says."""
+    path = Path(path)
     try:
         manifest = read_manifest(path)
     except BundleError as error:

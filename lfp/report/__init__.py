@@ -1,1 +1,7 @@
-"""The report: results as text, tables, sentences, figures, HTML and SVG."""
+"""The report: results as text, tables, sentences, figures, HTML and SVG. Called, it is the verb `lfp.report`."""
+
+import sys
+
+from lfp.util.verbs import VerbModule
+
+sys.modules[__name__].__class__ = VerbModule

@@ -6,6 +6,7 @@ VERBS = {
     "config": "precompute.commands.run:config",
     "validate": "lfp.bundle.validation:validate",
     "report": "precompute.commands.report:report",
+    "explore": "precompute.commands.explore:explore",
     "label": "precompute.commands.label:label",
     "ablate": "precompute.commands.ablate:ablate",
     "sweep": "precompute.commands.sweep.sweep:sweep",

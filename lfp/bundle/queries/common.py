@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from typing import Any
 
 from lfp.bundle.store import views
@@ -64,7 +65,9 @@ def sort_key(sorts: Mapping[str, str], name: str) -> str:
     try:
         return sorts[name]
     except KeyError:
-        raise ConfigError(f"sort {name}: not a column to sort by; choose one of {', '.join(sorts)}") from None
+        nearest = get_close_matches(name, sorts, n=1)
+        hint = f"did you mean {nearest[0]}?" if nearest else f"choose one of {', '.join(sorts)}"
+        raise ConfigError(f"{name}: no column of that name here; {hint}") from None
 
 
 def each_of(numbers: Sequence[int]) -> tuple[str, dict[str, int]]:

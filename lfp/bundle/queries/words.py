@@ -8,7 +8,18 @@ from typing import Any
 
 import pyarrow as pa
 
-from lfp.bundle.queries.common import TEXT_GAPS, headline, headline_id, main_labeller, pooled, pooling, ranked
+from lfp.bundle.queries.common import (
+    TEXT_GAPS,
+    Order,
+    direction,
+    headline,
+    headline_id,
+    main_labeller,
+    pooled,
+    pooling,
+    ranked,
+    sort_key,
+)
 from lfp.bundle.store.connection import Store
 from lfp.errors import ConfigError, NotInBundleError
 
@@ -295,3 +306,26 @@ SELECT word, n, feedback, implicit_advantage, implicit_excess AS excess, implici
 WHERE implicit_gap IS NOT NULL AND $sign * implicit_gap > 0
 ORDER BY $sign * implicit_gap DESC, word LIMIT $limit
 """
+
+
+WORD_SORTS: Mapping[str, str] = {
+    name: name
+    for name in (
+        "word", "n", "n_generated", "feedback", "implicit_reward", "implicit_advantage", "implicit_matched",
+        "implicit_excess", "implicit_gap", "predicted", "predicted_base", "estimate",
+    )
+}  # fmt: skip
+"""Names the vocabulary may be sorted by, and the expression behind each."""
+
+
+def words(store: Store, *, order: Order, limit: int | None = None) -> pa.Table:
+    """Select the whole vocabulary, sorted; `estimate` is `predicted` on the lexicon's scale, null without a probe."""
+    by = sort_key(WORD_SORTS, order.by)
+    return store.query(
+        "SELECT word, n, n_generated, feedback, implicit_reward, implicit_advantage, implicit_matched, "
+        "implicit_matched_se, implicit_excess, implicit_gap, predicted, predicted_base, "
+        "predicted * display_slope + display_offset AS estimate "
+        "FROM vocabulary LEFT JOIN probes ON probe_id = $probe "
+        f"ORDER BY {by} {direction(order)} NULLS LAST, word LIMIT $limit",
+        {"probe": headline_id(store), "limit": limit},
+    )

@@ -59,7 +59,10 @@ class Store:
         With `prepare` a large bundle is first given its sorted copy, once, which takes about a minute for a million
         features; where nothing can be written it is opened as it is.
         """
-        manifest = check_bundle(path)
+        try:
+            manifest = check_bundle(path)
+        except OSError as error:
+            raise BundleError(f"{path}: cannot be read ({error.strerror}); make its files readable") from error
         if sorted_copy.is_worth(manifest):
             copy = sorted_copy.build(path, manifest) if prepare else sorted_copy.find(path, manifest)
         else:
@@ -81,7 +84,10 @@ class Store:
         connection = self._connection
         try:
             with connection.cursor() as cursor:
-                return cursor.sql(sql, params=parameters).to_arrow_table()
+                answer = cursor.sql(sql, params=parameters)
+                if answer is None:
+                    raise duckdb.ParserException("not a SELECT, so there is nothing to return")
+                return answer.to_arrow_table()
         except (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException):
             raise  # the question is wrong, not the bundle
         except duckdb.OutOfMemoryException as error:

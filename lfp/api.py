@@ -1,0 +1,400 @@
+"""The library's entrance to a bundle: open one, and read what it holds as tables for pandas or Arrow."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, fields
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+
+import duckdb
+import pyarrow as pa
+
+from lfp.bundle import queries
+from lfp.bundle.manifest import Manifest, read_table
+from lfp.bundle.queries.common import Order
+from lfp.bundle.schema import BY_NAME, TABLES
+from lfp.bundle.store.connection import Limits, Parameters, Store
+from lfp.bundle.validation import validate
+from lfp.errors import BundleError, ConfigError, ModelError, NotInBundleError
+from lfp.util.verbs import jobs_packages, verb
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lfp.ml.interventions.bundle_models import Live
+    from lfp.ml.sae.autoencoders import Sae
+    from precompute.commands.report import Report
+
+    Frame: TypeAlias = pd.DataFrame | pa.Table
+
+T = TypeVar("T")
+
+
+def open_bundle(path: str | Path, *, memory_limit: str | None = None, threads: int = 2) -> Bundle:
+    """Open the bundle in a folder.
+
+    Args:
+        path: Folder of the bundle.
+        memory_limit: Memory that queries may use, such as `"512MB"`; by default 80 % of the machine's.
+        threads: Threads of one query.
+
+    Raises BundleError where there is no bundle, or where it is broken, half copied or of another version.
+    """
+    if "://" in str(path):
+        raise BundleError(f"{path}: only local folders can be opened; download the bundle and pass its folder")
+    return Bundle(Store.open(Path(path).expanduser(), limits=Limits(memory_limit, threads)))
+
+
+def load_sae(name: str | Path, *, layer: int | None = None, revision: str | None = None) -> Sae:
+    """Load a sparse autoencoder from a folder, or from `org/repo/folder` on the hub, onto the CPU.
+
+    Both the folders that runs write and those of SAELens are read. `layer` is the layer whose MLP output a foreign
+    autoencoder encodes, where its cfg.json does not say; its inputs are taken as they are, without a scale. Raises
+    ModelError for a folder that cannot be read, DependencyError without the jobs' packages.
+    """
+    with jobs_packages("lfp.load_sae"):
+        from lfp.ml.sae import formats
+    folder = formats.locate_sae(str(name), revision)
+    config = formats.read_config(folder)
+    if config.own is not None:
+        return formats.load_sae(folder)
+    named = re.search(r"\.(\d+)\.", config.hook_name or "")
+    if layer is None and named is None:
+        raise ModelError(f"{config.path}: does not say which layer it is of; pass layer=")
+    number = layer if layer is not None else int(named[1]) if named else 0
+    return formats.read_sae(folder, layer=number, model="tuned", scale=1.0, d_in=config.d_in, source=str(name))
+
+
+class _Tables:
+    """Answers as pandas.DataFrame, or as pyarrow.Table where `arrow` is true."""
+
+    _store: Store
+
+    def _answer(self, table: pa.Table, arrow: bool, **attrs: Any) -> Frame:
+        if arrow:
+            return (
+                table.replace_schema_metadata({name: str(value) for name, value in attrs.items()}) if attrs else table
+            )
+        frame = table.to_pandas()
+        frame.attrs.update(attrs)
+        return frame
+
+
+class Bundle(_Tables):
+    """One run, open for reading.
+
+    Methods return a pandas.DataFrame, or a pyarrow.Table with `arrow=True`. `sort` is one of the names that an error
+    lists where it is given another. A bundle is a context manager; threads may share one.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return self._store.path
+
+    @property
+    def manifest(self) -> Manifest:
+        """What was run: title, config, seed, models, tables, artifacts, and the cost of each stage."""
+        return self._store.manifest
+
+    def features(
+        self,
+        *,
+        sort: str = "contribution",
+        descending: bool = True,
+        limit: int | None = None,
+        offset: int = 0,
+        columns: Sequence[str] | None = None,
+        arrow: bool = False,
+        **where: Any,
+    ) -> Frame:
+        """Return features with their weights, labels and drift, one row per feature.
+
+        `where` are the fields of `lfp.bundle.queries.features.FeatureFilter`, such as `layers=(2,)`, `search="film"`,
+        `related="yes"` or `drift=("born",)`.
+        """
+        wanted = _filter(queries.features.FeatureFilter, where)
+        names = tuple(queries.features.FEATURE_COLUMNS) if columns is None else tuple(columns)
+        order = Order(sort, descending)
+        found = queries.features.features(self._store, wanted, order=order, columns=names, limit=limit, offset=offset)
+        return self._answer(found, arrow)
+
+    def feature(self, feature_id: int) -> Feature:
+        """Return one feature. Raises NotInBundleError where the bundle has no such number."""
+        return Feature(self._store, int(feature_id))
+
+    def words(
+        self, *, sort: str = "n", descending: bool = True, limit: int | None = None, arrow: bool = False
+    ) -> Frame:
+        """Return the vocabulary: each word's true feedback, what tuning pays for it, and the probe's estimate.
+
+        `estimate` is `predicted` on the lexicon's scale.
+        """
+        return self._answer(queries.words.words(self._store, order=Order(sort, descending), limit=limit), arrow)
+
+    def texts(
+        self,
+        *,
+        sort: str = "id",
+        descending: bool = False,
+        limit: int | None = None,
+        offset: int = 0,
+        arrow: bool = False,
+        **where: Any,
+    ) -> Frame:
+        """Return the texts that are kept for browsing, with their feedback, estimate and implicit reward.
+
+        `where` are the fields of `lfp.bundle.queries.texts.TextFilter`, such as `words="good film"` or
+        `split="held_out"`.
+        """
+        wanted = _filter(queries.texts.TextFilter, where)
+        order = Order(sort, descending)
+        return self._answer(queries.texts.texts(self._store, wanted, order=order, limit=limit, offset=offset), arrow)
+
+    def tokens(self, text_id: int, *, arrow: bool = False) -> Frame:
+        """Return one text token by token: feedback, implicit reward in nats, and the probe's estimate.
+
+        Raises NotInBundleError where the bundle has no such text.
+        """
+        text = queries.texts.text(self._store, int(text_id))
+        ends = [*text.token_starts[1:], len(text.text)]
+        n = len(text.token_starts)
+        columns = {
+            "position": pa.array(range(n), pa.int32()),
+            "token": [text.text[start:end] for start, end in zip(text.token_starts, ends, strict=True)],
+            "feedback": pa.array(text.token_feedback or [None] * n, pa.float64()),
+            "implicit_reward": pa.array(text.token_implicit_reward or [None] * n, pa.float64()),
+            "predicted": pa.array(text.token_predicted or [None] * n, pa.float64()),
+        }
+        return self._answer(pa.table(columns), arrow)
+
+    def pairs(
+        self,
+        *,
+        sort: str = "number",
+        descending: bool = False,
+        limit: int | None = None,
+        offset: int = 0,
+        arrow: bool = False,
+        **where: Any,
+    ) -> Frame:
+        """Return preference pairs with their margins, chosen minus rejected; empty where the feedback is no pairs.
+
+        `where` are the fields of `lfp.bundle.queries.texts.PairFilter`, such as `verdict="wrong"`.
+        """
+        wanted = _filter(queries.texts.PairFilter, where)
+        order = Order(sort, descending)
+        return self._answer(queries.texts.pairs(self._store, wanted, order=order, limit=limit, offset=offset), arrow)
+
+    def results(self, row: str | None = None, *, arrow: bool = False) -> Frame:
+        """Return the figures of the report, each with its interval and its null; `row` keeps one row of the report."""
+        found = self._store.query("SELECT * FROM results WHERE $row IS NULL OR report_row = $row", {"row": row})
+        if row is not None and not found.num_rows:
+            names = [name["report_row"] for name in self._store.rows("SELECT DISTINCT report_row FROM results")]
+            raise NotInBundleError(f"results: no row {row!r} of the report here{_nearest(row, sorted(names))}")
+        return self._answer(found, arrow)
+
+    def report(self, *, html: str | Path | None = None, figures: str | Path | None = None) -> Report:
+        """Return the whole report as rows, as `lfp.report` does; write it as a page and as SVG where named."""
+        report: Report = verb("report")(self.path, html=html, figures=figures)
+        return report
+
+    def ledger(self, text_id: int, *, raw: bool = False, limit: int | None = None, arrow: bool = False) -> Frame:
+        """Split a text's estimate over features: the column `contribution` sums to the stated prediction.
+
+        Features come first, the largest contribution first, those beyond `limit` summed in one row; then the
+        intercept. `raw` splits the raw probe's estimate instead, with the autoencoders' bias and the part that they do
+        not reconstruct. `attrs` (Arrow: the schema's metadata) holds the check: predicted, total, and error, the
+        distance of the two.
+
+        Raises NotInBundleError where the text is not there, its activations were not kept, or no probe was fitted.
+        """
+        split = (queries.ledgers.raw_ledger if raw else queries.ledgers.ledger)(self._store, int(text_id), limit=limit)
+        if split is None:
+            queries.texts.text(self._store, int(text_id))  # raises where there is no such text
+            if queries.common.headline(self._store) is None:
+                raise NotInBundleError(f"{self.path}: no probe was fitted here, so no estimate can be split")
+            lacks = "raw estimate or its activations were" if raw else "activations were"
+            raise NotInBundleError(
+                f"text {text_id}: its {lacks} not kept, so it cannot be split; choose one of texts(is_sampled=True)"
+            )
+        rows: list[dict[str, Any]] = [{"part": "feature", **asdict(part)} for part in split.shown]
+        if split.n_features > len(split.shown) or (isinstance(split, queries.ledgers.RawLedger) and not split.shown):
+            rows.append({"part": "other features", "contribution": split.rest})
+        if isinstance(split, queries.ledgers.RawLedger):
+            rows.append({"part": "bias of the autoencoders", "contribution": split.bias})
+            rows.append({"part": "not reconstructed", "contribution": split.miss})
+        rows.append({"part": "intercept", "contribution": split.intercept})
+        check = {"predicted": split.predicted, "total": split.total, "error": split.error}
+        return self._answer(pa.Table.from_pylist(rows, schema=_LEDGER), arrow, **check)
+
+    def encode(self, text: str, *, model: Literal["tuned", "base"] = "tuned", arrow: bool = False) -> Frame:
+        """Run a text through the bundle's models; return the active features of each token.
+
+        Columns: position, token, feature_id, activation. The first call loads the models. Raises DependencyError
+        without the jobs' packages, BundleError where the bundle holds no models, DataError for a text without a token.
+        """
+        with jobs_packages("encode"):
+            reading = self._models.read(text, model)
+        tokens, starts = reading.text.text, reading.text.token_starts
+        ends = [*starts[1:], len(tokens)]
+        active = reading.active
+        columns = {
+            "position": pa.array(active.positions, pa.int32()),
+            "token": [tokens[starts[at] : ends[at]] for at in active.positions.tolist()],
+            "feature_id": pa.array(active.features, pa.int32()),
+            "activation": pa.array(active.values, pa.float64()),
+        }
+        return self._answer(pa.table(columns), arrow)
+
+    def table(self, name: str, *, arrow: bool = False) -> Frame:
+        """Return a whole table of the bundle by the name in data/README.md."""
+        if name not in BY_NAME:
+            raise ConfigError(f"table {name!r}: not in a bundle{_nearest(name, [table.name for table in TABLES])}")
+        return self._answer(read_table(self.path, name), arrow)
+
+    def sql(self, query: str, params: Parameters = (), *, arrow: bool = False) -> Frame:
+        """Return the rows of one SELECT over the tables of the bundle, with `params` bound to `$name` or `?`.
+
+        Raises ConfigError with DuckDB's own words where the query is wrong.
+        """
+        try:
+            return self._answer(self._store.query(query, params), arrow)
+        except duckdb.Error as error:
+            raise ConfigError(f"sql: {str(error).splitlines()[0]}") from error
+        except BundleError as error:
+            cause = error.__cause__
+            if isinstance(cause, (duckdb.IOException, duckdb.OutOfMemoryException)):
+                raise
+            raise ConfigError(f"sql: {str(cause).splitlines()[0]}") from cause
+
+    def validate(self) -> list[str]:
+        """Read everything and return the faults, one line each; an empty list where the bundle is valid."""
+        return validate(self.path)
+
+    def close(self) -> None:
+        """Close the files."""
+        self._store.close()
+
+    def __enter__(self) -> Bundle:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        rows = {name: info.rows for name, info in self.manifest.tables.items()}
+        layers = ", ".join(map(str, queries.features.feature_layers(self._store)))
+        counts = (
+            f"{rows['features']:,} features (layers {layers}), {rows['texts']:,} texts, {rows['vocabulary']:,} words"
+        )
+        return f"<Bundle {str(self.path)!r}: {self.manifest.title}; {counts}; tables {self.manifest.tables_id}>"
+
+    @cached_property
+    def _models(self) -> Live:
+        from lfp.ml.interventions.bundle_models import Live
+
+        return Live.load(self.path, self.manifest)
+
+
+class Feature(_Tables):
+    """One feature of an open bundle. `values` holds its numbers; methods return tables as those of Bundle do."""
+
+    def __init__(self, store: Store, feature_id: int) -> None:
+        self._store = store
+        self.values = queries.feature.feature(store, feature_id)
+        self.feature_id = feature_id
+
+    def examples(self, *, bucket: int | None = None, limit: int | None = None, arrow: bool = False) -> Frame:
+        """Return where it fires: text, token, activation, and the activations of the tokens around it.
+
+        Buckets are 0 for the largest activations, 1 and up for intervals from low to high, -1 where it is silent, and
+        -2 for near misses; all of them by default, in that order.
+        """
+        rows = [row for row in queries.feature.feature_excerpts(self._store, self.feature_id)
+                if bucket is None or row["bucket"] == bucket]  # fmt: skip
+        rows.sort(key=lambda row: (row["bucket"] < 0, abs(row["bucket"]), row["rank"]))
+        for row in rows:
+            starts = [*row["token_starts"], len(row["text"])]
+            row["token"] = row["text"][starts[row["position"]] : starts[row["position"] + 1]]
+        return self._answer(pa.Table.from_pylist(rows[:limit], schema=_EXAMPLES), arrow)
+
+    def labels(self, *, arrow: bool = False) -> Frame:
+        """Return what each labeller says of it, the run's own labeller first."""
+        return self._answer(_rows_of("labels", queries.feature.labels(self._store, self.feature_id)), arrow)
+
+    def neighbours(self, *, arrow: bool = False) -> Frame:
+        """Return the features near it, by decoder cosine and by coactivation, nearest first."""
+        return self._answer(_listed(queries.feature.neighbours(self._store, self.feature_id), _NEIGHBOURS), arrow)
+
+    def histogram(self, *, arrow: bool = False) -> Frame:
+        """Return how many tokens activate it by strength, one row per bin: low, high, tuned, base.
+
+        Empty where it was never counted.
+        """
+        found = queries.feature.histogram(self._store, self.feature_id)
+        edges = found.edges if found else [0.0]
+        columns = {
+            "low": pa.array(edges[:-1], pa.float64()),
+            "high": pa.array(edges[1:], pa.float64()),
+            "tuned": pa.array(found.counts if found else [], pa.int64()),
+            "base": pa.array(found.base_counts if found else [], pa.int64()),
+        }
+        return self._answer(pa.table(columns), arrow)
+
+    def __repr__(self) -> str:
+        labels = queries.feature.labels(self._store, self.feature_id)
+        described = labels[0].description if labels and labels[0].description else "no description"
+        weight = "no weight" if self.values.weight is None else f"weight {self.values.weight:+.3g}"
+        return f"<Feature {self.feature_id}: layer {self.values.layer}, {described}; {weight}>"
+
+
+_TEXT, _REAL = pa.string(), pa.float64()
+_LEDGER = pa.schema([
+    ("part", _TEXT), ("feature_id", pa.int32()), ("layer", pa.int32()), ("description", _TEXT), ("weight", _REAL),
+    ("pooled", _REAL), ("contribution", _REAL),
+])  # fmt: skip
+_EXAMPLES = pa.schema([
+    ("bucket", pa.int32()), ("rank", pa.int32()), ("text_id", pa.int64()), ("position", pa.int32()), ("token", _TEXT),
+    ("activation", _REAL), ("window_start", pa.int32()), ("window_values", pa.list_(_REAL)), ("text", _TEXT),
+    ("feedback", _REAL),
+])  # fmt: skip
+_NEIGHBOURS = pa.schema([
+    ("kind", _TEXT), ("rank", pa.int32()), ("neighbour_id", pa.int32()), ("value", _REAL), ("layer", pa.int32()),
+    ("description", _TEXT), ("top_token", _TEXT), ("weight", _REAL),
+])  # fmt: skip
+
+
+def _listed(rows: Iterable[Any], schema: pa.Schema) -> pa.Table:
+    return pa.Table.from_pylist([asdict(row) for row in rows], schema=schema)
+
+
+def _rows_of(table: str, rows: Sequence[Any]) -> pa.Table:
+    """Rows of a dataclass whose fields are columns of a table of the bundle, with that table's types."""
+    names = [field.name for field in fields(queries.feature.Label)]
+    schema = pa.schema([BY_NAME[table].schema.field(name).with_nullable(True) for name in names])
+    return _listed(rows, schema)
+
+
+def _filter(kind: type[T], where: Mapping[str, Any]) -> T:
+    """Build a filter from keyword arguments. Raises ConfigError, naming the nearest field, for one it has not."""
+    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    for name in where:
+        if name not in known:
+            raise ConfigError(f"{name}: nothing to filter by{_nearest(name, known)}")
+    return kind(**where)
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    found = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {found[0]!r}?" if found else f"; choose one of {', '.join(known)}"

@@ -1,0 +1,61 @@
+"""Verbs of the library: commands as functions, looked up by name, and the packages that they need."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+from lfp.errors import DependencyError
+
+JOBS = frozenset({
+    "torch", "transformers", "transformer_lens", "trl", "datasets", "tokenizers", "safetensors", "huggingface_hub",
+    "vaderSentiment", "openai", "sklearn", "scipy", "threadpoolctl", "kaleido",
+})  # fmt: skip
+"""Packages that come with the extra `jobs` and not with a base install, by the names that are imported."""
+
+
+@contextmanager
+def jobs_packages(what: str) -> Iterator[None]:
+    """Raise DependencyError, one sentence, where a package of the extra `jobs` turns out to be missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in JOBS:
+            raise
+        raise DependencyError(
+            f"{what} needs the package {package}, which is not installed; run pip install 'lfp-explorer[jobs]'"
+        ) from error
+
+
+def verb(name: str) -> Callable[..., Any]:
+    """Return the function behind a command, by the table of verbs in `precompute.commands`.
+
+    The library must not depend on the jobs, so the function is looked up by name. Raises AttributeError where there is
+    no such verb, DependencyError where a package of the jobs is missing.
+    """
+    place = importlib.import_module("precompute.commands").VERBS.get(name)
+    if place is None:
+        raise AttributeError(f"module 'lfp' has no attribute {name!r}")
+    module, _, function_name = place.partition(":")
+    with jobs_packages(f"lfp.{name}"):
+        function = getattr(importlib.import_module(module), function_name)
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with jobs_packages(f"lfp.{name}"):
+            return function(*args, **kwargs)
+
+    return call
+
+
+class VerbModule(ModuleType):
+    """A module that can be called as the verb of its name: `lfp.report(bundle)` beside `import lfp.report.text`."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the verb."""
+        return verb(self.__name__.rpartition(".")[2])(*args, **kwargs)
