@@ -3,6 +3,7 @@
 import functools
 
 import pytest
+from streamlit import config
 from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
 
@@ -22,6 +23,13 @@ def hostile_pairs(tmp_path_factory):
     """Pairs of texts that must not be taken for anything but text."""
     path = tmp_path_factory.mktemp("bundles") / "hostile_pairs"
     return make_bundle(path, n_features=80, n_texts=0, n_pairs=10, extra_texts=HOSTILE * 4)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def settings_beside_the_entry():
+    """Read app/.streamlit/config.toml, as `streamlit run app/main.py` does; AppTest reads the current folder's alone."""
+    config._main_script_path = str(ROOT / "app" / "main.py")
+    config.get_config_options(force_reparse=True)
 
 
 @pytest.fixture(scope="session", autouse=True)
