@@ -27,7 +27,7 @@ def hostile_pairs(tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def settings_beside_the_entry():
-    """Read app/.streamlit/config.toml, as `streamlit run app/main.py` does; AppTest reads the current folder's alone."""
+    """Read app/.streamlit/config.toml, as `streamlit run app/main.py` does."""
     config._main_script_path = str(ROOT / "app" / "main.py")
     config.get_config_options(force_reparse=True)
 
