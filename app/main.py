@@ -5,12 +5,10 @@ from pathlib import Path
 
 import streamlit as st
 
-st.set_page_config(
-    page_title="LFP Explorer", page_icon=str(Path(__file__).parent / "components" / "html" / "mark.svg"), layout="wide"
-)
-st.html(Path(__file__).parent / "components" / "html" / "style.css")
-
-st.logo(Path(__file__).parent / "components" / "html" / "mark.svg", size="large")
+HTML = Path(__file__).parent / "components" / "html"
+st.set_page_config(page_title="LFP Explorer", page_icon=str(HTML / "mark.svg"), layout="wide")
+st.html(HTML / "style.css")
+st.logo(HTML / "mark.svg", size="large")
 
 page = st.navigation(
     {
@@ -39,29 +37,30 @@ page = st.navigation(
     expanded=True,
 )
 
-# The frame above is on screen while a fresh server reads the rest. Pandas has to be whole before any session draws:
-# plotly breaks on one that another thread still imports.
+# The frame above is on screen while a fresh server imports the rest. Pandas must be imported before any session draws:
+# plotly breaks on a pandas that another thread is still importing.
 sys.path[:0] = [root] if (root := str(Path(__file__).resolve().parent.parent)) not in sys.path else []
 import pandas  # noqa: E402, F401
 
 from app.components.html import panels  # noqa: E402
-from app.session import permalinks, public_mode  # noqa: E402
+from app.session import bundles, permalinks  # noqa: E402
 from app.widgets import frame  # noqa: E402
 from lfp.errors import LfpError  # noqa: E402
 
-bundles, named = permalinks.listed_bundles(), st.query_params.get("bundle")
-if not bundles:
-    st.html(panels.notice("No bundle here", permalinks.NO_BUNDLE))
-elif named is not None and named not in bundles:
-    st.html(panels.notice("No such bundle", f"the link is to a bundle called {named}, which is not offered here"))
-    for name in bundles:
+offered, requested = bundles.listed_bundles(), st.query_params.get("bundle")
+if not offered:
+    st.html(panels.notice("No bundle here", bundles.nothing_listed()))
+elif requested is not None and requested not in offered:
+    st.html(panels.notice("No such bundle", f"the link is to a bundle called {requested}, which is not offered here"))
+    for name in offered:
         st.page_link("views/overview.py", label=f"Open {name}", query_params={"bundle": name})
 else:
-    st.sidebar.selectbox("Bundle", list(bundles), key="bundle", bind="query-params", help=permalinks.BUNDLE_HELP)
-    frame.keys()
+    st.sidebar.selectbox("Bundle", list(offered), key="bundle", bind="query-params", help=bundles.HELP)
+    permalinks.restore_values()
+    frame.install_keys()
     try:
         page.run()
     except LfpError as error:
-        st.html(panels.notice("This cannot be shown", public_mode.told(error)))
-        for name in [one for one in bundles if one != permalinks.bundle_name()]:
-            st.button(f"Open {name}", on_click=permalinks.set_bundle, args=(name,))
+        st.html(panels.notice("This cannot be shown", bundles.error_text(error)))
+        for name in [name for name in offered if name != bundles.bundle_name()]:
+            st.button(f"Open {name}", on_click=bundles.set_bundle, args=(name,))

@@ -1,75 +1,109 @@
-"""What a page shows, as a frozen dataclass a page, and its permalink: the fields are the URL's parameters.
+"""Permalinks: what each page shows, as a frozen dataclass whose fields are the URL's query parameters.
 
 Fields are bound to widgets by name (`key=`, `bind="query-params"`), so names must differ between pages: Streamlit drops
-a parameter bound on the page before. A field at its default stays out of the URL.
+a parameter that was bound on the previous page. A field at its default is left out of the URL.
 """
 
 from __future__ import annotations
 
 import math
-import os
-import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
-from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 import streamlit as st
 
-from lfp.bundle.manifest import MANIFEST
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-DEMO = ROOT / "data" / "demo"
-
-
-BUNDLES = "LFP_BUNDLES"
-
-
-NO_BUNDLE = (
-    "There is nothing to open. Make the demo with make demo, or set LFP_BUNDLES to a bundle’s folder, or to a folder "
-    "that holds bundles, and start again."
-)
-
-
-BUNDLE_HELP = "One run a bundle. LFP_BUNDLES says which are offered."
-
+from app.components.feature import columns
+from app.components.feature.drift import STATUS_NAMES
+from app.session.bundles import bundle_name
 
 Params = dict[str, str | list[str]]
-
-
 V = TypeVar("V")
 
+_TITLES = {name: column.title for name, column in columns.COLUMNS.items()}
+WORDS: Mapping[str, Mapping[str, str]] = {
+    "word_axes": {
+        "implicit reward against true": "implicit reward vs reward",
+        "estimate against true": "probe estimate vs reward",
+        "estimate against implicit reward": "probe estimate vs implicit reward",
+    },
+    "text_colour": {"true feedback": "reward", "estimate": "probe estimate"},
+    "gap_list": {
+        "words paid more than stated": "words preferred more than the reward explains",
+        "words paid less than stated": "words preferred less than the reward explains",
+        "words: implicit reward against true": "words: implicit reward vs reward",
+        "words: estimate against true": "words: probe estimate vs reward",
+        "texts: implicit reward against true": "texts: implicit reward vs reward",
+        "texts: estimate against true": "texts: probe estimate vs reward",
+        "texts: true against rating": "texts: reward vs human rating",
+    },
+    "weighty_by": {
+        "weights that beat their null": "weights beyond chance",
+        "the top tenth of weights": "top tenth of weights",
+    },
+    "null": {"any": "any", "beats": "beyond chance", "within": "within chance"},
+    "drifts": STATUS_NAMES,
+    "became": {"any": "any", **STATUS_NAMES, "flipped": "sign flipped"},
+    "sort": {
+        **_TITLES, "contribution": "Contribution", "strength": "Size of weight", "drift": "Size of change",
+        "id": "Number", "top_token": "Top token", "raised_token": "Raised token", "lowered_token": "Lowered token",
+    },
+    "shown": _TITLES,
+    "map_colour": _TITLES,
+    "examples": {"top": "max", "4": "high", "3": "mid", "2": "low", "1": "lowest", "silent": "zero"},
+    "split": {"held_out": "held out"},
+    "half": {"held_out": "held out"},
+    "by": {
+        "gap": "gap: probe, reward", "implicit gap": "gap: implicit reward, reward",
+        "rating gap": "gap: reward, rating", "predicted": "probe estimate", "feedback": "reward",
+        "implicit_reward": "implicit reward", "rating": "rating", "id": "number",
+    },
+    "account": {
+        "estimate": "probe estimate",
+        "against the average text": "vs average text",
+        "raw estimate, with what is missed": "raw-activation probe",
+    },
+    "queue": {
+        "estimate against true": "probe vs reward",
+        "implicit against true": "tuned model vs reward",
+        "true against rating": "reward vs human rating",
+    },
+    "drift_by": {
+        "drifted": "size of change", "risen": "change", "base_contribution": "contribution, base",
+        "base_density": "density, base", "id": "number",
+    },
+}  # fmt: skip
+"""How the options of some widgets are shown, by field and value.
+
+Streamlit writes the shown words into the URL. Links with the values themselves, which older versions wrote, work too.
+"""
 
 DENSITIES = ("0", "0.001 %", "0.01 %", "0.1 %", "1 %", "10 %", "100 %")
 """Ends of the density range on offer."""
 
-
 STANDINGS = ("first", "0.1 %", "1 %", "10 %", "half", "all")
 """Ends of the range of ranks by contribution on offer, as shares of all features."""
-
 
 COLUMNS = (
     "description", "top_tokens", "related", "weight", "mean_abs_contribution", "beats_null", "status", "density",
 )  # fmt: skip
-"""Columns of the list of features that are shown until others are chosen; the feature's number and layer always are."""
+"""Columns of the list of features shown by default; the feature's number and layer are always shown."""
 
 
 @dataclass(frozen=True)
 class OverviewView:
-    """The overview; `estimate` is what the scatter of words has on its y axis."""
+    """The overview; `estimate` is the y axis of the scatter of words."""
 
     estimate: str = "implicit reward"
 
 
 @dataclass(frozen=True)
 class AccuracyView:
-    """How good the estimate is: the scatter's axes, the word looked up, a target, a list of gaps, colours of texts.
+    """Accuracy: the scatter's axes, the word looked up, the probe's target, a list of gaps, the colour of texts.
 
-    An empty choice is the first on offer.
+    An empty string selects the first option.
     """
 
     word_axes: str = ""
@@ -82,7 +116,7 @@ class AccuracyView:
 
 @dataclass(frozen=True)
 class ValidationView:
-    """Labels and weights put to the test: whose labels, against what, which score, and what shares are of."""
+    """Validation: the labeller, which features count as important, the label score, and the unit of shares."""
 
     labelled_by: str = ""
     weighty_by: str = ""
@@ -94,7 +128,7 @@ class ValidationView:
 class FeaturesView:
     """The list of features: its filter, its order, its page, its columns, and what colours the map.
 
-    `area` is a part of the map drawn around, as `app.components.charts.feature_map` writes it.
+    `area` is an outline drawn on the map, as `app.components.feature.map` writes it.
     """
 
     layer: tuple[int, ...] = ()
@@ -123,14 +157,14 @@ FILTERS = (
     "layer", "sign", "related", "density", "find", "fires_on", "null", "drifts", "drifted", "standing", "least_stable",
     "least_detected", "has_note", "sort", "order",
 )  # fmt: skip
-"""Fields of FeaturesView that make the list and have a widget."""
+"""Fields of FeaturesView that select and order the list and have a widget."""
 
 
 @dataclass(frozen=True)
 class FeatureView:
-    """One feature; `feature` is None until one is chosen, and `examples` is a bucket's name.
+    """One feature; `feature` is None until it is chosen, and `examples` is a bucket's name.
 
-    `walk` is the list that previous and next walk: the parameters of its FeaturesView, as a query string.
+    `walk` is the list that Previous and Next step through: the parameters of its FeaturesView, as a query string.
     """
 
     feature: int | None = None
@@ -141,7 +175,7 @@ class FeatureView:
 
 @dataclass(frozen=True)
 class InputsView:
-    """The list of texts, the text that is open, the feature shown on its tokens, and which ledger, whole or not."""
+    """The list of texts, the open text, the feature shown on its tokens, the ledger, and whether it is listed whole."""
 
     words: str = ""
     texts: str = "sampled"
@@ -160,7 +194,7 @@ class InputsView:
 
 @dataclass(frozen=True)
 class PairsView:
-    """The list of preference pairs, and the pair that is open."""
+    """The list of preference pairs, and the open pair."""
 
     said: str = ""
     kept: str = "sampled"
@@ -176,7 +210,7 @@ class PairsView:
 
 @dataclass(frozen=True)
 class DisagreementsView:
-    """One of the three queues, of texts or words, on one side or both, and the feature it is narrowed to."""
+    """One of three queues, of texts or words, on one side or both, and the feature that it is filtered by."""
 
     queue: str = "estimate against true"
     things: str = "texts"
@@ -187,7 +221,7 @@ class DisagreementsView:
 
 @dataclass(frozen=True)
 class DriftView:
-    """What tuning did to features: the scatter's plane, and the table's filter, order and page."""
+    """Drift: what the scatter shows, and the table's filter, order and page."""
 
     plane: str = "contribution"
     became: str = "any"
@@ -200,7 +234,7 @@ class DriftView:
 
 @dataclass(frozen=True)
 class RunsView:
-    """Two runs side by side: the other bundle, the row of the report, and the table of matched features."""
+    """Two runs: the other bundle, the report row, and the table of matched features."""
 
     other: str | None = None
     report: str | None = None
@@ -211,9 +245,10 @@ class RunsView:
 
 @dataclass(frozen=True)
 class TryView:
-    """A text of one's own: what was typed, the model that reads and writes, and how it writes on.
+    """A typed text, the model that reads and continues it, and the sampling settings.
 
-    `also` is a feature wanted among the sliders; `scales` says which stand off 1, as the playground writes it.
+    `also` is a feature added to the sliders; `scales` holds the sliders that are not at 1, as
+    the playground writes them.
     """
 
     typed: str = ""
@@ -228,9 +263,9 @@ class TryView:
 
 @dataclass(frozen=True)
 class QueueView:
-    """A list under review by name, and where in it; `made_from` is a Features link that a new list is to be made from.
+    """A review list by name, and the position in it; `made_from` is a Features link to make a new list from.
 
-    Who reviews is personal and stands in no link.
+    The reviewer's name is personal and is never part of a link.
     """
 
     audit_list: str = ""
@@ -242,47 +277,51 @@ class QueueView:
     whole: bool = False
 
 
-def ink() -> str:
-    """The text colour of the theme that is chosen, for figures."""
+def words_for(name: str) -> Callable[[str], str]:
+    """Return the `format_func` of a widget whose options WORDS renames."""
+    return lambda value: WORDS[name].get(value, value)
+
+
+def restore_values() -> None:
+    """Seed widgets from values in the URL that are no longer shown words, which Streamlit would drop; for the entry."""
+    for name, words in WORDS.items():
+        linked = st.query_params.get_all(name)
+        if name not in st.session_state and any(value in words and value not in words.values() for value in linked):
+            known = [value for value in map(_value_reader(name), linked) if value in words]
+            st.session_state[name] = known if name in ("drifts", "shown") else known[-1]
+
+
+def _value_reader(name: str) -> Callable[[str], str]:
+    """Return what turns a shown word of a field back into its value, and leaves others as they are."""
+    values = {word: value for value, word in WORDS.get(name, {}).items()}
+    return lambda text: values.get(text, text)
+
+
+def text_colour() -> str:
+    """Return the text colour of the current theme, for figures."""
     return "#ece8df" if st.context.theme.type == "dark" else "#24221d"
 
 
-def key_for(name: str, *shown: object) -> str:
-    """A widget key that changes with what the widget shows: a table that keeps its key over new rows eats a click."""
+def widget_key(name: str, *shown: object) -> str:
+    """Return a widget key that depends on what is shown: a table that keeps its key over new rows eats a click."""
     return f"{name}_{zlib.crc32(repr(shown).encode()):08x}"
 
 
-def bundle_name() -> str:
-    """The name of the bundle that is chosen: of those on offer, once the entry has asked for it."""
-    name: str = st.session_state.bundle
-    return name
-
-
-def set_bundle(name: str) -> None:
-    """Opens another bundle; for callbacks."""
-    st.session_state.bundle = name
-
-
-def view_of(kind: type[V], **unbound: Any) -> V:
-    """The view that the widgets drawn in this run state; other fields are as `unbound` says, or at their defaults."""
+def current_view(kind: type[V], **unbound: Any) -> V:
+    """Read a page's view from the widgets drawn in this run; fields in `unbound` are set to those values."""
     values = {field.name: st.session_state.get(field.name, _default(field)) for field in fields(kind)}  # type: ignore[arg-type]
     values |= unbound
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
-def asked(kind: type[V]) -> V:
-    """The view that widgets will state once they are drawn: what they stated last, else what the URL says."""
+def requested_view(kind: type[V]) -> V:
+    """Return the view that the widgets will have once drawn: their last values, else those of the URL."""
     linked = from_params(kind, {name: st.query_params.get_all(name) for name in st.query_params})
-    return view_of(kind, **{name: value for name, value in vars(linked).items() if name not in st.session_state})
+    return current_view(kind, **{name: value for name, value in vars(linked).items() if name not in st.session_state})
 
 
-def unbound(name: str) -> str:
-    """A parameter of the URL that no widget is bound to."""
-    return st.query_params.get(name, "")
-
-
-def set_unbound(name: str, value: str) -> None:
-    """Puts such a parameter into the URL, or takes it out; for callbacks."""
+def set_param(name: str, value: str) -> None:
+    """Set a URL parameter that no widget is bound to, or remove it if `value` is empty; for callbacks."""
     if value:
         st.query_params[name] = value
     elif name in st.query_params:
@@ -290,71 +329,57 @@ def set_unbound(name: str, value: str) -> None:
 
 
 def to_params(view: Any) -> Params:
-    """The view as URL parameters, written as Streamlit's bound widgets write them; defaults are left out."""
-    values = {field.name: getattr(view, field.name) for field in fields(view)}
-    return {field.name: _encoded(values[field.name]) for field in fields(view) if values[field.name] != _default(field)}
+    """Return the view as URL parameters, written as Streamlit's bound widgets write them, without defaults."""
+    params: Params = {}
+    for field in fields(view):
+        value = getattr(view, field.name)
+        if value == _default(field):
+            continue
+        words = WORDS.get(field.name, {})
+        if isinstance(value, tuple):
+            params[field.name] = [words.get(part, str(part)) for part in value] or ""
+        else:
+            params[field.name] = str(value).lower() if isinstance(value, bool) else words.get(value, str(value))
+    return params
 
 
 def from_params(kind: type[V], params: Mapping[str, str | Sequence[str]]) -> V:
-    """The view that URL parameters state; what is missing or cannot be read is at its default."""
+    """Build a view from URL parameters; what is missing or cannot be read gets its default."""
     values = {}
     for field in fields(kind):  # type: ignore[arg-type]
         raw = params.get(field.name)
-        parts = [raw] if isinstance(raw, str) else list(raw or [])
+        parts = [*map(_value_reader(field.name), [raw] if isinstance(raw, str) else raw or [])]
         decoded = _decoded(parts, str(field.type)) if parts else None
         values[field.name] = _default(field) if decoded is None else decoded
     return kind(**values)
 
 
-def href(page: str, view: Any, *, bundle: str) -> str:
-    """A link from any page to a view, relative so that it works under any base path.
+def href(page: str, view: Any, *, bundle: str | None = None) -> str:
+    """Return a link to a view of a page, of the open bundle by default; relative, so that any base path works.
 
-    Links that leave a view worth coming back to are plain ones: `st.page_link` and `st.switch_page` put the page's
-    address without its parameters into the browser's history, so that going back would lose filter, page and text.
+    Use plain links to leave a view worth returning to: `st.page_link` and `st.switch_page` put the page's address
+    without its parameters into the browser's history, so that Back would lose filter, page and text.
     """
+    bundle = bundle_name() if bundle is None else bundle
     return f"{page}?{urlencode({'bundle': bundle, **to_params(view)}, doseq=True)}"
 
 
-def listed_bundles(setting: str | None = None) -> dict[str, Path]:
-    """The bundles on offer by name, from LFP_BUNDLES: bundle folders, or folders that hold some; else the demo."""
-    setting = os.environ.get(BUNDLES, "") if setting is None else setting
-    named = [Path(part.strip()).expanduser() for part in re.split(f"[,{os.pathsep}]", setting) if part.strip()]
-    paths = [path for folder in named for path in _bundles_in(folder)] if named else [DEMO]
-    return _named([path for path in dict.fromkeys(paths) if path.exists()])
+def feature_href(feature_id: int) -> str:
+    """Return the link to one feature."""
+    return href("feature", FeatureView(feature=feature_id))
 
 
-def _bundles_in(folder: Path) -> list[Path]:
-    """The folder itself where it is a bundle or holds none, else the bundles in it."""
-    if (folder / MANIFEST).is_file() or not folder.is_dir():
-        return [folder]
-    inside = sorted(child for child in folder.iterdir() if not child.name.startswith(".") and child.is_dir())
-    return [child for child in inside if (child / MANIFEST).is_file()] or [folder]
-
-
-def _named(paths: list[Path]) -> dict[str, Path]:
-    """Names are folder names, with as much of the path in front as it takes to tell them apart."""
-    names: dict[str, Path] = {}
-    for path in paths:
-        parts = path.resolve().parts
-        depth = 1
-        while "/".join(parts[-depth:]) in names and depth < len(parts):
-            depth += 1
-        names["/".join(parts[-depth:])] = path
-    return names
+def text_href(text_id: int) -> str:
+    """Return the link to one text."""
+    return href("inputs", InputsView(text=text_id))
 
 
 def _default(field: Field[Any]) -> Any:
     return None if field.default is MISSING else field.default
 
 
-def _encoded(value: Any) -> str | list[str]:
-    if isinstance(value, tuple):
-        return [str(part) for part in value] or ""
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
 def _decoded(parts: list[str], type_: str) -> Any:
-    """Text as a field's type, or None where it is not of it."""
+    """Read text as a value of a field's type; None if it is not one."""
     try:
         if type_ == "tuple[int, ...]":
             return tuple(int(part) for part in parts)
@@ -362,8 +387,6 @@ def _decoded(parts: list[str], type_: str) -> Any:
             return tuple(part for part in parts if part)
         if type_ == "tuple[str, str]":
             return (parts[0], parts[1]) if len(parts) == 2 else None
-        if type_ == "float":
-            return float(parts[-1]) if math.isfinite(float(parts[-1])) else None
         if type_ == "bool":
             return {"true": True, "false": False}.get(parts[-1].lower())
         if type_.startswith("float"):
@@ -371,18 +394,3 @@ def _decoded(parts: list[str], type_: str) -> Any:
         return int(parts[-1]) if type_.startswith("int") else parts[-1]
     except ValueError:
         return None
-
-
-def to(page: str, view: Any) -> str:
-    """The address of a view of a page."""
-    return href(page, view, bundle=bundle_name())
-
-
-def feature(number: int) -> str:
-    """The address of one feature."""
-    return to("feature", FeatureView(feature=number))
-
-
-def text(number: int) -> str:
-    """The address of one text."""
-    return to("inputs", InputsView(text=number))

@@ -1,4 +1,4 @@
-"""What this bundle is: its models, files and hashes, its config, how to cite it and how to have it."""
+"""About: the bundle's models, files and hashes, config, cost, how to cite it and how to download it."""
 
 import tempfile
 
@@ -6,30 +6,31 @@ import streamlit as st
 
 from app.components.html import panels
 from app.components.results import about
-from app.components.results import about as config_text
-from app.session import cache, public_mode
+from app.session import bundles, cache
 from lfp.bundle.archive import archive_bytes, write_archive
-from lfp.bundle.manifest import HASHED_BYTES, read_manifest
+from lfp.bundle.manifest import HASHED_BYTES, Manifest, read_manifest
+from lfp.bundle.store.connection import Store
 
-LARGEST = 200_000_000  # bytes of a bundle up to which it is handed out: the server holds a download in memory
+LARGEST = 200_000_000
+"""Bytes of the largest bundle offered as a download, which the server holds in memory."""
 
 
-def files(manifest):
+def show_files(manifest: Manifest) -> None:
     st.subheader("Models")
     heads, rows = about.models(manifest)
     st.html(panels.table(heads, rows) if rows else panels.note("This bundle names no models."))
     st.subheader("Files")
     st.html(panels.note(about.checked(manifest, HASHED_BYTES)) + panels.table(*about.tables(manifest)))
-    with st.expander("Models and dictionaries in the bundle"):
-        none = "None: Try it and ablations need a run with artifacts = true."
+    with st.expander("Models and SAEs in the bundle"):
+        none = "None. Try it and ablations need a run with artifacts = true."
         st.html(panels.table(*about.artifacts(manifest)) if manifest.artifacts else panels.note(none))
 
 
-def config(manifest):
+def show_config(manifest: Manifest) -> None:
     st.subheader("Config")
-    st.html(panels.note("Every choice of the run. python -m precompute run CONFIG.toml makes it again."))
-    kind = st.segmented_control("As", list(config_text.WRITERS), default="TOML", required=True, key="config_as")
-    written = config_text.WRITERS[kind](manifest.config)
+    st.html(panels.note("All settings of the run. python -m precompute run CONFIG.toml repeats it."))
+    kind = st.segmented_control("Format", list(about.WRITERS), default="TOML", required=True, key="config_as")
+    written = about.WRITERS[kind](manifest.config)
     ending = kind.lower()
     st.download_button(
         f"Download config.{ending}",
@@ -41,73 +42,70 @@ def config(manifest):
     st.code(written, language=ending, height=320)
 
 
-def cite(manifest):
+def show_citation(manifest: Manifest) -> None:
     st.subheader("How to cite")
-    st.html(panels.note("The paper whose method this is, and this bundle."))
+    st.html(panels.note("Cite the paper that introduced the method, and this bundle."))
     st.code(about.PAPER + "\n\n" + about.citation(manifest), language=None)
 
 
-def archive(store):
-    """The bundle as a zip, made in a temporary file when it is asked for."""
-    name = f"lfp-{store.manifest.bundle_id}"
+def zip_bundle(store: Store) -> bytes:
+    """Return the bundle as a zip, written to a temporary file when the download is requested."""
     with tempfile.TemporaryFile() as file:
-        write_archive(store.path, store.manifest, file, name=name)
+        write_archive(store.path, store.manifest, file, name=f"lfp-{store.manifest.bundle_id}")
         file.seek(0)
         return file.read()
 
 
-def have(store):
-    st.subheader("Have it")
+def show_download(store: Store) -> None:
+    st.subheader("Download")
     size, folder = archive_bytes(store.manifest), str(store.path.resolve())
-    if read_manifest(store.path) != store.manifest:  # as strangers are shown it
-        says = "Its manifest names folders of the host, so it is not handed out; ask whoever runs this explorer."
+    if read_manifest(store.path) != store.manifest:  # public mode hides parts of it
+        says = "This bundle’s manifest names folders of the host, so it cannot be downloaded here. Ask the host for it."
         st.html(panels.note(says))
     elif size <= LARGEST:
         st.download_button(
             f"Download the bundle, {about.size(size)}",
-            data=lambda: archive(store),
+            data=lambda: zip_bundle(store),
             file_name=f"lfp-{store.manifest.bundle_id}.zip",
             mime="application/zip",
             icon=":material/folder_zip:",
             on_click="ignore",
         )
-        st.html(panels.note("Unzip it, and open it with LFP_BUNDLES=FOLDER make app. Nothing else is needed."))
-    elif public_mode.is_public():
-        says = f"At {about.size(size)} it is too large to download here; ask whoever runs this explorer for a copy."
-        st.html(panels.note(says))
+        st.html(panels.note("Unzip it, and open it with LFP_BUNDLES=FOLDER make app."))
+    elif bundles.is_public():
+        st.html(panels.note(f"The bundle is too large to download here ({about.size(size)}). Ask the host for a copy."))
     else:
-        limit = f"It is {about.size(size)}; downloads end at {about.size(LARGEST)}. Copy the folder, all of it:"
-        st.html(panels.note(limit))
+        says = f"The bundle has {about.size(size)}, above the download limit of {about.size(LARGEST)}. Copy its folder:"
+        st.html(panels.note(says))
         st.code(f"rsync -a '{folder}/' COPY/", language="bash")
 
 
-def cost(manifest):
+def show_cost(manifest: Manifest) -> None:
     st.subheader("Cost")
     heads, rows = about.cost(manifest)
     if not rows:
-        st.html(panels.note("This bundle does not say what its stages took."))
+        st.html(panels.note("This bundle does not record the cost of its stages."))
         return
-    says = "What each stage took by the clock, and the most memory it held. No table depends on it."
     machine = about.machine(manifest)
     table = panels.table(heads, rows, strong=[len(rows) - 1])
-    st.html(panels.note(says) + (panels.facts(machine) if machine else "") + table)
+    st.html(panels.note("Wall time and peak memory by stage.") + (panels.facts(machine) if machine else "") + table)
 
 
-def show():
+def show() -> None:
     store = cache.current()
     manifest = store.manifest
-    folder = {} if public_mode.is_public() else {"folder": str(store.path.resolve())}
+    folder = {} if bundles.is_public() else {"folder": str(store.path.resolve())}
     st.html(
         panels.heading("About this bundle", manifest.title, manifest.notes)
         + panels.facts(about.facts(manifest) | folder)
     )
-    have(store)
-    cite(manifest)
-    files(manifest)
+    show_download(store)
+    show_citation(manifest)
+    show_files(manifest)
     st.subheader("Made with")
-    st.html(panels.facts(manifest.versions) if manifest.versions else panels.note("No versions are stated."))
-    cost(manifest)
-    config(manifest)
+    st.html(panels.facts(manifest.versions) if manifest.versions else panels.note("No versions are recorded."))
+    show_cost(manifest)
+    show_config(manifest)
 
 
 show()

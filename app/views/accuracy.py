@@ -1,44 +1,50 @@
-"""How good the estimate is: of words, of pairs, and of texts."""
+"""Accuracy: how well the probe estimates the reward of words, pairs and texts."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import streamlit as st
 
 from app.components.charts import accuracy_scatters, agreement, charts, intervals
 from app.components.html import panels, tables
-from app.components.html import tables as linked
 from app.components.html.numbers import count, percent
 from app.components.html.wording import pick
 from app.components.results import headline, word_lines
 from app.session import cache, permalinks
 from app.session.cache import ask
+from app.session.permalinks import WORDS, words_for
 from app.widgets import frame
 from lfp.bundle import queries
+from lfp.bundle.store.connection import Store
 from lfp.errors import NotInBundleError
 from lfp.evaluation.results import ResultRow
 
 
-def scatter(store):
+def show_scatter(store: Store) -> None:
     table = ask(queries.words.judged_words, store)
-    axes = frame.one_of("Show", accuracy_scatters.AXES, key="word_axes")
-    more = {"on_select": pick_word, "selection_mode": "points"}
-    st.plotly_chart(accuracy_scatters.words(table, axes), config=charts.CONFIG, key="word_scatter", **more)
-    frame.explained(accuracy_scatters.words_sentence(table, axes), lambda: table, name="words")
+    axes = frame.choose_one("Show", accuracy_scatters.AXES, key="word_axes", names=WORDS["word_axes"])
+
+    def look_up_point() -> None:
+        if isinstance(word := frame.first_point(st.session_state.word_scatter), str):
+            st.session_state.word = word
+
+    st.plotly_chart(
+        accuracy_scatters.words(table, axes),
+        config=charts.CONFIG,
+        key="word_scatter",
+        on_select=look_up_point,
+        selection_mode="points",
+    )
+    frame.caption(accuracy_scatters.words_sentence(table, axes), lambda: table, name="words")
 
 
-def pick_word():
-    chosen = st.session_state.word_scatter.selection.points
-    name = chosen[0].get("customdata") if chosen else None
-    if isinstance(name, str):
-        st.session_state.word = name
-
-
-def look_up(store):
+def show_word(store: Store) -> None:
+    """Look up a word: its values, and the features that fire on it."""
     name = st.text_input(
         "Look up a word", key="word", bind="query-params", type="search", placeholder="any word of the corpus"
     )
     if not name.strip():
-        st.html(panels.note("Its true feedback, what tuning taught of it, the estimate, the features that fire on it."))
+        st.html(panels.note("Shows its reward, implicit reward and probe estimate, and the features that fire on it."))
         return
     try:
         word = ask(queries.words.word, store, name)
@@ -50,125 +56,129 @@ def look_up(store):
     if not found:
         st.html(panels.note("No feature fires on it five times as strongly as on the average token."))
         return
-    st.html(linked.table(["feature", "lift", "weight"], word_lines.feature_rows(found, permalinks.feature)))
-    says = "Features that fire on it, by lift: how much stronger than on the average token."
-    frame.explained(says, lambda: tables.of_rows(queries.words.WordFeature, found), name=f"word_features_{word.word}")
+    st.html(tables.table(["feature", "lift", "weight"], word_lines.feature_rows(found, permalinks.feature_href)))
+    says = "Features by lift: how much more strongly they fire on this word than on the average token."
+    frame.caption(says, lambda: tables.of_rows(queries.words.WordFeature, found), name=f"word_features_{word.word}")
 
 
-def taus(store):
+def show_taus(store: Store) -> None:
     rows = ask(queries.run.figures, store, "kendall_tau")
-    st.subheader("Words the probe never saw")
+    st.subheader("Held-out words")
     targets = headline.targets(rows, ask(queries.common.headline, store))
     if not targets:
-        st.html(panels.note("The report holds no Kendall’s τ of this run."))
+        st.html(panels.note("The report of this run has no Kendall’s τ."))
         return
-    target = targets[frame.one_of("Probe of", targets, key="tau_target")]
-    words = frame.one_of("Words", ["all", "positive", "negative"], key="tau_words")
+    target = targets[frame.choose_one("Probe of", targets, key="tau_target")]
+    words = frame.choose_one("Words", ["all", "positive", "negative"], key="tau_words")
     lines = word_lines.by_target(rows, target, words)
     if lines:
-        names = intervals.Names("Kendall’s τ with true feedback", chance="shuffled feedback reaches")
-        frame.lines(lines, names, key="taus")
-    frame.reported(word_lines.tau_sentence(lines), rows, name="kendall_tau")
+        frame.show_intervals(lines, intervals.Names("Kendall’s τ with the reward", chance="chance"), key="taus")
+    frame.caption_figures(word_lines.tau_sentence(lines), rows, name="kendall_tau")
 
 
-def errors(store):
+def show_errors(store: Store) -> None:
     rows = ask(queries.run.figures, store, "error_by_frequency")
-    st.subheader("Error by frequency")
+    st.subheader("Error by word frequency")
     if not rows:
-        st.html(panels.note("The report holds no errors by frequency."))
+        st.html(panels.note("The report has no errors by frequency."))
         return
-    names = intervals.Names("mean error (lexicon value)", mark="estimates dealt at random")
-    frame.lines(word_lines.errors(rows), names, key="errors")
-    frame.reported(word_lines.error_sentence(rows), rows, name="error_by_frequency")
+    names = intervals.Names("mean error (lexicon value)", mark="random estimates")
+    frame.show_intervals(word_lines.errors(rows), names, key="errors")
+    frame.caption_figures(word_lines.error_sentence(rows), rows, name="error_by_frequency")
 
 
-def disagreements(store):
+def show_disagreements(store: Store) -> None:
     rows = ask(queries.run.figures, store, "disagreements")
     lists = word_lines.gap_lists(rows)
     st.subheader("Largest disagreements")
     if not lists:
-        st.html(panels.note("The report holds no disagreements."))
+        st.html(panels.note("The report has no disagreements."))
         return
-    metric, kind = lists[st.selectbox("Between", list(lists), key="gap_list", bind="query-params")]
+    chosen = st.selectbox("Show", list(lists), key="gap_list", bind="query-params", format_func=words_for("gap_list"))
+    metric, kind = lists[chosen]
     found = word_lines.gaps(rows, metric, kind)
-    st.html(linked.table([kind, "gap", "chance shows", "p"], word_lines.gap_rows(found, gap_href)))
-    frame.explained(word_lines.gap_sentence(metric), lambda: tables.of_rows(word_lines.Gap, found), name=metric)
+    st.html(tables.table([kind, "gap", "chance", "p"], word_lines.gap_rows(found, gap_href)))
+    frame.caption(word_lines.gap_sentence(metric), lambda: tables.of_rows(word_lines.Gap, found), name=metric)
 
 
-def gap_href(gap):
+def gap_href(gap: word_lines.Gap) -> str:
+    """Return the link to a word's look-up on this page, or to a text."""
     if gap.kind == "word":
-        here = permalinks.view_of(permalinks.AccuracyView)
-        return permalinks.to("accuracy", dataclasses.replace(here, word=gap.name))
-    return permalinks.text(int(gap.name))
+        here = permalinks.current_view(permalinks.AccuracyView)
+        return permalinks.href("accuracy", dataclasses.replace(here, word=gap.name))
+    return permalinks.text_href(int(gap.name))
 
 
-def words(store):
+def show_words(store: Store) -> None:
     if not ask(queries.words.judged_words, store, limit=1).num_rows:
         st.subheader("Words")
-        st.html(panels.note("This bundle has no words with true feedback: its feedback is of pairs or of whole texts."))
+        st.html(panels.note("This bundle has no rewards of words: its feedback is on pairs or on whole texts."))
         return
-    st.subheader("True, implicit, predicted: word by word")
-    frame.beside(lambda: scatter(store), lambda: look_up(store), widths=[7, 5])
+    st.subheader("Reward, implicit reward and probe estimate of each word")
+    frame.side_by_side(lambda: show_scatter(store), lambda: show_word(store), widths=[7, 5])
+    left, right = st.columns(2, gap="large")
+    with left:
+        show_taus(store)
+    with right:
+        show_errors(store)
+        show_disagreements(store)
 
-    def errors_and_disagreements():
-        errors(store)
-        disagreements(store)
 
-    frame.beside(lambda: taus(store), errors_and_disagreements)
-
-
-def pairs(store):
+def show_pairs(store: Store) -> None:
     rows = ask(queries.run.figures, store, "preference_accuracy")
     st.subheader("Pairs")
     if not rows:
-        st.html(panels.note("This bundle has no pairs: its feedback is of words or of whole texts."))
+        st.html(panels.note("This bundle has no pairs: its feedback is on words or on whole texts."))
         return
-    frame.beside(lambda: told_right(rows), lambda: calibrated(store, rows))
+    frame.side_by_side(lambda: show_pair_accuracy(rows), lambda: show_calibration(store, rows))
 
 
-def told_right(rows):
+def show_pair_accuracy(rows: Sequence[ResultRow]) -> None:
     length = pick(rows, metric="accuracy_of_length")
-    names = intervals.Names("share of pairs told right", chance="coin-flipped preferences reach")
-    frame.lines(word_lines.pair_lines(rows), names, key="pairs", zero=False)
+    frame.show_intervals(
+        word_lines.pair_lines(rows), intervals.Names("pair accuracy", chance="chance"), key="pairs", include_zero=False
+    )
     says = f" The longer response was chosen in {percent(length.value)} of pairs." if length else ""
-    frame.reported(f"Held-out pairs.{says}", rows, name="preference_accuracy")
+    frame.caption_figures(f"Held-out pairs.{says}", rows, name="preference_accuracy")
 
 
-def calibrated(store, rows):
+def show_calibration(store: Store, rows: Sequence[ResultRow]) -> None:
     facts = word_lines.calibration_facts(rows)
     margins = ask(queries.words.pair_margins, store)
     bins = agreement.reliability(margins["margin"].to_pylist())
     if bins:
-        frame.figure(accuracy_scatters.reliability(bins), key="reliability")
+        frame.show_figure(accuracy_scatters.reliability(bins), key="reliability")
     if facts:
         st.html(panels.facts(facts))
-    drawn = f"{count(margins.num_rows)} held-out pairs of the bundle in {len(bins)} bins. " if bins else ""
-    says = f"{drawn}A calibrated probe has slope 1 and an error within its null; below 1 it is over-confident."
-    frame.explained(says, lambda: margins if bins else tables.of_rows(ResultRow, rows), name="calibration")
+    n = f"{count(margins.num_rows)} held-out pairs in {len(bins)} bins. " if bins else ""
+    says = f"{n}A calibrated probe has slope 1 and an error within chance; a slope below 1 means over-confidence."
+    frame.caption(says, lambda: margins if bins else tables.of_rows(ResultRow, rows), name="calibration")
 
 
-def texts(store):
+def show_texts(store: Store) -> None:
     table = ask(queries.words.text_points, store)
     st.subheader("Texts on two principal components")
     if not table.num_rows:
-        st.html(panels.note("This bundle keeps no texts with their activations."))
+        st.html(panels.note("This bundle has no texts with activations."))
         return
     rows = table.to_pydict()
-    colour = frame.one_of("Colour by", accuracy_scatters.colours(rows), key="text_colour")
-    frame.figure(accuracy_scatters.texts(rows, colour), key="text_scatter", opens=permalinks.text, what="text")
+    options = accuracy_scatters.colours(rows)
+    colour = frame.choose_one("Colour by", options, key="text_colour", names=WORDS["text_colour"])
+    chart = accuracy_scatters.texts(rows, colour)
+    frame.show_figure(chart, key="text_scatter", href=permalinks.text_href, what="text")
     explained = word_lines.variance_sentence(ask(queries.run.figures, store, "pca_explained"))
-    says = f"Sampled texts by their mean features; click one to read it. {explained}"
-    frame.explained(says, lambda: table, name="texts_pca")
+    says = f"Sampled texts by their mean feature activations. Click one to read it. {explained}"
+    frame.caption(says, lambda: table, name="texts_pca")
 
 
-def show():
+def show() -> None:
     store = cache.current()
-    lede = "Is the feedback that the probe estimates the feedback that was given?"
+    lede = "Does the probe’s estimate match the feedback that was given?"
     st.html(panels.heading(store.manifest.title, "Accuracy", lede))
     probe = ask(queries.common.headline, store)
     is_pairs = probe is not None and probe.target == "preference"
-    for panel in (pairs, words, texts) if is_pairs else (words, pairs, texts):
-        panel(store)
+    for draw in (show_pairs, show_words, show_texts) if is_pairs else (show_words, show_pairs, show_texts):
+        draw(store)
 
 
 show()

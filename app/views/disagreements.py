@@ -1,4 +1,6 @@
-"""Where two judges disagree: three queues of texts and words, grouped by the features responsible."""
+"""Disagreements: texts and words that two scores rank differently, grouped by the features responsible."""
+
+from collections.abc import Sequence
 
 import streamlit as st
 
@@ -8,111 +10,129 @@ from app.components.results import queues
 from app.components.results.queues import Judges
 from app.session import cache, permalinks
 from app.session.cache import ask
+from app.session.permalinks import WORDS, DisagreementsView
 from app.widgets import frame
 from lfp.bundle import queries
+from lfp.bundle.store.connection import Store
+from lfp.evaluation.results import ResultRow
 from lfp.util.sanitize import shortened
 
-PAGE, HEAD = 10, 100
-QUEUES = {  # the gap each sorts by, its metric in the report, and who it is between
-    "estimate against true": ("gap", "gap_predicted_true", Judges("estimate", "true feedback")),
-    "implicit against true": ("implicit gap", "gap_implicit_true", Judges("implicit reward", "true feedback", "nats")),
-    "true against rating": ("rating gap", "gap_true_rating", Judges("true feedback", "human rating")),
+PAGE_SIZE, LONGEST = 10, 100
+QUEUES = {  # by URL value: the gap it sorts by, its metric in the report, and the two scores
+    "estimate against true": ("gap", "gap_predicted_true", Judges("probe estimate", "reward")),
+    "implicit against true": ("implicit gap", "gap_implicit_true", Judges("implicit reward", "reward", "nats")),
+    "true against rating": ("rating gap", "gap_true_rating", Judges("reward", "human rating")),
 }
 
 
-def choose():
+def show_choices() -> DisagreementsView:
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
-    bound = {"bind": "query-params", "required": True, "wrap": True}
-    first = permalinks.DisagreementsView()
-    row.segmented_control("Queue", list(QUEUES), default=first.queue, key="queue", **bound)
-    row.segmented_control("Of", ["texts", "words"], default=first.things, key="things", **bound)
-    help_ = "Over: the first judge ranks it higher than the second. Under: lower."
-    row.segmented_control("Side", list(queries.words.SIDES), default=first.side, key="side", help=help_, **bound)
-    return permalinks.view_of(permalinks.DisagreementsView)
+    with row:
+        frame.choose_one("Compare", QUEUES, key="queue", names=WORDS["queue"])
+        frame.choose_one("Of", ["texts", "words"], key="things")
+    row.segmented_control(
+        "Side", list(queries.words.SIDES), default="any", required=True, wrap=True, key="side", bind="query-params",
+        help="Over: the first score ranks it higher than the second. Under: lower.",
+    )  # fmt: skip
+    return permalinks.current_view(DisagreementsView)
 
 
-def text_items(store, gap, side):
-    """The head of a queue of texts, each with the features responsible."""
-    found = ask(queries.words.queued_texts, store, gap, side=side, limit=HEAD)
-    why = queues.by_text(ask(queries.words.responsible_features, store, gap, side=side, limit=HEAD)) if found else {}
-    return [queues.Item(text_head(one, why.get(one.text_id, ())), one, why.get(one.text_id, ())) for one in found]
+def text_items(store: Store, gap: str, side: str) -> list[queues.Item]:
+    """Return the texts with the largest gaps, each with the features responsible."""
+    found = ask(queries.words.queued_texts, store, gap, side=side, limit=LONGEST)
+    if not found:
+        return []
+    responsible = queues.by_text(ask(queries.words.responsible_features, store, gap, side=side, limit=LONGEST))
+    items = []
+    for text in found:
+        features = responsible.get(text.text_id, ())
+        watch = features[0].feature_id if features else None
+        href = permalinks.href("inputs", permalinks.InputsView(text=text.text_id, watch=watch))
+        head = panels.anchor(href, shortened(text.text, 170) or f"text {text.text_id}, empty")
+        items.append(queues.Item(head, text, features))
+    return items
 
 
-def text_head(one, features):
-    watch = features[0].feature_id if features else None
-    where = permalinks.to("inputs", permalinks.InputsView(text=one.text_id, watch=watch))
-    return panels.anchor(where, shortened(one.text, 170) or f"text {one.text_id}, empty")
+def word_items(store: Store, gap: str, side: str) -> list[queues.Item]:
+    """Return the words with the largest gaps, each with the features that fire on it."""
+    items = []
+    for word in ask(queries.words.queued_words, store, gap, side=side, limit=LONGEST):
+        href = permalinks.href("inputs", permalinks.InputsView(words=word.word))
+        head = panels.anchor(href, word.word) + panels.text(f"{count(word.n)} times")
+        items.append(queues.Item(head, word, queues.of_word(word)))
+    return items
 
 
-def word_items(store, gap, side):
-    """The head of a queue of words, each with the features that fire on it."""
-    found = ask(queries.words.queued_words, store, gap, side=side, limit=HEAD)
-    return [queues.Item(word_head(one), one, queues.of_word(one)) for one in found]
-
-
-def word_head(one):
-    where = permalinks.to("inputs", permalinks.InputsView(words=one.word))
-    return panels.anchor(where, one.word) + panels.text(f"{count(one.n)} times")
-
-
-def groups(items, *, things):
-    """The features responsible, a button each with how many; narrows the queue to one. Returns its number or None."""
+def choose_group(items: Sequence[queues.Item], *, things: str) -> int | None:
+    """Draw a button for each feature responsible with its number of items; return the feature that filters the list."""
     st.subheader("Features responsible" if things == "texts" else "Features that fire on them")
     st.html(panels.note(wording.RESPONSIBLE if things == "texts" else wording.FIRES))
-    named = queues.groups([item.features for item in items])
-    every = {"min_value": 0, "value": None, "step": 1, "placeholder": "all features", "on_change": first_stretch}
-    picked = st.number_input("Only feature", key="responsible", bind="query-params", **every)
+
+    def go_to_start() -> None:
+        st.session_state.stretch = 1
+
+    def toggle(feature_id: int) -> None:
+        st.session_state.responsible = None if st.session_state.responsible == feature_id else feature_id
+        go_to_start()
+
+    picked: int | None = st.number_input(
+        "Only feature",
+        min_value=0,
+        value=None,
+        step=1,
+        placeholder="all features",
+        key="responsible",
+        bind="query-params",
+        on_change=go_to_start,
+    )
     rows = st.container(gap="xxsmall")
-    for number, heading in named.items():
-        kind = "primary" if number == picked else "tertiary"
-        rows.button(heading, key=f"group_{number}", type=kind, on_click=narrow, args=(number,))
+    for feature_id, heading in queues.groups([item.features for item in items]).items():
+        rows.button(
+            heading,
+            key=f"group_{feature_id}",
+            type="primary" if feature_id == picked else "tertiary",
+            on_click=toggle,
+            args=(feature_id,),
+        )
     return picked
 
 
-def narrow(number):
-    """Narrows the queue to a feature; a second click widens it again."""
-    st.session_state.responsible = None if st.session_state.responsible == number else number
-    first_stretch()
-
-
-def first_stretch():
-    st.session_state.stretch = 1
-
-
-def queue(items, judges):
-    """One page of the queue."""
+def show_items(items: Sequence[queues.Item], judges: Judges) -> None:
+    """Draw one page of the list."""
     if not items:
-        st.html(panels.note("That feature is responsible for none of them: clear its number, or choose another."))
+        st.html(panels.note("That feature is responsible for none of these. Clear its number, or choose another."))
         return
-    pages = -(-len(items) // PAGE)
     slot = st.container()
-    page = st.pagination(pages, key="stretch", bind="query-params", max_visible_pages=5)
-    shown = items[(page - 1) * PAGE : page * PAGE]
-    numbers = {one.feature_id for item in shown for one in item.features}
-    hrefs = {number: permalinks.feature(number) for number in numbers}
+    page = st.pagination(-(-len(items) // PAGE_SIZE), key="stretch", bind="query-params", max_visible_pages=5)
+    shown = items[(page - 1) * PAGE_SIZE : page * PAGE_SIZE]
+    ids = {feature.feature_id for item in shown for feature in item.features}
+    hrefs = {feature_id: permalinks.feature_href(feature_id) for feature_id in ids}
     slot.html(queues.legend(judges) + queues.listed(shown, judges, feature_href=hrefs))
 
 
-def paid_otherwise(store, figures):
-    """Words that tuning pays more or less than is stated."""
+def show_unexplained(store: Store, figures: Sequence[ResultRow]) -> None:
+    """Draw the words that the tuned model prefers more or less than the reward explains."""
     over, under = (ask(queries.words.paid_words, store, over=flag) for flag in (True, False))
     if not over and not under:
         return
-    st.subheader("Paid otherwise than stated")
+    st.subheader("Unexplained preferences")
     st.html(panels.note(wording.PAID))
-    sides = (("Paid more", over, "gap_over_paid"), ("Paid less", under, "gap_under_paid"))
+    sides = (
+        ("Preferred more than the reward explains", over, "gap_over_paid"),
+        ("Preferred less than the reward explains", under, "gap_under_paid"),
+    )
     for column, (name, words, metric) in zip(st.columns(2, gap="large"), sides, strict=True):
         column.markdown(f"**{name}**")
         column.html(queues.paid(words, figures, metric=metric))
 
 
-def show():
+def show() -> None:
     store = cache.current()
     st.html(panels.heading(store.manifest.title, "Disagreements"))
-    view = choose()
+    view = show_choices()
     gap, metric, judges = QUEUES[view.queue]
     if view.things == "words" and gap not in queries.words.WORD_GAPS:
-        st.html(panels.note("People rate texts, not words: look at texts."))
+        st.html(panels.note("People rate texts, not words. Choose texts."))
         return
     figures = ask(queries.run.figures, store, "disagreements")
     items = (text_items if view.things == "texts" else word_items)(store, gap, view.side)
@@ -123,12 +143,15 @@ def show():
     st.html(panels.note(says) + queues.chance(figures, metric=metric, kind=view.things.removesuffix("s")))
     left, right = st.columns([4, 8], gap="large")
     with left:
-        picked = groups(items, things=view.things)
+        picked = choose_group(items, things=view.things)
     with right:
-        queue([one for one in items if picked is None or picked in {part.feature_id for part in one.features}], judges)
-        frame.download(lambda: tables.of_rows(type(items[0].thing), [one.thing for one in items]), name="disagreements")
+        kept = [item for item in items if picked is None or picked in {part.feature_id for part in item.features}]
+        show_items(kept, judges)
+        frame.download(
+            lambda: tables.of_rows(type(items[0].thing), [item.thing for item in items]), name="disagreements"
+        )
     if view.things == "words" and gap == "implicit gap":
-        paid_otherwise(store, figures)
+        show_unexplained(store, figures)
 
 
 show()

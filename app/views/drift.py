@@ -1,5 +1,9 @@
-"""What tuning did to each feature: counts with their nulls, base against tuned, and a table."""
+"""Drift: how tuning changed each feature, as counts with chance, base against tuned, and a table."""
 
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
 import streamlit as st
 
 from app.components.charts import charts
@@ -8,144 +12,146 @@ from app.components.html import panels, tables
 from app.components.html.numbers import count
 from app.session import cache, permalinks
 from app.session.cache import ask
-from app.widgets import frame
+from app.session.permalinks import words_for
+from app.widgets import filters, frame
 from lfp.bundle import queries
+from lfp.bundle.store.connection import Store
+from lfp.evaluation.results import ResultRow
 
-PAGE, POINTS = 25, 2000
+PAGE_SIZE, MOST_POINTS = 25, 2000
 
 
-def summary(store, figures):
-    counts = ask(queries.run.drift_counts, store)
-    heads, rows = drift.status_table(counts, figures)
-    st.html(
-        panels.table(heads, rows, strong=drift.beating(figures))
-        + panels.note(
-            "[95 % interval]. Chance for counts: the two dictionaries dealt at random, one read backwards. Chance for "
-            "parts and flips: the probe’s weights dealt anew over the features. Bold passes it."
-        )
+def show_counts(store: Store, figures: Sequence[ResultRow]) -> None:
+    heads, rows = drift.status_table(ask(queries.run.drift_counts, store), figures)
+    says = (
+        "[95 % interval]. Chance for counts: tuned and base swapped at random. Chance for shares and flips: probe "
+        "weights shuffled among features. Bold: beyond chance."
     )
+    st.html(panels.table(heads, rows, strong=drift.beyond_chance(figures)) + panels.note(says))
 
 
-def scatter(store):
+def show_scatter(store: Store) -> int | None:
+    """Draw base against tuned; return the feature that was clicked."""
     st.subheader("Base against tuned")
-    plane = st.segmented_control(
-        "Show", list(drift.PLANES), default="contribution", required=True, key="plane", bind="query-params"
-    )
-    rows = ask(queries.run.drift_points, store, limit=POINTS)
-    figure = drift.scatter(rows.to_pydict(), plane=plane)
+    plane = frame.choose_one("Show", drift.PLANES, key="plane")
+    rows = ask(queries.run.drift_points, store, limit=MOST_POINTS)
     event = st.plotly_chart(
-        figure,
+        drift.scatter(rows.to_pydict(), plane=plane),
         config=charts.CONFIG,
         key=f"drift_chart_{plane}",
         on_select="rerun",
         selection_mode="points",
     )
     total = store.manifest.tables["drift"].rows
-    which = f"the {count(POINTS)} that changed most of {count(total)}" if total > POINTS else f"all {count(total)}"
-    st.html(
-        panels.note(
-            f"A point is a feature, {which}. On the dotted line nothing changed; a dark rim marks a flipped sign. "
-            "Click a point to open it."
-        )
-    )
-    points = event.selection.points
-    return points[0]["customdata"][0] if points else None
+    which = f"all {count(total)}"
+    if total > MOST_POINTS:
+        which = f"the {count(MOST_POINTS)} of {count(total)} that changed most"
+    says = f"Each point is a feature ({which}). On the dotted line nothing changed; a dark rim marks a flipped sign. "
+    st.html(panels.note(says + "Click a point to open it."))
+    data = frame.first_point(event)
+    return data[0] if data else None
 
 
-def filters(store):
+def show_filters(store: Store) -> permalinks.DriftView:
     find, layer = st.columns([3, 2], vertical_alignment="bottom")
-    hint = "words of a description, a token, or a number"
-    find.text_input("Find", key="drift_find", bind="query-params", type="search", placeholder=hint)
+    find.text_input("Find", key="drift_find", bind="query-params", type="search", placeholder=filters.FIND_HINT)
     layers = ask(queries.features.feature_layers, store)
     layer.segmented_control("Layers", layers, selection_mode="multi", key="drift_layer", bind="query-params")
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
-    bound = {"bind": "query-params", "width": 160}
-    row.selectbox("Became", ["any", *drift.STATUSES, "flipped"], key="became", **bound)
-    row.selectbox("Sort by", list(queries.run.DRIFT_SORTS), key="drift_by", help=SORTED, **bound)
+    bound: dict[str, Any] = {"bind": "query-params", "width": 170}
+    statuses = ["any", *drift.STATUSES, "flipped"]
+    row.selectbox("Change", statuses, key="became", format_func=words_for("became"), **bound)
+    sorts = "Change, unexplained and contributions sort by size; “change” by the signed change."
+    row.selectbox(
+        "Sort by", list(queries.run.DRIFT_SORTS), key="drift_by", help=sorts, format_func=words_for("drift_by"), **bound
+    )
     row.selectbox("Order", ["descending", "ascending"], key="drift_order", **bound)
-    return permalinks.view_of(permalinks.DriftView)
+    return permalinks.current_view(permalinks.DriftView)
 
 
-SORTED = "Drifted, unexplained and contributions sort by size, risen by the signed change."
-
-
-def columns():
+def table_columns() -> dict[str, Any]:
     number, words = st.column_config.NumberColumn, st.column_config.TextColumn
-    small = {"format": "%+.2g", "width": 92}
+    small: dict[str, Any] = {"format": "%+.2g", "width": 105}
     return {
         "feature_id": number("Feature", format="#%d", width=75, pinned=True),
         "layer": number("Layer", width=58),
-        "description": words("Description", width=215),
+        "description": words("Label", width=215),
         "top_tokens": st.column_config.ListColumn("Top tokens", width=150),
-        "status": words("Became", width=100),
+        "status": words("Change", width=105),
         "sign_flipped": words("Sign", width=65),
-        "drifted_contribution": number("Drifted", help="Contribution a token, tuned minus base", **small),
-        "drifted_null": number("Chance", format="%.2g", width=80, help="What chance reaches at its rank"),
-        "contribution_base": number("Base", help="Weight times mean activation, base model", **small),
-        "contribution": number("Tuned", help="The same, tuned model", **small),
-        "weight_base": number("Weight, base", format="%+.3f", width=95, help="Of the same target’s probe on the base"),
-        "weight": number("Weight", format="%+.3f", width=75, help="In the headline probe"),
-        "base_density": number("Density, base", format="percent", width=105),
+        "drifted_contribution": number(
+            "Contribution change", help="Per token, tuned minus base", **small | {"width": 150}
+        ),
+        "drifted_null": number("Chance", format="%.2g", width=80, help="95 % of shuffles are below this at its rank"),
+        "contribution_base": number("Base", help="Mean contribution per token in the base model", **small),
+        "contribution": number("Tuned", help="Mean contribution per token in the tuned model", **small),
+        "weight_base": number("Weight, base", format="%+.3f", width=105, help="In the base model’s probe"),
+        "weight": number("Weight", format="%+.3f", width=75, help="In the tuned model’s probe"),
+        "base_density": number("Density, base", format="percent", width=110),
         "density": number("Density", format="percent", width=80),
-        "unexplained_contribution": number("Unexplained", help="Pay that stated feedback does not explain", **small),
-        "unexplained_null": number("Chance ", format="%.2g", width=80, help="What chance reaches at its rank"),
+        "unexplained_contribution": number(
+            "Unexplained", help="Contribution that the reward does not explain", **small
+        ),
+        "unexplained_null": number(
+            "Chance ", format="%.2g", width=80, help="95 % of shuffles are below this at its rank"
+        ),
     }
 
 
-def table(store):
+def show_table(store: Store) -> int | None:
+    """Draw the table; return the feature that was clicked or chosen by name."""
     st.subheader("Feature by feature")
-    view = filters(store)
+    view = show_filters(store)
     wanted = queries.run.DriftFilter(status=view.became, layers=view.drift_layer, search=view.drift_find)
     order = queries.common.Order(view.drift_by, view.drift_order == "descending")
     n = ask(queries.run.count_drift, store, wanted)
     if not n:
-        st.html(panels.note("No feature passes this filter; widen it."))
+        st.html(panels.note("No matches. Clear filters."))
         return None
     st.html(panels.note(f"{count(n)} feature{'s' if n != 1 else ''}. Click a row to open it."))
     slot = st.container()
     left, right = st.columns([3, 2], vertical_alignment="center")
     with left:
-        page = st.pagination(-(-n // PAGE), key="drift_page", bind="query-params")
-    rows = ask(queries.run.drift, store, wanted, order=order, limit=PAGE, offset=(page - 1) * PAGE)
-    ids = rows["feature_id"].to_pylist()
-    shown = {"hide_index": True, "placeholder": "–", "height": "content", "row_height": 38, "column_config": columns()}
+        page = st.pagination(-(-n // PAGE_SIZE), key="drift_page", bind="query-params")
+    rows = ask(queries.run.drift, store, wanted, order=order, limit=PAGE_SIZE, offset=(page - 1) * PAGE_SIZE)
+    ids, shown = rows["feature_id"].to_pylist(), tables.drift(rows)
+    statuses = pa.array([drift.STATUS_NAMES.get(status, status) for status in shown["status"].to_pylist()], pa.string())
     with slot:
         event = st.dataframe(
-            tables.drift(rows),
-            key=permalinks.key_for("drift_table", ids),
+            shown.set_column(shown.schema.get_field_index("status"), "status", statuses),
+            key=permalinks.widget_key("drift_table", ids),
             on_select="rerun",
             selection_mode="single-cell",
-            **shown,
+            hide_index=True,
+            placeholder="–",
+            height="content",
+            row_height=38,
+            column_config=table_columns(),
         )
     names = tables.feature_names(rows)
-    choice = {"index": None, "placeholder": "Choose by name", "key": "open_drifted"}
-    named = right.selectbox("Open a feature of this page", list(names), **choice)
+    with right:
+        named = frame.choose_name(names, "Open a feature of this page", key="open_drifted")
     frame.download(lambda: queries.run.drift(store, wanted, order=order), name="drift")
-    cells = event.selection.cells
-    return ids[cells[0][0]] if cells and cells[0][0] < len(ids) else names.get(named)
+    cell = frame.first_cell(event, len(ids))
+    return ids[cell[0]] if cell else named
 
 
-def show():
+def show() -> None:
     store = cache.current()
-    if not sum(ask(queries.run.drift_counts, store).values()):
-        st.html(
-            panels.heading(store.manifest.title, "Drift")
-            + panels.note(
-                "This bundle holds no drift: it was made before drift was measured, or has no features. Run again to "
-                "measure it."
-            )
-        )
+    counts = ask(queries.run.drift_counts, store)
+    if not sum(counts.values()):
+        says = "This bundle holds no drift: it has no features, or its run did not measure drift. Run it again."
+        st.html(panels.heading(store.manifest.title, "Drift") + panels.note(says))
         return
     figures = ask(queries.run.figures, store, "drift")
-    lede = drift.summary(ask(queries.run.drift_counts, store), figures)
-    st.html(panels.heading(store.manifest.title, "Drift", lede))
-    summary(store, figures)
-    pointed = scatter(store)
-    chosen = table(store)
-    opened = chosen if chosen is not None else pointed
+    st.html(panels.heading(store.manifest.title, "Drift", drift.summary(counts, figures)))
+    show_counts(store, figures)
+    point = show_scatter(store)
+    chosen = show_table(store)
+    opened = chosen if chosen is not None else point
     if opened is not None:
-        where = permalinks.feature(opened)
-        st.html(panels.following(where, f"Open feature {opened}"), unsafe_allow_javascript=True)
+        href = permalinks.feature_href(opened)
+        st.html(panels.following(href, f"Open feature {opened}"), unsafe_allow_javascript=True)
 
 
 show()

@@ -1,7 +1,9 @@
-"""The list of features: filtered, sorted and paged in SQL, beside a map of them."""
+"""Features: the list, filtered, sorted and paged in SQL, beside a map of the same features."""
 
 from dataclasses import replace
+from typing import Any
 
+import pyarrow as pa
 import streamlit as st
 
 from app.components.feature import columns as feature_columns
@@ -10,146 +12,147 @@ from app.components.html import panels, tables
 from app.components.html.numbers import count
 from app.session import audits, cache, permalinks
 from app.session.cache import ask, ask_large
+from app.session.permalinks import FeaturesView, words_for
 from app.widgets import filters, frame
-from app.widgets import filters as listing
 from lfp.bundle import queries
+from lfp.bundle.queries.features import FEATURE_NUMBERS, FeatureFilter
+from lfp.bundle.store.connection import Store
 
-PAGE, MOST_POINTS, MOST_BEHIND = 25, 10_000, 5_000
-NAMED_BY = ("description",)
-"""Columns that features are chosen by, whether they are shown or not."""
+PAGE_SIZE, MOST_POINTS, MOST_BEHIND = 25, 10_000, 5_000
+SELECT, OPEN = "select an area", "open"
+"""What the mouse does on the map."""
 
 
-def table(rows, shown):
-    """The page's rows; a click on a row opens its feature."""
+def show_table(rows: pa.Table, shown: tuple[str, ...]) -> int | None:
+    """Draw the page's rows; return the feature that was clicked."""
     ids = rows["feature_id"].to_pylist()
     event = st.dataframe(
         feature_columns.for_screen(rows, shown),
         hide_index=True,
         placeholder="–",
-        key=permalinks.key_for("feature_table", ids, shown),
+        key=permalinks.widget_key("feature_table", ids, shown),
         on_select="rerun",
         selection_mode="single-cell",
         height="content",
         row_height=38,
-        column_config={name: column(name) for name in feature_columns.COLUMNS},
+        column_config={name: table_column(name) for name in feature_columns.COLUMNS},
     )
-    cells = event.selection.cells
-    return ids[cells[0][0]] if cells and cells[0][0] < len(ids) else None
+    cell = frame.first_cell(event, len(ids))
+    return ids[cell[0]] if cell else None
 
 
-def column(name):
-    """A column of the catalogue as the table wants it."""
-    one, config = feature_columns.COLUMNS[name], st.column_config
-    common = {"width": one.width, "help": feature_columns.meaning(name), "pinned": name == "feature_id"}
-    if one.kind in ("number", "share"):
-        return config.NumberColumn(one.title, format=one.format, **common)
-    return (config.ListColumn if one.kind == "tokens" else config.TextColumn)(one.title, **common)
+def table_column(name: str) -> Any:
+    """Return a column of the catalogue as Streamlit configures it."""
+    column, config = feature_columns.COLUMNS[name], st.column_config
+    common: dict[str, Any] = {
+        "width": column.width, "help": feature_columns.meaning(name), "pinned": name == "feature_id",
+    }  # fmt: skip
+    if column.kind in ("number", "share"):
+        return config.NumberColumn(column.title, format=column.format, **common)
+    return (config.ListColumn if column.kind == "tokens" else config.TextColumn)(column.title, **common)
 
 
-def draw_map(store, wanted):
-    """The features that pass on their map; drawing around some filters by them. Returns the feature clicked."""
+def show_map(store: Store, wanted: FeatureFilter) -> int | None:
+    """Draw the matching features on their map; drawing an outline filters by it. Return the feature clicked."""
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="small")
-    colour = row.selectbox("Map coloured by", list(queries.features.FEATURE_NUMBERS), key="map_colour", **MAP_COLOUR)
-    mouse = row.segmented_control("On the map", [DRAWS, OPENS], default=DRAWS, required=True, key="map_mouse")
+    colour = row.selectbox(
+        "Map coloured by", list(FEATURE_NUMBERS), index=FEATURE_NUMBERS.index("weight"), key="map_colour", width=175,
+        format_func=words_for("map_colour"), **filters.BOUND,
+    )  # fmt: skip
+    mouse = row.segmented_control("On the map", [SELECT, OPEN], default=SELECT, required=True, key="map_mouse")
     if wanted.region:
         row.button("Clear the area", icon=":material/close:", on_click=filters.set_area, args=("",))
-    anywhere = replace(wanted, region=())
-    n, asked = ask(queries.features.count_features, store, anywhere), {"colour": colour, "limit": MOST_POINTS}
-    points = ask_large(queries.features.feature_points, store, anywhere, **asked)
-    behind = 0 if anywhere == queries.features.FeatureFilter() else MOST_BEHIND
-    others = ask_large(
-        queries.features.feature_points, store, queries.features.FeatureFilter(), colour="x", limit=behind
+    anywhere, everything = replace(wanted, region=()), FeatureFilter()
+    n = ask(queries.features.count_features, store, anywhere)
+    points = ask_large(queries.features.feature_points, store, anywhere, colour=colour, limit=MOST_POINTS)
+    behind = 0 if anywhere == everything else MOST_BEHIND
+    others = ask_large(queries.features.feature_points, store, everything, colour="x", limit=behind)
+    key = permalinks.widget_key("feature_map", wanted, colour, mouse)
+
+    def pick() -> None:
+        selection = st.session_state[key].selection
+        if corners := feature_map.drawn_corners(selection):
+            filters.set_area(feature_map.to_text(corners))
+        else:
+            st.session_state.picked_point = frame.first_point(st.session_state[key])
+
+    st.plotly_chart(
+        feature_map.figure(
+            points, others, colour=colour, area=wanted.region, ink=permalinks.text_colour(), is_drawn_on=mouse == SELECT
+        ),
+        config=feature_map.CONFIG,
+        key=key,
+        alt="Map of features, coloured by a column. The list beside it holds the same features.",
+        on_select=pick,
+        selection_mode=("points", "box", "lasso"),
     )
-    drawn = {"area": wanted.region, "ink": permalinks.ink(), "is_drawn_on": mouse == DRAWS}
-    figure = feature_map.figure(points, others, colour=colour, **drawn)
-    key = permalinks.key_for("feature_map", wanted, colour, mouse)
-    picked = {"on_select": lambda: pick(key), "selection_mode": ("points", "box", "lasso")}
-    st.plotly_chart(figure, config=feature_map.CONFIG, key=key, alt=MAP_ALT, **picked)
-    of = f"The {count(points.num_rows)} of {count(n)} that contribute most. " if points.num_rows < n else ""
-    st.html(panels.note(f"{of}{MAP}"))
-    return st.session_state.pop("picked_point", None)
+    part = f"The {count(points.num_rows)} of {count(n)} that contribute most. " if points.num_rows < n else ""
+    how = "Draw around some to list only these." if mouse == SELECT else "Click a point to open it."
+    st.html(panels.note(f"{part}Nearby features have similar decoder directions. {how}"))
+    point: int | None = st.session_state.pop("picked_point", None)
+    return point
 
 
-def pick(key):
-    selection = st.session_state[key].selection
-    if corners := feature_map.drawn_corners(selection):
-        filters.set_area(feature_map.to_text(corners))
-    elif selection.points:
-        st.session_state.picked_point = selection.points[0].get("customdata")
-
-
-def chosen_by_name(rows):
-    """The same choice without the canvas."""
-    names = tables.feature_names(rows)
-    choice = {"index": None, "placeholder": "Choose by name", "key": "open_feature"}
-    return names.get(st.selectbox("Open a feature of this page", list(names), **choice))
-
-
-def listed(store, view, wanted, n):
-    """One page of the list. Returns the feature that was chosen on it."""
-    slot, order = st.container(), listing.order_of(view)
-    page = st.pagination(-(-n // PAGE), key="page", max_visible_pages=7, **filters.BOUND)
-    columns = feature_columns.in_order([*view.shown, *NAMED_BY])
-    found = {"columns": columns, "limit": PAGE, "offset": (page - 1) * PAGE}
-    rows = ask(queries.features.features, store, wanted, order=order, **found)
+def show_list(store: Store, view: FeaturesView, wanted: FeatureFilter, n: int) -> int | None:
+    """Draw one page of the list; return the feature that was clicked or chosen by name."""
+    slot, order = st.container(), filters.order_of(view)
+    page = st.pagination(-(-n // PAGE_SIZE), key="page", max_visible_pages=7, **filters.BOUND)
+    rows = ask(
+        queries.features.features,
+        store,
+        wanted,
+        order=order,
+        columns=feature_columns.in_order([*view.shown, "description"]),
+        limit=PAGE_SIZE,
+        offset=(page - 1) * PAGE_SIZE,
+    )
     with slot:
-        clicked = table(rows, view.shown)
-    named = chosen_by_name(rows)
+        clicked = show_table(rows, view.shown)
+    named = frame.choose_name(tables.feature_names(rows), "Open a feature of this page", key="open_feature")
     frame.download(lambda: queries.features.features(store, wanted, order=order), name="features")
     return clicked if clicked is not None else named
 
 
-def nothing(store, view):
-    """What to say where no feature passes."""
+def show_nothing(store: Store, view: FeaturesView) -> None:
+    """Say that no feature matches, or why that is not known, and offer ways back."""
     if not store.manifest.tables["features"].rows:
         st.html(panels.note("This bundle holds no features."))
         return
-    if view.has_note and (fault := audits.fault(store)):
+    if view.has_note and (fault := audits.read_error(store)):
         st.html(panels.notice_here("Which features have a note is not known", fault))
     else:
-        st.html(panels.note("No feature passes this filter; widen it."))
+        st.html(panels.note("No matches."))
     if view.area:
         st.button("Clear the area", icon=":material/close:", on_click=filters.set_area, args=("",))
-    st.html(panels.anchor(permalinks.to("features", permalinks.FeaturesView()), "Show all features"))
+    st.html(panels.anchor(permalinks.href("features", FeaturesView()), "Clear filters"))
 
 
-def review(view):
-    """The way to a list of these for reviewers."""
-    there = permalinks.QueueView(part="Lists and files", made_from=listing.to_walk(view))
-    return panels.anchor(permalinks.to("queue", there), "Make a list to review of these")
-
-
-def show():
+def show() -> None:
     store = cache.current()
     st.html(panels.heading(store.manifest.title, "Features"))
     slot = st.container()
-    view = filters.draw(store)
+    view = filters.show_filters(store)
     with slot:
-        filters.presets(view)
-    wanted = listing.wanted_in(store, view)
+        filters.show_presets(view)
+    wanted = filters.filter_of(view, store)
     n = ask(queries.features.count_features, store, wanted)
     if not n:
-        nothing(store, view)
+        show_nothing(store, view)
         return
     where = " within the area drawn on the map" if wanted.region else ""
-    st.html(panels.note(f"{count(n)} feature{'s' if n != 1 else ''}{where}. {TABLE}") + review(view))
+    says = f"{count(n)} feature{'s' if n != 1 else ''}{where}. Click a row to open it. A heading sorts this page only."
+    review = permalinks.QueueView(part="Lists and files", made_from=filters.to_walk(view))
+    st.html(panels.note(says) + panels.anchor(permalinks.href("queue", review), "Review these"))
     left, right = st.columns([13, 8], gap="medium") if view.with_map else (st.container(), None)
     with left:
-        opened = listed(store, view, wanted, n)
+        opened = show_list(store, view, wanted, n)
     if right is not None:
         with right:
-            point = draw_map(store, wanted)
+            point = show_map(store, wanted)
         opened = opened if opened is not None else point
     if opened is not None:
-        there = permalinks.FeatureView(feature=opened, walk=listing.to_walk(view))
-        href = permalinks.to("feature", there)
+        href = permalinks.href("feature", permalinks.FeatureView(feature=opened, walk=filters.to_walk(view)))
         st.html(panels.following(href, f"Open feature {opened}"), unsafe_allow_javascript=True)
 
-
-TABLE = "Click a row to open it. A click on a heading sorts this page only."
-DRAWS, OPENS = "draw around", "open"
-MAP = "Near features write in like directions. Draw around some to list only them, or open one by a click."
-MAP_ALT = "Map of features, coloured by a column. The list beside it holds the same features."
-MAP_COLOUR = {"index": queries.features.FEATURE_NUMBERS.index("weight"), "width": 175, **filters.BOUND}
 
 show()

@@ -1,4 +1,4 @@
-"""What was tuned on what, and what came of it."""
+"""Overview: which model was tuned on what, and what it learned."""
 
 import pyarrow as pa
 import streamlit as st
@@ -11,9 +11,10 @@ from app.session import cache, permalinks
 from app.session.cache import ask
 from app.widgets import frame
 from lfp.bundle import queries
+from lfp.bundle.store.connection import Store
 from lfp.evaluation.results import ResultRow
 
-ROWS = ("reward", "implicit_reward", "kendall_tau", "preference_accuracy")
+HEADLINE_ROWS = ("reward", "implicit_reward", "kendall_tau", "preference_accuracy")
 ESTIMATES = {
     "implicit reward": "implicit_reward",
     "probe, tuned": "predicted",
@@ -21,91 +22,90 @@ ESTIMATES = {
 }
 
 
-def headlines(store):
-    figures = {row: ask(queries.run.figures, store, row) for row in ROWS}
+def show_headlines(store: Store) -> None:
+    figures = {row: ask(queries.run.figures, store, row) for row in HEADLINE_ROWS}
     found = headline.compared(figures, ask(queries.common.headline, store))
     st.subheader("What was learned")
     if not any(figures.values()):
-        st.html(panels.note("The report of this bundle has no figures yet."))
+        st.html(panels.note("The report of this bundle has no metrics yet."))
         return
-    missing = "This run compares no probe of the tuned model with one of the base."
+    missing = "This run does not compare probes of the tuned and the base model."
     st.html((panels.cards(found) if found else panels.note(missing)) + panels.facts(headline.run_facts(figures)))
     heads, rows = wording.tau_table(figures["kendall_tau"])
     if rows:
-        with st.expander("Kendall’s τ by words and inputs"):
+        with st.expander("Kendall’s τ by words and probe inputs"):
             st.html(panels.table(heads, rows))
-            says = "Held-out words, 95 % intervals over words. Within sign leaves out what the sign alone gives."
+            says = "Held-out words, 95 % intervals over words. “Within sign” leaves out what the sign alone gives."
             st.html(panels.note(says))
     shown = [row for rows in figures.values() for row in rows]
     frame.download(lambda: tables.of_rows(ResultRow, shown), name="headline")
 
 
-def layers(store):
+def show_layers(store: Store) -> None:
     table = ask(queries.run.layers, store)
     rows = table.to_pydict()
     st.subheader("Where tuning changed the model")
     if not rows["layer"]:
         st.html(panels.note("This bundle lists no layers."))
         return
-    figure = charts.divergence(rows["layer"], rows["divergence"], rows["selected"])
-    frame.figure(figure, key="divergence")
+    frame.show_figure(charts.divergence(rows["layer"], rows["divergence"], rows["selected"]), key="divergence")
     says = wording.layers_sentence(sum(rows["selected"]), len(rows["layer"]))
-    frame.explained(says, lambda: table, name="layers")
+    frame.caption(says, lambda: table, name="layers")
 
 
-def words(store):
-    st.subheader("True feedback against estimate, word by word")
+def show_words(store: Store) -> None:
+    st.subheader("Reward and estimate of each word")
     table = ask(queries.words.judged_words, store)
     rows = table.to_pydict()
     if not rows["word"]:
-        st.html(panels.note("No word of this bundle has true feedback."))
+        st.html(panels.note("No word of this bundle has a reward."))
         return
-    chosen = frame.one_of("Estimate", ESTIMATES, key="estimate")
+    chosen = frame.choose_one("Estimate", ESTIMATES, key="estimate")
     estimate = rows[ESTIMATES[chosen]]
-    true, up = points.Axis("true feedback (lexicon value)", rows["feedback"]), points.Axis(chosen, estimate)
-    figure = points.words(rows["word"], true, up, rows["feedback"], rows["n"])
-    frame.figure(figure, key="words_chart")
+    reward, up = points.Axis("reward (lexicon value)", rows["feedback"]), points.Axis(chosen, estimate)
+    frame.show_figure(points.words(rows["word"], reward, up, rows["feedback"], rows["n"]), key="words_chart")
     missing = sum(value is None for value in estimate)
-    left_out = f" {count(missing)} have no estimate and are left out." if missing else ""
-    says = f"{count(len(estimate))} words with true feedback. Larger points are commoner words.{left_out}"
-    frame.explained(says, lambda: table, name="words")
+    left_out = f" {count(missing)} without an estimate are left out." if missing else ""
+    says = f"{count(len(estimate))} words with a reward. Larger points: commoner words.{left_out}"
+    frame.caption(says, lambda: table, name="words")
 
 
-def agreement(store):
+def show_agreement(store: Store) -> None:
     st.subheader("Do labels and weights agree?")
     rows = [row for row in ask(queries.run.figures, store, "label_agreement") if row.metric == "kappa"]
     if not rows:
-        st.html(panels.note("This run holds no labels against weights."))
+        st.html(panels.note("This run did not compare labels with weights."))
         return
-    against = {"beats_null": "weights that beat their null", "top_decile": "top tenth of weights"}
+    against = {"beats_null": "weights beyond chance", "top_decile": "top tenth of weights"}
     keys = [label_lines.keys_of(row) for row in rows]
-    names = [f"{one.get('labeller', '')}: {against.get(one.get('against'), '')}" for one in keys]
+    names = [f"{key.get('labeller', '')}: {against.get(key.get('against', ''), '')}" for key in keys]
     lines = [intervals.line(name, row) for name, row in zip(names, rows, strict=True)]
-    frame.lines(lines, intervals.Names("Cohen’s κ"), key="kappas")
+    frame.show_intervals(lines, intervals.Names("Cohen’s κ"), key="kappas")
     passed = sum(row.null_high is not None and row.value > row.null_high for row in rows)
-    says = f"Features called related against features the probe weighs: {passed} of {len(rows)} beat labels dealt anew."
-    frame.reported(says, rows, name="label_agreement")
+    verdict = "Labels predict which features matter" if passed else "Labels do not predict which features matter"
+    says = f"{verdict}: {passed} of {len(rows)} tests beat{'s' if passed == 1 else ''} shuffled labels."
+    frame.caption_figures(says, rows, name="label_agreement")
 
 
-def ablations(store):
-    st.subheader("What happens without them?")
+def show_ablations(store: Store) -> None:
+    st.subheader("Ablation: reward without these features")
     rows = ask(queries.run.report_ablations, store)
     lines = ablation_lines.effects(rows)
     if not lines:
-        st.html(panels.note("No features were taken out in this run."))
+        st.html(panels.note("No features were ablated in this run."))
         return
     names = intervals.Names("change of mean reward", chance="95 % of controls", is_signed=True)
-    frame.lines(lines, names, key="effects")
-    frame.explained(ablation_lines.effect_sentence(rows), lambda: pa.Table.from_pylist(rows), name="ablations")
+    frame.show_intervals(lines, names, key="effects")
+    frame.caption(ablation_lines.effect_sentence(rows), lambda: pa.Table.from_pylist(rows), name="ablations")
 
 
-def dictionaries(store):
+def show_dictionaries(store: Store) -> None:
     table = ask(queries.run.dictionaries, store)
-    st.subheader("How well the dictionaries rebuild activations")
+    st.subheader("SAE reconstruction quality")
     if not table.num_rows:
-        st.html(panels.note("This bundle lists no sparse autoencoders."))
+        st.html(panels.note("This bundle lists no SAEs."))
         return
-    heads = ["dictionary", "unexplained variance", "active a token", "dead", "loss recovered", "stability"]
+    heads = ["SAE", "unexplained variance", "active features per token", "dead", "loss recovered", "stability"]
     listed = table.to_pylist()
     rows = [
         [
@@ -120,11 +120,11 @@ def dictionaries(store):
         for row in listed
     ]
     st.html(panels.table(heads, rows, strong=[i for i, row in enumerate(listed) if row["is_used"]]))
-    says = "Measured on held-out texts. The dictionaries in bold are the ones this bundle’s features come from."
-    frame.explained(says, lambda: table, name="dictionaries")
+    says = "Measured on held-out texts. Bold: the SAEs that this bundle’s features come from."
+    frame.caption(says, lambda: table, name="dictionaries")
 
 
-def show():
+def show() -> None:
     store = cache.current()
     manifest = store.manifest
     st.html(
@@ -132,15 +132,17 @@ def show():
         + panels.facts(wording.run_facts(manifest))
         + (panels.note(manifest.notes) if manifest.notes else "")
     )
-    headlines(store)
-    frame.beside(lambda: words(store), lambda: layers(store))
-    frame.beside(lambda: agreement(store), lambda: ablations(store))
-    dictionaries(store)
-    ways = {"accuracy": ("Accuracy: words, pairs, texts", permalinks.AccuracyView()),
-            "validation": ("Validation: labels, weights, ablations", permalinks.ValidationView()),
-            "features": ("The features", permalinks.FeaturesView())}  # fmt: skip
-    onward = (panels.anchor(permalinks.to(page, view), says) for page, (says, view) in ways.items())
-    st.html(f'<p class="lfp-note">{" · ".join(onward)}</p>')
+    show_headlines(store)
+    frame.side_by_side(lambda: show_words(store), lambda: show_layers(store))
+    frame.side_by_side(lambda: show_agreement(store), lambda: show_ablations(store))
+    show_dictionaries(store)
+    links = {
+        "Accuracy: words, pairs, texts": permalinks.href("accuracy", permalinks.AccuracyView()),
+        "Validation: labels, weights, ablations": permalinks.href("validation", permalinks.ValidationView()),
+        "All features": permalinks.href("features", permalinks.FeaturesView()),
+    }
+    anchors = " · ".join(panels.anchor(href, name) for name, href in links.items())
+    st.html(f'<p class="lfp-note">{anchors}</p>')
 
 
 show()

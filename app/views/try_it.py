@@ -1,36 +1,48 @@
-"""A text of one's own, read by the bundle's models and written on, with features scaled. The one page with torch."""
+"""Try it: a typed text, scored by the bundle's models and continued with features scaled; the one page with torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import streamlit as st
 
 from app.components.charts import charts
 from app.components.html import panels, wording
 from app.components.text import playground, tokens
-from app.session import cache, permalinks, public_mode
+from app.session import bundles, cache, permalinks
 from app.session.cache import ask
+from app.widgets import frame
 from lfp.bundle import queries
-from lfp.bundle.manifest import has_models
+from lfp.bundle.manifest import Manifest, has_models
+from lfp.bundle.queries.common import Order
+from lfp.bundle.store.connection import Store
 from lfp.config import parse_config
 from lfp.errors import DataError, LfpError
 from lfp.texts.rewards import reward_of
 
-LONGEST = 2000  # characters of a text
+if TYPE_CHECKING:
+    from lfp.ml.interventions.bundle_models import Live, Reading
+
+LONGEST = 2000
+"""Characters of a text."""
 SLIDERS, MOST_TOKENS, TOKENS = 6, 60, 16
 
 
-def why_not(manifest):
-    """Why no text can be tried with this bundle; None where one can."""
+def why_not(manifest: Manifest) -> str | None:
+    """Return why no text can be tried with this bundle, or None."""
     if not has_models(manifest):
-        public = "This bundle carries no models, so no text can be tried."
-        mend = " Make one that does: python -m precompute run CONFIG.toml --out DIR --set artifacts=true."
-        return public if public_mode.is_public() else public + mend
-    if public_mode.is_public() and playground.too_large(manifest):
+        says = "This bundle carries no models, so no text can be tried."
+        fix = " To make one that does: python -m precompute run CONFIG.toml --out DIR --set artifacts=true."
+        return says if bundles.is_public() else says + fix
+    if bundles.is_public() and playground.too_large(manifest):
         limit = f"{playground.LARGEST_PUBLIC / 1e6:.0f} million parameters"
         return f"This bundle’s models are too large to run here, above {limit}. Run the explorer at home to try a text."
     return None
 
 
-def load(store):
-    """The bundle's models; None, with what is missing on the page, where they cannot be had."""
+def load_models(store: Store) -> Live | None:
+    """Load the bundle's models; if that is not possible, say what is missing and return None."""
     reason = why_not(store.manifest)
     if reason is None:
         try:
@@ -41,146 +53,166 @@ def load(store):
                 "pip install -e '.[jobs]' in its folder; then start the explorer again."
             )
         except LfpError as error:
-            reason = f"The models of this bundle cannot be loaded: {public_mode.told(error)}."
+            reason = f"The models of this bundle cannot be loaded: {bundles.error_text(error)}."
     st.html(panels.note(reason))
     return None
 
 
-def typed(store):
-    """The text and the model that reads it."""
-    hint = "A sentence or two, such as a film review"
+def show_input(store: Store) -> tuple[str, Literal["base", "tuned"]]:
+    """Draw the text input and the choice of the model that reads it; return both."""
+    hint = "A sentence or two, such as a film review. Ctrl+Enter reads it."
     text = st.text_area("Text", key="typed", bind="query-params", placeholder=hint, max_chars=LONGEST, height=110)
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
-    first = {"default": "tuned", "required": True}
-    role = row.segmented_control("Read by", ["tuned", "base"], key="reader", bind="query-params", **first)
+    with row:
+        is_base = frame.choose_one("Read by", ["tuned", "base"], key="reader") == "base"
     wanted = queries.texts.TextFilter(is_sampled=True)
-    found = ask(queries.texts.texts, store, wanted, order=queries.common.Order("feedback"), limit=1)["text"].to_pylist()
+    found = ask(queries.texts.texts, store, wanted, order=Order("feedback"), limit=1)["text"].to_pylist()
     if found:
-        row.button("Take a text of the corpus", on_click=take, args=(found[0],), icon=":material/notes:")
-    return text, role
+
+        def take_example() -> None:
+            st.session_state.typed = found[0][:LONGEST]
+
+        row.button("Example text", on_click=take_example, icon=":material/notes:")
+    return text, "base" if is_base else "tuned"
 
 
-def take(text):
-    st.session_state.typed = text[:LONGEST]
-
-
-def probe_of(store, live):
-    """The headline probe, as the bundle states it and dense; None twice where there is none."""
-    probe = ask(queries.common.headline, store)
-    if probe is None:
-        return None, None
-    weights = ask(queries.feature.probe_weights, store)
-    ids, values = (weights[name].to_pylist() for name in ("feature_id", "weight"))
-    return probe, playground.dense_probe(probe, ids, values, live.dictionary.n_features)
-
-
-def read(store, live, reading):
-    """Totals, score sheet and ledger; returns the features that made the estimate, largest part first."""
-    probe, dense = probe_of(store, live)
-    ledger = playground.ledger_of(reading, dense) if dense is not None else None
+def show_reading(store: Store, live: Live, reading: Reading) -> list[int]:
+    """Draw scores, tokens and ledger; return the features that made the estimate, largest contribution first."""
+    stated = ask(queries.common.headline, store)
+    probe = ledger = None
+    if stated is not None:
+        weights = ask(queries.feature.probe_weights, store)
+        ids, values = (weights[name].to_pylist() for name in ("feature_id", "weight"))
+        probe = playground.dense_probe(stated, ids, values, live.dictionary.n_features)
+        ledger = playground.ledger_of(reading, probe)
     config = store.manifest.config
     if reading.text.truncated:
-        st.html(panels.note(f"Cut to its first {live.context} tokens, which is what this run’s models read at once."))
+        st.html(panels.note(f"Cut to its first {live.context} tokens, the context of this run’s models."))
     st.html(playground.totals(reading, ledger, config))
-    target = wording.target_name(probe) if probe else ""
-    rows = playground.rows(reading, dense, ask(queries.texts.score_limits, store), config, target=target)
+    target = wording.target_name(stated) if stated else ""
+    rows = playground.score_rows(reading, probe, ask(queries.texts.score_limits, store), config, target=target)
     numbers = st.toggle("Show numbers", key="tried_values", bind="query-params")
     parts = tokens.pieces(reading.text.text, reading.text.token_starts)
     st.html(tokens.sheet_legend(rows) + tokens.sheet(parts, rows, numbers=numbers))
     st.subheader("What made the estimate")
-    if ledger is None:
-        st.html(panels.note("This bundle holds no probe to split an estimate by."))
+    if probe is None or ledger is None:
+        st.html(panels.note("This bundle has no probe, so there is no estimate to split."))
         return []
-    ids = ledger.features.tolist()
-    names = ask(queries.feature.named_features, store, ids[: playground.SHOWN])
-    shown = {"descriptions": [names.get(id_) for id_ in ids[: playground.SHOWN]], "ink": permalinks.ink()}
-    values = ledger.contributions[: playground.SHOWN].tolist()
-    figure = charts.contributions(ids[: playground.SHOWN], values=values, **shown)
+    features: list[int] = ledger.features.tolist()
+    shown = features[: playground.SHOWN]
+    names = ask(queries.feature.named_features, store, shown)
+    figure = charts.contributions(
+        shown,
+        [names.get(feature_id) for feature_id in shown],
+        ledger.contributions[: playground.SHOWN].tolist(),
+        ink=permalinks.text_colour(),
+    )
     st.plotly_chart(figure, config=charts.CONFIG, key="tried_ledger")
-    names = " · ".join(panels.anchor(permalinks.feature(id_), f"#{id_}") for id_ in ids[: playground.SHOWN])
-    st.html(playground.check(reading, dense, ledger) + panels.text("Open a feature: ") + names)
-    return ids
+    links = " · ".join(panels.anchor(permalinks.feature_href(feature), f"#{feature}") for feature in shown)
+    st.html(playground.check(reading, probe, ledger) + panels.text("Open a feature: ") + links)
+    return features
 
 
-def scaled(store, live, ids):
-    """The form: a slider a feature, and how to draw. Returns the scales that are not 1, and the drawing's settings.
+def show_sliders(store: Store, live: Live, features: Sequence[int]) -> tuple[dict[int, float] | None, dict[str, Any]]:
+    """Draw the form: a slider per feature, and the sampling settings.
 
-    A form's widgets are new all at once when it is sent; only then do the scales go into the link.
+    Return the scales that are not 1, or None if the form was not sent, and the settings. Scales go into the link only
+    when the form is sent, as its widgets change all at once.
     """
-    also = st.number_input(
-        "Also scale feature", min_value=0, max_value=live.dictionary.n_features - 1, value=None, key="also",
-        bind="query-params", placeholder="any number", width=180,
-    )  # fmt: skip
-    linked = playground.read_scales(permalinks.unbound("scales"), live.dictionary.n_features)
-    ids = list(dict.fromkeys([*([] if also is None else [also]), *linked, *ids[:SLIDERS]]))
+    also: int | None = st.number_input(
+        "Add a feature",
+        min_value=0,
+        max_value=live.dictionary.n_features - 1,
+        value=None,
+        key="also",
+        bind="query-params",
+        placeholder="any number",
+        width=180,
+    )
+    linked = playground.read_scales(st.query_params.get("scales", ""), live.dictionary.n_features)
+    ids = list(dict.fromkeys([*([] if also is None else [also]), *linked, *features[:SLIDERS]]))
     names = ask(queries.feature.named_features, store, ids)
+
+    def keep_scales() -> None:
+        scales = {feature_id: st.session_state[f"scale_{feature_id}"] for feature_id in ids}
+        permalinks.set_param("scales", playground.written_scales(scales))
+
     with st.form("scales", border=True):
         columns = st.columns(2, gap="large")
         scales = {}
-        for at, id_ in enumerate(ids):
-            says = playground.slider_name(id_, names.get(id_))
-            key = f"scale_{id_}"
-            ends = {"min_value": 0.0, "max_value": playground.LARGEST_SCALE, "step": playground.SCALE_STEP}
-            st.session_state.setdefault(key, linked.get(id_, 1.0))
-            scales[id_] = columns[at % 2].slider(says, key=key, format="%.2f ×", **ends)
+        for at, feature_id in enumerate(ids):
+            key = f"scale_{feature_id}"
+            st.session_state.setdefault(key, linked.get(feature_id, 1.0))
+            scales[feature_id] = columns[at % 2].slider(
+                playground.slider_name(feature_id, names.get(feature_id)),
+                min_value=0.0,
+                max_value=playground.LARGEST_SCALE,
+                step=playground.SCALE_STEP,
+                key=key,
+                format="%.2f ×",
+            )
         row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
         most = min(MOST_TOKENS, live.most_tokens())
-        bound = {"bind": "query-params"}
-        n_tokens = row.number_input("Tokens", 1, most, min(TOKENS, most), key="try_tokens", width=120, **bound)
-        temperature = row.number_input("Temperature", 0.1, 2.0, 1.0, 0.1, key="temperature", width=130, **bound)
-        seed = row.number_input("Seed", min_value=0, max_value=10**6, key="seed", width=120, **bound)
-        sent = {"type": "primary", "icon": ":material/edit_note:", "on_click": keep, "args": (ids,)}
-        goes = row.form_submit_button("Write on", **sent)
-    drawn = {"n_tokens": int(n_tokens), "temperature": float(temperature), "seed": int(seed)}
-    return ({id_: scale for id_, scale in scales.items() if scale != 1.0}, drawn) if goes else (None, drawn)
+        settings = {
+            "n_tokens": int(
+                row.number_input("Tokens", 1, most, min(TOKENS, most), key="try_tokens", width=120, bind="query-params")
+            ),
+            "temperature": float(
+                row.number_input("Temperature", 0.1, 2.0, 1.0, 0.1, key="temperature", width=130, bind="query-params")
+            ),
+            "seed": int(
+                row.number_input("Seed", min_value=0, max_value=10**6, key="seed", width=120, bind="query-params")
+            ),
+        }
+        sent = row.form_submit_button("Generate", type="primary", icon=":material/edit_note:", on_click=keep_scales)
+    changed = {feature_id: scale for feature_id, scale in scales.items() if scale != 1.0}
+    return (changed if sent else None), settings
 
 
-def keep(ids):
-    """Puts the sliders into the link."""
-    permalinks.set_unbound("scales", playground.written_scales({id_: st.session_state[f"scale_{id_}"] for id_ in ids}))
-
-
-def write(store, live, text, role, ids):
-    st.subheader("Let it write on")
-    scales, drawn = scaled(store, live, ids)
+def show_continuations(
+    store: Store, live: Live, text: str, role: Literal["base", "tuned"], features: Sequence[int]
+) -> None:
+    """Draw the form, and once it is sent the completions with and without the features scaled."""
+    st.subheader("Continue the text")
+    scales, settings = show_sliders(store, live, features)
     if scales is None:
         return
-    with st.spinner("Writing"):
-        untouched, changed = live.write(text, role, scales=scales, **drawn)
-    rewards = rewards_of(store.manifest.config, [untouched.text, changed.text])
-    if live.is_cut(text, drawn["n_tokens"]):
-        room = live.kept_tokens(drawn["n_tokens"])
+    with st.spinner("Generating"):
+        unchanged, changed = live.write(text, role, scales=scales, **settings)
+    rewards = rewards_of(store.manifest.config, [unchanged.text, changed.text])
+    if live.is_cut(text, settings["n_tokens"]):
+        room = live.kept_tokens(settings["n_tokens"])
         st.html(panels.note(f"Only the last {room} tokens of the text were read, to leave room for the completion."))
     st.html(
-        playground.completions(text, untouched.text, changed.text, rewards)
+        playground.completions(text, unchanged.text, changed.text, rewards)
         + panels.note(playground.difference(rewards, bool(scales)))
     )
 
 
-def rewards_of(config, written):
-    """Rewards of completions; None where the run's reward is not built in, or its lexicon is not installed."""
+def rewards_of(config: Mapping[str, Any], texts: list[str]) -> Sequence[float] | None:
+    """Return the rewards of completions; None if the run's reward is not built in, or its lexicon not installed."""
     if not playground.has_reward(config):
         return None
     try:
-        return reward_of(parse_config(config).feedback, beside=None)(written)
+        return reward_of(parse_config(config).feedback, beside=None)(texts)
     except ImportError:
         return None
 
 
-def show():
+def show() -> None:
     store = cache.current()
-    lede = "Type a text; see what the models of this bundle make of it, and what they write with features scaled."
+    lede = "Type a text to see how this bundle’s models score it, and how they continue it with features scaled."
     st.html(panels.heading(store.manifest.title, "Try it", lede))
-    live = load(store)
+    live = load_models(store)
     if live is None:
         return
-    text, role = typed(store)
+    text, role = show_input(store)
     if not text.strip():
-        st.html(panels.note("Nothing is typed yet."))
+        st.html(panels.note("Type a sentence and press Ctrl+Enter."))
         return
     try:
-        ids = read(store, live, live.read(text, role))
-        write(store, live, text, role, ids)
+        features = show_reading(store, live, live.read(text, role))
+        show_continuations(store, live, text, role, features)
     except DataError as error:
         st.html(panels.note(f"{str(error)[:1].upper()}{str(error)[1:]}."))
 

@@ -1,159 +1,166 @@
-"""Labels, weights and ablations held against each other."""
+"""Validation: labels, weights and ablations compared with each other."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 import pyarrow as pa
 import streamlit as st
 
 from app.components.charts import agreement, intervals, points
 from app.components.html import panels, tables
-from app.components.html import tables as linked
 from app.components.html.numbers import count
 from app.components.results import ablation_lines, label_lines
 from app.session import cache, permalinks
 from app.session.cache import ask
+from app.session.permalinks import WORDS
 from app.widgets import frame
 from lfp.bundle import queries
+from lfp.bundle.queries.run import AblatedFeature
+from lfp.bundle.store.connection import Store
 from lfp.evaluation.ablation_rows import is_inert
 
 AGAINST = {"weights that beat their null": "beats_null", "the top tenth of weights": "top_decile"}
 SCORES = {
-    "detection": "Held-out texts, firing or silent, told right by the label; the null is another feature’s label.",
-    "fuzzing": "Held-out tokens, firing or silent, told right by the label.",
-    "agreement": "Share of repeats, from other examples, that agree on whether a feature is related.",
+    "detection": "Held-out texts classified correctly from the label. Chance: another feature’s label.",
+    "fuzzing": "Held-out tokens classified correctly from the label.",
+    "agreement": "Relabelled from other examples, how often “related” came out the same.",
 }
 
 
-def chosen_labeller(store):
-    """Whose labels are judged; None where the report judges nobody’s."""
+def choose_labeller(store: Store) -> str | None:
+    """Draw the choice of the labeller to judge; None if the report judges none."""
     rows = [row for name in ("label_agreement", "label_scores") for row in ask(queries.run.figures, store, name)]
     names = label_lines.labellers(rows)
     main = ask(queries.common.main_labeller, store)
     names.sort(key=lambda name: name != main)
-    bound = {"key": "labelled_by", "bind": "query-params", "width": 320}
-    return st.selectbox("Labeller", names, **bound) if names else None
+    if not names:
+        return None
+    labeller: str = st.selectbox("Labeller", names, key="labelled_by", bind="query-params", width=320)
+    return labeller
 
 
-def counts(store, labeller):
+def show_counts(store: Store, labeller: str) -> None:
     st.subheader("Labels against weights")
     rows = ask(queries.run.figures, store, "label_agreement")
-    held = {says: name for says, name in AGAINST.items() if label_lines.agreement(rows, labeller, name)}
+    held = {value: against for value, against in AGAINST.items() if label_lines.agreement(rows, labeller, against)}
     if not held:
-        st.html(panels.note("The report holds no labels of this labeller against weights."))
+        st.html(panels.note("The report does not compare this labeller’s labels with weights."))
         return
-    found = label_lines.agreement(rows, labeller, held[frame.one_of("Weighty are", held, key="weighty_by")])
+    against = held[frame.choose_one("Count as important", held, key="weighty_by", names=WORDS["weighty_by"])]
+    found = label_lines.agreement(rows, labeller, against)
     st.html(agreement.heat(found) + panels.facts(agreement.measures(found)))
-    frame.reported(label_lines.agreement_sentence(found), rows, name="label_agreement")
+    frame.caption_figures(label_lines.agreement_sentence(found), rows, name="label_agreement")
 
 
-def ranks(store, labeller):
-    st.subheader("How sure, and how weighty")
+def show_beliefs(store: Store, labeller: str) -> None:
+    st.subheader("Label confidence and probe weight")
     table = ask(queries.run.beliefs, store, labeller)
     if not table.num_rows:
         st.html(panels.note("No feature has both a label of this labeller and a weight."))
         return
     rows = table.to_pydict()
     figure = points.beliefs(rows["feature_id"], rows["belief"], rows["size"], rows["description"])
-    frame.figure(figure, key="beliefs", opens=permalinks.feature, what="feature")
+    frame.show_figure(figure, key="beliefs", href=permalinks.feature_href, what="feature")
     total = ask(queries.run.count_beliefs, store, labeller)
-    drawn = "" if total == table.num_rows else f"{count(table.num_rows)} of {count(total)} features, drawn evenly. "
+    part = "" if total == table.num_rows else f"A sample of {count(table.num_rows)} of {count(total)} features. "
     says = label_lines.rank_sentence(ask(queries.run.figures, store, "label_agreement"), labeller)
-    frame.explained(f"{drawn}{says} Click a point to open its feature.", lambda: table, name="beliefs")
+    frame.caption(f"{part}{says} Click a point to open its feature.", lambda: table, name="beliefs")
 
 
-def scores(store, labeller):
-    st.subheader("Do labels tell their features?")
+def show_scores(store: Store, labeller: str) -> None:
+    st.subheader("Do labels predict when the feature fires?")
     rows = ask(queries.run.figures, store, "label_scores")
     held = [name for name in SCORES if label_lines.scores(rows, labeller, name)]
     if not held:
-        st.html(panels.note("The labels of this labeller were not scored on held-out examples."))
+        st.html(panels.note("This labeller’s labels were not scored on held-out examples."))
         return
-    metric = frame.one_of("Score", held, key="label_score")
+    metric = frame.choose_one("Score", held, key="label_score")
     names = intervals.Names("balanced accuracy" if metric != "agreement" else "share", chance="another feature’s label")
     lines = label_lines.scores(rows, labeller, metric)
-    frame.lines(lines, names, key="scores", zero=False)
-    frame.reported(SCORES[metric], rows, name="label_scores")
+    frame.show_intervals(lines, names, key="scores", include_zero=False)
+    frame.caption_figures(SCORES[metric], rows, name="label_scores")
 
 
-def frequencies(store, labeller):
+def show_frequencies(store: Store, labeller: str) -> None:
     st.subheader("Do related features fire where the estimate is high?")
     rows = ask(queries.run.figures, store, "activation_frequency")
     if not rows:
-        st.html(panels.note("The report holds no activation frequencies."))
+        st.html(panels.note("The report has no activation frequencies."))
         return
-    of = {"tokens": "per_token", "texts": "per_text"}
-    metric = of[frame.one_of("Share of", of, key="share_of")]
+    metrics = {"tokens": "per_token", "texts": "per_text"}
+    metric = metrics[frame.choose_one("Share of", metrics, key="share_of")]
     found = label_lines.frequencies(rows, metric, labeller)
     axis = "share of (token, feature) pairs active" if metric == "per_token" else "share of features active in a text"
     names = intervals.Names(axis, chance="as many random features")
-    frame.lines(label_lines.frequency_lines(found), names, key="frequencies")
-    frame.reported(label_lines.frequency_sentence(found), rows, name="activation_frequency")
+    frame.show_intervals(label_lines.frequency_lines(found), names, key="frequencies")
+    frame.caption_figures(label_lines.frequency_sentence(found), rows, name="activation_frequency")
 
 
-def labels(store):
-    labeller = chosen_labeller(store)
+def show_labels(store: Store) -> None:
+    labeller = choose_labeller(store)
     if labeller is None:
-        st.html(panels.note("This bundle judges no labels."))
+        st.html(panels.note("The report of this bundle does not judge labels."))
         return
-    frame.beside(lambda: counts(store, labeller), lambda: ranks(store, labeller))
-    frame.beside(lambda: scores(store, labeller), lambda: frequencies(store, labeller))
+    frame.side_by_side(lambda: show_counts(store, labeller), lambda: show_beliefs(store, labeller))
+    frame.side_by_side(lambda: show_scores(store, labeller), lambda: show_frequencies(store, labeller))
 
 
-def effects(rows):
-    st.subheader("Reward without them")
+def show_effects(rows: Sequence[dict[str, Any]]) -> None:
+    st.subheader("Ablation: reward without these features")
     names = intervals.Names("change of mean reward", chance="95 % of controls", is_signed=True)
-    frame.lines(ablation_lines.effects(rows), names, key="effects")
-    n = ablation_lines.n_controls(rows)
-    says = f"{ablation_lines.effect_sentence(rows)} Beside each group stand controls of like features, {n} in all."
-    frame.explained(says, lambda: pa.Table.from_pylist(rows), name="ablations")
+    frame.show_intervals(ablation_lines.effects(rows), names, key="effects")
+    controls = f"Controls: similar features removed instead ({ablation_lines.n_controls(rows)} in total)."
+    says = f"{ablation_lines.effect_sentence(rows)} {controls}"
+    frame.caption(says, lambda: pa.Table.from_pylist(rows), name="ablations")
 
 
-def perplexities(rows):
-    st.subheader("Does the text stay whole?")
-    names = intervals.Names("perplexity under the base model", mark="untouched model")
-    frame.lines(ablation_lines.perplexities(rows), names, key="perplexities", zero=False)
-    says = "A group that only breaks the text lies right of its controls."
+def show_perplexities(rows: Sequence[dict[str, Any]]) -> None:
+    st.subheader("Is the text still fluent?")
+    names = intervals.Names("perplexity under the base model", mark="unchanged model")
+    frame.show_intervals(ablation_lines.perplexities(rows), names, key="perplexities", include_zero=False)
+    says = "Points right of the controls mean that removal just damages the text."
     columns = ["group", "kind", "control_of", "perplexity", "perplexity_before", "repetition", "repetition_before"]
-    frame.explained(says, lambda: pa.Table.from_pylist(rows).select(columns), name="perplexities")
+    frame.caption(says, lambda: pa.Table.from_pylist(rows).select(columns), name="perplexities")
 
 
-def singles(store, found):
-    st.subheader("Predicted against measured")
-    frame.figure(points.effects(found), key="single_effects", opens=permalinks.feature, what="feature")
+def show_single_features(store: Store, found: Sequence[AblatedFeature]) -> None:
+    st.subheader("Predicted and measured effects")
+    frame.show_figure(points.effects(found), key="single_effects", href=permalinks.feature_href, what="feature")
     says = ablation_lines.single_sentence(ask(queries.run.figures, store, "ablation"))
-    table = lambda: tables.of_rows(queries.run.AblatedFeature, found)  # noqa: E731
-    frame.explained(f"{says} Click one to open it.", table, name="single_features")
+    table = lambda: tables.of_rows(AblatedFeature, found)  # noqa: E731
+    frame.caption(f"{says} Click a point to open its feature.", table, name="single_features")
 
 
-def inert(found):
-    st.subheader("Important but inert")
-    still = [one for one in found if is_inert(asdict(one))]
-    if still:
-        rows = ablation_lines.feature_rows(still, permalinks.feature)
-        st.html(linked.table(["feature", "predicted", "measured"], rows))
-    says = ablation_lines.inert_sentence(found, len(still))
-    frame.explained(says, lambda: tables.of_rows(queries.run.AblatedFeature, still), name="inert")
+def show_inert(found: Sequence[AblatedFeature]) -> None:
+    st.subheader("Weighted heavily, no causal effect")
+    inert = [feature for feature in found if is_inert(asdict(feature))]
+    if inert:
+        rows = ablation_lines.feature_rows(inert, permalinks.feature_href)
+        st.html(tables.table(["feature", "predicted", "measured"], rows))
+    says = ablation_lines.inert_sentence(found, len(inert))
+    frame.caption(says, lambda: tables.of_rows(AblatedFeature, inert), name="inert")
 
 
-def ablations(store):
+def show_ablations(store: Store) -> None:
     rows = ask(queries.run.report_ablations, store)
     if not ablation_lines.groups(rows) and not ablation_lines.singles(rows):
-        st.subheader("Reward without them")
-        st.html(panels.note("This bundle takes no features out; precompute ablate does, from the bundle alone."))
+        st.subheader("Ablations")
+        st.html(panels.note("This bundle has no ablations. python -m precompute ablate adds them."))
         return
     if ablation_lines.groups(rows):
-        frame.beside(lambda: effects(rows), lambda: perplexities(rows))
+        frame.side_by_side(lambda: show_effects(rows), lambda: show_perplexities(rows))
     found = ask(queries.run.ablated_features, store)
     if found:
-        frame.beside(lambda: singles(store, found), lambda: inert(found))
+        frame.side_by_side(lambda: show_single_features(store, found), lambda: show_inert(found))
 
 
-def show():
+def show() -> None:
     store = cache.current()
-    lede = "Are the features that are called related the ones that the estimate rests on, and does the model need them?"
+    lede = "Are the features labelled related the ones that the estimate rests on, and does the model need them?"
     st.html(panels.heading(store.manifest.title, "Validation", lede))
-    labels(store)
-    ablations(store)
+    show_labels(store)
+    show_ablations(store)
 
 
 show()

@@ -1,4 +1,4 @@
-"""The widgets that filter the list of features, and the lists on offer that set them."""
+"""The filters, order and presets of the list of features: their widgets, and the query that a view stands for."""
 
 from __future__ import annotations
 
@@ -12,97 +12,97 @@ from streamlit.delta_generator import DeltaGenerator
 
 from app.components.feature import columns
 from app.components.feature import map as feature_map
+from app.components.feature.drift import STATUS_NAMES
 from app.components.html import panels
 from app.session import audits, permalinks
 from app.session.cache import ask
-from app.session.permalinks import FeaturesView
+from app.session.permalinks import FeaturesView, words_for
 from lfp.bundle import queries
 from lfp.bundle.queries.common import Order
-from lfp.bundle.queries.features import FEATURE_SORTS, FeatureFilter, Preset
+from lfp.bundle.queries.features import FEATURE_SORTS, FLIPPED, PRESETS, FeatureFilter, Preset
 from lfp.bundle.store.connection import Store
 
-BOUND = {"bind": "query-params"}
+BOUND: dict[str, Any] = {"bind": "query-params"}
+SHARES = dict(zip(permalinks.DENSITIES, (0.0, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0), strict=True))
+RANKS = dict(zip(permalinks.STANDINGS, (0.0, 1e-3, 1e-2, 1e-1, 0.5, 1.0), strict=True))
+TOP_SHARES = {name: RANKS[name] for name in reversed(permalinks.STANDINGS[1:])}
+"""Shares of features by the name of one end of a range."""
+
+FIND_HINT = "words of a label, a token, or a number"
+_MORE = ("fires_on", "density", "drifts", "drifted", "standing", "least_stable", "least_detected", "has_note")
+"""Fields of FeaturesView whose widgets are behind the button."""
 
 
-DRIFTS = ("born", "strengthened", "steady", "weakened", "gone", queries.features.FLIPPED)
-
-
-NULL = "Whether the weight passes what shuffled feedback reaches one time in twenty"
-
-
-DRIFT = "What tuning did to how it fires; sign flipped: its weight on the base model has the other sign"
-
-
-DRIFTED = "Among this share of all features, by the size of the change of its contribution"
-
-
-STANDING = "From the features that contribute most to those that contribute least, as shares of all"
-
-
-STABILITY = "Cosine with its match in the layer’s other dictionary"
-
-
-DETECTION = "Balanced accuracy at telling held-out texts that fire from others; a guess reaches 0.5"
-
-
-def first_page() -> None:
-    """Shows the list from its beginning; for callbacks."""
-    st.session_state.page = 1
-
-
-def draw(store: Store) -> FeaturesView:
-    """The widgets above the list; their values make the view."""
-    fresh = {**BOUND, "on_change": first_page}
+def show_filters(store: Store) -> FeaturesView:
+    """Draw the widgets above the list, and return the view that they state."""
+    fresh: dict[str, Any] = {**BOUND, "on_change": go_to_first_page}
     find, layer = st.columns([3, 2], vertical_alignment="bottom")
-    hint = "words of a description, a token, or a number"
-    find.text_input("Find", key="find", type="search", placeholder=hint, **fresh)
+    find.text_input("Find", key="find", type="search", placeholder=FIND_HINT, **fresh)
     layers = ask(queries.features.feature_layers, store)
     layer.segmented_control("Layers", layers, selection_mode="multi", key="layer", **fresh)
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="small")
     row.selectbox("Weight", ["any", "positive", "negative"], key="sign", width=100, **fresh)
-    row.selectbox("Related", ["any", "yes", "no"], key="related", width=92, help="What the label shown says", **fresh)
-    row.selectbox("Null", ["any", "beats", "within"], key="null", width=98, help=NULL, **fresh)
+    row.selectbox("Related", ["any", "yes", "no"], key="related", width=92, help="What the label says", **fresh)
+    row.selectbox(
+        "Weight is", ["any", "beats", "within"], key="null", format_func=words_for("null"), width=140,
+        help="Chance: 95 % of weights fitted to shuffled feedback are smaller", **fresh,
+    )  # fmt: skip
     more = row.container(width="content")
-    row.selectbox("Sort by", list(queries.features.FEATURE_SORTS), key="sort", width=140, **fresh)
+    row.selectbox("Sort by", list(FEATURE_SORTS), key="sort", format_func=words_for("sort"), width=160, **fresh)
     row.selectbox("Order", ["descending", "ascending"], key="order", width=132, **fresh)
     with row.popover("Columns", icon=":material/view_column:"):
         options = [name for name in columns.COLUMNS if name not in columns.ALWAYS]
-        st.multiselect("Columns of the list", options, default=permalinks.COLUMNS, key="shown", **BOUND)
+        st.multiselect(
+            "Columns of the list", options, default=permalinks.COLUMNS, key="shown",
+            format_func=words_for("shown"), **BOUND,
+        )  # fmt: skip
     row.toggle("Map", value=True, key="with_map", **BOUND)
-    return more_filters(more, fresh)
+    return _show_more(more, fresh)
 
 
-def more_filters(slot: DeltaGenerator, fresh: Mapping[str, Any]) -> FeaturesView:
-    """The filters behind a button that says how many of them are set."""
-    blank, n = FeaturesView(), n_more(permalinks.asked(FeaturesView))
+def _show_more(slot: DeltaGenerator, fresh: dict[str, Any]) -> FeaturesView:
+    """Draw the filters behind a button that shows how many of them are set."""
+    blank, requested = FeaturesView(), permalinks.requested_view(FeaturesView)
+    n = sum(getattr(requested, name) != getattr(blank, name) for name in _MORE)
     with slot.popover(f"More filters ({n})" if n else "More filters", icon=":material/tune:", key="more_filters"):
         st.text_input("Fires on the token", key="fires_on", placeholder="a whole token, such as good", **fresh)
-        st.pills("Drift", DRIFTS, selection_mode="multi", key="drifts", help=DRIFT, **fresh)
-        st.selectbox("Drifted most", list(DRIFT_RANKS), key="drifted", help=DRIFTED, **fresh)
-        standing = {"value": blank.standing, "key": "standing", "help": STANDING}
-        st.select_slider("Rank by contribution", permalinks.STANDINGS, **standing, **fresh)
+        st.pills(
+            "Change in tuning", [*STATUS_NAMES, FLIPPED], selection_mode="multi", key="drifts",
+            format_func=words_for("drifts"),
+            help="How its activity changed; sign flipped: its probe weight changed sign", **fresh,
+        )  # fmt: skip
+        st.selectbox(
+            "Largest change, top", list(TOP_SHARES), key="drifted",
+            help="Of all features, those whose contribution changed most", **fresh,
+        )  # fmt: skip
+        st.select_slider(
+            "Rank by contribution", permalinks.STANDINGS, value=blank.standing, key="standing",
+            help="Share of all features, from the largest contribution to the smallest", **fresh,
+        )  # fmt: skip
         st.select_slider("Density", permalinks.DENSITIES, value=blank.density, key="density", **fresh)
-        share = {"min_value": 0.0, "max_value": 1.0, "step": 0.05}
-        st.slider("Stability, at least", key="least_stable", help=STABILITY, **share, **fresh)
+        share: dict[str, Any] = {"min_value": 0.0, "max_value": 1.0, "step": 0.05}
+        stability = "Cosine with its match in a second SAE of the same layer"
+        st.slider("Stability at least", key="least_stable", help=stability, **share, **fresh)
         st.toggle("Has a note or verdict", key="has_note", **fresh)
-        st.slider("Detection of its label, at least", key="least_detected", help=DETECTION, **share, **fresh)
-    return permalinks.view_of(FeaturesView, area=permalinks.unbound("area"))
+        detection = "Balanced accuracy of predicting from the label which held-out texts fire (chance: 0.5)"
+        st.slider("Detection of its label at least", key="least_detected", help=detection, **share, **fresh)
+    return permalinks.current_view(FeaturesView, area=st.query_params.get("area", ""))
 
 
-def presets(view: FeaturesView) -> None:
-    """Lists on offer; the one that the filter makes up is marked."""
+def show_presets(view: FeaturesView) -> None:
+    """Draw the presets; the one that matches the filters is marked."""
     blank = FeaturesView()
     here = replace(view, page=blank.page, shown=blank.shown, with_map=True, map_colour=blank.map_colour)
-    names = [name for name, preset in queries.features.PRESETS.items() if preset_view(preset) == here]
+    names = [name for name, preset in PRESETS.items() if preset_view(preset) == here]
     st.session_state.preset = names[0] if names else None
-    st.pills("Lists worth reading", list(queries.features.PRESETS), key="preset", on_change=use_preset)
+    st.pills("Presets", list(PRESETS), key="preset", on_change=_use_preset)
     if names:
-        st.html(panels.note(queries.features.PRESETS[names[0]].says))
+        st.html(panels.note(PRESETS[names[0]].says))
 
 
-def use_preset() -> None:
-    """Sets the widgets to a preset, or clears them where it was let go."""
-    chosen = queries.features.PRESETS.get(st.session_state.preset)
+def _use_preset() -> None:
+    """Set the widgets to the chosen preset, or clear them if it was deselected."""
+    chosen = PRESETS.get(st.session_state.preset)
     view = preset_view(chosen) if chosen else FeaturesView()
     for name in permalinks.FILTERS:
         value = getattr(view, name)
@@ -111,29 +111,24 @@ def use_preset() -> None:
 
 
 def set_area(text: str) -> None:
-    """Lists what is within an area of the map, or (empty) wherever; for callbacks."""
-    permalinks.set_unbound("area", text)
-    first_page()
+    """List only what is within an outline on the map, or everything if empty; for callbacks."""
+    permalinks.set_param("area", text)
+    go_to_first_page()
 
 
-SHARES = dict(zip(permalinks.DENSITIES, (0.0, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0), strict=True))
+def go_to_first_page() -> None:
+    """Show the list from its beginning; for callbacks."""
+    st.session_state.page = 1
 
 
-RANKS = dict(zip(permalinks.STANDINGS, (0.0, 1e-3, 1e-2, 1e-1, 0.5, 1.0), strict=True))
+def filter_of(view: FeaturesView, store: Store | None = None) -> FeatureFilter:
+    """Return the filter that a view states; values that it cannot have filter nothing.
 
-
-DRIFT_RANKS = {name: RANKS[name] for name in reversed(permalinks.STANDINGS[1:])}
-"""Shares of features by what one end of a range is called."""
-
-
-_NOT_THE_LIST = ("page", "shown", "with_map", "map_colour")
-
-
-def wanted_of(view: FeaturesView) -> FeatureFilter:
-    """The filter that a view states; what it states wrongly lets all pass."""
+    With `store`, a view of features with a note or verdict is looked up in the audits.
+    """
     low, high = (SHARES.get(end, default) for end, default in zip(view.density, (0.0, 1.0), strict=True))
     above, up_to = (RANKS.get(end, default) for end, default in zip(view.standing, (0.0, 1.0), strict=True))
-    return FeatureFilter(
+    wanted = FeatureFilter(
         layers=view.layer,
         sign=view.sign,
         related=view.related,
@@ -143,60 +138,47 @@ def wanted_of(view: FeaturesView) -> FeatureFilter:
         token=view.fires_on,
         null=view.null,
         drift=view.drifts,
-        drift_top=DRIFT_RANKS.get(view.drifted, 1.0),
+        drift_top=TOP_SHARES.get(view.drifted, 1.0),
         rank_low=above,
         rank_high=up_to,
         stability_low=view.least_stable,
         detection_low=view.least_detected,
         region=feature_map.from_text(view.area),
     )
-
-
-def wanted_in(store: Store, view: FeaturesView) -> FeatureFilter:
-    """The same, with what the audits know where the view asks for it."""
-    wanted = wanted_of(view)
-    return replace(wanted, noted=audits.noted(store)) if view.has_note else wanted
+    return replace(wanted, noted=audits.noted_features(store)) if view.has_note and store is not None else wanted
 
 
 def order_of(view: FeaturesView) -> Order:
-    """The order that a view states; by contribution where it names no column."""
+    """Return the order that a view states; by contribution if it names no column."""
     return Order(view.sort if view.sort in FEATURE_SORTS else FeaturesView().sort, view.order != "ascending")
 
 
 def preset_view(preset: Preset) -> FeaturesView:
-    """The view whose filter and order are a preset's."""
+    """Return the view with a preset's filter and order."""
+
+    def end(names: Mapping[str, float], share: float) -> str:
+        return next(name for name, value in names.items() if value == share)
+
     wanted = preset.wanted
     return FeaturesView(
         sign=wanted.sign,
         related=wanted.related,
         null=wanted.null,
         drifts=wanted.drift,
-        drifted=_name(DRIFT_RANKS, wanted.drift_top),
-        standing=(_name(RANKS, wanted.rank_low), _name(RANKS, wanted.rank_high)),
+        drifted=end(TOP_SHARES, wanted.drift_top),
+        standing=(end(RANKS, wanted.rank_low), end(RANKS, wanted.rank_high)),
         sort=preset.order.by,
         order="descending" if preset.order.descending else "ascending",
     )
 
 
-def n_more(view: FeaturesView) -> int:
-    """How many filters are set of those that do not stand in the first row."""
-    blank = FeaturesView()
-    names = ("fires_on", "density", "drifts", "drifted", "standing", "least_stable", "least_detected",
-             "has_note")  # fmt: skip
-    return sum(getattr(view, name) != getattr(blank, name) for name in names)
-
-
 def to_walk(view: FeaturesView) -> str:
-    """The list that a view shows, whichever its page and columns, in one parameter."""
+    """Write the list that a view shows, whatever its page and columns, as one parameter."""
     blank = FeaturesView()
-    kept = replace(view, **{name: getattr(blank, name) for name in _NOT_THE_LIST})
+    kept = replace(view, page=blank.page, shown=blank.shown, with_map=True, map_colour=blank.map_colour)
     return urlencode(permalinks.to_params(kept), doseq=True) or urlencode({"sort": blank.sort})
 
 
 def from_walk(walk: str) -> FeaturesView:
-    """The view whose list a parameter states."""
+    """Read the view that a parameter of `to_walk` states."""
     return permalinks.from_params(FeaturesView, parse_qs(walk))
-
-
-def _name(ends: dict[str, float], share: float) -> str:
-    return next(name for name, value in ends.items() if value == share)

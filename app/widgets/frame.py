@@ -1,8 +1,9 @@
-"""What pages share: panels beside each other, figures, ledgers, files of what is on screen, keys, being public."""
+"""What pages share: panels side by side, choices, figures, ledgers, downloads, and keyboard shortcuts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import plotly.graph_objects as go
 import pyarrow as pa
@@ -14,22 +15,24 @@ from app.components.text import ledgers
 from app.session import permalinks
 from lfp.evaluation.results import ResultRow
 
+V = TypeVar("V")
+
 KEYS = {
-    "/": "go to the page’s search",
-    "j": "next, in a list or on a page",
-    "k": "previous",
+    "/": "search on this page",
+    "j": "next item or page",
+    "k": "previous item or page",
     "?": "this help",
 }
-"""Keys that work on every page."""
+"""Keyboard shortcuts of every page."""
 
 
 def download(rows: Callable[[], pa.Table], *, name: str, label: str = "Download") -> None:
-    """Buttons that hand out rows as CSV, Parquet or JSON. `rows` is asked only when one is pressed."""
-    with st.popover(label, icon=":material/download:", help="The rows on this page, all that pass its filters"):
-        for kind, (make, media_type) in exports.FORMATS.items():
+    """Draw buttons that download rows as CSV, Parquet or JSON; `rows` is called only when a button is pressed."""
+    with st.popover(label, icon=":material/download:", help="All rows that match, not only this page"):
+        for kind, (write, media_type) in exports.FORMATS.items():
             st.download_button(
                 kind,
-                data=lambda make=make: make(rows()),
+                data=lambda write=write: write(rows()),  # type: ignore[misc]
                 file_name=f"{name}.{kind.lower()}",
                 mime=media_type,
                 key=f"download_{name}_{kind}",
@@ -38,81 +41,127 @@ def download(rows: Callable[[], pa.Table], *, name: str, label: str = "Download"
             )
 
 
-def ledger(account: ledgers.Account, *, key: str, on_select: Callable[[], None] | None = None) -> None:
-    """A ledger: its bars, and the check that they sum to what the bundle states."""
+def show_ledger(account: ledgers.Account, *, key: str, on_select: Callable[[], None] | None = None) -> None:
+    """Draw a ledger's bars, and the check that they sum to the value stored in the bundle."""
     figure = charts.contributions(
-        account.ids, account.descriptions, account.values, ink=permalinks.ink(), others=account.others
+        account.ids,
+        account.descriptions,
+        account.values,
+        ink=permalinks.text_colour(),
+        others=account.others,
     )
-    picks = {"on_select": on_select, "selection_mode": "points"} if on_select else {}
-    st.plotly_chart(figure, config=charts.CONFIG, key=key, **picks)
+    if on_select is None:
+        st.plotly_chart(figure, config=charts.CONFIG, key=key)
+    else:
+        st.plotly_chart(figure, config=charts.CONFIG, key=key, on_select=on_select, selection_mode="points")
     st.html(account.check)
 
 
-def every_part(rows: Callable[[], pa.Table], *, key: str, name: str) -> None:
-    """A switch that lists all parts of a ledger, and gives them as files."""
+def list_contributions(rows: Callable[[], pa.Table], *, key: str, name: str) -> None:
+    """Draw a switch that lists all parts of a ledger, and their download."""
     row = st.container(horizontal=True, vertical_alignment="center", gap="medium")
     wanted = row.toggle("List every contribution", key=key, bind="query-params")
     with row:
         download(rows, name=name)
     if wanted:
-        number, column = st.column_config.NumberColumn, st.column_config.Column
-        fine = dict.fromkeys(ledgers.ADDED, number(format="%+.5f"))
+        number = st.column_config.NumberColumn
         st.dataframe(
-            rows(), hide_index=True, placeholder="–", height=420,
-            column_config={"feature_id": number("feature", format="#%d", pinned=True), "pooled": number(format="%.4f"),
-                           "description": column(width="medium"), **fine},
-        )  # fmt: skip
+            rows(),
+            hide_index=True,
+            placeholder="–",
+            height=420,
+            column_config={
+                "feature_id": number("feature", format="#%d", pinned=True),
+                "pooled": number(format="%.4f"),
+                "description": st.column_config.Column("label", width="medium"),
+                **{column: number(format="%+.5f") for column in ledgers.SIGNED_COLUMNS},
+            },
+        )
 
 
-def explained(sentence: str, rows: Callable[[], pa.Table], *, name: str) -> None:
-    """Ends a panel: one plain sentence that says what it shows, and its rows as files."""
+def caption(sentence: str, rows: Callable[[], pa.Table], *, name: str) -> None:
+    """End a panel with a sentence that says what it shows, and the download of its rows."""
     with st.container(horizontal=True, wrap=False, vertical_alignment="top", gap="small"):
         st.html(panels.note(sentence))
         download(rows, name=name)
 
 
-def reported(sentence: str, figures: Sequence[ResultRow], *, name: str) -> None:
-    """Ends a panel that shows figures of the report."""
-    explained(sentence, lambda: tables.of_rows(ResultRow, figures), name=name)
+def caption_figures(sentence: str, figures: Sequence[ResultRow], *, name: str) -> None:
+    """Do the same for figures of the report."""
+    caption(sentence, lambda: tables.of_rows(ResultRow, figures), name=name)
 
 
-def beside(*parts: Callable[[], None], widths: Sequence[int] | None = None) -> None:
-    """Panels side by side, of equal width where no widths are given; below each other on a narrow screen."""
-    for column, part in zip(st.columns(widths or len(parts), gap="large"), parts, strict=True):
+def side_by_side(*parts: Callable[[], None], widths: Sequence[int] | None = None) -> None:
+    """Draw panels side by side, of equal width unless `widths` are given; below each other on a narrow screen."""
+    for column, draw in zip(st.columns(widths or len(parts), gap="large"), parts, strict=True):
         with column:
-            part()
+            draw()
 
 
-def one_of(label: str, options: Iterable[str], *, key: str) -> str:
-    """A choice of one, the first until another is chosen; it is in the URL under `key`."""
-    names = list(options)
+def choose_one(
+    label: str, options: Iterable[str], *, key: str, names: Mapping[str, str] | None = None, collapsed: bool = False
+) -> str:
+    """Draw a choice of one option, the first by default, and return it; it is in the URL under `key`.
+
+    `names` says how options are shown, where that differs from their values in the URL.
+    """
+    values = list(options)
+    shown = names or {}
     chosen: str = st.segmented_control(
-        label, names, default=names[0], required=True, wrap=True, key=key, bind="query-params"
+        label,
+        values,
+        default=values[0],
+        required=True,
+        wrap=True,
+        key=key,
+        bind="query-params",
+        format_func=lambda value: shown.get(value, value),
+        label_visibility="collapsed" if collapsed else "visible",
     )
     return chosen
 
 
-def figure(drawn: go.Figure, *, key: str, opens: Callable[[int], str] | None = None, what: str = "it") -> None:
-    """A figure; with `opens` a click on a point leaves for the address that it gives for the point's number."""
-    if opens is None:
-        st.plotly_chart(drawn, config=charts.CONFIG, key=key)
+def show_figure(figure: go.Figure, *, key: str, href: Callable[[int], str] | None = None, what: str = "it") -> None:
+    """Draw a figure; with `href` a click on a point opens the address that it returns for the point's number."""
+    if href is None:
+        st.plotly_chart(figure, config=charts.CONFIG, key=key)
         return
-    event = st.plotly_chart(drawn, config=charts.CONFIG, key=key, on_select="rerun", selection_mode="points")
-    number = event.selection.points[0].get("customdata") if event.selection.points else None
+    event = st.plotly_chart(figure, config=charts.CONFIG, key=key, on_select="rerun", selection_mode="points")
+    number = first_point(event)
     if isinstance(number, int):
-        st.html(panels.following(opens(number), f"Open {what} {number}"), unsafe_allow_javascript=True)
+        st.html(panels.following(href(number), f"Open {what} {number}"), unsafe_allow_javascript=True)
 
 
-def lines(shown: Sequence[intervals.Line], names: intervals.Names, *, key: str, zero: bool = True) -> None:
-    """A figure of values with their intervals, a line each; with `zero` the axis holds 0."""
-    figure(intervals.chart(shown, names, ink=permalinks.ink(), zero=zero), key=key)
+def first_point(state: Any) -> Any:
+    """Return the `customdata` of the first selected point of a chart's state; None if no point is selected."""
+    points = state.selection.points
+    return points[0].get("customdata") if points else None
 
 
-def keys() -> None:
-    """Makes the keys of KEYS work. The script is constant; it presses what is on the page already.
+def first_cell(state: Any, n_rows: int) -> tuple[int, str] | None:
+    """Return the row and column of the selected cell of a table's state; None without one, or beyond `n_rows`."""
+    cells = state.selection.cells
+    return cells[0] if cells and cells[0][0] < n_rows else None
 
-    A search is an input of type search; next and previous are buttons of those names, or links marked so, else those
-    of the list's pages.
+
+def choose_name(names: Mapping[str, V], label: str, *, key: str) -> V | None:
+    """Draw a choice of a row by its name, which needs no mouse; return what it stands for, or None."""
+    name = st.selectbox(label, list(names), index=None, placeholder="Choose by name", key=key)
+    return None if name is None else names.get(name)
+
+
+def show_intervals(
+    lines: Sequence[intervals.Line], names: intervals.Names, *, key: str, include_zero: bool = True
+) -> None:
+    """Draw values with their intervals, one per line; with `include_zero` the axis contains 0."""
+    show_figure(intervals.chart(lines, names, ink=permalinks.text_colour(), zero=include_zero), key=key)
+
+
+def install_keys() -> None:
+    """Install the shortcuts of KEYS. The script is constant, and presses what is already on the page.
+
+    A search is an input of type search; next and previous are buttons with those names, links marked with `data-key`,
+    or else the buttons that turn a list's pages.
     """
     st.html(f"<script>{_SCRIPT}</script>", unsafe_allow_javascript=True)
     with st.sidebar.popover("Keys", icon=":material/keyboard:", help="Keyboard shortcuts"):
@@ -122,16 +171,16 @@ def keys() -> None:
 _SCRIPT = """
 (() => {
   if (window.lfpKeys) document.removeEventListener('keydown', window.lfpKeys);
-  const named = name => [...document.querySelectorAll('button, a[data-key]')]
-    .find(one => !one.disabled && [one.dataset.key, ...one.innerText.split('\\n')].includes(name))
+  const find = name => [...document.querySelectorAll('button, a[data-key]')]
+    .find(element => !element.disabled && [element.dataset.key, ...element.innerText.split('\\n')].includes(name))
     || document.querySelector(`[data-testid="stMain"] button[aria-label="${name} page"]:not([disabled])`);
   window.lfpKeys = event => {
     const at = document.activeElement;
-    const writes = at && (at.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(at.tagName));
-    if (event.key === 'Escape' && writes) { at.blur(); return; }
-    if (writes || event.ctrlKey || event.metaKey || event.altKey) return;
+    const isTyping = at && (at.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(at.tagName));
+    if (event.key === 'Escape' && isTyping) { at.blur(); return; }
+    if (isTyping || event.ctrlKey || event.metaKey || event.altKey) return;
     const search = document.querySelector('[data-testid="stMain"] input[type="search"]');
-    const target = {j: named('Next'), k: named('Previous'), '?': named('Keys')}[event.key];
+    const target = {j: find('Next'), k: find('Previous'), '?': find('Keys')}[event.key];
     if (event.key === '/' && search) { search.focus(); search.select(); event.preventDefault(); }
     else if (target) { target.click(); event.preventDefault(); }
   };

@@ -40,7 +40,7 @@ def use_a_preset(page: Any, address: str) -> None:
     """A list worth reading becomes the filter and the address."""
     page.goto(f"{address}/features?bundle=reviews")
     settle(page)
-    page.get_by_text("weighty but unrelated").first.click()
+    page.get_by_text("important, labelled unrelated").first.click()
     page.wait_for_url(re.compile("related=no"), timeout=15_000)
     settle(page)
 

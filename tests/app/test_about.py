@@ -122,7 +122,7 @@ def test_about_tells_what_the_bundle_is(explorer, bundle):
 
 
 def test_about_tells_what_the_stages_took_where_the_bundle_says(explorer, copied_bundle):
-    assert "does not say what its stages took" in whole(explorer("about", copied_bundle))
+    assert "does not record the cost of its stages" in whole(explorer("about", copied_bundle))
     manifest = json.loads((copied_bundle / "manifest.json").read_text())
     manifest["stages"] = [
         {"name": "base", "seconds": 930.0, "cpu_seconds": 1500.0, "peak_rss_mb": 1834.6},
@@ -152,7 +152,7 @@ def test_a_large_bundle_is_not_handed_out(explorer, copied_bundle):
     grown["artifacts"] = {"artifacts/base/model.safetensors": {"bytes": 300_000_000, "sha256": "0" * 64}}
     (copied_bundle / "manifest.json").write_text(json.dumps(grown))
     at = explorer("about", copied_bundle)
-    assert "downloads end at 200.0 MB" in whole(at)
+    assert "above the download limit of 200.0 MB" in whole(at)
     assert any(code.value.startswith("rsync -a") for code in at.code)
 
 
@@ -197,7 +197,7 @@ def handed_out(explorer, path, monkeypatch):
 
 
 def test_a_manifest_with_folders_of_the_host_is_not_handed_out(explorer, from_paths, bundle, public, monkeypatch):
-    assert "it is not handed out" in whole(explorer("about", from_paths))
+    assert "cannot be downloaded here" in whole(explorer("about", from_paths))
     assert handed_out(explorer, from_paths, monkeypatch) == []
     assert len(handed_out(explorer, bundle, monkeypatch)) == 1
 

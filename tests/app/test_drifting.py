@@ -42,17 +42,17 @@ def test_counts_stand_beside_their_nulls():
     heads, rows = drift.status_table({"gone": 21, "flipped": 2}, [counted, mirror, part])
     gone = dict(zip(heads[1:], rows[4][1:], strict=False))
     assert rows[4][1:] == ["21 [13, 31]", "up to 17", "1 [0, 3]", "up to 2", "12 % [7.0 %, 22 %]", "up to 50 %"]
-    assert gone["in the base’s dictionary"] == "1 [0, 3]"
+    assert gone["measured in the base model’s SAE"] == "1 [0, 3]"
     assert rows[5][1] == "2" and rows[0][1:3] == ["0", "–"]
-    assert drift.beating([counted, mirror, part]) == [4]
+    assert drift.beyond_chance([counted, mirror, part]) == [4]
 
 
 @pytest.mark.parametrize(
     ("counts", "says"),
     [
         ({"steady": 3}, "All 3 features fire as before."),
-        ({"steady": 1, "born": 1}, "Of 2 features, 1 born."),
-        ({"steady": 1, "born": 1, "weakened": 4, "gone": 2}, "Of 8 features, 1 born, 4 weakened and 2 gone."),
+        ({"steady": 1, "born": 1}, "Of 2 features, 1 new."),
+        ({"steady": 1, "born": 1, "weakened": 4, "gone": 2}, "Of 8 features, 1 new, 4 weakened and 2 lost."),
     ],
 )
 def test_the_sentence_is_read_off_the_counts(counts, says):
@@ -63,7 +63,7 @@ def test_the_sentence_is_read_off_the_counts(counts, says):
 def test_names_on_the_scatter_are_escaped(text):
     figure_ = drift.scatter(points(description=[text, text]), plane="contribution")
     named = figure_.data[0].customdata[0][1]
-    assert escaped(shortened(text or "not described", 52)) in named
+    assert escaped(shortened(text or "no label", 52)) in named
     is_tame(f"<p>{named}</p>")
 
 
@@ -76,15 +76,15 @@ def test_scatters_of_any_size(plane, n):
 
 
 def test_a_density_of_zero_is_on_the_scatter_and_a_flip_is_rimmed():
-    gone = next(trace for trace in drift.scatter(points(), plane="density").data if trace.name == "gone")
+    gone = next(trace for trace in drift.scatter(points(), plane="density").data if trace.name == "lost")
     assert 0 < gone.y[0] < 0.1 and gone.customdata[0][3] == "0.00000"
     assert gone.marker.line.width[0] > 1
 
 
 @given(value=st.floats(-10, 10), other=st.floats(-10, 10))
 def test_the_scale_of_roots_keeps_order_and_sign(value, other):
-    assert (drift._root(value) < drift._root(other)) == (value < other) or abs(value - other) < 1e-9
-    assert drift._root(value) ** 2 == pytest.approx(abs(value))
+    assert (drift.signed_root(value) < drift.signed_root(other)) == (value < other) or abs(value - other) < 1e-9
+    assert drift.signed_root(value) ** 2 == pytest.approx(abs(value))
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,11 @@ def test_an_unknown_order_is_refused(bundle):
 def test_the_page_shows_counts_scatter_and_table(explorer, bundle):
     at = explorer("drift", bundle, became="weakened", drift_by="risen", drift_order="ascending")
     html = whole(at)
-    assert "Of 60 features" in html and "in the base’s dictionary" in html and "a dark rim marks a flipped sign" in html
+    assert (
+        "Of 60 features" in html
+        and "measured in the base model’s SAE" in html
+        and "a dark rim marks a flipped sign" in html
+    )
     shown = at.dataframe[0].value
     assert set(shown["status"]) == {"weakened"} and shown["drifted_contribution"].is_monotonic_increasing
 
@@ -159,7 +163,7 @@ def test_a_feature_is_opened_from_drift(explorer, bundle):
 def test_drift_without_figures_keeps_its_counts(explorer, copied_bundle):
     rewrite(copied_bundle, "results", lambda rows: rows.filter(pc.not_equal(rows["report_row"], "drift")))
     html = whole(explorer("drift", copied_bundle))
-    assert "Of 60 features" in html and "Most of the change" not in html
+    assert "Of 60 features" in html and "of the change in the estimate" not in html
 
 
 def test_a_bundle_without_drift_says_so(explorer, copied_bundle):

@@ -32,7 +32,7 @@ RIGHT = "0,-9;9,-9;9,9;0,9"
 
 def expected(bundle, view):
     with Store.open(bundle) as store:
-        rows = queries.features.features(store, filters.wanted_of(view), order=filters.order_of(view), limit=25)
+        rows = queries.features.features(store, filters.filter_of(view), order=filters.order_of(view), limit=25)
         return rows["feature_id"].to_pylist()
 
 
@@ -78,7 +78,7 @@ def test_the_last_box_or_lasso_counts():
 def test_a_preset_is_a_view_that_asks_for_it(name):
     preset = queries.features.PRESETS[name]
     view = filters.preset_view(preset)
-    assert filters.wanted_of(view) == preset.wanted and filters.order_of(view) == preset.order
+    assert filters.filter_of(view) == preset.wanted and filters.order_of(view) == preset.order
 
 
 VIEWS = st.builds(
@@ -100,8 +100,8 @@ VIEWS = st.builds(
 def test_a_walk_is_the_list_without_its_looks(view):
     walk = filters.to_walk(view)
     found = filters.from_walk(walk)
-    assert walk and (filters.wanted_of(found), filters.order_of(found)) == (
-        filters.wanted_of(view),
+    assert walk and (filters.filter_of(found), filters.order_of(found)) == (
+        filters.filter_of(view),
         filters.order_of(view),
     )
     assert (found.page, found.shown) == (1, permalinks.COLUMNS)
@@ -111,7 +111,7 @@ def test_a_view_that_says_nonsense_lets_all_pass():
     view = FeaturesView(
         density=("x", "y"), standing=("x", "y"), drifted="x", area="x", sign="x", sort="gone", order="x"
     )
-    assert filters.wanted_of(view) == dataclasses.replace(FeatureFilter(), sign="x")
+    assert filters.filter_of(view) == dataclasses.replace(FeatureFilter(), sign="x")
     assert filters.order_of(view) == Order("contribution")
 
 
@@ -133,7 +133,7 @@ def points(n, value):
 def test_a_map_of_any_size_is_escaped(n, value):
     corners = ((0, 0), (1, 0), (1, 1))
     figure = feature_map.figure(points(n, value), points(n, None), colour="weight", area=corners, ink="#000")
-    names = [f"<b>#{i}</b> {escaped(shortened(HOSTILE[i % 5] or 'not described', 60))}" for i in range(n)]
+    names = [f"<b>#{i}</b> {escaped(shortened(HOSTILE[i % 5] or 'no label', 60))}" for i in range(n)]
     assert list(figure.data[1].text) == names and list(figure.data[1].customdata) == list(range(n))
     assert figure.layout.shapes[0].path == "M0,0L1,0L1,1Z" and figure.layout.dragmode == "lasso"
 
@@ -188,11 +188,11 @@ def test_every_column_at_once(explorer, bundle):
 def test_a_preset_sets_the_widgets_and_lets_them_go(explorer, bundle):
     at = explorer("features", bundle, sign="positive", page="2", area=RIGHT)
     assert at.button_group(key="preset").value is None
-    at.button_group(key="preset").set_value("related but weightless").run()
+    at.button_group(key="preset").set_value("labelled related, unimportant").run()
     assert (at.selectbox(key="related").value, at.selectbox(key="null").value) == ("yes", "within")
     assert at.selectbox(key="sign").value == "any" and "area" not in at.query_params
-    preset = queries.features.PRESETS["related but weightless"]
-    assert preset.says in whole(at) and at.button_group(key="preset").value == "related but weightless"
+    preset = queries.features.PRESETS["labelled related, unimportant"]
+    assert preset.says in whole(at) and at.button_group(key="preset").value == "labelled related, unimportant"
     assert shown(at) == expected(bundle, filters.preset_view(preset))
     at.button_group(key="preset").set_value(None).run()
     assert shown(at) == expected(bundle, FeaturesView())
@@ -223,7 +223,7 @@ def test_a_filter_starts_at_the_first_page(explorer, bundle):
 
 def test_nothing_found_leads_back(explorer, bundle):
     at = explorer("features", bundle, find="zzzz", area=RIGHT)
-    assert "No feature passes this filter" in whole(at) and 'href="features?bundle=reviews"' in words_of(at)
+    assert "No matches" in whole(at) and 'href="features?bundle=reviews"' in words_of(at)
     next(button for button in at.button if button.label == "Clear the area").click()
     whole(at.run())
 
@@ -297,4 +297,4 @@ def test_notes_that_cannot_be_read_are_not_taken_for_none(explorer, bundle, monk
     monkeypatch.setenv("LFP_AUDIT_URL", "sqlite:////proc/none/audits.sqlite")
     html = whole(explorer("features", bundle, has_note="true"))
     assert "Which features have a note is not known" in html and "its folder is not there" in html
-    assert "No feature passes" not in html and "60 features" in whole(explorer("features", bundle))
+    assert "No matches" not in html and "60 features" in whole(explorer("features", bundle))

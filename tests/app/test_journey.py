@@ -43,7 +43,7 @@ def test_from_the_overview_to_a_text(page, address):
     box = page.get_by_test_id("stDataFrame").first.bounding_box()
     page.mouse.click(box["x"] + 250, box["y"] + 60)
     url(page, r"/feature\?bundle=reviews&feature=\d+&walk=sort%3Dcontribution$")
-    page.get_by_text("In the prediction").wait_for()
+    page.get_by_text("In the estimate").wait_for()
 
     page.locator(".lfp-caption a").first.click()
     url(page, r"/inputs\?bundle=reviews&text=\d+$")
@@ -101,11 +101,9 @@ def test_labels_come_before_examples_on_a_phone(page, address):
     page.set_viewport_size({"width": 390, "height": 844})
     page.goto(f"{address}/feature?bundle=reviews&feature=3")
     settle(page)
-    tops = {
-        name: page.get_by_role("heading", name=name).first.bounding_box()["y"] for name in ("Descriptions", "Examples")
-    }
+    tops = {name: page.get_by_role("heading", name=name).first.bounding_box()["y"] for name in ("Labels", "Examples")}
     page.set_viewport_size({"width": 1400, "height": 1400})
-    assert tops["Descriptions"] < tops["Examples"]
+    assert tops["Labels"] < tops["Examples"]
 
 
 def test_nothing_is_fetched_from_elsewhere(page, address):
@@ -152,4 +150,4 @@ def test_a_click_on_a_point_looks_a_word_up_or_opens_a_feature(page, address):
     url(page, r"/feature\?bundle=reviews&feature=\d+$")
     page.go_back()
     url(page, r"/validation\?bundle=reviews$")
-    page.get_by_text("Important but inert").wait_for()
+    page.get_by_text("Weighted heavily, no causal effect").wait_for()

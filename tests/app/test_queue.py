@@ -7,7 +7,7 @@ from lfp.bundle import queries
 from lfp.bundle.store.connection import Store
 from tests.app.reader import is_tame, whole
 
-OWN = "What does it fire on? In your own words"
+OWN = "Your label"
 ABOUT, RIGHT = "Is it about the feedback?", "Is the label right?"
 
 
@@ -57,7 +57,7 @@ def label_of(bundle, feature_id):
 
 def test_a_list_is_made_and_walked_blind(explorer, bundle, audits, key):
     at = named(explorer("queue", bundle))
-    assert "No list has been made" in whole(at)
+    assert "No review list yet" in whole(at)
     at.number_input(key="audit_most").set_value(3)
     at.run()
     press(at, "Make the list")
@@ -76,7 +76,7 @@ def test_a_list_is_made_and_walked_blind(explorer, bundle, audits, key):
     field(at.text_area, OWN).set_value("praise of films")
     press(answer(at, about="no"), "Save, then see the label")
     assert label in whole(at) and "Nobody has reviewed" not in whole(at)
-    press(answer(at, right="partly"), "Save and go on")
+    press(answer(at, right="partly"), "Save and next")
     first, second = audits.history(key)
     assert (first.related, first.verdict, first.is_blind, first.description) == ("no", None, True, "praise of films")
     assert (second.related, second.verdict, second.is_blind, second.label) == ("no", "partly", True, label)
@@ -119,10 +119,10 @@ def test_previous_next_and_the_next_open_one(explorer, bundle, audits, key, list
     audits.add(key, Verdict(2, "Ada", related="yes"))
     at = named(explorer("queue", bundle))
     assert at.number_input(key="item").value == 1
-    assert press(at, "Next open one").number_input(key="item").value == 3
+    assert press(at, "Next unreviewed").number_input(key="item").value == 3
     assert press(at, "Previous").number_input(key="item").value == 2
     assert press(at, "Next").number_input(key="item").value == 3
-    assert field(at.button, "Next").disabled and press(at, "Next open one").number_input(key="item").value == 1
+    assert field(at.button, "Next").disabled and press(at, "Next unreviewed").number_input(key="item").value == 1
 
 
 def test_on_a_full_disk_nothing_typed_is_lost(explorer, bundle, audits, key, listed, monkeypatch):
@@ -174,7 +174,7 @@ def test_the_public_reads_and_cannot_write(explorer, bundle, audits, key, listed
         at = explorer("queue", bundle, part=part)
         whole(at)
         assert not [one for one in at.text_input if one.key == "reviewer"]
-        assert not {"Save verdict", "Make the list", "Remove it", "Bring them in"} & {one.label for one in at.button}
+        assert not {"Save verdict", "Make the list", "Remove it", "Import"} & {one.label for one in at.button}
     at = explorer("queue", bundle)
     assert "Audits are read-only here" in whole(at) and "a note to all" in whole(at)
     assert "a note to all" in whole(explorer("feature", bundle, feature="5"))
@@ -207,7 +207,7 @@ def test_agreement_is_shown_with_where_they_differ(explorer, bundle, audits, key
     found = audit.agreement(["no", "yes", "no"], ["no", "yes", "yes"], answers=audit.ANSWERS)
     assert (f"{found.kappa:.2f}" in html and "They differ on 1" in html) or "Ada on 7" in html
     assert "Grace on 7" in html and "Ada on 5" not in html
-    assert "differ nowhere" not in whole(explorer("queue", bundle, part="Results", question="label right"))
+    assert "They differ on" not in whole(explorer("queue", bundle, part="Results", question="label right"))
 
 
 def test_coverage_is_of_all_contributions(explorer, bundle, audits, key, listed):
@@ -223,7 +223,7 @@ def test_coverage_is_of_all_contributions(explorer, bundle, audits, key, listed)
 def test_a_list_is_removed_and_its_verdicts_stay(explorer, bundle, audits, key, listed):
     audits.add(key, Verdict(5, "Ada", related="yes"))
     at = press(explorer("queue", bundle, part="Lists and files"), "Remove it")
-    assert "No list has been made" in whole(at) and len(audits.history(key)) == 1
+    assert "No review list yet" in whole(at) and len(audits.history(key)) == 1
 
 
 def test_the_feature_page_takes_a_verdict(explorer, bundle, audits, key):

@@ -102,7 +102,7 @@ def test_a_broken_other_run_leaves_the_page_alive(explorer, bundle, broken_bundl
 
 def test_an_empty_other_run_has_nothing_in_common(explorer, bundle, empty_bundle):
     html = whole(explorer("runs", bundle, empty_bundle))
-    assert "no figure in common" in html and "0 pairs" in html
+    assert "no metric in common" in html and "0 pairs" in html
     assert check_bundle(empty_bundle).bundle_id in html
 
 

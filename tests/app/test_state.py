@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.session import permalinks
+from app.session import bundles, permalinks
 from app.session.permalinks import (
     AccuracyView,
     DisagreementsView,
@@ -19,7 +19,6 @@ from app.session.permalinks import (
     TryView,
     ValidationView,
     from_params,
-    listed_bundles,
     to_params,
 )
 
@@ -174,7 +173,7 @@ def test_bundles_are_listed_from_folders_and_folders_of_folders(bundle, empty_bu
         (shelf / name).symlink_to(bundle)
     (shelf / ".a.writing").mkdir()
     (shelf / "notes").mkdir()
-    found = listed_bundles(f"{shelf}{os.pathsep}{empty_bundle},{bundle}")
+    found = bundles.listed_bundles(f"{shelf}{os.pathsep}{empty_bundle},{bundle}")
     assert [path.name for path in found.values()] == ["a", "b", "empty", "reviews"]
 
 
@@ -183,15 +182,15 @@ def test_bundles_of_one_name_are_told_apart(bundle, tmp_path):
     twin.parent.mkdir()
     twin.mkdir()
     (twin / "manifest.json").write_text("{}")
-    names = list(listed_bundles(f"{bundle},{twin}"))
+    names = list(bundles.listed_bundles(f"{bundle},{twin}"))
     assert names == ["reviews", "twin/reviews"]
 
 
 def test_a_folder_without_a_bundle_is_listed_so_that_it_can_be_complained_of(tmp_path):
-    assert list(listed_bundles(str(tmp_path)).values()) == [tmp_path]
-    assert listed_bundles(str(tmp_path / "gone")) == {}
+    assert list(bundles.listed_bundles(str(tmp_path)).values()) == [tmp_path]
+    assert bundles.listed_bundles(str(tmp_path / "gone")) == {}
 
 
 def test_the_demo_is_offered_by_itself(monkeypatch):
     monkeypatch.delenv("LFP_BUNDLES", raising=False)
-    assert set(listed_bundles().values()) <= {permalinks.DEMO}
+    assert set(bundles.listed_bundles().values()) <= {bundles.DEMO}

@@ -67,7 +67,7 @@ def test_steps_of_all_pages_make_up_the_list(size):
     rows = list(range(100, 107))
     for page in range(1, -(-len(rows) // size) + 1):
         asked = paging.window(page, size)
-        found = paging.Listing.of(rows[asked["offset"] :][: asked["limit"]], page=page, size=size)
+        found = paging.Page.from_window(rows[asked["offset"] :][: asked["limit"]], page=page, size=size)
         first = (page - 1) * size
         assert found.ids == rows[first : first + size]
         assert found.before == (rows[first - 1] if first else None)
@@ -79,7 +79,7 @@ def test_steps_of_all_pages_make_up_the_list(size):
     [
         ("estimate", "intercept"),
         ("against the average text", "beyond its part in the average sampled text"),
-        ("raw estimate, with what is missed", "missed"),
+        ("raw estimate, with what is missed", "SAE error"),
     ],
 )
 def test_every_ledger_of_a_text_adds_up_on_screen(explorer, bundle, account, says):
@@ -103,7 +103,7 @@ def test_tokens_tell_what_they_add_to_a_pointer_and_to_the_keyboard(explorer, bu
         made = queries.texts.token_ledgers(store, 3)
     html = whole(explorer("inputs", bundle, text="3"))
     assert html.count('tabindex="0"') == html.count('role="tooltip"') == len(made)
-    assert all(ledgers.tip(one) in html for one in made)
+    assert all(ledgers.token_tip(ledger) in html for ledger in made)
     assert 'tabindex="0"' not in whole(explorer("inputs", bundle, text="39"))
 
 
@@ -116,7 +116,7 @@ def test_a_pair_stands_side_by_side_and_its_difference_adds_up(explorer, paired)
     assert "adds up exactly" in html and "does not add up" not in html
     assert [one.value for one in at.subheader] == ["Chosen", "Rejected", "What makes the difference", "Length"]
     assert f"Open text {pair.chosen_id} in" in html and f"Open text {pair.rejected_id} in" in html
-    assert reading.length(pair) in html and "0.62  [0.54 to 0.70]" in html and ">0.56<" in html
+    assert reading.length_note(pair) in html and "0.62  [0.54 to 0.70]" in html and ">0.56<" in html
     assert len(at.dataframe[1].value) == ledger.n_features
     assert "<pre" not in html  # made-up pairs have no prompt in common
 
@@ -196,7 +196,7 @@ def test_a_group_narrows_the_queue_and_a_second_click_widens_it(explorer, bundle
     assert all(f"text={text_id}&amp;" in html for text_id in members) or len(members) > 10
     press(at, heading)
     assert at.number_input(key="responsible").value is None
-    assert "responsible for none of them" in whole(explorer("disagreements", bundle, responsible="59999"))
+    assert "responsible for none of these" in whole(explorer("disagreements", bundle, responsible="59999"))
 
 
 def test_words_are_queued_with_chance_and_with_words_paid_otherwise(explorer, copied_bundle):
@@ -232,7 +232,7 @@ def test_without_ratings_the_third_queue_says_so(explorer, copied_bundle):
 
 @given(text=TEXTS, value=st.floats(-2, 2))
 def test_tips_and_queues_are_only_our_own_html(text, value):
-    made = ledgers.tip(TokenLedger((TokenPart(3, text, value), TokenPart(4, None, 0.0)), 5, value))
+    made = ledgers.token_tip(TokenLedger((TokenPart(3, text, value), TokenPart(4, None, 0.0)), 5, value))
     rows = [tokens.Row("estimate", [value, None], 1.0, "")]
     is_tame(tokens.sheet([text, "b"], rows, tips=[made, made]))
     thing = QueuedText(1, text, value, value, 0.2, 0.9, -0.7)
@@ -240,7 +240,7 @@ def test_tips_and_queues_are_only_our_own_html(text, value):
     judges = Judges(text, "true", "nats")
     is_tame(queues.legend(judges) + queues.listed([item], judges, feature_href={3: "feature?feature=3", 4: "x"}))
     pair = Pair(0, "held_out", 1, 2, 5, 9, -4, value, None, True)
-    is_tame(reading.margins(pair) + reading.length(pair))
+    is_tame(reading.margins(pair) + reading.length_note(pair))
 
 
 @given(text=TEXTS)
@@ -253,26 +253,26 @@ def test_a_label_marks_nothing_up(text):
 
 def test_a_length_judge_is_right_wrong_or_silent():
     of = lambda chosen, rejected: Pair(0, "train", 1, 2, chosen, rejected, chosen - rejected, 1.0, 1.0, True)  # noqa: E731
-    assert "right here" in reading.length(of(9, 4)) and "wrong here" in reading.length(of(4, 9))
-    assert "cannot tell them apart" in reading.length(of(4, 4))
+    assert "is right here" in reading.length_note(of(9, 4)) and "is wrong here" in reading.length_note(of(4, 9))
+    assert "has no preference" in reading.length_note(of(4, 4))
     assert reading.margins(of(4, 4)).count("no preference") == 1
 
 
 def test_without_raw_weights_all_that_is_kept_is_one_bar():
     raw = RawLedger((), 0, 0.4, 0.0, 0.1, -0.2, 0.3, 0.3)
-    account = ledgers.of_raw(raw)
+    account = ledgers.from_raw(raw)
     assert [bar.value for bar in account.others] == [0.4, 0.0, 0.1, -0.2] and account.others[-1].is_missed
     assert "adds up exactly" in account.check
-    assert "does not add up" in ledgers.of_raw(dataclasses.replace(raw, predicted=0.5)).check
-    assert "does not add up" in ledgers.of_estimate(Ledger((), 0, 0.0, 0.1, 0.1, 0.2)).check
+    assert "does not add up" in ledgers.from_raw(dataclasses.replace(raw, predicted=0.5)).check
+    assert "does not add up" in ledgers.from_estimate(Ledger((), 0, 0.0, 0.1, 0.1, 0.2)).check
 
 
 def test_a_ledger_is_listed_with_its_running_total():
     parts = [Difference(7, 0, None, 0.5, 0.3, 0.1, 0.2), Difference(8, 1, "a", 0.5, 0.1, 0.2, -0.1)]
-    table = ledgers.listed(parts)
+    table = ledgers.all_parts(parts)
     assert table["feature_id"].to_pylist() == [7, 8] and table["description"].to_pylist() == [None, "a"]
     assert table["running_total"].to_pylist() == pytest.approx([0.2, 0.1])
-    assert ledgers.listed([]).num_rows == 0
+    assert ledgers.all_parts([]).num_rows == 0
 
 
 def test_groups_count_things_by_feature():

@@ -56,22 +56,21 @@ def test_any_words_make_a_tame_card(text):
 @pytest.mark.parametrize(
     ("changes", "kind", "says"),
     [
-        ({}, "good", "Tells firing texts from silent ones well: 0.93 [0.80, 0.98] on 20 that it was not made from; "
-         "another feature’s description reaches 0.52."),
-        ({"score_ci_low": 0.55}, "good", "better than a guess: 0.93 [0.55"),
-        ({"score_fuzzing": 0.5}, "good", "Which of a text’s tokens fires it tells no better than a guess."),
-        ({"score_fuzzing": 0.7}, "good", "reaches 0.52."),
-        ({"score_swapped": None}, "good", "another feature’s description was not tried on them."),
-        ({"score_swapped": 0.85}, "weak", "Not clearly better than another feature’s description, which reaches 0.85"),
-        ({"score_swapped": 0.95}, "weak", "No better than another feature’s description, which reaches 0.95"),
-        ({"score_ci_low": 0.5}, "weak", "Could be a guess"),
-        ({"score_detection": 0.2, "score_ci_low": 0.1, "score_ci_high": 0.4}, "weak", "Worse than a guess"),
+        ({}, "good", "Predicts held-out texts well: 0.93 [0.80, 0.98], n = 20 (another feature’s label: 0.52)."),
+        ({"score_ci_low": 0.55}, "good", "better than chance: 0.93 [0.55"),
+        ({"score_fuzzing": 0.5}, "good", "does not predict which token"),
+        ({"score_fuzzing": 0.7}, "good", "(another feature’s label: 0.52)."),
+        ({"score_swapped": None}, "good", "another feature’s label was not tested"),
+        ({"score_swapped": 0.85}, "weak", "Not clearly better than another feature’s label: 0.93"),
+        ({"score_swapped": 0.95}, "weak", "No better than another feature’s label: 0.93"),
+        ({"score_ci_low": 0.5}, "weak", "May be chance"),
+        ({"score_detection": 0.2, "score_ci_low": 0.1, "score_ci_high": 0.4}, "weak", "worse than chance"),
         ({"score_ci_low": None}, "weak", "without an interval"),
         ({"score_detection": None, "failure": "detection: no room"}, "none", "Not scored: detection: no room."),
         ({"score_detection": None, "score_n": 0}, "none", "too few examples"),
-        ({"score_detection": None, "score_n": 3}, "none", "all fire, or are all silent"),
-        ({"score_detection": None, "labeller": "human:Ada"}, "none", "as they were given"),
-        ({"description": None, "failure": "description: no answer."}, "none", "No description: no answer."),
+        ({"score_detection": None, "score_n": 3}, "none", "all active, or all silent"),
+        ({"score_detection": None, "labeller": "human:Ada"}, "none", "not scored"),
+        ({"description": None, "failure": "description: no answer."}, "none", "No label: no answer."),
     ],
 )  # fmt: skip
 def test_a_verdict_is_read_off_the_numbers(changes, kind, says):
@@ -92,7 +91,7 @@ def test_only_what_beats_both_nulls_is_good(bounds, swapped, n):
 
 
 def test_near_misses_are_named_where_there_are_any():
-    assert "from near misses and other silent ones" in card(label(**SCORED), near=True)
+    assert "near misses among them" in card(label(**SCORED), near=True)
     assert "near misses" not in card(label(**SCORED))
 
 
@@ -126,11 +125,11 @@ def test_a_model_that_was_not_asked_sent_no_prompt():
 
 def test_a_prompt_that_is_not_the_one_sent_is_said_so():
     html = card(label())
-    assert "✗ This is not the prompt sent" in html and "the very prompt" not in html
+    assert "✗ This is not the prompt that was sent" in html and "✓" not in html
 
 
 def test_hidden_characters_are_owned_up_to():
-    assert "cannot be seen" in card(label(description="a\u202eb")) and "cannot be seen" not in card(label())
+    assert "Invisible characters" in card(label(description="a\u202eb")) and "Invisible characters" not in card(label())
 
 
 def test_the_offline_labellers_rule_is_told(bundle):
@@ -166,13 +165,13 @@ def test_a_scored_label_shows_the_very_prompt(explorer, bundle):
     (shown,) = [element.proto.body for element in at.get("html") if "lfp-trusts" in element.proto.body[:40]]
     is_tame(shown)
     assert html.count('class="lfp-trust ') == 2 and "lfp-gauge" in html
-    assert "✓ This is the very prompt sent" in html and "You study what one feature" in html
+    assert "✓ This is the prompt that was sent" in html and "You study what one feature" in html
 
 
 def test_a_failed_label_says_what_is_missing(explorer, bundle):
     html = whole(explorer("feature", bundle, feature="9"))
-    assert "No description: the answer was not JSON, three times." in html
-    assert "✓ This is the very prompt made for it" in html and "never asked" in html
+    assert "No label: the answer was not JSON, three times." in html
+    assert "✓ This is the prompt that was made for it" in html and "not sent, as" in html
 
 
 def test_a_persons_label_stands_beside_the_machines(explorer, copied_bundle):
@@ -191,7 +190,7 @@ def test_a_persons_label_stands_beside_the_machines(explorer, copied_bundle):
     [
         ({"prompt_version": "labels-99"}, "Prompt labels-99: this program does not know its words"),
         ({"examples_used": ["999:1"]}, "Example 999:1: the bundle no longer holds what was shown"),
-        ({"task": "something else"}, "✗ This is not the prompt sent"),
+        ({"task": "something else"}, "✗ This is not the prompt that was sent"),
     ],
 )
 def test_what_cannot_be_rebuilt_leaves_the_page_alive(explorer, copied_bundle, changes, says):
@@ -200,7 +199,7 @@ def test_what_cannot_be_rebuilt_leaves_the_page_alive(explorer, copied_bundle, c
     with_labels(copied_bundle, row | changes)
     at = explorer("feature", copied_bundle, feature="3")
     html = whole(at)
-    assert says in html and "the very prompt" not in html
+    assert says in html and "✓ This is" not in html
     assert "Tokens it raises and lowers" in [element.value for element in at.subheader]
 
 

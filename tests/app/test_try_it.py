@@ -48,8 +48,8 @@ def with_models(copied_bundle):
 def test_a_text_is_read_split_and_written_on(explorer):
     at = explorer("try_it", DEMO, typed=TEXT)
     html = whole(at)
-    assert "adds up exactly" in html and "by the probe, from all features at once" in html
-    assert html.count('class="lfp-cell') == 16 and "implicit advantage" in html and "true feedback" in html
+    assert "adds up exactly" in html and "computed by the probe from all features at once" in html
+    assert html.count('class="lfp-cell') == 16 and "implicit advantage" in html and ">reward<" in html
     sliders = [slider for slider in at.slider if slider.key.startswith("scale_")]
     assert len(sliders) == 6 and {slider.value for slider in sliders} == {1.0}
     submit(at)
@@ -62,7 +62,7 @@ def test_a_text_is_read_split_and_written_on(explorer):
 
 
 def submit(at):
-    next(button for button in at.button if button.label == "Write on").click()
+    next(button for button in at.button if button.label == "Generate").click()
     at.run()
 
 
@@ -70,7 +70,7 @@ def test_a_feature_by_number_gets_a_slider_and_base_may_read(explorer):
     at = explorer("try_it", DEMO, typed=TEXT, reader="base", also="7")
     assert "adds up exactly" in whole(at) and at.slider(key="scale_7").value == 1.0
     submit(at)
-    assert "As it is" in whole(at)
+    assert "Unchanged" in whole(at)
 
 
 def test_sliders_are_in_the_link_and_come_back_from_it(explorer):
@@ -89,7 +89,7 @@ def test_sliders_are_in_the_link_and_come_back_from_it(explorer):
     numbers = [again.number_input(key=key).value for key in ("try_tokens", "temperature", "seed")]
     assert numbers == [4, 0.5, 3] and again.toggle(key="tried_values").value
     submit(again)
-    assert "As it is" in whole(again)
+    assert "Unchanged" in whole(again)
     for slider in again.slider:
         slider.set_value(1.0)
     submit(again)
@@ -114,12 +114,12 @@ def test_any_link_gives_scales_that_sliders_can_show(text):
 @pytest.mark.parametrize("typed", ["", "   ", "\n"])
 def test_nothing_typed_is_said(explorer, typed):
     html = whole(explorer("try_it", DEMO, typed=typed))
-    assert "Nothing is typed yet" in html and 'class="lfp-sheet' not in html
+    assert "press Ctrl+Enter" in html and 'class="lfp-sheet' not in html
 
 
 def test_a_text_of_the_corpus_can_be_taken(explorer):
     at = explorer("try_it", DEMO)
-    next(button for button in at.button if button.label == "Take a text of the corpus").click()
+    next(button for button in at.button if button.label == "Example text").click()
     assert "adds up exactly" in whole(at.run()) and at.text_area(key="typed").value
 
 
@@ -205,7 +205,7 @@ def test_pooling_is_the_librarys(seed, n, pooling):
 )  # fmt: skip
 def test_completions_part_at_a_word(one, other, shared):
     html = playground.completions("P", one, other, None)
-    assert playground._shared(one, other) == shared and f"</span>{one[:shared]}<b>" in html + "</span><b>"
+    assert playground.shared_length(one, other) == shared and f"</span>{one[:shared]}<b>" in html + "</span><b>"
 
 
 @given(text=st.text(max_size=30) | st.sampled_from(HOSTILE))

@@ -21,7 +21,7 @@ def test_words_stay_words(text):
         verdicts.history([one, other]),
         verdicts.differences([(one, other)], named, answer=lambda one: one.related, where=lambda id_: f"feature?{id_}"),
         verdicts.reviewers([(text, 1, 0, 0.5)]),
-        verdicts.progress(n=3, mine=1, anyone=2, covered_mine=0.1, covered=None, name=text),
+        verdicts.progress(n=3, by_me=1, by_anyone=2, share_by_me=0.1, share_by_anyone=None, name=text),
         verdicts.kappa(found, text, text),
         verdicts.kappa(None, text, text),
     ):
@@ -42,7 +42,7 @@ def test_a_label_that_several_judged_counts_once():
     )
     cells = is_tame(html).words
     assert cells[cells.index("label right") + 1] == "75 %" and cells[cells.index("label wrong") + 1] == "25 %"
-    assert any(word.startswith("Of 2 labels judged.") for word in cells)
+    assert any(word.startswith("2 labels judged.") for word in cells)
     assert "No label has been judged" in verdicts.tally([said(verdict=None)])
 
 
@@ -50,6 +50,6 @@ def test_kappa_is_told_with_interval_and_null():
     found = agreement(["yes", "no", "no"] * 20, ["yes", "no", "yes"] * 20, answers=ANSWERS)
     html = verdicts.kappa(found, "Ada", "Grace")
     assert f"{found.kappa:.2f}" in html and f"[{found.low:.2f} to {found.high:.2f}]" in html
-    assert f"Shuffled answers reach {found.null_high:.2f}" in html and "67 % of 60 features" in html
+    assert f"shuffled answers are below {found.null_high:.2f}" in html and "67 % of 60 features" in html
     alone = agreement(["yes", "yes"], ["yes", "yes"], answers=ANSWERS)
-    assert "cannot be told" in verdicts.kappa(alone, "Ada", "Grace")
+    assert "Kappa is undefined" in verdicts.kappa(alone, "Ada", "Grace")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import plotly.graph_objects as go
 import pyarrow as pa
@@ -47,7 +48,7 @@ def colours(rows: Mapping[str, Sequence[object]]) -> list[str]:
     return [name for name, (column, _) in _COLOURS.items() if any(value is not None for value in rows[column])]
 
 
-def texts(rows: Mapping[str, Sequence], colour: str) -> go.Figure:
+def texts(rows: Mapping[str, Sequence[Any]], colour: str) -> go.Figure:
     """A point a text on its two principal components."""
     column, is_signed = _COLOURS[colour]
     across, up = (points.Axis(f"component {i}", rows[f"pca_{axis}"]) for i, axis in ((1, "x"), (2, "y")))

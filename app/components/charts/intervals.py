@@ -108,10 +108,11 @@ def _zero(row: int) -> dict[str, object]:
 
 def _chance(lines: Sequence[Line], names: Names) -> dict[str, object]:
     known = [(row, one) for row, one in enumerate(lines) if one.chance is not None]
-    starts = [one.chance if one.chance_low is None else one.chance_low for _, one in known]
+    ends = [one.chance or 0.0 for _, one in known]
+    starts = [end if one.chance_low is None else one.chance_low for end, (_, one) in zip(ends, known, strict=True)]
     return {
         "type": "bar",
-        "x": [one.chance - start for (_, one), start in zip(known, starts, strict=True)],
+        "x": [end - start for end, start in zip(ends, starts, strict=True)],
         "y": [row + LOW for row, _ in known],
         "base": starts,
         "orientation": "h",

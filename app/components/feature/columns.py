@@ -1,4 +1,4 @@
-"""Columns of the list of features as they are read: heading, kind, digits, width, and what the schema says of them."""
+"""Columns of the list of features: heading, kind, format, width, and what the schema says of them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from app.components.feature.drift import STATUS_NAMES
 from lfp.bundle.schema import BY_NAME
 from lfp.util.sanitize import shortened, token_text
 
@@ -14,11 +15,11 @@ SIGNED = frozenset({
     "weight", "ci_low", "ci_high", "mean_contribution", "drifted_contribution", "weight_base",
     "unexplained_contribution", "shift",
 })  # fmt: skip
-"""Columns whose sign matters: their map is blue to orange about zero."""
+"""Columns whose sign matters: the map colours them from orange to blue, with zero in the middle."""
 
 
 class Column(NamedTuple):
-    """How a column is shown. `kind` is number, share, words, tokens or flag; `format` is of numbers."""
+    """How a column is shown. `kind` is number, share, words, tokens or flag; `format` is for numbers."""
 
     title: str
     kind: str
@@ -29,12 +30,12 @@ class Column(NamedTuple):
 COLUMNS: Mapping[str, Column] = {
     "feature_id": Column("Feature", "number", "#%d", 70),
     "layer": Column("Layer", "number", "%d", 55),
-    "index": Column("Row", "number", "%d", 65),
-    "description": Column("Description", "words", width=182),
+    "index": Column("SAE index", "number", "%d", 85),
+    "description": Column("Label", "words", width=182),
     "related": Column("Related", "flag", width=72),
     "weight": Column("Weight", "number", "%+.3f", 72),
-    "mean_abs_contribution": Column("Contribution", "number", "%.5f", 98),
-    "beats_null": Column("Beats null", "flag", width=82),
+    "mean_abs_contribution": Column("Contribution", "number", "%.2g", 98),
+    "beats_null": Column("Beyond chance", "flag", width=112),
     "top_tokens": Column("Top tokens", "tokens", width=180),
     "confidence": Column("Confidence", "number", "%.2f"),
     "agreement": Column("Agreement", "share", "percent"),
@@ -43,23 +44,23 @@ COLUMNS: Mapping[str, Column] = {
     "labeller": Column("Labeller", "words", width=120),
     "ci_low": Column("95 % low", "number", "%+.3f"),
     "ci_high": Column("95 % high", "number", "%+.3f"),
-    "null_high": Column("Null", "number", "%.3f", 75),
-    "mean_contribution": Column("Adds a token", "number", "%+.5f", 105),
+    "null_high": Column("Chance", "number", "%.3f", 75),
+    "mean_contribution": Column("Mean contribution", "number", "%+.2g", 135),
     "share": Column("Share", "share", "percent", 80),
     "rank": Column("Rank", "number", "%d", 70),
-    "status": Column("Drift", "words", width=105),
-    "drifted_contribution": Column("Drifted by", "number", "%+.5f", 100),
-    "drift_rank": Column("Drift rank", "number", "%d", 85),
+    "status": Column("Change", "words", width=105),
+    "drifted_contribution": Column("Contribution change", "number", "%+.2g", 150),
+    "drift_rank": Column("Change rank", "number", "%d", 100),
     "sign_flipped": Column("Sign flipped", "flag", width=100),
     "weight_base": Column("Weight, base", "number", "%+.3f", 105),
-    "unexplained_contribution": Column("Unexplained", "number", "%+.5f", 105),
+    "unexplained_contribution": Column("Unexplained", "number", "%+.2g", 105),
     "density": Column("Density", "share", "percent", 80),
     "base_density": Column("Density, base", "share", "percent", 110),
     "n_active": Column("Active tokens", "number", "localized", 110),
-    "mean_activation": Column("Mean", "number", "%.2f", 70),
-    "base_mean_activation": Column("Mean, base", "number", "%.2f"),
-    "max_activation": Column("Max", "number", "%.2f", 70),
-    "shift": Column("Shift", "number", "%+.4f", 80),
+    "mean_activation": Column("Mean activation", "number", "%.2f", 120),
+    "base_mean_activation": Column("Mean activation, base", "number", "%.2f", 160),
+    "max_activation": Column("Max activation", "number", "%.2f", 120),
+    "shift": Column("Activation shift", "number", "%+.4f", 120),
     "stability": Column("Stability", "number", "%.2f", 85),
     "decoder_norm": Column("Decoder norm", "number", "%.2f", 110),
     "pos_logits": Column("Raises", "tokens", width=180),
@@ -67,36 +68,39 @@ COLUMNS: Mapping[str, Column] = {
     "x": Column("Map x", "number", "%.3f", 75),
     "y": Column("Map y", "number", "%.3f", 75),
 }
-"""By the column's name, in the order they are read. Ranks are from 1; contributions are a token."""
+"""Columns by name, in the order they are shown. Ranks start at 1; contributions are per token."""
 
 ALWAYS = ("feature_id", "layer")
-"""What a row is known by."""
+"""Columns that identify a row, and are always shown."""
 
 
 def meaning(name: str) -> str:
-    """What the schema says of a column, with its unit."""
+    """Return what the schema says of a column, with its unit."""
     table, column = {"status": ("drift", "status"), "drift_rank": ("drift", "rank")}.get(name, ("", name))
     tables = [table] if table else ["features", "weights", "labels", "drift"]
-    found = next(one for key in tables for one in BY_NAME[key].columns if one.name == column)
+    found = next(entry for key in tables for entry in BY_NAME[key].columns if entry.name == column)
     return f"{found.meaning} Unit: {found.unit}." if found.unit else found.meaning
 
 
-def for_screen(rows: pa.Table, shown: tuple[str, ...]) -> pa.Table:
-    """The chosen columns in the order they are read: flags as marks, spaces of tokens shown, words shortened."""
-    return pa.table({name: _column(rows[name], COLUMNS[name].kind) for name in in_order(shown)})
-
-
 def in_order(shown: Iterable[str]) -> tuple[str, ...]:
-    """The chosen columns and those that a row is known by, in the order they are read."""
+    """Return the chosen columns and those of ALWAYS, in the order they are shown."""
     return tuple(name for name in COLUMNS if name in (*ALWAYS, *shown))
 
 
-def _column(values: pa.ChunkedArray, kind: str) -> pa.ChunkedArray | pa.Array:
-    if kind == "flag":
-        return pa.array([{True: "✓", False: "", None: "–"}[flag] for flag in values.to_pylist()], pa.string())
-    if kind == "tokens":
-        tokens = [[token_text(token) for token in row or []] for row in values.to_pylist()]
-        return pa.array(tokens, pa.list_(pa.string()))
-    if kind == "words":
-        return pa.array([shortened(text or "", 120) for text in values.to_pylist()], pa.string())
-    return values
+def for_screen(rows: pa.Table, shown: tuple[str, ...]) -> pa.Table:
+    """Return the chosen columns for the screen: flags as marks, spaces of tokens visible, long text shortened."""
+    marks = {True: "✓", False: "", None: "–"}
+    table = {}
+    for name in in_order(shown):
+        column, kind = rows[name], COLUMNS[name].kind
+        if name == "status":
+            column = pa.array([STATUS_NAMES.get(status, status) for status in column.to_pylist()], pa.string())
+        elif kind == "flag":
+            column = pa.array([marks[flag] for flag in column.to_pylist()], pa.string())
+        elif kind == "tokens":
+            tokens = [[token_text(token) for token in row or []] for row in column.to_pylist()]
+            column = pa.array(tokens, pa.list_(pa.string()))
+        elif kind == "words":
+            column = pa.array([shortened(text or "", 120) for text in column.to_pylist()], pa.string())
+        table[name] = column
+    return pa.table(table)

@@ -1,4 +1,4 @@
-"""The map of features: a point a feature, coloured by a column; part of it may be drawn around."""
+"""The map of features: one point per feature, coloured by a column, and the areas drawn on it."""
 
 from __future__ import annotations
 
@@ -15,30 +15,29 @@ from app.components.feature.columns import COLUMNS, SIGNED
 from lfp.util.sanitize import escaped_lines
 
 CONFIG = {"displayModeBar": False, "responsive": True, "scrollZoom": False, "doubleClick": False}
-
-
 STRONG = [[0.0, "rgba(141, 145, 153, 0.45)"], [1.0, STRENGTH]]
-
-
 FEW = 200
-"""Points up to this number are large and outlined."""
-
-
+"""Up to this number points are large and outlined."""
 CLIPPED = 0.98
-"""Share of values within the range of colours: beyond it a point has the colour of the end."""
+"""Share of values within the colour scale; a value beyond it has the colour of its end."""
+MOST_CORNERS = 24
+"""Corners kept of a lasso: they fit a URL, and follow the drawn line to a fraction of the map."""
+Point = tuple[float, float]
 
 
 def figure(
     points: pa.Table, others: pa.Table, *, colour: str, area: Sequence[Point], ink: str, is_drawn_on: bool = True
 ) -> go.Figure:
-    """Points as `lfp.queries.feature_points` gives them, coloured by the column `colour`; `others` in grey behind.
+    """Draw points as `feature_points` returns them, coloured by the column `colour`, over `others` in grey.
 
-    A point's `customdata` is its feature's number. `ink` draws the line around `area`. A drag draws another area, or
-    (not `is_drawn_on`) moves the map: only then are clicks on points reported.
+    A point's `customdata` is its feature's number. `ink` is the colour of the line around `area`. Dragging draws
+    another area, or with `is_drawn_on` False moves the map: only then are clicks on points reported.
     """
     values = _numbers(points["value"])
     low, high = limits(values, is_signed=colour in SIGNED)
     few = points.num_rows <= FEW
+    labels = escaped_lines([text or "no label" for text in points["description"].to_pylist()])
+    names = [f"<b>#{id_}</b> {text}" for id_, text in zip(points["feature_id"].to_pylist(), labels, strict=True)]
     behind = {
         "type": "scattergl",
         "x": _numbers(others["x"]),
@@ -53,10 +52,10 @@ def figure(
         "y": _numbers(points["y"]),
         "mode": "markers",
         "customdata": points["feature_id"].to_numpy(),
-        "text": np.array(_names(points), dtype=object),
+        "text": np.array(names, dtype=object),
         "hovertemplate": "%{text}<br>" + COLUMNS[colour].title + " %{marker.color:.4~g}<extra></extra>",
         "marker": {
-            "size": _size(points.num_rows),
+            "size": 9.0 if few else 6.5 if points.num_rows <= 3000 else 4.0,
             "color": values,
             "colorscale": DIVERGING if colour in SIGNED else STRONG,
             "cmin": low,
@@ -84,14 +83,14 @@ def figure(
 
 
 def _outline(area: Sequence[Point], *, ink: str) -> dict[str, object]:
-    """A line around an area that was drawn."""
+    """Return a plotly shape around an area."""
     path = "M" + "L".join(f"{x},{y}" for x, y in area) + "Z"
     line = {"color": ink, "width": 1.6}
     return {"type": "path", "path": path, "line": line, "fillcolor": "rgba(141, 145, 153, 0.14)"}
 
 
 def limits(values: np.ndarray, *, is_signed: bool) -> tuple[float, float]:
-    """The ends of the colours: signed values about zero; either way all but the outermost two in a hundred."""
+    """Return the ends of the colour scale, without the outermost values; about zero for signed values."""
     known = values[np.isfinite(values)]
     if not len(known):
         return (-1.0, 1.0) if is_signed else (0.0, 1.0)
@@ -103,29 +102,12 @@ def limits(values: np.ndarray, *, is_signed: bool) -> tuple[float, float]:
 
 
 def _numbers(column: pa.ChunkedArray) -> np.ndarray:
-    """A column as float32, null as NaN."""
+    """Return a column as float32, null as NaN."""
     return column.to_numpy().astype(np.float32)
 
 
-def _names(points: pa.Table) -> list[str]:
-    said = escaped_lines([text or "not described" for text in points["description"].to_pylist()])
-    return [f"<b>#{id_}</b> {text}" for id_, text in zip(points["feature_id"].to_pylist(), said, strict=True)]
-
-
-def _size(n: int) -> float:
-    """Smaller the more there are, so that thousands do not hide each other."""
-    return 9.0 if n <= FEW else 6.5 if n <= 3000 else 4.0
-
-
-Point = tuple[float, float]
-
-
-MOST_CORNERS = 24
-"""Corners kept of a lasso: with them it fits a URL, and follows the drawn line to a fraction of the map."""
-
-
 def drawn_corners(selection: Mapping[str, Any]) -> tuple[Point, ...]:
-    """The corners of the box or lasso last drawn, as plotly reports it; empty where none was."""
+    """Return the corners of the box or lasso drawn last, as plotly reports it; empty if none was."""
     for shape in reversed(selection.get("lasso") or []):
         return simplified(list(zip(shape["x"], shape["y"], strict=True)))
     for shape in reversed(selection.get("box") or []):
@@ -135,30 +117,29 @@ def drawn_corners(selection: Mapping[str, Any]) -> tuple[Point, ...]:
 
 
 def simplified(line: Sequence[Point], *, most: int = MOST_CORNERS) -> tuple[Point, ...]:
-    """A closed line with at most so many corners, those that bend it least left out (Visvalingam and Whyatt, 1993)."""
+    """Reduce a closed line to at most `most` corners, leaving out the flattest ones (Visvalingam and Whyatt, 1993)."""
+
+    def area(a: Point, b: Point, c: Point) -> float:
+        return abs((b[0] - a[0]) * (c[1] - a[1]) - (c[0] - a[0]) * (b[1] - a[1]))
+
     corners = list(line)
     while len(corners) > most:
         n = len(corners)
-        bends = [_bend(corners[at - 1], corners[at], corners[(at + 1) % n]) for at in range(n)]
-        del corners[bends.index(min(bends))]
+        areas = [area(corners[at - 1], corners[at], corners[(at + 1) % n]) for at in range(n)]
+        del corners[areas.index(min(areas))]
     return tuple(corners)
 
 
 def to_text(corners: Sequence[Point]) -> str:
-    """Corners as x,y pairs with four digits each, such as 0.1,-2;3,4;5,6."""
+    """Write corners as x,y pairs with four digits each, such as 0.1,-2;3,4;5,6."""
     return ";".join(f"{x:.4g},{y:.4g}" for x, y in corners)
 
 
 def from_text(text: str) -> tuple[Point, ...]:
-    """The corners that a text states; empty where it states no area."""
+    """Read corners written by `to_text`; empty if the text is not an area."""
     try:
         corners = tuple((float(x), float(y)) for x, y in (pair.split(",") for pair in text.split(";")))
     except ValueError:
         return ()
     is_area = 3 <= len(corners) <= 2 * MOST_CORNERS and all(math.isfinite(x) and math.isfinite(y) for x, y in corners)
     return corners if is_area else ()
-
-
-def _bend(a: Point, b: Point, c: Point) -> float:
-    """Twice the area of the triangle that a corner makes with the two beside it."""
-    return abs((b[0] - a[0]) * (c[1] - a[1]) - (c[0] - a[0]) * (b[1] - a[1]))

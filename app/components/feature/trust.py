@@ -1,4 +1,4 @@
-"""The label trust card: what a labeller says of a feature, the evidence for it, and how far to trust it."""
+"""Label cards: what a labeller says of a feature, the evidence for it, and how far to trust it."""
 
 from __future__ import annotations
 
@@ -18,253 +18,219 @@ from lfp.util.sanitize import escaped, visible
 
 CHANCE = 0.5
 """Balanced accuracy of a guess."""
-
-
 WELL = 0.7
-"""A description tells its texts well where the whole interval of its detection is above this."""
-
-
+"""A label predicts well if the whole interval of its detection is above this."""
 PERSON, RULE, MODEL = "a person", "a rule", "a language model"
-
-
-_SERVED = "openai:"  # what a language model's labeller begins with, asked or (of a feature that never fires) not
-
-
 TERMS = (
     "Detection (which texts fire) and fuzzing (which token fires) are balanced accuracies on texts held back from the "
-    "labeller. Agreement is the share of repeats, each described anew from other examples, with the same verdict on "
-    "the feedback."
+    "labeller. Agreement: relabelled from other examples, how often “related” came out the same."
 )
+RULES: Mapping[str, str] = {
+    "offline-tokens-2": (
+        "The rule names the words with most of the shown activation, relative to how common they are in the corpus, "
+        "and the words before them if one or two are frequent there. It calls the feature related if enough of that "
+        "activation is on words that the feedback’s lexicon scores."
+    )
+}
+"""What rules do, by the version that a label names."""
+
+Where = Callable[[int], str]
+"""Returns the address of a text's page."""
+
+_SERVED = "openai:"  # what a language model's labeller starts with, even for a feature that it was not asked about
+_ROLES = {"system": "System", "user": "User", "assistant": "Assistant"}
 
 
 class Verdict(NamedTuple):
-    """How far to trust a description: kind is good, weak or none; one sentence from the numbers."""
+    """How far to trust a label: kind is good, weak or none; one sentence from the numbers."""
 
     kind: str
     says: str
 
 
-def cards(
-    labels: Sequence[Label], rows: Sequence[Mapping[str, Any]], *, max_activation: float, where: Callable[[int], str]
-) -> str:
-    """A card a label. `rows` are the feature's examples with their texts, `where` the address of a text's page."""
+def cards(labels: Sequence[Label], rows: Sequence[Mapping[str, Any]], *, max_activation: float, where: Where) -> str:
+    """Write one card per label; `rows` are the feature's examples with their texts."""
     near = any(row["bucket"] == NEAR_MISS for row in rows)
     body = "".join(
-        _card(label, near=near, how=how(label, rows, max_activation=max_activation, where=where)) for label in labels
+        _card(label, near=near, sources=_sources(label, rows, max_activation=max_activation, where=where))
+        for label in labels
     )
     terms = panels.note(TERMS) if any(label.score_detection is not None for label in labels) else ""
     return f'<div class="lfp-trusts">{body}{terms}</div>'
 
 
 def verdict(label: Label, *, near: bool = False) -> Verdict:
-    """How far to trust a label. `near`: the feature has near misses, so that some were among what it was held to."""
+    """Judge how far to trust a label; `near` says that some of the silent texts it was tested on are near misses."""
     if label.description is None:
-        return Verdict(
-            "none", f"No description: {_ended((label.failure or 'the labeller failed').removeprefix('description: '))}"
-        )
-    value, low, high = label.score_detection, label.score_ci_low, label.score_ci_high
+        reason = (label.failure or "the labeller failed").removeprefix("description: ")
+        return Verdict("none", f"No label: {_ended(reason)}")
+    value, low, high, other = label.score_detection, label.score_ci_low, label.score_ci_high, label.score_swapped
     if value is None:
-        return Verdict("none", f"Not scored: {_unscored(label)}")
+        if label.labeller.startswith(HUMAN):
+            why = "labels by people are not scored."
+        elif label.failure:
+            why = _ended(label.failure)
+        elif not label.score_n:
+            why = "the feature has too few examples to hold any back."
+        else:
+            why = "the texts held back are all active, or all silent."
+        return Verdict("none", f"Not scored: {why}")
     if low is None or high is None:
-        return Verdict("weak", f"Scored {plain(value)}, without an interval: it cannot be told from a guess.")
-    return _scored(value, low, high, label, "near misses and other silent ones" if near else "silent ones")
-
-
-def _scored(value: float, low: float, high: float, label: Label, silent: str) -> Verdict:
-    figure = f"{plain(value)} [{fixed(low, 2)}, {fixed(high, 2)}] on {label.score_n} that it was not made from"
-    swapped, other = label.score_swapped, "another feature’s description"
-    also = f"{other} reaches {plain(swapped)}" if swapped is not None else f"{other} was not tried on them"
+        return Verdict("weak", f"Scored {plain(value)} without an interval, so chance cannot be excluded.")
+    also = "another feature’s label was not tested" if other is None else f"another feature’s label: {plain(other)}"
+    texts = "held-out texts, near misses among them" if near else "held-out texts"
+    score = f"{plain(value)} [{fixed(low, 2)}, {fixed(high, 2)}], n = {label.score_n} ({also})"
     if high < CHANCE:
-        return Verdict("weak", f"Worse than a guess at telling firing texts from {silent}: {figure}; {also}.")
+        return Verdict("weak", f"Predicts {texts} worse than chance: {score}.")
     if low <= CHANCE:
-        return Verdict("weak", f"Could be a guess: it tells firing texts from {silent} by {figure}; {also}.")
-    if swapped is not None and swapped >= low:
-        than = "No better" if swapped >= value else "Not clearly better"
-        return Verdict("weak", f"{than} than {other}, which reaches {plain(swapped)}: {figure}.")
-    manner = "well" if low > WELL else "better than a guess"
-    token = label.score_fuzzing is not None and label.score_fuzzing <= CHANCE
-    but = " Which of a text’s tokens fires it tells no better than a guess." if token else ""
-    return Verdict("good", f"Tells firing texts from {silent} {manner}: {figure}; {also}.{but}")
+        return Verdict("weak", f"May be chance: predicts {texts} with {score}.")
+    if other is not None and other >= low:
+        than = "No better" if other >= value else "Not clearly better"
+        return Verdict("weak", f"{than} than another feature’s label: {score}.")
+    manner = "well" if low > WELL else "better than chance"
+    no_token = label.score_fuzzing is not None and label.score_fuzzing <= CHANCE
+    but = " It does not predict which token of a text is active." if no_token else ""
+    return Verdict("good", f"Predicts {texts} {manner}: {score}.{but}")
 
 
-def _unscored(label: Label) -> str:
-    if label.labeller.startswith(HUMAN):
-        return "a person’s words stand as they were given."
-    if label.failure:
-        return _ended(label.failure)
-    if not label.score_n:
-        return "the feature has too few examples to hold any back."
-    return "the texts held back all fire, or are all silent."
-
-
-def _card(label: Label, *, near: bool, how: str) -> str:
+def _card(label: Label, *, near: bool, sources: str) -> str:
     found = verdict(label, near=near)
-    who = label.labeller if label.model is None else f"{label.labeller} ({label.model})"
-    title = "No description" if label.description is None else label.description
-    reason = f'<p class="why" dir="auto">{escaped(label.reason)}</p>' if label.reason else ""
-    is_told = label.description is None or _ended(label.failure or "") in found.says
-    missing = None if is_told else label.failure
-    return (
-        f'<section class="lfp-trust {"person" if _kind(label) == PERSON else ""}">'
-        f'<div class="who">{panels.badge(_kind(label))}<span>{escaped(who)}</span></div>'
-        f'<h4 dir="auto">{escaped(title)}</h4>{_relation(label)}{reason}'
-        f'<p class="verdict {found.kind}">{escaped(found.says)}</p>'
-        + (f'<p class="verdict none">{escaped(f"Missing: {_ended(missing)}")}</p>' if missing else "")
-        + f"{_gauge(label)}{_evidence(label)}{how}</section>"
-    )
-
-
-def _kind(label: Label) -> str:
     if label.labeller.startswith(HUMAN):
-        return PERSON
-    return MODEL if label.model or label.labeller.startswith(_SERVED) else RULE
-
-
-def _relation(label: Label) -> str:
+        kind = PERSON
+    else:
+        kind = MODEL if label.model or label.labeller.startswith(_SERVED) else RULE
+    who = label.labeller if label.model is None else f"{label.labeller} ({label.model})"
+    title = "No label" if label.description is None else label.description
     if label.related is None:
-        return f"<div>{panels.badge('not known whether it is related to the feedback')}</div>"
-    says = "related to the feedback" if label.related else "not related to the feedback"
-    sure = "" if label.confidence is None else f", confidence {plain(label.confidence)}"
-    return f"<div>{panels.badge(says + sure, 'good' if label.related else '')}</div>"
-
-
-def _evidence(label: Label) -> str:
-    span = f" [{fixed(label.score_ci_low, 2)}, {fixed(label.score_ci_high, 2)}]" if _has_interval(label) else ""
-    found = {
-        "detection": None if label.score_detection is None else plain(label.score_detection) + span,
-        "another’s description": None if label.score_swapped is None else plain(label.score_swapped),
+        relation, related_kind = "not known whether it is related to the feedback", ""
+    else:
+        relation = "related to the feedback" if label.related else "not related to the feedback"
+        relation += "" if label.confidence is None else f", confidence {plain(label.confidence)}"
+        related_kind = "good" if label.related else ""
+    reason = f'<p class="why" dir="auto">{escaped(label.reason)}</p>' if label.reason else ""
+    missing = ""
+    if label.failure and label.description is not None and _ended(label.failure) not in found.says:
+        missing = f'<p class="verdict none">{escaped(f"Missing: {_ended(label.failure)}")}</p>'
+    detection = None if label.score_detection is None else plain(label.score_detection)
+    if detection is not None and label.score_ci_low is not None and label.score_ci_high is not None:
+        detection += f" [{fixed(label.score_ci_low, 2)}, {fixed(label.score_ci_high, 2)}]"
+    scores = {
+        "detection": detection,
+        "another feature’s label": None if label.score_swapped is None else plain(label.score_swapped),
         "fuzzing": None if label.score_fuzzing is None else plain(label.score_fuzzing),
         "agreement": None if label.agreement is None else percent(label.agreement),
     }
-    known = {name: value for name, value in found.items() if value is not None}
+    return (
+        f'<section class="lfp-trust {"person" if kind == PERSON else ""}">'
+        f'<div class="who">{panels.badge(kind)}<span>{escaped(who)}</span></div>'
+        f'<h4 dir="auto">{escaped(title)}</h4><div>{panels.badge(relation, related_kind)}</div>{reason}'
+        f'<p class="verdict {found.kind}">{escaped(found.says)}</p>{missing}{_gauge(label)}{_facts(scores)}'
+        f"{sources}</section>"
+    )
+
+
+def _facts(pairs: Mapping[str, str | None]) -> str:
+    """Write the known ones of some facts."""
+    known = {name: value for name, value in pairs.items() if value is not None}
     return panels.facts(known) if known else ""
 
 
 def _gauge(label: Label) -> str:
-    """Detection and its interval from 0 to 1, with chance and another feature's description marked."""
-    if label.score_detection is None or not _has_interval(label):
+    """Draw detection and its interval from 0 to 1, with chance and another feature's label marked."""
+    if label.score_detection is None or label.score_ci_low is None or label.score_ci_high is None:
         return ""
-    low, high = max(label.score_ci_low or 0.0, 0.0), min(label.score_ci_high or 0.0, 1.0)
+
+    def at(share: float) -> str:
+        return f"{100 * share:.1f}%"
+
+    low, high = max(label.score_ci_low, 0.0), min(label.score_ci_high, 1.0)
     marks = [
-        f'<span class="span" style="left:{_at(low)};width:{100 * (high - low):.1f}%"></span>',
-        f'<span class="guess" style="left:{_at(CHANCE)}"></span>',
-        f'<span class="point" style="left:{_at(label.score_detection)}"></span>',
+        f'<span class="span" style="left:{at(low)};width:{at(high - low)}"></span>',
+        f'<span class="guess" style="left:{at(CHANCE)}"></span>',
+        f'<span class="point" style="left:{at(label.score_detection)}"></span>',
     ]
-    key = '<span class="span">detection, 95 % interval</span><span class="guess">a guess, 0.5</span>'
+    key = '<span class="span">detection, 95 % interval</span><span class="guess">chance, 0.5</span>'
     if label.score_swapped is not None:
-        marks.append(f'<span class="other" style="left:{_at(label.score_swapped)}"></span>')
-        key += '<span class="other">another feature’s description</span>'
+        marks.append(f'<span class="other" style="left:{at(label.score_swapped)}"></span>')
+        key += '<span class="other">another feature’s label</span>'
     ends = '<div class="ends"><span>0</span><span>1</span></div>'
     strip = f'<div class="lfp-strip">{"".join(marks)}</div>'
     return f'<div class="lfp-gauge" aria-hidden="true">{strip}{ends}<div class="lfp-key">{key}</div></div>'
-
-
-def _at(share: float) -> str:
-    return f"{100 * share:.1f}%"
-
-
-def _has_interval(label: Label) -> bool:
-    return label.score_ci_low is not None and label.score_ci_high is not None
 
 
 def _ended(sentence: str) -> str:
     return sentence.rstrip(".") + "."
 
 
-Where = Callable[[int], str]
-"""The address of a text's page."""
-
-
-RULES: Mapping[str, str] = {
-    "offline-tokens-2": (
-        "The rule names the words that bear most of the activation on what it was shown, for how common they are in "
-        "the corpus, and the words before them where one or two mostly stand there. It calls the feature related where "
-        "enough of that activation falls on words that the feedback’s lexicon scores."
-    )
-}
-"""What rules do, by the version that a label names."""
-
-
-_ROLES = {"system": "System", "user": "User", "assistant": "Assistant"}
-
-
-def how(label: Label, rows: Sequence[Mapping[str, Any]], *, max_activation: float, where: Where) -> str:
-    """A disclosure with everything a label was made from; nothing of a person's. `rows` as for `kept_excerpts`."""
+def _sources(label: Label, rows: Sequence[Mapping[str, Any]], *, max_activation: float, where: Where) -> str:
+    """Write a disclosure with everything a label was made from; empty for a person's label."""
     if label.labeller.startswith(HUMAN):
         return ""
+    title = "How it was made" if label.prompt_sha256 is None else "Prompt and examples"
     try:
         excerpts = kept_excerpts(rows, label.examples_used)
     except LabelError as error:
-        return _disclosure("How it was asked", panels.note(_sentence(error)))
-    seen = _shown(excerpts, max_activation, where)
+        return _disclosure("Prompt and examples", _error_note(error))
+    shown = _excerpts(excerpts, max_activation, where)
     if label.prompt_sha256 is None:
-        return _disclosure("How it was made", panels.note(_no_prompt(label)) + seen)
+        says = "No prompt was sent, and nothing was shown."
+        if label.model is None and label.examples_used:
+            unknown = f"This program does not know the rule {label.prompt_version}."
+            rule = RULES.get(label.prompt_version, unknown)
+            says = f"No prompt was sent: the rule {label.prompt_version} made it. {rule}"
+        return _disclosure(title, panels.note(says) + shown)
     try:
-        body = _prompts(label, rebuild(label, excerpts, max_activation=max_activation))
+        prompts = _prompts(label, rebuild(label, excerpts, max_activation=max_activation))
     except LabelError as error:
-        body = panels.note(_sentence(error))
-    return _disclosure("How it was asked", _facts(label) + body + seen)
-
-
-def _no_prompt(label: Label) -> str:
-    if label.model is None and label.examples_used:
-        rule = RULES.get(label.prompt_version, f"This program does not know what rule {label.prompt_version} does.")
-        return f"No prompt was sent: a rule made it, {label.prompt_version}. {rule}"
-    return "No prompt was sent, and nothing was shown."
-
-
-def _prompts(label: Label, found: Rebuilt) -> str:
-    related = "To say whether it is related"
-    if label.description is None:
-        related += " (never asked, as there was no description)"
-    parts = _prompt("To describe it", found.describe.messages) + _prompt(related, found.relate.messages)
-    return _check(label, found) + parts
-
-
-def _check(label: Label, found: Rebuilt) -> str:
-    """Whether these are the prompts that were sent."""
-    if found.sha256 == label.prompt_sha256:
-        whose = "the very prompt sent" if label.status == "ok" else "the very prompt made for it"
-        says = f'<span class="ok">✓ This is {whose}</span>: its SHA-256 is the one kept with the label.'
-    else:
-        says = (
-            '<span class="off">✗ This is not the prompt sent</span>: its SHA-256 is another than the one kept with '
-            "the label. The bundle’s examples or its wording of the task have changed since."
-        )
-    hidden = any(visible(one.content) != one.content for one in (*found.describe.messages, *found.relate.messages))
-    more = " Characters that cannot be seen are written out as ⟨U+…⟩ here, not there." if hidden else ""
-    return f'<p class="lfp-check">{says}{more} <code>{escaped(found.sha256)}</code></p>'
-
-
-def _facts(label: Label) -> str:
-    found = {
+        prompts = _error_note(error)
+    facts = {
         "prompts": label.prompt_version,
         "model": label.model,
         "answered": None if label.created_at is None else f"{label.created_at[:16].replace('T', ' ')} UTC",
         "cost": None if label.cost_usd is None else f"${plain(label.cost_usd, 4) if label.cost_usd else 0}",
-        "told of the feedback": label.task,
+        "feedback described as": label.task,
     }
-    return panels.facts({name: value for name, value in found.items() if value is not None})
+    return _disclosure(title, _facts(facts) + prompts + shown)
+
+
+def _prompts(label: Label, found: Rebuilt) -> str:
+    """Write both prompts, and whether they are the ones that were sent."""
+    if found.sha256 == label.prompt_sha256:
+        whose = "the prompt that was sent" if label.status == "ok" else "the prompt that was made for it"
+        says = f'<span class="ok">✓ This is {whose}</span>: its SHA-256 matches the one stored with the label.'
+    else:
+        says = (
+            '<span class="off">✗ This is not the prompt that was sent</span>: its SHA-256 differs from the one stored '
+            "with the label. The bundle’s examples or its description of the feedback have changed since."
+        )
+    messages = (*found.describe.messages, *found.relate.messages)
+    if any(visible(message.content) != message.content for message in messages):
+        says += " Invisible characters are written as ⟨U+…⟩ here."
+    related = "Prompt for the relation"
+    if label.description is None:
+        related += " (not sent, as there was no label)"
+    check = f'<p class="lfp-check">{says} <code>{escaped(found.sha256)}</code></p>'
+    return check + _prompt("Prompt for the label", found.describe.messages) + _prompt(related, found.relate.messages)
 
 
 def _prompt(title: str, messages: Sequence[Message]) -> str:
     parts = "".join(
-        f'<h6>{_ROLES[one.role]}</h6><pre class="lfp-prompt" tabindex="0" role="region" '
-        f'aria-label="{escaped(f"{title}, {one.role} message")}">\n{escaped(one.content)}</pre>'
-        for one in messages
+        f'<h6>{_ROLES[message.role]}</h6><pre class="lfp-prompt" tabindex="0" role="region" '
+        f'aria-label="{escaped(f"{title}, {message.role} message")}">\n{escaped(message.content)}</pre>'
+        for message in messages
     )
     return f"<h5>{escaped(title)}</h5>{parts}"
 
 
-def _shown(excerpts: Sequence[Excerpt], max_activation: float, where: Where) -> str:
-    """What the labeller saw, in that order, each with the way to its text."""
+def _excerpts(excerpts: Sequence[Excerpt], max_activation: float, where: Where) -> str:
+    """Write what the labeller saw, in that order, each with a link to its text."""
     if not excerpts:
         return ""
     items = "".join(
-        f"<li>{panels.anchor(where(one.text_id), f'text {one.text_id}, token {one.position}')}"
-        f"<span>{plain(one.activations[one.at]) if one.fires else 'silent'}</span>"
-        f"<p>{tokens.shaded(one.tokens, one.activations, limit=max_activation, peak=one.at)}</p></li>"
-        for one in excerpts
+        f"<li>{panels.anchor(where(excerpt.text_id), f'text {excerpt.text_id}, token {excerpt.position}')}"
+        f"<span>{plain(excerpt.activations[excerpt.at]) if excerpt.fires else 'silent'}</span>"
+        f"<p>{tokens.shaded(excerpt.tokens, excerpt.activations, limit=max_activation, peak=excerpt.at)}</p></li>"
+        for excerpt in excerpts
     )
     return f'<h5>The {len(excerpts)} examples it was shown</h5><ol class="lfp-shown">{items}</ol>'
 
@@ -273,6 +239,6 @@ def _disclosure(title: str, body: str) -> str:
     return f'<details class="lfp-asked"><summary>{escaped(title)}</summary>{body}</details>'
 
 
-def _sentence(error: Exception) -> str:
+def _error_note(error: Exception) -> str:
     words = str(error)
-    return f"{words[:1].upper()}{words[1:].rstrip('.')}."
+    return panels.note(f"{words[:1].upper()}{words[1:].rstrip('.')}.")

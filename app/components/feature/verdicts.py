@@ -1,4 +1,4 @@
-"""Audits as escaped HTML: a feature's history, the label under judgement, progress, tallies, and agreement."""
+"""Audits as escaped HTML: a feature's verdicts, the label under review, progress, tallies, agreement and examples."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ from lfp.labels.evidence import NEAR_MISS
 from lfp.util.sanitize import escaped, shortened
 
 KIND = {"right": "good", "wrong": "down", "yes": "good"}
-
-
 ABOUT = {"yes": "about the feedback", "no": "not about the feedback", "unsure": "unsure whether about the feedback"}
-
-
 LABEL = {
     "right": "label right",
     "partly": "label partly right",
     "wrong": "label wrong",
     "unsure": "unsure of the label",
 }
+STRONGEST, WEAKER, SILENT = 6, 6, 2
+"""Examples of each kind that are shown at most."""
+
+Row = Mapping[str, Any]
 
 
 def judged(label: Label | None) -> str:
-    """The label that a verdict is on."""
+    """Write the label under review."""
     if label is None or label.description is None:
-        return panels.note("Nobody has described this feature, so there is no label to judge.")
-    relation = {True: "says it is about the feedback", False: "says it is not about the feedback"}
-    says = " · ".join(part for part in (label.labeller, relation.get(label.related)) if part)  # type: ignore[arg-type]
+        return panels.note("This feature has no label to judge.")
+    says = label.labeller
+    if label.related is not None:
+        says += " · says it is about the feedback" if label.related else " · says it is not about the feedback"
     return (
         f'<section class="lfp-judged"><div class="who">{escaped(says)}</div>'
         f'<p dir="auto">{escaped(label.description)}</p></section>'
@@ -41,108 +42,106 @@ def judged(label: Label | None) -> str:
 
 
 def history(verdicts: Sequence[Verdict]) -> str:
-    """All that was said of a feature, newest first; `verdicts` are oldest first. What was superseded is struck back."""
+    """Write all verdicts on a feature, newest first, superseded ones struck through; `verdicts` are oldest first."""
     if not verdicts:
         return panels.note("Nobody has reviewed it yet.")
-    counts = {(one.feature_id, one.reviewer): one.uid for one in verdicts}
-    items = "".join(_said(one, one.uid == counts[one.feature_id, one.reviewer]) for one in reversed(verdicts))
+    newest = {(verdict.feature_id, verdict.reviewer): verdict.uid for verdict in verdicts}
+    items = ""
+    for verdict in reversed(verdicts):
+        counts = verdict.uid == newest[verdict.feature_id, verdict.reviewer]
+        marks = [
+            panels.badge(LABEL[verdict.verdict], KIND.get(verdict.verdict, "")) if verdict.verdict else "",
+            panels.badge(ABOUT[verdict.related], KIND.get(verdict.related, "")) if verdict.related else "",
+            *(panels.badge(f"#{tag}") for tag in verdict.tags),
+        ]
+        created = verdict.created_at
+        old = "" if counts else ' class="old"'
+        parts = [
+            f"{created[:10]} {created[11:16]} UTC" if created else "not saved",
+            "blind" if verdict.is_blind else "",
+            "" if verdict.confidence is None else f"confidence {plain(verdict.confidence)}",
+            "" if counts else "changed later",
+        ]
+        texts = {
+            "own": verdict.description,
+            "": verdict.note,
+            "on": f"on: {shortened(verdict.label, 90)}" if verdict.verdict and verdict.label else "",
+        }
+        items += (
+            f"<li{old}><div><b>{escaped(verdict.reviewer)}</b> "
+            f"<span>{escaped(' · '.join(part for part in parts if part))}</span></div><div>{''.join(marks)}</div>"
+            + "".join(f'<p dir="auto" class="{kind}">{escaped(text)}</p>' for kind, text in texts.items() if text)
+            + "</li>"
+        )
     return f'<ol class="lfp-history">{items}</ol>'
 
 
-def _said(one: Verdict, counts: bool) -> str:
-    marks = [
-        panels.badge(LABEL[one.verdict], KIND.get(one.verdict, "")) if one.verdict else "",
-        panels.badge(ABOUT[one.related], KIND.get(one.related, "")) if one.related else "",
-        *(panels.badge(f"#{tag}") for tag in one.tags),
-    ]
-    sure = "" if one.confidence is None else f"confidence {plain(one.confidence)}"
-    when = f"{one.created_at[:10]} {one.created_at[11:16]} UTC" if one.created_at else "not saved"
-    facts = " · ".join(part for part in (when, "blind" if one.is_blind else "", sure) if part)
-    judged_then = f"on: {shortened(one.label, 90)}" if one.verdict and one.label else ""
-    texts = "".join(
-        f'<p dir="auto" class="{kind}">{escaped(text)}</p>'
-        for kind, text in (("own", one.description), ("", one.note), ("on", judged_then))
-        if text
-    )
-    old = "" if counts else ' class="old"'
-    later = "" if counts else " · changed later"
-    return (
-        f"<li{old}><div><b>{escaped(one.reviewer)}</b> <span>{escaped(facts + later)}</span></div>"
-        f"<div>{''.join(marks)}</div>{texts}</li>"
-    )
-
-
-def progress(*, n: int, mine: int, anyone: int, covered_mine: float | None, covered: float | None, name: str) -> str:
-    """How far a list is, and what share of the bundle's summed |contribution| reviewed features carry."""
-    share = mine / n if n else 0.0
-    told = {
-        f"reviewed by {name}" if name else "reviewed by you": f"{mine} of {n}",
-        "by anyone": f"{anyone} of {n}",
-        "contribution covered, yours": percent(covered_mine),
-        "anyone’s": percent(covered),
+def progress(
+    *, n: int, by_me: int, by_anyone: int, share_by_me: float | None, share_by_anyone: float | None, name: str
+) -> str:
+    """Write how much of a list of `n` is reviewed, and what share of all contributions reviewed features carry."""
+    facts = {
+        f"reviewed by {name or 'you'}": f"{by_me} of {n}",
+        "reviewed by anyone": f"{by_anyone} of {n}",
+        "share of all contributions, yours": percent(share_by_me),
+        "anyone’s": percent(share_by_anyone),
     }
-    bar = f'<div class="lfp-progress" aria-hidden="true"><span style="width:{100 * share:.1f}%"></span></div>'
-    return f"{bar}{panels.facts(told)}"
+    width = 100 * by_me / n if n else 0.0
+    bar = f'<div class="lfp-progress" aria-hidden="true"><span style="width:{width:.1f}%"></span></div>'
+    return f"{bar}{panels.facts(facts)}"
 
 
 def tally(verdicts: Sequence[Verdict]) -> str:
-    """What the newest verdicts say of labels, each share with Wilson's 95 % interval over features.
+    """Write the shares of the newest verdicts on labels, with Wilson's 95 % intervals over features.
 
-    A feature counts once: where reviewers differ, each verdict has its part of it.
+    A feature counts once: if reviewers differ, it is split between their verdicts.
     """
-    of_feature: dict[int, list[str]] = {}
-    for one in verdicts:
-        if one.verdict is not None:
-            of_feature.setdefault(one.feature_id, []).append(one.verdict)
-    n = len(of_feature)
+    by_feature: dict[int, list[str]] = {}
+    for verdict in verdicts:
+        if verdict.verdict is not None:
+            by_feature.setdefault(verdict.feature_id, []).append(verdict.verdict)
+    n = len(by_feature)
     if not n:
         return panels.note("No label has been judged yet.")
     rows = []
     for name in VERDICTS:
-        part = sum(said.count(name) / len(said) for said in of_feature.values())
+        part = sum(given.count(name) / len(given) for given in by_feature.values())
         low, high = share_interval(part, n) or (0.0, 1.0)
         rows.append([LABEL[name], percent(part / n), f"{percent(low)} to {percent(high)}"])
-    several = any(len(said) > 1 for said in of_feature.values())
-    says = f"Of {n} label{'s' if n > 1 else ''} judged." + (
-        " One that several judged counts once, shared between their verdicts." if several else ""
-    )
+    says = f"{n} label{'s' if n > 1 else ''} judged."
+    if any(len(given) > 1 for given in by_feature.values()):
+        says += " A label that several people judged counts once, split between their verdicts."
     return panels.table(["verdict", "share", "95 % interval"], rows, strong=(0,)) + panels.note(says)
 
 
 def reviewers(rows: Sequence[tuple[str, int, int, float | None]]) -> str:
-    """Who reviewed how much: name, features, of them blind, share of contributions."""
-    heads = ["reviewer", "features", "blind", "covered"]
+    """Write who reviewed how much: name, features, how many of them blind, share of contributions."""
+    heads = ["reviewer", "features", "blind", "share of contributions"]
     return panels.table(heads, [[name, str(n), str(blind), percent(share)] for name, n, blind, share in rows])
 
 
 def kappa(found: Agreement | None, first: str, second: str) -> str:
-    """Cohen's kappa of two reviewers as a large figure, in words, and the table it is of."""
+    """Write Cohen's kappa of two reviewers as a large figure, a sentence, and the table of their answers."""
     if found is None:
-        return panels.note(f"{first} and {second} have answered this of no feature in common.")
+        return panels.note(f"{first} and {second} have answered this for no feature in common.")
     if found.kappa is None:
-        return panels.note(
-            f"Both gave the same single answer on all {found.n} features, which leaves chance nothing to miss: "
-            "kappa cannot be told."
-        )
+        features = f"the {found.n} shared feature{'s' if found.n != 1 else ''}"
+        return panels.note(f"Kappa is undefined: both gave the same answer to {features}.")
+    above = found.null_high is not None and found.kappa > found.null_high
     says = (
-        f"They agree on {percent(found.agreed)} of {found.n} features. Shuffled answers reach {plain(found.null_high)} "
-        f"one time in twenty (p = {plain(found.null_p, 3)}); {_above(found)}."
+        f"They agree on {percent(found.agreed)} of {found.n} features. {'Above' if above else 'Within'} chance: 95 % "
+        f"of shuffled answers are below {plain(found.null_high)} (p = {plain(found.null_p, 3)})."
     )
     head = panels.Headline("Cohen’s kappa", found.kappa, says, low=found.low, high=found.high, chance=found.null_high)
     used = [i for i in range(len(found.answers)) if found.table[i].sum() + found.table[:, i].sum()]
     heads = [f"{first} ↓  {second} →", *(found.answers[i] for i in used)]
     body = [[found.answers[i], *(str(found.table[i, j]) for j in used)] for i in used]
     terms = (
-        "0 is what chance gives, 1 full agreement. The interval is a 95 % credible one: kappa over tables drawn from a "
-        "Dirichlet posterior with one count spread over the cells. "
+        "0: agreement by chance; 1: full agreement. 95 % credible interval: kappa over tables drawn from a Dirichlet "
+        "posterior with one count spread over the cells. "
     )
-    few = "With so few features it is wide: review more in common. " if found.n < 30 else ""
+    few = "It is wide with so few features: review more in common. " if found.n < 30 else ""
     return panels.cards([head]) + panels.note(terms + few) + panels.table(heads, body)
-
-
-def _above(found: Agreement) -> str:
-    above = found.kappa is not None and found.null_high is not None and found.kappa > found.null_high
-    return "this is above it" if above else "this is not above it"
 
 
 def differences(
@@ -152,67 +151,53 @@ def differences(
     answer: Callable[[Verdict], str | None],
     where: Callable[[int], str],
 ) -> str:
-    """Where two reviewers differ: a row a feature, with its label, both answers and both notes."""
+    """Write where two reviewers differ, one row per feature: its label, both answers and both notes."""
     if not pairs:
-        return panels.note("They differ nowhere.")
+        return panels.note("They agree on all.")
+
+    def cell(verdict: Verdict) -> str:
+        words, given = shortened(verdict.note or verdict.description, 120), answer(verdict)
+        note = f'<p dir="auto">{escaped(words)}</p>' if words else ""
+        return f"<td>{panels.badge(given or '–', KIND.get(given or '', ''))}{note}</td>"
+
     first, second = pairs[0][0].reviewer, pairs[0][1].reviewer
     heads = "".join(f"<th>{escaped(head)}</th>" for head in ("feature", "label", first, second))
-    rows = "".join(
-        f"<tr><td>{panels.anchor(where(a.feature_id), f'feature {a.feature_id}')}</td>"
-        f'<td dir="auto">{escaped(_label_of(named.get(a.feature_id)))}</td>{_answered(answer(a), a)}'
-        f"{_answered(answer(b), b)}</tr>"
-        for a, b in pairs
-    )
+    rows = ""
+    for a, b in pairs:
+        feature = named.get(a.feature_id)
+        label = shortened((feature and feature.description) or "no label", 90)
+        link = panels.anchor(where(a.feature_id), f"feature {a.feature_id}")
+        rows += f'<tr><td>{link}</td><td dir="auto">{escaped(label)}</td>{cell(a)}{cell(b)}</tr>'
     return (
         f'<div class="lfp-scroll"><table class="lfp-table lfp-differ"><thead><tr>{heads}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div>"
     )
 
 
-def _label_of(feature: AuditedFeature | None) -> str:
-    return shortened((feature and feature.description) or "not described", 90)
-
-
-def _answered(answer: str | None, one: Verdict) -> str:
-    words = shortened(one.note or one.description, 120)
-    note = f'<p dir="auto">{escaped(words)}</p>' if words else ""
-    return f"<td>{panels.badge(answer or '–', KIND.get(answer or '', ''))}{note}</td>"
-
-
-STRONGEST, WEAKER, QUIET = 6, 6, 2
-"""Examples of each kind that are shown at most."""
-
-
-_SILENT = {-1: "silent here", NEAR_MISS: "silent, though expected"}
-
-
-Row = Mapping[str, Any]
-
-
 def examples(rows: Sequence[Row], limit: float, href: Callable[[int], str]) -> str:
-    """Examples of one feature, `limit` its largest activation, each with a link to its text."""
-    best = [row for row in rows if row["bucket"] == 0][:STRONGEST]
-    drawn = [row for row in rows if row["bucket"] > 0]
-    spread = sorted(drawn[:: max(1, len(drawn) // WEAKER)][:WEAKER], key=_activation, reverse=True)
-    named = [*((row, "strongest") for row in best), *((row, "weaker") for row in spread)]
-    for bucket, name in _SILENT.items():
-        named += [(row, name) for row in rows if row["bucket"] == bucket][:QUIET]
-    legend = tokens.strength_legend(limit, "activation, scaled; the example’s token is underlined")
-    return legend + tokens.examples([_example(row, limit, name, href) for row, name in named], numbers=False)
+    """Write a reviewer's choice of examples; `limit` is the feature's largest activation."""
 
+    def activation(row: Row) -> float:
+        value: float = row["window_values"][row["position"] - row["window_start"]]
+        return value
 
-def _activation(row: Row) -> float:
-    value: float = row["window_values"][row["position"] - row["window_start"]]
-    return value
-
-
-def _example(row: Row, limit: float, name: str, href: Callable[[int], str]) -> str:
-    text = panels.anchor(href(row["text_id"]), f"text {row['text_id']}")
-    return tokens.example(
-        tokens.pieces(row["text"], row["token_starts"]),
-        row["window_values"],
-        first=row["window_start"],
-        position=row["position"],
-        limit=limit,
-        caption=f"<b>{plain(_activation(row))}</b>{panels.text(name)}<br>{text}",
-    )
+    sampled = [row for row in rows if row["bucket"] > 0]
+    weaker = sorted(sampled[:: max(1, len(sampled) // WEAKER)][:WEAKER], key=activation, reverse=True)
+    named = [(row, "strongest") for row in rows if row["bucket"] == 0][:STRONGEST]
+    named += [(row, "weaker") for row in weaker]
+    for bucket, name in ((-1, "silent"), (NEAR_MISS, "near miss")):
+        named += [(row, name) for row in rows if row["bucket"] == bucket][:SILENT]
+    legend = tokens.strength_legend(limit, "activation; the example’s token is underlined")
+    items = [
+        tokens.example(
+            tokens.pieces(row["text"], row["token_starts"]),
+            row["window_values"],
+            first=row["window_start"],
+            position=row["position"],
+            limit=limit,
+            caption=f"<b>{plain(activation(row))}</b>{panels.text(name)}<br>"
+            + panels.anchor(href(row["text_id"]), f"text {row['text_id']}"),
+        )
+        for row, name in named
+    ]
+    return legend + tokens.examples(items, numbers=False)

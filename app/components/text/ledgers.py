@@ -1,4 +1,4 @@
-"""Ledgers as they are drawn: bars of features, bars of the rest, the check of their sum, and the whole as a table."""
+"""Ledgers: bars of features and of the rest, the check of their sum, and all parts as a table."""
 
 from __future__ import annotations
 
@@ -15,15 +15,13 @@ from lfp.bundle.queries.ledgers import Contrast, Contribution, Difference, Ledge
 from lfp.bundle.queries.texts import TokenLedger
 from lfp.util.sanitize import escaped, shortened
 
-ADDED = ("contribution", "here", "there", "difference", "running_total")
-"""Columns of `listed` in the units of the estimate."""
-
-_MISSED = "what the autoencoders miss"
+SIGNED_COLUMNS = ("contribution", "here", "there", "difference", "running_total")
+"""Columns of `all_parts` in the units of the estimate."""
 
 
 @dataclass(frozen=True)
 class Account:
-    """A ledger to draw: its features and their `values`, `others` that are no feature's, and its sum as HTML."""
+    """A ledger to draw: features with their `values`, `others` that belong to no feature, and the check of its sum."""
 
     ids: list[int]
     descriptions: list[str | None]
@@ -32,58 +30,73 @@ class Account:
     check: str
 
 
-def of_estimate(ledger: Ledger) -> Account:
-    """The estimate: features and intercept."""
+def from_estimate(ledger: Ledger) -> Account:
+    """Build the account of an estimate: features and intercept."""
     values = [part.contribution for part in ledger.shown]
     n_rest = ledger.n_features - len(values)
     check = panels.sum_check(
-        shown=sum(values), n_shown=len(values), rest=ledger.rest, n_rest=n_rest, predicted=ledger.predicted,
+        shown=sum(values),
+        n_shown=len(values),
+        rest=ledger.rest,
+        n_rest=n_rest,
+        predicted=ledger.predicted,
         intercept=ledger.intercept,
-    )  # fmt: skip
+    )
     return _account(ledger.shown, values, [*_rest(n_rest, ledger.rest), Bar("intercept", ledger.intercept)], check)
 
 
-def of_raw(ledger: RawLedger) -> Account:
-    """The raw probe's estimate: what it gives the features, their biases, the intercept, and what they miss."""
+def from_raw(ledger: RawLedger) -> Account:
+    """Build the account of a raw probe's estimate: features, SAE biases, the intercept, and the SAE error."""
     values = [part.contribution for part in ledger.shown]
     n_rest = ledger.n_features - len(values)
-    others = {"biases": ledger.bias, "intercept": ledger.intercept, "missed": ledger.miss}
-    size = sum(map(abs, [*values, ledger.rest, *others.values()]))
-    if not values:
-        others = {"kept": ledger.rest, **others}
+    sums = {"biases": ledger.bias, "intercept": ledger.intercept, "SAE error": ledger.miss}
+    size = sum(map(abs, [*values, ledger.rest, *sums.values()]))
+    if values:
+        kept = _rest(n_rest, ledger.rest)
+    else:
+        kept = [Bar("SAE reconstruction", ledger.rest)]
+        sums = {"SAE reconstruction": ledger.rest, **sums}
     check = panels.sum_check(
-        shown=sum(values), n_shown=len(values), rest=ledger.rest if values else 0.0, n_rest=n_rest, size=size,
-        predicted=ledger.predicted, **others,
-    )  # fmt: skip
-    kept = _rest(n_rest, ledger.rest) if values else [Bar("all that the autoencoders keep", ledger.rest)]
-    bars = [Bar("the autoencoders’ biases", ledger.bias), Bar("intercept", ledger.intercept)]
-    return _account(ledger.shown, values, [*kept, *bars, Bar(_MISSED, ledger.miss, is_missed=True)], check)
+        shown=sum(values),
+        n_shown=len(values),
+        rest=ledger.rest if values else 0.0,
+        n_rest=n_rest,
+        predicted=ledger.predicted,
+        size=size,
+        source="stated in the bundle",
+        **sums,
+    )
+    bars = [Bar("SAE biases", ledger.bias), Bar("intercept", ledger.intercept)]
+    return _account(ledger.shown, values, [*kept, *bars, Bar("SAE error", ledger.miss, is_missed=True)], check)
 
 
-def of_contrast(contrast: Contrast) -> Account:
-    """A difference of two estimates; intercepts cancel."""
+def from_contrast(contrast: Contrast) -> Account:
+    """Build the account of a difference of two estimates, in which intercepts cancel."""
     values = [part.difference for part in contrast.shown]
     n_rest = contrast.n_features - len(values)
-    size = abs(contrast.reference) + abs(contrast.predicted + contrast.reference)
     check = panels.sum_check(
-        shown=sum(values), n_shown=len(values), rest=contrast.rest, n_rest=n_rest, predicted=contrast.predicted,
-        size=size,
-    )  # fmt: skip
+        shown=sum(values),
+        n_shown=len(values),
+        rest=contrast.rest,
+        n_rest=n_rest,
+        predicted=contrast.predicted,
+        size=abs(contrast.reference) + abs(contrast.predicted + contrast.reference),
+    )
     return _account(contrast.shown, values, _rest(n_rest, contrast.rest), check)
 
 
-def listed(parts: Sequence[Contribution | Difference]) -> pa.Table:
-    """Every part of a ledger, a row a feature, largest first, with the running total."""
+def all_parts(parts: Sequence[Contribution | Difference]) -> pa.Table:
+    """Return every part of a ledger, one row per feature, largest first, with the running total."""
     table = tables.of_rows(type(parts[0]) if parts else Contribution, parts)
     values = table.columns[-1].to_pylist() if parts else []
     return table.append_column("running_total", pa.array(list(itertools.accumulate(values)), pa.float64()))
 
 
-def tip(ledger: TokenLedger) -> str:
-    """What a token adds to its text's estimate, and by which features, as HTML for its tip."""
+def token_tip(ledger: TokenLedger) -> str:
+    """Write a token's contribution to its text's estimate, split by feature, as HTML for its tooltip."""
     n_rest = ledger.n_features - len(ledger.shown)
     rest = ledger.total - sum(part.part for part in ledger.shown)
-    parts = [(f"#{part.feature_id}", part.description or "not described", part.part) for part in ledger.shown]
+    parts = [(f"#{part.feature_id}", part.description or "no label", part.part) for part in ledger.shown]
     if n_rest:
         parts.append(("", f"{n_rest} other feature{'s' if n_rest != 1 else ''}", rest))
     rows = "".join(
@@ -91,7 +104,7 @@ def tip(ledger: TokenLedger) -> str:
         f'<span class="{"up" if value >= 0 else "down"}">{signed(value, 5)}</span></li>'
         for number, name, value in parts
     )
-    return f'<p>adds {signed(ledger.total, 5)} to the text’s estimate</p><ul class="lfp-parts">{rows}</ul>'
+    return f'<p>contributes {signed(ledger.total, 5)} to the estimate</p><ul class="lfp-parts">{rows}</ul>'
 
 
 def _rest(n: int, value: float) -> list[Bar]:

@@ -1,4 +1,4 @@
-"""Panels of one text, and of a preference pair: totals, margins, and what length alone would say."""
+"""One text, and a preference pair: totals, scores per token, margins, and what length alone would predict."""
 
 from __future__ import annotations
 
@@ -15,15 +15,24 @@ from lfp.bundle.queries.texts import Pair, ScoreLimits, Text
 from lfp.evaluation.results import ResultRow
 from lfp.util.sanitize import shortened
 
+PAIR_COLUMNS = ("pair_id", "chosen_response", "rejected_response", "margin", "implicit_margin", "length", "split")
 
-def totals(text: Text, *, source: str) -> str:
-    """The text's scores as a whole, and where it comes from, as `source` says it."""
-    implicit = f"{signed(text.implicit_reward)} nats" if text.implicit_reward is not None else "–"
-    pairs = {
-        "true feedback": signed(text.feedback),
-        "implicit reward": implicit,
+
+def _scores(text: Text) -> dict[str, str]:
+    return {
+        "reward": signed(text.feedback),
+        "implicit reward": _nats(text.implicit_reward),
         "probe estimate": signed(text.predicted, 3),
     }
+
+
+def _nats(value: float | None) -> str:
+    return "–" if value is None else f"{signed(value)} nats"
+
+
+def totals(text: Text, *, source: str) -> str:
+    """Write the text's scores as a whole, and where it is from."""
+    pairs = _scores(text)
     if text.rating is not None:
         pairs["rating"] = plain(text.rating, 0)
     if text.role != "text":
@@ -31,103 +40,91 @@ def totals(text: Text, *, source: str) -> str:
     return panels.facts({**pairs, "split": text.split.replace("_", " "), "source": source})
 
 
-def rows(text: Text, limits: ScoreLimits, probe: Probe | None) -> list[Row]:
-    """True feedback, implicit reward and estimate, a value a token."""
+def score_rows(text: Text, limits: ScoreLimits, probe: Probe | None) -> list[Row]:
+    """Return reward, implicit reward and probe estimate per token."""
+    target = wording.target_name(probe) if probe else ""
     return [
-        Row("true feedback", text.token_feedback, limits.feedback, "lexicon value"),
+        Row("reward", text.token_feedback, limits.feedback, "lexicon value"),
         Row("implicit reward", text.token_implicit_reward, limits.implicit_reward, "nats"),
-        Row("probe estimate", text.token_predicted, limits.predicted, wording.target_name(probe) if probe else ""),
+        Row("probe estimate", text.token_predicted, limits.predicted, target),
     ]
 
 
-LIST_ORDER = ("pair_id", "chosen_response", "rejected_response", "margin", "implicit_margin", "length", "split")
-
-
-def listed(rows: pa.Table) -> pa.Table:
-    """Pairs for the screen, each response on one line."""
+def pair_rows(rows: pa.Table) -> pa.Table:
+    """Return pairs for the screen, each response on one line."""
     for name in ("chosen_response", "rejected_response"):
         lines = [shortened(text, 110) for text in rows[name].to_pylist()]
         rows = rows.set_column(rows.schema.get_field_index(name), name, pa.array(lines, pa.string()))
-    return rows.select(list(LIST_ORDER))
+    return rows.select(list(PAIR_COLUMNS))
 
 
-def first_shown(text: Text, probe: Probe | None) -> int:
-    """The first token that is shown: the response's, where the estimate reads nothing before it."""
+def first_token(text: Text, probe: Probe | None) -> int:
+    """Return the first token to show: the response's, if the estimate reads nothing before it."""
     reads_response = probe is not None and probe.pooling == "response"
     return text.response_start if reads_response and text.response_start < len(text.token_starts) else 0
 
 
-def prompt(chosen: Text, rejected: Text, probe: Probe | None) -> str:
-    """What both answer, where it is the same and not shown with the responses; else nothing."""
-    starts = [text.token_starts[first_shown(text, probe)] if text.token_starts else 0 for text in (chosen, rejected)]
-    asked = [text.text[:start] for text, start in zip((chosen, rejected), starts, strict=True)]
-    return asked[0] if asked[0] == asked[1] else ""
+def shared_prompt(chosen: Text, rejected: Text, probe: Probe | None) -> str:
+    """Return the prompt of both responses, if it is the same and not shown with them; else an empty string."""
+    prompts = [
+        text.text[: text.token_starts[first_token(text, probe)] if text.token_starts else 0]
+        for text in (chosen, rejected)
+    ]
+    return prompts[0] if prompts[0] == prompts[1] else ""
 
 
 def margins(pair: Pair) -> str:
-    """Whether estimate, implicit reward and length each prefer the side that was chosen."""
-    marks = [_mark("estimate", pair.margin), _mark("implicit reward", pair.implicit_margin)]
-    facts = {
-        "margin of the estimate": signed(pair.margin, 3),
-        "margin of the implicit reward": f"{signed(pair.implicit_margin)} nats"
-        if pair.implicit_margin is not None
-        else "–",
-        "longer by": f"{pair.length:+,} tokens".replace("-", "−"),
-        "split": pair.split.replace("_", " "),
-    }
-    return "".join([*marks, _mark("length alone", pair.length)]) + panels.facts(facts)
-
-
-def side(text: Text, *, tokens: int) -> str:
-    """One side's totals."""
-    return panels.facts(
+    """Write whether estimate, implicit reward and length each prefer the chosen response, and by how much."""
+    marks = ""
+    for score, margin in {
+        "estimate": pair.margin, "implicit reward": pair.implicit_margin, "length alone": pair.length,
+    }.items():  # fmt: skip
+        if not margin:
+            marks += panels.badge(f"{score}: {'not known' if margin is None else 'no preference'}")
+        else:
+            marks += panels.badge(f"{score}: {'right' if margin > 0 else 'wrong'}", "up" if margin > 0 else "down")
+    return marks + panels.facts(
         {
-            "response": f"{tokens:,} token{'s' if tokens != 1 else ''}",
-            "true feedback": signed(text.feedback),
-            "implicit reward": f"{signed(text.implicit_reward)} nats" if text.implicit_reward is not None else "–",
-            "probe estimate": signed(text.predicted, 3),
+            "margin of the estimate": signed(pair.margin, 3),
+            "margin of the implicit reward": _nats(pair.implicit_margin),
+            "longer by": f"{pair.length:+,} tokens".replace("-", "−"),
+            "split": pair.split.replace("_", " "),
         }
     )
 
 
-def length(pair: Pair) -> str:
-    """The lengths of this pair's responses, and how a judge of length alone does on it."""
+def response_facts(text: Text, *, n_tokens: int) -> str:
+    """Write one response's length and scores."""
+    return panels.facts({"response": f"{n_tokens:,} token{'s' if n_tokens != 1 else ''}", **_scores(text)})
+
+
+def length_note(pair: Pair) -> str:
+    """Write the lengths of both responses, and whether preferring the longer one is right here."""
     long, short = max(pair.chosen_tokens, pair.rejected_tokens), min(pair.chosen_tokens, pair.rejected_tokens)
     if not pair.length:
-        return panels.note(f"Both responses have {long:,} tokens: length alone cannot tell them apart.")
-    which = "chosen" if pair.length > 0 else "rejected"
-    right = "right" if pair.length > 0 else "wrong"
+        return panels.note(f"Both responses have {long:,} tokens, so length alone has no preference.")
+    which, right = ("chosen", "right") if pair.length > 0 else ("rejected", "wrong")
     return panels.note(
-        f"The {which} response is longer, {long:,} tokens to {short:,}. A judge that prefers the longer one would be "
-        f"{right} here."
+        f"The {which} response is longer: {long:,} against {short:,} tokens. Preferring the longer one is {right} here."
     )
 
 
-def accuracies(figures: Sequence[ResultRow]) -> str:
-    """How often each judge is right on held-out pairs; a note where the bundle does not say."""
+def accuracy_table(figures: Sequence[ResultRow]) -> str:
+    """Write how often each score prefers the chosen response of held-out pairs; a note if that was not measured."""
     tuned = {"model": "tuned", "inputs": "sae", "target": "preference"}
-    judges = {
-        "the estimate": pick(figures, metric="accuracy", **tuned),
-        "the estimate, length controlled": pick(figures, metric="accuracy_length_controlled", **tuned),
-        "the longer response": pick(figures, metric="accuracy_of_length"),
-        "the implicit reward": pick(figures, metric="accuracy", model="difference", target="implicit_reward"),
+    measured = {
+        "probe estimate": pick(figures, metric="accuracy", **tuned),
+        "probe estimate, length controlled": pick(figures, metric="accuracy_length_controlled", **tuned),
+        "longer response": pick(figures, metric="accuracy_of_length"),
+        "implicit reward": pick(figures, metric="accuracy", model="difference", target="implicit_reward"),
     }
-    rows = [[name, _accuracy(row), plain(row.null_high)] for name, row in judges.items() if row]
+    rows = []
+    for name, row in measured.items():
+        if row is not None:
+            span = interval(row.ci_low, row.ci_high)
+            rows.append([name, f"{plain(row.value)}  [{span}]" if span else plain(row.value), plain(row.null_high)])
     if not rows:
-        return panels.note("How often each judge is right was not measured in this run.")
-    n = max((row.n or 0 for row in judges.values() if row), default=0)
-    says = f"On {n:,} held-out pairs, with 95 % intervals. A half is guessing." if n else "On held-out pairs."
-    return panels.table(["right on held-out pairs", "share", "chance reaches"], rows, strong=[0]) + panels.note(says)
-
-
-def _accuracy(row: ResultRow) -> str:
-    span = interval(row.ci_low, row.ci_high)
-    return f"{plain(row.value)}  [{span}]" if span else plain(row.value)
-
-
-def _mark(judge: str, margin: float | None) -> str:
-    if margin is None:
-        return panels.badge(f"{judge}: not known")
-    if not margin:
-        return panels.badge(f"{judge}: no preference")
-    return panels.badge(f"{judge}: {'right' if margin > 0 else 'wrong'}", "up" if margin > 0 else "down")
+        return panels.note("Pair accuracy was not measured in this run.")
+    n = max((row.n or 0 for row in measured.values() if row), default=0)
+    says = f"{n:,} held-out pairs, 95 % intervals. Guessing: 0.50." if n else "Held-out pairs. Guessing: 0.50."
+    return panels.table(["", "pair accuracy", "chance"], rows, strong=[0]) + panels.note(says)

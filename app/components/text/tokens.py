@@ -1,4 +1,4 @@
-"""Texts cut into tokens and shaded: by one feature's activation, or by three scores under each token."""
+"""Tokens as HTML: shaded by one feature's activation, or with a strip per score under each token."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from app.components.html.numbers import NONE, plain, short, signed
 from lfp.util.sanitize import escaped, token_text
 
-CONTEXT = 12
-"""Tokens of text kept on each side of an example's window."""
+CONTEXT = 3
+"""Tokens shown on each side of an example's window."""
 _NEWLINE = '<span class="lfp-space">↵</span>'
 _NEWLINES = re.compile("\n+")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One score of a text's tokens: `values` a token (None is no score), `limit` the value of full colour."""
+    """One score of a text's tokens: a value per token (None: no score); `limit` is the value of full colour."""
 
     name: str
     values: Sequence[float | None]
@@ -27,12 +27,12 @@ class Row:
 
 
 def pieces(text: str, token_starts: Sequence[int]) -> list[str]:
-    """What each token covers, by the text's characters; tokens within one character cover nothing but the last."""
+    """Split a text at its tokens; of several tokens within one character only the last is not empty."""
     return [text[start:end] for start, end in itertools.pairwise([*token_starts, len(text)])]
 
 
 def strength(value: float | None, limit: float) -> int:
-    """How much colour a value gets, 0 to 100: the root of its share of the limit, so that low ones still show."""
+    """Return a value's colour strength, 0 to 100: the square root of its share of `limit`, so that low ones show."""
     if value is None or not limit > 0 or value != value:
         return 0
     return round(100 * min(abs(value) / limit, 1.0) ** 0.5)
@@ -47,7 +47,7 @@ def shaded(
     first: int = 0,
     weight: float | None = None,
 ) -> str:
-    """Tokens in running text, shaded by activation, the number on hover, and what it adds by a probe's `weight`.
+    """Write tokens as running text, shaded by activation, with number and contribution (by `weight`) on hover.
 
     `values` start at token `first`; the token at `peak` is marked.
     """
@@ -58,7 +58,7 @@ def shaded(
         mark = " lfp-peak" if at == peak else ""
         title = escaped(token_text(part))
         if value:
-            title += f" · {plain(value, 3)}" + ("" if weight is None else f" · adds {signed(weight * value, 4)}")
+            title += f" · {plain(value, 3)}" + ("" if weight is None else f" · contributes {signed(weight * value, 4)}")
         number = f' data-v="{plain(value, 1)}"' if value else ""
         out.append(
             f'<span class="lfp-t{inside}{mark}" style="--a:{strength(value, limit)}" title="{title}"{number}>'
@@ -77,8 +77,8 @@ def example(
     caption: str,
     weight: float | None = None,
 ) -> str:
-    """An example: its window, its token marked, and the whole text behind a disclosure. `caption` is HTML."""
-    low, high = max(first - CONTEXT // 4, 0), first + len(values) + CONTEXT // 4
+    """Write an example: its window with its token marked, and the whole text in a disclosure. `caption` is HTML."""
+    low, high = max(first - CONTEXT, 0), first + len(values) + CONTEXT
     window = shaded(parts[low:high], values, limit=limit, peak=position - low, first=first - low, weight=weight)
     cut = ("…" if low else "") + f"{window}" + ("…" if high < len(parts) else "")
     whole = shaded(parts, values, limit=limit, peak=position, first=first, weight=weight)
@@ -87,12 +87,12 @@ def example(
 
 
 def examples(items: Sequence[str], *, numbers: bool) -> str:
-    """A list of examples."""
+    """Write a list of examples."""
     return f'<ol class="lfp-examples{" lfp-numbers" if numbers else ""}">{"".join(items)}</ol>'
 
 
 def strength_legend(limit: float, says: str) -> str:
-    """What the shading means, 0 to `limit`."""
+    """Write the legend of the shading, 0 to `limit`."""
     return (
         '<div class="lfp-legend"><span>0</span><span class="lfp-ramp lfp-ramp-one"></span>'
         f"<span>{plain(limit)}</span><span>{escaped(says)}</span></div>"
@@ -108,10 +108,10 @@ def sheet(
     numbers: bool = False,
     tips: Sequence[str] = (),
 ) -> str:
-    """A text as a score sheet: under each token one strip a row, aligned, blue above zero and orange below.
+    """Write a text as a score sheet: under each token one strip per score, blue above zero and orange below.
 
-    With `activations` the token itself is shaded by one feature. `tips`, HTML, are shown with a token's scores while it
-    is pointed at or has the keyboard's focus; without them its scores are its title.
+    With `activations` the tokens are shaded by one feature. `tips`, HTML, are shown with a token's scores while it is
+    hovered or focused; without them its scores are its title.
     """
     head = "".join(f"<i>{escaped(row.name)}</i>" for row in rows)
     cells = [f'<div class="lfp-cell lfp-head" aria-hidden="true"><b>token</b>{head}</div>']
@@ -121,12 +121,13 @@ def sheet(
         strips = "".join(_strip(value, row) for value, row in zip(values, rows, strict=True))
         shade = f' style="--a:{strength(active, limit)}"' if active else ""
         title = _title(part, rows, values, active)
-        joined = " lfp-joined" if at and _goes_on(parts[at - 1], part) else ""
-        told, tip = f'title="{title}"', ""
+        is_joined = at and parts[at - 1][-1:].isalnum() and part[:1].isalnum()  # both belong to one word
+        attributes, tip = f'title="{title}"', ""
         if at < len(tips):
-            told, tip = f'tabindex="0" role="group" aria-label="{title}"', _tip(part, rows, values, tips[at])
+            attributes, tip = f'tabindex="0" role="group" aria-label="{title}"', _tip(part, rows, values, tips[at])
         cells.append(
-            f'<div class="lfp-cell{joined}" {told}><b class="lfp-t"{shade}>{_standing(part)}</b>{strips}{tip}</div>'
+            f'<div class="lfp-cell{" lfp-joined" if is_joined else ""}" {attributes}>'
+            f'<b class="lfp-t"{shade}>{_alone(part)}</b>{strips}{tip}</div>'
         )
         if _breaks(parts, at):
             cells.append('<div class="lfp-break"></div>')
@@ -134,7 +135,7 @@ def sheet(
 
 
 def sheet_legend(rows: Sequence[Row]) -> str:
-    """One legend for all rows: the ramp, and each row's value of full colour."""
+    """Write one legend for all scores: the ramp, and each score's value of full colour."""
     limits = "".join(
         f"<span><b>{escaped(row.name)}</b> ± {plain(row.limit)} {escaped(row.unit)}</span>"
         for row in rows
@@ -147,11 +148,6 @@ def sheet_legend(rows: Sequence[Row]) -> str:
     )
 
 
-def _goes_on(before: str, part: str) -> bool:
-    """Whether a token goes on with the word of the token before it."""
-    return before[-1:].isalnum() and part[:1].isalnum()
-
-
 def _strip(value: float | None, row: Row) -> str:
     if value is None or value != value:
         return '<i class="lfp-none"></i>'
@@ -160,7 +156,7 @@ def _strip(value: float | None, row: Row) -> str:
 
 
 def _title(part: str, rows: Sequence[Row], values: Sequence[float | None], active: float | None) -> str:
-    lines = [token_text(part), *(f"{row.name}: {_told(v)}" for row, v in zip(rows, values, strict=True))]
+    lines = [token_text(part), *(f"{row.name}: {_score(v)}" for row, v in zip(rows, values, strict=True))]
     if active is not None:
         lines.append(f"activation: {plain(active, 3)}")
     return escaped("\n".join(lines)).replace("\n", "&#10;")
@@ -168,7 +164,7 @@ def _title(part: str, rows: Sequence[Row], values: Sequence[float | None], activ
 
 def _tip(part: str, rows: Sequence[Row], values: Sequence[float | None], more: str) -> str:
     scores = "".join(
-        f"<div><dt>{escaped(row.name)}</dt><dd>{_told(value)}</dd></div>"
+        f"<div><dt>{escaped(row.name)}</dt><dd>{_score(value)}</dd></div>"
         for row, value in zip(rows, values, strict=True)
     )
     return (
@@ -177,18 +173,18 @@ def _tip(part: str, rows: Sequence[Row], values: Sequence[float | None], more: s
     )
 
 
-def _told(value: float | None) -> str:
+def _score(value: float | None) -> str:
     return f"{NONE} (no score)" if value is None or value != value else signed(value, 3)
 
 
 def _breaks(parts: Sequence[str], at: int) -> bool:
-    """Whether the line ends with a token: of several tokens of line breaks alone the last."""
-    goes_on = at + 1 < len(parts) and parts[at + 1] != "" and not parts[at + 1].strip("\n")
-    return parts[at].endswith("\n") and not goes_on
+    """Return whether the line ends after a token: of several tokens of line breaks only after the last."""
+    continues = at + 1 < len(parts) and parts[at + 1] != "" and not parts[at + 1].strip("\n")
+    return parts[at].endswith("\n") and not continues
 
 
 def _running(part: str, *, breaks: bool) -> str:
-    """A token in running text: line breaks are marked, and the last of several breaks the line; blank tokens show."""
+    """Write a token in running text: blanks and line breaks are visible, and the last of several breaks the line."""
     if not part:
         return "‥"
     if part.isspace() and "\n" not in part:
@@ -197,8 +193,8 @@ def _running(part: str, *, breaks: bool) -> str:
     return lines if breaks else lines.removesuffix("<br>")
 
 
-def _standing(part: str) -> str:
-    """A token standing by itself: the space before a word is left out, as its place says it."""
+def _alone(part: str) -> str:
+    """Write a token in its own cell, without the space before a word."""
     core = token_text(part)
     if part.isspace() or not part:
         return f'<span class="lfp-space">{escaped(core)}</span>'

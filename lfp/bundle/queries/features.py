@@ -72,21 +72,20 @@ class Place:
 
 
 PRESETS: Mapping[str, Preset] = {
-    "learned by tuning": Preset(
+    "grew most in tuning": Preset(
         FeatureFilter(drift=("born", "strengthened"), drift_top=0.1),
         Order("drift"),
-        "Born or strengthened by tuning, among the tenth whose contribution drifted most.",
+        "New or strengthened, among the tenth whose contribution changed most.",
     ),
-    "weighty but unrelated": Preset(
+    "important, labelled unrelated": Preset(
         FeatureFilter(related="no", null="beats", rank_high=0.1),
         Order("contribution"),
-        "Not called related to the feedback, yet the estimate leans on it: among the tenth that contribute most, and "
-        "beyond shuffled feedback.",
+        "Not labelled related, but among the tenth that contribute most, with a weight beyond chance.",
     ),
-    "related but weightless": Preset(
+    "labelled related, unimportant": Preset(
         FeatureFilter(related="yes", null="within", rank_low=0.5),
         Order("confidence"),
-        "Called related to the feedback, yet among the half that contribute least, and within shuffled feedback.",
+        "Labelled related, but among the half that contribute least, with a weight within chance.",
     ),
 }
 """Lists on offer, by name."""

@@ -109,9 +109,9 @@ def test_a_preset_is_an_ordered_list(store, rows, name):
     found = queries.features.features(store, preset.wanted, order=preset.order).to_pylist()
     assert len(found) < len(rows)
     keep = {
-        "learned by tuning": lambda row: row["status"] in ("born", "strengthened") and row["drift_rank"] <= 6,
-        "weighty but unrelated": lambda row: row["beats_null"] and not row["related"] and row["rank"] <= 6,
-        "related but weightless": lambda row: row["related"] and not row["beats_null"] and row["rank"] > 30,
+        "grew most in tuning": lambda row: row["status"] in ("born", "strengthened") and row["drift_rank"] <= 6,
+        "important, labelled unrelated": lambda row: row["beats_null"] and not row["related"] and row["rank"] <= 6,
+        "labelled related, unimportant": lambda row: row["related"] and not row["beats_null"] and row["rank"] > 30,
     }[name]
     assert {row["feature_id"] for row in found} == {row["feature_id"] for row in rows if keep(row)}
 
