@@ -324,7 +324,7 @@ def test_a_word_has_its_row_and_its_features(explorer, bundle, store):
 def test_an_unknown_word_is_said_to_be_unknown_and_the_page_lives(explorer, bundle):
     html = whole(explorer("accuracy", bundle, word="<b>zzz</b>"))
     assert "There is no word “&lt;b&gt;zzz&lt;/b&gt;” in this bundle" in html
-    assert "Sampled texts by their mean features" in html
+    assert "Sampled texts by their mean feature activations" in html
 
 
 def test_a_permalink_to_accuracy_restores_it(explorer, bundle):
@@ -348,8 +348,8 @@ def test_a_run_on_words_has_no_pairs_and_the_other_way_round(explorer, bundle, c
     assert "has no pairs" in whole(explorer("accuracy", bundle))
     at = explorer("accuracy", on_pairs(copied_bundle))
     html = whole(at)
-    assert "has no words with true feedback" in html and "has no pairs" not in html
-    assert "20 held-out pairs of the bundle in" in html and "The longer response was chosen in 55 % of pairs." in html
+    assert "has no rewards of words" in html and "has no pairs" not in html
+    assert "20 held-out pairs in" in html and "The longer response was chosen in 55 % of pairs." in html
     assert "0.80 [0.60, 1.00]" in html and "0.06 · null 0.09" in html
     assert whole(explorer("overview", copied_bundle)).count('class="lfp-card"') == 3
 
