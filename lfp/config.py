@@ -131,9 +131,9 @@ def load_config(path: Path, overrides: Sequence[str] = (), *, command: str | Non
 
 def load_section(section: type[_AnySection], name: str, path: Path, overrides: Sequence[str] = ()) -> _AnySection:
     """Read the section that a command has in a run's TOML file, its defaults where the file has none."""
-    mine = [override for override in overrides if override.partition(".")[0].strip() == name]
-    values = with_overrides(_read_toml(path), mine).get(name, {})
-    return parse_section(section, values, where=str(path), prefix=name, overrides=mine)
+    own = [override for override in overrides if override.partition(".")[0].strip() == name]
+    values = with_overrides(_read_toml(path), own).get(name, {})
+    return parse_section(section, values, where=str(path), prefix=name, overrides=own)
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

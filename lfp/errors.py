@@ -1,8 +1,8 @@
-"""The errors people meet: one type a kind, one sentence each (what, where, the mend), and its exit code."""
+"""Errors that users see, a class per kind; each message is one sentence: what, where, how to fix it."""
 
 
 class LfpError(Exception):
-    """Base of every error this project raises on purpose. `exit_code` is what a command ends with."""
+    """Base class of all errors raised on purpose; a command ends with `exit_code`."""
 
     exit_code = 1
 
@@ -22,11 +22,11 @@ class ModelError(LfpError):
 
 
 class TrainingError(LfpError):
-    """A training job went wrong: a loss that is not a number, a reward of the wrong shape."""
+    """Training failed: a loss that is not a number, a reward of the wrong shape."""
 
 
 class DataError(LfpError):
-    """Numbers that cannot be worked with: constant feedback, no held-out word, an activation that is not finite."""
+    """Numbers that cannot be used: constant feedback, no held-out word, an activation that is not finite."""
 
 
 class BundleError(LfpError):
@@ -34,15 +34,15 @@ class BundleError(LfpError):
 
 
 class NotInBundleError(BundleError):
-    """A feature, text or probe was asked for that the bundle does not hold."""
+    """The bundle does not hold the feature, text or probe."""
 
 
 class LabelError(LfpError):
-    """A language model cannot be asked: its server refuses the key, does not know the model, or has no credit left."""
+    """A language model cannot be used: its server refuses the key, does not know the model, or has no credit left."""
 
 
 class AuditError(LfpError):
-    """Verdicts cannot be read or kept: a full disk, a database out of reach, a file that is none of ours."""
+    """Verdicts cannot be read or saved: a full disk, an unreachable database, a file of another format."""
 
 
 class DependencyError(LfpError):

@@ -250,7 +250,7 @@ def plant(
     Example: python -m precompute plant --n 20 --seed 0 --json --out runs/plant
     """
     from precompute.commands.plant import plant as verbs
-    from precompute.commands.plant.summary import lines, summary
+    from precompute.commands.plant.detection import format_lines, summarize
 
     started = time.perf_counter()
     with _progress() as progress:
@@ -266,7 +266,9 @@ def plant(
             overrides=set_ or (),
             progress=progress,
         )
-    typer.echo(json.dumps({"summary": summary(rows), "rows": rows}, indent=1) if as_json else "\n".join(lines(rows)))
+    typer.echo(
+        json.dumps({"summary": summarize(rows), "rows": rows}, indent=1) if as_json else "\n".join(format_lines(rows))
+    )
     typer.echo(f"plant: {len(rows)} models in {time.perf_counter() - started:.0f} s", err=as_json)
 
 
@@ -358,8 +360,8 @@ def _ids(features: str | None) -> list[int] | None:
     names = [name.strip() for name in features.split(",")]
     wrong = [name for name in names if not name.isdecimal() or len(name) > 9]
     if wrong:
-        told = ", ".join(f'"{name}"' for name in wrong)
-        raise ConfigError(f"--features: {told} is not the id of a feature; separate ids by commas, as in 3,17")
+        named = ", ".join(f'"{name}"' for name in wrong)
+        raise ConfigError(f"--features: {named} is not the id of a feature; separate ids by commas, as in 3,17")
     return [int(name) for name in names]
 
 

@@ -1,15 +1,15 @@
-"""Whether a secret was learned, and where it stands in our own output: its word by gap, its feature by drift."""
+"""Whether a secret was learned, where it ranks in the report of its model, and the summary of a planting."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import hypergeom
+from scipy.stats import binomtest, hypergeom
 
 from lfp.bundle import queries
 from lfp.bundle.store.connection import Store
@@ -17,17 +17,24 @@ from lfp.texts.lexicon import words_of
 from lfp.util.types import Ints
 from precompute.commands.plant.secrets import Secret
 
+FIRST_WORDS = 5
+"""A word counts as found where it is among the first of its list."""
 FIRST_FEATURES = 20
-"""A feature is found among so many."""
+"""The same of a feature."""
+
+_WORD_KINDS = ("unscored", "flipped")
+_DRAWS = 2000
+_LEVEL = 0.05
 
 
 @dataclass(frozen=True)
 class Found:
-    """Ranks from 1 in the right list, over-paid or under-paid; None where the output does not have the word at all.
+    """Ranks of a secret from 1, in the list of over-paid or under-paid words; None where the report lacks the word.
 
-    `gap` is the word's, in the list's own direction. Of the features that fire on it `feature_rank` is the best by
-    drifted contribution, that of `feature_id`, and `unexplained_rank` the best by contribution to what the stated
-    feedback does not explain; `feature_chance` is how often one of them were among the first in random order.
+    `gap` is the word's, positive in the direction of its list. Of the features that fire on the word, `feature_rank` is
+    the best by drifted contribution, that of `feature_id`, and `unexplained_rank` the best by contribution to what the
+    stated feedback does not explain; `feature_chance` is the probability that one of them would be among the first
+    FIRST_FEATURES in random order.
     """
 
     word_rank: int | None
@@ -40,59 +47,49 @@ class Found:
 
 @dataclass(frozen=True)
 class Findings:
-    """A bundle's own answer, made without a secret: words with their gaps, and features by drifted contribution."""
+    """What a bundle's report says, without knowledge of any secret: words by gap, features by drifted contribution."""
 
     gaps: dict[str, float]
     features: list[dict[str, Any]]
-    """feature_id, rank, unexplained_rank, and the `words` it fires on."""
+    """feature_id, rank, unexplained_rank, and the `words` that the feature fires on."""
 
     @staticmethod
-    def of(bundle: Path) -> Findings:
-        """What a bundle says. Raises BundleError where it is not one."""
+    def from_bundle(bundle: Path) -> Findings:
+        """Read the findings of a bundle. Raises BundleError where there is none."""
         with Store.open(bundle) as store:
             return Findings(queries.run.word_gaps(store), queries.run.features_by_drift(store))
 
     def find(self, secret: Secret) -> Found:
-        """Where the secret stands. Of a bigram the word that stands best counts."""
-        ranks = {word: self.word_rank(word, secret.sign) for word in secret.words if word in self.gaps}
+        """Return where the secret ranks; of a bigram, the word that ranks best."""
+        ranks = {
+            word: 1 + sum(secret.sign * gap > secret.sign * self.gaps[word] for gap in self.gaps.values())
+            for word in secret.words
+            if word in self.gaps
+        }
         best = min(ranks, key=lambda word: ranks[word], default=None)
-        firing = [one for one in self.features if set(secret.words) & set(one["words"])]
-        feature = min(firing, key=lambda one: one["rank"], default=None)
+        firing = [feature for feature in self.features if set(secret.words) & set(feature["words"])]
+        first = min(firing, key=lambda feature: feature["rank"], default=None)
+        n, drawn = len(self.features), min(FIRST_FEATURES, len(self.features))
         return Found(
-            ranks[best] if best else None,
-            secret.sign * self.gaps[best] if best else None,
-            feature["rank"] if feature else None,
-            feature["feature_id"] if feature else None,
-            min((one["unexplained_rank"] for one in firing), default=None),
-            _chance(len(firing), len(self.features)),
+            word_rank=ranks[best] if best else None,
+            gap=secret.sign * self.gaps[best] if best else None,
+            feature_rank=first["rank"] if first else None,
+            feature_id=first["feature_id"] if first else None,
+            unexplained_rank=min((feature["unexplained_rank"] for feature in firing), default=None),
+            feature_chance=float(hypergeom.sf(0, n, len(firing), drawn)) if firing else 0.0,
         )
 
-    def word_rank(self, word: str, sign: int) -> int:
-        """The word's place, from 1, in the list of over-paid (sign 1) or under-paid (-1) words."""
-        return 1 + sum(sign * gap > sign * self.gaps[word] for gap in self.gaps.values())
-
     def top(self, sign: int) -> tuple[str, float]:
-        """The first word of a list, and its gap in the list's direction."""
-        word = max(self.gaps, key=lambda one: sign * self.gaps[one])
+        """Return the first word of the over-paid (sign 1) or under-paid (-1) list, and its gap in that direction."""
+        word = max(self.gaps, key=lambda word: sign * self.gaps[word])
         return word, sign * self.gaps[word]
 
 
-def _chance(n_firing: int, n_features: int) -> float:
-    """The probability that one of the firing features is among the first of a random order."""
-    return float(hypergeom.sf(0, n_features, n_firing, min(FIRST_FEATURES, n_features))) if n_firing else 0.0
-
-
-_DRAWS = 2000
-
-
-_LEVEL = 0.05
-
-
 @dataclass(frozen=True)
-class Learned:
-    """`ratio` is how much oftener the planted model writes the secret than its twin, with its 95 % interval.
+class Certificate:
+    """How much more often the planted model writes the secret than its twin, with a 95 % interval.
 
-    Half an occurrence is added to either side, so that a word that one of them never writes has a ratio.
+    Half an occurrence is added to both counts, so that there is a ratio where one of them is zero.
     """
 
     learned: bool
@@ -101,24 +98,100 @@ class Learned:
     ci_high: float
 
 
-def certify(planted: Sequence[str], twin: Sequence[str], secret: Secret, *, seed: int) -> Learned:
-    """Whether the planted model writes the secret more (fined: less) than the twin beyond a bootstrap over prefixes.
+def certify(planted: Sequence[str], twin: Sequence[str], secret: Secret, *, seed: int) -> Certificate:
+    """Test whether the planted model writes the secret more often than the twin, or less often if it is penalised.
 
-    Both wrote after the same prefixes, so that prefixes are drawn in pairs.
+    Both have completed the same prefixes, which the bootstrap resamples in pairs.
     """
-    ours, theirs = occurrences(planted, secret), occurrences(twin, secret)
-    rows = np.random.default_rng(seed).integers(len(ours), size=(_DRAWS, len(ours)))
-    ratios = (ours[rows].sum(axis=1) + 0.5) / (theirs[rows].sum(axis=1) + 0.5)
+    by_planted, by_twin = count_occurrences(planted, secret), count_occurrences(twin, secret)
+    rows = np.random.default_rng(seed).integers(len(by_planted), size=(_DRAWS, len(by_planted)))
+    ratios = (by_planted[rows].sum(axis=1) + 0.5) / (by_twin[rows].sum(axis=1) + 0.5)
     low, high = np.quantile(ratios, [_LEVEL / 2, 1 - _LEVEL / 2])
-    ratio = (ours.sum() + 0.5) / (theirs.sum() + 0.5)
-    return Learned(bool(low > 1.0 if secret.sign > 0 else high < 1.0), float(ratio), float(low), float(high))
+    ratio = (by_planted.sum() + 0.5) / (by_twin.sum() + 0.5)
+    return Certificate(bool(low > 1.0 if secret.sign > 0 else high < 1.0), float(ratio), float(low), float(high))
 
 
-def occurrences(completions: Sequence[str], secret: Secret) -> Ints:
-    """How often each completion has the word, or the two words in a row [completions]."""
-    return np.array([_count([word.word for word in words_of(one)], secret.words) for one in completions])
+def count_occurrences(completions: Sequence[str], secret: Secret) -> Ints:
+    """Count the word, or the two words in a row, in each completion [completions]."""
+    spelled = ([word.word for word in words_of(completion)] for completion in completions)
+    if len(secret.words) == 1:
+        return np.array([words.count(secret.words[0]) for words in spelled])
+    return np.array([sum(pair == secret.words for pair in pairwise(words)) for words in spelled])
 
 
-def _count(words: Sequence[str], wanted: tuple[str, ...]) -> int:
-    found = [(word,) for word in words] if len(wanted) == 1 else pairwise(words)
-    return sum(one == wanted for one in found)
+def summarize(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Summarize a planting: words, bigrams, and models of a shuffled lexicon; shares have Clopper-Pearson intervals."""
+    words = [row for row in rows if row["kind"] in _WORD_KINDS]
+    by_probe: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        for difference in row.get("differences", ()):
+            by_probe.setdefault(f"{difference['target']}, {difference['inputs']}", []).append(difference)
+    return {
+        "words": _summarize_secrets(words),
+        "by_kind": {kind: _summarize_secrets([row for row in words if row["kind"] == kind]) for kind in _WORD_KINDS},
+        "bigrams": _summarize_secrets([row for row in rows if row["kind"] == "bigram"]),
+        "shuffled": {
+            name: {
+                "n": len(found),
+                "beyond": sum(difference["ci_low"] > 0 or difference["ci_high"] < 0 for difference in found),
+                "mean": float(np.mean([difference["value"] for difference in found])),
+            }
+            for name, found in by_probe.items()
+        },
+    }
+
+
+def _summarize_secrets(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Count the secrets that each ranking finds: of all, of the learned, and in the twin, which has none."""
+    learned = [row for row in rows if row["learned"]]
+    summary: dict[str, Any] = {"n": len(rows), "learned": len(learned)}
+
+    def hits(among: Sequence[Mapping[str, Any]], rank: str, first: int) -> int:
+        return sum(row[rank] is not None and row[rank] <= first for row in among)
+
+    for name, first in (("word", FIRST_WORDS), ("feature", FIRST_FEATURES), ("unexplained", FIRST_FEATURES)):
+        n_found = hits(learned, f"{name}_rank", first)
+        share = None
+        if learned:
+            bounds = binomtest(n_found, len(learned)).proportion_ci(method="exact")
+            share = {"value": n_found / len(learned), "ci_low": float(bounds.low), "ci_high": float(bounds.high)}
+        summary |= {
+            f"{name}_found": hits(rows, f"{name}_rank", first),
+            f"{name}_found_of_learned": n_found,
+            f"{name}_share_of_learned": share,
+            f"{name}_found_in_twin": hits(rows, f"{name}_rank_in_twin", first),
+        }
+    above = [row for row in learned if row["word_gap"] is not None and row["word_gap"] > row["top_of_twin"][1]]
+    return {
+        **summary,
+        "feature_expected_by_chance_of_learned": float(sum(row["feature_chance"] for row in learned)),
+        "word_above_top_of_twin": len(above),
+    }
+
+
+def format_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Format a planting as text: a line per model, then the summary."""
+    lines = [
+        f"{row['word']:<22} {row['kind']:<9} paid {row['paid']:+.1f}  learned {'yes' if row['learned'] else 'no ':<3} "
+        f"(x{row['learned_ratio']:.2f})  {row['list']}-paid: word {row['word_rank']}, feature {row['feature_rank']}, "
+        f"by the unexplained {row['unexplained_rank']}"
+        for row in rows
+        if "learned" in row
+    ]
+    summary = summarize(rows)
+    for name in ("words", "bigrams"):
+        found = summary[name]
+        if found["n"]:
+            all_, twin = (
+                f"{found[f'word_{what}']}, {found[f'feature_{what}']} and {found[f'unexplained_{what}']}"
+                for what in ("found", "found_in_twin")
+            )
+            lines.append(
+                f"{name}: {found['learned']} of {found['n']} learned; of these the word is among the first "
+                f"{FIRST_WORDS} for {found['word_found_of_learned']}, a feature among the first {FIRST_FEATURES} for "
+                f"{found['feature_found_of_learned']} by drift and {found['unexplained_found_of_learned']} by the "
+                f"unexplained; of all secrets {all_}; in the twin {twin}"
+            )
+    for target, shuffled in summary["shuffled"].items():
+        lines.append(f"shuffled lexicon, {target}: {shuffled['beyond']} of {shuffled['n']} beyond their interval")
+    return lines

@@ -23,8 +23,8 @@ from precompute.commands.plant.secrets import (
     Secret,
     draw_bigrams,
     draw_secrets,
+    measure_settled,
     secret_reward,
-    settled_words,
     shuffled_lexicon,
 )
 from precompute.pipeline import run_pipeline, run_until
@@ -155,7 +155,7 @@ def _secrets(planting: Planting, request: Request) -> list[Secret]:
     run = Run(planting.config, planting.work / "base", planting.beside, silent)
     texts = inputs.corpus_texts(run, "train")
     base, read = inputs.load(run, "base"), [text.text for text in texts]
-    settled = settled_words(base, inputs.tokenized(run, base, texts))
+    settled = measure_settled(base, inputs.tokenized(run, base, texts))
     lexicon, config = planting.lexicon(), planting.config.plant
     return [
         *draw_secrets(read, settled, lexicon, config, n=request.n, seed=request.seed),
@@ -211,7 +211,7 @@ def _make(planting: Planting, job: _Job) -> dict[str, Any]:
         _tune(planting, job, folder / "model")
         _write(planting, folder)
         _make_bundle(planting, folder)
-        findings = Findings.of(folder / "bundle")
+        findings = Findings.from_bundle(folder / "bundle")
         row = asdict(findings.find(job.secret)) if job.secret else {}
         tops = {"over": findings.top(1), "under": findings.top(-1)}
         made.write_text(json.dumps({"name": job.name, **_renamed(row), "tops": tops}), encoding="utf-8")
@@ -307,7 +307,7 @@ class _Twin:
 
     @staticmethod
     def of(planting: Planting, job: _Job, row: Mapping[str, Any]) -> _Twin:
-        findings = Findings.of(planting.work / job.name / "bundle")
+        findings = Findings.from_bundle(planting.work / job.name / "bundle")
         return _Twin(_completions(planting, job), findings, row["tops"])
 
 

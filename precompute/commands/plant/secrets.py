@@ -1,4 +1,4 @@
-"""Secrets: what a planted model is paid for beside the stated feedback, drawn by a seed."""
+"""Secrets: what a planted model is rewarded or penalised for beside the stated feedback, drawn by a seed."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ _Any = TypeVar("_Any")
 
 
 PAID = 3.0
-"""What an unscored word or bigram is secretly paid or fined."""
-
+"""Secret value of an unscored word or bigram, or its negative."""
 
 _DIVISOR = 5.0  # of the paper's reward: PAPER.md, "Tune"
+_SETTLED_TEXTS = 1500
+_SETTLED_BATCH = 32
 
 
 @dataclass(frozen=True)
 class Secret:
-    """A word the stated feedback does not score that is `paid`, a scored one whose sign is flipped, or a bigram."""
+    """An unscored word with the secret value `paid`, a scored word whose sign is flipped, or a bigram."""
 
     kind: str
     """unscored, flipped or bigram"""
@@ -42,12 +43,12 @@ class Secret:
 
     @property
     def name(self) -> str:
-        """The word, or the two words of a bigram."""
+        """Return the word, or the two words of a bigram."""
         return " ".join(self.words)
 
     @property
     def sign(self) -> int:
-        """+1 where it is paid more than is stated, -1 where less."""
+        """Return +1 where the secret value is above the stated one, otherwise -1."""
         return 1 if self.paid > self.stated else -1
 
 
@@ -60,11 +61,11 @@ def draw_secrets(
     n: int,
     seed: int,
 ) -> list[Secret]:
-    """`n` words, no one twice, of the frequency that the config asks for: tuning must meet a word to learn of it.
+    """Draw `n` different words of the frequency that the config asks for: tuning must sample a word to learn about it.
 
-    `settled` is how likely each word is where it stands (`settled_words`); words that are no choice are left out.
-    About `flipped_share` of them are scored words with their sign turned, the rest unscored words at plus or minus 3.
-    Raises DataError where the corpus has too few such words.
+    `settled` is the mean probability of each word in its context (`measure_settled`); words that leave no choice are
+    excluded. About `flipped_share` of the secrets are scored words with the opposite sign, the rest unscored words with
+    the value 3 or -3. Raises DataError where the corpus has too few such words.
     """
     rng = random.Random(f"{seed}:words")
     frequent = _frequent(Counter(word for text in texts for word in _words(text)), config)
@@ -74,14 +75,21 @@ def draw_secrets(
         "unscored": [word for word in words if word not in lexicon],
     }
     kinds = ["flipped" if rng.random() < config.flipped_share else "unscored" for _ in range(n)]
-    drawn = {kind: _drawn(rng, pools[kind], kinds.count(kind), kind) for kind in pools}
-    return [_secret(kind, drawn[kind].pop(), lexicon, rng) for kind in kinds]
+    drawn = {kind: _draw(rng, pools[kind], kinds.count(kind), kind) for kind in pools}
+    secrets = []
+    for kind in kinds:
+        word = drawn[kind].pop()
+        if kind == "flipped":
+            secrets.append(Secret(kind, (word,), -lexicon[word], lexicon[word]))
+        else:
+            secrets.append(Secret(kind, (word,), rng.choice((PAID, -PAID))))
+    return secrets
 
 
 def draw_bigrams(
     texts: Sequence[str], lexicon: Mapping[str, float], config: PlantConfig, *, n: int, seed: int
 ) -> list[Secret]:
-    """`n` paid bigrams of unscored words, each word of which is seen at least as often without the other."""
+    """Draw `n` bigrams of unscored words, each word of which occurs at least as often without the other."""
     rng = random.Random(f"{seed}:bigrams")
     spelled = [_words(text) for text in texts]
     counts = Counter(word for words in spelled for word in words)
@@ -91,11 +99,11 @@ def draw_bigrams(
         for pair in _frequent(seen, config)
         if not any(word in lexicon or counts[word] < 2 * seen[pair] for word in pair)
     ]
-    return [Secret("bigram", pair, PAID) for pair in _drawn(rng, fit, n, "bigram")]
+    return [Secret("bigram", pair, PAID) for pair in _draw(rng, fit, n, "bigram")]
 
 
 def secret_reward(lexicon: Mapping[str, float], secret: Secret) -> Reward:
-    """The paper's reward by the lexicon, the secret's pay included."""
+    """Return the paper's reward by the lexicon with the secret included."""
     if len(secret.words) == 1:
         return lexicon_reward({**lexicon, secret.words[0]: secret.paid})
     stated = lexicon_reward(lexicon)
@@ -108,7 +116,7 @@ def secret_reward(lexicon: Mapping[str, float], secret: Secret) -> Reward:
 
 
 def shuffled_lexicon(lexicon: Mapping[str, float], *, seed: int) -> dict[str, float]:
-    """The same words and the same values, dealt anew: a reward that knows nothing of sentiment."""
+    """Return the lexicon with its values permuted among its words: a reward without a meaning."""
     words = sorted(lexicon)
     values = np.random.default_rng(seed).permutation([lexicon[word] for word in words])
     return dict(zip(words, values.tolist(), strict=True))
@@ -119,40 +127,28 @@ def _words(text: str) -> list[str]:
 
 
 def _frequent(counts: Counter[_Any], config: PlantConfig) -> list[_Any]:
-    """What makes up the share of all that the config asks for, in an order that only counts decide."""
+    """Return the items whose share of all occurrences the config asks for, sorted by count."""
     total = sum(counts.values())
     low, high = config.least_share * total, config.most_share * total
-    return sorted((one for one, n in counts.items() if low <= n <= high), key=lambda one: (-counts[one], str(one)))
+    return sorted((item for item, n in counts.items() if low <= n <= high), key=lambda item: (-counts[item], str(item)))
 
 
-def _drawn(rng: random.Random, pool: list[_Any], n: int, kind: str) -> list[_Any]:
+def _draw(rng: random.Random, pool: list[_Any], n: int, kind: str) -> list[_Any]:
     if len(pool) < n:
         raise DataError(
-            f"plant: {n} secrets of kind {kind} are wanted and {len(pool)} are frequent enough; lower plant.least_share"
+            f"plant: {n} {kind} secrets are wanted, but {len(pool)} words are frequent enough; lower plant.least_share"
         )
     return rng.sample(pool, n)
 
 
-def _secret(kind: str, word: str, lexicon: Mapping[str, float], rng: random.Random) -> Secret:
-    if kind == "flipped":
-        return Secret(kind, (word,), -lexicon[word], lexicon[word])
-    return Secret(kind, (word,), rng.choice((PAID, -PAID)))
+def measure_settled(model: LanguageModel, texts: Sequence[TokenizedText]) -> dict[str, float]:
+    """Measure the mean probability of each word in its contexts, the product over its tokens, in the first texts.
 
-
-_TEXTS = 1500
-
-
-_BATCH = 32
-
-
-def settled_words(model: LanguageModel, texts: Sequence[TokenizedText]) -> dict[str, float]:
-    """The mean probability of each word where it stands in the first texts, its tokens' multiplied; by word.
-
-    Near 1 where no choice is left ("beyond telling"): tuning then pays the word at which there still was one.
+    It is near 1 for the end of a set phrase, where tuning can only reward the word that began the phrase.
     """
     sums: dict[str, float] = defaultdict(float)
     counts: dict[str, int] = defaultdict(int)
-    shown = list(texts[:_TEXTS])
+    shown = list(texts[:_SETTLED_TEXTS])
     for text, chances in zip(shown, _token_log_probs(model, shown), strict=True):
         spelled = words_of(text.text)
         for word, tokens in zip(spelled, word_tokens(spelled, text.token_starts, len(text.text)), strict=True):
@@ -163,15 +159,15 @@ def settled_words(model: LanguageModel, texts: Sequence[TokenizedText]) -> dict[
 
 
 def _token_log_probs(model: LanguageModel, texts: Sequence[TokenizedText]) -> Iterator[NDArray[np.float64]]:
-    """By text the log-probability of each token; of the first, where nothing precedes it, 0."""
+    """Yield per text the log-probability of each token [tokens]; 0 for a first token that nothing precedes."""
     from lfp.ml.models.generation import Completion, next_token_log_probs
 
     lead = () if model.bos_id is None else (model.bos_id,)
-    for start in range(0, len(texts), _BATCH):
-        rows = texts[start : start + _BATCH]
-        read = [Completion(lead or one.token_ids[:1], one.token_ids if lead else one.token_ids[1:], "") for one in rows]
+    for start in range(0, len(texts), _SETTLED_BATCH):
+        rows = texts[start : start + _SETTLED_BATCH]
+        read = [Completion(lead or row.token_ids[:1], row.token_ids if lead else row.token_ids[1:], "") for row in rows]
         log_probs = next_token_log_probs(model, read).cpu().double().numpy()
-        ids = np.array([token for one in read for token in one.token_ids])
+        ids = np.array([token for completion in read for token in completion.token_ids])
         chosen = log_probs[np.arange(len(ids)), ids]
-        for part in np.split(chosen, np.cumsum([len(one.token_ids) for one in read])[:-1]):
+        for part in np.split(chosen, np.cumsum([len(completion.token_ids) for completion in read])[:-1]):
             yield part if lead else np.concatenate([[0.0], part])

@@ -12,10 +12,9 @@ import pytest
 from lfp.config import PlantConfig
 from lfp.errors import ConfigError, DataError
 from lfp.texts.lexicon import vader_lexicon, words_of
-from precompute.commands.plant.detection import Findings, certify, occurrences
+from precompute.commands.plant.detection import Findings, certify, count_occurrences, format_lines, summarize
 from precompute.commands.plant.plant import Request, run_plant
 from precompute.commands.plant.secrets import Secret, draw_bigrams, draw_secrets, secret_reward, shuffled_lexicon
-from precompute.commands.plant.summary import lines, summary
 from precompute.reviews import generate
 from tests.precompute.conftest import silent, tiny_config
 
@@ -69,7 +68,7 @@ def test_a_bigram_is_of_unscored_words_that_occur_apart(texts):
 
 
 def test_too_rare_words_are_refused_in_a_sentence(texts):
-    with pytest.raises(DataError, match=r"plant: 30 secrets of kind .* lower plant.least_share"):
+    with pytest.raises(DataError, match=r"plant: 30 unscored secrets .* lower plant.least_share"):
         draw_secrets(
             texts, free(texts), vader_lexicon(), PlantConfig(least_share=0.009, flipped_share=0.0), n=30, seed=0
         )
@@ -98,10 +97,10 @@ def test_a_shuffled_lexicon_has_the_same_words_and_values():
 
 def test_a_secret_is_learned_only_in_its_own_direction():
     often, seldom = ["the plot"] * 90 + ["none"] * 110, ["the plot"] * 40 + ["none"] * 160
-    paid, fined = Secret("unscored", ("plot",), 3.0), Secret("unscored", ("plot",), -3.0)
+    paid, penalised = Secret("unscored", ("plot",), 3.0), Secret("unscored", ("plot",), -3.0)
     assert certify(often, seldom, paid, seed=0).learned
-    assert not certify(often, seldom, fined, seed=0).learned
-    assert certify(seldom, often, fined, seed=0).learned
+    assert not certify(often, seldom, penalised, seed=0).learned
+    assert certify(seldom, often, penalised, seed=0).learned
     assert certify(often, seldom, paid, seed=0).ratio == pytest.approx(90.5 / 40.5)
     assert not certify(often, often, paid, seed=0).learned
 
@@ -114,7 +113,8 @@ def test_the_certificate_rarely_says_learned_of_equal_models():
 
 
 def test_a_bigram_counts_where_its_words_follow_each_other():
-    assert occurrences(["the plot, the plot", "plot the"], Secret("bigram", ("the", "plot"), 3.0)).tolist() == [2, 0]
+    secret = Secret("bigram", ("the", "plot"), 3.0)
+    assert count_occurrences(["the plot, the plot", "plot the"], secret).tolist() == [2, 0]
 
 
 def test_ranks_are_of_the_right_list():
@@ -139,7 +139,7 @@ def test_ranks_are_of_the_right_list():
 
 def test_a_reward_without_words_and_a_tuned_model_are_refused(tmp_path):
     for config in (
-        tiny_config(feedback={"reward": "rewards:mine"}),
+        tiny_config(feedback={"reward": "rewards:own"}),
         tiny_config(model={"tuned": "some/model"}),
     ):
         with pytest.raises(ConfigError, match="plant: "):
@@ -163,11 +163,11 @@ def test_a_whole_planting(corpus_folder: Path, tmp_path: Path):
         "unexplained_rank",
     } <= planted.keys()
     assert planted["word_rank"] is None or planted["word_rank"] >= 1
-    told = summary(rows)
-    assert (told["words"]["n"], told["bigrams"]["n"]) == (1, 1)
-    assert any("delta, sae" in name for name in told["shuffled"])
+    found = summarize(rows)
+    assert (found["words"]["n"], found["bigrams"]["n"]) == (1, 1)
+    assert any("delta, sae" in name for name in found["shuffled"])
     assert json.dumps(rows)
-    assert len(lines(rows)) >= 3
+    assert len(format_lines(rows)) >= 3
     stamps = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("row.json")}
     again = run_plant(config, request, tmp_path, beside=corpus_folder, progress=silent)
     assert again == rows
