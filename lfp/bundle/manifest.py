@@ -148,7 +148,7 @@ def read_manifest(path: Path) -> Manifest:
     """The manifest of the bundle at `path`. Raises BundleError where there is none, or of another version."""
     file = path / MANIFEST
     if not file.is_file():
-        raise BundleError(f"{path}: no bundle here ({MANIFEST} is missing); make one with python -m precompute")
+        raise BundleError(f"{path}: no bundle here ({MANIFEST} is missing); make one with lfp demo or lfp run")
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
         version = values["schema_version"]
