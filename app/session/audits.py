@@ -65,24 +65,12 @@ def read_audits(bundle: BundleKey) -> Audits:
     return read[bundle.name]
 
 
-def noted_features(store: Store) -> tuple[int, ...]:
-    """Return the features with a verdict or a note, in order; none if the audits cannot be read, so that lists work.
-
-    `read_error` then says what is wrong.
-    """
+def noted_features(store: Store) -> tuple[tuple[int, ...], str]:
+    """Return the features with a verdict or a note, in order, and why they cannot be read: one of both is empty."""
     try:
-        return tuple(sorted(open_store().noted(audit.key_of(store.manifest))))
-    except AuditError:
-        return ()
-
-
-def read_error(store: Store) -> str:
-    """Return why the audits of a bundle cannot be read; empty if they can."""
-    try:
-        open_store().version(audit.key_of(store.manifest))
+        return tuple(sorted(open_store().noted(audit.key_of(store.manifest)))), ""
     except AuditError as error:
-        return str(error)
-    return ""
+        return (), str(error)
 
 
 def reviewer() -> str:
@@ -105,25 +93,21 @@ def save(bundle: BundleKey, verdict: Verdict) -> bool:
         leave_message(str(error))
         return False
     unsaved()[(bundle.name, valid.feature_id, valid.reviewer)] = (bundle, valid)
-    return save_waiting()
+    save_waiting()
+    return not unsaved()
 
 
-def save_waiting() -> bool:
-    """Try to save all verdicts that wait; return whether none is left."""
+def save_waiting() -> None:
+    """Try to save all verdicts that wait."""
     waiting = unsaved()
     for key, (bundle, verdict) in list(waiting.items()):
         try:
             open_store().add(bundle, verdict)
         except AuditError as error:
             st.session_state.audit_fault = str(error)
-            return False
+            return
         del waiting[key]
     st.toast("Saved", icon=":material/check:")
-    return True
-
-
-def _retry() -> None:
-    save_waiting()
 
 
 def unsaved() -> dict[tuple[str, int, str], tuple[BundleKey, Verdict]]:
@@ -146,7 +130,7 @@ def show_messages() -> None:
         with st.container(border=True):
             st.html(panels.notice_here(title, st.session_state.get("audit_fault", "")))
             row = st.container(horizontal=True)
-            row.button("Save again", type="primary", on_click=_retry, key="audit_save_again")
+            row.button("Save again", type="primary", on_click=save_waiting, key="audit_save_again")
             for name, key in {bundle.name: bundle for bundle, _ in waiting.values()}.items():
                 rows = audit.verdict_table(
                     key, [verdict for bundle, verdict in waiting.values() if bundle.name == name]

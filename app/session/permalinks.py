@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
@@ -29,6 +29,7 @@ WORDS: Mapping[str, Mapping[str, str]] = {
         "estimate against true": "probe estimate vs reward",
         "estimate against implicit reward": "probe estimate vs implicit reward",
     },
+    "tau_target": {"true feedback": "reward"},
     "text_colour": {"true feedback": "reward", "estimate": "probe estimate"},
     "gap_list": {
         "words paid more than stated": "words preferred more than the reward explains",
@@ -309,7 +310,7 @@ def widget_key(name: str, *shown: object) -> str:
 
 def current_view(kind: type[V], **unbound: Any) -> V:
     """Read a page's view from the widgets drawn in this run; fields in `unbound` are set to those values."""
-    values = {field.name: st.session_state.get(field.name, _default(field)) for field in fields(kind)}  # type: ignore[arg-type]
+    values = {field.name: st.session_state.get(field.name, field.default) for field in fields(kind)}  # type: ignore[arg-type]
     values |= unbound
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
@@ -333,7 +334,7 @@ def to_params(view: Any) -> Params:
     params: Params = {}
     for field in fields(view):
         value = getattr(view, field.name)
-        if value == _default(field):
+        if value == field.default:
             continue
         words = WORDS.get(field.name, {})
         if isinstance(value, tuple):
@@ -350,7 +351,7 @@ def from_params(kind: type[V], params: Mapping[str, str | Sequence[str]]) -> V:
         raw = params.get(field.name)
         parts = [*map(_value_reader(field.name), [raw] if isinstance(raw, str) else raw or [])]
         decoded = _decoded(parts, str(field.type)) if parts else None
-        values[field.name] = _default(field) if decoded is None else decoded
+        values[field.name] = field.default if decoded is None else decoded
     return kind(**values)
 
 
@@ -372,10 +373,6 @@ def feature_href(feature_id: int) -> str:
 def text_href(text_id: int) -> str:
     """Return the link to one text."""
     return href("inputs", InputsView(text=text_id))
-
-
-def _default(field: Field[Any]) -> Any:
-    return None if field.default is MISSING else field.default
 
 
 def _decoded(parts: list[str], type_: str) -> Any:

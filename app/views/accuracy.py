@@ -68,7 +68,7 @@ def show_taus(store: Store) -> None:
     if not targets:
         st.html(panels.note("The report of this run has no Kendall’s τ."))
         return
-    target = targets[frame.choose_one("Probe of", targets, key="tau_target")]
+    target = targets[frame.choose_one("Probe of", targets, key="tau_target", names=WORDS["tau_target"])]
     words = frame.choose_one("Words", ["all", "positive", "negative"], key="tau_words")
     lines = word_lines.by_target(rows, target, words)
     if lines:

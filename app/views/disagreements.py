@@ -1,6 +1,7 @@
 """Disagreements: texts and words that two scores rank differently, grouped by the features responsible."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import streamlit as st
 
@@ -76,24 +77,13 @@ def choose_group(items: Sequence[queues.Item], *, things: str) -> int | None:
         go_to_start()
 
     picked: int | None = st.number_input(
-        "Only feature",
-        min_value=0,
-        value=None,
-        step=1,
-        placeholder="all features",
-        key="responsible",
-        bind="query-params",
-        on_change=go_to_start,
-    )
+        "Only feature", min_value=0, value=None, step=1, placeholder="all features", key="responsible",
+        bind="query-params", on_change=go_to_start,
+    )  # fmt: skip
     rows = st.container(gap="xxsmall")
     for feature_id, heading in queues.groups([item.features for item in items]).items():
-        rows.button(
-            heading,
-            key=f"group_{feature_id}",
-            type="primary" if feature_id == picked else "tertiary",
-            on_click=toggle,
-            args=(feature_id,),
-        )
+        kind: Literal["primary", "tertiary"] = "primary" if feature_id == picked else "tertiary"
+        rows.button(heading, key=f"group_{feature_id}", type=kind, on_click=toggle, args=(feature_id,))
     return picked
 
 

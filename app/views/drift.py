@@ -117,22 +117,12 @@ def show_table(store: Store) -> int | None:
     ids, shown = rows["feature_id"].to_pylist(), tables.drift(rows)
     statuses = pa.array([drift.STATUS_NAMES.get(status, status) for status in shown["status"].to_pylist()], pa.string())
     with slot:
-        event = st.dataframe(
-            shown.set_column(shown.schema.get_field_index("status"), "status", statuses),
-            key=permalinks.widget_key("drift_table", ids),
-            on_select="rerun",
-            selection_mode="single-cell",
-            hide_index=True,
-            placeholder="–",
-            height="content",
-            row_height=38,
-            column_config=table_columns(),
-        )
+        shown = shown.set_column(shown.schema.get_field_index("status"), "status", statuses)
+        cell = frame.show_rows(shown, key=permalinks.widget_key("drift_table", ids), columns=table_columns())
     names = tables.feature_names(rows)
     with right:
         named = frame.choose_name(names, "Open a feature of this page", key="open_drifted")
     frame.download(lambda: queries.run.drift(store, wanted, order=order), name="drift")
-    cell = frame.first_cell(event, len(ids))
     return ids[cell[0]] if cell else named
 
 

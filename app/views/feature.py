@@ -14,7 +14,7 @@ from app.components.text import tokens
 from app.session import cache, permalinks
 from app.session.cache import ask
 from app.session.permalinks import FeaturesView, words_for
-from app.widgets import filters, verdict_panel
+from app.widgets import filters, frame, verdict_panel
 from lfp.bundle import queries
 from lfp.bundle.queries.common import Probe
 from lfp.bundle.queries.feature import Feature, Label
@@ -35,15 +35,9 @@ def choose_feature(store: Store) -> int | None:
     view = filters.from_walk(walk) if walk else None
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="small")
     chosen: int | None = row.number_input(
-        "Feature number",
-        min_value=0,
-        value=None,
-        step=1,
-        placeholder=str(first),
-        width=120,
-        key="feature",
+        "Feature number", min_value=0, value=None, step=1, placeholder=str(first), width=120, key="feature",
         bind="query-params",
-    )
+    )  # fmt: skip
     here = first if chosen is None else chosen
     if here is None:
         return None
@@ -53,18 +47,8 @@ def choose_feature(store: Store) -> int | None:
     else:
         wanted, order = filters.filter_of(view, store), filters.order_of(view)
         place = ask(queries.features.feature_place, store, here, wanted, order=order)
-    row.button(
-        "Previous", icon=":material/chevron_left:", disabled=place.before is None, on_click=go, args=(place.before,)
-    )
-    row.button(
-        "Next",
-        icon=":material/chevron_right:",
-        icon_position="right",
-        disabled=place.after is None,
-        on_click=go,
-        args=(place.after,),
-    )
     with row:
+        frame.show_steps(place.before, place.after, go)
         st.html(panels.note(wording.place_sentence(place, is_list=view is not None)), width="content")
         st.space("stretch")
         href = permalinks.href("features", view or FeaturesView())

@@ -26,18 +26,9 @@ SELECT, OPEN = "select an area", "open"
 def show_table(rows: pa.Table, shown: tuple[str, ...]) -> int | None:
     """Draw the page's rows; return the feature that was clicked."""
     ids = rows["feature_id"].to_pylist()
-    event = st.dataframe(
-        feature_columns.for_screen(rows, shown),
-        hide_index=True,
-        placeholder="–",
-        key=permalinks.widget_key("feature_table", ids, shown),
-        on_select="rerun",
-        selection_mode="single-cell",
-        height="content",
-        row_height=38,
-        column_config={name: table_column(name) for name in feature_columns.COLUMNS},
-    )
-    cell = frame.first_cell(event, len(ids))
+    key = permalinks.widget_key("feature_table", ids, shown)
+    columns = {name: table_column(name) for name in feature_columns.COLUMNS}
+    cell = frame.show_rows(feature_columns.for_screen(rows, shown), key=key, columns=columns)
     return ids[cell[0]] if cell else None
 
 
@@ -118,7 +109,7 @@ def show_nothing(store: Store, view: FeaturesView) -> None:
     if not store.manifest.tables["features"].rows:
         st.html(panels.note("This bundle holds no features."))
         return
-    if view.has_note and (fault := audits.read_error(store)):
+    if view.has_note and (fault := audits.noted_features(store)[1]):
         st.html(panels.notice_here("Which features have a note is not known", fault))
     else:
         st.html(panels.note("No matches."))

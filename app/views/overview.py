@@ -15,11 +15,7 @@ from lfp.bundle.store.connection import Store
 from lfp.evaluation.results import ResultRow
 
 HEADLINE_ROWS = ("reward", "implicit_reward", "kendall_tau", "preference_accuracy")
-ESTIMATES = {
-    "implicit reward": "implicit_reward",
-    "probe, tuned": "predicted",
-    "probe, base": "predicted_base",
-}
+ESTIMATES = {"implicit reward": "implicit_reward", "probe, tuned": "predicted", "probe, base": "predicted_base"}
 
 
 def show_headlines(store: Store) -> None:

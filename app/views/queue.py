@@ -64,15 +64,8 @@ def choose_item(listed: AuditList, latest: Sequence[Verdict]) -> int:
         st.session_state.item = n
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="small")
     at = row.number_input(f"Item of {n}", 1, n, key="item", bind="query-params", width=110)
-    row.button("Previous", icon=":material/chevron_left:", disabled=at <= 1, on_click=go, args=(at - 1,))
-    row.button(
-        "Next",
-        icon=":material/chevron_right:",
-        icon_position="right",
-        disabled=at >= n,
-        on_click=go,
-        args=(at + 1,),
-    )
+    with row:
+        frame.show_steps(at - 1 if at > 1 else None, at + 1 if at < n else None, go)
     unreviewed = next_unreviewed(listed, latest, at)
     row.button("Next unreviewed", disabled=unreviewed is None, on_click=go, args=(unreviewed,))
     return at

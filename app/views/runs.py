@@ -108,20 +108,12 @@ def show_matches(this: Store, other: Store) -> tuple[str, int] | None:
     shown = pairs.slice((page - 1) * PAGE_SIZE, PAGE_SIZE)
     with slot:
         st.html(panels.note(f"{count(pairs.num_rows)} pairs. Click a feature of either run to open it."))
-        event = st.dataframe(
-            comparing.match_table(shown),
-            hide_index=True,
-            placeholder="–",
-            key=permalinks.widget_key("matches", shown["feature_id_one"].to_pylist(), other.key),
-            on_select="rerun",
-            selection_mode="single-cell",
-            height="content",
-            column_config=match_columns(),
-        )
+        key = permalinks.widget_key("matches", shown["feature_id_one"].to_pylist(), other.key)
+        cell = frame.show_rows(comparing.match_table(shown), key=key, columns=match_columns())
     with right:
         named = frame.choose_name(comparing.match_names(shown), "Open a feature of this page", key="open_match")
     frame.download(lambda: pairs, name="matched_features", label="Download matches")
-    if cell := frame.first_cell(event, shown.num_rows):
+    if cell is not None:
         side = "other" if cell[1].endswith("_other") else "one"
         return side, shown[f"feature_id_{side}"][cell[0]].as_py()
     return named

@@ -41,15 +41,15 @@ def show_filters(store: Store) -> FeaturesView:
     layers = ask(queries.features.feature_layers, store)
     layer.segmented_control("Layers", layers, selection_mode="multi", key="layer", **fresh)
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="small")
-    row.selectbox("Weight", ["any", "positive", "negative"], key="sign", width=100, **fresh)
+    row.selectbox("Sign", ["any", "positive", "negative"], key="sign", width=98, help="Of the probe weight", **fresh)
     row.selectbox("Related", ["any", "yes", "no"], key="related", width=92, help="What the label says", **fresh)
     row.selectbox(
-        "Weight is", ["any", "beats", "within"], key="null", format_func=words_for("null"), width=140,
+        "Weight", ["any", "beats", "within"], key="null", format_func=words_for("null"), width=132,
         help="Chance: 95 % of weights fitted to shuffled feedback are smaller", **fresh,
     )  # fmt: skip
     more = row.container(width="content")
-    row.selectbox("Sort by", list(FEATURE_SORTS), key="sort", format_func=words_for("sort"), width=160, **fresh)
-    row.selectbox("Order", ["descending", "ascending"], key="order", width=132, **fresh)
+    row.selectbox("Sort by", list(FEATURE_SORTS), key="sort", format_func=words_for("sort"), width=138, **fresh)
+    row.selectbox("Order", ["descending", "ascending"], key="order", width=126, **fresh)
     with row.popover("Columns", icon=":material/view_column:"):
         options = [name for name in columns.COLUMNS if name not in columns.ALWAYS]
         st.multiselect(
@@ -145,7 +145,7 @@ def filter_of(view: FeaturesView, store: Store | None = None) -> FeatureFilter:
         detection_low=view.least_detected,
         region=feature_map.from_text(view.area),
     )
-    return replace(wanted, noted=audits.noted_features(store)) if view.has_note and store is not None else wanted
+    return replace(wanted, noted=audits.noted_features(store)[0]) if view.has_note and store is not None else wanted
 
 
 def order_of(view: FeaturesView) -> Order:

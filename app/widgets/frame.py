@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import plotly.graph_objects as go
 import pyarrow as pa
@@ -17,12 +17,7 @@ from lfp.evaluation.results import ResultRow
 
 V = TypeVar("V")
 
-KEYS = {
-    "/": "search on this page",
-    "j": "next item or page",
-    "k": "previous item or page",
-    "?": "this help",
-}
+KEYS = {"/": "search on this page", "j": "next item or page", "k": "previous item or page", "?": "this help"}
 """Keyboard shortcuts of every page."""
 
 
@@ -44,11 +39,7 @@ def download(rows: Callable[[], pa.Table], *, name: str, label: str = "Download"
 def show_ledger(account: ledgers.Account, *, key: str, on_select: Callable[[], None] | None = None) -> None:
     """Draw a ledger's bars, and the check that they sum to the value stored in the bundle."""
     figure = charts.contributions(
-        account.ids,
-        account.descriptions,
-        account.values,
-        ink=permalinks.text_colour(),
-        others=account.others,
+        account.ids, account.descriptions, account.values, ink=permalinks.text_colour(), others=account.others
     )
     if on_select is None:
         st.plotly_chart(figure, config=charts.CONFIG, key=key)
@@ -65,18 +56,13 @@ def list_contributions(rows: Callable[[], pa.Table], *, key: str, name: str) -> 
         download(rows, name=name)
     if wanted:
         number = st.column_config.NumberColumn
-        st.dataframe(
-            rows(),
-            hide_index=True,
-            placeholder="–",
-            height=420,
-            column_config={
-                "feature_id": number("feature", format="#%d", pinned=True),
-                "pooled": number(format="%.4f"),
-                "description": st.column_config.Column("label", width="medium"),
-                **{column: number(format="%+.5f") for column in ledgers.SIGNED_COLUMNS},
-            },
-        )
+        columns: dict[str, Any] = {
+            "feature_id": number("feature", format="#%d", pinned=True),
+            "pooled": number(format="%.4f"),
+            "description": st.column_config.Column("label", width="medium"),
+            **{column: number(format="%+.5f") for column in ledgers.SIGNED_COLUMNS},
+        }
+        st.dataframe(rows(), hide_index=True, placeholder="–", height=420, column_config=columns)
 
 
 def caption(sentence: str, rows: Callable[[], pa.Table], *, name: str) -> None:
@@ -130,6 +116,23 @@ def show_figure(figure: go.Figure, *, key: str, href: Callable[[int], str] | Non
     number = first_point(event)
     if isinstance(number, int):
         st.html(panels.following(href(number), f"Open {what} {number}"), unsafe_allow_javascript=True)
+
+
+def show_rows(rows: pa.Table, *, key: str, columns: Mapping[str, Any]) -> tuple[int, str] | None:
+    """Draw a page of rows; return the row and the column of the cell that was clicked."""
+    event = st.dataframe(
+        rows, hide_index=True, placeholder="–", key=key, on_select="rerun", selection_mode="single-cell",
+        height="content", row_height=38, column_config=columns,
+    )  # fmt: skip
+    return first_cell(event, rows.num_rows)
+
+
+def show_steps(before: int | None, after: int | None, go: Callable[[int], None]) -> None:
+    """Draw Previous and Next, which call `go` with the number before or after; one without a number is disabled."""
+    for label, number in (("Previous", before), ("Next", after)):
+        side: Literal["left", "right"] = "left" if label == "Previous" else "right"
+        icon = f":material/chevron_{side}:"
+        st.button(label, icon=icon, icon_position=side, disabled=number is None, on_click=go, args=(number,))
 
 
 def first_point(state: Any) -> Any:

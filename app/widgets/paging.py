@@ -70,16 +70,9 @@ def show_table(shown: pa.Table, ids: Sequence[int], *, name: str, opens: str, co
             st.session_state[opens] = ids[cell[0]]
 
     st.dataframe(
-        shown,
-        hide_index=True,
-        placeholder="–",
-        key=key,
-        selection_mode="single-cell",
-        on_select=open_row,
-        height="content",
-        row_height=36,
-        column_config=columns,
-    )
+        shown, hide_index=True, placeholder="–", key=key, on_select=open_row, selection_mode="single-cell",
+        height="content", row_height=36, column_config=columns,
+    )  # fmt: skip
 
 
 def choose_row(page: Page, label: str, *, key: str, page_key: str, values_key: str) -> int | None:
@@ -89,15 +82,9 @@ def choose_row(page: Page, label: str, *, key: str, page_key: str, values_key: s
     """
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="small")
     first = page.ids[0] if page.ids else None
+    shown = "" if first is None else str(first)
     chosen: int | None = row.number_input(
-        label,
-        min_value=0,
-        value=None,
-        step=1,
-        placeholder="" if first is None else str(first),
-        width=165,
-        key=key,
-        bind="query-params",
+        label, min_value=0, value=None, step=1, placeholder=shown, width=165, key=key, bind="query-params"
     )
     here = first if chosen is None else chosen
     with row:
@@ -112,18 +99,10 @@ def _show_steps(page: Page, here: int | None, *, key: str, page_key: str) -> Non
     numbers = [number for number, _ in around]
     at = numbers.index(here) if here is not None and here in numbers else 0
 
-    def step(number: int, pages: int) -> None:
+    def step(number: int) -> None:
         st.session_state[key] = number
-        if pages:
+        if pages := dict(around)[number]:
             st.session_state[page_key] = st.session_state.get(page_key, 1) + pages
 
-    before, after = (around[i] if 0 <= i < len(around) else (None, 0) for i in (at - 1, at + 1))
-    st.button("Previous", icon=":material/chevron_left:", disabled=before[0] is None, on_click=step, args=before)
-    st.button(
-        "Next",
-        icon=":material/chevron_right:",
-        icon_position="right",
-        disabled=after[0] is None,
-        on_click=step,
-        args=after,
-    )
+    before, after = (numbers[i] if 0 <= i < len(around) else None for i in (at - 1, at + 1))
+    frame.show_steps(before, after, step)
