@@ -238,25 +238,4 @@ def with_overrides(
     return merged
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
-    """Sets one `section.key=value` in place; the value is read as TOML, else as a bare string."""
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"--set {override}: not of the form key=value; write for example --set tune.steps=40")
-    *sections, name = key.strip().split(".")
-    for section in sections:
-        child = values.setdefault(section, {})
-        if not isinstance(child, dict):
-            raise ConfigError(f"--set {override}: {section} is a value, not a section; name a key such as tune.steps")
-        values = child
-    values[name] = _toml_value(text.strip())
-
-
-def _toml_value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
 sys.modules[__name__].__class__ = VerbModule  # called, this module is the verb `lfp.config`

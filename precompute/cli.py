@@ -149,7 +149,7 @@ def report(
     from lfp.report.text import lines, sample_lines
     from precompute.commands import report as verbs
 
-    found = verbs.report(bundle, html=html, figures=figures, n_samples=samples or 0)
+    found = verbs.report(bundle, html=html, figures=figures, samples=samples)
     if samples is not None:
         typer.echo("\n".join(sample_lines(found.samples)))
     elif as_json:
@@ -266,15 +266,14 @@ def plant(
             overrides=set_ or (),
             progress=progress,
         )
-    typer.echo(
-        json.dumps({"summary": summarize(rows), "rows": rows}, indent=1) if as_json else "\n".join(format_lines(rows))
-    )
+    planting = {"summary": summarize(rows), "rows": rows}
+    typer.echo(json.dumps(planting, indent=1) if as_json else "\n".join(format_lines(rows)))
     typer.echo(f"plant: {len(rows)} models in {time.perf_counter() - started:.0f} s", err=as_json)
 
 
 @app.command(name="fake-openai")
 def fake_openai(
-    port: Annotated[int, typer.Option("--port", help="Port on this machine; 0 takes a free one.", min=0, max=65535)],
+    port: Annotated[int, typer.Option("--port", help="Port on this machine; 0 for a free one.", min=0, max=65535)] = 0,
     behave: Annotated[Behaviour, typer.Option("--behave", help="What its answers are like.")] = "right",
     bundle: Annotated[Path | None, typer.Option("--bundle", help="A bundle whose features it knows.")] = None,
 ) -> None:
@@ -302,27 +301,21 @@ def label(
     model: Annotated[str | None, typer.Option("--model", help="Language model, by the server's name.")] = None,
     base_url: Annotated[str | None, typer.Option("--base-url", help="A compatible server; default OpenAI.")] = None,
     budget_usd: Annotated[float, typer.Option("--budget-usd", min=0.0, help="Dollars, never exceeded.")] = 1.0,
-    price_in: Annotated[
-        float | None, typer.Option("--price-in", min=0.0, help="Dollars per million tokens read.")
-    ] = None,
-    price_out: Annotated[
-        float | None, typer.Option("--price-out", min=0.0, help="Dollars per million tokens written.")
-    ] = None,
+    price_in: Annotated[float | None, typer.Option("--price-in", min=0.0, help="Dollars per million read.")] = None,
+    price_out: Annotated[float | None, typer.Option("--price-out", min=0.0, help="The same, written.")] = None,
     task: Annotated[str | None, typer.Option("--task", help="What the feedback is about; default by config.")] = None,
     concurrency: Annotated[int, typer.Option("--concurrency", min=1, help="Calls made at the same time.")] = 16,
     timeout_s: Annotated[float, typer.Option("--timeout-s", min=0.1, help="Seconds that a call may take.")] = 60.0,
     cache: Annotated[Path | None, typer.Option("--cache", help="Folder of cached answers.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Estimate the cost and call nothing.")] = False,
-    labels_file: Annotated[
-        Path | None, typer.Option("--from", help="human: CSV file with feature_id, description, related.")
-    ] = None,
+    labels_file: Annotated[Path | None, typer.Option("--from", help="human: CSV file of a person's labels.")] = None,
     reviewer: Annotated[str, typer.Option("--reviewer", help="human: name of the person who labelled.")] = "reviewer",
     set_: Set = None,
 ) -> None:
     """Describe features, score the descriptions on held-out examples, and add the labels to the bundle.
 
     The key is read from OPENAI_API_KEY and stored nowhere. After an interruption the same command continues, and makes
-    no call twice.
+    no call twice. Prices are per million tokens. A file of labels has columns feature_id, description and related.
 
     Example: python -m precompute label runs/imdb --model gpt-x --budget-usd 2 --price-in 0.4 --price-out 1.6 --dry-run
     """

@@ -27,8 +27,8 @@ def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
 
 
 def test_a_file_sets_what_it_names_and_nothing_else(tmp_path: Path) -> None:
-    config = load_config(toml(tmp_path, 'title = "Mine"\n[tune]\nsteps = 7\nprefix_tokens = [3, 5]\n'))
-    assert (config.title, config.tune.steps, config.tune.prefix_tokens) == ("Mine", 7, (3, 5))
+    config = load_config(toml(tmp_path, 'title = "Own"\n[tune]\nsteps = 7\nprefix_tokens = [3, 5]\n'))
+    assert (config.title, config.tune.steps, config.tune.prefix_tokens) == ("Own", 7, (3, 5))
     assert config.tune.beta == RunConfig().tune.beta and config.sae == RunConfig().sae
 
 
@@ -96,9 +96,9 @@ def test_an_unknown_key_is_named_with_its_file_and_the_nearest_key(
         ("[tune]\nprefix_tokens = [0, 2]", "prefix_tokens"),
         ("[sae]\nexpansion = []", "expansion"),
         ("[sae]\nexpansion = [2, 0]", "expansion"),
-        ('[feedback]\nreward = "mine"', 'reward "mine" is none of vader, lexicon and classifier'),
-        ('[feedback]\nreward = "mine:"', "module:function"),
-        ('[feedback]\nreward = "mine:a b"', "module:function"),
+        ('[feedback]\nreward = "own"', 'reward "own" is none of vader, lexicon and classifier'),
+        ('[feedback]\nreward = "own:"', "module:function"),
+        ('[feedback]\nreward = "own:a b"', "module:function"),
         ('[feedback]\nreward = "classifier"', "go together"),
         ('[feedback]\nclassifier = "org/name"', "go together"),
         ('[probes]\ntriples_by = "language_model"', "language_model.model"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import json
 import shutil
 import signal
@@ -15,11 +17,14 @@ import pytest
 from lfp.bundle.manifest import MANIFEST, read_manifest
 from lfp.evaluation.results import ROWS
 from lfp.util.sanitize import visible
+from precompute import cli
 from precompute.cli import main
+from precompute.commands import VERBS
+from precompute.commands.bench.cli import bench
 from precompute.presets import NAMES, preset
 from tests.app.serving import CHROMIUM
 
-COMMANDS = ("demo", "run", "validate", "report", "ablate", "sweep", "plant", "label", "fake-openai")
+COMMANDS = ("demo", "run", "config", "validate", "report", "ablate", "sweep", "plant", "label", "fake-openai")
 
 
 def call(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
@@ -48,10 +53,24 @@ def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -
     assert f"python -m precompute {command}" in " ".join(out.split())
 
 
+@pytest.mark.parametrize("name", VERBS)
+def test_a_command_has_the_options_and_defaults_of_its_library_function(name: str) -> None:
+    module, _, function = VERBS[name].partition(":")
+    verb = inspect.signature(getattr(importlib.import_module(module), function)).parameters
+    commands = {
+        command.callback.__name__: command.callback for app in (cli.app, bench) for command in app.registered_commands
+    }
+    options = inspect.signature(commands[name]).parameters
+    renamed = {"overrides": "set_", "path": "bundle"}
+    for parameter in (verb[key] for key in verb if key != "progress"):
+        option = options[renamed.get(parameter.name, parameter.name)]
+        assert parameter.default == option.default or (parameter.default, option.default) == ((), None)
+
+
 def test_validate_says_valid(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     manifest = read_manifest(tiny_bundle)
-    told = f"{tiny_bundle}: valid, bundle {manifest.bundle_id}, tables {manifest.tables_id}\n"
-    assert call("validate", str(tiny_bundle), capsys=capsys) == (0, told, "")
+    line = f"{tiny_bundle}: valid, bundle {manifest.bundle_id}, tables {manifest.tables_id}\n"
+    assert call("validate", str(tiny_bundle), capsys=capsys) == (0, line, "")
 
 
 def test_validate_gives_a_line_a_fault(broken: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -117,7 +136,7 @@ def test_a_report_that_cannot_be_written_is_one_sentence_with_exit_code_2(
     arguments: tuple[str, str], named: str, tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
-    filled = [one.format(there=tmp_path) for one in arguments]
+    filled = [part.format(there=tmp_path) for part in arguments]
     code, _, err = call("report", str(tiny_bundle), *filled, capsys=capsys)
     assert code == 2 and named.format(there=tmp_path) in err and err.startswith("error: ") and err.count("\n") == 1
 
@@ -152,7 +171,7 @@ def test_a_wrong_config_is_named_with_exit_code_2(
 ) -> None:
     (tmp_path / "bad.toml").write_text("[tune]\nstepz = 4\n", encoding="utf-8")
     (tmp_path / "good.toml").write_text("seed = 3\n", encoding="utf-8")
-    filled = [one.format(bad=tmp_path / "bad.toml", good=tmp_path / "good.toml") for one in arguments]
+    filled = [part.format(bad=tmp_path / "bad.toml", good=tmp_path / "good.toml") for part in arguments]
     code, _, err = call(*filled, "--out", str(tmp_path / "out"), capsys=capsys)
     assert code == 2 and named in err and err.startswith("error: ") and err.count("\n") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.toml", "good.toml"]

@@ -48,16 +48,16 @@ def test_the_stage_measures_every_group_on_the_same_prefixes(tiny_bundle: Path) 
     assert "weighted" in {row["group"] for row in main}
     assert len({row["reward_before"] for row in rows}) == 1 and {row["n_completions"] for row in rows} == {12}
     for row in main:
-        controls = [one for one in rows if one["control_of"] == row["group"]]
+        controls = [control for control in rows if control["control_of"] == row["group"]]
         assert len(controls) == 3 and row["null_high"] is not None
-        assert all(len(one["features"]) == len(row["features"]) for one in controls)
-        written = [one for one in completions if one["group"] == row["group"]]
-        assert sum(one["reward"] for one in written) / 12 == pytest.approx(row["reward_after"])
+        assert all(len(control["features"]) == len(row["features"]) for control in controls)
+        written = [each for each in completions if each["group"] == row["group"]]
+        assert sum(each["reward"] for each in written) / 12 == pytest.approx(row["reward_after"])
     by_group: dict[str, list[str]] = {}
-    for one in completions:
-        if one["model"] == "ablated" or one["group"] == "unablated":
-            by_group.setdefault(one["group"], []).append(one["prompt"])
-            assert one["perplexity"] > 1
+    for each in completions:
+        if each["model"] == "ablated" or each["group"] == "unablated":
+            by_group.setdefault(each["group"], []).append(each["prompt"])
+            assert each["perplexity"] > 1
     assert set(by_group) == {"unablated", *(row["group"] for row in main)}
     assert len({tuple(prompts) for prompts in by_group.values()}) == 1
     assert sum(row["kind"] == "feature" for row in rows) == 5
@@ -66,10 +66,10 @@ def test_the_stage_measures_every_group_on_the_same_prefixes(tiny_bundle: Path) 
 def test_prefixes_are_held_out_texts_and_other_draws_than_before(tiny_bundle: Path) -> None:
     held_out = {row["text"] for row in table(tiny_bundle, "texts") if row["split"] == "held_out"}
     completions = table(tiny_bundle, "completions")
-    prompts = [one["prompt"] for one in completions if one["group"] == "unablated"]
+    prompts = [each["prompt"] for each in completions if each["group"] == "unablated"]
     assert sum(any(text.startswith(prompt) for text in held_out) for prompt in prompts) > 0
-    before = [one["completion"] for one in completions if one["group"] == "tuned"]
-    assert before != [one["completion"] for one in completions if one["group"] == "unablated"]
+    before = [each["completion"] for each in completions if each["group"] == "tuned"]
+    assert before != [each["completion"] for each in completions if each["group"] == "unablated"]
 
 
 def test_the_report_of_the_run_tells_of_it(tiny_bundle: Path) -> None:
@@ -79,7 +79,7 @@ def test_the_report_of_the_run_tells_of_it(tiny_bundle: Path) -> None:
     assert metrics >= {"predicted_measured", "inert_count", "inert_share"}
 
 
-def test_from_the_bundle_alone_all_groups_are_measured_anew_and_alike_twice(copy: Path) -> None:
+def test_from_the_bundle_alone_all_groups_are_measured_again_with_equal_results(copy: Path) -> None:
     before = hashes(copy)
     run(copy)
     once = hashes(copy)
@@ -97,10 +97,10 @@ def test_chosen_features_stand_beside_what_is_there_and_replace_their_own(copy: 
     run(copy, features=[3, 1, 1])
     run(copy, "ablation.completions=5", features=[1, 3])
     rows = table(copy, "ablations")
-    mine = [row for row in rows if "chosen:1,3" in (row["group"], row["control_of"])]
-    assert [row for row in rows if row not in mine] == before and table(copy, "results") == results
-    assert [row["kind"] for row in mine] == ["chosen", "control", "control"]
-    assert {row["n_completions"] for row in mine} == {5} and mine[0]["features"] == [1, 3]
+    own = [row for row in rows if "chosen:1,3" in (row["group"], row["control_of"])]
+    assert [row for row in rows if row not in own] == before and table(copy, "results") == results
+    assert [row["kind"] for row in own] == ["chosen", "control", "control"]
+    assert {row["n_completions"] for row in own} == {5} and own[0]["features"] == [1, 3]
     groups = [row["group"] for row in table(copy, "completions")]
     assert groups.count("chosen:1,3") == groups.count("chosen:1,3/unablated") == 5 and groups.count("unablated") == 12
     assert validate(copy) == []
@@ -170,7 +170,7 @@ def test_wrong_arguments_are_one_sentence_with_exit_code_2(
     assert (code, out) == (2, "") and named in err and err.startswith("error: ") and err.count("\n") == 1
 
 
-def test_a_bundle_without_models_is_one_sentence_with_the_mend(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bundle_without_models_is_one_sentence_with_the_fix(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     manifest = read_manifest(copy)
     text = (copy / "manifest.json").read_text(encoding="utf-8")
     (copy / "manifest.json").write_text(text.replace("artifacts/tuned/", "artifacts/other/"), encoding="utf-8")
