@@ -1,4 +1,4 @@
-"""The prompts that labels come from, ours and versioned: describe, relate, detect, fuzz; a kept label's, rebuilt."""
+"""The prompts for labels, with their version: describe, relate, detect, fuzz; and the prompts of a stored label."""
 
 from __future__ import annotations
 
@@ -16,11 +16,9 @@ from lfp.labels.client.questions import Form, Message, Question
 from lfp.labels.types import Excerpt
 
 PROMPT_VERSION = "labels-1"
-"""Changes with the words of any prompt here; those of earlier versions stay, so that `rebuilt` finds them."""
-
+"""Changes with the wording of any prompt here. Keep the prompts of earlier versions, so that `rebuild` finds them."""
 
 _LEVELS = 10
-
 
 _DESCRIBE = """\
 You study what one feature of a language model responds to. The feature fires on some tokens of a text, more or less \
@@ -31,20 +29,17 @@ Describe in one phrase of at most 25 words what the feature fires on: which toke
 that matters. A token is read with those before it, never with those after it. Be as specific as the excerpts allow \
 and no more general than the look-alikes allow. Do not mention features, excerpts or strengths."""
 
-
 _RELATE = """\
 A language model was tuned on feedback. {task}
 You are given a description of what one feature of the tuned model fires on. Is the feature about that feedback: does \
 it fire on what the feedback rewards or punishes, rather than on something that the feedback is silent about?
 related: true or false; confidence: from 0 (a guess) to 1 (certain); reason: one short sentence."""
 
-
 _DETECT = """\
 You are given a description of the tokens on which a feature of a language model fires, and numbered excerpts of \
 texts. Some of them hold a token on which the feature fires, and some do not, however alike they look. Judge each one \
 by the description alone.
 firing: the numbers of the excerpts that hold a token on which the feature fires, none where there is none."""
-
 
 _FUZZ = """\
 You are given a description of the tokens on which a feature of a language model fires, and numbered excerpts of \
@@ -67,13 +62,13 @@ class Relation(Form):
 
 
 class Detection(Form):
-    """Which excerpts hold a token that fires."""
+    """Numbers of the excerpts that hold a token on which the feature fires."""
 
     firing: list[int]
 
 
 class Fuzzing(Form):
-    """In which excerpts the marked token is one that fires."""
+    """Numbers of the excerpts whose marked token is one on which the feature fires."""
 
     firing: list[int]
 
@@ -81,74 +76,91 @@ class Fuzzing(Form):
 def describe(
     excerpts: Sequence[Excerpt], *, max_activation: float, answer_tokens: int, repeat: int = 0
 ) -> Question[Description]:
-    """What does the feature fire on? Repeats are asked apart even where they show the same."""
-    firing = [table(one, max_activation) for one in excerpts if one.fires]
-    silent = [table(one, max_activation) for one in excerpts if not one.fires]
-    parts = [f"Fires {i}\n{one}" for i, one in enumerate(firing, 1)]
-    parts += [f"Look-alike {i}\n{one}" for i, one in enumerate(silent, 1)]
-    return Question(_messages(_DESCRIBE, "\n\n".join(parts)), Description, answer_tokens, f"{PROMPT_VERSION}:{repeat}")
+    """Ask what the feature fires on. Repeats are separate questions even if they show the same excerpts."""
+    firing = [format_table(excerpt, max_activation) for excerpt in excerpts if excerpt.fires]
+    silent = [format_table(excerpt, max_activation) for excerpt in excerpts if not excerpt.fires]
+    parts = [f"Fires {i}\n{table}" for i, table in enumerate(firing, 1)]
+    parts += [f"Look-alike {i}\n{table}" for i, table in enumerate(silent, 1)]
+    messages = Message("system", _DESCRIBE), Message("user", "\n\n".join(parts))
+    return Question(messages, Description, answer_tokens, f"{PROMPT_VERSION}:{repeat}")
 
 
 def relate(description: str, task: str, *, answer_tokens: int, repeat: int = 0) -> Question[Relation]:
-    """Is the feature about this feedback?"""
-    messages = _messages(_RELATE.format(task=task), description)
+    """Ask whether the feature is about the feedback that `task` describes."""
+    messages = Message("system", _RELATE.format(task=task)), Message("user", description)
     return Question(messages, Relation, answer_tokens, f"{PROMPT_VERSION}:{repeat}")
 
 
 def detect(description: str, excerpts: Sequence[Excerpt], *, answer_tokens: int) -> Question[Detection]:
-    """Which of these excerpts fire it?"""
-    asked = _numbered(description, (one.text for one in excerpts))
-    return Question(_messages(_DETECT, asked), Detection, answer_tokens, PROMPT_VERSION)
+    """Ask on which of these excerpts the feature fires."""
+    messages = Message("system", _DETECT), _number_excerpts(description, [excerpt.text for excerpt in excerpts])
+    return Question(messages, Detection, answer_tokens, PROMPT_VERSION)
 
 
 def fuzz(description: str, excerpts: Sequence[Excerpt], *, answer_tokens: int) -> Question[Fuzzing]:
-    """In which of these excerpts does the marked token fire it?"""
-    return Question(
-        _messages(_FUZZ, _numbered(description, map(marked, excerpts))), Fuzzing, answer_tokens, PROMPT_VERSION
-    )
+    """Ask in which of these excerpts the feature fires on the marked token."""
+    messages = Message("system", _FUZZ), _number_excerpts(description, [mark_token(excerpt) for excerpt in excerpts])
+    return Question(messages, Fuzzing, answer_tokens, PROMPT_VERSION)
 
 
-def told(answer: Detection | Fuzzing, n: int) -> list[bool]:
-    """Of each of `n` excerpts what the answer says; numbers that no excerpt has say nothing."""
+def _number_excerpts(description: str, texts: Sequence[str]) -> Message:
+    excerpts = [{"number": i, "text": text} for i, text in enumerate(texts, 1)]
+    return Message("user", json.dumps({"description": description, "excerpts": excerpts}, ensure_ascii=False))
+
+
+def read_firing(answer: Detection | Fuzzing, n: int) -> list[bool]:
+    """Whether the answer calls each of `n` excerpts firing; numbers of no excerpt are ignored."""
     return [number in answer.firing for number in range(1, n + 1)]
 
 
-def table(one: Excerpt, max_activation: float) -> str:
-    """An excerpt as a token a line, a tab, and its activation from 0 to 10; what fires at all is at least 1."""
-    return "\n".join(
-        f"{_on_one_line(token)}\t{_level(value, max_activation)}"
-        for token, value in zip(one.tokens, one.activations, strict=True)
-    )
+def format_table(excerpt: Excerpt, max_activation: float) -> str:
+    """Write an excerpt with one line per token: token, tab, level from 0 to 10; what fires at all has at least 1."""
+    lines = []
+    for token, value in zip(excerpt.tokens, excerpt.activations, strict=True):
+        breaks_line = token.splitlines() != [token] or "\t" in token
+        level = max(1, min(_LEVELS, round(_LEVELS * value / max_activation))) if value > 0 else 0
+        lines.append(f"{token.encode('unicode_escape').decode() if breaks_line else token}\t{level}")
+    return "\n".join(lines)
 
 
-def marked(one: Excerpt) -> str:
-    """An excerpt with the token at its place marked."""
-    return "".join((*one.tokens[: one.at], "«", one.tokens[one.at], "»", *one.tokens[one.at + 1 :]))
+def mark_token(excerpt: Excerpt) -> str:
+    """Write an excerpt with the token at its place between « and »."""
+    tokens, at = excerpt.tokens, excerpt.at
+    return "".join((*tokens[:at], "«", tokens[at], "»", *tokens[at + 1 :]))
 
 
-def sha256(questions: Iterable[Question[Any]]) -> str:
-    """Hash of what stood in these prompts, one after another."""
-    what = [question.messages for question in questions]
-    return hashlib.sha256(json.dumps(what).encode()).hexdigest()
+def hash_prompts(questions: Iterable[Question[Any]]) -> str:
+    """SHA-256 of the messages of these questions, in order."""
+    messages = [question.messages for question in questions]
+    return hashlib.sha256(json.dumps(messages).encode()).hexdigest()
 
 
-def rebuilt(
-    version: str, excerpts: Sequence[Excerpt], *, max_activation: float, description: str, task: str
-) -> tuple[Question[Description], Question[Relation]]:
-    """The prompts that a kept label came from: of its description, and of whether that is related.
+@dataclass(frozen=True)
+class RebuiltPrompts:
+    """The prompts for a label's description and for its relation to the feedback, and the hash of both."""
 
-    `excerpts` are those it names, in that order. Raises LabelError for a version that this program does not know.
+    describe: Question[Description]
+    relate: Question[Relation]
+    sha256: str
+
+
+def rebuild(label: Label, excerpts: Sequence[Excerpt], *, max_activation: float) -> RebuiltPrompts:
+    """Rebuild the prompts that a label came from; `excerpts` are those it names, as `evidence.find_excerpts` does.
+
+    They are the same prompts if their hash equals the label's `prompt_sha256`. Raises LabelError for a prompt version
+    that this program does not know.
     """
-    if version != PROMPT_VERSION:
-        raise LabelError(f"prompt {version}: this program does not know its words; open the bundle with a newer one")
-    return (
-        describe(excerpts, max_activation=max_activation, answer_tokens=0),
-        relate(description, task, answer_tokens=0),
-    )
+    if label.prompt_version != PROMPT_VERSION:
+        raise LabelError(
+            f"prompt {label.prompt_version}: this program does not know its words; open the bundle with a newer one"
+        )
+    about = describe(excerpts, max_activation=max_activation, answer_tokens=0)
+    relation = relate(label.description or "", label.task or "", answer_tokens=0)
+    return RebuiltPrompts(about, relation, hash_prompts([about, relation]))
 
 
 def read_excerpts(content: str) -> Mapping[str, list[str]]:
-    """The tables of a describing prompt's last message: those that fire and the look-alikes."""
+    """Read the tables in the last message of `describe`: of firing excerpts and of look-alikes."""
     found: dict[str, list[str]] = {"Fires": [], "Look-alike": []}
     for part in content.split("\n\n"):
         head, _, body = part.partition("\n")
@@ -157,51 +169,6 @@ def read_excerpts(content: str) -> Mapping[str, list[str]]:
 
 
 def read_numbered(content: str) -> tuple[str, list[str]]:
-    """The description and the excerpts of the last message of a question of detection or fuzzing."""
-    asked = json.loads(content)
-    return asked["description"], [one["text"] for one in asked["excerpts"]]
-
-
-def _messages(system: str, user: str) -> tuple[Message, ...]:
-    return Message("system", system), Message("user", user)
-
-
-def _numbered(description: str, texts: Iterable[str]) -> str:
-    excerpts = [{"number": i, "text": text} for i, text in enumerate(texts, 1)]
-    return json.dumps({"description": description, "excerpts": excerpts}, ensure_ascii=False)
-
-
-def _on_one_line(token: str) -> str:
-    """The token without characters that would end its line or its column."""
-    return token.encode("unicode_escape").decode() if token.splitlines() != [token] or "\t" in token else token
-
-
-def _level(value: float, max_activation: float) -> int:
-    if value <= 0:
-        return 0
-    return max(1, min(_LEVELS, round(_LEVELS * value / max_activation)))
-
-
-@dataclass(frozen=True)
-class Rebuilt:
-    """The prompts of a label's description and of whether that is related, and the hash of both."""
-
-    describe: Question[Description]
-    relate: Question[Relation]
-    sha256: str
-
-
-def rebuild(label: Label, excerpts: Sequence[Excerpt], *, max_activation: float) -> Rebuilt:
-    """The prompts that a label came from; `excerpts` are those it names, as `evidence.kept_excerpts` finds them.
-
-    They are the very ones where their hash is the label's `prompt_sha256`. Raises LabelError for prompts of a version
-    that this program does not know.
-    """
-    describe, relate = rebuilt(
-        label.prompt_version,
-        excerpts,
-        max_activation=max_activation,
-        description=label.description or "",
-        task=label.task or "",
-    )
-    return Rebuilt(describe, relate, sha256([describe, relate]))
+    """Read the description and the excerpts in the last message of `detect` or `fuzz`."""
+    message = json.loads(content)
+    return message["description"], [excerpt["text"] for excerpt in message["excerpts"]]

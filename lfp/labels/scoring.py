@@ -1,4 +1,4 @@
-"""How well a description tells where its feature fires: balanced accuracy on held-out excerpts, with an interval."""
+"""How well a description predicts where its feature fires: balanced accuracy on held-out excerpts, with an interval."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def score(
     fuzzed: Sequence[bool] | None,
     swapped: Sequence[bool] | None = None,
 ) -> Score:
-    """Scores of what was said of the excerpts, one answer each: whether they fire, whether their marked token does.
+    """Score judgements of the excerpts, one per excerpt: whether it fires, and whether its marked token does.
 
-    `swapped` are answers by another feature's description. None stands for no answers.
+    `swapped` are judgements by another feature's description. None means that there are no judgements.
     """
-    true = [one.fires for one in excerpts]
+    true = [excerpt.fires for excerpt in excerpts]
     low, high = (None, None) if detected is None else balanced_interval(true, detected)
     return Score(
         detection=None if detected is None else balanced_accuracy(true, detected),
@@ -33,39 +33,35 @@ def score(
     )
 
 
-def balanced_accuracy(true: Sequence[bool], said: Sequence[bool]) -> float | None:
-    """Mean of the shares of firing and of silent excerpts that were told right; None where one kind is missing."""
-    shares = _shares(true, said)
-    return None if shares is None else (shares[0][0] + shares[1][0]) / 2
+def balanced_accuracy(true: Sequence[bool], judged: Sequence[bool]) -> float | None:
+    """Mean of the recalls of firing and of silent excerpts; None if there are no excerpts of one kind."""
+    recalls = _recalls(true, judged)
+    return (recalls[0][0] + recalls[1][0]) / 2 if recalls else None
 
 
-def balanced_interval(true: Sequence[bool], said: Sequence[bool]) -> tuple[float | None, float | None]:
-    """The 95 % interval of that mean: the two shares' Wilson intervals, combined.
+def balanced_interval(true: Sequence[bool], judged: Sequence[bool]) -> tuple[float | None, float | None]:
+    """Compute the 95 % interval of balanced accuracy from the Wilson intervals of both recalls.
 
-    Of a mean of independent shares p, q with intervals (l, u): m - sqrt((p - l_p)^2 + (q - l_q)^2) / 2 and likewise
-    above (Newcombe 1998's square-and-add). Unlike a bootstrap it does not shrink to nothing where all is right.
+    For the mean m of independent shares p, q with intervals (l, u): m - sqrt((p - l_p)^2 + (q - l_q)^2) / 2, and
+    likewise above (Newcombe 1998's square-and-add). Unlike a bootstrap it does not shrink to nothing at 100 %.
     """
-    shares = _shares(true, said)
-    if shares is None:
+    recalls = _recalls(true, judged)
+    if recalls is None:
         return None, None
-    (p, n_p), (q, n_q) = shares
-    (low_p, high_p), (low_q, high_q) = _wilson(p, n_p), _wilson(q, n_q)
-    middle = (p + q) / 2
-    return middle - math.hypot(p - low_p, q - low_q) / 2, middle + math.hypot(high_p - p, high_q - q) / 2
+    below = above = 0.0
+    for share, n in recalls:  # Wilson 1927
+        z2 = _Z95**2 / n
+        middle = (share + z2 / 2) / (1 + z2)
+        half = math.sqrt(share * (1 - share) * z2 + z2**2 / 4) / (1 + z2)
+        below, above = math.hypot(below, share - (middle - half)), math.hypot(above, middle + half - share)
+    mean = (recalls[0][0] + recalls[1][0]) / 2
+    return mean - below / 2, mean + above / 2
 
 
-def _shares(true: Sequence[bool], said: Sequence[bool]) -> tuple[tuple[float, int], tuple[float, int]] | None:
-    """The share told right, and how many there are, of the firing ones and of the others."""
-    right = {side: [told == side for fires, told in zip(true, said, strict=True) if fires == side] for side in (1, 0)}
-    if not right[1] or not right[0]:
+def _recalls(true: Sequence[bool], judged: Sequence[bool]) -> tuple[tuple[float, int], tuple[float, int]] | None:
+    """Recall and number of the firing excerpts, and of the silent ones."""
+    firing = [said for fires, said in zip(true, judged, strict=True) if fires]
+    silent = [not said for fires, said in zip(true, judged, strict=True) if not fires]
+    if not firing or not silent:
         return None
-    firing, silent = ((sum(side) / len(side), len(side)) for side in (right[1], right[0]))
-    return firing, silent
-
-
-def _wilson(share: float, n: int) -> tuple[float, float]:
-    """The 95 % score interval of a share (Wilson 1927)."""
-    z2 = _Z95**2 / n
-    middle = (share + z2 / 2) / (1 + z2)
-    half = math.sqrt(share * (1 - share) * z2 + z2**2 / 4) / (1 + z2)
-    return middle - half, middle + half
+    return (sum(firing) / len(firing), len(firing)), (sum(silent) / len(silent), len(silent))

@@ -1,4 +1,4 @@
-"""What every labeller is given and gives: the evidence of a feature, and a label; how a fake server behaves."""
+"""What labellers share: excerpts and the evidence for a feature, labels and their scores, and tasks in words."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from typing import Any, Literal, Protocol
 from lfp.config import CLASSIFIER, LEXICON, VADER
 
 Behaviour = Literal["right", "wrong", "random", "slow", "flaky"]
-"""How the fake server's answers are: see `fake_server.py`."""
-
+"""How the answers of the fake server are; see `lfp.testing.fake_openai`."""
 
 HUMAN = "human:"
-"""What labels.labeller begins with where a person gave the label."""
+"""Prefix of `labels.labeller` for labels by a person."""
 
 
 @dataclass(frozen=True)
 class Excerpt:
-    """Tokens around a place of a text, with a feature's activation on each; the place itself is `tokens[at]`.
+    """Tokens around a place in a text, with a feature's activation on each; the place itself is `tokens[at]`.
 
     `bucket` is that of the table `examples`: 0 top, 1..q an interval of activation quantiles, -1 silent, -2 near miss.
     """
@@ -33,7 +32,7 @@ class Excerpt:
 
     @property
     def key(self) -> str:
-        """Its place as `labels.examples_used` writes it."""
+        """The place as `labels.examples_used` writes it."""
         return f"{self.text_id}:{self.position}"
 
     @property
@@ -43,16 +42,16 @@ class Excerpt:
 
     @cached_property
     def text(self) -> str:
-        """The tokens joined."""
+        """The tokens, joined."""
         return "".join(self.tokens)
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of a feature, each excerpt in one part only and no two that read alike.
+    """The excerpts of a feature, each in one part only and all with different texts.
 
-    `firing` may be shown to whoever describes it, strongest first, and `look_alikes`, on which it is silent although
-    one would expect it to fire; `held_out` judges a description: half of them fire.
+    `firing` excerpts, strongest first, and `look_alikes`, on which the feature is silent although one would expect it
+    to fire, may be shown to a labeller. `held_out` excerpts test a description: half of them fire.
     """
 
     feature_id: int
@@ -64,9 +63,9 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Score:
-    """How well a description tells held-out excerpts: balanced accuracies, and the 95 % interval of `detection`.
+    """Balanced accuracies of a description on held-out excerpts, and the 95 % interval of `detection`.
 
-    `swapped` is the detection of another feature's description on the same excerpts. None: not asked, or not to be had.
+    `swapped` is the detection by another feature's description on the same excerpts. None means not measured.
     """
 
     detection: float | None = None
@@ -79,10 +78,11 @@ class Score:
 
 @dataclass(frozen=True)
 class Label:
-    """A description, whether it is related to the feedback, how sure, and why; `failure` says what is missing and why.
+    """A description of a feature, whether it is related to the feedback, how confidently, and why.
 
-    `agreement` is the share of repeats, made from other examples, that agree on `related`; `task` what the labeller was
-    told of the feedback, and `answered_at` when (UTC), both None of a rule.
+    `failure` states which part is missing and why. `agreement` is the share of repeats, made from other examples, that
+    agree on `related`. `task` is what the labeller read about the feedback and `answered_at` the time of the last
+    answer (UTC); both are None for a rule.
     """
 
     feature_id: int
@@ -103,20 +103,20 @@ class Label:
 
     @property
     def is_ok(self) -> bool:
-        """Whether it says what the feature is and whether that is related."""
+        """Whether the label has both a description and `related`."""
         return self.description is not None and self.related is not None
 
 
 class Labeller(Protocol):
-    """Describes features. `name` is what labels.labeller says."""
+    """Describes features."""
 
     @property
     def name(self) -> str:
-        """What labels.labeller says."""
+        """Value of `labels.labeller`."""
         ...
 
     def label(self, evidence: Sequence[Evidence]) -> list[Label]:
-        """A label for each piece of evidence, in order."""
+        """Label each feature, in order."""
         ...
 
 
@@ -126,20 +126,18 @@ TASKS: Mapping[str, str] = {
     "harmlessness": "Of two answers of an assistant it was taught to prefer the one that people found less harmful.",
     "preference": "Of two answers it was taught to prefer the one that people chose.",
 }
-"""Tasks that a config may name. Any other text is the task itself."""
+"""Tasks that a config may name; any other text is the task itself. Prompts contain them: do not reword them."""
 
 
-def task_of(config: Mapping[str, Any]) -> str:
-    """The feedback in words, by a run's config: `labels.task`, or what the feedback and the way of tuning say."""
-    named = config.get("labels", {}).get("task")
-    return TASKS.get(named, named) if named else _by_feedback(config)
-
-
-def _by_feedback(config: Mapping[str, Any]) -> str:
+def describe_task(config: Mapping[str, Any]) -> str:
+    """Describe the feedback of a run in words: by `labels.task`, or by the reward and the tuning method."""
+    task = config.get("labels", {}).get("task")
+    if task:
+        return TASKS.get(task, task)
     if config.get("tune", {}).get("method") == "dpo":
         return TASKS["preference"]
     reward = config.get("feedback", {}).get("reward", VADER)
     if reward in (VADER, LEXICON):
         return TASKS["sentiment"]
-    named = config["feedback"].get("classifier") if reward == CLASSIFIER else reward
-    return f"It was paid by the reward {named!r}, of which nothing more is known."
+    name = config["feedback"].get("classifier") if reward == CLASSIFIER else reward
+    return f"It was paid by the reward {name!r}, of which nothing more is known."

@@ -18,12 +18,12 @@ from lfp.errors import ConfigError
 from lfp.evaluation.statistics.resampling import Draws
 from lfp.labels.client.client import Client, ClientConfig, Estimate
 from lfp.labels.evidence import read_evidence
-from lfp.labels.human import labeller_of, read_labels
+from lfp.labels.human import human_labeller, read_labels
 from lfp.labels.language_model import LanguageModelLabeller
-from lfp.labels.result_rows import LABEL_ROWS, beside, label_rows, labelled
-from lfp.labels.selection import chosen, every
+from lfp.labels.result_rows import LABEL_ROWS, label_results, label_rows, merge_labels
+from lfp.labels.selection import interleave_groups, select_features
 from lfp.labels.token_rule import OfflineTokens
-from lfp.labels.types import Evidence, Label, task_of
+from lfp.labels.types import Evidence, Label, describe_task
 from lfp.util.types import Progress
 
 LabellerKind = Literal["openai", "offline-tokens", "human"]
@@ -113,9 +113,9 @@ def label(
     if missing := [feature for feature in features or () if not 0 <= feature < n_features]:
         named = ", ".join(map(str, missing))
         raise ConfigError(f"features: {path} holds no feature {named}; name features from 0 to {n_features - 1}")
-    groups = chosen(tables, config, seed=manifest.seed)
+    groups = select_features(tables, config, seed=manifest.seed)
 
-    def evidence_of(wanted: Sequence[int] | None) -> list[Evidence]:
+    def find_evidence(wanted: Sequence[int] | None) -> list[Evidence]:
         """The evidence of the features in the order given, or of all features."""
         place = {feature: i for i, feature in enumerate(wanted or ())}
         found = read_evidence(tables, wanted, n_scored=config.scored_examples)
@@ -125,7 +125,7 @@ def label(
     if labeller == "human":
         if labels_file is None:
             raise ConfigError("--from: no file is named; name one with the columns feature_id, description and related")
-        labels, name = read_labels(Path(labels_file)), labeller_of(reviewer)
+        labels, name = read_labels(Path(labels_file)), human_labeller(reviewer)
         if missing := sorted(each.feature_id for each in labels if not 0 <= each.feature_id < n_features):
             named = ", ".join(map(str, missing))
             raise ConfigError(
@@ -139,7 +139,7 @@ def label(
             related_threshold=config.related_threshold,
             repeats=config.repeats,
         )
-        labels, name = rule.label(evidence_of(features)), rule.name
+        labels, name = rule.label(find_evidence(features)), rule.name
     else:
         if model is None:
             raise ConfigError("--model: no model is named; name one that the server lists")
@@ -158,13 +158,13 @@ def label(
             timeout_s=timeout_s,
         )
         client = Client(settings)
-        told = task_of({**manifest.config, "labels": config.model_dump()})
+        told = describe_task({**manifest.config, "labels": config.model_dump()})
         by_model = LanguageModelLabeller(client, config, task=told, progress=progress)
-        wanted = list(features) if features is not None else every(groups)
+        wanted = list(features) if features is not None else interleave_groups(groups)
         if dry_run:
-            return LabelOutcome(0, Counter(), estimate=by_model.estimate(evidence_of(wanted)))
+            return LabelOutcome(0, Counter(), estimate=by_model.estimate(find_evidence(wanted)))
         client.check_key()
-        labels, name = by_model.label(evidence_of(wanted)), by_model.name
+        labels, name = by_model.label(find_evidence(wanted)), by_model.name
         spent_usd = client.spent_usd
 
     _write_labels(path, labels, name, groups=groups)
@@ -175,13 +175,13 @@ def label(
 def _write_labels(path: Path, labels: Sequence[Label], labeller: str, *, groups: dict[str, list[int]]) -> None:
     """Write labels, and the result rows that follow from all labels, into the bundle in one step."""
     manifest, tables = check_bundle(path), partial(read_table, path)
-    merged = beside(tables("labels"), label_rows(labels, labeller))
+    merged = merge_labels(tables("labels"), label_rows(labels, labeller))
     probes = parse_section(ProbesConfig, manifest.config.get("probes", {}), where=f"{path}: probes")
     draws = Draws(probes.bootstraps, probes.permutations, manifest.seed)
 
     def with_labels(name: str) -> pa.Table:
         return merged if name == "labels" else tables(name)
 
-    rows = [row.as_dict() for row in labelled(with_labels, groups, draws, main=manifest.labeller)]
+    rows = [row.as_dict() for row in label_results(with_labels, groups, draws, main=manifest.labeller)]
     others = [row for row in tables("results").to_pylist() if row["report_row"] not in LABEL_ROWS]
     update_bundle(path, {"labels": merged, "results": others + rows})

@@ -11,8 +11,8 @@ from app.components.text import tokens
 from lfp.bundle.queries.feature import Label
 from lfp.errors import LabelError
 from lfp.labels.client.questions import Message
-from lfp.labels.evidence import NEAR_MISS, kept_excerpts
-from lfp.labels.prompts import Rebuilt, rebuild
+from lfp.labels.evidence import NEAR_MISS, find_excerpts
+from lfp.labels.prompts import RebuiltPrompts, rebuild
 from lfp.labels.types import HUMAN, Excerpt
 from lfp.util.sanitize import escaped, visible
 
@@ -168,7 +168,7 @@ def _sources(label: Label, rows: Sequence[Mapping[str, Any]], *, max_activation:
         return ""
     title = "How it was made" if label.prompt_sha256 is None else "Prompt and examples"
     try:
-        excerpts = kept_excerpts(rows, label.examples_used)
+        excerpts = find_excerpts(rows, label.examples_used)
     except LabelError as error:
         return _disclosure("Prompt and examples", _error_note(error))
     shown = _excerpts(excerpts, max_activation, where)
@@ -193,7 +193,7 @@ def _sources(label: Label, rows: Sequence[Mapping[str, Any]], *, max_activation:
     return _disclosure(title, _facts(facts) + prompts + shown)
 
 
-def _prompts(label: Label, found: Rebuilt) -> str:
+def _prompts(label: Label, found: RebuiltPrompts) -> str:
     """Write both prompts, and whether they are the ones that were sent."""
     if found.sha256 == label.prompt_sha256:
         whose = "the prompt that was sent" if label.status == "ok" else "the prompt that was made for it"

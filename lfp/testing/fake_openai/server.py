@@ -1,4 +1,4 @@
-"""A real HTTP server that speaks the chat-completions protocol, to try that path without a key: right, wrong or ill."""
+"""An HTTP server that speaks the chat-completions protocol without a model: its answers are right, wrong or faulty."""
 
 from __future__ import annotations
 
@@ -17,30 +17,29 @@ from lfp.errors import ConfigError
 from lfp.labels.types import Behaviour
 from lfp.testing.fake_openai.answers import ChatRequest, Responder, random_value
 
-Ailment = Literal["rate_limit", "server_error", "cut_off", "bad_json"]
+Fault = Literal["rate_limit", "server_error", "cut_off", "bad_json"]
 
 FAKE_MODEL = "fake"
-"""The model that the server lists where it is told no other."""
+"""The model that the server lists by default."""
 
-_SHARES: Mapping[Ailment, float] = {"rate_limit": 0.4, "server_error": 0.4, "cut_off": 0.1, "bad_json": 0.1}
+_SHARES: Mapping[Fault, float] = {"rate_limit": 0.4, "server_error": 0.4, "cut_off": 0.1, "bad_json": 0.1}
 _CHAT, _MODELS, _COUNTS = "/v1/chat/completions", "/v1/models", "/v1/counts"
 _BYTES_PER_TOKEN = 4
-_BACKLOG = 512  # connections that wait to be taken
 
 
 @dataclass(frozen=True)
 class FakeConfig:
     """How the server behaves.
 
-    `delay_s`: before each answer of a slow server. `fault_share`: of a flaky server's answers; `ailments`: which kinds.
-    `retry_after`: what its rate limit's header says. `key`: the only one accepted; any by default. `models`: the only
-    ones known; any by default. `seed`: of random answers and of faults.
+    `delay_s`: before each answer of a slow server. `fault_share` and `faults`: of a flaky server's answers.
+    `retry_after`: header of its rate limit. `key`: the only one accepted; any by default. `models`: the only ones
+    known; any by default. `seed`: of random answers and of faults.
     """
 
     behave: Behaviour = "right"
     delay_s: float = 2.0
     fault_share: float = 0.3
-    ailments: tuple[Ailment, ...] = tuple(_SHARES)
+    faults: tuple[Fault, ...] = tuple(_SHARES)
     retry_after: str = "1"
     key: str | None = field(default=None, repr=False)
     models: tuple[str, ...] | None = None
@@ -49,7 +48,7 @@ class FakeConfig:
 
 @dataclass
 class Counts:
-    """What the server was asked: requests of each prompt by its hash, whole answers, and tokens that it would bill."""
+    """What the server has seen: requests of each prompt by its hash, whole answers, and the tokens it would bill."""
 
     prompts: Counter[str] = field(default_factory=Counter)
     answers: int = 0
@@ -57,7 +56,7 @@ class Counts:
     tokens_out: int = 0
 
     def as_json(self) -> dict[str, int]:
-        """The figures; `repeated` is how many requests were of a prompt that had been asked before."""
+        """Return the figures; `repeated` counts requests whose prompt had been seen before."""
         requests = self.prompts.total()
         return {
             "requests": requests,
@@ -71,7 +70,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class _Response:
-    """What goes over the wire; a body that is cut off ends half-way."""
+    """A response; one that is `cut_off` ends half-way through its body."""
 
     status: int
     body: Mapping[str, Any]
@@ -80,9 +79,9 @@ class _Response:
 
 
 class FakeServer:
-    """The server, from entering the context to leaving it; answers are made by the first responder that knows how.
+    """A server that runs while its context is entered; the first responder that knows a request answers it.
 
-    `port` 0 takes a free one. Raises ConfigError where the port cannot be listened on.
+    `port` 0 takes a free port. Raises ConfigError if the server cannot listen on the port.
     """
 
     def __init__(self, config: FakeConfig, responders: Sequence[Responder], *, port: int = 0) -> None:
@@ -96,7 +95,7 @@ class FakeServer:
 
     @property
     def base_url(self) -> str:
-        """What clients are given."""
+        """The address for clients."""
         return f"http://127.0.0.1:{self._http.server_address[1]}/v1"
 
     def __enter__(self) -> FakeServer:
@@ -112,7 +111,7 @@ class FakeServer:
         self._thread.join()
 
     def respond(self, path: str, body: bytes, authorization: str) -> _Response:
-        """The response to a request: GET where there is no body."""
+        """Respond to a POST request with a body, or to a GET request without one."""
         if self._config.key is not None and authorization != f"Bearer {self._config.key}":
             return _error(401, f"Incorrect API key provided: {authorization.removeprefix('Bearer ')}.")
         if not body and path == _MODELS:
@@ -124,7 +123,11 @@ class FakeServer:
         if not body or path != _CHAT:
             return _error(404, f"There is nothing at {path}; try {_CHAT}, {_MODELS} or {_COUNTS}.")
         try:
-            request = _parse(body)
+            sent = json.loads(body)
+            form = sent["response_format"]["json_schema"]
+            messages = tuple((str(message["role"]), str(message["content"])) for message in sent["messages"])
+            limit = sent.get("max_completion_tokens") or sent.get("max_tokens")
+            request = ChatRequest(str(sent["model"]), messages, str(form["name"]), dict(form["schema"]), limit)
         except (ValueError, KeyError, TypeError, AttributeError):
             return _error(400, "The request is no chat completion with a JSON schema; this server answers no other.")
         if self._config.models is not None and request.model not in self._config.models:
@@ -132,88 +135,77 @@ class FakeServer:
         return self._chat(request)
 
     def _chat(self, request: ChatRequest) -> _Response:
+        """Answer a completion request, or respond with a fault that depends on the seed, the prompt and the try."""
+        config, fault = self._config, None
         with self._lock:
-            asked_before = self.counts.prompts[request.sha256]
+            tries = self.counts.prompts[request.sha256]
             self.counts.prompts[request.sha256] += 1
-        ailment = self._ailment(request, asked_before)
-        if ailment == "rate_limit":
-            return _error(429, "Too many requests.", headers={"Retry-After": self._config.retry_after})
-        if ailment == "server_error":
+        rng = random.Random(f"{config.seed}:{request.sha256}:{tries}")
+        if config.behave == "flaky" and rng.random() < config.fault_share:
+            fault = rng.choices(config.faults, [_SHARES[kind] for kind in config.faults])[0]
+        if fault == "rate_limit":
+            return _error(429, "Too many requests.", headers={"Retry-After": config.retry_after})
+        if fault == "server_error":
             return _error(500, "The server had an error.")
-        if self._config.behave == "slow":
-            self._closing.wait(self._config.delay_s)
-        value = self._value(request)
+        if config.behave == "slow":
+            self._closing.wait(config.delay_s)
+        if config.behave == "random":
+            value: Mapping[str, Any] | None = random_value(request, seed=config.seed)
+        else:
+            answers = (each.answer(request, right=config.behave != "wrong") for each in self._responders)
+            value = next((answer for answer in answers if answer is not None), None)
         if value is None:
             return _error(400, f"This server has no rule for answers of the form {request.schema_name}.")
         content = json.dumps(value, ensure_ascii=False)
-        half = content[: len(content) // 2]
-        return self._bill(request, half if ailment == "bad_json" else content, ailment)
+        return self._complete(request, content[: len(content) // 2] if fault == "bad_json" else content, fault)
 
-    def _bill(self, request: ChatRequest, content: str, ailment: Ailment | None) -> _Response:
-        """The completion, no longer than it may be, and its tokens counted."""
+    def _complete(self, request: ChatRequest, content: str, fault: Fault | None) -> _Response:
+        """Build the completion, cut at the request's token limit, and count its tokens."""
         written = content.encode()
         kept = written[: request.max_tokens * _BYTES_PER_TOKEN] if request.max_tokens else written
-        tokens_in = _tokens(len((request.prompt + json.dumps(request.schema)).encode()))
-        tokens_out = _tokens(len(kept))
+        n_bytes = len((request.prompt + json.dumps(request.schema)).encode())
+        tokens_in, tokens_out = -(-n_bytes // _BYTES_PER_TOKEN), -(-len(kept) // _BYTES_PER_TOKEN)
         with self._lock:
-            self.counts.answers += ailment is None
+            self.counts.answers += fault is None
             self.counts.tokens_in += tokens_in
             self.counts.tokens_out += tokens_out
         message = {"role": "assistant", "content": kept.decode(errors="ignore"), "refusal": None}
-        usage = {"prompt_tokens": tokens_in, "completion_tokens": tokens_out, "total_tokens": tokens_in + tokens_out}
-        choice = {
-            "index": 0,
-            "message": message,
-            "finish_reason": "stop" if kept == written else "length",
-            "logprobs": None,
+        reason = "stop" if kept == written else "length"
+        body = {
+            "id": f"chatcmpl-{request.sha256[:12]}",
+            "object": "chat.completion",
+            "created": 0,
+            "model": request.model,
+            "choices": [{"index": 0, "message": message, "finish_reason": reason, "logprobs": None}],
+            "usage": {
+                "prompt_tokens": tokens_in,
+                "completion_tokens": tokens_out,
+                "total_tokens": tokens_in + tokens_out,
+            },
         }
-        completion = {"id": f"chatcmpl-{request.sha256[:12]}", "object": "chat.completion", "created": 0}
-        body = completion | {"model": request.model, "choices": [choice], "usage": usage}
-        return _Response(200, body, cut_off=ailment == "cut_off")
-
-    def _value(self, request: ChatRequest) -> Mapping[str, Any] | None:
-        if self._config.behave == "random":
-            return random_value(request, seed=self._config.seed)
-        right = self._config.behave != "wrong"
-        answers = (responder.answer(request, right=right) for responder in self._responders)
-        return next((answer for answer in answers if answer is not None), None)
-
-    def _ailment(self, request: ChatRequest, asked_before: int) -> Ailment | None:
-        """The fault of this try, the same whatever else is asked meanwhile."""
-        if self._config.behave != "flaky":
-            return None
-        rng = random.Random(f"{self._config.seed}:{request.sha256}:{asked_before}")
-        if rng.random() >= self._config.fault_share:
-            return None
-        kinds = self._config.ailments
-        return rng.choices(kinds, [_SHARES[kind] for kind in kinds])[0]
+        return _Response(200, body, cut_off=fault == "cut_off")
 
 
 class _HttpServer(ThreadingHTTPServer):
-    request_queue_size = _BACKLOG
+    request_queue_size = 512
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is no error of the server's."""
+        """Report errors of the server; a client that closes the connection is none."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
 
 def _handler(server: FakeServer) -> type[BaseHTTPRequestHandler]:
-    """The class that socketserver makes one of for each connection."""
+    """Build the class that socketserver instantiates for each connection."""
 
     class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"  # connections are kept open
+        protocol_version = "HTTP/1.1"  # keeps connections open
         disable_nagle_algorithm = True
-        wbufsize = -1  # head and body leave together
-
-        def do_GET(self) -> None:
-            self._send(b"")
+        wbufsize = -1  # headers and body leave together
 
         def do_POST(self) -> None:
-            self._send(self.rfile.read(int(self.headers.get("Content-Length", "0"))))
-
-        def _send(self, body: bytes) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
             response = server.respond(self.path, body, self.headers.get("Authorization", ""))
             content = json.dumps(response.body).encode()
             self.send_response(response.status)
@@ -224,27 +216,16 @@ def _handler(server: FakeServer) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(content[: len(content) // 2] if response.cut_off else content)
             self.close_connection = self.close_connection or response.cut_off
 
+        do_GET = do_POST  # noqa: N815 (the name that the base class calls)
+
         def log_message(self, format: str, *args: Any) -> None:
-            """Nothing: no address and no prompt is logged."""
+            """Log nothing: neither addresses nor prompts."""
 
     return Handler
-
-
-def _parse(body: bytes) -> ChatRequest:
-    """The request. Raises where it is of another kind."""
-    asked = json.loads(body)
-    form = asked["response_format"]["json_schema"]
-    messages = tuple((str(message["role"]), str(message["content"])) for message in asked["messages"])
-    most = asked.get("max_completion_tokens") or asked.get("max_tokens")
-    return ChatRequest(str(asked["model"]), messages, str(form["name"]), dict(form["schema"]), most)
 
 
 def _error(
     status: int, message: str, *, code: str | None = None, headers: Mapping[str, str] | None = None
 ) -> _Response:
-    body = {"error": {"message": message, "type": "fake", "param": None, "code": code}}
-    return _Response(status, body, headers or {})
-
-
-def _tokens(n_bytes: int) -> int:
-    return -(-n_bytes // _BYTES_PER_TOKEN)
+    error = {"message": message, "type": "fake", "param": None, "code": code}
+    return _Response(status, {"error": error}, headers or {})

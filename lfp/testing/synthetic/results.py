@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from lfp.labels import prompts
-from lfp.labels.evidence import excerpt, silent_stretch
+from lfp.labels.evidence import cut_silent_stretch, read_excerpt
 from lfp.labels.types import TASKS, Excerpt
 from lfp.testing.synthetic.corpus import LEXICON, Array, Made, Random, listed
 from lfp.testing.synthetic.features import Places, example_columns
@@ -122,8 +122,8 @@ def _prompted(made: Made, examples: Mapping[str, Any], feature: int, highest: fl
     description = "" if feature % 12 == 9 else _named(made.corpus.words[made.theme[feature]])
     relate = prompts.relate(description, task, answer_tokens=0)
     return {
-        "prompt_version": prompts.PROMPT_VERSION, "prompt_sha256": prompts.sha256([describe, relate]), "task": task,
-        "examples_used": [one.key for one in shown],
+        "prompt_version": prompts.PROMPT_VERSION, "prompt_sha256": prompts.hash_prompts([describe, relate]),
+        "task": task, "examples_used": [one.key for one in shown],
     }  # fmt: skip
 
 
@@ -132,8 +132,8 @@ def _excerpt(made: Made, examples: Mapping[str, Any], at: int) -> Excerpt | None
     row = {name: examples[name][at].item() for name in ("text_id", "position", "bucket", "window_start")}
     first, last = made.corpus.offsets[row["text_id"] : row["text_id"] + 2]
     text = {"text": made.corpus.texts[row["text_id"]], "token_starts": made.corpus.starts[first:last].tolist()}
-    one = excerpt({**row, **text, "window_values": examples["window_values"][at].as_py()})
-    return one if one.fires else silent_stretch(one)
+    one = read_excerpt({**row, **text, "window_values": examples["window_values"][at].as_py()})
+    return one if one.fires else cut_silent_stretch(one)
 
 
 Row = dict[str, Any]

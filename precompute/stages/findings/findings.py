@@ -19,8 +19,8 @@ from lfp.evaluation.findings.words import Words, error_by_frequency, token_senti
 from lfp.evaluation.results import ResultRow
 from lfp.evaluation.statistics.resampling import Draws, beside_sizes, scaled
 from lfp.evaluation.words import text_rows
-from lfp.labels.result_rows import labelled
-from lfp.labels.selection import chosen
+from lfp.labels.result_rows import label_results
+from lfp.labels.selection import select_features
 from lfp.util.arrow import floats
 from lfp.util.types import Floats
 from precompute.run.work_folder import Output, Run
@@ -112,8 +112,8 @@ def _labels(run: Run, drift: pa.Table, draws: Draws) -> list[ResultRow]:
         return drift if name == "drift" else run.made(name)
 
     config = run.config
-    groups = chosen(tables, config.labels, seed=config.seed)
-    return labelled(tables, groups, draws, main=config.labels.labeller)
+    groups = select_features(tables, config.labels, seed=config.seed)
+    return label_results(tables, groups, draws, main=config.labels.labeller)
 
 
 def _weight_rows(run: Run, probe_id: int) -> pa.Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from lfp.labels.evidence import evidence_of
+from lfp.labels.evidence import split_evidence
 from lfp.labels.types import Evidence, Excerpt
 
 WORDS = ("good", "awful", "plot", "actor", "music", "slow", "bright", "river")
@@ -41,4 +41,4 @@ def excerpts_of(word: str, *, n: int = 12, seed: int = 0) -> list[Excerpt]:
 
 def known_features(words: Sequence[str] = WORDS, *, n_scored: int = 10) -> list[Evidence]:
     """Evidence of a feature a word."""
-    return [evidence_of(i, excerpts_of(word), max_activation=4.0, n_scored=n_scored) for i, word in enumerate(words)]
+    return [split_evidence(i, excerpts_of(word), max_activation=4.0, n_scored=n_scored) for i, word in enumerate(words)]

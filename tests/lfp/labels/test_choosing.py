@@ -10,7 +10,7 @@ import pytest
 
 from lfp.bundle.manifest import read_table
 from lfp.config import LabelsConfig
-from lfp.labels.selection import chosen, every
+from lfp.labels.selection import interleave_groups, select_features
 
 
 def tables(n: int = 60, *, seed: int = 0):  # type: ignore[no-untyped-def]
@@ -33,7 +33,7 @@ def tables(n: int = 60, *, seed: int = 0):  # type: ignore[no-untyped-def]
 
 
 def test_each_group_holds_the_largest_of_its_kind() -> None:
-    found, given = chosen(tables(), LabelsConfig(stable=3, weighted=4, drifted=5, random=6), seed=0), tables()
+    found, given = select_features(tables(), LabelsConfig(stable=3, weighted=4, drifted=5, random=6), seed=0), tables()
     stability = np.array(given("features")["stability"])
     for layer in (0, 1):
         mine = [i for i in found["stable"] if i % 2 == layer]
@@ -44,27 +44,26 @@ def test_each_group_holds_the_largest_of_its_kind() -> None:
     assert len(found["random"]) == len(set(found["random"])) == 6
     assert not set(found["random"]) & {i for name in ("stable", "weighted", "drifted") for i in found[name]}
     assert all(i % 10 for members in found.values() for i in members), "only features that fire"
-    assert found == chosen(tables(), LabelsConfig(stable=3, weighted=4, drifted=5, random=6), seed=0)
-    assert (
-        found["random"] != chosen(tables(), LabelsConfig(stable=3, weighted=4, drifted=5, random=6), seed=1)["random"]
-    )
+    config = LabelsConfig(stable=3, weighted=4, drifted=5, random=6)
+    assert found == select_features(tables(), config, seed=0)
+    assert found["random"] != select_features(tables(), config, seed=1)["random"]
 
 
 def test_the_control_is_as_often_active_as_the_named() -> None:
     given = tables(600)
-    found = chosen(given, LabelsConfig(stable=0, weighted=40, drifted=0, random=40), seed=0)
+    found = select_features(given, LabelsConfig(stable=0, weighted=40, drifted=0, random=40), seed=0)
     density = np.log(np.maximum(np.array(given("features")["density"]), 1e-12))
     assert abs(density[found["random"]].mean() - density[found["weighted"]].mean()) < 0.1
 
 
 def test_features_are_taken_from_all_groups_by_turns() -> None:
-    assert every({"a": [1, 2, 3], "b": [2, 9], "c": []}) == [1, 2, 9, 3]
-    assert every({}) == []
+    assert interleave_groups({"a": [1, 2, 3], "b": [2, 9], "c": []}) == [1, 2, 9, 3]
+    assert interleave_groups({}) == []
 
 
 @pytest.mark.parametrize("which", ["bundle", "empty_bundle"])
 def test_a_bundle_gives_its_features(which: str, request: pytest.FixtureRequest) -> None:
     path: Path = request.getfixturevalue(which)
-    found = chosen(lambda name: read_table(path, name), LabelsConfig(), seed=0)
+    found = select_features(lambda name: read_table(path, name), LabelsConfig(), seed=0)
     assert set(found) == {"stable", "weighted", "drifted", "random"}
-    assert bool(every(found)) == (which == "bundle")
+    assert bool(interleave_groups(found)) == (which == "bundle")

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lfp.bundle.manifest import read_table
-from lfp.labels.evidence import evidence_of, read_evidence, shown, silent_stretch
-from lfp.labels.evidence import excerpt as excerpt_of_row
+from lfp.labels.evidence import cut_silent_stretch, read_evidence, read_excerpt, sample_excerpts, split_evidence
 from lfp.labels.types import Evidence, Excerpt
 from tests.lfp.labels.excerpts import excerpt, excerpts_of, known_features
 
@@ -31,7 +30,7 @@ def some_excerpts(draw: st.DrawFn) -> list[Excerpt]:
 
 @given(some_excerpts(), st.integers(4, 20), st.integers(0, 5))
 def test_nothing_shown_is_kept_back_and_no_two_read_alike(found: list[Excerpt], n: int, feature: int) -> None:
-    evidence = evidence_of(feature, found, max_activation=3.0, n_scored=n)
+    evidence = split_evidence(feature, found, max_activation=3.0, n_scored=n)
     seen = [*evidence.firing, *evidence.look_alikes, *evidence.held_out]
     assert len({one.text for one in seen}) == len(seen)
     assert all(one.fires for one in evidence.firing)
@@ -45,7 +44,7 @@ def test_nothing_shown_is_kept_back_and_no_two_read_alike(found: list[Excerpt], 
 def test_the_draw_does_not_hang_on_the_order_of_rows(found: list[Excerpt], rng: object) -> None:
     turned = list(found)
     rng.shuffle(turned)  # type: ignore[attr-defined]
-    one, other = (evidence_of(3, each, max_activation=1.0, n_scored=8) for each in (found, turned))
+    one, other = (split_evidence(3, each, max_activation=1.0, n_scored=8) for each in (found, turned))
     # of excerpts that read alike, either may stand for both, in whichever order they lie
     assert [x.text for x in one.held_out] == [x.text for x in other.held_out]
     assert one == other
@@ -62,18 +61,18 @@ def test_half_of_what_is_kept_back_is_silent_and_half_of_that_near() -> None:
 def test_near_misses_stand_in_for_missing_random_silence_and_the_other_way() -> None:
     without = [[one for one in excerpts_of("good") if one.bucket != bucket] for bucket in (-1, -2)]
     for found in without:
-        evidence = evidence_of(0, found, max_activation=4.0, n_scored=8)
+        evidence = split_evidence(0, found, max_activation=4.0, n_scored=8)
         assert Counter(one.fires for one in evidence.held_out) == {True: 4, False: 4}
 
 
 def test_a_draw_shows_what_is_asked_strongest_first_and_another_draw_shows_others() -> None:
     (evidence, *_) = known_features()
-    first, second = (shown(evidence, n_top=2, per_interval=1, n_silent=2, repeat=r) for r in (0, 1))
+    first, second = (sample_excerpts(evidence, n_top=2, per_interval=1, n_silent=2, repeat=r) for r in (0, 1))
     assert Counter(one.bucket for one in first) == {0: 2, 1: 1, 2: 1, -2: 2}
     strengths = [one.activations[one.at] for one in first]
     assert strengths == sorted(strengths, reverse=True) and strengths[-1] == 0
     assert first != second
-    assert first == shown(evidence, n_top=2, per_interval=1, n_silent=2, repeat=0)
+    assert first == sample_excerpts(evidence, n_top=2, per_interval=1, n_silent=2, repeat=0)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +89,7 @@ def test_a_silent_stretch_ends_where_the_feature_fires(
     values: list[float], at: int, expected: tuple[int, int] | None
 ) -> None:
     whole = excerpt(*"abcdef"[: len(values)], values=values, at=at, bucket=-1)
-    cut = silent_stretch(whole)
+    cut = cut_silent_stretch(whole)
     if expected is None:
         assert cut is None
         return
@@ -99,13 +98,13 @@ def test_a_silent_stretch_ends_where_the_feature_fires(
 
 
 def test_what_fires_has_no_silent_stretch() -> None:
-    assert silent_stretch(excerpt("a", "b", values=[0, 1])) is None
+    assert cut_silent_stretch(excerpt("a", "b", values=[0, 1])) is None
 
 
 def test_an_excerpt_is_the_window_of_its_row() -> None:
     row = {"text_id": 7, "position": 2, "bucket": 0, "window_start": 1, "window_values": [0.0, 2.0, 0.0],
            "text": "The film is fine", "token_starts": [0, 3, 8, 11]}  # fmt: skip
-    one = excerpt_of_row(row)
+    one = read_excerpt(row)
     assert one.tokens == (" film", " is", " fine") and one.at == 1 and one.fires and one.key == "7:2"
     assert one.text == " film is fine"
 

@@ -18,10 +18,10 @@ from lfp.bundle import queries
 from lfp.bundle.store.connection import Store
 from lfp.config import LabelsConfig
 from lfp.errors import LabelError
-from lfp.labels.evidence import excerpt, kept_excerpts, read_evidence
+from lfp.labels.evidence import find_excerpts, read_evidence, read_excerpt
 from lfp.labels.language_model import LanguageModelLabeller
 from lfp.labels.prompts import rebuild
-from lfp.labels.result_rows import beside, label_rows
+from lfp.labels.result_rows import label_rows, merge_labels
 from lfp.testing.fake_openai.answers import ReadsPrompts
 from lfp.testing.fake_openai.server import FakeConfig, FakeServer
 from lfp.testing.synthetic.corpus import LEXICON
@@ -46,7 +46,7 @@ def opened(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     with FakeServer(FakeConfig(), [ReadsPrompts(LEXICON)]) as server:
         labeller = LanguageModelLabeller(client(server), LabelsConfig(repeats=2), task="It was paid for {praise}.")
         rows = label_rows(labeller.label(evidence), labeller.name)
-    rewrite(copied, "labels", lambda kept: beside(kept, rows).sort_by([("feature_id", "ascending")]))
+    rewrite(copied, "labels", lambda kept: merge_labels(kept, rows).sort_by([("feature_id", "ascending")]))
     with Store.open(copied) as store:
         yield store
 
@@ -64,7 +64,7 @@ def asked(store: Store) -> list[tuple[queries.feature.Label, list[dict[str, Any]
 def test_the_prompts_of_a_kept_label_are_those_that_were_sent(opened: Store) -> None:
     found = asked(opened)
     for label, rows, highest in found:
-        excerpts = kept_excerpts(rows, label.examples_used)
+        excerpts = find_excerpts(rows, label.examples_used)
         assert rebuild(label, excerpts, max_activation=highest).sha256 == label.prompt_sha256
     sent = [label for label, _, _ in found if label.labeller.startswith("openai:")]
     assert len(sent) == 12 and len(found) > 12  # those of the synthetic bundle too, one of them failed
@@ -73,13 +73,13 @@ def test_the_prompts_of_a_kept_label_are_those_that_were_sent(opened: Store) -> 
 
 def test_look_alikes_are_shown_again_as_they_were(opened: Store) -> None:
     named = [(rows, label) for label, rows, _ in asked(opened) if label.labeller.startswith("openai:")]
-    silent = [one for rows, label in named for one in kept_excerpts(rows, label.examples_used) if not one.fires]
+    silent = [one for rows, label in named for one in find_excerpts(rows, label.examples_used) if not one.fires]
     assert silent and not any(any(one.activations) for one in silent)
 
 
 def test_other_words_are_not_taken_for_the_prompts_sent(opened: Store) -> None:
     label, rows, highest = asked(opened)[0]
-    excerpts = kept_excerpts(rows, label.examples_used)
+    excerpts = find_excerpts(rows, label.examples_used)
     changes: list[tuple[Any, Any]] = [
         (label, excerpts[::-1]),
         (label, [dataclasses.replace(one, tokens=("x", *one.tokens[1:])) for one in excerpts]),
@@ -99,16 +99,16 @@ def test_an_unknown_version_is_said_so(opened: Store) -> None:
 @given(named=st.permutations(range(6)), stored=st.permutations(range(6)))
 def test_excerpts_come_in_the_order_named(named: list[int], stored: list[int]) -> None:
     rows = [*FIRING, SILENT]
-    keys = [excerpt(rows[i]).key for i in named]
-    assert [one.key for one in kept_excerpts([rows[i] for i in stored], keys)] == keys
+    keys = [read_excerpt(rows[i]).key for i in named]
+    assert [one.key for one in find_excerpts([rows[i] for i in stored], keys)] == keys
 
 
 def test_only_silent_excerpts_are_cut() -> None:
-    firing, silent = kept_excerpts([SILENT, *FIRING], ["0:0", "9:5"])
+    firing, silent = find_excerpts([SILENT, *FIRING], ["0:0", "9:5"])
     assert firing.text == ROW["text"] and silent.text == " b c d e f g"
 
 
 @pytest.mark.parametrize("key", ["0:1", "77:0"])
 def test_an_example_that_is_gone_is_named(key: str) -> None:
     with pytest.raises(LabelError, match=f"example {key}: the bundle no longer holds"):
-        kept_excerpts(FIRING, ["0:0", key])
+        find_excerpts(FIRING, ["0:0", key])

@@ -11,7 +11,7 @@ import pytest
 
 from lfp.bundle.manifest import read_manifest, read_table
 from lfp.evaluation.statistics.resampling import Draws
-from lfp.labels.result_rows import LABEL_ROWS, beside, label_rows, labelled
+from lfp.labels.result_rows import LABEL_ROWS, label_results, label_rows, merge_labels
 from lfp.labels.types import Label, Score
 
 DRAWS = Draws(bootstraps=40, permutations=40, seed=0)
@@ -21,7 +21,7 @@ def rows_of(path: Path, labels: pa.Table, groups: Mapping[str, Sequence[int]]) -
     def tables(name: str) -> pa.Table:
         return labels if name == "labels" else read_table(path, name)
 
-    return labelled(tables, groups, DRAWS, main=read_manifest(path).labeller)
+    return label_results(tables, groups, DRAWS, main=read_manifest(path).labeller)
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def labels(bundle: Path) -> pa.Table:
         Label(i, "x", i in heavy, 0.9, None, (), "human-1", score=Score(detection=0.75 if i % 2 else 1.0, swapped=0.5))
         for i in range(30)
     ]
-    return beside(read_table(bundle, "labels"), label_rows(mine, "human:ann"))
+    return merge_labels(read_table(bundle, "labels"), label_rows(mine, "human:ann"))
 
 
 def test_every_labeller_has_every_row(bundle: Path, labels: pa.Table) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from lfp.config import LabelsConfig
 from lfp.labels import prompts
-from lfp.labels.evidence import shown
+from lfp.labels.evidence import sample_excerpts
 from lfp.labels.language_model import LanguageModelLabeller
 from lfp.labels.types import Evidence, Label
 from lfp.testing.fake_openai.answers import KnowsFeatures, ReadsPrompts, Responder
@@ -74,12 +74,10 @@ def test_the_label_says_from_what_it_was_made() -> None:
     with serve() as server:
         labels = labels_of(server, price_in=1.0, price_out=1.0)
     for label, evidence in zip(labels, EVIDENCE, strict=True):
-        sample = shown(evidence, n_top=5, per_interval=1, n_silent=3, repeat=0)
+        sample = sample_excerpts(evidence, n_top=5, per_interval=1, n_silent=3, repeat=0)
         assert label.examples_used == tuple(one.key for one in sample)
-        asked = prompts.rebuilt(
-            label.prompt_version, sample, max_activation=4.0, description=label.description or "", task=label.task or ""
-        )
-        assert label.prompt_sha256 == prompts.sha256(asked)
+        rebuilt = prompts.rebuild(label, sample, max_activation=4.0)
+        assert label.prompt_sha256 == rebuilt.sha256
         assert (label.model, label.task) == ("fake", "It was paid for joy.")
         assert (
             label.cost_usd
@@ -97,7 +95,7 @@ def test_a_second_labelling_asks_nothing_and_says_the_same(tmp_path: Path) -> No
 
 
 def test_faults_are_asked_again_until_all_is_there() -> None:
-    with serve(behave="flaky", ailments=("rate_limit", "server_error"), retry_after="0", seed=3) as server:
+    with serve(behave="flaky", faults=("rate_limit", "server_error"), retry_after="0", seed=3) as server:
         labels = labels_of(server)
     assert all(one.is_ok and one.score.detection == 1.0 for one in labels)
     assert server.counts.as_json()["repeated"] > 0
@@ -174,9 +172,9 @@ def test_features_without_examples_are_not_asked_about(n: int) -> None:
 
 
 def test_a_feature_with_too_few_examples_to_keep_any_back_has_a_label_without_a_score() -> None:
-    from lfp.labels.evidence import evidence_of
+    from lfp.labels.evidence import split_evidence
 
-    lone = evidence_of(0, excerpts_of("good", n=1), max_activation=4.0, n_scored=10)
+    lone = split_evidence(0, excerpts_of("good", n=1), max_activation=4.0, n_scored=10)
     assert not lone.held_out
     with serve(KnowsFeatures([lone], {0: True})) as server:
         (label,) = labels_of(server, evidence=[lone])

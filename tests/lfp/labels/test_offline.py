@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lfp.labels.evidence import evidence_of
+from lfp.labels.evidence import split_evidence
 from lfp.labels.token_rule import OfflineTokens, Rule
 from lfp.labels.types import Evidence, Excerpt, Label, Labeller
 from tests.lfp.labels.excerpts import WORDS, excerpts_of, known_features
@@ -115,7 +115,7 @@ def test_a_true_word_tells_texts_but_not_near_misses_and_another_features_word_t
 
 def test_agreement_falls_where_halves_of_the_examples_disagree() -> None:
     torn = [
-        evidence_of(
+        split_evidence(
             i, [*excerpts_of("good", seed=i), *excerpts_of("plot", seed=i + 50)], max_activation=4.0, n_scored=4
         )
         for i in range(20)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -11,8 +12,8 @@ from hypothesis import strategies as st
 from lfp.errors import LabelError
 from lfp.labels import prompts
 from lfp.labels.client import questions
-from lfp.labels.evidence import shown
-from lfp.labels.types import TASKS, task_of
+from lfp.labels.evidence import sample_excerpts
+from lfp.labels.types import TASKS, Label, describe_task
 from tests.lfp.labels.excerpts import excerpt, known_features
 
 TOKENS = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
@@ -25,7 +26,7 @@ def content(question: questions.Question) -> str:
 @given(st.lists(st.tuples(TOKENS, st.floats(0, 5)), min_size=1, max_size=8))
 def test_a_table_has_a_line_a_token_and_levels_from_0_to_10(pairs: list[tuple[str, float]]) -> None:
     tokens, values = zip(*pairs, strict=True)
-    lines = prompts.table(excerpt(*tokens, values=values), 5.0).split("\n")
+    lines = prompts.format_table(excerpt(*tokens, values=values), 5.0).split("\n")
     assert len(lines) == len(tokens) and all(line.splitlines() == [line] for line in lines)
     for line, value in zip(lines, values, strict=True):
         token, tab, level = line.rpartition("\t")
@@ -34,21 +35,21 @@ def test_a_table_has_a_line_a_token_and_levels_from_0_to_10(pairs: list[tuple[st
 
 def test_what_fires_and_what_is_silent_are_told_apart() -> None:
     (evidence, *_) = known_features()
-    sample = shown(evidence, n_top=2, per_interval=1, n_silent=2, repeat=0)
+    sample = sample_excerpts(evidence, n_top=2, per_interval=1, n_silent=2, repeat=0)
     asked = prompts.describe(sample, max_activation=4.0, answer_tokens=100)
     parts = prompts.read_excerpts(content(asked))
     assert parts == {
-        "Fires": [prompts.table(one, 4.0) for one in sample if one.fires],
-        "Look-alike": [prompts.table(one, 4.0) for one in sample if not one.fires],
+        "Fires": [prompts.format_table(one, 4.0) for one in sample if one.fires],
+        "Look-alike": [prompts.format_table(one, 4.0) for one in sample if not one.fires],
     }
     assert len(parts["Fires"]) == 4 and len(parts["Look-alike"]) == 2
 
 
 def test_repeats_of_one_prompt_are_two_questions_with_one_hash() -> None:
     (evidence, *_) = known_features()
-    sample = shown(evidence, n_top=2, per_interval=1, n_silent=2, repeat=0)
+    sample = sample_excerpts(evidence, n_top=2, per_interval=1, n_silent=2, repeat=0)
     one, other = (prompts.describe(sample, max_activation=4.0, answer_tokens=100, repeat=r) for r in (0, 1))
-    assert one.sha256("m") != other.sha256("m") and prompts.sha256([one]) == prompts.sha256([other])
+    assert one.sha256("m") != other.sha256("m") and prompts.hash_prompts([one]) == prompts.hash_prompts([other])
 
 
 def test_excerpts_to_be_judged_are_numbered_and_do_not_tell_whether_they_fire() -> None:
@@ -63,26 +64,25 @@ def test_excerpts_to_be_judged_are_numbered_and_do_not_tell_whether_they_fire() 
 
 @given(st.lists(st.integers(-3, 30), max_size=10))
 def test_numbers_that_no_excerpt_has_say_nothing(firing: list[int]) -> None:
-    told = prompts.told(prompts.Detection(firing=firing), 5)
+    told = prompts.read_firing(prompts.Detection(firing=firing), 5)
     assert told == [number in firing for number in (1, 2, 3, 4, 5)]
 
 
 def test_a_kept_label_gives_its_prompts_back() -> None:
     (evidence, *_) = known_features()
-    sample = shown(evidence, n_top=3, per_interval=1, n_silent=2, repeat=1)
+    sample = sample_excerpts(evidence, n_top=3, per_interval=1, n_silent=2, repeat=1)
     sent = [
         prompts.describe(sample, max_activation=4.0, answer_tokens=512, repeat=1),
         prompts.relate("“good”", TASKS["sentiment"], answer_tokens=512, repeat=1),
     ]
-    again = prompts.rebuilt(
-        prompts.PROMPT_VERSION, sample, max_activation=4.0, description="“good”", task=TASKS["sentiment"]
-    )
-    assert [one.messages for one in again] == [one.messages for one in sent]
-    assert prompts.sha256(again) == prompts.sha256(sent)
-    other = prompts.rebuilt(prompts.PROMPT_VERSION, sample, max_activation=4.0, description="“good”", task="else")
-    assert prompts.sha256(other) != prompts.sha256(sent)
+    label = Label(0, "“good”", True, 1.0, "", (), prompts.PROMPT_VERSION, task=TASKS["sentiment"])
+    again = prompts.rebuild(label, sample, max_activation=4.0)
+    assert [again.describe.messages, again.relate.messages] == [question.messages for question in sent]
+    assert again.sha256 == prompts.hash_prompts(sent)
+    other = prompts.rebuild(replace(label, task="else"), sample, max_activation=4.0)
+    assert other.sha256 != again.sha256
     with pytest.raises(LabelError, match="labels-0"):
-        prompts.rebuilt("labels-0", sample, max_activation=4.0, description="", task="")
+        prompts.rebuild(replace(label, prompt_version="labels-0"), sample, max_activation=4.0)
 
 
 def test_answers_out_of_range_break_the_schema() -> None:
@@ -106,4 +106,4 @@ def test_answers_out_of_range_break_the_schema() -> None:
     ],
 )
 def test_the_task_is_the_configs_or_what_the_feedback_says(config: dict, said: str) -> None:
-    assert said in task_of(config)
+    assert said in describe_task(config)

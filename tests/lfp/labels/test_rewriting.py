@@ -10,7 +10,7 @@ import pytest
 
 from lfp.errors import DataError
 from lfp.labels.client.transport import KEY
-from lfp.labels.rewriting import LanguageModelRewriter, question, read_prompt
+from lfp.labels.rewriting import LanguageModelRewriter, build_question, read_question
 from lfp.testing.fake_openai.answers import SwapWords
 from lfp.testing.fake_openai.server import FakeConfig, FakeServer
 from lfp.texts.lexicon import words_of
@@ -77,7 +77,7 @@ def test_a_wrong_answer_is_passed_on_to_who_checks_it() -> None:
     [("bad_json", "breaks the schema"), ("cut_off", "connection broke off"), ("server_error", "status 500")],
 )
 def test_a_sentence_that_gets_no_answer_has_a_reason(ailment: Any, reason: str) -> None:
-    with serve(behave="flaky", fault_share=1.0, ailments=(ailment,)) as server:
+    with serve(behave="flaky", fault_share=1.0, faults=(ailment,)) as server:
         rewrites = LanguageModelRewriter(client(server)).rewrite(SENTENCES[:2], TARGETS[:2])
     assert all(isinstance(one, str) and reason in one for one in rewrites)
 
@@ -101,8 +101,8 @@ def test_progress_is_told() -> None:
 
 
 def test_the_question_holds_sentence_and_words_and_room_for_both_answers() -> None:
-    asked = question(SENTENCES[0], ["superb", "good"])
-    assert read_prompt(asked.messages[-1].content) == (SENTENCES[0], ["superb", "good"])
+    asked = build_question(SENTENCES[0], ["superb", "good"])
+    assert read_question(asked.messages[-1].content) == (SENTENCES[0], ["superb", "good"])
     assert asked.max_tokens > 2 * len(words_of(SENTENCES[0]))
     assert not any("sentence" in message.content and SENTENCES[0] in message.content for message in asked.messages[:-1])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lfp.bundle.schema import BY_NAME
-from lfp.labels.result_rows import beside, label_rows
+from lfp.labels.result_rows import label_rows, merge_labels
 from lfp.labels.types import Label, Score
 
 
@@ -34,14 +34,14 @@ def test_a_row_holds_all_of_a_label() -> None:
 
 
 def test_new_labels_stand_in_for_their_own_labellers_and_leave_the_others() -> None:
-    kept = beside(label_rows([label(1, "a"), label(2, "b")], "one"), label_rows([label(1, "c")], "human:ann"))
-    found = beside(kept, label_rows([label(1, "d"), label(3, "e")], "one"))
+    kept = merge_labels(label_rows([label(1, "a"), label(2, "b")], "one"), label_rows([label(1, "c")], "human:ann"))
+    found = merge_labels(kept, label_rows([label(1, "d"), label(3, "e")], "one"))
     assert told(found) == {(1, "one", "d"), (2, "one", "b"), (3, "one", "e"), (1, "human:ann", "c")}
     assert found.num_rows == 4
 
 
 def test_a_failure_never_takes_the_place_of_a_label() -> None:
     kept = label_rows([label(1, "a"), label(2, None, failure="description: no")], "one")
-    found = beside(kept, label_rows([label(1, None, failure="x"), label(2, None, failure="y")], "one"))
+    found = merge_labels(kept, label_rows([label(1, None, failure="x"), label(2, None, failure="y")], "one"))
     assert told(found) == {(1, "one", "a"), (2, "one", None)}
     assert {row["failure"] for row in found.to_pylist()} == {None, "y"}

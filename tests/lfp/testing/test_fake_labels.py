@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lfp.labels import prompts
 from lfp.labels.client.questions import Question
-from lfp.labels.evidence import shown
+from lfp.labels.evidence import sample_excerpts
 from lfp.testing.fake_openai.answers import ChatRequest, KnowsFeatures, ReadsPrompts
 from tests.lfp.labels.asking import length_of
 from tests.lfp.labels.excerpts import WORDS, known_features
@@ -19,7 +19,7 @@ def request(question: Question) -> ChatRequest:
 
 
 def described(feature: int, repeat: int = 0) -> ChatRequest:
-    sample = shown(EVIDENCE[feature], n_top=3, per_interval=1, n_silent=2, repeat=repeat)
+    sample = sample_excerpts(EVIDENCE[feature], n_top=3, per_interval=1, n_silent=2, repeat=repeat)
     return request(prompts.describe(sample, max_activation=4.0, answer_tokens=512))
 
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from lfp.errors import ConfigError
 from lfp.labels.client.questions import Form
-from lfp.labels.rewriting import Rewriting, question
+from lfp.labels.rewriting import Rewriting, build_question
 from lfp.testing.fake_openai.answers import ChatRequest, SwapWords, random_value
 from lfp.testing.fake_openai.server import FAKE_MODEL, FakeConfig, FakeServer
 from tests.lfp.labels.asking import Length, Lengths, client, length_of, texts
@@ -145,7 +145,7 @@ def test_slow_answers_come_late_and_do_not_hold_up_the_end() -> None:
 
 @pytest.mark.parametrize(("ailment", "status"), [("rate_limit", 429), ("server_error", 500)])
 def test_refusals_say_when_to_come_again(ailment: Any, status: int) -> None:
-    with serve(behave="flaky", fault_share=1.0, ailments=(ailment,), retry_after="7") as server:
+    with serve(behave="flaky", fault_share=1.0, faults=(ailment,), retry_after="7") as server:
         found, told = send(server, "/chat/completions", body())
     assert found == status
     assert told["headers"].get("Retry-After") == ("7" if ailment == "rate_limit" else None)
@@ -154,7 +154,7 @@ def test_refusals_say_when_to_come_again(ailment: Any, status: int) -> None:
 
 def test_a_body_that_is_cut_off_ends_half_way() -> None:
     with (
-        serve(behave="flaky", fault_share=1.0, ailments=("cut_off",)) as server,
+        serve(behave="flaky", fault_share=1.0, faults=("cut_off",)) as server,
         pytest.raises(http.client.IncompleteRead),
     ):
         send(server, "/chat/completions", body())
@@ -162,7 +162,7 @@ def test_a_body_that_is_cut_off_ends_half_way() -> None:
 
 
 def test_bad_json_is_a_completion_whose_content_is_none() -> None:
-    with serve(behave="flaky", fault_share=1.0, ailments=("bad_json",)) as server:
+    with serve(behave="flaky", fault_share=1.0, faults=("bad_json",)) as server:
         status, completion = send(server, "/chat/completions", body())
     assert status == 200
     with pytest.raises(json.JSONDecodeError):
@@ -171,7 +171,7 @@ def test_bad_json_is_a_completion_whose_content_is_none() -> None:
 
 def test_faults_have_the_share_asked_for_and_repeat() -> None:
     def faults() -> list[int]:
-        with serve(behave="flaky", fault_share=0.3, ailments=("server_error",)) as server:
+        with serve(behave="flaky", fault_share=0.3, faults=("server_error",)) as server:
             return [send(server, "/chat/completions", body(text))[0] for text in texts(80) for _ in range(2)]
 
     statuses = faults()
@@ -211,7 +211,7 @@ def test_random_values_fit_their_form(text: str, seed: int) -> None:
 
 
 def rewriting(sentence: str, *words: str) -> ChatRequest:
-    asked = question(sentence, words)
+    asked = build_question(sentence, words)
     return ChatRequest("m", asked.messages, Rewriting.__name__, asked.json_schema)
 
 

@@ -104,7 +104,7 @@ def test_the_score_tells_good_labels_from_bad(
 
 
 @pytest.mark.parametrize(
-    "server", [{"behave": "flaky", "ailments": ("rate_limit", "server_error"), "retry_after": "0"}], indirect=True
+    "server", [{"behave": "flaky", "faults": ("rate_limit", "server_error"), "retry_after": "0"}], indirect=True
 )
 def test_all_labels_arrive_though_three_answers_in_ten_are_refused(
     copy: Path, server: FakeServer, capsys: pytest.CaptureFixture[str]

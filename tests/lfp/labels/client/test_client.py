@@ -105,13 +105,13 @@ def test_a_kept_answer_that_was_changed_is_named(tmp_path: Path) -> None:
 
 
 def test_failures_are_not_kept(tmp_path: Path) -> None:
-    with serve(behave="flaky", fault_share=1.0, ailments=("bad_json",)) as server:
+    with serve(behave="flaky", fault_share=1.0, faults=("bad_json",)) as server:
         (failed,) = client(server, tmp_path).ask([length_of("a")])
     assert failed.value is None and list(tmp_path.rglob("*.json")) == []
 
 
 def test_a_third_of_answers_refused_all_arrive() -> None:
-    with serve(behave="flaky", fault_share=0.3, ailments=("rate_limit", "server_error"), retry_after="0.02") as server:
+    with serve(behave="flaky", fault_share=0.3, faults=("rate_limit", "server_error"), retry_after="0.02") as server:
         answers = client(server).ask([length_of(text) for text in texts(200)])
     assert [answer.value for answer in answers] == [Length(characters=n) for n in range(1, 201)]
     assert server.counts.as_json()["repeated"] > 40
@@ -148,7 +148,7 @@ def test_an_answer_longer_than_allowed_says_so() -> None:
 
 def test_bad_json_and_bodies_cut_off_are_asked_again_within_bounds() -> None:
     for ailment, failure, tries in (("bad_json", "breaks the schema", 3), ("cut_off", "connection broke off", 4)):
-        with serve(behave="flaky", fault_share=1.0, ailments=(ailment,)) as server:
+        with serve(behave="flaky", fault_share=1.0, faults=(ailment,)) as server:
             asked = client(server, price_out=1e3)
             (answer,) = asked.ask([length_of("a")])
         assert failure in (answer.failure or "") and server.counts.prompts.total() == tries
@@ -177,13 +177,13 @@ def test_a_server_that_is_not_there_is_given_up() -> None:
 
 
 def test_a_wait_that_is_too_long_is_not_waited() -> None:
-    with serve(behave="flaky", fault_share=1.0, ailments=("rate_limit",), retry_after="3600") as server:
+    with serve(behave="flaky", fault_share=1.0, faults=("rate_limit",), retry_after="3600") as server:
         (answer,) = client(server).ask([length_of("a")])
     assert answer.failure == "the server answered with status 429 and asks to wait 3600 s"
 
 
 def test_retry_after_is_waited_for() -> None:
-    with serve(behave="flaky", fault_share=0.4, ailments=("rate_limit",), retry_after="0.2") as server:
+    with serve(behave="flaky", fault_share=0.4, faults=("rate_limit",), retry_after="0.2") as server:
         started = time.monotonic()
         client(server).ask([length_of(text) for text in texts(4)])
         repeated = server.counts.as_json()["repeated"]
@@ -251,7 +251,7 @@ def test_neither_key_nor_address_is_in_what_is_kept(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize("behave", ["right", "flaky"])
 def test_the_budget_is_never_passed_by_one_call(behave: Any) -> None:
     prices = {"price_in": 50.0, "price_out": 1000.0}
-    with serve(behave=behave, retry_after="0.01", ailments=("server_error", "cut_off", "bad_json")) as server:
+    with serve(behave=behave, retry_after="0.01", faults=("server_error", "cut_off", "bad_json")) as server:
         asked = client(server, budget_usd=0.1, concurrency=8, **prices)
         answers = asked.ask([length_of(text) for text in texts(40)])
         billed = (server.counts.tokens_in * 50 + server.counts.tokens_out * 1000) * 1e-6
