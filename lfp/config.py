@@ -13,14 +13,12 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from lfp.config_sections import (
-    BUDGET,
     CLASSIFIER,
     LEXICON,
     PRETRAIN,
     TUNE,
     VADER,
     AblationConfig,
-    BudgetConfig,
     CorpusConfig,
     FeedbackConfig,
     LabelsConfig,
@@ -42,7 +40,6 @@ from lfp.errors import ConfigError
 from lfp.util.verbs import VerbModule
 
 __all__ = [
-    "BUDGET",
     "CLASSIFIER",
     "COMMAND_SECTIONS",
     "LEXICON",
@@ -50,7 +47,6 @@ __all__ = [
     "TUNE",
     "VADER",
     "AblationConfig",
-    "BudgetConfig",
     "CorpusConfig",
     "FeedbackConfig",
     "LabelsConfig",
@@ -68,6 +64,7 @@ __all__ = [
     "StatsConfig",
     "SweepConfig",
     "TuneConfig",
+    "drop_retired",
     "load_config",
     "load_section",
     "parse_config",
@@ -105,7 +102,6 @@ class RunConfig(Section):
     ablation: AblationConfig = AblationConfig()
     plant: PlantConfig = PlantConfig()
     language_model: LanguageModelConfig = LanguageModelConfig()
-    budget: BudgetConfig = BudgetConfig()
 
     @model_validator(mode="after")
     def _language_model_is_named(self) -> RunConfig:
@@ -116,6 +112,9 @@ class RunConfig(Section):
 
 COMMAND_SECTIONS: dict[str, type[Section]] = {}
 """Sections of the same TOML file that only the command of that name reads, and that are not part of a run's config."""
+
+_RETIRED_SECTIONS = ("budget",)
+"""Sections of the configs of earlier versions; they changed no result."""
 
 _AnySection = TypeVar("_AnySection", bound=BaseModel)
 
@@ -161,6 +160,11 @@ def parse_config(
         if name in merged:
             parse_section(section, merged.pop(name), where=where, prefix=name, overrides=overrides)
     return parse_section(RunConfig, merged, where=where, overrides=overrides)
+
+
+def drop_retired(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config of a manifest without the sections that only bundles of earlier versions have."""
+    return {name: value for name, value in values.items() if name not in _RETIRED_SECTIONS}
 
 
 def parse_section(

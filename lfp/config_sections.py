@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -485,36 +485,3 @@ class LanguageModelConfig(Section):
     """Dollars per million tokens read."""
     price_out: float = Field(0.0, ge=0.0)
     """Dollars per million tokens written."""
-
-
-_Minutes = Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None
-
-
-class BudgetConfig(Section):
-    """Minutes that each stage may be expected to take: told while the run goes on, and no part of what is run."""
-
-    machine: str | None = None
-    """The machine that the minutes are of, in words, such as: two cores."""
-    corpus: _Minutes = None
-    """This and the rest are names of stages."""
-    base: _Minutes = None
-    tuned: _Minutes = None
-    completions: _Minutes = None
-    layers: _Minutes = None
-    saes: _Minutes = None
-    features: _Minutes = None
-    rollouts: _Minutes = None
-    probes: _Minutes = None
-    texts: _Minutes = None
-    labels: _Minutes = None
-    findings: _Minutes = None
-    ablations: _Minutes = None
-
-    def minutes_of(self, stage: str) -> float | None:
-        """What the stage of that name may take; None where nothing is stated."""
-        minutes: float | None = getattr(self, stage)
-        return minutes
-
-
-BUDGET = "budget"
-"""The section that changes no result: two runs that differ in it alone are one run."""

@@ -1,108 +1,204 @@
-"""The stages of a run in order, each skipped where it is done; the bundle written when all are."""
+"""The stages of a run in order, with everything that each of them reads; those that are done are skipped."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 from lfp.bundle.writer import check_replaceable
-from lfp.config import RunConfig
-from lfp.errors import ConfigError
+from lfp.config import LEXICON, PRETRAIN, TUNE, RunConfig
+from lfp.errors import ConfigError, DataError
 from lfp.util.types import Progress
 from precompute.run.bundle import write_bundle
-from precompute.run.sitting import Sitting
-from precompute.run.work_folder import Output, Run, stage_key
+from precompute.run.inputs import find_corpus_files, find_lexicon_files, find_model_files, find_reward_files
+from precompute.run.stage import FileDigests, Stage, compute_key, find_needed
+from precompute.run.work_folder import Run, lock_work_folder
 from precompute.stages.features import features, rollouts, saes, texts
 from precompute.stages.findings import ablations, findings, labels
-from precompute.stages.models import base, completions, corpus, layers, tuned
+from precompute.stages.models import base, completions, corpus, feedback, layers, tuned
 from precompute.stages.probes import probes
 
-
-@dataclass(frozen=True)
-class Stage:
-    """A job with a name, the sections or keys of the config it reads, and a function of run and output folder."""
-
-    name: str
-    sections: tuple[str, ...]
-    job: Callable[[Run, Output], None]
+_CHEAP = {"corpus", "feedback"}
+"""Stages that take a moment; a run that has done no other may be started again without `resume`."""
 
 
-_PAIRS = ("tune.method", "tune.pairs", "tune.pairs_split", "tune.pairs_revision")
+def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]:
+    """Return the stages of a run in order, each with what it reads under this config.
 
-STAGES = (
-    Stage("corpus", ("corpus", *_PAIRS), corpus.run),
-    Stage("base", ("model", "pretrain"), base.run),
-    Stage("tuned", ("model", "tune", "feedback"), tuned.run),
-    Stage("completions", ("tune", "probes"), completions.run),
-    Stage("layers", ("layers",), layers.run),
-    Stage("saes", ("sae",), saes.run),
-    Stage("features", ("stats", "probes"), features.run),
-    Stage("rollouts", ("probes",), rollouts.run),
-    Stage("probes", ("probes", "language_model.model"), probes.run),
-    Stage("texts", ("stats",), texts.run),
-    Stage("labels", ("labels",), labels.run),
-    Stage("findings", ("probes", "labels"), findings.run),
-    Stage("ablations", ("ablation",), ablations.run),
-)
+    Raises CorpusError where a file that the config names is not there.
+    """
+    pretrains, tunes, by_pairs = config.model.base == PRETRAIN, config.model.tuned == TUNE, config.tune.method == "dpo"
+    pairs = ("tune.method", "tune.pairs", "tune.pairs_split", "tune.pairs_revision")
+    writing = ("tune.prefix_tokens", "tune.completion_tokens", "tune.temperature")
+    training = ("tune.method", "tune.steps", "tune.learning_rate", "tune.beta", "tune.prompts_per_step",
+                "tune.group_size", "tune.pairs_batch", *writing)  # fmt: skip
+    corpus_pass = ("stats.n_texts", "stats.batch_texts", "probes.min_word_count", "probes.folds", "probes.max_rows",
+                   "probes.word_occurrences", "probes.matched_contexts")  # fmt: skip
+    draws = ("probes.bootstraps", "probes.permutations")
+    pair_of_models = ("corpus", "base", "tuned")
+    dictionaries = tuple(file for sae in config.sae.pretrained for file in find_model_files(sae.folder, config_dir))
+    lexicon_files, reward_files = find_lexicon_files(config, config_dir), find_reward_files(config, config_dir)
+    reward = tuple(
+        f"feedback.{name}"
+        for name in type(config.feedback).model_fields
+        if name != "lexicon" or config.feedback.reward == LEXICON
+    )
+    tuned_files = reward_files if tunes else find_model_files(config.model.tuned, config_dir)
+    if tunes and by_pairs:
+        tuned_files = ()
+    rolls_out = not by_pairs and config.probes.rollouts > 0
+    asks_model = config.probes.triples_by == "language_model"
+    ablates = config.ablation.completions > 0
+    return (
+        Stage("corpus", corpus.run, reads=("corpus", *pairs, "seed"), files=find_corpus_files(config, config_dir)),
+        Stage(
+            "feedback",
+            feedback.run,
+            after=("corpus",),
+            reads=("feedback", "model.device"),
+            files=(*lexicon_files, *reward_files),
+        ),
+        Stage(
+            "base",
+            base.run,
+            after=("corpus",) if pretrains else (),
+            reads=("model.base", "model.base_revision", "model.device")
+            + (("model.context", "pretrain", "seed") if pretrains else ()),
+            files=() if pretrains else find_model_files(config.model.base, config_dir),
+        ),
+        Stage(
+            "tuned",
+            tuned.run,
+            after=("corpus", "base") if tunes else (),
+            reads=("model.tuned", "model.tuned_revision", "model.device")
+            + (("model.base", "model.base_revision", "model.context", "seed", *training) if tunes else ())
+            + (reward if tunes and not by_pairs else ()),
+            files=tuned_files,
+        ),
+        Stage(
+            "completions",
+            completions.run,
+            after=pair_of_models,
+            reads=("model", "tune.eval_prefixes", *writing, "probes.bootstraps", "seed", *reward),
+            files=reward_files,
+        ),
+        Stage("layers", layers.run, after=("base", "tuned"), reads=("model", "layers.count")),
+        Stage(
+            "saes",
+            saes.run,
+            after=(*pair_of_models, "layers"),
+            reads=("model", "sae", "stats.batch_texts", "seed"),
+            files=dictionaries,
+        ),
+        Stage(
+            "features",
+            features.run,
+            after=(*pair_of_models, "layers", "saes"),
+            reads=("model", "stats", *corpus_pass, "seed"),
+        ),
+        Stage(
+            "rollouts",
+            rollouts.run,
+            after=(*pair_of_models, "features") if rolls_out else ("features",),
+            reads=("probes.rollouts", "tune.method")
+            + (("model", *corpus_pass, *writing, "seed", *reward) if rolls_out else ()),
+            files=reward_files if rolls_out else (),
+        ),
+        Stage(
+            "probes",
+            probes.run,
+            after=(*pair_of_models, "completions", "layers", "saes", "features", "rollouts"),
+            reads=("model", "probes", "stats.n_texts", "stats.batch_texts", "feedback.lexicon", "seed")
+            + (("language_model.model",) if asks_model else ()),
+            settings=("language_model",) if asks_model else (),
+            files=lexicon_files,
+        ),
+        Stage(
+            "texts",
+            texts.run,
+            after=(*pair_of_models, "layers", "saes", "features", "probes"),
+            reads=("model", "stats", "seed", "feedback"),
+            files=(*lexicon_files, *reward_files),
+        ),
+        Stage(
+            "labels",
+            labels.run,
+            after=("features", "texts"),
+            reads=("labels", "feedback.lexicon"),
+            files=lexicon_files,
+        ),
+        Stage(
+            "findings",
+            findings.run,
+            after=("saes", "features", "probes", "texts", "labels"),
+            reads=("probes", "labels", "seed"),
+        ),
+        Stage(
+            "ablations",
+            ablations.run,
+            after=(*pair_of_models, "layers", "saes", "features", "probes", "labels") if ablates else (),
+            reads=("ablation",)
+            + (("model", "tune.method", *writing, *draws, "labels.labeller", "seed") if ablates else ())
+            + (reward if ablates and not by_pairs else ()),
+            files=reward_files if ablates and not by_pairs else (),
+        ),
+    )
 
 
-def run_pipeline(
-    config: RunConfig,
-    out: Path,
-    *,
-    beside: Path | None,
-    resume: bool,
-    progress: Progress,
-    sitting: Sitting | None = None,
-) -> Path:
-    """Runs every stage that is not done and writes the bundle to `out`; returns `out`.
+def run_pipeline(config: RunConfig, out: Path, *, config_dir: Path | None, resume: bool, progress: Progress) -> Path:
+    """Run every stage that is not done, write the bundle to `out`, and return its resolved path.
 
-    What the stages make is kept in a hidden folder beside `out` until the bundle is whole, so that an interrupted run
-    goes on with `resume`. Raises ConfigError where a model or more is done and `resume` was not asked for, and
-    SittingOver where the rest is for another sitting; after the last stage the bundle is written whatever the time.
+    The stages' output is kept in a hidden folder beside `out` until the bundle is complete, so that an interrupted run
+    continues with `resume`. Raises ConfigError where a model or more is done and `resume` is False, and BundleError
+    where `out` holds something else, cannot be written, or another command is writing to it.
     """
     from lfp.ml.models.runtime import set_threads
 
+    out = out.resolve()
     check_replaceable(out)
-    work = out.parent / f".{out.name}.run"
-    run = Run(config, work, beside, progress)
-    if not resume and set(run.finished()) - {"corpus"}:  # texts are read again in a moment; models are not
-        raise ConfigError(
-            f"{work}: an interrupted run, {len(run.finished())} stages done; add --resume to go on, or delete it"
-        )
-    set_threads(config.threads)
-    run_until(STAGES[-1].name, run, sitting=sitting)
-    write_bundle(run, out, [stage.name for stage in STAGES])
-    shutil.rmtree(work)
+    with lock_work_folder(out) as work:
+        run = Run(config, work, config_dir, progress)
+        check_resumable(run, resume=resume)
+        set_threads(config.threads)
+        names = [stage.name for stage in plan_stages(config, config_dir)]
+        run_stages(run, names)
+        write_bundle(run, out, names)
+        shutil.rmtree(work)
     return out
 
 
-def run_until(name: str, run: Run, *, only: Collection[str] | None = None, sitting: Sitting | None = None) -> str:
-    """Runs every stage that is not done, up to and with the one named; returns that one's key.
+def check_resumable(run: Run, *, resume: bool) -> None:
+    """Raise ConfigError where the work folder holds models and `resume` is False."""
+    if not resume and set(run.finished()) - _CHEAP:
+        raise ConfigError(
+            f"{run.work}: an interrupted run with {len(run.finished())} finished stages; add --resume to continue it,"
+            " or delete the folder"
+        )
 
-    With `only` the others are left out, though keys are those of the whole pipeline. Raises SittingOver where the
-    sitting ends first.
+
+def run_stages(run: Run, targets: Collection[str]) -> dict[str, str]:
+    """Run the stages named and all that they come after, each unless it is done; return the keys of all stages by name.
+
+    Raises DataError where a file that a stage reads changes meanwhile.
     """
-    sitting, names, is_first, key = sitting or Sitting(), [stage.name for stage in STAGES], True, ""
-    for at, stage in enumerate(STAGES):
-        key = stage_key(stage.name, run.config, stage.sections, key)
-        if (only is None or stage.name in only) and not run.is_done(stage.name, key):
-            sitting.check_room(names, at, run.config.budget, is_first=is_first)
-            _execute(stage, run, key, sitting)
-            is_first = False
-        if stage.name == name:
-            break
-    return key
+    stages, digests = plan_stages(run.config, run.config_dir), FileDigests()
+    keys: dict[str, str] = {}
+    for stage in stages:
+        keys[stage.name] = compute_key(stage, run.config, keys, digests)
+    needed = find_needed(stages, targets)
+    for stage in stages:
+        if stage.name in needed and not run.is_done(stage.name, keys[stage.name]):
+            run_stage(run, stage, keys[stage.name], digests)
+    return keys
 
 
-def _execute(stage: Stage, run: Run, key: str, sitting: Sitting) -> None:
-    facts: dict[str, Any] = {}
+def run_stage(run: Run, stage: Stage, key: str, digests: FileDigests) -> None:
+    """Run one stage and keep its output under `key`. Raises DataError where a file that it reads has changed."""
     run.progress(stage.name, 0, 1, 0.0)
-    with run.writing(stage.name, key, facts) as output:
-        with sitting.watching(stage.name, run.config.budget, output.scratch) as cost:
-            stage.job(run, output)
-        facts |= asdict(cost())
-    run.progress(stage.name, 1, 1, facts["seconds"])
+    with run.writing(stage.name, key) as output:
+        stage.job(run.narrow(stage), output)
+        for file in filter(digests.has_changed, stage.files):
+            raise DataError(f"{file}: changed while the run was reading it; start the command again with --resume")
+    (cost,) = run.costs([stage.name])
+    run.progress(stage.name, 1, 1, cost.seconds)

@@ -17,7 +17,7 @@ from lfp.bundle import queries
 from lfp.bundle.manifest import Manifest, has_models
 from lfp.bundle.queries.common import Order
 from lfp.bundle.store.connection import Store
-from lfp.config import parse_config
+from lfp.config import drop_retired, parse_config
 from lfp.errors import DataError, LfpError
 from lfp.texts.rewards import reward_of
 
@@ -194,7 +194,7 @@ def rewards_of(config: Mapping[str, Any], texts: list[str]) -> Sequence[float] |
     if not playground.has_reward(config):
         return None
     try:
-        return reward_of(parse_config(config).feedback, beside=None)(texts)
+        return reward_of(parse_config(drop_retired(config)).feedback, beside=None)(texts)
     except ImportError:
         return None
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from lfp.bundle import queries
 from lfp.bundle.manifest import Manifest
 from lfp.bundle.store.connection import Store
-from lfp.config import BUDGET
+from lfp.config import drop_retired
 from lfp.evaluation import feature_matching
 from lfp.evaluation.results import ResultRow
 from lfp.util.types import Floats32, Ints
@@ -71,13 +71,8 @@ class MatchedFeatures:
 
 
 def config_differences(one: Manifest, other: Manifest) -> list[tuple[str, Any, Any]]:
-    """Keys of the configs, as section.key, whose values differ, with both; None where a run has no such key.
-
-    Budgets, which change no result, are left out.
-    """
-    ours, theirs = (
-        dict(_flat({name: value for name, value in run.config.items() if name != BUDGET})) for run in (one, other)
-    )
+    """Keys of the configs, as section.key, whose values differ, with both; None where a run has no such key."""
+    ours, theirs = (dict(_flat(drop_retired(run.config))) for run in (one, other))
     names = sorted(ours.keys() | theirs.keys())
     return [(name, ours.get(name), theirs.get(name)) for name in names if ours.get(name) != theirs.get(name)]
 

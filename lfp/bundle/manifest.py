@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lfp.bundle.schema import BY_NAME, SCHEMA_VERSION, TABLES
-from lfp.config import BUDGET
+from lfp.config import drop_retired
 from lfp.errors import BundleError
 
 MANIFEST = "manifest.json"
@@ -100,10 +100,9 @@ class Description(_Record):
     hardware: Hardware | None = None
 
     def identity(self) -> str:
-        """Sixteen hex digits over config (less its budget), seed and model hashes: what was run, not when."""
+        """Sixteen hex digits over config, seed and model hashes: what was run, not when."""
         hashes = {role: model.sha256 for role, model in self.models.items()}
-        config = {name: value for name, value in self.config.items() if name != BUDGET}
-        what = json.dumps([config, self.seed, hashes], sort_keys=True)
+        what = json.dumps([drop_retired(self.config), self.seed, hashes], sort_keys=True)
         return hashlib.sha256(what.encode()).hexdigest()[:16]
 
 

@@ -431,7 +431,7 @@ A bundle is one folder that holds one run: `manifest.json`, a Parquet file a tab
 autoencoders, where the run kept them). This page is made from `lfp/bundle/schema.py` by `make docs`; change it there.
 `demo/` beside this page is the bundle that the explorer opens by itself. Schema version {SCHEMA_VERSION}.
 
-The manifest says what was run (`config`, `seed`, `models`: `bundle_id` is their hash, less the config's `budget`), what
+The manifest says what was run (`config`, `seed`, `models`: `bundle_id` is their hash), what
 is here (`tables`, `artifacts`), and what it took: `stages`, a list of name, seconds, cpu_seconds and peak_rss_mb
 (megabytes of 10^6 bytes; null where the system does not tell), and `hardware` (processor, cores, memory_gb, gpu), which
 older bundles lack. Nothing in a table depends on the clock.

@@ -174,12 +174,21 @@ def _artifact_infos(folder: Path) -> dict[str, FileInfo]:
 
 
 def _swap(new: Path, path: Path) -> None:
-    """Moves `new` to `path`. What stood there is exchanged for it in one step, and deleted afterwards."""
+    """Move `new` to `path`. What stood there is exchanged for it in one step, and deleted afterwards.
+
+    Only the current folder is filled file by file, its manifest last.
+    """
     for file in [*new.rglob("*"), new]:
         _sync(file)
     old = path.parent / f".{path.name}.old"
     shutil.rmtree(old, ignore_errors=True)
-    if path.exists() and _exchange(new, path):
+    if path == Path.cwd():  # a shell stands in this folder and must not be left in a deleted one
+        old.mkdir()
+        for file in sorted(path.iterdir(), key=lambda file: file.name != MANIFEST):
+            file.rename(old / file.name)
+        for file in sorted(new.iterdir(), key=lambda file: file.name == MANIFEST):
+            file.rename(path / file.name)
+    elif path.exists() and _exchange(new, path):
         new.rename(old)
     else:
         if path.exists():

@@ -1,17 +1,12 @@
-"""What the stages of a run took, beside their budgets: from the manifest, since no table depends on the clock."""
+"""What the stages of a run took: from the manifest, since no table depends on the clock."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from lfp.bundle.manifest import Hardware, Manifest
-from lfp.config import BUDGET
 from lfp.evaluation.results import ResultRow
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -20,24 +15,16 @@ class Spent:
 
     stage: str
     minutes: float
-    budget_minutes: float | None
     cpu_minutes: float | None
     peak_rss_mb: float | None
-
-    @property
-    def is_past_budget(self) -> bool:
-        """Whether it took more than it was budgeted."""
-        return self.budget_minutes is not None and self.minutes > self.budget_minutes
 
 
 def spent(manifest: Manifest) -> list[Spent]:
     """A line a stage, in the order they ran; none where the bundle does not say."""
-    budget = manifest.config.get(BUDGET) or {}
     return [
         Spent(
             one.name,
             one.seconds / 60,
-            budget.get(one.name),
             None if one.cpu_seconds is None else one.cpu_seconds / 60,
             one.peak_rss_mb,
         )
@@ -51,7 +38,6 @@ def in_all(stages: Iterable[Spent]) -> Spent:
     return Spent(
         "all",
         sum(one.minutes for one in lines),
-        _sum([one.budget_minutes for one in lines]),
         _sum([one.cpu_minutes for one in lines]),
         max((one.peak_rss_mb for one in lines if one.peak_rss_mb is not None), default=None),
     )
@@ -63,7 +49,7 @@ def _sum(values: list[float | None]) -> float | None:
 
 
 def cost_rows(manifest: Manifest) -> list[ResultRow]:
-    """Row `cost` of the report: by stage minutes, budget_minutes, cpu_minutes and peak_rss_mb, then the machine.
+    """Row `cost` of the report: by stage minutes, cpu_minutes and peak_rss_mb, then the machine.
 
     `group` is the stage, or the processor with its cores and memory_gb, or the GPU with their number.
     """
@@ -76,7 +62,7 @@ def cost_rows(manifest: Manifest) -> list[ResultRow]:
     return told + (_machine_rows(manifest.hardware) if manifest.hardware else [])
 
 
-_STAGE_METRICS = ("minutes", "budget_minutes", "cpu_minutes", "peak_rss_mb")
+_STAGE_METRICS = ("minutes", "cpu_minutes", "peak_rss_mb")
 """Figures of a stage, as fields of Spent."""
 
 

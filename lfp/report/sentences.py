@@ -332,16 +332,11 @@ def _triples(figures: Sequence[ResultRow]) -> str:
 
 
 def _cost(figures: Sequence[ResultRow]) -> str:
-    """Totals, the machine, and which stages took more than was expected."""
+    """State the totals and the machine."""
     by_stage: dict[str, dict[str, float]] = {}
     for one in figures:
         by_stage.setdefault(str(one.group), {})[one.metric] = _value(one)
     stages = {name: told for name, told in by_stage.items() if "minutes" in told}
-    late = [
-        f"{name} ({number(told['minutes'])} of {number(told['budget_minutes'])} min)"
-        for name, told in stages.items()
-        if told["minutes"] > told.get("budget_minutes", math.inf)
-    ]
     peaks = [told["peak_rss_mb"] for told in stages.values() if "peak_rss_mb" in told]
     parts = [
         f"{len(stages)} stages took {number(sum(told['minutes'] for told in stages.values()))} minutes by the clock"
@@ -349,10 +344,6 @@ def _cost(figures: Sequence[ResultRow]) -> str:
         + _machine(figures)
         + "."
     ]
-    if late:
-        parts.append(f"Past their budget: {', '.join(late)}.")
-    elif any("budget_minutes" in told for told in stages.values()):
-        parts.append("No stage took more than it was budgeted.")
     return " ".join([*parts, "Nothing else in the report depends on the clock."])
 
 

@@ -334,11 +334,10 @@ LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
             {"group": "stage"},
             (
                 Column("minutes", _value, {"metric": "minutes"}),
-                Column("budget", _value, {"metric": "budget_minutes"}),
                 Column("processor minutes", _value, {"metric": "cpu_minutes"}),
                 Column("peak MB", _value, {"metric": "peak_rss_mb"}),
             ),
-            frozenset({"minutes", "budget_minutes", "cpu_minutes", "peak_rss_mb"}),
+            frozenset({"minutes", "cpu_minutes", "peak_rss_mb"}),
             order=_as_given,
         ),
         Layout(

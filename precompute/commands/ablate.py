@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 
 from lfp.bundle.manifest import ARTIFACTS, Manifest, check_bundle, has_models, read_table
 from lfp.bundle.writer import update_bundle
-from lfp.config import CLASSIFIER, LEXICON, VADER, RunConfig, parse_config
+from lfp.config import CLASSIFIER, LEXICON, VADER, RunConfig, drop_retired, parse_config
 from lfp.errors import BundleError, ConfigError
 from lfp.util.types import Progress
-from precompute.run.inputs import named_reward
+from precompute.run.inputs import load_reward
 from precompute.run.progress import silent
 from precompute.stages.findings import ablations as stage
 
@@ -45,7 +45,7 @@ def ablate(
     manifest = check_bundle(path)
     keys = {"ablation.completions": completions, "ablation.scale": scale}
     typed = [*overrides, *(f"{key}={value}" for key, value in keys.items() if value is not None)]
-    config = parse_config(manifest.config, typed, where=f"{path}: its config")
+    config = parse_config(drop_retired(manifest.config), typed, where=f"{path}: its config")
     if not config.ablation.completions:
         raise ConfigError("ablation.completions is 0, which is no ablation; pass for example --completions 1000")
     chosen = check_features(path, manifest, features or ()) if features is not None else ()
@@ -117,7 +117,7 @@ def _request(path: Path, manifest: Manifest, config: RunConfig, chosen: tuple[in
             TokenizedText(row["text"], tuple(row["token_ids"]), tuple(row["token_starts"]), truncated=False)
             for row in held_out or texts
         ],
-        reward=named_reward(config, None) if config.tune.method == "grpo" else None,
+        reward=load_reward(config, None) if config.tune.method == "grpo" else None,
         chosen=chosen,
     )
 

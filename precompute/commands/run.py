@@ -29,7 +29,7 @@ def run(
     """
     file = Path(config)
     run_config = load_config(file, overrides)
-    return run_pipeline(run_config, Path(out), beside=file.parent, resume=resume, progress=progress)
+    return run_pipeline(run_config, Path(out), config_dir=file.parent, resume=resume, progress=progress)
 
 
 def demo(
@@ -40,7 +40,7 @@ def demo(
     With `fast` every size is small, for a check that everything works.
     """
     run_config = load_config(presets.preset("demo-fast" if fast else "demo"), [f"seed={seed}"])
-    return run_pipeline(run_config, Path(out), beside=None, resume=resume, progress=progress)
+    return run_pipeline(run_config, Path(out), config_dir=None, resume=resume, progress=progress)
 
 
 def config(preset: str | None = None) -> str:

@@ -9,23 +9,24 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+import lfp
 from lfp.bundle.manifest import Description, ModelInfo
 from lfp.bundle.schema import as_table
 from lfp.bundle.writer import BundleWriter
-from precompute.run import inputs
+from precompute.run.inputs import load_pair, sae_folder
 from precompute.run.resources import hardware
 from precompute.run.work_folder import MADE_BY, Run
 
 if TYPE_CHECKING:
     from lfp.ml.models.loading import LanguageModel
 
-_LIBRARIES = ("torch", "transformers", "transformer-lens", "trl", "numpy", "pyarrow", "lfp-explorer")
+_LIBRARIES = ("torch", "transformers", "transformer-lens", "trl", "numpy", "pyarrow")
 _MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 
 
 def write_bundle(run: Run, out: Path, stages: Sequence[str]) -> None:
     """Writes what the stages made as one bundle."""
-    base, tuned = inputs.load_pair(run)
+    base, tuned = load_pair(run)
     with BundleWriter(out, _description(run, stages, base=base, tuned=tuned)) as writer:
         for table in MADE_BY:
             writer.write(table, _made(run, table))
@@ -51,12 +52,17 @@ def _description(run: Run, stages: Sequence[str], *, base: LanguageModel, tuned:
         models={"base": _model_info(run, "base", base), "tuned": _model_info(run, "tuned", tuned)},
         hook_points=[f"blocks.{layer}.mlp.hook_out" for layer in run.json("layers", "selected")],
         labeller=config.labels.labeller,
-        versions={name: version(name) for name in _LIBRARIES},
+        versions=find_versions(_LIBRARIES),
         licence=config.licence,
         notes=_notes(run),
         stages=run.costs(stages),
         hardware=hardware(config.model.device),
     )
+
+
+def find_versions(libraries: Sequence[str]) -> dict[str, str]:
+    """Return the version of this project, which need not be installed, and of libraries, by name."""
+    return {"lfp-explorer": lfp.__version__, **{name: version(name) for name in libraries}}
 
 
 def _model_info(run: Run, role: str, model: LanguageModel) -> ModelInfo:
@@ -94,5 +100,5 @@ def _add_artifacts(run: Run, writer: BundleWriter, models: dict[str, LanguageMod
             for file in sorted(model.folder.glob(pattern)):
                 writer.add_artifact(file, f"{role}/{file.name}")
     for layer in run.json("layers", "selected"):
-        folder = run.folder("saes") / inputs.sae_folder("tuned", layer)
+        folder = run.folder("saes") / sae_folder("tuned", layer)
         writer.add_artifact(folder, f"saes/{folder.name}")

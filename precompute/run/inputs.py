@@ -1,15 +1,15 @@
-"""What stages read of a run: its pair of models, its texts, its dictionaries, and its true feedback."""
+"""What stages read: the run's models, texts and dictionaries, the reward, and the files outside the run."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lfp.config import CLASSIFIER, RunConfig
-from lfp.errors import DataError
-from lfp.texts.corpus import CorpusText
-from lfp.texts.lexicon import Reward, check_lexicon, lexicon_of
+from lfp.config import CLASSIFIER, LEXICON, PRETRAIN, TUNE, VADER, RunConfig
+from lfp.errors import CorpusError, DataError
+from lfp.texts.corpus import CorpusText, find_source
+from lfp.texts.lexicon import Reward
 from lfp.texts.rewards import checked, reward_of
 from precompute.run.work_folder import Run
 
@@ -18,37 +18,68 @@ if TYPE_CHECKING:
     from lfp.ml.models.tokenization import TokenizedText
     from lfp.ml.sae.autoencoders import Dictionary
 
+_MODEL_SUFFIXES = {".json", ".safetensors", ".bin", ".txt", ".model", ".jinja"}
+"""Files of a model's, classifier's or dictionary's folder that are read: weights, config, tokenizer."""
 
-def load(run: Run, role: str) -> LanguageModel:
-    """The base or the tuned model of a run, as its stage left or named it."""
+
+def load_role(run: Run, role: str) -> LanguageModel:
+    """Load the base or the tuned model of a run, made by its stage or named by the config."""
     from lfp.ml.models.loading import load_model
 
-    model = run.config.model
-    made = run.folder(role) / "model"
-    if made.is_dir():
-        return load_model(str(made), device=model.device)
-    name, revision = (model.base, model.base_revision) if role == "base" else (model.tuned, model.tuned_revision)
-    return load_model(located(name, run.beside), revision=revision, device=model.device, key=f"model.{role}")
+    config = run.config.model
+    if role == "base":
+        name, revision, is_made_here = config.base, config.base_revision, config.base == PRETRAIN
+    else:
+        name, revision, is_made_here = config.tuned, config.tuned_revision, config.tuned == TUNE
+    if is_made_here:
+        return load_model(str(run.folder(role) / "model"), device=config.device)
+    return load_model(
+        resolve_folder(name, run.config_dir), revision=revision, device=config.device, key=f"model.{role}"
+    )
 
 
 def load_pair(run: Run) -> tuple[LanguageModel, LanguageModel]:
-    """Base and tuned model, checked to be of one shape and to read the context the config asks for."""
+    """Load base and tuned model, after checking that they have the same shape and read as long a context as asked."""
     from lfp.ml.models.loading import check_context, check_same_shape
 
-    base, tuned = load(run, "base"), load(run, "tuned")
+    base, tuned = load_role(run, "base"), load_role(run, "tuned")
     check_same_shape(base, tuned)
     check_context(base, run.config.model.context, prepend_bos=run.config.model.prepend_bos)
     return base, tuned
 
 
-def corpus_texts(run: Run, split: str | None = None) -> list[CorpusText]:
-    """The texts of the corpus, of one split where one is named."""
+def load_dictionary(run: Run, role: str) -> Dictionary:
+    """Load the dictionaries whose features are kept, of the tuned or the base model."""
+    from lfp.ml.sae.autoencoders import Dictionary
+    from lfp.ml.sae.formats import load_sae
+
+    folder = run.folder("saes")
+    saes = [load_sae(folder / sae_folder(role, layer)) for layer in run.json("layers", "selected")]
+    return Dictionary(saes).to(run.config.model.device)
+
+
+def sae_folder(role: str, layer: int, number: int = 0) -> str:
+    """Name the folder of a dictionary of a model's layer; number 0 is the dictionary whose features are kept."""
+    return f"{role}-layer{layer}" + (f"-other{number}" if number else "")
+
+
+def read_texts(run: Run, split: str | None = None) -> list[CorpusText]:
+    """Read the texts of the corpus, or of one of its splits."""
     rows = run.table("corpus", "corpus").to_pylist()
     return [CorpusText(**row) for row in rows if split in (None, row["split"])]
 
 
-def tokenized(run: Run, model: LanguageModel, texts: list[CorpusText]) -> list[TokenizedText]:
-    """The texts as the models read them, cut to the context. Raises DataError for a text without a token."""
+def read_statistics_texts(run: Run) -> list[CorpusText]:
+    """Read the texts that the statistics cover: `stats.n_texts` of the corpus, evenly spaced over its splits."""
+    texts, limit = read_texts(run), run.config.stats.n_texts
+    if limit is None or limit >= len(texts):
+        return texts
+    step = len(texts) / limit
+    return [texts[int(i * step)] for i in range(limit)]
+
+
+def tokenize_texts(run: Run, model: LanguageModel, texts: list[CorpusText]) -> list[TokenizedText]:
+    """Tokenize texts as the models read them, cut to the context. Raises DataError for a text without a token."""
     from lfp.ml.models.tokenization import tokenize
 
     tokens = tokenize(model.tokenizer, [text.text for text in texts], context=run.config.model.context)
@@ -58,57 +89,71 @@ def tokenized(run: Run, model: LanguageModel, texts: list[CorpusText]) -> list[T
     return tokens
 
 
-def statistics_texts(run: Run) -> list[CorpusText]:
-    """The texts that the statistics cover: the first `stats.n_texts` of each split, in proportion."""
-    texts, limit = corpus_texts(run), run.config.stats.n_texts
-    if limit is None or limit >= len(texts):
-        return texts
-    step = len(texts) / limit
-    return [texts[int(i * step)] for i in range(limit)]
-
-
-def dictionary(run: Run, model: str) -> Dictionary:
-    """The autoencoders whose features are kept, of the tuned or the base model."""
-    from lfp.ml.sae.autoencoders import Dictionary
-    from lfp.ml.sae.formats import load_sae
-
-    folder = run.folder("saes")
-    saes = [load_sae(folder / sae_folder(model, layer)) for layer in run.json("layers", "selected")]
-    return Dictionary(saes).to(run.config.model.device)
-
-
-def sae_folder(model: str, layer: int, number: int = 0) -> str:
-    """Where an autoencoder of a model's layer lies; number 0 is the one whose features are kept."""
-    return f"{model}-layer{layer}" + (f"-other{number}" if number else "")
-
-
-def located(name: str, beside: Path | None) -> str:
-    """A relative folder named in a config file is looked for beside that file too."""
-    if beside is not None and (beside / name).is_dir():
-        return str(beside / name)
-    return name
-
-
-def reward(run: Run) -> Reward:
-    """The reward of texts; every answer of a callable is checked. A classifier is loaded anew at each call of this."""
-    return named_reward(run.config, run.beside)
-
-
-def named_reward(config: RunConfig, beside: Path | None) -> Reward:
-    """The same of a config alone; files and folders are looked for in `beside` too."""
+def load_reward(config: RunConfig, config_dir: Path | None) -> Reward:
+    """Load the reward of texts that a config names, with every answer checked; a classifier is loaded at each call."""
     feedback = config.feedback
     if feedback.reward != CLASSIFIER:
-        return reward_of(feedback, beside=beside)
+        return reward_of(feedback, beside=config_dir)
     from lfp.ml.models.reward_model import load_reward_model
 
     name = str(feedback.classifier)
-    model = load_reward_model(located(name, beside), feedback, device=config.model.device)
+    model = load_reward_model(resolve_folder(name, config_dir), feedback, device=config.model.device)
     return checked(model, name=name)
 
 
-def lexicon(run: Run) -> Mapping[str, float]:
-    """The stated values of words. Raises DataError where they say nothing of the corpus."""
-    values = lexicon_of(run.config.feedback, beside=run.beside)
-    texts = (row["text"] for row in run.table("corpus", "corpus").select(["text"]).to_pylist())
-    check_lexicon(values, texts, name=run.config.feedback.lexicon)
-    return values
+def resolve_folder(name: str, config_dir: Path | None) -> str:
+    """Return a folder named in a config file, relative to that file where it is there; other names as they are."""
+    if config_dir is not None and (config_dir / name).is_dir():
+        return str(config_dir / name)
+    return name
+
+
+def find_corpus_files(config: RunConfig, config_dir: Path | None) -> tuple[Path, ...]:
+    """Find the files that the texts are read from. Raises CorpusError for one that is not there."""
+    if config.tune.method == "dpo":
+        try:
+            return (find_source(str(config.tune.pairs), key="tune.pairs", beside=config_dir),)
+        except CorpusError:  # a data set of the hub, or nothing: the stage can say which
+            return ()
+    named = {"corpus.source": config.corpus.source, "corpus.held_out_source": config.corpus.held_out_source}
+    named = {} if config.corpus.source == "demo" else named
+    return tuple(find_source(name, key=key, beside=config_dir) for key, name in named.items() if name)
+
+
+def find_lexicon_files(config: RunConfig, config_dir: Path | None) -> tuple[Path, ...]:
+    """Find the file of the lexicon; none for VADER's. Raises CorpusError where it is not there."""
+    name = config.feedback.lexicon
+    return () if name == VADER else (find_source(name, key="feedback.lexicon", beside=config_dir),)
+
+
+def find_reward_files(config: RunConfig, config_dir: Path | None) -> tuple[Path, ...]:
+    """Find the files that make the reward: the lexicon, the classifier's folder, or the module of a function.
+
+    Of a package all of its modules count; of a single module those that it imports do not.
+    """
+    feedback = config.feedback
+    if feedback.reward == VADER:
+        return ()
+    if feedback.reward == LEXICON:
+        return find_lexicon_files(config, config_dir)
+    if feedback.reward == CLASSIFIER:
+        return find_model_files(str(feedback.classifier), config_dir)
+    module = feedback.reward.partition(":")[0]
+    for folder in (Path.cwd(), *([config_dir.resolve()] if config_dir else [])):
+        path = folder.joinpath(*module.split("."))
+        if path.with_suffix(".py").is_file():
+            return (path.with_suffix(".py"),)
+        if (path / "__init__.py").is_file():
+            return tuple(sorted(path.rglob("*.py")))
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):  # the stage that imports it says what is wrong
+        spec = None
+    return (Path(spec.origin),) if spec and spec.origin and Path(spec.origin).is_file() else ()
+
+
+def find_model_files(name: str, config_dir: Path | None) -> tuple[Path, ...]:
+    """Find the files of a local folder of weights, config and tokenizer; none where `name` is of the hub."""
+    folder = Path(resolve_folder(name, config_dir)).expanduser()
+    files = folder.iterdir() if folder.is_dir() else ()
+    return tuple(sorted(file for file in files if file.suffix in _MODEL_SUFFIXES and file.is_file()))

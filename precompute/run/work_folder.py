@@ -1,13 +1,15 @@
-"""One run on disk: the folder of each stage, written whole or not at all, and what stages hand to each other."""
+"""The work folder of a run: its lock, and the folder of each stage, complete or absent."""
 
 from __future__ import annotations
 
-import hashlib
+import errno
+import fcntl
 import json
+import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,17 @@ import pyarrow.parquet as pq
 
 from lfp.bundle.manifest import StageCost
 from lfp.config import RunConfig
+from lfp.errors import BundleError
 from lfp.evaluation.results import ResultRow
 from lfp.util.types import Progress
+from precompute.run.resources import Cost, Meter
+from precompute.run.stage import Stage, UndeclaredReadError, narrow_config
 
 _DONE = "stage.json"
 _RESULTS = "results.json"
+_SPENT = "spent.json"
+_LOCK = "lock"
+_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
 MADE_BY = {
     "completions": "completions",
@@ -46,98 +54,198 @@ MADE_BY = {
 
 @dataclass(frozen=True)
 class Run:
-    """A run's config, its work folder, where relative paths are looked for, and whom to tell of progress."""
+    """A run's config, its work folder, the folder of its config file, and the function that its progress is sent to.
+
+    A stage gets it narrowed to what the stage declares: then `config` has only those sections, and only the outputs of
+    the stages in `readable` can be read; None stands for all.
+    """
 
     config: RunConfig
     work: Path
-    beside: Path | None
+    config_dir: Path | None
     progress: Progress
+    readable: frozenset[str] | None = None
+
+    def narrow(self, stage: Stage) -> Run:
+        """Return the run as `stage` gets it: everything that the stage does not declare raises UndeclaredReadError."""
+        return replace(self, config=narrow_config(self.config, stage), readable=frozenset(stage.after))
 
     def folder(self, stage: str) -> Path:
-        """The folder of a finished stage."""
+        """Return the folder of a finished stage. Raises UndeclaredReadError."""
+        if self.readable is not None and stage not in self.readable:
+            raise UndeclaredReadError(
+                f"the output of stage {stage} is read by a stage that does not declare it; add it to `after` in"
+                " precompute/pipeline.py"
+            )
         return self.work / stage
 
-    def is_done(self, stage: str, key: str) -> bool:
-        """Whether that stage finished with the same key: the same config and the same stages before it."""
-        file = self.folder(stage) / _DONE
-        return file.is_file() and json.loads(file.read_text(encoding="utf-8"))["key"] == key
-
-    def costs(self, stages: Sequence[str]) -> list[StageCost]:
-        """What each of the finished stages took, as it was measured when it ran, in this sitting or an earlier one."""
-        told = [(name, json.loads((self.folder(name) / _DONE).read_text(encoding="utf-8"))) for name in stages]
-        return [StageCost(**{**facts, "name": name}) for name, facts in told]
-
-    def finished(self) -> list[str]:
-        """Names of all stages in the work folder that finished."""
-        return sorted(file.parent.name for file in self.work.glob(f"*/{_DONE}"))
-
-    @contextmanager
-    def writing(self, stage: str, key: str, facts: dict[str, Any]) -> Iterator[Output]:
-        """A folder to write a stage's output to; it becomes the stage's when the block ends without an exception.
-
-        Its scratch folder outlives an interruption, until the stage ends or is begun with another key.
-        """
-        partial, scratch = self.work / f".{stage}.partial", self.work / f".{stage}.{key[:16]}"
-        for stale in (partial, *(old for old in self.work.glob(f".{stage}.*") if old != scratch)):
-            shutil.rmtree(stale, ignore_errors=True)
-        partial.mkdir(parents=True)
-        scratch.mkdir(exist_ok=True)
-        yield Output(partial, scratch)
-        (partial / _DONE).write_text(json.dumps({"key": key, **facts}), encoding="utf-8")
-        shutil.rmtree(self.folder(stage), ignore_errors=True)
-        partial.rename(self.folder(stage))
-        shutil.rmtree(scratch)
-
     def table(self, stage: str, name: str) -> pa.Table:
-        """A table that a stage wrote."""
+        """Read a table that a stage wrote."""
         return pq.read_table(self.folder(stage) / f"{name}.parquet")
 
     def made(self, table: str) -> pa.Table:
-        """A table of the bundle to be, from the stage that makes it."""
+        """Read a table of the future bundle from the stage that makes it."""
         return self.table(MADE_BY[table], table)
 
     def json(self, stage: str, name: str) -> Any:
-        """A JSON file that a stage wrote."""
+        """Read a JSON file that a stage wrote."""
         return json.loads((self.folder(stage) / f"{name}.json").read_text(encoding="utf-8"))
 
     def results(self, stages: Sequence[str]) -> list[ResultRow]:
-        """The figures of the report that the stages wrote."""
+        """Read the rows of the report that the stages wrote."""
         files = [self.folder(stage) / _RESULTS for stage in stages]
         stored = (row for file in files if file.is_file() for row in json.loads(file.read_text(encoding="utf-8")))
         return [ResultRow(**row) for row in stored]
 
+    def costs(self, stages: Sequence[str]) -> list[StageCost]:
+        """Read what each of the finished stages took, as measured when it ran."""
+        records = [json.loads((self.folder(name) / _DONE).read_text(encoding="utf-8")) for name in stages]
+        return [StageCost(name=name, **record["cost"]) for name, record in zip(stages, records, strict=True)]
+
+    def finished(self) -> list[str]:
+        """List the stages in the work folder that finished."""
+        return sorted(file.parent.name for file in self.work.glob(f"*/{_DONE}"))
+
+    def is_done(self, stage: str, key: str) -> bool:
+        """Whether the stage finished under this key, and every file that it wrote is there in full length."""
+        folder = self.work / stage
+        try:
+            record = json.loads((folder / _DONE).read_text(encoding="utf-8"))
+            return record["key"] == key and record["files"] == _file_sizes(folder)
+        except (OSError, ValueError, KeyError):
+            return False
+
+    @contextmanager
+    def writing(self, stage: str, key: str) -> Iterator[Output]:
+        """Give a stage a folder to write to, which becomes the stage's own when the block ends without an exception.
+
+        The files are synced to disk first, the record that the stage is done is written last, and the folder is then
+        renamed, so that a stage stopped at any moment does not count as done. The scratch folder outlives an
+        interruption, until the stage ends or starts under another key; what the interrupted attempts took is added to
+        the stage's cost. Raises BundleError where the disk does not take what is written.
+        """
+        partial, scratch = self.work / f".{stage}.partial", self.work / f".{stage}.{key[:16]}"
+        for stale in self.work.glob(f".{stage}.*"):
+            if stale != scratch:
+                shutil.rmtree(stale)
+        try:
+            partial.mkdir(parents=True)
+            scratch.mkdir(exist_ok=True)
+            with _measuring(scratch) as cost:
+                yield Output(partial, scratch)
+            record = {"key": key, "cost": asdict(cost()), "files": _file_sizes(partial)}
+            for file in partial.rglob("*"):
+                _sync(file)
+            (partial / _DONE).write_text(json.dumps(record), encoding="utf-8")
+            _sync(partial / _DONE)
+            _sync(partial)
+            if (self.work / stage).exists():  # rename, since a folder half deleted would still have its record
+                (self.work / stage).rename(self.work / f".{stage}.old")
+            partial.rename(self.work / stage)
+            _sync(self.work)
+        except OSError as error:
+            is_here = error.filename is None or Path(error.filename).is_relative_to(self.work)
+            if error.errno not in _UNWRITABLE or not is_here:
+                raise
+            raise BundleError(
+                f"{self.work}: stage {stage} cannot be written ({error.strerror}); make room or get the right to write"
+                " there, then add --resume"
+            ) from error
+        for stale in self.work.glob(f".{stage}.*"):
+            shutil.rmtree(stale)
+
 
 @dataclass(frozen=True)
 class Output:
-    """Where a stage under way writes: what it makes to `folder`, what it needs to go on after a kill to `scratch`."""
+    """Where a running stage writes: its results to `folder`, and to `scratch` what it needs to resume after a kill."""
 
     folder: Path
     scratch: Path
 
     def table(self, name: str, table: pa.Table) -> None:
-        """Keeps a table for later stages."""
+        """Write a table for later stages."""
         pq.write_table(table, self.folder / f"{name}.parquet", compression="zstd")
 
     def json(self, name: str, values: Any) -> None:
-        """Keeps JSON values for later stages."""
+        """Write JSON values for later stages."""
         (self.folder / f"{name}.json").write_text(json.dumps(values), encoding="utf-8")
 
     def results(self, rows: Sequence[ResultRow]) -> None:
-        """Keeps figures of the report."""
+        """Write rows of the report."""
         (self.folder / _RESULTS).write_text(json.dumps([row.as_dict() for row in rows]), encoding="utf-8")
 
 
-def stage_key(name: str, config: RunConfig, sections: Sequence[str], before: str) -> str:
-    """A hash of what a stage depends on: its part of the config, seed, threads, and the key of the stage before.
+@contextmanager
+def lock_work_folder(out: Path) -> Iterator[Path]:
+    """Hold the only right to make what goes to `out`, and yield its work folder, a hidden sibling, made if missing.
 
-    `sections` are names of sections, or of a key in one, such as tune.pairs.
+    The lock is the operating system's, so it ends with the process however that ends, and is never stale. Raises
+    BundleError where another process holds it or the folder cannot be made.
     """
-    dumped = config.model_dump(mode="json")
-    values = {section: _at(dumped, section) for section in (*sections, "seed", "threads")}
-    return hashlib.sha256(json.dumps([name, values, before], sort_keys=True).encode()).hexdigest()
+    work = out.parent / f".{out.name}.run"
+    try:
+        handle = _lock(work / _LOCK)
+    except OSError as error:
+        raise BundleError(
+            f"{out}: cannot be written ({work}: {error.strerror}); choose a folder that you may write to"
+        ) from error
+    if handle is None:
+        owner = (work / _LOCK).read_text(encoding="utf-8").strip() or "unknown"
+        raise BundleError(
+            f"{out}: another command (process {owner}) is writing there; wait until it ends or choose another --out"
+        )
+    try:
+        yield work
+    finally:
+        if work.is_dir() and [file.name for file in work.iterdir()] == [_LOCK]:
+            shutil.rmtree(work)  # nothing to resume from
+        os.close(handle)
 
 
-def _at(values: Any, dotted: str) -> Any:
-    for name in dotted.split("."):
-        values = values[name]
-    return values
+def _lock(file: Path) -> int | None:
+    """Open and lock a file that names this process; None where another process has locked it."""
+    while True:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(handle), file.stat()):
+                os.truncate(handle, 0)
+                os.write(handle, str(os.getpid()).encode())
+                return handle
+        except BlockingIOError:
+            os.close(handle)
+            return None
+        except FileNotFoundError:
+            pass
+        os.close(handle)  # its last holder has just ended and deleted it: lock the file that stands there now
+
+
+@contextmanager
+def _measuring(scratch: Path) -> Iterator[Callable[[], Cost]]:
+    """Measure the block and yield a function that says its cost so far.
+
+    An attempt that ends by an exception and leaves something in `scratch` to resume from adds its cost to the next.
+    """
+    file, meter = scratch / _SPENT, Meter()
+    earlier = Cost(**json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else Cost(0.0, 0.0, 0.0)
+    try:
+        yield lambda: meter.cost().after(earlier)
+    except BaseException:
+        if {left.name for left in scratch.iterdir()} - {_SPENT}:
+            file.write_text(json.dumps(asdict(meter.cost().after(earlier))), encoding="utf-8")
+        raise
+
+
+def _file_sizes(folder: Path) -> dict[str, int]:
+    """Bytes of every file of a stage but its record, by path inside the folder."""
+    files = (file for file in folder.rglob("*") if file.is_file() and file != folder / _DONE)
+    return {str(file.relative_to(folder)): file.stat().st_size for file in files}
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -21,7 +21,6 @@ METRICS = st.sampled_from(
         "divergence",
         "gap_true_rating",
         "minutes",
-        "budget_minutes",
         "peak_rss_mb",
         "cores",
     ]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lfp.config import RunConfig, parse_config
+from precompute import pipeline
 from precompute.pipeline import run_pipeline
 from precompute.reviews import generate
+from precompute.run.work_folder import Output, Run
 
 TINY = {
     "title": "Tiny run",
@@ -45,6 +49,25 @@ def silent(what: str, done: int, total: int, value: float) -> None:
     """Tells nobody."""
 
 
+def replace_jobs(patch: pytest.MonkeyPatch, **jobs: Callable[[Run, Output], None]) -> None:
+    """Put other jobs in place of those of some stages, for runs made from now on."""
+    plan = pipeline.plan_stages
+
+    def plan_others(config: RunConfig, config_dir: Path | None) -> tuple[pipeline.Stage, ...]:
+        return tuple(replace(stage, job=jobs.get(stage.name, stage.job)) for stage in plan(config, config_dir))
+
+    patch.setattr(pipeline, "plan_stages", plan_others)
+
+
+def interrupt(run: Run, output: Output) -> None:
+    """A job that is interrupted at once."""
+    raise KeyboardInterrupt
+
+
+STAGES = tuple(stage.name for stage in pipeline.plan_stages(RunConfig(), None))
+"""Names of the stages in order."""
+
+
 @pytest.fixture(scope="session")
 def corpus_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with reviews.txt, a generated review a line."""
@@ -58,4 +81,4 @@ def corpus_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_bundle(corpus_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle of the tiny run."""
     out = tmp_path_factory.mktemp("runs") / "tiny"
-    return run_pipeline(tiny_config(), out, beside=corpus_folder, resume=False, progress=silent)
+    return run_pipeline(tiny_config(), out, config_dir=corpus_folder, resume=False, progress=silent)

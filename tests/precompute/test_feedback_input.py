@@ -106,5 +106,5 @@ def test_a_reward_that_never_changes(corpus_folder: Path, tmp_path: Path) -> Non
     }
     config = tiny_config(**sections, feedback={"reward": "input_reward_flat:score"})
     with pytest.raises(TrainingError, match=r"the reward is 2\.0 for every completion of 1 steps"):
-        run_pipeline(config, tmp_path / "out", beside=tmp_path, resume=False, progress=silent)
+        run_pipeline(config, tmp_path / "out", config_dir=tmp_path, resume=False, progress=silent)
     assert not (tmp_path / "out").exists()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -13,9 +12,8 @@ from lfp.bundle.manifest import check_bundle, read_manifest
 from lfp.bundle.schema import TABLES
 from lfp.bundle.validation import validate
 from lfp.errors import BundleError, ConfigError, CorpusError, ModelError
-from precompute import pipeline
-from precompute.pipeline import STAGES, run_pipeline
-from tests.precompute.conftest import silent, tiny_config
+from precompute.pipeline import run_pipeline
+from tests.precompute.conftest import STAGES, interrupt, replace_jobs, silent, tiny_config
 
 
 def table_hashes(bundle: Path) -> dict[str, str]:
@@ -45,66 +43,39 @@ def test_the_same_seed_gives_the_same_tables_and_an_interrupted_run_goes_on_to_t
 ) -> None:
     """Killed before every stage in turn, resumed each time: one whole second run, and equal hashes at its end."""
     out = tmp_path / "again"
-    for last, stage in enumerate(STAGES):
-        stages = list(STAGES)
-        if last + 1 < len(stages):
-            stages[last + 1] = replace(stages[last + 1], job=_killed)
-        monkeypatch.setattr(pipeline, "STAGES", tuple(stages))
-        if last + 1 < len(stages):
-            with pytest.raises(KeyboardInterrupt):
-                run_pipeline(tiny_config(), out, beside=corpus_folder, resume=last > 0, progress=silent)
-            assert not out.exists(), f"half a bundle after {stage.name}"
-        else:
-            run_pipeline(tiny_config(), out, beside=corpus_folder, resume=True, progress=silent)
+    for last, stage in enumerate(STAGES[1:]):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            replace_jobs(patch, **{stage: interrupt})
+            run_pipeline(tiny_config(), out, config_dir=corpus_folder, resume=last > 0, progress=silent)
+        assert not out.exists(), f"half a bundle before {stage}"
+    run_pipeline(tiny_config(), out, config_dir=corpus_folder, resume=True, progress=silent)
     assert table_hashes(out) == table_hashes(tiny_bundle)
     assert [path.name for path in tmp_path.iterdir()] == ["again"]
-
-
-def _killed(run: object, output: object) -> None:
-    raise KeyboardInterrupt
 
 
 def test_an_interrupted_run_is_not_thrown_away_unasked(
     corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done, killed = replace(STAGES[1], job=lambda run, output: None), replace(STAGES[2], job=_killed)
-    monkeypatch.setattr(pipeline, "STAGES", (STAGES[0], done, killed))
+    replace_jobs(monkeypatch, base=lambda run, output: None, tuned=interrupt)
     with pytest.raises(KeyboardInterrupt):
-        run_pipeline(tiny_config(), tmp_path / "out", beside=corpus_folder, resume=False, progress=silent)
+        run_pipeline(tiny_config(), tmp_path / "out", config_dir=corpus_folder, resume=False, progress=silent)
     with pytest.raises(ConfigError, match=r"--resume"):
-        run_pipeline(tiny_config(), tmp_path / "out", beside=corpus_folder, resume=False, progress=silent)
+        run_pipeline(tiny_config(), tmp_path / "out", config_dir=corpus_folder, resume=False, progress=silent)
 
 
 def test_a_run_that_failed_before_its_first_model_can_just_be_started_again(
     corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "STAGES", (STAGES[0], replace(STAGES[1], job=_killed)))
+    replace_jobs(monkeypatch, base=interrupt)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            run_pipeline(tiny_config(), tmp_path / "out", beside=corpus_folder, resume=False, progress=silent)
-
-
-def test_a_changed_section_runs_its_stage_and_those_after_it_again(
-    corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ran: list[str] = []
-
-    def recorded(name: str):
-        return lambda run, output: ran.append(name)
-
-    stages = tuple(replace(stage, job=recorded(stage.name)) for stage in STAGES)
-    monkeypatch.setattr(pipeline, "STAGES", (*stages[:-1], replace(stages[-1], job=_killed)))
-    for config in (tiny_config(), tiny_config(sae={"steps": 31})):
-        with pytest.raises(KeyboardInterrupt):
-            run_pipeline(config, tmp_path / "out", beside=corpus_folder, resume=bool(ran), progress=silent)
-    names = [stage.name for stage in STAGES]
-    assert ran == names[:-1] + names[names.index("saes") : -1]
+            run_pipeline(tiny_config(), tmp_path / "out", config_dir=corpus_folder, resume=False, progress=silent)
 
 
 def test_something_that_is_no_bundle_is_never_overwritten(corpus_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "letters.txt").write_text("dear all", encoding="utf-8")
     with pytest.raises(BundleError, match="not a bundle"):
-        run_pipeline(tiny_config(), tmp_path, beside=corpus_folder, resume=False, progress=silent)
+        run_pipeline(tiny_config(), tmp_path, config_dir=corpus_folder, resume=False, progress=silent)
     assert (tmp_path / "letters.txt").read_text(encoding="utf-8") == "dear all"
 
 
@@ -122,14 +93,14 @@ def test_what_cannot_work_is_named_and_leaves_nothing(
     if sections.get("model", {}).get("base") == "artifacts/base":
         sections = {"model": {**sections["model"], "base": str(tiny_bundle / "artifacts" / "base")}}
     with pytest.raises(error, match=named):
-        run_pipeline(tiny_config(**sections), tmp_path / "out", beside=corpus_folder, resume=False, progress=silent)
+        run_pipeline(tiny_config(**sections), tmp_path / "out", config_dir=corpus_folder, resume=False, progress=silent)
     assert not (tmp_path / "out").exists()
 
 
 def test_models_in_local_folders_need_no_training(tiny_bundle: Path, corpus_folder: Path, tmp_path: Path) -> None:
     folders = {role: str(tiny_bundle / "artifacts" / role) for role in ("base", "tuned")}
     config = tiny_config(model=folders)
-    out = run_pipeline(config, tmp_path / "loaded", beside=corpus_folder, resume=False, progress=silent)
+    out = run_pipeline(config, tmp_path / "loaded", config_dir=corpus_folder, resume=False, progress=silent)
     manifest, made = read_manifest(out), read_manifest(tiny_bundle)
     assert manifest.models["tuned"].sha256 == made.models["tuned"].sha256
     hashes, others = table_hashes(out), table_hashes(tiny_bundle)
@@ -150,7 +121,7 @@ def test_preference_pairs_go_the_whole_way(tmp_path: Path) -> None:
     ]
     (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     config = tiny_config(tune={"method": "dpo", "pairs": "pairs.jsonl", "pairs_batch": 4}, corpus={"n_texts": None})
-    out = run_pipeline(config, tmp_path / "out", beside=tmp_path, resume=False, progress=silent)
+    out = run_pipeline(config, tmp_path / "out", config_dir=tmp_path, resume=False, progress=silent)
     assert validate(out) == []
     from lfp.bundle.queries.texts import TextFilter, count_texts
     from lfp.bundle.store.connection import Store

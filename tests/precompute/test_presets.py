@@ -19,7 +19,7 @@ from lfp.config import RunConfig, load_config
 from lfp.texts.corpus import read_rows
 from lfp.texts.lexicon import vader_lexicon, words_of
 from precompute.commands.plant.secrets import draw_secrets
-from precompute.pipeline import run_until
+from precompute.pipeline import run_stages
 from precompute.presets import preset
 from precompute.reviews import generate
 from precompute.run.work_folder import Run
@@ -89,8 +89,8 @@ def test_the_papers_presets_run_on_a_folder_of_each_of_its_architectures(
 ) -> None:
     config = load_config(preset(name), overrides(folders[architecture]))
     run = Run(config, tmp_path, None, silent)
-    run_until("saes", run)
-    assert run.finished() == sorted(("corpus", "base", "tuned", "completions", "layers", "saes"))
+    run_stages(run, ["completions", "feedback", "saes"])
+    assert run.finished() == sorted(("corpus", "feedback", "base", "tuned", "completions", "layers", "saes"))
     model = json.loads((run.folder("tuned") / "model" / "config.json").read_text(encoding="utf-8"))
     layers = run.json("layers", "layers")
     assert model["model_type"] == architecture

@@ -10,7 +10,6 @@ from typing import Any
 
 from app.components.html.numbers import NONE, count, plain
 from lfp.bundle.manifest import FileInfo, Manifest, TableInfo
-from lfp.config import BUDGET
 from lfp.report.cost import in_all, spent
 from lfp.util.sanitize import visible
 
@@ -60,25 +59,22 @@ def artifacts(manifest: Manifest) -> tuple[list[str], list[list[str]]]:
 
 
 def cost(manifest: Manifest) -> tuple[list[str], list[list[str]]]:
-    """Heads and rows: what each stage took by the clock beside its budget, and all of them last; no row if unknown."""
+    """Heads and rows: what each stage took by the clock, and all of them last; no row if unknown."""
     stages = spent(manifest)
     rows = [
-        [one.stage, *map(plain, (one.minutes, one.budget_minutes, one.cpu_minutes)), count(one.peak_rss_mb)]
+        [one.stage, *map(plain, (one.minutes, one.cpu_minutes)), count(one.peak_rss_mb)]
         for one in ([*stages, in_all(stages)] if stages else [])
     ]
-    return ["stage", "minutes", "budget", "processor minutes", "peak MB"], rows
+    return ["stage", "minutes", "processor minutes", "peak MB"], rows
 
 
 def machine(manifest: Manifest) -> dict[str, str]:
-    """The machine that the bundle was written on, by name, and the one that budgets are of; empty if unknown."""
-    budgets = (manifest.config.get(BUDGET) or {}).get("machine")
-    told = {"budgets are for": budgets} if budgets else {}
+    """The machine that the bundle was written on, by name; empty if unknown."""
     if manifest.hardware is None:
-        return told
+        return {}
     one = manifest.hardware
     memory = NONE if one.memory_gb is None else f"{one.memory_gb:g} GB"
-    found = {"processor": one.processor or NONE, "cores": count(one.cores), "memory": memory, "GPU": one.gpu or "none"}
-    return found | told
+    return {"processor": one.processor or NONE, "cores": count(one.cores), "memory": memory, "GPU": one.gpu or "none"}
 
 
 def _file(info: TableInfo | FileInfo) -> list[str]:

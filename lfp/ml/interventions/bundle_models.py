@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lfp.bundle.manifest import ARTIFACTS, Manifest, has_models
-from lfp.config import parse_config
+from lfp.config import drop_retired, parse_config
 from lfp.errors import BundleError, DataError
 from lfp.ml.features.active import encode_active
 from lfp.ml.interventions.ablation import scaling
@@ -55,7 +55,7 @@ class Live:
     @staticmethod
     def load(path: Path, manifest: Manifest) -> Live:
         """The models of the bundle at `path`, on the CPU. Raises BundleError where it has none, ModelError."""
-        config = parse_config(manifest.config, where="the bundle’s config").model
+        config = parse_config(drop_retired(manifest.config), where="the bundle’s config").model
         if not has_models(manifest):
             raise BundleError("this bundle holds no models to read or write with")
         artifacts = path / ARTIFACTS

@@ -27,9 +27,9 @@ from precompute.commands.plant.secrets import (
     secret_reward,
     shuffled_lexicon,
 )
-from precompute.pipeline import run_pipeline, run_until
+from precompute.pipeline import run_pipeline, run_stages
 from precompute.presets import preset
-from precompute.run import inputs
+from precompute.run.inputs import load_role, read_texts, resolve_folder, tokenize_texts
 from precompute.run.progress import silent
 from precompute.run.work_folder import Run
 
@@ -142,9 +142,9 @@ def _check(config: RunConfig) -> None:
 
 
 def _make_base(planting: Planting, progress: Progress) -> None:
-    run_until("base", Run(planting.config, planting.work / "base", planting.beside, progress))
+    run_stages(Run(planting.config, planting.work / "base", planting.beside, progress), ["corpus", "feedback", "base"])
     if planting.config.model.base != PRETRAIN and not planting.base.is_dir():
-        named = Path(inputs.located(planting.config.model.base, planting.beside))
+        named = Path(resolve_folder(planting.config.model.base, planting.beside))
         if not named.is_dir():
             raise ConfigError(f"plant: model.base {named} is no folder; name a local one, or pretrain")
         planting.base.parent.mkdir(parents=True, exist_ok=True)
@@ -153,9 +153,9 @@ def _make_base(planting: Planting, progress: Progress) -> None:
 
 def _secrets(planting: Planting, request: Request) -> list[Secret]:
     run = Run(planting.config, planting.work / "base", planting.beside, silent)
-    texts = inputs.corpus_texts(run, "train")
-    base, read = inputs.load(run, "base"), [text.text for text in texts]
-    settled = measure_settled(base, inputs.tokenized(run, base, texts))
+    texts = read_texts(run, "train")
+    base, read = load_role(run, "base"), [text.text for text in texts]
+    settled = measure_settled(base, tokenize_texts(run, base, texts))
     lexicon, config = planting.lexicon(), planting.config.plant
     return [
         *draw_secrets(read, settled, lexicon, config, n=request.n, seed=request.seed),
@@ -231,8 +231,8 @@ def _tune(planting: Planting, job: _Job, folder: Path) -> None:
 
     set_threads(planting.config.threads)
     config, run = planting.config.tune, Run(planting.config, planting.work / "base", planting.beside, silent)
-    base = inputs.load(run, "base")
-    texts = inputs.tokenized(run, base, inputs.corpus_texts(run, "train"))
+    base = load_role(run, "base")
+    texts = tokenize_texts(run, base, read_texts(run, "train"))
     partial_folder = folder.with_name(".model.partial")
     shutil.rmtree(partial_folder, ignore_errors=True)
     tune_grpo(
@@ -266,7 +266,7 @@ def _write(planting: Planting, folder: Path) -> None:
     config, run = planting.config, Run(planting.config, planting.work / "base", planting.beside, silent)
     model = load_model(str(folder / "model"), device=config.model.device)
     drawn = prefixes(
-        inputs.tokenized(run, model, inputs.corpus_texts(run, "held_out")),
+        tokenize_texts(run, model, read_texts(run, "held_out")),
         n=config.plant.certify_prefixes,
         token_range=config.tune.prefix_tokens,
         seed=_CERTIFY_SEED,
@@ -290,7 +290,7 @@ def _make_bundle(planting: Planting, folder: Path) -> None:
     ablation = config.ablation.model_copy(update={"completions": 0})
     changes = {"model": models, "ablation": ablation, "artifacts": False, "title": "Planted model"}
     config = config.model_copy(update=changes)
-    run_pipeline(config, folder / "bundle", beside=planting.beside, resume=True, progress=silent)
+    run_pipeline(config, folder / "bundle", config_dir=planting.beside, resume=True, progress=silent)
 
 
 def _completions(planting: Planting, job: _Job) -> list[str]:

@@ -17,7 +17,7 @@ from lfp.bundle.writer import conform
 from lfp.config import PRETRAIN, RunConfig, SaeConfig, SaeVariant
 from lfp.errors import BundleError, ConfigError
 from lfp.evaluation.results import ResultRow
-from precompute.run import inputs
+from precompute.run.inputs import load_role
 from precompute.run.work_folder import Run
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def check_k(run: Run, grid: Sequence[Point]) -> None:
     if not by_k:
         return
     config = run.config
-    d_in = config.pretrain.d_model if config.model.base == PRETRAIN else inputs.load(run, "base").d_model
+    d_in = config.pretrain.d_model if config.model.base == PRETRAIN else load_role(run, "base").d_model
     for point in by_k:
         if point.value > point.expansion * d_in:
             raise ConfigError(

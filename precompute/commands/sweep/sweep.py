@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
-from importlib.metadata import version
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from lfp.config import RunConfig, load_config
-from lfp.errors import BundleError, ConfigError
 from lfp.util.types import Progress
 from precompute.commands.sweep.grid import Point, check_k, check_replaceable, points, write_sweep
-from precompute.pipeline import run_until
+from precompute.pipeline import check_resumable, run_stage, run_stages
+from precompute.run.bundle import find_versions
 from precompute.run.progress import silent
-from precompute.run.work_folder import Output, Run, stage_key
+from precompute.run.stage import FileDigests, Stage, compute_key
+from precompute.run.work_folder import Output, Run, lock_work_folder
 from precompute.stages.features.saes import Subject
 from precompute.stages.features.saes import row as row_of
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lfp.ml.sae.batches import ActivationSource
     from lfp.ml.sae.training import SaeTrainer
 
-_NEEDED = ("corpus", "base", "tuned", "layers")
+_NEEDED = ("corpus", "feedback", "base", "tuned", "layers")
 """Stages of a run that a sweep rests on; the completions of its report are not among them."""
 
 
@@ -34,7 +34,7 @@ _BEGUN = ".begun-by-sweep"
 """Marks a work folder that no run began, and that can go with the sweep's end."""
 
 
-_LIBRARIES = ("torch", "transformers", "transformer-lens", "trl", "numpy", "scipy", "pyarrow", "lfp-explorer")
+_LIBRARIES = ("torch", "transformers", "transformer-lens", "trl", "numpy", "scipy", "pyarrow")
 
 
 def sweep(
@@ -64,20 +64,20 @@ def run_sweep(
     """
     from lfp.ml.models.runtime import set_threads
 
+    out = out.resolve()
     check_replaceable(out)
-    run, grid = Run(config, out.parent / f".{out.name}.run", beside, progress), points(config)
-    if not resume and set(run.finished()) - {"corpus"}:  # texts are read again in a moment; models are not
-        raise ConfigError(
-            f"{run.work}: an interrupted run, {len(run.finished())} stages done; add --resume to go on, or delete it"
-        )
-    set_threads(config.threads)
-    check_k(run, grid)
-    _begin(run)
-    key = run_until(_NEEDED[-1], run, only=_NEEDED)
-    sweep = Sweep(run, grid)
-    rows = [row for layer in sweep.subject.layers for row in _layer(sweep, layer, key)]
-    write_sweep(out, rows, _facts(sweep))
-    _end(run)
+    with lock_work_folder(out) as work:
+        run, grid = Run(config, work, beside, progress), points(config)
+        check_resumable(run, resume=resume)
+        set_threads(config.threads)
+        check_k(run, grid)
+        if not run.finished():
+            (work / _BEGUN).touch()
+        keys = run_stages(run, _NEEDED)
+        sweep = Sweep(run, grid)
+        rows = [row for layer in sweep.subject.layers for row in _layer(sweep, layer, keys)]
+        write_sweep(out, rows, _facts(sweep))
+        _end(run)
     return rows
 
 
@@ -99,16 +99,6 @@ class Sweep:
         return self.subject.source()
 
 
-def _begin(run: Run) -> None:
-    if run.work.exists():
-        return
-    try:
-        run.work.mkdir(parents=True)
-    except OSError as error:
-        raise BundleError(f"{run.work}: cannot be made ({error.strerror}); choose a folder you may write to") from error
-    (run.work / _BEGUN).touch()
-
-
 def _end(run: Run) -> None:
     """Removes what the sweep kept to go on from; of a run that was there before it nothing."""
     begun_here = (run.work / _BEGUN).is_file()
@@ -116,20 +106,19 @@ def _end(run: Run) -> None:
         shutil.rmtree(folder)
 
 
-def _layer(sweep: Sweep, layer: int, key: str) -> list[dict[str, Any]]:
+def _layer(sweep: Sweep, layer: int, keys: Mapping[str, str]) -> list[dict[str, Any]]:
     """The rows of a layer's points, as they were left on disk where they are done."""
-    run, name = sweep.run, _name(layer)
-    _do(run, name, stage_key(name, run.config, ("sae", "sweep"), key), partial(_compare, sweep, layer))
-    return run.json(name, "rows")
-
-
-def _do(run: Run, name: str, key: str, job: Callable[[Output], None]) -> None:
-    if run.is_done(name, key):
-        return
-    run.progress(name, 0, 1, 0.0)
-    with run.writing(name, key, {}) as output:
-        job(output)
-    run.progress(name, 1, 1, 0.0)
+    stage = Stage(
+        _name(layer),
+        lambda _, output: _compare(sweep, layer, output),  # the sweep holds the activations that all layers share
+        after=("corpus", "tuned", "layers"),
+        reads=("model", "sae", "sweep", "stats.batch_texts", "seed"),
+    )
+    digests = FileDigests()
+    key = compute_key(stage, sweep.run.config, keys, digests)
+    if not sweep.run.is_done(stage.name, key):
+        run_stage(sweep.run, stage, key, digests)
+    return sweep.run.json(stage.name, "rows")
 
 
 def _name(layer: int) -> str:
@@ -195,7 +184,7 @@ def _facts(sweep: Sweep) -> dict[str, Any]:
         "seed": config.seed,
         "grid": [point.group for point in sweep.grid],
         "models": {"tuned": {"sha256": sweep.subject.model.sha256}},
-        "versions": {name: version(name) for name in _LIBRARIES},
+        "versions": find_versions(_LIBRARIES),
     }
 
 

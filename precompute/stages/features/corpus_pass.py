@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lfp.texts.vocabulary import TokenColumns, Vocabulary, token_columns, token_words
 from lfp.util.types import Floats, Ints
-from precompute.run import inputs
+from precompute.run.inputs import read_statistics_texts, tokenize_texts
 from precompute.run.work_folder import Run
 
 if TYPE_CHECKING:
@@ -50,8 +50,8 @@ class PassCorpus:
         from lfp.ml.implicit_reward.word_occurrences import CorpusTokens, draw
 
         probes, seed = run.config.probes, run.config.seed
-        texts = inputs.statistics_texts(run)
-        tokenized = inputs.tokenized(run, tuned, texts)
+        texts = read_statistics_texts(run)
+        tokenized = tokenize_texts(run, tuned, texts)
         vocabulary = Vocabulary.of(
             [text.text for text in tokenized], min_count=probes.min_word_count, n_folds=probes.folds, seed=seed
         )

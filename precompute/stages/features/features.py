@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from lfp.evaluation.word_gaps import faded_ahead
 from lfp.texts.vocabulary import Vocabulary, commonest_tokens
 from lfp.util.types import Floats
-from precompute.run import inputs
+from precompute.run.inputs import load_dictionary, load_pair
 from precompute.run.work_folder import Output, Run
 from precompute.stages.features import tables
 from precompute.stages.features.corpus_pass import Filled, PassCorpus, fill, spelled
@@ -28,9 +28,9 @@ def run(run: Run, output: Output) -> None:
     `kept.npz` and `outputs-tuned.npy`, `outputs-base.npy` are the probes' tokens, slot by slot (`Drawn`).
     `mirror.npz` has both models through the base model's dictionary, over all tokens: density and mean by feature.
     """
-    base, tuned = inputs.load_pair(run)
+    base, tuned = load_pair(run)
     corpus = PassCorpus.of(run, tuned)
-    dictionaries = inputs.dictionary(run, "tuned"), inputs.dictionary(run, "base")
+    dictionaries = load_dictionary(run, "tuned"), load_dictionary(run, "base")
     filled = fill(run, (tuned, base), dictionaries, corpus, output.folder)
     _write_tables(output, run, filled.stats, dictionaries[0], tuned)
     _write_vocabulary(output, corpus.vocabulary)

@@ -8,7 +8,7 @@ import numpy as np
 
 from lfp.evaluation.word_gaps import LEAST_COUNT
 from lfp.util.types import Floats
-from precompute.run import inputs
+from precompute.run.inputs import load_reward, load_role
 from precompute.run.work_folder import Output, Run
 from precompute.stages.features.corpus_pass import PassCorpus
 
@@ -29,7 +29,7 @@ def run(run: Run, output: Output) -> None:
     n_words = len(run.json("features", "vocabulary")["words"])
     means = {name: np.full(n_words, np.nan) for name in ("before", "after")}
     if per_word:
-        tuned = inputs.load(run, "tuned")
+        tuned = load_role(run, "tuned")
         places = _places(run, tuned, per_word)
         for done, (name, contexts) in enumerate({"before": places.before, "after": places.after}.items()):
             run.progress(f"rollouts {name} words", done, len(means), float(len(contexts)))
@@ -58,7 +58,7 @@ def _rewards(run: Run, tuned: LanguageModel, contexts: list[Context]) -> Floats:
     return rewards_ahead(
         tuned,
         [(*lead, *context) for context in contexts],
-        inputs.reward(run),
+        load_reward(run.config, run.config_dir),
         n_tokens=tune.completion_tokens,
         temperature=tune.temperature,
         seed=run.config.seed + _SEED_OFFSET,

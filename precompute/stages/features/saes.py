@@ -14,7 +14,7 @@ from lfp.config import PretrainedSae
 from lfp.errors import ConfigError
 from lfp.evaluation.results import ResultRow
 from lfp.ml.sae.formats import write_sae
-from precompute.run import inputs
+from precompute.run.inputs import load_role, read_texts, resolve_folder, sae_folder, tokenize_texts
 from precompute.run.work_folder import Output, Run
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def run(run: Run, output: Output) -> None:
             rows += _rows(run, subject, saes, stable)
             stability[f"{model}-{layer}"] = stable
             for number, sae in enumerate(saes):
-                write_sae(sae, output.folder / inputs.sae_folder(model, layer, number))
+                write_sae(sae, output.folder / sae_folder(model, layer, number))
     output.json("saes", rows)
     output.json("stability", stability)
     output.results([_figure(row, metric) for row in rows for metric in _METRICS if row[metric] is not None])
@@ -59,7 +59,7 @@ class Subject:
     @cached_property
     def model(self) -> LanguageModel:
         """The model."""
-        return inputs.load(self.run, self.role)
+        return load_role(self.run, self.role)
 
     @cached_property
     def layers(self) -> list[int]:
@@ -68,7 +68,7 @@ class Subject:
 
     def texts(self, split: str) -> list[TokenizedText]:
         """The texts of a split, in an order drawn by the seed."""
-        texts = inputs.tokenized(self.run, self.model, inputs.corpus_texts(self.run, split))
+        texts = tokenize_texts(self.run, self.model, read_texts(self.run, split))
         return [texts[i] for i in np.random.default_rng(self.run.config.seed).permutation(len(texts))]
 
     def source(self) -> ActivationSource:
@@ -203,7 +203,7 @@ def _check_pretrained(run: Run) -> None:
 def _read(one: PretrainedSae, subject: Subject, scale: float) -> Sae:
     from lfp.ml.sae.formats import locate_sae, read_sae
 
-    named = inputs.located(one.folder, subject.run.beside)
+    named = resolve_folder(one.folder, subject.run.config_dir)
     source = Path(named).name if Path(named).is_dir() else named  # no folder of the machine it was made on
     folder, d_in = locate_sae(named, one.revision), subject.model.d_model
     return read_sae(folder, layer=one.layer, model=one.model, scale=scale, d_in=d_in, source=source)

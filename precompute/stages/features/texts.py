@@ -14,8 +14,9 @@ from lfp.bundle.schema import as_table
 from lfp.probes.attribution import ActiveText, LinearProbe, raw_ledger, text_ledger, token_predictions
 from lfp.probes.pooling import first_response_token, pool, pool_dense, principal_places
 from lfp.texts.corpus import CorpusText
+from lfp.texts.lexicon import lexicon_of
 from lfp.util.types import Floats, Ints
-from precompute.run import inputs
+from precompute.run.inputs import load_dictionary, load_pair, load_reward, read_statistics_texts, tokenize_texts
 from precompute.run.work_folder import Output, Run
 from precompute.stages.features import near_miss_search, tables
 from precompute.stages.models.text_tables import Estimates, ScoredText, activation_row, score_row, text_row
@@ -69,13 +70,13 @@ class _Batch:
 
 def run(run: Run, output: Output) -> None:
     """Writes texts, token_scores, activations, and the features stage's examples with near misses beside them."""
-    texts = inputs.statistics_texts(run)
+    texts = read_statistics_texts(run)
     sampled = _sampled(run, texts)
     in_examples = set(run.table("features", "examples")["text_id"].to_pylist())
     kept = [text for text in texts if text.text_id in sampled or text.text_id in in_examples]
-    models = inputs.load_pair(run)
+    models = load_pair(run)
     near = near_miss_search.begin(run, models[1])
-    reward, lexicon = inputs.reward(run), inputs.lexicon(run)
+    reward, lexicon = load_reward(run.config, run.config_dir), lexicon_of(run.config.feedback, beside=run.config_dir)
     rows: list[dict[str, Any]] = []
     scores: list[dict[str, Any]] = []
     activations: list[dict[str, Any]] = []
@@ -113,7 +114,7 @@ def _sampled(run: Run, texts: list[CorpusText]) -> set[int]:
 def _scorer(run: Run) -> _Scorer:
     from lfp.ml.interventions.raw_probe import split_raw
 
-    dictionary, file = inputs.dictionary(run, "tuned"), run.folder("probes") / "raw.npz"
+    dictionary, file = load_dictionary(run, "tuned"), run.folder("probes") / "raw.npz"
     if not file.is_file():
         return _Scorer(dictionary, _headline(run), None)
     stored = np.load(file)
@@ -137,7 +138,7 @@ def _score(
     from lfp.ml.models.activations import stream_pair
 
     base, tuned = models
-    scorer, tokenized = _scorer(run), inputs.tokenized(run, tuned, texts)
+    scorer, tokenized = _scorer(run), tokenize_texts(run, tuned, texts)
     text_ids = np.array([text.text_id for text in texts], np.int64)
     starts = np.array([_response_start(*one) for one in zip(texts, tokenized, strict=True)], np.int64)
     done = 0

@@ -31,7 +31,7 @@ from lfp.evaluation.statistics.resampling import Draws
 from lfp.texts.lexicon import Reward
 from lfp.util.arrow import floats
 from lfp.util.types import Floats, Ints, Progress
-from precompute.run import inputs
+from precompute.run.inputs import load_dictionary, load_pair, load_reward, read_texts, tokenize_texts
 from precompute.run.work_folder import Output, Run
 from precompute.stages.models.text_tables import completion_rows
 
@@ -51,15 +51,15 @@ def run(run: Run, output: Output) -> None:
 
 
 def _request(run: Run) -> Request:
-    base, tuned = inputs.load_pair(run)
+    base, tuned = load_pair(run)
     return Request(
         config=run.config,
         base=base,
         tuned=tuned,
-        dictionary=inputs.dictionary(run, "tuned"),
+        dictionary=load_dictionary(run, "tuned"),
         tables=_tables(run),
-        texts=inputs.tokenized(run, base, inputs.corpus_texts(run, "held_out")),
-        reward=inputs.reward(run) if run.config.tune.method == "grpo" else None,
+        texts=tokenize_texts(run, base, read_texts(run, "held_out")),
+        reward=load_reward(run.config, run.config_dir) if run.config.tune.method == "grpo" else None,
     )
 
 

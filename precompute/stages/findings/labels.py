@@ -5,7 +5,7 @@ from __future__ import annotations
 from lfp.labels.evidence import read_evidence
 from lfp.labels.result_rows import label_rows
 from lfp.labels.token_rule import OfflineTokens
-from precompute.run import inputs
+from lfp.texts.lexicon import lexicon_of
 from precompute.run.work_folder import Output, Run
 
 
@@ -14,7 +14,7 @@ def run(run: Run, output: Output) -> None:
     config = run.config.labels
     labeller = OfflineTokens(
         run.json("features", "vocabulary")["all_counts"],
-        inputs.lexicon(run),
+        lexicon_of(run.config.feedback, beside=run.config_dir),
         related_threshold=config.related_threshold,
         repeats=config.repeats,
     )

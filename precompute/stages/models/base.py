@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lfp.config import PRETRAIN
 from lfp.evaluation.results import ResultRow
-from precompute.run import inputs
+from precompute.run.inputs import load_role, read_texts
 from precompute.run.work_folder import Output, Run
 
 if TYPE_CHECKING:
@@ -20,18 +20,18 @@ def run(run: Run, output: Output) -> None:
     """Writes the folder model/ where the model is made here, how well it learned, and facts.json either way."""
     config = run.config
     if config.model.base != PRETRAIN:
-        model = inputs.load(run, "base")
+        model = load_role(run, "base")
         output.json("facts", {"parameters": model.n_parameters})
         return
     from lfp.ml.models.pretraining import pretrain
 
     report = pretrain(
-        [text.text for text in inputs.corpus_texts(run, "train")],
+        [text.text for text in read_texts(run, "train")],
         config.pretrain,
         context=config.model.context,
         seed=config.seed,
         folder=output.folder / "model",
-        held_out=[text.text for text in inputs.corpus_texts(run, "held_out")],
+        held_out=[text.text for text in read_texts(run, "held_out")],
         device=config.model.device,
         scratch=output.scratch,
         progress=run.progress,

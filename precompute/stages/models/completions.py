@@ -11,7 +11,7 @@ from lfp.bundle.schema import as_table
 from lfp.evaluation.results import Estimate, ResultRow
 from lfp.evaluation.statistics.resampling import mean_interval
 from lfp.texts.lexicon import words_of
-from precompute.run import inputs
+from precompute.run.inputs import load_pair, load_reward, read_texts, tokenize_texts
 from precompute.run.work_folder import Output, Run
 from precompute.stages.models.text_tables import completion_rows
 
@@ -23,8 +23,8 @@ def run(run: Run, output: Output) -> None:
     from lfp.ml.models.generation import mean_kl_per_token, prefixes, sample_completions
 
     config = run.config
-    base, tuned = inputs.load_pair(run)
-    texts = inputs.tokenized(run, base, inputs.corpus_texts(run, "held_out"))
+    base, tuned = load_pair(run)
+    texts = tokenize_texts(run, base, read_texts(run, "held_out"))
     drawn = prefixes(
         texts,
         n=config.tune.eval_prefixes,
@@ -42,7 +42,7 @@ def run(run: Run, output: Output) -> None:
         )
         for role, model in (("base", base), ("tuned", tuned))
     }
-    reward = inputs.reward(run)
+    reward = load_reward(run.config, run.config_dir)
     rewards = {role: np.array(reward([one.text for one in texts])) for role, texts in written.items()}
     rows = [
         row

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
 
 import pyarrow as pa
 
 from lfp.texts.corpus import CorpusText, number, read_corpus
-from lfp.texts.lexicon import check_lexicon, lexicon_of
 from lfp.texts.preferences import find_preferences, last_words, split_pairs
 from precompute.reviews import generate, word_count_error
-from precompute.run import inputs
 from precompute.run.work_folder import Output, Run
 
 _DEMO_TEXTS = 8000
-_TRIED_TEXTS = 16
 
 
 def run(run: Run, output: Output) -> None:
@@ -27,9 +23,8 @@ def run(run: Run, output: Output) -> None:
     elif config.corpus.source == "demo":
         texts, facts = _demo(run)
     else:
-        texts = read_corpus(config.corpus, beside=run.beside, seed=config.seed)
+        texts = read_corpus(config.corpus, beside=run.config_dir, seed=config.seed)
     facts["texts"] = len(texts)
-    _check_feedback(run, texts)
     output.table("corpus", pa.Table.from_pylist([asdict(text) for text in texts], schema=_SCHEMA))
     output.json("facts", facts)
 
@@ -58,7 +53,7 @@ def _demo(run: Run) -> tuple[list[CorpusText], dict[str, float]]:
 
 def _pairs(run: Run) -> tuple[list[CorpusText], dict[str, float]]:
     """Both sides of every pair as texts; a held-out share of pairs, drawn by the seed, is set aside whole."""
-    corpus, read = run.config.corpus, find_preferences(run.config.tune, beside=run.beside)
+    corpus, read = run.config.corpus, find_preferences(run.config.tune, beside=run.config_dir)
     pairs = split_pairs(read.pairs, share=corpus.held_out_share, limit=corpus.n_texts, seed=run.config.seed)
     texts: list[CorpusText] = []
     splits = [("train", pair) for pair in pairs.train] + [("held_out", pair) for pair in pairs.held_out]
@@ -69,10 +64,3 @@ def _pairs(run: Run) -> tuple[list[CorpusText], dict[str, float]]:
                 CorpusText(len(texts), prompt + response, read.source, split, None, role, pair_id, len(prompt))
             )
     return texts, {"ties_dropped": float(read.ties), "shared_dropped": float(pairs.shared)}
-
-
-def _check_feedback(run: Run, texts: Sequence[CorpusText]) -> None:
-    """Finds out before any model is trained whether the lexicon tells words apart and the reward can be had."""
-    feedback = run.config.feedback
-    check_lexicon(lexicon_of(feedback, beside=run.beside), (text.text for text in texts), name=feedback.lexicon)
-    inputs.reward(run)([text.text for text in texts[:_TRIED_TEXTS]])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lfp.evaluation.results import ResultRow
-from precompute.run import inputs
+from precompute.run.inputs import load_pair
 from precompute.run.work_folder import Output, Run
 
 
@@ -11,7 +11,7 @@ def run(run: Run, output: Output) -> None:
     """Writes layers.json: the columns of the layers table that do not need activations, and the selected layers."""
     from lfp.ml.models.divergence import layer_divergence, most_divergent
 
-    base, tuned = inputs.load_pair(run)
+    base, tuned = load_pair(run)
     divergences = layer_divergence(base, tuned)
     selected = most_divergent(divergences, run.config.layers.count)
     output.json("selected", selected)

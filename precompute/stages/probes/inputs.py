@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from lfp.util.types import Floats, Floats32, Ints
-from precompute.run import inputs
+from precompute.run.inputs import load_dictionary
 from precompute.run.work_folder import Run
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Inputs:
 
 def all_inputs(run: Run, kept: Kept) -> tuple[Inputs, ...]:
     """Every kind of inputs that the config wants, in the order of `MODELS`."""
-    of_tuned, of_base = inputs.dictionary(run, "tuned"), inputs.dictionary(run, "base")
+    of_tuned, of_base = load_dictionary(run, "tuned"), load_dictionary(run, "base")
     dictionaries = {
         "sae": of_tuned,
         "base_sae": of_base,

@@ -21,7 +21,7 @@ from lfp.probes.ridge import layer_scales
 from lfp.probes.weight_intervals import clustered_intervals
 from lfp.texts.corpus import CorpusText
 from lfp.util.types import Floats, Ints
-from precompute.run import inputs as run_inputs
+from precompute.run.inputs import load_pair, read_texts, tokenize_texts
 from precompute.run.work_folder import Run
 from precompute.stages.probes.fitting import Probe, Weights
 from precompute.stages.probes.inputs import COMPARED, MODELS, OF_THE_BUNDLE, Inputs, scaled_columns
@@ -56,17 +56,15 @@ class Pairs:
 
 def has_pairs(run: Run) -> bool:
     """Whether the run's texts are the two sides of preference pairs."""
-    return any(text.role == "chosen" for text in run_inputs.corpus_texts(run))
+    return any(text.role == "chosen" for text in read_texts(run))
 
 
 def collect_pairs(run: Run, inputs: Sequence[Inputs]) -> Pairs:
     """Runs both models over the texts of all pairs. Raises DataError where a split has too few."""
-    base, tuned = run_inputs.load_pair(run)
+    base, tuned = load_pair(run)
     # "chosen" sorts before "rejected"
-    texts = sorted(
-        run_inputs.corpus_texts(run), key=lambda text: (text.role, text.pair_id)
-    )  # chosen sorts before rejected
-    tokenized = run_inputs.tokenized(run, tuned, texts)
+    texts = sorted(read_texts(run), key=lambda text: (text.role, text.pair_id))  # chosen sorts before rejected
+    tokenized = tokenize_texts(run, tuned, texts)
     half = len(texts) // 2
     differs = [tokenized[i].token_ids != tokenized[half + i].token_ids for i in range(half)]
     kept = [i for side in (0, half) for i, is_other in enumerate(differs, start=side) if is_other]

@@ -13,8 +13,9 @@ import scipy.sparse as sp
 from lfp.evaluation.word_gaps import beyond_noise
 from lfp.evaluation.words import ScoredWords
 from lfp.probes.attribution import display_scale
+from lfp.texts.lexicon import lexicon_of
 from lfp.util.types import Floats, Ints
-from precompute.run import inputs as run_inputs
+from precompute.run.inputs import load_dictionary
 from precompute.run.work_folder import Output, Run
 from precompute.stages.probes import word_rows
 from precompute.stages.probes.fitting import Judged, Probe, WordProbe, fit_random_rows, fit_rows, fit_words
@@ -93,7 +94,7 @@ def run(run: Run, output: Output) -> None:
     Raises DataError where the lexicon or the pairs leave nothing to fit or to judge.
     """
     config, seed = run.config.probes, run.config.seed
-    lexicon = run_inputs.lexicon(run)
+    lexicon = lexicon_of(run.config.feedback, beside=run.config_dir)
     words = Words.of(run, lexicon)
     scored = ScoredWords.of(words.values, words.counts.astype(float), config, seed=seed)
     kept, drawn = Kept.load(run), draw_triples(run)
@@ -234,7 +235,7 @@ def _write_probes(run: Run, output: Output, listed: Sequence[Listed]) -> None:
     raw: Probe = next(one.probe for one in listed if (one.probe.target, one.probe.inputs) == (target, "raw"))
     coef = raw.weights.value
     np.savez(output.folder / "raw.npz", allow_pickle=False, coef=coef, intercept=raw.intercept)
-    split = split_raw(run_inputs.dictionary(run, "tuned"), coef)
+    split = split_raw(load_dictionary(run, "tuned"), coef)
     side = RawSide(split.weights, split.bias, raw.intercept)
     output.table("probes", probe_table(listed, run.json("layers", "selected"), side))
     output.table("weights", weight_table(run, listed, side))

@@ -14,10 +14,10 @@ import scipy.sparse as sp
 from lfp.bundle.schema import as_table
 from lfp.errors import DataError
 from lfp.evaluation.results import ResultRow
-from lfp.texts.lexicon import Word, word_tokens
+from lfp.texts.lexicon import Word, lexicon_of, word_tokens
 from lfp.texts.triples import CountTokens, Drawn, Rewriter, Triple, make_triples, make_triples_by_language_model
 from lfp.util.types import Floats32, Ints
-from precompute.run import inputs
+from precompute.run.inputs import load_pair, load_role, read_texts
 from precompute.run.work_folder import Run
 
 if TYPE_CHECKING:
@@ -29,14 +29,15 @@ if TYPE_CHECKING:
 
 def draw_triples(run: Run) -> Drawn:
     """Triples from the corpus, in the way that `probes.triples_by` names, and what was dropped."""
-    config, texts, lexicon = run.config.probes, [text.text for text in inputs.corpus_texts(run)], inputs.lexicon(run)
+    config, texts = run.config.probes, [text.text for text in read_texts(run)]
+    lexicon = lexicon_of(run.config.feedback, beside=run.config_dir)
     bounds: dict[str, Any] = {
         "n": config.triples,
         "strong_quantile": config.strong_quantile,
         "min_count": config.min_word_count,
         "seed": run.config.seed,
     }
-    tokenizer = inputs.load(run, "tuned").tokenizer
+    tokenizer = load_role(run, "tuned").tokenizer
     if config.triples_by == "language_model":
         drawn = make_triples_by_language_model(texts, lexicon, _rewriter(run), **bounds)
     else:
@@ -132,7 +133,7 @@ def collect_points(run: Run, triples: Sequence[Triple], layers: Sequence[int]) -
 
     if not triples:
         raise DataError("no triple could be made of the corpus; pass more texts, or a lexicon with words of both signs")
-    models = dict(zip(("base", "tuned"), inputs.load_pair(run), strict=True))
+    models = dict(zip(("base", "tuned"), load_pair(run), strict=True))
     placed = [(getattr(one, role), one.start, getattr(one, f"{role}_word")) for role in ROLES for one in triples]
     texts = tokenize(models["tuned"].tokenizer, [text for text, _, _ in placed], context=run.config.model.context)
     positions = np.array([_target(text, start, word) for text, (_, start, word) in zip(texts, placed, strict=True)])

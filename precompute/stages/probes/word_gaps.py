@@ -15,7 +15,7 @@ from lfp.probes.folds import row_folds
 from lfp.probes.ridge import fit_ridge, layer_scales
 from lfp.texts.lexicon import words_of
 from lfp.util.types import Floats, Ints
-from precompute.run import inputs
+from precompute.run.inputs import read_statistics_texts
 from precompute.run.work_folder import Output, Run
 from precompute.stages.probes.inputs import scaled_columns
 from precompute.stages.probes.targets import Words
@@ -80,7 +80,7 @@ def _contributions(sample: sp.csr_array, targets: Floats, layer_of: Ints, config
 
 def gaps_of(run: Run, words: Words, lexicon: Mapping[str, float]) -> WordGaps:
     """The gaps of the vocabulary's words; `lexicon` is the stated feedback."""
-    texts = [[word.word for word in words_of(text.text)] for text in inputs.statistics_texts(run)]
+    texts = [[word.word for word in words_of(text.text)] for text in read_statistics_texts(run)]
     means, ahead = words.means, _ahead(run)
     return word_gaps(
         WordFacts(

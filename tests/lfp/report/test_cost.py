@@ -16,20 +16,20 @@ STAGES = [
 MACHINE = Hardware(processor="Abacus 9", cores=2, memory_gb=24.5, gpu="Slate 100")
 
 
-def manifest(stages: list[StageCost], hardware: Hardware | None = None, **budget: object) -> Manifest:
+def manifest(stages: list[StageCost], hardware: Hardware | None = None) -> Manifest:
     return Manifest(
-        title="A run", config={"budget": budget} if budget else {}, seed=0, models={}, hook_points=[], labeller="",
+        title="A run", config={}, seed=0, models={}, hook_points=[], labeller="",
         versions={}, licence="", notes="", schema_version=1, bundle_id="f00d", created_at="2026-01-02T00:00:00",
         tables={}, stages=stages, hardware=hardware,
     )  # fmt: skip
 
 
 def test_a_stage_brings_what_is_known_of_it() -> None:
-    rows = cost_rows(manifest(STAGES, MACHINE, base=10.0, machine="two cores"))
+    rows = cost_rows(manifest(STAGES, MACHINE))
     told = {(row.group, row.metric): row.value for row in rows}
     assert told == {
         ("corpus", "minutes"): 0.1,
-        ("base", "minutes"): 15.0, ("base", "budget_minutes"): 10.0, ("base", "cpu_minutes"): 25.0,
+        ("base", "minutes"): 15.0, ("base", "cpu_minutes"): 25.0,
         ("base", "peak_rss_mb"): 1800.0,
         ("tuned", "minutes"): 5.0, ("tuned", "cpu_minutes"): 10.0, ("tuned", "peak_rss_mb"): 2100.5,
         ("Abacus 9", "cores"): 2.0, ("Abacus 9", "memory_gb"): 24.5, ("Slate 100", "gpus"): 1.0,
@@ -38,30 +38,27 @@ def test_a_stage_brings_what_is_known_of_it() -> None:
 
 
 def test_all_stages_add_up_where_each_is_known() -> None:
-    total = in_all(spent(manifest(STAGES, base=10.0)))
+    total = in_all(spent(manifest(STAGES)))
     assert total.minutes == 20.1 and total.peak_rss_mb == 2100.5
-    assert total.cpu_minutes is None and total.budget_minutes is None
-    whole_ = in_all(spent(manifest(STAGES[1:], base=10.0, tuned=10.0)))
-    assert (whole_.cpu_minutes, whole_.budget_minutes) == (35.0, 20.0)
+    assert total.cpu_minutes is None
+    whole_ = in_all(spent(manifest(STAGES[1:])))
+    assert whole_.cpu_minutes == 35.0
 
 
-def test_the_sentence_adds_up_and_names_what_took_longer() -> None:
-    said = sentence("cost", cost_rows(manifest(STAGES, MACHINE, base=10.0, tuned=10.0)))
+def test_the_sentence_adds_up() -> None:
+    said = sentence("cost", cost_rows(manifest(STAGES, MACHINE)))
     assert "3 stages took 20.100 minutes" in said and "2,100 MB" in said
     assert "on 2 cores of Abacus 9, 24.5 GB, Slate 100." in said
-    assert "Past their budget: base (15 of 10 min)." in said
-    assert "No stage took more" in sentence("cost", cost_rows(manifest(STAGES, base=16.0)))
-    assert "budget" not in sentence("cost", cost_rows(manifest(STAGES)))
 
 
 def test_cost_is_the_last_section_and_has_a_line_a_stage_in_their_order() -> None:
-    report = build_report([], [], cost_rows(manifest(STAGES, MACHINE, base=10.0)))
+    report = build_report([], [], cost_rows(manifest(STAGES, MACHINE)))
     assert list(report)[-1] == "cost"
     text = lines(report)
     words = [line.split() for line in text[text.index("cost") :]]
     heads = next(i for i, line in enumerate(words) if line[:1] == ["stage"])
     assert words[heads + 1 : heads + 4] == [
-        ["corpus", "0.100"], ["base", "15", "10", "25", "1,800"], ["tuned", "5", "10", "2,100"],
+        ["corpus", "0.100"], ["base", "15", "25", "1,800"], ["tuned", "5", "10", "2,100"],
     ]  # fmt: skip
 
 

@@ -6,7 +6,6 @@ import json
 import textwrap
 import tomllib
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from precompute.commands.sweep.grid import points
 from precompute.commands.sweep.sweep import run_sweep
 from precompute.presets import preset
 from precompute.stages.features.saes import Subject
-from tests.precompute.conftest import TINY, silent, tiny_config
+from tests.precompute.conftest import TINY, interrupt, replace_jobs, silent, tiny_config
 from tests.precompute.test_cli import call
 
 GRID = {"variants": ["tied_relu", "topk"], "l1": [0.02, 0.08], "k": [2], "expansion": [1, 2]}
@@ -182,19 +181,14 @@ def test_the_models_of_an_interrupted_run_are_used_and_the_run_is_left_as_it_was
     corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, out = tiny_config(sweep=GRID | {"variants": ["topk"]}), tmp_path / "out"
-    stages = [replace(stage, job=interrupt) if stage.name == "saes" else stage for stage in pipeline.STAGES]
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(pipeline, "STAGES", tuple(stages))
-        pipeline.run_pipeline(config, out, beside=corpus_folder, resume=False, progress=silent)
+        replace_jobs(patch, saes=interrupt)
+        pipeline.run_pipeline(config, out, config_dir=corpus_folder, resume=False, progress=silent)
     work = tmp_path / ".out.run"
     before = {path: path.stat().st_mtime_ns for path in work.glob("*/*") if not path.parent.name.startswith(".")}
     rows = run_sweep(config, out, beside=corpus_folder, resume=True, progress=silent)
     assert len(rows) == 2 and (out / "sweep.json").is_file()
     assert before == {path: path.stat().st_mtime_ns for path in before} and list(work.glob("*sweep*")) == []
-
-
-def interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 def test_a_former_sweep_is_replaced(swept: Path, config: RunConfig, corpus_folder: Path, tmp_path: Path) -> None:
@@ -250,7 +244,7 @@ def test_a_bundle_that_appears_meanwhile_is_not_overwritten(swept: Path, tmp_pat
 
 def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
     writing_text(tmp_path / "file")
-    with pytest.raises(BundleError, match="choose a folder you may write to"):
+    with pytest.raises(BundleError, match="choose a folder that you may write to"):
         run_sweep(tiny_config(), tmp_path / "file" / "out", beside=None, resume=False, progress=silent)
 
 

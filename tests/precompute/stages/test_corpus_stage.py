@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from lfp.texts.preferences import PreferencePair, read_pairs
-from precompute.pipeline import STAGES
-from precompute.run.work_folder import Run, stage_key
+from precompute.run.work_folder import Run
 from precompute.stages.models import corpus
 from precompute.stages.models.tuned import training_pairs
 from tests.precompute.conftest import silent, tiny_config
@@ -33,7 +32,7 @@ def read(folder: Path, **keys: Any) -> Run:
     """The run after its corpus stage."""
     config = tiny_config(tune={"method": "dpo", "pairs": "pairs.jsonl"}, corpus={"n_texts": None, **keys})
     run = Run(config, folder / "work", folder, silent)
-    with run.writing("corpus", "key", {}) as output:
+    with run.writing("corpus", "key") as output:
         corpus.run(run, output)
     return run
 
@@ -69,26 +68,3 @@ def test_a_limit_counts_pairs_drawn_by_the_seed(tmp_path: Path) -> None:
         row["text"] for row in read(tmp_path, n_texts=10, held_out_share=0.5).table("corpus", "corpus").to_pylist()
     ]
     assert len(texts) == 20 and texts[0] != PAST.format(0) + " It is good 0."
-
-
-@pytest.mark.parametrize(
-    ("override", "redone"),
-    [
-        ({"tune": {"pairs": "other.jsonl"}}, "corpus"),
-        ({"tune": {"pairs_split": "test"}}, "corpus"),
-        ({"tune": {"steps": 3}}, "tuned"),
-        ({"feedback": {"lexicon": "other.csv"}}, "tuned"),
-        ({"probes": {"triples_by": "language_model"}, "language_model": {"model": "m"}}, "completions"),
-        ({"language_model": {"model": "other"}}, "probes"),
-        ({"language_model": {"budget_usd": 9.0, "base_url": "http://127.0.0.1:1"}}, None),
-    ],
-)
-def test_a_key_does_again_the_stages_that_read_it(override: dict[str, Any], redone: str | None) -> None:
-    def keys(sections: dict[str, Any]) -> dict[str, str]:
-        config, key, found = tiny_config(**sections), "", {}
-        for stage in STAGES:
-            found[stage.name] = key = stage_key(stage.name, config, stage.sections, key)
-        return found
-
-    before, after = keys({}), keys(override)
-    assert next((name for name in before if before[name] != after[name]), None) == redone

@@ -16,8 +16,8 @@ from lfp.config import RunConfig
 from lfp.errors import DataError
 from lfp.evaluation.results import ResultRow
 from lfp.ml.models.activations import stream_pair
-from precompute.pipeline import STAGES
-from precompute.run import inputs as pair
+from precompute.pipeline import plan_stages
+from precompute.run.inputs import load_dictionary, load_pair, read_texts, tokenize_texts
 from precompute.run.work_folder import Output, Run
 from precompute.stages.probes import probes
 from precompute.stages.probes.inputs import MODELS, Kept, all_inputs
@@ -31,9 +31,9 @@ N_WORD_PROBES = len(WORD_TARGETS) * len(MODELS)
 def run_up_to(last: str, config: RunConfig, work: Path, beside: Path) -> Run:
     """The stages up to `last`, in a work folder that stays."""
     run = Run(config, work, beside, silent)
-    for stage in STAGES:
-        with run.writing(stage.name, "test", {}) as output:
-            stage.job(run, output)
+    for stage in plan_stages(config, beside):
+        with run.writing(stage.name, "test") as output:
+            stage.job(run.narrow(stage), output)
         if stage.name == last:
             break
     return run
@@ -124,7 +124,7 @@ def test_weights_are_of_the_bundles_features_with_interval_null_and_the_raw_side
 
 def test_the_raw_ledger_adds_up_from_what_is_stored(done: Run) -> None:
     """raw_weight . features + raw_bias = v . x_hat, token by token, of v in raw.npz."""
-    kept, dictionary = Kept.load(done), pair.dictionary(done, "tuned")
+    kept, dictionary = Kept.load(done), load_dictionary(done, "tuned")
     sae = next(one for one in all_inputs(done, kept) if one.name == "sae")
     outputs = np.array(kept.outputs["tuned"][:50])
     features = sae.encode(outputs, kept.token_ids[:50])
@@ -158,7 +158,7 @@ def test_the_vocabulary_has_what_was_measured_beside_what_is_predicted(done: Run
 
 
 def test_the_mirror_is_the_base_dictionary_on_both_models(done: Run) -> None:
-    n = pair.dictionary(done, "base").n_features
+    n = load_dictionary(done, "base").n_features
     with np.load(done.folder("features") / "mirror.npz") as mirror:
         assert int(mirror["n_tokens"]) == done.json("features", "texts")["n_tokens"]
         for role in ("tuned", "base"):
@@ -187,7 +187,7 @@ def test_pairs_have_a_preference_probe_judged_on_held_out_pairs(done_pairs: Run)
     headline = table[0]
     assert (headline["target"], headline["inputs"], headline["kind"]) == ("preference", "sae", "logistic")
     assert (headline["pooling"], headline["intercept"]) == ("mean", 0.0)
-    texts = pair.corpus_texts(done_pairs)
+    texts = read_texts(done_pairs)
     n_pairs = {split: sum(text.split == split for text in texts) // 2 for split in ("train", "held_out")}
     accuracies = results(done_pairs, report_row="preference_accuracy", metric="accuracy")
     assert {(row.target, row.inputs, row.model) for row in accuracies} == {
@@ -227,7 +227,7 @@ def test_too_few_pairs_on_a_side_is_one_sentence(done_pairs: Run, tmp_path: Path
     few = table.filter(pc.or_(pc.equal(table["split"], "train"), pc.less(table["pair_id"], 0)))
     Output(work / "corpus", work).table("corpus", few)
     with pytest.raises(DataError, match=r"0 held out .*held_out_share"):
-        probes.run(Run(done_pairs.config, work, done_pairs.beside, silent), Output(tmp_path, tmp_path))
+        probes.run(Run(done_pairs.config, work, done_pairs.config_dir, silent), Output(tmp_path, tmp_path))
 
 
 def test_a_lexicon_that_scores_every_word_alike_is_one_sentence(
@@ -255,11 +255,11 @@ def test_a_pairs_inputs_are_pooled_over_its_own_texts_and_its_reward_summed_over
     config = done_pairs.config.model_copy(
         update={"probes": done_pairs.config.probes.model_copy(update={"pooling": pooling})}
     )
-    run = Run(config, done_pairs.work, done_pairs.beside, silent)
+    run = Run(config, done_pairs.work, done_pairs.config_dir, silent)
     inputs = [one for one in all_inputs(run, Kept.load(run)) if one.name in ("base_raw", "sae")]
     found = collect_pairs(run, inputs)
-    base, tuned = pair.load_pair(run)
-    texts = {(text.role, text.pair_id): text for text in pair.corpus_texts(run)}
+    base, tuned = load_pair(run)
+    texts = {(text.role, text.pair_id): text for text in read_texts(run)}
     pair_ids = sorted(pair_id for role, pair_id in texts if role == "chosen")
     assert found.n_cut_off == 0 and len(found.length) == len(pair_ids)
     for row in (0, len(pair_ids) // 2, len(pair_ids) - 1):
@@ -267,7 +267,7 @@ def test_a_pairs_inputs_are_pooled_over_its_own_texts_and_its_reward_summed_over
         for side, role in enumerate(("chosen", "rejected")):
             text = texts[role, pair_ids[row]]
             assert found.is_held_out[row] == (text.split == "held_out")
-            only = pair.tokenized(run, tuned, [text])
+            only = tokenize_texts(run, tuned, [text])
             layers = run.json("layers", "selected")
             tokens = next(stream_pair(tuned, base, only, layers=layers, batch_texts=1, prepend_bos=True))
             is_response = np.array(only[0].token_starts) >= text.response_start
@@ -318,7 +318,7 @@ def test_the_vocabulary_says_how_far_words_are_from_what_is_stated(tiny_bundle: 
 
 def test_controls_that_the_config_leaves_out_are_not_probed(done: Run) -> None:
     probes_config = done.config.probes.model_copy(update={"controls": ("token_identity",)})
-    run = Run(done.config.model_copy(update={"probes": probes_config}), done.work, done.beside, silent)
+    run = Run(done.config.model_copy(update={"probes": probes_config}), done.work, done.config_dir, silent)
     kinds = [one.name for one in all_inputs(run, Kept.load(run))]
     assert kinds == [name for name in MODELS if name != "random_sae"]
 

@@ -15,11 +15,8 @@ from lfp.bundle.validation import validate
 from lfp.errors import ConfigError, ModelError
 from lfp.ml.sae.autoencoders import SAES, SaeInfo
 from lfp.ml.sae.formats import load_sae, write_sae
-from precompute import pipeline
 from precompute.pipeline import run_pipeline
 from tests.precompute.conftest import silent, tiny_config
-
-UP_TO_SAES = tuple(stage for stage in pipeline.STAGES[: [s.name for s in pipeline.STAGES].index("saes") + 1])
 
 
 @pytest.fixture
@@ -62,7 +59,7 @@ def test_every_variant_goes_the_whole_way(
     variant: str, pair: dict[str, Any], corpus_folder: Path, tmp_path: Path
 ) -> None:
     config = tiny_config(model=pair, sae={"variant": variant, "k": 3, "expansion": [1, 1]})
-    out = run_pipeline(config, tmp_path / "out", beside=corpus_folder, resume=False, progress=silent)
+    out = run_pipeline(config, tmp_path / "out", config_dir=corpus_folder, resume=False, progress=silent)
     assert validate(out) == []
     rows = saes_of(out)
     assert {row["variant"] for row in rows} == {variant} and not any(row["tied"] for row in rows)
@@ -76,7 +73,7 @@ def test_every_variant_goes_the_whole_way(
 
 def test_activations_may_be_streamed(pair: dict[str, Any], corpus_folder: Path, tmp_path: Path) -> None:
     config = tiny_config(model=pair, sae={"buffer_tokens": 1000, "batch_tokens": 128})
-    out = run_pipeline(config, tmp_path / "out", beside=corpus_folder, resume=False, progress=silent)
+    out = run_pipeline(config, tmp_path / "out", config_dir=corpus_folder, resume=False, progress=silent)
     assert validate(out) == []
     assert all(row["fvu"] < 1.5 for row in saes_of(out))
 
@@ -87,7 +84,7 @@ def test_a_dictionary_made_elsewhere_takes_the_place_of_training(
     layer = chosen_layer(tiny_bundle)
     folder = random_sae(tmp_path / "downloaded", layer=layer)
     config = tiny_config(model=pair, sae={"pretrained": [{"layer": layer, "folder": str(folder)}]})
-    out = run_pipeline(config, tmp_path / "out", beside=corpus_folder, resume=False, progress=silent)
+    out = run_pipeline(config, tmp_path / "out", config_dir=corpus_folder, resume=False, progress=silent)
     assert validate(out) == []
     used = next(row for row in saes_of(out) if row["is_used"])
     assert (used["variant"], used["width"], used["source"], used["mmcs"]) == ("jumprelu", 24, "downloaded", None)
@@ -108,7 +105,7 @@ def test_a_dictionary_that_does_not_fit_is_named(
     ):
         config = tiny_config(model=pair, sae={"pretrained": [entry]})
         with pytest.raises(error, match=said):
-            run_pipeline(config, tmp_path / "out", beside=corpus_folder, resume=True, progress=silent)
+            run_pipeline(config, tmp_path / "out", config_dir=corpus_folder, resume=True, progress=silent)
 
 
 def test_training_killed_at_any_step_goes_on_to_the_same_bundle(
@@ -116,7 +113,7 @@ def test_training_killed_at_any_step_goes_on_to_the_same_bundle(
 ) -> None:
     monkeypatch.setattr("lfp.ml.sae.training.CHECKPOINT_EVERY", 20)
     config = tiny_config(model=pair, sae={"steps": 120})
-    whole = run_pipeline(config, tmp_path / "whole", beside=corpus_folder, resume=False, progress=silent)
+    whole = run_pipeline(config, tmp_path / "whole", config_dir=corpus_folder, resume=False, progress=silent)
     steps: list[int] = []
 
     def killed(what: str, done: int, total: int, value: float) -> None:
@@ -127,8 +124,8 @@ def test_training_killed_at_any_step_goes_on_to_the_same_bundle(
 
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
-            run_pipeline(config, tmp_path / "out", beside=corpus_folder, resume=True, progress=killed)
-    out = run_pipeline(config, tmp_path / "out", beside=corpus_folder, resume=True, progress=killed)
+            run_pipeline(config, tmp_path / "out", config_dir=corpus_folder, resume=True, progress=killed)
+    out = run_pipeline(config, tmp_path / "out", config_dir=corpus_folder, resume=True, progress=killed)
     hashes = [{name: one.sha256 for name, one in read_manifest(each).tables.items()} for each in (whole, out)]
     assert hashes[0] == hashes[1]
     assert len(steps) < 3 * 3 * 3, "nothing was begun from scratch"

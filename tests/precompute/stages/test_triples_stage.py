@@ -12,7 +12,7 @@ from lfp.testing.fake_openai.answers import SwapWords
 from lfp.testing.fake_openai.server import FakeConfig, FakeServer
 from lfp.texts.lexicon import vader_lexicon
 from lfp.texts.triples import fault_of
-from precompute.run import inputs
+from precompute.run.inputs import load_role
 from precompute.run.work_folder import Run
 from precompute.stages.models import corpus
 from precompute.stages.probes.triples import draw_triples, triples_results
@@ -29,7 +29,7 @@ def ready(corpus_folder: Path, work: Path, model: str, *, context: int = 48, **s
     """A run after its corpus stage, with a tuned model whose tokenizer has few words."""
     sections["model"] = {"base": model, "tuned": model, "context": context}
     run = Run(tiny_config(**sections), work, corpus_folder, silent)
-    with run.writing("corpus", "key", {}) as output:
+    with run.writing("corpus", "key") as output:
         corpus.run(run, output)
     return run
 
@@ -53,7 +53,7 @@ def test_another_lexicon_gives_other_triples(corpus_folder: Path, tmp_path: Path
 
 def test_a_target_that_the_context_cuts_off_is_dropped(corpus_folder: Path, tmp_path: Path, model: str) -> None:
     run = ready(corpus_folder, tmp_path, model, context=16)
-    drawn, tokenizer = draw_triples(run), inputs.load(run, "tuned").tokenizer
+    drawn, tokenizer = draw_triples(run), load_role(run, "tuned").tokenizer
     assert drawn.dropped["cut by the context"] > 0
     for triple in drawn.triples:
         end = triple.start + len(triple.negative_word)

@@ -1,0 +1,123 @@
+"""What a stage may read, the view of the config that it gets, and the key that says whether it has to run again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from lfp.bundle.manifest import file_sha256
+from lfp.config import RunConfig
+
+if TYPE_CHECKING:
+    from precompute.run.work_folder import Output, Run
+
+_ALWAYS_READ = ("threads",)
+"""Results repeat bit for bit only with the same number of threads, so every key has it and every stage may read it."""
+
+
+class UndeclaredReadError(RuntimeError):
+    """A stage read something that it does not declare, so that its key would not notice a change of it."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step of a run: its job and everything that the job reads.
+
+    `after` names the stages whose output is read; `reads` the sections of the config, or single keys such as
+    `tune.pairs`; `files` the files outside the run whose contents matter. `settings` are keys that cannot change a
+    result, such as the address of a server: the job may read them, and the key leaves them out.
+    """
+
+    name: str
+    job: Callable[[Run, Output], None]
+    after: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
+    settings: tuple[str, ...] = ()
+
+
+class ConfigView:
+    """The part of a config, or of one of its sections, that a stage declares. Reading anything else raises.
+
+    Raises UndeclaredReadError.
+    """
+
+    def __init__(self, section: BaseModel, stage: str, keys: Collection[str], path: str = "") -> None:
+        self._section, self._stage, self._keys, self._path = section, stage, keys, path
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # a view that copy or pickle has not filled yet
+            raise AttributeError(name)
+        key = f"{self._path}{name}"
+        if key in self._keys:
+            return getattr(self._section, name)
+        if any(declared.startswith(f"{key}.") for declared in self._keys):
+            return ConfigView(getattr(self._section, name), self._stage, self._keys, f"{key}.")
+        raise UndeclaredReadError(
+            f"stage {self._stage} reads {key} of the config without declaring it; add it to `reads` in"
+            " precompute/pipeline.py"
+        )
+
+
+def narrow_config(config: RunConfig, stage: Stage) -> RunConfig:
+    """Return a view of `config` that has only what `stage` declares; to callers it looks like a RunConfig."""
+    view: Any = ConfigView(config, stage.name, {*stage.reads, *stage.settings, *_ALWAYS_READ})
+    return view
+
+
+class FileDigests:
+    """SHA-256 of files, each read again only when its size or modification time has changed."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Path, int, int], str] = {}
+        self._first: dict[Path, str] = {}
+
+    def digest(self, file: Path) -> str:
+        """Return the hexadecimal SHA-256 of the file's contents."""
+        stat = file.stat()
+        key = (file, stat.st_size, stat.st_mtime_ns)
+        if key not in self._known:
+            self._known[key] = file_sha256(file)
+        self._first.setdefault(file, self._known[key])
+        return self._known[key]
+
+    def has_changed(self, file: Path) -> bool:
+        """Whether the file is gone or has other contents than when its digest was first asked for."""
+        return not file.is_file() or self.digest(file) != self._first[file]
+
+
+def compute_key(stage: Stage, config: RunConfig, keys: Mapping[str, str], digests: FileDigests) -> str:
+    """Return a stage's key; `keys` has those of the stages that it comes after.
+
+    It is a hash of everything that the output depends on: the stage's name, the config values and the contents of the
+    files that it reads, and the keys of the stages before it.
+    """
+    values = config.model_dump(mode="json")
+    facts = {
+        "stage": stage.name,
+        "config": {key: _value_at(values, key) for key in (*stage.reads, *_ALWAYS_READ)},
+        "after": {name: keys[name] for name in stage.after},
+        "files": [(file.name, digests.digest(file)) for file in stage.files],
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _value_at(values: Any, key: str) -> Any:
+    for name in key.split("."):
+        values = values[name]
+    return values
+
+
+def find_needed(stages: Sequence[Stage], targets: Collection[str]) -> set[str]:
+    """Return the names of the target stages and of all stages that they come after, directly or not."""
+    needed = set(targets)
+    for stage in reversed(stages):
+        if stage.name in needed:
+            needed.update(stage.after)
+    return needed
