@@ -75,5 +75,5 @@ def tiny_sae(
         noise = torch.randn(tensor.shape, generator=generator)
         tensor.copy_(noise.abs() if name == "threshold" else noise)
     if sae.tied:
-        sae.decoder.div_(sae.decoder.norm(dim=1, keepdim=True))
+        sae.W_dec.div_(sae.W_dec.norm(dim=1, keepdim=True))
     return sae

@@ -19,7 +19,7 @@ from lfp.ml.models.activations import stream
 from lfp.ml.models.generation import Completion
 from lfp.ml.models.loading import LanguageModel, mlp_hook_point
 from lfp.ml.models.tokenization import TokenizedText
-from lfp.ml.sae.autoencoders import Dictionary, Sae, normalised
+from lfp.ml.sae.autoencoders import Dictionary, Sae, normalise
 from lfp.util.types import Floats
 
 
@@ -61,15 +61,15 @@ class _Change:
 
     @staticmethod
     def of(sae: Sae, scales: Mapping[int, float]) -> _Change:
-        device = sae.decoder.device
+        device = sae.W_dec.device
         indices = torch.tensor(list(scales), device=device)
         factors = torch.tensor([scale - 1.0 for scale in scales.values()], device=device)
-        return _Change(sae, indices, sae.decoder.detach()[indices] * factors[:, None])
+        return _Change(sae, indices, sae.W_dec.detach()[indices] * factors[:, None])
 
     def __call__(self, outputs: Tensor) -> Tensor:
         """MLP outputs [n, d_in] to the change [n, d_in]: of normalised inputs in the size that x has, not about it."""
         change = self.sae.encode_some(outputs, self.indices) @ self.rows
-        return replace(normalised(outputs, self.sae.info.normalize), centre=None).undo(change)
+        return replace(normalise(outputs, self.sae.info.normalize), centre=None).undo(change)
 
 
 @torch.no_grad()

@@ -76,7 +76,7 @@ def _by_layer(dictionary: Dictionary, coef: Floats) -> Iterator[tuple[Sae, Float
 
 
 def _feature_weights(sae: Sae, v: Floats) -> Floats:
-    return np.asarray(_numpy(sae.decoder) @ v / sae.info.scale)
+    return np.asarray(_numpy(sae.W_dec) @ v / sae.info.scale)
 
 
 def _bias(sae: Sae, v: Floats) -> float:

@@ -1,4 +1,4 @@
-"""The sparse autoencoders: MLP outputs to features and back, in five variants. On disk: `lfp.ml.sae.formats`."""
+"""Sparse autoencoders of MLP outputs in five variants, and several of them side by side as a dictionary."""
 
 from __future__ import annotations
 
@@ -16,38 +16,35 @@ from torch import Tensor
 from lfp.config import SaeVariant
 from lfp.errors import ModelError
 from lfp.ml.models.runtime import affine
-from lfp.ml.sae.sparse_codes import SparseCode
 
 Variant = SaeVariant
 Normalize = Literal["none", "layer_norm", "constant_norm_rescale"]
 
-_GROUP = 8
-"""Entries of a row that `top_k` first looks at as one."""
-_LONG_ROW = 4096
-"""Rows from this width on gain from the two steps of `top_k`."""
+_IN_UNITS_OF_OUTPUTS = ("b_enc", "b_dec", "threshold")
+"""Weights that scale with the MLP outputs; encoder and decoder rows are directions."""
 
 
 @dataclass(frozen=True)
 class SaeInfo:
-    """What an autoencoder was trained on and how; all of it is kept on disk."""
+    """What an autoencoder was trained on and how; all of it is saved with the weights."""
 
     layer: int
     width: int
     d_in: int
     scale: float
-    """Factor on the MLP output that gives it unit mean square norm. Told, not applied: the weights act on outputs as
-    they are, see `folded`."""
+    """Factor that gives the layer's MLP outputs unit mean square norm. The weights act on unscaled outputs all the
+    same, see `fold_scale`."""
     l1: float | None
     seed: int
     model: str
     """tuned or base."""
     variant: Variant = "tied_relu"
     k: int | None = None
-    """Active features a token: exactly (topk) or on average (batchtopk)."""
+    """Active features per token: exactly (topk) or on average (batchtopk)."""
     l0_weight: float | None = None
     """Weight of the mean number of active features (jumprelu)."""
     normalize: Normalize = "none"
-    """What is done to each input before the encoder and undone after the decoder; `none` for all trained here."""
+    """How each input is normalised before the encoder, undone after the decoder; `none` for all trained here."""
     source: str = "trained"
     """`trained`, or the folder or hub name it was read from."""
 
@@ -55,10 +52,10 @@ class SaeInfo:
 class Sae(torch.nn.Module, ABC):
     """What all variants share, on MLP outputs x [n, d_in]:
 
-        pre = x encoder^T + b_enc      f = activate(pre)      x_hat = f decoder + b_dec
+        pre = x encoder^T + b_enc      f = activate(pre)      x_hat = f W_dec + b_dec
 
-    `encoder` and `decoder` are [width, d_in], `b_enc` [width], `b_dec` [d_in]. Where `info.normalize` is not `none`, x
-    is first normalised and x_hat brought back: `normalised`. A subclass says what `activate_` does.
+    `encoder` and `W_dec` are [width, d_in], `b_enc` [width], `b_dec` [d_in]. Where `info.normalize` is not `none`, x is
+    normalised first and x_hat is scaled back, see `normalise`. A subclass defines `activate_`.
     """
 
     tied: ClassVar[bool] = False
@@ -68,65 +65,49 @@ class Sae(torch.nn.Module, ABC):
         super().__init__()
         self.info = info
         self.encoder = torch.nn.Parameter(torch.zeros(info.width, info.d_in))
-        self.decoder = self.encoder if self.tied else torch.nn.Parameter(torch.zeros(info.width, info.d_in))
+        self.W_dec = self.encoder if self.tied else torch.nn.Parameter(torch.zeros(info.width, info.d_in))
         self.b_enc = torch.nn.Parameter(torch.zeros(info.width))
         self.b_dec = torch.nn.Parameter(torch.zeros(info.d_in))
 
     @abstractmethod
-    def activate_(self, pre: Tensor) -> Tensor:
-        """Pre-activations [n, width] to features, in place."""
+    def activate_(self, pre: Tensor, indices: Tensor | None = None) -> Tensor:
+        """Turn pre-activations [n, width] into features, in place; with `indices` [k], `pre` [n, k] has only those."""
 
     def activate(self, pre: Tensor) -> Tensor:
-        """Pre-activations [n, width] to features [n, width]."""
+        """Turn pre-activations [n, width] into features [n, width]."""
         return self.activate_(pre.clone())
 
-    def pre_activations(self, outputs: Tensor) -> Tensor:
-        """MLP outputs [n, d_in] to pre-activations [n, width]."""
-        return F.linear(normalised(outputs, self.info.normalize).inputs, self.encoder, self.b_enc)
-
     def encode(self, outputs: Tensor) -> Tensor:
-        """MLP outputs [n, d_in] to features [n, width], in the outputs' own units."""
-        return self.activate_(self.pre_activations(outputs))
+        """Encode MLP outputs [n, d_in] as features [n, width], in the outputs' own units."""
+        inputs = normalise(outputs, self.info.normalize).inputs
+        return self.activate_(F.linear(inputs, self.encoder, self.b_enc))
 
     def encode_some(self, outputs: Tensor, indices: Tensor) -> Tensor:
-        """The features `indices` [k] of `encode`, [n, k]; only their rows of the encoder are multiplied."""
-        inputs = normalised(outputs, self.info.normalize).inputs
-        return self._activate_some_(F.linear(inputs, self.encoder[indices], self.b_enc[indices]), indices)
-
-    def _activate_some_(self, pre: Tensor, indices: Tensor) -> Tensor:  # noqa: ARG002 (of use where features differ)
-        return self.activate_(pre)
-
-    @torch.no_grad()
-    def encode_sparse(self, outputs: Tensor) -> SparseCode:
-        """MLP outputs [n, d_in] to the features that are not zero."""
-        features = self.encode(outputs)
-        active = features != 0
-        return SparseCode(_offsets(active.sum(1)), active.nonzero()[:, 1], features[active], self.info.width)
+        """Return the features `indices` [k] of `encode` as [n, k], multiplying by their rows of the encoder only."""
+        inputs = normalise(outputs, self.info.normalize).inputs
+        return self.activate_(F.linear(inputs, self.encoder[indices], self.b_enc[indices]), indices)
 
     def decode(self, features: Tensor) -> Tensor:
-        """Features [n, width] to MLP outputs [n, d_in].
+        """Decode features [n, width] to MLP outputs [n, d_in].
 
-        Raises ModelError where the inputs were normalised: features alone do not tell by how much.
+        Raises ModelError where inputs are normalised, because features alone do not determine the scale.
         """
         if self.info.normalize != "none":
             raise ModelError(
                 f"layer {self.info.layer}: an autoencoder with {self.info.normalize} inputs cannot decode features"
                 " alone; call reconstruct with the outputs"
             )
-        return self._decode(features)
+        return torch.addmm(self.b_dec, features, self.W_dec)
 
     def forward(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
-        """MLP outputs [n, d_in] to features [n, width] and what they reconstruct, [n, d_in]."""
-        given = normalised(outputs, self.info.normalize)
-        features = self.activate_(F.linear(given.inputs, self.encoder, self.b_enc))
-        return features, given.undo(self._decode(features))
+        """Return the features [n, width] of MLP outputs [n, d_in] and their reconstruction [n, d_in]."""
+        normalised = normalise(outputs, self.info.normalize)
+        features = self.activate_(F.linear(normalised.inputs, self.encoder, self.b_enc))
+        return features, normalised.undo(torch.addmm(self.b_dec, features, self.W_dec))
 
     def reconstruct(self, outputs: Tensor) -> Tensor:
-        """MLP outputs [n, d_in] to what the autoencoder makes of them, [n, d_in]."""
+        """Return the reconstruction [n, d_in] of MLP outputs [n, d_in]."""
         return self(outputs)[1]
-
-    def _decode(self, features: Tensor) -> Tensor:
-        return torch.addmm(self.b_dec, features, self.decoder)
 
 
 class ReluSae(Sae):
@@ -135,13 +116,9 @@ class ReluSae(Sae):
     Source: Cunningham et al. 2023 (arXiv 2309.08600); Bricken et al. 2023, "Towards Monosemanticity".
     """
 
-    def activate_(self, pre: Tensor) -> Tensor:
-        """relu(pre), in place."""
+    def activate_(self, pre: Tensor, indices: Tensor | None = None) -> Tensor:  # noqa: ARG002 (all features alike)
+        """Compute relu(pre) in place."""
         return pre.relu_()
-
-    def activate(self, pre: Tensor) -> Tensor:
-        """relu(pre), in one pass over it."""
-        return pre.relu()
 
 
 class TiedReluSae(ReluSae):
@@ -169,45 +146,31 @@ class TopKSae(Sae):
             )
         self.k = info.k
 
-    def activate_(self, pre: Tensor) -> Tensor:
-        """All but the k largest of each row set to zero, in place, and negative ones too."""
-        values, indices = top_k(pre, self.k)
-        return pre.zero_().scatter_(1, indices, values.relu())
+    def activate_(self, pre: Tensor, indices: Tensor | None = None) -> Tensor:  # noqa: ARG002 (takes whole rows)
+        """Set all but the k largest of each row to zero, and negative ones too, in place."""
+        values, largest = torch.topk(pre, self.k, dim=1)
+        return pre.zero_().scatter_(1, largest, values.relu())
 
     def encode_some(self, outputs: Tensor, indices: Tensor) -> Tensor:
-        """The features `indices` [k] of `encode`, [n, k]; which of them are kept takes the whole row to tell."""
+        """Return the features `indices` [k] of `encode`, [n, k]; the k largest are known from whole rows only."""
         return self.encode(outputs)[:, indices]
 
-    @torch.no_grad()
-    def encode_sparse(self, outputs: Tensor) -> SparseCode:
-        """MLP outputs [n, d_in] to the features that are not zero, straight from the k largest."""
-        values, indices = top_k(self.pre_activations(outputs), self.k)
-        indices, order = indices.sort(dim=1)
-        values = values.relu().gather(1, order)
-        active = values != 0
-        return SparseCode(_offsets(active.sum(1)), indices[active], values[active], self.info.width)
 
-
-class BatchTopKSae(Sae):
-    """f = relu(pre) where pre > threshold, one number for all features.
-
-    In training f keeps the n * k largest of a batch of n tokens; `threshold` is the mean over batches of the least
-    value kept. Source: Bussmann et al. 2024 (arXiv 2412.06410).
-    """
+class ThresholdSae(Sae):
+    """f = relu(pre) where pre > threshold, a scalar or [width]."""
 
     threshold: Tensor
 
-    def __init__(self, info: SaeInfo) -> None:
-        super().__init__(info)
-        self.register_buffer("threshold", torch.zeros(()))
+    def activate_(self, pre: Tensor, indices: Tensor | None = None) -> Tensor:
+        """Compute relu(pre) * (pre > threshold) in place."""
+        threshold = self.threshold if indices is None or not self.threshold.ndim else self.threshold[indices]
+        # a mask in pre's own type is several times as fast as one of booleans; adding 0 turns -0 into 0
+        active = torch.gt(pre.detach(), threshold.detach().clamp(min=0.0), out=torch.empty_like(pre))
+        return pre.mul_(active).add_(0.0)
 
-    def activate_(self, pre: Tensor) -> Tensor:
-        """relu(pre) * (pre > threshold), in place."""
-        return _cut(pre, self.threshold)
 
-
-class JumpReluSae(Sae):
-    """f = relu(pre) where pre > threshold [width], a learned number a feature.
+class JumpReluSae(ThresholdSae):
+    """f = relu(pre) where pre > threshold [width], a learned threshold per feature.
 
     Source: Rajamanoharan et al. 2024, "Jumping Ahead" (arXiv 2407.14435).
     """
@@ -216,12 +179,17 @@ class JumpReluSae(Sae):
         super().__init__(info)
         self.threshold = torch.nn.Parameter(torch.zeros(info.width))
 
-    def activate_(self, pre: Tensor) -> Tensor:
-        """relu(pre) * (pre > threshold), in place."""
-        return _cut(pre, self.threshold)
 
-    def _activate_some_(self, pre: Tensor, indices: Tensor) -> Tensor:
-        return _cut(pre, self.threshold[indices])
+class BatchTopKSae(ThresholdSae):
+    """f = relu(pre) where pre > threshold, one threshold for all features.
+
+    In training f keeps the n * k largest of a batch of n tokens; `threshold` is the running mean over batches of the
+    least value kept. Source: Bussmann et al. 2024 (arXiv 2412.06410).
+    """
+
+    def __init__(self, info: SaeInfo) -> None:
+        super().__init__(info)
+        self.register_buffer("threshold", torch.zeros(()))
 
 
 SAES: dict[Variant, type[Sae]] = {
@@ -233,80 +201,91 @@ SAES: dict[Variant, type[Sae]] = {
 }
 
 
-def folded(sae: Sae, scale: float) -> Sae:
-    """An autoencoder trained on z = scale * x as one that acts on x itself; `info.scale` says by how much.
+def fold_scale(sae: Sae, scale: float) -> Sae:
+    """Return an autoencoder trained on z = scale * x as one that acts on x itself, with `info.scale` set to `scale`.
 
     Every variant is positively homogeneous in (x, biases, threshold), so these are divided by `scale` and the
-    directions stay. Features come out divided by it too. The copy wants no gradients. Raises ModelError for normalised
-    inputs, whose scale does not reach the encoder.
+    directions stay; features are divided by it too. The copy requires no gradients. Raises ModelError for normalised
+    inputs, which the scale does not reach.
     """
     if sae.info.normalize != "none":
         raise ModelError(f"layer {sae.info.layer}: {sae.info.normalize} inputs have no scale; fold none into it")
-    twin = copy.deepcopy(sae).requires_grad_(False)
-    twin.info = replace(sae.info, scale=scale)
-    for tensor in _in_units_of_outputs(twin):
-        tensor.div_(scale)
-    return twin
+    folded = copy.deepcopy(sae).requires_grad_(False)
+    folded.info = replace(sae.info, scale=scale)
+    for name, tensor in folded.state_dict().items():
+        if name in _IN_UNITS_OF_OUTPUTS:
+            tensor.div_(scale)
+    return folded
 
 
 class Dictionary:
     """The autoencoders of one model's chosen layers side by side: one dense row of features over all layers.
 
-    Features are in units of outputs of unit mean square norm, `info.scale` times what each autoencoder's `encode` says.
-    Feature ids count through the layers in order; `layer_of` and `index_of` [features] say where each came from.
+    Features are in units of outputs of unit mean square norm: `info.scale` times what each autoencoder's `encode`
+    returns. Feature ids count through the layers in order; `layer_of` and `index_of` [features] give each feature's
+    layer and its index in that layer's autoencoder.
     """
 
     def __init__(self, saes: Sequence[Sae]) -> None:
         self.saes = sorted(saes, key=lambda sae: sae.info.layer)
         self.layers = tuple(sae.info.layer for sae in self.saes)
-        self._widths = [sae.info.width for sae in self.saes]
-        self.n_features = sum(self._widths)
-        self.layer_of = np.repeat(np.array(self.layers, np.int64), self._widths)
-        self.index_of = np.concatenate([np.arange(width) for width in self._widths])
-        self._scaled = [_scaled(sae) for sae in self.saes]
+        widths = [sae.info.width for sae in self.saes]
+        self.n_features = sum(widths)
+        self.layer_of = np.repeat(np.array(self.layers, np.int64), widths)
+        self.index_of = np.concatenate([np.arange(width) for width in widths])
+        self._scaled = [_scale_biases(sae) for sae in self.saes]
 
     def to(self, device: str | torch.device) -> Dictionary:
-        """Moves the autoencoders to a device, as modules do, and returns itself."""
+        """Move the autoencoders to a device, as modules do, and return the dictionary."""
         self.saes = [sae.to(device) for sae in self.saes]
-        self._scaled = [_scaled(sae) for sae in self.saes]
+        self._scaled = [_scale_biases(sae) for sae in self.saes]
         return self
 
     @torch.no_grad()
     def encode(self, outputs: Mapping[int, Tensor]) -> Tensor:
-        """MLP outputs [n, d_in] by layer, on any device, to features [n, features] on the autoencoders' device."""
+        """Encode MLP outputs [n, d_in] by layer as features [n, features], on the dictionary's device."""
         device = self.saes[0].encoder.device
         parts = []
         for sae in self._scaled:
-            given = normalised(outputs[sae.info.layer].to(device, non_blocking=True), sae.info.normalize)
-            parts.append(sae.activate_(affine(given.inputs * sae.info.scale, sae.encoder, sae.b_enc)))
+            inputs = normalise(outputs[sae.info.layer].to(device, non_blocking=True), sae.info.normalize).inputs
+            parts.append(sae.activate_(affine(inputs * sae.info.scale, sae.encoder, sae.b_enc)))
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
     @property
     def decoders(self) -> list[Tensor]:
         """Each layer's decoder rows [width, d_in]; scales leave directions as they are."""
-        return [sae.decoder.detach() for sae in self.saes]
+        return [sae.W_dec.detach() for sae in self.saes]
+
+
+def _scale_biases(sae: Sae) -> Sae:
+    """Copy an autoencoder with its biases and threshold in units of scale * x, sharing the encoder and the decoder."""
+    scaled = copy.deepcopy(sae, {id(weight): weight for weight in (sae.encoder, sae.W_dec)})
+    for name, tensor in scaled.state_dict().items():
+        if name in _IN_UNITS_OF_OUTPUTS:
+            tensor.mul_(sae.info.scale)
+    return scaled
 
 
 @dataclass(frozen=True)
 class Normalised:
-    """Inputs [n, d_in] of an encoder, and the way back: x = inputs * size + centre."""
+    """Inputs [n, d_in] of an encoder, and what undoes the normalisation: x = inputs * size + centre."""
 
     inputs: Tensor
     size: Tensor | None = None
     centre: Tensor | None = None
 
     def undo(self, rebuilt: Tensor) -> Tensor:
-        """Reconstructed inputs [n, d_in] as MLP outputs."""
+        """Turn reconstructed inputs [n, d_in] into MLP outputs."""
         if self.size is not None:
             rebuilt = rebuilt * self.size
         return rebuilt if self.centre is None else rebuilt + self.centre
 
 
-def normalised(outputs: Tensor, how: Normalize) -> Normalised:
-    """MLP outputs [n, d_in] as the encoder wants them.
+def normalise(outputs: Tensor, how: Normalize) -> Normalised:
+    """Normalise MLP outputs [n, d_in] for the encoder.
 
-    layer_norm: (x - mean) / (std + 1e-5), the unbiased std; constant_norm_rescale: x sqrt(d_in) / |x|. Both are
-    SAELens 6.54's, so that its autoencoders give here what they give there.
+    layer_norm: (x - mean) / (std + 1e-5), the unbiased std; constant_norm_rescale: x sqrt(d_in) / |x|. Both as in
+    SAELens 6.54, so that its autoencoders give the same features here.
     """
     if how == "none":
         return Normalised(outputs)
@@ -316,51 +295,3 @@ def normalised(outputs: Tensor, how: Normalize) -> Normalised:
     centre = outputs.mean(dim=1, keepdim=True)
     std = outputs.std(dim=1, keepdim=True)
     return Normalised((outputs - centre) / (std + 1e-5), std, centre)
-
-
-def top_k(pre: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest of each row of `pre` [n, width], largest first: values and indices, both [n, k].
-
-    `torch.topk`'s values, sooner on long rows. Entries G apart form a group: each of the k largest lies in one of the k
-    groups with the largest maxima, for otherwise k others would be as large. Of equal values at the k-th place, which
-    one is kept depends on its own row only. Gradients pass to `pre` through the values.
-    """
-    n, width = pre.shape
-    if width < _LONG_ROW or k * _GROUP * 2 > width:
-        return torch.topk(pre, k, dim=1)
-    n_groups = width // _GROUP
-    with torch.no_grad():
-        groups = pre[:, : n_groups * _GROUP].view(n, _GROUP, n_groups).amax(1).topk(k, dim=1, sorted=False).indices
-        members = torch.arange(0, n_groups * _GROUP, n_groups, device=pre.device)
-        rest = torch.arange(n_groups * _GROUP, width, device=pre.device).expand(n, -1)
-        candidates = torch.cat([(groups[:, None] + members[:, None]).view(n, -1), rest], dim=1)
-        indices = candidates.gather(1, pre.gather(1, candidates).topk(k, dim=1).indices)
-    return pre.gather(1, indices), indices
-
-
-def _cut(pre: Tensor, threshold: Tensor) -> Tensor:
-    """relu(pre) * (pre > threshold), in place.
-
-    One mask says both, in pre's own type: several times as fast as a mask of booleans. Adding 0 makes 0 of -0.
-    """
-    least = threshold.detach().clamp(min=0.0)
-    active = torch.gt(pre.detach(), least, out=torch.empty_like(pre))
-    return pre.mul_(active).add_(0.0)
-
-
-def _offsets(counts: Tensor) -> Tensor:
-    return F.pad(counts.cumsum(0), (1, 0))
-
-
-def _in_units_of_outputs(sae: Sae) -> list[Tensor]:
-    """The weights that scale with the outputs: the biases, and the threshold where there is one."""
-    return [tensor for name, tensor in sae.state_dict().items() if name in ("b_enc", "b_dec", "threshold")]
-
-
-def _scaled(sae: Sae) -> Sae:
-    """The autoencoder with its biases and threshold in units of scale * x; it shares the encoder and the decoder."""
-    shared = {id(weight): weight for weight in (sae.encoder, sae.decoder)}
-    twin = copy.deepcopy(sae, shared)
-    for tensor in _in_units_of_outputs(twin):
-        tensor.mul_(sae.info.scale)
-    return twin

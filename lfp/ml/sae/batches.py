@@ -1,4 +1,4 @@
-"""Where autoencoders' training batches come from: activations held in memory, or streamed from the model."""
+"""Sources of training batches for autoencoders: activations held in memory, or streamed from the model."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class ActivationSource(Protocol):
     """Batches of MLP outputs by layer, the same for the same step, so that training can be resumed."""
 
     def sample(self) -> Mapping[int, Tensor]:
-        """Outputs [n, d_in] by layer, enough to know their scale and mean."""
+        """Return outputs [n, d_in] by layer, enough to estimate their scale and mean."""
 
     def batches(self, start: int) -> Iterator[Mapping[int, Tensor]]:
-        """The batches of step `start` and all later ones, without end: outputs [batch_tokens, d_in] by layer."""
+        """Yield the batches of step `start` and all later ones, forever: outputs [batch_tokens, d_in] by layer."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,11 @@ class HeldActivations:
                 )
 
     def sample(self) -> Mapping[int, Tensor]:
-        """All of them."""
+        """Return all outputs."""
         return self.outputs
 
     def batches(self, start: int) -> Iterator[Mapping[int, Tensor]]:
-        """Tokens drawn with replacement, the same ones in every layer."""
+        """Yield tokens drawn with replacement, the same in every layer."""
         n = len(next(iter(self.outputs.values())))
         for step in count(start):
             generator = torch.Generator().manual_seed((self.seed * 1_000_003 + step) % 2**63)
@@ -58,11 +58,11 @@ class HeldActivations:
 
 @dataclass(frozen=True)
 class StreamedActivations:
-    """Outputs of a model's layers over texts without end, a shuffled buffer at a time.
+    """Outputs of a model's layers over the texts again and again, through a shuffled buffer.
 
-    A buffer holds the tokens of consecutive texts, in an order drawn anew for every pass over the texts; what is left
-    of it below a batch is dropped. Which texts make a buffer follows from their lengths, so that any step can be found
-    again without running the model over those before it.
+    A buffer holds the tokens of consecutive texts, whose order is reshuffled for every pass over the texts; a remainder
+    smaller than a batch is dropped. Which texts fill a buffer follows from their lengths, so any step can be found
+    again without running the model over the buffers before it.
     """
 
     model: LanguageModel
@@ -83,11 +83,11 @@ class StreamedActivations:
             )
 
     def sample(self) -> Mapping[int, Tensor]:
-        """The first buffer."""
+        """Return the first buffer."""
         return self._outputs(next(self._buffers()))
 
     def batches(self, start: int) -> Iterator[Mapping[int, Tensor]]:
-        """Batches without replacement from each buffer in turn."""
+        """Yield batches without replacement from each buffer in turn."""
         step = 0
         for number, buffer in enumerate(self._buffers()):
             n = sum(len(self.texts[i].token_ids) for i in buffer)
@@ -100,7 +100,7 @@ class StreamedActivations:
             step += n_batches
 
     def _buffers(self) -> Iterator[list[int]]:
-        """The texts of each buffer, pass after pass; the last buffer of a pass may be small."""
+        """Yield the text indices of each buffer, pass after pass; the last buffer of a pass may be small."""
         for number in count():
             buffer: list[int] = []
             n = 0
@@ -114,13 +114,6 @@ class StreamedActivations:
                 yield buffer
 
     def _outputs(self, buffer: Sequence[int]) -> dict[int, Tensor]:
-        parts = list(
-            stream(
-                self.model,
-                [self.texts[i] for i in buffer],
-                layers=self.layers,
-                batch_texts=self.batch_texts,
-                prepend_bos=self.prepend_bos,
-            )
-        )
+        texts, options = [self.texts[i] for i in buffer], {"batch_texts": self.batch_texts}
+        parts = list(stream(self.model, texts, layers=self.layers, prepend_bos=self.prepend_bos, **options))
         return {layer: torch.cat([part.outputs[layer] for part in parts]) for layer in self.layers}

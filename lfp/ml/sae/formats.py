@@ -1,4 +1,4 @@
-"""Autoencoders on disk and on the hub, in SAELens 6.54's format: cfg.json, checked, and sae_weights.safetensors."""
+"""Read and write autoencoders in SAELens 6.54's format, on disk and from the hub: cfg.json, sae_weights.safetensors."""
 
 from __future__ import annotations
 
@@ -15,29 +15,53 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lfp.errors import ModelError
-from lfp.ml.models.loading import mlp_hook_point
+from lfp.ml.models.loading import failure_reason, mlp_hook_point
 from lfp.ml.sae.autoencoders import SAES, Normalize, Sae, SaeInfo, Variant
 
+CONFIG_FILE = "cfg.json"
 _WEIGHTS = "sae_weights.safetensors"
+_FORMAT = "6.54.12"
+"""The SAELens version whose format is written; it reads a folder without a version as one from before 6.0."""
+VARIANTS: dict[str, Variant] = {"standard": "relu", "topk": "topk", "batchtopk": "batchtopk", "jumprelu": "jumprelu"}
+"""The variant that reads each architecture of SAELens."""
+_WRITTEN: dict[Variant, str] = {
+    "tied_relu": "standard",
+    "relu": "standard",
+    "topk": "topk",
+    "batchtopk": "jumprelu",  # SAELens has batchtopk for training only
+    "jumprelu": "jumprelu",
+}
+_NORMALIZE: dict[str, Normalize] = {
+    "none": "none",
+    "expected_average_only_in": "none",  # a matter of training: SAELens does not scale inputs when it encodes
+    "layer_norm": "layer_norm",
+    "constant_norm_rescale": "constant_norm_rescale",
+}
+_MLP_OUTPUT = re.compile(r"\.(\d+)\.(?:hook_mlp_out|mlp(?:\.(?:hook_out|dense_4h_to_h|c_proj|down_proj))?)$")
 
 
 def write_sae(sae: Sae, folder: Path) -> None:
-    """Writes cfg.json and sae_weights.safetensors; `load_sae` gives every field and every bit back.
+    """Write cfg.json and sae_weights.safetensors; `load_sae` restores every field and every bit.
 
     SAELens reads the folder too: a tied autoencoder as `standard` with W_dec = W_enc^T, a BatchTopK one as `jumprelu`
-    with its one threshold at every feature. What it really is stands under `metadata.lfp`.
+    with its one threshold at every feature. The actual variant is under `metadata.lfp`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG_FILE).write_text(config_text(sae.info), encoding="utf-8")
-    tensors = {"W_enc": sae.encoder.T, "W_dec": sae.decoder, "b_enc": sae.b_enc, "b_dec": sae.b_dec}
+    config = json.dumps(_to_saelens_config(sae.info), indent=1) + "\n"
+    (folder / CONFIG_FILE).write_text(config, encoding="utf-8")
+    tensors = {"W_enc": sae.encoder.T, "W_dec": sae.W_dec, "b_enc": sae.b_enc, "b_dec": sae.b_dec}
     threshold = sae.state_dict().get("threshold")
     if threshold is not None:
         tensors["threshold"] = threshold.expand(sae.info.width)
-    save_file({name: _apart(tensor) for name, tensor in tensors.items()}, folder / _WEIGHTS)
+    # copied, because a file cannot hold two tensors that share memory
+    copies = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+    }
+    save_file(copies, folder / _WEIGHTS)
 
 
 def load_sae(folder: Path) -> Sae:
-    """The autoencoder that `write_sae` saved in `folder`. Raises ModelError naming the file or tensor that is wrong."""
+    """Load what `write_sae` saved in `folder`. Raises ModelError naming the file or tensor that is wrong."""
     config = read_config(folder)
     if config.own is None:
         raise ModelError(f"{config.path}: no metadata.lfp, so not an autoencoder saved here; read it with read_sae")
@@ -45,12 +69,12 @@ def load_sae(folder: Path) -> Sae:
 
 
 def read_sae(folder: Path, *, layer: int, model: str, scale: float, d_in: int, source: str | None = None) -> Sae:
-    """The autoencoder of a folder made by SAELens, or here, as one of `layer` of `model`, tuned or base.
+    """Read a folder made by SAELens, or here, as an autoencoder of `layer` of `model` (tuned or base).
 
-    `scale` gives the layer's MLP outputs unit mean square norm, `d_in` is their width, `source` the name to remember it
-    by (the folder's by default). The weights become float32; a bias taken from the input and a rescaling by decoder
-    norms are folded into them. Raises ModelError for what cannot be read, and for an autoencoder that, as far as the
-    folder tells, is not of that layer's MLP output.
+    `scale` gives the layer's MLP outputs unit mean square norm, `d_in` is their width, `source` a name to record (the
+    folder's by default). Weights become float32; a bias subtracted from the input and a rescaling by decoder norms are
+    folded into them. Raises ModelError for what cannot be read, and for an autoencoder that the folder says is not of
+    that layer's MLP output: the residual stream has the same width, so it would load and encode nonsense.
     """
     config = read_config(folder)
     if config.d_in != d_in:
@@ -58,14 +82,30 @@ def read_sae(folder: Path, *, layer: int, model: str, scale: float, d_in: int, s
             f"{config.path}: made for outputs of width {config.d_in}, but this model's MLP outputs have width {d_in};"
             " pass an autoencoder of this model"
         )
-    check_hook(config, layer)
-    noted = config.own or _foreign_info(config)
-    info = replace(noted, layer=layer, model=model, scale=scale, source=source or str(folder))
+    match = _MLP_OUTPUT.search(config.hook_name or "")
+    if config.hook_name is not None and (match is None or int(match[1]) != layer):
+        raise ModelError(
+            f"{config.path}: made for {config.hook_name}, which is not the MLP output of layer {layer}"
+            f" ({mlp_hook_point(layer)}); pass an autoencoder of that"
+        )
+    recorded = config.own or SaeInfo(
+        layer=layer,
+        width=config.width,
+        d_in=config.d_in,
+        scale=scale,
+        l1=None,
+        seed=0,
+        model=model,
+        variant=VARIANTS[config.architecture],
+        k=config.k,
+        normalize=config.normalize,
+    )
+    info = replace(recorded, layer=layer, model=model, scale=scale, source=source or str(folder))
     return _build(folder, config, info)
 
 
 def locate_sae(name: str, revision: str | None = None) -> Path:
-    """A local folder as it is; else the folder `org/repo/sub/folder` of the hub, fetched into its cache.
+    """Return a local folder as it is, or fetch the folder `org/repo/sub/folder` of the hub into its cache.
 
     Raises ModelError when there is no such folder, or it cannot be fetched.
     """
@@ -74,82 +114,50 @@ def locate_sae(name: str, revision: str | None = None) -> Path:
         return folder
     if folder.is_absolute() or name.startswith((".", "~")) or len(folder.parts) < 2:
         raise ModelError(f"{name}: no such folder; pass an autoencoder's folder, or org/repo/folder of the hub")
-    found = _fetch(folder.parts, revision)
+    from huggingface_hub import snapshot_download
+
+    repository, inside = "/".join(folder.parts[:2]), folder.parts[2:]
+    files = ["/".join((*inside, file)) for file in (CONFIG_FILE, _WEIGHTS)]
+    try:
+        found = Path(snapshot_download(repository, revision=revision, allow_patterns=files), *inside)
+    except Exception as error:  # including those of whatever HTTP library the hub's client uses
+        reason = failure_reason(error)
+        raise ModelError(
+            f"{folder}: no such folder here, and the hub does not give it ({reason}); pass a local folder"
+        ) from error
     if not (found / CONFIG_FILE).is_file() or not (found / _WEIGHTS).is_file():
         raise ModelError(f"{name}: no {CONFIG_FILE} and {_WEIGHTS} there on the hub; name the folder that has them")
     return found
 
 
-def _fetch(parts: tuple[str, ...], revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
-
-    repository, inside = "/".join(parts[:2]), parts[2:]
-    files = ["/".join((*inside, file)) for file in (CONFIG_FILE, _WEIGHTS)]
-    try:
-        found = snapshot_download(repository, revision=revision, allow_patterns=files)
-    except Exception as error:  # among them those of whatever HTTP library the hub's client uses
-        reason = str(error).strip().split("\n")[0].rstrip(".")
-        raise ModelError(
-            f"{'/'.join(parts)}: no such folder here, and the hub does not give it ({reason}); pass a local folder"
-        ) from error
-    return Path(found, *inside)
-
-
-def _foreign_info(config: FolderConfig) -> SaeInfo:
-    """What a folder made elsewhere tells; the rest is for the caller to replace."""
-    return SaeInfo(
-        layer=0,
-        width=config.width,
-        d_in=config.d_in,
-        scale=1.0,
-        l1=None,
-        seed=0,
-        model="tuned",
-        variant=VARIANTS[config.architecture],
-        k=config.k,
-        normalize=config.normalize,
-    )
-
-
 def _build(folder: Path, config: FolderConfig, info: SaeInfo) -> Sae:
-    """The autoencoder of `info` with the weights of `folder`."""
+    """Build the autoencoder of `info` with the weights of `folder`."""
     path = folder / _WEIGHTS
-    tensors = _fold(_weights(path, config), config)
-    state = {"encoder": tensors["W_enc"].T, "decoder": tensors["W_dec"]}
+    tensors = _fold_weights(_load_weights(path, config), config)
+    state = {"encoder": tensors["W_enc"].T, "W_dec": tensors["W_dec"]}
     state |= {name: tensors[name] for name in ("b_enc", "b_dec")}
     threshold = tensors.get("threshold", tensors.get("topk_threshold"))
     sae = SAES[info.variant](info)
-    if sae.tied and not torch.equal(state["encoder"], state["decoder"]):
+    if sae.tied and not torch.equal(state["encoder"], state["W_dec"]):
         raise ModelError(f"{path}: W_dec is not W_enc's transpose, but the autoencoder is tied; train it again")
     if threshold is not None:
-        state["threshold"] = _one(path, threshold) if info.variant == "batchtopk" else threshold
+        if info.variant == "batchtopk":  # one threshold, which may be repeated for every feature
+            if bool((threshold != threshold.flatten()[0]).any()):
+                raise ModelError(f"{path}: a BatchTopK autoencoder has one threshold, not several; train it again")
+            threshold = threshold.flatten()[0]
+        state["threshold"] = threshold
     sae.load_state_dict(state)
     return sae.requires_grad_(False)
 
 
-def _weights(path: Path, config: FolderConfig) -> dict[str, Tensor]:
-    """The tensors of a folder in float32, their names, shapes and values checked."""
+def _load_weights(path: Path, config: FolderConfig) -> dict[str, Tensor]:
+    """Load the tensors of a folder in float32, checking their names, shapes and values."""
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{path}: cannot be read ({error}); copy or save the autoencoder again") from error
     if "scaling_factor" in tensors and bool((tensors["scaling_factor"] == 1).all()):
         del tensors["scaling_factor"]  # SAELens before 6.0 wrote it, mostly of ones
-    expected = _shapes(config)
-    _check_names(path, set(tensors), set(expected))
-    for name, shape in expected.items():
-        tensor = tensors[name]
-        if tuple(tensor.shape) != shape:
-            raise ModelError(
-                f"{path}: {name} is {list(tensor.shape)}, but {list(shape)} by {CONFIG_FILE};"
-                " save the autoencoder again"
-            )
-        if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
-            raise ModelError(f"{path}: {name} has values that are no finite numbers; train the autoencoder again")
-    return {name: tensor.float() for name, tensor in tensors.items()}
-
-
-def _shapes(config: FolderConfig) -> dict[str, tuple[int, ...]]:
     width, d_in = config.width, config.d_in
     shapes: dict[str, tuple[int, ...]] = {
         "W_enc": (d_in, width),
@@ -161,20 +169,26 @@ def _shapes(config: FolderConfig) -> dict[str, tuple[int, ...]]:
         shapes["threshold"] = (width,)
     if config.architecture == "batchtopk":
         shapes["topk_threshold"] = ()
-    return shapes
+    faults = {"lacks": shapes.keys() - tensors.keys(), "has no place for": tensors.keys() - shapes.keys()}
+    named = " and ".join(f"{what} {', '.join(sorted(names))}" for what, names in faults.items() if names)
+    if named:
+        raise ModelError(f"{path}: {named}; its tensors must be {', '.join(sorted(shapes))}")
+    for name, shape in shapes.items():
+        tensor = tensors[name]
+        if tuple(tensor.shape) != shape:
+            raise ModelError(
+                f"{path}: {name} is {list(tensor.shape)}, but {list(shape)} by {CONFIG_FILE};"
+                " save the autoencoder again"
+            )
+        if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
+            raise ModelError(f"{path}: {name} has values that are no finite numbers; train the autoencoder again")
+    return {name: tensor.float() for name, tensor in tensors.items()}
 
 
-def _check_names(path: Path, found: set[str], expected: set[str]) -> None:
-    faults = {"lacks": expected - found, "has no place for": found - expected}
-    told = " and ".join(f"{what} {', '.join(sorted(names))}" for what, names in faults.items() if names)
-    if told:
-        raise ModelError(f"{path}: {told}; its tensors must be {', '.join(sorted(expected))}")
+def _fold_weights(tensors: dict[str, Tensor], config: FolderConfig) -> dict[str, Tensor]:
+    """Return the weights of the same autoencoder without a bias subtracted from the input and without rescaling.
 
-
-def _fold(tensors: dict[str, Tensor], config: FolderConfig) -> dict[str, Tensor]:
-    """The weights of the same autoencoder without a bias taken from the input and without rescaling.
-
-    (x - b_dec) W + b_enc = x W + (b_enc - b_dec W); each decoder row's norm goes to its feature's encoder.
+    (x - b_dec) W + b_enc = x W + (b_enc - b_dec W); each decoder row's norm moves to its feature's encoder.
     """
     w_enc, w_dec, b_enc = tensors["W_enc"], tensors["W_dec"], tensors["b_enc"]
     if config.subtracts_b_dec:
@@ -183,49 +197,6 @@ def _fold(tensors: dict[str, Tensor], config: FolderConfig) -> dict[str, Tensor]
         norms = w_dec.norm(dim=1).clamp(min=1e-12)
         w_enc, w_dec, b_enc = w_enc * norms, w_dec / norms[:, None], b_enc * norms
     return {**tensors, "W_enc": w_enc, "W_dec": w_dec, "b_enc": b_enc}
-
-
-def _one(path: Path, threshold: Tensor) -> Tensor:
-    """The one threshold of a BatchTopK autoencoder, which may stand at every feature."""
-    if bool((threshold != threshold.flatten()[0]).any()):
-        raise ModelError(f"{path}: a BatchTopK autoencoder has one threshold, not several; train it again")
-    return threshold.flatten()[0]
-
-
-def _apart(tensor: Tensor) -> Tensor:
-    """A copy on the CPU, for a file cannot hold two tensors that share memory."""
-    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-
-
-CONFIG_FILE = "cfg.json"
-
-
-_FORMAT = "6.54.12"
-"""The SAELens whose format is written: it takes a folder without a version for one of before 6.0."""
-
-
-VARIANTS: dict[str, Variant] = {"standard": "relu", "topk": "topk", "batchtopk": "batchtopk", "jumprelu": "jumprelu"}
-"""The variant of each architecture that is read."""
-
-
-_WRITTEN: dict[Variant, str] = {
-    "tied_relu": "standard",
-    "relu": "standard",
-    "topk": "topk",
-    "batchtopk": "jumprelu",  # SAELens has batchtopk for training only
-    "jumprelu": "jumprelu",
-}
-
-
-_NORMALIZE: dict[str, Normalize] = {
-    "none": "none",
-    "expected_average_only_in": "none",  # of training alone: SAELens does nothing of the kind when it encodes
-    "layer_norm": "layer_norm",
-    "constant_norm_rescale": "constant_norm_rescale",
-}
-
-
-_MLP_OUTPUT = re.compile(r"\.(\d+)\.(?:hook_mlp_out|mlp(?:\.(?:hook_out|dense_4h_to_h|c_proj|down_proj))?)$")
 
 
 @dataclass(frozen=True)
@@ -240,21 +211,16 @@ class FolderConfig:
     """None where there is none, or where it is not a whole number (batchtopk's is a mean)."""
     normalize: Normalize
     subtracts_b_dec: bool
-    """Whether b_dec is taken from the input before it is encoded."""
+    """Whether b_dec is subtracted from the input before it is encoded."""
     rescales: bool
-    """Whether the k largest are chosen, and told, after multiplying by the norms of the decoder rows."""
+    """Whether pre-activations are multiplied by the norms of the decoder rows before the k largest are chosen."""
     hook_name: str | None
     own: SaeInfo | None
-    """What was noted in a folder written here; None in others."""
-
-
-def config_text(info: SaeInfo) -> str:
-    """The cfg.json of an autoencoder written here."""
-    return json.dumps(_as_saelens(info), indent=1) + "\n"
+    """What `write_sae` recorded; None in folders made elsewhere."""
 
 
 def read_config(folder: Path) -> FolderConfig:
-    """The cfg.json of a folder, of SAELens 6 or before. Raises ModelError naming the key that is not read here."""
+    """Read the cfg.json of a folder, of SAELens 6 or before. Raises ModelError naming the key that is not supported."""
     path = folder / CONFIG_FILE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -262,40 +228,39 @@ def read_config(folder: Path) -> FolderConfig:
         raise ModelError(f"{folder}: not an autoencoder's folder ({error}); pass one with {CONFIG_FILE}") from error
     if not isinstance(content, dict):
         raise ModelError(f"{path}: not a JSON object; save the autoencoder again")
-    config = _modern(content)
-    architecture = _choice(path, config, "architecture", VARIANTS)
-    normalize = _choice(path, {"normalize_activations": "none"} | config, "normalize_activations", _NORMALIZE)
-    _choice(path, {"reshape_activations": "none"} | config, "reshape_activations", ["none"])
-    width = _size(path, config, "d_sae")
+    config = _modernise(content)
+    architecture = _read_choice(path, config, "architecture", VARIANTS)
+    normalize = _read_choice(path, {"normalize_activations": "none"} | config, "normalize_activations", _NORMALIZE)
+    _read_choice(path, {"reshape_activations": "none"} | config, "reshape_activations", ["none"])
+    for key in ("d_sae", "d_in"):
+        if type(config.get(key)) is not int or config[key] < 1:
+            raise ModelError(
+                f"{path}: {key} is {config.get(key)}, not a whole number from 1; save the autoencoder again"
+            )
+    width, k = config["d_sae"], None
     by_k = architecture in ("topk", "batchtopk")
+    if by_k:
+        k = config.get("k")
+        if not isinstance(k, int if architecture == "topk" else (int, float)) or not 0 < k <= width:
+            raise ModelError(
+                f"{path}: k is {k}, but it must be from 1 to the {width} features; pass another autoencoder"
+            )
+        k = int(k) if float(k).is_integer() else None
     return FolderConfig(
         path=path,
         architecture=architecture,
         width=width,
-        d_in=_size(path, config, "d_in"),
-        k=_k(path, config, architecture, width) if by_k else None,
+        d_in=config["d_in"],
+        k=k,
         normalize=_NORMALIZE[normalize],
         subtracts_b_dec=bool(config.get("apply_b_dec_to_input", True)),
         rescales=by_k and bool(config.get("rescale_acts_by_decoder_norm", architecture == "batchtopk")),
         hook_name=config["metadata"].get("hook_name"),
-        own=_own_info(path, config),
+        own=_read_own_info(path, config),
     )
 
 
-def check_hook(config: FolderConfig, layer: int) -> None:
-    """Raises ModelError where the folder says that it is of another place than the MLP output of `layer`.
-
-    The residual stream has the same width: such an autoencoder would load, and only encode nonsense.
-    """
-    match = _MLP_OUTPUT.search(config.hook_name or "")
-    if config.hook_name is not None and (match is None or int(match[1]) != layer):
-        raise ModelError(
-            f"{config.path}: made for {config.hook_name}, which is not the MLP output of layer {layer}"
-            f" ({mlp_hook_point(layer)}); pass an autoencoder of that"
-        )
-
-
-def _as_saelens(info: SaeInfo) -> dict[str, Any]:
+def _to_saelens_config(info: SaeInfo) -> dict[str, Any]:
     architecture = _WRITTEN[info.variant]
     return {
         "architecture": architecture,
@@ -316,8 +281,8 @@ def _as_saelens(info: SaeInfo) -> dict[str, Any]:
     }
 
 
-def _modern(config: dict[str, Any]) -> dict[str, Any]:
-    """A config of SAELens before 6.0 in the words of 6.54; a newer one as it is."""
+def _modernise(config: dict[str, Any]) -> dict[str, Any]:
+    """Rename the keys of a config of SAELens before 6.0 to those of 6.54; return a newer one as it is."""
     if isinstance(config.get("metadata"), dict):
         return config
     activation = config.get("activation_fn", config.get("activation_fn_str", "relu"))
@@ -330,41 +295,28 @@ def _modern(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _choice(path: Path, config: dict[str, Any], key: str, known: Collection[str]) -> str:
+def _read_choice(path: Path, config: dict[str, Any], key: str, known: Collection[str]) -> str:
     value = config.get(key)
     if not isinstance(value, str) or value not in known:
-        raise ModelError(f"{path}: {key} {value} is not read here; pass one with {' or '.join(sorted(known))}")
+        raise ModelError(f"{path}: {key} {value} is not supported; pass one with {' or '.join(sorted(known))}")
     return value
 
 
-def _size(path: Path, config: dict[str, Any], key: str) -> int:
-    value = config.get(key)
-    if type(value) is not int or value < 1:
-        raise ModelError(f"{path}: {key} is {value}, not a whole number from 1; save the autoencoder again")
-    return value
-
-
-def _k(path: Path, config: dict[str, Any], architecture: str, width: int) -> int | None:
-    k = config.get("k")
-    numbers = (int,) if architecture == "topk" else (int, float)
-    if not isinstance(k, numbers) or not 0 < k <= width:
-        raise ModelError(f"{path}: k is {k}, but it must be from 1 to the {width} features; pass another autoencoder")
-    return int(k) if float(k).is_integer() else None
-
-
-def _own_info(path: Path, config: dict[str, Any]) -> SaeInfo | None:
+def _read_own_info(path: Path, config: dict[str, Any]) -> SaeInfo | None:
+    """Read `metadata.lfp` and check that it agrees with the rest of the config."""
     facts = config["metadata"].get("lfp")
     if facts is None:
         return None
     try:
         info = SaeInfo(**facts)
-        told = _as_saelens(info)
+        expected = _to_saelens_config(info)
     except (TypeError, KeyError) as error:
         raise ModelError(f"{path}: metadata.lfp cannot be read ({error}); train the autoencoder again") from error
-    of_no_account = ("metadata", "dtype", "device")  # a reader may have saved it again, say from a GPU
-    wrong = next((key for key, value in told.items() if key not in of_no_account and config.get(key) != value), None)
+    irrelevant = ("metadata", "dtype", "device")  # SAELens may have saved it again, for example from a GPU
+    wrong = next((key for key, value in expected.items() if key not in irrelevant and config.get(key) != value), None)
     if wrong is not None:
         raise ModelError(
-            f"{path}: {wrong} is {config.get(wrong)}, but {told[wrong]} by metadata.lfp; train the autoencoder again"
+            f"{path}: {wrong} is {config.get(wrong)}, but {expected[wrong]} by metadata.lfp; train the autoencoder"
+            " again"
         )
     return info

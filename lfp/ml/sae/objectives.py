@@ -1,72 +1,83 @@
-"""What each variant optimises: which features a batch makes active, and the gradient that goes back through them.
+"""What each variant minimises: which features a batch makes active, the penalty, and the gradient through them.
 
-Every formula is written once for sparse and for dense codes (`lfp.ml.sae.sparse_codes`).
+Every formula is written once for sparse and for dense codes (`lfp.ml.sae.sparse_codes`). A new variant needs its class
+in `lfp.ml.sae.autoencoders` and an `Objective` here whose `penalty` is one line; autograd finds the gradient.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lfp.config import SaeConfig
 from lfp.errors import ConfigError
 from lfp.ml.sae.autoencoders import BatchTopKSae, JumpReluSae, Sae, SaeInfo
-from lfp.ml.sae.screening import Screen
-from lfp.ml.sae.sparse_codes import Code, DenseCode
+from lfp.ml.sae.sparse_codes import Code, DenseCode, SparseCode
 
 
-@dataclass(frozen=True)
-class Back:
-    """Gradient of the loss at the code's pre-activations, and at the threshold [width] where the variant learns one."""
+class PreGradient(NamedTuple):
+    """Gradient of the loss with respect to pre-activations and threshold."""
 
     pre: Tensor
+    """Shaped as the code's values."""
     threshold: Tensor | None = None
+    """[width] where the variant learns thresholds, else None."""
 
 
-class ReluObjective:
-    """Mean over tokens of |z - z_hat|^2 + l1 |f|_1, with f = relu(pre)."""
+class Objective:
+    """Mean over tokens of |z - z_hat|^2, plus `penalty`, with f = `sae.activate(pre)`; autograd differentiates it."""
 
     def __init__(self, sae: Sae, config: SaeConfig) -> None:
-        self.sae, self.l1 = sae, config.l1
+        self.sae, self.config = sae, config
 
-    def sparse(self, screen: Screen) -> Code:
-        """The pre-activations that matter to a batch, as a sparse code."""
-        return screen.above(torch.zeros(()))
+    def penalty(self, features: Tensor, n_tokens: int) -> Tensor:  # noqa: ARG002 (used by subclasses)
+        """Return what the loss adds to the squared error, from all active features in any shape."""
+        return features.new_zeros(())
 
-    def dense(self, pre: Tensor) -> Code:
-        """The same of pre-activations [n, width], as a dense code."""
-        return DenseCode(pre)
+
+class ReluObjective(Objective):
+    """Mean over tokens of |z - z_hat|^2 + l1 |f|_1, with f = relu(pre).
+
+    Here and in the subclasses the gradient is written out and sparse, which is faster than autograd.
+    """
+
+    def code(self, pre: Tensor, *, sparse: bool) -> Code:
+        """Return the pre-activations [n, width] that matter to the loss."""
+        return SparseCode.from_mask(pre > 0, pre) if sparse else DenseCode(pre)
 
     def active(self, code: Code) -> Tensor:
-        """Where the code's features are not zero, bool, shaped as its values."""
+        """Mark where the code's features are not zero, shaped as its values."""
         return code.values > 0
 
-    def back(self, code: Code, slope: Tensor, n_tokens: int) -> Back:
-        """Gradient at the pre-activations, given that of the squared error at the features (`slope`)."""
-        return Back((slope + self.l1 / n_tokens) * self.active(code))
+    def gradient(self, code: Code, slope: Tensor, n_tokens: int) -> PreGradient:
+        """Continue the gradient of the squared error at the features (`slope`) to pre-activations and threshold."""
+        return PreGradient((slope + self.config.l1 / n_tokens) * self.active(code))
 
-    def penalty(self, features: Code, n_tokens: int) -> Tensor:
-        """What the loss adds to the squared error."""
-        return self.l1 * features.values.sum() / n_tokens
+    def penalty(self, features: Tensor, n_tokens: int) -> Tensor:
+        """Return the mean L1 norm of the features times its weight."""
+        return self.config.l1 * features.sum() / n_tokens
 
 
 class TopKObjective(ReluObjective):
     """Mean over tokens of |z - z_hat|^2, with f = relu(pre) at each token's k largest pre-activations."""
 
-    def __init__(self, sae: Sae, config: SaeConfig) -> None:
-        super().__init__(sae, config)
-        self.l1, self.k = 0.0, config.k
-
-    def sparse(self, screen: Screen) -> Code:
-        """The k largest of each row, those above zero."""
-        return screen.top_of_rows(self.k)
-
-    def dense(self, pre: Tensor) -> Code:
-        """The k largest of each row, zero elsewhere."""
-        values, indices = pre.topk(self.k, dim=1, sorted=False)
+    def code(self, pre: Tensor, *, sparse: bool) -> Code:
+        """Keep the k largest of each row, those above zero."""
+        values, indices = pre.topk(self.config.k, dim=1, sorted=False)
+        if sparse:
+            return SparseCode.from_largest(values, indices, pre.shape[1])
         return DenseCode(torch.zeros_like(pre).scatter_(1, indices, values.relu()))
+
+    def gradient(self, code: Code, slope: Tensor, n_tokens: int) -> PreGradient:  # noqa: ARG002 (no penalty here)
+        """Pass the gradient through active features."""
+        return PreGradient(slope * self.active(code))
+
+    def penalty(self, features: Tensor, n_tokens: int) -> Tensor:  # noqa: ARG002 (the number of features is fixed)
+        """Return zero."""
+        return features.new_zeros(())
 
 
 class BatchTopKObjective(TopKObjective):
@@ -77,35 +88,28 @@ class BatchTopKObjective(TopKObjective):
 
     _MEMORY = 0.99
 
-    def sparse(self, screen: Screen) -> Code:
-        """The n * k largest of the batch, those above zero."""
-        code = screen.top_of_all(self.k * len(screen.inputs))
-        self._learn_threshold(code.values.min() if len(code.values) else torch.zeros(()))
-        return code
-
-    def dense(self, pre: Tensor) -> Code:
-        """The n * k largest of the batch, zero elsewhere."""
-        least = pre.flatten().topk(self.k * len(pre), sorted=False).values.min()
-        kept = (pre >= least) & (pre > 0)
-        self._learn_threshold(torch.where(kept, pre, torch.inf).min().nan_to_num(posinf=0.0))
-        return DenseCode(pre * kept)
-
-    def _learn_threshold(self, least: Tensor) -> None:
+    def code(self, pre: Tensor, *, sparse: bool) -> Code:
+        """Keep the n * k largest of the batch, those above zero, and update the threshold."""
         assert isinstance(self.sae, BatchTopKSae)
+        n_kept = self.config.k * len(pre)
+        if pre.device.type == "cpu":
+            place = pre.numel() - n_kept
+            largest = torch.from_numpy(np.partition(pre.numpy().reshape(-1), place)[place:])
+        else:
+            largest = pre.flatten().topk(n_kept, sorted=False).values
+        kept = (pre >= largest.min()) & (pre > 0)
+        least = torch.where(largest > 0, largest, torch.inf).min().nan_to_num(posinf=0.0)
         threshold = self.sae.threshold
         threshold.copy_(torch.where(threshold == 0, least, self._MEMORY * threshold + (1 - self._MEMORY) * least))
+        return SparseCode.from_mask(kept, pre) if sparse else DenseCode(pre * kept)
 
 
 class JumpReluObjective(ReluObjective):
     """Mean over tokens of |z - z_hat|^2 + l0_weight |f|_0, with f = pre where pre > threshold.
 
-    The step has no gradient at the threshold: a rectangle of width b around it stands for the derivative of the step,
-    so that df/dthreshold = -threshold/b and d|f|_0/dthreshold = -1/b within it (Rajamanoharan et al. 2024, eqs 11-12).
+    The step has no gradient at the threshold. A rectangle of width b around it replaces the derivative of the step, so
+    that df/dthreshold = -threshold/b and d|f|_0/dthreshold = -1/b within it (Rajamanoharan et al. 2024, eqs 11-12).
     """
-
-    def __init__(self, sae: Sae, config: SaeConfig) -> None:
-        super().__init__(sae, config)
-        self.l1, self.l0_weight, self.bandwidth = 0.0, config.l0_weight, config.bandwidth
 
     @property
     def threshold(self) -> Tensor:
@@ -113,27 +117,29 @@ class JumpReluObjective(ReluObjective):
         assert isinstance(self.sae, JumpReluSae)
         return self.sae.threshold.detach()
 
-    def sparse(self, screen: Screen) -> Code:
-        """Active entries, and those the rectangle reaches below the threshold."""
-        return screen.above(self.threshold - self.bandwidth / 2)
+    def code(self, pre: Tensor, *, sparse: bool) -> Code:
+        """Keep active entries, and those that the rectangle reaches below the threshold."""
+        if sparse:
+            return SparseCode.from_mask(pre > self.threshold - self.config.bandwidth / 2, pre)
+        return DenseCode(pre)
 
     def active(self, code: Code) -> Tensor:
-        """Where pre > threshold."""
+        """Mark where pre > threshold."""
         return code.values > code.columns(self.threshold)
 
-    def back(self, code: Code, slope: Tensor, n_tokens: int) -> Back:
-        """Through active entries to the encoder, through the rectangle to the threshold."""
-        threshold = code.columns(self.threshold)
-        near = (code.values - threshold).abs() < self.bandwidth / 2
-        at_threshold = -(threshold * slope + self.l0_weight / n_tokens) * near / self.bandwidth
-        return Back(slope * self.active(code), code.with_values(at_threshold).sums())
+    def gradient(self, code: Code, slope: Tensor, n_tokens: int) -> PreGradient:
+        """Pass the gradient through active entries to the encoder, and through the rectangle to the threshold."""
+        threshold, bandwidth = code.columns(self.threshold), self.config.bandwidth
+        near = (code.values - threshold).abs() < bandwidth / 2
+        at_threshold = -(threshold * slope + self.config.l0_weight / n_tokens) * near / bandwidth
+        return PreGradient(slope * self.active(code), code.with_values(at_threshold).sums())
 
-    def penalty(self, features: Code, n_tokens: int) -> Tensor:
-        """What the loss adds to the squared error."""
-        return self.l0_weight * (features.values > 0).sum() / n_tokens
+    def penalty(self, features: Tensor, n_tokens: int) -> Tensor:
+        """Return the mean number of active features times its weight."""
+        return self.config.l0_weight * (features > 0).sum() / n_tokens
 
 
-OBJECTIVES: dict[str, type[ReluObjective]] = {
+OBJECTIVES: dict[str, type[Objective]] = {
     "tied_relu": ReluObjective,
     "relu": ReluObjective,
     "topk": TopKObjective,
@@ -143,6 +149,6 @@ OBJECTIVES: dict[str, type[ReluObjective]] = {
 
 
 def check_k(info: SaeInfo, config: SaeConfig) -> None:
-    """Raises ConfigError where an autoencoder of the top-k family is to keep more features than it has."""
+    """Raise ConfigError where an autoencoder of the top-k family is to keep more features than it has."""
     if issubclass(OBJECTIVES[info.variant], TopKObjective) and config.k > info.width:
         raise ConfigError(f"sae.k {config.k} is more than the {info.width} features of layer {info.layer}; lower sae.k")

@@ -1,11 +1,10 @@
-"""How good autoencoders are on texts they were not trained on, and how alike two of them are."""
+"""Measure autoencoders on texts they were not trained on, compare two of them, and build a random one as control."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from lfp.ml.sae.autoencoders import Dictionary, Sae, TopKSae
 
 @dataclass(frozen=True)
 class SaeQuality:
-    """Held-out quality: fraction of variance unexplained, mean active features a token, share never active."""
+    """Held-out quality: fraction of variance unexplained, mean active features per token, share never active."""
 
     fvu: float
     l0: float
@@ -31,9 +30,9 @@ class SaeQuality:
 
 @torch.no_grad()
 def quality(sae: Sae, outputs: Tensor, *, batch_tokens: int = 8192) -> SaeQuality:
-    """FVU, L0 and dead share of an autoencoder on MLP outputs [n, d_in] it was not trained on.
+    """Measure an autoencoder on MLP outputs [n, d_in] it was not trained on.
 
-    Raises DataError where the outputs are all alike, for then there is no variance to explain.
+    Raises DataError where all outputs are equal, because there is no variance to explain.
     """
     error, variance = 0.0, 0.0
     counts = torch.zeros(sae.info.width, dtype=torch.int64, device=outputs.device)
@@ -51,9 +50,9 @@ def quality(sae: Sae, outputs: Tensor, *, batch_tokens: int = 8192) -> SaeQualit
 
 
 def matched_cosines(small: Tensor, large: Tensor) -> tuple[Tensor, Tensor]:
-    """For each unit row of `small` [n, d] its Hungarian match among rows of `large` [m, d], n <= m: cosines, indices.
+    """Match each unit row of `small` [n, d] to one of `large` [m, d], n <= m: cosines [n] and indices [n].
 
-    Their mean is the paper's Mean Max Cosine Similarity between two dictionary sizes.
+    Hungarian matching; the mean cosine is the paper's Mean Max Cosine Similarity between two dictionary sizes.
     """
     cosines = (small @ large.T).cpu()
     rows, columns = linear_sum_assignment(cosines.numpy(), maximize=True)
@@ -63,19 +62,23 @@ def matched_cosines(small: Tensor, large: Tensor) -> tuple[Tensor, Tensor]:
 def ce_recovered(
     model: LanguageModel, sae: Sae, texts: Sequence[TokenizedText], *, batch_texts: int, prepend_bos: bool
 ) -> float | None:
-    """The share of what a layer's MLP is worth to the model that the autoencoder's reconstruction keeps.
+    """Return the share of a layer's effect on the cross-entropy that the autoencoder's reconstruction preserves.
 
-    (c - b) / (c - a) of the model's cross-entropies on the texts' tokens: a as it is, b with the layer's MLP output at
-    every token reconstructed, c with it zero. 1 is perfect, 0 no better than zero; None where c is no more than a. The
-    output at a beginning-of-sequence token stays; padding counts nowhere. "Loss recovered" of Bricken et al. 2023 and
+    (c - b) / (c - a) of the model's cross-entropies on the texts' tokens: a unchanged, b with the layer's MLP output at
+    every token reconstructed, c with it zero. 1 is perfect, 0 no better than zero; None where c is not above a. Outputs
+    at a beginning-of-sequence token are left unchanged; padding is ignored. "Loss recovered" of Bricken et al. 2023 and
     arXiv 2404.16014. Raises DataError where a cross-entropy is not finite.
     """
     check_token_ids(model, [text.token_ids for text in texts])
     bos_id = model.bos_id if prepend_bos else None
+
+    def reconstruct(outputs: Tensor) -> Tensor:  # the autoencoder's device may differ from the model's
+        return sae.reconstruct(outputs.to(sae.b_dec.device)).to(outputs.device)
+
     clean = rebuilt = zeroed = 0.0
     for batch in batches(texts, bos_id=bos_id, pad_id=model.pad_id, batch_texts=batch_texts):
         clean += _cross_entropy(model, batch, sae.info.layer)
-        rebuilt += _cross_entropy(model, batch, sae.info.layer, _reconstruction(sae))
+        rebuilt += _cross_entropy(model, batch, sae.info.layer, reconstruct)
         zeroed += _cross_entropy(model, batch, sae.info.layer, torch.zeros_like)
     if not math.isfinite(clean + rebuilt + zeroed):
         raise DataError(f"layer {sae.info.layer}: the cross-entropy is not finite; check the model and the autoencoder")
@@ -83,64 +86,55 @@ def ce_recovered(
 
 
 _Edit = Callable[[Tensor], Tensor]
-"""MLP outputs [n, d_in] to what takes their place."""
-
-
-def _reconstruction(sae: Sae) -> _Edit:
-    """On the autoencoder's device, which need not be the model's."""
-    return lambda outputs: sae.reconstruct(outputs.to(sae.b_dec.device)).to(outputs.device)
+"""Maps MLP outputs [n, d_in] to what replaces them."""
 
 
 @torch.no_grad()
 def _cross_entropy(model: LanguageModel, batch: Batch, layer: int, edit: _Edit | None = None) -> float:
-    """The sum, in nats, over the batch's tokens that something precedes; `edit` acts on the layer at every token."""
+    """Sum the cross-entropy, in nats, over a batch's tokens that have a context; `edit` acts on the layer's outputs."""
     device = model.bridge.cfg.device
     ids, mask = batch.input_ids.to(device), batch.attention_mask.to(device)
-    real = mask.bool()
-    real[:, : batch.n_bos] = False
-    hooks = [(mlp_hook_point(layer), partial(_edited, real, edit))] if edit else []
+    is_token = batch.text_tokens().to(device)
+
+    def replace_output(output: Tensor, hook: Any) -> Tensor:  # noqa: ARG001 (the signature of a hook)
+        assert edit is not None
+        output = output.clone()
+        output[is_token] = edit(output[is_token])
+        return output
+
+    hooks = [(mlp_hook_point(layer), replace_output)] if edit else []
     with model.lock, model.bridge.hooks(fwd_hooks=hooks):
         logits = model.bridge(ids, attention_mask=mask)
-    predicted = real[:, 1:]
+    predicted = is_token[:, 1:]
     return F.cross_entropy(logits[:, :-1][predicted], ids[:, 1:][predicted], reduction="none").double().sum().item()
 
 
-def _edited(real: Tensor, edit: _Edit, output: Tensor, hook: Any) -> Tensor:  # noqa: ARG001 (the hook's form)
-    output = output.clone()
-    output[real] = edit(output[real])
-    return output
-
-
 def random_dictionary(like: Dictionary, *, l0: Sequence[float], centres: Mapping[int, Tensor], seed: int) -> Dictionary:
-    """A topk dictionary of random unit rows with the widths and scales of `like`.
+    """Build a topk dictionary of random unit rows with the widths and scales of `like`.
 
-    Each layer keeps as many features a token as its `l0` says, rounded, one at least. `centres` [d_in] by layer are the
-    mean MLP outputs: they are taken off before the encoder, or the same few rows nearest to the mean would win
-    everywhere. Of `like` nothing else is used.
+    Each layer keeps as many features per token as its `l0`, rounded, at least 1. `centres` [d_in] by layer are the mean
+    MLP outputs: they are subtracted before the encoder, or the few rows nearest to the mean would be active everywhere.
+    Nothing else of `like` is used.
     """
-    saes = [
-        _random(sae, k=round(active), centre=centres[sae.info.layer], seed=seed)
-        for sae, active in zip(like.saes, l0, strict=True)
-    ]
+    saes = []
+    for trained, mean_active in zip(like.saes, l0, strict=True):
+        width = trained.info.width
+        info = replace(
+            trained.info,
+            variant="topk",
+            k=min(width, max(1, round(mean_active))),
+            l1=None,
+            l0_weight=None,
+            normalize="none",
+            seed=seed,
+            source="random",
+        )
+        rows = np.random.default_rng([seed, info.layer]).normal(size=(width, info.d_in))
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        sae = TopKSae(info).requires_grad_(False)
+        sae.encoder.copy_(torch.from_numpy(rows))
+        sae.W_dec.copy_(torch.from_numpy(rows))
+        sae.b_dec.copy_(centres[info.layer])
+        sae.b_enc.copy_(-(sae.encoder @ sae.b_dec))
+        saes.append(sae)
     return Dictionary(saes).to(like.saes[0].encoder.device)
-
-
-def _random(like: Sae, *, k: int, centre: Tensor, seed: int) -> Sae:
-    info = replace(
-        like.info,
-        variant="topk",
-        k=min(like.info.width, max(1, k)),
-        l1=None,
-        l0_weight=None,
-        normalize="none",
-        seed=seed,
-        source="random",
-    )
-    rows = np.random.default_rng([seed, info.layer]).normal(size=(info.width, info.d_in))
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    sae = TopKSae(info).requires_grad_(False)
-    sae.encoder.copy_(torch.from_numpy(rows))
-    sae.decoder.copy_(torch.from_numpy(rows))
-    sae.b_dec.copy_(centre)
-    sae.b_enc.copy_(-(sae.encoder @ sae.b_dec))
-    return sae

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,91 +16,89 @@ from lfp.config import SaeConfig
 from lfp.errors import DataError, TrainingError
 from lfp.ml.models import runtime
 from lfp.ml.models.runtime import affine
-from lfp.ml.sae.autoencoders import SAES, JumpReluSae, Sae, SaeInfo, folded
+from lfp.ml.sae.autoencoders import SAES, JumpReluSae, Sae, SaeInfo, fold_scale
 from lfp.ml.sae.batches import ActivationSource
-from lfp.ml.sae.objectives import OBJECTIVES, check_k
-from lfp.ml.sae.screening import bf16_is_fast, screened
-from lfp.ml.sae.sparse_codes import Code
+from lfp.ml.sae.objectives import OBJECTIVES, Objective, ReluObjective, check_k
+from lfp.ml.sae.sparse_codes import Code, DenseCode
 from lfp.util.types import Progress
 
 CHECKPOINT_EVERY = 500
-"""Steps of training that a kill may cost."""
+"""Most steps of training that a kill costs."""
 _SPARSE_BELOW = 0.12
-"""Density of features under which, on two cores, sparse products beat matrix products."""
-_BF16_FROM = 512
-"""Width of the inputs from which on screening in bfloat16 saves more than it costs."""
+"""Density of features below which, on two cores, sparse products are faster than dense ones."""
 _REVIVE_EVERY = 100
-"""Steps between two looks at which features are dead."""
-_AUXILIARY_EVERY = 16
-"""Steps between two auxiliary losses of the top-k family, each weighed as so many."""
-_AUXILIARY_WEIGHT = 1 / 32
+"""Steps between two searches for dead features."""
+_AUXK_EVERY = 16
+"""Steps between two auxiliary losses of the top-k family, each weighted as this many."""
+_AUXK_WEIGHT = 1 / 32
 _TOP_K_FAMILY = ("topk", "batchtopk")
 _ENCODER_START = 0.2
-"""Length of encoder rows at the start: short ones let the decoder settle first, and far fewer features die."""
+"""Length of encoder rows at the start: with short ones the decoder settles first, and far fewer features die."""
 _THRESHOLD_START = 0.05
 
 
 def unit_scale(outputs: Tensor) -> float:
-    """The factor that gives activations [n, d_in] unit mean square norm. Raises DataError where all are zero."""
+    """Return the factor that gives activations [n, d_in] unit mean square norm. Raises DataError where all are zero."""
     norm = outputs.double().pow(2).sum(1).mean().sqrt().item()
     if not math.isfinite(norm) or norm == 0.0:
         raise DataError(f"the activations have root mean square norm {norm}; check the layer and the model's weights")
     return 1.0 / norm
 
 
+@dataclass(frozen=True)
+class _Pass:
+    """Features, residual x_hat - x [n, d_in], loss and gradients by weight of one batch."""
+
+    features: Code
+    residual: Tensor
+    loss: Tensor
+    gradients: dict[str, Tensor]
+
+
 class SaeTrainer:
     """One autoencoder in training, on MLP outputs of its layer scaled to unit mean square norm.
 
-    `step` takes a batch and `finished` gives the autoencoder with the scale folded into its weights. Everything it does
-    follows from `info.seed`, the batches and the number of threads. `state` and `restore` make it resumable.
+    Call `step` with each batch and `finish` in the end. The result depends only on `info.seed`, the batches and the
+    number of threads. `state_dict` and `load_state_dict` make training resumable.
     """
 
     def __init__(self, info: SaeInfo, config: SaeConfig, sample: Tensor) -> None:
-        """`sample` [n, d_in] are MLP outputs of the layer: their mean is where the decoder's bias starts.
+        """Start from `sample` [n, d_in], MLP outputs of the layer whose mean is the decoder's first bias.
 
-        The training is done on the sample's device. Raises ConfigError where `sae.k` is more than the features.
+        Training runs on the sample's device. Raises ConfigError where `sae.k` is more than the features.
         """
         check_k(info, config)
         self.info, self.config, self.step_number = info, config, 0
-        self.sae = _initial(info, sample * info.scale)
-        self.objective = OBJECTIVES[info.variant](self.sae, config)
+        self.sae = _initialise(info, sample * info.scale)
+        self.objective: Objective = OBJECTIVES[info.variant](self.sae, config)
         self.last_active = torch.zeros(info.width, dtype=torch.int64, device=sample.device)
         self.density = 1.0
-        self._trained = dict(self.sae.named_parameters())
+        self._parameters = dict(self.sae.named_parameters())
         self._dead = self.last_active[:0]
-        self._bf16 = info.d_in >= _BF16_FROM and bf16_is_fast()
-        self._optimizer = torch.optim.Adam(self._trained.values(), lr=config.learning_rate, fused=True)
+        self._optimizer = torch.optim.Adam(self._parameters.values(), lr=config.learning_rate, fused=True)
 
     @torch.no_grad()
     def step(self, outputs: Tensor) -> Tensor:
-        """One step of Adam on MLP outputs [n, d_in]; returns the loss, a scalar tensor."""
-        inputs, n = outputs.to(self.last_active.device, non_blocking=True) * self.info.scale, len(outputs)
-        sae, objective = self.sae, self.objective
-        code = self._code(inputs)
-        features = code.with_values(code.values * objective.active(code))
-        miss = features.times(sae.decoder).add_(sae.b_dec).sub_(inputs)
-        error = miss * (2.0 / n)
-        back = objective.back(code, code.dots(error, sae.decoder), n)
-        pre = code.with_values(back.pre)
-        gradients = {
-            "encoder": pre.back_times(inputs),
-            "decoder": features.back_times(error),
-            "b_enc": pre.sums(),
-            "b_dec": error.sum(0),
-        }
-        if back.threshold is not None:
-            gradients["threshold"] = back.threshold
-        self._note_active(features)
-        self._revive(inputs, miss, gradients)
-        self._descend(gradients)
-        return miss.pow(2).sum() / n + objective.penalty(features, n)
+        """Take one step of Adam on MLP outputs [n, d_in]; return the loss, a scalar tensor."""
+        inputs = outputs.to(self.last_active.device, non_blocking=True) * self.info.scale
+        if isinstance(self.objective, ReluObjective):
+            result = self._written_pass(self.objective, inputs)
+        else:
+            result = self._autograd_pass(inputs)
+        n_active = result.features.count_active()
+        self.last_active.masked_fill_(n_active > 0, self.step_number)
+        if inputs.device.type == "cpu":
+            self.density = int(n_active.sum()) / (len(inputs) * self.info.width)
+        self._revive(inputs, result.residual, result.gradients)
+        self._descend(result.gradients)
+        return result.loss
 
-    def finished(self) -> Sae:
-        """The autoencoder as it acts on unscaled MLP outputs, wanting no gradients."""
-        return folded(self.sae, self.info.scale)
+    def finish(self) -> Sae:
+        """Return the autoencoder as it acts on unscaled MLP outputs, without gradients."""
+        return fold_scale(self.sae, self.info.scale)
 
-    def state(self) -> dict[str, Any]:
-        """All that the next step depends on."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that the next step depends on."""
         return {
             "sae": self.sae.state_dict(),
             "adam": self._optimizer.state_dict(),
@@ -109,92 +108,111 @@ class SaeTrainer:
             "density": self.density,
         }
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Goes on from a `state`."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Resume from what `state_dict` returned."""
         self.sae.load_state_dict(state["sae"])
         self._optimizer.load_state_dict(state["adam"])
         self.last_active, self._dead = state["last_active"], state["dead"]
         self.step_number, self.density = state["step_number"], state["density"]
 
-    def _code(self, inputs: Tensor) -> Code:
-        """Sparse on a CPU while few features are active; dense on a GPU, where to look for them makes the host wait."""
-        sae = self.sae
-        if inputs.device.type == "cpu" and self.density < _SPARSE_BELOW:
-            return self.objective.sparse(screened(inputs, sae.encoder, sae.b_enc, bf16=self._bf16))
-        return self.objective.dense(affine(inputs, sae.encoder, sae.b_enc))
+    def _written_pass(self, objective: ReluObjective, inputs: Tensor) -> _Pass:
+        """Compute the gradients by their formulas, on a sparse code while few features are active.
 
-    def _note_active(self, features: Code) -> None:
-        n_active = features.n_active()
-        self.last_active.masked_fill_(n_active > 0, self.step_number)
-        if self.last_active.device.type == "cpu":
-            self.density = int(n_active.sum()) / (len(features) * self.info.width)
+        On a GPU codes stay dense, because finding the active entries would make the host wait.
+        """
+        sae, n = self.sae, len(inputs)
+        pre = affine(inputs, sae.encoder, sae.b_enc)
+        code = objective.code(pre, sparse=inputs.device.type == "cpu" and self.density < _SPARSE_BELOW)
+        features = code.with_values(code.values * objective.active(code))
+        residual = features.times(sae.W_dec).add_(sae.b_dec).sub_(inputs)
+        slope = residual * (2.0 / n)
+        gradient = objective.gradient(code, code.sampled_product(slope, sae.W_dec), n)
+        at_pre = code.with_values(gradient.pre)
+        gradients = {
+            "encoder": at_pre.transposed_times(inputs),
+            "W_dec": features.transposed_times(slope),
+            "b_enc": at_pre.sums(),
+            "b_dec": slope.sum(0),
+        }
+        if gradient.threshold is not None:
+            gradients["threshold"] = gradient.threshold
+        loss = residual.pow(2).sum() / n + objective.penalty(features.values, n)
+        return _Pass(features, residual, loss, gradients)
 
-    def _revive(self, inputs: Tensor, miss: Tensor, gradients: dict[str, Tensor]) -> None:
-        """The top-k family: dead features are taught the miss. The others: they start again where it is large."""
+    def _autograd_pass(self, inputs: Tensor) -> _Pass:
+        """Let autograd differentiate an objective without written gradients; a tied encoder's cover both its uses."""
+        sae, n = self.sae, len(inputs)
+        with torch.enable_grad():
+            sae.requires_grad_(True)
+            features = sae.activate(F.linear(inputs, sae.encoder, sae.b_enc))
+            residual = torch.addmm(sae.b_dec, features, sae.W_dec) - inputs
+            loss = residual.pow(2).sum() / n + self.objective.penalty(features, n)
+            found = torch.autograd.grad(loss, list(self._parameters.values()), materialize_grads=True)
+        sae.requires_grad_(False)
+        gradients = dict(zip(self._parameters, found, strict=True))
+        if sae.tied:
+            gradients["W_dec"] = torch.zeros_like(sae.W_dec)
+        return _Pass(DenseCode(features.detach()), residual.detach(), loss.detach(), gradients)
+
+    def _revive(self, inputs: Tensor, residual: Tensor, gradients: dict[str, Tensor]) -> None:
+        """Train dead features on the residual (top-k family), or restart them where it is large (the others)."""
         number = self.step_number
         if number and number % _REVIVE_EVERY == 0:
-            self._dead = (number - self.last_active >= self.config.dead_steps).nonzero().squeeze(1)
+            dead_mask = number - self.last_active >= self.config.dead_steps
+            self._dead = dead_mask.nonzero().squeeze(1)
             if len(self._dead) and self.info.variant not in _TOP_K_FAMILY and number < self.config.steps // 2:
-                self._restart(inputs, miss)
-        if len(self._dead) and self.info.variant in _TOP_K_FAMILY and number % _AUXILIARY_EVERY == 0:
-            self._teach_the_miss(inputs, miss, gradients)
+                self._restart_dead(inputs, residual)
+        if len(self._dead) and self.info.variant in _TOP_K_FAMILY and number % _AUXK_EVERY == 0:
+            self._add_auxk_gradients(inputs, residual, gradients)
 
-    def _teach_the_miss(self, inputs: Tensor, miss: Tensor, gradients: dict[str, Tensor]) -> None:
-        """Gradient of |miss - its reconstruction by the best dead features|^2 (Gao et al. 2024, appendix A.2)."""
+    def _add_auxk_gradients(self, inputs: Tensor, residual: Tensor, gradients: dict[str, Tensor]) -> None:
+        """Add those of auxk_loss = |residual + its reconstruction by dead features|^2 (Gao et al. 2024, app. A.2)."""
         dead, sae, n = self._dead, self.sae, len(inputs)
-        encoder, decoder = sae.encoder[dead], sae.decoder[dead]
+        encoder, decoder = sae.encoder[dead], sae.W_dec[dead]
         values, indices = affine(inputs, encoder, sae.b_enc[dead]).topk(min(len(dead), self.info.d_in // 2), dim=1)
         features = torch.zeros(n, len(dead), device=inputs.device).scatter_(1, indices, values.relu())
-        rebuilt = features @ decoder
-        weight = _AUXILIARY_WEIGHT * _AUXILIARY_EVERY * 2.0 / n
-        error = (rebuilt + miss) * weight
-        pre = (error @ decoder.T) * (features > 0)
-        gradients["encoder"].index_add_(0, dead, pre.T @ inputs)
-        gradients["decoder"].index_add_(0, dead, features.T @ error)
-        gradients["b_enc"].index_add_(0, dead, pre.sum(0))
+        slope = (features @ decoder + residual) * (_AUXK_WEIGHT * _AUXK_EVERY * 2.0 / n)
+        at_pre = (slope @ decoder.T) * (features > 0)
+        gradients["encoder"].index_add_(0, dead, at_pre.T @ inputs)
+        gradients["W_dec"].index_add_(0, dead, features.T @ slope)
+        gradients["b_enc"].index_add_(0, dead, at_pre.sum(0))
 
-    def _restart(self, inputs: Tensor, miss: Tensor) -> None:
-        """Dead features point at what a token of the batch misses, tokens drawn by their squared error."""
-        errors = miss.pow(2).sum(1)
+    def _restart_dead(self, inputs: Tensor, residual: Tensor) -> None:
+        """Point dead features at the residuals of tokens, drawn in proportion to their squared error."""
+        errors = residual.pow(2).sum(1)
         if not 0.0 < errors.sum().item() < math.inf:  # nothing to point at, or a loss that ends the training
             return
-        generator = _generator(self.info, self.step_number, inputs.device)
+        generator = _seeded_generator(self.info, self.step_number, inputs.device)
         sae, dead = self.sae, self._dead
         drawn = torch.multinomial(errors, len(dead), replacement=True, generator=generator)
-        rows = F.normalize(-miss[drawn], dim=1)
+        rows = F.normalize(-residual[drawn], dim=1)
         sae.encoder[dead] = rows
-        sae.decoder[dead] = rows
+        sae.W_dec[dead] = rows
         sae.b_enc[dead] = -(rows @ sae.b_dec)
-        for name in ("encoder", "decoder", "b_enc"):
-            if name in self._trained:
+        for name in ("encoder", "W_dec", "b_enc"):
+            if name in self._parameters:
                 for moment in ("exp_avg", "exp_avg_sq"):
-                    self._optimizer.state[self._trained[name]][moment][dead] = 0.0
+                    self._optimizer.state[self._parameters[name]][moment][dead] = 0.0
         self.last_active[dead] = self.step_number
 
     def _descend(self, gradients: dict[str, Tensor]) -> None:
-        """Decoder rows move on the unit sphere; a tied row gets the gradients of both its uses."""
-        sae, decoder = self.sae, gradients.pop("decoder")
+        """Take a step of Adam, keeping decoder rows on the unit sphere; a tied row gets the gradients of both uses."""
+        sae, config = self.sae, self.config
+        rows = gradients["W_dec"]
         if sae.tied:
-            gradients["encoder"] += decoder
-            rows = gradients["encoder"]
-        else:
-            rows = gradients["decoder"] = decoder
-        rows.addcmul_(sae.decoder, torch.linalg.vecdot(rows, sae.decoder)[:, None], value=-1.0)
-        for name, parameter in self._trained.items():
+            rows = gradients["encoder"].add_(rows)
+        rows.addcmul_(sae.W_dec, torch.linalg.vecdot(rows, sae.W_dec)[:, None], value=-1.0)
+        for name, parameter in self._parameters.items():
             parameter.grad = gradients[name]
+        warm = (self.step_number + 1) / max(1.0, config.warmup_share * config.steps)
+        left = (1.0 - self.step_number / config.steps) / config.decay_share
         for group in self._optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * self._rate()
+            group["lr"] = config.learning_rate * min(1.0, warm, left)
         self._optimizer.step()
-        sae.decoder.div_(torch.linalg.vector_norm(sae.decoder, dim=1, keepdim=True))
+        sae.W_dec.div_(torch.linalg.vector_norm(sae.W_dec, dim=1, keepdim=True))
         if isinstance(sae, JumpReluSae):
             sae.threshold.clamp_(min=0.0)
         self.step_number += 1
-
-    def _rate(self) -> float:
-        """The share of the learning rate at this step: up over the warm-up, down over the decay, both linear."""
-        config, done = self.config, self.step_number / self.config.steps
-        warm = (self.step_number + 1) / max(1.0, config.warmup_share * config.steps)
-        return min(1.0, warm, (1.0 - done) / config.decay_share)
 
 
 def train_saes(
@@ -205,52 +223,45 @@ def train_saes(
     checkpoint_every: int | None = None,
     progress: Progress | None = None,
 ) -> list[Sae]:
-    """All trainers to the end of their steps, on one stream of activations; their autoencoders, in order.
+    """Run all trainers to the end of their steps on one stream of activations; return their autoencoders, in order.
 
-    Where `checkpoint` is an existing file the training goes on from it, to the same bits as if never interrupted; it is
-    written anew every `checkpoint_every` steps. Raises TrainingError when a loss is not finite.
+    Where `checkpoint` is an existing file, training resumes from it, to the same bits as if never interrupted; it is
+    replaced every `checkpoint_every` steps. Raises TrainingError when a loss is not finite.
     """
-    kept = runtime.load(checkpoint)
-    if kept is not None:
-        for trainer, state in zip(trainers, kept, strict=True):
-            trainer.restore(state)
-    start = max(trainer.step_number for trainer in trainers)  # they go in step, and some may end sooner
+    saved = runtime.load(checkpoint)
+    if saved is not None:
+        for trainer, state in zip(trainers, saved, strict=True):
+            trainer.load_state_dict(state)
+    start = max(trainer.step_number for trainer in trainers)  # all are at the same step, but some may end sooner
     n_steps = max(trainer.config.steps for trainer in trainers)
     for number, batch in zip(range(start, n_steps), source.batches(start), strict=False):
-        _step_all(trainers, batch, number, n_steps, progress)
+        for trainer in trainers:
+            if number < trainer.config.steps:
+                loss, info = trainer.step(batch[trainer.info.layer]), trainer.info
+                if number % 50 == 0 or number == trainer.config.steps - 1:
+                    name = f"layer {info.layer}, {info.width} features"
+                    if not math.isfinite(loss.item()):
+                        raise TrainingError(
+                            f"{name}: the loss is {loss.item()} at step {number}; lower sae.learning_rate"
+                        )
+                    if progress:
+                        progress(name, number + 1, n_steps, loss.item())
         if checkpoint is not None and (number + 1) % (checkpoint_every or CHECKPOINT_EVERY) == 0:
-            runtime.save([trainer.state() for trainer in trainers], checkpoint)
-    return [trainer.finished() for trainer in trainers]
+            runtime.save([trainer.state_dict() for trainer in trainers], checkpoint)
+    return [trainer.finish() for trainer in trainers]
 
 
-def _step_all(
-    trainers: Iterable[SaeTrainer],
-    batch: Mapping[int, Tensor],
-    number: int,
-    n_steps: int,
-    progress: Progress | None,
-) -> None:
-    for trainer in trainers:
-        if number >= trainer.config.steps:
-            continue
-        loss = trainer.step(batch[trainer.info.layer])
-        if number % 50 == 0 or number == trainer.config.steps - 1:
-            _check_loss(loss, number, trainer.info)
-            if progress:
-                info = trainer.info
-                progress(f"layer {info.layer}, {info.width} features", number + 1, n_steps, loss.item())
+def _initialise(info: SaeInfo, inputs: Tensor) -> Sae:
+    """Build an autoencoder with random unit rows in the decoder, the same but shorter in the encoder.
 
-
-def _initial(info: SaeInfo, inputs: Tensor) -> Sae:
-    """Random unit rows in the decoder, the same but shorter in the encoder, the decoder bias at the mean.
-
-    Pre-activations of the mean are zero. A tied encoder is the decoder, so it cannot be shorter.
+    The decoder bias is the mean of `inputs` [n, d_in], whose pre-activations are zero. A tied encoder is the decoder,
+    so it cannot be shorter.
     """
     sae = SAES[info.variant](info).to(inputs.device).requires_grad_(False)
-    rows = torch.randn(sae.encoder.shape, generator=_generator(info, -1, torch.device("cpu")))
-    sae.decoder.copy_(F.normalize(rows, dim=1))
+    rows = torch.randn(sae.encoder.shape, generator=_seeded_generator(info, -1, torch.device("cpu")))
+    sae.W_dec.copy_(F.normalize(rows, dim=1))
     if not sae.tied:
-        sae.encoder.copy_(sae.decoder * _ENCODER_START)
+        sae.encoder.copy_(sae.W_dec * _ENCODER_START)
     sae.b_dec.copy_(inputs.mean(0))
     sae.b_enc.copy_(-sae.encoder @ sae.b_dec)
     if isinstance(sae, JumpReluSae):
@@ -258,14 +269,6 @@ def _initial(info: SaeInfo, inputs: Tensor) -> Sae:
     return sae
 
 
-def _generator(info: SaeInfo, step: int, device: torch.device) -> torch.Generator:
+def _seeded_generator(info: SaeInfo, step: int, device: torch.device) -> torch.Generator:
     seed = ((info.seed * 1_000_003 + info.layer) * 1_000_003 + info.width) * 1_000_003 + step + 1
     return torch.Generator(device).manual_seed(seed % 2**63)
-
-
-def _check_loss(loss: Tensor, step: int, info: SaeInfo) -> None:
-    if not math.isfinite(loss.item()):
-        raise TrainingError(
-            f"layer {info.layer}, {info.width} features: the loss is {loss.item()} at step {step}; "
-            "lower sae.learning_rate"
-        )

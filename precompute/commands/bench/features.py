@@ -265,7 +265,7 @@ def _dictionary(workload: Workload, tuned: LanguageModel, texts: list[TokenizedT
     ).requires_grad_(False)
     rows = F.normalize(torch.randn(workload.features, workload.d_model, generator=torch.Generator().manual_seed(0)))
     sae.encoder.copy_(rows)
-    sae.decoder.copy_(rows)
+    sae.W_dec.copy_(rows)
     reached = np.quantile((first[:512] @ rows[:1024].T).numpy(), 1.0 - _DENSITY)
     sae.b_enc.fill_(-float(reached))
     return Dictionary([sae])

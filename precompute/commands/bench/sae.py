@@ -89,9 +89,9 @@ def bench_sae(
         "peak_rss_mb": round(peak_rss_mb()),
     }
     if save_decoder is not None:
-        np.save(save_decoder, sae.decoder.detach().cpu().numpy())
+        np.save(save_decoder, sae.W_dec.detach().cpu().numpy())
     if data.planted is not None:
-        cosines = data.planted.cosines(sae.decoder.detach().cpu())
+        cosines = data.planted.cosines(sae.W_dec.detach().cpu())
         figures |= {
             "recovery": round(float(cosines.mean()), 4),
             "found": round(float((cosines > 0.9).float().mean()), 4),

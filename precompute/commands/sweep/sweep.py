@@ -227,6 +227,6 @@ class Likeness:
 
         pair = frozenset((number, other))
         if pair not in self._found:
-            small, large = sorted((self._saes[i].decoder.detach() for i in sorted(pair)), key=len)
+            small, large = sorted((self._saes[i].W_dec.detach() for i in sorted(pair)), key=len)
             self._found[pair] = matched_cosines(small, large)[0].double().mean().item()
         return self._found[pair]

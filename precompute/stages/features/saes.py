@@ -220,7 +220,7 @@ def _stability(saes: Sequence[Sae]) -> list[float]:
 
     if len(saes) == 1:
         return []
-    kept, other = (normalize(sae.decoder.detach(), dim=1) for sae in saes[:2])
+    kept, other = (normalize(sae.W_dec.detach(), dim=1) for sae in saes[:2])
     stability = np.zeros(len(kept))
     if len(kept) <= len(other):
         stability[:] = matched_cosines(kept, other)[0].numpy()

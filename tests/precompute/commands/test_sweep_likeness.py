@@ -15,7 +15,7 @@ from precompute.commands.sweep.sweep import Likeness
 def dictionary(rows: list[list[float]]) -> Sae:
     """An autoencoder with these decoder rows."""
     sae = SAES["relu"](SaeInfo(0, len(rows), len(rows[0]), 1.0, 0.1, 0, "tuned", variant="relu"))
-    sae.decoder.data.copy_(torch.tensor(rows))
+    sae.W_dec.data.copy_(torch.tensor(rows))
     return sae
 
 

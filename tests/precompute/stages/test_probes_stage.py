@@ -138,7 +138,7 @@ def test_the_raw_ledger_adds_up_from_what_is_stored(done: Run) -> None:
     unscaled = features.toarray() / scales
     rebuilt = np.concatenate(
         [
-            unscaled[:, dictionary.layer_of == one.info.layer] @ one.decoder.numpy() + one.b_dec.numpy()
+            unscaled[:, dictionary.layer_of == one.info.layer] @ one.W_dec.numpy() + one.b_dec.numpy()
             for one in dictionary.saes
         ],
         axis=1,

@@ -43,7 +43,7 @@ def explicit(sae: Sae, outputs: Tensor, scales: dict[int, float], first: int) ->
                 "constant_norm_rescale": x.norm() / len(x) ** 0.5,
             }[sae.info.normalize]
             for index, scale in scales.items():
-                row[position] += (scale - 1) * size * sae.encode(x[None])[0, index] * sae.decoder[index]
+                row[position] += (scale - 1) * size * sae.encode(x[None])[0, index] * sae.W_dec[index]
     return changed
 
 
@@ -173,5 +173,5 @@ def test_firing_is_over_prefixes_and_completions_without_their_first_token(neox:
 
 def test_decoder_norms_are_of_all_layers_in_order() -> None:
     features = dictionary("relu")
-    rows = copy.deepcopy([sae.decoder for sae in features.saes])
+    rows = copy.deepcopy([sae.W_dec for sae in features.saes])
     assert decoder_norms(features) == pytest.approx(torch.cat(rows).norm(dim=1).numpy())

@@ -9,12 +9,10 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor
 
 from lfp.errors import ModelError
-from lfp.ml.sae.autoencoders import SAES, Dictionary, Normalize, Sae, SaeInfo, Variant, folded, normalised, top_k
+from lfp.ml.sae.autoencoders import SAES, Dictionary, Normalize, Sae, SaeInfo, Variant, fold_scale, normalise
 from tests.lfp.builders import tiny_sae
 
 VARIANTS = get_args(Variant)
@@ -56,7 +54,7 @@ def test_encoding_is_its_formula(variant: Variant) -> None:
 def test_decoding_is_its_formula(variant: Variant) -> None:
     sae = tiny_sae(variant=variant)
     features, rebuilt = sae(OUTPUTS)
-    expected = features.numpy() @ sae.decoder.numpy() + sae.b_dec.numpy()
+    expected = features.numpy() @ sae.W_dec.numpy() + sae.b_dec.numpy()
     np.testing.assert_allclose(rebuilt.numpy(), expected, rtol=1e-4, atol=1e-5)
     assert torch.equal(sae.decode(features), rebuilt)
     assert torch.equal(sae.reconstruct(OUTPUTS), rebuilt)
@@ -83,14 +81,14 @@ def test_features_that_are_off_are_zero_to_the_bit(variant: Variant) -> None:
 def test_only_the_tied_decoder_is_the_encoder() -> None:
     for variant in VARIANTS:
         sae = tiny_sae(variant=variant)
-        assert (sae.decoder is sae.encoder) == (variant == "tied_relu") == sae.tied
+        assert (sae.W_dec is sae.encoder) == (variant == "tied_relu") == sae.tied
         assert len(list(sae.parameters())) == (3 if sae.tied else 5 if variant == "jumprelu" else 4)
 
 
 @every_variant
 def test_activating_leaves_the_pre_activations_alone(variant: Variant) -> None:
     sae = tiny_sae(variant=variant)
-    pre = sae.pre_activations(OUTPUTS)
+    pre = torch.addmm(sae.b_enc, OUTPUTS, sae.encoder.T)
     before = pre.clone()
     features = sae.activate(pre)
     assert torch.equal(pre, before)
@@ -131,42 +129,21 @@ def test_a_topk_autoencoder_needs_a_k_that_fits(k: int | None) -> None:
 
 
 @every_variant
-def test_sparse_features_are_the_dense_ones(variant: Variant) -> None:
-    sae = tiny_sae(variant=variant)
-    outputs = OUTPUTS.clone()
-    outputs[7] = -100 * sae.encoder.sum(0)  # a token with little or nothing active, in the middle
-    sparse, dense = sae.encode_sparse(outputs), sae.encode(outputs)
-    assert torch.equal(sparse.dense(), dense)
-    assert sparse.offsets.dtype == sparse.features.dtype == torch.int64
-    assert torch.equal(sparse.offsets.diff(), (dense > 0).sum(1))
-    assert bool((sparse.values > 0).all())
-    for start, end in zip(sparse.offsets, sparse.offsets[1:], strict=False):
-        assert sparse.features[start:end].tolist() == sorted(set(sparse.features[start:end].tolist()))
-
-
-@every_variant
-def test_no_tokens_make_no_features(variant: Variant) -> None:
-    sparse = tiny_sae(variant=variant).encode_sparse(OUTPUTS[:0])
-    assert sparse.offsets.tolist() == [0]
-    assert sparse.dense().shape == (0, 12)
-
-
-@every_variant
 def test_folding_a_scale_in_only_changes_the_units(variant: Variant) -> None:
     """Trained on scaled inputs, asked about raw ones: features and reconstruction over the scale."""
     trained = tiny_sae(variant=variant, scale=1.0)
-    sae = folded(trained, 0.25)  # a power of two rounds nothing
+    sae = fold_scale(trained, 0.25)  # a power of two rounds nothing
     assert sae.info == replace(trained.info, scale=0.25)
     assert torch.equal(sae.encode(OUTPUTS), trained.encode(OUTPUTS * 0.25) / 0.25)
     assert torch.equal(sae.reconstruct(OUTPUTS), trained.reconstruct(OUTPUTS * 0.25) / 0.25)
-    assert torch.equal(sae.decoder, trained.decoder)
-    assert sae.decoder is not trained.decoder and (sae.decoder is sae.encoder) == sae.tied
+    assert torch.equal(sae.W_dec, trained.W_dec)
+    assert sae.W_dec is not trained.W_dec and (sae.W_dec is sae.encoder) == sae.tied
 
 
 def test_folding_leaves_the_trained_one_alone() -> None:
     trained = tiny_sae(variant="jumprelu").requires_grad_(True)
     before = copy.deepcopy(trained.state_dict())
-    sae = folded(trained, 3.0)
+    sae = fold_scale(trained, 3.0)
     assert all(torch.equal(before[name], tensor) for name, tensor in trained.state_dict().items())
     assert not any(parameter.requires_grad for parameter in sae.parameters())
 
@@ -181,17 +158,17 @@ def test_normalised_inputs_are_their_formula_and_come_back(how: Normalize) -> No
     else:
         size, centre = np.linalg.norm(x, axis=1, keepdims=True) / np.sqrt(6), 0.0
         inputs = x / size
-    np.testing.assert_allclose(normalised(OUTPUTS, how).inputs.numpy(), inputs, atol=1e-5)
+    np.testing.assert_allclose(normalise(OUTPUTS, how).inputs.numpy(), inputs, atol=1e-5)
     features, rebuilt = sae(OUTPUTS)
     np.testing.assert_allclose(features.numpy(), naive_features(sae, torch.tensor(inputs)), atol=1e-4)
-    expected = (features.numpy() @ sae.decoder.numpy() + sae.b_dec.numpy()) * size + centre
+    expected = (features.numpy() @ sae.W_dec.numpy() + sae.b_dec.numpy()) * size + centre
     np.testing.assert_allclose(rebuilt.numpy(), expected, rtol=1e-4, atol=1e-4)
     assert torch.equal(features, sae.encode(OUTPUTS))
 
 
 def test_a_token_of_zeros_can_be_normalised() -> None:
-    assert torch.equal(normalised(torch.zeros(2, 6), "constant_norm_rescale").inputs, torch.zeros(2, 6))
-    assert torch.equal(normalised(torch.zeros(2, 6), "layer_norm").inputs, torch.zeros(2, 6))
+    assert torch.equal(normalise(torch.zeros(2, 6), "constant_norm_rescale").inputs, torch.zeros(2, 6))
+    assert torch.equal(normalise(torch.zeros(2, 6), "layer_norm").inputs, torch.zeros(2, 6))
 
 
 def test_with_normalised_inputs_features_alone_cannot_be_decoded_nor_a_scale_folded() -> None:
@@ -199,41 +176,7 @@ def test_with_normalised_inputs_features_alone_cannot_be_decoded_nor_a_scale_fol
     with pytest.raises(ModelError, match=r"layer 4: .* call reconstruct"):
         sae.decode(sae.encode(OUTPUTS))
     with pytest.raises(ModelError, match="layer 4: layer_norm inputs have no scale"):
-        folded(sae, 2.0)
-
-
-@pytest.mark.parametrize(("width", "k"), [(12, 3), (12, 12), (4096, 32), (4096, 1), (4103, 7), (5000, 300)])
-def test_top_k_is_torchs(width: int, k: int) -> None:
-    pre = torch.randn(9, width, generator=torch.Generator().manual_seed(width + k))
-    values, indices = top_k(pre, k)
-    expected = torch.topk(pre, k, dim=1)
-    assert torch.equal(values, expected.values) and torch.equal(indices, expected.indices)
-
-
-@given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.integers(1, 40), st.integers(0, 9))
-def test_top_k_of_rows_full_of_ties_is_as_large_as_torchs(seed: int, k: int, n_values: int, extra: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    pre = torch.randint(-n_values, n_values, (3, 4096 + extra), generator=generator).float()
-    pre[0] = float("-inf")
-    values, indices = top_k(pre, k)
-    assert torch.equal(values, torch.topk(pre, k, dim=1).values)
-    assert torch.equal(pre.gather(1, indices), values)
-    assert all(len(set(row.tolist())) == k for row in indices)
-    alone = torch.cat([top_k(row[None], k)[1] for row in pre])
-    assert torch.equal(alone, indices) and torch.equal(top_k(pre.clone(), k)[1], indices)
-
-
-def test_gradients_of_top_k_reach_what_was_chosen() -> None:
-    pre = torch.randn(2, 4096, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    values, indices = top_k(pre, 5)
-    values.sum().backward()
-    assert torch.equal(pre.grad, torch.zeros(2, 4096).scatter(1, indices, 1.0))
-
-
-def test_top_k_reads_columns_of_a_wider_matrix() -> None:
-    wide = torch.randn(4, 9000, generator=torch.Generator().manual_seed(1))
-    part = wide[:, 100:8100]
-    assert torch.equal(top_k(part, 9)[1], torch.topk(part, 9, dim=1).indices)
+        fold_scale(sae, 2.0)
 
 
 @every_variant
@@ -243,7 +186,10 @@ def test_a_dictionary_scales_features_to_outputs_of_unit_mean_square_norm(varian
     torch.testing.assert_close(features, 0.37 * sae.encode(OUTPUTS), rtol=1e-5, atol=1e-6)
     trained = tiny_sae(variant=variant, scale=1.0)
     torch.testing.assert_close(
-        Dictionary([folded(trained, 0.37)]).encode({0: OUTPUTS}), trained.encode(OUTPUTS * 0.37), rtol=1e-5, atol=1e-6
+        Dictionary([fold_scale(trained, 0.37)]).encode({0: OUTPUTS}),
+        trained.encode(OUTPUTS * 0.37),
+        rtol=1e-5,
+        atol=1e-6,
     )
 
 
@@ -262,7 +208,7 @@ def test_a_dictionary_lays_layers_side_by_side_in_order() -> None:
     features = dictionary.encode({5: OUTPUTS, 2: OUTPUTS + 1})
     expected = torch.cat([early.encode(OUTPUTS + 1), late.encode(OUTPUTS)], dim=1) * 0.37
     torch.testing.assert_close(features, expected, rtol=1e-5, atol=1e-6)
-    assert torch.equal(torch.cat(dictionary.decoders), torch.cat([early.decoder, late.decoder]))
+    assert torch.equal(torch.cat(dictionary.decoders), torch.cat([early.W_dec, late.W_dec]))
 
 
 def test_a_dictionary_changes_no_autoencoder_and_keeps_no_second_copy_of_its_weights() -> None:

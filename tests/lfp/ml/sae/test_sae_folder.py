@@ -63,7 +63,7 @@ def test_saving_keeps_every_field_and_every_bit(tmp_path: Path, variant: Variant
     again = load_sae(tmp_path / "deep" / "er")
     assert_same(sae, again)
     assert torch.equal(again.encode(OUTPUTS), sae.encode(OUTPUTS))
-    assert (again.decoder is again.encoder) == (variant == "tied_relu")
+    assert (again.W_dec is again.encoder) == (variant == "tied_relu")
     assert not any(parameter.requires_grad for parameter in again.parameters())
 
 
@@ -78,7 +78,7 @@ def test_cfg_json_says_it_in_saelens_words(tmp_path: Path, variant: Variant) -> 
     assert config["metadata"]["hook_name"] == "blocks.4.mlp.hook_out"
     assert config["metadata"]["lfp"] == asdict(sae.info)
     tensors = load_file(tmp_path / WEIGHTS)
-    assert torch.equal(tensors["W_enc"], sae.encoder.T) and torch.equal(tensors["W_dec"], sae.decoder)
+    assert torch.equal(tensors["W_enc"], sae.encoder.T) and torch.equal(tensors["W_dec"], sae.W_dec)
 
 
 def test_saving_twice_writes_the_same_bytes(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_rescaling_is_folded_into_unit_decoder_rows_and_survives_a_row_of_zeros(
     edit_weights(folder, lambda tensors: tensors["W_dec"][4].zero_())
     sae = read(folder)
     assert bool(torch.isfinite(sae.reconstruct(OUTPUTS)).all())
-    norms = sae.decoder.norm(dim=1)
+    norms = sae.W_dec.norm(dim=1)
     torch.testing.assert_close(norms, torch.ones(12).index_fill(0, torch.tensor(4), 0.0))
 
 

@@ -25,7 +25,7 @@ OUTPUTS = torch.randn(300, D_IN, generator=torch.Generator().manual_seed(3)) * 2
 def naive_quality(sae: Sae, outputs: Tensor) -> SaeQuality:
     x = outputs.numpy().astype(float)
     features = sae.encode(outputs).numpy().astype(float)
-    error = x - (features @ sae.decoder.numpy() + sae.b_dec.numpy())
+    error = x - (features @ sae.W_dec.numpy() + sae.b_dec.numpy())
     dead = sum(not (features[:, i] > 0).any() for i in range(features.shape[1]))
     return SaeQuality(
         (error**2).sum() / ((x - x.mean(axis=0)) ** 2).sum(),

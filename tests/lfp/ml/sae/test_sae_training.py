@@ -91,7 +91,7 @@ def test_training_lowers_the_loss_and_tells_of_it() -> None:
 def test_planted_directions_are_found(variant: Variant) -> None:
     """Nearly all of them; random rows come nowhere near. What is held out is explained, and sparsely."""
     sae = trained(variant)
-    best = (DIRECTIONS @ sae.decoder.T).max(dim=1).values
+    best = (DIRECTIONS @ sae.W_dec.T).max(dim=1).values
     random = F.normalize(torch.randn(WIDTH, D_IN, generator=torch.Generator().manual_seed(0)), dim=1)
     by_chance = (DIRECTIONS @ random.T).max(dim=1).values
     assert best.mean() > 0.9 > 0.7 > by_chance.mean()
@@ -104,7 +104,7 @@ def test_planted_directions_are_found(variant: Variant) -> None:
 def test_what_comes_out_of_training_is_whole(variant: Variant) -> None:
     sae = trained(variant, changed(steps=20))
     assert sae.info == info(variant)
-    torch.testing.assert_close(sae.decoder.norm(dim=1), torch.ones(WIDTH))
+    torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.ones(WIDTH))
     assert not any(parameter.requires_grad for parameter in sae.parameters())
     assert torch.equal(OUTPUTS, planted()[1]), "the outputs are left alone"
 
@@ -142,7 +142,7 @@ def test_the_scale_of_the_outputs_does_not_matter(variant: Variant) -> None:
     (found,) = train_saes([louder], HeldActivations({1: OUTPUTS * 4}, CONFIG.batch_tokens, 0))
     expected = trained(variant, config)
     for name, tensor in found.state_dict().items():
-        factor = 1.0 if name in ("encoder", "decoder") else 4.0
+        factor = 1.0 if name in ("encoder", "W_dec") else 4.0
         assert torch.equal(tensor, expected.state_dict()[name] * factor), name
 
 
@@ -236,13 +236,13 @@ def test_a_feature_starts_again_at_what_a_token_misses(variant: Variant) -> None
     inputs = (batch := next(batches)[1]) * one.info.scale
     missed, b_dec = F.normalize(inputs - one.sae(inputs)[1], dim=1), one.sae.b_dec.clone()
     one.step(batch)
-    rows = one.sae.decoder[third]
+    rows = one.sae.W_dec[third]
     assert (rows @ missed.T).max(1).values.min() > 0.9999
     torch.testing.assert_close(one.sae.encoder[third], rows)
     torch.testing.assert_close(one.sae.b_enc[third], -rows @ b_dec)
     for number, (name, _) in enumerate(one.sae.named_parameters()):
-        if name in ("encoder", "decoder", "b_enc"):
-            moments = one.state()["adam"]["state"][number]
+        if name in ("encoder", "W_dec", "b_enc"):
+            moments = one.state_dict()["adam"]["state"][number]
             assert not moments["exp_avg"][third].any() and not moments["exp_avg_sq"][third].any()
             assert moments["exp_avg_sq"].any()
 
@@ -261,7 +261,7 @@ def rates(config: SaeConfig) -> list[float]:
     one, found = trainer(config=config), []
     for _, batch in zip(range(config.steps), SOURCE.batches(0), strict=False):
         one.step(batch[1])
-        (group,) = one.state()["adam"]["param_groups"]
+        (group,) = one.state_dict()["adam"]["param_groups"]
         found.append(group["lr"])
     return found
 
