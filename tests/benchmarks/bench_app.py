@@ -39,6 +39,10 @@ def main() -> int:
     """Makes what is missing, measures, and writes one JSON object or one line a figure."""
     arguments = parser().parse_args()
     if arguments.measure:
+        if arguments.no_copy:
+            from lfp.bundle.store import sorted_copy
+
+            sorted_copy.find = sorted_copy.build = lambda path, manifest: None
         sys.stdout.write(json.dumps(MEASURES[arguments.measure](Path(arguments.at), arguments)) + "\n")
         return 0
     figures: dict[str, Any] = {"features": arguments.features, "examples": arguments.examples}
@@ -66,6 +70,7 @@ def parser() -> argparse.ArgumentParser:
     parsed.add_argument("--pages", type=int, default=20, help="pages that each reader opens")
     parsed.add_argument("--think", type=float, default=3.0,
                         help="seconds that readers who think read for before a page, on average")  # fmt: skip
+    parsed.add_argument("--no-copy", action="store_true", help="read the Parquet files without a sorted copy")
     parsed.add_argument("--repeats", type=int, default=200, help="times each question is asked")
     parsed.add_argument("--json", action="store_true", help="one JSON object")
     parsed.add_argument("--measure", choices=sorted(MEASURES), help=argparse.SUPPRESS)
@@ -95,6 +100,7 @@ def measured(what: str, path: Path, arguments: argparse.Namespace, part: int = 1
         sys.executable,
         __file__,
         *(word for name, value in values.items() for word in (f"--{name}", str(value))),
+        *(["--no-copy"] if arguments.no_copy else []),
     ]
     environment = {**os.environ, "LFP_BUNDLES": str(path), "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, stdout=subprocess.PIPE, env=environment, cwd=ROOT, check=True)
