@@ -37,7 +37,7 @@ class Agreement:
 def agreement(
     first: Sequence[str], second: Sequence[str], *, answers: Sequence[str], seed: int = 0
 ) -> Agreement | None:
-    """How two reviewers' answers to the same items agree; `answers` are all that may be given. None without items."""
+    """Measure how two reviewers' answers to the same items agree; `answers` are all possible ones. None without any."""
     if len(first) != len(second):
         raise ValueError("both reviewers must answer the same items")
     if not first:
@@ -49,15 +49,18 @@ def agreement(
     if np.isnan(measured):
         return Agreement(len(a), tuple(answers), table, agreed, None, None, None, None, None)
     rng = np.random.default_rng(seed)
-    low, high = _interval(table, rng)
-    low, high = min(low, measured), max(high, measured)
+    used = (table.sum(axis=0) + table.sum(axis=1)) > 0  # the answers that either reviewer gave
+    k = int(used.sum())
+    drawn = rng.dirichlet(table[np.ix_(used, used)].ravel() + 1 / (k * k), size=DRAWS).reshape(-1, k, k)
+    low, high = np.nanquantile(cohens_kappa(drawn), [0.025, 0.975])
+    low, high = min(float(low), measured), max(float(high), measured)
     null = np.array([cohens_kappa(_counts(a, rng.permutation(b), len(answers))) for _ in range(DRAWS // 4)])
     p = float((1 + (null >= measured - 1e-12).sum()) / (1 + len(null)))
     return Agreement(len(a), tuple(answers), table, agreed, measured, low, high, float(np.quantile(null, 0.95)), p)
 
 
 def cohens_kappa(table: ArrayLike) -> NDArray[np.float64]:
-    """Kappa [...] of tables [..., k, k] of counts or probabilities: agreement beyond chance over what chance leaves.
+    """Compute kappa [...] of tables [..., k, k] of counts or probabilities: agreement beyond chance.
 
     NaN where chance leaves nothing: both margins are on one answer.
     """
@@ -71,7 +74,7 @@ def cohens_kappa(table: ArrayLike) -> NDArray[np.float64]:
 
 
 def share_interval(n_yes: float, n: int) -> tuple[float, float] | None:
-    """Wilson's 95 % interval of a share, of which parts may be counted; None of nothing."""
+    """Compute Wilson's 95 % interval of a share; `n_yes` may be fractional. None where n is 0."""
     if n == 0:
         return None
     share, spread = n_yes / n, _Z**2 / n
@@ -82,13 +85,3 @@ def share_interval(n_yes: float, n: int) -> tuple[float, float] | None:
 
 def _counts(a: NDArray[np.int64], b: NDArray[np.int64], k: int) -> NDArray[np.int64]:
     return np.bincount(a * k + b, minlength=k * k).reshape(k, k)
-
-
-def _interval(table: NDArray[np.int64], rng: np.random.Generator) -> tuple[float, float]:
-    """Over the answers that either reviewer gave."""
-    used = (table.sum(axis=0) + table.sum(axis=1)) > 0
-    counts = table[np.ix_(used, used)].ravel()
-    k = int(used.sum())
-    drawn = rng.dirichlet(counts + 1 / (k * k), size=DRAWS).reshape(-1, k, k)
-    low, high = np.nanquantile(cohens_kappa(drawn), [0.025, 0.975])
-    return float(low), float(high)

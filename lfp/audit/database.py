@@ -47,17 +47,17 @@ _TRIES = 5
 
 
 PUBLIC = "the audits"
-"""What messages to strangers call the database: its words, too, would tell of the host."""
+"""What messages to the public call the database, whose own words would say things about the host."""
 
 
 WAIT_S = 10
-"""How long a writer waits for another, and for a server to answer."""
+"""Seconds that a writer waits for another, and for a server to answer."""
 
 
 _CONNECT = {"postgresql": "connect_timeout", "mysql": "connect_timeout", "mariadb": "connect_timeout"}
 
 
-_SAYS = (  # what a database's own words mean, and the mend
+_SAYS = (  # what a database's own words mean, and how to fix it
     ("disk is full", "the disk is full; make room, then save again"),
     ("no space left", "the disk is full; make room, then save again"),
     ("quota", "the disk is full; make room, then save again"),
@@ -65,9 +65,9 @@ _SAYS = (  # what a database's own words mean, and the mend
     ("readonly", "it may only be read; make the file and its folder writable, or set LFP_AUDIT_URL to another place"),
     ("read-only", "it may only be read; make the file and its folder writable, or set LFP_AUDIT_URL to another place"),
     ("locked", "another program holds it; wait a moment, then save again"),
-    ("not a database", "it is no audit database; move that file away, or set LFP_AUDIT_URL to another place"),
+    ("not a database", "it is not an audit database; move that file away, or set LFP_AUDIT_URL to another place"),
     ("malformed", "the file is damaged; put a copy in its place, or set LFP_AUDIT_URL to another place"),
-    ("no such table", "its tables are gone; open the page again, and they are made anew"),
+    ("no such table", "its tables are gone; open the page again, which creates them"),
     ("unable to open", "it cannot be opened; see that its folder exists and is writable, or set LFP_AUDIT_URL"),
 )
 
@@ -76,25 +76,42 @@ _NO_FOLDER = (FileNotFoundError, FileExistsError, NotADirectoryError, Permission
 
 
 def engine_at(url: str, *, read_only: bool) -> Engine:
-    """An engine whose tables exist. Reading only, what is not there is empty. Raises AuditError."""
-    address = _parsed(url)
-    place = place_of(address, read_only=read_only)
+    """Connect to a database and create missing tables; read-only, a missing file reads as empty. Raises AuditError."""
+    try:
+        address = make_url(url)
+    except (ArgumentError, ValueError) as error:
+        raise AuditError(
+            "LFP_AUDIT_URL is no database address; write one like sqlite:////data/audits.sqlite"
+        ) from error
+    name, place = address.get_backend_name(), place_of(address, read_only=read_only)
     with failing(place):
-        engine = _sqlite(address, read_only=read_only) if address.get_backend_name() == "sqlite" else _server(address)
+        if name == "sqlite":
+            engine = _sqlite(address, read_only=read_only)
+        else:
+            waits = {_CONNECT[name]: WAIT_S} if name in _CONNECT else {}
+            engine = create_engine(address, pool_pre_ping=True, connect_args=waits)
         if not read_only or engine.url.database in (None, ":memory:"):
-            _make_tables(engine)
-        _check_columns(engine, place)
+            _create_tables(engine)
+        known = inspect(engine)
+        for table in METADATA.tables.values():
+            held = {column["name"] for column in known.get_columns(table.name)}
+            lacks = next((column.name for column in table.columns if column.name not in held), None)
+            if lacks:
+                raise AuditError(
+                    f"{place}: table {table.name} has no column {lacks}, so another version of the explorer made it; "
+                    "set LFP_AUDIT_URL to another place"
+                )
     return engine
 
 
 def place_of(url: URL, *, read_only: bool) -> str:
-    """What messages call the database: its address less the password; to strangers, nothing of the host."""
+    """Name the database for messages: its address without the password; to the public, nothing about the host."""
     return PUBLIC if read_only else f"the audits at {url.render_as_string(hide_password=True)}"
 
 
 @contextmanager
 def failing(place: str) -> Iterator[None]:
-    """Turns a database's errors into one AuditError sentence."""
+    """Turn a database's errors into an AuditError of one sentence."""
     try:
         yield
     except NoSuchModuleError as error:
@@ -108,40 +125,26 @@ def failing(place: str) -> Iterator[None]:
         words = str(getattr(error, "orig", None) or error).lower()
         says = next((says for sign, says in _SAYS if sign in words), None)
         if isinstance(error, _NO_FOLDER):
-            says = "its folder is not there and cannot be made; set LFP_AUDIT_URL to another place"
-        is_away = isinstance(error, (OperationalError, InterfaceError, OSError))
-        raise AuditError(f"{place}: {says or _otherwise('' if place == PUBLIC else words, is_away=is_away)}") from error
+            says = "its folder is not there and cannot be created; set LFP_AUDIT_URL to another place"
+        if says is None:
+            is_away = isinstance(error, (OperationalError, InterfaceError, OSError))
+            quoted = f" ({words.splitlines()[0][:120]})" if words and place != PUBLIC else ""
+            says = (
+                f"{'cannot be reached' if is_away else 'refused'}{quoted}; see that the database runs and that you may "
+                "write to it, or set LFP_AUDIT_URL"
+            )
+        raise AuditError(f"{place}: {says}") from error
 
 
 @contextmanager
 def writing(engine: Engine) -> Iterator[Connection]:
-    """One transaction that takes SQLite's write lock at once, so that two writers wait and neither is refused."""
+    """Open a transaction that takes SQLite's write lock at once: of two writers one waits, and neither is refused."""
     with engine.execution_options(writes=True).begin() as connection:
         yield connection
 
 
-def _otherwise(words: str, *, is_away: bool) -> str:
-    what = "cannot be reached" if is_away else "refused"
-    told = f" ({words.splitlines()[0][:120]})" if words else ""
-    return f"{what}{told}; see that the database runs and is yours, or set LFP_AUDIT_URL"
-
-
-def _parsed(url: str) -> URL:
-    try:
-        return make_url(url)
-    except (ArgumentError, ValueError) as error:
-        raise AuditError(
-            "LFP_AUDIT_URL is no database address; write one like sqlite:////data/audits.sqlite"
-        ) from error
-
-
-def _server(url: URL) -> Engine:
-    waits = {_CONNECT[name]: WAIT_S} if (name := url.get_backend_name()) in _CONNECT else {}
-    return create_engine(url, pool_pre_ping=True, connect_args=waits)
-
-
 def _sqlite(url: URL, *, read_only: bool) -> Engine:
-    """A connection a transaction: cheap here, and no thread ever shares one."""
+    """Build an engine that opens a connection per transaction: cheap here, and no thread ever shares one."""
     path = None if url.database in (None, "", ":memory:") else Path(str(url.database))
     if path is None or (read_only and not path.is_file()):
         engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
@@ -151,30 +154,26 @@ def _sqlite(url: URL, *, read_only: bool) -> Engine:
     else:
         path.parent.mkdir(parents=True, exist_ok=True)
         engine = create_engine(url, poolclass=NullPool)
-    event.listen(engine, "connect", _reader if read_only else _writer)
-    event.listen(engine, "begin", _begin)
+
+    def on_connect(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # sqlite3 would begin by itself, too late to take the lock
+        connection.execute(f"PRAGMA busy_timeout = {WAIT_S * 1000}")
+        connection.execute("PRAGMA foreign_keys = ON")
+        if not read_only:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")  # a verdict reported as saved survives a power cut
+
+    def on_begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get("writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    event.listen(engine, "connect", on_connect)
+    event.listen(engine, "begin", on_begin)
     return engine
 
 
-def _writer(connection: Any, _record: Any) -> None:
-    _reader(connection, _record)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")  # a verdict that was said to be saved survives a power cut
-
-
-def _reader(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None  # sqlite3 would begin by itself, too late to take the lock
-    connection.execute(f"PRAGMA busy_timeout = {WAIT_S * 1000}")
-    connection.execute("PRAGMA foreign_keys = ON")
-
-
-def _begin(connection: Connection) -> None:
-    writes = connection.get_execution_options().get("writes", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-
-def _make_tables(engine: Engine) -> None:
-    """Makes what is missing. Where another program makes it at the same time, a server refuses one: look again."""
+def _create_tables(engine: Engine) -> None:
+    """Create missing tables. A server refuses one of two programs that do so at once, so look again."""
     for tries_left in range(_TRIES - 1, -1, -1):
         if set(METADATA.tables) <= set(inspect(engine).get_table_names()):
             return
@@ -185,19 +184,6 @@ def _make_tables(engine: Engine) -> None:
             if engine.dialect.name == "sqlite" or not tries_left:
                 raise
             time.sleep(0.2)
-
-
-def _check_columns(engine: Engine, place: str) -> None:
-    """Names the first column that a database of another version lacks."""
-    known = inspect(engine)
-    for table in METADATA.tables.values():
-        held = {column["name"] for column in known.get_columns(table.name)}
-        lacks = next((column.name for column in table.columns if column.name not in held), None)
-        if lacks:
-            raise AuditError(
-                f"{place}: table {table.name} has no column {lacks}, so another version of the explorer made it; "
-                "set LFP_AUDIT_URL to another place"
-            )
 
 
 METADATA = MetaData()

@@ -1,4 +1,4 @@
-"""Audits as tables and files, out and in: CSV, Parquet or JSON, on another machine the same verdicts."""
+"""Export and import audits as CSV, Parquet or JSON, so that another machine has the same verdicts."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _HUMAN = pa.schema([("feature_id", pa.int64()), ("description", _TEXT), ("relate
 
 @dataclass(frozen=True)
 class Imported:
-    """What a file brought: verdicts that are new, verdicts known before, rows of other bundles left out, new lists."""
+    """Counts of an import: new verdicts, known verdicts, rows of other bundles that were left out, new lists."""
 
     n_new: int
     n_known: int
@@ -47,58 +47,60 @@ class Imported:
 
 
 def verdict_table(bundle: BundleKey, verdicts: Iterable[Verdict]) -> pa.Table:
-    """Verdicts as rows, with the bundle they are of."""
-    of = {"bundle_id": bundle.bundle_id, "features_hash": bundle.features_hash}
-    return pa.Table.from_pylist([{**vars(one), **of, "tags": list(one.tags)} for one in verdicts], schema=_VERDICTS)
+    """Return verdicts as rows that name their bundle."""
+    key = {"bundle_id": bundle.bundle_id, "features_hash": bundle.features_hash}
+    rows = [{**vars(verdict), **key, "tags": list(verdict.tags)} for verdict in verdicts]
+    return pa.Table.from_pylist(rows, schema=_VERDICTS)
 
 
 def list_table(bundle: BundleKey, lists: Iterable[AuditList]) -> pa.Table:
-    """Lists as rows, one a feature of a list; positions count from 0."""
-    of = {"bundle_id": bundle.bundle_id, "features_hash": bundle.features_hash}
+    """Return lists as rows, one per feature of a list; positions count from 0."""
+    key = {"bundle_id": bundle.bundle_id, "features_hash": bundle.features_hash}
     rows = [
-        {**vars(one), **of, "list": one.name, "position": at, "feature_id": feature_id}
-        for one in lists
-        for at, feature_id in enumerate(one.feature_ids)
+        {**vars(audit_list), **key, "list": audit_list.name, "position": position, "feature_id": feature_id}
+        for audit_list in lists
+        for position, feature_id in enumerate(audit_list.feature_ids)
     ]
     return pa.Table.from_pylist(rows, schema=_LISTS)
 
 
 def human_table(verdicts: Iterable[Verdict], reviewer: str) -> pa.Table:
-    """A reviewer's own descriptions, as `precompute label --labeller human --from` reads them.
+    """Return a reviewer's own descriptions, as `lfp label --labeller human --from` reads them.
 
-    `verdicts` are the newest. Only features with words and a yes or no on the feedback: a label needs both.
+    `verdicts` are the newest. Only features with a description and a yes or no are kept: a label needs both.
     """
     rows = [
         {
-            "feature_id": one.feature_id,
-            "description": one.description,
-            "related": one.related == "yes",
-            "reason": one.note or None,
+            "feature_id": verdict.feature_id,
+            "description": verdict.description,
+            "related": verdict.related == "yes",
+            "reason": verdict.note or None,
         }
-        for one in sorted(verdicts, key=lambda one: one.feature_id)
-        if one.reviewer == reviewer and one.description and one.related in ("yes", "no")
+        for verdict in sorted(verdicts, key=lambda verdict: verdict.feature_id)
+        if verdict.reviewer == reviewer and verdict.description and verdict.related in ("yes", "no")
     ]
     return pa.Table.from_pylist(rows, schema=_HUMAN)
 
 
 def read_file(store: AuditStore, bundle: BundleKey, *, name: str, content: bytes, n_features: int) -> Imported:
-    """Brings the verdicts or lists of a file into a store, all or none. Raises AuditError naming the row at fault.
+    """Import the verdicts or lists of a file, all or none. Raises AuditError that names the row at fault.
 
-    Rows that name no bundle are taken to be of this one. An apostrophe that the CSV put before a formula is taken off.
+    Rows that name no bundle count as this bundle's. An apostrophe that the export put before a formula is removed.
     """
     rows = _rows(name, content)
     if not rows or "feature_id" not in rows[0]:
         raise AuditError(f"{name}: no column feature_id; give a file that was exported here, or one like it")
-    mine = [(at, row) for at, row in enumerate(rows) if _is_of(row, bundle)]
-    n_other = len(rows) - len(mine)
+    key = {"bundle_id": bundle.bundle_id, "features_hash": bundle.features_hash}
+    kept = [(at, row) for at, row in enumerate(rows) if all((row.get(part) or key[part]) == key[part] for part in key)]
+    n_other = len(rows) - len(kept)
     if "list" in rows[0]:
-        return Imported(0, 0, n_other, _bring_lists(store, bundle, name, mine, n_features))
-    verdicts = [_read(name, at, row, n_features, _verdict) for at, row in mine]
+        return Imported(0, 0, n_other, _import_lists(store, bundle, name, kept, n_features))
+    verdicts = [_read(name, at, row, n_features, _verdict) for at, row in kept]
     n_new = store.bring(bundle, verdicts)
     return Imported(n_new, len(verdicts) - n_new, n_other, 0)
 
 
-def _bring_lists(
+def _import_lists(
     store: AuditStore, bundle: BundleKey, name: str, rows: Sequence[tuple[int, Mapping[str, Any]]], n_features: int
 ) -> int:
     found: dict[str, list[tuple[int, int]]] = {}
@@ -108,22 +110,19 @@ def _bring_lists(
         place = _read(name, at, row, n_features, lambda row, id_: (int(row.get("position") or 0), id_))
         found.setdefault(called, []).append(place)
         firsts.setdefault(called, row)
-    held = {one.name: one.feature_ids for one in store.lists(bundle)}
-    made = [
-        AuditList(
-            called, tuple(id_ for _, id_ in sorted(places)), *(str(firsts[called].get(key) or "") for key in _MADE)
-        )
-        for called, places in found.items()
-    ]
-    new = [one for one in made if held.get(one.name) != one.feature_ids]
-    if clash := next((one.name for one in new if one.name in held), None):
-        raise AuditError(f"{name}: there is another list called {clash} here; rename one of them")
-    for one in new:
-        store.add_list(bundle, one)
+    held = {audit_list.name: audit_list.feature_ids for audit_list in store.lists(bundle)}
+    new = []
+    for called, places in found.items():
+        feature_ids = tuple(feature_id for _, feature_id in sorted(places))
+        origin, created_by = (str(firsts[called].get(key) or "") for key in ("origin", "created_by"))
+        if held.get(called) == feature_ids:
+            continue
+        if called in held:
+            raise AuditError(f"{name}: there is another list called {called} here; rename one of them")
+        new.append(AuditList(called, feature_ids, origin, created_by))
+    for audit_list in new:
+        store.add_list(bundle, audit_list)
     return len(new)
-
-
-_MADE = ("origin", "created_by")
 
 
 def _rows(name: str, content: bytes) -> list[dict[str, Any]]:
@@ -145,13 +144,8 @@ def _rows(name: str, content: bytes) -> list[dict[str, Any]]:
     raise AuditError(f"{name}: ends in neither .csv, .parquet nor .json; give one of those")
 
 
-def _is_of(row: Mapping[str, Any], bundle: BundleKey) -> bool:
-    named = row.get("bundle_id") or bundle.bundle_id, row.get("features_hash") or bundle.features_hash
-    return named == (bundle.bundle_id, bundle.features_hash)
-
-
 def _read(name: str, at: int, row: Mapping[str, Any], n_features: int, take: Callable[..., Any]) -> Any:
-    """A row as `take` reads it, its errors with the row's number."""
+    """Read a row by `take`; its errors name the row's number."""
     try:
         feature_id = int(row["feature_id"])
         if not 0 <= feature_id < n_features:
@@ -164,47 +158,27 @@ def _read(name: str, at: int, row: Mapping[str, Any], n_features: int, take: Cal
 
 
 def _verdict(row: Mapping[str, Any], feature_id: int) -> Verdict:
-    sure = row.get("confidence")
+    words = {name: str(row[name]) for name in _WORDS if row.get(name) not in (None, "")}
+    if len(words.get("uid", "")) > 36:
+        raise AuditError("its uid is longer than 36 characters; leave it out")
+    if "created_at" in words:
+        moment = datetime.datetime.fromisoformat(words["created_at"])
+        words["created_at"] = moment.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    tags = row.get("tags") or ()
+    if isinstance(tags, str):  # a list as JSON, or words between commas
+        tags = json.loads(tags) if tags.startswith("[") else tags.split(",")
     return checked(
         Verdict(
-            feature_id,
-            str(row.get("reviewer") or ""),
-            _text(row, "verdict"),
-            _text(row, "related"),
-            None if sure in (None, "") else float(sure),
-            _tags(row.get("tags")),
-            str(row.get("note") or ""),
-            str(row.get("description") or ""),
-            _text(row, "labeller"),
-            _text(row, "label"),
-            str(row.get("is_blind")).lower() in ("true", "1"),
-            _uid(row),
-            _moment(row.get("created_at")),
-            _text(row, "supersedes"),
+            feature_id=feature_id,
+            confidence=None if row.get("confidence") in (None, "") else float(row["confidence"]),
+            tags=tuple(str(tag) for tag in tags),
+            is_blind=str(row.get("is_blind")).lower() in ("true", "1"),
+            **{"reviewer": "", **words},
         )
     )
 
 
-def _text(row: Mapping[str, Any], name: str) -> str | None:
-    return str(row[name]) if row.get(name) not in (None, "") else None
-
-
-def _tags(value: Any) -> tuple[str, ...]:
-    """A list, or a list as JSON, or words between commas."""
-    if isinstance(value, str):
-        value = json.loads(value) if value.startswith("[") else value.split(",")
-    return tuple(str(tag) for tag in value or ())
-
-
-def _uid(row: Mapping[str, Any]) -> str:
-    uid = str(row.get("uid") or "")
-    if len(uid) > 36:
-        raise AuditError("its uid is longer than 36 characters; leave it out")
-    return uid
-
-
-def _moment(value: Any) -> str:
-    if value in (None, ""):
-        return ""
-    moment = datetime.datetime.fromisoformat(str(value))
-    return moment.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+_WORDS = (
+    "reviewer", "verdict", "related", "note", "description", "labeller", "label", "uid", "created_at", "supersedes",
+)  # fmt: skip
+"""Columns of text; those that are empty are left at the default."""

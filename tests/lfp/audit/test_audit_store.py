@@ -72,7 +72,7 @@ def test_a_write_that_is_repeated_is_kept_once(store):
         ({"feature_id": -1}, "feature_id"),
         ({"note": "x" * 10_001}, "note"),
         ({"tags": tuple(map(str, range(30)))}, "tags"),
-        ({"related": None}, "nothing was said"),
+        ({"related": None}, "the verdict is empty"),
     ],
 )
 def test_what_is_said_wrongly_is_named_and_not_kept(store, fields, word):
@@ -148,14 +148,14 @@ def test_a_full_disk_is_said_and_nothing_is_half_kept(store):
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("sqlite:////proc/none/audits.sqlite", "its folder is not there and cannot be made"),
-        ("sqlite:///{file}/audits.sqlite", "its folder is not there and cannot be made"),
+        ("sqlite:////proc/none/audits.sqlite", "its folder is not there and cannot be created"),
+        ("sqlite:///{file}/audits.sqlite", "its folder is not there and cannot be created"),
         ("sqlite:///{file}", "no audit database"),
         ("nothing://host/db", "no such database"),
         ("audits.sqlite", "no database address"),
     ],
 )
-def test_a_place_that_cannot_be_opened_is_named_with_the_mend(tmp_path, url, says):
+def test_a_place_that_cannot_be_opened_is_named_with_its_fix(tmp_path, url, says):
     file = tmp_path / "a file"
     file.write_text("these are no audits, and they are long enough to be read as a header" * 20)
     with pytest.raises(AuditError, match=says) as caught:
