@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError
 
 from lfp.config_sections import (
     CLASSIFIER,
@@ -95,26 +95,21 @@ class RunConfig(Section):
     feedback: FeedbackConfig = FeedbackConfig()
     layers: LayersConfig = LayersConfig()
     sae: SaeConfig = SaeConfig()
-    sweep: SweepConfig = SweepConfig()
     stats: StatsConfig = StatsConfig()
     probes: ProbesConfig = ProbesConfig()
     labels: LabelsConfig = LabelsConfig()
     ablation: AblationConfig = AblationConfig()
-    plant: PlantConfig = PlantConfig()
-    language_model: LanguageModelConfig = LanguageModelConfig()
-
-    @model_validator(mode="after")
-    def _language_model_is_named(self) -> RunConfig:
-        if self.probes.triples_by == "language_model" and self.language_model.model is None:
-            raise ValueError('probes.triples_by = "language_model" needs language_model.model, the name of a model')
-        return self
 
 
-COMMAND_SECTIONS: dict[str, type[Section]] = {}
-"""Sections of the same TOML file that only the command of that name reads, and that are not part of a run's config."""
+COMMAND_SECTIONS: dict[str, type[Section]] = {
+    "sweep": SweepConfig,
+    "plant": PlantConfig,
+    "language_model": LanguageModelConfig,
+}
+"""Sections of the same TOML file that belong to commands: not part of a run's config, of its hash or of stage keys."""
 
-_RETIRED_SECTIONS = ("budget",)
-"""Sections of the configs of earlier versions; they changed no result."""
+_RETIRED_SECTIONS = {"budget", *COMMAND_SECTIONS}
+"""Sections in the manifests of earlier versions that are not part of a run's config any more."""
 
 _AnySection = TypeVar("_AnySection", bound=BaseModel)
 
@@ -122,10 +117,13 @@ _AnySection = TypeVar("_AnySection", bound=BaseModel)
 def load_config(path: Path, overrides: Sequence[str] = (), *, command: str | None = None) -> RunConfig:
     """Read a run's config from a TOML file and `section.key=value` overrides.
 
-    The file may have sections of commands; overrides of those are for `command` alone. Raises ConfigError when the file
-    cannot be read or a key is unknown, missing or of the wrong type.
+    The file may have sections of commands; overrides may name those that `command` reads. Raises ConfigError when the
+    file cannot be read or a key is unknown, missing or of the wrong type.
     """
-    return parse_config(_read_toml(path), overrides, where=str(path), command=command)
+    config = parse_config(_read_toml(path), overrides, where=str(path), command=command)
+    if config.probes.triples_by == "language_model" and config.probes.triples_model is None:
+        raise ConfigError(f'{path}: probes.triples_by = "language_model" needs probes.triples_model, a model\'s name')
+    return config
 
 
 def load_section(section: type[_AnySection], name: str, path: Path, overrides: Sequence[str] = ()) -> _AnySection:
@@ -152,9 +150,10 @@ def parse_config(
     Raises ConfigError naming the key, and the nearest known one where it is unknown.
     """
     for override in overrides:
-        owner = override.partition(".")[0].strip()
-        if owner in COMMAND_SECTIONS and owner != command:
-            raise ConfigError(f"--set {override}: only the command {owner} reads [{owner}]; leave it out here")
+        name = override.partition(".")[0].strip()
+        if name in COMMAND_SECTIONS and command not in COMMAND_SECTIONS[name].commands:
+            (reader,) = COMMAND_SECTIONS[name].commands
+            raise ConfigError(f"--set {override}: only the command {reader} reads [{name}]; leave it out")
     merged = with_overrides(values, overrides)
     for name, section in COMMAND_SECTIONS.items():
         if name in merged:

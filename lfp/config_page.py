@@ -28,8 +28,9 @@ A run is a TOML file: `lfp run CONFIG.toml --out BUNDLE`. A key that the file le
 `--set section.key=value` changes a key on the command line. `lfp config` prints a commented file to start from, and
 `lfp config --for imdb` one with the values of a preset. A relative path is searched beside the file first.
 
-`[sweep]` and `[plant]` are read by the commands of those names alone: a run does not see them. `demo` is `run` with a
-preset. `ablate` and `label` read the config that a bundle's manifest holds, and take `--set` too.
+`[sweep]`, `[plant]` and `[language_model]` are settings of commands: they are not part of the run's config, and a
+bundle does not hold them. `demo` is `run` with a preset. `ablate` and `label` read the config in a bundle's manifest,
+and take `--set` too.
 
 This page is generated from `lfp/config.py` and `lfp/config_sections.py` by `make docs`; edit those.
 """

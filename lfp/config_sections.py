@@ -316,7 +316,9 @@ class ProbesConfig(Section):
     min_word_count: int = Field(5, ge=1)
     """Occurrences that a word needs to enter the vocabulary."""
     triples_by: Literal["lexicon", "language_model"] = "lexicon"
-    """What puts other words into a sentence: words of the corpus by the lexicon, or the model of `language_model`."""
+    """What puts other words into a sentence: words of the corpus by the lexicon, or a language model."""
+    triples_model: str | None = None
+    """`language_model`: name of the model on the server of `[language_model]`."""
     matched_contexts: int = Field(20_000, ge=100)
     """Contexts in the regression of the implicit reward on word and context, drawn by the seed."""
     word_occurrences: int = Field(200, ge=1)
@@ -467,16 +469,14 @@ class PlantConfig(Section):
 
 
 class LanguageModelConfig(Section):
-    """Server and model that write triples where `probes.triples_by` is `language_model`; the key is in $OPENAI_API_KEY.
+    """Server that writes triples where `probes.triples_by` is `language_model`; the key is read from $OPENAI_API_KEY.
 
-    The command `label` has the same settings as options.
+    Nothing of this is stored in a bundle. The command `label` has the same settings as options.
     """
 
-    commands = ("run", "plant")
-    model: str | None = None
-    """Name of the model on the server."""
-    base_url: str | None = Field(None, exclude=True)
-    """Address of a compatible server; OpenAI's by default. It is left out of every file that keeps the config."""
+    commands = ("run",)
+    base_url: str | None = None
+    """Address of a compatible server; OpenAI's by default."""
     concurrency: int = Field(16, ge=1)
     """Calls made at the same time."""
     budget_usd: float = Field(1.0, gt=0.0)

@@ -222,13 +222,13 @@ def sweep(
     """
     from lfp.evaluation.results import group_by_section, report_as_json
     from precompute.commands.sweep import sweep as verbs
-    from precompute.commands.sweep.grid import figures, lines
+    from precompute.commands.sweep.grid import format_table, result_rows
 
     started = time.perf_counter()
     with _progress() as progress:
         rows = verbs.sweep(config, out=out, overrides=set_ or (), resume=resume, progress=progress)
-    report = report_as_json(group_by_section(figures(rows)))
-    typer.echo(json.dumps(report, indent=1) if as_json else "\n".join(lines(rows)))
+    report = report_as_json(group_by_section(result_rows(rows)))
+    typer.echo(json.dumps(report, indent=1) if as_json else format_table(rows))
     typer.echo(f"{out}: {len(rows)} autoencoders compared in {time.perf_counter() - started:.0f} s", err=as_json)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from lfp.bundle.writer import check_replaceable
-from lfp.config import LEXICON, PRETRAIN, TUNE, RunConfig
+from lfp.config import LEXICON, PRETRAIN, TUNE, LanguageModelConfig, RunConfig
 from lfp.errors import ConfigError, DataError
 from lfp.util.types import Progress
 from precompute.run.bundle import write_bundle
@@ -48,7 +48,6 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
     if tunes and by_pairs:
         tuned_files = ()
     rolls_out = not by_pairs and config.probes.rollouts > 0
-    asks_model = config.probes.triples_by == "language_model"
     ablates = config.ablation.completions > 0
     return (
         Stage("corpus", corpus.run, reads=("corpus", *pairs, "seed"), files=find_corpus_files(config, config_dir)),
@@ -109,9 +108,7 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
             "probes",
             probes.run,
             after=(*pair_of_models, "completions", "layers", "saes", "features", "rollouts"),
-            reads=("model", "probes", "stats.n_texts", "stats.batch_texts", "feedback.lexicon", "seed")
-            + (("language_model.model",) if asks_model else ()),
-            settings=("language_model",) if asks_model else (),
+            reads=("model", "probes", "stats.n_texts", "stats.batch_texts", "feedback.lexicon", "seed"),
             files=lexicon_files,
         ),
         Stage(
@@ -146,7 +143,15 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
     )
 
 
-def run_pipeline(config: RunConfig, out: Path, *, config_dir: Path | None, resume: bool, progress: Progress) -> Path:
+def run_pipeline(
+    config: RunConfig,
+    out: Path,
+    *,
+    config_dir: Path | None,
+    resume: bool,
+    progress: Progress,
+    language_model: LanguageModelConfig | None = None,
+) -> Path:
     """Run every stage that is not done, write the bundle to `out`, and return its resolved path.
 
     The stages' output is kept in a hidden folder beside `out` until the bundle is complete, so that an interrupted run
@@ -158,7 +163,7 @@ def run_pipeline(config: RunConfig, out: Path, *, config_dir: Path | None, resum
     out = out.resolve()
     check_replaceable(out)
     with lock_work_folder(out) as work:
-        run = Run(config, work, config_dir, progress)
+        run = Run(config, work, config_dir, progress, language_model=language_model)
         check_resumable(run, resume=resume)
         set_threads(config.threads)
         names = [stage.name for stage in plan_stages(config, config_dir)]

@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
-from lfp.config import load_config
+from lfp.config import LanguageModelConfig, load_config, load_section
 from lfp.config_page import build_toml
 from lfp.util.types import Progress
 from precompute import presets
@@ -28,8 +28,11 @@ def run(
     kept. Raises ConfigError for a wrong config and another LfpError where a stage fails.
     """
     file = Path(config)
-    run_config = load_config(file, overrides)
-    return run_pipeline(run_config, Path(out), config_dir=file.parent, resume=resume, progress=progress)
+    run_config = load_config(file, overrides, command="run")
+    server = load_section(LanguageModelConfig, "language_model", file, overrides)
+    return run_pipeline(
+        run_config, Path(out), config_dir=file.parent, resume=resume, progress=progress, language_model=server
+    )
 
 
 def demo(

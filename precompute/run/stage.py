@@ -30,8 +30,8 @@ class Stage:
     """A step of a run: its job and everything that the job reads.
 
     `after` names the stages whose output is read; `reads` the sections of the config, or single keys such as
-    `tune.pairs`; `files` the files outside the run whose contents matter. `settings` are keys that cannot change a
-    result, such as the address of a server: the job may read them, and the key leaves them out.
+    `tune.pairs`; `files` the files outside the run whose contents matter; `facts` what else the output depends on, such
+    as the grid of a sweep.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Stage:
     after: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     files: tuple[Path, ...] = ()
-    settings: tuple[str, ...] = ()
+    facts: str = ""
 
 
 class ConfigView:
@@ -67,7 +67,7 @@ class ConfigView:
 
 def narrow_config(config: RunConfig, stage: Stage) -> RunConfig:
     """Return a view of `config` that has only what `stage` declares; to callers it looks like a RunConfig."""
-    view: Any = ConfigView(config, stage.name, {*stage.reads, *stage.settings, *_ALWAYS_READ})
+    view: Any = ConfigView(config, stage.name, {*stage.reads, *_ALWAYS_READ})
     return view
 
 
@@ -100,7 +100,7 @@ def compute_key(stage: Stage, config: RunConfig, keys: Mapping[str, str], digest
     """
     values = config.model_dump(mode="json")
     facts = {
-        "stage": stage.name,
+        "stage": [stage.name, stage.facts],
         "config": {key: _value_at(values, key) for key in (*stage.reads, *_ALWAYS_READ)},
         "after": {name: keys[name] for name in stage.after},
         "files": [(file.name, digests.digest(file)) for file in stage.files],

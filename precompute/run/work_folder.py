@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lfp.bundle.manifest import StageCost
-from lfp.config import RunConfig
+from lfp.config import LanguageModelConfig, RunConfig
 from lfp.errors import BundleError
 from lfp.evaluation.results import ResultRow
 from lfp.util.types import Progress
@@ -65,6 +65,8 @@ class Run:
     config_dir: Path | None
     progress: Progress
     readable: frozenset[str] | None = None
+    language_model: LanguageModelConfig | None = None
+    """Server that stages may call; no result depends on it, so it is not part of the config."""
 
     def narrow(self, stage: Stage) -> Run:
         """Return the run as `stage` gets it: everything that the stage does not declare raises UndeclaredReadError."""

@@ -15,7 +15,7 @@ import pytest
 
 from lfp.bundle.manifest import read_manifest, read_table
 from lfp.bundle.validation import validate
-from lfp.config import RunConfig, load_config
+from lfp.config import PlantConfig, RunConfig, load_config, load_section
 from lfp.texts.corpus import read_rows
 from lfp.texts.lexicon import vader_lexicon, words_of
 from precompute.commands.plant.secrets import draw_secrets
@@ -279,7 +279,7 @@ def test_secrets_are_planted_in_a_preset_of_texts_from_a_file(
 def test_real_reviews_have_words_enough_for_twenty_secrets() -> None:
     texts = [row["text"] for row in read_rows(data_file("imdb/val.jsonl.gz"), columns=["text"])][:2000]
     free = {word.word: 0.1 for text in texts for word in words_of(text)}
-    config = load_config(preset("imdb")).plant
+    config = load_section(PlantConfig, "plant", preset("imdb"))
     for seed in (0, 7):
         drawn = draw_secrets(texts, free, vader_lexicon(), config, n=20, seed=seed)
         assert len({one.words for one in drawn}) == 20 and any(one.kind == "flipped" for one in drawn)

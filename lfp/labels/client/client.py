@@ -61,12 +61,12 @@ class ClientConfig:
     timeout_s: float = 60.0
 
     @classmethod
-    def of(cls, section: LanguageModelConfig, *, cache: Path | None) -> ClientConfig:
-        """As a run's config states it. Raises ConfigError where no model is named."""
-        if section.model is None:
-            raise ConfigError("language_model.model: no model is named; name one that the server lists")
+    def from_section(cls, section: LanguageModelConfig, *, model: str | None, cache: Path | None) -> ClientConfig:
+        """Build the config of a run's client. Raises ConfigError where no model is named."""
+        if model is None:
+            raise ConfigError("probes.triples_model: no model is named; name one that the server lists")
         return cls(
-            section.model,
+            model,
             section.base_url,
             cache,
             concurrency=section.concurrency,

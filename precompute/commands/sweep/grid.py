@@ -1,4 +1,4 @@
-"""The grid of a sweep, its points, and the folder that holds what came of them."""
+"""The grid of a sweep: its points, the folder that their figures are written to, and the table that is printed."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
+from rich.console import Console
+from rich.table import Table
 
 from lfp.bundle.manifest import MANIFEST
 from lfp.bundle.schema import BY_NAME
 from lfp.bundle.writer import conform
-from lfp.config import PRETRAIN, RunConfig, SaeConfig, SaeVariant
+from lfp.config import PRETRAIN, RunConfig, SaeConfig, SaeVariant, SweepConfig
 from lfp.errors import BundleError, ConfigError
 from lfp.evaluation.results import ResultRow
 from precompute.run.inputs import load_role
@@ -30,7 +33,17 @@ _SETTINGS: dict[SaeVariant, str] = {
     "batchtopk": "k",
     "jumprelu": "l0_weight",
 }
-"""What each variant is set by; the other settings do not reach it."""
+"""The setting of each variant; the other settings have no effect on it."""
+
+SWEEP = "sweep.json"
+"""Marks a folder as a sweep's."""
+
+_FILES = {SWEEP, "saes.parquet", "results.parquet"}
+_METRICS = ("fvu", "l0", "dead_fraction", "ce_recovered", "mmcs", "mmcs_seeds")
+_COLUMNS = ("layer", "group", "width", *_METRICS)
+
+Rows = Sequence[Mapping[str, Any]]
+"""Rows of the table `saes`, each with its `group` and `mmcs_seeds`."""
 
 
 @dataclass(frozen=True)
@@ -45,17 +58,17 @@ class Point:
 
     @property
     def group(self) -> str:
-        """Its name in the column `group` of `results`."""
+        """Return its name in the column `group` of `results`."""
         return f"variant={self.variant},{self.setting}={self.value},expansion={self.expansion},seed={self.seed}"
 
-    def training(self, config: RunConfig) -> SaeConfig:
-        """How it is trained: the sae section with the point's own variant, setting and learning rate."""
-        rate = getattr(config.sweep.learning_rate, self.variant) or config.sae.learning_rate
+    def training(self, config: RunConfig, grid: SweepConfig) -> SaeConfig:
+        """Return the run's `[sae]` with the point's own variant, setting and learning rate."""
+        rate = getattr(grid.learning_rate, self.variant) or config.sae.learning_rate
         own: dict[str, Any] = {"variant": self.variant, "learning_rate": rate, self.setting: self.value}
         return config.sae.model_copy(update=own)
 
     def info(self, *, layer: int, d_in: int, scale: float) -> SaeInfo:
-        """What it is in a layer of the tuned model whose MLP output has `d_in` dimensions."""
+        """Return what identifies it in a layer of the tuned model whose MLP output has `d_in` dimensions."""
         from lfp.ml.sae.autoencoders import SaeInfo
 
         settings: dict[str, Any] = dict.fromkeys(_SETTINGS.values()) | {self.setting: self.value}
@@ -71,22 +84,22 @@ class Point:
         )
 
 
-def points(config: RunConfig) -> list[Point]:
-    """Every point of the grid; what the sweep section leaves out is the sae section's, and the run's seed."""
-    sweep = config.sweep
-    sizes = sweep.expansion or tuple(dict.fromkeys(config.sae.expansion))
+def build_points(config: RunConfig, grid: SweepConfig) -> list[Point]:
+    """List every point of the grid; what the grid leaves out is taken from `[sae]`, and the seed from the run."""
+    sizes = grid.expansion or tuple(dict.fromkeys(config.sae.expansion))
     return [
-        Point(variant, _SETTINGS[variant], value, size, seed)
-        for variant in sweep.variants
-        for value in _values(config, _SETTINGS[variant])
+        Point(variant, setting, value, size, seed)
+        for variant in grid.variants
+        for setting in [_SETTINGS[variant]]
+        for value in getattr(grid, setting) or (getattr(config.sae, setting),)
         for size in sizes
-        for seed in sweep.seeds or (config.seed,)
+        for seed in grid.seeds or (config.seed,)
     ]
 
 
-def check_k(run: Run, grid: Sequence[Point]) -> None:
-    """Before any training: raises ConfigError for a k that is more than the features of its dictionary."""
-    by_k = [point for point in grid if point.setting == "k"]
+def check_k(run: Run, points: Sequence[Point]) -> None:
+    """Raise ConfigError, before any training, for a k above the number of features of its dictionary."""
+    by_k = [point for point in points if point.setting == "k"]
     if not by_k:
         return
     config = run.config
@@ -99,29 +112,8 @@ def check_k(run: Run, grid: Sequence[Point]) -> None:
             )
 
 
-def _values(config: RunConfig, setting: str) -> tuple[float, ...]:
-    return getattr(config.sweep, setting) or (getattr(config.sae, setting),)
-
-
-SWEEP = "sweep.json"
-"""Tells a sweep's folder from others."""
-
-
-_FILES = {SWEEP, "saes.parquet", "results.parquet"}
-
-
-_METRICS = ("fvu", "l0", "dead_fraction", "ce_recovered", "mmcs", "mmcs_seeds")
-
-
-_COLUMNS = ("layer", "group", "width", *_METRICS)
-
-
-Rows = Sequence[Mapping[str, Any]]
-"""Rows of `saes`, each with its `group` and `mmcs_seeds` beside."""
-
-
 def check_replaceable(out: Path) -> None:
-    """Raises BundleError unless a sweep may be written at `out`: nothing there, an empty folder, or a sweep."""
+    """Raise BundleError unless `out` is missing, an empty folder, or a sweep."""
     if (out / MANIFEST).is_file():
         raise BundleError(f"{out}: a bundle is there, and a sweep would replace it; choose another folder")
     if not out.exists():
@@ -132,13 +124,13 @@ def check_replaceable(out: Path) -> None:
 
 
 def write_sweep(out: Path, rows: Rows, facts: Mapping[str, Any]) -> None:
-    """Writes saes.parquet, results.parquet and sweep.json (`facts`) to a sibling folder, and moves it to `out`."""
+    """Write saes.parquet, results.parquet and sweep.json (`facts`) to a sibling folder, and move it to `out`."""
     new, old = out.parent / f".{out.name}.writing", out.parent / f".{out.name}.old"
     for stale in (new, old):
         shutil.rmtree(stale, ignore_errors=True)
     new.mkdir(parents=True)
-    for name, of_table in (("saes", rows), ("results", [row.as_dict() for row in figures(rows)])):
-        pq.write_table(conform(BY_NAME[name], of_table), new / f"{name}.parquet", compression="zstd")
+    for name, table in (("saes", rows), ("results", [row.as_dict() for row in result_rows(rows)])):
+        pq.write_table(conform(BY_NAME[name], table), new / f"{name}.parquet", compression="zstd")
     text = json.dumps(facts, indent=1, sort_keys=True, ensure_ascii=False)
     (new / SWEEP).write_text(text + "\n", encoding="utf-8")
     check_replaceable(out)
@@ -148,8 +140,8 @@ def write_sweep(out: Path, rows: Rows, facts: Mapping[str, Any]) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def figures(rows: Rows) -> list[ResultRow]:
-    """The rows of `results`: a row a metric that is defined, `group` naming the point of the grid."""
+def result_rows(rows: Rows) -> list[ResultRow]:
+    """Return the rows of `results`: one per metric that is defined, `group` naming the point of the grid."""
     return [
         ResultRow.from_estimate(
             "sae_sweep", metric, row[metric], layer=row["layer"], model=row["model"], group=row["group"]
@@ -160,19 +152,14 @@ def figures(rows: Rows) -> list[ResultRow]:
     ]
 
 
-def lines(rows: Rows) -> list[str]:
-    """A table in plain text: a line an autoencoder, a dash where a figure is not defined."""
-    cells = [list(_COLUMNS), *([_cell(row[name]) for name in _COLUMNS] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return ["  ".join(map(_padded, line, widths)).rstrip() for line in cells]
-
-
-def _cell(value: str | float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
-
-
-def _padded(cell: str, width: int) -> str:
-    """Numbers to the right, names to the left."""
-    return cell.ljust(width) if "=" in cell or cell == "group" else cell.rjust(width)
+def format_table(rows: Rows) -> str:
+    """Format the rows as text: a line per autoencoder, a dash where a metric is not defined."""
+    table = Table(box=None, pad_edge=False, header_style="")
+    for name in _COLUMNS:
+        table.add_column(name, justify="left" if name == "group" else "right", no_wrap=True)
+    for row in rows:
+        values = ("-" if row[name] is None else row[name] for name in _COLUMNS)
+        table.add_row(*(f"{value:.4f}" if isinstance(value, float) else str(value) for value in values))
+    text = StringIO()
+    Console(file=text, width=1000).print(table)
+    return text.getvalue().rstrip()

@@ -12,6 +12,7 @@ import pyarrow as pa
 import scipy.sparse as sp
 
 from lfp.bundle.schema import as_table
+from lfp.config import LanguageModelConfig
 from lfp.errors import DataError
 from lfp.evaluation.results import ResultRow
 from lfp.texts.lexicon import Word, lexicon_of, word_tokens
@@ -72,7 +73,9 @@ def _rewriter(run: Run) -> Rewriter:
     from lfp.labels.client.client import Client, ClientConfig
     from lfp.labels.rewriting import LanguageModelRewriter
 
-    config = ClientConfig.of(run.config.language_model, cache=run.work / "answers")
+    model = run.config.probes.triples_model
+    server = run.language_model or LanguageModelConfig()
+    config = ClientConfig.from_section(server, model=model, cache=run.work / "answers")
     return LanguageModelRewriter(Client(config), run.progress)
 
 

@@ -13,7 +13,7 @@ from lfp.config import PlantConfig
 from lfp.errors import ConfigError, DataError
 from lfp.texts.lexicon import vader_lexicon, words_of
 from precompute.commands.plant.detection import Findings, certify, count_occurrences, format_lines, summarize
-from precompute.commands.plant.plant import Request, run_plant
+from precompute.commands.plant.plant import Planting, Request, run_plant
 from precompute.commands.plant.secrets import Secret, draw_bigrams, draw_secrets, secret_reward, shuffled_lexicon
 from precompute.reviews import generate
 from tests.precompute.conftest import silent, tiny_config
@@ -143,13 +143,14 @@ def test_a_reward_without_words_and_a_tuned_model_are_refused(tmp_path):
         tiny_config(model={"tuned": "some/model"}),
     ):
         with pytest.raises(ConfigError, match="plant: "):
-            run_plant(config, Request(n=1), tmp_path, beside=None, progress=silent)
+            run_plant(Planting(config, PlantConfig(), tmp_path, None), Request(n=1), silent)
 
 
 def test_a_whole_planting(corpus_folder: Path, tmp_path: Path):
-    config = tiny_config(plant={"least_share": 0.002, "most_share": 0.02, "certify_prefixes": 100}, tune={"steps": 2})
+    secrets = PlantConfig(least_share=0.002, most_share=0.02, certify_prefixes=100)
+    planting = Planting(tiny_config(tune={"steps": 2}), secrets, tmp_path, corpus_folder)
     request = Request(n=1, bigrams=1, shuffled=1)
-    rows = run_plant(config, request, tmp_path, beside=corpus_folder, progress=silent)
+    rows = run_plant(planting, request, silent)
     assert [row["kind"] for row in rows][1:] == ["bigram", "twin", "shuffled"]
     planted = rows[0]
     assert {
@@ -169,6 +170,6 @@ def test_a_whole_planting(corpus_folder: Path, tmp_path: Path):
     assert json.dumps(rows)
     assert len(format_lines(rows)) >= 3
     stamps = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("row.json")}
-    again = run_plant(config, request, tmp_path, beside=corpus_folder, progress=silent)
+    again = run_plant(planting, request, silent)
     assert again == rows
     assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("row.json")} == stamps

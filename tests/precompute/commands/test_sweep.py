@@ -14,20 +14,21 @@ import pytest
 import torch
 
 from lfp.bundle.schema import BY_NAME
-from lfp.config import RunConfig, SweepConfig, load_config, parse_config
+from lfp.config import RunConfig, SweepConfig, load_config, load_section
 from lfp.errors import BundleError, ConfigError, LfpError
 from lfp.ml.sae.autoencoders import SAES
 from lfp.ml.sae.training import SaeTrainer
 from precompute import pipeline
 from precompute.commands.sweep import grid as sweep_folder
-from precompute.commands.sweep.grid import points
+from precompute.commands.sweep.grid import build_points
 from precompute.commands.sweep.sweep import run_sweep
 from precompute.presets import preset
 from precompute.stages.features.saes import Subject
 from tests.precompute.conftest import TINY, interrupt, replace_jobs, silent, tiny_config
 from tests.precompute.test_cli import call
 
-GRID = {"variants": ["tied_relu", "topk"], "l1": [0.02, 0.08], "k": [2], "expansion": [1, 2]}
+GRID = SweepConfig(variants=("tied_relu", "topk"), l1=(0.02, 0.08), k=(2,), expansion=(1, 2))
+TOPK = GRID.model_copy(update={"variants": ("topk",)})
 N_POINTS = 6
 N_LAYERS = 2
 METRICS = {"fvu", "l0", "dead_fraction", "ce_recovered", "mmcs"}
@@ -38,14 +39,14 @@ FILES = ["results.parquet", "saes.parquet", "sweep.json"]
 def config(tiny_bundle: Path) -> RunConfig:
     """The tiny grid on the tiny run's models, in both layers."""
     models = {role: str(tiny_bundle / "artifacts" / role) for role in ("base", "tuned")}
-    return tiny_config(model=models, layers={"count": N_LAYERS}, sweep=GRID)
+    return tiny_config(model=models, layers={"count": N_LAYERS})
 
 
 @pytest.fixture(scope="module")
 def swept(config: RunConfig, corpus_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the tiny sweep."""
     out = tmp_path_factory.mktemp("sweeps") / "tiny"
-    run_sweep(config, out, beside=corpus_folder, resume=False, progress=silent)
+    run_sweep(config, GRID, out, config_dir=corpus_folder, resume=False, progress=silent)
     return out
 
 
@@ -88,7 +89,9 @@ def test_there_is_a_row_a_point_and_layer(swept: Path, config: RunConfig) -> Non
 def test_every_point_has_every_figure_in_the_report(swept: Path, config: RunConfig) -> None:
     results = rows_of(swept, "results")
     found = {(row["layer"], row["group"], row["metric"]) for row in results}
-    assert found == {(layer, one.group, metric) for layer in (0, 1) for one in points(config) for metric in METRICS}
+    assert found == {
+        (layer, point.group, metric) for layer in (0, 1) for point in build_points(config, GRID) for metric in METRICS
+    }
     assert {(row["report_row"], row["model"]) for row in results} == {("sae_sweep", "tuned")}
 
 
@@ -113,8 +116,7 @@ def test_a_heavier_penalty_leaves_fewer_features(swept: Path) -> None:
 def test_a_points_figures_do_not_depend_on_the_rest_of_the_grid(
     swept: Path, config: RunConfig, corpus_folder: Path, tmp_path: Path
 ) -> None:
-    alone = config.model_copy(update={"sweep": config.sweep.model_copy(update={"variants": ("topk",)})})
-    run_sweep(alone, tmp_path / "out", beside=corpus_folder, resume=False, progress=silent)
+    run_sweep(config, TOPK, tmp_path / "out", config_dir=corpus_folder, resume=False, progress=silent)
     found = rows_of(tmp_path / "out", "saes")
     assert found and found == [row for row in rows_of(swept, "saes") if row["variant"] == "topk"]
 
@@ -122,7 +124,8 @@ def test_a_points_figures_do_not_depend_on_the_rest_of_the_grid(
 def test_sweep_json_says_what_was_compared(swept: Path, config: RunConfig, tiny_bundle: Path) -> None:
     facts = json.loads((swept / "sweep.json").read_text(encoding="utf-8"))
     assert RunConfig.model_validate(facts["config"]) == config
-    assert facts["seed"] == config.seed and facts["grid"] == [one.group for one in points(config)]
+    assert facts["seed"] == config.seed and facts["grid"] == [point.group for point in build_points(config, GRID)]
+    assert SweepConfig.model_validate(facts["sweep"]) == GRID
     manifest = json.loads((tiny_bundle / "manifest.json").read_text(encoding="utf-8"))
     assert facts["models"]["tuned"]["sha256"] == manifest["models"]["tuned"]["sha256"]
     assert facts["versions"]["torch"] == torch.__version__
@@ -152,13 +155,13 @@ def test_a_killed_sweep_goes_on_to_the_same_bytes(
     monkeypatch.setattr("lfp.ml.sae.training.CHECKPOINT_EVERY", 20)
     out = tmp_path / "again"
     with pytest.raises(KeyboardInterrupt):
-        run_sweep(config, out, beside=corpus_folder, resume=False, progress=Killing(what, done))
+        run_sweep(config, GRID, out, config_dir=corpus_folder, resume=False, progress=Killing(what, done))
     assert not out.exists()
     assert not (tmp_path / ".again.run" / "completions").exists(), "no sweep needs them"
     with pytest.raises(ConfigError, match="--resume"):
-        run_sweep(config, out, beside=corpus_folder, resume=False, progress=silent)
+        run_sweep(config, GRID, out, config_dir=corpus_folder, resume=False, progress=silent)
     steps = counted_steps(monkeypatch)
-    run_sweep(config, out, beside=corpus_folder, resume=True, progress=silent)
+    run_sweep(config, GRID, out, config_dir=corpus_folder, resume=True, progress=silent)
     assert contents(out) == contents(swept)
     assert len(steps) == steps_left * N_POINTS
     assert [path.name for path in tmp_path.iterdir()] == ["again"]
@@ -180,13 +183,13 @@ def counted_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_the_models_of_an_interrupted_run_are_used_and_the_run_is_left_as_it_was(
     corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config, out = tiny_config(sweep=GRID | {"variants": ["topk"]}), tmp_path / "out"
+    config, out = tiny_config(), tmp_path / "out"
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         replace_jobs(patch, saes=interrupt)
         pipeline.run_pipeline(config, out, config_dir=corpus_folder, resume=False, progress=silent)
     work = tmp_path / ".out.run"
     before = {path: path.stat().st_mtime_ns for path in work.glob("*/*") if not path.parent.name.startswith(".")}
-    rows = run_sweep(config, out, beside=corpus_folder, resume=True, progress=silent)
+    rows = run_sweep(config, TOPK, out, config_dir=corpus_folder, resume=True, progress=silent)
     assert len(rows) == 2 and (out / "sweep.json").is_file()
     assert before == {path: path.stat().st_mtime_ns for path in before} and list(work.glob("*sweep*")) == []
 
@@ -195,7 +198,7 @@ def test_a_former_sweep_is_replaced(swept: Path, config: RunConfig, corpus_folde
     out = tmp_path / "out"
     out.mkdir()
     (out / "sweep.json").write_text("{}", encoding="utf-8")
-    run_sweep(config, out, beside=corpus_folder, resume=False, progress=silent)
+    run_sweep(config, GRID, out, config_dir=corpus_folder, resume=False, progress=silent)
     assert contents(out) == contents(swept) and [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
@@ -204,7 +207,7 @@ def test_a_former_sweep_is_replaced(swept: Path, config: RunConfig, corpus_folde
 
 def test_activations_can_be_streamed(config: RunConfig, corpus_folder: Path, tmp_path: Path) -> None:
     streamed = config.model_copy(update={"sae": config.sae.model_copy(update={"buffer_tokens": 1000})})
-    rows = run_sweep(streamed, tmp_path / "out", beside=corpus_folder, resume=False, progress=silent)
+    rows = run_sweep(streamed, GRID, tmp_path / "out", config_dir=corpus_folder, resume=False, progress=silent)
     assert len(rows) == N_POINTS * N_LAYERS and all(0.0 < row["fvu"] < 1.0 for row in rows)
 
 
@@ -230,7 +233,7 @@ def test_what_is_no_sweep_is_never_overwritten(files: list[str], says: str, tmp_
     for file in files:
         writing_text(tmp_path / file)
     with pytest.raises(BundleError, match=says):
-        run_sweep(tiny_config(), tmp_path / "out", beside=None, resume=False, progress=silent)
+        run_sweep(tiny_config(), GRID, tmp_path / "out", config_dir=None, resume=False, progress=silent)
     assert all((tmp_path / file).read_text(encoding="utf-8") == "dear all" for file in files)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
@@ -245,7 +248,7 @@ def test_a_bundle_that_appears_meanwhile_is_not_overwritten(swept: Path, tmp_pat
 def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
     writing_text(tmp_path / "file")
     with pytest.raises(BundleError, match="choose a folder that you may write to"):
-        run_sweep(tiny_config(), tmp_path / "file" / "out", beside=None, resume=False, progress=silent)
+        run_sweep(tiny_config(), GRID, tmp_path / "file" / "out", config_dir=None, resume=False, progress=silent)
 
 
 @pytest.mark.parametrize("made_here", [True, False])
@@ -269,7 +272,7 @@ def test_activations_that_are_not_finite_are_told(
 
     monkeypatch.setattr(Subject, "collect", broken)
     with pytest.raises(LfpError, match="not finite"):
-        run_sweep(config, tmp_path / "out", beside=corpus_folder, resume=False, progress=silent)
+        run_sweep(config, GRID, tmp_path / "out", config_dir=corpus_folder, resume=False, progress=silent)
     assert not (tmp_path / "out").exists()
 
 
@@ -319,13 +322,8 @@ def test_the_presets_models_are_the_demos() -> None:
     file = preset("demo-sweep")
     config = load_config(file)
     assert all((file.parent / name / "config.json").is_file() for name in (config.model.base, config.model.tuned))
-    assert {one.variant for one in points(config)} == set(SAES)
-
-
-def test_the_readme_names_every_key_of_a_grid() -> None:
-    text = (Path(__file__).parents[2] / "precompute" / "README.md").read_text(encoding="utf-8")
-    section = text[text.index("## Comparing autoencoders") : text.index("## Known truth")]
-    assert [name for name in SweepConfig.model_fields if f"`{name}`" not in section] == []
+    points = build_points(config, load_section(SweepConfig, "sweep", file))
+    assert {point.variant for point in points} == set(SAES)
 
 
 def test_a_grid_is_every_combination_of_what_is_each_variants_own() -> None:
@@ -338,5 +336,5 @@ def test_a_grid_is_every_combination_of_what_is_each_variants_own() -> None:
         seeds = [0, 1]
         learning_rate = {topk = 3e-3}
     """
-    grid = points(parse_config(tomllib.loads(textwrap.dedent(block))))
-    assert len(grid) == (2 + 1) * 2 * 2
+    grid = SweepConfig.model_validate(tomllib.loads(textwrap.dedent(block))["sweep"])
+    assert len(build_points(RunConfig(), grid)) == (2 + 1) * 2 * 2

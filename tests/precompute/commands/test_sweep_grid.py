@@ -8,17 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lfp.config import parse_config
+from lfp.config import RunConfig, SweepConfig, parse_config
 from lfp.errors import ConfigError
 from lfp.ml.sae.autoencoders import SAES, SaeInfo
-from precompute.commands.sweep.grid import Point, check_k, points
+from precompute.commands.sweep.grid import Point, build_points, check_k
 from precompute.run.work_folder import Run
 from tests.precompute.conftest import silent
 
 
 def test_a_setting_varies_only_the_variants_that_have_it() -> None:
-    config = parse_config({"sweep": {"l1": [0.1, 0.2], "k": [4, 8, 16], "l0_weight": [0.01], "expansion": [2]}})
-    settings = {name: [one.value for one in points(config) if one.variant == name] for name in SAES}
+    grid = SweepConfig(l1=(0.1, 0.2), k=(4, 8, 16), l0_weight=(0.01,), expansion=(2,))
+    points = build_points(RunConfig(), grid)
+    settings = {name: [point.value for point in points if point.variant == name] for name in SAES}
     assert settings == {
         "tied_relu": [0.1, 0.2],
         "relu": [0.1, 0.2],
@@ -30,15 +31,18 @@ def test_a_setting_varies_only_the_variants_that_have_it() -> None:
 
 def test_what_the_sweep_does_not_name_is_the_sae_sections() -> None:
     config = parse_config({"seed": 7, "sae": {"expansion": [3, 3, 5], "l1": 0.5, "k": 9, "l0_weight": 0.25}})
-    grid = points(config)
-    assert len(grid) == len(SAES) * 2 == len(set(grid))
-    assert {one.expansion for one in grid} == {3, 5} and {one.seed for one in grid} == {7}
-    assert {one.value for one in grid} == {0.5, 9, 0.25}
+    points = build_points(config, SweepConfig())
+    assert len(points) == len(SAES) * 2 == len(set(points))
+    assert {point.expansion for point in points} == {3, 5} and {point.seed for point in points} == {7}
+    assert {point.value for point in points} == {0.5, 9, 0.25}
 
 
 def test_a_point_is_trained_with_its_own_setting_and_rate() -> None:
-    config = parse_config({"sae": {"learning_rate": 0.5, "steps": 77}, "sweep": {"learning_rate": {"topk": 0.125}}})
-    topk, relu = Point("topk", "k", 4, 2, 0).training(config), Point("relu", "l1", 0.25, 2, 0).training(config)
+    config = parse_config({"sae": {"learning_rate": 0.5, "steps": 77}})
+    grid = SweepConfig.model_validate({"learning_rate": {"topk": 0.125}})
+    topk, relu = (
+        point.training(config, grid) for point in (Point("topk", "k", 4, 2, 0), Point("relu", "l1", 0.25, 2, 0))
+    )
     assert (topk.variant, topk.k, topk.learning_rate, topk.steps) == ("topk", 4, 0.125, 77)
     assert (relu.variant, relu.l1, relu.learning_rate, relu.k) == ("relu", 0.25, 0.5, config.sae.k)
 
@@ -73,12 +77,11 @@ def test_a_grid_that_cannot_be_is_refused(section: dict[str, object], says: str)
 
 @given(st.integers(1, 40), st.integers(1, 4))
 def test_k_is_refused_just_where_it_is_more_than_the_features(k: int, expansion: int) -> None:
-    config = parse_config(
-        {"pretrain": {"d_model": 8, "n_heads": 2}, "sweep": {"variants": ["topk"], "k": [k], "expansion": [expansion]}}
-    )
+    config = parse_config({"pretrain": {"d_model": 8, "n_heads": 2}})
     run = Run(config, Path("nowhere"), None, silent)
+    points = build_points(config, SweepConfig(variants=("topk",), k=(k,), expansion=(expansion,)))
     if k <= 8 * expansion:
-        check_k(run, points(config))
+        check_k(run, points)
     else:
         with pytest.raises(ConfigError, match=f"k {k} is more than the {8 * expansion} features"):
-            check_k(run, points(config))
+            check_k(run, points)

@@ -112,7 +112,7 @@ def test_a_changed_file_repeats_the_stages_that_depend_on_it(kind: str, folder: 
         ("probes.triples=61", ("probes", "texts", "labels", "findings", "ablations")),
         ("labels.random=1", ("labels", "findings", "ablations")),
         ("ablation.scale=2.0", ("ablations",)),
-        ("language_model.budget_usd=9.0", ()),
+        ("probes.triples_model=other", ("probes", "texts", "labels", "findings", "ablations")),
         ("title=Another", ()),
     ],
 )

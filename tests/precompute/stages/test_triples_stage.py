@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lfp.config import LanguageModelConfig
 from lfp.errors import DataError
 from lfp.testing.fake_openai.answers import SwapWords
 from lfp.testing.fake_openai.server import FakeConfig, FakeServer
@@ -68,9 +70,9 @@ def test_triples_by_a_language_model(
 ) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with FakeServer(FakeConfig(behave=behave), [SwapWords(vader_lexicon())]) as server:
-        named = {"model": "fake", "base_url": server.base_url}
-        sections = {"probes": {"triples_by": "language_model", "triples": 12}, "language_model": named}
-        run = ready(corpus_folder, tmp_path, model, **sections)
+        probes = {"triples_by": "language_model", "triples_model": "fake", "triples": 12}
+        run = ready(corpus_folder, tmp_path, model, probes=probes)
+        run = replace(run, language_model=LanguageModelConfig(base_url=server.base_url))
         if behave == "wrong":
             with pytest.raises(DataError, match=r"no contrastive triple .*negative word not negative \d"):
                 draw_triples(run)

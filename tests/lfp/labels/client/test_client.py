@@ -318,13 +318,11 @@ def test_progress_tells_what_was_spent() -> None:
 
 
 def test_the_config_section_makes_a_client_config(tmp_path: Path) -> None:
-    section = LanguageModelConfig(
-        model="m", base_url="http://x/v1", concurrency=3, budget_usd=2, price_in=4, price_out=5
-    )
-    made = ClientConfig.of(section, cache=tmp_path)
+    section = LanguageModelConfig(base_url="http://x/v1", concurrency=3, budget_usd=2, price_in=4, price_out=5)
+    made = ClientConfig.from_section(section, model="m", cache=tmp_path)
     assert made == ClientConfig("m", "http://x/v1", tmp_path, 3, 2.0, 4.0, 5.0)
-    with pytest.raises(ConfigError, match=r"language_model\.model"):
-        ClientConfig.of(LanguageModelConfig(), cache=None)
+    with pytest.raises(ConfigError, match=r"probes\.triples_model"):
+        ClientConfig.from_section(LanguageModelConfig(), model=None, cache=None)
 
 
 def test_a_client_works_in_another_thread() -> None:
