@@ -136,12 +136,8 @@ def show_messages() -> None:
                     key, [verdict for bundle, verdict in waiting.values() if bundle.name == name]
                 )
                 row.download_button(
-                    "Download them",
-                    data=exports.as_json(rows),
-                    file_name="unsaved-verdicts.json",
-                    mime="application/json",
-                    key=f"audit_unsaved_{name}",
-                    on_click="ignore",
-                )
+                    "Download them", data=exports.as_json(rows), file_name="unsaved-verdicts.json",
+                    mime="application/json", key=f"audit_unsaved_{name}", on_click="ignore",
+                )  # fmt: skip
     if sentence := st.session_state.pop("audit_says", ""):
         st.warning(f"{sentence[:1].upper()}{sentence[1:].rstrip('.')}.".replace("$", "\\$"), icon=":material/info:")

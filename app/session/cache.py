@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import streamlit as st
 
@@ -36,24 +36,28 @@ def open_store(path: Path) -> Store:
     return _open_store(str(path.resolve()), modified, bundles.is_public())
 
 
-def ask(query: Callable[Concatenate[Store, P], R], store: Store, *args: P.args, **kwargs: P.kwargs) -> R:
-    """Run a query of lfp.bundle.queries, or return its cached result."""
-    call = lambda: query(store, *args, **kwargs)  # noqa: E731
-    result: R = _result(store.key, query.__name__, args, kwargs, _call=call)
+def ask(query: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Run a query of lfp.bundle on one or two stores, or return its cached result."""
+    result: R = _result(f"{query.__module__}.{query.__name__}", args, kwargs, _query=query)
     return result
 
 
-def ask_large(query: Callable[Concatenate[Store, P], R], store: Store, *args: P.args, **kwargs: P.kwargs) -> R:
+def ask_large(query: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Do the same for a result of thousands of rows; only the last few are kept."""
-    call = lambda: query(store, *args, **kwargs)  # noqa: E731
-    result: R = _large_result(store.key, query.__name__, args, kwargs, _call=call)
+    result: R = _large_result(f"{query.__module__}.{query.__name__}", args, kwargs, _query=query)
     return result
 
 
-def ask_both(query: Callable[[Store, Store], R], this: Store, other: Store) -> R:
-    """Run a comparison of lfp.bundle.comparison on two bundles, or return its cached result."""
-    result: R = _comparison(this.key, other.key, query.__name__, _call=lambda: query(this, other))
-    return result
+@st.cache_data(max_entries=1000, show_spinner=False, hash_funcs={Store: lambda store: store.key})
+def _result(name: str, args: Any, kwargs: Any, *, _query: Callable[..., Any]) -> Any:
+    del name  # part of the cache key
+    return _query(*args, **kwargs)
+
+
+@st.cache_data(max_entries=12, show_spinner=False, hash_funcs={Store: lambda store: store.key})
+def _large_result(name: str, args: Any, kwargs: Any, *, _query: Callable[..., Any]) -> Any:
+    del name  # part of the cache key
+    return _query(*args, **kwargs)
 
 
 def live(store: Store) -> Live:
@@ -87,21 +91,3 @@ def _open_store(path: str, modified: int, is_public: bool) -> Store:
         config = sanitize.values_without_paths(manifest.config)
         store.manifest = manifest.model_copy(update={"config": config, "models": models})
     return store
-
-
-@st.cache_data(max_entries=1000, show_spinner=False)
-def _result(key: str, name: str, args: Any, kwargs: Any, *, _call: Callable[[], Any]) -> Any:
-    del key, name, args, kwargs  # the cache key
-    return _call()
-
-
-@st.cache_data(max_entries=12, show_spinner=False)
-def _large_result(key: str, name: str, args: Any, kwargs: Any, *, _call: Callable[[], Any]) -> Any:
-    del key, name, args, kwargs  # the cache key
-    return _call()
-
-
-@st.cache_data(max_entries=50, show_spinner="Comparing the runs")
-def _comparison(key: str, other_key: str, name: str, *, _call: Callable[[], Any]) -> Any:
-    del key, other_key, name  # the cache key
-    return _call()

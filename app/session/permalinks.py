@@ -80,6 +80,7 @@ WORDS: Mapping[str, Mapping[str, str]] = {
 
 Streamlit writes the shown words into the URL. Links with the values themselves, which older versions wrote, work too.
 """
+_VALUES = {name: {word: value for value, word in words.items()} for name, words in WORDS.items()}
 
 DENSITIES = ("0", "0.001 %", "0.01 %", "0.1 %", "1 %", "10 %", "100 %")
 """Ends of the density range on offer."""
@@ -288,14 +289,8 @@ def restore_values() -> None:
     for name, words in WORDS.items():
         linked = st.query_params.get_all(name)
         if name not in st.session_state and any(value in words and value not in words.values() for value in linked):
-            known = [value for value in map(_value_reader(name), linked) if value in words]
+            known = [value for value in (_VALUES[name].get(text, text) for text in linked) if value in words]
             st.session_state[name] = known if name in ("drifts", "shown") else known[-1]
-
-
-def _value_reader(name: str) -> Callable[[str], str]:
-    """Return what turns a shown word of a field back into its value, and leaves others as they are."""
-    values = {word: value for value, word in WORDS.get(name, {}).items()}
-    return lambda text: values.get(text, text)
 
 
 def text_colour() -> str:
@@ -349,7 +344,8 @@ def from_params(kind: type[V], params: Mapping[str, str | Sequence[str]]) -> V:
     values = {}
     for field in fields(kind):  # type: ignore[arg-type]
         raw = params.get(field.name)
-        parts = [*map(_value_reader(field.name), [raw] if isinstance(raw, str) else raw or [])]
+        values_of = _VALUES.get(field.name, {})
+        parts = [values_of.get(part, part) for part in ([raw] if isinstance(raw, str) else raw or [])]
         decoded = _decoded(parts, str(field.type)) if parts else None
         values[field.name] = field.default if decoded is None else decoded
     return kind(**values)

@@ -1,1 +1,1 @@
-"""One file a page."""
+"""The explorer's pages, one file each."""

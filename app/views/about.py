@@ -33,12 +33,9 @@ def show_config(manifest: Manifest) -> None:
     written = about.WRITERS[kind](manifest.config)
     ending = kind.lower()
     st.download_button(
-        f"Download config.{ending}",
-        data=written,
-        file_name=f"{manifest.bundle_id}.{ending}",
-        icon=":material/download:",
-        on_click="ignore",
-    )
+        f"Download config.{ending}", data=written, file_name=f"{manifest.bundle_id}.{ending}",
+        icon=":material/download:", on_click="ignore",
+    )  # fmt: skip
     st.code(written, language=ending, height=320)
 
 
@@ -64,13 +61,10 @@ def show_download(store: Store) -> None:
         st.html(panels.note(says))
     elif size <= LARGEST:
         st.download_button(
-            f"Download the bundle, {about.size(size)}",
-            data=lambda: zip_bundle(store),
-            file_name=f"lfp-{store.manifest.bundle_id}.zip",
-            mime="application/zip",
-            icon=":material/folder_zip:",
+            f"Download the bundle, {about.size(size)}", data=lambda: zip_bundle(store),
+            file_name=f"lfp-{store.manifest.bundle_id}.zip", mime="application/zip", icon=":material/folder_zip:",
             on_click="ignore",
-        )
+        )  # fmt: skip
         st.html(panels.note("Unzip it, and open it with LFP_BUNDLES=FOLDER make app."))
     elif bundles.is_public():
         st.html(panels.note(f"The bundle is too large to download here ({about.size(size)}). Ask the host for a copy."))

@@ -29,12 +29,9 @@ def show_scatter(store: Store) -> None:
             st.session_state.word = word
 
     st.plotly_chart(
-        accuracy_scatters.words(table, axes),
-        config=charts.CONFIG,
-        key="word_scatter",
-        on_select=look_up_point,
+        accuracy_scatters.words(table, axes), config=charts.CONFIG, key="word_scatter", on_select=look_up_point,
         selection_mode="points",
-    )
+    )  # fmt: skip
     frame.caption(accuracy_scatters.words_sentence(table, axes), lambda: table, name="words")
 
 

@@ -36,12 +36,9 @@ def show_scatter(store: Store) -> int | None:
     plane = frame.choose_one("Show", drift.PLANES, key="plane")
     rows = ask(queries.run.drift_points, store, limit=MOST_POINTS)
     event = st.plotly_chart(
-        drift.scatter(rows.to_pydict(), plane=plane),
-        config=charts.CONFIG,
-        key=f"drift_chart_{plane}",
-        on_select="rerun",
-        selection_mode="points",
-    )
+        drift.scatter(rows.to_pydict(), plane=plane), config=charts.CONFIG, key=f"drift_chart_{plane}",
+        on_select="rerun", selection_mode="points",
+    )  # fmt: skip
     total = store.manifest.tables["drift"].rows
     which = f"all {count(total)}"
     if total > MOST_POINTS:

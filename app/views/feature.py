@@ -70,27 +70,20 @@ def show_examples(feature: Feature, rows: Sequence[dict[str, Any]]) -> None:
         return
     order = sorted(counts, key=lambda bucket: (bucket < 0, bucket != 0, -bucket))
     buckets = {BUCKETS.get(bucket, str(bucket)): bucket for bucket in order}
-    row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
+    top = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
     has_quartiles = max(counts) == 4
-    chosen = row.segmented_control(
+    chosen = top.segmented_control(
         "Activation", list(buckets), default=next(iter(buckets)), required=True, wrap=True, key="examples",
         bind="query-params", format_func=words_for("examples") if has_quartiles else str,
     )  # fmt: skip
-    row.toggle("Show numbers", key="activation_values", bind="query-params")
+    top.toggle("Show numbers", key="activation_values", bind="query-params")
     bucket = buckets[chosen]
-    items = [
-        tokens.example(
-            tokens.pieces(row["text"], row["token_starts"]),
-            row["window_values"],
-            first=row["window_start"],
-            position=row["position"],
-            limit=feature.max_activation,
-            caption=f"<b>{plain(row['activation'])}</b>{profile.contribution_mark(feature.weight, row['activation'])}"
-            + panels.anchor(permalinks.text_href(row["text_id"]), f"text {row['text_id']}"),
-            weight=feature.weight,
-        )
-        for row in [row for row in rows if row["bucket"] == bucket][:MOST_EXAMPLES]
-    ]
+    items = []
+    for row in [row for row in rows if row["bucket"] == bucket][:MOST_EXAMPLES]:
+        mark = profile.contribution_mark(feature.weight, row["activation"])
+        link = panels.anchor(permalinks.text_href(row["text_id"]), f"text {row['text_id']}")
+        caption = f"<b>{plain(row['activation'])}</b>{mark}{link}"
+        items.append(tokens.example(row, limit=feature.max_activation, caption=caption, weight=feature.weight))
     contributes = "" if feature.weight is None else "; in colour, its contribution to the estimate"
     says = f"activation; the example’s token is underlined{contributes}"
     legend = tokens.strength_legend(feature.max_activation, says)

@@ -89,14 +89,10 @@ def show_list(store: Store, view: FeaturesView, wanted: FeatureFilter, n: int) -
     slot, order = st.container(), filters.order_of(view)
     page = st.pagination(-(-n // PAGE_SIZE), key="page", max_visible_pages=7, **filters.BOUND)
     rows = ask(
-        queries.features.features,
-        store,
-        wanted,
-        order=order,
-        columns=feature_columns.in_order([*view.shown, "description"]),
-        limit=PAGE_SIZE,
+        queries.features.features, store, wanted, order=order,
+        columns=feature_columns.in_order([*view.shown, "description"]), limit=PAGE_SIZE,
         offset=(page - 1) * PAGE_SIZE,
-    )
+    )  # fmt: skip
     with slot:
         clicked = show_table(rows, view.shown)
     named = frame.choose_name(tables.feature_names(rows), "Open a feature of this page", key="open_feature")

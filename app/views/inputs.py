@@ -51,12 +51,10 @@ def show_filters(store: Store) -> InputsView:
 def show_list(store: Store, view: InputsView) -> paging.Page:
     """Draw one page of texts, each opened by a click; return the page."""
     wanted = TextFilter(
-        words=view.words,
-        split=view.split,
+        words=view.words, split=view.split,
         is_sampled=view.texts == "sampled" and store.manifest.tables["activations"].rows > 0,
-        rating_low=view.rated_from,
-        rating_high=view.rated_to,
-    )
+        rating_low=view.rated_from, rating_high=view.rated_to,
+    )  # fmt: skip
     n = ask(queries.texts.count_texts, store, wanted)
     if not n:
         has_texts = store.manifest.tables["texts"].rows
@@ -65,14 +63,10 @@ def show_list(store: Store, view: InputsView) -> paging.Page:
     order = queries.common.Order(view.by, view.direction == "descending")
     gap = view.by if view.by in queries.common.TEXT_GAPS else "gap"
     page = paging.show_page(
-        n,
-        size=PAGE_SIZE,
-        key="sheet",
-        noun="text",
-        id_column="text_id",
+        n, size=PAGE_SIZE, key="sheet", noun="text", id_column="text_id",
         rows=lambda **window: ask(queries.texts.texts, store, wanted, order=order, **window),
         table=lambda rows: show_table(rows, gap=gap),
-    )
+    )  # fmt: skip
     frame.download(lambda: queries.texts.texts(store, wanted, order=order), name="texts")
     return page
 

@@ -46,14 +46,9 @@ def show_list(store: Store, view: PairsView) -> paging.Page:
         return paging.Page([])
     order = queries.common.Order(view.rank_by, view.towards == "descending")
     page = paging.show_page(
-        n,
-        size=PAGE_SIZE,
-        key="leaf",
-        noun="pair",
-        id_column="pair_id",
-        rows=lambda **window: ask(queries.texts.pairs, store, wanted, order=order, **window),
-        table=show_table,
-    )
+        n, size=PAGE_SIZE, key="leaf", noun="pair", id_column="pair_id",
+        rows=lambda **window: ask(queries.texts.pairs, store, wanted, order=order, **window), table=show_table,
+    )  # fmt: skip
     frame.download(lambda: queries.texts.pairs(store, wanted, order=order), name="pairs")
     return page
 

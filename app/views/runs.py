@@ -53,7 +53,8 @@ def show_facts(this: Store, other: Store) -> None:
 
 def show_metrics(this: Store, other: Store) -> None:
     st.subheader("Metrics")
-    pairs = cache.ask_both(comparison.figure_pairs, this, other)
+    with st.spinner("Comparing the runs"):
+        pairs = cache.ask(comparison.figure_pairs, this, other)
     if not pairs:
         st.html(panels.note("The two reports have no metric in common."))
         return
@@ -91,7 +92,8 @@ def show_metrics(this: Store, other: Store) -> None:
 def show_matches(this: Store, other: Store) -> tuple[str, int] | None:
     """Draw the matched features; return the side and number of the feature that was clicked or chosen by name."""
     st.subheader("Matched features")
-    found = cache.ask_both(comparison.match_features, this, other)
+    with st.spinner("Matching features"):
+        found = cache.ask(comparison.match_features, this, other)
     st.html(panels.note(comparing.matched_sentence(found)))
     if not found.pairs.num_rows:
         return None

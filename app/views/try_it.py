@@ -35,7 +35,8 @@ def why_not(manifest: Manifest) -> str | None:
         says = "This bundle carries no models, so no text can be tried."
         fix = " To make one that does: python -m precompute run CONFIG.toml --out DIR --set artifacts=true."
         return says if bundles.is_public() else says + fix
-    if bundles.is_public() and playground.too_large(manifest):
+    largest = max(model.parameters for model in manifest.models.values())
+    if bundles.is_public() and largest > playground.LARGEST_PUBLIC:
         limit = f"{playground.LARGEST_PUBLIC / 1e6:.0f} million parameters"
         return f"This bundle’s models are too large to run here, above {limit}. Run the explorer at home to try a text."
     return None
@@ -120,15 +121,9 @@ def show_sliders(store: Store, live: Live, features: Sequence[int]) -> tuple[dic
     when the form is sent, as its widgets change all at once.
     """
     also: int | None = st.number_input(
-        "Add a feature",
-        min_value=0,
-        max_value=live.dictionary.n_features - 1,
-        value=None,
-        key="also",
-        bind="query-params",
-        placeholder="any number",
-        width=180,
-    )
+        "Add a feature", min_value=0, max_value=live.dictionary.n_features - 1, value=None, key="also",
+        bind="query-params", placeholder="any number", width=180,
+    )  # fmt: skip
     linked = playground.read_scales(st.query_params.get("scales", ""), live.dictionary.n_features)
     ids = list(dict.fromkeys([*([] if also is None else [also]), *linked, *features[:SLIDERS]]))
     names = ask(queries.feature.named_features, store, ids)
@@ -144,13 +139,9 @@ def show_sliders(store: Store, live: Live, features: Sequence[int]) -> tuple[dic
             key = f"scale_{feature_id}"
             st.session_state.setdefault(key, linked.get(feature_id, 1.0))
             scales[feature_id] = columns[at % 2].slider(
-                playground.slider_name(feature_id, names.get(feature_id)),
-                min_value=0.0,
-                max_value=playground.LARGEST_SCALE,
-                step=playground.SCALE_STEP,
-                key=key,
-                format="%.2f ×",
-            )
+                playground.slider_name(feature_id, names.get(feature_id)), min_value=0.0,
+                max_value=playground.LARGEST_SCALE, step=playground.SCALE_STEP, key=key, format="%.2f ×",
+            )  # fmt: skip
         row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
         most = min(MOST_TOKENS, live.most_tokens())
         settings = {

@@ -129,22 +129,11 @@ def filter_of(view: FeaturesView, store: Store | None = None) -> FeatureFilter:
     low, high = (SHARES.get(end, default) for end, default in zip(view.density, (0.0, 1.0), strict=True))
     above, up_to = (RANKS.get(end, default) for end, default in zip(view.standing, (0.0, 1.0), strict=True))
     wanted = FeatureFilter(
-        layers=view.layer,
-        sign=view.sign,
-        related=view.related,
-        density_low=low,
-        density_high=high,
-        search=view.find,
-        token=view.fires_on,
-        null=view.null,
-        drift=view.drifts,
-        drift_top=TOP_SHARES.get(view.drifted, 1.0),
-        rank_low=above,
-        rank_high=up_to,
-        stability_low=view.least_stable,
-        detection_low=view.least_detected,
-        region=feature_map.from_text(view.area),
-    )
+        layers=view.layer, sign=view.sign, related=view.related, density_low=low, density_high=high,
+        search=view.find, token=view.fires_on, null=view.null, drift=view.drifts,
+        drift_top=TOP_SHARES.get(view.drifted, 1.0), rank_low=above, rank_high=up_to,
+        stability_low=view.least_stable, detection_low=view.least_detected, region=feature_map.from_text(view.area),
+    )  # fmt: skip
     return replace(wanted, noted=audits.noted_features(store)[0]) if view.has_note and store is not None else wanted
 
 
@@ -161,15 +150,11 @@ def preset_view(preset: Preset) -> FeaturesView:
 
     wanted = preset.wanted
     return FeaturesView(
-        sign=wanted.sign,
-        related=wanted.related,
-        null=wanted.null,
-        drifts=wanted.drift,
+        sign=wanted.sign, related=wanted.related, null=wanted.null, drifts=wanted.drift,
         drifted=end(TOP_SHARES, wanted.drift_top),
-        standing=(end(RANKS, wanted.rank_low), end(RANKS, wanted.rank_high)),
-        sort=preset.order.by,
+        standing=(end(RANKS, wanted.rank_low), end(RANKS, wanted.rank_high)), sort=preset.order.by,
         order="descending" if preset.order.descending else "ascending",
-    )
+    )  # fmt: skip
 
 
 def to_walk(view: FeaturesView) -> str:

@@ -94,16 +94,9 @@ def choose_one(
     values = list(options)
     shown = names or {}
     chosen: str = st.segmented_control(
-        label,
-        values,
-        default=values[0],
-        required=True,
-        wrap=True,
-        key=key,
-        bind="query-params",
-        format_func=lambda value: shown.get(value, value),
-        label_visibility="collapsed" if collapsed else "visible",
-    )
+        label, values, default=values[0], required=True, wrap=True, key=key, bind="query-params",
+        format_func=lambda value: shown.get(value, value), label_visibility="collapsed" if collapsed else "visible",
+    )  # fmt: skip
     return chosen
 
 

@@ -10,7 +10,7 @@ import streamlit as st
 
 from app.components.feature import verdicts
 from app.components.html import panels
-from app.components.html.numbers import count
+from app.components.html.numbers import count, percent
 from app.session import audits, bundles, permalinks
 from app.session.audits import Audits
 from app.session.cache import ask
@@ -120,8 +120,8 @@ def show_items(store: Store, listed: AuditList, latest: Sequence[Verdict], *, go
     is_hidden = st.session_state.blind and not bundles.is_public()
     rows = []
     for at, feature in enumerate(ask(queries.audits.audited_features, store, listed.feature_ids), 1):
-        mine = by_me.get(feature.feature_id)
-        answers = (mine.verdict, mine.related and f"related: {mine.related}") if mine else ()
+        own = by_me.get(feature.feature_id)
+        answers = (own.verdict, own.related and f"related: {own.related}") if own else ()
         rows.append(
             {
                 "item": at,
@@ -130,7 +130,7 @@ def show_items(store: Store, listed: AuditList, latest: Sequence[Verdict], *, go
                 "yours": " · ".join(part for part in answers if part),
                 "reviewers": sum(verdict.feature_id == feature.feature_id for verdict in reviews),
                 "contribution": feature.mean_abs_contribution,
-                "label": "hidden" if is_hidden and not mine else shortened(feature.description or "–", 120),
+                "label": "hidden" if is_hidden and not own else shortened(feature.description or "–", 120),
             }
         )
     key = permalinks.widget_key("audit_items", listed.uid, len(latest))
@@ -224,8 +224,8 @@ def show_results(store: Store, listed: AuditList, latest: Sequence[Verdict]) -> 
             own = [verdict for verdict in reviews if verdict.reviewer == name]
             ids = tuple(sorted(verdict.feature_id for verdict in own))
             share = ask(queries.audits.contribution_share, store, ids)
-            rows.append((name, len(own), sum(verdict.is_blind for verdict in own), share))
-        st.html(verdicts.reviewers(rows))
+            rows.append([name, str(len(own)), str(sum(verdict.is_blind for verdict in own)), percent(share)])
+        st.html(panels.table(["reviewer", "features", "blind", "share of contributions"], rows))
     st.subheader("Agreement")
     if len(names) < 2:
         st.html(panels.note("Agreement needs two reviewers. So far there is one."))

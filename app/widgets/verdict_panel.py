@@ -143,17 +143,10 @@ def _save(case: _Case, after_save: Callable[[], None] | None = None) -> None:
     judged = None if case.is_hidden else typed["verdict"]
     stays_blind = last is not None and last.is_blind and last.related == typed["related"]
     verdict = Verdict(
-        case.feature_id,
-        audits.reviewer(),
-        judged,
-        typed["related"],
-        typed["confidence"],
-        tuple(typed["tags"] or ()),
-        typed["note"] or "",
-        typed["description"] or "",
-        label.labeller if label and judged else None,
-        label.description if label and judged else None,
+        case.feature_id, audits.reviewer(), judged, typed["related"], typed["confidence"],
+        tuple(typed["tags"] or ()), typed["note"] or "", typed["description"] or "",
+        label.labeller if label and judged else None, label.description if label and judged else None,
         is_blind=case.is_hidden or stays_blind,
-    )
+    )  # fmt: skip
     if audits.save(case.bundle, verdict) and after_save is not None:
         after_save()

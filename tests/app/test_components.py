@@ -82,7 +82,9 @@ def test_pieces_of_one_character():
 @given(text=TEXTS, values=st.lists(st.none() | st.floats(-5, 5), max_size=20), numbers_too=st.booleans())
 def test_any_text_makes_tame_html(text, values, numbers_too):
     parts = tokens.pieces(text, starts_of(text))
-    item = tokens.example(parts, [v or 0.0 for v in values], first=0, position=0, limit=3.0, caption="<b>1</b>")
+    row = {"text": text, "token_starts": starts_of(text), "window_values": [v or 0.0 for v in values]}
+    row |= {"window_start": 0, "position": 0}
+    item = tokens.example(row, limit=3.0, caption="<b>1</b>")
     is_tame(tokens.examples([item], numbers=numbers_too))
     rows = [tokens.Row(text, values, 2.0, text), tokens.Row("none", [], 0.0, "")]
     sheet = tokens.sheet(parts, rows, activations=[v or 0.0 for v in values], limit=3.0, numbers=numbers_too)
@@ -122,8 +124,9 @@ def test_an_examples_token_is_marked_and_its_number_is_on_hover():
 
 
 def test_a_window_is_cut_out_of_its_text():
-    parts = [f" w{i}" for i in range(60)]
-    html = tokens.example(parts, [1.0] * 5, first=30, position=32, limit=1.0, caption="")
+    text = "".join(f" w{i:02}" for i in range(60))
+    row = {"text": text, "token_starts": starts_of(text, 4), "window_values": [1.0] * 5}
+    html = tokens.example(row | {"window_start": 30, "position": 32}, limit=1.0, caption="")
     cut, whole = html.split("<details>")
     assert "w32<" in cut and "w10<" not in cut and "w10<" in whole
 

@@ -20,7 +20,6 @@ def test_words_stay_words(text):
     for html in (
         verdicts.history([one, other]),
         verdicts.differences([(one, other)], named, answer=lambda one: one.related, where=lambda id_: f"feature?{id_}"),
-        verdicts.reviewers([(text, 1, 0, 0.5)]),
         verdicts.progress(n=3, by_me=1, by_anyone=2, share_by_me=0.1, share_by_anyone=None, name=text),
         verdicts.kappa(found, text, text),
         verdicts.kappa(None, text, text),

@@ -116,6 +116,10 @@ def scatter(rows: Mapping[str, Sequence[Any]], *, plane: str) -> go.Figure:
     values = [*rows[across], *rows[up]]
     smallest = 0.5 * min((value for value in values if value > 0), default=1e-6)
     place = (lambda value: max(value, smallest)) if plane == "density" else signed_root
+    names = [
+        f"<b>#{feature_id}</b>  {escaped(shortened(label or 'no label', 52))}<br>layer {layer}"
+        for feature_id, label, layer in zip(rows["feature_id"], rows["description"], rows["layer"], strict=True)
+    ]
     traces = []
     for status in STATUSES[::-1]:
         at = [i for i, row_status in enumerate(rows["status"]) if row_status == status]
@@ -131,8 +135,7 @@ def scatter(rows: Mapping[str, Sequence[Any]], *, plane: str) -> go.Figure:
                 "mode": "markers",
                 "name": STATUS_NAMES[status],
                 "customdata": [
-                    [rows["feature_id"][i], _hover_name(rows, i), plain(rows[across][i], 5), plain(rows[up][i], 5)]
-                    for i in at
+                    [rows["feature_id"][i], names[i], plain(rows[across][i], 5), plain(rows[up][i], 5)] for i in at
                 ],
                 "marker": {
                     "color": colour,
@@ -154,11 +157,6 @@ def scatter(rows: Mapping[str, Sequence[Any]], *, plane: str) -> go.Figure:
     frame = {"gridcolor": GRID, "zerolinecolor": GRID, **axis}
     x, y = ({"title": f"{model}: {what}", **frame} for model in ("base", "tuned"))
     return drawn(traces, x, y, height=480, legend=True, shapes=[diagonal])
-
-
-def _hover_name(rows: Mapping[str, Sequence[Any]], at: int) -> str:
-    label = escaped(shortened(rows["description"][at] or "no label", 52))
-    return f"<b>#{rows['feature_id'][at]}</b>  {label}<br>layer {rows['layer'][at]}"
 
 
 def signed_root(value: float) -> float:

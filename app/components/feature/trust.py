@@ -166,31 +166,35 @@ def _sources(label: Label, rows: Sequence[Mapping[str, Any]], *, max_activation:
     """Write a disclosure with everything a label was made from; empty for a person's label."""
     if label.labeller.startswith(HUMAN):
         return ""
-    title = "How it was made" if label.prompt_sha256 is None else "Prompt and examples"
+    shown = ""
     try:
         excerpts = find_excerpts(rows, label.examples_used)
-    except LabelError as error:
-        return _disclosure("Prompt and examples", _error_note(error))
-    shown = _excerpts(excerpts, max_activation, where)
-    if label.prompt_sha256 is None:
-        says = "No prompt was sent, and nothing was shown."
-        if label.model is None and label.examples_used:
+        shown = _excerpts(excerpts, max_activation, where)
+        if label.prompt_sha256 is not None:
+            made = _prompts(label, rebuild(label, excerpts, max_activation=max_activation))
+        elif label.model is None and label.examples_used:
             unknown = f"This program does not know the rule {label.prompt_version}."
             rule = RULES.get(label.prompt_version, unknown)
-            says = f"No prompt was sent: the rule {label.prompt_version} made it. {rule}"
-        return _disclosure(title, panels.note(says) + shown)
-    try:
-        prompts = _prompts(label, rebuild(label, excerpts, max_activation=max_activation))
+            made = panels.note(f"No prompt was sent: the rule {label.prompt_version} made it. {rule}")
+        else:
+            made = panels.note("No prompt was sent, and nothing was shown.")
     except LabelError as error:
-        prompts = _error_note(error)
-    facts = {
-        "prompts": label.prompt_version,
-        "model": label.model,
-        "answered": None if label.created_at is None else f"{label.created_at[:16].replace('T', ' ')} UTC",
-        "cost": None if label.cost_usd is None else f"${plain(label.cost_usd, 4) if label.cost_usd else 0}",
-        "feedback described as": label.task,
-    }
-    return _disclosure(title, _facts(facts) + prompts + shown)
+        words = str(error)
+        made = panels.note(f"{words[:1].upper()}{words[1:].rstrip('.')}.")
+    title, facts = "How it was made", ""
+    if label.prompt_sha256 is not None:
+        title = "Prompt and examples"
+        cost = label.cost_usd
+        facts = _facts(
+            {
+                "prompts": label.prompt_version,
+                "model": label.model,
+                "answered": None if label.created_at is None else f"{label.created_at[:16].replace('T', ' ')} UTC",
+                "cost": None if cost is None else f"${plain(cost, 4) if cost else 0}",
+                "feedback described as": label.task,
+            }
+        )
+    return f'<details class="lfp-asked"><summary>{title}</summary>{facts}{made}{shown}</details>'
 
 
 def _prompts(label: Label, found: RebuiltPrompts) -> str:
@@ -233,12 +237,3 @@ def _excerpts(excerpts: Sequence[Excerpt], max_activation: float, where: Where) 
         for excerpt in excerpts
     )
     return f'<h5>The {len(excerpts)} examples it was shown</h5><ol class="lfp-shown">{items}</ol>'
-
-
-def _disclosure(title: str, body: str) -> str:
-    return f'<details class="lfp-asked"><summary>{escaped(title)}</summary>{body}</details>'
-
-
-def _error_note(error: Exception) -> str:
-    words = str(error)
-    return panels.note(f"{words[:1].upper()}{words[1:].rstrip('.')}.")

@@ -114,12 +114,6 @@ def tally(verdicts: Sequence[Verdict]) -> str:
     return panels.table(["verdict", "share", "95 % interval"], rows, strong=(0,)) + panels.note(says)
 
 
-def reviewers(rows: Sequence[tuple[str, int, int, float | None]]) -> str:
-    """Write who reviewed how much: name, features, how many of them blind, share of contributions."""
-    heads = ["reviewer", "features", "blind", "share of contributions"]
-    return panels.table(heads, [[name, str(n), str(blind), percent(share)] for name, n, blind, share in rows])
-
-
 def kappa(found: Agreement | None, first: str, second: str) -> str:
     """Write Cohen's kappa of two reviewers as a large figure, a sentence, and the table of their answers."""
     if found is None:
@@ -188,16 +182,9 @@ def examples(rows: Sequence[Row], limit: float, href: Callable[[int], str]) -> s
     for bucket, name in ((-1, "silent"), (NEAR_MISS, "near miss")):
         named += [(row, name) for row in rows if row["bucket"] == bucket][:SILENT]
     legend = tokens.strength_legend(limit, "activation; the example’s token is underlined")
-    items = [
-        tokens.example(
-            tokens.pieces(row["text"], row["token_starts"]),
-            row["window_values"],
-            first=row["window_start"],
-            position=row["position"],
-            limit=limit,
-            caption=f"<b>{plain(activation(row))}</b>{panels.text(name)}<br>"
-            + panels.anchor(href(row["text_id"]), f"text {row['text_id']}"),
-        )
-        for row, name in named
-    ]
+    items = []
+    for row, name in named:
+        link = panels.anchor(href(row["text_id"]), f"text {row['text_id']}")
+        caption = f"<b>{plain(activation(row))}</b>{panels.text(name)}<br>{link}"
+        items.append(tokens.example(row, limit=limit, caption=caption))
     return legend + tokens.examples(items, numbers=False)

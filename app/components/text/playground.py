@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from app.components.html import panels
 from app.components.html.numbers import count, signed
 from app.components.text.tokens import Row
-from lfp.bundle.manifest import Manifest
 from lfp.bundle.queries.common import Probe
 from lfp.bundle.queries.texts import ScoreLimits
 from lfp.config import LEXICON, VADER
@@ -31,11 +30,6 @@ LARGEST_SCALE, SCALE_STEP = 3.0, 0.25
 """The range and step of a slider; both are exact in binary."""
 MOST_SCALES = 12
 """Scales that a link can hold."""
-
-
-def too_large(manifest: Manifest) -> bool:
-    """Return whether the bundle's models are too large for public mode."""
-    return any(model.parameters > LARGEST_PUBLIC for model in manifest.models.values())
 
 
 def has_lexicon(config: Mapping[str, Any]) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from app.components.html.numbers import NONE, plain, short, signed
 from lfp.util.sanitize import escaped, token_text
@@ -67,17 +68,13 @@ def shaded(
     return "".join(out)
 
 
-def example(
-    parts: Sequence[str],
-    values: Sequence[float],
-    *,
-    first: int,
-    position: int,
-    limit: float,
-    caption: str,
-    weight: float | None = None,
-) -> str:
-    """Write an example: its window with its token marked, and the whole text in a disclosure. `caption` is HTML."""
+def example(row: Mapping[str, Any], *, limit: float, caption: str, weight: float | None = None) -> str:
+    """Write an example: its window with its token marked, and the whole text in a disclosure.
+
+    `row` is one of `feature_excerpts`; `caption` is HTML.
+    """
+    parts, values = pieces(row["text"], row["token_starts"]), row["window_values"]
+    first, position = row["window_start"], row["position"]
     low, high = max(first - CONTEXT, 0), first + len(values) + CONTEXT
     window = shaded(parts[low:high], values, limit=limit, peak=position - low, first=first - low, weight=weight)
     cut = ("…" if low else "") + f"{window}" + ("…" if high < len(parts) else "")
