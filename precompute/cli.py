@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -146,20 +147,25 @@ def report(
     Example: python -m precompute report data/demo --html report.html
     """
     from lfp.evaluation.results import report_as_json
-    from lfp.report.text import lines, sample_lines
+    from lfp.report.text import format_report, format_samples
     from precompute.commands import report as verbs
 
     found = verbs.report(bundle, html=html, figures=figures, samples=samples)
     if samples is not None:
-        typer.echo("\n".join(sample_lines(found.samples)))
+        typer.echo(format_samples(found.samples))
     elif as_json:
         typer.echo(json.dumps(report_as_json(found.rows), indent=1, allow_nan=False))
     elif html is None and figures is None:
-        typer.echo("\n".join(lines(found.rows)))
+        typer.echo(format_report(found.rows, width=_terminal_width()))
     if html is not None:
         typer.echo(f"{html}: report written, {html.stat().st_size / 1e6:.1f} MB", err=as_json)
     if figures is not None:
         typer.echo(f"{figures}: {len(found.figures)} figures written", err=as_json)
+
+
+def _terminal_width() -> int | None:
+    """Return the columns of the terminal, None where output goes to a file or another program."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 @app.command()
@@ -186,7 +192,7 @@ def ablate(
     Example: python -m precompute ablate data/demo --features 3,17 --completions 200
     """
     from lfp.report.rows import ablation_rows
-    from lfp.report.text import lines
+    from lfp.report.text import format_report
     from precompute.commands import ablate as verbs
 
     started = time.perf_counter()
@@ -204,7 +210,7 @@ def ablate(
     except Interrupted:
         typer.echo("interrupted; the bundle is unchanged", err=True)
         raise typer.Exit(1) from None
-    typer.echo("\n".join(lines({"ablation": ablation_rows(rows)})))
+    typer.echo(format_report({"ablation": ablation_rows(rows)}, width=_terminal_width()))
     typer.echo(f"{bundle}: {len(rows)} groups measured in {time.perf_counter() - started:.0f} s")
 
 

@@ -49,7 +49,7 @@ def test_the_light_set_is_light(heavy: str) -> None:
 def test_the_explorer_and_the_reading_side_import_nothing_heavy() -> None:
     code = (
         "import sys, app.session.permalinks, app.session.cache, app.session.audits;"
-        "import app.components.charts.charts, app.components.feature.trust;"
+        "import lfp.report.figures.catalogue, app.components.feature.trust;"
         "import lfp.audit, lfp.bundle.queries, lfp.testing.synthetic, lfp.bundle.validation;"
         "heavy = {'torch', 'transformers', 'transformer_lens', 'trl', 'sklearn', 'openai'} & set(sys.modules);"
         "sys.exit(', '.join(heavy) or 0)"

@@ -5,11 +5,9 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from app.components.charts import accuracy_scatters, agreement, charts, intervals
 from app.components.html import panels, tables
-from app.components.html.numbers import count, percent
-from app.components.html.wording import pick
-from app.components.results import headline, word_lines
+from app.components.results import headline
+from app.components.results import linked as links
 from app.session import cache, permalinks
 from app.session.cache import ask
 from app.session.permalinks import WORDS, words_for
@@ -18,21 +16,46 @@ from lfp.bundle import queries
 from lfp.bundle.store.connection import Store
 from lfp.errors import NotInBundleError
 from lfp.evaluation.results import ResultRow
+from lfp.report import sentences
+from lfp.report.figures import lines, points
+from lfp.report.figures.frame import CONFIG
+from lfp.report.figures.intervals import Legend
+from lfp.report.formatting import count
+
+AXES = {
+    "implicit reward against true": (points.REWARD, points.IMPLICIT),
+    "estimate against true": (points.REWARD, points.ESTIMATE),
+    "estimate against implicit reward": (points.IMPLICIT, points.ESTIMATE),
+}
+"""What the scatter of words shows, by its value in the URL."""
+COLOURS = {
+    "true feedback": "feedback",
+    "estimate": "predicted",
+    "implicit reward": "implicit_reward",
+    "rating": "rating",
+}
+"""Columns that texts may be coloured by, by their values in the URL."""
 
 
 def show_scatter(store: Store) -> None:
     table = ask(queries.words.judged_words, store)
-    axes = frame.choose_one("Show", accuracy_scatters.AXES, key="word_axes", names=WORDS["word_axes"])
+    rows = table.to_pydict()
+    across, up = AXES[frame.choose_one("Show", AXES, key="word_axes", names=WORDS["word_axes"])]
 
     def look_up_point() -> None:
         if isinstance(word := frame.first_point(st.session_state.word_scatter), str):
             st.session_state.word = word
 
     st.plotly_chart(
-        accuracy_scatters.words(table, axes), config=charts.CONFIG, key="word_scatter", on_select=look_up_point,
+        points.words(rows, across, up),
+        config=CONFIG,
+        key="word_scatter",
+        on_select=look_up_point,
         selection_mode="points",
-    )  # fmt: skip
-    frame.caption(accuracy_scatters.words_sentence(table, axes), lambda: table, name="words")
+    )
+    known = sum(None not in pair for pair in zip(rows[across[1]], rows[up[1]], strict=True))
+    says = f"{count(known)} words, blue where the reward is positive. Click one to look it up."
+    frame.caption(says, lambda: table, name="words")
 
 
 def show_word(store: Store) -> None:
@@ -48,12 +71,12 @@ def show_word(store: Store) -> None:
     except NotInBundleError as error:
         st.html(panels.note(f"{str(error)[:1].upper()}{str(error)[1:]}."))
         return
-    st.html(f"{panels.badge(word.word, 'good')}{panels.facts(word_lines.word_facts(word))}")
+    st.html(f"{panels.badge(word.word, 'good')}{panels.facts(links.word_facts(word))}")
     found = ask(queries.words.word_features, store, word.word)
     if not found:
         st.html(panels.note("No feature fires on it five times as strongly as on the average token."))
         return
-    st.html(tables.table(["feature", "lift", "weight"], word_lines.feature_rows(found, permalinks.feature_href)))
+    st.html(tables.table(["feature", "lift", "weight"], links.word_features(found, permalinks.feature_href)))
     says = "Features by lift: how much more strongly they fire on this word than on the average token."
     frame.caption(says, lambda: tables.of_rows(queries.words.WordFeature, found), name=f"word_features_{word.word}")
 
@@ -67,10 +90,11 @@ def show_taus(store: Store) -> None:
         return
     target = targets[frame.choose_one("Probe of", targets, key="tau_target", names=WORDS["tau_target"])]
     words = frame.choose_one("Words", ["all", "positive", "negative"], key="tau_words")
-    lines = word_lines.by_target(rows, target, words)
-    if lines:
-        frame.show_intervals(lines, intervals.Names("Kendall’s τ with the reward", chance="chance"), key="taus")
-    frame.caption_figures(word_lines.tau_sentence(lines), rows, name="kendall_tau")
+    shown = lines.probes(rows, "tau", target=target, words=words)
+    if shown:
+        legend = Legend("Kendall’s τ with the reward", chance="shuffled rewards (95 %)")
+        frame.show_intervals(shown, legend, key="taus")
+    frame.caption_figures(sentences.beating_sentence(shown), rows, name="kendall_tau")
 
 
 def show_errors(store: Store) -> None:
@@ -79,26 +103,26 @@ def show_errors(store: Store) -> None:
     if not rows:
         st.html(panels.note("The report has no errors by frequency."))
         return
-    names = intervals.Names("mean error (lexicon value)", mark="random estimates")
-    frame.show_intervals(word_lines.errors(rows), names, key="errors")
-    frame.caption_figures(word_lines.error_sentence(rows), rows, name="error_by_frequency")
+    legend = Legend("mean error (lexicon value)", mark="shuffled estimates")
+    frame.show_intervals(lines.errors(rows), legend, key="errors")
+    frame.caption_figures(sentences.errors_sentence(rows), rows, name="error_by_frequency")
 
 
 def show_disagreements(store: Store) -> None:
     rows = ask(queries.run.figures, store, "disagreements")
-    lists = word_lines.gap_lists(rows)
+    lists = links.gap_lists(rows)
     st.subheader("Largest disagreements")
     if not lists:
         st.html(panels.note("The report has no disagreements."))
         return
     chosen = st.selectbox("Show", list(lists), key="gap_list", bind="query-params", format_func=words_for("gap_list"))
     metric, kind = lists[chosen]
-    found = word_lines.gaps(rows, metric, kind)
-    st.html(tables.table([kind, "gap", "chance", "p"], word_lines.gap_rows(found, gap_href)))
-    frame.caption(word_lines.gap_sentence(metric), lambda: tables.of_rows(word_lines.Gap, found), name=metric)
+    found = links.gaps(rows, metric, kind)
+    st.html(tables.table([kind, "gap", "chance", "p"], links.gap_rows(found, gap_href)))
+    frame.caption(sentences.gaps_sentence(metric), lambda: tables.of_rows(links.Gap, found), name=metric)
 
 
-def gap_href(gap: word_lines.Gap) -> str:
+def gap_href(gap: links.Gap) -> str:
     """Return the link to a word's look-up on this page, or to a text."""
     if gap.kind == "word":
         here = permalinks.current_view(permalinks.AccuracyView)
@@ -131,20 +155,17 @@ def show_pairs(store: Store) -> None:
 
 
 def show_pair_accuracy(rows: Sequence[ResultRow]) -> None:
-    length = pick(rows, metric="accuracy_of_length")
-    frame.show_intervals(
-        word_lines.pair_lines(rows), intervals.Names("pair accuracy", chance="chance"), key="pairs", include_zero=False
-    )
-    says = f" The longer response was chosen in {percent(length.value)} of pairs." if length else ""
-    frame.caption_figures(f"Held-out pairs.{says}", rows, name="preference_accuracy")
+    legend = Legend("pair accuracy", chance="coin-flipped preferences (95 %)")
+    frame.show_intervals(lines.pairs(rows), legend, key="pairs", include_zero=False)
+    frame.caption_figures(sentences.pairs_sentence(rows), rows, name="preference_accuracy")
 
 
 def show_calibration(store: Store, rows: Sequence[ResultRow]) -> None:
-    facts = word_lines.calibration_facts(rows)
+    facts = sentences.calibration_facts(rows)
     margins = ask(queries.words.pair_margins, store)
-    bins = agreement.reliability(margins["margin"].to_pylist())
+    bins = points.reliability_bins(margins["margin"].to_pylist())
     if bins:
-        frame.show_figure(accuracy_scatters.reliability(bins), key="reliability")
+        frame.show_figure(points.reliability(bins), key="reliability")
     if facts:
         st.html(panels.facts(facts))
     n = f"{count(margins.num_rows)} held-out pairs in {len(bins)} bins. " if bins else ""
@@ -159,11 +180,11 @@ def show_texts(store: Store) -> None:
         st.html(panels.note("This bundle has no texts with activations."))
         return
     rows = table.to_pydict()
-    options = accuracy_scatters.colours(rows)
+    options = [value for value, column in COLOURS.items() if any(score is not None for score in rows[column])]
     colour = frame.choose_one("Colour by", options, key="text_colour", names=WORDS["text_colour"])
-    chart = accuracy_scatters.texts(rows, colour)
+    chart = points.texts(rows, COLOURS[colour])
     frame.show_figure(chart, key="text_scatter", href=permalinks.text_href, what="text")
-    explained = word_lines.variance_sentence(ask(queries.run.figures, store, "pca_explained"))
+    explained = sentences.variance_sentence(ask(queries.run.figures, store, "pca_explained"))
     says = f"Sampled texts by their mean feature activations. Click one to read it. {explained}"
     frame.caption(says, lambda: table, name="texts_pca")
 

@@ -6,7 +6,6 @@ from typing import Literal
 import streamlit as st
 
 from app.components.html import panels, tables, wording
-from app.components.html.numbers import count
 from app.components.results import queues
 from app.components.results.queues import Judges
 from app.session import cache, permalinks
@@ -16,6 +15,7 @@ from app.widgets import frame
 from lfp.bundle import queries
 from lfp.bundle.store.connection import Store
 from lfp.evaluation.results import ResultRow
+from lfp.report.formatting import count
 from lfp.util.sanitize import shortened
 
 PAGE_SIZE, LONGEST = 10, 100

@@ -6,10 +6,8 @@ from typing import Any
 import pyarrow as pa
 import streamlit as st
 
-from app.components.charts import charts
 from app.components.feature import drift
 from app.components.html import panels, tables
-from app.components.html.numbers import count
 from app.session import cache, permalinks
 from app.session.cache import ask
 from app.session.permalinks import words_for
@@ -17,6 +15,8 @@ from app.widgets import filters, frame
 from lfp.bundle import queries
 from lfp.bundle.store.connection import Store
 from lfp.evaluation.results import ResultRow
+from lfp.report.figures.frame import CONFIG
+from lfp.report.formatting import count
 
 PAGE_SIZE, MOST_POINTS = 25, 2000
 
@@ -36,7 +36,7 @@ def show_scatter(store: Store) -> int | None:
     plane = frame.choose_one("Show", drift.PLANES, key="plane")
     rows = ask(queries.run.drift_points, store, limit=MOST_POINTS)
     event = st.plotly_chart(
-        drift.scatter(rows.to_pydict(), plane=plane), config=charts.CONFIG, key=f"drift_chart_{plane}",
+        drift.scatter(rows.to_pydict(), plane=plane), config=CONFIG, key=f"drift_chart_{plane}",
         on_select="rerun", selection_mode="points",
     )  # fmt: skip
     total = store.manifest.tables["drift"].rows

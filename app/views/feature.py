@@ -6,10 +6,8 @@ from typing import Any
 
 import streamlit as st
 
-from app.components.charts import charts
 from app.components.feature import profile, trust
 from app.components.html import panels, wording
-from app.components.html.numbers import plain
 from app.components.text import tokens
 from app.session import cache, permalinks
 from app.session.cache import ask
@@ -21,6 +19,9 @@ from lfp.bundle.queries.feature import Feature, Label
 from lfp.bundle.queries.features import Place
 from lfp.bundle.store.connection import Store
 from lfp.errors import NotInBundleError
+from lfp.report.figures import bars
+from lfp.report.figures.frame import CONFIG
+from lfp.report.formatting import plain
 
 MOST_EXAMPLES = 20
 """Examples of a bucket that are shown."""
@@ -117,8 +118,8 @@ def show_activity(store: Store, feature: Feature) -> None:
     st.subheader("Activity, tuned and base")
     histogram = ask(queries.feature.histogram, store, feature.feature_id)
     if histogram and sum(histogram.counts) + sum(histogram.base_counts):
-        figure = charts.activation_histogram(histogram.edges, histogram.counts, histogram.base_counts)
-        st.plotly_chart(figure, config=charts.CONFIG, key="histogram")
+        figure = bars.activation_histogram(histogram.edges, histogram.counts, histogram.base_counts)
+        st.plotly_chart(figure, config=CONFIG, key="histogram")
     else:
         st.html(panels.note("It was active on no token of the corpus."))
     st.html(profile.activity(feature))

@@ -9,7 +9,6 @@ import streamlit as st
 from app.components.feature import columns as feature_columns
 from app.components.feature import map as feature_map
 from app.components.html import panels, tables
-from app.components.html.numbers import count
 from app.session import audits, cache, permalinks
 from app.session.cache import ask, ask_large
 from app.session.permalinks import FeaturesView, words_for
@@ -17,6 +16,7 @@ from app.widgets import filters, frame
 from lfp.bundle import queries
 from lfp.bundle.queries.features import FEATURE_NUMBERS, FeatureFilter
 from lfp.bundle.store.connection import Store
+from lfp.report.formatting import count
 
 PAGE_SIZE, MOST_POINTS, MOST_BEHIND = 25, 10_000, 5_000
 SELECT, OPEN = "select an area", "open"

@@ -3,31 +3,38 @@
 import pyarrow as pa
 import streamlit as st
 
-from app.components.charts import charts, intervals, points
-from app.components.html import panels, tables, wording
-from app.components.html.numbers import count, percent, plain
-from app.components.results import ablation_lines, headline, label_lines
+from app.components.html import panels, tables
+from app.components.results import about, headline
 from app.session import cache, permalinks
 from app.session.cache import ask
 from app.widgets import frame
 from lfp.bundle import queries
 from lfp.bundle.store.connection import Store
 from lfp.evaluation.results import ResultRow
+from lfp.report import sentences, summary
+from lfp.report.figures import bars, lines, points
+from lfp.report.figures.intervals import Legend
+from lfp.report.formatting import count, percent, plain
 
 HEADLINE_ROWS = ("reward", "implicit_reward", "kendall_tau", "preference_accuracy")
-ESTIMATES = {"implicit reward": "implicit_reward", "probe, tuned": "predicted", "probe, base": "predicted_base"}
+ESTIMATES = {
+    "implicit reward": points.IMPLICIT,
+    "probe, tuned": ("probe estimate, tuned model", "predicted"),
+    "probe, base": ("probe estimate, base model", "predicted_base"),
+}
 
 
 def show_headlines(store: Store) -> None:
     figures = {row: ask(queries.run.figures, store, row) for row in HEADLINE_ROWS}
-    found = headline.compared(figures, ask(queries.common.headline, store))
+    probe = ask(queries.common.headline, store)
+    found = headline.cards(figures, probe.target if probe else None)
     st.subheader("What was learned")
     if not any(figures.values()):
         st.html(panels.note("The report of this bundle has no metrics yet."))
         return
     missing = "This run does not compare probes of the tuned and the base model."
-    st.html((panels.cards(found) if found else panels.note(missing)) + panels.facts(headline.run_facts(figures)))
-    heads, rows = wording.tau_table(figures["kendall_tau"])
+    st.html((panels.cards(found) if found else panels.note(missing)) + panels.facts(summary.reward_facts(figures)))
+    heads, rows = headline.tau_table(figures["kendall_tau"])
     if rows:
         with st.expander("Kendall’s τ by words and probe inputs"):
             st.html(panels.table(heads, rows))
@@ -44,8 +51,8 @@ def show_layers(store: Store) -> None:
     if not rows["layer"]:
         st.html(panels.note("This bundle lists no layers."))
         return
-    frame.show_figure(charts.divergence(rows["layer"], rows["divergence"], rows["selected"]), key="divergence")
-    says = wording.layers_sentence(sum(rows["selected"]), len(rows["layer"]))
+    frame.show_figure(bars.divergence(rows), key="divergence")
+    says = sentences.layers_sentence(sum(rows["selected"]), len(rows["layer"]))
     frame.caption(says, lambda: table, name="layers")
 
 
@@ -57,12 +64,10 @@ def show_words(store: Store) -> None:
         st.html(panels.note("No word of this bundle has a reward."))
         return
     chosen = frame.choose_one("Estimate", ESTIMATES, key="estimate")
-    estimate = rows[ESTIMATES[chosen]]
-    reward, up = points.Axis("reward (lexicon value)", rows["feedback"]), points.Axis(chosen, estimate)
-    frame.show_figure(points.words(rows["word"], reward, up, rows["feedback"], rows["n"]), key="words_chart")
-    missing = sum(value is None for value in estimate)
+    frame.show_figure(points.words(rows, points.REWARD, ESTIMATES[chosen]), key="words_chart")
+    missing = sum(value is None for value in rows[ESTIMATES[chosen][1]])
     left_out = f" {count(missing)} without an estimate are left out." if missing else ""
-    says = f"{count(len(estimate))} words with a reward. Larger points: commoner words.{left_out}"
+    says = f"{count(len(rows['word']))} words with a reward. Larger points: more common words.{left_out}"
     frame.caption(says, lambda: table, name="words")
 
 
@@ -72,27 +77,20 @@ def show_agreement(store: Store) -> None:
     if not rows:
         st.html(panels.note("This run did not compare labels with weights."))
         return
-    against = {"beats_null": "weights beyond chance", "top_decile": "top tenth of weights"}
-    keys = [label_lines.keys_of(row) for row in rows]
-    names = [f"{key.get('labeller', '')}: {against.get(key.get('against', ''), '')}" for key in keys]
-    lines = [intervals.line(name, row) for name, row in zip(names, rows, strict=True)]
-    frame.show_intervals(lines, intervals.Names("Cohen’s κ"), key="kappas")
-    passed = sum(row.null_high is not None and row.value > row.null_high for row in rows)
-    verdict = "Labels predict which features matter" if passed else "Labels do not predict which features matter"
-    says = f"{verdict}: {passed} of {len(rows)} tests beat{'s' if passed == 1 else ''} shuffled labels."
-    frame.caption_figures(says, rows, name="label_agreement")
+    legend = Legend("Cohen’s κ", chance="shuffled labels (95 %)")
+    frame.show_intervals(lines.kappas(rows), legend, key="kappas")
+    frame.caption_figures(sentences.labels_sentence(rows), rows, name="label_agreement")
 
 
 def show_ablations(store: Store) -> None:
     st.subheader("Ablation: reward without these features")
     rows = ask(queries.run.report_ablations, store)
-    lines = ablation_lines.effects(rows)
-    if not lines:
+    if not lines.ablated_groups(rows):
         st.html(panels.note("No features were ablated in this run."))
         return
-    names = intervals.Names("change of mean reward", chance="95 % of controls", is_signed=True)
-    frame.show_intervals(lines, names, key="effects")
-    frame.caption(ablation_lines.effect_sentence(rows), lambda: pa.Table.from_pylist(rows), name="ablations")
+    legend = Legend("change of mean reward", chance="controls (95 %)", is_signed=True)
+    frame.show_intervals(lines.effects(rows), legend, key="effects")
+    frame.caption(sentences.effects_sentence(rows), lambda: pa.Table.from_pylist(rows), name="ablations")
 
 
 def show_dictionaries(store: Store) -> None:
@@ -124,8 +122,8 @@ def show() -> None:
     store = cache.current()
     manifest = store.manifest
     st.html(
-        panels.heading("Learned feedback patterns", manifest.title, wording.what_was_tuned(manifest))
-        + panels.facts(wording.run_facts(manifest))
+        panels.heading("Learned feedback patterns", manifest.title, summary.what_was_tuned(manifest))
+        + panels.facts(about.run_facts(manifest))
         + (panels.note(manifest.notes) if manifest.notes else "")
     )
     show_headlines(store)

@@ -5,13 +5,13 @@ from typing import Any
 import streamlit as st
 
 from app.components.html import panels
-from app.components.html.numbers import count
 from app.components.results import comparison as comparing
 from app.session import bundles, cache, permalinks
 from app.widgets import frame
 from lfp.bundle import comparison
 from lfp.bundle.store.connection import Store
 from lfp.errors import LfpError
+from lfp.report.formatting import count
 
 PAGE_SIZE = 20
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import streamlit as st
 
-from app.components.charts import charts
 from app.components.html import panels, wording
 from app.components.text import playground, tokens
 from app.session import bundles, cache, permalinks
@@ -19,6 +18,7 @@ from lfp.bundle.queries.common import Order
 from lfp.bundle.store.connection import Store
 from lfp.config import drop_retired, parse_config
 from lfp.errors import DataError, LfpError
+from lfp.report.figures.frame import CONFIG, contributions
 from lfp.texts.rewards import reward_of
 
 if TYPE_CHECKING:
@@ -102,13 +102,13 @@ def show_reading(store: Store, live: Live, reading: Reading) -> list[int]:
     features: list[int] = ledger.features.tolist()
     shown = features[: playground.SHOWN]
     names = ask(queries.feature.named_features, store, shown)
-    figure = charts.contributions(
+    figure = contributions(
         shown,
         [names.get(feature_id) for feature_id in shown],
         ledger.contributions[: playground.SHOWN].tolist(),
         ink=permalinks.text_colour(),
     )
-    st.plotly_chart(figure, config=charts.CONFIG, key="tried_ledger")
+    st.plotly_chart(figure, config=CONFIG, key="tried_ledger")
     links = " · ".join(panels.anchor(permalinks.feature_href(feature), f"#{feature}") for feature in shown)
     st.html(playground.check(reading, probe, ledger) + panels.text("Open a feature: ") + links)
     return features

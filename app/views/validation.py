@@ -7,10 +7,9 @@ from typing import Any
 import pyarrow as pa
 import streamlit as st
 
-from app.components.charts import agreement, intervals, points
 from app.components.html import panels, tables
-from app.components.html.numbers import count
-from app.components.results import ablation_lines, label_lines
+from app.components.results import agreement
+from app.components.results import linked as links
 from app.session import cache, permalinks
 from app.session.cache import ask
 from app.session.permalinks import WORDS
@@ -19,19 +18,18 @@ from lfp.bundle import queries
 from lfp.bundle.queries.run import AblatedFeature
 from lfp.bundle.store.connection import Store
 from lfp.evaluation.ablation_rows import is_inert
+from lfp.report import sentences
+from lfp.report.figures import lines, points
+from lfp.report.figures.intervals import Legend
+from lfp.report.formatting import count
 
 AGAINST = {"weights that beat their null": "beats_null", "the top tenth of weights": "top_decile"}
-SCORES = {
-    "detection": "Held-out texts classified correctly from the label. Chance: another feature’s label.",
-    "fuzzing": "Held-out tokens classified correctly from the label.",
-    "agreement": "Relabelled from other examples, how often “related” came out the same.",
-}
 
 
 def choose_labeller(store: Store) -> str | None:
     """Draw the choice of the labeller to judge; None if the report judges none."""
     rows = [row for name in ("label_agreement", "label_scores") for row in ask(queries.run.figures, store, name)]
-    names = label_lines.labellers(rows)
+    names = lines.labellers(rows)
     main = ask(queries.common.main_labeller, store)
     names.sort(key=lambda name: name != main)
     if not names:
@@ -43,14 +41,14 @@ def choose_labeller(store: Store) -> str | None:
 def show_counts(store: Store, labeller: str) -> None:
     st.subheader("Labels against weights")
     rows = ask(queries.run.figures, store, "label_agreement")
-    held = {value: against for value, against in AGAINST.items() if label_lines.agreement(rows, labeller, against)}
+    held = {value: against for value, against in AGAINST.items() if agreement.of_labeller(rows, labeller, against)}
     if not held:
         st.html(panels.note("The report does not compare this labeller’s labels with weights."))
         return
     against = held[frame.choose_one("Count as important", held, key="weighty_by", names=WORDS["weighty_by"])]
-    found = label_lines.agreement(rows, labeller, against)
-    st.html(agreement.heat(found) + panels.facts(agreement.measures(found)))
-    frame.caption_figures(label_lines.agreement_sentence(found), rows, name="label_agreement")
+    found = agreement.of_labeller(rows, labeller, against)
+    st.html(agreement.heat(found) + panels.facts(sentences.agreement_measures(found)))
+    frame.caption_figures(sentences.agreement_sentence(found), rows, name="label_agreement")
 
 
 def show_beliefs(store: Store, labeller: str) -> None:
@@ -59,27 +57,25 @@ def show_beliefs(store: Store, labeller: str) -> None:
     if not table.num_rows:
         st.html(panels.note("No feature has both a label of this labeller and a weight."))
         return
-    rows = table.to_pydict()
-    figure = points.beliefs(rows["feature_id"], rows["belief"], rows["size"], rows["description"])
+    figure = points.beliefs(table.to_pydict())
     frame.show_figure(figure, key="beliefs", href=permalinks.feature_href, what="feature")
     total = ask(queries.run.count_beliefs, store, labeller)
     part = "" if total == table.num_rows else f"A sample of {count(table.num_rows)} of {count(total)} features. "
-    says = label_lines.rank_sentence(ask(queries.run.figures, store, "label_agreement"), labeller)
+    says = sentences.rank_sentence(ask(queries.run.figures, store, "label_agreement"), labeller)
     frame.caption(f"{part}{says} Click a point to open its feature.", lambda: table, name="beliefs")
 
 
 def show_scores(store: Store, labeller: str) -> None:
     st.subheader("Do labels predict when the feature fires?")
     rows = ask(queries.run.figures, store, "label_scores")
-    held = [name for name in SCORES if label_lines.scores(rows, labeller, name)]
+    held = [name for name in sentences.SCORES if lines.label_scores(rows, name, labeller)]
     if not held:
         st.html(panels.note("This labeller’s labels were not scored on held-out examples."))
         return
     metric = frame.choose_one("Score", held, key="label_score")
-    names = intervals.Names("balanced accuracy" if metric != "agreement" else "share", chance="another feature’s label")
-    lines = label_lines.scores(rows, labeller, metric)
-    frame.show_intervals(lines, names, key="scores", include_zero=False)
-    frame.caption_figures(SCORES[metric], rows, name="label_scores")
+    legend = Legend("balanced accuracy" if metric != "agreement" else "share", chance="another feature’s label")
+    frame.show_intervals(lines.label_scores(rows, metric, labeller), legend, key="scores", include_zero=False)
+    frame.caption_figures(sentences.SCORES[metric], rows, name="label_scores")
 
 
 def show_frequencies(store: Store, labeller: str) -> None:
@@ -90,11 +86,11 @@ def show_frequencies(store: Store, labeller: str) -> None:
         return
     metrics = {"tokens": "per_token", "texts": "per_text"}
     metric = metrics[frame.choose_one("Share of", metrics, key="share_of")]
-    found = label_lines.frequencies(rows, metric, labeller)
+    found = lines.frequencies(rows, metric, labeller)
     axis = "share of (token, feature) pairs active" if metric == "per_token" else "share of features active in a text"
-    names = intervals.Names(axis, chance="as many random features")
-    frame.show_intervals(label_lines.frequency_lines(found), names, key="frequencies")
-    frame.caption_figures(label_lines.frequency_sentence(found), rows, name="activation_frequency")
+    legend = Legend(axis, chance="as many random features (95 %)")
+    frame.show_intervals(lines.frequency_lines(found), legend, key="frequencies")
+    frame.caption_figures(sentences.frequencies_sentence(found), rows, name="activation_frequency")
 
 
 def show_labels(store: Store) -> None:
@@ -108,17 +104,17 @@ def show_labels(store: Store) -> None:
 
 def show_effects(rows: Sequence[dict[str, Any]]) -> None:
     st.subheader("Ablation: reward without these features")
-    names = intervals.Names("change of mean reward", chance="95 % of controls", is_signed=True)
-    frame.show_intervals(ablation_lines.effects(rows), names, key="effects")
-    controls = f"Controls: similar features removed instead ({ablation_lines.n_controls(rows)} in total)."
-    says = f"{ablation_lines.effect_sentence(rows)} {controls}"
+    legend = Legend("change of mean reward", chance="controls (95 %)", is_signed=True)
+    frame.show_intervals(lines.effects(rows), legend, key="effects")
+    controls = f"Controls: similar features removed instead ({sentences.n_controls(rows)} in total)."
+    says = f"{sentences.effects_sentence(rows)} {controls}"
     frame.caption(says, lambda: pa.Table.from_pylist(rows), name="ablations")
 
 
 def show_perplexities(rows: Sequence[dict[str, Any]]) -> None:
     st.subheader("Is the text still fluent?")
-    names = intervals.Names("perplexity under the base model", mark="unchanged model")
-    frame.show_intervals(ablation_lines.perplexities(rows), names, key="perplexities", include_zero=False)
+    names = Legend("perplexity under the base model", mark="unchanged model")
+    frame.show_intervals(lines.perplexities(rows), names, key="perplexities", include_zero=False)
     says = "Points right of the controls mean that removal just damages the text."
     columns = ["group", "kind", "control_of", "perplexity", "perplexity_before", "repetition", "repetition_before"]
     frame.caption(says, lambda: pa.Table.from_pylist(rows).select(columns), name="perplexities")
@@ -127,7 +123,8 @@ def show_perplexities(rows: Sequence[dict[str, Any]]) -> None:
 def show_single_features(store: Store, found: Sequence[AblatedFeature]) -> None:
     st.subheader("Predicted and measured effects")
     frame.show_figure(points.effects(found), key="single_effects", href=permalinks.feature_href, what="feature")
-    says = ablation_lines.single_sentence(ask(queries.run.figures, store, "ablation"))
+    band = "Grey band: 95 % of controls."
+    says = f"{band} {sentences.singles_sentence(ask(queries.run.figures, store, 'ablation'))}".strip()
     table = lambda: tables.of_rows(AblatedFeature, found)  # noqa: E731
     frame.caption(f"{says} Click a point to open its feature.", table, name="single_features")
 
@@ -136,19 +133,19 @@ def show_inert(found: Sequence[AblatedFeature]) -> None:
     st.subheader("Weighted heavily, no causal effect")
     inert = [feature for feature in found if is_inert(asdict(feature))]
     if inert:
-        rows = ablation_lines.feature_rows(inert, permalinks.feature_href)
+        rows = links.ablated_features(inert, permalinks.feature_href)
         st.html(tables.table(["feature", "predicted", "measured"], rows))
-    says = ablation_lines.inert_sentence(found, len(inert))
+    says = sentences.inert_sentence(found, len(inert))
     frame.caption(says, lambda: tables.of_rows(AblatedFeature, inert), name="inert")
 
 
 def show_ablations(store: Store) -> None:
     rows = ask(queries.run.report_ablations, store)
-    if not ablation_lines.groups(rows) and not ablation_lines.singles(rows):
+    if not lines.ablated_groups(rows) and not lines.ablated_singles(rows):
         st.subheader("Ablations")
         st.html(panels.note("This bundle has no ablations. python -m precompute ablate adds them."))
         return
-    if ablation_lines.groups(rows):
+    if lines.ablated_groups(rows):
         frame.side_by_side(lambda: show_effects(rows), lambda: show_perplexities(rows))
     found = ask(queries.run.ablated_features, store)
     if found:

@@ -9,11 +9,12 @@ import plotly.graph_objects as go
 import pyarrow as pa
 import streamlit as st
 
-from app.components.charts import charts, intervals
 from app.components.html import exports, panels, tables
 from app.components.text import ledgers
 from app.session import permalinks
 from lfp.evaluation.results import ResultRow
+from lfp.report.figures.frame import CONFIG, contributions
+from lfp.report.figures.intervals import Legend, Line, draw_lines
 
 V = TypeVar("V")
 
@@ -38,13 +39,13 @@ def download(rows: Callable[[], pa.Table], *, name: str, label: str = "Download"
 
 def show_ledger(account: ledgers.Account, *, key: str, on_select: Callable[[], None] | None = None) -> None:
     """Draw a ledger's bars, and the check that they sum to the value stored in the bundle."""
-    figure = charts.contributions(
+    figure = contributions(
         account.ids, account.descriptions, account.values, ink=permalinks.text_colour(), others=account.others
     )
     if on_select is None:
-        st.plotly_chart(figure, config=charts.CONFIG, key=key)
+        st.plotly_chart(figure, config=CONFIG, key=key)
     else:
-        st.plotly_chart(figure, config=charts.CONFIG, key=key, on_select=on_select, selection_mode="points")
+        st.plotly_chart(figure, config=CONFIG, key=key, on_select=on_select, selection_mode="points")
     st.html(account.check)
 
 
@@ -103,9 +104,9 @@ def choose_one(
 def show_figure(figure: go.Figure, *, key: str, href: Callable[[int], str] | None = None, what: str = "it") -> None:
     """Draw a figure; with `href` a click on a point opens the address that it returns for the point's number."""
     if href is None:
-        st.plotly_chart(figure, config=charts.CONFIG, key=key)
+        st.plotly_chart(figure, config=CONFIG, key=key)
         return
-    event = st.plotly_chart(figure, config=charts.CONFIG, key=key, on_select="rerun", selection_mode="points")
+    event = st.plotly_chart(figure, config=CONFIG, key=key, on_select="rerun", selection_mode="points")
     number = first_point(event)
     if isinstance(number, int):
         st.html(panels.following(href(number), f"Open {what} {number}"), unsafe_allow_javascript=True)
@@ -146,11 +147,9 @@ def choose_name(names: Mapping[str, V], label: str, *, key: str) -> V | None:
     return None if name is None else names.get(name)
 
 
-def show_intervals(
-    lines: Sequence[intervals.Line], names: intervals.Names, *, key: str, include_zero: bool = True
-) -> None:
+def show_intervals(lines: Sequence[Line], legend: Legend, *, key: str, include_zero: bool = True) -> None:
     """Draw values with their intervals, one per line; with `include_zero` the axis contains 0."""
-    show_figure(intervals.chart(lines, names, ink=permalinks.text_colour(), zero=include_zero), key=key)
+    show_figure(draw_lines(lines, legend, ink=permalinks.text_colour(), zero=include_zero), key=key)
 
 
 def install_keys() -> None:

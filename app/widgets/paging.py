@@ -10,9 +10,9 @@ import pyarrow as pa
 import streamlit as st
 
 from app.components.html import panels
-from app.components.html.numbers import count
 from app.session import permalinks
 from app.widgets import frame
+from lfp.report.formatting import count
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ import streamlit as st
 
 from app.components.feature import verdicts
 from app.components.html import panels
-from app.components.html.numbers import count, percent
 from app.session import audits, bundles, permalinks
 from app.session.audits import Audits
 from app.session.cache import ask
@@ -20,6 +19,7 @@ from lfp.audit import ANSWERS, VERDICTS, AuditList, BundleKey, Verdict, agreemen
 from lfp.bundle import queries
 from lfp.bundle.store.connection import Store
 from lfp.errors import AuditError, LfpError
+from lfp.report.formatting import count, percent
 from lfp.util.sanitize import shortened, visible
 
 LINK = "a list of the Features page"

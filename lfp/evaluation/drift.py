@@ -12,9 +12,8 @@ from lfp.evaluation.results import Estimate
 from lfp.evaluation.statistics.resampling import beside_sizes, interval, with_null
 from lfp.util.types import Flags, Floats, Ints
 
-STATUSES = ("born", "strengthened", "steady", "weakened", "gone")
-"""What may have become of a feature; a status number is a place in this tuple."""
 BORN, STRENGTHENED, STEADY, WEAKENED, GONE = range(5)
+"""Status numbers: places in `lfp.evaluation.results.STATUSES`."""
 _MIRRORED = np.array([GONE, WEAKENED, STEADY, STRENGTHENED, BORN])
 """The status each becomes when base and tuned model change places."""
 

@@ -32,6 +32,10 @@ ROWS = (
 """Sections of the report (column `report_row`), in reading order."""
 
 
+STATUSES = ("born", "strengthened", "steady", "weakened", "gone")
+"""What tuning may have done to how a feature fires: groups of section `drift`."""
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A value with its 95 % interval and its null, None where there is none; `n` words, texts or pairs behind it."""

@@ -1,378 +1,448 @@
-"""One plain sentence for each row of the report, made from its figures: what was measured, and what it says."""
+"""What results say in plain sentences: one or more for each section of the report, and those beside its figures."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
+from lfp.bundle.queries.run import AblatedFeature
+from lfp.evaluation.ablation_rows import CONTROL, passes
 from lfp.evaluation.results import ResultRow
-from lfp.report.formatting import number, with_interval
+from lfp.report.figures import lines
+from lfp.report.figures.intervals import Line
+from lfp.report.formatting import count, estimate, number, percent, pick, plain, signed, with_interval
+
+Rows = Sequence[ResultRow]
 
 ABSENT = "This run has no such figure."
 
 
-def sentence(report_row: str, figures: Sequence[ResultRow]) -> str:
-    """What a row of the report says."""
-    if not figures:
+def sentence(section: str, rows: Rows) -> str:
+    """Return what a section of the report says."""
+    if not rows:
         return ABSENT
-    return _SENTENCES[report_row](figures) if report_row in _SENTENCES else "Figures of the run."
+    return _SENTENCES[section](rows) if section in _SENTENCES else "Figures of the run."
 
 
-def pick(figures: Sequence[ResultRow], **keys: Any) -> ResultRow | None:
-    """The first figure with these keys."""
-    return next((one for one in figures if all(getattr(one, key) == value for key, value in keys.items())), None)
+# Against chance, and against the base model
 
 
-def headline(report: Mapping[str, Sequence[ResultRow]], target: str | None) -> list[str]:
-    """The run in a few sentences: the reward, what was learned of it, and tuned against base; `target` of its probe."""
-    taus = [one for one in report.get("kendall_tau", ()) if one.split != "random_rows"]
-    found = [
-        _reward(report["reward"]) if report.get("reward") else "",
-        _implicit(report["implicit_reward"]) if report.get("implicit_reward") else "",
-        _compared(taus, "tau", _TAU_OF, words="all", target=target),
-        _compared(taus, "tau", _DELTA_OF, words="all", target="delta") if target != "delta" else "",
-        _compared(report.get("preference_accuracy", ()), "accuracy", _ACCURACY_OF, target="preference"),
-    ]
-    return list(dict.fromkeys(one for one in found if one))
-
-
-_TAU_OF = "Words the probe never saw, ranked from the features of"
-_DELTA_OF = "The paper's probe of activation differences, judged the same way on the features of"
-_ACCURACY_OF = "The chosen response of pairs it never saw, told from the features of"
-
-
-def _compared(figures: Sequence[ResultRow], metric: str, of: str, **keys: str | None) -> str:
-    """Tuned, base and their difference, each with its own autoencoder, and the null of the first."""
-    tuned = pick(figures, metric=metric, inputs="sae", model="tuned", **keys)
-    base = pick(figures, metric=metric, inputs="base_sae", model="base", **keys)
-    difference = pick(figures, metric=metric, inputs="sae", model="difference", **keys)
-    if tuned is None or base is None or difference is None:
+def against_chance(row: ResultRow, what: str = "shuffles") -> str:
+    """Say whether a value is above its null; empty where it has none."""
+    if row.null_high is None:
         return ""
-    score = "tau" if metric == "tau" else "accuracy"
-    return (
-        f"{of} the tuned model: {score} {with_interval(tuned)}; of the base model: {with_interval(base)}; difference "
-        f"{_signed(difference)}: {_verdict(difference)}{_chance(tuned)}"
-    )
+    return f"{'Above' if row.beats_null else 'Not above'} chance (95 % of {what} are below {plain(row.null_high)})."
 
 
-def _value(figure: ResultRow) -> float:
-    """The figure, not a number where the run has none."""
-    value = figure.value
-    return math.nan if value is None else float(value)
+def against_base(difference: ResultRow) -> str:
+    """Say what a difference of tuned and base means, by where its interval lies."""
+    if difference.ci_low is None or difference.ci_high is None:
+        return "The difference has no interval."
+    if difference.ci_low > 0:
+        return "The tuned model scores higher: the interval of the difference is above zero."
+    if difference.ci_high < 0:
+        return "The base model scores higher, so this probe is no evidence that tuning put the feedback there."
+    return "No clear difference: the base model may already have known this."
 
 
-def _passes(figure: ResultRow) -> bool:
-    """Whether the figure is above the 95th percentile of its null."""
-    high = figure.null_high
-    return high is not None and _value(figure) > high
+# The models
 
 
-def _verdict(difference: ResultRow) -> str:
-    low, high = difference.ci_low, difference.ci_high
-    if low is None or high is None:
-        return "its interval is not known."
-    if low > 0:
-        return "the tuned model's features say more than the base model's."
-    if high < 0:
-        return "the base model's features, which no feedback reached, say more than the tuned model's."
-    return "zero is within the interval, so the base model may have known as much before any feedback."
-
-
-def _chance(figure: ResultRow, whose: str = "the tuned model's") -> str:
-    high = figure.null_high
-    if high is None:
-        return ""
-    side = "above" if _passes(figure) else "not above"
-    return f" Shuffled feedback reaches {number(high)} one time in twenty; {whose} figure is {side} it."
-
-
-def _signed(figure: ResultRow) -> str:
-    text = with_interval(figure)
-    return f"+{text}" if (figure.value or 0) > 0 else text
-
-
-def _reward(figures: Sequence[ResultRow]) -> str:
+def _reward(rows: Rows) -> str:
     base, tuned, change = (
-        pick(figures, metric="reward", model=model, group=None) for model in ("base", "tuned", "difference")
+        pick(rows, metric="reward", model=model, group=None) for model in ("base", "tuned", "difference")
     )
-    kl = pick(figures, metric="kl_per_token")
-    strayed = f" The tuned model strays {number(kl.value)} nats a token from the base." if kl else ""
+    kl = pick(rows, metric="kl_per_token")
+    strayed = f" KL divergence from the base model: {number(kl.value)} nats per token." if kl else ""
     if base is None or tuned is None or change is None:
         return f"Mean reward of completions.{strayed}"
     return (
-        f"Tuning took the mean reward of completions from {number(base.value)} to {number(tuned.value)}, "
-        f"a change of {_signed(change)}.{strayed}"
+        f"Tuning changed the mean reward of completions from {plain(base.value)} to {plain(tuned.value)}, by "
+        f"{estimate(change, is_signed=True)}.{strayed}"
     )
 
 
-def _implicit(figures: Sequence[ResultRow]) -> str:
-    tau = pick(figures, metric="tau", words="all", target="implicit_reward")
+def _implicit(rows: Rows) -> str:
+    tau = pick(rows, metric="tau", words="all", target="implicit_reward")
+    says = "The implicit reward of a word is how much likelier tuning made it, in nats; no probe is involved."
     if tau is None:
-        return "What tuning made likelier, against the true feedback; no probe is involved."
+        return says
+    return f"{says} It ranks words like the reward does with Kendall’s τ {estimate(tau)}. {against_chance(tau)}".strip()
+
+
+# Words and pairs
+
+
+def beating_sentence(shown: Sequence[Line]) -> str:
+    """Say how many probes on held-out words beat chance."""
+    passed = sum(line.chance is not None and line.value > line.chance for line in shown)
+    return f"Held-out words. {passed} of {len(shown)} beat chance."
+
+
+def _taus(rows: Rows) -> str:
     return (
-        "What tuning made likelier word by word, which needs no probe, agrees with the true feedback with tau "
-        f"{with_interval(tau)}.{_chance(tau, 'this')}"
+        "How well each probe ranks words by their reward (Kendall’s τ), with its controls. "
+        f"{beating_sentence(lines.probes(rows, 'tau'))} A probe that knows signs only would reach its sign ceiling."
     )
 
 
-def _taus(figures: Sequence[ResultRow]) -> str:
-    held = [one for one in figures if one.metric == "tau" and one.words == "all"]
-    judged = [one for one in held if one.model != "difference" and one.split != "random_rows"]
-    passed = [one for one in judged if _passes(one)]
+def _signs(rows: Rows) -> str:
+    tuned = pick(rows, model="tuned", inputs="sae", words="all", target="delta")
+    of_tuned = f" The probe of activation differences on the tuned model: {estimate(tuned)}." if tuned else ""
+    return f"How often a probe’s estimate has the sign of the word’s reward.{of_tuned}"
+
+
+def pairs_sentence(rows: Rows) -> str:
+    """Say what pair accuracy is, and how often the longer response was chosen (section `preference_accuracy`)."""
+    length = pick(rows, metric="accuracy_of_length")
+    says = f" The longer response was chosen in {percent(length.value)} of pairs." if length else ""
+    return f"How often the chosen response of a held-out pair has the higher estimate.{says}"
+
+
+def calibration_facts(rows: Rows) -> dict[str, str]:
+    """Return how calibrated the preference probe is on held-out pairs, by name."""
+    keys = {"inputs": "sae", "model": "tuned", "target": "preference"}
+    names = {"calibration_error": "calibration error", "calibration_slope": "slope", "auroc": "area under the curve"}
+    found = {name: pick(rows, metric=metric, **keys) for metric, name in names.items()}
+    return {name: estimate(row) + _chance(row) for name, row in found.items() if row is not None}
+
+
+def _chance(row: ResultRow) -> str:
+    return f" · chance {plain(row.null_high)}" if row.null_high is not None else ""
+
+
+def _words(rows: Rows) -> str:
+    n = len({row.group for row in rows})
     return (
-        "How well each probe orders held-out words by their true feedback (Kendall's tau); controls beside it. "
-        f"{len(passed)} of {len(judged)} probes pass the 95th percentile of their null. A probe that knew signs and "
-        "nothing of strength would reach its sign ceiling."
+        f"The {n} scored words that the tuned model writes most. Estimates are the headline probe’s, from the fold "
+        "that held the word out, on the lexicon’s range; p is the share of scored words that lie as far to the word’s "
+        "true side."
     )
 
 
-def _signs(figures: Sequence[ResultRow]) -> str:
-    tuned = pick(figures, model="tuned", inputs="sae", words="all", target="delta")
-    of_tuned = f" The paper's probe on the tuned model: {with_interval(tuned)}." if tuned else ""
-    return f"How often a probe's estimate has the sign of the word's true feedback.{of_tuned}"
+def errors_sentence(rows: Rows) -> str:
+    """Say how far off the estimate is (section `error_by_frequency`)."""
+    whole = pick(rows, group="all")
+    says = "Mean error of the probe estimate, on the lexicon’s range"
+    if whole is None or whole.null_mean is None:
+        return f"{says}."
+    side = "below" if whole.ci_high is not None and whole.ci_high < whole.null_mean else "not clearly below"
+    return f"{says}: {estimate(whole)}, {side} that of shuffled estimates ({plain(whole.null_mean)})."
 
 
-def _preference(figures: Sequence[ResultRow]) -> str:
-    length = pick(figures, metric="accuracy_of_length")
-    by_length = f" The longer side was the chosen one in {number(length.value)} of the pairs." if length else ""
-    return f"How often the chosen response of a held-out pair is told from the rejected one.{by_length}"
+def gaps_sentence(metric: str) -> str:
+    """Say what the gaps of a list are, and what chance means there."""
+    if metric.endswith("_paid"):
+        return (
+            "Preference beyond what the reward explains, in standard errors. Chance: the average gap at this rank when "
+            "signs are flipped at random."
+        )
+    return "Difference of the two percentile ranks. Chance: the average gap at this rank when one ranking is shuffled."
 
 
-def _words(figures: Sequence[ResultRow]) -> str:
-    n = len({one.group for one in figures})
+def largest_gap_sentence(rows: Rows, *, metric: str, kind: str) -> str:
+    """Say how large the largest gap of a list is, against shuffled ranks; empty where the report has none."""
+    shown = [row for row in rows if row.metric == metric and (row.group or "").startswith(f"{kind}:")]
+    if not shown:
+        return ""
+    top = max(shown, key=lambda row: abs(row.value))
     return (
-        f"The {n} scored words the tuned model writes most. Estimates are the headline probe's by the fold that never "
-        "saw the word, laid on the lexicon's range; p is the share of scored words as far to the word's true side."
+        f"The largest gap of {count(top.n)} {kind}s is {plain(abs(top.value))}; with one ranking shuffled it exceeds "
+        f"{plain(top.null_high)} in 5 % of shuffles."
     )
 
 
-def _errors(figures: Sequence[ResultRow]) -> str:
-    whole = pick(figures, group="all")
-    of_all = f" Over all words: {with_interval(whole)}" if whole else ""
-    null = f", and {number(whole.null_mean)} with estimates dealt anew." if whole else ""
-    return (
-        "Mean distance of the rescaled estimate from the true value, by how often the tuned model wrote the word; "
-        f"below the null's mean is good.{of_all}{null}"
-    )
-
-
-def _disagreements(figures: Sequence[ResultRow]) -> str:
-    paid = {side: _furthest([one for one in figures if one.metric == f"gap_{side}_paid"]) for side in _PAID}
-    ranked = _furthest([one for one in figures if one.metric not in {f"gap_{side}_paid" for side in _PAID}])
-    parts = [
-        "Where two judges put the same text or word furthest apart, as gaps of percentile ranks, first less second."
-    ]
+def _disagreements(rows: Rows) -> str:
+    paid = {row.group: row for row in rows if row.metric.endswith("_paid")}
+    ranked = max((row for row in rows if not row.metric.endswith("_paid")), key=_size, default=None)
+    parts = ["Where two judges disagree most about a text or word. A gap is the difference of two percentile ranks."]
     if ranked:
         parts.append(
-            f"The largest is {number(ranked.value)}, {ranked.group or ''}. The null of the k-th gap is the "
-            "k-th with ranks dealt anew, so gaps below it say that the two agree on the whole."
+            f"The largest is {signed(ranked.value)}, {ranked.group}. Chance is the gap at the same rank when one "
+            "ranking is shuffled; gaps below it mean that the judges agree overall."
         )
-    named = [f"{one.group or ''} most {side}-paid" for side, one in paid.items() if one]
-    if named:
-        parts.append(f"Against what the stated feedback explains, {' and '.join(named)}, in units of its noise.")
+    for metric, side in (("gap_over_paid", "more"), ("gap_under_paid", "less")):
+        top = max((row for row in paid.values() if row.metric == metric), key=_size, default=None)
+        if top:
+            parts.append(
+                f"Preferred {side} than the reward explains: {top.group}, by {plain(abs(top.value), 1)} standard "
+                "errors."
+            )
     return " ".join(parts)
 
 
-_PAID = ("over", "under")
+def _size(row: ResultRow) -> float:
+    return abs(row.value) if math.isfinite(row.value) else -1.0
 
 
-def _furthest(figures: Sequence[ResultRow]) -> ResultRow | None:
-    return max(figures, key=lambda one: abs(one.value or 0.0), default=None)
+def variance_sentence(rows: Rows) -> str:
+    """Say how much of the texts' variance two components explain; empty where the report does not."""
+    shares = [row for row in rows if row.metric == "explained_share"]
+    spans = [f"{estimate(row)} (chance {plain(row.null_high)})" for row in shares]
+    return f"Share of variance explained: {' and '.join(spans)}." if spans else ""
 
 
-def _base_model(figures: Sequence[ResultRow]) -> str:
-    bits, tokens, kept = (pick(figures, metric=metric) for metric in ("bits_per_byte", "tokens", "kept_step"))
+def _pca(rows: Rows) -> str:
+    says = f"Two principal components of texts’ mean features. {variance_sentence(rows)}"
+    return f"{says} Chance: each feature shuffled over texts."
+
+
+# The models, their layers and features
+
+
+def _base_model(rows: Rows) -> str:
+    bits, tokens, kept = (pick(rows, metric=metric) for metric in ("bits_per_byte", "tokens", "kept_step"))
     if bits is None or tokens is None or kept is None:
-        return "How the base model, trained from scratch, learned."
+        return "How the base model was trained from scratch."
     return (
-        f"The base model was trained from scratch on {number(tokens.value)} tokens, repeats counted. The weights of "
-        f"step {number(kept.value)} were kept; texts that chose nothing take {number(bits.value)} bits a byte."
+        f"The base model was trained from scratch on {count(tokens.value)} tokens, counting repeats. The weights of "
+        f"step {count(kept.value)} were kept; held-out texts take {plain(bits.value, 3)} bits per byte."
     )
 
 
-def _divergence(figures: Sequence[ResultRow]) -> str:
-    rows = [one for one in figures if one.metric == "divergence"]
-    top = max(rows, key=lambda one: one.value or 0.0, default=None)
+def _divergence(rows: Rows) -> str:
+    top = max((row for row in rows if row.metric == "divergence"), key=_size, default=None)
     most = f" Layer {top.layer} moved most, by {number(top.value)}." if top else ""
     return f"How far tuning moved each layer: the sum over its parameters of the L2 norm of tuned minus base.{most}"
 
 
-def _drift(figures: Sequence[ResultRow]) -> str:
-    born = pick(figures, metric="count", inputs="sae", group="born")
-    gone = pick(figures, metric="count", inputs="base_sae", group="gone")
-    carried = [one for one in figures if one.metric == "carried_share" and one.group != "steady"]
-    parts = ["What tuning did to how features fire, each model read through the same dictionary."]
+def layers_sentence(n_selected: int, n: int) -> str:
+    """Say how many layers have an SAE."""
+    return (
+        f"SAEs were trained on the {n_selected} most-changed of {n} layers. Divergence is the sum of the L2 norms of "
+        "tuned minus base over a layer’s parameters."
+    )
+
+
+def _drift(rows: Rows) -> str:
+    born = pick(rows, metric="count", inputs="sae", group="born")
+    gone = pick(rows, metric="count", inputs="base_sae", group="gone")
+    carried = [row for row in rows if row.metric == "carried_share" and row.group != "steady"]
+    parts = ["How tuning changed when features fire; both models are read through the same dictionary."]
     if born and gone:
         parts.append(
-            f"{number(born.value)} of {number(born.n)} features of the tuned model's dictionary were born "
-            f"under tuning; {number(gone.value)} of {number(gone.n)} of the base model's went. The null "
-            "deals the features of both dictionaries anew, as if the models could be exchanged."
+            f"{count(born.value)} of {count(born.n)} features of the tuned model’s dictionary are new, "
+            f"{count(gone.value)} of {count(gone.n)} of the base model’s are gone. Chance: tuned and base "
+            "swapped at random."
         )
     if carried:
-        share = sum(map(_value, carried))
-        parts.append(f"Changed features carry {share:.0%} of the change of the headline estimate.")
+        share = percent(sum(row.value for row in carried))
+        parts.append(f"Features whose firing changed carry {share} of the change of the estimate.")
     return " ".join(parts)
 
 
-def _labels(figures: Sequence[ResultRow]) -> str:
-    kappas = [one for one in figures if one.metric == "kappa"]
-    passed = [one for one in kappas if _passes(one)]
-    return (
-        "Whether the features that a labeller calls related to the feedback are those that the headline probe weighs. "
-        f"{len(passed)} of {len(kappas)} kappas pass the 95th percentile of labels dealt anew."
-    )
+def _autoencoders(rows: Rows) -> str:
+    worst = max((row.value for row in rows if row.metric == "fvu"), default=None)
+    n = len({(row.model, row.layer, row.group) for row in rows})
+    left = f"; none leaves more than {percent(worst)} of the variance unexplained" if worst is not None else ""
+    return f"{n} sparse autoencoders, measured on held-out texts{left}."
 
 
-def _label_scores(figures: Sequence[ResultRow]) -> str:
-    told = [one for one in figures if one.metric == "detection" and str(one.group).endswith(",features=all")]
-    parts = [
-        "How well labels tell held-out examples on which their feature fires from silent ones, near misses among them:"
-        " mean balanced accuracy, of texts (detection) and of marked tokens (fuzzing). The null is another feature's"
-        " label on the same examples."
-    ]
-    for one in told:
-        labeller = str(one.group).removeprefix("labeller=").removesuffix(",features=all")
-        null = f", another feature's label {number(one.null_mean)}" if one.null_mean is not None else ""
-        parts.append(f"{labeller} detects {with_interval(one)}{null}.")
-    return " ".join(parts)
+def _triples(rows: Rows) -> str:
+    kept = pick(rows, metric="kept")
+    dropped = sum(row.value for row in rows if row.metric == "dropped")
+    return f"{count(kept.value) if kept else 0} contrastive triples kept, {count(dropped)} dropped, by reason."
 
 
-def _activity(figures: Sequence[ResultRow]) -> str:
-    contrast = pick(figures, metric="per_token", group="related_high_less_rest")
-    says = f" Related features, high less rest: {_signed(contrast)} a token." if contrast else ""
-    return f"How often features fire on texts in the top quarter of the headline estimate, and on the rest.{says}"
+# Labels
 
 
-def _ablation(figures: Sequence[ResultRow]) -> str:
-    groups = dict.fromkeys(one.group for one in figures if one.metric == "features")
-    scaled = any(one.value for one in figures if one.metric == "scale")
-    parts = [
-        f"Mean reward of completions with features {'scaled' if scaled else 'taken out'}, the same prefixes and seeds "
-        "each time, beside matched features of the same layers drawn at random."
-    ]
-    parts += [_of_group([one for one in figures if one.group == group], str(group)) for group in groups]
-    return " ".join([*parts, *_of_singles(figures)])
-
-
-def _of_group(figures: Sequence[ResultRow], name: str) -> str:
-    """Whether a group passes its controls, at what cost in perplexity, and how well they match."""
-    told = {one.metric: one for one in figures}
-    if not {"before", "after", "effect", "perplexity_ratio"} <= told.keys():
-        return f"Group {name}: not judged, for its layers have too few other features to be its controls."
-    effect = told["effect"]
-    passed = abs(_value(effect)) > (effect.null_high or math.nan)
-    return (
-        f"Group {name}: {number(told['before'].value)} to {number(told['after'].value)}, a change of "
-        f"{_signed(effect)}, which {'passes' if passed else 'does not pass'} its controls: they reach "
-        f"{number(effect.null_high)} one time in twenty. Its text has {number(told['perplexity_ratio'].value)} "
-        f"times their perplexity{_match(told.get('energy_ratio'))}."
-    )
-
-
-def _match(energy: ResultRow | None) -> str:
-    if energy is None:
+def agreement_sentence(found: Mapping[str, ResultRow]) -> str:
+    """Say whether features labelled related have large weights; `found` are one labeller's rows by metric."""
+    odds = found.get("odds_ratio")
+    if odds is None:
         return ""
-    loose = "" if 1 / _LOOSE < _value(energy) < _LOOSE else ", a loose match"
-    return f", its features {number(energy.value)} times their energy{loose}"
+    if odds.beats_null:
+        return f"Features labelled related have large weights more often than the others: odds ratio {estimate(odds)}."
+    reach = f"; shuffled labels reach {plain(odds.null_high)}" if odds.null_high is not None else ""
+    return f"No association between “related” labels and probe weight: odds ratio {estimate(odds)}{reach}."
+
+
+def agreement_measures(found: Mapping[str, ResultRow]) -> dict[str, str]:
+    """Return the agreement of labels and weights in numbers, each with its interval and its null."""
+    names = {"odds_ratio": "odds ratio", "kappa": "Cohen’s κ", "accuracy": "agreement"}
+    return {name: estimate(found[metric]) + _chance(found[metric]) for metric, name in names.items() if metric in found}
+
+
+def rank_sentence(rows: Rows, labeller: str) -> str:
+    """Say how a labeller's confidence and the sizes of weights correlate; empty where the report does not."""
+    shown = (row for row in rows if lines.keys_of(row).get("labeller") == labeller)
+    row = next((row for row in shown if row.metric == "rank_correlation"), None)
+    if row is None:
+        return ""
+    reach = f"; shuffled labels reach ±{plain(row.null_high)}" if row.null_high is not None else ""
+    return f"Rank correlation of confidence and size of weight {estimate(row, is_signed=True)}{reach}."
+
+
+def labels_sentence(rows: Rows) -> str:
+    """Say how many labellers' labels predict which features matter (section `label_agreement`)."""
+    kappas = [row for row in rows if row.metric == "kappa"]
+    passed = sum(row.beats_null for row in kappas)
+    says = "Labels predict which features matter" if passed else "Labels do not predict which features matter"
+    return f"{says}: {passed} of {len(kappas)} tests beat shuffled labels."
+
+
+SCORES = {
+    "detection": "Share of held-out texts that the label sorts right into firing and silent (balanced). "
+    "Chance: another feature’s label.",
+    "fuzzing": "Share of marked tokens of held-out texts that the label sorts right into firing and silent (balanced).",
+    "agreement": "How often a label made again from other examples agrees on whether the feature is related.",
+}
+"""What the scores of labels are, by metric."""
+
+
+def _label_scores(rows: Rows) -> str:
+    parts = ["How well labels predict on which held-out examples their feature fires: mean balanced accuracy."]
+    for row in rows:
+        keys = lines.keys_of(row)
+        if row.metric == "detection" and keys.get("features") == "all":
+            other = f" (another feature’s label: {plain(row.null_mean)})" if row.null_mean is not None else ""
+            parts.append(f"{keys['labeller']}: {estimate(row)}{other}.")
+    return " ".join(parts)
+
+
+def frequencies_sentence(found: Mapping[str, ResultRow]) -> str:
+    """Say whether related features fire more where the estimate is high; `found` are rows by group."""
+    change = found.get("related_high_less_rest")
+    if change is None or change.ci_low is None or change.ci_high is None:
+        return "High: the texts in the top quarter of the headline estimate."
+    does = "more often" if change.ci_low > 0 else "less often" if change.ci_high < 0 else "about as often"
+    says = with_interval(100 * change.value, 100 * change.ci_low, 100 * change.ci_high, is_signed=True)
+    return (
+        f"On texts in the top quarter of the headline estimate, features labelled related fire {does}: {says} "
+        "percentage points. Chance: as many random features."
+    )
+
+
+# Ablations
+
+
+def effects_sentence(rows: Sequence[lines.Ablation]) -> str:
+    """Say which ablated groups change the reward more than their matched controls."""
+    groups = lines.ablated_groups(rows)
+    judged = [row for row in groups if row["null_high"] is not None]
+    if not judged:
+        return "No group can be judged: its layers have too few other features for matched controls."
+    before = f"Mean reward before: {plain(groups[0]['reward_before'])}."
+    passed = [row for row in judged if passes(row)]
+    if not passed:
+        return f"No group changes the reward more than its matched controls. {before}"
+    changes = [f"{lines.group_name(row)} by {signed(row['effect'])}" for row in passed]
+    others = " The other groups do not." if len(passed) < len(judged) else ""
+    return f"More than matched controls, removing these changes the reward: {', '.join(changes)}.{others} {before}"
+
+
+def n_controls(rows: Sequence[lines.Ablation]) -> int:
+    """Return how many matched controls the ablated groups have together."""
+    judged = {row["group"] for row in lines.ablated_groups(rows)}
+    return sum(row["kind"] == CONTROL and row["control_of"] in judged for row in rows)
+
+
+def singles_sentence(rows: Rows) -> str:
+    """Say how predicted and measured effects of single features correlate; empty where the report does not."""
+    rank = pick(rows, metric="predicted_measured")
+    if rank is None:
+        return ""
+    reach = f"; chance {signed(rank.null_high)}" if rank.null_high is not None else ""
+    verb = "correlate" if rank.beats_null else "do not correlate"
+    return (
+        f"Predicted and measured effects of single features {verb} (Spearman {estimate(rank, is_signed=True)}{reach})."
+    )
+
+
+def inert_sentence(features: Sequence[AblatedFeature], n_inert: int) -> str:
+    """Say how many of the features that were ablated alone show no effect, and how small an effect could be seen."""
+    half = sum((feature.ci_high - feature.ci_low) / 2 for feature in features) / len(features)
+    return _inert(n_inert, len(features), half, features[0].n_completions)
+
+
+def _inert(n_inert: int, n: int, half: float, n_completions: int | None) -> str:
+    return (
+        f"{n_inert} of the {n} features with the largest weights show no effect when removed alone: the interval "
+        f"includes 0 and the effect is within controls. With {count(n_completions)} completions, effects smaller than "
+        f"about {plain(half)} are undetectable."
+    )
+
+
+def _ablation(rows: Rows) -> str:
+    of_group: dict[str, dict[str, ResultRow]] = {}
+    for row in rows:
+        of_group.setdefault(str(row.group), {})[row.metric] = row
+    groups = {name: found for name, found in of_group.items() if "features" in found}
+    scaled = any(found["scale"].value for found in groups.values() if "scale" in found)
+    parts = [
+        f"Mean reward of completions with features {'scaled' if scaled else 'removed'}, with the same prefixes and "
+        "seeds, against matched random features of the same layers."
+    ]
+    parts += [_group_sentence(name, found) for name, found in groups.items()]
+    parts.append(singles_sentence(rows))
+    inert = pick(rows, metric="inert_count")
+    alone = [found["effect"] for name, found in of_group.items() if name.startswith("feature:") and "effect" in found]
+    halves = [(row.ci_high - row.ci_low) / 2 for row in alone if row.ci_low is not None and row.ci_high is not None]
+    if inert and halves:
+        parts.append(_inert(int(inert.value), inert.n or len(alone), sum(halves) / len(halves), alone[0].n))
+    return " ".join(part for part in parts if part)
 
 
 _LOOSE = 1.5  # times the energy of the controls
 
 
-def _of_singles(figures: Sequence[ResultRow]) -> list[str]:
-    """Predicted against measured, and what is important but inert."""
-    rank, count = pick(figures, metric="predicted_measured"), pick(figures, metric="inert_count")
-    found = []
-    if rank:
-        side = "above" if _passes(rank) else "not above"
-        found.append(
-            f"Feature by feature, predicted and measured effects rank alike with Spearman's {with_interval(rank)}; "
-            f"dealt anew they reach {number(rank.null_high)} one time in twenty, and this is {side} it."
-        )
-    if count:
-        found.append(
-            f"{number(count.value)} of the {number(count.n)} features that the probe weighs most are inert: "
-            "each taken out alone, the reward moves no further than with single controls, and its interval holds 0."
-            f"{_power(figures)}"
-        )
-    return found
-
-
-def _power(figures: Sequence[ResultRow]) -> str:
-    """What effect of a single feature so many completions could have told from none."""
-    alone = [one for one in figures if one.metric == "effect" and str(one.group).startswith("feature:")]
-    halves = [((one.ci_high or 0.0) - (one.ci_low or 0.0)) / 2 for one in alone if one.ci_low is not None]
-    if not halves:
-        return ""
-    half = sum(halves) / len(halves)
-    n = number(alone[0].n)
-    return f" With {n} completions an effect below about {number(half)} cannot be told from none."
-
-
-def _pca(figures: Sequence[ResultRow]) -> str:
-    share = sum(_value(one) for one in figures if one.metric == "explained_share")
-    return (
-        f"Two principal components hold {share:.0%} of the variance of texts' mean features; the null shuffles every "
-        "feature over the texts."
+def _group_sentence(name: str, found: Mapping[str, ResultRow]) -> str:
+    """Say whether a group beats its controls, at what cost in perplexity, and how well the controls match."""
+    effect = found.get("effect")
+    if effect is None or effect.null_high is None or not {"before", "after"} <= found.keys():
+        return f"Group {name}: not judged, its layers have too few other features for matched controls."
+    side = "more" if abs(effect.value) > effect.null_high else "no more"
+    says = (
+        f"Group {name}: {plain(found['before'].value)} to {plain(found['after'].value)}, by "
+        f"{estimate(effect, is_signed=True)}, {side} than its controls (95 % are within ±{plain(effect.null_high)})"
     )
+    if "perplexity_ratio" in found:
+        says += f"; perplexity {plain(found['perplexity_ratio'].value)} times the controls’"
+    if "energy_ratio" in found:
+        energy = found["energy_ratio"].value
+        loose = "" if 1 / _LOOSE < energy < _LOOSE else ", a loose match"
+        says += f"; activation energy {plain(energy)} times the controls’{loose}"
+    return f"{says}."
 
 
-def _autoencoders(figures: Sequence[ResultRow]) -> str:
-    worst = max((_value(one) for one in figures if one.metric == "fvu"), default=None)
-    n = len({(one.model, one.layer, one.group) for one in figures})
-    left = f", of which none leaves more than {number(worst)} of the variance unexplained" if worst is not None else ""
-    return f"{n} sparse autoencoders{left}. They are descriptions of what was trained, on held-out texts, with no null."
+# Cost
 
 
-def _triples(figures: Sequence[ResultRow]) -> str:
-    kept = pick(figures, metric="kept")
-    dropped = sum(_value(one) for one in figures if one.metric == "dropped")
-    return f"{number(kept.value) if kept else 0} contrastive triples kept, {number(dropped)} dropped, by reason."
-
-
-def _cost(figures: Sequence[ResultRow]) -> str:
-    """State the totals and the machine."""
-    by_stage: dict[str, dict[str, float]] = {}
-    for one in figures:
-        by_stage.setdefault(str(one.group), {})[one.metric] = _value(one)
-    stages = {name: told for name, told in by_stage.items() if "minutes" in told}
-    peaks = [told["peak_rss_mb"] for told in stages.values() if "peak_rss_mb" in told]
-    parts = [
-        f"{len(stages)} stages took {number(sum(told['minutes'] for told in stages.values()))} minutes by the clock"
-        + (f", and {number(max(peaks))} MB of memory at most" if peaks else "")
-        + _machine(figures)
-        + "."
-    ]
-    return " ".join([*parts, "Nothing else in the report depends on the clock."])
-
-
-def _machine(figures: Sequence[ResultRow]) -> str:
-    cores, memory, gpu = (pick(figures, metric=metric) for metric in ("cores", "memory_gb", "gpus"))
-    told = [
+def _cost(rows: Rows) -> str:
+    """Say what all stages took, and on which machine."""
+    stages: dict[str, dict[str, float]] = {}
+    for row in rows:
+        stages.setdefault(str(row.group), {})[row.metric] = row.value
+    timed = {name: values for name, values in stages.items() if "minutes" in values}
+    peaks = [values["peak_rss_mb"] for values in timed.values() if "peak_rss_mb" in values]
+    cores, memory, gpu = (pick(rows, metric=metric) for metric in ("cores", "memory_gb", "gpus"))
+    machine = [
         f"{number(cores.value)} cores of {cores.group}" if cores else "",
-        f"{_value(memory):g} GB" if memory else "",
+        f"{memory.value:g} GB" if memory else "",
         str(gpu.group) if gpu else "",
     ]
-    named = [part for part in told if part]
-    return f", on {', '.join(named)}" if named else ""
+    named = ", ".join(part for part in machine if part)
+    says = f"{len(timed)} stages took {plain(sum(values['minutes'] for values in timed.values()), 1)} minutes"
+    says += f" and at most {count(max(peaks))} MB of memory" if peaks else ""
+    return f"{says}, on {named}." if named else f"{says}."
 
 
-_SENTENCES: Mapping[str, Callable[[Sequence[ResultRow]], str]] = {
+_SENTENCES: Mapping[str, Callable[[Rows], str]] = {
     "reward": _reward,
     "implicit_reward": _implicit,
     "kendall_tau": _taus,
     "sign_accuracy": _signs,
-    "preference_accuracy": _preference,
+    "preference_accuracy": pairs_sentence,
     "token_sentiment": _words,
-    "error_by_frequency": _errors,
+    "error_by_frequency": errors_sentence,
     "disagreements": _disagreements,
     "base_model": _base_model,
     "divergence_by_layer": _divergence,
     "drift": _drift,
     "label_scores": _label_scores,
-    "label_agreement": _labels,
-    "activation_frequency": _activity,
+    "label_agreement": labels_sentence,
+    "activation_frequency": lambda rows: frequencies_sentence(lines.frequencies(rows, "per_token")),
     "ablation": _ablation,
     "pca_explained": _pca,
     "sae_quality": _autoencoders,

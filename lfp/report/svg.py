@@ -10,7 +10,7 @@ import plotly
 import plotly.graph_objects as go
 
 from lfp.errors import ConfigError
-from lfp.report.figures import Drawn
+from lfp.report.figures.catalogue import Drawn
 
 _WIDTH = 760
 _HEIGHT = 380

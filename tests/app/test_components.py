@@ -1,15 +1,12 @@
 import math
 
-import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.components.charts import accuracy_scatters, charts
 from app.components.feature import trust, verdicts
-from app.components.html import numbers, panels, wording
+from app.components.html import panels, wording
 from app.components.text import tokens
-from lfp.bundle.manifest import read_manifest
 from lfp.bundle.queries.feature import Label
 from lfp.util.sanitize import escaped, escaped_lines, shortened, token_text, visible
 from tests.app.reader import Reader, is_tame
@@ -104,13 +101,6 @@ def test_any_words_make_tame_panels(text, value):
         is_tame(part)
 
 
-@given(name=TEXTS)
-def test_names_in_figures_are_escaped(name):
-    figure = charts.contributions([3], [name], [0.5], ink="#000")
-    shown = escaped(shortened(name or "not described", 52))
-    assert figure.layout.annotations[0].text == figure.data[0].hovertext[0] == f"<b>#3</b>  {shown}"
-
-
 def test_shading_grows_with_activation_and_keeps_to_its_bounds():
     levels = [tokens.strength(value, 4.0) for value in (0.0, 0.5, 1.0, 2.0, 4.0, 9.0)]
     assert levels == sorted(levels) and levels[0] == 0 and levels[-2:] == [100, 100]
@@ -160,36 +150,6 @@ def test_null_is_not_zero_on_a_sheet():
     assert "true: – (no score)" in html
 
 
-@pytest.mark.parametrize(
-    ("function", "value", "says"),
-    [
-        (numbers.plain, None, "–"), (numbers.plain, math.nan, "–"), (numbers.plain, -0.5, "−0.50"),
-        (numbers.plain, 0.00012, "0.00012"), (numbers.plain, 0.0, "0.00"), (numbers.signed, 0.25, "+0.25"),
-        (numbers.signed, 0.0, "0.00"), (numbers.signed, None, "–"), (numbers.short, 0.01, "0"),
-        (numbers.short, -1.26, "−1.3"),
-        (numbers.count, 1234, "1,234"), (numbers.count, 2_500_000, "2.5 million"), (numbers.count, None, "–"),
-        (numbers.percent, 0.0, "0 %"), (numbers.percent, 0.123, "12 %"), (numbers.percent, 0.0123, "1.2 %"),
-        (numbers.percent, 0.00001, "0.0010 %"), (numbers.percent, 1.0, "100 %"),
-    ],
-)  # fmt: skip
-def test_numbers_as_people_read_them(function, value, says):
-    assert function(value) == says
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "digits"),
-    [(None, 1.0, 2), (0.3, 0.42, 2), (-0.015, 0.003, 3), (0.01, 0.07, 2), (0.0001, 0.0004, 5)],
-)
-def test_a_narrow_interval_has_more_digits(low, high, digits):
-    assert numbers.digits_for(low, high) == digits
-
-
-@given(value=st.floats(allow_nan=True, allow_infinity=True))
-def test_every_number_can_be_written(value):
-    for function in (numbers.plain, numbers.signed, numbers.percent):
-        assert function(value)
-
-
 def test_a_sum_that_is_off_says_so():
     good = panels.sum_check(shown=0.5, n_shown=3, rest=-0.1, n_rest=1, intercept=0.2, predicted=0.6)
     assert "adds up exactly" in good and "− <b>0.1000</b> from 1 other " in good
@@ -202,13 +162,6 @@ def test_a_failed_label_says_why_and_names_nothing():
     failed = Label(**{**blank, "labeller": "m", "status": "failed", "failure": "no answer"})
     assert wording.best_label([failed]) is None
     assert trust.verdict(failed) == ("none", "No label: no answer.")
-
-
-@pytest.mark.parametrize("n", [0, 1, 30])
-def test_figures_of_any_size(n):
-    charts.divergence(list(range(n)), [1.0] * n, [i % 2 == 0 for i in range(n)])
-    charts.activation_histogram([0.1 * i for i in range(1, n + 2)], [1] * n, [2] * n)
-    charts.contributions(list(range(n)), [None] * n, [0.0] * n, ink="#000")
 
 
 def example(text_id, bucket, value, text="one two"):
@@ -232,29 +185,6 @@ def test_a_reviewers_examples_are_tame(texts):
 
 
 KNOWN = st.none() | st.floats(-3, 3)
-
-
-@given(st.lists(st.tuples(KNOWN, KNOWN), max_size=20))
-def test_words_without_a_value_are_not_counted(values):
-    table = pa.table({"feedback": pa.array([one for one, _ in values], pa.float64()),
-                      "implicit_reward": pa.array([other for _, other in values], pa.float64())})  # fmt: skip
-    n = sum(one is not None and other is not None for one, other in values)
-    assert accuracy_scatters.words_sentence(table, "implicit reward against true").startswith(f"{n} words")
-
-
-def test_texts_are_coloured_only_by_what_some_have():
-    rows = {"feedback": [1.0, None], "predicted": [None, None], "implicit_reward": [0.0, 0.1], "rating": [None, 3.0]}
-    assert accuracy_scatters.colours(rows) == ["true feedback", "implicit reward", "rating"]
-
-
-@pytest.mark.parametrize("source", ["pairs.jsonl.gz", "/home/me/secret/pairs.jsonl.gz", "org/pairs"])
-@pytest.mark.parametrize("method", ["dpo", "grpo"])
-def test_the_entry_names_the_texts_that_a_model_was_tuned_on(bundle, method, source):
-    manifest = read_manifest(bundle)
-    config = {"tune": {"method": method, "pairs": source}, "corpus": {"source": "demo" if method == "dpo" else source}}
-    said = wording.what_was_tuned(manifest.model_copy(update={"config": config}))
-    kind = "the pairs" if method == "dpo" else "the corpus"
-    assert f"over {kind} “{source.removeprefix('/home/me/secret/')}”" in said
 
 
 def test_a_quotation_mark_is_escaped_by_its_number_which_plotly_knows():

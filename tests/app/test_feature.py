@@ -13,7 +13,7 @@ from app.components.text import tokens
 from lfp.bundle import queries
 from lfp.bundle.queries.feature import FeatureDrift, Neighbour, TextPart, TextParts
 from lfp.bundle.store.connection import Store
-from lfp.evaluation.drift import STATUSES
+from lfp.evaluation.results import STATUSES
 from tests.app.reader import is_tame, whole
 from tests.conftest import HOSTILE, rewrite
 

@@ -20,7 +20,7 @@ from lfp.bundle import queries
 from lfp.bundle.queries.common import Order
 from lfp.bundle.queries.features import FeatureFilter
 from lfp.bundle.store.connection import Store
-from lfp.evaluation.drift import STATUSES
+from lfp.evaluation.results import STATUSES
 from lfp.util.sanitize import escaped, shortened
 from tests.app.reader import whole, words_of
 from tests.conftest import HOSTILE

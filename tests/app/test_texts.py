@@ -214,7 +214,7 @@ def test_words_are_queued_with_chance_and_with_words_paid_otherwise(explorer, co
 
     rewrite(copied_bundle, "results", with_rows)
     html = whole(explorer("disagreements", copied_bundle, queue="implicit against true", things="words"))
-    assert f"words={first.word}" in html and "Of 40 words the largest gap is" in html and "would reach 0.93" in html
+    assert f"words={first.word}" in html and "The largest gap of 40 words is" in html and "it exceeds 0.93" in html
     assert "<td>4.2</td>" in html
     assert "People rate texts" in whole(
         explorer("disagreements", copied_bundle, queue="true against rating", things="words")

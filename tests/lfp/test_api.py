@@ -48,7 +48,7 @@ def test_a_verb_may_have_the_name_of_a_folder(bundle):
     """`lfp.report` is a folder and a verb, whichever is used first."""
     import lfp.report.text
 
-    assert lfp.report.text.lines and lfp.report(bundle).rows["reward"]
+    assert lfp.report.text.format_report and lfp.report(bundle).rows["reward"]
 
 
 def test_a_missing_package_of_the_jobs_is_one_sentence_that_names_the_command(bundle):

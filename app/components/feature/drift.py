@@ -8,10 +8,9 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from app.components.charts.charts import BASE, GRID, NEGATIVE, POSITIVE, drawn
-from app.components.html.numbers import count, fixed, percent, plain
-from app.components.html.wording import pick
 from lfp.evaluation.results import ResultRow
+from lfp.report.figures.frame import BASE, GRID, NEGATIVE, POSITIVE, draw
+from lfp.report.formatting import count, fixed, percent, pick, plain
 from lfp.util.sanitize import escaped, shortened
 
 STATUS_NAMES: Mapping[str, str] = {
@@ -156,7 +155,7 @@ def scatter(rows: Mapping[str, Sequence[Any]], *, plane: str) -> go.Figure:
     axis = {"type": "log", "tickformat": "~%"} if plane == "density" else _root_axis(values)
     frame = {"gridcolor": GRID, "zerolinecolor": GRID, **axis}
     x, y = ({"title": f"{model}: {what}", **frame} for model in ("base", "tuned"))
-    return drawn(traces, x, y, height=480, legend=True, shapes=[diagonal])
+    return draw(traces, x, y, height=480, legend=True, shapes=[diagonal])
 
 
 def signed_root(value: float) -> float:

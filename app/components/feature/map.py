@@ -10,8 +10,8 @@ import numpy as np
 import plotly.graph_objects as go
 import pyarrow as pa
 
-from app.components.charts.charts import DIVERGING, GRID, STRENGTH, drawn
 from app.components.feature.columns import COLUMNS, SIGNED
+from lfp.report.figures.frame import DIVERGING, GRID, STRENGTH, draw
 from lfp.util.sanitize import escaped_lines
 
 CONFIG = {"displayModeBar": False, "responsive": True, "scrollZoom": False, "doubleClick": False}
@@ -74,7 +74,7 @@ def figure(
         "showgrid": False, "zeroline": False, "showticklabels": False, "title": None, "showline": True,
         "linecolor": GRID, "mirror": True,
     }  # fmt: skip
-    return drawn(
+    return draw(
         [behind, passed], axis, axis, height=520, margin={"l": 4, "r": 4, "t": 62, "b": 4},
         dragmode="lasso" if is_drawn_on else "pan",
         newselection={"line": {"color": ink, "width": 1.6, "dash": "solid"}},

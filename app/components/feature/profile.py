@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from app.components.html import panels, wording
-from app.components.html.numbers import count, digits_for, interval, percent, plain, signed
 from lfp.audit import share_interval
 from lfp.bundle.queries.common import Probe
 from lfp.bundle.queries.feature import Feature, FeatureDrift, Label, Neighbour, TextPart, TextParts
 from lfp.evaluation.ablation_rows import FEATURE, is_inert, passes
+from lfp.report.formatting import count, digits_for, interval, percent, plain, signed
 from lfp.util.sanitize import escaped, shortened, token_text
 
 Where = Callable[[int], str]

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from app.components.html import panels
-from app.components.html.numbers import fixed, percent, plain
 from app.components.text import tokens
 from lfp.bundle.queries.feature import Label
 from lfp.errors import LabelError
@@ -14,6 +13,7 @@ from lfp.labels.client.questions import Message
 from lfp.labels.evidence import NEAR_MISS, find_excerpts
 from lfp.labels.prompts import RebuiltPrompts, rebuild
 from lfp.labels.types import HUMAN, Excerpt
+from lfp.report.formatting import fixed, percent, plain
 from lfp.util.sanitize import escaped, visible
 
 CHANCE = 0.5

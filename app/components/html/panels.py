@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from app.components.html.numbers import digits_for, interval, percent, plain, signed
+from lfp.report.formatting import digits_for, interval, percent, plain, signed
 from lfp.util.sanitize import escaped, token_text
 
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.components.html.numbers import count, plain
-from lfp.bundle.manifest import Manifest
 from lfp.bundle.queries.common import Probe
 from lfp.bundle.queries.feature import Feature, Label
 from lfp.bundle.queries.features import Place
 from lfp.bundle.queries.ledgers import Contrast, Ledger, RawLedger
-from lfp.config import PRETRAIN, TUNE
-from lfp.evaluation.results import ResultRow
-from lfp.util.sanitize import source_name
+from lfp.report.formatting import count, plain
 
 BUCKET_NAMES = {0: "top", -1: "silent", -2: "near miss"}
 """Names of buckets of examples; the others are intervals of activation quantiles, numbered from the weakest."""
@@ -108,91 +104,6 @@ def bucket_sentence(bucket: int, highest: int) -> str:
     if bucket < 0:
         return "Tokens drawn from all texts on which the feature is silent."
     return f"Drawn from interval {bucket} of {highest}: its activations cut at their quantiles, weakest first."
-
-
-def layers_sentence(n_selected: int, n: int) -> str:
-    """How many layers were looked into."""
-    return (
-        f"{n_selected} of {n} layers, the most changed, were written as features. Divergence sums the L2 norms of what "
-        "tuning added to each parameter."
-    )
-
-
-def reward_name(config: Mapping[str, Any]) -> str:
-    """What the model was tuned towards."""
-    tune, model = config.get("tune", {}), config.get("model", {})
-    if model.get("tuned", TUNE) != TUNE:
-        return "feedback it was tuned on elsewhere"
-    return "preference pairs (DPO)" if tune.get("method") == "dpo" else "the VADER lexicon’s reward (GRPO)"
-
-
-def what_was_tuned(manifest: Manifest) -> str:
-    """One sentence: which model, towards what, on what."""
-    names = {role: model.name for role, model in manifest.models.items()}
-    base, tuned = names.get("base", PRETRAIN), names.get("tuned", TUNE)
-    base = "a small model trained from scratch" if base == PRETRAIN else base
-    subject = f"{base[:1].upper()}{base[1:]}," if tuned == TUNE else f"{tuned} is {base}"
-    feedback, texts = reward_name(manifest.config), _texts_name(manifest.config)
-    return f"{subject} tuned on {feedback}, over {texts}, with seed {manifest.seed}."
-
-
-def _texts_name(config: Mapping[str, Any]) -> str:
-    """What the texts of a run are, without the folders of their file."""
-    tune = config.get("tune", {})
-    if tune.get("method") == "dpo" and tune.get("pairs"):
-        return f"the pairs “{source_name(tune['pairs'])}”"
-    return f"the corpus “{source_name(config.get('corpus', {}).get('source', 'unnamed'))}”"
-
-
-def run_facts(manifest: Manifest) -> dict[str, str]:
-    """Numbers of a run, by name."""
-    rows = {name: info.rows for name, info in manifest.tables.items()}
-    base = manifest.models.get("base")
-    found = {
-        "parameters": count(base.parameters) if base else None,
-        "layers read": count(len(manifest.hook_points)),
-        "features": count(rows.get("features")),
-        "texts to browse": count(rows.get("texts")),
-        "labeller": manifest.labeller,
-        "made": manifest.created_at[:10],
-        "licence": manifest.licence,
-        "bundle": manifest.bundle_id,
-    }
-    return {name: value for name, value in found.items() if value}
-
-
-def pick(figures: Iterable[ResultRow], **keys: object) -> ResultRow | None:
-    """The first figure with these keys."""
-    return next((f for f in figures if all(getattr(f, key) == value for key, value in keys.items())), None)
-
-
-def tau_table(rows: Sequence[ResultRow]) -> tuple[list[str], list[list[str]]]:
-    """Heads and rows of the table of taus on held-out words: a row a model and inputs."""
-    held = [row for row in rows if row.split in ("held_out_words", None)]
-    groups = list(dict.fromkeys((row.model, row.inputs, row.target) for row in held if row.metric == "tau"))
-    body = []
-    for model, inputs, target in groups:
-        same = [row for row in held if (row.model, row.inputs, row.target) == (model, inputs, target)]
-        cells = [_with_interval(pick(same, metric="tau", words=words)) for words in ("all", "positive", "negative")]
-        within = _with_interval(pick(same, metric="tau_within_sign"))
-        whole = pick(same, metric="tau", words="all")
-        body.append(
-            [
-                " · ".join(part for part in (target, model, inputs) if part),
-                *cells,
-                within,
-                plain(whole.null_high if whole else None),
-            ]
-        )
-    return ["probe", "all words", "positive", "negative", "within sign", "chance reaches"], body
-
-
-def _with_interval(row: ResultRow | None) -> str:
-    if row is None:
-        return "–"
-    if row.ci_low is None or row.ci_high is None:
-        return plain(row.value)
-    return f"{plain(row.value)}  [{plain(row.ci_low)}, {plain(row.ci_high)}]"
 
 
 def best_label(labels: Sequence[Label]) -> Label | None:

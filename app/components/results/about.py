@@ -8,9 +8,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from app.components.html.numbers import NONE, count, plain
 from lfp.bundle.manifest import FileInfo, Manifest, TableInfo
 from lfp.report.cost import in_all, spent
+from lfp.report.formatting import NONE, count, plain
 from lfp.util.sanitize import visible
 
 PAPER = """@inproceedings{marks2024interpreting,
@@ -22,6 +22,23 @@ PAPER = """@inproceedings{marks2024interpreting,
   note      = {arXiv:2310.08164}
 }"""
 """The paper whose method this is."""
+
+
+def run_facts(manifest: Manifest) -> dict[str, str]:
+    """Return numbers of a run, by name."""
+    rows = {name: info.rows for name, info in manifest.tables.items()}
+    base = manifest.models.get("base")
+    found = {
+        "parameters": count(base.parameters) if base else None,
+        "layers with SAEs": count(len(manifest.hook_points)),
+        "features": count(rows.get("features")),
+        "texts to browse": count(rows.get("texts")),
+        "labeller": manifest.labeller,
+        "made": manifest.created_at[:10],
+        "licence": manifest.licence,
+        "bundle": manifest.bundle_id,
+    }
+    return {name: value for name, value in found.items() if value}
 
 
 def facts(manifest: Manifest) -> dict[str, str]:

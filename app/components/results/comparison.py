@@ -8,9 +8,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from app.components.html.numbers import count, digits_for, interval, percent, plain
 from lfp.bundle.comparison import KEYS, FigurePair, MatchedFeatures
 from lfp.bundle.manifest import Manifest
+from lfp.report.formatting import count, digits_for, interval, percent, plain
 from lfp.util.sanitize import shortened
 
 MATCH_SORTS = ("similarity", "difference", "weight")

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from app.components.html import panels
-from app.components.html.numbers import plain, signed
 from lfp.bundle.queries.words import PaidWord, QueuedText, QueuedWord, Responsible
 from lfp.evaluation.results import ResultRow
+from lfp.report.formatting import plain, signed
+from lfp.report.sentences import largest_gap_sentence
 from lfp.util.sanitize import as_label, escaped, shortened
 
 
@@ -118,16 +119,10 @@ def _features(features: Sequence[Named], href: Mapping[int, str]) -> str:
     )
 
 
-def chance(figures: Sequence[ResultRow], *, metric: str, kind: str) -> str:
-    """The largest gap beside what ranks dealt at random reach; nothing where the run did not measure it."""
-    rows = [row for row in figures if row.metric == metric and (row.group or "").startswith(f"{kind}:")]
-    if not rows:
-        return ""
-    top = max(rows, key=lambda row: abs(row.value))
-    return panels.note(
-        f"Of {top.n:,} {kind}s the largest gap is {plain(abs(top.value))}; were one judge’s ranks dealt at random it "
-        f"would reach {plain(top.null_high)} one time in twenty."
-    )
+def chance(rows: Sequence[ResultRow], *, metric: str, kind: str) -> str:
+    """The largest gap beside what shuffled ranks reach; nothing where the run did not measure it."""
+    says = largest_gap_sentence(rows, metric=metric, kind=kind)
+    return panels.note(says) if says else ""
 
 
 def paid(words: Sequence[PaidWord], figures: Sequence[ResultRow], *, metric: str) -> str:

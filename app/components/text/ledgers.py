@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from app.components.charts.charts import Bar
 from app.components.html import panels, tables
-from app.components.html.numbers import signed
 from lfp.bundle.queries.ledgers import Contrast, Contribution, Difference, Ledger, RawLedger
 from lfp.bundle.queries.texts import TokenLedger
+from lfp.report.figures.frame import Bar
+from lfp.report.formatting import signed
 from lfp.util.sanitize import escaped, shortened
 
 SIGNED_COLUMNS = ("contribution", "here", "there", "difference", "running_total")

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.components.html import panels
-from app.components.html.numbers import count, signed
 from app.components.text.tokens import Row
 from lfp.bundle.queries.common import Probe
 from lfp.bundle.queries.texts import ScoreLimits
 from lfp.config import LEXICON, VADER
 from lfp.probes.attribution import Ledger, LinearProbe, text_ledger, token_predictions
+from lfp.report.formatting import count, signed
 from lfp.texts.lexicon import token_feedback, vader_lexicon
 from lfp.util.sanitize import escaped, shortened
 

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from app.components.html import panels, wording
-from app.components.html.numbers import interval, plain, signed
-from app.components.html.wording import pick
 from app.components.text.tokens import Row
 from lfp.bundle.queries.common import Probe
 from lfp.bundle.queries.texts import Pair, ScoreLimits, Text
 from lfp.evaluation.results import ResultRow
+from lfp.report.formatting import interval, pick, plain, signed
 from lfp.util.sanitize import shortened
 
 PAIR_COLUMNS = ("pair_id", "chosen_response", "rejected_response", "margin", "implicit_margin", "length", "split")

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.components.html.numbers import NONE, plain, short, signed
+from lfp.report.formatting import NONE, plain, short, signed
 from lfp.util.sanitize import escaped, token_text
 
 CONTEXT = 3

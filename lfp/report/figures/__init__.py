@@ -1,6 +1,1 @@
-"""Plotly figures of the report, a file a row or a few alike. The page sets the colour of text."""
-
-from lfp.report.figures.by_row import Drawn, draw_all
-from lfp.report.figures.drawing import Material
-
-__all__ = ["Drawn", "Material", "draw_all"]
+"""Plotly figures of results, drawn alike for the page, the SVG files and the explorer."""

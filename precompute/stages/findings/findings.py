@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from lfp.bundle.schema import as_table
 from lfp.config import ProbesConfig
-from lfp.evaluation.drift import STATUSES, Drift, Firing, Weights, flips, largest, share_carried, status_count, statuses
+from lfp.evaluation.drift import Drift, Firing, Weights, flips, largest, share_carried, status_count, statuses
 from lfp.evaluation.findings.disagreements import paid_otherwise, queues
 from lfp.evaluation.findings.texts import TextFeatures, pca_explained
 from lfp.evaluation.findings.words import Words, error_by_frequency, token_sentiment
-from lfp.evaluation.results import ResultRow
+from lfp.evaluation.results import STATUSES, ResultRow
 from lfp.evaluation.statistics.resampling import Draws, beside_sizes, scaled
 from lfp.evaluation.words import text_rows
 from lfp.labels.result_rows import label_results

@@ -11,7 +11,6 @@ from hypothesis.extra.numpy import arrays
 from lfp.evaluation.drift import (
     BORN,
     GONE,
-    STATUSES,
     Drift,
     Firing,
     Weights,
@@ -21,6 +20,7 @@ from lfp.evaluation.drift import (
     status_count,
     statuses,
 )
+from lfp.evaluation.results import STATUSES
 
 N = 10_000
 

@@ -6,7 +6,7 @@ from lfp.bundle.manifest import Hardware, Manifest, StageCost
 from lfp.report.cost import cost_rows, in_all, spent
 from lfp.report.rows import build_report
 from lfp.report.sentences import ABSENT, sentence
-from lfp.report.text import lines
+from lfp.report.text import format_report
 
 STAGES = [
     StageCost(name="corpus", seconds=6.0),
@@ -47,14 +47,14 @@ def test_all_stages_add_up_where_each_is_known() -> None:
 
 def test_the_sentence_adds_up() -> None:
     said = sentence("cost", cost_rows(manifest(STAGES, MACHINE)))
-    assert "3 stages took 20.100 minutes" in said and "2,100 MB" in said
+    assert "3 stages took 20.1 minutes" in said and "2,100 MB" in said
     assert "on 2 cores of Abacus 9, 24.5 GB, Slate 100." in said
 
 
 def test_cost_is_the_last_section_and_has_a_line_a_stage_in_their_order() -> None:
     report = build_report([], [], cost_rows(manifest(STAGES, MACHINE)))
     assert list(report)[-1] == "cost"
-    text = lines(report)
+    text = format_report(report).split("\n")
     words = [line.split() for line in text[text.index("cost") :]]
     heads = next(i for i, line in enumerate(words) if line[:1] == ["stage"])
     assert words[heads + 1 : heads + 4] == [

@@ -9,20 +9,20 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 
 from lfp.bundle.manifest import MANIFEST, check_bundle
-from lfp.bundle.queries.run import drifted_features
+from lfp.bundle.queries.run import AblatedFeature, drifted_features
 from lfp.bundle.store.connection import Store
 from lfp.bundle.validation import validate
 from lfp.errors import ConfigError
 from lfp.evaluation.results import ROWS, ResultRow, report_as_json
-from lfp.report.figures.by_row import draw_all
-from lfp.report.figures.drawing import Material
+from lfp.report.figures.catalogue import Material, draw_all
 from lfp.report.html import page, prepare, write_page
 from lfp.report.rows import build_report
-from lfp.report.sentences import headline
+from lfp.report.summary import summarise
 from tests.app.serving import CHROMIUM, browser
 from tests.conftest import rewrite
 from tests.lfp.result_rows import result_rows
@@ -80,8 +80,9 @@ def test_figures_hold_what_the_tables_hold(bundle: Path) -> None:
     with Store.open(bundle) as store:
         prepared = prepare(store)
     drawn = {one.name: one.chart for one in prepared.drawn}
-    stated = sorted(row.value for row in prepared.report["divergence_by_layer"] if row.metric == "divergence")
-    assert sorted(float(y) for y in drawn["divergence"].data[0].y) == pytest.approx(stated)
+    stated = pq.read_table(bundle / "layers.parquet")["divergence"].to_pylist()
+    drawn_ = [float(y) for trace in drawn["divergence"].data for y in trace.y]
+    assert sorted(drawn_) == pytest.approx(sorted(stated))
 
 
 def test_names_from_a_corpus_are_only_text(copied_bundle: Path) -> None:
@@ -143,21 +144,27 @@ def test_every_figure_can_be_drawn() -> None:
     report = build_report(
         [ResultRow(report_row=row, metric=metric, value=0.2, **keys, **full) for row, metric, keys in given]
     )
-    words = [{"word": "good", "feedback": 1.0, "implicit_reward": 0.5, "shown": 0.7, "n": 0}]
-    texts = [{"text_id": 1, "pca_x": 0.0, "pca_y": 1.0, "feedback": 0.5, "predicted": 0.1}]
-    drifted = [_drifted()]
-    drawn = {one.name: one.chart for one in draw_all(Material(report, words, texts, drifted))}
-    assert len(drawn) == 19
+    words = {"word": ["good"], "feedback": [1.0], "implicit_reward": [0.5], "shown": [0.7], "n": [0]}
+    layers = {"layer": [1], "divergence": [0.5], "selected": [True]}
+    texts = {"text_id": [1], "pca_x": [0.0], "pca_y": [1.0], "feedback": [0.5], "begins": ["A film"]}
+    removed = {
+        "group": "related", "kind": "related", "features": [3], "scale": 0.0, "effect": -0.2, "ci_low": -0.3,
+        "ci_high": -0.1, "null_high": 0.1, "perplexity": 5.0,
+    }  # fmt: skip
+    single = AblatedFeature(3, 1, -0.1, -0.2, 0.0, 0.1, -0.05, 200, 0.5, None)
+    material = Material(report, words, layers, texts, [_drifted()], [removed], [single])
+    drawn = {one.name: one.chart for one in draw_all(material)}
+    assert len(drawn) == 18
     assert all(any(len(trace.x) for trace in chart.data) for chart in drawn.values())
     assert all(json.loads(chart.to_json()) for chart in drawn.values())
-    assert draw_all(Material(build_report([]), [], [], [])) == []
+    assert draw_all(Material(build_report([]))) == []
 
 
 @given(result_rows())
 def test_any_figures_can_be_drawn_and_summed_up(rows: list[ResultRow]) -> None:
     report = build_report(rows)
-    assert all(json.loads(one.chart.to_json()) for one in draw_all(Material(report, [], [], [])))
-    assert all(isinstance(said, str) for said in headline(report, "delta"))
+    assert all(json.loads(one.chart.to_json()) for one in draw_all(Material(report)))
+    assert all(isinstance(said, str) for said in summarise(report, "delta"))
 
 
 def _drifted():
@@ -181,7 +188,7 @@ def test_a_copy_of_the_bundle_gives_the_same_page(bundle: Path, tmp_path: Path) 
 def test_figures_that_are_not_numbers_are_dashes() -> None:
     report = build_report([ResultRow.from_estimate("sae_quality", "fvu", np.nan, layer=0, model="tuned")])
     assert report_as_json(report)["sae_quality"][0]["value"] is None
-    assert draw_all(Material(report, [], [], [])) == []
+    assert draw_all(Material(report)) == []
 
 
 @pytest.mark.browser

@@ -10,7 +10,7 @@ import pytest
 
 from lfp.errors import ConfigError
 from lfp.report import svg
-from lfp.report.figures.by_row import Drawn
+from lfp.report.figures.catalogue import Drawn
 from lfp.report.svg import write_figures
 from tests.app.serving import CHROMIUM
 

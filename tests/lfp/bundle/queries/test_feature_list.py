@@ -16,7 +16,7 @@ from lfp.bundle.queries.features import FLIPPED, FeatureFilter
 from lfp.bundle.schema import BY_NAME
 from lfp.bundle.store.connection import Store
 from lfp.errors import ConfigError
-from lfp.evaluation.drift import STATUSES
+from lfp.evaluation.results import STATUSES
 from tests.conftest import rewrite, with_column
 
 BY_NUMBER = Order("id", descending=False)

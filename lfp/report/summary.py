@@ -1,0 +1,111 @@
+"""A run in short: what was tuned towards what, the reward before and after, and the tuned against the base model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lfp.bundle.manifest import Manifest
+from lfp.config import PRETRAIN, TUNE
+from lfp.evaluation.results import Report, ResultRow
+from lfp.report.figures.lines import TARGETS
+from lfp.report.formatting import estimate, pick, plain, with_interval
+from lfp.report.sentences import against_base, against_chance, sentence
+from lfp.util.sanitize import source_name
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The same probe on the tuned model, on the base model, and the difference; what it is fitted to."""
+
+    target: str
+    tuned: ResultRow
+    base: ResultRow
+    difference: ResultRow
+
+    @property
+    def score(self) -> str:
+        """What the values are, as people say it."""
+        return "pair accuracy" if self.target == "preference" else "Kendall’s τ"
+
+
+def compare_models(report: Report, target: str | None) -> Comparison | None:
+    """Return tuned against base for the headline probe's target, else for the first target that has all three."""
+    for name in dict.fromkeys([target, "delta", "feedback", "implicit_reward", "preference"]):
+        if name == "preference":
+            rows, keys = report.get("preference_accuracy", ()), {"metric": "accuracy"}
+        else:
+            rows = [row for row in report.get("kendall_tau", ()) if row.split in ("held_out_words", None)]
+            keys = {"metric": "tau", "words": "all"}
+        tuned = pick(rows, model="tuned", inputs="sae", target=name, **keys)
+        base = pick(rows, model="base", inputs="base_sae", target=name, **keys)
+        difference = pick(rows, model="difference", inputs="sae", target=name, **keys)
+        if name and tuned and base and difference:
+            return Comparison(name, tuned, base, difference)
+    return None
+
+
+def sign_ceiling(report: Report, row: ResultRow) -> float | None:
+    """Return the tau of a probe that knows signs only, beside a row of `kendall_tau`; None where it is unknown."""
+    keys = {"model": row.model, "inputs": row.inputs, "target": row.target, "split": row.split}
+    found = pick(report.get("kendall_tau", ()), metric="sign_ceiling", **keys)
+    return found.value if found else None
+
+
+def summarise(report: Report, target: str | None) -> list[str]:
+    """Return the run in a few sentences: the reward, what was learned of it, and tuned against base."""
+    found = [sentence(name, report[name]) for name in ("reward", "implicit_reward") if report.get(name)]
+    compared = compare_models(report, target)
+    if compared is not None:
+        ranks = (
+            "picks the chosen response of held-out pairs"
+            if compared.target == "preference"
+            else "ranks held-out words by their reward"
+        )
+        found.append(
+            f"A linear probe of {TARGETS.get(compared.target, compared.target)} on the tuned model’s features "
+            f"{ranks} with {compared.score} {estimate(compared.tuned)}; on the base model’s features with "
+            f"{estimate(compared.base)}. The difference is {estimate(compared.difference, is_signed=True)}. "
+            f"{against_base(compared.difference)} {against_chance(compared.tuned)}".strip()
+        )
+    return found
+
+
+def what_was_tuned(manifest: Manifest) -> str:
+    """Say which model was tuned towards what, on which texts."""
+    names = {role: model.name for role, model in manifest.models.items()}
+    base, tuned = names.get("base", PRETRAIN), names.get("tuned", TUNE)
+    base = "a small model trained from scratch" if base == PRETRAIN else base
+    subject = f"{base[:1].upper()}{base[1:]}," if tuned == TUNE else f"{tuned} is {base}"
+    tune = manifest.config.get("tune", {})
+    if tune.get("method") == "dpo" and tune.get("pairs"):
+        texts = f"the pairs “{source_name(tune['pairs'])}”"
+    else:
+        texts = f"the corpus “{source_name(manifest.config.get('corpus', {}).get('source', 'unnamed'))}”"
+    return f"{subject} tuned on {reward_name(manifest.config)}, over {texts}, with seed {manifest.seed}."
+
+
+def reward_name(config: Mapping[str, Any]) -> str:
+    """Return what the model was tuned towards."""
+    if config.get("model", {}).get("tuned", TUNE) != TUNE:
+        return "feedback elsewhere"
+    return "preference pairs (DPO)" if config.get("tune", {}).get("method") == "dpo" else "the lexicon’s reward (GRPO)"
+
+
+def reward_facts(report: Report) -> dict[str, str]:
+    """Return, by name: mean reward before and after, KL from the base model, and what was learned of words."""
+    rewards, rows = report.get("reward", ()), report.get("implicit_reward", ())
+    base, tuned, change = (
+        pick(rewards, metric="reward", model=model, group=None) for model in ("base", "tuned", "difference")
+    )
+    kl = pick(rewards, metric="kl_per_token")
+    implicit = pick(rows, metric="tau", words="all", target="implicit_reward") or pick(rows, metric="tau", words="all")
+    chance = f" (chance {plain(implicit.null_high)})" if implicit and implicit.null_high is not None else ""
+    found = {
+        "mean reward, before → after": f"{plain(base.value)} → {plain(tuned.value)}" if base and tuned else "",
+        "change of reward": estimate(change, is_signed=True) if change else "",
+        "KL from base": f"{with_interval(kl.value, kl.ci_low, kl.ci_high)} nats per token" if kl else "",
+        "implicit reward against reward, τ": estimate(implicit) + chance if implicit else "",
+    }
+    return {name: value for name, value in found.items() if value}
