@@ -1,4 +1,4 @@
-"""Write a bundle (atomic, checksummed) and open one (validated): a folder that is whole or is not there."""
+"""The manifest of a bundle: read it, check the files that it lists, and read whole tables."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class _Record(BaseModel):
 
 
 class TableInfo(_Record):
-    """What the manifest says of a table's file."""
+    """A table's file as the manifest describes it."""
 
     rows: int
     bytes: int
@@ -46,7 +46,7 @@ class TableInfo(_Record):
 
 
 class FileInfo(_Record):
-    """What the manifest says of an artifact's file."""
+    """An artifact's file as the manifest describes it."""
 
     bytes: int
     sha256: str
@@ -62,10 +62,10 @@ class ModelInfo(_Record):
 
 
 class StageCost(_Record):
-    """What a stage took on the machine it ran on, by the clock; None where it was not measured.
+    """Cost of a stage on the machine that it ran on; None where it was not measured.
 
-    Seconds of the processor are of all threads and child processes; `peak_rss_mb` is the most memory that the process
-    held meanwhile, in megabytes of 10^6 bytes.
+    `cpu_seconds` counts all threads and child processes; `peak_rss_mb` is the peak memory of the process in megabytes
+    of 10^6 bytes.
     """
 
     name: str
@@ -84,7 +84,7 @@ class Hardware(_Record):
 
 
 class Description(_Record):
-    """What a run says of itself: the manifest less what the writer measures."""
+    """A run's description of itself: the manifest without what the writer measures."""
 
     title: str
     config: dict[str, Any]
@@ -133,9 +133,9 @@ class Manifest(Description):
 
 
 def read_table(path: Path, name: str) -> pa.Table:
-    """A whole table of the bundle at `path`.
+    """Read a whole table of the bundle at `path`.
 
-    Where the bundle was made before there was such a table it is empty, and columns added since are null.
+    In a bundle that is older than the table it is empty; columns added to the schema later are null.
     """
     file, schema = path / f"{name}.parquet", BY_NAME[name].schema
     if BY_NAME[name].added_later and not file.exists():
@@ -144,7 +144,7 @@ def read_table(path: Path, name: str) -> pa.Table:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The manifest of the bundle at `path`. Raises BundleError where there is none, or of another version."""
+    """Read the manifest of the bundle at `path`. Raises BundleError where there is none, or of another version."""
     file = path / MANIFEST
     if not file.is_file():
         raise BundleError(f"{path}: no bundle here ({MANIFEST} is missing); make one with lfp demo or lfp run")
@@ -157,9 +157,9 @@ def read_manifest(path: Path) -> Manifest:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise BundleError(f"{file}: cannot be read as a manifest; copy the bundle again from its source") from error
     if version != SCHEMA_VERSION:
-        raise BundleError(
-            f"{path}: schema version {version}, and this program reads {SCHEMA_VERSION}; {_version_mend(version)}"
-        )
+        is_newer = isinstance(version, int) and version > SCHEMA_VERSION
+        fix = "update the program" if is_newer else "make the bundle again"
+        raise BundleError(f"{path}: schema version {version}, and this program reads {SCHEMA_VERSION}; {fix}")
     try:
         return Manifest.model_validate(values)
     except ValidationError as error:
@@ -168,18 +168,18 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def check_bundle(path: Path, *, hash_up_to_bytes: int = HASHED_BYTES) -> Manifest:
-    """The manifest, after checking that every table is there, of the size stated and, where small enough, unchanged.
+    """Read the manifest and check that every table is there, of the stated size and, where small enough, unchanged.
 
-    Raises BundleError naming the first table that is not. `validate` in lfp.bundle.validation reads everything.
+    Raises BundleError that names the first faulty table. `lfp.bundle.validation.validate` reads everything.
     """
     manifest = read_manifest(path)
     for fault in table_faults(path, manifest, with_hashes=manifest.bytes <= hash_up_to_bytes):
-        raise BundleError(f"{path}: {fault}; copy the bundle again from its source, or make it anew")
+        raise BundleError(f"{path}: {fault}; copy the bundle again from its source, or make it again")
     return manifest
 
 
 def table_faults(path: Path, manifest: Manifest, *, with_hashes: bool) -> Iterable[str]:
-    """A line for each table file that is missing, of another size or, with hashes, changed."""
+    """Yield a line for each table file that is missing, of another size or, with hashes, changed."""
     for table in TABLES:
         file, info = path / f"{table.name}.parquet", manifest.tables.get(table.name)
         if info is None and table.added_later and not file.exists():
@@ -193,13 +193,13 @@ def table_faults(path: Path, manifest: Manifest, *, with_hashes: bool) -> Iterab
 
 
 def has_models(manifest: Manifest) -> bool:
-    """Whether the bundle carries both models and its dictionaries, to read and write texts with."""
+    """Whether the bundle holds both models and its dictionaries."""
     parts = [f"{ARTIFACTS}/{part}/" for part in ("base", "tuned", "saes")]
     return all(any(name.startswith(part) for name in manifest.artifacts) for part in parts)
 
 
 def file_sha256(path: Path) -> str:
-    """Hex SHA-256 of a file."""
+    """Compute the hex SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -208,8 +208,3 @@ def _depth(values: Any) -> int:
     """Count the levels of nested lists and objects. Raises RecursionError for a thousand of them."""
     inside = values.values() if isinstance(values, dict) else values if isinstance(values, list) else ()
     return 1 + max(map(_depth, inside), default=0)
-
-
-def _version_mend(version: object) -> str:
-    newer = isinstance(version, int) and version > SCHEMA_VERSION
-    return "update the program" if newer else "make the bundle anew"

@@ -1,4 +1,4 @@
-"""Write a bundle: to a temporary sibling, checksummed, renamed when whole."""
+"""Write a bundle: into a temporary sibling, with checksums, renamed when it is complete."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ from lfp.errors import BundleError
 
 
 class BundleWriter:
-    """Writes a bundle beside its final place and moves it there when whole.
+    """Writes a bundle beside its final place and moves it there when it is complete.
 
-    Use as a context: leaving it by an exception leaves nothing behind, and whatever stood at `path` stays.
-    Tables not written are written empty on leaving, so that a bundle always has every table.
+    Use as a context manager: after an exception nothing is left behind, and what was at `path` stays. Tables that were
+    not written are written empty at the end, so that a bundle always has every table.
     """
 
     def __init__(self, path: Path, description: Description) -> None:
@@ -51,7 +51,7 @@ class BundleWriter:
             self.folder.mkdir(parents=True)
         except OSError as error:
             raise BundleError(
-                f"{self.folder}: cannot be made ({error.strerror}); choose a folder you may write to"
+                f"{self.folder}: cannot be created ({error.strerror}); choose a folder you may write to"
             ) from error
         return self
 
@@ -65,24 +65,31 @@ class BundleWriter:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def write(self, name: str, rows: pa.Table | Iterable[Mapping[str, Any]]) -> None:
-        """Writes one table, checked against the schema and sorted as it states. Raises BundleError."""
+        """Write one table, checked against the schema and sorted as it says. Raises BundleError."""
         self.write_parts(name, [rows])
 
     def write_parts(self, name: str, parts: Iterable[pa.Table | Iterable[Mapping[str, Any]]]) -> None:
-        """The same for a table that memory does not hold at once: parts that follow each other in its order."""
+        """Write a table in parts that follow each other in its order, for one that does not fit into memory."""
         spec, path, n = BY_NAME[name], self.folder / f"{name}.parquet", 0
         last: tuple[Any, ...] | None = None
+
+        def key_at(table: pa.Table, row: int) -> tuple[Any, ...]:
+            values = [table[name][row].as_py() for name in spec.sorted_by]
+            return tuple((value is None, value) for value in values)  # nulls last
+
         with pq.ParquetWriter(path, spec.schema, compression="zstd", write_page_index=True) as file:
             for rows in parts:
                 table = conform(spec, rows)
-                if table.num_rows and last is not None and _key_at(spec, table, 0) < last:
-                    raise BundleError(f"table {name}: its parts do not follow each other; sort them as data/README.md")
+                if table.num_rows and last is not None and key_at(table, 0) < last:
+                    raise BundleError(
+                        f"table {name}: its parts do not follow each other; sort them as data/README.md says"
+                    )
                 file.write_table(table, row_group_size=spec.row_group_rows)
-                n, last = n + table.num_rows, _key_at(spec, table, -1) if table.num_rows else last
+                n, last = n + table.num_rows, key_at(table, -1) if table.num_rows else last
         self._tables[name] = TableInfo(rows=n, bytes=path.stat().st_size, sha256=file_sha256(path))
 
     def add_artifact(self, source: Path, name: str) -> None:
-        """Copies a file or folder to artifacts/`name`."""
+        """Copy a file or folder to artifacts/`name`."""
         target = self.folder / ARTIFACTS / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
@@ -91,7 +98,7 @@ class BundleWriter:
             shutil.copyfile(source, target)
 
     def keep_rest(self, manifest: Manifest) -> None:
-        """Takes every table not written, and all artifacts, from the bundle at `path`, whose manifest this is."""
+        """Keep all artifacts and every table not yet written of the bundle at `path`, which has this manifest."""
         for name, info in manifest.tables.items():
             if name not in self._tables:
                 _link(self.path / f"{name}.parquet", self.folder / f"{name}.parquet")
@@ -109,16 +116,21 @@ class BundleWriter:
             bundle_id=self.description.identity(),
             created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             tables=self._tables,
-            artifacts=_artifact_infos(self.folder),
+            artifacts={
+                str(file.relative_to(self.folder)): FileInfo(bytes=file.stat().st_size, sha256=file_sha256(file))
+                for file in sorted((self.folder / ARTIFACTS).rglob("*"))
+                if file.is_file()
+            },
         )
-        (self.folder / MANIFEST).write_text(_manifest_json(manifest), encoding="utf-8")
+        text = json.dumps(manifest.model_dump(), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+        (self.folder / MANIFEST).write_text(text, encoding="utf-8")
         _swap(self.folder, self.path)
 
 
 def update_bundle(path: Path, tables: Mapping[str, pa.Table | Iterable[Mapping[str, Any]]]) -> None:
-    """Replaces some tables of the bundle at `path`: a whole new sibling is written and takes its place at once.
+    """Replace some tables of the bundle at `path`: a complete new sibling is written and takes its place in one step.
 
-    Whenever this is stopped, the old bundle or the new one is there. Raises BundleError.
+    Whenever this is interrupted, either the old or the new bundle is there. Raises BundleError.
     """
     manifest = check_bundle(path)
     with BundleWriter(path, manifest) as writer:
@@ -128,7 +140,7 @@ def update_bundle(path: Path, tables: Mapping[str, pa.Table | Iterable[Mapping[s
 
 
 def check_replaceable(path: Path) -> None:
-    """Raises BundleError unless a bundle may be written at `path`: nothing there, an empty folder, or a bundle."""
+    """Raise BundleError unless a bundle may be written to `path`: nothing there, an empty folder, or a bundle."""
     if not path.exists() or (path / MANIFEST).is_file():
         return
     if not path.is_dir() or any(path.iterdir()):
@@ -136,9 +148,10 @@ def check_replaceable(path: Path) -> None:
 
 
 def conform(spec: Table, rows: pa.Table | Iterable[Mapping[str, Any]]) -> pa.Table:
-    """The rows as the schema has them: its columns in order, its types, sorted. Raises BundleError."""
+    """Cast rows to the schema of a table: its columns in order, its types, sorted. Raises BundleError."""
+    nullable = pa.schema([field.with_nullable(True) for field in spec.schema])  # Arrow names no column that has a null
     try:
-        table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), schema=_with_nulls(spec))
+        table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), schema=nullable)
         table = table.select([column.name for column in spec.columns])
         for column in spec.columns:
             if not column.nullable and table[column.name].null_count:
@@ -151,28 +164,6 @@ def conform(spec: Table, rows: pa.Table | Iterable[Mapping[str, Any]]) -> pa.Tab
     return table.sort_by([(key, "ascending") for key in spec.sorted_by]).combine_chunks()
 
 
-def _key_at(spec: Table, table: pa.Table, row: int) -> tuple[Any, ...]:
-    """What row `row` is sorted by, nulls last."""
-    values = [table[name][row].as_py() for name in spec.sorted_by]
-    return tuple((value is None, value) for value in values)
-
-
-def _with_nulls(spec: Table) -> pa.Schema:
-    """The schema with nulls allowed everywhere: Arrow itself does not say in which column one must not be."""
-    return pa.schema([field.with_nullable(True) for field in spec.schema])
-
-
-def _manifest_json(manifest: Manifest) -> str:
-    return json.dumps(manifest.model_dump(), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-
-
-def _artifact_infos(folder: Path) -> dict[str, FileInfo]:
-    files = sorted(file for file in (folder / ARTIFACTS).rglob("*") if file.is_file())
-    return {
-        str(file.relative_to(folder)): FileInfo(bytes=file.stat().st_size, sha256=file_sha256(file)) for file in files
-    }
-
-
 def _swap(new: Path, path: Path) -> None:
     """Move `new` to `path`. What stood there is exchanged for it in one step, and deleted afterwards.
 
@@ -182,7 +173,7 @@ def _swap(new: Path, path: Path) -> None:
         _sync(file)
     old = path.parent / f".{path.name}.old"
     shutil.rmtree(old, ignore_errors=True)
-    if path == Path.cwd():  # a shell stands in this folder and must not be left in a deleted one
+    if path == Path.cwd():  # the shell's current folder must not be deleted
         old.mkdir()
         for file in sorted(path.iterdir(), key=lambda file: file.name != MANIFEST):
             file.rename(old / file.name)
@@ -199,14 +190,14 @@ def _swap(new: Path, path: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Whether two folders changed places in one step: Linux's renameat2, which not every file system has."""
+    """Exchange two folders in one step by Linux's renameat2; return whether that worked here."""
     rename = getattr(ctypes.CDLL(None), "renameat2", None)
     names = (os.fsencode(one), os.fsencode(other))
     return rename is not None and rename(_HERE, names[0], _HERE, names[1], _EXCHANGE) == 0
 
 
 def _link(source: Path, target: Path) -> None:
-    """A second name for a file, which no writer changes in place; a copy where the file system has no such names."""
+    """Hard-link a file, which no writer changes in place; copy it where the file system has no hard links."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target)

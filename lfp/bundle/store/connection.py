@@ -1,8 +1,7 @@
-"""Read-only DuckDB over a bundle: one view a table, a cursor a call."""
+"""Read-only DuckDB over a bundle: one view per table, one cursor per call."""
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
 import threading
 import uuid
@@ -36,10 +35,10 @@ class Limits:
 class Store:
     """An open bundle that answers SQL. Views are named like the tables.
 
-    `feature_table` has all that is said of a feature in one row (`FEATURE_TABLE` in `views.py`). A large bundle
-    answers from its sorted copy (`sorted_copy.py`) if there is one, else from its Parquet files, with the same result.
+    `feature_table` has all that is known of a feature in one row (`FEATURE_TABLE` in `views.py`). A large bundle is read
+    from its sorted copy (`sorted_copy.py`) where there is one, else from its Parquet files, with the same result.
 
-    Threads may share a store: each call takes a cursor of its own, since one DuckDB connection in several threads
+    Threads may share a store: each call opens its own cursor, because one DuckDB connection used by several threads
     gives wrong answers.
     """
 
@@ -54,10 +53,10 @@ class Store:
 
     @classmethod
     def open(cls, path: Path, *, prepare: bool = False, limits: Limits | None = None) -> Store:
-        """Checks the bundle at `path` and opens it. Raises BundleError.
+        """Check the bundle at `path` and open it. Raises BundleError.
 
-        With `prepare` a large bundle is first given its sorted copy, once, which takes about a minute for a million
-        features; where nothing can be written it is opened as it is.
+        With `prepare` the sorted copy of a large bundle is built first, once, which takes about a minute for a million
+        features; where nothing can be written the bundle is opened without.
         """
         try:
             manifest = check_bundle(path)
@@ -71,16 +70,16 @@ class Store:
 
     @classmethod
     def unchecked(cls, path: Path, manifest: Manifest) -> Store:
-        """Opens the files as they are, for who checks them itself. Raises BundleError where one cannot be read."""
+        """Open the files without a check, for validation. Raises BundleError where one cannot be read."""
         return cls(path, manifest, limits=Limits(), copy=None)
 
     @property
     def key(self) -> str:
-        """Sixteen hex digits over the tables' hashes: what answers may be cached under."""
+        """Sixteen hex digits over the tables' hashes, to cache answers under."""
         return self.manifest.key
 
     def query(self, sql: str, parameters: Parameters = ()) -> pa.Table:
-        """The rows of one SELECT with its parameters bound. Raises BundleError when the files fail under it."""
+        """Return the rows of one SELECT with its parameters bound. Raises BundleError where a file cannot be read."""
         connection = self._connection
         try:
             with connection.cursor() as cursor:
@@ -89,7 +88,7 @@ class Store:
                     raise duckdb.ParserException("not a SELECT, so there is nothing to return")
                 return answer.to_arrow_table()
         except (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException):
-            raise  # the question is wrong, not the bundle
+            raise  # the query is wrong, not the bundle
         except duckdb.OutOfMemoryException as error:
             limit = self._limits.memory or "the memory there is"
             raise BundleError(f"{self.path}: this query needs more than {limit}; select fewer rows") from error
@@ -101,18 +100,18 @@ class Store:
             ) from error
 
     def rows(self, sql: str, parameters: Parameters = ()) -> list[dict[str, Any]]:
-        """The same as a list of dicts, for answers of a few rows."""
+        """Return the rows as a list of dicts, for answers of a few rows."""
         return self.query(sql, parameters).to_pylist()
 
     def once(self, what: str, answer: Callable[[], T]) -> T:
-        """An answer that stays while the bundle is open; `answer` is called where `what` was not yet asked for."""
+        """Return the answer cached under `what` while the bundle is open; call `answer` for it the first time."""
         if what not in self._known:
             self._known[what] = answer()
         known: T = self._known[what]
         return known
 
     def close(self) -> None:
-        """Lets the files go."""
+        """Close the files."""
         self._connection.close()
 
     def __enter__(self) -> Store:
@@ -124,8 +123,15 @@ class Store:
         self.close()
 
     def _connect(self) -> duckdb.DuckDBPyConnection:
-        """A connection with all views; without the copy where that cannot be opened. Raises BundleError."""
-        connection = _connection(self._limits)
+        """Connect and create all views; without the copy where that cannot be opened. Raises BundleError."""
+        config = {
+            "autoinstall_known_extensions": False,
+            "threads": self._limits.threads,
+            "temp_directory": str(Path(tempfile.gettempdir()) / f"lfp-{uuid.uuid4().hex}"),
+            **({} if self._limits.memory is None else {"memory_limit": self._limits.memory}),
+        }
+        connection = duckdb.connect(":memory:", config=config)
+        connection.execute("SET GLOBAL parquet_metadata_cache = true")
         kept: frozenset[str] = frozenset()
         if self._copy is not None:
             try:
@@ -140,34 +146,21 @@ class Store:
         except BundleError:
             connection.close()
             raise
-        if not kept:
-            self._add_feature_table(connection)
-            views.add_derived(connection)
+        if kept:
+            return connection
+        views.add_derived(connection)
+        try:  # joined once where it is small; a large one without its copy, or a faulty one, is joined by each query
+            kind = "VIEW" if sorted_copy.is_worth(self.manifest) else "TABLE"
+            connection.execute(f"CREATE {kind} feature_table AS {views.FEATURE_TABLE}")
+        except duckdb.Error:
+            connection.execute(f"CREATE VIEW feature_table AS {views.FEATURE_TABLE}")
         return connection
 
-    def _add_feature_table(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Joined once where it is small; a large one without its copy, or a faulty one, is joined at each question."""
-        if not sorted_copy.is_worth(self.manifest):
-            with contextlib.suppress(duckdb.Error):
-                connection.execute(f"CREATE TABLE feature_table AS {views.FEATURE_TABLE}")
-                return
-        connection.execute(f"CREATE VIEW feature_table AS {views.FEATURE_TABLE}")
-
     def _can_do_without_copy(self, failed: duckdb.DuckDBPyConnection) -> bool:
-        """Goes on with Parquet alone where a copy failed: whether the question is worth asking again."""
+        """Fall back to the Parquet files where a copy failed; return whether the query is worth repeating."""
         with self._lock:
             if self._connection is failed and self._copy is not None:
                 sorted_copy.discard(self._copy)
                 self._copy = None
                 self._connection = self._connect()
             return self._connection is not failed
-
-
-def _connection(limits: Limits) -> duckdb.DuckDBPyConnection:
-    spill = Path(tempfile.gettempdir()) / f"lfp-{uuid.uuid4().hex}"
-    config = {"autoinstall_known_extensions": False, "threads": limits.threads, "temp_directory": str(spill)}
-    if limits.memory is not None:
-        config["memory_limit"] = limits.memory
-    connection = duckdb.connect(":memory:", config=config)
-    connection.execute("SET GLOBAL parquet_metadata_cache = true")
-    return connection

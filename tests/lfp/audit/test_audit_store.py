@@ -150,7 +150,7 @@ def test_a_full_disk_is_said_and_nothing_is_half_kept(store):
     [
         ("sqlite:////proc/none/audits.sqlite", "its folder is not there and cannot be created"),
         ("sqlite:///{file}/audits.sqlite", "its folder is not there and cannot be created"),
-        ("sqlite:///{file}", "no audit database"),
+        ("sqlite:///{file}", "not an audit database"),
         ("nothing://host/db", "no such database"),
         ("audits.sqlite", "no database address"),
     ],
