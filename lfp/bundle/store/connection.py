@@ -35,7 +35,7 @@ class Limits:
 class Store:
     """An open bundle that answers SQL. Views are named like the tables.
 
-    `feature_table` has all that is known of a feature in one row (`FEATURE_TABLE` in `views.py`). A large bundle is read
+    `feature_table` has all columns about a feature in one row (`FEATURE_TABLE` in `views.py`). A large bundle is read
     from its sorted copy (`sorted_copy.py`) where there is one, else from its Parquet files, with the same result.
 
     Threads may share a store: each call opens its own cursor, because one DuckDB connection used by several threads
