@@ -5,17 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from lfp.errors import DataError
-from lfp.labels.types import HUMAN, Label
+from lfp.labels.types import Label
 from lfp.texts.corpus import read_rows
 from lfp.util.sanitize import bare
 
 _VERSION = "human-1"
 _RELATED = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-
-
-def human_labeller(name: str) -> str:
-    """Value of `labels.labeller` for a person."""
-    return f"{HUMAN}{name}"
 
 
 def read_labels(path: Path) -> list[Label]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 from lfp.config import LabelsConfig
@@ -29,20 +28,14 @@ class _Feature:
     evidence: Evidence
     samples: tuple[tuple[Excerpt, ...], ...]
     described: list[Answer[Description]] = field(default_factory=list)
+    chosen: int = 0
+    """The repeat whose description becomes the label's: the first that has one."""
+    description: str | None = None
     related: dict[int, Answer[Relation]] = field(default_factory=dict)
     judged: dict[str, Answer[Any]] = field(default_factory=dict)
 
-    @property
-    def chosen(self) -> int | None:
-        """The repeat whose description becomes the label's: the first that has one."""
-        return next((repeat for repeat, answer in enumerate(self.described) if answer.value), None)
 
-    @property
-    def description(self) -> str | None:
-        """The description of the chosen repeat."""
-        return next((answer.value.description for answer in self.described if answer.value), None)
-
-
+@dataclass(frozen=True)
 class LanguageModelLabeller:
     """Labels features with a language model, which reads in `task` what the feedback was about.
 
@@ -52,17 +45,20 @@ class LanguageModelLabeller:
     about all the same.
     """
 
-    def __init__(self, client: Client, config: LabelsConfig, *, task: str, progress: Progress | None = None) -> None:
-        self._client, self._config, self._task, self._progress = client, config, task, progress
+    client: Client
+    config: LabelsConfig
+    _: KW_ONLY
+    task: str
+    progress: Progress | None = None
 
     @property
     def name(self) -> str:
         """Value of `labels.labeller`: one per model."""
-        return f"openai:{self._client.config.model}"
+        return f"openai:{self.client.config.model}"
 
     def label(self, evidence: Sequence[Evidence]) -> list[Label]:
         """Label each feature, in order. Raises LabelError if the server would answer nothing."""
-        progress, done, in_round = self._progress, 0, 0
+        progress, done, in_round = self.progress, 0, 0
         expected = self.estimate(evidence) if progress else None
         total = expected.calls + expected.cached if expected else 0
 
@@ -75,7 +71,7 @@ class LanguageModelLabeller:
 
         def ask(questions: list[Question[Any]]) -> list[Answer[Any]]:
             nonlocal done
-            answers = self._client.ask(questions, report)
+            answers = self.client.ask(questions, report)
             done += in_round
             return answers
 
@@ -86,26 +82,25 @@ class LanguageModelLabeller:
 
     def estimate(self, evidence: Sequence[Evidence]) -> Estimate:
         """Estimate what labelling takes. Nothing is asked; descriptions that are not cached count as long ones."""
-        total, number = Estimate(0, 0, 0, 0, 0.0, 0.0), itertools.count()
+        asked: list[Question[Any]] = []
 
         def assume(questions: list[Question[Any]]) -> list[Answer[Any]]:
-            nonlocal total
-            total += self._client.estimate(questions)
             assumed: list[Answer[Any]] = []
             for question in questions:
-                value = self._client.cached(question)
+                value = self.client.cached(question)
                 if value is None and question.schema is Description:
-                    value = Description(description=f"{_ASSUMED}{next(number)}")
+                    value = Description(description=f"{_ASSUMED}{len(asked)}")
+                asked.append(question)
                 assumed.append(Answer(value, "not asked", 0.0, 0))
             return assumed
 
         for block, n_swapped in self._blocks(self._features(evidence)):
             self._ask_rounds(block, n_swapped, assume)
-        return total
+        return self.client.estimate(asked)
 
     def _features(self, evidence: Sequence[Evidence]) -> list[_Feature]:
         """Draw the samples that each feature is described from."""
-        config = self._config
+        config = self.config
         bounds = {"n_top": config.top_shown, "per_interval": config.shown_per_interval}
         bounds["n_silent"] = config.look_alikes_shown
         return [
@@ -121,9 +116,9 @@ class LanguageModelLabeller:
         A budget that runs out then leaves complete labels, and features that nothing was spent on.
         """
         live = [feature for feature in features if feature.evidence.firing]
-        size = max(2, self._client.config.concurrency)
+        size = max(2, self.client.config.concurrency)
         for start in range(0, len(live), size):
-            yield live[start : start + size], max(0, self._config.swapped - start)
+            yield live[start : start + size], max(0, self.config.swapped - start)
 
     def _ask_rounds(self, block: Sequence[_Feature], n_swapped: int, ask: _Ask) -> None:
         """Ask everything about a block of features, round by round, and keep the answers in the features."""
@@ -137,6 +132,8 @@ class LanguageModelLabeller:
             for repeat, answer in enumerate(feature.described)
             if answer.value
         ]
+        for feature, repeat, description in reversed(described):
+            feature.chosen, feature.description = repeat, description
         answers = ask([self._relate(description, repeat) for _, repeat, description in described])
         for (feature, repeat, _), answer in zip(described, answers, strict=True):
             feature.related[repeat] = answer
@@ -144,13 +141,10 @@ class LanguageModelLabeller:
         half = len(scored) // 2
         others = [*scored[half:], *scored[:half]] if half else []
         own, swapped = list(zip(scored, scored, strict=True)), list(zip(scored, others, strict=False))[:n_swapped]
-        for name, build, pairs in (
-            ("detection", prompts.detect, own),
-            ("fuzzing", prompts.fuzz, own),
-            ("swapped", prompts.detect, swapped),
-        ):
-            questions = [
-                build(other.description or "", feature.evidence.held_out, answer_tokens=self._config.answer_tokens)
+        for name, pairs in (("detection", own), ("fuzzing", own), ("swapped", swapped)):
+            limit, marked = self.config.answer_tokens, name == "fuzzing"
+            questions: list[Question[Any]] = [
+                prompts.judge(other.description or "", feature.evidence.held_out, marked=marked, answer_tokens=limit)
                 for feature, other in pairs
             ]
             for (feature, _), answer in zip(pairs, ask(questions), strict=True):
@@ -160,12 +154,12 @@ class LanguageModelLabeller:
         return prompts.describe(
             feature.samples[repeat],
             max_activation=feature.evidence.max_activation,
-            answer_tokens=self._config.answer_tokens,
+            answer_tokens=self.config.answer_tokens,
             repeat=repeat,
         )
 
     def _relate(self, description: str, repeat: int) -> Question[Relation]:
-        return prompts.relate(description, self._task, answer_tokens=self._config.answer_tokens, repeat=repeat)
+        return prompts.relate(description, self.task, answer_tokens=self.config.answer_tokens, repeat=repeat)
 
     def _build_label(self, feature: _Feature) -> Label:
         """Build the label of a feature from the answers; `failure` names the first part that is missing, and why."""
@@ -173,7 +167,7 @@ class LanguageModelLabeller:
         if not evidence.firing:
             reason = "it fires on no token of the corpus"
             return Label(evidence.feature_id, "never active", False, 1.0, reason, (), version)
-        repeat = feature.chosen or 0
+        repeat = feature.chosen
         says = {i: answer.value for i, answer in feature.related.items() if answer.value}
         relation, agreement = says.pop(repeat, None), None
         if relation and says:
@@ -192,7 +186,7 @@ class LanguageModelLabeller:
             relation.reason if relation else None,
             tuple(excerpt.key for excerpt in feature.samples[repeat]),
             version,
-            model=self._client.config.model,
+            model=self.client.config.model,
             failure=next(failures, None) if feature.description else f"description: {feature.described[0].failure}",
             agreement=agreement,
             score=score(
@@ -202,7 +196,7 @@ class LanguageModelLabeller:
                 swapped=firing.get("swapped"),
             ),
             prompt_sha256=prompts.hash_prompts(sent),
-            task=self._task,
+            task=self.task,
             answered_at=max((answer.answered_at for answer in answers if answer.answered_at), default=None),
             cost_usd=sum(answer.cost_usd for answer in answers),
         )

@@ -91,21 +91,17 @@ def relate(description: str, task: str, *, answer_tokens: int, repeat: int = 0) 
     return Question(messages, Relation, answer_tokens, f"{PROMPT_VERSION}:{repeat}")
 
 
-def detect(description: str, excerpts: Sequence[Excerpt], *, answer_tokens: int) -> Question[Detection]:
-    """Ask on which of these excerpts the feature fires."""
-    messages = Message("system", _DETECT), _number_excerpts(description, [excerpt.text for excerpt in excerpts])
+def judge(
+    description: str, excerpts: Sequence[Excerpt], *, marked: bool, answer_tokens: int
+) -> Question[Detection] | Question[Fuzzing]:
+    """Ask on which of these excerpts the feature fires, or with `marked`, on the marked token of which it fires."""
+    texts = [mark_token(excerpt) if marked else excerpt.text for excerpt in excerpts]
+    numbered = [{"number": i, "text": text} for i, text in enumerate(texts, 1)]
+    content = json.dumps({"description": description, "excerpts": numbered}, ensure_ascii=False)
+    messages = Message("system", _FUZZ if marked else _DETECT), Message("user", content)
+    if marked:
+        return Question(messages, Fuzzing, answer_tokens, PROMPT_VERSION)
     return Question(messages, Detection, answer_tokens, PROMPT_VERSION)
-
-
-def fuzz(description: str, excerpts: Sequence[Excerpt], *, answer_tokens: int) -> Question[Fuzzing]:
-    """Ask in which of these excerpts the feature fires on the marked token."""
-    messages = Message("system", _FUZZ), _number_excerpts(description, [mark_token(excerpt) for excerpt in excerpts])
-    return Question(messages, Fuzzing, answer_tokens, PROMPT_VERSION)
-
-
-def _number_excerpts(description: str, texts: Sequence[str]) -> Message:
-    excerpts = [{"number": i, "text": text} for i, text in enumerate(texts, 1)]
-    return Message("user", json.dumps({"description": description, "excerpts": excerpts}, ensure_ascii=False))
 
 
 def read_firing(answer: Detection | Fuzzing, n: int) -> list[bool]:
@@ -169,6 +165,6 @@ def read_excerpts(content: str) -> Mapping[str, list[str]]:
 
 
 def read_numbered(content: str) -> tuple[str, list[str]]:
-    """Read the description and the excerpts in the last message of `detect` or `fuzz`."""
+    """Read the description and the excerpts in the last message of `judge`."""
     message = json.loads(content)
     return message["description"], [excerpt["text"] for excerpt in message["excerpts"]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from lfp.labels.client.client import Client
 from lfp.labels.client.questions import Form, Message, Question
@@ -32,14 +33,15 @@ class Rewriting(Form):
     neutral: str
 
 
+@dataclass(frozen=True)
 class LanguageModelRewriter:
     """Replaces the strong words of sentences with a language model (the paper's way).
 
     The words of answers are not checked here, but where triples are made of them.
     """
 
-    def __init__(self, client: Client, progress: Progress | None = None) -> None:
-        self._client, self._progress = client, progress
+    client: Client
+    progress: Progress | None = None
 
     def rewrite(self, sentences: Sequence[str], targets: Sequence[tuple[str, ...]]) -> list[Rewrite | str]:
         """Rewrite each sentence twice, negative and neutral, or give the reason why that failed.
@@ -47,7 +49,7 @@ class LanguageModelRewriter:
         `targets` are the words to replace in each sentence. Raises LabelError if the server would answer nothing.
         """
         questions = [build_question(sentence, words) for sentence, words in zip(sentences, targets, strict=True)]
-        answers = self._client.ask(questions, self._progress, what="sentences rewritten")
+        answers = self.client.ask(questions, self.progress, what="sentences rewritten")
         return [
             Rewrite(answer.value.negative, answer.value.neutral) if answer.value else answer.failure or "no answer"
             for answer in answers

@@ -89,7 +89,7 @@ class OfflineTokens:
     def label(self, evidence: Sequence[Evidence]) -> list[Label]:
         """Label each feature, in order."""
         # the sample of active contexts is described; the largest activations if there is no sample
-        shown = [tuple(each for each in one.firing if each.bucket > 0) or one.firing for one in evidence]
+        shown = [tuple(each for each in feature.firing if each.bucket > 0) or feature.firing for feature in evidence]
         readings = [[_Reading.from_excerpt(excerpt) for excerpt in excerpts] for excerpts in shown]
         masses = [_activation_shares(each) for each in readings]
         rules = [self._find_rule(*each) for each in zip(readings, masses, strict=True)]
@@ -143,11 +143,9 @@ class OfflineTokens:
 
     def _find_rule(self, readings: Sequence[_Reading], mass: Mapping[str, float]) -> Rule:
         """Pick words by activation share times lift over the corpus, and the word before if it is mostly the same."""
-
-        def strength(word: str) -> float:
-            return mass[word] * math.log1p(mass[word] * self._n_words / (self._counts.get(word, 0) + 1))
-
-        words = sorted(mass, key=lambda word: (-strength(word), word))[:_WORDS]
+        counts, n = self._counts, self._n_words
+        strength = {word: share * math.log1p(share * n / (counts.get(word, 0) + 1)) for word, share in mass.items()}
+        words = sorted(mass, key=lambda word: (-strength[word], word))[:_WORDS]
         before = Counter(each.before[-1] for each in readings if each.before)
         common = [word for word, _ in before.most_common(_CONTEXTS)]
         is_habit = before.total() >= 5 and sum(before[word] for word in common) >= 0.5 * before.total()

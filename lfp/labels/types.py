@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from lfp.config import CLASSIFIER, LEXICON, VADER
 
@@ -105,19 +105,6 @@ class Label:
     def is_ok(self) -> bool:
         """Whether the label has both a description and `related`."""
         return self.description is not None and self.related is not None
-
-
-class Labeller(Protocol):
-    """Describes features."""
-
-    @property
-    def name(self) -> str:
-        """Value of `labels.labeller`."""
-        ...
-
-    def label(self, evidence: Sequence[Evidence]) -> list[Label]:
-        """Label each feature, in order."""
-        ...
 
 
 TASKS: Mapping[str, str] = {

@@ -18,12 +18,12 @@ from lfp.errors import ConfigError
 from lfp.evaluation.statistics.resampling import Draws
 from lfp.labels.client.client import Client, ClientConfig, Estimate
 from lfp.labels.evidence import read_evidence
-from lfp.labels.human import human_labeller, read_labels
+from lfp.labels.human import read_labels
 from lfp.labels.language_model import LanguageModelLabeller
 from lfp.labels.result_rows import LABEL_ROWS, label_results, label_rows, merge_labels
 from lfp.labels.selection import interleave_groups, select_features
 from lfp.labels.token_rule import OfflineTokens
-from lfp.labels.types import Evidence, Label, describe_task
+from lfp.labels.types import HUMAN, Evidence, Label, describe_task
 from lfp.util.types import Progress
 
 LabellerKind = Literal["openai", "offline-tokens", "human"]
@@ -125,7 +125,7 @@ def label(
     if labeller == "human":
         if labels_file is None:
             raise ConfigError("--from: no file is named; name one with the columns feature_id, description and related")
-        labels, name = read_labels(Path(labels_file)), human_labeller(reviewer)
+        labels, name = read_labels(Path(labels_file)), f"{HUMAN}{reviewer}"
         if missing := sorted(each.feature_id for each in labels if not 0 <= each.feature_id < n_features):
             named = ", ".join(map(str, missing))
             raise ConfigError(
@@ -158,14 +158,14 @@ def label(
             timeout_s=timeout_s,
         )
         client = Client(settings)
-        told = describe_task({**manifest.config, "labels": config.model_dump()})
-        by_model = LanguageModelLabeller(client, config, task=told, progress=progress)
+        described = describe_task({**manifest.config, "labels": config.model_dump()})
+        by_model = LanguageModelLabeller(client, config, task=described, progress=progress)
         wanted = list(features) if features is not None else interleave_groups(groups)
         if dry_run:
             return LabelOutcome(0, Counter(), estimate=by_model.estimate(find_evidence(wanted)))
         client.check_key()
         labels, name = by_model.label(find_evidence(wanted)), by_model.name
-        spent_usd = client.spent_usd
+        spent_usd = client.budget.spent_usd
 
     _write_labels(path, labels, name, groups=groups)
     failed = Counter(each.failure or "without a reason" for each in labels if not each.is_ok)

@@ -7,17 +7,17 @@ import datetime
 import os
 import signal
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import openai
 
 from lfp.errors import ConfigError, LabelError
-from lfp.labels.client.questions import Answer, AnswerCache, AnyForm, Question
+from lfp.labels.client.questions import Answer, AnyForm, Question, read_answer, write_answer
 from lfp.labels.client.transport import (
     ACCOUNT,
     KEY,
@@ -33,9 +33,6 @@ from lfp.labels.client.transport import (
     read_completion,
 )
 from lfp.util.types import Progress
-
-if TYPE_CHECKING:
-    from lfp.config import LanguageModelConfig
 
 _BROKEN_TRIES = 3  # of a question whose answers break the schema
 _GRACE_S = 20.0  # that calls in flight may take after an interruption
@@ -60,21 +57,6 @@ class ClientConfig:
     price_out: float = 0.0
     timeout_s: float = 60.0
 
-    @classmethod
-    def from_section(cls, section: LanguageModelConfig, *, model: str | None, cache: Path | None) -> ClientConfig:
-        """Build the config of a run's client. Raises ConfigError where no model is named."""
-        if model is None:
-            raise ConfigError("probes.triples_model: no model is named; name one that the server lists")
-        return cls(
-            model,
-            section.base_url,
-            cache,
-            concurrency=section.concurrency,
-            budget_usd=section.budget_usd,
-            price_in=section.price_in,
-            price_out=section.price_out,
-        )
-
 
 @dataclass(frozen=True)
 class Estimate:
@@ -97,10 +79,6 @@ class Estimate:
             f" {self.tokens_out:,} written: ${self.cost_usd:.4f}, at worst ${self.worst_usd:.4f}"
         )
 
-    def __add__(self, other: Estimate) -> Estimate:
-        """Add up two estimates."""
-        return Estimate(*(getattr(self, part.name) + getattr(other, part.name) for part in fields(self)))
-
 
 class Client:
     """Asks a model many questions and returns an answer or the reason for its absence for each.
@@ -112,13 +90,7 @@ class Client:
 
     def __init__(self, config: ClientConfig) -> None:
         self.config = config
-        self._budget = Budget(config.budget_usd, price_in=config.price_in, price_out=config.price_out)
-        self._cache = AnswerCache(config.cache)
-
-    @property
-    def spent_usd(self) -> float:
-        """Dollars spent so far; a lost answer counts at its worst case."""
-        return self._budget.spent_usd
+        self.budget = Budget(config.budget_usd, config.price_in, config.price_out)
 
     def check_key(self) -> None:
         """Raise ConfigError if there is neither a key in the environment nor the address of another server."""
@@ -127,16 +99,16 @@ class Client:
 
     def cached(self, question: Question[AnyForm]) -> AnyForm | None:
         """Value of a cached answer; None if it is not cached. Nothing is asked."""
-        answer = self._cache.get(question.sha256(self.config.model), question.schema)
+        answer = read_answer(self.config.cache, question.sha256(self.config.model), question.schema)
         return answer.value if answer else None
 
     def estimate(self, questions: Sequence[Question[AnyForm]]) -> Estimate:
         """Estimate what asking these questions takes. Nothing is asked."""
-        distinct = {question.sha256(self.config.model): question for question in questions}
-        new = [question for sha256, question in distinct.items() if not self._cache.get(sha256, question.schema)]
-        tokens_in, tokens_out = sum(question.tokens_in for question in new), sum(each.max_tokens for each in new)
-        most_in = sum(question.most_tokens_in for question in new)
-        cost = self._budget.cost_usd
+        model, cache, cost = self.config.model, self.config.cache, self.budget.cost_usd
+        distinct = {question.sha256(model): question for question in questions}
+        new = [question for sha256, question in distinct.items() if not read_answer(cache, sha256, question.schema)]
+        tokens_in, most_in = (sum(question.tokens_in[i] for question in new) for i in (0, 1))
+        tokens_out = sum(question.max_tokens for question in new)
         cost_usd, worst_usd = cost(tokens_in, tokens_out), cost(most_in, tokens_out)
         return Estimate(len(new), len(distinct) - len(new), tokens_in, tokens_out, cost_usd, worst_usd)
 
@@ -157,12 +129,12 @@ class Client:
         distinct = dict(zip(hashes, questions, strict=True))
         answers: dict[str, Answer[AnyForm]] = {}
         for sha256, question in distinct.items():
-            if (cached := self._cache.get(sha256, question.schema)) is not None:
+            if (cached := read_answer(self.config.cache, sha256, question.schema)) is not None:
                 answers[sha256] = cached
 
         def report() -> None:
             if progress is not None:
-                progress(what, len(answers), len(distinct), self.spent_usd)
+                progress(what, len(answers), len(distinct), self.budget.spent_usd)
 
         report()
         new = {sha256: question for sha256, question in distinct.items() if sha256 not in answers}
@@ -182,7 +154,7 @@ class Client:
     ) -> None:
         """Ask questions concurrently; put each answer into the cache and into `answers` as it arrives."""
         config = self.config
-        http, slots = MeteredClient(self._budget, timeout_s=config.timeout_s), asyncio.Semaphore(config.concurrency)
+        http, slots = MeteredClient(self.budget, timeout_s=config.timeout_s), asyncio.Semaphore(config.concurrency)
         key = os.environ.get(KEY) or "none"  # servers that ask for no key get this one
         api = openai.AsyncOpenAI(
             api_key=key, base_url=config.base_url, max_retries=RETRIES, timeout=config.timeout_s, http_client=http
@@ -191,25 +163,21 @@ class Client:
         async def answer(sha256: str, question: Question[Any]) -> None:
             async with slots:
                 found = await self._answer(api, http, question)
-            self._cache.put(sha256, found)
+            write_answer(config.cache, sha256, found)
             answers[sha256] = found
             report()
 
         tasks: list[asyncio.Task[None]] = []
-        loop, interruptions = asyncio.get_running_loop(), 0
+        loop = asyncio.get_running_loop()
 
         def stop() -> None:
-            """Wait for calls in flight, at most `_GRACE_S`; at the second interruption, for nothing."""
-            nonlocal interruptions
-            interruptions += 1
-            http.stop()
-            cancel_tasks(but=http.in_flight if interruptions == 1 else set())
-            loop.call_later(_GRACE_S, cancel_tasks)
-
-        def cancel_tasks(but: Collection[asyncio.Task[None]] = ()) -> None:
+            """Wait for calls in flight; at the second interruption, or after `_GRACE_S`, cancel them."""
+            in_flight = () if http.is_stopped else self.budget.reserved_usd
+            http.is_stopped = True
             for task in tasks:
-                if task not in but:
+                if task not in in_flight:
                     task.cancel()
+            loop.call_later(_GRACE_S, stop)
 
         async with api:
             with _call_on_signals(lambda: loop.call_soon_threadsafe(stop)):
@@ -220,7 +188,7 @@ class Client:
         self, api: openai.AsyncOpenAI, http: MeteredClient, question: Question[AnyForm]
     ) -> Answer[AnyForm]:
         """Ask one question until an answer fits its schema."""
-        account = Account(self._budget.cost_usd(question.most_tokens_in, question.max_tokens))
+        account = Account(self.budget.cost_usd(question.tokens_in[1], question.max_tokens))
         ACCOUNT.set(account)
         form = {"name": question.schema.__name__, "schema": question.json_schema, "strict": True}
         # OpenAI's newer models refuse `max_tokens`; other servers may not know its successor, and would not cap answers

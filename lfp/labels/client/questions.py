@@ -56,20 +56,15 @@ class Question(Generic[AnyForm]):
         parts = [model, self.messages, self.schema.__name__, self.json_schema, self.max_tokens, self.key]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
-    @property
-    def tokens_in(self) -> int:
-        """Estimated number of prompt tokens."""
-        return -(-self._bytes // _BYTES_PER_TOKEN)
-
-    @property
-    def most_tokens_in(self) -> int:
-        """Upper bound of the number of prompt tokens: a token has at least one byte, and chat templates add some."""
-        return self._bytes + _MESSAGE_TOKENS * len(self.messages) + _TEMPLATE_TOKENS
-
     @cached_property
-    def _bytes(self) -> int:
+    def tokens_in(self) -> tuple[int, int]:
+        """Number of prompt tokens: an estimate, and an upper bound.
+
+        For the bound, a token has at least one byte, and the server's chat template adds some.
+        """
         contents = [message.content for message in self.messages]
-        return sum(len(text.encode()) for text in (*contents, json.dumps(self.json_schema)))
+        n_bytes = sum(len(text.encode()) for text in (*contents, json.dumps(self.json_schema)))
+        return -(-n_bytes // _BYTES_PER_TOKEN), n_bytes + _MESSAGE_TOKENS * len(self.messages) + _TEMPLATE_TOKENS
 
 
 @dataclass(frozen=True)
@@ -98,38 +93,33 @@ class _CachedAnswer(BaseModel):
     answered_at: str
 
 
-class AnswerCache:
-    """Answers on disk, by the hash of their question. Without a folder nothing is cached."""
+def read_answer(folder: Path | None, sha256: str, schema: type[AnyForm]) -> Answer[AnyForm] | None:
+    """Read a cached answer; None if it is not cached. Raises LabelError if its file is broken."""
+    if folder is None:
+        return None
+    file = folder / sha256[:2] / f"{sha256}.json"
+    try:
+        cached = _CachedAnswer.model_validate_json(file.read_bytes())
+        value = schema.model_validate_json(json.dumps(cached.value))
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        raise LabelError(f"{file}: not a cached answer; delete the file to ask its question again") from error
+    return Answer(value, None, cached.cost_usd, cached.tokens, cached=True, answered_at=cached.answered_at)
 
-    def __init__(self, folder: Path | None) -> None:
-        self._folder = folder
 
-    def get(self, sha256: str, schema: type[AnyForm]) -> Answer[AnyForm] | None:
-        """Read an answer; None if it is not cached. Raises LabelError if its file is broken."""
-        if self._folder is None:
-            return None
-        file = self._folder / sha256[:2] / f"{sha256}.json"
-        try:
-            cached = _CachedAnswer.model_validate_json(file.read_bytes())
-            value = schema.model_validate_json(json.dumps(cached.value))
-        except FileNotFoundError:
-            return None
-        except ValidationError as error:
-            raise LabelError(f"{file}: not a cached answer; delete the file to ask its question again") from error
-        return Answer(value, None, cached.cost_usd, cached.tokens, cached=True, answered_at=cached.answered_at)
-
-    def put(self, sha256: str, answer: Answer[AnyForm]) -> None:
-        """Write an answer that has a value, atomically."""
-        if self._folder is None or answer.value is None or answer.answered_at is None:
-            return
-        cached = _CachedAnswer(
-            value=answer.value.model_dump(mode="json"),
-            tokens=answer.tokens,
-            cost_usd=answer.cost_usd,
-            answered_at=answer.answered_at,
-        )
-        file = self._folder / sha256[:2] / f"{sha256}.json"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(f".{os.getpid()}.writing")
-        partial.write_text(cached.model_dump_json(), encoding="utf-8")
-        partial.replace(file)
+def write_answer(folder: Path | None, sha256: str, answer: Answer[AnyForm]) -> None:
+    """Cache an answer that has a value: its file is complete or absent. Without a folder nothing is cached."""
+    if folder is None or answer.value is None or answer.answered_at is None:
+        return
+    cached = _CachedAnswer(
+        value=answer.value.model_dump(mode="json"),
+        tokens=answer.tokens,
+        cost_usd=answer.cost_usd,
+        answered_at=answer.answered_at,
+    )
+    file = folder / sha256[:2] / f"{sha256}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(f".{os.getpid()}.writing")
+    partial.write_text(cached.model_dump_json(), encoding="utf-8")
+    partial.replace(file)

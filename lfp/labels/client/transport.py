@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+from collections.abc import Hashable
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import openai
@@ -32,6 +33,7 @@ _LONGEST_QUOTE = 200  # characters of a server's message that a failure quotes
 _SECRETS = re.compile(r"\S*://\S+|\bsk-\S+|\bBearer\s+\S+", re.IGNORECASE)  # addresses and keys
 
 
+@dataclass
 class Budget:
     """Dollars that are never exceeded: `spent_usd` and the reservations of calls in flight stay within `usd` together.
 
@@ -39,34 +41,20 @@ class Budget:
     it was allowed to is counted in full afterwards.
     """
 
-    def __init__(self, usd: float, *, price_in: float, price_out: float) -> None:
-        self.usd, self.spent_usd = usd, 0.0
-        self._price_in, self._price_out = price_in, price_out
-        self._reserved_usd, self._n_open = 0.0, 0
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether nothing is reserved, so that waiting frees nothing."""
-        return self._n_open == 0
+    usd: float
+    price_in: float
+    price_out: float
+    spent_usd: float = 0.0
+    reserved_usd: dict[Hashable, float] = field(default_factory=dict)
+    """Worst case of each call in flight."""
 
     def cost_usd(self, tokens_in: int, tokens_out: int) -> float:
         """Price of prompt and answer tokens."""
-        return (tokens_in * self._price_in + tokens_out * self._price_out) * 1e-6
+        return (tokens_in * self.price_in + tokens_out * self.price_out) * 1e-6
 
-    def fits(self, usd: float) -> bool:
-        """Whether the amount can be reserved."""
-        return self.spent_usd + self._reserved_usd + usd <= self.usd
-
-    def reserve(self, usd: float) -> None:
-        """Reserve an amount for a call; `settle` it once."""
-        self._reserved_usd += usd
-        self._n_open += 1
-
-    def settle(self, reserved_usd: float, spent_usd: float) -> None:
-        """Replace the reservation of a call by its cost."""
-        self._n_open -= 1
-        self._reserved_usd = 0.0 if self.is_idle else self._reserved_usd - reserved_usd
-        self.spent_usd += spent_usd
+    def has_room(self, usd: float) -> bool:
+        """Whether an amount can be reserved besides what is spent and reserved."""
+        return self.spent_usd + sum(self.reserved_usd.values()) + usd <= self.usd
 
 
 @dataclass
@@ -91,37 +79,32 @@ class CallFailedError(openai.OpenAIError):
 class MeteredClient(openai.DefaultAsyncHttpxClient):
     """The HTTP client below the openai package, which sees every try of every call.
 
-    A try is sent only after its worst case has been reserved in the budget, and never after `stop`. A refusal is free;
-    an answer that is lost on the way counts at its worst. Use one client per event loop.
+    A try is sent only after its worst case has been reserved in the budget, and never once `is_stopped`. A refusal is
+    free; an answer that is lost on the way counts at its worst. Use one client per event loop.
     """
 
     def __init__(self, budget: Budget, *, timeout_s: float) -> None:
         super().__init__(timeout=timeout_s)
-        self.in_flight: set[asyncio.Task[Any]] = set()
+        self.is_stopped = False  # set it to send nothing more; tries in flight end by themselves
         self.unanswered = 0  # calls in a row that were given up without an answer
         self._budget, self._timeout_s = budget, timeout_s
-        self._settled, self._is_stopped = asyncio.Condition(), False
-
-    def stop(self) -> None:
-        """Send nothing more. Tries in flight end by themselves."""
-        self._is_stopped = True
+        self._settled = asyncio.Event()
 
     async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
         """Send one try. Raises CallFailedError if the call must not go on, and httpx's errors if it may be retried."""
-        account, task = ACCOUNT.get(), asyncio.current_task()
-        assert task is not None
-        if self._is_stopped:
+        account, task, budget = ACCOUNT.get(), asyncio.current_task(), self._budget
+        if self.is_stopped:
             raise CallFailedError(STOPPED)
         if self.unanswered >= _UNANSWERED:
             raise CallFailedError("the server stopped answering")
-        async with self._settled:
-            await self._settled.wait_for(lambda: self._budget.fits(account.worst_usd) or self._budget.is_idle)
-            if not self._budget.fits(account.worst_usd):
-                raise CallFailedError(f"the budget of ${self._budget.usd:g} has no room for it")
-            self._budget.reserve(account.worst_usd)
+        while not budget.has_room(account.worst_usd):
+            if not budget.reserved_usd:  # no call in flight: waiting would free nothing
+                raise CallFailedError(f"the budget of ${budget.usd:g} has no room for it")
+            self._settled.clear()
+            await self._settled.wait()
+        budget.reserved_usd[task] = account.worst_usd
         paid_usd = account.worst_usd
         account.tries += 1
-        self.in_flight.add(task)
         try:
             response = await super().send(request, **options)
             paid_usd = self._charge(response, account)
@@ -136,12 +119,11 @@ class MeteredClient(openai.DefaultAsyncHttpxClient):
             reason = f"no answer within {self._timeout_s:g} s" if "ReadTimeout" in type(error).__name__ else lost
             raise CallFailedError(f"{reason} ({account.lost_tries} times)") from None
         finally:
-            self.in_flight.discard(task)
+            del budget.reserved_usd[task]
             account.cost_usd += paid_usd
-            self._budget.settle(account.worst_usd, paid_usd)
-            async with self._settled:
-                self._settled.notify_all()
-        if self._is_stopped and not response.is_success:
+            budget.spent_usd += paid_usd
+            self._settled.set()
+        if self.is_stopped and not response.is_success:
             raise CallFailedError(STOPPED)
         return response
 

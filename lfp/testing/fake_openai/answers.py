@@ -106,11 +106,11 @@ class SwapWords:
         return sentence
 
 
+@dataclass(frozen=True)
 class ReadsPrompts:
     """Answers from the prompt alone: describes by the words with the most activation, judges by the words named."""
 
-    def __init__(self, lexicon: Mapping[str, float]) -> None:
-        self._lexicon = lexicon
+    lexicon: Mapping[str, float]
 
     def answer(self, request: ChatRequest, *, right: bool) -> Mapping[str, Any] | None:
         """Answer a question about a label. Wrong: the words with the least activation, and the opposite judgement."""
@@ -126,7 +126,7 @@ class ReadsPrompts:
             named = ", ".join(f"“{word}”" for word in (loudest if right else ordered[-_DESCRIBED_WORDS:]))
             return {"description": named or "nothing in particular"}
         if request.schema_name == Relation.__name__:
-            is_scored = any(word in self._lexicon for word in _words(content))
+            is_scored = any(word in self.lexicon for word in _words(content))
             return {"related": is_scored == right, "confidence": 0.8, "reason": "by the words that it names"}
         if request.schema_name not in (Detection.__name__, Fuzzing.__name__):
             return None

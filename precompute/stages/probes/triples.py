@@ -13,7 +13,7 @@ import scipy.sparse as sp
 
 from lfp.bundle.schema import as_table
 from lfp.config import LanguageModelConfig
-from lfp.errors import DataError
+from lfp.errors import ConfigError, DataError
 from lfp.evaluation.results import ResultRow
 from lfp.texts.lexicon import Word, lexicon_of, word_tokens
 from lfp.texts.triples import CountTokens, Drawn, Rewriter, Triple, make_triples, make_triples_by_language_model
@@ -73,9 +73,10 @@ def _rewriter(run: Run) -> Rewriter:
     from lfp.labels.client.client import Client, ClientConfig
     from lfp.labels.rewriting import LanguageModelRewriter
 
-    model = run.config.probes.triples_model
-    server = run.language_model or LanguageModelConfig()
-    config = ClientConfig.from_section(server, model=model, cache=run.work / "answers")
+    model, server = run.config.probes.triples_model, run.language_model or LanguageModelConfig()
+    if model is None:
+        raise ConfigError("probes.triples_model: no model is named; name one that the server lists")
+    config = ClientConfig(model, **dict(server), cache=run.work / "answers")
     return LanguageModelRewriter(Client(config), run.progress)
 
 

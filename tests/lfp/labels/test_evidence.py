@@ -32,11 +32,11 @@ def some_excerpts(draw: st.DrawFn) -> list[Excerpt]:
 def test_nothing_shown_is_kept_back_and_no_two_read_alike(found: list[Excerpt], n: int, feature: int) -> None:
     evidence = split_evidence(feature, found, max_activation=3.0, n_scored=n)
     seen = [*evidence.firing, *evidence.look_alikes, *evidence.held_out]
-    assert len({one.text for one in seen}) == len(seen)
-    assert all(one.fires for one in evidence.firing)
-    for one in (*evidence.look_alikes, *(each for each in evidence.held_out if not each.fires)):
-        assert not any(one.activations), "a silent excerpt is silent in all its tokens"
-    fires = Counter(one.fires for one in evidence.held_out)
+    assert len({each.text for each in seen}) == len(seen)
+    assert all(each.fires for each in evidence.firing)
+    for each in (*evidence.look_alikes, *(other for other in evidence.held_out if not other.fires)):
+        assert not any(each.activations), "a silent excerpt is silent in all its tokens"
+    fires = Counter(each.fires for each in evidence.held_out)
     assert fires[True] <= n // 2 and fires[False] <= n // 2 and fires[True] <= len(evidence.firing) + 1
 
 
@@ -44,32 +44,32 @@ def test_nothing_shown_is_kept_back_and_no_two_read_alike(found: list[Excerpt], 
 def test_the_draw_does_not_hang_on_the_order_of_rows(found: list[Excerpt], rng: object) -> None:
     turned = list(found)
     rng.shuffle(turned)  # type: ignore[attr-defined]
-    one, other = (split_evidence(3, each, max_activation=1.0, n_scored=8) for each in (found, turned))
+    first, other = (split_evidence(3, each, max_activation=1.0, n_scored=8) for each in (found, turned))
     # of excerpts that read alike, either may stand for both, in whichever order they lie
-    assert [x.text for x in one.held_out] == [x.text for x in other.held_out]
-    assert one == other
+    assert [x.text for x in first.held_out] == [x.text for x in other.held_out]
+    assert first == other
 
 
 def test_half_of_what_is_kept_back_is_silent_and_half_of_that_near() -> None:
     for evidence in known_features(n_scored=12):
-        buckets = Counter(one.bucket for one in evidence.held_out)
+        buckets = Counter(each.bucket for each in evidence.held_out)
         assert sum(buckets[b] for b in (0, 1, 2)) == 6 and buckets[-2] == 3 and buckets[-1] == 3
         assert min(buckets[b] for b in (0, 1, 2)) == 2, "all buckets alike"
         assert evidence.look_alikes, "some near misses are left to be shown"
 
 
 def test_near_misses_stand_in_for_missing_random_silence_and_the_other_way() -> None:
-    without = [[one for one in excerpts_of("good") if one.bucket != bucket] for bucket in (-1, -2)]
+    without = [[each for each in excerpts_of("good") if each.bucket != bucket] for bucket in (-1, -2)]
     for found in without:
         evidence = split_evidence(0, found, max_activation=4.0, n_scored=8)
-        assert Counter(one.fires for one in evidence.held_out) == {True: 4, False: 4}
+        assert Counter(each.fires for each in evidence.held_out) == {True: 4, False: 4}
 
 
 def test_a_draw_shows_what_is_asked_strongest_first_and_another_draw_shows_others() -> None:
     (evidence, *_) = known_features()
     first, second = (sample_excerpts(evidence, n_top=2, per_interval=1, n_silent=2, repeat=r) for r in (0, 1))
-    assert Counter(one.bucket for one in first) == {0: 2, 1: 1, 2: 1, -2: 2}
-    strengths = [one.activations[one.at] for one in first]
+    assert Counter(each.bucket for each in first) == {0: 2, 1: 1, 2: 1, -2: 2}
+    strengths = [each.activations[each.at] for each in first]
     assert strengths == sorted(strengths, reverse=True) and strengths[-1] == 0
     assert first != second
     assert first == sample_excerpts(evidence, n_top=2, per_interval=1, n_silent=2, repeat=0)
@@ -104,9 +104,9 @@ def test_what_fires_has_no_silent_stretch() -> None:
 def test_an_excerpt_is_the_window_of_its_row() -> None:
     row = {"text_id": 7, "position": 2, "bucket": 0, "window_start": 1, "window_values": [0.0, 2.0, 0.0],
            "text": "The film is fine", "token_starts": [0, 3, 8, 11]}  # fmt: skip
-    one = read_excerpt(row)
-    assert one.tokens == (" film", " is", " fine") and one.at == 1 and one.fires and one.key == "7:2"
-    assert one.text == " film is fine"
+    found = read_excerpt(row)
+    assert found.tokens == (" film", " is", " fine") and found.at == 1 and found.fires and found.key == "7:2"
+    assert found.text == " film is fine"
 
 
 def test_a_bundle_gives_evidence_of_every_feature_or_of_some(bundle: Path) -> None:
@@ -114,7 +114,7 @@ def test_a_bundle_gives_evidence_of_every_feature_or_of_some(bundle: Path) -> No
         return read_table(bundle, name)
 
     everything: list[Evidence] = list(read_evidence(tables, n_scored=8))
-    assert [one.feature_id for one in everything] == list(range(tables("features").num_rows))
-    assert any(one.held_out for one in everything)
+    assert [each.feature_id for each in everything] == list(range(tables("features").num_rows))
+    assert any(each.held_out for each in everything)
     some = list(read_evidence(tables, [5, 2], n_scored=8))
     assert some == [everything[2], everything[5]]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lfp.errors import CorpusError, DataError
-from lfp.labels.human import human_labeller, read_labels
+from lfp.labels.human import read_labels
 
 
 def file(folder: Path, text: str) -> Path:
@@ -22,7 +22,6 @@ def test_labels_are_read_as_written(tmp_path: Path) -> None:
     assert (first.feature_id, first.description, first.related, first.reason) == (3, "Praise", True, "it is")
     assert (second.description, second.related, second.reason, second.is_ok) == ("names of people", False, None, True)
     assert first.confidence is None and first.prompt_version == "human-1"
-    assert human_labeller("ann") == "human:ann"
 
 
 @pytest.mark.parametrize(

@@ -37,17 +37,17 @@ def labels_of(
 
 
 def detection(labels: Sequence[Label]) -> float:
-    return mean(one.score.detection for one in labels if one.score.detection is not None)
+    return mean(label.score.detection for label in labels if label.score.detection is not None)
 
 
 def test_a_server_that_knows_the_truth_scores_full_and_relates_what_is_related() -> None:
     with serve() as server:
         labels = labels_of(server)
-    assert [one.feature_id for one in labels] == list(range(len(WORDS)))
-    assert all(one.score.detection == one.score.fuzzing == 1.0 and one.is_ok for one in labels)
-    assert [one.related for one in labels] == list(RELATED.values())
-    assert all(one.agreement == 1.0 and one.confidence == 1.0 and one.failure is None for one in labels)
-    assert [one.score.swapped for one in labels] == [0.5] * 4 + [None] * 4
+    assert [label.feature_id for label in labels] == list(range(len(WORDS)))
+    assert all(label.score.detection == label.score.fuzzing == 1.0 and label.is_ok for label in labels)
+    assert [label.related for label in labels] == list(RELATED.values())
+    assert all(label.agreement == 1.0 and label.confidence == 1.0 and label.failure is None for label in labels)
+    assert [label.score.swapped for label in labels] == [0.5] * 4 + [None] * 4
     # a feature: 2 descriptions, 2 relations, detection and fuzzing; 4 are judged by another's description too
     assert server.counts.as_json()["requests"] == server.counts.answers == 8 * (2 + 2 + 2) + 4
     assert server.counts.as_json()["prompts"] <= server.counts.answers
@@ -56,7 +56,7 @@ def test_a_server_that_knows_the_truth_scores_full_and_relates_what_is_related()
 def test_one_that_describes_another_feature_scores_low_and_a_random_one_at_chance() -> None:
     with serve(behave="wrong") as server:
         wrong = labels_of(server)
-    assert detection(wrong) < 0.6 and [one.related for one in wrong] != list(RELATED.values())
+    assert detection(wrong) < 0.6 and [label.related for label in wrong] != list(RELATED.values())
     many = known_features([f"{word}{letter}" for word in WORDS for letter in "abcdefghijkl"], n_scored=12)
     with serve(behave="random") as server:
         assert 0.45 < detection(labels_of(server, evidence=many)) < 0.55
@@ -65,9 +65,9 @@ def test_one_that_describes_another_feature_scores_low_and_a_random_one_at_chanc
 def test_one_that_only_reads_prompts_finds_the_word_but_not_the_exception() -> None:
     with serve(ReadsPrompts({"good": 2.0, "awful": -2.0})) as server:
         labels = labels_of(server)
-    assert all(word in (one.description or "") for one, word in zip(labels, WORDS, strict=True))
+    assert all(word in (label.description or "") for label, word in zip(labels, WORDS, strict=True))
     assert 0.6 < detection(labels) < 0.9
-    assert [one.related for one in labels] == list(RELATED.values())
+    assert [label.related for label in labels] == list(RELATED.values())
 
 
 def test_the_label_says_from_what_it_was_made() -> None:
@@ -75,14 +75,14 @@ def test_the_label_says_from_what_it_was_made() -> None:
         labels = labels_of(server, price_in=1.0, price_out=1.0)
     for label, evidence in zip(labels, EVIDENCE, strict=True):
         sample = sample_excerpts(evidence, n_top=5, per_interval=1, n_silent=3, repeat=0)
-        assert label.examples_used == tuple(one.key for one in sample)
+        assert label.examples_used == tuple(excerpt.key for excerpt in sample)
         rebuilt = prompts.rebuild(label, sample, max_activation=4.0)
         assert label.prompt_sha256 == rebuilt.sha256
         assert (label.model, label.task) == ("fake", "It was paid for joy.")
         assert (
             label.cost_usd
             and label.answered_at
-            and not set(label.examples_used) & {one.key for one in evidence.held_out}
+            and not set(label.examples_used) & {excerpt.key for excerpt in evidence.held_out}
         )
 
 
@@ -97,7 +97,7 @@ def test_a_second_labelling_asks_nothing_and_says_the_same(tmp_path: Path) -> No
 def test_faults_are_asked_again_until_all_is_there() -> None:
     with serve(behave="flaky", faults=("rate_limit", "server_error"), retry_after="0", seed=3) as server:
         labels = labels_of(server)
-    assert all(one.is_ok and one.score.detection == 1.0 for one in labels)
+    assert all(label.is_ok and label.score.detection == 1.0 for label in labels)
     assert server.counts.as_json()["repeated"] > 0
 
 
@@ -117,7 +117,7 @@ def test_an_answer_that_breaks_the_schema_three_times_fails_that_part_and_the_re
 
     with serve(Half()) as server:
         labels = labels_of(server)
-    assert [one.is_ok for one in labels] == [i != 3 for i in range(8)]
+    assert [label.is_ok for label in labels] == [i != 3 for i in range(8)]
     failed, half = labels[3], labels[5]
     assert (failed.failure or "").startswith("relation: ") and "(3 times)" in (failed.failure or "")
     assert failed.description and failed.score.detection == 1.0, "what did arrive is kept"
@@ -131,8 +131,8 @@ def test_a_budget_that_runs_out_leaves_whole_labels_and_named_failures() -> None
         )
         spent = client(server, price_in=1.0, price_out=1.0, budget_usd=estimate.worst_usd / 8)
         labels = LanguageModelLabeller(spent, CONFIG, task="joy").label(EVIDENCE)
-        assert spent.spent_usd <= estimate.worst_usd / 8
-    assert any("no room" in (one.failure or "") for one in labels)
+        assert spent.budget.spent_usd <= estimate.worst_usd / 8
+    assert any("no room" in (label.failure or "") for label in labels)
 
 
 def test_an_estimate_counts_what_is_asked_and_nothing_that_is_kept(tmp_path: Path) -> None:
@@ -143,23 +143,23 @@ def test_an_estimate_counts_what_is_asked_and_nothing_that_is_kept(tmp_path: Pat
         assert server.counts.as_json()["requests"] == 0 and before.cached == 0
         labeller.label(EVIDENCE)
         assert before.calls == server.counts.as_json()["requests"]
-        assert asked.spent_usd < before.cost_usd < before.worst_usd
+        assert asked.budget.spent_usd < before.cost_usd < before.worst_usd
         after = labeller.estimate(EVIDENCE)
         assert (after.calls, after.cached, after.worst_usd) == (0, before.calls, 0.0)
         assert "0 calls to make" in after.sentence
 
 
 def test_progress_is_one_count_over_all_rounds() -> None:
-    told: list[tuple[str, int, int]] = []
+    seen: list[tuple[str, int, int]] = []
 
     def progress(what: str, done: int, total: int, value: float) -> None:
-        told.append((what, done, total))
+        seen.append((what, done, total))
 
     with serve() as server:
         LanguageModelLabeller(client(server), CONFIG, task="joy", progress=progress).label(EVIDENCE)
-    assert {what for what, _, _ in told} == {"labels: answers"}
-    assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
-    assert told[-1][1:] == (52, 52)
+    assert {what for what, _, _ in seen} == {"labels: answers"}
+    assert [done for _, done, _ in seen] == sorted(done for _, done, _ in seen)
+    assert seen[-1][1:] == (52, 52)
 
 
 @pytest.mark.parametrize("n", [0, 1])

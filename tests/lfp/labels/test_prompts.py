@@ -33,14 +33,14 @@ def test_a_table_has_a_line_a_token_and_levels_from_0_to_10(pairs: list[tuple[st
         assert tab and "\t" not in token and 0 <= int(level) <= 10 and (int(level) > 0) == (value > 0)
 
 
-def test_what_fires_and_what_is_silent_are_told_apart() -> None:
+def test_what_fires_and_what_is_silent_are_kept_apart() -> None:
     (evidence, *_) = known_features()
     sample = sample_excerpts(evidence, n_top=2, per_interval=1, n_silent=2, repeat=0)
     asked = prompts.describe(sample, max_activation=4.0, answer_tokens=100)
     parts = prompts.read_excerpts(content(asked))
     assert parts == {
-        "Fires": [prompts.format_table(one, 4.0) for one in sample if one.fires],
-        "Look-alike": [prompts.format_table(one, 4.0) for one in sample if not one.fires],
+        "Fires": [prompts.format_table(excerpt, 4.0) for excerpt in sample if excerpt.fires],
+        "Look-alike": [prompts.format_table(excerpt, 4.0) for excerpt in sample if not excerpt.fires],
     }
     assert len(parts["Fires"]) == 4 and len(parts["Look-alike"]) == 2
 
@@ -48,24 +48,26 @@ def test_what_fires_and_what_is_silent_are_told_apart() -> None:
 def test_repeats_of_one_prompt_are_two_questions_with_one_hash() -> None:
     (evidence, *_) = known_features()
     sample = sample_excerpts(evidence, n_top=2, per_interval=1, n_silent=2, repeat=0)
-    one, other = (prompts.describe(sample, max_activation=4.0, answer_tokens=100, repeat=r) for r in (0, 1))
-    assert one.sha256("m") != other.sha256("m") and prompts.hash_prompts([one]) == prompts.hash_prompts([other])
+    first, other = (prompts.describe(sample, max_activation=4.0, answer_tokens=100, repeat=r) for r in (0, 1))
+    assert first.sha256("m") != other.sha256("m") and prompts.hash_prompts([first]) == prompts.hash_prompts([other])
 
 
 def test_excerpts_to_be_judged_are_numbered_and_do_not_tell_whether_they_fire() -> None:
     (evidence, *_) = known_features()
-    description, texts = prompts.read_numbered(content(prompts.detect("x", evidence.held_out, answer_tokens=9)))
-    assert description == "x" and texts == [one.text for one in evidence.held_out]
-    _, texts = prompts.read_numbered(content(prompts.fuzz("x", evidence.held_out, answer_tokens=9)))
-    for text, one in zip(texts, evidence.held_out, strict=True):
-        assert text.count("«") == 1 and text.replace("«", "").replace("»", "") == one.text
-        assert f"«{one.tokens[one.at]}»" in text
+    description, texts = prompts.read_numbered(
+        content(prompts.judge("x", evidence.held_out, marked=False, answer_tokens=9))
+    )
+    assert description == "x" and texts == [excerpt.text for excerpt in evidence.held_out]
+    _, texts = prompts.read_numbered(content(prompts.judge("x", evidence.held_out, marked=True, answer_tokens=9)))
+    for text, shown in zip(texts, evidence.held_out, strict=True):
+        assert text.count("«") == 1 and text.replace("«", "").replace("»", "") == shown.text
+        assert f"«{shown.tokens[shown.at]}»" in text
 
 
 @given(st.lists(st.integers(-3, 30), max_size=10))
 def test_numbers_that_no_excerpt_has_say_nothing(firing: list[int]) -> None:
-    told = prompts.read_firing(prompts.Detection(firing=firing), 5)
-    assert told == [number in firing for number in (1, 2, 3, 4, 5)]
+    judged = prompts.read_firing(prompts.Detection(firing=firing), 5)
+    assert judged == [number in firing for number in (1, 2, 3, 4, 5)]
 
 
 def test_a_kept_label_gives_its_prompts_back() -> None:

@@ -79,7 +79,7 @@ def test_a_wrong_answer_is_passed_on_to_who_checks_it() -> None:
 def test_a_sentence_that_gets_no_answer_has_a_reason(ailment: Any, reason: str) -> None:
     with serve(behave="flaky", fault_share=1.0, faults=(ailment,)) as server:
         rewrites = LanguageModelRewriter(client(server)).rewrite(SENTENCES[:2], TARGETS[:2])
-    assert all(isinstance(one, str) and reason in one for one in rewrites)
+    assert all(isinstance(rewrite, str) and reason in rewrite for rewrite in rewrites)
 
 
 def test_sentences_are_asked_once_for_good(tmp_path: Path) -> None:
@@ -92,12 +92,12 @@ def test_sentences_are_asked_once_for_good(tmp_path: Path) -> None:
         assert not any(word in text for text in kept for word in (server.base_url, "127.0.0.1", "http"))
 
 
-def test_progress_is_told() -> None:
-    told: list[tuple[str, int, int]] = []
+def test_progress_is_reported() -> None:
+    seen: list[tuple[str, int, int]] = []
     with serve() as server:
-        rewriter = LanguageModelRewriter(client(server), lambda what, done, total, _: told.append((what, done, total)))
+        rewriter = LanguageModelRewriter(client(server), lambda what, done, total, _: seen.append((what, done, total)))
         rewriter.rewrite(SENTENCES[:3], TARGETS[:3])
-    assert told[-1] == ("sentences rewritten", 3, 3)
+    assert seen[-1] == ("sentences rewritten", 3, 3)
 
 
 def test_the_question_holds_sentence_and_words_and_room_for_both_answers() -> None:

@@ -51,8 +51,10 @@ def test_the_interval_covers_the_truth(share: float) -> None:
 
 def test_scores_are_of_the_same_excerpts() -> None:
     found = [excerpt("a", values=[v], bucket=0 if v else -1, text_id=i) for i, v in enumerate([1.0, 2.0, 0.0, 0.0])]
-    told = score(found, detected=[True, True, False, False], fuzzed=[True, False, False, False], swapped=[False] * 4)
-    assert (told.detection, told.fuzzing, told.swapped, told.n) == (1.0, 0.75, 0.5, 4)
-    assert told.ci_low is not None and told.ci_low < 1 and told.ci_high == pytest.approx(1.0)
+    found_score = score(
+        found, detected=[True, True, False, False], fuzzed=[True, False, False, False], swapped=[False] * 4
+    )
+    assert (found_score.detection, found_score.fuzzing, found_score.swapped, found_score.n) == (1.0, 0.75, 0.5, 4)
+    assert found_score.ci_low is not None and found_score.ci_low < 1 and found_score.ci_high == pytest.approx(1.0)
     assert score(found, detected=None, fuzzed=None) == Score(n=4)
     assert score([], detected=[], fuzzed=[]) == Score()

@@ -255,9 +255,9 @@ def test_a_server_that_never_answers_fails_every_feature_and_the_job(
         (("--model", "m", *PRICES), 2, "no key in $OPENAI_API_KEY"),
         (("--model", "m"), 2, "--price-in and --price-out"),
         (("--base-url", "http://127.0.0.1:9/v1"), 2, "--model"),
-        (("--model", "m", "--base-url", "http://127.0.0.1:9/v1", "--features", "1,60,99"), 2, 'called "60", "99"'),
-        (("--model", "m", "--base-url", "http://127.0.0.1:9/v1", "--features", "one"), 2, 'called "one"'),
-        (("--model", "m", "--base-url", "http://127.0.0.1:9/v1", "--set", "sae.k=3"), 2, "reads labels only"),
+        (("--model", "m", "--base-url", "http://127.0.0.1:9/v1", "--features", "1,60,99"), 2, "no feature 60, 99"),
+        (("--model", "m", "--base-url", "http://127.0.0.1:9/v1", "--features", "one"), 2, '"one" is not the id'),
+        (("--model", "m", "--base-url", "http://127.0.0.1:9/v1", "--set", "sae.k=3"), 2, "reads only [labels]"),
         (("--model", "m", "--base-url", "http://127.0.0.1:9/v1", "--set", "labels.repeats=0"), 2, "repeats"),
         (("--labeller", "human"), 2, "--from"),
         (("--labeller", "human", "--from", "nowhere.csv"), 1, "nowhere.csv"),
@@ -275,7 +275,7 @@ def test_wrong_arguments_are_one_sentence_and_change_nothing(
 def test_a_persons_label_stands_beside_the_machines(
     copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = tmp_path / "mine.csv"
+    file = tmp_path / "labels.csv"
     file.write_text("feature_id,description,related\n3,praise,true\n", encoding="utf-8")
     before = labelled(copy, read_manifest(copy).labeller)
     code, out, _ = call(
@@ -289,7 +289,7 @@ def test_a_persons_label_stands_beside_the_machines(
     assert call("label", str(copy), "--labeller", "human", "--from", str(file), capsys=capsys)[0] == 2
 
 
-def test_the_offline_labeller_labels_a_bundle_anew(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_offline_labeller_labels_a_bundle_again(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = call("label", str(copy), "--labeller", "offline-tokens", capsys=capsys)
     rows = labelled(copy, "offline-tokens")
     assert code == 0 and "60 features labelled" in out and len(rows) == 60
@@ -297,9 +297,7 @@ def test_the_offline_labeller_labels_a_bundle_anew(copy: Path, capsys: pytest.Ca
     assert {row["task"] for row in rows} == {None}
 
 
-def test_a_task_of_ones_own_is_told_and_kept(
-    copy: Path, server: FakeServer, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_custom_task_is_used_and_stored(copy: Path, server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     label(copy, server, "--features", "1,2", "--task", 'It was paid for "rhymes".', capsys=capsys)
     assert {row["task"] for row in labelled(copy)} == {'It was paid for "rhymes".'}
 

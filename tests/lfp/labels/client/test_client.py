@@ -20,10 +20,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lfp.config import LanguageModelConfig
 from lfp.errors import ConfigError, LabelError
 from lfp.labels.client.client import Client, ClientConfig
-from lfp.labels.client.transport import KEY, Budget, explain_status
+from lfp.labels.client.transport import KEY, explain_status
 from lfp.testing.fake_openai.server import FAKE_MODEL, FakeConfig, FakeServer
 from tests.lfp.labels.asking import Length, Lengths, client, length_of, texts
 
@@ -53,7 +52,7 @@ def test_answers_come_in_the_order_asked_with_their_cost() -> None:
     assert [answer.value for answer in answers] == [Length(characters=n) for n in range(1, 41)]
     assert not any(answer.failure or answer.cached for answer in answers)
     billed = server.counts.tokens_in * 2e-6 + server.counts.tokens_out * 10e-6
-    assert asked.spent_usd == pytest.approx(billed) == pytest.approx(sum(answer.cost_usd for answer in answers))
+    assert asked.budget.spent_usd == pytest.approx(billed) == pytest.approx(sum(answer.cost_usd for answer in answers))
     assert sum(answer.tokens for answer in answers) == server.counts.tokens_in + server.counts.tokens_out
 
 
@@ -82,8 +81,8 @@ def test_kept_answers_are_not_asked_again_by_another_client(tmp_path: Path) -> N
     assert [answer.cached for answer in answers] == [True] * 5 + [False] * 7
     assert [answer.value for answer in answers] == [Length(characters=n) for n in range(1, 13)]
     reread = Client(ClientConfig(FAKE_MODEL, nowhere(), tmp_path / "kept")).ask(questions)
-    assert [(one.value, one.cost_usd, one.tokens) for one in reread] == [
-        (one.value, one.cost_usd, one.tokens) for one in answers
+    assert [(answer.value, answer.cost_usd, answer.tokens) for answer in reread] == [
+        (answer.value, answer.cost_usd, answer.tokens) for answer in answers
     ]
 
 
@@ -154,7 +153,9 @@ def test_bad_json_and_bodies_cut_off_are_asked_again_within_bounds() -> None:
         assert failure in (answer.failure or "") and server.counts.prompts.total() == tries
         worst_usd, billed_usd = tries * 20 * 1e-3, server.counts.tokens_out * 1e-3
         expected = worst_usd if ailment == "cut_off" else billed_usd
-        assert asked.spent_usd == answer.cost_usd == pytest.approx(expected), "an answer lost on the way was paid for"
+        assert asked.budget.spent_usd == answer.cost_usd == pytest.approx(expected), (
+            "an answer lost on the way was paid for"
+        )
 
 
 def test_a_server_that_never_answers_is_given_up() -> None:
@@ -173,7 +174,7 @@ def test_a_server_that_is_not_there_is_given_up() -> None:
     asked = Client(ClientConfig(FAKE_MODEL, nowhere(), price_in=1.0))
     answers = asked.ask([length_of(text) for text in texts(20)])
     assert "the server cannot be reached (4 times)" in {answer.failure for answer in answers}
-    assert asked.spent_usd == 0.0
+    assert asked.budget.spent_usd == 0.0
 
 
 def test_a_wait_that_is_too_long_is_not_waited() -> None:
@@ -190,7 +191,7 @@ def test_retry_after_is_waited_for() -> None:
     assert repeated and time.monotonic() - started >= 0.2
 
 
-def test_a_refused_key_ends_everything_at_once_and_is_never_told(
+def test_a_refused_key_ends_everything_at_once_and_is_never_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv(KEY, SECRET)
@@ -199,8 +200,8 @@ def test_a_refused_key_ends_everything_at_once_and_is_never_told(
         asked = client(server, tmp_path)
         with pytest.raises(LabelError, match="refuses the key") as caught:
             asked.ask([length_of(text) for text in texts(500)])
-        told = "".join(traceback.format_exception(caught.value)) + repr(vars(asked)) + caplog.text
-    assert SECRET not in told and "Bearer" not in told
+        seen = "".join(traceback.format_exception(caught.value)) + repr(vars(asked)) + caplog.text
+    assert SECRET not in seen and "Bearer" not in seen
     assert caught.value.__cause__ is None and caught.value.__context__ is None
 
 
@@ -255,7 +256,7 @@ def test_the_budget_is_never_passed_by_one_call(behave: Any) -> None:
         asked = client(server, budget_usd=0.1, concurrency=8, **prices)
         answers = asked.ask([length_of(text) for text in texts(40)])
         billed = (server.counts.tokens_in * 50 + server.counts.tokens_out * 1000) * 1e-6
-    assert 0.04 < billed <= asked.spent_usd + 1e-12 and asked.spent_usd <= 0.1
+    assert 0.04 < billed <= asked.budget.spent_usd + 1e-12 and asked.budget.spent_usd <= 0.1
     failures = {answer.failure for answer in answers if not answer.value}
     assert failures == {"the budget of $0.1 has no room for it"}
     assert sum(bool(answer.value) for answer in answers) >= 5
@@ -263,35 +264,18 @@ def test_the_budget_is_never_passed_by_one_call(behave: Any) -> None:
 
 def test_a_call_that_costs_less_than_its_worst_makes_room_for_the_next() -> None:
     question = length_of("a", max_tokens=1000)
-    worst = (question.most_tokens_in + 1000) * 1e-6
+    worst = (question.tokens_in[1] + 1000) * 1e-6
     with serve() as server:
         asked = client(server, budget_usd=worst * 1.5, concurrency=8, price_in=1.0, price_out=1.0)
         answers = asked.ask([length_of(text, max_tokens=1000) for text in texts(6)])
     assert all(answer.value for answer in answers), "one at a time has room, though not two"
 
 
-@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), max_size=40), st.floats(0.01, 3), st.integers(1, 6))
-def test_whatever_is_set_aside_and_settled_the_budget_holds(
-    calls: list[tuple[float, float]], usd: float, at_once: int
-) -> None:
-    budget, under_way = Budget(usd, price_in=0.0, price_out=0.0), []
-    for worst, share in calls:
-        if budget.fits(worst):
-            budget.reserve(worst)
-            under_way.append((worst, worst * share))
-        if len(under_way) >= at_once:
-            budget.settle(*under_way.pop(0))
-        assert budget.spent_usd + sum(worst for worst, _ in under_way) <= usd + 1e-9
-    for one in under_way:
-        budget.settle(*one)
-    assert budget.is_idle and budget.spent_usd <= usd + 1e-9
-
-
 @given(st.text(max_size=300))
 def test_the_worst_case_of_a_prompt_is_one(text: str) -> None:
     question = length_of(text)
-    assert question.most_tokens_in > len(text.encode()) + len(json.dumps(question.json_schema))
-    assert question.tokens_in < question.most_tokens_in
+    assert question.tokens_in[1] > len(text.encode()) + len(json.dumps(question.json_schema))
+    assert question.tokens_in[0] < question.tokens_in[1]
 
 
 def test_a_dry_run_counts_and_asks_nothing(tmp_path: Path) -> None:
@@ -307,22 +291,14 @@ def test_a_dry_run_counts_and_asks_nothing(tmp_path: Path) -> None:
     assert estimate.cost_usd < estimate.worst_usd
 
 
-def test_progress_tells_what_was_spent() -> None:
-    told: list[tuple[str, int, int, float]] = []
+def test_progress_reports_what_was_spent() -> None:
+    seen: list[tuple[str, int, int, float]] = []
     with serve() as server:
         asked = client(server, price_in=1.0)
-        asked.ask([length_of(text) for text in texts(5)], lambda *one: told.append(one), what="counted")
-    assert [(what, done, total) for what, done, total, _ in told] == [("counted", n, 5) for n in range(6)]
-    spent = [value for *_, value in told]
-    assert spent[0] == 0.0 and spent == sorted(spent) and spent[-1] == asked.spent_usd
-
-
-def test_the_config_section_makes_a_client_config(tmp_path: Path) -> None:
-    section = LanguageModelConfig(base_url="http://x/v1", concurrency=3, budget_usd=2, price_in=4, price_out=5)
-    made = ClientConfig.from_section(section, model="m", cache=tmp_path)
-    assert made == ClientConfig("m", "http://x/v1", tmp_path, 3, 2.0, 4.0, 5.0)
-    with pytest.raises(ConfigError, match=r"probes\.triples_model"):
-        ClientConfig.from_section(LanguageModelConfig(), model=None, cache=None)
+        asked.ask([length_of(text) for text in texts(5)], lambda *report: seen.append(report), what="counted")
+    assert [(what, done, total) for what, done, total, _ in seen] == [("counted", n, 5) for n in range(6)]
+    spent = [value for *_, value in seen]
+    assert spent[0] == 0.0 and spent == sorted(spent) and spent[-1] == asked.budget.spent_usd
 
 
 def test_a_client_works_in_another_thread() -> None:
@@ -342,7 +318,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background
 from lfp.labels.client.client import Client, ClientConfig
 from tests.lfp.labels.asking import length_of, texts
 asked = Client(ClientConfig("fake", sys.argv[1], Path(sys.argv[2]), concurrency=4))
-answers = asked.ask([length_of(text) for text in texts(40)], lambda *told: print(told[1], flush=True))
+answers = asked.ask([length_of(text) for text in texts(40)], lambda *report: print(report[1], flush=True))
 assert all(answer.value for answer in answers)
 """
 

@@ -73,8 +73,10 @@ def test_the_prompts_of_a_kept_label_are_those_that_were_sent(opened: Store) -> 
 
 def test_look_alikes_are_shown_again_as_they_were(opened: Store) -> None:
     named = [(rows, label) for label, rows, _ in asked(opened) if label.labeller.startswith("openai:")]
-    silent = [one for rows, label in named for one in find_excerpts(rows, label.examples_used) if not one.fires]
-    assert silent and not any(any(one.activations) for one in silent)
+    silent = [
+        excerpt for rows, label in named for excerpt in find_excerpts(rows, label.examples_used) if not excerpt.fires
+    ]
+    assert silent and not any(any(excerpt.activations) for excerpt in silent)
 
 
 def test_other_words_are_not_taken_for_the_prompts_sent(opened: Store) -> None:
@@ -82,7 +84,7 @@ def test_other_words_are_not_taken_for_the_prompts_sent(opened: Store) -> None:
     excerpts = find_excerpts(rows, label.examples_used)
     changes: list[tuple[Any, Any]] = [
         (label, excerpts[::-1]),
-        (label, [dataclasses.replace(one, tokens=("x", *one.tokens[1:])) for one in excerpts]),
+        (label, [dataclasses.replace(excerpt, tokens=("x", *excerpt.tokens[1:])) for excerpt in excerpts]),
         (dataclasses.replace(label, task="something else"), excerpts),
         (dataclasses.replace(label, description="something else"), excerpts),
     ]
@@ -100,7 +102,7 @@ def test_an_unknown_version_is_said_so(opened: Store) -> None:
 def test_excerpts_come_in_the_order_named(named: list[int], stored: list[int]) -> None:
     rows = [*FIRING, SILENT]
     keys = [read_excerpt(rows[i]).key for i in named]
-    assert [one.key for one in find_excerpts([rows[i] for i in stored], keys)] == keys
+    assert [excerpt.key for excerpt in find_excerpts([rows[i] for i in stored], keys)] == keys
 
 
 def test_only_silent_excerpts_are_cut() -> None:

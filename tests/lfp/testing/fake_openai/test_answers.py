@@ -1,4 +1,4 @@
-"""The rules by which the fake server labels: what they say of prompts that are ours, and of those that are not."""
+"""The rules by which the fake server labels: its answers to known and unknown prompts."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def test_it_knows_a_feature_by_any_draw_of_its_examples() -> None:
 
 
 def test_it_judges_by_the_feature_that_is_described() -> None:
-    mine = [i for i, one in enumerate(EVIDENCE[2].held_out, 1) if one.fires]
-    for ask in (prompts.detect, prompts.fuzz):
-        asked = request(ask("what feature 2 fires on", EVIDENCE[2].held_out, answer_tokens=9))
-        assert KNOWS.answer(asked, right=True) == KNOWS.answer(asked, right=False) == {"firing": mine}
-        other = request(ask("what feature 3 fires on", EVIDENCE[2].held_out, answer_tokens=9))
+    firing = [i for i, excerpt in enumerate(EVIDENCE[2].held_out, 1) if excerpt.fires]
+    for marked in (False, True):
+        asked = request(prompts.judge("what feature 2 fires on", EVIDENCE[2].held_out, marked=marked, answer_tokens=9))
+        assert KNOWS.answer(asked, right=True) == KNOWS.answer(asked, right=False) == {"firing": firing}
+        other = request(prompts.judge("what feature 3 fires on", EVIDENCE[2].held_out, marked=marked, answer_tokens=9))
         assert KNOWS.answer(other, right=True) == {"firing": []}
 
 
@@ -55,9 +55,9 @@ def test_a_reader_names_the_loudest_words_and_holds_others_to_them() -> None:
     related = [
         READS.answer(request(prompts.relate(text, "x", answer_tokens=9)), right=True) for text in ("“good”", "“plot”")
     ]
-    assert [one and one["related"] for one in related] == [True, False]
-    asked = request(prompts.fuzz("“good”", EVIDENCE[0].held_out, answer_tokens=9))
-    says = [i for i, one in enumerate(EVIDENCE[0].held_out, 1) if one.tokens[one.at] == " good"]
+    assert [answer and answer["related"] for answer in related] == [True, False]
+    asked = request(prompts.judge("“good”", EVIDENCE[0].held_out, marked=True, answer_tokens=9))
+    says = [i for i, excerpt in enumerate(EVIDENCE[0].held_out, 1) if excerpt.tokens[excerpt.at] == " good"]
     assert READS.answer(asked, right=True) == {"firing": says}
 
 

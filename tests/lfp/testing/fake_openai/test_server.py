@@ -1,4 +1,4 @@
-"""The fake server: it speaks the protocol, behaves as told, counts what it was asked, and shuts down."""
+"""The fake server: it speaks the protocol, behaves as configured, counts requests, and shuts down."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ from lfp.labels.rewriting import Rewriting, build_question
 from lfp.testing.fake_openai.answers import ChatRequest, SwapWords, random_value
 from lfp.testing.fake_openai.server import FAKE_MODEL, FakeConfig, FakeServer
 from tests.lfp.labels.asking import Length, Lengths, client, length_of, texts
+from tests.precompute.test_cli import call
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 LEXICON = {"good": 2.0, "superb": 3.0, "awful": -2.0, "ugly": -3.0, "poor": -2.1}
 
 
@@ -72,7 +73,7 @@ def test_an_answer_is_no_longer_than_it_may_be() -> None:
     assert completion["usage"]["completion_tokens"] == 2
 
 
-def test_models_and_counts_are_told() -> None:
+def test_models_and_counts_are_listed() -> None:
     with serve() as server:
         assert [model["id"] for model in send(server, "/models")[1]["data"]] == [FAKE_MODEL]
         for text in ("a", "b", "a"):
@@ -97,16 +98,16 @@ def test_models_and_counts_are_told() -> None:
 )
 def test_other_requests_are_refused_in_words(path: str, asked: dict[str, Any] | None, status: int) -> None:
     with serve() as server:
-        found, told = send(server, path, asked)
-    assert found == status and told["error"]["message"]
+        found, answer = send(server, path, asked)
+    assert found == status and answer["error"]["message"]
 
 
 def test_a_wrong_key_and_an_unknown_model_are_refused() -> None:
     with serve(key="right", models=("known",)) as server:
         assert send(server, "/models", key="wrong")[0] == 401
         assert send(server, "/models", key="right")[0] == 200
-        status, told = send(server, "/chat/completions", body(), key="right")
-        assert (status, told["error"]["code"]) == (404, "model_not_found")
+        status, answer = send(server, "/chat/completions", body(), key="right")
+        assert (status, answer["error"]["code"]) == (404, "model_not_found")
         assert send(server, "/chat/completions", body(model="known"), key="right")[0] == 200
 
 
@@ -146,9 +147,9 @@ def test_slow_answers_come_late_and_do_not_hold_up_the_end() -> None:
 @pytest.mark.parametrize(("ailment", "status"), [("rate_limit", 429), ("server_error", 500)])
 def test_refusals_say_when_to_come_again(ailment: Any, status: int) -> None:
     with serve(behave="flaky", fault_share=1.0, faults=(ailment,), retry_after="7") as server:
-        found, told = send(server, "/chat/completions", body())
+        found, answer = send(server, "/chat/completions", body())
     assert found == status
-    assert told["headers"].get("Retry-After") == ("7" if ailment == "rate_limit" else None)
+    assert answer["headers"].get("Retry-After") == ("7" if ailment == "rate_limit" else None)
     assert server.counts.as_json() | {"answers": 0, "tokens_in": 0, "requests": 1} == server.counts.as_json()
 
 
@@ -216,15 +217,15 @@ def rewriting(sentence: str, *words: str) -> ChatRequest:
 
 
 def test_words_are_swapped_by_the_lexicon_and_nothing_else_is() -> None:
-    told = SwapWords(LEXICON).answer(rewriting("Good film, a GOOD one; goodness.", "good"), right=True)
-    assert told is not None
-    for sentence, signs in ((told["negative"], {-1}), (told["neutral"], {0})):
+    answer = SwapWords(LEXICON).answer(rewriting("Good film, a GOOD one; goodness.", "good"), right=True)
+    assert answer is not None
+    for sentence, signs in ((answer["negative"], {-1}), (answer["neutral"], {0})):
         match = re.fullmatch(r"(\w+) film, a (\w+) one; goodness\.", sentence)
         assert match is not None
         values = [LEXICON.get(word.casefold(), 0.0) for word in match.groups()]
         assert {(value > 0) - (value < 0) for value in values} == signs
         assert match.group(1)[0].isupper()
-        assert match.group(2)[0].casefold() not in "aeiou" or told["neutral"] != sentence
+        assert match.group(2)[0].casefold() not in "aeiou" or answer["neutral"] != sentence
 
 
 def test_a_wrong_rewriting_differs_from_the_right_one() -> None:
@@ -256,9 +257,7 @@ def test_the_command_serves_until_it_is_stopped(behave: str) -> None:
     assert out.startswith("requests 0, ")
 
 
-@pytest.mark.parametrize("arguments", [(), ("--port", "70000"), ("--port", "0", "--behave", "ill")])
-def test_wrong_arguments_end_with_exit_code_2(arguments: tuple[str, ...]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "precompute", "fake-openai", *arguments], cwd=ROOT, capture_output=True, timeout=30
-    )
-    assert done.returncode == 2 and done.stderr
+@pytest.mark.parametrize("arguments", [("--port", "70000"), ("--port", "0", "--behave", "ill")])
+def test_wrong_arguments_end_with_exit_code_2(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = call("fake-openai", *arguments, capsys=capsys)
+    assert code == 2 and err

@@ -6,7 +6,7 @@ import pytest
 
 from lfp.labels.evidence import split_evidence
 from lfp.labels.token_rule import OfflineTokens, Rule
-from lfp.labels.types import Evidence, Excerpt, Label, Labeller
+from lfp.labels.types import Evidence, Excerpt, Label
 from tests.lfp.labels.excerpts import WORDS, excerpts_of, known_features
 
 COUNTS = {"good": 10, "awful": 10, "the": 1000, "film": 100, "plot": 100}
@@ -22,7 +22,7 @@ def example(
 
 
 def label(*firing: Excerpt, threshold: float = 0.5) -> Label:
-    labeller: Labeller = OfflineTokens(COUNTS, LEXICON, related_threshold=threshold)
+    labeller = OfflineTokens(COUNTS, LEXICON, related_threshold=threshold)
     (found,) = labeller.label([Evidence(7, 4.0, firing, (), ())])
     return found
 
@@ -92,7 +92,11 @@ def test_labels_come_in_the_order_asked() -> None:
     labeller = OfflineTokens(COUNTS, LEXICON, related_threshold=0.5)
     words = ((3, "good"), (1, "film"), (2, "awful"))
     evidence = [Evidence(i, 1.0, (example(word),), (), ()) for i, word in words]
-    assert [(one.feature_id, one.related) for one in labeller.label(evidence)] == [(3, True), (1, False), (2, True)]
+    assert [(label.feature_id, label.related) for label in labeller.label(evidence)] == [
+        (3, True),
+        (1, False),
+        (2, True),
+    ]
     assert labeller.label([]) == []
 
 
@@ -106,11 +110,11 @@ def test_a_true_word_tells_texts_but_not_near_misses_and_another_features_word_t
     """Features that fire on a word except after “not”: a rule of words has no “except”."""
     labels = OfflineTokens({}, LEXICON, related_threshold=0.5, repeats=3).label(known_features(n_scored=12))
     assert len(labels) == len(WORDS)
-    for one, word in zip(labels, WORDS, strict=True):
-        assert one.description == f"“{word}”"
-        assert one.score.n == 12 and one.score.detection == pytest.approx(0.75) == one.score.fuzzing
-        assert one.score.swapped == pytest.approx(0.5)
-        assert one.agreement == 1.0 and one.score.ci_low is not None
+    for found, word in zip(labels, WORDS, strict=True):
+        assert found.description == f"“{word}”"
+        assert found.score.n == 12 and found.score.detection == pytest.approx(0.75) == found.score.fuzzing
+        assert found.score.swapped == pytest.approx(0.5)
+        assert found.agreement == 1.0 and found.score.ci_low is not None
 
 
 def test_agreement_falls_where_halves_of_the_examples_disagree() -> None:
@@ -121,6 +125,6 @@ def test_agreement_falls_where_halves_of_the_examples_disagree() -> None:
         for i in range(20)
     ]
     labels = OfflineTokens({}, LEXICON, related_threshold=0.5, repeats=9).label(torn)
-    agreements = [one.agreement for one in labels if one.agreement is not None]
+    agreements = [label.agreement for label in labels if label.agreement is not None]
     assert len(agreements) == 20 and 0.4 < sum(agreements) / 20 < 0.98
     assert OfflineTokens({}, LEXICON, related_threshold=0.5).label(torn)[0].agreement is None

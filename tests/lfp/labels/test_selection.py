@@ -36,9 +36,9 @@ def test_each_group_holds_the_largest_of_its_kind() -> None:
     found, given = select_features(tables(), LabelsConfig(stable=3, weighted=4, drifted=5, random=6), seed=0), tables()
     stability = np.array(given("features")["stability"])
     for layer in (0, 1):
-        mine = [i for i in found["stable"] if i % 2 == layer]
-        others = [i for i in range(60) if i % 2 == layer and i % 10 and i not in mine]
-        assert len(mine) == 3 and stability[mine].min() >= stability[others].max()
+        of_layer = [i for i in found["stable"] if i % 2 == layer]
+        others = [i for i in range(60) if i % 2 == layer and i % 10 and i not in of_layer]
+        assert len(of_layer) == 3 and stability[of_layer].min() >= stability[others].max()
     assert found["weighted"] == [1, 2, 3, 4], "the headline's, not another probe's; 0 never fires"
     assert found["drifted"] == [1, 2, 3, 4, 5]
     assert len(found["random"]) == len(set(found["random"])) == 6
