@@ -108,8 +108,12 @@ COMMAND_SECTIONS: dict[str, type[Section]] = {
 }
 """Sections of the same TOML file that belong to commands: not part of a run's config, of its hash or of stage keys."""
 
-_RETIRED_SECTIONS = {"budget", *COMMAND_SECTIONS}
-"""Sections in the manifests of earlier versions that are not part of a run's config any more."""
+_RETIRED: Mapping[str, Sequence[str] | None] = {
+    "budget": None,
+    "corpus": ["demo_zipf"],
+    **dict.fromkeys(COMMAND_SECTIONS),
+}
+"""What only manifests of earlier versions have: whole sections (None), or keys of a section."""
 
 _AnySection = TypeVar("_AnySection", bound=BaseModel)
 
@@ -162,8 +166,12 @@ def parse_config(
 
 
 def drop_retired(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the config of a manifest without the sections that only bundles of earlier versions have."""
-    return {name: value for name, value in values.items() if name not in _RETIRED_SECTIONS}
+    """Return the config of a manifest without the sections and keys that only bundles of earlier versions have."""
+    kept = {name: value for name, value in values.items() if _RETIRED.get(name, ()) is not None}
+    for name, keys in _RETIRED.items():
+        if keys and isinstance(kept.get(name), Mapping):
+            kept[name] = {key: value for key, value in kept[name].items() if key not in keys}
+    return kept
 
 
 def parse_section(

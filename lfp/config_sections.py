@@ -39,9 +39,9 @@ class Section(BaseModel):
 class CorpusConfig(Section):
     """Where the texts come from, and how many of them each part of a run sees."""
 
-    source: str = "demo"
-    """`demo` (generated reviews) or a path: .jsonl, .jsonl.gz, .csv, .parquet, or .txt (one text per line). A relative
-    path is searched beside the config file, then in the data folder."""
+    source: str | None = None
+    """File of texts: .jsonl, .jsonl.gz, .csv, .parquet, or .txt (one text per line). A relative path is looked for
+    beside the config file, then in the data folder. Not read where the texts are `tune.pairs`."""
     text_column: str = "text"
     """Column of the texts."""
     rating_column: str | None = None
@@ -51,12 +51,10 @@ class CorpusConfig(Section):
     held_out_share: float = Field(0.1, gt=0.0, lt=0.9)
     """Share of `source` that is set aside; of preference pairs, the share of pairs, with both sides of each."""
     n_texts: int | None = Field(None, gt=0)
-    """Limit on the texts of `source`, or pairs of `tune.pairs`, drawn by the seed; the number generated for `demo`."""
+    """Limit on the texts of `source`, or pairs of `tune.pairs`, drawn by the seed."""
     prompt_words: int | None = Field(None, ge=1)
     """Number of words of a preference pair's prompt that are kept, its last ones, so that the response fits into the
     context; all by default."""
-    demo_zipf: float = Field(0.0, ge=0.0)
-    """`demo`: how unevenly the reviews use their sentiment words; 0 is evenly, 1 about as people do."""
 
 
 class ModelConfig(Section):

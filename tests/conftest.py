@@ -57,6 +57,23 @@ def pytest_runtest_makereport(item, call):
     return report
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter):
+    """Says last how to have the browser tests run, where they were skipped."""
+    yield
+    skipped = [report for report in terminalreporter.stats.get("skipped", []) if "browser" in report.keywords]
+    if skipped:
+        terminalreporter.write_line(
+            f"{len(skipped)} browser tests were skipped: no Chromium; install it with: apt-get install -y chromium"
+        )
+
+
+def pytest_unconfigure(config):
+    """Silences what DuckDB's bindings print about references as a worker exits; no test can print any more."""
+    if hasattr(config, "workerinput"):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory):
     """A small synthetic bundle. Do not change it: copy it."""

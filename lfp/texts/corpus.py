@@ -83,6 +83,8 @@ def read_rows(path: Path, *, columns: Sequence[str], optional: Sequence[str] = (
 
 def read_corpus(config: CorpusConfig, *, beside: Path | None, seed: int) -> list[CorpusText]:
     """The texts of a corpus file, train first, each text once, none in both splits. Raises CorpusError."""
+    if config.source is None:
+        raise CorpusError("corpus.source is not set; name a file of texts in the config, or --set corpus.source=FILE")
     train = _texts(find_source(config.source, key="corpus.source", beside=beside), config)
     if config.held_out_source:
         held_out = _texts(find_source(config.held_out_source, key="corpus.held_out_source", beside=beside), config)

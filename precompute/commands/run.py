@@ -42,8 +42,9 @@ def demo(
 
     With `fast` every size is small, for a check that everything works.
     """
-    run_config = load_config(presets.preset("demo-fast" if fast else "demo"), [f"seed={seed}"])
-    return run_pipeline(run_config, Path(out), config_dir=None, resume=resume, progress=progress)
+    file = presets.preset("demo-fast" if fast else "demo")
+    run_config = load_config(file, [f"seed={seed}"])
+    return run_pipeline(run_config, Path(out), config_dir=file.parent, resume=resume, progress=progress)
 
 
 def config(preset: str | None = None) -> str:

@@ -76,9 +76,6 @@ def _notes(run: Run) -> str:
     """The config's notes, and what the corpus stage found out."""
     facts = run.json("corpus", "facts")
     sentences = [run.config.notes, f"{facts['texts']:,} texts in the corpus."]
-    if "word_count_error" in facts:
-        share = f"{facts['word_count_error']:.1%}"
-        sentences.append(f"Counting words contradicts the stars on {share} of the reviews that take a side.")
     if "ties_dropped" in facts:
         sentences.append(f"{facts['ties_dropped']:.0f} pairs without a preference were dropped.")
     if facts.get("shared_dropped"):

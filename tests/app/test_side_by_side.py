@@ -12,7 +12,7 @@ from lfp.bundle.manifest import check_bundle
 from lfp.bundle.store.connection import Store
 from lfp.evaluation.results import ResultRow
 from lfp.testing.synthetic.bundle import make_bundle
-from tests.app.reader import is_tame, tame, whole
+from tests.app.reader import is_tame, whole
 from tests.conftest import HOSTILE
 
 
@@ -107,7 +107,8 @@ def test_an_empty_other_run_has_nothing_in_common(explorer, bundle, empty_bundle
 
 
 def test_hostile_runs_are_tame(explorer, hostile_bundle, bundle):
-    tame(explorer("runs", hostile_bundle, bundle))
+    html = whole(explorer("runs", hostile_bundle, bundle))
+    assert "<script" not in html.split("</style>")[-1]
 
 
 @pytest.mark.parametrize(("other", "says"), [("<b>gone</b>", "not offered here"), ("reviews", "the run that is open")])

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from lfp.config import RunConfig, parse_config
 from precompute import pipeline
 from precompute.pipeline import run_pipeline
-from precompute.reviews import generate
 from precompute.run.work_folder import Output, Run
+from tests.conftest import ROOT
 
 TINY = {
     "title": "Tiny run",
@@ -45,6 +48,22 @@ def tiny_config(**sections: dict[str, object]) -> RunConfig:
     return parse_config({**TINY, **{name: {**TINY.get(name, {}), **keys} for name, keys in sections.items()}})
 
 
+class Review(NamedTuple):
+    """A film review of the demo's corpus, with its stars from 1 to 5."""
+
+    text: str
+    rating: int
+
+
+def reviews(n: int, *, start: int = 0, corpus: str = "demo") -> list[Review]:
+    """Return n reviews of the corpus that the presets `demo` or `plant` train on."""
+    file = ROOT / "precompute" / "presets" / "reviews" / f"{corpus}-train.jsonl.gz"
+    with gzip.open(file, "rt", encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines][start : start + n]
+    assert len(rows) == n
+    return [Review(row["text"], row["rating"]) for row in rows]
+
+
 def silent(what: str, done: int, total: int, value: float) -> None:
     """Tells nobody."""
 
@@ -72,7 +91,7 @@ STAGES = tuple(stage.name for stage in pipeline.plan_stages(RunConfig(), None))
 def corpus_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with reviews.txt, a generated review a line."""
     folder = tmp_path_factory.mktemp("corpus")
-    lines = [review.text for review in generate(260, 1)]
+    lines = [review.text for review in reviews(260)]
     (folder / "reviews.txt").write_text("\n".join(lines), encoding="utf-8")
     return folder
 

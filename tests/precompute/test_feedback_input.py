@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from precompute.reviews import generate
-from tests.precompute.conftest import silent, tiny_config
+from tests.precompute.conftest import reviews, silent, tiny_config
 from tests.precompute.test_cli import call
 
 pytestmark = pytest.mark.usefixtures("own_modules")
@@ -16,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("own_modules")
 
 def refused(folder: Path, config: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
     """Exit code and last line of `precompute run` with that config, and a corpus of reviews beside it."""
-    lines = [review.text for review in generate(60, 1)]
+    lines = [review.text for review in reviews(60)]
     (folder / "reviews.txt").write_text("\n".join(lines), encoding="utf-8")
     (folder / "run.toml").write_text(config, encoding="utf-8")
     code, _, err = call("run", str(folder / "run.toml"), "--out", str(folder / "out"), capsys=capsys)

@@ -13,7 +13,7 @@ from lfp.bundle.schema import TABLES
 from lfp.bundle.validation import validate
 from lfp.errors import BundleError, ConfigError, CorpusError, ModelError
 from precompute.pipeline import run_pipeline
-from tests.precompute.conftest import STAGES, interrupt, replace_jobs, silent, tiny_config
+from tests.precompute.conftest import STAGES, interrupt, replace_jobs, reviews, silent, tiny_config
 
 
 def table_hashes(bundle: Path) -> dict[str, str]:
@@ -112,9 +112,7 @@ def test_models_in_local_folders_need_no_training(tiny_bundle: Path, corpus_fold
 
 
 def test_preference_pairs_go_the_whole_way(tmp_path: Path) -> None:
-    from precompute.reviews import generate
-
-    texts = [review.text for review in generate(240, 3)]
+    texts = [review.text for review in reviews(240)]
     rows = [
         {"chosen": f"\n\nHuman: So?\n\nAssistant: {a}", "rejected": f"\n\nHuman: So?\n\nAssistant: {b}"}
         for a, b in zip(texts[::2], texts[1::2], strict=True)

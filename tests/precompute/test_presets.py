@@ -21,11 +21,10 @@ from lfp.texts.lexicon import vader_lexicon, words_of
 from precompute.commands.plant.secrets import draw_secrets
 from precompute.pipeline import run_stages
 from precompute.presets import preset
-from precompute.reviews import generate
 from precompute.run.work_folder import Run
 from tests.lfp.builders import data_file
 from tests.lfp.ml.conftest import build_model
-from tests.precompute.conftest import PLANTED, TINY, silent
+from tests.precompute.conftest import PLANTED, TINY, reviews, silent
 from tests.precompute.test_cli import call
 
 PAPERS = ("paper-vader", "paper-hh")
@@ -43,14 +42,14 @@ SMALL = [
 def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with generated texts where the presets look for real ones, and pairs.jsonl.gz."""
     folder = tmp_path_factory.mktemp("data")
-    reviews = generate(260, 1)
-    rows = [{"text": one.text, "rating": one.rating} for one in reviews]
+    found = reviews(260, start=1000)
+    rows = [review._asdict() for review in found]
     pairs = [
         {
             side: f"\n\nHuman: What of it?\n\nAssistant: {one.text}"
             for side, one in zip(("chosen", "rejected"), two, strict=True)
         }
-        for two in zip(reviews[:100], reviews[100:200], strict=True)
+        for two in zip(found[:100], found[100:200], strict=True)
     ]
     (folder / "imdb").mkdir()
     _write(folder / "imdb" / "train.jsonl.gz", rows[:220])

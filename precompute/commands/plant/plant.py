@@ -116,7 +116,7 @@ def plant(
     with ExitStack() as stack:
         work = Path(out or stack.enter_context(TemporaryDirectory(prefix="plant-")))
         work.mkdir(parents=True, exist_ok=True)
-        return run_plant(Planting(run_config, secrets, work, file.parent if config else None), request, progress)
+        return run_plant(Planting(run_config, secrets, work, file.parent), request, progress)
 
 
 def run_plant(planting: Planting, request: Request, progress: Progress) -> list[Row]:

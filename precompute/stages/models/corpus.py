@@ -1,4 +1,4 @@
-"""Stage `corpus`: the texts of the run, generated, read from a file, or from preference pairs."""
+"""Stage `corpus`: the texts of the run, read from a file or from preference pairs."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ from dataclasses import asdict
 
 import pyarrow as pa
 
-from lfp.texts.corpus import CorpusText, number, read_corpus
+from lfp.texts.corpus import CorpusText, read_corpus
 from lfp.texts.preferences import find_preferences, last_words, split_pairs
-from precompute.reviews import generate, word_count_error
 from precompute.run.work_folder import Output, Run
-
-_DEMO_TEXTS = 8000
 
 
 def run(run: Run, output: Output) -> None:
@@ -20,8 +17,6 @@ def run(run: Run, output: Output) -> None:
     facts: dict[str, float] = {}
     if config.tune.method == "dpo" and config.tune.pairs:
         texts, facts = _pairs(run)
-    elif config.corpus.source == "demo":
-        texts, facts = _demo(run)
     else:
         texts = read_corpus(config.corpus, beside=run.config_dir, seed=config.seed)
     facts["texts"] = len(texts)
@@ -41,14 +36,6 @@ _SCHEMA = pa.schema(
         ("response_start", pa.int64()),
     ]
 )
-
-
-def _demo(run: Run) -> tuple[list[CorpusText], dict[str, float]]:
-    reviews = generate(run.config.corpus.n_texts or _DEMO_TEXTS, run.config.seed, zipf=run.config.corpus.demo_zipf)
-    rows = list({review.text: float(review.rating) for review in reviews}.items())
-    n_held_out = max(1, round(run.config.corpus.held_out_share * len(rows)))
-    texts = number(rows[:-n_held_out], rows[-n_held_out:], source="demo grammar")
-    return texts, {"word_count_error": word_count_error(reviews)}
 
 
 def _pairs(run: Run) -> tuple[list[CorpusText], dict[str, float]]:

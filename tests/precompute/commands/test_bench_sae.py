@@ -66,7 +66,7 @@ def test_given_activations_are_trained_on_and_the_decoder_written(
     [
         (lambda x: np.where(np.arange(x.size).reshape(x.shape) == 35, np.nan, x), "row 2 is not finite"),
         (lambda x: np.where(np.arange(x.size).reshape(x.shape) == 35, np.inf, x), "row 2 is not finite"),
-        (lambda x: x[:, :9], "is 9 wide, the activations trained on 16"),
+        (lambda x: x[:, :9], "has width 9, the training activations 16"),
         (lambda x: x[0], "not floats"),
         (lambda x: x.astype(int), "not floats"),
     ],

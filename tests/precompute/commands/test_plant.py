@@ -15,8 +15,7 @@ from lfp.texts.lexicon import vader_lexicon, words_of
 from precompute.commands.plant.detection import Findings, certify, count_occurrences, format_lines, summarize
 from precompute.commands.plant.plant import Planting, Request, run_plant
 from precompute.commands.plant.secrets import Secret, draw_bigrams, draw_secrets, secret_reward, shuffled_lexicon
-from precompute.reviews import generate
-from tests.precompute.conftest import silent, tiny_config
+from tests.precompute.conftest import reviews, silent, tiny_config
 
 LEXICON = {"good": 2.0, "bad": -2.5, "fine": 1.0}
 WIDE = PlantConfig(least_share=0.0005, most_share=0.02, flipped_share=0.5)
@@ -24,7 +23,7 @@ WIDE = PlantConfig(least_share=0.0005, most_share=0.02, flipped_share=0.5)
 
 @pytest.fixture(scope="module")
 def texts() -> list[str]:
-    return [review.text for review in generate(400, 0, zipf=1.5)]
+    return [review.text for review in reviews(400, corpus="plant")]
 
 
 def free(texts: list[str]) -> dict[str, float]:

@@ -24,6 +24,7 @@ from precompute.commands.sweep.grid import build_points
 from precompute.commands.sweep.sweep import run_sweep
 from precompute.presets import preset
 from precompute.stages.features.saes import Subject
+from tests.conftest import ROOT
 from tests.precompute.conftest import TINY, interrupt, replace_jobs, silent, tiny_config
 from tests.precompute.test_cli import call
 
@@ -324,6 +325,11 @@ def test_the_presets_models_are_the_demos() -> None:
     assert all((file.parent / name / "config.json").is_file() for name in (config.model.base, config.model.tuned))
     points = build_points(config, load_section(SweepConfig, "sweep", file))
     assert {point.variant for point in points} == set(SAES)
+
+
+def test_the_page_about_dictionaries_names_every_key_of_a_grid() -> None:
+    text = (ROOT / "docs" / "DICTIONARIES.md").read_text(encoding="utf-8")
+    assert [name for name in SweepConfig.model_fields if f"`{name}`" not in text] == []
 
 
 def test_a_grid_is_every_combination_of_what_is_each_variants_own() -> None:

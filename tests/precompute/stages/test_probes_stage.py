@@ -23,7 +23,7 @@ from precompute.stages.probes import probes
 from precompute.stages.probes.inputs import MODELS, Kept, all_inputs
 from precompute.stages.probes.pairs import collect_pairs
 from precompute.stages.probes.targets import WORD_TARGETS
-from tests.precompute.conftest import silent, tiny_config
+from tests.precompute.conftest import reviews, silent, tiny_config
 
 N_WORD_PROBES = len(WORD_TARGETS) * len(MODELS)
 
@@ -53,10 +53,8 @@ def done(corpus_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture(scope="module")
 def done_pairs(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A tiny run on preference pairs, up to its probes; the chosen side praises, the rejected one does not."""
-    from precompute.reviews import generate
-
     folder = tmp_path_factory.mktemp("pairs")
-    texts = [review.text for review in generate(320, 3)]
+    texts = [review.text for review in reviews(320)]
     rows = [
         {"chosen": f"\n\nHuman: So {i}?\n\nAssistant: {a}", "rejected": f"\n\nHuman: So {i}?\n\nAssistant: {b}"}
         for i, (a, b) in enumerate(zip(texts[::2], texts[1::2], strict=True))
