@@ -124,7 +124,6 @@ def show() -> None:
     st.html(
         panels.heading("Learned feedback patterns", manifest.title, summary.what_was_tuned(manifest))
         + panels.facts(about.run_facts(manifest))
-        + (panels.note(manifest.notes) if manifest.notes else "")
     )
     show_headlines(store)
     frame.side_by_side(lambda: show_words(store), lambda: show_layers(store))

@@ -32,7 +32,7 @@ CONFIGS = st.recursive(
 def without_nulls(value):
     if isinstance(value, dict):
         return {name: without_nulls(one) for name, one in value.items() if one is not None}
-    return [without_nulls(one) for one in value if one is not None] if isinstance(value, list) else value
+    return [without_nulls(part) for part in value if part is not None] if isinstance(value, list) else value
 
 
 @given(values=CONFIGS)
@@ -54,8 +54,8 @@ def test_a_runs_toml_is_the_run(bundle):
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
-        ("/data/runs/mine: table labels is missing", "mine: table labels is missing"),
-        ("/home/ada/my runs/mine: no bundle", "run: no bundle"),
+        ("/data/runs/first: table labels is missing", "first: table labels is missing"),
+        ("/home/ada/my runs/second: no bundle", "run: no bundle"),
         ("see /home/ada/x.csv, row 3", "see x.csv, row 3"),
         (r"see C:\Users\ada\x.csv, row 3", "see x.csv, row 3"),
         ("~/secret/a.toml is wrong", "a.toml is wrong"),
@@ -64,7 +64,7 @@ def test_a_runs_toml_is_the_run(bundle):
     ],
 )
 def test_paths_are_hidden_and_nothing_else(text, shown):
-    bundles = {"mine": Path("/data/runs/mine"), "run": Path("/home/ada/my runs/mine")}
+    bundles = {"first": Path("/data/runs/first"), "run": Path("/home/ada/my runs/second")}
     assert sanitize.without_paths(text, bundles) == shown
 
 
@@ -187,7 +187,7 @@ def test_strangers_see_no_folder_of_the_host(explorer, from_paths, public, page)
 
 
 def handed_out(explorer, path, monkeypatch):
-    """What the buttons of About hand out, by label."""
+    """Return what the download buttons of About give, by label."""
     import streamlit as st
 
     handed = {}

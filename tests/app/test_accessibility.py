@@ -23,7 +23,7 @@ PAGES = [
 README = (ROOT / "app" / "README.md").read_text(encoding="utf-8")
 EXCUSED = re.findall(r"^\| `([a-z-]+)`, (\w+) \| [^|`]*`([^|]+)` \| ([^|]+) \|$", README, re.MULTILINE)
 """Rule, impact, selector and pages of what Streamlit's own elements break, as app/README.md lists it."""
-OURS = '[class*="lfp-"]'
+OWN = '[class*="lfp-"]'
 """What this project writes; everything else on a page is Streamlit's own."""
 
 
@@ -65,19 +65,19 @@ def test_a_page_has_the_serious_violations_that_readme_lists_and_no_other(addres
             page.goto(f"{address}/{path}")
             settle(page)
             page.evaluate(axe)
-            rows = page.evaluate(_RUN, [OURS, RULES[theme], selectors])
+            rows = page.evaluate(_RUN, [OWN, RULES[theme], selectors])
             found += [{"page": path or "overview", **row} for row in rows]
     known = excused(theme)
-    told = {id(row): {(row["rule"], row["impact"], under, row["page"]) for under in row["within"]} for row in found}
-    wrong = [row for row in found if row["ours"] or not told[id(row)] & known]
+    excuses = {id(row): {(row["rule"], row["impact"], under, row["page"]) for under in row["within"]} for row in found}
+    wrong = [row for row in found if row["own"] or not excuses[id(row)] & known]
     first = {(row["page"], row["rule"]): row for row in reversed(wrong)}
     assert not wrong, f"{len(wrong)} places, the first of each kind: {json.dumps(list(first.values()), indent=1)}"
-    gone = known - set().union(*told.values())
+    gone = known - set().union(*excuses.values())
     assert not gone, f"app/README.md lists what is no longer found: {sorted(gone)}"
 
 
 _RUN = """
-async ([ours, rules, selectors]) => {
+async ([own, rules, selectors]) => {
   const chosen = rules ? {runOnly: {type: 'rule', values: rules}} : {};
   const found = await axe.run(document, {resultTypes: ['violations'], ...chosen});
   return found.violations
@@ -86,7 +86,7 @@ async ([ours, rules, selectors]) => {
       const at = document.querySelector(node.target[0]);
       return {rule: one.id, impact: one.impact, target: String(node.target[0]).slice(0, 160),
               html: node.html.slice(0, 200), why: (node.failureSummary || '').slice(0, 200),
-              ours: !!(at && (at.closest(ours) || at.querySelector(ours))),
+              own: !!(at && (at.closest(own) || at.querySelector(own))),
               within: selectors.filter(one => at && at.matches(one))};
     }));
 }

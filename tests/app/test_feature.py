@@ -103,7 +103,7 @@ def test_examples_bear_what_they_add(explorer, bundle):
     shown = re.findall(r'lfp-caption"><b>[^<]*</b><i class="(up|down)">([^<]*)</i>', html)
     assert len(shown) == len(top) and {kind for kind, _ in shown} == {"up" if feature.weight > 0 else "down"}
     assert [float(number.replace("−", "-")) for _, number in shown] == pytest.approx(
-        [feature.weight * one.activation for one in top], abs=1e-4
+        [feature.weight * row.activation for row in top], abs=1e-4
     )
     assert "no contribution" in whole(explorer("feature", bundle, feature="7", examples="silent"))
 
@@ -116,7 +116,7 @@ def test_the_page_has_all_its_panels(explorer, bundle):
     html = whole(at)
     for name in ("Examples", "Where it moves the estimate", "Neighbours", "Labels", "In the estimate", "Drift",
                  "Ablations", "Activity, tuned and base", "Tokens it raises and lowers", "Fires on"):  # fmt: skip
-        assert name in [one.value for one in at.subheader]
+        assert name in [element.value for element in at.subheader]
     assert f'href="feature?bundle=reviews&amp;feature={near}"' in html
     assert f"&amp;watch={out}" in html and "95 % of controls" in html
 

@@ -166,7 +166,7 @@ def test_a_permalink_restores_a_list(explorer, bundle, view):
 
 def test_filters_behind_the_button_are_counted(explorer, bundle):
     at = explorer("features", bundle, drifts="weakened", least_stable="0.3")
-    assert next(one.proto.popover.label for one in at.get("popover")) == "More filters (2)"
+    assert next(element.proto.popover.label for element in at.get("popover")) == "More filters (2)"
 
 
 def test_columns_are_chosen(explorer, bundle):

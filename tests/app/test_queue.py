@@ -33,7 +33,7 @@ def named(at, name="Ada"):
 
 
 def field(elements, label):
-    (found,) = [one for one in elements if one.label == label]
+    (found,) = [element for element in elements if element.label == label]
     return found
 
 
@@ -72,7 +72,7 @@ def test_a_list_is_made_and_walked_blind(explorer, bundle, audits, key):
 
     label = label_of(bundle, ids[0])
     assert "The label is hidden" in whole(at) and label not in whole(at)
-    assert [one.label for one in at.button_group] == ["Part", ABOUT]
+    assert [element.label for element in at.button_group] == ["Part", ABOUT]
     field(at.text_area, OWN).set_value("praise of films")
     press(answer(at, about="no"), "Save, then see the label")
     assert label in whole(at) and "Nobody has reviewed" not in whole(at)
@@ -88,7 +88,7 @@ def test_an_answer_changed_after_the_label_was_seen_is_blind_no_more(explorer, b
     at = named(explorer("queue", bundle))
     press(answer(at, about="yes"), "Save, then see the label")
     press(answer(at, about="no"), "Save verdict")
-    assert [(one.related, one.is_blind) for one in audits.history(key)] == [("yes", True), ("no", False)]
+    assert [(verdict.related, verdict.is_blind) for verdict in audits.history(key)] == [("yes", True), ("no", False)]
 
 
 def test_without_blindness_label_and_form_are_there_at_once(explorer, bundle, audits, key, listed):
@@ -173,8 +173,8 @@ def test_the_public_reads_and_cannot_write(explorer, bundle, audits, key, listed
     for part in ("Review", "Results", "Lists and files"):
         at = explorer("queue", bundle, part=part)
         whole(at)
-        assert not [one for one in at.text_input if one.key == "reviewer"]
-        assert not {"Save verdict", "Make the list", "Remove it", "Import"} & {one.label for one in at.button}
+        assert not [element for element in at.text_input if element.key == "reviewer"]
+        assert not {"Save verdict", "Make the list", "Remove it", "Import"} & {element.label for element in at.button}
     at = explorer("queue", bundle)
     assert "Audits are read-only here" in whole(at) and "a note to all" in whole(at)
     assert "a note to all" in whole(explorer("feature", bundle, feature="5"))
@@ -195,7 +195,7 @@ def test_a_list_is_made_from_a_link_to_the_features_page(explorer, bundle, audit
 
 def test_a_link_to_another_bundle_makes_no_list(explorer, bundle):
     at = explorer("queue", bundle, made_from="features?bundle=other")
-    assert "is of the bundle other" in whole(at) and "Make the list" not in {one.label for one in at.button}
+    assert "is of the bundle other" in whole(at) and "Make the list" not in {element.label for element in at.button}
 
 
 def test_agreement_is_shown_with_where_they_differ(explorer, bundle, audits, key, listed):
@@ -215,9 +215,10 @@ def test_coverage_is_of_all_contributions(explorer, bundle, audits, key, listed)
         audits.add(key, Verdict(feature_id, "Ada", related="yes"))
     audits.add(key, Verdict(2, "Grace", related="yes"))
     with Store.open(bundle) as store:
-        mine, anyone = (queries.audits.contribution_share(store, ids) for ids in ([5, 40], [2, 5, 40]))
+        by_me, by_anyone = (queries.audits.contribution_share(store, ids) for ids in ([5, 40], [2, 5, 40]))
     html = whole(named(explorer("queue", bundle)))
-    assert f"{100 * mine:.2g} %" in html and f"{100 * anyone:.2g} %" in html and "1 of 3" in html and "2 of 3" in html
+    assert f"{100 * by_me:.2g} %" in html and f"{100 * by_anyone:.2g} %" in html
+    assert "1 of 3" in html and "2 of 3" in html
 
 
 def test_a_list_is_removed_and_its_verdicts_stay(explorer, bundle, audits, key, listed):
@@ -251,5 +252,5 @@ def test_what_reviewers_wrote_stays_words(explorer, hostile_bundle, audits):
 )
 def test_any_link_gives_some_page(explorer, bundle, listed, params):
     at = explorer("queue", bundle, **params)
-    assert "Feature 5" in [one.value for one in at.subheader] or at.number_input(key="item").value == 3
+    assert "Feature 5" in [element.value for element in at.subheader] or at.number_input(key="item").value == 3
     whole(at)

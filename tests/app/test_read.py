@@ -93,7 +93,7 @@ def pair_rows():
 def test_the_headline_is_three_figures_of_the_probes_target_or_of_another_that_has_all():
     rows = [*three("delta"), *three("implicit_reward")[:2]]
     found = headline.cards({"kendall_tau": rows}, "implicit_reward")
-    assert [one.value for one in found] == [0.5, 0.4, 0.1] and "activation differences" in found[0].sentence
+    assert [row.value for row in found] == [0.5, 0.4, 0.1] and "activation differences" in found[0].sentence
     assert headline.cards({"kendall_tau": rows[3:]}, "implicit_reward") == []
     assert headline.cards({}, None) == []
 
@@ -129,12 +129,12 @@ def test_counts_and_beliefs_are_those_of_the_tables(store, bundle, labeller):
         row["feature_id"]: row for row in pq.read_table(bundle / "weights.parquet").to_pylist() if not row["probe_id"]
     }
     live = {row["feature_id"] for row in pq.read_table(bundle / "features.parquet").to_pylist() if row["n_active"]}
-    told = {row["feature_id"]: row for row in labels if row["related"] is not None}
+    judged = {row["feature_id"]: row for row in labels if row["related"] is not None}
     rows = queries.run.beliefs(store, labeller).to_pylist()
-    assert [row["feature_id"] for row in rows] == sorted(set(told) & live)
+    assert [row["feature_id"] for row in rows] == sorted(set(judged) & live)
     assert queries.run.count_beliefs(store, labeller) == len(rows)
     for row in rows:
-        label = told[row["feature_id"]]
+        label = judged[row["feature_id"]]
         assert row["belief"] == pytest.approx(label["confidence"] * (1 if label["related"] else -1))
         assert row["size"] == pytest.approx(abs(weights[row["feature_id"]]["weight"]))
 
@@ -162,7 +162,7 @@ def test_features_of_a_word_are_those_of_the_table_by_lift(store, bundle):
     table = pq.read_table(bundle / "word_features.parquet").to_pylist()
     name = table[0]["word"]
     lifts = [row["lift"] for row in table if row["word"] == name]
-    assert [one.lift for one in queries.words.word_features(store, name)] == sorted(lifts, reverse=True)[:8]
+    assert [row.lift for row in queries.words.word_features(store, name)] == sorted(lifts, reverse=True)[:8]
 
 
 def test_margins_are_of_held_out_pairs_under_a_preference_probe_alone(store, copied_bundle):
@@ -254,8 +254,8 @@ def test_what_is_inert_is_listed_with_links(explorer, bundle, store):
     singles = queries.run.ablated_features(store)
     html = words_of(explorer("validation", bundle))
     assert "5 of the 6 features" in html and "With 200 completions, effects smaller than about 0.06 are" in html
-    leads = [f'href="feature?bundle=reviews&amp;feature={one.feature_id}"' in html for one in singles]
-    assert leads == [abs(one.effect) < 0.1 for one in singles]
+    leads = [f'href="feature?bundle=reviews&amp;feature={row.feature_id}"' in html for row in singles]
+    assert leads == [abs(row.effect) < 0.1 for row in singles]
 
 
 @settings(max_examples=12)

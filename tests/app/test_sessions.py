@@ -1,4 +1,4 @@
-"""Several at once: what a reader or a thread is told is what it would be told alone."""
+"""Many readers and threads at once get the same answers as each would get alone."""
 
 from concurrent.futures import ThreadPoolExecutor
 

@@ -47,7 +47,7 @@ def test_texts_of_a_rating_are_listed_with_their_gap(explorer, bundle):
     whole(at)
     assert len(shown) and shown["rating"].min() >= 4 and shown["gap"].is_monotonic_decreasing
     with Store.open(bundle) as store:
-        gaps = {one.text_id: abs(one.gap) for one in queries.words.queued_texts(store, "rating gap", limit=None)}
+        gaps = {text.text_id: abs(text.gap) for text in queries.words.queued_texts(store, "rating gap", limit=None)}
     for row in shown.to_dict("records"):
         assert row["gap"] == pytest.approx(gaps.get(row["text_id"], 0.0), abs=1e-9)
 
@@ -114,7 +114,7 @@ def test_a_pair_stands_side_by_side_and_its_difference_adds_up(explorer, paired)
     at = explorer("pairs", paired, pair="4", every_difference="true")
     html = whole(at)
     assert "adds up exactly" in html and "does not add up" not in html
-    assert [one.value for one in at.subheader] == ["Chosen", "Rejected", "What makes the difference", "Length"]
+    assert [element.value for element in at.subheader] == ["Chosen", "Rejected", "What makes the difference", "Length"]
     assert f"Open text {pair.chosen_id} in" in html and f"Open text {pair.rejected_id} in" in html
     assert reading.length_note(pair) in html and "0.62  [0.54 to 0.70]" in html and ">0.56<" in html
     assert len(at.dataframe[1].value) == ledger.n_features
@@ -178,15 +178,15 @@ def test_a_queue_is_shown_with_who_is_responsible(explorer, bundle, queue, gap):
         why = queues.by_text(queries.words.responsible_features(store, gap))
     html = whole(explorer("disagreements", bundle, queue=queue))
     assert html.count('class="lfp-gap') == 10
-    for one in found[:10]:
-        assert f"text={one.text_id}&amp;watch={why[one.text_id][0].feature_id}" in html
+    for text in found[:10]:
+        assert f"text={text.text_id}&amp;watch={why[text.text_id][0].feature_id}" in html
 
 
 def test_a_group_narrows_the_queue_and_a_second_click_widens_it(explorer, bundle):
     with Store.open(bundle) as store:
         why = queues.by_text(queries.words.responsible_features(store, "gap", side="over"))
     number, heading = next(iter(queues.groups(list(why.values())).items()))
-    members = {text_id for text_id, named in why.items() if number in {one.feature_id for one in named}}
+    members = {text_id for text_id, named in why.items() if number in {row.feature_id for row in named}}
     assert heading.startswith(f"{len(members)} ·")
     at = explorer("disagreements", bundle, side="over")
     press(at, heading)
@@ -227,7 +227,7 @@ def test_without_ratings_the_third_queue_says_so(explorer, copied_bundle):
     assert "no human ratings" in whole(explorer("disagreements", copied_bundle, queue="true against rating"))
     at = explorer("inputs", copied_bundle)
     whole(at)
-    assert "rated_from" not in [one.key for one in at.number_input]
+    assert "rated_from" not in [element.key for element in at.number_input]
 
 
 @given(text=TEXTS, value=st.floats(-2, 2))

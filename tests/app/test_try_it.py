@@ -23,7 +23,7 @@ TEXT = "The plot was dull, but the acting was a wonderful surprise"
 
 @pytest.fixture
 def fresh():
-    """Models are loaded anew, and none are kept."""
+    """Load models again, and keep none."""
     cache._live.clear()
     yield
     cache._live.clear()
