@@ -25,7 +25,7 @@ import typer
 from lfp.errors import ConfigError, LfpError
 from lfp.labels.types import Behaviour
 from lfp.util.verbs import jobs_packages
-from precompute.commands.bench.cli import bench
+from precompute.commands.bench import app as bench
 
 if TYPE_CHECKING:
     from lfp.util.types import Progress
@@ -222,19 +222,18 @@ def sweep(
     set_: Set = None,
     as_json: Json = False,
 ) -> None:
-    """Compare autoencoders on a run's tuned model: variants, sizes, seeds, and l1, k or l0_weight, as [sweep] lists.
+    """Compare autoencoders on a run's tuned model: the variants, sizes, seeds and penalties that the config lists.
 
     Example: python -m precompute sweep precompute/presets/demo-sweep.toml --out runs/sweep
     """
     from lfp.evaluation.results import group_by_section, report_as_json
-    from precompute.commands.sweep import sweep as verbs
-    from precompute.commands.sweep.grid import format_table, result_rows
+    from precompute.commands import sweep as verbs
 
     started = time.perf_counter()
     with _progress() as progress:
         rows = verbs.sweep(config, out=out, overrides=set_ or (), resume=resume, progress=progress)
-    report = report_as_json(group_by_section(result_rows(rows)))
-    typer.echo(json.dumps(report, indent=1) if as_json else format_table(rows))
+    report = report_as_json(group_by_section(verbs.result_rows(rows)))
+    typer.echo(json.dumps(report, indent=1) if as_json else verbs.format_table(rows))
     typer.echo(f"{out}: {len(rows)} autoencoders compared in {time.perf_counter() - started:.0f} s", err=as_json)
 
 

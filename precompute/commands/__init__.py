@@ -9,10 +9,10 @@ VERBS = {
     "explore": "precompute.commands.explore:explore",
     "label": "precompute.commands.label:label",
     "ablate": "precompute.commands.ablate:ablate",
-    "sweep": "precompute.commands.sweep.sweep:sweep",
+    "sweep": "precompute.commands.sweep:sweep",
     "plant": "precompute.commands.plant.plant:plant",
-    "bench_sae": "precompute.commands.bench.sae:bench_sae",
-    "bench_features": "precompute.commands.bench.features:bench_features",
+    "bench_sae": "precompute.commands.bench:bench_sae",
+    "bench_features": "precompute.commands.bench:bench_features",
     "fake_openai": "precompute.commands.fake_openai:fake_openai",
 }
 """Where each verb is defined, as module:function, so that nothing is imported before it is called."""

@@ -20,7 +20,7 @@ from lfp.util.sanitize import visible
 from precompute import cli
 from precompute.cli import main
 from precompute.commands import VERBS
-from precompute.commands.bench.cli import bench
+from precompute.commands.bench import app as bench
 from precompute.presets import NAMES, preset
 from tests.app.serving import CHROMIUM
 

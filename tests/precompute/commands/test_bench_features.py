@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lfp.errors import ConfigError
-from precompute.commands.bench.features import bench_features
+from precompute.commands.bench import bench_features
 from tests.precompute.test_cli import call
 
 TINY = {"layers": 2, "d_model": 64, "d_sae": 48, "sequences": 6, "seq_len": 9, "vocab": 50, "threads": 1}

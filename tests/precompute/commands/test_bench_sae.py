@@ -66,7 +66,7 @@ def test_given_activations_are_trained_on_and_the_decoder_written(
     [
         (lambda x: np.where(np.arange(x.size).reshape(x.shape) == 35, np.nan, x), "row 2 is not finite"),
         (lambda x: np.where(np.arange(x.size).reshape(x.shape) == 35, np.inf, x), "row 2 is not finite"),
-        (lambda x: x[:, :9], "has width 9, the training activations 16"),
+        (lambda x: x[:, :9], "has width 9, but training has 16"),
         (lambda x: x[0], "not floats"),
         (lambda x: x.astype(int), "not floats"),
     ],
@@ -84,7 +84,6 @@ def test_activations_that_cannot_be_used_are_named(
     ("arguments", "said"),
     [
         (("--k", "65"), "k 65"),
-        (("--variant", "gated"), "variant"),
         (("--activations", "no/such.npy"), "no/such.npy"),
         (("--test", "no/such.npy"), "pass --activations too"),
     ],

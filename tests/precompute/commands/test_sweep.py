@@ -19,9 +19,7 @@ from lfp.errors import BundleError, ConfigError, LfpError
 from lfp.ml.sae.autoencoders import SAES
 from lfp.ml.sae.training import SaeTrainer
 from precompute import pipeline
-from precompute.commands.sweep import grid as sweep_folder
-from precompute.commands.sweep.grid import build_points
-from precompute.commands.sweep.sweep import run_sweep
+from precompute.commands.sweep import build_points, run_sweep, write_sweep
 from precompute.presets import preset
 from precompute.stages.features.saes import Subject
 from tests.conftest import ROOT
@@ -242,7 +240,7 @@ def test_what_is_no_sweep_is_never_overwritten(files: list[str], says: str, tmp_
 def test_a_bundle_that_appears_meanwhile_is_not_overwritten(swept: Path, tmp_path: Path) -> None:
     writing_text(tmp_path / "out" / "manifest.json")
     with pytest.raises(BundleError, match="a bundle is there"):
-        sweep_folder.write_sweep(tmp_path / "out", [], {})
+        write_sweep(tmp_path / "out", [], {})
     assert list(contents(tmp_path / "out")) == ["manifest.json"]
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lfp.config import RunConfig, SweepConfig, parse_config
 from lfp.errors import ConfigError
 from lfp.ml.sae.autoencoders import SAES, SaeInfo
-from precompute.commands.sweep.grid import Point, build_points, check_k
+from precompute.commands.sweep import Point, build_points, check_k
 from precompute.run.work_folder import Run
 from tests.precompute.conftest import silent
 

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from lfp.ml.sae.autoencoders import SAES, Sae, SaeInfo
-from precompute.commands.sweep.grid import Point
-from precompute.commands.sweep.sweep import Likeness
+from precompute.commands.sweep import Likeness, Point
 
 
 def dictionary(rows: list[list[float]]) -> Sae:

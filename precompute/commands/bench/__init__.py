@@ -1,1 +1,0 @@
-"""The benchmarks of the offline jobs: training an autoencoder, and making the statistics of features."""

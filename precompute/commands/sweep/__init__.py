@@ -1,1 +1,0 @@
-"""`precompute sweep`: dictionaries compared over a grid."""
