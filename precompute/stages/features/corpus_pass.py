@@ -1,4 +1,4 @@
-"""The one pass of both models over the corpus: what it runs over, and what it fills."""
+"""The single pass of both models over the corpus: what it runs over, and what it fills."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Dictionaries = tuple["Dictionary", "Dictionary"]
 
 @dataclass(frozen=True)
 class PassCorpus:
-    """What the pass runs over, and what it draws of it.
+    """What the pass runs over, and what it draws from it.
 
     `drawn` are the tokens whose MLP outputs are kept, `contexts` [tokens] those whose contexts the regression of the
     implicit reward on word and context sees; `columns` are the columns of that regression.
@@ -42,32 +42,6 @@ class PassCorpus:
     columns: TokenColumns
     drawn: Drawn
     contexts: NDArray[np.bool_]
-
-    @staticmethod
-    def of(run: Run, tuned: LanguageModel) -> PassCorpus:
-        """The run's texts as the models read them, and draws from them by its seed."""
-        from lfp.ml.implicit_reward.matched_contexts import draw_contexts
-        from lfp.ml.implicit_reward.word_occurrences import CorpusTokens, draw
-
-        probes, seed = run.config.probes, run.config.seed
-        texts = read_statistics_texts(run)
-        tokenized = tokenize_texts(run, tuned, texts)
-        vocabulary = Vocabulary.of(
-            [text.text for text in tokenized], min_count=probes.min_word_count, n_folds=probes.folds, seed=seed
-        )
-        words = [token_words(vocabulary, text.text, text.token_starts) for text in tokenized]
-        tokens = CorpusTokens.of([one.text_id for one in texts], [one.token_ids for one in tokenized], words)
-        first = 0 if run.config.model.prepend_bos and tuned.bos_id is not None else 1  # else nothing precedes token 0
-        return PassCorpus(
-            tokenized,
-            tokens,
-            vocabulary,
-            token_columns(vocabulary, spelled(tokenized), d_vocab=tuned.d_vocab),
-            draw(tokens, n_sample=probes.max_rows, per_word=probes.word_occurrences, first_position=first, seed=seed),
-            draw_contexts(
-                tokens.text_ids, tokens.positions, n=probes.matched_contexts, first_position=first, seed=seed
-            ),
-        )
 
 
 @dataclass(frozen=True)
@@ -85,52 +59,54 @@ class Filled:
     advantage: Floats
 
 
-def spelled(texts: list[TokenizedText]) -> list[tuple[str, tuple[int, ...], tuple[int, ...]]]:
-    """The texts as the vocabulary's functions take them."""
+def build_corpus(run: Run, tuned: LanguageModel) -> PassCorpus:
+    """Tokenize the run's texts, build their vocabulary, and draw tokens and contexts by the run's seed."""
+    from lfp.ml.implicit_reward.matched_contexts import draw_contexts
+    from lfp.ml.implicit_reward.word_occurrences import CorpusTokens, draw
+
+    probes, seed = run.config.probes, run.config.seed
+    texts = read_statistics_texts(run)
+    tokenized = tokenize_texts(run, tuned, texts)
+    vocabulary = Vocabulary.of(
+        [text.text for text in tokenized], min_count=probes.min_word_count, n_folds=probes.folds, seed=seed
+    )
+    words = [token_words(vocabulary, text.text, text.token_starts) for text in tokenized]
+    tokens = CorpusTokens.of([text.text_id for text in texts], [text.token_ids for text in tokenized], words)
+    first = 0 if run.config.model.prepend_bos and tuned.bos_id is not None else 1  # else nothing precedes token 0
+    return PassCorpus(
+        tokenized,
+        tokens,
+        vocabulary,
+        token_columns(vocabulary, list_spellings(tokenized), d_vocab=tuned.d_vocab),
+        draw(tokens, n_sample=probes.max_rows, per_word=probes.word_occurrences, first_position=first, seed=seed),
+        draw_contexts(tokens.text_ids, tokens.positions, n=probes.matched_contexts, first_position=first, seed=seed),
+    )
+
+
+def list_spellings(texts: list[TokenizedText]) -> list[tuple[str, tuple[int, ...], tuple[int, ...]]]:
+    """Return each text with its token ids and starts, as the vocabulary's functions take them."""
     return [(text.text, text.token_ids, text.token_starts) for text in texts]
 
 
-def fill(
+def run_pass(
     run: Run,
     models: tuple[LanguageModel, LanguageModel],
     dictionaries: Dictionaries,
     corpus: PassCorpus,
     folder: Path,
 ) -> Filled:
-    """Runs `models` (tuned, base) over the corpus; the outputs kept go to `folder`."""
+    """Run `models` (tuned, base) over the corpus; the outputs that are kept go to `folder`."""
     import torch
 
-    from lfp.ml.models.activations import Observer, stream_pair
-
-    filled = _empty(run, dictionaries, corpus, folder)
-    passed = stream_pair(
-        *models,
-        corpus.texts,
-        layers=dictionaries[0].layers,
-        batch_texts=run.config.stats.batch_texts,
-        prepend_bos=run.config.model.prepend_bos,
-        observe=Observer(torch.from_numpy(corpus.contexts), filled.matched.update),
-    )
-    done, total = 0, len(corpus.tokens.token_ids)
-    for tokens in passed:
-        n = len(tokens.tuned.ids)
-        _update(filled, tokens, dictionaries, corpus.tokens, np.arange(done, done + n))
-        done += n
-        run.progress("features: tokens", done, total, float(done))
-    for kept in filled.kept.values():
-        kept.close()
-    return filled
-
-
-def _empty(run: Run, dictionaries: Dictionaries, corpus: PassCorpus, folder: Path) -> Filled:
     from lfp.ml.features.active import FeatureTotals
     from lfp.ml.features.statistics import FeatureStats
     from lfp.ml.implicit_reward.matched_contexts import MatchedContexts
     from lfp.ml.implicit_reward.word_occurrences import KeptOutputs
+    from lfp.ml.models.activations import Observer, stream_pair
 
     of_tuned, of_base = dictionaries
     n_tokens, width = len(corpus.tokens.token_ids), sum(sae.info.d_in for sae in of_tuned.saes)
-    return Filled(
+    filled = Filled(
         stats=FeatureStats(of_tuned.n_features, run.config.stats),
         mirror={role: FeatureTotals(of_base.n_features) for role in ("tuned", "base")},
         kept={
@@ -141,10 +117,26 @@ def _empty(run: Run, dictionaries: Dictionaries, corpus: PassCorpus, folder: Pat
         reward=np.full(n_tokens, np.nan),
         advantage=np.full(n_tokens, np.nan),
     )
+    done = 0
+    for tokens in stream_pair(
+        *models,
+        corpus.texts,
+        layers=of_tuned.layers,
+        batch_texts=run.config.stats.batch_texts,
+        prepend_bos=run.config.model.prepend_bos,
+        observe=Observer(torch.from_numpy(corpus.contexts), filled.matched.update),
+    ):
+        n = len(tokens.tuned.ids)
+        _update(filled, tokens, dictionaries, corpus.tokens, np.arange(done, done + n))
+        done += n
+        run.progress("features: tokens", done, n_tokens, float(done))
+    for kept in filled.kept.values():
+        kept.close()
+    return filled
 
 
 def _update(filled: Filled, tokens: PairTokens, dictionaries: Dictionaries, corpus: CorpusTokens, places: Ints) -> None:
-    """Takes in a batch of whole texts, whose tokens stand at `places` in the corpus."""
+    """Add a batch of whole texts, whose tokens stand at `places` in the corpus."""
     from lfp.ml.features.active import encode_active
     from lfp.ml.features.statistics import TokenFeatures
 

@@ -5,43 +5,32 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lfp.evaluation.word_gaps import faded_ahead
-from lfp.texts.vocabulary import Vocabulary, commonest_tokens
-from lfp.util.types import Floats
+from lfp.texts.vocabulary import commonest_tokens
 from precompute.run.inputs import load_dictionary, load_pair
 from precompute.run.work_folder import Output, Run
 from precompute.stages.features import tables
-from precompute.stages.features.corpus_pass import Filled, PassCorpus, fill, spelled
+from precompute.stages.features.corpus_pass import Filled, PassCorpus, build_corpus, list_spellings, run_pass
 
 if TYPE_CHECKING:
-    from lfp.ml.features.active import FeatureTotals
     from lfp.ml.features.statistics import FeatureStats
     from lfp.ml.models.loading import LanguageModel
     from lfp.ml.sae.autoencoders import Dictionary
 
 
 def run(run: Run, output: Output) -> None:
-    """Writes the tables of features, vocabulary.json, words.npz, the probes' tokens, and mirror.npz.
+    """Write the tables of features, vocabulary.json, words.npz, the probes' tokens, and mirror.npz.
 
-    `kept.npz` and `outputs-tuned.npy`, `outputs-base.npy` are the probes' tokens, slot by slot (`Drawn`).
-    `mirror.npz` has both models through the base model's dictionary, over all tokens: density and mean by feature.
+    `kept.npz`, `outputs-tuned.npy` and `outputs-base.npy` are the probes' tokens, slot by slot (`Drawn`). `mirror.npz`
+    has both models through the base model's dictionary, over all tokens: density and mean by feature.
     """
     base, tuned = load_pair(run)
-    corpus = PassCorpus.of(run, tuned)
+    corpus = build_corpus(run, tuned)
     dictionaries = load_dictionary(run, "tuned"), load_dictionary(run, "base")
-    filled = fill(run, (tuned, base), dictionaries, corpus, output.folder)
+    filled = run_pass(run, (tuned, base), dictionaries, corpus, output.folder)
     _write_tables(output, run, filled.stats, dictionaries[0], tuned)
-    _write_vocabulary(output, corpus.vocabulary)
-    output.json("word_tokens", commonest_tokens(corpus.vocabulary, spelled(corpus.texts)))
-    _write_words(output, corpus, filled)
-    _write_kept(output, corpus, filled)
-    _write_mirror(output, filled.mirror)
-    output.json("texts", {"n_texts": len(corpus.texts), "n_tokens": filled.stats.tuned.n_tokens})
-
-
-def _write_vocabulary(output: Output, vocabulary: Vocabulary) -> None:
+    vocabulary = corpus.vocabulary
     output.json(
         "vocabulary",
         {
@@ -51,19 +40,36 @@ def _write_vocabulary(output: Output, vocabulary: Vocabulary) -> None:
             "all_counts": vocabulary.all_counts,
         },
     )
+    output.json("word_tokens", commonest_tokens(vocabulary, list_spellings(corpus.texts)))
+    output.json("texts", {"n_texts": len(corpus.texts), "n_tokens": filled.stats.tuned.n_tokens})
+    _write_words(output, corpus, filled)
+    _write_kept(output, corpus, filled)
+    mirror = {f"density_{role}": totals.density for role, totals in filled.mirror.items()}
+    mirror |= {f"mean_{role}": totals.mean for role, totals in filled.mirror.items()}
+    n_tokens = filled.mirror["tuned"].n_tokens
+    np.savez(output.folder / "mirror.npz", allow_pickle=False, n_tokens=n_tokens, **mirror)
+
+
+def _write_tables(output: Output, run: Run, stats: FeatureStats, dictionary: Dictionary, tuned: LanguageModel) -> None:
+    stability = run.json("saes", "stability")
+    by_layer = [
+        np.array(stability[f"tuned-{layer}"] or [np.nan] * int((dictionary.layer_of == layer).sum()), float)
+        for layer in dictionary.layers
+    ]
+    output.table("features", tables.features(stats, dictionary, tuned, np.concatenate(by_layer)))
+    output.table("decoders", tables.decoders(dictionary))
+    output.table("histograms", tables.histograms(stats))
+    output.table("examples", tables.examples(stats))
+    output.table("neighbours", tables.neighbours(stats, dictionary))
 
 
 def _write_words(output: Output, corpus: PassCorpus, filled: Filled) -> None:
-    """By word: occurrences and what one has on average, and its effect on the implicit reward in matched contexts."""
+    """Write each word's number of occurrences, means over them, and its effect in matched contexts."""
     n_words, occurrences = len(corpus.vocabulary.words), corpus.tokens.occurrences()
     moved = filled.advantage - filled.reward  # KL(base || tuned)
-    scores = {
-        "reward": filled.reward,
-        "advantage": filled.advantage,
-        "moved": moved,
-        "moved_after": _at_last(faded_ahead(np.nan_to_num(moved), corpus.tokens.text_ids), corpus.tokens.is_last),
-    }
-    means = occurrences.means(scores, n_words)
+    # a word's last token alone has it, so that a sum over the word's tokens is that value
+    moved_after = np.where(corpus.tokens.is_last, faded_ahead(np.nan_to_num(moved), corpus.tokens.text_ids), 0.0)
+    scores = {"reward": filled.reward, "advantage": filled.advantage, "moved": moved, "moved_after": moved_after}
     matched, matched_se = filled.matched.effects().of_words(corpus.columns.of_word)
     np.savez(
         output.folder / "words.npz",
@@ -71,13 +77,8 @@ def _write_words(output: Output, corpus: PassCorpus, filled: Filled) -> None:
         matched=matched,
         matched_se=matched_se,
         advantage_error=occurrences.errors(filled.advantage, n_words),
-        **means,
+        **occurrences.means(scores, n_words),
     )
-
-
-def _at_last(scores: Floats, is_last: NDArray[np.bool_]) -> Floats:
-    """Scores that a word's last token alone bears, so that a sum over its tokens is that one."""
-    return np.where(is_last, scores, 0.0)
 
 
 def _write_kept(output: Output, corpus: PassCorpus, filled: Filled) -> None:
@@ -96,22 +97,3 @@ def _write_kept(output: Output, corpus: PassCorpus, filled: Filled) -> None:
         occurrence_ends=drawn.ends,
         corpus_token_ids=np.unique(tokens.token_ids),
     )
-
-
-def _write_mirror(output: Output, mirror: dict[str, FeatureTotals]) -> None:
-    columns = {f"density_{role}": totals.density for role, totals in mirror.items()}
-    columns |= {f"mean_{role}": totals.mean for role, totals in mirror.items()}
-    np.savez(output.folder / "mirror.npz", allow_pickle=False, n_tokens=mirror["tuned"].n_tokens, **columns)
-
-
-def _write_tables(output: Output, run: Run, stats: FeatureStats, dictionary: Dictionary, tuned: LanguageModel) -> None:
-    stability = run.json("saes", "stability")
-    stable = [
-        np.array(stability[f"tuned-{layer}"] or [np.nan] * int((dictionary.layer_of == layer).sum()), float)
-        for layer in dictionary.layers
-    ]
-    output.table("features", tables.features(stats, dictionary, tuned, np.concatenate(stable)))
-    output.table("decoders", tables.decoders(dictionary))
-    output.table("histograms", tables.histograms(stats))
-    output.table("examples", tables.examples(stats))
-    output.table("neighbours", tables.neighbours(stats, dictionary))

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
 
 from lfp.bundle.schema import as_table
 from lfp.probes.attribution import ActiveText, LinearProbe, raw_ledger, text_ledger, token_predictions
 from lfp.probes.pooling import first_response_token, pool, pool_dense, principal_places
 from lfp.texts.corpus import CorpusText
-from lfp.texts.lexicon import lexicon_of
+from lfp.texts.lexicon import lexicon_of, token_feedback
 from lfp.util.types import Floats, Ints
 from precompute.run.inputs import load_dictionary, load_pair, load_reward, read_statistics_texts, tokenize_texts
 from precompute.run.work_folder import Output, Run
 from precompute.stages.features import near_miss_search, tables
-from precompute.stages.models.text_tables import Estimates, ScoredText, activation_row, score_row, text_row
 
 if TYPE_CHECKING:
     from lfp.ml.features.near_misses import NearMisses
@@ -31,8 +29,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class _Raw:
-    """The raw probe of the headline's target: `coef` [sum of d_in], and what it gives features and their biases."""
+class _RawProbe:
+    """The probe of the headline's target on MLP outputs: `coef` [sum of d_in], and its split over the features."""
 
     coef: Floats
     intercept: float
@@ -41,53 +39,72 @@ class _Raw:
 
 @dataclass(frozen=True)
 class _Scorer:
-    """What texts are scored by: the autoencoders, the headline as the bundle states it, the raw probe where one is."""
+    """What texts are scored with: the dictionaries, the headline probe, and the raw probe where there is one."""
 
     dictionary: Dictionary
     headline: LinearProbe
-    raw: _Raw | None
+    raw: _RawProbe | None
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """The tokens of some whole texts: `of` [tokens] is their text, from 0; `starts` [texts] begins its response."""
+    """The tokens of some whole texts: `text_of` [tokens] is their text in the batch, `starts` [texts] its response."""
 
     tokens: PairTokens
     features: sp.csr_array
-    of: Ints
+    text_of: Ints
     starts: Ints
 
-    @property
-    def positions(self) -> Ints:
-        """Each token's place in its text [tokens]."""
-        return np.asarray(self.tokens.tuned.positions.numpy(), np.int64)
 
-    @property
-    def is_response(self) -> NDArray[np.bool_]:
-        """Which tokens are of a response [tokens]."""
-        return self.positions >= self.starts[self.of]
+@dataclass(frozen=True)
+class _ScoredText:
+    """A text with its active features, its implicit reward and advantage [n_tokens], and what the probes estimate.
+
+    `predicted` and `token_predicted` [n_tokens] are by the headline probe, `predicted_raw` by the raw probe. `miss` and
+    `token_misses` [n_tokens] are the part of the raw estimate that the dictionaries lose; None where there is no raw
+    probe, and `miss` also under max pooling where no constant weight per feature exists. `mean` is [1, features].
+    """
+
+    text: CorpusText
+    tokens: TokenizedText
+    active: ActiveText
+    reward: Floats
+    advantage: Floats
+    mean: sp.csr_array
+    predicted: float
+    token_predicted: Floats
+    predicted_raw: float | None
+    miss: float | None
+    token_misses: Floats | None
 
 
 def run(run: Run, output: Output) -> None:
-    """Writes texts, token_scores, activations, and the features stage's examples with near misses beside them."""
+    """Write the tables texts, token_scores and activations, and the features stage's examples with near misses."""
     texts = read_statistics_texts(run)
-    sampled = _sampled(run, texts)
+    sampled = _sample_text_ids(run, texts)
     in_examples = set(run.table("features", "examples")["text_id"].to_pylist())
     kept = [text for text in texts if text.text_id in sampled or text.text_id in in_examples]
     models = load_pair(run)
     near = near_miss_search.begin(run, models[1])
-    reward, lexicon = load_reward(run.config, run.config_dir), lexicon_of(run.config.feedback, beside=run.config_dir)
+    lexicon = lexicon_of(run.config.feedback, beside=run.config_dir)
     rows: list[dict[str, Any]] = []
     scores: list[dict[str, Any]] = []
     activations: list[dict[str, Any]] = []
     means: list[sp.csr_array] = []
-    for scored, mean in _score(run, models, kept, near):
-        rows.append(text_row(scored))
-        scores.append(score_row(scored, lexicon))
-        means.append(mean)
+    for scored in _score_texts(run, models, kept, near):
+        rows.append(_text_row(scored))
+        scores.append(_score_row(scored, lexicon))
+        means.append(scored.mean)
         if scored.text.text_id in sampled:
-            activations.append(activation_row(scored))
-    feedback = reward([row["text"] for row in rows])
+            activations.append(
+                {
+                    "text_id": scored.text.text_id,
+                    "positions": scored.active.positions,
+                    "feature_ids": scored.active.features,
+                    "values": scored.active.values.astype(np.float32),
+                }
+            )
+    feedback = load_reward(run.config, run.config_dir)([row["text"] for row in rows])
     places = principal_places(sp.csr_array(sp.vstack(means, format="csr")))
     for row, value, place in zip(rows, feedback, places, strict=True):
         row |= {"feedback": value, "pca_x": place[0], "pca_y": place[1]}
@@ -96,52 +113,54 @@ def run(run: Run, output: Output) -> None:
     output.table("examples", tables.with_near_misses(run.table("features", "examples"), near.examples()))
 
 
-def _sampled(run: Run, texts: list[CorpusText]) -> set[int]:
-    """Ids of the texts whose activations are kept: held-out ones first, then others, drawn by the seed.
+def _sample_text_ids(run: Run, texts: list[CorpusText]) -> set[int]:
+    """Draw the texts whose activations are kept, held-out texts first, then others, in an order by the seed.
 
     The two sides of a pair are drawn together, so that the difference of their estimates can be split over features.
     """
     order = np.random.default_rng(run.config.seed).permutation(len(texts))
     drawn = sorted((texts[i] for i in order), key=lambda text: text.split != "held_out")
-    first: dict[int | None, int] = {}  # where each pair's first side was drawn
+    first: dict[int | None, int] = {}  # where the first side of each pair was drawn
     for at, text in enumerate(drawn):
         if text.pair_id is not None:
             first.setdefault(text.pair_id, at)
-    drawn = [text for _, text in sorted(enumerate(drawn), key=lambda one: first.get(one[1].pair_id, one[0]))]
+    drawn = [text for _, text in sorted(enumerate(drawn), key=lambda item: first.get(item[1].pair_id, item[0]))]
     return {text.text_id for text in drawn[: run.config.stats.store_texts]}
 
 
-def _scorer(run: Run) -> _Scorer:
+def _load_scorer(run: Run) -> _Scorer:
+    """Load the dictionaries and the headline's probes, weights in single precision as a reader of the bundle has."""
     from lfp.ml.interventions.raw_probe import split_raw
 
     dictionary, file = load_dictionary(run, "tuned"), run.folder("probes") / "raw.npz"
-    if not file.is_file():
-        return _Scorer(dictionary, _headline(run), None)
-    stored = np.load(file)
-    split = split_raw(dictionary, stored["coef"])
-    return _Scorer(dictionary, _headline(run), _Raw(stored["coef"], float(stored["intercept"]), split))
-
-
-def _headline(run: Run) -> LinearProbe:
-    """Weights [features] as the bundle states them, in single precision: what a reader of it multiplies."""
     probe = next(row for row in run.table("probes", "probes").to_pylist() if row["is_headline"])
     weights = run.table("probes", "weights").sort_by("feature_id")
-    mine = np.asarray(weights["probe_id"]) == probe["probe_id"]
-    return LinearProbe(np.asarray(weights["weight"])[mine].astype(float), probe["intercept"], probe["pooling"])
+    of_probe = np.asarray(weights["probe_id"]) == probe["probe_id"]
+    weight = np.asarray(weights["weight"])[of_probe].astype(float)
+    raw = None
+    if file.is_file():
+        stored = np.load(file)
+        raw = _RawProbe(stored["coef"], float(stored["intercept"]), split_raw(dictionary, stored["coef"]))
+    return _Scorer(dictionary, LinearProbe(weight, probe["intercept"], probe["pooling"]), raw)
 
 
-def _score(
+def _score_texts(
     run: Run, models: tuple[LanguageModel, LanguageModel], texts: list[CorpusText], near: NearMisses
-) -> Iterator[tuple[ScoredText, sp.csr_array]]:
-    """Each text with its mean features [1, features]; `near` is offered all of them."""
+) -> Iterator[_ScoredText]:
+    """Score texts in order, batch by batch, and offer all of their tokens to the search for near misses."""
     from lfp.ml.features.active import encode_active
     from lfp.ml.models.activations import stream_pair
 
     base, tuned = models
-    scorer, tokenized = _scorer(run), tokenize_texts(run, tuned, texts)
+    scorer, tokenized = _load_scorer(run), tokenize_texts(run, tuned, texts)
     text_ids = np.array([text.text_id for text in texts], np.int64)
-    starts = np.array([_response_start(*one) for one in zip(texts, tokenized, strict=True)], np.int64)
-    done = 0
+    starts = np.array(
+        [
+            first_response_token(tokens.token_starts, text.response_start)
+            for text, tokens in zip(texts, tokenized, strict=True)
+        ],
+        np.int64,
+    )
     for tokens in stream_pair(
         tuned,
         base,
@@ -157,72 +176,104 @@ def _score(
         shape = (entries.n_tokens, entries.n_features)
         features = sp.csr_array((entries.values, entries.features, entries.offsets), shape=shape)
         batch = _Batch(tokens, features, rows - first, starts[first:last])
-        yield from _scored(scorer, batch, texts[first:last], tokenized[first:last])
-        done = last
-        run.progress("texts", done, len(texts), float(done))
+        yield from _score_batch(scorer, batch, texts[first:last], tokenized[first:last])
+        run.progress("texts", last, len(texts), float(last))
 
 
-def _response_start(text: CorpusText, tokens: TokenizedText) -> int:
-    return first_response_token(tokens.token_starts, text.response_start)
-
-
-def _scored(
+def _score_batch(
     scorer: _Scorer, batch: _Batch, texts: list[CorpusText], tokenized: list[TokenizedText]
-) -> Iterator[tuple[ScoredText, sp.csr_array]]:
-    means = sp.csr_array(pool(batch.features, batch.of, how="mean").astype(np.float32))
-    raw = [None] * len(texts) if scorer.raw is None else _raw_estimates(scorer, scorer.raw, batch)
-    bounds = np.searchsorted(batch.of, np.arange(len(texts) + 1))
+) -> Iterator[_ScoredText]:
+    means = sp.csr_array(pool(batch.features, batch.text_of, how="mean").astype(np.float32))
+    raw_estimates = None if scorer.raw is None else _estimate_raw(scorer, scorer.raw, batch)
+    bounds = np.searchsorted(batch.text_of, np.arange(len(texts) + 1))
     for i, text in enumerate(texts):
-        mine = slice(int(bounds[i]), int(bounds[i + 1]))
-        active = _active(batch.features[mine], int(batch.starts[i]))
-        scored = ScoredText(
-            text,
-            tokenized[i],
-            active,
-            batch.tokens.implicit_reward[mine].double().numpy(),
-            batch.tokens.implicit_advantage[mine].double().numpy(),
-            _estimates(scorer, active, raw[i]),
+        span = slice(int(bounds[i]), int(bounds[i + 1]))
+        entries = batch.features[span].tocoo()
+        active = ActiveText(
+            entries.row.astype(np.int64),
+            entries.col.astype(np.int64),
+            entries.data.astype(np.float64),
+            entries.shape[0],
+            int(batch.starts[i]),
         )
-        yield scored, means[[i]]
+        predicted_raw, miss, token_misses = None, None, None
+        if scorer.raw is not None and raw_estimates is not None:
+            predicted_raw, token_misses = raw_estimates[i]
+            miss = _find_miss(scorer.headline.pooling, scorer.raw, active, predicted_raw, token_misses)
+        yield _ScoredText(
+            text=text,
+            tokens=tokenized[i],
+            active=active,
+            reward=batch.tokens.implicit_reward[span].double().numpy(),
+            advantage=batch.tokens.implicit_advantage[span].double().numpy(),
+            mean=means[[i]],
+            predicted=text_ledger(active, scorer.headline).predicted,
+            token_predicted=token_predictions(active, scorer.headline),
+            predicted_raw=predicted_raw,
+            miss=miss,
+            token_misses=token_misses,
+        )
 
 
-def _active(features: sp.csr_array, response_start: int) -> ActiveText:
-    entries = features.tocoo()
-    values = entries.data.astype(np.float64)
-    return ActiveText(
-        entries.row.astype(np.int64), entries.col.astype(np.int64), values, features.shape[0], response_start
-    )
-
-
-def _raw_estimates(scorer: _Scorer, raw: _Raw, batch: _Batch) -> list[tuple[float, Floats]]:
-    """Of each text the raw probe's estimate, and what the autoencoders miss of it at each token by itself."""
+def _estimate_raw(scorer: _Scorer, raw: _RawProbe, batch: _Batch) -> list[tuple[float, Floats]]:
+    """Return the raw probe's estimate of each text, and what the dictionaries lose of it at each token [n_tokens]."""
     from lfp.ml.interventions.raw_probe import raw_misses
 
     outputs = batch.tokens.tuned.outputs
     side_by_side = np.hstack([outputs[layer].double().cpu().numpy() for layer in scorer.dictionary.layers])
-    pooled = pool_dense(side_by_side, batch.of, how=scorer.headline.pooling, response=batch.is_response)
+    is_response = np.asarray(batch.tokens.tuned.positions.numpy(), np.int64) >= batch.starts[batch.text_of]
+    pooled = pool_dense(side_by_side, batch.text_of, how=scorer.headline.pooling, response=is_response)
     misses = raw_misses(scorer.dictionary, raw.coef, outputs, batch.features)
-    of_texts = np.split(misses, np.flatnonzero(np.diff(batch.of)) + 1)
-    return list(zip((pooled @ raw.coef + raw.intercept).tolist(), of_texts, strict=True))
+    by_text = np.split(misses, np.flatnonzero(np.diff(batch.text_of)) + 1)
+    return list(zip((pooled @ raw.coef + raw.intercept).tolist(), by_text, strict=True))
 
 
-def _estimates(scorer: _Scorer, active: ActiveText, raw: tuple[float, Floats] | None) -> Estimates:
-    predicted = text_ledger(active, scorer.headline).predicted
-    of_tokens = token_predictions(active, scorer.headline)
-    if scorer.raw is None or raw is None:
-        return Estimates(predicted, of_tokens)
-    return Estimates(predicted, of_tokens, raw[0], _miss(scorer, scorer.raw, active, raw), raw[1])
+def _find_miss(
+    pooling: str, raw: _RawProbe, active: ActiveText, predicted: float, token_misses: Floats
+) -> float | None:
+    """Return the part of a text's raw estimate that the dictionaries lose.
 
-
-def _miss(scorer: _Scorer, raw: _Raw, active: ActiveText, estimate: tuple[float, Floats]) -> float | None:
-    """The part of a text's raw estimate that the autoencoders do not keep.
-
-    The largest of several outputs is no sum over tokens, so under max it is all that the pooled features leave.
+    The largest of several outputs is not a sum over tokens, so under max it is all that the pooled features leave.
     """
-    pooling, (predicted, token_misses) = scorer.headline.pooling, estimate
     if pooling != "max":
         return float(active.shares(pooling) @ token_misses)
     if raw.split.weights is None or raw.split.bias is None:
         return None
     kept = LinearProbe(raw.split.weights, raw.intercept, pooling)
     return predicted - raw_ledger(active, kept, bias=raw.split.bias, miss=0.0).predicted
+
+
+def _text_row(scored: _ScoredText) -> dict[str, Any]:
+    """Build a row of `texts`, except `feedback`, `pca_x` and `pca_y`, which are found for all texts at once."""
+    text, tokens = scored.text, scored.tokens
+    return {
+        "text_id": text.text_id,
+        "source": text.source,
+        "split": text.split,
+        "role": text.role,
+        "pair_id": text.pair_id,
+        "text": tokens.text,
+        "token_ids": list(tokens.token_ids),
+        "token_starts": list(tokens.token_starts),
+        "response_start": scored.active.response_start,
+        "rating": text.rating,
+        "predicted": scored.predicted,
+        "predicted_raw": scored.predicted_raw,
+        "sae_miss": scored.miss,
+        "implicit_reward": float(np.nansum(scored.reward)),
+    }
+
+
+def _score_row(scored: _ScoredText, lexicon: Mapping[str, float]) -> dict[str, Any]:
+    """Build a row of `token_scores`; undefined values are null."""
+    reward, advantage = (
+        [None if np.isnan(value) else float(value) for value in values] for values in (scored.reward, scored.advantage)
+    )
+    return {
+        "text_id": scored.text.text_id,
+        "feedback": token_feedback(scored.tokens.text, scored.tokens.token_starts, lexicon),
+        "implicit_reward": reward,
+        "implicit_advantage": advantage,
+        "predicted": scored.token_predicted,
+        "sae_miss": scored.token_misses,
+    }

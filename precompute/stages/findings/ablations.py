@@ -33,7 +33,7 @@ from lfp.util.arrow import floats
 from lfp.util.types import Floats, Ints, Progress
 from precompute.run.inputs import load_dictionary, load_pair, load_reward, read_texts, tokenize_texts
 from precompute.run.work_folder import Output, Run
-from precompute.stages.models.text_tables import completion_rows
+from precompute.stages.models.completions import completion_rows
 
 if TYPE_CHECKING:
     from lfp.ml.models.generation import Completion

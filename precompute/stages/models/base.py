@@ -17,11 +17,10 @@ _CURVE_POINTS = 20
 
 
 def run(run: Run, output: Output) -> None:
-    """Writes the folder model/ where the model is made here, how well it learned, and facts.json either way."""
+    """Write facts.json, and for a model made here the folder model/ and the report's row `base_model`."""
     config = run.config
     if config.model.base != PRETRAIN:
-        model = load_role(run, "base")
-        output.json("facts", {"parameters": model.n_parameters})
+        output.json("facts", {"parameters": load_role(run, "base").n_parameters})
         return
     from lfp.ml.models.pretraining import pretrain
 
@@ -37,21 +36,21 @@ def run(run: Run, output: Output) -> None:
         progress=run.progress,
     )
     output.json("facts", asdict(report))
-    output.results(_figures(report))
+    output.results(_result_rows(report))
 
 
-def _figures(report: PretrainReport) -> list[ResultRow]:
-    """Bits a byte, tokens read, the step that was kept, and both curves by step."""
-    bits = report.held_out_bits_per_byte
-    told = {"tokens": report.tokens, "kept_step": report.kept_step, "train_loss": report.final_loss}
-    figures = [_figure("bits_per_byte", bits, split="held_out")] if bits is not None else []
-    figures += [_figure(metric, value) for metric, value in told.items()]
+def _result_rows(report: PretrainReport) -> list[ResultRow]:
+    """Report bits per byte, tokens read, the step that was kept, the last loss, and both learning curves by step."""
     every = -(-len(report.learning_curve) // _CURVE_POINTS)
     curves = {"train_loss": report.learning_curve[every - 1 :: every], "held_out_bits": report.held_out_curve}
-    return figures + [
-        _figure(metric, value, group=str(step)) for metric, curve in curves.items() for step, value in curve
+    bits = report.held_out_bits_per_byte
+    figures: list[tuple[str, float, dict[str, Any]]] = [
+        *([("bits_per_byte", bits, {"split": "held_out"})] if bits is not None else []),
+        ("tokens", report.tokens, {}),
+        ("kept_step", report.kept_step, {}),
+        ("train_loss", report.final_loss, {}),
+        *((metric, value, {"group": str(step)}) for metric, curve in curves.items() for step, value in curve),
     ]
-
-
-def _figure(metric: str, value: float, **keys: Any) -> ResultRow:
-    return ResultRow.from_estimate("base_model", metric, value, model="base", **keys)
+    return [
+        ResultRow.from_estimate("base_model", metric, value, model="base", **keys) for metric, value, keys in figures
+    ]

@@ -1,9 +1,10 @@
-"""Stage `completions`: base and tuned model write on from the same held-out prefixes; reward and KL."""
+"""Stage `completions`: both models complete the same held-out prefixes; mean reward of each, and KL per token."""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,61 +14,83 @@ from lfp.evaluation.statistics.resampling import mean_interval
 from lfp.texts.lexicon import words_of
 from precompute.run.inputs import load_pair, load_reward, read_texts, tokenize_texts
 from precompute.run.work_folder import Output, Run
-from precompute.stages.models.text_tables import completion_rows
 
-_SEED_OFFSET = 1  # other draws than those the model was tuned on
+if TYPE_CHECKING:
+    from lfp.ml.models.generation import Completion
+    from lfp.ml.models.loading import LanguageModel
+
+_SEED_OFFSET = 1  # other prefixes and samples than those the model was tuned on
 
 
 def run(run: Run, output: Output) -> None:
-    """Writes completions.parquet, counts.json (words a model wrote) and the report's `reward` row."""
+    """Write the table `completions`, counts.json (words by model) and the report's row `reward`."""
     from lfp.ml.models.generation import mean_kl_per_token, prefixes, sample_completions
 
-    config = run.config
+    config, seed = run.config, run.config.seed + _SEED_OFFSET
     base, tuned = load_pair(run)
-    texts = tokenize_texts(run, base, read_texts(run, "held_out"))
     drawn = prefixes(
-        texts,
+        tokenize_texts(run, base, read_texts(run, "held_out")),
         n=config.tune.eval_prefixes,
         token_range=config.tune.prefix_tokens,
-        seed=config.seed + _SEED_OFFSET,
+        seed=seed,
         bos_id=base.bos_id if config.model.prepend_bos else None,
     )
-    written = {
-        role: sample_completions(
-            model,
-            drawn,
-            n_tokens=config.tune.completion_tokens,
-            temperature=config.tune.temperature,
-            seed=config.seed + _SEED_OFFSET,
-        )
-        for role, model in (("base", base), ("tuned", tuned))
-    }
     reward = load_reward(run.config, run.config_dir)
-    rewards = {role: np.array(reward([one.text for one in texts])) for role, texts in written.items()}
-    rows = [
-        row
-        for role, texts in written.items()
-        for row in completion_rows(
-            texts, base, group=role, model=role, prompt_ids=range(len(texts)), rewards=rewards[role].tolist()
+    completions: dict[str, list[Completion]] = {}
+    rewards: dict[str, Any] = {}
+    rows: list[dict[str, Any]] = []
+    for role, model in (("base", base), ("tuned", tuned)):
+        completions[role] = sample_completions(
+            model, drawn, n_tokens=config.tune.completion_tokens, temperature=config.tune.temperature, seed=seed
         )
-    ]
+        rewards[role] = np.array(reward([completion.text for completion in completions[role]]))
+        rows += completion_rows(
+            completions[role],
+            base,
+            group=role,
+            model=role,
+            prompt_ids=range(len(drawn)),
+            rewards=rewards[role].tolist(),
+        )
     output.table("completions", as_table("completions", rows))
     output.json(
         "counts",
-        {role: Counter(w.word for one in texts for w in words_of(one.text)) for role, texts in written.items()},
+        {
+            role: Counter(word.word for completion in of_role for word in words_of(completion.text))
+            for role, of_role in completions.items()
+        },
     )
-    kl = mean_kl_per_token(tuned, base, written["tuned"])
-    output.results(_results(rewards["base"], rewards["tuned"], kl, n=config.probes.bootstraps, seed=config.seed))
+    results = []
+    for role, values in {**rewards, "difference": rewards["tuned"] - rewards["base"]}.items():
+        low, high = mean_interval(values, n=config.probes.bootstraps, rng=np.random.default_rng(config.seed))
+        estimate = Estimate(float(values.mean()), len(values), low, high)
+        results.append(ResultRow.from_estimate("reward", "reward", estimate, model=role))
+    kl = mean_kl_per_token(tuned, base, completions["tuned"])
+    results.append(ResultRow.from_estimate("reward", "kl_per_token", kl, model="tuned", n=len(drawn)))
+    output.results(results)
 
 
-def _results(base: Any, tuned: Any, kl: float, *, n: int, seed: int) -> list[ResultRow]:
-    """Mean reward of each model and their paired difference, with intervals over prefixes."""
-    rows = []
-    for model, values in (("base", base), ("tuned", tuned), ("difference", tuned - base)):
-        low, high = mean_interval(values, n=n, rng=np.random.default_rng(seed))
-        rows.append(
-            ResultRow.from_estimate(
-                "reward", "reward", Estimate(float(values.mean()), len(values), low, high), model=model
-            )
-        )
-    return [*rows, ResultRow.from_estimate("reward", "kl_per_token", kl, model="tuned", n=len(tuned))]
+def completion_rows(
+    completions: Sequence[Completion],
+    base: LanguageModel,
+    *,
+    group: str,
+    model: str,
+    prompt_ids: Sequence[int],
+    rewards: Sequence[float],
+    perplexity: Sequence[float] | None = None,
+) -> list[dict[str, Any]]:
+    """Build rows of `completions`: what `model` wrote in one group, with prompts, rewards and the base's perplexity."""
+    return [
+        {
+            "group": group,
+            "index": i,
+            "prompt_id": prompt_ids[i],
+            "prompt": base.tokenizer.decode(list(completion.prefix_ids), skip_special_tokens=True),
+            "completion": completion.text,
+            "reward": rewards[i],
+            "perplexity": None if perplexity is None else perplexity[i],
+            "model": model,
+        }
+        for i, completion in enumerate(completions)
+    ]

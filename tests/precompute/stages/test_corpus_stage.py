@@ -11,7 +11,7 @@ import pytest
 from lfp.texts.preferences import PreferencePair, read_pairs
 from precompute.run.work_folder import Run
 from precompute.stages.models import corpus
-from precompute.stages.models.tuned import training_pairs
+from precompute.stages.models.tuned import read_training_pairs
 from tests.precompute.conftest import silent, tiny_config
 
 PAST = "\n\nHuman: Tell me of film {}.\n\nAssistant:"
@@ -54,7 +54,7 @@ def test_the_tuning_sees_the_pairs_that_are_not_held_out(tmp_path: Path) -> None
     path = pairs_file(tmp_path, 40)
     run = read(tmp_path, held_out_share=0.5)
     held_out = {row["text"] for row in run.table("corpus", "corpus").to_pylist() if row["split"] == "held_out"}
-    pairs = training_pairs(run)
+    pairs = read_training_pairs(run)
     assert len(pairs) == 20 and len(held_out) == 40
     assert set(pairs) < set(read_pairs(path).pairs)
     assert not any(pair.prompt + side in held_out for pair in pairs for side in (pair.chosen, pair.rejected))

@@ -252,5 +252,5 @@ def test_both_sides_of_a_pair_are_kept_together(tmp_path: Path, seed: int) -> No
         for i, role in enumerate(["chosen", "rejected"] * 20)
     ]
     run = Run(parse_config({"seed": seed, "stats": {"store_texts": 24}}), tmp_path, None, silent)
-    kept = texts._sampled(run, corpus)
+    kept = texts._sample_text_ids(run, corpus)
     assert len(kept) == 24 and {i ^ 1 for i in kept} == kept and set(range(20, 40)) <= kept
