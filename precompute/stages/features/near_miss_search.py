@@ -1,4 +1,4 @@
-"""The search for near misses in a run: what its tables make one expect of features, and its texts as batches."""
+"""The search for near misses in a run: where its tables suggest that a feature fires, and its texts as batches."""
 
 from __future__ import annotations
 
@@ -21,18 +21,20 @@ if TYPE_CHECKING:
 
 
 _TOP_TOKENS, _LEAST_SHARE, _NEIGHBOURS = 5, 0.02, 3
-_BROKEN = "\ufffd"  # how pieces of a character are spelled: many tokens alike, none of them the one that is meant
+_BROKEN = "\ufffd"  # how parts of a character are spelled, the same for many tokens
 
 
 def begin(run: Run, tuned: LanguageModel) -> NearMisses:
-    """The near misses of the run's features before any text is seen; nothing is expected where none are wanted."""
+    """Start the search for near misses of the run's features; it expects nothing where the config wants none."""
     from lfp.ml.features.near_misses import Expected, Lists, NearMisses
 
     stats, features = run.config.stats, run.table("features", "features").select(["feature_id", "top_tokens"])
     n_features, wanted = len(features), slice(None if stats.near_misses else 0)
     spelled = [tuned.tokenizer.decode([token]) for token in range(len(tuned.tokenizer))]
     owners, ids = top_token_ids(features["top_tokens"], spelled)
-    near = _nearest(run.table("features", "neighbours"))
+    neighbours = run.table("features", "neighbours")
+    is_near = pc.and_(pc.equal(neighbours["kind"], "coactivation"), pc.less(neighbours["rank"], _NEIGHBOURS))
+    near = neighbours.filter(is_near)
     expected = Expected(
         Lists.of(ids[wanted], owners[wanted], tuned.d_vocab),
         Lists.of(near["neighbour_id"].to_numpy()[wanted], near["feature_id"].to_numpy()[wanted], n_features),
@@ -41,9 +43,9 @@ def begin(run: Run, tuned: LanguageModel) -> NearMisses:
 
 
 def top_token_ids(top_tokens: pa.ChunkedArray, spelled: Sequence[str]) -> tuple[Ints, Ints]:
-    """Each feature with the ids of its first top tokens, pairs in two arrays; `spelled` is every id's string.
+    """Return features and the ids of their first top tokens, as two arrays; `spelled` is the string of every id.
 
-    Several ids spelled alike all stand for the string.
+    Where several ids have the same string, all of them are returned.
     """
     from lfp.ml.features.grouping import rank_within
     from lfp.ml.features.near_misses import Lists
@@ -61,15 +63,9 @@ def top_token_ids(top_tokens: pa.ChunkedArray, spelled: Sequence[str]) -> tuple[
 
 
 def batch_of(text_ids: Ints, tokens: Tokens, active: Active) -> Batch:
-    """Tokens of whole texts as examples are read from them; `text_ids` [tokens]."""
+    """Build the batch that examples are read from, of the tokens of whole texts; `text_ids` [tokens]."""
     from lfp.ml.features.examples import Batch
     from lfp.ml.features.grouping import Places, context_hashes
 
     places = Places(text_ids, tokens.positions.numpy().astype(np.int64), tokens.ids.numpy().astype(np.int64))
     return Batch(places, context_hashes(places.positions, places.token_ids), active)
-
-
-def _nearest(neighbours: pa.Table) -> pa.Table:
-    """The rows of each feature's nearest by coactivation."""
-    is_near = pc.and_(pc.equal(neighbours["kind"], "coactivation"), pc.less(neighbours["rank"], _NEIGHBOURS))
-    return neighbours.filter(is_near)

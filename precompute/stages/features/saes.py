@@ -1,4 +1,4 @@
-"""Stage `saes`: autoencoders of every chosen layer, in every size, on each model of the pair."""
+"""Stage `saes`: dictionaries of every selected layer, in every size, on each model of the pair."""
 
 from __future__ import annotations
 
@@ -32,47 +32,70 @@ _METRICS = ("fvu", "l0", "dead_fraction", "ce_recovered", "mmcs")
 
 
 def run(run: Run, output: Output) -> None:
-    """Writes a folder an autoencoder, saes.json, stability.json (of the features kept) and `sae_quality` rows."""
-    _check_pretrained(run)
+    """Write a folder per dictionary, saes.json, stability.json (of the kept features) and the rows `sae_quality`.
+
+    Raises ConfigError for a pretrained dictionary of a layer that is not selected.
+    """
+    selected = run.json("layers", "selected")
+    for pretrained in run.config.sae.pretrained:
+        if pretrained.layer not in selected:
+            raise ConfigError(
+                f"sae.pretrained names layer {pretrained.layer}, but the selected layers are {selected}; "
+                "raise layers.count or drop the entry"
+            )
     rows: list[dict[str, Any]] = []
     stability: dict[str, list[float]] = {}
     for model in ("tuned", "base"):
         subject = Subject(run, model)
         for layer, saes in _make(run, output, subject).items():
-            stable = _stability(saes)
-            rows += _rows(run, subject, saes, stable)
+            stable = _match_features(saes)
+            rows += _judge(run, subject, saes, stable)
             stability[f"{model}-{layer}"] = stable
             for number, sae in enumerate(saes):
                 write_sae(sae, output.folder / sae_folder(model, layer, number))
     output.json("saes", rows)
     output.json("stability", stability)
-    output.results([_figure(row, metric) for row in rows for metric in _METRICS if row[metric] is not None])
+    output.results(
+        [
+            ResultRow.from_estimate(
+                "sae_quality",
+                metric,
+                row[metric],
+                layer=row["layer"],
+                model=row["model"],
+                group=f"width={row['width']},seed={row['seed']}",
+            )
+            for row in rows
+            for metric in _METRICS
+            if row[metric] is not None
+        ]
+    )
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model of the pair and what its autoencoders are trained on and judged by, loaded when asked for."""
+    """A model of the pair, and what its dictionaries are trained on and judged by; all of it loaded when first used."""
 
     run: Run
     role: str
 
     @cached_property
     def model(self) -> LanguageModel:
-        """The model."""
+        """Model whose layers the dictionaries read."""
         return load_role(self.run, self.role)
 
     @cached_property
     def layers(self) -> list[int]:
-        """The chosen layers."""
+        """Selected layers."""
         return self.run.json("layers", "selected")
 
     def texts(self, split: str) -> list[TokenizedText]:
-        """The texts of a split, in an order drawn by the seed."""
+        """Tokenize the texts of a split, in an order drawn by the seed."""
         texts = tokenize_texts(self.run, self.model, read_texts(self.run, split))
         return [texts[i] for i in np.random.default_rng(self.run.config.seed).permutation(len(texts))]
 
     def source(self) -> ActivationSource:
-        """Training batches of all layers: activations held in memory, or streamed where the config has a buffer."""
+        """Open the training batches of all layers: held in memory, or streamed where the config has a buffer."""
         from lfp.ml.sae.batches import HeldActivations, StreamedActivations
 
         config, seed = self.run.config.sae, self.run.config.seed
@@ -91,7 +114,7 @@ class Subject:
         )
 
     def placed(self, outputs: Mapping[int, Tensor]) -> dict[int, Tensor]:
-        """Outputs by layer on the device the config names."""
+        """Move outputs by layer to the device that the config names."""
         return {layer: values.to(self.run.config.model.device) for layer, values in outputs.items()}
 
     @cached_property
@@ -100,7 +123,7 @@ class Subject:
         return self.collect("held_out", _HELD_OUT_TOKENS)
 
     def collect(self, split: str, n_tokens: int) -> dict[int, Tensor]:
-        """MLP outputs [n, d_in] by layer of the tokens of a split's texts, until there are `n_tokens`."""
+        """Collect MLP outputs [n_tokens, d_in] by layer from the texts of a split, fewer where it has fewer tokens."""
         import torch
 
         from lfp.ml.models.activations import stream
@@ -122,35 +145,40 @@ class Subject:
         return {layer: torch.cat(part)[:n_tokens] for layer, part in parts.items()}
 
     @cached_property
-    def _judging_texts(self) -> list[TokenizedText]:
+    def judging_texts(self) -> list[TokenizedText]:
+        """Held-out texts on which cross-entropy is measured."""
         return self.texts("held_out")[:_CROSS_ENTROPY_TEXTS]
 
     def ce_recovered(self, sae: Sae) -> float | None:
-        """Cross-entropy that the autoencoder recovers on held-out texts."""
+        """Measure the share of cross-entropy that the dictionary recovers on held-out texts."""
         from lfp.ml.sae.quality import ce_recovered
 
         return ce_recovered(
             self.model,
             sae,
-            self._judging_texts,
+            self.judging_texts,
             batch_texts=self.run.config.stats.batch_texts,
             prepend_bos=self.run.config.model.prepend_bos,
         )
 
 
 def _make(run: Run, output: Output, subject: Subject) -> dict[int, list[Sae]]:
-    """The autoencoders of every layer, the one whose features are kept first: read where the config names them."""
+    """Train the dictionaries of every layer, or read pretrained ones; the first of a layer has the kept features."""
     from lfp.ml.sae.training import train_saes, unit_scale
 
     source = subject.source()
     sample = subject.placed(source.sample())
     scales = {layer: unit_scale(outputs) for layer, outputs in sample.items()}
-    given = {one.layer: _read(one, subject, scales[one.layer]) for one in _pretrained(run, subject.role)}
+    given = {
+        pretrained.layer: _read_pretrained(pretrained, subject, scales[pretrained.layer])
+        for pretrained in run.config.sae.pretrained
+        if pretrained.model == subject.role
+    }
     trainers = [
         trainer
         for layer in subject.layers
         if layer not in given
-        for trainer in _trainers(run, subject.role, layer, sample[layer], scales[layer])
+        for trainer in _build_trainers(run, subject.role, layer, sample[layer], scales[layer])
     ]
     checkpoint = output.scratch / f"{subject.role}.pt"
     trained = train_saes(trainers, source, checkpoint=checkpoint, progress=run.progress) if trainers else []
@@ -160,8 +188,8 @@ def _make(run: Run, output: Output, subject: Subject) -> dict[int, list[Sae]]:
     }
 
 
-def _trainers(run: Run, model: str, layer: int, sample: Tensor, scale: float) -> list[SaeTrainer]:
-    """Every size on the tuned model, a size named twice with another seed; on the base model the first alone."""
+def _build_trainers(run: Run, model: str, layer: int, sample: Tensor, scale: float) -> list[SaeTrainer]:
+    """Build trainers: every size on the tuned model, the first on the base model; a repeated size gets a new seed."""
     from lfp.ml.sae.autoencoders import SaeInfo
     from lfp.ml.sae.training import SaeTrainer
 
@@ -185,34 +213,19 @@ def _trainers(run: Run, model: str, layer: int, sample: Tensor, scale: float) ->
     ]
 
 
-def _pretrained(run: Run, model: str) -> list[PretrainedSae]:
-    return [one for one in run.config.sae.pretrained if one.model == model]
-
-
-def _check_pretrained(run: Run) -> None:
-    """Before any training: raises ConfigError for an autoencoder of a layer that is not looked into."""
-    layers = run.json("layers", "selected")
-    for one in run.config.sae.pretrained:
-        if one.layer not in layers:
-            raise ConfigError(
-                f"sae.pretrained names layer {one.layer}, but the chosen layers are {layers}; "
-                "raise layers.count or drop the entry"
-            )
-
-
-def _read(one: PretrainedSae, subject: Subject, scale: float) -> Sae:
+def _read_pretrained(config: PretrainedSae, subject: Subject, scale: float) -> Sae:
     from lfp.ml.sae.formats import locate_sae, read_sae
 
-    named = resolve_folder(one.folder, subject.run.config_dir)
-    source = Path(named).name if Path(named).is_dir() else named  # no folder of the machine it was made on
-    folder, d_in = locate_sae(named, one.revision), subject.model.d_model
-    return read_sae(folder, layer=one.layer, model=one.model, scale=scale, d_in=d_in, source=source)
+    name = resolve_folder(config.folder, subject.run.config_dir)
+    source = Path(name).name if Path(name).is_dir() else name  # bundles do not name folders of this machine
+    folder, d_in = locate_sae(name, config.revision), subject.model.d_model
+    return read_sae(folder, layer=config.layer, model=config.model, scale=scale, d_in=d_in, source=source)
 
 
-def _stability(saes: Sequence[Sae]) -> list[float]:
-    """Cosine of each kept feature with its Hungarian match in the next dictionary; their mean is the MMCS.
+def _match_features(saes: Sequence[Sae]) -> list[float]:
+    """Return the cosine of each kept feature with its Hungarian match in the next dictionary; their mean is the MMCS.
 
-    A feature without a match, where the other size is the smaller, has 0. Empty where there is no other.
+    A feature without a match, where the next dictionary is smaller, has 0. Empty where there is no other dictionary.
     """
     from torch.nn.functional import normalize
 
@@ -230,7 +243,7 @@ def _stability(saes: Sequence[Sae]) -> list[float]:
     return stability.tolist()
 
 
-def _rows(run: Run, subject: Subject, saes: Sequence[Sae], stability: Sequence[float]) -> list[dict[str, Any]]:
+def _judge(run: Run, subject: Subject, saes: Sequence[Sae], stability: Sequence[float]) -> list[dict[str, Any]]:
     from lfp.ml.sae.quality import quality
 
     rows = []
@@ -244,7 +257,7 @@ def _rows(run: Run, subject: Subject, saes: Sequence[Sae], stability: Sequence[f
 
 
 def row(sae: Sae, measured: Mapping[str, float | None], *, is_used: bool) -> dict[str, Any]:
-    """A row of `saes`, and the scale beside it."""
+    """Build a row of `saes`, and its scale."""
     info = sae.info
     return {
         "layer": info.layer,
@@ -261,10 +274,3 @@ def row(sae: Sae, measured: Mapping[str, float | None], *, is_used: bool) -> dic
         "scale": info.scale,
         **measured,
     }
-
-
-def _figure(row: dict[str, Any], metric: str) -> ResultRow:
-    group = f"width={row['width']},seed={row['seed']}"
-    return ResultRow.from_estimate(
-        "sae_quality", metric, row[metric], layer=row["layer"], model=row["model"], group=group
-    )

@@ -1,4 +1,4 @@
-"""Tables of features, made from what the pass over the corpus learned of them."""
+"""Tables of features, made from the statistics of the pass over the corpus."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from lfp.bundle.schema import as_table
 
 if TYPE_CHECKING:
     from lfp.ml.features.examples import Examples
-    from lfp.ml.features.neighbours import Neighbours
     from lfp.ml.features.statistics import FeatureStats
     from lfp.ml.models.loading import LanguageModel
     from lfp.ml.sae.autoencoders import Dictionary
@@ -25,7 +24,7 @@ _SILENT, _NEAR_MISS = -1, -2
 def features(
     stats: FeatureStats, dictionary: Dictionary, tuned: LanguageModel, stability: NDArray[np.float64]
 ) -> pa.Table:
-    """The table `features`; `stability` [features] is NaN where there is no other dictionary to compare with."""
+    """Build the table `features`; `stability` [features] is NaN where there is no other dictionary to compare with."""
     import torch
 
     from lfp.ml.features.display import logit_tokens, map_of_rows, sampled_tokens
@@ -56,13 +55,13 @@ def features(
 
 
 def decoders(dictionary: Dictionary) -> pa.Table:
-    """The table `decoders`."""
+    """Build the table `decoders`."""
     vectors = [row for rows in dictionary.decoders for row in rows.half().cpu().numpy()]
     return as_table("decoders", {"feature_id": np.arange(dictionary.n_features), "vector": vectors})
 
 
 def histograms(stats: FeatureStats) -> pa.Table:
-    """The table `histograms`."""
+    """Build the table `histograms`."""
     n_features = len(stats.tuned.counts)
     columns = {
         "feature_id": np.arange(n_features),
@@ -74,7 +73,7 @@ def histograms(stats: FeatureStats) -> pa.Table:
 
 
 def examples(stats: FeatureStats) -> pa.Table:
-    """The table `examples`: the largest, those drawn from each interval of the random sample, and silent places."""
+    """Build the table `examples`: largest activations, draws from each interval of the random sample, silent tokens."""
     from lfp.ml.features.display import quantile_buckets, ranks
 
     config, top, sample, silent = stats.config, stats.top(), stats.sample(), stats.silent()
@@ -90,7 +89,7 @@ def examples(stats: FeatureStats) -> pa.Table:
 
 
 def with_near_misses(examples: pa.Table, near: Examples) -> pa.Table:
-    """The table `examples` with near misses, which lie feature by feature."""
+    """Add near misses, sorted by feature, to the table `examples`."""
     from lfp.ml.features.grouping import rank_within
 
     buckets = np.full(len(near.features), _NEAR_MISS)
@@ -98,26 +97,24 @@ def with_near_misses(examples: pa.Table, near: Examples) -> pa.Table:
 
 
 def neighbours(stats: FeatureStats, dictionary: Dictionary) -> pa.Table:
-    """The table `neighbours`, of both kinds."""
+    """Build the table `neighbours`, of both kinds."""
     from lfp.ml.features.neighbours import decoder_neighbours
 
     kinds = {
         "coactivation": stats.coactive(),
         "decoder_cosine": decoder_neighbours(dictionary.decoders, stats.config.neighbours),
     }
-    table = pa.concat_tables([_neighbour_rows(kind, pairs) for kind, pairs in kinds.items()])
-    return table.sort_by([(key, "ascending") for key in ("feature_id", "kind", "rank")])
-
-
-def _neighbour_rows(kind: str, pairs: Neighbours) -> pa.Table:
-    columns = {
-        "feature_id": pairs.features,
-        "kind": pa.repeat(kind, len(pairs.features)),
-        "rank": pairs.ranks,
-        "neighbour_id": pairs.others,
-        "value": pairs.values,
-    }
-    return as_table("neighbours", columns)
+    parts = []
+    for kind, pairs in kinds.items():
+        columns = {
+            "feature_id": pairs.features,
+            "kind": pa.repeat(kind, len(pairs.features)),
+            "rank": pairs.ranks,
+            "neighbour_id": pairs.others,
+            "value": pairs.values,
+        }
+        parts.append(as_table("neighbours", columns))
+    return pa.concat_tables(parts).sort_by([(key, "ascending") for key in ("feature_id", "kind", "rank")])
 
 
 def _sorted(parts: Sequence[pa.Table]) -> pa.Table:

@@ -1,9 +1,9 @@
-"""Stage `ablations`: what the tuned model writes without chosen features, of a run under way or of a bundle, judged."""
+"""Stage `ablations`: the reward of what the tuned model writes without some features, in a run or from a bundle."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lfp.bundle.schema import as_table
-from lfp.config import AblationConfig, RunConfig
+from lfp.config import RunConfig
 from lfp.errors import CorpusError
 from lfp.evaluation.ablation_rows import MAIN_KINDS
 from lfp.evaluation.findings.ablation import (
@@ -42,53 +42,44 @@ if TYPE_CHECKING:
     from lfp.ml.sae.autoencoders import Dictionary
 
 
+Row = dict[str, Any]
+
+UNABLATED = "unablated"
+"""Group of the completions of the untouched model."""
+
+_CHOSEN = "chosen"
+_SEED_OFFSET = 3  # other samples than tuning, completions and rollouts had
+
+
 def run(run: Run, output: Output) -> None:
-    """Writes ablations, the completions of its main groups, and the figures that single features give."""
-    done = ablate(_request(run), run.progress) if run.config.ablation.completions else Ablated([], [], [])
+    """Write the table `ablations`, the completions of its main groups, and the results of single features."""
+    done = Ablated([], [], [])
+    if run.config.ablation.completions:
+        base, tuned = load_pair(run)
+        request = Request(
+            config=run.config,
+            base=base,
+            tuned=tuned,
+            dictionary=load_dictionary(run, "tuned"),
+            tables=Tables(
+                features=run.table("features", "features"),
+                probes=run.table("probes", "probes"),
+                weights=run.table("probes", "weights"),
+                labels=run.table("labels", "labels"),
+                labeller=run.config.labels.labeller,
+            ),
+            texts=tokenize_texts(run, base, read_texts(run, "held_out")),
+            reward=load_reward(run.config, run.config_dir) if run.config.tune.method == "grpo" else None,
+        )
+        done = ablate(request, run.progress)
     output.table("ablations", as_table("ablations", done.ablations))
     output.table("completions", as_table("completions", done.completions))
     output.results(done.results)
 
 
-def _request(run: Run) -> Request:
-    base, tuned = load_pair(run)
-    return Request(
-        config=run.config,
-        base=base,
-        tuned=tuned,
-        dictionary=load_dictionary(run, "tuned"),
-        tables=_tables(run),
-        texts=tokenize_texts(run, base, read_texts(run, "held_out")),
-        reward=load_reward(run.config, run.config_dir) if run.config.tune.method == "grpo" else None,
-    )
-
-
-def _tables(run: Run) -> Tables:
-    return Tables(
-        features=run.table("features", "features"),
-        probes=run.table("probes", "probes"),
-        weights=run.table("probes", "weights"),
-        labels=run.table("labels", "labels"),
-        labeller=run.config.labels.labeller,
-    )
-
-
-Row = dict[str, Any]
-
-
-UNABLATED = "unablated"
-"""Group of the completions of the untouched model."""
-
-
-_CHOSEN = "chosen"
-
-
-_SEED_OFFSET = 3  # other draws than tuning, completions and rollouts had
-
-
 @dataclass(frozen=True)
 class Tables:
-    """What a run or a bundle knows of its features: `features`, `probes`, `weights`, `labels`, and whose labels count.
+    """The tables of a run or bundle that describe its features, and the labeller whose labels count.
 
     `labeller` is the run's own; with None no feature is related.
     """
@@ -100,16 +91,16 @@ class Tables:
     labeller: str | None
 
     def headline(self) -> Row:
-        """The headline's row of `probes`."""
+        """Return the headline's row of `probes`."""
         return next(row for row in self.probes.to_pylist() if row["is_headline"])
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be ablated: the models, their features, the texts that prefixes begin, and how a completion is scored.
+    """What to ablate: the models, their features, the texts that prefixes are taken from, and the reward.
 
-    `reward` is None where the feedback is pairs: then a completion's score is its implicit reward. With `chosen`
-    features they make the one group; else all groups of the config are measured.
+    `reward` is None where the feedback is pairs: then a completion's score is its implicit reward. `chosen` features
+    make a group of their own; without them all groups of the config are measured.
     """
 
     config: RunConfig
@@ -132,17 +123,19 @@ class Ablated:
 
 
 def name_of_chosen(features: Sequence[int], scale: float) -> str:
-    """The group's name: its features, and what they are multiplied by where they are not taken out."""
+    """Name the group of chosen features, and the factor of their activations where that is not 0."""
     return f"{_CHOSEN}:{','.join(map(str, sorted(features)))}" + (f"@{scale:g}" if scale else "")
 
 
 def ablate(request: Request, progress: Progress) -> Ablated:
-    """Measures every group of a request and its controls. Raises CorpusError where no text is as long as a prefix."""
+    """Measure every group of a request and its controls. Raises CorpusError where no text is as long as a prefix."""
     config, probes = request.config, request.config.probes
-    writer = _Writer(request, _prefixes(request))
+    writer = _Writer(request, _draw_prefixes(request))
     clean = writer.write({})
-    known, clusters = _known(request, clean), _clusters(writer.prefixes)
-    groups = _groups(request, known)
+    number: dict[tuple[int, ...], int] = {}  # prefixes of the same tokens are one cluster
+    clusters = np.array([number.setdefault(ids, len(number)) for ids in writer.prefixes], np.int64)
+    known = _describe_features(request, clean)
+    groups = _select_groups(request, known)
     untouched = f"{groups[0].name}/{UNABLATED}" if request.chosen else UNABLATED
     completions = clean.rows(untouched, "tuned", request.base, clusters)
     measured = dict[Group, Measured]()
@@ -163,7 +156,7 @@ def ablate(request: Request, progress: Progress) -> Ablated:
 
 @dataclass(frozen=True)
 class _Writer:
-    """Has the tuned model write on from the same prefixes with the same seed, with features scaled, and scores it."""
+    """Lets the tuned model complete the same prefixes with the same seed and scaled features, and scores the result."""
 
     request: Request
     prefixes: Sequence[tuple[int, ...]]
@@ -186,7 +179,9 @@ class _Writer:
         of_base = log_likelihoods(request.base, written).numpy()
         if request.reward is None:
             return _Written(written, of_base, log_likelihoods(request.tuned, written).numpy() - of_base)
-        return _Written(written, of_base, np.array(request.reward([one.text for one in written]), np.float64))
+        return _Written(
+            written, of_base, np.array(request.reward([completion.text for completion in written]), np.float64)
+        )
 
 
 @dataclass(frozen=True)
@@ -200,11 +195,11 @@ class _Written:
     def measured(self) -> Measured:
         from lfp.ml.models.generation import repetition
 
-        n_tokens = sum(len(one.token_ids) for one in self.written)
+        n_tokens = sum(len(completion.token_ids) for completion in self.written)
         return Measured(self.scores, float(np.exp(-self.of_base.sum() / n_tokens)), repetition(self.written))
 
     def rows(self, group: str, model: str, base: LanguageModel, clusters: Ints) -> list[Row]:
-        perplexity = np.exp(-self.of_base / [len(one.token_ids) for one in self.written])
+        perplexity = np.exp(-self.of_base / [len(completion.token_ids) for completion in self.written])
         return completion_rows(
             self.written,
             base,
@@ -216,22 +211,33 @@ class _Written:
         )
 
 
-def _known(request: Request, clean: _Written) -> Candidates:
-    """What the tables say of every feature, and how it fires on the clean run."""
+def _describe_features(request: Request, clean: _Written) -> Candidates:
+    """Describe every feature by the tables, and by how it fires on the clean run."""
     from lfp.ml.interventions.ablation import decoder_norms, firing
 
-    dictionary, prepend_bos = request.dictionary, request.config.model.prepend_bos
-    fired = firing(request.tuned, dictionary, clean.written, prepend_bos=prepend_bos)
-    return replace(
-        _candidates(request.tables),
+    dictionary, tables = request.dictionary, request.tables
+    n, probe_id = tables.features.num_rows, tables.headline()["probe_id"]
+    weights = tables.weights.filter(pc.equal(tables.weights["probe_id"], probe_id)).sort_by("feature_id")
+    related, confidence = np.zeros(n, bool), np.full(n, np.nan)
+    labels = tables.labels.filter(pc.equal(tables.labels["labeller"], tables.labeller or ""))
+    related[labels["feature_id"].to_numpy()] = floats(labels, "related") > 0
+    confidence[labels["feature_id"].to_numpy()] = floats(labels, "confidence")
+    fired = firing(request.tuned, dictionary, clean.written, prepend_bos=request.config.model.prepend_bos)
+    return Candidates(
+        layer=floats(tables.features.sort_by("feature_id"), "layer").astype(np.int64),
+        weight=floats(weights, "weight"),
+        mean_contribution=floats(weights, "mean_contribution"),
+        mean_abs_contribution=floats(weights, "mean_abs_contribution"),
+        related=related,
+        confidence=confidence,
         density=fired.density,
         energy=fired.mean_square * decoder_norms(dictionary) ** 2,
         mean_activation=fired.mean,
     )
 
 
-def _prefixes(request: Request) -> list[tuple[int, ...]]:
-    """Beginnings of one length of texts drawn by the seed."""
+def _draw_prefixes(request: Request) -> list[tuple[int, ...]]:
+    """Draw beginnings of texts, all of the same length, by the seed."""
     from lfp.ml.models.generation import prefixes
 
     config, length = request.config, request.config.ablation.prefix_tokens
@@ -250,54 +256,19 @@ def _prefixes(request: Request) -> list[tuple[int, ...]]:
     )
 
 
-def _clusters(prefixes: Sequence[tuple[int, ...]]) -> Ints:
-    """Which prefixes are of one text [prefixes]: those of the same tokens."""
-    number: dict[tuple[int, ...], int] = {}
-    return np.array([number.setdefault(ids, len(number)) for ids in prefixes], np.int64)
-
-
-def _groups(request: Request, known: Candidates) -> list[Group]:
-    """Main groups, then their controls, then single features and theirs; or the chosen group and its controls."""
+def _select_groups(request: Request, known: Candidates) -> list[Group]:
+    """List main groups, their controls, single features and their controls; or the chosen group and its controls."""
     wanted, seed = request.config.ablation, request.config.seed
     if request.chosen:
         main = [Group(name_of_chosen(request.chosen, wanted.scale), _CHOSEN, tuple(sorted(set(request.chosen))))]
     else:
         main = main_groups(known, wanted.groups, size=wanted.group_size)
     avoided = sorted({feature for group in main for feature in group.features})
-    return [
-        *main,
-        *(
-            control
-            for group in main
-            for control in matched_controls(known, group, avoided=avoided, n=wanted.controls, seed=seed)
-        ),
-        *([] if request.chosen else _singles(known, wanted, avoided, seed)),
-    ]
-
-
-def _singles(known: Candidates, wanted: AblationConfig, avoided: Sequence[int], seed: int) -> Iterator[Group]:
-    singles = single_groups(known, n=wanted.features)
-    yield from singles
-    yield from controls_of_singles(known, singles, avoided=avoided, n=wanted.controls, seed=seed)
-
-
-def _candidates(tables: Tables) -> Candidates:
-    """What the tables say of every feature; what only a clean run tells is 0."""
-    n, probe_id = tables.features.num_rows, tables.headline()["probe_id"]
-    weights = tables.weights.filter(pc.equal(tables.weights["probe_id"], probe_id)).sort_by("feature_id")
-    related, confidence = np.zeros(n, bool), np.full(n, np.nan)
-    told = tables.labels.filter(pc.equal(tables.labels["labeller"], tables.labeller or ""))
-    related[told["feature_id"].to_numpy()] = floats(told, "related") > 0
-    confidence[told["feature_id"].to_numpy()] = floats(told, "confidence")
-    unknown = np.zeros(n)
-    return Candidates(
-        layer=floats(tables.features.sort_by("feature_id"), "layer").astype(np.int64),
-        weight=floats(weights, "weight"),
-        mean_contribution=floats(weights, "mean_contribution"),
-        mean_abs_contribution=floats(weights, "mean_abs_contribution"),
-        related=related,
-        confidence=confidence,
-        density=unknown,
-        energy=unknown,
-        mean_activation=unknown,
-    )
+    groups = list(main)
+    for group in main:
+        groups += matched_controls(known, group, avoided=avoided, n=wanted.controls, seed=seed)
+    if not request.chosen:
+        singles = single_groups(known, n=wanted.features)
+        groups += singles
+        groups += controls_of_singles(known, singles, avoided=avoided, n=wanted.controls, seed=seed)
+    return groups

@@ -1,8 +1,7 @@
-"""Stage `findings`: figures read off the tables of the stages before it, and what tuning did to each feature."""
+"""Stage `findings`: results that follow from the tables of earlier stages, and what tuning did to each feature."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -29,42 +28,44 @@ from precompute.stages.probes.word_gaps import Unexplained
 _TOP_DRIFTED, _FEWEST = 20, 10
 _WORD_QUEUES = {"gap_predicted_true": ("predicted", "true"), "gap_implicit_true": ("implicit", "true")}
 _TEXT_QUEUES = {**_WORD_QUEUES, "gap_true_rating": ("true", "rating")}
+_TEXT_JUDGES = {"predicted": "predicted", "implicit": "implicit_reward", "true": "feedback", "rating": "rating"}
 _SETTINGS = ("variant", "width", "l1", "k", "l0_weight", "seed")
 
 
 def run(run: Run, output: Output) -> None:
-    """Writes drift, and the rows of the report that follow from earlier tables."""
-    probes = run.config.probes
-    draws = Draws(probes.bootstraps, probes.permutations, run.config.seed)
-    found = drift_of(run)
-    unexplained = Unexplained.load(run)
-    sampled, drift = _sampled(run), _drift_table(run, found, unexplained)
-    output.table("drift", drift)
-    features = TextFeatures.of(
-        run.table("texts", "activations").sort_by("text_id"), sampled, n_features=len(found.status)
-    )
+    """Write the table `drift`, and the rows of the report that follow from earlier tables."""
+    config = run.config
+    draws = Draws(config.probes.bootstraps, config.probes.permutations, config.seed)
+    headline = next(row for row in run.table("probes", "probes").to_pylist() if row["is_headline"])
+    drift, unexplained = _compute_drift(run, headline), Unexplained.load(run)
+    table = _drift_table(drift, unexplained, probe_id=headline["probe_id"])
+    output.table("drift", table)
+    activations = run.table("texts", "activations").sort_by("text_id")
+    texts = run.table("texts", "texts").sort_by("text_id")
+    sampled = texts.filter(pc.is_in(texts["text_id"], activations["text_id"]))
+    features = TextFeatures.of(activations, sampled, n_features=len(drift.status))
+
+    def tables(name: str) -> pa.Table:
+        return table if name == "drift" else run.made(name)
+
+    groups = select_features(tables, config.labels, seed=config.seed)
     output.results(
         [
-            *_words(run, draws),
+            *_word_results(run, headline, draws),
             *pca_explained(features, draws),
-            *_text_queues(sampled, draws),
-            *_implicit_of_texts(sampled, probes, run.config.seed),
-            *_labels(run, drift, draws),
-            *_drift(run, found, draws),
-            *_unexplained(unexplained, run),
-            *_sae_sweep(run),
+            *_text_results(sampled, config.probes, draws),
+            *label_results(tables, groups, draws, main=config.labels.labeller),
+            *_drift_results(run, drift, headline, draws),
+            *_unexplained_results(unexplained, n_tokens=run.json("features", "texts")["n_tokens"]),
+            *_dictionary_results(run),
         ]
     )
 
 
-def headline(run: Run) -> dict[str, Any]:
-    """The headline's row of `probes`."""
-    return next(row for row in run.table("probes", "probes").to_pylist() if row["is_headline"])
-
-
-def _words(run: Run, draws: Draws) -> list[ResultRow]:
+def _word_results(run: Run, headline: dict[str, Any], draws: Draws) -> list[ResultRow]:
+    """Judge words: their sentiment, errors by frequency, and the words on which the judges disagree most."""
     vocabulary = run.table("probes", "vocabulary")
-    words = Words.of(vocabulary, headline(run))
+    words = Words.of(vocabulary, headline)
     judges = {"predicted": words.shown, "implicit": words.implicit, "true": words.true}
     names = [f"word:{word}" for word in words.words]
     return [
@@ -75,55 +76,31 @@ def _words(run: Run, draws: Draws) -> list[ResultRow]:
     ]
 
 
-def _text_queues(sampled: pa.Table, draws: Draws) -> list[ResultRow]:
-    """Of the sampled texts, which stand for the corpus; texts kept for an example's sake do not."""
+def _text_results(sampled: pa.Table, config: ProbesConfig, draws: Draws) -> list[ResultRow]:
+    """Judge the sampled texts, which stand for the corpus: disagreements, and implicit reward against feedback.
+
+    The two sides of a pair are resampled together. There is no row `implicit_reward` where fewer than ten texts have
+    both, or where all have the same feedback.
+    """
     judges = {name: floats(sampled, column) for name, column in _TEXT_JUDGES.items()}
     names = [f"text:{text_id}" for text_id in sampled["text_id"].to_pylist()]
-    return queues(names, judges, _TEXT_QUEUES, draws)
-
-
-def _implicit_of_texts(sampled: pa.Table, config: ProbesConfig, seed: int) -> list[ResultRow]:
-    """The implicit reward of texts against their feedback, the two sides of a pair drawn together.
-
-    No row where fewer than ten texts have both, or all the same feedback.
-    """
-    true, implicit, pair_id = (floats(sampled, name) for name in ("feedback", "implicit_reward", "pair_id"))
+    rows = queues(names, judges, _TEXT_QUEUES, draws)
+    true, implicit, pair_id = judges["true"], judges["implicit"], floats(sampled, "pair_id")
     known = ~np.isnan(true) & ~np.isnan(implicit)
     if known.sum() < _FEWEST or np.ptp(true[known]) == 0:
-        return []
+        return rows
     groups = np.where(np.isnan(pair_id), -1 - np.arange(len(pair_id)), pair_id)[known].astype(np.int64)
     keys = {"model": "difference", "target": "implicit_reward", "group": "texts"}
-    return text_rows(true[known], implicit[known], config, seed=seed, groups=groups, **keys)
+    return [*rows, *text_rows(true[known], implicit[known], config, seed=draws.seed, groups=groups, **keys)]
 
 
-_TEXT_JUDGES = {"predicted": "predicted", "implicit": "implicit_reward", "true": "feedback", "rating": "rating"}
+def _compute_drift(run: Run, headline: dict[str, Any]) -> Drift:
+    """Compare each feature's firing and weight in both models, as the headline probe sees them.
 
-
-def _sampled(run: Run) -> pa.Table:
-    """Rows of `texts` whose activations were kept, in the order of `activations`."""
-    texts = run.table("texts", "texts").sort_by("text_id")
-    return texts.filter(pc.is_in(texts["text_id"], run.table("texts", "activations")["text_id"]))
-
-
-def _labels(run: Run, drift: pa.Table, draws: Draws) -> list[ResultRow]:
-    """Each labeller against the headline's weights and against held-out examples."""
-
-    def tables(name: str) -> pa.Table:
-        return drift if name == "drift" else run.made(name)
-
-    config = run.config
-    groups = select_features(tables, config.labels, seed=config.seed)
-    return label_results(tables, groups, draws, main=config.labels.labeller)
-
-
-def _weight_rows(run: Run, probe_id: int) -> pa.Table:
-    weights = run.table("probes", "weights")
-    return weights.filter(pc.equal(weights["probe_id"], probe_id)).sort_by("feature_id")
-
-
-def drift_of(run: Run) -> Drift:
-    """What tuning did to each feature, as the headline probe sees it."""
-    features, probe = run.table("features", "features").sort_by("feature_id"), headline(run)
+    The base model's weights are those of the probe of the same target on its activations through the tuned model's
+    dictionary, where there is one.
+    """
+    features = run.table("features", "features").sort_by("feature_id")
     density, base_density = floats(features, "density"), floats(features, "base_density")
     firing = Firing(
         density_tuned=density,
@@ -132,107 +109,75 @@ def drift_of(run: Run) -> Drift:
         mean_base=base_density * floats(features, "base_mean_activation"),
         n_tokens=run.json("features", "texts")["n_tokens"],
     )
-    return Drift(statuses(firing), firing, _weights(run, probe["probe_id"]), _base_weights(run, probe["target"]))
+    table = run.table("probes", "weights").sort_by("feature_id")
+
+    def weights_of(probe: dict[str, Any]) -> Weights:
+        rows = table.filter(pc.equal(table["probe_id"], probe["probe_id"]))
+        return Weights(floats(rows, "weight"), floats(rows, "null_high"))
+
+    wanted = {"target": headline["target"], "inputs": "sae_of_base"}
+    of_base = [row for row in run.table("probes", "probes").to_pylist() if wanted.items() <= row.items()]
+    return Drift(statuses(firing), firing, weights_of(headline), weights_of(of_base[0]) if of_base else None)
 
 
-def _weights(run: Run, probe_id: int) -> Weights:
-    rows = _weight_rows(run, probe_id)
-    return Weights(floats(rows, "weight"), floats(rows, "null_high"))
-
-
-def _base_weights(run: Run, target: str) -> Weights | None:
-    """Weights of the probe of the same target on the base model's activations through the tuned model's dictionary."""
-    wanted = {"target": target, "inputs": "sae_of_base"}
-    found = [row for row in run.table("probes", "probes").to_pylist() if wanted.items() <= row.items()]
-    return _weights(run, found[0]["probe_id"]) if found else None
-
-
-def _drift_table(run: Run, found: Drift, unexplained: Unexplained) -> pa.Table:
-    n = len(found.status)
-    without_base = np.full(n, found.base is None)
-    base = np.zeros(n) if found.base is None else found.base.values
+def _drift_table(drift: Drift, unexplained: Unexplained, *, probe_id: int) -> pa.Table:
+    n = len(drift.status)
+    without_base = np.full(n, drift.base is None)
+    base = np.zeros(n) if drift.base is None else drift.base.values
     return as_table(
         "drift",
         {
             "feature_id": np.arange(n),
-            "probe_id": np.full(n, headline(run)["probe_id"]),
-            "status": [STATUSES[i] for i in found.status],
-            "sign_flipped": pa.array(found.flipped, mask=without_base),
-            "weight": found.weights.values,
+            "probe_id": np.full(n, probe_id),
+            "status": [STATUSES[i] for i in drift.status],
+            "sign_flipped": pa.array(drift.flipped, mask=without_base),
+            "weight": drift.weights.values,
             "weight_base": pa.array(base, mask=without_base),
-            "contribution": found.contribution,
-            "contribution_base": found.contribution_base,
-            "drifted_contribution": found.drifted,
-            "rank": _ranks(found.drifted),
-            "share": found.share,
+            "contribution": drift.contribution,
+            "contribution_base": drift.contribution_base,
+            "drifted_contribution": drift.drifted,
+            "rank": _rank(drift.drifted),
+            "share": drift.share,
             "unexplained_contribution": unexplained.contribution,
-            "unexplained_rank": _ranks(unexplained.contribution),
+            "unexplained_rank": _rank(unexplained.contribution),
         },
     )
 
 
-def _ranks(values: Floats) -> NDArray[np.int64]:
-    """Each value's rank by size, from 1; of equal ones the lower number first."""
+def _rank(values: Floats) -> NDArray[np.int64]:
+    """Rank values by size, from 1; of equal values the lower number comes first."""
     ranks = np.empty(len(values), np.int64)
     ranks[np.argsort(-np.abs(values), kind="stable")] = np.arange(1, len(values) + 1)
     return ranks
 
 
-def _drift(run: Run, found: Drift, draws: Draws) -> list[ResultRow]:
-    """Counts by status in either model's dictionary, what each status carries, flipped signs, the most drifted."""
-    probe, mirrored = headline(run), _mirror(run)
-    own, mirror = found.status[found.firing.is_live], statuses(mirrored)[mirrored.is_live]
-    probed = {
-        "model": "difference",
-        "target": probe["target"],
-        "inputs": probe["inputs"],
-        "probe_id": probe["probe_id"],
-    }
-    sizes = {"draws": draws.permutations}
-    top = largest(found, _TOP_DRIFTED, **sizes, rng=draws.rng())
-    return [
-        *_status_rows(own, mirror, "sae", draws),
-        *_status_rows(mirror, own, "base_sae", draws),
-        *(
-            ResultRow.from_estimate(
-                "drift", "carried_share", share_carried(found, i, **sizes, rng=draws.rng()), group=name, **probed
-            )
-            for i, name in enumerate(STATUSES)
-        ),
-        *_flip_rows(found, draws, probed),
-        *(
-            ResultRow.from_estimate("drift", "drifted_contribution", estimate, group=f"feature:{feature}", **probed)
-            for feature, estimate in top
-        ),
-    ]
-
-
-def _unexplained(found: Unexplained, run: Run) -> list[ResultRow]:
-    """The features that carry most of what is not explained; the null of the k-th is the k-th when words are dealt."""
-    n_tokens = run.json("features", "texts")["n_tokens"]
-    top = np.argsort(-np.abs(found.contribution), kind="stable")[:_TOP_DRIFTED]
-    nulls = -np.sort(-np.abs(found.nulls), axis=1)[:, : len(top)]
-    return [
-        ResultRow.from_estimate(
-            "drift",
-            "unexplained_contribution",
-            beside_sizes(float(found.contribution[feature]), n_tokens, nulls[:, place]),
-            model="tuned",
-            group=f"feature:{feature}",
+def _drift_results(run: Run, drift: Drift, headline: dict[str, Any], draws: Draws) -> list[ResultRow]:
+    """Report counts by status in both dictionaries, what each status carries, flipped signs, and the most drifted."""
+    with np.load(run.folder("features") / "mirror.npz") as stored:  # both models through the base model's dictionary
+        mirrored = Firing(
+            density_tuned=stored["density_tuned"].astype(np.float64),
+            density_base=stored["density_base"].astype(np.float64),
+            mean_tuned=stored["mean_tuned"].astype(np.float64),
+            mean_base=stored["mean_base"].astype(np.float64),
+            n_tokens=int(stored["n_tokens"]),
         )
-        for place, feature in enumerate(top)
-    ]
+    own, mirror = drift.status[drift.firing.is_live], statuses(mirrored)[mirrored.is_live]
+    rows = [*_status_results(own, mirror, "sae", draws), *_status_results(mirror, own, "base_sae", draws)]
+    keys = {"model": "difference", **{key: headline[key] for key in ("target", "inputs", "probe_id")}}
+    for i, status in enumerate(STATUSES):
+        carried = share_carried(drift, i, draws=draws.permutations, rng=draws.rng())
+        rows.append(ResultRow.from_estimate("drift", "carried_share", carried, group=status, **keys))
+    if drift.base is not None:
+        flipped = flips(drift, draws=draws.permutations, rng=draws.rng())
+        rows.append(ResultRow.from_estimate("drift", "sign_flips", flipped, **keys))
+    for feature, estimate in largest(drift, _TOP_DRIFTED, draws=draws.permutations, rng=draws.rng()):
+        group = f"feature:{feature}"
+        rows.append(ResultRow.from_estimate("drift", "drifted_contribution", estimate, group=group, **keys))
+    return rows
 
 
-def _flip_rows(found: Drift, draws: Draws, keys: Mapping[str, Any]) -> list[ResultRow]:
-    if found.base is None:
-        return []
-    return [
-        ResultRow.from_estimate("drift", "sign_flips", flips(found, draws=draws.permutations, rng=draws.rng()), **keys)
-    ]
-
-
-def _status_rows(own: NDArray[np.int64], mirror: NDArray[np.int64], inputs: str, draws: Draws) -> list[ResultRow]:
+def _status_results(own: NDArray[np.int64], mirror: NDArray[np.int64], inputs: str, draws: Draws) -> list[ResultRow]:
+    """Report how many live features of a dictionary have each status, and their share."""
     rows = []
     for status, name in enumerate(STATUSES):
         count = status_count(own, mirror, status, draws=draws.bootstraps, rng=draws.rng())
@@ -241,27 +186,29 @@ def _status_rows(own: NDArray[np.int64], mirror: NDArray[np.int64], inputs: str,
     return rows
 
 
-def _mirror(run: Run) -> Firing:
-    """Both models through the base model's dictionary, as the features stage left it."""
-    with np.load(run.folder("features") / "mirror.npz") as stored:
-        firing: Mapping[str, Any] = {name: stored[name].astype(np.float64) for name in _MIRROR}
-        return Firing(**firing, n_tokens=int(stored["n_tokens"]))
-
-
-_MIRROR = ("density_tuned", "density_base", "mean_tuned", "mean_base")
-
-
-def _sae_sweep(run: Run) -> list[ResultRow]:
-    """A figure a metric of every autoencoder of the run; `group` names what it was trained with."""
+def _unexplained_results(unexplained: Unexplained, *, n_tokens: int) -> list[ResultRow]:
+    """Report the features that carry most of the unexplained part; the k-th's null is the k-th over shuffled words."""
+    top = np.argsort(-np.abs(unexplained.contribution), kind="stable")[:_TOP_DRIFTED]
+    nulls = -np.sort(-np.abs(unexplained.nulls), axis=1)[:, : len(top)]
     return [
         ResultRow.from_estimate(
-            "sae_sweep", metric, row[metric], layer=row["layer"], model=row["model"], group=_trained_with(row)
+            "drift",
+            "unexplained_contribution",
+            beside_sizes(float(unexplained.contribution[feature]), n_tokens, nulls[:, place]),
+            model="tuned",
+            group=f"feature:{feature}",
         )
-        for row in run.json("saes", "saes")
-        for metric in ("fvu", "l0", "dead_fraction", "mmcs", "ce_recovered")
-        if row[metric] is not None
+        for place, feature in enumerate(top)
     ]
 
 
-def _trained_with(row: Mapping[str, Any]) -> str:
-    return ",".join(f"{name}={row[name]}" for name in _SETTINGS if row.get(name) is not None)
+def _dictionary_results(run: Run) -> list[ResultRow]:
+    """Report every metric of every dictionary of the run; `group` states what it was trained with."""
+    rows = []
+    for row in run.json("saes", "saes"):
+        group = ",".join(f"{name}={row[name]}" for name in _SETTINGS if row.get(name) is not None)
+        keys = {"layer": row["layer"], "model": row["model"], "group": group}
+        for metric in ("fvu", "l0", "dead_fraction", "mmcs", "ce_recovered"):
+            if row[metric] is not None:
+                rows.append(ResultRow.from_estimate("sae_sweep", metric, row[metric], **keys))
+    return rows

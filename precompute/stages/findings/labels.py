@@ -1,4 +1,4 @@
-"""Stage `labels`: a description of every feature by a labeller that needs no network, scored on held-out examples."""
+"""Stage `labels`: a description of every feature by a labeller without a network, scored on held-out examples."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from precompute.run.work_folder import Output, Run
 
 
 def run(run: Run, output: Output) -> None:
-    """Writes labels."""
+    """Write the table `labels`."""
     config = run.config.labels
     labeller = OfflineTokens(
         run.json("features", "vocabulary")["all_counts"],
