@@ -1,4 +1,4 @@
-"""From finished stages to a bundle: every table, the models and autoencoders, and the manifest."""
+"""Write a bundle from finished stages: every table, the models and dictionaries, and the manifest."""
 
 from __future__ import annotations
 
@@ -25,36 +25,40 @@ _MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 
 
 def write_bundle(run: Run, out: Path, stages: Sequence[str]) -> None:
-    """Writes what the stages made as one bundle."""
+    """Write what the stages made as a bundle at `out`."""
     base, tuned = load_pair(run)
-    with BundleWriter(out, _description(run, stages, base=base, tuned=tuned)) as writer:
+    scales = {row["layer"]: row["scale"] for row in run.json("saes", "saes") if row["is_used"]}
+    layers = [row | {"scale": scales.get(row["layer"])} for row in run.json("layers", "layers")]
+    with BundleWriter(out, _describe(run, stages, {"base": base, "tuned": tuned})) as writer:
         for table in MADE_BY:
-            writer.write(table, _made(run, table))
-        writer.write("layers", _layers(run))
+            parts = [run.made(table)]
+            if table == "completions":
+                parts.append(run.table("ablations", table))  # those written without some features
+            writer.write(table, pa.concat_tables(parts))
+        writer.write("layers", as_table("layers", layers))
         writer.write("saes", run.json("saes", "saes"))
         writer.write("results", [row.as_dict() for row in run.results(stages)])
         if run.config.artifacts:
             _add_artifacts(run, writer, {"base": base, "tuned": tuned})
 
 
-def _made(run: Run, table: str) -> pa.Table:
-    """A table of the bundle; what was written without features stands among the completions."""
-    made = run.made(table)
-    return pa.concat_tables([made, run.table("ablations", table)]) if table == "completions" else made
-
-
-def _description(run: Run, stages: Sequence[str], *, base: LanguageModel, tuned: LanguageModel) -> Description:
-    config = run.config
+def _describe(run: Run, stages: Sequence[str], models: dict[str, LanguageModel]) -> Description:
+    """Describe the run for the manifest. Models are named as the config does, without folders of this machine."""
+    config, infos = run.config, {}
+    for role, model in models.items():
+        named = getattr(config.model, role)
+        name = Path(named).name if Path(named).is_dir() else named
+        infos[role] = ModelInfo(name=name, revision=model.revision, parameters=model.n_parameters, sha256=model.sha256)
     return Description(
         title=config.title,
         config=config.model_dump(mode="json"),
         seed=config.seed,
-        models={"base": _model_info(run, "base", base), "tuned": _model_info(run, "tuned", tuned)},
+        models=infos,
         hook_points=[f"blocks.{layer}.mlp.hook_out" for layer in run.json("layers", "selected")],
         labeller=config.labels.labeller,
         versions=find_versions(_LIBRARIES),
         licence=config.licence,
-        notes=_notes(run),
+        notes=_write_notes(run),
         stages=run.costs(stages),
         hardware=hardware(config.model.device),
     )
@@ -65,15 +69,8 @@ def find_versions(libraries: Sequence[str]) -> dict[str, str]:
     return {"lfp-explorer": lfp.__version__, **{name: version(name) for name in libraries}}
 
 
-def _model_info(run: Run, role: str, model: LanguageModel) -> ModelInfo:
-    """The model's public name: what the config calls it, never a folder of the machine it was made on."""
-    named = getattr(run.config.model, role)
-    name = Path(named).name if Path(named).is_dir() else named
-    return ModelInfo(name=name, revision=model.revision, parameters=model.n_parameters, sha256=model.sha256)
-
-
-def _notes(run: Run) -> str:
-    """The config's notes, and what the corpus stage found out."""
+def _write_notes(run: Run) -> str:
+    """Join the config's notes and what the corpus stage found."""
     facts = run.json("corpus", "facts")
     sentences = [run.config.notes, f"{facts['texts']:,} texts in the corpus."]
     if "ties_dropped" in facts:
@@ -82,12 +79,6 @@ def _notes(run: Run) -> str:
         shared = f"{facts['shared_dropped']:.0f} pairs"
         sentences.append(f"{shared} that share a text with a held-out pair were not tuned on.")
     return " ".join(sentence for sentence in sentences if sentence)
-
-
-def _layers(run: Run) -> pa.Table:
-    scales = {row["layer"]: row["scale"] for row in run.json("saes", "saes") if row["is_used"]}
-    rows = [row | {"scale": scales.get(row["layer"])} for row in run.json("layers", "layers")]
-    return as_table("layers", rows)
 
 
 def _add_artifacts(run: Run, writer: BundleWriter, models: dict[str, LanguageModel]) -> None:

@@ -1,4 +1,4 @@
-"""What this machine can do and what a process took of it: the ceilings that benchmarks are quoted against."""
+"""What this machine can do, the ceilings that benchmarks are quoted against, and what a process took of it."""
 
 from __future__ import annotations
 
@@ -7,59 +7,52 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lfp.bundle.manifest import Hardware
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @dataclass(frozen=True)
 class Ceiling:
-    """GFLOP/s of a float32 matrix product of 2048 x 2048, with the threads torch has."""
+    """GFLOP/s of a float32 matrix product, 2048 x 2048 by default, with the threads that torch has."""
 
     matmul: float
-    """As `a @ b` has it, which is what other tools' figures are quoted against."""
+    """Of `a @ b`, which figures of other tools are quoted against."""
     best: float
-    """By the faster of the two libraries that torch has for it."""
+    """Of the faster of the two libraries that torch has for it."""
 
 
 def gemm_ceiling(device: str = "cpu", *, n: int = 2048, seconds: float = 1.0) -> Ceiling:
-    """What matrix products reach on this machine right now."""
+    """Measure the rate of matrix products on this machine now, for about `seconds` per library."""
     import torch
 
     from lfp.ml.models.runtime import affine
 
     left, right = torch.randn(2, n, n, device=device).unbind()
+    rates = []
     with torch.no_grad():
-        matmul, other = (_rate(product, n, seconds) for product in (lambda: left @ right, lambda: affine(left, right)))
-    return Ceiling(matmul, max(matmul, other))
-
-
-def _rate(product: Callable[[], Tensor], n: int, seconds: float) -> float:
-    float(product()[0, 0])
-    done, started = 0, time.perf_counter()
-    while time.perf_counter() - started < seconds:
-        float(product()[0, 0])  # waits, where the product is another device's
-        done += 1
-    return done * 2 * n**3 / (time.perf_counter() - started) / 1e9
+        for product in (lambda: left @ right, lambda: affine(left, right)):
+            float(product()[0, 0])  # reading a value waits for the device
+            done, started = 0, time.perf_counter()
+            while time.perf_counter() - started < seconds:
+                float(product()[0, 0])
+                done += 1
+            rates.append(done * 2 * n**3 / (time.perf_counter() - started) / 1e9)
+    return Ceiling(rates[0], max(rates))
 
 
 def peak_rss_mb() -> float:
-    """The most memory this process has held, in megabytes of 10^6 bytes."""
+    """Return the most memory that this process has held, in megabytes of 10^6 bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What some work took: seconds by the clock, of the processor, and peak memory in megabytes of 10^6 bytes.
+    """What some work took: wall-clock seconds, processor seconds, and peak memory in megabytes of 10^6 bytes.
 
-    Processor and memory are the whole process's, its other threads included; None where they cannot be told.
+    Processor time and memory are of the whole process with all its threads; None where they cannot be measured.
     """
 
     seconds: float
@@ -67,7 +60,7 @@ class Cost:
     peak_rss_mb: float | None
 
     def after(self, earlier: Cost) -> Cost:
-        """Both one after the other."""
+        """Return the cost of both, one after the other: times add up, the peak is the larger."""
         cpu, peak = (self.cpu_seconds, earlier.cpu_seconds), (self.peak_rss_mb, earlier.peak_rss_mb)
         return Cost(
             self.seconds + earlier.seconds,
@@ -77,58 +70,43 @@ class Cost:
 
 
 class Meter:
-    """Measures what this process takes from when the meter is made."""
+    """Measures what this process takes, from the moment the meter is made."""
 
     def __init__(self) -> None:
-        self._resets_peak = _reset_peak_rss()
-        self._cpu_seconds, self._started = _cpu_seconds(), time.perf_counter()
+        self._resets_peak = True
+        try:  # Linux lets a process reset the peak of its resident memory
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        except OSError:
+            self._resets_peak = False
+        self._cpu_seconds, self._started = sum(os.times()[:4]), time.perf_counter()
 
     def cost(self) -> Cost:
-        """What it took until now."""
-        peak = _peak_rss_since_reset_mb() if self._resets_peak else None
-        return Cost(time.perf_counter() - self._started, _cpu_seconds() - self._cpu_seconds, peak)
-
-
-def _cpu_seconds() -> float:
-    """Of all threads, and of child processes that ended."""
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
-
-
-def _reset_peak_rss() -> bool:
-    """Begins the peak of resident memory anew; whether the kernel lets (Linux's does)."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    except OSError:
-        return False
-    return True
-
-
-def _peak_rss_since_reset_mb() -> float | None:
-    peak = _proc_field("/proc/self/status", "VmHWM")
-    return None if peak is None else int(peak.split()[0]) * 1024 / 1e6
+        """Return the cost until now; processor seconds include those of child processes that have ended."""
+        peak = _read_proc_field("/proc/self/status", "VmHWM") if self._resets_peak else None
+        return Cost(
+            time.perf_counter() - self._started,
+            sum(os.times()[:4]) - self._cpu_seconds,
+            None if peak is None else int(peak.split()[0]) * 1024 / 1e6,
+        )
 
 
 def hardware(device: str = "cpu") -> Hardware:
-    """The machine that this runs on, and the GPU's name where `device` is one."""
+    """Describe the machine that this runs on, and the GPU where `device` names one."""
+    gpu = None
+    if device.startswith("cuda"):
+        import torch
+
+        gpu = torch.cuda.get_device_name(device) if torch.cuda.is_available() else None
     return Hardware(
-        processor=_proc_field("/proc/cpuinfo", "model name") or platform.processor() or platform.machine() or None,
+        processor=_read_proc_field("/proc/cpuinfo", "model name") or platform.processor() or platform.machine() or None,
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         memory_gb=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
-        gpu=_gpu_name(device),
+        gpu=gpu,
     )
 
 
-def _gpu_name(device: str) -> str | None:
-    if not device.startswith("cuda"):
-        return None
-    import torch
-
-    return torch.cuda.get_device_name(device) if torch.cuda.is_available() else None
-
-
-def _proc_field(file: str, name: str) -> str | None:
-    """What the first line of that name says in a file of /proc; None where there is none."""
+def _read_proc_field(file: str, name: str) -> str | None:
+    """Return the value on the first line of that name in a file of /proc; None where there is none."""
     try:
         lines = Path(file).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

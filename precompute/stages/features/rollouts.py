@@ -26,11 +26,11 @@ def run(run: Run, output: Output) -> None:
     """
     from lfp.ml.implicit_reward.rollouts import rewards_ahead
 
-    config, seed = run.config, run.config.seed + _SEED_OFFSET
+    config = run.config
     n_words = len(run.json("features", "vocabulary")["words"])
     means = {name: np.full(n_words, np.nan) for name in ("before", "after")}
     if config.tune.method == "grpo" and config.probes.rollouts:
-        tuned = load_role(run, "tuned")
+        tuned, seed = load_role(run, "tuned"), config.seed + _SEED_OFFSET
         places = _draw_places(run, tuned, seed=seed)
         counts = np.bincount(places.words, minlength=n_words)
         lead = (tuned.bos_id,) if config.model.prepend_bos and tuned.bos_id is not None else ()

@@ -1,4 +1,4 @@
-"""Fits: one probe of a target on one kind of inputs, its words' predictions out of fold, and its weights' noise."""
+"""Fit a probe of a target on a kind of inputs, predict words out of fold, and estimate the noise of weights."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from precompute.stages.probes.targets import POOLING, Rows
 
 @dataclass(frozen=True)
 class Weights:
-    """A probe's weights a unit of unscaled input [columns], and what is known of their noise.
+    """A probe's weights per unit of unscaled input [columns], and their noise.
 
     `ci_low` and `ci_high` are a 95 % interval, `null_high` the 95th percentile of |weight| over shuffled targets; None
-    where nobody asks.
+    where they are not computed.
     """
 
     value: Floats
@@ -47,10 +47,10 @@ class Probe:
 
 @dataclass(frozen=True)
 class WordProbe:
-    """A probe judged on words: what it predicts of each, out of fold.
+    """A probe and its predictions of words, out of fold.
 
     `predicted` is [words]; `nulls` [permutations, scored words] are by probes of shuffled lexicons, each with its own
-    choice of alpha; None where the target knows no lexicon.
+    choice of alpha; None where the target does not depend on the lexicon.
     """
 
     probe: Probe
@@ -60,28 +60,24 @@ class WordProbe:
 
 @dataclass(frozen=True)
 class Judged:
-    """Words to predict: their mean inputs [words, columns], how many tokens those are summed over, their folds."""
+    """Words to predict: mean inputs [words, columns], tokens that those are summed over, and folds, both [words]."""
 
     features: sp.csr_array
     tokens: Floats
     folds: Ints
 
     @staticmethod
-    def of(target: str, words: WordFeatures, folds: Ints) -> Judged:
-        """Words as the target takes them: at their last token, or for the implicit reward summed over their tokens."""
+    def from_features(target: str, words: WordFeatures, folds: Ints) -> Judged:
+        """Take words as the target reads them: at the last token, or for the implicit reward summed over tokens."""
         if POOLING[target] == "last":
             return Judged(words.at_last, np.ones(len(folds)), folds)
         return Judged(words.over_tokens, words.tokens, folds)
-
-    def some(self, rows: Ints) -> Judged:
-        """Those words, in that order."""
-        return Judged(self.features[rows], self.tokens[rows], self.folds[rows])
 
 
 def fit_words(
     target: str, inputs: Inputs, rows: Rows, judged: Judged, *, scored: Ints, config: ProbesConfig
 ) -> WordProbe:
-    """The probe of `rows`, each word predicted by the ridge that never saw it; `scored` are the words nulls are for."""
+    """Fit a probe to `rows` and predict each word by the ridge that never saw it; nulls only the `scored` words."""
     fit, scales = _fit(inputs, rows, config)
     probe = Probe(
         target=target,
@@ -90,21 +86,24 @@ def fit_words(
         pooling=POOLING[target],
         alpha=float(fit.whole.alpha[0]),
         intercept=float(fit.whole.intercept[0]),
-        weights=_weights(inputs, rows, _columns(fit.whole, slice(1)), scales, config),
+        weights=_build_weights(inputs, rows, _select_targets(fit.whole, slice(1)), scales, config),
         n_train=len(rows.targets),
     )
-    nulls = _predicted(fit, judged.some(scored), slice(1, None)).T if rows.targets.shape[1] > 1 else None
-    return WordProbe(probe, _predicted(fit, judged, slice(1))[:, 0], nulls)
+    nulls = None
+    if rows.targets.shape[1] > 1:
+        of_scored = Judged(judged.features[scored], judged.tokens[scored], judged.folds[scored])
+        nulls = _predict(fit, of_scored, slice(1, None)).T
+    return WordProbe(probe, _predict(fit, judged, slice(1))[:, 0], nulls)
 
 
 def fit_random_rows(inputs: Inputs, rows: Rows, judged: Judged, config: ProbesConfig, *, seed: int) -> Floats:
-    """What `fit_rows` gives under the paper's split: rows, not words, are held out, so that a word is on both sides."""
+    """Call `fit_rows` under the paper's split: rows are held out, not words, so that a word is on both sides."""
     folds = row_folds(len(rows.words), n_folds=config.folds, seed=seed)
     return fit_rows(inputs, replace(rows, folds=folds), judged, config)
 
 
 def fit_rows(inputs: Inputs, rows: Rows, judged: Judged, config: ProbesConfig) -> Floats:
-    """The mean prediction [words, 1 + nulls] of each word's rows times its tokens; NaN where the word has no row.
+    """Return the mean prediction [words, 1 + nulls] of each word's rows times its tokens; NaN for words without a row.
 
     A row is predicted by the ridge that never saw it.
     """
@@ -113,48 +112,46 @@ def fit_rows(inputs: Inputs, rows: Rows, judged: Judged, config: ProbesConfig) -
     n = np.bincount(rows.words[rows.words >= 0], minlength=n_words)
     predicted = np.where(n[:, None] > 0, np.zeros((n_words, rows.targets.shape[1])), np.nan)
     for fold, ridge in enumerate(fit.by_fold):
-        mine = np.flatnonzero((folds == fold) & (rows.words >= 0))
-        of = rows.words[mine]
-        averaging = sp.csr_array((1.0 / n[of], (of, np.arange(len(mine)))), shape=(n_words, len(mine)))
+        in_fold = np.flatnonzero((folds == fold) & (rows.words >= 0))
+        of = rows.words[in_fold]
+        averaging = sp.csr_array((1.0 / n[of], (of, np.arange(len(of)))), shape=(n_words, len(of)))
         held_out = np.bincount(of, 1.0 / n[of], minlength=n_words)
-        predicted += (averaging @ rows.features[mine]) @ ridge.coef + held_out[:, None] * ridge.intercept
+        predicted += (averaging @ rows.features[in_fold]) @ ridge.coef + held_out[:, None] * ridge.intercept
     return predicted * judged.tokens[:, None]
 
 
 def _fit(inputs: Inputs, rows: Rows, config: ProbesConfig) -> tuple[FoldedRidge, Floats]:
-    """The ridges of rows whose layers have unit mean square norm, in units of the inputs as they are, and the scales.
+    """Fit ridges to rows whose layers have unit mean square norm; return them in units of unscaled inputs, and scales.
 
-    A column that is zero on every row has weight 0 and is spared the solver: most token ids are, most of the time.
+    A column that is zero on every row, as most token ids are, has weight 0 and does not reach the solver.
     """
     scales = layer_scales(rows.features, inputs.layer_of)
     used = np.flatnonzero(np.bincount(rows.features.indices, minlength=len(scales)))
     scaled = scaled_columns(rows.features, scales)[:, used]
     fit = fit_folded_ridge(scaled, rows.targets, rows.folds, n_folds=config.folds, alphas=config.alphas)
-    return FoldedRidge(
-        tuple(_spread(one, used, scales) for one in fit.by_fold), _spread(fit.whole, used, scales)
-    ), scales
+
+    def spread(ridge: Ridge) -> Ridge:
+        """Turn a ridge of the used, scaled columns into a ridge of all unscaled columns."""
+        coef = np.zeros((len(scales), ridge.coef.shape[1]))
+        coef[used] = ridge.coef * scales[used, None]
+        return Ridge(coef, ridge.intercept, ridge.alpha)
+
+    return FoldedRidge(tuple(map(spread, fit.by_fold)), spread(fit.whole)), scales
 
 
-def _spread(ridge: Ridge, used: Ints, scales: Floats) -> Ridge:
-    """The ridge of the used columns, scaled, as one of all columns as they are."""
-    coef = np.zeros((len(scales), ridge.coef.shape[1]))
-    coef[used] = ridge.coef * scales[used, None]
-    return Ridge(coef, ridge.intercept, ridge.alpha)
-
-
-def _predicted(fit: FoldedRidge, judged: Judged, targets: slice) -> Floats:
-    """Each word's prediction [words, targets] by the ridge of the fold it is held out in."""
+def _predict(fit: FoldedRidge, judged: Judged, targets: slice) -> Floats:
+    """Predict each word [words, targets] by the ridge of the fold that it is held out in."""
     predicted = np.empty((len(judged.folds), len(fit.whole.alpha[targets])))
     for fold, whole in enumerate(fit.by_fold):
-        ridge, rows = _columns(whole, targets), np.flatnonzero(judged.folds == fold)
+        ridge, rows = _select_targets(whole, targets), np.flatnonzero(judged.folds == fold)
         predicted[rows] = judged.features[rows] @ ridge.coef + judged.tokens[rows, None] * ridge.intercept
     return predicted
 
 
-def _weights(inputs: Inputs, rows: Rows, ridge: Ridge, scales: Floats, config: ProbesConfig) -> Weights:
-    """The weights of a ridge of one target, in units of the inputs; with their noise where they are the bundle's.
+def _build_weights(inputs: Inputs, rows: Rows, ridge: Ridge, scales: Floats, config: ProbesConfig) -> Weights:
+    """Return the weights of a ridge of a single target, in units of the inputs, with noise if the bundle has them.
 
-    The null has the ridge's own alpha: nothing to learn would choose a far larger one, under which all weights vanish.
+    The null keeps the ridge's alpha: without a signal a far larger alpha would be chosen, and all weights would vanish.
     """
     value = ridge.coef[:, 0]
     if inputs.name not in OF_THE_BUNDLE:
@@ -167,5 +164,5 @@ def _weights(inputs: Inputs, rows: Rows, ridge: Ridge, scales: Floats, config: P
     return Weights(value, low * scales, high * scales, null_high * scales)
 
 
-def _columns(ridge: Ridge, targets: slice) -> Ridge:
+def _select_targets(ridge: Ridge, targets: slice) -> Ridge:
     return Ridge(ridge.coef[:, targets], ridge.intercept[targets], ridge.alpha[targets])

@@ -1,8 +1,8 @@
-"""The inputs of probes: features, every control they are compared with, and the tokens they are read on."""
+"""Inputs of probes: features, the controls that they are compared with, and the tokens that both are read on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -29,7 +29,7 @@ MODELS = {
     "random_sae": "tuned",
     "token_identity": "tuned",
 }
-"""Every kind of inputs, and the model whose activations they are; token identity reads none and goes with tuned."""
+"""Every kind of inputs, and the model whose activations it reads; token identity reads none and counts as tuned."""
 
 
 CONTROLS = ("random_sae", "token_identity")
@@ -46,7 +46,7 @@ COMPARED = {"sae": "base_sae", "raw": "base_raw"}
 
 @dataclass(frozen=True)
 class Inputs:
-    """One kind of inputs. `encode` makes MLP outputs of its model and token ids [tokens] a matrix [tokens, columns].
+    """A kind of inputs. `encode` turns MLP outputs of its model and token ids [tokens] into a matrix [tokens, columns].
 
     `layer_of` [columns] numbers the blocks of columns that enter a fit with unit mean square norm each.
     """
@@ -61,17 +61,17 @@ class Inputs:
         return MODELS[self.name]
 
 
-def all_inputs(run: Run, kept: Kept) -> tuple[Inputs, ...]:
-    """Every kind of inputs that the config wants, in the order of `MODELS`."""
+def build_inputs(run: Run, kept: Kept) -> tuple[Inputs, ...]:
+    """Build every kind of inputs that the config asks for, in the order of `MODELS`."""
     of_tuned, of_base = load_dictionary(run, "tuned"), load_dictionary(run, "base")
     dictionaries = {
         "sae": of_tuned,
         "base_sae": of_base,
         "sae_of_base": of_tuned,
-        "random_sae": _random(run, of_tuned, kept),
+        "random_sae": _build_random(run, of_tuned, kept),
     }
     block_of = np.repeat(np.array(of_tuned.layers, np.int64), [sae.info.d_in for sae in of_tuned.saes])
-    made = {name: Inputs(name, one.layer_of, partial(_features, one)) for name, one in dictionaries.items()}
+    made = {name: Inputs(name, each.layer_of, partial(_features, each)) for name, each in dictionaries.items()}
     made |= {name: Inputs(name, block_of, raw_columns) for name in ("raw", "base_raw")}
     ids = kept.corpus_token_ids
     made["token_identity"] = Inputs("token_identity", np.zeros(len(ids), np.int64), partial(one_hot, ids))
@@ -80,7 +80,7 @@ def all_inputs(run: Run, kept: Kept) -> tuple[Inputs, ...]:
 
 
 def by_layer(outputs: Floats32, dictionary: Dictionary) -> dict[int, torch.Tensor]:
-    """MLP outputs as the dictionary takes them: [tokens, d_in] by layer."""
+    """Split MLP outputs [tokens, sum of d_in] into those of each layer, [tokens, d_in]."""
     import torch
 
     ends = np.cumsum([sae.info.d_in for sae in dictionary.saes])[:-1]
@@ -91,8 +91,8 @@ def by_layer(outputs: Floats32, dictionary: Dictionary) -> dict[int, torch.Tenso
     }
 
 
-def _random(run: Run, like: Dictionary, kept: Kept) -> Dictionary:
-    """Random directions with the used autoencoders' L0, centred on the mean output of sampled tokens."""
+def _build_random(run: Run, like: Dictionary, kept: Kept) -> Dictionary:
+    """Build a dictionary of random directions with the L0 of the used dictionaries, centred on the sample's mean."""
     from lfp.ml.sae.quality import random_dictionary
 
     l0 = {row["layer"]: row["l0"] for row in run.json("saes", "saes") if row["is_used"]}
@@ -113,14 +113,14 @@ def _features(dictionary: Dictionary, outputs: Floats32, token_ids: Ints) -> sp.
 
 
 def raw_columns(outputs: Floats32, token_ids: Ints) -> sp.csr_array:  # noqa: ARG001 (the form of encode)
-    """MLP outputs as they are, all of their entries stored."""
+    """Return MLP outputs as they are, all of their entries stored."""
     n, width = outputs.shape
     columns = np.tile(np.arange(width, dtype=np.int32), n)
     return sp.csr_array((np.asarray(outputs).ravel(), columns, np.arange(n + 1) * width), shape=(n, width))
 
 
 def one_hot(known: Ints, outputs: Floats32, token_ids: Ints) -> sp.csr_array:  # noqa: ARG001 (the form of encode)
-    """A column a known token id; a token that is none of them has a row of zeros."""
+    """Return a column per known token id; any other token has a row of zeros."""
     columns = np.minimum(np.searchsorted(known, token_ids), len(known) - 1)
     is_known = known[columns] == token_ids
     offsets = np.concatenate([[0], np.cumsum(is_known)])
@@ -129,7 +129,7 @@ def one_hot(known: Ints, outputs: Floats32, token_ids: Ints) -> sp.csr_array:  #
 
 
 _CHUNK = 2**14
-"""Tokens that are encoded at a time."""
+"""Tokens encoded at a time."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class Kept:
 
     @staticmethod
     def load(run: Run) -> Kept:
-        """What the run's features stage kept."""
+        """Load what the features stage kept."""
         folder = run.folder("features")
         with np.load(folder / "kept.npz") as stored:
             return Kept(
@@ -174,16 +174,16 @@ class Kept:
             )
 
     def mean_outputs(self, model: str) -> NDArray[np.float32]:
-        """The mean MLP output [sum of d_in] of the sampled tokens."""
+        """Return the mean MLP output [sum of d_in] of the sampled tokens."""
         total = np.zeros(self.outputs[model].shape[1])
         for part in np.array_split(self.sample, len(self.sample) // _CHUNK + 1):
             total += self.outputs[model][part].sum(axis=0, dtype=np.float64)
         return (total / max(1, len(self.sample))).astype(np.float32)
 
     def lasts_of(self, is_wanted: NDArray[np.bool_], limit: int) -> tuple[Ints, Ints]:
-        """Slots of the last tokens of the wanted words' occurrences, ascending, and each one's word.
+        """Return slots of the last tokens of the wanted words' occurrences, ascending, and the word of each.
 
-        Where there are more than `limit`, as many of every word as fit, so that a frequent word gives way first.
+        Of more than `limit`, as many of every word as fit are kept, so that frequent words lose tokens first.
         """
         chosen = np.flatnonzero(is_wanted[self.occurrence_words])
         words = self.occurrence_words[chosen]
@@ -210,7 +210,7 @@ class WordFeatures:
 
 @dataclass(frozen=True)
 class Encoded:
-    """What one pass over the kept tokens gives a kind of inputs: words' means, and the rows asked for, by name."""
+    """A kind of inputs over the kept tokens: means of words, and the requested rows, by name."""
 
     words: WordFeatures
     rows: Mapping[str, sp.csr_array]
@@ -224,11 +224,13 @@ def encode_kept(
     n_words: int,
     rows: Mapping[str, Ints],
 ) -> Encoded:
-    """Encodes all slots, some at a time. `rows` names slots, ascending, whose features are wanted as they are."""
+    """Encode all slots in chunks; features of the slots in `rows`, ascending and by name, are returned as they are."""
     averaging, tokens = _averaging(kept, n_words)
     parts: dict[str, list[sp.csr_array]] = {name: [] for name in rows}
     means: dict[str, sp.csr_array] = {}
-    for start, end in _chunks(len(kept.words)):
+    n_slots = len(kept.words)
+    for start in range(0, n_slots, _CHUNK):
+        end = min(n_slots, start + _CHUNK)
         features = encode(np.array(kept.outputs[model][start:end]), kept.token_ids[start:end])
         for name, slots in rows.items():
             low, high = np.searchsorted(slots, [start, end])
@@ -241,7 +243,7 @@ def encode_kept(
 
 
 def _averaging(kept: Kept, n_words: int) -> tuple[dict[str, sp.csr_array], Floats]:
-    """What each slot counts for in each word's means, [slots, words] by name, and tokens an occurrence [words]."""
+    """Return the weight of slots in the means of words, [slots, words] by name, and tokens per occurrence [words]."""
     words, lengths = kept.occurrence_words, kept.ends - kept.starts
     share = 1.0 / np.bincount(words, minlength=n_words)[words]
     inside = np.repeat(kept.starts - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
@@ -253,10 +255,6 @@ def _averaging(kept: Kept, n_words: int) -> tuple[dict[str, sp.csr_array], Float
     return averaging, np.bincount(words, lengths * share, minlength=n_words).astype(np.float64)
 
 
-def _chunks(n: int) -> Iterator[tuple[int, int]]:
-    return ((start, min(n, start + _CHUNK)) for start in range(0, n, _CHUNK))
-
-
 def scaled_columns(features: sp.csr_array, scales: Floats) -> sp.csr_array:
-    """Each column times its factor; what is not stored stays so."""
+    """Multiply each column by its factor; entries that are not stored stay so."""
     return sp.csr_array((features.data * scales[features.indices], features.indices, features.indptr), features.shape)

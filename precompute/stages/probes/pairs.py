@@ -1,8 +1,8 @@
-"""Preference pairs: what both models make of every text, pooled, in every kind of inputs, and its implicit reward."""
+"""Preference pairs: pooled inputs of every kind and the implicit reward of both texts; the probe of preferences."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 class Pairs:
     """Pairs whose two texts differ within the context, [pairs].
 
-    `features` by kind of inputs are [2 pairs, columns], pooled over a text's tokens: chosen texts, then rejected ones
-    in the same order. `implicit_reward` is a pair's summed r_t over the response's tokens (over all where there is no
-    prompt), chosen minus rejected, and `length` the number of those tokens, the same way round. `n_cut_off` pairs were
-    left out, since the context ends before their texts differ.
+    `features` by kind of inputs are [2 pairs, columns], pooled over a text's tokens: chosen texts, then rejected texts
+    in the same order. `implicit_reward` is a pair's summed r_t over the response's tokens (over all tokens where there
+    is no prompt), chosen minus rejected, and `length` the number of those tokens, also chosen minus rejected.
+    `n_cut_off` pairs were left out because the context ends before their texts differ.
     """
 
     is_held_out: NDArray[np.bool_]
@@ -49,7 +49,7 @@ class Pairs:
     n_cut_off: int
 
     def differences(self, inputs: str) -> sp.csr_array:
-        """Pooled inputs [pairs, columns] of the chosen text minus those of the rejected one."""
+        """Return pooled inputs [pairs, columns] of the chosen text minus those of the rejected text."""
         n, features = len(self.length), self.features[inputs]
         return sp.csr_array(features[:n] - features[n:])
 
@@ -60,9 +60,8 @@ def has_pairs(run: Run) -> bool:
 
 
 def collect_pairs(run: Run, inputs: Sequence[Inputs]) -> Pairs:
-    """Runs both models over the texts of all pairs. Raises DataError where a split has too few."""
+    """Run both models over the texts of all pairs. Raises DataError where a split has too few pairs."""
     base, tuned = load_pair(run)
-    # "chosen" sorts before "rejected"
     texts = sorted(read_texts(run), key=lambda text: (text.role, text.pair_id))  # chosen sorts before rejected
     tokenized = tokenize_texts(run, tuned, texts)
     half = len(texts) // 2
@@ -70,97 +69,88 @@ def collect_pairs(run: Run, inputs: Sequence[Inputs]) -> Pairs:
     kept = [i for side in (0, half) for i, is_other in enumerate(differs, start=side) if is_other]
     texts, tokenized = [texts[i] for i in kept], [tokenized[i] for i in kept]
     held_out = np.array([text.split == "held_out" for text in texts[: len(texts) // 2]], bool)
-    _check_splits(held_out, run.config.probes.folds)
-    passed = _Passed.of(run, (tuned, base), (texts, tokenized), inputs)
-    n = len(held_out)
-    return Pairs(
-        held_out,
-        passed.features,
-        passed.reward[:n] - passed.reward[n:],
-        passed.length[:n] - passed.length[n:],
-        half - n,
-    )
-
-
-def _check_splits(is_held_out: NDArray[np.bool_], n_folds: int) -> None:
-    n_train, n_held_out = int((~is_held_out).sum()), int(is_held_out.sum())
+    n_train, n_held_out, n_folds = int((~held_out).sum()), int(held_out.sum()), run.config.probes.folds
     if n_train < n_folds or n_held_out < 2:
         raise DataError(
             f"{n_train} pairs to fit a preference probe on and {n_held_out} held out differ within the context;"
             f" at least {n_folds} and 2 are needed, so pass more pairs, raise model.context or change"
             " corpus.held_out_share"
         )
+    pooled = _pool_texts(run, (tuned, base), texts, tokenized, inputs)
+    n = len(held_out)
+    return Pairs(
+        held_out,
+        pooled.features,
+        pooled.reward[:n] - pooled.reward[n:],
+        pooled.length[:n] - pooled.length[n:],
+        half - n,
+    )
 
 
 @dataclass(frozen=True)
-class _Passed:
-    """What the pass over some texts gives: pooled inputs by kind, summed implicit reward and its tokens [texts]."""
+class _Pooled:
+    """Pooled inputs of texts by kind, [texts, columns], summed implicit reward and its number of tokens, [texts]."""
 
     features: Mapping[str, sp.csr_array]
     reward: Floats
     length: Floats
 
-    @staticmethod
-    def of(
-        run: Run,
-        models: tuple[LanguageModel, LanguageModel],
-        texts: tuple[Sequence[CorpusText], list[TokenizedText]],
-        inputs: Sequence[Inputs],
-    ) -> _Passed:
-        starts = np.array([_response_start(*one) for one in zip(*texts, strict=True)])
-        parts: dict[str, list[sp.csr_array]] = {one.name: [] for one in inputs}
-        rewards, lengths = [], []
-        for tokens in _stream(run, models, texts[1]):
-            rows, is_response = tokens.tuned.rows.numpy(), tokens.tuned.positions.numpy() >= starts[tokens.tuned.rows]
-            of = rows - rows[0]
-            for one in inputs:
-                outputs = _side_by_side(tokens, one.model)
-                features = one.encode(outputs, tokens.tuned.ids.numpy())
-                parts[one.name].append(pool(features, of, how=run.config.probes.pooling, response=is_response))
-            reward = tokens.implicit_reward.nan_to_num().double().numpy()
-            rewards.append(np.bincount(of, reward * is_response))
-            lengths.append(np.bincount(of, is_response))
-        features = {name: sp.csr_array(sp.vstack(some, format="csr")) for name, some in parts.items()}
-        return _Passed(features, np.concatenate(rewards), np.concatenate(lengths))
 
+def _pool_texts(
+    run: Run,
+    models: tuple[LanguageModel, LanguageModel],
+    texts: Sequence[CorpusText],
+    tokenized: list[TokenizedText],
+    inputs: Sequence[Inputs],
+) -> _Pooled:
+    """Run `models` (tuned, base) over texts and pool every kind of inputs over the tokens of each.
 
-def _stream(run: Run, models: tuple[LanguageModel, LanguageModel], texts: list[TokenizedText]) -> Iterator[PairTokens]:
-    """Both models over the texts, telling of progress."""
+    The response is the whole text where there is no prompt, or where the context has no token of the response.
+    """
     from lfp.ml.models.activations import stream_pair
 
-    done = 0
+    firsts = (
+        first_response_token(t.token_starts, text.response_start) for text, t in zip(texts, tokenized, strict=True)
+    )
+    starts = np.array([first if first < len(t.token_ids) else 0 for first, t in zip(firsts, tokenized, strict=True)])
+    parts: dict[str, list[sp.csr_array]] = {kind.name: [] for kind in inputs}
+    rewards, lengths = [], []
     for tokens in stream_pair(
         *models,
-        texts,
+        tokenized,
         layers=run.json("layers", "selected"),
         batch_texts=run.config.stats.batch_texts,
         prepend_bos=run.config.model.prepend_bos,
     ):
-        yield tokens
-        done = int(tokens.tuned.rows[-1]) + 1
+        rows, is_response = tokens.tuned.rows.numpy(), tokens.tuned.positions.numpy() >= starts[tokens.tuned.rows]
+        text_of = rows - rows[0]
+        for kind in inputs:
+            features = kind.encode(_side_by_side(tokens, kind.model), tokens.tuned.ids.numpy())
+            parts[kind.name].append(pool(features, text_of, how=run.config.probes.pooling, response=is_response))
+        reward = tokens.implicit_reward.nan_to_num().double().numpy()
+        rewards.append(np.bincount(text_of, reward * is_response))
+        lengths.append(np.bincount(text_of, is_response))
+        done = int(rows[-1]) + 1
         run.progress("probes: texts of pairs", done, len(texts), float(done))
+    features_by_kind = {name: sp.csr_array(sp.vstack(of_kind, format="csr")) for name, of_kind in parts.items()}
+    return _Pooled(features_by_kind, np.concatenate(rewards), np.concatenate(lengths))
 
 
 def _side_by_side(tokens: PairTokens, model: str) -> NDArray[np.float32]:
-    """MLP outputs [tokens, sum of d_in] of one model, layers in order."""
+    """Return MLP outputs [tokens, sum of d_in] of a model, layers in order."""
     import torch
 
     outputs = (tokens.tuned if model == "tuned" else tokens.base).outputs
     return torch.cat([outputs[layer].float() for layer in sorted(outputs)], dim=1).numpy()
 
 
-def _response_start(text: CorpusText, tokens: TokenizedText) -> int:
-    """The first token of the response; 0 where there is no prompt, or none of the response within the context."""
-    first = first_response_token(tokens.token_starts, text.response_start)
-    return first if first < len(tokens.token_ids) else 0
-
-
-TARGET = "preference"
+PREFERENCE = "preference"
+"""Target of the probes of pairs."""
 
 
 @dataclass(frozen=True)
 class PairProbe:
-    """A probe judged on held-out pairs: predicted chosen minus rejected [pairs], and the same by refitted nulls."""
+    """A probe and its predictions of held-out pairs, chosen minus rejected [pairs], and those of refitted nulls."""
 
     probe: Probe
     margins: Floats
@@ -169,10 +159,10 @@ class PairProbe:
 
 
 def fit_pairs(inputs: Inputs, pairs: Pairs, config: ProbesConfig, *, seed: int) -> PairProbe:
-    """The probe of the training pairs, with as many nulls as `probes.weight_permutations`.
+    """Fit the probe of the training pairs, with as many nulls as `probes.weight_permutations`.
 
-    Each training pair is turned round at random, so that neither side is always the first; the nulls' outcomes are
-    drawn like this turning, apart from it.
+    The sides of each training pair are swapped at random, so that neither side is always the first; the outcomes of
+    the nulls are drawn in the same way, independently.
     """
     differences = pairs.differences(inputs.name)
     train, held_out = np.flatnonzero(~pairs.is_held_out), np.flatnonzero(pairs.is_held_out)
@@ -183,7 +173,7 @@ def fit_pairs(inputs: Inputs, pairs: Pairs, config: ProbesConfig, *, seed: int) 
     fit = rows.fit(rows.outcomes, config)
     margins = scaled_columns(differences[held_out], scales) @ fit.coef
     probe = Probe(
-        target=TARGET,
+        target=PREFERENCE,
         inputs=inputs.name,
         kind="logistic",
         pooling=config.pooling,
@@ -203,24 +193,24 @@ def preference_rows(
     *,
     seed: int,
 ) -> list[ResultRow]:
-    """Row `preference_accuracy`: every probe, tuned minus base, length alone, and the implicit reward with no probe."""
+    """Report `preference_accuracy`: every probe, tuned minus base, length alone, and the implicit reward alone."""
     judged = JudgedPairs.of(pairs.length[pairs.is_held_out], config, seed=seed)
     rows: list[ResultRow] = []
-    for inputs, one in probes.items():
-        keys = _keys(TARGET, inputs) | {"probe_id": ids[TARGET, inputs]}
-        rows += pair_rows(judged, one.margins, one.null_margins, log_odds=True, **keys)
-    for tuned, base in COMPARED.items():
-        ours, theirs = probes[tuned], probes[base]
-        keys = _keys(TARGET, tuned) | {"model": "difference"}
-        nulls = ours.null_margins, theirs.null_margins
-        rows.append(pair_difference_row(judged, ours.margins, theirs.margins, nulls=nulls, **keys))
+    for inputs, fitted in probes.items():
+        keys = _keys(PREFERENCE, inputs) | {"probe_id": ids[PREFERENCE, inputs]}
+        rows += pair_rows(judged, fitted.margins, fitted.null_margins, log_odds=True, **keys)
+    for inputs, base_inputs in COMPARED.items():
+        tuned, base = probes[inputs], probes[base_inputs]
+        keys = _keys(PREFERENCE, inputs) | {"model": "difference"}
+        nulls = tuned.null_margins, base.null_margins
+        rows.append(pair_difference_row(judged, tuned.margins, base.margins, nulls=nulls, **keys))
     measured = pairs.implicit_reward[pairs.is_held_out]
     rows += pair_rows(judged, measured, None, log_odds=False, model="difference", target="implicit_reward")
-    rows.append(length_row(judged, target=TARGET))
+    rows.append(length_row(judged, target=PREFERENCE))
     return [
         *rows,
         ResultRow.from_estimate(
-            "preference_accuracy", "pairs_cut_off", pairs.n_cut_off, target=TARGET, n=len(pairs.length)
+            "preference_accuracy", "pairs_cut_off", pairs.n_cut_off, target=PREFERENCE, n=len(pairs.length)
         ),
     ]
 
@@ -234,15 +224,15 @@ class _Rows:
     folds: Ints
 
     def fit(self, outcomes: Floats, config: ProbesConfig) -> Logistic:
-        """Fits outcomes [pairs, targets]."""
+        """Fit outcomes [pairs, targets]."""
         n_folds, alphas = config.folds, config.alphas
         return fit_logistic(self.features, outcomes, self.folds, n_folds=n_folds, alphas=alphas, intercept=False)
 
 
 def _weights(inputs: Inputs, rows: _Rows, fit: Logistic, scales: Floats, config: ProbesConfig) -> Weights:
-    """The weights in units of the pooled inputs; with their noise where they are the bundle's.
+    """Return the weights in units of the pooled inputs, with their noise if the bundle has them.
 
-    Intervals are over pairs; the null has the probe's own alpha, as of the other probes.
+    Intervals are over pairs; the null keeps the probe's alpha, as for the other probes.
     """
     value = fit.coef[:, 0] * scales
     if inputs.name not in OF_THE_BUNDLE:

@@ -1,4 +1,4 @@
-"""Stage `probes`: every target from every kind of inputs, words and pairs judged out of fold, controls beside them."""
+"""Stage `probes`: every target from every kind of inputs and control, with words and pairs judged out of fold."""
 
 from __future__ import annotations
 
@@ -19,9 +19,16 @@ from precompute.run.inputs import load_dictionary
 from precompute.run.work_folder import Output, Run
 from precompute.stages.probes import word_rows
 from precompute.stages.probes.fitting import Judged, Probe, WordProbe, fit_random_rows, fit_rows, fit_words
-from precompute.stages.probes.inputs import MODELS, Encoded, Inputs, Kept, all_inputs, encode_kept
-from precompute.stages.probes.pairs import TARGET as PREFERENCE
-from precompute.stages.probes.pairs import PairProbe, Pairs, collect_pairs, fit_pairs, has_pairs, preference_rows
+from precompute.stages.probes.inputs import MODELS, Encoded, Inputs, Kept, build_inputs, encode_kept
+from precompute.stages.probes.pairs import (
+    PREFERENCE,
+    PairProbe,
+    Pairs,
+    collect_pairs,
+    fit_pairs,
+    has_pairs,
+    preference_rows,
+)
 from precompute.stages.probes.tables import (
     Listed,
     RawSide,
@@ -40,7 +47,7 @@ from precompute.stages.probes.targets import (
     rows_before,
 )
 from precompute.stages.probes.triples import TriplePoints, collect_points, draw_triples, triple_rows, triples_results
-from precompute.stages.probes.word_gaps import Unexplained, fit_unexplained, gaps_of
+from precompute.stages.probes.word_gaps import Unexplained, fit_unexplained, measure_gaps
 
 Key = tuple[str, str]
 """Target and inputs of a probe."""
@@ -56,9 +63,9 @@ _SHOWN = ("sae", "base_sae")
 
 @dataclass(frozen=True)
 class _Task:
-    """What every word probe is fitted and judged on; `lasts` are the feedback target's rows, by slot and by word.
+    """What every word probe is fitted and judged on; `lasts` are the rows of the target feedback, by slot and by word.
 
-    `excess` [words] is what of their implicit advantage the stated feedback does not explain, beyond noise.
+    `excess` [words] is the part of the implicit advantage that the stated feedback does not explain, beyond noise.
     """
 
     run: Run
@@ -72,11 +79,11 @@ class _Task:
 
 @dataclass(frozen=True)
 class _OfWords:
-    """Word probes, the random split's predictions [words, 1 + nulls], and words' mean features by inputs.
+    """Word probes, the random split's predictions [words, 1 + nulls], and mean features of words by inputs.
 
-    `over_tokens` sums over a word's tokens, `at_last` [words, columns] is of its last one; of the inputs shown only.
+    `over_tokens` sums over a word's tokens, `at_last` [words, columns] is of its last token; both only of shown inputs.
     `before` [words, 1] by model are predictions of the implicit reward from features at the token before;
-    `unexplained` is of the bundle's features only, by their name.
+    `unexplained` is of the bundle's features only.
     """
 
     probes: dict[Key, WordProbe]
@@ -88,25 +95,25 @@ class _OfWords:
 
 
 def run(run: Run, output: Output) -> None:
-    """Writes triples, vocabulary, probes, weights, raw.npz, unexplained.npz, and the report's rows of them.
+    """Write triples, vocabulary, word_features, probes, weights, raw.npz, unexplained.npz, and rows of the report.
 
-    `raw.npz` is the probe of the headline's target on MLP outputs as they are: `coef` [sum of d_in], `intercept`.
+    `raw.npz` is the probe of the headline's target on MLP outputs: `coef` [sum of d_in] and `intercept`.
     Raises DataError where the lexicon or the pairs leave nothing to fit or to judge.
     """
     config, seed = run.config.probes, run.config.seed
     lexicon = lexicon_of(run.config.feedback, beside=run.config_dir)
-    words = Words.of(run, lexicon)
+    words = Words.load(run, lexicon)
     scored = ScoredWords.of(words.values, words.counts.astype(float), config, seed=seed)
     kept, drawn = Kept.load(run), draw_triples(run)
     points = collect_points(run, drawn.triples, run.json("layers", "selected"))
     lasts = kept.lasts_of(~np.isnan(words.values), config.max_rows)
-    inputs, gaps = all_inputs(run, kept), gaps_of(run, words, lexicon)
+    inputs, gaps = build_inputs(run, kept), measure_gaps(run, words, lexicon)
     of_words = _fit_words(_Task(run, kept, words, scored, points, lasts, beyond_noise(gaps)), inputs)
     pairs = collect_pairs(run, inputs) if has_pairs(run) else None
     of_pairs = _fit_pairs(run, pairs, inputs)
     shown = _shown(of_words, of_pairs)
     listed = _listed(of_words.probes, of_pairs, shown, scored)
-    ids = {(one.probe.target, one.probe.inputs): i for i, one in enumerate(listed)}
+    ids = {(row.probe.target, row.probe.inputs): i for i, row in enumerate(listed)}
     output.table("triples", triple_rows(drawn.triples, points, dict(zip(words.words, words.folds, strict=True))))
     output.table("vocabulary", vocabulary_table(run, words, shown, gaps))
     output.table("word_features", word_feature_table(run, words, of_words.at_last["sae"]))
@@ -124,9 +131,9 @@ def run(run: Run, output: Output) -> None:
 
 
 def _fit_words(task: _Task, inputs: Sequence[Inputs]) -> _OfWords:
-    """Fits every target on every kind of inputs; as many kinds are held in memory at a time as there are threads."""
+    """Fit every target on every kind of inputs; as many kinds are in memory at a time as there are threads."""
     found = _OfWords({}, {}, {}, {}, {}, {})
-    for of_kind in _in_threads(task.run, "probes: words", lambda one: _fit_kind(task, one), inputs):
+    for of_kind in _in_threads(task.run, "probes: words", lambda kind: _fit_kind(task, kind), inputs):
         found.probes.update(of_kind.probes)
         found.random.update(of_kind.random)
         found.over_tokens.update(of_kind.over_tokens)
@@ -140,12 +147,12 @@ def _fit_kind(task: _Task, inputs: Inputs) -> _OfWords:
     config, seed, name = task.run.config.probes, task.run.config.seed, inputs.name
     kept = task.kept
     before = np.unique(kept.before[kept.before >= 0])
-    asked = {"sample": kept.sample, "lasts": task.lasts[0]} | ({"before": before} if name in _SHOWN else {})
-    encoded = encode_kept(task.kept, inputs.encode, model=inputs.model, n_words=len(task.words.words), rows=asked)
+    wanted = {"sample": kept.sample, "lasts": task.lasts[0]} | ({"before": before} if name in _SHOWN else {})
+    encoded = encode_kept(task.kept, inputs.encode, model=inputs.model, n_words=len(task.words.words), rows=wanted)
     found = _OfWords({}, {}, {}, {}, {}, {})
     for target in WORD_TARGETS:
         rows = _rows(target, task, inputs, encoded)
-        judged = Judged.of(target, encoded.words, task.words.folds)
+        judged = Judged.from_features(target, encoded.words, task.words.folds)
         found.probes[target, name] = fit_words(target, inputs, rows, judged, scored=task.scored.rows, config=config)
         if name in _RANDOM_ROWS:
             found.random[target, name] = fit_random_rows(inputs, rows, judged, config, seed=seed)
@@ -163,19 +170,19 @@ def _fit_kind(task: _Task, inputs: Inputs) -> _OfWords:
 
 
 def _fit_pairs(run: Run, pairs: Pairs | None, inputs: Sequence[Inputs]) -> dict[str, PairProbe]:
-    """The preference probe of every kind of inputs; none where the texts are no pairs."""
+    """Fit the preference probe of every kind of inputs; none where the texts are not pairs."""
     if pairs is None:
         return {}
     config, seed = run.config.probes, run.config.seed
-    fitted = _in_threads(run, "probes: pairs", lambda one: fit_pairs(one, pairs, config, seed=seed), inputs)
-    return {one.name: fit for one, fit in zip(inputs, fitted, strict=True)}
+    fitted = _in_threads(run, "probes: pairs", lambda kind: fit_pairs(kind, pairs, config, seed=seed), inputs)
+    return {kind.name: fit for kind, fit in zip(inputs, fitted, strict=True)}
 
 
 def _in_threads(run: Run, what: str, fit: Callable[[Inputs], Fit], inputs: Sequence[Inputs]) -> list[Fit]:
-    """Fits kinds side by side, in the run's threads, each with one thread of linear algebra.
+    """Fit kinds at the same time in the run's threads, each with a single thread of linear algebra.
 
-    A factorisation that shares its work among threads waits for all of them at every step: twenty times as long, once
-    another program has one of the cores. Kinds wait for nothing, and come out the same whatever the threads.
+    A factorisation shared among threads waits for all of them at every step, and takes twenty times as long when
+    another program has one of the cores. Kinds are independent, and their results do not depend on the threads.
     """
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
@@ -198,10 +205,10 @@ def _rows(target: str, task: _Task, inputs: Inputs, encoded: Encoded) -> Rows:
 
 
 def _shown(of_words: _OfWords, of_pairs: Mapping[str, PairProbe]) -> dict[str, Floats]:
-    """What the headline's target predicts of each word [words], by inputs.
+    """Return what the headline's target predicts of each word [words], by inputs.
 
-    Of the preference probe, whose rows are pairs, what a word's tokens together add to the estimate of a text that they
-    were all of; no word is held out from it.
+    For the preference probe, whose rows are pairs, that is the estimate of a text made of the word's tokens alone; no
+    word is held out from it.
     """
     if not of_pairs:
         return {name: of_words.probes["implicit_reward", name].predicted for name in _SHOWN}
@@ -214,7 +221,7 @@ def _listed(
     shown: Mapping[str, Floats],
     scored: ScoredWords,
 ) -> list[Listed]:
-    """Every probe, the headline first, then by target and inputs."""
+    """List every probe, the headline first, then by target and inputs."""
     made: dict[Key, Listed] = {}
     for key, fitted in of_words.items():
         display = display_scale(fitted.predicted[scored.rows], scored.true)
@@ -228,11 +235,11 @@ def _listed(
 
 
 def _write_probes(run: Run, output: Output, listed: Sequence[Listed]) -> None:
-    """Writes probes, weights and raw.npz."""
+    """Write probes, weights and raw.npz."""
     from lfp.ml.interventions.raw_probe import split_raw
 
     target = listed[0].probe.target
-    raw: Probe = next(one.probe for one in listed if (one.probe.target, one.probe.inputs) == (target, "raw"))
+    raw: Probe = next(row.probe for row in listed if (row.probe.target, row.probe.inputs) == (target, "raw"))
     coef = raw.weights.value
     np.savez(output.folder / "raw.npz", allow_pickle=False, coef=coef, intercept=raw.intercept)
     split = split_raw(load_dictionary(run, "tuned"), coef)

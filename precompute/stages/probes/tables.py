@@ -25,7 +25,7 @@ _DENSITY = {"sae": ("density", "mean_activation"), "sae_of_base": ("base_density
 
 @dataclass(frozen=True)
 class Listed:
-    """A probe as the bundle lists it: how its predictions are shown, and on how many words or pairs it was judged."""
+    """A probe as the bundle lists it: the scale its predictions are shown on, and how many words or pairs judged it."""
 
     probe: Probe
     display: tuple[float, float]
@@ -45,14 +45,14 @@ class RawSide:
 
 
 def probe_table(probes: Sequence[Listed], layers: Sequence[int], raw: RawSide) -> pa.Table:
-    """The table `probes`, the headline first."""
-    rows = [_probe_row(i, one, layers) for i, one in enumerate(probes)]
+    """Build the table `probes`, the headline first."""
+    rows = [_probe_row(i, listed, layers) for i, listed in enumerate(probes)]
     rows[HEADLINE] |= {"raw_intercept": raw.intercept, "raw_bias": raw.bias}
     return as_table("probes", rows)
 
 
 def weight_table(run: Run, probes: Sequence[Listed], raw: RawSide) -> pa.Table:
-    """The table `weights`: a row a feature of every probe that reads the bundle's features."""
+    """Build the table `weights`: for every probe that reads the bundle's features, a row per feature."""
     features = run.table("features", "features").sort_by("feature_id")
     parts = []
     for i, listed in enumerate(probes):
@@ -63,7 +63,7 @@ def weight_table(run: Run, probes: Sequence[Listed], raw: RawSide) -> pa.Table:
 
 
 def vocabulary_table(run: Run, words: Words, predicted: Mapping[str, Floats], gaps: WordGaps) -> pa.Table:
-    """The table `vocabulary`; `predicted` [words] by inputs, sae and base_sae, is the headline target's."""
+    """Build the table `vocabulary`; `predicted` [words] by inputs, sae and base_sae, is of the headline's target."""
     written, means = run.json("completions", "counts"), words.means
     has_tokens = means["n"] > 0
     columns = {
@@ -87,10 +87,10 @@ def vocabulary_table(run: Run, words: Words, predicted: Mapping[str, Floats], ga
 
 
 def word_feature_table(run: Run, words: Words, at_last: sp.csr_array) -> pa.Table:
-    """The table `word_features`; `at_last` [words, features] are mean features at the last token of words.
+    """Build the table `word_features`; `at_last` [words, features] are mean features at the last token of words.
 
     A feature fires on a word when its mean there is at least half of its mean where active, and five times its mean
-    over all tokens: it is then as strong as it is wont to be, and not one of those that are so everywhere.
+    over all tokens: as strong as usual where it is active, and more active than elsewhere.
     """
     features = run.table("features", "features").sort_by("feature_id")
     typical = features["mean_activation"].to_numpy().astype(float)

@@ -1,4 +1,4 @@
-"""The targets of word probes: which rows a probe is fitted on, what it is to predict there, and shuffled targets."""
+"""Targets of word probes: the rows that a probe is fitted on, its targets there, and shuffled targets."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ POOLING = {"delta": "last", "feedback": "last", "implicit_reward": "mean"}
 class Words:
     """The vocabulary as the probes see it; arrays are [words].
 
-    `values` are the lexicon's, NaN where it is silent or the word has no occurrence; `means` by name are what an
-    occurrence has on average: reward, advantage, matched (NaN where undefined), tokens; `n` how many there are.
+    `values` are the lexicon's, NaN where it has no value or the word has no occurrence; `means` by name are means over
+    occurrences: reward, advantage, matched (NaN where undefined), tokens; `n` is the number of occurrences.
     """
 
     words: list[str]
@@ -36,8 +36,8 @@ class Words:
     means: Mapping[str, Floats]
 
     @staticmethod
-    def of(run: Run, lexicon: Mapping[str, float]) -> Words:
-        """The vocabulary of the run's features stage, with a lexicon's values."""
+    def load(run: Run, lexicon: Mapping[str, float]) -> Words:
+        """Load the vocabulary that the features stage wrote, with the values of a lexicon."""
         stored = run.json("features", "vocabulary")
         with np.load(run.folder("features") / "words.npz") as means:
             arrays = {name: means[name] for name in means.files}
@@ -46,18 +46,18 @@ class Words:
         return Words(stored["words"], np.array(stored["counts"]), np.array(stored["folds"]), values, arrays)
 
     def rows_of(self, words: list[str]) -> Ints:
-        """The place of each word in the vocabulary, -1 where it has none."""
+        """Return the row of each word in the vocabulary, -1 for words that are not in it."""
         of_word = {word: i for i, word in enumerate(self.words)}
         return np.array([of_word.get(word, -1) for word in words], np.int64)
 
 
 @dataclass(frozen=True)
 class Rows:
-    """What a probe is fitted on: inputs [rows, columns], targets [rows, 1 + nulls], each row's fold and word.
+    """What a probe is fitted on: inputs [rows, columns], targets [rows, 1 + nulls], and the fold and word of each row.
 
-    Target 0 is the real one, any others are of shuffled lexicons; `weight_nulls` [rows, nulls] are the shuffled targets
-    that give weights their null. `words` are -1 where a row is of no word of the vocabulary; rows of one of `groups` (a
-    word, else a token) are never on both sides of a fold.
+    Target 0 is the real target, the others are by shuffled lexicons; `weight_nulls` [rows, nulls] are the shuffled
+    targets that give weights their null. `words` are -1 for rows of words outside the vocabulary; rows of the same
+    group (a word, else a token) are never on both sides of a fold.
     """
 
     features: sp.csr_array
@@ -71,13 +71,13 @@ class Rows:
 def delta_rows(
     points: sp.csr_array, neutral: sp.csr_array, rows: Ints, words: Words, scored: ScoredWords, layer_of: Ints
 ) -> Rows:
-    """The paper's target: plus or minus the norm of the change from the neutral point, layers scaled.
+    """Build the rows of the paper's target: plus or minus the norm of the change from the neutral point, layers scaled.
 
-    The sign is the lexicon's; one more target a shuffled lexicon has the shuffled value's sign, and the norm stays.
-    `rows` [points] are the target words' places in the vocabulary; points of other words, and of words that are not
+    The sign is the lexicon's; the target of each shuffled lexicon has the sign of the shuffled value and the same norm.
+    `rows` [points] are the target words' rows in the vocabulary; points of other words, and of words that are not
     scored, are left out.
     """
-    values = _values(words, scored)
+    values = _stack_values(words, scored)
     kept = np.flatnonzero((rows >= 0) & ~np.isnan(values[0][rows]))
     change = (points - neutral).multiply(layer_scales(points, layer_of))
     norms = np.sqrt(np.asarray(change.multiply(change).sum(axis=1)).ravel())[kept]
@@ -87,19 +87,20 @@ def delta_rows(
 
 
 def feedback_rows(lasts: sp.csr_array, of: Ints, words: Words, scored: ScoredWords) -> Rows:
-    """The lexicon's value at the last token of scored words' occurrences; one more target a shuffled lexicon."""
-    targets = _values(words, scored)[:, of].T
+    """Build rows with the lexicon's value at the last token of scored words; another target per shuffled lexicon."""
+    targets = _stack_values(words, scored)[:, of].T
     return Rows(lasts, targets, words.folds[of], of, of, targets[:, 1:])
 
 
 def implicit_rows(run: Run, sample: sp.csr_array, kept: Kept, words: Words) -> Rows:
-    """The implicit reward of sampled tokens, centred on its context: c_t, which is 0 on average over the base model.
+    """Build rows with the implicit reward of sampled tokens, centred on its context: c_t, 0 on average over the base.
 
-    Rows are of all contexts, across which PAPER.md compares c_t: r_t differs by what a context has to give, which no
-    probe of a token can tell, and is below 0 on average, so that its sum would count the tokens of a word.
+    PAPER.md compares c_t across contexts. r_t also depends on how much a context has to give, which no probe of a
+    token can know, and is below 0 on average, so that its sum would count the tokens of a word.
 
-    The weights' nulls keep what a token has beyond its word's mean and take another word's mean, of like frequency in
-    the sample: what of a weight comes from which word is paid is broken, context and spread stay.
+    In the nulls of weights, the mean of a token's word is replaced by the mean of another word of similar frequency in
+    the sample, and the deviation from the mean is kept: this breaks the link between words and rewards, and keeps
+    contexts and spread.
     """
     config, reward, ids = run.config.probes, kept.advantage[kept.sample], kept.token_ids[kept.sample]
     of = kept.words[kept.sample]
@@ -120,9 +121,10 @@ def implicit_rows(run: Run, sample: sp.csr_array, kept: Kept, words: Words) -> R
 
 
 def rows_before(rows: Rows, before: sp.csr_array, kept: Kept) -> Rows:
-    """The rows of `implicit_rows` from features at the token before, which has not read the token that is paid.
+    """Replace the features of `implicit_rows` by those at the token before, where the rewarded token is not yet read.
 
-    `before` are features of those of `kept.before` that there are, in its order; rows without any are left out.
+    `before` are features of the tokens in `kept.before` that exist, in its order; rows without such a token are left
+    out.
     """
     has = np.flatnonzero(kept.before >= 0)
     return replace(
@@ -131,8 +133,8 @@ def rows_before(rows: Rows, before: sp.csr_array, kept: Kept) -> Rows:
     )  # fmt: skip
 
 
-def _values(words: Words, scored: ScoredWords) -> Floats:
-    """The lexicon's values [1 + permutations, words], shuffled ones below, NaN where a word is not scored."""
+def _stack_values(words: Words, scored: ScoredWords) -> Floats:
+    """Return values [1 + permutations, words]: the lexicon's, then shuffled; NaN for words that are not scored."""
     values = np.full((1 + len(scored.shuffled), len(words.words)), np.nan)
     values[:, scored.rows] = np.vstack([scored.true, scored.shuffled])
     return values

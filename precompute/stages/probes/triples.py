@@ -1,4 +1,4 @@
-"""Triples for the probes stage, drawn from the corpus by the lexicon or by asking a language model."""
+"""Triples for the probes stage, made from the corpus by the lexicon or by a language model, and read by both models."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lfp.config import LanguageModelConfig
 from lfp.errors import ConfigError, DataError
 from lfp.evaluation.results import ResultRow
 from lfp.texts.lexicon import Word, lexicon_of, word_tokens
-from lfp.texts.triples import CountTokens, Drawn, Rewriter, Triple, make_triples, make_triples_by_language_model
+from lfp.texts.triples import Drawn, Triple, make_triples, make_triples_by_language_model
 from lfp.util.types import Floats32, Ints
 from precompute.run.inputs import load_pair, load_role, read_texts
 from precompute.run.work_folder import Run
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def draw_triples(run: Run) -> Drawn:
-    """Triples from the corpus, in the way that `probes.triples_by` names, and what was dropped."""
+    """Make triples from the corpus in the way that `probes.triples_by` names, and count what was dropped."""
     config, texts = run.config.probes, [text.text for text in read_texts(run)]
     lexicon = lexicon_of(run.config.feedback, beside=run.config_dir)
     bounds: dict[str, Any] = {
@@ -40,14 +40,27 @@ def draw_triples(run: Run) -> Drawn:
     }
     tokenizer = load_role(run, "tuned").tokenizer
     if config.triples_by == "language_model":
-        drawn = make_triples_by_language_model(texts, lexicon, _rewriter(run), **bounds)
+        from lfp.labels.client.client import Client, ClientConfig
+        from lfp.labels.rewriting import LanguageModelRewriter
+
+        if config.triples_model is None:
+            raise ConfigError("probes.triples_model: no model is named; name one that the server lists")
+        server, cache = run.language_model or LanguageModelConfig(), run.work / "answers"  # kept for a resumed run
+        settings = ClientConfig(config.triples_model, **dict(server), cache=cache)
+        rewriter = LanguageModelRewriter(Client(settings), run.progress)
+        drawn = make_triples_by_language_model(texts, lexicon, rewriter, **bounds)
     else:
-        drawn = make_triples(texts, lexicon, **bounds, n_tokens=_token_counter(tokenizer))
-    return _within_context(drawn, tokenizer, run.config.model.context)
+
+        @functools.cache
+        def count_tokens(word: str) -> int:
+            return len(tokenizer.encode(f" {word}", add_special_tokens=False))
+
+        drawn = make_triples(texts, lexicon, **bounds, n_tokens=count_tokens)
+    return _drop_cut(drawn, tokenizer, run.config.model.context)
 
 
 def triples_results(drawn: Drawn) -> list[ResultRow]:
-    """The report's rows: how many triples there are, and how many sentences gave none by reason."""
+    """Report how many triples there are, and how many sentences were dropped, by reason."""
     total = len(drawn.triples) + sum(drawn.dropped.values())
     dropped = [
         ResultRow.from_estimate("triples", "dropped", n, group=reason, n=total) for reason, n in drawn.dropped.items()
@@ -56,7 +69,7 @@ def triples_results(drawn: Drawn) -> list[ResultRow]:
 
 
 def triple_rows(triples: Sequence[Triple], points: TriplePoints, folds: Mapping[str, int]) -> pa.Table:
-    """The rows of `triples`."""
+    """Build the table `triples`."""
     positions = dict(zip(ROLES, points.positions.reshape(len(ROLES), -1).tolist(), strict=True))
     rows = [
         {role: getattr(triple, role) for role in ROLES}
@@ -68,25 +81,8 @@ def triple_rows(triples: Sequence[Triple], points: TriplePoints, folds: Mapping[
     return as_table("triples", rows)
 
 
-def _rewriter(run: Run) -> Rewriter:
-    """Asks the model that the config names; its answers are kept until the run is done."""
-    from lfp.labels.client.client import Client, ClientConfig
-    from lfp.labels.rewriting import LanguageModelRewriter
-
-    model, server = run.config.probes.triples_model, run.language_model or LanguageModelConfig()
-    if model is None:
-        raise ConfigError("probes.triples_model: no model is named; name one that the server lists")
-    config = ClientConfig(model, **dict(server), cache=run.work / "answers")
-    return LanguageModelRewriter(Client(config), run.progress)
-
-
-def _token_counter(tokenizer: PreTrainedTokenizerBase) -> CountTokens:
-    """How many tokens a word is read as, after a space."""
-    return functools.cache(lambda word: len(tokenizer.encode(f" {word}", add_special_tokens=False)))
-
-
-def _within_context(drawn: Drawn, tokenizer: PreTrainedTokenizerBase, context: int) -> Drawn:
-    """Without the triples of which the models would not read a target word to its end."""
+def _drop_cut(drawn: Drawn, tokenizer: PreTrainedTokenizerBase, context: int) -> Drawn:
+    """Drop triples whose target words the models would not read to the end. Raises DataError where none is left."""
     from lfp.ml.models.tokenization import tokenize
 
     cut = set()
@@ -97,7 +93,7 @@ def _within_context(drawn: Drawn, tokenizer: PreTrainedTokenizerBase, context: i
                 cut.add(i)
     kept = tuple(triple for i, triple in enumerate(drawn.triples) if i not in cut)
     if not kept:
-        raise DataError(f"model.context {context}: every triple's target word lies beyond it; raise it")
+        raise DataError(f"model.context {context}: it cuts the target word of every triple; raise it")
     return Drawn(kept, {**drawn.dropped, **({"cut by the context": len(cut)} if cut else {})})
 
 
@@ -109,7 +105,7 @@ ROLES = ("positive", "negative", "neutral")
 
 @dataclass(frozen=True)
 class TriplePoints:
-    """The target words of `n` triples, all positive ones, then all negative, then all neutral: everything is [3 n].
+    """The target words of `n` triples, all positive, then all negative, then all neutral: everything is [3 n].
 
     `positions` and `token_ids` are of a target's last token, `outputs` by model its MLP outputs [3 n, sum of d_in].
     """
@@ -121,26 +117,30 @@ class TriplePoints:
 
     @property
     def n_triples(self) -> int:
-        """Triples."""
+        """Number of triples."""
         return len(self.words) // len(ROLES)
 
     def encoded(self, model: str, encode: Encode) -> tuple[sp.csr_array, sp.csr_array]:
-        """Inputs [2 n, columns] of the positive, then the negative points, and of each one's neutral partner."""
+        """Encode the positive, then the negative points [2 n, columns], and the neutral partner of each."""
         n, encoded = self.n_triples, encode(self.outputs[model], self.token_ids)
         neutral = encoded[2 * n :]
         return encoded[: 2 * n], sp.csr_array(sp.vstack([neutral, neutral], format="csr"))
 
 
 def collect_points(run: Run, triples: Sequence[Triple], layers: Sequence[int]) -> TriplePoints:
-    """Runs both models over the sentences of the triples. Raises DataError where there is no triple."""
+    """Run both models over the sentences of the triples. Raises DataError where there is no triple."""
     from lfp.ml.models.tokenization import tokenize
 
     if not triples:
         raise DataError("no triple could be made of the corpus; pass more texts, or a lexicon with words of both signs")
     models = dict(zip(("base", "tuned"), load_pair(run), strict=True))
-    placed = [(getattr(one, role), one.start, getattr(one, f"{role}_word")) for role in ROLES for one in triples]
+    placed = [
+        (getattr(triple, role), triple.start, getattr(triple, f"{role}_word")) for role in ROLES for triple in triples
+    ]
     texts = tokenize(models["tuned"].tokenizer, [text for text, _, _ in placed], context=run.config.model.context)
-    positions = np.array([_target(text, start, word) for text, (_, start, word) in zip(texts, placed, strict=True)])
+    positions = np.array(
+        [_find_target(text, start, word) for text, (_, start, word) in zip(texts, placed, strict=True)]
+    )
     ids = np.array([text.token_ids[at] for text, at in zip(texts, positions.tolist(), strict=True)])
     outputs = {name: _outputs_at(run, model, texts, positions, layers) for name, model in models.items()}
     return TriplePoints([word for _, _, word in placed], positions, ids, outputs)
@@ -149,7 +149,7 @@ def collect_points(run: Run, triples: Sequence[Triple], layers: Sequence[int]) -
 def _outputs_at(
     run: Run, model: LanguageModel, texts: list[TokenizedText], positions: Ints, layers: Sequence[int]
 ) -> Floats32:
-    """MLP outputs [texts, sum of d_in] at one position of each text."""
+    """Return MLP outputs [texts, sum of d_in] at a position of each text."""
     import torch
 
     from lfp.ml.models.activations import stream
@@ -161,7 +161,7 @@ def _outputs_at(
     return np.concatenate(parts)
 
 
-def _target(text: TokenizedText, start: int, word: str) -> int:
-    """Position of the last token of the target word; the last token kept, where the context cut the word off."""
+def _find_target(text: TokenizedText, start: int, word: str) -> int:
+    """Return the position of the last token of the target word, or of the last token where the context cut it."""
     tokens = word_tokens([Word(word, start, start + len(word))], text.token_starts, len(text.text))[0]
     return tokens[-1] if tokens else len(text.token_ids) - 1

@@ -1,4 +1,4 @@
-"""What the report says of word probes: every probe against the lexicon, controls and differences beside it."""
+"""Results of word probes: every probe against the lexicon, with controls and differences between models."""
 
 from __future__ import annotations
 
@@ -24,53 +24,53 @@ Key = tuple[str, str]
 
 
 def held_out_rows(probes: Mapping[Key, WordProbe], ids: Mapping[Key, int], scored: ScoredWords) -> list[ResultRow]:
-    """Every probe judged on words that it never saw."""
+    """Judge every probe on words that it never saw."""
     rows: list[ResultRow] = []
-    for (target, inputs), one in probes.items():
+    for (target, inputs), fitted in probes.items():
         keys = _keys(target, inputs, "held_out_words") | {"probe_id": ids[target, inputs]}
-        rows += _judged(target, one.predicted[scored.rows], one.nulls, scored, keys)
+        rows += _judge(target, fitted.predicted[scored.rows], fitted.nulls, scored, keys)
     return rows
 
 
 def random_rows(predicted: Mapping[Key, Floats], scored: ScoredWords) -> list[ResultRow]:
-    """The paper's split beside ours, from predictions [words, 1 + nulls]; words that no row is of are left out."""
+    """Judge the paper's split of rows, from predictions [words, 1 + nulls]; words without a row are left out."""
     rows: list[ResultRow] = []
     for (target, inputs), values in predicted.items():
         has_rows = ~np.isnan(values[scored.rows, 0])
-        some = _among(scored, has_rows)
+        some = _select(scored, has_rows)
         judged, nulls = values[some.rows, 0], values[some.rows, 1:].T if values.shape[1] > 1 else None
-        rows += _judged(target, judged, nulls, some, _keys(target, inputs, "random_rows"))
+        rows += _judge(target, judged, nulls, some, _keys(target, inputs, "random_rows"))
     return rows
 
 
 def before_rows(predicted: Mapping[str, Floats], scored: ScoredWords) -> list[ResultRow]:
-    """The implicit reward read at the token before, by model: what of it is known before the word is written."""
+    """Judge the implicit reward as read at the token before, by model: what is known before the word is written."""
     rows: list[ResultRow] = []
     for model, values in predicted.items():
-        some = _among(scored, ~np.isnan(values[scored.rows, 0]))
+        some = _select(scored, ~np.isnan(values[scored.rows, 0]))
         keys = {"model": model, "target": "implicit_reward", "inputs": "sae_before", "split": "held_out_words"}
-        rows += _judged("implicit_reward", values[some.rows, 0], None, some, keys)
+        rows += _judge("implicit_reward", values[some.rows, 0], None, some, keys)
     return rows
 
 
 def difference_rows(probes: Mapping[Key, WordProbe], scored: ScoredWords) -> list[ResultRow]:
-    """Tuned minus base, each with its own autoencoder, and raw against raw."""
+    """Compare tuned and base model, each with its own dictionary, and on MLP outputs."""
     rows = []
     for target in WORD_TARGETS:
-        for tuned, base in COMPARED.items():
-            ours, theirs = probes[target, tuned], probes[target, base]
-            nulls = None if ours.nulls is None or theirs.nulls is None else (ours.nulls, theirs.nulls)
-            predicted = ours.predicted[scored.rows], theirs.predicted[scored.rows]
+        for inputs, base_inputs in COMPARED.items():
+            tuned, base = probes[target, inputs], probes[target, base_inputs]
+            nulls = None if tuned.nulls is None or base.nulls is None else (tuned.nulls, base.nulls)
+            predicted = tuned.predicted[scored.rows], base.predicted[scored.rows]
             rows.append(
-                difference_row(scored, *predicted, nulls=nulls, target=target, inputs=tuned, split="held_out_words")
+                difference_row(scored, *predicted, nulls=nulls, target=target, inputs=inputs, split="held_out_words")
             )
     return rows
 
 
 def measured_rows(words: Words, scored: ScoredWords) -> list[ResultRow]:
-    """The implicit reward itself against the lexicon: as it is, centred on its context, and in matched contexts.
+    """Judge the implicit reward itself: as it is, centred on its context, and in matched contexts.
 
-    A kind that is defined for fewer than ten scored words has no row.
+    What is defined for fewer than ten scored words has no row.
     """
     rows: list[ResultRow] = []
     for target, name in (
@@ -83,12 +83,12 @@ def measured_rows(words: Words, scored: ScoredWords) -> list[ResultRow]:
         if known.sum() < _FEWEST:
             continue
         rows += word_rows(
-            _among(scored, known), values[known], None, "implicit_reward", model="difference", target=target
+            _select(scored, known), values[known], None, "implicit_reward", model="difference", target=target
         )
     return rows
 
 
-def _judged(
+def _judge(
     target: str, predicted: Floats, nulls: Floats | None, scored: ScoredWords, keys: dict[str, Any]
 ) -> list[ResultRow]:
     return word_rows(scored, predicted, nulls, "kendall_tau", same_unit=target == "feedback", **keys)
@@ -98,8 +98,8 @@ def _keys(target: str, inputs: str, split: str) -> dict[str, Any]:
     return {"model": MODELS[inputs], "target": target, "inputs": inputs, "split": split}
 
 
-def _among(scored: ScoredWords, kept: NDArray[np.bool_]) -> ScoredWords:
-    """Some of the scored words; shuffles stay those of all of them."""
+def _select(scored: ScoredWords, kept: NDArray[np.bool_]) -> ScoredWords:
+    """Select some of the scored words; shuffles stay those of all of them."""
     return replace(
         scored, rows=scored.rows[kept], true=scored.true[kept], shuffled=np.ascontiguousarray(scored.shuffled[:, kept])
     )

@@ -64,4 +64,4 @@ def test_the_machine_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_file_of_proc_that_is_not_there_says_nothing() -> None:
-    assert resources._proc_field("/proc/self/none", "VmHWM") is None
+    assert resources._read_proc_field("/proc/self/none", "VmHWM") is None

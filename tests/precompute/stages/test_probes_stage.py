@@ -20,7 +20,7 @@ from precompute.pipeline import plan_stages
 from precompute.run.inputs import load_dictionary, load_pair, read_texts, tokenize_texts
 from precompute.run.work_folder import Output, Run
 from precompute.stages.probes import probes
-from precompute.stages.probes.inputs import MODELS, Kept, all_inputs
+from precompute.stages.probes.inputs import MODELS, Kept, build_inputs
 from precompute.stages.probes.pairs import collect_pairs
 from precompute.stages.probes.targets import WORD_TARGETS
 from tests.precompute.conftest import reviews, silent, tiny_config
@@ -123,7 +123,7 @@ def test_weights_are_of_the_bundles_features_with_interval_null_and_the_raw_side
 def test_the_raw_ledger_adds_up_from_what_is_stored(done: Run) -> None:
     """raw_weight . features + raw_bias = v . x_hat, token by token, of v in raw.npz."""
     kept, dictionary = Kept.load(done), load_dictionary(done, "tuned")
-    sae = next(one for one in all_inputs(done, kept) if one.name == "sae")
+    sae = next(one for one in build_inputs(done, kept) if one.name == "sae")
     outputs = np.array(kept.outputs["tuned"][:50])
     features = sae.encode(outputs, kept.token_ids[:50])
     table = done.table("probes", "weights").sort_by([("probe_id", "ascending"), ("feature_id", "ascending")])
@@ -176,7 +176,7 @@ def test_a_second_time_gives_the_same(done: Run, tmp_path: Path) -> None:
     for name in ("probes", "weights", "vocabulary", "triples"):
         again = Run(done.config, tmp_path.parent, None, silent).table(tmp_path.name, name)
         assert again.equals(done.table("probes", name)), name
-    assert json.loads((tmp_path / "results.json").read_text()) == done.results(["probes"])
+    assert json.loads((tmp_path / "results.json").read_text()) == [row.as_dict() for row in done.results(["probes"])]
 
 
 def test_pairs_have_a_preference_probe_judged_on_held_out_pairs(done_pairs: Run) -> None:
@@ -232,7 +232,7 @@ def test_a_lexicon_that_scores_every_word_alike_is_one_sentence(
     done: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = done.json("features", "vocabulary")["words"]
-    monkeypatch.setattr(probes.truth, "lexicon", lambda run: dict.fromkeys(words, 1.0))
+    monkeypatch.setattr(probes, "lexicon_of", lambda config, beside: dict.fromkeys(words, 1.0))
     with pytest.raises(DataError, match="constant"):
         probes.run(done, Output(tmp_path, tmp_path))
 
@@ -240,7 +240,7 @@ def test_a_lexicon_that_scores_every_word_alike_is_one_sentence(
 def test_a_lexicon_with_no_word_of_the_corpus_is_one_sentence(
     done: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probes.truth, "lexicon", lambda run: {"xyzzy": 1.0})
+    monkeypatch.setattr(probes, "lexicon_of", lambda config, beside: {"xyzzy": 1.0})
     with pytest.raises(DataError, match="no word in the corpus"):
         probes.run(done, Output(tmp_path, tmp_path))
 
@@ -254,7 +254,7 @@ def test_a_pairs_inputs_are_pooled_over_its_own_texts_and_its_reward_summed_over
         update={"probes": done_pairs.config.probes.model_copy(update={"pooling": pooling})}
     )
     run = Run(config, done_pairs.work, done_pairs.config_dir, silent)
-    inputs = [one for one in all_inputs(run, Kept.load(run)) if one.name in ("base_raw", "sae")]
+    inputs = [one for one in build_inputs(run, Kept.load(run)) if one.name in ("base_raw", "sae")]
     found = collect_pairs(run, inputs)
     base, tuned = load_pair(run)
     texts = {(text.role, text.pair_id): text for text in read_texts(run)}
@@ -311,18 +311,18 @@ def test_the_vocabulary_says_how_far_words_are_from_what_is_stated(tiny_bundle: 
     known = [row for row in rows if row["implicit_gap"] is not None]
     assert 0 < len(known) < len(rows)
     assert all(np.sign(row["implicit_gap"]) == np.sign(row["implicit_excess"]) for row in known)
-    assert all(row.n >= 30 for row in known)
+    assert all(row["n"] >= 30 for row in known)
 
 
 def test_controls_that_the_config_leaves_out_are_not_probed(done: Run) -> None:
     probes_config = done.config.probes.model_copy(update={"controls": ("token_identity",)})
     run = Run(done.config.model_copy(update={"probes": probes_config}), done.work, done.config_dir, silent)
-    kinds = [one.name for one in all_inputs(run, Kept.load(run))]
+    kinds = [one.name for one in build_inputs(run, Kept.load(run))]
     assert kinds == [name for name in MODELS if name != "random_sae"]
 
 
 def test_the_implicit_reward_is_read_at_the_token_before_too(done: Run) -> None:
-    rows = json.loads((done.folder("probes") / "results.json").read_text())
+    rows = done.results(["probes"])
     before = [row for row in rows if row.inputs == "sae_before" and row.metric == "tau"]
     assert {(row.model, row.words) for row in before} == {
         (model, words) for model in ("tuned", "base") for words in ("all", "positive", "negative")

@@ -60,7 +60,7 @@ def test_a_target_that_the_context_cuts_off_is_dropped(corpus_folder: Path, tmp_
     for triple in drawn.triples:
         end = triple.start + len(triple.negative_word)
         assert len(tokenizer.encode(triple.negative[:end], add_special_tokens=False)) <= 16
-    with pytest.raises(DataError, match=r"model\.context 4: every triple's target word lies beyond it"):
+    with pytest.raises(DataError, match=r"model\.context 4: it cuts the target word of every triple"):
         draw_triples(ready(corpus_folder, tmp_path, model, context=4))
 
 
