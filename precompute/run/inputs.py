@@ -116,7 +116,6 @@ def find_corpus_files(config: RunConfig, config_dir: Path | None) -> tuple[Path,
         except CorpusError:  # a data set of the hub, or nothing: the stage can say which
             return ()
     named = {"corpus.source": config.corpus.source, "corpus.held_out_source": config.corpus.held_out_source}
-    named = {} if config.corpus.source == "demo" else named
     return tuple(find_source(name, key=key, beside=config_dir) for key, name in named.items() if name)
 
 
