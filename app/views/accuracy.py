@@ -90,7 +90,7 @@ def show_taus(store: Store) -> None:
         return
     target = targets[frame.choose_one("Probe of", targets, key="tau_target", names=WORDS["tau_target"])]
     words = frame.choose_one("Words", ["all", "positive", "negative"], key="tau_words")
-    shown = lines.probes(rows, "tau", target=target, words=words)
+    shown = lines.probes(rows, "tau", target, words=words)
     if shown:
         legend = Legend("Kendall’s τ with the reward", chance="shuffled rewards (95 %)")
         frame.show_intervals(shown, legend, key="taus")

@@ -114,8 +114,10 @@ def with_interval(
 ) -> str:
     """Return a value and its interval as `0.12 [0.10, 0.14]`; without `digits` the interval says how many decimals."""
     digits = digits_for(low, high) if digits is None else digits
-    text = (signed if is_signed else plain)(value, digits)
-    return text if low is None or high is None else f"{text} [{fixed(low, digits)}, {fixed(high, digits)}]"
+    if low is None or high is None or not math.isfinite(value):
+        return (signed if is_signed else plain)(value, digits)
+    sign = "+" if is_signed and round(value, digits) > 0 else ""
+    return f"{sign}{fixed(value, digits)} [{fixed(low, digits)}, {fixed(high, digits)}]"
 
 
 def estimate(row: ResultRow, *, is_signed: bool = False) -> str:

@@ -67,7 +67,9 @@ def _implicit(rows: Rows) -> str:
     says = "The implicit reward of a word is how much likelier tuning made it, in nats; no probe is involved."
     if tau is None:
         return says
-    return f"{says} It ranks words like the reward does with Kendall’s τ {estimate(tau)}. {against_chance(tau)}".strip()
+    return (
+        f"{says} It ranks words like the reward does, with Kendall’s τ = {estimate(tau)}. {against_chance(tau)}".strip()
+    )
 
 
 # Words and pairs
@@ -80,9 +82,10 @@ def beating_sentence(shown: Sequence[Line]) -> str:
 
 
 def _taus(rows: Rows) -> str:
+    shown = [line for target in lines.targets(rows) for line in lines.probes(rows, "tau", target)]
     return (
         "How well each probe ranks words by their reward (Kendall’s τ), with its controls. "
-        f"{beating_sentence(lines.probes(rows, 'tau'))} A probe that knows signs only would reach its sign ceiling."
+        f"{beating_sentence(shown)} A probe that knows signs only would reach its sign ceiling."
     )
 
 
@@ -327,9 +330,9 @@ def effects_sentence(rows: Sequence[lines.Ablation]) -> str:
     passed = [row for row in judged if passes(row)]
     if not passed:
         return f"No group changes the reward more than its matched controls. {before}"
-    changes = [f"{lines.group_name(row)} by {signed(row['effect'])}" for row in passed]
+    changes = [f"{lines.group_name(row)}, {signed(row['effect'])}" for row in passed]
     others = " The other groups do not." if len(passed) < len(judged) else ""
-    return f"More than matched controls, removing these changes the reward: {', '.join(changes)}.{others} {before}"
+    return f"Removing these changes the reward more than matched controls: {'; '.join(changes)}.{others} {before}"
 
 
 def n_controls(rows: Sequence[lines.Ablation]) -> int:

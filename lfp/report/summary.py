@@ -11,7 +11,7 @@ from lfp.config import PRETRAIN, TUNE
 from lfp.evaluation.results import Report, ResultRow
 from lfp.report.figures.lines import TARGETS
 from lfp.report.formatting import estimate, pick, plain, with_interval
-from lfp.report.sentences import against_base, against_chance, sentence
+from lfp.report.sentences import against_base, sentence
 from lfp.util.sanitize import source_name
 
 
@@ -63,11 +63,13 @@ def summarise(report: Report, target: str | None) -> list[str]:
             if compared.target == "preference"
             else "ranks held-out words by their reward"
         )
+        null = compared.tuned.null_high
+        chance = "" if null is None else f" (chance {plain(null)})"
         found.append(
             f"A linear probe of {TARGETS.get(compared.target, compared.target)} on the tuned model’s features "
-            f"{ranks} with {compared.score} {estimate(compared.tuned)}; on the base model’s features with "
+            f"{ranks} with {compared.score} = {estimate(compared.tuned)}{chance}; on the base model’s features with "
             f"{estimate(compared.base)}. The difference is {estimate(compared.difference, is_signed=True)}. "
-            f"{against_base(compared.difference)} {against_chance(compared.tuned)}".strip()
+            f"{against_base(compared.difference)}"
         )
     return found
 

@@ -59,15 +59,6 @@ def dictionaries(store: Store) -> pa.Table:
     return store.query("SELECT * FROM saes ORDER BY model DESC, layer, variant, width, seed")
 
 
-def scored_words(store: Store, *, limit: int = 3000) -> pa.Table:
-    """Words with true feedback, commonest first."""
-    return store.query(
-        "SELECT word, feedback, implicit_reward, predicted, predicted_base, n FROM vocabulary "
-        "WHERE feedback IS NOT NULL ORDER BY n DESC, word LIMIT $limit",
-        {"limit": limit},
-    )
-
-
 @dataclass(frozen=True)
 class DriftedFeature:
     """A feature whose contribution tuning changed, with its description and the token it fires on most."""
@@ -107,15 +98,6 @@ def features_by_drift(store: Store) -> list[dict[str, Any]]:
 def report_ablations(store: Store) -> list[dict[str, Any]]:
     """All rows of `ablations`, in the table's order."""
     return store.rows('SELECT * FROM ablations ORDER BY "group"')
-
-
-def report_texts(store: Store, *, limit: int = 2000) -> list[dict[str, Any]]:
-    """Sampled texts as points: text_id, pca_x, pca_y, feedback and predicted, by number."""
-    return store.rows(
-        "SELECT text_id, pca_x, pca_y, feedback, predicted FROM texts SEMI JOIN activations USING (text_id) "
-        "ORDER BY text_id LIMIT $limit",
-        {"limit": limit},
-    )
 
 
 _DRIFTED = """

@@ -63,6 +63,7 @@ def draw_all(material: Material) -> list[Drawn]:
     """Return every figure that the run has data for, in reading order. The page sets the colour of text."""
     report, words = material.report, material.words
     scores, of_pairs = report.get("kendall_tau", ()), report.get("preference_accuracy", ())
+    signs = report.get("sign_accuracy", ())
     frequencies = lines.frequencies(report.get("activation_frequency", ()), "per_token")
     tau = "Kendall’s τ with the reward"
     found = [
@@ -71,11 +72,13 @@ def draw_all(material: Material) -> list[Drawn]:
         _lines("implicit-reward", "Implicit reward against reward", "implicit_reward",
                lines.implicit_rewards(report.get("implicit_reward", ())), Legend(tau)),
         _words("words-implicit", "Words: implicit reward against reward", "implicit_reward", words, points.IMPLICIT),
-        _lines("kendall-tau", "Every probe with its interval and chance", "kendall_tau",
-               lines.probes(scores, "tau"), Legend(f"{tau}, held-out words")),
+        *(_lines(f"kendall-tau-{target}", f"Probes of {lines.TARGETS.get(target, target)}", "kendall_tau",
+                 lines.probes(scores, "tau", target), Legend(f"{tau}, held-out words"))
+          for target in lines.targets(scores)),
         _words("words-predicted", "Words: probe estimate against reward", "token_sentiment", words, points.ESTIMATE),
-        _lines("sign-accuracy", "Sign accuracy of every probe", "sign_accuracy",
-               lines.probes(report.get("sign_accuracy", ()), "accuracy"), Legend("share of words"), zero=False),
+        *(_lines(f"sign-accuracy-{target}", f"Probes of {lines.TARGETS.get(target, target)}", "sign_accuracy",
+                 lines.probes(signs, "accuracy", target), Legend("share of words"), zero=False)
+          for target in lines.targets(signs)),
         _lines("preference-accuracy", "Chosen response picked", "preference_accuracy",
                lines.pairs(of_pairs), Legend("pair accuracy"), zero=False),
         _lines("preference-difference", "Tuned minus base", "preference_accuracy",

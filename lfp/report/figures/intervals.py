@@ -113,7 +113,7 @@ def _chance(lines: Sequence[Line], legend: Legend) -> dict[str, object]:
         "width": 0.3,
         "name": legend.chance,
         "showlegend": bool(known),
-        "marker": {"color": "rgba(141,145,153,.14)", "pattern": _HATCH},
+        "marker": {"color": "rgba(141,145,153,.14)", "pattern": _HATCH, "line": {"width": 0}},
         "hovertext": [f"{escaped(name)}<br>{legend.chance}: {plain(high, 3)}" for _, name, high, _ in known],
         "hovertemplate": "%{hovertext}<extra></extra>",
     }

@@ -28,8 +28,8 @@ INPUTS = {
 
 TARGETS = {
     "implicit_reward": "implicit reward",
-    "implicit_advantage": "implicit reward, centred on its context",
-    "implicit_matched": "implicit reward, matched contexts",
+    "implicit_advantage": "centred implicit reward",
+    "implicit_matched": "in matched contexts",
     "delta": "activation differences",
     "feedback": "reward",
     "preference": "preferences",
@@ -82,21 +82,24 @@ def _words_name(row: ResultRow) -> str:
     return f"{row.words} words" if row.words else ""
 
 
-def probes(rows: Sequence[ResultRow], metric: str, *, target: str | None = None, words: str = "all") -> list[Line]:
+def targets(rows: Sequence[ResultRow]) -> list[str]:
+    """Return what the probes of these rows are fitted to, in reading order."""
+    return sorted({row.target for row in rows if row.target}, key=reading_order)
+
+
+def probes(rows: Sequence[ResultRow], metric: str, target: str, *, words: str = "all") -> list[Line]:
     """A metric of every probe of a target on held-out words, tuned before base before their difference.
 
-    Without a target every probe is shown, with its target in its name. The mark is the ceiling of a probe that knows
-    signs only, where the report has one.
+    The mark is the ceiling of a probe that knows signs only, where the report has one.
     """
-    held = [row for row in rows if row.split in ("held_out_words", None) and target in (None, row.target)]
+    held = [row for row in rows if row.split in ("held_out_words", None) and row.target == target]
     shown = [row for row in held if row.metric == metric and row.words == words]
-    shown.sort(key=lambda row: (reading_order(row.target), row.model == "difference", reading_order(row.inputs)))
+    shown = sorted(sort_rows(shown, "inputs", "model"), key=lambda row: row.model == "difference")
     lines = []
     for row in shown:
-        keys = {"model": row.model, "inputs": row.inputs, "target": row.target}
-        ceiling = pick(held, metric="sign_ceiling", **keys) if metric == "tau" and words == "all" else None
-        fitted_to = "" if target else f"{TARGETS.get(row.target or '', row.target or '')}: "
-        lines.append(Line.from_row(f"{fitted_to}{probe_name(row)}", row, mark=ceiling.value if ceiling else None))
+        ceiling = pick(held, metric="sign_ceiling", model=row.model, inputs=row.inputs)
+        mark = ceiling.value if ceiling and metric == "tau" and words == "all" else None
+        lines.append(Line.from_row(probe_name(row), row, mark=mark))
     return lines
 
 

@@ -106,7 +106,7 @@ def test_groups_are_told_from_their_controls(store):
     rows = queries.run.report_ablations(store)
     (line,) = lines.effects(rows)
     assert line.dots == (pytest.approx(-0.02),) and line.value == pytest.approx(-0.21)
-    assert "removing these changes the reward" in sentences.effects_sentence(rows)
+    assert "Removing these changes the reward" in sentences.effects_sentence(rows)
     assert "No group changes" in sentences.effects_sentence([row | {"null_high": 9.0} for row in rows])
     assert "No group can be judged" in sentences.effects_sentence([row | {"null_high": None} for row in rows])
 
@@ -131,12 +131,12 @@ def test_errors_are_read_from_all_to_the_commonest():
 
 def test_a_probes_lines_are_of_its_target_and_of_held_out_words(store):
     rows = queries.run.figures(store, "kendall_tau")
-    found = lines.probes(rows, "tau", target="delta")
+    found = lines.probes(rows, "tau", "delta")
     assert [line.name for line in found] == [
         "tuned · features", "base · features, own SAE", "tuned minus base, features",
     ]  # fmt: skip
     assert [line.mark for line in found] == [0.52, 0.52, None]
-    assert lines.probes(rows, "tau", target="preference") == []
+    assert lines.probes(rows, "tau", "preference") == []
 
 
 @pytest.mark.parametrize("n", [0, 1, 30])

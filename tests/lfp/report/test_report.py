@@ -132,7 +132,7 @@ def test_the_headline_says_what_the_interval_allows(low: float, high: float, say
         ),
     ]
     (told,) = summarise(build_report(rows), "delta")
-    assert says in told and "Above chance (95 % of shuffles are below 0.12)" in told
+    assert says in told and "= 0.50 [0.25, 0.75] (chance 0.12)" in told
 
 
 def ablation(group: str, kind: str, effect: float, **keys: object) -> dict[str, object]:

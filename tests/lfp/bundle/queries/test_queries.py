@@ -423,12 +423,12 @@ def test_figures_of_a_report_row(store, none):
     assert isinstance(queries.run.figures(none, "reward"), list)
 
 
-def test_scored_words_are_common_first(store):
-    rows = queries.run.scored_words(store).to_pylist()
+def test_words_with_a_reward_are_common_first(store):
+    rows = queries.words.judged_words(store).to_pylist()
     counts = [row["n"] for row in rows]
     assert counts == sorted(counts, reverse=True)
     assert all(row["feedback"] is not None for row in rows)
-    assert queries.run.scored_words(store, limit=3).num_rows == 3
+    assert queries.words.judged_words(store, limit=3).num_rows == 3
 
 
 def test_limits_are_positive_or_zero(store, none):
