@@ -137,7 +137,7 @@ def _overlaps(left: pa.Table, right: pa.Table) -> tuple[feature_matching.Similar
         for table in (left, right)
     )
     return feature_matching.overlaps(ours, theirs), feature_matching.overlaps(
-        ours, feature_matching.dealt(theirs, seed=0)
+        ours, feature_matching.permute_tokens(theirs, seed=0)
     )
 
 

@@ -1,4 +1,4 @@
-"""Features of two runs matched one to one, by decoder direction or by what they fire on, and what chance reaches."""
+"""Match features of two runs one to one, by decoder direction or by what they fire on, and what chance reaches."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 from lfp.util.types import Floats32, Ints
 
 Similar = Callable[[slice], Floats32]
-"""Similarities of some features of the first run, by their places, with all of the second's: [some, n_right]."""
+"""Compute the similarities of a block of the first run's features with all of the second run's: [block, n_right]."""
 
 BLOCK = 256
 """Features of the first run whose similarities are held at once."""
 NO_MATCH = -1.0
-"""The similarity of features that cannot match, since they are of different layers."""
+"""The similarity of features that cannot match because their layers differ."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,13 +28,13 @@ class Matching:
     similarity: Floats32
 
     def above(self, least: float) -> Matching:
-        """The pairs whose similarity is larger."""
+        """Keep the pairs whose similarity is larger."""
         kept = self.similarity > least
         return Matching(self.left[kept], self.right[kept], self.similarity[kept])
 
 
 def mutual_nearest(similar: Similar, n_left: int, n_right: int) -> Matching:
-    """Pairs of which each is the other's most similar; of equally similar ones the first counts.
+    """Pair features that are each other's most similar; the first of equally similar features counts.
 
     Every feature is in one pair at most. Memory is BLOCK * n_right.
     """
@@ -51,13 +51,13 @@ def mutual_nearest(similar: Similar, n_left: int, n_right: int) -> Matching:
 
 
 def nearest_sizes(similar: Similar, n_left: int, n_right: int) -> Floats32:
-    """Each feature's largest similarity with any of the other run [n_left]; NO_MATCH where it can have none."""
+    """Find each feature's largest similarity with any of the other run [n_left]; NO_MATCH where it has none."""
     sizes = [similar(at).max(axis=1) for at in _blocks(n_left if n_right else 0)]
     return np.concatenate([np.zeros(0, np.float32), *sizes])
 
 
 def cosines(left: Floats32, right: Floats32, *, left_layers: Ints, right_layers: Ints) -> Similar:
-    """Cosines of decoder rows [n, d_in] and [m, d_in], of features of one layer each [n] and [m]."""
+    """Compare decoder rows [n, d_in] and [m, d_in] by cosine; features match within a layer [n] and [m] only."""
     rows, others = _unit(left), _unit(right)
 
     def similar(at: slice) -> Floats32:
@@ -68,9 +68,9 @@ def cosines(left: Floats32, right: Floats32, *, left_layers: Ints, right_layers:
 
 
 def random_directions(rows: Floats32, layers: Ints, *, seed: int) -> Floats32:
-    """As many random directions as `rows` [m, d_in], spread like those of their layer: what chance is measured with.
+    """Draw as many random directions as `rows` [m, d_in], with the second moments of their layer: the null of cosines.
 
-    Each is a sum of the layer's unit rows with normal weights, so that second moments are the same and no direction is.
+    Each is a sum of the layer's unit rows with normal weights.
     """
     random, made = np.random.default_rng(seed), np.zeros_like(rows)
     unit = _unit(rows)
@@ -83,9 +83,9 @@ def random_directions(rows: Floats32, layers: Ints, *, seed: int) -> Floats32:
 
 
 def overlaps(left: Sequence[Mapping[str, float]], right: Sequence[Mapping[str, float]]) -> Similar:
-    """Jaccard overlaps of weighted tokens: sum over tokens of the smaller value over that of the larger one.
+    """Compare features by the weighted Jaccard overlap of their tokens: sum of smaller values over sum of larger ones.
 
-    A feature is what it fires on: token to share. Values are not negative; features of no tokens overlap with none.
+    A feature is a mapping of the tokens it fires on to non-negative shares; features without tokens overlap with none.
     """
     by_token: dict[str, tuple[list[int], list[float]]] = defaultdict(lambda: ([], []))
     for place, tokens in enumerate(right):
@@ -108,21 +108,21 @@ def overlaps(left: Sequence[Mapping[str, float]], right: Sequence[Mapping[str, f
     return similar
 
 
-def dealt(features: Sequence[Mapping[str, float]], *, seed: int) -> list[dict[str, float]]:
-    """The same values with their tokens dealt anew over the features: each token is as common as before."""
+def permute_tokens(features: Sequence[Mapping[str, float]], *, seed: int) -> list[dict[str, float]]:
+    """Permute the tokens over the features' values: the null of overlaps, each token as common as before."""
     tokens = [token for feature in features for token in feature]
     order = iter(np.random.default_rng(seed).permutation(len(tokens)).tolist())
-    made = []
+    permuted = []
     for feature in features:
         new: dict[str, float] = defaultdict(float)
         for value in feature.values():
             new[tokens[next(order)]] += value
-        made.append(dict(new))
-    return made
+        permuted.append(dict(new))
+    return permuted
 
 
 def _unit(rows: Floats32) -> Floats32:
-    """Rows of unit length; a row of zeros stays."""
+    """Scale rows to unit length; a row of zeros stays."""
     rows = rows.astype(np.float32)
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.asarray(rows / np.where(lengths > 0, lengths, 1.0), np.float32)

@@ -1,13 +1,12 @@
-"""Judge words and texts: predictions against the truth, with intervals over words and nulls over shuffled truths."""
+"""Score words and texts: predictions against the truth, with intervals over words and nulls of shuffled truths."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lfp.config import ProbesConfig
 from lfp.errors import DataError
@@ -30,7 +29,7 @@ from lfp.evaluation.statistics.scores import (
     tau,
     tau_within_sign,
 )
-from lfp.util.types import Floats, Ints
+from lfp.util.types import Flags, Floats, Ints
 
 _TAU: dict[str, Statistic] = {"tau": tau, "tau_within_sign": tau_within_sign, "sign_ceiling": sign_ceiling}
 _OF_SCALE: dict[str, Statistic] = {"r2": r2, "calibration_slope": slope}
@@ -43,7 +42,7 @@ _FEWEST = 10
 class ScoredWords:
     """Words with a true value: `rows` are their places in the vocabulary, `true` their values, all [words].
 
-    `shuffled` [permutations, words] are the values rearranged among words of like frequency.
+    `shuffled` [permutations, words] are the values permuted among words of similar frequency.
     """
 
     rows: Ints
@@ -53,37 +52,33 @@ class ScoredWords:
     seed: int
 
     @staticmethod
-    def of(values: Floats, counts: Floats, config: ProbesConfig, *, seed: int) -> ScoredWords:
-        """The scored words of a vocabulary whose `values` are NaN where the lexicon is silent.
+    def from_vocabulary(values: Floats, counts: Floats, config: ProbesConfig, *, seed: int) -> ScoredWords:
+        """Select the scored words of a vocabulary whose `values` are NaN where the lexicon has none.
 
-        Raises DataError where fewer than ten words are scored, or all alike.
+        Raises DataError where fewer than ten words are scored, or all have the same value.
         """
         rows = np.flatnonzero(~np.isnan(values))
         true = values[rows]
-        _check_words(true, len(values))
+        if not len(true):
+            raise DataError(
+                f"the lexicon has no word in the corpus (none of its {len(values)} words that are common enough), so "
+                "no probe can be judged; pass a lexicon in the language of the texts, or other texts"
+            )
+        if len(true) < _FEWEST:
+            raise DataError(
+                f"the lexicon has {len(true)} of the corpus's {len(values)} words, and at least ten words are needed "
+                "to judge a probe; pass more texts, a larger lexicon, or lower probes.min_word_count"
+            )
+        if np.ptp(true) == 0:
+            raise DataError(
+                f"the feedback is constant: the lexicon gives each of its {len(true)} words in the corpus the value "
+                f"{true[0]:g}, so there is nothing to rank; give words at least two values"
+            )
         rng = np.random.default_rng(seed)
         shuffled = permutations_within_bins(
             true, counts[rows], bins=config.frequency_bins, n=config.permutations, rng=rng
         )
         return ScoredWords(rows, true, shuffled, config, seed)
-
-
-def _check_words(true: Floats, n_words: int) -> None:
-    if not len(true):
-        raise DataError(
-            f"the lexicon has no word in the corpus (none of its {n_words} words that are common enough), so no probe "
-            "can be judged; pass a lexicon in the language of the texts, or other texts"
-        )
-    if len(true) < _FEWEST:
-        raise DataError(
-            f"the lexicon has {len(true)} of the corpus's {n_words} words, and at least ten words are needed to "
-            "judge a probe; pass more texts, a larger lexicon, or lower probes.min_word_count"
-        )
-    if np.ptp(true) == 0:
-        raise DataError(
-            f"the feedback is constant: the lexicon gives each of its {len(true)} words in the corpus the value "
-            f"{true[0]:g}, so there is nothing to rank; give words at least two values"
-        )
 
 
 def word_rows(
@@ -95,7 +90,7 @@ def word_rows(
     same_unit: bool = False,
     **keys: Any,
 ) -> list[ResultRow]:
-    """Everything told of predictions [words]: `tau_rows`, Spearman's correlation and `sign_rows`.
+    """Compute all rows about predictions [words]: `tau_rows`, Spearman's correlation and sign accuracy.
 
     With `same_unit` (predictions are in the unit of the true values) also R2 and the slope of the true values on the
     predictions. `nulls` as for `tau_rows`; null_p is one-sided, the share of nulls at least as large.
@@ -109,18 +104,27 @@ def word_rows(
             )
             for metric, statistic in statistics.items()
         ),
-        *sign_rows(words, predicted, nulls, **keys),
+        *(
+            ResultRow.from_estimate(
+                "sign_accuracy",
+                "accuracy",
+                _estimate(sign_accuracy, words, predicted, nulls, side),
+                words=side,
+                **keys,
+            )
+            for side in _SIDES
+        ),
     ]
 
 
 def tau_rows(
     words: ScoredWords, predicted: Floats, nulls: Floats | None, report_row: str, **keys: Any
 ) -> list[ResultRow]:
-    """Kendall's tau of predictions [words] over all, positive and negative words, with the sign-only ceiling.
+    """Compute Kendall's tau of predictions [words] over all, positive and negative words, with the sign-only ceiling.
 
-    `nulls` [permutations, words] are the predictions refitted on each shuffled lexicon; without them (predictions that
-    do not depend on the lexicon) the same predictions meet the shuffled values. Raises DataError where a prediction is
-    not finite.
+    `nulls` [permutations, words] are the predictions refitted on each shuffled lexicon; predictions that do not depend
+    on the lexicon have none, and are compared with the shuffled values themselves. Raises DataError where a prediction
+    is not finite.
     """
     rows = []
     for side in _SIDES:
@@ -134,32 +138,22 @@ def tau_rows(
     return rows
 
 
-def sign_rows(words: ScoredWords, predicted: Floats, nulls: Floats | None, **keys: Any) -> list[ResultRow]:
-    """Sign accuracy of predictions over all, positive and negative words."""
-    return [
-        ResultRow.from_estimate(
-            "sign_accuracy", "accuracy", _estimate(sign_accuracy, words, predicted, nulls, side), words=side, **keys
-        )
-        for side in _SIDES
-    ]
-
-
 def difference_row(
     words: ScoredWords, tuned: Floats, base: Floats, *, nulls: tuple[Floats, Floats] | None = None, **keys: Any
 ) -> ResultRow:
-    """Tau of the tuned model's predictions minus tau of the base model's, the same words drawn for both.
+    """Compute tau of the tuned model's predictions minus tau of the base model's, the same words drawn for both.
 
     Its null is the same difference under each shuffled lexicon, with both models' predictions refitted on it (`nulls`,
-    [permutations, words] each) or, where they do not depend on the lexicon, as they are: how far two probes lie apart
-    that both know nothing. null_p is two-sided: the share of nulls at least as far from 0. That base and tuned model
-    know the same is for the interval to tell.
+    [permutations, words] each) or, where they do not depend on the lexicon, as they are: the difference between two
+    probes that know nothing. null_p is two-sided: the share of nulls at least as far from 0. Whether base and tuned
+    model know equally much is what the interval answers.
     """
     require_finite(tuned, base)
     rng = np.random.default_rng(words.seed)
     low, high = bootstrap_difference(tau, words.true, tuned, base, n=words.config.bootstraps, rng=rng)
     estimate = Estimate(tau(words.true, tuned) - tau(words.true, base), len(words.true), low, high)
-    ours, theirs = ([one] * len(words.shuffled) for one in (tuned, base)) if nulls is None else nulls
-    of_null = [tau(true, a) - tau(true, b) for true, a, b in zip(words.shuffled, ours, theirs, strict=True)]
+    refitted = zip(*nulls, strict=True) if nulls is not None else repeat((tuned, base), len(words.shuffled))
+    of_null = [tau(true, a) - tau(true, b) for true, (a, b) in zip(words.shuffled, refitted, strict=True)]
     figure = with_null(estimate, np.array(of_null), two_sided=True)
     return ResultRow.from_estimate("kendall_tau", "tau", figure, words="all", model="difference", **keys)
 
@@ -174,11 +168,11 @@ def text_rows(
     report_row: str = "implicit_reward",
     **keys: Any,
 ) -> list[ResultRow]:
-    """Figures of texts [texts], such as their implicit reward, against their feedback: tau, Spearman, linear R2.
+    """Compare a prediction per text [texts], such as its implicit reward, with its feedback: tau, Spearman, linear R2.
 
     Units need not agree. Texts of one of `groups` [texts] (the two sides of a pair, completions of one prompt) are
     drawn together, and permuted together for the null; null_p is one-sided. Raises DataError where feedback is
-    constant, a figure is not finite, or there are fewer than ten texts.
+    constant, a prediction is not finite, or there are fewer than ten texts.
     """
     require_finite(true, predicted)
     if len(true) < _FEWEST or np.ptp(true) == 0:
@@ -199,7 +193,7 @@ def text_rows(
 
 
 def require_finite(*predictions: Floats) -> None:
-    """Raises DataError naming the first row of predictions that are not finite: ranks of such numbers mean nothing."""
+    """Raise DataError naming the first row of predictions that are not finite: their ranks mean nothing."""
     for values in predictions:
         wrong = np.flatnonzero(~np.isfinite(values))
         if len(wrong):
@@ -210,23 +204,18 @@ def require_finite(*predictions: Floats) -> None:
 
 
 def _estimate(statistic: Statistic, words: ScoredWords, predicted: Floats, nulls: Floats | None, side: str) -> Estimate:
+    def select(true: Floats) -> Flags:
+        return {"all": np.ones(len(true), bool), "positive": true > 0, "negative": true < 0}[side]
+
     require_finite(predicted)
-    kept = _side(words.true, side)
-    true, ours = words.true[kept], predicted[kept]
+    kept = select(words.true)
+    true, known = words.true[kept], predicted[kept]
     if len(true) < 2:
-        return Estimate(statistic(true, ours), len(true))
-    low, high = bootstrap(statistic, true, ours, n=words.config.bootstraps, rng=np.random.default_rng(words.seed))
-    estimate = Estimate(statistic(true, ours), len(true), low, high)
-    theirs: Iterable[Floats] = [predicted] * len(words.shuffled) if nulls is None else nulls
-    of_null = [
-        statistic(shuffled[kept], values[kept])
-        for shuffled, values in zip(words.shuffled, theirs, strict=True)
-        for kept in [_side(shuffled, side)]
-    ]
-    return with_null(estimate, np.array(of_null))
-
-
-def _side(values: Floats, side: str) -> NDArray[np.bool_]:
-    if side == "all":
-        return np.ones(len(values), bool)
-    return values > 0 if side == "positive" else values < 0
+        return Estimate(statistic(true, known), len(true))
+    low, high = bootstrap(statistic, true, known, n=words.config.bootstraps, rng=np.random.default_rng(words.seed))
+    refitted = repeat(predicted, len(words.shuffled)) if nulls is None else nulls
+    of_null = []
+    for shuffled, values in zip(words.shuffled, refitted, strict=True):
+        kept = select(shuffled)
+        of_null.append(statistic(shuffled[kept], values[kept]))
+    return with_null(Estimate(statistic(true, known), len(true), low, high), np.array(of_null))

@@ -94,7 +94,7 @@ def label_results(tables: Tables, groups: Mapping[str, Sequence[int]], draws: Dr
     live = floats(tables("features").sort_by("feature_id"), "n_active") > 0
     activations, texts = tables("activations").sort_by("text_id"), tables("texts").sort_by("text_id")
     sampled = texts.filter(pc.is_in(texts["text_id"], activations["text_id"]))
-    features = TextFeatures.of(activations, sampled, n_features=len(live))
+    features = TextFeatures.from_tables(activations, sampled, n_features=len(live))
     inputs = Inputs(features.active, features.n_tokens, floats(sampled, "predicted"))
     keys, rows = {name: probe[name] for name in ("target", "inputs", "probe_id")}, []
     labels = tables("labels")

@@ -1,4 +1,4 @@
-"""Ridge and logistic probes as scikit-learn's estimators: fit(X, y, groups), with no group on both sides of a split."""
+"""Ridge and logistic probes as scikit-learn estimators: fit(X, y, groups), with no group on both sides of a split."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lfp.probes.ridge import fit_ridge
 from lfp.util.types import Floats, Ints
 
 Features = Any
-"""A sparse array of scipy's, or whatever numpy makes an array of; [rows, features]."""
+"""A sparse scipy array, or anything numpy makes an array of; [rows, features]."""
 
 _ALPHAS = (1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3, 1e4)
 
@@ -35,22 +35,23 @@ class RidgeProbe(RegressorMixin, BaseEstimator):
         self.seed = seed
 
     def fit(self, X: Features, y: ArrayLike, groups: ArrayLike | None = None) -> Self:  # noqa: N803
-        """Fits to X [rows, features], sparse or dense, and y [rows] or [rows, targets]; every row is a group by itself
-        where none are given.
+        """Fit to X [rows, features], sparse or dense, and y [rows] or [rows, targets].
+
+        Without groups every row is a group.
         """
         features, targets = _csr(X), np.asarray(y, dtype=np.float64)
         columns = targets[:, None] if targets.ndim == 1 else targets
         folds = _folds(features.shape[0], groups, self.n_folds, seed=self.seed)
         ridge = fit_ridge(features, columns, folds, n_folds=self.n_folds, alphas=self.alphas)
-        one = targets.ndim == 1
-        self.coef_ = ridge.coef[:, 0] if one else ridge.coef.T
-        self.intercept_ = ridge.intercept[0] if one else ridge.intercept
-        self.alpha_ = ridge.alpha[0] if one else ridge.alpha
+        if targets.ndim == 1:
+            self.coef_, self.intercept_, self.alpha_ = ridge.coef[:, 0], ridge.intercept[0], ridge.alpha[0]
+        else:
+            self.coef_, self.intercept_, self.alpha_ = ridge.coef.T, ridge.intercept, ridge.alpha
         self.n_features_in_ = features.shape[1]
         return self
 
     def predict(self, X: Features) -> Floats:  # noqa: N803
-        """Predictions of X [rows, features], shaped as y was."""
+        """Predict for X [rows, features], in the shape of y."""
         predicted: Floats = _csr(X) @ self.coef_.T + self.intercept_
         return predicted
 
@@ -70,8 +71,9 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):
         self.seed = seed
 
     def fit(self, X: Features, y: ArrayLike, groups: ArrayLike | None = None) -> Self:  # noqa: N803
-        """Fits to X [rows, features], sparse or dense, and y [rows] of two classes; every row is a group by itself
-        where none are given. Raises DataError where the classes are not two.
+        """Fit to X [rows, features], sparse or dense, and y [rows]; without groups every row is a group.
+
+        Raises DataError where there are not two classes.
         """
         features = _csr(X)
         self.classes_, outcomes = np.unique(np.asarray(y), return_inverse=True)
@@ -91,17 +93,17 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):
         return self
 
     def decision_function(self, X: Features) -> Floats:  # noqa: N803
-        """Log-odds [rows] of the second class."""
+        """Compute the log-odds [rows] of the second class."""
         log_odds: Floats = _csr(X) @ self.coef_[0] + self.intercept_[0]
         return log_odds
 
     def predict_proba(self, X: Features) -> Floats:  # noqa: N803
-        """Probabilities [rows, 2] of the classes."""
+        """Compute the probabilities [rows, 2] of the classes."""
         second = expit(self.decision_function(X))
         return np.column_stack([1.0 - second, second])
 
     def predict(self, X: Features) -> NDArray[Any]:  # noqa: N803
-        """The likelier class [rows]."""
+        """Predict the likelier class [rows]."""
         likelier: NDArray[Any] = self.classes_[(self.decision_function(X) > 0).astype(int)]
         return likelier
 

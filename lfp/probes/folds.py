@@ -1,9 +1,9 @@
-"""Folds: which rows are held out together, drawn by a seed, and the checks that every fit of probes starts with."""
+"""Folds: which rows are held out together, what cannot be fitted on them, and the choice of penalties by them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -12,16 +12,19 @@ from numpy.typing import ArrayLike
 from lfp.errors import DataError
 from lfp.util.types import Floats, Ints
 
+Fit = TypeVar("Fit")
+Fit_co = TypeVar("Fit_co", covariant=True)
+
 
 def row_folds(n_rows: int, *, n_folds: int, seed: int) -> Ints:
-    """A fold for every row [rows], of even sizes, drawn by the seed whatever the rows' words are."""
+    """Draw a fold for every row [rows]; folds have equal sizes, to within one row."""
     return np.random.default_rng(seed).permutation(n_rows) % n_folds
 
 
 def group_folds(groups: ArrayLike, *, n_folds: int, seed: int) -> Ints:
-    """A fold for every row [rows], the same for all rows of a group (a word, a pair); groups are dealt evenly.
+    """Draw a fold for every row [rows], the same for all rows of a group (a word, a pair).
 
-    Raises DataError where there are fewer groups than folds.
+    Folds have equal numbers of groups, to within one. Raises DataError where there are fewer groups than folds.
     """
     names, group_of = np.unique(np.asarray(groups), return_inverse=True)
     if len(names) < n_folds:
@@ -32,14 +35,19 @@ def group_folds(groups: ArrayLike, *, n_folds: int, seed: int) -> Ints:
     return row_folds(len(names), n_folds=n_folds, seed=seed)[group_of]
 
 
-def check_fit(features: sp.csr_array, targets: Floats, folds: Ints, n_folds: int) -> None:
-    """Raises DataError on what no probe can be fitted to: an empty fold, a constant target, a value not finite."""
+def check_fit(features: sp.csr_array, targets: Floats, folds: Ints, n_folds: int, alphas: Sequence[float]) -> None:
+    """Raise DataError on what no probe can be fitted to: an empty fold, a constant target, a value that is not finite.
+
+    Features are [rows, features], targets [rows, targets] and folds [rows], from 0 to n_folds - 1.
+    """
+    if not len(alphas) or not min(alphas) > 0:
+        raise DataError(f"alphas {list(alphas)} must be one or more numbers above 0; set probes.alphas")
     if n_folds < 3:
         raise DataError(f"{n_folds} folds leave none to choose alpha on; set probes.folds to 3 or more")
     if not features.shape[0] == len(targets) == len(folds):
         raise DataError(
             f"{features.shape[0]} rows of features, {len(targets)} of targets and {len(folds)} of folds: "
-            "pass one of each a row"
+            "pass one of each per row"
         )
     sizes = np.bincount(folds, minlength=n_folds)
     if len(sizes) > n_folds:
@@ -51,34 +59,58 @@ def check_fit(features: sp.csr_array, targets: Floats, folds: Ints, n_folds: int
             f"fold {int(sizes.argmin())} of {n_folds} has no row, so no word of it is held out: too few words; "
             "pass more texts or lower probes.folds"
         )
-    _check_numbers(features, targets)
-
-
-def check_alphas(alphas: Sequence[float]) -> None:
-    """Raises DataError where there is no penalty to choose, or one that is not above 0."""
-    if not len(alphas) or not min(alphas) > 0:
-        raise DataError(f"alphas {list(alphas)} must be one or more numbers above 0; set probes.alphas")
-
-
-def _check_numbers(features: sp.csr_array, targets: Floats) -> None:
     wrong = np.flatnonzero(~np.isfinite(features.data))
     if wrong.size:
         row = int(np.searchsorted(features.indptr, wrong[0], side="right")) - 1
         raise DataError(
             f"feature {features.indices[wrong[0]]} of row {row} is not a finite number; check the activations"
         )
+    name = "target {} of " + f"{targets.shape[1]}, counted from 0"
     rows, columns = np.nonzero(~np.isfinite(targets))
     if rows.size:
         raise DataError(
-            f"the feedback of row {rows[0]} ({_target(targets, columns[0])}) is not a finite number; check the reward"
+            f"the feedback of row {rows[0]} ({name.format(columns[0])}) is not a finite number; check the reward"
         )
     constant = np.flatnonzero(np.ptp(targets, axis=0) == 0)
     if constant.size:
         raise DataError(
-            f"the feedback ({_target(targets, constant[0])}) is the same on every row, {targets[0, constant[0]]:g}, "
+            f"the feedback ({name.format(constant[0])}) is the same on every row, {targets[0, constant[0]]:g}, "
             "so there is nothing to predict; check the reward"
         )
 
 
-def _target(targets: Floats, column: Any) -> str:
-    return f"target {column} of {targets.shape[1]}, counted from 0"
+class Solver(Protocol[Fit_co]):
+    """Fits probes on all folds but those left out. A fold left out leaves no trace, not even of rounding."""
+
+    def errors(self, left_out: Sequence[int], judged: Sequence[int], alphas: Floats) -> list[Floats]:
+        """Compute the summed loss [alphas, targets] of the rows of each judged fold."""
+
+    def fit(self, left_out: Sequence[int], alpha: Floats) -> Fit_co:
+        """Fit the probe, each target at its own alpha [targets]."""
+
+
+def choose_nested(solver: Solver[Fit], n_folds: int, alphas: Floats) -> tuple[list[Fit], Fit]:
+    """Fit a probe per fold that never saw it, neither in its fit nor in the choice of alpha, and one of all rows."""
+    errors: dict[tuple[int, int], Floats] = {}
+    for outer in range(n_folds):
+        for inner in range(outer + 1, n_folds):  # one fit without both serves both orders
+            errors[outer, inner], errors[inner, outer] = solver.errors((outer, inner), (inner, outer), alphas)
+    by_fold = []
+    for outer in range(n_folds):
+        held_out = sum(errors[outer, inner] for inner in range(n_folds) if inner != outer)
+        by_fold.append(solver.fit((outer,), alphas[np.argmin(held_out, axis=0)]))
+    return by_fold, choose(solver, n_folds, alphas)
+
+
+def choose(solver: Solver[Fit], n_folds: int, alphas: Floats) -> Fit:
+    """Fit the probe of all rows, at the alpha with the least loss over folds held out in turn."""
+    held_out = sum(solver.errors((fold,), (fold,), alphas)[0] for fold in range(n_folds))
+    return solver.fit((), alphas[np.argmin(held_out, axis=0)])
+
+
+def fit_by_alpha(alpha: Floats, fit: Callable[[float, Ints], tuple[Floats, Floats]]) -> tuple[Floats, Floats]:
+    """Fit coefficients [features, targets] and intercepts [targets]; targets that share an alpha share a fit."""
+    groups = [np.flatnonzero(alpha == value) for value in np.unique(alpha)]
+    fits = [fit(float(alpha[group[0]]), group) for group in groups]
+    order = np.argsort(np.concatenate(groups))
+    return np.hstack([coef for coef, _ in fits])[:, order], np.concatenate([offset for _, offset in fits])[order]

@@ -1,4 +1,4 @@
-"""How the tokens of a text make one row of inputs: last, mean, sum, response or max; padding is never among them."""
+"""Pool the tokens of a text into one row of inputs: last, mean, sum, response or max; padding is left out."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lfp.errors import DataError
 from lfp.util.types import Flags, Floats, Ints
 
 if TYPE_CHECKING:
-    import scipy.sparse as sp  # imported where it is used: what a token counts for, the explorer asks without it
+    import scipy.sparse as sp  # imported where it is used, as the explorer weighs tokens without it
 
 
 Pooling = Literal["last", "mean", "sum", "response", "max"]
@@ -22,11 +21,11 @@ _BLOCK, _ITERATIONS, _STILL = 12, 100, 1e-7  # directions iterated beside the tw
 
 
 def pool(features: sp.csr_array, texts: Ints, *, how: Pooling | str, response: Flags | None = None) -> sp.csr_array:
-    """Features [tokens, features] as one row a text [texts, features], float64, nothing made dense.
+    """Pool features [tokens, features] to one row per text [texts, features], float64, nothing made dense.
 
-    `texts` [tokens] is the row of each token's text, from 0, non-decreasing; `response` [tokens] says which tokens are
-    of a response, all of them by default. last: the last token; mean, sum, max: over all tokens; response: the mean
-    over the response's tokens, over all where a text has none of them. A text without tokens is a row of zeros.
+    `texts` [tokens] is the row of each token's text, from 0, non-decreasing; `response` [tokens] marks the tokens of a
+    response, all of them by default. last: the last token; mean, sum, max: over all tokens; response: the mean over
+    the response's tokens, over all tokens where a text has none. A text without tokens is a row of zeros.
     """
     import scipy.sparse as sp
 
@@ -36,20 +35,20 @@ def pool(features: sp.csr_array, texts: Ints, *, how: Pooling | str, response: F
 
 
 def pool_dense(values: Floats, texts: Ints, *, how: Pooling | str, response: Flags | None = None) -> Floats:
-    """The same of values [tokens, d] that are not sparse, such as MLP outputs: [texts, d]."""
+    """Pool values [tokens, d] that are not sparse, such as MLP outputs, to [texts, d]."""
     if how != "max":
         return np.asarray(_averaging(texts, how, response) @ values)
     pooled = np.zeros((_n_texts(texts), values.shape[1]))
-    starts = _starts(texts)
+    starts = np.flatnonzero(np.append(True, texts[1:] != texts[:-1])[: len(texts)])
     if len(starts):
         pooled[texts[starts]] = np.maximum.reduceat(values, starts)
     return pooled
 
 
 def token_shares(texts: Ints, how: Pooling | str, response: Flags | None = None) -> Floats:
-    """What each token counts for [tokens]: pooled = sum over a text's tokens of share times value.
+    """Compute the weight of each token [tokens]: pooled = sum over a text's tokens of share times value.
 
-    Raises DataError for max, under which that differs by feature.
+    Raises DataError for max, under which it differs by feature.
     """
     n = np.bincount(texts) if len(texts) else np.zeros(0, np.int64)
     if how == "sum":
@@ -59,12 +58,16 @@ def token_shares(texts: Ints, how: Pooling | str, response: Flags | None = None)
     if how == "last":
         return np.append(texts[1:] != texts[:-1], True)[: len(texts)].astype(np.float64)
     if how == "response":
-        return _response_shares(texts, n, np.ones(len(texts), bool) if response is None else response)
-    raise DataError(f"pooling {how}: no share of a token; it must be one of last, mean, sum and response")
+        is_response = np.ones(len(texts), bool) if response is None else response
+        n_response = np.bincount(texts, is_response, minlength=len(n))
+        has_none = n_response == 0
+        counts = np.where(has_none, n, n_response)
+        return np.where(is_response | has_none[texts], 1.0 / counts[texts], 0.0)
+    raise DataError(f"pooling {how}: tokens have no shares; use last, mean, sum or response")
 
 
 def first_response_token(token_starts: Sequence[int], response_start: int) -> int:
-    """The first token [of token_starts, characters] that starts at or after the response's first character.
+    """Find the first token that starts at or after the response's first character; `token_starts` are characters.
 
     It is the number of tokens where a text was cut before its response.
     """
@@ -94,15 +97,8 @@ def principal_places(rows: sp.csr_array) -> Floats:
     return places
 
 
-def _response_shares(texts: Ints, n: Ints, response: Flags) -> Floats:
-    n_response = np.bincount(texts, response, minlength=len(n))
-    has_none = n_response == 0
-    counts = np.where(has_none, n, n_response)
-    return np.where(response | has_none[texts], 1.0 / counts[texts], 0.0)
-
-
 def _averaging(texts: Ints, how: Pooling | str, response: Flags | None) -> sp.csr_array:
-    """The matrix [texts, tokens] that pools."""
+    """Build the matrix [texts, tokens] that pools."""
     import scipy.sparse as sp
 
     shares = token_shares(texts, how, response)
@@ -112,7 +108,7 @@ def _averaging(texts: Ints, how: Pooling | str, response: Flags | None) -> sp.cs
 
 
 def _maxima(features: sp.csr_array, texts: Ints) -> sp.csr_array:
-    """The largest value by text and feature; zeros that are not stored count where a token has them."""
+    """Find the largest value by text and feature; zeros that are not stored count too."""
     import scipy.sparse as sp
 
     entries = features.tocoo()
@@ -131,8 +127,3 @@ def _maxima(features: sp.csr_array, texts: Ints) -> sp.csr_array:
 
 def _n_texts(texts: Ints) -> int:
     return int(texts[-1]) + 1 if len(texts) else 0
-
-
-def _starts(texts: Ints) -> NDArray[np.intp]:
-    """The first token of each text that has one."""
-    return np.flatnonzero(np.append(True, texts[1:] != texts[:-1])[: len(texts)])

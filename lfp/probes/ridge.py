@@ -1,25 +1,54 @@
-"""Ridge probes on sparse features: a penalty a target chosen by folds, by whichever of three solvers suits the size."""
+"""Ridge probes on sparse features: a penalty per target, chosen by folds, by the solver that suits the size."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
+from scipy.linalg import cho_solve
 
-from lfp.probes.folds import check_alphas, check_fit
-from lfp.probes.solvers.normal_equations import Ridge
-from lfp.probes.solvers.penalty import Solver, choose, choose_nested
-from lfp.probes.solvers.ridge import Dual, Iterative, Primal
-from lfp.util.types import Floats, Ints
+from lfp.errors import DataError
+from lfp.probes.folds import Solver, check_fit, choose, choose_nested, fit_by_alpha
+from lfp.probes.linear_algebra import (
+    SPARSE_BELOW,
+    cholesky,
+    column_means,
+    conjugate_gradients,
+    feature_products,
+    norms,
+    row_products,
+)
+from lfp.util.types import Flags, Floats, Ints
+
+Equations = Callable[[float, Ints], tuple[Floats, Floats]]
+"""Solve for the coefficients [features, targets] and intercepts [targets] of some targets at one alpha."""
 
 _SIDE_OF_ONE, _SIDE = 2048, 6144
 """Sides of the matrix that the exact solvers factor: up to where iterating is quicker for one target (a factor costs
 side^3 and serves all targets, iterating costs as much again for each), and at the very most, for memory."""
-
-
 _TARGETS_AT_ONCE = 16
+_FINAL, _ROUGH = 1e-5, 1e-3
+"""Tolerances of iterated weights: those returned, and those that only compare alphas."""
+
+
+@dataclass(frozen=True)
+class Ridge:
+    """Linear predictions `x @ coef + intercept`: coef [features, targets]; intercept and alpha [targets]."""
+
+    coef: Floats
+    intercept: Floats
+    alpha: Floats
+
+    @staticmethod
+    def concatenate(ridges: Sequence[Ridge]) -> Ridge:
+        """Put ridges of different targets side by side."""
+        return Ridge(
+            np.hstack([ridge.coef for ridge in ridges]),
+            np.concatenate([ridge.intercept for ridge in ridges]),
+            np.concatenate([ridge.alpha for ridge in ridges]),
+        )
 
 
 @dataclass(frozen=True)
@@ -33,7 +62,7 @@ class FoldedRidge:
 def fit_folded_ridge(
     features: sp.csr_array, targets: Floats, folds: Ints, *, n_folds: int, alphas: Sequence[float]
 ) -> FoldedRidge:
-    """Ridge probes of targets [rows, targets] on features [rows, features], with an unpenalised intercept.
+    """Fit ridge probes of targets [rows, targets] on features [rows, features], with an unpenalised intercept.
 
     Each target has its own alpha, the one with the least squared error over inner folds (the remaining folds, in
     turn). The loss is |y - x w - b|^2 + alpha |w|^2, scikit-learn's. Where rows or features are few (2,048 for one
@@ -41,42 +70,271 @@ def fit_folded_ridge(
     1e-4 (1e-2 while alphas are compared), and the features never made dense. Raises DataError where a fold has no row,
     a target is constant, or the iteration cannot get that close.
     """
-    check_fit(features, targets, folds, n_folds)
-    check_alphas(alphas)
-    parts = [choose_nested(one, n_folds, np.asarray(alphas, float)) for one in _solvers(features, targets, folds)]
-    by_fold = tuple(_side_by_side(ridges) for ridges in zip(*(ridges for ridges, _ in parts), strict=True))
-    return FoldedRidge(by_fold, _side_by_side([whole for _, whole in parts]))
+    check_fit(features, targets, folds, n_folds, alphas)
+    solvers = _choose_solvers(features, targets, folds)
+    parts = [choose_nested(solver, n_folds, np.asarray(alphas, float)) for solver in solvers]
+    by_fold = tuple(Ridge.concatenate(ridges) for ridges in zip(*(ridges for ridges, _ in parts), strict=True))
+    return FoldedRidge(by_fold, Ridge.concatenate([whole for _, whole in parts]))
 
 
 def fit_ridge(features: sp.csr_array, targets: Floats, folds: Ints, *, n_folds: int, alphas: Sequence[float]) -> Ridge:
-    """`fit_folded_ridge(...).whole` alone, at about a third of the work: no fold is kept out of the choice of alpha."""
-    check_fit(features, targets, folds, n_folds)
-    check_alphas(alphas)
-    return _side_by_side(
-        [choose(one, n_folds, np.asarray(alphas, float)) for one in _solvers(features, targets, folds)]
-    )
+    """Fit `fit_folded_ridge(...).whole` alone, a third of the work: no fold is kept out of the choice of alpha."""
+    check_fit(features, targets, folds, n_folds, alphas)
+    solvers = _choose_solvers(features, targets, folds)
+    return Ridge.concatenate([choose(solver, n_folds, np.asarray(alphas, float)) for solver in solvers])
 
 
-def _solvers(features: sp.csr_array, targets: Floats, folds: Ints) -> Sequence[Solver[Ridge]]:
-    """One solver, or where each target carries several vectors as long as the features, one a few targets."""
+def _choose_solvers(features: sp.csr_array, targets: Floats, folds: Ints) -> Sequence[Solver[Ridge]]:
+    """Choose one solver, or several of a few targets where each target carries vectors as long as the features."""
     side, n_targets = min(features.shape), targets.shape[1]
     if side <= min(_SIDE, _SIDE_OF_ONE * n_targets ** (1 / 3)):
         solver = Primal if features.shape[1] <= features.shape[0] else Dual
-        return [solver.of(features, targets, folds)]
+        return [solver.from_rows(features, targets, folds)]
     starts = range(0, n_targets, _TARGETS_AT_ONCE)
     return [Iterative(features, targets[:, start : start + _TARGETS_AT_ONCE], folds) for start in starts]
 
 
-def _side_by_side(ridges: Sequence[Ridge]) -> Ridge:
-    return Ridge(
-        np.hstack([one.coef for one in ridges]),
-        np.concatenate([one.intercept for one in ridges]),
-        np.concatenate([one.alpha for one in ridges]),
-    )
-
-
 def layer_scales(features: sp.csr_array, layer_of: Ints) -> Floats:
-    """The factor of each feature [features] that gives its layer's block unit mean square norm over rows."""
+    """Compute the factor of each feature [features] that gives its layer unit mean square norm over rows."""
     squares = np.asarray(features.multiply(features).sum(axis=0)).ravel() / max(1, features.shape[0])
     of_layer = np.bincount(layer_of, squares)
     return 1.0 / np.sqrt(np.maximum(of_layer, 1e-30))[layer_of]
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Count, sums and products of some rows of features and targets: all that ridge needs of them."""
+
+    n: int
+    x: Floats
+    y: Floats
+    xx: Floats
+    xy: Floats
+    yy: Floats
+
+    def equations(self) -> Equations:
+        """Prepare the centred normal equations: one Cholesky factor per alpha serves every target.
+
+        Where no row has two features the products are a diagonal, and centring takes off one outer product (Sherman
+        and Morrison).
+        """
+        x_mean, y_mean = self.x / self.n, self.y / self.n
+        diagonal = np.diagonal(self.xx)
+        if np.count_nonzero(self.xx) == np.count_nonzero(diagonal):
+
+            def solve(alpha: float, targets: Ints) -> tuple[Floats, Floats]:
+                penalised = diagonal + alpha
+                plain = (self.xy[:, targets] - np.outer(self.x, y_mean[targets])) / penalised[:, None]
+                along = x_mean / penalised
+                coef = plain + np.outer(along, (self.x @ plain) / (1.0 - self.x @ along))
+                return coef, y_mean[targets] - x_mean @ coef
+
+            return solve
+        gram = self.xx - self.n * np.outer(x_mean, x_mean)
+        products = self.xy - self.n * np.outer(x_mean, y_mean)
+
+        def solve_by_factor(alpha: float, targets: Ints) -> tuple[Floats, Floats]:
+            coef = cho_solve(cholesky(gram, alpha), products[:, targets], check_finite=False)
+            return coef, y_mean[targets] - x_mean @ coef
+
+        return solve_by_factor
+
+    def squared_error(self, coef: Floats, intercept: Floats) -> Floats:
+        """Sum (y - x w - b)^2 over these rows, per target [targets]."""
+        quadratic = np.einsum("ft,ft->t", coef, self.xx @ coef - 2.0 * self.xy + 2.0 * np.outer(self.x, intercept))
+        return quadratic + self.yy + self.n * intercept**2 - 2.0 * intercept * self.y
+
+
+@dataclass(frozen=True)
+class Primal:
+    """Solve by the products of features [features, features] of each fold: for many rows, which are read once."""
+
+    features: list[sp.csr_array]
+    targets: list[Floats]
+    sums: list[Sums]
+
+    @staticmethod
+    def from_rows(features: sp.csr_array, targets: Floats, folds: Ints) -> Primal:
+        """Sum up each fold."""
+        rows = [np.flatnonzero(folds == k) for k in range(int(folds.max()) + 1)]
+        parts = [(features[kept], targets[kept]) for kept in rows]
+        sums = [
+            Sums(
+                len(y),
+                np.asarray(x.sum(axis=0), dtype=np.float64).ravel(),
+                y.sum(axis=0),
+                feature_products(x),
+                np.asarray(x.T @ y, dtype=np.float64),
+                (y**2).sum(axis=0),
+            )
+            for x, y in parts
+        ]
+        return Primal([x for x, _ in parts], [y for _, y in parts], sums)
+
+    def errors(self, left_out: Sequence[int], judged: Sequence[int], alphas: Floats) -> list[Floats]:
+        """Compute the summed squared errors [alphas, targets] of the rows of each judged fold.
+
+        By the rows where these are few and sparse, else by their sums: the same number either way.
+        """
+        solve, targets = self._without(left_out), np.arange(self.targets[0].shape[1])
+        ridges = [solve(float(alpha), targets) for alpha in alphas]
+        found = []
+        for fold in judged:
+            x, y, sums = self.features[fold], self.targets[fold], self.sums[fold]
+            by_sums = x.nnz > SPARSE_BELOW * x.shape[1] ** 2
+            found.append(np.stack([
+                sums.squared_error(coef, intercept) if by_sums else ((y - intercept - x @ coef) ** 2).sum(axis=0)
+                for coef, intercept in ridges
+            ]))  # fmt: skip
+        return found
+
+    def fit(self, left_out: Sequence[int], alpha: Floats) -> Ridge:
+        """Fit the ridge, each target at its own alpha [targets]."""
+        return Ridge(*fit_by_alpha(alpha, self._without(left_out)), alpha)
+
+    def _without(self, left_out: Sequence[int]) -> Equations:
+        """Add up the folds that are kept; subtracting the others would leave a trace of their rounding."""
+        kept = [part for k, part in enumerate(self.sums) if k not in left_out]
+        return Sums(*(sum(getattr(part, name) for part in kept) for name in Sums.__dataclass_fields__)).equations()
+
+
+@dataclass(frozen=True)
+class Dual:
+    """Solve by the products of rows [rows, rows]: for more features than rows.
+
+    Weights are X^T u with (K + alpha I) u = y, the products K and the targets y centred.
+    """
+
+    features: sp.csr_array
+    targets: Floats
+    folds: Ints
+    products: Floats
+
+    @staticmethod
+    def from_rows(features: sp.csr_array, targets: Floats, folds: Ints) -> Dual:
+        """Multiply every row with every row, fold by fold, so that no fold's rounding depends on another's rows."""
+        rows = [np.flatnonzero(folds == k) for k in range(int(folds.max()) + 1)]
+        parts = [features[kept] for kept in rows]
+        products = np.empty((len(folds), len(folds)))
+        for a, rows_a in enumerate(rows):
+            for b, rows_b in enumerate(rows[: a + 1]):
+                products[np.ix_(rows_a, rows_b)] = block = row_products(parts[a], parts[b])
+                products[np.ix_(rows_b, rows_a)] = block.T
+        return Dual(features, targets, folds, products)
+
+    def errors(self, left_out: Sequence[int], judged: Sequence[int], alphas: Floats) -> list[Floats]:
+        """Compute the summed squared errors [alphas, targets] of the rows of each judged fold."""
+        kept, row_means, products, targets, y_mean = self._without(left_out)
+        duals = np.hstack([
+            cho_solve(cholesky(products, alpha), targets, check_finite=False) for alpha in alphas
+        ])  # fmt: skip
+        errors = []
+        for fold in judged:
+            rows = np.flatnonzero(self.folds == fold)
+            centred = self.products[np.ix_(rows, kept)] @ duals - row_means @ duals
+            predicted = centred.reshape(len(rows), -1, self.targets.shape[1]) + y_mean
+            errors.append(((self.targets[rows][:, None] - predicted) ** 2).sum(axis=0))
+        return errors
+
+    def fit(self, left_out: Sequence[int], alpha: Floats) -> Ridge:
+        """Fit the ridge, each target at its own alpha [targets]."""
+        kept, _, products, targets, y_mean = self._without(left_out)
+
+        def solve(value: float, some: Ints) -> tuple[Floats, Floats]:
+            return cho_solve(cholesky(products, value), targets[:, some], check_finite=False), y_mean[some]
+
+        duals, _ = fit_by_alpha(alpha, solve)
+        x = self.features[kept]
+        coef = x.T @ duals
+        return Ridge(coef, y_mean - column_means(x) @ coef, alpha)
+
+    def _without(self, left_out: Sequence[int]) -> tuple[Ints, Floats, Floats, Floats, Floats]:
+        """Select the rows kept: their numbers, means of products, centred products and targets, and targets' means."""
+        kept = np.flatnonzero(~np.isin(self.folds, left_out))
+        products, targets = self.products[np.ix_(kept, kept)], self.targets[kept]
+        row_means = products.mean(axis=0)
+        products -= row_means
+        products -= (row_means - row_means.mean())[:, None]
+        y_mean = targets.mean(axis=0)
+        return kept, row_means, products, targets - y_mean, y_mean
+
+
+@dataclass(frozen=True)
+class Iterative:
+    """Solve by conjugate gradients on sparse rows, centred implicitly: for many rows of many features."""
+
+    features: sp.csr_array
+    targets: Floats
+    folds: Ints
+
+    def errors(self, left_out: Sequence[int], judged: Sequence[int], alphas: Floats) -> list[Floats]:
+        """Compute the squared errors [alphas, targets] of each judged fold; each alpha starts from the next larger."""
+        rows = self._without(left_out)
+        held_out = [(self.features[self.folds == fold], self.targets[self.folds == fold]) for fold in judged]
+        errors = [np.empty((len(alphas), self.targets.shape[1])) for _ in judged]
+        coef = np.zeros((self.features.shape[1], self.targets.shape[1]))
+        for place in np.argsort(-alphas):
+            coef = rows.solve(float(alphas[place]), coef, tolerance=_ROUGH)
+            intercept = rows.intercept(coef)
+            for error, (x, y) in zip(errors, held_out, strict=True):
+                error[place] = ((y - x @ coef - intercept) ** 2).sum(axis=0)
+        return errors
+
+    def fit(self, left_out: Sequence[int], alpha: Floats) -> Ridge:
+        """Fit the ridge, each target at its own alpha [targets]."""
+        rows = self._without(left_out)
+
+        def solve(value: float, some: Ints) -> tuple[Floats, Floats]:
+            chosen = CentredRows(rows.features, rows.targets[:, some])
+            coef = chosen.solve(value, np.zeros((self.features.shape[1], len(some))), tolerance=_FINAL)
+            return coef, chosen.intercept(coef)
+
+        return Ridge(*fit_by_alpha(alpha, solve), alpha)
+
+    def _without(self, left_out: Sequence[int]) -> CentredRows:
+        kept = ~np.isin(self.folds, left_out)
+        return CentredRows(self.features[kept].astype(np.float64, copy=False), self.targets[kept])
+
+
+@dataclass(frozen=True)
+class CentredRows:
+    """Ridge on sparse rows less their mean, without making them dense."""
+
+    features: sp.csr_array
+    targets: Floats
+
+    def solve(self, alpha: float, start: Floats, *, tolerance: float) -> Floats:
+        """Compute the weights [features, targets] from a start.
+
+        They are within `tolerance` of the exact ones, relative to their norm: the residual r of the normal equations
+        proves it, as their matrix is at least alpha I, so that |error| <= |r| / alpha. The proof is repeated, at ten
+        times the tolerance, with the residual recomputed. Raises DataError where rounding keeps a target from it.
+        """
+        n = self.features.shape[0]
+        squares = np.asarray(self.features.power(2).sum(axis=0)).ravel()
+        diagonal = np.maximum(squares - n * column_means(self.features) ** 2, 0.0) + alpha
+        right = self.features.T @ (self.targets - self.targets.mean(axis=0))
+
+        def curve(vectors: Floats) -> Floats:
+            """Multiply vectors [features, any] by Xc^T Xc + alpha I, Xc being the rows less their mean."""
+            along = self.features @ vectors
+            along -= along.mean(axis=0)
+            return self.features.T @ along + alpha * vectors
+
+        def is_small(residual: Floats, moved: Floats, times: float = 1.0) -> Flags:
+            return norms(residual) <= times * tolerance * alpha * norms(start + moved)
+
+        step = conjugate_gradients(
+            curve, right - curve(start), precondition=lambda v: v / diagonal[:, None], is_small=is_small
+        )
+        missed = ~is_small(right - curve(start + step), step, 10.0)
+        if missed.any():
+            raise DataError(
+                f"the weights at alpha {alpha:g} cannot be computed to {10.0 * tolerance:g} of their size "
+                f"({int(missed.sum())} of {len(missed)} targets); raise the smallest of probes.alphas"
+            )
+        return start + step
+
+    def intercept(self, coef: Floats) -> Floats:
+        """Compute what makes predictions right on average [targets]."""
+        return self.targets.mean(axis=0) - column_means(self.features) @ coef

@@ -12,9 +12,9 @@ from scipy.linalg import cho_solve
 from scipy.special import expit, stdtrit
 
 from lfp.errors import DataError
+from lfp.probes.linear_algebra import Linear, cholesky, conjugate_gradients, feature_products, norms
 from lfp.probes.logistic import Logistic
-from lfp.probes.solvers.conjugate import Linear, conjugate_gradients, norms
-from lfp.probes.solvers.normal_equations import Ridge, cholesky, feature_products
+from lfp.probes.ridge import Ridge
 from lfp.util.types import Flags, Floats
 
 _FACTORED = 6144
@@ -25,13 +25,13 @@ _TOLERANCE = 1e-4
 def clustered_intervals(
     features: sp.csr_array, targets: Floats, groups: ArrayLike, probe: Ridge | Logistic, *, intercept: bool = True
 ) -> tuple[Floats, Floats]:
-    """The ends [features] of 95 % intervals of the weights of a probe's first target, groups [rows] being independent.
+    """Compute the ends [features] of 95 % intervals of the weights of a probe's first target; groups are independent.
 
     The sandwich of Liang and Zeger (1986), H^-1 (sum_g s_g s_g^T) H^-1, with s_g a group's summed score, H the
     penalised curvature, the intercept eliminated from both, G / (G - 1) for G groups and Student's t of G - 1 degrees
-    of freedom (Cameron and Miller 2015). They tell how the penalised weights would vary with other groups; they do not
-    undo the penalty's pull to 0, nor count the choice of alpha. Features and targets [rows] are those the probe was
-    fitted to, and `intercept` is whether it has one. Above 6,144 features and 128 groups the sum over groups is
+    of freedom (Cameron and Miller 2015). They say how the penalised weights would vary with other groups; they do not
+    undo the penalty's pull to 0, nor count the choice of alpha. Features, targets and groups [rows] are those the probe
+    was fitted to, and `intercept` is whether it has one. Above 6,144 features and 128 groups the sum over groups is
     estimated by 128 random signings of them; widths then have a standard error of 6 %. Raises DataError on fewer than
     two groups, and where the iteration above 6,144 features does not come near enough.
     """
@@ -39,33 +39,33 @@ def clustered_intervals(
     n_groups = len(names)
     if n_groups < 2:
         raise DataError(f"{n_groups} word or pair gives weights no interval; pass more texts")
-    curved = _Curved.at(features, targets, probe, intercept=intercept)
+    curvature = _Curvature.of_probe(features, targets, probe, intercept=intercept)
     coef, alpha = probe.coef[:, 0], float(probe.alpha[0])
     is_wide = features.shape[1] > _FACTORED
-    solve = curved.iterative(alpha) if is_wide else curved.factored(alpha)
+    solve = curvature.solve_by_iteration(alpha) if is_wide else curvature.solve_by_factor(alpha)
     variance = np.zeros(len(coef))
-    for block in _signings(n_groups) if is_wide and n_groups > _DRAWS else _one_by_one(n_groups):
-        variance += (solve(curved.scores(block[group_of])) ** 2).sum(axis=1)
+    for block in _signings(n_groups) if is_wide and n_groups > _DRAWS else _identity(n_groups):
+        variance += (solve(curvature.scores(block[group_of])) ** 2).sum(axis=1)
     half = stdtrit(n_groups - 1, 0.975) * np.sqrt(variance * n_groups / (n_groups - 1))
     return coef - half, coef + half
 
 
-def _one_by_one(n_groups: int) -> Iterator[Floats]:
-    """The identity [groups, groups], some columns at a time."""
+def _identity(n_groups: int) -> Iterator[Floats]:
+    """Yield the identity [groups, groups], some columns at a time."""
     for start in range(0, n_groups, _AT_ONCE):
         yield np.eye(n_groups, min(_AT_ONCE, n_groups - start), -start)
 
 
 def _signings(n_groups: int) -> Iterator[Floats]:
-    """Random signs of groups: the mean of (sum_g sign_g m_g)^2 over them is sum_g m_g^2 (Hutchinson 1990)."""
+    """Yield random signs of groups: the mean of (sum_g sign_g m_g)^2 over them is sum_g m_g^2 (Hutchinson 1990)."""
     rng = np.random.default_rng(0)
     for _ in range(0, _DRAWS, _AT_ONCE):
         yield rng.choice([-1.0, 1.0], size=(n_groups, _AT_ONCE)) / _DRAWS**0.5
 
 
 @dataclass(frozen=True)
-class _Curved:
-    """A fit's rows, each row's residual and curvature (1 of ridge, p (1 - p) of logistic), features' means by it."""
+class _Curvature:
+    """A fit's rows with their residual and curvature (1 of ridge, p (1 - p) of logistic), and features' means by it."""
 
     features: sp.csr_array
     residual: Floats
@@ -73,29 +73,29 @@ class _Curved:
     mean: Floats
 
     @staticmethod
-    def at(features: sp.csr_array, targets: Floats, probe: Ridge | Logistic, *, intercept: bool) -> _Curved:
+    def of_probe(features: sp.csr_array, targets: Floats, probe: Ridge | Logistic, *, intercept: bool) -> _Curvature:
         predicted = features @ probe.coef[:, 0] + probe.intercept[0]
         curvature = np.ones(len(predicted))
         if isinstance(probe, Logistic):
             predicted = expit(predicted)
             curvature = predicted * (1.0 - predicted)
         mean = features.T @ curvature / max(curvature.sum(), 1e-300) if intercept else np.zeros(features.shape[1])
-        return _Curved(features, targets - predicted, curvature, mean)
+        return _Curvature(features, targets - predicted, curvature, mean)
 
     def scores(self, of_row: Floats) -> Floats:
-        """Sums of rows' scores (x - mean) residual, weighted by columns of `of_row` [rows, any]; [features, any]."""
+        """Sum rows' scores (x - mean) residual, weighted by columns of `of_row` [rows, any]; [features, any]."""
         weighted = self.residual[:, None] * of_row
         return self.features.T @ weighted - np.outer(self.mean, weighted.sum(axis=0))
 
-    def factored(self, alpha: float) -> Linear:
-        """Solves with the penalised curvature by its factor."""
+    def solve_by_factor(self, alpha: float) -> Linear:
+        """Factor the penalised curvature; return what solves with it."""
         spread = self.features.multiply(np.sqrt(self.curvature)[:, None]).tocsr()
         products = feature_products(spread) - self.curvature.sum() * np.outer(self.mean, self.mean)
         factor = cholesky(products, alpha)
         return lambda vectors: cho_solve(factor, vectors, check_finite=False)
 
-    def iterative(self, alpha: float) -> Linear:
-        """Solves with the penalised curvature by iteration, to 1e-4 of the solution's norm."""
+    def solve_by_iteration(self, alpha: float) -> Linear:
+        """Return what solves with the penalised curvature by iteration, to 1e-4 of the solution's norm."""
         total = self.curvature.sum()
         squares = self.features.power(2).T @ self.curvature - total * self.mean**2
         diagonal = np.maximum(squares, 0.0)[:, None] + alpha

@@ -1,4 +1,4 @@
-"""Texts a run works on: read from a file, cleaned, split into train and held out, numbered."""
+"""The texts of a run: read from a file, cleaned, split into train and held out, numbered."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class CorpusText:
 
 
 def find_source(name: str, *, key: str, beside: Path | None) -> Path:
-    """The file a config names under `key`: as it stands, beside the config, or in the data folder ($LFP_DATA).
+    """Find the file a config names under `key`: as given, relative to the config, or in the data folder ($LFP_DATA).
 
-    Raises CorpusError naming the key and every place looked at.
+    Raises CorpusError naming the key and every place searched.
     """
     places = [Path(name)]
     if not places[0].is_absolute():
@@ -55,17 +55,16 @@ def find_source(name: str, *, key: str, beside: Path | None) -> Path:
 
 
 def read_rows(path: Path, *, columns: Sequence[str], optional: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Rows of a .jsonl(.gz), .csv(.gz), .tsv(.gz), .parquet or .txt file (a text a line), those columns only.
+    """Read columns of a .jsonl(.gz), .csv(.gz), .tsv(.gz), .parquet or .txt file (one text per line).
 
-    `optional` columns are given where the file has them. Raises CorpusError when the file cannot be read,
-    a column is not there, or there is no row.
+    `optional` columns are returned where the file has them. Raises CorpusError when the file cannot be read,
+    a column is missing, or there is no row.
     """
     try:
         table = _read_table(path)
     except (OSError, pa.ArrowException) as error:
-        raise CorpusError(
-            f"{path}: cannot be read ({_first_line(error)}); pass .jsonl, .csv, .tsv, .parquet or .txt"
-        ) from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CorpusError(f"{path}: cannot be read ({reason}); pass .jsonl, .csv, .tsv, .parquet or .txt") from error
     for column in columns:
         if column not in table.column_names:
             found = ", ".join(table.column_names) or "none"
@@ -82,18 +81,22 @@ def read_rows(path: Path, *, columns: Sequence[str], optional: Sequence[str] = (
 
 
 def read_corpus(config: CorpusConfig, *, beside: Path | None, seed: int) -> list[CorpusText]:
-    """The texts of a corpus file, train first, each text once, none in both splits. Raises CorpusError."""
+    """Read the texts of a corpus file, train first, each text once, none in both splits. Raises CorpusError."""
     if config.source is None:
         raise CorpusError("corpus.source is not set; name a file of texts in the config, or --set corpus.source=FILE")
     train = _texts(find_source(config.source, key="corpus.source", beside=beside), config)
     if config.held_out_source:
         held_out = _texts(find_source(config.held_out_source, key="corpus.held_out_source", beside=beside), config)
     else:
-        train, held_out = _split(train, config.held_out_share, seed)
+        order = random.Random(seed).sample(range(len(train)), len(train))
+        chosen = set(order[: max(1, round(config.held_out_share * len(train)))])
+        held_out = [train[i] for i in sorted(chosen)]
+        train = [row for i, row in enumerate(train) if i not in chosen]
     hidden = {text for text, _ in held_out}
     train = [row for row in train if row[0] not in hidden]
     if config.n_texts is not None:
-        train, held_out = _limit(train, held_out, config, seed)
+        n_held_out = max(1, round(config.held_out_share * config.n_texts))
+        train, held_out = _draw(train, config.n_texts - n_held_out, seed), _draw(held_out, n_held_out, seed)
     names = [Path(name).name for name in (config.source, config.held_out_source or config.source)]
     return number(train, held_out, source=names[0], held_out_source=names[1])
 
@@ -105,7 +108,7 @@ def number(
     source: str,
     held_out_source: str | None = None,
 ) -> list[CorpusText]:
-    """Numbered texts, train first; both from `source` by default. Raises CorpusError where a split is empty."""
+    """Number the texts, train first; both from `source` by default. Raises CorpusError where a split is empty."""
     splits = (("train", train, source), ("held_out", held_out, held_out_source or source))
     for split, texts, name in splits:
         if not texts:
@@ -118,7 +121,7 @@ def number(
 
 
 def clean(text: str) -> str:
-    """The text without HTML line breaks and outer white space."""
+    """Remove HTML line breaks and outer white space."""
     return _BREAK.sub("\n", text).strip()
 
 
@@ -144,36 +147,19 @@ def _texts(path: Path, config: CorpusConfig) -> list[tuple[str, float | None]]:
     for row in read_rows(path, columns=columns):
         text = clean(str(row[config.text_column] or ""))
         rating = row[config.rating_column] if config.rating_column else None
-        if text:
-            seen.setdefault(text, None if rating is None else _number(rating, path))
+        if not text:
+            continue
+        try:
+            seen.setdefault(text, None if rating is None else float(rating))
+        except (TypeError, ValueError) as error:
+            raise CorpusError(f"{path}: the rating {rating!r} is not a number; correct it or leave it out") from error
     if not seen:
         raise CorpusError(f"{path}: every text is empty; pass a file with at least one text")
     return list(seen.items())
 
 
-def _number(rating: Any, path: Path) -> float:
-    try:
-        return float(rating)
-    except (TypeError, ValueError) as error:
-        raise CorpusError(f"{path}: the rating {rating!r} is not a number; mend it or leave it out") from error
-
-
-def _split(rows: list[tuple[str, float | None]], share: float, seed: int) -> tuple[list[Any], list[Any]]:
-    order = random.Random(seed).sample(range(len(rows)), len(rows))
-    hidden = set(order[: max(1, round(share * len(rows)))])
-    return [rows[i] for i in range(len(rows)) if i not in hidden], [rows[i] for i in sorted(hidden)]
-
-
-def _limit(train: list[Any], held_out: list[Any], config: CorpusConfig, seed: int) -> tuple[list[Any], list[Any]]:
-    n_held_out = max(1, round(config.held_out_share * (config.n_texts or 0)))
-    return _draw(train, (config.n_texts or 0) - n_held_out, seed), _draw(held_out, n_held_out, seed)
-
-
 def _draw(rows: list[Any], n: int, seed: int) -> list[Any]:
+    """Draw `n` rows, at least one, and keep their order."""
     if n >= len(rows):
         return rows
     return [rows[i] for i in sorted(random.Random(seed).sample(range(len(rows)), max(1, n)))]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

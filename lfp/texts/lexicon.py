@@ -1,4 +1,4 @@
-"""True feedback by words: lexica, VADER's or a file's, the values of words and tokens, and the paper's reward."""
+"""Stated feedback by words: lexica (VADER's or a file's), values of words and tokens, and the paper's reward."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lfp.errors import DataError
 from lfp.texts.corpus import find_source, read_rows
 
 Reward = Callable[[list[str]], list[float]]
-"""Rewards of texts, one each."""
+"""Compute the reward of each text."""
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 _REWARD_DIVISOR, _REWARD_LIMIT = 5.0, 10.0  # PAPER.md, "Tune": sum / 5, clipped to [-10, 10]
@@ -33,62 +33,62 @@ class Word:
 
 @functools.cache
 def vader_lexicon() -> Mapping[str, float]:
-    """VADER's values of words, -4 to 4 (Hutto and Gilbert 2014), emoticons and phrases left out."""
+    """Return VADER's values of words, -4 to 4 (Hutto and Gilbert 2014), without emoticons and phrases."""
     from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
     return {word: value for word, value in SentimentIntensityAnalyzer().lexicon.items() if _WORD.fullmatch(word)}
 
 
 def lexicon_of(config: FeedbackConfig, *, beside: Path | None) -> Mapping[str, float]:
-    """The stated values of words that a config names. Raises CorpusError without the file, DataError for its rows."""
+    """Load the lexicon a config names. Raises CorpusError without the file, DataError for its rows."""
     if config.lexicon == VADER:
         return vader_lexicon()
     return read_lexicon(find_source(config.lexicon, key="feedback.lexicon", beside=beside))
 
 
 def read_lexicon(path: Path) -> dict[str, float]:
-    """The words, casefolded, and values of a file with the columns `word` and `value`, or a JSON object {word: value}.
+    """Read words, casefolded, and values of a file with columns `word` and `value`, or a JSON object {word: value}.
 
-    Phrases and emoticons are left out, as they are of VADER's: no word of a text can be one. Raises DataError naming
-    the row where a word comes twice or a value is no finite number.
+    Phrases and emoticons are left out, as in VADER's lexicon: no word of a text can be one. Raises DataError naming
+    the row where a word comes twice or a value is not a finite number.
     """
     values: dict[str, float] = {}
     for row, (word, value) in enumerate(_lexicon_rows(path)):
         if not isinstance(word, str) or not word.strip():
             raise DataError(f"{path}: row {row} has no word ({word!r}); write one, or drop the row")
-        name, number = word.strip().casefold(), _number(value)
-        if number is None:
+        name = word.strip().casefold()
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not math.isfinite(number) or isinstance(value, bool):
             raise DataError(f"{path}: row {row}, {name!r}, has the value {value!r}; write a finite number")
         if name in values:
             raise DataError(f"{path}: row {row} gives {name!r} a second value; keep one row for each word")
         values[name] = number
     found = {name: value for name, value in values.items() if _WORD.fullmatch(name)}
     if not found:
-        raise DataError(f"{path}: no entry is a word of letters; write one a row")
+        raise DataError(f"{path}: no entry is a word of letters; write one per row")
     return found
 
 
-def _lexicon_rows(path: Path) -> Iterable[tuple[Any, Any]]:
-    if path.suffix == ".json" and (pairs := _json_pairs(path)) is not None:
-        return pairs
-    return [(row["word"], row["value"]) for row in read_rows(path, columns=("word", "value"))]
-
-
-def _json_pairs(path: Path) -> list[tuple[Any, Any]] | None:
-    """Words and values of one JSON object, repeats kept, or of a list of rows; None of what is neither."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=tuple)
-    except ValueError:  # a row a line, or broken: whoever reads rows can tell
-        return None
+def _lexicon_rows(path: Path) -> list[tuple[Any, Any]]:
+    """Read words and values, repeated ones included, of one JSON object, a JSON list of rows, or a table."""
+    content = None
+    if path.suffix == ".json":
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=tuple)
+        except ValueError:  # one object per line, or broken: `read_rows` reads the first and reports the second
+            content = None
     if isinstance(content, tuple):
         return list(content)
     if isinstance(content, list) and all(isinstance(row, tuple) for row in content):
         return [(dict(row).get("word"), dict(row).get("value")) for row in content]
-    return None
+    return [(row["word"], row["value"]) for row in read_rows(path, columns=("word", "value"))]
 
 
 def check_lexicon(lexicon: Mapping[str, float], texts: Iterable[str], *, name: str) -> None:
-    """Raises DataError where no word of the lexicon is in the texts, or all that are have the same value."""
+    """Raise DataError where no word of the lexicon is in the texts, or all that are have the same value."""
     first: tuple[str, float] | None = None
     for text in texts:
         for word in words_of(text):
@@ -99,37 +99,28 @@ def check_lexicon(lexicon: Mapping[str, float], texts: Iterable[str], *, name: s
                 return
             first = first or (word.word, value)
     if first is None:
-        example = min(lexicon)
         raise DataError(
-            f"lexicon {name}: none of its {len(lexicon)} words, {example!r} for one, is in the corpus;"
+            f"lexicon {name}: none of its {len(lexicon)} words, such as {min(lexicon)!r}, is in the corpus;"
             " name one in the corpus's language"
         )
     raise DataError(
-        f"lexicon {name}: every word of it that the corpus has is worth {first[1]}, {first[0]!r} for one, which tells"
-        " no word from another; name one with several values"
+        f"lexicon {name}: every word of it that is in the corpus, such as {first[0]!r}, has the value {first[1]}, so"
+        " that nothing tells words apart; name one with several values"
     )
 
 
-def _number(value: Any) -> float | None:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) and not isinstance(value, bool) else None
-
-
 def words_of(text: str) -> list[Word]:
-    """The words of a text in order: letters, with apostrophes inside."""
+    """Find the words of a text in order: letters, with apostrophes inside."""
     return [Word(match.group().casefold(), match.start(), match.end()) for match in _WORD.finditer(text)]
 
 
 def vader_reward(texts: Sequence[str]) -> list[float]:
-    """The paper's reward by VADER's lexicon."""
+    """Compute the paper's reward by VADER's lexicon."""
     return lexicon_reward(vader_lexicon())(list(texts))
 
 
 def lexicon_reward(lexicon: Mapping[str, float]) -> Reward:
-    """The paper's reward: the sum of the lexicon values of a text's words over 5, clipped to [-10, 10]."""
+    """Build the paper's reward: the sum of the lexicon values of a text's words over 5, clipped to [-10, 10]."""
 
     def rewards(texts: list[str]) -> list[float]:
         totals = [sum(lexicon.get(word.word, 0.0) for word in words_of(text)) for text in texts]
@@ -139,9 +130,9 @@ def lexicon_reward(lexicon: Mapping[str, float]) -> Reward:
 
 
 def word_tokens(words: Sequence[Word], token_starts: Sequence[int], n_characters: int) -> list[tuple[int, ...]]:
-    """The token positions each word overlaps, in order; a token starts where the one before it ends.
+    """Find the token positions that each word overlaps, in order; a token ends where the next starts.
 
-    An empty token is a later part of the character before it, and of that character's word.
+    An empty token is a later part of the character before it, and belongs to that character's word.
     """
     ends = [*token_starts[1:], n_characters]
     found, first = [], 0
@@ -158,7 +149,7 @@ def word_tokens(words: Sequence[Word], token_starts: Sequence[int], n_characters
 def token_feedback(
     text: str, token_starts: Sequence[int], lexicon: Mapping[str, float] | None = None
 ) -> list[float | None]:
-    """The lexicon's value of each token, VADER's by default: a scored word's on its last token, null elsewhere."""
+    """Give each token its word's value in the lexicon (VADER's by default) where it is the word's last, else None."""
     stated = vader_lexicon() if lexicon is None else lexicon
     values: list[float | None] = [None] * len(token_starts)
     words = words_of(text)

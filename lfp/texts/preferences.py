@@ -33,7 +33,7 @@ class PreferencePair:
 
 @dataclass(frozen=True)
 class Preferences:
-    """Pairs, the name of their source, and how many ties it held beside them."""
+    """Pairs, the name of their source, and how many ties it also held."""
 
     pairs: tuple[PreferencePair, ...]
     source: str
@@ -42,16 +42,16 @@ class Preferences:
 
 @dataclass(frozen=True)
 class SplitPairs:
-    """Pairs to tune on, and pairs set aside; no text of one is in the other."""
+    """Pairs to tune on, and held-out pairs; no text of one is in the other."""
 
     train: tuple[PreferencePair, ...]
     held_out: tuple[PreferencePair, ...]
     shared: int
-    """Pairs left out of `train` because a held-out pair has a text of theirs."""
+    """Pairs left out of `train` because they share a text with a held-out pair."""
 
 
 def find_preferences(config: TuneConfig, *, beside: Path | None) -> Preferences:
-    """The pairs that `tune.pairs` names: a file, else a hub dataset `org/name`. Raises CorpusError."""
+    """Load the pairs that `tune.pairs` names: a file, else a hub dataset `org/name`. Raises CorpusError."""
     name = str(config.pairs)
     try:
         path = find_source(name, key="tune.pairs", beside=beside)
@@ -63,27 +63,31 @@ def find_preferences(config: TuneConfig, *, beside: Path | None) -> Preferences:
 
 
 def read_pairs(path: Path) -> Preferences:
-    """The pairs of a file with the columns `chosen` and `rejected`, and `prompt` where it has one, ties dropped.
+    """Read the pairs of a file with columns `chosen` and `rejected`, and optionally `prompt`; ties are dropped.
 
     A side is a text, or a list of messages {role, content}, which are written as "\\n\\nHuman: ..." and
-    "\\n\\nAssistant: ...". A `prompt` is put before both sides, but not before messages that hold it themselves. A
-    dialogue is split at the last assistant turn whose past both sides share, never inside the `prompt`; what stands
-    before is the pair's prompt. Raises CorpusError.
+    "\\n\\nAssistant: ...". A `prompt` is put before both sides, but not before messages that contain it. A dialogue is
+    split at the last assistant turn whose past both sides share, never inside the `prompt`; what precedes it is the
+    pair's prompt. Raises CorpusError.
     """
     return _preferences(read_rows(path, columns=_SIDES, optional=(_PROMPT,)), where=str(path), source=path.name)
 
 
 def split_pairs(pairs: Sequence[PreferencePair], *, share: float, limit: int | None, seed: int) -> SplitPairs:
-    """`limit` pairs at most, round(share * n) of them held out, both drawn by the seed and kept in their order.
+    """Draw at most `limit` pairs, round(share * n) of them held out, by the seed; both keep their order.
 
     Raises CorpusError where that leaves no pair to tune on.
     """
+
+    def texts_of(pair: PreferencePair) -> tuple[str, str]:
+        return pair.prompt + pair.chosen, pair.prompt + pair.rejected
+
     order = random.Random(seed).sample(range(len(pairs)), len(pairs))[:limit]
     hidden = set(order[: max(1, round(share * len(order)))])
     held_out = tuple(pairs[i] for i in sorted(hidden))
-    texts = {text for pair in held_out for text in _texts(pair)}
+    texts = {text for pair in held_out for text in texts_of(pair)}
     rest = [pairs[i] for i in sorted(set(order) - hidden)]
-    train = tuple(pair for pair in rest if texts.isdisjoint(_texts(pair)))
+    train = tuple(pair for pair in rest if texts.isdisjoint(texts_of(pair)))
     if not train:
         raise CorpusError(
             f"tune.pairs: {len(order)} pairs with different texts leave none to tune on beside {len(held_out)} held"
@@ -92,45 +96,40 @@ def split_pairs(pairs: Sequence[PreferencePair], *, share: float, limit: int | N
     return SplitPairs(train, held_out, len(rest) - len(train))
 
 
-def _texts(pair: PreferencePair) -> tuple[str, str]:
-    return pair.prompt + pair.chosen, pair.prompt + pair.rejected
-
-
 def _preferences(rows: Iterable[Mapping[str, Any]], *, where: str, source: str) -> Preferences:
     pairs = [_pair(row, f"{where}: row {number}") for number, row in enumerate(rows)]
     kept = tuple(pair for pair in pairs if pair.chosen != pair.rejected)
     if not kept:
-        tie = "" if not pairs else f" (row 0 has {_shown(pairs[0].chosen)} twice)"
+        tie = ""
+        if pairs:
+            text = pairs[0].chosen
+            tie = f" (row 0 has {text if len(text) <= 60 else text[:60] + '...'!r} twice)"
         raise CorpusError(f"{where}: no pair whose chosen and rejected texts differ{tie}; pass preferences, not ties")
     return Preferences(kept, source, len(pairs) - len(kept))
 
 
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:60] + "...")
-
-
 def _pair(row: Mapping[str, Any], where: str) -> PreferencePair:
-    """The pair of a row; `where` names it in errors."""
+    """Build the pair of a row; `where` names it in errors."""
     chosen, rejected = (_text(row[side], where, side) for side in _SIDES)
     prompt = _prompt(row, where)
     if not isinstance(row["chosen"], str) and prompt in chosen and prompt in rejected:
         prompt = ""  # whole dialogues beside a copy of their first message
     chosen, rejected = prompt + chosen, prompt + rejected
     if not chosen.strip() or not rejected.strip():
-        raise CorpusError(f"{where} has an empty text; drop or mend it")
+        raise CorpusError(f"{where} has an empty text; drop or correct it")
     turns = [match.end() for match in re.finditer(_LAST_TURN, chosen)]
     split = max([len(prompt), *(end for end in turns if rejected.startswith(chosen[:end]))])
     return PreferencePair(chosen[:split], chosen[split:], rejected[split:])
 
 
 def last_words(text: str, n: int | None) -> str:
-    """The end of a text from its n-th word from the last on, as it stands; the whole text where n is None."""
+    """Keep the last `n` words of a text, unchanged; the whole text where n is None."""
     starts = [match.start() for match in re.finditer(r"\S+", text)] if n is not None else []
     return text[starts[-n] :] if n is not None and len(starts) > n else text
 
 
 def _prompt(row: Mapping[str, Any], where: str) -> str:
-    """What to put before both sides; a plain prompt before messages is what the user said."""
+    """Find what to put before both sides; a plain prompt before messages is a user's message."""
     prompt = row.get(_PROMPT)
     if prompt is None:
         return ""
@@ -140,22 +139,23 @@ def _prompt(row: Mapping[str, Any], where: str) -> str:
 
 
 def _text(side: Any, where: str, column: str) -> str:
-    """A side as one text. Raises CorpusError."""
+    """Write a side, a text or a list of messages, as one text. Raises CorpusError."""
     if isinstance(side, str):
         return side
     if not isinstance(side, list) or not side:
-        raise CorpusError(f"{where} has no text for {column}; both chosen and rejected need one, so drop or mend it")
-    return "".join(_turn(message, f"{where}, {column}") for message in side)
-
-
-def _turn(message: Any, where: str) -> str:
-    role, content = (message.get(key) for key in ("role", "content")) if isinstance(message, dict) else (None, None)
-    if role not in _SPEAKERS or not isinstance(content, str):
         raise CorpusError(
-            f"{where} has a message that is not {{role, content}} with a text and a role of {', '.join(_SPEAKERS)}"
-            f" (role {role!r}); drop or mend it"
+            f"{where} has no text for {column}; both chosen and rejected need one, so drop or correct the row"
         )
-    return f"\n\n{_SPEAKERS[role]}: {content}"
+    turns = []
+    for message in side:
+        role, content = (message.get(key) for key in ("role", "content")) if isinstance(message, dict) else (None, None)
+        if role not in _SPEAKERS or not isinstance(content, str):
+            raise CorpusError(
+                f"{where}, {column} has a message that is not {{role, content}} with a text and a role of"
+                f" {', '.join(_SPEAKERS)} (role {role!r}); drop or correct it"
+            )
+        turns.append(f"\n\n{_SPEAKERS[role]}: {content}")
+    return "".join(turns)
 
 
 def _hub_rows(config: TuneConfig, name: str) -> list[dict[str, Any]]:

@@ -13,16 +13,16 @@ import numpy as np
 
 from lfp.errors import DataError
 from lfp.texts.lexicon import Word, words_of
-from lfp.texts.word_contexts import Company
+from lfp.texts.word_contexts import WordContexts
 
 _SENTENCE = re.compile(r"[^.!?\n]+[.!?]*")
 _LONGEST = 30  # words of a sentence
 _SPARE = 2  # times as many sentences are tried as triples are wanted: some will have no replacement
 
 CountTokens = Callable[[str], int]
-"""How many tokens a word is, written after a space."""
+"""Count the tokens of a word, written after a space."""
 _Choice = Callable[[Sequence[Word]], "int | str"]
-"""Which word of a sentence is to be replaced, or why none is."""
+"""Choose the word of a sentence to replace, or say why there is none."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Triple:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnTriples:
     """Triples, and why the other sentences gave none: each sentence of the texts is counted once."""
 
     triples: tuple[Triple, ...]
@@ -56,10 +56,10 @@ class Rewrite:
 
 
 class Rewriter(Protocol):
-    """What puts other words into sentences, a language model for one."""
+    """Replaces words of sentences, for example by a language model."""
 
     def rewrite(self, sentences: Sequence[str], targets: Sequence[tuple[str, ...]]) -> list[Rewrite | str]:
-        """Each sentence with its target words replaced, in order; in place of one that failed, a few words why."""
+        """Rewrite each sentence with its target words replaced, in order; where that failed, say why in a few words."""
         ...
 
 
@@ -72,21 +72,21 @@ def make_triples(
     min_count: int,
     seed: int,
     n_tokens: CountTokens | None = None,
-) -> Drawn:
-    """Up to `n` triples from sentences whose only scored word is strong; words take turns, so that none has most.
+) -> DrawnTriples:
+    """Make up to `n` triples from sentences whose only scored word is strong, taking such words in turn.
 
-    A replacement keeps company like the target's (the words next to it in the corpus, which stands for its part of
-    speech) and is close in frequency and, for the opposite sign, in strength. Of the closest the least used is taken;
-    with `n_tokens`, one of a single token before all others where the target is one. No language model is asked.
+    A replacement occurs in contexts like the target's (its neighbours in the corpus, a stand-in for its part of
+    speech) and is close in frequency and, for the opposite sign, in strength. The least used of the closest is taken;
+    with `n_tokens`, words of a single token come first where the target is a single token. No language model is used.
     Raises DataError where the corpus has no such sentence or no replacement.
     """
-    sentences = _sentences(texts)
-    company = Company.of(sentences, lexicon, min_count=min_count)
-    strong = strong_words(lexicon, company.counts, strong_quantile, min_count)
-    collected, filling = _Collected(lexicon, n), _Filling(company, n_tokens)
-    slots = _slots(sentences, lambda words: _only_scored(words, lexicon, strong), collected.dropped)
-    for slot in _in_turns(slots, random.Random(seed), n, collected.dropped):
-        collected.add(filling.triple(slot))
+    sentences = _split_sentences(texts)
+    contexts = WordContexts.from_sentences(sentences, lexicon, min_count=min_count)
+    strong = strong_words(lexicon, contexts.counts, strong_quantile, min_count)
+    collected, used = _Collected(lexicon, n), Counter[str]()
+    slots = _find_slots(sentences, lambda words: _only_scored(words, lexicon, strong), collected.dropped)
+    for slot in _take_turns(slots, random.Random(seed), n, collected.dropped):
+        collected.add(_fill(slot, contexts, used, n_tokens))
     return collected.drawn()
 
 
@@ -99,24 +99,24 @@ def make_triples_by_language_model(
     strong_quantile: float,
     min_count: int,
     seed: int,
-) -> Drawn:
-    """Up to `n` triples from sentences with one strongly positive word and no negative one, which `rewriter` replaces.
+) -> DrawnTriples:
+    """Make up to `n` triples from sentences with one strongly positive and no negative word, which `rewriter` replaces.
 
-    The paper's way, save that sentences with several strong words are left out: where one is replaced, the others
-    would speak for it. A rewrite counts where it changes that word and nothing else, into a negative word of the
-    lexicon and into one that the lexicon does not hold. Raises DataError where no triple comes of it.
+    The paper's way, except that sentences with several strong words are left out: where one is replaced, the others
+    would still express it. A rewrite counts where it changes that word and nothing else, into a negative word of the
+    lexicon and into one that is not in the lexicon. Raises DataError where no triple results.
     """
-    sentences = _sentences(texts)
+    sentences = _split_sentences(texts)
     counts = Counter(word.word for sentence in sentences for word in words_of(sentence))
     strong = {word for word in strong_words(lexicon, counts, strong_quantile, min_count) if lexicon[word] > 0}
     collected = _Collected(lexicon, n)
-    slots = _slots(sentences, lambda words: _only_strong(words, lexicon, strong), collected.dropped)
-    waiting = _in_turns(slots, random.Random(seed), n, collected.dropped)
+    slots = _find_slots(sentences, lambda words: _only_strong(words, lexicon, strong), collected.dropped)
+    waiting = _take_turns(slots, random.Random(seed), n, collected.dropped)
     while waiting and collected.wanted:
-        asked, waiting = waiting[: collected.wanted], waiting[collected.wanted :]
-        answers = rewriter.rewrite([slot.sentence for slot in asked], [(slot.target.word,) for slot in asked])
-        for slot, answer in zip(asked, answers, strict=True):
-            collected.add(_rewritten(slot, answer))
+        batch, waiting = waiting[: collected.wanted], waiting[collected.wanted :]
+        answers = rewriter.rewrite([slot.sentence for slot in batch], [(slot.target.word,) for slot in batch])
+        for slot, answer in zip(batch, answers, strict=True):
+            collected.add(_read_rewrite(slot, answer))
     collected.dropped["not needed"] += len(waiting)
     return collected.drawn()
 
@@ -124,7 +124,7 @@ def make_triples_by_language_model(
 def strong_words(
     lexicon: Mapping[str, float], counts: Mapping[str, int], quantile: float, min_count: int
 ) -> frozenset[str]:
-    """Words of the corpus whose absolute value is in the lexicon's top share of their sign."""
+    """Select the words of the corpus whose absolute value is in the lexicon's top share of their sign."""
     strong: set[str] = set()
     for sign in (1, -1):
         values = {word: abs(value) for word, value in lexicon.items() if value * sign > 0}
@@ -135,11 +135,11 @@ def strong_words(
     return frozenset(strong)
 
 
-def fault_of(triple: Triple, lexicon: Mapping[str, float]) -> str | None:
-    """What is wrong with a triple; None where it is what it should be.
+def find_fault(triple: Triple, lexicon: Mapping[str, float]) -> str | None:
+    """Find what is wrong with a triple; None where nothing is.
 
-    In each sentence the role's word stands at `start` and nowhere else, the rest is the same, the positive word's value
-    is above nought and the negative one's below, and the lexicon does not hold the neutral one.
+    In each sentence the role's word must be at `start` and nowhere else, the rest must be the same, the positive word's
+    value above 0 and the negative word's below, and the neutral word not in the lexicon.
     """
     rests = set()
     for role in ("positive", "negative", "neutral"):
@@ -159,24 +159,15 @@ def fault_of(triple: Triple, lexicon: Mapping[str, float]) -> str | None:
 
 @dataclass(frozen=True)
 class _Slot:
-    """A sentence and which of its words is to be replaced."""
+    """A sentence with the word to replace; `vowel`: whether the article before it wants one (None: no article)."""
 
     sentence: str
     words: tuple[Word, ...]
-    at: int
-
-    @property
-    def target(self) -> Word:
-        return self.words[self.at]
-
-    @property
-    def vowel(self) -> bool | None:
-        """Whether the article in front wants a vowel; None where no article is there."""
-        before = self.words[self.at - 1].word if self.at else ""
-        return before == "an" if before in ("a", "an") else None
+    target: Word
+    vowel: bool | None
 
     def with_word(self, word: str) -> str:
-        """The sentence with a word in the target's place, in capitals where the target is."""
+        """Put a word in the target's place, capitalised as the target is."""
         start, end = self.target.start, self.target.end
         old = self.sentence[start:end]
         cased = word.upper() if old.isupper() and len(old) > 1 else word.capitalize() if old[0].isupper() else word
@@ -185,7 +176,7 @@ class _Slot:
 
 @dataclass
 class _Collected:
-    """Up to `n` triples that are faultless and not there yet, and how many were not, by reason."""
+    """Up to `n` different triples without faults, and how many others there were, by reason."""
 
     lexicon: Mapping[str, float]
     n: int
@@ -197,75 +188,35 @@ class _Collected:
         return self.n - len(self.triples)
 
     def add(self, found: Triple | str) -> None:
-        """Takes a triple, or the reason why there is none."""
-        reason = found if isinstance(found, str) else self._reason(found)
-        if reason is not None:
-            self.dropped[reason] += 1
-        elif isinstance(found, Triple):
+        """Add a triple, or the reason why there is none."""
+        if isinstance(found, str):
+            self.dropped[found] += 1
+            return
+        repeated = "repeated triple" if found in self.triples else None
+        reason = repeated or find_fault(found, self.lexicon) or (None if self.wanted else "not needed")
+        if reason is None:
             self.triples[found] = None
+        else:
+            self.dropped[reason] += 1
 
-    def _reason(self, triple: Triple) -> str | None:
-        if triple in self.triples:
-            return "repeated triple"
-        return fault_of(triple, self.lexicon) or (None if self.wanted else "not needed")
-
-    def drawn(self) -> Drawn:
-        """What was collected. Raises DataError where that is nothing."""
+    def drawn(self) -> DrawnTriples:
+        """Return what was collected. Raises DataError where that is nothing."""
         dropped = {reason: n for reason, n in sorted(self.dropped.items()) if n}
         if not self.triples:
-            told = ", ".join(f"{reason} {n}" for reason, n in dropped.items()) or "none at all"
+            counts = ", ".join(f"{reason} {n}" for reason, n in dropped.items()) or "none at all"
             raise DataError(
                 "no contrastive triple could be made: no sentence has a strong lexicon word with a negative and a"
-                f" neutral replacement (sentences: {told}); pass more texts or lower probes.strong_quantile"
+                f" neutral replacement (sentences: {counts}); pass more texts or lower probes.strong_quantile"
             )
-        return Drawn(tuple(self.triples), dropped)
+        return DrawnTriples(tuple(self.triples), dropped)
 
 
-class _Filling:
-    """Makes the triples of slots from words of like company, the least used of the closest first."""
-
-    def __init__(self, company: Company, n_tokens: CountTokens | None) -> None:
-        self._company, self._n_tokens = company, n_tokens
-        self._used: Counter[str] = Counter()
-
-    def triple(self, slot: _Slot) -> Triple | str:
-        """The triple of a slot, or why there is none."""
-        word = slot.target.word
-        sign = 1 if self._company.values[self._company.row[word]] > 0 else -1
-        opposite, neutral = self._replacement(slot, -sign), self._replacement(slot, 0)
-        if opposite is None:
-            return "no word of the other sign"
-        if neutral is None:
-            return "no neutral word"
-        self._used.update((opposite, neutral))
-        positive, negative = (word, opposite) if sign > 0 else (opposite, word)
-        return Triple(
-            positive=slot.with_word(positive),
-            negative=slot.with_word(negative),
-            neutral=slot.with_word(neutral),
-            positive_word=positive,
-            negative_word=negative,
-            neutral_word=neutral,
-            start=slot.target.start,
-        )
-
-    def _replacement(self, slot: _Slot, sign: int) -> str | None:
-        there = {word.word for word in slot.words}
-        words = self._company.nearest(slot.target.word, sign=sign, vowel=slot.vowel)
-        fitting = [word for word in words if word not in there]
-        whole = self._is_whole(slot.target.word)
-        return min(fitting, key=lambda w: (whole and not self._is_whole(w), self._used[w]), default=None)
-
-    def _is_whole(self, word: str) -> bool:
-        return self._n_tokens is not None and self._n_tokens(word) == 1
-
-
-def _sentences(texts: Sequence[str]) -> list[str]:
+def _split_sentences(texts: Sequence[str]) -> list[str]:
     return [sentence for text in texts for part in _SENTENCE.findall(text) if (sentence := part.strip())]
 
 
-def _slots(sentences: Sequence[str], choice: _Choice, dropped: Counter[str]) -> dict[str, list[_Slot]]:
-    """Sentences with a word to be replaced, by that word; each sentence once."""
+def _find_slots(sentences: Sequence[str], choice: _Choice, dropped: Counter[str]) -> dict[str, list[_Slot]]:
+    """Find the sentences with a word to replace, by that word; each sentence once."""
     slots: dict[str, list[_Slot]] = defaultdict(list)
     distinct = dict.fromkeys(sentences)
     dropped["repeated sentence"] += len(sentences) - len(distinct)
@@ -277,12 +228,14 @@ def _slots(sentences: Sequence[str], choice: _Choice, dropped: Counter[str]) -> 
         elif len(words) > _LONGEST:
             dropped["long sentence"] += 1
         else:
-            slots[words[at].word].append(_Slot(sentence, words, at))
+            before = words[at - 1].word if at else ""
+            vowel = before == "an" if before in ("a", "an") else None
+            slots[words[at].word].append(_Slot(sentence, words, words[at], vowel))
     return slots
 
 
 def _only_scored(words: Sequence[Word], lexicon: Mapping[str, float], strong: Set[str]) -> int | str:
-    """The strong word of a sentence that has no other word of the lexicon."""
+    """Choose the strong word of a sentence that has no other word of the lexicon."""
     scored = [i for i, word in enumerate(words) if word.word in lexicon]
     if not any(words[i].word in strong for i in scored):
         return "no strong word"
@@ -290,7 +243,7 @@ def _only_scored(words: Sequence[Word], lexicon: Mapping[str, float], strong: Se
 
 
 def _only_strong(words: Sequence[Word], lexicon: Mapping[str, float], strong: Set[str]) -> int | str:
-    """The strongly positive word of a sentence that has one, and no negative word."""
+    """Choose the strongly positive word of a sentence that has one, and no negative word."""
     found = [i for i, word in enumerate(words) if word.word in strong]
     if not found:
         return "no strong word"
@@ -299,8 +252,8 @@ def _only_strong(words: Sequence[Word], lexicon: Mapping[str, float], strong: Se
     return found[0] if len(found) == 1 else "several strong words"
 
 
-def _in_turns(slots: Mapping[str, Sequence[_Slot]], rng: random.Random, n: int, dropped: Counter[str]) -> list[_Slot]:
-    """Slots word by word in turns, as many as are tried for `n` triples."""
+def _take_turns(slots: Mapping[str, Sequence[_Slot]], rng: random.Random, n: int, dropped: Counter[str]) -> list[_Slot]:
+    """Order slots by taking words in turn, as many as are tried for `n` triples."""
     queues = [rng.sample(slots[word], len(slots[word])) for word in sorted(slots)]
     rng.shuffle(queues)
     turns = [queue[turn] for turn in range(max(map(len, queues), default=0)) for queue in queues if turn < len(queue)]
@@ -308,8 +261,36 @@ def _in_turns(slots: Mapping[str, Sequence[_Slot]], rng: random.Random, n: int, 
     return turns[: _SPARE * n]
 
 
-def _rewritten(slot: _Slot, answer: Rewrite | str) -> Triple | str:
-    """The triple of a sentence and its rewrites; where there is none, the reason."""
+def _fill(slot: _Slot, contexts: WordContexts, used: Counter[str], n_tokens: CountTokens | None) -> Triple | str:
+    """Make the triple of a slot from the least used of the closest words, or say why there is none."""
+    word, present = slot.target.word, {word.word for word in slot.words}
+    count = n_tokens if n_tokens is not None and n_tokens(word) == 1 else None  # None: any number of tokens will do
+
+    def replacement(sign: int) -> str | None:
+        fitting = [w for w in contexts.nearest(word, sign=sign, vowel=slot.vowel) if w not in present]
+        return min(fitting, key=lambda w: (count is not None and count(w) != 1, used[w]), default=None)
+
+    sign = 1 if contexts.values[contexts.row[word]] > 0 else -1
+    opposite, neutral = replacement(-sign), replacement(0)
+    if opposite is None:
+        return "no word of the other sign"
+    if neutral is None:
+        return "no neutral word"
+    used.update((opposite, neutral))
+    positive, negative = (word, opposite) if sign > 0 else (opposite, word)
+    return Triple(
+        positive=slot.with_word(positive),
+        negative=slot.with_word(negative),
+        neutral=slot.with_word(neutral),
+        positive_word=positive,
+        negative_word=negative,
+        neutral_word=neutral,
+        start=slot.target.start,
+    )
+
+
+def _read_rewrite(slot: _Slot, answer: Rewrite | str) -> Triple | str:
+    """Read the triple of a sentence and its rewrites, or say why there is none."""
     if isinstance(answer, str):
         return f"not rewritten: {answer}"
     start, rest = slot.target.start, slot.sentence[slot.target.end :]

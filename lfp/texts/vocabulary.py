@@ -1,4 +1,4 @@
-"""The words of a corpus: which are frequent enough to judge, their folds, and which token belongs to which word."""
+"""The words of a corpus: which are frequent enough to score, their folds, and which token belongs to which word."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lfp.util.types import Ints
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Words frequent enough, sorted; `counts` and `folds` [words]; `all_counts` of every word of the corpus."""
+    """Frequent words, sorted; `counts` and `folds` [words]; `all_counts` of every word of the corpus."""
 
     words: tuple[str, ...]
     counts: Ints
@@ -25,8 +25,8 @@ class Vocabulary:
     index: dict[str, int]
 
     @staticmethod
-    def of(texts: Sequence[str], *, min_count: int, n_folds: int, seed: int) -> Vocabulary:
-        """The vocabulary of some texts. Raises DataError where no word is frequent enough."""
+    def from_texts(texts: Sequence[str], *, min_count: int, n_folds: int, seed: int) -> Vocabulary:
+        """Count the words of texts. Raises DataError where too few are frequent enough."""
         counts = Counter(word.word for text in texts for word in words_of(text))
         words = sorted(word for word, n in counts.items() if n >= min_count)
         if len(words) < n_folds:
@@ -46,14 +46,14 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class TokenWords:
-    """For each token of a text the vocabulary's word it is part of, -1 for none, and whether it is that word's last."""
+    """The word of the vocabulary that each token of a text is part of (-1: none), and whether it is its last token."""
 
     words: Ints
     is_last: NDArray[np.bool_]
 
 
 def token_words(vocabulary: Vocabulary, text: str, token_starts: Sequence[int]) -> TokenWords:
-    """Which token belongs to which word of the vocabulary [n_tokens]."""
+    """Find the word of the vocabulary that each token belongs to [n_tokens]."""
     words = np.full(len(token_starts), -1, np.int64)
     is_last = np.zeros(len(token_starts), bool)
     found = words_of(text)
@@ -68,7 +68,7 @@ def token_words(vocabulary: Vocabulary, text: str, token_starts: Sequence[int]) 
 def commonest_tokens(
     vocabulary: Vocabulary, texts: Sequence[tuple[str, Sequence[int], Sequence[int]]]
 ) -> list[list[int]]:
-    """For each word the token ids it is most often written with; texts are given as (text, token_ids, token_starts)."""
+    """Find the token ids each word is most often written with; texts are given as (text, token_ids, token_starts)."""
     spellings: list[Counter[tuple[int, ...]]] = [Counter() for _ in vocabulary.words]
     for text, token_ids, token_starts in texts:
         found = words_of(text)
@@ -80,10 +80,10 @@ def commonest_tokens(
 
 @dataclass(frozen=True)
 class TokenColumns:
-    """Which column of a regression stands for each token: `columns` [d_vocab], from 0 to n_columns - 1.
+    """The column of a regression that stands for each token: `columns` [d_vocab], from 0 to n_columns - 1.
 
-    The last column is for the tokens that have none of their own. `of_word` gives each word's columns, one a token of
-    its commonest spelling; none where one of its tokens has no column of its own.
+    The last column is for all tokens without a column of their own. `of_word` gives each word's columns, one per token
+    of its commonest spelling; none where one of these tokens has no column of its own.
     """
 
     columns: Ints
@@ -98,10 +98,10 @@ def token_columns(
     d_vocab: int,
     limit: int = 4000,
 ) -> TokenColumns:
-    """Columns for the words of a vocabulary; texts are given as (text, token_ids, token_starts).
+    """Assign columns to the words of a vocabulary; texts are given as (text, token_ids, token_starts).
 
     All tokens that mostly stand for one word by themselves share a column, as " good" and "Good" do. Words of several
-    tokens need a column for each of these. The commonest words come first, until `limit` columns are given out.
+    tokens need a column for each of these. The commonest words come first, up to `limit` columns.
     """
     spellings = commonest_tokens(vocabulary, texts)
     alone = _words_alone(vocabulary, texts, d_vocab)
@@ -114,13 +114,13 @@ def token_columns(
     rest = len(column_of)
     columns = np.array([column_of.get(key, rest) for key in key_of.tolist()], np.int64)
     of_word = [tuple(columns[tokens].tolist()) for tokens in spellings]
-    return TokenColumns(columns, rest + 1, tuple(() if rest in one else one for one in of_word))
+    return TokenColumns(columns, rest + 1, tuple(() if rest in places else places for places in of_word))
 
 
 def _words_alone(
     vocabulary: Vocabulary, texts: Sequence[tuple[str, Sequence[int], Sequence[int]]], d_vocab: int
 ) -> Ints:
-    """The word that each token is by itself in more than half of its occurrences [d_vocab], -1 for none."""
+    """Find the word that each token is by itself in more than half of its occurrences [d_vocab], -1 for none."""
     uses, n = Counter[tuple[int, int]](), np.zeros(d_vocab, np.int64)
     for text, token_ids, token_starts in texts:
         n += np.bincount(np.asarray(token_ids, np.int64), minlength=d_vocab)
@@ -137,6 +137,6 @@ def _words_alone(
 
 
 def word_folds(words: Sequence[str], *, n_folds: int, seed: int) -> dict[str, int]:
-    """A fold for every word, of even sizes, drawn by the seed over the sorted words."""
+    """Draw a fold for every word, over the sorted words; folds have equal sizes, to within one word."""
     order = np.random.default_rng(seed).permutation(len(words))
     return {word: int(place) % n_folds for word, place in zip(sorted(words), order, strict=True)}

@@ -23,7 +23,6 @@ from lfp.evaluation.statistics.resampling import (
     bootstrap,
     bootstrap_difference,
     permutations_within_bins,
-    randomised_p,
 )
 from lfp.evaluation.statistics.scores import accuracy, auroc, r2, spearman, tau, tau_within_sign
 from lfp.probes.ridge import fit_folded_ridge
@@ -55,7 +54,7 @@ def nulls() -> Iterator[dict[str, Any]]:
 def uniform_p(*, n_words: int = 1000, n_features: int = 300, n_nulls: int = 29) -> dict[str, float]:
     """Kolmogorov-Smirnov p of the p-values of out-of-fold tau, each shuffle of a lexicon being the lexicon once.
 
-    Word frequency is in the features and in the lexicon. Beside it p-values that must not pass: tau's own, and those of
+    Word frequency is in the features and in the lexicon. Also p-values that must not pass: tau's own, and those of
     nulls that shuffle the lexicon without regard to frequency.
     """
     rng = np.random.default_rng(0)
@@ -77,6 +76,16 @@ def uniform_p(*, n_words: int = 1000, n_features: int = 300, n_nulls: int = 29) 
     return {f"ks_p_{name}": _rounded(kstest(values, "uniform").pvalue) for name, values in found.items()}
 
 
+def randomised_p(value: float, nulls: Floats, rng: np.random.Generator) -> float:
+    """Compute the permutation p-value with ties broken at random: uniform where value and nulls are exchangeable.
+
+    (g + u (e + 1)) / (n + 1), u uniform in [0, 1): g of n nulls are larger, e are equal, and the value itself is one
+    more. The p-value that is reported is its upper end, u = 1.
+    """
+    larger, reached = int((nulls > value + 1e-12).sum()), int((nulls >= value - 1e-12).sum())
+    return float((larger + rng.random() * (reached - larger + 1)) / (len(nulls) + 1))
+
+
 def _out_of_fold(features: sp.csr_array, targets: Floats, folds: NDArray[np.int64]) -> Floats:
     fit = fit_folded_ridge(features, targets, folds, n_folds=5, alphas=(1.0, 10.0, 100.0))
     predicted = np.empty_like(targets)
@@ -86,7 +95,7 @@ def _out_of_fold(features: sp.csr_array, targets: Floats, folds: NDArray[np.int6
 
 
 def bootstrap_speed(*, n_words: int = 1000, draws: int = 500) -> dict[str, float]:
-    """Seconds of tau's interval, and as many times as long the draws take one by one."""
+    """Seconds of tau's interval, and how many times longer scoring the draws one by one takes."""
     rng = np.random.default_rng(1)
     true = rng.normal(size=n_words).round(1)
     predicted = true + rng.normal(size=n_words)
@@ -120,7 +129,7 @@ def coverage_of_calibration(scale: float) -> dict[str, float]:
     rng = np.random.default_rng(4)
     known = 0.0 if scale == 1.0 else calibration_error(*_outcomes(rng, _LARGE, scale=scale))
     draws = (_outcomes(rng, 200, scale=scale) for _ in range(_SIMULATIONS))
-    return _covered(known, [calibration_interval(*one, n=_DRAWS, rng=rng) for one in draws])
+    return _covered(known, [calibration_interval(*drawn, n=_DRAWS, rng=rng) for drawn in draws])
 
 
 def _covered(known: float, ends: list[tuple[float, float]]) -> dict[str, float]:

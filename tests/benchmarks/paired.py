@@ -1,7 +1,7 @@
-"""Two commands timed in turn, as someone with a stopwatch would: the ratio of their costs a step, the median of pairs.
+"""Two commands timed in turn: the ratio of their times per step, the median of pairs.
 
-A command names its number of steps as {steps}. Its cost a step is (wall at 600 steps - wall at 300) / 300, so that what
-a program takes to start is in neither. Both are run in each pair, so that a busy machine is busy for both.
+A command contains its number of steps as {steps}. Its time per step is (wall at 600 steps - wall at 300) / 300, which
+leaves out the start of the program. Each pair runs both, so that a busy machine is busy for both.
 
     python -m tests.benchmarks.paired "python -m precompute bench sae --steps {steps}" "python other.py --steps {steps}"
 """
@@ -21,17 +21,17 @@ _FEW, _MANY = 300, 600
 
 
 def main() -> None:
-    """Prints a JSON line a pair, then the medians."""
+    """Print a JSON line per pair, then the medians."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("commands", nargs=2, metavar="COMMAND", help="ours, then the other's, each with {steps} in it")
+    parser.add_argument("commands", nargs=2, metavar="COMMAND", help="two commands, each with {steps} in it")
     parser.add_argument("--pairs", type=int, default=5)
     arguments = parser.parse_args()
     steps_ms = np.array([[_step_ms(command) for command in arguments.commands] for _ in range(arguments.pairs)])
-    for ours, theirs in steps_ms:
-        _say({"ours_step_ms": ours, "theirs_step_ms": theirs, "ratio": theirs / ours})
-    ours, theirs = np.median(steps_ms, axis=0)
+    for first, second in steps_ms:
+        _say({"first_step_ms": first, "second_step_ms": second, "ratio": second / first})
+    first, second = np.median(steps_ms, axis=0)
     ratio = np.median(steps_ms[:, 1] / steps_ms[:, 0])
-    _say({"pairs": arguments.pairs, "ours_step_ms": ours, "theirs_step_ms": theirs, "median_ratio": ratio})
+    _say({"pairs": arguments.pairs, "first_step_ms": first, "second_step_ms": second, "median_ratio": ratio})
 
 
 def _step_ms(command: str) -> float:

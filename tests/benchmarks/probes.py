@@ -1,7 +1,8 @@
-"""One probe at full size, its penalty chosen by groups: seconds and peak memory, and scikit-learn on a fifth of it.
+"""Probes at full size: seconds and peak memory, and how many times longer scikit-learn takes.
 
 python -m tests.benchmarks.probes --kind ridge
 python -m tests.benchmarks.probes --kind logistic --rows 20000 --features 40000
+OMP_NUM_THREADS=1 python -m tests.benchmarks.probes --kind targets --rows 2000 --features 4608 --solver dual
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 import time
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -24,33 +26,88 @@ _NON_ZEROS, _TOPICS, _N_FOLDS = 64, 200, 5
 
 
 def ridge_probe() -> dict[str, float]:
-    """100,000 features of 50,000 rows, in a process of its own so that its peak memory is its own."""
-    return _apart("ridge")
+    """100,000 features of 50,000 rows, in a process of its own, so that its peak memory is its own."""
+    return _run_alone("ridge")
 
 
 def logistic_probe() -> dict[str, float]:
-    """As `ridge_probe`, of outcomes of 0 and 1."""
-    return _apart("logistic")
+    """As `ridge_probe`, for outcomes of 0 and 1."""
+    return _run_alone("logistic")
 
 
 def main() -> None:
-    """Prints a JSON line."""
+    """Print a JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kind", choices=("ridge", "logistic"), default="ridge")
+    parser.add_argument("--kind", choices=("ridge", "logistic", "targets"), default="ridge")
     parser.add_argument("--rows", type=int, default=50_000)
     parser.add_argument("--features", type=int, default=100_000)
+    parser.add_argument("--targets", type=int, default=201, help="of --kind targets")
+    parser.add_argument("--solver", choices=("primal", "dual", "iterative"), default="primal", help="of --kind targets")
+    parser.add_argument("--against", choices=("cholesky", "sparse_cg"), default="cholesky", help="of --kind targets")
     arguments = parser.parse_args()
-    sys.stdout.write(json.dumps(measure(arguments.kind, arguments.rows, arguments.features)) + "\n")
+    if arguments.kind == "targets":
+        figures = many_targets(
+            arguments.rows, arguments.features, arguments.targets, solver=arguments.solver, against=arguments.against
+        )
+    else:
+        figures = measure(arguments.kind, arguments.rows, arguments.features)
+    sys.stdout.write(json.dumps(figures) + "\n")
 
 
 def measure(kind: str, n_rows: int, n_features: int) -> dict[str, float]:
-    """Ours at this size, with its peak memory; then both at a fifth of it."""
-    seconds = _ours(kind, Problem.drawn(n_rows, n_features))
+    """Fit this library's probe at this size, with its peak memory; then both libraries' at a fifth of it."""
+    seconds = _fit_probe(kind, Problem.draw(n_rows, n_features))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0
-    fifth = Problem.drawn(n_rows // 5, n_features // 5)
-    ours, theirs = _ours(kind, fifth), _theirs(kind, fifth)
-    figures = {"seconds": seconds, "peak_mb": peak, "fifth_s": ours, "sklearn_fifth_s": theirs, "ratio": theirs / ours}
+    fifth = Problem.draw(n_rows // 5, n_features // 5)
+    fifth_s, sklearn_s = _fit_probe(kind, fifth), _fit_sklearn(kind, fifth)
+    figures = {
+        "seconds": seconds,
+        "peak_mb": peak,
+        "fifth_s": fifth_s,
+        "sklearn_fifth_s": sklearn_s,
+        "ratio": sklearn_s / fifth_s,
+    }
     return {"rows": n_rows, "features": n_features} | {name: round(value, 2) for name, value in figures.items()}
+
+
+def many_targets(n_rows: int, n_features: int, n_targets: int, *, solver: str, against: str) -> dict[str, float]:
+    """Fit a target and its permutations over nested folds, in CPU seconds, and scikit-learn's Ridge the same way.
+
+    scikit-learn fits the first set of folds, times 16.7: seven alphas for each of ten pairs of folds and five folds,
+    and two alphas for each of six probes. The difference is of the weights of all rows, relative to the largest.
+    """
+    from sklearn.linear_model import Ridge
+
+    from lfp.probes import ridge
+    from lfp.probes.folds import choose_nested
+
+    problem, rng = Problem.draw(n_rows, n_features), np.random.default_rng(1)
+    x, folds = problem.features, rng.permutation(n_rows) % _N_FOLDS
+    y = np.column_stack([problem.target, *(rng.permutation(problem.target) for _ in range(n_targets - 1))])
+    started = time.process_time()
+    if solver == "iterative":
+        solvers: list[Any] = [ridge.Iterative(x, y[:, start : start + 16], folds) for start in range(0, n_targets, 16)]
+    else:
+        solvers = [{"primal": ridge.Primal, "dual": ridge.Dual}[solver].from_rows(x, y, folds)]
+    fits = [choose_nested(part, _N_FOLDS, np.array(ALPHAS))[1] for part in solvers]
+    seconds, whole = time.process_time() - started, ridge.Ridge.concatenate(fits)
+    inputs, kept = x.toarray() if against == "cholesky" else x, folds > 1
+    started = time.process_time()
+    for alpha in ALPHAS:
+        Ridge(alpha=alpha, solver=against, tol=1e-5).fit(inputs[kept], y[kept])
+    sklearn_s = (time.process_time() - started) * (15 + 6 * 2 / 7)
+    difference = 0.0
+    for alpha in np.unique(whole.alpha):
+        some = whole.alpha == alpha
+        expected = np.atleast_2d(Ridge(alpha=alpha, solver=against, tol=1e-5).fit(inputs, y[:, some]).coef_).T
+        difference = max(difference, np.abs(whole.coef[:, some] - expected).max() / np.abs(expected).max())
+    sizes = {"rows": n_rows, "features": n_features, "targets": n_targets}
+    return sizes | {
+        solver: round(seconds, 2),
+        against: round(sklearn_s, 2),
+        "ratio": round(sklearn_s / seconds, 1),
+        "difference": difference,
+    }
 
 
 @dataclass(frozen=True)
@@ -62,8 +119,8 @@ class Problem:
     groups: NDArray[np.int64]
 
     @staticmethod
-    def drawn(n_rows: int, n_features: int) -> Problem:
-        """The same for the same size; a word has ten rows, and a part of the target's noise."""
+    def draw(n_rows: int, n_features: int) -> Problem:
+        """Draw the same problem for the same size; a word has ten rows, and a part of the target's noise."""
         rng = np.random.default_rng(0)
         often = np.cumsum(1.0 / np.arange(1, n_features + 1) ** 0.8)
         anywhere = np.searchsorted(often, rng.random((n_rows, _NON_ZEROS)) * often[-1])
@@ -80,7 +137,7 @@ class Problem:
         return Problem(features, features @ weights + noise, groups)
 
 
-def _ours(kind: str, problem: Problem) -> float:
+def _fit_probe(kind: str, problem: Problem) -> float:
     from lfp.probes.estimators import LogisticProbe, RidgeProbe
 
     probe = RidgeProbe(alphas=ALPHAS, n_folds=_N_FOLDS) if kind == "ridge" else LogisticProbe(alphas=ALPHAS)
@@ -89,8 +146,8 @@ def _ours(kind: str, problem: Problem) -> float:
     return time.perf_counter() - started
 
 
-def _theirs(kind: str, problem: Problem) -> float:
-    """A grid search over as many folds of groups, by the solvers that take sparse features with an intercept."""
+def _fit_sklearn(kind: str, problem: Problem) -> float:
+    """Search the same grid over as many folds of groups, by solvers that take sparse features with an intercept."""
     from sklearn.linear_model import LogisticRegression, Ridge
     from sklearn.model_selection import GridSearchCV, GroupKFold
 
@@ -110,7 +167,7 @@ def _target(kind: str, problem: Problem) -> NDArray[np.float64] | NDArray[np.boo
     return problem.target if kind == "ridge" else problem.target > np.median(problem.target)
 
 
-def _apart(kind: str) -> dict[str, float]:
+def _run_alone(kind: str) -> dict[str, float]:
     command = [sys.executable, "-m", "tests.benchmarks.probes", "--kind", kind]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 

@@ -31,8 +31,8 @@ CORPUS = '[corpus]\nsource = "reviews.txt"\n'
 @pytest.mark.parametrize(
     ("lexicon", "says"),
     [
-        ("word,value\ngut,1\nschlecht,-1\n", "none of its 2 words, 'gut' for one, is in the corpus"),
-        ("word,value\nfilm,1\nplot,1\ngood,1\n", "is worth 1.0"),
+        ("word,value\ngut,1\nschlecht,-1\n", "none of its 2 words, such as 'gut', is in the corpus"),
+        ("word,value\nfilm,1\nplot,1\ngood,1\n", "has the value 1.0"),
         ("word,value\nfilm,1\nFilm,2\n", "row 1 gives 'film' a second value"),
         ("word,value\nfilm,nice\n", "row 0, 'film', has the value 'nice'"),
         ("word,value\nfilm,\nplot,1\n", "row 0, 'film', has the value None"),

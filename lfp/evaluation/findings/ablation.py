@@ -1,4 +1,4 @@
-"""Ablations that prove labels: groups of features, matched controls of each, and what the measured effects say."""
+"""Ablations that test labels: groups of features, matched controls of each, and what the measured effects say."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from lfp.evaluation.statistics.resampling import Draws, bootstrap, mean_interval
 from lfp.evaluation.statistics.scores import spearman
 from lfp.util.types import Flags, Floats, Ints
 
-_NEAREST = 5  # like features that a control's is drawn from
-_FEWEST = 4  # features that a rank correlation takes
+_NEAREST = 5  # similar features that a control's feature is drawn from
+_FEWEST = 4  # features that a rank correlation needs
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """What groups are made of, arrays [features].
+    """The features that groups are chosen from, arrays [features].
 
     `weight` and the contributions are the headline probe's, `related` and `confidence` the labeller's (NaN where
-    unknown). `density`, `energy` (mean of (activation * decoder norm)^2) and `mean_activation` are of the clean run's
+    unknown). `density`, `energy` (mean of (activation * decoder norm)^2) and `mean_activation` are over the clean run's
     tokens, inputs scaled to unit mean square norm.
     """
 
@@ -39,13 +39,13 @@ class Candidates:
 
     @property
     def is_live(self) -> Flags:
-        """Features that are active on the clean run, and so can be taken out of it."""
+        """Features that are active on the clean run, and so can be ablated."""
         return (self.density > 0) & (self.energy > 0)
 
 
 @dataclass(frozen=True)
 class Group:
-    """Features that are taken out together; `control_of` names the group that a control is matched to."""
+    """Features that are ablated together; `control_of` names the group that a control is matched to."""
 
     name: str
     kind: str
@@ -54,32 +54,25 @@ class Group:
 
 
 def main_groups(known: Candidates, names: Sequence[str], *, size: int) -> list[Group]:
-    """The groups of those names, at most `size` live features each; a group that would be empty is left out.
+    """Build the groups of those names, at most `size` live features each; empty groups are left out.
 
     related: called so by the labeller, most confident first, then by size of the mean contribution. weighted: those
     that raise the headline estimate most. both: the related ones among those that raise it.
     """
-    groups = [Group(name, name, tuple(_ranked(known, name)[:size].tolist())) for name in names]
+    raises = known.mean_contribution > 0
+    members = {"related": known.related, "weighted": raises, "both": known.related & raises}
+    groups = []
+    for name in names:
+        found = np.flatnonzero(members[name] & known.is_live)
+        order = [found, -np.abs(known.mean_contribution[found])]  # the last key counts most
+        if name == "related":
+            order.append(-np.nan_to_num(known.confidence[found], nan=-1.0))
+        groups.append(Group(name, name, tuple(found[np.lexsort(order)][:size].tolist())))
     return [group for group in groups if group.features]
 
 
-def _ranked(known: Candidates, name: str) -> Ints:
-    raises = known.mean_contribution > 0
-    members: Mapping[str, Flags] = {
-        "related": known.related,
-        "weighted": raises,
-        "both": known.related & raises,
-    }
-    found = np.flatnonzero(members[name] & known.is_live)
-    size = np.abs(known.mean_contribution[found])
-    if name == "related":
-        confidence = np.nan_to_num(known.confidence[found], nan=-1.0)
-        return found[np.lexsort((found, -size, -confidence))]
-    return found[np.lexsort((found, -size))]
-
-
 def single_groups(known: Candidates, *, n: int) -> list[Group]:
-    """The `n` live features of the largest mean absolute contribution, a group each, largest first."""
+    """Build a group of each of the `n` live features with the largest mean absolute contribution, largest first."""
     live = np.flatnonzero(known.is_live)
     top = live[np.lexsort((live, -known.mean_abs_contribution[live]))][:n]
     return [Group(f"feature:{feature}", FEATURE, (feature,)) for feature in top.tolist()]
@@ -88,7 +81,7 @@ def single_groups(known: Candidates, *, n: int) -> list[Group]:
 def controls_of_singles(
     known: Candidates, singles: Sequence[Group], *, avoided: Sequence[int], n: int, seed: int
 ) -> list[Group]:
-    """A matched control of `n` of the single features, evenly over their ranks; all n are every single one's null."""
+    """Match a control to `n` of the single features, evenly over their ranks; together they are the null of each."""
     spread = [singles[i * len(singles) // n] for i in range(n)] if len(singles) > n else singles
     return [
         control
@@ -98,60 +91,52 @@ def controls_of_singles(
 
 
 def matched_controls(known: Candidates, group: Group, *, avoided: Sequence[int], n: int, seed: int) -> list[Group]:
-    """`n` controls of a group: every member's place taken by another live feature of its layer.
+    """Draw `n` controls of a group: every member is replaced by another live feature of its layer.
 
     It is drawn among the five nearest in (log density, log energy) that are not of the group, not `avoided` where as
-    many others remain, and not in the control already. None where a layer has too few others.
+    many others remain, and not in the control already. No controls where a layer has too few other features.
     """
-    pools = _pools(known, group, avoided)
-    if pools is None:
-        return []
-    rng = np.random.default_rng(seed)
-    place = np.log(np.column_stack([known.density, known.energy]).clip(min=1e-300))
-    return [
-        Group(f"{group.name}/control-{k + 1:02d}", CONTROL, _matched(known, group, pools, place, rng), group.name)
-        for k in range(n)
-    ]
-
-
-def _pools(known: Candidates, group: Group, avoided: Sequence[int]) -> dict[int, Ints] | None:
-    """By layer, which features may stand for the group's; None where some layer has fewer than the group."""
     pools = {}
     for layer in sorted({int(known.layer[feature]) for feature in group.features}):
         wanted = sum(int(known.layer[feature]) == layer for feature in group.features)
         others = np.setdiff1d(np.flatnonzero((known.layer == layer) & known.is_live), group.features)
+        if len(others) < wanted:
+            return []
         apart = np.setdiff1d(others, avoided)
         pools[layer] = apart if len(apart) >= wanted else others
-        if len(others) < wanted:
-            return None
-    return pools
+    rng = np.random.default_rng(seed)
+    place = np.log(np.column_stack([known.density, known.energy]).clip(min=1e-300))
+    return [
+        Group(f"{group.name}/control-{k + 1:02d}", CONTROL, _match(known, group, pools, place, rng), group.name)
+        for k in range(n)
+    ]
 
 
-def _matched(
+def _match(
     known: Candidates, group: Group, pools: Mapping[int, Ints], place: Floats, rng: np.random.Generator
 ) -> tuple[int, ...]:
-    """One control. Members that have the fewest like them choose first, since others find one all the same."""
-    apart = {
-        member: np.sort(_distances(place, pools[int(known.layer[member])], member))[:_NEAREST].max()
+    """Draw one control. Members with the fewest similar features choose first; the others will find some anyway."""
+
+    def distances(member: int, others: Ints) -> Floats:
+        return np.asarray(((place[others] - place[member]) ** 2).sum(axis=1))
+
+    isolation = {
+        member: np.sort(distances(member, pools[int(known.layer[member])]))[:_NEAREST].max()
         for member in group.features
     }
     taken: dict[int, int] = {}
-    for member in sorted(group.features, key=lambda one: (-apart[one], one)):
+    for member in sorted(group.features, key=lambda feature: (-isolation[feature], feature)):
         free = np.setdiff1d(pools[int(known.layer[member])], list(taken.values()))
-        nearest = free[np.argsort(_distances(place, free, member), kind="stable")[:_NEAREST]]
+        nearest = free[np.argsort(distances(member, free), kind="stable")[:_NEAREST]]
         taken[member] = int(rng.choice(nearest))
     return tuple(taken[member] for member in group.features)
 
 
-def _distances(place: Floats, others: Ints, member: int) -> Floats:
-    return np.asarray(((place[others] - place[member]) ** 2).sum(axis=1))
-
-
 @dataclass(frozen=True)
 class Measured:
-    """What a model wrote after the prefixes with a group taken out: a score a completion, and the whole's measures.
+    """What a model wrote after the prefixes with a group ablated: a score per completion, and measures of the whole.
 
-    `perplexity` is under the base model, a token; `repetition` a share of trigrams.
+    `perplexity` is per token under the base model; `repetition` is a share of trigrams.
     """
 
     scores: Floats
@@ -161,7 +146,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Clean:
-    """The untouched model's completions, and which prefixes are of one text [completions]."""
+    """The intact model's completions, and the text of each prefix [completions]."""
 
     measured: Measured
     clusters: Ints
@@ -170,14 +155,14 @@ class Clean:
 def ablation_table(
     known: Candidates, groups: Mapping[Group, Measured], clean: Clean, *, scale: float, draws: Draws
 ) -> list[dict[str, Any]]:
-    """Rows of the table `ablations`: effects are paired by prefix, their intervals over texts.
+    """Compute the rows of the table `ablations`: effects are paired by prefix, their intervals over texts.
 
     A group's `null_high` is the 95th percentile of the size of its controls' effects; of single features, of all single
     controls' together.
     """
     rows = [_row(known, group, after, clean, scale=scale, draws=draws) for group, after in groups.items()]
     for row in rows:
-        sizes = [abs(one["effect"]) for one in controls_in(row, rows)]
+        sizes = [abs(control["effect"]) for control in controls_in(row, rows)]
         row["null_high"] = float(np.quantile(sizes, 0.95)) if sizes else None
     return rows
 
@@ -213,17 +198,16 @@ def _row(
 
 
 def single_figures(rows: Sequence[Mapping[str, Any]], draws: Draws, **keys: Any) -> list[ResultRow]:
-    """Report row `ablation` of single features: predicted against measured effect, and what is important but inert.
+    """Compute report row `ablation` of single features: predicted against measured effect, and inert features.
 
-    predicted_measured is Spearman's rank correlation over the features, its null deals the measured effects anew.
+    predicted_measured is Spearman's rank correlation over the features; its null permutes the measured effects.
     `inert` names each feature without an effect, with the effect predicted of it, largest first.
     """
     singles = [row for row in rows if row["kind"] == FEATURE]
-    inert = sorted((row for row in singles if is_inert(row)), key=lambda row: -abs(row["predicted_effect"]))
     if not singles:
         return []
-    return [
-        *_predicted_measured(singles, draws, keys),
+    inert = sorted((row for row in singles if is_inert(row)), key=lambda row: -abs(row["predicted_effect"]))
+    found = [
         ResultRow.from_estimate("ablation", "inert_count", len(inert), group="features", n=len(singles), **keys),
         ResultRow.from_estimate(
             "ablation", "inert_share", len(inert) / len(singles), group="features", n=len(singles), **keys
@@ -235,14 +219,11 @@ def single_figures(rows: Sequence[Mapping[str, Any]], draws: Draws, **keys: Any)
             for row in inert
         ),
     ]
-
-
-def _predicted_measured(singles: Sequence[Mapping[str, Any]], draws: Draws, keys: Mapping[str, Any]) -> list[ResultRow]:
     if len(singles) < _FEWEST:
-        return []
+        return found
     measured, predicted = (np.array([row[name] for row in singles]) for name in ("effect", "predicted_effect"))
     low, high = bootstrap(spearman, measured, predicted, n=draws.bootstraps, rng=draws.rng())
     rng = draws.rng()
     nulls = np.array([spearman(rng.permutation(measured), predicted) for _ in range(draws.permutations)])
-    found = with_null(Estimate(spearman(measured, predicted), len(singles), low, high), nulls)
-    return [ResultRow.from_estimate("ablation", "predicted_measured", found, group="features", **keys)]
+    correlation = with_null(Estimate(spearman(measured, predicted), len(singles), low, high), nulls)
+    return [ResultRow.from_estimate("ablation", "predicted_measured", correlation, group="features", **keys), *found]

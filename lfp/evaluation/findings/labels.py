@@ -1,4 +1,4 @@
-"""Findings about labels: how well they tell their features, whether weights agree, where related features fire."""
+"""Findings about labels: how well they describe features, whether weights agree, where related features fire."""
 
 from __future__ import annotations
 
@@ -17,29 +17,78 @@ _DECILE, _HIGH = 0.9, 0.75
 
 
 def references(weight: Floats, beats_null: Flags | None) -> dict[str, Flags]:
-    """What labels are held against: weights that beat their null, where that is known, and the top tenth by size."""
+    """Select what labels are compared with: weights that beat their null, where known, and the top tenth by size."""
     sizes = np.abs(weight)
     known = {} if beats_null is None else {"beats_null": beats_null}
     return {**known, "top_decile": (sizes >= np.quantile(sizes, _DECILE)) & (sizes > 0)}
 
 
 def label_agreement(labeller: str, related: Flags, against: Mapping[str, Flags], draws: Draws) -> list[ResultRow]:
-    """Accuracy and Cohen's kappa of `related` against each reference, all flags [features].
+    """Compare `related` with each reference, all flags [features], by accuracy, Cohen's kappa and the odds ratio.
 
-    Intervals are over features; the null deals the labels anew over the features. Features that never fire belong left
-    out: every labeller and every probe passes them over, and they would count as agreement.
+    Intervals are over features: a resample is a multinomial draw of the four cells of the contingency table. The null
+    permutes the labels over the features: a hypergeometric draw. Leave out features that never fire: every labeller
+    and every probe ignores them, and they would count as agreement.
     """
-    return [
-        ResultRow.from_estimate("label_agreement", metric, estimate, group=f"labeller={labeller},against={name}")
-        for name, flags in against.items()
-        for metric, estimate in _agreement(related, flags, draws).items()
-    ]
+    rows, n = [], len(related)
+    for name, flags in against.items():
+        rng = draws.rng()
+        both, first, second = int((related & flags).sum()), int(related.sum()), int(flags.sum())
+        cells = np.array([both, first - both, second - both, n - first - second + both], np.int64)
+        drawn = rng.multinomial(n, cells / max(1, n), size=draws.bootstraps)
+        hits = np.zeros(draws.permutations, np.int64)
+        if n:
+            hits = rng.hypergeometric(first, n - first, second, size=draws.permutations)
+        permuted = np.column_stack([hits, first - hits, second - hits, n - first - second + hits])
+        for metric, score in _AGREEMENT.items():
+            low, high = interval(score(drawn))
+            estimate = with_null(Estimate(float(score(cells[None])[0]), n, low, high), score(permuted))
+            rows.append(
+                ResultRow.from_estimate(
+                    "label_agreement", metric, estimate, group=f"labeller={labeller},against={name}"
+                )
+            )
+    return rows
+
+
+def _accuracy(cells: Ints) -> Floats:
+    """Score cells [draws, 4]: both, first only, second only, neither."""
+    return np.asarray((cells[:, 0] + cells[:, 3]) / np.maximum(1, cells.sum(axis=1)))
+
+
+def _kappa(cells: Ints) -> Floats:
+    """Agreement beyond chance, of what chance left (Cohen 1960); 0 where chance left nothing."""
+    n = np.maximum(1, cells.sum(axis=1))
+    first, second = (cells[:, 0] + cells[:, 1]) / n, (cells[:, 0] + cells[:, 2]) / n
+    chance = first * second + (1 - first) * (1 - second)
+    beyond = np.round(_accuracy(cells) - chance, 12)  # so that no agreement beyond chance is 0, not what rounding left
+    return np.divide(beyond, 1 - chance, out=np.zeros(len(cells)), where=chance < 1)
+
+
+def _odds_ratio(cells: Ints) -> Floats:
+    """Odds of a flagged feature among the related ones over those among the rest.
+
+    Half a feature is added to each cell so that an empty one leaves it finite (Haldane 1956, Anscombe 1956).
+    """
+    both, first, second, neither = (cells[:, i] + 0.5 for i in range(4))
+    return np.asarray(both * neither / (first * second))
+
+
+_AGREEMENT: Mapping[str, Callable[[Ints], Floats]] = {
+    "accuracy": _accuracy,
+    "kappa": _kappa,
+    "odds_ratio": _odds_ratio,
+    "related_and_weighty": lambda cells: cells[:, 0].astype(np.float64),
+    "related_only": lambda cells: cells[:, 1].astype(np.float64),
+    "weighty_only": lambda cells: cells[:, 2].astype(np.float64),
+    "neither": lambda cells: cells[:, 3].astype(np.float64),
+}
 
 
 def label_correlation(labeller: str, belief: Floats, sizes: Floats, draws: Draws) -> ResultRow:
-    """Spearman's correlation of how surely features are related, from -1 (surely not) to 1, with their weights' sizes.
+    """Correlate how surely features are related, from -1 (surely not) to 1, with their weights' sizes, by Spearman.
 
-    Both [features]; intervals are over features, the null deals the labels anew.
+    Both [features]; intervals are over features, the null permutes the labels.
     """
     rng = draws.rng()
     low, high = bootstrap(spearman, sizes, belief, n=draws.bootstraps, rng=rng)
@@ -51,7 +100,7 @@ def label_correlation(labeller: str, belief: Floats, sizes: Floats, draws: Draws
 
 
 def label_scores(scores: Mapping[str, Floats], swapped: Floats, draws: Draws, *, group: str) -> list[ResultRow]:
-    """Mean scores of labels by their names, arrays [features], NaN where there is none; intervals are over features.
+    """Average scores of labels by their names, arrays [features], NaN where there is none; intervals are over features.
 
     The null of detection is what other features' descriptions score on the same examples: `swapped` [features], and
     draws of as many features from it.
@@ -63,66 +112,14 @@ def label_scores(scores: Mapping[str, Floats], swapped: Floats, draws: Draws, *,
             continue
         estimate = Estimate(float(held.mean()), len(held), *mean_interval(held, n=draws.bootstraps, rng=draws.rng()))
         if metric == "detection" and len(known):
-            nulls = _resampled_means(known, draws.permutations, draws.rng())
-            estimate = with_null(estimate, nulls)
+            estimate = with_null(estimate, _resample_means(known, draws.permutations, draws.rng()))
         rows.append(ResultRow.from_estimate("label_scores", metric, estimate, group=group))
     return rows
 
 
-def _agreement(related: Flags, flags: Flags, draws: Draws) -> dict[str, Estimate]:
-    """A resample of features is a multinomial draw of the four cells, a deal of labels a hypergeometric one."""
-    n, rng = len(related), draws.rng()
-    cells = _cells(related, flags)
-    one, other = cells[0] + cells[1], cells[0] + cells[2]
-    drawn = rng.multinomial(n, cells / max(1, n), size=draws.bootstraps)
-    hits = rng.hypergeometric(one, n - one, other, size=draws.permutations) if n else np.zeros(draws.permutations)
-    dealt = np.column_stack([hits, one - hits, other - hits, n - one - other + hits])
-    found = {}
-    for metric, score in {"accuracy": _accuracy, "kappa": _kappa, "odds_ratio": _odds_ratio, **_COUNTS}.items():
-        low, high = interval(score(drawn))
-        found[metric] = with_null(Estimate(float(score(cells[None])[0]), n, low, high), score(dealt))
-    return found
-
-
-def _cells(related: Flags, flags: Flags) -> Ints:
-    """The contingency table as four counts: both, related only, flagged only, neither."""
-    both = int((related & flags).sum())
-    one, other = int(related.sum()) - both, int(flags.sum()) - both
-    return np.array([both, one, other, len(related) - both - one - other], np.int64)
-
-
-def _odds_ratio(cells: Ints) -> Floats:
-    """Odds of a weighty feature among the related ones over those among the rest; half a feature is added to each cell
-    so that an empty one leaves it finite (Haldane 1956, Anscombe 1956).
-    """
-    both, one, other, neither = (cells[:, i] + 0.5 for i in range(4))
-    return np.asarray(both * neither / (one * other))
-
-
-def _accuracy(cells: Ints) -> Floats:
-    """Of cells [draws, 4]: both, first only, second only, neither."""
-    return np.asarray((cells[:, 0] + cells[:, 3]) / np.maximum(1, cells.sum(axis=1)))
-
-
-def _kappa(cells: Ints) -> Floats:
-    """Cohen (1960): agreement beyond chance, of what chance left to be had; 0 where chance left nothing."""
-    n = np.maximum(1, cells.sum(axis=1))
-    first, second = (cells[:, 0] + cells[:, 1]) / n, (cells[:, 0] + cells[:, 2]) / n
-    chance = first * second + (1 - first) * (1 - second)
-    beyond = np.round(_accuracy(cells) - chance, 12)  # so that no agreement beyond chance is 0, not what rounding left
-    return np.divide(beyond, 1 - chance, out=np.zeros(len(cells)), where=chance < 1)
-
-
-_CELLS = ("related_and_weighty", "related_only", "weighty_only", "neither")
-_COUNTS: Mapping[str, Callable[[Ints], Floats]] = {
-    name: lambda cells, place=place: cells[:, place].astype(np.float64)  # type: ignore[misc]
-    for place, name in enumerate(_CELLS)
-}
-
-
 @dataclass(frozen=True)
 class Inputs:
-    """Sampled texts: on how many tokens each feature is active [texts, features], tokens a text, and the estimate."""
+    """Sampled texts: the tokens each feature is active on [texts, features], tokens per text, and the estimate."""
 
     active: sp.csr_array
     n_tokens: Ints
@@ -135,13 +132,14 @@ class Inputs:
 
 
 def activation_frequency(inputs: Inputs, related: Flags, live: Flags, draws: Draws) -> list[ResultRow]:
-    """How often related features, and all live ones, are active on texts of high estimate and on the rest.
+    """Compare how often related features, and all live ones, are active on texts of high estimate and on the rest.
 
     `per_token` is the share of (token, feature) pairs that are active, texts weighing alike; `per_text` the share of
     features active anywhere in a text. Intervals are over texts; the null of related features is as many live
     features drawn at random.
     """
-    if len(inputs.n_tokens) < 4 or inputs.is_high.all() or not live.any():
+    high = inputs.is_high
+    if len(inputs.n_tokens) < 4 or high.all() or not live.any():
         return []
     shares = {
         "per_token": sp.csr_array(inputs.active.multiply(1.0 / np.maximum(1, inputs.n_tokens)[:, None])),
@@ -150,41 +148,26 @@ def activation_frequency(inputs: Inputs, related: Flags, live: Flags, draws: Dra
     sets: dict[str, Floats] = {"all": (live / live.sum())[:, None]}
     if (related & live).any():
         sets = {"related": _with_random_sets(related & live, live, draws), **sets}
-    return [
-        row
-        for metric, values in shares.items()
-        for name, weights in sets.items()
-        for row in _frequencies(metric, name, values @ weights, inputs.is_high, draws)
-    ]
-
-
-def _frequencies(metric: str, name: str, shares: Floats, high: Flags, draws: Draws) -> list[ResultRow]:
-    """Of `shares` [texts, 1 + permutations], the set's own in the first column and random sets' after it."""
-    rng = draws.rng()
-    drawn = {side: _resampled_means(shares[rows, 0], draws.bootstraps, rng) for side, rows in _sides(high)}
-    means = {side: shares[rows].mean(axis=0) for side, rows in _sides(high)}
-    sizes = {side: int(rows.sum()) for side, rows in _sides(high)} | {"high_less_rest": len(high)}
-    drawn["high_less_rest"] = drawn["high"] - drawn["rest"]
-    means["high_less_rest"] = means["high"] - means["rest"]
-    return [
-        ResultRow.from_estimate(
-            "activation_frequency", metric, _estimate(means[side], sizes[side], drawn[side]), group=f"{name}_{side}"
-        )
-        for side in means
-    ]
-
-
-def _sides(high: Flags) -> tuple[tuple[str, Flags], ...]:
-    return ("high", high), ("rest", ~high)
-
-
-def _estimate(means: Floats, n: int, drawn: Floats) -> Estimate:
-    estimate = Estimate(float(means[0]), n, *interval(drawn))
-    return with_null(estimate, means[1:]) if len(means) > 1 else estimate
+    rows = []
+    for metric, values in shares.items():
+        for name, weights in sets.items():
+            of_sets = values @ weights  # [texts, 1 + permutations]: the set's own share, then random sets'
+            rng, drawn, means = draws.rng(), {}, {}
+            for side, texts in (("high", high), ("rest", ~high)):
+                drawn[side] = _resample_means(of_sets[texts, 0], draws.bootstraps, rng)
+                means[side] = of_sets[texts].mean(axis=0)
+            drawn["high_less_rest"] = drawn["high"] - drawn["rest"]
+            means["high_less_rest"] = means["high"] - means["rest"]
+            sizes = {"high": int(high.sum()), "rest": int((~high).sum()), "high_less_rest": len(high)}
+            for side, mean in means.items():
+                estimate = Estimate(float(mean[0]), sizes[side], *interval(drawn[side]))
+                estimate = with_null(estimate, mean[1:]) if len(mean) > 1 else estimate
+                rows.append(ResultRow.from_estimate("activation_frequency", metric, estimate, group=f"{name}_{side}"))
+    return rows
 
 
 def _with_random_sets(related: Flags, live: Flags, draws: Draws) -> Floats:
-    """The related features, then random sets of as many live ones: averaging weights [features, 1 + permutations]."""
+    """Average the related features, then random sets of as many live ones: weights [features, 1 + permutations]."""
     rng, candidates, size = draws.rng(), np.flatnonzero(live), int(related.sum())
     sets = np.zeros((len(live), 1 + draws.permutations))
     sets[:, 0] = related / size
@@ -193,5 +176,5 @@ def _with_random_sets(related: Flags, live: Flags, draws: Draws) -> Floats:
     return sets
 
 
-def _resampled_means(values: Floats, n: int, rng: np.random.Generator) -> Floats:
+def _resample_means(values: Floats, n: int, rng: np.random.Generator) -> Floats:
     return np.asarray(values[rng.integers(len(values), size=(n, len(values)))].mean(axis=1))

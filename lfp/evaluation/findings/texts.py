@@ -1,4 +1,4 @@
-"""Findings about texts: their features as sparse matrices, and how much two principal components tell of them."""
+"""Findings about texts: their features as sparse matrices, and the variance two principal components explain."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CELLS = 1 << 24  # of a block of columns shuffled at once
 
 @dataclass(frozen=True)
 class TextFeatures:
-    """The sampled texts [texts]: their ids, tokens each, sums of activations and counts of active tokens.
+    """The sampled texts [texts]: their ids, tokens per text, sums of activations and counts of active tokens.
 
     `sums` and `active` are [texts, features].
     """
@@ -31,8 +31,8 @@ class TextFeatures:
     active: sp.csr_array
 
     @staticmethod
-    def of(activations: pa.Table, texts: pa.Table, *, n_features: int) -> TextFeatures:
-        """From the tables `activations` and `texts`."""
+    def from_tables(activations: pa.Table, texts: pa.Table, *, n_features: int) -> TextFeatures:
+        """Read the tables `activations` and `texts`."""
         n_tokens = pc.list_value_length(texts["token_ids"]).to_pylist()
         length_of = dict(zip(texts["text_id"].to_pylist(), n_tokens, strict=True))
         ids = activations["text_id"].to_numpy()
@@ -54,38 +54,34 @@ class TextFeatures:
 
 
 def pca_explained(texts: TextFeatures, draws: Draws) -> list[ResultRow]:
-    """The share of the variance of texts' mean features that lies on each of the first two principal components.
+    """Compute the share of the variance of texts' mean features on each of the first two principal components.
 
     At most 400 texts, drawn by the seed. Intervals are over texts (100 resamples at most); a text drawn twice makes the
-    share look larger, and this bias is taken off. The null shuffles each feature over the texts, which keeps every
-    feature's values and takes away what they have in common.
+    share look larger, and this bias is subtracted. The null shuffles each feature over the texts, which keeps every
+    feature's values and removes what they have in common.
     """
     rng, n = draws.rng(), len(texts.text_ids)
     means = sp.csr_array(texts.means[np.sort(rng.permutation(n)[:_TEXTS])])
     if means.shape[0] <= _COMPONENTS:
         return []
     products = np.asarray((means @ means.T).toarray(), np.float64)
-    shares = _shares(products)
-    drawn = np.array([_resampled(products, rng) for _ in range(min(draws.bootstraps, _RESAMPLES))])
-    nulls = np.array([_shares(_shuffled_products(means, rng)) for _ in range(min(draws.permutations, _RESAMPLES))])
-    centred = drawn - drawn.mean(axis=0) + shares
-    return [
-        ResultRow.from_estimate(
-            "pca_explained",
-            "explained_share",
-            with_null(_estimate(shares[k], n, centred[:, k]), nulls[:, k]),
-            group=f"pc{k + 1}",
-        )
-        for k in range(_COMPONENTS)
-    ]
+    shares, drawn = _explained_shares(products), []
+    for _ in range(min(draws.bootstraps, _RESAMPLES)):
+        rows = rng.integers(len(products), size=len(products))
+        drawn.append(_explained_shares(products[np.ix_(rows, rows)]))
+    n_nulls = min(draws.permutations, _RESAMPLES)
+    nulls = np.array([_explained_shares(_shuffled_products(means, rng)) for _ in range(n_nulls)])
+    centred = np.array(drawn) - np.mean(drawn, axis=0) + shares
+    rows_of_report = []
+    for k in range(_COMPONENTS):
+        estimate = Estimate(float(shares[k]), min(n, _TEXTS), *interval(centred[:, k]))
+        figure = with_null(estimate, nulls[:, k])
+        rows_of_report.append(ResultRow.from_estimate("pca_explained", "explained_share", figure, group=f"pc{k + 1}"))
+    return rows_of_report
 
 
-def _estimate(share: float, n: int, drawn: Floats) -> Estimate:
-    return Estimate(float(share), min(n, _TEXTS), *interval(drawn))
-
-
-def _shares(products: Floats) -> Floats:
-    """The largest eigenvalues of the centred products, as shares of their sum: variance explained."""
+def _explained_shares(products: Floats) -> Floats:
+    """Compute the largest eigenvalues of the centred products, as shares of their sum: the variance explained."""
     centred = products - products.mean(axis=0) - products.mean(axis=1)[:, None] + products.mean()
     total, n = float(np.trace(centred)), len(centred)
     if total <= 0:
@@ -94,13 +90,8 @@ def _shares(products: Floats) -> Floats:
     return np.asarray(values[::-1] / total, np.float64)
 
 
-def _resampled(products: Floats, rng: np.random.Generator) -> Floats:
-    rows = rng.integers(len(products), size=len(products))
-    return _shares(products[np.ix_(rows, rows)])
-
-
 def _shuffled_products(means: sp.csr_array, rng: np.random.Generator) -> Floats:
-    """Inner products once each column's values lie on other rows, blocks of columns at a time."""
+    """Multiply texts [texts, texts] with each column's values shuffled over the rows, blocks of columns at a time."""
     n, columns = means.shape
     products, by_column = np.zeros((n, n)), sp.csc_array(means)
     step = max(1, _CELLS // n)

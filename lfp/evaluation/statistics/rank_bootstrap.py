@@ -1,4 +1,4 @@
-"""Rank scores of many bootstrap draws at once, exact with ties: a draw is how often each word is in it."""
+"""Rank scores of many bootstrap draws at once, exact with ties; a draw is how often it contains each word."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ OfDraws = Callable[[Floats, Floats, Ints], Floats]
 
 _BLOCK = 512
 MOST_WORDS = 2500
-"""Above this a score of pairs of words costs more by its matrix of pairs than sorted draw by draw."""
+"""Above this a score of pairs of words costs more by its matrix of pairs than by sorting each draw."""
 
 
 def fast(statistic: Callable[[Floats, Floats], float], n_words: int) -> OfDraws | None:
-    """The same score for many draws at once, or None where draws must be scored one by one."""
+    """Find the function that computes the same score for many draws at once; None where there is none."""
     of_pairs: Mapping[object, OfDraws] = {tau: _tau, tau_within_sign: _tau_within_sign, sign_ceiling: _sign_ceiling}
     of_ranks: Mapping[object, OfDraws] = {spearman: _spearman, auroc: _auroc}
     return of_ranks.get(statistic) or (of_pairs.get(statistic) if n_words <= MOST_WORDS else None)
@@ -43,42 +43,37 @@ def _tau_within_sign(true: Floats, predicted: Floats, counts: Ints) -> Floats:
 
 
 def _tau_b(true: Floats, predicted: Floats, counts: Ints, *, order: Floats) -> Floats:
-    """Kendall's tau-b whose agreement is told by `order` and whose ties by `predicted`: w'Sw over the untied pairs."""
+    """Compute Kendall's tau-b, w'Sw over the untied pairs, with agreement by `order` and ties by `predicted`."""
     if not len(true):
         return np.zeros(len(counts))
-    untied = _untied(true, counts) * _untied(predicted, counts)
-    agreement = _agreement(true, order, counts)
-    return agreement / np.sqrt(np.maximum(untied, 1.0))  # no untied pair, no agreement
+    untied = np.ones(len(counts))  # ordered pairs of each draw with different values, of both sides
+    for values in (true, predicted):
+        tied = _tie_sizes(values, counts)[0].astype(float)
+        untied = untied * (counts.sum(axis=1).astype(float) ** 2 - (tied**2).sum(axis=1))
+    return _agreement(true, order, counts) / np.sqrt(np.maximum(untied, 1.0))  # no untied pair, no agreement
 
 
 def _agreement(true: Floats, order: Floats, counts: Ints) -> Floats:
-    """Concordant minus discordant ordered pairs of each draw.
+    """Count concordant minus discordant ordered pairs of each draw.
 
     In float32, which is exact here: sums of whole numbers no larger than the number of words stay below 2^24.
     """
+
+    def above(some: Floats, values: Floats) -> NDArray[np.float32]:  # 1, or -1 for below, [some, values]
+        return np.subtract(some[:, None] > values, some[:, None] < values, dtype=np.float32)
+
     weights = counts.astype(np.float32)
     total = np.zeros(len(counts))
     for start in range(0, len(true), _BLOCK):
         rows = slice(start, start + _BLOCK)
-        signs = _above(true[rows], true)
-        signs *= _above(order[rows], order)
+        signs = above(true[rows], true)
+        signs *= above(order[rows], order)
         total += np.einsum("dw,dw->d", weights @ signs.T, weights[:, rows], dtype=np.float64)
     return total
 
 
-def _above(some: Floats, values: Floats) -> NDArray[np.float32]:
-    """1 where a row's value is above a column's, -1 where below: [some, values]."""
-    return np.subtract(some[:, None] > values, some[:, None] < values, dtype=np.float32)
-
-
-def _untied(values: Floats, counts: Ints) -> Floats:
-    """Ordered pairs of a draw with different values."""
-    tied = _tie_sizes(values, counts)[0].astype(float)
-    return counts.sum(axis=1).astype(float) ** 2 - (tied**2).sum(axis=1)
-
-
 def _tie_sizes(values: Floats, counts: Ints) -> tuple[Ints, Ints]:
-    """How many of a draw share each distinct value, smallest first, [draws, values]; and each word's value, [words]."""
+    """Count how many words of a draw share each distinct value, smallest first [draws, values]; each word's [words]."""
     distinct, place = np.unique(values, return_inverse=True)
     order = np.argsort(place, kind="stable")
     starts = np.searchsorted(place[order], np.arange(len(distinct)))
@@ -86,7 +81,7 @@ def _tie_sizes(values: Floats, counts: Ints) -> tuple[Ints, Ints]:
 
 
 def _ranks(values: Floats, counts: Ints) -> Floats:
-    """Each word's mean rank in each draw, [draws, words], also of words that are not in it."""
+    """Compute each word's mean rank in each draw [draws, words], also of words that are not in it."""
     sizes, place = _tie_sizes(values, counts)
     middle = np.cumsum(sizes, axis=1) - (sizes - 1) / 2.0
     return np.asarray(middle[:, place])

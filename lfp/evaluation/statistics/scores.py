@@ -1,4 +1,4 @@
-"""Scores of predictions against the truth: plain functions of (true, predicted), one number a word, text or pair."""
+"""Scores of predictions against the truth: functions of (true, predicted), one value per word, text or pair."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def tau(true: Floats, predicted: Floats) -> float:
 
 
 def tau_within_sign(true: Floats, predicted: Floats) -> float:
-    """Kendall's tau over pairs of words of one sign: positive and negative words' taus, weighted by their pairs."""
+    """Kendall's tau over pairs of words of the same sign: both signs' taus, weighted by their numbers of pairs."""
     signs = [true > 0, true < 0]
     pairs = [float(side.sum() * (side.sum() - 1)) for side in signs]
     taus = [tau(true[side], predicted[side]) for side in signs]
@@ -23,30 +23,21 @@ def tau_within_sign(true: Floats, predicted: Floats) -> float:
 
 
 def sign_ceiling(true: Floats, predicted: Floats) -> float:
-    """The tau that these predictions' signs alone would have, their sizes being in random order.
+    """The tau that these predictions' signs alone would have, with their sizes in random order.
 
-    Pairs of words predicted with different signs count as they fall; pairs predicted with the same sign count nothing.
-    Ties take pairs off as in tau-b, so that this is the mean of `tau` over all shuffles of sizes within a sign.
+    Pairs of words predicted with different signs count as in tau; pairs predicted with the same sign count 0. Ties
+    remove pairs as in tau-b, so that this is the mean of `tau` over all shuffles of sizes within a sign.
     """
     negative, zero, positive = (np.sort(true[np.sign(predicted) == sign]) for sign in (-1, 0, 1))
-    agreement = _balance(positive, negative) + _balance(positive, zero) + _balance(zero, negative)
-    untied = (_pairs(len(true)) - _tied_pairs(true)) * (_pairs(len(true)) - _tied_pairs(predicted))
+    agreement = 0.0
+    for high, low in ((positive, negative), (positive, zero), (zero, negative)):
+        below, up_to = np.searchsorted(low, high, side="left"), np.searchsorted(low, high, side="right")
+        agreement += float(below.sum() - (len(low) - up_to).sum())
+    n_pairs, untied = len(true) * (len(true) - 1) / 2.0, 1.0
+    for values in (true, predicted):
+        counts = np.unique(values, return_counts=True)[1].astype(float)
+        untied *= n_pairs - float((counts * (counts - 1.0)).sum() / 2.0)
     return float(agreement / np.sqrt(untied)) if untied else 0.0
-
-
-def _balance(high: Floats, low: Floats) -> float:
-    """Pairs in which the member of `high` is the larger, less those in which it is the smaller; both are sorted."""
-    below, up_to = np.searchsorted(low, high, side="left"), np.searchsorted(low, high, side="right")
-    return float(below.sum() - (len(low) - up_to).sum())
-
-
-def _pairs(n: int) -> float:
-    return n * (n - 1) / 2.0
-
-
-def _tied_pairs(values: Floats) -> float:
-    counts = np.unique(values, return_counts=True)[1].astype(float)
-    return float((counts * (counts - 1.0)).sum() / 2.0)
 
 
 def sign_accuracy(true: Floats, predicted: Floats) -> float:
@@ -62,15 +53,15 @@ def spearman(true: Floats, predicted: Floats) -> float:
 def r2(true: Floats, predicted: Floats) -> float:
     """1 - SSE / SST: the share of the truth's variance predicted, both in one unit; 0 where the truth is constant.
 
-    Always saying the mean has 0, and worse predictions have less, without end. Predictions that know nothing have about
-    minus their own variance over the truth's, so the null lies below 0 and a figure of 0 may already beat it.
+    Predicting the mean scores 0, and worse predictions score less, without a lower bound. Uninformative predictions
+    score about minus their own variance over the truth's, so the null lies below 0 and a score of 0 may beat it.
     """
     total = float(((true - true.mean()) ** 2).sum()) if len(true) else 0.0
     return 1.0 - float(((true - predicted) ** 2).sum()) / total if total else 0.0
 
 
 def r2_linear(true: Floats, predicted: Floats) -> float:
-    """R2 of the best straight line through predictions of any unit: Pearson's correlation squared, so never below 0."""
+    """R2 of the best line through predictions of any unit: Pearson's correlation squared, so never below 0."""
     return _correlation(true, predicted) ** 2 if len(true) else 0.0
 
 
@@ -88,14 +79,14 @@ def _correlation(a: Floats, b: Floats) -> float:
 
 
 def accuracy(true: Floats, log_odds: Floats) -> float:
-    """Share of outcomes (0 or 1) on the side that the log-odds say; log-odds of 0 count half."""
+    """Share of outcomes (0 or 1) on the side of their log-odds; log-odds of 0 count half."""
     return float(np.where(log_odds == 0, 0.5, (log_odds > 0) == (true > 0)).mean()) if len(true) else 0.0
 
 
 def auroc(true: Floats, predicted: Floats) -> float:
-    """How often an outcome of 1 is predicted above one of 0, ties counting half (Mann-Whitney's U over all pairs).
+    """Share of pairs in which an outcome of 1 is predicted above an outcome of 0, ties counting half (Mann-Whitney).
 
-    0.5 where all outcomes are alike.
+    0.5 where all outcomes are the same.
     """
     ones = true > 0
     n_ones, n_zeros = int(ones.sum()), int((~ones).sum())
@@ -111,11 +102,11 @@ def pair_accuracy(margins: Floats) -> float:
 
 
 def length_controlled_accuracy(margins: Floats, length_differences: Floats) -> float:
-    """Accuracy on pairs with length taken out: the mean of that where the longer and that where the shorter was chosen.
+    """Accuracy with length controlled: the mean of the accuracies where the longer and where the shorter was chosen.
 
-    Pairs of equal length are a third stratum that counts by its share of pairs, the rest going to that mean, so that a
-    predictor of length alone has 0.5 whatever people prefer. Where all unequal pairs fall to one side nothing tells a
-    predictor from length, and their mean is 0.5.
+    Pairs of equal length are a third stratum that counts by its share of pairs, so that a predictor of length alone
+    scores 0.5 whatever people prefer. Where all unequal pairs are on one side, a predictor cannot be told from length,
+    and their mean is 0.5.
     """
     if not len(margins):
         return 0.0
@@ -127,14 +118,14 @@ def length_controlled_accuracy(margins: Floats, length_differences: Floats) -> f
 
 
 def mirrored(margins: Floats) -> tuple[Floats, Floats]:
-    """Pairs as outcomes and log-odds, [2 pairs] each: every pair once as it is and once with its sides swapped.
+    """Pairs as outcomes and log-odds, [2 pairs] each: every pair as it is and with its sides swapped.
 
-    Which side is named first is no evidence, so scores of a pair must not depend on it: a logistic slope has no
-    intercept then, and the area under the curve is that of the chosen side's margins against the rejected side's.
+    Scores must not depend on which side is named first; the area under the curve is then that of the chosen side's
+    margins against the rejected side's.
     """
     return np.repeat([1.0, 0.0], len(margins)), np.concatenate([margins, -margins])
 
 
 def folded(margins: Floats) -> tuple[Floats, Floats]:
-    """Pairs as outcomes and log-odds [pairs] of the side that is predicted to win: whether it did (0.5: no side is)."""
+    """Pairs as outcomes and log-odds [pairs] of the side predicted to win: whether it did (0.5: neither side is)."""
     return (np.sign(margins) + 1.0) / 2.0, np.abs(margins)

@@ -67,7 +67,7 @@ def build_corpus(run: Run, tuned: LanguageModel) -> PassCorpus:
     probes, seed = run.config.probes, run.config.seed
     texts = read_statistics_texts(run)
     tokenized = tokenize_texts(run, tuned, texts)
-    vocabulary = Vocabulary.of(
+    vocabulary = Vocabulary.from_texts(
         [text.text for text in tokenized], min_count=probes.min_word_count, n_folds=probes.folds, seed=seed
     )
     words = [token_words(vocabulary, text.text, text.token_starts) for text in tokenized]

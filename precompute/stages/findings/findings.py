@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from lfp.bundle.schema import as_table
 from lfp.config import ProbesConfig
 from lfp.evaluation.drift import Drift, Firing, Weights, flips, largest, share_carried, status_count, statuses
-from lfp.evaluation.findings.disagreements import paid_otherwise, queues
+from lfp.evaluation.findings.disagreements import queues, word_gap_rows
 from lfp.evaluation.findings.texts import TextFeatures, pca_explained
 from lfp.evaluation.findings.words import Words, error_by_frequency, token_sentiment
 from lfp.evaluation.results import STATUSES, ResultRow
-from lfp.evaluation.statistics.resampling import Draws, beside_sizes, scaled
+from lfp.evaluation.statistics.resampling import Draws, scaled, with_null_of_sizes
 from lfp.evaluation.words import text_rows
 from lfp.labels.result_rows import label_results
 from lfp.labels.selection import select_features
@@ -43,7 +43,7 @@ def run(run: Run, output: Output) -> None:
     activations = run.table("texts", "activations").sort_by("text_id")
     texts = run.table("texts", "texts").sort_by("text_id")
     sampled = texts.filter(pc.is_in(texts["text_id"], activations["text_id"]))
-    features = TextFeatures.of(activations, sampled, n_features=len(drift.status))
+    features = TextFeatures.from_tables(activations, sampled, n_features=len(drift.status))
 
     def tables(name: str) -> pa.Table:
         return table if name == "drift" else run.made(name)
@@ -65,14 +65,14 @@ def run(run: Run, output: Output) -> None:
 def _word_results(run: Run, headline: dict[str, Any], draws: Draws) -> list[ResultRow]:
     """Judge words: their sentiment, errors by frequency, and the words on which the judges disagree most."""
     vocabulary = run.table("probes", "vocabulary")
-    words = Words.of(vocabulary, headline)
+    words = Words.from_vocabulary(vocabulary, headline)
     judges = {"predicted": words.shown, "implicit": words.implicit, "true": words.true}
     names = [f"word:{word}" for word in words.words]
     return [
         *token_sentiment(words),
         *error_by_frequency(words, draws),
         *queues(names, judges, _WORD_QUEUES, draws),
-        *paid_otherwise(vocabulary["word"].to_pylist(), floats(vocabulary, "implicit_gap"), draws),
+        *word_gap_rows(vocabulary["word"].to_pylist(), floats(vocabulary, "implicit_gap"), draws),
     ]
 
 
@@ -194,7 +194,7 @@ def _unexplained_results(unexplained: Unexplained, *, n_tokens: int) -> list[Res
         ResultRow.from_estimate(
             "drift",
             "unexplained_contribution",
-            beside_sizes(float(unexplained.contribution[feature]), n_tokens, nulls[:, place]),
+            with_null_of_sizes(float(unexplained.contribution[feature]), n_tokens, nulls[:, place]),
             model="tuned",
             group=f"feature:{feature}",
         )

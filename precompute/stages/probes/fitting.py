@@ -9,8 +9,7 @@ import scipy.sparse as sp
 
 from lfp.config import ProbesConfig
 from lfp.probes.folds import row_folds
-from lfp.probes.ridge import FoldedRidge, fit_folded_ridge, fit_ridge, layer_scales
-from lfp.probes.solvers.normal_equations import Ridge
+from lfp.probes.ridge import FoldedRidge, Ridge, fit_folded_ridge, fit_ridge, layer_scales
 from lfp.probes.weight_intervals import clustered_intervals
 from lfp.util.types import Floats, Ints
 from precompute.stages.probes.inputs import OF_THE_BUNDLE, Inputs, WordFeatures, scaled_columns

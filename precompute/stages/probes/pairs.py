@@ -194,7 +194,7 @@ def preference_rows(
     seed: int,
 ) -> list[ResultRow]:
     """Report `preference_accuracy`: every probe, tuned minus base, length alone, and the implicit reward alone."""
-    judged = JudgedPairs.of(pairs.length[pairs.is_held_out], config, seed=seed)
+    judged = JudgedPairs.from_lengths(pairs.length[pairs.is_held_out], config, seed=seed)
     rows: list[ResultRow] = []
     for inputs, fitted in probes.items():
         keys = _keys(PREFERENCE, inputs) | {"probe_id": ids[PREFERENCE, inputs]}

@@ -103,7 +103,7 @@ def run(run: Run, output: Output) -> None:
     config, seed = run.config.probes, run.config.seed
     lexicon = lexicon_of(run.config.feedback, beside=run.config_dir)
     words = Words.load(run, lexicon)
-    scored = ScoredWords.of(words.values, words.counts.astype(float), config, seed=seed)
+    scored = ScoredWords.from_vocabulary(words.values, words.counts.astype(float), config, seed=seed)
     kept, drawn = Kept.load(run), draw_triples(run)
     points = collect_points(run, drawn.triples, run.json("layers", "selected"))
     lasts = kept.lasts_of(~np.isnan(words.values), config.max_rows)

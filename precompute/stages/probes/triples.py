@@ -16,7 +16,7 @@ from lfp.config import LanguageModelConfig
 from lfp.errors import ConfigError, DataError
 from lfp.evaluation.results import ResultRow
 from lfp.texts.lexicon import Word, lexicon_of, word_tokens
-from lfp.texts.triples import Drawn, Triple, make_triples, make_triples_by_language_model
+from lfp.texts.triples import DrawnTriples, Triple, make_triples, make_triples_by_language_model
 from lfp.util.types import Floats32, Ints
 from precompute.run.inputs import load_pair, load_role, read_texts
 from precompute.run.work_folder import Run
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from lfp.ml.models.tokenization import TokenizedText
 
 
-def draw_triples(run: Run) -> Drawn:
+def draw_triples(run: Run) -> DrawnTriples:
     """Make triples from the corpus in the way that `probes.triples_by` names, and count what was dropped."""
     config, texts = run.config.probes, [text.text for text in read_texts(run)]
     lexicon = lexicon_of(run.config.feedback, beside=run.config_dir)
@@ -59,7 +59,7 @@ def draw_triples(run: Run) -> Drawn:
     return _drop_cut(drawn, tokenizer, run.config.model.context)
 
 
-def triples_results(drawn: Drawn) -> list[ResultRow]:
+def triples_results(drawn: DrawnTriples) -> list[ResultRow]:
     """Report how many triples there are, and how many sentences were dropped, by reason."""
     total = len(drawn.triples) + sum(drawn.dropped.values())
     dropped = [
@@ -81,7 +81,7 @@ def triple_rows(triples: Sequence[Triple], points: TriplePoints, folds: Mapping[
     return as_table("triples", rows)
 
 
-def _drop_cut(drawn: Drawn, tokenizer: PreTrainedTokenizerBase, context: int) -> Drawn:
+def _drop_cut(drawn: DrawnTriples, tokenizer: PreTrainedTokenizerBase, context: int) -> DrawnTriples:
     """Drop triples whose target words the models would not read to the end. Raises DataError where none is left."""
     from lfp.ml.models.tokenization import tokenize
 
@@ -94,7 +94,7 @@ def _drop_cut(drawn: Drawn, tokenizer: PreTrainedTokenizerBase, context: int) ->
     kept = tuple(triple for i, triple in enumerate(drawn.triples) if i not in cut)
     if not kept:
         raise DataError(f"model.context {context}: it cuts the target word of every triple; raise it")
-    return Drawn(kept, {**drawn.dropped, **({"cut by the context": len(cut)} if cut else {})})
+    return DrawnTriples(kept, {**drawn.dropped, **({"cut by the context": len(cut)} if cut else {})})
 
 
 Encode = Callable[[Floats32, Ints], sp.csr_array]

@@ -19,7 +19,7 @@ from lfp.evaluation.statistics.scores import (
     tau,
     tau_within_sign,
 )
-from lfp.evaluation.words import ScoredWords, difference_row, sign_rows, tau_rows, text_rows, word_rows
+from lfp.evaluation.words import ScoredWords, difference_row, tau_rows, text_rows, word_rows
 
 CONFIG = ProbesConfig(permutations=30, bootstraps=40, frequency_bins=2)
 VALUES = np.random.default_rng(0).normal(size=40).round(1) * np.where(np.arange(40) % 4, 1.0, np.nan)
@@ -29,7 +29,7 @@ COUNTS = np.random.default_rng(1).permutation(40).astype(float)
 
 
 def scored(values: np.ndarray = VALUES, config: ProbesConfig = CONFIG, seed: int = 0) -> ScoredWords:
-    return ScoredWords.of(values, COUNTS[: len(values)], config, seed=seed)
+    return ScoredWords.from_vocabulary(values, COUNTS[: len(values)], config, seed=seed)
 
 
 def by_key(rows: list[dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
@@ -51,7 +51,7 @@ def test_the_seed_decides_the_shuffles() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "says"),
     [
         (np.full(20, np.nan), "the lexicon has no word in the corpus .none of its 20 words"),
         (np.zeros(0), "the lexicon has no word in the corpus"),
@@ -62,8 +62,8 @@ def test_the_seed_decides_the_shuffles() -> None:
         ),
     ],
 )
-def test_too_few_words_or_values_are_refused(values: np.ndarray, told: str) -> None:
-    with pytest.raises(DataError, match=told):
+def test_too_few_words_or_values_are_refused(values: np.ndarray, says: str) -> None:
+    with pytest.raises(DataError, match=says):
         scored(values)
 
 
@@ -101,7 +101,7 @@ def test_refitted_predictions_meet_the_values_they_were_fitted_on() -> None:
     assert rows["tau", "all"].value == pytest.approx(1.0)
     assert rows["tau", "all"].null_mean == pytest.approx(1.0)
     assert rows["tau", "all"].null_p == 1.0
-    signs = by_key(sign_rows(words, words.true, words.shuffled))
+    signs = by_key(word_rows(words, words.true, words.shuffled, "kendall_tau"))
     assert signs["accuracy", "negative"].null_mean == 1.0
 
 
@@ -112,9 +112,9 @@ def test_a_perfect_prediction_beats_every_shuffle() -> None:
     assert rows["tau", "all"].null_high < 0.7
 
 
-def test_sign_accuracy_is_told_by_the_words_sign() -> None:
+def test_sign_accuracy_is_reported_for_each_sign() -> None:
     words = scored()
-    rows = by_key(sign_rows(words, np.ones(30), None, model="base"))
+    rows = by_key(word_rows(words, np.ones(30), None, "kendall_tau", model="base"))
     assert rows["accuracy", "positive"].value == 1.0
     assert rows["accuracy", "negative"].value == 0.0
     assert rows["accuracy", "all"].value == sign_accuracy(words.true, np.ones(30))
@@ -166,11 +166,11 @@ def test_every_figure_of_words_has_an_interval_and_a_null() -> None:
     rows = word_rows(words, predicted, None, "kendall_tau", target="delta")
     assert {row.metric for row in rows} == {"tau", "tau_within_sign", "sign_ceiling", "spearman", "accuracy"}
     of_scale = word_rows(words, predicted, None, "kendall_tau", same_unit=True, target="feedback")
-    told = by_key(of_scale)
-    assert told["spearman", "all"].value == spearman(words.true, predicted)
-    assert told["r2", "all"].value == r2(words.true, predicted)
-    assert told["r2", "all"].null_mean == pytest.approx(np.mean([r2(t, predicted) for t in words.shuffled]))
-    assert told["calibration_slope", "all"].value == slope(words.true, predicted)
+    found = by_key(of_scale)
+    assert found["spearman", "all"].value == spearman(words.true, predicted)
+    assert found["r2", "all"].value == r2(words.true, predicted)
+    assert found["r2", "all"].null_mean == pytest.approx(np.mean([r2(t, predicted) for t in words.shuffled]))
+    assert found["calibration_slope", "all"].value == slope(words.true, predicted)
     assert len(of_scale) == len(rows) + 2
     for row in of_scale:
         assert row.ci_low <= row.value <= row.ci_high

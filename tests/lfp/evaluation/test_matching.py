@@ -94,7 +94,7 @@ def test_overlaps_are_jaccards_of_weighted_sets(left, right):
 
 @given(features=st.lists(TOKENS, max_size=6), seed=SEEDS)
 def test_dealing_tokens_keeps_every_feature_as_heavy(features, seed):
-    made = feature_matching.dealt(features, seed=seed)
+    made = feature_matching.permute_tokens(features, seed=seed)
     assert [sum(one.values()) for one in made] == pytest.approx([sum(one.values()) for one in features])
     assert {token for one in made for token in one} <= {token for one in features for token in one}
 

@@ -14,7 +14,7 @@ from lfp.labels.rewriting import LanguageModelRewriter, build_question, read_que
 from lfp.testing.fake_openai.answers import SwapWords
 from lfp.testing.fake_openai.server import FakeConfig, FakeServer
 from lfp.texts.lexicon import words_of
-from lfp.texts.triples import Rewrite, fault_of, make_triples_by_language_model
+from lfp.texts.triples import Rewrite, find_fault, make_triples_by_language_model
 from tests.lfp.labels.asking import client
 
 LEXICON = {"fair": 0.5, "good": 2.0, "superb": 3.0, "awful": -2.0, "ugly": -3.0, "poor": -2.1}
@@ -63,7 +63,7 @@ def test_triples_are_made_of_right_answers_only(behave: Any, kept: int) -> None:
         drawn = make_triples_by_language_model(texts, LEXICON, rewriter, **bounds)
     assert len(drawn.triples) == kept
     assert {triple.positive_word for triple in drawn.triples} == {"good", "superb"}
-    assert [fault_of(triple, LEXICON) for triple in drawn.triples] == [None] * kept
+    assert [find_fault(triple, LEXICON) for triple in drawn.triples] == [None] * kept
 
 
 def test_a_wrong_answer_is_passed_on_to_who_checks_it() -> None:

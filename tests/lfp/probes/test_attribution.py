@@ -1,4 +1,4 @@
-"""Contributions add up: over features, tokens and words, under every pooling, in both ledgers, to the prediction."""
+"""Contributions add up to the prediction: over features and tokens, under every pooling, in both ledgers."""
 
 from __future__ import annotations
 
@@ -9,18 +9,7 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lfp.probes.attribution import (
-    ActiveText,
-    LinearProbe,
-    average,
-    difference,
-    display_scale,
-    raw_ledger,
-    text_ledger,
-    token_contributions,
-    token_predictions,
-    word_contributions,
-)
+from lfp.probes.attribution import ActiveText, LinearProbe, display_scale, raw_ledger, text_ledger, token_predictions
 from lfp.probes.pooling import POOLINGS, pool, pool_dense
 from tests.lfp.builders import ROOT
 
@@ -58,12 +47,11 @@ def test_every_split_adds_up_to_the_prediction(pooling: str, n_tokens: int, star
     text = active(values, start)
     inputs = pooled(values, pooling, start)
     expected = inputs @ linear.weights + linear.intercept
-    ledger, tokens = text_ledger(text, linear), token_contributions(text, linear)
+    ledger = text_ledger(text, linear)
     assert ledger.predicted == pytest.approx(expected, abs=1e-9)
-    assert tokens.sum() + linear.intercept == pytest.approx(expected, abs=1e-9)
     assert ledger.features.tolist() == np.flatnonzero(values.any(axis=0)).tolist()
     np.testing.assert_allclose(ledger.contributions, (inputs * linear.weights)[ledger.features], atol=1e-9)
-    credits = np.bincount(text.features, text.credited(pooling), N_FEATURES)
+    credits = np.bincount(text.features, text.credits(pooling), N_FEATURES)
     np.testing.assert_allclose(credits, inputs, atol=1e-9)
 
 
@@ -81,45 +69,8 @@ def test_a_token_by_itself_is_predicted_from_its_own_features(n_tokens: int, see
 def test_the_first_of_equal_largest_activations_has_the_credit() -> None:
     values = np.array([[0.0, 1.0], [2.0, 1.0], [2.0, 0.5]])
     text = active(values)
-    credited = {(p, f): c for p, f, c in zip(text.positions, text.features, text.credited("max"), strict=True) if c}
+    credited = {(p, f): c for p, f, c in zip(text.positions, text.features, text.credits("max"), strict=True) if c}
     assert credited == {(1, 0): 2.0, (0, 1): 1.0}
-
-
-@pytest.mark.parametrize("pooling", POOLINGS)
-def test_what_is_above_the_average_sums_to_what_the_prediction_is_above_it(pooling: str) -> None:
-    ledgers = [text_ledger(active(dense(4 + seed, seed), 2), probe(0, pooling)) for seed in range(6)]
-    usual = average(ledgers)
-    assert usual.predicted == pytest.approx(np.mean([one.predicted for one in ledgers]))
-    for one in ledgers:
-        above = difference(one, usual)
-        assert above.intercept == 0.0
-        assert above.predicted == pytest.approx(one.predicted - usual.predicted)
-        assert set(above.features) == set(one.features) | set(usual.features)
-
-
-@pytest.mark.parametrize("pooling", POOLINGS)
-@given(st.integers(1, 8), st.integers(1, 8), st.integers(0, 10_000))
-def test_pair_differences_sum_to_the_difference_of_predictions(pooling: str, n: int, m: int, seed: int) -> None:
-    chosen, rejected = (active(dense(k, seed + k), 1) for k in (n, m + 9))
-    one, other = (text_ledger(text, probe(seed, pooling, 7.0)) for text in (chosen, rejected))
-    found = difference(one, other)
-    assert found.predicted == pytest.approx(one.predicted - other.predicted, abs=1e-9) and found.intercept == 0.0
-    of_one, of_other = (dict(zip(ledger.features, ledger.contributions, strict=True)) for ledger in (one, other))
-    for feature, value in zip(found.features, found.contributions, strict=True):
-        assert value == pytest.approx(of_one.get(feature, 0) - of_other.get(feature, 0))
-
-
-@pytest.mark.parametrize("pooling", POOLINGS)
-def test_words_share_out_what_their_tokens_add(pooling: str) -> None:
-    text, starts = "Good, unbelievable film!", [0, 4, 5, 8, 18, 23]
-    values = dense(6, 3)
-    linear = probe(3, pooling)
-    tokens = token_contributions(active(values, 1), linear)
-    found = word_contributions(tokens, text, starts)
-    assert [word.word for word in found.words] == ["good", "unbelievable", "film"]
-    np.testing.assert_allclose(found.contributions, [tokens[0], tokens[2] + tokens[3], tokens[4]])
-    total = found.contributions.sum() + found.rest + linear.intercept
-    assert total == pytest.approx(text_ledger(active(values, 1), linear).predicted)
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
@@ -146,16 +97,15 @@ def test_a_text_without_active_features_is_its_intercept() -> None:
         ledger = text_ledger(nothing, linear)
         assert ledger.predicted == 0.5 and not len(ledger.features)
         assert token_predictions(nothing, linear).tolist() == [0.5] * 4
-    assert word_contributions(np.zeros(0), "", []).rest == 0.0
 
 
 def test_contributions_sum_to_the_prediction_on_every_text_of_the_demo() -> None:
-    """Of the committed bundle, from its tables alone: by feature, by token and by word."""
+    """Of the committed bundle, from its tables alone: by feature and by token."""
     probes = {row["probe_id"]: row for row in pq.read_table(DEMO / "probes.parquet").to_pylist()}
     headline = next(row for row in probes.values() if row["is_headline"])
     table = pq.read_table(DEMO / "weights.parquet")
-    mine = table.filter(table["probe_id"].to_numpy() == headline["probe_id"]).sort_by("feature_id")
-    linear = LinearProbe(mine["weight"].to_numpy().astype(float), headline["intercept"], headline["pooling"])
+    weights = table.filter(table["probe_id"].to_numpy() == headline["probe_id"]).sort_by("feature_id")
+    linear = LinearProbe(weights["weight"].to_numpy().astype(float), headline["intercept"], headline["pooling"])
     texts = {row["text_id"]: row for row in pq.read_table(DEMO / "texts.parquet").to_pylist()}
     scores = {row["text_id"]: row for row in pq.read_table(DEMO / "token_scores.parquet").to_pylist()}
     kept = pq.read_table(DEMO / "activations.parquet").to_pylist()
@@ -166,12 +116,7 @@ def test_contributions_sum_to_the_prediction_on_every_text_of_the_demo() -> None
         positions, features, values = (np.asarray(row[name]) for name in names)
         n_tokens = len(text["token_ids"])
         one = ActiveText(positions, features, values.astype(float), n_tokens, text["response_start"])
-        tokens = token_contributions(one, linear)
-        words = word_contributions(tokens, text["text"], text["token_starts"])
-        total = words.contributions.sum() + words.rest + linear.intercept
         assert text_ledger(one, linear).predicted == pytest.approx(text["predicted"], abs=1e-5)
-        assert tokens.sum() + linear.intercept == pytest.approx(text["predicted"], abs=1e-5)
-        assert total == pytest.approx(text["predicted"], abs=1e-5)
         stated = scores[row["text_id"]]["predicted"]
         np.testing.assert_allclose(token_predictions(one, linear), stated, atol=1e-5)
 

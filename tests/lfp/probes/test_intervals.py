@@ -12,11 +12,9 @@ from scipy.stats import t as student
 from sklearn.linear_model import Ridge as SklearnRidge
 
 from lfp.errors import DataError
-from lfp.probes import weight_intervals
+from lfp.probes import linear_algebra, weight_intervals
 from lfp.probes.logistic import Logistic, fit_logistic
-from lfp.probes.ridge import fit_ridge
-from lfp.probes.solvers import conjugate
-from lfp.probes.solvers.normal_equations import Ridge
+from lfp.probes.ridge import Ridge, fit_ridge
 from lfp.probes.weight_intervals import clustered_intervals
 from tests.lfp.builders import sparse_features
 
@@ -142,6 +140,6 @@ def test_an_interval_that_is_not_computed_near_enough_is_refused(monkeypatch: py
     features, targets, groups = clustered()
     ridge = ridge_of(features, targets)
     monkeypatch.setattr(weight_intervals, "_FACTORED", 4)
-    monkeypatch.setattr(conjugate, "_MAX_PRODUCTS", 1)
+    monkeypatch.setattr(linear_algebra, "_MAX_PRODUCTS", 1)
     with pytest.raises(DataError, match=r"no interval of the weights can be computed at alpha 3; raise probes\.alphas"):
         clustered_intervals(features, targets, groups, ridge)

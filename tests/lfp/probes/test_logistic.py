@@ -13,8 +13,16 @@ from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
 from lfp.errors import DataError
-from lfp.probes.logistic import FoldedLogistic, Logistic, fit_folded_logistic, fit_logistic
-from lfp.probes.solvers.newton import FINAL, Outcomes, Tolerance, minimise
+from lfp.probes.logistic import (
+    FINAL,
+    FoldedLogistic,
+    Logistic,
+    Outcomes,
+    Tolerance,
+    fit_folded_logistic,
+    fit_logistic,
+    minimise,
+)
 from tests.lfp.builders import sparse_features
 
 ALPHAS = (1e-2, 1e-1, 1.0, 1e1, 1e2)
@@ -82,10 +90,10 @@ def test_wide_features_are_solved_alike(density: float, intercept: bool) -> None
     """With more features than products are formed of, sparse rows and dense ones."""
     features = sparse_features(50, 400, density=density)
     y = outcomes(features)
-    given_rows = Outcomes.given(features, y, intercept=intercept)
-    assert given_rows.products is None and sp.issparse(given_rows.features) == (density < 0.1)
+    rows = Outcomes.from_rows(features, y, intercept=intercept)
+    assert rows.products is None and sp.issparse(rows.features) == (density < 0.1)
     for alpha in (1e-2, 1.0):
-        coef, offset = minimise(given_rows, alpha, given_rows.nothing(), tolerance=FINAL)
+        coef, offset = minimise(rows, alpha, rows.start(), tolerance=FINAL)
         for target in range(3):
             expected = sklearns(features.toarray(), y[:, target], alpha, intercept=intercept)
             scale = np.abs(expected.coef_).max()
@@ -102,8 +110,8 @@ def test_no_small_change_lowers_the_loss(seed: int, n_rows: int, width: int, int
     y = rng.integers(2, size=(n_rows, 2)).astype(float)
     y[:2] = [[0.0, 1.0], [1.0, 0.0]]
     alpha = 10.0 ** rng.uniform(-2, 2)
-    given_rows = Outcomes.given(x, y, intercept=intercept)
-    coef, offset = minimise(given_rows, alpha, given_rows.nothing(), tolerance=FINAL)
+    rows = Outcomes.from_rows(x, y, intercept=intercept)
+    coef, offset = minimise(rows, alpha, rows.start(), tolerance=FINAL)
     error = expit(x @ coef + offset) - y
     slope = np.linalg.norm(x.T @ error + alpha * coef, axis=0)
     assert (slope <= 1e-4 * (1.0 + alpha) * (1.0 + np.linalg.norm(coef, axis=0))).all()
@@ -178,6 +186,6 @@ def test_folds_that_hold_all_of_an_outcome_are_refused_where_there_is_an_interce
 
 
 def test_weights_that_never_come_near_enough_are_refused() -> None:
-    given_rows = Outcomes.given(FEATURES, TARGETS, intercept=True)
+    rows = Outcomes.from_rows(FEATURES, TARGETS, intercept=True)
     with pytest.raises(DataError, match=r"did not converge .* raise the smallest of probes\.alphas"):
-        minimise(given_rows, 1e-2, given_rows.nothing(), tolerance=Tolerance(weights=0.0, gradient=0.0))
+        minimise(rows, 1e-2, rows.start(), tolerance=Tolerance(weights=0.0, gradient=0.0))

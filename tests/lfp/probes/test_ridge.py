@@ -15,17 +15,29 @@ from sklearn.linear_model import Ridge as SklearnRidge
 from sklearn.model_selection import GroupKFold, cross_val_predict
 
 from lfp.errors import DataError
-from lfp.probes.ridge import FoldedRidge, fit_folded_ridge, fit_ridge
-from lfp.probes.solvers.normal_equations import Ridge
-from lfp.probes.solvers.penalty import Solver, choose_nested
-from lfp.probes.solvers.ridge import CentredRows, Dual, Iterative, Primal
+from lfp.probes.folds import Solver, choose_nested
+from lfp.probes.ridge import (
+    CentredRows,
+    Dual,
+    FoldedRidge,
+    Iterative,
+    Primal,
+    Ridge,
+    fit_folded_ridge,
+    fit_ridge,
+    layer_scales,
+)
 from tests.lfp.builders import sparse_features
 
 ALPHAS = (1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3, 1e4)
 N_FOLDS = 5
 FEATURES = sparse_features(240, 30)
 FOLDS = np.random.default_rng(1).choice(N_FOLDS, p=[0.1, 0.15, 0.2, 0.25, 0.3], size=240)
-SOLVERS: dict[str, Callable[..., Solver[Ridge]]] = {"primal": Primal.of, "dual": Dual.of, "iterative": Iterative}
+SOLVERS: dict[str, Callable[..., Solver[Ridge]]] = {
+    "primal": Primal.from_rows,
+    "dual": Dual.from_rows,
+    "iterative": Iterative,
+}
 RTOL = {"primal": 1e-8, "dual": 1e-7, "iterative": 1e-4}
 """Of the weights' norm."""
 every_solver = pytest.mark.parametrize("solver", SOLVERS)
@@ -173,7 +185,7 @@ def test_the_three_solvers_agree(seed: int, n_rows: int, width: int, density: fl
     x = sparse_features(n_rows, width, seed=seed, density=density)
     y = np.random.default_rng(seed).normal(size=(n_rows, 2)) + 3.0
     folds = np.arange(n_rows) % N_FOLDS
-    exact, *others = (one(x, y, folds).at((1, 3), np.array([0.1, 5.0])) for one in SOLVERS.values())
+    exact, *others = (one(x, y, folds).fit((1, 3), np.array([0.1, 5.0])) for one in SOLVERS.values())
     for other in others:
         error = np.linalg.norm(other.coef - exact.coef, axis=0)
         assert (error <= 1e-4 * np.linalg.norm(exact.coef, axis=0) + 1e-12).all()
@@ -231,3 +243,19 @@ def test_what_cannot_be_fitted_is_refused() -> None:
         fit_folded_ridge(FEATURES, TARGETS, np.where(FOLDS == 2, 3, FOLDS), n_folds=N_FOLDS, alphas=ALPHAS)
     with pytest.raises(DataError, match=r"set probes\.alphas"):
         fit_folded_ridge(FEATURES, TARGETS, FOLDS, n_folds=N_FOLDS, alphas=(0.0,))
+
+
+def test_every_layer_gets_unit_mean_square_norm() -> None:
+    features = sparse_features(240, 30)
+    layer_of = np.array([2] * 10 + [5] * 15 + [7] * 5)
+    uneven = sp.csr_array(features.multiply(np.where(layer_of == 5, 1e3, 1.0)))
+    scales = layer_scales(uneven, layer_of)
+    scaled = uneven.toarray() * scales
+    for layer in (2, 5, 7):
+        assert (scaled[:, layer_of == layer] ** 2).sum(1).mean() == pytest.approx(1.0)
+        assert np.ptp(scales[layer_of == layer]) == 0
+
+
+def test_a_silent_layer_stays_finite() -> None:
+    scales = layer_scales(sp.csr_array(np.array([[1.0, 0.0], [2.0, 0.0]])), np.array([0, 1]))
+    assert np.isfinite(scales).all()

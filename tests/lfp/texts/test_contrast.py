@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from lfp.errors import DataError
 from lfp.texts.triples import (
-    Drawn,
+    DrawnTriples,
     Rewrite,
     Triple,
-    fault_of,
+    find_fault,
     make_triples,
     make_triples_by_language_model,
     strong_words,
@@ -56,7 +56,7 @@ def corpus(*, words: Sequence[str] = (*POSITIVE, *NEGATIVE, *NEUTRAL), of_each: 
 
 def draw(
     texts: Sequence[str], *, n: int = 40, seed: int = 0, lexicon: dict[str, float] = LEXICON, **keys: Any
-) -> Drawn:
+) -> DrawnTriples:
     return make_triples(texts, lexicon, n=n, strong_quantile=0.5, min_count=3, seed=seed, **keys)
 
 
@@ -212,7 +212,7 @@ def test_a_neutral_word_is_not_in_the_lexicon_even_at_nought() -> None:
 def test_a_replacement_that_stands_elsewhere_in_the_sentence_is_not_taken() -> None:
     own = [f"{word.title()} {name} was great today." for word in NEUTRAL for name in INVENTED[:2]]
     made = [t for t in triples([*corpus(), *own], n=200) if t.positive in own]
-    assert made and all(fault_of(triple, LEXICON) is None for triple in made)
+    assert made and all(find_fault(triple, LEXICON) is None for triple in made)
 
 
 def test_a_target_in_capitals_is_replaced_in_capitals() -> None:
@@ -238,14 +238,14 @@ GOOD = Triple("It is great.", "It is awful.", "It is green.", "great", "awful", 
     ],
 )
 def test_a_triples_fault_has_a_name(changes: dict[str, Any], fault: str | None) -> None:
-    assert fault_of(replace(GOOD, **changes), LEXICON) == fault
+    assert find_fault(replace(GOOD, **changes), LEXICON) == fault
 
 
 @settings(max_examples=20)
 @given(st.integers(0, 1000), st.integers(1, 60))
 def test_no_triple_has_a_fault(seed: int, n: int) -> None:
     drawn = draw(SMALL, n=n, seed=seed)
-    assert all(fault_of(triple, LEXICON) is None for triple in drawn.triples)
+    assert all(find_fault(triple, LEXICON) is None for triple in drawn.triples)
     assert 0 < len(drawn.triples) == len(set(drawn.triples)) <= n
 
 
@@ -269,7 +269,7 @@ def swap(sentence: str, target: str, negative: str = "awful", neutral: str = "gr
     return Rewrite(sentence.replace(old, negative), sentence.replace(old, neutral))
 
 
-def by_model(texts: Sequence[str], rewriter: Asked, *, n: int = 6) -> Drawn:
+def by_model(texts: Sequence[str], rewriter: Asked, *, n: int = 6) -> DrawnTriples:
     return make_triples_by_language_model(texts, LEXICON, rewriter, n=n, strong_quantile=0.5, min_count=1, seed=0)
 
 
@@ -283,7 +283,7 @@ def test_a_language_model_is_asked_of_sentences_that_are_positive_only() -> None
     assert sorted(rewriter.sentences) == sorted(SAID)
     assert all(target in sentence for sentence, (target,) in zip(rewriter.sentences, rewriter.targets, strict=True))
     assert len(drawn.triples) == len(SAID)
-    assert all(fault_of(triple, LEXICON) is None for triple in drawn.triples)
+    assert all(find_fault(triple, LEXICON) is None for triple in drawn.triples)
     assert drawn.dropped == {
         "no strong word": 2,
         "negative word beside it": 1,

@@ -193,17 +193,17 @@ def test_a_file_that_is_no_lexicon(tmp_path: Path, content: str, says: str) -> N
 
 
 def test_a_config_names_a_lexicon(tmp_path: Path) -> None:
-    lexicon_file(tmp_path / "mine.csv", [("good", 2.0)])
+    lexicon_file(tmp_path / "words.csv", [("good", 2.0)])
     assert lexicon_of(FeedbackConfig(), beside=tmp_path) == vader_lexicon()
-    assert lexicon_of(FeedbackConfig(lexicon="mine.csv"), beside=tmp_path) == {"good": 2.0}
+    assert lexicon_of(FeedbackConfig(lexicon="words.csv"), beside=tmp_path) == {"good": 2.0}
     with pytest.raises(CorpusError, match=r"absent\.csv: no such file"):
         lexicon_of(FeedbackConfig(lexicon="absent.csv"), beside=tmp_path)
 
 
 def test_a_lexicon_must_tell_the_corpus_s_words_apart() -> None:
     lexicon = {"good": 1.0, "fine": 1.0, "bad": -1.0}
-    check_lexicon(lexicon, ["A Good", "bad one"], name="mine")
-    with pytest.raises(DataError, match="lexicon mine: none of its 3 words, 'bad' for one, is in the corpus"):
-        check_lexicon(lexicon, ["goodness"], name="mine")
-    with pytest.raises(DataError, match=r"every word of it that the corpus has is worth 1\.0, 'good' for one"):
-        check_lexicon(lexicon, ["good and fine"], name="mine")
+    check_lexicon(lexicon, ["A Good", "bad one"], name="words")
+    with pytest.raises(DataError, match="lexicon words: none of its 3 words, such as 'bad', is in the corpus"):
+        check_lexicon(lexicon, ["goodness"], name="words")
+    with pytest.raises(DataError, match=r"every word of it that is in the corpus, such as 'good', has the value 1\.0"):
+        check_lexicon(lexicon, ["good and fine"], name="words")

@@ -32,8 +32,8 @@ def named(reward: str, beside: Path | None = None) -> Any:
 
 def test_vader_and_a_lexicon_are_named_by_a_word(tmp_path: Path) -> None:
     assert named("vader") is vader_reward
-    (tmp_path / "mine.csv").write_text("word,value\nplot,5\n", encoding="utf-8")
-    reward = reward_of(FeedbackConfig(reward="lexicon", lexicon="mine.csv"), beside=tmp_path)
+    (tmp_path / "words.csv").write_text("word,value\nplot,5\n", encoding="utf-8")
+    reward = reward_of(FeedbackConfig(reward="lexicon", lexicon="words.csv"), beside=tmp_path)
     assert reward(["good plot", "good"]) == [1.0, 0.0]
 
 

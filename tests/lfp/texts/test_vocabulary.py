@@ -12,7 +12,7 @@ TEXTS = ["Good film, good GOOD plot", "bad film", "a bad plot; plot"]
 
 
 def vocabulary(*, min_count: int = 2, n_folds: int = 3, seed: int = 0) -> Vocabulary:
-    return Vocabulary.of(TEXTS, min_count=min_count, n_folds=n_folds, seed=seed)
+    return Vocabulary.from_texts(TEXTS, min_count=min_count, n_folds=n_folds, seed=seed)
 
 
 def test_frequent_words_are_counted_whatever_their_case() -> None:

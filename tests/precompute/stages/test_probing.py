@@ -62,7 +62,7 @@ def vocabulary(values: np.ndarray | None = None) -> Words:
 
 
 def scored(words: Words) -> ScoredWords:
-    return ScoredWords.of(words.values, words.counts.astype(float), CONFIG, seed=0)
+    return ScoredWords.from_vocabulary(words.values, words.counts.astype(float), CONFIG, seed=0)
 
 
 def inputs(name: str = "raw") -> Inputs:

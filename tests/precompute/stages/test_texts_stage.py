@@ -185,7 +185,7 @@ def test_both_ledgers_add_up_from_what_is_stored(models: Path, tmp_path: Path, p
             bias=split.bias,
             miss=text["sae_miss"],
         )
-        size = np.abs(second.contributions).sum() + abs(second.bias) + abs(second.miss) + 1
+        size = np.abs(second.contributions).sum() + abs(second.intercept) + 1
         assert abs(second.predicted - text["predicted_raw"]) < 1e-6 * size
 
 

@@ -13,7 +13,7 @@ from lfp.errors import DataError
 from lfp.testing.fake_openai.answers import SwapWords
 from lfp.testing.fake_openai.server import FakeConfig, FakeServer
 from lfp.texts.lexicon import vader_lexicon
-from lfp.texts.triples import fault_of
+from lfp.texts.triples import find_fault
 from precompute.run.inputs import load_role
 from precompute.run.work_folder import Run
 from precompute.stages.models import corpus
@@ -38,7 +38,7 @@ def ready(corpus_folder: Path, work: Path, model: str, *, context: int = 48, **s
 
 def test_triples_by_the_lexicon_and_their_drops(corpus_folder: Path, tmp_path: Path, model: str) -> None:
     drawn = draw_triples(ready(corpus_folder, tmp_path, model))
-    assert drawn.triples and all(fault_of(triple, vader_lexicon()) is None for triple in drawn.triples)
+    assert drawn.triples and all(find_fault(triple, vader_lexicon()) is None for triple in drawn.triples)
     kept, *dropped = triples_results(drawn)
     assert (kept.metric, kept.value, kept.report_row) == ("kept", len(drawn.triples), "triples")
     assert {row.group: row.value for row in dropped} == drawn.dropped
@@ -50,7 +50,7 @@ def test_another_lexicon_gives_other_triples(corpus_folder: Path, tmp_path: Path
     rows = "\n".join(f"{word},{value}" for word, value in flipped.items())
     (tmp_path / "flipped.csv").write_text(f"word,value\n{rows}\n", encoding="utf-8")
     run = ready(corpus_folder, tmp_path / "work", model, feedback={"lexicon": str(tmp_path / "flipped.csv")})
-    assert all(fault_of(triple, flipped) is None for triple in draw_triples(run).triples)
+    assert all(find_fault(triple, flipped) is None for triple in draw_triples(run).triples)
 
 
 def test_a_target_that_the_context_cuts_off_is_dropped(corpus_folder: Path, tmp_path: Path, model: str) -> None:
@@ -80,5 +80,5 @@ def test_triples_by_a_language_model(
         drawn, asked = draw_triples(run), server.counts.answers
         assert draw_triples(run) == drawn and server.counts.answers == asked
     assert 0 < len(drawn.triples) <= 12 and asked >= len(drawn.triples)
-    assert all(fault_of(triple, vader_lexicon()) is None for triple in drawn.triples)
+    assert all(find_fault(triple, vader_lexicon()) is None for triple in drawn.triples)
     assert not any("127.0.0.1" in file.read_text("utf-8", "ignore") for file in tmp_path.rglob("*") if file.is_file())

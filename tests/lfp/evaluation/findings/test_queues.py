@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lfp.evaluation.findings.disagreements import paid_otherwise, percentile_ranks, queues
+from lfp.evaluation.findings.disagreements import percentile_ranks, queues, word_gap_rows
 from lfp.evaluation.statistics.resampling import Draws
 
 DRAWS = Draws(bootstraps=10, permutations=99, seed=0)
@@ -51,7 +51,7 @@ def test_words_paid_otherwise_than_stated_stand_first_in_their_own_list() -> Non
     gaps = rng.normal(size=200)
     gaps[[5, 9]], gaps[3] = (30.0, -30.0), np.nan
     words = [f"word{i}" for i in range(200)]
-    rows = paid_otherwise(words, gaps, Draws(20, 50, 0))
+    rows = word_gap_rows(words, gaps, Draws(20, 50, 0))
     over, under = ([row for row in rows if row.metric == metric] for metric in ("gap_over_paid", "gap_under_paid"))
     assert (over[0].group, over[0].value) == ("word:word5", 30.0)
     assert (under[0].group, under[0].value) == ("word:word9", -30.0)

@@ -26,7 +26,7 @@ def text_features(dense: np.ndarray, tokens: int = 4) -> TextFeatures:
         for i, row in enumerate(dense)
     ]  # fmt: skip
     tables = as_table("activations", activations), as_table("texts", texts)
-    return TextFeatures.of(*tables, n_features=dense.shape[1])
+    return TextFeatures.from_tables(*tables, n_features=dense.shape[1])
 
 
 def planted(n: int = 60, *, seed: int = 0) -> np.ndarray:

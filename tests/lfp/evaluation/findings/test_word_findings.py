@@ -40,19 +40,19 @@ def vocabulary(n: int = 60, *, noise: float = 0.1, seed: int = 0) -> pa.Table:
 
 
 def test_words_are_those_scored_and_predicted_on_the_lexicons_scale() -> None:
-    words = Words.of(vocabulary(), PROBE)
+    words = Words.from_vocabulary(vocabulary(), PROBE)
     assert len(words.words) == 60
     assert np.abs(words.shown - words.true).mean() < 0.3
 
 
 def test_columns_that_an_older_vocabulary_lacks_are_unknown() -> None:
     older = vocabulary().drop_columns(["implicit_matched", "implicit_matched_se"])
-    assert np.isnan(Words.of(older, PROBE).matched).all()
+    assert np.isnan(Words.from_vocabulary(older, PROBE).matched).all()
 
 
 def test_examples_are_the_most_written_of_each_side() -> None:
     table = vocabulary()
-    rows = token_sentiment(Words.of(table, PROBE))
+    rows = token_sentiment(Words.from_vocabulary(table, PROBE))
     of_side = {side: [row for row in rows if row.words == side] for side in ("positive", "negative")}
     for side, sign in (("positive", 1), ("negative", -1)):
         true = [row for row in of_side[side] if row.metric == "true"]
@@ -69,14 +69,14 @@ def test_examples_are_the_most_written_of_each_side() -> None:
 
 
 def test_an_effect_in_matched_contexts_brings_its_interval() -> None:
-    words = Words.of(vocabulary(), PROBE)
+    words = Words.from_vocabulary(vocabulary(), PROBE)
     known = Words(**{**vars(words), "matched": words.implicit, "matched_se": np.full(60, 0.1)})
     row = next(row for row in token_sentiment(known) if row.metric == "implicit_matched")
     assert row.ci_high - row.ci_low == pytest.approx(2 * 1.96 * 0.1, rel=1e-3)
 
 
 def test_the_p_of_an_example_is_the_share_of_words_as_far_to_its_side() -> None:
-    words = Words.of(vocabulary(), PROBE)
+    words = Words.from_vocabulary(vocabulary(), PROBE)
     for row in token_sentiment(words):
         if row.metric == "predicted":
             as_far = words.shown >= row.value if row.words == "positive" else words.shown <= row.value
@@ -94,13 +94,13 @@ def test_bins_of_counts_part_the_words(counts: list[int]) -> None:
 
 
 def test_good_estimates_err_less_than_dealt_ones_and_none_do_not() -> None:
-    good = {row.group: row for row in error_by_frequency(Words.of(vocabulary(), PROBE), DRAWS)}
+    good = {row.group: row for row in error_by_frequency(Words.from_vocabulary(vocabulary(), PROBE), DRAWS)}
     assert good["all"].value < good["all"].ci_high < good["all"].null_mean and good["all"].null_p == 0.01
     assert good["all"].n == sum(row.n for name, row in good.items() if name != "all") == 60
-    noise = {row.group: row for row in error_by_frequency(Words.of(vocabulary(noise=50.0), PROBE), DRAWS)}
+    noise = {row.group: row for row in error_by_frequency(Words.from_vocabulary(vocabulary(noise=50.0), PROBE), DRAWS)}
     assert noise["all"].null_p > 0.05
 
 
 def test_no_word_makes_no_row() -> None:
-    none = Words.of(vocabulary(0), PROBE)
+    none = Words.from_vocabulary(vocabulary(0), PROBE)
     assert token_sentiment(none) == [] and error_by_frequency(none, DRAWS) == []

@@ -20,11 +20,11 @@ from lfp.evaluation.statistics.resampling import (
     mean_interval,
     permutations_of_groups,
     permutations_within_bins,
-    randomised_p,
     with_null,
 )
 from lfp.evaluation.statistics.scores import accuracy, auroc, spearman, tau
 from lfp.probes.ridge import fit_folded_ridge
+from tests.benchmarks.nulls import randomised_p
 
 Floats = np.ndarray
 Draw = Callable[[np.random.Generator], tuple[Floats, Floats]]

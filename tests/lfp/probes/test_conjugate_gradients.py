@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lfp.probes.solvers.conjugate import conjugate_gradients, dots, norms
+from lfp.probes.linear_algebra import conjugate_gradients, dots, norms
 
 
 def definite(n: int, seed: int) -> np.ndarray:
