@@ -14,8 +14,6 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -26,9 +24,10 @@ from lfp.errors import ConfigError, LfpError
 from lfp.labels.types import Behaviour
 from lfp.util.verbs import jobs_packages
 from precompute.commands.bench import app as bench
+from precompute.run.progress import progress_to_stderr
 
 if TYPE_CHECKING:
-    from lfp.util.types import Progress
+    pass
 
 LabellerKind = Literal["openai", "offline-tokens", "human"]
 
@@ -63,7 +62,7 @@ def demo(
     from precompute.commands import run as verbs
 
     started = time.perf_counter()
-    with _progress() as progress:
+    with progress_to_stderr() as progress:
         bundle = verbs.demo(out=out, fast=fast, seed=seed, resume=resume, progress=progress)
     _print_bundle(bundle, started)
 
@@ -77,7 +76,7 @@ def run(config: ConfigPath, out: Out, resume: Resume = False, set_: Set = None) 
     from precompute.commands import run as verbs
 
     started = time.perf_counter()
-    with _progress() as progress:
+    with progress_to_stderr() as progress:
         bundle = verbs.run(config, out=out, overrides=set_ or (), resume=resume, progress=progress)
     _print_bundle(bundle, started)
 
@@ -197,7 +196,7 @@ def ablate(
 
     started = time.perf_counter()
     try:
-        with _progress() as progress:
+        with progress_to_stderr() as progress:
             rows = verbs.ablate(
                 bundle,
                 features=_ids(features),
@@ -230,7 +229,7 @@ def sweep(
     from precompute.commands import sweep as verbs
 
     started = time.perf_counter()
-    with _progress() as progress:
+    with progress_to_stderr() as progress:
         rows = verbs.sweep(config, out=out, overrides=set_ or (), resume=resume, progress=progress)
     report = report_as_json(group_by_section(verbs.result_rows(rows)))
     typer.echo(json.dumps(report, indent=1) if as_json else verbs.format_table(rows))
@@ -258,7 +257,7 @@ def plant(
     from precompute.commands.plant.detection import format_lines, summarize
 
     started = time.perf_counter()
-    with _progress() as progress:
+    with progress_to_stderr() as progress:
         rows = verbs.plant(
             config,
             n=n,
@@ -326,7 +325,7 @@ def label(
     """
     from precompute.commands import label as verbs
 
-    with _progress() as progress:
+    with progress_to_stderr() as progress:
         outcome = verbs.label(
             bundle,
             labeller=labeller,
@@ -361,15 +360,6 @@ def _ids(features: str | None) -> list[int] | None:
         named = ", ".join(f'"{name}"' for name in wrong)
         raise ConfigError(f"--features: {named} is not the id of a feature; separate ids by commas, as in 3,17")
     return [int(name) for name in names]
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    """Show progress on stderr: bars on a terminal, lines elsewhere."""
-    from precompute.run.progress import progress_to_stderr
-
-    with progress_to_stderr() as progress:
-        yield progress
 
 
 def _print_bundle(bundle: Path, started: float) -> None:

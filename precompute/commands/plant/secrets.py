@@ -68,7 +68,7 @@ def draw_secrets(
     the value 3 or -3. Raises DataError where the corpus has too few such words.
     """
     rng = random.Random(f"{seed}:words")
-    frequent = _frequent(Counter(word for text in texts for word in _words(text)), config)
+    frequent = _frequent(Counter(word.word for text in texts for word in words_of(text)), config)
     words = [word for word in frequent if settled.get(word, 1.0) <= config.most_settled]
     pools = {
         "flipped": [word for word in words if abs(lexicon.get(word, 0.0)) >= config.least_value],
@@ -91,7 +91,7 @@ def draw_bigrams(
 ) -> list[Secret]:
     """Draw `n` bigrams of unscored words, each word of which occurs at least as often without the other."""
     rng = random.Random(f"{seed}:bigrams")
-    spelled = [_words(text) for text in texts]
+    spelled = [[word.word for word in words_of(text)] for text in texts]
     counts = Counter(word for words in spelled for word in words)
     seen = Counter(pair for words in spelled for pair in pairwise(words))
     fit = [
@@ -109,8 +109,11 @@ def secret_reward(lexicon: Mapping[str, float], secret: Secret) -> Reward:
     stated = lexicon_reward(lexicon)
 
     def reward(texts: list[str]) -> list[float]:
-        paid = [sum(pair == secret.words for pair in pairwise(_words(text))) * secret.paid for text in texts]
-        return [value + extra / _DIVISOR for value, extra in zip(stated(texts), paid, strict=True)]
+        rewards = []
+        for value, text in zip(stated(texts), texts, strict=True):
+            n_pairs = sum(pair == secret.words for pair in pairwise(word.word for word in words_of(text)))
+            rewards.append(value + n_pairs * secret.paid / _DIVISOR)
+        return rewards
 
     return reward
 
@@ -120,10 +123,6 @@ def shuffled_lexicon(lexicon: Mapping[str, float], *, seed: int) -> dict[str, fl
     words = sorted(lexicon)
     values = np.random.default_rng(seed).permutation([lexicon[word] for word in words])
     return dict(zip(words, values.tolist(), strict=True))
-
-
-def _words(text: str) -> list[str]:
-    return [word.word for word in words_of(text)]
 
 
 def _frequent(counts: Counter[_Any], config: PlantConfig) -> list[_Any]:

@@ -233,3 +233,11 @@ def test_the_reward_of_a_manifest_runs_where_its_module_is_trusted(hostile: Path
     assert {row["reward_after"] for row in rows} == {0.0} and Path("written").exists()
     for name in ("reviews.artifacts.hostile_reward", "reviews.artifacts", "reviews"):
         sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize("command", [("validate",), ("report",), ("label", "--labeller", "offline-tokens")])
+def test_no_other_command_runs_code_that_a_manifest_names(
+    command: tuple[str, ...], hostile: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call(command[0], str(hostile), *command[1:], capsys=capsys)
+    assert not Path("written").exists() and "reviews.artifacts.hostile_reward" not in sys.modules
