@@ -158,12 +158,12 @@ def install_keys() -> None:
     A search is an input of type search; next and previous are buttons with those names, links marked with `data-key`,
     or else the buttons that turn a list's pages.
     """
-    st.html(f"<script>{_SCRIPT}</script>", unsafe_allow_javascript=True)
+    st.html(f"<script>{KEYS_SCRIPT}</script>", unsafe_allow_javascript=True)
     with st.sidebar.popover("Keys", icon=":material/keyboard:", help="Keyboard shortcuts"):
         st.html(panels.facts(KEYS))
 
 
-_SCRIPT = """
+KEYS_SCRIPT = """
 (() => {
   if (window.lfpKeys) document.removeEventListener('keydown', window.lfpKeys);
   const find = name => [...document.querySelectorAll('button, a[data-key]')]

@@ -8,6 +8,7 @@ from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
 
 from lfp.testing.synthetic.bundle import make_bundle
+from tests.app.reader import PAGES
 from tests.conftest import HOSTILE, ROOT
 
 
@@ -63,3 +64,15 @@ def explorer(monkeypatch):
         return at.run()
 
     return open_page
+
+
+@pytest.fixture
+def walk(explorer):
+    """Goes through all pages of the explorer on some bundles in one session: yields each page's name and the page."""
+
+    def go_through(*bundles):
+        at = explorer(PAGES[0], *bundles)
+        for page in PAGES:
+            yield page, at.switch_page(f"views/{page}.py").run()
+
+    return go_through

@@ -2,7 +2,14 @@
 
 from html.parser import HTMLParser
 
+from app.widgets import frame
 from lfp.util.sanitize import visible
+from tests.conftest import ROOT
+
+PAGES = (
+    "overview", "accuracy", "validation", "features", "feature", "inputs", "pairs", "disagreements", "drift", "runs",
+    "queue", "try_it", "about",
+)  # fmt: skip
 
 VOID = {"br", "hr", "img", "meta", "link", "input"}
 ALLOWED = {
@@ -49,11 +56,30 @@ def is_tame(html):
     return reader
 
 
+STYLE = f"<style>{(ROOT / 'app/components/html/style.css').read_text(encoding='utf-8')}</style>"
+SCRIPT = f"<script>{frame.KEYS_SCRIPT}</script>"
+
+
+def parts_of(at):
+    """HTML that a page puts on screen, element by element, without the explorer's own style sheet and shortcuts."""
+    bodies = [element.proto.body for element in at.get("html")]
+    assert STYLE in bodies, "the style sheet is not written as this module expects, so it would be read as the page's"
+    return [body for body in bodies if body not in (STYLE, SCRIPT)]
+
+
 def words_of(at):
-    """All HTML of the page."""
-    return "\n".join(element.proto.body for element in at.get("html"))
+    """All HTML that the page puts on screen."""
+    return "\n".join(parts_of(at))
 
 
 def whole(at):
+    """The same, of a page that has not failed."""
     assert not at.exception
     return words_of(at)
+
+
+def tame(at):
+    """The same, of a page that shows nothing but our own tags."""
+    for body in parts_of(at):
+        is_tame(body)
+    return whole(at)

@@ -121,9 +121,8 @@ def test_the_page_has_all_its_panels(explorer, bundle):
     assert f"&amp;watch={out}" in html and "95 % of controls" in html
 
 
-@pytest.mark.parametrize("table", ["drift", "neighbours", "ablations"])
-def test_the_page_without_one_more_table(explorer, copied_bundle, table):
-    rewrite(copied_bundle, table, lambda rows: rows.slice(0, 0))
+def test_the_page_says_which_tables_are_missing(explorer, copied_bundle):
+    for table in ("drift", "neighbours", "ablations"):
+        rewrite(copied_bundle, table, lambda rows: rows.slice(0, 0))
     html = whole(explorer("feature", copied_bundle, feature="7"))
-    says = {"drift": "did not measure drift", "neighbours": "holds no neighbours", "ablations": "Not ablated"}
-    assert says[table] in html
+    assert "did not measure drift" in html and "holds no neighbours" in html and "Not ablated" in html

@@ -1,11 +1,13 @@
 import pytest
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 from app.session import permalinks
 from lfp import audit
-from lfp.audit import AuditList, AuditStore, Verdict, database
+from lfp.audit import AuditList, AuditStore, Verdict
 from lfp.bundle import queries
 from lfp.bundle.store.connection import Store
-from tests.app.reader import is_tame, whole
+from tests.app.reader import tame, whole
 
 OWN = "Your label"
 ABOUT, RIGHT = "Is it about the feedback?", "Is the label right?"
@@ -125,15 +127,21 @@ def test_previous_next_and_the_next_open_one(explorer, bundle, audits, key, list
     assert field(at.button, "Next").disabled and press(at, "Next unreviewed").number_input(key="item").value == 1
 
 
-def test_on_a_full_disk_nothing_typed_is_lost(explorer, bundle, audits, key, listed, monkeypatch):
-    writer, disk = database._writer, {"is_full": False}
+@pytest.fixture
+def disk():
+    """A disk that is full while `is_full` is set: the file of the audits cannot grow then."""
+    state = {"is_full": False}
 
-    def limited(connection, record):
-        writer(connection, record)
-        if disk["is_full"]:
+    def limit(connection, _record):
+        if state["is_full"]:
             connection.execute(f"PRAGMA max_page_count = {connection.execute('PRAGMA page_count').fetchone()[0]}")
 
-    monkeypatch.setattr(database, "_writer", limited)
+    event.listen(Engine, "connect", limit)
+    yield state
+    event.remove(Engine, "connect", limit)
+
+
+def test_on_a_full_disk_nothing_typed_is_lost(explorer, bundle, audits, key, listed, disk):
     at = named(explorer("queue", bundle, blind="false"))
     disk["is_full"] = True
     field(at.text_area, "Note").set_value("x" * 9000)
@@ -243,8 +251,7 @@ def test_what_reviewers_wrote_stays_words(explorer, hostile_bundle, audits):
     audits.add(key, Verdict(0, evil, "right", "yes", tags=("<b>",), note=evil, description=evil, label=evil))
     audits.add(key, Verdict(0, "Grace", "wrong", "no", note=evil))
     for part in ("Review", "Results", "Lists and files"):
-        html = whole(explorer("queue", hostile_bundle, part=part, blind="false"))
-        is_tame(html.split("</style>")[-1])
+        tame(explorer("queue", hostile_bundle, part=part, blind="false"))
 
 
 @pytest.mark.parametrize(

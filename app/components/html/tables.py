@@ -34,7 +34,7 @@ def drift(rows: pa.Table) -> pa.Table:
 def feature_names(rows: pa.Table) -> dict[str, int]:
     """Names to choose a feature by, and the feature of each."""
     columns = zip(*(rows[name].to_pylist() for name in ("feature_id", "layer", "description")), strict=True)
-    return {f"#{id_} · layer {layer} · {shortened(text or 'not described', 70)}": id_ for id_, layer, text in columns}
+    return {f"#{id_} · layer {layer} · {shortened(text or 'no label', 70)}": id_ for id_, layer, text in columns}
 
 
 def of_rows(kind: type[Any], rows: Sequence[Any]) -> pa.Table:

@@ -174,7 +174,7 @@ def _value(value: Any) -> str:
     if isinstance(value, str):
         return _text(value)
     if isinstance(value, list | tuple):
-        return f"[{', '.join(_value(one) for one in value if one is not None)}]"
+        return f"[{', '.join(_value(part) for part in value if part is not None)}]"
     if isinstance(value, Mapping):
         pairs = (f"{_key(name)} = {_value(one)}" for name, one in value.items() if one is not None)
         return f"{{{', '.join(pairs)}}}"

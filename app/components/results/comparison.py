@@ -15,10 +15,10 @@ from lfp.util.sanitize import shortened
 
 MATCH_SORTS = ("similarity", "difference", "weight")
 ONLY_ONE = (
-    "Two runs are compared here, and one bundle is offered. Set LFP_BUNDLES to both folders, with a comma between, or "
-    "to a folder that holds them, and start again."
+    "Add a second bundle to compare: set LFP_BUNDLES to both folders, separated by a comma, or to a folder that holds "
+    "both, and start again."
 )
-ONLY_ONE_PUBLIC = "Two runs are compared here, and this explorer offers one bundle."
+ONLY_ONE_PUBLIC = "This explorer offers only one bundle, so there is nothing to compare."
 
 
 def no_such_run(name: str, *, is_open: bool) -> str:
@@ -30,9 +30,9 @@ def no_such_run(name: str, *, is_open: bool) -> str:
 def facts(one: Manifest, other: Manifest) -> tuple[list[str], list[list[str]], list[int]]:
     """Heads, rows and the rows that differ: what either run is."""
     rows = []
-    for name, told in _FACTS.items():
-        ours, theirs = told(one), told(other)
-        rows.append([name, ours, theirs])
+    for name, value_of in _FACTS.items():
+        here, there = value_of(one), value_of(other)
+        rows.append([name, here, there])
     return ["", "this run", "the other"], rows, [at for at, row in enumerate(rows) if row[1] != row[2]]
 
 
@@ -56,7 +56,7 @@ _FACTS: Mapping[str, Callable[[Manifest], str]] = {
 
 def settings(differences: Sequence[tuple[str, Any, Any]]) -> tuple[list[str], list[list[str]]]:
     """Heads and rows: keys of the config that differ, with both values."""
-    return ["key", "this run", "the other"], [[name, _set(ours), _set(theirs)] for name, ours, theirs in differences]
+    return ["key", "this run", "the other"], [[name, _set(here), _set(there)] for name, here, there in differences]
 
 
 def _set(value: Any) -> str:
@@ -115,28 +115,29 @@ def few_differ(pairs: Sequence[FigurePair]) -> str:
     """How many figures differ, against how many would by chance."""
     known = [pair for pair in pairs if pair.interval is not None]
     if not known:
-        return f"{count(len(pairs))} figures in both; none has an interval in both."
+        return f"{count(len(pairs))} metrics in both; none has an interval in both."
     n = sum(_differs(pair) == "✓" for pair in known)
+    by_chance = count(max(1, round(0.05 * len(known))))
     return (
-        f"{count(len(pairs))} figures in both. {count(n)} of the {count(len(known))} with intervals differ beyond "
-        f"them; about {count(max(1, round(0.05 * len(known))))} would by chance."
+        f"{count(len(pairs))} metrics in both. {count(n)} of the {count(len(known))} with intervals differ; about "
+        f"{by_chance} would by chance."
     )
 
 
 def matched_sentence(found: MatchedFeatures) -> str:
     """What was matched with what, how many found their like, and what chance reaches."""
-    pairs, (ours, theirs), (all_ours, all_theirs) = found.pairs.num_rows, found.looked_at, found.held
+    pairs, (here, there), (all_here, all_there) = found.pairs.num_rows, found.looked_at, found.held
     how = {
-        "decoder cosine": "Both runs read the same tuned model, so features match by the direction they write.",
-        "what they fire on": "The runs read different models, so features match by the tokens they fire on.",
+        "decoder cosine": "Both runs read the same tuned model, so features are matched by decoder direction.",
+        "what they fire on": "The runs read different models, so features are matched by the tokens they fire on.",
     }[found.by]
     cut = ""
-    if (ours, theirs) != (all_ours, all_theirs):
-        cut = f" Looked at: the {count(ours)} and {count(theirs)} that contribute most."
-    share = f" ({percent(pairs / ours)} of this run’s)" if ours else ""
+    if (here, there) != (all_here, all_there):
+        cut = f" Only the {count(here)} and {count(there)} that contribute most were compared."
+    share = f" ({percent(pairs / here)} of this run’s)" if here else ""
     return (
-        f"{how}{cut} {count(pairs)} pairs{share}; {count(ours - pairs)} here and {count(theirs - pairs)} there have no "
-        f"match above {plain(found.chance)}, which chance passes 1 time in 20."
+        f"{how}{cut} {count(pairs)} pairs{share}; {count(here - pairs)} here and {count(there - pairs)} there have no "
+        f"match above {plain(found.chance)} (95 % of chance matches are below this)."
     )
 
 
@@ -166,6 +167,6 @@ def match_names(pairs: pa.Table) -> dict[str, tuple[str, int]]:
     names = {}
     for row in pairs.to_pylist():
         for side, where in (("one", "here"), ("other", "there")):
-            described = shortened(row[f"description_{side}"] or "not described", 60)
+            described = shortened(row[f"description_{side}"] or "no label", 60)
             names[f"#{row[f'feature_id_{side}']} {where} · {described}"] = (side, row[f"feature_id_{side}"])
     return names

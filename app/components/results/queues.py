@@ -1,4 +1,4 @@
-"""Queues of disagreement as escaped HTML: two percentile ranks of a thing on a line, and the features responsible."""
+"""Lists of disagreements as escaped HTML: two percentile ranks on a line, and the features responsible."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lfp.util.sanitize import as_label, escaped, shortened
 
 @dataclass(frozen=True)
 class Judges:
-    """The two that a queue is between, as a reader names them, and the units of what they say."""
+    """The two scores that are compared: their names on screen, and their units."""
 
     first: str
     second: str
@@ -26,7 +26,7 @@ class Judges:
 
 @dataclass(frozen=True)
 class Named:
-    """A feature with its description, and how far it pushes where that is known."""
+    """A feature with its label, and its contribution to the gap where that is known."""
 
     feature_id: int
     description: str | None
@@ -35,7 +35,7 @@ class Named:
 
 @dataclass(frozen=True)
 class Item:
-    """A text or word in a queue: `head` is its name as HTML, `features` are responsible."""
+    """A text or word in the list: `head` is its name as HTML, `features` are responsible for its gap."""
 
     head: str
     thing: QueuedText | QueuedWord
@@ -43,42 +43,42 @@ class Item:
 
 
 def by_text(found: Sequence[Responsible]) -> dict[int, tuple[Named, ...]]:
-    """The features responsible for each text, furthest first."""
+    """Return the features responsible for each text, largest contribution first."""
     grouped: dict[int, list[Named]] = {}
-    for one in found:
-        grouped.setdefault(one.text_id, []).append(Named(one.feature_id, one.description, one.difference))
+    for row in found:
+        grouped.setdefault(row.text_id, []).append(Named(row.feature_id, row.description, row.difference))
     return {text_id: tuple(features) for text_id, features in grouped.items()}
 
 
 def of_word(word: QueuedWord, *, most: int = 3) -> tuple[Named, ...]:
-    """The features that fire on a word most."""
+    """Return the features that fire most on a word."""
     pairs = zip(word.feature_ids, word.descriptions, strict=True)
     return tuple(Named(number, description) for number, description in pairs)[:most]
 
 
 def groups(features: Sequence[tuple[Named, ...]], *, most: int = 10) -> dict[int, str]:
-    """Headings by feature, as labels: those responsible for most things of a queue, with how many, largest first."""
-    counts = Counter(one.feature_id for named in features for one in named)
-    names = {one.feature_id: one.description for named in features for one in named}
+    """Return a heading for each of the features responsible for most items, with their number, largest first."""
+    counts = Counter(feature.feature_id for item in features for feature in item)
+    names = {feature.feature_id: feature.description for item in features for feature in item}
     largest = sorted(counts, key=lambda number: (-counts[number], number))[:most]
     return {
-        number: as_label(f"{counts[number]} · #{number} {shortened(names[number] or 'not described', 40)}")
+        number: as_label(f"{counts[number]} · #{number} {shortened(names[number] or 'no label', 40)}")
         for number in largest
     }
 
 
 def listed(items: Sequence[Item], judges: Judges, *, feature_href: Mapping[int, str]) -> str:
-    """The queue: gap, what both say, their ranks on a line from lowest to highest, the features responsible."""
+    """Write each item: gap, both scores, their ranks on a line from lowest to highest, the features responsible."""
     rows = "".join(_row(item, judges, feature_href) for item in items)
     return f'<ol class="lfp-queue">{rows}</ol>'
 
 
 def legend(judges: Judges) -> str:
-    """What the two marks are."""
+    """Write what the two marks are."""
     return (
         f'<div class="lfp-legend"><span class="lfp-first"></span><span>{escaped(judges.first)}</span>'
         f'<span class="lfp-second"></span><span>{escaped(judges.second)}</span>'
-        "<span>rank among all, lowest at the left; click one to read it</span></div>"
+        "<span>percentile rank, lowest at the left; click an item to read it</span></div>"
     )
 
 
@@ -112,25 +112,25 @@ def _features(features: Sequence[Named], href: Mapping[int, str]) -> str:
     if not features:
         return "no feature stands out"
     return "".join(
-        f"<span>{panels.anchor(href[one.feature_id], f'#{one.feature_id}')} "
-        f"{escaped(shortened(one.description or 'not described', 44))}"
-        f"{'' if one.push is None else f' <s>{signed(one.push, 4)}</s>'}</span>"
-        for one in features
+        f"<span>{panels.anchor(href[feature.feature_id], f'#{feature.feature_id}')} "
+        f"{escaped(shortened(feature.description or 'no label', 44))}"
+        f"{'' if feature.push is None else f' <s>{signed(feature.push, 4)}</s>'}</span>"
+        for feature in features
     )
 
 
 def chance(rows: Sequence[ResultRow], *, metric: str, kind: str) -> str:
-    """The largest gap beside what shuffled ranks reach; nothing where the run did not measure it."""
+    """Write the largest gap and chance; empty if the run did not measure it."""
     says = largest_gap_sentence(rows, metric=metric, kind=kind)
     return panels.note(says) if says else ""
 
 
 def paid(words: Sequence[PaidWord], figures: Sequence[ResultRow], *, metric: str) -> str:
-    """Words that tuning pays otherwise than is stated, each beside what noise alone reaches at its place."""
+    """Write words that the tuned model favours more or less than the reward explains, with chance at their rank."""
     nulls = {row.group: row.null_high for row in figures if row.metric == metric}
     rows = [
         [word.word, signed(word.feedback), signed(word.excess), signed(word.gap, 1),
          plain(nulls.get(f"word:{word.word}"), 1), f"{word.n:,}"]
         for word in words
     ]  # fmt: skip
-    return panels.table(["word", "stated", "excess, nats", "in noise", "chance reaches", "times"], rows)
+    return panels.table(["word", "reward", "gap, nats", "in standard errors", "chance", "times"], rows)
