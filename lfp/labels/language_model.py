@@ -9,7 +9,7 @@ from typing import Any
 from lfp.config import LabelsConfig
 from lfp.labels import prompts
 from lfp.labels.client.client import Client, Estimate
-from lfp.labels.client.questions import Answer, Question
+from lfp.labels.client.questions import Answer, Question, read_answer
 from lfp.labels.evidence import sample_excerpts
 from lfp.labels.prompts import Description, Relation
 from lfp.labels.scoring import score
@@ -82,14 +82,15 @@ class LanguageModelLabeller:
 
     def estimate(self, evidence: Sequence[Evidence]) -> Estimate:
         """Estimate what labelling takes. Nothing is asked; descriptions that are not cached count as long ones."""
-        asked: list[Question[Any]] = []
+        settings, asked = self.client.config, list[Question[Any]]()
 
         def assume(questions: list[Question[Any]]) -> list[Answer[Any]]:
             assumed: list[Answer[Any]] = []
             for question in questions:
-                value = self.client.cached(question)
-                if value is None and question.schema is Description:
-                    value = Description(description=f"{_ASSUMED}{len(asked)}")
+                value = None
+                if question.schema is Description:
+                    cached = read_answer(settings.cache, question.sha256(settings.model), Description)
+                    value = cached.value if cached else Description(description=f"{_ASSUMED}{len(asked)}")
                 asked.append(question)
                 assumed.append(Answer(value, "not asked", 0.0, 0))
             return assumed
@@ -100,15 +101,20 @@ class LanguageModelLabeller:
 
     def _features(self, evidence: Sequence[Evidence]) -> list[_Feature]:
         """Draw the samples that each feature is described from."""
-        config = self.config
-        bounds = {"n_top": config.top_shown, "per_interval": config.shown_per_interval}
-        bounds["n_silent"] = config.look_alikes_shown
-        return [
-            _Feature(
-                each, tuple(sample_excerpts(each, **bounds, repeat=repeat) for repeat in range(config.repeats))
+        config, features = self.config, []
+        for each in evidence:
+            samples = (
+                sample_excerpts(
+                    each,
+                    n_top=config.top_shown,
+                    per_interval=config.shown_per_interval,
+                    n_silent=config.look_alikes_shown,
+                    repeat=repeat,
+                )
+                for repeat in range(config.repeats)
             )
-            for each in evidence
-        ]  # fmt: skip
+            features.append(_Feature(each, tuple(samples)))
+        return features
 
     def _blocks(self, features: Sequence[_Feature]) -> Iterator[tuple[Sequence[_Feature], int]]:
         """Split live features into blocks as large as the number of concurrent calls, with how many to judge swapped.

@@ -91,7 +91,7 @@ def label(
         price_out: `openai`: dollars per million answer tokens; needed without `base_url`.
         task: `openai`: what the feedback was about; by default as the bundle's config says.
         concurrency: `openai`: calls in flight at once.
-        timeout_s: `openai`: seconds that a call may take.
+        timeout_s: `openai`: seconds that a call waits for the server.
         cache: `openai`: folder of cached answers; by default a hidden folder beside the bundle.
         dry_run: `openai`: estimate calls, tokens and dollars without any call.
         labels_file: `human`: file with the columns feature_id, description and related.

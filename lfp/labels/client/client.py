@@ -75,8 +75,8 @@ class Estimate:
     def sentence(self) -> str:
         """The figures in words."""
         return (
-            f"{self.calls:,} calls to make, {self.cached:,} answers kept; about {self.tokens_in:,} tokens read, at most"
-            f" {self.tokens_out:,} written: ${self.cost_usd:.4f}, at worst ${self.worst_usd:.4f}"
+            f"{self.calls:,} calls to make, {self.cached:,} answers cached; about {self.tokens_in:,} prompt tokens and"
+            f" at most {self.tokens_out:,} answer tokens: ${self.cost_usd:.4f}, at worst ${self.worst_usd:.4f}"
         )
 
 
@@ -96,11 +96,6 @@ class Client:
         """Raise ConfigError if there is neither a key in the environment nor the address of another server."""
         if not os.environ.get(KEY) and self.config.base_url is None:
             raise ConfigError(f"no key in ${KEY} and no base URL; set the one, or name a server that asks for no key")
-
-    def cached(self, question: Question[AnyForm]) -> AnyForm | None:
-        """Value of a cached answer; None if it is not cached. Nothing is asked."""
-        answer = read_answer(self.config.cache, question.sha256(self.config.model), question.schema)
-        return answer.value if answer else None
 
     def estimate(self, questions: Sequence[Question[AnyForm]]) -> Estimate:
         """Estimate what asking these questions takes. Nothing is asked."""

@@ -244,7 +244,7 @@ class Places:
 
 
 def example_places(made: Made, random: Random) -> Places:
-    """Top examples (one a text), examples by quantile interval, places where the feature is silent, near misses."""
+    """Top examples (one per text), examples by quantile interval, places where the feature is silent, near misses."""
     active = made.activity
     text = made.corpus.text[active.token]
     best = np.lexsort((-active.value, text, active.feature))

@@ -76,7 +76,7 @@ def _label_words(made: Made, feature: Array, says: Array, keeps: Mapping[int, Ma
         failed = {"description": None, "related": None, "reason": None}
         said += [offline, {**offline, **model, "description": _named(word)}, {**offline, **model, **failed}]
     which = pa.array(made.theme[feature] * 3 + says, pa.int64())
-    columns = {name: pa.array([one[name] for one in said], pa.bool_() if name == "related" else pa.string()).take(which)
+    columns = {name: pa.array([row[name] for row in said], pa.bool_() if name == "related" else pa.string()).take(which)
                for name in ("description", "related", "reason", "prompt_version", "prompt_sha256")}  # fmt: skip
     columns |= {"task": pa.nulls(len(feature), pa.string()), "examples_used": listed(np.zeros(len(feature) + 1, int),
                 pa.array([], pa.string()))}  # fmt: skip
@@ -114,7 +114,8 @@ def _kept_prompts(made: Made, features: Array, places: Places, highest: Array) -
 def _prompted(made: Made, examples: Mapping[str, Any], feature: int, highest: float) -> dict[str, Any]:
     """What a model's label keeps of its prompts, the feature's strongest and its silent examples being shown."""
     low, high = np.searchsorted(examples["feature_id"], [feature, feature + 1])
-    found = {one.key: one for one in (_excerpt(made, examples, at) for at in range(low, high)) if one is not None}
+    excerpts = (_excerpt(made, examples, at) for at in range(low, high))
+    found = {excerpt.key: excerpt for excerpt in excerpts if excerpt is not None}
     shown = sorted(found.values(), key=lambda one: (one.fires, -one.activations[one.at]))[:N_SHOWN]
     shown.sort(key=lambda one: -one.activations[one.at])
     task = TASKS["sentiment"]
@@ -123,7 +124,7 @@ def _prompted(made: Made, examples: Mapping[str, Any], feature: int, highest: fl
     relate = prompts.relate(description, task, answer_tokens=0)
     return {
         "prompt_version": prompts.PROMPT_VERSION, "prompt_sha256": prompts.hash_prompts([describe, relate]),
-        "task": task, "examples_used": [one.key for one in shown],
+        "task": task, "examples_used": [excerpt.key for excerpt in shown],
     }  # fmt: skip
 
 
@@ -218,7 +219,7 @@ def _implicit_rows() -> list[dict[str, Any]]:
 
 
 def preference_rows() -> list[dict[str, Any]]:
-    """How well chosen is told from rejected, and how well length alone tells it."""
+    """Accuracy of telling chosen from rejected answers, by the implicit reward and by length alone."""
     keys: dict[str, Any] = {"target": "preference", "n": 120, "half": 0.08, "null": (0.5, 0.56)}
     estimate = {"model": "tuned", "inputs": "sae", **keys}
     return [

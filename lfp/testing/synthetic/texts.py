@@ -52,7 +52,7 @@ def _pairs(n_pairs: int, feedback: Array) -> dict[str, Any]:
     pair_id[first], pair_id[first + 1] = first // 2, first // 2
     return {
         "role": pa.array(role.tolist(), pa.string()),
-        "pair_id": pa.array([None if np.isnan(one) else int(one) for one in pair_id.tolist()], pa.int64()),
+        "pair_id": pa.array([None if np.isnan(number) else int(number) for number in pair_id.tolist()], pa.int64()),
     }
 
 

@@ -135,7 +135,7 @@ def test_a_dry_run_counts_asks_nothing_and_changes_nothing(
 ) -> None:
     before = hashes(copy)
     code, out, _ = label(copy, server, *PRICES, "--features", "1,2,3", "--dry-run", capsys=capsys)
-    assert code == 0 and re.search(r"\d+ calls to make, 0 answers kept", out) and "$" in out
+    assert code == 0 and re.search(r"\d+ calls to make, 0 answers cached", out) and "$" in out
     assert server.counts.as_json()["requests"] == 0 and hashes(copy) == before
 
 
