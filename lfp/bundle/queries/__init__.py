@@ -1,4 +1,4 @@
-"""Every question that is asked of a bundle, a module per subject: all SQL is here, and values are only ever bound."""
+"""Queries on a bundle, one module per subject: all SQL is here, and values are always bound."""
 
 from lfp.bundle.queries import audits, common, feature, features, ledgers, run, texts, words
 

@@ -1,4 +1,4 @@
-"""Questions for audits: which features to review, and how much of all contributions those reviewed carry."""
+"""Queries for audits: which features to review, and the share of all contributions that the reviewed ones carry."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lfp.bundle.store.connection import Store
 
 @dataclass(frozen=True)
 class AuditedFeature:
-    """A feature as a list of an audit names it."""
+    """A feature as a list of an audit shows it."""
 
     feature_id: int
     layer: int
@@ -29,11 +29,11 @@ PICKS: Mapping[str, str] = {
     "no label, or no better than a guess": "(t.description IS NULL OR l.score_ci_low <= 0.5)",
     RANDOM: "true",
 }
-"""Names of ways to pick features for review, and what holds of those picked."""
+"""Ways to pick features for review by name, each with its condition."""
 
 
 def pick_features(store: Store, pick: str, *, limit: int, seed: int = 0) -> list[int]:
-    """Features to review by a name of PICKS, largest contribution first; of a random sample, in a random order.
+    """Pick features to review by a name from PICKS, largest contribution first; a random sample in random order.
 
     The sample is the same for the same seed and bundle. Raises ConfigError for another name.
     """
@@ -46,7 +46,7 @@ def pick_features(store: Store, pick: str, *, limit: int, seed: int = 0) -> list
 
 
 def count_picked(store: Store, pick: str) -> int:
-    """How many features there are to pick from. Raises ConfigError for another name."""
+    """Count the features to pick from. Raises ConfigError for another name."""
     return int(store.rows(f"SELECT count(*) AS n {_PICKED_FROM} WHERE {sort_key(PICKS, pick)}")[0]["n"])
 
 
@@ -58,7 +58,7 @@ LEFT JOIN (SELECT feature_id, labeller, score_ci_low FROM labels) l
 
 
 def audited_features(store: Store, feature_ids: Sequence[int]) -> list[AuditedFeature]:
-    """The features of a list that the bundle holds, in the order given."""
+    """Select the features of a list that the bundle holds, in the given order."""
     rows = store.rows(
         "SELECT feature_id, layer, description, related, weight, mean_abs_contribution, beats_null "
         "FROM feature_table WHERE feature_id IN (SELECT unnest($ids::BIGINT[]))",
@@ -69,7 +69,7 @@ def audited_features(store: Store, feature_ids: Sequence[int]) -> list[AuditedFe
 
 
 def contribution_share(store: Store, feature_ids: Sequence[int]) -> float | None:
-    """What share these features have in the headline's summed mean absolute contributions; None where no probe is."""
+    """Compute the share of these features in the headline's mean absolute contributions; None without a probe."""
     rows = store.rows(
         "SELECT sum(mean_abs_contribution) FILTER (WHERE chosen IS NOT NULL) AS part, "
         "sum(mean_abs_contribution) AS whole FROM weights "

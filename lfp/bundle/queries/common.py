@@ -1,4 +1,4 @@
-"""What several questions share: the headline probe, the main labeller, orders, pooled activations, gaps of ranks."""
+"""What several queries share: the headline probe, the main labeller, orders, pooled activations, gaps of ranks."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ class Probe:
 
 @dataclass(frozen=True)
 class Order:
-    """How rows are sorted: a name from FEATURE_SORTS or TEXT_SORTS, and a direction."""
+    """How rows are sorted: a name from a table of sorts, such as FEATURE_SORTS, and a direction."""
 
     by: str
     descending: bool = True
 
 
 def headline(store: Store) -> Probe | None:
-    """The probe that `texts.predicted` is of, or None in a bundle without probes."""
+    """Return the probe behind `texts.predicted`; None in a bundle without probes."""
     sql = f"SELECT {columns(Probe)} FROM probes WHERE is_headline ORDER BY probe_id LIMIT 1"
     rows = store.once("headline", lambda: store.rows(sql))
     return Probe(**rows[0]) if rows else None
 
 
 def main_labeller(store: Store) -> str | None:
-    """The labeller whose descriptions stand in tables: the manifest's, else the first that described anything."""
+    """Return the labeller whose descriptions tables show: the manifest's, else the one with the most labels."""
     sql = (
         "SELECT labeller FROM labels GROUP BY labeller ORDER BY labeller = $named DESC, count(*) DESC, labeller LIMIT 1"
     )
@@ -56,12 +56,12 @@ def main_labeller(store: Store) -> str | None:
 
 
 def columns(kind: type[Any]) -> str:
-    """The fields of a dataclass as a select list; they are named like the columns."""
+    """List the fields of a dataclass as columns of a SELECT; they have the same names."""
     return ", ".join(f'"{field.name}"' for field in fields(kind))
 
 
 def sort_key(sorts: Mapping[str, str], name: str) -> str:
-    """The expression behind a name that rows may be sorted by. Raises ConfigError for another name."""
+    """Return the SQL behind a name that rows may be sorted by. Raises ConfigError, naming the nearest, for another."""
     try:
         return sorts[name]
     except KeyError:
@@ -71,32 +71,32 @@ def sort_key(sorts: Mapping[str, str], name: str) -> str:
 
 
 def each_of(numbers: Sequence[int]) -> tuple[str, dict[str, int]]:
-    """Numbers as an SQL list, for IN, and what it binds; there is at least one.
+    """Write at least one number as an SQL list for IN; return it with the values that it binds.
 
-    They are bound one by one, since only so does DuckDB look them up in an index.
+    Each number is bound by itself, because DuckDB uses an index only then.
     """
     bound = {f"number{at}": number for at, number in enumerate(numbers)}
     return f"({', '.join(f'${name}' for name in bound)})", bound
 
 
 def direction(order: Order) -> str:
-    """An order's direction, as SQL."""
+    """Return an order's direction as SQL."""
     return "DESC" if order.descending else "ASC"
 
 
 def headline_id(store: Store) -> int | None:
-    """The headline probe's number; None in a bundle without probes."""
+    """Return the headline probe's number; None in a bundle without probes."""
     probe = headline(store)
     return probe.probe_id if probe else None
 
 
 def pooling(probe: Probe) -> dict[str, Any]:
-    """What the SQL of pooled activations binds."""
+    """Return the values that the SQL of pooled activations binds."""
     return {"probe": probe.probe_id, "pooling": probe.pooling}
 
 
 def no_such(store: Store, what: str, number: int) -> NotInBundleError:
-    """Names what was asked for and the numbers there are."""
+    """Build the error for a missing feature or text: its number, and the numbers that exist."""
     held = store.rows(_HELD[what])[0]
     range_ = "none at all" if held["low"] is None else f"numbers {held['low']} to {held['high']}"
     return NotInBundleError(f"there is no {what} {number} in this bundle; it holds {range_}")
@@ -112,18 +112,13 @@ EVERY, ONE, OTHER = "true", "text_id = $text_id", "text_id = $other_id"
 
 
 def active(which: str) -> str:
-    """The activations of every text, one or the other, a row each."""
+    """Return SQL for activations, one row each; `which` is EVERY, ONE or OTHER."""
     return f"{views.UNNESTED} WHERE {which}"
 
 
 def pooled(which: str) -> str:
-    """What their features come to over the tokens pooled, a row a text and feature."""
+    """Return SQL for features pooled over tokens, one row per text and feature."""
     return views.pooled(active(which), pooling="$pooling")
-
-
-def pooled_of_feature() -> str:
-    """What one feature comes to over the tokens pooled, a row a text that it is active on."""
-    return views.pooled("FROM active_of($feature_id)", pooling="$pooling")
 
 
 TEXT_GAPS: Mapping[str, tuple[str, str]] = {
@@ -131,21 +126,20 @@ TEXT_GAPS: Mapping[str, tuple[str, str]] = {
     "implicit gap": ("implicit_reward", "feedback"),
     "rating gap": ("feedback", "rating"),
 }
-"""The three disagreements about texts, by the name they sort by: the columns of `texts` that are ranked."""
+"""The three disagreements about texts by name: the two columns of `texts` whose ranks are compared."""
 
 
 def ranked(rows: str, first: str, second: str) -> str:
-    """A SELECT's rows with `first_rank` and `second_rank`, from 0 to 1, and `gap`, the first less the second.
+    """Add `first_rank` and `second_rank`, from 0 to 1, and `gap`, their difference, to the rows of a SELECT.
 
-    Only rows that both judges speak of are ranked, equal values sharing the middle of their places; others get nulls.
+    Only rows with both values are ranked, ties at the middle of their ranks; other rows get nulls.
     """
     known = f"({first} IS NOT NULL AND {second} IS NOT NULL)"
+    ranks = []
+    for column in (first, second):
+        over = f"cume_dist() OVER (PARTITION BY {known} ORDER BY {column}"
+        ranks.append(f"CASE WHEN {known} THEN (1 + {over}) - {over} DESC)) / 2 END")
     return (
-        f"SELECT *, first_rank - second_rank AS gap FROM (SELECT *, {_rank(first, known)} AS first_rank, "
-        f"{_rank(second, known)} AS second_rank FROM ({rows}))"
+        f"SELECT *, first_rank - second_rank AS gap FROM (SELECT *, {ranks[0]} AS first_rank, "
+        f"{ranks[1]} AS second_rank FROM ({rows}))"
     )
-
-
-def _rank(column: str, known: str) -> str:
-    over = f"cume_dist() OVER (PARTITION BY {known} ORDER BY {column}"
-    return f"CASE WHEN {known} THEN (1 + {over}) - {over} DESC)) / 2 END"

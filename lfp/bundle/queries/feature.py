@@ -1,4 +1,4 @@
-"""Questions about one feature: its numbers, labels, examples and histogram, and what surrounds it."""
+"""Queries on one feature: its numbers, labels, examples and histogram, and what surrounds it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lfp.bundle.queries.common import columns, each_of, headline, headline_id, main_labeller, no_such, pooled_of_feature
+from lfp.bundle.queries.common import columns, each_of, headline, headline_id, main_labeller, no_such
+from lfp.bundle.store import views
 from lfp.bundle.store.connection import Store
 
 
@@ -96,7 +97,7 @@ class Example:
 
 
 def feature(store: Store, feature_id: int) -> Feature:
-    """One feature. Raises NotInBundleError."""
+    """Select one feature. Raises NotInBundleError."""
     rows = store.rows(
         f"SELECT {columns(Feature)} FROM feature_table WHERE feature_id = $feature_id", {"feature_id": feature_id}
     )
@@ -106,7 +107,7 @@ def feature(store: Store, feature_id: int) -> Feature:
 
 
 def strongest_feature(store: Store) -> int | None:
-    """The feature with the largest mean absolute contribution, else the first; None in a bundle without features."""
+    """Return the feature with the largest mean absolute contribution, else the first; None where there is none."""
     rows = store.rows(
         "SELECT feature_id FROM feature_table ORDER BY mean_abs_contribution DESC NULLS LAST, feature_id LIMIT 1"
     )
@@ -114,7 +115,7 @@ def strongest_feature(store: Store) -> int | None:
 
 
 def labels(store: Store, feature_id: int) -> list[Label]:
-    """What labellers say of a feature, the run's own labeller first."""
+    """Select the labels of a feature, the run's own labeller first."""
     rows = store.rows(
         f"SELECT {columns(Label)} FROM labels WHERE feature_id = $feature_id ORDER BY labeller = $main DESC, labeller",
         {"feature_id": feature_id, "main": main_labeller(store)},
@@ -123,7 +124,7 @@ def labels(store: Store, feature_id: int) -> list[Label]:
 
 
 def histogram(store: Store, feature_id: int) -> Histogram | None:
-    """Where a feature's activations lie in the tuned and the base model; None where it was never counted."""
+    """Select the histogram of a feature's activations in both models; None where it was never counted."""
     rows = store.rows(
         f"SELECT {columns(Histogram)} FROM histograms WHERE feature_id = $feature_id", {"feature_id": feature_id}
     )
@@ -131,7 +132,7 @@ def histogram(store: Store, feature_id: int) -> Histogram | None:
 
 
 def examples(store: Store, feature_id: int, *, bucket: int, limit: int = 20) -> list[Example]:
-    """Examples of a feature in one bucket, strongest first, each with its text."""
+    """Select examples of a feature in one bucket, strongest first, each with its text."""
     rows = store.rows(
         f"SELECT {columns(Example)} FROM (SELECT * FROM examples WHERE feature_id = $feature_id AND bucket = $bucket) "
         "JOIN texts USING (text_id) ORDER BY rank LIMIT $limit",
@@ -141,7 +142,7 @@ def examples(store: Store, feature_id: int, *, bucket: int, limit: int = 20) -> 
 
 
 def feature_excerpts(store: Store, feature_id: int) -> list[dict[str, Any]]:
-    """All examples of a feature, as dicts of Example's fields: what `lfp.labels.evidence` reads.
+    """Select all examples of a feature as dicts of Example's fields, for `lfp.labels.evidence`.
 
     Buckets are 0 top, 1..q intervals from low to high, -1 silent, -2 near miss.
     """
@@ -154,7 +155,7 @@ def feature_excerpts(store: Store, feature_id: int) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A feature near another: by `kind`, with its value, and what is said of it."""
+    """A feature near another: by which `kind` of similarity, its value, and the neighbour's label and weight."""
 
     kind: str
     rank: int
@@ -168,7 +169,7 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class FeatureDrift:
-    """A row of `drift`: what tuning did to a feature; contributions are mean over tokens, in the probe's target."""
+    """A row of `drift`: what tuning did to a feature. Contributions are means over tokens in units of the target."""
 
     status: str
     sign_flipped: bool | None
@@ -183,7 +184,7 @@ class FeatureDrift:
 
 @dataclass(frozen=True)
 class TextPart:
-    """What a feature adds to one text's estimate, with what the text was paid and is estimated at."""
+    """What a feature adds to one text's estimate, with the text's feedback and estimate."""
 
     text_id: int
     text: str
@@ -210,19 +211,19 @@ class TextParts:
 
 
 def neighbours(store: Store, feature_id: int) -> list[Neighbour]:
-    """The features near one, of both kinds, nearest first."""
+    """Select the neighbours of a feature, of both kinds, nearest first."""
     rows = store.rows(_NEIGHBOURS, {"feature_id": feature_id})
     return [Neighbour(**row) for row in rows]
 
 
 def feature_drift(store: Store, feature_id: int) -> FeatureDrift | None:
-    """What tuning did to a feature; None where drift was not measured."""
+    """Select what tuning did to a feature; None where drift was not measured."""
     rows = store.rows(f"SELECT {columns(FeatureDrift)} FROM drift WHERE feature_id = $id", {"id": feature_id})
     return FeatureDrift(**rows[0]) if rows else None
 
 
 def feature_ablations(store: Store, feature_id: int) -> list[dict[str, Any]]:
-    """Rows of `ablations` that took the feature out, controls aside, the feature by itself first."""
+    """Select the ablations that removed the feature, without controls, the feature by itself first."""
     return store.rows(
         "SELECT * FROM ablations WHERE kind <> 'control' AND list_contains(features, $id) "
         'ORDER BY len(features), "group"',
@@ -231,7 +232,7 @@ def feature_ablations(store: Store, feature_id: int) -> list[dict[str, Any]]:
 
 
 def feature_texts(store: Store, feature_id: int, *, limit: int = 5) -> TextParts | None:
-    """Where a feature adds to or takes from the headline estimate; None without a probe that reads it."""
+    """Find the texts whose estimate a feature raises or lowers most; None without a probe that reads it."""
     probe = headline(store)
     if probe is None:
         return None
@@ -259,7 +260,7 @@ def feature_texts(store: Store, feature_id: int, *, limit: int = 5) -> TextParts
 
 
 def _text_parts(store: Store, rows: list[dict[str, Any]]) -> tuple[TextPart, ...]:
-    """The rows with the words of their texts."""
+    """Add to each row the text itself."""
     if not rows:
         return ()
     listed, bound = each_of([row["text_id"] for row in rows])
@@ -285,13 +286,13 @@ SELECT text_id, weight * pooled AS contribution, predicted, feedback
 FROM (SELECT weight::DOUBLE AS weight FROM weights WHERE probe_id = $probe AND feature_id = $feature_id)
 LEFT JOIN (
     SELECT p.text_id, pooled, predicted::DOUBLE AS predicted, feedback::DOUBLE AS feedback
-    FROM ({pooled_of_feature()}) p JOIN texts ON texts.text_id = p.text_id
+    FROM ({views.pooled("FROM active_of($feature_id)", pooling="$pooling")}) p JOIN texts ON texts.text_id = p.text_id
 ) ON weight * pooled <> 0
 """
 
 
 def probe_weights(store: Store) -> pa.Table:
-    """Feature_id and weight of the headline probe, by number; empty without one."""
+    """Select feature_id and weight of the headline probe by number; empty without a probe."""
     return store.query(
         "SELECT feature_id, weight::DOUBLE AS weight FROM weights WHERE probe_id = $probe ORDER BY feature_id",
         {"probe": headline_id(store)},
@@ -299,7 +300,7 @@ def probe_weights(store: Store) -> pa.Table:
 
 
 def named_features(store: Store, feature_ids: Sequence[int]) -> dict[int, str | None]:
-    """The description of each of these features that the bundle holds, by number; None where nobody gave one."""
+    """Map these features, where the bundle holds them, to their descriptions; None where there is none."""
     rows = store.rows(
         "SELECT feature_id, description FROM feature_table WHERE feature_id IN (SELECT unnest($ids::INTEGER[]))",
         {"ids": list(feature_ids)},

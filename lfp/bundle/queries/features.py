@@ -1,4 +1,4 @@
-"""Questions about the list of features: which pass a filter, in what order, where one stands in it, and its map."""
+"""Queries on the list of features: filter and sort it, place a feature in it, and map it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FLIPPED = "sign flipped"
 
 @dataclass(frozen=True)
 class FeatureFilter:
-    """Which features are wanted. What is left at its default lets all pass; null passes nothing else."""
+    """Which features are wanted. A field at its default lets all pass; null passes no other."""
 
     layers: tuple[int, ...] = ()
     sign: str = "any"
@@ -46,12 +46,12 @@ class FeatureFilter:
     region: tuple[Point, ...] = ()
     """Corners of a polygon on the map of features, at least three; even-odd where it crosses itself."""
     noted: tuple[int, ...] | None = None
-    """Only these: the features that somebody has noted something on."""
+    """Only these: the features with a verdict or a note."""
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A list worth looking at: what is wanted, in what order, and what that is in one sentence."""
+    """A named list: its filter, its order, and a sentence that describes it."""
 
     wanted: FeatureFilter
     order: Order
@@ -60,9 +60,9 @@ class Preset:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a feature stands in a list: `position` from 0, None where it is not in it; None where nothing is beside.
+    """Position of a feature in a list, from 0, None where it is not in it, and its neighbours there, None at an end.
 
-    A feature that is not in the list has the list's first behind it.
+    For a feature that is not in the list, `after` is the list's first.
     """
 
     position: int | None
@@ -88,7 +88,7 @@ PRESETS: Mapping[str, Preset] = {
         "Labelled related, but among the half that contribute least, with a weight within chance.",
     ),
 }
-"""Lists on offer, by name."""
+"""The named lists."""
 
 
 FEATURE_COLUMNS: Mapping[str, str] = {
@@ -124,19 +124,19 @@ FEATURE_SORTS: Mapping[str, str] = {
         if name not in (*_TOKENS, "description", "feature_id", "mean_abs_contribution")
     },
 }
-"""Names the list of features may be sorted by, and the expression behind each: every column, and three sizes."""
+"""Sorts of the list by name, with their SQL: every column, and the sizes of three."""
 
 FEATURE_NUMBERS = tuple(name for name in FEATURE_COLUMNS if name not in (*_TOKENS, *_WORDS, "feature_id"))
 """Columns that a map may be coloured by; flags count as 0 and 1."""
 
 
 def feature_layers(store: Store) -> list[int]:
-    """Layers that have features."""
+    """List the layers with features."""
     return [row["layer"] for row in store.rows("SELECT DISTINCT layer FROM features ORDER BY layer")]
 
 
 def count_features(store: Store, wanted: FeatureFilter) -> int:
-    """How many features pass the filter."""
+    """Count the features that pass the filter."""
     where, values = _conditions(store, wanted)
     return int(store.rows(f"SELECT count(*) AS n FROM feature_table WHERE {where}", values)[0]["n"])
 
@@ -150,9 +150,9 @@ def features(
     limit: int | None = None,
     offset: int = 0,
 ) -> pa.Table:
-    """The features that pass, sorted, one page of them, with these of FEATURE_COLUMNS. Without a limit: all.
+    """Select one page of the features that pass, sorted, with these of FEATURE_COLUMNS; all of them without a limit.
 
-    Nulls are last in either direction; what ties is in the order of numbers. Raises ConfigError for another column.
+    Nulls come last in either direction, ties by number. Raises ConfigError for an unknown column.
     """
     by = f"{sort_key(FEATURE_SORTS, order.by)} {direction(order)} NULLS LAST, feature_table.feature_id"
     where, values = _conditions(store, wanted)
@@ -166,7 +166,7 @@ def features(
 
 
 def _rows_of(store: Store, ids: Sequence[int], named: str) -> pa.Table:
-    """The features numbered, in that order: a page of rows from all over a large list costs no more than of a small."""
+    """Select features by number in the given order, so that a page of a large list costs no more than of a small one."""
     if not ids:
         return store.query(f"SELECT {named} FROM feature_table WHERE false")
     listed, bound = each_of(ids)
@@ -178,7 +178,7 @@ def _rows_of(store: Store, ids: Sequence[int], named: str) -> pa.Table:
 
 
 def feature_place(store: Store, feature_id: int, wanted: FeatureFilter, *, order: Order) -> Place:
-    """Where a feature stands among those that pass the filter, in that order, and which are beside it."""
+    """Find a feature's position among those that pass the filter, in that order, and its neighbours there."""
     where, values = _conditions(store, wanted)
     by, down = sort_key(FEATURE_SORTS, order.by), order.descending
     ahead, behind = ("DESC", "ASC") if down else ("ASC", "DESC")
@@ -201,14 +201,14 @@ def feature_points(store: Store, wanted: FeatureFilter, *, colour: str, limit: i
 
 
 def _conditions(store: Store, wanted: FeatureFilter) -> tuple[str, dict[str, Any]]:
-    """The filter as SQL over `feature_table`, made of constant parts, and the values it binds."""
+    """Write the filter as SQL over `feature_table`, from constant parts, with the values that it binds."""
     parts = list(_parts(wanted, n=store.manifest.tables["features"].rows))
     values = {name: value for _, bound in parts for name, value in bound.items()}
     return " AND ".join(sql for sql, _ in parts) or "true", values
 
 
 def _parts(wanted: FeatureFilter, *, n: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """A condition for each part of the filter that is set; `n` is what ranks are out of."""
+    """Yield a condition for each field of the filter that is set; `n` is the number of ranks."""
     if wanted.layers:
         yield "list_contains($layers::INTEGER[], layer)", {"layers": list(wanted.layers)}
     for chosen, conditions in (
@@ -245,9 +245,9 @@ def _parts(wanted: FeatureFilter, *, n: int) -> Iterator[tuple[str, dict[str, An
 
 
 def _inside(corners: tuple[Point, ...]) -> tuple[str, dict[str, Any]]:
-    """Whether (x, y) lies within a polygon: a ray to the right crosses its edges an odd number of times.
+    """Write whether (x, y) is inside a polygon: a ray to the right crosses its edges an odd number of times.
 
-    The box around it comes first, since it is cheap and most features are outside.
+    The bounding box is checked first, because it is cheap and excludes most features.
     """
     xs, ys = [x for x, _ in corners], [y for _, y in corners]
     values: dict[str, Any] = {"x_low": min(xs), "x_high": max(xs), "y_low": min(ys), "y_high": max(ys)}

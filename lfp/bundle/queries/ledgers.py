@@ -1,4 +1,4 @@
-"""Questions about a prediction: what each feature adds to it, exactly, and how two predictions differ."""
+"""Queries on a prediction: what each feature adds to it, exactly, and how two predictions differ."""
 
 from __future__ import annotations
 
@@ -22,8 +22,20 @@ class Contribution:
     contribution: float
 
 
+class _Checked:
+    """A split with the sum of its parts and the stated value that they should make."""
+
+    total: float
+    predicted: float
+
+    @property
+    def error(self) -> float:
+        """Distance of the sum from the value that the bundle states."""
+        return abs(self.total - self.predicted)
+
+
 @dataclass(frozen=True)
-class Ledger:
+class Ledger(_Checked):
     """A text's prediction, split: `shown` and `rest` (the sum over all other features) and `intercept` make `total`."""
 
     shown: tuple[Contribution, ...]
@@ -33,19 +45,14 @@ class Ledger:
     total: float
     predicted: float
 
-    @property
-    def error(self) -> float:
-        """How far the sum is from the prediction the bundle states."""
-        return abs(self.total - self.predicted)
-
 
 @dataclass(frozen=True)
-class RawLedger:
-    """The raw probe's estimate of a text, split: `shown` and `rest` (all other features), `bias` (what it gives the
-    autoencoders' biases), `intercept` and `miss` (what the autoencoders do not keep) make `total`.
+class RawLedger(_Checked):
+    """The raw probe's estimate of a text, split: `shown` and `rest` (all other features), `bias` (its value for the
+    autoencoders' biases), `intercept` and `miss` (what the autoencoders do not reconstruct) make `total`.
 
     Contributions are raw weight times pooled activation. Where a feature has no raw weight, since an autoencoder
-    normalises its inputs, nothing is shown and `rest` is all that the autoencoders keep.
+    normalises its inputs, nothing is shown and `rest` is all that the autoencoders reconstruct.
     """
 
     shown: tuple[Contribution, ...]
@@ -56,11 +63,6 @@ class RawLedger:
     miss: float
     total: float
     predicted: float
-
-    @property
-    def error(self) -> float:
-        """How far the sum is from the estimate the bundle states."""
-        return abs(self.total - self.predicted)
 
 
 @dataclass(frozen=True)
@@ -77,10 +79,10 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Contrast:
+class Contrast(_Checked):
     """A difference of predictions, split: `shown` and `rest` (all other features) make `total`; intercepts cancel.
 
-    `predicted` is the text's prediction as the bundle states it less `reference`, the other's.
+    `predicted` is the text's stated prediction minus `reference`, the other's.
     """
 
     shown: tuple[Difference, ...]
@@ -90,14 +92,9 @@ class Contrast:
     predicted: float
     reference: float
 
-    @property
-    def error(self) -> float:
-        """How far the sum is from the difference of the predictions the bundle states."""
-        return abs(self.total - self.predicted)
-
 
 def ledger(store: Store, text_id: int, *, limit: int | None = 12) -> Ledger | None:
-    """How features make a text's prediction, largest first; None without a probe or without the text's activations."""
+    """Split a text's prediction over features, largest first; None without a probe or the text's activations."""
     probe = headline(store)
     if probe is None:
         return None
@@ -119,7 +116,7 @@ def ledger(store: Store, text_id: int, *, limit: int | None = 12) -> Ledger | No
 
 
 def raw_ledger(store: Store, text_id: int, *, limit: int | None = 12) -> RawLedger | None:
-    """The second ledger of a text, largest part first; None without a raw probe or without the text's activations."""
+    """Split a text's raw estimate over features, largest first; None without a raw probe or the text's activations."""
     probe = headline(store)
     if probe is None:
         return None
@@ -144,7 +141,7 @@ def raw_ledger(store: Store, text_id: int, *, limit: int | None = 12) -> RawLedg
 
 
 def average_ledger(store: Store, text_id: int, *, limit: int | None = 12) -> Contrast | None:
-    """What each feature adds to a text's prediction beyond what it adds to the average text's, largest first.
+    """Compare what each feature adds to a text's prediction and to the average text's, largest difference first.
 
     The average is over the texts whose activations are kept. None where `ledger` is None.
     """
@@ -152,7 +149,7 @@ def average_ledger(store: Store, text_id: int, *, limit: int | None = 12) -> Con
 
 
 def pair_ledger(store: Store, pair_id: int, *, limit: int | None = 12) -> Contrast | None:
-    """What each feature adds to the prediction of a pair's chosen text beyond the rejected one's, largest first.
+    """Compare what each feature adds to the predictions of a pair's chosen and rejected text, largest first.
 
     None without a probe or where the activations of one of the two are not kept.
     """
