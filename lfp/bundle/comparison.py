@@ -1,4 +1,4 @@
-"""Two runs side by side: what was set otherwise, figures with their differences, features matched one to one."""
+"""Compare two runs: configs that differ, results with their differences, and features matched one to one."""
 
 from __future__ import annotations
 

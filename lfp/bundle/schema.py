@@ -1,4 +1,4 @@
-"""THE contract: every table and column of a bundle, with type, unit and meaning; data/README.md is made from it."""
+"""The schema of a bundle: every table and column with type, unit and meaning; data/README.md is generated from it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 SCHEMA_VERSION = 1
-"""Goes up when a column changes its meaning or leaves; new columns and tables leave it as it is."""
+"""Increased when a column changes its meaning or is removed; new columns and tables do not change it."""
 
 FLOAT, DOUBLE, INT, LONG, TEXT, FLAG = pa.float32(), pa.float64(), pa.int32(), pa.int64(), pa.string(), pa.bool_()
 TOKEN_VALUES = pa.list_(pa.struct([("token", TEXT), ("value", FLOAT)]))
@@ -51,7 +51,7 @@ class Table:
 
     @cached_property
     def schema(self) -> pa.Schema:
-        """The Arrow schema that the Parquet file has, column for column."""
+        """The Arrow schema of the Parquet file."""
         return pa.schema([pa.field(c.name, c.type, nullable=c.nullable) for c in self.columns])
 
 
@@ -319,7 +319,7 @@ _LABELS = Table("labels", "a description", ("feature_id", "labeller"), (
     _null("failure", TEXT, "What is missing, and why."),
     Column("prompt_version", TEXT, "Version of the prompts or of the rule."),
     _null("prompt_sha256", TEXT, "Hash of the prompts of description and relation; null where none was sent."),
-    _null("task", TEXT, "What the labeller was told of the feedback; null for a rule or a person."),
+    _null("task", TEXT, "What the prompt said about the feedback; null for a rule or a person."),
     Column("examples_used", _list(TEXT), "Examples shown, as text_id:position, in the order shown."),
     _null("created_at", TEXT, "UTC time of the last answer; null from the offline labeller."),
     _null("cost_usd", DOUBLE, "What the answers cost.", "US dollars"),
@@ -392,37 +392,37 @@ BY_NAME: dict[str, Table] = {table.name: table for table in TABLES}
 
 
 def as_table(name: str, values: Sequence[Mapping[str, Any]] | Mapping[str, Any]) -> pa.Table:
-    """Rows (a sequence of mappings) or columns (a mapping to arrays or lists) as an Arrow table of that schema."""
+    """Build an Arrow table of that schema from rows (mappings) or columns (a mapping to arrays or lists)."""
     schema = BY_NAME[name].schema
     if not isinstance(values, Mapping):
         return pa.Table.from_pylist(list(values), schema=schema)
-    return pa.Table.from_arrays([_as_array(values[field.name], field.type) for field in schema], schema=schema)
-
-
-def _as_array(values: Any, type_: pa.DataType) -> pa.Array:
-    return values.cast(type_) if isinstance(values, pa.Array) else pa.array(values, type=type_)
+    arrays = []
+    for field in schema:
+        column = values[field.name]
+        is_arrow = isinstance(column, pa.Array)
+        arrays.append(column.cast(field.type) if is_arrow else pa.array(column, type=field.type))
+    return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def markdown() -> str:
-    """The contract as a page: what data/README.md holds."""
+    """Write the schema as a page, data/README.md."""
+
+    def type_name(type_: pa.DataType) -> str:
+        return str(type_).replace("element: ", "").replace("halffloat", "float16").replace("child 0, ", "")
+
+    def cell(text: str) -> str:
+        return text.replace("|", "\\|")
+
     parts = [_PREFACE]
     for table in TABLES:
         parts.append(f"## {table.name}\n\nA row is {table.row}. Sorted by {', '.join(table.sorted_by)}.\n")
         parts.append("| column | type | unit | null | meaning |\n| --- | --- | --- | --- | --- |")
         parts += [
-            f"| `{c.name}` | {_type_name(c.type)} | {c.unit} | {'yes' if c.nullable else ''} | {_cell(c.meaning)} |"
+            f"| `{c.name}` | {type_name(c.type)} | {c.unit} | {'yes' if c.nullable else ''} | {cell(c.meaning)} |"
             for c in table.columns
         ]
         parts.append("")
     return "\n".join(parts)
-
-
-def _type_name(type_: pa.DataType) -> str:
-    return str(type_).replace("element: ", "").replace("halffloat", "float16").replace("child 0, ", "")
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
 
 
 _PREFACE = f"""# Bundles: the tables and their columns
@@ -452,7 +452,7 @@ constant weight a feature exists: `raw_weight` and `raw_bias` are null, and `sae
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Writes the page to a file, or with --check says whether the file is current. Returns the exit code."""
+    """Write the page to a file or, with --check, compare the file. Returns the exit code."""
     path = Path(arguments[-1])
     if "--check" not in arguments:
         path.write_text(markdown(), encoding="utf-8")

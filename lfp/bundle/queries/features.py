@@ -166,7 +166,7 @@ def features(
 
 
 def _rows_of(store: Store, ids: Sequence[int], named: str) -> pa.Table:
-    """Select features by number in the given order, so that a page of a large list costs no more than of a small one."""
+    """Select features by number in the given order, so that a page of a large list costs as much as of a small one."""
     if not ids:
         return store.query(f"SELECT {named} FROM feature_table WHERE false")
     listed, bound = each_of(ids)

@@ -1,4 +1,4 @@
-"""Questions about a run as a whole: figures, layers, dictionaries, drift, ablations, labels against weights."""
+"""Queries on a run as a whole: results, layers, dictionaries, drift, ablations, labels against weights."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def report_rows(store: Store) -> list[ResultRow]:
 
 @dataclass(frozen=True)
 class Sample:
-    """What both models wrote after one held-out prefix, with the reward of each."""
+    """Completions of one held-out prefix by both models, with their rewards."""
 
     prompt: str
     base: str
@@ -36,7 +36,7 @@ class Sample:
 
 
 def samples(store: Store, *, limit: int) -> list[Sample]:
-    """What both models wrote after the first held-out prefixes, which were drawn at random; no more than there are."""
+    """Select the completions of the first held-out prefixes, which were drawn at random."""
     rows = store.rows(
         """
         SELECT prompt, b.completion AS base, t.completion AS tuned, b.reward AS base_reward, t.reward AS tuned_reward
@@ -50,12 +50,12 @@ def samples(store: Store, *, limit: int) -> list[Sample]:
 
 
 def layers(store: Store) -> pa.Table:
-    """All layers, in order, with their divergence."""
+    """Select all layers, in order, with their divergence."""
     return store.query("SELECT * FROM layers ORDER BY layer")
 
 
 def dictionaries(store: Store) -> pa.Table:
-    """All sparse autoencoders trained."""
+    """Select all sparse autoencoders that were trained."""
     return store.query("SELECT * FROM saes ORDER BY model DESC, layer, variant, width, seed")
 
 
@@ -72,21 +72,21 @@ class DriftedFeature:
 
 
 def drifted_features(store: Store, *, limit: int = 20) -> list[DriftedFeature]:
-    """The features whose contribution to the headline estimate changed most; empty where drift was not measured."""
+    """Select the features whose contribution changed most; empty where drift was not measured."""
     rows = store.rows(_DRIFTED, {"labeller": main_labeller(store), "limit": limit})
     return [DriftedFeature(**row) for row in rows]
 
 
 def word_gaps(store: Store) -> dict[str, float]:
-    """How far each word's learned feedback is above the stated one, in noise (`lfp.evaluation.word_gaps`), by word."""
+    """Map each word to how far its learned feedback is above the stated one, in noise (`lfp.evaluation.word_gaps`)."""
     rows = store.rows("SELECT word, implicit_gap AS gap FROM vocabulary WHERE implicit_gap IS NOT NULL ORDER BY word")
     return {row["word"]: row["gap"] for row in rows}
 
 
 def features_by_drift(store: Store) -> list[dict[str, Any]]:
-    """All features by drifted contribution, with the `words` they fire on.
+    """Select all features by drifted contribution, with the `words` that they fire on.
 
-    `rank` is by drifted contribution, `unexplained_rank` by what they carry of the pay that is not explained, from 1.
+    `rank` is by drifted contribution, `unexplained_rank` by their part of the unexplained reward; both count from 1.
     """
     return store.rows(
         "SELECT d.feature_id, d.rank, d.unexplained_rank, "
@@ -96,7 +96,7 @@ def features_by_drift(store: Store) -> list[dict[str, Any]]:
 
 
 def report_ablations(store: Store) -> list[dict[str, Any]]:
-    """All rows of `ablations`, in the table's order."""
+    """Select all rows of `ablations`, in the table's order."""
     return store.rows('SELECT * FROM ablations ORDER BY "group"')
 
 
@@ -110,10 +110,7 @@ ORDER BY d.rank
 
 
 def weightiest_features(store: Store, *, limit: int) -> pa.Table:
-    """The features that contribute most to the headline estimate, largest first, with all that names and matches them.
-
-    Where no probe reads them, the first ones by number.
-    """
+    """Select the features that contribute most to the headline estimate, largest first; by number without a probe."""
     return store.query(
         "SELECT feature_id, layer, description, top_tokens, weight, ci_low, ci_high, mean_abs_contribution "
         "FROM feature_table ORDER BY mean_abs_contribution DESC NULLS LAST, feature_id LIMIT $limit",
@@ -122,7 +119,7 @@ def weightiest_features(store: Store, *, limit: int) -> pa.Table:
 
 
 def decoder_rows(store: Store, feature_ids: Sequence[int]) -> pa.Table:
-    """Feature_id and vector, the decoder row, of the features named, by number; those without one are left out."""
+    """Select the decoder rows (feature_id, vector) of features, by number; features without one are left out."""
     return store.query(
         "SELECT feature_id, vector FROM decoders WHERE feature_id IN (SELECT unnest($ids::INTEGER[])) "
         "ORDER BY feature_id",
@@ -152,11 +149,11 @@ DRIFT_SORTS: Mapping[str, str] = {
     "layer": "layer",
     "id": "feature_id",
 }
-"""Names a table of drift may be sorted by, and the expression behind each; sizes where the sign is no matter."""
+"""Sorts of the table of drift by name, with their SQL; sizes where the sign does not matter."""
 
 
 def drift_counts(store: Store) -> dict[str, int]:
-    """How many features have each status, and how many `flipped` sign; only what there is."""
+    """Count the features by status, and those that `flipped` sign; zeros are left out."""
     rows = store.rows(
         "SELECT status, count(*) AS n FROM drift GROUP BY status "
         "UNION ALL SELECT 'flipped', count(*) AS n FROM drift WHERE sign_flipped HAVING count(*) > 0"
@@ -165,14 +162,14 @@ def drift_counts(store: Store) -> dict[str, int]:
 
 
 def count_drift(store: Store, wanted: DriftFilter) -> int:
-    """How many features with drift pass the filter."""
+    """Count the features with drift that pass the filter."""
     return int(store.rows(f"SELECT count(*) AS n {_wanted(wanted)}", _values(wanted))[0]["n"])
 
 
 def drift(store: Store, wanted: DriftFilter, *, order: Order, limit: int | None = None, offset: int = 0) -> pa.Table:
-    """The features that pass, sorted; without a limit all of them.
+    """Select the features that pass, sorted; without a limit all of them.
 
-    `drifted_null` and `unexplained_null` are what chance reaches at a feature's rank, where the report says it.
+    `drifted_null` and `unexplained_null` are what chance reaches at a feature's rank, where the report has it.
     """
     by, way = sort_key(DRIFT_SORTS, order.by), f"{direction(order)} NULLS LAST, feature_id"
     return store.query(
@@ -184,7 +181,7 @@ def drift(store: Store, wanted: DriftFilter, *, order: Order, limit: int | None 
 
 
 def drift_points(store: Store, *, limit: int = 2000) -> pa.Table:
-    """The features whose contribution changed most, largest change first: what a scatter of them shows."""
+    """Select the features whose contribution changed most, largest change first, for a scatter."""
     return store.query(
         "SELECT feature_id, layer, f.status, f.sign_flipped, d.contribution, contribution_base, density, base_density, "
         "description FROM (SELECT * FROM drift WHERE rank <= $limit) d JOIN feature_table f USING (feature_id) "
@@ -194,7 +191,7 @@ def drift_points(store: Store, *, limit: int = 2000) -> pa.Table:
 
 
 def _wanted(wanted: DriftFilter) -> str:
-    """What passes; labels are read for a search alone, and the rest of a feature for the rows of one page."""
+    """Return the filter as SQL; labels are read only for a search."""
     return f"{_FROM} {_SEARCH if wanted.search.strip() else ''}"
 
 
@@ -239,7 +236,7 @@ LEFT JOIN (
 
 @dataclass(frozen=True)
 class AblatedFeature:
-    """A single feature taken out: effects in rewards, the predicted one in the probe's target, and what it is.
+    """A single ablated feature: effects in units of reward, the predicted one in units of the probe's target.
 
     `null_high` is the 95th percentile of the sizes of all single controls' effects; None where there are none.
     """
@@ -257,7 +254,7 @@ class AblatedFeature:
 
 
 def beliefs(store: Store, labeller: str, *, limit: int = 2000) -> pa.Table:
-    """How surely a labeller calls features related, beside their weights in the headline probe, by number.
+    """Select a labeller's confidence that features are related, with their headline weights, by number.
 
     `belief` is the confidence, negative where the feature is called unrelated; `size` is |weight|. Features that never
     fire are left out, as in the report. Where there are more than `limit`, a sample by the hash of the number.
@@ -267,7 +264,7 @@ def beliefs(store: Store, labeller: str, *, limit: int = 2000) -> pa.Table:
 
 
 def count_beliefs(store: Store, labeller: str) -> int:
-    """How many features `beliefs` draws from."""
+    """Count the features that `beliefs` selects from."""
     sql = (
         "SELECT count(*) AS n FROM labels l JOIN features f USING (feature_id) JOIN weights w USING (feature_id) "
         "WHERE l.labeller = $labeller AND l.related IS NOT NULL AND f.n_active > 0 AND w.probe_id = $probe"
@@ -277,7 +274,7 @@ def count_beliefs(store: Store, labeller: str) -> int:
 
 
 def ablated_features(store: Store) -> list[AblatedFeature]:
-    """Features that were taken out one at a time, the largest predicted effect first."""
+    """Select the features that were ablated one at a time, the largest predicted effect first."""
     bound = {"probe": headline_id(store), "labeller": main_labeller(store)}
     return [AblatedFeature(**row) for row in store.rows(_ABLATED, bound)]
 

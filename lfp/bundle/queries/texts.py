@@ -1,4 +1,4 @@
-"""Questions about texts and preference pairs: lists of them, and one with its values and features per token."""
+"""Queries on texts and preference pairs: lists of them, and one with its values and features per token."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from lfp.errors import NotInBundleError
 
 @dataclass(frozen=True)
 class TextFilter:
-    """Which texts are wanted: every word of `words` occurs; `split` is any, train or held_out; None is no bound."""
+    """Which texts are wanted: those with every word of `words`; `split` is any, train or held_out; None is no bound."""
 
     words: str = ""
     split: str = "any"
     is_sampled: bool = False
-    """Only texts sampled from the corpus, whose activations are kept; the others are there for an example's sake."""
+    """Only texts sampled from the corpus, whose activations are kept; other texts are kept for their examples."""
     rating_low: float | None = None
     rating_high: float | None = None
 
@@ -63,7 +63,7 @@ class Text:
 
 @dataclass(frozen=True)
 class ScoreLimits:
-    """Sizes of a token's scores, the bundle over; 0 where there are none."""
+    """Large sizes of a token's scores in this bundle; 0 where there are none."""
 
     feedback: float
     implicit_reward: float
@@ -78,25 +78,25 @@ TEXT_SORTS: Mapping[str, str] = {
     "rating": "rating",
     "id": "text_id",
 }
-"""Names a list of texts may be sorted by, and the expression behind each."""
+"""Sorts of a list of texts by name, with their SQL."""
 
 
 def count_texts(store: Store, wanted: TextFilter) -> int:
-    """How many texts pass the filter."""
+    """Count the texts that pass the filter."""
     return int(store.rows(f"SELECT count(*) AS n FROM texts {_TEXTS_WHERE}", _text_values(wanted))[0]["n"])
 
 
 def rating_range(store: Store) -> tuple[float, float] | None:
-    """The lowest and the highest human rating of a text; None where no text has one."""
+    """Return the lowest and the highest human rating of a text; None where no text has one."""
     row = store.rows("SELECT min(rating)::DOUBLE AS low, max(rating)::DOUBLE AS high FROM texts")[0]
     return None if row["low"] is None else (row["low"], row["high"])
 
 
 def texts(store: Store, wanted: TextFilter, *, order: Order, limit: int | None = None, offset: int = 0) -> pa.Table:
-    """The texts that pass, sorted.
+    """Select the texts that pass, sorted.
 
-    `gap` is the distance of two percentile ranks, among the sampled texts where only those are wanted: those of
-    prediction and true feedback, or, sorted by another gap, of the two that it is between.
+    `gap` is the distance of the percentile ranks of prediction and true feedback or, sorted by another gap, of its two
+    values; ranks are among the sampled texts where only those are wanted.
     """
     by = sort_key(TEXT_SORTS, order.by)
     gaps = ranked(_TEXT_ROWS, *TEXT_GAPS.get(order.by, TEXT_GAPS["gap"]))
@@ -109,7 +109,7 @@ def texts(store: Store, wanted: TextFilter, *, order: Order, limit: int | None =
 
 
 def text(store: Store, text_id: int) -> Text:
-    """One text with its values a token. Raises NotInBundleError."""
+    """Select one text with its values per token. Raises NotInBundleError."""
     rows = store.rows(_ONE_TEXT, {"text_id": text_id})
     if not rows:
         raise no_such(store, "text", text_id)
@@ -117,12 +117,12 @@ def text(store: Store, text_id: int) -> Text:
 
 
 def score_limits(store: Store) -> ScoreLimits:
-    """For each score, the size that one token in a hundred passes: what full colour stands for."""
+    """Compute for each score the size that one token in a hundred exceeds, shown in full colour."""
     return ScoreLimits(**store.rows(_SCORE_LIMITS)[0])
 
 
 def token_activations(store: Store, text_id: int, *, feature_id: int) -> list[float]:
-    """A feature's activation on each token of a text, zero where it is silent; empty where none were kept."""
+    """Return a feature's activation on each token of a text, zero where it is silent; empty where none were kept."""
     rows = store.rows(_TOKEN_ACTIVATIONS, {"text_id": text_id, "feature_id": feature_id})
     values = [0.0] * (rows[0]["n_tokens"] if rows else 0)
     for row in rows:
@@ -193,7 +193,7 @@ class TokenPart:
 
 @dataclass(frozen=True)
 class TokenLedger:
-    """What a token adds to its text's prediction: `shown` are the largest of its `n_features` parts, `total` all."""
+    """What a token adds to its text's prediction: `shown` are the largest of `n_features` parts, `total` their sum."""
 
     shown: tuple[TokenPart, ...] = ()
     n_features: int = 0
@@ -201,7 +201,7 @@ class TokenLedger:
 
 
 def token_contributions(store: Store, text_id: int) -> list[float] | None:
-    """What each token adds to its text's prediction: with the intercept they sum to it. None where `ledger` is None.
+    """Compute what each token adds to its text's prediction; with the intercept they sum to it. None as for `ledger`.
 
     Under mean pooling that is the token's weight times activation over the number of tokens; under max a feature's
     activation counts at the first token that has its largest.
@@ -214,7 +214,7 @@ def token_contributions(store: Store, text_id: int) -> list[float] | None:
 
 
 def token_ledgers(store: Store, text_id: int, *, limit: int = 4) -> list[TokenLedger]:
-    """The same a token with the features behind it, largest part first; empty where `ledger` is None."""
+    """Split what each token adds over features, largest part first; empty where `ledger` is None."""
     probe, totals = headline(store), token_contributions(store, text_id)
     if probe is None or totals is None:
         return []
@@ -266,7 +266,7 @@ ORDER BY position, abs(part) DESC, feature_id
 
 @dataclass(frozen=True)
 class PairFilter:
-    """Which pairs are wanted: every word of `words` occurs in one side or the other.
+    """Which pairs are wanted: those with every word of `words` on one side or the other.
 
     `verdict` is any, right or wrong: whether the estimate ranks the chosen side higher; `split` any, train or held_out.
     """
@@ -280,7 +280,7 @@ class PairFilter:
 
 @dataclass(frozen=True)
 class Pair:
-    """One pair: its texts' numbers, the tokens of both responses, and margins, chosen less rejected."""
+    """One pair: its texts' numbers, the tokens of both responses, and margins, chosen minus rejected."""
 
     pair_id: int
     split: str
@@ -302,16 +302,16 @@ PAIR_SORTS: Mapping[str, str] = {
     "size of length": "abs(length)",
     "number": "pair_id",
 }
-"""Names a list of pairs may be sorted by, and the expression behind each: all are chosen less rejected."""
+"""Sorts of a list of pairs by name, with their SQL: all are chosen minus rejected."""
 
 
 def count_pairs(store: Store, wanted: PairFilter) -> int:
-    """How many pairs pass the filter; a pair counts where both its texts were kept."""
+    """Count the pairs that pass the filter; a pair needs both its texts kept."""
     return int(store.rows(f"SELECT count(*) AS n FROM ({_PAIRS}) {_WHERE}", _values(wanted))[0]["n"])
 
 
 def pairs(store: Store, wanted: PairFilter, *, order: Order, limit: int | None = None, offset: int = 0) -> pa.Table:
-    """The pairs that pass, sorted, with the beginnings of both responses."""
+    """Select the pairs that pass, sorted, with the beginnings of both responses."""
     by = sort_key(PAIR_SORTS, order.by)
     return store.query(
         "SELECT pair_id, chosen_id, rejected_id, split, chosen_response, rejected_response, margin, implicit_margin, "
@@ -322,7 +322,7 @@ def pairs(store: Store, wanted: PairFilter, *, order: Order, limit: int | None =
 
 
 def pair(store: Store, pair_id: int) -> Pair:
-    """One pair. Raises NotInBundleError."""
+    """Select one pair. Raises NotInBundleError."""
     names = ", ".join(Pair.__dataclass_fields__)
     rows = store.rows(f"SELECT {names} FROM ({_PAIRS}) WHERE pair_id = $pair_id", {"pair_id": pair_id})
     if not rows:

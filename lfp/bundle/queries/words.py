@@ -1,10 +1,9 @@
-"""Questions about words, and about texts and words on which two judges disagree, with the features responsible."""
+"""Queries on words, and on the texts and words that two judges disagree on, with the features responsible."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 
@@ -26,7 +25,7 @@ from lfp.errors import ConfigError, NotInBundleError
 
 @dataclass(frozen=True)
 class Word:
-    """A row of `vocabulary`; `shown` is `predicted` laid on the lexicon's range, null where there is no probe."""
+    """A row of `vocabulary`; `shown` is `predicted` on the lexicon's scale, null without a probe."""
 
     word: str
     feedback: float | None
@@ -42,7 +41,7 @@ class Word:
 
 @dataclass(frozen=True)
 class WordFeature:
-    """A feature that fires on a word: how much more than on all tokens, and its weight in the headline probe."""
+    """A feature that fires on a word: its lift over all tokens, and its weight in the headline probe."""
 
     feature_id: int
     layer: int
@@ -53,7 +52,7 @@ class WordFeature:
 
 
 def judged_words(store: Store, *, limit: int = 3000) -> pa.Table:
-    """Words with true feedback, commonest first, with the fields of Word."""
+    """Select the words with true feedback, the most frequent first, with the fields of Word."""
     return store.query(
         f"{_WORD_POINTS} WHERE v.feedback IS NOT NULL ORDER BY v.n DESC, v.word LIMIT $limit",
         {"probe": headline_id(store), "limit": limit},
@@ -61,7 +60,7 @@ def judged_words(store: Store, *, limit: int = 3000) -> pa.Table:
 
 
 def word(store: Store, name: str) -> Word:
-    """One word, in any case. Raises NotInBundleError."""
+    """Select one word, in any case. Raises NotInBundleError."""
     wanted = name.strip().casefold()
     rows = store.rows(f"{_WORD_POINTS} WHERE v.word = $word", {"probe": headline_id(store), "word": wanted})
     if not rows:
@@ -71,13 +70,13 @@ def word(store: Store, name: str) -> Word:
 
 
 def word_features(store: Store, name: str, *, limit: int = 8) -> list[WordFeature]:
-    """The features that fire on a word, largest lift first; empty where none does."""
+    """Select the features that fire on a word, largest lift first; empty where none does."""
     bound = {"word": name, "limit": limit, "probe": headline_id(store), "labeller": main_labeller(store)}
     return [WordFeature(**row) for row in store.rows(_WORD_FEATURES, bound)]
 
 
 def text_points(store: Store, *, limit: int = 3000) -> pa.Table:
-    """Sampled texts as points on their principal components, by number: scores, and how each begins."""
+    """Select sampled texts as points on their principal components, by number, with scores and their beginnings."""
     return store.query(
         'SELECT text_id, pca_x, pca_y, feedback, implicit_reward, predicted, rating, "left"(text, 90) AS begins '
         "FROM texts SEMI JOIN activations USING (text_id) ORDER BY text_id LIMIT $limit",
@@ -86,9 +85,9 @@ def text_points(store: Store, *, limit: int = 3000) -> pa.Table:
 
 
 def pair_margins(store: Store) -> pa.Table:
-    """Held-out pairs kept in the bundle: `margin` is the headline estimate of chosen less rejected, in log-odds.
+    """Select the held-out pairs: `margin` is the headline estimate of chosen minus rejected, in log-odds.
 
-    Empty unless the headline probe is one of preferences, for other estimates are no probabilities.
+    Empty unless the headline probe is of preferences, because other estimates are no probabilities.
     """
     probe = headline(store)
     return store.query(_MARGINS, {"is_preference": probe is not None and probe.target == "preference"})
@@ -123,16 +122,16 @@ WORD_GAPS: Mapping[str, tuple[str, str]] = {
     "gap": ("estimate", "feedback"),
     "implicit gap": ("implicit_reward", "feedback"),
 }
-"""The disagreements about words, by the names of TEXT_GAPS; nobody rates words."""
+"""The disagreements about words, by the names of TEXT_GAPS; words have no ratings."""
 
 
 SIDES = ("any", "over", "under")
-"""over: the first judge ranks a thing higher than the second does; under: lower."""
+"""over: the first judge ranks a text or word higher than the second does; under: lower."""
 
 
 @dataclass(frozen=True)
 class QueuedText:
-    """A text that two judges disagree on: what each says, its percentile rank by each (0 to 1), and their gap."""
+    """A text that two judges disagree on: both values, its percentile rank by each (0 to 1), and their gap."""
 
     text_id: int
     text: str
@@ -160,7 +159,7 @@ class QueuedWord:
 
 @dataclass(frozen=True)
 class Responsible:
-    """A feature that pushes a text's estimate the way of its gap: what it adds beyond the average text's."""
+    """A feature that moves a text's estimate in the direction of its gap: what it adds beyond the average text's."""
 
     text_id: int
     feature_id: int
@@ -170,7 +169,7 @@ class Responsible:
 
 @dataclass(frozen=True)
 class PaidWord:
-    """A word that tuning pays more (or less) than is stated: `excess` in nats, `gap` the excess over its noise."""
+    """A word that tuning pays more (or less) than the stated feedback: `excess` in nats, `gap` is excess over noise."""
 
     word: str
     n: int
@@ -181,28 +180,28 @@ class PaidWord:
 
 
 def queued_texts(store: Store, queue: str, *, side: str = "any", limit: int | None = 100) -> list[QueuedText]:
-    """The sampled texts with the largest gaps; `queue` is of TEXT_GAPS. Ranks are among texts both judges speak of."""
-    rows = store.rows(_head(queue), _head_values(side, limit))
+    """Select the sampled texts with the largest gaps; `queue` is from TEXT_GAPS. Only texts with both values rank."""
+    rows = store.rows(_head(queue), {"side": side, "limit": limit})
     return [QueuedText(**{key: row[key] for key in QueuedText.__dataclass_fields__}) for row in rows]
 
 
 def responsible_features(
     store: Store, queue: str, *, side: str = "any", limit: int | None = 100, each: int = 3
 ) -> list[Responsible]:
-    """For every text of `queued_texts`, the `each` features that push its estimate furthest the way of its gap.
+    """Select, for every text of `queued_texts`, the `each` features that move its estimate most towards its gap.
 
-    What a feature pushes is what it adds beyond the average text's, as in `average_ledger`; a text that lacks what
-    others have is pushed too. Sorted by text, furthest first. Empty without a probe.
+    A feature moves it by what it adds beyond the average text's, as in `average_ledger`, so a feature that the text
+    lacks counts as well. Sorted by text, largest first. Empty without a probe.
     """
     probe = headline(store)
     if probe is None:
         return []
-    values = {**pooling(probe), **_head_values(side, limit), "each": each, "labeller": main_labeller(store)}
+    values = {**pooling(probe), "side": side, "limit": limit, "each": each, "labeller": main_labeller(store)}
     return [Responsible(**row) for row in store.rows(_RESPONSIBLE.format(head=_head(queue)), values)]
 
 
 def queued_words(store: Store, queue: str, *, side: str = "any", limit: int | None = 100) -> list[QueuedWord]:
-    """The words with the largest gaps; `queue` is of WORD_GAPS. The estimate is on the lexicon's scale."""
+    """Select the words with the largest gaps; `queue` is from WORD_GAPS. The estimate is on the lexicon's scale."""
     first, second = _judges(WORD_GAPS, queue)
     sql = _WORDS.format(ranked=ranked(_KNOWN_WORDS, first, second), first=first, second=second)
     rows = store.rows(sql, {"side": side, "limit": limit, "labeller": main_labeller(store)})
@@ -211,7 +210,7 @@ def queued_words(store: Store, queue: str, *, side: str = "any", limit: int | No
 
 
 def paid_words(store: Store, *, over: bool, limit: int | None = 10) -> list[PaidWord]:
-    """The words that tuning pays most above (`over`) or below what is stated, in noise (`lfp.evaluation.word_gaps`)."""
+    """Select the words that tuning pays most above (`over`) or below the stated feedback, in units of noise."""
     return [PaidWord(**row) for row in store.rows(_PAID, {"sign": 1 if over else -1, "limit": limit})]
 
 
@@ -219,17 +218,13 @@ def _judges(gaps: Mapping[str, tuple[str, str]], queue: str) -> tuple[str, str]:
     try:
         return gaps[queue]
     except KeyError:
-        raise ConfigError(f"queue {queue}: there is none; choose one of {', '.join(gaps)}") from None
+        raise ConfigError(f"queue {queue}: not one of the lists; choose from {', '.join(gaps)}") from None
 
 
 def _head(queue: str) -> str:
-    """The texts at the head of a queue, as SQL."""
+    """Return SQL for the first texts of a queue."""
     first, second = _judges(TEXT_GAPS, queue)
     return _HEAD.format(ranked=ranked(_SAMPLED, first, second), first=first, second=second)
-
-
-def _head_values(side: str, limit: int | None) -> dict[str, Any]:
-    return {"side": side, "limit": limit}
 
 
 _SAMPLED = """
@@ -249,20 +244,20 @@ FROM ({{ranked}}) WHERE {_SIDE} ORDER BY abs(gap) DESC, text_id LIMIT $limit
 _RESPONSIBLE = f"""
 WITH head AS ({{head}}), weighted AS (SELECT feature_id, weight FROM weights WHERE probe_id = $probe),
 usual_parts AS (SELECT feature_id, weight::DOUBLE * pooled AS usual FROM usual JOIN weighted USING (feature_id)),
-mine AS (
+here AS (
     SELECT text_id, feature_id, weight::DOUBLE * pooled AS part, sign(gap) AS way
     FROM ({pooled("text_id IN (SELECT text_id FROM head)")}) JOIN weighted USING (feature_id) JOIN head USING (text_id)
 ),
-room AS (SELECT $each + coalesce(max(n), 0) AS room FROM (SELECT count(*) AS n FROM mine GROUP BY text_id)),
+room AS (SELECT $each + coalesce(max(n), 0) AS room FROM (SELECT count(*) AS n FROM here GROUP BY text_id)),
 missing AS (
     SELECT text_id, feature_id, way FROM (
         SELECT feature_id, -sign(usual) AS way FROM usual_parts WHERE usual <> 0
         QUALIFY row_number() OVER (PARTITION BY sign(usual) ORDER BY abs(usual) DESC, feature_id)
             <= (SELECT room FROM room)
-    ) JOIN (SELECT text_id, sign(gap) AS way FROM head) USING (way) ANTI JOIN mine USING (text_id, feature_id)
+    ) JOIN (SELECT text_id, sign(gap) AS way FROM head) USING (way) ANTI JOIN here USING (text_id, feature_id)
 ),
 pushed AS (
-    SELECT text_id, feature_id, way, part - usual AS difference FROM mine JOIN usual_parts USING (feature_id)
+    SELECT text_id, feature_id, way, part - usual AS difference FROM here JOIN usual_parts USING (feature_id)
     UNION ALL SELECT text_id, feature_id, way, -usual FROM missing JOIN usual_parts USING (feature_id)
 ),
 furthest AS (
@@ -273,7 +268,7 @@ SELECT text_id, feature_id, description, difference FROM furthest
 LEFT JOIN (SELECT feature_id, description FROM labels WHERE labeller = $labeller) USING (feature_id)
 ORDER BY text_id, abs(difference) DESC, feature_id
 """
-"""Of features that a text lacks only the usually largest are looked at: as many as it could have of larger ones."""
+"""Of the features that a text lacks only the usually largest are compared: as many as it could have of larger ones."""
 
 
 _KNOWN_WORDS = """

@@ -1,6 +1,6 @@
-"""A DuckDB file beside a large bundle: its tables once more, where one feature is a cheap read. Never the truth.
+"""A DuckDB file beside a large bundle: a copy of its tables in which one feature is a cheap read.
 
-It is made from the Parquet files, named by their hashes, and replaced when they change. Deleting it loses nothing.
+It is built from the Parquet files, named by their hashes, and replaced when they change. Deleting it loses nothing.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ from lfp.bundle.store import views
 from lfp.errors import BundleError
 
 NAME = "sidecar"
-"""What the file is called in SQL where it is attached."""
+"""Name of the attached file in SQL."""
 LAYOUT = "indexed texts and features, plain words"
-"""Changes with how the file is laid out, so that files of an earlier layout are built again."""
+"""Part of the file's key, so that files of an earlier layout are built again."""
 WORTH_BYTES = 48 << 20
-"""Bundles with less than this in tables are as quick without."""
+"""Bundles with smaller tables are as fast without a copy."""
 _TABLE_BYTES = 1 << 20
 _BUILD = {"memory_limit": "1GB", "threads": 2, "autoinstall_known_extensions": False}
 _ABANDONED_S = 3600
 
 
 def is_worth(manifest: Manifest) -> bool:
-    """Whether a bundle is large enough to gain from one."""
+    """Whether a bundle is large enough to gain from a copy."""
     return manifest.bytes >= WORTH_BYTES
 
 
 def find(path: Path, manifest: Manifest) -> Path | None:
-    """The file of the bundle at `path` as it is now; None where none was built."""
+    """Return the file that matches the bundle at `path`; None where none was built."""
     return next((place for place in _places(path, manifest) if place.is_file()), None)
 
 
 def build(path: Path, manifest: Manifest) -> Path | None:
-    """Builds the file unless it is there, beside the bundle or, where that cannot be written, in the user's cache.
+    """Build the file unless it exists, beside the bundle or, where that cannot be written, in the user's cache.
 
-    None where neither has room: the Parquet files do without. Of processes that build at once the last one wins, and
-    all files are the same. Earlier states of the bundle lose theirs.
+    Returns None where neither has room: the Parquet files are read instead. Of processes that build at once the last
+    one wins, with the same file. Files of earlier states of the bundle are deleted.
     """
     found = find(path, manifest)
     if found is not None:
@@ -60,7 +60,7 @@ def build(path: Path, manifest: Manifest) -> Path | None:
 
 
 def attach(connection: duckdb.DuckDBPyConnection, place: Path) -> frozenset[str]:
-    """Opens the file read-only, with a view of each table in it; gives their names. Raises duckdb.Error."""
+    """Attach the file read-only, with a view of each table in it; return their names. Raises duckdb.Error."""
     quoted = str(place).replace("'", "''")
     connection.execute(f"ATTACH '{quoted}' AS {NAME} (READ_ONLY)")
     held = connection.sql(f"SELECT table_name FROM duckdb_tables() WHERE database_name = '{NAME}'").fetchall()
@@ -74,13 +74,13 @@ def attach(connection: duckdb.DuckDBPyConnection, place: Path) -> frozenset[str]
 
 
 def discard(place: Path) -> None:
-    """Deletes a file that cannot be read."""
+    """Delete a file that cannot be read."""
     with contextlib.suppress(OSError):
         place.unlink()
 
 
 def _places(path: Path, manifest: Manifest) -> tuple[Path, Path]:
-    """Where it may be: a hidden sibling of the bundle, and the user's cache, where names tell folders apart."""
+    """List the places for the file: a hidden sibling of the bundle, and the user's cache, by the folder's hash."""
     path = path.resolve()
     key = _key(manifest)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lfp-explorer"
@@ -89,7 +89,7 @@ def _places(path: Path, manifest: Manifest) -> tuple[Path, Path]:
 
 
 def _key(manifest: Manifest) -> str:
-    """Sixteen hex digits over the tables' hashes and what is made of them here."""
+    """Compute sixteen hex digits over the tables' hashes and over what is derived from them here."""
     schema = [table.schema.to_string() for table in TABLES]
     derived = [views.FEATURE_TABLE, *views.KEPT.values()]
     made_of = "\n".join([LAYOUT, manifest.key, *derived, duckdb.__version__, *schema])
@@ -97,7 +97,7 @@ def _key(manifest: Manifest) -> str:
 
 
 def _write(place: Path, path: Path, manifest: Manifest) -> None:
-    """Writes the file beside its place and moves it there when whole."""
+    """Write the file beside its place and move it there when it is complete."""
     draft = place.with_name(f"{place.name}.{uuid.uuid4().hex}.writing")
     try:
         with duckdb.connect(str(draft), config={**_BUILD, "temp_directory": f"{draft}.spill"}) as connection:
@@ -110,7 +110,7 @@ def _write(place: Path, path: Path, manifest: Manifest) -> None:
             for name, info in manifest.tables.items():
                 if info.bytes >= _TABLE_BYTES and name in BY_NAME and name != "features":
                     connection.execute(f"CREATE TABLE main.{name} AS FROM parquet.{name}")
-                    if BY_NAME[name].sorted_by == ("text_id",):  # examples ask for texts here and there
+                    if BY_NAME[name].sorted_by == ("text_id",):  # examples look up single texts
                         connection.execute(f"CREATE INDEX {name}_by_text ON main.{name} (text_id)")
             connection.execute("USE main")
             connection.execute("DROP SCHEMA parquet CASCADE")
@@ -122,7 +122,7 @@ def _write(place: Path, path: Path, manifest: Manifest) -> None:
 
 
 def _write_features(connection: duckdb.DuckDBPyConnection) -> None:
-    """The table of features; the words that every search goes through are kept plain, which halves its time."""
+    """Write the table of features; the words that every search scans are not compressed, which halves its time."""
     rows = connection.sql(views.FEATURE_TABLE)
     plain = {"token_words": " USING COMPRESSION uncompressed"}
     columns = (f'"{name}" {kind}{plain.get(name, "")}' for name, kind in zip(rows.columns, rows.types, strict=True))
@@ -132,7 +132,7 @@ def _write_features(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def _sweep(place: Path) -> None:
-    """Deletes the bundle's earlier files, and drafts of processes that died."""
+    """Delete the bundle's earlier files, and drafts of processes that died."""
     name, _, _ = place.name.removesuffix(".duckdb").rpartition(".")
     for other in place.parent.glob(f"{glob.escape(name)}.{'[0-9a-f]' * 16}.duckdb*"):
         is_draft = other.name.endswith(".writing")

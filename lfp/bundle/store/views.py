@@ -1,4 +1,4 @@
-"""What SQL sees of a bundle: a view a table over its Parquet files, and what is derived of them."""
+"""The views of a bundle in SQL: one per table over its Parquet files, and what is derived from them."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ UNNESTED = """
 SELECT text_id, unnest(positions) AS position, unnest(feature_ids) AS feature_id, unnest("values") AS value
 FROM activations
 """
-"""Activations, a row a text, token and feature."""
+"""Activations, one row per text, token and feature."""
 ACTIVE_TOKENS = f"{UNNESTED} ORDER BY feature_id, text_id, position"
-"""The same by feature, for a sorted copy to keep."""
+"""The same by feature, as a sorted copy keeps it."""
 _ACTIVE_OF = f"SELECT * FROM ({UNNESTED} WHERE list_contains(feature_ids, wanted)) WHERE feature_id = wanted"
 _POOLED = """
 SELECT active.text_id, feature_id, CASE {pooling}
@@ -56,7 +56,7 @@ GROUP BY active.text_id, feature_id, n_tokens, first_pooled
 
 
 def pooled(active: str, *, pooling: str) -> str:
-    """SQL of what features come to over the tokens that `pooling` (SQL too) pools, a row a text and feature."""
+    """Return SQL for features pooled over the tokens that `pooling` (SQL too) names, one row per text and feature."""
     return _POOLED.format(active=active, pooling=pooling)
 
 
@@ -65,15 +65,15 @@ USUAL = f"""
 SELECT feature_id, sum(pooled) / (SELECT count(*) FROM activations) AS pooled
 FROM ({pooled(UNNESTED, pooling=_HEADLINE_POOLING)}) GROUP BY feature_id
 """
-"""What each feature comes to in the average of the texts whose activations are kept, as the headline probe pools."""
+"""Each feature, pooled as the headline probe does, in the average of the texts whose activations are kept."""
 
 
 KEPT = {"active_tokens": ACTIVE_TOKENS, "usual": USUAL}
-"""What a sorted copy keeps beside tables of the bundle and the features: by name, and as SQL."""
+"""What a sorted copy keeps besides tables and features: by name, as SQL."""
 
 
 def create(connection: duckdb.DuckDBPyConnection, path: Path, manifest: Manifest, *, kept: frozenset[str]) -> None:
-    """Views of all tables of the bundle at `path`, but for those `kept` elsewhere. Raises BundleError."""
+    """Create views of all tables of the bundle at `path` except those `kept` elsewhere. Raises BundleError."""
     for table in TABLES:
         if table.name in kept:
             continue
@@ -87,9 +87,9 @@ def create(connection: duckdb.DuckDBPyConnection, path: Path, manifest: Manifest
 
 
 def add_derived(connection: duckdb.DuckDBPyConnection, *, copy: str | None = None) -> None:
-    """Adds `active_of(feature_id)`, the tokens that a feature is active on, and `usual`: see USUAL.
+    """Create `active_of(feature_id)`, the tokens that a feature is active on, and `usual`: see USUAL.
 
-    They are read from the attached database `copy`, where a sorted copy keeps both, and worked out otherwise.
+    They are read from the attached database `copy`, where a sorted copy keeps both, and computed otherwise.
     """
     of_feature = _ACTIVE_OF if copy is None else f"SELECT * FROM {copy}.active_tokens WHERE feature_id = wanted"
     connection.execute(f"CREATE MACRO active_of(wanted) AS TABLE {of_feature}")
@@ -97,7 +97,7 @@ def add_derived(connection: duckdb.DuckDBPyConnection, *, copy: str | None = Non
 
 
 def _view(connection: duckdb.DuckDBPyConnection, file: Path, table: Table) -> None:
-    """A view of the file; columns that the schema has won since it was written are null."""
+    """Create a view of the file; columns added to the schema since it was written are null."""
     name = glob.escape(str(file))  # read_parquet takes a pattern, and a folder may be called run[1]
     rows = connection.read_parquet(name)
     if all(column.name in rows.columns or not column.nullable for column in table.columns):

@@ -121,5 +121,5 @@ def test_there_is_nothing_to_queue_in_an_empty_bundle(empty_bundle):
 
 def test_only_the_queues_there_are_can_be_asked_for(store):
     for ask in (queries.words.queued_texts, queries.words.queued_words, queries.words.responsible_features):
-        with pytest.raises(ConfigError, match="choose one of gap, implicit gap"):
+        with pytest.raises(ConfigError, match="choose from gap, implicit gap"):
             ask(store, "gap; DROP TABLE texts")
