@@ -111,9 +111,9 @@ def test_pages_make_up_the_whole(store, wanted, order, size):
 
 @pytest.mark.parametrize("by", ["", "weight; DROP TABLE features", "f.layer", "no such"])
 def test_only_listed_columns_sort(store, by):
-    with pytest.raises(ConfigError, match="no column of that name here; (choose one of|did you mean)"):
+    with pytest.raises(ConfigError, match=r"no column of that name here; (choose one of|did you mean)"):
         queries.features.features(store, FeatureFilter(), order=Order(by))
-    with pytest.raises(ConfigError, match="no column of that name here; (choose one of|did you mean)"):
+    with pytest.raises(ConfigError, match=r"no column of that name here; (choose one of|did you mean)"):
         queries.texts.texts(store, TextFilter(), order=Order(by))
 
 
