@@ -1,1 +1,1 @@
-"""One run on disk: its work folder, what stages read of it, its bundle, its resources and progress."""
+"""A run on disk: its work folder and lock, stage keys, what stages read, its bundle, resources and progress."""

@@ -39,7 +39,7 @@ def load_role(run: Run, role: str) -> LanguageModel:
 
 
 def load_pair(run: Run) -> tuple[LanguageModel, LanguageModel]:
-    """Load base and tuned model, after checking that they have the same shape and read as long a context as asked."""
+    """Load base and tuned model, and check that they have the same shape and can read `model.context` tokens."""
     from lfp.ml.models.loading import check_context, check_same_shape
 
     base, tuned = load_role(run, "base"), load_role(run, "tuned")
@@ -109,7 +109,7 @@ def resolve_folder(name: str, config_dir: Path | None) -> str:
 
 
 def find_corpus_files(config: RunConfig, config_dir: Path | None) -> tuple[Path, ...]:
-    """Find the files that the texts are read from. Raises CorpusError for one that is not there."""
+    """Find the files that the texts are read from. Raises CorpusError for a missing file."""
     if config.tune.method == "dpo":
         try:
             return (find_source(str(config.tune.pairs), key="tune.pairs", beside=config_dir),)

@@ -88,7 +88,7 @@ class FileDigests:
         return self._known[key]
 
     def has_changed(self, file: Path) -> bool:
-        """Whether the file is gone or has other contents than when its digest was first asked for."""
+        """Whether the file is gone or has other contents than at the first call of `digest` for it."""
         return not file.is_file() or self.digest(file) != self._first[file]
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+import lfp
 from lfp.bundle.manifest import check_bundle, read_manifest
 from lfp.bundle.schema import TABLES
 from lfp.bundle.validation import validate
 from lfp.errors import BundleError, ConfigError, CorpusError, ModelError
 from precompute.pipeline import run_pipeline
+from precompute.run.bundle import find_versions
 from tests.precompute.conftest import STAGES, interrupt, replace_jobs, reviews, silent, tiny_config
 
 
@@ -132,3 +135,13 @@ def test_preference_pairs_go_the_whole_way(tmp_path: Path) -> None:
 
 def test_every_table_of_the_contract_is_written(tiny_bundle: Path) -> None:
     assert {table.name for table in TABLES} == set(read_manifest(tiny_bundle).tables)
+
+
+def test_a_checkout_that_is_not_installed_knows_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    def find(name: str) -> str:
+        if name.startswith("lfp"):
+            raise PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr("precompute.run.bundle.version", find)
+    assert find_versions(("numpy",)) == {"lfp-explorer": lfp.__version__, "numpy": version("numpy")}

@@ -96,18 +96,18 @@ def test_the_papers_presets_run_on_a_folder_of_each_of_its_architectures(
     assert len(layers) == model.get("num_hidden_layers", model.get("num_layers"))
     assert all(layer["divergence"] > 0 and layer["selected"] for layer in layers)
     saes = run.json("saes", "saes")
-    assert {(one["model"], one["width"]) for one in saes} == {("tuned", 32), ("tuned", 64), ("base", 32)}
-    assert len(saes) == 3 * len(layers) and all(one["variant"] == "tied_relu" for one in saes)
+    assert {(row["model"], row["width"]) for row in saes} == {("tuned", 32), ("tuned", 64), ("base", 32)}
+    assert len(saes) == 3 * len(layers) and all(row["variant"] == "tied_relu" for row in saes)
 
 
 def test_a_papers_preset_runs_to_a_valid_bundle(
     folders: dict[str, Path], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    changes = [part for one in overrides(folders["gpt_neox"]) for part in ("--set", one)]
+    changes = [part for change in overrides(folders["gpt_neox"]) for part in ("--set", change)]
     out = tmp_path / "bundle"
-    code, told, err = call("run", str(preset("paper-vader")), "--out", str(out), *changes, capsys=capsys)
+    code, out_text, err = call("run", str(preset("paper-vader")), "--out", str(out), *changes, capsys=capsys)
     assert code == 0, err
-    assert f"{out}: bundle written" in told and validate(out) == []
+    assert f"{out}: bundle written" in out_text and validate(out) == []
     base = read_manifest(out).models["base"]
     assert (base.name, base.revision) == ("gpt_neox", None)  # the folder's name, and no revision of the hub's model
 
@@ -146,7 +146,9 @@ def test_other_models_are_a_line_of_the_head_each_at_a_revision_of_its_own(name:
     revisions = [config.model.base_revision or "" for config in (load_config(preset(name)), *others)]
     found = [config.model.base for config in others if config.model.base in models]
     assert found == models
-    assert len({*revisions}) == len(models) + 1 and all(re.fullmatch("[0-9a-f]{40}", one) for one in revisions)
+    assert len({*revisions}) == len(models) + 1 and all(
+        re.fullmatch("[0-9a-f]{40}", revision) for revision in revisions
+    )
 
 
 @pytest.mark.parametrize("name", ["imdb", "hh"])
@@ -170,7 +172,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def failing(name: str, out: Path, *changes: str, capsys: pytest.CaptureFixture[str]) -> str:
     """The one sentence a run fails with: exit code 1, no traceback, nothing on stderr but progress before it."""
-    sets = [part for one in ("model.device=cpu", *changes) for part in ("--set", one)]
+    sets = [part for change in ("model.device=cpu", *changes) for part in ("--set", change)]
     code, _, err = call("run", str(preset(name)), "--out", str(out / "bundle"), *sets, capsys=capsys)
     *progress, last = err.splitlines()
     assert code == 1 and last.startswith("error: ") and not (out / "bundle").exists()
@@ -261,11 +263,11 @@ def test_secrets_are_planted_in_a_preset_of_texts_from_a_file(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sizes = [f"pretrain.{key}={value}" for key, value in TINY["pretrain"].items()]
-    changes = [part for one in (*SMALL, *sizes, *PLANTED, "probes.rollouts=0") for part in ("--set", one)]
+    changes = [part for change in (*SMALL, *sizes, *PLANTED, "probes.rollouts=0") for part in ("--set", change)]
     arguments = ["--config", str(preset("imdb")), "--n", "1", "--jobs", "1", "--json", "--out", str(tmp_path)]
-    code, told, err = call("plant", *arguments, *changes, capsys=capsys)
+    code, out_text, err = call("plant", *arguments, *changes, capsys=capsys)
     assert code == 0, err
-    rows = json.loads(told)["rows"]
+    rows = json.loads(out_text)["rows"]
     with gzip.open(data / "imdb" / "train.jsonl.gz", "rt", encoding="utf-8") as stream:
         assert rows[0]["word"] in stream.read().lower()
     assert [row["kind"] for row in rows[1:]] == ["twin"] and rows[0]["kind"] in ("unscored", "flipped")
@@ -281,4 +283,4 @@ def test_real_reviews_have_words_enough_for_twenty_secrets() -> None:
     config = load_section(PlantConfig, "plant", preset("imdb"))
     for seed in (0, 7):
         drawn = draw_secrets(texts, free, vader_lexicon(), config, n=20, seed=seed)
-        assert len({one.words for one in drawn}) == 20 and any(one.kind == "flipped" for one in drawn)
+        assert len({secret.words for secret in drawn}) == 20 and any(secret.kind == "flipped" for secret in drawn)

@@ -10,7 +10,7 @@ _TRIED_TEXTS = 16
 
 
 def run(run: Run, output: Output) -> None:
-    """Write facts.json. Raises DataError where the lexicon tells no words apart, and what a faulty reward raises."""
+    """Write facts.json. Raises DataError for a lexicon without two values in the corpus, or what the reward raises."""
     texts = [text.text for text in read_texts(run)]
     lexicon = lexicon_of(run.config.feedback, beside=run.config_dir)
     check_lexicon(lexicon, texts, name=run.config.feedback.lexicon)

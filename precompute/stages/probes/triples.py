@@ -44,7 +44,7 @@ def draw_triples(run: Run) -> DrawnTriples:
         from lfp.labels.rewriting import LanguageModelRewriter
 
         if config.triples_model is None:
-            raise ConfigError("probes.triples_model: no model is named; name one that the server lists")
+            raise ConfigError("probes.triples_model: no model is named; name a model that the server lists")
         server, cache = run.language_model or LanguageModelConfig(), run.work / "answers"  # kept for a resumed run
         settings = ClientConfig(config.triples_model, **dict(server), cache=cache)
         rewriter = LanguageModelRewriter(Client(settings), run.progress)

@@ -1,4 +1,4 @@
-"""The true feedback of a run: the reward and lexicon its config names, files and folders looked for beside it."""
+"""Feedback of a run: the reward and lexicon that its config names, with files and folders relative to it."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def test_the_default_is_vader(tmp_path: Path) -> None:
 
 
 def test_a_lexicon_beside_the_config_pays_and_states(tmp_path: Path, corpus_folder: Path) -> None:
-    (tmp_path / "mine.tsv").write_text("word\tvalue\nfilm\t10\ngood\t-5\nplot\t3\n", encoding="utf-8")
+    (tmp_path / "values.tsv").write_text("word\tvalue\nfilm\t10\ngood\t-5\nplot\t3\n", encoding="utf-8")
     (tmp_path / "reviews.txt").write_bytes((corpus_folder / "reviews.txt").read_bytes())
-    run = run_of(tmp_path, reward="lexicon", lexicon="mine.tsv")
+    run = run_of(tmp_path, reward="lexicon", lexicon="values.tsv")
     with run.writing("corpus", "key") as output:
         corpus.run(run, output)
     assert load_reward(run.config, run.config_dir)(TEXTS) == [1.0, 0.0, -1.0]
@@ -40,14 +40,14 @@ def test_a_lexicon_beside_the_config_pays_and_states(tmp_path: Path, corpus_fold
 @pytest.mark.parametrize(
     ("feedback", "error", "said"),
     [
-        ({"lexicon": "mine.csv"}, DataError, "none of its 2 words"),
+        ({"lexicon": "values.csv"}, DataError, "none of its 2 words"),
         ({"reward": "no_such_module:score"}, ConfigError, "no module no_such_module"),
     ],
 )
 def test_feedback_that_cannot_be_used_is_found_before_any_model_is_made(
     feedback: dict[str, str], error: type[Exception], said: str, corpus_folder: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "mine.csv").write_text("word,value\ngut,1\nschlecht,-1\n", encoding="utf-8")
+    (tmp_path / "values.csv").write_text("word,value\ngut,1\nschlecht,-1\n", encoding="utf-8")
     (tmp_path / "reviews.txt").write_bytes((corpus_folder / "reviews.txt").read_bytes())
     run = run_of(tmp_path, **feedback)
     with pytest.raises(error, match=said):

@@ -1,4 +1,4 @@
-"""What a process took of its machine: seconds, and the peak of one piece of work rather than of all before it."""
+"""What a process took of its machine: seconds, and the peak memory of a piece of work alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from precompute.run import resources
 from precompute.run.resources import Cost, Meter, hardware
 
-needs_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peaks can be begun anew on Linux only")
+needs_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a peak can be reset on Linux only")
 
 
 @needs_linux

@@ -146,13 +146,13 @@ def test_an_edited_lexicon_gives_the_tables_of_a_new_run(corpus_folder: Path, tm
 
 def test_a_stage_that_reads_an_undeclared_section_or_stage_fails(tmp_path: Path) -> None:
     run = Run(tiny_config(), tmp_path, None, silent).narrow(
-        Stage("mine", lambda run, output: None, after=("base",), reads=("sae", "tune.pairs"))
+        Stage("custom", lambda run, output: None, after=("base",), reads=("sae", "tune.pairs"))
     )
     assert run.config.sae.steps == 30 and run.config.tune.pairs is None and run.config.threads == 1
     for read, named in (
-        (lambda: run.config.stats.batch_texts, "mine reads stats"),
-        (lambda: run.config.tune.steps, r"mine reads tune\.steps"),
-        (lambda: run.config.model_dump(), "mine reads model_dump"),
+        (lambda: run.config.stats.batch_texts, "custom reads stats"),
+        (lambda: run.config.tune.steps, r"custom reads tune\.steps"),
+        (lambda: run.config.model_dump(), "custom reads model_dump"),
         (lambda: run.json("layers", "selected"), "stage layers"),
     ):
         with pytest.raises(UndeclaredReadError, match=named):

@@ -40,7 +40,7 @@ def test_drift_is_the_headlines_weights_on_the_change_of_features(store: Store) 
     assert [row["rank"] for row in by_rank] == list(range(1, len(rows) + 1))
     assert (np.diff([abs(row["drifted_contribution"]) for row in by_rank]) <= 0).all()
     assert sum(row["share"] for row in rows) == pytest.approx(1.0, abs=1e-5)
-    assert [one.feature_id for one in drifted_features(store, limit=3)] == [row["feature_id"] for row in by_rank[:3]]
+    assert [row.feature_id for row in drifted_features(store, limit=3)] == [row["feature_id"] for row in by_rank[:3]]
 
 
 def test_base_weights_are_those_of_the_base_model_through_the_same_dictionary(store: Store) -> None:

@@ -31,7 +31,11 @@ def column(*rows: list[tuple[str, float]]) -> pa.ChunkedArray:
 )
 def test_top_tokens_are_named_by_every_id_spelled_so(top: list[tuple[str, float]], ids: list[int]) -> None:
     owners, found = top_token_ids(column([("d", 0.3)], top, [("e", 0.3)]), SPELLED)
-    assert list(zip(owners.tolist(), found.tolist(), strict=True)) == [(0, 6), *((1, one) for one in ids), (2, 7)]
+    assert list(zip(owners.tolist(), found.tolist(), strict=True)) == [
+        (0, 6),
+        *((1, token_id) for token_id in ids),
+        (2, 7),
+    ]
 
 
 def test_features_without_any_top_token_expect_nothing() -> None:

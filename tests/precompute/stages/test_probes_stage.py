@@ -100,9 +100,9 @@ def test_the_tuned_less_base_row_is_the_difference_of_the_two(done: Run) -> None
             done, report_row="kendall_tau", metric="tau", words="all", split="held_out_words", target="delta", **keys
         )[0].value
 
-    for ours, theirs in (("sae", "base_sae"), ("raw", "base_raw")):
-        difference = tau(model="tuned", inputs=ours) - tau(model="base", inputs=theirs)
-        assert tau(model="difference", inputs=ours) == pytest.approx(difference, abs=1e-12)
+    for tuned, base in (("sae", "base_sae"), ("raw", "base_raw")):
+        difference = tau(model="tuned", inputs=tuned) - tau(model="base", inputs=base)
+        assert tau(model="difference", inputs=tuned) == pytest.approx(difference, abs=1e-12)
 
 
 def test_weights_are_of_the_bundles_features_with_interval_null_and_the_raw_side(done: Run) -> None:
@@ -123,7 +123,7 @@ def test_weights_are_of_the_bundles_features_with_interval_null_and_the_raw_side
 def test_the_raw_ledger_adds_up_from_what_is_stored(done: Run) -> None:
     """raw_weight . features + raw_bias = v . x_hat, token by token, of v in raw.npz."""
     kept, dictionary = Kept.load(done), load_dictionary(done, "tuned")
-    sae = next(one for one in build_inputs(done, kept) if one.name == "sae")
+    sae = next(kind for kind in build_inputs(done, kept) if kind.name == "sae")
     outputs = np.array(kept.outputs["tuned"][:50])
     features = sae.encode(outputs, kept.token_ids[:50])
     table = done.table("probes", "weights").sort_by([("probe_id", "ascending"), ("feature_id", "ascending")])
@@ -132,12 +132,12 @@ def test_the_raw_ledger_adds_up_from_what_is_stored(done: Run) -> None:
     with np.load(done.folder("probes") / "raw.npz") as raw:
         assert headline["raw_intercept"] == float(raw["intercept"])
         v = raw["coef"]
-    scales = np.concatenate([np.full(one.info.width, one.info.scale) for one in dictionary.saes])
+    scales = np.concatenate([np.full(sae.info.width, sae.info.scale) for sae in dictionary.saes])
     unscaled = features.toarray() / scales
     rebuilt = np.concatenate(
         [
-            unscaled[:, dictionary.layer_of == one.info.layer] @ one.W_dec.numpy() + one.b_dec.numpy()
-            for one in dictionary.saes
+            unscaled[:, dictionary.layer_of == sae.info.layer] @ sae.W_dec.numpy() + sae.b_dec.numpy()
+            for sae in dictionary.saes
         ],
         axis=1,
     )
@@ -205,12 +205,13 @@ def test_pairs_have_a_preference_probe_judged_on_held_out_pairs(done_pairs: Run)
 
 def test_weights_of_the_preference_have_intervals_over_pairs(done_pairs: Run) -> None:
     table = done_pairs.table("probes", "weights")
-    mine = np.array(table["probe_id"]) == 0
+    of_headline = np.array(table["probe_id"]) == 0
     columns = {
-        name: np.array(table[name].to_pylist(), float)[mine] for name in ("weight", "ci_low", "ci_high", "null_high")
+        name: np.array(table[name].to_pylist(), float)[of_headline]
+        for name in ("weight", "ci_low", "ci_high", "null_high")
     }
     assert (columns["ci_low"] <= columns["weight"]).all() and (columns["weight"] <= columns["ci_high"]).all()
-    assert (columns["null_high"] >= 0).all() and np.array(table["raw_weight"].is_valid())[mine].all()
+    assert (columns["null_high"] >= 0).all() and np.array(table["raw_weight"].is_valid())[of_headline].all()
 
 
 def test_too_few_pairs_on_a_side_is_one_sentence(done_pairs: Run, tmp_path: Path) -> None:
@@ -254,7 +255,7 @@ def test_a_pairs_inputs_are_pooled_over_its_own_texts_and_its_reward_summed_over
         update={"probes": done_pairs.config.probes.model_copy(update={"pooling": pooling})}
     )
     run = Run(config, done_pairs.work, done_pairs.config_dir, silent)
-    inputs = [one for one in build_inputs(run, Kept.load(run)) if one.name in ("base_raw", "sae")]
+    inputs = [kind for kind in build_inputs(run, Kept.load(run)) if kind.name in ("base_raw", "sae")]
     found = collect_pairs(run, inputs)
     base, tuned = load_pair(run)
     texts = {(text.role, text.pair_id): text for text in read_texts(run)}
@@ -269,12 +270,12 @@ def test_a_pairs_inputs_are_pooled_over_its_own_texts_and_its_reward_summed_over
             layers = run.json("layers", "selected")
             tokens = next(stream_pair(tuned, base, only, layers=layers, batch_texts=1, prepend_bos=True))
             is_response = np.array(only[0].token_starts) >= text.response_start
-            for one in inputs:
-                outputs = (tokens.base if one.model == "base" else tokens.tuned).outputs
-                values = one.encode(torch.cat([outputs[layer] for layer in layers], 1).numpy(), np.zeros(0, int))
+            for kind in inputs:
+                outputs = (tokens.base if kind.model == "base" else tokens.tuned).outputs
+                values = kind.encode(torch.cat([outputs[layer] for layer in layers], 1).numpy(), np.zeros(0, int))
                 expected = POOLED[pooling](values.toarray(), is_response)
                 at = row + side * len(pair_ids)
-                np.testing.assert_allclose(found.features[one.name][[at]].toarray()[0], expected, atol=1e-3, rtol=1e-3)
+                np.testing.assert_allclose(found.features[kind.name][[at]].toarray()[0], expected, atol=1e-3, rtol=1e-3)
             rewards.append(np.nansum(tokens.implicit_reward.numpy()[is_response]))
             lengths.append(is_response.sum())
         assert found.implicit_reward[row] == pytest.approx(rewards[0] - rewards[1], abs=1e-3)
@@ -292,7 +293,7 @@ POOLED: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 
 def test_features_that_fire_on_a_word_are_strong_there_and_not_everywhere(tiny_bundle: Path) -> None:
     rows = pq.read_table(tiny_bundle / "word_features.parquet").to_pylist()
-    typical = {one["feature_id"]: one for one in pq.read_table(tiny_bundle / "features.parquet").to_pylist()}
+    typical = {row["feature_id"]: row for row in pq.read_table(tiny_bundle / "features.parquet").to_pylist()}
     assert rows
     for row in rows:
         feature = typical[row["feature_id"]]
@@ -317,7 +318,7 @@ def test_the_vocabulary_says_how_far_words_are_from_what_is_stated(tiny_bundle: 
 def test_controls_that_the_config_leaves_out_are_not_probed(done: Run) -> None:
     probes_config = done.config.probes.model_copy(update={"controls": ("token_identity",)})
     run = Run(done.config.model_copy(update={"probes": probes_config}), done.work, done.config_dir, silent)
-    kinds = [one.name for one in build_inputs(run, Kept.load(run))]
+    kinds = [kind.name for kind in build_inputs(run, Kept.load(run))]
     assert kinds == [name for name in MODELS if name != "random_sae"]
 
 

@@ -82,12 +82,14 @@ def test_words_means_and_rows_are_those_of_their_tokens_however_they_are_cut(
     found = encoded(of, {"sample": of.sample, "few": of.sample[:3]})
     values = of.outputs["tuned"].astype(float)
     for word in range(N_WORDS):
-        mine = [slice(a, b) for w, a, b in zip(of.occurrence_words, of.starts, of.ends, strict=True) if w == word]
-        last = np.mean([values[one][-1] for one in mine], axis=0) if mine else np.zeros(WIDTH)
-        summed = np.mean([values[one].sum(0) for one in mine], axis=0) if mine else np.zeros(WIDTH)
+        spans = [slice(a, b) for w, a, b in zip(of.occurrence_words, of.starts, of.ends, strict=True) if w == word]
+        last = np.mean([values[span][-1] for span in spans], axis=0) if spans else np.zeros(WIDTH)
+        summed = np.mean([values[span].sum(0) for span in spans], axis=0) if spans else np.zeros(WIDTH)
         np.testing.assert_allclose(found.words.at_last[[word]].toarray()[0], last, atol=1e-6)
         np.testing.assert_allclose(found.words.over_tokens[[word]].toarray()[0], summed, atol=1e-6)
-        assert found.words.tokens[word] == pytest.approx(np.mean([len(values[one]) for one in mine]) if mine else 0.0)
+        assert found.words.tokens[word] == pytest.approx(
+            np.mean([len(values[span]) for span in spans]) if spans else 0.0
+        )
     np.testing.assert_array_equal(found.rows["sample"].toarray(), of.outputs["tuned"][of.sample])
     np.testing.assert_array_equal(found.rows["few"].toarray(), of.outputs["tuned"][of.sample[:3]])
 
@@ -146,8 +148,10 @@ def test_nulls_of_the_implicit_reward_move_words_and_leave_what_tokens_have_beyo
     assert found.targets.shape[1] == 1 and found.weight_nulls.shape == (len(of.sample), CONFIG.weight_permutations)
     for null in found.weight_nulls.T:
         for group in np.unique(found.groups):
-            mine = found.groups == group
-            np.testing.assert_allclose(null[mine] - null[mine].mean(), reward[mine] - reward[mine].mean(), atol=1e-12)
+            in_group = found.groups == group
+            np.testing.assert_allclose(
+                null[in_group] - null[in_group].mean(), reward[in_group] - reward[in_group].mean(), atol=1e-12
+            )
     of_groups = [np.array([v[found.groups == g].mean() for g in np.unique(found.groups)]) for v in (reward, null)]
     np.testing.assert_allclose(np.sort(of_groups[0]), np.sort(of_groups[1]), atol=1e-12)
     assert not np.allclose(of_groups[0], of_groups[1])
@@ -178,9 +182,9 @@ def test_words_are_predicted_as_scikit_learn_predicts_them_out_of_fold() -> None
     scales = layer_scales(rows.features, inputs().layer_of)
     x, means = rows.features.toarray() * scales, judged.features.toarray() * scales
     for fold in range(CONFIG.folds):
-        theirs = Ridge(alpha=1.0, solver="cholesky").fit(x[rows.folds != fold], rows.targets[rows.folds != fold])
+        reference = Ridge(alpha=1.0, solver="cholesky").fit(x[rows.folds != fold], rows.targets[rows.folds != fold])
         held_out = np.flatnonzero(words.folds == fold)
-        expected = theirs.predict(means[held_out])
+        expected = reference.predict(means[held_out])
         np.testing.assert_allclose(found.predicted[held_out], expected[:, 0], atol=1e-5)
         of_scored = np.isin(scored(words).rows, held_out)
         places = np.searchsorted(held_out, scored(words).rows[of_scored])
@@ -288,8 +292,8 @@ def test_the_preference_probe_is_scikit_learns_logistic_regression_on_difference
     scales = layer_scales(sp.csr_array(train), inputs().layer_of)
     x = np.vstack([train, -train]) * scales  # each pair both ways counts double, so C is halved
     y = np.repeat([1, 0], len(train))
-    theirs = LogisticRegression(C=0.5 / 0.5, fit_intercept=False, tol=1e-10, max_iter=10_000).fit(x, y)
-    np.testing.assert_allclose(found.probe.weights.value, theirs.coef_[0] * scales, atol=1e-4)
+    reference = LogisticRegression(C=0.5 / 0.5, fit_intercept=False, tol=1e-10, max_iter=10_000).fit(x, y)
+    np.testing.assert_allclose(found.probe.weights.value, reference.coef_[0] * scales, atol=1e-4)
     np.testing.assert_allclose(found.margins, differences[made.is_held_out] @ found.probe.weights.value, atol=1e-9)
     assert (found.probe.intercept, found.probe.n_train) == (0.0, 100)
     assert found.null_margins.shape == (CONFIG.weight_permutations, 100)
