@@ -65,10 +65,14 @@ class TopKObjective(ReluObjective):
     """Mean over tokens of |z - z_hat|^2, with f = relu(pre) at each token's k largest pre-activations."""
 
     def code(self, pre: Tensor, *, sparse: bool) -> Code:
-        """Keep the k largest of each row, those above zero."""
-        values, indices = pre.topk(self.config.k, dim=1, sorted=False)
+        """Keep the k largest of each row, those above zero; in a sparse code, of equals at the k-th place the first."""
+        k, width = self.config.k, pre.shape[1]
         if sparse:
-            return SparseCode.from_largest(values, indices, pre.shape[1])
+            values, indices = pre.topk(min(k + 1, width), dim=1)
+            for row in (values[:, k - 1] == values[:, -1]).nonzero().flatten() if k < width else ():
+                indices[row] = pre[row].argsort(descending=True, stable=True)[: k + 1]
+            return SparseCode.from_largest(values[:, :k], indices[:, :k], width)
+        values, indices = pre.topk(k, dim=1, sorted=False)
         return DenseCode(torch.zeros_like(pre).scatter_(1, indices, values.relu()))
 
     def gradient(self, code: Code, slope: Tensor, n_tokens: int) -> PreGradient:  # noqa: ARG002 (no penalty here)
@@ -89,7 +93,10 @@ class BatchTopKObjective(TopKObjective):
     _MEMORY = 0.99
 
     def code(self, pre: Tensor, *, sparse: bool) -> Code:
-        """Keep the n * k largest of the batch, those above zero, and update the threshold."""
+        """Keep the n * k largest of the batch, those above zero, and update the threshold.
+
+        In a sparse code the first of equals at the last place are kept, in a dense one all.
+        """
         assert isinstance(self.sae, BatchTopKSae)
         n_kept = self.config.k * len(pre)
         if pre.device.type == "cpu":
@@ -101,7 +108,12 @@ class BatchTopKObjective(TopKObjective):
         least = torch.where(largest > 0, largest, torch.inf).min().nan_to_num(posinf=0.0)
         threshold = self.sae.threshold
         threshold.copy_(torch.where(threshold == 0, least, self._MEMORY * threshold + (1 - self._MEMORY) * least))
-        return SparseCode.from_mask(kept, pre) if sparse else DenseCode(pre * kept)
+        if not sparse:
+            return DenseCode(pre * kept)
+        surplus = int(kept.sum()) - n_kept
+        if surplus > 0:
+            kept.view(-1)[(pre == largest.min()).flatten().nonzero()[-surplus:]] = False
+        return SparseCode.from_mask(kept, pre)
 
 
 class JumpReluObjective(ReluObjective):

@@ -205,6 +205,18 @@ def test_the_least_value_kept_lies_between_none_and_all() -> None:
     assert counts[0] > N * K > counts[1] > 0 == counts[2]
 
 
+@pytest.mark.parametrize(
+    ("variant", "expected"),
+    [("topk", [[0, 2, 0, 0], [1, 2, 0, 0], [3, 3, 0, 0]]), ("batchtopk", [[0, 2, 0, 0], [1, 2, 0, 1], [3, 3, 0, 0]])],
+)
+def test_of_equal_pre_activations_the_first_are_kept(variant: Variant, expected: list[list[float]]) -> None:
+    pre = torch.tensor([[-1.0, 2.0, -3.0, -4.0], [1.0, 2.0, -5.0, 1.0], [3.0, 3.0, 1.0, 1.0]])
+    sae = tiny_sae(variant=variant, width=4, d_in=D_IN)
+    objective = OBJECTIVES[variant](sae, CONFIG.model_copy(update={"k": 2}))
+    assert isinstance(objective, ReluObjective)
+    assert objective.code(pre, sparse=True).times(torch.eye(4)).tolist() == expected
+
+
 @pytest.mark.parametrize("variant", ["tied_relu", "relu", "topk"])
 def test_autograd_gives_the_written_gradients(variant: Variant) -> None:
     """The same step, from an objective that states the penalty alone."""
