@@ -1,4 +1,4 @@
-"""The active entries of features: found in dense blocks that fit the cache, then turned to lie feature by feature."""
+"""Find the active entries of dense features, order them by feature, and add up totals of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lfp.ml.features.grouping import joined, slices
+from lfp.ml.features.grouping import concatenate_offsets, concatenate_slices
 from lfp.util.types import Floats, Floats32, Ints
 
 if TYPE_CHECKING:
@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 
 _Number = TypeVar("_Number", bound=np.generic)
 
-
-_BLOCK_ENTRIES = 2**20  # a dense block of 4 MB is still in the cache when its active entries are looked for
+_BLOCK_ENTRIES = 2**20
+"""A dense block of 4 MB is still in the cache when its active entries are searched."""
+_FIXED_POINT = 2.0**20
+"""Sums are of whole numbers, so that the order of adding cannot change them."""
+_FIXED_POINT_OF_SQUARES = 2.0**28
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,42 +42,42 @@ class Active:
 
     @property
     def n_tokens(self) -> int:
-        """Tokens, those without an active feature counted."""
+        """Number of tokens, including those without an active feature."""
         return len(self.offsets) - 1
 
     @staticmethod
     def concatenate(parts: Sequence[Active]) -> Active:
-        """All parts' tokens, one after another; one part at least."""
+        """Concatenate the tokens of one or more parts."""
         return Active(
             parts[0].n_features,
-            joined([part.offsets for part in parts]),
+            concatenate_offsets([part.offsets for part in parts]),
             np.concatenate([part.features for part in parts]),
             np.concatenate([part.values for part in parts]),
         )
 
     def take(self, tokens: Ints) -> Active:
-        """Those tokens, in that order; -1 stands for a token on which nothing is active."""
+        """Select tokens in the order given; -1 stands for a token on which nothing is active."""
         sizes = np.where(tokens < 0, 0, np.diff(self.offsets, append=self.offsets[-1])[tokens])
-        offsets, entries = slices(self.offsets[tokens], self.offsets[tokens] + sizes)
+        offsets, entries = concatenate_slices(self.offsets[tokens], self.offsets[tokens] + sizes)
         return Active(self.n_features, offsets, self.features[entries], self.values[entries])
 
     @cached_property
     def by_feature(self) -> ByFeature:
-        """The same entries feature by feature."""
+        """The same entries ordered by feature, then token."""
         entries = self.values, self.features, self.offsets.astype(np.int32)
-        turned = sp.csr_array(entries, shape=(self.n_tokens, self.n_features)).tocsc()
-        return ByFeature(turned.indptr.astype(np.int64), turned.indices, turned.data)
+        by_column = sp.csr_array(entries, shape=(self.n_tokens, self.n_features)).tocsc()
+        return ByFeature(by_column.indptr.astype(np.int64), by_column.indices, by_column.data)
 
     @cached_property
-    def lies(self) -> Ints:
-        """Where each entry of `by_feature` lies: feature * n_tokens + token, ascending."""
+    def flat_indices(self) -> Ints:
+        """Index of each entry of `by_feature` in a matrix [features, tokens]: feature * n_tokens + token, ascending."""
         entries = self.by_feature
         return entries.spread(np.arange(self.n_features)) * self.n_tokens + entries.tokens
 
 
 @dataclass(frozen=True, eq=False)
 class ByFeature:
-    """Active entries feature by feature: feature f has `tokens[offsets[f]:offsets[f + 1]]` (ascending), `values`."""
+    """Active entries by feature: feature f has `tokens[offsets[f]:offsets[f + 1]]` (ascending) and their `values`."""
 
     offsets: Ints
     tokens: NDArray[np.int32]
@@ -82,29 +85,39 @@ class ByFeature:
 
     @cached_property
     def counts(self) -> Ints:
-        """Active tokens a feature [features]."""
+        """Number of active tokens [features]."""
         return np.diff(self.offsets)
 
-    def spread(self, of_feature: NDArray[_Number]) -> NDArray[_Number]:
-        """A value a feature [features] at every entry."""
-        return np.repeat(of_feature, self.counts)
+    def spread(self, per_feature: NDArray[_Number]) -> NDArray[_Number]:
+        """Repeat a value per feature [features] for each of its entries."""
+        return np.repeat(per_feature, self.counts)
 
 
 def active(values: Tensor) -> Active:
-    """The active entries of dense features [n, features], on any device. What is not above zero is not active."""
+    """Return the active (positive) entries of dense features [n, features] on any device."""
     n, n_features = values.shape
     if values.device.type != "cpu":
-        return _active_elsewhere(values)
+        return _find_on_device(values)
     rows = max(1, _BLOCK_ENTRIES // max(1, n_features))
     dense = values.detach().float().numpy()
     blocks = [_active_block(dense[start : start + rows]) for start in range(0, max(n, 1), rows)]
     return blocks[0] if len(blocks) == 1 else Active.concatenate(blocks)
 
 
-def encode_active(dictionary: Dictionary, outputs: Mapping[int, Tensor]) -> Active:
-    """The active features of tokens whose MLP outputs [n, d_in] are given by layer.
+def _find_on_device(values: Tensor) -> Active:
+    """Find the active entries on the device of the values, so that only these are transferred."""
+    n, n_features = values.shape
+    tokens, features = (values > 0).nonzero(as_tuple=True)
+    counts = torch.bincount(tokens, minlength=n).cpu().numpy()
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+    found = values[tokens, features].float().cpu().numpy()
+    return Active(n_features, offsets, features.int().cpu().numpy(), found)
 
-    The dense features are made a block of tokens at a time and never held whole.
+
+def encode_active(dictionary: Dictionary, outputs: Mapping[int, Tensor]) -> Active:
+    """Return the active features of tokens with the MLP outputs [n, d_in] by layer.
+
+    Dense features are computed for one block of tokens at a time.
     """
     n = len(outputs[dictionary.layers[0]])
     rows = max(64, _BLOCK_ENTRIES // dictionary.n_features)
@@ -124,7 +137,7 @@ def _active_block(dense: Floats32) -> Active:
 
 
 def _set_flags(flags: NDArray[np.bool_]) -> Ints:
-    """Where the flags are set: first by words of eight flags, most of them empty, then within those that are not."""
+    """Return the indices of set flags: find the words of eight flags that are not empty first, as most are."""
     whole = len(flags) // 8 * 8
     words = np.flatnonzero(flags[:whole].view(np.uint64) != 0)
     inside = np.flatnonzero(flags[:whole].reshape(-1, 8)[words])
@@ -132,23 +145,8 @@ def _set_flags(flags: NDArray[np.bool_]) -> Ints:
     return np.concatenate([found, whole + np.flatnonzero(flags[whole:])])
 
 
-def _active_elsewhere(values: Tensor) -> Active:
-    """One transfer of the entries, found on the device."""
-    rows, features = (values > 0).nonzero(as_tuple=True)
-    counts = torch.bincount(rows, minlength=len(values)).cpu().numpy()
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-    found = values[rows, features].float().cpu().numpy()
-    return Active(values.shape[1], offsets, features.int().cpu().numpy(), found)
-
-
-_FIXED_POINT = 2.0**20  # sums are of whole numbers, so that the order of adding cannot change them
-
-
-_FIXED_POINT_OF_SQUARES = 2.0**28
-
-
 class FeatureTotals:
-    """Active tokens, sums of activations and of their squares of every feature; parts add up."""
+    """Active tokens, sums of activations and of their squares for every feature; totals of parts add up."""
 
     def __init__(self, n_features: int) -> None:
         self.n_tokens = 0
@@ -157,7 +155,7 @@ class FeatureTotals:
         self._squares = np.zeros(n_features)
 
     def update(self, entries: Active) -> None:
-        """Adds the active entries of some tokens."""
+        """Add the active entries of some tokens."""
         n_features = len(self._sums)
         self.n_tokens += entries.n_tokens
         self._n_active += np.bincount(entries.features, minlength=n_features)
@@ -167,7 +165,7 @@ class FeatureTotals:
         self._squares += np.bincount(entries.features, squares, minlength=n_features)
 
     def merge(self, other: FeatureTotals) -> None:
-        """Adds another part's totals to these."""
+        """Add the totals of another part of the tokens."""
         self.n_tokens += other.n_tokens
         self._n_active += other._n_active
         self._sums += other._sums

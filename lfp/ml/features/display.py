@@ -1,4 +1,4 @@
-"""What a reader sees of a feature: logits it moves, tokens it fires on, its place on a map, examples in buckets."""
+"""Prepare what is shown of a feature: logits it moves, tokens it fires on, its place on a map, example buckets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lfp.ml.features.examples import Examples
-from lfp.ml.features.grouping import falling, grouped_order, rank_within
+from lfp.ml.features.grouping import descending_keys, grouped_order, rank_within
 from lfp.ml.models.loading import LanguageModel
 from lfp.util.types import Indices, Ints
 
@@ -19,17 +19,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 TokenValues = list[dict[str, Any]]
-
-
 _CHUNK = 512
 
 
 @torch.no_grad()
 def logit_tokens(model: LanguageModel, decoders: Tensor, *, n: int) -> tuple[list[TokenValues], list[TokenValues]]:
-    """For each decoder row [features, d_model] the `n` tokens whose logit it raises and lowers most, centred.
+    """Return for each decoder row [features, d_model] the `n` tokens whose centred logit it raises and lowers most.
 
-    The direct path: the row times the final norm's gain times the unembedding (the "logit lens" of nostalgebraist
-    2020); what later layers make of it is left out.
+    The direct path only: the row times the final norm's gain times the unembedding (the "logit lens" of nostalgebraist
+    2020), ignoring later layers.
     """
     unembed = _unembedding(model)
     unembed = (unembed - unembed.mean(0))[: len(model.tokenizer)]
@@ -50,7 +48,7 @@ def logit_tokens(model: LanguageModel, decoders: Tensor, *, n: int) -> tuple[lis
 def sampled_tokens(
     sample: Examples, n_features: int, tokenizer: PreTrainedTokenizerBase, *, n: int
 ) -> list[TokenValues]:
-    """For each feature the `n` tokens with the largest share of its sampled activation."""
+    """Return for each feature the `n` tokens with the largest share of its sampled activation."""
     n_ids = int(sample.token_ids.max(initial=0)) + 1
     keys, inverse = np.unique(sample.features * n_ids + sample.token_ids, return_inverse=True)
     mass = np.bincount(inverse, sample.activations, minlength=len(keys))
@@ -67,7 +65,7 @@ def sampled_tokens(
 
 
 def map_of_rows(rows: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Two coordinates a row [n, 2]: principal components, each turned so that its largest entry is positive."""
+    """Project rows to two principal components [n, 2], each with the sign that makes its largest entry positive."""
     centred = rows.astype(np.float64) - rows.mean(axis=0)
     u, s, _ = np.linalg.svd(centred, full_matrices=False)
     places = u[:, :2] * s[:2]
@@ -75,29 +73,13 @@ def map_of_rows(rows: NDArray[np.float32]) -> NDArray[np.float64]:
     return places * np.sign(places[np.abs(places).argmax(axis=0), [0, 1]])
 
 
-def _unembedding(model: LanguageModel) -> Tensor:
-    """The output embedding with the final norm's gain, and its centring where it is a LayerNorm, [d_vocab, d_model]."""
-    hf_model = model.bridge.original_model
-    name, gain = next((name, value) for name, value in model.parameters.items() if _is_final_gain(name))
-    gain = gain + 1.0 if "gemma" in hf_model.config.model_type else gain  # Gemma's norm scales by 1 + weight
-    unembed = hf_model.get_output_embeddings().weight * gain
-    centres = (
-        f"{name.removesuffix('weight')}bias" in model.parameters
-    )  # LayerNorm has a bias and centres; RMSNorm neither
-    return unembed - unembed.mean(1, keepdim=True) if centres else unembed
-
-
-def _is_final_gain(name: str) -> bool:
-    return any(name.endswith(f"{norm}.weight") for norm in ("final_layer_norm", "transformer.ln_f", "model.norm"))
-
-
 def quantile_buckets(sample: Examples, *, intervals: int, per_interval: int) -> tuple[Ints, Indices]:
-    """Bucket 1..intervals and row of the sample's examples to show: up to `per_interval` an interval, drawn at random.
+    """Draw up to `per_interval` examples per quantile interval of each feature's sampled activations.
 
-    Intervals are the quantiles of each feature's sampled activations, low to high: exact where the sample holds every
-    context the feature is active in, otherwise off by about sqrt(q (1 - q) / sample size) at the quantile q.
+    Returns the buckets, 1 (low) to `intervals`, and the rows of the sample. Quantiles are exact where the sample holds
+    every context the feature is active in, otherwise off by about sqrt(q (1 - q) / sample size) at the quantile q.
     """
-    order = grouped_order(sample.features, ~falling(sample.activations))
+    order = grouped_order(sample.features, ~descending_keys(sample.activations))
     of = sample.features[order]
     bucket = np.empty(len(order), np.int64)
     bucket[order] = 1 + rank_within(of) * intervals // np.bincount(of)[of]
@@ -108,9 +90,20 @@ def quantile_buckets(sample: Examples, *, intervals: int, per_interval: int) -> 
 
 
 def ranks(examples: Examples, buckets: Ints) -> Ints:
-    """Rank of each example within its feature and bucket [n], from 0, largest activation first."""
+    """Rank each example within its feature and bucket [n], from 0, largest activation first."""
     cell = examples.features * (int(buckets.max(initial=0)) + 2) + buckets + 1
-    order = grouped_order(cell, falling(examples.activations), examples.text_ids, examples.positions)
+    order = grouped_order(cell, descending_keys(examples.activations), examples.text_ids, examples.positions)
     ranked = np.empty(len(order), np.int64)
     ranked[order] = rank_within(cell[order])
     return ranked
+
+
+def _unembedding(model: LanguageModel) -> Tensor:
+    """Return the unembedding with the final norm's gain, and its centring if it is a LayerNorm, [d_vocab, d_model]."""
+    hf_model = model.bridge.original_model
+    norms = ("final_layer_norm.weight", "transformer.ln_f.weight", "model.norm.weight")
+    name, gain = next((name, value) for name, value in model.parameters.items() if name.endswith(norms))
+    gain = gain + 1.0 if "gemma" in hf_model.config.model_type else gain  # Gemma's norm scales by 1 + weight
+    unembed = hf_model.get_output_embeddings().weight * gain
+    centres = f"{name.removesuffix('weight')}bias" in model.parameters  # a LayerNorm does, and has a bias
+    return unembed - unembed.mean(1, keepdim=True) if centres else unembed

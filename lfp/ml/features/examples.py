@@ -1,4 +1,4 @@
-"""Examples of features: the best of each by some key, their windows, and how they are shown in buckets."""
+"""Keep the best examples of every feature by some key, with windows of values around them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lfp.ml.features.active import Active, ByFeature
-from lfp.ml.features.grouping import Places, falling, grouped_order, joined, of_feature, rank_within, run_starts, slices
+from lfp.ml.features.grouping import (
+    Places,
+    concatenate_offsets,
+    concatenate_slices,
+    descending_keys,
+    grouped_order,
+    hash_with_feature,
+    rank_within,
+    run_starts,
+)
 from lfp.util.types import Floats32, Hashes, Indices, Ints
 
-_SLACK = 4  # candidates wait until they are a quarter of what is kept
+_SLACK = 4
+"""Candidates are collected until there are a quarter as many as examples kept."""
 
 
 @dataclass(frozen=True)
@@ -33,20 +43,20 @@ class Examples:
     windows: Windows
 
     def take(self, rows: Indices) -> Examples:
-        """Those rows, in that order."""
+        """Select rows, in the order given."""
         return Examples(*(getattr(self, name).take(rows) for name in self.__dataclass_fields__))
 
     @staticmethod
     def concatenate(parts: Sequence[Examples]) -> Examples:
-        """All parts' rows, one after another."""
+        """Concatenate the rows of all parts."""
         arrays = [name for name in Examples.__dataclass_fields__ if name != "windows"]
-        joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in arrays}
-        return Examples(**joined, windows=Windows.concatenate([part.windows for part in parts]))
+        columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in arrays}
+        return Examples(**columns, windows=Windows.concatenate([part.windows for part in parts]))
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Consecutive tokens of whole texts: where they are, the hash of each one's context, the features active there."""
+    """Consecutive tokens of whole texts: their places, the hashes of their contexts, and the features active there."""
 
     places: Places
     contexts: Hashes
@@ -54,10 +64,10 @@ class Batch:
 
 
 class BestExamples(ABC):
-    """The k best examples of every feature, one a context; the best of parts are the best of the whole.
+    """The k best examples of every feature, one per context; the best of parts are the best of the whole.
 
-    A newcomer must reach its feature's k-th best so far, which few do once the first tokens are seen. Windows are made
-    only for those among a batch's k best. Candidates wait until they are worth a sort.
+    A candidate must reach its feature's k-th best so far, which few do once the first tokens are seen. Windows are
+    computed for the k best of a batch only. Candidates are collected until they are worth a sort.
     """
 
     def __init__(self, n_features: int, k: int, window: int) -> None:
@@ -71,15 +81,15 @@ class BestExamples(ABC):
     @staticmethod
     @abstractmethod
     def keys(batch: Batch) -> Hashes:
-        """The keys of a batch's active entries, feature by feature."""
+        """Return the keys of a batch's active entries, ordered by feature."""
 
     @staticmethod
     @abstractmethod
     def is_new(features: Ints, keys: Hashes, contexts: Hashes) -> NDArray[np.bool_]:
-        """Which examples are the first of their feature and context, of examples in the order of feature and key."""
+        """Mark the first example of each feature and context, given examples in the order of feature and key."""
 
     def update(self, batch: Batch) -> None:
-        """Offers a batch's active entries."""
+        """Offer a batch's active entries."""
         entries, keys = batch.active.by_feature, self.keys(batch)
         good = np.flatnonzero(_upper(keys) <= entries.spread(self._limits))
         features = np.searchsorted(entries.offsets, good, side="right") - 1
@@ -101,17 +111,17 @@ class BestExamples(ABC):
         )
 
     def add(self, examples: Examples) -> None:
-        """Offers examples made elsewhere."""
+        """Offer examples built elsewhere."""
         self._waiting.append(examples)
-        if sum(len(one.features) for one in self._waiting) * _SLACK > len(self._kept.features):
+        if sum(len(part.features) for part in self._waiting) * _SLACK > len(self._kept.features):
             self.examples()
 
     def merge(self, other: BestExamples) -> None:
-        """Offers another part's best."""
+        """Offer the best examples of another part of the tokens."""
         self.add(other.examples())
 
     def examples(self) -> Examples:
-        """The best so far, by feature, best first; ties go to the earlier text and position."""
+        """Return the best so far, by feature, best first; ties go to the earlier text and position."""
         if self._waiting:
             pool = Examples.concatenate([self._kept, *self._waiting])
             rows = self.best(pool.features, pool.keys, pool.contexts, (pool.text_ids, pool.positions))
@@ -121,11 +131,11 @@ class BestExamples(ABC):
         return self._kept
 
     def may_keep(self, features: Ints, keys: Hashes) -> NDArray[np.bool_]:
-        """Which examples are not worse than the k-th best so far of their features [n]."""
+        """Mark examples [n] that are not worse than the k-th best so far of their features."""
         return _upper(keys) <= self._limits[features]
 
     def best(self, features: Ints, keys: Hashes, contexts: Hashes, ties: tuple[Ints, Ints]) -> Indices:
-        """Indices of the k best of each feature, one a context, by feature and best first."""
+        """Return the indices of the k best of each feature, one per context, by feature and best first."""
         order = grouped_order(features, keys, *ties)
         order = order[self.is_new(features[order], keys[order], contexts[order])]
         return order[rank_within(features[order]) < self.k]
@@ -136,13 +146,13 @@ class TopExamples(BestExamples):
 
     @staticmethod
     def keys(batch: Batch) -> Hashes:
-        """Keys that fall as activations rise."""
-        return falling(batch.active.by_feature.values)
+        """Return keys that decrease as activations increase."""
+        return descending_keys(batch.active.by_feature.values)
 
     @staticmethod
-    def is_new(features: Ints, keys: Hashes, contexts: Hashes) -> NDArray[np.bool_]:  # noqa: ARG004 (the base's form)
-        """Which are the first of their feature and context."""
-        groups = of_feature(contexts, features)
+    def is_new(features: Ints, keys: Hashes, contexts: Hashes) -> NDArray[np.bool_]:  # noqa: ARG004 (the signature of the base)
+        """Mark the first of each feature and context."""
+        groups = hash_with_feature(contexts, features)
         order = np.argsort(groups)
         is_first = np.zeros(len(groups), bool)
         is_first[np.minimum.reduceat(order, run_starts(groups[order]))] = True
@@ -157,24 +167,24 @@ class SampledExamples(BestExamples):
 
     @staticmethod
     def keys(batch: Batch) -> Hashes:
-        """The contexts' hashes themselves."""
+        """Return the hashes of the contexts themselves."""
         return batch.contexts.take(batch.active.by_feature.tokens)
 
     @staticmethod
-    def is_new(features: Ints, keys: Hashes, contexts: Hashes) -> NDArray[np.bool_]:  # noqa: ARG004 (the base's form)
-        """Which are the first of their feature and context: equal contexts are adjacent."""
+    def is_new(features: Ints, keys: Hashes, contexts: Hashes) -> NDArray[np.bool_]:  # noqa: ARG004 (the signature of the base)
+        """Mark the first of each feature and context; equal contexts are adjacent."""
         is_first = np.ones(len(keys), bool)
         is_first[1:] = (keys[1:] != keys[:-1]) | (features[1:] != features[:-1])
         return is_first
 
 
 def _upper(keys: Hashes) -> NDArray[np.uint32]:
-    """The upper halves."""
+    """Return the upper halves of keys."""
     return (keys >> np.uint64(32)).astype(np.uint32)
 
 
 def no_examples(window: int) -> Examples:
-    """Not one example."""
+    """Return examples without rows."""
     ints, floats, hashes = np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.uint64)
     return Examples(ints, hashes, floats, ints, ints, ints, hashes, no_windows(window))
 
@@ -195,21 +205,21 @@ class Windows:
     high: NDArray[np.int16]
 
     def take(self, rows: NDArray[np.intp]) -> Windows:
-        """Those places, in that order."""
-        offsets, entries = slices(self.offsets[rows], self.offsets[rows + 1])
+        """Select places, in the order given."""
+        offsets, entries = concatenate_slices(self.offsets[rows], self.offsets[rows + 1])
         return Windows(self.reach, offsets, self.away[entries], self.values[entries], self.low[rows], self.high[rows])
 
     @staticmethod
     def concatenate(parts: Sequence[Windows]) -> Windows:
-        """All parts' places, one after another; one part at least, all of one reach."""
+        """Concatenate the places of one or more parts with the same reach."""
         return Windows(
             parts[0].reach,
-            joined([part.offsets for part in parts]),
+            concatenate_offsets([part.offsets for part in parts]),
             *(np.concatenate([getattr(part, name) for part in parts]) for name in ("away", "values", "low", "high")),
         )
 
     def lists(self) -> tuple[Ints, Floats32]:
-        """Every value within the text, zeros too, window after window, and where each window starts [n + 1]."""
+        """Return where each window starts [n + 1] and all values within the text, zeros too, window after window."""
         starts = np.concatenate([[0], np.cumsum(self.high.astype(np.int64) - self.low + 1)])
         values = np.zeros(starts[-1], np.float32)
         sizes = np.diff(self.offsets)
@@ -218,16 +228,16 @@ class Windows:
 
 
 def no_windows(reach: int) -> Windows:
-    """Around not one place."""
+    """Return windows around no place."""
     short = np.zeros(0, np.int16)
     return Windows(reach, np.zeros(1, np.int64), short, np.zeros(0, np.float32), short, short)
 
 
 def windows(entries: ByFeature, bounds: tuple[Ints, Ints], centres: tuple[Ints, Ints, Ints], reach: int) -> Windows:
-    """The windows of features around centres.
+    """Return the windows of features around centres.
 
-    `centres` are each window's feature, its middle token, and the first of the feature's entries at or after that
-    token; `bounds` [tokens] are the first token of each token's text and the first after it.
+    `centres` holds each window's feature, its middle token, and the first of the feature's entries at or after that
+    token; `bounds` [tokens] holds the first token of each token's text and the first after it.
     """
     features, tokens, at = centres
     low = np.maximum(bounds[0][tokens], tokens - reach)
@@ -243,7 +253,7 @@ def windows(entries: ByFeature, bounds: tuple[Ints, Ints], centres: tuple[Ints, 
         live = live[stop[live] < last[live]]
         live = live[entries.tokens[stop[live]] <= high[live]]
         stop[live] += 1
-    offsets, inside = slices(start, stop)
+    offsets, inside = concatenate_slices(start, stop)
     away = entries.tokens[inside] - np.repeat(tokens, stop - start)
     short = np.int16
     found = entries.values[inside]

@@ -1,4 +1,4 @@
-"""Sorting in groups, rows of unequal length, and contexts as hashes: what the statistics of features share."""
+"""Sort in groups, concatenate rows of unequal length, and hash contexts, for the statistics of features."""
 
 from __future__ import annotations
 
@@ -13,58 +13,53 @@ from lfp.util.types import Hashes, Ints
 
 
 def grouped_order(groups: Ints, keys: Hashes, *ties: Ints) -> NDArray[np.intp]:
-    """Order by group, then key, then each of `ties`, then place: what `np.lexsort` says, several times sooner.
+    """Return the order by group, key, each of `ties`, and index: that of `np.lexsort`, several times as fast.
 
     Groups are below 2**31. The upper half of each key is packed with its group into one integer.
     """
     packed = (groups << 32) | (keys >> np.uint64(32)).astype(np.int64)
     order = np.argsort(packed)
     ranked = packed[order]
-    alike = ranked[1:] == ranked[:-1]
-    unsettled = np.flatnonzero(np.append(alike, False) | np.append(False, alike)) if alike.any() else order[:0]
-    rows = order[unsettled]
-    careful = np.lexsort((rows, *(tie[rows] for tie in reversed(ties)), keys[rows], ranked[unsettled]))
-    order[unsettled] = rows[careful]
+    equal = ranked[1:] == ranked[:-1]
+    tied = np.flatnonzero(np.append(equal, False) | np.append(False, equal)) if equal.any() else order[:0]
+    rows = order[tied]
+    order[tied] = rows[np.lexsort((rows, *(tie[rows] for tie in reversed(ties)), keys[rows], ranked[tied]))]
     return order
 
 
 def rank_within(groups: NDArray[np.generic]) -> Ints:
-    """Rank of each element within its run of equal, adjacent groups."""
+    """Return the rank of each element within its run of equal, adjacent groups."""
     starts = run_starts(groups)
     return np.arange(len(groups)) - np.repeat(starts, np.diff(starts, append=len(groups)))
 
 
 def run_starts(groups: NDArray[np.generic]) -> Ints:
-    """First place of each run of equal, adjacent elements."""
+    """Return the first index of each run of equal, adjacent elements."""
     return np.flatnonzero(np.append(len(groups) > 0, groups[1:] != groups[:-1])[: len(groups)])
 
 
-def falling(values: NDArray[np.float32]) -> Hashes:
-    """Hashes that sort values from the largest; values are not negative, whose bits rise with them."""
+def descending_keys(values: NDArray[np.float32]) -> Hashes:
+    """Return integers that sort non-negative values from the largest; the bits of such floats rise with them."""
     return (~(values + np.float32(0)).view(np.uint32)).astype(np.uint64) << np.uint64(32)
 
 
-def slices(starts: Ints, stops: Ints) -> tuple[Ints, Ints]:
-    """Offsets [n + 1] of n slices laid one after another, and the places that they cover."""
+def concatenate_slices(starts: Ints, stops: Ints) -> tuple[Ints, Ints]:
+    """Return the offsets [n + 1] of n slices placed one after another, and the indices that they cover."""
     sizes = stops - starts
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
     return offsets, np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], sizes)
 
 
-def joined(parts: Sequence[Ints]) -> Ints:
-    """Offsets [n + 1] of the rows of all parts, one after another, from the offsets of each."""
+def concatenate_offsets(parts: Sequence[Ints]) -> Ints:
+    """Return the offsets [n + 1] of the rows of all parts, one after another, from the offsets of each."""
     sizes = np.concatenate([np.diff(part) for part in parts])
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
 
 
 CONTEXT_TOKENS = 8
-"""Two places with the same last tokens are the same place to a reader."""
-
-
+"""Places with the same last tokens up to this number count as the same context."""
 NO_HASH = np.uint64(2**64 - 1)
-"""Above every hash: where there is none."""
-
-
+"""Greater than every hash; stands for no hash."""
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -78,19 +73,19 @@ class Places:
 
     @staticmethod
     def concatenate(parts: Sequence[Places]) -> Places:
-        """All parts' tokens."""
+        """Concatenate the tokens of all parts."""
         return Places(*(np.concatenate([getattr(p, name) for p in parts]) for name in Places.__dataclass_fields__))
 
     @cached_property
     def bounds(self) -> tuple[Ints, Ints]:
-        """First token of each token's text, and the first after it, as places in these arrays [n] each."""
+        """Index of the first token of each token's text, and of the first token after it, both [n]."""
         first = np.arange(len(self.positions)) - self.positions
         lengths = np.bincount(first, minlength=len(first))
         return first, first + lengths[first]
 
 
 def context_hashes(positions: Ints, token_ids: Ints) -> Hashes:
-    """A hash [n] of each token and those before it in its text, up to `CONTEXT_TOKENS` in all; texts are whole."""
+    """Hash each token [n] with those before it in its text, up to `CONTEXT_TOKENS` in all; texts are whole."""
     hashes = np.zeros(len(positions), np.uint64)
     for back in range(CONTEXT_TOKENS):
         shifted = np.zeros_like(hashes)
@@ -101,13 +96,13 @@ def context_hashes(positions: Ints, token_ids: Ints) -> Hashes:
 
 
 def mix(values: Hashes) -> Hashes:
-    """SplitMix64's finaliser (Steele, Lea and Flood 2014)."""
+    """Scramble integers by SplitMix64's finaliser (Steele, Lea and Flood 2014)."""
     z = values + _ODD
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
 
 
-def of_feature(hashes: Hashes, features: Ints) -> Hashes:
-    """A hash of each (context, feature) [n]."""
+def hash_with_feature(hashes: Hashes, features: Ints) -> Hashes:
+    """Hash each pair of context and feature [n]."""
     return mix(hashes ^ mix(features.astype(np.uint64)))

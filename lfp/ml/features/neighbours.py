@@ -1,11 +1,10 @@
-"""The features nearest to each: by the cosine of decoder rows, and by the contexts in which they are active."""
+"""Find the nearest features of each, by the cosine of decoder rows and by the contexts in which they are active."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -16,72 +15,80 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lfp.ml.features.examples import Batch
-from lfp.ml.features.grouping import NO_HASH, falling, grouped_order, rank_within
+from lfp.ml.features.grouping import NO_HASH, descending_keys, grouped_order, rank_within
 from lfp.util.types import Floats32, Hashes, Indices, Ints
 
-_CHUNK_ENTRIES = 2**18  # hashes sorted at a time: what the cache holds
-
-
-_SKETCH_ENTRIES = 2**21  # pairs of features compared at a time
-
-
+_CHUNK_ENTRIES = 2**18
+"""Hashes sorted at a time: as many as fit the cache."""
+_BLOCK_ENTRIES = 2**21
+"""Pairs of features compared at a time."""
 _WORKERS = 2
-
-
-_SLACK = 4  # newcomers wait until they are a quarter of what the sketches hold
+_SLACK = 4
+"""Hashes are collected until there are a quarter as many as the sketches hold."""
 
 
 class ContextSketches:
     """The k lowest hashes of the different contexts in which each feature is active: a bottom-k sketch.
 
-    Kept exactly: the sketch of a union is the k lowest of two sketches' hashes, so that parts merge in any order.
+    The sketch of a union is exactly the k lowest hashes of two sketches, so that parts merge in any order.
     """
 
     def __init__(self, n_features: int, k: int) -> None:
         self.k = k
         self._lowest = np.full((n_features, k), NO_HASH)
-        """Each row rises; places not yet filled hold `NO_HASH`."""
+        """Each row ascends; places not yet filled hold `NO_HASH`."""
         self._waiting: list[tuple[Ints, Hashes]] = []
 
     def update(self, batch: Batch) -> None:
-        """Offers a batch's active entries."""
+        """Offer a batch's active entries."""
         entries = batch.active.by_feature
         hashes = batch.contexts.take(entries.tokens)
         good = np.flatnonzero(hashes < entries.spread(self._lowest[:, -1]))
         self._add(np.searchsorted(entries.offsets, good, side="right") - 1, hashes[good])
 
     def merge(self, other: ContextSketches) -> None:
-        """Offers another part's hashes."""
+        """Offer the hashes of another part of the tokens."""
         features, places = np.nonzero(other.hashes != NO_HASH)
         self._add(features, other.hashes[features, places])
 
     @property
     def hashes(self) -> Hashes:
-        """The sketches [features, k], rising."""
+        """The sketches [features, k], ascending."""
         if self._waiting:
             features, hashes = (np.concatenate(parts) for parts in zip(*self._waiting, strict=True))
             self._waiting = []
-            self._fold(features, hashes)
+            self._insert(features, hashes)
         return self._lowest
 
     def neighbours(self, n: int) -> Neighbours:
-        """The `n` features with the largest Jaccard share of common contexts, none whose share is zero.
+        """Return the `n` features with the largest positive Jaccard share of common contexts.
 
         J = |A and B| / |A or B| of the two sets of contexts, estimated from the hashes up to the lower of the two
         sketches' last ones (Broder 1997; Beyer et al. 2007): every context up to there is in its sketch. Exact where
         both features have at most k contexts; else the standard error is about sqrt(J (1 - J) / k).
         Time grows with features squared, memory does not.
         """
-        return _similar(self.hashes, n)
+        order = np.argsort(self.hashes[:, -1], kind="stable")  # so that of a pair the earlier one sets the limit
+        pairs = _Pairs(self.hashes[order])
+        size = max(1, _BLOCK_ENTRIES // max(1, len(order)))
+
+        def compare_block(first: int) -> Neighbours:
+            shares = pairs.shares(first, min(first + size, len(order)))
+            block, later = order[first : first + size], order[first:]
+            transposed = np.ascontiguousarray(shares.T)
+            return Neighbours.concatenate([nearest(shares, block, later, n), nearest(transposed, later, block, n)])
+
+        with ThreadPoolExecutor(_WORKERS) as pool:
+            found = list(pool.map(compare_block, range(0, len(order), size)))
+        return best_of(Neighbours.concatenate([no_neighbours(), *found]), n)
 
     def _add(self, features: Ints, hashes: Hashes) -> None:
         self._waiting.append((features, hashes))
-        if sum(len(one) for one, _ in self._waiting) * _SLACK > self._lowest.size:
-            self._fold(*(np.concatenate(parts) for parts in zip(*self._waiting, strict=True)))
-            self._waiting = []
+        if sum(len(features) for features, _ in self._waiting) * _SLACK > self._lowest.size:
+            _ = self.hashes  # inserts what was collected
 
-    def _fold(self, features: Ints, hashes: Hashes) -> None:
-        """Takes hashes into the sketches: features with like many newcomers side by side, a row each, sorted."""
+    def _insert(self, features: Ints, hashes: Hashes) -> None:
+        """Insert hashes into the sketches, for features with similar numbers of new hashes at a time."""
         order = np.argsort(features, kind="stable")
         features, hashes = features[order], hashes[order]
         counts = np.bincount(features, minlength=len(self._lowest))
@@ -97,7 +104,7 @@ class ContextSketches:
 
 
 def _chunks(counts: Ints, k: int) -> Iterator[Indices]:
-    """Features that have newcomers, those with the most first, a cache's worth at a time."""
+    """Yield features that have new hashes, those with the most first, as many at a time as fit the cache."""
     order = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
     start = 0
     while start < len(order):
@@ -107,66 +114,48 @@ def _chunks(counts: Ints, k: int) -> Iterator[Indices]:
 
 
 def _lowest_distinct(rows: Hashes) -> Hashes:
-    """Each row sorted, repeats put last as `NO_HASH`."""
+    """Sort each row, in place, with repeats replaced by `NO_HASH` at its end."""
     rows.sort(axis=1)
-    again = rows[:, 1:] == rows[:, :-1]
-    again &= rows[:, 1:] != NO_HASH
-    if again.any():
-        rows[:, 1:][again] = NO_HASH
+    repeats = rows[:, 1:] == rows[:, :-1]
+    repeats &= rows[:, 1:] != NO_HASH
+    if repeats.any():
+        rows[:, 1:][repeats] = NO_HASH
         rows.sort(axis=1)
     return rows
 
 
-def _similar(hashes: Hashes, n: int) -> Neighbours:
-    """Features in the order of their sketches' last hash; so that of a pair the earlier one sets the limit."""
-    order = np.argsort(hashes[:, -1], kind="stable")
-    pairs = _Pairs(hashes[order])
-    size = max(1, _SKETCH_ENTRIES // max(1, len(order)))
-    with ThreadPoolExecutor(_WORKERS) as pool:
-        found = list(pool.map(partial(_nearest_of_block, pairs, order, n, size), range(0, len(order), size)))
-    return best_of(Neighbours.concatenate([no_neighbours(), *found]), n)
-
-
-def _nearest_of_block(pairs: _Pairs, order: Indices, n: int, size: int, first: int) -> Neighbours:
-    """The nearest among later features to those of a block, and among the block's to the later ones."""
-    shares = pairs.shares(first, min(first + size, len(order)))
-    block, later = order[first : first + size], order[first:]
-    turned = np.ascontiguousarray(shares.T)
-    return Neighbours.concatenate([nearest(shares, block, later, n), nearest(turned, later, block, n)])
-
-
 class _Pairs:
-    """Compares sketches whose last hashes rise with their row."""
+    """Compares sketches whose last hashes ascend with their row."""
 
     def __init__(self, hashes: Hashes) -> None:
         self._n = len(hashes)
         row, place = np.nonzero(hashes != NO_HASH)
         kept = hashes[row, place]
         self._sizes = np.bincount(row, minlength=self._n).astype(np.int32)
-        rising = np.argsort(kept)
-        context = np.concatenate([[0], np.cumsum(kept[rising][1:] != kept[rising][:-1])])
+        ascending = np.argsort(kept)
+        context = np.concatenate([[0], np.cumsum(kept[ascending][1:] != kept[ascending][:-1])])
         column = np.empty(len(row), np.int32)
-        column[rising] = context[: len(row)]
+        column[ascending] = context[: len(row)]
         offsets = np.concatenate([[0], np.cumsum(self._sizes)]).astype(np.int32)
         entries = np.ones(len(row), np.int32), column, offsets
         self._incidence = sp.csr_array(entries, shape=(self._n, int(context[-1]) + 1))
-        self._row = row[rising]
-        self._within = np.searchsorted(hashes[:, -1], kept[rising])
-        """Of each entry, rising, the first feature whose last hash is not below it."""
+        self._row = row[ascending]
+        self._within = np.searchsorted(hashes[:, -1], kept[ascending])
+        """For each entry, ascending, the first feature whose last hash is not below it."""
 
     def shares(self, first: int, last: int) -> NDArray[np.float32]:
-        """Estimated Jaccard shares [last - first, features - first] of block features and later ones; else zero."""
+        """Estimate Jaccard shares [last - first, features - first] of block features and later ones, else zero."""
         later = self._incidence[first:].T.tocsr()
         both = (self._incidence[first:last] @ later).toarray()
-        either = self._up_to_last_of(first, last)
+        either = self._count_up_to_last(first, last)
         either += self._sizes[first:last, None]
         either -= both
         shares = both / np.maximum(either, 1).astype(np.float32)
         shares[np.tril_indices(last - first)] = 0.0
         return shares.astype(np.float32, copy=False)
 
-    def _up_to_last_of(self, first: int, last: int) -> NDArray[np.int32]:
-        """Of every later feature's hashes those up to each block feature's last one [last - first, later features]."""
+    def _count_up_to_last(self, first: int, last: int) -> NDArray[np.int32]:
+        """Count later features' hashes up to each block feature's last one [last - first, later features]."""
         start, stop = np.searchsorted(self._within, [first + 1, last])
         counts = np.zeros((last - first, self._n), np.int32)
         counts[0] = np.bincount(self._row[:start], minlength=self._n)
@@ -174,9 +163,6 @@ class _Pairs:
         for before, row in pairwise(counts):
             row += before
         return counts[:, first:]
-
-
-_BLOCK_ENTRIES = 2**21
 
 
 @dataclass(frozen=True)
@@ -190,24 +176,23 @@ class Neighbours:
 
     @staticmethod
     def concatenate(parts: Sequence[Neighbours]) -> Neighbours:
-        """All parts' pairs, one after another."""
+        """Concatenate the pairs of all parts."""
         return Neighbours(
             *(np.concatenate([getattr(p, name) for p in parts]) for name in Neighbours.__dataclass_fields__)
         )
 
 
 def no_neighbours() -> Neighbours:
-    """Not one pair."""
+    """Return no pairs."""
     none = np.zeros(0, np.int64)
     return Neighbours(none, none, none, np.zeros(0, np.float32))
 
 
 @torch.no_grad()
 def decoder_neighbours(decoders: Sequence[Tensor], n: int) -> Neighbours:
-    """For each feature the `n` others of its layer whose decoder rows have the largest cosine with its own.
+    """Return for each feature the `n` others of its layer whose decoder rows have the largest positive cosine with its.
 
-    `decoders` are a layer's rows [width, d_in] each; features count through the layers. Cosines that are not above zero
-    are left out: such rows have nothing in common.
+    `decoders` holds each layer's rows [width, d_in]; feature ids count through the layers.
     """
     found, first_of_layer = [no_neighbours()], 0
     for rows in decoders:
@@ -223,7 +208,7 @@ def decoder_neighbours(decoders: Sequence[Tensor], n: int) -> Neighbours:
 
 
 def nearest(shares: Floats32, features: Indices, others: Indices, n: int) -> Neighbours:
-    """The `n` largest positive of each row of `shares` [features, others]; of equals the lower id.
+    """Return the `n` largest positive entries of each row of `shares` [features, others]; of equals the lower id.
 
     `features` and `others` are the ids of the rows and the columns.
     """
@@ -237,8 +222,8 @@ def nearest(shares: Floats32, features: Indices, others: Indices, n: int) -> Nei
 
 
 def best_of(pairs: Neighbours, n: int) -> Neighbours:
-    """The `n` nearest of each feature among pairs listed in any order, ranked anew; of equals the lower id."""
-    order = grouped_order(pairs.features, falling(pairs.values), pairs.others)
+    """Select and rank the `n` nearest of each feature from pairs in any order; of equals the lower id."""
+    order = grouped_order(pairs.features, descending_keys(pairs.values), pairs.others)
     rank = rank_within(pairs.features[order])
     kept = order[rank < n]
     return Neighbours(pairs.features[kept], rank[rank < n], pairs.others[kept], pairs.values[kept])

@@ -1,4 +1,4 @@
-"""Places where a feature is silent: one random set of contexts for all features, from which each takes its few."""
+"""Draw places where a feature is inactive, from one random set of contexts that serves all features."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from numpy.typing import NDArray
 
 from lfp.ml.features.active import Active
 from lfp.ml.features.examples import Batch, Examples, no_examples, windows
-from lfp.ml.features.grouping import NO_HASH, Places, of_feature, run_starts
+from lfp.ml.features.grouping import NO_HASH, Places, hash_with_feature, run_starts
 from lfp.util.types import Hashes, Ints
 
 RESERVOIR = 256
-"""Contexts kept. A feature active on a share d of all tokens finds about (1 - d) as many silent ones among them."""
+"""Contexts kept. A feature active on a share d of all tokens is inactive in about (1 - d) of them."""
 _CHUNK_ENTRIES = 2**21
 
 
 class SilentPlaces:
-    """The contexts of the lowest hashes, each where it first occurs, with all that is active in the window around it.
+    """The contexts with the lowest hashes, each where it first occurs, with all that is active in its window.
 
-    The lowest hashes of parts are those of the whole, so that `merge` is exact, and memory knows no number of tokens.
+    The lowest hashes of the whole are among those of its parts, so `merge` is exact; memory does not grow with tokens.
     """
 
     def __init__(self, n_features: int, window: int, size: int = RESERVOIR) -> None:
@@ -28,10 +28,10 @@ class SilentPlaces:
         self._places = Places(none, none, none)
         self._around = Active(n_features, np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32))
         self._bounds = np.zeros((0, 2), np.int64)
-        """First and last token of the window within the text, counted from the middle."""
+        """First and last token of the window within the text, relative to its middle."""
 
     def update(self, batch: Batch) -> None:
-        """Offers a batch's tokens."""
+        """Offer a batch's tokens."""
         full = len(self._contexts) == self._size
         limit = self._contexts[-1] if full else NO_HASH
         tokens = np.flatnonzero(batch.contexts <= limit)
@@ -45,11 +45,11 @@ class SilentPlaces:
         self._add(batch.contexts[tokens], places, batch.active.take(around.ravel()), bounds)
 
     def merge(self, other: SilentPlaces) -> None:
-        """Offers another part's places."""
+        """Offer the places of another part of the tokens."""
         self._add(other._contexts, other._places, other._around, other._bounds)
 
     def examples(self, per_feature: int) -> Examples:
-        """Up to `per_feature` places a feature at random among those where it is silent, by feature and key."""
+        """Draw up to `per_feature` places per feature where it is inactive, ordered by feature and key."""
         n_features, r = self._around.n_features, len(self._contexts)
         if not r:
             return no_examples(self._window)
@@ -66,12 +66,12 @@ class SilentPlaces:
     def _choose(
         self, at_middle: Active, first: int, last: int, per_feature: int
     ) -> tuple[Ints, NDArray[np.intp], Hashes]:
-        """Features, places and keys chosen for the features from `first` up to `last`."""
+        """Choose places for the features from `first` up to `last`: features, places and keys."""
         features = np.arange(first, last)
-        keys = of_feature(self._contexts[None, :], features[:, None])
+        keys = hash_with_feature(self._contexts[None, :], features[:, None])
         of_place = np.repeat(np.arange(at_middle.n_tokens), np.diff(at_middle.offsets))
-        mine = (at_middle.features >= first) & (at_middle.features < last)
-        keys[at_middle.features[mine] - first, of_place[mine]] = NO_HASH
+        here = (at_middle.features >= first) & (at_middle.features < last)
+        keys[at_middle.features[here] - first, of_place[here]] = NO_HASH
         order = np.argsort(keys, axis=1)[:, :per_feature]
         sorted_keys = np.take_along_axis(keys, order, axis=1)
         row, column = np.nonzero(sorted_keys != NO_HASH)
@@ -80,7 +80,7 @@ class SilentPlaces:
     def _as_examples(self, features: Ints, which: Ints, keys: Hashes, middle: Ints) -> Examples:
         entries = self._around.by_feature
         n = self._around.n_tokens
-        at = np.searchsorted(self._around.lies, features * n + middle[which])
+        at = np.searchsorted(self._around.flat_indices, features * n + middle[which])
         low, high = np.zeros(n, np.int64), np.zeros(n, np.int64)
         low[middle], high[middle] = middle + self._bounds[:, 0], middle + self._bounds[:, 1] + 1
         return Examples(
@@ -95,7 +95,7 @@ class SilentPlaces:
         )
 
     def _add(self, contexts: Hashes, places: Places, around: Active, bounds: Ints) -> None:
-        """Keeps the lowest of those here and these."""
+        """Keep the lowest of those here and the new ones."""
         contexts = np.concatenate([self._contexts, contexts])
         places = Places.concatenate([self._places, places])
         kept = _lowest(contexts, places, np.arange(len(contexts)), self._size)
@@ -108,6 +108,6 @@ class SilentPlaces:
 
 
 def _lowest(contexts: Hashes, places: Places, tokens: Ints, size: int) -> NDArray[np.intp]:
-    """Which of `tokens`, whose `contexts` these are, hold the lowest different ones, each at its earliest place."""
+    """Return which of `tokens` hold the `size` lowest different `contexts`, each at its earliest place."""
     order = np.lexsort((places.positions[tokens], places.text_ids[tokens], contexts))
     return order[run_starts(contexts[order])][:size]

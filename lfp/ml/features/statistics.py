@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from lfp.config import StatsConfig
@@ -17,13 +16,17 @@ from lfp.ml.features.neighbours import ContextSketches, Neighbours
 from lfp.ml.features.silent import SilentPlaces
 from lfp.util.types import Floats, Ints
 
-_WAITING_ENTRIES = 2**19  # work a feature is done once for as many active entries, at least
-
-
+_WAITING_ENTRIES = 2**19
 _WAITING_PER_FEATURE = 16
-
-
-_WORKERS = 2  # statistics share no state, and numpy frees the interpreter while it works
+"""Batches are collected until they hold this many active entries, because some work is done per feature."""
+_WORKERS = 2
+"""Statistics share no state, and numpy releases the interpreter lock while it works."""
+_FIXED_POINT = 2.0**20
+"""Sums are kept as integers, so that the order of adding cannot change them."""
+_EDGE_LOW, _EDGE_HIGH = 2.0**-10, 2.0**4
+"""Inputs and decoder rows have unit norm, so activations are of order 1."""
+_PREFIX = 16
+"""Low bits of a float32 that are zero in every edge."""
 
 
 @dataclass(frozen=True)
@@ -40,22 +43,11 @@ class TokenFeatures:
     token_ids: Ints
 
 
-@dataclass(frozen=True)
-class _Waiting:
-    places: Places
-    tuned: Active
-    base: Active
-
-    @property
-    def n_entries(self) -> int:
-        return len(self.tuned.features) + len(self.base.features)
-
-
 class FeatureStats:
-    """What one pass learns of every feature: moments for both models, examples of several kinds, and its neighbours.
+    """Statistics of every feature from one pass: moments for both models, examples of several kinds, and neighbours.
 
-    `update` takes whole texts in any order and `merge` joins the statistics of parts: the result depends on neither.
-    Active entries wait until there are enough of them for the work that is done once a feature.
+    `update` takes whole texts in any order and `merge` joins the statistics of parts; the result depends on neither.
+    Batches are collected until they are worth the work that is done once per feature.
     """
 
     def __init__(self, n_features: int, config: StatsConfig) -> None:
@@ -66,18 +58,21 @@ class FeatureStats:
         self._sample = SampledExamples(n_features, config.sampled_activations, config.window)
         self._silent = SilentPlaces(n_features, config.window)
         self._sketches = ContextSketches(n_features, config.coactivation_contexts)
-        self._waiting: list[_Waiting] = []
+        self._waiting: list[tuple[Places, Active, Active]] = []
         self._enough = max(_WAITING_ENTRIES, _WAITING_PER_FEATURE * n_features)
 
     def update(self, tokens: TokenFeatures) -> None:
-        """Adds a batch of whole texts."""
+        """Add a batch of whole texts."""
         places = Places(tokens.text_ids, tokens.positions, tokens.token_ids)
-        self._waiting.append(_Waiting(places, _as_active(tokens.values), _as_active(tokens.base_values)))
-        if sum(one.n_entries for one in self._waiting) >= self._enough:
+        tuned, base = (
+            values if isinstance(values, Active) else active(values) for values in (tokens.values, tokens.base_values)
+        )
+        self._waiting.append((places, tuned, base))
+        if sum(len(tuned.features) + len(base.features) for _, tuned, base in self._waiting) >= self._enough:
             self._settle()
 
     def merge(self, other: FeatureStats) -> None:
-        """Adds another part's statistics to these."""
+        """Add the statistics of another part of the texts."""
         self._settle()
         other._settle()
         self._tuned.merge(other._tuned)
@@ -100,35 +95,35 @@ class FeatureStats:
         return self._base
 
     def top(self) -> Examples:
-        """Each feature's largest activations, one a context."""
+        """Return each feature's largest activations, one per context."""
         self._settle()
         return self._top.examples()
 
     def sample(self) -> Examples:
-        """A uniform random sample of the different contexts in which each feature is active; all where they are few."""
+        """Return a uniform random sample of the contexts in which each feature is active; all where they are few."""
         self._settle()
         return self._sample.examples()
 
     def silent(self) -> Examples:
-        """Random contexts in which each feature is not active."""
+        """Return random contexts in which each feature is not active."""
         self._settle()
         return self._silent.examples(self.config.silent_examples)
 
     def coactive(self) -> Neighbours:
-        """The features that are active in the same contexts as each, over all layers."""
+        """Return the features that are active in the same contexts as each feature, over all layers."""
         self._settle()
         return self._sketches.neighbours(self.config.neighbours)
 
     def _settle(self) -> None:
-        """Takes what waits into the statistics."""
+        """Add the collected batches to the statistics."""
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return
-        places = Places.concatenate([one.places for one in waiting])
-        tuned = Active.concatenate([one.tuned for one in waiting])
-        base = Active.concatenate([one.base for one in waiting])
+        places = Places.concatenate([places for places, _, _ in waiting])
+        tuned = Active.concatenate([tuned for _, tuned, _ in waiting])
+        base = Active.concatenate([base for _, _, base in waiting])
         batch = Batch(places, context_hashes(places.positions, places.token_ids), tuned)
-        _ = tuned.by_feature, places.bounds  # made once, before threads share them
+        _ = tuned.by_feature, places.bounds  # computed once, before threads share them
         jobs = (
             lambda: self._tuned.update(tuned.n_tokens, tuned.by_feature),
             lambda: self._base.update(base.n_tokens, base.by_feature),
@@ -138,29 +133,19 @@ class FeatureStats:
             lambda: self._silent.update(batch),
         )
         with ThreadPoolExecutor(_WORKERS) as pool:
-            for done in [pool.submit(job) for job in jobs]:
-                done.result()
-
-
-def _as_active(values: Tensor | Active) -> Active:
-    return values if isinstance(values, Active) else active(values)
-
-
-_FIXED_POINT = 2.0**20  # sums are kept as integers, so that the order of adding cannot change them
-
-
-_EDGE_LOW, _EDGE_HIGH = 2.0**-10, 2.0**4  # inputs have unit norm and decoder rows too, so activations are of order 1
-
-
-_PREFIX = 16  # bits of a float32 that no edge uses
+            for future in [pool.submit(job) for job in jobs]:
+                future.result()
 
 
 def histogram_edges(bins: int) -> Floats:
-    """Bin edges [bins + 1], log-spaced to within half a per cent; the same for all features, so that histograms add.
+    """Return bin edges [bins + 1], log-spaced to within 0.5 %; the same for all features, so that histograms add up.
 
-    Each is rounded to a mantissa of seven bits: then the first 16 bits of a positive float32 say its bin exactly.
+    Each is rounded to a mantissa of seven bits, so that the first 16 bits of a positive float32 determine its bin.
     """
-    return _edges(bins).astype(np.float64)
+    exact = np.geomspace(_EDGE_LOW, _EDGE_HIGH, bins + 1).astype(np.float32)
+    half = np.uint32(1 << (_PREFIX - 1))
+    rounded = ((exact.view(np.uint32) + half) >> np.uint32(_PREFIX)) << np.uint32(_PREFIX)
+    return rounded.view(np.float32).astype(np.float64)
 
 
 class Moments:
@@ -172,24 +157,26 @@ class Moments:
         self.fixed_sum = np.zeros(n_features, np.int64)
         self.max = np.zeros(n_features, np.float32)
         self.counts = np.zeros((n_features, bins), np.int64)
-        self._bin_of = _bin_of_prefix(bins)
+        prefixes = np.arange(1 << (32 - _PREFIX - 1))  # of all positive float32; the outer bins have no outer edge
+        edge_prefixes = self.edges.astype(np.float32).view(np.int32) >> _PREFIX
+        self._bin_of = np.clip(np.searchsorted(edge_prefixes, prefixes, side="right") - 1, 0, bins - 1)
 
     def update(self, n_tokens: int, entries: ByFeature) -> None:
-        """Adds the active entries of `n_tokens` tokens."""
+        """Add the active entries of `n_tokens` tokens."""
         n_features, bins = self.counts.shape
         self.n_tokens += n_tokens
-        some = np.flatnonzero(entries.counts)
-        if len(some):
-            starts = entries.offsets[some]
+        seen = np.flatnonzero(entries.counts)
+        if len(seen):
+            starts = entries.offsets[seen]
             fixed = np.rint(entries.values * np.float64(_FIXED_POINT))
-            self.fixed_sum[some] += np.add.reduceat(fixed, starts).astype(np.int64)
-            self.max[some] = np.maximum(self.max[some], np.maximum.reduceat(entries.values, starts))
+            self.fixed_sum[seen] += np.add.reduceat(fixed, starts).astype(np.int64)
+            self.max[seen] = np.maximum(self.max[seen], np.maximum.reduceat(entries.values, starts))
             cell = self._bin_of.take(entries.values.view(np.int32) >> _PREFIX)
             cell += entries.spread(np.arange(n_features) * bins)
             self.counts += np.bincount(cell, minlength=n_features * bins).reshape(n_features, bins)
 
     def merge(self, other: Moments) -> None:
-        """Adds another part's moments to these."""
+        """Add the moments of another part of the tokens."""
         self.n_tokens += other.n_tokens
         self.fixed_sum += other.fixed_sum
         self.counts += other.counts
@@ -202,7 +189,7 @@ class Moments:
 
     @property
     def sum(self) -> Floats:
-        """Sum of activations a feature [features]."""
+        """Sum of activations [features]."""
         return self.fixed_sum / _FIXED_POINT
 
     @property
@@ -212,18 +199,5 @@ class Moments:
 
     @property
     def mean_where_active(self) -> Floats:
-        """Mean activation where active, 0 for a feature that never is [features]."""
+        """Mean activation over the tokens where a feature is active, 0 for one that never is [features]."""
         return self.sum / np.maximum(1, self.n_active)
-
-
-def _edges(bins: int) -> NDArray[np.float32]:
-    exact = np.geomspace(_EDGE_LOW, _EDGE_HIGH, bins + 1).astype(np.float32)
-    half = np.uint32(1 << (_PREFIX - 1))
-    return (((exact.view(np.uint32) + half) >> np.uint32(_PREFIX)) << np.uint32(_PREFIX)).view(np.float32)
-
-
-def _bin_of_prefix(bins: int) -> Ints:
-    """The bin of every positive float32 by its first 16 bits; what lies beyond the edges is in the first or last."""
-    prefixes = np.arange(1 << (32 - _PREFIX - 1))
-    found = np.searchsorted(_edges(bins).view(np.int32) >> _PREFIX, prefixes, side="right") - 1
-    return np.clip(found, 0, bins - 1)

@@ -1,4 +1,4 @@
-"""The implicit reward of words in matched contexts: a regression on word and context, base probabilities as weights."""
+"""Estimate words' implicit reward in matched contexts: a regression on word and context, weighted by pi_base."""
 
 from __future__ import annotations
 
@@ -15,19 +15,23 @@ from lfp.errors import DataError
 from lfp.ml.features.grouping import mix
 from lfp.util.types import Floats, Ints
 
-_BLOCKS = 40  # groups of contexts that give the standard errors, with 39 degrees of freedom where all are filled
-_RUN = 8  # contexts that follow each other in one block
-_ROWS = 512  # contexts multiplied at once
-_RIDGE = 1e-6  # share of a column's own weight that is added to it: shrinks an effect by a millionth
+_BLOCKS = 40
+"""Groups of contexts for the standard errors, with 39 degrees of freedom where all are filled."""
+_RUN = 8
+"""Consecutive contexts in the same block."""
+_ROWS = 512
+"""Contexts multiplied at a time."""
+_RIDGE = 1e-6
+"""Share of a column's own weight that is added to it, which shrinks an effect by a millionth."""
 
 
 @dataclass(frozen=True)
 class MatchedEffects:
-    """What a column adds to the implicit reward, whatever the context: `effect` and its standard error `se`, nats.
+    """What a column adds to the implicit reward in any context: `effect` and its standard error `se`, in nats.
 
-    Both are [n_columns], NaN where the base model gave a column no probability; `weight` is the probability it gave,
-    summed over contexts. The mean of effects by weight is 0. `influence` [blocks, n_columns] is what the blocks of
-    contexts each move the effects by.
+    Both are [n_columns], NaN where the base model gave a column no probability; `weight` is that probability summed
+    over contexts. The weighted mean of effects is 0. `influence` [blocks, n_columns] is how far each block of contexts
+    moves the effects.
     """
 
     effect: Floats
@@ -36,7 +40,7 @@ class MatchedEffects:
     influence: Floats
 
     def of_words(self, words: Sequence[Sequence[int]]) -> tuple[Floats, Floats]:
-        """Effect and standard error of words [n_words], each the sum over its columns; NaN for a word of no column."""
+        """Return effects and standard errors of words [n_words], summed over their columns; NaN without columns."""
         effects, errors = np.full(len(words), np.nan), np.full(len(words), np.nan)
         for row, columns in enumerate(words):
             if columns:
@@ -47,10 +51,10 @@ class MatchedEffects:
 
 
 class MatchedContexts:
-    """Sums over contexts, from which word effects a and context effects b of the implicit reward are solved.
+    """Sums over contexts, from which word effects a and context effects b on the implicit reward are solved.
 
-    For context c and token v, r(v | c) = log pi_tuned(v | c) - log pi_base(v | c). `columns` [d_vocab] names the column
-    of each token; tokens that share one share its effect. The effects minimise
+    For context c and token v, r(v | c) = log pi_tuned(v | c) - log pi_base(v | c). `columns` [d_vocab] gives the column
+    of each token; tokens of the same column share its effect. The effects minimise
 
         sum_c sum_v p_cv (r(v | c) - a_column(v) - b_c)^2,    p_cv = pi_base(v | c).
 
@@ -58,10 +62,10 @@ class MatchedContexts:
 
         (diag(P) - sum_c p_c p_c^T) a = sum_c g_c,    P = sum_c p_c,    g_ck = sum_(v of k) p_cv (r(v | c) - E_p[r])
 
-    with p_c [n_columns] summed by column: no context's effect is ever held. Products are made in float32 and added up
+    with p_c [n_columns] summed by column, so no context's effect is stored. Products are computed in float32 and summed
     in float64. Beside those sums of [n_columns, n_columns], each context's p_c is kept in bfloat16 (8 kB at 4,000
-    columns) for the standard errors: neighbouring contexts, so most of one text's, fall into one of a few blocks, and
-    each block's share of the normal equations' residual says what it moved the effects by.
+    columns) for the standard errors: neighbouring contexts, mostly of one text, share a block, and each block's share
+    of the normal equations' residual determines how far it moves the effects.
     """
 
     def __init__(self, columns: Ints, n_columns: int) -> None:
@@ -78,7 +82,7 @@ class MatchedContexts:
         self._waiting: list[Tensor] = []
 
     def update(self, base_log_probs: Tensor, difference: Tensor) -> None:
-        """Adds contexts: log pi_base and log pi_tuned - log pi_base of every token, both [n, d_vocab]."""
+        """Add contexts: log pi_base and log pi_tuned - log pi_base of every token, both [n, d_vocab]."""
         probs = base_log_probs.detach().cpu().float().softmax(1)
         reward = difference.detach().cpu().float()
         advantage = reward - (probs * reward).sum(1, keepdim=True)
@@ -93,7 +97,7 @@ class MatchedContexts:
             self._multiply()
 
     def merge(self, other: MatchedContexts) -> None:
-        """Adds another part's contexts, of the same columns."""
+        """Add the contexts of another part, with the same columns."""
         for part in (self, other):
             part._multiply()
         self._products += other._products
@@ -103,7 +107,7 @@ class MatchedContexts:
         self.n_contexts += other.n_contexts
 
     def effects(self) -> MatchedEffects:
-        """The effects of all columns. Raises DataError where no context was added."""
+        """Solve for the effects of all columns. Raises DataError where no context was added."""
         self._multiply()
         weight = self._weights.sum(0).numpy()
         possible = np.flatnonzero(weight > 0)
@@ -120,18 +124,18 @@ class MatchedContexts:
         return MatchedEffects(effect, error, weight, influence)
 
     def _by_column(self, values: Tensor) -> Tensor:
-        """Values of tokens [n, d_vocab] summed by column [n, n_columns]."""
+        """Sum values of tokens [n, d_vocab] by column [n, n_columns]."""
         return torch.zeros(len(values), len(self._products)).index_add_(1, self._columns, values)
 
     def _multiply(self) -> None:
-        """Adds sum_c p_c p_c^T of the contexts that wait for it: one product of many rows."""
+        """Add sum_c p_c p_c^T of the collected contexts, as one product of many rows."""
         if self._waiting:
             rows = torch.cat(self._waiting)
             self._products += rows.T @ rows
             self._waiting.clear()
 
     def _residuals(self, effect: Floats) -> Floats:
-        """What each block of contexts leaves of the normal equations at their solution [blocks, n_columns]."""
+        """Return each block's residual of the normal equations at their solution [blocks, n_columns]."""
         a = torch.from_numpy(effect)
         left = self._scores - self._weights * a
         for blocks, probs in self._kept:
@@ -141,9 +145,9 @@ class MatchedContexts:
 
 
 def draw_contexts(text_ids: Ints, positions: Ints, *, n: int, first_position: int, seed: int) -> NDArray[np.bool_]:
-    """Which tokens' contexts are taken [tokens]: `n` of those from `first_position` on, or all where there are fewer.
+    """Mark the tokens [tokens] whose contexts are used: `n` of those from `first_position` on, or all if fewer.
 
-    Text, position and seed alone decide, so neither the order of texts nor their batches matter.
+    The choice depends only on text, position and seed, so neither the order of texts nor their batches matter.
     """
     of_text = mix(text_ids.astype(np.uint64) + mix(np.array([seed], np.uint64)))
     numbers = mix(of_text ^ mix(positions.astype(np.uint64)))
@@ -154,10 +158,10 @@ def draw_contexts(text_ids: Ints, positions: Ints, *, n: int, first_position: in
 
 
 def _solver(weight: Floats, products: Floats) -> Callable[[Floats], Floats]:
-    """Solves (diag(weight) - products) a = scores [k] or [k, m] for the a whose weighted mean is 0.
+    """Return a solver of (diag(weight) - products) a = scores [k] or [k, m] for the a whose weighted mean is 0.
 
-    Columns are scaled to unit weight first, as theirs differ by many powers of ten. The matrix has the constant as its
-    null space: weight weight^T / sum(weight), added to it, leaves the solution of mean 0 as it is.
+    Columns are scaled to unit weight first, because weights differ by many powers of ten. The matrix has the constant
+    as its null space: adding weight weight^T / sum(weight) does not change the solution of mean 0.
     """
     root = np.sqrt(weight)
     matrix = np.outer(root, root) / weight.sum() - products / root[:, None] / root
@@ -173,7 +177,7 @@ def _solver(weight: Floats, products: Floats) -> Callable[[Floats], Floats]:
 
 
 def _standard_error(influence: Floats) -> Floats:
-    """From what independent blocks [blocks, ...] move a sum by; NaN for fewer than two blocks."""
+    """Return the standard error of a sum from its moves by independent blocks [blocks, ...]; NaN below two blocks."""
     n = len(influence)
     if n < 2:
         return np.full(influence.shape[1:], np.nan)

@@ -1,4 +1,4 @@
-"""Rollouts: what a model goes on to write after words of the corpus, and where it might have written another."""
+"""Roll a model out after words of the corpus, and from the same places without the words."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lfp.ml.features.grouping import grouped_order, rank_within
 from lfp.ml.implicit_reward.word_occurrences import CorpusTokens, token_numbers
-from lfp.ml.models.generation import Completion, sample_completions
+from lfp.ml.models.generation import sample_completions
 from lfp.ml.models.loading import LanguageModel
 from lfp.texts.lexicon import Reward
 from lfp.util.types import Floats, Ints
@@ -23,7 +23,7 @@ _QUARTERS = 4
 
 @dataclass(frozen=True)
 class Places:
-    """Drawn occurrences of words [k]: the words, and the text's tokens up to each word, without and with it."""
+    """Drawn occurrences of words [k]: the words, and the text's tokens up to each word, without it and with it."""
 
     words: Ints
     before: list[Context]
@@ -33,9 +33,9 @@ class Places:
 def draw_places(
     tokens: CorpusTokens, is_wanted: NDArray[np.bool_], *, per_word: int, reach: tuple[int, int], seed: int
 ) -> Places:
-    """Up to `per_word` occurrences of every wanted word, by the seed, that stand whole in the positions of `reach`.
+    """Draw up to `per_word` occurrences of every wanted word that lie within the positions of `reach`, by the seed.
 
-    `is_wanted` is [words]; `reach` is the first position and the one past the last.
+    `is_wanted` is [words]; `reach` is the first position and the one after the last.
     """
     found = tokens.occurrences()
     first, end = reach
@@ -57,23 +57,19 @@ def draw_places(
 def rewards_ahead(
     model: LanguageModel, contexts: Sequence[Context], reward: Reward, *, n_tokens: int, temperature: float, seed: int
 ) -> Floats:
-    """The reward [contexts] of what the model writes after each context, had it still to write up to `n_tokens` tokens.
+    """Return the mean reward [contexts] of what the model writes after each context, up to `n_tokens` tokens.
 
-    A place may be anywhere in a completion of that length: the mean over four of what it may have left, evenly spaced.
-    Raises ModelError where a context is empty or leaves no room, and what the reward raises.
+    A place may be anywhere in a completion of that length, so the reward is averaged over four evenly spaced numbers of
+    remaining tokens. Raises ModelError where a context is empty or leaves no room, and what the reward raises.
     """
-    order = sorted(range(len(contexts)), key=lambda i: len(contexts[i]))  # like lengths together: hardly any padding
+    order = sorted(range(len(contexts)), key=lambda i: len(contexts[i]))  # similar lengths need little padding
     written = sample_completions(
         model, [contexts[i] for i in order], n_tokens=n_tokens, temperature=temperature, seed=seed, batch=_BATCH
     )
+    by_length = []
+    for length in sorted({-(-n_tokens * quarter // _QUARTERS) for quarter in range(1, _QUARTERS + 1)}):
+        ids = [completion.token_ids[:length] for completion in written]
+        by_length.append(reward(list(model.tokenizer.batch_decode(ids, skip_special_tokens=True))))
     rewards = np.empty(len(contexts))
-    rewards[order] = np.mean([reward(_cut(model, written, length)) for length in _lengths(n_tokens)], axis=0)
+    rewards[order] = np.mean(by_length, axis=0)
     return rewards
-
-
-def _lengths(n_tokens: int) -> list[int]:
-    return sorted({-(-n_tokens * quarter // _QUARTERS) for quarter in range(1, _QUARTERS + 1)})
-
-
-def _cut(model: LanguageModel, written: Sequence[Completion], length: int) -> list[str]:
-    return list(model.tokenizer.batch_decode([one.token_ids[:length] for one in written], skip_special_tokens=True))

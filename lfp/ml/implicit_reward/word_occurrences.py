@@ -1,4 +1,4 @@
-"""Words over the tokens of a pass: occurrences, means of their scores, and the tokens whose MLP outputs are kept."""
+"""Find the occurrences of words in tokenized texts, average their scores, and draw tokens whose outputs are kept."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _NOT_KEPT = -1
 class CorpusTokens:
     """Every token of the texts of a pass, text after text, all [n].
 
-    `text_ids` and `positions` say where it stands, `words` the vocabulary's word it is part of (-1 for none), `is_last`
-    whether it ends that word.
+    `text_ids` and `positions` locate each token, `words` is the vocabulary's word it is part of (-1 for none), and
+    `is_last` marks the last token of a word.
     """
 
     text_ids: Ints
@@ -34,42 +34,46 @@ class CorpusTokens:
     is_last: NDArray[np.bool_]
 
     @staticmethod
-    def of(text_ids: Sequence[int], token_ids: Sequence[Sequence[int]], words: Sequence[TokenWords]) -> CorpusTokens:
-        """The tokens of texts, each given by its number, its tokens and the words they belong to."""
+    def from_texts(
+        text_ids: Sequence[int], token_ids: Sequence[Sequence[int]], words: Sequence[TokenWords]
+    ) -> CorpusTokens:
+        """Concatenate texts, each given by its id, its tokens and the words they belong to."""
         lengths = np.array([len(ids) for ids in token_ids], np.int64)
         starts = np.cumsum(lengths) - lengths
         return CorpusTokens(
             np.repeat(np.asarray(text_ids, np.int64), lengths),
             np.arange(lengths.sum()) - np.repeat(starts, lengths),
             np.concatenate([np.asarray(ids, np.int64) for ids in token_ids]),
-            np.concatenate([one.words for one in words]),
-            np.concatenate([one.is_last for one in words]),
+            np.concatenate([text.words for text in words]),
+            np.concatenate([text.is_last for text in words]),
         )
 
     def occurrences(self) -> Occurrences:
-        """The occurrences of words: runs of tokens of one word of one text, up to its last one."""
+        """Find the occurrences of words: runs of tokens of one word of one text, up to its last."""
         before = np.concatenate([[False], self.is_last[:-1]])
-        goes_on = np.zeros(len(self.words), bool)
-        goes_on[1:] = (self.words[1:] == self.words[:-1]) & (self.positions[1:] > 0)
-        firsts = np.flatnonzero((self.words >= 0) & ~(goes_on & ~before))
+        continues = np.zeros(len(self.words), bool)
+        continues[1:] = (self.words[1:] == self.words[:-1]) & (self.positions[1:] > 0)
+        firsts = np.flatnonzero((self.words >= 0) & ~(continues & ~before))
         lasts = np.flatnonzero((self.words >= 0) & self.is_last)
-        of_last = np.searchsorted(firsts, lasts, side="right") - 1  # a run cut off by another word has no last token
+        of_last = (
+            np.searchsorted(firsts, lasts, side="right") - 1
+        )  # a run interrupted by another word has no last token
         return Occurrences(self.words[lasts], firsts[of_last], lasts)
 
 
 @dataclass(frozen=True)
 class Occurrences:
-    """Occurrences of words [m]: the word, and its first and its last token as places in `CorpusTokens`."""
+    """Occurrences of words [m]: the word, and its first and last token as indices of `CorpusTokens`."""
 
     words: Ints
     firsts: Ints
     lasts: Ints
 
     def means(self, scores: Mapping[str, Floats], n_words: int) -> dict[str, Floats]:
-        """By name the mean over a word's occurrences of a score [n] of tokens, summed over the occurrence's tokens.
+        """Return by name the mean over a word's occurrences of a score [n], summed over the occurrence's tokens.
 
-        An occurrence with a token whose score is NaN (undefined) counts in no mean; a word without any other is NaN.
-        Each answer is [n_words], as are `n` (occurrences) and `tokens` (mean number of tokens of one).
+        Occurrences with an undefined (NaN) score are left out of the mean; a word without any other gets NaN. Each mean
+        is [n_words], as are `n` (occurrences) and `tokens` (mean number of tokens per occurrence).
         """
         lengths = (self.lasts - self.firsts + 1).astype(np.float64)
         means = {name: self._mean(self._summed(values), n_words) for name, values in scores.items()}
@@ -77,14 +81,14 @@ class Occurrences:
         return {**means, "n": n, "tokens": np.nan_to_num(self._mean(lengths, n_words))}
 
     def errors(self, scores: Floats, n_words: int) -> Floats:
-        """The standard error [n_words] of a score's mean, as `means` says it; NaN below two occurrences."""
+        """Return the standard error [n_words] of the mean that `means` gives; NaN below two occurrences."""
         values = self._summed(scores)
         n = np.bincount(self.words[~np.isnan(values)], minlength=n_words)
         variance = self._mean((values - self._mean(values, n_words)[self.words]) ** 2, n_words)
         return np.sqrt(np.divide(variance, n - 1, out=np.full(n_words, np.nan), where=n > 1))
 
     def _summed(self, scores: Floats) -> Floats:
-        """A score summed over the tokens of each occurrence [m]."""
+        """Sum a score over the tokens of each occurrence [m]."""
         total = np.zeros(len(self.words))
         for back in range(int((self.lasts - self.firsts).max(initial=-1)) + 1):
             inside = np.flatnonzero(self.lasts - back >= self.firsts)
@@ -102,10 +106,10 @@ class Occurrences:
 class Drawn:
     """Tokens whose MLP outputs are kept, each in a slot.
 
-    `tokens` [slots] are places in `CorpusTokens`: first those of drawn occurrences, word by word, an occurrence's
-    together, then what else was sampled. Occurrence i has the slots `starts[i]` to `ends[i] - 1` and is of `words[i]`,
-    all [m]. `sample` [rows] holds the slots, ascending, of tokens drawn evenly from those with an implicit reward, and
-    `before` [rows] the slot of the token before each, -1 at the beginning of a text.
+    `tokens` [slots] are indices of `CorpusTokens`: first those of drawn occurrences, word by word, then other sampled
+    tokens. Occurrence i has the slots `starts[i]` to `ends[i] - 1` and is of `words[i]`, all [m]. `sample` [rows] holds
+    the slots, ascending, of tokens drawn uniformly from those with an implicit reward, and `before` [rows] the slot of
+    the token before each, -1 at the beginning of a text.
     """
 
     tokens: Ints
@@ -117,10 +121,10 @@ class Drawn:
 
 
 def draw(tokens: CorpusTokens, *, n_sample: int, per_word: int, first_position: int, seed: int) -> Drawn:
-    """Up to `n_sample` tokens from `first_position` on, and up to `per_word` occurrences of every word.
+    """Draw up to `n_sample` tokens from `first_position` on, and up to `per_word` occurrences of every word.
 
-    Each token has a number that its text, position and the seed alone decide; the lowest are taken. So the order of
-    texts does not matter, and the draws of parts of a corpus can be joined by taking the lowest again.
+    Each token has a number that depends only on its text, its position and the seed; the lowest are drawn. So the order
+    of texts does not matter, and the draws of parts of a corpus can be merged by taking the lowest again.
     """
     numbers = token_numbers(tokens, seed)
     found = tokens.occurrences()
@@ -129,7 +133,8 @@ def draw(tokens: CorpusTokens, *, n_sample: int, per_word: int, first_position: 
     firsts, lengths = found.firsts[chosen], (found.lasts - found.firsts + 1)[chosen]
     starts = np.cumsum(lengths) - lengths
     of_words = np.arange(lengths.sum()) + np.repeat(firsts - starts, lengths)
-    sampled = _lowest(mix(numbers), np.flatnonzero(tokens.positions >= first_position), n_sample)
+    allowed = np.flatnonzero(tokens.positions >= first_position)
+    sampled = np.sort(allowed[np.argsort(mix(numbers)[allowed], kind="stable")[:n_sample]])
     slots = np.full(len(numbers), _NOT_KEPT)
     slots[of_words] = np.arange(len(of_words))
     has_before = tokens.positions[sampled] > 0
@@ -143,13 +148,13 @@ def draw(tokens: CorpusTokens, *, n_sample: int, per_word: int, first_position: 
 
 
 def token_numbers(tokens: CorpusTokens, seed: int) -> NDArray[np.uint64]:
-    """A number for each token [n] that its text, its position and the seed alone decide: draws take the lowest."""
+    """Return a number per token [n] that depends only on its text, its position and the seed: draws take the lowest."""
     of_text = mix(tokens.text_ids.astype(np.uint64) ^ mix(np.array([seed], np.uint64)))
     return mix(of_text + tokens.positions.astype(np.uint64))
 
 
 class KeptOutputs:
-    """Fills a .npy file with the MLP outputs [slots, sum of d_in] (float32, layers side by side) of drawn tokens."""
+    """Writes the MLP outputs [slots, sum of d_in] (float32, layers side by side) of drawn tokens to a .npy file."""
 
     def __init__(self, path: Path, drawn: Drawn, *, n_tokens: int, width: int) -> None:
         self._slots = np.full(n_tokens, _NOT_KEPT)
@@ -157,7 +162,7 @@ class KeptOutputs:
         self._values = open_memmap(path, mode="w+", dtype=np.float32, shape=(len(drawn.tokens), width))
 
     def update(self, places: Ints, outputs: Mapping[int, Tensor]) -> None:
-        """Offers tokens, by their places in `CorpusTokens` [n], with their MLP outputs [n, d_in] by layer."""
+        """Offer tokens, as indices of `CorpusTokens` [n], with their MLP outputs [n, d_in] by layer."""
         slots = self._slots[places]
         rows = np.flatnonzero(slots >= 0)
         chosen = torch.from_numpy(rows)
@@ -165,11 +170,5 @@ class KeptOutputs:
         self._values[slots[rows]] = torch.cat(values, dim=1).numpy()
 
     def close(self) -> None:
-        """Writes what is still in memory."""
+        """Flush what is still in memory."""
         self._values.flush()
-
-
-def _lowest(numbers: NDArray[np.uint64], among: Ints, n: int) -> Ints:
-    """Of the places `among`, the n with the lowest numbers, ascending by place."""
-    order = np.argsort(numbers[among], kind="stable")
-    return np.sort(among[order[:n]])

@@ -1,11 +1,11 @@
-"""Features scaled or taken out in a running model: what chosen ones decode to is changed, all else stays."""
+"""Scale or remove features in a running model: only what the chosen features decode to is changed."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -27,13 +27,13 @@ from lfp.util.types import Floats
 def scaling(
     model: LanguageModel, dictionary: Dictionary, scales: Mapping[int, float], *, prepend_bos: bool
 ) -> Iterator[None]:
-    """While it lasts, each feature of `scales` acts in `model` as if it were active `scales[feature]` times as much.
+    """Scale features in `model` within the context: each of `scales` acts `scales[feature]` times as strongly.
 
-    The MLP output x of a feature's layer becomes x + sum_i (scale_i - 1) f_i(x) d_i: 0 takes feature i out, 2 doubles
-    it, 1 leaves it. What the autoencoder does not explain of x, and its decoder bias, stay. With `prepend_bos` the
-    first position of a call of several tokens, the beginning-of-sequence token, is left as it is, for no autoencoder
-    saw one; rows of such a call must not be padded on the left. The model's lock is held, and its hooks are gone in
-    the end. Raises ModelError for a feature that the dictionary does not have.
+    The MLP output x of a feature's layer becomes x + sum_i (scale_i - 1) f_i(x) d_i: 0 removes feature i, 2 doubles it,
+    1 leaves it unchanged. What the autoencoder does not explain of x, and its decoder bias, stay. With `prepend_bos`
+    the first position of a call with several tokens, the beginning-of-sequence token, is left unchanged, because no
+    autoencoder was trained on one; rows of such a call must not be padded on the left. The model's lock is held, and
+    its hooks are removed at the end. Raises ModelError for a feature that the dictionary does not have.
     """
     by_layer: dict[int, dict[int, float]] = defaultdict(dict)
     for feature_id, scale in scales.items():
@@ -43,41 +43,35 @@ def scaling(
             )
         by_layer[int(dictionary.layer_of[feature_id])][int(dictionary.index_of[feature_id])] = scale
     saes = {sae.info.layer: sae for sae in dictionary.saes}
+    n_bos = len(model.bos_ids(prepend_bos))
     hooks = [
-        (mlp_hook_point(layer), partial(_rescale, _Change.of(saes[layer], of_layer), _n_bos(model, prepend_bos)))
+        (mlp_hook_point(layer), partial(_rescale, saes[layer], of_layer, n_bos))
         for layer, of_layer in sorted(by_layer.items())
     ]
     with model.lock, model.bridge.hooks(fwd_hooks=hooks):
         yield
 
 
-@dataclass(frozen=True)
-class _Change:
-    """What is added to a layer's MLP outputs: features `indices` [k] of `sae`, each times its row [k, d_in]."""
-
-    sae: Sae
-    indices: Tensor
-    rows: Tensor
-
-    @staticmethod
-    def of(sae: Sae, scales: Mapping[int, float]) -> _Change:
-        device = sae.W_dec.device
-        indices = torch.tensor(list(scales), device=device)
-        factors = torch.tensor([scale - 1.0 for scale in scales.values()], device=device)
-        return _Change(sae, indices, sae.W_dec.detach()[indices] * factors[:, None])
-
-    def __call__(self, outputs: Tensor) -> Tensor:
-        """MLP outputs [n, d_in] to the change [n, d_in]: of normalised inputs in the size that x has, not about it."""
-        change = self.sae.encode_some(outputs, self.indices) @ self.rows
-        return replace(normalise(outputs, self.sae.info.normalize), centre=None).undo(change)
-
-
 @torch.no_grad()
-def _rescale(change: Callable[[Tensor], Tensor], n_bos: int, output: Tensor, hook: Any) -> Tensor:  # noqa: ARG001 (the hook's form)
-    """A hook on MLP outputs [batch, seq, d_in]; a call of one token goes on from a cache, and is no beginning."""
+def _rescale(
+    sae: Sae,
+    scales: Mapping[int, float],
+    n_bos: int,
+    output: Tensor,
+    hook: Any,  # noqa: ARG001 (the signature of a hook)
+) -> Tensor:
+    """Scale features of `sae` in MLP outputs [batch, seq, d_in].
+
+    A call with one token continues from a cache, so it contains no beginning-of-sequence token. Inputs that the
+    autoencoder normalises by a scale get a change in the scale of x; the centre is not part of a change.
+    """
     first = n_bos if output.shape[1] > 1 else 0
-    acted_on = output[:, first:]
-    changed = acted_on + change(acted_on.reshape(-1, output.shape[-1])).view_as(acted_on)
+    inputs = output[:, first:].reshape(-1, output.shape[-1])
+    indices = torch.tensor(list(scales), device=sae.W_dec.device)
+    factors = torch.tensor([scale - 1.0 for scale in scales.values()], device=sae.W_dec.device)
+    change = sae.encode_some(inputs, indices) @ (sae.W_dec.detach()[indices] * factors[:, None])
+    change = replace(normalise(inputs, sae.info.normalize), centre=None).undo(change)
+    changed = output[:, first:] + change.view_as(output[:, first:])
     return torch.cat([output[:, :first], changed], dim=1) if first else changed
 
 
@@ -89,14 +83,14 @@ def firing(
     prepend_bos: bool,
     batch_texts: int = 64,
 ) -> FeatureTotals:
-    """How features fire where an ablation acts: over all tokens of prefixes and completions but the first of each row.
+    """Total the activations of features where an ablation acts: on all tokens of prefixes and completions.
 
-    With `prepend_bos` the prefixes begin with that token, and it is left out. One pass; memory is bounded by the number
-    of features, not of tokens. Activations are those of `Dictionary.encode`.
+    With `prepend_bos` the prefixes begin with a beginning-of-sequence token, which is left out. One pass; memory grows
+    with features, not with tokens. Activations are those of `Dictionary.encode`.
     """
     totals = FeatureTotals(dictionary.n_features)
-    first = _n_bos(model, prepend_bos)
-    texts = [TokenizedText("", (*one.prefix_ids[first:], *one.token_ids), (), truncated=False) for one in completions]
+    n_bos = len(model.bos_ids(prepend_bos))
+    texts = [TokenizedText("", (*row.prefix_ids[n_bos:], *row.token_ids), (), truncated=False) for row in completions]
     with model.lock:
         for tokens in stream(model, texts, layers=dictionary.layers, batch_texts=batch_texts, prepend_bos=prepend_bos):
             totals.update(encode_active(dictionary, tokens.outputs))
@@ -104,9 +98,5 @@ def firing(
 
 
 def decoder_norms(dictionary: Dictionary) -> Floats:
-    """L2 norms of all decoder rows [features]."""
+    """Return the L2 norms of all decoder rows [features]."""
     return np.concatenate([rows.norm(dim=1).double().cpu().numpy() for rows in dictionary.decoders])
-
-
-def _n_bos(model: LanguageModel, prepend_bos: bool) -> int:
-    return int(prepend_bos and model.bos_id is not None)

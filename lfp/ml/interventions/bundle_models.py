@@ -1,4 +1,4 @@
-"""A bundle's own models on a text of one's own: its tokens scored and split over features, and texts written anew."""
+"""Run a bundle's own models on any text: score its tokens, split the scores over features, and write completions."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ Role = Literal["base", "tuned"]
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """A text as a pair of models reads it, cut to the run's context; all lists are a value a token.
+    """A text as a pair of models reads it, truncated to the run's context.
 
-    `implicit_reward` and `implicit_advantage` [n] are in nats, NaN where undefined; `active` has the features of the
-    model that was chosen, through the tuned model's dictionary, and `dense` [n, features] the same ones, for a check.
+    `implicit_reward` and `implicit_advantage` [n] are in nats, NaN where undefined; `active` holds the features of the
+    chosen model by the tuned model's dictionary, and `dense` [n, features] the same features, for a check.
     """
 
     text: TokenizedText
@@ -54,7 +54,7 @@ class Live:
 
     @staticmethod
     def load(path: Path, manifest: Manifest) -> Live:
-        """The models of the bundle at `path`, on the CPU. Raises BundleError where it has none, ModelError."""
+        """Load the models of the bundle at `path` on the CPU. Raises BundleError where it has none, and ModelError."""
         config = parse_config(drop_retired(manifest.config), where="the bundle’s config").model
         if not has_models(manifest):
             raise BundleError("this bundle holds no models to read or write with")
@@ -65,7 +65,7 @@ class Live:
         return Live(base, tuned, Dictionary(saes), config.context, config.prepend_bos)
 
     def read(self, text: str, role: Role) -> Reading:
-        """The text through both models. Raises DataError where it has no token."""
+        """Run the text through both models. Raises DataError where it has no token."""
         (cut,) = tokenize(self.tuned.tokenizer, [text], context=self.context)
         if not cut.token_ids:
             raise DataError("there is no token in this text; type a few words")
@@ -83,37 +83,33 @@ class Live:
         )
 
     def most_tokens(self) -> int:
-        """How many tokens a completion may have, with one of a text before it."""
-        return self.tuned.n_ctx - self._n_bos() - 1
+        """Return how many tokens a completion may have after one token of a text."""
+        return self.tuned.n_ctx - len(self.tuned.bos_ids(self.prepend_bos)) - 1
 
     def kept_tokens(self, n_tokens: int) -> int:
-        """How many tokens of a text a completion of `n_tokens` may follow; the last ones are kept."""
-        return self.tuned.n_ctx - self._n_bos() - n_tokens
+        """Return how many tokens of a text may precede a completion of `n_tokens`; the last ones are kept."""
+        return self.tuned.n_ctx - len(self.tuned.bos_ids(self.prepend_bos)) - n_tokens
 
     def is_cut(self, text: str, n_tokens: int) -> bool:
-        """Whether a completion of `n_tokens` leaves no room for all of a text."""
+        """Return whether a completion of `n_tokens` leaves too little room for the whole text."""
         (whole,) = tokenize(self.tuned.tokenizer, [text], context=10**9)
         return len(whole.token_ids) > self.kept_tokens(n_tokens)
 
     def write(
         self, text: str, role: Role, *, scales: Mapping[int, float], n_tokens: int, temperature: float, seed: int
     ) -> tuple[Completion, Completion]:
-        """What a model writes after a text, untouched and with features scaled (`ablation.py`), from one seed.
+        """Complete a text with the model unchanged and with features scaled (`ablation.py`), from one seed.
 
-        Of a text that leaves no room for it only the last tokens are read. Raises ModelError for a feature that there
-        is not, DataError where there is no token to begin with.
+        Only the last tokens are read of a text that leaves too little room. Raises ModelError for an unknown feature,
+        DataError where there is no token to start from.
         """
         model = self.tuned if role == "tuned" else self.base
         (whole,) = tokenize(model.tokenizer, [text], context=10**9)
-        lead = () if model.bos_id is None or not self.prepend_bos else (model.bos_id,)
-        prefix = (*lead, *whole.token_ids[-self.kept_tokens(n_tokens) :])
+        prefix = (*model.bos_ids(self.prepend_bos), *whole.token_ids[-self.kept_tokens(n_tokens) :])
         if not prefix:
             raise DataError("there is no token in this text; type a few words")
-        drawn = {"n_tokens": n_tokens, "temperature": temperature, "seed": seed}
-        (untouched,) = sample_completions(model, [prefix], **drawn)  # type: ignore[arg-type]
+        options = {"n_tokens": n_tokens, "temperature": temperature, "seed": seed}
+        (untouched,) = sample_completions(model, [prefix], **options)  # type: ignore[arg-type]
         with scaling(model, self.dictionary, scales, prepend_bos=self.prepend_bos):
-            (scaled,) = sample_completions(model, [prefix], **drawn)  # type: ignore[arg-type]
+            (scaled,) = sample_completions(model, [prefix], **options)  # type: ignore[arg-type]
         return untouched, scaled
-
-    def _n_bos(self) -> int:
-        return int(self.prepend_bos and self.tuned.bos_id is not None)

@@ -71,7 +71,7 @@ def build_corpus(run: Run, tuned: LanguageModel) -> PassCorpus:
         [text.text for text in tokenized], min_count=probes.min_word_count, n_folds=probes.folds, seed=seed
     )
     words = [token_words(vocabulary, text.text, text.token_starts) for text in tokenized]
-    tokens = CorpusTokens.of([text.text_id for text in texts], [text.token_ids for text in tokenized], words)
+    tokens = CorpusTokens.from_texts([text.text_id for text in texts], [text.token_ids for text in tokenized], words)
     first = 0 if run.config.model.prepend_bos and tuned.bos_id is not None else 1  # else nothing precedes token 0
     return PassCorpus(
         tokenized,

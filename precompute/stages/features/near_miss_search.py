@@ -36,8 +36,8 @@ def begin(run: Run, tuned: LanguageModel) -> NearMisses:
     is_near = pc.and_(pc.equal(neighbours["kind"], "coactivation"), pc.less(neighbours["rank"], _NEIGHBOURS))
     near = neighbours.filter(is_near)
     expected = Expected(
-        Lists.of(ids[wanted], owners[wanted], tuned.d_vocab),
-        Lists.of(near["neighbour_id"].to_numpy()[wanted], near["feature_id"].to_numpy()[wanted], n_features),
+        Lists.from_pairs(ids[wanted], owners[wanted], tuned.d_vocab),
+        Lists.from_pairs(near["neighbour_id"].to_numpy()[wanted], near["feature_id"].to_numpy()[wanted], n_features),
     )
     return NearMisses(expected, stats.near_misses, stats.window)
 
@@ -56,7 +56,7 @@ def top_token_ids(top_tokens: pa.ChunkedArray, spelled: Sequence[str]) -> tuple[
     whole = ~pc.match_substring(tokens, _BROKEN).to_numpy(zero_copy_only=False)
     kept = np.flatnonzero((rank_within(of) < _TOP_TOKENS) & (shares >= _LEAST_SHARE) & whole)
     names = pa.array(spelled, pa.string()).dictionary_encode()
-    by_name = Lists.of(names.indices.to_numpy(), np.arange(len(spelled)), len(names.dictionary))
+    by_name = Lists.from_pairs(names.indices.to_numpy(), np.arange(len(spelled)), len(names.dictionary))
     found = pc.index_in(tokens.take(kept), names.dictionary).to_numpy()
     rows, ids = (np.concatenate(parts) for parts in zip(*by_name.pairs(found), strict=True))
     return of[kept][rows].astype(np.int64), ids

@@ -58,7 +58,7 @@ def test_blocks_of_features_join_without_a_seam(monkeypatch: pytest.MonkeyPatch)
     sets = [set(rng.choice(300, rng.integers(1, 40), replace=False).tolist()) for _ in range(50)]
     expected = naive(sets, 6)
     for entries in (50, 350, 10**6):
-        monkeypatch.setattr(neighbours, "_SKETCH_ENTRIES", entries)
+        monkeypatch.setattr(neighbours, "_BLOCK_ENTRIES", entries)
         assert rows(sketches(sets, 40).neighbours(6)) == expected
 
 

@@ -18,7 +18,7 @@ pairs = st.sets(st.tuples(st.integers(0, N_KEYS - 1), st.integers(0, 6)))
 
 def lists(wanted: Pairs) -> Lists:
     keys, values = np.array(list(wanted), np.int64).reshape(-1, 2).T
-    return Lists.of(keys, values, N_KEYS)
+    return Lists.from_pairs(keys, values, N_KEYS)
 
 
 @given(pairs, st.lists(st.integers(0, N_KEYS - 1), max_size=9), st.integers(1, 9))

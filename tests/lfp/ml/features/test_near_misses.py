@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lfp.ml.features.active import active
 from lfp.ml.features.examples import Batch, Examples
-from lfp.ml.features.grouping import Places, context_hashes, of_feature
+from lfp.ml.features.grouping import Places, context_hashes, hash_with_feature
 from lfp.ml.features.near_misses import Expected, Lists, NearMisses
 from tests.lfp.ml.feature_texts import Text, random_texts, same_arrays, tokens, window
 
@@ -33,7 +33,7 @@ def sparse_texts(n: int, *, seed: int = 0) -> list[Text]:
 
 def near_misses(batches: Sequence[Sequence[Text]], n: int = 4) -> NearMisses:
     tops, near = (np.array(sorted(pairs)).T for pairs in (AT_TOKEN, NEIGHBOURS))
-    by_token, by_neighbour = Lists.of(tops[1], tops[0], N_IDS), Lists.of(near[1], near[0], N_FEATURES)
+    by_token, by_neighbour = Lists.from_pairs(tops[1], tops[0], N_IDS), Lists.from_pairs(near[1], near[0], N_FEATURES)
     filled = NearMisses(Expected(by_token, by_neighbour), n, REACH)
     for texts in filter(None, batches):
         given_tokens = tokens(texts)
@@ -49,7 +49,7 @@ def naive(texts: Sequence[Text], feature: int, n: int) -> list[tuple[int, int]]:
     kinds: tuple[dict[int, tuple[int, int]], dict[int, tuple[int, int]]] = ({}, {})
     for one in sorted(texts, key=lambda one: one.text_id):
         hashes = context_hashes(np.arange(len(one.token_ids)), np.array(one.token_ids))
-        keys = of_feature(hashes, np.full(len(hashes), feature))
+        keys = hash_with_feature(hashes, np.full(len(hashes), feature))
         for t, token in enumerate(one.token_ids):
             if one.values[max(0, t - REACH) : t + REACH + 1, feature].any():
                 continue
@@ -110,5 +110,5 @@ def test_memory_knows_no_number_of_texts() -> None:
     """After many batches no more waits than a part of what is kept."""
     filled = near_misses([[one] for one in sparse_texts(400, seed=5)], 2)
     for kept in (filled._at_tokens, filled._at_neighbours):
-        assert sum(len(one.features) for one in kept._waiting) <= 2 * N_FEATURES
+        assert sum(len(part.features) for part in kept._waiting) <= 2 * N_FEATURES
         assert len(kept.examples().features) <= 2 * N_FEATURES

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lfp.ml.features.grouping import falling, grouped_order, rank_within, run_starts
+from lfp.ml.features.grouping import descending_keys, grouped_order, rank_within, run_starts
 
 ROWS = st.lists(
     st.tuples(st.integers(0, 3), st.sampled_from([0, 1, 2**32 - 1, 2**32, 2**63, 2**64 - 1]), st.integers(0, 2)),
@@ -33,5 +33,5 @@ def test_ranks_start_again_with_every_run(groups: list[int]) -> None:
 @given(st.lists(st.floats(0, 2.0**99, width=32), min_size=1, max_size=20))
 def test_falling_keys_sort_from_the_largest(values: list[float]) -> None:
     array = np.array(values, np.float32)
-    assert array[np.argsort(falling(array))].tolist() == sorted(array.tolist(), reverse=True)
-    assert len(set(falling(array).tolist())) == len(set(array.tolist())), "zero has one key, whatever its sign"
+    assert array[np.argsort(descending_keys(array))].tolist() == sorted(array.tolist(), reverse=True)
+    assert len(set(descending_keys(array).tolist())) == len(set(array.tolist())), "zero has one key, whatever its sign"

@@ -28,7 +28,7 @@ def corpus(seed: int = 0, n_texts: int = 12) -> CorpusTokens:
             last += [False] * (length - 1) + [word >= 0]
         ids.append(rng.integers(50, size=len(of)).tolist())
         words.append(TokenWords(np.array(of), np.array(last)))
-    return CorpusTokens.of(range(100, 100 + n_texts), ids, words)
+    return CorpusTokens.from_texts(range(100, 100 + n_texts), ids, words)
 
 
 def walked(tokens: CorpusTokens) -> list[tuple[int, list[int]]]:
@@ -62,13 +62,13 @@ def test_occurrences_are_runs_of_one_word_up_to_its_last_token(seed: int) -> Non
 
 def test_a_text_that_begins_with_the_word_another_ended_with_is_another_occurrence() -> None:
     words = [TokenWords(np.array([0, 0]), np.array([False, True])), TokenWords(np.array([0]), np.array([True]))]
-    found = CorpusTokens.of([1, 2], [[5, 6], [5]], words).occurrences()
+    found = CorpusTokens.from_texts([1, 2], [[5, 6], [5]], words).occurrences()
     assert found.firsts.tolist() == [0, 2] and found.lasts.tolist() == [1, 2]
 
 
 def test_a_word_whose_end_the_context_cut_off_is_no_occurrence() -> None:
     words = [TokenWords(np.array([0, 0]), np.array([False, False])), TokenWords(np.array([1]), np.array([True]))]
-    found = CorpusTokens.of([1, 2], [[5, 6], [5]], words).occurrences()
+    found = CorpusTokens.from_texts([1, 2], [[5, 6], [5]], words).occurrences()
     assert found.words.tolist() == [1] and found.firsts.tolist() == [2]
 
 
@@ -89,7 +89,7 @@ def test_means_are_over_occurrences_of_scores_summed_over_a_words_tokens(seed: i
 
 def test_an_occurrence_without_a_defined_score_counts_in_no_mean_rather_than_as_zero() -> None:
     words = [TokenWords(np.array([0, 0]), np.array([True, True]))]
-    tokens = CorpusTokens.of([1], [[5, 5]], words)
+    tokens = CorpusTokens.from_texts([1], [[5, 5]], words)
     means = tokens.occurrences().means({"reward": np.array([np.nan, 4.0])}, 1)
     assert means["reward"].tolist() == [4.0] and means["n"].tolist() == [2.0]
 
@@ -154,7 +154,7 @@ def test_draws_of_parts_join_by_taking_the_lowest_again() -> None:
 
 def test_a_sample_is_spread_evenly() -> None:
     words = [TokenWords(np.full(20, -1), np.zeros(20, bool))] * 200
-    tokens = CorpusTokens.of(range(200), [[0] * 20] * 200, words)
+    tokens = CorpusTokens.from_texts(range(200), [[0] * 20] * 200, words)
     drawn = draw(tokens, n_sample=1000, per_word=1, first_position=0, seed=0)
     by_position = np.bincount(tokens.positions[drawn.tokens[drawn.sample]], minlength=20)
     assert abs(by_position - 50).max() < 6 * (50 * 0.75) ** 0.5
