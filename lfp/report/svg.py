@@ -22,7 +22,7 @@ _PLOTLY_JS = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 
 
 def write_figures(drawn: Sequence[Drawn], folder: Path) -> list[Path]:
-    """Writes each figure as NAME.svg, on white, with its title; makes the folder where its parent exists.
+    """Write each figure as NAME.svg, on white, with its title; make the folder where its parent exists.
 
     Raises ConfigError where that cannot be done, or no Chromium or Chrome is at hand to draw them.
     """
@@ -32,8 +32,8 @@ def write_figures(drawn: Sequence[Drawn], folder: Path) -> list[Path]:
         folder.mkdir(exist_ok=True)
     except OSError as error:
         raise ConfigError(f"--figures {folder}: {error.strerror}; name a folder you may write to") from error
-    files = [folder / f"{one.name}.svg" for one in drawn]
-    _draw([_on_paper(one) for one in drawn], files, folder)
+    files = [folder / f"{figure.name}.svg" for figure in drawn]
+    _draw([_on_paper(figure) for figure in drawn], files, folder)
     return files
 
 
@@ -57,16 +57,16 @@ def _draw(charts: Sequence[go.Figure], files: Sequence[Path], folder: Path) -> N
         raise ConfigError(f"--figures {folder}: the browser did not draw them ({reason}); write --html") from error
 
 
-def _on_paper(one: Drawn) -> go.Figure:
+def _on_paper(figure: Drawn) -> go.Figure:
     """The figure on white in dark ink, its title above it: a page's own style sheet is not there to set them."""
-    chart, height = go.Figure(one.chart), _size(one.chart)["height"]
+    chart, height = go.Figure(figure.chart), _size(figure.chart)["height"]
     top = chart.layout.margin.t or 0
     return chart.update_layout(
         template="none",
         paper_bgcolor="white",
         plot_bgcolor="white",
         font={"color": _INK, "family": "sans-serif"},
-        title={"text": one.title, "x": 0, "xref": "paper", "y": 1, "yref": "container", "yanchor": "top",
+        title={"text": figure.title, "x": 0, "xref": "paper", "y": 1, "yref": "container", "yanchor": "top",
                "pad": {"t": 14}, "font": {"size": 16}},
         height=height + _TITLE,
         margin={"t": top + _TITLE},

@@ -26,55 +26,55 @@ class Headline:
 
 
 def heading(kicker: str, title: str, lede: str = "") -> str:
-    """The top of a page."""
+    """Return the top of a page."""
     body = f'<p class="lfp-lede">{escaped(lede)}</p>' if lede else ""
     return f'<div class="lfp-kicker">{escaped(kicker)}</div><h1 class="lfp-title">{escaped(title)}</h1>{body}'
 
 
 def note(text: str) -> str:
-    """A quiet sentence under a panel."""
+    """Return a quiet sentence under a panel."""
     return f'<p class="lfp-note">{escaped(text)}</p>'
 
 
 def text(words: str) -> str:
-    """Words within a line of other marks."""
+    """Return words within a line of other marks."""
     return f"<span>{escaped(words)}</span>"
 
 
 def quoted(words: str) -> str:
-    """Words of a corpus, line by line as they are."""
+    """Return words of a corpus, line by line as they are."""
     return f'<pre class="lfp-prompt">{escaped(words)}</pre>'
 
 
 def anchor(href: str, words: str) -> str:
-    """A link to another page of the explorer."""
+    """Return a link to another page of the explorer."""
     return f'<a href="{escaped(href)}" target="_self">{escaped(words)}</a>'
 
 
 def following(href: str, words: str) -> str:
-    """A link that follows itself; where a browser runs no script it stays to be clicked. The script is constant."""
+    """Return a link that follows itself, or waits for a click in a browser without scripts. The script is constant."""
     script = "<script>document.querySelector('.lfp-following a').click()</script>"
     return f'<p class="lfp-note lfp-following">{anchor(href, words)}</p>{script}'
 
 
 def facts(pairs: Mapping[str, str]) -> str:
-    """Names and values in a row."""
+    """Return names and values in a row."""
     rows = "".join(f"<div><dt>{escaped(name)}</dt><dd>{escaped(value)}</dd></div>" for name, value in pairs.items())
     return f'<dl class="lfp-facts">{rows}</dl>'
 
 
 def badge(text: str, kind: str = "") -> str:
-    """A short mark. `kind` is good, up, down or nothing."""
+    """Return a short mark. `kind` is good, up, down or nothing."""
     return f'<span class="lfp-badge {kind}">{escaped(text)}</span>'
 
 
 def cards(headlines: Iterable[Headline]) -> str:
-    """Large figures side by side, with the key to their strips."""
+    """Return large figures side by side, with the key to their strips."""
     items = list(headlines)
     has_ceiling = any(item.ceiling is not None for item in items)
-    ceiling = '<span class="ceiling">what knowing only the sign reaches</span>' if has_ceiling else ""
+    ceiling = '<span class="ceiling">knowing only the sign</span>' if has_ceiling else ""
     key = (
-        '<div class="lfp-key"><span class="span">95 % interval</span><span class="chance">what chance reaches</span>'
+        '<div class="lfp-key"><span class="span">95 % interval</span><span class="chance">chance (95 %)</span>'
         f"{ceiling}</div>"
     )
     return f'<div class="lfp-cards">{"".join(_card(item) for item in items)}</div>{key}'
@@ -93,7 +93,7 @@ def _card(item: Headline) -> str:
 
 
 def _strip(item: Headline) -> str:
-    """Interval, chance and ceiling on one line; nothing where there is no interval."""
+    """Return interval, chance and ceiling on one line; nothing where there is no interval."""
     if item.low is None or item.high is None:
         return ""
     marks = [0.0, item.value, item.low, item.high, item.chance, item.ceiling]
@@ -121,7 +121,7 @@ def _strip(item: Headline) -> str:
 def table(
     heads: Sequence[str], rows: Sequence[Sequence[str]], *, strong: Sequence[int] = (), wraps: bool = False
 ) -> str:
-    """A plain table; the first column is its names, and the rows numbered in `strong` stand out.
+    """Return a plain table; the first column is its names, and the rows numbered in `strong` stand out.
 
     With `wraps` long cells break into lines; without it the table scrolls.
     """
@@ -136,7 +136,7 @@ def table(
 
 
 def token_bars(items: Sequence[Mapping[str, object]], *, sign: int | None = None) -> str:
-    """Tokens with a bar each: signed numbers coloured up or down, or (`sign` None) shares in the colour of strength."""
+    """Return a bar per token: signed numbers coloured up or down, or (`sign` None) shares in the colour of strength."""
     hue = {None: "var(--lfp-act)", 1: "var(--lfp-up)", -1: "var(--lfp-down)"}[sign]
     values = [float(item["value"]) for item in items]  # type: ignore[arg-type]
     longest = max((abs(value) for value in values), default=0) or 1
@@ -161,16 +161,21 @@ def sum_check(
     source: str = "stated in the bundle",
     **others: float,
 ) -> str:
-    """The sum of contributions, written out, and whether it is the prediction. `others` are further parts, by name.
+    """Return the sum of contributions, written out, and whether it is the prediction.
 
+    `others` are further parts, by name.
     `source` says where the prediction is from. It has to be met within a hundred thousandth of `size`, the size of what
     is added up, where that is above 1.
     """
+
+    def added(value: float) -> str:
+        return f" {'−' if value < 0 else '+'} <b>{plain(abs(value), 4)}</b>"
+
     total = shown + rest + sum(others.values())
     error = abs(total - predicted)
     is_exact = error <= 1e-5 * max(1.0, abs(predicted), size)
-    further = f"{_added(rest)} from {n_rest} other{'s' if n_rest != 1 else ''}" if n_rest else ""
-    further += "".join(f"{_added(value)} {escaped(name)}" for name, value in others.items())
+    further = f"{added(rest)} from {n_rest} other{'s' if n_rest != 1 else ''}" if n_rest else ""
+    further += "".join(f"{added(value)} {escaped(name)}" for name, value in others.items())
     verdict = "ok" if is_exact else "off"
     says = "adds up exactly" if is_exact else "does not add up"
     return (
@@ -180,17 +185,13 @@ def sum_check(
     )
 
 
-def _added(value: float) -> str:
-    return f" {'−' if value < 0 else '+'} <b>{plain(abs(value), 4)}</b>"
-
-
 def notice(title: str, sentence: str) -> str:
-    """A page that says what is wrong and what to do."""
+    """Return a page that says what is wrong and what to do."""
     whole = f"{sentence[:1].upper()}{sentence[1:].rstrip('.')}."
     return f'<div class="lfp-notice"><h1>{escaped(title)}</h1><p>{escaped(whole)}</p></div>'
 
 
 def notice_here(title: str, sentence: str) -> str:
-    """The same within a page that goes on."""
+    """Return a notice within a page."""
     whole = f"{sentence[:1].upper()}{sentence[1:].rstrip('.')}." if sentence else ""
     return f'<div class="lfp-notice here"><h4>{escaped(title)}</h4><p>{escaped(whole)}</p></div>'

@@ -15,14 +15,14 @@ TEXT_ORDER = ("text_id", "text", "gap", "feedback", "predicted", "implicit_rewar
 
 
 def texts(rows: pa.Table) -> pa.Table:
-    """Texts for the screen, each on one line."""
+    """Return texts for the screen, each on one line."""
     at = rows.schema.get_field_index("text")
     lines = [shortened(text, 120) for text in rows["text"].to_pylist()]
     return rows.set_column(at, "text", pa.array(lines, pa.string())).select(list(TEXT_ORDER))
 
 
 def drift(rows: pa.Table) -> pa.Table:
-    """Drift for the screen: tokens with their spaces shown, flips as marks, without nulls that the run has not."""
+    """Return drift for the screen: tokens with their spaces shown, flips as marks, without nulls the run lacks."""
     table = rows.to_pydict()
     table["sign_flipped"] = [{True: "flipped", False: "", None: "–"}[flag] for flag in table["sign_flipped"]]
     table["top_tokens"] = [[token_text(token) for token in tokens] for tokens in table["top_tokens"]]
@@ -32,13 +32,13 @@ def drift(rows: pa.Table) -> pa.Table:
 
 
 def feature_names(rows: pa.Table) -> dict[str, int]:
-    """Names to choose a feature by, and the feature of each."""
+    """Return names to choose a feature by, and the feature of each."""
     columns = zip(*(rows[name].to_pylist() for name in ("feature_id", "layer", "description")), strict=True)
     return {f"#{id_} · layer {layer} · {shortened(text or 'no label', 70)}": id_ for id_, layer, text in columns}
 
 
 def of_rows(kind: type[Any], rows: Sequence[Any]) -> pa.Table:
-    """Rows that are dataclasses of one kind as a table, a column a field; a column of nothing is text."""
+    """Return dataclasses of one kind as a table, a column per field; an empty column is text."""
     columns = {field.name: pa.array([getattr(row, field.name) for row in rows]) for field in fields(kind)}
     return pa.table({n: c.cast(pa.string()) if pa.types.is_null(c.type) else c for n, c in columns.items()})
 
@@ -54,15 +54,13 @@ class Row:
 
 
 def table(heads: Sequence[str], rows: Sequence[Row]) -> str:
-    """Rows with their links in the first column, whose head is the first of `heads`."""
-    top = "".join(f'<th scope="col">{escaped(head)}</th>' for head in heads)
+    """Return rows with their links in the first column, whose head is the first of `heads`."""
+    top, body = "".join(f'<th scope="col">{escaped(head)}</th>' for head in heads), ""
+    for row in rows:
+        says = f" <span>{escaped(shortened(row.says, 64))}</span>" if row.says else ""
+        cells = "".join(f"<td>{escaped(cell)}</td>" for cell in row.cells)
+        body += f"<tr><td>{anchor(row.href, row.name)}{says}</td>{cells}</tr>"
     return (
         '<div class="lfp-scroll"><table class="lfp-table lfp-linked">'
-        f"<thead><tr>{top}</tr></thead><tbody>{''.join(map(_row, rows))}</tbody></table></div>"
+        f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
     )
-
-
-def _row(row: Row) -> str:
-    says = f" <span>{escaped(shortened(row.says, 64))}</span>" if row.says else ""
-    cells = "".join(f"<td>{escaped(cell)}</td>" for cell in row.cells)
-    return f"<tr><td>{anchor(row.href, row.name)}{says}</td>{cells}</tr>"

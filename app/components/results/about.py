@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lfp.bundle.manifest import FileInfo, Manifest, TableInfo
-from lfp.report.cost import in_all, spent
+from lfp.report.cost import stage_costs, total_cost
 from lfp.report.formatting import NONE, count, plain
 from lfp.util.sanitize import visible
 
@@ -77,10 +77,10 @@ def artifacts(manifest: Manifest) -> tuple[list[str], list[list[str]]]:
 
 def cost(manifest: Manifest) -> tuple[list[str], list[list[str]]]:
     """Heads and rows: what each stage took by the clock, and all of them last; no row if unknown."""
-    stages = spent(manifest)
+    stages = stage_costs(manifest)
     rows = [
         [one.stage, *map(plain, (one.minutes, one.cpu_minutes)), count(one.peak_rss_mb)]
-        for one in ([*stages, in_all(stages)] if stages else [])
+        for one in ([*stages, total_cost(stages)] if stages else [])
     ]
     return ["stage", "minutes", "processor minutes", "peak MB"], rows
 

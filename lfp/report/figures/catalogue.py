@@ -100,7 +100,7 @@ def draw_all(material: Material) -> list[Drawn]:
         _chart("ablation-predicted", "Single features: predicted against measured effect", "ablation",
                points.effects(material.ablated) if material.ablated else None),
         _chart("texts", "Texts by their mean features", "pca_explained",
-               points.texts(material.texts, "feedback") if any(_known(material.texts["feedback"])) else None),
+               points.texts(material.texts, "feedback") if set(material.texts["feedback"]) - {None} else None),
         _chart("autoencoders", "SAEs", "sae_quality", bars.autoencoders(report.get("sae_quality", ()))),
         _chart("learning-curve", "How the base model learned", "base_model",
                bars.learning_curve(report.get("base_model", ()))),
@@ -116,16 +116,12 @@ def _lines(
 
 
 def _words(name: str, title: str, section: str, words: Mapping[str, Sequence[Any]], up: points.Axis) -> Drawn | None:
-    known = any(_known(words[up[1]]))
+    known = any(value is not None for value in words[up[1]])
     return Drawn(name, title, section, points.words(words, points.REWARD, up)) if known else None
 
 
 def _chart(name: str, title: str, section: str, chart: go.Figure | None) -> Drawn | None:
     return None if chart is None else Drawn(name, title, section, chart)
-
-
-def _known(values: Sequence[Any]) -> list[bool]:
-    return [value is not None for value in values]
 
 
 def _drifted(features: Sequence[DriftedFeature]) -> go.Figure | None:

@@ -71,15 +71,12 @@ def rewards(rows: Sequence[ResultRow]) -> list[Line]:
 def implicit_rewards(rows: Sequence[ResultRow]) -> list[Line]:
     """Kendall's tau of implicit rewards with the reward, by what is measured and of what (`implicit_reward`)."""
     shown = sort_rows([row for row in rows if row.metric == "tau"], "target", "words", "group")
-    names = [
-        ", ".join([TARGETS.get(row.target or "", row.target or ""), *filter(None, [_words_name(row), row.group])])
-        for row in shown
-    ]
-    return [Line.from_row(name, row) for name, row in zip(names, shown, strict=True)]
-
-
-def _words_name(row: ResultRow) -> str:
-    return f"{row.words} words" if row.words else ""
+    lines = []
+    for row in shown:
+        words = f"{row.words} words" if row.words else ""
+        name = ", ".join(filter(None, [TARGETS.get(row.target or "", row.target or ""), words, row.group]))
+        lines.append(Line.from_row(name, row))
+    return lines
 
 
 def targets(rows: Sequence[ResultRow]) -> list[str]:

@@ -184,18 +184,18 @@ def reliability(bins: Sequence[Bin]) -> go.Figure:
         "hoverinfo": "skip", "name": "perfectly calibrated",
     }  # fmt: skip
     points = {
-        "type": "scatter", "x": [one.predicted for one in bins], "y": [one.chosen for one in bins],
+        "type": "scatter", "x": [pairs.predicted for pairs in bins], "y": [pairs.chosen for pairs in bins],
         "mode": "markers+lines", "name": "held-out pairs",
         "marker": {"size": 9, "color": STRENGTH},
         "line": {"color": STRENGTH, "width": 1},
         "error_y": {
-            "array": [one.high - one.chosen for one in bins],
-            "arrayminus": [one.chosen - one.low for one in bins],
+            "array": [pairs.high - pairs.chosen for pairs in bins],
+            "arrayminus": [pairs.chosen - pairs.low for pairs in bins],
             "color": "rgba(26,156,142,.45)", "width": 0,
         },
         "hovertemplate": "predicted %{x:.2f}<br>chosen in %{y:.0%} of pairs<extra></extra>",
     }  # fmt: skip
-    far = min(1.0, max([0.6, *(one.predicted for one in bins)]) + 0.05)
+    far = min(1.0, max([0.6, *(pairs.predicted for pairs in bins)]) + 0.05)
     x = {"title": "predicted probability", "gridcolor": GRID, "zeroline": False, "range": [0.49, far + 0.01]}
     y = {"title": "share chosen", "gridcolor": GRID, "zeroline": False}
     return draw([diagonal, points], x, y, height=400, legend=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lfp.bundle.manifest import Hardware, Manifest, StageCost
-from lfp.report.cost import cost_rows, in_all, spent
+from lfp.report.cost import cost_rows, stage_costs, total_cost
 from lfp.report.rows import build_report
 from lfp.report.sentences import ABSENT, sentence
 from lfp.report.text import format_report
@@ -38,10 +38,10 @@ def test_a_stage_brings_what_is_known_of_it() -> None:
 
 
 def test_all_stages_add_up_where_each_is_known() -> None:
-    total = in_all(spent(manifest(STAGES)))
+    total = total_cost(stage_costs(manifest(STAGES)))
     assert total.minutes == 20.1 and total.peak_rss_mb == 2100.5
     assert total.cpu_minutes is None
-    whole_ = in_all(spent(manifest(STAGES[1:])))
+    whole_ = total_cost(stage_costs(manifest(STAGES[1:])))
     assert whole_.cpu_minutes == 35.0
 
 
