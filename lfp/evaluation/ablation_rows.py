@@ -1,4 +1,4 @@
-"""Rows of the table `ablations`: which of them are a group's controls, and whether its effect passes them."""
+"""Rows of the table `ablations`: which are a group's controls, and whether its effect exceeds them."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 MAIN_KINDS = ("related", "weighted", "both", "chosen")
-"""Kinds of groups that are judged by themselves, in the order they are read."""
+"""Kinds of groups with a result of their own, in reading order."""
 FEATURE, CONTROL = "feature", "control"
-"""Kinds of rows beside them: a single feature, and a matched control."""
+"""Other kinds of rows: a single feature, and a matched control."""
 
 Row = Mapping[str, Any]
 
 
 def controls_in(row: Row, rows: Sequence[Row]) -> list[Row]:
-    """The controls that a row is held against: the group's own; of a single feature those of all single features."""
-    controls = [one for one in rows if one["kind"] == CONTROL]
+    """Select the controls of a row: the group's own; for a single feature those of all single features."""
+    controls = [other for other in rows if other["kind"] == CONTROL]
     if row["kind"] != FEATURE:
-        return [one for one in controls if one["control_of"] == row["group"]]
-    singles = {one["group"] for one in rows if one["kind"] == FEATURE}
-    return [one for one in controls if one["control_of"] in singles]
+        return [control for control in controls if control["control_of"] == row["group"]]
+    singles = {other["group"] for other in rows if other["kind"] == FEATURE}
+    return [control for control in controls if control["control_of"] in singles]
 
 
 def passes(row: Row) -> bool:
-    """Whether the effect is larger, whichever its sign, than the 95th percentile of the controls' sizes."""
+    """Tell whether the effect, of either sign, is larger than the 95th percentile of the controls' sizes."""
     return row["null_high"] is not None and abs(row["effect"]) > row["null_high"]
 
 
 def is_inert(row: Row) -> bool:
-    """Whether a row shows no effect: its interval holds 0, and it does not pass its controls."""
+    """Tell whether a row shows no effect: its interval contains 0, and it does not exceed its controls."""
     return not passes(row) and row["ci_low"] <= 0.0 <= row["ci_high"]

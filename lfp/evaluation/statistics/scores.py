@@ -105,8 +105,8 @@ def length_controlled_accuracy(margins: Floats, length_differences: Floats) -> f
     """Accuracy with length controlled: the mean of the accuracies where the longer and where the shorter was chosen.
 
     Pairs of equal length are a third stratum that counts by its share of pairs, so that a predictor of length alone
-    scores 0.5 whatever people prefer. Where all unequal pairs are on one side, a predictor cannot be told from length,
-    and their mean is 0.5.
+    scores 0.5 whatever people prefer. Where all unequal pairs are on one side, a predictor cannot be
+    distinguished from length, and their mean is 0.5.
     """
     if not len(margins):
         return 0.0

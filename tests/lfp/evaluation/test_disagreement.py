@@ -1,4 +1,4 @@
-"""Words that tuning pays otherwise than stated: the regression, what follows a word, and their bounds."""
+"""Words that tuning rewards otherwise than stated: the regression, what follows a word, and their bounds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lfp.evaluation.word_gaps import HORIZON, WordFacts, beyond_noise, faded_ahe
 
 
 def facts(n: int = 300, *, seed: int = 0, secrets: dict[int, float] | None = None) -> WordFacts:
-    """Words paid by their value, fines biting less, and by what they lead to; some are paid more in secret."""
+    """Words rewarded by their value, penalties less, and by what they lead to; some have a hidden reward."""
     rng = np.random.default_rng(seed)
     stated = np.where(rng.random(n) < 0.3, rng.normal(size=n) * 2, 0.0)
     following, after, before, moved, moved_after = rng.normal(size=(5, n))
@@ -28,7 +28,7 @@ def facts(n: int = 300, *, seed: int = 0, secrets: dict[int, float] | None = Non
 
 
 @pytest.mark.parametrize(("pay", "place"), [(1.5, -1), (-1.5, 0)])
-def test_a_word_paid_in_secret_is_first_in_its_list(pay, place):
+def test_a_word_with_a_hidden_reward_is_first_in_its_list(pay, place):
     gaps = word_gaps(facts(secrets={17: pay}))
     assert np.argsort(gaps.gap)[place] == 17
     assert gaps.excess[17] == pytest.approx(pay, abs=0.5)
@@ -64,15 +64,15 @@ def test_rare_and_unknown_words_have_no_gap():
 
 @pytest.mark.parametrize("name", ["following", "after", "before", "moved", "moved_after"])
 def test_what_a_word_leads_to_is_no_secret(name):
-    """A word that is paid for where it leads has a gap only as long as nobody tells where that is."""
+    """A word that is rewarded for what it leads to has a gap only while that is unknown."""
     one = facts()
     led, pay = np.zeros(300), 4.0
     led[20:40] = 1.0
     one.implicit[20:40] += pay
-    untold = word_gaps(one).excess[20:40].mean()
-    told = word_gaps(replace(one, **{name: np.nan_to_num(getattr(one, name)) + 20 * led})).excess[20:40].mean()
-    assert untold == pytest.approx(pay, abs=0.5)
-    assert abs(told) < 0.2 * pay
+    unexplained = word_gaps(one).excess[20:40].mean()
+    explained = word_gaps(replace(one, **{name: np.nan_to_num(getattr(one, name)) + 20 * led})).excess[20:40].mean()
+    assert unexplained == pytest.approx(pay, abs=0.5)
+    assert abs(explained) < 0.2 * pay
 
 
 def test_columns_of_which_nothing_is_known_change_nothing():

@@ -26,7 +26,7 @@ N = 10_000
 
 
 def firing(density_tuned, density_base, mean_tuned, mean_base, n_tokens: int = N) -> Firing:
-    values = (np.array(one, float) for one in (density_tuned, density_base, mean_tuned, mean_base))
+    values = (np.array(column, float) for column in (density_tuned, density_base, mean_tuned, mean_base))
     return Firing(*values, n_tokens=n_tokens)
 
 
@@ -102,8 +102,8 @@ def test_births_beyond_the_mirror_are_beyond_the_null() -> None:
     """Half born against none gone in the mirror; and, exchangeable, as many gone there."""
     own, mirror = np.full(100, 2), np.full(100, 2)
     own[:50] = BORN
-    told = status_count(own, mirror, BORN, draws=200, rng=np.random.default_rng(0))
-    assert told.value == 50 > told.null_high and told.null_p < 1e-6 and 35 < told.ci_low < 50 < told.ci_high < 65
+    born = status_count(own, mirror, BORN, draws=200, rng=np.random.default_rng(0))
+    assert born.value == 50 > born.null_high and born.null_p < 1e-6 and 35 < born.ci_low < 50 < born.ci_high < 65
     mirror[:50] = GONE
     even = status_count(own, mirror, BORN, draws=200, rng=np.random.default_rng(0))
     assert even.null_mean == 50 and even.null_p > 0.4
@@ -113,11 +113,11 @@ def test_the_null_of_counts_is_what_dealing_the_pool_gives() -> None:
     """Against a naive deal: the mirror turned round, both pooled, shuffled, the first part counted."""
     rng = np.random.default_rng(1)
     own, mirror = rng.integers(5, size=80), rng.integers(5, size=50)
-    told = status_count(own, mirror, BORN, draws=10, rng=rng)
+    born = status_count(own, mirror, BORN, draws=10, rng=rng)
     pool = np.concatenate([own, 4 - mirror])
-    dealt = np.array([(rng.permutation(pool)[:80] == BORN).sum() for _ in range(4000)])
-    assert dealt.mean() == pytest.approx(told.null_mean, abs=0.2)
-    assert (dealt >= told.value).mean() == pytest.approx(told.null_p, abs=0.03)
+    drawn = np.array([(rng.permutation(pool)[:80] == BORN).sum() for _ in range(4000)])
+    assert drawn.mean() == pytest.approx(born.null_mean, abs=0.2)
+    assert (drawn >= born.value).mean() == pytest.approx(born.null_p, abs=0.03)
 
 
 def test_weights_on_changed_features_pass_the_null_and_dealt_ones_seldom_do() -> None:

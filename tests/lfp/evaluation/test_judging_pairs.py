@@ -1,4 +1,4 @@
-"""Preferences judged: what is told of margins, length taken out, and against which nulls."""
+"""Scores of preferences: statistics of margins, length controlled, and their nulls."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_swapped_preferences_are_right_half_of_the_time() -> None:
 
 
 def test_refitted_margins_meet_the_preferences_swapped() -> None:
-    """A probe that could learn a permutation by heart has a null of 1, and is no find."""
+    """A probe that could memorise a permutation has a null of 1, and finds nothing."""
     pairs = judged()
     rows = by_metric(pair_rows(pairs, MARGINS, pairs.signs, log_odds=False))
     assert (rows["accuracy"].null_mean, rows["accuracy"].null_p) == (1.0, 1.0)

@@ -95,8 +95,8 @@ def test_overlaps_are_jaccards_of_weighted_sets(left, right):
 @given(features=st.lists(TOKENS, max_size=6), seed=SEEDS)
 def test_dealing_tokens_keeps_every_feature_as_heavy(features, seed):
     made = feature_matching.permute_tokens(features, seed=seed)
-    assert [sum(one.values()) for one in made] == pytest.approx([sum(one.values()) for one in features])
-    assert {token for one in made for token in one} <= {token for one in features for token in one}
+    assert [sum(feature.values()) for feature in made] == pytest.approx([sum(feature.values()) for feature in features])
+    assert {token for feature in made for token in feature} <= {token for feature in features for token in feature}
 
 
 def test_random_directions_are_spread_like_the_layer_but_are_none_of_it():
@@ -105,9 +105,9 @@ def test_random_directions_are_spread_like_the_layer_but_are_none_of_it():
     made = feature_matching.random_directions(rows, layers, seed=3)
     unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     for layer in (1, 2):
-        ours, theirs = made[layers == layer], unit[layers == layer]
-        moments = ours.T @ ours / 300 / 300
-        np.testing.assert_allclose(moments, theirs.T @ theirs / 300, atol=0.06)
+        drawn, given = made[layers == layer], unit[layers == layer]
+        moments = drawn.T @ drawn / 300 / 300
+        np.testing.assert_allclose(moments, given.T @ given / 300, atol=0.06)
     nearest = feature_matching.nearest_sizes(
         feature_matching.cosines(rows, made, left_layers=layers, right_layers=layers), len(rows), len(made)
     )

@@ -19,7 +19,7 @@ FOLDS = np.arange(12) % 3
 ALPHAS = (1.0,)
 
 
-def test_words_are_dealt_evenly_whatever_their_order() -> None:
+def test_words_are_spread_evenly_whatever_their_order() -> None:
     words = [f"w{i}" for i in range(23)]
     folds = word_folds(words, n_folds=5, seed=3)
     assert sorted(np.bincount(list(folds.values()))) == [4, 4, 5, 5, 5]
@@ -27,7 +27,7 @@ def test_words_are_dealt_evenly_whatever_their_order() -> None:
 
 
 @given(st.integers(5, 80), st.integers(3, 5), st.integers(0, 9))
-def test_rows_are_dealt_evenly(n_rows: int, n_folds: int, seed: int) -> None:
+def test_rows_are_spread_evenly(n_rows: int, n_folds: int, seed: int) -> None:
     folds = row_folds(n_rows, n_folds=n_folds, seed=seed)
     assert np.ptp(np.bincount(folds, minlength=n_folds)) <= 1
     np.testing.assert_array_equal(folds, row_folds(n_rows, n_folds=n_folds, seed=seed))
@@ -42,8 +42,8 @@ def test_no_group_is_in_two_folds(groups: list[str], seed: int) -> None:
         return
     folds = group_folds(groups, n_folds=3, seed=seed)
     of_name = {name: set(folds[np.array(groups) == name].tolist()) for name in names}
-    assert all(len(one) == 1 for one in of_name.values())
-    assert np.ptp(np.bincount([min(one) for one in of_name.values()], minlength=3)) <= 1
+    assert all(len(folds_of) == 1 for folds_of in of_name.values())
+    assert np.ptp(np.bincount([min(folds_of) for folds_of in of_name.values()], minlength=3)) <= 1
 
 
 @pytest.mark.parametrize("n_folds", [1, 2])

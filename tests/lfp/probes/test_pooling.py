@@ -17,14 +17,14 @@ N_FEATURES = 6
 def naive(values: np.ndarray, texts: np.ndarray, how: str, response: np.ndarray) -> np.ndarray:
     pooled = np.zeros((texts.max(initial=-1) + 1, values.shape[1]))
     for text in np.unique(texts):
-        mine, of_response = values[texts == text], response[texts == text]
-        answered = mine[of_response] if of_response.any() else mine
+        of_text, of_response = values[texts == text], response[texts == text]
+        answered = of_text[of_response] if of_response.any() else of_text
         pooled[text] = {
-            "last": mine[-1],
-            "mean": mine.mean(axis=0),
-            "sum": mine.sum(axis=0),
+            "last": of_text[-1],
+            "mean": of_text.mean(axis=0),
+            "sum": of_text.sum(axis=0),
             "response": answered.mean(axis=0),
-            "max": mine.max(axis=0),
+            "max": of_text.max(axis=0),
         }[how]
     return pooled
 

@@ -185,7 +185,7 @@ def test_the_three_solvers_agree(seed: int, n_rows: int, width: int, density: fl
     x = sparse_features(n_rows, width, seed=seed, density=density)
     y = np.random.default_rng(seed).normal(size=(n_rows, 2)) + 3.0
     folds = np.arange(n_rows) % N_FOLDS
-    exact, *others = (one(x, y, folds).fit((1, 3), np.array([0.1, 5.0])) for one in SOLVERS.values())
+    exact, *others = (build(x, y, folds).fit((1, 3), np.array([0.1, 5.0])) for build in SOLVERS.values())
     for other in others:
         error = np.linalg.norm(other.coef - exact.coef, axis=0)
         assert (error <= 1e-4 * np.linalg.norm(exact.coef, axis=0) + 1e-12).all()

@@ -85,10 +85,10 @@ def test_controls_are_other_live_features_of_the_same_layers(seed: int, size: in
             assert known.is_live[list(control.features)].all()
             assert (known.layer[list(control.features)] == known.layer[list(group.features)]).all()
             for layer in set(known.layer[list(group.features)].tolist()):
-                mine = [feature for feature in control.features if known.layer[feature] == layer]
+                replaced = [feature for feature in control.features if known.layer[feature] == layer]
                 others = np.flatnonzero((known.layer == layer) & known.is_live)
-                if len(set(others.tolist()) - avoided) >= len(mine):
-                    assert not set(mine) & avoided
+                if len(set(others.tolist()) - avoided) >= len(replaced):
+                    assert not set(replaced) & avoided
         assert len({control.name for control in controls}) == len(controls)
 
 
@@ -106,11 +106,11 @@ def test_controls_are_nearer_than_features_drawn_at_random() -> None:
     group = main_groups(known, ("weighted",), size=20)[0]
     members, live = list(group.features), np.flatnonzero(known.is_live)
     place = np.log(np.column_stack([known.density, known.energy]).clip(min=1e-300))
-    matched = [list(one.features) for one in matched_controls(known, group, avoided=members, n=20, seed=0)]
-    near = np.mean([np.abs(place[one] - place[members]).mean() for one in matched])
+    matched = [list(control.features) for control in matched_controls(known, group, avoided=members, n=20, seed=0)]
+    near = np.mean([np.abs(place[features] - place[members]).mean() for features in matched])
     anyone = np.abs(place[np.random.default_rng(0).choice(live, (200, 20))] - place[members]).mean()
     assert near < anyone / 10
-    assert len({tuple(one) for one in matched}) == 20
+    assert len({tuple(features) for features in matched}) == 20
 
 
 def test_single_controls_are_spread_over_the_ranks() -> None:
@@ -185,7 +185,7 @@ def test_inert_features_are_listed_by_what_was_predicted_of_them() -> None:
     ]
     found = single_figures(rows, DRAWS, target="implicit_reward")
     by_metric = {figure.metric: figure for figure in found}
-    assert [(one.group, one.value) for one in found if one.metric == "inert"] == [
+    assert [(row.group, row.value) for row in found if row.metric == "inert"] == [
         ("feature:5", -0.7), ("feature:2", 0.4), ("feature:1", -0.1),
     ]  # fmt: skip
     assert by_metric["inert_count"].value == 3 and by_metric["inert_share"].value == 0.6

@@ -1,4 +1,4 @@
-"""Queues: gaps of mid-ranks, largest first, silent things left out, beside what dealt ranks give."""
+"""Queues: gaps of mid-ranks, largest first, missing values left out, compared with permuted ranks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PAIR = {"gap": ("a", "b")}
 @given(st.lists(st.integers(-3, 3), min_size=1, max_size=40))
 def test_ranks_are_the_middle_of_equal_ones(values: list[int]) -> None:
     ranks = percentile_ranks(np.array(values, float))
-    naive = [(sum(v < one for v in values) + sum(v <= one for v in values)) / 2 / len(values) for one in values]
+    naive = [(sum(v < value for v in values) + sum(v <= value for v in values)) / 2 / len(values) for value in values]
     np.testing.assert_allclose(ranks, naive)
 
 

@@ -1,4 +1,4 @@
-"""Findings about words: the right examples, bins without overlap, errors beside dealt estimates."""
+"""Findings about words: the right examples, bins without overlap, errors compared with permuted estimates."""
 
 from __future__ import annotations
 

@@ -48,9 +48,9 @@ def test_equal_predictions_share_a_bin_whatever_the_order_of_rows() -> None:
 def test_the_slope_is_an_unpenalised_logistic_regressions(scale: float) -> None:
     true, log_odds = outcomes(400, np.random.default_rng(1), scale=scale)
     margins = np.where(true > 0, log_odds, -log_odds)
-    theirs = LogisticRegression(C=np.inf, tol=1e-10, fit_intercept=False, solver="newton-cholesky")
+    logistic = LogisticRegression(C=np.inf, tol=1e-10, fit_intercept=False, solver="newton-cholesky")
     rows, chosen = mirrored(margins)[1][:, None], mirrored(margins)[0]
-    assert calibration_slope(margins) == pytest.approx(theirs.fit(rows, chosen).coef_[0, 0], abs=1e-6)
+    assert calibration_slope(margins) == pytest.approx(logistic.fit(rows, chosen).coef_[0, 0], abs=1e-6)
     assert calibration_slope(margins) == pytest.approx(1 / scale, abs=0.25)
 
 

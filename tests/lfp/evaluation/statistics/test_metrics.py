@@ -67,7 +67,7 @@ def outcomes(n: int) -> Draw:
     return draw
 
 
-def coverage(statistic: Statistic, draw: Draw, known: float, *, simulations: int = 500) -> float:
+def coverage(statistic: Statistic, draw: Draw, known: float, *, simulations: int = 300) -> float:
     rng = np.random.default_rng(11)
     ends = [bootstrap(statistic, *draw(rng), n=200, rng=rng) for _ in range(simulations)]
     return float(np.mean([low <= known <= high for low, high in ends]))
@@ -92,7 +92,7 @@ def test_intervals_of_tau_cover_it_with_a_lexicons_ties() -> None:
 )  # fmt: skip
 def test_intervals_of_other_scores_cover_them(statistic: Statistic, draw: Draw, large: Draw) -> None:
     known = statistic(*large(np.random.default_rng(0)))
-    assert 0.92 <= coverage(statistic, draw, known, simulations=400) <= 0.98
+    assert 0.92 <= coverage(statistic, draw, known, simulations=250) <= 0.98
 
 
 def test_intervals_of_a_difference_of_taus_cover_it() -> None:
@@ -205,7 +205,7 @@ def test_randomised_p_lies_between_the_shares_that_pass_and_reach_a_value() -> N
 
 
 def test_p_values_of_out_of_fold_probes_are_uniform_over_shuffles_of_the_lexicon() -> None:
-    """One feature matrix; each of 200 shuffles is the lexicon once, with shuffles of its own, probes refitted on all.
+    """One feature matrix; each of 100 shuffles is the lexicon once, with shuffles of its own, probes refitted on all.
 
     Frequency is in the features and in the values, and out-of-fold predictions lean against the truth: tau's own
     p-value, which knows of neither, is far from uniform.
@@ -217,7 +217,7 @@ def test_p_values_of_out_of_fold_probes_are_uniform_over_shuffles_of_the_lexicon
     features = sp.csr_array(sparse + counts[:, None] / n_words)
     lexicon = np.round(rng.normal(size=n_words) + 3.0 * counts / n_words)
     folds = rng.permutation(n_words) % 3
-    stated = permutations_within_bins(lexicon, counts, bins=3, n=200, rng=rng)
+    stated = permutations_within_bins(lexicon, counts, bins=3, n=100, rng=rng)
     randomised, analytic = [], []
     for values in stated:
         null_values = permutations_within_bins(values, counts, bins=3, n=n_nulls, rng=rng)
