@@ -197,6 +197,8 @@ def parse_section(
             raise ConfigError(f"{where}: {named}: {first['msg']}; docs/CONFIG.md says what it takes") from error
         near = _nearest(key)
         advice = f"the nearest is {' or '.join(near)}" if near else "docs/CONFIG.md lists every key"
+        if key in _RETIRED or any(key == f"{name}.{old}" for name, keys in _RETIRED.items() for old in keys or ()):
+            advice = "earlier versions had it; leave it out"
         raise ConfigError(f"{where}: {named}: there is no such key; {advice}") from error
 
 

@@ -10,6 +10,7 @@ from app.session import bundles, cache
 from lfp.bundle.archive import archive_bytes, write_archive
 from lfp.bundle.manifest import HASHED_BYTES, Manifest, read_manifest
 from lfp.bundle.store.connection import Store
+from lfp.config import drop_retired
 
 LARGEST = 200_000_000
 """Bytes of the largest bundle offered as a download, which the server holds in memory."""
@@ -30,7 +31,7 @@ def show_config(manifest: Manifest) -> None:
     st.subheader("Config")
     st.html(panels.note("All settings of the run. python -m precompute run CONFIG.toml repeats it."))
     kind = st.segmented_control("Format", list(about.WRITERS), default="TOML", required=True, key="config_as")
-    written = about.WRITERS[kind](manifest.config)
+    written = about.WRITERS[kind](drop_retired(manifest.config))
     ending = kind.lower()
     st.download_button(
         f"Download config.{ending}", data=written, file_name=f"{manifest.bundle_id}.{ending}",

@@ -72,6 +72,7 @@ def test_a_wrong_key_is_named_with_its_file(tmp_path: Path, text: str, key: str)
             "--set sae.expansions: there is no such key; the nearest is sae.expansion",
         ),
         ("", ["tune.stepz=3"], "--set tune.stepz: there is no such key; the nearest is tune.steps"),
+        ("[budget]\nbase = 3", [], "budget: there is no such key; earlier versions had it; leave it out"),
         ("qqq = 3", [], "qqq: there is no such key; docs/CONFIG.md lists every key"),
     ],
 )
