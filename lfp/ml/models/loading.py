@@ -1,4 +1,4 @@
-"""Load language models through TransformerLens, never running code of theirs, and check that two are a pair."""
+"""Load language models through TransformerLens, never running code of a model, and check that two are a pair."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def place_on_device(model: Any, device: str) -> Any:
 
 
 def failure_reason(error: Exception) -> str:
-    """Shorten a library's error to a phrase for a sentence of ours."""
+    """Shorten a library's error to a phrase that fits into a sentence."""
     if "trust_remote_code" in str(error):
         return "it needs code that comes with it, which is never run here"
     return str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__

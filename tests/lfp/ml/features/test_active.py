@@ -29,9 +29,9 @@ def test_entries_are_those_above_zero(n: int, n_features: int, density: float, s
     assert len(entries.values) == np.count_nonzero(values > 0)
     turned = entries.by_feature
     for feature in range(n_features):
-        mine = slice(*turned.offsets[feature : feature + 2])
-        assert turned.tokens[mine].tolist() == np.flatnonzero(values[:, feature] > 0).tolist()
-        assert turned.values[mine].tolist() == values[values[:, feature] > 0, feature].tolist()
+        own = slice(*turned.offsets[feature : feature + 2])
+        assert turned.tokens[own].tolist() == np.flatnonzero(values[:, feature] > 0).tolist()
+        assert turned.values[own].tolist() == values[values[:, feature] > 0, feature].tolist()
 
 
 def test_blocks_join_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:

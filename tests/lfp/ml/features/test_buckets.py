@@ -18,10 +18,10 @@ def test_buckets_are_the_quantile_intervals_of_each_features_sample() -> None:
     buckets, rows = quantile_buckets(sample, intervals=4, per_interval=1000)
     assert sorted(rows.tolist()) == list(range(len(sample.features)))
     for feature in range(N_FEATURES):
-        mine = sample.features[rows] == feature
-        values = sample.activations[rows][mine]
+        own = sample.features[rows] == feature
+        values = sample.activations[rows][own]
         cuts = np.quantile(values, [0.25, 0.5, 0.75])
-        assert buckets[mine].tolist() == (1 + np.searchsorted(cuts, values)).tolist()
+        assert buckets[own].tolist() == (1 + np.searchsorted(cuts, values)).tolist()
 
 
 def test_a_bucket_shows_a_random_few_of_its_examples() -> None:
@@ -34,9 +34,9 @@ def test_a_bucket_shows_a_random_few_of_its_examples() -> None:
     assert [bucket_of[row] for row in rows.tolist()] == buckets.tolist()
     for feature in range(N_FEATURES):
         for bucket in (1, 2):
-            mine = [row for row in all_rows if sample.features[row] == feature and bucket_of[int(row)] == bucket]
-            drawn = sorted(mine, key=lambda row: sample.keys[row])[:3]
-            assert set(drawn) == {row for row, b in zip(rows, buckets, strict=True) if row in mine and b == bucket}
+            own = [row for row in all_rows if sample.features[row] == feature and bucket_of[int(row)] == bucket]
+            drawn = sorted(own, key=lambda row: sample.keys[row])[:3]
+            assert set(drawn) == {row for row, b in zip(rows, buckets, strict=True) if row in own and b == bucket}
 
 
 def test_fewer_examples_than_intervals_fill_what_they_can() -> None:
@@ -62,6 +62,6 @@ def test_ranks_count_from_the_largest_within_feature_and_bucket() -> None:
     found = ranks(sample, buckets)
     for feature in range(N_FEATURES):
         for bucket in (-1, 0, 1):
-            mine = np.flatnonzero((sample.features == feature) & (buckets == bucket))
-            key = {row: (-sample.activations[row], sample.text_ids[row], sample.positions[row]) for row in mine}
-            assert found[mine].tolist() == [sorted(key.values()).index(key[row]) for row in mine]
+            own = np.flatnonzero((sample.features == feature) & (buckets == bucket))
+            key = {row: (-sample.activations[row], sample.text_ids[row], sample.positions[row]) for row in own}
+            assert found[own].tolist() == [sorted(key.values()).index(key[row]) for row in own]

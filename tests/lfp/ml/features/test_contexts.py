@@ -19,10 +19,10 @@ def hashes_of(texts: list[Text]) -> np.ndarray:
 @given(st.lists(st.integers(0, 2), min_size=1, max_size=12).map(tuple), st.integers(0, 3))
 def test_a_contexts_hash_is_of_its_last_eight_tokens_alone(token_ids: tuple[int, ...], n_before: int) -> None:
     before = [text(i, (7,) * 5, 0) for i in range(n_before)]
-    mine = text(9, token_ids, 0)
-    hashes = hashes_of([*before, mine])[5 * n_before :]
-    assert np.array_equal(hashes, hashes_of([mine]))
-    contexts = [mine.context(t) for t in range(len(token_ids))]
+    own = text(9, token_ids, 0)
+    hashes = hashes_of([*before, own])[5 * n_before :]
+    assert np.array_equal(hashes, hashes_of([own]))
+    contexts = [own.context(t) for t in range(len(token_ids))]
     assert len(set(hashes.tolist())) == len(set(contexts))
     longer = hashes_of([text(9, (4, 5, *token_ids), 0)])[2:]
     assert np.array_equal(longer[7:], hashes[7:]) and not (longer[:7] == hashes[:7]).any()

@@ -21,11 +21,11 @@ def test_neighbours_are_the_largest_cosines_within_the_layer(entries: int, monke
         unit = rows / rows.norm(dim=1, keepdim=True)
         cosines = (unit @ unit.T).numpy()
         for row in range(len(rows)):
-            mine = found.features == first + row
+            own = found.features == first + row
             order = [other for other in np.argsort(-cosines[row]) if other != row and cosines[row, other] > 0][:4]
-            assert (found.others[mine] - first).tolist() == order
-            assert found.ranks[mine].tolist() == list(range(len(order)))
-            np.testing.assert_allclose(found.values[mine], cosines[row, order], atol=1e-6)
+            assert (found.others[own] - first).tolist() == order
+            assert found.ranks[own].tolist() == list(range(len(order)))
+            np.testing.assert_allclose(found.values[own], cosines[row, order], atol=1e-6)
         first += len(rows)
 
 

@@ -79,11 +79,11 @@ def test_means_are_over_occurrences_of_scores_summed_over_a_words_tokens(seed: i
     scores[tokens.positions == 0] = np.nan
     means = tokens.occurrences().means({"reward": scores}, N_WORDS)
     for word in range(N_WORDS):
-        mine = [places for of, places in walked(tokens) if of == word]
-        sums = [scores[places].sum() for places in mine]
+        own = [places for of, places in walked(tokens) if of == word]
+        sums = [scores[places].sum() for places in own]
         defined = [one for one in sums if not np.isnan(one)]
-        assert means["n"][word] == len(mine)
-        np.testing.assert_allclose(means["tokens"][word], np.mean([len(p) for p in mine]) if mine else 0.0)
+        assert means["n"][word] == len(own)
+        np.testing.assert_allclose(means["tokens"][word], np.mean([len(p) for p in own]) if own else 0.0)
         np.testing.assert_allclose(means["reward"][word], np.mean(defined) if defined else np.nan)
 
 

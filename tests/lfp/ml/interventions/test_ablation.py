@@ -70,9 +70,9 @@ def test_logits_are_those_of_a_forward_hook_written_by_hand(
     features = dictionary(variant, normalize)
     hf_model = AutoModelForCausalLM.from_pretrained(neox.name, attn_implementation="eager").eval()
     for layer, sae in enumerate(features.saes):
-        mine = {i - 12 * layer: scale for i, scale in SCALES.items() if i // 12 == layer}
+        own = {i - 12 * layer: scale for i, scale in SCALES.items() if i // 12 == layer}
         hf_model.gpt_neox.layers[layer].mlp.register_forward_hook(
-            lambda module, inputs, output, sae=sae, mine=mine: explicit(sae, output, mine, 1)
+            lambda module, inputs, output, sae=sae, own=own: explicit(sae, output, own, 1)
         )
     with torch.no_grad():
         expected = hf_model(IDS).logits

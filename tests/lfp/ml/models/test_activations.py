@@ -95,13 +95,13 @@ def test_outputs_are_those_of_each_text_run_alone(pair: Pair, bos: bool) -> None
     found = streamed(model, texts, bos=bos)
     lead = [model.bos_id] if bos else []
     for row, text in enumerate(texts):
-        mine = found.rows == row
-        assert found.ids[mine].tolist() == list(text.token_ids)
-        assert found.positions[mine].tolist() == list(range(len(text.token_ids)))
+        own = found.rows == row
+        assert found.ids[own].tolist() == list(text.token_ids)
+        assert found.positions[own].tolist() == list(range(len(text.token_ids)))
         if text.token_ids:
             _, outputs = alone(model, [*lead, *text.token_ids])
             for layer in LAYERS:
-                same(found.outputs[layer][mine], outputs[layer][len(lead) :])
+                same(found.outputs[layer][own], outputs[layer][len(lead) :])
 
 
 def test_neither_padding_nor_the_leading_token_is_given_out(neox: LanguageModel) -> None:

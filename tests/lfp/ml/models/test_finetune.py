@@ -42,7 +42,7 @@ def weights(folder: Path) -> bytes:
 
 
 def test_grpo_raises_an_easy_reward(folders: Models, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    told: list[tuple[str, int, int, float]] = []
+    reported: list[tuple[str, int, int, float]] = []
     report = tune_grpo(
         folders["gpt_neox"][0],
         PREFIXES,
@@ -50,13 +50,13 @@ def test_grpo_raises_an_easy_reward(folders: Models, tmp_path: Path, capsys: pyt
         TuneConfig(**SMALL, steps=25),
         seed=0,
         folder=tmp_path,
-        progress=lambda *what: told.append(what),
+        progress=lambda *what: reported.append(what),
     )
     rewards = [value for _, value in report.reward_curve]
     assert mean(rewards[-5:]) > mean(rewards[:5]) + 0.2
     assert [step for step, _ in report.reward_curve] == list(range(1, 26))
     assert all(math.isfinite(value) for _, value in report.loss_curve)
-    assert told == [("tune", step, 25, value) for step, value in report.reward_curve]
+    assert reported == [("tune", step, 25, value) for step, value in report.reward_curve]
     assert report.steps == 25 and capsys.readouterr().out == ""
 
 

@@ -99,9 +99,9 @@ def test_a_training_that_is_killed_goes_on_to_the_same_model(tmp_path: Path, mon
     scratch, steps = tmp_path / "scratch", []
     scratch.mkdir()
     for attempt in range(3):
-        told = (lambda name, step, *rest: (steps.append(step), kill(name, step, *rest))) if attempt < 2 else None
+        reported = (lambda name, step, *rest: (steps.append(step), kill(name, step, *rest))) if attempt < 2 else None
         with suppress(KeyboardInterrupt):
-            parts = pretrain(TEXTS, config, folder=tmp_path / "parts", scratch=scratch, progress=told, **options)
+            parts = pretrain(TEXTS, config, folder=tmp_path / "parts", scratch=scratch, progress=reported, **options)
     assert steps == [*range(1, 14), *range(14, 28)]
     first, second = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "parts"))
     assert first == second
@@ -109,7 +109,7 @@ def test_a_training_that_is_killed_goes_on_to_the_same_model(tmp_path: Path, mon
 
 
 def test_the_weights_that_predict_held_out_texts_best_are_kept(tmp_path: Path) -> None:
-    few = ["The movie was good.", "The food was bad."]  # learned by heart: other texts become ever less likely
+    few = ["The movie was good.", "The food was bad."]  # memorised: other texts become ever less likely
     held_out = [f"A {thing} of a {how} day, it seems" for thing in ("tale", "hint") for how in ("long", "rainy")]
     config = PretrainConfig(**(SMALL | {"steps": 60}), evaluations=12)
     report = pretrain(few * 40, config, context=12, seed=0, folder=tmp_path, held_out=held_out)
@@ -142,10 +142,10 @@ def test_the_global_generator_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_progress_is_told_every_step(tmp_path: Path) -> None:
-    told: list[tuple[str, int, int, float]] = []
-    train(tmp_path, steps=3, progress=lambda *what: told.append(what))
-    assert [what[:3] for what in told] == [("pretrain", step, 3) for step in (1, 2, 3)]
-    assert all(math.isfinite(what[3]) for what in told)
+    reported: list[tuple[str, int, int, float]] = []
+    train(tmp_path, steps=3, progress=lambda *what: reported.append(what))
+    assert [what[:3] for what in reported] == [("pretrain", step, 3) for step in (1, 2, 3)]
+    assert all(math.isfinite(what[3]) for what in reported)
 
 
 def test_rows_are_drawn_once_an_epoch_and_alike_in_length() -> None:

@@ -34,8 +34,8 @@ def first(source: HeldActivations | StreamedActivations, n: int, *, start: int =
 
 def same(found: Sequence[dict[int, Tensor]], expected: Sequence[dict[int, Tensor]]) -> bool:
     return len(found) == len(expected) and all(
-        mine.keys() == theirs.keys() and all(torch.equal(mine[layer], theirs[layer]) for layer in mine)
-        for mine, theirs in zip(found, expected, strict=True)
+        own.keys() == theirs.keys() and all(torch.equal(own[layer], theirs[layer]) for layer in own)
+        for own, theirs in zip(found, expected, strict=True)
     )
 
 

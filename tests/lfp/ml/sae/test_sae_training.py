@@ -79,9 +79,9 @@ def test_outputs_without_a_scale_are_refused(value: float) -> None:
 
 
 def test_training_lowers_the_loss_and_tells_of_it() -> None:
-    told: list[tuple[str, int, int, float]] = []
-    train_saes([trainer()], SOURCE, progress=lambda *one: told.append(one))
-    what, done, total, losses = zip(*told, strict=True)
+    reported: list[tuple[str, int, int, float]] = []
+    train_saes([trainer()], SOURCE, progress=lambda *values: reported.append(values))
+    what, done, total, losses = zip(*reported, strict=True)
     assert set(what) == {"layer 1, 32 features"} and set(total) == {600}
     assert list(done) == sorted(set(done)) and done[-1] == 600
     assert losses[-1] < 0.4 * losses[0]
@@ -210,7 +210,7 @@ def n_dead(sae: Sae) -> int:
 
 
 def spoil(one: SaeTrainer) -> None:
-    """A third of its features, in the way that its variant can mend."""
+    """A third of its features, in the way that its variant can repair."""
     (made_faint if one.info.variant in TOP_K_FAMILY else made_dead)(one)
 
 
@@ -340,7 +340,7 @@ def test_an_interrupted_training_goes_on_to_the_same_bits(variant: Variant, tmp_
         source = Breaking(step)
         with pytest.raises(InterruptedRunError):
             resumed(variant, checkpoint, source)
-        assert source.given == step - done, "it goes on from the last checkpoint"
+        assert source.given == step - done, "it resumes from the last checkpoint"
     found = resumed(variant, checkpoint, source := Breaking(-1))
     assert source.given == 230 - 225
     assert all(same_bits(*saes) for saes in zip(found, expected, strict=True))
