@@ -107,20 +107,9 @@ def _interval(row: ResultRow) -> str:
     return formatting.interval(row.ci_low, row.ci_high)
 
 
-def _null(row: ResultRow) -> str:
-    return "" if row.null_high is None else number(row.null_high)
-
-
-def _null_mean(row: ResultRow) -> str:
-    return "" if row.null_mean is None else number(row.null_mean)
-
-
-def _p(row: ResultRow) -> str:
-    return "" if row.null_p is None else plain(row.null_p, 4)
-
-
-def _n(row: ResultRow) -> str:
-    return "" if row.n is None else number(row.n)
+def _field(name: str) -> Callable[[ResultRow], str]:
+    """Return what shows a field of a row; empty where the row has none."""
+    return lambda row: "" if getattr(row, name) is None else number(getattr(row, name))
 
 
 def _full(head: str, **where: str) -> tuple[Column, ...]:
@@ -128,10 +117,10 @@ def _full(head: str, **where: str) -> tuple[Column, ...]:
     return (
         Column(head, _value, where),
         Column("95 % interval", _interval, where),
-        Column("null mean", _null_mean, where),
-        Column("null 95 %", _null, where),
-        Column("p", _p, where),
-        Column("n", _n, where),
+        Column("null mean", _field("null_mean"), where),
+        Column("null 95 %", _field("null_high"), where),
+        Column("p", _field("null_p"), where),
+        Column("n", _field("n"), where),
     )
 
 
@@ -167,7 +156,7 @@ _TAU = (
     *_full("tau", metric="tau", words="all")[:-1],
     Column("positive", formatting.estimate, {"metric": "tau", "words": "positive"}),
     Column("negative", formatting.estimate, {"metric": "tau", "words": "negative"}),
-    Column("n", _n, {"metric": "tau", "words": "all"}),
+    Column("n", _field("n"), {"metric": "tau", "words": "all"}),
 )
 _TAU_CEILING = (
     *_full("within sign", metric="tau_within_sign")[:-1],
@@ -195,7 +184,11 @@ LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
             tuple(
                 Column(head, show, {"words": words})
                 for words in ("all", "positive", "negative")
-                for head, show in ((words, formatting.estimate), ("null 95 %", _null), ("p", _p))
+                for head, show in (
+                    (words, formatting.estimate),
+                    ("null 95 %", _field("null_high")),
+                    ("p", _field("null_p")),
+                )
             ),
         ),
     ),
@@ -213,11 +206,11 @@ LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
             (
                 Column("reward", _value, {"metric": "true"}),
                 Column("estimate, rescaled", _value, {"metric": "predicted"}),
-                Column("p of estimate", _p, {"metric": "predicted"}),
+                Column("p of estimate", _field("null_p"), {"metric": "predicted"}),
                 Column("implicit reward", _value, {"metric": "implicit"}),
-                Column("p of implicit", _p, {"metric": "implicit"}),
+                Column("p of implicit", _field("null_p"), {"metric": "implicit"}),
                 Column("in matched contexts", formatting.estimate, {"metric": "implicit_matched"}),
-                Column("times written", _n, {"metric": "true"}),
+                Column("times written", _field("n"), {"metric": "true"}),
             ),
             order=_by_times_written,
         ),
@@ -270,9 +263,9 @@ LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
             (
                 *_only("before", "after", "effect"),
                 Column("controls’ mean", _value, {"metric": "control"}),
-                Column("controls’ 95 %", _null, {"metric": "effect"}),
-                Column("p", _p, {"metric": "effect"}),
-                Column("n", _n, {"metric": "effect"}),
+                Column("controls’ 95 %", _field("null_high"), {"metric": "effect"}),
+                Column("p", _field("null_p"), {"metric": "effect"}),
+                Column("n", _field("n"), {"metric": "effect"}),
                 Column("predicted", _value, {"metric": "predicted"}),
             ),
             order=_as_given,
@@ -305,8 +298,8 @@ LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
             (
                 Column("predicted", _value, {"metric": "predicted"}),
                 *_only("before", "after", "effect"),
-                Column("controls’ 95 %", _null, {"metric": "effect"}),
-                Column("p", _p, {"metric": "effect"}),
+                Column("controls’ 95 %", _field("null_high"), {"metric": "effect"}),
+                Column("p", _field("null_p"), {"metric": "effect"}),
             ),
             frozenset({"predicted", "before", "after", "effect"}),
             order=_as_given,

@@ -79,8 +79,8 @@ def cost(manifest: Manifest) -> tuple[list[str], list[list[str]]]:
     """Heads and rows: what each stage took by the clock, and all of them last; no row if unknown."""
     stages = stage_costs(manifest)
     rows = [
-        [one.stage, *map(plain, (one.minutes, one.cpu_minutes)), count(one.peak_rss_mb)]
-        for one in ([*stages, total_cost(stages)] if stages else [])
+        [stage.stage, *map(plain, (stage.minutes, stage.cpu_minutes)), count(stage.peak_rss_mb)]
+        for stage in ([*stages, total_cost(stages)] if stages else [])
     ]
     return ["stage", "minutes", "processor minutes", "peak MB"], rows
 

@@ -93,7 +93,7 @@ def test_people_read_a_sentence_and_an_aligned_table() -> None:
     text = format_report(report).split("\n")
     assert text[0] == "kendall_tau" and "1 of 1 beat chance" in " ".join(text)
     heads, figures = text[-2:]
-    assert figures.split() == ["delta", "sae", "tuned", "0.50", "0.25", "to", "0.75", "0", "0.125", "0.0040", "40"]
+    assert figures.split() == ["delta", "sae", "tuned", "0.50", "0.25", "to", "0.75", "0", "0.125", "0.004", "40"]
     assert heads.index("tau") + 3 == figures.index("0.50") + 4 and heads.endswith("   n")
 
 
