@@ -56,8 +56,7 @@ elif requested is not None and requested not in offered:
         st.page_link("views/overview.py", label=f"Open {name}", query_params={"bundle": name})
 else:
     st.sidebar.selectbox("Bundle", list(offered), key="bundle", bind="query-params", help=bundles.HELP)
-    if params := permalinks.reworded_params():
-        st.switch_page(page, query_params=params)
+    permalinks.restore_values()
     frame.install_keys()
     try:
         page.run()

@@ -1,4 +1,4 @@
-"""Linear algebra for probes: dense products of sparse features, Cholesky factors, and conjugate gradients."""
+"""Linear algebra of features: dense products, Cholesky factors, conjugate gradients, and principal components."""
 
 from __future__ import annotations
 
@@ -89,6 +89,29 @@ def conjugate_gradients(
         square, before = dots(residual, preconditioned), square
         direction = preconditioned + divide(square, before) * direction
     return solution
+
+
+def principal_components(rows: sp.csr_array | Floats) -> Floats:
+    """Project rows [n, features] on their first two principal components: coordinates [n, 2]; sparse rows stay sparse.
+
+    Each component is turned so that its largest entry is positive; one along which rows do not differ is 0.
+    """
+    from sklearn.decomposition import PCA
+
+    places, size = np.zeros((rows.shape[0], 2)), min(2, *rows.shape)
+    if sp.issparse(rows) and size == min(rows.shape):  # ARPACK needs more rows and columns than components
+        rows = sp.csr_array(rows).toarray()
+    if not size or _is_constant(rows):
+        return places
+    pca = PCA(size, svd_solver="arpack" if sp.issparse(rows) else "full", random_state=0)
+    places[:, :size] = pca.fit_transform(rows)
+    return places * np.where(places[np.abs(places).argmax(axis=0), [0, 1]] < 0, -1.0, 1.0)
+
+
+def _is_constant(rows: sp.csr_array | Floats) -> bool:
+    """Tell whether all rows are the same."""
+    spread = rows.max(axis=0) - rows.min(axis=0)
+    return not (spread.nnz if sp.issparse(spread) else spread.any())
 
 
 def dots(a: Floats, b: Floats) -> Floats:

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 Pooling = Literal["last", "mean", "sum", "response", "max"]
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 
-_BLOCK, _ITERATIONS, _STILL = 12, 100, 1e-7  # directions iterated beside the two wanted, rounds, and when these stand
-
 
 def pool(features: sp.csr_array, texts: Ints, *, how: Pooling | str, response: Flags | None = None) -> sp.csr_array:
     """Pool features [tokens, features] to one row per text [texts, features], float64, nothing made dense.
@@ -72,29 +70,6 @@ def first_response_token(token_starts: Sequence[int], response_start: int) -> in
     It is the number of tokens where a text was cut before its response.
     """
     return sum(start < response_start for start in token_starts)
-
-
-def principal_places(rows: sp.csr_array) -> Floats:
-    """The first two principal components of rows [n, features] as coordinates [n, 2], nothing made dense.
-
-    Orthogonal iteration on the centred rows, from a fixed start, until the two span the same plane again; each
-    component is turned so that its largest entry is positive.
-    """
-    n, width = rows.shape
-    mean = np.asarray(rows.mean(axis=0)).ravel() if n else np.zeros(width)
-    left = np.random.default_rng(0).normal(size=(n, min(_BLOCK, n, width)))
-    sizes = np.zeros(left.shape[1])
-    for _ in range(_ITERATIONS if left.size else 0):
-        right, _ = np.linalg.qr(rows.T @ left - np.outer(mean, left.sum(axis=0)))
-        before = left[:, :2]
-        left, sizes, _ = np.linalg.svd(rows @ right - mean @ right, full_matrices=False)
-        if np.linalg.norm(left[:, :2] - before @ (before.T @ left[:, :2])) < _STILL:
-            break
-    places = np.zeros((n, 2))
-    places[:, : left.shape[1]] = left[:, :2] * sizes[:2]
-    if n:
-        places *= np.where(places[np.abs(places).argmax(axis=0), [0, 1]] < 0, -1.0, 1.0)
-    return places
 
 
 def _averaging(texts: Ints, how: Pooling | str, response: Flags | None) -> sp.csr_array:

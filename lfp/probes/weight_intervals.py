@@ -44,23 +44,23 @@ def clustered_intervals(
     is_wide = features.shape[1] > _FACTORED
     solve = curvature.solve_by_iteration(alpha) if is_wide else curvature.solve_by_factor(alpha)
     variance = np.zeros(len(coef))
-    for block in _signings(n_groups) if is_wide and n_groups > _DRAWS else _identity(n_groups):
+    for block in _combinations(n_groups, is_drawn=is_wide and n_groups > _DRAWS):
         variance += (solve(curvature.scores(block[group_of])) ** 2).sum(axis=1)
     half = stdtrit(n_groups - 1, 0.975) * np.sqrt(variance * n_groups / (n_groups - 1))
     return coef - half, coef + half
 
 
-def _identity(n_groups: int) -> Iterator[Floats]:
-    """Yield the identity [groups, groups], some columns at a time."""
-    for start in range(0, n_groups, _AT_ONCE):
-        yield np.eye(n_groups, min(_AT_ONCE, n_groups - start), -start)
+def _combinations(n_groups: int, *, is_drawn: bool) -> Iterator[Floats]:
+    """Yield columns of the identity [groups, groups], or random signs of groups, some columns at a time.
 
-
-def _signings(n_groups: int) -> Iterator[Floats]:
-    """Yield random signs of groups: the mean of (sum_g sign_g m_g)^2 over them is sum_g m_g^2 (Hutchinson 1990)."""
+    The mean of (sum_g sign_g m_g)^2 over signings is sum_g m_g^2 (Hutchinson 1990).
+    """
     rng = np.random.default_rng(0)
-    for _ in range(0, _DRAWS, _AT_ONCE):
-        yield rng.choice([-1.0, 1.0], size=(n_groups, _AT_ONCE)) / _DRAWS**0.5
+    for start in range(0, _DRAWS if is_drawn else n_groups, _AT_ONCE):
+        if is_drawn:
+            yield rng.choice([-1.0, 1.0], size=(n_groups, _AT_ONCE)) / _DRAWS**0.5
+        else:
+            yield np.eye(n_groups, min(_AT_ONCE, n_groups - start), -start)
 
 
 @dataclass(frozen=True)

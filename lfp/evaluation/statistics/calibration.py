@@ -7,7 +7,7 @@ from scipy.optimize import brentq
 from scipy.special import expit
 from scipy.stats import rankdata
 
-from lfp.util.types import Floats, Ints
+from lfp.util.types import Floats
 
 _BINS = 10
 _STEEPEST = 30.0
@@ -20,7 +20,8 @@ def calibration_error(true: Floats, log_odds: Floats) -> float:
     Equal log-odds share a bin, so the order of rows does not matter. Even a calibrated predictor scores above 0, more
     so with few rows per bin, so compare it with its null. `true` is 0 or 1, or 0.5 for an outcome that is neither.
     """
-    return float(np.abs(_gaps(true, log_odds)).sum())
+    gaps, _ = _gaps_of_bins(true, log_odds)
+    return float(np.abs(gaps).sum())
 
 
 def calibrated_nulls(log_odds: Floats, *, n: int, rng: np.random.Generator) -> Floats:
@@ -39,30 +40,25 @@ def calibration_interval(true: Floats, log_odds: Floats, *, n: int, rng: np.rand
     1,000 rows, 95 to 97 % of intervals held the truth of calibrated log-odds, 92 to 93 % that of log-odds two to four
     times too large.
     """
-    gaps = _gaps(true, log_odds)
+    gaps, deviations = _gaps_of_bins(true, log_odds)
     found = float(np.abs(gaps).sum())
-    noise = _noise(true, log_odds) * rng.normal(size=(n, _BINS))
+    noise = deviations * rng.normal(size=(n, _BINS))
     scales = np.linspace(0.0, 3.0, 61)
     quantiles = np.array([np.quantile(np.abs(c * gaps + noise).sum(axis=1), [0.025, 0.975]) for c in scales])
     low, high = (float(np.interp(found, quantiles[:, end], scales)) * found for end in (1, 0))
     return low, max(high, found)
 
 
-def _gaps(true: Floats, log_odds: Floats) -> Floats:
-    """Each bin's share of rows times its share of ones less its mean predicted probability: [bins]."""
-    return np.bincount(_bin_of(log_odds), true - expit(log_odds), minlength=_BINS) / max(1, len(true))
+def _gaps_of_bins(true: Floats, log_odds: Floats) -> tuple[Floats, Floats]:
+    """Compute each bin's share of rows times (share of ones - mean probability) [bins], and its standard deviation.
 
-
-def _noise(true: Floats, log_odds: Floats) -> Floats:
-    """Standard deviation of each gap [bins]: binomial, with half a one and half a zero added so that none is 0."""
-    bin_of = _bin_of(log_odds)
+    The deviation is binomial, with half a one and half a zero added so that none is 0.
+    """
+    bin_of = ((rankdata(log_odds) - 0.5) * _BINS / max(1, len(log_odds))).astype(np.int64)
     rows, ones = np.bincount(bin_of, minlength=_BINS), np.bincount(bin_of, true, minlength=_BINS)
+    gaps = np.bincount(bin_of, true - expit(log_odds), minlength=_BINS) / max(1, len(true))
     share = (ones + 0.5) / (rows + 1.0)
-    return np.asarray(np.sqrt(rows * share * (1.0 - share)) / max(1, len(true)))
-
-
-def _bin_of(log_odds: Floats) -> Ints:
-    return ((rankdata(log_odds) - 0.5) * _BINS / max(1, len(log_odds))).astype(np.int64)
+    return gaps, np.asarray(np.sqrt(rows * share * (1.0 - share)) / max(1, len(true)))
 
 
 def calibration_slope(margins: Floats) -> float:

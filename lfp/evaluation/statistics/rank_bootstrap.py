@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,17 +21,13 @@ MOST_WORDS = 2500
 
 def fast(statistic: Callable[[Floats, Floats], float], n_words: int) -> OfDraws | None:
     """Find the function that computes the same score for many draws at once; None where there is none."""
-    of_pairs: Mapping[object, OfDraws] = {tau: _tau, tau_within_sign: _tau_within_sign, sign_ceiling: _sign_ceiling}
+    of_pairs: Mapping[object, OfDraws] = {
+        tau: _tau_b,
+        tau_within_sign: _tau_within_sign,
+        sign_ceiling: partial(_tau_b, by_sign=True),
+    }
     of_ranks: Mapping[object, OfDraws] = {spearman: _spearman, auroc: _auroc}
     return of_ranks.get(statistic) or (of_pairs.get(statistic) if n_words <= MOST_WORDS else None)
-
-
-def _tau(true: Floats, predicted: Floats, counts: Ints) -> Floats:
-    return _tau_b(true, predicted, counts, order=predicted)
-
-
-def _sign_ceiling(true: Floats, predicted: Floats, counts: Ints) -> Floats:
-    return _tau_b(true, predicted, counts, order=np.sign(predicted))
 
 
 def _tau_within_sign(true: Floats, predicted: Floats, counts: Ints) -> Floats:
@@ -38,18 +35,19 @@ def _tau_within_sign(true: Floats, predicted: Floats, counts: Ints) -> Floats:
     for side in (true > 0, true < 0):
         n = counts[:, side].sum(axis=1).astype(float)
         total = total + n * (n - 1.0)
-        weighted = weighted + n * (n - 1.0) * _tau(true[side], predicted[side], counts[:, side])
+        weighted = weighted + n * (n - 1.0) * _tau_b(true[side], predicted[side], counts[:, side])
     return weighted / np.maximum(total, 1.0)
 
 
-def _tau_b(true: Floats, predicted: Floats, counts: Ints, *, order: Floats) -> Floats:
-    """Compute Kendall's tau-b, w'Sw over the untied pairs, with agreement by `order` and ties by `predicted`."""
+def _tau_b(true: Floats, predicted: Floats, counts: Ints, *, by_sign: bool = False) -> Floats:
+    """Compute Kendall's tau-b, w'Sw over the untied pairs; `by_sign`, predictions agree with their signs alone."""
     if not len(true):
         return np.zeros(len(counts))
     untied = np.ones(len(counts))  # ordered pairs of each draw with different values, of both sides
     for values in (true, predicted):
         tied = _tie_sizes(values, counts)[0].astype(float)
         untied = untied * (counts.sum(axis=1).astype(float) ** 2 - (tied**2).sum(axis=1))
+    order = np.sign(predicted) if by_sign else predicted
     return _agreement(true, order, counts) / np.sqrt(np.maximum(untied, 1.0))  # no untied pair, no agreement
 
 

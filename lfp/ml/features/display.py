@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from lfp.ml.features.examples import Examples
@@ -62,15 +61,6 @@ def sampled_tokens(
     for feature, token, share in zip(features[order].tolist(), tokens[order].tolist(), shares.tolist(), strict=True):
         found[feature].append({"token": name(token), "value": share})
     return found
-
-
-def map_of_rows(rows: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Project rows to two principal components [n, 2], each with the sign that makes its largest entry positive."""
-    centred = rows.astype(np.float64) - rows.mean(axis=0)
-    u, s, _ = np.linalg.svd(centred, full_matrices=False)
-    places = u[:, :2] * s[:2]
-    places = np.pad(places, ((0, 0), (0, 2 - places.shape[1])))
-    return places * np.sign(places[np.abs(places).argmax(axis=0), [0, 1]])
 
 
 def quantile_buckets(sample: Examples, *, intervals: int, per_interval: int) -> tuple[Ints, Indices]:

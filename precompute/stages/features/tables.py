@@ -10,6 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lfp.bundle.schema import as_table
+from lfp.probes.linear_algebra import principal_components
 
 if TYPE_CHECKING:
     from lfp.ml.features.examples import Examples
@@ -27,11 +28,11 @@ def features(
     """Build the table `features`; `stability` [features] is NaN where there is no other dictionary to compare with."""
     import torch
 
-    from lfp.ml.features.display import logit_tokens, map_of_rows, sampled_tokens
+    from lfp.ml.features.display import logit_tokens, sampled_tokens
 
     decoders = torch.cat(dictionary.decoders).cpu()
     raised, lowered = logit_tokens(tuned, decoders, n=_TOP_TOKENS)
-    places = map_of_rows(decoders.numpy())
+    places = principal_components(decoders.numpy().astype(np.float64))
     columns: dict[str, Any] = {
         "feature_id": np.arange(dictionary.n_features),
         "layer": dictionary.layer_of,

@@ -11,7 +11,8 @@ import scipy.sparse as sp
 
 from lfp.bundle.schema import as_table
 from lfp.probes.attribution import ActiveText, LinearProbe, raw_ledger, text_ledger, token_predictions
-from lfp.probes.pooling import first_response_token, pool, pool_dense, principal_places
+from lfp.probes.linear_algebra import principal_components
+from lfp.probes.pooling import first_response_token, pool, pool_dense
 from lfp.texts.corpus import CorpusText
 from lfp.texts.lexicon import lexicon_of, token_feedback
 from lfp.util.types import Floats, Ints
@@ -105,7 +106,7 @@ def run(run: Run, output: Output) -> None:
                 }
             )
     feedback = load_reward(run.config, run.config_dir)([row["text"] for row in rows])
-    places = principal_places(sp.csr_array(sp.vstack(means, format="csr")))
+    places = principal_components(sp.csr_array(sp.vstack(means, format="csr")))
     for row, value, place in zip(rows, feedback, places, strict=True):
         row |= {"feedback": value, "pca_x": place[0], "pca_y": place[1]}
     for name, values in (("texts", rows), ("token_scores", scores), ("activations", activations)):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lfp.errors import DataError
-from lfp.probes.pooling import POOLINGS, first_response_token, pool, pool_dense, principal_places, token_shares
+from lfp.probes.pooling import POOLINGS, first_response_token, pool, pool_dense, token_shares
 
 N_FEATURES = 6
 
@@ -85,18 +85,3 @@ def test_the_largest_share_has_no_meaning() -> None:
 @pytest.mark.parametrize(("start", "first"), [(0, 0), (1, 1), (5, 1), (6, 2), (11, 3), (50, 3)])
 def test_a_token_that_straddles_the_start_is_of_the_prompt(start: int, first: int) -> None:
     assert first_response_token([0, 5, 10], start) == first
-
-
-def test_places_are_the_principal_components() -> None:
-    rng = np.random.default_rng(0)
-    rows = np.abs(rng.normal(size=(80, 30)) * np.linspace(3, 0.5, 30)) * (rng.random((80, 30)) < 0.5)
-    found = principal_places(sp.csr_array(rows))
-    u, s, _ = np.linalg.svd(rows - rows.mean(axis=0), full_matrices=False)
-    expected = u[:, :2] * s[:2]
-    expected *= np.sign(expected[np.abs(expected).argmax(axis=0), [0, 1]])
-    np.testing.assert_allclose(found, expected, atol=1e-5)
-
-
-@pytest.mark.parametrize("shape", [(0, 4), (1, 4), (5, 1), (4, 0), (6, 3)])
-def test_rows_that_are_alike_stand_at_one_place(shape: tuple[int, int]) -> None:
-    np.testing.assert_allclose(principal_places(sp.csr_array(np.ones(shape))), np.zeros((shape[0], 2)), atol=1e-9)

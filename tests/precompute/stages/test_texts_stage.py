@@ -23,7 +23,8 @@ from lfp.ml.models.tokenization import tokenize
 from lfp.ml.sae.autoencoders import Dictionary, Normalize
 from lfp.ml.sae.formats import write_sae
 from lfp.probes.attribution import ActiveText, LinearProbe, raw_ledger, text_ledger
-from lfp.probes.pooling import POOLINGS, pool_dense, principal_places
+from lfp.probes.linear_algebra import principal_components
+from lfp.probes.pooling import POOLINGS, pool_dense
 from lfp.texts.corpus import CorpusText
 from lfp.texts.lexicon import vader_lexicon, vader_reward
 from precompute.run.work_folder import Output, Run
@@ -216,7 +217,7 @@ def test_held_out_texts_come_first_and_texts_of_examples_are_kept_beside_them(mo
     ids = list(found["texts"])
     means = np.stack([truth[text_id]["features"].mean(axis=0) for text_id in ids])
     places = [[found["texts"][text_id][axis] for axis in ("pca_x", "pca_y")] for text_id in ids]
-    np.testing.assert_allclose(places, principal_places(sp.csr_array(means)), atol=1e-4)
+    np.testing.assert_allclose(places, principal_components(sp.csr_array(means)), atol=1e-4)
 
 
 def test_near_misses_are_found_among_all_kept_texts(models: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from lfp.ml.features.display import logit_tokens, map_of_rows, sampled_tokens
+from lfp.ml.features.display import logit_tokens, sampled_tokens
 from lfp.ml.features.examples import Examples, no_windows
 from lfp.ml.models.loading import LanguageModel, load_model
 
@@ -105,27 +105,3 @@ def test_shares_of_all_tokens_add_up(neox: LanguageModel) -> None:
 
 def test_no_sample_gives_no_tokens(neox: LanguageModel) -> None:
     assert sampled_tokens(sample([], [], []), 2, neox.tokenizer, n=3) == [[], []]
-
-
-def test_the_map_keeps_distances_of_what_lies_in_a_plane() -> None:
-    rng = np.random.default_rng(1)
-    rows = (rng.normal(size=(30, 2)) * [3.0, 1.0] @ np.linalg.qr(rng.normal(size=(7, 2)))[0].T + 4).astype(np.float32)
-    places = map_of_rows(rows)
-    np.testing.assert_allclose(
-        np.linalg.norm(places[:, None] - places, axis=2), np.linalg.norm(rows[:, None] - rows, axis=2), atol=1e-5
-    )
-    assert places.mean(axis=0) == pytest.approx([0.0, 0.0], abs=1e-6)
-    assert places[:, 0].var() > places[:, 1].var()
-
-
-def test_the_map_is_not_turned_over_by_chance() -> None:
-    rows = np.random.default_rng(2).normal(size=(20, 5)).astype(np.float32)
-    places = map_of_rows(rows)
-    assert (places[np.abs(places).argmax(axis=0), [0, 1]] > 0).all()
-    np.testing.assert_allclose(map_of_rows(rows[::-1])[::-1], places, atol=1e-5)
-
-
-@pytest.mark.parametrize("shape", [(1, 5), (4, 1), (2, 3)])
-def test_the_map_of_next_to_nothing_has_two_coordinates(shape: tuple[int, int]) -> None:
-    places = map_of_rows(np.arange(np.prod(shape), dtype=np.float32).reshape(shape))
-    assert places.shape == (shape[0], 2) and np.isfinite(places).all()

@@ -1,12 +1,17 @@
-"""Conjugate gradients against a dense solver, each right-hand side on its own."""
+"""Conjugate gradients against a dense solver, and principal components against a singular value decomposition."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
+import pytest
+import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lfp.probes.linear_algebra import conjugate_gradients, dots, norms
+from lfp.probes.linear_algebra import conjugate_gradients, dots, norms, principal_components
 
 
 def definite(n: int, seed: int) -> np.ndarray:
@@ -61,3 +66,30 @@ def test_inner_products_are_of_columns() -> None:
     a, b = np.arange(6.0).reshape(3, 2), np.ones((3, 2))
     np.testing.assert_array_equal(dots(a, b), [6.0, 9.0])
     np.testing.assert_allclose(norms(a), [np.sqrt(20.0), np.sqrt(35.0)])
+
+
+@pytest.mark.parametrize("build", [sp.csr_array, np.asarray], ids=["sparse", "dense"])
+def test_principal_components_are_those_of_a_singular_value_decomposition(build: Callable[..., Any]) -> None:
+    rng = np.random.default_rng(0)
+    rows = np.abs(rng.normal(size=(80, 30)) * np.linspace(3, 0.5, 30)) * (rng.random((80, 30)) < 0.5)
+    places = principal_components(build(rows))
+    u, s, _ = np.linalg.svd(rows - rows.mean(axis=0), full_matrices=False)
+    expected = u[:, :2] * s[:2]
+    expected *= np.sign(expected[np.abs(expected).argmax(axis=0), [0, 1]])
+    np.testing.assert_allclose(places, expected, atol=1e-9)
+    assert (places[np.abs(places).argmax(axis=0), [0, 1]] > 0).all()
+    np.testing.assert_allclose(principal_components(build(rows[::-1].copy()))[::-1], places, atol=1e-9)
+
+
+@pytest.mark.parametrize("build", [sp.csr_array, np.asarray], ids=["sparse", "dense"])
+@pytest.mark.parametrize("shape", [(0, 4), (1, 4), (5, 1), (4, 0), (6, 3), (2, 3)])
+def test_rows_that_are_equal_have_no_principal_components(shape: tuple[int, int], build: Callable[..., Any]) -> None:
+    np.testing.assert_array_equal(principal_components(build(np.ones(shape))), np.zeros((shape[0], 2)))
+
+
+@pytest.mark.parametrize("build", [sp.csr_array, np.asarray], ids=["sparse", "dense"])
+@pytest.mark.parametrize("shape", [(4, 1), (2, 3)])
+def test_one_component_leaves_the_second_coordinate_0(shape: tuple[int, int], build: Callable[..., Any]) -> None:
+    places = principal_components(build(np.arange(np.prod(shape), dtype=float).reshape(shape)))
+    assert places[:, 0].max() > 0
+    np.testing.assert_allclose(places[:, 1], 0.0, atol=1e-12)
