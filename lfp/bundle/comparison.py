@@ -21,9 +21,9 @@ from lfp.util.types import Floats32, Ints
 LARGEST = 2000
 """Features of each run that are matched: those that contribute most."""
 CHANCE = 0.95
-"""The share of chance's own nearest similarities that a match must pass."""
+"""The quantile of nearest similarities under chance that a match must exceed."""
 KEYS = ("report_row", "model", "layer", "target", "inputs", "words", "split", "group", "metric")
-"""What names a figure in either run. A probe's number counts within its run alone, and target and inputs name it."""
+"""Columns that identify a figure in both runs; the number of a probe is valid in its own run only."""
 
 By = Literal["decoder cosine", "what they fire on"]
 
@@ -37,14 +37,14 @@ class FigurePair:
 
     @property
     def difference(self) -> float:
-        """The other run's value less this one's."""
+        """The other run's value minus this one's."""
         return self.other.value - self.one.value
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The difference's 95 % interval, from both intervals, the runs taken as independent; None where one lacks.
+        """The difference's 95 % interval from both intervals, for independent runs; None where a run has none.
 
-        Zou and Donner 2008: each end of the difference is off by the root of the squares of what the ends are off.
+        Zou and Donner 2008: the margin of each end is the root of the summed squares of both margins.
         """
         one, other = self.one, self.other
         if one.ci_low is None or one.ci_high is None or other.ci_low is None or other.ci_high is None:
@@ -58,9 +58,9 @@ class FigurePair:
 class MatchedFeatures:
     """Features of two runs in pairs that chance does not reach, most similar first.
 
-    `pairs` has similarity, difference (of weights, other less one), and for `_one` and `_other` each: feature_id,
-    layer, description, weight, ci_low, ci_high. `looked_at` and `held` count each run's features: matched or not, and
-    all there are. `chance` is what a match had to pass.
+    `pairs` has similarity, difference (of weights, other minus one), and for `_one` and `_other` each: feature_id,
+    layer, description, weight, ci_low, ci_high. `looked_at` counts the features of each run that were compared,
+    `held` all of them. `chance` is the similarity that a match had to exceed.
     """
 
     by: By
@@ -71,23 +71,27 @@ class MatchedFeatures:
 
 
 def config_differences(one: Manifest, other: Manifest) -> list[tuple[str, Any, Any]]:
-    """Keys of the configs, as section.key, whose values differ, with both; None where a run has no such key."""
-    ours, theirs = (dict(_flat(drop_retired(run.config))) for run in (one, other))
-    names = sorted(ours.keys() | theirs.keys())
-    return [(name, ours.get(name), theirs.get(name)) for name in names if ours.get(name) != theirs.get(name)]
+    """List the keys of the configs, as section.key, that differ, with both values; None where a run has no such key."""
+    left, right = (dict(_flat(drop_retired(run.config))) for run in (one, other))
+    names = sorted(left.keys() | right.keys())
+    return [(name, left.get(name), right.get(name)) for name in names if left.get(name) != right.get(name)]
 
 
 def figure_pairs(one: Store, other: Store) -> list[FigurePair]:
-    """The figures that both runs have, in the order of the first's report."""
-    theirs = {_key(row): row for row in queries.run.report_rows(other)}
-    return [FigurePair(row, theirs[_key(row)]) for row in queries.run.report_rows(one) if _key(row) in theirs]
+    """Pair the figures that both runs have, in the order of the first run's report."""
+
+    def key(row: ResultRow) -> tuple[Any, ...]:
+        return tuple(getattr(row, name) for name in KEYS)
+
+    found = {key(row): row for row in queries.run.report_rows(other)}
+    return [FigurePair(row, found[key(row)]) for row in queries.run.report_rows(one) if key(row) in found]
 
 
 def match_features(one: Store, other: Store) -> MatchedFeatures:
-    """The features of two runs matched: by decoder cosine where both read one tuned model, else by what they fire on.
+    """Match the features of two runs: by decoder cosine where both have the same tuned model, else by their top tokens.
 
-    Only the LARGEST that contribute most of each are looked at. A pair is two features that are each other's most
-    similar, above what random directions like the other run's, or its tokens dealt anew, reach in CHANCE of cases.
+    Only the LARGEST features of each by contribution are compared. A pair is two features that are each other's most
+    similar, above what random directions like the other run's, or its tokens shuffled, reach in CHANCE of cases.
     """
     left, right = (queries.run.weightiest_features(store, limit=LARGEST) for store in (one, other))
     by = _by(one, other)
@@ -102,7 +106,7 @@ def match_features(one: Store, other: Store) -> MatchedFeatures:
 
 
 def _by(one: Store, other: Store) -> By:
-    """Directions can be compared where one model wrote the activations, and both bundles hold them."""
+    """Choose how to match: directions compare only between dictionaries of one model, where both bundles hold them."""
     models = [store.manifest.models.get("tuned") for store in (one, other)]
     is_one_model = models[0] is not None and models[1] is not None and models[0].sha256 == models[1].sha256
     has_decoders = all(store.manifest.tables["decoders"].rows for store in (one, other))
@@ -119,7 +123,7 @@ def _cosines(
 
 
 def _directions(store: Store, features: pa.Table) -> Floats32:
-    """Decoder rows [n, d_in] of the features, in their order; zeros where a feature has none."""
+    """Return the decoder rows [n, d_in] of the features in their order; zeros where a feature has none."""
     ids = _column(features, "feature_id")
     kept = queries.run.decoder_rows(store, ids.tolist())
     if not kept.num_rows:
@@ -132,13 +136,12 @@ def _directions(store: Store, features: pa.Table) -> Floats32:
 
 
 def _overlaps(left: pa.Table, right: pa.Table) -> tuple[feature_matching.Similar, feature_matching.Similar]:
-    ours, theirs = (
+    first, second = (
         [{item["token"]: item["value"] for item in tokens} for tokens in table["top_tokens"].to_pylist()]
         for table in (left, right)
     )
-    return feature_matching.overlaps(ours, theirs), feature_matching.overlaps(
-        ours, feature_matching.permute_tokens(theirs, seed=0)
-    )
+    permuted = feature_matching.permute_tokens(second, seed=0)
+    return feature_matching.overlaps(first, second), feature_matching.overlaps(first, permuted)
 
 
 def _pairs(left: pa.Table, right: pa.Table, found: feature_matching.Matching) -> pa.Table:
@@ -153,10 +156,6 @@ def _pairs(left: pa.Table, right: pa.Table, found: feature_matching.Matching) ->
 
 def _column(table: pa.Table, name: str) -> Ints:
     return np.asarray(table[name].to_numpy(), np.int64)
-
-
-def _key(row: ResultRow) -> tuple[Any, ...]:
-    return tuple(getattr(row, name) for name in KEYS)
 
 
 def _flat(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:

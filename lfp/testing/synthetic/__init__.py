@@ -1,4 +1,4 @@
-"""Bundles of any size made up from a seed, for tests and benchmarks: every table filled, in agreement with the rest."""
+"""Synthetic bundles of any size from a seed, for tests and benchmarks: every table is filled and consistent."""
 
 from lfp.testing.synthetic.bundle import make_bundle
 from lfp.testing.synthetic.corpus import LEXICON

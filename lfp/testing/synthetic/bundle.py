@@ -1,4 +1,4 @@
-"""The whole bundle: every table in its order, and its manifest."""
+"""Write a whole synthetic bundle: every table in order, and its manifest."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ def make_bundle(
     extra_texts: Sequence[str] = (),
     n_examples: int | None = None,
 ) -> Path:
-    """Writes a made-up, valid bundle to `path` and returns it.
+    """Write a valid synthetic bundle to `path` and return the path.
 
-    The same arguments give the same tables. `pooling` is the probes'; `extra_texts` are put first, word for word; the
-    first `n_pairs` twos of texts are pairs, of which the one with more feedback was chosen.
-    `n_examples` are kept, evenly over the features, of the examples that the texts give; without it all of them.
-    A million features and 20 million examples take minutes and some 5 GB of memory.
+    The same arguments give the same tables. `pooling` is that of the probes; `extra_texts` come first, unchanged; the
+    first `n_pairs` pairs of texts are preference pairs, in which the text with more feedback was chosen. `n_examples`
+    of the examples in the texts are kept, evenly over the features; all of them by default. A million features and 20
+    million examples take minutes and 5 GB of memory.
     """
     random = np.random.default_rng(seed)
     corpus = cut([*extra_texts, *reviews(n_texts, random)])
@@ -78,7 +78,7 @@ def make_bundle(
 
 
 def _tables(made: Made, random: Random, n_examples: int | None) -> Iterator[tuple[str, Iterator[Any]]]:
-    """Every table's name, and its columns (or rows, where few) in parts, made as they are asked for."""
+    """Yield each table's name and its columns (or rows, where few) in parts, generated on demand."""
     layers, saes, features = layer_rows(made, random), sae_rows(made, random), feature_columns(made, random)
     yield "layers", iter([layers])
     yield "saes", iter([saes])

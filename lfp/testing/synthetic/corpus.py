@@ -1,4 +1,4 @@
-"""What tables are filled from: a lexicon, film reviews, which features fire on them, what probes give them."""
+"""The source of all tables: a lexicon, film reviews, the features that fire on them, and probe weights."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ Random = np.random.Generator
 
 
 def ranked(group: Array, score: Array) -> tuple[Array, Array]:
-    """Indices sorted by group, then falling score, and each one's rank within its group."""
+    """Return indices sorted by group, then by falling score, and the rank of each within its group."""
     order = np.lexsort((-score, group))
     return order, counts_up(group[order])
 
 
 def counts_up(group: Array) -> Array:
-    """0, 1, 2, ... within each run of equal values."""
+    """Count 0, 1, 2, ... within each run of equal values."""
     first = np.flatnonzero(np.diff(group, prepend=-1)) if len(group) else group
     return np.arange(len(group)) - np.repeat(first, np.diff(np.append(first, len(group))))
 
 
 def list_offsets(group: Array, n_groups: int) -> Array:
-    """List offsets of values sorted by group."""
+    """Return the list offsets of values sorted by group."""
     return np.concatenate([[0], np.cumsum(np.bincount(group.astype(np.int64), minlength=n_groups))])
 
 
 def listed(offsets: Array, values: Array | pa.Array) -> pa.Array:
-    """Lists from the places where each begins, and their values one after the other."""
+    """Build lists from their offsets and their concatenated values."""
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values))
 
 
 def nulled(values: Array) -> pa.Array:
-    """NaN becomes null."""
+    """Turn NaN into null."""
     return pa.array(values, mask=np.isnan(values))
 
 
 def token_values(tokens: Sequence[str], which: Array, values: Array) -> pa.StructArray:
-    """Pairs of a token and a value; `which` says which of the tokens each is."""
+    """Build pairs of a token, by its index `which`, and a value."""
     names = pa.array(tokens, pa.string()).take(pa.array(which, pa.int64()))
     return pa.StructArray.from_arrays([names, pa.array(values, pa.float32())], fields=list(TOKEN_VALUES.value_type))
 
@@ -89,19 +89,18 @@ _PATTERNS = (
 
 
 def reviews(n: int, random: Random) -> list[str]:
-    """So many reviews."""
-    return [review(random) for _ in range(n)]
-
-
-def review(random: Random) -> str:
-    """A few sentences in one mood."""
-    mood = random.uniform(0.1, 0.9)
-    sentences = [_sentence(mood, random) for _ in range(random.integers(2, 5))]
-    return "".join(s + str(random.choice([".", ".", ".", "!", "...\n"])) + " " for s in sentences).strip()
+    """Write `n` reviews of a few sentences, each in one mood."""
+    texts = []
+    for _ in range(n):
+        mood = random.uniform(0.1, 0.9)
+        sentences = [_sentence(mood, random) for _ in range(random.integers(2, 5))]
+        ended = (f"{sentence}{random.choice(['.', '.', '.', '!', '...' + chr(10)])} " for sentence in sentences)
+        texts.append("".join(ended).strip())
+    return texts
 
 
 def _sentence(mood: float, random: Random) -> str:
-    """A pattern filled in: praise with probability `mood`, blame otherwise."""
+    """Fill in a pattern: praise with probability `mood`, blame otherwise."""
 
     def fill(slot: re.Match[str]) -> str:
         name = slot.group(1)
@@ -118,7 +117,7 @@ _PIECES = re.compile(r"\s?[^\W\d_]+|\s?[^\s]|\s+")
 
 @dataclass(frozen=True)
 class Corpus:
-    """Texts cut into tokens; arrays are over all tokens of all texts, one after the other."""
+    """Texts cut into tokens; arrays run over all tokens of all texts."""
 
     texts: Sequence[str]
     pieces: Sequence[str]
@@ -141,22 +140,22 @@ class Corpus:
 
     @cached_property
     def position(self) -> Array:
-        """Place of each token in its text."""
+        """Position of each token in its text."""
         return np.arange(len(self.type)) - np.repeat(self.offsets[:-1], self.sizes)
 
     @cached_property
     def word_value(self) -> Array:
-        """Lexicon value a word, NaN where the lexicon is silent."""
+        """Lexicon value of each word, NaN where it has none."""
         return np.array([LEXICON.get(word, np.nan) for word in self.words], dtype=np.float64)
 
     @cached_property
     def feedback(self) -> Array:
-        """True feedback a token, NaN where there is none."""
+        """True feedback of each token, NaN where there is none."""
         return np.where(self.is_last, self.word_value[self.word], np.nan)
 
 
 def cut(texts: Sequence[str]) -> Corpus:
-    """Cuts texts as byte-pair tokenizers do: a leading space belongs to its word, a long word is two tokens."""
+    """Cut texts as byte-pair tokenizers do: a leading space belongs to its word, a long word is two tokens."""
     pieces: dict[str, int] = {}
     words = {word: number for number, word in enumerate(LEXICON)}
     columns: list[tuple[int, int, int, bool]] = []
@@ -177,11 +176,11 @@ D_IN, FOLDS = 16, 5
 
 
 RAW_INTERCEPT, RAW_BIAS = 0.02, -0.015
-"""The raw probe's intercept, and what the decoders' biases add to its estimate of a token."""
+"""The raw probe's intercept, and what the decoders' biases add to its estimate of each token."""
 
 
 UNKEPT_SHARE = 0.15
-"""Share of texts whose activations are not kept, as if only an example named them."""
+"""Share of texts without activations, as if they were kept only for an example."""
 
 
 @dataclass(frozen=True)
@@ -207,7 +206,7 @@ class Activity:
 
 @dataclass(frozen=True)
 class Made:
-    """What tables are filled from."""
+    """The source of all tables."""
 
     corpus: Corpus
     activity: Activity
@@ -234,18 +233,18 @@ class Made:
 
     @cached_property
     def response_start(self) -> Array:
-        """First token of each text's response: a third into it where the probe reads responses, else 0."""
+        """First token of each text's response: a third into it where the probe pools responses, else 0."""
         return self.corpus.sizes // 3 if self.pooling == "response" else np.zeros_like(self.corpus.sizes)
 
     @cached_property
     def shares(self) -> Array:
-        """What each token counts for; not defined for max."""
+        """Weight of each token in its text; undefined for max."""
         corpus = self.corpus
         return token_shares(corpus.text, self.pooling, corpus.position >= self.response_start[corpus.text])
 
     @cached_property
     def credits(self) -> Array:
-        """What each activation adds to its feature's pooled value."""
+        """Part of each activation in its feature's pooled value."""
         active = self.activity
         if self.pooling != "max":
             return self.shares[active.token] * active.value
@@ -256,7 +255,7 @@ class Made:
         return credits
 
     def estimate(self, weights: Array) -> Array:
-        """What contributions by these weights [n_features] sum to, text by text."""
+        """Sum the contributions under these weights [n_features] for each text."""
         text = self.corpus.text[self.activity.token]
         return np.bincount(text, weights[self.activity.feature] * self.credits, len(self.corpus.texts))
 
@@ -267,17 +266,17 @@ class Made:
 
     @cached_property
     def raw_weights(self) -> Array:
-        """What the raw probe gives each feature, [n_features] float32: near the headline's weights."""
+        """Raw probe weights [n_features] float32, near the headline's."""
         return (0.9 * self.weights[0] + 0.01 * np.cos(np.arange(len(self.layer)))).astype(np.float32)
 
     @cached_property
     def token_misses(self) -> Array:
-        """What the autoencoders miss of the raw probe's estimate of each token."""
+        """Part of the raw probe's estimate of each token that the autoencoders do not reconstruct."""
         return np.random.default_rng(len(self.corpus.type)).normal(0, 0.05, len(self.corpus.type))
 
     @cached_property
     def misses(self) -> Array:
-        """The same of each text."""
+        """The same for each text."""
         shares = 0.2 if self.pooling == "max" else self.shares
         return np.bincount(self.corpus.text, shares * self.token_misses, len(self.corpus.texts))
 
@@ -289,13 +288,13 @@ class Made:
 
     @cached_property
     def weightiest(self) -> list[int]:
-        """The features that are taken out one by one."""
+        """The features that are ablated one by one."""
         found: list[int] = np.argsort(-np.abs(self.weights[0]), kind="stable")[:6].tolist()
         return found
 
 
 def make(corpus: Corpus, *, n_features: int, n_layers: int, pooling: str, random: Random, n_pairs: int) -> Made:
-    """Draws everything that tables share: themes of features, what fires, weights, implicit reward."""
+    """Draw everything that tables share: themes of features, activations, weights, implicit reward."""
     layer = np.sort(np.arange(n_features) % n_layers)
     odds = np.where(np.isnan(corpus.word_value), [float(word.isalpha()) for word in corpus.words], 4.0)
     theme = random.choice(len(odds), n_features, p=odds / odds.sum())
@@ -312,7 +311,7 @@ def make(corpus: Corpus, *, n_features: int, n_layers: int, pooling: str, random
 
 
 def _activity(corpus: Corpus, theme: Array, random: Random) -> Activity:
-    """Eight draws a token from the features about its word, four from all features; drawn twice counts once."""
+    """Draw eight features per token about its word and four of all; a feature drawn twice counts once."""
     n_tokens, n_features = len(corpus.type), len(theme)
     if not n_tokens or not n_features:
         none = np.zeros(0, np.int64)

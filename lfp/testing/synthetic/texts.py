@@ -19,7 +19,7 @@ from lfp.testing.synthetic.corpus import (
     listed,
     nulled,
     ranked,
-    review,
+    reviews,
 )
 
 
@@ -197,8 +197,8 @@ def completion_rows(made: Made, random: Random) -> list[dict[str, Any]]:
     groups = {"base": ("base", 0.05), "tuned": ("tuned", 0.41), "related": ("ablated", 0.2)}
     return [
         {
-            "group": group, "index": i, "prompt_id": i, "prompt": "The film was", "completion": " " + review(random),
-            "reward": float(random.normal(mean, 0.3)), "perplexity": float(random.uniform(15, 30)), "model": model,
+            "group": group, "index": i, "prompt_id": i, "prompt": "The film was",
+            "completion": " " + reviews(1, random)[0], "reward": float(random.normal(mean, 0.3)), "perplexity": float(random.uniform(15, 30)), "model": model,
         }
         for group, (model, mean) in groups.items() for i in range(10)
     ]  # fmt: skip
