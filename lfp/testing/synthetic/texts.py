@@ -198,7 +198,8 @@ def completion_rows(made: Made, random: Random) -> list[dict[str, Any]]:
     return [
         {
             "group": group, "index": i, "prompt_id": i, "prompt": "The film was",
-            "completion": " " + reviews(1, random)[0], "reward": float(random.normal(mean, 0.3)), "perplexity": float(random.uniform(15, 30)), "model": model,
+            "completion": " " + reviews(1, random)[0], "reward": float(random.normal(mean, 0.3)),
+            "perplexity": float(random.uniform(15, 30)), "model": model,
         }
         for group, (model, mean) in groups.items() for i in range(10)
     ]  # fmt: skip
