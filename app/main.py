@@ -47,6 +47,8 @@ from app.session import bundles, permalinks  # noqa: E402
 from app.widgets import frame  # noqa: E402
 from lfp.errors import LfpError  # noqa: E402
 
+if params := permalinks.reworded_params():  # before any widget, as those bound to the URL would drop the old words
+    st.switch_page(page, query_params=params)
 offered, requested = bundles.listed_bundles(), st.query_params.get("bundle")
 if not offered:
     st.html(panels.notice("No bundle here", bundles.nothing_listed()))
@@ -56,7 +58,6 @@ elif requested is not None and requested not in offered:
         st.page_link("views/overview.py", label=f"Open {name}", query_params={"bundle": name})
 else:
     st.sidebar.selectbox("Bundle", list(offered), key="bundle", bind="query-params", help=bundles.HELP)
-    permalinks.restore_values()
     frame.install_keys()
     try:
         page.run()

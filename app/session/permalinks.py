@@ -48,7 +48,8 @@ WORDS: Mapping[str, Mapping[str, str]] = {
     "drifts": STATUS_NAMES,
     "became": {"any": "any", **STATUS_NAMES, "flipped": "sign flipped"},
     "sort": {
-        **_TITLES, "contribution": "Contribution", "strength": "Size of weight", "drift": "Size of change",
+        **{name: title for name, title in _TITLES.items() if name != "mean_abs_contribution"},
+        "contribution": "Contribution", "strength": "Size of weight", "drift": "Size of change",
         "id": "Number", "top_token": "Top token", "raised_token": "Raised token", "lowered_token": "Lowered token",
     },
     "shown": _TITLES,
@@ -284,13 +285,16 @@ def words_for(name: str) -> Callable[[str], str]:
     return lambda value: WORDS[name].get(value, value)
 
 
-def restore_values() -> None:
-    """Seed widgets from values in the URL that are no longer shown words, which Streamlit would drop; for the entry."""
-    for name, words in WORDS.items():
-        linked = st.query_params.get_all(name)
-        if name not in st.session_state and any(value in words and value not in words.values() for value in linked):
-            known = [value for value in (_VALUES[name].get(text, text) for text in linked) if value in words]
-            st.session_state[name] = known if name in ("drifts", "shown") else known[-1]
+def reworded_params() -> Params | None:
+    """Return the URL's parameters with the words that are shown now; None if it holds no earlier value.
+
+    Streamlit would drop an option that it does not know from the URL.
+    """
+    params = {name: st.query_params.get_all(name) for name in st.query_params}
+    reworded = {name: [WORDS.get(name, {}).get(value, value) for value in values] for name, values in params.items()}
+    if reworded == params:
+        return None
+    return {name: values if len(values) > 1 else values[0] for name, values in reworded.items()}
 
 
 def text_colour() -> str:

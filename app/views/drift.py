@@ -56,7 +56,7 @@ def show_filters(store: Store) -> permalinks.DriftView:
     layer.segmented_control("Layers", layers, selection_mode="multi", key="drift_layer", bind="query-params")
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
     bound: dict[str, Any] = {"bind": "query-params", "width": 170}
-    statuses = ["any", *drift.STATUSES, "flipped"]
+    statuses = ["any", *drift.STATUS_NAMES, "flipped"]
     row.selectbox("Change", statuses, key="became", format_func=words_for("became"), **bound)
     sorts = "Change, unexplained and contributions sort by size; “change” by the signed change."
     row.selectbox(

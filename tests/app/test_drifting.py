@@ -5,14 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import lfp.evaluation.drift
 from app.components.feature import drift
 from app.components.html import panels
 from app.session import permalinks
 from lfp.bundle import queries
 from lfp.bundle.store.connection import Store
 from lfp.errors import ConfigError
-from lfp.evaluation.results import ResultRow
+from lfp.evaluation.results import STATUSES, ResultRow
 from lfp.util.sanitize import escaped, shortened
 from tests.app.reader import is_tame, whole
 from tests.conftest import HOSTILE, rewrite
@@ -31,8 +30,8 @@ def points(**changes):
     return row | changes
 
 
-def test_the_explorers_statuses_are_the_librarys():
-    assert drift.STATUSES == lfp.evaluation.drift.STATUSES and set(drift.MEANINGS) == set(drift.STATUSES)
+def test_every_status_has_a_name_and_a_meaning():
+    assert set(drift.STATUS_NAMES) == set(drift.MEANINGS) == set(STATUSES)
 
 
 def test_counts_stand_beside_their_nulls():

@@ -43,7 +43,7 @@ def test_from_the_overview_to_a_text(page, address):
     box = page.get_by_test_id("stDataFrame").first.bounding_box()
     page.mouse.click(box["x"] + 250, box["y"] + 60)
     url(page, r"/feature\?bundle=reviews&feature=\d+&walk=sort%3Dcontribution$")
-    page.get_by_text("In the estimate").wait_for()
+    page.get_by_text("In the estimate", exact=True).wait_for()
 
     page.locator(".lfp-caption a").first.click()
     url(page, r"/inputs\?bundle=reviews&text=\d+$")
@@ -85,7 +85,7 @@ def test_keys_walk_the_list(page, address):
     settle(page)
     box = page.get_by_test_id("stDataFrame").first.bounding_box()
     page.mouse.click(box["x"] + 150, box["y"] + 60)
-    url(page, r"/feature\?bundle=reviews&feature=\d+&walk=sort%3Dweight$")
+    url(page, r"/feature\?bundle=reviews&feature=\d+&walk=sort%3DWeight$")
     page.get_by_text("1 of 60 in the list").wait_for()
     first = page.url
     page.keyboard.press("j")
@@ -94,7 +94,7 @@ def test_keys_walk_the_list(page, address):
     page.get_by_text("1 of 60 in the list").wait_for()
     url(page, re.escape(first))
     page.get_by_role("link", name="Back to the list").click()
-    url(page, r"/features\?bundle=reviews&sort=weight$")
+    url(page, r"/features\?bundle=reviews&sort=Weight$")
 
 
 def test_labels_come_before_examples_on_a_phone(page, address):

@@ -161,6 +161,21 @@ def test_any_url_is_some_view(params):
         assert from_params(kind, to_params(view)) == view
 
 
+def test_options_are_shown_by_words_of_their_own():
+    fields = {field.name for kind in KINDS for field in dataclasses.fields(kind)}
+    for name, words in permalinks.WORDS.items():
+        assert name in fields and len(set(words.values())) == len(words), name
+        assert not set(words.values()) & {value for value, word in words.items() if value != word}, name
+
+
+@pytest.mark.parametrize("value", ["gone", "lost"])
+def test_a_link_saved_before_an_option_had_another_name_works(explorer, bundle, value):
+    at = explorer("drift", bundle, became=value)
+    assert at.selectbox(key="became").value == "gone" and not at.exception
+    at = explorer("features", bundle, drifts=value, shown=["weight", "Stability" if value == "lost" else "stability"])
+    assert at.button_group(key="drifts").value == ["gone"] and not at.exception
+
+
 def test_pages_share_no_parameter():
     names = [field.name for kind in KINDS for field in dataclasses.fields(kind)]
     assert len(names) == len(set(names)) and "bundle" not in names

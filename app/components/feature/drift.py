@@ -8,7 +8,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from lfp.evaluation.results import ResultRow
+from lfp.evaluation.results import STATUSES, ResultRow
 from lfp.report.figures.frame import BASE, GRID, NEGATIVE, POSITIVE, draw
 from lfp.report.formatting import count, fixed, percent, pick, plain
 from lfp.util.sanitize import escaped, shortened
@@ -16,9 +16,7 @@ from lfp.util.sanitize import escaped, shortened
 STATUS_NAMES: Mapping[str, str] = {
     "born": "new", "strengthened": "strengthened", "steady": "steady", "weakened": "weakened", "gone": "lost",
 }  # fmt: skip
-"""How statuses are shown. They are those of `lfp.evaluation.drift`, whose statistics the explorer does not import."""
-
-STATUSES = tuple(STATUS_NAMES)
+"""How statuses are shown."""
 MEANINGS: Mapping[str, str] = {
     "born": "hardly fired in the base model",
     "strengthened": "fires at least 1.5 times as much",
