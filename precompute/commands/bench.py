@@ -246,16 +246,18 @@ def _time_statistics(
             places = (tokens.rows.numpy(), tokens.positions.numpy(), tokens.ids.numpy())
             stats.update(TokenFeatures(values, base_values, *places))
     with part("statistics"):
-        stats.top()
+        stats.flush()
+        stats.top.examples()
     with part("examples"):
-        quantile_buckets(stats.sample(), intervals=config.quantile_intervals, per_interval=config.examples_per_interval)
-        stats.silent()
+        sample = stats.sample.examples()
+        quantile_buckets(sample, intervals=config.quantile_intervals, per_interval=config.examples_per_interval)
+        stats.silent.examples()
     with part("coactivation"):
-        stats.coactive()
+        stats.sketches.neighbours(config.neighbours)
     with part("cosines"):
         decoder_neighbours(dictionary.decoders, config.neighbours)
     with part("tokens"):
-        sampled_tokens(stats.sample(), n_features, models[0].tokenizer, n=_TOP_TOKENS)
+        sampled_tokens(sample, n_features, models[0].tokenizer, n=_TOP_TOKENS)
     with part("logits"):
         logit_tokens(models[0], torch.cat(dictionary.decoders), n=_TOP_TOKENS)
     return dict(seconds), float(stats.tuned.density.mean())

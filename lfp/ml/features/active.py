@@ -100,7 +100,14 @@ def active(values: Tensor) -> Active:
         return _find_on_device(values)
     rows = max(1, _BLOCK_ENTRIES // max(1, n_features))
     dense = values.detach().float().numpy()
-    blocks = [_active_block(dense[start : start + rows]) for start in range(0, max(n, 1), rows)]
+    blocks = []
+    for start in range(0, max(n, 1), rows):
+        block = dense[start : start + rows]
+        found = _set_flags((block > 0).reshape(-1))
+        firsts = np.arange(len(block) + 1) * n_features
+        offsets = np.searchsorted(found, firsts)
+        features = (found - np.repeat(firsts[:-1], np.diff(offsets))).astype(np.int32)
+        blocks.append(Active(n_features, offsets, features, block.reshape(-1)[found]))
     return blocks[0] if len(blocks) == 1 else Active.concatenate(blocks)
 
 
@@ -127,15 +134,6 @@ def encode_active(dictionary: Dictionary, outputs: Mapping[int, Tensor]) -> Acti
     ])  # fmt: skip
 
 
-def _active_block(dense: Floats32) -> Active:
-    n, n_features = dense.shape
-    found = _set_flags((dense > 0).reshape(-1))
-    firsts = np.arange(n + 1) * n_features
-    offsets = np.searchsorted(found, firsts)
-    features = (found - np.repeat(firsts[:-1], np.diff(offsets))).astype(np.int32)
-    return Active(n_features, offsets, features, dense.reshape(-1)[found])
-
-
 def _set_flags(flags: NDArray[np.bool_]) -> Ints:
     """Return the indices of set flags: find the words of eight flags that are not empty first, as most are."""
     whole = len(flags) // 8 * 8
@@ -146,7 +144,7 @@ def _set_flags(flags: NDArray[np.bool_]) -> Ints:
 
 
 class FeatureTotals:
-    """Active tokens, sums of activations and of their squares for every feature; totals of parts add up."""
+    """Active tokens, sums of activations and of their squares for every feature, whatever the order of tokens."""
 
     def __init__(self, n_features: int) -> None:
         self.n_tokens = 0
@@ -163,13 +161,6 @@ class FeatureTotals:
         whole, squares = np.rint(values * _FIXED_POINT), np.rint(values**2 * _FIXED_POINT_OF_SQUARES)
         self._sums += np.bincount(entries.features, whole, minlength=n_features)
         self._squares += np.bincount(entries.features, squares, minlength=n_features)
-
-    def merge(self, other: FeatureTotals) -> None:
-        """Add the totals of another part of the tokens."""
-        self.n_tokens += other.n_tokens
-        self._n_active += other._n_active
-        self._sums += other._sums
-        self._squares += other._squares
 
     @property
     def density(self) -> Floats:

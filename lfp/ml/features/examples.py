@@ -1,17 +1,19 @@
-"""Keep the best examples of every feature by some key, with windows of values around them."""
+"""Keep the best examples of every feature by some key, with windows of values around them, and silent places."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lfp.ml.features.active import Active, ByFeature
 from lfp.ml.features.grouping import (
+    NO_HASH,
     Places,
+    Rows,
     concatenate_offsets,
     concatenate_slices,
     descending_keys,
@@ -24,10 +26,13 @@ from lfp.util.types import Floats32, Hashes, Indices, Ints
 
 _SLACK = 4
 """Candidates are collected until there are a quarter as many as examples kept."""
+_RESERVOIR = 256
+"""Contexts kept for silent places. A feature active on a share d of all tokens is inactive in about (1 - d) of them."""
+_CHUNK_ENTRIES = 2**21
 
 
-@dataclass(frozen=True)
-class Examples:
+@dataclass(frozen=True, eq=False)
+class Examples(Rows):
     """Examples of features, parallel arrays [n], and their windows.
 
     The smaller of two `keys` is the better example; `contexts` are hashes of the tokens up to each example's.
@@ -42,17 +47,6 @@ class Examples:
     contexts: Hashes
     windows: Windows
 
-    def take(self, rows: Indices) -> Examples:
-        """Select rows, in the order given."""
-        return Examples(*(getattr(self, name).take(rows) for name in self.__dataclass_fields__))
-
-    @staticmethod
-    def concatenate(parts: Sequence[Examples]) -> Examples:
-        """Concatenate the rows of all parts."""
-        arrays = [name for name in Examples.__dataclass_fields__ if name != "windows"]
-        columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in arrays}
-        return Examples(**columns, windows=Windows.concatenate([part.windows for part in parts]))
-
 
 @dataclass(frozen=True)
 class Batch:
@@ -63,119 +57,82 @@ class Batch:
     active: Active
 
 
-class BestExamples(ABC):
-    """The k best examples of every feature, one per context; the best of parts are the best of the whole.
+class BestExamples:
+    """The k best examples of every feature, one per context, whatever the order in which tokens come.
 
-    A candidate must reach its feature's k-th best so far, which few do once the first tokens are seen. Windows are
-    computed for the k best of a batch only. Candidates are collected until they are worth a sort.
+    By "activation" the largest are the best; by "hash" those with the lowest hashes of their contexts, which are a
+    uniform random sample, and the same for all features. A candidate must reach its feature's k-th best so far, which
+    few do once the first tokens are seen. Windows are computed for the k best of a batch only. Candidates are collected
+    until they are worth a sort.
     """
 
-    def __init__(self, n_features: int, k: int, window: int) -> None:
+    def __init__(self, n_features: int, k: int, window: int, *, by: Literal["activation", "hash"]) -> None:
         self.k = k
-        self._window = window
+        self._window, self._by = window, by
         self._limits = np.full(n_features, np.uint32(2**32 - 1))
         """The upper half of the k-th best key of each feature."""
         self._kept = no_examples(window)
         self._waiting: list[Examples] = []
 
-    @staticmethod
-    @abstractmethod
-    def keys(batch: Batch) -> Hashes:
-        """Return the keys of a batch's active entries, ordered by feature."""
-
-    @staticmethod
-    @abstractmethod
-    def is_new(features: Ints, keys: Hashes, contexts: Hashes) -> NDArray[np.bool_]:
-        """Mark the first example of each feature and context, given examples in the order of feature and key."""
-
     def update(self, batch: Batch) -> None:
         """Offer a batch's active entries."""
-        entries, keys = batch.active.by_feature, self.keys(batch)
+        entries = batch.active.by_feature
+        by_activation = self._by == "activation"
+        keys = descending_keys(entries.values) if by_activation else batch.contexts.take(entries.tokens)
         good = np.flatnonzero(_upper(keys) <= entries.spread(self._limits))
         features = np.searchsorted(entries.offsets, good, side="right") - 1
-        tokens, keys = entries.tokens[good].astype(np.int64), keys[good]
-        places, contexts = batch.places, batch.contexts[tokens]
-        best = self.best(features, keys, contexts, (places.text_ids[tokens], places.positions[tokens]))
-        features, tokens, good = features[best], tokens[best], good[best]
-        self.add(
-            Examples(
-                features=features,
-                keys=keys[best],
-                activations=entries.values[good],
-                text_ids=places.text_ids[tokens],
-                positions=places.positions[tokens],
-                token_ids=places.token_ids[tokens],
-                contexts=contexts[best],
-                windows=windows(entries, places.bounds, (features, tokens, good), self._window),
-            )
-        )
-
-    def add(self, examples: Examples) -> None:
-        """Offer examples built elsewhere."""
-        self._waiting.append(examples)
-        if sum(len(part.features) for part in self._waiting) * _SLACK > len(self._kept.features):
-            self.examples()
-
-    def merge(self, other: BestExamples) -> None:
-        """Offer the best examples of another part of the tokens."""
-        self.add(other.examples())
-
-    def examples(self) -> Examples:
-        """Return the best so far, by feature, best first; ties go to the earlier text and position."""
-        if self._waiting:
-            pool = Examples.concatenate([self._kept, *self._waiting])
-            rows = self.best(pool.features, pool.keys, pool.contexts, (pool.text_ids, pool.positions))
-            self._kept, self._waiting = pool.take(rows), []
-            last = rank_within(self._kept.features) == self.k - 1
-            self._limits[self._kept.features[last]] = _upper(self._kept.keys[last])
-        return self._kept
+        self.offer(batch, features, entries.tokens[good].astype(np.int64), keys[good], good, entries.values[good])
 
     def may_keep(self, features: Ints, keys: Hashes) -> NDArray[np.bool_]:
         """Mark examples [n] that are not worse than the k-th best so far of their features."""
         return _upper(keys) <= self._limits[features]
 
-    def best(self, features: Ints, keys: Hashes, contexts: Hashes, ties: tuple[Ints, Ints]) -> Indices:
+    def offer(
+        self, batch: Batch, features: Ints, tokens: Ints, keys: Hashes, at: Indices, activations: Floats32
+    ) -> None:
+        """Offer tokens of a batch as examples of features, all [n]; `at` as in `windows`."""
+        places, contexts = batch.places, batch.contexts[tokens]
+        best = self._best(features, keys, contexts, (places.text_ids[tokens], places.positions[tokens]))
+        features, tokens = features[best], tokens[best]
+        self._waiting.append(
+            Examples(
+                features=features,
+                keys=keys[best],
+                activations=activations[best],
+                text_ids=places.text_ids[tokens],
+                positions=places.positions[tokens],
+                token_ids=places.token_ids[tokens],
+                contexts=contexts[best],
+                windows=windows(batch.active.by_feature, places.bounds, (features, tokens, at[best]), self._window),
+            )
+        )
+        if sum(len(part.features) for part in self._waiting) * _SLACK > len(self._kept.features):
+            self.examples()
+
+    def examples(self) -> Examples:
+        """Return the best so far, by feature, best first; ties go to the earlier text and position."""
+        if self._waiting:
+            pool = Examples.concatenate([self._kept, *self._waiting])
+            rows = self._best(pool.features, pool.keys, pool.contexts, (pool.text_ids, pool.positions))
+            self._kept, self._waiting = pool.take(rows), []
+            last = rank_within(self._kept.features) == self.k - 1
+            self._limits[self._kept.features[last]] = _upper(self._kept.keys[last])
+        return self._kept
+
+    def _best(self, features: Ints, keys: Hashes, contexts: Hashes, ties: tuple[Ints, Ints]) -> Indices:
         """Return the indices of the k best of each feature, one per context, by feature and best first."""
         order = grouped_order(features, keys, *ties)
-        order = order[self.is_new(features[order], keys[order], contexts[order])]
-        return order[rank_within(features[order]) < self.k]
-
-
-class TopExamples(BestExamples):
-    """The k largest activations of every feature."""
-
-    @staticmethod
-    def keys(batch: Batch) -> Hashes:
-        """Return keys that decrease as activations increase."""
-        return descending_keys(batch.active.by_feature.values)
-
-    @staticmethod
-    def is_new(features: Ints, keys: Hashes, contexts: Hashes) -> NDArray[np.bool_]:  # noqa: ARG004 (the signature of the base)
-        """Mark the first of each feature and context."""
-        groups = hash_with_feature(contexts, features)
-        order = np.argsort(groups)
-        is_first = np.zeros(len(groups), bool)
-        is_first[np.minimum.reduceat(order, run_starts(groups[order]))] = True
-        return is_first
-
-
-class SampledExamples(BestExamples):
-    """A uniform random sample of the contexts in which each feature is active: the k whose hashes are lowest.
-
-    The hash of a context is the same for all features, and in all parts of a run.
-    """
-
-    @staticmethod
-    def keys(batch: Batch) -> Hashes:
-        """Return the hashes of the contexts themselves."""
-        return batch.contexts.take(batch.active.by_feature.tokens)
-
-    @staticmethod
-    def is_new(features: Ints, keys: Hashes, contexts: Hashes) -> NDArray[np.bool_]:  # noqa: ARG004 (the signature of the base)
-        """Mark the first of each feature and context; equal contexts are adjacent."""
-        is_first = np.ones(len(keys), bool)
-        is_first[1:] = (keys[1:] != keys[:-1]) | (features[1:] != features[:-1])
-        return is_first
+        features, keys, contexts = features[order], keys[order], contexts[order]
+        if self._by == "activation":
+            groups = hash_with_feature(contexts, features)
+            by_group = np.argsort(groups)
+            is_first = np.zeros(len(groups), bool)
+            is_first[np.minimum.reduceat(by_group, run_starts(groups[by_group]))] = True
+        else:  # equal contexts have equal keys, so they are adjacent
+            is_first = np.ones(len(keys), bool)
+            is_first[1:] = (keys[1:] != keys[:-1]) | (features[1:] != features[:-1])
+        order = order[is_first]
+        return order[rank_within(features[is_first]) < self.k]
 
 
 def _upper(keys: Hashes) -> NDArray[np.uint32]:
@@ -186,7 +143,87 @@ def _upper(keys: Hashes) -> NDArray[np.uint32]:
 def no_examples(window: int) -> Examples:
     """Return examples without rows."""
     ints, floats, hashes = np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.uint64)
-    return Examples(ints, hashes, floats, ints, ints, ints, hashes, no_windows(window))
+    short = np.zeros(0, np.int16)
+    around = Windows(window, np.zeros(1, np.int64), short, floats, short, short)
+    return Examples(ints, hashes, floats, ints, ints, ints, hashes, around)
+
+
+class SilentPlaces:
+    """The contexts with the lowest hashes, each where it first occurs, with all that is active in its window.
+
+    One random set of contexts serves all features. Memory does not grow with tokens.
+    """
+
+    def __init__(self, n_features: int, per_feature: int, window: int, size: int = _RESERVOIR) -> None:
+        self._per_feature, self._window, self._size = per_feature, window, size
+        none = np.zeros(0, np.int64)
+        self._contexts = np.zeros(0, np.uint64)
+        self._places = Places(none, none, none)
+        self._around = Active(n_features, np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32))
+        self._bounds = np.zeros((0, 2), np.int64)
+        """First and last token of the window within the text, relative to its middle."""
+
+    def update(self, batch: Batch) -> None:
+        """Offer a batch's tokens, and keep the lowest of these and of those before."""
+        limit = self._contexts[-1] if len(self._contexts) == self._size else NO_HASH
+        tokens = np.flatnonzero(batch.contexts <= limit)
+        tokens = tokens[_lowest(batch.contexts[tokens], batch.places.take(tokens), self._size)]
+        low, high = batch.places.bounds
+        bounds = np.stack([low[tokens] - tokens, high[tokens] - 1 - tokens], axis=1)
+        offsets = np.arange(-self._window, self._window + 1)
+        inside = (offsets >= bounds[:, :1]) & (offsets <= bounds[:, 1:])
+        around = batch.active.take(np.where(inside, tokens[:, None] + offsets, -1).ravel())
+
+        contexts = np.concatenate([self._contexts, batch.contexts[tokens]])
+        places = Places.concatenate([self._places, batch.places.take(tokens)])
+        kept = _lowest(contexts, places, self._size)
+        rows = (kept[:, None] * len(offsets) + np.arange(len(offsets))).ravel()
+        self._around = Active.concatenate([self._around, around]).take(rows)
+        self._bounds = np.concatenate([self._bounds, bounds])[kept]
+        self._contexts, self._places = contexts[kept], places.take(kept)
+
+    def examples(self) -> Examples:
+        """Draw up to `per_feature` places per feature where it is inactive, ordered by feature and key."""
+        n_features, n = self._around.n_features, len(self._contexts)
+        if not n:
+            return no_examples(self._window)
+        middle = np.arange(n) * (2 * self._window + 1) + self._window
+        at_middle = self._around.take(middle)
+        of_place = np.repeat(np.arange(n), np.diff(at_middle.offsets))
+        step = max(1, _CHUNK_ENTRIES // n)
+        chosen = []
+        for first in range(0, n_features, step):
+            candidates = np.arange(first, min(first + step, n_features))
+            hashes = hash_with_feature(self._contexts[None, :], candidates[:, None])
+            here = (at_middle.features >= first) & (at_middle.features < first + step)
+            hashes[at_middle.features[here] - first, of_place[here]] = NO_HASH
+            order = np.argsort(hashes, axis=1)[:, : self._per_feature]
+            ranked = np.take_along_axis(hashes, order, axis=1)
+            row, column = np.nonzero(ranked != NO_HASH)
+            chosen.append((candidates[row], order[row, column], ranked[row, column]))
+        features, which, keys = (np.concatenate(parts) for parts in zip(*chosen, strict=True))
+
+        n_around = self._around.n_tokens
+        at = np.searchsorted(self._around.flat_indices, features * n_around + middle[which])
+        low, high = np.zeros(n_around, np.int64), np.zeros(n_around, np.int64)
+        low[middle], high[middle] = middle + self._bounds[:, 0], middle + self._bounds[:, 1] + 1
+        centres = features, middle[which], at
+        return Examples(
+            features=features,
+            keys=keys,
+            activations=np.zeros(len(features), np.float32),
+            text_ids=self._places.text_ids[which],
+            positions=self._places.positions[which],
+            token_ids=self._places.token_ids[which],
+            contexts=self._contexts[which],
+            windows=windows(self._around.by_feature, (low, high), centres, self._window),
+        )
+
+
+def _lowest(contexts: Hashes, places: Places, size: int) -> Indices:
+    """Return which tokens hold the `size` lowest different `contexts`, each at its earliest place."""
+    order = np.lexsort((places.positions, places.text_ids, contexts))
+    return order[run_starts(contexts[order])][:size]
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,12 +262,6 @@ class Windows:
         sizes = np.diff(self.offsets)
         values[np.repeat(starts[:-1] - self.low, sizes) + self.away] = self.values
         return starts, values
-
-
-def no_windows(reach: int) -> Windows:
-    """Return windows around no place."""
-    short = np.zeros(0, np.int16)
-    return Windows(reach, np.zeros(1, np.int64), short, np.zeros(0, np.float32), short, short)
 
 
 def windows(entries: ByFeature, bounds: tuple[Ints, Ints], centres: tuple[Ints, Ints, Ints], reach: int) -> Windows:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lfp.util.types import Hashes, Ints
+from lfp.util.types import Hashes, Indices, Ints
 
 
 def grouped_order(groups: Ints, keys: Hashes, *ties: Ints) -> NDArray[np.intp]:
@@ -56,6 +57,25 @@ def concatenate_offsets(parts: Sequence[Ints]) -> Ints:
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
 
 
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Base of dataclasses whose fields are parallel arrays [n], or groups of such with the same two methods."""
+
+    def take(self, rows: Indices) -> Self:
+        """Select rows, in the order given."""
+        return type(self)(*(getattr(self, field.name).take(rows) for field in fields(self)))
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
+        """Concatenate the rows of one or more parts."""
+        columns: list[Any] = []
+        for field in fields(cls):
+            values = [getattr(part, field.name) for part in parts]
+            join = np.concatenate if isinstance(values[0], np.ndarray) else type(values[0]).concatenate
+            columns.append(join(values))
+        return cls(*columns)
+
+
 CONTEXT_TOKENS = 8
 """Places with the same last tokens up to this number count as the same context."""
 NO_HASH = np.uint64(2**64 - 1)
@@ -63,18 +83,13 @@ NO_HASH = np.uint64(2**64 - 1)
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 
 
-@dataclass(frozen=True)
-class Places:
+@dataclass(frozen=True, eq=False)
+class Places(Rows):
     """Consecutive tokens of whole texts, one text after another: `text_ids`, `positions`, `token_ids`, all [n]."""
 
     text_ids: Ints
     positions: Ints
     token_ids: Ints
-
-    @staticmethod
-    def concatenate(parts: Sequence[Places]) -> Places:
-        """Concatenate the tokens of all parts."""
-        return Places(*(np.concatenate([getattr(p, name) for p in parts]) for name in Places.__dataclass_fields__))
 
     @cached_property
     def bounds(self) -> tuple[Ints, Ints]:

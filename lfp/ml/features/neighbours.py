@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lfp.ml.features.examples import Batch
-from lfp.ml.features.grouping import NO_HASH, descending_keys, grouped_order, rank_within
+from lfp.ml.features.grouping import NO_HASH, Rows, descending_keys, grouped_order, rank_within
 from lfp.util.types import Floats32, Hashes, Indices, Ints
 
 _CHUNK_ENTRIES = 2**18
@@ -30,7 +30,7 @@ _SLACK = 4
 class ContextSketches:
     """The k lowest hashes of the different contexts in which each feature is active: a bottom-k sketch.
 
-    The sketch of a union is exactly the k lowest hashes of two sketches, so that parts merge in any order.
+    The sketch of a union is exactly the k lowest hashes of two sketches, so the order of tokens does not matter.
     """
 
     def __init__(self, n_features: int, k: int) -> None:
@@ -46,17 +46,12 @@ class ContextSketches:
         good = np.flatnonzero(hashes < entries.spread(self._lowest[:, -1]))
         self._add(np.searchsorted(entries.offsets, good, side="right") - 1, hashes[good])
 
-    def merge(self, other: ContextSketches) -> None:
-        """Offer the hashes of another part of the tokens."""
-        features, places = np.nonzero(other.hashes != NO_HASH)
-        self._add(features, other.hashes[features, places])
-
     @property
     def hashes(self) -> Hashes:
         """The sketches [features, k], ascending."""
         if self._waiting:
             features, hashes = (np.concatenate(parts) for parts in zip(*self._waiting, strict=True))
-            self._waiting = []
+            self._waiting.clear()
             self._insert(features, hashes)
         return self._lowest
 
@@ -80,7 +75,7 @@ class ContextSketches:
 
         with ThreadPoolExecutor(_WORKERS) as pool:
             found = list(pool.map(compare_block, range(0, len(order), size)))
-        return best_of(Neighbours.concatenate([no_neighbours(), *found]), n)
+        return best_of(Neighbours.concatenate([_NONE, *found]), n)
 
     def _add(self, features: Ints, hashes: Hashes) -> None:
         self._waiting.append((features, hashes))
@@ -93,35 +88,24 @@ class ContextSketches:
         features, hashes = features[order], hashes[order]
         counts = np.bincount(features, minlength=len(self._lowest))
         starts = np.cumsum(counts) - counts
-        for chosen in _chunks(counts, self.k):
-            width = int(counts[chosen].max())
-            rows = np.full((len(chosen), self.k + width), NO_HASH)
+        by_count = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
+        done = 0
+        while done < len(by_count):
+            width = self.k + int(counts[by_count[done]])
+            chosen = by_count[done : done + max(1, _CHUNK_ENTRIES // width)]
+            done += len(chosen)
+            rows = np.full((len(chosen), width), NO_HASH)
             rows[:, : self.k] = self._lowest[chosen]
             row = np.repeat(np.arange(len(chosen)), counts[chosen])
             place = rank_within(row)
             rows[row, self.k + place] = hashes[starts[chosen][row] + place]
-            self._lowest[chosen] = _lowest_distinct(rows)[:, : self.k]
-
-
-def _chunks(counts: Ints, k: int) -> Iterator[Indices]:
-    """Yield features that have new hashes, those with the most first, as many at a time as fit the cache."""
-    order = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
-    start = 0
-    while start < len(order):
-        size = max(1, _CHUNK_ENTRIES // (k + int(counts[order[start]])))
-        yield order[start : start + size]
-        start += size
-
-
-def _lowest_distinct(rows: Hashes) -> Hashes:
-    """Sort each row, in place, with repeats replaced by `NO_HASH` at its end."""
-    rows.sort(axis=1)
-    repeats = rows[:, 1:] == rows[:, :-1]
-    repeats &= rows[:, 1:] != NO_HASH
-    if repeats.any():
-        rows[:, 1:][repeats] = NO_HASH
-        rows.sort(axis=1)
-    return rows
+            rows.sort(axis=1)
+            repeats = rows[:, 1:] == rows[:, :-1]
+            repeats &= rows[:, 1:] != NO_HASH
+            if repeats.any():
+                rows[:, 1:][repeats] = NO_HASH
+                rows.sort(axis=1)
+            self._lowest[chosen] = rows[:, : self.k]
 
 
 class _Pairs:
@@ -147,26 +131,23 @@ class _Pairs:
         """Estimate Jaccard shares [last - first, features - first] of block features and later ones, else zero."""
         later = self._incidence[first:].T.tocsr()
         both = (self._incidence[first:last] @ later).toarray()
-        either = self._count_up_to_last(first, last)
+        # later features' hashes up to each block feature's last one [last - first, features]
+        up_to_last = np.zeros((last - first, self._n), np.int32)
+        start, stop = np.searchsorted(self._within, [first + 1, last])
+        up_to_last[0] = np.bincount(self._row[:start], minlength=self._n)
+        np.add.at(up_to_last, (self._within[start:stop] - first, self._row[start:stop]), 1)
+        for before, row in pairwise(up_to_last):
+            row += before
+        either = up_to_last[:, first:]
         either += self._sizes[first:last, None]
         either -= both
         shares = both / np.maximum(either, 1).astype(np.float32)
         shares[np.tril_indices(last - first)] = 0.0
         return shares.astype(np.float32, copy=False)
 
-    def _count_up_to_last(self, first: int, last: int) -> NDArray[np.int32]:
-        """Count later features' hashes up to each block feature's last one [last - first, later features]."""
-        start, stop = np.searchsorted(self._within, [first + 1, last])
-        counts = np.zeros((last - first, self._n), np.int32)
-        counts[0] = np.bincount(self._row[:start], minlength=self._n)
-        np.add.at(counts, (self._within[start:stop] - first, self._row[start:stop]), 1)
-        for before, row in pairwise(counts):
-            row += before
-        return counts[:, first:]
 
-
-@dataclass(frozen=True)
-class Neighbours:
+@dataclass(frozen=True, eq=False)
+class Neighbours(Rows):
     """Pairs of features, parallel arrays [n]: `ranks` count from 0, nearest first, within a feature."""
 
     features: Ints
@@ -174,18 +155,8 @@ class Neighbours:
     others: Ints
     values: Floats32
 
-    @staticmethod
-    def concatenate(parts: Sequence[Neighbours]) -> Neighbours:
-        """Concatenate the pairs of all parts."""
-        return Neighbours(
-            *(np.concatenate([getattr(p, name) for p in parts]) for name in Neighbours.__dataclass_fields__)
-        )
 
-
-def no_neighbours() -> Neighbours:
-    """Return no pairs."""
-    none = np.zeros(0, np.int64)
-    return Neighbours(none, none, none, np.zeros(0, np.float32))
+_NONE = Neighbours(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
 
 
 @torch.no_grad()
@@ -194,7 +165,7 @@ def decoder_neighbours(decoders: Sequence[Tensor], n: int) -> Neighbours:
 
     `decoders` holds each layer's rows [width, d_in]; feature ids count through the layers.
     """
-    found, first_of_layer = [no_neighbours()], 0
+    found, first_of_layer = [_NONE], 0
     for rows in decoders:
         unit = F.normalize(rows.float(), dim=1)
         ids = np.arange(first_of_layer, first_of_layer + len(rows))

@@ -1,4 +1,4 @@
-"""Statistics of features in one pass over tokens: mergeable, exact, bounded by features times k and never by tokens."""
+"""Statistics of features in one pass over tokens: exact in any order, bounded by features times k and not by tokens."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from torch import Tensor
 
 from lfp.config import StatsConfig
 from lfp.ml.features.active import Active, ByFeature, active
-from lfp.ml.features.examples import Batch, Examples, SampledExamples, TopExamples
+from lfp.ml.features.examples import Batch, BestExamples, SilentPlaces
 from lfp.ml.features.grouping import Places, context_hashes
-from lfp.ml.features.neighbours import ContextSketches, Neighbours
-from lfp.ml.features.silent import SilentPlaces
+from lfp.ml.features.neighbours import ContextSketches
 from lfp.util.types import Floats, Ints
 
 _WAITING_ENTRIES = 2**19
@@ -44,20 +43,22 @@ class TokenFeatures:
 
 
 class FeatureStats:
-    """Statistics of every feature from one pass: moments for both models, examples of several kinds, and neighbours.
+    """Statistics of every feature from one pass over texts in any order, on which the result does not depend.
 
-    `update` takes whole texts in any order and `merge` joins the statistics of parts; the result depends on neither.
-    Batches are collected until they are worth the work that is done once per feature.
+    `tuned` and `base` are moments of the features on both models, `top` the largest activations, `sample` a uniform
+    random sample of the contexts in which a feature is active (all where they are few), `silent` contexts in which it
+    is not, and `sketches` show which features are active in the same contexts. Call `flush` before you read them:
+    batches are collected until they are worth the work that is done once per feature.
     """
 
     def __init__(self, n_features: int, config: StatsConfig) -> None:
         self.config = config
-        self._tuned = Moments(n_features, config.histogram_bins)
-        self._base = Moments(n_features, config.histogram_bins)
-        self._top = TopExamples(n_features, config.top_examples, config.window)
-        self._sample = SampledExamples(n_features, config.sampled_activations, config.window)
-        self._silent = SilentPlaces(n_features, config.window)
-        self._sketches = ContextSketches(n_features, config.coactivation_contexts)
+        self.tuned = Moments(n_features, config.histogram_bins)
+        self.base = Moments(n_features, config.histogram_bins)
+        self.top = BestExamples(n_features, config.top_examples, config.window, by="activation")
+        self.sample = BestExamples(n_features, config.sampled_activations, config.window, by="hash")
+        self.silent = SilentPlaces(n_features, config.silent_examples, config.window)
+        self.sketches = ContextSketches(n_features, config.coactivation_contexts)
         self._waiting: list[tuple[Places, Active, Active]] = []
         self._enough = max(_WAITING_ENTRIES, _WAITING_PER_FEATURE * n_features)
 
@@ -69,52 +70,9 @@ class FeatureStats:
         )
         self._waiting.append((places, tuned, base))
         if sum(len(tuned.features) + len(base.features) for _, tuned, base in self._waiting) >= self._enough:
-            self._settle()
+            self.flush()
 
-    def merge(self, other: FeatureStats) -> None:
-        """Add the statistics of another part of the texts."""
-        self._settle()
-        other._settle()
-        self._tuned.merge(other._tuned)
-        self._base.merge(other._base)
-        self._top.merge(other._top)
-        self._sample.merge(other._sample)
-        self._silent.merge(other._silent)
-        self._sketches.merge(other._sketches)
-
-    @property
-    def tuned(self) -> Moments:
-        """Moments of the features on the tuned model."""
-        self._settle()
-        return self._tuned
-
-    @property
-    def base(self) -> Moments:
-        """Moments of the same features on the base model."""
-        self._settle()
-        return self._base
-
-    def top(self) -> Examples:
-        """Return each feature's largest activations, one per context."""
-        self._settle()
-        return self._top.examples()
-
-    def sample(self) -> Examples:
-        """Return a uniform random sample of the contexts in which each feature is active; all where they are few."""
-        self._settle()
-        return self._sample.examples()
-
-    def silent(self) -> Examples:
-        """Return random contexts in which each feature is not active."""
-        self._settle()
-        return self._silent.examples(self.config.silent_examples)
-
-    def coactive(self) -> Neighbours:
-        """Return the features that are active in the same contexts as each feature, over all layers."""
-        self._settle()
-        return self._sketches.neighbours(self.config.neighbours)
-
-    def _settle(self) -> None:
+    def flush(self) -> None:
         """Add the collected batches to the statistics."""
         waiting, self._waiting = self._waiting, []
         if not waiting:
@@ -125,12 +83,12 @@ class FeatureStats:
         batch = Batch(places, context_hashes(places.positions, places.token_ids), tuned)
         _ = tuned.by_feature, places.bounds  # computed once, before threads share them
         jobs = (
-            lambda: self._tuned.update(tuned.n_tokens, tuned.by_feature),
-            lambda: self._base.update(base.n_tokens, base.by_feature),
-            lambda: self._sample.update(batch),
-            lambda: self._top.update(batch),
-            lambda: self._sketches.update(batch),
-            lambda: self._silent.update(batch),
+            lambda: self.tuned.update(tuned.n_tokens, tuned.by_feature),
+            lambda: self.base.update(base.n_tokens, base.by_feature),
+            lambda: self.sample.update(batch),
+            lambda: self.top.update(batch),
+            lambda: self.sketches.update(batch),
+            lambda: self.silent.update(batch),
         )
         with ThreadPoolExecutor(_WORKERS) as pool:
             for future in [pool.submit(job) for job in jobs]:
@@ -149,11 +107,16 @@ def histogram_edges(bins: int) -> Floats:
 
 
 class Moments:
-    """Counts, sums, maxima and histograms of features over tokens."""
+    """Counts, sums, maxima and histograms of features over tokens, all [features, ...].
+
+    `n_active` is the number of tokens on which a feature is active, `fixed_sum` the sum of its activations in fixed
+    point, and `counts` [features, bins] the histogram of its activations between `edges`.
+    """
 
     def __init__(self, n_features: int, bins: int) -> None:
         self.edges = histogram_edges(bins)
         self.n_tokens = 0
+        self.n_active = np.zeros(n_features, np.int64)
         self.fixed_sum = np.zeros(n_features, np.int64)
         self.max = np.zeros(n_features, np.float32)
         self.counts = np.zeros((n_features, bins), np.int64)
@@ -165,6 +128,7 @@ class Moments:
         """Add the active entries of `n_tokens` tokens."""
         n_features, bins = self.counts.shape
         self.n_tokens += n_tokens
+        self.n_active += entries.counts
         seen = np.flatnonzero(entries.counts)
         if len(seen):
             starts = entries.offsets[seen]
@@ -174,18 +138,6 @@ class Moments:
             cell = self._bin_of.take(entries.values.view(np.int32) >> _PREFIX)
             cell += entries.spread(np.arange(n_features) * bins)
             self.counts += np.bincount(cell, minlength=n_features * bins).reshape(n_features, bins)
-
-    def merge(self, other: Moments) -> None:
-        """Add the moments of another part of the tokens."""
-        self.n_tokens += other.n_tokens
-        self.fixed_sum += other.fixed_sum
-        self.counts += other.counts
-        np.maximum(self.max, other.max, out=self.max)
-
-    @property
-    def n_active(self) -> Ints:
-        """Tokens on which each feature is active [features]."""
-        return self.counts.sum(axis=1)
 
     @property
     def sum(self) -> Floats:

@@ -130,6 +130,7 @@ def run_pass(
         _update(filled, tokens, dictionaries, corpus.tokens, np.arange(done, done + n))
         done += n
         run.progress("features: tokens", done, n_tokens, float(done))
+    filled.stats.flush()
     for kept in filled.kept.values():
         kept.close()
     return filled

@@ -26,7 +26,7 @@ _BROKEN = "\ufffd"  # how parts of a character are spelled, the same for many to
 
 def begin(run: Run, tuned: LanguageModel) -> NearMisses:
     """Start the search for near misses of the run's features; it expects nothing where the config wants none."""
-    from lfp.ml.features.near_misses import Expected, Lists, NearMisses
+    from lfp.ml.features.near_misses import Lists, NearMisses
 
     stats, features = run.config.stats, run.table("features", "features").select(["feature_id", "top_tokens"])
     n_features, wanted = len(features), slice(None if stats.near_misses else 0)
@@ -35,11 +35,12 @@ def begin(run: Run, tuned: LanguageModel) -> NearMisses:
     neighbours = run.table("features", "neighbours")
     is_near = pc.and_(pc.equal(neighbours["kind"], "coactivation"), pc.less(neighbours["rank"], _NEIGHBOURS))
     near = neighbours.filter(is_near)
-    expected = Expected(
+    return NearMisses(
         Lists.from_pairs(ids[wanted], owners[wanted], tuned.d_vocab),
         Lists.from_pairs(near["neighbour_id"].to_numpy()[wanted], near["feature_id"].to_numpy()[wanted], n_features),
+        stats.near_misses,
+        stats.window,
     )
-    return NearMisses(expected, stats.near_misses, stats.window)
 
 
 def top_token_ids(top_tokens: pa.ChunkedArray, spelled: Sequence[str]) -> tuple[Ints, Ints]:

@@ -46,7 +46,7 @@ def features(
         "shift": (stats.tuned.sum - stats.base.sum) / stats.tuned.n_tokens,
         "stability": pa.array(stability, mask=np.isnan(stability)),
         "decoder_norm": decoders.norm(dim=1).numpy(),
-        "top_tokens": sampled_tokens(stats.sample(), dictionary.n_features, tuned.tokenizer, n=_TOP_TOKENS),
+        "top_tokens": sampled_tokens(stats.sample.examples(), dictionary.n_features, tuned.tokenizer, n=_TOP_TOKENS),
         "pos_logits": raised,
         "neg_logits": lowered,
         "x": places[:, 0],
@@ -77,7 +77,8 @@ def examples(stats: FeatureStats) -> pa.Table:
     """Build the table `examples`: largest activations, draws from each interval of the random sample, silent tokens."""
     from lfp.ml.features.display import quantile_buckets, ranks
 
-    config, top, sample, silent = stats.config, stats.top(), stats.sample(), stats.silent()
+    config = stats.config
+    top, sample, silent = stats.top.examples(), stats.sample.examples(), stats.silent.examples()
     intervals, rows = quantile_buckets(
         sample, intervals=config.quantile_intervals, per_interval=config.examples_per_interval
     )
@@ -102,7 +103,7 @@ def neighbours(stats: FeatureStats, dictionary: Dictionary) -> pa.Table:
     from lfp.ml.features.neighbours import decoder_neighbours
 
     kinds = {
-        "coactivation": stats.coactive(),
+        "coactivation": stats.sketches.neighbours(stats.config.neighbours),
         "decoder_cosine": decoder_neighbours(dictionary.decoders, stats.config.neighbours),
     }
     parts = []

@@ -48,11 +48,11 @@ def random_texts(n: int, *, seed: int = 0, n_ids: int = 2, n_features: int = N_F
 
 def tokens(texts: Sequence[Text]) -> TokenFeatures:
     return TokenFeatures(
-        values=torch.from_numpy(np.concatenate([one.values for one in texts])),
-        base_values=torch.from_numpy(np.concatenate([one.base_values for one in texts])),
-        text_ids=np.concatenate([np.full(len(one.token_ids), one.text_id) for one in texts]),
-        positions=np.concatenate([np.arange(len(one.token_ids)) for one in texts]),
-        token_ids=np.concatenate([np.array(one.token_ids) for one in texts]),
+        values=torch.from_numpy(np.concatenate([text.values for text in texts])),
+        base_values=torch.from_numpy(np.concatenate([text.base_values for text in texts])),
+        text_ids=np.concatenate([np.full(len(text.token_ids), text.text_id) for text in texts]),
+        positions=np.concatenate([np.arange(len(text.token_ids)) for text in texts]),
+        token_ids=np.concatenate([np.array(text.token_ids) for text in texts]),
     )
 
 
@@ -63,21 +63,27 @@ def stats(
     settle: bool = False,
     n_features: int = N_FEATURES,
 ) -> FeatureStats:
-    """`settle` asks for the best after every batch, so that the next one meets thresholds."""
+    """With `settle` the best are found after every batch, so that the next batch meets thresholds."""
     filled = FeatureStats(n_features, config)
     for batch in batches:
         filled.update(tokens(batch))
         if settle:
-            filled.top(), filled.sample(), filled.coactive()
+            filled.flush()
+            filled.top.examples(), filled.sample.examples(), neighbours(filled)
+    filled.flush()
     return filled
+
+
+def neighbours(filled: FeatureStats) -> Neighbours:
+    return filled.sketches.neighbours(CONFIG.neighbours)
 
 
 def places(texts: Sequence[Text], feature: int) -> list[tuple[float, int, int, Context]]:
     """(activation, text_id, position, context) of every token, by text and position."""
     return [
-        (float(one.values[t, feature]), one.text_id, t, one.context(t))
-        for one in sorted(texts, key=lambda one: one.text_id)
-        for t in range(len(one.token_ids))
+        (float(text.values[t, feature]), text.text_id, t, text.context(t))
+        for text in sorted(texts, key=lambda text: text.text_id)
+        for t in range(len(text.token_ids))
     ]
 
 
@@ -92,8 +98,8 @@ def active_contexts(texts: Sequence[Text], feature: int) -> set[Context]:
 def best_of_each_context(texts: Sequence[Text], feature: int) -> list[tuple[float, int, int, Context]]:
     """Largest activation first, then the earlier text and position; of examples alike to a reader the first."""
     found: dict[Context, tuple[float, int, int, Context]] = {}
-    for one in sorted(active(texts, feature), key=lambda one: (-one[0], one[1], one[2])):
-        found.setdefault(one[3], one)
+    for place in sorted(active(texts, feature), key=lambda place: (-place[0], place[1], place[2])):
+        found.setdefault(place[3], place)
     return list(found.values())
 
 
@@ -109,7 +115,7 @@ def window(examples: Examples, row: int) -> tuple[int, list[float]]:
 
 
 def same_arrays(a: Examples | Neighbours | Windows, b: Examples | Neighbours | Windows) -> bool:
-    pairs = [(getattr(a, one.name), getattr(b, one.name)) for one in fields(a)]
+    pairs = [(getattr(a, field.name), getattr(b, field.name)) for field in fields(a)]
     return all(same_arrays(x, y) if isinstance(x, Windows) else np.array_equal(x, y) for x, y in pairs)
 
 
@@ -124,8 +130,8 @@ def same(a: FeatureStats, b: FeatureStats) -> bool:
     return (
         same_moments(a.tuned, b.tuned)
         and same_moments(a.base, b.base)
-        and same_arrays(a.top(), b.top())
-        and same_arrays(a.sample(), b.sample())
-        and same_arrays(a.silent(), b.silent())
-        and same_arrays(a.coactive(), b.coactive())
+        and same_arrays(a.top.examples(), b.top.examples())
+        and same_arrays(a.sample.examples(), b.sample.examples())
+        and same_arrays(a.silent.examples(), b.silent.examples())
+        and same_arrays(neighbours(a), neighbours(b))
     )

@@ -18,8 +18,8 @@ Sets = list[set[int]]
 
 def batch(sets: Sets) -> Batch:
     """Token i is context i; each set is a feature's active tokens."""
-    n = 1 + max((max(one, default=0) for one in sets), default=0)
-    by_token = [[feature for feature, one in enumerate(sets) if token in one] for token in range(n)]
+    n = 1 + max((max(own, default=0) for own in sets), default=0)
+    by_token = [[feature for feature, own in enumerate(sets) if token in own] for token in range(n)]
     offsets = np.cumsum([0, *map(len, by_token)])
     features = np.array([feature for each in by_token for feature in each], np.int32)
     ids = np.arange(n)
@@ -36,8 +36,8 @@ def sketches(sets: Sets, k: int) -> ContextSketches:
 def naive(sets: Sets, n: int) -> list[tuple[int, int, int, float]]:
     """(feature, rank, neighbour, share): largest first, of equals the lower id, none of share zero."""
     found = []
-    for a, one in enumerate(sets):
-        shares = [(-len(one & other) / len(one | other), b) for b, other in enumerate(sets) if b != a and one & other]
+    for a, own in enumerate(sets):
+        shares = [(-len(own & other) / len(own | other), b) for b, other in enumerate(sets) if b != a and own & other]
         found += [(a, rank, b, float(np.float32(-share))) for rank, (share, b) in enumerate(sorted(shares)[:n])]
     return found
 
@@ -89,7 +89,7 @@ def test_sketches_hold_the_lowest_different_hashes() -> None:
         filled._add(features, hashes)
         for feature, value in zip(features, hashes.tolist(), strict=True):
             offered[feature].add(value)
-    assert [row.tolist() for row in filled.hashes] == [sorted(one)[:8] for one in offered]
+    assert [row.tolist() for row in filled.hashes] == [sorted(own)[:8] for own in offered]
 
 
 def test_a_sketch_that_is_not_full_ends_in_nothing() -> None:

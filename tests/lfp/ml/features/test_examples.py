@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from lfp.ml.features.active import active
-from lfp.ml.features.examples import Batch, TopExamples
+from lfp.ml.features.examples import Batch, BestExamples
 from lfp.ml.features.grouping import Places, context_hashes
 from tests.lfp.ml.feature_texts import of_feature
 
@@ -19,7 +19,7 @@ def test_more_candidates_than_are_kept_change_nothing_and_thresholds_rise() -> N
     ids, texts, nought = rng.integers(3000, size=n), np.arange(n), np.zeros(n, np.int64)
     dense = np.zeros((n, 3), np.float32)
     dense[np.arange(n), features] = values
-    best = TopExamples(3, k, 0)
+    best = BestExamples(3, k, 0, by="activation")
     for rows in np.array_split(rng.permutation(n), 20):
         places = Places(texts[rows], nought[rows], ids[rows])
         hashes = context_hashes(places.positions, places.token_ids)

@@ -1,4 +1,4 @@
-"""Statistics of features against naive counts, and parts merged in any way against one pass."""
+"""Statistics of features against naive counts, and batches in any order against one pass."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from tests.lfp.ml.feature_texts import (
     active,
     active_contexts,
     best_of_each_context,
+    neighbours,
     of_feature,
     places,
     random_texts,
@@ -36,7 +37,7 @@ def test_moments_are_what_naive_counts_say() -> None:
     texts = random_texts(20)
     filled = stats([texts[:7], texts[7:]])
     for moments, name in ((filled.tuned, "values"), (filled.base, "base_values")):
-        values = np.concatenate([getattr(one, name) for one in texts])
+        values = np.concatenate([getattr(text, name) for text in texts])
         assert moments.n_tokens == len(values)
         assert moments.n_active.tolist() == (values > 0).sum(axis=0).tolist()
         assert moments.density.tolist() == (values > 0).mean(axis=0).tolist()
@@ -53,39 +54,49 @@ def test_a_feature_that_never_fires_has_zeros_not_errors() -> None:
     silent.values[:] = 0
     filled = stats([[silent]])
     assert filled.tuned.mean_where_active.tolist() == filled.tuned.max.tolist() == [0.0] * N_FEATURES
-    assert len(filled.top().features) == len(filled.sample().features) == len(filled.coactive().features) == 0
-    assert filled.silent().features.tolist() == [0, 0, 1, 1, 2, 2]
+    assert (
+        len(filled.top.examples().features)
+        == len(filled.sample.examples().features)
+        == len(neighbours(filled).features)
+        == 0
+    )
+    assert filled.silent.examples().features.tolist() == [0, 0, 1, 1, 2, 2]
 
 
 def test_statistics_of_no_text_are_empty() -> None:
     filled = FeatureStats(N_FEATURES, CONFIG)
     assert filled.tuned.n_tokens == 0 and filled.tuned.density.tolist() == [0.0] * N_FEATURES
-    assert len(filled.top().features) == len(filled.silent().features) == len(filled.coactive().features) == 0
+    assert (
+        len(filled.top.examples().features)
+        == len(filled.silent.examples().features)
+        == len(neighbours(filled).features)
+        == 0
+    )
 
 
 @pytest.mark.parametrize("n_ids", [1, 2, 50])
 def test_top_examples_are_the_naive_top_k_of_different_contexts(n_ids: int) -> None:
     texts = random_texts(12, n_ids=n_ids, seed=n_ids)
-    top = stats([texts]).top()
+    top = stats([texts]).top.examples()
     for feature in range(N_FEATURES):
         found, expected = of_feature(top, feature), best_of_each_context(texts, feature)[:4]
-        assert found.activations.tolist() == [one[0] for one in expected]
-        assert found.text_ids.tolist() == [one[1] for one in expected]
-        assert found.positions.tolist() == [one[2] for one in expected]
-        assert found.token_ids.tolist() == [one[3][-1] for one in expected]
+        assert found.activations.tolist() == [place[0] for place in expected]
+        assert found.text_ids.tolist() == [place[1] for place in expected]
+        assert found.positions.tolist() == [place[2] for place in expected]
+        assert found.token_ids.tolist() == [place[3][-1] for place in expected]
 
 
 def test_thresholds_let_through_all_that_can_still_be_among_the_best() -> None:
     """Last text first, one at a time: of equal activations the earlier text's must still win."""
     texts = random_texts(40, seed=12, n_ids=50)
-    assert same(stats([[one] for one in reversed(texts)], settle=True), stats([texts]))
+    assert same(stats([[text] for text in reversed(texts)], settle=True), stats([texts]))
 
 
 def test_windows_hold_the_features_values_and_end_where_the_text_does() -> None:
     texts = random_texts(9, seed=3)
-    by_id = {one.text_id: one for one in texts}
+    by_id = {text.text_id: text for text in texts}
     filled = stats([texts[4:], texts[:4]])
-    examples = Examples.concatenate([filled.top(), filled.sample(), filled.silent()])
+    examples = Examples.concatenate([filled.top.examples(), filled.sample.examples(), filled.silent.examples()])
     assert {0, 1} <= set(examples.positions.tolist()), "some at an edge"
     for row in range(len(examples.features)):
         values = by_id[int(examples.text_ids[row])].values[:, examples.features[row]].tolist()
@@ -96,13 +107,13 @@ def test_windows_hold_the_features_values_and_end_where_the_text_does() -> None:
 
 def test_the_sample_holds_active_tokens_of_different_contexts() -> None:
     texts = random_texts(9, seed=4)
-    sample = stats([texts]).sample()
+    sample = stats([texts]).sample.examples()
     for feature in range(N_FEATURES):
         found = of_feature(sample, feature)
-        possible = {one[1:3]: one for one in active(texts, feature)}
+        possible = {place[1:3]: place for place in active(texts, feature)}
         chosen = [possible[place] for place in zip(found.text_ids.tolist(), found.positions.tolist(), strict=True)]
-        assert found.activations.tolist() == [one[0] for one in chosen]
-        contexts = {one[3] for one in chosen}
+        assert found.activations.tolist() == [place[0] for place in chosen]
+        contexts = {place[3] for place in chosen}
         assert len(contexts) == len(chosen) == min(8, len(active_contexts(texts, feature)))
 
 
@@ -114,19 +125,20 @@ def test_every_active_context_is_sampled_with_the_same_chance() -> None:
     entries = Active(n, np.arange(64 * n + 1), np.repeat(np.arange(n), 64).astype(np.int32), np.tile(values, n))
     ids = np.arange(64 * n)
     filled.update(TokenFeatures(entries, entries, ids, np.zeros(64 * n, np.int64), ids))
-    drawn = np.bincount(np.searchsorted(values, filled.sample().activations), minlength=64)
+    filled.flush()
+    drawn = np.bincount(np.searchsorted(values, filled.sample.examples().activations), minlength=64)
     assert drawn.sum() == 8 * n
     assert ((drawn - 250.0) ** 2 / 250.0).sum() < 110, "chi-square with 63 degrees of freedom, p = 0.0002"
 
 
 def test_silent_places_are_of_different_contexts_and_truly_silent() -> None:
     texts = random_texts(9, seed=6)
-    silent = stats([texts[5:], texts[:5]], CONFIG.model_copy(update={"silent_examples": 30})).silent()
+    silent = stats([texts[5:], texts[:5]], CONFIG.model_copy(update={"silent_examples": 30})).silent.examples()
     for feature in range(N_FEATURES):
         first: dict[tuple[int, ...], tuple[float, int, int, tuple[int, ...]]] = {}
         for place in places(texts, feature):
             first.setdefault(place[3], place)
-        found, expected = of_feature(silent, feature), {one[1:3] for one in first.values() if one[0] == 0}
+        found, expected = of_feature(silent, feature), {place[1:3] for place in first.values() if place[0] == 0}
         assert 0 < len(expected) <= 256, "as many contexts as are kept"
         shown = set(zip(found.text_ids.tolist(), found.positions.tolist(), strict=True))
         assert len(shown) == len(found.features) == min(30, len(expected)) and shown <= expected
@@ -135,9 +147,9 @@ def test_silent_places_are_of_different_contexts_and_truly_silent() -> None:
 
 def test_silent_places_differ_between_features() -> None:
     texts = random_texts(40, seed=7, n_ids=50)
-    for one in texts:
-        one.values[:] = 0
-    silent = stats([texts]).silent()
+    for quiet in texts:
+        quiet.values[:] = 0
+    silent = stats([texts]).silent.examples()
     chosen = [set(of_feature(silent, feature).contexts.tolist()) for feature in range(N_FEATURES)]
     assert all(len(each) == 2 for each in chosen) and len(set.union(*chosen)) > 2
 
@@ -148,32 +160,22 @@ def test_silent_places_differ_between_features() -> None:
     seed=st.integers(0, 10**6),
     data=st.data(),
 )
-def test_parts_merged_in_any_order_and_grouping_equal_one_pass(
+def test_texts_in_any_order_and_grouping_equal_one_pass(
     ids: list[tuple[int, ...]], seed: int, data: st.DataObject
 ) -> None:
-    """To the last bit: the texts are shuffled, cut into parts, parts into batches, and parts merged two by two."""
+    """To the last bit: the texts are shuffled and cut into batches."""
     texts = [text(i, token_ids, seed) for i, token_ids in enumerate(ids)]
     shuffled = data.draw(st.permutations(texts))
-    part_of = data.draw(st.lists(st.integers(0, 3), min_size=len(texts), max_size=len(texts)))
-    parts = []
-    for part in range(4):
-        mine = [one for one, number in zip(shuffled, part_of, strict=True) if number == part]
-        size, settle = data.draw(st.integers(1, 3)), data.draw(st.booleans())
-        parts.append(stats([mine[i : i + size] for i in range(0, len(mine), size)], settle=settle))
-    while len(parts) > 1:
-        other = parts.pop(data.draw(st.integers(0, len(parts) - 1)))
-        parts[data.draw(st.integers(0, len(parts) - 1))].merge(other)
-    assert same(parts[0], stats([texts]))
+    size, settle = data.draw(st.integers(1, 3)), data.draw(st.booleans())
+    batches = [shuffled[i : i + size] for i in range(0, len(shuffled), size)]
+    assert same(stats(batches, settle=settle), stats([texts]))
 
 
-def test_parts_larger_than_what_is_kept_merge_to_one_pass() -> None:
+def test_more_texts_than_what_is_kept_holds_equal_one_pass_in_another_order() -> None:
     """Thresholds, sketches and the silent places are all full, and most candidates are turned away."""
     texts = random_texts(120, seed=9, n_ids=40)
-    whole = stats([texts])
-    parts = [stats([[one] for one in texts[first::5]], settle=True) for first in (3, 0, 4, 2, 1)]
-    for part in parts[1:]:
-        parts[0].merge(part)
-    assert same(parts[0], whole)
+    shuffled = [text for first in (3, 0, 4, 2, 1) for text in texts[first::5]]
+    assert same(stats([[text] for text in shuffled], settle=True), stats([texts]))
 
 
 def test_the_order_of_waiting_is_no_part_of_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +183,7 @@ def test_the_order_of_waiting_is_no_part_of_the_result(monkeypatch: pytest.Monke
     whole = stats([texts])
     monkeypatch.setattr(statistics, "_WAITING_ENTRIES", 1)
     monkeypatch.setattr(statistics, "_WAITING_PER_FEATURE", 0)
-    assert same(stats([[one] for one in texts]), whole)
+    assert same(stats([[text] for text in texts]), whole)
 
 
 def test_memory_does_not_grow_with_tokens() -> None:
@@ -194,10 +196,11 @@ def test_memory_does_not_grow_with_tokens() -> None:
         tracemalloc.start()
         for number in range(n_texts):
             values = np.maximum(rng.normal(size=(64, 64)) - 1, 0).astype(np.float32)
-            one = dense_active(torch.from_numpy(values))
+            entries = dense_active(torch.from_numpy(values))
             ids = np.full(64, number), np.arange(64), rng.integers(5000, size=64)
-            filled.update(TokenFeatures(one, one, *ids))
-        filled.top(), filled.sample(), filled.coactive()
+            filled.update(TokenFeatures(entries, entries, *ids))
+        filled.flush()
+        filled.top.examples(), filled.sample.examples(), neighbours(filled)
         size = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return size

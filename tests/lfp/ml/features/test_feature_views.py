@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from lfp.ml.features.display import logit_tokens, sampled_tokens
-from lfp.ml.features.examples import Examples, no_windows
+from lfp.ml.features.examples import Examples, no_examples
 from lfp.ml.models.loading import LanguageModel, load_model
 
 FINAL_NORM = {
@@ -60,23 +60,23 @@ def test_logits_are_what_the_model_makes_of_a_row(model: LanguageModel) -> None:
         logits = true_logits(model, DECODERS[feature]).detach()
         order = logits.argsort(descending=True)
         for found, ids in ((raised[feature], order[:5]), (lowered[feature], order.flip(0)[:5])):
-            assert [one["token"] for one in found] == [model.tokenizer.decode([token]) for token in ids.tolist()]
-            np.testing.assert_allclose([one["value"] for one in found], logits[ids].tolist(), rtol=1e-3, atol=3e-4)
+            assert [shown["token"] for shown in found] == [model.tokenizer.decode([token]) for token in ids.tolist()]
+            np.testing.assert_allclose([shown["value"] for shown in found], logits[ids].tolist(), rtol=1e-3, atol=3e-4)
 
 
 def test_raised_logits_come_largest_first_and_lowered_ones_lowest_first(model: LanguageModel) -> None:
     raised, lowered = logit_tokens(model, DECODERS[:3], n=366)
     for up, down in zip(raised, lowered, strict=True):
-        values = [one["value"] for one in up]
+        values = [shown["value"] for shown in up]
         assert values == sorted(values, reverse=True)
-        assert [one["value"] for one in down] == pytest.approx(values[::-1])
+        assert [shown["value"] for shown in down] == pytest.approx(values[::-1])
         assert sum(values) == pytest.approx(0.0, abs=1e-3)
 
 
 def sample(features: list[int], token_ids: list[int], activations: list[float]) -> Examples:
     ints, hashes = np.zeros(len(features), np.int64), np.zeros(len(features), np.uint64)
     of, ids = np.array(features, np.int64), np.array(token_ids, np.int64)
-    return Examples(of, hashes, np.array(activations, np.float32), ints, ints, ids, hashes, no_windows(1))
+    return Examples(of, hashes, np.array(activations, np.float32), ints, ints, ids, hashes, no_examples(1).windows)
 
 
 def test_tokens_are_told_by_their_share_of_the_activation(neox: LanguageModel) -> None:
@@ -97,9 +97,9 @@ def test_shares_of_all_tokens_add_up(neox: LanguageModel) -> None:
     features, ids, values = rng.integers(3, size=90), rng.integers(60, size=90), rng.exponential(size=90)
     found = sampled_tokens(sample(features.tolist(), ids.tolist(), values.tolist()), 3, neox.tokenizer, n=60)
     for feature, tokens in enumerate(found):
-        assert sum(one["value"] for one in tokens) == pytest.approx(1.0)
+        assert sum(shown["value"] for shown in tokens) == pytest.approx(1.0)
         assert len(tokens) == len(set(ids[features == feature].tolist()))
-        shares = [one["value"] for one in tokens]
+        shares = [shown["value"] for shown in tokens]
         assert shares == sorted(shares, reverse=True)
 
 

@@ -1,4 +1,4 @@
-"""Near misses against a naive search through all texts, and parts merged in any way against one pass."""
+"""Near misses against a naive search through all texts, and batches in any order against one pass."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lfp.ml.features.active import active
 from lfp.ml.features.examples import Batch, Examples
 from lfp.ml.features.grouping import Places, context_hashes, hash_with_feature
-from lfp.ml.features.near_misses import Expected, Lists, NearMisses
+from lfp.ml.features.near_misses import Lists, NearMisses
 from tests.lfp.ml.feature_texts import Text, random_texts, same_arrays, tokens, window
 
 N_FEATURES, N_IDS, REACH = 6, 8, 2
@@ -28,13 +28,15 @@ def sparse_texts(n: int, *, seed: int = 0) -> list[Text]:
     """Features active on about one token in twelve."""
     rng = np.random.default_rng(seed)
     texts = random_texts(n, seed=seed, n_ids=N_IDS, n_features=N_FEATURES)
-    return [replace(one, values=one.values * (rng.random(one.values.shape) < 0.18).astype(np.float32)) for one in texts]
+    return [
+        replace(text, values=text.values * (rng.random(text.values.shape) < 0.18).astype(np.float32)) for text in texts
+    ]
 
 
 def near_misses(batches: Sequence[Sequence[Text]], n: int = 4) -> NearMisses:
     tops, near = (np.array(sorted(pairs)).T for pairs in (AT_TOKEN, NEIGHBOURS))
     by_token, by_neighbour = Lists.from_pairs(tops[1], tops[0], N_IDS), Lists.from_pairs(near[1], near[0], N_FEATURES)
-    filled = NearMisses(Expected(by_token, by_neighbour), n, REACH)
+    filled = NearMisses(by_token, by_neighbour, n, REACH)
     for texts in filter(None, batches):
         given_tokens = tokens(texts)
         places = Places(given_tokens.text_ids, given_tokens.positions, given_tokens.token_ids)
@@ -47,16 +49,16 @@ def near_misses(batches: Sequence[Sequence[Text]], n: int = 4) -> NearMisses:
 def naive(texts: Sequence[Text], feature: int, n: int) -> list[tuple[int, int]]:
     """Text and position of the feature's near misses, looked for place by place."""
     kinds: tuple[dict[int, tuple[int, int]], dict[int, tuple[int, int]]] = ({}, {})
-    for one in sorted(texts, key=lambda one: one.text_id):
-        hashes = context_hashes(np.arange(len(one.token_ids)), np.array(one.token_ids))
+    for text in sorted(texts, key=lambda text: text.text_id):
+        hashes = context_hashes(np.arange(len(text.token_ids)), np.array(text.token_ids))
         keys = hash_with_feature(hashes, np.full(len(hashes), feature))
-        for t, token in enumerate(one.token_ids):
-            if one.values[max(0, t - REACH) : t + REACH + 1, feature].any():
+        for t, token in enumerate(text.token_ids):
+            if text.values[max(0, t - REACH) : t + REACH + 1, feature].any():
                 continue
             if (feature, token) in AT_TOKEN:
-                kinds[0].setdefault(int(keys[t]), (one.text_id, t))
-            elif any(one.values[t, other] for f, other in NEIGHBOURS if f == feature):
-                kinds[1].setdefault(int(keys[t]), (one.text_id, t))
+                kinds[0].setdefault(int(keys[t]), (text.text_id, t))
+            elif any(text.values[t, other] for f, other in NEIGHBOURS if f == feature):
+                kinds[1].setdefault(int(keys[t]), (text.text_id, t))
     at_tokens, at_neighbours = ([places[key] for key in sorted(places)] for places in kinds)
     kept = at_tokens[: max((n + 1) // 2, n - len(at_neighbours))][:n]
     return kept + at_neighbours[: n - len(kept)]
@@ -97,18 +99,17 @@ def test_windows_are_silent_and_end_where_the_text_does() -> None:
 
 @settings(deadline=None, max_examples=30)
 @given(st.randoms(use_true_random=False), st.integers(0, 20))
-def test_parts_in_any_order_give_the_same(random: object, cut: int) -> None:
+def test_texts_in_any_order_give_the_same(random: object, cut: int) -> None:
     texts = sparse_texts(20, seed=3)
     shuffled = texts.copy()
     random.shuffle(shuffled)  # type: ignore[attr-defined]
-    merged = near_misses([[one] for one in shuffled[:cut]])
-    merged.merge(near_misses([shuffled[cut:]] if cut < 20 else []))
-    assert same_arrays(merged.examples(), near_misses([texts]).examples())
+    found = near_misses([*([text] for text in shuffled[:cut]), shuffled[cut:]])
+    assert same_arrays(found.examples(), near_misses([texts]).examples())
 
 
 def test_memory_knows_no_number_of_texts() -> None:
     """After many batches no more waits than a part of what is kept."""
-    filled = near_misses([[one] for one in sparse_texts(400, seed=5)], 2)
-    for kept in (filled._at_tokens, filled._at_neighbours):
+    filled = near_misses([[text] for text in sparse_texts(400, seed=5)], 2)
+    for kept in filled._kept.values():
         assert sum(len(part.features) for part in kept._waiting) <= 2 * N_FEATURES
         assert len(kept.examples().features) <= 2 * N_FEATURES
