@@ -143,7 +143,7 @@ def show_sliders(store: Store, live: Live, features: Sequence[int]) -> tuple[dic
                 max_value=playground.LARGEST_SCALE, step=playground.SCALE_STEP, key=key, format="%.2f ×",
             )  # fmt: skip
         row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
-        most = min(MOST_TOKENS, live.most_tokens())
+        most = min(MOST_TOKENS, live.kept_tokens(1))
         settings = {
             "n_tokens": int(
                 row.number_input("Tokens", 1, most, min(TOKENS, most), key="try_tokens", width=120, bind="query-params")

@@ -74,9 +74,8 @@ def bench_sae(
     config = parse_section(SaeConfig, settings, where="bench sae")
     from lfp.ml.models.runtime import set_threads
     from lfp.ml.sae.autoencoders import SaeInfo
-    from lfp.ml.sae.batches import HeldActivations
     from lfp.ml.sae.quality import quality
-    from lfp.ml.sae.training import SaeTrainer, train_saes, unit_scale
+    from lfp.ml.sae.training import HeldActivations, SaeTrainer, train_saes, unit_scale
     from lfp.testing.planted_activations import PlantedDictionary
 
     set_threads(threads)
@@ -217,8 +216,9 @@ def _time_statistics(
 
     from lfp.ml.features.active import active, encode_active
     from lfp.ml.features.display import logit_tokens, quantile_buckets, sampled_tokens
+    from lfp.ml.features.grouping import Places
     from lfp.ml.features.neighbours import decoder_neighbours
-    from lfp.ml.features.statistics import FeatureStats, TokenFeatures
+    from lfp.ml.features.statistics import FeatureStats
     from lfp.ml.models.activations import stream
 
     seconds: dict[str, float] = defaultdict(float)
@@ -243,8 +243,8 @@ def _time_statistics(
             values = encode_active(dictionary, tokens.outputs)
             base_values = encode_active(dictionary, batch[1].outputs) if len(batch) == 2 else inactive
         with part("statistics"):
-            places = (tokens.rows.numpy(), tokens.positions.numpy(), tokens.ids.numpy())
-            stats.update(TokenFeatures(values, base_values, *places))
+            places = Places(tokens.rows.numpy(), tokens.positions.numpy(), tokens.ids.numpy())
+            stats.update(places, values, base_values)
     with part("statistics"):
         stats.flush()
         stats.top.examples()

@@ -34,7 +34,7 @@ from precompute.stages.features.saes import row as row_of
 
 if TYPE_CHECKING:
     from lfp.ml.sae.autoencoders import Sae, SaeInfo
-    from lfp.ml.sae.batches import ActivationSource
+    from lfp.ml.sae.training import ActivationSource
 
 _NEEDED = ("corpus", "feedback", "base", "tuned", "layers")
 """Stages of a run that a sweep needs; the completions of its report are not among them."""

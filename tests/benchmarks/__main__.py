@@ -52,15 +52,16 @@ def statistics(n_tokens: int = 16_384, d_in: int = 128, n_features: int = 2048) 
     import torch
 
     from lfp.config import StatsConfig
-    from lfp.ml.features.statistics import FeatureStats, TokenFeatures
+    from lfp.ml.features.grouping import Places
+    from lfp.ml.features.statistics import FeatureStats
 
     torch.manual_seed(0)
     outputs, rows = torch.randn(n_tokens, d_in), torch.randn(n_features, d_in) / d_in**0.5
     product_s = _seconds(lambda: outputs @ rows.T)
     values = (outputs @ rows.T - 2.0).relu()
     index = np.arange(n_tokens)
-    tokens = TokenFeatures(values, values, index // 64, index % 64, index * 7919 % 5000)
-    stats_s = _seconds(lambda: FeatureStats(n_features, StatsConfig()).update(tokens))
+    places = Places(index // 64, index % 64, index * 7919 % 5000)
+    stats_s = _seconds(lambda: FeatureStats(n_features, StatsConfig()).update(places, values, values))
     return {
         "token_features_per_s": n_tokens * n_features / (product_s + stats_s),
         "gemm_share": product_s / (product_s + stats_s),

@@ -26,9 +26,15 @@ def logit_tokens(model: LanguageModel, decoders: Tensor, *, n: int) -> tuple[lis
     """Return for each decoder row [features, d_model] the `n` tokens whose centred logit it raises and lowers most.
 
     The direct path only: the row times the final norm's gain times the unembedding (the "logit lens" of nostalgebraist
-    2020), ignoring later layers.
+    2020), ignoring later layers. A LayerNorm, which alone has a bias, centres the row too.
     """
-    unembed = _unembedding(model)
+    hf_model = model.bridge.original_model
+    norms = ("final_layer_norm.weight", "transformer.ln_f.weight", "model.norm.weight")
+    norm, gain = next((name, value) for name, value in model.parameters.items() if name.endswith(norms))
+    gain = gain + 1.0 if "gemma" in hf_model.config.model_type else gain  # Gemma's norm scales by 1 + weight
+    unembed = hf_model.get_output_embeddings().weight * gain
+    if f"{norm.removesuffix('weight')}bias" in model.parameters:
+        unembed = unembed - unembed.mean(1, keepdim=True)
     unembed = (unembed - unembed.mean(0))[: len(model.tokenizer)]
     raised: list[TokenValues] = []
     lowered: list[TokenValues] = []
@@ -86,14 +92,3 @@ def ranks(examples: Examples, buckets: Ints) -> Ints:
     ranked = np.empty(len(order), np.int64)
     ranked[order] = rank_within(cell[order])
     return ranked
-
-
-def _unembedding(model: LanguageModel) -> Tensor:
-    """Return the unembedding with the final norm's gain, and its centring if it is a LayerNorm, [d_vocab, d_model]."""
-    hf_model = model.bridge.original_model
-    norms = ("final_layer_norm.weight", "transformer.ln_f.weight", "model.norm.weight")
-    name, gain = next((name, value) for name, value in model.parameters.items() if name.endswith(norms))
-    gain = gain + 1.0 if "gemma" in hf_model.config.model_type else gain  # Gemma's norm scales by 1 + weight
-    unembed = hf_model.get_output_embeddings().weight * gain
-    centres = f"{name.removesuffix('weight')}bias" in model.parameters  # a LayerNorm does, and has a bias
-    return unembed - unembed.mean(1, keepdim=True) if centres else unembed

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
@@ -13,7 +12,7 @@ from lfp.ml.features.active import Active, ByFeature, active
 from lfp.ml.features.examples import Batch, BestExamples, SilentPlaces
 from lfp.ml.features.grouping import Places, context_hashes
 from lfp.ml.features.neighbours import ContextSketches
-from lfp.util.types import Floats, Ints
+from lfp.util.types import Floats
 
 _WAITING_ENTRIES = 2**19
 _WAITING_PER_FEATURE = 16
@@ -26,20 +25,6 @@ _EDGE_LOW, _EDGE_HIGH = 2.0**-10, 2.0**4
 """Inputs and decoder rows have unit norm, so activations are of order 1."""
 _PREFIX = 16
 """Low bits of a float32 that are zero in every edge."""
-
-
-@dataclass(frozen=True)
-class TokenFeatures:
-    """Features of consecutive tokens of whole texts: `values` (tuned) and `base_values`, [n, features] or active ones.
-
-    `text_ids`, `positions` (from 0), `token_ids` are [n].
-    """
-
-    values: Tensor | Active
-    base_values: Tensor | Active
-    text_ids: Ints
-    positions: Ints
-    token_ids: Ints
 
 
 class FeatureStats:
@@ -62,13 +47,10 @@ class FeatureStats:
         self._waiting: list[tuple[Places, Active, Active]] = []
         self._enough = max(_WAITING_ENTRIES, _WAITING_PER_FEATURE * n_features)
 
-    def update(self, tokens: TokenFeatures) -> None:
-        """Add a batch of whole texts."""
-        places = Places(tokens.text_ids, tokens.positions, tokens.token_ids)
-        tuned, base = (
-            values if isinstance(values, Active) else active(values) for values in (tokens.values, tokens.base_values)
-        )
-        self._waiting.append((places, tuned, base))
+    def update(self, places: Places, tuned: Tensor | Active, base: Tensor | Active) -> None:
+        """Add the tokens of whole texts, with their features [n, features] on both models or the active ones."""
+        entries = [values if isinstance(values, Active) else active(values) for values in (tuned, base)]
+        self._waiting.append((places, entries[0], entries[1]))
         if sum(len(tuned.features) + len(base.features) for _, tuned, base in self._waiting) >= self._enough:
             self.flush()
 

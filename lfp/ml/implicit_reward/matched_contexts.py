@@ -106,9 +106,14 @@ class MatchedContexts:
         solve = _solver(weight[possible], self._products.numpy()[np.ix_(possible, possible)])
         effect = np.zeros(len(weight))
         effect[possible] = solve(self._scores.sum(0).numpy()[possible])
+        a = torch.from_numpy(effect)
+        residuals = self._scores - self._weights * a  # of each block's normal equations [blocks, n_columns]
+        for blocks, probs in self._kept:
+            rows = probs.float()
+            residuals.index_add_(0, blocks, (rows * (rows @ a.float())[:, None]).double())
         filled = self._weights.any(1).numpy()
         influence = np.zeros((int(filled.sum()), len(weight)))
-        influence[:, possible] = solve(self._residuals(effect)[np.ix_(filled, possible)].T).T
+        influence[:, possible] = solve(residuals.numpy()[np.ix_(filled, possible)].T).T
         effect[weight == 0] = np.nan
         error = np.where(weight > 0, _standard_error(influence), np.nan)
         return MatchedEffects(effect, error, weight, influence)
@@ -123,15 +128,6 @@ class MatchedContexts:
             rows = torch.cat(self._waiting)
             self._products += rows.T @ rows
             self._waiting.clear()
-
-    def _residuals(self, effect: Floats) -> Floats:
-        """Return each block's residual of the normal equations at their solution [blocks, n_columns]."""
-        a = torch.from_numpy(effect)
-        left = self._scores - self._weights * a
-        for blocks, probs in self._kept:
-            rows = probs.float()
-            left.index_add_(0, blocks, (rows * (rows @ a.float())[:, None]).double())
-        return left.numpy()
 
 
 def draw_contexts(text_ids: Ints, positions: Ints, *, n: int, first_position: int, seed: int) -> NDArray[np.bool_]:

@@ -82,12 +82,8 @@ class Live:
             dense=self.dictionary.encode(outputs).numpy(),
         )
 
-    def most_tokens(self) -> int:
-        """Return how many tokens a completion may have after one token of a text."""
-        return self.tuned.n_ctx - len(self.tuned.bos_ids(self.prepend_bos)) - 1
-
     def kept_tokens(self, n_tokens: int) -> int:
-        """Return how many tokens of a text may precede a completion of `n_tokens`; the last ones are kept."""
+        """Return how many tokens of a text may precede a completion of `n_tokens`, or follow one; the last are kept."""
         return self.tuned.n_ctx - len(self.tuned.bos_ids(self.prepend_bos)) - n_tokens
 
     def is_cut(self, text: str, n_tokens: int) -> bool:

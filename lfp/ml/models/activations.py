@@ -60,7 +60,7 @@ def stream(
 
     Raises DataError where an output is not finite.
     """
-    for batch in _batches(model, texts, batch_texts=batch_texts, prepend_bos=prepend_bos):
+    for batch in model_batches(model, texts, batch_texts=batch_texts, prepend_bos=prepend_bos):
         outputs, _ = _forward(model, batch, layers, with_logits=False)
         yield _select_tokens(batch, outputs)
 
@@ -80,7 +80,7 @@ def stream_pair(
     Raises DataError where an MLP output or a reward is not finite.
     """
     n_seen = 0
-    for batch in _batches(tuned, texts, batch_texts=batch_texts, prepend_bos=prepend_bos):
+    for batch in model_batches(tuned, texts, batch_texts=batch_texts, prepend_bos=prepend_bos):
         tuned_outputs, tuned_logits = _forward(tuned, batch, layers, with_logits=True)
         base_outputs, base_logits = _forward(base, batch, layers, with_logits=True)
         base_log_probs, difference = compare_predictions(tuned_logits, base_logits)
@@ -123,9 +123,10 @@ def implicit_reward(base_log_probs: Tensor, difference: Tensor, input_ids: Tenso
     return torch.cat([undefined, reward], 1), torch.cat([undefined, reward + kl], 1)
 
 
-def _batches(
+def model_batches(
     model: LanguageModel, texts: Sequence[TokenizedText], *, batch_texts: int, prepend_bos: bool
 ) -> Iterator[Batch]:
+    """Check the texts' token ids and yield them as batches that the model takes."""
     check_token_ids(model, [text.token_ids for text in texts])
     bos_id = model.bos_id if prepend_bos else None
     return batches(texts, bos_id=bos_id, pad_id=model.pad_id, batch_texts=batch_texts)

@@ -85,7 +85,6 @@ def pretrain(
     if not any(texts):
         raise CorpusError("pretrain: no texts to train on; set corpus.source to a file that has some")
     tokenizer = _train_tokenizer(texts, config.vocab_size, folder)
-    cut = _pieces if config.whole_texts else _sequences
     model = _build_model(len(tokenizer), config, context=context, seed=seed).to(device)
     judging = [text for text in held_out if text]
     choosing: list[str] = []
@@ -93,7 +92,7 @@ def pretrain(
         choosing, judging = judging[::2][:_CHOOSING_TEXTS], judging[1::2]
     state = _train(
         model,
-        cut(tokenizer, texts, context),
+        _sequences(tokenizer, texts, context, whole=config.whole_texts),
         config,
         seed=seed,
         scratch=scratch,
@@ -157,16 +156,17 @@ def _build_model(d_vocab: int, config: PretrainConfig, *, context: int, seed: in
         return GPTNeoXForCausalLM(sizes)
 
 
-def _sequences(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], context: int) -> list[list[int]]:
-    """Return each text between two ends of text; a truncated text has none at its end."""
-    tokenized = tokenize(tokenizer, texts, context=context)
-    return [[0, *text.token_ids, *([] if text.truncated else [0])] for text in tokenized if text.token_ids]
+def _sequences(
+    tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], context: int, *, whole: bool = False
+) -> list[list[int]]:
+    """Return each text between two ends of text; a truncated text has none at its end.
 
-
-def _pieces(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], context: int) -> list[list[int]]:
-    """Split texts into pieces of `context` tokens to predict; a piece begins with the last token of the one before."""
-    wholes = _sequences(tokenizer, texts, sys.maxsize)
-    return [whole[at : at + context + 1] for whole in wholes for at in range(0, len(whole) - 1, context)]
+    With `whole` texts are split into pieces of `context` tokens to predict instead of being truncated; a piece begins
+    with the last token of the piece before.
+    """
+    tokenized = tokenize(tokenizer, texts, context=sys.maxsize if whole else context)
+    rows = [[0, *text.token_ids, *([] if text.truncated else [0])] for text in tokenized if text.token_ids]
+    return [row[at : at + context + 1] for row in rows for at in range(0, len(row) - 1, context)] if whole else rows
 
 
 @dataclass

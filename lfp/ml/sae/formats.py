@@ -131,11 +131,20 @@ def locate_sae(name: str, revision: str | None = None) -> Path:
 
 
 def _build(folder: Path, config: FolderConfig, info: SaeInfo) -> Sae:
-    """Build the autoencoder of `info` with the weights of `folder`."""
+    """Build the autoencoder of `info` with the weights of `folder`.
+
+    A bias subtracted from the input is folded, (x - b_dec) W + b_enc = x W + (b_enc - b_dec W), and so is a rescaling:
+    each decoder row's norm moves to its feature's encoder.
+    """
     path = folder / _WEIGHTS
-    tensors = _fold_weights(_load_weights(path, config), config)
-    state = {"encoder": tensors["W_enc"].T, "W_dec": tensors["W_dec"]}
-    state |= {name: tensors[name] for name in ("b_enc", "b_dec")}
+    tensors = _load_weights(path, config)
+    w_enc, w_dec, b_enc, b_dec = (tensors[name] for name in ("W_enc", "W_dec", "b_enc", "b_dec"))
+    if config.subtracts_b_dec:
+        b_enc = (b_enc.double() - b_dec.double() @ w_enc.double()).float()
+    if config.rescales:
+        norms = w_dec.norm(dim=1).clamp(min=1e-12)
+        w_enc, w_dec, b_enc = w_enc * norms, w_dec / norms[:, None], b_enc * norms
+    state = {"encoder": w_enc.T, "W_dec": w_dec, "b_enc": b_enc, "b_dec": b_dec}
     threshold = tensors.get("threshold", tensors.get("topk_threshold"))
     sae = SAES[info.variant](info)
     if sae.tied and not torch.equal(state["encoder"], state["W_dec"]):
@@ -183,20 +192,6 @@ def _load_weights(path: Path, config: FolderConfig) -> dict[str, Tensor]:
         if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
             raise ModelError(f"{path}: {name} has values that are no finite numbers; train the autoencoder again")
     return {name: tensor.float() for name, tensor in tensors.items()}
-
-
-def _fold_weights(tensors: dict[str, Tensor], config: FolderConfig) -> dict[str, Tensor]:
-    """Return the weights of the same autoencoder without a bias subtracted from the input and without rescaling.
-
-    (x - b_dec) W + b_enc = x W + (b_enc - b_dec W); each decoder row's norm moves to its feature's encoder.
-    """
-    w_enc, w_dec, b_enc = tensors["W_enc"], tensors["W_dec"], tensors["b_enc"]
-    if config.subtracts_b_dec:
-        b_enc = (b_enc.double() - tensors["b_dec"].double() @ w_enc.double()).float()
-    if config.rescales:
-        norms = w_dec.norm(dim=1).clamp(min=1e-12)
-        w_enc, w_dec, b_enc = w_enc * norms, w_dec / norms[:, None], b_enc * norms
-    return {**tensors, "W_enc": w_enc, "W_dec": w_dec, "b_enc": b_enc}
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from lfp.config import SaeConfig
-from lfp.errors import ConfigError
-from lfp.ml.sae.autoencoders import BatchTopKSae, JumpReluSae, Sae, SaeInfo
+from lfp.ml.sae.autoencoders import BatchTopKSae, JumpReluSae, Sae
 from lfp.ml.sae.sparse_codes import Code, DenseCode, SparseCode
 
 
@@ -38,11 +37,8 @@ class Objective:
         return features.new_zeros(())
 
 
-class ReluObjective(Objective):
-    """Mean over tokens of |z - z_hat|^2 + l1 |f|_1, with f = relu(pre).
-
-    Here and in the subclasses the gradient is written out and sparse, which is faster than autograd.
-    """
+class WrittenObjective(Objective):
+    """Mean over tokens of |z - z_hat|^2, with f = relu(pre) and the gradient written out: faster than autograd."""
 
     def code(self, pre: Tensor, *, sparse: bool) -> Code:
         """Return the pre-activations [n, width] that matter to the loss."""
@@ -52,8 +48,16 @@ class ReluObjective(Objective):
         """Mark where the code's features are not zero, shaped as its values."""
         return code.values > 0
 
-    def gradient(self, code: Code, slope: Tensor, n_tokens: int) -> PreGradient:
+    def gradient(self, code: Code, slope: Tensor, n_tokens: int) -> PreGradient:  # noqa: ARG002 (used by subclasses)
         """Continue the gradient of the squared error at the features (`slope`) to pre-activations and threshold."""
+        return PreGradient(slope * self.active(code))
+
+
+class ReluObjective(WrittenObjective):
+    """Mean over tokens of |z - z_hat|^2 + l1 |f|_1, with f = relu(pre)."""
+
+    def gradient(self, code: Code, slope: Tensor, n_tokens: int) -> PreGradient:
+        """Add the gradient of the penalty to that of the squared error."""
         return PreGradient((slope + self.config.l1 / n_tokens) * self.active(code))
 
     def penalty(self, features: Tensor, n_tokens: int) -> Tensor:
@@ -61,7 +65,7 @@ class ReluObjective(Objective):
         return self.config.l1 * features.sum() / n_tokens
 
 
-class TopKObjective(ReluObjective):
+class TopKObjective(WrittenObjective):
     """Mean over tokens of |z - z_hat|^2, with f = relu(pre) at each token's k largest pre-activations."""
 
     def code(self, pre: Tensor, *, sparse: bool) -> Code:
@@ -74,14 +78,6 @@ class TopKObjective(ReluObjective):
             return SparseCode.from_largest(values[:, :k], indices[:, :k], width)
         values, indices = pre.topk(k, dim=1, sorted=False)
         return DenseCode(torch.zeros_like(pre).scatter_(1, indices, values.relu()))
-
-    def gradient(self, code: Code, slope: Tensor, n_tokens: int) -> PreGradient:  # noqa: ARG002 (no penalty here)
-        """Pass the gradient through active features."""
-        return PreGradient(slope * self.active(code))
-
-    def penalty(self, features: Tensor, n_tokens: int) -> Tensor:  # noqa: ARG002 (the number of features is fixed)
-        """Return zero."""
-        return features.new_zeros(())
 
 
 class BatchTopKObjective(TopKObjective):
@@ -116,7 +112,7 @@ class BatchTopKObjective(TopKObjective):
         return SparseCode.from_mask(kept, pre)
 
 
-class JumpReluObjective(ReluObjective):
+class JumpReluObjective(WrittenObjective):
     """Mean over tokens of |z - z_hat|^2 + l0_weight |f|_0, with f = pre where pre > threshold.
 
     The step has no gradient at the threshold. A rectangle of width b around it replaces the derivative of the step, so
@@ -158,9 +154,3 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "batchtopk": BatchTopKObjective,
     "jumprelu": JumpReluObjective,
 }
-
-
-def check_k(info: SaeInfo, config: SaeConfig) -> None:
-    """Raise ConfigError where an autoencoder of the top-k family is to keep more features than it has."""
-    if issubclass(OBJECTIVES[info.variant], TopKObjective) and config.k > info.width:
-        raise ConfigError(f"sae.k {config.k} is more than the {info.width} features of layer {info.layer}; lower sae.k")

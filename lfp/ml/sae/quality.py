@@ -1,22 +1,25 @@
-"""Measure autoencoders on texts they were not trained on, compare two of them, and build a random one as control."""
+"""Measure autoencoders on held-out texts, compare two, build a random one as control, and split a raw probe."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from lfp.errors import DataError
-from lfp.ml.models.loading import LanguageModel, check_token_ids, mlp_hook_point
-from lfp.ml.models.tokenization import Batch, TokenizedText, batches
+from lfp.ml.models.activations import model_batches
+from lfp.ml.models.loading import LanguageModel, mlp_hook_point
+from lfp.ml.models.tokenization import Batch, TokenizedText
 from lfp.ml.sae.autoencoders import Dictionary, Sae, TopKSae
+from lfp.util.types import Floats
 
 
 @dataclass(frozen=True)
@@ -69,14 +72,12 @@ def ce_recovered(
     at a beginning-of-sequence token are left unchanged; padding is ignored. "Loss recovered" of Bricken et al. 2023 and
     arXiv 2404.16014. Raises DataError where a cross-entropy is not finite.
     """
-    check_token_ids(model, [text.token_ids for text in texts])
-    bos_id = model.bos_id if prepend_bos else None
 
     def reconstruct(outputs: Tensor) -> Tensor:  # the autoencoder's device may differ from the model's
         return sae.reconstruct(outputs.to(sae.b_dec.device)).to(outputs.device)
 
     clean = rebuilt = zeroed = 0.0
-    for batch in batches(texts, bos_id=bos_id, pad_id=model.pad_id, batch_texts=batch_texts):
+    for batch in model_batches(model, texts, batch_texts=batch_texts, prepend_bos=prepend_bos):
         clean += _cross_entropy(model, batch, sae.info.layer)
         rebuilt += _cross_entropy(model, batch, sae.info.layer, reconstruct)
         zeroed += _cross_entropy(model, batch, sae.info.layer, torch.zeros_like)
@@ -138,3 +139,65 @@ def random_dictionary(like: Dictionary, *, l0: Sequence[float], centres: Mapping
         sae.b_enc.copy_(-(sae.encoder @ sae.b_dec))
         saes.append(sae)
     return Dictionary(saes).to(like.saes[0].encoder.device)
+
+
+@dataclass(frozen=True)
+class RawSplit:
+    """A raw probe v in terms of a dictionary: v . x_hat = sum of `weights` times features + `bias`.
+
+    `weights` [features] is v . d_i per unit of the feature in `Dictionary.encode`, `bias` is v . b_dec summed
+    over layers. Both are None where an autoencoder normalises its inputs: the effect of its features then differs from
+    token to token.
+    """
+
+    weights: Floats | None
+    bias: float | None
+
+
+def split_raw(dictionary: Dictionary, coef: Floats) -> RawSplit:
+    """Split `coef` [sum of d_in], the probe's coefficients of the layers' MLP outputs, layers in order.
+
+    Raises DataError where its length is not the total width of the layers.
+    """
+    layers = list(_split_by_layer(dictionary, coef))
+    if any(sae.info.normalize != "none" for sae, _ in layers):
+        return RawSplit(None, None)
+    weights = np.concatenate([_to_numpy(sae.W_dec) @ v / sae.info.scale for sae, v in layers])
+    return RawSplit(weights, sum(float(_to_numpy(sae.b_dec) @ v) for sae, v in layers))
+
+
+def raw_estimates(dictionary: Dictionary, coef: Floats, outputs: Mapping[int, Tensor]) -> Floats:
+    """Return the estimate v . x of each token [n], from MLP outputs [n, d_in] by layer."""
+    parts = [_to_numpy(outputs[sae.info.layer]) @ v for sae, v in _split_by_layer(dictionary, coef)]
+    return np.asarray(sum(parts), np.float64)
+
+
+def raw_misses(dictionary: Dictionary, coef: Floats, outputs: Mapping[int, Tensor], features: sp.csr_array) -> Floats:
+    """Return the residual v . (x - x_hat) of each token [n]: what the autoencoders lose of the probe's estimate.
+
+    `features` [n, features] are those that `Dictionary.encode` returns for the outputs.
+    """
+    residuals, first = raw_estimates(dictionary, coef, outputs), 0
+    for sae, v in _split_by_layer(dictionary, coef):
+        last = first + sae.info.width
+        if sae.info.normalize == "none":
+            weights, bias = _to_numpy(sae.W_dec) @ v / sae.info.scale, float(_to_numpy(sae.b_dec) @ v)
+            residuals -= features[:, first:last] @ weights + bias
+        else:
+            with torch.no_grad():
+                rebuilt = sae.reconstruct(outputs[sae.info.layer].to(sae.encoder.device))
+            residuals -= _to_numpy(rebuilt) @ v
+        first = last
+    return residuals
+
+
+def _split_by_layer(dictionary: Dictionary, coef: Floats) -> Iterator[tuple[Sae, Floats]]:
+    """Pair each layer's autoencoder with its part of the coefficients."""
+    widths = [sae.info.d_in for sae in dictionary.saes]
+    if coef.shape != (sum(widths),):
+        raise DataError(f"the raw probe has {coef.size} coefficients for outputs {sum(widths)} wide; fit it again")
+    return zip(dictionary.saes, np.split(coef, np.cumsum(widths)[:-1]), strict=True)
+
+
+def _to_numpy(values: Tensor) -> Floats:
+    return values.detach().cpu().double().numpy()

@@ -139,18 +139,14 @@ def run_pass(
 def _update(filled: Filled, tokens: PairTokens, dictionaries: Dictionaries, corpus: CorpusTokens, places: Ints) -> None:
     """Add a batch of whole texts, whose tokens stand at `places` in the corpus."""
     from lfp.ml.features.active import encode_active
-    from lfp.ml.features.statistics import TokenFeatures
+    from lfp.ml.features.grouping import Places
 
     of_tuned, of_base = dictionaries
     outputs = {"tuned": tokens.tuned.outputs, "base": tokens.base.outputs}
     filled.stats.update(
-        TokenFeatures(
-            values=encode_active(of_tuned, outputs["tuned"]),
-            base_values=encode_active(of_tuned, outputs["base"]),
-            text_ids=corpus.text_ids[places],
-            positions=corpus.positions[places],
-            token_ids=corpus.token_ids[places],
-        )
+        Places(corpus.text_ids[places], corpus.positions[places], corpus.token_ids[places]),
+        encode_active(of_tuned, outputs["tuned"]),
+        encode_active(of_tuned, outputs["base"]),
     )
     for role, of_role in outputs.items():
         filled.mirror[role].update(encode_active(of_base, of_role))

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from lfp.ml.models.loading import LanguageModel
     from lfp.ml.models.tokenization import TokenizedText
     from lfp.ml.sae.autoencoders import Sae
-    from lfp.ml.sae.batches import ActivationSource
-    from lfp.ml.sae.training import SaeTrainer
+    from lfp.ml.sae.training import ActivationSource, SaeTrainer
 
 _HELD_OUT_TOKENS = 20_000
 _CROSS_ENTROPY_TEXTS = 200
@@ -96,7 +95,7 @@ class Subject:
 
     def source(self) -> ActivationSource:
         """Open the training batches of all layers: held in memory, or streamed where the config has a buffer."""
-        from lfp.ml.sae.batches import HeldActivations, StreamedActivations
+        from lfp.ml.sae.training import HeldActivations, StreamedActivations
 
         config, seed = self.run.config.sae, self.run.config.seed
         if config.buffer_tokens is None:

@@ -22,11 +22,11 @@ from precompute.stages.features import near_miss_search, tables
 
 if TYPE_CHECKING:
     from lfp.ml.features.near_misses import NearMisses
-    from lfp.ml.interventions.raw_probe import RawSplit
     from lfp.ml.models.activations import PairTokens
     from lfp.ml.models.loading import LanguageModel
     from lfp.ml.models.tokenization import TokenizedText
     from lfp.ml.sae.autoencoders import Dictionary
+    from lfp.ml.sae.quality import RawSplit
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def _sample_text_ids(run: Run, texts: list[CorpusText]) -> set[int]:
 
 def _load_scorer(run: Run) -> _Scorer:
     """Load the dictionaries and the headline's probes, weights in single precision as a reader of the bundle has."""
-    from lfp.ml.interventions.raw_probe import split_raw
+    from lfp.ml.sae.quality import split_raw
 
     dictionary, file = load_dictionary(run, "tuned"), run.folder("probes") / "raw.npz"
     probe = next(row for row in run.table("probes", "probes").to_pylist() if row["is_headline"])
@@ -218,7 +218,7 @@ def _score_batch(
 
 def _estimate_raw(scorer: _Scorer, raw: _RawProbe, batch: _Batch) -> list[tuple[float, Floats]]:
     """Return the raw probe's estimate of each text, and what the dictionaries lose of it at each token [n_tokens]."""
-    from lfp.ml.interventions.raw_probe import raw_misses
+    from lfp.ml.sae.quality import raw_misses
 
     outputs = batch.tokens.tuned.outputs
     side_by_side = np.hstack([outputs[layer].double().cpu().numpy() for layer in scorer.dictionary.layers])

@@ -236,7 +236,7 @@ def _listed(
 
 def _write_probes(run: Run, output: Output, listed: Sequence[Listed]) -> None:
     """Write probes, weights and raw.npz."""
-    from lfp.ml.interventions.raw_probe import split_raw
+    from lfp.ml.sae.quality import split_raw
 
     target = listed[0].probe.target
     raw: Probe = next(row.probe for row in listed if (row.probe.target, row.probe.inputs) == (target, "raw"))

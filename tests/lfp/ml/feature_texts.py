@@ -10,8 +10,9 @@ import torch
 
 from lfp.config import StatsConfig
 from lfp.ml.features.examples import Examples, Windows
+from lfp.ml.features.grouping import Places
 from lfp.ml.features.neighbours import Neighbours
-from lfp.ml.features.statistics import FeatureStats, Moments, TokenFeatures
+from lfp.ml.features.statistics import FeatureStats, Moments
 
 N_FEATURES = 3
 CONFIG = StatsConfig(
@@ -46,13 +47,16 @@ def random_texts(n: int, *, seed: int = 0, n_ids: int = 2, n_features: int = N_F
     return [text(i, token_ids, seed, n_features=n_features) for i, token_ids in enumerate(ids)]
 
 
-def tokens(texts: Sequence[Text]) -> TokenFeatures:
-    return TokenFeatures(
-        values=torch.from_numpy(np.concatenate([text.values for text in texts])),
-        base_values=torch.from_numpy(np.concatenate([text.base_values for text in texts])),
-        text_ids=np.concatenate([np.full(len(text.token_ids), text.text_id) for text in texts]),
-        positions=np.concatenate([np.arange(len(text.token_ids)) for text in texts]),
-        token_ids=np.concatenate([np.array(text.token_ids) for text in texts]),
+def tokens(texts: Sequence[Text]) -> tuple[Places, torch.Tensor, torch.Tensor]:
+    """Places, and the features on the tuned and on the base model."""
+    return (
+        Places(
+            text_ids=np.concatenate([np.full(len(text.token_ids), text.text_id) for text in texts]),
+            positions=np.concatenate([np.arange(len(text.token_ids)) for text in texts]),
+            token_ids=np.concatenate([np.array(text.token_ids) for text in texts]),
+        ),
+        torch.from_numpy(np.concatenate([text.values for text in texts])),
+        torch.from_numpy(np.concatenate([text.base_values for text in texts])),
     )
 
 
@@ -66,7 +70,7 @@ def stats(
     """With `settle` the best are found after every batch, so that the next batch meets thresholds."""
     filled = FeatureStats(n_features, config)
     for batch in batches:
-        filled.update(tokens(batch))
+        filled.update(*tokens(batch))
         if settle:
             filled.flush()
             filled.top.examples(), filled.sample.examples(), neighbours(filled)

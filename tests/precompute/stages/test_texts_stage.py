@@ -16,12 +16,12 @@ import torch
 
 from lfp.bundle.schema import TOKEN_VALUES, as_table
 from lfp.config import parse_config
-from lfp.ml.interventions.raw_probe import split_raw
 from lfp.ml.models.activations import stream_pair
 from lfp.ml.models.loading import load_model
 from lfp.ml.models.tokenization import tokenize
 from lfp.ml.sae.autoencoders import Dictionary, Normalize
 from lfp.ml.sae.formats import write_sae
+from lfp.ml.sae.quality import split_raw
 from lfp.probes.attribution import ActiveText, LinearProbe, raw_ledger, text_ledger
 from lfp.probes.linear_algebra import principal_components
 from lfp.probes.pooling import POOLINGS, pool_dense

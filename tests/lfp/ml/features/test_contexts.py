@@ -11,8 +11,8 @@ from tests.lfp.ml.feature_texts import Text, text, tokens
 
 
 def hashes_of(texts: list[Text]) -> np.ndarray:
-    given_tokens = tokens(texts)
-    return context_hashes(given_tokens.positions, given_tokens.token_ids)
+    places, _, _ = tokens(texts)
+    return context_hashes(places.positions, places.token_ids)
 
 
 @settings(deadline=None, max_examples=20)

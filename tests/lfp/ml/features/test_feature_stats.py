@@ -15,7 +15,8 @@ from lfp.ml.features import statistics
 from lfp.ml.features.active import Active
 from lfp.ml.features.active import active as dense_active
 from lfp.ml.features.examples import Examples
-from lfp.ml.features.statistics import FeatureStats, TokenFeatures, histogram_edges
+from lfp.ml.features.grouping import Places
+from lfp.ml.features.statistics import FeatureStats, histogram_edges
 from tests.lfp.ml.feature_texts import (
     CONFIG,
     N_FEATURES,
@@ -124,7 +125,7 @@ def test_every_active_context_is_sampled_with_the_same_chance() -> None:
     values = np.linspace(0.1, 3.0, 64, dtype=np.float32)
     entries = Active(n, np.arange(64 * n + 1), np.repeat(np.arange(n), 64).astype(np.int32), np.tile(values, n))
     ids = np.arange(64 * n)
-    filled.update(TokenFeatures(entries, entries, ids, np.zeros(64 * n, np.int64), ids))
+    filled.update(Places(ids, np.zeros(64 * n, np.int64), ids), entries, entries)
     filled.flush()
     drawn = np.bincount(np.searchsorted(values, filled.sample.examples().activations), minlength=64)
     assert drawn.sum() == 8 * n
@@ -198,7 +199,7 @@ def test_memory_does_not_grow_with_tokens() -> None:
             values = np.maximum(rng.normal(size=(64, 64)) - 1, 0).astype(np.float32)
             entries = dense_active(torch.from_numpy(values))
             ids = np.full(64, number), np.arange(64), rng.integers(5000, size=64)
-            filled.update(TokenFeatures(entries, entries, *ids))
+            filled.update(Places(*ids), entries, entries)
         filled.flush()
         filled.top.examples(), filled.sample.examples(), neighbours(filled)
         size = tracemalloc.get_traced_memory()[1]

@@ -7,13 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lfp.ml.features.active import active
 from lfp.ml.features.examples import Batch, Examples
-from lfp.ml.features.grouping import Places, context_hashes, hash_with_feature
+from lfp.ml.features.grouping import context_hashes, hash_with_feature
 from lfp.ml.features.near_misses import Lists, NearMisses
 from tests.lfp.ml.feature_texts import Text, random_texts, same_arrays, tokens, window
 
@@ -38,11 +37,8 @@ def near_misses(batches: Sequence[Sequence[Text]], n: int = 4) -> NearMisses:
     by_token, by_neighbour = Lists.from_pairs(tops[1], tops[0], N_IDS), Lists.from_pairs(near[1], near[0], N_FEATURES)
     filled = NearMisses(by_token, by_neighbour, n, REACH)
     for texts in filter(None, batches):
-        given_tokens = tokens(texts)
-        places = Places(given_tokens.text_ids, given_tokens.positions, given_tokens.token_ids)
-        hashes = context_hashes(places.positions, places.token_ids)
-        assert isinstance(given_tokens.values, torch.Tensor)
-        filled.update(Batch(places, hashes, active(given_tokens.values)))
+        places, values, _ = tokens(texts)
+        filled.update(Batch(places, context_hashes(places.positions, places.token_ids), active(values)))
     return filled
 
 

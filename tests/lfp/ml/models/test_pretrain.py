@@ -71,7 +71,7 @@ def test_held_out_bits_are_what_transformers_computes(trained: Trained) -> None:
 def test_whole_texts_are_read_to_their_end_and_each_token_is_predicted_once(trained: Trained, context: int) -> None:
     tokenizer = AutoTokenizer.from_pretrained(trained[0])
     texts = ["The movie was good.", "", "The view was great. " * 5, "The"]
-    pieces = pretraining._pieces(tokenizer, texts, context)
+    pieces = pretraining._sequences(tokenizer, texts, context, whole=True)
     whole = [[0, *tokenizer(text).input_ids, 0] for text in texts if text]
     assert [token for piece in pieces for token in piece[1:]] == [token for text in whole for token in text[1:]]
     assert all(2 <= len(piece) <= context + 1 for piece in pieces)

@@ -17,8 +17,8 @@ from lfp.errors import DataError
 from lfp.ml.models.activations import Tokens
 from lfp.ml.models.loading import LanguageModel, load_model
 from lfp.ml.models.tokenization import TokenizedText, tokenize
-from lfp.ml.sae import batches
-from lfp.ml.sae.batches import HeldActivations, StreamedActivations
+from lfp.ml.sae import training
+from lfp.ml.sae.training import HeldActivations, StreamedActivations
 from tests.lfp.ml.conftest import SENTENCES, build_model
 
 OUTPUTS = {layer: torch.arange(50.0)[:, None] * torch.tensor([1.0, layer]) for layer in (2, 5)}
@@ -132,7 +132,7 @@ def streamed(
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> IdsForOutputs:
     stand_in = IdsForOutputs()
-    monkeypatch.setattr(batches, "stream", stand_in)
+    monkeypatch.setattr(training, "stream", stand_in)
     return stand_in
 
 
@@ -147,7 +147,7 @@ def test_a_stream_goes_through_every_buffer_once(lengths: list[int], batch: int,
     texts = texts_of(lengths)
     with pytest.MonkeyPatch.context() as patch:
         fake = IdsForOutputs()
-        patch.setattr(batches, "stream", fake)
+        patch.setattr(training, "stream", fake)
         source = streamed(texts, batch=batch, buffer=buffer)
         found = first(source, 30)
         asked = [[token for text in part for token in text.token_ids] for part in fake.asked]
@@ -231,13 +231,13 @@ def test_outputs_of_a_model_are_streamed_and_found_again(model: LanguageModel, m
     texts = tokenize(model.tokenizer, SENTENCES, context=20)
     source = streamed(texts, model=model, batch=4, buffer=25)
     runs: list[list[TokenizedText]] = []
-    real = batches.stream
+    real = training.stream
 
     def counted(model: LanguageModel, texts: Sequence[TokenizedText], **how: object) -> Iterator[Tokens]:
         runs.append(list(texts))
         return real(model, texts, **how)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(batches, "stream", counted)
+    monkeypatch.setattr(training, "stream", counted)
     sample, found = source.sample(), first(source, 20)
     n_first = len(sample[0]) // 4
     assert len(runs) > 3 and runs[1] == runs[0] and 1 < n_first < 20

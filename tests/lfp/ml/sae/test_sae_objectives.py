@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lfp.config import SaeConfig
 from lfp.ml.sae.autoencoders import Sae, SaeInfo, Variant
-from lfp.ml.sae.objectives import OBJECTIVES, BatchTopKObjective, Objective, PreGradient, ReluObjective
+from lfp.ml.sae.objectives import OBJECTIVES, BatchTopKObjective, Objective, PreGradient, WrittenObjective
 from lfp.ml.sae.training import SaeTrainer
 from tests.lfp.builders import tiny_sae
 
@@ -83,7 +83,7 @@ class Written:
 
 def written(sae: Sae, mode: str) -> Written:
     objective = OBJECTIVES[sae.info.variant](sae, CONFIG)
-    assert isinstance(objective, ReluObjective)
+    assert isinstance(objective, WrittenObjective)
     code = objective.code(torch.addmm(sae.b_enc, INPUTS, sae.encoder.T), sparse=mode == "sparse")
     features = code.with_values(code.values * objective.active(code))
     residual = features.times(sae.W_dec) + sae.b_dec - INPUTS
@@ -213,7 +213,7 @@ def test_of_equal_pre_activations_the_first_are_kept(variant: Variant, expected:
     pre = torch.tensor([[-1.0, 2.0, -3.0, -4.0], [1.0, 2.0, -5.0, 1.0], [3.0, 3.0, 1.0, 1.0]])
     sae = tiny_sae(variant=variant, width=4, d_in=D_IN)
     objective = OBJECTIVES[variant](sae, CONFIG.model_copy(update={"k": 2}))
-    assert isinstance(objective, ReluObjective)
+    assert isinstance(objective, WrittenObjective)
     assert objective.code(pre, sparse=True).times(torch.eye(4)).tolist() == expected
 
 

@@ -15,9 +15,8 @@ from torch import Tensor
 from lfp.config import SaeConfig
 from lfp.errors import ConfigError, DataError, TrainingError
 from lfp.ml.sae.autoencoders import Sae, SaeInfo, Variant
-from lfp.ml.sae.batches import HeldActivations
 from lfp.ml.sae.quality import quality
-from lfp.ml.sae.training import SaeTrainer, train_saes, unit_scale
+from lfp.ml.sae.training import HeldActivations, SaeTrainer, train_saes, unit_scale
 
 D_IN, WIDTH, N_PLANTED = 16, 32, 24
 CONFIG = SaeConfig(

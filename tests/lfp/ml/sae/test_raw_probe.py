@@ -10,8 +10,8 @@ import scipy.sparse as sp
 import torch
 
 from lfp.errors import DataError
-from lfp.ml.interventions.raw_probe import raw_estimates, raw_misses, split_raw
 from lfp.ml.sae.autoencoders import Dictionary, Normalize
+from lfp.ml.sae.quality import raw_estimates, raw_misses, split_raw
 from tests.lfp.builders import tiny_sae
 
 VARIANTS = ("tied_relu", "relu", "topk", "batchtopk", "jumprelu")
