@@ -128,7 +128,7 @@ def show_messages() -> None:
         n = len(waiting)
         title = f"{n} verdict{'s are' if n > 1 else ' is'} not saved"
         with st.container(border=True):
-            st.html(panels.notice_here(title, st.session_state.get("audit_fault", "")))
+            st.html(panels.notice(title, st.session_state.get("audit_fault", ""), is_page=False))
             row = st.container(horizontal=True)
             row.button("Save again", type="primary", on_click=save_waiting, key="audit_save_again")
             for name, key in {bundle.name: bundle for bundle, _ in waiting.values()}.items():

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from app.components.html import panels, tables
-from app.components.results import headline
-from app.components.results import linked as links
+from app.components.html import exports, panels
+from app.components.results import report
 from app.session import cache, permalinks
 from app.session.cache import ask
 from app.session.permalinks import WORDS, words_for
@@ -20,7 +19,7 @@ from lfp.report import sentences
 from lfp.report.figures import lines, points
 from lfp.report.figures.frame import CONFIG
 from lfp.report.figures.intervals import Legend
-from lfp.report.formatting import count
+from lfp.report.formatting import count, plain, signed
 
 AXES = {
     "implicit reward against true": (points.REWARD, points.IMPLICIT),
@@ -71,20 +70,20 @@ def show_word(store: Store) -> None:
     except NotInBundleError as error:
         st.html(panels.note(f"{str(error)[:1].upper()}{str(error)[1:]}."))
         return
-    st.html(f"{panels.badge(word.word, 'good')}{panels.facts(links.word_facts(word))}")
+    st.html(f"{panels.badge(word.word, 'good')}{panels.facts(report.word_facts(word))}")
     found = ask(queries.words.word_features, store, word.word)
     if not found:
         st.html(panels.note("No feature fires on it five times as strongly as on the average token."))
         return
-    st.html(tables.table(["feature", "lift", "weight"], links.word_features(found, permalinks.feature_href)))
+    st.html(panels.linked_table(["feature", "lift", "weight"], report.feature_rows(found, permalinks.feature_href)))
     says = "Features by lift: how much more strongly they fire on this word than on the average token."
-    frame.caption(says, lambda: tables.of_rows(queries.words.WordFeature, found), name=f"word_features_{word.word}")
+    frame.caption(says, lambda: exports.as_table(queries.words.WordFeature, found), name=f"word_features_{word.word}")
 
 
 def show_taus(store: Store) -> None:
     rows = ask(queries.run.figures, store, "kendall_tau")
     st.subheader("Held-out words")
-    targets = headline.targets(rows, ask(queries.common.headline, store))
+    targets = report.targets(rows, ask(queries.common.headline, store))
     if not targets:
         st.html(panels.note("The report of this run has no Kendall’s τ."))
         return
@@ -110,24 +109,23 @@ def show_errors(store: Store) -> None:
 
 def show_disagreements(store: Store) -> None:
     rows = ask(queries.run.figures, store, "disagreements")
-    lists = links.gap_lists(rows)
+    lists = report.gap_lists(rows)
     st.subheader("Largest disagreements")
     if not lists:
         st.html(panels.note("The report has no disagreements."))
         return
     chosen = st.selectbox("Show", list(lists), key="gap_list", bind="query-params", format_func=words_for("gap_list"))
-    metric, kind = lists[chosen]
-    found = links.gaps(rows, metric, kind)
-    st.html(tables.table([kind, "gap", "chance", "p"], links.gap_rows(found, gap_href)))
-    frame.caption(sentences.gaps_sentence(metric), lambda: tables.of_rows(links.Gap, found), name=metric)
-
-
-def gap_href(gap: links.Gap) -> str:
-    """Return the link to a word's look-up on this page, or to a text."""
-    if gap.kind == "word":
-        here = permalinks.current_view(permalinks.AccuracyView)
-        return permalinks.href("accuracy", dataclasses.replace(here, word=gap.name))
-    return permalinks.text_href(int(gap.name))
+    metric, gaps = lists[chosen]
+    here, linked = permalinks.current_view(permalinks.AccuracyView), []
+    for gap in gaps:
+        cells = signed(gap.gap), plain(gap.chance), plain(gap.p, 3)
+        if gap.kind == "word":
+            href = permalinks.href("accuracy", dataclasses.replace(here, word=gap.name))
+            linked.append(panels.LinkedRow(href, gap.name, "", cells))
+        else:
+            linked.append(panels.LinkedRow(permalinks.text_href(int(gap.name)), f"text {gap.name}", "", cells))
+    st.html(panels.linked_table([gaps[0].kind, "gap", "chance", "p"], linked))
+    frame.caption(sentences.gaps_sentence(metric), lambda: exports.as_table(report.Gap, gaps), name=metric)
 
 
 def show_words(store: Store) -> None:
@@ -170,7 +168,7 @@ def show_calibration(store: Store, rows: Sequence[ResultRow]) -> None:
         st.html(panels.facts(facts))
     n = f"{count(margins.num_rows)} held-out pairs in {len(bins)} bins. " if bins else ""
     says = f"{n}A calibrated probe has slope 1 and an error within chance; a slope below 1 means over-confidence."
-    frame.caption(says, lambda: margins if bins else tables.of_rows(ResultRow, rows), name="calibration")
+    frame.caption(says, lambda: margins if bins else exports.as_table(ResultRow, rows), name="calibration")
 
 
 def show_texts(store: Store) -> None:

@@ -5,7 +5,7 @@ from typing import Literal
 
 import streamlit as st
 
-from app.components.html import panels, tables, wording
+from app.components.html import exports, panels
 from app.components.results import queues
 from app.components.results.queues import Judges
 from app.session import cache, permalinks
@@ -24,6 +24,11 @@ QUEUES = {  # by URL value: the gap it sorts by, its metric in the report, and t
     "implicit against true": ("implicit gap", "gap_implicit_true", Judges("implicit reward", "reward", "nats")),
     "true against rating": ("rating gap", "gap_true_rating", Judges("reward", "human rating")),
 }
+RESPONSIBLE = (
+    "For each text, the three features that contribute most to the gap (compared with an average text). Number = texts "
+    "affected."
+)
+FIRES = "The three features that fire most on each word. Number = words."
 
 
 def show_choices() -> DisagreementsView:
@@ -67,7 +72,7 @@ def word_items(store: Store, gap: str, side: str) -> list[queues.Item]:
 def choose_group(items: Sequence[queues.Item], *, things: str) -> int | None:
     """Draw a button for each feature responsible with its number of items; return the feature that filters the list."""
     st.subheader("Features responsible" if things == "texts" else "Features that fire on them")
-    st.html(panels.note(wording.RESPONSIBLE if things == "texts" else wording.FIRES))
+    st.html(panels.note(RESPONSIBLE if things == "texts" else FIRES))
 
     def go_to_start() -> None:
         st.session_state.stretch = 1
@@ -106,7 +111,11 @@ def show_unexplained(store: Store, figures: Sequence[ResultRow]) -> None:
     if not over and not under:
         return
     st.subheader("Unexplained preferences")
-    st.html(panels.note(wording.PAID))
+    says = (
+        "How much more (or less) the tuned model favours a word than the reward explains, in nats and in standard "
+        "errors. Chance: with signs flipped at random, 95 % of gaps at this rank are smaller."
+    )
+    st.html(panels.note(says))
     sides = (
         ("Preferred more than the reward explains", over, "gap_over_paid"),
         ("Preferred less than the reward explains", under, "gap_under_paid"),
@@ -127,9 +136,17 @@ def show() -> None:
     figures = ask(queries.run.figures, store, "disagreements")
     items = (text_items if view.things == "texts" else word_items)(store, gap, view.side)
     if not items:
-        st.html(panels.note(wording.nothing_queued(gap, view.things, view.side)))
+        if view.side != "any":
+            says = f"No {view.things} on this side. Choose any."
+        elif gap == "rating gap":
+            says = "This bundle has no human ratings to compare the reward with."
+        else:
+            says = f"This bundle holds no {view.things} with both scores."
+        st.html(panels.note(says))
         return
-    says = wording.queue_sentence(judges.first, judges.second, len(items), view.things)
+    which = f"{len(items):,} {view.things}" if len(items) > 1 else view.things.removesuffix("s")
+    ranks = f"the percentile ranks of {judges.first} and {judges.second}"
+    says = f"The {which} with the largest difference between {ranks}."
     st.html(panels.note(says) + queues.chance(figures, metric=metric, kind=view.things.removesuffix("s")))
     left, right = st.columns([4, 8], gap="large")
     with left:
@@ -138,7 +155,7 @@ def show() -> None:
         kept = [item for item in items if picked is None or picked in {part.feature_id for part in item.features}]
         show_items(kept, judges)
         frame.download(
-            lambda: tables.of_rows(type(items[0].thing), [item.thing for item in items]), name="disagreements"
+            lambda: exports.as_table(type(items[0].thing), [item.thing for item in items]), name="disagreements"
         )
     if view.things == "words" and gap == "implicit gap":
         show_unexplained(store, figures)

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-import pyarrow as pa
 import streamlit as st
 
-from app.components.feature import drift
-from app.components.html import panels, tables
+from app.components.feature import columns, drift
+from app.components.html import panels
 from app.session import cache, permalinks
 from app.session.cache import ask
 from app.session.permalinks import words_for
@@ -22,12 +21,12 @@ PAGE_SIZE, MOST_POINTS = 25, 2000
 
 
 def show_counts(store: Store, figures: Sequence[ResultRow]) -> None:
-    heads, rows = drift.status_table(ask(queries.run.drift_counts, store), figures)
+    heads, rows, beyond = drift.status_table(ask(queries.run.drift_counts, store), figures)
     says = (
         "[95 % interval]. Chance for counts: tuned and base swapped at random. Chance for shares and flips: probe "
         "weights shuffled among features. Bold: beyond chance."
     )
-    st.html(panels.table(heads, rows, strong=drift.beyond_chance(figures)) + panels.note(says))
+    st.html(panels.table(heads, rows, strong=beyond) + panels.note(says))
 
 
 def show_scatter(store: Store) -> int | None:
@@ -111,14 +110,11 @@ def show_table(store: Store) -> int | None:
     with left:
         page = st.pagination(-(-n // PAGE_SIZE), key="drift_page", bind="query-params")
     rows = ask(queries.run.drift, store, wanted, order=order, limit=PAGE_SIZE, offset=(page - 1) * PAGE_SIZE)
-    ids, shown = rows["feature_id"].to_pylist(), tables.drift(rows)
-    statuses = pa.array([drift.STATUS_NAMES.get(status, status) for status in shown["status"].to_pylist()], pa.string())
+    ids, shown = rows["feature_id"].to_pylist(), drift.for_screen(rows)
     with slot:
-        shown = shown.set_column(shown.schema.get_field_index("status"), "status", statuses)
         cell = frame.show_rows(shown, key=permalinks.widget_key("drift_table", ids), columns=table_columns())
-    names = tables.feature_names(rows)
     with right:
-        named = frame.choose_name(names, "Open a feature of this page", key="open_drifted")
+        named = frame.choose_name(columns.names(rows), "Open a feature of this page", key="open_drifted")
     frame.download(lambda: queries.run.drift(store, wanted, order=order), name="drift")
     return ids[cell[0]] if cell else named
 

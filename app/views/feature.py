@@ -7,8 +7,8 @@ from typing import Any
 import streamlit as st
 
 from app.components.feature import profile, trust
-from app.components.html import panels, wording
-from app.components.text import tokens
+from app.components.html import panels
+from app.components.text import reading, tokens
 from app.session import cache, permalinks
 from app.session.cache import ask
 from app.session.permalinks import FeaturesView, words_for
@@ -21,7 +21,7 @@ from lfp.bundle.store.connection import Store
 from lfp.errors import NotInBundleError
 from lfp.report.figures import bars
 from lfp.report.figures.frame import CONFIG
-from lfp.report.formatting import plain
+from lfp.report.formatting import count, plain
 
 MOST_EXAMPLES = 20
 """Examples of a bucket that are shown."""
@@ -48,9 +48,13 @@ def choose_feature(store: Store) -> int | None:
     else:
         wanted, order = filters.filter_of(view, store), filters.order_of(view)
         place = ask(queries.features.feature_place, store, here, wanted, order=order)
+    if place.position is not None:
+        says = f"{count(place.position + 1)} of {count(place.total)}" + ("" if view is None else " in the list")
+    else:
+        says = "" if view is None else "Not in the list that you came from."
     with row:
         frame.show_steps(place.before, place.after, go)
-        st.html(panels.note(wording.place_sentence(place, is_list=view is not None)), width="content")
+        st.html(panels.note(says), width="content")
         st.space("stretch")
         href = permalinks.href("features", view or FeaturesView())
         st.html(panels.anchor(href, "All features" if view is None else "Back to the list"), width="content")
@@ -89,7 +93,7 @@ def show_examples(feature: Feature, rows: Sequence[dict[str, Any]]) -> None:
     says = f"activation; the example’s token is underlined{contributes}"
     legend = tokens.strength_legend(feature.max_activation, says)
     st.html(legend + tokens.examples(items, numbers=st.session_state.activation_values))
-    st.html(panels.note(wording.bucket_sentence(bucket, max(counts))))
+    st.html(panels.note(profile.bucket_sentence(bucket, max(counts))))
 
 
 def show_labels(store: Store, feature: Feature, labels: Sequence[Label], rows: Sequence[dict[str, Any]]) -> None:
@@ -99,7 +103,7 @@ def show_labels(store: Store, feature: Feature, labels: Sequence[Label], rows: S
         st.html(cards)
     else:
         st.html(panels.note("No label."))
-    verdict_panel.show(store, feature.feature_id, wording.best_label(labels))
+    verdict_panel.show(store, feature.feature_id, profile.best_label(labels))
 
 
 def show_contribution(store: Store, feature: Feature, probe: Probe | None) -> None:
@@ -110,7 +114,9 @@ def show_contribution(store: Store, feature: Feature, probe: Probe | None) -> No
     st.html(profile.drift(ask(queries.feature.feature_drift, store, feature.feature_id), n_features=n))
     st.subheader("Ablations")
     ablations = ask(queries.feature.feature_ablations, store, feature.feature_id)
-    reward, target = wording.measured_reward(store.manifest.config), wording.target_name(probe) if probe else ""
+    is_dpo = store.manifest.config.get("tune", {}).get("method") == "dpo"
+    reward = "implicit reward (nats)" if is_dpo else "reward of completions"
+    target = reading.target_name(probe) if probe else ""
     st.html(profile.ablations(ablations, reward=reward, target=target))
 
 

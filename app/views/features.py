@@ -8,7 +8,7 @@ import streamlit as st
 
 from app.components.feature import columns as feature_columns
 from app.components.feature import map as feature_map
-from app.components.html import panels, tables
+from app.components.html import panels
 from app.session import audits, cache, permalinks
 from app.session.cache import ask, ask_large
 from app.session.permalinks import FeaturesView, words_for
@@ -95,7 +95,7 @@ def show_list(store: Store, view: FeaturesView, wanted: FeatureFilter, n: int) -
     )  # fmt: skip
     with slot:
         clicked = show_table(rows, view.shown)
-    named = frame.choose_name(tables.feature_names(rows), "Open a feature of this page", key="open_feature")
+    named = frame.choose_name(feature_columns.names(rows), "Open a feature of this page", key="open_feature")
     frame.download(lambda: queries.features.features(store, wanted, order=order), name="features")
     return clicked if clicked is not None else named
 
@@ -106,7 +106,7 @@ def show_nothing(store: Store, view: FeaturesView) -> None:
         st.html(panels.note("This bundle holds no features."))
         return
     if view.has_note and (fault := audits.noted_features(store)[1]):
-        st.html(panels.notice_here("Which features have a note is not known", fault))
+        st.html(panels.notice("Which features have a note is not known", fault, is_page=False))
     else:
         st.html(panels.note("No matches."))
     if view.area:

@@ -5,7 +5,8 @@ from typing import Any
 import pyarrow as pa
 import streamlit as st
 
-from app.components.html import panels, tables, wording
+from app.components.feature import profile
+from app.components.html import panels
 from app.components.text import ledgers, reading, tokens
 from app.session import bundles, cache, permalinks
 from app.session.cache import ask
@@ -21,6 +22,12 @@ from lfp.errors import NotInBundleError
 from lfp.util import sanitize
 
 PAGE_SIZE = 12
+SCORES = {
+    "gap": "probe estimate and reward",
+    "implicit gap": "implicit reward and reward",
+    "rating gap": "reward and human rating",
+}
+"""The two scores that a gap is between."""
 LEDGERS: dict[str, tuple[Any, Any]] = {  # by URL value: the query, and how its result is drawn
     "estimate": (queries.ledgers.ledger, ledgers.from_estimate),
     "against the average text": (queries.ledgers.average_ledger, ledgers.from_contrast),
@@ -34,11 +41,19 @@ def show_filters(store: Store) -> InputsView:
     )
     bound: dict[str, Any] = {"bind": "query-params", "width": 165}
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="small")
-    row.selectbox("Texts", ["sampled", "all"], key="texts", help=wording.SAMPLED, **bound)
+    sampled = "Sampled: a random sample with full activations. Others appear only as feature examples."
+    row.selectbox("Texts", ["sampled", "all"], key="texts", help=sampled, **bound)
     splits = ["any", "train", "held_out"]
     row.selectbox("Split", splits, key="split", format_func=words_for("split"), **bound)
-    sorts = list(queries.texts.TEXT_SORTS)
-    row.selectbox("Sort by", sorts, key="by", help=wording.GAPS, format_func=words_for("by"), **bound)
+    sorts, gaps = list(queries.texts.TEXT_SORTS), "Gap = difference of the two percentile ranks."
+    row.selectbox(
+        "Sort by",
+        sorts,
+        key="by",
+        help=gaps,
+        format_func=words_for("by"),
+        **bound,
+    )
     row.selectbox("Order", ["descending", "ascending"], key="direction", **bound)
     rated = ask(queries.texts.rating_range, store)
     if rated:  # without limits, as another bundle's ratings may have others
@@ -57,8 +72,8 @@ def show_list(store: Store, view: InputsView) -> paging.Page:
     )  # fmt: skip
     n = ask(queries.texts.count_texts, store, wanted)
     if not n:
-        has_texts = store.manifest.tables["texts"].rows
-        st.html(panels.note(wording.NO_TEXT_PASSES if has_texts else "This bundle holds no texts."))
+        has_texts, says = store.manifest.tables["texts"].rows, "No matches. Use fewer words or a wider rating."
+        st.html(panels.note(says if has_texts else "This bundle holds no texts."))
         return paging.Page([])
     order = queries.common.Order(view.by, view.direction == "descending")
     gap = view.by if view.by in queries.common.TEXT_GAPS else "gap"
@@ -76,14 +91,15 @@ def show_table(rows: pa.Table, *, gap: str) -> None:
     columns = {
         "text_id": number("Text", format="#%d", width=52, pinned=True),
         "text": st.column_config.TextColumn("Begins", width=145),
-        "gap": number("Gap", format="%.2f", width=52, help=wording.gap_sentence(gap)),
+        "gap": number("Gap", format="%.2f", width=52, help=f"Difference of the percentile ranks of {SCORES[gap]}."),
         "feedback": number("Reward", format="%+.2f", width=66),
         "predicted": number("Estimate", format="%+.3f", width=76, help="Probe estimate"),
         "implicit_reward": number("Implicit", format="%+.2f", width=70, help="Implicit reward, nats"),
         "rating": number("Rating", format="%.0f", width=60),
     }
     ids = rows["text_id"].to_pylist()
-    paging.show_table(tables.texts(rows), ids, name="text_table", opens="text", columns=columns)
+    shown = reading.for_screen(rows, reading.TEXT_COLUMNS, longest=120)
+    paging.show_table(shown, ids, name="text_table", opens="text", columns=columns)
 
 
 def choose_watched(store: Store, ledger: Ledger) -> Feature | None:
@@ -102,7 +118,7 @@ def choose_watched(store: Store, ledger: Ledger) -> Feature | None:
     except NotInBundleError as error:
         st.html(panels.note(f"{error}."))
         return None
-    label = wording.best_label(ask(queries.feature.labels, store, feature.feature_id))
+    label = profile.best_label(ask(queries.feature.labels, store, feature.feature_id))
     link = panels.anchor(permalinks.feature_href(feature.feature_id), "Open the feature")
     says = panels.text(label.description if label and label.description else "no label")
     st.html(f"{panels.badge(f'feature {feature.feature_id}')}{says} · {link}")
@@ -130,18 +146,19 @@ def show_tokens(store: Store, text: Text, probe: Probe | None, feature: Feature 
 
 def show_ledger(store: Store, text: Text, name: str) -> None:
     """Draw the chosen ledger, the check of its sum, and all its parts on demand."""
-    query, account = LEDGERS[name]
+    query, build = LEDGERS[name]
     found = ask(query, store, text.text_id)
     if found is None:
-        st.html(panels.note(wording.NO_RAW_LEDGER))
+        st.html(panels.note("This bundle does not split the raw-activation probe’s estimate."))
         return
-    st.html(panels.note(wording.ledger_sentence(found)))
+    account = build(found)
+    st.html(panels.note(account.says))
 
     def watch_bar() -> None:
         if isinstance(number := frame.first_point(st.session_state.ledger_chart), int):
             st.session_state.watch = number
 
-    frame.show_ledger(account(found), key="ledger_chart", on_select=watch_bar)
+    frame.show_ledger(account, key="ledger_chart", on_select=watch_bar)
     if found.shown:
         frame.list_contributions(
             lambda: ledgers.all_parts(ask(query, store, text.text_id, limit=None).shown),
@@ -158,7 +175,12 @@ def show_text(store: Store, text: Text) -> None:
     show_tokens(store, text, probe, choose_watched(store, ledger) if ledger else None)
     st.subheader("What made the estimate")
     if ledger is None:
-        says = wording.NO_ACTIVATIONS if probe else "This bundle has no probe, so there is no estimate to split."
+        says = "This bundle has no probe, so there is no estimate to split."
+        if probe:
+            says = (
+                "This text has no stored activations, as it appears only as a feature example. Its estimate cannot be "
+                "split by feature."
+            )
         st.html(panels.note(says))
         return
     show_ledger(store, text, frame.choose_one("Ledger", LEDGERS, key="account", names=WORDS["account"], collapsed=True))

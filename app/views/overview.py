@@ -3,8 +3,8 @@
 import pyarrow as pa
 import streamlit as st
 
-from app.components.html import panels, tables
-from app.components.results import about, headline
+from app.components.html import exports, panels
+from app.components.results import about, report
 from app.session import cache, permalinks
 from app.session.cache import ask
 from app.widgets import frame
@@ -27,21 +27,21 @@ ESTIMATES = {
 def show_headlines(store: Store) -> None:
     figures = {row: ask(queries.run.figures, store, row) for row in HEADLINE_ROWS}
     probe = ask(queries.common.headline, store)
-    found = headline.cards(figures, probe.target if probe else None)
+    found = report.headlines(figures, probe.target if probe else None)
     st.subheader("What was learned")
     if not any(figures.values()):
         st.html(panels.note("The report of this bundle has no metrics yet."))
         return
     missing = "This run does not compare probes of the tuned and the base model."
     st.html((panels.cards(found) if found else panels.note(missing)) + panels.facts(summary.reward_facts(figures)))
-    heads, rows = headline.tau_table(figures["kendall_tau"])
+    heads, rows = report.tau_table(figures["kendall_tau"])
     if rows:
         with st.expander("Kendall’s τ by words and probe inputs"):
             st.html(panels.table(heads, rows))
             says = "Held-out words, 95 % intervals over words. “Within sign” leaves out what the sign alone gives."
             st.html(panels.note(says))
     shown = [row for rows in figures.values() for row in rows]
-    frame.download(lambda: tables.of_rows(ResultRow, shown), name="headline")
+    frame.download(lambda: exports.as_table(ResultRow, shown), name="headline")
 
 
 def show_layers(store: Store) -> None:

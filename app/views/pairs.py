@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 import streamlit as st
 
-from app.components.html import panels, wording
+from app.components.html import panels
 from app.components.text import ledgers, reading, tokens
 from app.session import cache, permalinks
 from app.session.cache import ask
@@ -17,8 +17,10 @@ from lfp.bundle.queries.common import Probe
 from lfp.bundle.queries.texts import Pair, PairFilter, ScoreLimits, Text
 from lfp.bundle.store.connection import Store
 from lfp.errors import NotInBundleError
+from lfp.util.sanitize import escaped
 
 PAGE_SIZE = 8
+MARGIN = "Estimate of the chosen response minus that of the rejected one."
 
 
 def show_filters() -> PairsView:
@@ -26,12 +28,14 @@ def show_filters() -> PairsView:
     st.text_input("Find", key="said", bind="query-params", type="search", placeholder=hint)
     bound: dict[str, Any] = {"bind": "query-params", "width": 165}
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="small")
-    row.selectbox("Pairs", ["sampled", "all"], key="kept", help=wording.SAMPLED_PAIRS, **bound)
-    row.selectbox("The estimate is", ["any", "right", "wrong"], key="verdict", help=wording.VERDICT, **bound)
+    sampled = "Sampled: a random sample with the activations of both sides, whose difference can be split by feature."
+    row.selectbox("Pairs", ["sampled", "all"], key="kept", help=sampled, **bound)
+    right = "Right: it ranks the chosen response above the rejected one."
+    row.selectbox("The estimate is", ["any", "right", "wrong"], key="verdict", help=right, **bound)
     row.selectbox("Split", ["any", "train", "held_out"], key="half", format_func=words_for("half"), **bound)
     sorts = list(queries.texts.PAIR_SORTS)
     first = sorts.index(PairsView().rank_by)
-    row.selectbox("Sort by", sorts, index=first, key="rank_by", help=wording.MARGIN, **bound)
+    row.selectbox("Sort by", sorts, index=first, key="rank_by", help=MARGIN, **bound)
     row.selectbox("Order", ["descending", "ascending"], key="towards", **bound)
     return permalinks.current_view(PairsView)
 
@@ -42,7 +46,7 @@ def show_list(store: Store, view: PairsView) -> paging.Page:
     wanted = PairFilter(view.said, view.half, view.verdict, is_sampled=view.kept == "sampled" and has_sampled)
     n = ask(queries.texts.count_pairs, store, wanted)
     if not n:
-        st.html(panels.note(wording.NO_PAIR_PASSES))
+        st.html(panels.note("No matches. Use fewer words, or look at all pairs."))
         return paging.Page([])
     order = queries.common.Order(view.rank_by, view.towards == "descending")
     page = paging.show_page(
@@ -59,13 +63,14 @@ def show_table(rows: pa.Table) -> None:
         "pair_id": number("Pair", format="#%d", width=58, pinned=True),
         "chosen_response": words("Chosen begins", width=305),
         "rejected_response": words("Rejected begins", width=305),
-        "margin": number("Margin", format="%+.3f", width=80, help=wording.MARGIN),
+        "margin": number("Margin", format="%+.3f", width=80, help=MARGIN),
         "implicit_margin": number("Implicit margin", format="%+.2f", width=115, help="In nats"),
         "length": number("Longer by", format="%+d", width=85, help="Tokens, chosen minus rejected"),
         "split": words("Split", width=80),
     }
     ids = rows["pair_id"].to_pylist()
-    paging.show_table(reading.pair_rows(rows), ids, name="pair_table", opens="pair", columns=columns)
+    shown = reading.for_screen(rows, reading.PAIR_COLUMNS, longest=110)
+    paging.show_table(shown, ids, name="pair_table", opens="pair", columns=columns)
 
 
 def show_response(
@@ -90,9 +95,14 @@ def show_difference(store: Store, pair: Pair) -> None:
     st.subheader("What makes the difference")
     found = ask(queries.ledgers.pair_ledger, store, pair.pair_id)
     if found is None:
-        st.html(panels.note(wording.NO_PAIR_LEDGER))
+        says = "This pair has no stored activations, so its difference cannot be split. Look at sampled pairs."
+        st.html(panels.note(says))
         return
-    st.html(panels.note(wording.PAIR_LEDGER))
+    says = (
+        "Contribution of each feature to the estimate, chosen minus rejected. Blue: in favour of the chosen response. "
+        "The intercept cancels."
+    )
+    st.html(panels.note(says))
     frame.show_ledger(ledgers.from_contrast(found), key="pair_chart")
 
     def all_parts() -> pa.Table:
@@ -115,7 +125,7 @@ def show_pair(store: Store, pair: Pair) -> None:
     st.html(reading.margins(pair))
     if prompt := reading.shared_prompt(chosen, rejected, probe):
         with st.expander("The prompt of both responses", expanded=len(prompt) < 400):
-            st.html(panels.quoted(prompt))
+            st.html(f'<pre class="lfp-prompt">{escaped(prompt)}</pre>')
     limits = ask(queries.texts.score_limits, store)
     st.html(tokens.sheet_legend(reading.score_rows(chosen, limits, probe)))
     frame.side_by_side(
@@ -130,7 +140,8 @@ def show() -> None:
     st.html(panels.heading(store.manifest.title, "Pairs"))
     if not ask(queries.texts.count_pairs, store, PairFilter()):
         href = permalinks.href("inputs", permalinks.InputsView())
-        st.html(panels.note(wording.NO_PAIRS) + panels.anchor(href, "Read single texts in Inputs"))
+        none = panels.note("This bundle holds no preference pairs: its model was tuned on a reward.")
+        st.html(none + panels.anchor(href, "Read single texts in Inputs"))
         return
     page = show_list(store, show_filters())
     chosen = paging.choose_row(page, "Pair number", key="pair", page_key="leaf", values_key="side_values")

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from app.components.feature import verdicts
-from app.components.html import panels, wording
+from app.components.feature import profile, verdicts
+from app.components.html import panels
 from app.session import audits, bundles, cache, permalinks
 from app.session.audits import Audits
 from app.session.cache import ask
@@ -90,7 +90,7 @@ def show_review(store: Store, bundle: BundleKey, listed: AuditList, found: Audit
         verdict_panel.show_panel(
             bundle,
             feature_id,
-            wording.best_label(ask(queries.feature.labels, store, feature_id)),
+            profile.best_label(ask(queries.feature.labels, store, feature_id)),
             found,
             is_blind=st.session_state.blind,
             after_save=(lambda: go(following)) if following else None,
@@ -117,7 +117,7 @@ def show() -> None:
     found = audits.read_audits(bundle)
     audits.show_messages()
     if found.fault and not found.lists:
-        st.html(panels.notice_here("Audits cannot be opened", found.fault))
+        st.html(panels.notice("Audits cannot be opened", found.fault, is_page=False))
         return
     listed = choose_list(found)
     if listed is None:

@@ -25,7 +25,7 @@ def choose_other() -> str | None:
     linked = st.query_params.get("other")
     if linked is not None and linked not in names:
         says = comparing.no_such_run(linked, is_open=linked == bundles.bundle_name())
-        st.html(panels.notice_here("No such run", says))
+        st.html(panels.notice("No such run", says, is_page=False))
     other: str = st.selectbox("The other run", names, key="other", bind="query-params", width=380)
     return other
 

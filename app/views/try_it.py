@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import streamlit as st
 
-from app.components.html import panels, wording
+from app.components.html import panels
 from app.components.text import playground, tokens
+from app.components.text.reading import target_name
 from app.session import bundles, cache, permalinks
 from app.session.cache import ask
 from app.widgets import frame
@@ -90,7 +91,7 @@ def show_reading(store: Store, live: Live, reading: Reading) -> list[int]:
     if reading.text.truncated:
         st.html(panels.note(f"Cut to its first {live.context} tokens, the context of this run’s models."))
     st.html(playground.totals(reading, ledger, config))
-    target = wording.target_name(stated) if stated else ""
+    target = target_name(stated) if stated else ""
     rows = playground.score_rows(reading, probe, ask(queries.texts.score_limits, store), config, target=target)
     numbers = st.toggle("Show numbers", key="tried_values", bind="query-params")
     parts = tokens.pieces(reading.text.text, reading.text.token_starts)

@@ -7,9 +7,8 @@ from typing import Any
 import pyarrow as pa
 import streamlit as st
 
-from app.components.html import panels, tables
-from app.components.results import agreement
-from app.components.results import linked as links
+from app.components.html import exports, panels
+from app.components.results import report
 from app.session import cache, permalinks
 from app.session.cache import ask
 from app.session.permalinks import WORDS
@@ -17,7 +16,8 @@ from app.widgets import frame
 from lfp.bundle import queries
 from lfp.bundle.queries.run import AblatedFeature
 from lfp.bundle.store.connection import Store
-from lfp.evaluation.ablation_rows import is_inert
+from lfp.evaluation.ablation_rows import CONTROL, FEATURE, is_inert
+from lfp.evaluation.results import ResultRow
 from lfp.report import sentences
 from lfp.report.figures import lines, points
 from lfp.report.figures.intervals import Legend
@@ -41,13 +41,17 @@ def choose_labeller(store: Store) -> str | None:
 def show_counts(store: Store, labeller: str) -> None:
     st.subheader("Labels against weights")
     rows = ask(queries.run.figures, store, "label_agreement")
-    held = {value: against for value, against in AGAINST.items() if agreement.of_labeller(rows, labeller, against)}
+    compared: dict[str, dict[str, ResultRow]] = {}
+    for row in rows:
+        keys = lines.keys_of(row)
+        if keys.get("labeller") == labeller and "against" in keys:
+            compared.setdefault(keys["against"], {})[row.metric] = row
+    held = {value: compared[against] for value, against in AGAINST.items() if against in compared}
     if not held:
         st.html(panels.note("The report does not compare this labeller’s labels with weights."))
         return
-    against = held[frame.choose_one("Count as important", held, key="weighty_by", names=WORDS["weighty_by"])]
-    found = agreement.of_labeller(rows, labeller, against)
-    st.html(agreement.heat(found) + panels.facts(sentences.agreement_measures(found)))
+    found = held[frame.choose_one("Count as important", held, key="weighty_by", names=WORDS["weighty_by"])]
+    st.html(report.heat(found) + panels.facts(sentences.agreement_facts(list(found.values()))))
     frame.caption_figures(sentences.agreement_sentence(found), rows, name="label_agreement")
 
 
@@ -106,7 +110,9 @@ def show_effects(rows: Sequence[dict[str, Any]]) -> None:
     st.subheader("Ablation: reward without these features")
     legend = Legend("change of mean reward", chance="controls (95 %)", is_signed=True)
     frame.show_intervals(lines.effects(rows), legend, key="effects")
-    controls = f"Controls: similar features removed instead ({sentences.n_controls(rows)} in total)."
+    judged = {row["group"] for row in lines.ablated_groups(rows)}
+    n = sum(row["kind"] == CONTROL and row["control_of"] in judged for row in rows)
+    controls = f"Controls: similar features removed instead ({n} in total)."
     says = f"{sentences.effects_sentence(rows)} {controls}"
     frame.caption(says, lambda: pa.Table.from_pylist(rows), name="ablations")
 
@@ -125,7 +131,7 @@ def show_single_features(store: Store, found: Sequence[AblatedFeature]) -> None:
     frame.show_figure(points.effects(found), key="single_effects", href=permalinks.feature_href, what="feature")
     band = "Grey band: 95 % of controls."
     says = f"{band} {sentences.singles_sentence(ask(queries.run.figures, store, 'ablation'))}".strip()
-    table = lambda: tables.of_rows(AblatedFeature, found)  # noqa: E731
+    table = lambda: exports.as_table(AblatedFeature, found)  # noqa: E731
     frame.caption(f"{says} Click a point to open its feature.", table, name="single_features")
 
 
@@ -133,15 +139,16 @@ def show_inert(found: Sequence[AblatedFeature]) -> None:
     st.subheader("Weighted heavily, no causal effect")
     inert = [feature for feature in found if is_inert(asdict(feature))]
     if inert:
-        rows = links.ablated_features(inert, permalinks.feature_href)
-        st.html(tables.table(["feature", "predicted", "measured"], rows))
-    says = sentences.inert_sentence(found, len(inert))
-    frame.caption(says, lambda: tables.of_rows(AblatedFeature, inert), name="inert")
+        rows = report.feature_rows(inert, permalinks.feature_href)
+        st.html(panels.linked_table(["feature", "predicted", "measured"], rows))
+    halves = [(feature.ci_high - feature.ci_low) / 2 for feature in found]
+    says = sentences.inert_sentence(len(inert), len(found), halves, found[0].n_completions)
+    frame.caption(says, lambda: exports.as_table(AblatedFeature, inert), name="inert")
 
 
 def show_ablations(store: Store) -> None:
     rows = ask(queries.run.report_ablations, store)
-    if not lines.ablated_groups(rows) and not lines.ablated_singles(rows):
+    if not lines.ablated_groups(rows) and not any(row["kind"] == FEATURE for row in rows):
         st.subheader("Ablations")
         st.html(panels.note("This bundle has no ablations. python -m precompute ablate adds them."))
         return

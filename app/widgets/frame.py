@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 import pyarrow as pa
 import streamlit as st
 
-from app.components.html import exports, panels, tables
+from app.components.html import exports, panels
 from app.components.text import ledgers
 from app.session import permalinks
 from lfp.evaluation.results import ResultRow
@@ -75,7 +75,7 @@ def caption(sentence: str, rows: Callable[[], pa.Table], *, name: str) -> None:
 
 def caption_figures(sentence: str, figures: Sequence[ResultRow], *, name: str) -> None:
     """Do the same for figures of the report."""
-    caption(sentence, lambda: tables.of_rows(ResultRow, figures), name=name)
+    caption(sentence, lambda: exports.as_table(ResultRow, figures), name=name)
 
 
 def side_by_side(*parts: Callable[[], None], widths: Sequence[int] | None = None) -> None:

@@ -69,7 +69,7 @@ def show_panel(
     saves and moves on.
     """
     if found.fault:
-        st.html(panels.notice_here("Audits cannot be read", found.fault))
+        st.html(panels.notice("Audits cannot be read", found.fault, is_page=False))
     if bundles.is_public():
         st.html(panels.note(READ_ONLY) + _history(bundle, feature_id, found))
         return

@@ -14,12 +14,11 @@ from lfp.bundle.manifest import Manifest
 from lfp.bundle.store.connection import Store
 from lfp.errors import ConfigError
 from lfp.evaluation.results import Report, ResultRow
-from lfp.report.cost import cost_rows
 from lfp.report.figures.catalogue import Drawn, Material, draw_all
 from lfp.report.figures.frame import CONFIG
 from lfp.report.rows import build_report
 from lfp.report.sentences import sentence
-from lfp.report.summary import summarise, what_was_tuned
+from lfp.report.summary import cost_rows, summarise, what_was_tuned
 from lfp.report.tables import TextTable, tables
 from lfp.util.sanitize import escaped
 
@@ -111,7 +110,13 @@ def _head(written: Written) -> str:
 
 
 def _section(name: str, rows: Sequence[ResultRow], drawn: Sequence[Drawn]) -> str:
-    charts = "".join(_figure(figure) for figure in drawn if figure.section == name)
+    charts = ""
+    for figure in [figure for figure in drawn if figure.section == name]:
+        chart = figure.chart.to_html(
+            full_html=False, include_plotlyjs=False, div_id=f"figure-{figure.name}", config=CONFIG,
+            default_width="100%",
+        )  # fmt: skip
+        charts += f"<figure>\n<figcaption>{escaped(figure.title)}</figcaption>\n{chart}\n</figure>\n"
     shown = tables(name, rows)
     is_open = sum(len(table.rows) for table in shown) <= _OPEN_ROWS
     listed = _folded("Figures", "".join(map(_table, shown)), is_open=is_open) if shown else ""
@@ -120,13 +125,6 @@ def _section(name: str, rows: Sequence[ResultRow], drawn: Sequence[Drawn]) -> st
         f'<section id="{escaped(name)}">\n<h2>{escaped(title)}</h2>\n<p>{escaped(sentence(name, rows))}</p>\n'
         f"{charts}{listed}</section>\n"
     )
-
-
-def _figure(figure: Drawn) -> str:
-    chart = figure.chart.to_html(
-        full_html=False, include_plotlyjs=False, div_id=f"figure-{figure.name}", config=CONFIG, default_width="100%"
-    )
-    return f"<figure>\n<figcaption>{escaped(figure.title)}</figcaption>\n{chart}\n</figure>\n"
 
 
 def _folded(title: str, content: str, *, is_open: bool) -> str:

@@ -22,7 +22,7 @@ def build_report(
 ) -> dict[str, list[ResultRow]]:
     """Return every section of the report, empty where the run has no such rows.
 
-    `ablations` are rows of that table, `costs` come from `lfp.report.cost`.
+    `ablations` are rows of that table, `costs` come from `lfp.report.summary`.
     """
     return {name: list[ResultRow]() for name in ROWS} | group_by_section([*rows, *ablation_rows(ablations), *costs])
 

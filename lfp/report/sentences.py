@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from lfp.bundle.queries.run import AblatedFeature
-from lfp.evaluation.ablation_rows import CONTROL, passes
+from lfp.evaluation.ablation_rows import passes
 from lfp.evaluation.results import ResultRow
 from lfp.report.figures import lines
 from lfp.report.figures.intervals import Line
@@ -104,14 +103,25 @@ def pairs_sentence(rows: Rows) -> str:
 
 def calibration_facts(rows: Rows) -> dict[str, str]:
     """Return how calibrated the preference probe is on held-out pairs, by name."""
-    keys = {"inputs": "sae", "model": "tuned", "target": "preference"}
+    found = [row for row in rows if (row.inputs, row.model, row.target) == ("sae", "tuned", "preference")]
     names = {"calibration_error": "calibration error", "calibration_slope": "slope", "auroc": "area under the curve"}
-    found = {name: pick(rows, metric=metric, **keys) for metric, name in names.items()}
-    return {name: estimate(row) + _chance(row) for name, row in found.items() if row is not None}
+    return _facts(found, names)
 
 
-def _chance(row: ResultRow) -> str:
-    return f" · chance {plain(row.null_high)}" if row.null_high is not None else ""
+def agreement_facts(rows: Rows) -> dict[str, str]:
+    """Return the agreement of one labeller's labels with weights in numbers, by name."""
+    return _facts(rows, {"odds_ratio": "odds ratio", "kappa": "Cohen’s κ", "accuracy": "agreement"})
+
+
+def _facts(rows: Rows, names: Mapping[str, str]) -> dict[str, str]:
+    """Return the first row of each metric in `names`, with its interval and its null, by the metric's name."""
+    facts = {}
+    for metric, name in names.items():
+        row = pick(rows, metric=metric)
+        if row is not None:
+            chance = "" if row.null_high is None else f" · chance {plain(row.null_high)}"
+            facts[name] = estimate(row) + chance
+    return facts
 
 
 def _words(rows: Rows) -> str:
@@ -261,12 +271,6 @@ def agreement_sentence(found: Mapping[str, ResultRow]) -> str:
     return f"No association between “related” labels and probe weight: odds ratio {estimate(odds)}{reach}."
 
 
-def agreement_measures(found: Mapping[str, ResultRow]) -> dict[str, str]:
-    """Return the agreement of labels and weights in numbers, each with its interval and its null."""
-    names = {"odds_ratio": "odds ratio", "kappa": "Cohen’s κ", "accuracy": "agreement"}
-    return {name: estimate(found[metric]) + _chance(found[metric]) for metric, name in names.items() if metric in found}
-
-
 def rank_sentence(rows: Rows, labeller: str) -> str:
     """Say how a labeller's confidence and the sizes of weights correlate; empty where the report does not."""
     shown = (row for row in rows if lines.keys_of(row).get("labeller") == labeller)
@@ -335,12 +339,6 @@ def effects_sentence(rows: Sequence[lines.Ablation]) -> str:
     return f"Removing these changes the reward more than matched controls: {'; '.join(changes)}.{others} {before}"
 
 
-def n_controls(rows: Sequence[lines.Ablation]) -> int:
-    """Return how many matched controls the ablated groups have together."""
-    judged = {row["group"] for row in lines.ablated_groups(rows)}
-    return sum(row["kind"] == CONTROL and row["control_of"] in judged for row in rows)
-
-
 def singles_sentence(rows: Rows) -> str:
     """Say how predicted and measured effects of single features correlate; empty where the report does not."""
     rank = pick(rows, metric="predicted_measured")
@@ -353,13 +351,12 @@ def singles_sentence(rows: Rows) -> str:
     )
 
 
-def inert_sentence(features: Sequence[AblatedFeature], n_inert: int) -> str:
-    """Say how many of the features that were ablated alone show no effect, and how small an effect could be seen."""
-    half = sum((feature.ci_high - feature.ci_low) / 2 for feature in features) / len(features)
-    return _inert(n_inert, len(features), half, features[0].n_completions)
+def inert_sentence(n_inert: int, n: int, halves: Sequence[float], n_completions: int | None) -> str:
+    """Say how many of `n` features that were ablated alone show no effect, and how small an effect could be seen.
 
-
-def _inert(n_inert: int, n: int, half: float, n_completions: int | None) -> str:
+    `halves` are half the widths of their intervals.
+    """
+    half = sum(halves) / len(halves)
     return (
         f"{n_inert} of the {n} features with the largest weights show no effect when removed alone: the interval "
         f"includes 0 and the effect is within controls. With {count(n_completions)} completions, effects smaller than "
@@ -383,7 +380,7 @@ def _ablation(rows: Rows) -> str:
     alone = [found["effect"] for name, found in of_group.items() if name.startswith("feature:") and "effect" in found]
     halves = [(row.ci_high - row.ci_low) / 2 for row in alone if row.ci_low is not None and row.ci_high is not None]
     if inert and halves:
-        parts.append(_inert(int(inert.value), inert.n or len(alone), sum(halves) / len(halves), alone[0].n))
+        parts.append(inert_sentence(int(inert.value), inert.n or len(alone), halves, alone[0].n))
     return " ".join(part for part in parts if part)
 
 

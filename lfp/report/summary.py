@@ -1,10 +1,12 @@
-"""A run in short: what was tuned towards what, the reward before and after, and the tuned against the base model."""
+"""A run in short: what was tuned towards what, its reward before and after, tuned against base, and what it cost.
+
+Costs come from the manifest, since no table depends on the clock.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from lfp.bundle.manifest import Manifest
 from lfp.config import PRETRAIN, TUNE
@@ -23,17 +25,15 @@ class Comparison:
     tuned: ResultRow
     base: ResultRow
     difference: ResultRow
-
-    @property
-    def score(self) -> str:
-        """What the values are, as people say it."""
-        return "pair accuracy" if self.target == "preference" else "Kendall’s τ"
+    score: str
+    """What the values are, as people say it."""
 
 
 def compare_models(report: Report, target: str | None) -> Comparison | None:
     """Return tuned against base for the headline probe's target, else for the first target that has all three."""
     for name in dict.fromkeys([target, "delta", "feedback", "implicit_reward", "preference"]):
-        if name == "preference":
+        is_pairs = name == "preference"
+        if is_pairs:
             rows, keys = report.get("preference_accuracy", ()), {"metric": "accuracy"}
         else:
             rows = [row for row in report.get("kendall_tau", ()) if row.split in ("held_out_words", None)]
@@ -42,15 +42,8 @@ def compare_models(report: Report, target: str | None) -> Comparison | None:
         base = pick(rows, model="base", inputs="base_sae", target=name, **keys)
         difference = pick(rows, model="difference", inputs="sae", target=name, **keys)
         if name and tuned and base and difference:
-            return Comparison(name, tuned, base, difference)
+            return Comparison(name, tuned, base, difference, "pair accuracy" if is_pairs else "Kendall’s τ")
     return None
-
-
-def sign_ceiling(report: Report, row: ResultRow) -> float | None:
-    """Return the tau of a probe that knows signs only, beside a row of `kendall_tau`; None where it is unknown."""
-    keys = {"model": row.model, "inputs": row.inputs, "target": row.target, "split": row.split}
-    found = pick(report.get("kendall_tau", ()), metric="sign_ceiling", **keys)
-    return found.value if found else None
 
 
 def summarise(report: Report, target: str | None) -> list[str]:
@@ -85,14 +78,11 @@ def what_was_tuned(manifest: Manifest) -> str:
         texts = f"the pairs “{source_name(tune['pairs'])}”"
     else:
         texts = f"the corpus “{source_name(manifest.config.get('corpus', {}).get('source', 'unnamed'))}”"
-    return f"{subject} tuned on {reward_name(manifest.config)}, over {texts}, with seed {manifest.seed}."
-
-
-def reward_name(config: Mapping[str, Any]) -> str:
-    """Return what the model was tuned towards."""
-    if config.get("model", {}).get("tuned", TUNE) != TUNE:
-        return "feedback elsewhere"
-    return "preference pairs (DPO)" if config.get("tune", {}).get("method") == "dpo" else "the lexicon’s reward (GRPO)"
+    if manifest.config.get("model", {}).get("tuned", TUNE) != TUNE:
+        reward = "feedback elsewhere"
+    else:
+        reward = "preference pairs (DPO)" if tune.get("method") == "dpo" else "the lexicon’s reward (GRPO)"
+    return f"{subject} tuned on {reward}, over {texts}, with seed {manifest.seed}."
 
 
 def reward_facts(report: Report) -> dict[str, str]:
@@ -111,3 +101,59 @@ def reward_facts(report: Report) -> dict[str, str]:
         "implicit reward against reward, τ": estimate(implicit) + chance if implicit else "",
     }
     return {name: value for name, value in found.items() if value}
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """A stage, or all of them, in minutes and megabytes of 10^6 bytes; None where something is not known."""
+
+    stage: str
+    minutes: float
+    cpu_minutes: float | None
+    peak_rss_mb: float | None
+
+
+def stage_costs(manifest: Manifest) -> list[StageCost]:
+    """Return the cost of each stage, in the order they ran; empty where the bundle does not say."""
+    return [
+        StageCost(
+            stage.name,
+            stage.seconds / 60,
+            None if stage.cpu_seconds is None else stage.cpu_seconds / 60,
+            stage.peak_rss_mb,
+        )
+        for stage in manifest.stages
+    ]
+
+
+def total_cost(stages: Sequence[StageCost]) -> StageCost:
+    """Return all stages as one: minutes are summed where every stage has them, and the peak is the largest."""
+    cpu_minutes = [stage.cpu_minutes for stage in stages if stage.cpu_minutes is not None]
+    peaks = [stage.peak_rss_mb for stage in stages if stage.peak_rss_mb is not None]
+    return StageCost(
+        "all",
+        sum(stage.minutes for stage in stages),
+        sum(cpu_minutes) if cpu_minutes and len(cpu_minutes) == len(stages) else None,
+        max(peaks, default=None),
+    )
+
+
+def cost_rows(manifest: Manifest) -> list[ResultRow]:
+    """Return section `cost` of the report: minutes, cpu_minutes and peak_rss_mb of each stage, then the machine.
+
+    `group` is the stage, or the processor with its cores and memory_gb, or the GPU with their number.
+    """
+    figures = [
+        (stage.stage, metric, getattr(stage, metric))
+        for stage in stage_costs(manifest)
+        for metric in ("minutes", "cpu_minutes", "peak_rss_mb")
+    ]
+    if machine := manifest.hardware:
+        processor = machine.processor or "processor"
+        figures += [(processor, "cores", machine.cores), (processor, "memory_gb", machine.memory_gb)]
+        figures += [(machine.gpu, "gpus", 1)] if machine.gpu else []
+    return [
+        ResultRow.from_estimate("cost", metric, value, group=group)
+        for group, metric, value in figures
+        if value is not None
+    ]

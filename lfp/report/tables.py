@@ -94,7 +94,7 @@ def _lay_out(rows: Sequence[ResultRow], layout: Layout) -> tuple[TextTable, set[
 
 def _value(row: ResultRow) -> str:
     """The value, with the decimals that its interval deserves."""
-    if row.ci_low is None or row.ci_high is None or row.value == round(row.value):
+    if row.ci_low is None or row.ci_high is None or float(row.value).is_integer():
         return number(row.value)
     return plain(row.value, digits_for(row.ci_low, row.ci_high))
 
@@ -102,7 +102,7 @@ def _value(row: ResultRow) -> str:
 def _interval(row: ResultRow) -> str:
     if row.ci_low is None or row.ci_high is None:
         return ""
-    if abs(row.value) > 1 and row.value == round(row.value):  # a count
+    if abs(row.value) > 1 and float(row.value).is_integer():  # a count
         return f"{number(row.ci_low)} to {number(row.ci_high)}"
     return formatting.interval(row.ci_low, row.ci_high)
 

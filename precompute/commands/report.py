@@ -9,10 +9,10 @@ from lfp.bundle import queries
 from lfp.bundle.queries.run import Sample, report_ablations, report_rows
 from lfp.bundle.store.connection import Store
 from lfp.evaluation.results import ResultRow
-from lfp.report.cost import cost_rows
+from lfp.report.figures.catalogue import write_figures
 from lfp.report.html import prepare, write_page
 from lfp.report.rows import build_report
-from lfp.report.svg import write_figures
+from lfp.report.summary import cost_rows
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.components.feature import trust, verdicts
-from app.components.html import panels, wording
+from app.components.feature import profile, trust, verdicts
+from app.components.html import panels
 from app.components.text import tokens
 from lfp.bundle.queries.feature import Label
 from lfp.util.sanitize import escaped, escaped_lines, shortened, token_text, visible
@@ -160,7 +160,7 @@ def test_a_sum_that_is_off_says_so():
 def test_a_failed_label_says_why_and_names_nothing():
     blank = dict.fromkeys(Label.__dataclass_fields__)
     failed = Label(**{**blank, "labeller": "m", "status": "failed", "failure": "no answer"})
-    assert wording.best_label([failed]) is None
+    assert profile.best_label([failed]) is None
     assert trust.verdict(failed) == ("none", "No label: no answer.")
 
 

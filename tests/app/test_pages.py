@@ -5,7 +5,8 @@ import time
 import pyarrow.csv
 import pytest
 
-from app.components.html import exports, wording
+from app.components.feature import profile
+from app.components.html import exports
 from app.session import permalinks
 from lfp.bundle import queries
 from lfp.bundle.store.connection import Store
@@ -220,7 +221,7 @@ def test_near_misses_stand_last_and_say_what_they_are(explorer, bundle):
     at = explorer("feature", bundle, feature=str(feature), examples="near miss")
     assert at.button_group(key="examples").value == "near miss"
     assert at.button_group(key="examples").options[-1] == "near miss"
-    assert wording.bucket_sentence(-2, 4) in whole(at)
+    assert profile.bucket_sentence(-2, 4) in whole(at)
 
 
 def test_a_text_adds_up_on_screen(explorer, bundle):
@@ -260,7 +261,7 @@ def test_searching_texts(explorer, bundle):
     with Store.open(bundle) as store:
         assert all("film" in queries.texts.text(store, number).text.lower() for number in shown["text_id"].tolist())
     assert shown["predicted"].is_monotonic_increasing
-    assert wording.NO_TEXT_PASSES in whole(explorer("inputs", bundle, words="zzzz"))
+    assert "No matches. Use fewer words or a wider rating." in whole(explorer("inputs", bundle, words="zzzz"))
 
 
 def test_an_unknown_feature_leads_to_a_known_one(explorer, bundle):

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.components.html import exports, tables
-from app.components.html import tables as linked
-from app.components.results import agreement, headline
+from app.components.html import exports, panels
+from app.components.results import report
 from app.session import permalinks
 from lfp.bundle import queries
 from lfp.bundle.queries.run import AblatedFeature
@@ -92,15 +91,15 @@ def pair_rows():
 
 def test_the_headline_is_three_figures_of_the_probes_target_or_of_another_that_has_all():
     rows = [*three("delta"), *three("implicit_reward")[:2]]
-    found = headline.cards({"kendall_tau": rows}, "implicit_reward")
+    found = report.headlines({"kendall_tau": rows}, "implicit_reward")
     assert [row.value for row in found] == [0.5, 0.4, 0.1] and "activation differences" in found[0].sentence
-    assert headline.cards({"kendall_tau": rows[3:]}, "implicit_reward") == []
-    assert headline.cards({}, None) == []
+    assert report.headlines({"kendall_tau": rows[3:]}, "implicit_reward") == []
+    assert report.headlines({}, None) == []
 
 
 def test_the_headline_keeps_to_held_out_words():
     leaky = [dataclasses.replace(row, split="random_rows") for row in three()]
-    assert headline.cards({"kendall_tau": leaky}, None) == []
+    assert report.headlines({"kendall_tau": leaky}, None) == []
 
 
 @pytest.mark.parametrize(
@@ -108,13 +107,13 @@ def test_the_headline_keeps_to_held_out_words():
     [(-0.1, 0.2, "No clear difference"), (0.1, 0.2, "scores higher"), (-0.2, -0.1, "no evidence")],
 )
 def test_the_difference_says_where_zero_is(low, high, says):
-    found = headline.cards({"kendall_tau": three(low=low, high=high)}, None)
+    found = report.headlines({"kendall_tau": three(low=low, high=high)}, None)
     assert says in found[2].sentence and found[2].is_change
 
 
 def test_each_figure_says_whether_it_is_above_its_null_and_has_its_ceiling():
     ceiling = figure("sign_ceiling", 0.9, model="base", inputs="base_sae", target="delta", split="held_out_words")
-    tuned, base, change = headline.cards({"kendall_tau": [*three(), ceiling]}, None)
+    tuned, base, change = report.headlines({"kendall_tau": [*three(), ceiling]}, None)
     assert "Not above chance" in tuned.sentence and "Above chance" in base.sentence
     assert (tuned.ceiling, base.ceiling, change.ceiling) == (None, 0.9, None)
 
@@ -182,14 +181,14 @@ def test_margins_are_of_held_out_pairs_under_a_preference_probe_alone(store, cop
 
 def test_counts_as_a_table():
     values = {"related_and_weighty": 15, "related_only": 180, "weighty_only": 77, "neither": 1264}
-    html = agreement.heat({name: figure(name, value) for name, value in values.items()})
+    html = report.heat({name: figure(name, value) for name, value in values.items()})
     words = " ".join(Reader(html).words)
     assert "15 7.7 % of the row" in words and "1,264 94 % of the row" in words and "1,536" in words
     is_tame(html)
 
 
 def test_no_rows_still_have_their_columns():
-    table = tables.of_rows(AblatedFeature, [])
+    table = exports.as_table(AblatedFeature, [])
     assert table.num_rows == 0 and exports.csv(table).startswith(b'"feature_id"')
 
 
@@ -261,4 +260,4 @@ def test_what_is_inert_is_listed_with_links(explorer, bundle, store):
 @settings(max_examples=12)
 @given(name=TEXTS)
 def test_names_in_linked_tables_are_tame(name):
-    is_tame(linked.table([name], [linked.Row(f"inputs?text={escaped('1')}", name or "x", name, (name,))]))
+    is_tame(panels.linked_table([name], [panels.LinkedRow(f"inputs?text={escaped('1')}", name or "x", name, (name,))]))

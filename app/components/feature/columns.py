@@ -104,3 +104,9 @@ def for_screen(rows: pa.Table, shown: tuple[str, ...]) -> pa.Table:
             column = pa.array([shortened(text or "", 120) for text in column.to_pylist()], pa.string())
         table[name] = column
     return pa.table(table)
+
+
+def names(rows: pa.Table) -> dict[str, int]:
+    """Return names to choose a feature by, and the feature of each."""
+    columns = zip(*(rows[name].to_pylist() for name in ("feature_id", "layer", "description")), strict=True)
+    return {f"#{id_} · layer {layer} · {shortened(text or 'no label', 70)}": id_ for id_, layer, text in columns}

@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
+import pyarrow as pa
 
 from lfp.evaluation.results import STATUSES, ResultRow
 from lfp.report.figures.frame import BASE, GRID, NEGATIVE, POSITIVE, draw
 from lfp.report.formatting import count, fixed, percent, pick, plain
-from lfp.util.sanitize import escaped, shortened
+from lfp.util.sanitize import escaped, shortened, token_text
 
 STATUS_NAMES: Mapping[str, str] = {
     "born": "new", "strengthened": "strengthened", "steady": "steady", "weakened": "weakened", "gone": "lost",
@@ -54,53 +55,57 @@ def summary(counts: Mapping[str, int], figures: Sequence[ResultRow]) -> str:
     return says
 
 
-def status_table(counts: Mapping[str, int], figures: Sequence[ResultRow]) -> tuple[list[str], list[list[str]]]:
-    """Return heads and rows: each status in the tuned and in the base model's SAE, and its share of the total change.
+def status_table(
+    counts: Mapping[str, int], figures: Sequence[ResultRow]
+) -> tuple[list[str], list[list[str]], list[int]]:
+    """Return heads, rows, and which rows are beyond chance in the tuned model's SAE.
 
-    Without figures of the report, counts are the bundle's own, without intervals.
+    A row is a status in the tuned and in the base model's SAE, and its share of the total change. Without figures of
+    the report, counts are the bundle's own, without intervals.
     """
     heads = [
-        "change",
-        "features",
-        "chance",
-        "measured in the base model’s SAE",
-        "chance",
-        "share of total change",
-        "chance",
-    ]
-    rows = []
-    for status in STATUSES:
-        tuned = pick(figures, metric="count", inputs="sae", group=status)
-        base = pick(figures, metric="count", inputs="base_sae", group=status)
-        share = pick(figures, metric="carried_share", group=status)
-        cells = [_with_interval(base), _chance(base), _with_interval(share, percent, percent), _chance(share, percent)]
-        counted = _with_interval(tuned) if tuned else count(counts.get(status, 0))
-        rows.append([f"{STATUS_NAMES[status]}: {MEANINGS[status]}", counted, _chance(tuned), *cells])
-    flips = pick(figures, metric="sign_flips")
-    counted = _with_interval(flips) if flips else count(counts.get("flipped", 0))
-    rows.append(["sign flipped: its probe weight changed sign", counted, _chance(flips), *["–"] * 4])
-    return heads, rows
+        "change", "features", "chance", "measured in the base model’s SAE", "chance", "share of total change", "chance",
+    ]  # fmt: skip
+    rows: list[list[str]] = []
+    beyond = []
+    for status in (*STATUSES, "flipped"):
+        if status == "flipped":
+            name, counted = "sign flipped: its probe weight changed sign", pick(figures, metric="sign_flips")
+            others = ["–"] * 4
+        else:
+            name = f"{STATUS_NAMES[status]}: {MEANINGS[status]}"
+            counted = pick(figures, metric="count", inputs="sae", group=status)
+            base = pick(figures, metric="count", inputs="base_sae", group=status)
+            share = pick(figures, metric="carried_share", group=status)
+            others = [*_with_chance(base), *_with_chance(share, percent, percent)]
+        measured = _with_chance(counted) if counted else [count(counts.get(status, 0)), "–"]
+        if counted and counted.null_high is not None and counted.value > counted.null_high:
+            beyond.append(len(rows))
+        rows.append([name, *measured, *others])
+    return heads, rows, beyond
 
 
-def beyond_chance(figures: Sequence[ResultRow]) -> list[int]:
-    """Return the rows of `status_table` whose count in the tuned model's SAE is beyond chance."""
-    counted = [pick(figures, metric="count", inputs="sae", group=status) for status in STATUSES]
-    counted.append(pick(figures, metric="sign_flips"))
-    return [at for at, row in enumerate(counted) if row and row.null_high is not None and row.value > row.null_high]
-
-
-def _with_interval(
+def _with_chance(
     row: ResultRow | None, written: Callable[[float], str] = count, end: Callable[[float], str] = lambda n: fixed(n, 0)
-) -> str:
+) -> list[str]:
+    """Return a figure with its interval, and what chance reaches."""
     if row is None:
-        return "–"
-    if row.ci_low is None or row.ci_high is None:
-        return written(row.value)
-    return f"{written(row.value)} [{end(row.ci_low)}, {end(row.ci_high)}]"
+        return ["–", "–"]
+    span = ""
+    if row.ci_low is not None and row.ci_high is not None:
+        span = f" [{end(row.ci_low)}, {end(row.ci_high)}]"
+    return [f"{written(row.value)}{span}", "–" if row.null_high is None else f"up to {written(row.null_high)}"]
 
 
-def _chance(row: ResultRow | None, written: Callable[[float], str] = count) -> str:
-    return "–" if row is None or row.null_high is None else f"up to {written(row.null_high)}"
+def for_screen(rows: pa.Table) -> pa.Table:
+    """Return drift for the screen: tokens with their spaces shown, flips as marks, without nulls the run lacks."""
+    table = rows.to_pydict()
+    table["sign_flipped"] = [{True: "flipped", False: "", None: "–"}[flag] for flag in table["sign_flipped"]]
+    table["top_tokens"] = [[token_text(token) for token in tokens] for tokens in table["top_tokens"]]
+    table["description"] = [shortened(text or "", 120) for text in table["description"]]
+    table["status"] = [STATUS_NAMES.get(status, status) for status in table["status"]]
+    silent = {name for name in ("drifted_null", "unexplained_null") if set(table[name]) <= {None}}
+    return pa.table({name: table[name] for name in rows.schema.names if name not in silent})
 
 
 def scatter(rows: Mapping[str, Sequence[Any]], *, plane: str) -> go.Figure:

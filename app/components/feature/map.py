@@ -70,6 +70,10 @@ def figure(
         "selected": {"marker": {"opacity": 0.85}},
         "unselected": {"marker": {"opacity": 0.85}},
     }  # fmt: skip
+    outline = {
+        "type": "path", "path": "M" + "L".join(f"{x},{y}" for x, y in area) + "Z",
+        "line": {"color": ink, "width": 1.6}, "fillcolor": "rgba(141, 145, 153, 0.14)",
+    }  # fmt: skip
     axis = {
         "showgrid": False, "zeroline": False, "showticklabels": False, "title": None, "showline": True,
         "linecolor": GRID, "mirror": True,
@@ -78,15 +82,8 @@ def figure(
         [behind, passed], axis, axis, height=520, margin={"l": 4, "r": 4, "t": 62, "b": 4},
         dragmode="lasso" if is_drawn_on else "pan",
         newselection={"line": {"color": ink, "width": 1.6, "dash": "solid"}},
-        shapes=[_outline(area, ink=ink)] if area else [],
+        shapes=[outline] if area else [],
     )  # fmt: skip
-
-
-def _outline(area: Sequence[Point], *, ink: str) -> dict[str, object]:
-    """Return a plotly shape around an area."""
-    path = "M" + "L".join(f"{x},{y}" for x, y in area) + "Z"
-    line = {"color": ink, "width": 1.6}
-    return {"type": "path", "path": path, "line": line, "fillcolor": "rgba(141, 145, 153, 0.14)"}
 
 
 def limits(values: np.ndarray, *, is_signed: bool) -> tuple[float, float]:
@@ -118,14 +115,12 @@ def drawn_corners(selection: Mapping[str, Any]) -> tuple[Point, ...]:
 
 def simplified(line: Sequence[Point], *, most: int = MOST_CORNERS) -> tuple[Point, ...]:
     """Reduce a closed line to at most `most` corners, leaving out the flattest ones (Visvalingam and Whyatt, 1993)."""
-
-    def area(a: Point, b: Point, c: Point) -> float:
-        return abs((b[0] - a[0]) * (c[1] - a[1]) - (c[0] - a[0]) * (b[1] - a[1]))
-
     corners = list(line)
     while len(corners) > most:
-        n = len(corners)
-        areas = [area(corners[at - 1], corners[at], corners[(at + 1) % n]) for at in range(n)]
+        areas = []
+        for at, b in enumerate(corners):
+            a, c = corners[at - 1], corners[(at + 1) % len(corners)]
+            areas.append(abs((b[0] - a[0]) * (c[1] - a[1]) - (c[0] - a[0]) * (b[1] - a[1])))
         del corners[areas.index(min(areas))]
     return tuple(corners)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from app.components.html import panels, wording
+from app.components.html import panels
+from app.components.text.reading import target_name
 from lfp.audit import share_interval
 from lfp.bundle.queries.common import Probe
 from lfp.bundle.queries.feature import Feature, FeatureDrift, Label, Neighbour, TextPart, TextParts
@@ -37,11 +38,21 @@ _STATUSES: Mapping[str, str] = {
 }
 
 
+def best_label(labels: Sequence[Label]) -> Label | None:
+    """Return the label that names a feature: the first that did not fail."""
+    return next((label for label in labels if label.status == "ok" and label.description), None)
+
+
 def heading(feature: Feature, labels: Sequence[Label], probe: Probe | None) -> str:
     """Write number, label, what it does to the estimate, and badges for its place, relation and weight."""
-    label = wording.best_label(labels)
+    label = best_label(labels)
     title = label.description if label and label.description else f"Feature {feature.feature_id}, no label"
-    says = wording.weight_sentence(feature, probe) if probe else "This bundle has no probe."
+    if probe is None:
+        says = "This bundle has no probe."
+    elif feature.weight is None:
+        says = "No probe reads this feature."
+    else:
+        says = f"{'Raises' if feature.weight >= 0 else 'Lowers'} the estimated {target_name(probe)}."
     marks = [panels.badge(f"layer {feature.layer}"), panels.badge(f"SAE index {feature.index}")]
     if label and label.related is not None:
         relation = "labelled related to the feedback" if label.related else "labelled not related to the feedback"
@@ -69,6 +80,19 @@ def contribution(feature: Feature, *, n_features: int) -> str:
     if feature.null_high is not None:
         pairs["chance for the weight"] = f"up to {plain(feature.null_high, 4)}"
     return panels.facts(pairs)
+
+
+def bucket_sentence(bucket: int, highest: int) -> str:
+    """Say what the examples of a bucket are; `highest` is the number of intervals of activation quantiles."""
+    if bucket == 0:
+        return "Strongest examples, one per context. Text outside the stored window is grey."
+    if bucket == -2:
+        return "Near misses: same token or a co-active feature, but this one stays silent."
+    if bucket < 0:
+        return "Random tokens from all texts in which the feature is silent."
+    names = {1: "lowest", 2: "second-lowest", 3: "second-highest", 4: "highest"}
+    which = f"{names[bucket]} activation quartile" if highest == 4 else f"activation interval {bucket} of {highest}"
+    return f"Random examples from the {which}."
 
 
 def contribution_mark(weight: float | None, activation: float) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import pyarrow as pa
@@ -14,16 +15,25 @@ import pyarrow.parquet
 from lfp.util.sanitize import guarded
 
 
+def as_table(kind: type[Any], rows: Sequence[Any]) -> pa.Table:
+    """Return dataclasses of one kind as a table, a column per field; an empty column is text."""
+    columns = {field.name: pa.array([getattr(row, field.name) for row in rows]) for field in fields(kind)}
+    return pa.table({n: c.cast(pa.string()) if pa.types.is_null(c.type) else c for n, c in columns.items()})
+
+
 def csv(rows: pa.Table) -> bytes:
-    """Rows as CSV in UTF-8. Lists and structs are JSON; text that begins like a formula gets an apostrophe in front.
+    """Return rows as CSV in UTF-8. Lists and structs are JSON; text like a formula gets an apostrophe in front.
 
     `lfp.util.sanitize.bare` takes it off again.
     """
-    columns = [pa.array([_cell(value) for value in column.to_pylist()]) for column in rows.columns]
-    plain = [column if _is_number(column) else new for column, new in zip(rows.columns, columns, strict=True)]
+    columns = []
+    for column in rows.columns:
+        kind = column.type
+        is_number = pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)
+        columns.append(column if is_number else pa.array([_cell(value) for value in column.to_pylist()]))
     sink = pa.BufferOutputStream()
     names = [_cell(name) for name in rows.schema.names]
-    pyarrow.csv.write_csv(pa.table(plain, names=names), sink)
+    pyarrow.csv.write_csv(pa.table(columns, names=names), sink)
     return sink.getvalue().to_pybytes()
 
 
@@ -45,10 +55,6 @@ FORMATS: Mapping[str, tuple[Callable[[pa.Table], bytes], str]] = {
     "JSON": (as_json, "application/json"),
 }
 """By the name people choose: how rows become bytes, and the media type. The name in lower case is the file's ending."""
-
-
-def _is_number(column: pa.ChunkedArray) -> bool:
-    return pa.types.is_floating(column.type) or pa.types.is_integer(column.type) or pa.types.is_boolean(column.type)
 
 
 def _cell(value: Any) -> str | None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from lfp.report.formatting import digits_for, interval, percent, plain, signed
-from lfp.util.sanitize import escaped, token_text
+from lfp.util.sanitize import escaped, shortened, token_text
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,6 @@ def text(words: str) -> str:
     return f"<span>{escaped(words)}</span>"
 
 
-def quoted(words: str) -> str:
-    """Return words of a corpus, line by line as they are."""
-    return f'<pre class="lfp-prompt">{escaped(words)}</pre>'
-
-
 def anchor(href: str, words: str) -> str:
     """Return a link to another page of the explorer."""
     return f'<a href="{escaped(href)}" target="_self">{escaped(words)}</a>'
@@ -57,9 +53,10 @@ def following(href: str, words: str) -> str:
     return f'<p class="lfp-note lfp-following">{anchor(href, words)}</p>{script}'
 
 
-def facts(pairs: Mapping[str, str]) -> str:
-    """Return names and values in a row."""
-    rows = "".join(f"<div><dt>{escaped(name)}</dt><dd>{escaped(value)}</dd></div>" for name, value in pairs.items())
+def facts(pairs: Mapping[str, str | None]) -> str:
+    """Return names and values in a row, without those that are None."""
+    known = {name: value for name, value in pairs.items() if value is not None}
+    rows = "".join(f"<div><dt>{escaped(name)}</dt><dd>{escaped(value)}</dd></div>" for name, value in known.items())
     return f'<dl class="lfp-facts">{rows}</dl>'
 
 
@@ -69,53 +66,55 @@ def badge(text: str, kind: str = "") -> str:
 
 
 def cards(headlines: Iterable[Headline]) -> str:
-    """Return large figures side by side, with the key to their strips."""
+    """Return large figures side by side, each over its strip, with the key to the strips."""
     items = list(headlines)
+    body = ""
+    for item in items:
+        digits = digits_for(item.low, item.high)
+        figure = (signed if item.is_change else plain)(item.value, digits)
+        span = interval(item.low, item.high, digits)
+        unit = escaped(" ".join(part for part in (item.unit, f"[{span}]" if span else "") if part))
+        body += (
+            f'<section class="lfp-card"><h4>{escaped(item.name)}</h4>'
+            f'<div class="lfp-figure">{figure}<small>{unit}</small></div>'
+            f"{_headline_strip(item)}<p>{escaped(item.sentence)}</p></section>"
+        )
     has_ceiling = any(item.ceiling is not None for item in items)
     ceiling = '<span class="ceiling">knowing only the sign</span>' if has_ceiling else ""
-    key = (
-        '<div class="lfp-key"><span class="span">95 % interval</span><span class="chance">chance (95 %)</span>'
-        f"{ceiling}</div>"
-    )
-    return f'<div class="lfp-cards">{"".join(_card(item) for item in items)}</div>{key}'
+    key = f'<span class="span">95 % interval</span><span class="chance">chance (95 %)</span>{ceiling}'
+    return f'<div class="lfp-cards">{body}</div><div class="lfp-key">{key}</div>'
 
 
-def _card(item: Headline) -> str:
-    digits = digits_for(item.low, item.high)
-    figure = (signed if item.is_change else plain)(item.value, digits)
-    span = interval(item.low, item.high, digits)
-    unit = escaped(" ".join(part for part in (item.unit, f"[{span}]" if span else "") if part))
-    return (
-        f'<section class="lfp-card"><h4>{escaped(item.name)}</h4>'
-        f'<div class="lfp-figure">{figure}<small>{unit}</small></div>'
-        f"{_strip(item)}<p>{escaped(item.sentence)}</p></section>"
-    )
-
-
-def _strip(item: Headline) -> str:
+def _headline_strip(item: Headline) -> str:
     """Return interval, chance and ceiling on one line; nothing where there is no interval."""
     if item.low is None or item.high is None:
         return ""
-    marks = [0.0, item.value, item.low, item.high, item.chance, item.ceiling]
-    known = [mark for mark in marks if mark is not None]
+    values = [0.0, item.value, item.low, item.high, item.chance, item.ceiling]
+    known = [value for value in values if value is not None]
     low, high = min(known), max(known)
-    scale = 96 / (high - low or 1)
-
-    def at(value: float) -> str:
-        return f"{2 + (value - low) * scale:.1f}%"
-
-    def span(kind: str, start: float, end: float) -> str:
-        return f'<span class="{kind}" style="left:{at(start)};width:{max((end - start) * scale, 0.4):.1f}%"></span>'
-
-    parts = [f'<span class="zero" style="left:{at(0)}"></span>']
+    marks: list[Mark] = [("zero", 0, None)]
     if item.chance is not None:
         start = max(low, -item.chance) if item.chance_low is None else max(low, item.chance_low)
-        parts.append(span("chance", min(start, item.chance), item.chance))
-    parts.append(span("span", item.low, item.high))
+        marks.append(("chance", min(start, item.chance), item.chance))
+    marks.append(("span", item.low, item.high))
     if item.ceiling is not None:
-        parts.append(f'<span class="ceiling" style="left:{at(item.ceiling)}"></span>')
-    parts.append(f'<span class="point" style="left:{at(item.value)}"></span>')
-    return f'<div class="lfp-strip" aria-hidden="true">{"".join(parts)}</div>'
+        marks.append(("ceiling", item.ceiling, None))
+    marks.append(("point", item.value, None))
+    scale = 96 / (high - low or 1)
+    return f'<div class="lfp-strip" aria-hidden="true">{strip(marks, 2 - low * scale, scale, narrowest=0.4)}</div>'
+
+
+Mark = tuple[str, float, float | None]
+"""A mark on a strip: its CSS class, where it is or starts, and where it ends if it has a width."""
+
+
+def strip(marks: Sequence[Mark], origin: float, scale: float, *, narrowest: float = 0.0) -> str:
+    """Return marks on a line: zero is at `origin` per cent of its width, and a unit has `scale` per cent."""
+    html = ""
+    for kind, start, end in marks:
+        width = "" if end is None else f";width:{max((end - start) * scale, narrowest):.1f}%"
+        html += f'<span class="{kind}" style="left:{origin + start * scale:.1f}%{width}"></span>'
+    return html
 
 
 def table(
@@ -133,6 +132,28 @@ def table(
     head = f"<thead><tr>{top}</tr></thead>"
     kind = "lfp-table wraps" if wraps else "lfp-table"
     return f'<div class="lfp-scroll"><table class="{kind}">{head}<tbody>{body}</tbody></table></div>'
+
+
+class LinkedRow(NamedTuple):
+    """Where a row leads, by what name, what is said of it, and its figures."""
+
+    href: str
+    name: str
+    says: str
+    cells: tuple[str, ...]
+
+
+def linked_table(heads: Sequence[str], rows: Sequence[LinkedRow]) -> str:
+    """Return rows with their links in the first column, whose head is the first of `heads`."""
+    top, body = "".join(f'<th scope="col">{escaped(head)}</th>' for head in heads), ""
+    for row in rows:
+        says = f" <span>{escaped(shortened(row.says, 64))}</span>" if row.says else ""
+        cells = "".join(f"<td>{escaped(cell)}</td>" for cell in row.cells)
+        body += f"<tr><td>{anchor(row.href, row.name)}{says}</td>{cells}</tr>"
+    return (
+        '<div class="lfp-scroll"><table class="lfp-table lfp-linked">'
+        f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
 
 
 def token_bars(items: Sequence[Mapping[str, object]], *, sign: int | None = None) -> str:
@@ -185,13 +206,8 @@ def sum_check(
     )
 
 
-def notice(title: str, sentence: str) -> str:
-    """Return a page that says what is wrong and what to do."""
-    whole = f"{sentence[:1].upper()}{sentence[1:].rstrip('.')}."
-    return f'<div class="lfp-notice"><h1>{escaped(title)}</h1><p>{escaped(whole)}</p></div>'
-
-
-def notice_here(title: str, sentence: str) -> str:
-    """Return a notice within a page."""
-    whole = f"{sentence[:1].upper()}{sentence[1:].rstrip('.')}." if sentence else ""
-    return f'<div class="lfp-notice here"><h4>{escaped(title)}</h4><p>{escaped(whole)}</p></div>'
+def notice(title: str, sentence: str, *, is_page: bool = True) -> str:
+    """Return what is wrong and what to do, as a page or, with `is_page` False, as a part of one."""
+    whole = f"{sentence[:1].upper()}{sentence[1:].rstrip('.')}." if sentence or is_page else ""
+    kind, tag = ("lfp-notice", "h1") if is_page else ("lfp-notice here", "h4")
+    return f'<div class="{kind}"><{tag}>{escaped(title)}</{tag}><p>{escaped(whole)}</p></div>'

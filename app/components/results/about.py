@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lfp.bundle.manifest import FileInfo, Manifest, TableInfo
-from lfp.report.cost import stage_costs, total_cost
 from lfp.report.formatting import NONE, count, plain
+from lfp.report.summary import stage_costs, total_cost
 from lfp.util.sanitize import visible
 
 PAPER = """@inproceedings{marks2024interpreting,

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from app.components.html import panels, tables
+from app.components.html import exports, panels
 from lfp.bundle.queries.ledgers import Contrast, Contribution, Difference, Ledger, RawLedger
 from lfp.bundle.queries.texts import TokenLedger
 from lfp.report.figures.frame import Bar
-from lfp.report.formatting import signed
+from lfp.report.formatting import plain, signed
 from lfp.util.sanitize import escaped, shortened
 
 SIGNED_COLUMNS = ("contribution", "here", "there", "difference", "running_total")
@@ -28,66 +28,59 @@ class Account:
     values: list[float]
     others: list[Bar]
     check: str
+    says: str
+    """What the bars are."""
 
 
 def from_estimate(ledger: Ledger) -> Account:
     """Build the account of an estimate: features and intercept."""
-    values = [part.contribution for part in ledger.shown]
-    n_rest = ledger.n_features - len(values)
-    check = panels.sum_check(
-        shown=sum(values),
-        n_shown=len(values),
-        rest=ledger.rest,
-        n_rest=n_rest,
-        predicted=ledger.predicted,
-        intercept=ledger.intercept,
-    )
-    return _account(ledger.shown, values, [*_rest(n_rest, ledger.rest), Bar("intercept", ledger.intercept)], check)
+    says = "Weight times activation of each feature, over the text’s tokens. Click a bar to see it on the tokens."
+    return _account(ledger, [Bar("intercept", ledger.intercept)], says, intercept=ledger.intercept)
 
 
 def from_raw(ledger: RawLedger) -> Account:
     """Build the account of a raw probe's estimate: features, SAE biases, the intercept, and the SAE error."""
-    values = [part.contribution for part in ledger.shown]
-    n_rest = ledger.n_features - len(values)
+    says = "The probe on raw MLP activations, split by SAE feature. Hatched: SAE error."
     sums = {"biases": ledger.bias, "intercept": ledger.intercept, "SAE error": ledger.miss}
+    values = [part.contribution for part in ledger.shown]
     size = sum(map(abs, [*values, ledger.rest, *sums.values()]))
-    if values:
-        kept = _rest(n_rest, ledger.rest)
-    else:
-        kept = [Bar("SAE reconstruction", ledger.rest)]
-        sums = {"SAE reconstruction": ledger.rest, **sums}
-    check = panels.sum_check(
-        shown=sum(values),
-        n_shown=len(values),
-        rest=ledger.rest if values else 0.0,
-        n_rest=n_rest,
-        predicted=ledger.predicted,
-        size=size,
-        source="stated in the bundle",
-        **sums,
-    )
     bars = [Bar("SAE biases", ledger.bias), Bar("intercept", ledger.intercept)]
-    return _account(ledger.shown, values, [*kept, *bars, Bar("SAE error", ledger.miss, is_missed=True)], check)
+    bars.append(Bar("SAE error", ledger.miss, is_missed=True))
+    if not values:  # the ledger of the SAE's reconstruction as a whole
+        bars = [Bar("SAE reconstruction", ledger.rest), *bars]
+        sums = {"SAE reconstruction": ledger.rest, **sums}
+        ledger = replace(ledger, rest=0.0)
+    return _account(ledger, bars, says, size=size, **sums)
 
 
 def from_contrast(contrast: Contrast) -> Account:
     """Build the account of a difference of two estimates, in which intercepts cancel."""
-    values = [part.difference for part in contrast.shown]
-    n_rest = contrast.n_features - len(values)
-    check = panels.sum_check(
-        shown=sum(values),
-        n_shown=len(values),
-        rest=contrast.rest,
-        n_rest=n_rest,
-        predicted=contrast.predicted,
-        size=abs(contrast.reference) + abs(contrast.predicted + contrast.reference),
+    says = (
+        "Contribution of each feature, compared with the average sampled text (estimate "
+        f"{plain(contrast.reference, 4)})."
     )
-    return _account(contrast.shown, values, _rest(n_rest, contrast.rest), check)
+    size = abs(contrast.reference) + abs(contrast.predicted + contrast.reference)
+    return _account(contrast, [], says, size=size)
+
+
+def _account(
+    ledger: Ledger | RawLedger | Contrast, bars: list[Bar], says: str, *, size: float = 1.0, **sums: float
+) -> Account:
+    values = [part.difference if isinstance(part, Difference) else part.contribution for part in ledger.shown]
+    n_rest = ledger.n_features - len(values)
+    check = panels.sum_check(
+        shown=sum(values), n_shown=len(values), rest=ledger.rest, n_rest=n_rest, predicted=ledger.predicted,
+        size=size, source="stated in the bundle", **sums,
+    )  # fmt: skip
+    if n_rest and (values or not isinstance(ledger, RawLedger)):
+        bars = [Bar(f"{n_rest:,} other feature{'s' if n_rest != 1 else ''}", ledger.rest), *bars]
+    ids, labels = [part.feature_id for part in ledger.shown], [part.description for part in ledger.shown]
+    return Account(ids, labels, values, bars, check, says)
 
 
 def all_parts(parts: Sequence[Contribution | Difference]) -> pa.Table:
     """Return every part of a ledger, one row per feature, largest first, with the running total."""
-    table = tables.of_rows(type(parts[0]) if parts else Contribution, parts)
+    table = exports.as_table(type(parts[0]) if parts else Contribution, parts)
     values = table.columns[-1].to_pylist() if parts else []
     return table.append_column("running_total", pa.array(list(itertools.accumulate(values)), pa.float64()))
 
@@ -105,11 +98,3 @@ def token_tip(ledger: TokenLedger) -> str:
         for number, name, value in parts
     )
     return f'<p>contributes {signed(ledger.total, 5)} to the estimate</p><ul class="lfp-parts">{rows}</ul>'
-
-
-def _rest(n: int, value: float) -> list[Bar]:
-    return [Bar(f"{n:,} other feature{'s' if n != 1 else ''}", value)] if n else []
-
-
-def _account(shown: Sequence[Contribution | Difference], values: list[float], others: list[Bar], check: str) -> Account:
-    return Account([part.feature_id for part in shown], [part.description for part in shown], values, others, check)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from app.components.html import panels, wording
+from app.components.html import panels
 from app.components.text.tokens import Row
 from lfp.bundle.queries.common import Probe
 from lfp.bundle.queries.texts import Pair, ScoreLimits, Text
@@ -14,7 +14,14 @@ from lfp.evaluation.results import ResultRow
 from lfp.report.formatting import interval, pick, plain, signed
 from lfp.util.sanitize import shortened
 
+TEXT_COLUMNS = ("text_id", "text", "gap", "feedback", "predicted", "implicit_reward", "rating")
 PAIR_COLUMNS = ("pair_id", "chosen_response", "rejected_response", "margin", "implicit_margin", "length", "split")
+
+
+def target_name(probe: Probe) -> str:
+    """Return what the headline probe estimates."""
+    names = {"implicit_reward": "implicit reward", "delta": "activation difference", "feedback": "reward"}
+    return names.get(probe.target, probe.target)
 
 
 def _scores(text: Text) -> dict[str, str]:
@@ -41,7 +48,7 @@ def totals(text: Text, *, source: str) -> str:
 
 def score_rows(text: Text, limits: ScoreLimits, probe: Probe | None) -> list[Row]:
     """Return reward, implicit reward and probe estimate per token."""
-    target = wording.target_name(probe) if probe else ""
+    target = target_name(probe) if probe else ""
     return [
         Row("reward", text.token_feedback, limits.feedback, "lexicon value"),
         Row("implicit reward", text.token_implicit_reward, limits.implicit_reward, "nats"),
@@ -49,12 +56,13 @@ def score_rows(text: Text, limits: ScoreLimits, probe: Probe | None) -> list[Row
     ]
 
 
-def pair_rows(rows: pa.Table) -> pa.Table:
-    """Return pairs for the screen, each response on one line."""
-    for name in ("chosen_response", "rejected_response"):
-        lines = [shortened(text, 110) for text in rows[name].to_pylist()]
-        rows = rows.set_column(rows.schema.get_field_index(name), name, pa.array(lines, pa.string()))
-    return rows.select(list(PAIR_COLUMNS))
+def for_screen(rows: pa.Table, columns: Sequence[str], *, longest: int) -> pa.Table:
+    """Return some columns of texts or pairs for the screen, each text on one line of at most `longest` characters."""
+    shown = {name: rows[name] for name in columns}
+    for name in {"text", "chosen_response", "rejected_response"}.intersection(columns):
+        lines = [shortened(text, longest) for text in rows[name].to_pylist()]
+        shown[name] = pa.array(lines, pa.string())
+    return pa.table(shown)
 
 
 def first_token(text: Text, probe: Probe | None) -> int:

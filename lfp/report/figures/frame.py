@@ -97,7 +97,7 @@ def contributions(
         "width": 0.42,
         "offset": 0.02,
         "marker": {
-            "color": [*(sign_colour(value) for value in values), *(BASE for _ in others)],
+            "color": [*(POSITIVE if value >= 0 else NEGATIVE for value in values), *(BASE for _ in others)],
             "pattern": {"shape": [*("" for _ in values), *("/" if bar.is_missed else "" for bar in others)]},
         },
         "text": [signed(value, 4) for value in parts],
@@ -115,8 +115,3 @@ def contributions(
     y = {"autorange": "reversed", "visible": False, "fixedrange": True}
     above = [name_above(name, row - 0.22, ink=ink) for row, name in enumerate(names)]
     return draw([bars], x, y, height=60 + 42 * len(parts), annotations=above)
-
-
-def sign_colour(value: float) -> str:
-    """Return the colour of a value's sign."""
-    return POSITIVE if value >= 0 else NEGATIVE

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lfp.evaluation.ablation_rows import FEATURE, MAIN_KINDS, controls_in
+from lfp.evaluation.ablation_rows import MAIN_KINDS, controls_in
 from lfp.evaluation.results import ResultRow
 from lfp.report.figures.intervals import Line
 from lfp.report.formatting import count, pick, plain, reading_order, sort_rows
@@ -205,11 +205,6 @@ def ablated_groups(rows: Sequence[Ablation]) -> list[Ablation]:
     """Return the ablated groups of features, without controls and single features, in reading order."""
     groups = [row for row in rows if row["kind"] in MAIN_KINDS]
     return sorted(groups, key=lambda row: (MAIN_KINDS.index(row["kind"]), row["group"]))
-
-
-def ablated_singles(rows: Sequence[Ablation]) -> list[Ablation]:
-    """Return the features that were ablated one at a time."""
-    return [row for row in rows if row["kind"] == FEATURE]
 
 
 def effects(rows: Sequence[Ablation]) -> list[Line]:

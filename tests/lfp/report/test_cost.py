@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from lfp.bundle.manifest import Hardware, Manifest, StageCost
-from lfp.report.cost import cost_rows, stage_costs, total_cost
 from lfp.report.rows import build_report
 from lfp.report.sentences import ABSENT, sentence
+from lfp.report.summary import cost_rows, stage_costs, total_cost
 from lfp.report.text import format_report
 
 STAGES = [
@@ -26,8 +26,8 @@ def manifest(stages: list[StageCost], hardware: Hardware | None = None) -> Manif
 
 def test_a_stage_brings_what_is_known_of_it() -> None:
     rows = cost_rows(manifest(STAGES, MACHINE))
-    told = {(row.group, row.metric): row.value for row in rows}
-    assert told == {
+    values = {(row.group, row.metric): row.value for row in rows}
+    assert values == {
         ("corpus", "minutes"): 0.1,
         ("base", "minutes"): 15.0, ("base", "cpu_minutes"): 25.0,
         ("base", "peak_rss_mb"): 1800.0,

@@ -9,9 +9,8 @@ import plotly.graph_objects as go
 import pytest
 
 from lfp.errors import ConfigError
-from lfp.report import svg
-from lfp.report.figures.catalogue import Drawn
-from lfp.report.svg import write_figures
+from lfp.report.figures import catalogue
+from lfp.report.figures.catalogue import Drawn, write_figures
 from tests.app.serving import CHROMIUM
 
 NAMESPACE = "{http://www.w3.org/2000/svg}"
@@ -57,4 +56,4 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 
 
 def test_plotly_brings_what_draws_them() -> None:
-    assert svg._PLOTLY_JS.is_file()
+    assert catalogue._PLOTLY_JS.is_file()
