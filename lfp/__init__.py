@@ -41,7 +41,7 @@ def __getattr__(name: str) -> Any:
     if name in _READING:
         found = getattr(importlib.import_module("lfp.api"), name)
     else:
-        from lfp.util.verbs import verb
+        from lfp.util.dependencies import verb
 
         found = verb(name)
     globals()[name] = found

@@ -21,7 +21,7 @@ from lfp.bundle.schema import BY_NAME, TABLES
 from lfp.bundle.store.connection import Limits, Parameters, Store
 from lfp.bundle.validation import validate
 from lfp.errors import BundleError, ConfigError, ModelError, NotInBundleError
-from lfp.util.verbs import jobs_packages, verb
+from lfp.util.dependencies import jobs_packages, verb
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -37,7 +37,7 @@ from lfp.config_sections import (
     TuneConfig,
 )
 from lfp.errors import ConfigError
-from lfp.util.verbs import VerbModule
+from lfp.util.dependencies import VerbModule
 
 __all__ = [
     "CLASSIFIER",

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import functools
 import inspect
@@ -50,7 +51,8 @@ def build_page() -> str:
             default = "required" if field.is_required() else "none"
             if field.default is not None and not field.is_required():
                 default = "see below" if isinstance(field.default, BaseModel) else f"`{_toml(field.default)}`"
-            cells = (f"`{key}`", _type_of(field), default, meaning)
+            type_ = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+            cells = (f"`{key}`", _words(type_), default, meaning)
             parts.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
         parts.append("")
     return "\n".join(parts)
@@ -110,12 +112,8 @@ def _meanings() -> dict[str, dict[str, str]]:
     return found
 
 
-def _type_of(field: FieldInfo) -> str:
-    """Return the type in words, with its bounds: `integer, at least 1`."""
-    return _words(Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation)
-
-
 def _words(type_: Any) -> str:
+    """Return a type in words, with its bounds: `integer, at least 1`."""
     origin, parts = get_origin(type_), get_args(type_)
     if origin is Annotated:
         bounds = [
@@ -149,16 +147,22 @@ def _comment(text: str) -> list[str]:
     return textwrap.wrap(text, 118, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Write the page to a file, or with --check say whether the file is current. Return the exit code."""
-    path, page = Path(arguments[-1]), build_page()
-    if "--check" not in arguments:
-        path.write_text(page, encoding="utf-8")
-    elif not path.is_file() or path.read_text(encoding="utf-8") != page:
-        sys.stderr.write(f"error: {path}: differs from lfp/config_sections.py; run make docs\n")
+def write_page(page: str, arguments: Sequence[str], *, source: str) -> int:
+    """Write a generated page to the file named, or with --check say whether the file is current. Return the exit code.
+
+    `source` is what the page is generated from.
+    """
+    parser = argparse.ArgumentParser(description=f"Write the page that is generated from {source}.")
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--check", action="store_true", help="only say whether the file is current")
+    options = parser.parse_args(arguments)
+    if not options.check:
+        options.file.write_text(page, encoding="utf-8")
+    elif not options.file.is_file() or options.file.read_text(encoding="utf-8") != page:
+        sys.stderr.write(f"error: {options.file}: differs from {source}; run make docs\n")
         return 1
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(write_page(build_page(), sys.argv[1:], source="lfp/config_sections.py"))

@@ -22,7 +22,7 @@ import typer
 
 from lfp.errors import ConfigError, LfpError
 from lfp.labels.types import Behaviour
-from lfp.util.verbs import jobs_packages
+from lfp.util.dependencies import jobs_packages
 from precompute.commands.bench import app as bench
 from precompute.run.progress import progress_to_stderr
 

@@ -17,7 +17,7 @@ if str(ROOT) not in sys.path:
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads crawl where another program has a core
 
 from lfp.bundle.manifest import file_sha256  # noqa: E402
-from lfp.testing.synthetic.bundle import make_bundle  # noqa: E402
+from lfp.testing.synthetic import make_bundle  # noqa: E402
 
 settings.register_profile("lfp", deadline=None, max_examples=50)
 settings.load_profile("lfp")

@@ -7,9 +7,9 @@ import streamlit as st
 from app.components.html import panels
 from app.components.results import about
 from app.session import bundles, cache
-from lfp.bundle.archive import archive_bytes, write_archive
 from lfp.bundle.manifest import HASHED_BYTES, Manifest, read_manifest
 from lfp.bundle.store.connection import Store
+from lfp.bundle.writer import archive_bytes, write_archive
 from lfp.config import drop_retired
 
 LARGEST = 200_000_000

@@ -50,8 +50,8 @@ def show_progress(store: Store, listed: AuditList, latest: Sequence[Verdict]) ->
             n=len(listed.feature_ids),
             by_me=len(by_me & inside),
             by_anyone=len(by_anyone & inside),
-            share_by_me=ask(queries.audits.contribution_share, store, tuple(sorted(by_me))),
-            share_by_anyone=ask(queries.audits.contribution_share, store, tuple(sorted(by_anyone))),
+            share_by_me=ask(queries.features.contribution_share, store, tuple(sorted(by_me))),
+            share_by_anyone=ask(queries.features.contribution_share, store, tuple(sorted(by_anyone))),
             name=name,
         )
     )

@@ -62,12 +62,12 @@ def show_lists(store: Store, bundle: BundleKey, listed: AuditList, found: Audits
 def _show_list_form(store: Store, bundle: BundleKey) -> None:
     st.subheader("Make a list")
     if "audit_pick" not in st.session_state:
-        st.session_state.audit_pick = LINK if st.query_params.get("made_from") else next(iter(queries.audits.PICKS))
+        st.session_state.audit_pick = LINK if st.query_params.get("made_from") else next(iter(queries.features.PICKS))
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
-    pick = row.selectbox("Features", [*queries.audits.PICKS, LINK], key="audit_pick", width=320)
+    pick = row.selectbox("Features", [*queries.features.PICKS, LINK], key="audit_pick", width=320)
     n = row.number_input("At most", 1, LONGEST, 50, key="audit_most", width=120)
     seed, link = 0, ""
-    if pick == queries.audits.RANDOM:
+    if pick == queries.features.RANDOM:
         says = "The same seed gives the same sample"
         seed = row.number_input("Seed", 0, 10**9, 0, key="audit_seed", width=120, help=says)
     if pick == LINK:
@@ -98,9 +98,9 @@ def _show_list_form(store: Store, bundle: BundleKey) -> None:
 def _pick_features(store: Store, pick: str, n: int, seed: int, link: str) -> tuple[list[int], int, str]:
     """Return the features picked, how many there were to pick from, and a description of where they are from."""
     if pick != LINK:
-        ids = ask(queries.audits.pick_features, store, pick, limit=n, seed=seed)
-        total = ask(queries.audits.count_picked, store, pick)
-        return ids, total, f"{pick}, seed {seed}" if pick == queries.audits.RANDOM else pick
+        ids = ask(queries.features.pick_features, store, pick, limit=n, seed=seed)
+        total = ask(queries.features.count_picked, store, pick)
+        return ids, total, f"{pick}, seed {seed}" if pick == queries.features.RANDOM else pick
     query = link.strip().split("?", 1)[-1]
     bundle = parse_qs(query).get("bundle", [bundles.bundle_name()])[0]
     if bundle != bundles.bundle_name():
@@ -119,7 +119,7 @@ def show_items(store: Store, listed: AuditList, latest: Sequence[Verdict], *, go
     by_me = {verdict.feature_id: verdict for verdict in reviews if verdict.reviewer == name}
     is_hidden = st.session_state.blind and not bundles.is_public()
     rows = []
-    for at, feature in enumerate(ask(queries.audits.audited_features, store, listed.feature_ids), 1):
+    for at, feature in enumerate(ask(queries.features.audited_features, store, listed.feature_ids), 1):
         own = by_me.get(feature.feature_id)
         answers = (own.verdict, own.related and f"related: {own.related}") if own else ()
         rows.append(
@@ -215,7 +215,7 @@ def show_results(store: Store, listed: AuditList, latest: Sequence[Verdict]) -> 
     with left:
         st.subheader("Labels judged")
         st.html(verdicts.tally(reviews))
-        if listed.origin.startswith(queries.audits.RANDOM) and not is_whole:
+        if listed.origin.startswith(queries.features.RANDOM) and not is_whole:
             st.html(panels.note("The list is a random sample, so these shares estimate those of all labels."))
     with right:
         st.subheader("Reviewers")
@@ -223,7 +223,7 @@ def show_results(store: Store, listed: AuditList, latest: Sequence[Verdict]) -> 
         for name in names:
             own = [verdict for verdict in reviews if verdict.reviewer == name]
             ids = tuple(sorted(verdict.feature_id for verdict in own))
-            share = ask(queries.audits.contribution_share, store, ids)
+            share = ask(queries.features.contribution_share, store, ids)
             rows.append([name, str(len(own)), str(sum(verdict.is_blind for verdict in own)), percent(share)])
         st.html(panels.table(["reviewer", "features", "blind", "share of contributions"], rows))
     st.subheader("Agreement")
@@ -263,6 +263,6 @@ def _show_agreement(store: Store, reviews: Sequence[Verdict], names: Sequence[st
         more = f"; the first {MOST_DIFFERENCES}" if len(differing) > MOST_DIFFERENCES else ""
         st.html(panels.note(f"They differ on {len(differing)}{more}:"))
         shown = differing[:MOST_DIFFERENCES]
-        features = ask(queries.audits.audited_features, store, tuple(a.feature_id for a, _ in shown))
+        features = ask(queries.features.audited_features, store, tuple(a.feature_id for a, _ in shown))
         named = {feature.feature_id: feature for feature in features}
         st.html(verdicts.differences(shown, named, answer=answer, where=permalinks.feature_href))

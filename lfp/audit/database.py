@@ -44,18 +44,11 @@ from lfp.audit.records import ANSWERS, VERDICTS
 from lfp.errors import AuditError
 
 _TRIES = 5
-
-
 PUBLIC = "the audits"
 """What messages to the public call the database, whose own words would say things about the host."""
-
-
 WAIT_S = 10
 """Seconds that a writer waits for another, and for a server to answer."""
-
-
 _CONNECT = {"postgresql": "connect_timeout", "mysql": "connect_timeout", "mariadb": "connect_timeout"}
-
 
 _SAYS = (  # what a database's own words mean, and how to fix it
     ("disk is full", "the disk is full; make room, then save again"),
@@ -70,7 +63,6 @@ _SAYS = (  # what a database's own words mean, and how to fix it
     ("no such table", "its tables are gone; open the page again, which creates them"),
     ("unable to open", "it cannot be opened; see that its folder exists and is writable, or set LFP_AUDIT_URL"),
 )
-
 
 _NO_FOLDER = (FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError)
 
@@ -204,7 +196,6 @@ bundles = Table(
     Column("first_seen", String(32), nullable=False),
 )
 
-
 verdicts = Table(
     "audit_verdicts",
     METADATA,
@@ -230,7 +221,6 @@ verdicts = Table(
     Index("audit_verdicts_of", "bundle", "feature_id", "reviewer"),
 )
 
-
 lists = Table(
     "audit_lists",
     METADATA,
@@ -242,7 +232,6 @@ lists = Table(
     Column("created_at", String(32), nullable=False),
     UniqueConstraint("bundle", "name", name="audit_lists_names"),
 )
-
 
 items = Table(
     "audit_list_items",

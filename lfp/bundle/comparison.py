@@ -83,8 +83,8 @@ def figure_pairs(one: Store, other: Store) -> list[FigurePair]:
     def key(row: ResultRow) -> tuple[Any, ...]:
         return tuple(getattr(row, name) for name in KEYS)
 
-    found = {key(row): row for row in queries.run.report_rows(other)}
-    return [FigurePair(row, found[key(row)]) for row in queries.run.report_rows(one) if key(row) in found]
+    found = {key(row): row for row in queries.run.figures(other)}
+    return [FigurePair(row, found[key(row)]) for row in queries.run.figures(one) if key(row) in found]
 
 
 def match_features(one: Store, other: Store) -> MatchedFeatures:

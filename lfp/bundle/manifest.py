@@ -17,20 +17,11 @@ from lfp.config import drop_retired
 from lfp.errors import BundleError
 
 MANIFEST = "manifest.json"
-
-
 ARTIFACTS = "artifacts"
-
-
 HASHED_BYTES = 1 << 28
 """Size of all tables up to which opening a bundle hashes them."""
-
-
 _NESTED = 50
 """Levels of lists and objects that a manifest may have."""
-
-
-_HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
 
 
 class _Record(BaseModel):

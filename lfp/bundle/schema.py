@@ -6,10 +6,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+
+from lfp.config_page import write_page
 
 SCHEMA_VERSION = 1
 """Increased when a column changes its meaning or is removed; new columns and tables do not change it."""
@@ -17,10 +18,6 @@ SCHEMA_VERSION = 1
 FLOAT, DOUBLE, INT, LONG, TEXT, FLAG = pa.float32(), pa.float64(), pa.int32(), pa.int64(), pa.string(), pa.bool_()
 TOKEN_VALUES = pa.list_(pa.struct([("token", TEXT), ("value", FLOAT)]))
 GROUP_VALUES = pa.list_(pa.struct([("group", TEXT), ("value", DOUBLE)]))
-
-
-def _list(of: pa.DataType) -> pa.DataType:
-    return pa.list_(of)
 
 
 @dataclass(frozen=True)
@@ -78,12 +75,12 @@ _SAES = Table("saes", "a sparse autoencoder trained", ("layer", "variant", "widt
     Column("seed", INT, "Seed of its training."),
     Column("tied", FLAG, "Whether the decoder is the encoder transposed."),
     _null("l1", DOUBLE, "Weight of the L1 penalty; null where the variant has none."),
-    _null("k", INT, "Active features a token; null where the variant has no k."),
+    _null("k", INT, "Active features per token; null where the variant has no k."),
     _null("l0_weight", DOUBLE, "Weight of the mean number of active features; null where the variant has none."),
     Column("is_used", FLAG, "Whether its features are the bundle's features."),
     Column("model", TEXT, "tuned or base: the model whose activations it was trained on."),
     Column("fvu", DOUBLE, "Fraction of variance unexplained on held-out texts.", "share"),
-    Column("l0", DOUBLE, "Mean number of active features a token on held-out texts.", "features"),
+    Column("l0", DOUBLE, "Mean number of active features per token on held-out texts.", "features"),
     Column("dead_fraction", DOUBLE, "Share of features never active on held-out texts.", "share"),
     _null("ce_recovered", DOUBLE, "Cross-entropy recovered by the reconstruction, against zero ablation.", "share"),
     _null("mmcs", DOUBLE, "Mean max cosine similarity with the layer's other dictionary, Hungarian-matched.", "cosine"),
@@ -112,14 +109,14 @@ _FEATURES = Table("features", "a feature", ("feature_id",), (
 
 _DECODERS = Table("decoders", "a feature", ("feature_id",), (
     Column("feature_id", INT, "The feature."),
-    Column("vector", _list(pa.float16()), "Its decoder row, [d_in], in the scaled space."),
+    Column("vector", pa.list_(pa.float16()), "Its decoder row, [d_in], in the scaled space."),
 ), row_group_rows=8_192)
 
 _HISTOGRAMS = Table("histograms", "a feature", ("feature_id",), (
     Column("feature_id", INT, "The feature."),
-    Column("edges", _list(FLOAT), "Bin edges, log-spaced, one more than counts.", "scaled activation"),
-    Column("counts", _list(LONG), "Active tokens a bin, tuned model.", "tokens"),
-    Column("base_counts", _list(LONG), "Active tokens a bin, base model through the same dictionary.", "tokens"),
+    Column("edges", pa.list_(FLOAT), "Bin edges, log-spaced, one more than counts.", "scaled activation"),
+    Column("counts", pa.list_(LONG), "Active tokens a bin, tuned model.", "tokens"),
+    Column("base_counts", pa.list_(LONG), "Active tokens a bin, base model through the same dictionary.", "tokens"),
 ), row_group_rows=8_192)
 
 _EXAMPLES = Table("examples", "an example of a feature", ("feature_id", "bucket", "rank"), (
@@ -132,7 +129,7 @@ _EXAMPLES = Table("examples", "an example of a feature", ("feature_id", "bucket"
     Column("position", INT, "Token of the text, from 0, beginning-of-sequence not counted.", "tokens"),
     Column("activation", FLOAT, "Activation at the position.", "scaled activation"),
     Column("window_start", INT, "Position of the first of window_values.", "tokens"),
-    Column("window_values", _list(FLOAT), "Activations at consecutive positions.", "scaled activation"),
+    Column("window_values", pa.list_(FLOAT), "Activations at consecutive positions.", "scaled activation"),
 ))
 
 _TEXTS = Table("texts", "a text kept for browsing", ("text_id",), (
@@ -142,8 +139,8 @@ _TEXTS = Table("texts", "a text kept for browsing", ("text_id",), (
     Column("role", TEXT, "text, chosen or rejected."),
     _null("pair_id", LONG, "Joins chosen and rejected; null for a plain text."),
     Column("text", TEXT, "The text as the model read it, cut to the context."),
-    Column("token_ids", _list(INT), "Its tokens, beginning-of-sequence not counted."),
-    Column("token_starts", _list(INT), "First character of each token.", "characters"),
+    Column("token_ids", pa.list_(INT), "Its tokens, beginning-of-sequence not counted."),
+    Column("token_starts", pa.list_(INT), "First character of each token.", "characters"),
     Column("response_start", INT, "First token of the response; 0 where there is no prompt.", "tokens"),
     _null("feedback", FLOAT, "True feedback of the text.", "reward"),
     _null("rating", FLOAT, "Human rating, where the corpus has one.", "corpus scale"),
@@ -158,20 +155,21 @@ _TEXTS = Table("texts", "a text kept for browsing", ("text_id",), (
 
 _TOKEN_SCORES = Table("token_scores", "a text", ("text_id",), (
     Column("text_id", LONG, "The text."),
-    Column("feedback", _list(FLOAT), "True feedback a token; a word of several tokens bears it on its last.", "reward"),
-    Column("implicit_reward", _list(FLOAT), "r_t = log pi_tuned(x_t) - log pi_base(x_t).", "nats"),
-    Column("implicit_advantage", _list(FLOAT), "c_t = r_t + KL(base || tuned) at that context.", "nats"),
-    Column("predicted", _list(FLOAT), "The headline probe's estimate of each token by itself, intercept included.",
+    Column("feedback", pa.list_(FLOAT), "True feedback per token; a word of several tokens has it on its last.",
+           "reward"),
+    Column("implicit_reward", pa.list_(FLOAT), "r_t = log pi_tuned(x_t) - log pi_base(x_t).", "nats"),
+    Column("implicit_advantage", pa.list_(FLOAT), "c_t = r_t + KL(base || tuned) at that context.", "nats"),
+    Column("predicted", pa.list_(FLOAT), "The headline probe's estimate of each token by itself, intercept included.",
            "probe target"),
-    _null("sae_miss", _list(FLOAT), "What the autoencoders miss of the raw probe's estimate of each token by itself.",
-          "probe target"),
+    _null("sae_miss", pa.list_(FLOAT),
+          "What the autoencoders miss of the raw probe's estimate of each token by itself.", "probe target"),
 ), row_group_rows=8_192)
 
 _ACTIVATIONS = Table("activations", "a sampled text", ("text_id",), (
     Column("text_id", LONG, "The text; texts kept only because an example names them have no row."),
-    Column("positions", _list(INT), "Token positions, ascending.", "tokens"),
-    Column("feature_ids", _list(INT), "Features active there, ascending within a position."),
-    Column("values", _list(FLOAT), "Their activations.", "scaled activation"),
+    Column("positions", pa.list_(INT), "Token positions, ascending.", "tokens"),
+    Column("feature_ids", pa.list_(INT), "Features active there, ascending within a position."),
+    Column("values", pa.list_(FLOAT), "Their activations.", "scaled activation"),
 ), row_group_rows=1_024)
 
 _TRIPLES = Table("triples", "a contrastive triple", ("triple_id",), (
@@ -190,7 +188,7 @@ _TRIPLES = Table("triples", "a contrastive triple", ("triple_id",), (
 
 _VOCABULARY = Table("vocabulary", "a word", ("word",), (
     Column("word", TEXT, "The word, casefolded and stripped."),
-    Column("token_ids", _list(INT), "Its commonest tokens in the corpus."),
+    Column("token_ids", pa.list_(INT), "Its commonest tokens in the corpus."),
     _null("feedback", FLOAT, "True feedback; null where the lexicon is silent.", "lexicon value"),
     _null("implicit_reward", FLOAT, "Mean over occurrences of the sum of r_t over its tokens.", "nats"),
     _null("implicit_advantage", FLOAT, "The same of c_t.", "nats"),
@@ -220,7 +218,7 @@ _PROBES = Table("probes", "a probe", ("probe_id",), (
     Column("target", TEXT, "delta, feedback, implicit_reward (of a token in its context: c_t) or preference."),
     Column("inputs", TEXT, "sae, raw, base_sae, base_raw, sae_of_base, random_sae or token_identity."),
     Column("model", TEXT, "tuned or base: whose activations are the inputs."),
-    Column("layers", _list(INT), "Layers whose activations are concatenated."),
+    Column("layers", pa.list_(INT), "Layers whose activations are concatenated."),
     Column("kind", TEXT, "ridge or logistic."),
     Column("pooling", TEXT, "mean, sum, last, max or response: how tokens make a text's inputs."),
     Column("alpha", DOUBLE, "Regularisation chosen by cross-validation grouped by word or pair."),
@@ -238,7 +236,7 @@ _PROBES = Table("probes", "a probe", ("probe_id",), (
 _WEIGHTS = Table("weights", "a probe and a feature", ("probe_id", "feature_id"), (
     Column("probe_id", INT, "The probe."),
     Column("feature_id", INT, "The feature."),
-    Column("weight", FLOAT, "Target a unit of activation, the layer's scale folded in.", "probe target"),
+    Column("weight", FLOAT, "Target per unit of activation, the layer's scale folded in.", "probe target"),
     _null("raw_weight", FLOAT, "(v . d_i): what the raw probe v of the same target gives a unit of the feature.",
           "probe target"),
     _null("ci_low", FLOAT, "Lower end of the 95 % interval over words, or pairs.", "probe target"),
@@ -320,7 +318,7 @@ _LABELS = Table("labels", "a description", ("feature_id", "labeller"), (
     Column("prompt_version", TEXT, "Version of the prompts or of the rule."),
     _null("prompt_sha256", TEXT, "Hash of the prompts of description and relation; null where none was sent."),
     _null("task", TEXT, "What the prompt said about the feedback; null for a rule or a person."),
-    Column("examples_used", _list(TEXT), "Examples shown, as text_id:position, in the order shown."),
+    Column("examples_used", pa.list_(TEXT), "Examples shown, as text_id:position, in the order shown."),
     _null("created_at", TEXT, "UTC time of the last answer; null from the offline labeller."),
     _null("cost_usd", DOUBLE, "What the answers cost.", "US dollars"),
 ))
@@ -330,7 +328,7 @@ _ABLATIONS = Table("ablations", "a group of features", ("group",), (
     Column("kind", TEXT, "related (so called by the labeller), weighted (raise the headline estimate most), both, "
            "feature (a single one), chosen (named by a person) or control."),
     _null("control_of", TEXT, "Group this one is the matched control of."),
-    Column("features", _list(INT), "Features taken out."),
+    Column("features", pa.list_(INT), "Features taken out."),
     _null("layer", INT, "Layer, where all are of one."),
     Column("scale", FLOAT, "What their activation is multiplied by; 0 takes them out."),
     Column("n_completions", INT, "Completions generated."),
@@ -343,7 +341,7 @@ _ABLATIONS = Table("ablations", "a group of features", ("group",), (
     _null("null_high", DOUBLE, "95th percentile of |effect| over the matched controls; of single features, over all "
           "single controls together. Null for a control, and where no control can be had.", "reward"),
     _null("predicted_effect", DOUBLE, "Effect that the contributions predict: (scale - 1) times the sum over its "
-          "features of weight times mean activation on the clean run.", "probe target a token"),
+          "features of weight times mean activation on the clean run.", "probe target per token"),
     Column("perplexity", DOUBLE, "Of the completions under the base model."),
     _null("perplexity_before", DOUBLE, "The same of the untouched model's completions."),
     Column("repetition", DOUBLE, "Share of a completion's token trigrams that stood in it before.", "share"),
@@ -365,29 +363,11 @@ _COMPLETIONS = Table("completions", "a generated text", ("group", "index"), (
     Column("model", TEXT, "base, tuned or ablated."),
 ))
 
-# fmt: on
 TABLES: tuple[Table, ...] = (
-    _LAYERS,
-    _SAES,
-    _FEATURES,
-    _DECODERS,
-    _HISTOGRAMS,
-    _EXAMPLES,
-    _TEXTS,
-    _TOKEN_SCORES,
-    _ACTIVATIONS,
-    _TRIPLES,
-    _VOCABULARY,
-    _WORD_FEATURES,
-    _PROBES,
-    _WEIGHTS,
-    _DRIFT,
-    _RESULTS,
-    _NEIGHBOURS,
-    _LABELS,
-    _ABLATIONS,
-    _COMPLETIONS,
+    _LAYERS, _SAES, _FEATURES, _DECODERS, _HISTOGRAMS, _EXAMPLES, _TEXTS, _TOKEN_SCORES, _ACTIVATIONS, _TRIPLES,
+    _VOCABULARY, _WORD_FEATURES, _PROBES, _WEIGHTS, _DRIFT, _RESULTS, _NEIGHBOURS, _LABELS, _ABLATIONS, _COMPLETIONS,
 )
+# fmt: on
 BY_NAME: dict[str, Table] = {table.name: table for table in TABLES}
 
 
@@ -399,35 +379,27 @@ def as_table(name: str, values: Sequence[Mapping[str, Any]] | Mapping[str, Any])
     arrays = []
     for field in schema:
         column = values[field.name]
-        is_arrow = isinstance(column, pa.Array)
-        arrays.append(column.cast(field.type) if is_arrow else pa.array(column, type=field.type))
+        arrays.append(column.cast(field.type) if isinstance(column, pa.Array) else pa.array(column, type=field.type))
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def markdown() -> str:
     """Write the schema as a page, data/README.md."""
-
-    def type_name(type_: pa.DataType) -> str:
-        return str(type_).replace("element: ", "").replace("halffloat", "float16").replace("child 0, ", "")
-
-    def cell(text: str) -> str:
-        return text.replace("|", "\\|")
-
     parts = [_PREFACE]
     for table in TABLES:
         parts.append(f"## {table.name}\n\nA row is {table.row}. Sorted by {', '.join(table.sorted_by)}.\n")
         parts.append("| column | type | unit | null | meaning |\n| --- | --- | --- | --- | --- |")
-        parts += [
-            f"| `{c.name}` | {type_name(c.type)} | {c.unit} | {'yes' if c.nullable else ''} | {cell(c.meaning)} |"
-            for c in table.columns
-        ]
+        for column in table.columns:
+            type_ = str(column.type).replace("element: ", "").replace("halffloat", "float16").replace("child 0, ", "")
+            null, meaning = "yes" if column.nullable else "", column.meaning.replace("|", "\\|")
+            parts.append(f"| `{column.name}` | {type_} | {column.unit} | {null} | {meaning} |")
         parts.append("")
     return "\n".join(parts)
 
 
 _PREFACE = f"""# Bundles: the tables and their columns
 
-A bundle is one folder that holds one run: `manifest.json`, a Parquet file a table, and `artifacts/` (the models and
+A bundle is one folder that holds one run: `manifest.json`, a Parquet file per table, and `artifacts/` (the models and
 autoencoders, where the run kept them). This page is made from `lfp/bundle/schema.py` by `make docs`; change it there.
 `demo/` beside this page is the bundle that the explorer opens by itself. Schema version {SCHEMA_VERSION}.
 
@@ -445,23 +417,11 @@ beginning-of-sequence count for nothing. `token_scores.predicted` is, whatever t
 one token, plus the intercept: its mean is the text's prediction under `mean`, its last value under `last`.
 
 The second ledger splits `texts.predicted_raw`, the estimate of the probe `v` that reads the MLP outputs themselves, the
-same way: `raw_weight` times activation over the tokens pooled, `raw_bias` (once a token under `sum`), `raw_intercept`,
-and `sae_miss`. They sum to it within 1e-5 of the sum of their sizes. Where an autoencoder normalises its inputs no
-constant weight a feature exists: `raw_weight` and `raw_bias` are null, and `sae_miss` stands alone.
+same way: `raw_weight` times activation over the tokens pooled, `raw_bias` (once per token under `sum`),
+`raw_intercept`, and `sae_miss`. They sum to it within 1e-5 of the sum of their sizes. Where an autoencoder normalises
+its inputs no constant weight per feature exists: `raw_weight` and `raw_bias` are null, and `sae_miss` stands alone.
 """
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Write the page to a file or, with --check, compare the file. Returns the exit code."""
-    path = Path(arguments[-1])
-    if "--check" not in arguments:
-        path.write_text(markdown(), encoding="utf-8")
-        return 0
-    if path.is_file() and path.read_text(encoding="utf-8") == markdown():
-        return 0
-    sys.stderr.write(f"error: {path}: not what lfp/bundle/schema.py says; run make docs\n")
-    return 1
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(write_page(markdown(), sys.argv[1:], source="lfp/bundle/schema.py"))

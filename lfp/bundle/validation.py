@@ -22,7 +22,6 @@ _LISTS_WITH_NULLS = "token_scores"
 _NAME_LENGTH = 120
 """Characters of an artifact's name that a message quotes."""
 
-
 _REFERENCES = (
     ("features", "layer", "layers", "layer"), ("decoders", "feature_id", "features", "feature_id"),
     ("histograms", "feature_id", "features", "feature_id"), ("examples", "feature_id", "features", "feature_id"),
@@ -34,7 +33,6 @@ _REFERENCES = (
     ("ablations", "features", "features", "feature_id"),
 )  # fmt: skip
 """Column of a table (a number or a list of them), and where each value must be found."""
-
 
 _CONDITIONS = (
     ("features", "feature_id = rn", "feature_id does not count up from 0"),
@@ -52,7 +50,6 @@ _CONDITIONS = (
     ("examples", "bucket != -2 OR list_max(window_values) = 0", "the window of a near miss is not silent"),
 )  # fmt: skip
 """Table, what must hold in each of its rows, and the fault where it does not. `rn` is the row's number from 0."""
-
 
 _BY_TEXT = (
     ("token_scores", "len(t.predicted) = n AND len(t.feedback) = n AND len(t.implicit_reward) = n "
@@ -75,7 +72,7 @@ def validate(path: str | Path) -> list[str]:
     shape = [fault for table in TABLES for fault in _shape_faults(path, table, manifest)]
     faults += shape
     if not shape:
-        with Store.unchecked(path, manifest) as store:
+        with Store(path, manifest) as store:
             faults += _content_faults(store)
     return faults
 
@@ -179,27 +176,25 @@ def _content_faults(store: Store) -> Iterator[str]:
         )[0]
         if found["n"]:
             yield f"table {table}: {found['n']} of {column} are not in {other}, such as {found['low']}"
-    for table, condition, fault in _CONDITIONS:
-        where = f"FROM (SELECT *, row_number() OVER () - 1 AS rn FROM {table}) WHERE NOT ({condition})"
-        yield from _counted(store, where, f"table {table}: {fault}")
+    faulty = [
+        (f"(SELECT *, row_number() OVER () - 1 AS rn FROM {table}) WHERE NOT ({condition})", f"table {table}: {fault}")
+        for table, condition, fault in _CONDITIONS
+    ]
+    sizes = "(SELECT text_id, len(token_ids) AS n FROM texts) s"
     for table, condition, fault in _BY_TEXT:
-        sizes = "(SELECT text_id, len(token_ids) AS n FROM texts) s"
-        where = f"FROM {table} t JOIN {sizes} ON s.text_id = t.text_id WHERE NOT ({condition})"
-        yield from _counted(store, where, f"table {table}: {fault}")
+        rows = f"{table} t JOIN {sizes} ON s.text_id = t.text_id WHERE NOT ({condition})"
+        faulty.append((rows, f"table {table}: {fault}"))
     for spec in TABLES:
         keys = ", ".join(f'"{key}"' for key in spec.sorted_by)
-        twice = f"FROM (SELECT 1 FROM {spec.name} GROUP BY {keys} HAVING count(*) > 1)"
-        yield from _counted(store, twice, f"table {spec.name}: {', '.join(spec.sorted_by)} occur twice")
+        twice = f"(SELECT 1 FROM {spec.name} GROUP BY {keys} HAVING count(*) > 1)"
+        faulty.append((twice, f"table {spec.name}: {', '.join(spec.sorted_by)} occur twice"))
+    for rows, fault in faulty:
+        if n := store.rows(f"SELECT count(*) AS n FROM {rows}")[0]["n"]:
+            yield f"{fault} ({n} rows)"
     probes = store.rows("SELECT count(*) AS n, count(*) FILTER (is_headline) AS headlines FROM probes")[0]
     if probes["n"] and probes["headlines"] != 1:
         yield f"table probes: {probes['headlines']} rows are the headline, and one must be"
     yield from exactness_faults(store)
-
-
-def _counted(store: Store, rows: str, fault: str) -> Iterator[str]:
-    n = store.rows(f"SELECT count(*) AS n {rows}")[0]["n"]
-    if n:
-        yield f"{fault} ({n} rows)"
 
 
 def exactness_faults(store: Store, *, tolerance: float = TOLERANCE) -> Iterator[str]:
@@ -252,7 +247,6 @@ WHERE NOT (isfinite(coalesce(total, 0) + $intercept - t.predicted)
 ORDER BY t.text_id
 """
 
-
 _RAW_PREDICTION_ERRORS = f"""
 WITH sums AS (
     SELECT p.text_id, sum(w.raw_weight::DOUBLE * pooled) AS total, sum(abs(w.raw_weight::DOUBLE * pooled)) AS size
@@ -272,7 +266,6 @@ WHERE NOT coalesce(isfinite(kept + bias + intercept + miss - predicted)
         <= $tolerance * greatest(1, size + abs(bias) + abs(intercept) + abs(miss)), false)
 ORDER BY text_id
 """
-
 
 _MISS_ERRORS = """
 WITH tokens AS (
@@ -294,7 +287,6 @@ HAVING NOT coalesce(isfinite(sum(part) - first(sae_miss))
     AND abs(sum(part) - first(sae_miss)) <= $tolerance * greatest(1, sum(abs(part))), false)
 ORDER BY text_id
 """
-
 
 _TOKEN_PREDICTION_ERRORS = f"""
 WITH sums AS (

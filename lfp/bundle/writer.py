@@ -1,4 +1,4 @@
-"""Write a bundle: into a temporary sibling, with checksums, renamed when it is complete."""
+"""Write a bundle into a temporary sibling, renamed when it is complete, and write one as a zip file."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ import datetime
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lfp.bundle.manifest import (
-    _EXCHANGE,
-    _HERE,
     ARTIFACTS,
     MANIFEST,
     Description,
@@ -29,6 +28,9 @@ from lfp.bundle.manifest import (
 )
 from lfp.bundle.schema import BY_NAME, SCHEMA_VERSION, TABLES, Table
 from lfp.errors import BundleError
+
+_HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
+_ZIP_DATE = (2000, 1, 1, 0, 0, 0)  # the same bundle gives the same zip, whenever it is made
 
 
 class BundleWriter:
@@ -81,9 +83,7 @@ class BundleWriter:
             for rows in parts:
                 table = conform(spec, rows)
                 if table.num_rows and last is not None and key_at(table, 0) < last:
-                    raise BundleError(
-                        f"table {name}: its parts do not follow each other; sort them as data/README.md says"
-                    )
+                    raise BundleError(f"table {name}: its parts are out of order; sort them as data/README.md says")
                 file.write_table(table, row_group_size=spec.row_group_rows)
                 n, last = n + table.num_rows, key_at(table, -1) if table.num_rows else last
         self._tables[name] = TableInfo(rows=n, bytes=path.stat().st_size, sha256=file_sha256(path))
@@ -139,6 +139,29 @@ def update_bundle(path: Path, tables: Mapping[str, pa.Table | Iterable[Mapping[s
         writer.keep_rest(manifest)
 
 
+def archive_bytes(manifest: Manifest) -> int:
+    """Add up the sizes of tables and artifacts, which a zip stores as they are: they are compressed already."""
+    return manifest.bytes + sum(info.bytes for info in manifest.artifacts.values())
+
+
+def write_archive(path: Path, manifest: Manifest, target: IO[bytes], *, name: str) -> None:
+    """Write the bundle at `path` to `target` as a zip of one folder, `name`. Raises BundleError for a missing file.
+
+    The zip holds the manifest and the files that it lists, nothing else of the folder.
+    """
+    files = {MANIFEST: None, **{f"{table}.parquet": info.bytes for table, info in sorted(manifest.tables.items())},
+             **{file: info.bytes for file, info in sorted(manifest.artifacts.items())}}  # fmt: skip
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+        for file, size in files.items():
+            source = path / file
+            if not source.resolve().is_relative_to(path.resolve()):
+                raise BundleError(f"{path}: the manifest names {file}, which is outside the bundle; make it again")
+            if not source.is_file() or size not in (None, source.stat().st_size):
+                raise BundleError(f"{path}: {file} is missing or of another size; copy the bundle again")
+            with source.open("rb") as content, archive.open(zipfile.ZipInfo(f"{name}/{file}", _ZIP_DATE), "w") as entry:
+                shutil.copyfileobj(content, entry)
+
+
 def check_replaceable(path: Path) -> None:
     """Raise BundleError unless a bundle may be written to `path`: nothing there, an empty folder, or a bundle."""
     if not path.exists() or (path / MANIFEST).is_file():
@@ -179,21 +202,18 @@ def _swap(new: Path, path: Path) -> None:
             file.rename(old / file.name)
         for file in sorted(new.iterdir(), key=lambda file: file.name == MANIFEST):
             file.rename(path / file.name)
-    elif path.exists() and _exchange(new, path):
-        new.rename(old)
-    else:
-        if path.exists():
+    elif path.exists():
+        exchange = getattr(ctypes.CDLL(None), "renameat2", None)  # Linux exchanges two folders in one step
+        names = (os.fsencode(new), os.fsencode(path))
+        if exchange is not None and exchange(_HERE, names[0], _HERE, names[1], _EXCHANGE) == 0:
+            new.rename(old)
+        else:
             path.rename(old)
+            new.rename(path)
+    else:
         new.rename(path)
     _sync(path.parent)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Exchange two folders in one step by Linux's renameat2; return whether that worked here."""
-    rename = getattr(ctypes.CDLL(None), "renameat2", None)
-    names = (os.fsencode(one), os.fsencode(other))
-    return rename is not None and rename(_HERE, names[0], _HERE, names[1], _EXCHANGE) == 0
 
 
 def _link(source: Path, target: Path) -> None:

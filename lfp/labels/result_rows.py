@@ -23,8 +23,7 @@ from lfp.evaluation.results import ResultRow
 from lfp.evaluation.statistics.resampling import Draws
 from lfp.labels.evidence import Tables
 from lfp.labels.types import Label
-from lfp.util.arrow import floats
-from lfp.util.types import Flags
+from lfp.util.types import Flags, floats
 
 LABEL_ROWS = ("label_agreement", "label_scores", "activation_frequency")
 """Values of `results.report_row` that `label_results` makes."""

@@ -10,8 +10,7 @@ import pyarrow.compute as pc
 
 from lfp.config import LabelsConfig
 from lfp.labels.evidence import Tables
-from lfp.util.arrow import floats
-from lfp.util.types import Flags, Floats, Ints
+from lfp.util.types import Flags, Floats, Ints, floats
 
 _NEAREST = 10  # features of similar density that a control is drawn from
 

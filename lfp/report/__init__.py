@@ -2,6 +2,6 @@
 
 import sys
 
-from lfp.util.verbs import VerbModule
+from lfp.util.dependencies import VerbModule
 
 sys.modules[__name__].__class__ = VerbModule

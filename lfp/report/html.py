@@ -51,7 +51,7 @@ class Written:
 def prepare(store: Store) -> Written:
     """Read everything that the page shows from a bundle."""
     probe, manifest = queries.common.headline(store), store.manifest
-    report = build_report(queries.run.report_rows(store), queries.run.report_ablations(store), cost_rows(manifest))
+    report = build_report(queries.run.figures(store), queries.run.report_ablations(store), cost_rows(manifest))
     says = [what_was_tuned(manifest), *summarise(report, probe.target if probe else None)]
     return Written(manifest, report, says, draw_all(Material.from_store(store, report)))
 

@@ -12,7 +12,7 @@ from typing import Any
 from lfp.config import TuneConfig
 from lfp.errors import CorpusError
 from lfp.texts.corpus import find_source, read_rows
-from lfp.util.hub import OUT_OF_REACH, hub_reachable
+from lfp.util.dependencies import OUT_OF_REACH, hub_reachable
 
 _SIDES = ("chosen", "rejected")
 _PROMPT = "prompt"

@@ -1,1 +1,1 @@
-"""What every part of the library uses: types, Arrow columns, the hub, sanitized text."""
+"""What every part of the library uses: types, optional dependencies, sanitized text."""

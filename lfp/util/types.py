@@ -1,30 +1,24 @@
-"""Types that many modules share: arrays by what they hold, and how a job reports its progress."""
+"""Types that many modules share, arrays by what they hold, and columns of Arrow tables as arrays."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-
-
 Floats32 = NDArray[np.float32]
-
-
 Ints = NDArray[np.int64]
-
-
 Indices = NDArray[np.intp]
 """Indices of rows, as numpy's own sorts give them."""
-
-
 Hashes = NDArray[np.uint64]
-
-
 Flags = NDArray[np.bool_]
-
-
 Progress = Callable[[str, int, int, float], None]
 """Called as progress(what, done, total, value); value is the job's own figure, such as a loss."""
+
+
+def floats(table: pa.Table, name: str) -> Floats:
+    """A column of numbers or flags as float64 [rows], NaN where it is null. Raises KeyError where there is none."""
+    return np.asarray(table[name].cast(pa.float64()).to_numpy(zero_copy_only=False), np.float64)

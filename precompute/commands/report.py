@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lfp.bundle import queries
-from lfp.bundle.queries.run import Sample, report_ablations, report_rows
+from lfp.bundle.queries.run import Sample, report_ablations
 from lfp.bundle.store.connection import Store
 from lfp.evaluation.results import ResultRow
 from lfp.report.figures.catalogue import write_figures
@@ -36,7 +36,7 @@ def report(
     Raises BundleError where there is no such bundle, ConfigError where a file cannot be written.
     """
     with Store.open(Path(bundle)) as store:
-        rows = build_report(report_rows(store), report_ablations(store), cost_rows(store.manifest))
+        rows = build_report(queries.run.figures(store), report_ablations(store), cost_rows(store.manifest))
         files: list[Path] = []
         if html or figures:
             prepared = prepare(store)

@@ -13,7 +13,7 @@ from typing import Any
 
 from playwright.sync_api import expect
 
-from lfp.testing.synthetic.bundle import make_bundle
+from lfp.testing.synthetic import make_bundle
 from tests.app.serving import settle
 
 Journey = Callable[[Any, str], None]

@@ -8,7 +8,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from lfp.testing.synthetic.bundle import make_bundle
+from lfp.testing.synthetic import make_bundle
 from tests.app.journeys import JOURNEYS, journey_bundles
 from tests.app.serving import browser, explorer, settle
 

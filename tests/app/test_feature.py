@@ -98,12 +98,12 @@ def test_what_a_token_adds_is_on_hover():
 def test_examples_bear_what_they_add(explorer, bundle):
     with Store.open(bundle) as store:
         feature = queries.feature.feature(store, 7)
-        top = queries.feature.examples(store, 7, bucket=0)
+        top = [row for row in queries.feature.feature_excerpts(store, 7) if row["bucket"] == 0]
     html = whole(explorer("feature", bundle, feature="7"))
     shown = re.findall(r'lfp-caption"><b>[^<]*</b><i class="(up|down)">([^<]*)</i>', html)
     assert len(shown) == len(top) and {kind for kind, _ in shown} == {"up" if feature.weight > 0 else "down"}
     assert [float(number.replace("−", "-")) for _, number in shown] == pytest.approx(
-        [feature.weight * row.activation for row in top], abs=1e-4
+        [feature.weight * row["activation"] for row in top], abs=1e-4
     )
     assert "no contribution" in whole(explorer("feature", bundle, feature="7", examples="silent"))
 

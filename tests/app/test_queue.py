@@ -64,7 +64,7 @@ def test_a_list_is_made_and_walked_blind(explorer, bundle, audits, key):
     at.run()
     press(at, "Make the list")
     with Store.open(bundle) as store:
-        ids = queries.audits.pick_features(store, "largest contributions", limit=3)
+        ids = queries.features.pick_features(store, "largest contributions", limit=3)
     (kept,) = audits.lists(key)
     assert (
         kept.feature_ids == tuple(ids)
@@ -223,7 +223,7 @@ def test_coverage_is_of_all_contributions(explorer, bundle, audits, key, listed)
         audits.add(key, Verdict(feature_id, "Ada", related="yes"))
     audits.add(key, Verdict(2, "Grace", related="yes"))
     with Store.open(bundle) as store:
-        by_me, by_anyone = (queries.audits.contribution_share(store, ids) for ids in ([5, 40], [2, 5, 40]))
+        by_me, by_anyone = (queries.features.contribution_share(store, ids) for ids in ([5, 40], [2, 5, 40]))
     html = whole(named(explorer("queue", bundle)))
     assert f"{100 * by_me:.2g} %" in html and f"{100 * by_anyone:.2g} %" in html
     assert "1 of 3" in html and "2 of 3" in html

@@ -17,7 +17,7 @@ from lfp.bundle.schema import TABLES
 from lfp.bundle.store.connection import Store
 from lfp.errors import NotInBundleError
 from lfp.evaluation.results import ResultRow
-from lfp.testing.synthetic.results import LABELLER, MODEL_LABELLER
+from lfp.testing.synthetic import LABELLER, MODEL_LABELLER
 from lfp.util.sanitize import escaped
 from tests.app.reader import Reader, is_tame, whole, words_of
 from tests.conftest import HOSTILE, rewrite

@@ -11,7 +11,7 @@ from lfp.bundle.comparison import FigurePair
 from lfp.bundle.manifest import check_bundle
 from lfp.bundle.store.connection import Store
 from lfp.evaluation.results import ResultRow
-from lfp.testing.synthetic.bundle import make_bundle
+from lfp.testing.synthetic import make_bundle
 from tests.app.reader import is_tame, tame, whole
 from tests.conftest import HOSTILE
 

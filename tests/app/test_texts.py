@@ -21,7 +21,7 @@ from lfp.bundle.queries.texts import Pair, PairFilter, TextFilter, TokenLedger, 
 from lfp.bundle.queries.words import QueuedText, Responsible
 from lfp.bundle.store.connection import Store
 from lfp.evaluation.results import ResultRow
-from lfp.testing.synthetic.bundle import make_bundle
+from lfp.testing.synthetic import make_bundle
 from lfp.util.sanitize import as_label
 from tests.app.reader import is_tame, tame, whole
 from tests.conftest import HOSTILE, rewrite, with_column

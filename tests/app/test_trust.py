@@ -16,8 +16,7 @@ from lfp.bundle.store.connection import Store
 from lfp.labels.evidence import read_evidence
 from lfp.labels.prompts import PROMPT_VERSION
 from lfp.labels.token_rule import OFFLINE, OfflineTokens
-from lfp.testing.synthetic.bundle import make_bundle
-from lfp.testing.synthetic.results import MODEL_LABELLER
+from lfp.testing.synthetic import MODEL_LABELLER, make_bundle
 from lfp.util.sanitize import visible
 from tests.app.reader import is_tame, whole
 from tests.conftest import HOSTILE, rewrite

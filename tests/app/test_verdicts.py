@@ -2,7 +2,7 @@ import pytest
 
 from app.components.feature import verdicts
 from lfp.audit import ANSWERS, Verdict, agreement
-from lfp.bundle.queries.audits import AuditedFeature
+from lfp.bundle.queries.features import AuditedFeature
 from tests.app.reader import is_tame
 from tests.conftest import HOSTILE
 

@@ -34,7 +34,7 @@ def queries(n_features: int = 2000) -> dict[str, float]:
     """One feature and its examples from a bundle of `n_features`, warm, a cursor a call."""
     from lfp.bundle.queries.feature import examples, feature
     from lfp.bundle.store.connection import Store
-    from lfp.testing.synthetic.bundle import make_bundle
+    from lfp.testing.synthetic import make_bundle
 
     with (
         tempfile.TemporaryDirectory() as folder,

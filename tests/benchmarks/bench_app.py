@@ -111,7 +111,7 @@ def measured(what: str, path: Path, arguments: argparse.Namespace, part: int = 1
 def making(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """The bundle itself, where it is not there."""
     from lfp.bundle.manifest import read_manifest
-    from lfp.testing.synthetic.bundle import make_bundle
+    from lfp.testing.synthetic import make_bundle
 
     figures: dict[str, Any] = {}
     if not (path / "manifest.json").is_file():
@@ -147,7 +147,7 @@ def opening(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         opened = time.perf_counter() - began
         first = queries.feature.strongest_feature(store)
         if first is not None:
-            queries.feature.examples(store, first, bucket=0)
+            queries.feature.feature_excerpts(store, first)
         return {"cold_open_s": round(time.time() - STARTED, 2), "open_s": round(opened, 3)}
 
 
@@ -167,7 +167,6 @@ def of_one_feature(store: Any) -> dict[str, Callable[[int], object]]:
 
     n = store.manifest.tables["features"].rows
     return {
-        "feature_examples": lambda i: queries.feature.examples(store, i * STRIDE % n, bucket=0),
         "feature": lambda i: queries.feature.feature(store, i * STRIDE % n),
         "labels": lambda i: queries.feature.labels(store, i * STRIDE % n),
         "histogram": lambda i: queries.feature.histogram(store, i * STRIDE % n),

@@ -10,7 +10,7 @@ import pytest
 
 import lfp
 from lfp.errors import BundleError, ConfigError, DependencyError, LfpError, NotInBundleError
-from lfp.testing.synthetic.bundle import make_bundle
+from lfp.testing.synthetic import make_bundle
 from tests.conftest import ROOT
 
 

@@ -32,12 +32,12 @@ def test_the_bundle_is_valid_and_keeps_its_models(tiny_bundle: Path) -> None:
 
 
 def test_every_report_row_of_the_pipeline_is_there(tiny_bundle: Path) -> None:
-    from lfp.bundle.queries.run import report_rows
+    from lfp.bundle.queries.run import figures
     from lfp.bundle.store.connection import Store
     from lfp.evaluation.results import ROWS
 
     with Store.open(tiny_bundle) as store:
-        found = {row.report_row for row in report_rows(store)}
+        found = {row.report_row for row in figures(store)}
     assert found == set(ROWS) - {"preference_accuracy", "cost"}  # of pairs, and of the manifest
 
 

@@ -8,8 +8,8 @@ from typing import Any
 from app.components.html import panels
 from app.components.text import tokens
 from lfp.audit import VERDICTS, Agreement, Verdict, share_interval
-from lfp.bundle.queries.audits import AuditedFeature
 from lfp.bundle.queries.feature import Label
+from lfp.bundle.queries.features import AuditedFeature
 from lfp.labels.evidence import NEAR_MISS
 from lfp.report.formatting import percent, plain
 from lfp.util.sanitize import escaped, shortened

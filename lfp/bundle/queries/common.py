@@ -48,9 +48,8 @@ def headline(store: Store) -> Probe | None:
 
 def main_labeller(store: Store) -> str | None:
     """Return the labeller whose descriptions tables show: the manifest's, else the one with the most labels."""
-    sql = (
-        "SELECT labeller FROM labels GROUP BY labeller ORDER BY labeller = $named DESC, count(*) DESC, labeller LIMIT 1"
-    )
+    order = "labeller = $named DESC, count(*) DESC, labeller"
+    sql = f"SELECT labeller FROM labels GROUP BY labeller ORDER BY {order} LIMIT 1"
     rows = store.once("main_labeller", lambda: store.rows(sql, {"named": store.manifest.labeller}))
     return rows[0]["labeller"] if rows else None
 
@@ -97,15 +96,9 @@ def pooling(probe: Probe) -> dict[str, Any]:
 
 def no_such(store: Store, what: str, number: int) -> NotInBundleError:
     """Build the error for a missing feature or text: its number, and the numbers that exist."""
-    held = store.rows(_HELD[what])[0]
+    held = store.rows(f"SELECT min({what}_id) AS low, max({what}_id) AS high FROM {what}s")[0]
     range_ = "none at all" if held["low"] is None else f"numbers {held['low']} to {held['high']}"
     return NotInBundleError(f"there is no {what} {number} in this bundle; it holds {range_}")
-
-
-_HELD = {
-    "feature": "SELECT min(feature_id) AS low, max(feature_id) AS high FROM features",
-    "text": "SELECT min(text_id) AS low, max(text_id) AS high FROM texts",
-}
 
 
 EVERY, ONE, OTHER = "true", "text_id = $text_id", "text_id = $other_id"

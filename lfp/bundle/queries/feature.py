@@ -80,22 +80,6 @@ class Histogram:
     base_counts: list[int]
 
 
-@dataclass(frozen=True)
-class Example:
-    """An example of a feature, with the text it is in."""
-
-    bucket: int
-    rank: int
-    text_id: int
-    position: int
-    activation: float
-    window_start: int
-    window_values: list[float]
-    text: str
-    token_starts: list[int]
-    feedback: float | None
-
-
 def feature(store: Store, feature_id: int) -> Feature:
     """Select one feature. Raises NotInBundleError."""
     rows = store.rows(
@@ -131,24 +115,15 @@ def histogram(store: Store, feature_id: int) -> Histogram | None:
     return Histogram(**rows[0]) if rows else None
 
 
-def examples(store: Store, feature_id: int, *, bucket: int, limit: int = 20) -> list[Example]:
-    """Select examples of a feature in one bucket, strongest first, each with its text."""
-    rows = store.rows(
-        f"SELECT {columns(Example)} FROM (SELECT * FROM examples WHERE feature_id = $feature_id AND bucket = $bucket) "
-        "JOIN texts USING (text_id) ORDER BY rank LIMIT $limit",
-        {"feature_id": feature_id, "bucket": bucket, "limit": limit},
-    )
-    return [Example(**row) for row in rows]
-
-
 def feature_excerpts(store: Store, feature_id: int) -> list[dict[str, Any]]:
-    """Select all examples of a feature as dicts of Example's fields, for `lfp.labels.evidence`.
+    """Select all examples of a feature, each with its text, by bucket and rank.
 
     Buckets are 0 top, 1..q intervals from low to high, -1 silent, -2 near miss.
     """
     return store.rows(
-        f"SELECT {columns(Example)} FROM (SELECT * FROM examples WHERE feature_id = $feature_id) "
-        "JOIN texts USING (text_id) ORDER BY bucket, rank",
+        'SELECT bucket, rank, text_id, position, activation, window_start, window_values, "text", token_starts, '
+        "feedback FROM (SELECT * FROM examples WHERE feature_id = $feature_id) JOIN texts USING (text_id) "
+        "ORDER BY bucket, rank",
         {"feature_id": feature_id},
     )
 
@@ -247,7 +222,13 @@ def feature_texts(store: Store, feature_id: int, *, limit: int = 5) -> TextParts
     is_against = is_judged & (contribution * (feedback - average) < 0)
     by_size = np.argsort(-np.abs(contribution), kind="stable")
     largest, against = by_size[:limit], by_size[is_against[by_size]][:limit]
-    shown = _text_parts(store, parts.take(np.concatenate([largest, against])).to_pylist())
+    rows = parts.take(np.concatenate([largest, against])).to_pylist()
+    texts = {}
+    if rows:
+        listed, bound = each_of([row["text_id"] for row in rows])
+        for row in store.rows(f'SELECT text_id, "text" FROM texts WHERE text_id IN {listed}', bound):
+            texts[row["text_id"]] = row["text"]
+    shown = tuple(TextPart(text=texts[row["text_id"]], **row) for row in rows)
     return TextParts(
         n_texts=kept["n_texts"],
         n_active=parts.num_rows,
@@ -259,16 +240,6 @@ def feature_texts(store: Store, feature_id: int, *, limit: int = 5) -> TextParts
     )
 
 
-def _text_parts(store: Store, rows: list[dict[str, Any]]) -> tuple[TextPart, ...]:
-    """Add to each row the text itself."""
-    if not rows:
-        return ()
-    listed, bound = each_of([row["text_id"] for row in rows])
-    words = store.rows(f'SELECT text_id, "text" FROM texts WHERE text_id IN {listed}', bound)
-    texts = {row["text_id"]: row["text"] for row in words}
-    return tuple(TextPart(text=texts[row["text_id"]], **row) for row in rows)
-
-
 _NEIGHBOURS = """
 SELECT kind, n.rank, neighbour_id, "value", t.layer, description, t.top_tokens[1].token AS top_token, weight
 FROM (SELECT * FROM neighbours WHERE feature_id = $feature_id) n
@@ -277,9 +248,7 @@ JOIN (SELECT feature_id, layer, description, top_tokens, weight FROM feature_tab
 ORDER BY kind, n.rank
 """
 
-
 _KEPT_TEXTS = "SELECT count(*) AS n_texts, avg(feedback) AS average FROM texts SEMI JOIN activations USING (text_id)"
-
 
 _PARTS = f"""
 SELECT text_id, weight * pooled AS contribution, predicted, feedback

@@ -1,4 +1,4 @@
-"""Queries on the list of features: filter and sort it, place a feature in it, and map it."""
+"""Queries on the list of features: filter and sort it, place a feature in it, map it, and pick some for an audit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from lfp.bundle.queries.common import Order, direction, each_of, sort_key
+from lfp.bundle.queries.common import Order, direction, each_of, headline_id, sort_key
 from lfp.bundle.store.connection import Store
 
 Point = tuple[float, float]
@@ -71,6 +71,19 @@ class Place:
     after: int | None
 
 
+@dataclass(frozen=True)
+class AuditedFeature:
+    """A feature as a list of an audit shows it."""
+
+    feature_id: int
+    layer: int
+    description: str | None
+    related: bool | None
+    weight: float | None
+    mean_abs_contribution: float | None
+    beats_null: bool | None
+
+
 PRESETS: Mapping[str, Preset] = {
     "grew most in tuning": Preset(
         FeatureFilter(drift=("born", "strengthened"), drift_top=0.1),
@@ -89,7 +102,6 @@ PRESETS: Mapping[str, Preset] = {
     ),
 }
 """The named lists."""
-
 
 FEATURE_COLUMNS: Mapping[str, str] = {
     "feature_id": "feature_id", "layer": "layer", "index": '"index"', "description": "description",
@@ -128,6 +140,14 @@ FEATURE_SORTS: Mapping[str, str] = {
 
 FEATURE_NUMBERS = tuple(name for name in FEATURE_COLUMNS if name not in (*_TOKENS, *_WORDS, "feature_id"))
 """Columns that a map may be coloured by; flags count as 0 and 1."""
+RANDOM = "random sample"
+PICKS: Mapping[str, str] = {
+    "largest contributions": "true",
+    "label and weight disagree": "t.related <> t.beats_null",
+    "no label, or no better than a guess": "(t.description IS NULL OR l.score_ci_low <= 0.5)",
+    RANDOM: "true",
+}
+"""Ways to pick features for review by name, each with its condition."""
 
 
 def feature_layers(store: Store) -> list[int]:
@@ -200,6 +220,47 @@ def feature_points(store: Store, wanted: FeatureFilter, *, colour: str, limit: i
     )
 
 
+def pick_features(store: Store, pick: str, *, limit: int, seed: int = 0) -> list[int]:
+    """Pick features to review by a name from PICKS, largest contribution first; a random sample in random order.
+
+    The sample is the same for the same seed and bundle. Raises ConfigError for another name.
+    """
+    condition = sort_key(PICKS, pick)
+    order, values = "t.mean_abs_contribution DESC NULLS LAST", {"limit": limit}
+    if pick == RANDOM:
+        order, values = "hash(t.feature_id::VARCHAR || ':' || $seed::VARCHAR)", {**values, "seed": seed}
+    sql = f"SELECT t.feature_id {_PICKED_FROM} WHERE {condition} ORDER BY {order}, t.feature_id LIMIT $limit"
+    return [row["feature_id"] for row in store.rows(sql, values)]
+
+
+def count_picked(store: Store, pick: str) -> int:
+    """Count the features to pick from. Raises ConfigError for another name."""
+    return int(store.rows(f"SELECT count(*) AS n {_PICKED_FROM} WHERE {sort_key(PICKS, pick)}")[0]["n"])
+
+
+def audited_features(store: Store, feature_ids: Sequence[int]) -> list[AuditedFeature]:
+    """Select the features of a list that the bundle holds, in the given order."""
+    rows = store.rows(
+        "SELECT feature_id, layer, description, related, weight, mean_abs_contribution, beats_null "
+        "FROM feature_table WHERE feature_id IN (SELECT unnest($ids::BIGINT[]))",
+        {"ids": list(feature_ids)},
+    )
+    found = {row["feature_id"]: AuditedFeature(**row) for row in rows}
+    return [found[feature_id] for feature_id in feature_ids if feature_id in found]
+
+
+def contribution_share(store: Store, feature_ids: Sequence[int]) -> float | None:
+    """Compute the share of these features in the headline's mean absolute contributions; None without a probe."""
+    rows = store.rows(
+        "SELECT sum(mean_abs_contribution) FILTER (WHERE chosen IS NOT NULL) AS part, "
+        "sum(mean_abs_contribution) AS whole FROM weights "
+        "LEFT JOIN (SELECT DISTINCT unnest($ids::BIGINT[]) AS chosen) ON chosen = feature_id WHERE probe_id = $probe",
+        {"ids": list(feature_ids), "probe": headline_id(store)},
+    )
+    part, whole = rows[0]["part"], rows[0]["whole"]
+    return (part or 0.0) / whole if whole else None
+
+
 def _conditions(store: Store, wanted: FeatureFilter) -> tuple[str, dict[str, Any]]:
     """Write the filter as SQL over `feature_table`, from constant parts, with the values that it binds."""
     parts = list(_parts(wanted, n=store.manifest.tables["features"].rows))
@@ -264,16 +325,11 @@ _CROSSING = (
     "(CASE WHEN (y < $y{a}) <> (y < $y{b}) THEN x < $x{a} + ($x{b} - $x{a}) * (y - $y{a}) / ($y{b} - $y{a}) "
     "ELSE false END)::INTEGER"
 )
-
-
 _SEARCH = """
 (contains(token_words, $search) OR contains(description_words, $search)
  OR (feature_id = try_cast($search AS INTEGER) AND $search = try_cast($search AS INTEGER)::VARCHAR))
 """
-
-
 _DRIFT = "(list_contains($drift::VARCHAR[], status) OR ($flipped AND sign_flipped))"
-
 
 _PLACE = """
 WITH passed AS (SELECT feature_id AS id, {by} AS key FROM feature_table WHERE {where}),
@@ -289,4 +345,9 @@ SELECT (SELECT count(*) FILTER (is_before) FROM placed HAVING count(*) > 0) AS p
     CASE WHEN EXISTS (FROM here)
         THEN (SELECT id FROM placed WHERE NOT is_before AND id <> $here ORDER BY key {ahead} NULLS LAST, id LIMIT 1)
         ELSE (SELECT id FROM passed ORDER BY key {ahead} NULLS LAST, id LIMIT 1) END AS "after"
+"""
+_PICKED_FROM = """
+FROM feature_table t
+LEFT JOIN (SELECT feature_id, labeller, score_ci_low FROM labels) l
+    ON l.feature_id = t.feature_id AND l.labeller = t.labeller
 """

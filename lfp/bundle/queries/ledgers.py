@@ -101,18 +101,9 @@ def ledger(store: Store, text_id: int, *, limit: int | None = 12) -> Ledger | No
     rows = store.rows(_LEDGER, {**pooling(probe), "text_id": text_id, "labeller": main_labeller(store)})
     if not rows:
         return None
-    predicted = rows[0]["predicted"]
-    parts = _contributions(rows)
-    total = sum(part.contribution for part in parts)
-    shown = tuple(parts[:limit])
-    return Ledger(
-        shown=shown,
-        n_features=len(parts),
-        rest=total - sum(part.contribution for part in shown),
-        intercept=probe.intercept,
-        total=total + probe.intercept,
-        predicted=predicted,
-    )
+    total, split = _split(rows, limit)
+    stated = {"predicted": rows[0]["predicted"], "intercept": probe.intercept}
+    return Ledger(total=total + probe.intercept, **split, **stated)
 
 
 def raw_ledger(store: Store, text_id: int, *, limit: int | None = 12) -> RawLedger | None:
@@ -127,17 +118,8 @@ def raw_ledger(store: Store, text_id: int, *, limit: int | None = 12) -> RawLedg
     if rows[0]["bias"] is None:
         kept = stated["predicted"] - stated["intercept"] - stated["miss"]
         return RawLedger(shown=(), n_features=0, rest=kept, bias=0.0, total=stated["predicted"], **stated)
-    bias, parts = rows[0]["bias"], _contributions(rows)
-    total = sum(part.contribution for part in parts)
-    shown = tuple(parts[:limit])
-    return RawLedger(
-        shown=shown,
-        n_features=len(parts),
-        rest=total - sum(part.contribution for part in shown),
-        bias=bias,
-        total=total + bias + stated["intercept"] + stated["miss"],
-        **stated,
-    )
+    bias, (total, split) = rows[0]["bias"], _split(rows, limit)
+    return RawLedger(bias=bias, total=total + bias + stated["intercept"] + stated["miss"], **split, **stated)
 
 
 def average_ledger(store: Store, text_id: int, *, limit: int | None = 12) -> Contrast | None:
@@ -159,8 +141,14 @@ def pair_ledger(store: Store, pair_id: int, *, limit: int | None = 12) -> Contra
     return _contrast(store, _PAIR_LEDGER, {"text_id": ids["chosen"], "other_id": ids["rejected"]}, limit)
 
 
-def _contributions(rows: list[dict[str, Any]]) -> list[Contribution]:
-    return [Contribution(**{key: row[key] for key in _LEDGER_KEYS}) for row in rows if row["feature_id"] is not None]
+def _split(rows: list[dict[str, Any]], limit: int | None) -> tuple[float, dict[str, Any]]:
+    """Return the sum of all contributions, and the fields of a ledger that list the largest and sum the others."""
+    keys = [field.name for field in fields(Contribution)]
+    parts = [Contribution(**{key: row[key] for key in keys}) for row in rows if row["feature_id"] is not None]
+    shown = tuple(parts[:limit])
+    total = sum(part.contribution for part in parts)
+    rest = total - sum(part.contribution for part in shown)
+    return total, {"shown": shown, "n_features": len(parts), "rest": rest}
 
 
 def _contrast(store: Store, sql: str, texts: Mapping[str, int], limit: int | None) -> Contrast | None:
@@ -183,9 +171,6 @@ def _contrast(store: Store, sql: str, texts: Mapping[str, int], limit: int | Non
     )
 
 
-_LEDGER_KEYS = ("feature_id", "layer", "description", "weight", "pooled", "contribution")
-
-
 _LEDGER = f"""
 SELECT t.predicted, w.feature_id, f.layer, l.description, w.weight, p.pooled,
     w.weight::DOUBLE * p.pooled AS contribution
@@ -196,7 +181,6 @@ LEFT JOIN features f ON f.feature_id = w.feature_id
 LEFT JOIN (SELECT feature_id, description FROM labels WHERE labeller = $labeller) l ON l.feature_id = w.feature_id
 ORDER BY abs(contribution) DESC NULLS LAST, w.feature_id
 """
-
 
 _RAW_LEDGER = f"""
 SELECT t.predicted, t.miss, r.intercept, r.bias * CASE $pooling WHEN 'sum' THEN t.n_tokens ELSE 1 END AS bias,
@@ -214,9 +198,7 @@ LEFT JOIN (SELECT feature_id, description FROM labels WHERE labeller = $labeller
 ORDER BY abs(contribution) DESC NULLS LAST, w.feature_id
 """
 
-
 _CONTRIBUTED = "SELECT feature_id, weight::DOUBLE * pooled AS part FROM ({pooled}) JOIN weighted USING (feature_id)"
-
 
 _CONTRAST = """
 WITH weighted AS (SELECT feature_id, weight FROM weights WHERE probe_id = $probe),
@@ -237,7 +219,6 @@ LEFT JOIN (SELECT feature_id, description FROM labels WHERE labeller = $labeller
 ORDER BY abs(c.difference) DESC NULLS LAST, c.feature_id
 """
 
-
 _AVERAGE_LEDGER = _CONTRAST.format(
     here=_CONTRIBUTED.format(pooled=pooled(ONE)),
     there=_CONTRIBUTED.format(pooled="FROM usual"),
@@ -246,7 +227,6 @@ _AVERAGE_LEDGER = _CONTRAST.format(
     "WHERE text_id = $text_id",
 )
 
-
 _PAIR_LEDGER = _CONTRAST.format(
     here=_CONTRIBUTED.format(pooled=pooled(ONE)),
     there=_CONTRIBUTED.format(pooled=pooled(OTHER)),
@@ -254,6 +234,5 @@ _PAIR_LEDGER = _CONTRAST.format(
     "sum(predicted::DOUBLE) FILTER (text_id = $other_id) AS reference "
     "FROM texts SEMI JOIN activations USING (text_id) WHERE text_id IN ($text_id, $other_id) HAVING count(*) = 2",
 )
-
 
 _PAIR_TEXTS = "SELECT role, text_id FROM texts WHERE pair_id = $pair_id AND role IN ('chosen', 'rejected')"

@@ -13,15 +13,13 @@ from lfp.bundle.store.connection import Store
 from lfp.evaluation.results import ResultRow
 
 
-def figures(store: Store, report_row: str) -> list[ResultRow]:
-    """Return the rows of `results` in one section of the report, in the table's order."""
-    rows = store.rows(f"SELECT {columns(ResultRow)} FROM results WHERE report_row = $row", {"row": report_row})
+def figures(store: Store, report_row: str | None = None) -> list[ResultRow]:
+    """Return the rows of `results`, of one section of the report where named, sorted as the schema states."""
+    rows = store.rows(
+        f"SELECT {columns(ResultRow)} FROM results WHERE $row IS NULL OR report_row = $row ORDER BY ALL",
+        {"row": report_row},
+    )
     return [ResultRow(**row) for row in rows]
-
-
-def report_rows(store: Store) -> list[ResultRow]:
-    """Return all rows of `results`, sorted as the schema states."""
-    return [ResultRow(**row) for row in store.rows(f"SELECT {columns(ResultRow)} FROM results ORDER BY ALL")]
 
 
 @dataclass(frozen=True)
@@ -163,7 +161,8 @@ def drift_counts(store: Store) -> dict[str, int]:
 
 def count_drift(store: Store, wanted: DriftFilter) -> int:
     """Count the features with drift that pass the filter."""
-    return int(store.rows(f"SELECT count(*) AS n {_wanted(wanted)}", _values(wanted))[0]["n"])
+    sql, values = _conditions(wanted)
+    return int(store.rows(f"SELECT count(*) AS n {sql}", values)[0]["n"])
 
 
 def drift(store: Store, wanted: DriftFilter, *, order: Order, limit: int | None = None, offset: int = 0) -> pa.Table:
@@ -171,12 +170,13 @@ def drift(store: Store, wanted: DriftFilter, *, order: Order, limit: int | None 
 
     `drifted_null` and `unexplained_null` are what chance reaches at a feature's rank, where the report has it.
     """
+    sql, values = _conditions(wanted)
     by, way = sort_key(DRIFT_SORTS, order.by), f"{direction(order)} NULLS LAST, feature_id"
     return store.query(
-        f"SELECT {_COLUMNS} FROM (SELECT feature_id, contribution, contribution_base, {by} AS place {_wanted(wanted)} "
+        f"SELECT {_COLUMNS} FROM (SELECT feature_id, contribution, contribution_base, {by} AS place {sql} "
         f"ORDER BY place {way} LIMIT $limit OFFSET $offset) page JOIN feature_table USING (feature_id) {_NULLS} "
         f"ORDER BY page.place {way}",
-        {**_values(wanted), "limit": limit, "offset": offset},
+        {**values, "limit": limit, "offset": offset},
     )
 
 
@@ -190,15 +190,11 @@ def drift_points(store: Store, *, limit: int = 2000) -> pa.Table:
     )
 
 
-def _wanted(wanted: DriftFilter) -> str:
-    """Return the filter as SQL; labels are read only for a search."""
-    return f"{_FROM} {_SEARCH if wanted.search.strip() else ''}"
-
-
-def _values(wanted: DriftFilter) -> dict[str, Any]:
+def _conditions(wanted: DriftFilter) -> tuple[str, dict[str, Any]]:
+    """Return the filter as SQL and the values that it binds; labels are read only for a search."""
     values = {"status": wanted.status, "layers": list(wanted.layers)}
     search = wanted.search.strip().lower()
-    return values | {"search": search} if search else values
+    return (f"{_FROM} {_SEARCH}", values | {"search": search}) if search else (_FROM, values)
 
 
 _FROM = """
@@ -206,7 +202,6 @@ FROM drift JOIN (SELECT feature_id, layer, density, base_density FROM features) 
 WHERE CASE $status WHEN 'any' THEN true WHEN 'flipped' THEN sign_flipped ELSE status = $status END
   AND (len($layers::INTEGER[]) = 0 OR list_contains($layers::INTEGER[], layer))
 """
-
 
 _SEARCH = """
 AND feature_id IN (
@@ -216,13 +211,11 @@ AND feature_id IN (
 )
 """
 
-
 _COLUMNS = """
 feature_id, layer, description, [item.token FOR item IN top_tokens] AS top_tokens, status, sign_flipped,
 drifted_contribution, n.drifted_null, contribution_base, contribution, weight_base, weight, base_density, density,
 unexplained_contribution, n.unexplained_null
 """
-
 
 _NULLS = """
 LEFT JOIN (
@@ -259,8 +252,7 @@ def beliefs(store: Store, labeller: str, *, limit: int = 2000) -> pa.Table:
     `belief` is the confidence, negative where the feature is called unrelated; `size` is |weight|. Features that never
     fire are left out, as in the report. Where there are more than `limit`, a sample by the hash of the number.
     """
-    bound = {"labeller": labeller, "probe": headline_id(store), "limit": limit}
-    return store.query(_BELIEFS, bound)
+    return store.query(_BELIEFS, {"labeller": labeller, "probe": headline_id(store), "limit": limit})
 
 
 def count_beliefs(store: Store, labeller: str) -> int:
@@ -269,8 +261,7 @@ def count_beliefs(store: Store, labeller: str) -> int:
         "SELECT count(*) AS n FROM labels l JOIN features f USING (feature_id) JOIN weights w USING (feature_id) "
         "WHERE l.labeller = $labeller AND l.related IS NOT NULL AND f.n_active > 0 AND w.probe_id = $probe"
     )
-    n: int = store.rows(sql, {"labeller": labeller, "probe": headline_id(store)})[0]["n"]
-    return n
+    return int(store.rows(sql, {"labeller": labeller, "probe": headline_id(store)})[0]["n"])
 
 
 def ablated_features(store: Store) -> list[AblatedFeature]:
@@ -288,7 +279,6 @@ SELECT * FROM (
     ORDER BY hash(l.feature_id) LIMIT $limit
 ) ORDER BY feature_id
 """
-
 
 _ABLATED = """
 SELECT feature_id, f.layer, a.effect, a.ci_low, a.ci_high, a.null_high, a.predicted_effect, a.n_completions, w.weight,

@@ -13,6 +13,7 @@ from lfp.bundle.queries.common import (
     TEXT_GAPS,
     Order,
     active,
+    columns,
     direction,
     headline,
     main_labeller,
@@ -83,7 +84,7 @@ TEXT_SORTS: Mapping[str, str] = {
 
 def count_texts(store: Store, wanted: TextFilter) -> int:
     """Count the texts that pass the filter."""
-    return int(store.rows(f"SELECT count(*) AS n FROM texts {_TEXTS_WHERE}", _text_values(wanted))[0]["n"])
+    return int(store.rows(f"SELECT count(*) AS n FROM texts {_TEXTS_WHERE}", _values(wanted))[0]["n"])
 
 
 def rating_range(store: Store) -> tuple[float, float] | None:
@@ -104,7 +105,7 @@ def texts(store: Store, wanted: TextFilter, *, order: Order, limit: int | None =
         "SELECT text_id, text, split, role, feedback, implicit_reward, predicted, rating, abs(gap) AS gap "
         f"FROM ({gaps}) {_TEXTS_WHERE} "
         f"ORDER BY {by} {direction(order)} NULLS LAST, text_id LIMIT $limit OFFSET $offset",
-        {**_text_values(wanted), "limit": limit, "offset": offset},
+        {**_values(wanted), "limit": limit, "offset": offset},
     )
 
 
@@ -131,14 +132,9 @@ def token_activations(store: Store, text_id: int, *, feature_id: int) -> list[fl
     return values
 
 
-def _text_values(wanted: TextFilter) -> dict[str, Any]:
-    return {
-        "words": wanted.words.lower().split(),
-        "split": wanted.split,
-        "is_sampled": wanted.is_sampled,
-        "rating_low": wanted.rating_low,
-        "rating_high": wanted.rating_high,
-    }
+def _values(wanted: TextFilter | PairFilter) -> dict[str, Any]:
+    """Return the values that a filter binds."""
+    return {**vars(wanted), "words": wanted.words.lower().split()}
 
 
 _TEXTS_WHERE = """
@@ -148,12 +144,10 @@ WHERE coalesce(list_bool_and([contains(lower("text"), word) FOR word IN $words::
   AND (NOT $is_sampled OR text_id IN (SELECT text_id FROM activations))
 """
 
-
 _TEXT_ROWS = """
 SELECT text_id, "text", split, role, feedback, implicit_reward, predicted, rating FROM texts
 WHERE NOT $is_sampled OR text_id IN (SELECT text_id FROM activations)
 """
-
 
 _ONE_TEXT = """
 SELECT t.text_id, source, split, role, pair_id, t."text", token_starts, response_start, t.feedback, rating, t.predicted,
@@ -165,7 +159,6 @@ LEFT JOIN (SELECT * FROM token_scores WHERE text_id = $text_id) s ON true
 LEFT JOIN (SELECT text_id FROM activations WHERE text_id = $text_id) a ON true
 """
 
-
 _SCORE_LIMITS = """
 SELECT coalesce(quantile_cont(abs(feedback), 0.99), 0)::DOUBLE AS feedback,
     coalesce(quantile_cont(abs(implicit_reward), 0.99), 0)::DOUBLE AS implicit_reward,
@@ -173,7 +166,6 @@ SELECT coalesce(quantile_cont(abs(feedback), 0.99), 0)::DOUBLE AS feedback,
 FROM (SELECT unnest(feedback) AS feedback, unnest(implicit_reward) AS implicit_reward, unnest(predicted) AS predicted
       FROM token_scores)
 """
-
 
 _TOKEN_ACTIVATIONS = f"""
 SELECT len(t.token_starts) AS n_tokens, active.position, active.value
@@ -244,14 +236,12 @@ sizes AS (
 )
 """
 
-
 _TOKEN_CONTRIBUTIONS = f"""
 WITH {_PARTS}, summed AS (SELECT position, sum(part) AS part FROM parts GROUP BY position)
 SELECT coalesce(list(coalesce(part, 0) ORDER BY position) FILTER (position IS NOT NULL), []) AS contributions
 FROM sizes LEFT JOIN (SELECT unnest(range(n_tokens)) AS position FROM sizes) ON true LEFT JOIN summed USING (position)
 GROUP BY text_id
 """
-
 
 _TOKEN_PARTS = f"""
 WITH {_PARTS}, largest AS (
@@ -323,22 +313,12 @@ def pairs(store: Store, wanted: PairFilter, *, order: Order, limit: int | None =
 
 def pair(store: Store, pair_id: int) -> Pair:
     """Select one pair. Raises NotInBundleError."""
-    names = ", ".join(Pair.__dataclass_fields__)
-    rows = store.rows(f"SELECT {names} FROM ({_PAIRS}) WHERE pair_id = $pair_id", {"pair_id": pair_id})
+    rows = store.rows(f"SELECT {columns(Pair)} FROM ({_PAIRS}) WHERE pair_id = $pair_id", {"pair_id": pair_id})
     if not rows:
         held = store.rows(f"SELECT min(pair_id) AS low, max(pair_id) AS high FROM ({_PAIRS})")[0]
         has = "none at all" if held["low"] is None else f"numbers {held['low']} to {held['high']}, not all of them"
         raise NotInBundleError(f"there is no pair {pair_id} with both texts kept in this bundle; it holds {has}")
     return Pair(**rows[0])
-
-
-def _values(wanted: PairFilter) -> dict[str, Any]:
-    return {
-        "words": wanted.words.lower().split(),
-        "split": wanted.split,
-        "verdict": wanted.verdict,
-        "is_sampled": wanted.is_sampled,
-    }
 
 
 _SIDE = """
@@ -350,7 +330,6 @@ FROM (SELECT *, CASE WHEN response_start < len(token_starts) THEN response_start
       FROM texts WHERE role = '{role}')
 """
 
-
 _PAIRS = f"""
 SELECT pair_id, c.split, c.text_id AS chosen_id, r.text_id AS rejected_id, c.tokens AS chosen_tokens,
     r.tokens AS rejected_tokens, c.tokens - r.tokens AS length, c.predicted - r.predicted AS margin,
@@ -359,7 +338,6 @@ SELECT pair_id, c.split, c.text_id AS chosen_id, r.text_id AS rejected_id, c.tok
     left(r.response, 200) AS rejected_response
 FROM ({_SIDE.format(role="chosen")}) c JOIN ({_SIDE.format(role="rejected")}) r USING (pair_id)
 """
-
 
 _WHERE = """
 WHERE coalesce(list_bool_and([contains(both_texts, word) FOR word IN $words::VARCHAR[]]), true)

@@ -99,7 +99,6 @@ SELECT v.word, v.feedback, v.implicit_reward, v.implicit_matched, v.implicit_mat
 FROM vocabulary v LEFT JOIN probes p ON p.probe_id = $probe
 """
 
-
 _WORD_FEATURES = """
 SELECT feature_id, f.layer, w.mean_activation, w.lift, h.weight, l.description
 FROM (SELECT * FROM word_features WHERE word = $word ORDER BY rank LIMIT $limit) w
@@ -109,7 +108,6 @@ LEFT JOIN (SELECT feature_id, description FROM labels WHERE labeller = $labeller
 ORDER BY w.rank
 """
 
-
 _MARGINS = """
 SELECT c.pair_id, c.text_id AS chosen_id, r.text_id AS rejected_id, c.predicted::DOUBLE - r.predicted AS margin
 FROM texts c JOIN texts r ON c.pair_id = r.pair_id AND c.role = 'chosen' AND r.role = 'rejected'
@@ -117,14 +115,11 @@ WHERE $is_preference AND c.split = 'held_out' AND r.split = 'held_out'
 ORDER BY c.pair_id
 """
 
-
 WORD_GAPS: Mapping[str, tuple[str, str]] = {
     "gap": ("estimate", "feedback"),
     "implicit gap": ("implicit_reward", "feedback"),
 }
 """The disagreements about words, by the names of TEXT_GAPS; words have no ratings."""
-
-
 SIDES = ("any", "over", "under")
 """over: the first judge ranks a text or word higher than the second does; under: lower."""
 
@@ -230,16 +225,11 @@ def _head(queue: str) -> str:
 _SAMPLED = """
 SELECT text_id, "text", feedback, implicit_reward, predicted, rating FROM texts SEMI JOIN activations USING (text_id)
 """
-
-
 _SIDE = "abs(gap) > 1e-9 AND ($side = 'any' OR (gap > 0) = ($side = 'over'))"
-
-
 _HEAD = f"""
 SELECT text_id, "text", {{first}}::DOUBLE AS first, {{second}}::DOUBLE AS second, first_rank, second_rank, gap
 FROM ({{ranked}}) WHERE {_SIDE} ORDER BY abs(gap) DESC, text_id LIMIT $limit
 """
-
 
 _RESPONSIBLE = f"""
 WITH head AS ({{head}}), weighted AS (SELECT feature_id, weight FROM weights WHERE probe_id = $probe),
@@ -270,7 +260,6 @@ ORDER BY text_id, abs(difference) DESC, feature_id
 """
 """Of the features that a text lacks only the usually largest are compared: as many as it could have of larger ones."""
 
-
 _KNOWN_WORDS = """
 SELECT word, n, feedback::DOUBLE AS feedback, implicit_reward::DOUBLE AS implicit_reward,
     display_slope * predicted::DOUBLE + display_offset AS estimate
@@ -278,7 +267,6 @@ FROM vocabulary JOIN (SELECT display_slope, display_offset FROM probes WHERE is_
     ON true
 WHERE feedback IS NOT NULL AND predicted IS NOT NULL
 """
-
 
 _WORDS = f"""
 WITH head AS (
@@ -295,13 +283,11 @@ SELECT word, n, first, second, first_rank, second_rank, gap, coalesce(feature_id
 FROM head LEFT JOIN firing USING (word) ORDER BY abs(gap) DESC, word
 """
 
-
 _PAID = """
 SELECT word, n, feedback, implicit_advantage, implicit_excess AS excess, implicit_gap AS gap FROM vocabulary
 WHERE implicit_gap IS NOT NULL AND $sign * implicit_gap > 0
 ORDER BY $sign * implicit_gap DESC, word LIMIT $limit
 """
-
 
 WORD_SORTS: Mapping[str, str] = {
     name: name

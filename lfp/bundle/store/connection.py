@@ -42,10 +42,12 @@ class Store:
     gives wrong answers.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, *, limits: Limits, copy: Path | None) -> None:
+    def __init__(
+        self, path: Path, manifest: Manifest, *, limits: Limits | None = None, copy: Path | None = None
+    ) -> None:
         self.path = path
         self.manifest = manifest
-        self._limits = limits
+        self._limits = limits or Limits()
         self._lock = threading.Lock()
         self._known: dict[str, Any] = {}
         self._copy = copy
@@ -62,16 +64,10 @@ class Store:
             manifest = check_bundle(path)
         except OSError as error:
             raise BundleError(f"{path}: cannot be read ({error.strerror}); make its files readable") from error
+        copy = None
         if sorted_copy.is_worth(manifest):
             copy = sorted_copy.build(path, manifest) if prepare else sorted_copy.find(path, manifest)
-        else:
-            copy = None
-        return cls(path, manifest, limits=limits or Limits(), copy=copy)
-
-    @classmethod
-    def unchecked(cls, path: Path, manifest: Manifest) -> Store:
-        """Open the files without a check, for validation. Raises BundleError where one cannot be read."""
-        return cls(path, manifest, limits=Limits(), copy=None)
+        return cls(path, manifest, limits=limits, copy=copy)
 
     @property
     def key(self) -> str:

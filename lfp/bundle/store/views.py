@@ -66,8 +66,6 @@ SELECT feature_id, sum(pooled) / (SELECT count(*) FROM activations) AS pooled
 FROM ({pooled(UNNESTED, pooling=_HEADLINE_POOLING)}) GROUP BY feature_id
 """
 """Each feature, pooled as the headline probe does, in the average of the texts whose activations are kept."""
-
-
 KEPT = {"active_tokens": ACTIVE_TOKENS, "usual": USUAL}
 """What a sorted copy keeps besides tables and features: by name, as SQL."""
 

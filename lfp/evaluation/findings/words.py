@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from lfp.evaluation.results import Estimate, ResultRow
 from lfp.evaluation.statistics.resampling import Draws, interval, with_null_of_errors
-from lfp.util.arrow import floats
-from lfp.util.types import Floats, Ints
+from lfp.util.types import Floats, Ints, floats
 
 _EXAMPLES, _BINS = 10, 4
 _Z95 = 1.959964  # half the width of a 95 % interval in standard errors

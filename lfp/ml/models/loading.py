@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lfp.errors import ModelError
-from lfp.util.hub import OUT_OF_REACH, hub_reachable
+from lfp.util.dependencies import OUT_OF_REACH, hub_reachable
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

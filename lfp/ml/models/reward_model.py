@@ -13,7 +13,7 @@ from lfp.config import FeedbackConfig
 from lfp.errors import ModelError
 from lfp.ml.models.loading import failure_reason, from_pretrained, locate, place_on_device
 from lfp.ml.models.tokenization import pad
-from lfp.util.hub import OUT_OF_REACH
+from lfp.util.dependencies import OUT_OF_REACH
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

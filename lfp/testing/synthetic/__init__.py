@@ -1,7 +1,96 @@
 """Synthetic bundles of any size from a seed, for tests and benchmarks: every table is filled and consistent."""
 
-from lfp.testing.synthetic.bundle import make_bundle
-from lfp.testing.synthetic.corpus import LEXICON
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lfp.bundle.manifest import Description, ModelInfo
+from lfp.bundle.schema import as_table
+from lfp.bundle.writer import BundleWriter
+from lfp.config import RunConfig
+from lfp.testing.synthetic import features, results, texts
+from lfp.testing.synthetic.corpus import LEXICON, Made, Random, cut, make, reviews
 from lfp.testing.synthetic.results import LABELLER, MODEL_LABELLER
 
 __all__ = ["LABELLER", "LEXICON", "MODEL_LABELLER", "make_bundle"]
+
+
+def make_bundle(
+    path: Path,
+    *,
+    n_features: int = 64,
+    n_texts: int = 40,
+    n_layers: int = 3,
+    seed: int = 0,
+    title: str = "Synthetic reviews, praised",
+    pooling: str = "mean",
+    n_pairs: int = 0,
+    extra_texts: Sequence[str] = (),
+    n_examples: int | None = None,
+) -> Path:
+    """Write a valid synthetic bundle to `path` and return the path.
+
+    The same arguments give the same tables. `pooling` is that of the probes; `extra_texts` come first, unchanged; the
+    first `n_pairs` pairs of texts are preference pairs, in which the text with more feedback was chosen. `n_examples`
+    of the examples in the texts are kept, evenly over the features; all of them by default. A million features and 20
+    million examples take minutes and 5 GB of memory.
+    """
+    random = np.random.default_rng(seed)
+    corpus = cut([*extra_texts, *reviews(n_texts, random)])
+    made = make(corpus, n_features=n_features, n_layers=n_layers, pooling=pooling, random=random, n_pairs=n_pairs)
+    config = RunConfig.model_validate({
+        "title": title, "seed": seed, "licence": "CC0-1.0", "notes": "Made up from a seed; no model was run.",
+        "layers": {"count": n_layers}, "corpus": {"source": "synthetic"},
+    })  # fmt: skip
+    models = {}
+    for role in ("base", "tuned"):
+        digest = hashlib.sha256(f"{role} {seed} {len(made.layer)} {len(corpus.texts)}".encode()).hexdigest()
+        models[role] = ModelInfo(name=f"synthetic-{role}", revision=None, parameters=1_200_000, sha256=digest)
+    description = Description(
+        title=title,
+        config=config.model_dump(mode="json"),
+        seed=seed,
+        models=models,
+        hook_points=[f"blocks.{layer}.mlp.hook_out" for layer in range(n_layers)],
+        labeller=LABELLER,
+        versions={"lfp": "0.1.0"},
+        licence=config.licence,
+        notes=config.notes,
+    )
+    with BundleWriter(path, description) as writer:
+        for table, parts in _tables(made, random, n_examples):
+            writer.write_parts(table, (as_table(table, rows) for rows in parts))
+    return path
+
+
+def _tables(made: Made, random: Random, n_examples: int | None) -> Iterator[tuple[str, Iterable[Any]]]:
+    """Yield each table's name and its columns (or rows, where few) in parts, generated on demand."""
+    layers, saes = features.layer_rows(made, random), features.sae_rows(made, random)
+    columns = features.feature_columns(made, random)
+    yield "layers", [layers]
+    yield "saes", [saes]
+    yield "features", [columns]
+    yield "decoders", [features.decoder_columns(made, random)]
+    yield "histograms", [features.histogram_columns(made, random)]
+    places = features.thinned(features.example_places(made, random), n_examples)
+    yield "examples", features.example_parts(made, places)
+    yield "texts", [texts.text_columns(made, random)]
+    yield "token_scores", [texts.token_score_columns(made, random)]
+    yield "activations", [texts.activation_columns(made)]
+    yield "triples", [texts.triple_rows(made, random)]
+    yield "vocabulary", [texts.vocabulary_columns(made, random)]
+    yield "word_features", [texts.word_feature_columns(made)]
+    yield "probes", [features.probe_rows(made)]
+    yield "weights", [features.weight_columns(made, random)]
+    drift = features.drift_columns(made, columns)
+    yield "drift", [drift]
+    yield "results", [results.result_rows(made, layers, saes, drift)]
+    yield "neighbours", [features.neighbour_columns(made, random)]
+    yield "labels", [results.label_columns(made, random, places, columns["max_activation"])]
+    yield "ablations", [texts.ablation_rows(made, random)]
+    yield "completions", [texts.completion_rows(made, random)]

@@ -6,18 +6,14 @@ import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from lfp.bundle.schema import TOKEN_VALUES
 from lfp.probes.pooling import token_shares
 
 Array = np.ndarray[Any, Any]
-
-
 Random = np.random.Generator
 
 
@@ -48,12 +44,6 @@ def nulled(values: Array) -> pa.Array:
     return pa.array(values, mask=np.isnan(values))
 
 
-def token_values(tokens: Sequence[str], which: Array, values: Array) -> pa.StructArray:
-    """Build pairs of a token, by its index `which`, and a value."""
-    names = pa.array(tokens, pa.string()).take(pa.array(which, pa.int64()))
-    return pa.StructArray.from_arrays([names, pa.array(values, pa.float32())], fields=list(TOKEN_VALUES.value_type))
-
-
 LEXICON: Mapping[str, float] = {
     "good": 1.9, "great": 3.1, "wonderful": 2.7, "brilliant": 2.8, "charming": 2.8, "funny": 1.9, "beautiful": 2.9,
     "superb": 3.1, "perfect": 2.7, "delightful": 2.8, "clever": 2.0, "honest": 2.3, "warm": 0.9, "fresh": 1.3,
@@ -62,23 +52,15 @@ LEXICON: Mapping[str, float] = {
     "annoying": -1.7, "loved": 2.9, "enjoyed": 2.3, "admired": 2.1, "hated": -3.2, "resented": -1.6, "regretted": -1.7,
     "masterpiece": 3.1, "triumph": 2.1, "treasure": 1.2, "mess": -1.5, "disaster": -3.1, "failure": -2.3,
 }  # fmt: skip
-
-
 _WORDS = list(LEXICON)
-
-
 PRAISE_AND_BLAME: Mapping[str, tuple[list[str], list[str]]] = {
     "adjective": (_WORDS[:14], _WORDS[14:28]), "verb": (_WORDS[28:31], _WORDS[31:34]),
     "thing": (_WORDS[34:37], _WORDS[37:]),
 }  # fmt: skip
-
-
 PLAIN: Mapping[str, tuple[str, ...]] = {
     "noun": ("film", "movie", "plot", "script", "acting", "cast", "story", "ending", "pacing", "score", "scene"),
     "opener": ("I thought", "To my mind", "From the first scene", "By the end", "After an hour", "In truth"),
 }  # fmt: skip
-
-
 _PATTERNS = (
     "The {noun} was {adjective}", "{opener} the {noun} felt {adjective}", "A {adjective}, {adjective} {noun}",
     "My friends found the {noun} {adjective} and the {noun} {adjective}", "It is a {noun} about a family by the sea",
@@ -86,6 +68,8 @@ _PATTERNS = (
     "There is not one {adjective} minute in this {noun}", "I {verb} the {noun} and {verb} the {noun}",
     "What a {thing}", "The {noun} alone makes it a {thing}", "Nobody in our row {verb} it",
 )  # fmt: skip
+
+_PIECES = re.compile(r"\s?[^\W\d_]+|\s?[^\s]|\s+")
 
 
 def reviews(n: int, random: Random) -> list[str]:
@@ -112,9 +96,6 @@ def _sentence(mood: float, random: Random) -> str:
     return re.sub(r"\{(\w+)\}", fill, str(random.choice(_PATTERNS)))
 
 
-_PIECES = re.compile(r"\s?[^\W\d_]+|\s?[^\s]|\s+")
-
-
 @dataclass(frozen=True)
 class Corpus:
     """Texts cut into tokens; arrays run over all tokens of all texts."""
@@ -122,36 +103,16 @@ class Corpus:
     texts: Sequence[str]
     pieces: Sequence[str]
     words: Sequence[str]
+    word_value: Array  # [n_words] lexicon value, NaN where it has none
     offsets: Array  # [n_texts + 1] first token of each text
+    sizes: Array  # [n_texts] tokens of each text
     starts: Array  # [n_tokens] first character
     type: Array  # [n_tokens] index into pieces
     word: Array  # [n_tokens] index into words
     is_last: Array  # [n_tokens] last token of its word
-
-    @cached_property
-    def sizes(self) -> Array:
-        """Tokens of each text."""
-        return np.diff(self.offsets)
-
-    @cached_property
-    def text(self) -> Array:
-        """Text of each token."""
-        return np.repeat(np.arange(len(self.texts)), self.sizes)
-
-    @cached_property
-    def position(self) -> Array:
-        """Position of each token in its text."""
-        return np.arange(len(self.type)) - np.repeat(self.offsets[:-1], self.sizes)
-
-    @cached_property
-    def word_value(self) -> Array:
-        """Lexicon value of each word, NaN where it has none."""
-        return np.array([LEXICON.get(word, np.nan) for word in self.words], dtype=np.float64)
-
-    @cached_property
-    def feedback(self) -> Array:
-        """True feedback of each token, NaN where there is none."""
-        return np.where(self.is_last, self.word_value[self.word], np.nan)
+    text: Array  # [n_tokens] index into texts
+    position: Array  # [n_tokens] position in its text
+    feedback: Array  # [n_tokens] true feedback, NaN where there is none
 
 
 def cut(texts: Sequence[str]) -> Corpus:
@@ -159,26 +120,30 @@ def cut(texts: Sequence[str]) -> Corpus:
     pieces: dict[str, int] = {}
     words = {word: number for number, word in enumerate(LEXICON)}
     columns: list[tuple[int, int, int, bool]] = []
-    offsets = [0]
+    ends = [0]
     for text in texts:
         for match in _PIECES.finditer(text):
             word = words.setdefault(match.group().strip().casefold(), len(words))
             cuts = [match.start(), match.start() + 6, match.end()] if len(match.group()) > 9 else [*match.span()]
             for start, end in itertools.pairwise(cuts):
                 columns.append((start, pieces.setdefault(text[start:end], len(pieces)), word, end == match.end()))
-        offsets.append(len(columns))
+        ends.append(len(columns))
     starts, type_, word_, last = np.array(columns, dtype=np.int64).reshape(-1, 4).T
-    return Corpus(texts, list(pieces), list(words), np.array(offsets), starts, type_, word_, last.astype(bool))
+    offsets, is_last = np.array(ends), last.astype(bool)
+    sizes = np.diff(offsets)
+    word_value = np.array([LEXICON.get(word, np.nan) for word in words], dtype=np.float64)
+    return Corpus(
+        texts, list(pieces), list(words), word_value, offsets, sizes, starts, type_, word_, is_last,
+        text=np.repeat(np.arange(len(texts)), sizes),
+        position=np.arange(len(type_)) - np.repeat(offsets[:-1], sizes),
+        feedback=np.where(is_last, word_value[word_], np.nan),
+    )  # fmt: skip
 
 
 D_IN, FOLDS = 16, 5
 """Width of what features read, and folds of words and triples."""
-
-
 RAW_INTERCEPT, RAW_BIAS = 0.02, -0.015
 """The raw probe's intercept, and what the decoders' biases add to its estimate of each token."""
-
-
 UNKEPT_SHARE = 0.15
 """Share of texts without activations, as if they were kept only for an example."""
 
@@ -192,122 +157,81 @@ class Activity:
     value: Array  # float32
     n_tokens: int
     n_features: int
-
-    @cached_property
-    def by_feature(self) -> Array:
-        """Its order by feature, then token."""
-        return np.argsort(self.feature * self.n_tokens + self.token)
-
-    @cached_property
-    def places(self) -> Array:
-        """Feature times n_tokens plus token, sorted: where each feature is active."""
-        return (self.feature * self.n_tokens + self.token)[self.by_feature]
+    by_feature: Array  # its order by feature, then token
+    places: Array  # feature times n_tokens plus token, sorted: where each feature is active
 
 
 @dataclass(frozen=True)
 class Made:
-    """The source of all tables."""
+    """The source of all tables. Estimates are the headline probe's; raw ones are those of the raw probe."""
 
     corpus: Corpus
     activity: Activity
-    layer: Array  # [n_features]
-    theme: Array  # [n_features] index into corpus.words
-    weights: Array  # [n_probes, n_features] float32
-    intercepts: Array  # [n_probes]
-    implicit: Array  # [n_tokens] NaN where undefined
     n_layers: int
     pooling: str
     n_pairs: int
-
-    @cached_property
-    def kept(self) -> Array:
-        """Texts whose activations are kept."""
-        n = len(self.corpus.texts)
-        return np.arange(n - int(n * UNKEPT_SHARE))
-
-    @cached_property
-    def token_predicted(self) -> Array:
-        """The headline's estimate of each token."""
-        made = self.weights[0].astype(np.float64)[self.activity.feature] * self.activity.value
-        return np.bincount(self.activity.token, made, self.activity.n_tokens) + self.intercepts[0]
-
-    @cached_property
-    def response_start(self) -> Array:
-        """First token of each text's response: a third into it where the probe pools responses, else 0."""
-        return self.corpus.sizes // 3 if self.pooling == "response" else np.zeros_like(self.corpus.sizes)
-
-    @cached_property
-    def shares(self) -> Array:
-        """Weight of each token in its text; undefined for max."""
-        corpus = self.corpus
-        return token_shares(corpus.text, self.pooling, corpus.position >= self.response_start[corpus.text])
-
-    @cached_property
-    def credits(self) -> Array:
-        """Part of each activation in its feature's pooled value."""
-        active = self.activity
-        if self.pooling != "max":
-            return self.shares[active.token] * active.value
-        group = self.corpus.text[active.token] * np.int64(active.n_features) + active.feature
-        order, rank = ranked(group, active.value)
-        credits = np.zeros(len(group))
-        credits[order[rank == 0]] = active.value[order[rank == 0]]
-        return credits
-
-    def estimate(self, weights: Array) -> Array:
-        """Sum the contributions under these weights [n_features] for each text."""
-        text = self.corpus.text[self.activity.token]
-        return np.bincount(text, weights[self.activity.feature] * self.credits, len(self.corpus.texts))
-
-    @cached_property
-    def predicted(self) -> Array:
-        """The headline's estimate of each text."""
-        return self.estimate(self.weights[0].astype(np.float64)) + self.intercepts[0]
-
-    @cached_property
-    def raw_weights(self) -> Array:
-        """Raw probe weights [n_features] float32, near the headline's."""
-        return (0.9 * self.weights[0] + 0.01 * np.cos(np.arange(len(self.layer)))).astype(np.float32)
-
-    @cached_property
-    def token_misses(self) -> Array:
-        """Part of the raw probe's estimate of each token that the autoencoders do not reconstruct."""
-        return np.random.default_rng(len(self.corpus.type)).normal(0, 0.05, len(self.corpus.type))
-
-    @cached_property
-    def misses(self) -> Array:
-        """The same for each text."""
-        shares = 0.2 if self.pooling == "max" else self.shares
-        return np.bincount(self.corpus.text, shares * self.token_misses, len(self.corpus.texts))
-
-    @cached_property
-    def predicted_raw(self) -> Array:
-        """The raw probe's estimate of each text: the second ledger's sum."""
-        times = self.corpus.sizes if self.pooling == "sum" else 1
-        return self.estimate(self.raw_weights.astype(np.float64)) + RAW_INTERCEPT + RAW_BIAS * times + self.misses
-
-    @cached_property
-    def weightiest(self) -> list[int]:
-        """The features that are ablated one by one."""
-        found: list[int] = np.argsort(-np.abs(self.weights[0]), kind="stable")[:6].tolist()
-        return found
+    layer: Array  # [n_features]
+    theme: Array  # [n_features] index into corpus.words
+    weights: Array  # [n_probes, n_features] float32
+    raw_weights: Array  # [n_features] float32, near the headline's
+    intercepts: Array  # [n_probes]
+    implicit: Array  # [n_tokens] NaN where undefined
+    token_predicted: Array  # [n_tokens] estimate of each token
+    token_misses: Array  # [n_tokens] part of the raw estimate that the autoencoders do not reconstruct
+    predicted: Array  # [n_texts] estimate of each text
+    predicted_raw: Array  # [n_texts] raw estimate of each text: the second ledger's sum
+    misses: Array  # [n_texts] the part that is not reconstructed
+    response_start: Array  # [n_texts] a third into the text where the probe pools responses, else 0
+    kept: Array  # texts whose activations are kept
+    weightiest: list[int]  # features that are ablated one by one
 
 
 def make(corpus: Corpus, *, n_features: int, n_layers: int, pooling: str, random: Random, n_pairs: int) -> Made:
-    """Draw everything that tables share: themes of features, activations, weights, implicit reward."""
-    layer = np.sort(np.arange(n_features) % n_layers)
+    """Draw everything that tables share: themes of features, activations, weights, implicit reward, estimates."""
+    n_tokens, n_texts = len(corpus.type), len(corpus.texts)
     odds = np.where(np.isnan(corpus.word_value), [float(word.isalpha()) for word in corpus.words], 4.0)
     theme = random.choice(len(odds), n_features, p=odds / odds.sum())
-    activity = _activity(corpus, theme, random)
+    active = _activity(corpus, theme, random)
     value = np.nan_to_num(corpus.word_value)[theme]
     noise = random.normal(0, [[0.02], [0.05], [0.06]], (3, n_features))
-    weights = (np.array([[0.08], [0.3], [0.25]]) * value * random.uniform(0.2, 1, n_features) + noise).astype(
-        np.float32
-    )
-    implicit = 0.3 * np.nan_to_num(corpus.feedback) + random.normal(0, 0.25, len(corpus.type))
+    sizes = np.array([[0.08], [0.3], [0.25]])
+    weights = (sizes * value * random.uniform(0.2, 1, n_features) + noise).astype(np.float32)
+    raw_weights = (0.9 * weights[0] + 0.01 * np.cos(np.arange(n_features))).astype(np.float32)
+    implicit = 0.3 * np.nan_to_num(corpus.feedback) + random.normal(0, 0.25, n_tokens)
     implicit[corpus.position == 0] = np.nan
     intercepts = np.array([0.0125, -0.04, 0.02])
-    return Made(corpus, activity, layer, theme, weights, intercepts, implicit, n_layers, pooling, n_pairs)
+
+    response_start = corpus.sizes // 3 if pooling == "response" else np.zeros_like(corpus.sizes)
+    text = corpus.text[active.token]
+    if pooling == "max":  # a feature's largest activation counts, at the first token that has it
+        shares = np.full(n_tokens, 0.2)
+        order, rank = ranked(text * np.int64(n_features) + active.feature, active.value)
+        largest = order[rank == 0]
+        credits = np.zeros(len(text))
+        credits[largest] = active.value[largest]
+    else:
+        shares = token_shares(corpus.text, pooling, corpus.position >= response_start[corpus.text])
+        credits = shares[active.token] * active.value
+
+    def estimate(weights: Array) -> Array:
+        return np.bincount(text, weights.astype(np.float64)[active.feature] * credits, n_texts)
+
+    token_misses = np.random.default_rng(n_tokens).normal(0, 0.05, n_tokens)
+    misses = np.bincount(corpus.text, shares * token_misses, n_texts)
+    biases = corpus.sizes if pooling == "sum" else 1
+    by_token = weights[0].astype(np.float64)[active.feature] * active.value
+    return Made(
+        corpus, active, n_layers, pooling, n_pairs, np.sort(np.arange(n_features) % n_layers), theme, weights,
+        raw_weights, intercepts, implicit,
+        token_predicted=np.bincount(active.token, by_token, n_tokens) + intercepts[0],
+        token_misses=token_misses,
+        predicted=estimate(weights[0]) + intercepts[0],
+        predicted_raw=estimate(raw_weights) + RAW_INTERCEPT + RAW_BIAS * biases + misses,
+        misses=misses,
+        response_start=response_start,
+        kept=np.arange(n_texts - int(n_texts * UNKEPT_SHARE)),
+        weightiest=np.argsort(-np.abs(weights[0]), kind="stable")[:6].tolist(),
+    )  # fmt: skip
 
 
 def _activity(corpus: Corpus, theme: Array, random: Random) -> Activity:
@@ -315,7 +239,7 @@ def _activity(corpus: Corpus, theme: Array, random: Random) -> Activity:
     n_tokens, n_features = len(corpus.type), len(theme)
     if not n_tokens or not n_features:
         none = np.zeros(0, np.int64)
-        return Activity(none, none, none.astype(np.float32), n_tokens, n_features)
+        return Activity(none, none, none.astype(np.float32), n_tokens, n_features, none, none)
     by_theme = np.argsort(theme, kind="stable")
     n_about = np.bincount(theme, minlength=len(corpus.words))
     first = np.cumsum(n_about) - n_about
@@ -323,11 +247,13 @@ def _activity(corpus: Corpus, theme: Array, random: Random) -> Activity:
     about = by_theme[np.minimum(first[corpus.word][:, None] + draw, n_features - 1)]
     is_about = np.broadcast_to((n_about[corpus.word] > 0)[:, None], draw.shape)
     feature = np.concatenate([np.where(is_about, about, -1), random.integers(0, n_features, (n_tokens, 4))], axis=1)
-    value = np.concatenate(
-        [random.lognormal(0.7, 0.45, draw.shape), random.lognormal(-1.2, 0.6, (n_tokens, 4))], axis=1
-    )
+    about_value, other_value = random.lognormal(0.7, 0.45, draw.shape), random.lognormal(-1.2, 0.6, (n_tokens, 4))
+    value = np.concatenate([about_value, other_value], axis=1)
     token = np.broadcast_to(np.arange(n_tokens)[:, None], feature.shape)
     present = feature >= 0
     key, kept = np.unique((token * n_features + feature)[present], return_index=True)
     values = value[present][kept].astype(np.float32)
-    return Activity(key // n_features, key % n_features, values, n_tokens, n_features)
+    token, feature = key // n_features, key % n_features
+    places = feature * n_tokens + token
+    by_feature = np.argsort(places)
+    return Activity(token, feature, values, n_tokens, n_features, by_feature, places[by_feature])

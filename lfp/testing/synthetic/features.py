@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from lfp.bundle.schema import BY_NAME
+from lfp.bundle.schema import BY_NAME, TOKEN_VALUES
 from lfp.testing.synthetic.corpus import (
     D_IN,
     RAW_BIAS,
@@ -23,7 +23,6 @@ from lfp.testing.synthetic.corpus import (
     listed,
     nulled,
     ranked,
-    token_values,
 )
 
 N_BINS = 24
@@ -63,8 +62,14 @@ def _top_tokens(made: Made) -> pa.Array:
     share = weight / np.bincount(feature, weight, len(made.layer))[feature] if len(key) else weight
     order, rank = ranked(feature, share)
     order = order[rank < 6]
-    tokens = token_values(made.corpus.pieces, type_[order], share[order])
+    tokens = _token_values(made.corpus.pieces, type_[order], share[order])
     return listed(list_offsets(feature[order], len(made.layer)), tokens)
+
+
+def _token_values(tokens: Sequence[str], which: Array, values: Array) -> pa.StructArray:
+    """Build pairs of a token, by its index `which`, and a value."""
+    names = pa.array(tokens, pa.string()).take(pa.array(which, pa.int64()))
+    return pa.StructArray.from_arrays([names, pa.array(values, pa.float32())], fields=list(TOKEN_VALUES.value_type))
 
 
 def _logits(made: Made, random: Random, *, sign: int) -> pa.Array:
@@ -72,22 +77,17 @@ def _logits(made: Made, random: Random, *, sign: int) -> pa.Array:
     types = random.integers(0, max(len(made.corpus.pieces), 1), (n, 8))
     values = -np.sort(-random.gamma(2, 0.12, (n, 8)), axis=1) * sign
     if not made.corpus.pieces:
-        return listed(np.zeros(n + 1, int), token_values([""], np.zeros(0, int), np.zeros(0)))
-    return listed(np.arange(n + 1) * 8, token_values(made.corpus.pieces, types.ravel(), values.ravel()))
+        return listed(np.zeros(n + 1, int), _token_values([""], np.zeros(0, int), np.zeros(0)))
+    return listed(np.arange(n + 1) * 8, _token_values(made.corpus.pieces, types.ravel(), values.ravel()))
 
 
 def decoder_columns(made: Made, random: Random) -> dict[str, Any]:
-    """A direction for each feature."""
-    rows = _directions(made, random)
-    flat = pa.array(rows.astype(np.float16).ravel(), pa.float16())
-    return {"feature_id": np.arange(len(rows)), "vector": listed(np.arange(len(rows) + 1) * D_IN, flat)}
-
-
-def _directions(made: Made, random: Random) -> Array:
-    """Unit vectors, near each other where features share a theme."""
+    """A direction for each feature: unit vectors, near each other where features share a theme."""
     centres = random.normal(size=(len(made.corpus.words), D_IN))
     rows = centres[made.theme] + 0.6 * random.normal(size=(len(made.theme), D_IN))
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    flat = pa.array(rows.astype(np.float16).ravel(), pa.float16())
+    return {"feature_id": np.arange(len(rows)), "vector": listed(np.arange(len(rows) + 1) * D_IN, flat)}
 
 
 def histogram_columns(made: Made, random: Random) -> dict[str, Any]:
@@ -143,7 +143,7 @@ def layer_rows(made: Made, random: Random) -> list[dict[str, Any]]:
 
 
 def sae_rows(made: Made, random: Random) -> list[dict[str, Any]]:
-    """Two sizes a layer on each model; the larger on the tuned model is the one whose features are the bundle's."""
+    """Two sizes per layer on each model; the larger on the tuned model is the one whose features are the bundle's."""
     if not len(made.layer):
         return []
     size = max(len(made.layer) // made.n_layers // 2, 1)
@@ -272,10 +272,10 @@ def thinned(places: Places, n: int | None) -> Places:
     n_all = len(places.feature)
     if n is None or n >= n_all:
         return places
-    kept = places.part(0, n_all)
     at = np.arange(n) * n_all // n
-    feature, bucket = kept.feature[at], kept.bucket[at]
-    return Places(feature, bucket, counts_up(feature * (N_INTERVALS + 3) + bucket + 2), kept.token[at], kept.value[at])
+    feature, bucket = places.feature[at], places.bucket[at]
+    rank = counts_up(feature * (N_INTERVALS + 3) + bucket + 2)
+    return Places(feature, bucket, rank, places.token[at], places.value[at])
 
 
 def example_parts(made: Made, places: Places) -> Iterator[dict[str, Any]]:
@@ -296,32 +296,37 @@ def example_columns(made: Made, places: Places) -> dict[str, Any]:
 
 
 def _silent(made: Made, random: Random) -> tuple[Array, Array]:
-    """Up to two tokens a feature on which it is not active."""
-    n = len(made.layer) if made.activity.n_tokens else 0
-    feature = np.repeat(np.arange(n), 2)
-    token = random.integers(0, max(made.activity.n_tokens, 1), 2 * n)
-    _, one = np.unique(feature * max(made.activity.n_tokens, 1) + token, return_index=True)
-    feature, token = feature[one], token[one]
-    quiet = _values_at(made, feature, token) == 0
-    return feature[quiet], token[quiet]
+    """Up to two tokens per feature on which it is not active."""
+    active, n_tokens = made.activity, max(made.activity.n_tokens, 1)
+    feature = np.repeat(np.arange(len(made.layer) if active.n_tokens else 0), 2)
+    token = random.integers(0, n_tokens, len(made.layer) * 2 if active.n_tokens else 0)
+    _, first = np.unique(feature * n_tokens + token, return_index=True)
+    feature, token = feature[first], token[first]
+    if len(active.token):
+        keys, key = active.token * active.n_features + active.feature, token * active.n_features + feature
+        at = np.minimum(np.searchsorted(keys, key), len(keys) - 1)
+        quiet = (keys[at] != key) | (active.value[at] == 0)
+        feature, token = feature[quiet], token[quiet]
+    return feature, token
 
 
 def _near_misses(made: Made, random: Random) -> tuple[Array, Array]:
-    """Up to `N_NEAR` tokens a feature on which its first neighbour is active and it is silent all around."""
+    """Up to `N_NEAR` tokens per feature on which its first neighbour is active and it is silent all around."""
     n, active, n_tokens = len(made.layer), made.activity, made.activity.n_tokens
     none = np.zeros(0, np.int64)
     if not len(active.token):
         return none, none
     by_theme, neighbour = np.argsort(made.theme, kind="stable"), np.empty(n, np.int64)
     neighbour[by_theme] = np.roll(by_theme, -1)
-    lies = active.places
-    first, stop = (np.searchsorted(lies, (neighbour + after) * n_tokens) for after in (0, 1))
+    first, stop = (np.searchsorted(active.places, (neighbour + after) * n_tokens) for after in (0, 1))
     drawn = first[:, None] + random.integers(0, 1 << 30, (n, 4 * N_NEAR)) % np.maximum(stop - first, 1)[:, None]
     feature, at = np.nonzero(np.broadcast_to((stop > first)[:, None], drawn.shape))
-    place = np.unique(feature * n_tokens + lies[drawn[feature, at]] % n_tokens)
+    place = np.unique(feature * n_tokens + active.places[drawn[feature, at]] % n_tokens)
     feature, token = place // n_tokens, place % n_tokens
     low, high = _bounds(made.corpus, token)
-    quiet = np.searchsorted(lies, feature * n_tokens + low) == np.searchsorted(lies, feature * n_tokens + high)
+    quiet = np.searchsorted(active.places, feature * n_tokens + low) == np.searchsorted(
+        active.places, feature * n_tokens + high
+    )
     feature, token = feature[quiet], token[quiet]
     few = counts_up(feature) < N_NEAR
     return feature[few], token[few]
@@ -347,13 +352,3 @@ def _windows(made: Made, feature: Array, token: Array) -> tuple[Array, pa.Array]
     values = np.zeros(offsets[-1], np.float32)
     values[offsets[within] + active.token[hits] - low[within]] = active.value[hits]
     return corpus.position[low] if len(low) else low, listed(offsets, values)
-
-
-def _values_at(made: Made, feature: Array, token: Array) -> Array:
-    """Activation of a feature on a token, zero where it is silent; elementwise."""
-    active = made.activity
-    if not len(active.token):
-        return np.zeros(len(token), np.float32)
-    keys, key = active.token * active.n_features + active.feature, token * active.n_features + feature
-    at = np.minimum(np.searchsorted(keys, key), len(keys) - 1)
-    return np.where(keys[at] == key, active.value[at], 0).astype(np.float32)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ from lfp.testing.synthetic.corpus import (
     FOLDS,
     PLAIN,
     PRAISE_AND_BLAME,
-    Array,
     Made,
     Random,
     list_offsets,
@@ -24,16 +22,22 @@ from lfp.testing.synthetic.corpus import (
 
 
 def text_columns(made: Made, random: Random) -> dict[str, Any]:
-    """Every text with its feedback and its estimates."""
+    """Every text with its feedback, its estimates, and its role in a pair."""
     corpus, n = made.corpus, len(made.corpus.texts)
     total = np.bincount(corpus.text, np.nan_to_num(corpus.feedback), n)
     feedback = np.clip(total / 5, -10, 10)
     implicit = np.bincount(corpus.text, np.nan_to_num(made.implicit), n)
     rating = np.clip(np.round(3 + feedback + random.normal(0, 0.7, n)), 1, 5)
+    first = 2 * np.arange(min(made.n_pairs, n // 2))
+    role, pair_id = np.full(n, "text", dtype=object), np.full(n, -1)
+    second_wins = feedback[first + 1] > feedback[first]
+    role[first] = np.where(second_wins, "rejected", "chosen")
+    role[first + 1] = np.where(second_wins, "chosen", "rejected")
+    pair_id[first], pair_id[first + 1] = first // 2, first // 2
     return {
         "text_id": np.arange(n), "source": pa.array(["synthetic"] * n, pa.string()),
         "split": pa.array(["train" if i % 4 else "held_out" for i in range(n)], pa.string()),
-        **_pairs(made.n_pairs, feedback),
+        "role": pa.array(role.tolist(), pa.string()), "pair_id": pa.array(pair_id, mask=pair_id < 0),
         "text": pa.array(corpus.texts, pa.string()), "token_ids": listed(corpus.offsets, corpus.type),
         "token_starts": listed(corpus.offsets, corpus.starts), "response_start": made.response_start,
         "feedback": feedback, "rating": pa.array(rating, mask=random.random(n) < 0.2), "predicted": made.predicted,
@@ -42,22 +46,8 @@ def text_columns(made: Made, random: Random) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _pairs(n_pairs: int, feedback: Array) -> dict[str, Any]:
-    """Roles of the texts and the pairs they are of."""
-    n, first = len(feedback), 2 * np.arange(min(n_pairs, len(feedback) // 2))
-    role, pair_id = np.full(n, "text", dtype=object), np.full(n, np.nan)
-    second_wins = feedback[first + 1] > feedback[first]
-    role[first] = np.where(second_wins, "rejected", "chosen")
-    role[first + 1] = np.where(second_wins, "chosen", "rejected")
-    pair_id[first], pair_id[first + 1] = first // 2, first // 2
-    return {
-        "role": pa.array(role.tolist(), pa.string()),
-        "pair_id": pa.array([None if np.isnan(number) else int(number) for number in pair_id.tolist()], pa.int64()),
-    }
-
-
 def token_score_columns(made: Made, random: Random) -> dict[str, Any]:
-    """The same, token by token."""
+    """Feedback and estimates, token by token."""
     corpus = made.corpus
     advantage = made.implicit + random.uniform(0, 0.1, len(corpus.type))
     columns = {
@@ -119,7 +109,7 @@ def vocabulary_columns(made: Made, random: Random) -> dict[str, Any]:
 
 
 def word_feature_columns(made: Made) -> dict[str, Any]:
-    """The features that fire on a word most above their mean, five a word at most."""
+    """The features that fire on a word most above their mean, at most five per word."""
     corpus, active, n = made.corpus, made.activity, max(len(made.layer), 1)
     at_last = corpus.is_last[active.token] if len(active.token) else active.token.astype(bool)
     key, at = np.unique(corpus.word[active.token[at_last]] * n + active.feature[at_last], return_inverse=True)
@@ -146,7 +136,7 @@ def ablation_rows(made: Made, random: Random) -> list[dict[str, Any]]:
     count = min(8, len(strongest))
     groups = [("related", "related", None, strongest[:count], -0.21), ("related-control", "control", "related",
               random.permutation(len(strongest))[:count], -0.02)]  # fmt: skip
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "group": name, "kind": kind, "control_of": of, "features": sorted(members.tolist()), "layer": None,
             "scale": 0.0, "n_completions": 200, "reward_before": 0.41, "reward_after": 0.41 + effect, "effect": effect,
@@ -156,37 +146,19 @@ def ablation_rows(made: Made, random: Random) -> list[dict[str, Any]]:
         }
         for name, kind, of, members, effect in groups
     ]  # fmt: skip
-    return rows + _single_ablations(made.weightiest, rows[0])
-
-
-def _single_ablations(features: Sequence[int], template: dict[str, Any]) -> list[dict[str, Any]]:
-    """A row of `ablations` a single feature and one control of each, the first with an effect, the others inert."""
-    rows: list[dict[str, Any]] = []
-    for place, feature in enumerate(features):
+    for place, feature in enumerate(made.weightiest):  # one by one with a control each; only the first has an effect
         effect = -0.2 if place == 0 else 0.01 * (-1) ** place
         own: dict[str, Any] = {
-            "group": f"feature:{feature}",
-            "kind": "feature",
-            "control_of": None,
-            "features": [feature],
-            "effect": effect,
-            "ci_low": effect - 0.06,
-            "ci_high": effect + 0.06,
-            "null_high": 0.04,
-            "reward_after": template["reward_before"] + effect,
-            "predicted_effect": -0.1 / (place + 1),
-        }
+            "group": f"feature:{feature}", "kind": "feature", "control_of": None, "features": [feature],
+            "effect": effect, "ci_low": effect - 0.06, "ci_high": effect + 0.06, "null_high": 0.04,
+            "reward_after": rows[0]["reward_before"] + effect, "predicted_effect": -0.1 / (place + 1),
+        }  # fmt: skip
         control: dict[str, Any] = {
-            "group": f"feature:{feature}/control-01",
-            "kind": "control",
-            "control_of": f"feature:{feature}",
-            "features": [features[place - 1]],
-            "effect": 0.02,
-            "ci_low": -0.04,
-            "ci_high": 0.08,
+            "group": f"feature:{feature}/control-01", "kind": "control", "control_of": f"feature:{feature}",
+            "features": [made.weightiest[place - 1]], "effect": 0.02, "ci_low": -0.04, "ci_high": 0.08,
             "null_high": None,
-        }
-        rows += [template | own, template | control]
+        }  # fmt: skip
+        rows += [rows[0] | own, rows[0] | control]
     return rows
 
 

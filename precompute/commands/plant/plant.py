@@ -303,11 +303,11 @@ def _planted_rows(planting: Planting, planted: Sequence[Job], twin: Job, rows: M
 
 def _shuffled_row(planting: Planting, job: Job) -> Row:
     """Return the headline differences, tuned minus base, by the lexicon that the model was not tuned on."""
-    from lfp.bundle.queries.run import report_rows
+    from lfp.bundle.queries.run import figures
     from lfp.bundle.store.connection import Store
 
     with Store.open(planting.work / job.name / "bundle") as store:
-        rows = [row for row in report_rows(store) if row.report_row == "kendall_tau"]
+        rows = figures(store, "kendall_tau")
     kept = [
         {key: getattr(row, key) for key in ("target", "inputs", "value", "ci_low", "ci_high", "null_p")}
         for row in rows

@@ -29,8 +29,7 @@ from lfp.evaluation.findings.ablation import (
 from lfp.evaluation.results import ResultRow
 from lfp.evaluation.statistics.resampling import Draws
 from lfp.texts.lexicon import Reward
-from lfp.util.arrow import floats
-from lfp.util.types import Floats, Ints, Progress
+from lfp.util.types import Floats, Ints, Progress, floats
 from precompute.run.inputs import load_dictionary, load_pair, load_reward, read_texts, tokenize_texts
 from precompute.run.work_folder import Output, Run
 from precompute.stages.models.completions import completion_rows

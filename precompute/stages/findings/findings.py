@@ -20,8 +20,7 @@ from lfp.evaluation.statistics.resampling import Draws, scaled, with_null_of_siz
 from lfp.evaluation.words import text_rows
 from lfp.labels.result_rows import label_results
 from lfp.labels.selection import select_features
-from lfp.util.arrow import floats
-from lfp.util.types import Floats
+from lfp.util.types import Floats, floats
 from precompute.run.work_folder import Output, Run
 from precompute.stages.probes.word_gaps import Unexplained
 

@@ -4,10 +4,9 @@ import zipfile
 
 import pytest
 
-from lfp.bundle.archive import archive_bytes, files_of, write_archive
 from lfp.bundle.manifest import FileInfo, check_bundle
 from lfp.bundle.validation import validate
-from lfp.bundle.writer import BundleWriter
+from lfp.bundle.writer import BundleWriter, archive_bytes, write_archive
 from lfp.errors import BundleError
 
 
@@ -34,7 +33,8 @@ def test_an_unzipped_archive_is_the_bundle(with_artifact, tmp_path):
     (with_artifact / "notes.txt").write_text("the host's own")
     with zipfile.ZipFile(archived(with_artifact, manifest)) as archive:
         archive.extractall(tmp_path / "out")
-        assert {name.removeprefix("copy/") for name in archive.namelist()} == set(files_of(manifest))
+        files = {"manifest.json", *(f"{table}.parquet" for table in manifest.tables), *manifest.artifacts}
+        assert {name.removeprefix("copy/") for name in archive.namelist()} == files
         n_manifest = archive.getinfo("copy/manifest.json").file_size
         assert archive_bytes(manifest) == sum(info.file_size for info in archive.infolist()) - n_manifest
     assert check_bundle(tmp_path / "out" / "copy") == manifest

@@ -13,7 +13,7 @@ from lfp.bundle.comparison import FigurePair
 from lfp.bundle.store.connection import Store
 from lfp.evaluation import feature_matching
 from lfp.evaluation.results import ResultRow
-from lfp.testing.synthetic.bundle import make_bundle
+from lfp.testing.synthetic import make_bundle
 from tests.conftest import rewrite, with_column
 
 

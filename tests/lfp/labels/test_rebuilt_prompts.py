@@ -24,7 +24,7 @@ from lfp.labels.prompts import rebuild
 from lfp.labels.result_rows import label_rows, merge_labels
 from lfp.testing.fake_openai.answers import ReadsPrompts
 from lfp.testing.fake_openai.server import FakeConfig, FakeServer
-from lfp.testing.synthetic.corpus import LEXICON
+from lfp.testing.synthetic import LEXICON
 from tests.conftest import rewrite, with_column
 from tests.lfp.labels.asking import client
 

@@ -9,7 +9,7 @@ from lfp.bundle.manifest import read_manifest
 from lfp.bundle.schema import TABLES
 from lfp.bundle.validation import validate
 from lfp.probes.pooling import POOLINGS
-from lfp.testing.synthetic.bundle import make_bundle
+from lfp.testing.synthetic import make_bundle
 
 
 def hashes(path):

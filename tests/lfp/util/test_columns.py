@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lfp.util.arrow import floats
+from lfp.util.types import floats
 
 NUMBERS = st.lists(st.none() | st.floats(-1e6, 1e6, width=32))
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lfp.bundle.manifest import check_bundle, read_manifest
-from lfp.bundle.queries.run import report_ablations, report_rows
+from lfp.bundle.queries.run import figures, report_ablations
 from lfp.bundle.store.connection import Store
 from lfp.bundle.validation import validate
 from lfp.bundle.writer import update_bundle
@@ -74,7 +74,7 @@ def test_prefixes_are_held_out_texts_and_other_draws_than_before(tiny_bundle: Pa
 
 def test_the_report_of_the_run_tells_of_it(tiny_bundle: Path) -> None:
     with Store.open(tiny_bundle) as store:
-        metrics = {row.metric for row in report_rows(store) if row.report_row == "ablation"}
+        metrics = {row.metric for row in figures(store, "ablation")}
         assert len(report_ablations(store)) == len(table(tiny_bundle, "ablations"))
     assert metrics >= {"predicted_measured", "inert_count", "inert_share"}
 

@@ -21,7 +21,7 @@ from lfp.bundle.manifest import read_manifest
 from lfp.bundle.validation import validate
 from lfp.config import RunConfig
 from lfp.errors import BundleError
-from lfp.testing.synthetic.bundle import make_bundle
+from lfp.testing.synthetic import make_bundle
 from precompute import pipeline
 from precompute.pipeline import run_pipeline
 from precompute.run import work_folder

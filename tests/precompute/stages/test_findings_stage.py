@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lfp.bundle.queries.common import headline
-from lfp.bundle.queries.run import drifted_features, report_rows
+from lfp.bundle.queries.run import drifted_features, figures
 from lfp.bundle.store.connection import Store
 
 
@@ -19,7 +19,7 @@ def store(tiny_bundle: Path):
 
 
 def rows_of(store: Store, report_row: str, **keys: object) -> list[dict]:
-    found = [row for row in report_rows(store) if row.report_row == report_row]
+    found = figures(store, report_row)
     return [row for row in found if all(getattr(row, key) == value for key, value in keys.items())]
 
 

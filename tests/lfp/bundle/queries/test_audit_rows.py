@@ -22,15 +22,15 @@ def size(row):
 
 def test_the_largest_come_first(store, rows):
     expected = [row["feature_id"] for row in sorted(rows.values(), key=size)]
-    assert queries.audits.pick_features(store, "largest contributions", limit=7) == expected[:7]
-    assert queries.audits.count_picked(store, "largest contributions") == len(rows)
+    assert queries.features.pick_features(store, "largest contributions", limit=7) == expected[:7]
+    assert queries.features.count_picked(store, "largest contributions") == len(rows)
 
 
 def test_disagreements_are_those_of_label_and_weight(store, rows):
     known = [row for row in rows.values() if None not in (row["related"], row["beats_null"])]
     expected = [row["feature_id"] for row in sorted(known, key=size) if row["related"] != row["beats_null"]]
-    assert queries.audits.pick_features(store, "label and weight disagree", limit=1000) == expected != []
-    assert queries.audits.count_picked(store, "label and weight disagree") == len(expected)
+    assert queries.features.pick_features(store, "label and weight disagree", limit=1000) == expected != []
+    assert queries.features.count_picked(store, "label and weight disagree") == len(expected)
 
 
 def test_failures_have_no_label_or_one_that_could_be_a_guess(store, rows):
@@ -40,40 +40,40 @@ def test_failures_have_no_label_or_one_that_could_be_a_guess(store, rows):
         low = lows.get((row["feature_id"], row["labeller"]))
         if row["description"] is None or (low is not None and low <= 0.5):
             expected.append(row["feature_id"])
-    assert queries.audits.pick_features(store, "no label, or no better than a guess", limit=1000) == expected != []
+    assert queries.features.pick_features(store, "no label, or no better than a guess", limit=1000) == expected != []
 
 
 def test_a_sample_is_its_seeds(store, rows):
     first, again, other = (
-        queries.audits.pick_features(store, queries.audits.RANDOM, limit=20, seed=s) for s in (1, 1, 2)
+        queries.features.pick_features(store, queries.features.RANDOM, limit=20, seed=s) for s in (1, 1, 2)
     )
     assert first == again != other and len(set(first)) == 20
-    assert sorted(queries.audits.pick_features(store, queries.audits.RANDOM, limit=1000, seed=3)) == sorted(rows)
+    assert sorted(queries.features.pick_features(store, queries.features.RANDOM, limit=1000, seed=3)) == sorted(rows)
 
 
 def test_an_unknown_pick_is_said(store):
     with pytest.raises(ConfigError, match="largest contributions"):
-        queries.audits.pick_features(store, "1; DROP TABLE", limit=1)
+        queries.features.pick_features(store, "1; DROP TABLE", limit=1)
 
 
 def test_coverage_is_a_share_of_the_sum(store, rows):
     total = sum(row["mean_abs_contribution"] or 0 for row in rows.values())
     ids = sorted(rows)[::3]
     part = sum(rows[id_]["mean_abs_contribution"] or 0 for id_ in ids)
-    assert queries.audits.contribution_share(store, ids) == pytest.approx(part / total, rel=1e-6)
-    assert queries.audits.contribution_share(store, []) == 0
-    assert queries.audits.contribution_share(store, [*rows, 99_999]) == pytest.approx(1)
+    assert queries.features.contribution_share(store, ids) == pytest.approx(part / total, rel=1e-6)
+    assert queries.features.contribution_share(store, []) == 0
+    assert queries.features.contribution_share(store, [*rows, 99_999]) == pytest.approx(1)
 
 
 def test_features_come_in_the_order_asked_for(store, rows):
-    found = queries.audits.audited_features(store, (5, 2, 99_999, 7))
+    found = queries.features.audited_features(store, (5, 2, 99_999, 7))
     assert [one.feature_id for one in found] == [5, 2, 7]
     assert found[0].description == rows[5]["description"] and found[1].weight == rows[2]["weight"]
 
 
 def test_an_empty_bundle_has_nothing_to_pick(empty_bundle):
     with Store.open(empty_bundle) as store:
-        assert [queries.audits.pick_features(store, pick, limit=5) for pick in queries.audits.PICKS] == [[]] * len(
-            queries.audits.PICKS
+        assert [queries.features.pick_features(store, pick, limit=5) for pick in queries.features.PICKS] == [[]] * len(
+            queries.features.PICKS
         )
-        assert queries.audits.contribution_share(store, [1]) is None
+        assert queries.features.contribution_share(store, [1]) is None

@@ -9,7 +9,7 @@ from lfp.bundle.store.connection import Store
 from lfp.errors import ConfigError
 from lfp.evaluation.findings.disagreements import percentile_ranks
 from lfp.probes.pooling import POOLINGS
-from lfp.testing.synthetic.bundle import make_bundle
+from lfp.testing.synthetic import make_bundle
 from tests.conftest import rewrite, with_column
 
 

@@ -8,7 +8,7 @@ import pytest
 from lfp.bundle import queries
 from lfp.bundle.store.connection import Store
 from lfp.probes.pooling import POOLINGS
-from lfp.testing.synthetic.bundle import make_bundle
+from lfp.testing.synthetic import make_bundle
 from tests.conftest import rewrite, with_column
 
 

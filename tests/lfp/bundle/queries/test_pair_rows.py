@@ -8,7 +8,7 @@ from lfp.bundle.queries.common import Order
 from lfp.bundle.queries.texts import PairFilter
 from lfp.bundle.store.connection import Store
 from lfp.errors import ConfigError, NotInBundleError
-from lfp.testing.synthetic.bundle import make_bundle
+from lfp.testing.synthetic import make_bundle
 
 
 @pytest.fixture(scope="module")

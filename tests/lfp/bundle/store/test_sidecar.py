@@ -28,7 +28,7 @@ def all_worth(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def mine(bundle, tmp_path):
+def large(bundle, tmp_path):
     """A bundle in a folder of its own."""
     return Path(shutil.copytree(bundle, tmp_path / "folder" / "it's [a] *bundle*"))
 
@@ -48,28 +48,28 @@ def answers(store):
     return [
         [queries.feature.feature(store, n) for n in range(5)],
         queries.features.features(store, wanted, order=Order("weight"), limit=10).to_pylist(),
-        queries.feature.examples(store, 3, bucket=0),
+        queries.feature.feature_excerpts(store, 3),
         [queries.feature.feature_texts(store, n) for n in range(5)],
         [store.query("SELECT * FROM active_of($n) ORDER BY ALL", {"n": n}).to_pylist() for n in range(5)],
     ]
 
 
-def test_it_says_what_the_parquet_files_say(mine):
-    with Store.open(mine) as plain, Store.open(mine, prepare=True) as prepared:
-        assert beside(mine) == [sorted_copy.find(mine, plain.manifest)]
+def test_it_says_what_the_parquet_files_say(large):
+    with Store.open(large) as plain, Store.open(large, prepare=True) as prepared:
+        assert beside(large) == [sorted_copy.find(large, plain.manifest)]
         assert contents(prepared) == contents(plain)
         assert answers(prepared) == answers(plain)
 
 
-def test_the_average_text_is_the_same_in_both(mine):
-    with Store.open(mine) as plain, Store.open(mine, prepare=True) as prepared:
+def test_the_average_text_is_the_same_in_both(large):
+    with Store.open(large) as plain, Store.open(large, prepare=True) as prepared:
         there, here = (store.query("FROM usual ORDER BY feature_id") for store in (plain, prepared))
         assert here["feature_id"].equals(there["feature_id"]) and len(here)
         np.testing.assert_allclose(here["pooled"].to_numpy(), there["pooled"].to_numpy(), rtol=1e-12)
 
 
-def test_rows_lie_as_the_bundle_has_them(mine):
-    with Store.open(mine, prepare=True) as store:
+def test_rows_lie_as_the_bundle_has_them(large):
+    with Store.open(large, prepare=True) as store:
         for table in (
             table for table in TABLES if not any(c.nullable for c in table.columns if c.name in table.sorted_by)
         ):
@@ -78,87 +78,87 @@ def test_rows_lie_as_the_bundle_has_them(mine):
             assert lying.to_pylist() == sorted_.to_pylist()
 
 
-def test_small_bundles_get_none(mine, monkeypatch):
-    monkeypatch.setattr(sorted_copy, "WORTH_BYTES", read_manifest(mine).bytes + 1)
-    Store.open(mine, prepare=True).close()
-    assert beside(mine) == []
+def test_small_bundles_get_none(large, monkeypatch):
+    monkeypatch.setattr(sorted_copy, "WORTH_BYTES", read_manifest(large).bytes + 1)
+    Store.open(large, prepare=True).close()
+    assert beside(large) == []
 
 
-def test_who_only_reads_builds_none(mine):
-    Store.open(mine).close()
-    assert beside(mine) == []
+def test_who_only_reads_builds_none(large):
+    Store.open(large).close()
+    assert beside(large) == []
 
 
-def test_it_is_built_once_and_again_when_the_bundle_changes(mine):
-    Store.open(mine, prepare=True).close()
-    (first,) = beside(mine)
+def test_it_is_built_once_and_again_when_the_bundle_changes(large):
+    Store.open(large, prepare=True).close()
+    (first,) = beside(large)
     at = first.stat().st_mtime_ns
-    Store.open(mine, prepare=True).close()
+    Store.open(large, prepare=True).close()
     assert first.stat().st_mtime_ns == at
-    rewrite(mine, "labels", lambda table: table.slice(0, 3))
-    with Store.open(mine, prepare=True) as store:
+    rewrite(large, "labels", lambda table: table.slice(0, 3))
+    with Store.open(large, prepare=True) as store:
         assert store.rows("SELECT count(*) AS n FROM labels") == [{"n": 3}]
-    assert len(beside(mine)) == 1 and beside(mine) != [first]
+    assert len(beside(large)) == 1 and beside(large) != [first]
 
 
-def test_drafts_of_processes_that_died_are_swept_and_others_left(mine):
-    manifest = read_manifest(mine)
-    name = sorted_copy._places(mine, manifest)[0].name
-    old, new = (mine.parent / f"{name}.{which}.writing" for which in ("old", "new"))
-    stranger = mine.parent / f".other.{'0' * 16}.duckdb"
+def test_drafts_of_processes_that_died_are_swept_and_others_left(large):
+    manifest = read_manifest(large)
+    name = sorted_copy._places(large, manifest)[0].name
+    old, new = (large.parent / f"{name}.{which}.writing" for which in ("old", "new"))
+    stranger = large.parent / f".other.{'0' * 16}.duckdb"
     for file in (old, new, stranger):
         file.write_bytes(b"x")
     os.utime(old, (time.time() - 7200,) * 2)
-    built = sorted_copy.build(mine, manifest)
-    assert set(beside(mine)) == {built, new, stranger}
+    built = sorted_copy.build(large, manifest)
+    assert set(beside(large)) == {built, new, stranger}
 
 
-def test_the_cache_takes_it_where_the_folder_cannot(mine, tmp_path):
-    manifest = read_manifest(mine)
-    sorted_copy._places(mine, manifest)[0].mkdir()
-    with Store.open(mine, prepare=True) as store:
-        assert sorted_copy.find(mine, manifest).parent == tmp_path / "cache" / "lfp-explorer"
+def test_the_cache_takes_it_where_the_folder_cannot(large, tmp_path):
+    manifest = read_manifest(large)
+    sorted_copy._places(large, manifest)[0].mkdir()
+    with Store.open(large, prepare=True) as store:
+        assert sorted_copy.find(large, manifest).parent == tmp_path / "cache" / "lfp-explorer"
         assert len(answers(store)[0]) == 5
 
 
-def test_nowhere_to_write_means_parquet(mine, tmp_path, monkeypatch):
-    manifest = read_manifest(mine)
-    sorted_copy._places(mine, manifest)[0].mkdir()
+def test_nowhere_to_write_means_parquet(large, tmp_path, monkeypatch):
+    manifest = read_manifest(large)
+    sorted_copy._places(large, manifest)[0].mkdir()
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with Store.open(mine, prepare=True) as store:
-        assert sorted_copy.find(mine, manifest) is None
+    with Store.open(large, prepare=True) as store:
+        assert sorted_copy.find(large, manifest) is None
         assert len(answers(store)[0]) == 5
 
 
-def test_a_full_disk_means_parquet(mine, tmp_path):
+def test_a_full_disk_means_parquet(large, tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
     try:
-        with Store.open(mine, prepare=True) as store:
+        with Store.open(large, prepare=True) as store:
             assert len(answers(store)[0]) == 5
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert beside(mine) == []
+    assert beside(large) == []
     assert [*(tmp_path / "cache" / "lfp-explorer").iterdir()] == []
 
 
 @pytest.mark.parametrize("harm", ["cut", "garbled", "no database"])
-def test_one_that_is_damaged_is_left_aside(mine, harm):
-    with Store.open(mine) as plain:
+def test_one_that_is_damaged_is_left_aside(large, harm):
+    with Store.open(large) as plain:
         expected = contents(plain)
-    file = sorted_copy.build(mine, read_manifest(mine))
+    file = sorted_copy.build(large, read_manifest(large))
     damage(file, harm)
-    with Store.open(mine, prepare=True) as store:
+    with Store.open(large, prepare=True) as store:
         assert contents(store) == expected
-    assert beside(mine) == []
+    assert beside(large) == []
 
 
-def test_one_that_is_damaged_under_it_is_left_too(mine):
-    with Store.open(mine) as plain:
+def test_one_that_is_damaged_under_it_is_left_too(large):
+    with Store.open(large) as plain:
         expected = contents(plain)
-    with Store.open(mine, prepare=True) as store:
-        damage(sorted_copy.find(mine, store.manifest), "garbled")
+    with Store.open(large, prepare=True) as store:
+        damage(sorted_copy.find(large, store.manifest), "garbled")
         assert contents(store) == expected
 
 
@@ -174,17 +174,17 @@ def damage(file, harm):
             handle.write(b"no database at all" * 1000)
 
 
-def test_processes_that_build_at_once_all_get_it(mine):
+def test_processes_that_build_at_once_all_get_it(large):
     code = (
         "import sys; from pathlib import Path; from lfp.bundle.manifest import read_manifest\n"
         "from lfp.bundle.store import sorted_copy as sidecar\n"
         "sidecar._TABLE_BYTES = 0; path = Path(sys.argv[1]); print(sidecar.build(path, read_manifest(path)))"
     )
     racers = [
-        subprocess.Popen([sys.executable, "-c", code, str(mine)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen([sys.executable, "-c", code, str(large)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
         for _ in range(3)
     ]
     said = {racer.communicate(timeout=60)[0].strip() for racer in racers}
-    assert said == {str(file) for file in beside(mine)} and len(said) == 1
-    with Store.open(mine, prepare=True) as store, Store.open(mine, prepare=True) as another:
+    assert said == {str(file) for file in beside(large)} and len(said) == 1
+    with Store.open(large, prepare=True) as store, Store.open(large, prepare=True) as another:
         assert answers(store) == answers(another)

@@ -9,7 +9,7 @@ from lfp.bundle.schema import BY_NAME, TABLES
 from lfp.bundle.store.connection import Limits, Store
 from lfp.bundle.validation import validate
 from lfp.errors import BundleError
-from lfp.testing.synthetic.bundle import make_bundle
+from lfp.testing.synthetic import make_bundle
 from tests.conftest import rewrite
 
 

@@ -29,8 +29,8 @@ from lfp.ml.models.loading import (
 from lfp.ml.models.reward_model import load_reward_model
 from lfp.ml.models.tokenization import batches, tokenize
 from lfp.texts.preferences import PreferencePair
-from lfp.util import hub
-from lfp.util.hub import hub_reachable
+from lfp.util import dependencies
+from lfp.util.dependencies import hub_reachable
 
 MLP_OUTPUTS = {
     "gpt_neox": "gpt_neox.layers.1.mlp",
@@ -195,7 +195,7 @@ def test_a_folder_without_a_config(tmp_path: Path) -> None:
 
 
 def test_a_hub_name_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "hub_reachable", lambda: False)
+    monkeypatch.setattr(dependencies, "hub_reachable", lambda: False)
     with pytest.raises(ModelError, match=r"nobody/nothing.*cannot be reached.*--set model\.base=FOLDER.*=pretrain"):
         load_model("nobody/nothing")
     with pytest.raises(ModelError, match=r"^model\.tuned nobody/nothing.*--set model\.tuned=FOLDER") as caught:
@@ -210,7 +210,7 @@ def test_a_hub_model_with_a_local_copy_needs_no_network(
     (tmp_path / "models--somebody--tiny" / "refs").mkdir()
     (tmp_path / "models--somebody--tiny" / "refs" / "main").write_text("abc")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(hub, "hub_reachable", lambda: False)
+    monkeypatch.setattr(dependencies, "hub_reachable", lambda: False)
     model = load_model("somebody/tiny")
     assert (model.name, model.folder) == ("somebody/tiny", snapshot)
 

@@ -1,4 +1,4 @@
-"""Verbs of the library: commands as functions, looked up by name, and the packages that they need."""
+"""What may be missing: packages of the extra `jobs`, the commands that need them, and the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ JOBS = frozenset({
     "vaderSentiment", "openai", "sklearn", "threadpoolctl", "kaleido",
 })  # fmt: skip
 """Packages that come with the extra `jobs` and not with a base install, by the names that are imported."""
+OUT_OF_REACH = "the hub cannot be reached and there is no local copy"
+"""The reason that errors give where the hub does not answer."""
 
 
 @contextmanager
@@ -59,3 +61,17 @@ class VerbModule(ModuleType):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the verb."""
         return verb(self.__name__.rpartition(".")[2])(*args, **kwargs)
+
+
+def hub_reachable() -> bool:
+    """Ask the hub once, within five seconds: its clients retry for half a minute before they give up.
+
+    Where it does not answer, load with `local_files_only=True`.
+    """
+    from huggingface_hub import constants, get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=5)
+    except Exception:  # noqa: BLE001 - whatever the reason (name, route, proxy, certificate), it is out of reach
+        return False
+    return True
