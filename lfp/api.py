@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, fields
 from functools import cached_property
 from pathlib import Path
@@ -77,33 +78,27 @@ class _Tables:
 
     def _answer(self, table: pa.Table, arrow: bool, **attrs: Any) -> Frame:
         if arrow:
-            return (
-                table.replace_schema_metadata({name: str(value) for name, value in attrs.items()}) if attrs else table
-            )
+            metadata = {name: str(value) for name, value in attrs.items()}
+            return table.replace_schema_metadata(metadata) if attrs else table
         frame = table.to_pandas()
         frame.attrs.update(attrs)
         return frame
 
 
-class Bundle(_Tables):
+class Bundle(_Tables, AbstractContextManager["Bundle"]):
     """One run, open for reading.
 
     Methods return a pandas.DataFrame, or a pyarrow.Table with `arrow=True`. `sort` is one of the names that an error
     lists where it is given another. A bundle is a context manager; threads may share one.
     """
 
+    path: Path
+    """The folder."""
+    manifest: Manifest
+    """What was run: title, config, seed, models, tables, artifacts, and the cost of each stage."""
+
     def __init__(self, store: Store) -> None:
-        self._store = store
-
-    @property
-    def path(self) -> Path:
-        """The folder."""
-        return self._store.path
-
-    @property
-    def manifest(self) -> Manifest:
-        """What was run: title, config, seed, models, tables, artifacts, and the cost of each stage."""
-        return self._store.manifest
+        self._store, self.path, self.manifest = store, store.path, store.manifest
 
     def features(
         self,
@@ -284,9 +279,6 @@ class Bundle(_Tables):
         """Close the files."""
         self._store.close()
 
-    def __enter__(self) -> Bundle:
-        return self
-
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -331,11 +323,13 @@ class Feature(_Tables):
 
     def labels(self, *, arrow: bool = False) -> Frame:
         """Return what each labeller says of it, the run's own labeller first."""
-        return self._answer(_rows_of("labels", queries.feature.labels(self._store, self.feature_id)), arrow)
+        rows = [asdict(label) for label in queries.feature.labels(self._store, self.feature_id)]
+        return self._answer(pa.Table.from_pylist(rows, schema=_LABELS), arrow)
 
     def neighbours(self, *, arrow: bool = False) -> Frame:
         """Return the features near it, by decoder cosine and by coactivation, nearest first."""
-        return self._answer(_listed(queries.feature.neighbours(self._store, self.feature_id), _NEIGHBOURS), arrow)
+        rows = [asdict(neighbour) for neighbour in queries.feature.neighbours(self._store, self.feature_id)]
+        return self._answer(pa.Table.from_pylist(rows, schema=_NEIGHBOURS), arrow)
 
     def histogram(self, *, arrow: bool = False) -> Frame:
         """Return how many tokens activate it by strength, one row per bin: low, high, tuned, base.
@@ -373,17 +367,9 @@ _NEIGHBOURS = pa.schema([
     ("kind", _TEXT), ("rank", pa.int32()), ("neighbour_id", pa.int32()), ("value", _REAL), ("layer", pa.int32()),
     ("description", _TEXT), ("top_token", _TEXT), ("weight", _REAL),
 ])  # fmt: skip
-
-
-def _listed(rows: Iterable[Any], schema: pa.Schema) -> pa.Table:
-    return pa.Table.from_pylist([asdict(row) for row in rows], schema=schema)
-
-
-def _rows_of(table: str, rows: Sequence[Any]) -> pa.Table:
-    """Rows of a dataclass whose fields are columns of a table of the bundle, with that table's types."""
-    names = [field.name for field in fields(queries.feature.Label)]
-    schema = pa.schema([BY_NAME[table].schema.field(name).with_nullable(True) for name in names])
-    return _listed(rows, schema)
+_LABELS = pa.schema([
+    BY_NAME["labels"].schema.field(field.name).with_nullable(True) for field in fields(queries.feature.Label)
+])  # fmt: skip
 
 
 def _filter(kind: type[T], where: Mapping[str, Any]) -> T:

@@ -48,7 +48,7 @@ def open_store() -> AuditStore:
 def _store(url: str, inode: int, *, read_only: bool) -> AuditStore:
     """Open a store; a SQLite file that was moved or replaced has another inode and is opened again."""
     del inode  # part of the cache key
-    return AuditStore.open(url, read_only=read_only)
+    return AuditStore(url, read_only=read_only)
 
 
 def read_audits(bundle: BundleKey) -> Audits:

@@ -48,13 +48,13 @@ def ask_large(query: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     return result
 
 
-@st.cache_data(max_entries=1000, show_spinner=False, hash_funcs={Store: lambda store: store.key})
+@st.cache_data(max_entries=1000, show_spinner=False, hash_funcs={Store: lambda store: store.manifest.key})
 def _result(name: str, args: Any, kwargs: Any, *, _query: Callable[..., Any]) -> Any:
     del name  # part of the cache key
     return _query(*args, **kwargs)
 
 
-@st.cache_data(max_entries=12, show_spinner=False, hash_funcs={Store: lambda store: store.key})
+@st.cache_data(max_entries=12, show_spinner=False, hash_funcs={Store: lambda store: store.manifest.key})
 def _large_result(name: str, args: Any, kwargs: Any, *, _query: Callable[..., Any]) -> Any:
     del name  # part of the cache key
     return _query(*args, **kwargs)

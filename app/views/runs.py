@@ -110,7 +110,7 @@ def show_matches(this: Store, other: Store) -> tuple[str, int] | None:
     shown = pairs.slice((page - 1) * PAGE_SIZE, PAGE_SIZE)
     with slot:
         st.html(panels.note(f"{count(pairs.num_rows)} pairs. Click a feature of either run to open it."))
-        key = permalinks.widget_key("matches", shown["feature_id_one"].to_pylist(), other.key)
+        key = permalinks.widget_key("matches", shown["feature_id_one"].to_pylist(), other.manifest.key)
         cell = frame.show_rows(comparing.match_table(shown), key=key, columns=match_columns())
     with right:
         named = frame.choose_name(comparing.match_names(shown), "Open a feature of this page", key="open_match")

@@ -6,24 +6,7 @@ from lfp.audit.records import ANSWERS, VERDICTS, AuditList, BundleKey, Verdict, 
 from lfp.audit.store import AUDIT_URL, AuditStore, default_url
 
 __all__ = [
-    "ANSWERS",
-    "AUDIT_URL",
-    "VERDICTS",
-    "Agreement",
-    "AuditList",
-    "AuditStore",
-    "BundleKey",
-    "Imported",
-    "Verdict",
-    "agreement",
-    "cohens_kappa",
-    "default_url",
-    "human_table",
-    "key_of",
-    "list_table",
-    "newest",
-    "open_to",
-    "read_file",
-    "share_interval",
-    "verdict_table",
-]
+    "ANSWERS", "AUDIT_URL", "VERDICTS", "Agreement", "AuditList", "AuditStore", "BundleKey", "Imported", "Verdict",
+    "agreement", "cohens_kappa", "default_url", "human_table", "key_of", "list_table", "newest", "open_to", "read_file",
+    "share_interval", "verdict_table",
+]  # fmt: skip

@@ -9,35 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import (
-    Boolean,
-    CheckConstraint,
-    Column,
-    Connection,
-    Engine,
-    Float,
-    ForeignKey,
-    Index,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    Text,
-    UniqueConstraint,
-    create_engine,
-    event,
-    inspect,
-)
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import (
-    ArgumentError,
-    DBAPIError,
-    InterfaceError,
-    NoSuchModuleError,
-    NoSuchTableError,
-    OperationalError,
-    SQLAlchemyError,
-)
+import sqlalchemy as sa
+from sqlalchemy import Column, Connection, Engine, String, Table, Text, exc
+from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool, StaticPool
 
 from lfp.audit.records import ANSWERS, VERDICTS
@@ -48,7 +22,6 @@ PUBLIC = "the audits"
 """What messages to the public call the database, whose own words would say things about the host."""
 WAIT_S = 10
 """Seconds that a writer waits for another, and for a server to answer."""
-_CONNECT = {"postgresql": "connect_timeout", "mysql": "connect_timeout", "mariadb": "connect_timeout"}
 
 _SAYS = (  # what a database's own words mean, and how to fix it
     ("disk is full", "the disk is full; make room, then save again"),
@@ -67,24 +40,28 @@ _SAYS = (  # what a database's own words mean, and how to fix it
 _NO_FOLDER = (FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError)
 
 
-def engine_at(url: str, *, read_only: bool) -> Engine:
-    """Connect to a database and create missing tables; read-only, a missing file reads as empty. Raises AuditError."""
+def engine_at(url: str, *, read_only: bool) -> tuple[Engine, str]:
+    """Connect to a database and create missing tables; read-only, a missing file reads as empty. Raises AuditError.
+
+    Also returns what messages call it: its address without the password; to the public, nothing about the host.
+    """
     try:
         address = make_url(url)
-    except (ArgumentError, ValueError) as error:
+    except (exc.ArgumentError, ValueError) as error:
         raise AuditError(
             "LFP_AUDIT_URL is no database address; write one like sqlite:////data/audits.sqlite"
         ) from error
-    name, place = address.get_backend_name(), place_of(address, read_only=read_only)
+    name = address.get_backend_name()
+    place = PUBLIC if read_only else f"the audits at {address.render_as_string(hide_password=True)}"
     with failing(place):
         if name == "sqlite":
             engine = _sqlite(address, read_only=read_only)
         else:
-            waits = {_CONNECT[name]: WAIT_S} if name in _CONNECT else {}
-            engine = create_engine(address, pool_pre_ping=True, connect_args=waits)
+            waits = {"connect_timeout": WAIT_S} if name in ("postgresql", "mysql", "mariadb") else {}
+            engine = sa.create_engine(address, pool_pre_ping=True, connect_args=waits)
         if not read_only or engine.url.database in (None, ":memory:"):
             _create_tables(engine)
-        known = inspect(engine)
+        known = sa.inspect(engine)
         for table in METADATA.tables.values():
             held = {column["name"] for column in known.get_columns(table.name)}
             lacks = next((column.name for column in table.columns if column.name not in held), None)
@@ -93,12 +70,7 @@ def engine_at(url: str, *, read_only: bool) -> Engine:
                     f"{place}: table {table.name} has no column {lacks}, so another version of the explorer made it; "
                     "set LFP_AUDIT_URL to another place"
                 )
-    return engine
-
-
-def place_of(url: URL, *, read_only: bool) -> str:
-    """Name the database for messages: its address without the password; to the public, nothing about the host."""
-    return PUBLIC if read_only else f"the audits at {url.render_as_string(hide_password=True)}"
+    return engine, place
 
 
 @contextmanager
@@ -106,20 +78,20 @@ def failing(place: str) -> Iterator[None]:
     """Turn a database's errors into an AuditError of one sentence."""
     try:
         yield
-    except NoSuchModuleError as error:
+    except exc.NoSuchModuleError as error:
         raise AuditError(f"{place}: SQLAlchemy knows no such database; write sqlite, postgresql or mysql") from error
     except ImportError as error:
         missing = error.name or "its driver"
         raise AuditError(f"{place}: the Python package {missing} is missing; install it, and start again") from error
-    except NoSuchTableError as error:
+    except exc.NoSuchTableError as error:
         raise AuditError(f"{place}: nothing was ever kept there; make a list where audits may be written") from error
-    except (SQLAlchemyError, OSError) as error:
+    except (exc.SQLAlchemyError, OSError) as error:
         words = str(getattr(error, "orig", None) or error).lower()
         says = next((says for sign, says in _SAYS if sign in words), None)
         if isinstance(error, _NO_FOLDER):
             says = "its folder is not there and cannot be created; set LFP_AUDIT_URL to another place"
         if says is None:
-            is_away = isinstance(error, (OperationalError, InterfaceError, OSError))
+            is_away = isinstance(error, (exc.OperationalError, exc.InterfaceError, OSError))
             quoted = f" ({words.splitlines()[0][:120]})" if words and place != PUBLIC else ""
             says = (
                 f"{'cannot be reached' if is_away else 'refused'}{quoted}; see that the database runs and that you may "
@@ -135,17 +107,17 @@ def writing(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
-def _sqlite(url: URL, *, read_only: bool) -> Engine:
+def _sqlite(url: sa.URL, *, read_only: bool) -> Engine:
     """Build an engine that opens a connection per transaction: cheap here, and no thread ever shares one."""
     path = None if url.database in (None, "", ":memory:") else Path(str(url.database))
     if path is None or (read_only and not path.is_file()):
-        engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
+        engine = sa.create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
     elif read_only:
         still = "" if os.access(path.parent, os.W_OK) else "&immutable=1"  # WAL wants to write beside the file
-        engine = create_engine(f"sqlite:///file:{path.resolve()}?mode=ro{still}&uri=true", poolclass=NullPool)
+        engine = sa.create_engine(f"sqlite:///file:{path.resolve()}?mode=ro{still}&uri=true", poolclass=NullPool)
     else:
         path.parent.mkdir(parents=True, exist_ok=True)
-        engine = create_engine(url, poolclass=NullPool)
+        engine = sa.create_engine(url, poolclass=NullPool)
 
     def on_connect(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # sqlite3 would begin by itself, too late to take the lock
@@ -159,32 +131,26 @@ def _sqlite(url: URL, *, read_only: bool) -> Engine:
         writes = connection.get_execution_options().get("writes", False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
-    event.listen(engine, "connect", on_connect)
-    event.listen(engine, "begin", on_begin)
+    sa.event.listen(engine, "connect", on_connect)
+    sa.event.listen(engine, "begin", on_begin)
     return engine
 
 
 def _create_tables(engine: Engine) -> None:
     """Create missing tables. A server refuses one of two programs that do so at once, so look again."""
     for tries_left in range(_TRIES - 1, -1, -1):
-        if set(METADATA.tables) <= set(inspect(engine).get_table_names()):
+        if set(METADATA.tables) <= set(sa.inspect(engine).get_table_names()):
             return
         try:
             with writing(engine) as connection:
                 METADATA.create_all(connection)
-        except DBAPIError:
+        except exc.DBAPIError:
             if engine.dialect.name == "sqlite" or not tries_left:
                 raise
             time.sleep(0.2)
 
 
-METADATA = MetaData()
-
-
-def _one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
-    listed = ", ".join(f"'{value}'" for value in values)
-    return CheckConstraint(f"{column} IN ({listed})", name=f"{column}_known")
-
+METADATA = sa.MetaData()
 
 bundles = Table(
     "audit_bundles",
@@ -199,44 +165,44 @@ bundles = Table(
 verdicts = Table(
     "audit_verdicts",
     METADATA,
-    Column("row_id", Integer, primary_key=True, autoincrement=True),
+    Column("row_id", sa.Integer, primary_key=True, autoincrement=True),
     Column("uid", String(36), nullable=False, unique=True),
-    Column("bundle", ForeignKey(bundles.c.bundle), nullable=False),
-    Column("feature_id", Integer, nullable=False),
+    Column("bundle", sa.ForeignKey(bundles.c.bundle), nullable=False),
+    Column("feature_id", sa.Integer, nullable=False),
     Column("reviewer", String(80), nullable=False),
     Column("verdict", String(16)),
     Column("related", String(16)),
-    Column("confidence", Float),
+    Column("confidence", sa.Float),
     Column("tags", Text, nullable=False),
     Column("note", Text, nullable=False),
     Column("description", Text, nullable=False),
     Column("labeller", Text),
     Column("label", Text),
-    Column("is_blind", Boolean, nullable=False),
+    Column("is_blind", sa.Boolean, nullable=False),
     Column("created_at", String(32), nullable=False),
     Column("supersedes", String(36)),
-    _one_of("verdict", VERDICTS),
-    _one_of("related", ANSWERS),
-    CheckConstraint("confidence BETWEEN 0 AND 1", name="confidence_share"),
-    Index("audit_verdicts_of", "bundle", "feature_id", "reviewer"),
+    sa.CheckConstraint(f"verdict IN {VERDICTS}", name="verdict_known"),
+    sa.CheckConstraint(f"related IN {ANSWERS}", name="related_known"),
+    sa.CheckConstraint("confidence BETWEEN 0 AND 1", name="confidence_share"),
+    sa.Index("audit_verdicts_of", "bundle", "feature_id", "reviewer"),
 )
 
 lists = Table(
     "audit_lists",
     METADATA,
     Column("uid", String(36), primary_key=True),
-    Column("bundle", ForeignKey(bundles.c.bundle), nullable=False),
+    Column("bundle", sa.ForeignKey(bundles.c.bundle), nullable=False),
     Column("name", String(80), nullable=False),
     Column("origin", Text, nullable=False),
     Column("created_by", String(80), nullable=False),
     Column("created_at", String(32), nullable=False),
-    UniqueConstraint("bundle", "name", name="audit_lists_names"),
+    sa.UniqueConstraint("bundle", "name", name="audit_lists_names"),
 )
 
 items = Table(
     "audit_list_items",
     METADATA,
-    Column("list_uid", ForeignKey(lists.c.uid, ondelete="CASCADE"), primary_key=True),
-    Column("position", Integer, primary_key=True, autoincrement=False),
-    Column("feature_id", Integer, nullable=False),
+    Column("list_uid", sa.ForeignKey(lists.c.uid, ondelete="CASCADE"), primary_key=True),
+    Column("position", sa.Integer, primary_key=True, autoincrement=False),
+    Column("feature_id", sa.Integer, nullable=False),
 )

@@ -11,12 +11,11 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, delete, func, insert, select
-from sqlalchemy.engine import make_url
+from sqlalchemy import Connection, delete, func, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from lfp.audit import database
-from lfp.audit.database import engine_at, failing, place_of, writing
+from lfp.audit.database import engine_at, failing, writing
 from lfp.audit.records import AuditList, BundleKey, Verdict, checked, checked_list
 from lfp.errors import AuditError
 
@@ -38,16 +37,10 @@ def default_url(environment: Mapping[str, str] | None = None) -> str:
 class AuditStore:
     """An open audit database. Threads and processes may share it; all methods raise AuditError."""
 
-    def __init__(self, engine: Engine, *, place: str, read_only: bool) -> None:
-        self._engine = engine
-        self.place = place
-        self.read_only = read_only
-
-    @classmethod
-    def open(cls, url: str, *, read_only: bool = False) -> AuditStore:
+    def __init__(self, url: str, *, read_only: bool = False) -> None:
         """Open the database at an SQLAlchemy address; create its tables where there are none."""
-        engine = engine_at(url, read_only=read_only)
-        return cls(engine, place=place_of(make_url(url), read_only=read_only), read_only=read_only)
+        self._engine, self.place = engine_at(url, read_only=read_only)
+        self.read_only = read_only
 
     def add(self, bundle: BundleKey, verdict: Verdict) -> Verdict:
         """Add a verdict after the reviewer's last one on that feature. Returns it as it was stored.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Literal
 
 import numpy as np
@@ -79,10 +80,7 @@ def config_differences(one: Manifest, other: Manifest) -> list[tuple[str, Any, A
 
 def figure_pairs(one: Store, other: Store) -> list[FigurePair]:
     """Pair the figures that both runs have, in the order of the first run's report."""
-
-    def key(row: ResultRow) -> tuple[Any, ...]:
-        return tuple(getattr(row, name) for name in KEYS)
-
+    key = attrgetter(*KEYS)
     found = {key(row): row for row in queries.run.figures(other)}
     return [FigurePair(row, found[key(row)]) for row in queries.run.figures(one) if key(row) in found]
 

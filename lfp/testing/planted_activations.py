@@ -33,20 +33,20 @@ class PlantedDictionary:
 
     def outputs(self, n: int, *, part: int = 1) -> Tensor:
         """Activations [n, d_in]; another part (1, 2, ...), others."""
-        generator = self._generator(part)
-        return torch.cat([self._outputs(min(_CHUNK, n - done), generator) for done in range(0, n, _CHUNK)])
+        generator, parts = self._generator(part), []
+        chance = (torch.arange(self.n_directions) + 10.0) ** -0.6
+        chance = (chance / chance.sum() * self.l0).clamp(max=0.5)
+        for done in range(0, n, _CHUNK):
+            size = min(_CHUNK, n - done)
+            active = torch.rand(size, self.n_directions, generator=generator) < chance
+            coefficients = 0.5 + torch.empty(active.shape).exponential_(generator=generator)
+            noise = self.noise * torch.randn(size, self.d_in, generator=generator)
+            parts.append((active * coefficients) @ self.directions + noise)
+        return torch.cat(parts)
 
     def cosines(self, decoder: Tensor) -> Tensor:
         """For each direction its largest cosine with a row of a decoder [width, d_in]: [n_directions]."""
         return (self.directions @ F.normalize(decoder, dim=1).T).max(1).values
-
-    def _outputs(self, n: int, generator: torch.Generator) -> Tensor:
-        chance = (torch.arange(self.n_directions) + 10.0) ** -0.6
-        chance = (chance / chance.sum() * self.l0).clamp(max=0.5)
-        active = torch.rand(n, self.n_directions, generator=generator) < chance
-        coefficients = 0.5 + torch.empty(active.shape).exponential_(generator=generator)
-        noise = self.noise * torch.randn(n, self.d_in, generator=generator)
-        return (active * coefficients) @ self.directions + noise
 
     def _generator(self, part: int) -> torch.Generator:
         return torch.Generator().manual_seed(self.seed * 1_000_003 + part)

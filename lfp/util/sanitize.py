@@ -41,19 +41,12 @@ def token_text(piece: str) -> str:
 def shortened(text: str, length: int = 60) -> str:
     """At most so many characters, on one line. Not escaped."""
     line = " ".join(visible(text).split())
-    return line if len(line) <= length else _cut(line, length)
+    return line if len(line) <= length else line[: length - 1].rstrip() + "…"
 
 
 def escaped_lines(texts: Sequence[str], length: int = 60) -> list[str]:
-    """Each text shortened and escaped; many at once are marked and escaped as one."""
-    marked = visible("\n".join(text.replace("\n", " ") for text in texts))
-    lines = (" ".join(line.split()) for line in marked.split("\n"))
-    cut = "\n".join(line if len(line) <= length else _cut(line, length) for line in lines)
-    return escaped(cut).split("\n") if texts else []
-
-
-def _cut(line: str, length: int) -> str:
-    return line[: length - 1].rstrip() + "…"
+    """Each text shortened and escaped; many at once are escaped as one."""
+    return escaped("\n".join(shortened(text, length) for text in texts)).split("\n") if texts else []
 
 
 def as_label(text: str) -> str:

@@ -21,7 +21,7 @@ def key(bundle):
 
 @pytest.fixture
 def audits(audit_url):
-    return AuditStore.open(audit_url)
+    return AuditStore(audit_url)
 
 
 @pytest.fixture

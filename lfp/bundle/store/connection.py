@@ -6,6 +6,7 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -32,7 +33,7 @@ class Limits:
     """Threads for one query."""
 
 
-class Store:
+class Store(AbstractContextManager["Store"]):
     """An open bundle that answers SQL. Views are named like the tables.
 
     `feature_table` has all columns about a feature in one row (`FEATURE_TABLE` in `views.py`). A large bundle is read
@@ -69,11 +70,6 @@ class Store:
             copy = sorted_copy.build(path, manifest) if prepare else sorted_copy.find(path, manifest)
         return cls(path, manifest, limits=limits, copy=copy)
 
-    @property
-    def key(self) -> str:
-        """Sixteen hex digits over the tables' hashes, to cache answers under."""
-        return self.manifest.key
-
     def query(self, sql: str, parameters: Parameters = ()) -> pa.Table:
         """Return the rows of one SELECT with its parameters bound. Raises BundleError where a file cannot be read."""
         connection = self._connection
@@ -109,9 +105,6 @@ class Store:
     def close(self) -> None:
         """Close the files."""
         self._connection.close()
-
-    def __enter__(self) -> Store:
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -91,12 +91,8 @@ class FakeServer:
             self._http = _HttpServer(("127.0.0.1", port), _handler(self))
         except (OSError, OverflowError) as error:
             raise ConfigError(f"port {port}: cannot be listened on ({error}); choose another") from error
+        self.base_url = f"http://127.0.0.1:{self._http.server_address[1]}/v1"
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-
-    @property
-    def base_url(self) -> str:
-        """The address for clients."""
-        return f"http://127.0.0.1:{self._http.server_address[1]}/v1"
 
     def __enter__(self) -> FakeServer:
         self._thread.start()

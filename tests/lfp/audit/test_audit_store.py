@@ -20,7 +20,7 @@ def url(tmp_path):
 
 @pytest.fixture
 def store(url):
-    return AuditStore.open(url)
+    return AuditStore(url)
 
 
 def said(feature_id=3, reviewer="Ada", **fields):
@@ -107,7 +107,7 @@ def test_the_file_is_in_wal_mode(store, url):
 
 
 def _write(url, reviewer):
-    store = AuditStore.open(url)
+    store = AuditStore(url)
     for feature_id in range(20):
         store.add(KEY, said(feature_id, reviewer))
 
@@ -121,12 +121,12 @@ def test_processes_and_threads_that_write_at_once_lose_nothing(url):
     for one in (*others, *threads):
         one.join(60)
     assert [one.exitcode for one in others] == [0, 0]
-    held = AuditStore.open(url).history(KEY)
+    held = AuditStore(url).history(KEY)
     assert len(held) == 100 and len({(one.reviewer, one.feature_id) for one in held}) == 100
 
 
 def test_two_sessions_see_each_other(store, url):
-    other = AuditStore.open(url)
+    other = AuditStore(url)
     assert other.version(KEY) == 0
     store.add(KEY, said())
     assert other.noted(KEY) == {3} and other.version(KEY) == store.version(KEY) > 0
@@ -159,13 +159,13 @@ def test_a_place_that_cannot_be_opened_is_named_with_its_fix(tmp_path, url, says
     file = tmp_path / "a file"
     file.write_text("these are no audits, and they are long enough to be read as a header" * 20)
     with pytest.raises(AuditError, match=says) as caught:
-        AuditStore.open(url.format(file=file))
+        AuditStore(url.format(file=file))
     assert "LFP_AUDIT_URL" in str(caught.value) or "write" in str(caught.value)
 
 
 def test_passwords_are_never_told():
     with pytest.raises(AuditError) as caught:
-        AuditStore.open("nothing://ada:secret@host/db")
+        AuditStore("nothing://ada:secret@host/db")
     assert "secret" not in str(caught.value)
 
 
@@ -174,25 +174,25 @@ def test_a_database_of_another_version_is_said_to_be_one(url, store):
         connection.execute("ALTER TABLE audit_verdicts DROP COLUMN labeller")
     connection.close()
     with pytest.raises(AuditError, match="no column labeller"):
-        AuditStore.open(url)
+        AuditStore(url)
 
 
 def test_read_only_reads_and_refuses(store, url, tmp_path):
     kept = store.add(KEY, said())
-    public = AuditStore.open(url, read_only=True)
+    public = AuditStore(url, read_only=True)
     assert public.history(KEY) == [kept]
     with pytest.raises(AuditError, match="only be read"):
         public.add(KEY, said(4))
-    nothing = AuditStore.open(f"sqlite:///{tmp_path / 'none' / 'a.sqlite'}", read_only=True)
+    nothing = AuditStore(f"sqlite:///{tmp_path / 'none' / 'a.sqlite'}", read_only=True)
     assert nothing.history(KEY) == [] and nothing.lists(KEY) == [] and not (tmp_path / "none").exists()
     broken = tmp_path / "broken.sqlite"
     broken.write_text("x" * 5000)
     with pytest.raises(AuditError) as caught:
-        AuditStore.open(f"sqlite:///{broken}", read_only=True)
+        AuditStore(f"sqlite:///{broken}", read_only=True)
     assert str(tmp_path) not in str(caught.value)
     (tmp_path / "x.sqlite").write_bytes(b"")
     with pytest.raises(AuditError, match="nothing was ever kept") as caught:
-        AuditStore.open(f"sqlite:///{tmp_path / 'x.sqlite'}", read_only=True)
+        AuditStore(f"sqlite:///{tmp_path / 'x.sqlite'}", read_only=True)
     assert str(tmp_path) not in str(caught.value)
 
 

@@ -19,7 +19,7 @@ WORDS = (PLAIN | st.from_regex(r"\A'{0,3}[=+\-@a][a-z]{0,3}\Z")).map(str.strip)
 
 @pytest.fixture
 def stores(tmp_path):
-    return [AuditStore.open(f"sqlite:///{tmp_path / name}") for name in ("one.sqlite", "two.sqlite")]
+    return [AuditStore(f"sqlite:///{tmp_path / name}") for name in ("one.sqlite", "two.sqlite")]
 
 
 def bring(store, content, name="verdicts.csv", n_features=60):
@@ -50,7 +50,7 @@ def test_verdicts_go_out_and_in(stores, kind):
 )
 def test_any_verdict_survives_a_file(tmp_path_factory, kind, **fields):
     folder = tmp_path_factory.mktemp("audits")
-    one, other = (AuditStore.open(f"sqlite:///{folder / name}") for name in ("one.sqlite", "two.sqlite"))
+    one, other = (AuditStore(f"sqlite:///{folder / name}") for name in ("one.sqlite", "two.sqlite"))
     kept = one.add(KEY, Verdict(3, "Ada", **{**fields, "tags": tuple(fields["tags"])}))
     bring(other, MAKE[kind](audit.verdict_table(KEY, [kept])), f"v.{kind}")
     assert other.history(KEY) == [kept]
