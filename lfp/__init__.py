@@ -15,13 +15,10 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time `__getattr__` fi
     from lfp.api import Bundle, Feature, load_sae, open_bundle
     from lfp.bundle.validation import validate
     from precompute.commands.ablate import ablate
+    from precompute.commands.basic import config, demo, explore, fake_openai, report, run
     from precompute.commands.bench import bench_features, bench_sae
-    from precompute.commands.explore import explore
-    from precompute.commands.fake_openai import fake_openai
     from precompute.commands.label import label
     from precompute.commands.plant.plant import plant
-    from precompute.commands.report import report
-    from precompute.commands.run import config, demo, run
     from precompute.commands.sweep import sweep
 
 __version__ = "0.1.0"

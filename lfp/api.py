@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from lfp.ml.interventions.bundle_models import Live
     from lfp.ml.sae.autoencoders import Sae
-    from precompute.commands.report import Report
+    from precompute.commands.basic import Report
 
     Frame: TypeAlias = pd.DataFrame | pa.Table
 

@@ -16,7 +16,7 @@ import time
 import warnings
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -25,9 +25,6 @@ from lfp.labels.types import Behaviour
 from lfp.util.dependencies import jobs_packages
 from precompute.commands.bench import app as bench
 from precompute.run.progress import progress_to_stderr
-
-if TYPE_CHECKING:
-    pass
 
 LabellerKind = Literal["openai", "offline-tokens", "human"]
 
@@ -59,7 +56,7 @@ def demo(
 
     Example: python -m precompute demo --out data/demo
     """
-    from precompute.commands import run as verbs
+    from precompute.commands import basic as verbs
 
     started = time.perf_counter()
     with progress_to_stderr() as progress:
@@ -73,7 +70,7 @@ def run(config: ConfigPath, out: Out, resume: Resume = False, set_: Set = None) 
 
     Example: python -m precompute run precompute/presets/imdb.toml --out runs/imdb --set tune.steps=40
     """
-    from precompute.commands import run as verbs
+    from precompute.commands import basic as verbs
 
     started = time.perf_counter()
     with progress_to_stderr() as progress:
@@ -89,7 +86,7 @@ def config(
 
     Example: python -m precompute config --for imdb > my-run.toml
     """
-    from precompute.commands import run as verbs
+    from precompute.commands import basic as verbs
 
     typer.echo(verbs.config(preset), nl=False)
 
@@ -125,7 +122,7 @@ def explore(
 
     Example: lfp explore data/demo --port 8600
     """
-    from precompute.commands.explore import explore
+    from precompute.commands.basic import explore
 
     with contextlib.suppress(Interrupted):
         explore(bundle, port=port, address=address, headless=headless)
@@ -147,7 +144,7 @@ def report(
     """
     from lfp.evaluation.results import report_as_json
     from lfp.report.text import format_report, format_samples
-    from precompute.commands import report as verbs
+    from precompute.commands import basic as verbs
 
     found = verbs.report(bundle, html=html, figures=figures, samples=samples)
     if samples is not None:
@@ -288,7 +285,7 @@ def fake_openai(
 
     Example: python -m precompute fake-openai --port 8399 --behave flaky
     """
-    from precompute.commands import fake_openai as verbs
+    from precompute.commands import basic as verbs
 
     server = verbs.fake_openai(port=port, behave=behave, bundle=bundle)
     with contextlib.suppress(Interrupted), server:

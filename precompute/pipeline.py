@@ -14,9 +14,9 @@ from precompute.run.bundle import write_bundle
 from precompute.run.inputs import find_corpus_files, find_lexicon_files, find_model_files, find_reward_files
 from precompute.run.stage import FileDigests, Stage, compute_key, find_needed
 from precompute.run.work_folder import Run, lock_work_folder
-from precompute.stages.features import features, rollouts, saes, texts
-from precompute.stages.findings import ablations, findings, labels
-from precompute.stages.models import base, completions, corpus, feedback, layers, tuned
+from precompute.stages.features import features, saes, texts
+from precompute.stages.findings import ablations, findings
+from precompute.stages.models import completions, corpus, pair
 from precompute.stages.probes import probes
 
 _CHEAP = {"corpus", "feedback"}
@@ -53,14 +53,14 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
         Stage("corpus", corpus.run, reads=("corpus", *pairs, "seed"), files=find_corpus_files(config, config_dir)),
         Stage(
             "feedback",
-            feedback.run,
+            corpus.run_feedback,
             after=("corpus",),
             reads=("feedback", "model.device"),
             files=(*lexicon_files, *reward_files),
         ),
         Stage(
             "base",
-            base.run,
+            pair.run_base,
             after=("corpus",) if pretrains else (),
             reads=("model.base", "model.base_revision", "model.device")
             + (("model.context", "pretrain", "seed") if pretrains else ()),
@@ -68,7 +68,7 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
         ),
         Stage(
             "tuned",
-            tuned.run,
+            pair.run_tuned,
             after=("corpus", "base") if tunes else (),
             reads=("model.tuned", "model.tuned_revision", "model.device")
             + (("model.base", "model.base_revision", "model.context", "seed", *training) if tunes else ())
@@ -82,7 +82,7 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
             reads=("model", "tune.eval_prefixes", *writing, "probes.bootstraps", "seed", *reward),
             files=reward_files,
         ),
-        Stage("layers", layers.run, after=("base", "tuned"), reads=("model", "layers.count")),
+        Stage("layers", pair.run_layers, after=("base", "tuned"), reads=("model", "layers.count")),
         Stage(
             "saes",
             saes.run,
@@ -98,7 +98,7 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
         ),
         Stage(
             "rollouts",
-            rollouts.run,
+            features.run_rollouts,
             after=(*pair_of_models, "features") if rolls_out else ("features",),
             reads=("probes.rollouts", "tune.method")
             + (("model", *corpus_pass, *writing, "seed", *reward) if rolls_out else ()),
@@ -120,7 +120,7 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
         ),
         Stage(
             "labels",
-            labels.run,
+            findings.run_labels,
             after=("features", "texts"),
             reads=("labels", "feedback.lexicon"),
             files=lexicon_files,
@@ -203,7 +203,8 @@ def run_stage(run: Run, stage: Stage, key: str, digests: FileDigests) -> None:
     run.progress(stage.name, 0, 1, 0.0)
     with run.writing(stage.name, key) as output:
         stage.job(run.narrow(stage), output)
-        for file in filter(digests.has_changed, stage.files):
-            raise DataError(f"{file}: changed while the run was reading it; start the command again with --resume")
+        for file in stage.files:
+            if not file.is_file() or digests.digest(file) != digests.first[file]:
+                raise DataError(f"{file}: changed while the run was reading it; start the command again with --resume")
     (cost,) = run.costs([stage.name])
     run.progress(stage.name, 1, 1, cost.seconds)

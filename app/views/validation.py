@@ -16,8 +16,7 @@ from app.widgets import frame
 from lfp.bundle import queries
 from lfp.bundle.queries.run import AblatedFeature
 from lfp.bundle.store.connection import Store
-from lfp.evaluation.ablation_rows import CONTROL, FEATURE, is_inert
-from lfp.evaluation.results import ResultRow
+from lfp.evaluation.results import CONTROL, FEATURE, ResultRow, is_inert
 from lfp.report import sentences
 from lfp.report.figures import lines, points
 from lfp.report.figures.intervals import Legend

@@ -91,11 +91,6 @@ class Drift:
         return sizes / (sizes.sum() or 1.0)
 
     @property
-    def order(self) -> Ints:
-        """Features by the size of their drifted contribution, largest first; ties by feature number."""
-        return np.argsort(-np.abs(self.drifted), kind="stable")
-
-    @property
     def flipped(self) -> Flags:
         """Where the two weights have opposite signs, each beyond its noise where that is known."""
         flipped = np.zeros(len(self.weights.values), bool)
@@ -184,11 +179,12 @@ def largest(drift: Drift, n: int, *, draws: int, rng: np.random.Generator) -> li
     The null of the k-th of them is the k-th largest size when the weights are permuted over the features; `null_p` is
     the share of permutations whose k-th largest is at least as large.
     """
-    top, nulls = drift.order[:n], []
+    drifted, nulls = drift.drifted, []
+    top = np.argsort(-np.abs(drifted), kind="stable")[:n]
     for sizes in _permuted_sizes(drift, draws, rng):
         kept = np.partition(sizes, len(sizes) - len(top))[len(sizes) - len(top) :] if len(top) else sizes[:0]
         nulls.append(-np.sort(-kept))
-    drifted, by_rank = drift.drifted, np.array(nulls)
+    by_rank = np.array(nulls)
     return [
         (int(feature), with_null_of_sizes(float(drifted[feature]), drift.firing.n_tokens, by_rank[:, k]))
         for k, feature in enumerate(top)

@@ -1,4 +1,4 @@
-"""Rows of the table `results`: one metric of the report each, with its 95 % interval and its null."""
+"""Rows of the table `results`: a metric each, with its 95 % interval and its null; and how to read `ablations`."""
 
 from __future__ import annotations
 
@@ -30,10 +30,15 @@ ROWS = (
     "cost",
 )
 """Sections of the report (column `report_row`), in reading order."""
-
-
 STATUSES = ("born", "strengthened", "steady", "weakened", "gone")
 """What tuning may have done to how a feature fires: groups of section `drift`."""
+MAIN_KINDS = ("related", "weighted", "both", "chosen")
+"""Kinds of groups with a result of their own, in reading order."""
+FEATURE, CONTROL = "feature", "control"
+"""Other kinds of rows: a single feature, and a matched control."""
+
+AblationRow = Mapping[str, Any]
+"""A row of the table `ablations`."""
 
 
 @dataclass(frozen=True)
@@ -121,12 +126,31 @@ def report_as_json(report: Report) -> dict[str, list[dict[str, Any]]]:
     """Return a report as JSON values: keys without a value are left out, and numbers that JSON cannot hold are null."""
     return {
         name: [
-            {key: _finite(value) for key, value in row.as_dict().items() if value is not None and key != "report_row"}
+            {
+                key: None if isinstance(value, float) and not math.isfinite(value) else value
+                for key, value in row.as_dict().items()
+                if value is not None and key != "report_row"
+            }
             for row in rows
         ]
         for name, rows in report.items()
     }
 
 
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def controls_in(row: AblationRow, rows: Sequence[AblationRow]) -> list[AblationRow]:
+    """Select the controls of a row: the group's own; for a single feature those of all single features."""
+    controls = [other for other in rows if other["kind"] == CONTROL]
+    if row["kind"] != FEATURE:
+        return [control for control in controls if control["control_of"] == row["group"]]
+    singles = {other["group"] for other in rows if other["kind"] == FEATURE}
+    return [control for control in controls if control["control_of"] in singles]
+
+
+def passes(row: AblationRow) -> bool:
+    """Tell whether the effect, of either sign, is larger than the 95th percentile of the controls' sizes."""
+    return row["null_high"] is not None and abs(row["effect"]) > row["null_high"]
+
+
+def is_inert(row: AblationRow) -> bool:
+    """Tell whether a row shows no effect: its interval contains 0, and it does not exceed its controls."""
+    return not passes(row) and row["ci_low"] <= 0.0 <= row["ci_high"]

@@ -90,51 +90,25 @@ def word_rows(
     same_unit: bool = False,
     **keys: Any,
 ) -> list[ResultRow]:
-    """Compute all rows about predictions [words]: `tau_rows`, Spearman's correlation and sign accuracy.
+    """Compute all rows about predictions [words]: Kendall's tau over all, positive and negative words, with the
+    sign-only ceiling, Spearman's correlation and sign accuracy.
 
     With `same_unit` (predictions are in the unit of the true values) also R2 and the slope of the true values on the
-    predictions. `nulls` as for `tau_rows`; null_p is one-sided, the share of nulls at least as large.
+    predictions. `nulls` [permutations, words] are the predictions refitted on each shuffled lexicon; predictions that
+    do not depend on the lexicon have none, and are compared with the shuffled values themselves. null_p is one-sided,
+    the share of nulls at least as large. Raises DataError where a prediction is not finite.
     """
-    statistics = {"spearman": spearman} | (_OF_SCALE if same_unit else {})
-    return [
-        *tau_rows(words, predicted, nulls, report_row, **keys),
-        *(
-            ResultRow.from_estimate(
-                report_row, metric, _estimate(statistic, words, predicted, nulls, "all"), words="all", **keys
-            )
-            for metric, statistic in statistics.items()
-        ),
-        *(
-            ResultRow.from_estimate(
-                "sign_accuracy",
-                "accuracy",
-                _estimate(sign_accuracy, words, predicted, nulls, side),
-                words=side,
-                **keys,
-            )
-            for side in _SIDES
-        ),
+    of_all: dict[str, Statistic] = {"spearman": spearman} | (_OF_SCALE if same_unit else {})
+    figures = [
+        *((report_row, metric, statistic, "all") for metric, statistic in _TAU.items()),
+        *((report_row, "tau", tau, side) for side in _SIDES[1:]),
+        *((report_row, metric, statistic, "all") for metric, statistic in of_all.items()),
+        *(("sign_accuracy", "accuracy", sign_accuracy, side) for side in _SIDES),
     ]
-
-
-def tau_rows(
-    words: ScoredWords, predicted: Floats, nulls: Floats | None, report_row: str, **keys: Any
-) -> list[ResultRow]:
-    """Compute Kendall's tau of predictions [words] over all, positive and negative words, with the sign-only ceiling.
-
-    `nulls` [permutations, words] are the predictions refitted on each shuffled lexicon; predictions that do not depend
-    on the lexicon have none, and are compared with the shuffled values themselves. Raises DataError where a prediction
-    is not finite.
-    """
     rows = []
-    for side in _SIDES:
-        statistics = _TAU if side == "all" else {"tau": tau}
-        rows += [
-            ResultRow.from_estimate(
-                report_row, metric, _estimate(statistic, words, predicted, nulls, side), words=side, **keys
-            )
-            for metric, statistic in statistics.items()
-        ]
+    for section, metric, statistic, side in figures:
+        estimate = _estimate(statistic, words, predicted, nulls, side)
+        rows.append(ResultRow.from_estimate(section, metric, estimate, words=side, **keys))
     return rows
 
 

@@ -140,7 +140,11 @@ class LanguageModelLabeller:
         ]
         for feature, repeat, description in reversed(described):
             feature.chosen, feature.description = repeat, description
-        answers = ask([self._relate(description, repeat) for _, repeat, description in described])
+        limit = self.config.answer_tokens
+        answers = ask([
+            prompts.relate(description, self.task, answer_tokens=limit, repeat=repeat)
+            for _, repeat, description in described
+        ])  # fmt: skip
         for (feature, repeat, _), answer in zip(described, answers, strict=True):
             feature.related[repeat] = answer
         scored = [feature for feature in block if feature.description and feature.evidence.held_out]
@@ -148,7 +152,7 @@ class LanguageModelLabeller:
         others = [*scored[half:], *scored[:half]] if half else []
         own, swapped = list(zip(scored, scored, strict=True)), list(zip(scored, others, strict=False))[:n_swapped]
         for name, pairs in (("detection", own), ("fuzzing", own), ("swapped", swapped)):
-            limit, marked = self.config.answer_tokens, name == "fuzzing"
+            marked = name == "fuzzing"
             questions: list[Question[Any]] = [
                 prompts.judge(other.description or "", feature.evidence.held_out, marked=marked, answer_tokens=limit)
                 for feature, other in pairs
@@ -164,9 +168,6 @@ class LanguageModelLabeller:
             repeat=repeat,
         )
 
-    def _relate(self, description: str, repeat: int) -> Question[Relation]:
-        return prompts.relate(description, self.task, answer_tokens=self.config.answer_tokens, repeat=repeat)
-
     def _build_label(self, feature: _Feature) -> Label:
         """Build the label of a feature from the answers; `failure` names the first part that is missing, and why."""
         evidence, version = feature.evidence, prompts.PROMPT_VERSION
@@ -180,10 +181,15 @@ class LanguageModelLabeller:
             agreement = sum(other.related == relation.related for other in says.values()) / len(says)
         parts = {"relation": feature.related.get(repeat), **feature.judged}
         failures = (f"{name}: {answer.failure}" for name, answer in parts.items() if answer and answer.failure)
-        n = len(evidence.held_out)
-        firing = {name: prompts.read_firing(answer.value, n) for name, answer in feature.judged.items() if answer.value}
+        firing = {
+            name: [number in answer.value.firing for number in range(1, len(evidence.held_out) + 1)]
+            for name, answer in feature.judged.items()
+            if answer.value
+        }
         answers: list[Answer[Any]] = [*feature.described, *feature.related.values(), *feature.judged.values()]
-        sent: list[Question[Any]] = [self._describe(feature, repeat), self._relate(feature.description or "", repeat)]
+        limit, description = self.config.answer_tokens, feature.description or ""
+        related = prompts.relate(description, self.task, answer_tokens=limit, repeat=repeat)
+        sent: list[Question[Any]] = [self._describe(feature, repeat), related]
         return Label(
             evidence.feature_id,
             feature.description,

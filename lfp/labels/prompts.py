@@ -104,11 +104,6 @@ def judge(
     return Question(messages, Detection, answer_tokens, PROMPT_VERSION)
 
 
-def read_firing(answer: Detection | Fuzzing, n: int) -> list[bool]:
-    """Whether the answer calls each of `n` excerpts firing; numbers of no excerpt are ignored."""
-    return [number in answer.firing for number in range(1, n + 1)]
-
-
 def format_table(excerpt: Excerpt, max_activation: float) -> str:
     """Write an excerpt with one line per token: token, tab, level from 0 to 10; what fires at all has at least 1."""
     lines = []

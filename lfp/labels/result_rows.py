@@ -1,15 +1,17 @@
-"""Rows about labels: those of the table `labels`, and what the table `results` says of every labeller."""
+"""Labels as rows: read from a person's file, of the table `labels`, and what `results` says of every labeller."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from lfp.bundle.schema import as_table
+from lfp.errors import DataError
 from lfp.evaluation.findings.labels import (
     Inputs,
     activation_frequency,
@@ -23,12 +25,48 @@ from lfp.evaluation.results import ResultRow
 from lfp.evaluation.statistics.resampling import Draws
 from lfp.labels.evidence import Tables
 from lfp.labels.types import Label
+from lfp.texts.corpus import read_rows
+from lfp.util.sanitize import bare
 from lfp.util.types import Flags, floats
 
 LABEL_ROWS = ("label_agreement", "label_scores", "activation_frequency")
 """Values of `results.report_row` that `label_results` makes."""
 
+_HUMAN_VERSION = "human-1"
+_RELATED = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _SCORES = {"detection": "score_detection", "fuzzing": "score_fuzzing", "agreement": "agreement"}
+
+
+def read_labels(path: Path) -> list[Label]:
+    """Read labels from a file with the columns feature_id, description and related, and optionally reason.
+
+    An apostrophe that the explorer's CSV export put before a formula is removed. Raises CorpusError if the file cannot
+    be read, and DataError with the number of the first wrong row.
+    """
+    text = bare if path.suffix.lower() == ".csv" else str
+    rows_of: dict[int, int] = {}
+    labels = []
+    rows = read_rows(path, columns=("feature_id", "description", "related"), optional=("reason",))
+    for number, row in enumerate(rows):
+        where = f"{path}: row {number}"
+        try:
+            feature_id = int(row["feature_id"])
+        except (TypeError, ValueError):
+            raise DataError(f"{where} has the feature_id {row['feature_id']!r}; write a feature's number") from None
+        description = text(str(row["description"] or "")).strip()
+        if not description:
+            raise DataError(f"{where}, feature {feature_id}, has no description; write what it fires on")
+        related = _RELATED.get(str(row["related"]).strip().casefold())
+        if related is None:
+            raise DataError(f"{where} says {row['related']!r} of related; write true or false")
+        if feature_id in rows_of:
+            raise DataError(
+                f"{where} labels feature {feature_id} again, after row {rows_of[feature_id]}; keep one row per feature"
+            )
+        rows_of[feature_id] = number
+        reason = text(str(row.get("reason") or "")).strip() or None
+        labels.append(Label(feature_id, description, related, None, reason, (), _HUMAN_VERSION))
+    return labels
 
 
 def label_rows(labels: Sequence[Label], labeller: str) -> pa.Table:

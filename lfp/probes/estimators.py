@@ -12,10 +12,10 @@ from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 
 from lfp.errors import DataError
-from lfp.probes.folds import group_folds, row_folds
+from lfp.probes.folds import group_folds
 from lfp.probes.logistic import fit_logistic
 from lfp.probes.ridge import fit_ridge
-from lfp.util.types import Floats, Ints
+from lfp.util.types import Floats
 
 Features = Any
 """A sparse scipy array, or anything numpy makes an array of; [rows, features]."""
@@ -41,7 +41,8 @@ class RidgeProbe(RegressorMixin, BaseEstimator):
         """
         features, targets = _csr(X), np.asarray(y, dtype=np.float64)
         columns = targets[:, None] if targets.ndim == 1 else targets
-        folds = _folds(features.shape[0], groups, self.n_folds, seed=self.seed)
+        units = np.arange(features.shape[0]) if groups is None else groups
+        folds = group_folds(units, n_folds=self.n_folds, seed=self.seed)
         ridge = fit_ridge(features, columns, folds, n_folds=self.n_folds, alphas=self.alphas)
         if targets.ndim == 1:
             self.coef_, self.intercept_, self.alpha_ = ridge.coef[:, 0], ridge.intercept[0], ridge.alpha[0]
@@ -79,7 +80,8 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):
         self.classes_, outcomes = np.unique(np.asarray(y), return_inverse=True)
         if len(self.classes_) != 2:
             raise DataError(f"{len(self.classes_)} classes where a logistic probe needs two; check the labels")
-        folds = _folds(features.shape[0], groups, self.n_folds, seed=self.seed)
+        units = np.arange(features.shape[0]) if groups is None else groups
+        folds = group_folds(units, n_folds=self.n_folds, seed=self.seed)
         fit = fit_logistic(
             features,
             outcomes.astype(np.float64),
@@ -110,9 +112,3 @@ class LogisticProbe(ClassifierMixin, BaseEstimator):
 
 def _csr(features: Features) -> sp.csr_array:
     return sp.csr_array(features if sp.issparse(features) else np.asarray(features, dtype=np.float64))
-
-
-def _folds(n_rows: int, groups: ArrayLike | None, n_folds: int, *, seed: int) -> Ints:
-    if groups is None:
-        return row_folds(n_rows, n_folds=n_folds, seed=seed)
-    return group_folds(groups, n_folds=n_folds, seed=seed)

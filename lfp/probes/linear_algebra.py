@@ -101,17 +101,14 @@ def principal_components(rows: sp.csr_array | Floats) -> Floats:
     places, size = np.zeros((rows.shape[0], 2)), min(2, *rows.shape)
     if sp.issparse(rows) and size == min(rows.shape):  # ARPACK needs more rows and columns than components
         rows = sp.csr_array(rows).toarray()
-    if not size or _is_constant(rows):
+    if not size:
+        return places
+    spread = rows.max(axis=0) - rows.min(axis=0)
+    if not (spread.nnz if sp.issparse(spread) else spread.any()):  # all rows are the same
         return places
     pca = PCA(size, svd_solver="arpack" if sp.issparse(rows) else "full", random_state=0)
     places[:, :size] = pca.fit_transform(rows)
     return places * np.where(places[np.abs(places).argmax(axis=0), [0, 1]] < 0, -1.0, 1.0)
-
-
-def _is_constant(rows: sp.csr_array | Floats) -> bool:
-    """Tell whether all rows are the same."""
-    spread = rows.max(axis=0) - rows.min(axis=0)
-    return not (spread.nnz if sp.issparse(spread) else spread.any())
 
 
 def dots(a: Floats, b: Floats) -> Floats:

@@ -11,7 +11,7 @@ from scipy.linalg import cho_solve
 from scipy.special import expit
 
 from lfp.errors import DataError
-from lfp.probes.folds import check_fit, choose, choose_nested, fit_by_alpha
+from lfp.probes.folds import check_fit, choose, fit_by_alpha
 from lfp.probes.linear_algebra import (
     Linear,
     cholesky,
@@ -42,37 +42,6 @@ class Logistic:
     alpha: Floats
 
 
-@dataclass(frozen=True)
-class FoldedLogistic:
-    """`by_fold[k]` never saw a row of fold k, neither in its fit nor in the choice of alpha; `whole` saw all rows."""
-
-    by_fold: tuple[Logistic, ...]
-    whole: Logistic
-
-
-def fit_folded_logistic(
-    features: sp.csr_array,
-    targets: Floats,
-    folds: Ints,
-    *,
-    n_folds: int,
-    alphas: Sequence[float],
-    intercept: bool = True,
-) -> FoldedLogistic:
-    """Fit logistic probes of targets of 0 and 1, [rows] or [rows, targets], on features [rows, features].
-
-    The loss is sum log(1 + exp(-s z)) + alpha / 2 |w|^2 over log-odds z = x w + b and s = 2 y - 1: scikit-learn's with
-    C = 1 / alpha. The intercept is not penalised; without one, on differences of the two features of a pair, this is
-    the model of Bradley and Terry (1952). Each target has its own alpha, the one with the least loss of held-out rows
-    over inner folds. The gradient proves weights to be within 1e-5 of their norm, or is down to rounding. Raises
-    DataError where a fold has no row, a target is constant (with an intercept: without any two folds), or the
-    iteration cannot get that close.
-    """
-    solver = _prepare(features, targets, folds, n_folds=n_folds, alphas=alphas, intercept=intercept)
-    by_fold, whole = choose_nested(solver, n_folds, np.asarray(alphas, float))
-    return FoldedLogistic(tuple(by_fold), whole)
-
-
 def fit_logistic(
     features: sp.csr_array,
     targets: Floats,
@@ -82,14 +51,15 @@ def fit_logistic(
     alphas: Sequence[float],
     intercept: bool = True,
 ) -> Logistic:
-    """Fit `fit_folded_logistic(...).whole` alone, a third of the work: no fold is kept out of the choice of alpha."""
-    solver = _prepare(features, targets, folds, n_folds=n_folds, alphas=alphas, intercept=intercept)
-    return choose(solver, n_folds, np.asarray(alphas, float))
+    """Fit logistic probes of targets of 0 and 1, [rows] or [rows, targets], on features [rows, features].
 
-
-def _prepare(
-    features: sp.csr_array, targets: Floats, folds: Ints, *, n_folds: int, alphas: Sequence[float], intercept: bool
-) -> _Solver:
+    The loss is sum log(1 + exp(-s z)) + alpha / 2 |w|^2 over log-odds z = x w + b and s = 2 y - 1: scikit-learn's with
+    C = 1 / alpha. The intercept is not penalised; without one, on differences of the two features of a pair, this is
+    the model of Bradley and Terry (1952). Each target has its own alpha, the one with the least loss of held-out rows
+    over folds. The gradient proves weights to be within 1e-5 of their norm, or is down to rounding. Raises
+    DataError where a fold has no row, a target is constant (with an intercept: without any two folds), or the
+    iteration cannot get that close.
+    """
     targets = np.asarray(targets, dtype=np.float64)
     targets = targets[:, None] if targets.ndim == 1 else targets
     check_fit(features, targets, folds, n_folds, alphas)
@@ -106,7 +76,7 @@ def _prepare(
                     f"all rows of target {int(left.argmin())} that are {value} lie in two of {n_folds} folds, so that "
                     "none is left where these are held out; pass more rows or another seed"
                 )
-    return _Solver(features, targets, folds, intercept)
+    return choose(_Solver(features, targets, folds, intercept), n_folds, np.asarray(alphas, float))
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,9 @@ def clustered_intervals(
     solve = curvature.solve_by_iteration(alpha) if is_wide else curvature.solve_by_factor(alpha)
     variance = np.zeros(len(coef))
     for block in _combinations(n_groups, is_drawn=is_wide and n_groups > _DRAWS):
-        variance += (solve(curvature.scores(block[group_of])) ** 2).sum(axis=1)
+        weighted = curvature.residual[:, None] * block[group_of]
+        scores = features.T @ weighted - np.outer(curvature.mean, weighted.sum(axis=0))
+        variance += (solve(scores) ** 2).sum(axis=1)
     half = stdtrit(n_groups - 1, 0.975) * np.sqrt(variance * n_groups / (n_groups - 1))
     return coef - half, coef + half
 
@@ -81,11 +83,6 @@ class _Curvature:
             curvature = predicted * (1.0 - predicted)
         mean = features.T @ curvature / max(curvature.sum(), 1e-300) if intercept else np.zeros(features.shape[1])
         return _Curvature(features, targets - predicted, curvature, mean)
-
-    def scores(self, of_row: Floats) -> Floats:
-        """Sum rows' scores (x - mean) residual, weighted by columns of `of_row` [rows, any]; [features, any]."""
-        weighted = self.residual[:, None] * of_row
-        return self.features.T @ weighted - np.outer(self.mean, weighted.sum(axis=0))
 
     def solve_by_factor(self, alpha: float) -> Linear:
         """Factor the penalised curvature; return what solves with it."""

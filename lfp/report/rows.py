@@ -7,8 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from lfp.evaluation.ablation_rows import CONTROL, FEATURE, MAIN_KINDS, controls_in
-from lfp.evaluation.results import ROWS, Estimate, ResultRow, group_by_section
+from lfp.evaluation.results import (
+    CONTROL,
+    FEATURE,
+    MAIN_KINDS,
+    ROWS,
+    Estimate,
+    ResultRow,
+    controls_in,
+    group_by_section,
+)
 from lfp.evaluation.statistics.resampling import with_null
 
 Ablation = Mapping[str, Any]

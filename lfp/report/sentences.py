@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from lfp.evaluation.ablation_rows import passes
-from lfp.evaluation.results import ResultRow
+from lfp.evaluation.results import ResultRow, passes
 from lfp.report.figures import lines
 from lfp.report.figures.intervals import Line
 from lfp.report.formatting import count, estimate, number, percent, pick, plain, signed, with_interval

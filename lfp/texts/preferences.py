@@ -78,16 +78,12 @@ def split_pairs(pairs: Sequence[PreferencePair], *, share: float, limit: int | N
 
     Raises CorpusError where that leaves no pair to tune on.
     """
-
-    def texts_of(pair: PreferencePair) -> tuple[str, str]:
-        return pair.prompt + pair.chosen, pair.prompt + pair.rejected
-
     order = random.Random(seed).sample(range(len(pairs)), len(pairs))[:limit]
     hidden = set(order[: max(1, round(share * len(order)))])
     held_out = tuple(pairs[i] for i in sorted(hidden))
-    texts = {text for pair in held_out for text in texts_of(pair)}
+    texts = {pair.prompt + side for pair in held_out for side in (pair.chosen, pair.rejected)}
     rest = [pairs[i] for i in sorted(set(order) - hidden)]
-    train = tuple(pair for pair in rest if texts.isdisjoint(texts_of(pair)))
+    train = tuple(pair for pair in rest if texts.isdisjoint((pair.prompt + pair.chosen, pair.prompt + pair.rejected)))
     if not train:
         raise CorpusError(
             f"tune.pairs: {len(order)} pairs with different texts leave none to tune on beside {len(held_out)} held"

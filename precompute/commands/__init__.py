@@ -1,18 +1,18 @@
 """The verbs of the command line: one function per command, called alike from Python and from `precompute.cli`."""
 
 VERBS = {
-    "run": "precompute.commands.run:run",
-    "demo": "precompute.commands.run:demo",
-    "config": "precompute.commands.run:config",
+    "run": "precompute.commands.basic:run",
+    "demo": "precompute.commands.basic:demo",
+    "config": "precompute.commands.basic:config",
     "validate": "lfp.bundle.validation:validate",
-    "report": "precompute.commands.report:report",
-    "explore": "precompute.commands.explore:explore",
+    "report": "precompute.commands.basic:report",
+    "explore": "precompute.commands.basic:explore",
     "label": "precompute.commands.label:label",
     "ablate": "precompute.commands.ablate:ablate",
     "sweep": "precompute.commands.sweep:sweep",
     "plant": "precompute.commands.plant.plant:plant",
     "bench_sae": "precompute.commands.bench:bench_sae",
     "bench_features": "precompute.commands.bench:bench_features",
-    "fake_openai": "precompute.commands.fake_openai:fake_openai",
+    "fake_openai": "precompute.commands.basic:fake_openai",
 }
 """Where each verb is defined, as module:function, so that nothing is imported before it is called."""

@@ -18,9 +18,8 @@ from lfp.errors import ConfigError
 from lfp.evaluation.statistics.resampling import Draws
 from lfp.labels.client.client import Client, ClientConfig, Estimate
 from lfp.labels.evidence import read_evidence
-from lfp.labels.human import read_labels
 from lfp.labels.language_model import LanguageModelLabeller
-from lfp.labels.result_rows import LABEL_ROWS, label_results, label_rows, merge_labels
+from lfp.labels.result_rows import LABEL_ROWS, label_results, label_rows, merge_labels, read_labels
 from lfp.labels.selection import interleave_groups, select_features
 from lfp.labels.token_rule import OfflineTokens
 from lfp.labels.types import HUMAN, Evidence, Label, describe_task

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from io import StringIO
 from pathlib import Path
@@ -187,12 +187,13 @@ class Comparison:
         }
 
 
+@dataclass(frozen=True)
 class Likeness:
     """How alike the autoencoders of one layer are, in the order of the points; each pair is matched once."""
 
-    def __init__(self, points: Sequence[Point], saes: Sequence[Sae]) -> None:
-        self._points, self._saes = points, saes
-        self._found: dict[frozenset[int], float] = {}
+    points: Sequence[Point]
+    saes: Sequence[Sae]
+    found: dict[frozenset[int], float] = field(default_factory=dict)
 
     def measure(self, number: int) -> dict[str, float | None]:
         """Return mean cosines of Hungarian-matched features, None where there is nothing to match with.
@@ -200,7 +201,7 @@ class Likeness:
         `mmcs`: with the next larger size, for the largest with the next smaller; `mmcs_seeds`: the mean over other
         seeds.
         """
-        sizes = sorted([number, *self._others(number, "expansion")], key=lambda other: self._points[other].expansion)
+        sizes = sorted([number, *self._others(number, "expansion")], key=lambda other: self.points[other].expansion)
         seeds, place = self._others(number, "seed"), sizes.index(number)
         size = sizes[place + 1] if place + 1 < len(sizes) else sizes[place - 1]
         return {
@@ -210,19 +211,19 @@ class Likeness:
 
     def _others(self, number: int, name: str) -> list[int]:
         """Return the numbers of the points that differ from a point in `name` alone."""
-        point = self._points[number]
+        point = self.points[number]
         same = {name: getattr(point, name)}
-        others = enumerate(self._points)
+        others = enumerate(self.points)
         return [other for other, candidate in others if other != number and replace(candidate, **same) == point]
 
     def _match(self, number: int, other: int) -> float:
         from lfp.ml.sae.quality import matched_cosines
 
         pair = frozenset((number, other))
-        if pair not in self._found:
-            small, large = sorted((self._saes[each].W_dec.detach() for each in sorted(pair)), key=len)
-            self._found[pair] = matched_cosines(small, large)[0].double().mean().item()
-        return self._found[pair]
+        if pair not in self.found:
+            small, large = sorted((self.saes[each].W_dec.detach() for each in sorted(pair)), key=len)
+            self.found[pair] = matched_cosines(small, large)[0].double().mean().item()
+        return self.found[pair]
 
 
 @dataclass(frozen=True)

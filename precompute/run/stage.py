@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from operator import getitem
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,7 @@ from lfp.config import RunConfig
 if TYPE_CHECKING:
     from precompute.run.work_folder import Output, Run
 
-_ALWAYS_READ = ("threads",)
+ALWAYS_READ = ("threads",)
 """Results repeat bit for bit only with the same number of threads, so every key has it and every stage may read it."""
 
 
@@ -65,31 +67,22 @@ class ConfigView:
         )
 
 
-def narrow_config(config: RunConfig, stage: Stage) -> RunConfig:
-    """Return a view of `config` that has only what `stage` declares; to callers it looks like a RunConfig."""
-    view: Any = ConfigView(config, stage.name, {*stage.reads, *_ALWAYS_READ})
-    return view
-
-
+@dataclass(frozen=True)
 class FileDigests:
     """SHA-256 of files, each read again only when its size or modification time has changed."""
 
-    def __init__(self) -> None:
-        self._known: dict[tuple[Path, int, int], str] = {}
-        self._first: dict[Path, str] = {}
+    known: dict[tuple[Path, int, int], str] = field(default_factory=dict)
+    first: dict[Path, str] = field(default_factory=dict)
+    """What the first call of `digest` returned for each file."""
 
     def digest(self, file: Path) -> str:
         """Return the hexadecimal SHA-256 of the file's contents."""
         stat = file.stat()
         key = (file, stat.st_size, stat.st_mtime_ns)
-        if key not in self._known:
-            self._known[key] = file_sha256(file)
-        self._first.setdefault(file, self._known[key])
-        return self._known[key]
-
-    def has_changed(self, file: Path) -> bool:
-        """Whether the file is gone or has other contents than at the first call of `digest` for it."""
-        return not file.is_file() or self.digest(file) != self._first[file]
+        if key not in self.known:
+            self.known[key] = file_sha256(file)
+        self.first.setdefault(file, self.known[key])
+        return self.known[key]
 
 
 def compute_key(stage: Stage, config: RunConfig, keys: Mapping[str, str], digests: FileDigests) -> str:
@@ -98,20 +91,14 @@ def compute_key(stage: Stage, config: RunConfig, keys: Mapping[str, str], digest
     It is a hash of everything that the output depends on: the stage's name, the config values and the contents of the
     files that it reads, and the keys of the stages before it.
     """
-    values = config.model_dump(mode="json")
+    values: Any = config.model_dump(mode="json")
     facts = {
         "stage": [stage.name, stage.facts],
-        "config": {key: _value_at(values, key) for key in (*stage.reads, *_ALWAYS_READ)},
+        "config": {key: functools.reduce(getitem, key.split("."), values) for key in (*stage.reads, *ALWAYS_READ)},
         "after": {name: keys[name] for name in stage.after},
         "files": [(file.name, digests.digest(file)) for file in stage.files],
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-def _value_at(values: Any, key: str) -> Any:
-    for name in key.split("."):
-        values = values[name]
-    return values
 
 
 def find_needed(stages: Sequence[Stage], targets: Collection[str]) -> set[str]:

@@ -22,7 +22,7 @@ from lfp.errors import BundleError
 from lfp.evaluation.results import ResultRow
 from lfp.util.types import Progress
 from precompute.run.resources import Cost, Meter
-from precompute.run.stage import Stage, UndeclaredReadError, narrow_config
+from precompute.run.stage import ALWAYS_READ, ConfigView, Stage, UndeclaredReadError
 
 _DONE = "stage.json"
 _RESULTS = "results.json"
@@ -70,7 +70,8 @@ class Run:
 
     def narrow(self, stage: Stage) -> Run:
         """Return the run as `stage` gets it: everything that the stage does not declare raises UndeclaredReadError."""
-        return replace(self, config=narrow_config(self.config, stage), readable=frozenset(stage.after))
+        view: Any = ConfigView(self.config, stage.name, {*stage.reads, *ALWAYS_READ})  # looks like a RunConfig
+        return replace(self, config=view, readable=frozenset(stage.after))
 
     def folder(self, stage: str) -> Path:
         """Return the folder of a finished stage. Raises UndeclaredReadError."""

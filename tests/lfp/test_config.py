@@ -12,7 +12,7 @@ from lfp.config import RunConfig, SweepConfig, load_config, load_section, parse_
 from lfp.config_page import build_page, write_page
 from lfp.errors import ConfigError
 from precompute import presets
-from precompute.commands.run import config
+from precompute.commands.basic import config
 from precompute.presets import NAMES
 
 

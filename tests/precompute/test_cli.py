@@ -118,7 +118,7 @@ def test_report_writes_a_page_and_figures(
     assert "<h1>Tiny run</h1>" in page.read_text(encoding="utf-8")
     assert {file.suffix for file in folder.iterdir()} == {".svg"}
     names = {file.stem for file in folder.iterdir()}
-    assert {"kendall-tau", "kendall-tau-difference", "drift-status", "divergence"} <= names
+    assert {"kendall-tau-delta", "drift-status", "divergence"} <= names
     code, out, err = call("report", str(tiny_bundle), "--json", "--html", str(page), capsys=capsys)
     assert code == 0 and json.loads(out)["reward"] and "report written" in err
 

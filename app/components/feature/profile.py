@@ -10,7 +10,7 @@ from app.components.text.reading import target_name
 from lfp.audit import share_interval
 from lfp.bundle.queries.common import Probe
 from lfp.bundle.queries.feature import Feature, FeatureDrift, Label, Neighbour, TextPart, TextParts
-from lfp.evaluation.ablation_rows import FEATURE, is_inert, passes
+from lfp.evaluation.results import FEATURE, is_inert, passes
 from lfp.report.formatting import count, digits_for, interval, percent, plain, signed
 from lfp.util.sanitize import escaped, shortened, token_text
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lfp.evaluation.ablation_rows import CONTROL, FEATURE, controls_in, is_inert
-from lfp.evaluation.results import Estimate, ResultRow
+from lfp.evaluation.results import CONTROL, FEATURE, Estimate, ResultRow, controls_in, is_inert
 from lfp.evaluation.statistics.resampling import Draws, bootstrap, mean_interval, with_null
 from lfp.evaluation.statistics.scores import spearman
 from lfp.util.types import Flags, Floats, Ints
@@ -207,18 +206,14 @@ def single_figures(rows: Sequence[Mapping[str, Any]], draws: Draws, **keys: Any)
     if not singles:
         return []
     inert = sorted((row for row in singles if is_inert(row)), key=lambda row: -abs(row["predicted_effect"]))
+    of_all = {"group": "features", "n": len(singles), **keys}
     found = [
-        ResultRow.from_estimate("ablation", "inert_count", len(inert), group="features", n=len(singles), **keys),
-        ResultRow.from_estimate(
-            "ablation", "inert_share", len(inert) / len(singles), group="features", n=len(singles), **keys
-        ),
-        *(
-            ResultRow.from_estimate(
-                "ablation", "inert", row["predicted_effect"], group=row["group"], layer=row["layer"], **keys
-            )
-            for row in inert
-        ),
+        ResultRow.from_estimate("ablation", "inert_count", len(inert), **of_all),
+        ResultRow.from_estimate("ablation", "inert_share", len(inert) / len(singles), **of_all),
     ]
+    for row in inert:
+        own = {"group": row["group"], "layer": row["layer"], **keys}
+        found.append(ResultRow.from_estimate("ablation", "inert", row["predicted_effect"], **own))
     if len(singles) < _FEWEST:
         return found
     measured, predicted = (np.array([row[name] for row in singles]) for name in ("effect", "predicted_effect"))

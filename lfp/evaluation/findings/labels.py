@@ -112,7 +112,8 @@ def label_scores(scores: Mapping[str, Floats], swapped: Floats, draws: Draws, *,
             continue
         estimate = Estimate(float(held.mean()), len(held), *mean_interval(held, n=draws.bootstraps, rng=draws.rng()))
         if metric == "detection" and len(known):
-            estimate = with_null(estimate, _resample_means(known, draws.permutations, draws.rng()))
+            rows_of_null = draws.rng().integers(len(known), size=(draws.permutations, len(known)))
+            estimate = with_null(estimate, known[rows_of_null].mean(axis=1))
         rows.append(ResultRow.from_estimate("label_scores", metric, estimate, group=group))
     return rows
 
@@ -125,11 +126,6 @@ class Inputs:
     n_tokens: Ints
     predicted: Floats
 
-    @property
-    def is_high(self) -> Flags:
-        """The texts in the top quarter by the headline estimate."""
-        return np.asarray(self.predicted >= np.quantile(self.predicted, _HIGH))
-
 
 def activation_frequency(inputs: Inputs, related: Flags, live: Flags, draws: Draws) -> list[ResultRow]:
     """Compare how often related features, and all live ones, are active on texts of high estimate and on the rest.
@@ -138,7 +134,7 @@ def activation_frequency(inputs: Inputs, related: Flags, live: Flags, draws: Dra
     features active anywhere in a text. Intervals are over texts; the null of related features is as many live
     features drawn at random.
     """
-    high = inputs.is_high
+    high = np.asarray(inputs.predicted >= np.quantile(inputs.predicted, _HIGH))  # the top quarter of texts
     if len(inputs.n_tokens) < 4 or high.all() or not live.any():
         return []
     shares = {
@@ -154,7 +150,8 @@ def activation_frequency(inputs: Inputs, related: Flags, live: Flags, draws: Dra
             of_sets = values @ weights  # [texts, 1 + permutations]: the set's own share, then random sets'
             rng, drawn, means = draws.rng(), {}, {}
             for side, texts in (("high", high), ("rest", ~high)):
-                drawn[side] = _resample_means(of_sets[texts, 0], draws.bootstraps, rng)
+                own = of_sets[texts, 0]
+                drawn[side] = own[rng.integers(len(own), size=(draws.bootstraps, len(own)))].mean(axis=1)
                 means[side] = of_sets[texts].mean(axis=0)
             drawn["high_less_rest"] = drawn["high"] - drawn["rest"]
             means["high_less_rest"] = means["high"] - means["rest"]
@@ -174,7 +171,3 @@ def _with_random_sets(related: Flags, live: Flags, draws: Draws) -> Floats:
     for k in range(draws.permutations):
         sets[rng.choice(candidates, size, replace=False), 1 + k] = 1.0 / size
     return sets
-
-
-def _resample_means(values: Floats, n: int, rng: np.random.Generator) -> Floats:
-    return np.asarray(values[rng.integers(len(values), size=(n, len(values)))].mean(axis=1))

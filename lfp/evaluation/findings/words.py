@@ -1,20 +1,21 @@
-"""Findings about words: examples with their three values, and the error by how often the model writes a word."""
+"""Findings about words: their three values, the error by frequency, and where two judges disagree most."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 from lfp.evaluation.results import Estimate, ResultRow
-from lfp.evaluation.statistics.resampling import Draws, interval, with_null_of_errors
+from lfp.evaluation.statistics.resampling import Draws, interval, with_null, with_null_of_sizes
 from lfp.util.types import Floats, Ints, floats
 
-_EXAMPLES, _BINS = 10, 4
+_EXAMPLES, _BINS, _LENGTH = 10, 4, 10
 _Z95 = 1.959964  # half the width of a 95 % interval in standard errors
 
 
@@ -111,10 +112,11 @@ def error_by_frequency(words: Words, draws: Draws) -> list[ResultRow]:
         rng, true, shown = draws.rng(), words.true[members], words.shown[members]
         sizes = np.abs(true - shown)
         means = [sizes[rng.integers(len(sizes), size=len(sizes))].mean() for _ in range(draws.bootstraps)]
-        nulls = [np.abs(true - rng.permutation(shown)).mean() for _ in range(draws.permutations)]
-        low, high = interval(np.array(means))
-        error = with_null_of_errors(Estimate(float(sizes.mean()), len(sizes), low, high), np.array(nulls))
-        rows.append(ResultRow.from_estimate("error_by_frequency", "mean_absolute_error", error, group=name))
+        nulls = np.array([np.abs(true - rng.permutation(shown)).mean() for _ in range(draws.permutations)])
+        error = Estimate(float(sizes.mean()), len(sizes), *interval(np.array(means)))
+        as_small = with_null(replace(error, value=-error.value), -nulls)
+        figure = replace(with_null(error, nulls), null_p=as_small.null_p)
+        rows.append(ResultRow.from_estimate("error_by_frequency", "mean_absolute_error", figure, group=name))
     return rows
 
 
@@ -129,3 +131,57 @@ def frequency_bins(counts: Ints, *, bins: int = _BINS) -> list[tuple[str, NDArra
     for low, high in zip(lows, tops.tolist(), strict=True):
         found.append((f"{low}-{high}" if low < high else str(low), (counts >= low) & (counts <= high)))
     return found
+
+
+def percentile_ranks(values: Floats) -> Floats:
+    """Rank each value among all, from 0 to 1; equal values share their mean rank."""
+    return np.asarray((rankdata(values) - 0.5) / max(1, len(values)), np.float64)
+
+
+def queues(
+    names: Sequence[str], judges: Mapping[str, Floats], pairs: Mapping[str, tuple[str, str]], draws: Draws
+) -> list[ResultRow]:
+    """List the largest gaps of every pair of judges: `pairs` maps a metric to the judges it compares.
+
+    `names` are those of the things judged, as the column `group` gives them, and each judge has a value of each, NaN
+    where it has none; such things are left out. A gap is the first judge's percentile rank less the second's. The null
+    of a list's k-th gap is the k-th largest when the second judge's ranks are permuted.
+    """
+    rows = []
+    for metric, (first, second) in pairs.items():
+        kept = np.flatnonzero(~np.isnan(judges[first]) & ~np.isnan(judges[second]))
+        ranks, others = percentile_ranks(judges[first][kept]), percentile_ranks(judges[second][kept])
+        gaps, rng = ranks - others, draws.rng()
+        nulls = np.array([
+            -np.sort(-np.abs(ranks - rng.permutation(others)))[:_LENGTH] for _ in range(draws.permutations)
+        ])  # fmt: skip
+        for k, i in enumerate(np.argsort(-np.abs(gaps), kind="stable")[:_LENGTH]):
+            estimate = with_null_of_sizes(float(gaps[i]), len(kept), nulls[:, k])
+            rows.append(ResultRow.from_estimate("disagreements", metric, estimate, group=names[kept[i]]))
+    return rows
+
+
+def word_gap_rows(words: Sequence[str], gaps: Floats, draws: Draws) -> list[ResultRow]:
+    """List the words that tuning rewards most above and most below what is stated (`word_gaps`), ten of each.
+
+    The null of a list's k-th gap is the k-th largest when every gap changes its sign at random: were excesses noise,
+    both lists would look alike.
+    """
+    known = np.flatnonzero(~np.isnan(gaps))
+    signs = draws.rng().choice((-1.0, 1.0), size=(draws.permutations, len(known)))
+    nulls = -np.sort(-signs * np.abs(gaps[known]), axis=1)[:, :_LENGTH]
+    rows = []
+    for metric, sign in (("gap_over_paid", 1.0), ("gap_under_paid", -1.0)):
+        order = known[np.argsort(-sign * gaps[known], kind="stable")][:_LENGTH]
+        rows += [
+            ResultRow.from_estimate(
+                "disagreements",
+                metric,
+                with_null_of_sizes(float(gaps[i]), len(known), nulls[:, k]),
+                group=f"word:{words[i]}",
+                model="difference",
+                target="implicit_advantage",
+            )
+            for k, i in enumerate(order)
+        ]
+    return rows

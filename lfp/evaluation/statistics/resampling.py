@@ -146,12 +146,6 @@ def with_null_of_sizes(value: float, n: int, nulls: Floats) -> Estimate:
     return replace(with_null(Estimate(abs(value), n), nulls), value=value)
 
 
-def with_null_of_errors(estimate: Estimate, nulls: Floats) -> Estimate:
-    """Compare an error, better the smaller it is, with a null: `null_p` is the share of nulls as small."""
-    small = with_null(replace(estimate, value=-estimate.value), -nulls)
-    return replace(with_null(estimate, nulls), null_p=small.null_p)
-
-
 def scaled(estimate: Estimate, factor: float) -> Estimate:
     """Convert an estimate to another unit: value, interval and null times `factor`; p and n stay."""
     names = ("value", "ci_low", "ci_high", "null_mean", "null_high")

@@ -52,10 +52,6 @@ class Budget:
         """Price of prompt and answer tokens."""
         return (tokens_in * self.price_in + tokens_out * self.price_out) * 1e-6
 
-    def has_room(self, usd: float) -> bool:
-        """Whether an amount can be reserved besides what is spent and reserved."""
-        return self.spent_usd + sum(self.reserved_usd.values()) + usd <= self.usd
-
 
 @dataclass
 class Account:
@@ -97,7 +93,7 @@ class MeteredClient(openai.DefaultAsyncHttpxClient):
             raise CallFailedError(STOPPED)
         if self.unanswered >= _UNANSWERED:
             raise CallFailedError("the server stopped answering")
-        while not budget.has_room(account.worst_usd):
+        while budget.spent_usd + sum(budget.reserved_usd.values()) + account.worst_usd > budget.usd:
             if not budget.reserved_usd:  # no call in flight: waiting would free nothing
                 raise CallFailedError(f"the budget of ${budget.usd:g} has no room for it")
             self._settled.clear()

@@ -6,8 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lfp.evaluation.ablation_rows import MAIN_KINDS, controls_in
-from lfp.evaluation.results import ResultRow
+from lfp.evaluation.results import MAIN_KINDS, ResultRow, controls_in
 from lfp.report.figures.intervals import Line
 from lfp.report.formatting import count, pick, plain, reading_order, sort_rows
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 _Any = TypeVar("_Any")
 
-
 PAID = 3.0
 """Secret value of an unscored word or bigram, or its negative."""
 

@@ -100,7 +100,9 @@ class Subject:
         config, seed = self.run.config.sae, self.run.config.seed
         if config.buffer_tokens is None:
             held = self.collect("train", config.train_tokens)
-            return HeldActivations(self.placed(held), config.batch_tokens, seed)
+            device = self.run.config.model.device
+            placed = {layer: values.to(device) for layer, values in held.items()}
+            return HeldActivations(placed, config.batch_tokens, seed)
         return StreamedActivations(
             self.model,
             self.texts("train"),
@@ -111,10 +113,6 @@ class Subject:
             prepend_bos=self.run.config.model.prepend_bos,
             seed=seed,
         )
-
-    def placed(self, outputs: Mapping[int, Tensor]) -> dict[int, Tensor]:
-        """Move outputs by layer to the device that the config names."""
-        return {layer: values.to(self.run.config.model.device) for layer, values in outputs.items()}
 
     @cached_property
     def held_out(self) -> dict[int, Tensor]:
@@ -166,7 +164,7 @@ def _make(run: Run, output: Output, subject: Subject) -> dict[int, list[Sae]]:
     from lfp.ml.sae.training import train_saes, unit_scale
 
     source = subject.source()
-    sample = subject.placed(source.sample())
+    sample = {layer: outputs.to(run.config.model.device) for layer, outputs in source.sample().items()}
     scales = {layer: unit_scale(outputs) for layer, outputs in sample.items()}
     given = {
         pretrained.layer: _read_pretrained(pretrained, subject, scales[pretrained.layer])
@@ -257,19 +255,5 @@ def _judge(run: Run, subject: Subject, saes: Sequence[Sae], stability: Sequence[
 
 def row(sae: Sae, measured: Mapping[str, float | None], *, is_used: bool) -> dict[str, Any]:
     """Build a row of `saes`, and its scale."""
-    info = sae.info
-    return {
-        "layer": info.layer,
-        "variant": info.variant,
-        "width": info.width,
-        "seed": info.seed,
-        "tied": sae.tied,
-        "l1": info.l1,
-        "k": info.k,
-        "l0_weight": info.l0_weight,
-        "is_used": is_used,
-        "model": info.model,
-        "source": info.source,
-        "scale": info.scale,
-        **measured,
-    }
+    names = ("layer", "variant", "width", "seed", "l1", "k", "l0_weight", "model", "source", "scale")
+    return {name: getattr(sae.info, name) for name in names} | {"tied": sae.tied, "is_used": is_used, **measured}

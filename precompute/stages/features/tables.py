@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
 _TOP_TOKENS = 10
 _SILENT, _NEAR_MISS = -1, -2
+_EXAMPLES_BY = [("feature_id", "ascending"), ("bucket", "ascending"), ("rank", "ascending")]
 
 
 def features(
@@ -87,7 +87,8 @@ def examples(stats: FeatureStats) -> pa.Table:
         (np.zeros(len(top.features), np.int64), top),
         (intervals, sample.take(rows)),
     ]
-    return _sorted([_example_rows(buckets, ranks(part, buckets), part) for buckets, part in parts])
+    tables = [_example_rows(buckets, ranks(part, buckets), part) for buckets, part in parts]
+    return pa.concat_tables(tables).sort_by(_EXAMPLES_BY)
 
 
 def with_near_misses(examples: pa.Table, near: Examples) -> pa.Table:
@@ -95,7 +96,8 @@ def with_near_misses(examples: pa.Table, near: Examples) -> pa.Table:
     from lfp.ml.features.grouping import rank_within
 
     buckets = np.full(len(near.features), _NEAR_MISS)
-    return _sorted([examples, _example_rows(buckets, rank_within(near.features), near)])
+    rows = _example_rows(buckets, rank_within(near.features), near)
+    return pa.concat_tables([examples, rows]).sort_by(_EXAMPLES_BY)
 
 
 def neighbours(stats: FeatureStats, dictionary: Dictionary) -> pa.Table:
@@ -117,10 +119,6 @@ def neighbours(stats: FeatureStats, dictionary: Dictionary) -> pa.Table:
         }
         parts.append(as_table("neighbours", columns))
     return pa.concat_tables(parts).sort_by([(key, "ascending") for key in ("feature_id", "kind", "rank")])
-
-
-def _sorted(parts: Sequence[pa.Table]) -> pa.Table:
-    return pa.concat_tables(parts).sort_by([(key, "ascending") for key in ("feature_id", "bucket", "rank")])
 
 
 def _example_rows(buckets: NDArray[np.int64], ranked: NDArray[np.int64], shown: Examples) -> pa.Table:

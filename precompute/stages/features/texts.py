@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import scipy.sparse as sp
 
 from lfp.bundle.schema import as_table
@@ -18,7 +20,7 @@ from lfp.texts.lexicon import lexicon_of, token_feedback
 from lfp.util.types import Floats, Ints
 from precompute.run.inputs import load_dictionary, load_pair, load_reward, read_statistics_texts, tokenize_texts
 from precompute.run.work_folder import Output, Run
-from precompute.stages.features import near_miss_search, tables
+from precompute.stages.features import tables
 
 if TYPE_CHECKING:
     from lfp.ml.features.near_misses import NearMisses
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
     from lfp.ml.models.tokenization import TokenizedText
     from lfp.ml.sae.autoencoders import Dictionary
     from lfp.ml.sae.quality import RawSplit
+
+_TOP_TOKENS, _LEAST_SHARE, _NEIGHBOURS = 5, 0.02, 3  # what near misses are expected by
+_BROKEN = "\ufffd"  # how parts of a character are spelled, the same for many tokens
 
 
 @dataclass(frozen=True)
@@ -40,9 +45,10 @@ class _RawProbe:
 
 @dataclass(frozen=True)
 class _Scorer:
-    """What texts are scored with: the dictionaries, the headline probe, and the raw probe where there is one."""
+    """What texts are scored with: dictionaries, lexicon, the headline probe, and the raw probe where there is one."""
 
     dictionary: Dictionary
+    lexicon: Mapping[str, float]
     headline: LinearProbe
     raw: _RawProbe | None
 
@@ -59,24 +65,15 @@ class _Batch:
 
 @dataclass(frozen=True)
 class _ScoredText:
-    """A text with its active features, its implicit reward and advantage [n_tokens], and what the probes estimate.
+    """A text's rows of `texts` and `token_scores`, its active features, and their means over its tokens [1, features].
 
-    `predicted` and `token_predicted` [n_tokens] are by the headline probe, `predicted_raw` by the raw probe. `miss` and
-    `token_misses` [n_tokens] are the part of the raw estimate that the dictionaries lose; None where there is no raw
-    probe, and `miss` also under max pooling where no constant weight per feature exists. `mean` is [1, features].
+    The row of `texts` lacks `feedback`, `pca_x` and `pca_y`, which are found for all texts at once.
     """
 
-    text: CorpusText
-    tokens: TokenizedText
+    row: dict[str, Any]
+    scores: dict[str, Any]
     active: ActiveText
-    reward: Floats
-    advantage: Floats
     mean: sp.csr_array
-    predicted: float
-    token_predicted: Floats
-    predicted_raw: float | None
-    miss: float | None
-    token_misses: Floats | None
 
 
 def run(run: Run, output: Output) -> None:
@@ -86,20 +83,19 @@ def run(run: Run, output: Output) -> None:
     in_examples = set(run.table("features", "examples")["text_id"].to_pylist())
     kept = [text for text in texts if text.text_id in sampled or text.text_id in in_examples]
     models = load_pair(run)
-    near = near_miss_search.begin(run, models[1])
-    lexicon = lexicon_of(run.config.feedback, beside=run.config_dir)
+    near = begin_near_misses(run, models[1])
     rows: list[dict[str, Any]] = []
     scores: list[dict[str, Any]] = []
     activations: list[dict[str, Any]] = []
     means: list[sp.csr_array] = []
     for scored in _score_texts(run, models, kept, near):
-        rows.append(_text_row(scored))
-        scores.append(_score_row(scored, lexicon))
+        rows.append(scored.row)
+        scores.append(scored.scores)
         means.append(scored.mean)
-        if scored.text.text_id in sampled:
+        if scored.row["text_id"] in sampled:
             activations.append(
                 {
-                    "text_id": scored.text.text_id,
+                    "text_id": scored.row["text_id"],
                     "positions": scored.active.positions,
                     "feature_ids": scored.active.features,
                     "values": scored.active.values.astype(np.float32),
@@ -142,7 +138,8 @@ def _load_scorer(run: Run) -> _Scorer:
     if file.is_file():
         stored = np.load(file)
         raw = _RawProbe(stored["coef"], float(stored["intercept"]), split_raw(dictionary, stored["coef"]))
-    return _Scorer(dictionary, LinearProbe(weight, probe["intercept"], probe["pooling"]), raw)
+    lexicon = lexicon_of(run.config.feedback, beside=run.config_dir)
+    return _Scorer(dictionary, lexicon, LinearProbe(weight, probe["intercept"], probe["pooling"]), raw)
 
 
 def _score_texts(
@@ -150,6 +147,8 @@ def _score_texts(
 ) -> Iterator[_ScoredText]:
     """Score texts in order, batch by batch, and offer all of their tokens to the search for near misses."""
     from lfp.ml.features.active import encode_active
+    from lfp.ml.features.examples import Batch
+    from lfp.ml.features.grouping import Places, context_hashes
     from lfp.ml.models.activations import stream_pair
 
     base, tuned = models
@@ -173,7 +172,9 @@ def _score_texts(
         rows = tokens.tuned.rows.numpy()
         first, last = int(rows[0]), int(rows[-1]) + 1
         entries = encode_active(scorer.dictionary, tokens.tuned.outputs)
-        near.update(near_miss_search.batch_of(text_ids[rows], tokens.tuned, entries))
+        positions, ids = (part.numpy().astype(np.int64) for part in (tokens.tuned.positions, tokens.tuned.ids))
+        places = Places(text_ids[rows], positions, ids)
+        near.update(Batch(places, context_hashes(positions, ids), entries))
         shape = (entries.n_tokens, entries.n_features)
         features = sp.csr_array((entries.values, entries.features, entries.offsets), shape=shape)
         batch = _Batch(tokens, features, rows - first, starts[first:last])
@@ -187,7 +188,7 @@ def _score_batch(
     means = sp.csr_array(pool(batch.features, batch.text_of, how="mean").astype(np.float32))
     raw_estimates = None if scorer.raw is None else _estimate_raw(scorer, scorer.raw, batch)
     bounds = np.searchsorted(batch.text_of, np.arange(len(texts) + 1))
-    for i, text in enumerate(texts):
+    for i, (text, tokens) in enumerate(zip(texts, tokenized, strict=True)):
         span = slice(int(bounds[i]), int(bounds[i + 1]))
         entries = batch.features[span].tocoo()
         active = ActiveText(
@@ -201,19 +202,33 @@ def _score_batch(
         if scorer.raw is not None and raw_estimates is not None:
             predicted_raw, token_misses = raw_estimates[i]
             miss = _find_miss(scorer.headline.pooling, scorer.raw, active, predicted_raw, token_misses)
-        yield _ScoredText(
-            text=text,
-            tokens=tokenized[i],
-            active=active,
-            reward=batch.tokens.implicit_reward[span].double().numpy(),
-            advantage=batch.tokens.implicit_advantage[span].double().numpy(),
-            mean=means[[i]],
-            predicted=text_ledger(active, scorer.headline).predicted,
-            token_predicted=token_predictions(active, scorer.headline),
-            predicted_raw=predicted_raw,
-            miss=miss,
-            token_misses=token_misses,
-        )
+        reward = batch.tokens.implicit_reward[span].double().numpy()
+        advantage = batch.tokens.implicit_advantage[span].double().numpy()
+        row = {
+            "text_id": text.text_id,
+            "source": text.source,
+            "split": text.split,
+            "role": text.role,
+            "pair_id": text.pair_id,
+            "text": tokens.text,
+            "token_ids": list(tokens.token_ids),
+            "token_starts": list(tokens.token_starts),
+            "response_start": active.response_start,
+            "rating": text.rating,
+            "predicted": text_ledger(active, scorer.headline).predicted,
+            "predicted_raw": predicted_raw,
+            "sae_miss": miss,
+            "implicit_reward": float(np.nansum(reward)),
+        }
+        scores = {
+            "text_id": text.text_id,
+            "feedback": token_feedback(tokens.text, tokens.token_starts, scorer.lexicon),
+            "implicit_reward": [None if np.isnan(value) else float(value) for value in reward],
+            "implicit_advantage": [None if np.isnan(value) else float(value) for value in advantage],
+            "predicted": token_predictions(active, scorer.headline),
+            "sae_miss": token_misses,
+        }
+        yield _ScoredText(row, scores, active, means[[i]])
 
 
 def _estimate_raw(scorer: _Scorer, raw: _RawProbe, batch: _Batch) -> list[tuple[float, Floats]]:
@@ -244,37 +259,40 @@ def _find_miss(
     return predicted - raw_ledger(active, kept, bias=raw.split.bias, miss=0.0).predicted
 
 
-def _text_row(scored: _ScoredText) -> dict[str, Any]:
-    """Build a row of `texts`, except `feedback`, `pca_x` and `pca_y`, which are found for all texts at once."""
-    text, tokens = scored.text, scored.tokens
-    return {
-        "text_id": text.text_id,
-        "source": text.source,
-        "split": text.split,
-        "role": text.role,
-        "pair_id": text.pair_id,
-        "text": tokens.text,
-        "token_ids": list(tokens.token_ids),
-        "token_starts": list(tokens.token_starts),
-        "response_start": scored.active.response_start,
-        "rating": text.rating,
-        "predicted": scored.predicted,
-        "predicted_raw": scored.predicted_raw,
-        "sae_miss": scored.miss,
-        "implicit_reward": float(np.nansum(scored.reward)),
-    }
+def begin_near_misses(run: Run, tuned: LanguageModel) -> NearMisses:
+    """Start the search for near misses of the run's features; it expects nothing where the config wants none."""
+    from lfp.ml.features.near_misses import Lists, NearMisses
 
-
-def _score_row(scored: _ScoredText, lexicon: Mapping[str, float]) -> dict[str, Any]:
-    """Build a row of `token_scores`; undefined values are null."""
-    reward, advantage = (
-        [None if np.isnan(value) else float(value) for value in values] for values in (scored.reward, scored.advantage)
+    stats, features = run.config.stats, run.table("features", "features").select(["feature_id", "top_tokens"])
+    n_features, wanted = len(features), slice(None if stats.near_misses else 0)
+    spelled = [tuned.tokenizer.decode([token]) for token in range(len(tuned.tokenizer))]
+    owners, ids = top_token_ids(features["top_tokens"], spelled)
+    neighbours = run.table("features", "neighbours")
+    is_near = pc.and_(pc.equal(neighbours["kind"], "coactivation"), pc.less(neighbours["rank"], _NEIGHBOURS))
+    near = neighbours.filter(is_near)
+    return NearMisses(
+        Lists.from_pairs(ids[wanted], owners[wanted], tuned.d_vocab),
+        Lists.from_pairs(near["neighbour_id"].to_numpy()[wanted], near["feature_id"].to_numpy()[wanted], n_features),
+        stats.near_misses,
+        stats.window,
     )
-    return {
-        "text_id": scored.text.text_id,
-        "feedback": token_feedback(scored.tokens.text, scored.tokens.token_starts, lexicon),
-        "implicit_reward": reward,
-        "implicit_advantage": advantage,
-        "predicted": scored.token_predicted,
-        "sae_miss": scored.token_misses,
-    }
+
+
+def top_token_ids(top_tokens: pa.ChunkedArray, spelled: Sequence[str]) -> tuple[Ints, Ints]:
+    """Return features and the ids of their first top tokens, as two arrays; `spelled` is the string of every id.
+
+    Where several ids have the same string, all of them are returned.
+    """
+    from lfp.ml.features.grouping import rank_within
+    from lfp.ml.features.near_misses import Lists
+
+    lists = top_tokens.combine_chunks()
+    of, flat = pc.list_parent_indices(lists).to_numpy(), pc.list_flatten(lists)
+    tokens, shares = flat.field("token"), flat.field("value").to_numpy()
+    whole = ~pc.match_substring(tokens, _BROKEN).to_numpy(zero_copy_only=False)
+    kept = np.flatnonzero((rank_within(of) < _TOP_TOKENS) & (shares >= _LEAST_SHARE) & whole)
+    names = pa.array(spelled, pa.string()).dictionary_encode()
+    by_name = Lists.from_pairs(names.indices.to_numpy(), np.arange(len(spelled)), len(names.dictionary))
+    found = pc.index_in(tokens.take(kept), names.dictionary).to_numpy()
+    rows, ids = (np.concatenate(parts) for parts in zip(*by_name.pairs(found), strict=True))
+    return of[kept][rows].astype(np.int64), ids

@@ -13,7 +13,6 @@ import pyarrow.compute as pc
 from lfp.bundle.schema import as_table
 from lfp.config import RunConfig
 from lfp.errors import CorpusError
-from lfp.evaluation.ablation_rows import MAIN_KINDS
 from lfp.evaluation.findings.ablation import (
     Candidates,
     Clean,
@@ -26,7 +25,7 @@ from lfp.evaluation.findings.ablation import (
     single_figures,
     single_groups,
 )
-from lfp.evaluation.results import ResultRow
+from lfp.evaluation.results import MAIN_KINDS, ResultRow
 from lfp.evaluation.statistics.resampling import Draws
 from lfp.texts.lexicon import Reward
 from lfp.util.types import Floats, Ints, Progress, floats
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
     from lfp.ml.models.loading import LanguageModel
     from lfp.ml.models.tokenization import TokenizedText
     from lfp.ml.sae.autoencoders import Dictionary
-
 
 Row = dict[str, Any]
 
@@ -89,10 +87,6 @@ class Tables:
     labels: pa.Table
     labeller: str | None
 
-    def headline(self) -> Row:
-        """Return the headline's row of `probes`."""
-        return next(row for row in self.probes.to_pylist() if row["is_headline"])
-
 
 @dataclass(frozen=True)
 class Request:
@@ -133,7 +127,8 @@ def ablate(request: Request, progress: Progress) -> Ablated:
     clean = writer.write({})
     number: dict[tuple[int, ...], int] = {}  # prefixes of the same tokens are one cluster
     clusters = np.array([number.setdefault(ids, len(number)) for ids in writer.prefixes], np.int64)
-    known = _describe_features(request, clean)
+    headline = next(row for row in request.tables.probes.to_pylist() if row["is_headline"])
+    known = _describe_features(request, clean, headline["probe_id"])
     groups = _select_groups(request, known)
     untouched = f"{groups[0].name}/{UNABLATED}" if request.chosen else UNABLATED
     completions = clean.rows(untouched, "tuned", request.base, clusters)
@@ -148,8 +143,7 @@ def ablate(request: Request, progress: Progress) -> Ablated:
     draws = Draws(probes.bootstraps, probes.permutations, config.seed)
     compared = Clean(clean.measured(), clusters)
     rows = ablation_table(known, measured, compared, scale=config.ablation.scale, draws=draws)
-    probe = request.tables.headline()
-    keys = {key: probe[key] for key in ("target", "inputs", "probe_id")}
+    keys = {key: headline[key] for key in ("target", "inputs", "probe_id")}
     return Ablated(rows, completions, single_figures(rows, draws, **keys))
 
 
@@ -210,12 +204,12 @@ class _Written:
         )
 
 
-def _describe_features(request: Request, clean: _Written) -> Candidates:
+def _describe_features(request: Request, clean: _Written, probe_id: int) -> Candidates:
     """Describe every feature by the tables, and by how it fires on the clean run."""
     from lfp.ml.interventions.ablation import decoder_norms, firing
 
     dictionary, tables = request.dictionary, request.tables
-    n, probe_id = tables.features.num_rows, tables.headline()["probe_id"]
+    n = tables.features.num_rows
     weights = tables.weights.filter(pc.equal(tables.weights["probe_id"], probe_id)).sort_by("feature_id")
     related, confidence = np.zeros(n, bool), np.full(n, np.nan)
     labels = tables.labels.filter(pc.equal(tables.labels["labeller"], tables.labeller or ""))

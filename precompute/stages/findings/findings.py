@@ -1,4 +1,4 @@
-"""Stage `findings`: results that follow from the tables of earlier stages, and what tuning did to each feature."""
+"""Stages `labels`, by a labeller without a network, and `findings`: what follows from the tables of earlier stages."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from numpy.typing import NDArray
 from lfp.bundle.schema import as_table
 from lfp.config import ProbesConfig
 from lfp.evaluation.drift import Drift, Firing, Weights, flips, largest, share_carried, status_count, statuses
-from lfp.evaluation.findings.disagreements import queues, word_gap_rows
 from lfp.evaluation.findings.texts import TextFeatures, pca_explained
-from lfp.evaluation.findings.words import Words, error_by_frequency, token_sentiment
+from lfp.evaluation.findings.words import Words, error_by_frequency, queues, token_sentiment, word_gap_rows
 from lfp.evaluation.results import STATUSES, ResultRow
 from lfp.evaluation.statistics.resampling import Draws, scaled, with_null_of_sizes
 from lfp.evaluation.words import text_rows
-from lfp.labels.result_rows import label_results
+from lfp.labels.evidence import read_evidence
+from lfp.labels.result_rows import label_results, label_rows
 from lfp.labels.selection import select_features
+from lfp.labels.token_rule import OfflineTokens
+from lfp.texts.lexicon import lexicon_of
 from lfp.util.types import Floats, floats
 from precompute.run.work_folder import Output, Run
 from precompute.stages.probes.word_gaps import Unexplained
@@ -31,12 +33,27 @@ _TEXT_JUDGES = {"predicted": "predicted", "implicit": "implicit_reward", "true":
 _SETTINGS = ("variant", "width", "l1", "k", "l0_weight", "seed")
 
 
+def run_labels(run: Run, output: Output) -> None:
+    """Write the table `labels`: a description of every feature, scored on held-out examples."""
+    config = run.config.labels
+    labeller = OfflineTokens(
+        run.json("features", "vocabulary")["all_counts"],
+        lexicon_of(run.config.feedback, beside=run.config_dir),
+        related_threshold=config.related_threshold,
+        repeats=config.repeats,
+    )
+    evidence = list(read_evidence(run.made, n_scored=config.scored_examples))
+    output.table("labels", label_rows(labeller.label(evidence), labeller.name))
+
+
 def run(run: Run, output: Output) -> None:
     """Write the table `drift`, and the rows of the report that follow from earlier tables."""
     config = run.config
     draws = Draws(config.probes.bootstraps, config.probes.permutations, config.seed)
     headline = next(row for row in run.table("probes", "probes").to_pylist() if row["is_headline"])
-    drift, unexplained = _compute_drift(run, headline), Unexplained.load(run)
+    drift = _compute_drift(run, headline)
+    with np.load(run.folder("probes") / "unexplained.npz") as stored:
+        unexplained = Unexplained(**stored)
     table = _drift_table(drift, unexplained, probe_id=headline["probe_id"])
     output.table("drift", table)
     activations = run.table("texts", "activations").sort_by("text_id")
@@ -153,13 +170,9 @@ def _rank(values: Floats) -> NDArray[np.int64]:
 def _drift_results(run: Run, drift: Drift, headline: dict[str, Any], draws: Draws) -> list[ResultRow]:
     """Report counts by status in both dictionaries, what each status carries, flipped signs, and the most drifted."""
     with np.load(run.folder("features") / "mirror.npz") as stored:  # both models through the base model's dictionary
-        mirrored = Firing(
-            density_tuned=stored["density_tuned"].astype(np.float64),
-            density_base=stored["density_base"].astype(np.float64),
-            mean_tuned=stored["mean_tuned"].astype(np.float64),
-            mean_base=stored["mean_base"].astype(np.float64),
-            n_tokens=int(stored["n_tokens"]),
-        )
+        names = ("density_tuned", "density_base", "mean_tuned", "mean_base")
+        arrays = {name: stored[name].astype(np.float64) for name in names}
+        mirrored = Firing(**arrays, n_tokens=int(stored["n_tokens"]))
     own, mirror = drift.status[drift.firing.is_live], statuses(mirrored)[mirrored.is_live]
     rows = [*_status_results(own, mirror, "sae", draws), *_status_results(mirror, own, "base_sae", draws)]
     keys = {"model": "difference", **{key: headline[key] for key in ("target", "inputs", "probe_id")}}

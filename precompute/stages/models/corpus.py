@@ -1,4 +1,4 @@
-"""Stage `corpus`: the texts of the run, read from a file or from preference pairs."""
+"""Stages `corpus`, the texts of the run, and `feedback`, which checks the lexicon and the reward on them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from dataclasses import asdict
 import pyarrow as pa
 
 from lfp.texts.corpus import CorpusText, read_corpus
+from lfp.texts.lexicon import check_lexicon, lexicon_of
 from lfp.texts.preferences import find_preferences, last_words, split_pairs
+from precompute.run.inputs import load_reward, read_texts
 from precompute.run.work_folder import Output, Run
 
+_TRIED_TEXTS = 16
 _SCHEMA = pa.schema(
     [
         ("text_id", pa.int64()),
@@ -48,3 +51,15 @@ def _read_pairs(run: Run) -> tuple[list[CorpusText], dict[str, float]]:
         for role, text in (("chosen", pair.chosen), ("rejected", pair.rejected)):
             texts.append(CorpusText(len(texts), prompt + text, read.source, split, None, role, pair_id, len(prompt)))
     return texts, {"ties_dropped": float(read.ties), "shared_dropped": float(pairs.shared)}
+
+
+def run_feedback(run: Run, output: Output) -> None:
+    """Write facts.json, before any model is trained.
+
+    Raises DataError for a lexicon without two values in the corpus, or what the reward raises.
+    """
+    texts = [text.text for text in read_texts(run)]
+    lexicon = lexicon_of(run.config.feedback, beside=run.config_dir)
+    check_lexicon(lexicon, texts, name=run.config.feedback.lexicon)
+    load_reward(run.config, run.config_dir)(texts[:_TRIED_TEXTS])
+    output.json("facts", {"lexicon_words": len(lexicon)})

@@ -8,7 +8,6 @@ import numpy as np
 import scipy.sparse as sp
 
 from lfp.config import ProbesConfig
-from lfp.probes.folds import row_folds
 from lfp.probes.ridge import FoldedRidge, Ridge, fit_folded_ridge, fit_ridge, layer_scales
 from lfp.probes.weight_intervals import clustered_intervals
 from lfp.util.types import Floats, Ints
@@ -85,7 +84,7 @@ def fit_words(
         pooling=POOLING[target],
         alpha=float(fit.whole.alpha[0]),
         intercept=float(fit.whole.intercept[0]),
-        weights=_build_weights(inputs, rows, _select_targets(fit.whole, slice(1)), scales, config),
+        weights=_build_weights(inputs, rows, fit.whole, scales, config),
         n_train=len(rows.targets),
     )
     nulls = None
@@ -93,12 +92,6 @@ def fit_words(
         of_scored = Judged(judged.features[scored], judged.tokens[scored], judged.folds[scored])
         nulls = _predict(fit, of_scored, slice(1, None)).T
     return WordProbe(probe, _predict(fit, judged, slice(1))[:, 0], nulls)
-
-
-def fit_random_rows(inputs: Inputs, rows: Rows, judged: Judged, config: ProbesConfig, *, seed: int) -> Floats:
-    """Call `fit_rows` under the paper's split: rows are held out, not words, so that a word is on both sides."""
-    folds = row_folds(len(rows.words), n_folds=config.folds, seed=seed)
-    return fit_rows(inputs, replace(rows, folds=folds), judged, config)
 
 
 def fit_rows(inputs: Inputs, rows: Rows, judged: Judged, config: ProbesConfig) -> Floats:
@@ -142,13 +135,13 @@ def _predict(fit: FoldedRidge, judged: Judged, targets: slice) -> Floats:
     """Predict each word [words, targets] by the ridge of the fold that it is held out in."""
     predicted = np.empty((len(judged.folds), len(fit.whole.alpha[targets])))
     for fold, whole in enumerate(fit.by_fold):
-        ridge, rows = _select_targets(whole, targets), np.flatnonzero(judged.folds == fold)
-        predicted[rows] = judged.features[rows] @ ridge.coef + judged.tokens[rows, None] * ridge.intercept
+        rows, coef = np.flatnonzero(judged.folds == fold), whole.coef[:, targets]
+        predicted[rows] = judged.features[rows] @ coef + judged.tokens[rows, None] * whole.intercept[targets]
     return predicted
 
 
 def _build_weights(inputs: Inputs, rows: Rows, ridge: Ridge, scales: Floats, config: ProbesConfig) -> Weights:
-    """Return the weights of a ridge of a single target, in units of the inputs, with noise if the bundle has them.
+    """Return the weights of a ridge's first target, in units of the inputs, with noise if the bundle has them.
 
     The null keeps the ridge's alpha: without a signal a far larger alpha would be chosen, and all weights would vanish.
     """
@@ -156,12 +149,8 @@ def _build_weights(inputs: Inputs, rows: Rows, ridge: Ridge, scales: Floats, con
     if inputs.name not in OF_THE_BUNDLE:
         return Weights(value)
     scaled = scaled_columns(rows.features, scales)
-    in_fit = replace(ridge, coef=ridge.coef / scales[:, None])
+    in_fit = replace(ridge, coef=ridge.coef[:, :1] / scales[:, None])
     low, high = clustered_intervals(scaled, rows.targets[:, 0], rows.groups, in_fit)
     nulls = fit_ridge(scaled, rows.weight_nulls, rows.folds, n_folds=config.folds, alphas=(float(ridge.alpha[0]),))
     null_high = np.quantile(np.abs(nulls.coef), 0.95, axis=1)
     return Weights(value, low * scales, high * scales, null_high * scales)
-
-
-def _select_targets(ridge: Ridge, targets: slice) -> Ridge:
-    return Ridge(ridge.coef[:, targets], ridge.intercept[targets], ridge.alpha[targets])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -30,18 +30,19 @@ MODELS = {
     "token_identity": "tuned",
 }
 """Every kind of inputs, and the model whose activations it reads; token identity reads none and counts as tuned."""
-
-
 CONTROLS = ("random_sae", "token_identity")
 """Kinds that a config may leave out."""
-
-
 OF_THE_BUNDLE = ("sae", "sae_of_base")
 """Kinds whose columns are the features of the bundle."""
-
-
 COMPARED = {"sae": "base_sae", "raw": "base_raw"}
 """The tuned model's inputs, and the base model's by the same recipe."""
+_CHUNK = 2**14
+"""Tokens encoded at a time."""
+
+
+def probe_keys(target: str, inputs: str, split: str) -> dict[str, Any]:
+    """Return what names a probe and how it is judged in rows of the report."""
+    return {"model": MODELS[inputs], "target": target, "inputs": inputs, "split": split}
 
 
 @dataclass(frozen=True)
@@ -128,18 +129,14 @@ def one_hot(known: Ints, outputs: Floats32, token_ids: Ints) -> sp.csr_array:  #
     return sp.csr_array((ones, columns[is_known], offsets), shape=(len(token_ids), len(known)))
 
 
-_CHUNK = 2**14
-"""Tokens encoded at a time."""
-
-
 @dataclass(frozen=True)
 class Kept:
     """Tokens by slot, and the occurrences of words among them (see `lfp.ml.implicit_reward.word_occurrences.Drawn`).
 
     `words` (-1 for none), `token_ids`, `reward` and `advantage` (r_t and c_t, NaN where undefined) are [slots];
     `sample` [rows] are slots drawn evenly, `before` [rows] those of the tokens before, -1 for none; occurrence i of
-    `occurrence_words[i]` has the slots `starts[i]` to `ends[i] - 1`. `outputs` by model are [slots, sum of d_in], on
-    disk.
+    `occurrence_words[i]` has the slots `occurrence_starts[i]` to `occurrence_ends[i] - 1`. `outputs` by model are
+    [slots, sum of d_in], on disk.
     """
 
     words: Ints
@@ -149,8 +146,8 @@ class Kept:
     sample: Ints
     before: Ints
     occurrence_words: Ints
-    starts: Ints
-    ends: Ints
+    occurrence_starts: Ints
+    occurrence_ends: Ints
     corpus_token_ids: Ints
     outputs: Mapping[str, NDArray[np.float32]]
 
@@ -159,19 +156,8 @@ class Kept:
         """Load what the features stage kept."""
         folder = run.folder("features")
         with np.load(folder / "kept.npz") as stored:
-            return Kept(
-                words=stored["words"],
-                token_ids=stored["token_ids"],
-                reward=stored["reward"],
-                advantage=stored["advantage"],
-                sample=stored["sample"],
-                before=stored["before"],
-                occurrence_words=stored["occurrence_words"],
-                starts=stored["occurrence_starts"],
-                ends=stored["occurrence_ends"],
-                corpus_token_ids=stored["corpus_token_ids"],
-                outputs={m: np.load(folder / f"outputs-{m}.npy", mmap_mode="r") for m in ("tuned", "base")},
-            )
+            outputs = {model: np.load(folder / f"outputs-{model}.npy", mmap_mode="r") for model in ("tuned", "base")}
+            return Kept(**stored, outputs=outputs)
 
     def mean_outputs(self, model: str) -> NDArray[np.float32]:
         """Return the mean MLP output [sum of d_in] of the sampled tokens."""
@@ -192,7 +178,7 @@ class Kept:
         while per_word > 1 and (rank < per_word).sum() > limit:
             per_word -= 1
         kept = rank < per_word
-        return self.ends[chosen[kept]] - 1, words[kept]
+        return self.occurrence_ends[chosen[kept]] - 1, words[kept]
 
 
 @dataclass(frozen=True)
@@ -244,12 +230,13 @@ def encode_kept(
 
 def _averaging(kept: Kept, n_words: int) -> tuple[dict[str, sp.csr_array], Floats]:
     """Return the weight of slots in the means of words, [slots, words] by name, and tokens per occurrence [words]."""
-    words, lengths = kept.occurrence_words, kept.ends - kept.starts
+    words, starts, ends = kept.occurrence_words, kept.occurrence_starts, kept.occurrence_ends
+    lengths = ends - starts
     share = 1.0 / np.bincount(words, minlength=n_words)[words]
-    inside = np.repeat(kept.starts - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
+    inside = np.repeat(starts - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
     shape = (len(kept.words), n_words)
     averaging = {
-        "at_last": sp.csr_array((share, (kept.ends - 1, words)), shape=shape),
+        "at_last": sp.csr_array((share, (ends - 1, words)), shape=shape),
         "over_tokens": sp.csr_array((np.repeat(share, lengths), (inside, np.repeat(words, lengths))), shape=shape),
     }
     return averaging, np.bincount(words, lengths * share, minlength=n_words).astype(np.float64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse as sp
@@ -15,16 +15,16 @@ from lfp.errors import DataError
 from lfp.evaluation.pairs import JudgedPairs, length_row, pair_difference_row, pair_rows
 from lfp.evaluation.results import ResultRow
 from lfp.probes.folds import row_folds
-from lfp.probes.logistic import Logistic, fit_logistic
+from lfp.probes.logistic import fit_logistic
 from lfp.probes.pooling import first_response_token, pool
 from lfp.probes.ridge import layer_scales
 from lfp.probes.weight_intervals import clustered_intervals
 from lfp.texts.corpus import CorpusText
-from lfp.util.types import Floats, Ints
+from lfp.util.types import Floats
 from precompute.run.inputs import load_pair, read_texts, tokenize_texts
 from precompute.run.work_folder import Run
 from precompute.stages.probes.fitting import Probe, Weights
-from precompute.stages.probes.inputs import COMPARED, MODELS, OF_THE_BUNDLE, Inputs, scaled_columns
+from precompute.stages.probes.inputs import COMPARED, OF_THE_BUNDLE, Inputs, probe_keys, scaled_columns
 
 if TYPE_CHECKING:
     from lfp.ml.models.activations import PairTokens
@@ -54,11 +54,6 @@ class Pairs:
         return sp.csr_array(features[:n] - features[n:])
 
 
-def has_pairs(run: Run) -> bool:
-    """Whether the run's texts are the two sides of preference pairs."""
-    return any(text.role == "chosen" for text in read_texts(run))
-
-
 def collect_pairs(run: Run, inputs: Sequence[Inputs]) -> Pairs:
     """Run both models over the texts of all pairs. Raises DataError where a split has too few pairs."""
     base, tuned = load_pair(run)
@@ -76,24 +71,9 @@ def collect_pairs(run: Run, inputs: Sequence[Inputs]) -> Pairs:
             f" at least {n_folds} and 2 are needed, so pass more pairs, raise model.context or change"
             " corpus.held_out_share"
         )
-    pooled = _pool_texts(run, (tuned, base), texts, tokenized, inputs)
+    features, reward, length = _pool_texts(run, (tuned, base), texts, tokenized, inputs)
     n = len(held_out)
-    return Pairs(
-        held_out,
-        pooled.features,
-        pooled.reward[:n] - pooled.reward[n:],
-        pooled.length[:n] - pooled.length[n:],
-        half - n,
-    )
-
-
-@dataclass(frozen=True)
-class _Pooled:
-    """Pooled inputs of texts by kind, [texts, columns], summed implicit reward and its number of tokens, [texts]."""
-
-    features: Mapping[str, sp.csr_array]
-    reward: Floats
-    length: Floats
+    return Pairs(held_out, features, reward[:n] - reward[n:], length[:n] - length[n:], half - n)
 
 
 def _pool_texts(
@@ -102,8 +82,10 @@ def _pool_texts(
     texts: Sequence[CorpusText],
     tokenized: list[TokenizedText],
     inputs: Sequence[Inputs],
-) -> _Pooled:
-    """Run `models` (tuned, base) over texts and pool every kind of inputs over the tokens of each.
+) -> tuple[dict[str, sp.csr_array], Floats, Floats]:
+    """Run `models` (tuned, base) over texts; return inputs by kind [texts, columns], pooled over the tokens of each.
+
+    Also the summed implicit reward and its number of tokens, [texts].
 
     The response is the whole text where there is no prompt, or where the context has no token of the response.
     """
@@ -133,7 +115,7 @@ def _pool_texts(
         done = int(rows[-1]) + 1
         run.progress("probes: texts of pairs", done, len(texts), float(done))
     features_by_kind = {name: sp.csr_array(sp.vstack(of_kind, format="csr")) for name, of_kind in parts.items()}
-    return _Pooled(features_by_kind, np.concatenate(rewards), np.concatenate(lengths))
+    return features_by_kind, np.concatenate(rewards), np.concatenate(lengths)
 
 
 def _side_by_side(tokens: PairTokens, model: str) -> NDArray[np.float32]:
@@ -169,9 +151,16 @@ def fit_pairs(inputs: Inputs, pairs: Pairs, config: ProbesConfig, *, seed: int) 
     scales = layer_scales(differences[train], inputs.layer_of)
     turned = np.random.default_rng(seed).choice([-1.0, 1.0], size=(len(train), 1 + config.weight_permutations))
     features = scaled_columns(sp.csr_array(sp.diags_array(turned[:, 0]) @ differences[train]), scales)
-    rows = _Rows(features, (turned > 0).astype(np.float64), row_folds(len(train), n_folds=config.folds, seed=seed))
-    fit = rows.fit(rows.outcomes, config)
+    outcomes, folds = (turned > 0).astype(np.float64), row_folds(len(train), n_folds=config.folds, seed=seed)
+    fit = fit_logistic(features, outcomes, folds, n_folds=config.folds, alphas=config.alphas, intercept=False)
     margins = scaled_columns(differences[held_out], scales) @ fit.coef
+    weights = Weights(fit.coef[:, 0] * scales)
+    if inputs.name in OF_THE_BUNDLE:  # with noise: intervals over pairs, and nulls that keep the probe's alpha
+        low, high = clustered_intervals(features, outcomes[:, 0], np.arange(len(train)), fit, intercept=False)
+        alphas = (float(fit.alpha[0]),)
+        nulls = fit_logistic(features, outcomes[:, 1:], folds, n_folds=config.folds, alphas=alphas, intercept=False)
+        null_high = np.quantile(np.abs(nulls.coef), 0.95, axis=1)
+        weights = Weights(weights.value, low * scales, high * scales, null_high * scales)
     probe = Probe(
         target=PREFERENCE,
         inputs=inputs.name,
@@ -179,7 +168,7 @@ def fit_pairs(inputs: Inputs, pairs: Pairs, config: ProbesConfig, *, seed: int) 
         pooling=config.pooling,
         alpha=float(fit.alpha[0]),
         intercept=0.0,
-        weights=_weights(inputs, rows, fit, scales, config),
+        weights=weights,
         n_train=len(train),
     )
     return PairProbe(probe, margins[:, 0], margins[:, 1:].T)
@@ -197,11 +186,11 @@ def preference_rows(
     judged = JudgedPairs.from_lengths(pairs.length[pairs.is_held_out], config, seed=seed)
     rows: list[ResultRow] = []
     for inputs, fitted in probes.items():
-        keys = _keys(PREFERENCE, inputs) | {"probe_id": ids[PREFERENCE, inputs]}
+        keys = probe_keys(PREFERENCE, inputs, "held_out_pairs") | {"probe_id": ids[PREFERENCE, inputs]}
         rows += pair_rows(judged, fitted.margins, fitted.null_margins, log_odds=True, **keys)
     for inputs, base_inputs in COMPARED.items():
         tuned, base = probes[inputs], probes[base_inputs]
-        keys = _keys(PREFERENCE, inputs) | {"model": "difference"}
+        keys = probe_keys(PREFERENCE, inputs, "held_out_pairs") | {"model": "difference"}
         nulls = tuned.null_margins, base.null_margins
         rows.append(pair_difference_row(judged, tuned.margins, base.margins, nulls=nulls, **keys))
     measured = pairs.implicit_reward[pairs.is_held_out]
@@ -213,36 +202,3 @@ def preference_rows(
             "preference_accuracy", "pairs_cut_off", pairs.n_cut_off, target=PREFERENCE, n=len(pairs.length)
         ),
     ]
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """Training pairs: scaled differences [pairs, columns], outcomes [pairs, 1 + nulls] of 0 and 1, folds [pairs]."""
-
-    features: sp.csr_array
-    outcomes: Floats
-    folds: Ints
-
-    def fit(self, outcomes: Floats, config: ProbesConfig) -> Logistic:
-        """Fit outcomes [pairs, targets]."""
-        n_folds, alphas = config.folds, config.alphas
-        return fit_logistic(self.features, outcomes, self.folds, n_folds=n_folds, alphas=alphas, intercept=False)
-
-
-def _weights(inputs: Inputs, rows: _Rows, fit: Logistic, scales: Floats, config: ProbesConfig) -> Weights:
-    """Return the weights in units of the pooled inputs, with their noise if the bundle has them.
-
-    Intervals are over pairs; the null keeps the probe's alpha, as for the other probes.
-    """
-    value = fit.coef[:, 0] * scales
-    if inputs.name not in OF_THE_BUNDLE:
-        return Weights(value)
-    pair_of = np.arange(len(rows.folds))
-    low, high = clustered_intervals(rows.features, rows.outcomes[:, 0], pair_of, fit, intercept=False)
-    nulls = rows.fit(rows.outcomes[:, 1:], config.model_copy(update={"alphas": (float(fit.alpha[0]),)}))
-    null_high = np.quantile(np.abs(nulls.coef), 0.95, axis=1)
-    return Weights(value, low * scales, high * scales, null_high * scales)
-
-
-def _keys(target: str, inputs: str) -> dict[str, Any]:
-    return {"model": MODELS[inputs], "target": target, "inputs": inputs, "split": "held_out_pairs"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -13,12 +13,13 @@ import scipy.sparse as sp
 from lfp.evaluation.word_gaps import beyond_noise
 from lfp.evaluation.words import ScoredWords
 from lfp.probes.attribution import display_scale
+from lfp.probes.folds import row_folds
 from lfp.texts.lexicon import lexicon_of
 from lfp.util.types import Floats, Ints
-from precompute.run.inputs import load_dictionary
+from precompute.run.inputs import load_dictionary, read_texts
 from precompute.run.work_folder import Output, Run
 from precompute.stages.probes import word_rows
-from precompute.stages.probes.fitting import Judged, Probe, WordProbe, fit_random_rows, fit_rows, fit_words
+from precompute.stages.probes.fitting import Judged, Probe, WordProbe, fit_rows, fit_words
 from precompute.stages.probes.inputs import MODELS, Encoded, Inputs, Kept, build_inputs, encode_kept
 from precompute.stages.probes.pairs import (
     PREFERENCE,
@@ -26,7 +27,6 @@ from precompute.stages.probes.pairs import (
     Pairs,
     collect_pairs,
     fit_pairs,
-    has_pairs,
     preference_rows,
 )
 from precompute.stages.probes.tables import (
@@ -48,9 +48,8 @@ from precompute.stages.probes.targets import (
 )
 from precompute.stages.probes.triples import TriplePoints, collect_points, draw_triples, triple_rows, triples_results
 from precompute.stages.probes.word_gaps import Unexplained, fit_unexplained, measure_gaps
+from precompute.stages.probes.word_rows import Key
 
-Key = tuple[str, str]
-"""Target and inputs of a probe."""
 Fit = TypeVar("Fit")
 
 _RANDOM_ROWS = ("sae", "token_identity")
@@ -109,7 +108,7 @@ def run(run: Run, output: Output) -> None:
     lasts = kept.lasts_of(~np.isnan(words.values), config.max_rows)
     inputs, gaps = build_inputs(run, kept), measure_gaps(run, words, lexicon)
     of_words = _fit_words(_Task(run, kept, words, scored, points, lasts, beyond_noise(gaps)), inputs)
-    pairs = collect_pairs(run, inputs) if has_pairs(run) else None
+    pairs = collect_pairs(run, inputs) if any(text.role == "chosen" for text in read_texts(run)) else None
     of_pairs = _fit_pairs(run, pairs, inputs)
     shown = _shown(of_words, of_pairs)
     listed = _listed(of_words.probes, of_pairs, shown, scored)
@@ -118,7 +117,7 @@ def run(run: Run, output: Output) -> None:
     output.table("vocabulary", vocabulary_table(run, words, shown, gaps))
     output.table("word_features", word_feature_table(run, words, of_words.at_last["sae"]))
     _write_probes(run, output, listed)
-    of_words.unexplained[_BUNDLES].save(output)
+    np.savez(output.folder / "unexplained.npz", allow_pickle=False, **vars(of_words.unexplained[_BUNDLES]))
     output.results([
         *word_rows.held_out_rows(of_words.probes, ids, scored),
         *word_rows.random_rows(of_words.random, scored),
@@ -134,12 +133,8 @@ def _fit_words(task: _Task, inputs: Sequence[Inputs]) -> _OfWords:
     """Fit every target on every kind of inputs; as many kinds are in memory at a time as there are threads."""
     found = _OfWords({}, {}, {}, {}, {}, {})
     for of_kind in _in_threads(task.run, "probes: words", lambda kind: _fit_kind(task, kind), inputs):
-        found.probes.update(of_kind.probes)
-        found.random.update(of_kind.random)
-        found.over_tokens.update(of_kind.over_tokens)
-        found.at_last.update(of_kind.at_last)
-        found.before.update(of_kind.before)
-        found.unexplained.update(of_kind.unexplained)
+        for name, part in vars(of_kind).items():
+            getattr(found, name).update(part)
     return found
 
 
@@ -155,7 +150,9 @@ def _fit_kind(task: _Task, inputs: Inputs) -> _OfWords:
         judged = Judged.from_features(target, encoded.words, task.words.folds)
         found.probes[target, name] = fit_words(target, inputs, rows, judged, scored=task.scored.rows, config=config)
         if name in _RANDOM_ROWS:
-            found.random[target, name] = fit_random_rows(inputs, rows, judged, config, seed=seed)
+            # the paper's split holds out rows, not words, so that a word is on both sides
+            folds = row_folds(len(rows.words), n_folds=config.folds, seed=seed)
+            found.random[target, name] = fit_rows(inputs, replace(rows, folds=folds), judged, config)
     if name == _BUNDLES:
         found.unexplained[name] = fit_unexplained(
             encoded.rows["sample"], kept.words[kept.sample], inputs.layer_of, task.words, task.excess, config, seed=seed

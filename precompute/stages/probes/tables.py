@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -46,7 +45,25 @@ class RawSide:
 
 def probe_table(probes: Sequence[Listed], layers: Sequence[int], raw: RawSide) -> pa.Table:
     """Build the table `probes`, the headline first."""
-    rows = [_probe_row(i, listed, layers) for i, listed in enumerate(probes)]
+    rows = [
+        {
+            "probe_id": probe_id,
+            "target": listed.probe.target,
+            "inputs": listed.probe.inputs,
+            "model": MODELS[listed.probe.inputs],
+            "layers": list(layers) if listed.probe.inputs != "token_identity" else [],
+            "kind": listed.probe.kind,
+            "pooling": listed.probe.pooling,
+            "alpha": listed.probe.alpha,
+            "intercept": listed.probe.intercept,
+            "display_slope": listed.display[0],
+            "display_offset": listed.display[1],
+            "n_train": listed.probe.n_train,
+            "n_test": listed.n_test,
+            "is_headline": probe_id == HEADLINE,
+        }
+        for probe_id, listed in enumerate(probes)
+    ]
     rows[HEADLINE] |= {"raw_intercept": raw.intercept, "raw_bias": raw.bias}
     return as_table("probes", rows)
 
@@ -115,26 +132,6 @@ def word_feature_table(run: Run, words: Words, at_last: sp.csr_array) -> pa.Tabl
             "lift": lift[order][kept],
         },
     )
-
-
-def _probe_row(probe_id: int, listed: Listed, layers: Sequence[int]) -> dict[str, Any]:
-    probe = listed.probe
-    return {
-        "probe_id": probe_id,
-        "target": probe.target,
-        "inputs": probe.inputs,
-        "model": MODELS[probe.inputs],
-        "layers": list(layers) if probe.inputs != "token_identity" else [],
-        "kind": probe.kind,
-        "pooling": probe.pooling,
-        "alpha": probe.alpha,
-        "intercept": probe.intercept,
-        "display_slope": listed.display[0],
-        "display_offset": listed.display[1],
-        "n_train": probe.n_train,
-        "n_test": listed.n_test,
-        "is_headline": probe_id == HEADLINE,
-    }
 
 
 def _weights(probe_id: int, probe: Probe, mean_activation: Floats, raw: Floats | None) -> pa.Table:

@@ -16,8 +16,6 @@ from precompute.run.work_folder import Run
 from precompute.stages.probes.inputs import Kept
 
 WORD_TARGETS = ("delta", "feedback", "implicit_reward")
-
-
 POOLING = {"delta": "last", "feedback": "last", "implicit_reward": "mean"}
 
 

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from lfp.ml.models.loading import LanguageModel
     from lfp.ml.models.tokenization import TokenizedText
 
+Encode = Callable[[Floats32, Ints], sp.csr_array]
+ROLES = ("positive", "negative", "neutral")
+
 
 def draw_triples(run: Run) -> DrawnTriples:
     """Make triples from the corpus in the way that `probes.triples_by` names, and count what was dropped."""
@@ -97,12 +100,6 @@ def _drop_cut(drawn: DrawnTriples, tokenizer: PreTrainedTokenizerBase, context: 
     return DrawnTriples(kept, {**drawn.dropped, **({"cut by the context": len(cut)} if cut else {})})
 
 
-Encode = Callable[[Floats32, Ints], sp.csr_array]
-
-
-ROLES = ("positive", "negative", "neutral")
-
-
 @dataclass(frozen=True)
 class TriplePoints:
     """The target words of `n` triples, all positive, then all negative, then all neutral: everything is [3 n].
@@ -115,14 +112,9 @@ class TriplePoints:
     token_ids: Ints
     outputs: Mapping[str, Floats32]
 
-    @property
-    def n_triples(self) -> int:
-        """Number of triples."""
-        return len(self.words) // len(ROLES)
-
     def encoded(self, model: str, encode: Encode) -> tuple[sp.csr_array, sp.csr_array]:
         """Encode the positive, then the negative points [2 n, columns], and the neutral partner of each."""
-        n, encoded = self.n_triples, encode(self.outputs[model], self.token_ids)
+        n, encoded = len(self.words) // len(ROLES), encode(self.outputs[model], self.token_ids)
         neutral = encoded[2 * n :]
         return encoded[: 2 * n], sp.csr_array(sp.vstack([neutral, neutral], format="csr"))
 
@@ -138,9 +130,12 @@ def collect_points(run: Run, triples: Sequence[Triple], layers: Sequence[int]) -
         (getattr(triple, role), triple.start, getattr(triple, f"{role}_word")) for role in ROLES for triple in triples
     ]
     texts = tokenize(models["tuned"].tokenizer, [text for text, _, _ in placed], context=run.config.model.context)
-    positions = np.array(
-        [_find_target(text, start, word) for text, (_, start, word) in zip(texts, placed, strict=True)]
-    )
+    lasts = []
+    for text, (_, start, word) in zip(texts, placed, strict=True):
+        target = Word(word, start, start + len(word))
+        tokens = word_tokens([target], text.token_starts, len(text.text))[0]
+        lasts.append(tokens[-1] if tokens else len(text.token_ids) - 1)  # else the context cut the word
+    positions = np.array(lasts)
     ids = np.array([text.token_ids[at] for text, at in zip(texts, positions.tolist(), strict=True)])
     outputs = {name: _outputs_at(run, model, texts, positions, layers) for name, model in models.items()}
     return TriplePoints([word for _, _, word in placed], positions, ids, outputs)
@@ -159,9 +154,3 @@ def _outputs_at(
         at = torch.from_numpy(np.flatnonzero(positions[tokens.rows.numpy()] == tokens.positions.numpy()))
         parts.append(torch.cat([tokens.outputs[layer][at].float() for layer in layers], dim=1).numpy())
     return np.concatenate(parts)
-
-
-def _find_target(text: TokenizedText, start: int, word: str) -> int:
-    """Return the position of the last token of the target word, or of the last token where the context cut it."""
-    tokens = word_tokens([Word(word, start, start + len(word))], text.token_starts, len(text.text))[0]
-    return tokens[-1] if tokens else len(text.token_ids) - 1

@@ -16,7 +16,7 @@ from lfp.probes.ridge import fit_ridge, layer_scales
 from lfp.texts.lexicon import words_of
 from lfp.util.types import Floats, Ints
 from precompute.run.inputs import read_statistics_texts
-from precompute.run.work_folder import Output, Run
+from precompute.run.work_folder import Run
 from precompute.stages.probes.inputs import scaled_columns
 from precompute.stages.probes.targets import Words
 
@@ -30,17 +30,6 @@ class Unexplained:
 
     contribution: Floats
     nulls: Floats
-
-    @staticmethod
-    def load(run: Run) -> Unexplained:
-        """Load what the probes stage wrote."""
-        with np.load(run.folder("probes") / "unexplained.npz") as stored:
-            return Unexplained(stored["contribution"], stored["nulls"])
-
-    def save(self, output: Output) -> None:
-        """Write unexplained.npz."""
-        arrays = {"contribution": self.contribution, "nulls": self.nulls}
-        np.savez(output.folder / "unexplained.npz", allow_pickle=False, **arrays)
 
 
 def fit_unexplained(

@@ -13,11 +13,10 @@ from lfp.evaluation.results import ResultRow
 from lfp.evaluation.words import ScoredWords, difference_row, word_rows
 from lfp.util.types import Floats
 from precompute.stages.probes.fitting import WordProbe
-from precompute.stages.probes.inputs import COMPARED, MODELS
+from precompute.stages.probes.inputs import COMPARED, probe_keys
 from precompute.stages.probes.targets import WORD_TARGETS, Words
 
 _FEWEST = 10
-
 
 Key = tuple[str, str]
 """Target and inputs of a probe."""
@@ -27,7 +26,7 @@ def held_out_rows(probes: Mapping[Key, WordProbe], ids: Mapping[Key, int], score
     """Judge every probe on words that it never saw."""
     rows: list[ResultRow] = []
     for (target, inputs), fitted in probes.items():
-        keys = _keys(target, inputs, "held_out_words") | {"probe_id": ids[target, inputs]}
+        keys = probe_keys(target, inputs, "held_out_words") | {"probe_id": ids[target, inputs]}
         rows += _judge(target, fitted.predicted[scored.rows], fitted.nulls, scored, keys)
     return rows
 
@@ -39,7 +38,7 @@ def random_rows(predicted: Mapping[Key, Floats], scored: ScoredWords) -> list[Re
         has_rows = ~np.isnan(values[scored.rows, 0])
         some = _select(scored, has_rows)
         judged, nulls = values[some.rows, 0], values[some.rows, 1:].T if values.shape[1] > 1 else None
-        rows += _judge(target, judged, nulls, some, _keys(target, inputs, "random_rows"))
+        rows += _judge(target, judged, nulls, some, probe_keys(target, inputs, "random_rows"))
     return rows
 
 
@@ -92,10 +91,6 @@ def _judge(
     target: str, predicted: Floats, nulls: Floats | None, scored: ScoredWords, keys: dict[str, Any]
 ) -> list[ResultRow]:
     return word_rows(scored, predicted, nulls, "kendall_tau", same_unit=target == "feedback", **keys)
-
-
-def _keys(target: str, inputs: str, split: str) -> dict[str, Any]:
-    return {"model": MODELS[inputs], "target": target, "inputs": inputs, "split": split}
 
 
 def _select(scored: ScoredWords, kept: NDArray[np.bool_]) -> ScoredWords:

@@ -9,7 +9,7 @@ from app.components.html import exports
 from lfp import audit
 from lfp.audit import ANSWERS, VERDICTS, AuditList, AuditStore, BundleKey, Verdict
 from lfp.errors import AuditError
-from lfp.labels.human import read_labels
+from lfp.labels.result_rows import read_labels
 
 KEY = BundleKey("a" * 16, "b" * 16)
 MAKE = {"csv": exports.csv, "parquet": exports.parquet, "json": exports.as_json}

@@ -19,7 +19,7 @@ from lfp.evaluation.statistics.scores import (
     tau,
     tau_within_sign,
 )
-from lfp.evaluation.words import ScoredWords, difference_row, tau_rows, text_rows, word_rows
+from lfp.evaluation.words import ScoredWords, difference_row, text_rows, word_rows
 
 CONFIG = ProbesConfig(permutations=30, bootstraps=40, frequency_bins=2)
 VALUES = np.random.default_rng(0).normal(size=40).round(1) * np.where(np.arange(40) % 4, 1.0, np.nan)
@@ -70,9 +70,10 @@ def test_too_few_words_or_values_are_refused(values: np.ndarray, says: str) -> N
 def test_tau_is_told_over_all_and_each_sign_with_its_ceiling() -> None:
     words = scored()
     predicted = words.true + np.random.default_rng(1).normal(size=30)
-    rows = by_key(tau_rows(words, predicted, None, "kendall_tau", model="tuned", target="delta"))
+    rows = by_key(word_rows(words, predicted, None, "kendall_tau", model="tuned", target="delta"))
     assert set(rows) == {
         ("tau", "all"), ("tau_within_sign", "all"), ("sign_ceiling", "all"), ("tau", "positive"), ("tau", "negative"),
+        ("spearman", "all"), ("accuracy", "all"), ("accuracy", "positive"), ("accuracy", "negative"),
     }  # fmt: skip
     positive = words.true > 0
     assert rows["tau", "all"].value == tau(words.true, predicted)
@@ -83,13 +84,14 @@ def test_tau_is_told_over_all_and_each_sign_with_its_ceiling() -> None:
     assert rows["tau", "negative"].n == (words.true < 0).sum()
     for row in rows.values():
         assert row.ci_low <= row.value <= row.ci_high
-        assert (row.report_row, row.model, row.target) == ("kendall_tau", "tuned", "delta")
+        section = "sign_accuracy" if row.metric == "accuracy" else "kendall_tau"
+        assert (row.report_row, row.model, row.target) == (section, "tuned", "delta")
 
 
 def test_without_refits_the_same_predictions_meet_the_shuffled_values() -> None:
     words = scored()
     predicted = np.random.default_rng(2).normal(size=30)
-    rows = by_key(tau_rows(words, predicted, None, "kendall_tau"))
+    rows = by_key(word_rows(words, predicted, None, "kendall_tau"))
     assert rows["tau", "all"].null_mean == np.mean([tau(values, predicted) for values in words.shuffled])
     positive = [tau(values[values > 0], predicted[values > 0]) for values in words.shuffled]
     assert rows["tau", "positive"].null_mean == np.mean(positive)
@@ -97,7 +99,7 @@ def test_without_refits_the_same_predictions_meet_the_shuffled_values() -> None:
 
 def test_refitted_predictions_meet_the_values_they_were_fitted_on() -> None:
     words = scored()
-    rows = by_key(tau_rows(words, words.true, words.shuffled, "kendall_tau"))
+    rows = by_key(word_rows(words, words.true, words.shuffled, "kendall_tau"))
     assert rows["tau", "all"].value == pytest.approx(1.0)
     assert rows["tau", "all"].null_mean == pytest.approx(1.0)
     assert rows["tau", "all"].null_p == 1.0
@@ -107,7 +109,7 @@ def test_refitted_predictions_meet_the_values_they_were_fitted_on() -> None:
 
 def test_a_perfect_prediction_beats_every_shuffle() -> None:
     words = scored()
-    rows = by_key(tau_rows(words, words.true, None, "kendall_tau"))
+    rows = by_key(word_rows(words, words.true, None, "kendall_tau"))
     assert rows["tau", "all"].null_p == 1 / 31
     assert rows["tau", "all"].null_high < 0.7
 
@@ -123,7 +125,7 @@ def test_sign_accuracy_is_reported_for_each_sign() -> None:
 
 def test_a_side_of_one_word_has_no_interval() -> None:
     words = scored(np.concatenate([np.arange(1.0, 12.0), [-1.0]]))
-    row = by_key(tau_rows(words, words.true, None, "kendall_tau"))["tau", "negative"]
+    row = by_key(word_rows(words, words.true, None, "kendall_tau"))["tau", "negative"]
     assert (row.n, row.ci_low, row.null_p) == (1, None, None)
 
 
@@ -183,7 +185,7 @@ def test_predictions_that_are_not_finite_are_refused(wrong: float) -> None:
     words = scored()
     predicted = words.true.copy()
     predicted[7] = wrong
-    for judge in (lambda: tau_rows(words, predicted, None, "x"), lambda: difference_row(words, words.true, predicted)):
+    for judge in (lambda: word_rows(words, predicted, None, "x"), lambda: difference_row(words, words.true, predicted)):
         with pytest.raises(DataError, match="1 of 30 predictions are not finite, the first at row 7"):
             judge()
 

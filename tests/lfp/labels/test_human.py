@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lfp.errors import CorpusError, DataError
-from lfp.labels.human import read_labels
+from lfp.labels.result_rows import read_labels
 
 
 def file(folder: Path, text: str) -> Path:

@@ -64,12 +64,6 @@ def test_excerpts_to_be_judged_are_numbered_and_do_not_tell_whether_they_fire() 
         assert f"«{shown.tokens[shown.at]}»" in text
 
 
-@given(st.lists(st.integers(-3, 30), max_size=10))
-def test_numbers_that_no_excerpt_has_say_nothing(firing: list[int]) -> None:
-    judged = prompts.read_firing(prompts.Detection(firing=firing), 5)
-    assert judged == [number in firing for number in (1, 2, 3, 4, 5)]
-
-
 def test_a_kept_label_gives_its_prompts_back() -> None:
     (evidence, *_) = known_features()
     sample = sample_excerpts(evidence, n_top=3, per_interval=1, n_silent=2, repeat=1)

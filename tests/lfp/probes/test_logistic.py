@@ -1,4 +1,4 @@
-"""Logistic probes against scikit-learn's, fold by fold, and proof that a fold held out stays out."""
+"""Logistic probes against scikit-learn's, with the penalty that held-out folds choose."""
 
 from __future__ import annotations
 
@@ -15,11 +15,9 @@ from sklearn.linear_model import LogisticRegression
 from lfp.errors import DataError
 from lfp.probes.logistic import (
     FINAL,
-    FoldedLogistic,
     Logistic,
     Outcomes,
     Tolerance,
-    fit_folded_logistic,
     fit_logistic,
     minimise,
 )
@@ -43,8 +41,8 @@ TARGETS = outcomes(FEATURES)
 
 def fit(
     y: np.ndarray = TARGETS, features: sp.csr_array = FEATURES, folds: np.ndarray = FOLDS, *, intercept: bool = True
-) -> FoldedLogistic:
-    return fit_folded_logistic(features, y, folds, n_folds=N_FOLDS, alphas=ALPHAS, intercept=intercept)
+) -> Logistic:
+    return fit_logistic(features, y, folds, n_folds=N_FOLDS, alphas=ALPHAS, intercept=intercept)
 
 
 fitted = cache(lambda intercept: fit(intercept=intercept))
@@ -66,19 +64,12 @@ def naive_alpha(x: np.ndarray, y: np.ndarray, folds: np.ndarray, *, intercept: b
     return ALPHAS[int(losses.argmin())]
 
 
-def same(a: Logistic, b: Logistic) -> bool:
-    return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in ("coef", "intercept", "alpha"))
-
-
 @pytest.mark.parametrize("intercept", [True, False])
-@pytest.mark.parametrize("fold", [1, None])
-def test_alpha_and_coefficients_are_scikit_learns(fold: int | None, intercept: bool) -> None:
-    """Fold None is the fit of all rows."""
-    rows = np.ones(len(FOLDS), bool) if fold is None else fold != FOLDS
-    probe = fitted(intercept).whole if fold is None else fitted(intercept).by_fold[fold]
+def test_alpha_and_coefficients_are_scikit_learns(intercept: bool) -> None:
+    probe = fitted(intercept)
     for target in range(3):
-        x, y = FEATURES.toarray()[rows], TARGETS[rows, target]
-        assert probe.alpha[target] == naive_alpha(x, y, FOLDS[rows], intercept=intercept)
+        x, y = FEATURES.toarray(), TARGETS[:, target]
+        assert probe.alpha[target] == naive_alpha(x, y, FOLDS, intercept=intercept)
         expected = sklearns(x, y, probe.alpha[target], intercept=intercept)
         np.testing.assert_allclose(probe.coef[:, target], expected.coef_[0], atol=1e-5 * np.abs(expected.coef_).max())
         assert probe.intercept[target] == pytest.approx(float(np.ravel(expected.intercept_)[0]), abs=1e-4)
@@ -123,25 +114,14 @@ def test_several_targets_at_once_equal_one_at_a_time(intercept: bool) -> None:
     together = fitted(intercept)
     for target in range(3):
         alone = fit(TARGETS[:, target], intercept=intercept)
-        for one, single in zip((*together.by_fold, together.whole), (*alone.by_fold, alone.whole), strict=True):
-            assert one.alpha[target] == single.alpha[0]
-            norm = np.linalg.norm(single.coef)
-            np.testing.assert_allclose(one.coef[:, target], single.coef[:, 0], atol=2e-5 * norm)
-
-
-@pytest.mark.parametrize("fold", range(N_FOLDS))
-def test_held_out_rows_leave_no_trace_in_their_folds_probe(fold: int) -> None:
-    out = fold == FOLDS
-    moved = np.where(out[:, None], 1e3 * FEATURES.toarray() + 1.0, FEATURES.toarray())
-    changed = fit(np.where(out[:, None], 1.0 - TARGETS, TARGETS))
-    for again in (changed, fit(features=sp.csr_array(moved))):
-        assert same(again.by_fold[fold], fitted(True).by_fold[fold])
-        assert not any(same(again.by_fold[k], fitted(True).by_fold[k]) for k in range(N_FOLDS) if k != fold)
+        assert together.alpha[target] == alone.alpha[0]
+        norm = np.linalg.norm(alone.coef)
+        np.testing.assert_allclose(together.coef[:, target], alone.coef[:, 0], atol=2e-5 * norm)
 
 
 def test_separable_rows_stay_finite_and_a_constant_feature_is_the_intercepts() -> None:
     dense = np.column_stack([np.where(TARGETS[:, 0] > 0, 1.0, -1.0), np.ones(200), np.zeros(200)])
-    probe = fit(TARGETS[:, 0], sp.csr_array(dense)).whole
+    probe = fit(TARGETS[:, 0], sp.csr_array(dense))
     assert np.isfinite(probe.coef).all() and probe.coef[0, 0] > 3.0
     np.testing.assert_allclose(probe.coef[1:, 0], 0.0, atol=1e-4)
 
@@ -152,16 +132,11 @@ def test_pairs_need_no_intercept_and_do_not_care_which_side_is_first() -> None:
     y, folds = TARGETS[:100], FOLDS[:100]
     turned = np.random.default_rng(0).random(100) < 0.5
     sign = sp.diags_array(np.where(turned, -1.0, 1.0))
-    there = fit(y, differences, folds, intercept=False).whole
-    back = fit(np.where(turned[:, None], 1.0 - y, y), sp.csr_array(sign @ differences), folds, intercept=False).whole
+    there = fit(y, differences, folds, intercept=False)
+    back = fit(np.where(turned[:, None], 1.0 - y, y), sp.csr_array(sign @ differences), folds, intercept=False)
     np.testing.assert_array_equal(there.alpha, back.alpha)
     np.testing.assert_allclose(there.coef, back.coef, atol=1e-4)
     assert not there.intercept.any()
-
-
-def test_the_fit_of_all_rows_alone_is_the_folded_fits() -> None:
-    alone = fit_logistic(FEATURES, TARGETS, FOLDS, n_folds=N_FOLDS, alphas=ALPHAS)
-    assert same(alone, fitted(True).whole)
 
 
 def test_targets_that_are_no_outcomes_are_refused() -> None:
@@ -182,7 +157,7 @@ def test_folds_that_hold_all_of_an_outcome_are_refused_where_there_is_an_interce
     rare = ((FOLDS < 2) & (np.arange(200) % 9 == 0)).astype(float)
     with pytest.raises(DataError, match="all rows of target 0 that are 1 lie in two of 4 folds"):
         fit(rare)
-    assert np.isfinite(fit(rare, intercept=False).whole.coef).all()
+    assert np.isfinite(fit(rare, intercept=False).coef).all()
 
 
 def test_weights_that_never_come_near_enough_are_refused() -> None:

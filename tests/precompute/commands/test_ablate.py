@@ -17,7 +17,7 @@ from lfp.bundle.store.connection import Store
 from lfp.bundle.validation import validate
 from lfp.bundle.writer import update_bundle
 from lfp.errors import ConfigError, CorpusError
-from lfp.evaluation.ablation_rows import MAIN_KINDS
+from lfp.evaluation.results import MAIN_KINDS
 from precompute.commands import ablate as module
 from precompute.commands.ablate import ablate
 from tests.precompute.test_cli import call

@@ -21,7 +21,7 @@ from lfp.bundle.manifest import MANIFEST, file_sha256, read_manifest, read_table
 from lfp.bundle.validation import validate
 from lfp.labels.client.transport import KEY
 from lfp.testing.fake_openai.server import FakeConfig, FakeServer
-from precompute.commands.fake_openai import knows
+from precompute.commands.basic import knows
 from tests.precompute.test_cli import call
 
 SECRET = "sk-very-secret-9876543210"

@@ -15,10 +15,11 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from lfp.config import ProbesConfig
 from lfp.errors import DataError
 from lfp.evaluation.words import ScoredWords
+from lfp.probes.folds import row_folds
 from lfp.probes.ridge import layer_scales
 from precompute.run.work_folder import Run
 from precompute.stages.probes import inputs as kept_module
-from precompute.stages.probes.fitting import Judged, fit_random_rows, fit_words
+from precompute.stages.probes.fitting import Judged, fit_rows, fit_words
 from precompute.stages.probes.inputs import Inputs, Kept, encode_kept, one_hot, raw_columns
 from precompute.stages.probes.pairs import Pairs, fit_pairs
 from precompute.stages.probes.targets import Rows, Words, delta_rows, feedback_rows, implicit_rows, rows_before
@@ -45,8 +46,8 @@ def kept(seed: int = 0, n_occurrences: int = 90) -> Kept:
         sample=(sample := np.sort(rng.choice(n, size=min(n, 120), replace=False))),
         before=sample - 1,
         occurrence_words=words,
-        starts=starts,
-        ends=starts + lengths,
+        occurrence_starts=starts,
+        occurrence_ends=starts + lengths,
         corpus_token_ids=np.unique(ids),
         outputs=outputs,
     )
@@ -82,7 +83,11 @@ def test_words_means_and_rows_are_those_of_their_tokens_however_they_are_cut(
     found = encoded(of, {"sample": of.sample, "few": of.sample[:3]})
     values = of.outputs["tuned"].astype(float)
     for word in range(N_WORDS):
-        spans = [slice(a, b) for w, a, b in zip(of.occurrence_words, of.starts, of.ends, strict=True) if w == word]
+        spans = [
+            slice(a, b)
+            for w, a, b in zip(of.occurrence_words, of.occurrence_starts, of.occurrence_ends, strict=True)
+            if w == word
+        ]
         last = np.mean([values[span][-1] for span in spans], axis=0) if spans else np.zeros(WIDTH)
         summed = np.mean([values[span].sum(0) for span in spans], axis=0) if spans else np.zeros(WIDTH)
         np.testing.assert_allclose(found.words.at_last[[word]].toarray()[0], last, atol=1e-6)
@@ -104,7 +109,7 @@ def test_the_rows_of_feedback_are_last_tokens_and_frequent_words_give_way_first(
     of = kept(seed)
     wanted = np.arange(N_WORDS) % 2 == 0
     slots, words = of.lasts_of(wanted, limit)
-    assert (np.diff(slots) > 0).all() and np.isin(slots + 1, of.ends).all()
+    assert (np.diff(slots) > 0).all() and np.isin(slots + 1, of.occurrence_ends).all()
     np.testing.assert_array_equal(of.words[slots], words)
     present = np.unique(of.occurrence_words[wanted[of.occurrence_words]])
     assert set(words.tolist()) == set(present.tolist())
@@ -263,7 +268,8 @@ def test_random_rows_average_each_words_held_out_rows_and_let_a_word_help_itself
     rows = feedback_rows(own, rows_of, words, scored(words))
     judged = Judged(sp.csr_array(sp.eye_array(N_WORDS)), np.ones(N_WORDS), words.folds)
     alone = Inputs("token_identity", np.zeros(N_WORDS, np.int64), raw_columns)
-    random = fit_random_rows(alone, rows, judged, CONFIG, seed=0)
+    folds = row_folds(len(rows.words), n_folds=CONFIG.folds, seed=0)
+    random = fit_rows(alone, replace(rows, folds=folds), judged, CONFIG)
     assert np.isnan(random[7]).all() and random.shape == (N_WORDS, 1 + CONFIG.permutations)
     some = scored(words).rows
     assert np.corrcoef(random[some, 0], words.values[some])[0, 1] > 0.95

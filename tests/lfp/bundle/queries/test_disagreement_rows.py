@@ -7,7 +7,7 @@ from lfp.bundle.queries.common import Order
 from lfp.bundle.queries.texts import TextFilter
 from lfp.bundle.store.connection import Store
 from lfp.errors import ConfigError
-from lfp.evaluation.findings.disagreements import percentile_ranks
+from lfp.evaluation.findings.words import percentile_ranks
 from lfp.probes.pooling import POOLINGS
 from lfp.testing.synthetic import make_bundle
 from tests.conftest import rewrite, with_column

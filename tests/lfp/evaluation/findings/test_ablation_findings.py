@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lfp.evaluation.ablation_rows import controls_in, is_inert, passes
 from lfp.evaluation.findings.ablation import (
     Candidates,
     Clean,
@@ -23,6 +22,7 @@ from lfp.evaluation.findings.ablation import (
     single_figures,
     single_groups,
 )
+from lfp.evaluation.results import controls_in, is_inert, passes
 from lfp.evaluation.statistics.resampling import Draws
 
 DRAWS = Draws(200, 100, 0)

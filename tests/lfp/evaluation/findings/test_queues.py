@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lfp.evaluation.findings.disagreements import percentile_ranks, queues, word_gap_rows
+from lfp.evaluation.findings.words import percentile_ranks, queues, word_gap_rows
 from lfp.evaluation.statistics.resampling import Draws
 
 DRAWS = Draws(bootstraps=10, permutations=99, seed=0)

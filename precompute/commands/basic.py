@@ -1,0 +1,171 @@
+"""The short verbs: `run`, `demo` and `config` make a bundle; `explore` and `report` show it; `fake_openai` serves."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import lfp
+from lfp.bundle.manifest import check_bundle, read_manifest, read_table
+from lfp.config import LabelsConfig, LanguageModelConfig, load_config, load_section, parse_section
+from lfp.errors import ConfigError, DependencyError
+from lfp.labels.types import Behaviour
+from lfp.util.types import Progress
+from precompute import presets
+from precompute.run.progress import silent
+
+if TYPE_CHECKING:
+    from lfp.bundle.queries.run import Sample
+    from lfp.evaluation.results import ResultRow
+    from lfp.testing.fake_openai.answers import KnowsFeatures
+    from lfp.testing.fake_openai.server import FakeServer
+
+
+def run(
+    config: str | Path,
+    *,
+    out: str | Path,
+    overrides: Sequence[str] = (),
+    resume: bool = False,
+    progress: Progress = silent,
+) -> Path:
+    """Run the whole pipeline of a TOML config and return the folder of the bundle.
+
+    `overrides` are `section.key=value`, as after `--set`. With `resume` the finished stages of an interrupted run are
+    kept. Raises ConfigError for a wrong config and another LfpError where a stage fails.
+    """
+    from precompute.pipeline import run_pipeline
+
+    file = Path(config)
+    run_config = load_config(file, overrides, command="run")
+    server = load_section(LanguageModelConfig, "language_model", file, overrides)
+    return run_pipeline(
+        run_config, Path(out), config_dir=file.parent, resume=resume, progress=progress, language_model=server
+    )
+
+
+def demo(
+    *, out: str | Path, fast: bool = False, seed: int = 0, resume: bool = False, progress: Progress = silent
+) -> Path:
+    """Make the demo bundle: film reviews, a small model pretrained and tuned on them; return its folder.
+
+    With `fast` every size is small, for a check that everything works.
+    """
+    from precompute.pipeline import run_pipeline
+
+    file = presets.preset("demo-fast" if fast else "demo")
+    run_config = load_config(file, [f"seed={seed}"])
+    return run_pipeline(run_config, Path(out), config_dir=file.parent, resume=resume, progress=progress)
+
+
+def config(preset: str | None = None) -> str:
+    """Return a commented TOML config to start from: every key at its default, or as a preset sets it.
+
+    Raises ConfigError where there is no such preset.
+    """
+    from lfp.config_page import build_toml
+
+    values = tomllib.loads(presets.preset(preset).read_text(encoding="utf-8")) if preset else {}
+    return build_toml(values)
+
+
+@dataclass(frozen=True)
+class Report:
+    """A bundle's report."""
+
+    rows: dict[str, list[ResultRow]]
+    """The rows of every section, an empty list where the run has none; `report_as_json` of them can be written."""
+    samples: list[Sample]
+    """What both models wrote after the first held-out prefixes, as many as were requested."""
+    figures: list[Path]
+    """The SVG files written."""
+
+
+def report(
+    bundle: str | Path, *, html: str | Path | None = None, figures: str | Path | None = None, samples: int | None = None
+) -> Report:
+    """Return the report of a bundle; also write it as one self-contained page and its figures as SVG where named.
+
+    `samples` is the number of prefixes whose completions are returned; none by default.
+    Raises BundleError where there is no such bundle, ConfigError where a file cannot be written.
+    """
+    from lfp.bundle import queries
+    from lfp.bundle.store.connection import Store
+    from lfp.report.figures.catalogue import write_figures
+    from lfp.report.html import prepare, write_page
+    from lfp.report.rows import build_report
+    from lfp.report.summary import cost_rows
+
+    with Store.open(Path(bundle)) as store:
+        ablations = queries.run.report_ablations(store)
+        rows = build_report(queries.run.figures(store), ablations, cost_rows(store.manifest))
+        files: list[Path] = []
+        if html or figures:
+            prepared = prepare(store)
+            if html:
+                write_page(prepared, Path(html))
+            if figures:
+                files = write_figures(prepared.drawn, Path(figures))
+        return Report(rows, queries.run.samples(store, limit=samples or 0), files)
+
+
+def explore(
+    bundle: str | Path | Sequence[str | Path], *, port: int = 8501, address: str | None = None, headless: bool = False
+) -> None:
+    """Serve the explorer on one bundle or several until it is interrupted.
+
+    A browser opens, unless `headless`. `address` is the network address to listen on; all of them by default. Raises
+    BundleError where there is no bundle, DependencyError without Streamlit, ConfigError where the server ends at once.
+    """
+    paths = [bundle] if isinstance(bundle, str | Path) else list(bundle)
+    folders = [Path(path).expanduser().resolve() for path in paths]
+    for folder in folders:
+        read_manifest(folder)
+    main = Path(lfp.__file__).resolve().parents[1] / "app" / "main.py"
+    if not main.is_file():
+        raise DependencyError(f"{main}: the explorer is not installed with this package; install lfp-explorer again")
+    options = {"server.port": port, "server.headless": str(headless).lower(), "server.fileWatcherType": "none"}
+    if address is not None:
+        options["server.address"] = address
+    flags = [f"--{name}={value}" for name, value in options.items()]
+    # -P keeps a folder named `app` in the current folder from being imported in place of the explorer.
+    command = [sys.executable, "-P", "-m", "streamlit", "run", str(main), *flags]
+    environment = {**os.environ, "LFP_BUNDLES": os.pathsep.join(map(str, folders))}
+    code = subprocess.run(command, env=environment, check=False).returncode
+    if code > 0:
+        raise ConfigError(f"the explorer's server ended with exit code {code}; see its message above")
+
+
+def fake_openai(*, port: int = 0, behave: Behaviour = "right", bundle: str | Path | None = None) -> FakeServer:
+    """Return a fake server, a context manager that serves while it is entered; port 0 takes a free port.
+
+    With a bundle it knows what that bundle's features fire on; otherwise it answers from the words of the prompt.
+    Raises ConfigError where the port cannot be opened, BundleError where there is no such bundle.
+    """
+    from lfp.testing.fake_openai.answers import ReadsPrompts, Responder, SwapWords
+    from lfp.testing.fake_openai.server import FakeConfig, FakeServer
+    from lfp.texts.lexicon import vader_lexicon
+
+    responders: list[Responder] = [SwapWords(vader_lexicon()), ReadsPrompts(vader_lexicon())]
+    if bundle is not None:
+        responders.insert(0, knows(Path(bundle)))
+    return FakeServer(FakeConfig(behave), responders, port=port)
+
+
+def knows(bundle: Path) -> KnowsFeatures:
+    """Return the responder that knows a bundle's features, and which of them its own labeller calls related."""
+    from lfp.labels.evidence import read_evidence
+    from lfp.testing.fake_openai.answers import KnowsFeatures
+
+    manifest, tables = check_bundle(bundle), partial(read_table, bundle)
+    config = parse_section(LabelsConfig, manifest.config.get("labels", {}), where=f"{bundle}: labels")
+    labels = [row for row in tables("labels").to_pylist() if row["labeller"] == manifest.labeller]
+    related = {row["feature_id"]: row["related"] for row in labels}
+    return KnowsFeatures(read_evidence(tables, n_scored=config.scored_examples), related)

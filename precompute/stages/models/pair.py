@@ -1,0 +1,143 @@
+"""Stages `base`, `tuned` and `layers`: both models, made here or checked to load, and the layers that tuning moved."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from lfp.config import PRETRAIN, TUNE
+from lfp.evaluation.results import ResultRow
+from lfp.texts.corpus import CorpusText
+from lfp.texts.preferences import PreferencePair
+from precompute.run.inputs import load_pair, load_reward, load_role, read_texts, tokenize_texts
+from precompute.run.work_folder import Output, Run
+
+if TYPE_CHECKING:
+    from lfp.ml.models.pretraining import PretrainReport
+
+_CURVE_POINTS = 20
+
+
+def run_base(run: Run, output: Output) -> None:
+    """Write facts.json, and for a model made here the folder model/ and the report's row `base_model`."""
+    config = run.config
+    if config.model.base != PRETRAIN:
+        output.json("facts", {"parameters": load_role(run, "base").n_parameters})
+        return
+    from lfp.ml.models.pretraining import pretrain
+
+    report = pretrain(
+        [text.text for text in read_texts(run, "train")],
+        config.pretrain,
+        context=config.model.context,
+        seed=config.seed,
+        folder=output.folder / "model",
+        held_out=[text.text for text in read_texts(run, "held_out")],
+        device=config.model.device,
+        scratch=output.scratch,
+        progress=run.progress,
+    )
+    output.json("facts", asdict(report))
+    output.results(_learning_rows(report))
+
+
+def _learning_rows(report: PretrainReport) -> list[ResultRow]:
+    """Report bits per byte, tokens read, the step that was kept, the last loss, and both learning curves by step."""
+    every = -(-len(report.learning_curve) // _CURVE_POINTS)
+    curves = {"train_loss": report.learning_curve[every - 1 :: every], "held_out_bits": report.held_out_curve}
+    bits = report.held_out_bits_per_byte
+    figures: list[tuple[str, float, dict[str, Any]]] = [
+        *([("bits_per_byte", bits, {"split": "held_out"})] if bits is not None else []),
+        ("tokens", report.tokens, {}),
+        ("kept_step", report.kept_step, {}),
+        ("train_loss", report.final_loss, {}),
+        *((metric, value, {"group": str(step)}) for metric, curve in curves.items() for step, value in curve),
+    ]
+    return [
+        ResultRow.from_estimate("base_model", metric, value, model="base", **keys) for metric, value, keys in figures
+    ]
+
+
+def run_tuned(run: Run, output: Output) -> None:
+    """Write facts.json, and for a model made here the folder model/."""
+    config = run.config
+    if config.model.tuned != TUNE:
+        output.json("facts", {"parameters": load_role(run, "tuned").n_parameters})
+        return
+    from lfp.ml.models.finetuning import tune_dpo, tune_grpo
+    from lfp.ml.models.generation import prefix_strings
+
+    base, folder = load_role(run, "base"), output.folder / "model"
+    assert base.folder is not None
+    if config.tune.method == "dpo":
+        report = tune_dpo(
+            base.folder,
+            read_training_pairs(run),
+            config.tune,
+            seed=config.seed,
+            folder=folder,
+            device=config.model.device,
+            progress=run.progress,
+        )
+    else:
+        prefixes = prefix_strings(
+            tokenize_texts(run, base, read_texts(run, "train")),
+            n=config.tune.steps * config.tune.prompts_per_step,
+            token_range=config.tune.prefix_tokens,
+            seed=config.seed,
+        )
+        report = tune_grpo(
+            base.folder,
+            prefixes,
+            load_reward(run.config, run.config_dir),
+            config.tune,
+            seed=config.seed,
+            folder=folder,
+            device=config.model.device,
+            progress=run.progress,
+        )
+    output.json("facts", asdict(report))
+
+
+def read_training_pairs(run: Run) -> list[PreferencePair]:
+    """Read the pairs that are not held out, put together again from the texts of the corpus."""
+    sides: dict[int | None, dict[str, CorpusText]] = defaultdict(dict)
+    for text in read_texts(run, "train"):
+        sides[text.pair_id][text.role] = text
+    pairs = []
+    for pair in sides.values():
+        chosen, rejected, split = pair["chosen"].text, pair["rejected"].text, pair["chosen"].response_start
+        pairs.append(PreferencePair(chosen[:split], chosen[split:], rejected[split:]))
+    return pairs
+
+
+def run_layers(run: Run, output: Output) -> None:
+    """Write layers.json, the columns of the table `layers` that need no activations, and selected.json."""
+    from lfp.ml.models.divergence import layer_divergence, most_divergent
+
+    base, tuned = load_pair(run)
+    layers = layer_divergence(base, tuned)
+    selected = most_divergent(layers, run.config.layers.count)
+    output.json("selected", selected)
+    output.json(
+        "layers",
+        [
+            asdict(layer)
+            | {
+                "divergence_by_group": [{"group": k, "value": v} for k, v in sorted(layer.divergence_by_group.items())],
+                "selected": layer.layer in selected,
+                "d_in": tuned.d_model,
+            }
+            for layer in layers
+        ],
+    )
+    output.results(
+        [
+            ResultRow.from_estimate(
+                "divergence_by_layer", metric, getattr(layer, metric), layer=layer.layer, model="difference"
+            )
+            for layer in layers
+            for metric in ("divergence", "divergence_mlp", "relative_divergence")
+        ]
+    )
