@@ -314,12 +314,6 @@ def current_view(kind: type[V], **unbound: Any) -> V:
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
-def requested_view(kind: type[V]) -> V:
-    """Return the view that the widgets will have once drawn: their last values, else those of the URL."""
-    linked = from_params(kind, {name: st.query_params.get_all(name) for name in st.query_params})
-    return current_view(kind, **{name: value for name, value in vars(linked).items() if name not in st.session_state})
-
-
 def set_param(name: str, value: str) -> None:
     """Set a URL parameter that no widget is bound to, or remove it if `value` is empty; for callbacks."""
     if value:

@@ -16,6 +16,7 @@ from lfp.bundle import queries
 from lfp.bundle.store.connection import Store
 from lfp.evaluation.results import ResultRow
 from lfp.report.formatting import count
+from lfp.report.sentences import largest_gap_sentence
 from lfp.util.sanitize import shortened
 
 PAGE_SIZE, LONGEST = 10, 100
@@ -65,7 +66,8 @@ def word_items(store: Store, gap: str, side: str) -> list[queues.Item]:
     for word in ask(queries.words.queued_words, store, gap, side=side, limit=LONGEST):
         href = permalinks.href("inputs", permalinks.InputsView(words=word.word))
         head = panels.anchor(href, word.word) + panels.text(f"{count(word.n)} times")
-        items.append(queues.Item(head, word, queues.of_word(word)))
+        features = zip(word.feature_ids[:3], word.descriptions[:3], strict=True)
+        items.append(queues.Item(head, word, tuple(queues.Named(number, label) for number, label in features)))
     return items
 
 
@@ -147,7 +149,8 @@ def show() -> None:
     which = f"{len(items):,} {view.things}" if len(items) > 1 else view.things.removesuffix("s")
     ranks = f"the percentile ranks of {judges.first} and {judges.second}"
     says = f"The {which} with the largest difference between {ranks}."
-    st.html(panels.note(says) + queues.chance(figures, metric=metric, kind=view.things.removesuffix("s")))
+    largest = largest_gap_sentence(figures, metric=metric, kind=view.things.removesuffix("s"))
+    st.html(panels.note(says) + (panels.note(largest) if largest else ""))
     left, right = st.columns([4, 8], gap="large")
     with left:
         picked = choose_group(items, things=view.things)

@@ -78,7 +78,8 @@ def show_response(
 ) -> None:
     """Draw one side of a pair: its scores as a whole and per token."""
     st.subheader(name)
-    st.html(reading.response_facts(text, n_tokens=n_tokens))
+    length = f"{n_tokens:,} token{'s' if n_tokens != 1 else ''}"
+    st.html(panels.facts({"response": length, **reading.scores(text)}))
     first = reading.first_token(text, probe)
     parts = tokens.pieces(text.text, text.token_starts)[first:]
     if not parts:

@@ -24,7 +24,8 @@ def choose_other() -> str | None:
         return None
     linked = st.query_params.get("other")
     if linked is not None and linked not in names:
-        says = comparing.no_such_run(linked, is_open=linked == bundles.bundle_name())
+        why = "the run that is open" if linked == bundles.bundle_name() else "not offered here"
+        says = f"the link compares with a bundle called {linked}, which is {why}; choose another below"
         st.html(panels.notice("No such run", says, is_page=False))
     other: str = st.selectbox("The other run", names, key="other", bind="query-params", width=380)
     return other
@@ -58,10 +59,13 @@ def show_metrics(this: Store, other: Store) -> None:
     if not pairs:
         st.html(panels.note("The two reports have no metric in common."))
         return
-    names = list(dict.fromkeys(comparing.row_name(pair) for pair in pairs))
+    by_row: dict[str, list[comparison.FigurePair]] = {}
+    for pair in pairs:
+        by_row.setdefault(pair.one.report_row.replace("_", " "), []).append(pair)
+    names = list(by_row)
     first = names.index("kendall tau") if "kendall tau" in names else 0
     chosen = st.selectbox("Report row", names, index=first, key="report", bind="query-params", width=380)
-    of_row = [pair for pair in pairs if comparing.row_name(pair) == chosen]
+    of_row = by_row[chosen]
     st.html(panels.note(comparing.few_differ(of_row)))
     number, words = st.column_config.NumberColumn, st.column_config.TextColumn
     value: dict[str, Any] = {"format": "%.4g", "width": 80}

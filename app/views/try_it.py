@@ -85,8 +85,7 @@ def show_reading(store: Store, live: Live, reading: Reading) -> list[int]:
     if stated is not None:
         weights = ask(queries.feature.probe_weights, store)
         ids, values = (weights[name].to_pylist() for name in ("feature_id", "weight"))
-        probe = playground.dense_probe(stated, ids, values, live.dictionary.n_features)
-        ledger = playground.ledger_of(reading, probe)
+        probe, ledger = playground.split_estimate(reading, stated, ids, values, live.dictionary.n_features)
     config = store.manifest.config
     if reading.text.truncated:
         st.html(panels.note(f"Cut to its first {live.context} tokens, the context of this run’s models."))

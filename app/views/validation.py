@@ -28,9 +28,9 @@ AGAINST = {"weights that beat their null": "beats_null", "the top tenth of weigh
 def choose_labeller(store: Store) -> str | None:
     """Draw the choice of the labeller to judge; None if the report judges none."""
     rows = [row for name in ("label_agreement", "label_scores") for row in ask(queries.run.figures, store, name)]
-    names = lines.labellers(rows)
     main = ask(queries.common.main_labeller, store)
-    names.sort(key=lambda name: name != main)
+    judged = dict.fromkeys(keys["labeller"] for row in rows if "labeller" in (keys := lines.keys_of(row)))
+    names = sorted(judged, key=lambda name: name != main)
     if not names:
         return None
     labeller: str = st.selectbox("Labeller", names, key="labelled_by", bind="query-params", width=320)

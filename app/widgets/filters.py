@@ -62,7 +62,10 @@ def show_filters(store: Store) -> FeaturesView:
 
 def _show_more(slot: DeltaGenerator, fresh: dict[str, Any]) -> FeaturesView:
     """Draw the filters behind a button that shows how many of them are set."""
-    blank, requested = FeaturesView(), permalinks.requested_view(FeaturesView)
+    blank = FeaturesView()
+    linked = permalinks.from_params(FeaturesView, {name: st.query_params.get_all(name) for name in st.query_params})
+    unset = {name: value for name, value in vars(linked).items() if name not in st.session_state}
+    requested = permalinks.current_view(FeaturesView, **unset)
     n = sum(getattr(requested, name) != getattr(blank, name) for name in _MORE)
     with slot.popover(f"More filters ({n})" if n else "More filters", icon=":material/tune:", key="more_filters"):
         st.text_input("Fires on the token", key="fires_on", placeholder="a whole token, such as good", **fresh)
@@ -91,9 +94,7 @@ def _show_more(slot: DeltaGenerator, fresh: dict[str, Any]) -> FeaturesView:
 
 def show_presets(view: FeaturesView) -> None:
     """Draw the presets; the one that matches the filters is marked."""
-    blank = FeaturesView()
-    here = replace(view, page=blank.page, shown=blank.shown, with_map=True, map_colour=blank.map_colour)
-    names = [name for name, preset in PRESETS.items() if preset_view(preset) == here]
+    names = [name for name, preset in PRESETS.items() if to_walk(preset_view(preset)) == to_walk(view)]
     st.session_state.preset = names[0] if names else None
     st.pills("Presets", list(PRESETS), key="preset", on_change=_use_preset)
     if names:

@@ -42,10 +42,8 @@ def show_ledger(account: ledgers.Account, *, key: str, on_select: Callable[[], N
     figure = contributions(
         account.ids, account.descriptions, account.values, ink=permalinks.text_colour(), others=account.others
     )
-    if on_select is None:
-        st.plotly_chart(figure, config=CONFIG, key=key)
-    else:
-        st.plotly_chart(figure, config=CONFIG, key=key, on_select=on_select, selection_mode="points")
+    select: dict[str, Any] = {} if on_select is None else {"on_select": on_select, "selection_mode": "points"}
+    st.plotly_chart(figure, config=CONFIG, key=key, **select)
     st.html(account.check)
 
 

@@ -124,6 +124,11 @@ def _full(head: str, **where: str) -> tuple[Column, ...]:
     )
 
 
+def _values(heads: Mapping[str, str]) -> tuple[Column, ...]:
+    """A column per metric under its head, the value alone."""
+    return tuple(Column(head, _value, {"metric": metric}) for metric, head in heads.items())
+
+
 def _only(*metrics: str) -> tuple[Column, ...]:
     """A column per metric, the value alone or with its interval."""
     return tuple(Column(metric, formatting.estimate, {"metric": metric}) for metric in metrics)
@@ -165,6 +170,12 @@ _TAU_CEILING = (
 _CEILINGS = frozenset({"tau_within_sign", "sign_ceiling"})
 _PAID = frozenset({"gap_over_paid", "gap_under_paid"})
 _CONTINGENCY = ("related_and_weighty", "related_only", "weighty_only", "neither")
+_FLUENCY = {
+    "features": "features", "scale": "scale", "perplexity": "perplexity", "perplexity_before": "before",
+    "perplexity_control": "controls’", "perplexity_ratio": "ratio", "repetition": "repetition",
+    "repetition_control": "controls’ repetition", "removed_energy": "energy", "energy_ratio": "energy ratio",
+}  # fmt: skip
+"""What an ablation does to the text, by metric: the heads of its columns."""
 _SAE = {"model": "model", "layer": "layer", "group": "SAE"}
 _SAE_COLUMNS = _only("fvu", "l0", "dead_fraction", "mmcs", "ce_recovered", "mmcs_seeds")
 
@@ -204,8 +215,7 @@ LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
         Layout(
             {"words": "words", "group": "word"},
             (
-                Column("reward", _value, {"metric": "true"}),
-                Column("estimate, rescaled", _value, {"metric": "predicted"}),
+                *_values({"true": "reward", "predicted": "estimate, rescaled"}),
                 Column("p of estimate", _field("null_p"), {"metric": "predicted"}),
                 Column("implicit reward", _value, {"metric": "implicit"}),
                 Column("p of implicit", _field("null_p"), {"metric": "implicit"}),
@@ -223,10 +233,7 @@ LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
     "base_model": (
         Layout(
             {"group": "step"},
-            (
-                Column("loss, nats per token", _value, {"metric": "train_loss"}),
-                Column("held-out bits per byte", _value, {"metric": "held_out_bits"}),
-            ),
+            _values({"train_loss": "loss, nats per token", "held_out_bits": "held-out bits per byte"}),
             accepts=lambda row: row.group is not None,
         ),
     ),
@@ -273,18 +280,7 @@ LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
         ),
         Layout(
             {"group": "ablated", "layer": "layer"},
-            (
-                Column("features", _value, {"metric": "features"}),
-                Column("scale", _value, {"metric": "scale"}),
-                Column("perplexity", _value, {"metric": "perplexity"}),
-                Column("before", _value, {"metric": "perplexity_before"}),
-                Column("controls’", _value, {"metric": "perplexity_control"}),
-                Column("ratio", _value, {"metric": "perplexity_ratio"}),
-                Column("repetition", _value, {"metric": "repetition"}),
-                Column("controls’ repetition", _value, {"metric": "repetition_control"}),
-                Column("energy", _value, {"metric": "removed_energy"}),
-                Column("energy ratio", _value, {"metric": "energy_ratio"}),
-            ),
+            _values(_FLUENCY),
             order=_as_given,
             accepts=_is_group,
         ),
@@ -319,21 +315,13 @@ LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
     "cost": (
         Layout(
             {"group": "stage"},
-            (
-                Column("minutes", _value, {"metric": "minutes"}),
-                Column("CPU minutes", _value, {"metric": "cpu_minutes"}),
-                Column("peak MB", _value, {"metric": "peak_rss_mb"}),
-            ),
+            _values({"minutes": "minutes", "cpu_minutes": "CPU minutes", "peak_rss_mb": "peak MB"}),
             frozenset({"minutes", "cpu_minutes", "peak_rss_mb"}),
             order=_as_given,
         ),
         Layout(
             {"group": "machine"},
-            (
-                Column("cores", _value, {"metric": "cores"}),
-                Column("memory, GB", _value, {"metric": "memory_gb"}),
-                Column("GPUs", _value, {"metric": "gpus"}),
-            ),
+            _values({"cores": "cores", "memory_gb": "memory, GB", "gpus": "GPUs"}),
             frozenset({"cores", "memory_gb", "gpus"}),
             order=_as_given,
         ),

@@ -246,18 +246,10 @@ def _strip(row: Mapping[str, Any]) -> str:
     reach = row["null_high"] or 0.0
     end = 1.05 * max(abs(row["ci_low"]), abs(row["ci_high"]), abs(row["effect"]), reach) or 1.0
 
-    def at(value: float) -> str:
-        return f"{50 + 50 * value / end:.1f}%"
-
-    def span(kind: str, low: float, high: float) -> str:
-        return f'<span class="{kind}" style="left:{at(low)};width:{50 * (high - low) / end:.1f}%"></span>'
-
-    marks = [f'<span class="zero" style="left:{at(0)}"></span>']
+    marks: list[panels.Mark] = [("zero", 0, None)]
     if reach:
-        marks.append(span("chance", -reach, reach))
-    marks.append(span("span", row["ci_low"], row["ci_high"]))
-    marks.append(f'<span class="point" style="left:{at(row["effect"])}"></span>')
+        marks.append(("chance", -reach, reach))
+    marks += [("span", row["ci_low"], row["ci_high"]), ("point", row["effect"], None)]
     key = '<span class="span">effect on the reward, 95 % interval</span><span class="chance">95 % of controls</span>'
-    return (
-        f'<div aria-hidden="true"><div class="lfp-strip">{"".join(marks)}</div><div class="lfp-key">{key}</div></div>'
-    )
+    strip = f'<div class="lfp-strip">{panels.strip(marks, 50, 50 / end)}</div>'
+    return f'<div aria-hidden="true">{strip}<div class="lfp-key">{key}</div></div>'

@@ -120,19 +120,14 @@ def _card(label: Label, *, near: bool, sources: str) -> str:
         "fuzzing": None if label.score_fuzzing is None else plain(label.score_fuzzing),
         "agreement": None if label.agreement is None else percent(label.agreement),
     }
+    known = panels.facts(scores) if any(scores.values()) else ""
     return (
         f'<section class="lfp-trust {"person" if kind == PERSON else ""}">'
         f'<div class="who">{panels.badge(kind)}<span>{escaped(who)}</span></div>'
         f'<h4 dir="auto">{escaped(title)}</h4><div>{panels.badge(relation, related_kind)}</div>{reason}'
-        f'<p class="verdict {found.kind}">{escaped(found.says)}</p>{missing}{_gauge(label)}{_facts(scores)}'
+        f'<p class="verdict {found.kind}">{escaped(found.says)}</p>{missing}{_gauge(label)}{known}'
         f"{sources}</section>"
     )
-
-
-def _facts(pairs: Mapping[str, str | None]) -> str:
-    """Write the known ones of some facts."""
-    known = {name: value for name, value in pairs.items() if value is not None}
-    return panels.facts(known) if known else ""
 
 
 def _gauge(label: Label) -> str:
@@ -140,21 +135,14 @@ def _gauge(label: Label) -> str:
     if label.score_detection is None or label.score_ci_low is None or label.score_ci_high is None:
         return ""
 
-    def at(share: float) -> str:
-        return f"{100 * share:.1f}%"
-
     low, high = max(label.score_ci_low, 0.0), min(label.score_ci_high, 1.0)
-    marks = [
-        f'<span class="span" style="left:{at(low)};width:{at(high - low)}"></span>',
-        f'<span class="guess" style="left:{at(CHANCE)}"></span>',
-        f'<span class="point" style="left:{at(label.score_detection)}"></span>',
-    ]
+    marks: list[panels.Mark] = [("span", low, high), ("guess", CHANCE, None), ("point", label.score_detection, None)]
     key = '<span class="span">detection, 95 % interval</span><span class="guess">chance, 0.5</span>'
     if label.score_swapped is not None:
-        marks.append(f'<span class="other" style="left:{at(label.score_swapped)}"></span>')
+        marks.append(("other", label.score_swapped, None))
         key += '<span class="other">another feature’s label</span>'
     ends = '<div class="ends"><span>0</span><span>1</span></div>'
-    strip = f'<div class="lfp-strip">{"".join(marks)}</div>'
+    strip = f'<div class="lfp-strip">{panels.strip(marks, 0, 100)}</div>'
     return f'<div class="lfp-gauge" aria-hidden="true">{strip}{ends}<div class="lfp-key">{key}</div></div>'
 
 
@@ -185,7 +173,7 @@ def _sources(label: Label, rows: Sequence[Mapping[str, Any]], *, max_activation:
     if label.prompt_sha256 is not None:
         title = "Prompt and examples"
         cost = label.cost_usd
-        facts = _facts(
+        facts = panels.facts(
             {
                 "prompts": label.prompt_version,
                 "model": label.model,

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lfp.bundle.manifest import FileInfo, Manifest, TableInfo
+from lfp.bundle.manifest import Manifest
 from lfp.report.formatting import NONE, count, plain
 from lfp.report.summary import stage_costs, total_cost
 from lfp.util.sanitize import visible
@@ -42,7 +42,7 @@ def run_facts(manifest: Manifest) -> dict[str, str]:
 
 
 def facts(manifest: Manifest) -> dict[str, str]:
-    """What the manifest says of the bundle as a whole, by name."""
+    """Return what the manifest says of the bundle as a whole, by name."""
     found = {
         "bundle": manifest.bundle_id,
         "made": f"{manifest.created_at[:16].replace('T', ' ')} UTC",
@@ -56,7 +56,7 @@ def facts(manifest: Manifest) -> dict[str, str]:
 
 
 def models(manifest: Manifest) -> tuple[list[str], list[list[str]]]:
-    """Heads and rows: each model with its parameters and the hash of its weights."""
+    """Return heads and rows: each model with its parameters and the hash of its weights."""
     rows = [
         [f"{role}: {model.name}", model.revision or "–", count(model.parameters), model.sha256]
         for role, model in sorted(manifest.models.items())
@@ -65,18 +65,19 @@ def models(manifest: Manifest) -> tuple[list[str], list[list[str]]]:
 
 
 def tables(manifest: Manifest) -> tuple[list[str], list[list[str]]]:
-    """Heads and rows: each table with its rows, size and hash."""
-    rows = [[name, count(info.rows), *_file(info)] for name, info in sorted(manifest.tables.items())]
+    """Return heads and rows: each table with its rows, size and hash."""
+    rows = [[name, count(info.rows), size(info.bytes), info.sha256] for name, info in sorted(manifest.tables.items())]
     return ["table", "rows", "size", "SHA-256"], rows
 
 
 def artifacts(manifest: Manifest) -> tuple[list[str], list[list[str]]]:
-    """Heads and rows: each file of models and dictionaries."""
-    return ["file", "size", "SHA-256"], [[name, *_file(info)] for name, info in sorted(manifest.artifacts.items())]
+    """Return heads and rows: each file of models and dictionaries."""
+    rows = [[name, size(info.bytes), info.sha256] for name, info in sorted(manifest.artifacts.items())]
+    return ["file", "size", "SHA-256"], rows
 
 
 def cost(manifest: Manifest) -> tuple[list[str], list[list[str]]]:
-    """Heads and rows: what each stage took by the clock, and all of them last; no row if unknown."""
+    """Return heads and rows: what each stage took by the clock, and all of them last; no row if unknown."""
     stages = stage_costs(manifest)
     rows = [
         [stage.stage, *map(plain, (stage.minutes, stage.cpu_minutes)), count(stage.peak_rss_mb)]
@@ -86,20 +87,20 @@ def cost(manifest: Manifest) -> tuple[list[str], list[list[str]]]:
 
 
 def machine(manifest: Manifest) -> dict[str, str]:
-    """The machine that the bundle was written on, by name; empty if unknown."""
-    if manifest.hardware is None:
+    """Return the machine that the bundle was written on, by name; empty if unknown."""
+    found = manifest.hardware
+    if found is None:
         return {}
-    one = manifest.hardware
-    memory = NONE if one.memory_gb is None else f"{one.memory_gb:g} GB"
-    return {"processor": one.processor or NONE, "cores": count(one.cores), "memory": memory, "GPU": one.gpu or "none"}
-
-
-def _file(info: TableInfo | FileInfo) -> list[str]:
-    return [size(info.bytes), info.sha256]
+    return {
+        "processor": found.processor or NONE,
+        "cores": count(found.cores),
+        "memory": NONE if found.memory_gb is None else f"{found.memory_gb:g} GB",
+        "GPU": found.gpu or "none",
+    }
 
 
 def size(n_bytes: int) -> str:
-    """Bytes as people read them, in powers of ten."""
+    """Return bytes as people read them, in powers of ten."""
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if n_bytes >= scale:
             return f"{n_bytes / scale:.1f} {unit}"
@@ -107,7 +108,7 @@ def size(n_bytes: int) -> str:
 
 
 def checked(manifest: Manifest, hashed_up_to: int) -> str:
-    """What was checked when the bundle was opened."""
+    """Say what was checked when the bundle was opened."""
     if manifest.bytes <= hashed_up_to:
         return "Every table’s size and SHA-256 were checked when this bundle was opened."
     return (
@@ -117,7 +118,7 @@ def checked(manifest: Manifest, hashed_up_to: int) -> str:
 
 
 def citation(manifest: Manifest) -> str:
-    """The bundle as BibTeX; its identity and its models' hashes say which run it was."""
+    """Return the bundle as BibTeX; its identity and its models' hashes say which run it was."""
     hashes = ", ".join(f"{role} {model.sha256[:16]}" for role, model in sorted(manifest.models.items()))
     fields: Mapping[str, str] = {
         "title": manifest.title,
@@ -125,25 +126,24 @@ def citation(manifest: Manifest) -> str:
         "howpublished": f"LFP Explorer {manifest.versions.get('lfp-explorer', '')} bundle".replace("  ", " "),
         "note": f"bundle {manifest.bundle_id}, models {hashes}" if hashes else f"bundle {manifest.bundle_id}",
     }
-    lines = [f"  {name:<12} = {{{_braced(value)}}}" for name, value in fields.items() if value]
+    lines = []
+    for name, value in fields.items():
+        # what BibTeX or TeX would act on is escaped, and braces balance
+        plain_text = re.sub(
+            r"([\\{}$&%#_~^])", lambda found: "" if found[1] in "\\{}~^" else f"\\{found[1]}", visible(value)
+        )
+        if value:
+            lines.append(f"  {name:<12} = {{{plain_text}}}")
     return f"@misc{{lfp-{manifest.bundle_id},\n" + ",\n".join(lines) + "\n}"
 
 
-def _braced(text: str) -> str:
-    """A field's value: what BibTeX or TeX would act on is escaped, and braces balance."""
-    return re.sub(r"([\\{}$&%#_~^])", lambda found: "" if found[1] in "\\{}~^" else f"\\{found[1]}", visible(text))
-
-
-_BARE = re.compile(r"[A-Za-z0-9_-]+")
-
-
 def as_toml(values: Mapping[str, Any]) -> str:
-    """The values as TOML: sections last, nulls left out, since TOML has none and they are defaults."""
+    """Return values as TOML: sections last, nulls left out, since TOML has none and they are defaults."""
     return "\n".join(_table(values, ())).strip() + "\n"
 
 
 def as_json(values: Mapping[str, Any]) -> str:
-    """The values as JSON, nulls and all."""
+    """Return values as JSON, nulls and all."""
     return json.dumps(values, indent=1, ensure_ascii=False) + "\n"
 
 
@@ -152,37 +152,30 @@ WRITERS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {"TOML": as_toml, "J
 
 
 def _table(values: Mapping[str, Any], path: tuple[str, ...]) -> list[str]:
-    lines = [f"{_key(name)} = {_value(value)}" for name, value in values.items() if _is_plain(value)]
+    lines, sections = [], []
     for name, value in values.items():
         if isinstance(value, Mapping):
             inside = (*path, name)
-            lines += ["", f"[{'.'.join(map(_key, inside))}]", *_table(value, inside)]
-    return lines
-
-
-def _is_plain(value: Any) -> bool:
-    return value is not None and not isinstance(value, Mapping)
+            sections += ["", f"[{'.'.join(map(_key, inside))}]", *_table(value, inside)]
+        elif value is not None:
+            lines.append(f"{_key(name)} = {_value(value)}")
+    return lines + sections
 
 
 def _key(name: str) -> str:
-    return name if _BARE.fullmatch(name) else _text(name)
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _value(name)
 
 
 def _value(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, str):
-        return _text(value)
+    if isinstance(value, str):  # JSON's escapes are among TOML's, which wants one more
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, list | tuple):
         return f"[{', '.join(_value(part) for part in value if part is not None)}]"
     if isinstance(value, Mapping):
-        pairs = (f"{_key(name)} = {_value(one)}" for name, one in value.items() if one is not None)
+        pairs = (f"{_key(name)} = {_value(part)}" for name, part in value.items() if part is not None)
         return f"{{{', '.join(pairs)}}}"
     if isinstance(value, float) and not math.isfinite(value):
         return "nan" if math.isnan(value) else f"{'-' if value < 0 else ''}inf"
     return repr(value)
-
-
-def _text(text: str) -> str:
-    """A basic string; JSON's escapes are among TOML's, which wants one more."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

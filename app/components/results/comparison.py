@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from lfp.bundle.comparison import KEYS, FigurePair, MatchedFeatures
 from lfp.bundle.manifest import Manifest
-from lfp.report.formatting import count, digits_for, interval, percent, plain
+from lfp.report.formatting import count, interval, percent, plain
 from lfp.util.sanitize import shortened
 
 MATCH_SORTS = ("similarity", "difference", "weight")
@@ -21,90 +21,66 @@ ONLY_ONE = (
 ONLY_ONE_PUBLIC = "This explorer offers only one bundle, so there is nothing to compare."
 
 
-def no_such_run(name: str, *, is_open: bool) -> str:
-    """Why the run that a link names is not the other one."""
-    why = "which is the run that is open" if is_open else "which is not offered here"
-    return f"the link compares with a bundle called {name}, {why}; choose another below"
-
-
-def facts(one: Manifest, other: Manifest) -> tuple[list[str], list[list[str]], list[int]]:
-    """Heads, rows and the rows that differ: what either run is."""
-    rows = []
-    for name, value_of in _FACTS.items():
-        here, there = value_of(one), value_of(other)
-        rows.append([name, here, there])
+def facts(this: Manifest, other: Manifest) -> tuple[list[str], list[list[str]], list[int]]:
+    """Return heads, rows and which rows differ: what either run is."""
+    here, there = _facts(this), _facts(other)
+    rows = [[name, value, there[name]] for name, value in here.items()]
     return ["", "this run", "the other"], rows, [at for at, row in enumerate(rows) if row[1] != row[2]]
 
 
-def _hash(manifest: Manifest, role: str) -> str:
-    model = manifest.models.get(role)
-    return f"{model.name} · {model.sha256[:12]}" if model else "–"
-
-
-_FACTS: Mapping[str, Callable[[Manifest], str]] = {
-    "title": lambda manifest: shortened(manifest.title, 120),
-    "bundle": lambda manifest: manifest.bundle_id,
-    "made": lambda manifest: manifest.created_at[:10],
-    "base model": lambda manifest: _hash(manifest, "base"),
-    "tuned model": lambda manifest: _hash(manifest, "tuned"),
-    "seed": lambda manifest: str(manifest.seed),
-    "features": lambda manifest: count(manifest.tables["features"].rows),
-    "texts": lambda manifest: count(manifest.tables["texts"].rows),
-    "labeller": lambda manifest: manifest.labeller,
-}
+def _facts(manifest: Manifest) -> dict[str, str]:
+    models = {role: f"{model.name} · {model.sha256[:12]}" for role, model in manifest.models.items()}
+    return {
+        "title": shortened(manifest.title, 120),
+        "bundle": manifest.bundle_id,
+        "made": manifest.created_at[:10],
+        "base model": models.get("base", "–"),
+        "tuned model": models.get("tuned", "–"),
+        "seed": str(manifest.seed),
+        "features": count(manifest.tables["features"].rows),
+        "texts": count(manifest.tables["texts"].rows),
+        "labeller": manifest.labeller,
+    }
 
 
 def settings(differences: Sequence[tuple[str, Any, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Heads and rows: keys of the config that differ, with both values."""
-    return ["key", "this run", "the other"], [[name, _set(here), _set(there)] for name, here, there in differences]
-
-
-def _set(value: Any) -> str:
-    if value is None:
-        return "–"
-    return shortened(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), 160)
-
-
-def row_name(pair: FigurePair) -> str:
-    """The row of the report that a figure is of."""
-    return pair.one.report_row.replace("_", " ")
+    """Return heads and rows: keys of the config that differ, with both values."""
+    rows = []
+    for name, *values in differences:
+        texts = [value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in values]
+        cells = zip(values, texts, strict=True)
+        rows.append([name, *("–" if value is None else shortened(text, 160) for value, text in cells)])
+    return ["key", "this run", "the other"], rows
 
 
 def figure_name(pair: FigurePair) -> str:
-    """A figure by its keys, without its report row."""
-    metric = pair.one.metric.replace("_", " ")
-    others = [_key(name, getattr(pair.one, name)) for name in KEYS if name not in ("report_row", "metric")]
-    return " · ".join([metric, *[other for other in others if other]])
-
-
-def _key(name: str, value: Any) -> str:
-    if value is None:
-        return ""
-    return f"layer {value}" if name == "layer" else str(value).replace("_", " ")
+    """Return a figure's keys as its name, without its report row."""
+    parts = [pair.one.metric]
+    for name in KEYS:
+        value = getattr(pair.one, name)
+        if name not in ("report_row", "metric") and value not in (None, ""):
+            parts.append(f"layer {value}" if name == "layer" else str(value))
+    return " · ".join(part.replace("_", " ") for part in parts)
 
 
 def figures(pairs: Sequence[FigurePair]) -> pa.Table:
-    """A row a figure: its value and interval in either run, and the difference with its interval."""
+    """Return a row per figure: its value and interval in either run, and the difference with its interval."""
     return pa.table({
         "figure": [shortened(figure_name(pair), 120) for pair in pairs],
         "one": [pair.one.value for pair in pairs],
-        "one_interval": [_interval(pair.one.ci_low, pair.one.ci_high) for pair in pairs],
+        "one_interval": [interval(pair.one.ci_low, pair.one.ci_high) for pair in pairs],
         "other": [pair.other.value for pair in pairs],
-        "other_interval": [_interval(pair.other.ci_low, pair.other.ci_high) for pair in pairs],
+        "other_interval": [interval(pair.other.ci_low, pair.other.ci_high) for pair in pairs],
         "difference": [pair.difference for pair in pairs],
-        "difference_interval": [_interval(*(pair.interval or (None, None))) for pair in pairs],
+        "difference_interval": [interval(*(pair.interval or (None, None))) for pair in pairs],
         "differs": [_differs(pair) for pair in pairs],
         "one_chance": pa.array([pair.one.null_high for pair in pairs], pa.float64()),
         "other_chance": pa.array([pair.other.null_high for pair in pairs], pa.float64()),
     })  # fmt: skip
 
 
-def _interval(low: float | None, high: float | None) -> str:
-    return interval(low, high, digits_for(low, high))
-
-
 def _differs(pair: FigurePair) -> str:
-    """A mark where zero is outside the difference's interval."""
+    """Return a mark where zero is outside the difference's interval."""
     found = pair.interval
     if found is None:
         return "–"
@@ -112,7 +88,7 @@ def _differs(pair: FigurePair) -> str:
 
 
 def few_differ(pairs: Sequence[FigurePair]) -> str:
-    """How many figures differ, against how many would by chance."""
+    """Say how many figures differ, against how many would by chance."""
     known = [pair for pair in pairs if pair.interval is not None]
     if not known:
         return f"{count(len(pairs))} metrics in both; none has an interval in both."
@@ -142,7 +118,7 @@ def matched_sentence(found: MatchedFeatures) -> str:
 
 
 def sorted_pairs(pairs: pa.Table, *, by: str, descending: bool) -> pa.Table:
-    """Matched features in one of MATCH_SORTS' orders; differences and weights by size."""
+    """Return matched features in one of MATCH_SORTS' orders; differences and weights by size."""
     column = {"difference": "difference", "weight": "weight_one"}.get(by, "similarity")
     values = [(abs(value) if value is not None else -1.0) for value in pairs[column].to_pylist()]
     order = sorted(range(len(values)), key=lambda at: -values[at] if descending else values[at])
@@ -150,7 +126,7 @@ def sorted_pairs(pairs: pa.Table, *, by: str, descending: bool) -> pa.Table:
 
 
 def match_table(pairs: pa.Table) -> pa.Table:
-    """Matched features for the screen: each run's columns, weights with their intervals."""
+    """Return matched features for the screen: each run's columns, weights with their intervals."""
     rows = pairs.to_pylist()
     made: dict[str, Any] = {"similarity": [row["similarity"] for row in rows]}
     for side in ("one", "other"):
@@ -158,12 +134,12 @@ def match_table(pairs: pa.Table) -> pa.Table:
         made[f"layer_{side}"] = pairs[f"layer_{side}"]
         made[f"description_{side}"] = [shortened(row[f"description_{side}"] or "", 80) for row in rows]
         made[f"weight_{side}"] = pairs[f"weight_{side}"]
-        made[f"interval_{side}"] = [_interval(row[f"ci_low_{side}"], row[f"ci_high_{side}"]) for row in rows]
+        made[f"interval_{side}"] = [interval(row[f"ci_low_{side}"], row[f"ci_high_{side}"]) for row in rows]
     return pa.table(made | {"difference": pairs["difference"]})
 
 
 def match_names(pairs: pa.Table) -> dict[str, tuple[str, int]]:
-    """Names to choose a matched feature by: which run's, one or other, and its number."""
+    """Return names to choose a matched feature by: which run's, one or other, and its number."""
     names = {}
     for row in pairs.to_pylist():
         for side, where in (("one", "here"), ("other", "there")):

@@ -10,7 +10,6 @@ from app.components.html import panels
 from lfp.bundle.queries.words import PaidWord, QueuedText, QueuedWord, Responsible
 from lfp.evaluation.results import ResultRow
 from lfp.report.formatting import plain, signed
-from lfp.report.sentences import largest_gap_sentence
 from lfp.util.sanitize import as_label, escaped, shortened
 
 
@@ -50,12 +49,6 @@ def by_text(found: Sequence[Responsible]) -> dict[int, tuple[Named, ...]]:
     return {text_id: tuple(features) for text_id, features in grouped.items()}
 
 
-def of_word(word: QueuedWord, *, most: int = 3) -> tuple[Named, ...]:
-    """Return the features that fire most on a word."""
-    pairs = zip(word.feature_ids, word.descriptions, strict=True)
-    return tuple(Named(number, description) for number, description in pairs)[:most]
-
-
 def groups(features: Sequence[tuple[Named, ...]], *, most: int = 10) -> dict[int, str]:
     """Return a heading for each of the features responsible for most items, with their number, largest first."""
     counts = Counter(feature.feature_id for item in features for feature in item)
@@ -69,7 +62,25 @@ def groups(features: Sequence[tuple[Named, ...]], *, most: int = 10) -> dict[int
 
 def listed(items: Sequence[Item], judges: Judges, *, feature_href: Mapping[int, str]) -> str:
     """Write each item: gap, both scores, their ranks on a line from lowest to highest, the features responsible."""
-    rows = "".join(_row(item, judges, feature_href) for item in items)
+    rows = ""
+    for item in items:
+        thing = item.thing
+        way = "up" if thing.gap > 0 else "down"
+        low, high = sorted((thing.first_rank, thing.second_rank))
+        scores = ((judges.first, thing.first, judges.first_unit), (judges.second, thing.second, judges.second_unit))
+        says = " · ".join(f"{judge} {signed(value, 2)} {unit}".rstrip() for judge, value, unit in scores)
+        spoken = f"{judges.first}: rank {thing.first_rank:.2f}; {judges.second}: rank {thing.second_rank:.2f}"
+        line = (
+            f'<div class="lfp-ranks" role="img" aria-label="{escaped(spoken)}">'
+            f'<span class="{way}" style="left:{100 * low:.1f}%;width:{100 * (high - low):.1f}%"></span>'
+            f'<span class="lfp-second" style="left:{100 * thing.second_rank:.1f}%"></span>'
+            f'<span class="lfp-first" style="left:{100 * thing.first_rank:.1f}%"></span></div>'
+        )
+        rows += (
+            f'<li><div class="lfp-gap {way}">{signed(thing.gap)}</div>'
+            f'<div class="said">{item.head}<p class="lfp-caption">{escaped(says)}</p>{line}'
+            f'<p class="lfp-why">{_features(item.features, feature_href)}</p></div></li>'
+        )
     return f'<ol class="lfp-queue">{rows}</ol>'
 
 
@@ -82,32 +93,6 @@ def legend(judges: Judges) -> str:
     )
 
 
-def _row(item: Item, judges: Judges, feature_href: Mapping[int, str]) -> str:
-    thing = item.thing
-    way = "up" if thing.gap > 0 else "down"
-    low, high = sorted((thing.first_rank, thing.second_rank))
-    says = (
-        f"{_said(judges.first, thing.first, judges.first_unit)} · "
-        f"{_said(judges.second, thing.second, judges.second_unit)}"
-    )
-    spoken = f"{judges.first}: rank {thing.first_rank:.2f}; {judges.second}: rank {thing.second_rank:.2f}"
-    line = (
-        f'<div class="lfp-ranks" role="img" aria-label="{escaped(spoken)}">'
-        f'<span class="{way}" style="left:{100 * low:.1f}%;width:{100 * (high - low):.1f}%"></span>'
-        f'<span class="lfp-second" style="left:{100 * thing.second_rank:.1f}%"></span>'
-        f'<span class="lfp-first" style="left:{100 * thing.first_rank:.1f}%"></span></div>'
-    )
-    return (
-        f'<li><div class="lfp-gap {way}">{signed(thing.gap)}</div>'
-        f'<div class="said">{item.head}<p class="lfp-caption">{says}</p>{line}'
-        f'<p class="lfp-why">{_features(item.features, feature_href)}</p></div></li>'
-    )
-
-
-def _said(judge: str, value: float, unit: str) -> str:
-    return escaped(" ".join(part for part in (judge, signed(value, 2), unit) if part))
-
-
 def _features(features: Sequence[Named], href: Mapping[int, str]) -> str:
     if not features:
         return "no feature stands out"
@@ -117,12 +102,6 @@ def _features(features: Sequence[Named], href: Mapping[int, str]) -> str:
         f"{'' if feature.push is None else f' <s>{signed(feature.push, 4)}</s>'}</span>"
         for feature in features
     )
-
-
-def chance(rows: Sequence[ResultRow], *, metric: str, kind: str) -> str:
-    """Write the largest gap and chance; empty if the run did not measure it."""
-    says = largest_gap_sentence(rows, metric=metric, kind=kind)
-    return panels.note(says) if says else ""
 
 
 def paid(words: Sequence[PaidWord], figures: Sequence[ResultRow], *, metric: str) -> str:

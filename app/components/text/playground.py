@@ -80,18 +80,19 @@ def totals(reading: Reading, ledger: Ledger | None, config: Mapping[str, Any]) -
     return panels.facts(pairs)
 
 
-def dense_probe(probe: Probe, feature_ids: Sequence[int], weights: Sequence[float], n_features: int) -> LinearProbe:
-    """Build the headline probe over all features of a dictionary [n_features]; features without a weight get 0."""
+def split_estimate(
+    reading: Reading, probe: Probe, feature_ids: Sequence[int], weights: Sequence[float], n_features: int
+) -> tuple[LinearProbe, Ledger]:
+    """Return the headline probe over all features of a dictionary, and what each adds, largest contribution first.
+
+    Features without a weight get 0.
+    """
     dense = np.zeros(n_features)
     dense[np.asarray(feature_ids, np.int64)] = weights
-    return LinearProbe(dense, probe.intercept, probe.pooling)
-
-
-def ledger_of(reading: Reading, probe: LinearProbe) -> Ledger:
-    """Split the estimate of the text over its features, largest contribution first."""
-    ledger = text_ledger(reading.active, probe)
+    linear = LinearProbe(dense, probe.intercept, probe.pooling)
+    ledger = text_ledger(reading.active, linear)
     order = np.argsort(-np.abs(ledger.contributions), kind="stable")
-    return Ledger(ledger.features[order], ledger.contributions[order], ledger.intercept)
+    return linear, Ledger(ledger.features[order], ledger.contributions[order], ledger.intercept)
 
 
 def check(reading: Reading, probe: LinearProbe, ledger: Ledger) -> str:

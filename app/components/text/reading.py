@@ -24,7 +24,8 @@ def target_name(probe: Probe) -> str:
     return names.get(probe.target, probe.target)
 
 
-def _scores(text: Text) -> dict[str, str]:
+def scores(text: Text) -> dict[str, str]:
+    """Return a text's scores as a whole, by name."""
     return {
         "reward": signed(text.feedback),
         "implicit reward": _nats(text.implicit_reward),
@@ -38,7 +39,7 @@ def _nats(value: float | None) -> str:
 
 def totals(text: Text, *, source: str) -> str:
     """Write the text's scores as a whole, and where it is from."""
-    pairs = _scores(text)
+    pairs = scores(text)
     if text.rating is not None:
         pairs["rating"] = plain(text.rating, 0)
     if text.role != "text":
@@ -98,11 +99,6 @@ def margins(pair: Pair) -> str:
             "split": pair.split.replace("_", " "),
         }
     )
-
-
-def response_facts(text: Text, *, n_tokens: int) -> str:
-    """Write one response's length and scores."""
-    return panels.facts({"response": f"{n_tokens:,} token{'s' if n_tokens != 1 else ''}", **_scores(text)})
 
 
 def length_note(pair: Pair) -> str:

@@ -111,24 +111,54 @@ def sheet(
     hovered or focused; without them its scores are its title.
     """
     head = "".join(f"<i>{escaped(row.name)}</i>" for row in rows)
-    cells = [f'<div class="lfp-cell lfp-head" aria-hidden="true"><b>token</b>{head}</div>']
+    cells = f'<div class="lfp-cell lfp-head" aria-hidden="true"><b>token</b>{head}</div>'
     for at, part in enumerate(parts):
         values = [row.values[at] if at < len(row.values) else None for row in rows]
         active = activations[at] if at < len(activations) else None
-        strips = "".join(_strip(value, row) for value, row in zip(values, rows, strict=True))
+        is_joined = at > 0 and parts[at - 1][-1:].isalnum() and part[:1].isalnum()  # both belong to one word
         shade = f' style="--a:{strength(active, limit)}"' if active else ""
-        title = _title(part, rows, values, active)
-        is_joined = at and parts[at - 1][-1:].isalnum() and part[:1].isalnum()  # both belong to one word
-        attributes, tip = f'title="{title}"', ""
-        if at < len(tips):
-            attributes, tip = f'tabindex="0" role="group" aria-label="{title}"', _tip(part, rows, values, tips[at])
-        cells.append(
-            f'<div class="lfp-cell{" lfp-joined" if is_joined else ""}" {attributes}>'
-            f'<b class="lfp-t"{shade}>{_alone(part)}</b>{strips}{tip}</div>'
-        )
+        tip = tips[at] if at < len(tips) else None
+        cells += _cell(part, rows, values, active=active, shade=shade, tip=tip, is_joined=is_joined)
         if _breaks(parts, at):
-            cells.append('<div class="lfp-break"></div>')
-    return f'<div class="lfp-sheet{" lfp-numbers" if numbers else ""}">{"".join(cells)}</div>'
+            cells += '<div class="lfp-break"></div>'
+    return f'<div class="lfp-sheet{" lfp-numbers" if numbers else ""}">{cells}</div>'
+
+
+def _cell(
+    part: str,
+    rows: Sequence[Row],
+    values: Sequence[float | None],
+    *,
+    active: float | None,
+    shade: str,
+    tip: str | None,
+    is_joined: bool,
+) -> str:
+    """Write a token and its strips; its scores are its title or, with a `tip`, shown together with that."""
+    strips, scores, lines = "", "", [token_text(part)]
+    for row, value in zip(rows, values, strict=True):
+        if value is None or value != value:
+            says = f"{NONE} (no score)"
+            strips += '<i class="lfp-none"></i>'
+        else:
+            says, sign = signed(value, 3), "lfp-up" if value >= 0 else "lfp-down"
+            strips += f'<i class="{sign}" style="--a:{strength(value, row.limit)}"><s>{short(value)}</s></i>'
+        lines.append(f"{row.name}: {says}")
+        scores += f"<div><dt>{escaped(row.name)}</dt><dd>{says}</dd></div>"
+    if active is not None:
+        lines.append(f"activation: {plain(active, 3)}")
+    title = escaped("\n".join(lines)).replace("\n", "&#10;")
+    attributes, shown = f'title="{title}"', ""
+    if tip is not None:
+        attributes = f'tabindex="0" role="group" aria-label="{title}"'
+        shown = (
+            f'<div class="lfp-tip" role="tooltip"><code>{escaped(token_text(part))}</code>'
+            f'<dl class="lfp-facts">{scores}</dl>{tip}</div>'
+        )
+    return (
+        f'<div class="lfp-cell{" lfp-joined" if is_joined else ""}" {attributes}>'
+        f'<b class="lfp-t"{shade}>{_alone(part)}</b>{strips}{shown}</div>'
+    )  # fmt: skip
 
 
 def sheet_legend(rows: Sequence[Row]) -> str:
@@ -143,35 +173,6 @@ def sheet_legend(rows: Sequence[Row]) -> str:
         "<span>above zero</span>"
         f'<span class="lfp-none"></span><span>no score</span><div>{limits}</div></div>'
     )
-
-
-def _strip(value: float | None, row: Row) -> str:
-    if value is None or value != value:
-        return '<i class="lfp-none"></i>'
-    sign = "lfp-up" if value >= 0 else "lfp-down"
-    return f'<i class="{sign}" style="--a:{strength(value, row.limit)}"><s>{short(value)}</s></i>'
-
-
-def _title(part: str, rows: Sequence[Row], values: Sequence[float | None], active: float | None) -> str:
-    lines = [token_text(part), *(f"{row.name}: {_score(v)}" for row, v in zip(rows, values, strict=True))]
-    if active is not None:
-        lines.append(f"activation: {plain(active, 3)}")
-    return escaped("\n".join(lines)).replace("\n", "&#10;")
-
-
-def _tip(part: str, rows: Sequence[Row], values: Sequence[float | None], more: str) -> str:
-    scores = "".join(
-        f"<div><dt>{escaped(row.name)}</dt><dd>{_score(value)}</dd></div>"
-        for row, value in zip(rows, values, strict=True)
-    )
-    return (
-        f'<div class="lfp-tip" role="tooltip"><code>{escaped(token_text(part))}</code>'
-        f'<dl class="lfp-facts">{scores}</dl>{more}</div>'
-    )
-
-
-def _score(value: float | None) -> str:
-    return f"{NONE} (no score)" if value is None or value != value else signed(value, 3)
 
 
 def _breaks(parts: Sequence[str], at: int) -> bool:

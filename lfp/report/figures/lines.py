@@ -160,11 +160,6 @@ def keys_of(row: ResultRow) -> dict[str, str]:
     return {"labeller": head.removeprefix("labeller="), **({name: value} if is_pair else {"group": last})}
 
 
-def labellers(rows: Sequence[ResultRow]) -> list[str]:
-    """Return the labellers that a section of the report judges."""
-    return list(dict.fromkeys(keys["labeller"] for row in rows if "labeller" in (keys := keys_of(row))))
-
-
 def kappas(rows: Sequence[ResultRow]) -> list[Line]:
     """Agreement of each labeller with the weights, as Cohen's kappa (section `label_agreement`)."""
     against = {"beats_null": "weights above chance", "top_decile": "top tenth of weights"}

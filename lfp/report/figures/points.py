@@ -108,11 +108,13 @@ def beliefs(rows: Mapping[str, Sequence[Any]]) -> go.Figure:
 def effects(features: Sequence[AblatedFeature]) -> go.Figure:
     """Draw the predicted against the measured effect of removing one feature; the band holds 95 % of controls."""
     known = [(feature, feature.predicted_effect) for feature in features if feature.predicted_effect is not None]
-    hover = [
-        f"<b>#{one.feature_id}</b> {escaped(shortened(one.description or 'no label', 60))}<br>predicted "
-        f"{signed(predicted, 4)}<br>measured {with_interval(one.effect, one.ci_low, one.ci_high, is_signed=True)}"
-        for one, predicted in known
-    ]
+    hover = []
+    for feature, predicted in known:
+        measured = with_interval(feature.effect, feature.ci_low, feature.ci_high, is_signed=True)
+        hover.append(
+            f"<b>#{feature.feature_id}</b> {escaped(shortened(feature.description or 'no label', 60))}<br>predicted "
+            f"{signed(predicted, 4)}<br>measured {measured}"
+        )
     bars = {
         "array": [feature.ci_high - feature.effect for feature, _ in known],
         "arrayminus": [feature.effect - feature.ci_low for feature, _ in known],

@@ -53,16 +53,16 @@ def test_the_axis_holds_zero_where_it_stands():
 @given(margins=st.lists(st.floats(-6, 6).map(lambda value: round(value, 2)), min_size=1, max_size=80))
 def test_reliability_bins_are_those_of_the_calibration_error(margins):
     bins = points.reliability_bins(margins)
-    assert sum(one.n for one in bins) == len(margins)
-    off = sum(one.n * abs(one.chosen - one.predicted) for one in bins) / len(margins)
+    assert sum(group.n for group in bins) == len(margins)
+    off = sum(group.n * abs(group.chosen - group.predicted) for group in bins) / len(margins)
     values = np.array(margins)
     assert off == pytest.approx(calibration_error(0.5 + 0.5 * np.sign(values), np.abs(values)))
-    assert all(0 <= one.low <= one.chosen <= one.high <= 1 for one in bins)
+    assert all(0 <= group.low <= group.chosen <= group.high <= 1 for group in bins)
 
 
 def test_wilson_interval_of_a_known_share():
-    (one,) = points.reliability_bins([1.0] * 8 + [-1.0] * 2, bins=1)
-    assert (one.low, one.high) == pytest.approx((0.4902, 0.9433), abs=2e-4)
+    (group,) = points.reliability_bins([1.0] * 8 + [-1.0] * 2, bins=1)
+    assert (group.low, group.high) == pytest.approx((0.4902, 0.9433), abs=2e-4)
 
 
 def test_the_axis_holds_all_that_is_drawn():
@@ -112,8 +112,8 @@ def test_groups_are_told_from_their_controls(store):
 
 
 def test_a_group_says_how_many_features_it_has_and_whether_they_were_scaled():
-    row = {"kind": "chosen", "group": "mine", "features": [3], "scale": 0.0}
-    assert lines.group_name(row) == "mine (1 feature)"
+    row = {"kind": "chosen", "group": "picked", "features": [3], "scale": 0.0}
+    assert lines.group_name(row) == "picked (1 feature)"
     twice = {"kind": "both", "features": [1, 2], "scale": 2.0}
     assert lines.group_name(row | twice) == "both (2 features, ×2.0)"
 

@@ -61,7 +61,7 @@ def test_the_whole_report_keeps_every_figure_and_every_row_of_the_report(rows: l
 
 @given(result_rows())
 def test_tables_show_every_figure_once(rows: list[ResultRow]) -> None:
-    """A cell a figure, whatever the layout: told by values that nothing else has."""
+    """A cell per figure, whatever the layout: known by values that nothing else has."""
     rows = [dataclasses.replace(row, value=1000.25 + i) for i, row in enumerate(rows)]
     for name, figures in build_report(rows).items():
         shown = [cell.split(" [")[0] for table in tables(name, figures) for line in table.rows for cell in line]
@@ -131,8 +131,8 @@ def test_the_headline_says_what_the_interval_allows(low: float, high: float, say
             "kendall_tau", "tau", Estimate(0.0, 40, low, high), model="difference", inputs="sae", **keys
         ),
     ]
-    (told,) = summarise(build_report(rows), "delta")
-    assert says in told and "= 0.50 [0.25, 0.75] (chance 0.12)" in told
+    (sentence_,) = summarise(build_report(rows), "delta")
+    assert says in sentence_ and "= 0.50 [0.25, 0.75] (chance 0.12)" in sentence_
 
 
 def ablation(group: str, kind: str, effect: float, **keys: object) -> dict[str, object]:
@@ -159,10 +159,10 @@ ABLATIONS = [
 
 def test_ablations_become_before_after_and_control() -> None:
     figures = [row for row in ablation_rows(ABLATIONS) if row.group == "related"]
-    told = {row.metric: row.value for row in figures}
-    assert (told["before"], told["after"], told["effect"]) == (1.0, pytest.approx(0.4), -0.6)
-    assert told["control"] == pytest.approx(0.1) and told["perplexity_ratio"] == pytest.approx(1.2)
-    assert told["energy_ratio"] == pytest.approx(3.0) and told["features"] == 2
+    values = {row.metric: row.value for row in figures}
+    assert (values["before"], values["after"], values["effect"]) == (1.0, pytest.approx(0.4), -0.6)
+    assert values["control"] == pytest.approx(0.1) and values["perplexity_ratio"] == pytest.approx(1.2)
+    assert values["energy_ratio"] == pytest.approx(3.0) and values["features"] == 2
     (effect,) = (row for row in figures if row.metric == "effect")
     assert effect.ci_low == pytest.approx(-0.7) and effect.null_high == pytest.approx(0.29)
     assert effect.null_p == pytest.approx(1 / 3) and effect.n == 50

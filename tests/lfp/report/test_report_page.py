@@ -79,7 +79,7 @@ def test_the_page_has_a_section_a_row_and_fetches_nothing(written: str) -> None:
 def test_figures_hold_what_the_tables_hold(bundle: Path) -> None:
     with Store.open(bundle) as store:
         prepared = prepare(store)
-    drawn = {one.name: one.chart for one in prepared.drawn}
+    drawn = {figure.name: figure.chart for figure in prepared.drawn}
     stated = pq.read_table(bundle / "layers.parquet")["divergence"].to_pylist()
     drawn_ = [float(y) for trace in drawn["divergence"].data for y in trace.y]
     assert sorted(drawn_) == pytest.approx(sorted(stated))
@@ -153,7 +153,7 @@ def test_every_figure_can_be_drawn() -> None:
     }  # fmt: skip
     single = AblatedFeature(3, 1, -0.1, -0.2, 0.0, 0.1, -0.05, 200, 0.5, None)
     material = Material(report, words, layers, texts, [_drifted()], [removed], [single])
-    drawn = {one.name: one.chart for one in draw_all(material)}
+    drawn = {figure.name: figure.chart for figure in draw_all(material)}
     assert len(drawn) == 18
     assert all(any(len(trace.x) for trace in chart.data) for chart in drawn.values())
     assert all(json.loads(chart.to_json()) for chart in drawn.values())
@@ -163,7 +163,7 @@ def test_every_figure_can_be_drawn() -> None:
 @given(result_rows())
 def test_any_figures_can_be_drawn_and_summed_up(rows: list[ResultRow]) -> None:
     report = build_report(rows)
-    assert all(json.loads(one.chart.to_json()) for one in draw_all(Material(report)))
+    assert all(json.loads(figure.chart.to_json()) for figure in draw_all(Material(report)))
     assert all(isinstance(said, str) for said in summarise(report, "delta"))
 
 
