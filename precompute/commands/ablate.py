@@ -39,7 +39,7 @@ def ablate(
     `trust_reward` is that module. Raises ConfigError for features that the bundle does not have or a reward that is
     not trusted, BundleError where it holds no models.
     """
-    from lfp.ml.models.runtime import set_threads
+    import torch
 
     path = Path(bundle)
     manifest = check_bundle(path)
@@ -56,7 +56,7 @@ def ablate(
         )
     if config.tune.method == "grpo":
         check_reward_is_trusted(path, config, overrides, trust_reward)
-    set_threads(config.threads)
+    torch.set_num_threads(config.threads)  # sums are split by thread, so results repeat only so
     done = stage.ablate(_request(path, manifest, config, chosen), progress)
     replaced = stage.name_of_chosen(chosen, config.ablation.scale) if chosen else None
     update_bundle(path, _tables_with(path, done, replaced))

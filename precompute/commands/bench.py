@@ -72,13 +72,14 @@ def bench_sae(
         "learning_rate": learning_rate,
     }
     config = parse_section(SaeConfig, settings, where="bench sae")
-    from lfp.ml.models.runtime import set_threads
+    import torch
+
     from lfp.ml.sae.autoencoders import SaeInfo
     from lfp.ml.sae.quality import quality
     from lfp.ml.sae.training import HeldActivations, SaeTrainer, train_saes, unit_scale
     from lfp.testing.planted_activations import PlantedDictionary
 
-    set_threads(threads)
+    torch.set_num_threads(threads)  # sums are split by thread, so results repeat only so
     planted = None
     if activations is not None:
         train = _read_activations(activations)

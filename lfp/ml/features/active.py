@@ -83,14 +83,9 @@ class ByFeature:
     tokens: NDArray[np.int32]
     values: Floats32
 
-    @cached_property
-    def counts(self) -> Ints:
-        """Number of active tokens [features]."""
-        return np.diff(self.offsets)
-
     def spread(self, per_feature: NDArray[_Number]) -> NDArray[_Number]:
         """Repeat a value per feature [features] for each of its entries."""
-        return np.repeat(per_feature, self.counts)
+        return np.repeat(per_feature, np.diff(self.offsets))
 
 
 def active(values: Tensor) -> Active:

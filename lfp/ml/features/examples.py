@@ -50,10 +50,9 @@ class Examples(Rows):
 
 @dataclass(frozen=True)
 class Batch:
-    """Consecutive tokens of whole texts: their places, the hashes of their contexts, and the features active there."""
+    """Consecutive tokens of whole texts, and the features active there."""
 
     places: Places
-    contexts: Hashes
     active: Active
 
 
@@ -78,7 +77,7 @@ class BestExamples:
         """Offer a batch's active entries."""
         entries = batch.active.by_feature
         by_activation = self._by == "activation"
-        keys = descending_keys(entries.values) if by_activation else batch.contexts.take(entries.tokens)
+        keys = descending_keys(entries.values) if by_activation else batch.places.contexts.take(entries.tokens)
         good = np.flatnonzero(_upper(keys) <= entries.spread(self._limits))
         features = np.searchsorted(entries.offsets, good, side="right") - 1
         self.offer(batch, features, entries.tokens[good].astype(np.int64), keys[good], good, entries.values[good])
@@ -91,7 +90,7 @@ class BestExamples:
         self, batch: Batch, features: Ints, tokens: Ints, keys: Hashes, at: Indices, activations: Floats32
     ) -> None:
         """Offer tokens of a batch as examples of features, all [n]; `at` as in `windows`."""
-        places, contexts = batch.places, batch.contexts[tokens]
+        places, contexts = batch.places, batch.places.contexts[tokens]
         best = self._best(features, keys, contexts, (places.text_ids[tokens], places.positions[tokens]))
         features, tokens = features[best], tokens[best]
         self._waiting.append(
@@ -166,15 +165,15 @@ class SilentPlaces:
     def update(self, batch: Batch) -> None:
         """Offer a batch's tokens, and keep the lowest of these and of those before."""
         limit = self._contexts[-1] if len(self._contexts) == self._size else NO_HASH
-        tokens = np.flatnonzero(batch.contexts <= limit)
-        tokens = tokens[_lowest(batch.contexts[tokens], batch.places.take(tokens), self._size)]
+        tokens = np.flatnonzero(batch.places.contexts <= limit)
+        tokens = tokens[_lowest(batch.places.contexts[tokens], batch.places.take(tokens), self._size)]
         low, high = batch.places.bounds
         bounds = np.stack([low[tokens] - tokens, high[tokens] - 1 - tokens], axis=1)
         offsets = np.arange(-self._window, self._window + 1)
         inside = (offsets >= bounds[:, :1]) & (offsets <= bounds[:, 1:])
         around = batch.active.take(np.where(inside, tokens[:, None] + offsets, -1).ravel())
 
-        contexts = np.concatenate([self._contexts, batch.contexts[tokens]])
+        contexts = np.concatenate([self._contexts, batch.places.contexts[tokens]])
         places = Places.concatenate([self._places, batch.places.take(tokens)])
         kept = _lowest(contexts, places, self._size)
         rows = (kept[:, None] * len(offsets) + np.arange(len(offsets))).ravel()

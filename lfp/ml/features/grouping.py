@@ -98,16 +98,16 @@ class Places(Rows):
         lengths = np.bincount(first, minlength=len(first))
         return first, first + lengths[first]
 
-
-def context_hashes(positions: Ints, token_ids: Ints) -> Hashes:
-    """Hash each token [n] with those before it in its text, up to `CONTEXT_TOKENS` in all; texts are whole."""
-    hashes = np.zeros(len(positions), np.uint64)
-    for back in range(CONTEXT_TOKENS):
-        shifted = np.zeros_like(hashes)
-        same = np.flatnonzero(positions >= back)
-        shifted[same] = (token_ids[same - back] + 1).astype(np.uint64)
-        hashes = hashes * _ODD + shifted
-    return mix(hashes)
+    @cached_property
+    def contexts(self) -> Hashes:
+        """Hash of each token with those before it in its text, up to `CONTEXT_TOKENS` in all [n]."""
+        hashes = np.zeros(len(self.positions), np.uint64)
+        for back in range(CONTEXT_TOKENS):
+            shifted = np.zeros_like(hashes)
+            same = np.flatnonzero(self.positions >= back)
+            shifted[same] = (self.token_ids[same - back] + 1).astype(np.uint64)
+            hashes = hashes * _ODD + shifted
+        return mix(hashes)
 
 
 def mix(values: Hashes) -> Hashes:

@@ -89,7 +89,7 @@ class NearMisses:
         Most are worse than those kept already, which is therefore checked first.
         """
         kept, places, flat = self._kept[kind], batch.places, batch.active.flat_indices
-        keys = hash_with_feature(batch.contexts[tokens], features)
+        keys = hash_with_feature(batch.places.contexts[tokens], features)
         good = np.flatnonzero(kept.may_keep(features, keys))
         at_top = self._at_token.holds(places.token_ids[tokens[good]], features[good])
         good = good[at_top == (kind == "token")]

@@ -42,7 +42,7 @@ class ContextSketches:
     def update(self, batch: Batch) -> None:
         """Offer a batch's active entries."""
         entries = batch.active.by_feature
-        hashes = batch.contexts.take(entries.tokens)
+        hashes = batch.places.contexts.take(entries.tokens)
         good = np.flatnonzero(hashes < entries.spread(self._lowest[:, -1]))
         self._add(np.searchsorted(entries.offsets, good, side="right") - 1, hashes[good])
 

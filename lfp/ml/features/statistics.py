@@ -10,7 +10,7 @@ from torch import Tensor
 from lfp.config import StatsConfig
 from lfp.ml.features.active import Active, ByFeature, active
 from lfp.ml.features.examples import Batch, BestExamples, SilentPlaces
-from lfp.ml.features.grouping import Places, context_hashes
+from lfp.ml.features.grouping import Places
 from lfp.ml.features.neighbours import ContextSketches
 from lfp.util.types import Floats
 
@@ -62,8 +62,8 @@ class FeatureStats:
         places = Places.concatenate([places for places, _, _ in waiting])
         tuned = Active.concatenate([tuned for _, tuned, _ in waiting])
         base = Active.concatenate([base for _, _, base in waiting])
-        batch = Batch(places, context_hashes(places.positions, places.token_ids), tuned)
-        _ = tuned.by_feature, places.bounds  # computed once, before threads share them
+        batch = Batch(places, tuned)
+        _ = tuned.by_feature, places.bounds, places.contexts  # computed once, before threads share them
         jobs = (
             lambda: self.tuned.update(tuned.n_tokens, tuned.by_feature),
             lambda: self.base.update(base.n_tokens, base.by_feature),
@@ -110,8 +110,9 @@ class Moments:
         """Add the active entries of `n_tokens` tokens."""
         n_features, bins = self.counts.shape
         self.n_tokens += n_tokens
-        self.n_active += entries.counts
-        seen = np.flatnonzero(entries.counts)
+        n_active = np.diff(entries.offsets)
+        self.n_active += n_active
+        seen = np.flatnonzero(n_active)
         if len(seen):
             starts = entries.offsets[seen]
             fixed = np.rint(entries.values * np.float64(_FIXED_POINT))

@@ -154,12 +154,15 @@ def token_numbers(tokens: CorpusTokens, seed: int) -> NDArray[np.uint64]:
 
 
 class KeptOutputs:
-    """Writes the MLP outputs [slots, sum of d_in] (float32, layers side by side) of drawn tokens to a .npy file."""
+    """Writes the MLP outputs [slots, sum of d_in] (float32, layers side by side) of drawn tokens to a .npy file.
+
+    Flush `values` in the end.
+    """
 
     def __init__(self, path: Path, drawn: Drawn, *, n_tokens: int, width: int) -> None:
         self._slots = np.full(n_tokens, _NOT_KEPT)
         self._slots[drawn.tokens] = np.arange(len(drawn.tokens))
-        self._values = open_memmap(path, mode="w+", dtype=np.float32, shape=(len(drawn.tokens), width))
+        self.values = open_memmap(path, mode="w+", dtype=np.float32, shape=(len(drawn.tokens), width))
 
     def update(self, places: Ints, outputs: Mapping[int, Tensor]) -> None:
         """Offer tokens, as indices of `CorpusTokens` [n], with their MLP outputs [n, d_in] by layer."""
@@ -167,8 +170,4 @@ class KeptOutputs:
         rows = np.flatnonzero(slots >= 0)
         chosen = torch.from_numpy(rows)
         values = [outputs[layer][chosen].float() for layer in sorted(outputs)]
-        self._values[slots[rows]] = torch.cat(values, dim=1).numpy()
-
-    def close(self) -> None:
-        """Flush what is still in memory."""
-        self._values.flush()
+        self.values[slots[rows]] = torch.cat(values, dim=1).numpy()

@@ -9,7 +9,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,7 +19,6 @@ from lfp.ml.models.generation import Completion
 from lfp.ml.models.loading import LanguageModel, mlp_hook_point
 from lfp.ml.models.tokenization import TokenizedText
 from lfp.ml.sae.autoencoders import Dictionary, Sae, normalise
-from lfp.util.types import Floats
 
 
 @contextmanager
@@ -95,8 +93,3 @@ def firing(
         for tokens in stream(model, texts, layers=dictionary.layers, batch_texts=batch_texts, prepend_bos=prepend_bos):
             totals.update(encode_active(dictionary, tokens.outputs))
     return totals
-
-
-def decoder_norms(dictionary: Dictionary) -> Floats:
-    """Return the L2 norms of all decoder rows [features]."""
-    return np.concatenate([rows.norm(dim=1).double().cpu().numpy() for rows in dictionary.decoders])

@@ -1,4 +1,4 @@
-"""Fixed thread counts, checkpoints that are written whole, and the faster of two libraries' matrix products."""
+"""Checkpoints that are written whole, and the faster of two libraries' matrix products."""
 
 from __future__ import annotations
 
@@ -10,11 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-
-
-def set_threads(n: int) -> None:
-    """Fix the number of torch's CPU threads: sums are split by it, so results repeat only with the same number."""
-    torch.set_num_threads(n)
 
 
 def save(state: Any, file: Path) -> None:

@@ -166,19 +166,14 @@ def split_raw(dictionary: Dictionary, coef: Floats) -> RawSplit:
     return RawSplit(weights, sum(float(_to_numpy(sae.b_dec) @ v) for sae, v in layers))
 
 
-def raw_estimates(dictionary: Dictionary, coef: Floats, outputs: Mapping[int, Tensor]) -> Floats:
-    """Return the estimate v . x of each token [n], from MLP outputs [n, d_in] by layer."""
-    parts = [_to_numpy(outputs[sae.info.layer]) @ v for sae, v in _split_by_layer(dictionary, coef)]
-    return np.asarray(sum(parts), np.float64)
-
-
 def raw_misses(dictionary: Dictionary, coef: Floats, outputs: Mapping[int, Tensor], features: sp.csr_array) -> Floats:
     """Return the residual v . (x - x_hat) of each token [n]: what the autoencoders lose of the probe's estimate.
 
     `features` [n, features] are those that `Dictionary.encode` returns for the outputs.
     """
-    residuals, first = raw_estimates(dictionary, coef, outputs), 0
-    for sae, v in _split_by_layer(dictionary, coef):
+    layers, first = list(_split_by_layer(dictionary, coef)), 0
+    residuals = np.asarray(sum(_to_numpy(outputs[sae.info.layer]) @ v for sae, v in layers), np.float64)
+    for sae, v in layers:
         last = first + sae.info.width
         if sae.info.normalize == "none":
             weights, bias = _to_numpy(sae.W_dec) @ v / sae.info.scale, float(_to_numpy(sae.b_dec) @ v)

@@ -164,7 +164,7 @@ class _Pass:
 class SaeTrainer:
     """One autoencoder in training, on MLP outputs of its layer scaled to unit mean square norm.
 
-    Call `step` with each batch and `finish` in the end. The result depends only on `info.seed`, the batches and the
+    Call `step` with each batch. The result, `sae` on scaled outputs, depends only on `info.seed`, the batches and the
     number of threads. `state_dict` and `load_state_dict` make training resumable.
     """
 
@@ -201,10 +201,6 @@ class SaeTrainer:
         self._revive(inputs, result.residual, result.gradients)
         self._descend(result.gradients)
         return result.loss
-
-    def finish(self) -> Sae:
-        """Return the autoencoder as it acts on unscaled MLP outputs, without gradients."""
-        return fold_scale(self.sae, self.info.scale)
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the next step depends on."""
@@ -357,7 +353,7 @@ def train_saes(
                         progress(name, number + 1, n_steps, loss.item())
         if checkpoint is not None and (number + 1) % (checkpoint_every or CHECKPOINT_EVERY) == 0:
             runtime.save([trainer.state_dict() for trainer in trainers], checkpoint)
-    return [trainer.finish() for trainer in trainers]
+    return [fold_scale(trainer.sae, trainer.info.scale) for trainer in trainers]
 
 
 def _initialise(info: SaeInfo, inputs: Tensor) -> Sae:

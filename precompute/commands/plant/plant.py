@@ -226,11 +226,12 @@ def make_model(planting: Planting, job: Job) -> Row:
 
 def _tune(planting: Planting, job: Job, folder: Path) -> None:
     """Tune the base model by GRPO on the job's reward, into `folder`."""
+    import torch
+
     from lfp.ml.models.finetuning import tune_grpo
     from lfp.ml.models.generation import prefix_strings
-    from lfp.ml.models.runtime import set_threads
 
-    set_threads(planting.config.threads)
+    torch.set_num_threads(planting.config.threads)  # sums are split by thread, so results repeat only so
     tune, run, lexicon = planting.config.tune, planting.run(), planting.lexicon()
     texts = tokenize_texts(run, load_role(run, "base"), read_texts(run, "train"))
     if job.shuffle is not None:

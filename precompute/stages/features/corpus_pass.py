@@ -132,7 +132,7 @@ def run_pass(
         run.progress("features: tokens", done, n_tokens, float(done))
     filled.stats.flush()
     for kept in filled.kept.values():
-        kept.close()
+        kept.values.flush()
     return filled
 
 

@@ -148,7 +148,7 @@ def _score_texts(
     """Score texts in order, batch by batch, and offer all of their tokens to the search for near misses."""
     from lfp.ml.features.active import encode_active
     from lfp.ml.features.examples import Batch
-    from lfp.ml.features.grouping import Places, context_hashes
+    from lfp.ml.features.grouping import Places
     from lfp.ml.models.activations import stream_pair
 
     base, tuned = models
@@ -172,9 +172,8 @@ def _score_texts(
         rows = tokens.tuned.rows.numpy()
         first, last = int(rows[0]), int(rows[-1]) + 1
         entries = encode_active(scorer.dictionary, tokens.tuned.outputs)
-        positions, ids = (part.numpy().astype(np.int64) for part in (tokens.tuned.positions, tokens.tuned.ids))
-        places = Places(text_ids[rows], positions, ids)
-        near.update(Batch(places, context_hashes(positions, ids), entries))
+        positions, ids = tokens.tuned.positions.numpy(), tokens.tuned.ids.numpy()
+        near.update(Batch(Places(text_ids[rows], positions, ids), entries))
         shape = (entries.n_tokens, entries.n_features)
         features = sp.csr_array((entries.values, entries.features, entries.offsets), shape=shape)
         batch = _Batch(tokens, features, rows - first, starts[first:last])

@@ -206,7 +206,7 @@ class _Written:
 
 def _describe_features(request: Request, clean: _Written, probe_id: int) -> Candidates:
     """Describe every feature by the tables, and by how it fires on the clean run."""
-    from lfp.ml.interventions.ablation import decoder_norms, firing
+    from lfp.ml.interventions.ablation import firing
 
     dictionary, tables = request.dictionary, request.tables
     n = tables.features.num_rows
@@ -215,6 +215,7 @@ def _describe_features(request: Request, clean: _Written, probe_id: int) -> Cand
     labels = tables.labels.filter(pc.equal(tables.labels["labeller"], tables.labeller or ""))
     related[labels["feature_id"].to_numpy()] = floats(labels, "related") > 0
     confidence[labels["feature_id"].to_numpy()] = floats(labels, "confidence")
+    norms = np.concatenate([rows.norm(dim=1).double().cpu().numpy() for rows in dictionary.decoders])
     fired = firing(request.tuned, dictionary, clean.written, prepend_bos=request.config.model.prepend_bos)
     return Candidates(
         layer=floats(tables.features.sort_by("feature_id"), "layer").astype(np.int64),
@@ -224,7 +225,7 @@ def _describe_features(request: Request, clean: _Written, probe_id: int) -> Cand
         related=related,
         confidence=confidence,
         density=fired.density,
-        energy=fired.mean_square * decoder_norms(dictionary) ** 2,
+        energy=fired.mean_square * norms**2,
         mean_activation=fired.mean,
     )
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from lfp.ml.features import neighbours
 from lfp.ml.features.active import Active
 from lfp.ml.features.examples import Batch
-from lfp.ml.features.grouping import NO_HASH, Places, mix
+from lfp.ml.features.grouping import NO_HASH, Places
 from lfp.ml.features.neighbours import ContextSketches, Neighbours
 
 Sets = list[set[int]]
@@ -24,7 +24,7 @@ def batch(sets: Sets) -> Batch:
     features = np.array([feature for each in by_token for feature in each], np.int32)
     ids = np.arange(n)
     entries = Active(len(sets), offsets, features, np.ones(len(features), np.float32))
-    return Batch(Places(ids, np.zeros(n, np.int64), ids), mix(ids.astype(np.uint64)), entries)
+    return Batch(Places(ids, np.zeros(n, np.int64), ids), entries)
 
 
 def sketches(sets: Sets, k: int) -> ContextSketches:

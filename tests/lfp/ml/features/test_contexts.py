@@ -6,13 +6,12 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lfp.ml.features.grouping import Places, context_hashes
+from lfp.ml.features.grouping import Places
 from tests.lfp.ml.feature_texts import Text, text, tokens
 
 
 def hashes_of(texts: list[Text]) -> np.ndarray:
-    places, _, _ = tokens(texts)
-    return context_hashes(places.positions, places.token_ids)
+    return tokens(texts)[0].contexts
 
 
 @settings(deadline=None, max_examples=20)

@@ -7,7 +7,7 @@ import torch
 
 from lfp.ml.features.active import active
 from lfp.ml.features.examples import Batch, BestExamples
-from lfp.ml.features.grouping import Places, context_hashes
+from lfp.ml.features.grouping import Places
 from tests.lfp.ml.feature_texts import of_feature
 
 
@@ -22,8 +22,7 @@ def test_more_candidates_than_are_kept_change_nothing_and_thresholds_rise() -> N
     best = BestExamples(3, k, 0, by="activation")
     for rows in np.array_split(rng.permutation(n), 20):
         places = Places(texts[rows], nought[rows], ids[rows])
-        hashes = context_hashes(places.positions, places.token_ids)
-        best.update(Batch(places, hashes, active(torch.from_numpy(dense[rows]))))
+        best.update(Batch(places, active(torch.from_numpy(dense[rows]))))
     found = best.examples()
     assert (~best._limits).view(np.float32).min() > 0.9
     for feature in range(3):

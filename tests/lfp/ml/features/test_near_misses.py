@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lfp.ml.features.active import active
 from lfp.ml.features.examples import Batch, Examples
-from lfp.ml.features.grouping import context_hashes, hash_with_feature
+from lfp.ml.features.grouping import Places, hash_with_feature
 from lfp.ml.features.near_misses import Lists, NearMisses
 from tests.lfp.ml.feature_texts import Text, random_texts, same_arrays, tokens, window
 
@@ -38,7 +38,7 @@ def near_misses(batches: Sequence[Sequence[Text]], n: int = 4) -> NearMisses:
     filled = NearMisses(by_token, by_neighbour, n, REACH)
     for texts in filter(None, batches):
         places, values, _ = tokens(texts)
-        filled.update(Batch(places, context_hashes(places.positions, places.token_ids), active(values)))
+        filled.update(Batch(places, active(values)))
     return filled
 
 
@@ -46,7 +46,8 @@ def naive(texts: Sequence[Text], feature: int, n: int) -> list[tuple[int, int]]:
     """Text and position of the feature's near misses, looked for place by place."""
     kinds: tuple[dict[int, tuple[int, int]], dict[int, tuple[int, int]]] = ({}, {})
     for text in sorted(texts, key=lambda text: text.text_id):
-        hashes = context_hashes(np.arange(len(text.token_ids)), np.array(text.token_ids))
+        positions, ids = np.arange(len(text.token_ids)), np.array(text.token_ids)
+        hashes = Places(positions, positions, ids).contexts
         keys = hash_with_feature(hashes, np.full(len(hashes), feature))
         for t, token in enumerate(text.token_ids):
             if text.values[max(0, t - REACH) : t + REACH + 1, feature].any():

@@ -53,7 +53,7 @@ def test_every_context_gets_the_reward_of_what_was_written_after_it(neox: Langua
     assert rewards[order].tolist() == [25.0, 26.0, 27.0, 28.0, 29.0, 30.0]
     written = sample_completions(neox, [contexts[i] for i in order], n_tokens=6, temperature=1.0, seed=3)
     assert seen == [
-        [neox.tokenizer.decode(one.token_ids[:length], skip_special_tokens=True) for one in written]
+        [neox.tokenizer.decode(completion.token_ids[:length], skip_special_tokens=True) for completion in written]
         for length in (2, 3, 5, 6)
     ]
 

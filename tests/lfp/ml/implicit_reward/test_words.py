@@ -81,7 +81,7 @@ def test_means_are_over_occurrences_of_scores_summed_over_a_words_tokens(seed: i
     for word in range(N_WORDS):
         own = [places for of, places in walked(tokens) if of == word]
         sums = [scores[places].sum() for places in own]
-        defined = [one for one in sums if not np.isnan(one)]
+        defined = [total for total in sums if not np.isnan(total)]
         assert means["n"][word] == len(own)
         np.testing.assert_allclose(means["tokens"][word], np.mean([len(p) for p in own]) if own else 0.0)
         np.testing.assert_allclose(means["reward"][word], np.mean(defined) if defined else np.nan)
@@ -170,7 +170,7 @@ def test_kept_outputs_are_those_of_their_tokens_whatever_the_batches(tmp_path: P
     for start in range(0, n, batch):
         part = np.arange(start, min(n, start + batch))
         kept.update(part, {layer: values[part] for layer, values in outputs.items()})
-    kept.close()
+    kept.values.flush()
     expected = torch.cat([outputs[0], outputs[2]], dim=1)[drawn.tokens].numpy()
     np.testing.assert_array_equal(np.load(tmp_path / "outputs.npy"), expected)
 

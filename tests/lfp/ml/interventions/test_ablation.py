@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 from typing import get_args
 
@@ -12,7 +11,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from lfp.errors import ModelError
-from lfp.ml.interventions.ablation import decoder_norms, firing, scaling
+from lfp.ml.interventions.ablation import firing, scaling
 from lfp.ml.models.generation import sample_completions
 from lfp.ml.models.loading import LanguageModel, mlp_hook_point
 from lfp.ml.sae.autoencoders import Dictionary, Normalize, Sae, Variant
@@ -103,7 +102,7 @@ def test_nothing_to_change_changes_nothing(scales: dict[int, float], neox: Langu
 def test_the_change_is_linear_in_the_scale_and_adds_up_over_features(scale: float, neox: LanguageModel) -> None:
     features, chosen = dictionary(), (2, 5, 7)
     before = outputs_under(neox, features, {}, 0)
-    doubled = [outputs_under(neox, features, {one: 2.0}, 0) - before for one in chosen]
+    doubled = [outputs_under(neox, features, {feature: 2.0}, 0) - before for feature in chosen]
     found = outputs_under(neox, features, dict.fromkeys(chosen, scale), 0)
     torch.testing.assert_close(found - before, (scale - 1) * sum(doubled), rtol=1e-4, atol=1e-5)
 
@@ -158,20 +157,14 @@ def test_firing_is_over_prefixes_and_completions_without_their_first_token(neox:
     written = sample_completions(neox, prefixes, n_tokens=4, temperature=1.0, seed=0)
     found = firing(neox, features, written, prepend_bos=True, batch_texts=2)
     kept: list[Tensor] = []
-    for one in written:
+    for completion in written:
         seen = {}
         hooks = [(mlp_hook_point(k), lambda output, hook, k=k, seen=seen: seen.update({k: output[0]})) for k in (0, 1)]
         with neox.bridge.hooks(fwd_hooks=hooks):
-            logits_of(neox, torch.tensor([[*one.prefix_ids, *one.token_ids]]))
+            logits_of(neox, torch.tensor([[*completion.prefix_ids, *completion.token_ids]]))
         kept.append(features.encode(seen)[1:])
     values = torch.cat(kept).double()
     assert found.n_tokens == len(values)
     assert torch.equal(torch.tensor(found.density), (values > 0).double().mean(0))
     torch.testing.assert_close(torch.tensor(found.mean), values.mean(0), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(torch.tensor(found.mean_square), (values**2).mean(0), rtol=1e-4, atol=1e-5)
-
-
-def test_decoder_norms_are_of_all_layers_in_order() -> None:
-    features = dictionary("relu")
-    rows = copy.deepcopy([sae.W_dec for sae in features.saes])
-    assert decoder_norms(features) == pytest.approx(torch.cat(rows).norm(dim=1).numpy())

@@ -245,4 +245,4 @@ def test_a_new_variant_is_one_line_of_loss(variant: Variant, monkeypatch: pytest
     trainer = trainer_of(variant, density=0.0)
     losses = [trainer.step(INPUTS).item() for _ in range(100)]
     assert losses[-1] < 0.5 * losses[0]
-    torch.testing.assert_close(trainer.finish().W_dec.norm(dim=1), torch.ones(WIDTH))
+    torch.testing.assert_close(trainer.sae.W_dec.norm(dim=1), torch.ones(WIDTH))

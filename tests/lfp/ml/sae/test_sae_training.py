@@ -217,9 +217,9 @@ def spoil(one: SaeTrainer) -> None:
 def test_dead_features_are_revived(variant: Variant) -> None:
     """By starting again, or in the top-k family by learning what is missed; fewer than directions, all have work."""
     left, helped = (trainer(variant, changed(l0_weight=0.01, dead_steps=n), width=20) for n in (10_000, 50))
-    for one in (left, helped):
-        spoil(one)
-    still, now = (n_dead(train_saes([one], SOURCE)[0]) for one in (left, helped))
+    for training in (left, helped):
+        spoil(training)
+    still, now = (n_dead(train_saes([training], SOURCE)[0]) for training in (left, helped))
     assert still >= 5 and now <= 2
 
 
