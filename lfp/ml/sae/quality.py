@@ -86,13 +86,14 @@ def ce_recovered(
     return (zeroed - rebuilt) / (zeroed - clean) if zeroed > clean else None
 
 
-_Edit = Callable[[Tensor], Tensor]
-"""Maps MLP outputs [n, d_in] to what replaces them."""
-
-
 @torch.no_grad()
-def _cross_entropy(model: LanguageModel, batch: Batch, layer: int, edit: _Edit | None = None) -> float:
-    """Sum the cross-entropy, in nats, over a batch's tokens that have a context; `edit` acts on the layer's outputs."""
+def _cross_entropy(
+    model: LanguageModel, batch: Batch, layer: int, edit: Callable[[Tensor], Tensor] | None = None
+) -> float:
+    """Sum the cross-entropy, in nats, over a batch's tokens that have a context.
+
+    `edit` maps the layer's MLP outputs [n, d_in] to what replaces them.
+    """
     device = model.bridge.cfg.device
     ids, mask = batch.input_ids.to(device), batch.attention_mask.to(device)
     is_token = batch.text_tokens().to(device)

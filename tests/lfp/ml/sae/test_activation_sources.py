@@ -34,8 +34,8 @@ def first(source: HeldActivations | StreamedActivations, n: int, *, start: int =
 
 def same(found: Sequence[dict[int, Tensor]], expected: Sequence[dict[int, Tensor]]) -> bool:
     return len(found) == len(expected) and all(
-        own.keys() == theirs.keys() and all(torch.equal(own[layer], theirs[layer]) for layer in own)
-        for own, theirs in zip(found, expected, strict=True)
+        own.keys() == expected_batch.keys() and all(torch.equal(own[layer], expected_batch[layer]) for layer in own)
+        for own, expected_batch in zip(found, expected, strict=True)
     )
 
 

@@ -1,4 +1,4 @@
-"""Autoencoders on disk: nothing lost, SAELens's folders read as SAELens reads them and ours by it, bad ones refused."""
+"""Autoencoders on disk: nothing lost, read as SAELens reads them and readable by it, bad ones refused."""
 
 from __future__ import annotations
 
@@ -311,9 +311,9 @@ def test_saelens_reads_what_is_written_here(tmp_path: Path, variant: Variant) ->
         saelens = pytest.importorskip("sae_lens")
         sae = tiny_sae(variant=variant)
         write_sae(sae, tmp_path)
-        theirs = saelens.SAE.load_from_disk(tmp_path)
+        saelens_sae = saelens.SAE.load_from_disk(tmp_path)
     features, rebuilt = sae(OUTPUTS)
     with torch.no_grad():
-        torch.testing.assert_close(theirs.encode(OUTPUTS), features, rtol=1e-5, atol=1e-5)
-        torch.testing.assert_close(theirs.decode(features), rebuilt, rtol=1e-5, atol=1e-5)
-    assert theirs.cfg.metadata.lfp == asdict(sae.info)
+        torch.testing.assert_close(saelens_sae.encode(OUTPUTS), features, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(saelens_sae.decode(features), rebuilt, rtol=1e-5, atol=1e-5)
+    assert saelens_sae.cfg.metadata.lfp == asdict(sae.info)
