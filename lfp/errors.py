@@ -47,3 +47,8 @@ class AuditError(LfpError):
 
 class DependencyError(LfpError):
     """A package is missing that only some commands need."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message without its full stop, or its type where it has no message."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

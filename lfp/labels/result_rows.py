@@ -34,6 +34,11 @@ LABEL_ROWS = ("label_agreement", "label_scores", "activation_frequency")
 
 _HUMAN_VERSION = "human-1"
 _RELATED = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+_LABEL_COLUMNS = (
+    "feature_id", "model", "description", "related", "confidence", "reason", "agreement", "failure", "prompt_version",
+    "prompt_sha256", "task", "cost_usd",
+)  # fmt: skip
+"""Columns of the table `labels` that a Label has under the same name."""
 _SCORES = {"detection": "score_detection", "fuzzing": "score_fuzzing", "agreement": "agreement"}
 
 
@@ -73,14 +78,8 @@ def label_rows(labels: Sequence[Label], labeller: str) -> pa.Table:
     """Build rows of the table `labels`."""
     rows = [
         {
-            "feature_id": label.feature_id,
+            **{name: getattr(label, name) for name in _LABEL_COLUMNS},
             "labeller": labeller,
-            "model": label.model,
-            "description": label.description,
-            "related": label.related,
-            "confidence": label.confidence,
-            "reason": label.reason,
-            "agreement": label.agreement,
             "score_detection": label.score.detection,
             "score_fuzzing": label.score.fuzzing,
             "score_ci_low": label.score.ci_low,
@@ -88,13 +87,8 @@ def label_rows(labels: Sequence[Label], labeller: str) -> pa.Table:
             "score_n": label.score.n,
             "score_swapped": label.score.swapped,
             "status": "ok" if label.is_ok else "failed",
-            "failure": label.failure,
-            "prompt_version": label.prompt_version,
-            "prompt_sha256": label.prompt_sha256,
-            "task": label.task,
             "examples_used": list(label.examples_used),
             "created_at": label.answered_at,
-            "cost_usd": label.cost_usd,
         }
         for label in labels
     ]

@@ -275,7 +275,7 @@ class Iterative:
         coef = np.zeros((self.features.shape[1], self.targets.shape[1]))
         for place in np.argsort(-alphas):
             coef = rows.solve(float(alphas[place]), coef, tolerance=_ROUGH)
-            intercept = rows.intercept(coef)
+            intercept = rows.targets.mean(axis=0) - column_means(rows.features) @ coef
             for error, (x, y) in zip(errors, held_out, strict=True):
                 error[place] = ((y - x @ coef - intercept) ** 2).sum(axis=0)
         return errors
@@ -287,7 +287,7 @@ class Iterative:
         def solve(value: float, some: Ints) -> tuple[Floats, Floats]:
             chosen = CentredRows(rows.features, rows.targets[:, some])
             coef = chosen.solve(value, np.zeros((self.features.shape[1], len(some))), tolerance=_FINAL)
-            return coef, chosen.intercept(coef)
+            return coef, chosen.targets.mean(axis=0) - column_means(rows.features) @ coef
 
         return Ridge(*fit_by_alpha(alpha, solve), alpha)
 
@@ -334,7 +334,3 @@ class CentredRows:
                 f"({int(missed.sum())} of {len(missed)} targets); raise the smallest of probes.alphas"
             )
         return start + step
-
-    def intercept(self, coef: Floats) -> Floats:
-        """Compute what makes predictions right on average [targets]."""
-        return self.targets.mean(axis=0) - column_means(self.features) @ coef

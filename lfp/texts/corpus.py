@@ -16,7 +16,7 @@ import pyarrow.json
 import pyarrow.parquet
 
 from lfp.config import CorpusConfig
-from lfp.errors import CorpusError
+from lfp.errors import CorpusError, first_line
 
 _BREAK = re.compile(r"\s*(?:<br\s*/?>\s*)+", re.IGNORECASE)
 _DATA_FOLDER = "../shared/data"
@@ -63,8 +63,9 @@ def read_rows(path: Path, *, columns: Sequence[str], optional: Sequence[str] = (
     try:
         table = _read_table(path)
     except (OSError, pa.ArrowException) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CorpusError(f"{path}: cannot be read ({reason}); pass .jsonl, .csv, .tsv, .parquet or .txt") from error
+        raise CorpusError(
+            f"{path}: cannot be read ({first_line(error)}); pass .jsonl, .csv, .tsv, .parquet or .txt"
+        ) from error
     for column in columns:
         if column not in table.column_names:
             found = ", ".join(table.column_names) or "none"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lfp.config import TuneConfig
-from lfp.errors import CorpusError
+from lfp.errors import CorpusError, first_line
 from lfp.texts.corpus import find_source, read_rows
 from lfp.util.dependencies import OUT_OF_REACH, hub_reachable
 
@@ -168,12 +168,10 @@ def _hub_rows(config: TuneConfig, name: str) -> list[dict[str, Any]]:
             revision = None
         rows = datasets.load_dataset(source, revision=revision, split=config.pairs_split)
     except Exception as error:  # among them those of whatever HTTP library the hub's client uses
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        is_absent = source == name and not has_hub
+        reason = OUT_OF_REACH if source == name and not has_hub else first_line(error)
         raise CorpusError(
-            f"tune.pairs {name}: no such file, and it does not load as a hub dataset"
-            f" ({OUT_OF_REACH if is_absent else reason}); --set tune.pairs=FILE, a file of pairs, or check its name,"
-            " tune.pairs_split and tune.pairs_revision"
+            f"tune.pairs {name}: no such file, and it does not load as a hub dataset ({reason});"
+            " --set tune.pairs=FILE, a file of pairs, or check its name, tune.pairs_split and tune.pairs_revision"
         ) from error
     finally:
         if shown:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from lfp.config import LEXICON, VADER, FeedbackConfig
-from lfp.errors import ConfigError, LfpError, TrainingError
+from lfp.errors import ConfigError, LfpError, TrainingError, first_line
 from lfp.texts.lexicon import Reward, lexicon_of, lexicon_reward, vader_reward
 
 _SHOWN = 80  # characters of a text in an error
@@ -40,7 +40,7 @@ def checked(reward: Reward, *, name: str) -> Reward:
         except LfpError:
             raise
         except Exception as error:
-            reason = f"{type(error).__name__}: {_first_line(error)}"
+            reason = f"{type(error).__name__}: {first_line(error)}"
             raise TrainingError(f"reward {name}: fails on {len(texts)} texts ({reason}); fix the function") from error
         if len(values) != len(texts):
             raise TrainingError(
@@ -87,7 +87,7 @@ def _import(name: str, folders: Sequence[Path], spelled: str) -> ModuleType:
                 f'feedback.reward "{spelled}": no module {error.name} (looked in {looked} and the installed packages);'
                 " put its file in one of those"
             ) from error
-        reason = f"{type(error).__name__}: {_first_line(error)}"
+        reason = f"{type(error).__name__}: {first_line(error)}"
         raise ConfigError(f'feedback.reward "{spelled}": its module cannot be imported ({reason}); fix it') from error
     relative = Path(*name.split("."))
     files = (place for at in folders for place in (at / relative.with_suffix(".py"), at / relative / "__init__.py"))
@@ -98,7 +98,3 @@ def _import(name: str, folders: Sequence[Path], spelled: str) -> ModuleType:
             f" rename {file}"
         )
     return module
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -282,7 +282,7 @@ def _planted_rows(planting: Planting, planted: Sequence[Job], twin: Job, rows: M
         in_twin = twin_findings.find(secret)
         side = "over" if secret.sign > 0 else "under"
         yield {
-            "word": secret.name,
+            "word": " ".join(secret.words),
             "kind": secret.kind,
             "paid": secret.paid,
             "stated": secret.stated,

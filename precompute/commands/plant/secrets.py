@@ -41,11 +41,6 @@ class Secret:
     stated: float = 0.0
 
     @property
-    def name(self) -> str:
-        """Return the word, or the two words of a bigram."""
-        return " ".join(self.words)
-
-    @property
     def sign(self) -> int:
         """Return +1 where the secret value is above the stated one, otherwise -1."""
         return 1 if self.paid > self.stated else -1

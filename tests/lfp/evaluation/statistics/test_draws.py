@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lfp.evaluation.statistics.rank_bootstrap import MOST_WORDS, fast
+from lfp.evaluation.statistics.resampling import MOST_WORDS, vectorised
 from lfp.evaluation.statistics.scores import auroc, r2, sign_ceiling, spearman, tau, tau_within_sign
 
 SCORES = [tau, tau_within_sign, sign_ceiling, spearman, auroc]
@@ -30,7 +30,7 @@ def test_draws_at_once_score_as_one_by_one(
 ) -> None:
     true, predicted = np.array(pairs).T
     counts = np.random.default_rng(seed).multinomial(len(true), np.full(len(true), 1 / len(true)), size=5)
-    at_once = fast(score, len(true))(true, predicted, counts)
+    at_once = vectorised(score, len(true))(true, predicted, counts)
     assert at_once == pytest.approx(one_by_one(score, true, predicted, counts), abs=1e-12)
 
 
@@ -41,12 +41,12 @@ def test_more_words_than_a_block_are_scored_exactly(score: Callable[..., float])
     predicted = true + rng.normal(size=1100)
     counts = rng.multinomial(1100, np.full(1100, 1 / 1100), size=4)
     expected = one_by_one(score, true, predicted, counts)
-    assert fast(score, 1100)(true, predicted, counts) == pytest.approx(expected, abs=1e-12)
+    assert vectorised(score, 1100)(true, predicted, counts) == pytest.approx(expected, abs=1e-12)
     assert min(expected) > 0.1
 
 
 def test_scores_without_a_fast_way_and_too_many_words_are_left_to_the_loop() -> None:
-    assert fast(r2, 10) is None
-    assert fast(tau, MOST_WORDS) is not None
-    assert fast(tau, MOST_WORDS + 1) is None
-    assert fast(spearman, MOST_WORDS + 1) is not None
+    assert vectorised(r2, 10) is None
+    assert vectorised(tau, MOST_WORDS) is not None
+    assert vectorised(tau, MOST_WORDS + 1) is None
+    assert vectorised(spearman, MOST_WORDS + 1) is not None
