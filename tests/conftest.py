@@ -114,8 +114,8 @@ def own_modules(tmp_path):
     yield
     sys.path[:] = path
     for name in set(sys.modules) - modules:
-        told = vars(sys.modules[name])
-        places = [told.get("__file__"), *told.get("__path__", ())]
+        members = vars(sys.modules[name])
+        places = [members.get("__file__"), *members.get("__path__", ())]
         if any(str(place).startswith(str(tmp_path)) for place in places):
             del sys.modules[name]
 

@@ -92,7 +92,10 @@ def match_features(one: Store, other: Store) -> MatchedFeatures:
     similar, above what random directions like the other run's, or its tokens shuffled, reach in CHANCE of cases.
     """
     left, right = (queries.run.weightiest_features(store, limit=LARGEST) for store in (one, other))
-    by = _by(one, other)
+    models = [store.manifest.models.get("tuned") for store in (one, other)]
+    is_one_model = models[0] is not None and models[1] is not None and models[0].sha256 == models[1].sha256
+    has_decoders = all(store.manifest.tables["decoders"].rows for store in (one, other))
+    by: By = "decoder cosine" if is_one_model and has_decoders else "what they fire on"
     similar, null = _cosines(one, other, left, right) if by == "decoder cosine" else _overlaps(left, right)
     sizes = left.num_rows, right.num_rows
     by_chance = feature_matching.nearest_sizes(null, *sizes)
@@ -101,14 +104,6 @@ def match_features(one: Store, other: Store) -> MatchedFeatures:
     found = feature_matching.mutual_nearest(similar, *sizes).above(chance)
     held = one.manifest.tables["features"].rows, other.manifest.tables["features"].rows
     return MatchedFeatures(by, _pairs(left, right, found), sizes, held, chance)
-
-
-def _by(one: Store, other: Store) -> By:
-    """Choose how to match: directions compare only between dictionaries of one model, where both bundles hold them."""
-    models = [store.manifest.models.get("tuned") for store in (one, other)]
-    is_one_model = models[0] is not None and models[1] is not None and models[0].sha256 == models[1].sha256
-    has_decoders = all(store.manifest.tables["decoders"].rows for store in (one, other))
-    return "decoder cosine" if is_one_model and has_decoders else "what they fire on"
 
 
 def _cosines(

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, TypeVar
 
 from lfp.bundle.store import views
 from lfp.bundle.store.connection import Store
 from lfp.errors import ConfigError, NotInBundleError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -59,14 +61,13 @@ def columns(kind: type[Any]) -> str:
     return ", ".join(f'"{field.name}"' for field in fields(kind))
 
 
-def sort_key(sorts: Mapping[str, str], name: str) -> str:
-    """Return the SQL behind a name that rows may be sorted by. Raises ConfigError, naming the nearest, for another."""
-    try:
-        return sorts[name]
-    except KeyError:
-        nearest = get_close_matches(name, sorts, n=1)
-        hint = f"did you mean {nearest[0]}?" if nearest else f"choose one of {', '.join(sorts)}"
-        raise ConfigError(f"{name}: no column of that name here; {hint}") from None
+def look_up(choices: Mapping[str, T], name: str) -> T:
+    """Return what is behind a name, such as a name of a sort. Raises ConfigError, naming the nearest, for another."""
+    if name not in choices:
+        nearest = get_close_matches(name, choices, n=1)
+        hint = f"did you mean {nearest[0]}?" if nearest else f"choose one of {', '.join(choices)}"
+        raise ConfigError(f"{name}: no column or list of that name here; {hint}")
+    return choices[name]
 
 
 def each_of(numbers: Sequence[int]) -> tuple[str, dict[str, int]]:

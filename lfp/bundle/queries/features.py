@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from lfp.bundle.queries.common import Order, direction, each_of, headline_id, sort_key
+from lfp.bundle.queries.common import Order, direction, each_of, headline_id, look_up
 from lfp.bundle.store.connection import Store
 
 Point = tuple[float, float]
@@ -174,9 +174,9 @@ def features(
 
     Nulls come last in either direction, ties by number. Raises ConfigError for an unknown column.
     """
-    by = f"{sort_key(FEATURE_SORTS, order.by)} {direction(order)} NULLS LAST, feature_table.feature_id"
+    by = f"{look_up(FEATURE_SORTS, order.by)} {direction(order)} NULLS LAST, feature_table.feature_id"
     where, values = _conditions(store, wanted)
-    named = ", ".join(f'{sort_key(FEATURE_COLUMNS, name)} AS "{name}"' for name in columns)
+    named = ", ".join(f'{look_up(FEATURE_COLUMNS, name)} AS "{name}"' for name in columns)
     if limit is None:
         sql = f"SELECT {named} FROM feature_table WHERE {where} ORDER BY {by} OFFSET $offset"
         return store.query(sql, {**values, "offset": offset})
@@ -200,7 +200,7 @@ def _rows_of(store: Store, ids: Sequence[int], named: str) -> pa.Table:
 def feature_place(store: Store, feature_id: int, wanted: FeatureFilter, *, order: Order) -> Place:
     """Find a feature's position among those that pass the filter, in that order, and its neighbours there."""
     where, values = _conditions(store, wanted)
-    by, down = sort_key(FEATURE_SORTS, order.by), order.descending
+    by, down = look_up(FEATURE_SORTS, order.by), order.descending
     ahead, behind = ("DESC", "ASC") if down else ("ASC", "DESC")
     sql = _PLACE.format(by=by, where=where, larger=">" if down else "<", ahead=ahead, behind=behind)
     row = store.rows(sql, {**values, "here": feature_id})[0]
@@ -211,7 +211,7 @@ def feature_points(store: Store, wanted: FeatureFilter, *, colour: str, limit: i
     """Features that pass as points: feature_id, x, y, value (of the column named by `colour`, null where it has none)
     and description. Where there are more than `limit`, those that contribute most.
     """
-    value = sort_key({name: FEATURE_COLUMNS[name] for name in FEATURE_NUMBERS}, colour)
+    value = look_up({name: FEATURE_COLUMNS[name] for name in FEATURE_NUMBERS}, colour)
     where, values = _conditions(store, wanted)
     return store.query(
         f"SELECT feature_id, x, y, ({value})::FLOAT AS value, description FROM feature_table "
@@ -225,7 +225,7 @@ def pick_features(store: Store, pick: str, *, limit: int, seed: int = 0) -> list
 
     The sample is the same for the same seed and bundle. Raises ConfigError for another name.
     """
-    condition = sort_key(PICKS, pick)
+    condition = look_up(PICKS, pick)
     order, values = "t.mean_abs_contribution DESC NULLS LAST", {"limit": limit}
     if pick == RANDOM:
         order, values = "hash(t.feature_id::VARCHAR || ':' || $seed::VARCHAR)", {**values, "seed": seed}
@@ -235,7 +235,7 @@ def pick_features(store: Store, pick: str, *, limit: int, seed: int = 0) -> list
 
 def count_picked(store: Store, pick: str) -> int:
     """Count the features to pick from. Raises ConfigError for another name."""
-    return int(store.rows(f"SELECT count(*) AS n {_PICKED_FROM} WHERE {sort_key(PICKS, pick)}")[0]["n"])
+    return int(store.rows(f"SELECT count(*) AS n {_PICKED_FROM} WHERE {look_up(PICKS, pick)}")[0]["n"])
 
 
 def audited_features(store: Store, feature_ids: Sequence[int]) -> list[AuditedFeature]:
@@ -263,46 +263,45 @@ def contribution_share(store: Store, feature_ids: Sequence[int]) -> float | None
 
 def _conditions(store: Store, wanted: FeatureFilter) -> tuple[str, dict[str, Any]]:
     """Write the filter as SQL over `feature_table`, from constant parts, with the values that it binds."""
-    parts = list(_parts(wanted, n=store.manifest.tables["features"].rows))
-    values = {name: value for _, bound in parts for name, value in bound.items()}
-    return " AND ".join(sql for sql, _ in parts) or "true", values
-
-
-def _parts(wanted: FeatureFilter, *, n: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield a condition for each field of the filter that is set; `n` is the number of ranks."""
-    if wanted.layers:
-        yield "list_contains($layers::INTEGER[], layer)", {"layers": list(wanted.layers)}
-    for chosen, conditions in (
+    parts: list[str] = []
+    values: dict[str, Any] = {}
+    for choice, conditions in (
         (wanted.sign, {"positive": "weight > 0", "negative": "weight < 0"}),
         (wanted.related, {"yes": "related", "no": "NOT related"}),
         (wanted.null, {"beats": "beats_null", "within": "NOT beats_null"}),
     ):
-        if chosen in conditions:
-            yield conditions[chosen], {}
-    if wanted.density_low > 0:
-        yield "density >= $density_low", {"density_low": wanted.density_low}
-    if wanted.density_high < 1:
-        yield "density <= $density_high", {"density_high": wanted.density_high}
-    if needle := wanted.search.strip().lower():
-        yield _SEARCH, {"search": needle}
-    if token := wanted.token.strip().lower():
-        yield "contains(token_words, chr(10) || $token || chr(10))", {"token": token}
-    if wanted.drift:
-        yield _DRIFT, {"drift": list(wanted.drift), "flipped": FLIPPED in wanted.drift}
-    if wanted.drift_top < 1:
-        yield "drift_rank <= $drift_most", {"drift_most": math.ceil(wanted.drift_top * n)}
-    if wanted.rank_low > 0:
-        yield "rank > $rank_after", {"rank_after": math.ceil(wanted.rank_low * n)}
-    if wanted.rank_high < 1:
-        yield "rank <= $rank_most", {"rank_most": math.ceil(wanted.rank_high * n)}
-    if wanted.stability_low > 0:
-        yield "stability >= $stability_low", {"stability_low": wanted.stability_low}
-    if wanted.detection_low > 0:
-        yield "score_detection >= $detection_low", {"detection_low": wanted.detection_low}
+        if choice in conditions:
+            parts.append(conditions[choice])
+    search, token, n = (
+        wanted.search.strip().lower(),
+        wanted.token.strip().lower(),
+        store.manifest.tables["features"].rows,
+    )
+    drift_most, rank_after, rank_most = (
+        math.ceil(share * n) for share in (wanted.drift_top, wanted.rank_low, wanted.rank_high)
+    )
+    for is_set, sql, bound in (
+        (wanted.layers, "list_contains($layers::INTEGER[], layer)", {"layers": list(wanted.layers)}),
+        (wanted.density_low > 0, "density >= $density_low", {"density_low": wanted.density_low}),
+        (wanted.density_high < 1, "density <= $density_high", {"density_high": wanted.density_high}),
+        (search, _SEARCH, {"search": search}),
+        (token, "contains(token_words, chr(10) || $token || chr(10))", {"token": token}),
+        (wanted.drift, _DRIFT, {"drift": list(wanted.drift), "flipped": FLIPPED in wanted.drift}),
+        (wanted.drift_top < 1, "drift_rank <= $drift_most", {"drift_most": drift_most}),
+        (wanted.rank_low > 0, "rank > $rank_after", {"rank_after": rank_after}),
+        (wanted.rank_high < 1, "rank <= $rank_most", {"rank_most": rank_most}),
+        (wanted.stability_low > 0, "stability >= $stability_low", {"stability_low": wanted.stability_low}),
+        (wanted.detection_low > 0, "score_detection >= $detection_low", {"detection_low": wanted.detection_low}),
+        (wanted.noted is not None, _NOTED, {"noted": list(wanted.noted or ())}),
+    ):
+        if is_set:
+            parts.append(sql)
+            values |= bound
     if wanted.region:
-        yield _inside(wanted.region)
-    if wanted.noted is not None:
-        yield "feature_id IN (SELECT unnest($noted::INTEGER[]))", {"noted": list(wanted.noted)}
+        sql, bound = _inside(wanted.region)
+        parts.append(sql)
+        values |= bound
+    return " AND ".join(parts) or "true", values
 
 
 def _inside(corners: tuple[Point, ...]) -> tuple[str, dict[str, Any]]:
@@ -329,6 +328,7 @@ _SEARCH = """
 (contains(token_words, $search) OR contains(description_words, $search)
  OR (feature_id = try_cast($search AS INTEGER) AND $search = try_cast($search AS INTEGER)::VARCHAR))
 """
+_NOTED = "feature_id IN (SELECT unnest($noted::INTEGER[]))"
 _DRIFT = "(list_contains($drift::VARCHAR[], status) OR ($flipped AND sign_flipped))"
 
 _PLACE = """

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from lfp.bundle.queries.common import Order, columns, direction, headline_id, main_labeller, sort_key
+from lfp.bundle.queries.common import Order, columns, direction, headline_id, look_up, main_labeller
 from lfp.bundle.store.connection import Store
 from lfp.evaluation.results import ResultRow
 
@@ -171,7 +171,7 @@ def drift(store: Store, wanted: DriftFilter, *, order: Order, limit: int | None 
     `drifted_null` and `unexplained_null` are what chance reaches at a feature's rank, where the report has it.
     """
     sql, values = _conditions(wanted)
-    by, way = sort_key(DRIFT_SORTS, order.by), f"{direction(order)} NULLS LAST, feature_id"
+    by, way = look_up(DRIFT_SORTS, order.by), f"{direction(order)} NULLS LAST, feature_id"
     return store.query(
         f"SELECT {_COLUMNS} FROM (SELECT feature_id, contribution, contribution_base, {by} AS place {sql} "
         f"ORDER BY place {way} LIMIT $limit OFFSET $offset) page JOIN feature_table USING (feature_id) {_NULLS} "

@@ -16,11 +16,11 @@ from lfp.bundle.queries.common import (
     columns,
     direction,
     headline,
+    look_up,
     main_labeller,
     no_such,
     pooling,
     ranked,
-    sort_key,
 )
 from lfp.bundle.store.connection import Store
 from lfp.errors import NotInBundleError
@@ -99,7 +99,7 @@ def texts(store: Store, wanted: TextFilter, *, order: Order, limit: int | None =
     `gap` is the distance of the percentile ranks of prediction and true feedback or, sorted by another gap, of its two
     values; ranks are among the sampled texts where only those are wanted.
     """
-    by = sort_key(TEXT_SORTS, order.by)
+    by = look_up(TEXT_SORTS, order.by)
     gaps = ranked(_TEXT_ROWS, *TEXT_GAPS.get(order.by, TEXT_GAPS["gap"]))
     return store.query(
         "SELECT text_id, text, split, role, feedback, implicit_reward, predicted, rating, abs(gap) AS gap "
@@ -302,7 +302,7 @@ def count_pairs(store: Store, wanted: PairFilter) -> int:
 
 def pairs(store: Store, wanted: PairFilter, *, order: Order, limit: int | None = None, offset: int = 0) -> pa.Table:
     """Select the pairs that pass, sorted, with the beginnings of both responses."""
-    by = sort_key(PAIR_SORTS, order.by)
+    by = look_up(PAIR_SORTS, order.by)
     return store.query(
         "SELECT pair_id, chosen_id, rejected_id, split, chosen_response, rejected_response, margin, implicit_margin, "
         f"chosen_tokens, rejected_tokens, length FROM ({_PAIRS}) {_WHERE} "

@@ -13,14 +13,14 @@ from lfp.bundle.queries.common import (
     direction,
     headline,
     headline_id,
+    look_up,
     main_labeller,
     pooled,
     pooling,
     ranked,
-    sort_key,
 )
 from lfp.bundle.store.connection import Store
-from lfp.errors import ConfigError, NotInBundleError
+from lfp.errors import NotInBundleError
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ def responsible_features(
 
 def queued_words(store: Store, queue: str, *, side: str = "any", limit: int | None = 100) -> list[QueuedWord]:
     """Select the words with the largest gaps; `queue` is from WORD_GAPS. The estimate is on the lexicon's scale."""
-    first, second = _judges(WORD_GAPS, queue)
+    first, second = look_up(WORD_GAPS, queue)
     sql = _WORDS.format(ranked=ranked(_KNOWN_WORDS, first, second), first=first, second=second)
     rows = store.rows(sql, {"side": side, "limit": limit, "labeller": main_labeller(store)})
     lists = ("feature_ids", "descriptions")
@@ -209,16 +209,9 @@ def paid_words(store: Store, *, over: bool, limit: int | None = 10) -> list[Paid
     return [PaidWord(**row) for row in store.rows(_PAID, {"sign": 1 if over else -1, "limit": limit})]
 
 
-def _judges(gaps: Mapping[str, tuple[str, str]], queue: str) -> tuple[str, str]:
-    try:
-        return gaps[queue]
-    except KeyError:
-        raise ConfigError(f"queue {queue}: not one of the lists; choose from {', '.join(gaps)}") from None
-
-
 def _head(queue: str) -> str:
     """Return SQL for the first texts of a queue."""
-    first, second = _judges(TEXT_GAPS, queue)
+    first, second = look_up(TEXT_GAPS, queue)
     return _HEAD.format(ranked=ranked(_SAMPLED, first, second), first=first, second=second)
 
 
@@ -301,7 +294,7 @@ WORD_SORTS: Mapping[str, str] = {
 
 def words(store: Store, *, order: Order, limit: int | None = None) -> pa.Table:
     """Select the whole vocabulary, sorted; `estimate` is `predicted` on the lexicon's scale, null without a probe."""
-    by = sort_key(WORD_SORTS, order.by)
+    by = look_up(WORD_SORTS, order.by)
     return store.query(
         "SELECT word, n, n_generated, feedback, implicit_reward, implicit_advantage, implicit_matched, "
         "implicit_matched_se, implicit_excess, implicit_gap, predicted, predicted_base, "

@@ -43,7 +43,7 @@ def test_history_grows_and_the_newest_of_each_reviewer_counts(store):
     second = store.add(KEY, said(verdict="wrong"))
     assert second.supersedes == first.uid and other.supersedes is None
     assert store.history(KEY, 3) == [first, other, second]
-    assert {one.uid for one in newest(store.history(KEY))} == {other.uid, second.uid}
+    assert {verdict.uid for verdict in newest(store.history(KEY))} == {other.uid, second.uid}
     assert store.history(KEY, 4) == [] and store.history(replace(KEY, features_hash="c")) == []
 
 
@@ -116,13 +116,13 @@ def test_processes_and_threads_that_write_at_once_lose_nothing(url):
     context = multiprocessing.get_context("spawn")
     others = [context.Process(target=_write, args=(url, f"process {n}")) for n in range(2)]
     threads = [threading.Thread(target=_write, args=(url, f"thread {n}")) for n in range(3)]
-    for one in (*others, *threads):
-        one.start()
-    for one in (*others, *threads):
-        one.join(60)
-    assert [one.exitcode for one in others] == [0, 0]
+    for worker in (*others, *threads):
+        worker.start()
+    for worker in (*others, *threads):
+        worker.join(60)
+    assert [worker.exitcode for worker in others] == [0, 0]
     held = AuditStore(url).history(KEY)
-    assert len(held) == 100 and len({(one.reviewer, one.feature_id) for one in held}) == 100
+    assert len(held) == 100 and len({(verdict.reviewer, verdict.feature_id) for verdict in held}) == 100
 
 
 def test_two_sessions_see_each_other(store, url):

@@ -77,7 +77,7 @@ def test_lists_go_out_and_in(stores, kind):
 def test_rows_of_another_bundle_are_left_out_and_hand_made_ones_are_of_this(stores):
     rows = b"feature_id,reviewer,verdict,bundle_id\n1,Ada,right,zzz\n2,Ada,wrong,\n"
     assert bring(stores[0], rows) == audit.Imported(1, 0, 1, 0)
-    assert [one.feature_id for one in stores[0].history(KEY)] == [2]
+    assert [verdict.feature_id for verdict in stores[0].history(KEY)] == [2]
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_own_words_become_a_persons_labels(tmp_path):
     path = tmp_path / "human-labels.csv"
     path.write_bytes(exports.csv(audit.human_table(verdicts, "Ada")))
     labels = read_labels(path)
-    assert [(one.feature_id, one.related) for one in labels] == [(2, True), (5, False)]
+    assert [(label.feature_id, label.related) for label in labels] == [(2, True), (5, False)]
     assert labels[0].description == "praise, “loud”" and labels[1].reason == "see texts"
     assert labels[1].description == "- commas"
 

@@ -67,7 +67,7 @@ def test_coverage_is_a_share_of_the_sum(store, rows):
 
 def test_features_come_in_the_order_asked_for(store, rows):
     found = queries.features.audited_features(store, (5, 2, 99_999, 7))
-    assert [one.feature_id for one in found] == [5, 2, 7]
+    assert [feature.feature_id for feature in found] == [5, 2, 7]
     assert found[0].description == rows[5]["description"] and found[1].weight == rows[2]["weight"]
 
 

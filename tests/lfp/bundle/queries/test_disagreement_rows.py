@@ -39,11 +39,11 @@ def test_a_queue_of_texts_is_that_of_the_report(store, bundle, queue):
         if abs(gap) > 1e-9
     }
     found = queries.words.queued_texts(store, queue, limit=None)
-    assert {one.text_id: one.gap for one in found} == pytest.approx(expected, abs=1e-9)
-    assert [abs(one.gap) for one in found] == sorted((abs(one.gap) for one in found), reverse=True)
-    assert all(one.gap == pytest.approx(one.first_rank - one.second_rank) for one in found)
+    assert {text.text_id: text.gap for text in found} == pytest.approx(expected, abs=1e-9)
+    assert [abs(text.gap) for text in found] == sorted((abs(text.gap) for text in found), reverse=True)
+    assert all(text.gap == pytest.approx(text.first_rank - text.second_rank) for text in found)
     over, under = (queries.words.queued_texts(store, queue, side=side, limit=None) for side in ("over", "under"))
-    assert {one.gap > 0 for one in over} == {True} and {one.gap > 0 for one in under} == {False}
+    assert {text.gap > 0 for text in over} == {True} and {text.gap > 0 for text in under} == {False}
     assert len(over) + len(under) == len(found) and queries.words.queued_texts(store, queue, limit=4) == found[:4]
 
 
@@ -74,15 +74,15 @@ def test_the_features_responsible_are_those_furthest_from_the_average(tmp_path, 
     path = make_bundle(tmp_path / "b", n_features=50, n_texts=14, pooling=pooling)
     with Store.open(path) as opened:
         found = queries.words.responsible_features(opened, "gap", limit=8, each=4)
-        for one in queries.words.queued_texts(opened, "gap", limit=8):
-            way = np.sign(one.gap)
-            split = queries.ledgers.average_ledger(opened, one.text_id, limit=None).shown
+        for text in queries.words.queued_texts(opened, "gap", limit=8):
+            way = np.sign(text.gap)
+            split = queries.ledgers.average_ledger(opened, text.text_id, limit=None).shown
             pushed = sorted((-way * part.difference, part.feature_id) for part in split if way * part.difference > 0)
-            mine = [(part.feature_id, part.difference) for part in found if part.text_id == one.text_id]
-            assert [number for _, number in pushed[:4]] == [number for number, _ in mine]
-            assert [-way * size for size, _ in pushed[:4]] == pytest.approx([size for _, size in mine], abs=1e-12)
-        assert {one.text_id for one in found} <= {
-            one.text_id for one in queries.words.queued_texts(opened, "gap", limit=8)
+            pushing = [(part.feature_id, part.difference) for part in found if part.text_id == text.text_id]
+            assert [number for _, number in pushed[:4]] == [number for number, _ in pushing]
+            assert [-way * size for size, _ in pushed[:4]] == pytest.approx([size for _, size in pushing], abs=1e-12)
+        assert {text.text_id for text in found} <= {
+            text.text_id for text in queries.words.queued_texts(opened, "gap", limit=8)
         }
 
 
@@ -98,17 +98,17 @@ def test_a_queue_of_words_is_that_of_the_report(copied_bundle, queue, slope):
     features = pq.read_table(copied_bundle / "word_features.parquet").to_pylist()
     with Store.open(copied_bundle) as opened:
         found = queries.words.queued_words(opened, queue, limit=None)
-    assert {one.word: one.gap for one in found} == pytest.approx(expected, abs=1e-9)
-    for one in found:
-        firing = sorted((row["rank"], row["feature_id"]) for row in features if row["word"] == one.word)
-        assert one.feature_ids == tuple(number for _, number in firing) and len(one.descriptions) == len(firing)
+    assert {word.word: word.gap for word in found} == pytest.approx(expected, abs=1e-9)
+    for word in found:
+        firing = sorted((row["rank"], row["feature_id"]) for row in features if row["word"] == word.word)
+        assert word.feature_ids == tuple(number for _, number in firing) and len(word.descriptions) == len(firing)
 
 
 def test_words_paid_otherwise(store, bundle):
     rows = [row for row in pq.read_table(bundle / "vocabulary.parquet").to_pylist() if row["implicit_gap"]]
     for over in (True, False):
         gaps = sorted((row["implicit_gap"] for row in rows if (row["implicit_gap"] > 0) == over), reverse=over)
-        assert [one.gap for one in queries.words.paid_words(store, over=over)] == gaps[:10]
+        assert [word.gap for word in queries.words.paid_words(store, over=over)] == gaps[:10]
 
 
 def test_there_is_nothing_to_queue_in_an_empty_bundle(empty_bundle):
@@ -121,5 +121,5 @@ def test_there_is_nothing_to_queue_in_an_empty_bundle(empty_bundle):
 
 def test_only_the_queues_there_are_can_be_asked_for(store):
     for ask in (queries.words.queued_texts, queries.words.queued_words, queries.words.responsible_features):
-        with pytest.raises(ConfigError, match="choose from gap, implicit gap"):
+        with pytest.raises(ConfigError, match="no column or list of that name here"):
             ask(store, "gap; DROP TABLE texts")

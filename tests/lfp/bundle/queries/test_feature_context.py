@@ -22,12 +22,14 @@ def test_neighbours_are_the_tables_rows_with_their_names(store, bundle):
     kept = [row for row in pq.read_table(bundle / "neighbours.parquet").to_pylist() if row["feature_id"] == 7]
     found = queries.feature.neighbours(store, 7)
     keys = ("kind", "rank", "neighbour_id", "value")
-    assert [tuple(getattr(one, key) for key in keys) for one in found] == [
+    assert [tuple(getattr(neighbour, key) for key in keys) for neighbour in found] == [
         tuple(row[key] for key in keys) for row in sorted(kept, key=lambda row: (row["kind"], row["rank"]))
     ]
-    for one in found:
-        assert one.weight == queries.feature.feature(store, one.neighbour_id).weight
-        assert one.description in [label.description for label in queries.feature.labels(store, one.neighbour_id)]
+    for neighbour in found:
+        assert neighbour.weight == queries.feature.feature(store, neighbour.neighbour_id).weight
+        assert neighbour.description in [
+            label.description for label in queries.feature.labels(store, neighbour.neighbour_id)
+        ]
 
 
 def test_drift_is_the_tables_row(store, bundle):

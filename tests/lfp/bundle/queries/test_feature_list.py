@@ -62,7 +62,7 @@ def passes(row: dict[str, Any], wanted: FeatureFilter, n: int) -> bool:
     token = wanted.token.strip().lower()
     return all(
         (
-            not token or token in [one.strip(" ").lower() for one in row["top_tokens"]],
+            not token or token in [item.strip(" ").lower() for item in row["top_tokens"]],
             {"any": True, "beats": row["beats_null"], "within": not row["beats_null"]}[wanted.null],
             not wanted.drift or row["status"] in wanted.drift or (FLIPPED in wanted.drift and row["sign_flipped"]),
             wanted.drift_top == 1 or row["drift_rank"] <= math.ceil(wanted.drift_top * n),

@@ -110,9 +110,9 @@ def test_pages_make_up_the_whole(store, wanted, order, size):
 
 @pytest.mark.parametrize("by", ["", "weight; DROP TABLE features", "f.layer", "no such"])
 def test_only_listed_columns_sort(store, by):
-    with pytest.raises(ConfigError, match=r"no column of that name here; (choose one of|did you mean)"):
+    with pytest.raises(ConfigError, match=r"no column or list of that name here; (choose one of|did you mean)"):
         queries.features.features(store, FeatureFilter(), order=Order(by))
-    with pytest.raises(ConfigError, match=r"no column of that name here; (choose one of|did you mean)"):
+    with pytest.raises(ConfigError, match=r"no column or list of that name here; (choose one of|did you mean)"):
         queries.texts.texts(store, TextFilter(), order=Order(by))
 
 
@@ -248,7 +248,7 @@ def naive_contributions(path, text_id, weight="weight"):
     start = start if start < n else 0
     features, tokens = defaultdict(float), [0.0] * n
     for position, feature, value in active:
-        above = [one for one in active if one[1] == feature and (one[2], -one[0]) > (value, -position)]
+        above = [row for row in active if row[1] == feature and (row[2], -row[0]) > (value, -position)]
         share = {
             "last": position == n - 1, "mean": 1 / n, "sum": 1, "response": (position >= start) / (n - start),
             "max": not above,
@@ -306,12 +306,12 @@ def test_what_is_above_the_average_sums_to_what_the_prediction_is_above_it(poole
                 usual[feature] += part / len(ids)
         mean = sum(queries.texts.text(opened, text_id).predicted for text_id in ids) / len(ids)
         for text_id in ids[:6]:
-            found, (mine, _) = (
+            found, (parts, _) = (
                 queries.ledgers.average_ledger(opened, text_id, limit=1000),
                 naive_contributions(pooled, text_id),
             )
             assert found.reference == pytest.approx(mean) and found.error < 1e-5
-            expected = {feature: mine.get(feature, 0) - usual[feature] for feature in usual}
+            expected = {feature: parts.get(feature, 0) - usual[feature] for feature in usual}
             assert {part.feature_id: part.difference for part in found.shown} == pytest.approx(expected, abs=1e-9)
             sizes = [abs(part.difference) for part in found.shown]
             assert sizes == sorted(sizes, reverse=True)
