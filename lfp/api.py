@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, fields
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 import duckdb
@@ -279,9 +278,7 @@ class Bundle(_Tables, AbstractContextManager["Bundle"]):
         """Close the files."""
         self._store.close()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __repr__(self) -> str:

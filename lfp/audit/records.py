@@ -6,7 +6,7 @@ import hashlib
 import math
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lfp.bundle.manifest import Manifest
 from lfp.errors import AuditError
@@ -108,11 +108,9 @@ def checked(verdict: Verdict) -> Verdict:
         raise AuditError(f"a note may have {_WORDS:,} characters; shorten it")
     if not (verdict.is_review or note or words or tags):
         raise AuditError("the verdict is empty; answer a question or write a note")
-    return Verdict(
-        verdict.feature_id, name, verdict.verdict, verdict.related, sure, tags, note.replace("\x00", ""),
-        words.replace("\x00", ""), verdict.labeller, verdict.label, verdict.is_blind,
-        verdict.uid or str(uuid.uuid4()), verdict.created_at, verdict.supersedes,
-    )  # fmt: skip
+    note, words = note.replace("\x00", ""), words.replace("\x00", "")
+    uid = verdict.uid or str(uuid.uuid4())
+    return replace(verdict, reviewer=name, tags=tags, note=note, description=words, uid=uid)
 
 
 def checked_list(found: AuditList) -> AuditList:
@@ -122,10 +120,8 @@ def checked_list(found: AuditList) -> AuditList:
         raise AuditError(f"the list’s name has {len(name)} characters; give 1 to {_NAME}")
     if not found.feature_ids:
         raise AuditError(f"the list {name} would be empty; widen what it is made from")
-    ids = tuple(dict.fromkeys(found.feature_ids))
-    return AuditList(
-        name, ids, found.origin, _line(found.created_by)[:_NAME], found.created_at, found.uid or str(uuid.uuid4())
-    )
+    ids, uid = tuple(dict.fromkeys(found.feature_ids)), found.uid or str(uuid.uuid4())
+    return replace(found, name=name, feature_ids=ids, created_by=_line(found.created_by)[:_NAME], uid=uid)
 
 
 def newest(verdicts: Iterable[Verdict]) -> list[Verdict]:

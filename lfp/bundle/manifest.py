@@ -28,19 +28,17 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class TableInfo(_Record):
-    """A table's file as the manifest describes it."""
-
-    rows: int
-    bytes: int
-    sha256: str
-
-
 class FileInfo(_Record):
     """An artifact's file as the manifest describes it."""
 
     bytes: int
     sha256: str
+
+
+class TableInfo(FileInfo):
+    """A table's file as the manifest describes it."""
+
+    rows: int
 
 
 class ModelInfo(_Record):

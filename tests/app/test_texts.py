@@ -258,7 +258,7 @@ def test_a_length_judge_is_right_wrong_or_silent():
 
 
 def test_without_raw_weights_all_that_is_kept_is_one_bar():
-    raw = RawLedger((), 0, 0.4, 0.0, 0.1, -0.2, 0.3, 0.3)
+    raw = RawLedger((), 0, 0.4, 0.1, 0.3, 0.3, bias=0.0, miss=-0.2)
     account = ledgers.from_raw(raw)
     assert [bar.value for bar in account.others] == [0.4, 0.0, 0.1, -0.2] and account.others[-1].is_missed
     assert "adds up exactly" in account.check

@@ -272,14 +272,9 @@ def _conditions(store: Store, wanted: FeatureFilter) -> tuple[str, dict[str, Any
     ):
         if choice in conditions:
             parts.append(conditions[choice])
-    search, token, n = (
-        wanted.search.strip().lower(),
-        wanted.token.strip().lower(),
-        store.manifest.tables["features"].rows,
-    )
-    drift_most, rank_after, rank_most = (
-        math.ceil(share * n) for share in (wanted.drift_top, wanted.rank_low, wanted.rank_high)
-    )
+    search, token = wanted.search.strip().lower(), wanted.token.strip().lower()
+    n, shares = store.manifest.tables["features"].rows, (wanted.drift_top, wanted.rank_low, wanted.rank_high)
+    drift_most, rank_after, rank_most = (math.ceil(share * n) for share in shares)
     for is_set, sql, bound in (
         (wanted.layers, "list_contains($layers::INTEGER[], layer)", {"layers": list(wanted.layers)}),
         (wanted.density_low > 0, "density >= $density_low", {"density_low": wanted.density_low}),

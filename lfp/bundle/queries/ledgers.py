@@ -47,7 +47,7 @@ class Ledger(_Checked):
 
 
 @dataclass(frozen=True)
-class RawLedger(_Checked):
+class RawLedger(Ledger):
     """The raw probe's estimate of a text, split: `shown` and `rest` (all other features), `bias` (its value for the
     autoencoders' biases), `intercept` and `miss` (what the autoencoders do not reconstruct) make `total`.
 
@@ -55,14 +55,8 @@ class RawLedger(_Checked):
     normalises its inputs, nothing is shown and `rest` is all that the autoencoders reconstruct.
     """
 
-    shown: tuple[Contribution, ...]
-    n_features: int
-    rest: float
     bias: float
-    intercept: float
     miss: float
-    total: float
-    predicted: float
 
 
 @dataclass(frozen=True)

@@ -257,11 +257,8 @@ def beliefs(store: Store, labeller: str, *, limit: int = 2000) -> pa.Table:
 
 def count_beliefs(store: Store, labeller: str) -> int:
     """Count the features that `beliefs` selects from."""
-    sql = (
-        "SELECT count(*) AS n FROM labels l JOIN features f USING (feature_id) JOIN weights w USING (feature_id) "
-        "WHERE l.labeller = $labeller AND l.related IS NOT NULL AND f.n_active > 0 AND w.probe_id = $probe"
-    )
-    return int(store.rows(sql, {"labeller": labeller, "probe": headline_id(store)})[0]["n"])
+    bound = {"labeller": labeller, "probe": headline_id(store)}
+    return int(store.rows(f"SELECT count(*) AS n {_JUDGED}", bound)[0]["n"])
 
 
 def ablated_features(store: Store) -> list[AblatedFeature]:
@@ -270,13 +267,15 @@ def ablated_features(store: Store) -> list[AblatedFeature]:
     return [AblatedFeature(**row) for row in store.rows(_ABLATED, bound)]
 
 
-_BELIEFS = """
+_JUDGED = """
+FROM labels l JOIN features f USING (feature_id) JOIN weights w USING (feature_id)
+WHERE l.labeller = $labeller AND l.related IS NOT NULL AND f.n_active > 0 AND w.probe_id = $probe
+"""
+_BELIEFS = f"""
 SELECT * FROM (
     SELECT l.feature_id, f.layer, l.related, if(l.related, 1, -1) * coalesce(l.confidence, 1)::DOUBLE AS belief,
         w.weight, abs(w.weight) AS size, w.beats_null, l.description
-    FROM labels l JOIN features f USING (feature_id) JOIN weights w USING (feature_id)
-    WHERE l.labeller = $labeller AND l.related IS NOT NULL AND f.n_active > 0 AND w.probe_id = $probe
-    ORDER BY hash(l.feature_id) LIMIT $limit
+    {_JUDGED} ORDER BY hash(l.feature_id) LIMIT $limit
 ) ORDER BY feature_id
 """
 

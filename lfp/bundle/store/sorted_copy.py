@@ -80,20 +80,18 @@ def discard(place: Path) -> None:
 
 
 def _places(path: Path, manifest: Manifest) -> tuple[Path, Path]:
-    """List the places for the file: a hidden sibling of the bundle, and the user's cache, by the folder's hash."""
+    """List the places for the file: a hidden sibling of the bundle, and the user's cache, by the folder's hash.
+
+    Both names hold a key: a hash over the tables' hashes and over what is derived from them here.
+    """
     path = path.resolve()
-    key = _key(manifest)
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lfp-explorer"
-    folder = hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
-    return path.parent / f".{path.name}.{key}.duckdb", cache / f"{path.name}-{folder}.{key}.duckdb"
-
-
-def _key(manifest: Manifest) -> str:
-    """Compute sixteen hex digits over the tables' hashes and over what is derived from them here."""
     schema = [table.schema.to_string() for table in TABLES]
     derived = [views.FEATURE_TABLE, *views.KEPT.values()]
     made_of = "\n".join([LAYOUT, manifest.key, *derived, duckdb.__version__, *schema])
-    return hashlib.sha256(made_of.encode()).hexdigest()[:16]
+    key = hashlib.sha256(made_of.encode()).hexdigest()[:16]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lfp-explorer"
+    folder = hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
+    return path.parent / f".{path.name}.{key}.duckdb", cache / f"{path.name}-{folder}.{key}.duckdb"
 
 
 def _write(place: Path, path: Path, manifest: Manifest) -> None:

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
 from typing import Any, Literal
 
 from lfp.errors import ConfigError
@@ -98,9 +97,7 @@ class FakeServer:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._closing.set()
         self._http.shutdown()
         self._http.server_close()
@@ -167,17 +164,15 @@ class FakeServer:
             self.counts.tokens_out += tokens_out
         message = {"role": "assistant", "content": kept.decode(errors="ignore"), "refusal": None}
         reason = "stop" if kept == written else "length"
+        total = tokens_in + tokens_out
+        usage = {"prompt_tokens": tokens_in, "completion_tokens": tokens_out, "total_tokens": total}
         body = {
             "id": f"chatcmpl-{request.sha256[:12]}",
             "object": "chat.completion",
             "created": 0,
             "model": request.model,
             "choices": [{"index": 0, "message": message, "finish_reason": reason, "logprobs": None}],
-            "usage": {
-                "prompt_tokens": tokens_in,
-                "completion_tokens": tokens_out,
-                "total_tokens": tokens_in + tokens_out,
-            },
+            "usage": usage,
         }
         return _Response(200, body, cut_off=fault == "cut_off")
 

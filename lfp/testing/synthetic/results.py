@@ -122,14 +122,9 @@ def _prompted(made: Made, examples: Mapping[str, Any], feature: int, highest: fl
 
 
 def figure(
-    report_row: str,
-    metric: str,
-    value: float,
-    *,
-    half: float | None = None,
-    null: tuple[float, float] | None = None,
+    report_row: str, metric: str, value: float, *, half: float | None = None, null: tuple[float, float] | None = None,
     **keys: Any,
-) -> Row:
+) -> Row:  # fmt: skip
     """A row of `results`: `half` is half its interval's width, `null` the null's mean and 95th percentile."""
     row: Row = {"report_row": report_row, "metric": metric, "value": value, **keys}
     if half is not None:

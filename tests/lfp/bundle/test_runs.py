@@ -26,8 +26,8 @@ def other(tmp_path_factory):
 def test_the_figures_of_both_are_joined_on_all_keys(bundle, other):
     with Store.open(bundle) as one, Store.open(other) as two:
         pairs = comparison.figure_pairs(one, two)
-        ours, theirs = (store.rows("SELECT * FROM results") for store in (one, two))
-    both = [(a, b) for a in ours for b in theirs if all(a[name] == b[name] for name in comparison.KEYS)]
+        left, right = (store.rows("SELECT * FROM results") for store in (one, two))
+    both = [(a, b) for a in left for b in right if all(a[name] == b[name] for name in comparison.KEYS)]
     assert len(pairs) == len(both) > 50
     for pair in pairs:
         assert (pair.one.as_dict(), pair.other.as_dict()) in both

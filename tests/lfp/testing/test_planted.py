@@ -1,4 +1,4 @@
-"""Planted activations: made as they say, and their directions told apart from others."""
+"""Planted activations: made as they say, and their directions found among others."""
 
 from __future__ import annotations
 
