@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,7 +55,10 @@ def _rows_of_group(group: Ablation, controls: Sequence[Ablation]) -> list[Result
         effect = with_null(effect, np.array([control["effect"] for control in controls]), two_sided=True)
     values = {"before": group["reward_before"], "after": group["reward_after"], "predicted": group["predicted_effect"]}
     if group["kind"] != FEATURE:
-        means = {name: _mean(control.get(name) for control in controls) for name in ("effect", *_MEASURES)}
+        means: dict[str, float | None] = {}
+        for name in ("effect", *_MEASURES):
+            known = [control[name] for control in controls if control.get(name) is not None]
+            means[name] = sum(known) / len(known) if known else None
         values |= {"control": means["effect"], "features": len(group["features"]), "scale": group["scale"]}
         values |= {name: group.get(name) for name in _MEASURES}
         values |= {f"{name}_control": means[name] for name in ("perplexity", "repetition")}
@@ -69,8 +72,3 @@ def _rows_of_group(group: Ablation, controls: Sequence[Ablation]) -> list[Result
         )
         for metric, figure in figures.items()
     ]
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None

@@ -115,15 +115,11 @@ class StageCost:
 
 def stage_costs(manifest: Manifest) -> list[StageCost]:
     """Return the cost of each stage, in the order they ran; empty where the bundle does not say."""
-    return [
-        StageCost(
-            stage.name,
-            stage.seconds / 60,
-            None if stage.cpu_seconds is None else stage.cpu_seconds / 60,
-            stage.peak_rss_mb,
-        )
-        for stage in manifest.stages
-    ]
+    costs = []
+    for stage in manifest.stages:
+        cpu_minutes = None if stage.cpu_seconds is None else stage.cpu_seconds / 60
+        costs.append(StageCost(stage.name, stage.seconds / 60, cpu_minutes, stage.peak_rss_mb))
+    return costs
 
 
 def total_cost(stages: Sequence[StageCost]) -> StageCost:

@@ -100,7 +100,7 @@ def contribution_mark(weight: float | None, activation: float) -> str:
     if weight is None:
         return ""
     value = weight * activation
-    return f'<i class="{_direction(value)}">{signed(value, 4)}</i>' if value else "<i>no contribution</i>"
+    return f'<i class="{panels.direction(value)}">{signed(value, 4)}</i>' if value else "<i>no contribution</i>"
 
 
 def activity(feature: Feature) -> str:
@@ -156,8 +156,8 @@ def texts(parts: TextParts, *, where: Where) -> str:
 def _text_list(parts: Sequence[TextPart], where: Where) -> str:
     largest = max((abs(part.contribution) for part in parts), default=0.0) or 1.0
     items = "".join(
-        f'<li><div class="side"><b class="{_direction(part.contribution)}">{signed(part.contribution, 4)}</b>'
-        f'<span class="bar {_direction(part.contribution)}" '
+        f'<li><div class="side"><b class="{panels.direction(part.contribution)}">{signed(part.contribution, 4)}</b>'
+        f'<span class="bar {panels.direction(part.contribution)}" '
         f'style="--w:{100 * abs(part.contribution) / largest:.1f}"></span></div>'
         f'<div><p dir="auto">{escaped(shortened(part.text, 170))}</p><small>'
         f"{panels.anchor(where(part.text_id), f'text {part.text_id}')} · estimate {signed(part.predicted, 3)} · "
@@ -165,11 +165,6 @@ def _text_list(parts: Sequence[TextPart], where: Where) -> str:
         for part in parts
     )
     return f'<ol class="lfp-moved">{items}</ol>'
-
-
-def _direction(value: float) -> str:
-    """Return the CSS class of a value's sign."""
-    return "up" if value >= 0 else "down"
 
 
 def neighbours(found: Sequence[Neighbour], *, where: Where, most: int = 8) -> str:
@@ -185,7 +180,7 @@ def neighbours(found: Sequence[Neighbour], *, where: Where, most: int = 8) -> st
             weight = "<i></i>"
             if near.weight is not None:
                 title = f"weight {signed(near.weight, 4)}"
-                weight = f'<i class="{_direction(near.weight)}" title="{title}">{signed(near.weight, 3)}</i>'
+                weight = f'<i class="{panels.direction(near.weight)}" title="{title}">{signed(near.weight, 3)}</i>'
             items += (
                 f"<li>{panels.anchor(where(near.neighbour_id), f'#{near.neighbour_id}')}"
                 f'<span class="name" dir="auto">{escaped(label)}</span>{weight}<b>{plain(near.value)}</b></li>'

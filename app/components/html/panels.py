@@ -53,6 +53,11 @@ def following(href: str, words: str) -> str:
     return f'<p class="lfp-note lfp-following">{anchor(href, words)}</p>{script}'
 
 
+def direction(value: float) -> str:
+    """Return the CSS class of a value's sign."""
+    return "up" if value >= 0 else "down"
+
+
 def facts(pairs: Mapping[str, str | None]) -> str:
     """Return names and values in a row, without those that are None."""
     known = {name: value for name, value in pairs.items() if value is not None}

@@ -94,7 +94,7 @@ def token_tip(ledger: TokenLedger) -> str:
         parts.append(("", f"{n_rest} other feature{'s' if n_rest != 1 else ''}", rest))
     rows = "".join(
         f"<li><code>{number}</code><span>{escaped(shortened(name, 80))}</span>"
-        f'<span class="{"up" if value >= 0 else "down"}">{signed(value, 5)}</span></li>'
+        f'<span class="{panels.direction(value)}">{signed(value, 5)}</span></li>'
         for number, name, value in parts
     )
     return f'<p>contributes {signed(ledger.total, 5)} to the estimate</p><ul class="lfp-parts">{rows}</ul>'

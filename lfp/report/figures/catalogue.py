@@ -27,12 +27,8 @@ _NO_LAYERS: Mapping[str, Sequence[Any]] = {"layer": (), "divergence": (), "selec
 _NO_TEXTS: Mapping[str, Sequence[Any]] = {
     "text_id": (), "pca_x": (), "pca_y": (), "feedback": (), "begins": (),
 }  # fmt: skip
-
-_WIDTH = 760
-_HEIGHT = 380
-"""Of figures that state none."""
-_TITLE = 46
-"""Pixels above a figure for its title."""
+_WIDTH, _HEIGHT, _TITLE = 760, 380, 46
+"""Pixels of an SVG: its width, its height where the figure states none, and the room above it for its title."""
 _INK = "#24221d"
 _PLOTLY_JS = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 
