@@ -157,6 +157,13 @@ class FeatureTotals:
         self._sums += np.bincount(entries.features, whole, minlength=n_features)
         self._squares += np.bincount(entries.features, squares, minlength=n_features)
 
+    def merge(self, other: FeatureTotals) -> None:
+        """Add the totals of another part of the tokens."""
+        self.n_tokens += other.n_tokens
+        self._n_active += other._n_active
+        self._sums += other._sums
+        self._squares += other._squares
+
     @property
     def density(self) -> Floats:
         """Share of tokens on which each feature is active [features]."""

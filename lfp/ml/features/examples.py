@@ -108,6 +108,11 @@ class BestExamples:
         if sum(len(part.features) for part in self._waiting) * _SLACK > len(self._kept.features):
             self.examples()
 
+    def merge(self, other: BestExamples) -> None:
+        """Offer the best examples of another part of the tokens."""
+        self._waiting.append(other.examples())
+        self.examples()
+
     def examples(self) -> Examples:
         """Return the best so far, by feature, best first; ties go to the earlier text and position."""
         if self._waiting:
@@ -163,7 +168,7 @@ class SilentPlaces:
         """First and last token of the window within the text, relative to its middle."""
 
     def update(self, batch: Batch) -> None:
-        """Offer a batch's tokens, and keep the lowest of these and of those before."""
+        """Offer a batch's tokens."""
         limit = self._contexts[-1] if len(self._contexts) == self._size else NO_HASH
         tokens = np.flatnonzero(batch.places.contexts <= limit)
         tokens = tokens[_lowest(batch.places.contexts[tokens], batch.places.take(tokens), self._size)]
@@ -172,14 +177,11 @@ class SilentPlaces:
         offsets = np.arange(-self._window, self._window + 1)
         inside = (offsets >= bounds[:, :1]) & (offsets <= bounds[:, 1:])
         around = batch.active.take(np.where(inside, tokens[:, None] + offsets, -1).ravel())
+        self._add(batch.places.contexts[tokens], batch.places.take(tokens), around, bounds)
 
-        contexts = np.concatenate([self._contexts, batch.places.contexts[tokens]])
-        places = Places.concatenate([self._places, batch.places.take(tokens)])
-        kept = _lowest(contexts, places, self._size)
-        rows = (kept[:, None] * len(offsets) + np.arange(len(offsets))).ravel()
-        self._around = Active.concatenate([self._around, around]).take(rows)
-        self._bounds = np.concatenate([self._bounds, bounds])[kept]
-        self._contexts, self._places = contexts[kept], places.take(kept)
+    def merge(self, other: SilentPlaces) -> None:
+        """Offer the places of another part of the tokens."""
+        self._add(other._contexts, other._places, other._around, other._bounds)
 
     def examples(self) -> Examples:
         """Draw up to `per_feature` places per feature where it is inactive, ordered by feature and key."""
@@ -217,6 +219,17 @@ class SilentPlaces:
             contexts=self._contexts[which],
             windows=windows(self._around.by_feature, (low, high), centres, self._window),
         )
+
+    def _add(self, contexts: Hashes, places: Places, around: Active, bounds: Ints) -> None:
+        """Keep the lowest of the contexts here and the new ones."""
+        contexts = np.concatenate([self._contexts, contexts])
+        places = Places.concatenate([self._places, places])
+        kept = _lowest(contexts, places, self._size)
+        width = 2 * self._window + 1
+        rows = (kept[:, None] * width + np.arange(width)).ravel()
+        self._around = Active.concatenate([self._around, around]).take(rows)
+        self._bounds = np.concatenate([self._bounds, bounds])[kept]
+        self._contexts, self._places = contexts[kept], places.take(kept)
 
 
 def _lowest(contexts: Hashes, places: Places, size: int) -> Indices:

@@ -69,6 +69,11 @@ class NearMisses:
         for entries, features in self._at_neighbour.pairs(active.features):
             self._offer("neighbour", batch, of_entry[entries], features)
 
+    def merge(self, other: NearMisses) -> None:
+        """Offer the near misses of another part of the tokens."""
+        for kind, kept in self._kept.items():
+            kept.merge(other._kept[kind])
+
     def examples(self) -> Examples:
         """Return the near misses by feature, those at top tokens first.
 

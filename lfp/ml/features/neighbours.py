@@ -46,6 +46,11 @@ class ContextSketches:
         good = np.flatnonzero(hashes < entries.spread(self._lowest[:, -1]))
         self._add(np.searchsorted(entries.offsets, good, side="right") - 1, hashes[good])
 
+    def merge(self, other: ContextSketches) -> None:
+        """Offer the hashes of another part of the tokens."""
+        features, places = np.nonzero(other.hashes != NO_HASH)
+        self._add(features, other.hashes[features, places])
+
     @property
     def hashes(self) -> Hashes:
         """The sketches [features, k], ascending."""

@@ -54,6 +54,17 @@ class FeatureStats:
         if sum(len(tuned.features) + len(base.features) for _, tuned, base in self._waiting) >= self._enough:
             self.flush()
 
+    def merge(self, other: FeatureStats) -> None:
+        """Add the statistics of another part of the texts."""
+        self.flush()
+        other.flush()
+        self.tuned.merge(other.tuned)
+        self.base.merge(other.base)
+        self.top.merge(other.top)
+        self.sample.merge(other.sample)
+        self.silent.merge(other.silent)
+        self.sketches.merge(other.sketches)
+
     def flush(self) -> None:
         """Add the collected batches to the statistics."""
         waiting, self._waiting = self._waiting, []
@@ -121,6 +132,14 @@ class Moments:
             cell = self._bin_of.take(entries.values.view(np.int32) >> _PREFIX)
             cell += entries.spread(np.arange(n_features) * bins)
             self.counts += np.bincount(cell, minlength=n_features * bins).reshape(n_features, bins)
+
+    def merge(self, other: Moments) -> None:
+        """Add the moments of another part of the tokens."""
+        self.n_tokens += other.n_tokens
+        self.n_active += other.n_active
+        self.fixed_sum += other.fixed_sum
+        self.counts += other.counts
+        np.maximum(self.max, other.max, out=self.max)
 
     @property
     def sum(self) -> Floats:

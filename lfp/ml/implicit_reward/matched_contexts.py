@@ -96,6 +96,16 @@ class MatchedContexts:
         if sum(map(len, self._waiting)) >= _ROWS:
             self._multiply()
 
+    def merge(self, other: MatchedContexts) -> None:
+        """Add the contexts of another part, with the same columns."""
+        for part in (self, other):
+            part._multiply()
+        self._products += other._products
+        self._weights += other._weights
+        self._scores += other._scores
+        self._kept += other._kept
+        self.n_contexts += other.n_contexts
+
     def effects(self) -> MatchedEffects:
         """Solve for the effects of all columns. Raises DataError where no context was added."""
         self._multiply()

@@ -1,4 +1,4 @@
-"""Statistics of features against naive counts, and batches in any order against one pass."""
+"""Statistics of features against naive counts, and parts merged in any way against one pass."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from tests.lfp.ml.feature_texts import (
     same,
     stats,
     text,
+    tokens,
     window,
 )
 
@@ -161,22 +162,40 @@ def test_silent_places_differ_between_features() -> None:
     seed=st.integers(0, 10**6),
     data=st.data(),
 )
-def test_texts_in_any_order_and_grouping_equal_one_pass(
+def test_parts_merged_in_any_order_and_grouping_equal_one_pass(
     ids: list[tuple[int, ...]], seed: int, data: st.DataObject
 ) -> None:
-    """To the last bit: the texts are shuffled and cut into batches."""
+    """To the last bit: the texts are shuffled, cut into parts, parts into batches, and parts merged two by two."""
     texts = [text(i, token_ids, seed) for i, token_ids in enumerate(ids)]
     shuffled = data.draw(st.permutations(texts))
-    size, settle = data.draw(st.integers(1, 3)), data.draw(st.booleans())
-    batches = [shuffled[i : i + size] for i in range(0, len(shuffled), size)]
-    assert same(stats(batches, settle=settle), stats([texts]))
+    part_of = data.draw(st.lists(st.integers(0, 3), min_size=len(texts), max_size=len(texts)))
+    parts = []
+    for part in range(4):
+        mine = [text for text, number in zip(shuffled, part_of, strict=True) if number == part]
+        size, settle = data.draw(st.integers(1, 3)), data.draw(st.booleans())
+        parts.append(stats([mine[i : i + size] for i in range(0, len(mine), size)], settle=settle))
+    while len(parts) > 1:
+        other = parts.pop(data.draw(st.integers(0, len(parts) - 1)))
+        parts[data.draw(st.integers(0, len(parts) - 1))].merge(other)
+    assert same(parts[0], stats([texts]))
 
 
-def test_more_texts_than_what_is_kept_holds_equal_one_pass_in_another_order() -> None:
+def test_parts_larger_than_what_is_kept_merge_to_one_pass() -> None:
     """Thresholds, sketches and the silent places are all full, and most candidates are turned away."""
     texts = random_texts(120, seed=9, n_ids=40)
-    shuffled = [text for first in (3, 0, 4, 2, 1) for text in texts[first::5]]
-    assert same(stats([[text] for text in shuffled], settle=True), stats([texts]))
+    parts = [stats([[text] for text in texts[first::5]], settle=True) for first in (3, 0, 4, 2, 1)]
+    for part in parts[1:]:
+        parts[0].merge(part)
+    assert same(parts[0], stats([texts]))
+
+
+def test_merging_adds_the_batches_that_wait_in_either_part() -> None:
+    texts = random_texts(12, seed=13)
+    parts = [FeatureStats(N_FEATURES, CONFIG) for _ in range(2)]
+    for part, mine in zip(parts, (texts[5:], texts[:5]), strict=True):
+        part.update(*tokens(mine))
+    parts[0].merge(parts[1])
+    assert same(parts[0], stats([texts]))
 
 
 def test_the_order_of_waiting_is_no_part_of_the_result(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,12 +81,15 @@ def test_contexts_that_favour_a_word_do_not_pay_it_for_their_own_reward() -> Non
 def test_parts_add_up_in_any_order() -> None:
     columns = np.array([0, 1, 1, 2, 3, 3])
     base, difference = contexts(60, 6, seed=1)
-    whole, parts = MatchedContexts(columns, 4), MatchedContexts(columns, 4)
+    whole, parts = MatchedContexts(columns, 4), [MatchedContexts(columns, 4) for _ in range(3)]
     whole.update(base, difference)
-    for start in (40, 0, 20):
-        parts.update(base[start : start + 20], difference[start : start + 20])
-    found, expected = parts.effects(), whole.effects()
-    assert parts.n_contexts == 60
+    for start in range(0, 60, 10):
+        parts[start // 20].update(base[start : start + 10], difference[start : start + 10])
+    first, middle, last = parts
+    last.merge(first)
+    last.merge(middle)
+    found, expected = last.effects(), whole.effects()
+    assert last.n_contexts == 60
     np.testing.assert_allclose(found.effect, expected.effect, atol=1e-5)
     np.testing.assert_allclose(found.weight, expected.weight, rtol=1e-6)
 
