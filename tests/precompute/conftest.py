@@ -91,7 +91,7 @@ STAGES = tuple(stage.name for stage in pipeline.plan_stages(RunConfig(), None))
 def corpus_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with reviews.txt, a generated review a line."""
     folder = tmp_path_factory.mktemp("corpus")
-    lines = [review.text for review in reviews(260)]
+    lines = [review.text for review in reviews(260, start=1000)]
     (folder / "reviews.txt").write_text("\n".join(lines), encoding="utf-8")
     return folder
 

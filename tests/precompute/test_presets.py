@@ -221,7 +221,7 @@ def test_a_dataset_that_cannot_be_fetched_is_named_with_what_would_serve(
 ) -> None:
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     last = failing("paper-hh", tmp_path, capsys=capsys)
-    assert "tune.pairs Anthropic/hh-rlhf: no file of that name here" in last
+    assert "tune.pairs Anthropic/hh-rlhf: no such file, and it does not load as a hub dataset" in last
     assert "the hub cannot be reached and there is no local copy" in last and "--set tune.pairs=FILE" in last
 
 
