@@ -37,10 +37,12 @@ page = st.navigation(
     expanded=True,
 )
 
-# The frame above is on screen while a fresh server imports the rest. Pandas must be imported before any session draws:
-# plotly breaks on a pandas that another thread is still importing.
+# The frame above is on screen while a fresh server imports the rest. Packages that import in circles must be whole
+# before any page imports a part of them: a second session would find them half imported.
 sys.path[:0] = [root] if (root := str(Path(__file__).resolve().parent.parent)) not in sys.path else []
 import pandas  # noqa: E402, F401
+import plotly.graph_objects  # noqa: E402, F401
+import sqlalchemy  # noqa: E402, F401
 
 from app.components.html import panels  # noqa: E402
 from app.session import bundles, permalinks  # noqa: E402

@@ -30,7 +30,9 @@ def visit(address, page, params, *, timeout_s=120):
     with connect(stream, subprotocols=["streamlit"], max_size=None, open_timeout=timeout_s) as socket:
         socket.send(message.SerializeToString())
         for element in elements(socket, timeout_s=timeout_s):
-            if element.WhichOneof("type") == "html":
+            if element is None:
+                html.clear()
+            elif element.WhichOneof("type") == "html":
                 html.append(element.html.body)
             elif element.WhichOneof("type") == "exception":
                 faults.append(f"{element.exception.type}: {element.exception.message}")
@@ -39,14 +41,16 @@ def visit(address, page, params, *, timeout_s=120):
 
 
 def elements(socket, *, timeout_s):
-    """What the server puts on the page until its script has run."""
+    """Yield what the server puts on the page until its script has run; None where the script begins again."""
     while True:
         message = ForwardMsg.FromString(socket.recv(timeout=timeout_s))
         kind = message.WhichOneof("type")
         if kind == "delta":
             yield message.delta.new_element
-        elif kind == "script_finished" and message.script_finished != ForwardMsg.FINISHED_EARLY_FOR_RERUN:
-            return
+        elif kind == "script_finished":
+            if message.script_finished != ForwardMsg.FINISHED_EARLY_FOR_RERUN:
+                return
+            yield None
 
 
 def walk(address, walks, *, think_s=0.0):

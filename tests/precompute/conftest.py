@@ -27,7 +27,7 @@ TINY = {
     "tune": {"steps": 4, "prompts_per_step": 4, "group_size": 4, "completion_tokens": 8, "eval_prefixes": 12},
     "layers": {"count": 1},
     "sae": {"expansion": [1, 2], "steps": 30, "batch_tokens": 256, "train_tokens": 4000},
-    "stats": {"top_examples": 4, "examples_per_interval": 2, "sampled_activations": 16, "store_texts": 20},
+    "stats": {"top_examples": 4, "examples_per_interval": 2, "sampled_activations": 16, "store_texts": 60},
     "ablation": {"completions": 12, "prefix_tokens": 6, "group_size": 3, "controls": 3, "features": 5},
     "probes": {"triples": 60, "folds": 3, "permutations": 20, "bootstraps": 20, "max_rows": 3000, "min_word_count": 2},
 }
