@@ -33,7 +33,7 @@ def test_the_explorers_pins_are_the_projects_pins() -> None:
 def test_pyproject_asks_for_what_is_pinned() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     everything = pins("requirements.txt")
-    asked = project["dependencies"] + [one for extra in project["optional-dependencies"].values() for one in extra]
+    asked = project["dependencies"] + [name for extra in project["optional-dependencies"].values() for name in extra]
     for requirement in asked:
         name = re.split(r"[=<>]", requirement)[0].lower()
         assert name in everything, requirement

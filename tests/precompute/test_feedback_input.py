@@ -1,4 +1,4 @@
-"""Feedback that cannot be used: one sentence and its exit code, before any model is trained where that can be told."""
+"""Feedback that cannot be used: one sentence and an exit code, before any model is trained where possible told."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ CORPUS = '[corpus]\nsource = "reviews.txt"\n'
     ],
 )
 def test_a_lexicon(tmp_path: Path, capsys: pytest.CaptureFixture[str], lexicon: str, says: str) -> None:
-    (tmp_path / "mine.csv").write_text(lexicon, encoding="utf-8")
-    code, last = refused(tmp_path, f'{CORPUS}[feedback]\nlexicon = "mine.csv"\n', capsys)
-    assert code == 1 and says in last and "mine.csv" in last
+    (tmp_path / "words.csv").write_text(lexicon, encoding="utf-8")
+    code, last = refused(tmp_path, f'{CORPUS}[feedback]\nlexicon = "words.csv"\n', capsys)
+    assert code == 1 and says in last and "words.csv" in last
 
 
 @pytest.mark.parametrize(

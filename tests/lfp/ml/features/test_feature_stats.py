@@ -171,9 +171,9 @@ def test_parts_merged_in_any_order_and_grouping_equal_one_pass(
     part_of = data.draw(st.lists(st.integers(0, 3), min_size=len(texts), max_size=len(texts)))
     parts = []
     for part in range(4):
-        mine = [text for text, number in zip(shuffled, part_of, strict=True) if number == part]
+        part_texts = [text for text, number in zip(shuffled, part_of, strict=True) if number == part]
         size, settle = data.draw(st.integers(1, 3)), data.draw(st.booleans())
-        parts.append(stats([mine[i : i + size] for i in range(0, len(mine), size)], settle=settle))
+        parts.append(stats([part_texts[i : i + size] for i in range(0, len(part_texts), size)], settle=settle))
     while len(parts) > 1:
         other = parts.pop(data.draw(st.integers(0, len(parts) - 1)))
         parts[data.draw(st.integers(0, len(parts) - 1))].merge(other)
@@ -192,8 +192,8 @@ def test_parts_larger_than_what_is_kept_merge_to_one_pass() -> None:
 def test_merging_adds_the_batches_that_wait_in_either_part() -> None:
     texts = random_texts(12, seed=13)
     parts = [FeatureStats(N_FEATURES, CONFIG) for _ in range(2)]
-    for part, mine in zip(parts, (texts[5:], texts[:5]), strict=True):
-        part.update(*tokens(mine))
+    for part, part_texts in zip(parts, (texts[5:], texts[:5]), strict=True):
+        part.update(*tokens(part_texts))
     parts[0].merge(parts[1])
     assert same(parts[0], stats([texts]))
 
