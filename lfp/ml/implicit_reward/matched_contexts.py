@@ -86,10 +86,11 @@ class MatchedContexts:
         probs = base_log_probs.detach().cpu().float().softmax(1)
         reward = difference.detach().cpu().float()
         advantage = reward - (probs * reward).sum(1, keepdim=True)
-        of_columns = self._by_column(probs)
+        zeros = torch.zeros(len(probs), len(self._products))
+        of_columns = zeros.index_add(1, self._columns, probs)
         blocks = (self.n_contexts + torch.arange(len(probs))) // _RUN % _BLOCKS
         self._weights.index_add_(0, blocks, of_columns.double())
-        self._scores.index_add_(0, blocks, self._by_column(probs.mul_(advantage)).double())
+        self._scores.index_add_(0, blocks, zeros.index_add(1, self._columns, probs.mul_(advantage)).double())
         self._kept.append((blocks, of_columns.bfloat16()))
         self._waiting.append(of_columns)
         self.n_contexts += len(probs)
@@ -127,10 +128,6 @@ class MatchedContexts:
         effect[weight == 0] = np.nan
         error = np.where(weight > 0, _standard_error(influence), np.nan)
         return MatchedEffects(effect, error, weight, influence)
-
-    def _by_column(self, values: Tensor) -> Tensor:
-        """Sum values of tokens [n, d_vocab] by column [n, n_columns]."""
-        return torch.zeros(len(values), len(self._products)).index_add_(1, self._columns, values)
 
     def _multiply(self) -> None:
         """Add sum_c p_c p_c^T of the collected contexts, as one product of many rows."""

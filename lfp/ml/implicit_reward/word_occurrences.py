@@ -55,9 +55,8 @@ class CorpusTokens:
         continues[1:] = (self.words[1:] == self.words[:-1]) & (self.positions[1:] > 0)
         firsts = np.flatnonzero((self.words >= 0) & ~(continues & ~before))
         lasts = np.flatnonzero((self.words >= 0) & self.is_last)
-        of_last = (
-            np.searchsorted(firsts, lasts, side="right") - 1
-        )  # a run interrupted by another word has no last token
+        # a run interrupted by another word has no last token
+        of_last = np.searchsorted(firsts, lasts, side="right") - 1
         return Occurrences(self.words[lasts], firsts[of_last], lasts)
 
 

@@ -75,9 +75,8 @@ def sample_completions(
     with model.lock, torch.no_grad():
         for start in range(0, len(prefixes), batch):
             rows = prefixes[start : start + batch]
-            for prefix, ids in zip(
-                rows, _sample(model, rows, uniform[start : start + batch], temperature), strict=True
-            ):
+            sampled = _sample(model, rows, uniform[start : start + batch], temperature)
+            for prefix, ids in zip(rows, sampled, strict=True):
                 text = model.tokenizer.decode(ids, skip_special_tokens=True)
                 completions.append(Completion(tuple(prefix), tuple(ids), text))
     return completions
