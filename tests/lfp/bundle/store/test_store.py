@@ -48,7 +48,7 @@ def test_the_key_is_of_the_tables(bundle, tmp_path, copied_bundle):
     keys = set()
     for path in (bundle, make_bundle(tmp_path / "other", seed=5, n_features=4, n_texts=2), copied_bundle):
         with Store.open(path) as opened:
-            keys.add(opened.key)
+            keys.add(opened.manifest.key)
     assert len(keys) == 3
 
 
