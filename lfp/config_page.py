@@ -37,6 +37,7 @@ This page is generated from `lfp/config.py` and `lfp/config_sections.py` by `mak
 """
 _KINDS = {int: "integer", float: "number", str: "text", bool: "true or false"}
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+_COMMENT = textwrap.TextWrapper(118, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
 
 
 def build_page() -> str:
@@ -70,10 +71,10 @@ def build_toml(values: Mapping[str, Any]) -> str:
             continue
         table = values.get(name, {}) if name else values
         summary = inspect.cleandoc(section.__doc__ or "").split("\n\n")[0]
-        lines += [*_comment(summary), *([f"[{name}]"] if name else []), ""]
+        lines += [*_COMMENT.wrap(summary), *([f"[{name}]"] if name else []), ""]
         for key, field, meaning in _keys(section):
             value = table.get(key, field.default)
-            lines += [*_comment(meaning), f"# {key} =" if value is None else f"{key} = {_toml(value)}", ""]
+            lines += [*_COMMENT.wrap(meaning), f"# {key} =" if value is None else f"{key} = {_toml(value)}", ""]
     return "\n".join(lines)
 
 
@@ -141,10 +142,6 @@ def _toml(value: Any) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return "[" + ", ".join(map(_toml, value)) + "]"
     return json.dumps(value, ensure_ascii=False)
-
-
-def _comment(text: str) -> list[str]:
-    return textwrap.wrap(text, 118, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
 
 
 def write_page(page: str, arguments: Sequence[str], *, source: str) -> int:

@@ -43,7 +43,8 @@ def agreement(
     if not first:
         return None
     a, b = (np.array([answers.index(answer) for answer in given]) for given in (first, second))
-    table = _counts(a, b, len(answers))
+    m = len(answers)
+    table = np.bincount(a * m + b, minlength=m * m).reshape(m, m)
     agreed = float(np.trace(table) / len(a))
     measured = float(cohens_kappa(table))
     if np.isnan(measured):
@@ -54,7 +55,8 @@ def agreement(
     drawn = rng.dirichlet(table[np.ix_(used, used)].ravel() + 1 / (k * k), size=DRAWS).reshape(-1, k, k)
     low, high = np.nanquantile(cohens_kappa(drawn), [0.025, 0.975])
     low, high = min(float(low), measured), max(float(high), measured)
-    null = np.array([cohens_kappa(_counts(a, rng.permutation(b), len(answers))) for _ in range(DRAWS // 4)])
+    shuffled = (np.bincount(a * m + rng.permutation(b), minlength=m * m).reshape(m, m) for _ in range(DRAWS // 4))
+    null = np.array([cohens_kappa(counts) for counts in shuffled])
     p = float((1 + (null >= measured - 1e-12).sum()) / (1 + len(null)))
     return Agreement(len(a), tuple(answers), table, agreed, measured, low, high, float(np.quantile(null, 0.95)), p)
 
@@ -81,7 +83,3 @@ def share_interval(n_yes: float, n: int) -> tuple[float, float] | None:
     middle = (share + spread / 2) / (1 + spread)
     half = np.sqrt(share * (1 - share) * spread + spread**2 / 4) / (1 + spread)
     return max(0.0, float(middle - half)), min(1.0, float(middle + half))
-
-
-def _counts(a: NDArray[np.int64], b: NDArray[np.int64], k: int) -> NDArray[np.int64]:
-    return np.bincount(a * k + b, minlength=k * k).reshape(k, k)

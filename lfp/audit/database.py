@@ -100,13 +100,6 @@ def failing(place: str) -> Iterator[None]:
         raise AuditError(f"{place}: {says}") from error
 
 
-@contextmanager
-def writing(engine: Engine) -> Iterator[Connection]:
-    """Open a transaction that takes SQLite's write lock at once: of two writers one waits, and neither is refused."""
-    with engine.execution_options(writes=True).begin() as connection:
-        yield connection
-
-
 def _sqlite(url: sa.URL, *, read_only: bool) -> Engine:
     """Build an engine that opens a connection per transaction: cheap here, and no thread ever shares one."""
     path = None if url.database in (None, "", ":memory:") else Path(str(url.database))
@@ -128,6 +121,7 @@ def _sqlite(url: sa.URL, *, read_only: bool) -> Engine:
             connection.execute("PRAGMA synchronous = FULL")  # a verdict reported as saved survives a power cut
 
     def on_begin(connection: Connection) -> None:
+        """Take the write lock at once where the transaction `writes`: of two writers one waits, neither is refused."""
         writes = connection.get_execution_options().get("writes", False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
@@ -142,7 +136,7 @@ def _create_tables(engine: Engine) -> None:
         if set(METADATA.tables) <= set(sa.inspect(engine).get_table_names()):
             return
         try:
-            with writing(engine) as connection:
+            with engine.execution_options(writes=True).begin() as connection:
                 METADATA.create_all(connection)
         except exc.DBAPIError:
             if engine.dialect.name == "sqlite" or not tries_left:

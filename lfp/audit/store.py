@@ -15,7 +15,7 @@ from sqlalchemy import Connection, delete, func, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from lfp.audit import database
-from lfp.audit.database import engine_at, failing, writing
+from lfp.audit.database import engine_at, failing
 from lfp.audit.records import AuditList, BundleKey, Verdict, checked, checked_list
 from lfp.errors import AuditError
 
@@ -151,7 +151,7 @@ class AuditStore:
             raise AuditError(READ_ONLY)
         held = database.bundles
         known = select(held.c.bundle).where(held.c.bundle == bundle.name)
-        with failing(self.place), writing(self._engine) as connection:
+        with failing(self.place), self._engine.execution_options(writes=True).begin() as connection:
             if not connection.execute(known).first():
                 row = {"bundle": bundle.name, **asdict(bundle), "first_seen": _now()}
                 try:

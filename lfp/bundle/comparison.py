@@ -96,7 +96,19 @@ def match_features(one: Store, other: Store) -> MatchedFeatures:
     is_one_model = models[0] is not None and models[1] is not None and models[0].sha256 == models[1].sha256
     has_decoders = all(store.manifest.tables["decoders"].rows for store in (one, other))
     by: By = "decoder cosine" if is_one_model and has_decoders else "what they fire on"
-    similar, null = _cosines(one, other, left, right) if by == "decoder cosine" else _overlaps(left, right)
+    if by == "decoder cosine":
+        rows, others = _directions(one, left), _directions(other, right)
+        layers = {"left_layers": _column(left, "layer"), "right_layers": _column(right, "layer")}
+        shuffled = feature_matching.random_directions(others, layers["right_layers"], seed=0)
+        similar = feature_matching.cosines(rows, others, **layers)
+        null = feature_matching.cosines(rows, shuffled, **layers)
+    else:
+        first, second = (
+            [{item["token"]: item["value"] for item in tokens} for tokens in table["top_tokens"].to_pylist()]
+            for table in (left, right)
+        )
+        similar = feature_matching.overlaps(first, second)
+        null = feature_matching.overlaps(first, feature_matching.permute_tokens(second, seed=0))
     sizes = left.num_rows, right.num_rows
     by_chance = feature_matching.nearest_sizes(null, *sizes)
     by_chance = by_chance[by_chance > feature_matching.NO_MATCH]
@@ -104,15 +116,6 @@ def match_features(one: Store, other: Store) -> MatchedFeatures:
     found = feature_matching.mutual_nearest(similar, *sizes).above(chance)
     held = one.manifest.tables["features"].rows, other.manifest.tables["features"].rows
     return MatchedFeatures(by, _pairs(left, right, found), sizes, held, chance)
-
-
-def _cosines(
-    one: Store, other: Store, left: pa.Table, right: pa.Table
-) -> tuple[feature_matching.Similar, feature_matching.Similar]:
-    rows, others = _directions(one, left), _directions(other, right)
-    layers = {"left_layers": _column(left, "layer"), "right_layers": _column(right, "layer")}
-    by_chance = feature_matching.random_directions(others, layers["right_layers"], seed=0)
-    return feature_matching.cosines(rows, others, **layers), feature_matching.cosines(rows, by_chance, **layers)
 
 
 def _directions(store: Store, features: pa.Table) -> Floats32:
@@ -126,15 +129,6 @@ def _directions(store: Store, features: pa.Table) -> Floats32:
     order = np.argsort(ids)
     rows[order[np.searchsorted(ids[order], _column(kept, "feature_id"))]] = vectors
     return rows
-
-
-def _overlaps(left: pa.Table, right: pa.Table) -> tuple[feature_matching.Similar, feature_matching.Similar]:
-    first, second = (
-        [{item["token"]: item["value"] for item in tokens} for tokens in table["top_tokens"].to_pylist()]
-        for table in (left, right)
-    )
-    permuted = feature_matching.permute_tokens(second, seed=0)
-    return feature_matching.overlaps(first, second), feature_matching.overlaps(first, permuted)
 
 
 def _pairs(left: pa.Table, right: pa.Table, found: feature_matching.Matching) -> pa.Table:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from lfp.config import LabelsConfig
@@ -31,8 +30,10 @@ def select_features(tables: Tables, config: LabelsConfig, *, seed: int) -> dict[
     ]
     probes, weights = tables("probes"), tables("weights")
     headline = weights.filter(pc.is_in(weights["probe_id"], probes.filter(probes["is_headline"])["probe_id"]))
-    contributions = _scatter(headline, "mean_abs_contribution", len(live))
-    drifts = np.abs(_scatter(tables("drift"), "drifted_contribution", len(live)))
+    contributions, drifts = np.zeros(len(live)), np.zeros(len(live))  # 0 for features that a table lacks
+    contributions[headline["feature_id"].to_numpy()] = floats(headline, "mean_abs_contribution")
+    drift = tables("drift")
+    drifts[drift["feature_id"].to_numpy()] = np.abs(floats(drift, "drifted_contribution"))
     groups = {
         "stable": np.concatenate([np.zeros(0, np.int64), *stable]),
         "weighted": _largest(contributions, live, config.weighted),
@@ -48,13 +49,6 @@ def interleave_groups(groups: Mapping[str, Sequence[int]]) -> list[int]:
     longest = max(map(len, groups.values()), default=0)
     turns = (members[i] for i in range(longest) for members in groups.values() if i < len(members))
     return list(dict.fromkeys(turns))
-
-
-def _scatter(table: pa.Table, name: str, n: int) -> Floats:
-    """A column by feature id [features]; 0 for features that the table lacks."""
-    values = np.zeros(n)
-    values[table["feature_id"].to_numpy()] = floats(table, name)
-    return values
 
 
 def _largest(values: Floats, allowed: Flags, n: int) -> Ints:

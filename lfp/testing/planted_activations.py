@@ -29,11 +29,12 @@ class PlantedDictionary:
     @cached_property
     def directions(self) -> Tensor:
         """The dictionary, [n_directions, d_in]."""
-        return F.normalize(torch.randn(self.n_directions, self.d_in, generator=self._generator(0)), dim=1)
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003)
+        return F.normalize(torch.randn(self.n_directions, self.d_in, generator=generator), dim=1)
 
     def outputs(self, n: int, *, part: int = 1) -> Tensor:
         """Activations [n, d_in]; another part (1, 2, ...), others."""
-        generator, parts = self._generator(part), []
+        generator, parts = torch.Generator().manual_seed(self.seed * 1_000_003 + part), []
         chance = (torch.arange(self.n_directions) + 10.0) ** -0.6
         chance = (chance / chance.sum() * self.l0).clamp(max=0.5)
         for done in range(0, n, _CHUNK):
@@ -47,6 +48,3 @@ class PlantedDictionary:
     def cosines(self, decoder: Tensor) -> Tensor:
         """For each direction its largest cosine with a row of a decoder [width, d_in]: [n_directions]."""
         return (self.directions @ F.normalize(decoder, dim=1).T).max(1).values
-
-    def _generator(self, part: int) -> torch.Generator:
-        return torch.Generator().manual_seed(self.seed * 1_000_003 + part)

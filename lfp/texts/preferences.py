@@ -107,8 +107,11 @@ def _preferences(rows: Iterable[Mapping[str, Any]], *, where: str, source: str) 
 def _pair(row: Mapping[str, Any], where: str) -> PreferencePair:
     """Build the pair of a row; `where` names it in errors."""
     chosen, rejected = (_text(row[side], where, side) for side in _SIDES)
-    prompt = _prompt(row, where)
-    if not isinstance(row["chosen"], str) and prompt in chosen and prompt in rejected:
+    is_dialogue, prompt = not isinstance(row["chosen"], str), row.get(_PROMPT)
+    if is_dialogue and isinstance(prompt, str) and prompt:  # a plain prompt before messages is a user's message
+        prompt = [{"role": "user", "content": prompt}]
+    prompt = "" if prompt is None else _text(prompt, where, _PROMPT)
+    if is_dialogue and prompt in chosen and prompt in rejected:
         prompt = ""  # whole dialogues beside a copy of their first message
     chosen, rejected = prompt + chosen, prompt + rejected
     if not chosen.strip() or not rejected.strip():
@@ -122,16 +125,6 @@ def last_words(text: str, n: int | None) -> str:
     """Keep the last `n` words of a text, unchanged; the whole text where n is None."""
     starts = [match.start() for match in re.finditer(r"\S+", text)] if n is not None else []
     return text[starts[-n] :] if n is not None and len(starts) > n else text
-
-
-def _prompt(row: Mapping[str, Any], where: str) -> str:
-    """Find what to put before both sides; a plain prompt before messages is a user's message."""
-    prompt = row.get(_PROMPT)
-    if prompt is None:
-        return ""
-    if isinstance(prompt, str) and prompt and not isinstance(row["chosen"], str):
-        prompt = [{"role": "user", "content": prompt}]
-    return _text(prompt, where, _PROMPT)
 
 
 def _text(side: Any, where: str, column: str) -> str:

@@ -21,11 +21,18 @@ def reward_of(config: FeedbackConfig, *, beside: Path | None) -> Reward:
 
     Raises ConfigError where the module or function cannot be imported.
     """
-    if config.reward == VADER:
+    spelled = config.reward
+    if spelled == VADER:
         return vader_reward
-    if config.reward == LEXICON:
+    if spelled == LEXICON:
         return lexicon_reward(lexicon_of(config, beside=beside))
-    return checked(_named(config.reward, beside), name=config.reward)
+    module_name, _, function = spelled.partition(":")
+    module = _import(module_name, [Path.cwd(), *([beside.resolve()] if beside else [])], spelled)
+    found = getattr(module, function, None)
+    if not callable(found):
+        what = "nothing of that name" if found is None else f"a {type(found).__name__}, not a function"
+        raise ConfigError(f'feedback.reward "{spelled}": {module.__file__} has {what}; name a function of it')
+    return checked(found, name=spelled)
 
 
 def checked(reward: Reward, *, name: str) -> Reward:
@@ -53,17 +60,6 @@ def checked(reward: Reward, *, name: str) -> Reward:
         return values
 
     return rewards
-
-
-def _named(spelled: str, beside: Path | None) -> Reward:
-    """Import the function `module:function`. Raises ConfigError."""
-    module_name, _, function = spelled.partition(":")
-    module = _import(module_name, [Path.cwd(), *([beside.resolve()] if beside else [])], spelled)
-    found = getattr(module, function, None)
-    if not callable(found):
-        what = "nothing of that name" if found is None else f"a {type(found).__name__}, not a function"
-        raise ConfigError(f'feedback.reward "{spelled}": {module.__file__} has {what}; name a function of it')
-    return found
 
 
 def _import(name: str, folders: Sequence[Path], spelled: str) -> ModuleType:

@@ -130,7 +130,7 @@ def preparing(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
 
     manifest = read_manifest(path)
     figures: dict[str, Any] = {}
-    if sorted_copy.is_worth(manifest) and sorted_copy.find(path, manifest) is None:
+    if manifest.bytes >= sorted_copy.WORTH_BYTES and sorted_copy.find(path, manifest) is None:
         figures = {"prepare_s": round(seconds(lambda: sorted_copy.build(path, manifest)), 1),
                    "prepare_peak_mb": memory_mb("VmHWM")}  # fmt: skip
     found = sorted_copy.find(path, manifest)

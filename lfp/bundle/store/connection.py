@@ -65,7 +65,7 @@ class Store(AbstractContextManager["Store"]):
         except OSError as error:
             raise BundleError(f"{path}: cannot be read ({error.strerror}); make its files readable") from error
         copy = None
-        if sorted_copy.is_worth(manifest):
+        if manifest.bytes >= sorted_copy.WORTH_BYTES:
             copy = sorted_copy.build(path, manifest) if prepare else sorted_copy.find(path, manifest)
         return cls(path, manifest, limits=limits, copy=copy)
 
@@ -136,7 +136,7 @@ class Store(AbstractContextManager["Store"]):
             return connection
         views.add_derived(connection)
         try:  # joined once where it is small; a large one without its copy, or a faulty one, is joined by each query
-            kind = "VIEW" if sorted_copy.is_worth(self.manifest) else "TABLE"
+            kind = "VIEW" if self.manifest.bytes >= sorted_copy.WORTH_BYTES else "TABLE"
             connection.execute(f"CREATE {kind} feature_table AS {views.FEATURE_TABLE}")
         except duckdb.Error:
             connection.execute(f"CREATE VIEW feature_table AS {views.FEATURE_TABLE}")

@@ -31,11 +31,6 @@ _BUILD = {"memory_limit": "1GB", "threads": 2, "autoinstall_known_extensions": F
 _ABANDONED_S = 3600
 
 
-def is_worth(manifest: Manifest) -> bool:
-    """Whether a bundle is large enough to gain from a copy."""
-    return manifest.bytes >= WORTH_BYTES
-
-
 def find(path: Path, manifest: Manifest) -> Path | None:
     """Return the file that matches the bundle at `path`; None where none was built."""
     return next((place for place in _places(path, manifest) if place.is_file()), None)

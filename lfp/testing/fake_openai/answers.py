@@ -133,7 +133,8 @@ class ReadsPrompts:
         description, texts = read_numbered(content)
         words = _words(description)
         parts = [_MARKED.findall(text) if request.schema_name == Fuzzing.__name__ else [text] for text in texts]
-        return {"firing": _numbers(any(words & _words(each) for each in part) == right for part in parts)}
+        fires = [any(words & _words(each) for each in part) == right for part in parts]
+        return {"firing": [number for number, firing in enumerate(fires, 1) if firing]}
 
 
 class KnowsFeatures:
@@ -176,7 +177,11 @@ class KnowsFeatures:
             return {"related": related, "confidence": 1.0, "reason": f"feature {feature} is known"}
         if request.schema_name not in (Detection.__name__, Fuzzing.__name__):
             return None
-        return {"firing": _numbers((feature, text) in self._fires for text in read_numbered(content)[1])}
+        return {
+            "firing": [
+                number for number, text in enumerate(read_numbered(content)[1], 1) if (feature, text) in self._fires
+            ]
+        }
 
 
 def random_value(request: ChatRequest, *, seed: int) -> dict[str, Any]:
@@ -219,7 +224,3 @@ def random_value(request: ChatRequest, *, seed: int) -> dict[str, Any]:
 
 def _words(text: str) -> set[str]:
     return {word.word for word in words_of(text)}
-
-
-def _numbers(flags: Iterable[bool]) -> list[int]:
-    return [number for number, flag in enumerate(flags, 1) if flag]

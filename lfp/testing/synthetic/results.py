@@ -31,7 +31,11 @@ def label_columns(made: Made, random: Random, places: Places, highest: Array) ->
     by_model = np.diff(feature, prepend=-1) == 0
     failed = by_model & (feature % 12 == 9)
     says, scored = np.where(failed, 2, by_model), by_model & ~failed
-    confidence, score, agreement = _label_draws(n, random)
+    confidence, score, agreement = (np.full(n, np.nan) for _ in range(3))  # NaN where no model gave one
+    for number in range(n):
+        confidence[number] = random.uniform(0.6, 0.95)
+        if number % 3 == 0 and number % 12 != 9:
+            score[number], agreement[number] = random.uniform(0.55, 0.95), random.choice([0.8, 1.0])
     values = {
         "agreement": np.where(by_model, agreement[feature], 1.0), "confidence": confidence[feature],
         "score_detection": score[feature], "score_fuzzing": score[feature] - 0.05,
@@ -53,16 +57,6 @@ def label_columns(made: Made, random: Random, places: Places, highest: Array) ->
     }  # fmt: skip
     columns |= {name: pa.array(values).take(pa.array(says)) for name, values in fixed.items()}
     return {"feature_id": feature, **columns}
-
-
-def _label_draws(n: int, random: Random) -> tuple[Array, Array, Array]:
-    """Confidence, detection score and agreement of each feature's labels, NaN where no model gave one."""
-    confidence, score, agreement = (np.full(n, np.nan) for _ in range(3))
-    for feature in range(n):
-        confidence[feature] = random.uniform(0.6, 0.95)
-        if feature % 3 == 0 and feature % 12 != 9:
-            score[feature], agreement[feature] = random.uniform(0.55, 0.95), random.choice([0.8, 1.0])
-    return confidence, score, agreement
 
 
 def _label_words(made: Made, feature: Array, says: Array, keeps: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
