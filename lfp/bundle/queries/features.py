@@ -182,18 +182,14 @@ def features(
         return store.query(sql, {**values, "offset": offset})
     sql = f"SELECT feature_id FROM feature_table WHERE {where} ORDER BY {by} LIMIT $limit OFFSET $offset"
     found = store.query(sql, {**values, "limit": limit, "offset": offset})
-    return _rows_of(store, found["feature_id"].to_pylist(), named)
-
-
-def _rows_of(store: Store, ids: Sequence[int], named: str) -> pa.Table:
-    """Select features by number in the given order, so that a page of a large list costs as much as of a small one."""
+    ids = found["feature_id"].to_pylist()
     if not ids:
         return store.query(f"SELECT {named} FROM feature_table WHERE false")
-    listed, bound = each_of(ids)
+    listed, bound = each_of(ids)  # by number, so that a page of a large list costs as much as of a small one
     return store.query(
         f"SELECT {named} FROM feature_table WHERE feature_id IN {listed} "
         "ORDER BY list_position($ids::INTEGER[], feature_table.feature_id)",
-        {**bound, "ids": list(ids)},
+        {**bound, "ids": ids},
     )
 
 
