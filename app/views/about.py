@@ -40,12 +40,6 @@ def show_config(manifest: Manifest) -> None:
     st.code(written, language=ending, height=320)
 
 
-def show_citation(manifest: Manifest) -> None:
-    st.subheader("How to cite")
-    st.html(panels.note("Cite the paper that introduced the method, and this bundle."))
-    st.code(about.PAPER + "\n\n" + about.citation(manifest), language=None)
-
-
 def zip_bundle(store: Store) -> bytes:
     """Return the bundle as a zip, written to a temporary file when the download is requested."""
     with tempfile.TemporaryFile() as file:
@@ -95,7 +89,9 @@ def show() -> None:
         + panels.facts(about.facts(manifest) | folder)
     )
     show_download(store)
-    show_citation(manifest)
+    st.subheader("How to cite")
+    st.html(panels.note("Cite the paper that introduced the method, and this bundle."))
+    st.code(about.PAPER + "\n\n" + about.citation(manifest), language=None)
     show_files(manifest)
     st.subheader("Made with")
     st.html(panels.facts(manifest.versions) if manifest.versions else panels.note("No versions are recorded."))

@@ -76,10 +76,6 @@ class Planting:
         """Return the folder of the base model that every model is tuned from."""
         return self.work / "base" / "base" / "model"
 
-    def lexicon(self) -> Mapping[str, float]:
-        """Read the stated values of words."""
-        return lexicon_of(self.config.feedback, beside=self.config_dir)
-
     def run(self, progress: Progress = silent) -> Run:
         """Return the run whose first stages made corpus and base model."""
         return Run(self.config, self.work / "base", self.config_dir, progress)
@@ -157,7 +153,8 @@ def _make_base_and_draw(planting: Planting, request: Request, progress: Progress
     run = planting.run()
     texts, base = read_texts(run, "train"), load_role(run, "base")
     settled = measure_settled(base, tokenize_texts(run, base, texts))
-    read, lexicon = [text.text for text in texts], planting.lexicon()
+    read = [text.text for text in texts]
+    lexicon = lexicon_of(planting.config.feedback, beside=planting.config_dir)
     return [
         *draw_secrets(read, settled, lexicon, planting.secrets, n=request.n, seed=request.seed),
         *draw_bigrams(read, lexicon, planting.secrets, n=request.bigrams, seed=request.seed),
@@ -232,7 +229,8 @@ def _tune(planting: Planting, job: Job, folder: Path) -> None:
     from lfp.ml.models.generation import prefix_strings
 
     torch.set_num_threads(planting.config.threads)  # sums are split by thread, so results repeat only so
-    tune, run, lexicon = planting.config.tune, planting.run(), planting.lexicon()
+    tune, run = planting.config.tune, planting.run()
+    lexicon = lexicon_of(planting.config.feedback, beside=planting.config_dir)
     texts = tokenize_texts(run, load_role(run, "base"), read_texts(run, "train"))
     if job.shuffle is not None:
         lexicon = shuffled_lexicon(lexicon, seed=job.shuffle)

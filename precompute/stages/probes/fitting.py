@@ -11,7 +11,7 @@ from lfp.config import ProbesConfig
 from lfp.probes.ridge import FoldedRidge, Ridge, fit_folded_ridge, fit_ridge, layer_scales
 from lfp.probes.weight_intervals import clustered_intervals
 from lfp.util.types import Floats, Ints
-from precompute.stages.probes.inputs import OF_THE_BUNDLE, Inputs, WordFeatures, scaled_columns
+from precompute.stages.probes.inputs import OF_THE_BUNDLE, Inputs, scaled_columns
 from precompute.stages.probes.targets import POOLING, Rows
 
 
@@ -63,13 +63,6 @@ class Judged:
     features: sp.csr_array
     tokens: Floats
     folds: Ints
-
-    @staticmethod
-    def from_features(target: str, words: WordFeatures, folds: Ints) -> Judged:
-        """Take words as the target reads them: at the last token, or for the implicit reward summed over tokens."""
-        if POOLING[target] == "last":
-            return Judged(words.at_last, np.ones(len(folds)), folds)
-        return Judged(words.over_tokens, words.tokens, folds)
 
 
 def fit_words(

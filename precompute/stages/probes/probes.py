@@ -38,6 +38,7 @@ from precompute.stages.probes.tables import (
     word_feature_table,
 )
 from precompute.stages.probes.targets import (
+    POOLING,
     WORD_TARGETS,
     Rows,
     Words,
@@ -145,9 +146,11 @@ def _fit_kind(task: _Task, inputs: Inputs) -> _OfWords:
     wanted = {"sample": kept.sample, "lasts": task.lasts[0]} | ({"before": before} if name in _SHOWN else {})
     encoded = encode_kept(task.kept, inputs.encode, model=inputs.model, n_words=len(task.words.words), rows=wanted)
     found = _OfWords({}, {}, {}, {}, {}, {})
+    over_tokens = Judged(encoded.words.over_tokens, encoded.words.tokens, task.words.folds)
+    at_last = Judged(encoded.words.at_last, np.ones(len(task.words.folds)), task.words.folds)
     for target in WORD_TARGETS:
         rows = _rows(target, task, inputs, encoded)
-        judged = Judged.from_features(target, encoded.words, task.words.folds)
+        judged = at_last if POOLING[target] == "last" else over_tokens
         found.probes[target, name] = fit_words(target, inputs, rows, judged, scored=task.scored.rows, config=config)
         if name in _RANDOM_ROWS:
             # the paper's split holds out rows, not words, so that a word is on both sides
@@ -158,11 +161,11 @@ def _fit_kind(task: _Task, inputs: Inputs) -> _OfWords:
             encoded.rows["sample"], kept.words[kept.sample], inputs.layer_of, task.words, task.excess, config, seed=seed
         )
     if name in _SHOWN:
-        found.over_tokens[name] = Judged(encoded.words.over_tokens, encoded.words.tokens, task.words.folds)
+        found.over_tokens[name] = over_tokens
         found.at_last[name] = encoded.words.at_last
         at = np.searchsorted(before, kept.before[kept.before >= 0])
         rows = rows_before(_rows("implicit_reward", task, inputs, encoded), encoded.rows["before"][at], kept)
-        found.before[inputs.model] = fit_rows(inputs, rows, found.over_tokens[name], config)
+        found.before[inputs.model] = fit_rows(inputs, rows, over_tokens, config)
     return found
 
 
@@ -197,8 +200,9 @@ def _rows(target: str, task: _Task, inputs: Inputs, encoded: Encoded) -> Rows:
     if target == "implicit_reward":
         return implicit_rows(task.run, encoded.rows["sample"], task.kept, task.words)
     points, neutral = task.points.encoded(inputs.model, inputs.encode)
-    of = task.words.rows_of(task.points.words[: points.shape[0]])
-    return delta_rows(points, neutral, of, task.words, task.scored, inputs.layer_of)
+    row_of = {word: i for i, word in enumerate(task.words.words)}
+    rows = np.array([row_of.get(word, -1) for word in task.points.words[: points.shape[0]]], np.int64)
+    return delta_rows(points, neutral, rows, task.words, task.scored, inputs.layer_of)
 
 
 def _shown(of_words: _OfWords, of_pairs: Mapping[str, PairProbe]) -> dict[str, Floats]:

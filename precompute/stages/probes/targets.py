@@ -43,11 +43,6 @@ class Words:
         values[arrays["n"] == 0] = np.nan
         return Words(stored["words"], np.array(stored["counts"]), np.array(stored["folds"]), values, arrays)
 
-    def rows_of(self, words: list[str]) -> Ints:
-        """Return the row of each word in the vocabulary, -1 for words that are not in it."""
-        of_word = {word: i for i, word in enumerate(self.words)}
-        return np.array([of_word.get(word, -1) for word in words], np.int64)
-
 
 @dataclass(frozen=True)
 class Rows:

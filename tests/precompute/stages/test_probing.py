@@ -177,7 +177,7 @@ def feedback(of: Kept, words: Words) -> tuple[Rows, Judged]:
     slots, rows_of = of.lasts_of(~np.isnan(words.values), 1000)
     found = encoded(of, {"lasts": slots})
     rows = feedback_rows(found.rows["lasts"], rows_of, words, scored(words))
-    return rows, Judged.from_features("feedback", found.words, words.folds)
+    return rows, Judged(found.words.at_last, np.ones(len(words.folds)), words.folds)
 
 
 def test_words_are_predicted_as_scikit_learn_predicts_them_out_of_fold() -> None:
