@@ -33,7 +33,7 @@ HOSTILE = (
 
 
 LONGEST = (
-    "test_readme.py",
+    "test_docs.py",
     "test_accessibility.py",
     "test_journeys.py",
     "test_presets.py",
