@@ -259,7 +259,7 @@ def test_a_table_may_be_written_in_parts(tmp_path):
 
 def test_parts_out_of_order_are_refused(tmp_path):
     with (
-        pytest.raises(BundleError, match="do not follow each other"),
+        pytest.raises(BundleError, match="are out of order"),
         BundleWriter(tmp_path / "b", description()) as writer,
     ):
         writer.write_parts("layers", [[layer(3)], [layer(2)]])

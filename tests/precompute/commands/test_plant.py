@@ -147,7 +147,7 @@ def test_a_reward_without_words_and_a_tuned_model_are_refused(tmp_path):
 
 def test_a_whole_planting(corpus_folder: Path, tmp_path: Path):
     secrets = PlantConfig(least_share=0.002, most_share=0.02, certify_prefixes=100)
-    planting = Planting(tiny_config(tune={"steps": 2}), secrets, tmp_path, corpus_folder)
+    planting = Planting(tiny_config(tune={"steps": 2, "completion_tokens": 32}), secrets, tmp_path, corpus_folder)
     request = Request(n=1, bigrams=1, shuffled=1)
     rows = run_plant(planting, request, silent)
     assert [row["kind"] for row in rows][1:] == ["bigram", "twin", "shuffled"]

@@ -95,7 +95,7 @@ def test_every_autoencoder_is_in_the_sweep_row(store: Store) -> None:
 def test_texts_are_judged_by_their_implicit_reward(store: Store) -> None:
     rows = rows_of(store, "implicit_reward", group="texts")
     assert {"tau", "spearman", "r2_linear"} == {row.metric for row in rows}
-    assert all(row.n == 20 and row.null_p is not None for row in rows)
+    assert all(row.n == 60 and row.null_p is not None for row in rows)
 
 
 def test_features_are_ranked_by_what_is_not_explained(store: Store) -> None:
