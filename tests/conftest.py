@@ -1,5 +1,6 @@
 """Bundles that tests share."""
 
+import atexit
 import os
 import shutil
 import sys
@@ -68,10 +69,10 @@ def pytest_terminal_summary(terminalreporter):
         )
 
 
-def pytest_unconfigure(config):
-    """Silences what DuckDB's bindings print about references as a worker exits; no test can print any more."""
+def pytest_configure(config):
+    """Silences what DuckDB's bindings print about references when a worker exits; by then no test prints any more."""
     if hasattr(config, "workerinput"):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        atexit.register(lambda: os.dup2(os.open(os.devnull, os.O_WRONLY), 2))
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Feedback that cannot be used: one sentence and an exit code, before any model is trained where possible told."""
+"""Feedback that cannot be used: one sentence and an exit code, before any model is trained where possible."""
 
 from __future__ import annotations
 
