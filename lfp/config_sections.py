@@ -15,6 +15,8 @@ from pydantic import (
     model_validator,
 )
 
+from lfp.util.types import Site
+
 PRETRAIN = "pretrain"
 """As `model.base`: train a small model from scratch on the corpus instead of loading one."""
 TUNE = "tune"
@@ -191,10 +193,12 @@ class LayersConfig(Section):
 
 
 class PretrainedSae(Section):
-    """An autoencoder trained elsewhere, of one layer's MLP output."""
+    """An autoencoder trained elsewhere, of one layer."""
 
     layer: int = Field(ge=0)
     """Layer that it reads."""
+    site: Site = "mlp_out"
+    """Where in the layer it reads: the MLP's output, the residual stream after the layer, or the attention's output."""
     folder: str
     """Folder saved by SAELens or by this project, or a hub repository, optionally with a folder in it:
     org/name/sub/folder."""
@@ -244,9 +248,9 @@ class SaeConfig(Section):
     def _sizes(self) -> SaeConfig:
         if not self.expansion or min(self.expansion) < 1:
             raise ValueError(f"expansion {self.expansion} needs at least one size, none below 1")
-        places = [(sae.model, sae.layer) for sae in self.pretrained]
+        places = [(sae.model, sae.layer, sae.site) for sae in self.pretrained]
         if len(set(places)) < len(places):
-            raise ValueError("pretrained names a layer of a model twice")
+            raise ValueError("pretrained names a layer and site of a model twice")
         return self
 
     def of_variant(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,16 @@ Hashes = NDArray[np.uint64]
 Flags = NDArray[np.bool_]
 Progress = Callable[[str, int, int, float], None]
 """Called as progress(what, done, total, value); value is the job's own figure, such as a loss."""
+
+Site = Literal["mlp_out", "resid_post", "attn_out"]
+SITES: tuple[Site, ...] = get_args(Site)
+
+
+class Place(NamedTuple):
+    """Where activations are read: a layer, and the site in it."""
+
+    layer: int
+    site: Site = "mlp_out"
 
 
 def floats(table: pa.Table, name: str) -> Floats:

@@ -16,6 +16,7 @@ from torch import Tensor
 from lfp.config import SaeVariant
 from lfp.errors import ModelError
 from lfp.ml.models.runtime import affine
+from lfp.util.types import Site
 
 Variant = SaeVariant
 Normalize = Literal["none", "layer_norm", "constant_norm_rescale"]
@@ -47,6 +48,8 @@ class SaeInfo:
     """How each input is normalised before the encoder, undone after the decoder; `none` for all trained here."""
     source: str = "trained"
     """`trained`, or the folder or hub name it was read from."""
+    site: Site = "mlp_out"
+    """Where in the layer it reads and writes."""
 
 
 class Sae(torch.nn.Module, ABC):

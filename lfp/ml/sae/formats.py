@@ -15,8 +15,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lfp.errors import ModelError
-from lfp.ml.models.loading import failure_reason, mlp_hook_point
+from lfp.ml.models.loading import failure_reason
 from lfp.ml.sae.autoencoders import SAES, Normalize, Sae, SaeInfo, Variant
+from lfp.util.types import Place, Site
 
 CONFIG_FILE = "cfg.json"
 _WEIGHTS = "sae_weights.safetensors"
@@ -37,7 +38,22 @@ _NORMALIZE: dict[str, Normalize] = {
     "layer_norm": "layer_norm",
     "constant_norm_rescale": "constant_norm_rescale",
 }
-_MLP_OUTPUT = re.compile(r"\.(\d+)\.(?:hook_mlp_out|mlp(?:\.(?:hook_out|dense_4h_to_h|c_proj|down_proj))?)$")
+_HOOK_NAMES: dict[Site, str] = {
+    "mlp_out": "blocks.{}.mlp.hook_out",
+    "resid_post": "blocks.{}.hook_resid_post",
+    "attn_out": "blocks.{}.hook_attn_out",
+}
+"""TransformerLens's name of each site, as it is written."""
+_NAMES_OF_SITES: dict[Site, re.Pattern[str]] = {
+    "mlp_out": re.compile(r"\.(\d+)\.(?:hook_mlp_out|mlp(?:\.(?:hook_out|dense_4h_to_h|c_proj|down_proj))?)$"),
+    "resid_post": re.compile(r"(?:layers|h|blocks)\.(\d+)(?:\.(?:hook_resid_post|hook_out))?$"),
+    "attn_out": re.compile(
+        r"\.(\d+)\.(?:hook_attn_out|attn\.hook_out|(?:self_attn|self_attention|attention|attn)(?:\.(?:o_proj|c_proj|dense|out_proj))?)$"
+    ),
+}
+"""Names of each site in TransformerLens and in transformers; the group is the layer."""
+_BEFORE_LAYER = re.compile(r"\.(\d+)\.(?:hook_resid_pre|hook_in)$")
+"""The residual stream before a layer, which is the one after the layer before."""
 
 
 def write_sae(sae: Sae, folder: Path) -> None:
@@ -68,25 +84,34 @@ def load_sae(folder: Path) -> Sae:
     return _build(folder, config, config.own)
 
 
-def read_sae(folder: Path, *, layer: int, model: str, scale: float, d_in: int, source: str | None = None) -> Sae:
-    """Read a folder made by SAELens, or here, as an autoencoder of `layer` of `model` (tuned or base).
+def read_sae(
+    folder: Path,
+    *,
+    layer: int,
+    model: str,
+    scale: float,
+    d_in: int,
+    site: Site = "mlp_out",
+    source: str | None = None,
+) -> Sae:
+    """Read a folder made by SAELens, or here, as an autoencoder of a site of `layer` of `model` (tuned or base).
 
-    `scale` gives the layer's MLP outputs unit mean square norm, `d_in` is their width, `source` a name to record (the
+    `scale` gives the activations there unit mean square norm, `d_in` is their width, `source` a name to record (the
     folder's by default). Weights become float32; a bias subtracted from the input and a rescaling by decoder norms are
-    folded into them. Raises ModelError for what cannot be read, and for an autoencoder that the folder says is not of
-    that layer's MLP output: the residual stream has the same width, so it would load and encode nonsense.
+    folded into them. Raises ModelError for what cannot be read, and for an autoencoder that the folder says is of
+    another layer or site: all sites have the same width, so it would load and encode nonsense.
     """
     config = read_config(folder)
     if config.d_in != d_in:
         raise ModelError(
-            f"{config.path}: made for outputs of width {config.d_in}, but this model's MLP outputs have width {d_in};"
+            f"{config.path}: made for activations of width {config.d_in}, but this model's have width {d_in};"
             " pass an autoencoder of this model"
         )
-    match = _MLP_OUTPUT.search(config.hook_name or "")
-    if config.hook_name is not None and (match is None or int(match[1]) != layer):
+    place = Place(layer, site)
+    if config.hook_name is not None and find_place(config.hook_name) != place:
         raise ModelError(
-            f"{config.path}: made for {config.hook_name}, which is not the MLP output of layer {layer}"
-            f" ({mlp_hook_point(layer)}); pass an autoencoder of that"
+            f"{config.path}: made for {config.hook_name}, which is not {site} of layer {layer} ({hook_name(place)});"
+            " pass an autoencoder of that, or set the entry's layer and site"
         )
     recorded = config.own or SaeInfo(
         layer=layer,
@@ -100,8 +125,25 @@ def read_sae(folder: Path, *, layer: int, model: str, scale: float, d_in: int, s
         k=config.k,
         normalize=config.normalize,
     )
-    info = replace(recorded, layer=layer, model=model, scale=scale, source=source or str(folder))
+    info = replace(recorded, layer=layer, site=site, model=model, scale=scale, source=source or str(folder))
     return _build(folder, config, info)
+
+
+def hook_name(place: Place) -> str:
+    """Name a place as TransformerLens does."""
+    return _HOOK_NAMES[place.site].format(place.layer)
+
+
+def find_place(name: str) -> Place | None:
+    """Find the place that a name of TransformerLens or of transformers means; None for one that no run reads."""
+    before = _BEFORE_LAYER.search(name)
+    if before is not None and int(before[1]) > 0:
+        return Place(int(before[1]) - 1, "resid_post")
+    for site, pattern in _NAMES_OF_SITES.items():
+        match = pattern.search(name)
+        if match is not None:
+            return Place(int(match[1]), site)
+    return None
 
 
 def locate_sae(name: str, revision: str | None = None) -> Path:
@@ -270,7 +312,7 @@ def _to_saelens_config(info: SaeInfo) -> dict[str, Any]:
         "metadata": {
             "sae_lens_version": _FORMAT,
             "sae_lens_training_version": None,
-            "hook_name": mlp_hook_point(info.layer),
+            "hook_name": hook_name(Place(info.layer, info.site)),
             "lfp": asdict(info),
         },
     }

@@ -33,7 +33,7 @@ _METRICS = ("fvu", "l0", "dead_fraction", "ce_recovered", "mmcs")
 def run(run: Run, output: Output) -> None:
     """Write a folder per dictionary, saes.json, stability.json (of the kept features) and the rows `sae_quality`.
 
-    Raises ConfigError for a pretrained dictionary of a layer that is not selected.
+    Raises ConfigError for a pretrained dictionary of a layer or site that the run does not read.
     """
     selected = run.json("layers", "selected")
     for pretrained in run.config.sae.pretrained:
@@ -42,6 +42,8 @@ def run(run: Run, output: Output) -> None:
                 f"sae.pretrained names layer {pretrained.layer}, but the selected layers are {selected}; "
                 "raise layers.count or drop the entry"
             )
+        if pretrained.site != "mlp_out":
+            raise ConfigError(f"sae.pretrained names site {pretrained.site}, but runs read mlp_out only; drop the entry")
     rows: list[dict[str, Any]] = []
     stability: dict[str, list[float]] = {}
     for model in ("tuned", "base"):
@@ -216,7 +218,9 @@ def _read_pretrained(config: PretrainedSae, subject: Subject, scale: float) -> S
     name = resolve_folder(config.folder, subject.run.config_dir)
     source = Path(name).name if Path(name).is_dir() else name  # bundles do not name folders of this machine
     folder, d_in = locate_sae(name, config.revision), subject.model.d_model
-    return read_sae(folder, layer=config.layer, model=config.model, scale=scale, d_in=d_in, source=source)
+    return read_sae(
+        folder, layer=config.layer, site=config.site, model=config.model, scale=scale, d_in=d_in, source=source
+    )
 
 
 def _match_features(saes: Sequence[Sae]) -> list[float]:

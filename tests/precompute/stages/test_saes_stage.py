@@ -102,6 +102,7 @@ def test_a_dictionary_that_does_not_fit_is_named(
         ({"layer": layer, "folder": str(wide)}, ModelError, "17"),
         ({"layer": 1 - layer, "folder": str(wide)}, ConfigError, f"sae.pretrained names layer {1 - layer}"),
         ({"layer": layer, "folder": "no/such"}, ModelError, "no/such"),
+        ({"layer": layer, "folder": str(wide), "site": "resid_post"}, ConfigError, "site resid_post"),
     ):
         config = tiny_config(model=pair, sae={"pretrained": [entry]})
         with pytest.raises(error, match=said):

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from lfp.errors import ModelError
 from lfp.ml.sae.autoencoders import Sae, Variant
-from lfp.ml.sae.formats import load_sae, locate_sae, read_sae, write_sae
+from lfp.ml.sae.formats import find_place, load_sae, locate_sae, read_sae, write_sae
+from lfp.util.types import Place
 from tests.lfp.builders import tiny_sae
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
@@ -157,7 +158,7 @@ def test_load_sae_wants_a_folder_written_here() -> None:
         (lambda c: c.update(d_in=8), "width 8, but .* width 6"),
         (lambda c: c.update(d_sae=11), r"W_enc is \[6, 12\], but \[6, 11\]"),
         (lambda c: c["metadata"].update(hook_name="blocks.0.hook_resid_post"), "made for blocks.0.hook_resid_post"),
-        (lambda c: c["metadata"].update(hook_name="blocks.1.hook_mlp_out"), "not the MLP output of layer 0"),
+        (lambda c: c["metadata"].update(hook_name="blocks.1.hook_mlp_out"), "not mlp_out of layer 0"),
         (lambda c: c["metadata"].update(hook_name="blocks.0.mlp.hook_post"), "made for blocks.0.mlp.hook_post"),
     ],
 )
@@ -169,12 +170,47 @@ def test_a_config_that_is_not_read_is_refused(tmp_path: Path, change: Any, words
 
 
 @pytest.mark.parametrize(
-    "hook", [None, "blocks.0.mlp.hook_out", "gpt_neox.layers.0.mlp", "transformer.h.0.mlp.c_proj", "model.layers.0.mlp"]
+    ("hook", "place"),
+    [
+        (None, Place(0)),
+        ("blocks.0.mlp.hook_out", Place(0)),
+        ("blocks.0.hook_mlp_out", Place(0)),
+        ("gpt_neox.layers.0.mlp", Place(0)),
+        ("transformer.h.0.mlp.c_proj", Place(0)),
+        ("model.layers.0.mlp.down_proj", Place(0)),
+        ("blocks.12.hook_resid_post", Place(12, "resid_post")),
+        ("blocks.13.hook_resid_pre", Place(12, "resid_post")),
+        ("model.layers.12", Place(12, "resid_post")),
+        ("transformer.h.3", Place(3, "resid_post")),
+        ("blocks.3.hook_attn_out", Place(3, "attn_out")),
+        ("blocks.3.attn.hook_out", Place(3, "attn_out")),
+        ("model.layers.3.self_attn.o_proj", Place(3, "attn_out")),
+        ("gpt_neox.layers.3.attention.dense", Place(3, "attn_out")),
+        ("transformer.h.3.attn", Place(3, "attn_out")),
+    ],
 )
-def test_names_of_the_layers_mlp_output_are_known(tmp_path: Path, hook: str | None) -> None:
+def test_names_of_a_place_are_known(tmp_path: Path, hook: str | None, place: Place) -> None:
     folder = copied("topk", tmp_path)
     edit_config(folder, lambda config: config["metadata"].update(hook_name=hook))
-    assert read(folder).info.layer == 0
+    info = read(folder, layer=place.layer, site=place.site).info
+    assert (info.layer, info.site) == place
+    write_sae(read(folder, layer=place.layer, site=place.site), tmp_path / "again")
+    assert load_sae(tmp_path / "again").info == info
+
+
+@pytest.mark.parametrize(
+    "hook",
+    ["blocks.0.hook_resid_pre", "blocks.0.mlp.hook_post", "blocks.0.attn.hook_z", "blocks.0.hook_resid_mid", "x"],
+)
+def test_names_that_no_run_reads_are_no_place(hook: str) -> None:
+    assert find_place(hook) is None
+
+
+def test_a_folder_written_before_sites_is_of_the_mlps_output(tmp_path: Path) -> None:
+    sae = tiny_sae()
+    write_sae(sae, tmp_path)
+    edit_config(tmp_path, lambda config: config["metadata"]["lfp"].pop("site"))
+    assert load_sae(tmp_path).info == sae.info and sae.info.site == "mlp_out"
 
 
 @pytest.mark.parametrize(
