@@ -12,7 +12,7 @@ from typing import Any
 from lfp.errors import DependencyError
 
 JOBS = frozenset({
-    "torch", "transformers", "transformer_lens", "trl", "datasets", "tokenizers", "safetensors", "huggingface_hub",
+    "torch", "transformers", "trl", "datasets", "tokenizers", "safetensors", "huggingface_hub",
     "vaderSentiment", "openai", "sklearn", "threadpoolctl", "kaleido",
 })  # fmt: skip
 """Packages that come with the extra `jobs` and not with a base install, by the names that are imported."""

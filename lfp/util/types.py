@@ -18,13 +18,13 @@ Hashes = NDArray[np.uint64]
 Flags = NDArray[np.bool_]
 Progress = Callable[[str, int, int, float], None]
 """Called as progress(what, done, total, value); value is the job's own figure, such as a loss."""
-
 Site = Literal["mlp_out", "resid_post", "attn_out"]
+"""Where in a layer activations are read: the MLP's output, the residual stream after the layer, attention's output."""
 SITES: tuple[Site, ...] = get_args(Site)
 
 
 class Place(NamedTuple):
-    """Where activations are read: a layer, and the site in it."""
+    """A site of a layer."""
 
     layer: int
     site: Site = "mlp_out"

@@ -28,7 +28,7 @@ def logit_tokens(model: LanguageModel, decoders: Tensor, *, n: int) -> tuple[lis
     The direct path only: the row times the final norm's gain times the unembedding (the "logit lens" of nostalgebraist
     2020), ignoring later layers. A LayerNorm, which alone has a bias, centres the row too.
     """
-    hf_model = model.bridge.original_model
+    hf_model = model.network
     norms = ("final_layer_norm.weight", "transformer.ln_f.weight", "model.norm.weight")
     norm, gain = next((name, value) for name, value in model.parameters.items() if name.endswith(norms))
     gain = gain + 1.0 if "gemma" in hf_model.config.model_type else gain  # Gemma's norm scales by 1 + weight

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,9 +15,10 @@ from lfp.errors import ModelError
 from lfp.ml.features.active import FeatureTotals, encode_active
 from lfp.ml.models.activations import stream
 from lfp.ml.models.generation import Completion
-from lfp.ml.models.loading import LanguageModel, mlp_hook_point
+from lfp.ml.models.loading import LanguageModel
 from lfp.ml.models.tokenization import TokenizedText
 from lfp.ml.sae.autoencoders import Dictionary, Sae, normalise
+from lfp.util.types import Place
 
 
 @contextmanager
@@ -42,22 +42,13 @@ def scaling(
         by_layer[int(dictionary.layer_of[feature_id])][int(dictionary.index_of[feature_id])] = scale
     saes = {sae.info.layer: sae for sae in dictionary.saes}
     n_bos = len(model.bos_ids(prepend_bos))
-    hooks = [
-        (mlp_hook_point(layer), partial(_rescale, saes[layer], of_layer, n_bos))
-        for layer, of_layer in sorted(by_layer.items())
-    ]
-    with model.lock, model.bridge.hooks(fwd_hooks=hooks):
+    hooks = {Place(layer): partial(_rescale, saes[layer], of_layer, n_bos) for layer, of_layer in by_layer.items()}
+    with model.hooks(hooks):
         yield
 
 
 @torch.no_grad()
-def _rescale(
-    sae: Sae,
-    scales: Mapping[int, float],
-    n_bos: int,
-    output: Tensor,
-    hook: Any,  # noqa: ARG001 (the signature of a hook)
-) -> Tensor:
+def _rescale(sae: Sae, scales: Mapping[int, float], n_bos: int, output: Tensor) -> Tensor:
     """Scale features of `sae` in MLP outputs [batch, seq, d_in].
 
     A call with one token continues from a cache, so it contains no beginning-of-sequence token. Inputs that the

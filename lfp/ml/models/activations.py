@@ -6,15 +6,15 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from lfp.errors import DataError
-from lfp.ml.models.loading import LanguageModel, check_token_ids, mlp_hook_point
+from lfp.ml.models.loading import LanguageModel, check_token_ids
 from lfp.ml.models.runtime import FastLinear
 from lfp.ml.models.tokenization import Batch, TokenizedText, batches
+from lfp.util.types import Place
 
 
 @dataclass(frozen=True)
@@ -145,20 +145,19 @@ def _forward(
     """
     outputs: dict[int, Tensor] = {}
 
-    def keep(layer: int, output: Tensor, hook: Any) -> Tensor:  # noqa: ARG001 (the signature of a hook)
+    def keep(layer: int, output: Tensor) -> None:
         outputs[layer] = _to_host(output)
         if not with_logits and len(outputs) == len(set(layers)):
             raise _AllKeptError
-        return output
 
-    hooks = [(mlp_hook_point(layer), partial(keep, layer)) for layer in layers]
-    device, logits = torch.device(model.bridge.cfg.device), torch.empty(0)
-    with model.lock, torch.no_grad(), FastLinear(), model.bridge.hooks(fwd_hooks=hooks):
+    hooks = {Place(layer): partial(keep, layer) for layer in layers}
+    logits = torch.empty(0)
+    with torch.no_grad(), FastLinear(), model.hooks(hooks):
         with contextlib.suppress(_AllKeptError):
-            logits = model.bridge(batch.input_ids.to(device), attention_mask=batch.attention_mask.to(device))
+            logits = model.forward(batch.input_ids, batch.attention_mask, use_cache=False).logits
         logits = _to_host(logits)
-    if device.type == "cuda":  # wait for the copies, once per batch
-        torch.cuda.synchronize(device)
+    if model.device.type == "cuda":  # wait for the copies, once per batch
+        torch.cuda.synchronize(model.device)
     for layer, output in outputs.items():
         _check_finite(output, f"layer {layer}: the MLP output", batch, batch.text_tokens())
     return outputs, logits

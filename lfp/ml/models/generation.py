@@ -58,7 +58,7 @@ def sample_completions(
 
     Token t of prefix i is the quantile u[i, t] of the model's distribution, with u uniform by the seed. So a completion
     does not depend on its batch, and two models with the same seed draw the same tokens where they agree, which reduces
-    the noise of differences between them. Hooks on the bridge take effect. Raises ModelError where a prefix is empty,
+    the noise of differences between them. Hooks on the model take effect. Raises ModelError where a prefix is empty,
     has unknown tokens or leaves no room.
     """
     check_token_ids(model, prefixes)
@@ -104,8 +104,7 @@ def next_token_log_probs(model: LanguageModel, completions: Sequence[Completion]
     """Return the model's log-probabilities before each token of the completions, in order: [tokens, d_vocab]."""
     input_ids, mask = pad([(*row.prefix_ids, *row.token_ids) for row in completions], pad_id=model.pad_id)
     with model.lock, torch.no_grad():
-        device = model.bridge.cfg.device
-        logits = model.bridge(input_ids.to(device), attention_mask=mask.to(device))
+        logits = model.forward(input_ids, mask, use_cache=False).logits
     spans = [(len(row.prefix_ids) - 1, len(row.prefix_ids) + len(row.token_ids) - 1) for row in completions]
     kept = torch.cat([row[start:end] for row, (start, end) in zip(logits, spans, strict=True)])
     return F.log_softmax(kept, dim=-1)
@@ -154,19 +153,13 @@ def _sample(
     model: LanguageModel, rows: Sequence[Sequence[int]], uniform: torch.Tensor, temperature: float
 ) -> list[list[int]]:
     """Sample tokens after each row, at quantiles `uniform` [batch, n_tokens]; the keys and values are cached."""
-    device, eos_id = model.bridge.cfg.device, model.tokenizer.eos_token_id
+    device, eos_id = model.device, model.tokenizer.eos_token_id
     tokens, mask = (part.to(device) for part in pad(rows, pad_id=model.pad_id, left=True))
     sampled = torch.empty(len(rows), 0, dtype=torch.int64, device=device)
     cache, ended = None, torch.zeros(len(rows), dtype=torch.bool, device=device)
     for quantile in uniform.to(device).split(1, dim=1):
-        logits, cache = model.bridge(
-            tokens,
-            attention_mask=mask,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-            return_type="logits_and_cache",
-        )
+        output = model.forward(tokens, mask, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        logits, cache = output.logits, output.past_key_values
         cumulative = (logits[:, -1] / temperature).double().softmax(dim=-1).cumsum(dim=-1)
         tokens = torch.searchsorted(cumulative, quantile * cumulative[:, -1:], right=True)
         tokens = tokens.clamp(max=logits.shape[-1] - 1)

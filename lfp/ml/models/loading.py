@@ -1,8 +1,9 @@
-"""Load language models through TransformerLens, never running code of a model, and check that two are a pair."""
+"""Load language models with transformers, never running code of a model, and check that two are a pair."""
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,21 +15,27 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lfp.errors import ModelError
+from lfp.ml.models.sites import Hook, decoder_layers, hook_sites
 from lfp.util.dependencies import OUT_OF_REACH, hub_reachable
+from lfp.util.types import Place
 
 if TYPE_CHECKING:
-    from transformer_lens.model_bridge import TransformerBridge
     from transformers import PreTrainedTokenizerBase
 
+_POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
+"""Names in configs of the number of positions."""
+_NO_LIMIT = 1 << 20
+"""Positions of a model that has no limit, such as those with ALiBi."""
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 """A model's folder needs at least one of these."""
 
 
 @dataclass(frozen=True, eq=False)
 class LanguageModel:
-    """A causal language model with hook points, in float32, in evaluation mode and without gradients."""
+    """A causal language model with sites to hook, in float32, in evaluation mode and without gradients."""
 
-    bridge: TransformerBridge = field(repr=False)
+    network: Any = field(repr=False)
+    """The model as transformers loads it."""
     tokenizer: PreTrainedTokenizerBase = field(repr=False)
     name: str
     revision: str | None
@@ -46,9 +53,33 @@ class LanguageModel:
     pad_id: int
     """Pads rows; always masked, so any valid id will do."""
     parameters: Mapping[str, torch.Tensor] = field(repr=False)
-    """The weights under their Hugging Face names (the bridge renames them)."""
+    """The weights by name."""
     lock: threading.RLock = field(repr=False)
-    """Hold it around every call of `bridge`: its hooks leak into calls of other threads."""
+    """Held around every call of `network`, whose hooks would act on calls of other threads."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are, and its inputs must be."""
+        return torch.device(self.network.device)
+
+    @contextmanager
+    def hooks(self, hooks: Mapping[Place, Hook]) -> Iterator[None]:
+        """Call functions on the activations at places within the context, during which the lock is held."""
+        with self.lock, hook_sites(self.network, hooks):
+            yield
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **options: Any) -> Any:
+        """Run the network on tokens, both int64 [batch, seq] on any device; positions count from a row's first token.
+
+        `options` and the output are those of transformers. The lock is held.
+        """
+        device = self.device
+        input_ids, attention_mask = input_ids.to(device), attention_mask.to(device)
+        if "position_ids" in inspect.signature(self.network.forward).parameters:
+            positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)
+            options["position_ids"] = positions[:, -input_ids.shape[1] :]
+        with self.lock:
+            return self.network(input_ids, attention_mask=attention_mask, **options)
 
     def bos_ids(self, prepend_bos: bool) -> tuple[int, ...]:
         """Return what precedes a text: the beginning-of-sequence token where it is wanted and exists, else nothing."""
@@ -61,9 +92,8 @@ def load_model(
     """Load a model from a local folder, or from the hub by name. A local folder never touches the network.
 
     `key` is the config key that names the model, for error messages. Raises ModelError when there is no such model,
-    its tokenizer or weights are missing, it needs code of its own, or TransformerLens does not support it.
+    its tokenizer or weights are missing, it needs code of its own, or its layers are not found.
     """
-    from transformer_lens.model_bridge import TransformerBridge
     from transformers.utils import cached_file
 
     source, local_only = locate(name, key=key)
@@ -83,24 +113,18 @@ def load_model(
     if folder is None:
         config = cached_file(source, "config.json", revision=revision, local_files_only=True)
         folder = None if config is None else Path(config).parent
-    try:
-        bridge = TransformerBridge.boot_transformers(
-            str(folder or source), hf_model=hf_model, tokenizer=tokenizer, device=device
-        )
-    except ValueError as error:
-        reason = failure_reason(error)
-        raise ModelError(f"{name}: TransformerLens cannot hook it ({reason}); pick a supported architecture") from error
-    bridge.original_model.requires_grad_(False)
+    sizes = hf_model.config.get_text_config()
+    n_ctx = next((getattr(sizes, name) for name in _POSITIONS if getattr(sizes, name, None)), _NO_LIMIT)
     return LanguageModel(
-        bridge=bridge,
+        network=hf_model.requires_grad_(False),
         tokenizer=tokenizer,
         name=name,
         revision=revision,
         folder=folder,
-        n_layers=bridge.cfg.n_layers,
-        d_model=bridge.cfg.d_model,
+        n_layers=len(decoder_layers(hf_model)),
+        d_model=sizes.hidden_size,
         d_vocab=d_vocab,
-        n_ctx=bridge.cfg.n_ctx,
+        n_ctx=n_ctx,
         n_parameters=sum(value.numel() for value in parameters.values()),
         sha256=sha256,
         bos_id=bos_id,
@@ -150,11 +174,6 @@ def check_token_ids(model: LanguageModel, token_ids: Sequence[Sequence[int]]) ->
                 f"{model.name}: text {row} has token id {bad}, outside its {model.d_vocab} embeddings;"
                 " tokenize with the model's own tokenizer"
             )
-
-
-def mlp_hook_point(layer: int) -> str:
-    """Name TransformerLens's hook point for a layer's MLP output, the same for every architecture."""
-    return f"blocks.{layer}.mlp.hook_out"
 
 
 def locate(name: str, *, key: str) -> tuple[str, bool]:

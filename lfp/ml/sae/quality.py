@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -16,10 +15,10 @@ from torch import Tensor
 
 from lfp.errors import DataError
 from lfp.ml.models.activations import model_batches
-from lfp.ml.models.loading import LanguageModel, mlp_hook_point
+from lfp.ml.models.loading import LanguageModel
 from lfp.ml.models.tokenization import Batch, TokenizedText
 from lfp.ml.sae.autoencoders import Dictionary, Sae, TopKSae
-from lfp.util.types import Floats
+from lfp.util.types import Floats, Place
 
 
 @dataclass(frozen=True)
@@ -94,19 +93,16 @@ def _cross_entropy(
 
     `edit` maps the layer's MLP outputs [n, d_in] to what replaces them.
     """
-    device = model.bridge.cfg.device
-    ids, mask = batch.input_ids.to(device), batch.attention_mask.to(device)
-    is_token = batch.text_tokens().to(device)
+    ids, is_token = batch.input_ids.to(model.device), batch.text_tokens().to(model.device)
 
-    def replace_output(output: Tensor, hook: Any) -> Tensor:  # noqa: ARG001 (the signature of a hook)
+    def replace_output(output: Tensor) -> Tensor:
         assert edit is not None
         output = output.clone()
         output[is_token] = edit(output[is_token])
         return output
 
-    hooks = [(mlp_hook_point(layer), replace_output)] if edit else []
-    with model.lock, model.bridge.hooks(fwd_hooks=hooks):
-        logits = model.bridge(ids, attention_mask=mask)
+    with model.hooks({Place(layer): replace_output} if edit else {}):
+        logits = model.forward(ids, batch.attention_mask, use_cache=False).logits
     predicted = is_token[:, 1:]
     return F.cross_entropy(logits[:, :-1][predicted], ids[:, 1:][predicted], reduction="none").double().sum().item()
 

@@ -43,7 +43,9 @@ def run(run: Run, output: Output) -> None:
                 "raise layers.count or drop the entry"
             )
         if pretrained.site != "mlp_out":
-            raise ConfigError(f"sae.pretrained names site {pretrained.site}, but runs read mlp_out only; drop the entry")
+            raise ConfigError(
+                f"sae.pretrained names site {pretrained.site}, but runs read mlp_out only; drop the entry"
+            )
     rows: list[dict[str, Any]] = []
     stability: dict[str, list[float]] = {}
     for model in ("tuned", "base"):

@@ -13,8 +13,9 @@ from transformers import AutoModelForCausalLM
 from lfp.errors import ModelError
 from lfp.ml.interventions.ablation import firing, scaling
 from lfp.ml.models.generation import sample_completions
-from lfp.ml.models.loading import LanguageModel, mlp_hook_point
+from lfp.ml.models.loading import LanguageModel
 from lfp.ml.sae.autoencoders import Dictionary, Normalize, Sae, Variant
+from lfp.util.types import Place
 from tests.lfp.builders import tiny_sae
 
 Pair = tuple[LanguageModel, LanguageModel]
@@ -48,16 +49,15 @@ def explicit(sae: Sae, outputs: Tensor, scales: dict[int, float], first: int) ->
 
 def logits_of(model: LanguageModel, ids: Tensor = IDS) -> Tensor:
     with torch.no_grad():
-        return model.bridge(ids)
+        return model.network(ids).logits
 
 
 def outputs_under(model: LanguageModel, features: Dictionary, scales: dict[int, float], layer: int) -> Tensor:
     """The MLP outputs of a layer, read after the scaling."""
     kept: list[Tensor] = []
-    with scaling(model, features, scales, prepend_bos=True):
-        hook = (mlp_hook_point(layer), lambda output, hook: kept.append(output.clone()))
-        with model.bridge.hooks(fwd_hooks=[hook]):
-            logits_of(model)
+    read = {Place(layer): lambda output: kept.append(output.clone())}
+    with scaling(model, features, scales, prepend_bos=True), model.hooks(read):
+        logits_of(model)
     return kept[0]
 
 
@@ -159,8 +159,8 @@ def test_firing_is_over_prefixes_and_completions_without_their_first_token(neox:
     kept: list[Tensor] = []
     for completion in written:
         seen = {}
-        hooks = [(mlp_hook_point(k), lambda output, hook, k=k, seen=seen: seen.update({k: output[0]})) for k in (0, 1)]
-        with neox.bridge.hooks(fwd_hooks=hooks):
+        hooks = {Place(k): lambda output, k=k, seen=seen: seen.update({k: output[0]}) for k in (0, 1)}
+        with neox.hooks(hooks):
             logits_of(neox, torch.tensor([[*completion.prefix_ids, *completion.token_ids]]))
         kept.append(features.encode(seen)[1:])
     values = torch.cat(kept).double()

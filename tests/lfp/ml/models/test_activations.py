@@ -23,8 +23,9 @@ from lfp.ml.models.activations import (
     stream,
     stream_pair,
 )
-from lfp.ml.models.loading import LanguageModel, load_model, mlp_hook_point
+from lfp.ml.models.loading import LanguageModel, load_model
 from lfp.ml.models.tokenization import TokenizedText, tokenize
+from lfp.util.types import Place
 
 Pair = tuple[LanguageModel, LanguageModel]
 TEXTS = ["The movie was good and the acting was great.", "", "Bad.", " a great view of the sea", "What a waste of time"]
@@ -70,8 +71,7 @@ def paired(pair: Pair, texts: list[TokenizedText], *, bos: bool = True) -> list[
 
 
 def n_hooks(model: LanguageModel) -> int:
-    points = [*model.bridge.hook_dict.values(), *model.bridge.original_model.modules()]
-    return sum(len(point._forward_hooks) + len(getattr(point, "fwd_hooks", ())) for point in points)
+    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.network.modules())
 
 
 def same(found: Tensor, expected: Tensor) -> None:
@@ -200,7 +200,7 @@ def test_hooks_are_gone_after_an_exception(neox: LanguageModel, monkeypatch: pyt
 
 def test_counting_hooks_sees_one_that_is_left_behind(neox: LanguageModel) -> None:
     before = n_hooks(neox)
-    with neox.bridge.hooks(fwd_hooks=[(mlp_hook_point(0), lambda tensor, hook: tensor)]):
+    with neox.hooks({Place(0): torch.clone}):
         assert n_hooks(neox) > before
 
 

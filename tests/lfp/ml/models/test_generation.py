@@ -18,8 +18,9 @@ from lfp.ml.models.generation import (
     repetition,
     sample_completions,
 )
-from lfp.ml.models.loading import LanguageModel, mlp_hook_point
+from lfp.ml.models.loading import LanguageModel
 from lfp.ml.models.tokenization import TokenizedText, tokenize
+from lfp.util.types import Place
 
 Pair = tuple[LanguageModel, LanguageModel]
 
@@ -116,7 +117,7 @@ def test_completions_stop_at_the_end_of_text(neox: LanguageModel, starts: list[t
 
 def test_hooks_take_part(neox: LanguageModel, starts: list[tuple[int, ...]]) -> None:
     plain = sample_completions(neox, starts, n_tokens=6, temperature=1.0, seed=0)
-    with neox.lock, neox.bridge.hooks(fwd_hooks=[(mlp_hook_point(2), lambda output, hook: 0 * output)]):
+    with neox.hooks({Place(2): torch.zeros_like}):
         hooked = sample_completions(neox, starts, n_tokens=6, temperature=1.0, seed=0)
     assert hooked != plain
     assert plain == sample_completions(neox, starts, n_tokens=6, temperature=1.0, seed=0)

@@ -6,6 +6,7 @@ import shutil
 import socket
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,13 @@ from lfp.ml.models.loading import (
     check_same_shape,
     check_token_ids,
     load_model,
-    mlp_hook_point,
 )
 from lfp.ml.models.reward_model import load_reward_model
 from lfp.ml.models.tokenization import batches, tokenize
 from lfp.texts.preferences import PreferencePair
 from lfp.util import dependencies
 from lfp.util.dependencies import hub_reachable
+from lfp.util.types import SITES, Place
 
 MLP_OUTPUTS = {
     "gpt_neox": "gpt_neox.layers.1.mlp",
@@ -50,12 +51,12 @@ def divergence(layer: int, value: float) -> LayerDivergence:
 def test_loading_states_what_the_model_is(pair: Pair) -> None:
     model = pair[0]
     assert model.d_model == 32 and model.n_ctx == 64
-    assert model.n_layers == len(model.bridge.blocks)
+    assert model.n_layers == model.network.config.num_hidden_layers
     assert model.d_vocab == len(model.tokenizer)
     assert model.bos_id == model.tokenizer.eos_token_id
     assert model.folder == Path(model.name)
-    assert not model.bridge.training
-    assert not any(value.requires_grad for value in model.bridge.original_model.parameters())
+    assert not model.network.training
+    assert not any(value.requires_grad for value in model.network.parameters())
     assert all(value.dtype == torch.float32 for value in model.parameters.values())
 
 
@@ -88,15 +89,14 @@ def test_the_mlp_hook_sees_what_a_plain_forward_hook_sees(pair: Pair, sentences:
     seen: list[torch.Tensor] = []
     mlp = hf_model.get_submodule(MLP_OUTPUTS[hf_model.config.model_type])
     mlp.register_forward_hook(lambda _, __, output: seen.append(output))
-    name = mlp_hook_point(1)
+    kept: list[torch.Tensor] = []
     with torch.no_grad():
         plain = hf_model(batch.input_ids, attention_mask=batch.attention_mask).logits
-        logits, cache = model.bridge.run_with_cache(
-            batch.input_ids, attention_mask=batch.attention_mask, names_filter=[name]
-        )
+        with model.hooks({Place(1): kept.append}):
+            logits = model.forward(batch.input_ids, batch.attention_mask).logits
     real = batch.attention_mask.bool()
-    assert cache[name].shape == (*batch.input_ids.shape, model.d_model)
-    torch.testing.assert_close(cache[name][real], seen[0][real], atol=1e-5, rtol=1e-4)
+    assert kept[0].shape == (*batch.input_ids.shape, model.d_model)
+    torch.testing.assert_close(kept[0][real], seen[0][real], atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(logits[real], plain[real], atol=1e-4, rtol=1e-4)
 
 
@@ -239,14 +239,29 @@ def test_an_architecture_without_hooks(tmp_path: Path, model_builder: ModelBuild
         load_model(str(folder))
 
 
-def test_an_architecture_transformer_lens_does_not_know(
-    tmp_path: Path, model_builder: ModelBuilder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from transformer_lens.factories.architecture_adapter_factory import ArchitectureAdapterFactory
+def test_a_place_that_the_network_does_not_have(tmp_path: Path, model_builder: ModelBuilder) -> None:
+    model = load_model(str(model_builder(tmp_path, architecture="gpt_neox")))
+    with pytest.raises(ModelError, match="layer 9: the model has layers 0 to"), model.hooks({Place(9): print}):
+        pass
+    del model.network.gpt_neox.layers[0].mlp
+    with pytest.raises(ModelError, match="gpt_neox: layer 0 has no module for mlp_out"), model.hooks({Place(0): print}):
+        pass
 
-    monkeypatch.delitem(ArchitectureAdapterFactory._adapters, "GPTNeoXForCausalLM")
-    with pytest.raises(ModelError, match="TransformerLens cannot hook it"):
-        load_model(str(model_builder(tmp_path)))
+
+def test_sites_are_those_of_transformer_lens(folders: dict[str, tuple[Path, Path]]) -> None:
+    from transformer_lens.model_bridge import TransformerBridge
+
+    model = load_model(str(folders["llama"][0]))
+    network = AutoModelForCausalLM.from_pretrained(model.name, attn_implementation="eager")
+    bridge = TransformerBridge.boot_transformers(model.name, hf_model=network, tokenizer=model.tokenizer, device="cpu")
+    names = {"mlp_out": "mlp.hook_out", "attn_out": "attn.hook_out", "resid_post": "hook_out"}
+    ids = torch.tensor([[1, 5, 9, 40, 7]])
+    kept: dict[Place, torch.Tensor] = {}
+    with torch.no_grad(), model.hooks({Place(1, site): partial(kept.__setitem__, Place(1, site)) for site in SITES}):
+        model.forward(ids, torch.ones_like(ids))
+        _, cache = bridge.run_with_cache(ids)
+    for site in SITES:
+        torch.testing.assert_close(kept[Place(1, site)], cache[f"blocks.1.{names[site]}"], atol=1e-5, rtol=1e-4)
 
 
 def test_broken_weights(tmp_path: Path, model_builder: ModelBuilder) -> None:

@@ -91,7 +91,8 @@ def test_padded_rows_match_unpadded_ones(pair: tuple[LanguageModel, LanguageMode
     texts = tokenize(model.tokenizer, TEXTS, context=40)
     (batch,) = batches(texts, bos_id=model.bos_id, pad_id=model.pad_id, batch_texts=8)
     with torch.no_grad():
-        together = model.bridge(batch.input_ids, attention_mask=batch.attention_mask)
+        together = model.forward(batch.input_ids, batch.attention_mask).logits
         for row, text in enumerate(texts):
-            alone = model.bridge(torch.tensor([[model.bos_id, *text.token_ids]]))[0]
+            ids = torch.tensor([[model.bos_id, *text.token_ids]])
+            alone = model.network(ids).logits[0]
             torch.testing.assert_close(together[row, : len(alone)], alone, atol=2e-5, rtol=1e-4)

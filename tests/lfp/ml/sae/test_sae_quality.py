@@ -16,6 +16,7 @@ from lfp.ml.models.loading import LanguageModel
 from lfp.ml.models.tokenization import TokenizedText, tokenize
 from lfp.ml.sae.autoencoders import Sae, SaeInfo, TiedReluSae, Variant
 from lfp.ml.sae.quality import SaeQuality, ce_recovered, matched_cosines, quality
+from lfp.util.types import Place
 from tests.lfp.builders import tiny_sae
 
 D_IN = 16
@@ -109,14 +110,14 @@ def naive_losses(model: LanguageModel, text: TokenizedText, edit: Any, *, prepen
     lead = [model.bos_id] if prepend_bos else []
     ids = torch.tensor([lead + list(text.token_ids)])
 
-    def hook(output: Tensor, hook: Any) -> Tensor:
+    def hook(output: Tensor) -> Tensor:
         return torch.stack([
             torch.stack([row[i] if i < len(lead) else edit(row[i : i + 1])[0] for i in range(len(row))])
             for row in output
         ])  # fmt: skip
 
-    with torch.no_grad(), model.bridge.hooks(fwd_hooks=[("blocks.1.mlp.hook_out", hook)]):
-        log_p = model.bridge(ids).double().log_softmax(-1)[0]
+    with torch.no_grad(), model.hooks({Place(1): hook}):
+        log_p = model.network(ids).logits.double().log_softmax(-1)[0]
     return [-log_p[i - 1, ids[0, i]].item() for i in range(1, ids.shape[1])]
 
 
@@ -181,6 +182,6 @@ def test_an_autoencoder_gone_wrong_and_tokens_of_another_model_are_refused(
 def test_the_model_is_as_it_was_afterwards(neox: LanguageModel, texts: list[TokenizedText]) -> None:
     ids = torch.tensor([texts[0].token_ids])
     with torch.no_grad():
-        before = neox.bridge(ids)
+        before = neox.network(ids).logits
         ce_recovered(neox, zero_decoding(), texts, batch_texts=2, prepend_bos=True)
-        assert torch.equal(neox.bridge(ids), before)
+        assert torch.equal(neox.network(ids).logits, before)

@@ -1,0 +1,86 @@
+"""Find the modules of a transformers network whose outputs are a layer's sites, and hook them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from lfp.errors import ModelError
+from lfp.util.types import Place, Site
+
+Hook = Callable[[Tensor], Tensor | None]
+"""Called with a site's activations [batch, seq, d_model]; what it returns, unless None, takes their place."""
+
+_MODULES: Mapping[Site, tuple[str, ...]] = {
+    "mlp_out": ("mlp", "ffn", "feed_forward", "fc2"),  # OPT and XGLM have no module around fc1 and fc2
+    "attn_out": ("self_attn", "attention", "attn", "self_attention"),
+}
+_ADDS_RESIDUAL: Mapping[tuple[str, Site], str] = {
+    ("bloom", "mlp_out"): "mlp.dense_4h_to_h",
+    ("bloom", "attn_out"): "self_attention.dense",
+    ("mpt", "mlp_out"): "ffn.down_proj",
+}
+"""Modules that write to the residual stream where the enclosing one adds the residual stream to its output."""
+
+
+def decoder_layers(network: Any) -> list[nn.Module]:
+    """Return the layers of a causal language model, in order. Raises ModelError where they are not found."""
+    n_layers = network.config.get_text_config().num_hidden_layers
+    for module in network.base_model.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == n_layers:
+            return list(module)
+    raise ModelError(
+        f"{network.config.model_type}: none of its modules is a list of {n_layers} layers; pick another architecture"
+    )
+
+
+def site_module(network: Any, place: Place) -> nn.Module:
+    """Return the module whose output, or the first part of it, is the activation at a place. Raises ModelError."""
+    layers = decoder_layers(network)
+    if not 0 <= place.layer < len(layers):
+        raise ModelError(f"layer {place.layer}: the model has layers 0 to {len(layers) - 1}; name one of those")
+    layer = layers[place.layer]
+    if place.site == "resid_post":
+        return layer
+    model_type = network.config.get_text_config().model_type
+    exception = _ADDS_RESIDUAL.get((model_type, place.site))
+    if exception is not None:
+        return layer.get_submodule(exception)
+    for name in _MODULES[place.site]:
+        module = getattr(layer, name, None)
+        if isinstance(module, nn.Module):
+            return module
+    raise ModelError(
+        f"{model_type}: layer {place.layer} has no module for {place.site} (it has"
+        f" {', '.join(name for name, _ in layer.named_children())}); pick another site or architecture"
+    )
+
+
+@contextmanager
+def hook_sites(network: Any, hooks: Mapping[Place, Hook]) -> Iterator[None]:
+    """Call each function on the activations at its place during the network's forward passes within the context."""
+    shape: list[tuple[int, ...]] = []
+
+    def note_shape(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        shape[:] = [tuple((args[0] if args else kwargs["input_ids"]).shape)]
+
+    def call(hook: Hook) -> Callable[..., Any]:
+        def on_output(_: nn.Module, __: Any, output: Any) -> Any:
+            found = output[0] if isinstance(output, tuple) else output
+            changed = hook(found.view(*shape[0], found.shape[-1]))  # OPT flattens batch and sequence
+            if changed is None:
+                return None
+            changed = changed.to(found.dtype).view_as(found)
+            return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+        return on_output
+
+    with ExitStack() as stack:
+        handle = network.register_forward_pre_hook(note_shape, with_kwargs=True)
+        stack.callback(handle.remove)
+        for place, hook in hooks.items():
+            stack.callback(site_module(network, place).register_forward_hook(call(hook)).remove)
+        yield
