@@ -270,7 +270,7 @@ def _save_pair(folder: Path, *, layers: int, d_model: int, seq_len: int, vocab: 
     from tokenizers import Tokenizer, models
     from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast
 
-    from lfp.ml.models.loading import quiet_files
+    from lfp.ml.models.sources import quiet_files
 
     sizes = GPTNeoXConfig(
         vocab_size=vocab,

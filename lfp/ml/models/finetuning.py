@@ -18,7 +18,7 @@ import torch
 
 from lfp.config import TuneConfig
 from lfp.errors import ModelError, TrainingError
-from lfp.ml.models.loading import failure_reason, from_pretrained, quiet_files
+from lfp.ml.models.sources import failure_reason, from_pretrained, quiet_files
 from lfp.texts.rewards import checked
 from lfp.util.types import Progress
 

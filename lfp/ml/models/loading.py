@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ import torch
 
 from lfp.errors import ModelError
 from lfp.ml.models.sites import Hook, decoder_layers, hook_sites
-from lfp.util.dependencies import OUT_OF_REACH, hub_reachable
+from lfp.ml.models.sources import Source, find_source, load_network, load_tokenizer
 from lfp.util.types import Place
 
 if TYPE_CHECKING:
@@ -26,8 +25,6 @@ _POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_leng
 """Names in configs of the number of positions."""
 _NO_LIMIT = 1 << 20
 """Positions of a model that has no limit, such as those with ALiBi."""
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
-"""A model's folder needs at least one of these."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,51 +84,63 @@ class LanguageModel:
 
 
 def load_model(
-    name: str, *, revision: str | None = None, device: str = "cpu", key: str = "model.base"
+    name: str,
+    *,
+    revision: str | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
+    attn_implementation: str = "eager",
+    key: str = "model.base",
 ) -> LanguageModel:
-    """Load a model from a local folder, or from the hub by name. A local folder never touches the network.
+    """Load a model by any name that `find_source` knows. Local files never touch the network.
 
     `key` is the config key that names the model, for error messages. Raises ModelError when there is no such model,
     its tokenizer or weights are missing, it needs code of its own, or its layers are not found.
     """
-    from transformers.utils import cached_file
+    source = find_source(name, revision=revision, key=key)
+    options = {"key": key, "dtype": dtype, "attn_implementation": attn_implementation, "device": device}
+    return describe_model(load_network(source, **options), load_tokenizer(source, key=key), source)
 
-    source, local_only = locate(name, key=key)
-    folder = Path(source) if Path(source).is_dir() else None
-    revision = None if folder else revision  # a folder has no revision, whatever the config pins
-    tokenizer, hf_model = _load_files(source, revision=revision, local_only=local_only, key=key)
-    hf_model = place_on_device(hf_model, device)
-    d_vocab = int(hf_model.get_input_embeddings().weight.shape[0])
-    if not d_vocab / 2 <= len(tokenizer) <= d_vocab:  # without tokenizer files transformers makes one of two tokens
+
+def describe_model(network: Any, tokenizer: PreTrainedTokenizerBase, source: Source) -> LanguageModel:
+    """Return a network with its tokenizer as a LanguageModel. Raises ModelError where the two do not fit."""
+    d_vocab = int(network.get_input_embeddings().weight.shape[0])
+    if not d_vocab / 2 <= len(tokenizer) or tokenizer.vocab_size > d_vocab:  # without files it has two tokens
         raise ModelError(
-            f"{name}: its tokenizer has {len(tokenizer)} tokens but the model embeds {d_vocab};"
+            f"{source.name}: its tokenizer has {len(tokenizer)} tokens but the model embeds {d_vocab};"
             " put the tokenizer's files (tokenizer.json, tokenizer_config.json) beside the model's"
         )
     bos_id = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    parameters = {key: value.detach() for key, value in hf_model.named_parameters()}
-    sha256 = _hash_weights(hf_model.state_dict())
-    if folder is None:
-        config = cached_file(source, "config.json", revision=revision, local_files_only=True)
-        folder = None if config is None else Path(config).parent
-    sizes = hf_model.config.get_text_config()
+    parameters = {key: value.detach() for key, value in network.named_parameters()}
+    sizes = network.config.get_text_config()
     n_ctx = next((getattr(sizes, name) for name in _POSITIONS if getattr(sizes, name, None)), _NO_LIMIT)
     return LanguageModel(
-        network=hf_model.requires_grad_(False),
+        network=network.requires_grad_(False),
         tokenizer=tokenizer,
-        name=name,
-        revision=revision,
-        folder=folder,
-        n_layers=len(decoder_layers(hf_model)),
+        name=source.name,
+        revision=source.revision,
+        folder=_find_folder(source),
+        n_layers=len(decoder_layers(network)),
         d_model=sizes.hidden_size,
         d_vocab=d_vocab,
         n_ctx=n_ctx,
         n_parameters=sum(value.numel() for value in parameters.values()),
-        sha256=sha256,
+        sha256=_hash_weights(network.state_dict()),
         bos_id=bos_id,
         pad_id=next(i for i in (tokenizer.pad_token_id, bos_id, 0) if i is not None and i < d_vocab),
         parameters=parameters,
         lock=threading.RLock(),
     )
+
+
+def _find_folder(source: Source) -> Path | None:
+    """Return the folder of a model's files: the folder given, or the hub's local copy; None for a GGUF file."""
+    from transformers.utils import cached_file
+
+    if source.gguf_file is not None or source.folder is not None:
+        return None if source.gguf_file is not None else source.folder
+    config = cached_file(source.place, "config.json", revision=source.revision, local_files_only=True)
+    return None if config is None else Path(config).parent
 
 
 def check_same_shape(base: LanguageModel, tuned: LanguageModel) -> None:
@@ -174,114 +183,6 @@ def check_token_ids(model: LanguageModel, token_ids: Sequence[Sequence[int]]) ->
                 f"{model.name}: text {row} has token id {bad}, outside its {model.d_vocab} embeddings;"
                 " tokenize with the model's own tokenizer"
             )
-
-
-def locate(name: str, *, key: str) -> tuple[str, bool]:
-    """Return what to load from, and whether only local files may be read. Raises ModelError naming the config key."""
-    folder = Path(name).expanduser()
-    if (folder / "config.json").is_file():
-        return str(folder), True
-    if folder.exists():
-        raise ModelError(f"{name}: no config.json in this folder; --set {key}=FOLDER, one that save_pretrained wrote")
-    if folder.is_absolute() or name.startswith((".", "~")) or len(folder.parts) > 2:
-        raise ModelError(f"{name}: no such folder; --set {key}=FOLDER, a model's folder or its name on the hub")
-    return name, not hub_reachable()
-
-
-def from_pretrained(auto_class: Any, source: str | Path, **options: Any) -> Any:
-    """Call `auto_class.from_pretrained` without a progress bar and without running code that comes with the model.
-
-    Left to its default, transformers asks on a terminal whether to run that code.
-    """
-    with quiet_files():
-        return auto_class.from_pretrained(source, trust_remote_code=False, **options)
-
-
-def place_on_device(model: Any, device: str) -> Any:
-    """Move a transformers model to a device, in evaluation mode. Raises ModelError where the device is unusable."""
-    try:
-        return model.to(device).eval()
-    except (RuntimeError, AssertionError) as error:
-        reason = failure_reason(error)
-        raise ModelError(f"model.device {device}: cannot be used here ({reason}); --set model.device=cpu") from error
-
-
-def failure_reason(error: Exception) -> str:
-    """Shorten a library's error to a phrase that fits into a sentence."""
-    if "trust_remote_code" in str(error):
-        return "it needs code that comes with it, which is never run here"
-    return str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
-
-
-@contextmanager
-def quiet_files() -> Iterator[None]:
-    """Hide the progress bars of transformers, which would break those of this project."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
-def _load_files(
-    source: str, *, revision: str | None, local_only: bool, key: str
-) -> tuple[PreTrainedTokenizerBase, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    options = {"revision": revision, "local_files_only": local_only}
-    try:
-        model, info = from_pretrained(
-            AutoModelForCausalLM,
-            source,
-            dtype=torch.float32,
-            attn_implementation="eager",
-            output_loading_info=True,
-            **options,
-        )
-        tokenizer = from_pretrained(AutoTokenizer, source, **options)
-    except Exception as error:  # including those of whatever HTTP library the hub's client uses
-        raise ModelError(_explain_failure(source, error, local_only=local_only, key=key)) from error
-    if info["missing_keys"]:
-        missing = sorted(info["missing_keys"])[0]
-        raise ModelError(f"{source}: its weights lack {missing}; save the whole model again with save_pretrained")
-    return tokenizer, model
-
-
-def _explain_failure(source: str, error: Exception, *, local_only: bool, key: str) -> str:
-    if Path(source).is_dir():
-        where = _broken_file(Path(source)) or source
-        has_tokenizer = any((Path(source) / file).is_file() for file in _TOKENIZER_FILES)
-        reason = failure_reason(error) if has_tokenizer else f"there is no {_TOKENIZER_FILES[0]}"
-        return (
-            f"{where}: cannot load a causal language model from this folder ({reason});"
-            f" save it again, or --set {key}=FOLDER with another"
-        )
-    reason = OUT_OF_REACH if local_only else failure_reason(error)
-    pretrain = ", or --set model.base=pretrain" if key == "model.base" else ""
-    return (
-        f"{key} {source}: no folder of that name here, and as a hub model it does not load ({reason});"
-        f" --set {key}=FOLDER, a local folder{pretrain}, or check its name and {key}_revision"
-    )
-
-
-def _broken_file(folder: Path) -> Path | None:
-    """Find the first .json or .safetensors file of a folder that cannot be read as what its name says."""
-    from safetensors import SafetensorError, safe_open
-
-    for file in sorted(folder.iterdir()):
-        try:
-            if file.suffix == ".json":
-                json.loads(file.read_text(encoding="utf-8"))
-            elif file.suffix == ".safetensors":
-                with safe_open(file, "pt"):
-                    pass
-        except (OSError, ValueError, RecursionError, SafetensorError):
-            return file
-    return None
 
 
 def _hash_weights(state: Mapping[str, torch.Tensor]) -> str:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from lfp.config import PretrainConfig
 from lfp.errors import CorpusError, TrainingError
 from lfp.ml.models import runtime
-from lfp.ml.models.loading import quiet_files
+from lfp.ml.models.sources import quiet_files
 from lfp.ml.models.tokenization import pad, tokenize
 from lfp.util.types import Progress
 

@@ -11,7 +11,7 @@ import torch
 
 from lfp.config import FeedbackConfig
 from lfp.errors import ModelError
-from lfp.ml.models.loading import failure_reason, from_pretrained, locate, place_on_device
+from lfp.ml.models.sources import failure_reason, from_pretrained, locate, place_on_device
 from lfp.ml.models.tokenization import pad
 from lfp.util.dependencies import OUT_OF_REACH
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lfp.errors import ModelError
-from lfp.ml.models.loading import failure_reason
+from lfp.ml.models.sources import failure_reason
 from lfp.ml.sae.autoencoders import SAES, Normalize, Sae, SaeInfo, Variant
 from lfp.util.types import Place, Site
 

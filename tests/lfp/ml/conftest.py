@@ -51,6 +51,34 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     },
     "llama": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64},
 }
+"""Those that most tests of models run on."""
+_LLAMA, _GROUPED = ARCHITECTURES["llama"], ARCHITECTURES["llama"] | {"num_key_value_heads": 2}
+_GPT2 = {"n_embd": 32, "n_layer": 2, "n_head": 4}
+EVERY_ARCHITECTURE: dict[str, dict[str, Any]] = ARCHITECTURES | {
+    "qwen2": _GROUPED,
+    "qwen3": _GROUPED | {"head_dim": 8},
+    "mistral": _GROUPED,
+    "mixtral": _GROUPED | {"num_local_experts": 4},
+    "phi": _LLAMA,
+    "phi3": _LLAMA,
+    "stablelm": _LLAMA | {"num_key_value_heads": 4},
+    "olmo": _LLAMA,
+    "olmo2": _LLAMA,
+    "granite": _LLAMA | {"logits_scaling": 3.0, "residual_multiplier": 0.5},
+    "cohere": _LLAMA,
+    "gemma3_text": _GROUPED | {"head_dim": 8},
+    "gpt2": _GPT2,
+    "gpt_bigcode": _GPT2,
+    "gptj": _GPT2 | {"rotary_dim": 8},
+    "codegen": _GPT2 | {"rotary_dim": 8},
+    "opt": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "ffn_dim": 64,
+            "word_embed_proj_dim": 32},
+    "xglm": {"d_model": 32, "num_layers": 2, "attention_heads": 4, "ffn_dim": 64},
+    "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4, "max_position_embeddings": None},
+    "mpt": {"d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 64, "max_position_embeddings": None},
+    "falcon": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4},
+}  # fmt: skip
+"""All whose loading, sites and divergence are proved; a key whose value is None is left out of the config."""
 
 
 ModelBuilder = Callable[..., Path]
@@ -78,7 +106,7 @@ def build_model(folder: Path, *, architecture: str = "gpt_neox", seed: int = 0, 
     """A random-weight model with its tokenizer, saved in `folder` as `save_pretrained` does. Returns the folder."""
     tokenizer = build_tokenizer(folder)
     token_id = tokenizer.eos_token_id
-    sizes = ARCHITECTURES[architecture] | {
+    sizes = {
         "max_position_embeddings": 64,
         "vocab_size": len(tokenizer),
         "bos_token_id": token_id,
@@ -86,9 +114,11 @@ def build_model(folder: Path, *, architecture: str = "gpt_neox", seed: int = 0, 
         "pad_token_id": token_id,
         "initializer_range": 0.2,
     }
+    sizes |= EVERY_ARCHITECTURE[architecture] | changes
+    config = AutoConfig.for_model(architecture, **{key: value for key, value in sizes.items() if value is not None})
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture, **(sizes | changes)))
+        model = AutoModelForCausalLM.from_config(config)
     model.save_pretrained(folder)
     return folder
 
@@ -125,6 +155,16 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, P
         )
         for name in ARCHITECTURES
     }
+
+
+@pytest.fixture(scope="session", params=EVERY_ARCHITECTURE)
+def every_pair(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[LanguageModel, LanguageModel]:
+    """Base and tuned of every architecture in turn."""
+    root = tmp_path_factory.mktemp(request.param)
+    folders = [build_model(root / role, architecture=request.param, seed=i) for i, role in enumerate(("base", "tuned"))]
+    return load_model(str(folders[0])), load_model(str(folders[1]))
 
 
 @pytest.fixture(scope="session", params=ARCHITECTURES)

@@ -60,6 +60,14 @@ def test_loading_states_what_the_model_is(pair: Pair) -> None:
     assert all(value.dtype == torch.float32 for value in model.parameters.values())
 
 
+def test_every_architecture_loads(every_pair: Pair) -> None:
+    base, tuned = every_pair
+    check_same_shape(base, tuned)
+    sizes = {(model.n_layers, model.d_model, model.d_vocab) for model in every_pair}
+    assert sizes == {(base.network.config.num_hidden_layers, 32, len(base.tokenizer))}
+    assert base.n_ctx >= 64 and base.sha256 != tuned.sha256
+
+
 def test_the_hash_is_of_the_weights(pair: Pair, tmp_path: Path) -> None:
     base, tuned = pair
     copy = shutil.copytree(base.name, tmp_path / "copy")

