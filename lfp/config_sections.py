@@ -186,10 +186,19 @@ class FeedbackConfig(Section):
 
 
 class LayersConfig(Section):
-    """Which layers are analysed."""
+    """Which layers are analysed, and where in them activations are read."""
 
     count: int = Field(5, ge=1)
     """Number of layers: those where the two models diverge most (the paper takes five)."""
+    sites: tuple[Site, ...] = Field(("mlp_out",), min_length=1)
+    """Where each of these layers is read: `mlp_out`, the MLP's output (the paper's), `resid_post`, the residual stream
+    after the layer, `attn_out`, the attention's output; several give each layer a dictionary per site."""
+
+    @model_validator(mode="after")
+    def _no_site_twice(self) -> LayersConfig:
+        if len(set(self.sites)) < len(self.sites):
+            raise ValueError(f"sites {self.sites} names a site twice")
+        return self
 
 
 class PretrainedSae(Section):
@@ -209,12 +218,12 @@ class PretrainedSae(Section):
 
 
 class SaeConfig(Section):
-    """The sparse autoencoders: one per layer and size, on each model of the pair."""
+    """The sparse autoencoders: one per layer, site and size, on each model of the pair."""
 
     variant: SaeVariant = "tied_relu"
     """Kind of autoencoder; `tied_relu` is the paper's. Equations and sources: lfp/ml/sae/autoencoders.py."""
     expansion: tuple[int, ...] = (4, 8)
-    """Dictionary sizes as multiples of the MLP output's width; a repeated size gets another seed. The features of the
+    """Dictionary sizes as multiples of the activations' width; a repeated size gets another seed. The features of the
     first are kept; the others, on the tuned model only, show by matching which features are stable."""
     l1: float = Field(0.06, ge=0.0)
     """tied_relu, relu: weight of the mean L1 norm of the features, on inputs of unit mean square norm."""
@@ -242,7 +251,7 @@ class SaeConfig(Section):
     dead_steps: int = Field(200, ge=1)
     """Number of steps without an activation after which a feature counts as dead and is revived."""
     pretrained: tuple[PretrainedSae, ...] = ()
-    """Autoencoders trained elsewhere, used instead of training those layers."""
+    """Autoencoders trained elsewhere, used instead of training those of the same layer and site."""
 
     @model_validator(mode="after")
     def _sizes(self) -> SaeConfig:
@@ -425,7 +434,7 @@ class SweepConfig(Section):
     variants: tuple[SaeVariant, ...] = Field(("tied_relu", "relu", "topk", "batchtopk", "jumprelu"), min_length=1)
     """Kinds of autoencoder."""
     expansion: tuple[PositiveInt, ...] | None = Field(None, min_length=1)
-    """Dictionary sizes as multiples of the MLP output's width; `sae.expansion` by default."""
+    """Dictionary sizes as multiples of the activations' width; `sae.expansion` by default."""
     l1: tuple[NonNegativeFloat, ...] | None = Field(None, min_length=1)
     """tied_relu, relu: values of `sae.l1`."""
     k: tuple[PositiveInt, ...] | None = Field(None, min_length=1)

@@ -82,7 +82,7 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
             reads=("model", "tune.eval_prefixes", *writing, "probes.bootstraps", "seed", *reward),
             files=reward_files,
         ),
-        Stage("layers", pair.run_layers, after=("base", "tuned"), reads=("model", "layers.count")),
+        Stage("layers", pair.run_layers, after=("base", "tuned"), reads=("model", "layers")),
         Stage(
             "saes",
             saes.run,

@@ -124,12 +124,17 @@ class Manifest(Description):
 def read_table(path: Path, name: str) -> pa.Table:
     """Read a whole table of the bundle at `path`.
 
-    In a bundle that is older than the table it is empty; columns added to the schema later are null.
+    In a bundle that is older than the table it is empty; columns added to the schema later have their default, or are
+    null.
     """
     file, schema = path / f"{name}.parquet", BY_NAME[name].schema
     if BY_NAME[name].added_later and not file.exists():
         return schema.empty_table()
-    return pa.concat_tables([schema.empty_table(), pq.read_table(file)], promote_options="default")
+    table = pq.read_table(file)
+    for column in BY_NAME[name].columns:
+        if column.default is not None and column.name not in table.column_names:
+            table = table.append_column(column.name, pa.repeat(column.default, len(table)))
+    return pa.concat_tables([schema.empty_table(), table], promote_options="default")
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -22,13 +22,17 @@ GROUP_VALUES = pa.list_(pa.struct([("group", TEXT), ("value", DOUBLE)]))
 
 @dataclass(frozen=True)
 class Column:
-    """One column: `unit` is empty where the value is a name or a count; `nullable` says whether null is an answer."""
+    """One column: `unit` is empty where the value is a name or a count; `nullable` says whether null is an answer.
+
+    A column with a `default` was added later: a bundle without it reads as if every row had that value.
+    """
 
     name: str
     type: pa.DataType
     meaning: str
     unit: str = ""
     nullable: bool = False
+    default: str | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,13 @@ def _null(name: str, type_: pa.DataType, meaning: str, unit: str = "") -> Column
     return Column(name, type_, meaning, unit, nullable=True)
 
 
+_SITES = "mlp_out (the MLP's output), resid_post (the residual stream after the layer) or attn_out (attention's output)"
+
+
+def _site(meaning: str) -> Column:
+    return Column("site", TEXT, f"{meaning}: {_SITES}.", default="mlp_out")
+
+
 # fmt: off
 _LAYERS = Table("layers", "a layer", ("layer",), (
     Column("layer", INT, "Layer number, from 0."),
@@ -63,13 +74,15 @@ _LAYERS = Table("layers", "a layer", ("layer",), (
     Column("divergence_mlp", DOUBLE, "The same over the parameters of its MLP.", "L2 norm"),
     Column("divergence_by_group", GROUP_VALUES, "The same by group of parameters: attention, mlp, norm.", "L2 norm"),
     Column("relative_divergence", DOUBLE, "Divergence over the sum of L2 norms of the base's parameters.", "share"),
-    Column("selected", FLAG, "Whether the layer's MLP output was written as features."),
-    Column("d_in", INT, "Width of the MLP's output.", "dimensions"),
-    _null("scale", DOUBLE, "Factor giving the tuned model's MLP output unit mean square norm; null if not selected."),
+    Column("selected", FLAG, "Whether the layer was read: its activations were written as features."),
+    Column("d_in", INT, "Width of the activations.", "dimensions"),
+    _null("scale", DOUBLE, "Factor giving the tuned model's MLP output unit mean square norm; null if that is not "
+          "read. Of other sites: saes.scale."),
 ))
 
-_SAES = Table("saes", "a sparse autoencoder trained", ("layer", "variant", "width", "seed", "model"), (
+_SAES = Table("saes", "a sparse autoencoder trained", ("layer", "site", "variant", "width", "seed", "model"), (
     Column("layer", INT, "Layer number."),
+    _site("Where in the layer it reads"),
     Column("variant", TEXT, "tied_relu, relu, topk, batchtopk or jumprelu."),
     Column("width", INT, "Features in the dictionary."),
     Column("seed", INT, "Seed of its training."),
@@ -83,13 +96,15 @@ _SAES = Table("saes", "a sparse autoencoder trained", ("layer", "variant", "widt
     Column("l0", DOUBLE, "Mean number of active features per token on held-out texts.", "features"),
     Column("dead_fraction", DOUBLE, "Share of features never active on held-out texts.", "share"),
     _null("ce_recovered", DOUBLE, "Cross-entropy recovered by the reconstruction, against zero ablation.", "share"),
-    _null("mmcs", DOUBLE, "Mean max cosine similarity with the layer's other dictionary, Hungarian-matched.", "cosine"),
+    _null("mmcs", DOUBLE, "Mean max cosine similarity with the other dictionary there, Hungarian-matched.", "cosine"),
     Column("source", TEXT, "trained, or the folder or hub name it was read from."),
+    _null("scale", DOUBLE, "Factor that gave the activations it reads unit mean square norm; null in older bundles."),
 ))
 
 _FEATURES = Table("features", "a feature", ("feature_id",), (
-    Column("feature_id", INT, "Dense number over all layers, from 0."),
-    Column("layer", INT, "Layer whose MLP output it is read from."),
+    Column("feature_id", INT, "Dense number over all layers and sites, from 0."),
+    Column("layer", INT, "Layer that it is read from."),
+    _site("Where in the layer it is read"),
     Column("index", INT, "Row of the layer's dictionary."),
     Column("density", FLOAT, "Share of tokens on which it is active.", "share"),
     Column("n_active", LONG, "Tokens on which it is active.", "tokens"),
@@ -98,7 +113,8 @@ _FEATURES = Table("features", "a feature", ("feature_id",), (
     Column("base_density", FLOAT, "Density on the base model's activations, through the same dictionary.", "share"),
     Column("base_mean_activation", FLOAT, "Mean activation where active, base model.", "scaled activation"),
     Column("shift", FLOAT, "Mean activation over all tokens, tuned minus base.", "scaled activation"),
-    _null("stability", FLOAT, "Cosine with its Hungarian match in the layer's other dictionary.", "cosine"),
+    _null("stability", FLOAT, "Cosine with its Hungarian match in the other dictionary of its layer and site.",
+          "cosine"),
     Column("decoder_norm", FLOAT, "L2 norm of its decoder row, in the scaled space.", "L2 norm"),
     Column("top_tokens", TOKEN_VALUES, "Tokens it fires on, by share of activation over sampled contexts.", "share"),
     Column("pos_logits", TOKEN_VALUES, "Tokens whose logit its decoder row raises most.", "logit"),
@@ -219,6 +235,7 @@ _PROBES = Table("probes", "a probe", ("probe_id",), (
     Column("inputs", TEXT, "sae, raw, base_sae, base_raw, sae_of_base, random_sae or token_identity."),
     Column("model", TEXT, "tuned or base: whose activations are the inputs."),
     Column("layers", pa.list_(INT), "Layers whose activations are concatenated."),
+    _null("sites", pa.list_(TEXT), "Sites that each of these layers is read at; null in older bundles: mlp_out."),
     Column("kind", TEXT, "ridge or logistic."),
     Column("pooling", TEXT, "mean, sum, last, max or response: how tokens make a text's inputs."),
     Column("alpha", DOUBLE, "Regularisation chosen by cross-validation grouped by word or pair."),
@@ -236,7 +253,8 @@ _PROBES = Table("probes", "a probe", ("probe_id",), (
 _WEIGHTS = Table("weights", "a probe and a feature", ("probe_id", "feature_id"), (
     Column("probe_id", INT, "The probe."),
     Column("feature_id", INT, "The feature."),
-    Column("weight", FLOAT, "Target per unit of activation, the layer's scale folded in.", "probe target"),
+    Column("weight", FLOAT, "Target per unit of activation, the scale of its layer and site folded in.",
+           "probe target"),
     _null("raw_weight", FLOAT, "(v . d_i): what the raw probe v of the same target gives a unit of the feature.",
           "probe target"),
     _null("ci_low", FLOAT, "Lower end of the 95 % interval over words, or pairs.", "probe target"),
@@ -268,12 +286,15 @@ _DRIFT = Table("drift", "a feature", ("feature_id",), (
     Column("unexplained_rank", INT, "Rank by the size of unexplained_contribution, from 1."),
 ), added_later=True)
 
-_RESULT_KEYS = ("report_row", "model", "layer", "probe_id", "target", "inputs", "words", "split", "group", "metric")
+_RESULT_KEYS = (
+    "report_row", "model", "layer", "site", "probe_id", "target", "inputs", "words", "split", "group", "metric",
+)
 
 _RESULTS = Table("results", "a figure of the report", _RESULT_KEYS, (
     Column("report_row", TEXT, "Row of the report, such as kendall_tau."),
     _null("model", TEXT, "tuned, base or difference."),
     _null("layer", INT, "Layer, where the figure is of one."),
+    _null("site", TEXT, "Site in the layer, where the figure is of one; null in older bundles: mlp_out."),
     _null("probe_id", INT, "Probe, where the figure is of one kept in probes."),
     _null("target", TEXT, "Target of the probe."),
     _null("inputs", TEXT, "Inputs of the probe; sae_before: features at the token before, tuned or base with its own."),
@@ -295,7 +316,8 @@ _NEIGHBOURS = Table("neighbours", "a pair of features", ("feature_id", "kind", "
     Column("kind", TEXT, "decoder_cosine or coactivation."),
     Column("rank", INT, "From 0, nearest first."),
     Column("neighbour_id", INT, "The other feature."),
-    Column("value", FLOAT, "Cosine of decoder rows of one layer, or estimated Jaccard share of common contexts."),
+    Column("value", FLOAT, "Cosine of decoder rows of one layer and site, or estimated Jaccard share of common "
+           "contexts."),
 ))
 
 _LABELS = Table("labels", "a description", ("feature_id", "labeller"), (
@@ -330,6 +352,7 @@ _ABLATIONS = Table("ablations", "a group of features", ("group",), (
     _null("control_of", TEXT, "Group this one is the matched control of."),
     Column("features", pa.list_(INT), "Features taken out."),
     _null("layer", INT, "Layer, where all are of one."),
+    _null("site", TEXT, "Site, where all are of one layer and site; null in older bundles: mlp_out."),
     Column("scale", FLOAT, "What their activation is multiplied by; 0 takes them out."),
     Column("n_completions", INT, "Completions generated."),
     Column("reward_before", DOUBLE, "Mean reward without ablation; where the feedback is pairs, mean implicit reward "
@@ -348,7 +371,7 @@ _ABLATIONS = Table("ablations", "a group of features", ("group",), (
     _null("repetition_before", DOUBLE, "The same of the untouched model's completions.", "share"),
     _null("density", DOUBLE, "Mean over its features of the share of tokens they are active on, clean run.", "share"),
     _null("removed_energy", DOUBLE, "Sum over its features of the mean over tokens of (activation * decoder norm)^2, "
-          "clean run.", "mean square norm of the layer's MLP output"),
+          "clean run.", "mean square norm of the activations there"),
 ))
 
 _COMPLETIONS = Table("completions", "a generated text", ("group", "index"), (
@@ -408,15 +431,17 @@ is here (`tables`, `artifacts`), and what it took: `stages`, a list of name, sec
 (megabytes of 10^6 bytes; null where the system does not tell), and `hardware` (processor, cores, memory_gb, gpu), which
 older bundles lack. Nothing in a table depends on the clock.
 
-A scaled activation is a feature's value after the layer's MLP output was scaled to unit mean square norm
-(`layers.scale`). `predicted` is the headline probe's: contributions (weight times activation, over the tokens pooled)
+A feature is read from a layer at a site: the MLP's output, the residual stream after the layer, or the attention's
+output. A bundle without the column `site` reads MLP outputs alone. A scaled activation is a feature's value after the
+activations of its layer and site were scaled to unit mean square norm (`saes.scale`, in older bundles `layers.scale`).
+`predicted` is the headline probe's: contributions (weight times activation, over the tokens pooled)
 and the intercept sum to it within 1e-5. Pooling (`probes.pooling`) says what a token counts for: `mean` 1 / n of the n
 tokens, `response` the same among the tokens of the response (all of them where there is none), `sum` 1, `last` 1 for
 the last token alone; `max` gives a feature's largest activation to the first token that has it. Padding and
 beginning-of-sequence count for nothing. `token_scores.predicted` is, whatever the pooling, weight times activation on
 one token, plus the intercept: its mean is the text's prediction under `mean`, its last value under `last`.
 
-The second ledger splits `texts.predicted_raw`, the estimate of the probe `v` that reads the MLP outputs themselves, the
+The second ledger splits `texts.predicted_raw`, the estimate of the probe `v` that reads the activations themselves, the
 same way: `raw_weight` times activation over the tokens pooled, `raw_bias` (once per token under `sum`),
 `raw_intercept`, and `sae_miss`. They sum to it within 1e-5 of the sum of their sizes. Where an autoencoder normalises
 its inputs no constant weight per feature exists: `raw_weight` and `raw_bias` are null, and `sae_miss` stands alone.

@@ -110,8 +110,8 @@ def _shape_faults(path: Path, table: Table, manifest: Manifest) -> list[str]:
 def _column_faults(table: Table, schema: pa.Schema) -> Iterator[str]:
     for column in table.columns:
         found = [field.type for field in schema if field.name == column.name]
-        if not found and column.nullable:
-            continue  # added to the schema after the bundle was made; it reads as null
+        if not found and (column.nullable or column.default is not None):
+            continue  # added to the schema after the bundle was made; it reads as null or its default
         if not found:
             yield f"table {table.name}: column {column.name} is missing"
         elif len(found) > 1:
@@ -124,8 +124,9 @@ def _row_faults(file: pq.ParquetFile, table: Table, manifest: Manifest) -> Itera
     stated = manifest.tables[table.name].rows if table.name in manifest.tables else 0
     if file.metadata.num_rows != stated:
         yield f"table {table.name} has {file.metadata.num_rows} rows where the manifest says {stated}"
-    keys = file.read(list(table.sorted_by))
-    order = pc.sort_indices(keys, sort_keys=[(key, "ascending") for key in table.sorted_by])
+    names = [key for key in table.sorted_by if key in file.schema_arrow.names]
+    keys = file.read(names)
+    order = pc.sort_indices(keys, sort_keys=[(key, "ascending") for key in names])
     if not order.equals(pa.array(range(len(order)), pa.uint64())):
         yield f"table {table.name} is not sorted by {', '.join(table.sorted_by)}"
 

@@ -59,6 +59,7 @@ class ResultKeys(TypedDict, total=False):
 
     model: str | None
     layer: int | None
+    site: str | None
     probe_id: int | None
     target: str | None
     inputs: str | None
@@ -75,6 +76,7 @@ class ResultRow:
     report_row: str
     model: str | None = None
     layer: int | None = None
+    site: str | None = None
     probe_id: int | None = None
     target: str | None = None
     inputs: str | None = None

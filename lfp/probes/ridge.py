@@ -94,11 +94,11 @@ def _choose_solvers(features: sp.csr_array, targets: Floats, folds: Ints) -> Seq
     return [Iterative(features, targets[:, start : start + _TARGETS_AT_ONCE], folds) for start in starts]
 
 
-def layer_scales(features: sp.csr_array, layer_of: Ints) -> Floats:
-    """Compute the factor of each feature [features] that gives its layer unit mean square norm over rows."""
+def place_scales(features: sp.csr_array, place_of: Ints) -> Floats:
+    """Compute the factor of each feature [features] that gives its place unit mean square norm over rows."""
     squares = np.asarray(features.multiply(features).sum(axis=0)).ravel() / max(1, features.shape[0])
-    of_layer = np.bincount(layer_of, squares)
-    return 1.0 / np.sqrt(np.maximum(of_layer, 1e-30))[layer_of]
+    of_place = np.bincount(place_of, squares)
+    return 1.0 / np.sqrt(np.maximum(of_place, 1e-30))[place_of]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -21,13 +21,22 @@ Progress = Callable[[str, int, int, float], None]
 Site = Literal["mlp_out", "resid_post", "attn_out"]
 """Where in a layer activations are read: the MLP's output, the residual stream after the layer, attention's output."""
 SITES: tuple[Site, ...] = get_args(Site)
+SITE_NAMES: Mapping[Site, str] = {
+    "mlp_out": "MLP output",
+    "resid_post": "residual stream",
+    "attn_out": "attention output",
+}
+"""Each site as people read it."""
 
 
 class Place(NamedTuple):
-    """A site of a layer."""
+    """A site of a layer. Places sort in the order of the forward pass."""
 
     layer: int
     site: Site = "mlp_out"
+
+    def __str__(self) -> str:
+        return f"layer {self.layer}" + (f", {SITE_NAMES[self.site]}" if self.site != "mlp_out" else "")
 
 
 def floats(table: pa.Table, name: str) -> Floats:

@@ -21,6 +21,7 @@ from typer import Option
 
 from lfp.config import SaeConfig, SaeVariant, StatsConfig, parse_section
 from lfp.errors import ConfigError, DataError
+from lfp.util.types import Place
 from precompute.run.resources import gemm_ceiling, peak_rss_mb
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def bench_sae(
     started = time.perf_counter()
     scale, of_variant = unit_scale(train), config.of_variant()
     info = SaeInfo(layer=0, width=d_sae, d_in=d_in, scale=scale, seed=seed, model="tuned", **of_variant)
-    (sae,) = train_saes([SaeTrainer(info, config, train)], HeldActivations({0: train}, batch, seed))
+    (sae,) = train_saes([SaeTrainer(info, config, train)], HeldActivations({Place(0): train}, batch, seed))
     seconds = time.perf_counter() - started
     measured, decoder = quality(sae, held_out.to(device)), sae.W_dec.detach().cpu()
     figures = {
@@ -232,7 +233,7 @@ def _time_statistics(
 
     config, n_features = StatsConfig(), dictionary.n_features
     stats, inactive = FeatureStats(n_features, config), active(torch.zeros(0, n_features))
-    reading = {"layers": dictionary.layers, "batch_texts": config.batch_texts, "prepend_bos": False}
+    reading = {"places": dictionary.places, "batch_texts": config.batch_texts, "prepend_bos": False}
     batches = zip(*(stream(model, texts, **reading) for model in models), strict=True)  # type: ignore[arg-type]
     while True:
         with part("models"):
@@ -302,10 +303,10 @@ def _random_dictionary(tuned: LanguageModel, texts: list[TokenizedText], n_featu
     from lfp.ml.models.activations import stream
     from lfp.ml.sae.autoencoders import SAES, Dictionary, SaeInfo
 
-    layer = tuned.n_layers - 1
-    first = next(stream(tuned, texts[:32], layers=[layer], batch_texts=32, prepend_bos=False)).outputs[layer]
+    place = Place(tuned.n_layers - 1)
+    first = next(stream(tuned, texts[:32], places=[place], batch_texts=32, prepend_bos=False)).outputs[place]
     d_in, scale = first.shape[1], float(first.square().sum(1).mean() ** -0.5)
-    info = SaeInfo(layer, n_features, d_in, scale, l1=0.0, seed=0, model="tuned", variant="relu")
+    info = SaeInfo(place.layer, n_features, d_in, scale, l1=0.0, seed=0, model="tuned", variant="relu")
     sae = SAES["relu"](info).requires_grad_(False)
     rows = F.normalize(torch.randn(n_features, d_in, generator=torch.Generator().manual_seed(0)))
     sae.encoder.copy_(rows)

@@ -22,10 +22,10 @@ from lfp.bundle.writer import conform
 from lfp.config import PRETRAIN, RunConfig, SaeConfig, SaeVariant, SweepConfig, load_config, load_section
 from lfp.errors import BundleError, ConfigError
 from lfp.evaluation.results import ResultRow
-from lfp.util.types import Progress
+from lfp.util.types import Place, Progress
 from precompute.pipeline import check_resumable, run_stage, run_stages
 from precompute.run.bundle import find_versions
-from precompute.run.inputs import load_role
+from precompute.run.inputs import load_role, sae_folder
 from precompute.run.progress import silent
 from precompute.run.stage import FileDigests, Stage, compute_key
 from precompute.run.work_folder import Output, Run, lock_work_folder
@@ -58,7 +58,7 @@ SWEEP = "sweep.json"
 
 _FILES = {SWEEP, "saes.parquet", "results.parquet"}
 _METRICS = ("fvu", "l0", "dead_fraction", "ce_recovered", "mmcs", "mmcs_seeds")
-_COLUMNS = ("layer", "group", "width", *_METRICS)
+_COLUMNS = ("layer", "site", "group", "width", *_METRICS)
 
 Rows = Sequence[Mapping[str, Any]]
 """Rows of the table `saes`, each with its `group` and `mmcs_seeds`."""
@@ -74,7 +74,7 @@ def sweep(
 ) -> list[dict[str, Any]]:
     """Train and judge the autoencoders that a config's `[sweep]` lists, write their tables to `out`, return the rows.
 
-    `overrides` are `section.key=value`. With `resume` finished stages and layers are kept. Raises ConfigError where the
+    `overrides` are `section.key=value`. With `resume` finished stages and places are kept. Raises ConfigError where the
     grid cannot be, or where models are done and `resume` is False; BundleError where `out` holds anything but a sweep.
     """
     file = Path(config)
@@ -86,7 +86,7 @@ def sweep(
 def run_sweep(
     config: RunConfig, grid: SweepConfig, out: Path, *, config_dir: Path | None, resume: bool, progress: Progress
 ) -> list[dict[str, Any]]:
-    """Train and judge every point of a grid in every selected layer, and write the tables; see `sweep`.
+    """Train and judge every point of a grid at every place that the run reads, and write the tables; see `sweep`.
 
     The work folder is that of a run to `out`: each finds done what the other has finished.
     """
@@ -104,7 +104,7 @@ def run_sweep(
             mark.touch()
         keys = run_stages(run, _NEEDED)
         comparison = Comparison(run, points, grid)
-        rows = [row for layer in comparison.subject.layers for row in comparison.run_layer(layer, keys)]
+        rows = [row for place in comparison.subject.places for row in comparison.run_place(place, keys)]
         write_sweep(out, rows, comparison.facts())
         for folder in [work] if mark.is_file() else list(work.glob("*sweep-layer*")):
             shutil.rmtree(folder)
@@ -126,14 +126,14 @@ class Comparison:
 
     @cached_property
     def source(self) -> ActivationSource:
-        """Return training batches of all layers, the same for all points."""
+        """Return training batches of all places, the same for all points."""
         return self.subject.source()
 
-    def run_layer(self, layer: int, keys: Mapping[str, str]) -> list[dict[str, Any]]:
-        """Return the rows of a layer's points, from disk where they are done; `keys` has those of earlier stages."""
+    def run_place(self, place: Place, keys: Mapping[str, str]) -> list[dict[str, Any]]:
+        """Return the rows of a place's points, from disk where they are done; `keys` has those of earlier stages."""
         stage = Stage(
-            f"sweep-layer{layer}",
-            lambda _, output: self._compare(layer, output),
+            _name_stage(place),
+            lambda _, output: self._compare(place, output),
             after=("corpus", "tuned", "layers"),
             reads=("model", "sae", "stats.batch_texts", "seed"),
             facts=self.grid.model_dump_json(),
@@ -145,14 +145,14 @@ class Comparison:
         rows: list[dict[str, Any]] = self.run.json(stage.name, "rows")
         return rows
 
-    def _compare(self, layer: int, output: Output) -> None:
-        """Write rows.json: every point of a layer, trained on the same batches and judged."""
+    def _compare(self, place: Place, output: Output) -> None:
+        """Write rows.json: every point of a place, trained on the same batches and judged."""
         from lfp.ml.sae.quality import quality
         from lfp.ml.sae.training import SaeTrainer, train_saes, unit_scale
 
-        sample = self.source.sample()[layer]
-        place: dict[str, Any] = {"layer": layer, "d_in": sample.shape[1], "scale": unit_scale(sample)}
-        config, name, last_step = self.run.config, f"sweep-layer{layer}", 0
+        sample = self.source.sample()[place]
+        facts: dict[str, Any] = {"place": place, "d_in": sample.shape[1], "scale": unit_scale(sample)}
+        config, name, last_step = self.run.config, _name_stage(place), 0
 
         def report_step(what: str, done: int, total: int, value: float) -> None:  # noqa: ARG001 (a Progress)
             nonlocal last_step
@@ -161,14 +161,14 @@ class Comparison:
                 self.run.progress(f"{name}: trained", done, total, value)
 
         saes = train_saes(
-            [SaeTrainer(point.info(**place), point.training(config, self.grid), sample) for point in self.points],
+            [SaeTrainer(point.info(**facts), point.training(config, self.grid), sample) for point in self.points],
             self.source,
             checkpoint=output.scratch / "training.pt",
             progress=report_step,
         )
         likeness, rows = Likeness(self.points, saes), []
         for number, (point, sae) in enumerate(zip(self.points, saes, strict=True)):
-            measured = vars(quality(sae, self.subject.held_out[layer]))
+            measured = vars(quality(sae, self.subject.held_out[place]))
             judged = row_of(sae, measured | {"ce_recovered": self.subject.ce_recovered(sae)}, is_used=False)
             rows.append(judged | {"group": point.group} | likeness.measure(number))
             self.run.progress(f"{name}: judged", number + 1, len(saes), rows[-1]["fvu"])
@@ -187,9 +187,14 @@ class Comparison:
         }
 
 
+def _name_stage(place: Place) -> str:
+    """Name the stage that compares the points of the grid at a place, and its folder."""
+    return sae_folder("sweep", place)
+
+
 @dataclass(frozen=True)
 class Likeness:
-    """How alike the autoencoders of one layer are, in the order of the points; each pair is matched once."""
+    """How alike the autoencoders of one place are, in the order of the points; each pair is matched once."""
 
     points: Sequence[Point]
     saes: Sequence[Sae]
@@ -228,7 +233,7 @@ class Likeness:
 
 @dataclass(frozen=True)
 class Point:
-    """One autoencoder of the grid, in any layer: `setting` (l1, k or l0_weight) has `value`."""
+    """One autoencoder of the grid, at any place: `setting` (l1, k or l0_weight) has `value`."""
 
     variant: SaeVariant
     setting: str
@@ -247,13 +252,14 @@ class Point:
         own: dict[str, Any] = {"variant": self.variant, "learning_rate": rate, self.setting: self.value}
         return config.sae.model_copy(update=own)
 
-    def info(self, *, layer: int, d_in: int, scale: float) -> SaeInfo:
-        """Return what identifies it in a layer of the tuned model whose MLP output has `d_in` dimensions."""
+    def info(self, *, place: Place, d_in: int, scale: float) -> SaeInfo:
+        """Return what identifies it at a place of the tuned model whose activations have `d_in` dimensions."""
         from lfp.ml.sae.autoencoders import SaeInfo
 
         settings: dict[str, Any] = dict.fromkeys(_SETTINGS.values()) | {self.setting: self.value}
         return SaeInfo(
-            layer=layer,
+            layer=place.layer,
+            site=place.site,
             width=self.expansion * d_in,
             d_in=d_in,
             scale=scale,
@@ -324,7 +330,13 @@ def result_rows(rows: Rows) -> list[ResultRow]:
     """Return the rows of `results`: one per metric that is defined, `group` naming the point of the grid."""
     return [
         ResultRow.from_estimate(
-            "sae_sweep", metric, row[metric], layer=row["layer"], model=row["model"], group=row["group"]
+            "sae_sweep",
+            metric,
+            row[metric],
+            layer=row["layer"],
+            site=row["site"],
+            model=row["model"],
+            group=row["group"],
         )
         for row in rows
         for metric in _METRICS
@@ -333,12 +345,16 @@ def result_rows(rows: Rows) -> list[ResultRow]:
 
 
 def format_table(rows: Rows) -> str:
-    """Format the rows as text: a line per autoencoder, a dash where a metric is not defined."""
+    """Format the rows as text: a line per autoencoder, a dash where a metric is not defined.
+
+    Sites are shown unless all read MLP outputs.
+    """
     table = Table(box=None, pad_edge=False, header_style="")
-    for name in _COLUMNS:
-        table.add_column(name, justify="left" if name == "group" else "right", no_wrap=True)
+    columns = [name for name in _COLUMNS if name != "site" or any(row[name] != "mlp_out" for row in rows)]
+    for name in columns:
+        table.add_column(name, justify="left" if name in ("site", "group") else "right", no_wrap=True)
     for row in rows:
-        values = ("-" if row[name] is None else row[name] for name in _COLUMNS)
+        values = ("-" if row[name] is None else row[name] for name in columns)
         table.add_row(*(f"{value:.4f}" if isinstance(value, float) else str(value) for value in values))
     text = StringIO()
     Console(file=text, width=1000).print(table)

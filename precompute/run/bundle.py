@@ -13,7 +13,8 @@ import lfp
 from lfp.bundle.manifest import Description, ModelInfo
 from lfp.bundle.schema import as_table
 from lfp.bundle.writer import BundleWriter
-from precompute.run.inputs import load_pair, sae_folder
+from lfp.ml.sae.formats import hook_name
+from precompute.run.inputs import load_pair, read_places, sae_folder
 from precompute.run.resources import hardware
 from precompute.run.work_folder import MADE_BY, Run
 
@@ -27,7 +28,8 @@ _MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 def write_bundle(run: Run, out: Path, stages: Sequence[str]) -> None:
     """Write what the stages made as a bundle at `out`."""
     base, tuned = load_pair(run)
-    scales = {row["layer"]: row["scale"] for row in run.json("saes", "saes") if row["is_used"]}
+    saes = run.json("saes", "saes")
+    scales = {row["layer"]: row["scale"] for row in saes if row["is_used"] and row["site"] == "mlp_out"}
     layers = [row | {"scale": scales.get(row["layer"])} for row in run.json("layers", "layers")]
     with BundleWriter(out, _describe(run, stages, {"base": base, "tuned": tuned})) as writer:
         for table in MADE_BY:
@@ -36,7 +38,7 @@ def write_bundle(run: Run, out: Path, stages: Sequence[str]) -> None:
                 parts.append(run.table("ablations", table))  # those written without some features
             writer.write(table, pa.concat_tables(parts))
         writer.write("layers", as_table("layers", layers))
-        writer.write("saes", run.json("saes", "saes"))
+        writer.write("saes", saes)
         writer.write("results", [row.as_dict() for row in run.results(stages)])
         if run.config.artifacts:
             _add_artifacts(run, writer, {"base": base, "tuned": tuned})
@@ -54,7 +56,7 @@ def _describe(run: Run, stages: Sequence[str], models: dict[str, LanguageModel])
         config=config.model_dump(mode="json"),
         seed=config.seed,
         models=infos,
-        hook_points=[f"blocks.{layer}.mlp.hook_out" for layer in run.json("layers", "selected")],
+        hook_points=[hook_name(place) for place in read_places(run)],
         labeller=config.labels.labeller,
         versions=find_versions(_LIBRARIES),
         licence=config.licence,
@@ -87,6 +89,6 @@ def _add_artifacts(run: Run, writer: BundleWriter, models: dict[str, LanguageMod
         for pattern in _MODEL_FILES:
             for file in sorted(model.folder.glob(pattern)):
                 writer.add_artifact(file, f"{role}/{file.name}")
-    for layer in run.json("layers", "selected"):
-        folder = run.folder("saes") / sae_folder("tuned", layer)
+    for place in read_places(run):
+        folder = run.folder("saes") / sae_folder("tuned", place)
         writer.add_artifact(folder, f"saes/{folder.name}")

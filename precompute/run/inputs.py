@@ -11,6 +11,7 @@ from lfp.errors import CorpusError, DataError
 from lfp.texts.corpus import CorpusText, find_source
 from lfp.texts.lexicon import Reward
 from lfp.texts.rewards import checked, reward_of
+from lfp.util.types import Place
 from precompute.run.work_folder import Run
 
 if TYPE_CHECKING:
@@ -54,13 +55,19 @@ def load_dictionary(run: Run, role: str) -> Dictionary:
     from lfp.ml.sae.formats import load_sae
 
     folder = run.folder("saes")
-    saes = [load_sae(folder / sae_folder(role, layer)) for layer in run.json("layers", "selected")]
+    saes = [load_sae(folder / sae_folder(role, place)) for place in read_places(run)]
     return Dictionary(saes).to(run.config.model.device)
 
 
-def sae_folder(role: str, layer: int, number: int = 0) -> str:
-    """Name the folder of a dictionary of a model's layer; number 0 is the dictionary whose features are kept."""
-    return f"{role}-layer{layer}" + (f"-other{number}" if number else "")
+def read_places(run: Run) -> list[Place]:
+    """Return the places that the run reads, in the order of the forward pass: every site of the selected layers."""
+    return sorted(Place(layer, site) for layer, site in run.json("layers", "places"))
+
+
+def sae_folder(role: str, place: Place, number: int = 0) -> str:
+    """Name the folder of a dictionary of a model's place; number 0 is the dictionary whose features are kept."""
+    site = f"-{place.site}" if place.site != "mlp_out" else ""
+    return f"{role}-layer{place.layer}{site}" + (f"-other{number}" if number else "")
 
 
 def read_texts(run: Run, split: str | None = None) -> list[CorpusText]:

@@ -95,12 +95,16 @@ def add_derived(connection: duckdb.DuckDBPyConnection, *, copy: str | None = Non
 
 
 def _view(connection: duckdb.DuckDBPyConnection, file: Path, table: Table) -> None:
-    """Create a view of the file; columns added to the schema since it was written are null."""
+    """Create a view of the file; columns added to the schema since it was written have their default, or are null."""
     name = glob.escape(str(file))  # read_parquet takes a pattern, and a folder may be called run[1]
     rows = connection.read_parquet(name)
-    if all(column.name in rows.columns or not column.nullable for column in table.columns):
+    missing = [column for column in table.columns if column.name not in rows.columns]
+    if not any(column.nullable or column.default is not None for column in missing):
         rows.create_view(table.name)
         return
     connection.from_arrow(table.schema.empty_table()).create(f"no_{table.name}")
     connection.read_parquet(name).create_view(f"kept_{table.name}")
-    connection.sql(f"FROM no_{table.name} UNION ALL BY NAME FROM kept_{table.name}").create_view(table.name)
+    defaults = "".join(f", '{column.default}' AS {column.name}" for column in missing if column.default is not None)
+    connection.sql(f"FROM no_{table.name} UNION ALL BY NAME SELECT *{defaults} FROM kept_{table.name}").create_view(
+        table.name
+    )

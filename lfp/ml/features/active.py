@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lfp.ml.features.grouping import concatenate_offsets, concatenate_slices
-from lfp.util.types import Floats, Floats32, Ints
+from lfp.util.types import Floats, Floats32, Ints, Place
 
 if TYPE_CHECKING:
     from lfp.ml.sae.autoencoders import Dictionary
@@ -116,15 +116,15 @@ def _find_on_device(values: Tensor) -> Active:
     return Active(n_features, offsets, features.int().cpu().numpy(), found)
 
 
-def encode_active(dictionary: Dictionary, outputs: Mapping[int, Tensor]) -> Active:
-    """Return the active features of tokens with the MLP outputs [n, d_in] by layer.
+def encode_active(dictionary: Dictionary, outputs: Mapping[Place, Tensor]) -> Active:
+    """Return the active features of tokens with the activations [n, d_in] by place.
 
     Dense features are computed for one block of tokens at a time.
     """
-    n = len(outputs[dictionary.layers[0]])
+    n = len(outputs[dictionary.places[0]])
     rows = max(64, _BLOCK_ENTRIES // dictionary.n_features)
     return Active.concatenate([
-        active(dictionary.encode({layer: rows_of[start : start + rows] for layer, rows_of in outputs.items()}))
+        active(dictionary.encode({place: rows_of[start : start + rows] for place, rows_of in outputs.items()}))
         for start in range(0, max(n, 1), rows)
     ])  # fmt: skip
 

@@ -166,20 +166,20 @@ _NONE = Neighbours(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.
 
 @torch.no_grad()
 def decoder_neighbours(decoders: Sequence[Tensor], n: int) -> Neighbours:
-    """Return for each feature the `n` others of its layer whose decoder rows have the largest positive cosine with its.
+    """Return for each feature the `n` others of its place whose decoder rows have the largest positive cosine with its.
 
-    `decoders` holds each layer's rows [width, d_in]; feature ids count through the layers.
+    `decoders` holds each place's rows [width, d_in]; feature ids count through the places.
     """
-    found, first_of_layer = [_NONE], 0
+    found, first_of_place = [_NONE], 0
     for rows in decoders:
         unit = F.normalize(rows.float(), dim=1)
-        ids = np.arange(first_of_layer, first_of_layer + len(rows))
+        ids = np.arange(first_of_place, first_of_place + len(rows))
         step = max(1, _BLOCK_ENTRIES // len(rows))
         for start in range(0, len(rows), step):
             cosines = unit[start : start + step] @ unit.T
             cosines[torch.arange(len(cosines)), torch.arange(start, start + len(cosines))] = 0.0
             found.append(nearest(cosines.cpu().numpy(), ids[start : start + step], ids, n))
-        first_of_layer += len(rows)
+        first_of_place += len(rows)
     return Neighbours.concatenate(found)
 
 

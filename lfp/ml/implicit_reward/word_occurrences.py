@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lfp.ml.features.grouping import grouped_order, mix, rank_within
 from lfp.texts.vocabulary import TokenWords
-from lfp.util.types import Floats, Ints
+from lfp.util.types import Floats, Ints, Place
 
 _NOT_KEPT = -1
 
@@ -103,7 +103,7 @@ class Occurrences:
 
 @dataclass(frozen=True)
 class Drawn:
-    """Tokens whose MLP outputs are kept, each in a slot.
+    """Tokens whose activations are kept, each in a slot.
 
     `tokens` [slots] are indices of `CorpusTokens`: first those of drawn occurrences, word by word, then other sampled
     tokens. Occurrence i has the slots `starts[i]` to `ends[i] - 1` and is of `words[i]`, all [m]. `sample` [rows] holds
@@ -153,7 +153,7 @@ def token_numbers(tokens: CorpusTokens, seed: int) -> NDArray[np.uint64]:
 
 
 class KeptOutputs:
-    """Writes the MLP outputs [slots, sum of d_in] (float32, layers side by side) of drawn tokens to a .npy file.
+    """Writes the activations [slots, sum of d_in] (float32, places side by side) of drawn tokens to a .npy file.
 
     Flush `values` in the end.
     """
@@ -163,10 +163,10 @@ class KeptOutputs:
         self._slots[drawn.tokens] = np.arange(len(drawn.tokens))
         self.values = open_memmap(path, mode="w+", dtype=np.float32, shape=(len(drawn.tokens), width))
 
-    def update(self, places: Ints, outputs: Mapping[int, Tensor]) -> None:
-        """Offer tokens, as indices of `CorpusTokens` [n], with their MLP outputs [n, d_in] by layer."""
+    def update(self, places: Ints, outputs: Mapping[Place, Tensor]) -> None:
+        """Offer tokens, as indices of `CorpusTokens` [n], with their activations [n, d_in] by place."""
         slots = self._slots[places]
         rows = np.flatnonzero(slots >= 0)
         chosen = torch.from_numpy(rows)
-        values = [outputs[layer][chosen].float() for layer in sorted(outputs)]
+        values = [outputs[place][chosen].float() for place in sorted(outputs)]
         self.values[slots[rows]] = torch.cat(values, dim=1).numpy()

@@ -18,7 +18,6 @@ from lfp.ml.models.generation import Completion
 from lfp.ml.models.loading import LanguageModel
 from lfp.ml.models.tokenization import TokenizedText
 from lfp.ml.sae.autoencoders import Dictionary, Sae, normalise
-from lfp.util.types import Place
 
 
 @contextmanager
@@ -27,29 +26,31 @@ def scaling(
 ) -> Iterator[None]:
     """Scale features in `model` within the context: each of `scales` acts `scales[feature]` times as strongly.
 
-    The MLP output x of a feature's layer becomes x + sum_i (scale_i - 1) f_i(x) d_i: 0 removes feature i, 2 doubles it,
+    The activation x at a feature's place becomes x + sum_i (scale_i - 1) f_i(x) d_i: 0 removes feature i, 2 doubles it,
     1 leaves it unchanged. What the autoencoder does not explain of x, and its decoder bias, stay. With `prepend_bos`
     the first position of a call with several tokens, the beginning-of-sequence token, is left unchanged, because no
     autoencoder was trained on one; rows of such a call must not be padded on the left. The model's lock is held, and
     its hooks are removed at the end. Raises ModelError for a feature that the dictionary does not have.
     """
-    by_layer: dict[int, dict[int, float]] = defaultdict(dict)
+    by_place: dict[int, dict[int, float]] = defaultdict(dict)
     for feature_id, scale in scales.items():
         if not 0 <= feature_id < dictionary.n_features:
             raise ModelError(
                 f"feature {feature_id}: not one of the dictionary's 0 to {dictionary.n_features - 1}; name one of those"
             )
-        by_layer[int(dictionary.layer_of[feature_id])][int(dictionary.index_of[feature_id])] = scale
-    saes = {sae.info.layer: sae for sae in dictionary.saes}
+        by_place[int(dictionary.place_of[feature_id])][int(dictionary.index_of[feature_id])] = scale
     n_bos = len(model.bos_ids(prepend_bos))
-    hooks = {Place(layer): partial(_rescale, saes[layer], of_layer, n_bos) for layer, of_layer in by_layer.items()}
+    hooks = {
+        dictionary.places[number]: partial(_rescale, dictionary.saes[number], of_place, n_bos)
+        for number, of_place in by_place.items()
+    }
     with model.hooks(hooks):
         yield
 
 
 @torch.no_grad()
 def _rescale(sae: Sae, scales: Mapping[int, float], n_bos: int, output: Tensor) -> Tensor:
-    """Scale features of `sae` in MLP outputs [batch, seq, d_in].
+    """Scale features of `sae` in activations [batch, seq, d_in].
 
     A call with one token continues from a cache, so it contains no beginning-of-sequence token. Inputs that the
     autoencoder normalises by a scale get a change in the scale of x; the centre is not part of a change.
@@ -81,6 +82,6 @@ def firing(
     n_bos = len(model.bos_ids(prepend_bos))
     texts = [TokenizedText("", (*row.prefix_ids[n_bos:], *row.token_ids), (), truncated=False) for row in completions]
     with model.lock:
-        for tokens in stream(model, texts, layers=dictionary.layers, batch_texts=batch_texts, prepend_bos=prepend_bos):
+        for tokens in stream(model, texts, places=dictionary.places, batch_texts=batch_texts, prepend_bos=prepend_bos):
             totals.update(encode_active(dictionary, tokens.outputs))
     return totals

@@ -69,8 +69,8 @@ class Live:
         (cut,) = tokenize(self.tuned.tokenizer, [text], context=self.context)
         if not cut.token_ids:
             raise DataError("there is no token in this text; type a few words")
-        layers = {"layers": self.dictionary.layers, "batch_texts": 1, "prepend_bos": self.prepend_bos}
-        (tokens,) = stream_pair(self.tuned, self.base, [cut], **layers)  # type: ignore[arg-type]
+        options = {"places": self.dictionary.places, "batch_texts": 1, "prepend_bos": self.prepend_bos}
+        (tokens,) = stream_pair(self.tuned, self.base, [cut], **options)  # type: ignore[arg-type]
         outputs = (tokens.tuned if role == "tuned" else tokens.base).outputs
         found, n = encode_active(self.dictionary, outputs), len(cut.token_ids)
         positions = np.repeat(np.arange(n), np.diff(found.offsets))

@@ -1,4 +1,4 @@
-"""Stream one model or a pair over texts: MLP outputs, implicit reward and implicit advantage of every token."""
+"""Stream one model or a pair over texts: activations, implicit reward and implicit advantage of every token."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lfp.errors import DataError
 from lfp.ml.models.loading import LanguageModel, check_token_ids
 from lfp.ml.models.runtime import FastLinear
 from lfp.ml.models.tokenization import Batch, TokenizedText, batches
-from lfp.util.types import Place
+from lfp.util.types import SITE_NAMES, Place
 
 
 @dataclass(frozen=True)
@@ -22,13 +22,13 @@ class Tokens:
     """The tokens of a batch of texts, text after text, without padding and beginning-of-sequence tokens.
 
     `rows` [n] is each token's text (its index in the sequence given), `positions` [n] its position in that text, `ids`
-    [n] the token id; `outputs` holds the MLP outputs [n, d_in] by layer.
+    [n] the token id; `outputs` holds the activations [n, d_in] by place.
     """
 
     rows: Tensor
     positions: Tensor
     ids: Tensor
-    outputs: dict[int, Tensor]
+    outputs: dict[Place, Tensor]
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,19 @@ class Observer:
 
 
 def stream(
-    model: LanguageModel, texts: Sequence[TokenizedText], *, layers: Sequence[int], batch_texts: int, prepend_bos: bool
+    model: LanguageModel,
+    texts: Sequence[TokenizedText],
+    *,
+    places: Sequence[Place],
+    batch_texts: int,
+    prepend_bos: bool,
 ) -> Iterator[Tokens]:
-    """Yield the MLP outputs of the texts' tokens, one batch of texts at a time.
+    """Yield the activations of the texts' tokens at places, one batch of texts at a time.
 
-    Raises DataError where an output is not finite.
+    Raises DataError where an activation is not finite.
     """
     for batch in model_batches(model, texts, batch_texts=batch_texts, prepend_bos=prepend_bos):
-        outputs, _ = _forward(model, batch, layers, with_logits=False)
+        outputs, _ = _forward(model, batch, places, with_logits=False)
         yield _select_tokens(batch, outputs)
 
 
@@ -70,19 +75,19 @@ def stream_pair(
     base: LanguageModel,
     texts: Sequence[TokenizedText],
     *,
-    layers: Sequence[int],
+    places: Sequence[Place],
     batch_texts: int,
     prepend_bos: bool,
     observe: Observer | None = None,
 ) -> Iterator[PairTokens]:
-    """Yield both models' MLP outputs and the implicit reward of every token, one batch of texts at a time.
+    """Yield both models' activations at places and the implicit reward of every token, one batch of texts at a time.
 
-    Raises DataError where an MLP output or a reward is not finite.
+    Raises DataError where an activation or a reward is not finite.
     """
     n_seen = 0
     for batch in model_batches(tuned, texts, batch_texts=batch_texts, prepend_bos=prepend_bos):
-        tuned_outputs, tuned_logits = _forward(tuned, batch, layers, with_logits=True)
-        base_outputs, base_logits = _forward(base, batch, layers, with_logits=True)
+        tuned_outputs, tuned_logits = _forward(tuned, batch, places, with_logits=True)
+        base_outputs, base_logits = _forward(base, batch, places, with_logits=True)
         base_log_probs, difference = compare_predictions(tuned_logits, base_logits)
         reward, advantage = implicit_reward(base_log_probs, difference, batch.input_ids)
         mask = batch.text_tokens()
@@ -133,24 +138,24 @@ def model_batches(
 
 
 class _AllKeptError(Exception):
-    """Ends a forward pass once every requested layer is kept, when the logits are not wanted."""
+    """Ends a forward pass once every requested place is kept, when the logits are not wanted."""
 
 
 def _forward(
-    model: LanguageModel, batch: Batch, layers: Sequence[int], *, with_logits: bool
-) -> tuple[dict[int, Tensor], Tensor]:
-    """Run a batch once; return the MLP outputs by layer, and the logits (empty unless wanted), on the host.
+    model: LanguageModel, batch: Batch, places: Sequence[Place], *, with_logits: bool
+) -> tuple[dict[Place, Tensor], Tensor]:
+    """Run a batch once; return the activations by place, and the logits (empty unless wanted), on the host.
 
     The hooks are removed at the end, and a lock keeps passes of other threads out of them.
     """
-    outputs: dict[int, Tensor] = {}
+    outputs: dict[Place, Tensor] = {}
 
-    def keep(layer: int, output: Tensor) -> None:
-        outputs[layer] = _to_host(output)
-        if not with_logits and len(outputs) == len(set(layers)):
+    def keep(place: Place, output: Tensor) -> None:
+        outputs[place] = _to_host(output)
+        if not with_logits and len(outputs) == len(set(places)):
             raise _AllKeptError
 
-    hooks = {Place(layer): partial(keep, layer) for layer in layers}
+    hooks = {place: partial(keep, place) for place in places}
     logits = torch.empty(0)
     with torch.no_grad(), FastLinear(), model.hooks(hooks):
         with contextlib.suppress(_AllKeptError):
@@ -158,8 +163,8 @@ def _forward(
         logits = _to_host(logits)
     if model.device.type == "cuda":  # wait for the copies, once per batch
         torch.cuda.synchronize(model.device)
-    for layer, output in outputs.items():
-        _check_finite(output, f"layer {layer}: the MLP output", batch, batch.text_tokens())
+    for place, output in outputs.items():
+        _check_finite(output, f"layer {place.layer}: the {SITE_NAMES[place.site]}", batch, batch.text_tokens())
     return outputs, logits
 
 
@@ -171,14 +176,14 @@ def _to_host(values: Tensor) -> Tensor:
     return pinned.copy_(values.detach(), non_blocking=True)
 
 
-def _select_tokens(batch: Batch, outputs: dict[int, Tensor]) -> Tokens:
+def _select_tokens(batch: Batch, outputs: dict[Place, Tensor]) -> Tokens:
     mask = batch.text_tokens()
     rows, columns = mask.nonzero(as_tuple=True)
     return Tokens(
         rows=torch.as_tensor(batch.rows)[rows],
         positions=columns - batch.n_bos,
         ids=batch.input_ids[mask],
-        outputs={layer: output[mask] for layer, output in outputs.items()},
+        outputs={place: output[mask] for place, output in outputs.items()},
     )
 
 

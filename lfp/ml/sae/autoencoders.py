@@ -1,4 +1,4 @@
-"""Sparse autoencoders of MLP outputs in five variants, and several of them side by side as a dictionary."""
+"""Sparse autoencoders of activations in five variants, and several of them side by side as a dictionary."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from torch import Tensor
 from lfp.config import SaeVariant
 from lfp.errors import ModelError
 from lfp.ml.models.runtime import affine
-from lfp.util.types import Site
+from lfp.util.types import Place, Site
 
 Variant = SaeVariant
 Normalize = Literal["none", "layer_norm", "constant_norm_rescale"]
 
 _IN_UNITS_OF_OUTPUTS = ("b_enc", "b_dec", "threshold")
-"""Weights that scale with the MLP outputs; encoder and decoder rows are directions."""
+"""Weights that scale with the activations; encoder and decoder rows are directions."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class SaeInfo:
     width: int
     d_in: int
     scale: float
-    """Factor that gives the layer's MLP outputs unit mean square norm. The weights act on unscaled outputs all the
+    """Factor that gives the activations there unit mean square norm. The weights act on unscaled outputs all the
     same, see `fold_scale`."""
     l1: float | None
     seed: int
@@ -51,9 +51,14 @@ class SaeInfo:
     site: Site = "mlp_out"
     """Where in the layer it reads and writes."""
 
+    @property
+    def place(self) -> Place:
+        """The layer and the site."""
+        return Place(self.layer, self.site)
+
 
 class Sae(torch.nn.Module, ABC):
-    """What all variants share, on MLP outputs x [n, d_in]:
+    """What all variants share, on activations x [n, d_in]:
 
         pre = x encoder^T + b_enc      f = activate(pre)      x_hat = f W_dec + b_dec
 
@@ -81,7 +86,7 @@ class Sae(torch.nn.Module, ABC):
         return self.activate_(pre.clone())
 
     def encode(self, outputs: Tensor) -> Tensor:
-        """Encode MLP outputs [n, d_in] as features [n, width], in the outputs' own units."""
+        """Encode activations [n, d_in] as features [n, width], in the activations' own units."""
         inputs = normalise(outputs, self.info.normalize).inputs
         return self.activate_(F.linear(inputs, self.encoder, self.b_enc))
 
@@ -91,25 +96,25 @@ class Sae(torch.nn.Module, ABC):
         return self.activate_(F.linear(inputs, self.encoder[indices], self.b_enc[indices]), indices)
 
     def decode(self, features: Tensor) -> Tensor:
-        """Decode features [n, width] to MLP outputs [n, d_in].
+        """Decode features [n, width] to activations [n, d_in].
 
         Raises ModelError where inputs are normalised, because features alone do not determine the scale.
         """
         if self.info.normalize != "none":
             raise ModelError(
-                f"layer {self.info.layer}: an autoencoder with {self.info.normalize} inputs cannot decode features"
+                f"{self.info.place}: an autoencoder with {self.info.normalize} inputs cannot decode features"
                 " alone; call reconstruct with the outputs"
             )
         return torch.addmm(self.b_dec, features, self.W_dec)
 
     def forward(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the features [n, width] of MLP outputs [n, d_in] and their reconstruction [n, d_in]."""
+        """Return the features [n, width] of activations [n, d_in] and their reconstruction [n, d_in]."""
         normalised = normalise(outputs, self.info.normalize)
         features = self.activate_(F.linear(normalised.inputs, self.encoder, self.b_enc))
         return features, normalised.undo(torch.addmm(self.b_dec, features, self.W_dec))
 
     def reconstruct(self, outputs: Tensor) -> Tensor:
-        """Return the reconstruction [n, d_in] of MLP outputs [n, d_in]."""
+        """Return the reconstruction [n, d_in] of activations [n, d_in]."""
         return self(outputs)[1]
 
 
@@ -144,7 +149,7 @@ class TopKSae(Sae):
         super().__init__(info)
         if info.k is None or not 1 <= info.k <= info.width:
             raise ModelError(
-                f"layer {info.layer}: a topk autoencoder of {info.width} features cannot keep k {info.k} of them;"
+                f"{info.place}: a topk autoencoder of {info.width} features cannot keep k {info.k} of them;"
                 f" set k to 1 to {info.width}"
             )
         self.k = info.k
@@ -212,7 +217,7 @@ def fold_scale(sae: Sae, scale: float) -> Sae:
     inputs, which the scale does not reach.
     """
     if sae.info.normalize != "none":
-        raise ModelError(f"layer {sae.info.layer}: {sae.info.normalize} inputs have no scale; fold none into it")
+        raise ModelError(f"{sae.info.place}: {sae.info.normalize} inputs have no scale; fold none into it")
     folded = copy.deepcopy(sae).requires_grad_(False)
     folded.info = replace(sae.info, scale=scale)
     for name, tensor in folded.state_dict().items():
@@ -222,19 +227,19 @@ def fold_scale(sae: Sae, scale: float) -> Sae:
 
 
 class Dictionary:
-    """The autoencoders of one model's chosen layers side by side: one dense row of features over all layers.
+    """The autoencoders of one model's chosen places side by side: one dense row of features over all places.
 
     Features are in units of outputs of unit mean square norm: `info.scale` times what each autoencoder's `encode`
-    returns. Feature ids count through the layers in order; `layer_of` and `index_of` [features] give each feature's
-    layer and its index in that layer's autoencoder.
+    returns. Feature ids count through the places in order; `place_of` and `index_of` [features] give each feature's
+    index in `places` and its index in that place's autoencoder.
     """
 
     def __init__(self, saes: Sequence[Sae]) -> None:
-        self.saes = sorted(saes, key=lambda sae: sae.info.layer)
-        self.layers = tuple(sae.info.layer for sae in self.saes)
+        self.saes = sorted(saes, key=lambda sae: sae.info.place)
+        self.places = tuple(sae.info.place for sae in self.saes)
         widths = [sae.info.width for sae in self.saes]
         self.n_features = sum(widths)
-        self.layer_of = np.repeat(np.array(self.layers, np.int64), widths)
+        self.place_of = np.repeat(np.arange(len(self.saes)), widths)
         self.index_of = np.concatenate([np.arange(width) for width in widths])
         self._scaled = [_scale_biases(sae) for sae in self.saes]
 
@@ -245,18 +250,18 @@ class Dictionary:
         return self
 
     @torch.no_grad()
-    def encode(self, outputs: Mapping[int, Tensor]) -> Tensor:
-        """Encode MLP outputs [n, d_in] by layer as features [n, features], on the dictionary's device."""
+    def encode(self, outputs: Mapping[Place, Tensor]) -> Tensor:
+        """Encode activations [n, d_in] by place as features [n, features], on the dictionary's device."""
         device = self.saes[0].encoder.device
         parts = []
         for sae in self._scaled:
-            inputs = normalise(outputs[sae.info.layer].to(device, non_blocking=True), sae.info.normalize).inputs
+            inputs = normalise(outputs[sae.info.place].to(device, non_blocking=True), sae.info.normalize).inputs
             parts.append(sae.activate_(affine(inputs * sae.info.scale, sae.encoder, sae.b_enc)))
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
     @property
     def decoders(self) -> list[Tensor]:
-        """Each layer's decoder rows [width, d_in]; scales leave directions as they are."""
+        """Each place's decoder rows [width, d_in]; scales leave directions as they are."""
         return [sae.W_dec.detach() for sae in self.saes]
 
 
@@ -278,14 +283,14 @@ class Normalised:
     centre: Tensor | None = None
 
     def undo(self, rebuilt: Tensor) -> Tensor:
-        """Turn reconstructed inputs [n, d_in] into MLP outputs."""
+        """Turn reconstructed inputs [n, d_in] into activations."""
         if self.size is not None:
             rebuilt = rebuilt * self.size
         return rebuilt if self.centre is None else rebuilt + self.centre
 
 
 def normalise(outputs: Tensor, how: Normalize) -> Normalised:
-    """Normalise MLP outputs [n, d_in] for the encoder.
+    """Normalise activations [n, d_in] for the encoder.
 
     layer_norm: (x - mean) / (std + 1e-5), the unbiased std; constant_norm_rescale: x sqrt(d_in) / |x|. Both as in
     SAELens 6.54, so that its autoencoders give the same features here.

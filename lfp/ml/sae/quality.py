@@ -18,7 +18,7 @@ from lfp.ml.models.activations import model_batches
 from lfp.ml.models.loading import LanguageModel
 from lfp.ml.models.tokenization import Batch, TokenizedText
 from lfp.ml.sae.autoencoders import Dictionary, Sae, TopKSae
-from lfp.util.types import Floats, Place
+from lfp.util.types import SITES, Floats, Place
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class SaeQuality:
 
 @torch.no_grad()
 def quality(sae: Sae, outputs: Tensor, *, batch_tokens: int = 8192) -> SaeQuality:
-    """Measure an autoencoder on MLP outputs [n, d_in] it was not trained on.
+    """Measure an autoencoder on activations [n, d_in] it was not trained on.
 
     Raises DataError where all outputs are equal, because there is no variance to explain.
     """
@@ -45,9 +45,7 @@ def quality(sae: Sae, outputs: Tensor, *, batch_tokens: int = 8192) -> SaeQualit
         variance += (batch - mean).pow(2).sum().item()
         counts += (features > 0).sum(0)
     if variance == 0.0:
-        raise DataError(
-            f"layer {sae.info.layer}: the {len(outputs)} held-out MLP outputs are all alike; use more texts"
-        )
+        raise DataError(f"{sae.info.place}: the {len(outputs)} held-out activations are all alike; use more texts")
     return SaeQuality(error / variance, counts.sum().item() / len(outputs), (counts == 0).double().mean().item())
 
 
@@ -64,9 +62,9 @@ def matched_cosines(small: Tensor, large: Tensor) -> tuple[Tensor, Tensor]:
 def ce_recovered(
     model: LanguageModel, sae: Sae, texts: Sequence[TokenizedText], *, batch_texts: int, prepend_bos: bool
 ) -> float | None:
-    """Return the share of a layer's effect on the cross-entropy that the autoencoder's reconstruction preserves.
+    """Return the share of a place's effect on the cross-entropy that the autoencoder's reconstruction preserves.
 
-    (c - b) / (c - a) of the model's cross-entropies on the texts' tokens: a unchanged, b with the layer's MLP output at
+    (c - b) / (c - a) of the model's cross-entropies on the texts' tokens: a unchanged, b with the activation there at
     every token reconstructed, c with it zero. 1 is perfect, 0 no better than zero; None where c is not above a. Outputs
     at a beginning-of-sequence token are left unchanged; padding is ignored. "Loss recovered" of Bricken et al. 2023 and
     arXiv 2404.16014. Raises DataError where a cross-entropy is not finite.
@@ -77,21 +75,21 @@ def ce_recovered(
 
     clean = rebuilt = zeroed = 0.0
     for batch in model_batches(model, texts, batch_texts=batch_texts, prepend_bos=prepend_bos):
-        clean += _cross_entropy(model, batch, sae.info.layer)
-        rebuilt += _cross_entropy(model, batch, sae.info.layer, reconstruct)
-        zeroed += _cross_entropy(model, batch, sae.info.layer, torch.zeros_like)
+        clean += _cross_entropy(model, batch, sae.info.place)
+        rebuilt += _cross_entropy(model, batch, sae.info.place, reconstruct)
+        zeroed += _cross_entropy(model, batch, sae.info.place, torch.zeros_like)
     if not math.isfinite(clean + rebuilt + zeroed):
-        raise DataError(f"layer {sae.info.layer}: the cross-entropy is not finite; check the model and the autoencoder")
+        raise DataError(f"{sae.info.place}: the cross-entropy is not finite; check the model and the autoencoder")
     return (zeroed - rebuilt) / (zeroed - clean) if zeroed > clean else None
 
 
 @torch.no_grad()
 def _cross_entropy(
-    model: LanguageModel, batch: Batch, layer: int, edit: Callable[[Tensor], Tensor] | None = None
+    model: LanguageModel, batch: Batch, place: Place, edit: Callable[[Tensor], Tensor] | None = None
 ) -> float:
     """Sum the cross-entropy, in nats, over a batch's tokens that have a context.
 
-    `edit` maps the layer's MLP outputs [n, d_in] to what replaces them.
+    `edit` maps the activations there [n, d_in] to what replaces them.
     """
     ids, is_token = batch.input_ids.to(model.device), batch.text_tokens().to(model.device)
 
@@ -101,17 +99,19 @@ def _cross_entropy(
         output[is_token] = edit(output[is_token])
         return output
 
-    with model.hooks({Place(layer): replace_output} if edit else {}):
+    with model.hooks({place: replace_output} if edit else {}):
         logits = model.forward(ids, batch.attention_mask, use_cache=False).logits
     predicted = is_token[:, 1:]
     return F.cross_entropy(logits[:, :-1][predicted], ids[:, 1:][predicted], reduction="none").double().sum().item()
 
 
-def random_dictionary(like: Dictionary, *, l0: Sequence[float], centres: Mapping[int, Tensor], seed: int) -> Dictionary:
+def random_dictionary(
+    like: Dictionary, *, l0: Sequence[float], centres: Mapping[Place, Tensor], seed: int
+) -> Dictionary:
     """Build a topk dictionary of random unit rows with the widths and scales of `like`.
 
-    Each layer keeps as many features per token as its `l0`, rounded, at least 1. `centres` [d_in] by layer are the mean
-    MLP outputs: they are subtracted before the encoder, or the few rows nearest to the mean would be active everywhere.
+    Each place keeps as many features per token as its `l0`, rounded, at least 1. `centres` [d_in] by place are the mean
+    activations: they are subtracted before the encoder, or the few rows nearest to the mean would be active everywhere.
     Nothing else of `like` is used.
     """
     saes = []
@@ -127,12 +127,12 @@ def random_dictionary(like: Dictionary, *, l0: Sequence[float], centres: Mapping
             seed=seed,
             source="random",
         )
-        rows = np.random.default_rng([seed, info.layer]).normal(size=(width, info.d_in))
+        rows = np.random.default_rng([seed, info.layer, SITES.index(info.site)]).normal(size=(width, info.d_in))
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
         sae = TopKSae(info).requires_grad_(False)
         sae.encoder.copy_(torch.from_numpy(rows))
         sae.W_dec.copy_(torch.from_numpy(rows))
-        sae.b_dec.copy_(centres[info.layer])
+        sae.b_dec.copy_(centres[info.place])
         sae.b_enc.copy_(-(sae.encoder @ sae.b_dec))
         saes.append(sae)
     return Dictionary(saes).to(like.saes[0].encoder.device)
@@ -143,7 +143,7 @@ class RawSplit:
     """A raw probe v in terms of a dictionary: v . x_hat = sum of `weights` times features + `bias`.
 
     `weights` [features] is v . d_i per unit of the feature in `Dictionary.encode`, `bias` is v . b_dec summed
-    over layers. Both are None where an autoencoder normalises its inputs: the effect of its features then differs from
+    over places. Both are None where an autoencoder normalises its inputs: the effect of its features then differs from
     token to token.
     """
 
@@ -152,39 +152,39 @@ class RawSplit:
 
 
 def split_raw(dictionary: Dictionary, coef: Floats) -> RawSplit:
-    """Split `coef` [sum of d_in], the probe's coefficients of the layers' MLP outputs, layers in order.
+    """Split `coef` [sum of d_in], the probe's coefficients of the activations, places in order.
 
-    Raises DataError where its length is not the total width of the layers.
+    Raises DataError where its length is not the total width of the places.
     """
-    layers = list(_split_by_layer(dictionary, coef))
-    if any(sae.info.normalize != "none" for sae, _ in layers):
+    parts = list(_split_by_place(dictionary, coef))
+    if any(sae.info.normalize != "none" for sae, _ in parts):
         return RawSplit(None, None)
-    weights = np.concatenate([_to_numpy(sae.W_dec) @ v / sae.info.scale for sae, v in layers])
-    return RawSplit(weights, sum(float(_to_numpy(sae.b_dec) @ v) for sae, v in layers))
+    weights = np.concatenate([_to_numpy(sae.W_dec) @ v / sae.info.scale for sae, v in parts])
+    return RawSplit(weights, sum(float(_to_numpy(sae.b_dec) @ v) for sae, v in parts))
 
 
-def raw_misses(dictionary: Dictionary, coef: Floats, outputs: Mapping[int, Tensor], features: sp.csr_array) -> Floats:
+def raw_misses(dictionary: Dictionary, coef: Floats, outputs: Mapping[Place, Tensor], features: sp.csr_array) -> Floats:
     """Return the residual v . (x - x_hat) of each token [n]: what the autoencoders lose of the probe's estimate.
 
     `features` [n, features] are those that `Dictionary.encode` returns for the outputs.
     """
-    layers, first = list(_split_by_layer(dictionary, coef)), 0
-    residuals = np.asarray(sum(_to_numpy(outputs[sae.info.layer]) @ v for sae, v in layers), np.float64)
-    for sae, v in layers:
+    parts, first = list(_split_by_place(dictionary, coef)), 0
+    residuals = np.asarray(sum(_to_numpy(outputs[sae.info.place]) @ v for sae, v in parts), np.float64)
+    for sae, v in parts:
         last = first + sae.info.width
         if sae.info.normalize == "none":
             weights, bias = _to_numpy(sae.W_dec) @ v / sae.info.scale, float(_to_numpy(sae.b_dec) @ v)
             residuals -= features[:, first:last] @ weights + bias
         else:
             with torch.no_grad():
-                rebuilt = sae.reconstruct(outputs[sae.info.layer].to(sae.encoder.device))
+                rebuilt = sae.reconstruct(outputs[sae.info.place].to(sae.encoder.device))
             residuals -= _to_numpy(rebuilt) @ v
         first = last
     return residuals
 
 
-def _split_by_layer(dictionary: Dictionary, coef: Floats) -> Iterator[tuple[Sae, Floats]]:
-    """Pair each layer's autoencoder with its part of the coefficients."""
+def _split_by_place(dictionary: Dictionary, coef: Floats) -> Iterator[tuple[Sae, Floats]]:
+    """Pair each place's autoencoder with its part of the coefficients."""
     widths = [sae.info.d_in for sae in dictionary.saes]
     if coef.shape != (sum(widths),):
         raise DataError(f"the raw probe has {coef.size} coefficients for outputs {sum(widths)} wide; fit it again")

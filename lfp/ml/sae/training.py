@@ -24,7 +24,7 @@ from lfp.ml.models.tokenization import TokenizedText
 from lfp.ml.sae.autoencoders import SAES, JumpReluSae, Sae, SaeInfo, fold_scale
 from lfp.ml.sae.objectives import OBJECTIVES, Objective, TopKObjective, WrittenObjective
 from lfp.ml.sae.sparse_codes import Code, DenseCode
-from lfp.util.types import Progress
+from lfp.util.types import SITES, Place, Progress
 
 CHECKPOINT_EVERY = 500
 """Most steps of training that a kill costs."""
@@ -39,50 +39,52 @@ _TOP_K_FAMILY = ("topk", "batchtopk")
 _ENCODER_START = 0.2
 """Length of encoder rows at the start: with short ones the decoder settles first, and far fewer features die."""
 _THRESHOLD_START = 0.05
+_LAYERS_APART = 10_000
+"""Keeps the seeds of the sites of all layers apart."""
 
 
 class ActivationSource(Protocol):
-    """Batches of MLP outputs by layer, the same for the same step, so that training can be resumed."""
+    """Batches of activations by place, the same for the same step, so that training can be resumed."""
 
-    def sample(self) -> Mapping[int, Tensor]:
-        """Return outputs [n, d_in] by layer, enough to estimate their scale and mean."""
+    def sample(self) -> Mapping[Place, Tensor]:
+        """Return activations [n, d_in] by place, enough to estimate their scale and mean."""
 
-    def batches(self, start: int) -> Iterator[Mapping[int, Tensor]]:
-        """Yield the batches of step `start` and all later ones, forever: outputs [batch_tokens, d_in] by layer."""
+    def batches(self, start: int) -> Iterator[Mapping[Place, Tensor]]:
+        """Yield the batches of step `start` and all later ones, forever: [batch_tokens, d_in] by place."""
 
 
 @dataclass(frozen=True)
 class HeldActivations:
-    """Outputs [n, d_in] by layer, in memory; each batch draws tokens by the seed and its step."""
+    """Activations [n, d_in] by place, in memory; each batch draws tokens by the seed and its step."""
 
-    outputs: Mapping[int, Tensor]
+    outputs: Mapping[Place, Tensor]
     batch_tokens: int
     seed: int
 
     def __post_init__(self) -> None:
-        for layer, outputs in self.outputs.items():
+        for place, outputs in self.outputs.items():
             bad = (~torch.isfinite(outputs)).any(1).nonzero()
             if len(bad):
                 raise DataError(
-                    f"layer {layer}: the activation of token {int(bad[0])} is not finite; check the model's weights"
+                    f"{place}: the activation of token {int(bad[0])} is not finite; check the model's weights"
                 )
 
-    def sample(self) -> Mapping[int, Tensor]:
+    def sample(self) -> Mapping[Place, Tensor]:
         """Return all outputs."""
         return self.outputs
 
-    def batches(self, start: int) -> Iterator[Mapping[int, Tensor]]:
-        """Yield tokens drawn with replacement, the same in every layer."""
+    def batches(self, start: int) -> Iterator[Mapping[Place, Tensor]]:
+        """Yield tokens drawn with replacement, the same at every place."""
         n = len(next(iter(self.outputs.values())))
         for step in count(start):
             generator = torch.Generator().manual_seed((self.seed * 1_000_003 + step) % 2**63)
             drawn = torch.randint(n, (self.batch_tokens,), generator=generator)
-            yield {layer: outputs.index_select(0, drawn.to(outputs.device)) for layer, outputs in self.outputs.items()}
+            yield {place: outputs.index_select(0, drawn.to(outputs.device)) for place, outputs in self.outputs.items()}
 
 
 @dataclass(frozen=True)
 class StreamedActivations:
-    """Outputs of a model's layers over the texts again and again, through a shuffled buffer.
+    """Activations of a model at places over the texts again and again, through a shuffled buffer.
 
     A buffer holds the tokens of consecutive texts, whose order is reshuffled for every pass over the texts; a remainder
     smaller than a batch is dropped. Which texts fill a buffer follows from their lengths, so any step can be found
@@ -91,7 +93,7 @@ class StreamedActivations:
 
     model: LanguageModel
     texts: Sequence[TokenizedText]
-    layers: Sequence[int]
+    places: Sequence[Place]
     batch_tokens: int
     buffer_tokens: int
     batch_texts: int
@@ -106,11 +108,11 @@ class StreamedActivations:
                 f" {self.batch_tokens}; lower sae.batch_tokens"
             )
 
-    def sample(self) -> Mapping[int, Tensor]:
+    def sample(self) -> Mapping[Place, Tensor]:
         """Return the first buffer."""
         return self._outputs(next(self._buffers()))
 
-    def batches(self, start: int) -> Iterator[Mapping[int, Tensor]]:
+    def batches(self, start: int) -> Iterator[Mapping[Place, Tensor]]:
         """Yield batches without replacement from each buffer in turn."""
         step = 0
         for number, buffer in enumerate(self._buffers()):
@@ -120,7 +122,7 @@ class StreamedActivations:
                 order = np.random.default_rng([self.seed, 1, number]).permutation(n)[: n_batches * self.batch_tokens]
                 outputs = self._outputs(buffer)
                 for drawn in np.split(order, n_batches)[max(0, start - step) :]:
-                    yield {layer: values[torch.from_numpy(drawn)] for layer, values in outputs.items()}
+                    yield {place: values[torch.from_numpy(drawn)] for place, values in outputs.items()}
             step += n_batches
 
     def _buffers(self) -> Iterator[list[int]]:
@@ -137,10 +139,10 @@ class StreamedActivations:
             if n >= self.batch_tokens:
                 yield buffer
 
-    def _outputs(self, buffer: Sequence[int]) -> dict[int, Tensor]:
+    def _outputs(self, buffer: Sequence[int]) -> dict[Place, Tensor]:
         texts, options = [self.texts[i] for i in buffer], {"batch_texts": self.batch_texts}
-        parts = list(stream(self.model, texts, layers=self.layers, prepend_bos=self.prepend_bos, **options))
-        return {layer: torch.cat([part.outputs[layer] for part in parts]) for layer in self.layers}
+        parts = list(stream(self.model, texts, places=self.places, prepend_bos=self.prepend_bos, **options))
+        return {place: torch.cat([part.outputs[place] for part in parts]) for place in self.places}
 
 
 def unit_scale(outputs: Tensor) -> float:
@@ -162,21 +164,19 @@ class _Pass:
 
 
 class SaeTrainer:
-    """One autoencoder in training, on MLP outputs of its layer scaled to unit mean square norm.
+    """One autoencoder in training, on activations of its place scaled to unit mean square norm.
 
     Call `step` with each batch. The result, `sae` on scaled outputs, depends only on `info.seed`, the batches and the
     number of threads. `state_dict` and `load_state_dict` make training resumable.
     """
 
     def __init__(self, info: SaeInfo, config: SaeConfig, sample: Tensor) -> None:
-        """Start from `sample` [n, d_in], MLP outputs of the layer whose mean is the decoder's first bias.
+        """Start from `sample` [n, d_in], activations whose mean is the decoder's first bias.
 
         Training runs on the sample's device. Raises ConfigError where `sae.k` is more than the features.
         """
         if issubclass(OBJECTIVES[info.variant], TopKObjective) and config.k > info.width:
-            raise ConfigError(
-                f"sae.k {config.k} is more than the {info.width} features of layer {info.layer}; lower sae.k"
-            )
+            raise ConfigError(f"sae.k {config.k} is more than the {info.width} features of {info.place}; lower sae.k")
         self.info, self.config, self.step_number = info, config, 0
         self.sae = _initialise(info, sample * info.scale)
         self.objective: Objective = OBJECTIVES[info.variant](self.sae, config)
@@ -188,7 +188,7 @@ class SaeTrainer:
 
     @torch.no_grad()
     def step(self, outputs: Tensor) -> Tensor:
-        """Take one step of Adam on MLP outputs [n, d_in]; return the loss, a scalar tensor."""
+        """Take one step of Adam on activations [n, d_in]; return the loss, a scalar tensor."""
         inputs = outputs.to(self.last_active.device, non_blocking=True) * self.info.scale
         if isinstance(self.objective, WrittenObjective):
             result = self._written_pass(self.objective, inputs)
@@ -342,9 +342,9 @@ def train_saes(
     for number, batch in zip(range(start, n_steps), source.batches(start), strict=False):
         for trainer in trainers:
             if number < trainer.config.steps:
-                loss, info = trainer.step(batch[trainer.info.layer]), trainer.info
+                loss, info = trainer.step(batch[trainer.info.place]), trainer.info
                 if number % 50 == 0 or number == trainer.config.steps - 1:
-                    name = f"layer {info.layer}, {info.width} features"
+                    name = f"{info.place}, {info.width} features"
                     if not math.isfinite(loss.item()):
                         raise TrainingError(
                             f"{name}: the loss is {loss.item()} at step {number}; lower sae.learning_rate"
@@ -375,5 +375,6 @@ def _initialise(info: SaeInfo, inputs: Tensor) -> Sae:
 
 
 def _seeded_generator(info: SaeInfo, step: int, device: torch.device) -> torch.Generator:
-    seed = ((info.seed * 1_000_003 + info.layer) * 1_000_003 + info.width) * 1_000_003 + step + 1
+    place = info.layer + _LAYERS_APART * SITES.index(info.site)
+    seed = ((info.seed * 1_000_003 + place) * 1_000_003 + info.width) * 1_000_003 + step + 1
     return torch.Generator(device).manual_seed(seed % 2**63)

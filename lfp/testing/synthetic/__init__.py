@@ -16,8 +16,15 @@ from lfp.config import RunConfig
 from lfp.testing.synthetic import features, results, texts
 from lfp.testing.synthetic.corpus import LEXICON, Made, Random, cut, make, reviews
 from lfp.testing.synthetic.results import LABELLER, MODEL_LABELLER
+from lfp.util.types import Place, Site
 
 __all__ = ["LABELLER", "LEXICON", "MODEL_LABELLER", "make_bundle"]
+
+_HOOKS: dict[Site, str] = {
+    "mlp_out": "mlp.hook_out",
+    "resid_post": "hook_resid_post",
+    "attn_out": "hook_attn_out",
+}
 
 
 def make_bundle(
@@ -26,6 +33,7 @@ def make_bundle(
     n_features: int = 64,
     n_texts: int = 40,
     n_layers: int = 3,
+    sites: Sequence[Site] = ("mlp_out",),
     seed: int = 0,
     title: str = "Synthetic reviews, praised",
     pooling: str = "mean",
@@ -35,28 +43,29 @@ def make_bundle(
 ) -> Path:
     """Write a valid synthetic bundle to `path` and return the path.
 
-    The same arguments give the same tables. `pooling` is that of the probes; `extra_texts` come first, unchanged; the
-    first `n_pairs` pairs of texts are preference pairs, in which the text with more feedback was chosen. `n_examples`
-    of the examples in the texts are kept, evenly over the features; all of them by default. A million features and 20
-    million examples take minutes and 5 GB of memory.
+    The same arguments give the same tables. The features are of `n_layers` layers, at each of the `sites`. `pooling`
+    is that of the probes; `extra_texts` come first, unchanged; the first `n_pairs` pairs of texts are preference pairs,
+    in which the text with more feedback was chosen. `n_examples` of the examples in the texts are kept, evenly over the
+    features; all of them by default. A million features and 20 million examples take minutes and 5 GB of memory.
     """
     random = np.random.default_rng(seed)
     corpus = cut([*extra_texts, *reviews(n_texts, random)])
-    made = make(corpus, n_features=n_features, n_layers=n_layers, pooling=pooling, random=random, n_pairs=n_pairs)
+    places = sorted(Place(layer, site) for layer in range(n_layers) for site in sites)
+    made = make(corpus, n_features=n_features, places=places, pooling=pooling, random=random, n_pairs=n_pairs)
     config = RunConfig.model_validate({
         "title": title, "seed": seed, "licence": "CC0-1.0", "notes": "Made up from a seed; no model was run.",
-        "layers": {"count": n_layers}, "corpus": {"source": "synthetic"},
+        "layers": {"count": n_layers, "sites": list(sites)}, "corpus": {"source": "synthetic"},
     })  # fmt: skip
     models = {}
     for role in ("base", "tuned"):
-        digest = hashlib.sha256(f"{role} {seed} {len(made.layer)} {len(corpus.texts)}".encode()).hexdigest()
+        digest = hashlib.sha256(f"{role} {seed} {n_features} {len(corpus.texts)}".encode()).hexdigest()
         models[role] = ModelInfo(name=f"synthetic-{role}", revision=None, parameters=1_200_000, sha256=digest)
     description = Description(
         title=title,
         config=config.model_dump(mode="json"),
         seed=seed,
         models=models,
-        hook_points=[f"blocks.{layer}.mlp.hook_out" for layer in range(n_layers)],
+        hook_points=[f"blocks.{place.layer}.{_HOOKS[place.site]}" for place in places],
         labeller=LABELLER,
         versions={"lfp": "0.1.0"},
         licence=config.licence,

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from lfp.probes.pooling import token_shares
+from lfp.util.types import Place
 
 Array = np.ndarray[Any, Any]
 Random = np.random.Generator
@@ -167,10 +168,10 @@ class Made:
 
     corpus: Corpus
     activity: Activity
-    n_layers: int
+    places: tuple[Place, ...]
     pooling: str
     n_pairs: int
-    layer: Array  # [n_features]
+    place: Array  # [n_features] index into places
     theme: Array  # [n_features] index into corpus.words
     weights: Array  # [n_probes, n_features] float32
     raw_weights: Array  # [n_features] float32, near the headline's
@@ -186,7 +187,9 @@ class Made:
     weightiest: list[int]  # features that are ablated one by one
 
 
-def make(corpus: Corpus, *, n_features: int, n_layers: int, pooling: str, random: Random, n_pairs: int) -> Made:
+def make(
+    corpus: Corpus, *, n_features: int, places: Sequence[Place], pooling: str, random: Random, n_pairs: int
+) -> Made:
     """Draw everything that tables share: themes of features, activations, weights, implicit reward, estimates."""
     n_tokens, n_texts = len(corpus.type), len(corpus.texts)
     odds = np.where(np.isnan(corpus.word_value), [float(word.isalpha()) for word in corpus.words], 4.0)
@@ -221,7 +224,7 @@ def make(corpus: Corpus, *, n_features: int, n_layers: int, pooling: str, random
     biases = corpus.sizes if pooling == "sum" else 1
     by_token = weights[0].astype(np.float64)[active.feature] * active.value
     return Made(
-        corpus, active, n_layers, pooling, n_pairs, np.sort(np.arange(n_features) % n_layers), theme, weights,
+        corpus, active, tuple(places), pooling, n_pairs, np.sort(np.arange(n_features) % len(places)), theme, weights,
         raw_weights, intercepts, implicit,
         token_predicted=np.bincount(active.token, by_token, n_tokens) + intercepts[0],
         token_misses=token_misses,

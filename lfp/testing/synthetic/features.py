@@ -30,7 +30,7 @@ N_BINS = 24
 
 def feature_columns(made: Made, random: Random) -> dict[str, Any]:
     """What both models make of each feature; features of one theme lie near each other on the map."""
-    n, active = len(made.layer), made.activity
+    n, active = len(made.place), made.activity
     n_active = np.bincount(active.feature, minlength=n)
     total = np.bincount(active.feature, active.value, n)
     highest = np.zeros(n)
@@ -41,8 +41,9 @@ def feature_columns(made: Made, random: Random) -> dict[str, Any]:
     base_mean = mean * change**0.5
     angle = 2 * np.pi * made.theme / len(made.corpus.words)
     return {
-        "feature_id": np.arange(n), "layer": made.layer,
-        "index": np.arange(n) - np.searchsorted(made.layer, made.layer),
+        "feature_id": np.arange(n), "layer": np.array([place.layer for place in made.places])[made.place],
+        "site": np.array([place.site for place in made.places])[made.place],
+        "index": np.arange(n) - np.searchsorted(made.place, made.place),
         "density": density, "n_active": n_active, "mean_activation": mean, "max_activation": highest,
         "base_density": density * change, "base_mean_activation": base_mean,
         "shift": density * mean - density * change * base_mean,
@@ -59,11 +60,11 @@ def _top_tokens(made: Made) -> pa.Array:
     key, at = np.unique(active.feature * n_types + made.corpus.type[active.token], return_inverse=True)
     weight = np.bincount(at, active.value, len(key))
     feature, type_ = key // n_types, key % n_types
-    share = weight / np.bincount(feature, weight, len(made.layer))[feature] if len(key) else weight
+    share = weight / np.bincount(feature, weight, len(made.place))[feature] if len(key) else weight
     order, rank = ranked(feature, share)
     order = order[rank < 6]
     tokens = _token_values(made.corpus.pieces, type_[order], share[order])
-    return listed(list_offsets(feature[order], len(made.layer)), tokens)
+    return listed(list_offsets(feature[order], len(made.place)), tokens)
 
 
 def _token_values(tokens: Sequence[str], which: Array, values: Array) -> pa.StructArray:
@@ -73,7 +74,7 @@ def _token_values(tokens: Sequence[str], which: Array, values: Array) -> pa.Stru
 
 
 def _logits(made: Made, random: Random, *, sign: int) -> pa.Array:
-    n = len(made.layer)
+    n = len(made.place)
     types = random.integers(0, max(len(made.corpus.pieces), 1), (n, 8))
     values = -np.sort(-random.gamma(2, 0.12, (n, 8)), axis=1) * sign
     if not made.corpus.pieces:
@@ -92,7 +93,7 @@ def decoder_columns(made: Made, random: Random) -> dict[str, Any]:
 
 def histogram_columns(made: Made, random: Random) -> dict[str, Any]:
     """How strongly each feature fires, over bins spaced evenly in the logarithm."""
-    n, active = len(made.layer), made.activity
+    n, active = len(made.place), made.activity
     low, high = np.full(n, np.inf), np.zeros(n)
     np.minimum.at(low, active.feature, active.value)
     np.maximum.at(high, active.feature, active.value)
@@ -111,7 +112,7 @@ def histogram_columns(made: Made, random: Random) -> dict[str, Any]:
 
 def neighbour_columns(made: Made, random: Random) -> dict[str, Any]:
     """The next features by theme, as neighbours of both kinds."""
-    n, near = len(made.layer), min(5, max(len(made.layer) - 1, 0))
+    n, near = len(made.place), min(5, max(len(made.place) - 1, 0))
     by_theme = np.argsort(made.theme, kind="stable")
     place = np.empty(n, int)
     place[by_theme] = np.arange(n)
@@ -128,9 +129,9 @@ def neighbour_columns(made: Made, random: Random) -> dict[str, Any]:
 
 def layer_rows(made: Made, random: Random) -> list[dict[str, Any]]:
     """The layers with features, and as many again that were not selected, less divergent."""
-    rows = []
-    for layer in range(2 * made.n_layers):
-        selected = layer < made.n_layers
+    rows, n_layers = [], len({place.layer for place in made.places})
+    for layer in range(2 * n_layers):
+        selected = layer < n_layers
         whole = float(random.uniform(0.6, 1.1) if selected else random.uniform(0.2, 0.5))
         groups = dict(zip(("attention", "mlp", "norm"), whole * random.dirichlet([4, 5, 1]), strict=True))
         rows.append({
@@ -143,19 +144,19 @@ def layer_rows(made: Made, random: Random) -> list[dict[str, Any]]:
 
 
 def sae_rows(made: Made, random: Random) -> list[dict[str, Any]]:
-    """Two sizes per layer on each model; the larger on the tuned model is the one whose features are the bundle's."""
-    if not len(made.layer):
+    """Two sizes per place on each model; the larger on the tuned model is the one whose features are the bundle's."""
+    if not len(made.place):
         return []
-    size = max(len(made.layer) // made.n_layers // 2, 1)
+    size = max(len(made.place) // len(made.places) // 2, 1)
     return [
         {
-            "layer": layer, "variant": "tied_relu", "width": width, "seed": seed, "tied": True, "l1": 1e-3, "k": None,
-            "l0_weight": None, "source": "trained",
+            **place._asdict(), "variant": "tied_relu", "width": width, "seed": seed, "tied": True, "l1": 1e-3,
+            "k": None, "l0_weight": None, "source": "trained", "scale": 0.5,
             "is_used": model == "tuned" and width == 2 * size, "model": model, "fvu": float(random.uniform(0.08, 0.3)),
             "l0": float(random.uniform(8, 14)), "dead_fraction": float(random.uniform(0, 0.1)),
             "ce_recovered": float(random.uniform(0.85, 0.99)), "mmcs": float(random.uniform(0.5, 0.8)),
         }
-        for layer in range(made.n_layers) for width in (size, 2 * size) for seed, model in enumerate(("tuned", "base"))
+        for place in made.places for width in (size, 2 * size) for seed, model in enumerate(("tuned", "base"))
     ]  # fmt: skip
 
 
@@ -167,11 +168,13 @@ _PROBES = (
 
 def probe_rows(made: Made) -> list[dict[str, Any]]:
     """Three probes that read the features, the first of them the headline, and three that read something else."""
-    if not len(made.layer):
+    if not len(made.place):
         return []
     return [
         {
-            "probe_id": i, "target": target, "inputs": inputs, "model": model, "layers": list(range(made.n_layers)),
+            "probe_id": i, "target": target, "inputs": inputs, "model": model,
+            "layers": sorted({place.layer for place in made.places}),
+            "sites": sorted({place.site for place in made.places}),
             "kind": "ridge", "pooling": made.pooling, "alpha": 10.0, "display_slope": 3.0, "display_offset": 0.1,
             "intercept": float(made.intercepts[i]) if i < len(made.intercepts) else 0.0,
             "n_train": 1200, "n_test": 300, "is_headline": i == 0,
@@ -206,7 +209,7 @@ def weight_columns(made: Made, random: Random) -> dict[str, Any]:
 
 def drift_columns(made: Made, features: Mapping[str, Any]) -> dict[str, Any]:
     """What the features table says of both models, as the headline weighs it."""
-    n, weight = len(made.layer), made.weights[0].astype(np.float64)
+    n, weight = len(made.place), made.weights[0].astype(np.float64)
     mean = features["density"] * features["mean_activation"]
     base = features["base_density"] * features["base_mean_activation"]
     size = np.abs(weight * (mean - base))
@@ -253,7 +256,7 @@ def example_places(made: Made, random: Random) -> Places:
     order, rank = ranked(active.feature[best], active.value[best])
     top = best[order[rank < N_TOP]]
     order, rank = ranked(active.feature, active.value)
-    share = rank / np.bincount(active.feature, minlength=len(made.layer))[active.feature[order]]
+    share = rank / np.bincount(active.feature, minlength=len(made.place))[active.feature[order]]
     interval = N_INTERVALS - np.minimum((share * N_INTERVALS).astype(int), N_INTERVALS - 1)
     within = counts_up(active.feature[order] * (N_INTERVALS + 1) + interval)
     middle, interval = order[within < PER_INTERVAL], interval[within < PER_INTERVAL]
@@ -298,8 +301,8 @@ def example_columns(made: Made, places: Places) -> dict[str, Any]:
 def _silent(made: Made, random: Random) -> tuple[Array, Array]:
     """Up to two tokens per feature on which it is not active."""
     active, n_tokens = made.activity, max(made.activity.n_tokens, 1)
-    feature = np.repeat(np.arange(len(made.layer) if active.n_tokens else 0), 2)
-    token = random.integers(0, n_tokens, len(made.layer) * 2 if active.n_tokens else 0)
+    feature = np.repeat(np.arange(len(made.place) if active.n_tokens else 0), 2)
+    token = random.integers(0, n_tokens, len(made.place) * 2 if active.n_tokens else 0)
     _, first = np.unique(feature * n_tokens + token, return_index=True)
     feature, token = feature[first], token[first]
     if len(active.token):
@@ -312,7 +315,7 @@ def _silent(made: Made, random: Random) -> tuple[Array, Array]:
 
 def _near_misses(made: Made, random: Random) -> tuple[Array, Array]:
     """Up to `N_NEAR` tokens per feature on which its first neighbour is active and it is silent all around."""
-    n, active, n_tokens = len(made.layer), made.activity, made.activity.n_tokens
+    n, active, n_tokens = len(made.place), made.activity, made.activity.n_tokens
     none = np.zeros(0, np.int64)
     if not len(active.token):
         return none, none

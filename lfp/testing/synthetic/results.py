@@ -26,7 +26,7 @@ prompts' hash: hashing takes too long for a million. The others name prompts tha
 
 def label_columns(made: Made, random: Random, places: Places, highest: Array) -> dict[str, Any]:
     """The offline labeller on every feature, and a model's on every third, some of its answers failed."""
-    n = len(made.layer)
+    n = len(made.place)
     feature = np.repeat(np.arange(n), 1 + (np.arange(n) % 3 == 0))
     by_model = np.diff(feature, prepend=-1) == 0
     failed = by_model & (feature % 12 == 9)
@@ -136,14 +136,17 @@ def result_rows(made: Made, layers: list[Row], saes: list[Row], drift: Mapping[s
         for metric, value in {"accuracy": 0.66, "accuracy_length_controlled": 0.62}.items():
             rows.append(figure("preference_accuracy", metric, value, model="tuned", inputs="sae", **keys))
         rows.append(figure("preference_accuracy", "accuracy_of_length", 0.58, **keys))
-    return [*rows, *_finding_rows(made), *_drift_rows(drift)] if len(made.layer) else rows
+    return [*rows, *_finding_rows(made), *_drift_rows(drift)] if len(made.place) else rows
 
 
 def _measured_rows(layers: list[Row], saes: list[Row]) -> list[Row]:
     """What a run measures of its models, autoencoders and probes."""
     rows = [figure("divergence_by_layer", "divergence", row["divergence"], layer=row["layer"]) for row in layers]
     rows += [
-        figure("sae_quality", metric, row[metric], layer=row["layer"], group=f"width={row['width']}", model="tuned")
+        figure(
+            "sae_quality", metric, row[metric], layer=row["layer"], site=row["site"], model="tuned",
+            group=f"width={row['width']}",
+        )
         for row in saes for metric in ("fvu", "l0", "dead_fraction") if row["model"] == "tuned"
     ]  # fmt: skip
     rows += [

@@ -110,7 +110,7 @@ def vocabulary_columns(made: Made, random: Random) -> dict[str, Any]:
 
 def word_feature_columns(made: Made) -> dict[str, Any]:
     """The features that fire on a word most above their mean, at most five per word."""
-    corpus, active, n = made.corpus, made.activity, max(len(made.layer), 1)
+    corpus, active, n = made.corpus, made.activity, max(len(made.place), 1)
     at_last = corpus.is_last[active.token] if len(active.token) else active.token.astype(bool)
     key, at = np.unique(corpus.word[active.token[at_last]] * n + active.feature[at_last], return_inverse=True)
     word, feature = key // n, key % n
@@ -130,7 +130,7 @@ def word_feature_columns(made: Made) -> dict[str, Any]:
 
 def ablation_rows(made: Made, random: Random) -> list[dict[str, Any]]:
     """The features called related, as many at random, and the weightiest ones one by one."""
-    if not len(made.layer):
+    if not len(made.place):
         return []
     strongest = np.argsort(-np.abs(made.weights[0]), kind="stable")
     count = min(8, len(strongest))
@@ -139,7 +139,8 @@ def ablation_rows(made: Made, random: Random) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = [
         {
             "group": name, "kind": kind, "control_of": of, "features": sorted(members.tolist()), "layer": None,
-            "scale": 0.0, "n_completions": 200, "reward_before": 0.41, "reward_after": 0.41 + effect, "effect": effect,
+            "site": None, "scale": 0.0, "n_completions": 200, "reward_before": 0.41, "reward_after": 0.41 + effect,
+            "effect": effect,
             "ci_low": effect - 0.06, "ci_high": effect + 0.06, "null_high": 0.05, "predicted_effect": effect * 0.8,
             "perplexity": 21.5, "perplexity_before": 20.9, "repetition": 0.04, "repetition_before": 0.03,
             "density": 0.02, "removed_energy": 0.01,

@@ -32,7 +32,7 @@ Dictionaries = tuple["Dictionary", "Dictionary"]
 class PassCorpus:
     """What the pass runs over, and what it draws from it.
 
-    `drawn` are the tokens whose MLP outputs are kept, `contexts` [tokens] those whose contexts the regression of the
+    `drawn` are the tokens whose activations are kept, `contexts` [tokens] those whose contexts the regression of the
     implicit reward on word and context sees; `columns` are the columns of that regression.
     """
 
@@ -121,7 +121,7 @@ def run_pass(
     for tokens in stream_pair(
         *models,
         corpus.texts,
-        layers=of_tuned.layers,
+        places=of_tuned.places,
         batch_texts=run.config.stats.batch_texts,
         prepend_bos=run.config.model.prepend_bos,
         observe=Observer(torch.from_numpy(corpus.contexts), filled.matched.update),

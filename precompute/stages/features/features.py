@@ -8,7 +8,7 @@ import numpy as np
 
 from lfp.evaluation.word_gaps import LEAST_COUNT, faded_ahead
 from lfp.texts.vocabulary import commonest_tokens
-from precompute.run.inputs import load_dictionary, load_pair, load_reward, load_role
+from precompute.run.inputs import load_dictionary, load_pair, load_reward, load_role, sae_folder
 from precompute.run.work_folder import Output, Run
 from precompute.stages.features import tables
 from precompute.stages.features.corpus_pass import Filled, PassCorpus, build_corpus, list_spellings, run_pass
@@ -55,11 +55,11 @@ def run(run: Run, output: Output) -> None:
 
 def _write_tables(output: Output, run: Run, stats: FeatureStats, dictionary: Dictionary, tuned: LanguageModel) -> None:
     stability = run.json("saes", "stability")
-    by_layer = [
-        np.array(stability[f"tuned-{layer}"] or [np.nan] * int((dictionary.layer_of == layer).sum()), float)
-        for layer in dictionary.layers
+    by_place = [
+        np.array(stability[sae_folder("tuned", sae.info.place)] or [np.nan] * sae.info.width, float)
+        for sae in dictionary.saes
     ]
-    output.table("features", tables.features(stats, dictionary, tuned, np.concatenate(by_layer)))
+    output.table("features", tables.features(stats, dictionary, tuned, np.concatenate(by_place)))
     output.table("decoders", tables.decoders(dictionary))
     output.table("histograms", tables.histograms(stats))
     output.table("examples", tables.examples(stats))

@@ -1,4 +1,4 @@
-"""Stage `saes`: dictionaries of every selected layer, in every size, on each model of the pair."""
+"""Stage `saes`: dictionaries of every place that the run reads, in every size, on each model of the pair."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from lfp.config import PretrainedSae
 from lfp.errors import ConfigError
 from lfp.evaluation.results import ResultRow
 from lfp.ml.sae.formats import write_sae
-from precompute.run.inputs import load_role, read_texts, resolve_folder, sae_folder, tokenize_texts
+from lfp.util.types import Place
+from precompute.run.inputs import load_role, read_places, read_texts, resolve_folder, sae_folder, tokenize_texts
 from precompute.run.work_folder import Output, Run
 
 if TYPE_CHECKING:
@@ -35,27 +36,29 @@ def run(run: Run, output: Output) -> None:
 
     Raises ConfigError for a pretrained dictionary of a layer or site that the run does not read.
     """
-    selected = run.json("layers", "selected")
+    places = read_places(run)
+    layers, sites = sorted({place.layer for place in places}), dict.fromkeys(place.site for place in places)
     for pretrained in run.config.sae.pretrained:
-        if pretrained.layer not in selected:
+        if pretrained.layer not in layers:
             raise ConfigError(
-                f"sae.pretrained names layer {pretrained.layer}, but the selected layers are {selected}; "
+                f"sae.pretrained names layer {pretrained.layer}, but the selected layers are {layers}; "
                 "raise layers.count or drop the entry"
             )
-        if pretrained.site != "mlp_out":
+        if pretrained.site not in sites:
             raise ConfigError(
-                f"sae.pretrained names site {pretrained.site}, but runs read mlp_out only; drop the entry"
+                f"sae.pretrained names site {pretrained.site}, but layers.sites are {', '.join(sites)}; add it there"
+                " or drop the entry"
             )
     rows: list[dict[str, Any]] = []
     stability: dict[str, list[float]] = {}
     for model in ("tuned", "base"):
         subject = Subject(run, model)
-        for layer, saes in _make(run, output, subject).items():
+        for place, saes in _make(run, output, subject).items():
             stable = _match_features(saes)
             rows += _judge(run, subject, saes, stable)
-            stability[f"{model}-{layer}"] = stable
+            stability[sae_folder(model, place)] = stable
             for number, sae in enumerate(saes):
-                write_sae(sae, output.folder / sae_folder(model, layer, number))
+                write_sae(sae, output.folder / sae_folder(model, place, number))
     output.json("saes", rows)
     output.json("stability", stability)
     output.results(
@@ -65,6 +68,7 @@ def run(run: Run, output: Output) -> None:
                 metric,
                 row[metric],
                 layer=row["layer"],
+                site=row["site"],
                 model=row["model"],
                 group=f"width={row['width']},seed={row['seed']}",
             )
@@ -84,13 +88,13 @@ class Subject:
 
     @cached_property
     def model(self) -> LanguageModel:
-        """Model whose layers the dictionaries read."""
+        """Model that the dictionaries read."""
         return load_role(self.run, self.role)
 
     @cached_property
-    def layers(self) -> list[int]:
-        """Selected layers."""
-        return self.run.json("layers", "selected")
+    def places(self) -> list[Place]:
+        """Places that the run reads."""
+        return read_places(self.run)
 
     def texts(self, split: str) -> list[TokenizedText]:
         """Tokenize the texts of a split, in an order drawn by the seed."""
@@ -98,19 +102,19 @@ class Subject:
         return [texts[i] for i in np.random.default_rng(self.run.config.seed).permutation(len(texts))]
 
     def source(self) -> ActivationSource:
-        """Open the training batches of all layers: held in memory, or streamed where the config has a buffer."""
+        """Open the training batches of all places: held in memory, or streamed where the config has a buffer."""
         from lfp.ml.sae.training import HeldActivations, StreamedActivations
 
         config, seed = self.run.config.sae, self.run.config.seed
         if config.buffer_tokens is None:
             held = self.collect("train", config.train_tokens)
             device = self.run.config.model.device
-            placed = {layer: values.to(device) for layer, values in held.items()}
+            placed = {place: values.to(device) for place, values in held.items()}
             return HeldActivations(placed, config.batch_tokens, seed)
         return StreamedActivations(
             self.model,
             self.texts("train"),
-            self.layers,
+            self.places,
             batch_tokens=config.batch_tokens,
             buffer_tokens=config.buffer_tokens,
             batch_texts=self.run.config.stats.batch_texts,
@@ -119,31 +123,31 @@ class Subject:
         )
 
     @cached_property
-    def held_out(self) -> dict[int, Tensor]:
-        """Held-out MLP outputs [n, d_in] by layer."""
+    def held_out(self) -> dict[Place, Tensor]:
+        """Held-out activations [n, d_in] by place."""
         return self.collect("held_out", _HELD_OUT_TOKENS)
 
-    def collect(self, split: str, n_tokens: int) -> dict[int, Tensor]:
-        """Collect MLP outputs [n_tokens, d_in] by layer from the texts of a split, fewer where it has fewer tokens."""
+    def collect(self, split: str, n_tokens: int) -> dict[Place, Tensor]:
+        """Collect activations [n_tokens, d_in] by place from the texts of a split, fewer where it has fewer tokens."""
         import torch
 
         from lfp.ml.models.activations import stream
 
-        parts: dict[int, list[Tensor]] = {layer: [] for layer in self.layers}
+        parts: dict[Place, list[Tensor]] = {place: [] for place in self.places}
         n = 0
         for tokens in stream(
             self.model,
             self.texts(split),
-            layers=self.layers,
+            places=self.places,
             batch_texts=self.run.config.stats.batch_texts,
             prepend_bos=self.run.config.model.prepend_bos,
         ):
-            for layer, part in parts.items():
-                part.append(tokens.outputs[layer])
+            for place, part in parts.items():
+                part.append(tokens.outputs[place])
             n += len(tokens.ids)
             if n >= n_tokens:
                 break
-        return {layer: torch.cat(part)[:n_tokens] for layer, part in parts.items()}
+        return {place: torch.cat(part)[:n_tokens] for place, part in parts.items()}
 
     @cached_property
     def judging_texts(self) -> list[TokenizedText]:
@@ -163,33 +167,34 @@ class Subject:
         )
 
 
-def _make(run: Run, output: Output, subject: Subject) -> dict[int, list[Sae]]:
-    """Train the dictionaries of every layer, or read pretrained ones; the first of a layer has the kept features."""
+def _make(run: Run, output: Output, subject: Subject) -> dict[Place, list[Sae]]:
+    """Train the dictionaries of every place, or read pretrained ones; the first of a place has the kept features."""
     from lfp.ml.sae.training import train_saes, unit_scale
 
     source = subject.source()
-    sample = {layer: outputs.to(run.config.model.device) for layer, outputs in source.sample().items()}
-    scales = {layer: unit_scale(outputs) for layer, outputs in sample.items()}
+    sample = {place: outputs.to(run.config.model.device) for place, outputs in source.sample().items()}
+    scales = {place: unit_scale(outputs) for place, outputs in sample.items()}
     given = {
-        pretrained.layer: _read_pretrained(pretrained, subject, scales[pretrained.layer])
+        place: _read_pretrained(pretrained, subject, scales[place])
         for pretrained in run.config.sae.pretrained
+        for place in [Place(pretrained.layer, pretrained.site)]
         if pretrained.model == subject.role
     }
     trainers = [
         trainer
-        for layer in subject.layers
-        if layer not in given
-        for trainer in _build_trainers(run, subject.role, layer, sample[layer], scales[layer])
+        for place in subject.places
+        if place not in given
+        for trainer in _build_trainers(run, subject.role, place, sample[place], scales[place])
     ]
     checkpoint = output.scratch / f"{subject.role}.pt"
     trained = train_saes(trainers, source, checkpoint=checkpoint, progress=run.progress) if trainers else []
     return {
-        layer: [given[layer]] if layer in given else [sae.cpu() for sae in trained if sae.info.layer == layer]
-        for layer in subject.layers
+        place: [given[place]] if place in given else [sae.cpu() for sae in trained if sae.info.place == place]
+        for place in subject.places
     }
 
 
-def _build_trainers(run: Run, model: str, layer: int, sample: Tensor, scale: float) -> list[SaeTrainer]:
+def _build_trainers(run: Run, model: str, place: Place, sample: Tensor, scale: float) -> list[SaeTrainer]:
     """Build trainers: every size on the tuned model, the first on the base model; a repeated size gets a new seed."""
     from lfp.ml.sae.autoencoders import SaeInfo
     from lfp.ml.sae.training import SaeTrainer
@@ -199,7 +204,8 @@ def _build_trainers(run: Run, model: str, layer: int, sample: Tensor, scale: flo
     return [
         SaeTrainer(
             SaeInfo(
-                layer=layer,
+                layer=place.layer,
+                site=place.site,
                 width=size * d_in,
                 d_in=d_in,
                 scale=scale,
@@ -251,7 +257,7 @@ def _judge(run: Run, subject: Subject, saes: Sequence[Sae], stability: Sequence[
 
     rows = []
     for number, sae in enumerate(saes):
-        measured = quality(sae, subject.held_out[sae.info.layer])
+        measured = quality(sae, subject.held_out[sae.info.place])
         mmcs = float(np.mean(stability)) if len(stability) and number < 2 else None
         used = subject.role == "tuned" and number == 0
         rows.append(row(sae, vars(measured) | {"ce_recovered": subject.ce_recovered(sae), "mmcs": mmcs}, is_used=used))
@@ -261,5 +267,5 @@ def _judge(run: Run, subject: Subject, saes: Sequence[Sae], stability: Sequence[
 
 def row(sae: Sae, measured: Mapping[str, float | None], *, is_used: bool) -> dict[str, Any]:
     """Build a row of `saes`, and its scale."""
-    names = ("layer", "variant", "width", "seed", "l1", "k", "l0_weight", "model", "source", "scale")
+    names = ("layer", "site", "variant", "width", "seed", "l1", "k", "l0_weight", "model", "source", "scale")
     return {name: getattr(sae.info, name) for name in names} | {"tied": sae.tied, "is_used": is_used, **measured}

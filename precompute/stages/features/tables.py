@@ -35,7 +35,8 @@ def features(
     places = principal_components(decoders.numpy().astype(np.float64))
     columns: dict[str, Any] = {
         "feature_id": np.arange(dictionary.n_features),
-        "layer": dictionary.layer_of,
+        "layer": np.array([place.layer for place in dictionary.places])[dictionary.place_of],
+        "site": np.array([place.site for place in dictionary.places])[dictionary.place_of],
         "index": dictionary.index_of,
         "density": stats.tuned.density,
         "n_active": stats.tuned.n_active,

@@ -165,7 +165,7 @@ def _score_texts(
         tuned,
         base,
         tokenized,
-        layers=scorer.dictionary.layers,
+        places=scorer.dictionary.places,
         batch_texts=run.config.stats.batch_texts,
         prepend_bos=run.config.model.prepend_bos,
     ):
@@ -235,7 +235,7 @@ def _estimate_raw(scorer: _Scorer, raw: _RawProbe, batch: _Batch) -> list[tuple[
     from lfp.ml.sae.quality import raw_misses
 
     outputs = batch.tokens.tuned.outputs
-    side_by_side = np.hstack([outputs[layer].double().cpu().numpy() for layer in scorer.dictionary.layers])
+    side_by_side = np.hstack([outputs[place].double().cpu().numpy() for place in scorer.dictionary.places])
     is_response = np.asarray(batch.tokens.tuned.positions.numpy(), np.int64) >= batch.starts[batch.text_of]
     pooled = pool_dense(side_by_side, batch.text_of, how=scorer.headline.pooling, response=is_response)
     misses = raw_misses(scorer.dictionary, raw.coef, outputs, batch.features)

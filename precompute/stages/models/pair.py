@@ -10,6 +10,7 @@ from lfp.config import PRETRAIN, TUNE
 from lfp.evaluation.results import ResultRow
 from lfp.texts.corpus import CorpusText
 from lfp.texts.preferences import PreferencePair
+from lfp.util.types import Place
 from precompute.run.inputs import load_pair, load_reward, load_role, read_texts, tokenize_texts
 from precompute.run.work_folder import Output, Run
 
@@ -113,13 +114,13 @@ def read_training_pairs(run: Run) -> list[PreferencePair]:
 
 
 def run_layers(run: Run, output: Output) -> None:
-    """Write layers.json, the columns of the table `layers` that need no activations, and selected.json."""
+    """Write layers.json, the columns of the table `layers` that need no activations, and places.json."""
     from lfp.ml.models.divergence import layer_divergence, most_divergent
 
     base, tuned = load_pair(run)
     layers = layer_divergence(base, tuned)
     selected = most_divergent(layers, run.config.layers.count)
-    output.json("selected", selected)
+    output.json("places", [Place(layer, site) for layer in selected for site in run.config.layers.sites])
     output.json(
         "layers",
         [

@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from lfp.config import ProbesConfig
-from lfp.probes.ridge import FoldedRidge, Ridge, fit_folded_ridge, fit_ridge, layer_scales
+from lfp.probes.ridge import FoldedRidge, Ridge, fit_folded_ridge, fit_ridge, place_scales
 from lfp.probes.weight_intervals import clustered_intervals
 from lfp.util.types import Floats, Ints
 from precompute.stages.probes.inputs import OF_THE_BUNDLE, Inputs, scaled_columns
@@ -106,11 +106,11 @@ def fit_rows(inputs: Inputs, rows: Rows, judged: Judged, config: ProbesConfig) -
 
 
 def _fit(inputs: Inputs, rows: Rows, config: ProbesConfig) -> tuple[FoldedRidge, Floats]:
-    """Fit ridges to rows whose layers have unit mean square norm; return them in units of unscaled inputs, and scales.
+    """Fit ridges to rows whose places have unit mean square norm; return them in units of unscaled inputs, and scales.
 
     A column that is zero on every row, as most token ids are, has weight 0 and does not reach the solver.
     """
-    scales = layer_scales(rows.features, inputs.layer_of)
+    scales = place_scales(rows.features, inputs.place_of)
     used = np.flatnonzero(np.bincount(rows.features.indices, minlength=len(scales)))
     scaled = scaled_columns(rows.features, scales)[:, used]
     fit = fit_folded_ridge(scaled, rows.targets, rows.folds, n_folds=config.folds, alphas=config.alphas)

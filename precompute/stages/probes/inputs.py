@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from lfp.util.types import Floats, Floats32, Ints
+from lfp.util.types import Floats, Floats32, Ints, Place
 from precompute.run.inputs import load_dictionary
 from precompute.run.work_folder import Run
 
@@ -47,18 +47,18 @@ def probe_keys(target: str, inputs: str, split: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Inputs:
-    """A kind of inputs. `encode` turns MLP outputs of its model and token ids [tokens] into a matrix [tokens, columns].
+    """A kind of inputs. `encode` turns activations of its model and token ids [tokens] into a matrix [tokens, columns].
 
-    `layer_of` [columns] numbers the blocks of columns that enter a fit with unit mean square norm each.
+    `place_of` [columns] numbers the blocks of columns that enter a fit with unit mean square norm each.
     """
 
     name: str
-    layer_of: Ints
+    place_of: Ints
     encode: Callable[[Floats32, Ints], sp.csr_array]
 
     @property
     def model(self) -> str:
-        """The model whose MLP outputs it reads."""
+        """The model whose activations it reads."""
         return MODELS[self.name]
 
 
@@ -71,8 +71,8 @@ def build_inputs(run: Run, kept: Kept) -> tuple[Inputs, ...]:
         "sae_of_base": of_tuned,
         "random_sae": _build_random(run, of_tuned, kept),
     }
-    block_of = np.repeat(np.array(of_tuned.layers, np.int64), [sae.info.d_in for sae in of_tuned.saes])
-    made = {name: Inputs(name, each.layer_of, partial(_features, each)) for name, each in dictionaries.items()}
+    block_of = np.repeat(np.arange(len(of_tuned.saes)), [sae.info.d_in for sae in of_tuned.saes])
+    made = {name: Inputs(name, each.place_of, partial(_features, each)) for name, each in dictionaries.items()}
     made |= {name: Inputs(name, block_of, raw_columns) for name in ("raw", "base_raw")}
     ids = kept.corpus_token_ids
     made["token_identity"] = Inputs("token_identity", np.zeros(len(ids), np.int64), partial(one_hot, ids))
@@ -80,15 +80,15 @@ def build_inputs(run: Run, kept: Kept) -> tuple[Inputs, ...]:
     return tuple(made[name] for name in MODELS if name not in left_out)
 
 
-def by_layer(outputs: Floats32, dictionary: Dictionary) -> dict[int, torch.Tensor]:
-    """Split MLP outputs [tokens, sum of d_in] into those of each layer, [tokens, d_in]."""
+def by_place(outputs: Floats32, dictionary: Dictionary) -> dict[Place, torch.Tensor]:
+    """Split activations [tokens, sum of d_in] into those of each place, [tokens, d_in]."""
     import torch
 
     ends = np.cumsum([sae.info.d_in for sae in dictionary.saes])[:-1]
     parts = np.split(outputs, ends, axis=1)
     return {
-        layer: torch.from_numpy(np.ascontiguousarray(part))
-        for layer, part in zip(dictionary.layers, parts, strict=True)
+        place: torch.from_numpy(np.ascontiguousarray(part))
+        for place, part in zip(dictionary.places, parts, strict=True)
     }
 
 
@@ -96,12 +96,12 @@ def _build_random(run: Run, like: Dictionary, kept: Kept) -> Dictionary:
     """Build a dictionary of random directions with the L0 of the used dictionaries, centred on the sample's mean."""
     from lfp.ml.sae.quality import random_dictionary
 
-    l0 = {row["layer"]: row["l0"] for row in run.json("saes", "saes") if row["is_used"]}
-    centres = by_layer(kept.mean_outputs("tuned")[None], like)
+    l0 = {Place(row["layer"], row["site"]): row["l0"] for row in run.json("saes", "saes") if row["is_used"]}
+    centres = by_place(kept.mean_outputs("tuned")[None], like)
     return random_dictionary(
         like,
-        l0=[l0[layer] for layer in like.layers],
-        centres={layer: centre[0] for layer, centre in centres.items()},
+        l0=[l0[place] for place in like.places],
+        centres={place: centre[0] for place, centre in centres.items()},
         seed=run.config.seed,
     )
 
@@ -109,12 +109,12 @@ def _build_random(run: Run, like: Dictionary, kept: Kept) -> Dictionary:
 def _features(dictionary: Dictionary, outputs: Floats32, token_ids: Ints) -> sp.csr_array:  # noqa: ARG001 (the form of encode)
     from lfp.ml.features.active import encode_active
 
-    found = encode_active(dictionary, by_layer(outputs, dictionary))
+    found = encode_active(dictionary, by_place(outputs, dictionary))
     return sp.csr_array((found.values, found.features, found.offsets), shape=(found.n_tokens, found.n_features))
 
 
 def raw_columns(outputs: Floats32, token_ids: Ints) -> sp.csr_array:  # noqa: ARG001 (the form of encode)
-    """Return MLP outputs as they are, all of their entries stored."""
+    """Return activations as they are, all of their entries stored."""
     n, width = outputs.shape
     columns = np.tile(np.arange(width, dtype=np.int32), n)
     return sp.csr_array((np.asarray(outputs).ravel(), columns, np.arange(n + 1) * width), shape=(n, width))
@@ -160,7 +160,7 @@ class Kept:
             return Kept(**stored, outputs=outputs)
 
     def mean_outputs(self, model: str) -> NDArray[np.float32]:
-        """Return the mean MLP output [sum of d_in] of the sampled tokens."""
+        """Return the mean activations [sum of d_in] of the sampled tokens."""
         total = np.zeros(self.outputs[model].shape[1])
         for part in np.array_split(self.sample, len(self.sample) // _CHUNK + 1):
             total += self.outputs[model][part].sum(axis=0, dtype=np.float64)

@@ -17,11 +17,11 @@ from lfp.evaluation.results import ResultRow
 from lfp.probes.folds import row_folds
 from lfp.probes.logistic import fit_logistic
 from lfp.probes.pooling import first_response_token, pool
-from lfp.probes.ridge import layer_scales
+from lfp.probes.ridge import place_scales
 from lfp.probes.weight_intervals import clustered_intervals
 from lfp.texts.corpus import CorpusText
 from lfp.util.types import Floats
-from precompute.run.inputs import load_pair, read_texts, tokenize_texts
+from precompute.run.inputs import load_pair, read_places, read_texts, tokenize_texts
 from precompute.run.work_folder import Run
 from precompute.stages.probes.fitting import Probe, Weights
 from precompute.stages.probes.inputs import COMPARED, OF_THE_BUNDLE, Inputs, probe_keys, scaled_columns
@@ -100,7 +100,7 @@ def _pool_texts(
     for tokens in stream_pair(
         *models,
         tokenized,
-        layers=run.json("layers", "selected"),
+        places=read_places(run),
         batch_texts=run.config.stats.batch_texts,
         prepend_bos=run.config.model.prepend_bos,
     ):
@@ -119,11 +119,11 @@ def _pool_texts(
 
 
 def _side_by_side(tokens: PairTokens, model: str) -> NDArray[np.float32]:
-    """Return MLP outputs [tokens, sum of d_in] of a model, layers in order."""
+    """Return activations [tokens, sum of d_in] of a model, places in order."""
     import torch
 
     outputs = (tokens.tuned if model == "tuned" else tokens.base).outputs
-    return torch.cat([outputs[layer].float() for layer in sorted(outputs)], dim=1).numpy()
+    return torch.cat([outputs[place].float() for place in sorted(outputs)], dim=1).numpy()
 
 
 PREFERENCE = "preference"
@@ -148,7 +148,7 @@ def fit_pairs(inputs: Inputs, pairs: Pairs, config: ProbesConfig, *, seed: int) 
     """
     differences = pairs.differences(inputs.name)
     train, held_out = np.flatnonzero(~pairs.is_held_out), np.flatnonzero(pairs.is_held_out)
-    scales = layer_scales(differences[train], inputs.layer_of)
+    scales = place_scales(differences[train], inputs.place_of)
     turned = np.random.default_rng(seed).choice([-1.0, 1.0], size=(len(train), 1 + config.weight_permutations))
     features = scaled_columns(sp.csr_array(sp.diags_array(turned[:, 0]) @ differences[train]), scales)
     outcomes, folds = (turned > 0).astype(np.float64), row_folds(len(train), n_folds=config.folds, seed=seed)

@@ -16,7 +16,7 @@ from lfp.probes.attribution import display_scale
 from lfp.probes.folds import row_folds
 from lfp.texts.lexicon import lexicon_of
 from lfp.util.types import Floats, Ints
-from precompute.run.inputs import load_dictionary, read_texts
+from precompute.run.inputs import load_dictionary, read_places, read_texts
 from precompute.run.work_folder import Output, Run
 from precompute.stages.probes import word_rows
 from precompute.stages.probes.fitting import Judged, Probe, WordProbe, fit_rows, fit_words
@@ -105,7 +105,7 @@ def run(run: Run, output: Output) -> None:
     words = Words.load(run, lexicon)
     scored = ScoredWords.from_vocabulary(words.values, words.counts.astype(float), config, seed=seed)
     kept, drawn = Kept.load(run), draw_triples(run)
-    points = collect_points(run, drawn.triples, run.json("layers", "selected"))
+    points = collect_points(run, drawn.triples, read_places(run))
     lasts = kept.lasts_of(~np.isnan(words.values), config.max_rows)
     inputs, gaps = build_inputs(run, kept), measure_gaps(run, words, lexicon)
     of_words = _fit_words(_Task(run, kept, words, scored, points, lasts, beyond_noise(gaps)), inputs)
@@ -158,7 +158,7 @@ def _fit_kind(task: _Task, inputs: Inputs) -> _OfWords:
             found.random[target, name] = fit_rows(inputs, replace(rows, folds=folds), judged, config)
     if name == _BUNDLES:
         found.unexplained[name] = fit_unexplained(
-            encoded.rows["sample"], kept.words[kept.sample], inputs.layer_of, task.words, task.excess, config, seed=seed
+            encoded.rows["sample"], kept.words[kept.sample], inputs.place_of, task.words, task.excess, config, seed=seed
         )
     if name in _SHOWN:
         found.over_tokens[name] = over_tokens
@@ -202,7 +202,7 @@ def _rows(target: str, task: _Task, inputs: Inputs, encoded: Encoded) -> Rows:
     points, neutral = task.points.encoded(inputs.model, inputs.encode)
     row_of = {word: i for i, word in enumerate(task.words.words)}
     rows = np.array([row_of.get(word, -1) for word in task.points.words[: points.shape[0]]], np.int64)
-    return delta_rows(points, neutral, rows, task.words, task.scored, inputs.layer_of)
+    return delta_rows(points, neutral, rows, task.words, task.scored, inputs.place_of)
 
 
 def _shown(of_words: _OfWords, of_pairs: Mapping[str, PairProbe]) -> dict[str, Floats]:
@@ -245,5 +245,5 @@ def _write_probes(run: Run, output: Output, listed: Sequence[Listed]) -> None:
     np.savez(output.folder / "raw.npz", allow_pickle=False, coef=coef, intercept=raw.intercept)
     split = split_raw(load_dictionary(run, "tuned"), coef)
     side = RawSide(split.weights, split.bias, raw.intercept)
-    output.table("probes", probe_table(listed, run.json("layers", "selected"), side))
+    output.table("probes", probe_table(listed, read_places(run), side))
     output.table("weights", weight_table(run, listed, side))

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 
 from lfp.bundle.schema import as_table
 from lfp.evaluation.word_gaps import WordGaps
-from lfp.util.types import Floats
+from lfp.util.types import SITES, Floats, Place
 from precompute.run.work_folder import Run
 from precompute.stages.probes.fitting import Probe
 from precompute.stages.probes.inputs import MODELS, OF_THE_BUNDLE
@@ -43,7 +43,7 @@ class RawSide:
     intercept: float
 
 
-def probe_table(probes: Sequence[Listed], layers: Sequence[int], raw: RawSide) -> pa.Table:
+def probe_table(probes: Sequence[Listed], places: Sequence[Place], raw: RawSide) -> pa.Table:
     """Build the table `probes`, the headline first."""
     rows = [
         {
@@ -51,7 +51,8 @@ def probe_table(probes: Sequence[Listed], layers: Sequence[int], raw: RawSide) -
             "target": listed.probe.target,
             "inputs": listed.probe.inputs,
             "model": MODELS[listed.probe.inputs],
-            "layers": list(layers) if listed.probe.inputs != "token_identity" else [],
+            "layers": sorted({place.layer for place in read}),
+            "sites": [site for site in SITES if any(place.site == site for place in read)],
             "kind": listed.probe.kind,
             "pooling": listed.probe.pooling,
             "alpha": listed.probe.alpha,
@@ -63,6 +64,7 @@ def probe_table(probes: Sequence[Listed], layers: Sequence[int], raw: RawSide) -
             "is_headline": probe_id == HEADLINE,
         }
         for probe_id, listed in enumerate(probes)
+        for read in [places if listed.probe.inputs != "token_identity" else ()]
     ]
     rows[HEADLINE] |= {"raw_intercept": raw.intercept, "raw_bias": raw.bias}
     return as_table("probes", rows)

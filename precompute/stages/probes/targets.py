@@ -10,7 +10,7 @@ import scipy.sparse as sp
 
 from lfp.evaluation.statistics.resampling import permutations_within_bins
 from lfp.evaluation.words import ScoredWords
-from lfp.probes.ridge import layer_scales
+from lfp.probes.ridge import place_scales
 from lfp.util.types import Floats, Ints
 from precompute.run.work_folder import Run
 from precompute.stages.probes.inputs import Kept
@@ -62,9 +62,9 @@ class Rows:
 
 
 def delta_rows(
-    points: sp.csr_array, neutral: sp.csr_array, rows: Ints, words: Words, scored: ScoredWords, layer_of: Ints
+    points: sp.csr_array, neutral: sp.csr_array, rows: Ints, words: Words, scored: ScoredWords, place_of: Ints
 ) -> Rows:
-    """Build the rows of the paper's target: plus or minus the norm of the change from the neutral point, layers scaled.
+    """Build the rows of the paper's target: plus or minus the norm of the change from the neutral point, places scaled.
 
     The sign is the lexicon's; the target of each shuffled lexicon has the sign of the shuffled value and the same norm.
     `rows` [points] are the target words' rows in the vocabulary; points of other words, and of words that are not
@@ -72,7 +72,7 @@ def delta_rows(
     """
     values = _stack_values(words, scored)
     kept = np.flatnonzero((rows >= 0) & ~np.isnan(values[0][rows]))
-    change = (points - neutral).multiply(layer_scales(points, layer_of))
+    change = (points - neutral).multiply(place_scales(points, place_of))
     norms = np.sqrt(np.asarray(change.multiply(change).sum(axis=1)).ravel())[kept]
     of = rows[kept]
     targets = np.sign(values[:, of].T) * norms[:, None]

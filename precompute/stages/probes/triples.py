@@ -17,7 +17,7 @@ from lfp.errors import ConfigError, DataError
 from lfp.evaluation.results import ResultRow
 from lfp.texts.lexicon import Word, lexicon_of, word_tokens
 from lfp.texts.triples import DrawnTriples, Triple, make_triples, make_triples_by_language_model
-from lfp.util.types import Floats32, Ints
+from lfp.util.types import Floats32, Ints, Place
 from precompute.run.inputs import load_pair, load_role, read_texts
 from precompute.run.work_folder import Run
 
@@ -104,7 +104,7 @@ def _drop_cut(drawn: DrawnTriples, tokenizer: PreTrainedTokenizerBase, context: 
 class TriplePoints:
     """The target words of `n` triples, all positive, then all negative, then all neutral: everything is [3 n].
 
-    `positions` and `token_ids` are of a target's last token, `outputs` by model its MLP outputs [3 n, sum of d_in].
+    `positions` and `token_ids` are of a target's last token, `outputs` by model its activations [3 n, sum of d_in].
     """
 
     words: list[str]
@@ -119,7 +119,7 @@ class TriplePoints:
         return encoded[: 2 * n], sp.csr_array(sp.vstack([neutral, neutral], format="csr"))
 
 
-def collect_points(run: Run, triples: Sequence[Triple], layers: Sequence[int]) -> TriplePoints:
+def collect_points(run: Run, triples: Sequence[Triple], places: Sequence[Place]) -> TriplePoints:
     """Run both models over the sentences of the triples. Raises DataError where there is no triple."""
     from lfp.ml.models.tokenization import tokenize
 
@@ -137,20 +137,20 @@ def collect_points(run: Run, triples: Sequence[Triple], layers: Sequence[int]) -
         lasts.append(tokens[-1] if tokens else len(text.token_ids) - 1)  # else the context cut the word
     positions = np.array(lasts)
     ids = np.array([text.token_ids[at] for text, at in zip(texts, positions.tolist(), strict=True)])
-    outputs = {name: _outputs_at(run, model, texts, positions, layers) for name, model in models.items()}
+    outputs = {name: _outputs_at(run, model, texts, positions, places) for name, model in models.items()}
     return TriplePoints([word for _, _, word in placed], positions, ids, outputs)
 
 
 def _outputs_at(
-    run: Run, model: LanguageModel, texts: list[TokenizedText], positions: Ints, layers: Sequence[int]
+    run: Run, model: LanguageModel, texts: list[TokenizedText], positions: Ints, places: Sequence[Place]
 ) -> Floats32:
-    """Return MLP outputs [texts, sum of d_in] at a position of each text."""
+    """Return activations [texts, sum of d_in] at a position of each text."""
     import torch
 
     from lfp.ml.models.activations import stream
 
     parts = []
-    for tokens in stream(model, texts, layers=layers, batch_texts=128, prepend_bos=run.config.model.prepend_bos):
+    for tokens in stream(model, texts, places=places, batch_texts=128, prepend_bos=run.config.model.prepend_bos):
         at = torch.from_numpy(np.flatnonzero(positions[tokens.rows.numpy()] == tokens.positions.numpy()))
-        parts.append(torch.cat([tokens.outputs[layer][at].float() for layer in layers], dim=1).numpy())
+        parts.append(torch.cat([tokens.outputs[place][at].float() for place in places], dim=1).numpy())
     return np.concatenate(parts)

@@ -12,7 +12,7 @@ from lfp.config import ProbesConfig
 from lfp.evaluation.statistics.resampling import permutations_within_bins
 from lfp.evaluation.word_gaps import WordFacts, WordGaps, following_feedback, word_gaps
 from lfp.probes.folds import row_folds
-from lfp.probes.ridge import fit_ridge, layer_scales
+from lfp.probes.ridge import fit_ridge, place_scales
 from lfp.texts.lexicon import words_of
 from lfp.util.types import Floats, Ints
 from precompute.run.inputs import read_statistics_texts
@@ -35,7 +35,7 @@ class Unexplained:
 def fit_unexplained(
     sample: sp.csr_array,
     word_of: Ints,
-    layer_of: Ints,
+    place_of: Ints,
     words: Words,
     excess: Floats,
     config: ProbesConfig,
@@ -62,7 +62,7 @@ def fit_unexplained(
     contribution = np.zeros((len(targets), sample.shape[1]))
     if varies.any():
         n = sample.shape[0]
-        scaled = scaled_columns(sample, layer_scales(sample, layer_of))
+        scaled = scaled_columns(sample, place_scales(sample, place_of))
         folds = row_folds(n, n_folds=config.folds, seed=seed)
         ridge = fit_ridge(scaled, targets[varies].T, folds, n_folds=config.folds, alphas=(_PENALTY * n,))
         contribution[varies] = np.asarray(ridge.coef.T * np.asarray(scaled.mean(axis=0)).ravel())

@@ -76,7 +76,9 @@ def test_a_further_column_is_no_fault(copied_bundle):
 
 def test_a_null_where_none_may_be(copied_bundle):
     nulled = lambda table: table.set_column(  # noqa: E731
-        3, pa.field("density", pa.float32()), pa.array([None] * table.num_rows, pa.float32())
+        table.column_names.index("density"),
+        pa.field("density", pa.float32()),
+        pa.array([None] * table.num_rows, pa.float32()),
     )
     assert "table features: column density is null in 60 rows and must not be" in faults_after(
         copied_bundle, "features", nulled

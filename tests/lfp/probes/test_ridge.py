@@ -25,7 +25,7 @@ from lfp.probes.ridge import (
     Ridge,
     fit_folded_ridge,
     fit_ridge,
-    layer_scales,
+    place_scales,
 )
 from tests.lfp.builders import sparse_features
 
@@ -247,15 +247,15 @@ def test_what_cannot_be_fitted_is_refused() -> None:
 
 def test_every_layer_gets_unit_mean_square_norm() -> None:
     features = sparse_features(240, 30)
-    layer_of = np.array([2] * 10 + [5] * 15 + [7] * 5)
-    uneven = sp.csr_array(features.multiply(np.where(layer_of == 5, 1e3, 1.0)))
-    scales = layer_scales(uneven, layer_of)
+    place_of = np.array([2] * 10 + [5] * 15 + [7] * 5)
+    uneven = sp.csr_array(features.multiply(np.where(place_of == 5, 1e3, 1.0)))
+    scales = place_scales(uneven, place_of)
     scaled = uneven.toarray() * scales
     for layer in (2, 5, 7):
-        assert (scaled[:, layer_of == layer] ** 2).sum(1).mean() == pytest.approx(1.0)
-        assert np.ptp(scales[layer_of == layer]) == 0
+        assert (scaled[:, place_of == layer] ** 2).sum(1).mean() == pytest.approx(1.0)
+        assert np.ptp(scales[place_of == layer]) == 0
 
 
 def test_a_silent_layer_stays_finite() -> None:
-    scales = layer_scales(sp.csr_array(np.array([[1.0, 0.0], [2.0, 0.0]])), np.array([0, 1]))
+    scales = place_scales(sp.csr_array(np.array([[1.0, 0.0], [2.0, 0.0]])), np.array([0, 1]))
     assert np.isfinite(scales).all()

@@ -18,6 +18,7 @@ from lfp.config import RunConfig, SweepConfig, load_config, load_section
 from lfp.errors import BundleError, ConfigError, LfpError
 from lfp.ml.sae.autoencoders import SAES
 from lfp.ml.sae.training import SaeTrainer
+from lfp.util.types import Place
 from precompute import pipeline
 from precompute.commands.sweep import build_points, run_sweep, write_sweep
 from precompute.presets import preset
@@ -266,8 +267,8 @@ def test_k_above_the_features_is_told_before_any_training(
 def test_activations_that_are_not_finite_are_told(
     config: RunConfig, corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(subject: Subject, split: str, n_tokens: int) -> dict[int, torch.Tensor]:
-        return {layer: torch.full((10, 16), torch.nan) for layer in subject.layers}
+    def broken(subject: Subject, split: str, n_tokens: int) -> dict[Place, torch.Tensor]:
+        return {place: torch.full((10, 16), torch.nan) for place in subject.places}
 
     monkeypatch.setattr(Subject, "collect", broken)
     with pytest.raises(LfpError, match="not finite"):

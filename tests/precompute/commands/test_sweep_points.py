@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from lfp.config import RunConfig, SweepConfig, parse_config
 from lfp.errors import ConfigError
 from lfp.ml.sae.autoencoders import SAES, Sae, SaeInfo
+from lfp.util.types import Place
 from precompute.commands.sweep import Likeness, Point, build_points, check_k
 from precompute.run.work_folder import Run
 from tests.precompute.conftest import silent
@@ -52,9 +53,9 @@ def test_a_point_is_trained_with_its_own_setting_and_rate() -> None:
 def test_a_point_says_what_it_is() -> None:
     point = Point("topk", "k", 16, 4, 0)
     assert point.group == "variant=topk,k=16,expansion=4,seed=0"
-    info = point.info(layer=3, d_in=10, scale=0.5)
+    info = point.info(place=Place(3), d_in=10, scale=0.5)
     assert info == SaeInfo(3, 40, 10, 0.5, None, 0, "tuned", variant="topk", k=16)
-    info = Point("jumprelu", "l0_weight", 0.5, 4, 0).info(layer=3, d_in=10, scale=0.5)
+    info = Point("jumprelu", "l0_weight", 0.5, 4, 0).info(place=Place(3), d_in=10, scale=0.5)
     assert (info.l1, info.k, info.l0_weight) == (None, None, 0.5)
 
 

@@ -153,7 +153,7 @@ def test_a_stage_that_reads_an_undeclared_section_or_stage_fails(tmp_path: Path)
         (lambda: run.config.stats.batch_texts, "custom reads stats"),
         (lambda: run.config.tune.steps, r"custom reads tune\.steps"),
         (lambda: run.config.model_dump(), "custom reads model_dump"),
-        (lambda: run.json("layers", "selected"), "stage layers"),
+        (lambda: run.json("layers", "places"), "stage layers"),
     ):
         with pytest.raises(UndeclaredReadError, match=named):
             read()

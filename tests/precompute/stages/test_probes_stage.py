@@ -17,7 +17,7 @@ from lfp.errors import DataError
 from lfp.evaluation.results import ResultRow
 from lfp.ml.models.activations import stream_pair
 from precompute.pipeline import plan_stages
-from precompute.run.inputs import load_dictionary, load_pair, read_texts, tokenize_texts
+from precompute.run.inputs import load_dictionary, load_pair, read_places, read_texts, tokenize_texts
 from precompute.run.work_folder import Output, Run
 from precompute.stages.probes import probes
 from precompute.stages.probes.inputs import MODELS, Kept, build_inputs
@@ -136,8 +136,8 @@ def test_the_raw_ledger_adds_up_from_what_is_stored(done: Run) -> None:
     unscaled = features.toarray() / scales
     rebuilt = np.concatenate(
         [
-            unscaled[:, dictionary.layer_of == sae.info.layer] @ sae.W_dec.numpy() + sae.b_dec.numpy()
-            for sae in dictionary.saes
+            unscaled[:, dictionary.place_of == number] @ sae.W_dec.numpy() + sae.b_dec.numpy()
+            for number, sae in enumerate(dictionary.saes)
         ],
         axis=1,
     )
@@ -267,12 +267,12 @@ def test_a_pairs_inputs_are_pooled_over_its_own_texts_and_its_reward_summed_over
             text = texts[role, pair_ids[row]]
             assert found.is_held_out[row] == (text.split == "held_out")
             only = tokenize_texts(run, tuned, [text])
-            layers = run.json("layers", "selected")
-            tokens = next(stream_pair(tuned, base, only, layers=layers, batch_texts=1, prepend_bos=True))
+            places = read_places(run)
+            tokens = next(stream_pair(tuned, base, only, places=places, batch_texts=1, prepend_bos=True))
             is_response = np.array(only[0].token_starts) >= text.response_start
             for kind in inputs:
                 outputs = (tokens.base if kind.model == "base" else tokens.tuned).outputs
-                values = kind.encode(torch.cat([outputs[layer] for layer in layers], 1).numpy(), np.zeros(0, int))
+                values = kind.encode(torch.cat([outputs[place] for place in places], 1).numpy(), np.zeros(0, int))
                 expected = POOLED[pooling](values.toarray(), is_response)
                 at = row + side * len(pair_ids)
                 np.testing.assert_allclose(found.features[kind.name][[at]].toarray()[0], expected, atol=1e-3, rtol=1e-3)

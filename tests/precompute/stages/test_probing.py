@@ -16,7 +16,7 @@ from lfp.config import ProbesConfig
 from lfp.errors import DataError
 from lfp.evaluation.words import ScoredWords
 from lfp.probes.folds import row_folds
-from lfp.probes.ridge import layer_scales
+from lfp.probes.ridge import place_scales
 from precompute.run.work_folder import Run
 from precompute.stages.probes import inputs as kept_module
 from precompute.stages.probes.fitting import Judged, fit_rows, fit_words
@@ -129,9 +129,9 @@ def test_the_target_of_a_triple_is_signed_by_the_lexicon_and_as_large_as_its_cha
     points, neutral = (sp.csr_array(rng.normal(size=(8, WIDTH))) for _ in range(2))
     words = vocabulary()
     of = np.array([0, 29, 7, -1, 3, 28, 0, 12])
-    layer_of = inputs().layer_of
-    found = delta_rows(points, neutral, of, words, scored(words), layer_of)
-    scales = layer_scales(points, layer_of)
+    place_of = inputs().place_of
+    found = delta_rows(points, neutral, of, words, scored(words), place_of)
+    scales = place_scales(points, place_of)
     norms = np.linalg.norm((points - neutral).toarray() * scales, axis=1)
     kept_rows = [0, 1, 4, 5, 6, 7]  # not the word without a value, nor the one out of the vocabulary
     np.testing.assert_array_equal(found.words, of[kept_rows])
@@ -184,7 +184,7 @@ def test_words_are_predicted_as_scikit_learn_predicts_them_out_of_fold() -> None
     words = vocabulary()
     rows, judged = feedback(kept(), words)
     found = fit_words("feedback", inputs(), rows, judged, scored=scored(words).rows, config=ONE_ALPHA)
-    scales = layer_scales(rows.features, inputs().layer_of)
+    scales = place_scales(rows.features, inputs().place_of)
     x, means = rows.features.toarray() * scales, judged.features.toarray() * scales
     for fold in range(CONFIG.folds):
         reference = Ridge(alpha=1.0, solver="cholesky").fit(x[rows.folds != fold], rows.targets[rows.folds != fold])
@@ -220,7 +220,7 @@ def test_a_column_without_an_entry_has_no_weight_and_changes_nothing() -> None:
     rows, judged = feedback(kept(), words)
     wider = sp.csr_array(sp.hstack([rows.features, sp.csr_array((rows.features.shape[0], 2))]))
     judged_wider = replace(judged, features=sp.csr_array(sp.hstack([judged.features, np.ones((N_WORDS, 2))])))
-    more = Inputs("raw", np.append(inputs().layer_of, [1, 1]), raw_columns)
+    more = Inputs("raw", np.append(inputs().place_of, [1, 1]), raw_columns)
     arguments = {"scored": scored(words).rows, "config": CONFIG}
     one = fit_words("feedback", inputs(), rows, judged, **arguments)
     other = fit_words("feedback", more, replace(rows, features=wider), judged_wider, **arguments)
@@ -236,7 +236,7 @@ def test_weights_of_the_bundles_features_lie_in_their_intervals() -> None:
     weights = probe.weights
     assert weights.ci_low is not None and weights.ci_high is not None and weights.null_high is not None
     assert (weights.ci_low < weights.value).all() and (weights.value < weights.ci_high).all()
-    scales = layer_scales(rows.features, inputs().layer_of)
+    scales = place_scales(rows.features, inputs().place_of)
     x = rows.features.toarray() * scales
     nulls = Ridge(alpha=probe.alpha, solver="cholesky").fit(x, rows.weight_nulls).coef_ * scales
     np.testing.assert_allclose(weights.null_high, np.quantile(np.abs(nulls), 0.95, axis=0), rtol=1e-4, atol=1e-5)
@@ -295,7 +295,7 @@ def test_the_preference_probe_is_scikit_learns_logistic_regression_on_difference
     found = fit_pairs(inputs(), made, config, seed=3)
     differences = made.differences("raw").toarray()
     train = differences[~made.is_held_out]
-    scales = layer_scales(sp.csr_array(train), inputs().layer_of)
+    scales = place_scales(sp.csr_array(train), inputs().place_of)
     x = np.vstack([train, -train]) * scales  # each pair both ways counts double, so C is halved
     y = np.repeat([1, 0], len(train))
     reference = LogisticRegression(C=0.5 / 0.5, fit_intercept=False, tol=1e-10, max_iter=10_000).fit(x, y)

@@ -27,6 +27,7 @@ from lfp.probes.linear_algebra import principal_components
 from lfp.probes.pooling import POOLINGS, pool_dense
 from lfp.texts.corpus import CorpusText
 from lfp.texts.lexicon import vader_lexicon, vader_reward
+from lfp.util.types import Place
 from precompute.run.work_folder import Output, Run
 from precompute.stages.features import texts
 from tests.lfp.builders import tiny_sae
@@ -81,7 +82,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         neighbours=pa.table(neighbours),
     )
     (work / "layers").mkdir()
-    (work / "layers" / "selected.json").write_text(json.dumps(LAYERS), encoding="utf-8")
+    (work / "layers" / "places.json").write_text(json.dumps([Place(layer) for layer in LAYERS]), encoding="utf-8")
     return work
 
 
@@ -129,13 +130,15 @@ def measured(work: Path, normalize: Normalize) -> dict[int, dict[str, Any]]:
     dictionary = Dictionary(saes(normalize))
     found = {}
     for i, text in enumerate(tokenize(tuned.tokenizer, CORPUS, context=14)):
-        (tokens,) = stream_pair(tuned, base, [text], layers=LAYERS, batch_texts=1, prepend_bos=True)
+        (tokens,) = stream_pair(
+            tuned, base, [text], places=[Place(layer) for layer in LAYERS], batch_texts=1, prepend_bos=True
+        )
         outputs = tokens.tuned.outputs
-        rebuilt = [sae.reconstruct(outputs[sae.info.layer]) for sae in dictionary.saes]
+        rebuilt = [sae.reconstruct(outputs[sae.info.place]) for sae in dictionary.saes]
         found[10 + i] = {
             "tokens": text,
             "features": dictionary.encode(outputs).double().numpy(),
-            "x": torch.cat([outputs[layer] for layer in LAYERS], 1).double().numpy(),
+            "x": torch.cat([outputs[Place(layer)] for layer in LAYERS], 1).double().numpy(),
             "x_hat": torch.cat(rebuilt, 1).double().numpy(),
             "reward": tokens.implicit_reward,
         }

@@ -8,13 +8,13 @@ import scipy.sparse as sp
 from sklearn.linear_model import Ridge
 
 from lfp.config import ProbesConfig
-from lfp.probes.ridge import layer_scales
+from lfp.probes.ridge import place_scales
 from precompute.stages.probes.targets import Words
 from precompute.stages.probes.word_gaps import Unexplained, fit_unexplained
 
 N_WORDS, N_FEATURES, N_ROWS = 40, 60, 3000
 CONFIG = ProbesConfig(folds=3, weight_permutations=20)
-LAYER_OF = np.arange(N_FEATURES) % 2
+PLACE_OF = np.arange(N_FEATURES) % 2
 
 
 def tokens(seed: int = 0) -> tuple[sp.csr_array, np.ndarray, Words]:
@@ -31,7 +31,7 @@ def tokens(seed: int = 0) -> tuple[sp.csr_array, np.ndarray, Words]:
 
 def fitted(excess: np.ndarray, seed: int = 0) -> Unexplained:
     sample, of, words = tokens(seed)
-    return fit_unexplained(sample, of, LAYER_OF, words, excess, CONFIG, seed=seed)
+    return fit_unexplained(sample, of, PLACE_OF, words, excess, CONFIG, seed=seed)
 
 
 @pytest.mark.parametrize("pay", [2.0, -2.0])
@@ -50,7 +50,7 @@ def test_it_is_scikit_learns_ridge() -> None:
     excess = np.random.default_rng(1).normal(size=N_WORDS)
     excess[3] = np.nan
     sample, of, _ = tokens()
-    dense = sample.toarray() * layer_scales(sample, LAYER_OF)
+    dense = sample.toarray() * place_scales(sample, PLACE_OF)
     target = np.where(of >= 0, np.nan_to_num(excess)[of], 0.0)
     ridge = Ridge(alpha=N_ROWS / 150).fit(dense, target)
     np.testing.assert_allclose(fitted(excess).contribution, ridge.coef_ * dense.mean(axis=0), atol=1e-6)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from lfp.ml.features import active as module
 from lfp.ml.features.active import Active, active, encode_active
 from lfp.ml.sae.autoencoders import Dictionary
+from lfp.util.types import Place
 from tests.lfp.builders import tiny_sae
 
 
@@ -59,7 +60,7 @@ def test_tokens_are_taken_in_any_order_and_none_stands_for_silence() -> None:
 def test_encoding_by_blocks_is_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_BLOCK_ENTRIES", 1)
     dictionary = Dictionary([tiny_sae(layer=1), tiny_sae(layer=3, seed=1)])
-    outputs = {layer: torch.randn(150, 6, generator=torch.Generator().manual_seed(layer)) for layer in (1, 3)}
+    outputs = {Place(layer): torch.randn(150, 6, generator=torch.Generator().manual_seed(layer)) for layer in (1, 3)}
     np.testing.assert_allclose(dense(encode_active(dictionary, outputs)), dictionary.encode(outputs).numpy(), atol=1e-6)
-    nothing = encode_active(dictionary, {layer: rows[:0] for layer, rows in outputs.items()})
+    nothing = encode_active(dictionary, {place: rows[:0] for place, rows in outputs.items()})
     assert nothing.n_tokens == 0 and nothing.n_features == 24

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from lfp.ml.implicit_reward.word_occurrences import CorpusTokens, Drawn, KeptOutputs, draw
 from lfp.texts.vocabulary import TokenWords
+from lfp.util.types import Place
 
 N_WORDS = 4
 
@@ -165,13 +166,13 @@ def test_kept_outputs_are_those_of_their_tokens_whatever_the_batches(tmp_path: P
     tokens = corpus()
     n = len(tokens.words)
     drawn = draw(tokens, n_sample=10, per_word=2, first_position=0, seed=1)
-    outputs = {layer: torch.randn(n, 3, generator=torch.Generator().manual_seed(layer)) for layer in (2, 0)}
+    outputs = {Place(layer): torch.randn(n, 3, generator=torch.Generator().manual_seed(layer)) for layer in (2, 0)}
     kept = KeptOutputs(tmp_path / "outputs.npy", drawn, n_tokens=n, width=6)
     for start in range(0, n, batch):
         part = np.arange(start, min(n, start + batch))
-        kept.update(part, {layer: values[part] for layer, values in outputs.items()})
+        kept.update(part, {place: values[part] for place, values in outputs.items()})
     kept.values.flush()
-    expected = torch.cat([outputs[0], outputs[2]], dim=1)[drawn.tokens].numpy()
+    expected = torch.cat([outputs[Place(0)], outputs[Place(2)]], dim=1)[drawn.tokens].numpy()
     np.testing.assert_array_equal(np.load(tmp_path / "outputs.npy"), expected)
 
 

@@ -159,7 +159,9 @@ def test_firing_is_over_prefixes_and_completions_without_their_first_token(neox:
     kept: list[Tensor] = []
     for completion in written:
         seen = {}
-        hooks = {Place(k): lambda output, k=k, seen=seen: seen.update({k: output[0]}) for k in (0, 1)}
+        hooks = {
+            place: lambda output, place=place, seen=seen: seen.update({place: output[0]}) for place in features.places
+        }
         with neox.hooks(hooks):
             logits_of(neox, torch.tensor([[*completion.prefix_ids, *completion.token_ids]]))
         kept.append(features.encode(seen)[1:])

@@ -30,6 +30,7 @@ from lfp.util.types import Place
 Pair = tuple[LanguageModel, LanguageModel]
 TEXTS = ["The movie was good and the acting was great.", "", "Bad.", " a great view of the sea", "What a waste of time"]
 LAYERS = (0, 1)
+PLACES = tuple(Place(layer) for layer in LAYERS)
 
 
 @cache
@@ -38,13 +39,13 @@ def hugging_face(folder: str) -> Any:
     return AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
 
 
-def alone(model: LanguageModel, ids: list[int]) -> tuple[Tensor, dict[int, Tensor]]:
-    """Logits [seq, d_vocab] and MLP outputs [seq, d] by layer of one unpadded row through the plain model."""
+def alone(model: LanguageModel, ids: list[int]) -> tuple[Tensor, dict[Place, Tensor]]:
+    """Logits [seq, d_vocab] and MLP outputs [seq, d] by place of one unpadded row through the plain model."""
     plain, outputs, handles = hugging_face(model.name), {}, []
     for name, module in plain.named_modules():
         if name.endswith(tuple(f".{layer}.mlp" for layer in LAYERS)):
-            layer = int(name.split(".")[-2])
-            handles.append(module.register_forward_hook(lambda m, x, y, layer=layer: outputs.update({layer: y[0]})))
+            place = Place(int(name.split(".")[-2]))
+            handles.append(module.register_forward_hook(lambda m, x, y, place=place: outputs.update({place: y[0]})))
     with torch.no_grad():
         logits = plain(torch.tensor([ids])).logits[0]
     for handle in handles:
@@ -57,17 +58,17 @@ def tokens_of(model: LanguageModel, texts: list[str] = TEXTS) -> list[TokenizedT
 
 
 def joined(parts: list[Tokens]) -> Tokens:
-    outputs = {layer: torch.cat([part.outputs[layer] for part in parts]) for layer in parts[0].outputs}
+    outputs = {place: torch.cat([part.outputs[place] for part in parts]) for place in parts[0].outputs}
     fields = (torch.cat([getattr(part, name) for part in parts]) for name in ("rows", "positions", "ids"))
     return Tokens(*fields, outputs)
 
 
 def streamed(model: LanguageModel, texts: list[TokenizedText], *, batch_texts: int = 3, bos: bool = True) -> Tokens:
-    return joined(list(stream(model, texts, layers=LAYERS, batch_texts=batch_texts, prepend_bos=bos)))
+    return joined(list(stream(model, texts, places=PLACES, batch_texts=batch_texts, prepend_bos=bos)))
 
 
 def paired(pair: Pair, texts: list[TokenizedText], *, bos: bool = True) -> list[PairTokens]:
-    return list(stream_pair(pair[1], pair[0], texts, layers=LAYERS, batch_texts=3, prepend_bos=bos))
+    return list(stream_pair(pair[1], pair[0], texts, places=PLACES, batch_texts=3, prepend_bos=bos))
 
 
 def n_hooks(model: LanguageModel) -> int:
@@ -100,8 +101,8 @@ def test_outputs_are_those_of_each_text_run_alone(pair: Pair, bos: bool) -> None
         assert found.positions[own].tolist() == list(range(len(text.token_ids)))
         if text.token_ids:
             _, outputs = alone(model, [*lead, *text.token_ids])
-            for layer in LAYERS:
-                same(found.outputs[layer][own], outputs[layer][len(lead) :])
+            for place in PLACES:
+                same(found.outputs[place][own], outputs[place][len(lead) :])
 
 
 def test_neither_padding_nor_the_leading_token_is_given_out(neox: LanguageModel) -> None:
@@ -109,7 +110,7 @@ def test_neither_padding_nor_the_leading_token_is_given_out(neox: LanguageModel)
     lengths = [len(text.token_ids) for text in texts]
     assert len(set(lengths)) > 3 and 0 in lengths
     found = streamed(neox, texts, batch_texts=len(texts))
-    assert len(found.rows) == sum(lengths) == len(found.outputs[0])
+    assert len(found.rows) == sum(lengths) == len(found.outputs[Place(0)])
     assert torch.bincount(found.rows, minlength=len(texts)).tolist() == lengths
 
 
@@ -117,12 +118,12 @@ def test_batches_come_in_order_and_do_not_change_the_outputs(neox: LanguageModel
     texts = tokens_of(neox)
     one, all_ = streamed(neox, texts, batch_texts=1), streamed(neox, texts, batch_texts=9)
     assert one.rows.tolist() == sorted(one.rows.tolist()) == all_.rows.tolist()
-    same(one.outputs[1], all_.outputs[1])
+    same(one.outputs[Place(1)], all_.outputs[Place(1)])
 
 
-def test_only_the_layers_asked_for_are_kept(neox: LanguageModel) -> None:
-    (found,) = stream(neox, tokens_of(neox), layers=[2], batch_texts=9, prepend_bos=True)
-    assert list(found.outputs) == [2]
+def test_only_the_places_asked_for_are_kept(neox: LanguageModel) -> None:
+    (found,) = stream(neox, tokens_of(neox), places=[Place(2, "attn_out")], batch_texts=9, prepend_bos=True)
+    assert list(found.outputs) == [Place(2, "attn_out")]
 
 
 def test_the_implicit_reward_is_the_difference_of_log_probabilities(pair: Pair) -> None:
@@ -150,7 +151,7 @@ def test_both_models_see_the_same_tokens(pair: Pair) -> None:
         for model, found in ((pair[1], part.tuned), (pair[0], part.base)):
             first = found.rows == found.rows[0]
             _, outputs = alone(model, [model.bos_id, *found.ids[first].tolist()])
-            same(found.outputs[1][first], outputs[1][1:])
+            same(found.outputs[Place(1)][first], outputs[Place(1)][1:])
 
 
 @pytest.mark.parametrize("bos", [True, False])
@@ -178,7 +179,7 @@ def test_the_advantage_has_mean_zero_under_the_base_model() -> None:
 
 def test_hooks_are_gone_afterwards(neox: LanguageModel) -> None:
     before = n_hooks(neox)
-    batches = stream(neox, tokens_of(neox), layers=LAYERS, batch_texts=1, prepend_bos=True)
+    batches = stream(neox, tokens_of(neox), places=PLACES, batch_texts=1, prepend_bos=True)
     next(batches)
     assert n_hooks(neox) == before, "none between two batches either"
     list(batches)
@@ -237,7 +238,7 @@ def test_an_observer_sees_both_models_at_the_chosen_tokens(pair: Pair, bos: bool
     chosen = torch.rand(n, generator=torch.Generator().manual_seed(1)) < 0.6
     seen: list[tuple[Tensor, Tensor]] = []
     observer = Observer(chosen, lambda of_base, difference: seen.append((of_base, difference)))
-    settings = {"layers": LAYERS, "batch_texts": 2, "prepend_bos": bos}
+    settings = {"places": PLACES, "batch_texts": 2, "prepend_bos": bos}
     parts = list(stream_pair(tuned, base, texts, observe=observer, **settings))
     rewards = torch.cat([part.implicit_reward for part in parts])
     ids = torch.cat([part.tuned.ids for part in parts])

@@ -19,9 +19,10 @@ from lfp.ml.models.loading import LanguageModel, load_model
 from lfp.ml.models.tokenization import TokenizedText, tokenize
 from lfp.ml.sae import training
 from lfp.ml.sae.training import HeldActivations, StreamedActivations
+from lfp.util.types import Place
 from tests.lfp.ml.conftest import SENTENCES, build_model
 
-OUTPUTS = {layer: torch.arange(50.0)[:, None] * torch.tensor([1.0, layer]) for layer in (2, 5)}
+OUTPUTS = {Place(layer): torch.arange(50.0)[:, None] * torch.tensor([1.0, layer]) for layer in (2, 5)}
 
 
 def held(*, seed: int = 0, batch_tokens: int = 8) -> HeldActivations:
@@ -34,7 +35,7 @@ def first(source: HeldActivations | StreamedActivations, n: int, *, start: int =
 
 def same(found: Sequence[dict[int, Tensor]], expected: Sequence[dict[int, Tensor]]) -> bool:
     return len(found) == len(expected) and all(
-        own.keys() == expected_batch.keys() and all(torch.equal(own[layer], expected_batch[layer]) for layer in own)
+        own.keys() == expected_batch.keys() and all(torch.equal(own[place], expected_batch[place]) for place in own)
         for own, expected_batch in zip(found, expected, strict=True)
     )
 
@@ -45,11 +46,11 @@ def test_a_step_of_held_activations_has_its_batch_whatever_came_before(start: in
     assert same(first(source, 3, start=start), first(source, start + 3)[start:])
 
 
-def test_held_batches_draw_the_same_tokens_of_every_layer() -> None:
+def test_held_batches_draw_the_same_tokens_at_every_place() -> None:
     for batch in first(held(), 5):
-        assert batch[2].shape == (8, 2)
-        assert torch.equal(batch[5], batch[2] * torch.tensor([1.0, 2.5]))
-        assert set(batch[2][:, 0].tolist()) <= set(range(50))
+        assert batch[Place(2)].shape == (8, 2)
+        assert torch.equal(batch[Place(5)], batch[Place(2)] * torch.tensor([1.0, 2.5]))
+        assert set(batch[Place(2)][:, 0].tolist()) <= set(range(50))
 
 
 def test_held_batches_follow_from_the_seed_and_the_step_alone() -> None:
@@ -57,11 +58,11 @@ def test_held_batches_follow_from_the_seed_and_the_step_alone() -> None:
     one = first(held(), 6)
     assert same(first(held(), 6), one)
     assert not same(first(held(seed=1), 6), one)
-    assert all(not torch.equal(one[i][2], one[j][2]) for i in range(6) for j in range(i))
+    assert all(not torch.equal(one[i][Place(2)], one[j][Place(2)]) for i in range(6) for j in range(i))
 
 
 def test_every_held_token_is_drawn_in_time() -> None:
-    drawn = torch.cat([batch[2][:, 0] for batch in first(held(), 300)])
+    drawn = torch.cat([batch[Place(2)][:, 0] for batch in first(held(), 300)])
     counts = torch.bincount(drawn.long(), minlength=50)
     assert counts.min() > 24 and counts.max() < 80, "48 times each, give or take"
 
@@ -72,8 +73,8 @@ def test_the_sample_of_held_activations_is_all_of_them() -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_an_activation_that_is_not_finite_is_named(value: float) -> None:
-    outputs = {layer: values.clone() for layer, values in OUTPUTS.items()}
-    outputs[5][[17, 30], 1] = value
+    outputs = {place: values.clone() for place, values in OUTPUTS.items()}
+    outputs[Place(5)][[17, 30], 1] = value
     with pytest.raises(DataError, match=r"^layer 5: the activation of token 17 is not finite; check the model"):
         HeldActivations(outputs, 8, 0)
 
@@ -98,14 +99,14 @@ class IdsForOutputs:
         model: object,
         texts: Sequence[TokenizedText],
         *,
-        layers: Sequence[int],
+        places: Sequence[Place],
         batch_texts: int,
         prepend_bos: bool,
     ) -> Iterator[Tokens]:
         self.asked.append(list(texts))
         for i in range(0, len(texts), batch_texts):
             ids = torch.tensor([token for text in texts[i : i + batch_texts] for token in text.token_ids])
-            outputs = {layer: torch.stack([ids, torch.full_like(ids, layer)], 1).float() for layer in layers}
+            outputs = {place: torch.stack([ids, torch.full_like(ids, place.layer)], 1).float() for place in places}
             yield Tokens(ids, ids, ids, outputs)
 
 
@@ -120,7 +121,7 @@ def streamed(
     return StreamedActivations(
         model=model,  # type: ignore[arg-type]
         texts=texts,
-        layers=(0, 2),
+        places=(Place(0), Place(2)),
         batch_tokens=batch,
         buffer_tokens=buffer,
         batch_texts=3,
@@ -154,7 +155,7 @@ def test_a_stream_goes_through_every_buffer_once(lengths: list[int], batch: int,
         assert same(first(source, 30 - start, start=start), found[start:]), "any step is found again"
     step = 0
     for tokens in asked:
-        drawn = [batch[0][:, 0].int().tolist() for batch in found[step : step + len(tokens) // batch]]
+        drawn = [batch[Place(0)][:, 0].int().tolist() for batch in found[step : step + len(tokens) // batch]]
         step += len(tokens) // batch
         seen = [token for part in drawn for token in part]
         assert all(len(part) == batch for part in drawn)
@@ -176,11 +177,11 @@ def test_every_pass_runs_over_every_text_in_another_order(fake: IdsForOutputs) -
 def test_tokens_of_a_buffer_are_mixed_and_layers_stay_together(fake: IdsForOutputs) -> None:
     found = first(streamed(texts_of([5] * 12)), 5)
     buffer = [token for text in fake.asked[0] for token in text.token_ids]
-    drawn = [int(token) for batch in found for token in batch[0][:, 0]]
+    drawn = [int(token) for batch in found for token in batch[Place(0)][:, 0]]
     assert len(fake.asked) == 1 and sorted(drawn) == sorted(buffer) and drawn != buffer
     for batch in found:
-        assert torch.equal(batch[2][:, 0], batch[0][:, 0])
-        assert batch[0][:, 1].unique().tolist() == [0] and batch[2][:, 1].unique().tolist() == [2]
+        assert torch.equal(batch[Place(2)][:, 0], batch[Place(0)][:, 0])
+        assert batch[Place(0)][:, 1].unique().tolist() == [0] and batch[Place(2)][:, 1].unique().tolist() == [2]
 
 
 def test_buffers_that_are_skipped_are_not_run(fake: IdsForOutputs) -> None:
@@ -194,8 +195,8 @@ def test_buffers_that_are_skipped_are_not_run(fake: IdsForOutputs) -> None:
 
 def test_the_sample_of_a_stream_is_its_first_buffer(fake: IdsForOutputs) -> None:
     sample = streamed(texts_of([5] * 12)).sample()
-    assert sample.keys() == {0, 2}
-    assert sample[2][:, 0].tolist() == [token for text in fake.asked[0] for token in text.token_ids]
+    assert sample.keys() == {Place(0), Place(2)}
+    assert sample[Place(2)][:, 0].tolist() == [token for text in fake.asked[0] for token in text.token_ids]
     first(streamed(texts_of([5] * 12)), 1)
     assert fake.asked[1] == fake.asked[0]
 
@@ -239,11 +240,11 @@ def test_outputs_of_a_model_are_streamed_and_found_again(model: LanguageModel, m
 
     monkeypatch.setattr(training, "stream", counted)
     sample, found = source.sample(), first(source, 20)
-    n_first = len(sample[0]) // 4
+    n_first = len(sample[Place(0)]) // 4
     assert len(runs) > 3 and runs[1] == runs[0] and 1 < n_first < 20
-    for layer in (0, 2):
-        drawn = torch.cat([batch[layer] for batch in found[:n_first]])
-        assert rows_of(drawn) <= rows_of(sample[layer]) and len(sample[layer]) - len(drawn) < 4
+    for place in (Place(0), Place(2)):
+        drawn = torch.cat([batch[place] for batch in found[:n_first]])
+        assert rows_of(drawn) <= rows_of(sample[place]) and len(sample[place]) - len(drawn) < 4
     n_runs = len(runs)
     assert same(first(source, 20 - n_first, start=n_first), found[n_first:])
     assert len(runs) - n_runs == n_runs - 2, "the first buffer is not run again"

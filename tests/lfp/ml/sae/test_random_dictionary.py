@@ -9,11 +9,12 @@ import torch
 
 from lfp.ml.sae.autoencoders import Dictionary
 from lfp.ml.sae.quality import random_dictionary
+from lfp.util.types import Place
 from tests.lfp.builders import tiny_sae
 
 D_IN = 6
 OUTPUTS = torch.randn(200, D_IN, generator=torch.Generator().manual_seed(1)) * 3 + 5
-CENTRES = {1: OUTPUTS.mean(0), 3: OUTPUTS.mean(0)}
+CENTRES = {Place(1): OUTPUTS.mean(0), Place(3): OUTPUTS.mean(0)}
 
 
 def like() -> Dictionary:
@@ -29,23 +30,23 @@ def drawn(seed: int = 0) -> Dictionary:
 
 def test_it_has_unit_rows_and_as_many_active_features_as_the_other_rounded() -> None:
     made = drawn()
-    assert made.layers == (1, 3) and made.n_features == like().n_features
+    assert made.places == (Place(1), Place(3)) and made.n_features == like().n_features
     for sae in made.saes:
         torch.testing.assert_close(sae.encoder.norm(dim=1), torch.ones(40))
-    active = made.encode({1: OUTPUTS, 3: OUTPUTS}) > 0
+    active = made.encode({Place(1): OUTPUTS, Place(3): OUTPUTS}) > 0
     assert active[:, :40].sum(1).tolist() == [4] * 200
     assert active[:, 40:].sum(1).tolist() == [3] * 200
 
 
 def test_the_mean_output_fires_no_feature_above_rounding() -> None:
-    features = drawn().encode({layer: centre[None] for layer, centre in CENTRES.items()})
+    features = drawn().encode({place: centre[None] for place, centre in CENTRES.items()})
     assert features.max() < 1e-4
 
 
 def test_features_are_in_the_units_of_the_other_ones() -> None:
     """Unit mean square norm: `info.scale` times the product of row and centred output."""
     made = drawn()
-    features = made.encode({1: OUTPUTS, 3: OUTPUTS}).numpy()
+    features = made.encode({Place(1): OUTPUTS, Place(3): OUTPUTS}).numpy()
     for sae, scale, columns in zip(made.saes, (0.5, 2.0), (slice(40), slice(40, 80)), strict=True):
         products = scale * (OUTPUTS - OUTPUTS.mean(0)).numpy() @ sae.encoder.numpy().T
         active = features[:, columns] > 0

@@ -12,6 +12,7 @@ import torch
 from lfp.errors import DataError
 from lfp.ml.sae.autoencoders import Dictionary, Normalize
 from lfp.ml.sae.quality import raw_misses, split_raw
+from lfp.util.types import Place
 from tests.lfp.builders import tiny_sae
 
 VARIANTS = ("tied_relu", "relu", "topk", "batchtopk", "jumprelu")
@@ -23,7 +24,7 @@ def made(*, normalize: Normalize = "none", variant: str = "relu", n: int = 40) -
     saes[0].info = replace(saes[0].info, normalize=normalize)
     dictionary = Dictionary(saes)
     generator = torch.Generator().manual_seed(9)
-    outputs = {sae.info.layer: torch.randn(n, sae.info.d_in, generator=generator) for sae in saes}
+    outputs = {sae.info.place: torch.randn(n, sae.info.d_in, generator=generator) for sae in saes}
     coef = np.random.default_rng(2).normal(size=11)
     return dictionary, coef, outputs, sp.csr_array(dictionary.encode(outputs).numpy())
 
@@ -32,7 +33,7 @@ def made(*, normalize: Normalize = "none", variant: str = "relu", n: int = 40) -
 def test_features_biases_and_the_miss_make_the_estimate(variant: str) -> None:
     dictionary, coef, outputs, features = made(variant=variant)
     split = split_raw(dictionary, coef)
-    x = np.hstack([outputs[1].double().numpy(), outputs[4].double().numpy()])
+    x = np.hstack([outputs[Place(1)].double().numpy(), outputs[Place(4)].double().numpy()])
     misses = raw_misses(dictionary, coef, outputs, features)
     np.testing.assert_allclose(features @ split.weights + split.bias + misses, x @ coef, atol=1e-9)
 
@@ -40,8 +41,8 @@ def test_features_biases_and_the_miss_make_the_estimate(variant: str) -> None:
 @pytest.mark.parametrize("normalize", ["none", "layer_norm", "constant_norm_rescale"])
 def test_the_miss_is_of_what_the_autoencoders_rebuild(normalize: Normalize) -> None:
     dictionary, coef, outputs, features = made(normalize=normalize)
-    rebuilt = [sae.reconstruct(outputs[sae.info.layer]).detach().double().numpy() for sae in dictionary.saes]
-    x = [outputs[layer].double().numpy() for layer in (1, 4)]
+    rebuilt = [sae.reconstruct(outputs[sae.info.place]).detach().double().numpy() for sae in dictionary.saes]
+    x = [outputs[Place(layer)].double().numpy() for layer in (1, 4)]
     expected = np.hstack([a - b for a, b in zip(x, rebuilt, strict=True)]) @ coef
     np.testing.assert_allclose(raw_misses(dictionary, coef, outputs, features), expected, atol=2e-5)
 

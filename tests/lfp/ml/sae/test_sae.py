@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lfp.errors import ModelError
 from lfp.ml.sae.autoencoders import SAES, Dictionary, Normalize, Sae, SaeInfo, Variant, fold_scale, normalise
+from lfp.util.types import Place
 from tests.lfp.builders import tiny_sae
 
 VARIANTS = get_args(Variant)
@@ -182,11 +183,11 @@ def test_with_normalised_inputs_features_alone_cannot_be_decoded_nor_a_scale_fol
 @every_variant
 def test_a_dictionary_scales_features_to_outputs_of_unit_mean_square_norm(variant: Variant) -> None:
     sae = tiny_sae(variant=variant, scale=0.37)
-    features = Dictionary([sae]).encode({0: OUTPUTS})
+    features = Dictionary([sae]).encode({Place(0): OUTPUTS})
     torch.testing.assert_close(features, 0.37 * sae.encode(OUTPUTS), rtol=1e-5, atol=1e-6)
     trained = tiny_sae(variant=variant, scale=1.0)
     torch.testing.assert_close(
-        Dictionary([fold_scale(trained, 0.37)]).encode({0: OUTPUTS}),
+        Dictionary([fold_scale(trained, 0.37)]).encode({Place(0): OUTPUTS}),
         trained.encode(OUTPUTS * 0.37),
         rtol=1e-5,
         atol=1e-6,
@@ -196,16 +197,16 @@ def test_a_dictionary_scales_features_to_outputs_of_unit_mean_square_norm(varian
 @pytest.mark.parametrize("how", ["layer_norm", "constant_norm_rescale"])
 def test_a_dictionary_scales_features_of_normalised_inputs_too(how: Normalize) -> None:
     sae = with_normalised_inputs(tiny_sae(variant="jumprelu"), how)
-    torch.testing.assert_close(Dictionary([sae]).encode({0: OUTPUTS}), 0.37 * sae.encode(OUTPUTS))
+    torch.testing.assert_close(Dictionary([sae]).encode({Place(0): OUTPUTS}), 0.37 * sae.encode(OUTPUTS))
 
 
 def test_a_dictionary_lays_layers_side_by_side_in_order() -> None:
     late, early = tiny_sae(layer=5, width=3, variant="topk"), tiny_sae(layer=2, width=4, seed=1)
     dictionary = Dictionary([late, early])
-    assert (dictionary.layers, dictionary.n_features) == ((2, 5), 7)
-    assert dictionary.layer_of.tolist() == [2] * 4 + [5] * 3
+    assert (dictionary.places, dictionary.n_features) == ((Place(2), Place(5)), 7)
+    assert dictionary.place_of.tolist() == [0] * 4 + [1] * 3
     assert dictionary.index_of.tolist() == [0, 1, 2, 3, 0, 1, 2]
-    features = dictionary.encode({5: OUTPUTS, 2: OUTPUTS + 1})
+    features = dictionary.encode({Place(5): OUTPUTS, Place(2): OUTPUTS + 1})
     expected = torch.cat([early.encode(OUTPUTS + 1), late.encode(OUTPUTS)], dim=1) * 0.37
     torch.testing.assert_close(features, expected, rtol=1e-5, atol=1e-6)
     assert torch.equal(torch.cat(dictionary.decoders), torch.cat([early.W_dec, late.W_dec]))
@@ -215,12 +216,12 @@ def test_a_dictionary_changes_no_autoencoder_and_keeps_no_second_copy_of_its_wei
     sae = tiny_sae(variant="jumprelu")
     before = copy.deepcopy(sae.state_dict())
     dictionary = Dictionary([sae])
-    dictionary.encode({0: OUTPUTS})
+    dictionary.encode({Place(0): OUTPUTS})
     assert all(torch.equal(before[name], tensor) for name, tensor in sae.state_dict().items())
     assert dictionary.saes[0] is sae and dictionary._scaled[0].encoder is sae.encoder
 
 
 def test_a_moved_dictionary_makes_its_features_there() -> None:
     dictionary = Dictionary([tiny_sae(variant="topk", width=4096), tiny_sae(layer=1)])
-    features = dictionary.to("meta").encode({0: OUTPUTS, 1: OUTPUTS})
+    features = dictionary.to("meta").encode({Place(0): OUTPUTS, Place(1): OUTPUTS})
     assert (features.device.type, features.shape) == ("meta", (40, 4108))

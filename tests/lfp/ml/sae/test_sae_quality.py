@@ -54,7 +54,7 @@ def test_the_mean_alone_leaves_all_variance_unexplained() -> None:
 
 
 def test_outputs_without_variance_are_refused() -> None:
-    with pytest.raises(DataError, match="layer 0: the 4 held-out MLP outputs are all alike"):
+    with pytest.raises(DataError, match="layer 0: the 4 held-out activations are all alike"):
         quality(tiny_sae(d_in=D_IN), torch.full((4, D_IN), 0.7))
 
 

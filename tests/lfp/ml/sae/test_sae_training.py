@@ -17,6 +17,7 @@ from lfp.errors import ConfigError, DataError, TrainingError
 from lfp.ml.sae.autoencoders import Sae, SaeInfo, Variant
 from lfp.ml.sae.quality import quality
 from lfp.ml.sae.training import HeldActivations, SaeTrainer, train_saes, unit_scale
+from lfp.util.types import Place
 
 D_IN, WIDTH, N_PLANTED = 16, 32, 24
 CONFIG = SaeConfig(
@@ -37,7 +38,7 @@ def planted(n: int = 6000, *, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 DIRECTIONS, OUTPUTS = planted()
-SOURCE = HeldActivations({1: OUTPUTS, 4: OUTPUTS.flip(1)}, CONFIG.batch_tokens, 0)
+SOURCE = HeldActivations({Place(1): OUTPUTS, Place(4): OUTPUTS.flip(1)}, CONFIG.batch_tokens, 0)
 
 
 def changed(**values: Any) -> SaeConfig:
@@ -54,7 +55,7 @@ def info(
 
 
 def trainer(variant: Variant = "tied_relu", config: SaeConfig = CONFIG, **of_info: Any) -> SaeTrainer:
-    return SaeTrainer(info(variant, **of_info), config, SOURCE.outputs[of_info.get("layer", 1)])
+    return SaeTrainer(info(variant, **of_info), config, SOURCE.outputs[Place(of_info.get("layer", 1))])
 
 
 def trained(variant: Variant = "tied_relu", config: SaeConfig = CONFIG, **of_info: Any) -> Sae:
@@ -138,7 +139,7 @@ def test_the_scale_of_the_outputs_does_not_matter(variant: Variant) -> None:
     """A power of two, so that not a bit is rounded differently."""
     config = changed(steps=220)
     louder = SaeTrainer(info(variant, louder=4.0), config, OUTPUTS * 4)
-    (found,) = train_saes([louder], HeldActivations({1: OUTPUTS * 4}, CONFIG.batch_tokens, 0))
+    (found,) = train_saes([louder], HeldActivations({Place(1): OUTPUTS * 4}, CONFIG.batch_tokens, 0))
     expected = trained(variant, config)
     for name, tensor in found.state_dict().items():
         factor = 1.0 if name in ("encoder", "W_dec") else 4.0
@@ -160,7 +161,7 @@ class Spoiled(Faulty):
 
     def batches(self, start: int) -> Iterator[Mapping[int, Tensor]]:
         for number, batch in enumerate(SOURCE.batches(start), start):
-            yield batch if number < self.step else {layer: values * float("nan") for layer, values in batch.items()}
+            yield batch if number < self.step else {place: values * float("nan") for place, values in batch.items()}
 
 
 @of_all_variants
@@ -231,8 +232,8 @@ def test_a_feature_starts_again_at_what_a_token_misses(variant: Variant) -> None
     for step in range(100):
         if step == 40:
             made_dead(one)
-        one.step(next(batches)[1])
-    inputs = (batch := next(batches)[1]) * one.info.scale
+        one.step(next(batches)[Place(1)])
+    inputs = (batch := next(batches)[Place(1)]) * one.info.scale
     missed, b_dec = F.normalize(inputs - one.sae(inputs)[1], dim=1), one.sae.b_dec.clone()
     one.step(batch)
     rows = one.sae.W_dec[third]
@@ -250,7 +251,7 @@ def test_thresholds_stay_at_zero_or_above() -> None:
     one = trainer("jumprelu", changed(l0_weight=0.0))
     one.sae.threshold.fill_(1e-4)
     for _, batch in zip(range(20), SOURCE.batches(0), strict=False):
-        one.step(batch[1])
+        one.step(batch[Place(1)])
         assert one.sae.threshold.min() >= 0.0
     assert (one.sae.threshold == 0.0).any()
 
@@ -259,7 +260,7 @@ def rates(config: SaeConfig) -> list[float]:
     """The learning rate of every step."""
     one, found = trainer(config=config), []
     for _, batch in zip(range(config.steps), SOURCE.batches(0), strict=False):
-        one.step(batch[1])
+        one.step(batch[Place(1)])
         (group,) = one.state_dict()["adam"]["param_groups"]
         found.append(group["lr"])
     return found
