@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, fields
@@ -22,6 +21,7 @@ from lfp.bundle.store.connection import Limits, Parameters, Store
 from lfp.bundle.validation import validate
 from lfp.errors import BundleError, ConfigError, ModelError, NotInBundleError
 from lfp.util.dependencies import jobs_packages, verb
+from lfp.util.types import Site
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,24 +50,43 @@ def open_bundle(path: str | Path, *, memory_limit: str | None = None, threads: i
     return Bundle(Store.open(Path(path).expanduser(), limits=Limits(memory_limit, threads)))
 
 
-def load_sae(name: str | Path, *, layer: int | None = None, revision: str | None = None) -> Sae:
+def load_sae(
+    name: str | Path,
+    *,
+    layer: int | None = None,
+    site: Site | None = None,
+    sae_id: str | None = None,
+    revision: str | None = None,
+) -> Sae:
     """Load a sparse autoencoder from a folder, or from `org/repo/folder` on the hub, onto the CPU.
 
-    Both the folders that runs write and those of SAELens are read. `layer` is the layer whose MLP output a foreign
-    autoencoder encodes, where its cfg.json does not say; its inputs are taken as they are, without a scale. Raises
-    ModelError for a folder that cannot be read, DependencyError without the jobs' packages.
+    The folders that runs write are read, and those of SAELens, sparsify, Gemma Scope, Llama Scope and
+    dictionary_learning; with `sae_id`, `name` is a release of SAELens. `layer` and `site` say what a foreign
+    autoencoder encodes, where its folder does not; its inputs are taken as they are, without a scale. Raises ModelError
+    for a folder that cannot be read, DependencyError without the jobs' packages.
     """
     with jobs_packages("lfp.load_sae"):
         from lfp.ml.sae import formats
-    folder = formats.locate_sae(str(name), revision)
-    config = formats.read_config(folder)
-    if config.own is not None:
-        return formats.load_sae(folder)
-    named = re.search(r"\.(\d+)\.", config.hook_name or "")
-    if layer is None and named is None:
-        raise ModelError(f"{config.path}: does not say which layer it is of; pass layer=")
-    number = layer if layer is not None else int(named[1]) if named else 0
-    return formats.read_sae(folder, layer=number, model="tuned", scale=1.0, d_in=config.d_in, source=str(name))
+    if sae_id is None:
+        stored, source = formats.open_sae(formats.locate_sae(str(name), revision)), str(name)
+    else:
+        located = formats.locate_release(str(name), sae_id, revision)
+        stored, source = formats.open_sae(located.folder, located.overrides), f"{name}/{sae_id}"
+    if stored.own is not None:
+        return formats.load_sae(stored.path.parent)
+    place = formats.find_place(stored.reads) if stored.reads is not None else None
+    number = next((value for value in (layer, place.layer if place else None, stored.layer) if value is not None), None)
+    if number is None:
+        raise ModelError(f"{stored.path}: does not say which layer it is of; pass layer=")
+    return formats.adopt_sae(
+        stored,
+        layer=number,
+        site=site or (place.site if place else "mlp_out"),
+        model="tuned",
+        scale=1.0,
+        d_in=stored.d_in,
+        source=source,
+    )
 
 
 class _Tables:

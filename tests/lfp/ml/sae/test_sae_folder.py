@@ -142,7 +142,11 @@ def test_load_sae_wants_a_folder_written_here() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda c: c.update(architecture="gated"), "gated .* batchtopk or jumprelu or standard or topk"),
+        (lambda c: c.update(architecture="gated"), "lacks b_gate, b_mag, r_mag and has no place for b_enc"),
+        (
+            lambda c: c.update(architecture="transcoder"),
+            "transcoder is not supported; .* jumprelu or matryoshka_batchtopk",
+        ),
         (lambda c: c.pop("architecture"), "architecture None"),
         (
             lambda c: c.update(normalize_activations="covariance_whitening"),
@@ -155,7 +159,7 @@ def test_load_sae_wants_a_folder_written_here() -> None:
         (lambda c: c.pop("k"), "k is None"),
         (lambda c: c.update(d_sae="12"), "d_sae is 12, not a whole number"),
         (lambda c: c.update(d_in=0), "d_in is 0"),
-        (lambda c: c.update(d_in=8), "width 8, but .* width 6"),
+        (lambda c: c.update(d_in=8), r"W_enc is \[6, 12\], but \[8, 12\]"),
         (lambda c: c.update(d_sae=11), r"W_enc is \[6, 12\], but \[6, 11\]"),
         (lambda c: c["metadata"].update(hook_name="blocks.0.hook_resid_post"), "made for blocks.0.hook_resid_post"),
         (lambda c: c["metadata"].update(hook_name="blocks.1.hook_mlp_out"), "not mlp_out of layer 0"),
@@ -219,13 +223,13 @@ def test_a_folder_written_before_sites_is_of_the_mlps_output(tmp_path: Path) -> 
         (lambda t: t.pop("b_enc"), "lacks b_enc; its tensors must be W_dec, W_enc, b_dec, b_enc, threshold"),
         (lambda t: t.update(log_sparsity=torch.zeros(12)), "has no place for log_sparsity"),
         (lambda t: t.update(b_dec=torch.zeros(7)), r"b_dec is \[7\], but \[6\]"),
-        (lambda t: t.update(W_enc=t["W_enc"].T.contiguous()), r"W_enc is \[12, 6\], but \[6, 12\]"),
+        (lambda t: t.update(W_enc=t["W_enc"][:, :11].contiguous()), r"W_enc is \[6, 11\], but \[6, 12\]"),
         (lambda t: t["W_dec"][3].fill_(float("nan")), "W_dec has values"),
         (lambda t: t["b_enc"][3].fill_(float("inf")), "b_enc has values"),
         (lambda t: t.update(b_dec=torch.zeros(6, dtype=torch.int64)), "b_dec has values"),
         (lambda t: t.update(scaling_factor=torch.full((12,), 2.0)), "has no place for scaling_factor"),
     ],
-    ids=["missing", "extra", "wrong width", "transposed", "nan", "inf", "integers", "unfolded"],
+    ids=["missing", "extra", "wrong width", "too narrow", "nan", "inf", "integers", "unfolded"],
 )
 def test_weights_that_do_not_fit_are_refused(tmp_path: Path, change: Any, words: str) -> None:
     folder = copied("jumprelu", tmp_path)
@@ -322,11 +326,15 @@ def test_a_folder_on_the_hub_is_fetched_and_no_more_than_it(tmp_path: Path, monk
         return str(tmp_path)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    monkeypatch.setattr("lfp.ml.sae.readers.hub.hub_reachable", lambda: True)
     write_sae(tiny_sae(), tmp_path / "layer_3" / "l1")
     assert locate_sae("org/repo/layer_3/l1", "v2") == tmp_path / "layer_3" / "l1"
-    files = [f"layer_3/l1/{file}" for file in (CONFIG, WEIGHTS)]
-    assert asked == [("org/repo", {"revision": "v2", "allow_patterns": files})]
-    with pytest.raises(ModelError, match=r"org/repo/layer_4: no cfg\.json and sae_weights\.safetensors there"):
+    [(repository, how)] = asked
+    patterns = how.pop("allow_patterns")
+    assert (repository, how) == ("org/repo", {"revision": "v2", "local_files_only": False})
+    assert {"layer_3/l1/cfg.json", "layer_3/l1/params.npz", "layer_3/l1/checkpoints/final.safetensors"} < set(patterns)
+    assert all(pattern.startswith("layer_3/l1/") and "*" not in pattern for pattern in patterns)
+    with pytest.raises(ModelError, match=r"org/repo/layer_4: no such folder in that repository; check its name"):
         locate_sae("org/repo/layer_4")
 
 
@@ -336,6 +344,7 @@ def test_a_hub_out_of_reach_is_told_in_one_sentence(monkeypatch: pytest.MonkeyPa
         raise error
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    monkeypatch.setattr("lfp.ml.sae.readers.hub.hub_reachable", lambda: True)
     with pytest.raises(ModelError, match=r"^org/repo/x: no such folder here, .* \(no route\); pass a local folder$"):
         locate_sae("org/repo/x")
 

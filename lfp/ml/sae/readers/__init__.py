@@ -1,0 +1,1 @@
+"""Readers of autoencoders' folders, a module per tool that writes them."""
