@@ -489,7 +489,7 @@ class LanguageModelConfig(Section):
     base_url: str | None = None
     """Address of a compatible server; OpenAI's by default."""
     concurrency: int = Field(16, ge=1)
-    """Calls made at the same time."""
+    """Most calls made at the same time; fewer where the server queues them."""
     budget_usd: float = Field(1.0, gt=0.0)
     """Dollars, never exceeded: the worst case of a call is reserved before it is made."""
     price_in: float = Field(0.0, ge=0.0)

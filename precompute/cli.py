@@ -22,6 +22,7 @@ import typer
 
 from lfp.errors import ConfigError, LfpError
 from lfp.labels.types import Behaviour
+from lfp.testing.fake_openai.quirks import Quirk
 from lfp.util.dependencies import jobs_packages
 from precompute.commands.bench import app as bench
 from precompute.run.progress import progress_to_stderr
@@ -277,6 +278,7 @@ def fake_openai(
     port: Annotated[int, typer.Option("--port", help="Port on this machine; 0 for a free one.", min=0, max=65535)] = 0,
     behave: Annotated[Behaviour, typer.Option("--behave", help="What its answers are like.")] = "right",
     bundle: Annotated[Path | None, typer.Option("--bundle", help="A bundle whose features it knows.")] = None,
+    quirk: Annotated[Quirk | None, typer.Option("--quirk", help="A departure from the protocol.")] = None,
 ) -> None:
     """Serve a fake language model until Ctrl-C, to try without a key what needs a language model.
 
@@ -287,7 +289,7 @@ def fake_openai(
     """
     from precompute.commands import basic as verbs
 
-    server = verbs.fake_openai(port=port, behave=behave, bundle=bundle)
+    server = verbs.fake_openai(port=port, behave=behave, bundle=bundle, quirk=quirk)
     with contextlib.suppress(Interrupted), server:
         typer.echo(f"{server.base_url}: a fake server ({behave}), until Ctrl-C")
         threading.Event().wait()
@@ -305,7 +307,7 @@ def label(
     price_in: Annotated[float | None, typer.Option("--price-in", min=0.0, help="Dollars per million read.")] = None,
     price_out: Annotated[float | None, typer.Option("--price-out", min=0.0, help="The same, written.")] = None,
     task: Annotated[str | None, typer.Option("--task", help="What the feedback is about; default by config.")] = None,
-    concurrency: Annotated[int, typer.Option("--concurrency", min=1, help="Calls made at the same time.")] = 16,
+    concurrency: Annotated[int, typer.Option("--concurrency", min=1, help="Most calls made at the same time.")] = 16,
     timeout_s: Annotated[float, typer.Option("--timeout-s", min=0.1, help="Seconds that a call may take.")] = 60.0,
     cache: Annotated[Path | None, typer.Option("--cache", help="Folder of cached answers.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Estimate the cost and call nothing.")] = False,
@@ -343,6 +345,8 @@ def label(
             progress=progress,
         )
     typer.echo(f"{bundle}: {outcome.sentence}")
+    for note in outcome.notes:
+        typer.echo(f"label: {note}", err=True)
     if outcome.failed and not outcome.labelled:
         raise typer.Exit(1)
 

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
 
 from lfp.bundle.queries.feature import Label
 from lfp.errors import LabelError
@@ -51,6 +52,13 @@ class Description(Form):
     """What a feature fires on."""
 
     description: str
+
+    @field_validator("description")
+    @classmethod
+    def _check_is_said(cls, description: str) -> str:
+        if not description.strip():
+            raise PydanticCustomError("blank", "it is blank")
+        return description
 
 
 class Relation(Form):

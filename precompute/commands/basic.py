@@ -17,6 +17,7 @@ from lfp.bundle.manifest import check_bundle, read_manifest, read_table
 from lfp.config import LabelsConfig, LanguageModelConfig, load_config, load_section, parse_section
 from lfp.errors import ConfigError, DependencyError
 from lfp.labels.types import Behaviour
+from lfp.testing.fake_openai.quirks import Quirk
 from lfp.util.types import Progress
 from precompute import presets
 from precompute.run.progress import silent
@@ -143,7 +144,9 @@ def explore(
         raise ConfigError(f"the explorer's server ended with exit code {code}; see its message above")
 
 
-def fake_openai(*, port: int = 0, behave: Behaviour = "right", bundle: str | Path | None = None) -> FakeServer:
+def fake_openai(
+    *, port: int = 0, behave: Behaviour = "right", bundle: str | Path | None = None, quirk: Quirk | None = None
+) -> FakeServer:
     """Return a fake server, a context manager that serves while it is entered; port 0 takes a free port.
 
     With a bundle it knows what that bundle's features fire on; otherwise it answers from the words of the prompt.
@@ -156,7 +159,7 @@ def fake_openai(*, port: int = 0, behave: Behaviour = "right", bundle: str | Pat
     responders: list[Responder] = [SwapWords(vader_lexicon()), ReadsPrompts(vader_lexicon())]
     if bundle is not None:
         responders.insert(0, knows(Path(bundle)))
-    return FakeServer(FakeConfig(behave), responders, port=port)
+    return FakeServer(FakeConfig(behave, quirk=quirk), responders, port=port)
 
 
 def knows(bundle: Path) -> KnowsFeatures:

@@ -32,13 +32,15 @@ LabellerKind = Literal["openai", "offline-tokens", "human"]
 class LabelOutcome:
     """Result of `label`: features labelled, failures counted by reason, and dollars spent.
 
-    After a dry run `estimate` holds what labelling would take, and nothing was labelled.
+    After a dry run `estimate` holds what labelling would take, and nothing was labelled. `notes` say of the server,
+    a sentence each, what was not as requested.
     """
 
     labelled: int
     failed: Counter[str]
     spent_usd: float = 0.0
     estimate: Estimate | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def sentence(self) -> str:
@@ -89,7 +91,7 @@ def label(
         price_in: `openai`: dollars per million prompt tokens; needed without `base_url`.
         price_out: `openai`: dollars per million answer tokens; needed without `base_url`.
         task: `openai`: what the feedback was about; by default as the bundle's config says.
-        concurrency: `openai`: calls in flight at once.
+        concurrency: `openai`: most calls in flight at once; fewer where the server queues them.
         timeout_s: `openai`: seconds that a call waits for the server.
         cache: `openai`: folder of cached answers; by default a hidden folder beside the bundle.
         dry_run: `openai`: estimate calls, tokens and dollars without any call.
@@ -120,7 +122,7 @@ def label(
         found = read_evidence(tables, wanted, n_scored=config.scored_examples)
         return sorted(found, key=lambda evidence: place.get(evidence.feature_id, evidence.feature_id))
 
-    name, spent_usd = "", 0.0
+    name, spent_usd, notes = "", 0.0, tuple[str, ...]()
     if labeller == "human":
         if labels_file is None:
             raise ConfigError("--from: no file is named; name one with the columns feature_id, description and related")
@@ -164,11 +166,11 @@ def label(
             return LabelOutcome(0, Counter(), estimate=by_model.estimate(find_evidence(wanted)))
         client.check_key()
         labels, name = by_model.label(find_evidence(wanted)), by_model.name
-        spent_usd = client.budget.spent_usd
+        spent_usd, notes = client.budget.spent_usd, tuple(client.notes)
 
     _write_labels(path, labels, name, groups=groups)
     failed = Counter(each.failure or "without a reason" for each in labels if not each.is_ok)
-    return LabelOutcome(len(labels) - failed.total(), failed, spent_usd)
+    return LabelOutcome(len(labels) - failed.total(), failed, spent_usd, notes=notes)
 
 
 def _write_labels(path: Path, labels: Sequence[Label], labeller: str, *, groups: dict[str, list[int]]) -> None:

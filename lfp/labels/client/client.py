@@ -7,6 +7,7 @@ import datetime
 import os
 import signal
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,20 +18,24 @@ from typing import Any
 import openai
 
 from lfp.errors import ConfigError, LabelError
+from lfp.labels.client.address import check_address, check_server
+from lfp.labels.client.dialect import Dialect
+from lfp.labels.client.pacing import Pace
 from lfp.labels.client.questions import Answer, AnyForm, Question, read_answer, write_answer
+from lfp.labels.client.reading import BrokenAnswerError, RefusedAnswerError, read_completion
 from lfp.labels.client.transport import (
     ACCOUNT,
     KEY,
     RETRIES,
     STOPPED,
     Account,
-    BrokenAnswerError,
+    BoundedClient,
     Budget,
     CallFailedError,
+    DialectRefusedError,
     MeteredClient,
     explain_status,
     is_busy,
-    read_completion,
 )
 from lfp.util.types import Progress
 
@@ -44,6 +49,7 @@ class ClientConfig:
     """The model, its server, and bounds. The key is read from the environment only.
 
     `base_url`: address of a compatible server; OpenAI's API by default. `cache`: folder of cached answers.
+    `concurrency`: the most calls at once; fewer are made of a server that queues them.
     `budget_usd`: what one client may spend, cached answers not counted. `price_in` and `price_out`: dollars per million
     prompt and answer tokens. `timeout_s`: seconds that a try waits for the server.
     """
@@ -83,14 +89,25 @@ class Estimate:
 class Client:
     """Asks a model many questions and returns an answer or the reason for its absence for each.
 
-    Refusals for a time (status 429 or 5xx) and lost answers are retried, an answer that breaks its schema is asked for
-    three times, and a question that the budget has no room for fails. Answers are cached as they arrive, so that an
-    interrupted job can be resumed without asking anything twice.
+    Before the first question the address is checked. Refusals for a time (status 429 or 5xx) and lost answers are
+    retried, an answer that breaks its schema is asked for three times, and a question that the budget has no room for
+    fails. Answers are cached as they arrive, so that an interrupted job can be resumed without asking anything twice.
+    Raises ConfigError for an address that cannot be a server's.
     """
 
     def __init__(self, config: ClientConfig) -> None:
+        if config.base_url is not None:
+            check_address(config.base_url)
         self.config = config
         self.budget = Budget(config.budget_usd, config.price_in, config.price_out)
+        self.pace = Pace(config.concurrency)
+        # OpenAI's newer models refuse `max_tokens`; other servers may not know its successor, nor then cap answers
+        self.dialect = Dialect("max_completion_tokens" if config.base_url is None else "max_tokens")
+        self.lenient: Counter[str] = Counter()
+        """Answers that were not as requested and were read all the same, by what was accepted."""
+        self.broken: Counter[str] = Counter()
+        """Answers that were not accepted, by reason."""
+        self._is_checked = False
 
     def check_key(self) -> None:
         """Raise ConfigError if there is neither a key in the environment nor the address of another server."""
@@ -144,19 +161,36 @@ class Client:
                 raise error
         return [answers.get(sha256) or Answer(None, STOPPED, 0.0, 0) for sha256 in hashes]
 
+    @property
+    def notes(self) -> list[str]:
+        """What is to be said of the server, a sentence each: formats, calls at once, answers out of form."""
+        notes = [self.dialect.sentence] if self.dialect.sentence else []
+        if self._is_checked and self.pace.limit < self.config.concurrency:
+            notes.append(f"calls at once in the end: {self.pace.limit} of at most {self.config.concurrency}")
+        for what, counts in (("read though", self.lenient), ("not accepted", self.broken)):
+            if counts:
+                reasons = "; ".join(f"{n:,} {reason}" for reason, n in counts.most_common())
+                notes.append(f"answers {what}: {reasons}")
+        return notes
+
     async def _ask_all(
         self, questions: Mapping[str, Question[Any]], answers: dict[str, Answer[Any]], report: Callable[[], None]
     ) -> None:
         """Ask questions concurrently; put each answer into the cache and into `answers` as it arrives."""
         config = self.config
-        http, slots = MeteredClient(self.budget, timeout_s=config.timeout_s), asyncio.Semaphore(config.concurrency)
+        http = MeteredClient(self.budget, self.pace, self.dialect, timeout_s=config.timeout_s)
         key = os.environ.get(KEY) or "none"  # servers that ask for no key get this one
         api = openai.AsyncOpenAI(
             api_key=key, base_url=config.base_url, max_retries=RETRIES, timeout=config.timeout_s, http_client=http
         )
+        if not self._is_checked:
+            async with BoundedClient(timeout_s=config.timeout_s) as plain:
+                await check_server(api.with_options(http_client=plain), config.model)
+            self._is_checked = True
+        self.pace.begin()
 
         async def answer(sha256: str, question: Question[Any]) -> None:
-            async with slots:
+            async with self.pace.slot():
                 found = await self._answer(api, http, question)
             write_answer(config.cache, sha256, found)
             answers[sha256] = found
@@ -185,30 +219,32 @@ class Client:
         """Ask one question until an answer fits its schema."""
         account = Account(self.budget.cost_usd(question.tokens_in[1], question.max_tokens))
         ACCOUNT.set(account)
-        form = {"name": question.schema.__name__, "schema": question.json_schema, "strict": True}
-        # OpenAI's newer models refuse `max_tokens`; other servers may not know its successor, and would not cap answers
-        request: dict[str, Any] = {
-            "model": self.config.model,
-            "messages": [message._asdict() for message in question.messages],
-            "max_completion_tokens" if self.config.base_url is None else "max_tokens": question.max_tokens,
-            "response_format": {"type": "json_schema", "json_schema": form},
-        }
         broken, failure, error = 0, "", None
         while not failure:
+            request, sent_format = self.dialect.build_request(question), self.dialect.format
             try:
-                response = await api.chat.completions.with_raw_response.create(**request)
-                value = read_completion(response.text, question.schema)
-                now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-                return Answer(value, None, account.cost_usd, account.tokens, answered_at=now)
+                response = await api.chat.completions.with_raw_response.create(model=self.config.model, **request)
+                reading = read_completion(response.text, question.schema)
+            except DialectRefusedError as refusal:
+                self.dialect.change(refusal.body, refusal.sent, sent_format)
             except BrokenAnswerError as fault:
-                broken += 1
+                self.broken[str(fault)] += 1
+                is_given_up = not fault.is_cut and self.dialect.count_broken(sent_format)
+                broken = 0 if is_given_up else broken + 1
                 failure = f"{fault} ({broken} times)" if broken == _BROKEN_TRIES else ""
+            except RefusedAnswerError:
+                failure = "the model refused to answer"
             except openai.APIStatusError as refusal:
                 http.unanswered += is_busy(refusal)
                 explained = explain_status(refusal, self.config.model, tries=account.tries)
                 failure, error = str(explained), explained if isinstance(explained, LabelError) else None
             except CallFailedError as fault:
                 failure = str(fault)
+            else:
+                self.lenient.update(reading.leniences)
+                self.dialect.count_read(sent_format)
+                now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+                return Answer(reading.value, None, account.cost_usd, account.tokens, answered_at=now)
         if error is not None:
             raise error
         return Answer(None, failure, account.cost_usd, account.tokens)

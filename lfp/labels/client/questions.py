@@ -24,6 +24,11 @@ class Form(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+SCHEMA_INTRODUCTION = (
+    "Answer with one JSON object and nothing else: no code fence, no comment. It must fit this JSON schema:\n"
+)
+"""What stands before a schema that is written into a prompt."""
+
 AnyForm = TypeVar("AnyForm", bound=Form)
 
 
@@ -60,11 +65,22 @@ class Question(Generic[AnyForm]):
     def tokens_in(self) -> tuple[int, int]:
         """Number of prompt tokens: an estimate, and an upper bound.
 
-        For the bound, a token has at least one byte, and the server's chat template adds some.
+        For the bound, a token has at least one byte, the server's chat template adds some, and the schema is in the
+        prompt.
         """
         contents = [message.content for message in self.messages]
         n_bytes = sum(len(text.encode()) for text in (*contents, json.dumps(self.json_schema)))
-        return -(-n_bytes // _BYTES_PER_TOKEN), n_bytes + _MESSAGE_TOKENS * len(self.messages) + _TEMPLATE_TOKENS
+        added = len(SCHEMA_INTRODUCTION) + _MESSAGE_TOKENS * (len(self.messages) + 1) + _TEMPLATE_TOKENS
+        return -(-n_bytes // _BYTES_PER_TOKEN), n_bytes + added
+
+
+def put_schema_in_prompt(question: Question[Any]) -> tuple[Message, ...]:
+    """Return the messages with the schema of the answer at the end of the system message."""
+    schema = SCHEMA_INTRODUCTION + json.dumps(question.json_schema)
+    first, *others = question.messages
+    if first.role != "system":
+        return (Message("system", schema), *question.messages)
+    return (Message("system", f"{first.content}\n\n{schema}"), *others)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ import openai
 from pydantic import BaseModel, Field, ValidationError
 
 from lfp.errors import LabelError
-from lfp.labels.client.questions import AnyForm
+from lfp.labels.client.dialect import Dialect
+from lfp.labels.client.pacing import Pace
 
 if TYPE_CHECKING:
     import httpx2
@@ -27,8 +28,11 @@ RETRIES = 9
 
 STOPPED = "stopped before it was answered"
 
+_BUSY = (429, 503)
+_OF_TRANSFER = ("content-encoding", "content-length", "transfer-encoding")  # headers that a body read whole has not
 _LOST_TRIES = 4  # of a call whose answer does not arrive
 _UNANSWERED = 3  # calls in a row, after which the server counts as gone
+_LARGEST_BODY = 4_000_000  # bytes of an answer; what is longer is no answer
 _LONGEST_QUOTE = 200  # characters of a server's message that a failure quotes
 _SECRETS = re.compile(r"\S*://\S+|\bsk-\S+|\bBearer\s+\S+", re.IGNORECASE)  # addresses and keys
 
@@ -72,18 +76,54 @@ class CallFailedError(openai.OpenAIError):
     """A call that is not tried again, for the reason in its message. The openai package passes its own errors on."""
 
 
-class MeteredClient(openai.DefaultAsyncHttpxClient):
+class DialectRefusedError(CallFailedError):
+    """The server refuses the response format or the token limit of the request `sent`; `body` is what it says."""
+
+    def __init__(self, body: bytes, sent: bytes) -> None:
+        super().__init__("the server refuses the response format")
+        self.body, self.sent = body, sent
+
+
+class TooLongError(Exception):
+    """A response has more bytes than any answer."""
+
+
+class BoundedClient(openai.DefaultAsyncHttpxClient):
+    """An HTTP client that reads no more than `_LARGEST_BODY` of a response, and follows no redirection.
+
+    The prompts would follow one to an address that nobody named.
+    """
+
+    def __init__(self, *, timeout_s: float) -> None:
+        super().__init__(timeout=timeout_s, follow_redirects=False)
+
+    async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+        """Send a request and read the response. Raises TooLongError, and httpx's errors."""
+        streamed = await super().send(request, **options | {"stream": True})
+        content = bytearray()
+        try:
+            async for part in streamed.aiter_bytes(65_536):
+                content += part
+                if len(content) > _LARGEST_BODY:
+                    raise TooLongError
+        finally:
+            await streamed.aclose()
+        headers = [(name, value) for name, value in streamed.headers.multi_items() if name not in _OF_TRANSFER]
+        return type(streamed)(streamed.status_code, headers=headers, content=bytes(content), request=request)
+
+
+class MeteredClient(BoundedClient):
     """The HTTP client below the openai package, which sees every try of every call.
 
     A try is sent only after its worst case has been reserved in the budget, and never once `is_stopped`. A refusal is
     free; an answer that is lost on the way counts at its worst. Use one client per event loop.
     """
 
-    def __init__(self, budget: Budget, *, timeout_s: float) -> None:
-        super().__init__(timeout=timeout_s)
+    def __init__(self, budget: Budget, pace: Pace, dialect: Dialect, *, timeout_s: float) -> None:
+        super().__init__(timeout_s=timeout_s)
         self.is_stopped = False  # set it to send nothing more; tries in flight end by themselves
         self.unanswered = 0  # calls in a row that were given up without an answer
-        self._budget, self._timeout_s = budget, timeout_s
+        self._budget, self._pace, self._dialect, self._timeout_s = budget, pace, dialect, timeout_s
         self._settled = asyncio.Event()
 
     async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
@@ -108,19 +148,28 @@ class MeteredClient(openai.DefaultAsyncHttpxClient):
             is_unreachable = "Connect" in type(error).__name__  # ConnectError and ConnectTimeout: nothing was sent
             paid_usd = 0.0 if is_unreachable else account.worst_usd
             account.lost_tries += 1
+            if isinstance(error, TooLongError):
+                raise CallFailedError(f"the answer is longer than {_LARGEST_BODY // 1_000_000} MB") from None
+            is_late = "ReadTimeout" in type(error).__name__
+            if is_late:
+                self._pace.slow_down()
             if account.lost_tries < _LOST_TRIES:
                 raise
             self.unanswered += 1
             lost = "the server cannot be reached" if is_unreachable else "the connection broke off"
-            reason = f"no answer within {self._timeout_s:g} s" if "ReadTimeout" in type(error).__name__ else lost
+            reason = f"no answer within {self._timeout_s:g} s" if is_late else lost
             raise CallFailedError(f"{reason} ({account.lost_tries} times)") from None
         finally:
             del budget.reserved_usd[task]
             account.cost_usd += paid_usd
             budget.spent_usd += paid_usd
             self._settled.set()
+        if response.status_code in _BUSY:
+            self._pace.slow_down()
         if self.is_stopped and not response.is_success:
             raise CallFailedError(STOPPED)
+        if self._dialect.is_refusal(response.status_code, response.content, request.content):
+            raise DialectRefusedError(response.content, request.content)
         return response
 
     def _charge(self, response: httpx2.Response, account: Account) -> float:
@@ -133,8 +182,10 @@ class MeteredClient(openai.DefaultAsyncHttpxClient):
         except ValidationError:
             usage = None
         if usage is None:
+            self._pace.count_answer(0, 0)
             return account.worst_usd
         account.tokens += usage.prompt_tokens + usage.completion_tokens
+        self._pace.count_answer(usage.prompt_tokens, usage.completion_tokens)
         return self._budget.cost_usd(usage.prompt_tokens, usage.completion_tokens)
 
 
@@ -147,45 +198,6 @@ class _Billed(BaseModel):
     usage: _Usage | None = None
 
 
-class _Message(BaseModel):
-    content: str | None = None
-    refusal: str | None = None
-
-
-class _Choice(BaseModel):
-    message: _Message
-    finish_reason: str | None = None
-
-
-class _Completion(BaseModel):
-    choices: list[_Choice] = Field(min_length=1)
-
-
-class BrokenAnswerError(Exception):
-    """The model's answer does not fit its schema; asking again may help."""
-
-
-def read_completion(body: str, schema: type[AnyForm]) -> AnyForm:
-    """Parse the answer in a completion. Raises BrokenAnswerError, and CallFailedError if the model refuses to answer.
-
-    No message quotes the answer, so that equal faults read alike.
-    """
-    try:
-        choice = _Completion.model_validate_json(body).choices[0]
-    except ValidationError:
-        raise BrokenAnswerError("the answer is no chat completion") from None
-    if choice.message.refusal or choice.finish_reason == "content_filter":
-        raise CallFailedError("the model refused to answer")
-    try:
-        return schema.model_validate_json(choice.message.content or "")
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        where = "".join(f"{part}." for part in first["loc"]).removesuffix(".")
-        what = "it is no JSON" if first["type"] == "json_invalid" else ": ".join(filter(None, (where, first["msg"])))
-        cut = "it was cut off at max_tokens; " if choice.finish_reason == "length" else ""
-        raise BrokenAnswerError(f"the answer breaks the schema: {cut}{what}") from None
-
-
 def explain_status(error: openai.APIStatusError, model: str, *, tries: int) -> str | LabelError:
     """Explain a refusal by the server, as an error if every other call would be refused, too.
 
@@ -194,6 +206,8 @@ def explain_status(error: openai.APIStatusError, model: str, *, tries: int) -> s
     status = error.status_code
     if status in (401, 403):
         return LabelError(f"the server refuses the key in ${KEY} (status {status}); set one that it accepts")
+    if 300 <= status < 400:
+        return LabelError(f"the server redirects to another address (status {status}); name that one as base URL")
     if status == 404 or error.code == "model_not_found":
         return LabelError(f"the server knows no model {model!r}, or no chat at its base URL; name one that it lists")
     if error.code == "insufficient_quota":

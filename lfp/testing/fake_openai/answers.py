@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from lfp.errors import ConfigError
+from lfp.labels.client.questions import SCHEMA_INTRODUCTION
 from lfp.labels.prompts import (
     Description,
     Detection,
@@ -45,6 +46,24 @@ class ChatRequest:
     schema_name: str
     schema: Mapping[str, Any]
     max_tokens: int | None = None
+
+    @staticmethod
+    def parse(sent: Mapping[str, Any]) -> ChatRequest:
+        """Parse the JSON of a request; the schema may be in its `response_format` or in its prompt, and leaves that.
+
+        Raises an error of KeyError, ValueError, TypeError or AttributeError for any other request.
+        """
+        form = sent.get("response_format", {}).get("json_schema")
+        messages = []
+        for message in sent["messages"]:
+            content, _, written = str(message["content"]).partition(SCHEMA_INTRODUCTION)
+            if written:
+                schema = json.loads(written)
+                form = {"name": schema["title"], "schema": schema}
+            if content or not written:
+                messages.append((str(message["role"]), content.removesuffix("\n\n") if written else content))
+        limit = sent.get("max_completion_tokens") or sent.get("max_tokens")
+        return ChatRequest(str(sent["model"]), tuple(messages), str(form["name"]), dict(form["schema"]), limit)
 
     @property
     def prompt(self) -> str:
