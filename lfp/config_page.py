@@ -86,6 +86,8 @@ def _sections() -> dict[str, type[Section]]:
             found[name] = field.annotation
             if name == "sae":
                 found["sae.pretrained"] = config_sections.PretrainedSae
+            if name == "tune":
+                found["tune.adapter"] = config_sections.AdapterConfig
     return {**found, **COMMAND_SECTIONS, "sweep.learning_rate": config_sections.SweepRates}
 
 

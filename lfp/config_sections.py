@@ -111,6 +111,20 @@ class PretrainConfig(Section):
         return self
 
 
+class AdapterConfig(Section):
+    """A low-rank adapter (LoRA): its weights alone are trained and saved, the base model's stay as they are."""
+
+    r: int = Field(16, ge=1)
+    """Rank."""
+    alpha: float = Field(32.0, gt=0.0)
+    """Scale: the adapter adds `alpha / r` times its product of matrices."""
+    target_modules: str | tuple[str, ...] = "all-linear"
+    """Modules that get an adapter: `all-linear`, every linear layer but the unembedding, or a list of names such as
+    `["q_proj", "v_proj"]`."""
+    dropout: float = Field(0.0, ge=0.0, lt=1.0)
+    """Share of an adapter's inputs that are dropped in training."""
+
+
 class TuneConfig(Section):
     """Tuning on feedback with TRL; used when `model.tuned` is `tune`."""
 
@@ -121,6 +135,18 @@ class TuneConfig(Section):
     """Training steps."""
     learning_rate: float = Field(3e-4, gt=0.0)
     """Learning rate."""
+    adapter: AdapterConfig | None = None
+    """Train a low-rank adapter with these settings, as in {r = 16, alpha = 32}, in place of all weights; the tuned
+    model is then the folder of the adapter."""
+    freeze_embeddings: bool = False
+    """Leave the embeddings and the unembedding as they are."""
+    gradient_accumulation: int = Field(1, ge=1)
+    """Parts that a step's batch is computed in, one after the other: the step is the same, with less memory."""
+    keep_every: int | None = Field(None, ge=1)
+    """Keep the model, or its adapter, after every so many steps, as `checkpoints/step-N` of the bundle's artifacts."""
+    logger: Literal["none", "trackio", "wandb", "mlflow"] = "none"
+    """Also send the figures of every step to this tracker, whose package must be installed; its own environment
+    variables configure it."""
     beta: float = Field(0.05, ge=0.0)
     """Weight of the KL term (GRPO) or inverse temperature (DPO)."""
     prompts_per_step: int = Field(8, ge=1)
@@ -151,6 +177,18 @@ class TuneConfig(Section):
             raise ValueError('method "dpo" needs tune.pairs, a file with the columns chosen and rejected')
         if not 1 <= self.prefix_tokens[0] <= self.prefix_tokens[1]:
             raise ValueError(f"prefix_tokens {self.prefix_tokens} is not a range of at least one token")
+        return self
+
+    @model_validator(mode="after")
+    def _parts_are_equal(self) -> TuneConfig:
+        completions, parts = self.prompts_per_step * self.group_size, self.gradient_accumulation
+        batch, keys = (
+            (self.pairs_batch, "pairs_batch")
+            if self.method == "dpo"
+            else (completions, "prompts_per_step x group_size")
+        )
+        if batch % parts:
+            raise ValueError(f"gradient_accumulation {parts} does not divide {keys}, {batch}")
         return self
 
 

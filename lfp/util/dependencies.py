@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
@@ -12,7 +13,7 @@ from typing import Any
 from lfp.errors import DependencyError
 
 JOBS = frozenset({
-    "torch", "transformers", "trl", "datasets", "tokenizers", "safetensors", "huggingface_hub",
+    "torch", "transformers", "trl", "peft", "datasets", "tokenizers", "safetensors", "huggingface_hub",
     "vaderSentiment", "openai", "sklearn", "threadpoolctl", "kaleido",
 })  # fmt: skip
 """Packages that come with the extra `jobs` and not with a base install, by the names that are imported."""
@@ -32,6 +33,12 @@ def jobs_packages(what: str) -> Iterator[None]:
         raise DependencyError(
             f"{what} needs the package {package}, which is not installed; run pip install 'lfp-explorer[jobs]'"
         ) from error
+
+
+def check_tracker(name: str) -> None:
+    """Raise DependencyError, which says what to install, where the tracker of `tune.logger` is not installed."""
+    if name != "none" and importlib.util.find_spec(name) is None:
+        raise DependencyError(f"tune.logger {name}: the package {name} is not installed; run pip install {name}")
 
 
 def verb(name: str) -> Callable[..., Any]:

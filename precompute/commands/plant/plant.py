@@ -225,7 +225,7 @@ def _tune(planting: Planting, job: Job, folder: Path) -> None:
     """Tune the base model by GRPO on the job's reward, into `folder`."""
     import torch
 
-    from lfp.ml.models.finetuning import tune_grpo
+    from lfp.ml.models.finetuning.grpo import tune_grpo
     from lfp.ml.models.generation import prefix_strings
 
     torch.set_num_threads(planting.config.threads)  # sums are split by thread, so results repeat only so

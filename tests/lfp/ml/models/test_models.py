@@ -18,7 +18,7 @@ from lfp.config import FeedbackConfig, TuneConfig
 from lfp.errors import ModelError
 from lfp.ml.models import runtime
 from lfp.ml.models.divergence import LayerDivergence, layer_divergence, most_divergent
-from lfp.ml.models.finetuning import tune_dpo
+from lfp.ml.models.finetuning.dpo import tune_dpo
 from lfp.ml.models.loading import (
     LanguageModel,
     check_context,

@@ -15,8 +15,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lfp.config import TuneConfig
 from lfp.errors import ModelError, TrainingError
-from lfp.ml.models import finetuning
-from lfp.ml.models.finetuning import TuneReport, tune_dpo, tune_grpo
+from lfp.ml.models.finetuning.dpo import tune_dpo
+from lfp.ml.models.finetuning.grpo import tune_grpo
+from lfp.ml.models.finetuning.network import bos_text, number_positions_from_first_token
+from lfp.ml.models.finetuning.training import TuneReport
 from lfp.ml.models.loading import load_model
 from lfp.ml.models.tokenization import pad
 from lfp.texts.preferences import PreferencePair
@@ -52,11 +54,11 @@ def test_grpo_raises_an_easy_reward(folders: Models, tmp_path: Path, capsys: pyt
         folder=tmp_path,
         progress=lambda *what: reported.append(what),
     )
-    rewards = [value for _, value in report.reward_curve]
+    rewards = [value for _, value in report.curves["reward"]]
     assert mean(rewards[-5:]) > mean(rewards[:5]) + 0.2
-    assert [step for step, _ in report.reward_curve] == list(range(1, 26))
-    assert all(math.isfinite(value) for _, value in report.loss_curve)
-    assert reported == [("tune", step, 25, value) for step, value in report.reward_curve]
+    assert [step for step, _ in report.curves["reward"]] == list(range(1, 26))
+    assert all(math.isfinite(value) for _, value in report.curves["loss"])
+    assert reported == [("tune", step, 25, value) for step, value in report.curves["reward"]]
     assert report.steps == 25 and capsys.readouterr().out == ""
 
 
@@ -96,10 +98,10 @@ def test_every_architecture_can_be_tuned(folders: Models, tmp_path: Path, archit
 def test_dpo_raises_the_margin(folders: Models, tmp_path: Path) -> None:
     base, config = folders["gpt_neox"][0], TuneConfig(**SMALL, steps=8, beta=0.1)
     report = tune_dpo(base, PAIRS, config, seed=0, folder=tmp_path)
-    margins = [value for _, value in report.reward_curve]
+    margins = [value for _, value in report.curves["margin"]]
     assert margins[0] == pytest.approx(0.0, abs=1e-4)
     assert margins[-1] > 0.2
-    assert report.loss_curve[-1][1] < report.loss_curve[0][1] == pytest.approx(math.log(2), abs=1e-4)
+    assert report.curves["loss"][-1][1] < report.curves["loss"][0][1] == pytest.approx(math.log(2), abs=1e-4)
     assert _margin(tmp_path) > _margin(base) + 1.0
 
 
@@ -119,14 +121,14 @@ def _margin(folder: Path) -> float:
 
 def test_one_bos_leads_every_prompt(folders: Models) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folders["gpt_neox"][0])
-    assert tokenizer(finetuning._bos_text(tokenizer) + " good").input_ids == [0, *tokenizer(" good").input_ids]
+    assert tokenizer(bos_text(tokenizer) + " good").input_ids == [0, *tokenizer(" good").input_ids]
     adds_its_own = AutoTokenizer.from_pretrained(folders["gpt_neox"][0], add_bos_token=True)
-    assert adds_its_own(finetuning._bos_text(adds_its_own) + " good").input_ids == [0, *tokenizer(" good").input_ids]
+    assert adds_its_own(bos_text(adds_its_own) + " good").input_ids == [0, *tokenizer(" good").input_ids]
 
 
 def test_padding_on_the_left_does_not_move_positions(folders: Models) -> None:
     model = AutoModelForCausalLM.from_pretrained(folders["gpt_neo"][0]).eval()
-    model.base_model.register_forward_pre_hook(finetuning._number_positions, with_kwargs=True)
+    number_positions_from_first_token(model)
     input_ids, mask = pad([[5, 6, 7, 8], [9, 10]], pad_id=0, left=True)
     with torch.no_grad():
         together = model(input_ids=input_ids, attention_mask=mask).logits[1, -2:]
