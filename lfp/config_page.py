@@ -130,8 +130,8 @@ def _words(type_: Any) -> str:
         return " or ".join(f"`{value}`" for value in parts)
     if origin is tuple:
         return f"list: {_words(parts[0])}" if parts[-1] is ... else f"list of {len(parts)}: {_words(parts[0])}"
-    if type(None) in parts:
-        return _words(parts[0])
+    if parts:  # of a union
+        return " or ".join(_words(part) for part in parts if part is not type(None))
     return _KINDS.get(type_, "table")
 
 

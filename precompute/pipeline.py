@@ -31,7 +31,8 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
     pretrains, tunes, by_pairs = config.model.base == PRETRAIN, config.model.tuned == TUNE, config.tune.method == "dpo"
     pairs = ("tune.method", "tune.pairs", "tune.pairs_split", "tune.pairs_revision")
     writing = ("tune.prefix_tokens", "tune.completion_tokens", "tune.temperature")
-    training = ("tune.method", "tune.steps", "tune.learning_rate", "tune.beta", "tune.prompts_per_step",
+    training = ("tune.method", "tune.steps", "tune.learning_rate", "tune.adapter", "tune.freeze_embeddings",
+                "tune.gradient_accumulation", "tune.keep_every", "tune.logger", "tune.beta", "tune.prompts_per_step",
                 "tune.group_size", "tune.pairs_batch", *writing)  # fmt: skip
     corpus_pass = ("stats.n_texts", "stats.batch_texts", "probes.min_word_count", "probes.folds", "probes.max_rows",
                    "probes.word_occurrences", "probes.matched_contexts")  # fmt: skip
@@ -55,7 +56,7 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
             "feedback",
             corpus.run_feedback,
             after=("corpus",),
-            reads=("feedback", "model.device"),
+            reads=("feedback", "model.device", "model.tuned", "tune.logger"),
             files=(*lexicon_files, *reward_files),
         ),
         Stage(

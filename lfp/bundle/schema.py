@@ -386,9 +386,19 @@ _COMPLETIONS = Table("completions", "a generated text", ("group", "index"), (
     Column("model", TEXT, "base, tuned or ablated."),
 ))
 
+_TUNING = Table("tuning", "a figure of a step of the tuning", ("metric", "step"), (
+    Column("step", INT, "Step, from 1."),
+    Column("metric", TEXT, "GRPO: reward, the mean of the step's completions; kl, from the base model, in nats per "
+           "token; entropy, in nats per token; loss. DPO: margin, beta times the implicit reward of chosen over "
+           "rejected; accuracy, the share of pairs with a positive margin; chosen and rejected, the implicit reward of "
+           "a response in nats; entropy; loss."),
+    Column("value", DOUBLE, "Its value before the step changed the weights."),
+), added_later=True)
+
 TABLES: tuple[Table, ...] = (
     _LAYERS, _SAES, _FEATURES, _DECODERS, _HISTOGRAMS, _EXAMPLES, _TEXTS, _TOKEN_SCORES, _ACTIVATIONS, _TRIPLES,
     _VOCABULARY, _WORD_FEATURES, _PROBES, _WEIGHTS, _DRIFT, _RESULTS, _NEIGHBOURS, _LABELS, _ABLATIONS, _COMPLETIONS,
+    _TUNING,
 )
 # fmt: on
 BY_NAME: dict[str, Table] = {table.name: table for table in TABLES}

@@ -16,6 +16,8 @@ Indices = NDArray[np.intp]
 """Indices of rows, as numpy's own sorts give them."""
 Hashes = NDArray[np.uint64]
 Flags = NDArray[np.bool_]
+CHECKPOINTS = "checkpoints"
+"""Folder of the models that a tuning kept on its way, as step-N: in its stage's output and in a bundle's artifacts."""
 Progress = Callable[[str, int, int, float], None]
 """Called as progress(what, done, total, value); value is the job's own figure, such as a loss."""
 Site = Literal["mlp_out", "resid_post", "attn_out"]

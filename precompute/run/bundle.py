@@ -14,6 +14,7 @@ from lfp.bundle.manifest import Description, ModelInfo
 from lfp.bundle.schema import as_table
 from lfp.bundle.writer import BundleWriter
 from lfp.ml.sae.formats import hook_name
+from lfp.util.types import CHECKPOINTS
 from precompute.run.inputs import load_pair, read_places, sae_folder
 from precompute.run.resources import hardware
 from precompute.run.work_folder import MADE_BY, Run
@@ -89,6 +90,9 @@ def _add_artifacts(run: Run, writer: BundleWriter, models: dict[str, LanguageMod
         for pattern in _MODEL_FILES:
             for file in sorted(model.folder.glob(pattern)):
                 writer.add_artifact(file, f"{role}/{file.name}")
+    kept = run.folder("tuned") / CHECKPOINTS
+    if kept.is_dir():
+        writer.add_artifact(kept, CHECKPOINTS)
     for place in read_places(run):
         folder = run.folder("saes") / sae_folder("tuned", place)
         writer.add_artifact(folder, f"saes/{folder.name}")

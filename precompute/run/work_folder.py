@@ -48,6 +48,7 @@ MADE_BY = {
     "labels": "labels",
     "drift": "findings",
     "ablations": "ablations",
+    "tuning": "tuned",
 }
 """Tables of the bundle, and the stage that makes each."""
 

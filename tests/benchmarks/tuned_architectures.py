@@ -1,4 +1,6 @@
-"""Which architectures can be tuned: GRPO and DPO, all weights and a low-rank adapter, three steps each, of which the first has a rate of zero.
+"""Which architectures can be tuned: GRPO and DPO, all weights and a low-rank adapter.
+
+Three steps each, of which the first has a rate of zero. Columns: GRPO, GRPO of an adapter, DPO, DPO of an adapter.
 
 Run: python -m tests.benchmarks.tuned_architectures [ARCHITECTURE ...]
 """

@@ -6,9 +6,11 @@ from dataclasses import asdict
 
 import pyarrow as pa
 
+from lfp.config import TUNE
 from lfp.texts.corpus import CorpusText, read_corpus
 from lfp.texts.lexicon import check_lexicon, lexicon_of
 from lfp.texts.preferences import find_preferences, last_words, split_pairs
+from lfp.util.dependencies import check_tracker
 from precompute.run.inputs import load_reward, read_texts
 from precompute.run.work_folder import Output, Run
 
@@ -56,8 +58,11 @@ def _read_pairs(run: Run) -> tuple[list[CorpusText], dict[str, float]]:
 def run_feedback(run: Run, output: Output) -> None:
     """Write facts.json, before any model is trained.
 
-    Raises DataError for a lexicon without two values in the corpus, or what the reward raises.
+    Raises DataError for a lexicon without two values in the corpus, DependencyError where the tracker of the tuning is
+    not installed, or what the reward raises.
     """
+    if run.config.model.tuned == TUNE:
+        check_tracker(run.config.tune.logger)
     texts = [text.text for text in read_texts(run)]
     lexicon = lexicon_of(run.config.feedback, beside=run.config_dir)
     check_lexicon(lexicon, texts, name=run.config.feedback.lexicon)

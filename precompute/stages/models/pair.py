@@ -6,6 +6,7 @@ from collections import defaultdict
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from lfp.bundle.schema import as_table
 from lfp.config import PRETRAIN, TUNE
 from lfp.evaluation.results import ResultRow
 from lfp.texts.corpus import CorpusText
@@ -61,26 +62,30 @@ def _learning_rows(report: PretrainReport) -> list[ResultRow]:
 
 
 def run_tuned(run: Run, output: Output) -> None:
-    """Write facts.json, and for a model made here the folder model/."""
+    """Write facts.json, the table `tuning`, and for a model made here the folder model/ and kept checkpoints."""
     config = run.config
     if config.model.tuned != TUNE:
         output.json("facts", {"parameters": load_role(run, "tuned").n_parameters})
+        output.table("tuning", as_table("tuning", []))
         return
-    from lfp.ml.models.finetuning import tune_dpo, tune_grpo
+    from lfp.ml.models.finetuning.dpo import tune_dpo
+    from lfp.ml.models.finetuning.grpo import tune_grpo
+    from lfp.ml.models.finetuning.network import find_plain_folder
+    from lfp.ml.models.finetuning.training import TuneOptions
     from lfp.ml.models.generation import prefix_strings
 
     base, folder = load_role(run, "base"), output.folder / "model"
-    assert base.folder is not None
+    base_folder = find_plain_folder(base, output.scratch / "base")
+    options: TuneOptions = {
+        "device": config.model.device,
+        "base_name": config.model.base,
+        "scratch": output.scratch,
+        "progress": run.progress,
+    }
     if config.tune.method == "dpo":
-        report = tune_dpo(
-            base.folder,
-            read_training_pairs(run),
-            config.tune,
-            seed=config.seed,
-            folder=folder,
-            device=config.model.device,
-            progress=run.progress,
-        )
+        pairs = read_training_pairs(run)
+        del base  # the trainer loads its own
+        report = tune_dpo(base_folder, pairs, config.tune, seed=config.seed, folder=folder, **options)
     else:
         prefixes = prefix_strings(
             tokenize_texts(run, base, read_texts(run, "train")),
@@ -88,17 +93,16 @@ def run_tuned(run: Run, output: Output) -> None:
             token_range=config.tune.prefix_tokens,
             seed=config.seed,
         )
-        report = tune_grpo(
-            base.folder,
-            prefixes,
-            load_reward(run.config, run.config_dir),
-            config.tune,
-            seed=config.seed,
-            folder=folder,
-            device=config.model.device,
-            progress=run.progress,
-        )
-    output.json("facts", asdict(report))
+        del base
+        reward = load_reward(run.config, run.config_dir)
+        report = tune_grpo(base_folder, prefixes, reward, config.tune, seed=config.seed, folder=folder, **options)
+    output.json("facts", {"steps": report.steps, "dropped": report.dropped, "seconds": report.seconds})
+    points = [
+        {"step": step, "metric": metric, "value": value}
+        for metric, curve in report.curves.items()
+        for step, value in curve
+    ]
+    output.table("tuning", as_table("tuning", points))
 
 
 def read_training_pairs(run: Run) -> list[PreferencePair]:

@@ -45,6 +45,8 @@ def tune_dpo(
         raise TrainingError("tune: no preference pairs to learn from; set tune.pairs to a file that has some")
 
     class Trainer(QuietTrainer, DPOTrainer):
+        _tokenizer: Any
+
         def _prepare_dataset(self, *args: Any) -> Any:
             """Add no end to a response where the tokenizer has no token for it: every text ends with ""."""
             own = self._tokenizer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ from lfp.ml.models.sources import failure_reason, from_pretrained, quiet_files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from lfp.ml.models.loading import LanguageModel
 
 _POSITION_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
 """Keys of a model's config that state its limit on positions; a model with ALiBi may have none."""
@@ -39,6 +42,24 @@ def load_network(folder: Path, *, dtype: torch.dtype = torch.float32) -> tuple[A
     if tokenizer.pad_token_id is None and tokenizer.eos_token_id is None:
         tokenizer.pad_token_id = 0
     return network, tokenizer
+
+
+def find_plain_folder(model: LanguageModel, scratch: Path) -> Path:
+    """Return a folder that transformers loads the model from by itself, written to `scratch` where it has none.
+
+    TRL loads its reference model from there too.
+    """
+    if model.folder is not None and _is_plain(model.folder):
+        return model.folder
+    return write_plain_folder(model.network, model.tokenizer, scratch)
+
+
+def _is_plain(folder: Path) -> bool:
+    """Whether the folder holds weights and config of a model that is neither quantized nor an adapter."""
+    config = folder / "config.json"
+    if not config.is_file() or not any(folder.glob("*.safetensors")) or (folder / "adapter_config.json").is_file():
+        return False
+    return "quantization_config" not in json.loads(config.read_text(encoding="utf-8"))
 
 
 def write_plain_folder(network: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) -> Path:

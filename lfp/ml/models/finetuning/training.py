@@ -22,10 +22,8 @@ from lfp.errors import TrainingError
 from lfp.ml.models.finetuning.network import save_network
 from lfp.ml.models.sources import failure_reason, from_pretrained, quiet_files
 from lfp.util.dependencies import check_tracker
-from lfp.util.types import Progress
+from lfp.util.types import CHECKPOINTS, Progress
 
-CHECKPOINTS = "checkpoints"
-"""Folder beside the tuned model's that holds the networks kept during the tuning, as step-N."""
 _RESUMABLE = "complete"
 """File of a checkpoint to resume from that says that the others are there in full."""
 _CHECKPOINT_S = 120.0

@@ -13,7 +13,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lfp.config import TuneConfig
+from lfp.config import AdapterConfig, TuneConfig
 from lfp.errors import ModelError, TrainingError
 from lfp.ml.models.finetuning.dpo import tune_dpo
 from lfp.ml.models.finetuning.grpo import tune_grpo
@@ -22,6 +22,7 @@ from lfp.ml.models.finetuning.training import TuneReport
 from lfp.ml.models.loading import load_model
 from lfp.ml.models.tokenization import pad
 from lfp.texts.preferences import PreferencePair
+from tests.lfp.ml.architectures import build_architecture, build_without_special_tokens
 
 PREFIXES = ["The movie", "A terrible", "I love this", "What a", "Good", "The plot was", "bad", "The acting and"]
 PAIRS = [PreferencePair(prefix, " great view", " bad ending") for prefix in PREFIXES]
@@ -88,11 +89,27 @@ def test_one_seed_gives_one_model(folders: Models, tmp_path: Path, method: str) 
     assert first != weights(folders["gpt_neox"][0])
 
 
-@pytest.mark.parametrize("architecture", ["gpt_neo", "gemma", "gemma2", "llama"])
-def test_every_architecture_can_be_tuned(folders: Models, tmp_path: Path, architecture: str) -> None:
-    base = folders[architecture][0]
-    grpo(tmp_path, base, steps=1)
-    assert weights(tmp_path) != weights(base)
+NO_SPECIAL = "no special tokens"
+
+
+@pytest.mark.parametrize("method", ["grpo", "dpo"])
+@pytest.mark.parametrize("architecture", ["gpt2", "opt", "bloom", "mpt", "mixtral", "gemma2", NO_SPECIAL])
+def test_every_architecture_can_be_tuned(tmp_path: Path, architecture: str, method: str) -> None:
+    base = tmp_path / "base"
+    if architecture == NO_SPECIAL:
+        build_without_special_tokens(base)
+    else:
+        build_architecture(base, architecture)
+    for adapter in (None, AdapterConfig(r=4)):
+        config = TuneConfig(**SMALL, steps=3, adapter=adapter)
+        folder = tmp_path / ("adapter" if adapter else "full")
+        if method == "grpo":
+            report = tune_grpo(base, PREFIXES, letters, config, seed=0, folder=folder)
+        else:
+            report = tune_dpo(base, PAIRS, config, seed=0, folder=folder)
+        (first, *_, last) = report.curves["kl" if method == "grpo" else "margin"]
+        assert first == (1, 0.0), "model and reference differ before the first step"
+        assert last[0] == 3 and last[1] != 0.0
 
 
 def test_dpo_raises_the_margin(folders: Models, tmp_path: Path) -> None:
