@@ -20,7 +20,7 @@ from lfp.config import TuneConfig
 from lfp.ml.models.finetuning.dpo import tune_dpo
 from lfp.ml.models.finetuning.grpo import tune_grpo
 from lfp.texts.preferences import PreferencePair
-from tests.lfp.ml.architectures import SIZES, build_architecture, build_without_special_tokens
+from tests.lfp.ml.conftest import EVERY_ARCHITECTURE, build_model, build_without_special_tokens
 
 PREFIXES = ["The movie", "A terrible", "I love this", "What a", "Good", "The plot was", "bad", "The acting and"]
 PAIRS = [PreferencePair(prefix, " great view", " bad ending") for prefix in PREFIXES]
@@ -52,12 +52,12 @@ def main(names: Sequence[str]) -> None:
     warnings.simplefilter("error")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as root:
-        for name in names or (*SIZES, "no special tokens"):
+        for name in names or (*EVERY_ARCHITECTURE, "no special tokens"):
             base = Path(root) / name / "base"
             if name == "no special tokens":
                 build_without_special_tokens(base)
             else:
-                build_architecture(base, name)
+                build_model(base, architecture=name)
             started, cells = time.perf_counter(), []
             for method in ("grpo", "dpo"):
                 for adapter in (False, True):

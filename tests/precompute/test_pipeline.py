@@ -108,6 +108,7 @@ def test_models_in_local_folders_need_no_training(tiny_bundle: Path, corpus_fold
     assert manifest.models["tuned"].sha256 == made.models["tuned"].sha256
     hashes, others = table_hashes(out), table_hashes(tiny_bundle)
     assert hashes.pop("results") != others.pop("results")  # how the base model learned is known only where it did
+    assert hashes.pop("tuning") != others.pop("tuning")  # nor is how the tuned model was tuned
     assert hashes == others
     figures = [pq.read_table(bundle / "results.parquet").to_pylist() for bundle in (out, tiny_bundle)]
     assert figures[0] == [row for row in figures[1] if row["report_row"] != "base_model"]

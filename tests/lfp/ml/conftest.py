@@ -123,6 +123,14 @@ def build_model(folder: Path, *, architecture: str = "gpt_neox", seed: int = 0, 
     return folder
 
 
+def build_without_special_tokens(folder: Path) -> Path:
+    """A GPT-NeoX whose tokenizer has no token to begin, end or pad with, saved in `folder`. Returns the folder."""
+    build_model(folder, bos_token_id=None, eos_token_id=None, pad_token_id=None)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
     """Tiny models gain nothing from threads, and threads of several test processes get in each other's way."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +11,7 @@ import torch
 
 from lfp.config import AdapterConfig, TuneConfig
 from lfp.errors import ConfigError, ModelError
-from lfp.ml.models.sources import failure_reason, from_pretrained, quiet_files
+from lfp.ml.models.sources import ADAPTER_CONFIG, failure_reason, from_pretrained, quiet_files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -45,41 +43,17 @@ def load_network(folder: Path, *, dtype: torch.dtype = torch.float32) -> tuple[A
 
 
 def find_plain_folder(model: LanguageModel, scratch: Path) -> Path:
-    """Return a folder that transformers loads the model from by itself, written to `scratch` where it has none.
+    """Return a folder that transformers loads the model from by itself, saved in `scratch` where it has none.
 
     TRL loads its reference model from there too.
     """
-    if model.folder is not None and _is_plain(model.folder):
-        return model.folder
-    return write_plain_folder(model.network, model.tokenizer, scratch)
-
-
-def _is_plain(folder: Path) -> bool:
-    """Whether the folder holds weights and config of a model that is neither quantized nor an adapter."""
-    config = folder / "config.json"
-    if not config.is_file() or not any(folder.glob("*.safetensors")) or (folder / "adapter_config.json").is_file():
-        return False
-    return "quantization_config" not in json.loads(config.read_text(encoding="utf-8"))
-
-
-def write_plain_folder(network: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) -> Path:
-    """Save a network that was read from another format, such as GGUF, as a folder that transformers and TRL load.
-
-    `save_pretrained` refuses a quantized config, so the weights are moved to a network built without it.
-    """
-    from transformers import AutoModelForCausalLM
-
-    config = copy.deepcopy(network.config)
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    with torch.device("meta"):
-        plain = AutoModelForCausalLM.from_config(config)
-    plain.load_state_dict(network.state_dict(), assign=True)
-    plain.tie_weights()
+    folder = model.folder
+    if folder is not None and (folder / "config.json").is_file() and not (folder / ADAPTER_CONFIG).is_file():
+        return folder
     with quiet_files():
-        plain.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+        model.network.save_pretrained(scratch)
+    model.tokenizer.save_pretrained(scratch)
+    return scratch
 
 
 def count_positions(network: Any) -> int | None:

@@ -22,7 +22,7 @@ from lfp.ml.models.finetuning.training import TuneReport
 from lfp.ml.models.loading import load_model
 from lfp.ml.models.tokenization import pad
 from lfp.texts.preferences import PreferencePair
-from tests.lfp.ml.architectures import build_architecture, build_without_special_tokens
+from tests.lfp.ml.conftest import build_model, build_without_special_tokens
 
 PREFIXES = ["The movie", "A terrible", "I love this", "What a", "Good", "The plot was", "bad", "The acting and"]
 PAIRS = [PreferencePair(prefix, " great view", " bad ending") for prefix in PREFIXES]
@@ -93,13 +93,13 @@ NO_SPECIAL = "no special tokens"
 
 
 @pytest.mark.parametrize("method", ["grpo", "dpo"])
-@pytest.mark.parametrize("architecture", ["gpt2", "opt", "bloom", "mpt", "mixtral", "gemma2", NO_SPECIAL])
+@pytest.mark.parametrize("architecture", ["gpt2", "opt", "bloom", "mpt", "mixtral", NO_SPECIAL])
 def test_every_architecture_can_be_tuned(tmp_path: Path, architecture: str, method: str) -> None:
     base = tmp_path / "base"
     if architecture == NO_SPECIAL:
         build_without_special_tokens(base)
     else:
-        build_architecture(base, architecture)
+        build_model(base, architecture=architecture)
     for adapter in (None, AdapterConfig(r=4)):
         config = TuneConfig(**SMALL, steps=3, adapter=adapter)
         folder = tmp_path / ("adapter" if adapter else "full")
