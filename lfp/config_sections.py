@@ -396,7 +396,7 @@ class LabelsConfig(Section):
     related_threshold: float = Field(0.5, gt=0.0, lt=1.0)
     """A feature is related when at least this share of its shown activation is on words that the lexicon scores."""
     stable: int = Field(30, ge=0)
-    """Features that a language model describes: the most stable of each layer (the paper's choice)."""
+    """Features that a language model describes: the most stable of each layer and site (the paper's choice)."""
     weighted: int = Field(50, ge=0)
     """Further ones: those that contribute most to the headline estimate."""
     drifted: int = Field(50, ge=0)

@@ -133,7 +133,7 @@ def read_table(path: Path, name: str) -> pa.Table:
     table = pq.read_table(file)
     for column in BY_NAME[name].columns:
         if column.default is not None and column.name not in table.column_names:
-            table = table.append_column(column.name, pa.repeat(column.default, len(table)))
+            table = table.append_column(schema.field(column.name), pa.repeat(column.default, len(table)))
     return pa.concat_tables([schema.empty_table(), table], promote_options="default")
 
 

@@ -14,6 +14,7 @@ from lfp.bundle.queries.common import EVERY, active, headline, pooled
 from lfp.bundle.schema import BY_NAME, TABLES, Table
 from lfp.bundle.store.connection import Store
 from lfp.errors import BundleError
+from lfp.util.types import SITES
 
 TOLERANCE = 1e-5
 """How far contributions and intercept may be from the stated prediction (relative to it where it is above 1)."""
@@ -36,6 +37,7 @@ _REFERENCES = (
 
 _CONDITIONS = (
     ("features", "feature_id = rn", "feature_id does not count up from 0"),
+    *((table, f"site IN {SITES}", "site is not a value that the schema names") for table in ("saes", "features")),
     ("texts", "len(token_starts) = len(token_ids)", "token_starts is not as long as token_ids"),
     ("texts", "list_sort(token_starts) = token_starts", "token_starts does not rise"),
     ("texts", "coalesce(list_max(token_starts), 0) <= length(\"text\")", "a token starts past the end of the text"),
@@ -50,6 +52,9 @@ _CONDITIONS = (
     ("examples", "bucket != -2 OR list_max(window_values) = 0", "the window of a near miss is not silent"),
 )  # fmt: skip
 """Table, what must hold in each of its rows, and the fault where it does not. `rn` is the row's number from 0."""
+
+_UNIQUE = (("saes", "is_used", ("layer", "site")), ("features", "true", ("layer", "site", "index")))
+"""Table, the rows meant, and the columns that no two of them share; the columns a table is sorted by are such too."""
 
 _BY_TEXT = (
     ("token_scores", "len(t.predicted) = n AND len(t.feedback) = n AND len(t.implicit_reward) = n "
@@ -185,10 +190,12 @@ def _content_faults(store: Store) -> Iterator[str]:
     for table, condition, fault in _BY_TEXT:
         rows = f"{table} t JOIN {sizes} ON s.text_id = t.text_id WHERE NOT ({condition})"
         faulty.append((rows, f"table {table}: {fault}"))
-    for spec in TABLES:
-        keys = ", ".join(f'"{key}"' for key in spec.sorted_by)
-        twice = f"(SELECT 1 FROM {spec.name} GROUP BY {keys} HAVING count(*) > 1)"
-        faulty.append((twice, f"table {spec.name}: {', '.join(spec.sorted_by)} occur twice"))
+    keys_of = [(spec.name, "true", spec.sorted_by) for spec in TABLES]
+    for table, condition, keys in (*keys_of, *_UNIQUE):
+        named = ", ".join(f'"{key}"' for key in keys)
+        twice = f"(SELECT 1 FROM {table} WHERE {condition} GROUP BY {named} HAVING count(*) > 1)"
+        whose = "" if condition == "true" else f" where {condition}"
+        faulty.append((twice, f"table {table}: {', '.join(keys)} occur twice{whose}"))
     for rows, fault in faulty:
         if n := store.rows(f"SELECT count(*) AS n FROM {rows}")[0]["n"]:
             yield f"{fault} ({n} rows)"

@@ -17,16 +17,20 @@ _NEAREST = 10  # features of similar density that a control is drawn from
 def select_features(tables: Tables, config: LabelsConfig, *, seed: int) -> dict[str, list[int]]:
     """Select live features by group; a feature may be in several groups, those of `random` are in no other.
 
-    stable: the most stable of each layer, by the cosine with their match in the layer's other dictionary (the paper's
-    choice). weighted: the largest mean absolute contribution to the headline estimate. drifted: the contribution that
-    tuning changed most. random: a control, drawn from features whose density is close to that of a selected one.
+    stable: the most stable of each layer and site, by the cosine with their match in the other dictionary there (the
+    paper's choice). weighted: the largest mean absolute contribution to the headline estimate. drifted: the
+    contribution that tuning changed most. random: a control, drawn from features whose density is close to that of a
+    selected one.
     """
     features = tables("features").sort_by("feature_id")
-    density, stability, layers = (floats(features, name) for name in ("density", "stability", "layer"))
+    density, stability = (floats(features, name) for name in ("density", "stability"))
+    places = list(zip(features["layer"].to_pylist(), features["site"].to_pylist(), strict=True))
+    numbers = {place: number for number, place in enumerate(sorted(set(places)))}
+    of_place = np.array([numbers[place] for place in places], np.int64)
     live = floats(features, "n_active") > 0
     stable = [
-        _largest(stability, live & ~np.isnan(stability) & (layers == layer), config.stable)
-        for layer in np.unique(layers)
+        _largest(stability, live & ~np.isnan(stability) & (of_place == number), config.stable)
+        for number in numbers.values()
     ]
     probes, weights = tables("probes"), tables("weights")
     headline = weights.filter(pc.is_in(weights["probe_id"], probes.filter(probes["is_headline"])["probe_id"]))

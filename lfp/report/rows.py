@@ -68,7 +68,13 @@ def _rows_of_group(group: Ablation, controls: Sequence[Ablation]) -> list[Result
     figures = {"effect": effect} | {name: value for name, value in values.items() if value is not None}
     return [
         ResultRow.from_estimate(
-            "ablation", metric, figure, group=group["group"], layer=group["layer"], n=group["n_completions"]
+            "ablation",
+            metric,
+            figure,
+            group=group["group"],
+            layer=group["layer"],
+            site=group.get("site"),
+            n=group["n_completions"],
         )
         for metric, figure in figures.items()
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from lfp.evaluation.results import CONTROL, FEATURE, Estimate, ResultRow, controls_in, is_inert
 from lfp.evaluation.statistics.resampling import Draws, bootstrap, mean_interval, with_null
 from lfp.evaluation.statistics.scores import spearman
-from lfp.util.types import Flags, Floats, Ints
+from lfp.util.types import Flags, Floats, Ints, Place
 
 _NEAREST = 5  # similar features that a control's feature is drawn from
 _FEWEST = 4  # features that a rank correlation needs
@@ -23,10 +23,11 @@ class Candidates:
 
     `weight` and the contributions are the headline probe's, `related` and `confidence` the labeller's (NaN where
     unknown). `density`, `energy` (mean of (activation * decoder norm)^2) and `mean_activation` are over the clean run's
-    tokens, inputs scaled to unit mean square norm.
+    tokens, inputs scaled to unit mean square norm. `place` is the index in `places` of where each is read.
     """
 
-    layer: Ints
+    places: Sequence[Place]
+    place: Ints
     weight: Floats
     mean_contribution: Floats
     mean_abs_contribution: Floats
@@ -90,42 +91,42 @@ def controls_of_singles(
 
 
 def matched_controls(known: Candidates, group: Group, *, avoided: Sequence[int], n: int, seed: int) -> list[Group]:
-    """Draw `n` controls of a group: every member is replaced by another live feature of its layer.
+    """Draw `n` controls of a group: every member is replaced by another live feature of its layer and site.
 
     It is drawn among the five nearest in (log density, log energy) that are not of the group, not `avoided` where as
-    many others remain, and not in the control already. No controls where a layer has too few other features.
+    many others remain, and not in the control already. No controls where a place has too few others.
     """
     pools = {}
-    for layer in sorted({int(known.layer[feature]) for feature in group.features}):
-        wanted = sum(int(known.layer[feature]) == layer for feature in group.features)
-        others = np.setdiff1d(np.flatnonzero((known.layer == layer) & known.is_live), group.features)
+    for number in sorted({int(known.place[feature]) for feature in group.features}):
+        wanted = sum(int(known.place[feature]) == number for feature in group.features)
+        others = np.setdiff1d(np.flatnonzero((known.place == number) & known.is_live), group.features)
         if len(others) < wanted:
             return []
         apart = np.setdiff1d(others, avoided)
-        pools[layer] = apart if len(apart) >= wanted else others
+        pools[number] = apart if len(apart) >= wanted else others
     rng = np.random.default_rng(seed)
-    place = np.log(np.column_stack([known.density, known.energy]).clip(min=1e-300))
+    sizes = np.log(np.column_stack([known.density, known.energy]).clip(min=1e-300))
     return [
-        Group(f"{group.name}/control-{k + 1:02d}", CONTROL, _match(known, group, pools, place, rng), group.name)
+        Group(f"{group.name}/control-{k + 1:02d}", CONTROL, _match(known, group, pools, sizes, rng), group.name)
         for k in range(n)
     ]
 
 
 def _match(
-    known: Candidates, group: Group, pools: Mapping[int, Ints], place: Floats, rng: np.random.Generator
+    known: Candidates, group: Group, pools: Mapping[int, Ints], sizes: Floats, rng: np.random.Generator
 ) -> tuple[int, ...]:
     """Draw one control. Members with the fewest similar features choose first; the others will find some anyway."""
 
     def distances(member: int, others: Ints) -> Floats:
-        return np.asarray(((place[others] - place[member]) ** 2).sum(axis=1))
+        return np.asarray(((sizes[others] - sizes[member]) ** 2).sum(axis=1))
 
     isolation = {
-        member: np.sort(distances(member, pools[int(known.layer[member])]))[:_NEAREST].max()
+        member: np.sort(distances(member, pools[int(known.place[member])]))[:_NEAREST].max()
         for member in group.features
     }
     taken: dict[int, int] = {}
     for member in sorted(group.features, key=lambda feature: (-isolation[feature], feature)):
-        free = np.setdiff1d(pools[int(known.layer[member])], list(taken.values()))
+        free = np.setdiff1d(pools[int(known.place[member])], list(taken.values()))
         nearest = free[np.argsort(distances(member, free), kind="stable")[:_NEAREST]]
         taken[member] = int(rng.choice(nearest))
     return tuple(taken[member] for member in group.features)
@@ -170,7 +171,7 @@ def _row(
     known: Candidates, group: Group, after: Measured, clean: Clean, *, scale: float, draws: Draws
 ) -> dict[str, Any]:
     before, members = clean.measured, np.array(group.features, np.int64)
-    change, layers = after.scores - before.scores, set(known.layer[members].tolist())
+    change, places = after.scores - before.scores, {known.places[number] for number in known.place[members]}
     low, high = mean_interval(change, n=draws.bootstraps, rng=draws.rng(), groups=clean.clusters)
     predicted = (scale - 1.0) * float(known.weight[members] @ known.mean_activation[members])
     return {
@@ -178,7 +179,7 @@ def _row(
         "kind": group.kind,
         "control_of": group.control_of,
         "features": sorted(group.features),
-        "layer": layers.pop() if len(layers) == 1 else None,
+        **_common_place(places),
         "scale": scale,
         "n_completions": len(change),
         "reward_before": float(before.scores.mean()),
@@ -193,6 +194,15 @@ def _row(
         "repetition_before": before.repetition,
         "density": float(known.density[members].mean()),
         "removed_energy": float(known.energy[members].sum()),
+    }
+
+
+def _common_place(places: Collection[Place]) -> dict[str, Any]:
+    """Return the layer where all are of one, and the site where all are of one place; None elsewhere."""
+    layers = {place.layer for place in places}
+    return {
+        "layer": min(layers) if len(layers) == 1 else None,
+        "site": next(iter(places)).site if len(places) == 1 else None,
     }
 
 
@@ -212,7 +222,7 @@ def single_figures(rows: Sequence[Mapping[str, Any]], draws: Draws, **keys: Any)
         ResultRow.from_estimate("ablation", "inert_share", len(inert) / len(singles), **of_all),
     ]
     for row in inert:
-        own = {"group": row["group"], "layer": row["layer"], **keys}
+        own = {"group": row["group"], "layer": row["layer"], "site": row["site"], **keys}
         found.append(ResultRow.from_estimate("ablation", "inert", row["predicted_effect"], **own))
     if len(singles) < _FEWEST:
         return found

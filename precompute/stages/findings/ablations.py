@@ -218,7 +218,8 @@ def _describe_features(request: Request, clean: _Written, probe_id: int) -> Cand
     norms = np.concatenate([rows.norm(dim=1).double().cpu().numpy() for rows in dictionary.decoders])
     fired = firing(request.tuned, dictionary, clean.written, prepend_bos=request.config.model.prepend_bos)
     return Candidates(
-        layer=floats(tables.features.sort_by("feature_id"), "layer").astype(np.int64),
+        places=dictionary.places,
+        place=dictionary.place_of,
         weight=floats(weights, "weight"),
         mean_contribution=floats(weights, "mean_contribution"),
         mean_abs_contribution=floats(weights, "mean_abs_contribution"),

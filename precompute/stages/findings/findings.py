@@ -219,7 +219,7 @@ def _dictionary_results(run: Run) -> list[ResultRow]:
     rows = []
     for row in run.json("saes", "saes"):
         group = ",".join(f"{name}={row[name]}" for name in _SETTINGS if row.get(name) is not None)
-        keys = {"layer": row["layer"], "model": row["model"], "group": group}
+        keys = {"layer": row["layer"], "site": row["site"], "model": row["model"], "group": group}
         for metric in ("fvu", "l0", "dead_fraction", "mmcs", "ce_recovered"):
             if row[metric] is not None:
                 rows.append(ResultRow.from_estimate("sae_sweep", metric, row[metric], **keys))

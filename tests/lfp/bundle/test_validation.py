@@ -7,6 +7,7 @@ import pytest
 from lfp.bundle.manifest import Description, read_manifest
 from lfp.bundle.validation import validate
 from lfp.bundle.writer import BundleWriter
+from lfp.testing.synthetic import make_bundle
 from tests.conftest import change_byte, rewrite, with_column
 
 
@@ -229,3 +230,17 @@ def test_artifacts(bundle, tmp_path):
         "artifact artifacts/model/weights.bin was changed after it was written (its sha256 differs)",
         "artifact artifacts/more.bin is not in the manifest",
     ]
+
+
+def test_two_used_dictionaries_of_a_place_and_a_site_of_no_name(copied_bundle):
+    faults = faults_after(copied_bundle, "saes", changed("is_used", lambda row, used: True))
+    assert any(fault.startswith("table saes: layer, site occur twice where is_used") for fault in faults)
+    faults = faults_after(copied_bundle, "features", changed("site", lambda row, site: "mlp" if row == 3 else site))
+    assert "table features: site is not a value that the schema names (1 rows)" in faults
+
+
+def test_features_of_two_sites_of_a_layer_may_share_an_index(tmp_path):
+    bundle = make_bundle(tmp_path / "sited", n_layers=2, sites=("mlp_out", "resid_post"))
+    assert validate(bundle) == []
+    faults = faults_after(bundle, "features", changed("site", lambda row, site: "mlp_out"))
+    assert any(fault.startswith("table features: layer, site, index occur twice") for fault in faults)

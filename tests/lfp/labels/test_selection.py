@@ -19,7 +19,8 @@ def tables(n: int = 60, *, seed: int = 0):  # type: ignore[no-untyped-def]
     live = np.arange(n) % 10 > 0
     made = {
         "features": pa.table({
-            "feature_id": np.arange(n), "layer": np.arange(n) % 2, "density": rng.lognormal(-4, 1, n) * live,
+            "feature_id": np.arange(n), "layer": np.arange(n) % 2, "site": ["mlp_out"] * n,
+            "density": rng.lognormal(-4, 1, n) * live,
             "n_active": rng.integers(1, 99, n) * live, "stability": rng.random(n),
         }),
         "probes": pa.table({"probe_id": [4, 7], "is_headline": [False, True]}),

@@ -110,3 +110,18 @@ def test_columns_that_came_after_the_bundle_was_made_read_as_null(copied_bundle)
         assert {(row["task"], row["score_swapped"]) for row in rows} == {(None, None)}
     assert read_table(copied_bundle, "labels").schema.names == BY_NAME["labels"].schema.names
     assert validate(copied_bundle) == []
+
+
+def test_a_bundle_without_sites_reads_mlp_outputs(copied_bundle):
+    added = {"saes": ["site", "scale"], "features": ["site"], "results": ["site"], "probes": ["sites"],
+             "ablations": ["site"]}  # fmt: skip
+    newer = {name: read_table(copied_bundle, name) for name in added}
+    for name, columns in added.items():
+        rewrite(copied_bundle, name, lambda table, columns=columns: table.drop_columns(columns))
+    assert validate(copied_bundle) == []
+    with Store.open(copied_bundle) as store:
+        for name in ("saes", "features"):
+            assert set(store.query(f"SELECT site FROM {name}")["site"].to_pylist()) == {"mlp_out"}
+        assert read_table(copied_bundle, "features") == newer["features"]
+        assert store.rows("SELECT count(*) AS n FROM feature_table WHERE site <> 'mlp_out'") == [{"n": 0}]
+        assert store.rows("SELECT count(site) + count(sites) AS n FROM results, probes") == [{"n": 0}]

@@ -24,6 +24,7 @@ from lfp.evaluation.findings.ablation import (
 )
 from lfp.evaluation.results import controls_in, is_inert, passes
 from lfp.evaluation.statistics.resampling import Draws
+from lfp.util.types import Place
 
 DRAWS = Draws(200, 100, 0)
 GROUPS = ("related", "weighted", "both")
@@ -36,7 +37,8 @@ def candidates(seed: int = 0, n: int = 60, layers: int = 3) -> Candidates:
     contribution = rng.normal(size=n)
     related = rng.random(n) < 0.4
     return Candidates(
-        layer=np.sort(rng.integers(layers, size=n)),
+        places=[Place(layer) for layer in range(layers)],
+        place=np.sort(rng.integers(layers, size=n)),
         weight=rng.normal(size=n),
         mean_contribution=contribution,
         mean_abs_contribution=np.abs(contribution),
@@ -83,10 +85,10 @@ def test_controls_are_other_live_features_of_the_same_layers(seed: int, size: in
             assert len(set(control.features)) == len(group.features)
             assert not set(control.features) & set(group.features)
             assert known.is_live[list(control.features)].all()
-            assert (known.layer[list(control.features)] == known.layer[list(group.features)]).all()
-            for layer in set(known.layer[list(group.features)].tolist()):
-                replaced = [feature for feature in control.features if known.layer[feature] == layer]
-                others = np.flatnonzero((known.layer == layer) & known.is_live)
+            assert (known.place[list(control.features)] == known.place[list(group.features)]).all()
+            for layer in set(known.place[list(group.features)].tolist()):
+                replaced = [feature for feature in control.features if known.place[feature] == layer]
+                others = np.flatnonzero((known.place == layer) & known.is_live)
                 if len(set(others.tolist()) - avoided) >= len(replaced):
                     assert not set(replaced) & avoided
         assert len({control.name for control in controls}) == len(controls)
@@ -170,8 +172,8 @@ def test_prefixes_of_one_text_are_drawn_together() -> None:
 
 
 def row_of(feature: int, predicted: float, effect: float, half: float, high: float | None = 0.2) -> dict[str, Any]:
-    return {"group": f"feature:{feature}", "kind": "feature", "control_of": None, "layer": 1, "effect": effect,
-            "ci_low": effect - half, "ci_high": effect + half, "null_high": high,
+    return {"group": f"feature:{feature}", "kind": "feature", "control_of": None, "layer": 1, "site": "mlp_out",
+            "effect": effect, "ci_low": effect - half, "ci_high": effect + half, "null_high": high,
             "predicted_effect": predicted}  # fmt: skip
 
 
