@@ -246,13 +246,25 @@ class PretrainedSae(Section):
     """Layer that it reads."""
     site: Site = "mlp_out"
     """Where in the layer it reads: the MLP's output, the residual stream after the layer, or the attention's output."""
-    folder: str
-    """Folder saved by SAELens or by this project, or a hub repository, optionally with a folder in it:
-    org/name/sub/folder."""
+    folder: str | None = None
+    """Folder of this project or another tool (docs/DICTIONARIES.md), or a hub repository, optionally with a folder in
+    it: org/name/sub/folder."""
+    release: str | None = None
+    """In place of `folder`: a release of SAELens, or a hub repository as org/name."""
+    sae_id: str | None = None
+    """With `release`: the autoencoder's name in it, or its folder in the repository."""
     revision: str | None = None
     """Hub revision; pin a commit so that the run can be repeated."""
     model: Literal["tuned", "base"] = "tuned"
     """Model of the pair that it reads."""
+    input_scale: float = Field(1.0, gt=0.0)
+    """Factor that its inputs must be multiplied by, where its files do not say; it is folded into its biases."""
+
+    @model_validator(mode="after")
+    def _one_name(self) -> PretrainedSae:
+        if (self.folder is None) == (self.release is None) or (self.release is None) != (self.sae_id is None):
+            raise ValueError("name it by folder, or by release and sae_id together")
+        return self
 
 
 class SaeConfig(Section):

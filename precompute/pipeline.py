@@ -11,7 +11,13 @@ from lfp.config import LEXICON, PRETRAIN, TUNE, LanguageModelConfig, RunConfig
 from lfp.errors import ConfigError, DataError
 from lfp.util.types import Progress
 from precompute.run.bundle import write_bundle
-from precompute.run.inputs import find_corpus_files, find_lexicon_files, find_model_files, find_reward_files
+from precompute.run.inputs import (
+    find_corpus_files,
+    find_dictionary_files,
+    find_lexicon_files,
+    find_model_files,
+    find_reward_files,
+)
 from precompute.run.stage import FileDigests, Stage, compute_key, find_needed
 from precompute.run.work_folder import Run, lock_work_folder
 from precompute.stages.features import features, saes, texts
@@ -26,7 +32,7 @@ _CHEAP = {"corpus", "feedback"}
 def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]:
     """Return the stages of a run in order, each with what it reads under this config.
 
-    Raises CorpusError where a file that the config names is not there.
+    Raises CorpusError or ConfigError where a file that the config names is not there.
     """
     pretrains, tunes, by_pairs = config.model.base == PRETRAIN, config.model.tuned == TUNE, config.tune.method == "dpo"
     pairs = ("tune.method", "tune.pairs", "tune.pairs_split", "tune.pairs_revision")
@@ -38,7 +44,7 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
                    "probes.word_occurrences", "probes.matched_contexts")  # fmt: skip
     draws = ("probes.bootstraps", "probes.permutations")
     pair_of_models = ("corpus", "base", "tuned")
-    dictionaries = tuple(file for sae in config.sae.pretrained for file in find_model_files(sae.folder, config_dir))
+    dictionaries = find_dictionary_files(config, config_dir)
     lexicon_files, reward_files = find_lexicon_files(config, config_dir), find_reward_files(config, config_dir)
     reward = tuple(
         f"feedback.{name}"

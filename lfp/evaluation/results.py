@@ -23,6 +23,7 @@ ROWS = (
     "activation_frequency",
     "ablation",
     "pca_explained",
+    "sae_check",
     "sae_quality",
     "sae_sweep",
     "triples",

@@ -250,6 +250,13 @@ def _autoencoders(rows: Rows) -> str:
     return f"{n} sparse autoencoders, measured on held-out texts{left}."
 
 
+def _pretrained(rows: Rows) -> str:
+    checked = [row for row in rows if row.metric == "fvu"]
+    worst = max((row.value for row in checked), default=None)
+    left = f"; none left more than {percent(worst)} of the variance unexplained" if worst is not None else ""
+    return f"{len(checked)} sparse autoencoders made elsewhere, checked on a few thousand tokens of their place{left}."
+
+
 def _triples(rows: Rows) -> str:
     kept = pick(rows, metric="kept")
     dropped = sum(row.value for row in rows if row.metric == "dropped")
@@ -444,6 +451,7 @@ _SENTENCES: Mapping[str, Callable[[Rows], str]] = {
     "activation_frequency": lambda rows: frequencies_sentence(lines.frequencies(rows, "per_token")),
     "ablation": _ablation,
     "pca_explained": _pca,
+    "sae_check": _pretrained,
     "sae_quality": _autoencoders,
     "sae_sweep": _autoencoders,
     "triples": _triples,

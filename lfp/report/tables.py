@@ -309,6 +309,12 @@ LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
         ),
     ),
     "pca_explained": (Layout({"group": "component"}, _full("variance explained")),),
+    "sae_check": (
+        Layout(
+            {"model": "model", "layer": "layer", "site": "site", "group": "SAE"},
+            _only("fvu", "l0", "dead_fraction", "input_scale"),
+        ),
+    ),
     "sae_quality": (Layout(_SAE, _SAE_COLUMNS),),
     "sae_sweep": (Layout(_SAE, _SAE_COLUMNS),),
     "triples": (Layout({"metric": "", "group": "reason"}, _full("triples")),),

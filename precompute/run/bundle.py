@@ -73,7 +73,7 @@ def find_versions(libraries: Sequence[str]) -> dict[str, str]:
 
 
 def _write_notes(run: Run) -> str:
-    """Join the config's notes and what the corpus stage found."""
+    """Join the config's notes and what the stages found."""
     facts = run.json("corpus", "facts")
     sentences = [run.config.notes, f"{facts['texts']:,} texts in the corpus."]
     if "ties_dropped" in facts:
@@ -81,6 +81,7 @@ def _write_notes(run: Run) -> str:
     if facts.get("shared_dropped"):
         shared = f"{facts['shared_dropped']:.0f} pairs"
         sentences.append(f"{shared} that share a text with a held-out pair were not tuned on.")
+    sentences += run.json("saes", "notes")
     return " ".join(sentence for sentence in sentences if sentence)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lfp.config import CLASSIFIER, LEXICON, PRETRAIN, TUNE, VADER, RunConfig
-from lfp.errors import CorpusError, DataError
+from lfp.errors import ConfigError, CorpusError, DataError
 from lfp.texts.corpus import CorpusText, find_source
 from lfp.texts.lexicon import Reward
 from lfp.texts.rewards import checked, reward_of
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from lfp.ml.sae.autoencoders import Dictionary
 
 _MODEL_SUFFIXES = {".json", ".safetensors", ".bin", ".txt", ".model", ".jinja"}
-"""Files of a model's, classifier's or dictionary's folder that are read: weights, config, tokenizer."""
+"""Files of a model's or classifier's folder that are read: weights, config, tokenizer."""
+_DICTIONARY_SUFFIXES = {".json", ".safetensors", ".npz", ".pt"}
+"""Files of a dictionary's folder that are read."""
 
 
 def load_role(run: Run, role: str) -> LanguageModel:
@@ -156,6 +158,21 @@ def find_reward_files(config: RunConfig, config_dir: Path | None) -> tuple[Path,
     except (ImportError, ValueError):  # the stage that imports it says what is wrong
         spec = None
     return (Path(spec.origin),) if spec and spec.origin and Path(spec.origin).is_file() else ()
+
+
+def find_dictionary_files(config: RunConfig, config_dir: Path | None) -> tuple[Path, ...]:
+    """Find the files of the local folders that `sae.pretrained` names. Raises ConfigError for a missing one."""
+    found: set[Path] = set()
+    for entry in config.sae.pretrained:
+        if entry.folder is None:
+            continue
+        folder = Path(resolve_folder(entry.folder, config_dir)).expanduser()
+        if folder.is_dir():
+            files = (*folder.iterdir(), folder / "checkpoints" / "final.safetensors")
+            found |= {file for file in files if file.suffix in _DICTIONARY_SUFFIXES and file.is_file()}
+        elif folder.is_absolute() or entry.folder.startswith("."):
+            raise ConfigError(f"sae.pretrained names {entry.folder}, but there is no such folder; correct the name")
+    return tuple(sorted(found))
 
 
 def find_model_files(name: str, config_dir: Path | None) -> tuple[Path, ...]:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lfp.config import PretrainedSae
 from lfp.errors import ConfigError
 from lfp.evaluation.results import ResultRow
 from lfp.ml.sae.formats import write_sae
 from lfp.util.types import Place
-from precompute.run.inputs import load_role, read_places, read_texts, resolve_folder, sae_folder, tokenize_texts
+from precompute.run.inputs import load_role, read_places, read_texts, sae_folder, tokenize_texts
 from precompute.run.work_folder import Output, Run
+from precompute.stages.features.pretrained import load_pretrained
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +32,9 @@ _METRICS = ("fvu", "l0", "dead_fraction", "ce_recovered", "mmcs")
 
 
 def run(run: Run, output: Output) -> None:
-    """Write a folder per dictionary, saes.json, stability.json (of the kept features) and the rows `sae_quality`.
+    """Write a folder per dictionary, saes.json, stability.json (of the kept features), notes.json, and rows.
+
+    The rows are `sae_quality`, and `sae_check` of pretrained dictionaries, which are checked before any is trained.
 
     Raises ConfigError for a pretrained dictionary of a layer or site that the run does not read.
     """
@@ -49,11 +51,15 @@ def run(run: Run, output: Output) -> None:
                 f"sae.pretrained names site {pretrained.site}, but layers.sites are {', '.join(sites)}; add it there"
                 " or drop the entry"
             )
+    subjects = {model: Subject(run, model) for model in ("tuned", "base")}
+    given = {
+        model: load_pretrained(run, model, functools.partial(subject.collect, "train"))
+        for model, subject in subjects.items()
+    }
     rows: list[dict[str, Any]] = []
     stability: dict[str, list[float]] = {}
-    for model in ("tuned", "base"):
-        subject = Subject(run, model)
-        for place, saes in _make(run, output, subject).items():
+    for model, subject in subjects.items():
+        for place, saes in _make(run, output, subject, given[model].saes).items():
             stable = _match_features(saes)
             rows += _judge(run, subject, saes, stable)
             stability[sae_folder(model, place)] = stable
@@ -61,20 +67,24 @@ def run(run: Run, output: Output) -> None:
                 write_sae(sae, output.folder / sae_folder(model, place, number))
     output.json("saes", rows)
     output.json("stability", stability)
+    output.json("notes", [note for found in given.values() for note in found.notes])
     output.results(
         [
-            ResultRow.from_estimate(
-                "sae_quality",
-                metric,
-                row[metric],
-                layer=row["layer"],
-                site=row["site"],
-                model=row["model"],
-                group=f"width={row['width']},seed={row['seed']}",
-            )
-            for row in rows
-            for metric in _METRICS
-            if row[metric] is not None
+            *(row for found in given.values() for row in found.rows),
+            *(
+                ResultRow.from_estimate(
+                    "sae_quality",
+                    metric,
+                    row[metric],
+                    layer=row["layer"],
+                    site=row["site"],
+                    model=row["model"],
+                    group=f"width={row['width']},seed={row['seed']}",
+                )
+                for row in rows
+                for metric in _METRICS
+                if row[metric] is not None
+            ),
         ]
     )
 
@@ -167,29 +177,25 @@ class Subject:
         )
 
 
-def _make(run: Run, output: Output, subject: Subject) -> dict[Place, list[Sae]]:
-    """Train the dictionaries of every place, or read pretrained ones; the first of a place has the kept features."""
+def _make(run: Run, output: Output, subject: Subject, pretrained: Mapping[Place, Sae]) -> dict[Place, list[Sae]]:
+    """Train the dictionaries of every place without a pretrained one; the first of a place has the kept features."""
     from lfp.ml.sae.training import train_saes, unit_scale
 
     source = subject.source()
     sample = {place: outputs.to(run.config.model.device) for place, outputs in source.sample().items()}
     scales = {place: unit_scale(outputs) for place, outputs in sample.items()}
-    given = {
-        place: _read_pretrained(pretrained, subject, scales[place])
-        for pretrained in run.config.sae.pretrained
-        for place in [Place(pretrained.layer, pretrained.site)]
-        if pretrained.model == subject.role
-    }
+    for place, sae in pretrained.items():
+        sae.info = replace(sae.info, scale=scales[place])
     trainers = [
         trainer
         for place in subject.places
-        if place not in given
+        if place not in pretrained
         for trainer in _build_trainers(run, subject.role, place, sample[place], scales[place])
     ]
     checkpoint = output.scratch / f"{subject.role}.pt"
     trained = train_saes(trainers, source, checkpoint=checkpoint, progress=run.progress) if trainers else []
     return {
-        place: [given[place]] if place in given else [sae.cpu() for sae in trained if sae.info.place == place]
+        place: [pretrained[place]] if place in pretrained else [sae.cpu() for sae in trained if sae.info.place == place]
         for place in subject.places
     }
 
@@ -218,17 +224,6 @@ def _build_trainers(run: Run, model: str, place: Place, sample: Tensor, scale: f
         )
         for number, size in enumerate(sizes)
     ]
-
-
-def _read_pretrained(config: PretrainedSae, subject: Subject, scale: float) -> Sae:
-    from lfp.ml.sae.formats import locate_sae, read_sae
-
-    name = resolve_folder(config.folder, subject.run.config_dir)
-    source = Path(name).name if Path(name).is_dir() else name  # bundles do not name folders of this machine
-    folder, d_in = locate_sae(name, config.revision), subject.model.d_model
-    return read_sae(
-        folder, layer=config.layer, site=config.site, model=config.model, scale=scale, d_in=d_in, source=source
-    )
 
 
 def _match_features(saes: Sequence[Sae]) -> list[float]:

@@ -30,11 +30,13 @@ def saes_of(bundle: Path) -> list[dict[str, Any]]:
         return store.rows("SELECT * FROM saes")
 
 
-def random_sae(folder: Path, *, layer: int, d_in: int = 16, width: int = 24) -> Path:
-    sae = SAES["jumprelu"](SaeInfo(layer, width, d_in, 1.0, None, 0, "tuned", "jumprelu"))
-    generator = torch.Generator().manual_seed(1)
-    for parameter in sae.parameters():
-        parameter.data = torch.rand(parameter.shape, generator=generator)
+def good_sae(folder: Path, *, layer: int, d_in: int = 16, width: int = 24, bias: float = 0.0) -> Path:
+    """A dictionary of the axes and half of their opposites, which rebuilds most of any activation."""
+    sae = SAES["jumprelu"](SaeInfo(layer, width, d_in, 1.0, None, 0, "tuned", "jumprelu")).requires_grad_(False)
+    axes = torch.cat([torch.eye(d_in), -torch.eye(d_in)])[:width]
+    sae.encoder.copy_(axes)
+    sae.W_dec.copy_(axes)
+    sae.b_enc.fill_(bias)
     write_sae(sae, folder)
     return folder
 
@@ -82,7 +84,7 @@ def test_a_dictionary_made_elsewhere_takes_the_place_of_training(
     pair: dict[str, Any], tiny_bundle: Path, corpus_folder: Path, tmp_path: Path
 ) -> None:
     layer = chosen_layer(tiny_bundle)
-    folder = random_sae(tmp_path / "downloaded", layer=layer)
+    folder = good_sae(tmp_path / "downloaded", layer=layer)
     config = tiny_config(model=pair, sae={"pretrained": [{"layer": layer, "folder": str(folder)}]})
     out = run_pipeline(config, tmp_path / "out", config_dir=corpus_folder, resume=False, progress=silent)
     assert validate(out) == []
@@ -91,17 +93,47 @@ def test_a_dictionary_made_elsewhere_takes_the_place_of_training(
     kept = load_sae(out / "artifacts" / "saes" / f"tuned-layer{layer}")
     assert torch.equal(kept.encoder, load_sae(folder).encoder)
     assert {row["source"] for row in saes_of(out) if row["model"] == "base"} == {"trained"}
+    with Store.open(out) as store:
+        checked = store.rows("SELECT * FROM results WHERE report_row = 'sae_check'")
+    assert {row["metric"] for row in checked} == {"fvu", "l0", "dead_fraction", "input_scale"}
+    assert all((row["layer"], row["site"], row["group"]) == (layer, "mlp_out", "downloaded") for row in checked)
+    assert all(0 < row["value"] < 0.7 for row in checked if row["metric"] == "fvu")
+    assert "% of its features active per token on mlp_out of layer" in read_manifest(out).notes
+
+
+@pytest.mark.parametrize(
+    ("bias", "words"),
+    [(-1e9, r"silent: no feature of layer \d fires: wrong scale, site or model"), (1e9, "silent: its reconstructions")],
+)
+def test_a_dictionary_that_cannot_be_of_its_place_ends_the_run_before_anything_is_trained(
+    bias: float,
+    words: str,
+    pair: dict[str, Any],
+    tiny_bundle: Path,
+    corpus_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("lfp.ml.sae.training.train_saes", lambda *_, **__: pytest.fail("trained"))
+    layer = chosen_layer(tiny_bundle)
+    folder = good_sae(tmp_path / "silent", layer=layer, bias=bias)
+    for model in ("tuned", "base"):
+        config = tiny_config(model=pair, sae={"pretrained": [{"layer": layer, "folder": str(folder), "model": model}]})
+        with pytest.raises(ModelError, match=words):
+            run_pipeline(config, tmp_path / "out", config_dir=corpus_folder, resume=True, progress=silent)
 
 
 def test_a_dictionary_that_does_not_fit_is_named(
     pair: dict[str, Any], tiny_bundle: Path, corpus_folder: Path, tmp_path: Path
 ) -> None:
     layer = chosen_layer(tiny_bundle)
-    wide = random_sae(tmp_path / "wide", layer=layer, d_in=17)
+    wide = good_sae(tmp_path / "wide", layer=layer, d_in=17)
     for entry, error, said in (
         ({"layer": layer, "folder": str(wide)}, ModelError, "17"),
         ({"layer": 1 - layer, "folder": str(wide)}, ConfigError, f"sae.pretrained names layer {1 - layer}"),
         ({"layer": layer, "folder": "no/such"}, ModelError, "no/such"),
+        ({"layer": layer, "folder": "./no/such"}, ConfigError, "there is no such folder"),
+        ({"layer": layer, "release": "no-such", "sae_id": "x"}, ModelError, "no-such: "),
         ({"layer": layer, "folder": str(wide), "site": "resid_post"}, ConfigError, "site resid_post"),
     ):
         config = tiny_config(model=pair, sae={"pretrained": [entry]})
