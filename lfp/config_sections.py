@@ -42,14 +42,28 @@ class CorpusConfig(Section):
     """Where the texts come from, and how many of them each part of a run sees."""
 
     source: str | None = None
-    """File of texts: .jsonl, .jsonl.gz, .csv, .parquet, or .txt (one text per line). A relative path is looked for
-    beside the config file, then in the data folder. Not read where the texts are `tune.pairs`."""
+    """File of texts (.jsonl, .json, .csv, .tsv, .parquet, .arrow, or .txt with one text per line; also .gz, .bz2, .xz,
+    .zst), folder or pattern of such files, address (s3://, gs://, hf://, https://), or hub dataset `org/name`. A
+    relative path is looked for beside the config file, then in the data folder. Not read where the texts are
+    `tune.pairs`."""
+    source_config: str | None = None
+    """Config name of the hub dataset."""
+    source_data_dir: str | None = None
+    """Folder in the hub dataset whose files are read."""
+    source_split: str = "train"
+    """Split of the hub dataset."""
+    source_revision: str | None = None
+    """Hub revision of the dataset; pin a commit so that the run can be repeated."""
     text_column: str = "text"
     """Column of the texts."""
+    messages_column: str = "messages"
+    """Column of dialogues, lists of messages {role, content}, looked for where a row has no text."""
     rating_column: str | None = None
     """Column of a human rating per text, kept beside it and never used for training."""
     held_out_source: str | None = None
-    """File of texts that no model is trained on. Without it `held_out_share` of `source` is set aside."""
+    """Texts that no model is trained on, named as `source` is. Without it `held_out_share` of `source` is set aside."""
+    held_out_split: str = "test"
+    """Split of the hub dataset `held_out_source`."""
     held_out_share: float = Field(0.1, gt=0.0, lt=0.9)
     """Share of `source` that is set aside; of preference pairs, the share of pairs, with both sides of each."""
     n_texts: int | None = Field(None, gt=0)
@@ -160,8 +174,14 @@ class TuneConfig(Section):
     temperature: float = Field(1.0, gt=0.0)
     """Temperature at which completions are sampled."""
     pairs: str | None = None
-    """DPO: a file of preference pairs with the columns `chosen` and `rejected`, and optionally `prompt`, or a hub
-    dataset `org/name` of such rows."""
+    """DPO: preference pairs, named as `corpus.source` is, with the columns `chosen` and `rejected`, and optionally
+    `prompt`, or with those of a known dataset (docs/FEEDBACK.md)."""
+    pairs_config: str | None = None
+    """Config name of the hub dataset."""
+    pairs_data_dir: str | None = None
+    """Folder in the hub dataset whose files are read."""
+    pairs_verdict: str | None = None
+    """Column that says which of two answers is better, where a dataset has several, such as `safer_response_id`."""
     pairs_split: str = "train"
     """Split of the hub dataset."""
     pairs_revision: str | None = None

@@ -35,7 +35,8 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
     Raises CorpusError or ConfigError where a file that the config names is not there.
     """
     pretrains, tunes, by_pairs = config.model.base == PRETRAIN, config.model.tuned == TUNE, config.tune.method == "dpo"
-    pairs = ("tune.method", "tune.pairs", "tune.pairs_split", "tune.pairs_revision")
+    pairs = ("tune.method", "tune.pairs", "tune.pairs_config", "tune.pairs_data_dir", "tune.pairs_split",
+             "tune.pairs_revision", "tune.pairs_verdict")  # fmt: skip
     writing = ("tune.prefix_tokens", "tune.completion_tokens", "tune.temperature")
     training = ("tune.method", "tune.steps", "tune.learning_rate", "tune.adapter", "tune.freeze_embeddings",
                 "tune.gradient_accumulation", "tune.keep_every", "tune.logger", "tune.beta", "tune.prompts_per_step",

@@ -34,13 +34,15 @@ def needed(requirements):
 def test_every_package_that_the_listed_ones_bring_is_pinned(file):
     lines = [line for line in (ROOT / file).read_text("utf-8").splitlines() if line and not line.startswith("#")]
     assert all("==" in line for line in lines)
-    assert needed(lines) == {normal(line.split("==")[0]) for line in lines}
+    assert needed(lines) == {normal(Requirement(line).name) for line in lines}
 
 
 def test_requirements_list_what_the_project_asks_for():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     asked = project["dependencies"] + [each for extra in project["optional-dependencies"].values() for each in extra]
-    pinned = {normal(line.split("==")[0]) for line in (ROOT / "requirements.txt").read_text("utf-8").splitlines()}
+    pinned = {
+        normal(re.split(r"==|\[", line)[0]) for line in (ROOT / "requirements.txt").read_text("utf-8").splitlines()
+    }
     assert needed(asked) <= pinned
 
 

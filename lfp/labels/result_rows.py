@@ -25,7 +25,7 @@ from lfp.evaluation.results import ResultRow
 from lfp.evaluation.statistics.resampling import Draws
 from lfp.labels.evidence import Tables
 from lfp.labels.types import Label
-from lfp.texts.corpus import read_rows
+from lfp.texts.reading.rows import read_rows
 from lfp.util.sanitize import bare
 from lfp.util.types import Flags, floats
 

@@ -1,25 +1,27 @@
-"""The texts of a run: read from a file, cleaned, split into train and held out, numbered."""
+"""The texts of a run: read from files or the hub, cleaned, split into train and held out, numbered."""
 
 from __future__ import annotations
 
-import os
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.json
-import pyarrow.parquet
+from typing import Any, NamedTuple
 
 from lfp.config import CorpusConfig
-from lfp.errors import CorpusError, first_line
+from lfp.errors import CorpusError
+from lfp.texts.messages import ChatFormat, Dialogue, Span, read_dialogue
+from lfp.texts.reading.hub import HubDataset, hub_source, is_hub_name
+from lfp.texts.reading.rows import DroppedRows, NoColumnError, RowError, RowSource, file_source, read_usable, written
+from lfp.texts.reading.sources import find_files
 
 _BREAK = re.compile(r"\s*(?:<br\s*/?>\s*)+", re.IGNORECASE)
-_DATA_FOLDER = "../shared/data"
+_DIALOGUES = ("messages", "conversations", "conversation")
+_ANSWERED = ("prompt", "completion")
+_HELD_CHARACTERS = 1 << 27
+"""Characters of texts that are held while it is not known which are drawn; of a larger corpus, hashes are."""
 
 
 @dataclass(frozen=True)
@@ -35,132 +37,208 @@ class CorpusText:
     pair_id: int | None = None
     response_start: int = 0
     """First character of the response; 0 where there is no prompt."""
+    spans: tuple[Span, ...] = ()
+    """What the assistant wrote, in characters, where the text was written from messages; else nothing."""
 
 
-def find_source(name: str, *, key: str, beside: Path | None) -> Path:
-    """Find the file a config names under `key`: as given, relative to the config, or in the data folder ($LFP_DATA).
+class ReadText(NamedTuple):
+    """A text as it is read, its human rating, where its response begins, and the spans of the assistant's turns."""
 
-    Raises CorpusError naming the key and every place searched.
+    text: str
+    rating: float | None = None
+    response_start: int = 0
+    spans: tuple[Span, ...] = ()
+
+
+def read_corpus(
+    config: CorpusConfig,
+    *,
+    beside: Path | None,
+    seed: int,
+    chat: ChatFormat | None = None,
+    dropped: DroppedRows | None = None,
+) -> list[CorpusText]:
+    """Read the texts of a corpus, train first, each text once, none in both splits. Raises CorpusError.
+
+    Messages are written by `chat`. Rows that cannot be used are counted in `dropped`.
     """
-    places = [Path(name)]
-    if not places[0].is_absolute():
-        places += [beside / name] if beside else []
-        places.append(Path(os.environ.get("LFP_DATA", _DATA_FOLDER)) / name)
-    for place in places:
-        if place.is_file():
-            return place
-    looked = ", ".join(str(place) for place in places)
-    where = "there" if len(places) == 1 else "beside the config or into the folder that LFP_DATA names"
-    raise CorpusError(f"{key} {name}: no such file (looked at {looked}); put it {where}, or --set {key}=FILE")
-
-
-def read_rows(path: Path, *, columns: Sequence[str], optional: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Read columns of a .jsonl(.gz), .csv(.gz), .tsv(.gz), .parquet or .txt file (one text per line).
-
-    `optional` columns are returned where the file has them. Raises CorpusError when the file cannot be read,
-    a column is missing, or there is no row.
-    """
-    try:
-        table = _read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise CorpusError(
-            f"{path}: cannot be read ({first_line(error)}); pass .jsonl, .csv, .tsv, .parquet or .txt"
-        ) from error
-    for column in columns:
-        if column not in table.column_names:
-            found = ", ".join(table.column_names) or "none"
-            raise CorpusError(f"{path}: no column {column!r} (found: {found}); name one of those in the config")
-    if table.num_rows == 0:
-        raise CorpusError(f"{path}: no rows; pass a file with at least one text")
-    table = table.select([*columns, *(name for name in optional if name in table.column_names)])
-    if any(pa.types.is_binary(field.type) for field in table.schema):
-        raise CorpusError(f"{path}: not text in UTF-8; save it in that encoding")
-    try:
-        return table.to_pylist()
-    except UnicodeDecodeError as error:
-        raise CorpusError(f"{path}: not text in UTF-8 ({error}); save it in that encoding") from error
-
-
-def read_corpus(config: CorpusConfig, *, beside: Path | None, seed: int) -> list[CorpusText]:
-    """Read the texts of a corpus file, train first, each text once, none in both splits. Raises CorpusError."""
     if config.source is None:
         raise CorpusError("corpus.source is not set; name a file of texts in the config, or --set corpus.source=FILE")
-    train = _texts(find_source(config.source, key="corpus.source", beside=beside), config)
+    counted = DroppedRows() if dropped is None else dropped
+    train = _UniqueTexts(_find(config, "source", beside), config, chat, counted)
+    n_held_out = None if config.n_texts is None else max(1, round(config.held_out_share * config.n_texts))
+    n_train = None if config.n_texts is None or n_held_out is None else config.n_texts - n_held_out
     if config.held_out_source:
-        held_out = _texts(find_source(config.held_out_source, key="corpus.held_out_source", beside=beside), config)
+        held_out = _UniqueTexts(_find(config, "held_out_source", beside), config, chat, counted)
+        hidden = set(held_out.keys)
+        of_train = [i for i, key in enumerate(train.keys) if key not in hidden]
+        of_held_out = list(range(len(held_out.keys)))
     else:
-        order = random.Random(seed).sample(range(len(train)), len(train))
-        chosen = set(order[: max(1, round(config.held_out_share * len(train)))])
-        held_out = [train[i] for i in sorted(chosen)]
-        train = [row for i, row in enumerate(train) if i not in chosen]
-    hidden = {text for text, _ in held_out}
-    train = [row for row in train if row[0] not in hidden]
-    if config.n_texts is not None:
-        n_held_out = max(1, round(config.held_out_share * config.n_texts))
-        train, held_out = _draw(train, config.n_texts - n_held_out, seed), _draw(held_out, n_held_out, seed)
-    names = [Path(name).name for name in (config.source, config.held_out_source or config.source)]
-    return number(train, held_out, source=names[0], held_out_source=names[1])
+        held_out, n = train, len(train.keys)
+        chosen = set(random.Random(seed).sample(range(n), n)[: max(1, round(config.held_out_share * n))])
+        of_train, of_held_out = [i for i in range(n) if i not in chosen], sorted(chosen)
+    names = [Path(name.rstrip("/")).name for name in (config.source, config.held_out_source or config.source)]
+    return number(
+        train.take(_draw(of_train, n_train, seed)),
+        held_out.take(_draw(of_held_out, n_held_out, seed)),
+        source=names[0],
+        held_out_source=names[1],
+    )
 
 
 def number(
-    train: Sequence[tuple[str, float | None]],
-    held_out: Sequence[tuple[str, float | None]],
-    *,
-    source: str,
-    held_out_source: str | None = None,
+    train: Sequence[ReadText], held_out: Sequence[ReadText], *, source: str, held_out_source: str | None = None
 ) -> list[CorpusText]:
     """Number the texts, train first; both from `source` by default. Raises CorpusError where a split is empty."""
     splits = (("train", train, source), ("held_out", held_out, held_out_source or source))
     for split, texts, name in splits:
         if not texts:
             raise CorpusError(f"{name}: no text left for {split}; pass more texts or change corpus.held_out_share")
-    rows = [(*row, name, split) for split, texts, name in splits for row in texts]
+    rows = [(ReadText(*row), name, split) for split, texts, name in splits for row in texts]
     return [
-        CorpusText(text_id=i, text=text, source=name, split=split, rating=rating)
-        for i, (text, rating, name, split) in enumerate(rows)
+        CorpusText(
+            text_id=i,
+            text=row.text,
+            source=name,
+            split=split,
+            rating=row.rating,
+            response_start=row.response_start,
+            spans=row.spans,
+        )
+        for i, (row, name, split) in enumerate(rows)
     ]
 
 
 def clean(text: str) -> str:
     """Remove HTML line breaks and outer white space."""
-    return _BREAK.sub("\n", text).strip()
+    return (_BREAK.sub("\n", text) if "<" in text else text).strip()
 
 
-def _read_table(path: Path) -> pa.Table:
-    name = path.name.removesuffix(".gz")
-    if name.endswith(".parquet"):
-        return pa.parquet.read_table(path)
-    with pa.input_stream(path, compression="gzip" if path.name.endswith(".gz") else None) as stream:
-        if name.endswith((".jsonl", ".json")):
-            return pa.json.read_json(stream, read_options=pa.json.ReadOptions(block_size=1 << 26))
-        if name.endswith((".csv", ".tsv")):
-            delimiter = "\t" if name.endswith(".tsv") else ","
-            return pa.csv.read_csv(
-                stream, parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
+def _find(config: CorpusConfig, name: str, beside: Path | None) -> RowSource:
+    """Find the rows that `corpus.source` or `corpus.held_out_source` names: files, an address, or a hub dataset."""
+    key, named = f"corpus.{name}", str(getattr(config, name))
+    try:
+        return file_source(find_files(named, key=key, beside=beside), name=named)
+    except CorpusError:
+        if not is_hub_name(named):
+            raise
+    split = config.source_split if name == "source" else config.held_out_split
+    return hub_source(
+        HubDataset(
+            named,
+            key,
+            config=config.source_config,
+            data_dir=config.source_data_dir,
+            split=split,
+            revision=config.source_revision,
+        )
+    )
+
+
+class _UniqueTexts:
+    """The texts of a source, each once, with the rating it first had; `keys` are their hashes in order.
+
+    Texts are held up to a limit; beyond it, `take` reads the source again. Raises CorpusError where there is none.
+    """
+
+    def __init__(self, source: RowSource, config: CorpusConfig, chat: ChatFormat | None, dropped: DroppedRows) -> None:
+        self._source, self._config, self._chat = source, config, chat
+        self._is_rated = config.rating_column is None
+        own, seen, n_held = DroppedRows(), dict[int, None](), 0
+        held: list[ReadText] | None = []
+        for key, row in self._read(own):
+            if key in seen:
+                continue
+            seen[key] = None
+            n_held += len(row.text)
+            if held is not None:
+                held.append(row)
+            if config.n_texts is not None and n_held > _HELD_CHARACTERS:
+                held = None
+        if not self._is_rated:
+            raise CorpusError(
+                f"{source.where}: no column {config.rating_column!r}; set corpus.rating_column to one that it has"
             )
-        lines = stream.read().decode("utf-8", errors="replace").splitlines()
-        return pa.table({"text": [line for line in lines if line.strip()]}, schema=pa.schema([("text", pa.string())]))
+        dropped.merge(own)
+        self.keys, self._held = list(seen), held
+
+    def take(self, wanted: Sequence[int]) -> list[ReadText]:
+        """Return texts by their places among `keys`, ascending."""
+        if self._held is not None:
+            return [self._held[i] for i in wanted]
+        waiting = {self.keys[i] for i in wanted}
+        taken = []
+        for key, row in self._read(DroppedRows()):
+            if key in waiting:
+                waiting.remove(key)
+                taken.append(row)
+        return taken
+
+    def _read(self, dropped: DroppedRows) -> Iterator[tuple[int, ReadText]]:
+        config = self._config
+        columns = dict.fromkeys([config.text_column, config.messages_column, *_DIALOGUES, *_ANSWERED])
+        if config.rating_column:
+            columns[config.rating_column] = None
+        rows = read_usable(
+            self._source, self._parse, columns=list(columns), dropped=dropped, needed=repr(config.text_column)
+        )
+        for row in rows:
+            yield int.from_bytes(blake2b(row.text.encode("utf-8", "surrogatepass"), digest_size=8).digest()), row
+
+    def _parse(self, row: Mapping[str, Any]) -> ReadText:
+        """Read the text, or the messages, of a row."""
+        config = self._config
+        self._is_rated |= config.rating_column in row
+        rating = _read_rating(row, config.rating_column)
+        value = row.get(config.text_column)
+        for name in (config.text_column, config.messages_column, *_DIALOGUES):
+            dialogue = read_dialogue(row.get(name), name)
+            if dialogue is not None:
+                return self._write(dialogue, rating)
+        if config.text_column in row:
+            text = written(value)
+            if text is None and value is not None and value == value:
+                raise RowError(f"a {type(value).__name__} in {config.text_column}, which is neither text nor messages")
+            if not (text := clean(text or "")):
+                raise RowError("no text")
+            return ReadText(text, rating)
+        if all(name in row for name in _ANSWERED):
+            return self._read_answered(row, rating)
+        raise NoColumnError(f"no {config.text_column}")
+
+    def _read_answered(self, row: Mapping[str, Any], rating: float | None) -> ReadText:
+        """Read TRL's rows of a prompt and its completion."""
+        prompt, answer = (read_dialogue(row[name], name) for name in _ANSWERED)
+        if prompt is not None and answer is not None:
+            return self._write(prompt + answer, rating)
+        texts = [written(row[name]) for name in _ANSWERED]
+        if prompt is not None or answer is not None or texts[0] is None or not (texts[1] or "").strip():
+            raise RowError("no text for prompt and completion")
+        return ReadText(f"{texts[0]}{texts[1]}", rating, len(texts[0]))
+
+    def _write(self, dialogue: Dialogue, rating: float | None) -> ReadText:
+        if self._chat is None:
+            raise CorpusError(
+                f"{self._source.where}: its rows are messages; set corpus.text_column to a column of texts"
+            )
+        whole = self._chat.write(dialogue)
+        if not whole.spans:
+            raise RowError("no turn of an assistant")
+        return ReadText(whole.text, rating, whole.spans[0][0], whole.spans)
 
 
-def _texts(path: Path, config: CorpusConfig) -> list[tuple[str, float | None]]:
-    columns = [config.text_column, *([config.rating_column] if config.rating_column else [])]
-    seen: dict[str, float | None] = {}
-    for row in read_rows(path, columns=columns):
-        text = clean(str(row[config.text_column] or ""))
-        rating = row[config.rating_column] if config.rating_column else None
-        if not text:
-            continue
-        try:
-            seen.setdefault(text, None if rating is None else float(rating))
-        except (TypeError, ValueError) as error:
-            raise CorpusError(f"{path}: the rating {rating!r} is not a number; correct it or leave it out") from error
-    if not seen:
-        raise CorpusError(f"{path}: every text is empty; pass a file with at least one text")
-    return list(seen.items())
+def _read_rating(row: Mapping[str, Any], column: str | None) -> float | None:
+    text = written(row.get(column)) if column else None
+    if text is None or not text.strip():
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise RowError("a rating that is not a number") from None
 
 
-def _draw(rows: list[Any], n: int, seed: int) -> list[Any]:
-    """Draw `n` rows, at least one, and keep their order."""
-    if n >= len(rows):
+def _draw(rows: list[int], n: int | None, seed: int) -> list[int]:
+    """Draw `n` rows, at least one, and keep their order; all of them where there is no limit."""
+    if n is None or n >= len(rows):
         return rows
     return [rows[i] for i in sorted(random.Random(seed).sample(range(len(rows)), max(1, n)))]

@@ -13,7 +13,8 @@ from typing import Any
 
 from lfp.config import VADER, FeedbackConfig
 from lfp.errors import DataError
-from lfp.texts.corpus import find_source, read_rows
+from lfp.texts.reading.rows import read_rows
+from lfp.texts.reading.sources import find_source
 
 Reward = Callable[[list[str]], list[float]]
 """Compute the reward of each text."""

@@ -1,43 +1,60 @@
-"""Preference pairs: read from a file or the hub, split into prompt and responses, and into train and held out."""
+"""Preference pairs: read from files or the hub in any known form, split into prompt and responses, and held out."""
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lfp.config import TuneConfig
-from lfp.errors import CorpusError, first_line
-from lfp.texts.corpus import find_source, read_rows
-from lfp.util.dependencies import OUT_OF_REACH, hub_reachable
+from lfp.errors import CorpusError
+from lfp.texts.messages import (
+    ASSISTANT,
+    ChatFormat,
+    Dialogue,
+    Message,
+    Span,
+    SpeakerFormat,
+    read_dialogue,
+    shared_turns,
+)
+from lfp.texts.reading.hub import HubDataset, hub_source, is_hub_name
+from lfp.texts.reading.known_datasets import COLUMNS, PAIRED, UNPAIRED, Judged, find_form, is_liked
+from lfp.texts.reading.rows import DroppedRows, NoColumnError, RowError, RowSource, file_source, read_usable, written
+from lfp.texts.reading.sources import DataFile, find_files
 
-_SIDES = ("chosen", "rejected")
-_PROMPT = "prompt"
-_SPEAKERS = {"system": "System", "user": "Human", "assistant": "Assistant"}
+_ALONE = "no answer of the other kind to the same prompt"
 _LAST_TURN = "\n\nAssistant:"
-_ON_HUB = re.compile(r"[\w.-]+/[\w.-]+")
-_FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt", ".gz")
 
 
 @dataclass(frozen=True)
 class PreferencePair:
-    """A prompt and two responses, of which people chose one."""
+    """A prompt and two responses, of which people chose one.
+
+    Where it was written from messages, `spans` are what the assistant wrote, in the prompt and the chosen response and
+    in the prompt and the rejected one; of a plain text they are empty.
+    """
 
     prompt: str
     chosen: str
     rejected: str
+    spans: tuple[tuple[Span, ...], tuple[Span, ...]] = ((), ())
 
 
 @dataclass(frozen=True)
 class Preferences:
-    """Pairs, the name of their source, and how many ties it also held."""
+    """Pairs, the name of their source, how many ties it also held, and rows that could not be used, by reason."""
 
     pairs: tuple[PreferencePair, ...]
     source: str
     ties: int
+    dropped: Mapping[str, int]
+    """Rows by what they have, as in "no text for chosen"."""
+    dropped_rows: str = ""
+    """The same as a sentence that names the first few of them."""
 
 
 @dataclass(frozen=True)
@@ -50,27 +67,35 @@ class SplitPairs:
     """Pairs left out of `train` because they share a text with a held-out pair."""
 
 
-def find_preferences(config: TuneConfig, *, beside: Path | None) -> Preferences:
-    """Load the pairs that `tune.pairs` names: a file, else a hub dataset `org/name`. Raises CorpusError."""
+def find_preferences(config: TuneConfig, *, beside: Path | None, chat: ChatFormat | None = None) -> Preferences:
+    """Load the pairs that `tune.pairs` names: files, an address, or a hub dataset `org/name`. Raises CorpusError."""
     name = str(config.pairs)
     try:
-        path = find_source(name, key="tune.pairs", beside=beside)
+        files = find_files(name, key="tune.pairs", beside=beside)
     except CorpusError:
-        if not _ON_HUB.fullmatch(name) or name.endswith(_FILES):
+        if not is_hub_name(name):
             raise
-        return _preferences(_hub_rows(config, name), where=name, source=name)
-    return read_pairs(path)
+        dataset = HubDataset(
+            name,
+            "tune.pairs",
+            config=config.pairs_config,
+            data_dir=config.pairs_data_dir,
+            split=config.pairs_split,
+            revision=config.pairs_revision,
+        )
+        return _read(hub_source(dataset), verdict=config.pairs_verdict, chat=chat)
+    return _read(file_source(files, name=name), verdict=config.pairs_verdict, chat=chat)
 
 
-def read_pairs(path: Path) -> Preferences:
-    """Read the pairs of a file with columns `chosen` and `rejected`, and optionally `prompt`; ties are dropped.
+def read_pairs(path: Path, *, verdict: str | None = None, chat: ChatFormat | None = None) -> Preferences:
+    """Read the pairs of a file in any form of `known_datasets`; ties and rows that cannot be used are dropped.
 
-    A side is a text, or a list of messages {role, content}, which are written as "\\n\\nHuman: ..." and
-    "\\n\\nAssistant: ...". A `prompt` is put before both sides, but not before messages that contain it. A dialogue is
-    split at the last assistant turn whose past both sides share, never inside the `prompt`; what precedes it is the
-    pair's prompt. Raises CorpusError.
+    A side is a text, or messages, which `chat` writes; "\\n\\nHuman: ..." and "\\n\\nAssistant: ..." by default. A
+    `prompt` is put before both sides, but not before messages that contain it. A dialogue is split at the last
+    assistant turn whose past both sides share, never inside the `prompt`; what precedes it is the pair's prompt. Plain
+    texts without a prompt share the words that both begin with. Raises CorpusError.
     """
-    return _preferences(read_rows(path, columns=_SIDES, optional=(_PROMPT,)), where=str(path), source=path.name)
+    return _read(file_source([DataFile(str(path))], name=str(path)), verdict=verdict, chat=chat)
 
 
 def split_pairs(pairs: Sequence[PreferencePair], *, share: float, limit: int | None, seed: int) -> SplitPairs:
@@ -92,86 +117,162 @@ def split_pairs(pairs: Sequence[PreferencePair], *, share: float, limit: int | N
     return SplitPairs(train, held_out, len(rest) - len(train))
 
 
-def _preferences(rows: Iterable[Mapping[str, Any]], *, where: str, source: str) -> Preferences:
-    pairs = [_pair(row, f"{where}: row {number}") for number, row in enumerate(rows)]
+def _read(source: RowSource, *, verdict: str | None, chat: ChatFormat | None) -> Preferences:
+    writer, dropped = _PairWriter(chat), DroppedRows()
+    unpaired = _Unpaired()
+
+    def parse(row: Mapping[str, Any]) -> PreferencePair | None:
+        form = find_form(row, verdict)
+        if form is not None:
+            found = form.read(row, form.verdict)
+        elif all(column in row for column in UNPAIRED) and verdict is None:
+            waiting = unpaired.match(row)
+            if waiting is None:
+                return None
+            found = waiting
+        else:
+            raise NoColumnError(f"no column {verdict or _missing(row)}")
+        return writer.pair(found)
+
+    needed = repr(verdict or PAIRED.needs[0])
+    columns = [*COLUMNS, *([verdict] if verdict else [])]
+    rows = read_usable(source, parse, columns=columns, dropped=dropped, needed=needed)
+    pairs = [pair for pair in rows if pair is not None]
     kept = tuple(pair for pair in pairs if pair.chosen != pair.rejected)
     if not kept:
-        tie = ""
-        if pairs:
-            text = pairs[0].chosen
-            tie = f" (row 0 has {text if len(text) <= 60 else text[:60] + '...'!r} twice)"
-        raise CorpusError(f"{where}: no pair whose chosen and rejected texts differ{tie}; pass preferences, not ties")
-    return Preferences(kept, source, len(pairs) - len(kept))
+        where = "a row" if dropped.places else "row 0"
+        text = f" ({where} has {_shorten(pairs[0].chosen)!r} twice)" if pairs else ""
+        raise CorpusError(
+            f"{source.where}: no pair whose chosen and rejected texts differ{text}; pass preferences, not ties"
+        )
+    counts, sentence = dict(dropped.counts), dropped.sentence()
+    if unpaired.n_left:
+        counts[_ALONE] = unpaired.n_left
+        sentence += f"{'; ' if sentence else ''}{unpaired.n_left} answers have {_ALONE}"
+    return Preferences(kept, source.name, len(pairs) - len(kept), counts, sentence)
 
 
-def _pair(row: Mapping[str, Any], where: str) -> PreferencePair:
-    """Build the pair of a row; `where` names it in errors."""
-    chosen, rejected = (_text(row[side], where, side) for side in _SIDES)
-    is_dialogue, prompt = not isinstance(row["chosen"], str), row.get(_PROMPT)
-    if is_dialogue and isinstance(prompt, str) and prompt:  # a plain prompt before messages is a user's message
-        prompt = [{"role": "user", "content": prompt}]
-    prompt = "" if prompt is None else _text(prompt, where, _PROMPT)
-    if is_dialogue and prompt in chosen and prompt in rejected:
-        prompt = ""  # whole dialogues beside a copy of their first message
+def _missing(row: Mapping[str, Any]) -> str:
+    return repr(next((column for column in PAIRED.needs if column not in row), PAIRED.needs[0]))
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= 60 else text[:60] + "..."
+
+
+class _Unpaired:
+    """Single answers that wait for one of the other kind to the same prompt."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[tuple[str, bool], list[Any]] = {}
+
+    def match(self, row: Mapping[str, Any]) -> Judged | None:
+        """Pair an answer with the earliest one of the other kind, or let it wait."""
+        prompt, answer, liked = row["prompt"], row["completion"], is_liked(row["label"])
+        if answer is None:
+            raise RowError("no text for completion")
+        others = self._waiting.get((str(prompt), not liked))
+        if not others:
+            self._waiting.setdefault((str(prompt), liked), []).append(answer)
+            return None
+        other = others.pop(0)
+        return Judged(prompt, answer, other) if liked else Judged(prompt, other, answer)
+
+    @property
+    def n_left(self) -> int:
+        """How many answers still wait."""
+        return sum(map(len, self._waiting.values()))
+
+
+class _PairWriter:
+    """Makes pairs of judged rows; messages are written by a chat format, as plain dialogues where there is none."""
+
+    def __init__(self, chat: ChatFormat | None) -> None:
+        self._is_plain = chat is None
+        self._chat = chat or SpeakerFormat()
+
+    def pair(self, judged: Judged) -> PreferencePair:
+        """Make the pair of a row. Raises RowError for a side without text, or messages that cannot be written."""
+        sides = (("chosen", judged.chosen), ("rejected", judged.rejected))
+        dialogues = [read_dialogue(value, column) for column, value in sides]
+        prompt = read_dialogue(judged.prompt, "prompt")
+        if any(dialogue is not None for dialogue in (*dialogues, prompt)):
+            chosen, rejected = (
+                dialogue if dialogue is not None else (Message(ASSISTANT, _text(value, column)),)
+                for dialogue, (column, value) in zip(dialogues, sides, strict=True)
+            )
+            if (dialogues[0] is None) != (dialogues[1] is None):
+                raise RowError("a text on one side and messages on the other")
+            if prompt is None and (text := written(judged.prompt)):
+                prompt = (Message("user", text),)
+            return self._of_messages(prompt or (), chosen, rejected)
+        text = written(judged.prompt) or ""
+        return _of_texts(text, *(_text(value, column) for column, value in sides))
+
+    def _of_messages(self, prompt: Dialogue, chosen: Dialogue, rejected: Dialogue) -> PreferencePair:
+        if _holds(chosen, prompt) and _holds(rejected, prompt):
+            prompt = ()  # whole dialogues beside a copy of their first messages
+        chosen, rejected = prompt + chosen, prompt + rejected
+        n = max(shared_turns(chosen, rejected), len(prompt))
+        if not any(message.content.strip() or message.tool_calls for message in chosen[n:]):
+            raise RowError("no text for chosen")
+        if not any(message.content.strip() or message.tool_calls for message in rejected[n:]):
+            raise RowError("no text for rejected")
+        if chosen == rejected:
+            return PreferencePair("", chosen[-1].content, rejected[-1].content)
+        is_answered = n < min(len(chosen), len(rejected)) and chosen[n].role == rejected[n].role == ASSISTANT
+        before = self._chat.write_prompt(chosen[:n]) if n and is_answered else ""
+        wholes = [self._chat.write(dialogue) for dialogue in (chosen, rejected)]
+        for whole in wholes:
+            if not whole.text.startswith(before):
+                raise RowError("a prompt that the chat template writes otherwise once it is answered")
+        after = [_up_to_last_span(whole.text, whole.spans) for whole in wholes]
+        spans = [tuple(span for span in whole.spans if span[0] >= len(before)) for whole in wholes]
+        pair = PreferencePair(before, after[0][len(before) :], after[1][len(before) :])
+        return pair if self._is_plain else replace(pair, spans=(spans[0], spans[1]))
+
+
+def _holds(dialogue: Dialogue, prompt: Dialogue) -> bool:
+    """Return whether the messages of a prompt stand in a dialogue, one after another, and are not all of it."""
+    n = len(prompt)
+    return any(dialogue[i : i + n] == prompt for i in range(len(dialogue) - n))
+
+
+def _up_to_last_span(text: str, spans: Sequence[Span]) -> str:
+    """Cut what a template writes after the assistant's last turn, such as a line end."""
+    end = spans[-1][1] if spans else len(text)
+    return text[:end] if not text[end:].strip() else text
+
+
+def _of_texts(prompt: str, chosen: str, rejected: str) -> PreferencePair:
     chosen, rejected = prompt + chosen, prompt + rejected
-    if not chosen.strip() or not rejected.strip():
-        raise CorpusError(f"{where} has an empty text; drop or correct it")
     turns = [match.end() for match in re.finditer(_LAST_TURN, chosen)]
-    split = max([len(prompt), *(end for end in turns if rejected.startswith(chosen[:end]))])
+    shared = [end for end in turns if rejected.startswith(chosen[:end])]
+    split = max([len(prompt), *shared])
+    if not split and not turns and chosen != rejected:
+        split = _shared_words(chosen, rejected)
     return PreferencePair(chosen[:split], chosen[split:], rejected[split:])
+
+
+def _shared_words(chosen: str, rejected: str) -> int:
+    """Count the characters of the whole words that two texts begin with, where a word of either follows."""
+    n = next((i for i, (one, other) in enumerate(zip(chosen, rejected, strict=False)) if one != other), None)
+    n = min(len(chosen), len(rejected)) if n is None else n
+    starts = [match.start() for match in re.finditer(r"\s+", chosen[: n + 1]) if match.end() <= n + 1]
+    usable = [at for at in starts if at <= n and chosen[at:].strip() and rejected[at:].strip()]
+    return usable[-1] if usable else 0
+
+
+def _text(value: Any, column: str) -> str:
+    text = written(value)
+    if text is None:
+        raise RowError(f"no text for {column}")
+    if not text.strip():
+        raise RowError(f"an empty text for {column}")
+    return text
 
 
 def last_words(text: str, n: int | None) -> str:
     """Keep the last `n` words of a text, unchanged; the whole text where n is None."""
     starts = [match.start() for match in re.finditer(r"\S+", text)] if n is not None else []
     return text[starts[-n] :] if n is not None and len(starts) > n else text
-
-
-def _text(side: Any, where: str, column: str) -> str:
-    """Write a side, a text or a list of messages, as one text. Raises CorpusError."""
-    if isinstance(side, str):
-        return side
-    if not isinstance(side, list) or not side:
-        raise CorpusError(
-            f"{where} has no text for {column}; both chosen and rejected need one, so drop or correct the row"
-        )
-    turns = []
-    for message in side:
-        role, content = (message.get(key) for key in ("role", "content")) if isinstance(message, dict) else (None, None)
-        if role not in _SPEAKERS or not isinstance(content, str):
-            raise CorpusError(
-                f"{where}, {column} has a message that is not {{role, content}} with a text and a role of"
-                f" {', '.join(_SPEAKERS)} (role {role!r}); drop or correct it"
-            )
-        turns.append(f"\n\n{_SPEAKERS[role]}: {content}")
-    return "".join(turns)
-
-
-def _hub_rows(config: TuneConfig, name: str) -> list[dict[str, Any]]:
-    """Read a dataset of the hub, or its local copy where the hub does not answer. Raises CorpusError."""
-    import datasets
-    from huggingface_hub import snapshot_download
-
-    shown, has_hub = not datasets.are_progress_bars_disabled(), hub_reachable()
-    source, revision = name, config.pairs_revision
-    datasets.disable_progress_bars()
-    try:
-        if not has_hub:
-            source = snapshot_download(name, repo_type="dataset", revision=revision, local_files_only=True)
-            revision = None
-        rows = datasets.load_dataset(source, revision=revision, split=config.pairs_split)
-    except Exception as error:  # among them those of whatever HTTP library the hub's client uses
-        reason = OUT_OF_REACH if source == name and not has_hub else first_line(error)
-        raise CorpusError(
-            f"tune.pairs {name}: no such file, and it does not load as a hub dataset ({reason});"
-            " --set tune.pairs=FILE, a file of pairs, or check its name, tune.pairs_split and tune.pairs_revision"
-        ) from error
-    finally:
-        if shown:
-            datasets.enable_progress_bars()
-    for column in _SIDES:
-        if column not in rows.column_names:
-            found = ", ".join(rows.column_names) or "none"
-            raise CorpusError(f"tune.pairs {name}: no column {column!r} (found: {found}); name a dataset of pairs")
-    columns = [column for column in (*_SIDES, _PROMPT) if column in rows.column_names]
-    return rows.select_columns(columns).to_list()

@@ -81,6 +81,9 @@ def _write_notes(run: Run) -> str:
     if facts.get("shared_dropped"):
         shared = f"{facts['shared_dropped']:.0f} pairs"
         sentences.append(f"{shared} that share a text with a held-out pair were not tuned on.")
+    if facts.get("rows_dropped"):
+        n = sum(facts["rows_dropped"].values())
+        sentences.append(f"{n:,} rows could not be used: {facts['first_rows_dropped']}.")
     sentences += run.json("saes", "notes")
     return " ".join(sentence for sentence in sentences if sentence)
 

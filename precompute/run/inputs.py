@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 from lfp.config import CLASSIFIER, LEXICON, PRETRAIN, TUNE, VADER, RunConfig
 from lfp.errors import ConfigError, CorpusError, DataError
-from lfp.texts.corpus import CorpusText, find_source
+from lfp.texts.corpus import CorpusText
 from lfp.texts.lexicon import Reward
+from lfp.texts.reading.hub import is_hub_name
+from lfp.texts.reading.sources import find_files, find_source, is_address
 from lfp.texts.rewards import checked, reward_of
 from lfp.util.types import Place
 from precompute.run.work_folder import Run
@@ -118,14 +120,21 @@ def resolve_folder(name: str, config_dir: Path | None) -> str:
 
 
 def find_corpus_files(config: RunConfig, config_dir: Path | None) -> tuple[Path, ...]:
-    """Find the files that the texts are read from. Raises CorpusError for a missing file."""
+    """Find the local files that the texts are read from; none at an address or of the hub. Raises CorpusError."""
     if config.tune.method == "dpo":
+        named = {"tune.pairs": config.tune.pairs}
+    else:
+        named = {"corpus.source": config.corpus.source, "corpus.held_out_source": config.corpus.held_out_source}
+    files: list[Path] = []
+    for key, name in named.items():
+        if name is None or is_address(name):
+            continue
         try:
-            return (find_source(str(config.tune.pairs), key="tune.pairs", beside=config_dir),)
-        except CorpusError:  # a data set of the hub, or nothing: the stage can say which
-            return ()
-    named = {"corpus.source": config.corpus.source, "corpus.held_out_source": config.corpus.held_out_source}
-    return tuple(find_source(name, key=key, beside=config_dir) for key, name in named.items() if name)
+            files += [Path(file.path) for file in find_files(name, key=key, beside=config_dir)]
+        except CorpusError:  # where it may be a data set of the hub, the stage can say which
+            if not is_hub_name(name):
+                raise
+    return tuple(files)
 
 
 def find_lexicon_files(config: RunConfig, config_dir: Path | None) -> tuple[Path, ...]:

@@ -79,7 +79,7 @@ def test_a_classifier_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFi
     ("rows", "says"),
     [
         ([("same", "same"), ("too", "too")], "no pair whose chosen and rejected texts differ (row 0 has 'same' twice)"),
-        ([("a", "b"), ("a", None)], "row 1 has no text for rejected"),
+        ([("a", "b"), ("a", None), ("", "b")], "row 1 has no text for rejected; row 2 has an empty text for chosen"),
         ([("good", "bad")], "1 pairs with different texts leave none to tune on beside 1 held out"),
     ],
 )

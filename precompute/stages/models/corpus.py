@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 
@@ -10,6 +11,7 @@ from lfp.config import TUNE
 from lfp.texts.corpus import CorpusText, read_corpus
 from lfp.texts.lexicon import check_lexicon, lexicon_of
 from lfp.texts.preferences import find_preferences, last_words, split_pairs
+from lfp.texts.reading.rows import DroppedRows
 from lfp.util.dependencies import check_tracker
 from precompute.run.inputs import load_reward, read_texts
 from precompute.run.work_folder import Output, Run
@@ -30,19 +32,30 @@ _SCHEMA = pa.schema(
 
 
 def run(run: Run, output: Output) -> None:
-    """Write the table `corpus`, and facts.json with counts of texts and of pairs that were dropped."""
+    """Write the table `corpus`, and facts.json with counts of texts, and of pairs and rows that were dropped."""
     config = run.config
-    facts: dict[str, float] = {}
+    facts: dict[str, Any] = {}
     if config.tune.method == "dpo":
         texts, facts = _read_pairs(run)
     else:
-        texts = read_corpus(config.corpus, beside=run.config_dir, seed=config.seed)
+        dropped = DroppedRows()
+        texts = read_corpus(config.corpus, beside=run.config_dir, seed=config.seed, dropped=dropped)
+        facts = _describe_dropped(dropped.counts, dropped.sentence())
     facts["texts"] = len(texts)
-    output.table("corpus", pa.Table.from_pylist([asdict(text) for text in texts], schema=_SCHEMA))
+    output.table("corpus", _table(texts))
     output.json("facts", facts)
 
 
-def _read_pairs(run: Run) -> tuple[list[CorpusText], dict[str, float]]:
+def _table(texts: Sequence[CorpusText]) -> pa.Table:
+    return pa.table({name: [getattr(text, name) for text in texts] for name in _SCHEMA.names}, schema=_SCHEMA)
+
+
+def _describe_dropped(counts: Mapping[str, int], rows: str) -> dict[str, Any]:
+    """Return counts of rows by what made them unusable, and the first of them; nothing where all were used."""
+    return {"rows_dropped": dict(counts), "first_rows_dropped": rows} if counts else {}
+
+
+def _read_pairs(run: Run) -> tuple[list[CorpusText], dict[str, Any]]:
     """Read both sides of every pair as texts; a share of the pairs, drawn by the seed, is held out whole."""
     corpus, read = run.config.corpus, find_preferences(run.config.tune, beside=run.config_dir)
     pairs = split_pairs(read.pairs, share=corpus.held_out_share, limit=corpus.n_texts, seed=run.config.seed)
@@ -52,7 +65,8 @@ def _read_pairs(run: Run) -> tuple[list[CorpusText], dict[str, float]]:
         prompt = last_words(pair.prompt, corpus.prompt_words)
         for role, text in (("chosen", pair.chosen), ("rejected", pair.rejected)):
             texts.append(CorpusText(len(texts), prompt + text, read.source, split, None, role, pair_id, len(prompt)))
-    return texts, {"ties_dropped": float(read.ties), "shared_dropped": float(pairs.shared)}
+    facts = {"ties_dropped": float(read.ties), "shared_dropped": float(pairs.shared)}
+    return texts, facts | _describe_dropped(read.dropped, read.dropped_rows)
 
 
 def run_feedback(run: Run, output: Output) -> None:

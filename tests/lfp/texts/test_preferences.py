@@ -35,7 +35,7 @@ def said(*turns: str) -> list[dict[str, str]]:
 def test_a_dialogue_is_split_at_its_last_assistant_turn(tmp_path: Path) -> None:
     past = f"\n\nHuman: Hi{TURN} Hello.\n\nHuman: Joke?{TURN}"
     path = pairs_file(tmp_path, (f"{past} Knock.", f"{past} No."))
-    assert read_pairs(path) == Preferences((PreferencePair(past, " Knock.", " No."),), "pairs.jsonl", 0)
+    assert read_pairs(path) == Preferences((PreferencePair(past, " Knock.", " No."),), "pairs.jsonl", 0, {})
 
 
 def test_only_what_both_sides_share_is_the_prompt(tmp_path: Path) -> None:
@@ -103,14 +103,16 @@ def test_equal_texts_everywhere_name_a_row(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("chosen", "rejected", "says"),
     [
-        (None, "b", "row 1 has no text for chosen"),
-        ("b", None, "row 1 has no text for rejected"),
-        ("b", " ", "row 1 has an empty text"),
+        (None, "b", "no text for chosen"),
+        ("b", None, "no text for rejected"),
+        ("b", " ", "an empty text for rejected"),
     ],
 )
-def test_a_side_that_is_missing_is_named(tmp_path: Path, chosen: Any, rejected: Any, says: str) -> None:
-    with pytest.raises(CorpusError, match=rf"pairs\.jsonl: {says}"):
-        read_pairs(pairs_file(tmp_path, ("a", "b"), (chosen, rejected)))
+def test_a_side_that_is_missing_is_dropped_and_counted(tmp_path: Path, chosen: Any, rejected: Any, says: str) -> None:
+    read = read_pairs(pairs_file(tmp_path, ("a", "b"), (chosen, rejected)))
+    assert (len(read.pairs), read.dropped, read.dropped_rows) == (1, {says: 1}, f"row 1 has {says}")
+    with pytest.raises(CorpusError, match=rf"pairs\.jsonl: 2 of 3 rows cannot be used: rows 1, 2 have {says}"):
+        read_pairs(pairs_file(tmp_path, ("a", "b"), (chosen, rejected), (chosen, rejected)))
 
 
 @pytest.mark.parametrize(
@@ -118,14 +120,14 @@ def test_a_side_that_is_missing_is_named(tmp_path: Path, chosen: Any, rejected: 
     [[], [{"role": "critic", "content": "a"}], [{"role": "user", "content": None}], [{"role": "user"}], ["a"], 3],
 )
 def test_messages_that_are_none_are_named(tmp_path: Path, messages: Any) -> None:
-    with pytest.raises(CorpusError, match=r"pairs\.jsonl: row 0.*(no text for chosen|role, content)"):
+    with pytest.raises(CorpusError, match=r"pairs\.jsonl: .* row 0 has .*(no text for chosen|role, content|one side)"):
         read_pairs(pairs_file(tmp_path, (messages, said("a", "b"))))
 
 
 @pytest.fixture
 def local_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The hub does not answer, and the hub's cache holds a copy of the data set org/name: its folder."""
-    monkeypatch.setattr("lfp.texts.preferences.hub_reachable", lambda: False)
+    monkeypatch.setattr("lfp.texts.reading.hub.hub_reachable", lambda: False)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     snapshot = tmp_path / "datasets--org--name" / "snapshots" / "abc"
@@ -139,7 +141,7 @@ def test_a_hub_dataset_is_read_where_no_file_has_its_name(local_copy: Path) -> N
     write_rows(local_copy / "train.jsonl", [{"id": 1, "prompt": "Q", "chosen": " a", "rejected": " b"}])
     write_rows(local_copy / "test.jsonl", [{"id": 1, "prompt": "Q", "chosen": " c", "rejected": " d"}])
     config = TuneConfig(method="dpo", pairs="org/name")
-    assert find_preferences(config, beside=None) == Preferences((PreferencePair("Q", " a", " b"),), "org/name", 0)
+    assert find_preferences(config, beside=None).pairs == (PreferencePair("Q", " a", " b"),)
     config = TuneConfig(method="dpo", pairs="org/name", pairs_split="test")
     assert find_preferences(config, beside=None).pairs == (PreferencePair("Q", " c", " d"),)
     config = TuneConfig(method="dpo", pairs="org/name", pairs_split="dev")
