@@ -78,15 +78,22 @@ class ModelConfig(Section):
 
     commands = ("run", "sweep", "plant", "ablate")
     base: str = PRETRAIN
-    """Hub name or folder of the base model, or `pretrain`: a small model trained from scratch on the corpus."""
+    """The base model: a hub name, a folder, a GGUF file, `package:MODULE/FILE` (a file of an installed package), or
+    `pretrain`: a small model trained from scratch on the corpus."""
     base_revision: str | None = None
     """Hub revision of the base model; pin a commit so that the run can be repeated."""
     tuned: str = TUNE
-    """Hub name or folder of the tuned model, or `tune`: the base model tuned on the feedback."""
+    """The tuned model: as for the base, or an adapter as PEFT saves it (a folder or a hub name), or `tune`: the base
+    model tuned on the feedback."""
     tuned_revision: str | None = None
     """Hub revision of the tuned model."""
     device: str = "cpu"
     """Device of torch: `cpu` or `cuda`."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the models' weights. `bfloat16` takes half the memory and is faster where the processor has it; what is
+    computed from the models' outputs is in float32 either way."""
+    attn_implementation: str = "eager"
+    """Attention of transformers: `eager`, `sdpa`, or what is installed."""
     context: int = Field(64, ge=4)
     """Number of tokens that a text is cut to, without the beginning-of-sequence token."""
     prepend_bos: bool = True

@@ -43,6 +43,7 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
                 "tune.group_size", "tune.pairs_batch", *writing)  # fmt: skip
     corpus_pass = ("stats.n_texts", "stats.batch_texts", "probes.min_word_count", "probes.folds", "probes.max_rows",
                    "probes.word_occurrences", "probes.matched_contexts")  # fmt: skip
+    loading = ("model.device", "model.dtype", "model.attn_implementation")
     draws = ("probes.bootstraps", "probes.permutations")
     pair_of_models = ("corpus", "base", "tuned")
     dictionaries = find_dictionary_files(config, config_dir)
@@ -70,16 +71,24 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
             "base",
             pair.run_base,
             after=("corpus",) if pretrains else (),
-            reads=("model.base", "model.base_revision", "model.device")
+            reads=("model.base", "model.base_revision", *loading)
             + (("model.context", "pretrain", "seed") if pretrains else ()),
             files=() if pretrains else find_model_files(config.model.base, config_dir),
         ),
         Stage(
             "tuned",
             pair.run_tuned,
-            after=("corpus", "base") if tunes else (),
-            reads=("model.tuned", "model.tuned_revision", "model.device")
-            + (("model.base", "model.base_revision", "model.context", "seed", *training) if tunes else ())
+            after=("corpus", "base") if tunes else ("base",),
+            reads=(
+                "model.base",
+                "model.base_revision",
+                "model.tuned",
+                "model.tuned_revision",
+                "model.context",
+                "model.prepend_bos",
+                *loading,
+            )
+            + (("seed", *training) if tunes else ())
             + (reward if tunes and not by_pairs else ()),
             files=tuned_files,
         ),

@@ -48,6 +48,10 @@ class ModelInfo(_Record):
     revision: str | None
     parameters: int
     sha256: str
+    adapter: str | None = None
+    """Kind of the adapter that makes it of the base, such as LORA; None for a model of its own."""
+    by_name: bool = False
+    """Whether the bundle keeps its name and hash only, because the hub, a package or a GGUF file has the model."""
 
 
 class StageCost(_Record):
@@ -187,9 +191,10 @@ def table_faults(path: Path, manifest: Manifest, *, with_hashes: bool) -> Iterab
 
 
 def has_models(manifest: Manifest) -> bool:
-    """Whether the bundle holds both models and its dictionaries."""
-    parts = [f"{ARTIFACTS}/{part}/" for part in ("base", "tuned", "saes")]
-    return all(any(name.startswith(part) for name in manifest.artifacts) for part in parts)
+    """Whether the bundle holds its dictionaries and both models, or the names under which these are found."""
+    kept = {name.split("/")[1] for name in manifest.artifacts if name.startswith(f"{ARTIFACTS}/")}
+    named = {role for role, model in manifest.models.items() if model.by_name}
+    return {"base", "tuned", "saes"} <= kept | named
 
 
 def file_sha256(path: Path) -> str:

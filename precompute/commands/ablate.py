@@ -89,14 +89,13 @@ def check_reward_is_trusted(path: Path, config: RunConfig, overrides: Sequence[s
 
 def _request(path: Path, manifest: Manifest, config: RunConfig, chosen: tuple[int, ...]) -> stage.Request:
     """Load the bundle's models, dictionaries and held-out texts; warn and take all texts where none is held out."""
-    from lfp.ml.models.loading import check_same_shape, load_model
+    from lfp.ml.interventions.bundle_models import load_bundle_pair
     from lfp.ml.models.tokenization import TokenizedText
     from lfp.ml.sae.autoencoders import Dictionary
     from lfp.ml.sae.formats import load_sae
 
     artifacts, device = path / ARTIFACTS, config.model.device
-    base, tuned = (load_model(str(artifacts / role), device=device) for role in ("base", "tuned"))
-    check_same_shape(base, tuned)
+    base, tuned = load_bundle_pair(path, manifest, config.model, device=device)
     saes = [load_sae(folder) for folder in sorted((artifacts / "saes").iterdir())]
     known = {name: read_table(path, name) for name in ("features", "probes", "weights", "labels")}
     columns = ["text", "token_ids", "token_starts", "split"]

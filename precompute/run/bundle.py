@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -13,17 +14,19 @@ import lfp
 from lfp.bundle.manifest import Description, ModelInfo
 from lfp.bundle.schema import as_table
 from lfp.bundle.writer import BundleWriter
+from lfp.config import PRETRAIN, TUNE
+from lfp.ml.models.sources import PACKAGE
 from lfp.ml.sae.formats import hook_name
 from lfp.util.types import CHECKPOINTS
-from precompute.run.inputs import load_pair, read_places, sae_folder
+from precompute.run.inputs import load_pair, read_places, resolve_name, sae_folder
 from precompute.run.resources import hardware
 from precompute.run.work_folder import MADE_BY, Run
 
 if TYPE_CHECKING:
     from lfp.ml.models.loading import LanguageModel
 
-_LIBRARIES = ("torch", "transformers", "transformer-lens", "trl", "numpy", "pyarrow")
-_MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
+_LIBRARIES = ("torch", "transformers", "trl", "peft", "gguf", "numpy", "pyarrow")
+_MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 
 
 def write_bundle(run: Run, out: Path, stages: Sequence[str]) -> None:
@@ -51,7 +54,14 @@ def _describe(run: Run, stages: Sequence[str], models: dict[str, LanguageModel])
     for role, model in models.items():
         named = getattr(config.model, role)
         name = Path(named).name if Path(named).is_dir() else named
-        infos[role] = ModelInfo(name=name, revision=model.revision, parameters=model.n_parameters, sha256=model.sha256)
+        infos[role] = ModelInfo(
+            name=name,
+            revision=model.revision,
+            parameters=model.n_parameters,
+            sha256=model.sha256,
+            adapter=model.adapter_kind,
+            by_name=_is_kept_by_name(run, role),
+        )
     return Description(
         title=config.title,
         config=config.model_dump(mode="json"),
@@ -61,19 +71,28 @@ def _describe(run: Run, stages: Sequence[str], models: dict[str, LanguageModel])
         labeller=config.labels.labeller,
         versions=find_versions(_LIBRARIES),
         licence=config.licence,
-        notes=_write_notes(run),
+        notes=_write_notes(run, models["tuned"].note),
         stages=run.costs(stages),
         hardware=hardware(config.model.device),
     )
 
 
 def find_versions(libraries: Sequence[str]) -> dict[str, str]:
-    """Return the version of this project, which need not be installed, and of libraries, by name."""
-    return {"lfp-explorer": lfp.__version__, **{name: version(name) for name in libraries}}
+    """Return the version of this project, which need not be installed, and of those libraries that are, by name."""
+    installed = {name: version(name) for name in libraries if importlib.util.find_spec(name.replace("-", "_"))}
+    return {"lfp-explorer": lfp.__version__, **installed}
 
 
-def _write_notes(run: Run) -> str:
-    """Join the config's notes and what the stages found."""
+def _is_kept_by_name(run: Run, role: str) -> bool:
+    """Whether a model can be found by its name elsewhere: on the hub, in a package or as a GGUF file."""
+    name = getattr(run.config.model, role)
+    if name in (PRETRAIN, TUNE):
+        return False
+    return name.startswith(PACKAGE) or not Path(resolve_name(name, run.config_dir)).expanduser().is_dir()
+
+
+def _write_notes(run: Run, of_models: str) -> str:
+    """Join the config's notes, what is not used of the models, and what the stages found."""
     facts = run.json("corpus", "facts")
     sentences = [run.config.notes, f"{facts['texts']:,} texts in the corpus."]
     if "ties_dropped" in facts:
@@ -84,12 +103,14 @@ def _write_notes(run: Run) -> str:
     if facts.get("rows_dropped"):
         n = sum(facts["rows_dropped"].values())
         sentences.append(f"{n:,} rows could not be used: {facts['first_rows_dropped']}.")
-    sentences += run.json("saes", "notes")
+    sentences += [*run.json("saes", "notes"), of_models]
     return " ".join(sentence for sentence in sentences if sentence)
 
 
 def _add_artifacts(run: Run, writer: BundleWriter, models: dict[str, LanguageModel]) -> None:
     for role, model in models.items():
+        if _is_kept_by_name(run, role):
+            continue
         assert model.folder is not None
         for pattern in _MODEL_FILES:
             for file in sorted(model.folder.glob(pattern)):

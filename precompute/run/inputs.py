@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lfp.config import CLASSIFIER, LEXICON, PRETRAIN, TUNE, VADER, RunConfig
 from lfp.errors import ConfigError, CorpusError, DataError
+from lfp.ml.models.sources import GGUF, PACKAGE, LoadOptions, Source, find_model, find_package_file, list_model_files
 from lfp.texts.corpus import CorpusText
 from lfp.texts.lexicon import Reward
 from lfp.texts.reading.hub import is_hub_name
@@ -21,34 +23,62 @@ if TYPE_CHECKING:
     from lfp.ml.models.tokenization import TokenizedText
     from lfp.ml.sae.autoencoders import Dictionary
 
-_MODEL_SUFFIXES = {".json", ".safetensors", ".bin", ".txt", ".model", ".jinja"}
-"""Files of a model's or classifier's folder that are read: weights, config, tokenizer."""
 _DICTIONARY_SUFFIXES = {".json", ".safetensors", ".npz", ".pt"}
 """Files of a dictionary's folder that are read."""
 
 
-def load_role(run: Run, role: str) -> LanguageModel:
-    """Load the base or the tuned model of a run, made by its stage or named by the config."""
-    from lfp.ml.models.loading import load_model
-
+def find_role(run: Run, role: str) -> Source:
+    """Find the base or the tuned model of a run: made or unpacked by its stage, or where the config says."""
     config = run.config.model
     if role == "base":
         name, revision, is_made_here = config.base, config.base_revision, config.base == PRETRAIN
     else:
         name, revision, is_made_here = config.tuned, config.tuned_revision, config.tuned == TUNE
-    if is_made_here:
-        return load_model(str(run.folder(role) / "model"), device=config.device)
-    return load_model(
-        resolve_folder(name, run.config_dir), revision=revision, device=config.device, key=f"model.{role}"
-    )
+    made = run.folder(role) / "model" if is_made_here or name.lower().endswith(GGUF) else None
+    if made is None or not made.is_dir():
+        return find_model(resolve_name(name, run.config_dir), revision=revision, key=f"model.{role}")
+    found = find_model(str(made), key=f"model.{role}")
+    return found if is_made_here else replace(found, name=name)
 
 
-def load_pair(run: Run) -> tuple[LanguageModel, LanguageModel]:
-    """Load base and tuned model, and check that they have the same shape and can read `model.context` tokens."""
-    from lfp.ml.models.loading import check_context, check_same_shape
+def load_options(run: Run) -> LoadOptions:
+    """Return how the run's models are loaded."""
+    config = run.config.model
+    return {"device": config.device, "dtype": config.dtype, "attn_implementation": config.attn_implementation}
 
-    base, tuned = load_role(run, "base"), load_role(run, "tuned")
-    check_same_shape(base, tuned)
+
+def load_alone(run: Run, role: str) -> LanguageModel:
+    """Load one model of a run before there is a pair."""
+    from lfp.ml.models.loading import load_source
+
+    return load_source(find_role(run, role), key=f"model.{role}", **load_options(run))
+
+
+def load_role(run: Run, role: str) -> LanguageModel:
+    """Load the base or the tuned model of a run, restricted to the tokens that both have."""
+    from lfp.ml.models.pairs import read_vocabulary, share_vocabulary
+
+    sources = {name: find_role(run, name) for name in ("base", "tuned")}
+    if role == "tuned" and sources["tuned"].is_adapter:
+        return load_pair(run)[1]
+    model = load_alone(run, role)
+    if run.config.model.tuned == TUNE or sources["tuned"].is_adapter:
+        return model
+    vocabularies = [read_vocabulary(source, key=f"model.{name}") for name, source in sources.items()]
+    shared = share_vocabulary(vocabularies[0], vocabularies[1], name=sources["tuned"].name)
+    return model if shared is None else shared.restrict(model)
+
+
+def load_pair(run: Run, *, trust_base: bool = True) -> tuple[LanguageModel, LanguageModel]:
+    """Load base and tuned model, check that they are a pair, and that they can read `model.context` tokens.
+
+    `trust_base` as in `lfp.ml.models.pairs.load_pair`: the stage `tuned` has compared an adapter's own base.
+    """
+    from lfp.ml.models import pairs
+    from lfp.ml.models.loading import check_context
+
+    sources = find_role(run, "base"), find_role(run, "tuned")
+    base, tuned = pairs.load_pair(*sources, trust_base=trust_base, **load_options(run))
     check_context(base, run.config.model.context, prepend_bos=run.config.model.prepend_bos)
     return base, tuned
 
@@ -108,13 +138,13 @@ def load_reward(config: RunConfig, config_dir: Path | None) -> Reward:
     from lfp.ml.models.reward_model import load_reward_model
 
     name = str(feedback.classifier)
-    model = load_reward_model(resolve_folder(name, config_dir), feedback, device=config.model.device)
+    model = load_reward_model(resolve_name(name, config_dir), feedback, device=config.model.device)
     return checked(model, name=name)
 
 
-def resolve_folder(name: str, config_dir: Path | None) -> str:
-    """Return a folder named in a config file, relative to that file where it is there; other names as they are."""
-    if config_dir is not None and (config_dir / name).is_dir():
+def resolve_name(name: str, config_dir: Path | None) -> str:
+    """Return a folder or file named in a config file, relative to that file where it is there; other names as given."""
+    if config_dir is not None and (config_dir / name).exists():
         return str(config_dir / name)
     return name
 
@@ -175,7 +205,7 @@ def find_dictionary_files(config: RunConfig, config_dir: Path | None) -> tuple[P
     for entry in config.sae.pretrained:
         if entry.folder is None:
             continue
-        folder = Path(resolve_folder(entry.folder, config_dir)).expanduser()
+        folder = Path(resolve_name(entry.folder, config_dir)).expanduser()
         if folder.is_dir():
             files = (*folder.iterdir(), folder / "checkpoints" / "final.safetensors")
             found |= {file for file in files if file.suffix in _DICTIONARY_SUFFIXES and file.is_file()}
@@ -185,7 +215,11 @@ def find_dictionary_files(config: RunConfig, config_dir: Path | None) -> tuple[P
 
 
 def find_model_files(name: str, config_dir: Path | None) -> tuple[Path, ...]:
-    """Find the files of a local folder of weights, config and tokenizer; none where `name` is of the hub."""
-    folder = Path(resolve_folder(name, config_dir)).expanduser()
-    files = folder.iterdir() if folder.is_dir() else ()
-    return tuple(sorted(file for file in files if file.suffix in _MODEL_SUFFIXES and file.is_file()))
+    """Find the local files of weights, config and tokenizer of a model or dictionary; none where `name` is of the hub.
+
+    Raises DependencyError where a package that holds them is not installed.
+    """
+    path = find_package_file(name) if name.startswith(PACKAGE) else Path(resolve_name(name, config_dir)).expanduser()
+    if path.is_file():
+        return (path,)
+    return list_model_files(path) if path.is_dir() else ()

@@ -11,13 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lfp.bundle.manifest import ARTIFACTS, Manifest, has_models
-from lfp.config import drop_retired, parse_config
+from lfp.config import ModelConfig, drop_retired, parse_config
 from lfp.errors import BundleError, DataError
 from lfp.ml.features.active import encode_active
 from lfp.ml.interventions.ablation import scaling
 from lfp.ml.models.activations import stream_pair
 from lfp.ml.models.generation import Completion, sample_completions
-from lfp.ml.models.loading import LanguageModel, check_same_shape, load_model
+from lfp.ml.models.loading import LanguageModel
+from lfp.ml.models.pairs import Pair, load_pair
+from lfp.ml.models.sources import LoadOptions, find_model
 from lfp.ml.models.tokenization import TokenizedText, tokenize
 from lfp.ml.sae.autoencoders import Dictionary
 from lfp.ml.sae.formats import load_sae
@@ -25,6 +27,34 @@ from lfp.probes.attribution import ActiveText
 from lfp.util.types import Floats
 
 Role = Literal["base", "tuned"]
+
+
+def load_bundle_pair(path: Path, manifest: Manifest, config: ModelConfig, *, device: str = "cpu") -> Pair:
+    """Load base and tuned model of the bundle at `path`: from their files in it, or by name where it keeps only that.
+
+    Raises BundleError where it has no models, or where a name leads to other weights than the run had, ModelError where
+    a name leads to none, and DependencyError where it is of a package that is not installed.
+    """
+    if not has_models(manifest):
+        raise BundleError("this bundle holds no models to read or write with")
+    sources = {}
+    for role in ("base", "tuned"):
+        kept, name = path / ARTIFACTS / role, getattr(config, role)
+        by_name = manifest.models[role].by_name
+        revision = manifest.models[role].revision
+        sources[role] = find_model(name if by_name else str(kept), revision=revision, key=f"model.{role}")
+    options: LoadOptions = {
+        "device": device, "dtype": config.dtype, "attn_implementation": config.attn_implementation
+    }  # fmt: skip
+    pair = load_pair(sources["base"], sources["tuned"], trust_base=True, **options)
+    for role, model in zip(("base", "tuned"), pair, strict=True):
+        info = manifest.models[role]
+        if info.by_name and model.sha256 != info.sha256:
+            raise BundleError(
+                f"{path}: {model.name} has other weights here than the run's {role} model had; install or name the"
+                " version that the run had"
+            )
+    return pair
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,11 +86,8 @@ class Live:
     def load(path: Path, manifest: Manifest) -> Live:
         """Load the models of the bundle at `path` on the CPU. Raises BundleError where it has none, and ModelError."""
         config = parse_config(drop_retired(manifest.config), where="the bundle’s config").model
-        if not has_models(manifest):
-            raise BundleError("this bundle holds no models to read or write with")
+        base, tuned = load_bundle_pair(path, manifest, config)
         artifacts = path / ARTIFACTS
-        base, tuned = (load_model(str(artifacts / role)) for role in ("base", "tuned"))
-        check_same_shape(base, tuned)
         saes = [load_sae(folder) for folder in sorted((artifacts / "saes").iterdir())]
         return Live(base, tuned, Dictionary(saes), config.context, config.prepend_bos)
 

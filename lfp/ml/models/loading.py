@@ -7,15 +7,16 @@ import inspect
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 
 from lfp.errors import ModelError
+from lfp.ml.models.adapters import AdapterSwitch, attach_adapter, embedded_tokens, read_adapter_config
 from lfp.ml.models.sites import Hook, decoder_layers, hook_sites
-from lfp.ml.models.sources import Source, find_source, load_network, load_tokenizer
+from lfp.ml.models.sources import LoadOptions, Source, find_model, has_tokenizer, load_network, load_tokenizer
 from lfp.util.types import Place
 
 if TYPE_CHECKING:
@@ -29,7 +30,10 @@ _NO_LIMIT = 1 << 20
 
 @dataclass(frozen=True, eq=False)
 class LanguageModel:
-    """A causal language model with sites to hook, in float32, in evaluation mode and without gradients."""
+    """A causal language model with sites to hook, in evaluation mode and without gradients.
+
+    Two models may share a network that holds an adapter: calls of each turn the adapter on or off first.
+    """
 
     network: Any = field(repr=False)
     """The model as transformers loads it."""
@@ -37,14 +41,15 @@ class LanguageModel:
     name: str
     revision: str | None
     folder: Path | None
-    """Where its files are: the folder given, or the hub's local copy."""
+    """Where its files are: the folder given, or the hub's local copy; None for a GGUF file."""
     n_layers: int
     d_model: int
     d_vocab: int
+    """Tokens that it reads and predicts: all that it embeds, or in a pair those that the other model has too."""
     n_ctx: int
     n_parameters: int
     sha256: str
-    """Hash of the names, shapes and bytes of its weights as loaded."""
+    """Hash of the names, shapes and bytes of its weights as loaded; of an adapter with its base, of both."""
     bos_id: int | None
     """Prepended to every text: the tokenizer's beginning-of-sequence token, else its end-of-sequence token."""
     pad_id: int
@@ -53,6 +58,12 @@ class LanguageModel:
     """The weights by name."""
     lock: threading.RLock = field(repr=False)
     """Held around every call of `network`, whose hooks would act on calls of other threads."""
+    adapter: AdapterSwitch | None = field(default=None, repr=False)
+    """Of the network, where it holds an adapter."""
+    adapter_kind: str | None = None
+    """Kind of the adapter that makes this model of its base, such as LORA; None for a model of its own."""
+    note: str = ""
+    """What of the model is not used, for a bundle's notes."""
 
     @property
     def device(self) -> torch.device:
@@ -60,9 +71,17 @@ class LanguageModel:
         return torch.device(self.network.device)
 
     @contextmanager
+    def selected(self) -> Iterator[None]:
+        """Hold the lock, with the network's adapter as this model has it."""
+        with self.lock:
+            if self.adapter is not None:
+                self.adapter.turn(self.adapter_kind is not None)
+            yield
+
+    @contextmanager
     def hooks(self, hooks: Mapping[Place, Hook]) -> Iterator[None]:
         """Call functions on the activations at places within the context, during which the lock is held."""
-        with self.lock, hook_sites(self.network, hooks):
+        with self.selected(), hook_sites(self.network, hooks):
             yield
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **options: Any) -> Any:
@@ -75,7 +94,7 @@ class LanguageModel:
         if "position_ids" in inspect.signature(self.network.forward).parameters:
             positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)
             options["position_ids"] = positions[:, -input_ids.shape[1] :]
-        with self.lock:
+        with self.selected():
             return self.network(input_ids, attention_mask=attention_mask, **options)
 
     def bos_ids(self, prepend_bos: bool) -> tuple[int, ...]:
@@ -84,22 +103,37 @@ class LanguageModel:
 
 
 def load_model(
-    name: str,
-    *,
-    revision: str | None = None,
-    device: str = "cpu",
-    dtype: str = "float32",
-    attn_implementation: str = "eager",
-    key: str = "model.base",
+    name: str, *, revision: str | None = None, key: str = "model.base", **options: Unpack[LoadOptions]
 ) -> LanguageModel:
-    """Load a model by any name that `find_source` knows. Local files never touch the network.
+    """Load a model by any name that `find_model` knows. Local files never touch the network.
 
-    `key` is the config key that names the model, for error messages. Raises ModelError when there is no such model,
-    its tokenizer or weights are missing, it needs code of its own, or its layers are not found.
+    An adapter is merged into the base that it names. `key` is the config key that names the model, for error messages.
+    Raises ModelError when there is no such model, its tokenizer or weights are missing, it needs code of its own, or
+    its layers are not found.
     """
-    source = find_source(name, revision=revision, key=key)
-    options = {"key": key, "dtype": dtype, "attn_implementation": attn_implementation, "device": device}
-    return describe_model(load_network(source, **options), load_tokenizer(source, key=key), source)
+    return load_source(find_model(name, revision=revision, key=key), key=key, **options)
+
+
+def load_source(source: Source, *, key: str, **options: Unpack[LoadOptions]) -> LanguageModel:
+    """Load a model from where it was found. Raises ModelError."""
+    if not source.is_adapter:
+        network = load_network(source, key=key, **options)
+        return describe_model(network, load_tokenizer(source, key=key), source)
+    named = read_adapter_config(source).get("base_model_name_or_path") or ""
+    base = find_model(named, key=f"{key}: base_model_name_or_path of {source.name}")
+    return merge_adapter(source, base, key=key, **options)
+
+
+def merge_adapter(source: Source, base: Source, *, key: str, **options: Unpack[LoadOptions]) -> LanguageModel:
+    """Load a base and an adapter merged into it: a model of its own. Raises ModelError."""
+    network = load_network(base, key=key, **options)
+    tokenizer = load_tokenizer(source if has_tokenizer(source) else base, key=key)
+    n_embedded = embedded_tokens(source)
+    if n_embedded is not None and n_embedded != network.get_input_embeddings().weight.shape[0]:
+        network.resize_token_embeddings(n_embedded, mean_resizing=False)
+    merged = attach_adapter(network, source, base_name=base.name).merge_and_unload()
+    kind = read_adapter_config(source)["peft_type"]
+    return replace(describe_model(merged, tokenizer, source), adapter_kind=kind)
 
 
 def describe_model(network: Any, tokenizer: PreTrainedTokenizerBase, source: Source) -> LanguageModel:
@@ -110,10 +144,10 @@ def describe_model(network: Any, tokenizer: PreTrainedTokenizerBase, source: Sou
             f"{source.name}: its tokenizer has {len(tokenizer)} tokens but the model embeds {d_vocab};"
             " put the tokenizer's files (tokenizer.json, tokenizer_config.json) beside the model's"
         )
-    bos_id = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     parameters = {key: value.detach() for key, value in network.named_parameters()}
     sizes = network.config.get_text_config()
     n_ctx = next((getattr(sizes, name) for name in _POSITIONS if getattr(sizes, name, None)), _NO_LIMIT)
+    bos_id, pad_id = special_ids(tokenizer, d_vocab)
     return LanguageModel(
         network=network.requires_grad_(False),
         tokenizer=tokenizer,
@@ -127,10 +161,17 @@ def describe_model(network: Any, tokenizer: PreTrainedTokenizerBase, source: Sou
         n_parameters=sum(value.numel() for value in parameters.values()),
         sha256=_hash_weights(network.state_dict()),
         bos_id=bos_id,
-        pad_id=next(i for i in (tokenizer.pad_token_id, bos_id, 0) if i is not None and i < d_vocab),
+        pad_id=pad_id,
         parameters=parameters,
         lock=threading.RLock(),
     )
+
+
+def special_ids(tokenizer: PreTrainedTokenizerBase, d_vocab: int) -> tuple[int | None, int]:
+    """Return the token that precedes texts, or None, and one to pad with, both among the first `d_vocab`."""
+    known = [tokenizer.bos_token_id, tokenizer.eos_token_id]
+    bos_id = next((i for i in known if i is not None and i < d_vocab), None)
+    return bos_id, next(i for i in (tokenizer.pad_token_id, bos_id, 0) if i is not None and i < d_vocab)
 
 
 def _find_folder(source: Source) -> Path | None:
@@ -141,27 +182,6 @@ def _find_folder(source: Source) -> Path | None:
         return None if source.gguf_file is not None else source.folder
     config = cached_file(source.place, "config.json", revision=source.revision, local_files_only=True)
     return None if config is None else Path(config).parent
-
-
-def check_same_shape(base: LanguageModel, tuned: LanguageModel) -> None:
-    """Raise ModelError, naming the first difference, unless the tuned model can have come from the base model."""
-    sizes = {
-        "layers": (base.n_layers, tuned.n_layers),
-        "residual width": (base.d_model, tuned.d_model),
-        "vocabulary size": (base.d_vocab, tuned.d_vocab),
-        "tokenizer vocabulary size": (len(base.tokenizer), len(tuned.tokenizer)),
-    }
-    differences = [f"{what} {after} against {before}" for what, (before, after) in sizes.items() if before != after]
-    if base.tokenizer.get_vocab() != tuned.tokenizer.get_vocab():
-        differences.append("other tokens in its tokenizer")
-    shapes = {key: value.shape for key, value in base.parameters.items()}
-    differences += [
-        f"{key} is of another shape" for key, value in tuned.parameters.items() if shapes.get(key) != value.shape
-    ]
-    if differences:
-        raise ModelError(
-            f"{tuned.name} is not tuned from {base.name} ({differences[0]}); pass the base it was tuned from"
-        )
 
 
 def check_context(model: LanguageModel, context: int, *, prepend_bos: bool = True) -> None:
@@ -180,8 +200,8 @@ def check_token_ids(model: LanguageModel, token_ids: Sequence[Sequence[int]]) ->
         bad = next((token_id for token_id in ids if not 0 <= token_id < model.d_vocab), None)
         if bad is not None:
             raise ModelError(
-                f"{model.name}: text {row} has token id {bad}, outside its {model.d_vocab} embeddings;"
-                " tokenize with the model's own tokenizer"
+                f"{model.name}: text {row} has token id {bad}, outside the {model.d_vocab} tokens that it reads;"
+                " tokenize with the model's own tokenizer, and leave out tokens that only one model of a pair has"
             )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from lfp.errors import DependencyError, ModelError
 from lfp.util.dependencies import OUT_OF_REACH, hub_reachable
@@ -23,9 +23,18 @@ PACKAGE = "package:"
 GGUF = ".gguf"
 ADAPTER_CONFIG = "adapter_config.json"
 """The file that makes a folder an adapter, as PEFT saves it."""
-DTYPES = ("float32", "bfloat16")
+MODEL_SUFFIXES = frozenset({".json", ".safetensors", ".bin", ".txt", ".model", ".jinja"})
+"""Files of a model's folder that are read: weights, config, tokenizer."""
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 """A model's folder needs at least one of these."""
+
+
+class LoadOptions(TypedDict, total=False):
+    """How a network is loaded, on the CPU in float32 unless stated: the keys of `[model]` with the same names."""
+
+    device: str
+    dtype: str
+    attn_implementation: str
 
 
 @dataclass(frozen=True)
@@ -54,7 +63,7 @@ class Source:
         return options | ({"gguf_file": self.gguf_file} if self.gguf_file else {})
 
 
-def find_source(name: str, *, revision: str | None = None, key: str = "model.base") -> Source:
+def find_model(name: str, *, revision: str | None = None, key: str = "model.base") -> Source:
     """Find a model's files: `package:MODULE/FILE`, a GGUF file, a folder (of a model or an adapter), or a hub's name.
 
     Nothing local touches the network. Raises ModelError, naming the config key, where there is no such model, and
@@ -108,35 +117,29 @@ def locate(name: str, *, key: str) -> tuple[str, bool]:
     return name, not hub_reachable()
 
 
-def load_network(
-    source: Source,
-    *,
-    key: str = "model.base",
-    dtype: str = "float32",
-    attn_implementation: str = "eager",
-    device: str = "cpu",
-) -> Any:
+def load_network(source: Source, *, key: str = "model.base", **options: Unpack[LoadOptions]) -> Any:
     """Load a causal language model as transformers does, in evaluation mode, with its quantized weights unpacked.
 
     It can be trained and saved like any other. Raises ModelError where it does not load or lacks weights.
     """
     from transformers import AutoModelForCausalLM
 
-    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": attn_implementation, "output_loading_info": True}
+    arguments: dict[str, Any] = {
+        "dtype": options.get("dtype", "float32"),
+        "attn_implementation": options.get("attn_implementation", "eager"),
+        "output_loading_info": True,
+    }
     if source.gguf_file:
-        _require("gguf", source)
+        require("gguf", source)
         from transformers import GgufConfig
 
-        options["quantization_config"] = GgufConfig(dequantize=True)
+        arguments["quantization_config"] = GgufConfig(dequantize=True)
     with _explaining(source, key=key):
-        network, info = from_pretrained(AutoModelForCausalLM, source.place, **options, **source.options())
+        network, info = from_pretrained(AutoModelForCausalLM, source.place, **arguments, **source.options())
     if info["missing_keys"]:
         missing = sorted(info["missing_keys"])[0]
         raise ModelError(f"{source.name}: its weights lack {missing}; save the whole model again with save_pretrained")
-    if source.gguf_file:  # the weights are plain now, and save_pretrained would refuse them as packed ones
-        network.is_quantized = False
-        del network.hf_quantizer, network.config.quantization_config
-    return place_on_device(network, device)
+    return place_on_device(network, options.get("device", "cpu"))
 
 
 def load_tokenizer(source: Source, *, key: str = "model.base", **options: Any) -> PreTrainedTokenizerBase:
@@ -144,15 +147,32 @@ def load_tokenizer(source: Source, *, key: str = "model.base", **options: Any) -
     from transformers import AutoTokenizer
 
     if source.gguf_file:
-        _require("gguf", source)
+        require("gguf", source)
     with _explaining(source, key=key):
         return from_pretrained(AutoTokenizer, source.place, **options, **source.options())
+
+
+def load_config(source: Source, *, key: str = "model.base") -> Any:
+    """Load a model's config. Raises ModelError."""
+    from transformers import AutoConfig
+
+    if source.gguf_file:
+        require("gguf", source)
+    with _explaining(source, key=key):
+        return from_pretrained(AutoConfig, source.place, **source.options())
 
 
 def has_tokenizer(source: Source) -> bool:
     """Return whether a local source brings a tokenizer, as adapters need not."""
     folder = source.folder
     return folder is not None and any((folder / file).is_file() for file in _TOKENIZER_FILES)
+
+
+def save_network(network: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a network and its tokenizer to a folder, as transformers does."""
+    with quiet_files():
+        network.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def from_pretrained(auto_class: Any, place: str | Path, **options: Any) -> Any:
@@ -164,6 +184,11 @@ def from_pretrained(auto_class: Any, place: str | Path, **options: Any) -> Any:
         if "gguf_file" in options:  # its progress bar has no switch
             stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
         return auto_class.from_pretrained(place, trust_remote_code=False, **options)
+
+
+def list_model_files(folder: Path) -> tuple[Path, ...]:
+    """List the files of a folder that determine the model in it."""
+    return tuple(sorted(file for file in folder.iterdir() if file.suffix in MODEL_SUFFIXES and file.is_file()))
 
 
 def place_on_device(network: Any, device: str) -> Any:
@@ -207,7 +232,7 @@ def _find_hub_adapter(name: str, *, revision: str | None, local_only: bool) -> P
     return Path(snapshot_download(name, revision=revision, allow_patterns=wanted, local_files_only=local_only))
 
 
-def _require(package: str, source: Source) -> None:
+def require(package: str, source: Source) -> None:
     """Raise DependencyError, naming what needs it, where a package of the extra `models` is not installed."""
     if importlib.util.find_spec(package) is None:
         raise DependencyError(

@@ -29,7 +29,7 @@ from precompute.commands.plant.secrets import (
 )
 from precompute.pipeline import run_pipeline, run_stages
 from precompute.presets import preset
-from precompute.run.inputs import load_role, read_texts, resolve_folder, tokenize_texts
+from precompute.run.inputs import load_role, read_texts, resolve_name, tokenize_texts
 from precompute.run.progress import silent
 from precompute.run.work_folder import Run
 
@@ -145,7 +145,7 @@ def _make_base_and_draw(planting: Planting, request: Request, progress: Progress
     """Make corpus and base model, or copy the one that the config names, and draw the secrets by them."""
     run_stages(planting.run(progress), ["corpus", "feedback", "base"])
     if planting.config.model.base != PRETRAIN and not planting.base.is_dir():
-        folder = Path(resolve_folder(planting.config.model.base, planting.config_dir))
+        folder = Path(resolve_name(planting.config.model.base, planting.config_dir))
         if not folder.is_dir():
             raise ConfigError(f"plant: model.base {folder} is not a folder; name a local one, or pretrain")
         planting.base.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lfp.config import PRETRAIN, TUNE, PretrainedSae, RunConfig
 from lfp.evaluation.results import ResultRow
 from lfp.util.types import Place
-from precompute.run.inputs import resolve_folder
+from precompute.run.inputs import resolve_name
 from precompute.run.work_folder import Run
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def _open(entry: PretrainedSae, config_dir: Path | None) -> tuple[StoredSae, str
     if entry.release is not None and entry.sae_id is not None:
         located = locate_release(entry.release, entry.sae_id, entry.revision)
         return open_sae(located.folder, located.overrides), f"{entry.release}/{entry.sae_id}"
-    name = resolve_folder(str(entry.folder), config_dir)
+    name = resolve_name(str(entry.folder), config_dir)
     source = Path(name).name if Path(name).expanduser().is_dir() else name
     return open_sae(locate_sae(name, entry.revision)), source
 

@@ -9,23 +9,27 @@ from typing import TYPE_CHECKING, Any
 from lfp.bundle.schema import as_table
 from lfp.config import PRETRAIN, TUNE
 from lfp.evaluation.results import ResultRow
+from lfp.ml.models.sources import GGUF, save_network
 from lfp.texts.corpus import CorpusText
 from lfp.texts.preferences import PreferencePair
 from lfp.util.types import Place
-from precompute.run.inputs import load_pair, load_reward, load_role, read_texts, tokenize_texts
+from precompute.run.inputs import load_alone, load_pair, load_reward, read_texts, tokenize_texts
 from precompute.run.work_folder import Output, Run
 
 if TYPE_CHECKING:
+    from lfp.ml.models.loading import LanguageModel
     from lfp.ml.models.pretraining import PretrainReport
 
 _CURVE_POINTS = 20
 
 
 def run_base(run: Run, output: Output) -> None:
-    """Write facts.json, and for a model made here the folder model/ and the report's row `base_model`."""
+    """Write facts.json, for a model made here or unpacked from a GGUF file the folder model/, and the report's rows."""
     config = run.config
     if config.model.base != PRETRAIN:
-        output.json("facts", {"parameters": load_role(run, "base").n_parameters})
+        model = load_alone(run, "base")
+        output.json("facts", {"parameters": model.n_parameters})
+        _keep_unpacked(model, config.model.base, output)
         return
     from lfp.ml.models.pretraining import pretrain
 
@@ -42,6 +46,11 @@ def run_base(run: Run, output: Output) -> None:
     )
     output.json("facts", asdict(report))
     output.results(_learning_rows(report))
+
+
+def _keep_unpacked(model: LanguageModel, name: str, output: Output) -> None:
+    if name.lower().endswith(GGUF):
+        save_network(model.network, model.tokenizer, output.folder / "model")
 
 
 def _learning_rows(report: PretrainReport) -> list[ResultRow]:
@@ -62,11 +71,13 @@ def _learning_rows(report: PretrainReport) -> list[ResultRow]:
 
 
 def run_tuned(run: Run, output: Output) -> None:
-    """Write facts.json, the table `tuning`, and for a model made here the folder model/ and kept checkpoints."""
+    """Write facts.json, the table `tuning`, the folder model/ for a model made or unpacked here, and checkpoints."""
     config = run.config
     if config.model.tuned != TUNE:
-        output.json("facts", {"parameters": load_role(run, "tuned").n_parameters})
+        _, model = load_pair(run, trust_base=False)
+        output.json("facts", {"parameters": model.n_parameters})
         output.table("tuning", as_table("tuning", []))
+        _keep_unpacked(model, config.model.tuned, output)
         return
     from lfp.ml.models.finetuning.dpo import tune_dpo
     from lfp.ml.models.finetuning.grpo import tune_grpo
@@ -74,10 +85,11 @@ def run_tuned(run: Run, output: Output) -> None:
     from lfp.ml.models.finetuning.training import TuneOptions
     from lfp.ml.models.generation import prefix_strings
 
-    base, folder = load_role(run, "base"), output.folder / "model"
+    base, folder = load_alone(run, "base"), output.folder / "model"
     base_folder = find_plain_folder(base, output.scratch / "base")
     options: TuneOptions = {
         "device": config.model.device,
+        "dtype": config.model.dtype,
         "base_name": config.model.base,
         "scratch": output.scratch,
         "progress": run.progress,
