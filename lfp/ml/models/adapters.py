@@ -92,39 +92,38 @@ class AdaptedWeights(Mapping[str, Tensor]):
 
 
 def read_adapter_config(source: Source) -> dict[str, Any]:
-    """Read the settings of an adapter. Raises ModelError where they cannot be read."""
+    """Read the settings of an adapter. Raises ModelError where they cannot be read, or it is one of prompts."""
+    require("peft", source)
     assert source.folder is not None
     try:
-        return dict(json.loads((source.folder / ADAPTER_CONFIG).read_text(encoding="utf-8")))
+        settings = dict(json.loads((source.folder / ADAPTER_CONFIG).read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         raise ModelError(
             f"{source.folder / ADAPTER_CONFIG}: cannot be read as an adapter's settings ({failure_reason(error)});"
             " save the adapter again"
         ) from error
+    kind = settings.get("peft_type")
+    if kind not in _weight_kinds():
+        raise ModelError(f"{source.name}: an adapter of kind {kind} changes the prompt, not the weights; train a LoRA")
+    return settings
 
 
 def attach_adapter(network: Any, source: Source, *, base_name: str) -> Any:
     """Load an adapter into a network and return PEFT's model around it; the network itself then holds the adapter.
 
-    Raises ModelError where the adapter is one of prompts or belongs to another base.
+    Raises ModelError where the adapter belongs to another base.
     """
-    require("peft", source)
     from peft import PeftModel
     from peft.utils import get_peft_model_state_dict
 
-    settings = read_adapter_config(source)
-    if settings.get("peft_type") not in _weight_kinds():
-        raise ModelError(
-            f"{source.name}: an adapter of kind {settings.get('peft_type')} changes the prompt, not the weights; train"
-            " a LoRA instead"
-        )
     stored = adapter_keys(source)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what PEFT notices is checked below
             adapted = PeftModel.from_pretrained(network, source.place, adapter_name=_NAME, local_files_only=True)
     except (RuntimeError, ValueError, KeyError) as error:
-        raise ModelError(describe_mismatch(source, base_name, failure_reason(error))) from error
+        sizes = (line.strip().rstrip(".") for line in str(error).splitlines() if "size mismatch" in line)
+        raise ModelError(describe_mismatch(source, base_name, next(sizes, failure_reason(error)))) from error
     if get_peft_model_state_dict(adapted, adapter_name=_NAME, save_embedding_layers=False).keys() - stored:
         raise ModelError(describe_mismatch(source, base_name, "weights of it are missing"))
     loaded = set(adapted.state_dict())

@@ -77,8 +77,8 @@ def _adapt(of_base: LanguageModel, base: Source, tuned: Source, **options: Unpac
 def _hash_named_base(adapter: Source, base: Source, **options: Unpack[LoadOptions]) -> str | None:
     """Return the hash of the base that an adapter names, where that is here under another name than `base` has.
 
-    None where the names agree, or, with a warning, where the named base is not here: only shapes can tell then. Raises ModelError where both
-    are names on the hub that differ in more than their owner.
+    None where the names agree or, with a warning, where the named base is not here, so that only shapes can tell.
+    Raises ModelError where both are names on the hub that differ in more than their owner.
     """
     named = str(read_adapter_config(adapter).get("base_model_name_or_path") or base.name)
     path = Path(named).expanduser()
