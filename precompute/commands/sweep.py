@@ -42,7 +42,7 @@ _NEEDED = ("corpus", "feedback", "base", "tuned", "layers")
 _MARK = ".begun-by-sweep"
 """File in a work folder that no run began, and that is deleted when the sweep ends."""
 
-_LIBRARIES = ("torch", "transformers", "transformer-lens", "trl", "numpy", "scipy", "pyarrow")
+_LIBRARIES = ("torch", "transformers", "trl", "numpy", "scipy", "pyarrow")
 
 _SETTINGS: dict[SaeVariant, str] = {
     "tied_relu": "l1",
