@@ -24,6 +24,14 @@ _ADDS_RESIDUAL: Mapping[tuple[str, Site], str] = {
     ("mpt", "mlp_out"): "ffn.down_proj",
 }
 """Modules that write to the residual stream where the enclosing one adds the residual stream to its output."""
+_NORMS_AFTER: tuple[Mapping[Site, str], ...] = (
+    {"attn_out": "post_self_attn_layernorm", "mlp_out": "post_mlp_layernorm"},  # GLM-4
+    {
+        "attn_out": "post_attention_layernorm",
+        "mlp_out": "post_feedforward_layernorm",
+    },  # Gemma 2 and 3, OLMo 2, EXAONE 4
+)
+"""Norms between a module and the residual stream, in layers that have both: they write what the module computed."""
 
 
 def decoder_layers(network: Any) -> list[nn.Module]:
@@ -49,6 +57,9 @@ def site_module(network: Any, place: Place) -> nn.Module:
     exception = _ADDS_RESIDUAL.get((model_type, place.site))
     if exception is not None:
         return layer.get_submodule(exception)
+    after = next((names for names in _NORMS_AFTER if all(hasattr(layer, name) for name in names.values())), None)
+    if after is not None:
+        return layer.get_submodule(after[place.site])
     for name in _MODULES[place.site]:
         module = getattr(layer, name, None)
         if isinstance(module, nn.Module):

@@ -28,7 +28,11 @@ MODULES: dict[str, dict[Site, str]] = {
     "llama": {"resid_post": "model.layers.{}", "mlp_out": ".mlp", "attn_out": ".self_attn"},
     "gpt_neox": {"resid_post": "gpt_neox.layers.{}", "mlp_out": ".mlp", "attn_out": ".attention"},
     "opt": {"resid_post": "model.decoder.layers.{}", "mlp_out": ".fc2", "attn_out": ".self_attn"},
-    "gemma2": {"resid_post": "model.layers.{}", "mlp_out": ".mlp", "attn_out": ".self_attn"},
+    "gemma2": {
+        "resid_post": "model.layers.{}",
+        "mlp_out": ".post_feedforward_layernorm",
+        "attn_out": ".post_attention_layernorm",
+    },
 }
 """Modules whose output is a site's, named by hand; the first is the layer itself, the others are inside it."""
 PLACES = tuple(sorted(Place(layer, site) for layer in (0, 1) for site in SITES))

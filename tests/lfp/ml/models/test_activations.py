@@ -42,8 +42,9 @@ def hugging_face(folder: str) -> Any:
 def alone(model: LanguageModel, ids: list[int]) -> tuple[Tensor, dict[Place, Tensor]]:
     """Logits [seq, d_vocab] and MLP outputs [seq, d] by place of one unpadded row through the plain model."""
     plain, outputs, handles = hugging_face(model.name), {}, []
+    writes = "post_feedforward_layernorm" if plain.config.model_type == "gemma2" else "mlp"
     for name, module in plain.named_modules():
-        if name.endswith(tuple(f".{layer}.mlp" for layer in LAYERS)):
+        if name.endswith(tuple(f".{layer}.{writes}" for layer in LAYERS)):
             place = Place(int(name.split(".")[-2]))
             handles.append(module.register_forward_hook(lambda m, x, y, place=place: outputs.update({place: y[0]})))
     with torch.no_grad():

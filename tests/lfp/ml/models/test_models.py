@@ -36,7 +36,7 @@ MLP_OUTPUTS = {
     "gpt_neox": "gpt_neox.layers.1.mlp",
     "gpt_neo": "transformer.h.1.mlp",
     "gemma": "model.layers.1.mlp",
-    "gemma2": "model.layers.1.mlp",
+    "gemma2": "model.layers.1.post_feedforward_layernorm",
     "llama": "model.layers.1.mlp",
 }
 Pair = tuple[LanguageModel, LanguageModel]
