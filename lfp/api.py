@@ -20,8 +20,9 @@ from lfp.bundle.schema import BY_NAME, TABLES
 from lfp.bundle.store.connection import Limits, Parameters, Store
 from lfp.bundle.validation import validate
 from lfp.errors import BundleError, ConfigError, ModelError, NotInBundleError
+from lfp.report.formatting import place_name
 from lfp.util.dependencies import jobs_packages, verb
-from lfp.util.types import Site
+from lfp.util.types import SITE_NAMES, Site
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -303,6 +304,9 @@ class Bundle(_Tables, AbstractContextManager["Bundle"]):
     def __repr__(self) -> str:
         rows = {name: info.rows for name, info in self.manifest.tables.items()}
         layers = ", ".join(map(str, queries.features.feature_layers(self._store)))
+        sites = queries.features.feature_sites(self._store)
+        if set(sites) - {"mlp_out"}:
+            layers += f"; {', '.join(SITE_NAMES[site] for site in sites)}"
         counts = (
             f"{rows['features']:,} features (layers {layers}), {rows['texts']:,} texts, {rows['vocabulary']:,} words"
         )
@@ -366,13 +370,13 @@ class Feature(_Tables):
         labels = queries.feature.labels(self._store, self.feature_id)
         described = labels[0].description if labels and labels[0].description else "no description"
         weight = "no weight" if self.values.weight is None else f"weight {self.values.weight:+.3g}"
-        return f"<Feature {self.feature_id}: layer {self.values.layer}, {described}; {weight}>"
+        return f"<Feature {self.feature_id}: {place_name(self.values.layer, self.values.site)}, {described}; {weight}>"
 
 
 _TEXT, _REAL = pa.string(), pa.float64()
 _LEDGER = pa.schema([
-    ("part", _TEXT), ("feature_id", pa.int32()), ("layer", pa.int32()), ("description", _TEXT), ("weight", _REAL),
-    ("pooled", _REAL), ("contribution", _REAL),
+    ("part", _TEXT), ("feature_id", pa.int32()), ("layer", pa.int32()), ("site", _TEXT), ("description", _TEXT),
+    ("weight", _REAL), ("pooled", _REAL), ("contribution", _REAL),
 ])  # fmt: skip
 _EXAMPLES = pa.schema([
     ("bucket", pa.int32()), ("rank", pa.int32()), ("text_id", pa.int64()), ("position", pa.int32()), ("token", _TEXT),
@@ -381,7 +385,7 @@ _EXAMPLES = pa.schema([
 ])  # fmt: skip
 _NEIGHBOURS = pa.schema([
     ("kind", _TEXT), ("rank", pa.int32()), ("neighbour_id", pa.int32()), ("value", _REAL), ("layer", pa.int32()),
-    ("description", _TEXT), ("top_token", _TEXT), ("weight", _REAL),
+    ("site", _TEXT), ("description", _TEXT), ("top_token", _TEXT), ("weight", _REAL),
 ])  # fmt: skip
 _LABELS = pa.schema([
     BY_NAME["labels"].schema.field(field.name).with_nullable(True) for field in fields(queries.feature.Label)

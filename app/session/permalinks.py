@@ -18,6 +18,7 @@ import streamlit as st
 from app.components.feature import columns
 from app.components.feature.drift import STATUS_NAMES
 from app.session.bundles import bundle_name
+from lfp.util.types import SITE_NAMES
 
 Params = dict[str, str | list[str]]
 V = TypeVar("V")
@@ -47,6 +48,8 @@ WORDS: Mapping[str, Mapping[str, str]] = {
     "null": {"any": "any", "beats": "beyond chance", "within": "within chance"},
     "drifts": STATUS_NAMES,
     "became": {"any": "any", **STATUS_NAMES, "flipped": "sign flipped"},
+    "site": SITE_NAMES,
+    "drift_site": SITE_NAMES,
     "sort": {
         **{name: title for name, title in _TITLES.items() if name != "mean_abs_contribution"},
         "contribution": "Contribution", "strength": "Size of weight", "drift": "Size of change",
@@ -135,6 +138,7 @@ class FeaturesView:
     """
 
     layer: tuple[int, ...] = ()
+    site: tuple[str, ...] = ()
     sign: str = "any"
     related: str = "any"
     density: tuple[str, str] = (DENSITIES[0], DENSITIES[-1])
@@ -157,8 +161,8 @@ class FeaturesView:
 
 
 FILTERS = (
-    "layer", "sign", "related", "density", "find", "fires_on", "null", "drifts", "drifted", "standing", "least_stable",
-    "least_detected", "has_note", "sort", "order",
+    "layer", "site", "sign", "related", "density", "find", "fires_on", "null", "drifts", "drifted", "standing",
+    "least_stable", "least_detected", "has_note", "sort", "order",
 )  # fmt: skip
 """Fields of FeaturesView that select and order the list and have a widget."""
 
@@ -233,6 +237,7 @@ class DriftView:
     drift_by: str = "drifted"
     drift_order: str = "descending"
     drift_page: int = 1
+    drift_site: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from lfp.bundle.store.connection import Store
 from lfp.evaluation.results import ResultRow
 from lfp.report.figures.frame import CONFIG
 from lfp.report.formatting import count
+from lfp.util.types import SITES
 
 PAGE_SIZE, MOST_POINTS = 25, 2000
 
@@ -49,10 +50,7 @@ def show_scatter(store: Store) -> int | None:
 
 
 def show_filters(store: Store) -> permalinks.DriftView:
-    find, layer = st.columns([3, 2], vertical_alignment="bottom")
-    find.text_input("Find", key="drift_find", bind="query-params", type="search", placeholder=filters.FIND_HINT)
-    layers = ask(queries.features.feature_layers, store)
-    layer.segmented_control("Layers", layers, selection_mode="multi", key="drift_layer", bind="query-params")
+    filters.show_places(store, find="drift_find", layer="drift_layer", site="drift_site", **filters.BOUND)
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
     bound: dict[str, Any] = {"bind": "query-params", "width": 170}
     statuses = ["any", *drift.STATUS_NAMES, "flipped"]
@@ -71,6 +69,7 @@ def table_columns() -> dict[str, Any]:
     return {
         "feature_id": number("Feature", format="#%d", width=75, pinned=True),
         "layer": number("Layer", width=58),
+        "site": words("Site", width=115),
         "description": words("Label", width=215),
         "top_tokens": st.column_config.ListColumn("Top tokens", width=150),
         "status": words("Change", width=105),
@@ -98,7 +97,8 @@ def show_table(store: Store) -> int | None:
     """Draw the table; return the feature that was clicked or chosen by name."""
     st.subheader("Feature by feature")
     view = show_filters(store)
-    wanted = queries.run.DriftFilter(status=view.became, layers=view.drift_layer, search=view.drift_find)
+    sites = tuple(site for site in view.drift_site if site in SITES)
+    wanted = queries.run.DriftFilter(status=view.became, layers=view.drift_layer, sites=sites, search=view.drift_find)
     order = queries.common.Order(view.drift_by, view.drift_order == "descending")
     n = ask(queries.run.count_drift, store, wanted)
     if not n:
@@ -110,7 +110,7 @@ def show_table(store: Store) -> int | None:
     with left:
         page = st.pagination(-(-n // PAGE_SIZE), key="drift_page", bind="query-params")
     rows = ask(queries.run.drift, store, wanted, order=order, limit=PAGE_SIZE, offset=(page - 1) * PAGE_SIZE)
-    ids, shown = rows["feature_id"].to_pylist(), drift.for_screen(rows)
+    ids, shown = rows["feature_id"].to_pylist(), drift.for_screen(rows, with_site=bool(filters.site_column(store)))
     with slot:
         cell = frame.show_rows(shown, key=permalinks.widget_key("drift_table", ids), columns=table_columns())
     with right:

@@ -159,7 +159,7 @@ def show_feature(store: Store, feature: Feature) -> None:
     """Draw labels first where the screen is narrow, and beside the examples where it is wide: see style.css."""
     labels, probe = ask(queries.feature.labels, store, feature.feature_id), ask(queries.common.headline, store)
     rows = ask(queries.feature.feature_excerpts, store, feature.feature_id)
-    st.html(profile.heading(feature, labels, probe))
+    st.html(profile.heading(feature, labels, probe, with_site=bool(filters.site_column(store))))
     with st.container(key="feature_panels"):
         left, right = st.columns([7, 5], gap="large")
     with left:

@@ -90,11 +90,11 @@ def show_list(store: Store, view: FeaturesView, wanted: FeatureFilter, n: int) -
     page = st.pagination(-(-n // PAGE_SIZE), key="page", max_visible_pages=7, **filters.BOUND)
     rows = ask(
         queries.features.features, store, wanted, order=order,
-        columns=feature_columns.in_order([*view.shown, "description"]), limit=PAGE_SIZE,
+        columns=feature_columns.in_order([*view.shown, "description", "site"]), limit=PAGE_SIZE,
         offset=(page - 1) * PAGE_SIZE,
     )  # fmt: skip
     with slot:
-        clicked = show_table(rows, view.shown)
+        clicked = show_table(rows, (*view.shown, *filters.site_column(store)))
     named = frame.choose_name(feature_columns.names(rows), "Open a feature of this page", key="open_feature")
     frame.download(lambda: queries.features.features(store, wanted, order=order), name="features")
     return clicked if clicked is not None else named

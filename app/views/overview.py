@@ -14,7 +14,7 @@ from lfp.evaluation.results import ResultRow
 from lfp.report import sentences, summary
 from lfp.report.figures import bars, lines, points
 from lfp.report.figures.intervals import Legend
-from lfp.report.formatting import count, percent, plain
+from lfp.report.formatting import count, percent, place_name, plain
 
 HEADLINE_ROWS = ("reward", "implicit_reward", "kendall_tau", "preference_accuracy")
 ESTIMATES = {
@@ -52,7 +52,9 @@ def show_layers(store: Store) -> None:
         st.html(panels.note("This bundle lists no layers."))
         return
     frame.show_figure(bars.divergence(rows), key="divergence")
-    says = sentences.layers_sentence(sum(rows["selected"]), len(rows["layer"]))
+    says = sentences.layers_sentence(
+        sum(rows["selected"]), len(rows["layer"]), ask(queries.features.feature_sites, store)
+    )
     frame.caption(says, lambda: table, name="layers")
 
 
@@ -103,7 +105,7 @@ def show_dictionaries(store: Store) -> None:
     listed = table.to_pylist()
     rows = [
         [
-            f"layer {row['layer']} · {row['model']} · {count(row['width'])} features"
+            f"{place_name(row['layer'], row['site'])} · {row['model']} · {count(row['width'])} features"
             + (" · used" if row["is_used"] else ""),
             percent(row["fvu"]),
             plain(row["l0"], 1),

@@ -132,6 +132,7 @@ def match_columns() -> dict[str, Any]:
         columns |= {
             f"feature_id_{side}": number(f"Feature {where}", format="#%d", width=98),
             f"layer_{side}": number(f"Layer {where}", width=82),
+            f"site_{side}": words(f"Site {where}", width=120),
             f"description_{side}": words(f"Label {where}", width=190),
             f"weight_{side}": number(f"Weight {where}", format="%+.4f", width=95),
             f"interval_{side}": words(f"Interval {where}", width=120),

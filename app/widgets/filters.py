@@ -21,6 +21,7 @@ from lfp.bundle import queries
 from lfp.bundle.queries.common import Order
 from lfp.bundle.queries.features import FEATURE_SORTS, FLIPPED, PRESETS, FeatureFilter, Preset
 from lfp.bundle.store.connection import Store
+from lfp.util.types import SITES
 
 BOUND: dict[str, Any] = {"bind": "query-params"}
 SHARES = dict(zip(permalinks.DENSITIES, (0.0, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0), strict=True))
@@ -36,10 +37,7 @@ _MORE = ("fires_on", "density", "drifts", "drifted", "standing", "least_stable",
 def show_filters(store: Store) -> FeaturesView:
     """Draw the widgets above the list, and return the view that they state."""
     fresh: dict[str, Any] = {**BOUND, "on_change": go_to_first_page}
-    find, layer = st.columns([3, 2], vertical_alignment="bottom")
-    find.text_input("Find", key="find", type="search", placeholder=FIND_HINT, **fresh)
-    layers = ask(queries.features.feature_layers, store)
-    layer.segmented_control("Layers", layers, selection_mode="multi", key="layer", **fresh)
+    show_places(store, find="find", layer="layer", site="site", **fresh)
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="small")
     row.selectbox("Sign", ["any", "positive", "negative"], key="sign", width=98, help="Of the probe weight", **fresh)
     row.selectbox("Related", ["any", "yes", "no"], key="related", width=92, help="What the label says", **fresh)
@@ -58,6 +56,22 @@ def show_filters(store: Store) -> FeaturesView:
         )  # fmt: skip
     row.toggle("Map", value=True, key="with_map", **BOUND)
     return _show_more(more, fresh)
+
+
+def show_places(store: Store, *, find: str, layer: str, site: str, **bound: Any) -> None:
+    """Draw the search and the choice of layers under these keys; of sites too where features are read at several."""
+    layers, sites = ask(queries.features.feature_layers, store), ask(queries.features.feature_sites, store)
+    several: dict[str, Any] = {"selection_mode": "multi", **bound}
+    slots = st.columns([3, 2, 3] if len(sites) > 1 else [3, 2], vertical_alignment="bottom")
+    slots[0].text_input("Find", key=find, type="search", placeholder=FIND_HINT, **bound)
+    slots[1].segmented_control("Layers", layers, key=layer, **several)
+    if len(sites) > 1:
+        slots[2].segmented_control("Read at", sites, key=site, format_func=words_for("site"), **several)
+
+
+def site_column(store: Store) -> tuple[str, ...]:
+    """Return the name of the column of sites, where it says something: unless all features are of MLP outputs."""
+    return () if set(ask(queries.features.feature_sites, store)) <= {"mlp_out"} else ("site",)
 
 
 def _show_more(slot: DeltaGenerator, fresh: dict[str, Any]) -> FeaturesView:
@@ -84,7 +98,7 @@ def _show_more(slot: DeltaGenerator, fresh: dict[str, Any]) -> FeaturesView:
         )  # fmt: skip
         st.select_slider("Density", permalinks.DENSITIES, value=blank.density, key="density", **fresh)
         share: dict[str, Any] = {"min_value": 0.0, "max_value": 1.0, "step": 0.05}
-        stability = "Cosine with its match in a second SAE of the same layer"
+        stability = "Cosine with its match in a second SAE of the same activations"
         st.slider("Stability at least", key="least_stable", help=stability, **share, **fresh)
         st.toggle("Has a note or verdict", key="has_note", **fresh)
         detection = "Balanced accuracy of predicting from the label which held-out texts fire (chance: 0.5)"
@@ -107,7 +121,7 @@ def _use_preset() -> None:
     view = preset_view(chosen) if chosen else FeaturesView()
     for name in permalinks.FILTERS:
         value = getattr(view, name)
-        st.session_state[name] = list(value) if name in ("layer", "drifts") else value
+        st.session_state[name] = list(value) if name in ("layer", "site", "drifts") else value
     set_area("")
 
 
@@ -130,7 +144,8 @@ def filter_of(view: FeaturesView, store: Store | None = None) -> FeatureFilter:
     low, high = (SHARES.get(end, default) for end, default in zip(view.density, (0.0, 1.0), strict=True))
     above, up_to = (RANKS.get(end, default) for end, default in zip(view.standing, (0.0, 1.0), strict=True))
     wanted = FeatureFilter(
-        layers=view.layer, sign=view.sign, related=view.related, density_low=low, density_high=high,
+        layers=view.layer, sites=tuple(site for site in view.site if site in SITES), sign=view.sign,
+        related=view.related, density_low=low, density_high=high,
         search=view.find, token=view.fires_on, null=view.null, drift=view.drifts,
         drift_top=TOP_SHARES.get(view.drifted, 1.0), rank_low=above, rank_high=up_to,
         stability_low=view.least_stable, detection_low=view.least_detected, region=feature_map.from_text(view.area),

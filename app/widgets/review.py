@@ -21,6 +21,7 @@ from lfp.bundle.store.connection import Store
 from lfp.errors import AuditError, LfpError
 from lfp.report.formatting import count, percent
 from lfp.util.sanitize import shortened, visible
+from lfp.util.types import SITE_NAMES
 
 LINK = "a list of the Features page"
 LONGEST = 10_000
@@ -118,7 +119,7 @@ def show_items(store: Store, listed: AuditList, latest: Sequence[Verdict], *, go
     reviews = [verdict for verdict in latest if verdict.is_review]
     by_me = {verdict.feature_id: verdict for verdict in reviews if verdict.reviewer == name}
     is_hidden = st.session_state.blind and not bundles.is_public()
-    rows = []
+    rows, site_column = [], filters.site_column(store)
     for at, feature in enumerate(ask(queries.features.audited_features, store, listed.feature_ids), 1):
         own = by_me.get(feature.feature_id)
         answers = (own.verdict, own.related and f"related: {own.related}") if own else ()
@@ -127,6 +128,7 @@ def show_items(store: Store, listed: AuditList, latest: Sequence[Verdict], *, go
                 "item": at,
                 "feature": feature.feature_id,
                 "layer": feature.layer,
+                **dict.fromkeys(site_column, SITE_NAMES.get(feature.site, feature.site)),
                 "yours": " · ".join(part for part in answers if part),
                 "reviewers": sum(verdict.feature_id == feature.feature_id for verdict in reviews),
                 "contribution": feature.mean_abs_contribution,
@@ -151,6 +153,7 @@ def show_items(store: Store, listed: AuditList, latest: Sequence[Verdict], *, go
             "item": st.column_config.NumberColumn("Item", width=60),
             "feature": st.column_config.NumberColumn("Feature", format="#%d", width=75),
             "layer": st.column_config.NumberColumn("Layer", width=60),
+            "site": st.column_config.TextColumn("Site", width=115),
             "yours": st.column_config.TextColumn("Your verdict", width=170),
             "reviewers": st.column_config.NumberColumn("Reviewers", width=85),
             "contribution": st.column_config.NumberColumn("Contribution", format="%.2g", width=100),

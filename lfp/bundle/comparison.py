@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any, Literal
 
@@ -17,13 +17,13 @@ from lfp.bundle.store.connection import Store
 from lfp.config import drop_retired
 from lfp.evaluation import feature_matching
 from lfp.evaluation.results import ResultRow
-from lfp.util.types import Floats32, Ints
+from lfp.util.types import SITES, Floats32, Ints
 
 LARGEST = 2000
 """Features of each run that are matched: those that contribute most."""
 CHANCE = 0.95
 """The quantile of nearest similarities under chance that a match must exceed."""
-KEYS = ("report_row", "model", "layer", "target", "inputs", "words", "split", "group", "metric")
+KEYS = ("report_row", "model", "layer", "site", "target", "inputs", "words", "split", "group", "metric")
 """Columns that identify a figure in both runs; the number of a probe is valid in its own run only."""
 
 By = Literal["decoder cosine", "what they fire on"]
@@ -60,7 +60,7 @@ class MatchedFeatures:
     """Features of two runs in pairs that chance does not reach, most similar first.
 
     `pairs` has similarity, difference (of weights, other minus one), and for `_one` and `_other` each: feature_id,
-    layer, description, weight, ci_low, ci_high. `looked_at` counts the features of each run that were compared,
+    layer, site, description, weight, ci_low, ci_high. `looked_at` counts the features of each run that were compared,
     `held` all of them. `chance` is the similarity that a match had to exceed.
     """
 
@@ -80,7 +80,11 @@ def config_differences(one: Manifest, other: Manifest) -> list[tuple[str, Any, A
 
 def figure_pairs(one: Store, other: Store) -> list[FigurePair]:
     """Pair the figures that both runs have, in the order of the first run's report."""
-    key = attrgetter(*KEYS)
+    values = attrgetter(*KEYS)
+
+    def key(row: ResultRow) -> tuple[object, ...]:
+        return values(row if row.site else replace(row, site="mlp_out"))  # older bundles name no site
+
     found = {key(row): row for row in queries.run.figures(other)}
     return [FigurePair(row, found[key(row)]) for row in queries.run.figures(one) if key(row) in found]
 
@@ -98,10 +102,10 @@ def match_features(one: Store, other: Store) -> MatchedFeatures:
     by: By = "decoder cosine" if is_one_model and has_decoders else "what they fire on"
     if by == "decoder cosine":
         rows, others = _directions(one, left), _directions(other, right)
-        layers = {"left_layers": _column(left, "layer"), "right_layers": _column(right, "layer")}
-        shuffled = feature_matching.random_directions(others, layers["right_layers"], seed=0)
-        similar = feature_matching.cosines(rows, others, **layers)
-        null = feature_matching.cosines(rows, shuffled, **layers)
+        places = {"left_places": _places(left), "right_places": _places(right)}
+        shuffled = feature_matching.random_directions(others, places["right_places"], seed=0)
+        similar = feature_matching.cosines(rows, others, **places)
+        null = feature_matching.cosines(rows, shuffled, **places)
     else:
         first, second = (
             [{item["token"]: item["value"] for item in tokens} for tokens in table["top_tokens"].to_pylist()]
@@ -134,11 +138,17 @@ def _directions(store: Store, features: pa.Table) -> Floats32:
 def _pairs(left: pa.Table, right: pa.Table, found: feature_matching.Matching) -> pa.Table:
     columns: dict[str, Any] = {"similarity": pa.array(found.similarity, pa.float32())}
     for side, table, places in (("one", left, found.left), ("other", right, found.right)):
-        for name in ("feature_id", "layer", "description", "weight", "ci_low", "ci_high"):
+        for name in ("feature_id", "layer", "site", "description", "weight", "ci_low", "ci_high"):
             columns[f"{name}_{side}"] = table[name].take(pa.array(places)).combine_chunks()
     weights = zip(columns["weight_one"].to_pylist(), columns["weight_other"].to_pylist(), strict=True)
     columns["difference"] = pa.array([None if None in pair else pair[1] - pair[0] for pair in weights], pa.float32())
     return pa.table(columns).sort_by([("similarity", "descending"), ("feature_id_one", "ascending")])
+
+
+def _places(features: pa.Table) -> Ints:
+    """Number where each feature is read [n]: the same for the same layer and site in every run."""
+    sites = np.array([SITES.index(site) for site in features["site"].to_pylist()], np.int64)
+    return _column(features, "layer") * len(SITES) + sites
 
 
 def _column(table: pa.Table, name: str) -> Ints:

@@ -16,7 +16,7 @@ Similar = Callable[[slice], Floats32]
 BLOCK = 256
 """Features of the first run whose similarities are held at once."""
 NO_MATCH = -1.0
-"""The similarity of features that cannot match because their layers differ."""
+"""The similarity of features that cannot match because they are read at different places."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,29 +56,29 @@ def nearest_sizes(similar: Similar, n_left: int, n_right: int) -> Floats32:
     return np.concatenate([np.zeros(0, np.float32), *sizes])
 
 
-def cosines(left: Floats32, right: Floats32, *, left_layers: Ints, right_layers: Ints) -> Similar:
-    """Compare decoder rows [n, d_in] and [m, d_in] by cosine; features match within a layer [n] and [m] only."""
+def cosines(left: Floats32, right: Floats32, *, left_places: Ints, right_places: Ints) -> Similar:
+    """Compare decoder rows [n, d_in] and [m, d_in] by cosine; features match within a place [n] and [m] only."""
     rows, others = _unit(left), _unit(right)
 
     def similar(at: slice) -> Floats32:
-        is_same = left_layers[at, None] == right_layers[None, :]
+        is_same = left_places[at, None] == right_places[None, :]
         return np.where(is_same, rows[at] @ others.T, np.float32(NO_MATCH))
 
     return similar
 
 
-def random_directions(rows: Floats32, layers: Ints, *, seed: int) -> Floats32:
-    """Draw as many random directions as `rows` [m, d_in], with the second moments of their layer: the null of cosines.
+def random_directions(rows: Floats32, places: Ints, *, seed: int) -> Floats32:
+    """Draw as many random directions as `rows` [m, d_in], with the second moments of their place: the null of cosines.
 
-    Each is a sum of the layer's unit rows with normal weights.
+    Each is a sum of the place's unit rows with normal weights.
     """
     random, made = np.random.default_rng(seed), np.zeros_like(rows)
     unit = _unit(rows)
-    for layer in np.unique(layers):
-        of_layer = np.flatnonzero(layers == layer)
-        for at in _blocks(len(of_layer)):
-            weights = random.standard_normal((len(of_layer[at]), len(of_layer)), np.float32)
-            made[of_layer[at]] = weights @ unit[of_layer]
+    for number in np.unique(places):
+        of_place = np.flatnonzero(places == number)
+        for at in _blocks(len(of_place)):
+            weights = random.standard_normal((len(of_place[at]), len(of_place)), np.float32)
+            made[of_place[at]] = weights @ unit[of_place]
     return made
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from lfp.evaluation.results import STATUSES, ResultRow
+from lfp.util.types import SITE_NAMES
 
 NONE = "–"
 """What stands where there is no number."""
@@ -27,6 +28,11 @@ _ORDER = {
 
 _LEAST = 1e-12
 """Smaller sizes are what rounding leaves of zero."""
+
+
+def place_name(layer: int | None, site: str | None = None) -> str:
+    """Name a layer, with its site unless that is the MLP output or unknown: layer 3, residual stream."""
+    return f"layer {layer}" + (f", {SITE_NAMES.get(site, site)}" if site and site != "mlp_out" else "")
 
 
 def plain(value: float | None, digits: int = 2) -> str:
@@ -96,7 +102,7 @@ def fixed(value: float, digits: int) -> str:
 
 def digits_for(low: float | None, high: float | None) -> int:
     """Return how many decimals an interval of this width deserves: two, more where it is narrow."""
-    if low is None or high is None or not high > low:
+    if low is None or high is None or not 0 < 2 * (high - low) < math.inf:
         return 2
     return min(max(1 - math.floor(math.log10(2 * (high - low))), 2), 6)
 

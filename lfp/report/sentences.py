@@ -9,6 +9,7 @@ from lfp.evaluation.results import ResultRow, passes
 from lfp.report.figures import lines
 from lfp.report.figures.intervals import Line
 from lfp.report.formatting import count, estimate, number, percent, pick, plain, signed, with_interval
+from lfp.util.types import SITE_NAMES
 
 Rows = Sequence[ResultRow]
 
@@ -218,10 +219,12 @@ def _divergence(rows: Rows) -> str:
     return f"How far tuning moved each layer: the sum over its parameters of the L2 norm of tuned minus base.{most}"
 
 
-def layers_sentence(n_selected: int, n: int) -> str:
-    """Say how many layers have an SAE."""
+def layers_sentence(n_selected: int, n: int, sites: Sequence[str] = ("mlp_out",)) -> str:
+    """Say how many layers have an SAE, and of what unless it is the MLP output."""
+    names = " and ".join(SITE_NAMES.get(site, site) for site in sites)
+    read = f", on their {names}" if set(sites) - {"mlp_out"} else ""
     return (
-        f"SAEs were trained on the {n_selected} most-changed of {n} layers. Divergence is the sum of the L2 norms of "
+        f"SAEs were trained on the {n_selected} most-changed of {n} layers{read}. Divergence is the sum of the L2 norms of "
         "tuned minus base over a layer’s parameters."
     )
 
@@ -245,7 +248,7 @@ def _drift(rows: Rows) -> str:
 
 def _autoencoders(rows: Rows) -> str:
     worst = max((row.value for row in rows if row.metric == "fvu"), default=None)
-    n = len({(row.model, row.layer, row.group) for row in rows})
+    n = len({(row.model, row.layer, row.site, row.group) for row in rows})
     left = f"; none leaves more than {percent(worst)} of the variance unexplained" if worst is not None else ""
     return f"{n} sparse autoencoders, measured on held-out texts{left}."
 

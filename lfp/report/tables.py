@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lfp.evaluation.results import ResultRow
 from lfp.report import formatting
 from lfp.report.formatting import digits_for, number, pick, plain, reading_order, sort_rows
 from lfp.util.sanitize import visible
+from lfp.util.types import SITE_NAMES
 
 Order = Callable[[ResultRow], Any]
 """What lines are sorted by, from the first row of each."""
@@ -65,17 +66,19 @@ def tables(section: str, rows: Sequence[ResultRow]) -> list[TextTable]:
     return found
 
 
-_KEYS = ("target", "model", "inputs", "layer", "words", "split", "group", "metric")
+_KEYS = ("target", "model", "inputs", "layer", "site", "words", "split", "group", "metric")
 
 
 def _lay_out(rows: Sequence[ResultRow], layout: Layout) -> tuple[TextTable, set[int]]:
     """Return the table without its empty columns, and which rows it shows (by identity)."""
+    if not any(row.site not in (None, "mlp_out") for row in rows):  # then sites go without saying
+        layout = replace(layout, keys={key: head for key, head in layout.keys.items() if key != "site"})
     lines: dict[tuple[Any, ...], list[ResultRow]] = {}
     for row in sorted(rows, key=layout.order) if layout.order else sort_rows(rows, *layout.keys):
         lines.setdefault(tuple(getattr(row, key) for key in layout.keys), []).append(row)
     cells, shown = [], set()
     for keys, of_line in lines.items():
-        line = ["" if key is None else visible(str(key)) for key in keys]
+        line = [_key_text(name, key) for name, key in zip(layout.keys, keys, strict=True)]
         for column in layout.columns:
             first = pick(of_line, **column.where)
             line.append("" if first is None else column.show(first))
@@ -90,6 +93,10 @@ def _lay_out(rows: Sequence[ResultRow], layout: Layout) -> tuple[TextTable, set[
         tuple(place >= len(layout.keys) for place in used),
     )
     return table, shown
+
+
+def _key_text(name: str, key: Any) -> str:
+    return "" if key is None else visible(SITE_NAMES.get(key, str(key)) if name == "site" else str(key))
 
 
 def _value(row: ResultRow) -> str:
@@ -176,7 +183,7 @@ _FLUENCY = {
     "repetition_control": "controls’ repetition", "removed_energy": "energy", "energy_ratio": "energy ratio",
 }  # fmt: skip
 """What an ablation does to the text, by metric: the heads of its columns."""
-_SAE = {"model": "model", "layer": "layer", "group": "SAE"}
+_SAE = {"model": "model", "layer": "layer", "site": "site", "group": "SAE"}
 _SAE_COLUMNS = _only("fvu", "l0", "dead_fraction", "mmcs", "ce_recovered", "mmcs_seeds")
 
 LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
@@ -266,7 +273,7 @@ LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
     "activation_frequency": (Layout({"metric": "share of features", "group": "features and texts"}, _full("share")),),
     "ablation": (
         Layout(
-            {"group": "ablated", "layer": "layer"},
+            {"group": "ablated", "layer": "layer", "site": "site"},
             (
                 *_only("before", "after", "effect"),
                 Column("controls’ mean", _value, {"metric": "control"}),
@@ -279,7 +286,7 @@ LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
             accepts=_is_group,
         ),
         Layout(
-            {"group": "ablated", "layer": "layer"},
+            {"group": "ablated", "layer": "layer", "site": "site"},
             _values(_FLUENCY),
             order=_as_given,
             accepts=_is_group,
@@ -290,7 +297,7 @@ LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
             frozenset({"predicted_measured", "inert_count", "inert_share"}),
         ),
         Layout(
-            {"group": "ablated alone", "layer": "layer"},
+            {"group": "ablated alone", "layer": "layer", "site": "site"},
             (
                 Column("predicted", _value, {"metric": "predicted"}),
                 *_only("before", "after", "effect"),
@@ -302,7 +309,7 @@ LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
             accepts=is_single,
         ),
         Layout(
-            {"group": "large weight, no effect", "layer": "layer"},
+            {"group": "large weight, no effect", "layer": "layer", "site": "site"},
             (Column("predicted effect", _value),),
             frozenset({"inert"}),
             order=_by_size,

@@ -23,7 +23,7 @@ Progress = Callable[[str, int, int, float], None]
 Site = Literal["mlp_out", "resid_post", "attn_out"]
 """Where in a layer activations are read: the MLP's output, the residual stream after the layer, attention's output."""
 SITES: tuple[Site, ...] = get_args(Site)
-SITE_NAMES: Mapping[Site, str] = {
+SITE_NAMES: Mapping[str, str] = {
     "mlp_out": "MLP output",
     "resid_post": "residual stream",
     "attn_out": "attention output",

@@ -24,7 +24,8 @@ def figure(**keys):
 
 
 def points(**changes):
-    row = {"feature_id": [3, 4], "layer": [1, 1], "status": ["gone", "steady"], "sign_flipped": [True, None],
+    row = {"feature_id": [3, 4], "layer": [1, 1], "site": ["mlp_out", "resid_post"],
+           "status": ["gone", "steady"], "sign_flipped": [True, None],
            "contribution": [0.02, 0.0], "contribution_base": [-0.01, 0.0], "density": [0.0, 0.1],
            "base_density": [0.2, 0.1], "description": ["praise", None]}  # fmt: skip
     return row | changes

@@ -36,7 +36,7 @@ def parts(text="so good", contribution=0.5, feedback=-1.0, **changes):
 
 @given(text=TEXTS, value=st.floats(-9, 9))
 def test_any_words_make_tame_surroundings(text, value):
-    near = [Neighbour(kind, 0, 5, value, 1, text, text, value) for kind in profile.KINDS]
+    near = [Neighbour(kind, 0, 5, value, 1, "mlp_out", text, text, value) for kind in profile.KINDS]
     row = ROW | {"kind": text, "features": [1, 2], "effect": value, "ci_low": value - 1, "ci_high": value + 1}
     for html in (
         profile.texts(parts(text, value), where=where),

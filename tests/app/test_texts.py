@@ -267,7 +267,10 @@ def test_without_raw_weights_all_that_is_kept_is_one_bar():
 
 
 def test_a_ledger_is_listed_with_its_running_total():
-    parts = [Difference(7, 0, None, 0.5, 0.3, 0.1, 0.2), Difference(8, 1, "a", 0.5, 0.1, 0.2, -0.1)]
+    parts = [
+        Difference(7, 0, "mlp_out", None, 0.5, 0.3, 0.1, 0.2),
+        Difference(8, 1, "resid_post", "a", 0.5, 0.1, 0.2, -0.1),
+    ]
     table = ledgers.all_parts(parts)
     assert table["feature_id"].to_pylist() == [7, 8] and table["description"].to_pylist() == [None, "a"]
     assert table["running_total"].to_pylist() == pytest.approx([0.2, 0.1])

@@ -15,7 +15,7 @@ def said(text="", **fields):
 @pytest.mark.parametrize("text", HOSTILE)
 def test_words_stay_words(text):
     one, other = said(text, tags=(text,), verdict="right"), said(text, reviewer="B", related="no", uid="2")
-    named = {3: AuditedFeature(3, 0, text, True, 0.1, 0.1, True)}
+    named = {3: AuditedFeature(3, 0, "mlp_out", text, True, 0.1, 0.1, True)}
     found = agreement(["yes", "no"], ["yes", "no"], answers=ANSWERS)
     for html in (
         verdicts.history([one, other]),

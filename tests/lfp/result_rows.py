@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from lfp.evaluation.results import ROWS, ResultRow
+from lfp.util.types import SITES
 
 NAMES = st.sampled_from(["tuned", "base", "difference", "sae", "raw", "delta", "all", "born", "word:good", "3-10"])
 METRICS = st.sampled_from(
@@ -36,6 +37,7 @@ def result_rows(draw: st.DrawFn) -> list[ResultRow]:
         optional={
             **{key: st.none() | NAMES for key in ("model", "target", "inputs", "words", "split", "group")},
             "layer": st.none() | st.integers(0, 3),
+            "site": st.none() | st.sampled_from([*SITES, "elsewhere"]),
             "probe_id": st.none() | st.integers(0, 3),
             "ci_low": st.none() | FIGURES,
             "ci_high": st.none() | FIGURES,

@@ -9,7 +9,9 @@ import pyarrow as pa
 
 from app.components.feature.drift import STATUS_NAMES
 from lfp.bundle.schema import BY_NAME
+from lfp.report.formatting import place_name
 from lfp.util.sanitize import shortened, token_text
+from lfp.util.types import SITE_NAMES
 
 SIGNED = frozenset({
     "weight", "ci_low", "ci_high", "mean_contribution", "drifted_contribution", "weight_base",
@@ -30,6 +32,7 @@ class Column(NamedTuple):
 COLUMNS: Mapping[str, Column] = {
     "feature_id": Column("Feature", "number", "#%d", 70),
     "layer": Column("Layer", "number", "%d", 55),
+    "site": Column("Site", "words", width=120),
     "index": Column("SAE index", "number", "%d", 85),
     "description": Column("Label", "words", width=182),
     "related": Column("Related", "flag", width=72),
@@ -95,6 +98,8 @@ def for_screen(rows: pa.Table, shown: tuple[str, ...]) -> pa.Table:
         column, kind = rows[name], COLUMNS[name].kind
         if name == "status":
             column = pa.array([STATUS_NAMES.get(status, status) for status in column.to_pylist()], pa.string())
+        elif name == "site":
+            column = pa.array([SITE_NAMES.get(site, site) for site in column.to_pylist()], pa.string())
         elif kind == "flag":
             column = pa.array([marks[flag] for flag in column.to_pylist()], pa.string())
         elif kind == "tokens":
@@ -108,5 +113,8 @@ def for_screen(rows: pa.Table, shown: tuple[str, ...]) -> pa.Table:
 
 def names(rows: pa.Table) -> dict[str, int]:
     """Return names to choose a feature by, and the feature of each."""
-    columns = zip(*(rows[name].to_pylist() for name in ("feature_id", "layer", "description")), strict=True)
-    return {f"#{id_} · layer {layer} · {shortened(text or 'no label', 70)}": id_ for id_, layer, text in columns}
+    columns = zip(*(rows[name].to_pylist() for name in ("feature_id", "layer", "site", "description")), strict=True)
+    return {
+        f"#{id_} · {place_name(layer, site)} · {shortened(text or 'no label', 70)}": id_
+        for id_, layer, site, text in columns
+    }

@@ -11,9 +11,11 @@ import pyarrow as pa
 
 from lfp.evaluation.results import STATUSES, ResultRow
 from lfp.report.figures.frame import BASE, GRID, NEGATIVE, POSITIVE, draw
-from lfp.report.formatting import count, fixed, percent, pick, plain
+from lfp.report.formatting import count, fixed, percent, pick, place_name, plain
 from lfp.util.sanitize import escaped, shortened, token_text
+from lfp.util.types import SITE_NAMES
 
+_NAMED = ("feature_id", "description", "layer", "site")
 STATUS_NAMES: Mapping[str, str] = {
     "born": "new", "strengthened": "strengthened", "steady": "steady", "weakened": "weakened", "gone": "lost",
 }  # fmt: skip
@@ -97,14 +99,16 @@ def _with_chance(
     return [f"{written(row.value)}{span}", "–" if row.null_high is None else f"up to {written(row.null_high)}"]
 
 
-def for_screen(rows: pa.Table) -> pa.Table:
+def for_screen(rows: pa.Table, *, with_site: bool = False) -> pa.Table:
     """Return drift for the screen: tokens with their spaces shown, flips as marks, without nulls the run lacks."""
     table = rows.to_pydict()
     table["sign_flipped"] = [{True: "flipped", False: "", None: "–"}[flag] for flag in table["sign_flipped"]]
     table["top_tokens"] = [[token_text(token) for token in tokens] for tokens in table["top_tokens"]]
     table["description"] = [shortened(text or "", 120) for text in table["description"]]
     table["status"] = [STATUS_NAMES.get(status, status) for status in table["status"]]
+    table["site"] = [SITE_NAMES.get(site, site) for site in table["site"]]
     silent = {name for name in ("drifted_null", "unexplained_null") if set(table[name]) <= {None}}
+    silent |= set() if with_site else {"site"}
     return pa.table({name: table[name] for name in rows.schema.names if name not in silent})
 
 
@@ -119,8 +123,8 @@ def scatter(rows: Mapping[str, Sequence[Any]], *, plane: str) -> go.Figure:
     smallest = 0.5 * min((value for value in values if value > 0), default=1e-6)
     place = (lambda value: max(value, smallest)) if plane == "density" else signed_root
     names = [
-        f"<b>#{feature_id}</b>  {escaped(shortened(label or 'no label', 52))}<br>layer {layer}"
-        for feature_id, label, layer in zip(rows["feature_id"], rows["description"], rows["layer"], strict=True)
+        f"<b>#{feature_id}</b>  {escaped(shortened(label or 'no label', 52))}<br>{place_name(layer, site)}"
+        for feature_id, label, layer, site in zip(*(rows[name] for name in _NAMED), strict=True)
     ]
     traces = []
     for status in STATUSES[::-1]:

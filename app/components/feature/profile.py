@@ -13,12 +13,13 @@ from lfp.bundle.queries.feature import Feature, FeatureDrift, Label, Neighbour, 
 from lfp.evaluation.results import FEATURE, is_inert, passes
 from lfp.report.formatting import count, digits_for, interval, percent, plain, signed
 from lfp.util.sanitize import escaped, shortened, token_text
+from lfp.util.types import SITE_NAMES
 
 Where = Callable[[int], str]
 """Returns the address of a feature's or a text's page."""
 
 KINDS: Mapping[str, tuple[str, str]] = {
-    "decoder_cosine": ("Similar decoder directions", "cosine of decoder rows, within one layer"),
+    "decoder_cosine": ("Similar decoder directions", "cosine of decoder rows, within one SAE"),
     "coactivation": ("Active in the same contexts", "estimated share of contexts in common"),
 }
 """Kinds of neighbours: the heading, and what the value is."""
@@ -43,7 +44,7 @@ def best_label(labels: Sequence[Label]) -> Label | None:
     return next((label for label in labels if label.status == "ok" and label.description), None)
 
 
-def heading(feature: Feature, labels: Sequence[Label], probe: Probe | None) -> str:
+def heading(feature: Feature, labels: Sequence[Label], probe: Probe | None, *, with_site: bool = False) -> str:
     """Write number, label, what it does to the estimate, and badges for its place, relation and weight."""
     label = best_label(labels)
     title = label.description if label and label.description else f"Feature {feature.feature_id}, no label"
@@ -53,7 +54,8 @@ def heading(feature: Feature, labels: Sequence[Label], probe: Probe | None) -> s
         says = "No probe reads this feature."
     else:
         says = f"{'Raises' if feature.weight >= 0 else 'Lowers'} the estimated {target_name(probe)}."
-    marks = [panels.badge(f"layer {feature.layer}"), panels.badge(f"SAE index {feature.index}")]
+    place = f"layer {feature.layer}" + (f", {SITE_NAMES.get(feature.site, feature.site)}" if with_site else "")
+    marks = [panels.badge(place), panels.badge(f"SAE index {feature.index}")]
     if label and label.related is not None:
         relation = "labelled related to the feedback" if label.related else "labelled not related to the feedback"
         marks.append(panels.badge(relation, "good" if label.related else ""))

@@ -10,8 +10,9 @@ import pyarrow as pa
 
 from lfp.bundle.comparison import KEYS, FigurePair, MatchedFeatures
 from lfp.bundle.manifest import Manifest
-from lfp.report.formatting import count, interval, percent, plain
+from lfp.report.formatting import count, interval, percent, place_name, plain
 from lfp.util.sanitize import shortened
+from lfp.util.types import SITE_NAMES
 
 MATCH_SORTS = ("similarity", "difference", "weight")
 ONLY_ONE = (
@@ -58,8 +59,10 @@ def figure_name(pair: FigurePair) -> str:
     parts = [pair.one.metric]
     for name in KEYS:
         value = getattr(pair.one, name)
-        if name not in ("report_row", "metric") and value not in (None, ""):
-            parts.append(f"layer {value}" if name == "layer" else str(value))
+        if name == "layer" and value is not None:
+            parts.append(place_name(value, pair.one.site))
+        elif name not in ("report_row", "metric", "site") and value not in (None, ""):
+            parts.append(str(value))
     return " · ".join(part.replace("_", " ") for part in parts)
 
 
@@ -132,6 +135,8 @@ def match_table(pairs: pa.Table) -> pa.Table:
     for side in ("one", "other"):
         made[f"feature_id_{side}"] = pairs[f"feature_id_{side}"]
         made[f"layer_{side}"] = pairs[f"layer_{side}"]
+        if any(row[f"site_{side}"] != "mlp_out" for row in rows):
+            made[f"site_{side}"] = [SITE_NAMES.get(row[f"site_{side}"], row[f"site_{side}"]) for row in rows]
         made[f"description_{side}"] = [shortened(row[f"description_{side}"] or "", 80) for row in rows]
         made[f"weight_{side}"] = pairs[f"weight_{side}"]
         made[f"interval_{side}"] = [interval(row[f"ci_low_{side}"], row[f"ci_high_{side}"]) for row in rows]

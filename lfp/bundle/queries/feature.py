@@ -21,6 +21,7 @@ class Feature:
 
     feature_id: int
     layer: int
+    site: str
     index: int
     density: float
     n_active: int
@@ -137,6 +138,7 @@ class Neighbour:
     neighbour_id: int
     value: float
     layer: int
+    site: str
     description: str | None
     top_token: str | None
     weight: float | None
@@ -241,9 +243,9 @@ def feature_texts(store: Store, feature_id: int, *, limit: int = 5) -> TextParts
 
 
 _NEIGHBOURS = """
-SELECT kind, n.rank, neighbour_id, "value", t.layer, description, t.top_tokens[1].token AS top_token, weight
+SELECT kind, n.rank, neighbour_id, "value", t.layer, t.site, description, t.top_tokens[1].token AS top_token, weight
 FROM (SELECT * FROM neighbours WHERE feature_id = $feature_id) n
-JOIN (SELECT feature_id, layer, description, top_tokens, weight FROM feature_table WHERE feature_id IN
+JOIN (SELECT feature_id, layer, site, description, top_tokens, weight FROM feature_table WHERE feature_id IN
           (SELECT neighbour_id FROM neighbours WHERE feature_id = $feature_id)) t ON t.feature_id = neighbour_id
 ORDER BY kind, n.rank
 """

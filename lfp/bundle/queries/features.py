@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from lfp.bundle.queries.common import Order, direction, each_of, headline_id, look_up
 from lfp.bundle.store.connection import Store
+from lfp.util.types import SITES
 
 Point = tuple[float, float]
 FLIPPED = "sign flipped"
@@ -22,6 +23,7 @@ class FeatureFilter:
     """Which features are wanted. A field at its default lets all pass; null passes no other."""
 
     layers: tuple[int, ...] = ()
+    sites: tuple[str, ...] = ()
     sign: str = "any"
     """any, positive or negative: the sign of the headline probe's weight."""
     related: str = "any"
@@ -77,6 +79,7 @@ class AuditedFeature:
 
     feature_id: int
     layer: int
+    site: str
     description: str | None
     related: bool | None
     weight: float | None
@@ -104,7 +107,7 @@ PRESETS: Mapping[str, Preset] = {
 """The named lists."""
 
 FEATURE_COLUMNS: Mapping[str, str] = {
-    "feature_id": "feature_id", "layer": "layer", "index": '"index"', "description": "description",
+    "feature_id": "feature_id", "layer": "layer", "site": "site", "index": '"index"', "description": "description",
     "top_tokens": "[item.token FOR item IN top_tokens]", "related": "related", "confidence": "confidence",
     "agreement": "agreement", "score_detection": "score_detection", "score_fuzzing": "score_fuzzing",
     "labeller": "labeller", "weight": "weight", "ci_low": "ci_low", "ci_high": "ci_high", "null_high": "null_high",
@@ -120,7 +123,7 @@ FEATURE_COLUMNS: Mapping[str, str] = {
 """Columns of the list of features, and the expression behind each; tokens without their values."""
 
 _TOKENS = ("top_tokens", "pos_logits", "neg_logits")
-_WORDS = ("description", "labeller", "status")
+_WORDS = ("site", "description", "labeller", "status")
 FEATURE_SORTS: Mapping[str, str] = {
     "contribution": "mean_abs_contribution",
     "strength": "abs(weight)",
@@ -153,6 +156,12 @@ PICKS: Mapping[str, str] = {
 def feature_layers(store: Store) -> list[int]:
     """List the layers with features."""
     return [row["layer"] for row in store.rows("SELECT DISTINCT layer FROM features ORDER BY layer")]
+
+
+def feature_sites(store: Store) -> list[str]:
+    """List the sites that features are read at, those of `SITES` in order; empty without features."""
+    found = {row["site"] for row in store.rows("SELECT DISTINCT site FROM features")}
+    return [site for site in SITES if site in found]
 
 
 def count_features(store: Store, wanted: FeatureFilter) -> int:
@@ -237,7 +246,7 @@ def count_picked(store: Store, pick: str) -> int:
 def audited_features(store: Store, feature_ids: Sequence[int]) -> list[AuditedFeature]:
     """Select the features of a list that the bundle holds, in the given order."""
     rows = store.rows(
-        "SELECT feature_id, layer, description, related, weight, mean_abs_contribution, beats_null "
+        "SELECT feature_id, layer, site, description, related, weight, mean_abs_contribution, beats_null "
         "FROM feature_table WHERE feature_id IN (SELECT unnest($ids::BIGINT[]))",
         {"ids": list(feature_ids)},
     )
@@ -273,6 +282,7 @@ def _conditions(store: Store, wanted: FeatureFilter) -> tuple[str, dict[str, Any
     drift_most, rank_after, rank_most = (math.ceil(share * n) for share in shares)
     for is_set, sql, bound in (
         (wanted.layers, "list_contains($layers::INTEGER[], layer)", {"layers": list(wanted.layers)}),
+        (wanted.sites, "list_contains($sites::VARCHAR[], site)", {"sites": list(wanted.sites)}),
         (wanted.density_low > 0, "density >= $density_low", {"density_low": wanted.density_low}),
         (wanted.density_high < 1, "density <= $density_high", {"density_high": wanted.density_high}),
         (search, _SEARCH, {"search": search}),

@@ -16,6 +16,7 @@ class Contribution:
 
     feature_id: int
     layer: int
+    site: str
     description: str | None
     weight: float
     pooled: float
@@ -65,6 +66,7 @@ class Difference:
 
     feature_id: int
     layer: int
+    site: str
     description: str | None
     weight: float
     here: float
@@ -166,7 +168,7 @@ def _contrast(store: Store, sql: str, texts: Mapping[str, int], limit: int | Non
 
 
 _LEDGER = f"""
-SELECT t.predicted, w.feature_id, f.layer, l.description, w.weight, p.pooled,
+SELECT t.predicted, w.feature_id, f.layer, f.site, l.description, w.weight, p.pooled,
     w.weight::DOUBLE * p.pooled AS contribution
 FROM (SELECT text_id, predicted FROM texts SEMI JOIN activations USING (text_id) WHERE text_id = $text_id) t
 LEFT JOIN ({pooled(ONE)}) p ON p.text_id = t.text_id
@@ -178,7 +180,7 @@ ORDER BY abs(contribution) DESC NULLS LAST, w.feature_id
 
 _RAW_LEDGER = f"""
 SELECT t.predicted, t.miss, r.intercept, r.bias * CASE $pooling WHEN 'sum' THEN t.n_tokens ELSE 1 END AS bias,
-    w.feature_id, f.layer, l.description, w.weight, p.pooled, w.weight::DOUBLE * p.pooled AS contribution
+    w.feature_id, f.layer, f.site, l.description, w.weight, p.pooled, w.weight::DOUBLE * p.pooled AS contribution
 FROM (SELECT text_id, predicted_raw::DOUBLE AS predicted, sae_miss::DOUBLE AS miss, len(token_starts) AS n_tokens
       FROM texts SEMI JOIN activations USING (text_id)
       WHERE text_id = $text_id AND predicted_raw IS NOT NULL AND sae_miss IS NOT NULL) t
@@ -202,8 +204,8 @@ compared AS (
         FROM ({here}) here FULL JOIN ({there}) there USING (feature_id)
     )
 ), summed AS (SELECT coalesce(sum(difference), 0) AS total, count(*) AS n_features FROM compared)
-SELECT t.predicted, t.reference, total, n_features, c.feature_id, f.layer, l.description, w.weight, c.here, c.there,
-    c.difference
+SELECT t.predicted, t.reference, total, n_features, c.feature_id, f.layer, f.site, l.description, w.weight, c.here,
+    c.there, c.difference
 FROM ({stated}) t
 JOIN summed ON true
 LEFT JOIN (SELECT * FROM compared ORDER BY abs(difference) DESC, feature_id LIMIT $limit) c ON true

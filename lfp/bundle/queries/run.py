@@ -54,7 +54,7 @@ def layers(store: Store) -> pa.Table:
 
 def dictionaries(store: Store) -> pa.Table:
     """Select all sparse autoencoders that were trained."""
-    return store.query("SELECT * FROM saes ORDER BY model DESC, layer, variant, width, seed")
+    return store.query("SELECT * FROM saes ORDER BY model DESC, layer, site, variant, width, seed")
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ class DriftedFeature:
 
     feature_id: int
     layer: int
+    site: str
     status: str
     drifted_contribution: float
     description: str | None
@@ -99,7 +100,7 @@ def report_ablations(store: Store) -> list[dict[str, Any]]:
 
 
 _DRIFTED = """
-SELECT feature_id, f.layer, status, drifted_contribution, l.description, f.top_tokens[1].token AS top_token
+SELECT feature_id, f.layer, f.site, status, drifted_contribution, l.description, f.top_tokens[1].token AS top_token
 FROM (SELECT * FROM drift WHERE rank <= $limit) d
 JOIN features f USING (feature_id)
 LEFT JOIN (SELECT feature_id, description FROM labels WHERE labeller = $labeller) l USING (feature_id)
@@ -110,7 +111,7 @@ ORDER BY d.rank
 def weightiest_features(store: Store, *, limit: int) -> pa.Table:
     """Select the features that contribute most to the headline estimate, largest first; by number without a probe."""
     return store.query(
-        "SELECT feature_id, layer, description, top_tokens, weight, ci_low, ci_high, mean_abs_contribution "
+        "SELECT feature_id, layer, site, description, top_tokens, weight, ci_low, ci_high, mean_abs_contribution "
         "FROM feature_table ORDER BY mean_abs_contribution DESC NULLS LAST, feature_id LIMIT $limit",
         {"limit": limit},
     )
@@ -127,10 +128,11 @@ def decoder_rows(store: Store, feature_ids: Sequence[int]) -> pa.Table:
 
 @dataclass(frozen=True)
 class DriftFilter:
-    """Which features are wanted: `status` is any, flipped, or of `drift.STATUSES`; no layers means all."""
+    """Which features are wanted: `status` is any, flipped, or of `drift.STATUSES`; no layers or sites means all."""
 
     status: str = "any"
     layers: tuple[int, ...] = ()
+    sites: tuple[str, ...] = ()
     search: str = ""
     """Found in the description, in a top token, or equal to the feature's number."""
 
@@ -183,8 +185,9 @@ def drift(store: Store, wanted: DriftFilter, *, order: Order, limit: int | None 
 def drift_points(store: Store, *, limit: int = 2000) -> pa.Table:
     """Select the features whose contribution changed most, largest change first, for a scatter."""
     return store.query(
-        "SELECT feature_id, layer, f.status, f.sign_flipped, d.contribution, contribution_base, density, base_density, "
-        "description FROM (SELECT * FROM drift WHERE rank <= $limit) d JOIN feature_table f USING (feature_id) "
+        "SELECT feature_id, layer, site, f.status, f.sign_flipped, d.contribution, contribution_base, density, "
+        "base_density, description "
+        "FROM (SELECT * FROM drift WHERE rank <= $limit) d JOIN feature_table f USING (feature_id) "
         "ORDER BY d.rank, feature_id",
         {"limit": limit},
     )
@@ -192,15 +195,16 @@ def drift_points(store: Store, *, limit: int = 2000) -> pa.Table:
 
 def _conditions(wanted: DriftFilter) -> tuple[str, dict[str, Any]]:
     """Return the filter as SQL and the values that it binds; labels are read only for a search."""
-    values = {"status": wanted.status, "layers": list(wanted.layers)}
+    values = {"status": wanted.status, "layers": list(wanted.layers), "sites": list(wanted.sites)}
     search = wanted.search.strip().lower()
     return (f"{_FROM} {_SEARCH}", values | {"search": search}) if search else (_FROM, values)
 
 
 _FROM = """
-FROM drift JOIN (SELECT feature_id, layer, density, base_density FROM features) USING (feature_id)
+FROM drift JOIN (SELECT feature_id, layer, site, density, base_density FROM features) USING (feature_id)
 WHERE CASE $status WHEN 'any' THEN true WHEN 'flipped' THEN sign_flipped ELSE status = $status END
   AND (len($layers::INTEGER[]) = 0 OR list_contains($layers::INTEGER[], layer))
+  AND (len($sites::VARCHAR[]) = 0 OR list_contains($sites::VARCHAR[], site))
 """
 
 _SEARCH = """
@@ -212,7 +216,7 @@ AND feature_id IN (
 """
 
 _COLUMNS = """
-feature_id, layer, description, [item.token FOR item IN top_tokens] AS top_tokens, status, sign_flipped,
+feature_id, layer, site, description, [item.token FOR item IN top_tokens] AS top_tokens, status, sign_flipped,
 drifted_contribution, n.drifted_null, contribution_base, contribution, weight_base, weight, base_density, density,
 unexplained_contribution, n.unexplained_null
 """
@@ -236,6 +240,7 @@ class AblatedFeature:
 
     feature_id: int
     layer: int
+    site: str
     effect: float
     ci_low: float
     ci_high: float
@@ -273,15 +278,15 @@ WHERE l.labeller = $labeller AND l.related IS NOT NULL AND f.n_active > 0 AND w.
 """
 _BELIEFS = f"""
 SELECT * FROM (
-    SELECT l.feature_id, f.layer, l.related, if(l.related, 1, -1) * coalesce(l.confidence, 1)::DOUBLE AS belief,
+    SELECT l.feature_id, f.layer, f.site, l.related, if(l.related, 1, -1) * coalesce(l.confidence, 1)::DOUBLE AS belief,
         w.weight, abs(w.weight) AS size, w.beats_null, l.description
     {_JUDGED} ORDER BY hash(l.feature_id) LIMIT $limit
 ) ORDER BY feature_id
 """
 
 _ABLATED = """
-SELECT feature_id, f.layer, a.effect, a.ci_low, a.ci_high, a.null_high, a.predicted_effect, a.n_completions, w.weight,
-    l.description
+SELECT feature_id, f.layer, f.site, a.effect, a.ci_low, a.ci_high, a.null_high, a.predicted_effect, a.n_completions,
+    w.weight, l.description
 FROM (SELECT *, features[1] AS feature_id FROM ablations WHERE kind = 'feature') a
 JOIN features f USING (feature_id)
 LEFT JOIN (SELECT feature_id, weight FROM weights WHERE probe_id = $probe) w USING (feature_id)

@@ -45,6 +45,7 @@ class WordFeature:
 
     feature_id: int
     layer: int
+    site: str
     mean_activation: float
     lift: float
     weight: float | None
@@ -100,7 +101,7 @@ FROM vocabulary v LEFT JOIN probes p ON p.probe_id = $probe
 """
 
 _WORD_FEATURES = """
-SELECT feature_id, f.layer, w.mean_activation, w.lift, h.weight, l.description
+SELECT feature_id, f.layer, f.site, w.mean_activation, w.lift, h.weight, l.description
 FROM (SELECT * FROM word_features WHERE word = $word ORDER BY rank LIMIT $limit) w
 JOIN features f USING (feature_id)
 LEFT JOIN (SELECT feature_id, weight FROM weights WHERE probe_id = $probe) h USING (feature_id)

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from lfp.evaluation.results import ResultRow
 from lfp.report.figures.frame import BASE, GRID, STRENGTH, draw
-from lfp.report.formatting import sort_rows
+from lfp.report.formatting import place_name, sort_rows
 from lfp.util.sanitize import escaped
 
 _MODELS = {"tuned": STRENGTH, "base": BASE}
@@ -89,9 +89,9 @@ def statuses(rows: Sequence[ResultRow]) -> go.Figure | None:
 
 def autoencoders(rows: Sequence[ResultRow]) -> go.Figure | None:
     """Draw what each SAE leaves unexplained against how many features it uses (section `sae_quality`)."""
-    metrics: dict[tuple[str, int | None, str | None], dict[str, float]] = {}
+    metrics: dict[tuple[str, str, str | None], dict[str, float]] = {}
     for row in rows:
-        metrics.setdefault((row.model or "", row.layer, row.group), {})[row.metric] = row.value
+        metrics.setdefault((row.model or "", place_name(row.layer, row.site), row.group), {})[row.metric] = row.value
     known = {key: values for key, values in metrics.items() if {"l0", "fvu"} <= values.keys()}
     if not known:
         return None
@@ -106,7 +106,7 @@ def autoencoders(rows: Sequence[ResultRow]) -> go.Figure | None:
                 "mode": "markers",
                 "name": escaped(f"{model} model"),
                 "marker": {"size": 11, "color": _MODELS.get(model, BASE)},
-                "text": [escaped(f"layer {layer}, {group}") for _, layer, group in shown],
+                "text": [escaped(f"{place}, {group}") for _, place, group in shown],
                 "hovertemplate": "%{text}<br>L0 %{x:.1f}<br>FVU %{y:.3f}<extra></extra>",
             }
         )

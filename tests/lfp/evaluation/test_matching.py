@@ -51,7 +51,7 @@ def test_shuffled_features_find_themselves_as_scipys_assignment_does(seed):
     rows, order = random_rows(seed, 20, 16), random.permutation(20)
     noisy = rows[order] + 0.05 * random_rows(seed + 1, 20, 16)
     layers = np.zeros(20, np.int64)
-    similar = feature_matching.cosines(rows, noisy, left_layers=layers, right_layers=layers)
+    similar = feature_matching.cosines(rows, noisy, left_places=layers, right_places=layers)
     found = feature_matching.mutual_nearest(similar, 20, 20)
     _, assigned = linear_sum_assignment(-similar(slice(0, 20)))
     assert pairs_of(found) == list(enumerate(assigned.tolist()))
@@ -63,7 +63,7 @@ def test_mutual_pairs_are_one_to_one_and_within_a_layer(seed, n, m):
     random = np.random.default_rng(seed)
     layers, others = random.integers(0, 3, n), random.integers(0, 3, m)
     similar = feature_matching.cosines(
-        random_rows(seed, n), random_rows(seed + 1, m), left_layers=layers, right_layers=others
+        random_rows(seed, n), random_rows(seed + 1, m), left_places=layers, right_places=others
     )
     found = feature_matching.mutual_nearest(similar, n, m)
     assert len(set(found.left.tolist())) == len(set(found.right.tolist())) == len(found.left)
@@ -74,7 +74,7 @@ def test_mutual_pairs_are_one_to_one_and_within_a_layer(seed, n, m):
 def test_cosines_do_not_see_lengths_and_a_row_of_zeros_has_none(seed):
     rows, layers = random_rows(seed, 5), np.zeros(5, np.int64)
     lengths = np.array([0.1, 2, 30, 1, 0], np.float32)
-    got = feature_matching.cosines(rows, rows * lengths[:, None], left_layers=layers, right_layers=layers)(slice(0, 5))
+    got = feature_matching.cosines(rows, rows * lengths[:, None], left_places=layers, right_places=layers)(slice(0, 5))
     unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     np.testing.assert_allclose(got[:, :4], (unit @ unit.T)[:, :4], atol=1e-5)
     assert (got[:, 4] == 0).all()
@@ -109,14 +109,14 @@ def test_random_directions_are_spread_like_the_layer_but_are_none_of_it():
         moments = drawn.T @ drawn / 300 / 300
         np.testing.assert_allclose(moments, given.T @ given / 300, atol=0.06)
     nearest = feature_matching.nearest_sizes(
-        feature_matching.cosines(rows, made, left_layers=layers, right_layers=layers), len(rows), len(made)
+        feature_matching.cosines(rows, made, left_places=layers, right_places=layers), len(rows), len(made)
     )
     assert nearest.max() < 0.99
 
 
 def test_unrelated_dictionaries_pass_chance_no_more_often_than_chance():
     rows, others, layers = random_rows(5, 400, 24), random_rows(6, 400, 24), np.zeros(400, np.int64)
-    by = {"left_layers": layers, "right_layers": layers}
+    by = {"left_places": layers, "right_places": layers}
     null = feature_matching.nearest_sizes(
         feature_matching.cosines(rows, feature_matching.random_directions(others, layers, seed=0), **by), 400, 400
     )

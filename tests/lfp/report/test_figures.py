@@ -80,7 +80,7 @@ def test_scatters_of_any_size(n):
     texts = {"text_id": range(n), "pca_x": [0.0] * n, "pca_y": [0.0] * n, "rating": [None] * n, "begins": ["t"] * n}
     points.texts(texts, "rating")
     points.beliefs({"feature_id": range(n), "belief": [0.5] * n, "size": [0.0] * n, "description": [None] * n})
-    one = AblatedFeature(1, 0, 0.1, 0.0, 0.2, None, None, 9, None, None)
+    one = AblatedFeature(1, 0, "mlp_out", 0.1, 0.0, 0.2, None, None, 9, None, None)
     points.effects([one] * n)
     draw_lines([Line("a", 0.5)] * n, Legend("x"), ink="#000")
 

@@ -151,7 +151,7 @@ def test_every_figure_can_be_drawn() -> None:
         "group": "related", "kind": "related", "features": [3], "scale": 0.0, "effect": -0.2, "ci_low": -0.3,
         "ci_high": -0.1, "null_high": 0.1, "perplexity": 5.0,
     }  # fmt: skip
-    single = AblatedFeature(3, 1, -0.1, -0.2, 0.0, 0.1, -0.05, 200, 0.5, None)
+    single = AblatedFeature(3, 1, "mlp_out", -0.1, -0.2, 0.0, 0.1, -0.05, 200, 0.5, None)
     material = Material(report, words, layers, texts, [_drifted()], [removed], [single])
     drawn = {figure.name: figure.chart for figure in draw_all(material)}
     assert len(drawn) == 18
@@ -170,7 +170,7 @@ def test_any_figures_can_be_drawn_and_summed_up(rows: list[ResultRow]) -> None:
 def _drifted():
     from lfp.bundle.queries.run import DriftedFeature
 
-    return DriftedFeature(3, 1, "born", 0.25, None, " good")
+    return DriftedFeature(3, 1, "mlp_out", "born", 0.25, None, " good")
 
 
 def test_what_cannot_be_written_is_named(bundle: Path, tmp_path: Path) -> None:
