@@ -56,7 +56,7 @@ def _rescale(sae: Sae, scales: Mapping[int, float], n_bos: int, output: Tensor) 
     autoencoder normalises by a scale get a change in the scale of x; the centre is not part of a change.
     """
     first = n_bos if output.shape[1] > 1 else 0
-    inputs = output[:, first:].reshape(-1, output.shape[-1])
+    inputs = output[:, first:].reshape(-1, output.shape[-1]).float()
     indices = torch.tensor(list(scales), device=sae.W_dec.device)
     factors = torch.tensor([scale - 1.0 for scale in scales.values()], device=sae.W_dec.device)
     change = sae.encode_some(inputs, indices) @ (sae.W_dec.detach()[indices] * factors[:, None])

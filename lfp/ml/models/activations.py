@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lfp.errors import DataError
 from lfp.ml.models.loading import LanguageModel, check_token_ids
+from lfp.ml.models.predictions import States, read_states
 from lfp.ml.models.runtime import FastLinear
 from lfp.ml.models.tokenization import Batch, TokenizedText, batches
 from lfp.util.types import SITE_NAMES, Place
@@ -66,8 +68,7 @@ def stream(
     Raises DataError where an activation is not finite.
     """
     for batch in model_batches(model, texts, batch_texts=batch_texts, prepend_bos=prepend_bos):
-        outputs, _ = _forward(model, batch, places, with_logits=False)
-        yield _select_tokens(batch, outputs)
+        yield _select_tokens(batch, _read_places(model, batch, places))
 
 
 def stream_pair(
@@ -86,46 +87,71 @@ def stream_pair(
     """
     n_seen = 0
     for batch in model_batches(tuned, texts, batch_texts=batch_texts, prepend_bos=prepend_bos):
-        tuned_outputs, tuned_logits = _forward(tuned, batch, places, with_logits=True)
-        base_outputs, base_logits = _forward(base, batch, places, with_logits=True)
-        base_log_probs, difference = compare_predictions(tuned_logits, base_logits)
-        reward, advantage = implicit_reward(base_log_probs, difference, batch.input_ids)
         mask = batch.text_tokens()
-        _check_finite(advantage[:, 1:], "the implicit reward", batch, mask[:, 1:])
-        if observe is not None:
-            n_tokens = int(mask.sum())
-            wanted = torch.zeros_like(mask)
-            wanted[mask] = observe.chosen[n_seen : n_seen + n_tokens].to(mask.device)
-            n_seen += n_tokens
-            if bool(wanted[:, 1:].any()):
-                observe.update(base_log_probs[wanted[:, 1:]], difference[wanted[:, 1:]])
+        n_tokens = int(mask.sum())
+        chosen = None if observe is None else observe.chosen[n_seen : n_seen + n_tokens]
+        n_seen += n_tokens
+        tuned_outputs, tuned_states = _read(tuned, batch, places)
+        base_outputs, base_states = _read(base, batch, places)
+        is_defined = mask.nonzero()[:, 1] > 0  # nothing precedes a first token
+        reward, advantage = torch.full((2, n_tokens), float("nan"))
+        reward[is_defined], advantage[is_defined] = _score(
+            tuned_states.take(_before(mask)),
+            base_states.take(_before(mask)),
+            batch.input_ids[:, 1:][mask[:, 1:]],
+            observe=observe,
+            chosen=None if chosen is None else chosen[is_defined],
+        )
+        _check_finite(_spread(advantage, mask)[:, 1:], "the implicit reward", batch, mask[:, 1:])
         yield PairTokens(
             tuned=_select_tokens(batch, tuned_outputs),
             base=_select_tokens(batch, base_outputs),
-            implicit_reward=reward[mask],
-            implicit_advantage=advantage[mask],
+            implicit_reward=reward,
+            implicit_advantage=advantage,
         )
 
 
+def _before(mask: Tensor) -> Tensor:
+    """Mark the positions that predict the marked tokens."""
+    return F.pad(mask[:, 1:], (0, 1))
+
+
+def _spread(values: Tensor, mask: Tensor) -> Tensor:
+    """Put values [n] at the marked positions, zeros elsewhere."""
+    return torch.zeros(mask.shape).masked_scatter(mask, values)
+
+
+@torch.no_grad()
+def _score(
+    tuned: States, base: States, ids: Tensor, *, observe: Observer | None, chosen: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Return the implicit reward and advantage of tokens [n] after states [n, ...], on the host, chunk by chunk."""
+    reward, advantage = torch.empty(2, len(ids))
+    for rows in tuned.chunks():
+        base_log_probs, difference = compare_predictions(tuned.logits(rows), base.logits(rows))
+        scores = implicit_reward(base_log_probs, difference, ids[rows].to(difference.device))
+        reward[rows], advantage[rows] = (values.cpu() for values in scores)
+        if observe is not None and chosen is not None and bool(chosen[rows].any()):
+            wanted = chosen[rows].to(difference.device)
+            observe.update(base_log_probs[wanted], difference[wanted])
+    return reward, advantage
+
+
 def compare_predictions(tuned_logits: Tensor, base_logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Return log pi_base and log pi_tuned - log pi_base, both [batch, seq - 1, d_vocab], from logits [batch, seq, ...].
-
-    The last position is left out: it predicts a token that is not there.
-    """
-    base_log_probs = base_logits[:, :-1].log_softmax(-1)
-    return base_log_probs, tuned_logits[:, :-1].log_softmax(-1) - base_log_probs
+    """Return log pi_base and log pi_tuned - log pi_base from logits, all [..., d_vocab]."""
+    base_log_probs = base_logits.log_softmax(-1)
+    return base_log_probs, tuned_logits.log_softmax(-1).sub_(base_log_probs)
 
 
-def implicit_reward(base_log_probs: Tensor, difference: Tensor, input_ids: Tensor) -> tuple[Tensor, Tensor]:
+def implicit_reward(base_log_probs: Tensor, difference: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
     """Return r_t = log pi_tuned(x_t | x_<t) - log pi_base(x_t | x_<t), and c_t = r_t + KL(base || tuned) there.
 
-    Takes what `compare_predictions` returns; both results are [batch, seq] and NaN at the first position, which nothing
-    precedes. Source: PAPER.md, "implicit reward" and "implicit_advantage".
+    Takes what `compare_predictions` returns, [..., d_vocab], and the tokens that follow, [...]. Source: PAPER.md,
+    "implicit reward" and "implicit_advantage".
     """
-    reward = difference.gather(-1, input_ids[:, 1:, None]).squeeze(-1)
-    kl = -(base_log_probs.exp() * difference).sum(-1)
-    undefined = torch.full_like(reward[:, :1], float("nan"))
-    return torch.cat([undefined, reward], 1), torch.cat([undefined, reward + kl], 1)
+    reward = difference.gather(-1, ids[..., None]).squeeze(-1)
+    kl = -base_log_probs.exp().mul_(difference).sum(-1)
+    return reward, reward + kl
 
 
 def model_batches(
@@ -138,34 +164,44 @@ def model_batches(
 
 
 class _AllKeptError(Exception):
-    """Ends a forward pass once every requested place is kept, when the logits are not wanted."""
+    """Ends a forward pass once every requested place is kept."""
 
 
-def _forward(
-    model: LanguageModel, batch: Batch, places: Sequence[Place], *, with_logits: bool
-) -> tuple[dict[Place, Tensor], Tensor]:
-    """Run a batch once; return the activations by place, and the logits (empty unless wanted), on the host.
-
-    The hooks are removed at the end, and a lock keeps passes of other threads out of them.
-    """
+def _read(model: LanguageModel, batch: Batch, places: Sequence[Place]) -> tuple[dict[Place, Tensor], States]:
+    """Run a batch once; return the activations by place, on the host, and the states that the final head reads."""
     outputs: dict[Place, Tensor] = {}
 
     def keep(place: Place, output: Tensor) -> None:
         outputs[place] = _to_host(output)
-        if not with_logits and len(outputs) == len(set(places)):
+
+    with torch.no_grad(), FastLinear(), model.hooks({place: partial(keep, place) for place in places}):
+        states = read_states(model, batch.input_ids, batch.attention_mask)
+    _check_outputs(model, batch, outputs)
+    return outputs, states
+
+
+def _read_places(model: LanguageModel, batch: Batch, places: Sequence[Place]) -> dict[Place, Tensor]:
+    """Run a batch until every place is kept; return the activations by place, on the host."""
+    outputs: dict[Place, Tensor] = {}
+
+    def keep(place: Place, output: Tensor) -> None:
+        outputs[place] = _to_host(output)
+        if len(outputs) == len(set(places)):
             raise _AllKeptError
 
     hooks = {place: partial(keep, place) for place in places}
-    logits = torch.empty(0)
-    with torch.no_grad(), FastLinear(), model.hooks(hooks):
-        with contextlib.suppress(_AllKeptError):
-            logits = model.forward(batch.input_ids, batch.attention_mask, use_cache=False).logits
-        logits = _to_host(logits)
-    if model.device.type == "cuda":  # wait for the copies, once per batch
+    with torch.no_grad(), FastLinear(), model.hooks(hooks), contextlib.suppress(_AllKeptError):
+        model.forward(batch.input_ids, batch.attention_mask, use_cache=False)
+    _check_outputs(model, batch, outputs)
+    return outputs
+
+
+def _check_outputs(model: LanguageModel, batch: Batch, outputs: Mapping[Place, Tensor]) -> None:
+    """Wait for the copies, once per batch, and raise DataError where an activation is not finite."""
+    if model.device.type == "cuda":
         torch.cuda.synchronize(model.device)
     for place, output in outputs.items():
         _check_finite(output, f"layer {place.layer}: the {SITE_NAMES[place.site]}", batch, batch.text_tokens())
-    return outputs, logits
 
 
 def _to_host(values: Tensor) -> Tensor:
@@ -183,7 +219,7 @@ def _select_tokens(batch: Batch, outputs: dict[Place, Tensor]) -> Tokens:
         rows=torch.as_tensor(batch.rows)[rows],
         positions=columns - batch.n_bos,
         ids=batch.input_ids[mask],
-        outputs={place: output[mask] for place, output in outputs.items()},
+        outputs={place: output[mask].float() for place, output in outputs.items()},
     )
 
 

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 
 from lfp.errors import CorpusError, ModelError
 from lfp.ml.models.loading import LanguageModel, check_token_ids
+from lfp.ml.models.predictions import States, read_states
+from lfp.ml.models.runtime import FastLinear
 from lfp.ml.models.tokenization import TokenizedText, pad
 
 
@@ -82,6 +84,7 @@ def sample_completions(
     return completions
 
 
+@torch.no_grad()
 def mean_kl_per_token(
     tuned: LanguageModel, base: LanguageModel, completions: Sequence[Completion], *, batch: int = 32
 ) -> float:
@@ -92,24 +95,24 @@ def mean_kl_per_token(
     total, count = 0.0, 0
     for start in range(0, len(completions), batch):
         rows = completions[start : start + batch]
-        log_p, log_q = next_token_log_probs(tuned, rows), next_token_log_probs(base, rows)
-        total += (log_p.exp() * (log_p - log_q.to(log_p.device))).sum().item()
-        count += len(log_p)
+        of_tuned, of_base = _states_before(tuned, rows), _states_before(base, rows)
+        for chunk in of_tuned.chunks():
+            log_p, log_q = (states.logits(chunk).log_softmax(-1) for states in (of_tuned, of_base))
+            total += log_q.to(log_p.device).neg_().add_(log_p).mul_(log_p.exp()).sum().item()
+        count += len(of_tuned.values)
     if count == 0:
         raise ModelError("no completion has a token to compare the models on; raise tune.completion_tokens")
     return total / count
 
 
+@torch.no_grad()
 def next_token_log_probs(model: LanguageModel, completions: Sequence[Completion]) -> torch.Tensor:
     """Return the model's log-probabilities before each token of the completions, in order: [tokens, d_vocab]."""
-    input_ids, mask = pad([(*row.prefix_ids, *row.token_ids) for row in completions], pad_id=model.pad_id)
-    with model.lock, torch.no_grad():
-        logits = model.forward(input_ids, mask, use_cache=False).logits
-    spans = [(len(row.prefix_ids) - 1, len(row.prefix_ids) + len(row.token_ids) - 1) for row in completions]
-    kept = torch.cat([row[start:end] for row, (start, end) in zip(logits, spans, strict=True)])
-    return F.log_softmax(kept, dim=-1)
+    states = _states_before(model, completions)
+    return torch.cat([states.logits(chunk).log_softmax(-1) for chunk in states.chunks()])
 
 
+@torch.no_grad()
 def log_likelihoods(model: LanguageModel, completions: Sequence[Completion], *, batch: int = 64) -> torch.Tensor:
     """Return the log-probability of each completion after its prefix, in nats, summed over its tokens: [completions].
 
@@ -118,11 +121,26 @@ def log_likelihoods(model: LanguageModel, completions: Sequence[Completion], *, 
     parts = []
     for start in range(0, len(completions), batch):
         rows = completions[start : start + batch]
-        log_probs = next_token_log_probs(model, rows)
-        ids = torch.tensor([token_id for row in rows for token_id in row.token_ids], device=log_probs.device)
-        chosen = log_probs.gather(1, ids[:, None])[:, 0].double().cpu()
-        parts += [part.sum() for part in chosen.split([len(row.token_ids) for row in rows])]
+        states = _states_before(model, rows)
+        ids = torch.tensor([token_id for row in rows for token_id in row.token_ids], device=states.values.device)
+        chosen = [
+            states.logits(chunk).log_softmax(-1).gather(1, ids[chunk, None])[:, 0].double().cpu()
+            for chunk in states.chunks()
+        ]
+        of_tokens = torch.cat([torch.empty(0, dtype=torch.float64), *chosen])
+        parts += [part.sum() for part in of_tokens.split([len(row.token_ids) for row in rows])]
     return torch.stack(parts)
+
+
+@torch.no_grad()
+def _states_before(model: LanguageModel, completions: Sequence[Completion]) -> States:
+    """Return the states before each token of the completions, in order."""
+    input_ids, mask = pad([(*row.prefix_ids, *row.token_ids) for row in completions], pad_id=model.pad_id)
+    wanted = torch.zeros(input_ids.shape, dtype=torch.bool)
+    for row, completion in zip(wanted, completions, strict=True):
+        row[len(completion.prefix_ids) - 1 : len(completion.prefix_ids) + len(completion.token_ids) - 1] = True
+    with FastLinear():
+        return read_states(model, input_ids, mask).take(wanted)
 
 
 def repetition(completions: Sequence[Completion], *, size: int = 3) -> float:
@@ -159,7 +177,7 @@ def _sample(
     cache, ended = None, torch.zeros(len(rows), dtype=torch.bool, device=device)
     for quantile in uniform.to(device).split(1, dim=1):
         output = model.forward(tokens, mask, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        logits, cache = output.logits, output.past_key_values
+        logits, cache = output.logits[..., : model.d_vocab].float(), output.past_key_values
         cumulative = (logits[:, -1] / temperature).double().softmax(dim=-1).cumsum(dim=-1)
         tokens = torch.searchsorted(cumulative, quantile * cumulative[:, -1:], right=True)
         tokens = tokens.clamp(max=logits.shape[-1] - 1)

@@ -16,6 +16,8 @@ from torch import Tensor
 from lfp.errors import DataError
 from lfp.ml.models.activations import model_batches
 from lfp.ml.models.loading import LanguageModel
+from lfp.ml.models.predictions import read_states
+from lfp.ml.models.runtime import FastLinear
 from lfp.ml.models.tokenization import Batch, TokenizedText
 from lfp.ml.sae.autoencoders import Dictionary, Sae, TopKSae
 from lfp.util.types import SITES, Floats, Place
@@ -96,13 +98,15 @@ def _cross_entropy(
     def replace_output(output: Tensor) -> Tensor:
         assert edit is not None
         output = output.clone()
-        output[is_token] = edit(output[is_token])
+        output[is_token] = edit(output[is_token].float()).to(output.dtype)
         return output
 
-    with model.hooks({place: replace_output} if edit else {}):
-        logits = model.forward(ids, batch.attention_mask, use_cache=False).logits
+    with FastLinear(), model.hooks({place: replace_output} if edit else {}):
+        states = read_states(model, ids, batch.attention_mask)
     predicted = is_token[:, 1:]
-    return F.cross_entropy(logits[:, :-1][predicted], ids[:, 1:][predicted], reduction="none").double().sum().item()
+    before, targets = states.take(F.pad(predicted, (0, 1))), ids[:, 1:][predicted]
+    losses = (F.cross_entropy(before.logits(rows), targets[rows], reduction="none") for rows in before.chunks())
+    return sum(loss.double().sum().item() for loss in losses)
 
 
 def random_dictionary(
