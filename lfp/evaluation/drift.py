@@ -139,6 +139,8 @@ def status_count(own: Ints, mirror: Ints, status: int, *, draws: int, rng: np.ra
     the second statuses, pools the features and permutes them: the count is hypergeometric. Features are taken as
     independent, which they are not quite: neighbours drift together, so the p-value is somewhat too small.
     """
+    if not len(own) and not len(mirror):
+        return Estimate(0.0, 0)
     turned = _MIRRORED[mirror]
     count, n = int((own == status).sum()), len(own)
     low, high = interval(rng.binomial(n, count / max(1, n), size=draws).astype(float))

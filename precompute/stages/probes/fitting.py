@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from lfp.config import ProbesConfig
 from lfp.probes.ridge import FoldedRidge, Ridge, fit_folded_ridge, fit_ridge, place_scales
 from lfp.probes.weight_intervals import clustered_intervals
-from lfp.util.types import Floats, Ints
+from lfp.util.types import Flags, Floats, Ints
 from precompute.stages.probes.inputs import OF_THE_BUNDLE, Inputs, scaled_columns
 from precompute.stages.probes.targets import POOLING, Rows
 
@@ -111,6 +111,8 @@ def _fit(inputs: Inputs, rows: Rows, config: ProbesConfig) -> tuple[FoldedRidge,
     A column that is zero on every row, as most token ids are, has weight 0 and does not reach the solver.
     """
     scales = place_scales(rows.features, inputs.place_of)
+    if is_silent(rows):
+        return _fit_means(rows, len(scales), config), scales
     used = np.flatnonzero(np.bincount(rows.features.indices, minlength=len(scales)))
     scaled = scaled_columns(rows.features, scales)[:, used]
     fit = fit_folded_ridge(scaled, rows.targets, rows.folds, n_folds=config.folds, alphas=config.alphas)
@@ -122,6 +124,23 @@ def _fit(inputs: Inputs, rows: Rows, config: ProbesConfig) -> tuple[FoldedRidge,
         return Ridge(coef, ridge.intercept, ridge.alpha)
 
     return FoldedRidge(tuple(map(spread, fit.by_fold)), spread(fit.whole)), scales
+
+
+def is_silent(rows: Rows) -> bool:
+    """Whether there is nothing to fit: a dictionary of which no feature is ever active, or none ever changes."""
+    return rows.features.nnz == 0 or rows.is_silent
+
+
+def _fit_means(rows: Rows, n_columns: int, config: ProbesConfig) -> FoldedRidge:
+    """Fit probes without weights: each predicts the mean of the rows that it saw."""
+
+    def of_rows(seen: Flags) -> Ridge:
+        n_targets = rows.targets.shape[1]
+        strongest = np.full(n_targets, max(config.alphas))
+        return Ridge(np.zeros((n_columns, n_targets)), rows.targets[seen].mean(axis=0), strongest)
+
+    by_fold = tuple(of_rows(rows.folds != fold) for fold in range(config.folds))
+    return FoldedRidge(by_fold, of_rows(np.ones(len(rows.folds), bool)))
 
 
 def _predict(fit: FoldedRidge, judged: Judged, targets: slice) -> Floats:
@@ -141,6 +160,8 @@ def _build_weights(inputs: Inputs, rows: Rows, ridge: Ridge, scales: Floats, con
     value = ridge.coef[:, 0]
     if inputs.name not in OF_THE_BUNDLE:
         return Weights(value)
+    if is_silent(rows):
+        return Weights(value, value, value, value)
     scaled = scaled_columns(rows.features, scales)
     in_fit = replace(ridge, coef=ridge.coef[:, :1] / scales[:, None])
     low, high = clustered_intervals(scaled, rows.targets[:, 0], rows.groups, in_fit)

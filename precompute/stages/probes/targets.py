@@ -59,6 +59,8 @@ class Rows:
     words: Ints
     groups: Ints
     weight_nulls: Floats
+    is_silent: bool = False
+    """Whether the targets are made of inputs none of which ever changes."""
 
 
 def delta_rows(
@@ -76,7 +78,7 @@ def delta_rows(
     norms = np.sqrt(np.asarray(change.multiply(change).sum(axis=1)).ravel())[kept]
     of = rows[kept]
     targets = np.sign(values[:, of].T) * norms[:, None]
-    return Rows(points[kept], targets, words.folds[of], of, of, targets[:, 1:])
+    return Rows(points[kept], targets, words.folds[of], of, of, targets[:, 1:], is_silent=not norms.any())
 
 
 def feedback_rows(lasts: sp.csr_array, of: Ints, words: Words, scored: ScoredWords) -> Rows:

@@ -95,6 +95,8 @@ def test_no_feature_at_all_is_no_drift() -> None:
     found = Drift(statuses(none), none, weights([]), None)
     assert share_carried(found, BORN, draws=5, rng=np.random.default_rng(0)).value == 0.0
     assert largest(found, 3, draws=5, rng=np.random.default_rng(0)) == []
+    counted = status_count(found.status, found.status, BORN, draws=5, rng=np.random.default_rng(0))
+    assert (counted.value, counted.n, counted.null_high) == (0.0, 0, None)
 
 
 def test_births_beyond_the_mirror_are_beyond_the_null() -> None:

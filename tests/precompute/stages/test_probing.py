@@ -229,6 +229,41 @@ def test_a_column_without_an_entry_has_no_weight_and_changes_nothing() -> None:
     np.testing.assert_allclose(one.predicted, other.predicted, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["raw", "sae"])
+def test_where_no_input_is_ever_active_every_probe_predicts_the_mean(name: str) -> None:
+    words = vocabulary()
+    rows, judged = feedback(kept(), words)
+    silent_rows = replace(rows, features=sp.csr_array(rows.features.shape))
+    silent_words = replace(judged, features=sp.csr_array(judged.features.shape))
+    found = fit_words("feedback", inputs(name), silent_rows, silent_words, scored=scored(words).rows, config=CONFIG)
+    for fold in range(CONFIG.folds):
+        mean = rows.targets[rows.folds != fold, 0].mean()
+        np.testing.assert_allclose(found.predicted[words.folds == fold], mean)
+    assert found.probe.intercept == pytest.approx(rows.targets[:, 0].mean())
+    assert not found.probe.weights.value.any()
+    by_rows = fit_rows(inputs(name), silent_rows, silent_words, CONFIG)
+    assert np.isfinite(by_rows[np.unique(rows.words)]).all()
+
+
+def test_a_change_that_never_happens_leaves_the_delta_probe_without_weights() -> None:
+    words, always = vocabulary(), sp.csr_array(np.ones((N_WORDS, WIDTH)))
+    rows = delta_rows(always, always, np.arange(N_WORDS), words, scored(words), inputs().place_of)
+    assert rows.is_silent and not rows.targets.any()
+    judged = Judged(always, np.ones(N_WORDS), words.folds)
+    found = fit_words("delta", inputs("sae"), rows, judged, scored=scored(words).rows, config=CONFIG)
+    assert not found.predicted.any() and not found.probe.weights.value.any()
+
+
+def test_pairs_whose_texts_do_not_differ_give_a_preference_probe_without_weights() -> None:
+    made, _ = pairs()
+    silent_pairs = replace(made, features={"sae": sp.csr_array(made.features["raw"].shape)})
+    found = fit_pairs(inputs("sae"), silent_pairs, CONFIG, seed=0)
+    assert not found.margins.any() and not found.null_margins.any()
+    weights = found.probe.weights
+    for values in (weights.value, weights.ci_low, weights.ci_high, weights.null_high):
+        assert values is not None and not values.any()
+
+
 def test_weights_of_the_bundles_features_lie_in_their_intervals() -> None:
     words = vocabulary()
     rows, judged = feedback(kept(), words)

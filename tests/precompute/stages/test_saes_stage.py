@@ -14,7 +14,9 @@ from lfp.bundle.store.connection import Store
 from lfp.bundle.validation import validate
 from lfp.errors import ConfigError, ModelError
 from lfp.ml.sae.autoencoders import SAES, SaeInfo
+from lfp.ml.sae.fit import Fit
 from lfp.ml.sae.formats import load_sae, write_sae
+from lfp.ml.sae.quality import quality
 from precompute.pipeline import run_pipeline
 from tests.precompute.conftest import silent, tiny_config
 
@@ -121,6 +123,19 @@ def test_a_dictionary_that_cannot_be_of_its_place_ends_the_run_before_anything_i
         config = tiny_config(model=pair, sae={"pretrained": [{"layer": layer, "folder": str(folder), "model": model}]})
         with pytest.raises(ModelError, match=words):
             run_pipeline(config, tmp_path / "out", config_dir=corpus_folder, resume=True, progress=silent)
+
+
+def test_a_dictionary_that_never_fires_crashes_no_later_stage(
+    pair: dict[str, Any], tiny_bundle: Path, corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All its features are constant, and so is every input of the probes."""
+    monkeypatch.setattr("lfp.ml.sae.fit.check_fit", lambda sae, x: Fit(quality(sae, x), None))
+    layer = chosen_layer(tiny_bundle)
+    folders = [good_sae(tmp_path / f"silent{i}", layer=i, bias=-1e9) for i in range(2)]
+    entries = [{"layer": i, "folder": str(folders[i]), "model": m} for i in (0, 1) for m in ("tuned", "base")]
+    config = tiny_config(model=pair, sae={"pretrained": [entry for entry in entries if entry["layer"] == layer]})
+    out = run_pipeline(config, tmp_path / "out", config_dir=corpus_folder, resume=False, progress=silent)
+    assert validate(out) == []
 
 
 def test_a_dictionary_that_does_not_fit_is_named(
