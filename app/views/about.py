@@ -1,4 +1,4 @@
-"""About: the bundle's models, files and hashes, config, cost, how to cite it and how to download it."""
+"""About: the bundle's models, files and hashes, tuning, config, cost, how to cite it and how to download it."""
 
 import tempfile
 
@@ -7,10 +7,15 @@ import streamlit as st
 from app.components.html import panels
 from app.components.results import about
 from app.session import bundles, cache
+from app.session.cache import ask
+from app.widgets import frame
+from lfp.bundle import queries
 from lfp.bundle.manifest import HASHED_BYTES, Manifest, read_manifest
 from lfp.bundle.store.connection import Store
 from lfp.bundle.writer import archive_bytes, write_archive
 from lfp.config import drop_retired
+from lfp.report.figures import bars, lines
+from lfp.report.rows import tuning_rows
 
 LARGEST = 200_000_000
 """Bytes of the largest bundle offered as a download, which the server holds in memory."""
@@ -69,6 +74,19 @@ def show_download(store: Store) -> None:
         st.code(f"rsync -a '{folder}/' COPY/", language="bash")
 
 
+def show_tuning(store: Store) -> None:
+    table = ask(queries.run.tuning, store)
+    rows = tuning_rows(table.to_pydict())
+    if not rows:
+        return
+    st.subheader(lines.tuning_change(rows))
+    figure = bars.tuning_curve(rows, table.to_pydict())
+    if figure is not None:
+        frame.show_figure(figure, key="tuning")
+    says = "The tuning by step: thin lines are single steps, before each changed the weights, thick lines their means."
+    frame.caption(says, lambda: table, name="tuning")
+
+
 def show_cost(manifest: Manifest) -> None:
     st.subheader("Cost")
     heads, rows = about.cost(manifest)
@@ -93,6 +111,7 @@ def show() -> None:
     st.html(panels.note("Cite the paper that introduced the method, and this bundle."))
     st.code(about.PAPER + "\n\n" + about.citation(manifest), language=None)
     show_files(manifest)
+    show_tuning(store)
     st.subheader("Made with")
     st.html(panels.facts(manifest.versions) if manifest.versions else panels.note("No versions are recorded."))
     show_cost(manifest)

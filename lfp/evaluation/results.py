@@ -27,6 +27,7 @@ ROWS = (
     "sae_quality",
     "sae_sweep",
     "triples",
+    "tuning",
     "base_model",
     "cost",
 )

@@ -16,9 +16,9 @@ from lfp.errors import ConfigError
 from lfp.evaluation.results import Report, ResultRow
 from lfp.report.figures.catalogue import Drawn, Material, draw_all
 from lfp.report.figures.frame import CONFIG
-from lfp.report.rows import build_report
+from lfp.report.rows import read_report
 from lfp.report.sentences import sentence
-from lfp.report.summary import cost_rows, summarise, what_was_tuned
+from lfp.report.summary import summarise, what_was_tuned
 from lfp.report.tables import TextTable, tables
 from lfp.util.sanitize import escaped
 
@@ -52,7 +52,7 @@ class Written:
 def prepare(store: Store) -> Written:
     """Read everything that the page shows from a bundle."""
     probe, manifest = queries.common.headline(store), store.manifest
-    report = build_report(queries.run.figures(store), queries.run.report_ablations(store), cost_rows(manifest))
+    report = read_report(store)
     says = [what_was_tuned(manifest), *summarise(report, probe.target if probe else None)]
     return Written(manifest, report, says, draw_all(Material.from_store(store, report)))
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from lfp.bundle import queries
+from lfp.bundle.store.connection import Store
 from lfp.evaluation.results import (
     CONTROL,
     FEATURE,
@@ -18,21 +21,54 @@ from lfp.evaluation.results import (
     group_by_section,
 )
 from lfp.evaluation.statistics.resampling import with_null
+from lfp.report.summary import cost_rows
 
 Ablation = Mapping[str, Any]
 """A row of the table `ablations`."""
 
+Curves = Mapping[str, Sequence[Any]]
+"""Columns of the table `tuning`."""
+
+_CURVE_POINTS = 20
 _MEASURES = ("perplexity", "perplexity_before", "repetition", "removed_energy")
 
 
 def build_report(
-    rows: Sequence[ResultRow], ablations: Sequence[Ablation] = (), costs: Sequence[ResultRow] = ()
+    rows: Sequence[ResultRow],
+    ablations: Sequence[Ablation] = (),
+    costs: Sequence[ResultRow] = (),
+    tuning: Curves | None = None,
 ) -> dict[str, list[ResultRow]]:
     """Return every section of the report, empty where the run has no such rows.
 
-    `ablations` are rows of that table, `costs` come from `lfp.report.summary`.
+    `ablations` are rows of that table, `tuning` columns of that table, and `costs` come from `lfp.report.summary`.
     """
-    return {name: list[ResultRow]() for name in ROWS} | group_by_section([*rows, *ablation_rows(ablations), *costs])
+    found = [*rows, *ablation_rows(ablations), *tuning_rows(tuning or {}), *costs]
+    return {name: list[ResultRow]() for name in ROWS} | group_by_section(found)
+
+
+def read_report(store: Store) -> dict[str, list[ResultRow]]:
+    """Read every section of a bundle's report."""
+    tuning, ablations = queries.run.tuning(store).to_pydict(), queries.run.report_ablations(store)
+    return build_report(queries.run.figures(store), ablations, cost_rows(store.manifest), tuning)
+
+
+def tuning_rows(tuning: Curves) -> list[ResultRow]:
+    """Section `tuning`: each metric as at most `_CURVE_POINTS` means over consecutive steps.
+
+    `group` is the last of a mean's steps, `n` their number.
+    """
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for metric, step, value in zip(*(tuning.get(name, ()) for name in ("metric", "step", "value")), strict=True):
+        curves.setdefault(metric, []).append((step, value))
+    rows = []
+    for metric, curve in curves.items():
+        width = math.ceil(len(curve) / _CURVE_POINTS)
+        for start in range(0, len(curve), width):
+            part = curve[start : start + width]
+            mean = sum(value for _, value in part) / len(part)
+            rows.append(ResultRow.from_estimate("tuning", metric, mean, group=str(part[-1][0]), n=len(part)))
+    return rows
 
 
 def ablation_rows(ablations: Sequence[Ablation]) -> list[ResultRow]:

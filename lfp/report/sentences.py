@@ -203,6 +203,10 @@ def _pca(rows: Rows) -> str:
 # The models, their layers and features
 
 
+def _tuning(rows: Rows) -> str:
+    return f"How the tuning went, by step. {lines.tuning_change(rows)}."
+
+
 def _base_model(rows: Rows) -> str:
     bits, tokens, kept = (pick(rows, metric=metric) for metric in ("bits_per_byte", "tokens", "kept_step"))
     if bits is None or tokens is None or kept is None:
@@ -446,6 +450,7 @@ _SENTENCES: Mapping[str, Callable[[Rows], str]] = {
     "token_sentiment": _words,
     "error_by_frequency": errors_sentence,
     "disagreements": _disagreements,
+    "tuning": _tuning,
     "base_model": _base_model,
     "divergence_by_layer": _divergence,
     "drift": _drift,

@@ -237,6 +237,23 @@ LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
         Layout({"metric": "list", "group": "of"}, _full("gap"), _PAID, _by_size),
         Layout({"metric": "between", "group": "of"}, _full("gap of ranks"), order=_by_size),
     ),
+    "tuning": (
+        Layout(
+            {"group": "step"},
+            _values(
+                {
+                    "reward": "reward",
+                    "margin": "margin",
+                    "accuracy": "accuracy",
+                    "kl": "KL, nats per token",
+                    "chosen": "chosen, nats",
+                    "rejected": "rejected, nats",
+                    "entropy": "entropy, nats per token",
+                    "loss": "loss",
+                }
+            ),
+        ),
+    ),
     "base_model": (
         Layout(
             {"group": "step"},

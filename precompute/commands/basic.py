@@ -101,12 +101,10 @@ def report(
     from lfp.bundle.store.connection import Store
     from lfp.report.figures.catalogue import write_figures
     from lfp.report.html import prepare, write_page
-    from lfp.report.rows import build_report
-    from lfp.report.summary import cost_rows
+    from lfp.report.rows import read_report
 
     with Store.open(Path(bundle)) as store:
-        ablations = queries.run.report_ablations(store)
-        rows = build_report(queries.run.figures(store), ablations, cost_rows(store.manifest))
+        rows = read_report(store)
         files: list[Path] = []
         if html or figures:
             prepared = prepare(store)

@@ -121,6 +121,18 @@ def test_about_tells_what_the_bundle_is(explorer, bundle):
     assert "[corpus]" in shown
 
 
+def test_about_shows_how_the_tuning_went_where_it_was_kept(explorer, copied_bundle):
+    at = explorer("about", copied_bundle)
+    says = "Mean reward rose from 0.05 to 0.38 over 60 steps, at 0.09 nats per token from the base model"
+    assert says in [subheader.value for subheader in at.subheader]
+    (copied_bundle / "tuning.parquet").unlink()
+    manifest = json.loads((copied_bundle / "manifest.json").read_text())
+    del manifest["tables"]["tuning"]
+    (copied_bundle / "manifest.json").write_text(json.dumps(manifest))
+    at = explorer("about", copied_bundle)
+    assert not at.exception and not any("Mean reward" in subheader.value for subheader in at.subheader)
+
+
 def test_about_tells_what_the_stages_took_where_the_bundle_says(explorer, copied_bundle):
     assert "does not record the cost of its stages" in whole(explorer("about", copied_bundle))
     manifest = json.loads((copied_bundle / "manifest.json").read_text())

@@ -47,6 +47,11 @@ def samples(store: Store, *, limit: int) -> list[Sample]:
     return [Sample(**row) for row in rows]
 
 
+def tuning(store: Store) -> pa.Table:
+    """Select the figures of the tuning by metric and step; empty where the model was tuned elsewhere."""
+    return store.query("SELECT metric, step, value FROM tuning ORDER BY metric, step")
+
+
 def layers(store: Store) -> pa.Table:
     """Select all layers, in order, with their divergence."""
     return store.query("SELECT * FROM layers ORDER BY layer")

@@ -1,4 +1,4 @@
-"""Bars and curves: layers, dictionaries, statuses of features, activations, and how the base model learned."""
+"""Bars and curves: layers, dictionaries, statuses of features, activations, and how base and tuned model learned."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 
 from lfp.evaluation.results import ResultRow
 from lfp.report.figures.frame import BASE, GRID, STRENGTH, draw
+from lfp.report.figures.lines import TUNING, tuning_curves
 from lfp.report.formatting import place_name, sort_rows
 from lfp.util.sanitize import escaped
 
@@ -113,6 +114,37 @@ def autoencoders(rows: Sequence[ResultRow]) -> go.Figure | None:
     x = {"title": "active features per token (L0)", "gridcolor": GRID, "zeroline": False}
     y = {"title": "unexplained variance (FVU)", "gridcolor": GRID, "zeroline": False, "rangemode": "tozero"}
     return draw(traces, x, y, height=380, legend=True)
+
+
+def tuning_curve(rows: Sequence[ResultRow], steps: Mapping[str, Sequence[Any]]) -> go.Figure | None:
+    """Draw reward and KL, or margin and accuracy, each on its own axis by step.
+
+    Thick lines are the section's means of consecutive steps; `steps`, columns of the table `tuning`, are thin ones.
+    """
+    curves = tuning_curves(rows)
+    drawn = [(metric, *TUNING[metric]) for metric in TUNING if metric in curves]
+    if not drawn:
+        return None
+    traces: list[dict[str, Any]] = []
+    for (metric, name, unit), colour, axis in zip(drawn, (STRENGTH, BASE), ("y", "y2"), strict=False):
+        of_metric = [i for i, other in enumerate(steps["metric"]) if other == metric]
+        each = ([steps["step"][i] for i in of_metric], [steps["value"][i] for i in of_metric], 0.35, 1, False)
+        means = (*map(list, zip(*curves[metric], strict=True)), 1.0, 3, True)
+        for x, y, opacity, width, is_named in (each, means):
+            traces.append(
+                {
+                    "type": "scatter", "x": x, "y": y, "mode": "lines", "opacity": opacity, "name": f"{name}, {unit}",
+                    "line": {"color": colour, "width": width}, "yaxis": axis, "showlegend": is_named,
+                    "hovertemplate": f"step %{{x}}<br>{name} %{{y:.3g}}<extra></extra>",
+                }
+            )  # fmt: skip
+    x_axis = {"title": "step", "gridcolor": GRID}
+    y_axis = {"title": ", ".join(drawn[0][1:]), "gridcolor": GRID, "zerolinecolor": GRID, "automargin": True}
+    right = {
+        "title": ", ".join(drawn[-1][1:]), "overlaying": "y", "side": "right", "automargin": True, "showgrid": False,
+        "zeroline": False, "rangemode": "tozero", "tickmode": "auto", "tickformat": ".2~g",
+    }  # fmt: skip
+    return draw(traces, x_axis, y_axis, height=360, legend=True, **({"yaxis2": right} if len(drawn) > 1 else {}))
 
 
 def learning_curve(rows: Sequence[ResultRow]) -> go.Figure | None:

@@ -24,6 +24,7 @@ from lfp.util.sanitize import token_text
 
 _NO_WORDS: Mapping[str, Sequence[Any]] = {"word": (), "feedback": (), "implicit_reward": (), "shown": (), "n": ()}
 _NO_LAYERS: Mapping[str, Sequence[Any]] = {"layer": (), "divergence": (), "selected": ()}
+_NO_STEPS: Mapping[str, Sequence[Any]] = {"metric": (), "step": (), "value": ()}
 _NO_TEXTS: Mapping[str, Sequence[Any]] = {
     "text_id": (), "pca_x": (), "pca_y": (), "feedback": (), "begins": (),
 }  # fmt: skip
@@ -44,6 +45,7 @@ class Material:
     drifted: Sequence[DriftedFeature] = ()
     ablations: Sequence[lines.Ablation] = ()
     ablated: Sequence[AblatedFeature] = ()
+    tuning: Mapping[str, Sequence[Any]] = field(default_factory=lambda: _NO_STEPS)
 
     @classmethod
     def from_store(cls, store: Store, report: Report) -> Material:
@@ -56,6 +58,7 @@ class Material:
             queries.run.drifted_features(store),
             queries.run.report_ablations(store),
             queries.run.ablated_features(store),
+            queries.run.tuning(store).to_pydict(),
         )
 
 
@@ -112,6 +115,8 @@ def draw_all(material: Material) -> list[Drawn]:
         ("texts", "Texts by their mean features", "pca_explained",
          points.texts(material.texts, "feedback") if set(material.texts["feedback"]) - {None} else None),
         ("autoencoders", "SAEs", "sae_quality", bars.autoencoders(report.get("sae_quality", ()))),
+        ("tuning", lines.tuning_change(report.get("tuning", ())), "tuning",
+         bars.tuning_curve(report.get("tuning", ()), material.tuning)),
         ("learning-curve", "How the base model learned", "base_model",
          bars.learning_curve(report.get("base_model", ()))),
     ]  # fmt: skip

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lfp.evaluation.results import MAIN_KINDS, ResultRow, controls_in
 from lfp.report.figures.intervals import Line
-from lfp.report.formatting import count, pick, plain, reading_order, sort_rows
+from lfp.report.formatting import count, percent, pick, plain, reading_order, sort_rows
 
 Ablation = Mapping[str, Any]
 """A row of the table `ablations`."""
@@ -58,6 +59,42 @@ KINDS = {
     "chosen": "chosen by a person",
 }
 """Groups of features that are ablated."""
+
+
+TUNING = {
+    "reward": ("mean reward", "of a step’s completions"),
+    "margin": ("mean margin", "β × nats"),
+    "kl": ("KL from the base model", "nats per token"),
+    "accuracy": ("accuracy", "share of pairs"),
+}
+"""Metrics of section `tuning` that are drawn, with their names and units: the one that is tuned for, then the other."""
+
+
+def tuning_change(rows: Sequence[ResultRow]) -> str:
+    """Say how far a tuning came, from the means of its first and last steps: reward and KL, or margin and accuracy."""
+    curves = tuning_curves(rows)
+    goal = next((metric for metric in ("reward", "margin") if metric in curves), None)
+    if goal is None:
+        return "This run has no curve of reward or margin"
+    (first, before), (last, after) = curves[goal][0], curves[goal][-1]
+    moved = "rose" if after > before else "fell" if after < before else "stayed"
+    says = f"{TUNING[goal][0].capitalize()} {moved} from {plain(before)} to {plain(after)} over {count(last)} steps"
+    if first == last:
+        says = f"{TUNING[goal][0].capitalize()} of {plain(after)} in {count(last)} steps"
+    if "kl" in curves:
+        says += f", at {plain(curves['kl'][-1][1])} nats per token from the base model"
+    elif "accuracy" in curves:
+        says += f", with {percent(curves['accuracy'][-1][1])} of pairs on the right side"
+    return says
+
+
+def tuning_curves(rows: Sequence[ResultRow]) -> dict[str, list[tuple[int, float]]]:
+    """Return the curves of section `tuning` by metric: (last step, mean) of consecutive steps."""
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for row in rows:
+        if (row.group or "").isdecimal() and math.isfinite(row.value):
+            curves.setdefault(row.metric, []).append((int(row.group or 0), row.value))
+    return {metric: sorted(curve) for metric, curve in curves.items()}
 
 
 def rewards(rows: Sequence[ResultRow]) -> list[Line]:

@@ -103,3 +103,4 @@ def _tables(made: Made, random: Random, n_examples: int | None) -> Iterator[tupl
     yield "labels", [results.label_columns(made, random, places, columns["max_activation"])]
     yield "ablations", [texts.ablation_rows(made, random)]
     yield "completions", [texts.completion_rows(made, random)]
+    yield "tuning", [results.tuning_rows()]

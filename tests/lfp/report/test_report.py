@@ -11,8 +11,10 @@ from hypothesis import given
 
 from lfp.bundle.schema import BY_NAME
 from lfp.evaluation.results import ROWS, Estimate, ResultRow, group_by_section, report_as_json
+from lfp.report.figures.bars import tuning_curve
+from lfp.report.figures.lines import tuning_change
 from lfp.report.formatting import digits_for, number, plain
-from lfp.report.rows import ablation_rows, build_report
+from lfp.report.rows import ablation_rows, build_report, tuning_rows
 from lfp.report.sentences import ABSENT, sentence
 from lfp.report.summary import summarise
 from lfp.report.tables import tables
@@ -203,3 +205,36 @@ def test_an_ablation_of_an_older_bundle_can_still_be_told() -> None:
     rows = [{key: value for key, value in row.items() if key not in later} for row in ABLATIONS]
     figures = build_report([], rows)["ablation"]
     assert "related" in sentence("ablation", figures) and tables("ablation", figures)
+
+
+def _curves(**curves: list[float]) -> dict[str, list[object]]:
+    """Columns of the table `tuning` with these values from step 1."""
+    points = [(metric, step, value) for metric, values in curves.items() for step, value in enumerate(values, 1)]
+    return {name: [point[i] for point in points] for i, name in enumerate(("metric", "step", "value"))}
+
+
+def test_a_tuning_is_told_by_means_of_its_steps() -> None:
+    table = _curves(reward=[step / 100 for step in range(100)], kl=[0.02] * 100)
+    rows = tuning_rows(table)
+    assert [(row.group, row.n) for row in rows if row.metric == "kl"] == [(str(5 * i), 5) for i in range(1, 21)]
+    assert [row.value for row in rows if row.metric == "reward"][:2] == pytest.approx([0.02, 0.07])
+    says = "Mean reward rose from 0.02 to 0.97 over 100 steps, at 0.02 nats per token from the base model"
+    assert tuning_change(rows) == says
+    assert says in " ".join(format_report({"tuning": rows}).split())
+    figure = tuning_curve(rows, table)
+    assert figure is not None and [len(trace.x) for trace in figure.data] == [100, 20, 100, 20]
+    assert figure.layout.yaxis.title.text == "mean reward, of a step’s completions"
+    assert figure.layout.yaxis2.title.text == "KL from the base model, nats per token"
+
+
+def test_a_tuning_on_pairs_is_told_by_margin_and_accuracy() -> None:
+    table = _curves(margin=[0.0, 0.5, 0.25], accuracy=[0.0, 0.5, 0.75], chosen=[0.0, 1.0, 2.0])
+    rows = tuning_rows(table)
+    says = "Mean margin rose from 0.00 to 0.25 over 3 steps, with 75 % of pairs on the right side"
+    assert tuning_change(rows) == says and sentence("tuning", rows).endswith(f"{says}.")
+    assert tuning_curve(rows, table) is not None
+
+
+def test_a_model_tuned_elsewhere_has_no_curve() -> None:
+    assert tuning_rows({}) == [] and tuning_curve([], _curves()) is None
+    assert sentence("tuning", build_report([])["tuning"]) == ABSENT
