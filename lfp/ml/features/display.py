@@ -26,16 +26,10 @@ def logit_tokens(model: LanguageModel, decoders: Tensor, *, n: int) -> tuple[lis
     """Return for each decoder row [features, d_model] the `n` tokens whose centred logit it raises and lowers most.
 
     The direct path only: the row times the final norm's gain times the unembedding (the "logit lens" of nostalgebraist
-    2020), ignoring later layers. A LayerNorm, which alone has a bias, centres the row too.
+    2020), ignoring later layers. A LayerNorm centres the row too.
     """
-    hf_model = model.network
-    norms = ("final_layer_norm.weight", "transformer.ln_f.weight", "model.norm.weight")
-    norm, gain = next((name, value) for name, value in model.parameters.items() if name.endswith(norms))
-    gain = gain + 1.0 if "gemma" in hf_model.config.model_type else gain  # Gemma's norm scales by 1 + weight
-    unembed = hf_model.get_output_embeddings().weight * gain
-    if f"{norm.removesuffix('weight')}bias" in model.parameters:
-        unembed = unembed - unembed.mean(1, keepdim=True)
-    unembed = (unembed - unembed.mean(0))[: len(model.tokenizer)]
+    unembed = _unembedding(model)
+    unembed = (unembed - unembed.mean(0))[: min(len(model.tokenizer), model.d_vocab)]
     raised: list[TokenValues] = []
     lowered: list[TokenValues] = []
     name = lru_cache(maxsize=None)(lambda token: model.tokenizer.decode([token]))
@@ -48,6 +42,37 @@ def logit_tokens(model: LanguageModel, decoders: Tensor, *, n: int) -> tuple[lis
                 for row in zip(ids.tolist(), values.tolist(), strict=True)
             ]
     return raised, lowered
+
+
+def _unembedding(model: LanguageModel) -> Tensor:
+    """Return how a change of the last residual stream, at unit size, moves each logit [d_vocab, d_model]."""
+    body = model.network.get_decoder()
+    unembed = model.network.get_output_embeddings().weight.float()
+    if getattr(body, "project_out", None) is not None:  # in an OPT whose embedding is narrower
+        unembed = unembed @ body.project_out.weight.float()
+    norms = [module for name, module in body.named_children() if "norm" in f"{name} {type(module).__name__}".lower()]
+    if not norms:
+        return unembed
+    gain, centres = probe_norm(norms[-1], unembed.shape[1])
+    unembed = unembed * gain
+    return unembed - unembed.mean(1, keepdim=True) if centres else unembed
+
+
+def probe_norm(norm: torch.nn.Module, width: int) -> tuple[Tensor, bool]:
+    """Return the gain of a norm [width] and whether it removes the mean, from its outputs: kinds of norm differ.
+
+    Its response to a vector of zero mean is the gain times the vector over its root mean square.
+    """
+    like = next(norm.parameters(), torch.empty(0))
+    probe = torch.ones(width, device=like.device)
+    probe[1::2] = -1.0
+    if width % 2:
+        probe[-3:] = torch.tensor([1.0, -0.5, -0.5])
+    probes = torch.stack([probe, torch.ones_like(probe)]).to(like.dtype)
+    plus, minus = (norm(sign * probes).float() for sign in (1.0, -1.0))
+    response = (plus - minus) / 2.0
+    gain = response[0] * probe.pow(2).mean().sqrt() / probe
+    return gain, bool(response[1].abs().max() < 1e-3 * gain.abs().max())
 
 
 def sampled_tokens(

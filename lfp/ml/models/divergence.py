@@ -14,6 +14,9 @@ from lfp.ml.models.loading import LanguageModel
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.(.+)$")
 """`gpt_neox.layers.3.mlp...`, `transformer.h.3.mlp...`, `model.layers.3.mlp...`: layer and name within it."""
 
+_MLP = ("mlp", "ffn", "feed_forward", "fc1", "fc2", "moe")
+"""Parts of the names of MLPs; OPT and XGLM have fc1 and fc2 in the layer itself."""
+
 
 @dataclass(frozen=True)
 class LayerDivergence:
@@ -40,9 +43,10 @@ def layer_divergence(base: LanguageModel, tuned: LanguageModel) -> list[LayerDiv
         if match is None:
             continue
         layer, group = int(match[1]), _group(match[2])
-        change = torch.linalg.vector_norm(tuned.parameters[key].to(before.device) - before).item()
+        after = tuned.parameters[key].to(before.device)
+        change = torch.linalg.vector_norm(after.float() - before.float()).item()
         changes[layer][group] = changes[layer].get(group, 0.0) + change
-        sizes[layer] += torch.linalg.vector_norm(before).item()
+        sizes[layer] += torch.linalg.vector_norm(before.float()).item()
     divergences = []
     for layer, by_group in sorted(changes.items()):
         total = sum(by_group.values())
@@ -63,4 +67,4 @@ def _group(name: str) -> str:
         return "norm"
     if "att" in part:
         return "attention"
-    return "mlp" if "mlp" in part or "feed_forward" in part else "other"
+    return "mlp" if any(name in part for name in _MLP) else "other"

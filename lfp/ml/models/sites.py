@@ -81,7 +81,8 @@ def hook_sites(network: Any, hooks: Mapping[Place, Hook]) -> Iterator[None]:
     def call(hook: Hook) -> Callable[..., Any]:
         def on_output(_: nn.Module, __: Any, output: Any) -> Any:
             found = output[0] if isinstance(output, tuple) else output
-            changed = hook(found.view(*shape[0], found.shape[-1]))  # OPT flattens batch and sequence
+            # OPT flattens batch and sequence; Falcon adds the attention's output to the MLP's in place
+            changed = hook(found.view(*shape[0], found.shape[-1]).clone())
             if changed is None:
                 return None
             changed = changed.to(found.dtype).view_as(found)
