@@ -24,8 +24,9 @@ from lfp.util.sanitize import escaped
 
 _OPEN_ROWS = 14  # a longer table waits to be opened
 _ESSENTIALS = (
-    "corpus.source", "tune.method", "tune.steps", "tune.beta", "feedback.reward", "layers.count", "sae.variant",
-    "sae.expansion", "sae.l1", "sae.k", "sae.l0_weight", "probes.folds", "probes.permutations", "probes.bootstraps",
+    "corpus.source", "tune.method", "tune.steps", "tune.beta", "feedback.reward", "layers.count", "layers.sites",
+    "sae.variant", "sae.expansion", "sae.l1", "sae.k", "sae.l0_weight", "probes.folds", "probes.permutations",
+    "probes.bootstraps",
 )  # fmt: skip
 """Keys of the config that readers ask for first; those a run does not have are left out."""
 

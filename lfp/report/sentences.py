@@ -228,8 +228,8 @@ def layers_sentence(n_selected: int, n: int, sites: Sequence[str] = ("mlp_out",)
     names = " and ".join(SITE_NAMES.get(site, site) for site in sites)
     read = f", on their {names}" if set(sites) - {"mlp_out"} else ""
     return (
-        f"SAEs were trained on the {n_selected} most-changed of {n} layers{read}. Divergence is the sum of the L2 norms of "
-        "tuned minus base over a layer’s parameters."
+        f"SAEs were trained on the {n_selected} most-changed of {n} layers{read}. Divergence is the sum of the L2 "
+        "norms of tuned minus base over a layer’s parameters."
     )
 
 

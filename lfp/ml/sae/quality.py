@@ -67,8 +67,10 @@ def ce_recovered(
     """Return the share of a place's effect on the cross-entropy that the autoencoder's reconstruction preserves.
 
     (c - b) / (c - a) of the model's cross-entropies on the texts' tokens: a unchanged, b with the activation there at
-    every token reconstructed, c with it zero. 1 is perfect, 0 no better than zero; None where c is not above a. Outputs
-    at a beginning-of-sequence token are left unchanged; padding is ignored. "Loss recovered" of Bricken et al. 2023 and
+    every token reconstructed, c with it zero. 1 is perfect, 0 no better than zero; None where c is not above a. With
+    the residual stream zero only what later layers write is left of a token, so c is much larger than at other sites,
+    and values of two sites do not compare; SAELens and SAEBench use zero ablation at every site too. Activations at a
+    beginning-of-sequence token are left unchanged; padding is ignored. "Loss recovered" of Bricken et al. 2023 and
     arXiv 2404.16014. Raises DataError where a cross-entropy is not finite.
     """
 

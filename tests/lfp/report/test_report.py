@@ -105,6 +105,19 @@ def test_rows_stand_tuned_before_base_before_difference() -> None:
     assert [line[1] for line in table.rows] == ["tuned", "base", "difference"]
 
 
+def test_sites_are_named_unless_all_figures_are_of_mlp_outputs() -> None:
+    def quality(*sites: str | None) -> list[ResultRow]:
+        keys = {"layer": 3, "model": "tuned", "group": "width=8"}
+        return [ResultRow.from_estimate("sae_quality", "fvu", 0.1, site=site, **keys) for site in sites]  # type: ignore[arg-type]
+
+    for rows in (quality("mlp_out"), quality(None)):
+        (table,) = tables("sae_quality", rows)
+        assert table.heads[:3] == ("model", "layer", "SAE")
+    (table,) = tables("sae_quality", quality("mlp_out", "resid_post", "attn_out"))
+    assert table.heads[:4] == ("model", "layer", "site", "SAE")
+    assert {line[2] for line in table.rows} == {"MLP output", "residual stream", "attention output"}
+
+
 def test_bins_of_counts_stand_by_size() -> None:
     rows = [
         ResultRow.from_estimate("error_by_frequency", "error", 1.0, group=group)

@@ -20,7 +20,7 @@ from lfp.ml.sae.autoencoders import SAES
 from lfp.ml.sae.training import SaeTrainer
 from lfp.util.types import Place
 from precompute import pipeline
-from precompute.commands.sweep import build_points, run_sweep, write_sweep
+from precompute.commands.sweep import build_points, format_table, run_sweep, write_sweep
 from precompute.presets import preset
 from precompute.stages.features.saes import Subject
 from tests.conftest import ROOT
@@ -105,6 +105,16 @@ def test_figures_are_the_same_in_both_tables(swept: Path) -> None:
         }
         assert of_point == {metric: row[metric] for metric in METRICS}
         assert 0.0 < row["l0"] <= 2.0 and 0.0 < row["fvu"] < 1.0
+
+
+def test_every_site_is_swept_on_activations_of_its_own(tiny_bundle: Path, corpus_folder: Path, tmp_path: Path) -> None:
+    models = {role: str(tiny_bundle / "artifacts" / role) for role in ("base", "tuned")}
+    config = tiny_config(model=models, layers={"sites": ["resid_post", "mlp_out"]})
+    out, grid = tmp_path / "sites", TOPK.model_copy(update={"expansion": (1,)})
+    rows = run_sweep(config, grid, out, config_dir=corpus_folder, resume=False, progress=silent)
+    assert [row["site"] for row in rows] == ["mlp_out", "resid_post"] and rows[0]["fvu"] != rows[1]["fvu"]
+    assert {row["site"] for row in rows_of(out, "results")} == {"mlp_out", "resid_post"}
+    assert format_table(rows).splitlines()[0].split()[:3] == ["layer", "site", "group"]
 
 
 def test_a_heavier_penalty_leaves_fewer_features(swept: Path) -> None:

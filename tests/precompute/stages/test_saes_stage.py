@@ -17,6 +17,7 @@ from lfp.ml.sae.autoencoders import SAES, SaeInfo
 from lfp.ml.sae.fit import Fit
 from lfp.ml.sae.formats import load_sae, write_sae
 from lfp.ml.sae.quality import quality
+from lfp.util.types import Site
 from precompute.pipeline import run_pipeline
 from tests.precompute.conftest import silent, tiny_config
 
@@ -32,9 +33,13 @@ def saes_of(bundle: Path) -> list[dict[str, Any]]:
         return store.rows("SELECT * FROM saes")
 
 
-def good_sae(folder: Path, *, layer: int, d_in: int = 16, width: int = 24, bias: float = 0.0) -> Path:
+def good_sae(
+    folder: Path, *, layer: int, site: Site = "mlp_out", d_in: int = 16, width: int = 24, bias: float = 0.0
+) -> Path:
     """A dictionary of the axes and half of their opposites, which rebuilds most of any activation."""
-    sae = SAES["jumprelu"](SaeInfo(layer, width, d_in, 1.0, None, 0, "tuned", "jumprelu")).requires_grad_(False)
+    sae = SAES["jumprelu"](SaeInfo(layer, width, d_in, 1.0, None, 0, "tuned", "jumprelu", site=site)).requires_grad_(
+        False
+    )
     axes = torch.cat([torch.eye(d_in), -torch.eye(d_in)])[:width]
     sae.encoder.copy_(axes)
     sae.W_dec.copy_(axes)
@@ -87,19 +92,27 @@ def test_a_dictionary_made_elsewhere_takes_the_place_of_training(
 ) -> None:
     layer = chosen_layer(tiny_bundle)
     folder = good_sae(tmp_path / "downloaded", layer=layer)
-    config = tiny_config(model=pair, sae={"pretrained": [{"layer": layer, "folder": str(folder)}]})
+    other = good_sae(tmp_path / "of-attention", layer=layer, site="attn_out", width=32)
+    pretrained = [{"layer": layer, "folder": str(folder)}, {"layer": layer, "folder": str(other), "site": "attn_out"}]
+    sites = ["mlp_out", "resid_post", "attn_out"]
+    config = tiny_config(model=pair, layers={"sites": sites}, sae={"pretrained": pretrained})
     out = run_pipeline(config, tmp_path / "out", config_dir=corpus_folder, resume=False, progress=silent)
     assert validate(out) == []
-    used = next(row for row in saes_of(out) if row["is_used"])
-    assert (used["variant"], used["width"], used["source"], used["mmcs"]) == ("jumprelu", 24, "downloaded", None)
+    used = {row["site"]: row for row in saes_of(out) if row["is_used"]}
+    for site, width, source in (("mlp_out", 24, "downloaded"), ("attn_out", 32, "of-attention")):
+        row = used[site]
+        assert (row["variant"], row["width"], row["source"], row["mmcs"]) == ("jumprelu", width, source, None)
+    assert used["resid_post"]["source"] == "trained"
     kept = load_sae(out / "artifacts" / "saes" / f"tuned-layer{layer}")
     assert torch.equal(kept.encoder, load_sae(folder).encoder)
     assert {row["source"] for row in saes_of(out) if row["model"] == "base"} == {"trained"}
     with Store.open(out) as store:
         checked = store.rows("SELECT * FROM results WHERE report_row = 'sae_check'")
     assert {row["metric"] for row in checked} == {"fvu", "l0", "dead_fraction", "input_scale"}
-    assert all((row["layer"], row["site"], row["group"]) == (layer, "mlp_out", "downloaded") for row in checked)
-    assert all(0 < row["value"] < 0.7 for row in checked if row["metric"] == "fvu")
+    assert {(row["layer"], row["site"], row["group"]) for row in checked} == {
+        (layer, "mlp_out", "downloaded"), (layer, "attn_out", "of-attention")
+    }  # fmt: skip
+    assert all(0 <= row["value"] < 0.7 for row in checked if row["metric"] == "fvu")
     assert "% of its features active per token on mlp_out of layer" in read_manifest(out).notes
 
 

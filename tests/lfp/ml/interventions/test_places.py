@@ -140,6 +140,22 @@ def test_an_ablation_at_several_places_is_the_formula_at_each_in_turn(
     assert torch.equal(logits_of(model.network), before), "nothing is left"
 
 
+def test_writing_with_a_cache_is_as_writing_without_one_at_every_site(model: LanguageModel) -> None:
+    features, prefixes = dictionary(), [tuple(row) for row in IDS.tolist()]
+    scales = {WIDTH * number + index: 0.0 for number in range(len(PLACES)) for index in (1, 4)}
+    uniform = torch.rand(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
+    with scaling(model, features, scales, prepend_bos=False):
+        found = sample_completions(model, prefixes, n_tokens=4, temperature=1.0, seed=6)
+        for completion, quantiles in zip(found, uniform, strict=True):
+            ids = list(completion.prefix_ids)
+            for quantile in quantiles[: len(completion.token_ids)]:
+                with torch.no_grad():
+                    logits = model.network(torch.tensor([ids])).logits[0, -1]
+                ids.append(int((logits.double().softmax(-1).cumsum(-1) <= quantile).sum()))
+            assert completion.token_ids == tuple(ids[len(completion.prefix_ids) :])
+    assert found != sample_completions(model, prefixes, n_tokens=4, temperature=1.0, seed=6)
+
+
 def test_features_fire_as_in_the_pass_and_split_what_a_raw_probe_reads(model: LanguageModel) -> None:
     features = dictionary()
     (tokens,) = stream(model, texts(), places=PLACES, batch_texts=3, prepend_bos=True)
