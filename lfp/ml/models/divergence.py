@@ -39,10 +39,10 @@ def layer_divergence(base: LanguageModel, tuned: LanguageModel) -> list[LayerDiv
     changes: dict[int, dict[str, float]] = defaultdict(lambda: {"attention": 0.0, "mlp": 0.0, "norm": 0.0})
     sizes: dict[int, float] = defaultdict(float)
     for key, before in base.parameters.items():
-        match = _LAYER.search(key)
-        if match is None:
+        place = place_parameter(key)
+        if place is None:
             continue
-        layer, group = int(match[1]), _group(match[2])
+        layer, group = place
         after = tuned.parameters[key].to(before.device)
         change = torch.linalg.vector_norm(after.float() - before.float()).item()
         changes[layer][group] = changes[layer].get(group, 0.0) + change
@@ -58,6 +58,12 @@ def most_divergent(divergences: Sequence[LayerDivergence], count: int) -> list[i
     """Return the `count` layers that moved most, in order of depth; of equals, the earlier ones."""
     ranked = sorted((-row.divergence, row.layer) for row in divergences)
     return sorted(layer for _, layer in ranked[:count])
+
+
+def place_parameter(name: str) -> tuple[int, str] | None:
+    """Return the layer and the group of a parameter or module by its full name; None outside the layers."""
+    match = _LAYER.search(name)
+    return None if match is None else (int(match[1]), _group(match[2]))
 
 
 def _group(name: str) -> str:

@@ -84,18 +84,25 @@ class LanguageModel:
         with self.selected(), hook_sites(self.network, hooks):
             yield
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **options: Any) -> Any:
-        """Run the network on tokens, both int64 [batch, seq] on any device; positions count from a row's first token.
+    def inputs(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the network's arguments for tokens and mask, both int64 [batch, seq], on its device.
 
-        `options` and the output are those of transformers. The lock is held.
+        Positions count from a row's first token, wherever its padding is.
         """
         device = self.device
-        input_ids, attention_mask = input_ids.to(device), attention_mask.to(device)
+        inputs = {"input_ids": input_ids.to(device), "attention_mask": attention_mask.to(device)}
         if "position_ids" in inspect.signature(self.network.forward).parameters:
-            positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)
-            options["position_ids"] = positions[:, -input_ids.shape[1] :]
+            positions = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+            inputs["position_ids"] = positions[:, -input_ids.shape[1] :]
+        return inputs
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **options: Any) -> Any:
+        """Run the network on tokens, as `inputs` takes them; `options` and the output are those of transformers.
+
+        The lock is held.
+        """
         with self.selected():
-            return self.network(input_ids, attention_mask=attention_mask, **options)
+            return self.network(**self.inputs(input_ids, attention_mask), **options)
 
     def bos_ids(self, prepend_bos: bool) -> tuple[int, ...]:
         """Return what precedes a text: the beginning-of-sequence token where it is wanted and exists, else nothing."""

@@ -60,6 +60,16 @@ def site_module(network: Any, place: Place) -> nn.Module:
     after = next((names for names in _NORMS_AFTER if all(hasattr(layer, name) for name in names.values())), None)
     if after is not None:
         return layer.get_submodule(after[place.site])
+    return _find_child(layer, place, model_type)
+
+
+def attention_module(network: Any, layer: int) -> nn.Module:
+    """Return a layer's attention, which may add the residual stream to its output. Raises ModelError."""
+    model_type = network.config.get_text_config().model_type
+    return _find_child(decoder_layers(network)[layer], Place(layer, "attn_out"), model_type)
+
+
+def _find_child(layer: nn.Module, place: Place, model_type: str) -> nn.Module:
     for name in _MODULES[place.site]:
         module = getattr(layer, name, None)
         if isinstance(module, nn.Module):
