@@ -21,6 +21,7 @@ from precompute.run.inputs import (
 from precompute.run.stage import FileDigests, Stage, compute_key, find_needed
 from precompute.run.work_folder import Run, lock_work_folder
 from precompute.stages.features import features, saes, texts
+from precompute.stages.features.pretrained import check_files
 from precompute.stages.findings import ablations, findings
 from precompute.stages.models import completions, corpus, pair
 from precompute.stages.probes import probes
@@ -202,6 +203,7 @@ def check_resumable(run: Run, *, resume: bool) -> None:
 def run_stages(run: Run, targets: Collection[str]) -> dict[str, str]:
     """Run the stages named and all that they come after, each unless it is done; return the keys of all stages by name.
 
+    Dictionaries made elsewhere are opened first, so that one that cannot be read ends the run before any model is made.
     Raises DataError where a file that a stage reads changes meanwhile.
     """
     stages, digests = plan_stages(run.config, run.config_dir), FileDigests()
@@ -209,9 +211,11 @@ def run_stages(run: Run, targets: Collection[str]) -> dict[str, str]:
     for stage in stages:
         keys[stage.name] = compute_key(stage, run.config, keys, digests)
     needed = find_needed(stages, targets)
-    for stage in stages:
-        if stage.name in needed and not run.is_done(stage.name, keys[stage.name]):
-            run_stage(run, stage, keys[stage.name], digests)
+    due = [stage for stage in stages if stage.name in needed and not run.is_done(stage.name, keys[stage.name])]
+    if any(stage.name == "saes" for stage in due):
+        check_files(run.config, run.config_dir)
+    for stage in due:
+        run_stage(run, stage, keys[stage.name], digests)
     return keys
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "Located",
     "StoredSae",
     "adopt_sae",
+    "check_place",
     "find_place",
     "hook_name",
     "load_sae",
@@ -112,14 +113,7 @@ def adopt_sae(
             f"{stored.path}: made for activations of width {stored.d_in}, but this model's have width {d_in};"
             " pass an autoencoder of this model"
         )
-    place = Place(layer, site)
-    if stored.reads is None and stored.layer not in (None, layer):
-        raise ModelError(f"{stored.path}: made for layer {stored.layer}, not {layer}; set the entry's layer")
-    if stored.reads is not None and find_place(stored.reads) != place:
-        raise ModelError(
-            f"{stored.path}: made for {stored.reads}, which is not {site} of layer {layer} ({hook_name(place)});"
-            " pass an autoencoder of that, or set the entry's layer and site"
-        )
+    check_place(stored, Place(layer, site))
     recorded = stored.own or SaeInfo(
         layer=layer,
         width=stored.width,
@@ -138,6 +132,17 @@ def adopt_sae(
             raise ModelError(f"{stored.path}: normalises its inputs ({info.normalize}), so input_scale has no effect")
         stored = replace(stored, weights=scale_inputs(stored.weights, input_scale))
     return _build(stored, info)
+
+
+def check_place(stored: StoredSae, place: Place) -> None:
+    """Raise ModelError where a folder says that its autoencoder is of another layer or site."""
+    if stored.reads is None and stored.layer not in (None, place.layer):
+        raise ModelError(f"{stored.path}: made for layer {stored.layer}, not {place.layer}; set the entry's layer")
+    if stored.reads is not None and find_place(stored.reads) != place:
+        raise ModelError(
+            f"{stored.path}: made for {stored.reads}, which is not {place.site} of layer {place.layer}"
+            f" ({hook_name(place)}); pass an autoencoder of that, or set the entry's layer and site"
+        )
 
 
 def open_sae(folder: Path, overrides: Mapping[str, Any] | None = None) -> StoredSae:

@@ -32,6 +32,14 @@ class Pretrained:
     notes: list[str] = field(default_factory=list)
 
 
+def check_files(config: RunConfig, config_dir: Path | None) -> None:
+    """Open every dictionary that the config names, and check that it is of the entry's place. Raises ModelError."""
+    for entry in config.sae.pretrained:
+        from lfp.ml.sae.formats import check_place
+
+        check_place(_open(entry, config_dir)[0], Place(entry.layer, entry.site))
+
+
 def load_pretrained(run: Run, role: str, collect: Callable[[int], Mapping[Place, Tensor]]) -> Pretrained:
     """Read the dictionaries that the config names for a model, and check each on activations of its place.
 

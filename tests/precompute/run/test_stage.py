@@ -13,10 +13,12 @@ import pytest
 
 from lfp.config import RunConfig, parse_config, with_overrides
 from lfp.errors import DataError
+from lfp.ml.sae.formats import write_sae
 from lfp.texts.lexicon import vader_lexicon
 from precompute.pipeline import plan_stages, run_stages
 from precompute.run.stage import FileDigests, Stage, UndeclaredReadError
 from precompute.run.work_folder import Output, Run
+from tests.lfp.builders import tiny_sae
 from tests.precompute.conftest import STAGES, replace_jobs, silent, tiny_config
 
 LEXICON = "word,value\ngood,2\nbad,-2\nfilm,1\nplot,-1\n"
@@ -34,7 +36,8 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "pairs.jsonl").write_text('{"chosen": "good", "rejected": "bad"}\n', encoding="utf-8")
     (tmp_path / "lexicon.csv").write_text(LEXICON, encoding="utf-8")
     (tmp_path / "pays.py").write_text("def score(texts):\n    return [1.0] * len(texts)\n", encoding="utf-8")
-    for name in ("base", "tuned", "judge", "dictionary"):
+    write_sae(tiny_sae(layer=1), tmp_path / "dictionary")
+    for name in ("base", "tuned", "judge"):
         (tmp_path / name).mkdir()
         for file in ("config.json", "model.safetensors", "tokenizer.json", "README.md"):
             (tmp_path / name / file).write_text("{}", encoding="utf-8")
@@ -75,7 +78,7 @@ CASES: dict[str, tuple[dict[str, Any], str, tuple[str, ...]]] = {
     "base model": ({"model": {"base": "base"}}, "base/model.safetensors", ("base", *FROM_TUNED)),
     "tokenizer of the tuned model": ({"model": GIVEN}, "tuned/tokenizer.json", FROM_TUNED),
     "pretrained dictionary": (
-        {"sae": {"pretrained": [{"layer": 1, "folder": "dictionary"}]}}, "dictionary/model.safetensors", FROM_SAES,
+        {"sae": {"pretrained": [{"layer": 1, "folder": "dictionary"}]}}, "dictionary/cfg.json", FROM_SAES,
     ),
     "a file that no model is read from": ({"model": GIVEN}, "tuned/README.md", ()),
 }  # fmt: skip

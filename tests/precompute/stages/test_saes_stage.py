@@ -37,9 +37,8 @@ def good_sae(
     folder: Path, *, layer: int, site: Site = "mlp_out", d_in: int = 16, width: int = 24, bias: float = 0.0
 ) -> Path:
     """A dictionary of the axes and half of their opposites, which rebuilds most of any activation."""
-    sae = SAES["jumprelu"](SaeInfo(layer, width, d_in, 1.0, None, 0, "tuned", "jumprelu", site=site)).requires_grad_(
-        False
-    )
+    info = SaeInfo(layer, width, d_in, 1.0, None, 0, "tuned", "jumprelu", site=site)
+    sae = SAES["jumprelu"](info).requires_grad_(False)
     axes = torch.cat([torch.eye(d_in), -torch.eye(d_in)])[:width]
     sae.encoder.copy_(axes)
     sae.W_dec.copy_(axes)
@@ -151,18 +150,41 @@ def test_a_dictionary_that_never_fires_crashes_no_later_stage(
     assert validate(out) == []
 
 
+def test_a_dictionary_that_cannot_be_read_ends_the_run_before_any_model_is_made(
+    corpus_folder: Path, tmp_path: Path
+) -> None:
+    folder = good_sae(tmp_path / "pruned", layer=1)
+    (folder / "sae_weights.safetensors").write_bytes(b"cut short")
+    stages: list[str] = []
+    for entry, said in (({"layer": 1}, "cannot be read"), ({"layer": 0}, "cannot be read|made for blocks")):
+        config = tiny_config(sae={"pretrained": [{"folder": str(folder), **entry}]})
+        with pytest.raises(ModelError, match=said):
+            run_pipeline(
+                config,
+                tmp_path / "out",
+                config_dir=corpus_folder,
+                resume=True,
+                progress=lambda what, *_: stages.append(what),
+            )
+        good_sae(folder, layer=1)
+    assert stages == []
+
+
 def test_a_dictionary_that_does_not_fit_is_named(
     pair: dict[str, Any], tiny_bundle: Path, corpus_folder: Path, tmp_path: Path
 ) -> None:
     layer = chosen_layer(tiny_bundle)
     wide = good_sae(tmp_path / "wide", layer=layer, d_in=17)
+    elsewhere = good_sae(tmp_path / "elsewhere", layer=1 - layer)
+    residual = good_sae(tmp_path / "residual", layer=layer, site="resid_post")
     for entry, error, said in (
         ({"layer": layer, "folder": str(wide)}, ModelError, "17"),
-        ({"layer": 1 - layer, "folder": str(wide)}, ConfigError, f"sae.pretrained names layer {1 - layer}"),
+        ({"layer": 1 - layer, "folder": str(elsewhere)}, ConfigError, f"sae.pretrained names layer {1 - layer}"),
         ({"layer": layer, "folder": "no/such"}, ModelError, "no/such"),
         ({"layer": layer, "folder": "./no/such"}, ConfigError, "there is no such folder"),
         ({"layer": layer, "release": "no-such", "sae_id": "x"}, ModelError, "no-such: "),
-        ({"layer": layer, "folder": str(wide), "site": "resid_post"}, ConfigError, "site resid_post"),
+        ({"layer": layer, "folder": str(residual), "site": "resid_post"}, ConfigError, "site resid_post"),
+        ({"layer": layer, "folder": str(wide), "site": "resid_post"}, ModelError, "which is not resid_post of layer"),
     ):
         config = tiny_config(model=pair, sae={"pretrained": [entry]})
         with pytest.raises(error, match=said):

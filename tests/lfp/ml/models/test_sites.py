@@ -17,13 +17,6 @@ SIZES = {
 }  # fmt: skip
 HEADS = {"num_key_value_heads": 2, "head_dim": 8}
 ARCHITECTURES: dict[str, dict[str, Any]] = {
-    "llama": {},
-    "qwen3": HEADS,
-    "gpt_neox": {},
-    "gpt2": {},
-    "phi": {},
-    "bloom": {},
-    "gemma": HEADS,
     "gemma2": HEADS,
     "gemma3_text": HEADS,
     "olmo2": {},
