@@ -1,4 +1,4 @@
-"""A layer's sites are what it writes: its output is its input plus attention's and the MLP's outputs."""
+"""Architectures whose norms follow attention and MLP, beyond those of `test_architectures`: sites hold what is added."""
 
 from __future__ import annotations
 
@@ -17,9 +17,6 @@ SIZES = {
 }  # fmt: skip
 HEADS = {"num_key_value_heads": 2, "head_dim": 8}
 ARCHITECTURES: dict[str, dict[str, Any]] = {
-    "gemma2": HEADS,
-    "gemma3_text": HEADS,
-    "olmo2": {},
     "glm4": HEADS,
     "exaone4": HEADS | {"sliding_window_pattern": 2},
 }
