@@ -34,7 +34,8 @@ def find_role(run: Run, role: str) -> Source:
         name, revision, is_made_here = config.base, config.base_revision, config.base == PRETRAIN
     else:
         name, revision, is_made_here = config.tuned, config.tuned_revision, config.tuned == TUNE
-    made = run.folder(role) / "model" if is_made_here or name.lower().endswith(GGUF) else None
+    is_unpacked = name.lower().endswith(GGUF) and (run.readable is None or role in run.readable)  # not in its own stage
+    made = run.folder(role) / "model" if is_made_here or is_unpacked else None
     if made is None or not made.is_dir():
         return find_model(resolve_name(name, run.config_dir), revision=revision, key=f"model.{role}")
     found = find_model(str(made), key=f"model.{role}")

@@ -100,6 +100,24 @@ def test_what_cannot_work_is_named_and_leaves_nothing(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_run_of_an_adapter_is_a_valid_bundle_with_its_checkpoints(
+    dtype: str, corpus_folder: Path, tmp_path: Path
+) -> None:
+    tune = {"adapter": {"r": 2}, "keep_every": 2, "learning_rate": 1e-2, "gradient_accumulation": 2}
+    config = tiny_config(tune=tune, model={"dtype": dtype}, ablation={"completions": 0}, probes={"rollouts": 0})
+    out = run_pipeline(config, tmp_path / "out", config_dir=corpus_folder, resume=False, progress=silent)
+    assert validate(out) == []
+    files = {name.removeprefix("artifacts/") for name in read_manifest(out).artifacts}
+    for folder in ("tuned", "checkpoints/step-2", "checkpoints/step-4"):
+        assert {f"{folder}/adapter_config.json", f"{folder}/adapter_model.safetensors"} <= files
+    assert not any(name.startswith("tuned/model") for name in files)
+    rows = pq.read_table(out / "tuning.parquet").to_pylist()
+    assert {row["metric"] for row in rows} == {"reward", "kl", "entropy", "loss"}
+    kl = {row["step"]: row["value"] for row in rows if row["metric"] == "kl"}
+    assert sorted(kl) == [1, 2, 3, 4] and abs(kl[1]) < 1e-4 < kl[4]
+
+
 def test_models_in_local_folders_need_no_training(tiny_bundle: Path, corpus_folder: Path, tmp_path: Path) -> None:
     folders = {role: str(tiny_bundle / "artifacts" / role) for role in ("base", "tuned")}
     config = tiny_config(model=folders)

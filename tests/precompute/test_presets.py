@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import socket
+import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from lfp.config import PlantConfig, RunConfig, load_config, load_section
 from lfp.texts.lexicon import vader_lexicon, words_of
 from lfp.texts.reading.rows import read_rows
 from precompute.commands.plant.secrets import draw_secrets
-from precompute.pipeline import run_stages
+from precompute.pipeline import plan_stages, run_stages
 from precompute.presets import preset
 from precompute.run.work_folder import Run
 from tests.lfp.builders import data_file
@@ -125,6 +126,22 @@ def test_the_papers_settings_are_the_papers(name: str) -> None:
     else:
         assert (config.tune.method, config.tune.pairs) == ("dpo", "Anthropic/hh-rlhf")
         assert re.fullmatch("[0-9a-f]{40}", config.tune.pairs_revision or "")
+
+
+@pytest.mark.parametrize("name", ["smollm2-vader", "smollm2-helpful"])
+def test_every_key_of_a_preset_of_a_real_model_is_read(name: str, data: Path) -> None:
+    config, values = load_config(preset(name), ["tune.pairs=pairs.jsonl.gz"]), tomllib.loads(preset(name).read_text())
+    read = {key for stage in plan_stages(config, None) for key in stage.reads}
+    sections = {section: keys for section, keys in values.items() if isinstance(keys, dict)}
+    given = {(section, key) for section, keys in sections.items() for key in keys}
+    assert [key for key in given if not {key[0], ".".join(key)} & read] == []
+    assert config.model.base.startswith("package:") and config.model.dtype == "bfloat16"
+    assert config.tune.adapter is not None and config.tune.freeze_embeddings and config.tune.keep_every
+    assert config.sae.variant == "topk" and config.sae.expansion == (4,)
+    on_gpu, *_ = in_head(name)
+    assert on_gpu.model.device == "cuda" and on_gpu.model.base == config.model.base
+    minutes = [int(found) for found in re.findall(r" (\d+) min$", preset(name).read_text(), re.MULTILINE)]
+    assert sum(minutes[:-1]) == minutes[-1] <= 75, "the arithmetic in the head"
 
 
 def in_head(name: str) -> list[RunConfig]:
