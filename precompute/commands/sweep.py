@@ -169,7 +169,7 @@ class Comparison:
         likeness, rows = Likeness(self.points, saes), []
         for number, (point, sae) in enumerate(zip(self.points, saes, strict=True)):
             measured = vars(quality(sae, self.subject.held_out[place]))
-            judged = row_of(sae, measured | {"ce_recovered": self.subject.ce_recovered(sae)}, is_used=False)
+            judged = row_of(sae, measured | {"ce_recovered": self.subject.recovered_loss.measure(sae)}, is_used=False)
             rows.append(judged | {"group": point.group} | likeness.measure(number))
             self.run.progress(f"{name}: judged", number + 1, len(saes), rows[-1]["fvu"])
         output.json("rows", rows)

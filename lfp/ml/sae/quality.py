@@ -61,30 +61,46 @@ def matched_cosines(small: Tensor, large: Tensor) -> tuple[Tensor, Tensor]:
     return cosines[torch.as_tensor(rows), torch.as_tensor(columns)], torch.as_tensor(columns)
 
 
-def ce_recovered(
-    model: LanguageModel, sae: Sae, texts: Sequence[TokenizedText], *, batch_texts: int, prepend_bos: bool
-) -> float | None:
-    """Return the share of a place's effect on the cross-entropy that the autoencoder's reconstruction preserves.
+class RecoveredLoss:
+    """Measures how much of a place's effect on a model's cross-entropy a dictionary's reconstruction preserves.
 
     (c - b) / (c - a) of the model's cross-entropies on the texts' tokens: a unchanged, b with the activation there at
-    every token reconstructed, c with it zero. 1 is perfect, 0 no better than zero; None where c is not above a. With
-    the residual stream zero only what later layers write is left of a token, so c is much larger than at other sites,
-    and values of two sites do not compare; SAELens and SAEBench use zero ablation at every site too. Activations at a
-    beginning-of-sequence token are left unchanged; padding is ignored. "Loss recovered" of Bricken et al. 2023 and
-    arXiv 2404.16014. Raises DataError where a cross-entropy is not finite.
+    every token reconstructed, c with it zero. 1 is perfect, 0 no better than zero. With the residual stream zero only
+    what later layers write is left of a token, so c is much larger than at other sites, and values of two sites do not
+    compare; SAELens and SAEBench use zero ablation at every site too. Activations at a beginning-of-sequence token are
+    left unchanged; padding is ignored. "Loss recovered" of Bricken et al. 2023 and arXiv 2404.16014.
     """
 
-    def reconstruct(outputs: Tensor) -> Tensor:  # the autoencoder's device may differ from the model's
-        return sae.reconstruct(outputs.to(sae.b_dec.device)).to(outputs.device)
+    def __init__(
+        self, model: LanguageModel, texts: Sequence[TokenizedText], *, batch_texts: int, prepend_bos: bool
+    ) -> None:
+        self._model = model
+        self._batches = list(model_batches(model, texts, batch_texts=batch_texts, prepend_bos=prepend_bos))
+        self._clean: float | None = None
+        self._zeroed: dict[Place, float] = {}
 
-    clean = rebuilt = zeroed = 0.0
-    for batch in model_batches(model, texts, batch_texts=batch_texts, prepend_bos=prepend_bos):
-        clean += _cross_entropy(model, batch, sae.info.place)
-        rebuilt += _cross_entropy(model, batch, sae.info.place, reconstruct)
-        zeroed += _cross_entropy(model, batch, sae.info.place, torch.zeros_like)
-    if not math.isfinite(clean + rebuilt + zeroed):
-        raise DataError(f"{sae.info.place}: the cross-entropy is not finite; check the model and the autoencoder")
-    return (zeroed - rebuilt) / (zeroed - clean) if zeroed > clean else None
+    def measure(self, sae: Sae) -> float | None:
+        """Return the share that a dictionary preserves; None where zero does no harm.
+
+        What does not depend on the dictionary is computed for the first of a place. Raises DataError where a
+        cross-entropy is not finite.
+        """
+        place = sae.info.place
+
+        def reconstruct(outputs: Tensor) -> Tensor:  # the autoencoder's device may differ from the model's
+            return sae.reconstruct(outputs.to(sae.b_dec.device)).to(outputs.device)
+
+        if self._clean is None:
+            self._clean = self._sum(place)
+        if place not in self._zeroed:
+            self._zeroed[place] = self._sum(place, torch.zeros_like)
+        clean, zeroed, rebuilt = self._clean, self._zeroed[place], self._sum(place, reconstruct)
+        if not math.isfinite(clean + rebuilt + zeroed):
+            raise DataError(f"{place}: the cross-entropy is not finite; check the model and the autoencoder")
+        return (zeroed - rebuilt) / (zeroed - clean) if zeroed > clean else None
+
+    def _sum(self, place: Place, edit: Callable[[Tensor], Tensor] | None = None) -> float:
+        return sum(_cross_entropy(self._model, batch, place, edit) for batch in self._batches)
 
 
 @torch.no_grad()

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lfp.ml.models.loading import LanguageModel
     from lfp.ml.models.tokenization import TokenizedText
     from lfp.ml.sae.autoencoders import Sae
+    from lfp.ml.sae.quality import RecoveredLoss
     from lfp.ml.sae.training import ActivationSource, SaeTrainer
 
 _HELD_OUT_TOKENS = 20_000
@@ -160,18 +161,13 @@ class Subject:
         return {place: torch.cat(part)[:n_tokens] for place, part in parts.items()}
 
     @cached_property
-    def judging_texts(self) -> list[TokenizedText]:
-        """Held-out texts on which cross-entropy is measured."""
-        return self.texts("held_out")[:_CROSS_ENTROPY_TEXTS]
+    def recovered_loss(self) -> RecoveredLoss:
+        """Measure of the cross-entropy that dictionaries recover on held-out texts."""
+        from lfp.ml.sae.quality import RecoveredLoss
 
-    def ce_recovered(self, sae: Sae) -> float | None:
-        """Measure the share of cross-entropy that the dictionary recovers on held-out texts."""
-        from lfp.ml.sae.quality import ce_recovered
-
-        return ce_recovered(
+        return RecoveredLoss(
             self.model,
-            sae,
-            self.judging_texts,
+            self.texts("held_out")[:_CROSS_ENTROPY_TEXTS],
             batch_texts=self.run.config.stats.batch_texts,
             prepend_bos=self.run.config.model.prepend_bos,
         )
@@ -255,7 +251,9 @@ def _judge(run: Run, subject: Subject, saes: Sequence[Sae], stability: Sequence[
         measured = quality(sae, subject.held_out[sae.info.place])
         mmcs = float(np.mean(stability)) if len(stability) and number < 2 else None
         used = subject.role == "tuned" and number == 0
-        rows.append(row(sae, vars(measured) | {"ce_recovered": subject.ce_recovered(sae), "mmcs": mmcs}, is_used=used))
+        rows.append(
+            row(sae, vars(measured) | {"ce_recovered": subject.recovered_loss.measure(sae), "mmcs": mmcs}, is_used=used)
+        )
         run.progress("saes: judged", number + 1, len(saes), measured.fvu)
     return rows
 

@@ -20,7 +20,7 @@ from lfp.ml.models.generation import sample_completions
 from lfp.ml.models.loading import LanguageModel, load_model
 from lfp.ml.models.tokenization import TokenizedText
 from lfp.ml.sae.autoencoders import Dictionary, Sae
-from lfp.ml.sae.quality import ce_recovered, split_raw
+from lfp.ml.sae.quality import RecoveredLoss, split_raw
 from lfp.util.types import SITES, Place, Site
 from tests.lfp.builders import tiny_sae
 
@@ -187,9 +187,9 @@ def test_cross_entropy_is_recovered_at_a_place(model: LanguageModel, site: Site)
         weight.copy_(torch.cat([torch.eye(32), -torch.eye(32)]))
     sae.b_enc.zero_()
     sae.b_dec.zero_()
-    exact = ce_recovered(model, sae, texts(), batch_texts=2, prepend_bos=True)
+    exact = RecoveredLoss(model, texts(), batch_texts=2, prepend_bos=True).measure(sae)
     sae.W_dec.zero_()
-    nothing = ce_recovered(model, sae, texts(), batch_texts=2, prepend_bos=True)
+    nothing = RecoveredLoss(model, texts(), batch_texts=2, prepend_bos=True).measure(sae)
     if exact is None:  # this random model predicts no worse without the place
         assert nothing is None
     else:

@@ -15,7 +15,7 @@ from lfp.errors import DataError, ModelError
 from lfp.ml.models.loading import LanguageModel
 from lfp.ml.models.tokenization import TokenizedText, tokenize
 from lfp.ml.sae.autoencoders import Sae, SaeInfo, TiedReluSae, Variant
-from lfp.ml.sae.quality import SaeQuality, ce_recovered, matched_cosines, quality
+from lfp.ml.sae.quality import RecoveredLoss, SaeQuality, matched_cosines, quality
 from lfp.util.types import Place
 from tests.lfp.builders import tiny_sae
 
@@ -136,7 +136,7 @@ def test_recovered_cross_entropy_is_the_naive_one(
     if totals[2] <= totals[0]:
         pytest.fail("this model predicts no worse without the layer; take another seed")
     for batch_texts in (1, 2, 32):
-        found = ce_recovered(neox, sae, texts, batch_texts=batch_texts, prepend_bos=prepend_bos)
+        found = RecoveredLoss(neox, texts, batch_texts=batch_texts, prepend_bos=prepend_bos).measure(sae)
         assert found == pytest.approx(expected, rel=1e-3, abs=1e-4)
 
 
@@ -144,8 +144,8 @@ def test_a_perfect_autoencoder_recovers_all_and_a_zero_decoding_one_nothing(
     neox: LanguageModel, texts: list[TokenizedText]
 ) -> None:
     perfect = at_layer(Perfect(SaeInfo(1, 12, 32, 1.0, None, 0, "tuned")))
-    assert ce_recovered(neox, perfect, texts, batch_texts=2, prepend_bos=True) == 1.0
-    assert ce_recovered(neox, zero_decoding(), texts, batch_texts=2, prepend_bos=True) == 0.0
+    recovered = RecoveredLoss(neox, texts, batch_texts=2, prepend_bos=True)
+    assert [recovered.measure(sae) for sae in (perfect, zero_decoding(), perfect)] == [1.0, 0.0, 1.0]
 
 
 def test_where_the_model_predicts_no_worse_with_zero_there_is_nothing_to_recover(
@@ -157,7 +157,7 @@ def test_where_the_model_predicts_no_worse_with_zero_there_is_nothing_to_recover
         clean, zeroed = (
             sum(naive_losses(neox, text, edit, prepend_bos=True)) for edit in (lambda x: x, torch.zeros_like)
         )
-        found = ce_recovered(neox, zero_decoding(), [text], batch_texts=1, prepend_bos=True)
+        found = RecoveredLoss(neox, [text], batch_texts=1, prepend_bos=True).measure(zero_decoding())
         harmed.append(zeroed <= clean)
         assert (found is None) == harmed[-1]
     assert 0 < sum(harmed) < len(texts)
@@ -165,7 +165,7 @@ def test_where_the_model_predicts_no_worse_with_zero_there_is_nothing_to_recover
 
 def test_texts_without_a_token_to_predict_tell_nothing(neox: LanguageModel) -> None:
     one = [TokenizedText("a", (5,), (0,), False)]
-    assert ce_recovered(neox, zero_decoding(), one, batch_texts=2, prepend_bos=False) is None
+    assert RecoveredLoss(neox, one, batch_texts=2, prepend_bos=False).measure(zero_decoding()) is None
 
 
 def test_an_autoencoder_gone_wrong_and_tokens_of_another_model_are_refused(
@@ -174,14 +174,14 @@ def test_an_autoencoder_gone_wrong_and_tokens_of_another_model_are_refused(
     sae = zero_decoding()
     sae.b_dec.fill_(float("nan"))
     with pytest.raises(DataError, match="layer 1: the cross-entropy is not finite"):
-        ce_recovered(neox, sae, texts, batch_texts=2, prepend_bos=True)
+        RecoveredLoss(neox, texts, batch_texts=2, prepend_bos=True).measure(sae)
     with pytest.raises(ModelError, match="text 0 has token id"):
-        ce_recovered(neox, sae, [TokenizedText("a", (10**6,), (0,), False)], batch_texts=2, prepend_bos=True)
+        RecoveredLoss(neox, [TokenizedText("a", (10**6,), (0,), False)], batch_texts=2, prepend_bos=True).measure(sae)
 
 
 def test_the_model_is_as_it_was_afterwards(neox: LanguageModel, texts: list[TokenizedText]) -> None:
     ids = torch.tensor([texts[0].token_ids])
     with torch.no_grad():
         before = neox.network(ids).logits
-        ce_recovered(neox, zero_decoding(), texts, batch_texts=2, prepend_bos=True)
+        RecoveredLoss(neox, texts, batch_texts=2, prepend_bos=True).measure(zero_decoding())
         assert torch.equal(neox.network(ids).logits, before)
