@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import ArrayLike
 from lfp.errors import DataError
 from lfp.util.types import Floats, Ints
 
+Folds = tuple[int, ...]
 Fit = TypeVar("Fit")
 Fit_co = TypeVar("Fit_co", covariant=True)
 
@@ -82,30 +84,50 @@ def check_fit(features: sp.csr_array, targets: Floats, folds: Ints, n_folds: int
 class Solver(Protocol[Fit_co]):
     """Fits probes on all folds but those left out. A fold left out leaves no trace, not even of rounding."""
 
-    def errors(self, left_out: Sequence[int], judged: Sequence[int], alphas: Floats) -> list[Floats]:
-        """Compute the summed loss [alphas, targets] of the rows of each judged fold."""
+    @property
+    def n_targets(self) -> int:
+        """Number of targets."""
 
-    def fit(self, left_out: Sequence[int], alpha: Floats) -> Fit_co:
+    def errors(self, left_out: Sequence[Folds], alphas: Floats) -> dict[Folds, Floats]:
+        """Sum the loss of held-out rows [alphas, targets] by the folds that choose no alpha.
+
+        For each set of folds left out, its folds are judged in turn, and their loss counts for the set's other folds.
+        """
+
+    def fit(self, left_out: Folds, alpha: Floats) -> Fit_co:
         """Fit the probe, each target at its own alpha [targets]."""
 
 
 def choose_nested(solver: Solver[Fit], n_folds: int, alphas: Floats) -> tuple[list[Fit], Fit]:
     """Fit a probe per fold that never saw it, neither in its fit nor in the choice of alpha, and one of all rows."""
-    errors: dict[tuple[int, int], Floats] = {}
-    for outer in range(n_folds):
-        for inner in range(outer + 1, n_folds):  # one fit without both serves both orders
-            errors[outer, inner], errors[inner, outer] = solver.errors((outer, inner), (inner, outer), alphas)
-    by_fold = []
-    for outer in range(n_folds):
-        held_out = sum(errors[outer, inner] for inner in range(n_folds) if inner != outer)
-        by_fold.append(solver.fit((outer,), alphas[np.argmin(held_out, axis=0)]))
-    return by_fold, choose(solver, n_folds, alphas)
+    pairs = list(itertools.combinations(range(n_folds), 2))  # one fit without both serves both orders
+    chosen = _choose_alphas(solver, pairs, [(fold,) for fold in range(n_folds)], alphas)
+    return [solver.fit((fold,), chosen[fold,]) for fold in range(n_folds)], choose(solver, n_folds, alphas)
 
 
 def choose(solver: Solver[Fit], n_folds: int, alphas: Floats) -> Fit:
     """Fit the probe of all rows, at the alpha with the least loss over folds held out in turn."""
-    held_out = sum(solver.errors((fold,), (fold,), alphas)[0] for fold in range(n_folds))
-    return solver.fit((), alphas[np.argmin(held_out, axis=0)])
+    return solver.fit((), _choose_alphas(solver, [(fold,) for fold in range(n_folds)], [()], alphas)[()])
+
+
+def _choose_alphas(
+    solver: Solver[Fit], left_out: Sequence[Folds], unseen: Sequence[Folds], alphas: Floats
+) -> dict[Folds, Floats]:
+    """Choose the alpha of the least loss [targets] where these folds are unseen; a lone alpha needs no choice."""
+    if len(alphas) == 1:
+        return dict.fromkeys(unseen, np.full(solver.n_targets, alphas[0]))
+    errors = solver.errors(left_out, alphas)
+    return {folds: alphas[np.argmin(errors[folds], axis=0)] for folds in unseen}
+
+
+def sum_errors(left_out: Sequence[Folds], judge: Callable[[Folds], Iterable[Floats]]) -> dict[Folds, Floats]:
+    """Build `Solver.errors` from the losses [alphas, targets] of each fold of a set left out, in the set's order."""
+    sums: dict[Folds, Floats] = {}
+    for folds in left_out:
+        for fold, error in zip(folds, judge(folds), strict=True):
+            others = tuple(each for each in folds if each != fold)
+            sums[others] = sums[others] + error if others in sums else error
+    return sums
 
 
 def fit_by_alpha(alpha: Floats, fit: Callable[[float, Ints], tuple[Floats, Floats]]) -> tuple[Floats, Floats]:

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 import scipy.sparse as sp
-from scipy.linalg import LinAlgError, cho_factor
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from lfp.errors import DataError
-from lfp.util.types import Flags, Floats
+from lfp.util.types import Flags, Floats, Floats32
 
 Linear = Callable[[Floats], Floats]
 """A linear map of vectors [features, targets], column by column."""
@@ -20,9 +20,14 @@ _ROWS_AT_ONCE = 2048
 _MAX_PRODUCTS = 10_000
 
 
+def is_sparse(features: sp.csr_array) -> bool:
+    """Whether products of these features are faster sparse than dense."""
+    return bool(features.nnz <= SPARSE_BELOW * features.shape[0] * features.shape[1])
+
+
 def feature_products(features: sp.csr_array) -> Floats:
     """Compute X^T X [features, features], dense; rows that are not sparse are made dense a block at a time."""
-    if features.nnz <= SPARSE_BELOW * features.shape[0] * features.shape[1]:
+    if is_sparse(features):
         return np.asarray((features.T @ features).toarray(), dtype=np.float64)
     total = np.zeros((features.shape[1], features.shape[1]))
     for start in range(0, features.shape[0], _ROWS_AT_ONCE):
@@ -61,13 +66,42 @@ def cholesky(gram: Floats, alpha: float) -> tuple[Floats, bool]:
     return factor
 
 
+def factor_roughly(products: Floats32, alpha: float) -> Linear:
+    """Factor products + alpha I in single precision; return what solves with it, to precondition with.
+
+    A penalty that is lost in the products' rounding is raised until there is a factor.
+    """
+    diagonal = np.diagonal(products).copy()
+    penalty = alpha
+    while True:
+        np.fill_diagonal(products, diagonal + np.float32(penalty))
+        try:
+            factor = cho_factor(products.T, lower=False, overwrite_a=False, check_finite=False)
+        except LinAlgError:
+            penalty = max(10.0 * penalty, 1e-7 * float(diagonal.max()))
+        else:
+            break
+
+    def solve(vectors: Floats) -> Floats:
+        sizes = np.maximum(np.abs(vectors).max(axis=0), 1e-300)  # residuals may be too small for single precision
+        scaled = cho_solve(factor, (vectors / sizes).astype(np.float32), check_finite=False)
+        return np.asarray(scaled, dtype=np.float64) * sizes
+
+    return solve
+
+
 def conjugate_gradients(
-    product: Linear, residual: Floats, *, precondition: Linear, is_small: Callable[[Floats, Floats], Flags]
+    product: Linear,
+    residual: Floats,
+    *,
+    precondition: Linear,
+    is_small: Callable[[Floats, Floats], Flags],
+    at_most: int | None = None,
 ) -> Floats:
     """Solve product(x) = residual for x [features, targets], from x = 0, all targets side by side.
 
-    A target stops once `is_small(residual, x)` [targets] holds, or after 10,000 products: the caller checks whether
-    that is near enough (Hestenes and Stiefel 1952, preconditioned).
+    A target stops once `is_small(residual, x)` [targets] holds, or after `at_most` products (10,000): the caller checks
+    whether that is near enough (Hestenes and Stiefel 1952, preconditioned).
     """
 
     def divide(top: Floats, bottom: Floats) -> Floats:  # 0 for a target that is solved to the last bit
@@ -76,7 +110,7 @@ def conjugate_gradients(
     solution, residual = np.zeros_like(residual), residual.copy()
     direction = preconditioned = precondition(residual)
     square = dots(residual, preconditioned)
-    for _ in range(_MAX_PRODUCTS):
+    for _ in range(_MAX_PRODUCTS if at_most is None else at_most):
         live = ~is_small(residual, solution)
         if not live.any():
             break

@@ -11,7 +11,7 @@ from scipy.linalg import cho_solve
 from scipy.special import expit
 
 from lfp.errors import DataError
-from lfp.probes.folds import check_fit, choose, fit_by_alpha
+from lfp.probes.folds import Folds, check_fit, choose, fit_by_alpha, sum_errors
 from lfp.probes.linear_algebra import (
     Linear,
     cholesky,
@@ -88,12 +88,21 @@ class _Solver:
     folds: Ints
     intercept: bool
 
-    def errors(self, left_out: Sequence[int], judged: Sequence[int], alphas: Floats) -> list[Floats]:
-        """Compute the summed log loss [alphas, targets] of each judged fold; each alpha starts from the next larger."""
+    @property
+    def n_targets(self) -> int:
+        """Number of targets."""
+        return self.targets.shape[1]
+
+    def errors(self, left_out: Sequence[Folds], alphas: Floats) -> dict[Folds, Floats]:
+        """Sum the log loss of held-out rows [alphas, targets] by the folds that choose no alpha."""
+        return sum_errors(left_out, lambda folds: self._judge(folds, alphas))
+
+    def _judge(self, left_out: Folds, alphas: Floats) -> list[Floats]:
+        """Compute the summed log loss [alphas, targets] of each fold; each alpha starts from the next larger."""
         outcomes = self._without(left_out)
-        rows = [self.folds == fold for fold in judged]
+        rows = [self.folds == fold for fold in left_out]
         held_out = [(self.features[kept], self.targets[kept]) for kept in rows]
-        losses = [np.empty((len(alphas), self.targets.shape[1])) for _ in judged]
+        losses = [np.empty((len(alphas), self.targets.shape[1])) for _ in left_out]
         weights = outcomes.start()
         for place in np.argsort(-alphas):
             weights = minimise(outcomes, float(alphas[place]), weights, tolerance=ROUGH)
@@ -101,7 +110,7 @@ class _Solver:
                 loss[place] = _log_loss(x @ weights[0] + weights[1], y)
         return losses
 
-    def fit(self, left_out: Sequence[int], alpha: Floats) -> Logistic:
+    def fit(self, left_out: Folds, alpha: Floats) -> Logistic:
         """Fit the probe, each target at its own alpha [targets]."""
         outcomes = self._without(left_out)
 
@@ -111,7 +120,7 @@ class _Solver:
 
         return Logistic(*fit_by_alpha(alpha, solve), alpha)
 
-    def _without(self, left_out: Sequence[int]) -> Outcomes:
+    def _without(self, left_out: Folds) -> Outcomes:
         kept = ~np.isin(self.folds, left_out)
         return Outcomes.from_rows(self.features[kept], self.targets[kept], intercept=self.intercept)
 

@@ -3,34 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 import numpy as np
 import scipy.sparse as sp
 from scipy.linalg import cho_solve
 
 from lfp.errors import DataError
-from lfp.probes.folds import Solver, check_fit, choose, choose_nested, fit_by_alpha
+from lfp.probes.folds import Folds, Solver, check_fit, choose, choose_nested, fit_by_alpha, sum_errors
 from lfp.probes.linear_algebra import (
     SPARSE_BELOW,
+    Linear,
     cholesky,
     column_means,
     conjugate_gradients,
+    factor_roughly,
     feature_products,
+    is_sparse,
     norms,
     row_products,
 )
-from lfp.util.types import Flags, Floats, Ints
+from lfp.util.types import Flags, Floats, Floats32, Ints
 
 Equations = Callable[[float, Ints], tuple[Floats, Floats]]
 """Solve for the coefficients [features, targets] and intercepts [targets] of some targets at one alpha."""
 
-_SIDE_OF_ONE, _SIDE = 2048, 6144
+_SIDE_SPARSE, _SIDE_OF_ONE, _SIDE = 1024, 2048, 6144
 """Sides of the matrix that the exact solvers factor: up to where iterating is quicker for one target (a factor costs
 side^3 and serves all targets, iterating costs as much again for each), and at the very most, for memory."""
-_TARGETS_AT_ONCE = 16
-_FINAL, _ROUGH = 1e-5, 1e-3
+_NUMBERS_AT_ONCE = 2_000_000
+"""Weights that are iterated at once: 16 targets or more."""
+_FINAL, _ROUGH = 1e-8, 1e-3
 """Tolerances of iterated weights: those returned, and those that only compare alphas."""
+_WORSE = 1.01
+"""How many times the error of the next larger alpha makes an alpha count as worse."""
+_SPARSE_COST, _FEWEST_PRODUCTS = 16.0, 10
 
 
 @dataclass(frozen=True)
@@ -86,12 +94,15 @@ def fit_ridge(features: sp.csr_array, targets: Floats, folds: Ints, *, n_folds: 
 
 def _choose_solvers(features: sp.csr_array, targets: Floats, folds: Ints) -> Sequence[Solver[Ridge]]:
     """Choose one solver, or several of a few targets where each target carries vectors as long as the features."""
-    side, n_targets = min(features.shape), targets.shape[1]
-    if side <= min(_SIDE, _SIDE_OF_ONE * n_targets ** (1 / 3)):
-        solver = Primal if features.shape[1] <= features.shape[0] else Dual
+    (n_rows, width), n_targets = features.shape, targets.shape[1]
+    largest = float(_SIDE)
+    if is_sparse(features):
+        largest = _SIDE_SPARSE if width <= _SIDE else _SIDE_OF_ONE * n_targets ** (1 / 3)
+    if min(n_rows, width) <= min(_SIDE, largest):
+        solver = Primal if width <= n_rows else Dual
         return [solver.from_rows(features, targets, folds)]
-    starts = range(0, n_targets, _TARGETS_AT_ONCE)
-    return [Iterative(features, targets[:, start : start + _TARGETS_AT_ONCE], folds) for start in starts]
+    at_once = max(16, _NUMBERS_AT_ONCE // width)
+    return [Iterative(features, targets[:, start : start + at_once], folds) for start in range(0, n_targets, at_once)]
 
 
 def place_scales(features: sp.csr_array, place_of: Ints) -> Floats:
@@ -171,15 +182,24 @@ class Primal:
         ]
         return Primal([x for x, _ in parts], [y for _, y in parts], sums)
 
-    def errors(self, left_out: Sequence[int], judged: Sequence[int], alphas: Floats) -> list[Floats]:
-        """Compute the summed squared errors [alphas, targets] of the rows of each judged fold.
+    @property
+    def n_targets(self) -> int:
+        """Number of targets."""
+        return self.targets[0].shape[1]
+
+    def errors(self, left_out: Sequence[Folds], alphas: Floats) -> dict[Folds, Floats]:
+        """Sum the squared errors of held-out rows [alphas, targets] by the folds that choose no alpha."""
+        return sum_errors(left_out, lambda folds: self._judge(folds, alphas))
+
+    def _judge(self, left_out: Folds, alphas: Floats) -> list[Floats]:
+        """Compute the summed squared errors [alphas, targets] of the rows of each fold.
 
         By the rows where these are few and sparse, else by their sums: the same number either way.
         """
-        solve, targets = self._without(left_out), np.arange(self.targets[0].shape[1])
+        solve, targets = self._without(left_out), np.arange(self.n_targets)
         ridges = [solve(float(alpha), targets) for alpha in alphas]
         found = []
-        for fold in judged:
+        for fold in left_out:
             x, y, sums = self.features[fold], self.targets[fold], self.sums[fold]
             by_sums = x.nnz > SPARSE_BELOW * x.shape[1] ** 2
             found.append(np.stack([
@@ -188,11 +208,11 @@ class Primal:
             ]))  # fmt: skip
         return found
 
-    def fit(self, left_out: Sequence[int], alpha: Floats) -> Ridge:
+    def fit(self, left_out: Folds, alpha: Floats) -> Ridge:
         """Fit the ridge, each target at its own alpha [targets]."""
         return Ridge(*fit_by_alpha(alpha, self._without(left_out)), alpha)
 
-    def _without(self, left_out: Sequence[int]) -> Equations:
+    def _without(self, left_out: Folds) -> Equations:
         """Add up the folds that are kept; subtracting the others would leave a trace of their rounding."""
         kept = [part for k, part in enumerate(self.sums) if k not in left_out]
         return Sums(*(sum(getattr(part, name) for part in kept) for name in Sums.__dataclass_fields__)).equations()
@@ -222,21 +242,30 @@ class Dual:
                 products[np.ix_(rows_b, rows_a)] = block.T
         return Dual(features, targets, folds, products)
 
-    def errors(self, left_out: Sequence[int], judged: Sequence[int], alphas: Floats) -> list[Floats]:
-        """Compute the summed squared errors [alphas, targets] of the rows of each judged fold."""
+    @property
+    def n_targets(self) -> int:
+        """Number of targets."""
+        return self.targets.shape[1]
+
+    def errors(self, left_out: Sequence[Folds], alphas: Floats) -> dict[Folds, Floats]:
+        """Sum the squared errors of held-out rows [alphas, targets] by the folds that choose no alpha."""
+        return sum_errors(left_out, lambda folds: self._judge(folds, alphas))
+
+    def _judge(self, left_out: Folds, alphas: Floats) -> list[Floats]:
+        """Compute the summed squared errors [alphas, targets] of the rows of each fold."""
         kept, row_means, products, targets, y_mean = self._without(left_out)
         duals = np.hstack([
             cho_solve(cholesky(products, alpha), targets, check_finite=False) for alpha in alphas
         ])  # fmt: skip
         errors = []
-        for fold in judged:
+        for fold in left_out:
             rows = np.flatnonzero(self.folds == fold)
             centred = self.products[np.ix_(rows, kept)] @ duals - row_means @ duals
             predicted = centred.reshape(len(rows), -1, self.targets.shape[1]) + y_mean
             errors.append(((self.targets[rows][:, None] - predicted) ** 2).sum(axis=0))
         return errors
 
-    def fit(self, left_out: Sequence[int], alpha: Floats) -> Ridge:
+    def fit(self, left_out: Folds, alpha: Floats) -> Ridge:
         """Fit the ridge, each target at its own alpha [targets]."""
         kept, _, products, targets, y_mean = self._without(left_out)
 
@@ -248,7 +277,7 @@ class Dual:
         coef = x.T @ duals
         return Ridge(coef, y_mean - column_means(x) @ coef, alpha)
 
-    def _without(self, left_out: Sequence[int]) -> tuple[Ints, Floats, Floats, Floats, Floats]:
+    def _without(self, left_out: Folds) -> tuple[Ints, Floats, Floats, Floats, Floats]:
         """Select the rows kept: their numbers, means of products, centred products and targets, and targets' means."""
         kept = np.flatnonzero(~np.isin(self.folds, left_out))
         products, targets = self.products[np.ix_(kept, kept)], self.targets[kept]
@@ -261,58 +290,134 @@ class Dual:
 
 @dataclass(frozen=True)
 class Iterative:
-    """Solve by conjugate gradients on sparse rows, centred implicitly: for many rows of many features."""
+    """Solve by conjugate gradients on sparse rows, centred implicitly: for many rows of many features.
+
+    The largest alphas need few products. An alpha that would need more than a factor costs gets one, in single
+    precision, of the features' products, as long as these are at most `_SIDE` features.
+    """
 
     features: sp.csr_array
     targets: Floats
     folds: Ints
 
-    def errors(self, left_out: Sequence[int], judged: Sequence[int], alphas: Floats) -> list[Floats]:
-        """Compute the squared errors [alphas, targets] of each judged fold; each alpha starts from the next larger."""
-        rows = self._without(left_out)
-        held_out = [(self.features[self.folds == fold], self.targets[self.folds == fold]) for fold in judged]
-        errors = [np.empty((len(alphas), self.targets.shape[1])) for _ in judged]
-        coef = np.zeros((self.features.shape[1], self.targets.shape[1]))
-        for place in np.argsort(-alphas):
-            coef = rows.solve(float(alphas[place]), coef, tolerance=_ROUGH)
-            intercept = rows.targets.mean(axis=0) - column_means(rows.features) @ coef
-            for error, (x, y) in zip(errors, held_out, strict=True):
-                error[place] = ((y - x @ coef - intercept) ** 2).sum(axis=0)
-        return errors
+    @property
+    def n_targets(self) -> int:
+        """Number of targets."""
+        return self.targets.shape[1]
 
-    def fit(self, left_out: Sequence[int], alpha: Floats) -> Ridge:
+    def errors(self, left_out: Sequence[Folds], alphas: Floats) -> dict[Folds, Floats]:
+        """Sum the squared errors of held-out rows [alphas, targets] by the folds that choose no alpha.
+
+        From the largest alpha on, each starts from the weights of the one before. Where the last two were each worse
+        than the one before by a hundredth, smaller ones are not tried for that target, and their error is infinite.
+        """
+        paths, order = [_Path.start(self, folds) for folds in left_out], np.argsort(-alphas)
+        groups = dict.fromkeys(others for path in paths for others in path.others)
+        sums = {others: np.full((len(alphas), self.n_targets), np.inf) for others in groups}
+        is_open = {others: np.ones(self.n_targets, bool) for others in groups}
+        for step, place in enumerate(order):
+            for others in groups:
+                sums[others][place, is_open[others]] = 0.0
+            for path in paths:
+                targets = np.flatnonzero(np.any([is_open[others] for others in path.others], axis=0))
+                if len(targets):
+                    errors = path.judge(float(alphas[place]), targets)
+                    for others, error in zip(path.others, errors, strict=True):
+                        sums[others][place, targets] += error
+            if step >= 2:
+                for others, total in sums.items():
+                    last, middle, first = total[order[step]], total[order[step - 1]], total[order[step - 2]]
+                    is_open[others] &= (last <= _WORSE * middle) | (middle <= _WORSE * first)
+        return sums
+
+    def fit(self, left_out: Folds, alpha: Floats) -> Ridge:
         """Fit the ridge, each target at its own alpha [targets]."""
-        rows = self._without(left_out)
+        rows = self.without(left_out)
 
         def solve(value: float, some: Ints) -> tuple[Floats, Floats]:
-            chosen = CentredRows(rows.features, rows.targets[:, some])
-            coef = chosen.solve(value, np.zeros((self.features.shape[1], len(some))), tolerance=_FINAL)
+            chosen = replace(rows, targets=rows.targets[:, some])
+            coef, _ = chosen.solve(value, np.zeros((self.features.shape[1], len(some))), tolerance=_FINAL)
             return coef, chosen.targets.mean(axis=0) - column_means(rows.features) @ coef
 
         return Ridge(*fit_by_alpha(alpha, solve), alpha)
 
-    def _without(self, left_out: Sequence[int]) -> CentredRows:
+    def without(self, left_out: Folds) -> CentredRows:
+        """Select the rows that are kept, and their products where a factor may be needed."""
         kept = ~np.isin(self.folds, left_out)
-        return CentredRows(self.features[kept].astype(np.float64, copy=False), self.targets[kept])
+        features = self.features[kept].astype(np.float64, copy=False)
+        has_factor = self.features.shape[1] <= _SIDE and is_sparse(self.features)
+        return CentredRows(features, self.targets[kept], partial(self._add_products, left_out) if has_factor else None)
+
+    @cached_property
+    def _products(self) -> list[Floats32]:
+        """The features' products [features, features] of each fold, in single precision."""
+        parts = (self.features[self.folds == fold] for fold in range(int(self.folds.max()) + 1))
+        return [np.asarray((part.T @ part).toarray(), np.float32) for part in parts]
+
+    def _add_products(self, left_out: Folds) -> Floats32:
+        """Add up the products of the folds that are kept."""
+        kept = [part for fold, part in enumerate(self._products) if fold not in left_out]
+        total = kept[0].copy()
+        for part in kept[1:]:
+            total += part
+        return total
+
+
+@dataclass
+class _Path:
+    """The weights of all folds but those left out, as alpha falls, and the rows that they are judged on.
+
+    `others` are the folds that choose no alpha where each left-out fold is judged.
+    """
+
+    rows: CentredRows
+    held_out: list[tuple[sp.csr_array, Floats]]
+    others: list[Folds]
+    coef: Floats
+    needs_factor: bool = False
+
+    @staticmethod
+    def start(solver: Iterative, left_out: Folds) -> _Path:
+        """Start from weights of 0."""
+        held_out = [(solver.features[solver.folds == fold], solver.targets[solver.folds == fold]) for fold in left_out]
+        others = [tuple(each for each in left_out if each != fold) for fold in left_out]
+        coef = np.zeros((solver.features.shape[1], solver.n_targets))
+        return _Path(solver.without(left_out), held_out, others, coef)
+
+    def judge(self, alpha: float, targets: Ints) -> list[Floats]:
+        """Compute the summed squared error [some targets] of each left-out fold at the next alpha."""
+        rows = replace(self.rows, targets=self.rows.targets[:, targets])
+        coef, self.needs_factor = rows.solve(
+            alpha, self.coef[:, targets], tolerance=_ROUGH, needs_factor=self.needs_factor
+        )
+        self.coef[:, targets] = coef
+        intercept = rows.targets.mean(axis=0) - column_means(rows.features) @ coef
+        return [((y[:, targets] - x @ coef - intercept) ** 2).sum(axis=0) for x, y in self.held_out]
 
 
 @dataclass(frozen=True)
 class CentredRows:
-    """Ridge on sparse rows less their mean, without making them dense."""
+    """Ridge on sparse rows less their mean, without making them dense.
+
+    `products` computes X^T X [features, features], in single precision and not centred, where a factor may be used.
+    """
 
     features: sp.csr_array
     targets: Floats
+    products: Callable[[], Floats32] | None = None
 
-    def solve(self, alpha: float, start: Floats, *, tolerance: float) -> Floats:
-        """Compute the weights [features, targets] from a start.
+    def solve(
+        self, alpha: float, start: Floats, *, tolerance: float, needs_factor: bool = False
+    ) -> tuple[Floats, bool]:
+        """Compute the weights [features, targets] from a start, and whether that took a factor.
 
         They are within `tolerance` of the exact ones, relative to their norm: the residual r of the normal equations
         proves it, as their matrix is at least alpha I, so that |error| <= |r| / alpha. The proof is repeated, at ten
         times the tolerance, with the residual recomputed. Raises DataError where rounding keeps a target from it.
         """
-        n = self.features.shape[0]
+        n, mean = self.features.shape[0], column_means(self.features)
         squares = np.asarray(self.features.power(2).sum(axis=0)).ravel()
-        diagonal = np.maximum(squares - n * column_means(self.features) ** 2, 0.0) + alpha
+        diagonal = np.maximum(squares - n * mean**2, 0.0) + alpha
         right = self.features.T @ (self.targets - self.targets.mean(axis=0))
 
         def curve(vectors: Floats) -> Floats:
@@ -321,16 +426,35 @@ class CentredRows:
             along -= along.mean(axis=0)
             return self.features.T @ along + alpha * vectors
 
-        def is_small(residual: Floats, moved: Floats, times: float = 1.0) -> Flags:
-            return norms(residual) <= times * tolerance * alpha * norms(start + moved)
+        def improve(coef: Floats, precondition: Linear, at_most: int | None) -> tuple[Floats, Flags]:
+            """Iterate from some weights; return new ones, and which of them the recomputed residual refutes."""
 
-        step = conjugate_gradients(
-            curve, right - curve(start), precondition=lambda v: v / diagonal[:, None], is_small=is_small
-        )
-        missed = ~is_small(right - curve(start + step), step, 10.0)
+            def is_small(residual: Floats, moved: Floats, times: float = 1.0) -> Flags:
+                return norms(residual) <= times * tolerance * alpha * norms(coef + moved)
+
+            step = conjugate_gradients(
+                curve, right - curve(coef), precondition=precondition, is_small=is_small, at_most=at_most
+            )
+            return coef + step, ~is_small(right - curve(coef + step), step, 10.0)
+
+        coef, missed = start, np.ones(start.shape[1], bool)
+        if self.products is None or not needs_factor:
+            at_most = None if self.products is None else self._n_before_factor()
+            coef, missed = improve(coef, lambda vectors: vectors / diagonal[:, None], at_most)
+        is_factored = bool(self.products is not None and missed.any())
+        if self.products is not None and is_factored:
+            products = self.products()
+            products -= np.float32(n) * np.outer(mean, mean).astype(np.float32)
+            coef, missed = improve(coef, factor_roughly(products, alpha), None)
         if missed.any():
             raise DataError(
                 f"the weights at alpha {alpha:g} cannot be computed to {10.0 * tolerance:g} of their size "
                 f"({int(missed.sum())} of {len(missed)} targets); raise the smallest of probes.alphas"
             )
-        return start + step
+        return coef, is_factored
+
+    def _n_before_factor(self) -> int:
+        """Number of products that cost as much as a factor, by their operations: sparse ones take 16 times as long."""
+        width, n_targets = self.features.shape[1], self.targets.shape[1]
+        one = _SPARSE_COST * (4.0 * self.features.nnz + 24.0 * width) * (n_targets + 1.5)
+        return max(_FEWEST_PRODUCTS, int(width**3 / 3.0 / one))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
 from lfp.util.types import Progress
@@ -28,7 +28,7 @@ def progress_to_stderr() -> Iterator[Progress]:
         return
     columns = TextColumn("{task.description:<32}"), BarColumn(), TextColumn("{task.fields[value]:>10.4g}")
     tasks: dict[str, TaskID] = {}
-    with Bars(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as bars:
+    with Bars(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bars:
 
         def update_bar(what: str, done: int, total: int, value: float) -> None:
             if what not in tasks:
@@ -39,16 +39,25 @@ def progress_to_stderr() -> Iterator[Progress]:
 
 
 def _print_lines() -> Progress:
-    """Return a function that prints a line when something starts or ends, and every ten seconds between."""
+    """Return a function that prints a line when something starts or ends, and every ten seconds between.
+
+    In between, a line has the rate since the first one and the time that is left at that rate.
+    """
     started = time.monotonic()
+    first: dict[str, tuple[float, int]] = {}
     last: dict[str, float] = {}
 
     def print_line(what: str, done: int, total: int, value: float) -> None:
         now = time.monotonic()
+        began, done_then = first.setdefault(what, (now, done))
         if 0 < done < total and now - last.get(what, -_LINE_EVERY_S) < _LINE_EVERY_S:
             return
         last[what] = now
-        sys.stderr.write(f"{now - started:7.1f} s  {what}  {done}/{total}  {value:.4g}\n")
+        line = f"{now - started:7.1f} s  {what}  {done}/{total}  {value:.4g}"
+        if done_then < done < total and now > began:
+            rate = (done - done_then) / (now - began)
+            line += f"  {rate:.3g}/s, {(total - done) / rate:.0f} s left"
+        sys.stderr.write(f"{line}\n")
         sys.stderr.flush()
 
     return print_line

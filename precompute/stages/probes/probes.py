@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from threading import Lock
 from typing import TypeVar
 
 import numpy as np
@@ -133,13 +134,34 @@ def run(run: Run, output: Output) -> None:
 def _fit_words(task: _Task, inputs: Sequence[Inputs]) -> _OfWords:
     """Fit every target on every kind of inputs; as many kinds are in memory at a time as there are threads."""
     found = _OfWords({}, {}, {}, {}, {}, {})
-    for of_kind in _in_threads(task.run, "probes: words", lambda kind: _fit_kind(task, kind), inputs):
+    report = _count_fits(task.run, "probes: words", sum(_n_fits(kind.name) for kind in inputs))
+    for of_kind in _in_threads(task.run, lambda kind: _fit_kind(task, kind, report), inputs):
         for name, part in vars(of_kind).items():
             getattr(found, name).update(part)
     return found
 
 
-def _fit_kind(task: _Task, inputs: Inputs) -> _OfWords:
+def _n_fits(inputs: str) -> int:
+    """Return how many fits `_fit_kind` makes."""
+    n_splits = 1 + (inputs in _RANDOM_ROWS)
+    return n_splits * len(WORD_TARGETS) + (inputs == _BUNDLES) + (inputs in _SHOWN)
+
+
+def _count_fits(run: Run, what: str, total: int) -> Callable[[], None]:
+    """Return what counts a fit and reports how many of all are done; threads may call it at the same time."""
+    done, lock = 0, Lock()
+
+    def report() -> None:
+        nonlocal done
+        with lock:
+            done += 1
+            run.progress(what, done, total, float(done))
+
+    run.progress(what, 0, total, 0.0)
+    return report
+
+
+def _fit_kind(task: _Task, inputs: Inputs, report: Callable[[], None]) -> _OfWords:
     config, seed, name = task.run.config.probes, task.run.config.seed, inputs.name
     kept = task.kept
     before = np.unique(kept.before[kept.before >= 0])
@@ -152,20 +174,24 @@ def _fit_kind(task: _Task, inputs: Inputs) -> _OfWords:
         rows = _rows(target, task, inputs, encoded)
         judged = at_last if POOLING[target] == "last" else over_tokens
         found.probes[target, name] = fit_words(target, inputs, rows, judged, scored=task.scored.rows, config=config)
+        report()
         if name in _RANDOM_ROWS:
             # the paper's split holds out rows, not words, so that a word is on both sides
             folds = row_folds(len(rows.words), n_folds=config.folds, seed=seed)
             found.random[target, name] = fit_rows(inputs, replace(rows, folds=folds), judged, config)
+            report()
     if name == _BUNDLES:
         found.unexplained[name] = fit_unexplained(
             encoded.rows["sample"], kept.words[kept.sample], inputs.place_of, task.words, task.excess, config, seed=seed
         )
+        report()
     if name in _SHOWN:
         found.over_tokens[name] = over_tokens
         found.at_last[name] = encoded.words.at_last
         at = np.searchsorted(before, kept.before[kept.before >= 0])
         rows = rows_before(_rows("implicit_reward", task, inputs, encoded), encoded.rows["before"][at], kept)
         found.before[inputs.model] = fit_rows(inputs, rows, over_tokens, config)
+        report()
     return found
 
 
@@ -174,11 +200,18 @@ def _fit_pairs(run: Run, pairs: Pairs | None, inputs: Sequence[Inputs]) -> dict[
     if pairs is None:
         return {}
     config, seed = run.config.probes, run.config.seed
-    fitted = _in_threads(run, "probes: pairs", lambda kind: fit_pairs(kind, pairs, config, seed=seed), inputs)
+    report = _count_fits(run, "probes: pairs", len(inputs))
+
+    def fit(kind: Inputs) -> PairProbe:
+        fitted = fit_pairs(kind, pairs, config, seed=seed)
+        report()
+        return fitted
+
+    fitted = _in_threads(run, fit, inputs)
     return {kind.name: fit for kind, fit in zip(inputs, fitted, strict=True)}
 
 
-def _in_threads(run: Run, what: str, fit: Callable[[Inputs], Fit], inputs: Sequence[Inputs]) -> list[Fit]:
+def _in_threads(run: Run, fit: Callable[[Inputs], Fit], inputs: Sequence[Inputs]) -> list[Fit]:
     """Fit kinds at the same time in the run's threads, each with a single thread of linear algebra.
 
     A factorisation shared among threads waits for all of them at every step, and takes twenty times as long when
@@ -186,12 +219,8 @@ def _in_threads(run: Run, what: str, fit: Callable[[Inputs], Fit], inputs: Seque
     """
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-    found = []
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(run.config.threads) as pool:
-        for fitted in pool.map(fit, inputs):
-            found.append(fitted)
-            run.progress(what, len(found), len(inputs), float(len(found)))
-    return found
+        return list(pool.map(fit, inputs))
 
 
 def _rows(target: str, task: _Task, inputs: Inputs, encoded: Encoded) -> Rows:

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lfp.probes.linear_algebra import conjugate_gradients, dots, norms, principal_components
+from lfp.probes.linear_algebra import conjugate_gradients, dots, factor_roughly, norms, principal_components
 
 
 def definite(n: int, seed: int) -> np.ndarray:
@@ -93,3 +93,17 @@ def test_one_component_leaves_the_second_coordinate_0(shape: tuple[int, int], bu
     places = principal_components(build(np.arange(np.prod(shape), dtype=float).reshape(shape)))
     assert places[:, 0].max() > 0
     np.testing.assert_allclose(places[:, 1], 0.0, atol=1e-12)
+
+
+def test_a_rough_factor_solves_to_single_precision_whatever_the_size_of_the_residual() -> None:
+    rows = np.random.default_rng(0).normal(size=(50, 20))
+    products = rows.T @ rows
+    right = np.random.default_rng(1).normal(size=(20, 2)) * [1.0, 1e-60]
+    found = factor_roughly(products.astype(np.float32), 0.5)(right)
+    np.testing.assert_allclose(found, np.linalg.solve(products + 0.5 * np.eye(20), right), rtol=1e-3, atol=1e-70)
+    assert not factor_roughly(products.astype(np.float32), 0.5)(np.zeros((20, 1))).any()
+
+
+def test_a_penalty_lost_in_single_precision_is_raised() -> None:
+    ones = np.ones((20, 20), np.float32)
+    assert np.isfinite(factor_roughly(ones, 1e-30)(np.ones((20, 1)))).all()
