@@ -138,7 +138,6 @@ class FeaturesView:
     """
 
     layer: tuple[int, ...] = ()
-    site: tuple[str, ...] = ()
     sign: str = "any"
     related: str = "any"
     density: tuple[str, str] = (DENSITIES[0], DENSITIES[-1])
@@ -158,6 +157,7 @@ class FeaturesView:
     shown: tuple[str, ...] = COLUMNS
     with_map: bool = True
     map_colour: str = "weight"
+    site: tuple[str, ...] = ()
 
 
 FILTERS = (

@@ -1,4 +1,4 @@
-"""Contributions: the exact split of a prediction over features and tokens, also of probes of raw MLP outputs."""
+"""Contributions: the exact split of a prediction over features and tokens, also of probes of raw activations."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def text_ledger(text: ActiveText, probe: LinearProbe) -> Ledger:
 
 
 def raw_ledger(text: ActiveText, probe: LinearProbe, *, bias: float, miss: float) -> Ledger:
-    """Split the estimate of a probe v of raw MLP outputs over the features that the autoencoders keep of them.
+    """Split the estimate of a probe v of raw activations over the features that the autoencoders keep of them.
 
     `probe` has the weights v . d_i and the raw probe's intercept, `bias` is v . b_dec, once per token under sum
     pooling, and `miss` is v . (x - x_hat), what the autoencoders lose; both join the intercept.

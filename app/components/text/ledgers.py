@@ -40,7 +40,7 @@ def from_estimate(ledger: Ledger) -> Account:
 
 def from_raw(ledger: RawLedger) -> Account:
     """Build the account of a raw probe's estimate: features, SAE biases, the intercept, and the SAE error."""
-    says = "The probe on raw MLP activations, split by SAE feature. Hatched: SAE error."
+    says = "The probe on raw activations, split by SAE feature. Hatched: SAE error."
     sums = {"biases": ledger.bias, "intercept": ledger.intercept, "SAE error": ledger.miss}
     values = [part.contribution for part in ledger.shown]
     size = sum(map(abs, [*values, ledger.rest, *sums.values()]))

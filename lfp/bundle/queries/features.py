@@ -23,7 +23,6 @@ class FeatureFilter:
     """Which features are wanted. A field at its default lets all pass; null passes no other."""
 
     layers: tuple[int, ...] = ()
-    sites: tuple[str, ...] = ()
     sign: str = "any"
     """any, positive or negative: the sign of the headline probe's weight."""
     related: str = "any"
@@ -49,6 +48,7 @@ class FeatureFilter:
     """Corners of a polygon on the map of features, at least three; even-odd where it crosses itself."""
     noted: tuple[int, ...] | None = None
     """Only these: the features with a verdict or a note."""
+    sites: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -137,9 +137,9 @@ class DriftFilter:
 
     status: str = "any"
     layers: tuple[int, ...] = ()
-    sites: tuple[str, ...] = ()
     search: str = ""
     """Found in the description, in a top token, or equal to the feature's number."""
+    sites: tuple[str, ...] = ()
 
 
 DRIFT_SORTS: Mapping[str, str] = {

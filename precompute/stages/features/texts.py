@@ -36,7 +36,7 @@ _BROKEN = "\ufffd"  # how parts of a character are spelled, the same for many to
 
 @dataclass(frozen=True)
 class _RawProbe:
-    """The probe of the headline's target on MLP outputs: `coef` [sum of d_in], and its split over the features."""
+    """The probe of the headline's target on raw activations: `coef` [sum of d_in], and its split over the features."""
 
     coef: Floats
     intercept: float

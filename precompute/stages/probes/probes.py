@@ -98,7 +98,7 @@ class _OfWords:
 def run(run: Run, output: Output) -> None:
     """Write triples, vocabulary, word_features, probes, weights, raw.npz, unexplained.npz, and rows of the report.
 
-    `raw.npz` is the probe of the headline's target on MLP outputs: `coef` [sum of d_in] and `intercept`.
+    `raw.npz` is the probe of the headline's target on raw activations: `coef` [sum of d_in] and `intercept`.
     Raises DataError where the lexicon or the pairs leave nothing to fit or to judge.
     """
     config, seed = run.config.probes, run.config.seed

@@ -53,7 +53,7 @@ def before_rows(predicted: Mapping[str, Floats], scored: ScoredWords) -> list[Re
 
 
 def difference_rows(probes: Mapping[Key, WordProbe], scored: ScoredWords) -> list[ResultRow]:
-    """Compare tuned and base model, each with its own dictionary, and on MLP outputs."""
+    """Compare tuned and base model, each with its own dictionary, and on raw activations."""
     rows = []
     for target in WORD_TARGETS:
         for inputs, base_inputs in COMPARED.items():
