@@ -34,7 +34,8 @@ def check_fit(sae: Sae, activations: Tensor) -> Fit:
 
     Where it fits poorly, the factors of the usual conventions are tried on the activations: those that give a mean
     square norm of 1 and of d_in. Raises ModelError where no feature is ever active, and where the reconstructions are
-    further from the activations than their mean is, with every factor: it is then of another site, layer or model.
+    further from the activations than their mean is: it is then of another site, layer or model, or of another scale,
+    which the error names.
     """
     info, batch_tokens = sae.info, max(1, _VALUES_AT_ONCE // sae.info.width)
     measured = quality(sae, activations, batch_tokens=batch_tokens)
@@ -44,7 +45,7 @@ def check_fit(sae: Sae, activations: Tensor) -> Fit:
         factors = (unit, unit * math.sqrt(info.d_in))
         scaled = {factor: quality(sae, activations * factor, batch_tokens=batch_tokens) for factor in factors}
         best = min(scaled, key=lambda factor: scaled[factor].fvu)
-        if scaled[best].l0 > 0 and scaled[best].fvu < min(1.0, measured.fvu):
+        if scaled[best].fvu <= _POOR:  # a factor that silences nearly everything comes close to 1
             left = f"{scaled[best].fvu:.0%} of the variance unexplained"
             remedy = f"with input_scale = {best:.4g} in its entry it leaves {left}"
     where = f"{info.site} of layer {info.layer}, {len(activations):,} tokens of the {info.model} model"
@@ -53,10 +54,11 @@ def check_fit(sae: Sae, activations: Tensor) -> Fit:
             f"{info.source}: no feature of layer {info.layer} fires: wrong scale, site or model ({where});"
             f" {remedy or 'pass a dictionary of that place and model'}"
         )
-    if measured.fvu > 1 and remedy is None:
+    if measured.fvu > 1:
         raise ModelError(
             f"{info.source}: its reconstructions are further off than the mean, {measured.fvu:.3g} of the variance"
-            f" unexplained ({where}): wrong site, layer or model; pass a dictionary of that place and model"
+            f" unexplained ({where}): wrong {'scale, ' * bool(remedy)}site, layer or model;"
+            f" {remedy or 'pass a dictionary of that place and model'}"
         )
     return Fit(measured, _note(sae, measured, remedy))
 

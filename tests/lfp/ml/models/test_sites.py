@@ -1,4 +1,4 @@
-"""Architectures whose norms follow attention and MLP, beyond those of `test_architectures`: sites hold what is added."""
+"""Architectures whose norms follow attention and MLP, beside `test_architectures`: sites hold what is added."""
 
 from __future__ import annotations
 

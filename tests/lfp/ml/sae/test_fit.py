@@ -87,6 +87,13 @@ def test_a_dictionary_of_another_place_is_an_error() -> None:
         check_fit(other, ACTIVATIONS)
 
 
+def test_a_dictionary_of_another_scale_is_an_error_with_the_scale_to_set() -> None:
+    """Its bias of half a standard deviation of what it expects is five of what it gets."""
+    inputs = ACTIVATIONS / 400
+    with pytest.raises(ModelError, match=r"wrong scale, site, layer or model; with input_scale = (9\.\d+|10\.\d+) in"):
+        check_fit(both_signs(b_dec=torch.full((D_IN,), 0.5)), inputs)
+
+
 def test_normalising_dictionaries_have_no_scale_to_try() -> None:
     with pytest.raises(ModelError, match=r"no feature of layer 0 fires: .*; pass a dictionary of that place"):
         check_fit(both_signs(threshold=1e9, normalize="layer_norm"), ACTIVATIONS)
