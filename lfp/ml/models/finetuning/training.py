@@ -85,6 +85,7 @@ class TuneJob:
             "bf16": self.dtype == "bfloat16" and config.adapter is None,
             "report_to": config.logger,
             "run_name": f"{config.method} seed {self.seed}",
+            "project": "lfp-explorer",  # of trackio, without an environment variable for it
             "save_strategy": "no",
             "disable_tqdm": True,
             "dataloader_pin_memory": False,
@@ -194,7 +195,15 @@ def run_trainer(trainer: Any, job: TuneJob, figures: Mapping[str, tuple[str, flo
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_build_watcher(trainer, job, kept=kept, watched=(name, factor)))
     checkpoint = _last_checkpoint(job.scratch)
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    try:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    except Exception as error:
+        tracker = job.config.logger
+        if type(error).__module__.partition(".")[0] != tracker:
+            raise
+        raise TrainingError(
+            f"tune.logger {tracker}: {failure_reason(error)}; fix its settings, or --set tune.logger=none"
+        ) from error
     save_network(trainer.model, job.folder, base_name=job.base_name)
     from_pretrained(AutoTokenizer, source).save_pretrained(job.folder)
     if kept.is_dir():

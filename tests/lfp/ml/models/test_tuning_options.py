@@ -236,6 +236,33 @@ def test_a_tracker_that_is_not_installed(folders: Models, tmp_path: Path, monkey
         tune("grpo", folders["gpt_neox"][0], tmp_path, logger="mlflow")
 
 
+def test_a_tracker_gets_the_figures_of_every_tuning(
+    folders: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("wandb")
+    for name, value in {"MODE": "offline", "DIR": str(tmp_path), "SILENT": "true"}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    for method in ("grpo", "dpo"):
+        tune(method, folders["gpt_neox"][0], tmp_path / method, logger="wandb", steps=2)
+    logs = [file.read_bytes() for file in tmp_path.glob("wandb/offline-run-*/*.wandb")]
+    assert len(logs) == 2, "a run of its own for each tuning"
+    for name in (b"train/reward", b"train/kl", b"train/rewards/margins", b"train/rewards/accuracies"):
+        assert sum(name in log for log in logs) >= 1
+
+
+def test_a_tracker_that_refuses_ends_the_tuning_with_its_reason(
+    folders: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wandb = pytest.importorskip("wandb")
+
+    def refuse(**_: Any) -> None:
+        raise wandb.errors.UsageError("No API key configured.")
+
+    monkeypatch.setattr(wandb, "init", refuse)
+    with pytest.raises(TrainingError, match=r"^tune\.logger wandb: No API key configured; fix its settings, or --set "):
+        tune("grpo", folders["gpt_neox"][0], tmp_path / "refused", logger="wandb", steps=2)
+
+
 # Bases in other formats
 
 
