@@ -29,8 +29,8 @@ class Fit:
     """A sentence on a fit that is poor, but not so poor that nothing can come of it."""
 
 
-def check_fit(sae: Sae, activations: Tensor) -> Fit:
-    """Measure a dictionary on activations [n, d_in] of its place.
+def check_fit(sae: Sae, activations: Tensor, *, input_scale: float = 1.0) -> Fit:
+    """Measure a dictionary, with an `input_scale` folded into it, on activations [n, d_in] of its place.
 
     Where it fits poorly, the factors of the usual conventions are tried on the activations: those that give a mean
     square norm of 1 and of d_in. Raises ModelError where no feature is ever active, and where the reconstructions are
@@ -47,7 +47,7 @@ def check_fit(sae: Sae, activations: Tensor) -> Fit:
         best = min(scaled, key=lambda factor: scaled[factor].fvu)
         if scaled[best].fvu <= _POOR:  # a factor that silences nearly everything comes close to 1
             left = f"{scaled[best].fvu:.0%} of the variance unexplained"
-            remedy = f"with input_scale = {best:.4g} in its entry it leaves {left}"
+            remedy = f"with input_scale = {best * input_scale:.4g} in its entry it leaves {left}"
     where = f"{info.site} of layer {info.layer}, {len(activations):,} tokens of the {info.model} model"
     if measured.l0 == 0:
         raise ModelError(

@@ -89,7 +89,7 @@ def _add(
         source=source,
         input_scale=entry.input_scale,
     )
-    fit = check_fit(sae.to(device), activations.to(device))
+    fit = check_fit(sae.to(device), activations.to(device), input_scale=entry.input_scale)
     found.saes[Place(entry.layer, entry.site)] = sae.cpu()
     found.notes += [fit.note] if fit.note else []
     figures = {**vars(fit.measured), "input_scale": entry.input_scale}

@@ -141,7 +141,7 @@ def test_a_dictionary_that_never_fires_crashes_no_later_stage(
     pair: dict[str, Any], tiny_bundle: Path, corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All its features are constant, and so is every input of the probes."""
-    monkeypatch.setattr("lfp.ml.sae.fit.check_fit", lambda sae, x: Fit(quality(sae, x), None))
+    monkeypatch.setattr("lfp.ml.sae.fit.check_fit", lambda sae, x, **_: Fit(quality(sae, x), None))
     layer = chosen_layer(tiny_bundle)
     folders = [good_sae(tmp_path / f"silent{i}", layer=i, bias=-1e9) for i in range(2)]
     entries = [{"layer": i, "folder": str(folders[i]), "model": m} for i in (0, 1) for m in ("tuned", "base")]

@@ -148,7 +148,7 @@ def take_tensors(path: Path, tensors: Mapping[str, Tensor], shapes: Mapping[str,
     taken = {}
     for name, shape in shapes.items():
         tensor = tensors[name]
-        if len(shape) == 2 and tuple(tensor.shape) == shape[::-1]:
+        if len(shape) == 2 and tuple(tensor.shape) == shape[::-1] != shape:
             tensor = tensor.T
         if len(shape) < 2 and tuple(size for size in tensor.shape if size > 1) == tuple(s for s in shape if s > 1):
             tensor = tensor.reshape(shape)

@@ -92,6 +92,10 @@ def test_a_dictionary_of_another_scale_is_an_error_with_the_scale_to_set() -> No
     inputs = ACTIVATIONS / 400
     with pytest.raises(ModelError, match=r"wrong scale, site, layer or model; with input_scale = 10 in"):
         check_fit(both_signs(b_dec=torch.full((D_IN,), 0.5)), inputs)
+    with pytest.raises(
+        ModelError, match=r"input_scale = 20(\.\d+)? in"
+    ):  # where 2 is in the entry, and in the dictionary
+        check_fit(both_signs(b_dec=torch.full((D_IN,), 0.5)), inputs, input_scale=2.0)
 
 
 def test_normalising_dictionaries_have_no_scale_to_try() -> None:

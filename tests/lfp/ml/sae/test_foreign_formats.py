@@ -331,6 +331,15 @@ def test_transposed_weights_are_known_by_their_shape(tmp_path: Path, names: tupl
     assert torch.equal(sae.encoder, original.encoder) and torch.equal(sae.W_dec, original.W_dec)
 
 
+def test_square_weights_are_taken_as_the_format_has_them(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(6)
+    weights = {name: torch.randn(6, 6, generator=generator) for name in ("W_enc", "W_dec")}
+    weights |= {name: torch.randn(6, generator=generator) for name in ("b_enc", "b_dec")}
+    np.savez(tmp_path / "params.npz", **{name: value.numpy() for name, value in weights.items()}, threshold=np.ones(6))
+    sae = read(tmp_path)
+    assert torch.equal(sae.encoder, weights["W_enc"].T) and torch.equal(sae.W_dec, weights["W_dec"])
+
+
 def test_a_bias_with_a_dimension_of_one_is_read(tmp_path: Path) -> None:
     folder = copied(GEMMA, tmp_path)
     arrays = dict(np.load(folder / "params.npz"))
