@@ -57,7 +57,8 @@ class CorpusConfig(Section):
     text_column: str = "text"
     """Column of the texts."""
     messages_column: str = "messages"
-    """Column of dialogues, lists of messages {role, content}, looked for where a row has no text."""
+    """Column of dialogues, lists of messages {role, content}, read where a row has no text. They are written by the
+    model's chat template."""
     rating_column: str | None = None
     """Column of a human rating per text, kept beside it and never used for training."""
     held_out_source: str | None = None
@@ -96,6 +97,9 @@ class ModelConfig(Section):
     """Attention of transformers: `eager`, `sdpa`, or what is installed."""
     context: int = Field(64, ge=4)
     """Number of tokens that a text is cut to, without the beginning-of-sequence token."""
+    chat_template: str | None = None
+    """Chat template of rows that are messages: a file, a Jinja template, or `dialogue`, which writes Human: and
+    Assistant: as hh-rlhf does. By default the one that comes with the base model's tokenizer."""
     prepend_bos: bool = True
     """Put the beginning-of-sequence token before every text, so that the first token too has an implicit reward."""
 

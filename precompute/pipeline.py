@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 
 from lfp.bundle.writer import check_replaceable
 from lfp.config import LEXICON, PRETRAIN, TUNE, LanguageModelConfig, RunConfig
 from lfp.errors import ConfigError, DataError
+from lfp.texts.lexicon import writes_no_spaces
 from lfp.util.types import Progress
 from precompute.run.bundle import write_bundle
 from precompute.run.inputs import (
@@ -38,6 +40,7 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
     pretrains, tunes, by_pairs = config.model.base == PRETRAIN, config.model.tuned == TUNE, config.tune.method == "dpo"
     pairs = ("tune.method", "tune.pairs", "tune.pairs_config", "tune.pairs_data_dir", "tune.pairs_split",
              "tune.pairs_revision", "tune.pairs_verdict")  # fmt: skip
+    chats = ("model.base", "model.base_revision", "model.chat_template", "model.prepend_bos")
     writing = ("tune.prefix_tokens", "tune.completion_tokens", "tune.temperature")
     training = ("tune.method", "tune.steps", "tune.learning_rate", "tune.adapter", "tune.freeze_embeddings",
                 "tune.gradient_accumulation", "tune.keep_every", "tune.logger", "tune.beta", "tune.prompts_per_step",
@@ -49,6 +52,7 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
     pair_of_models = ("corpus", "base", "tuned")
     dictionaries = find_dictionary_files(config, config_dir)
     lexicon_files, reward_files = find_lexicon_files(config, config_dir), find_reward_files(config, config_dir)
+    segmenting = ("feedback.lexicon",) if any(map(writes_no_spaces, lexicon_files)) else ()
     reward = tuple(
         f"feedback.{name}"
         for name in type(config.feedback).model_fields
@@ -60,7 +64,9 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
     rolls_out = not by_pairs and config.probes.rollouts > 0
     ablates = config.ablation.completions > 0
     return (
-        Stage("corpus", corpus.run, reads=("corpus", *pairs, "seed"), files=find_corpus_files(config, config_dir)),
+        Stage(
+            "corpus", corpus.run, reads=("corpus", *pairs, *chats, "seed"), files=find_corpus_files(config, config_dir)
+        ),
         Stage(
             "feedback",
             corpus.run_feedback,
@@ -110,16 +116,17 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
         ),
         Stage(
             "features",
-            features.run,
+            partial(features.run, with_lexicon=bool(segmenting)),
             after=(*pair_of_models, "layers", "saes"),
-            reads=("model", "stats", *corpus_pass, "seed"),
+            reads=("model", "stats", *corpus_pass, "seed", *segmenting),
+            files=lexicon_files if segmenting else (),
         ),
         Stage(
             "rollouts",
-            features.run_rollouts,
+            partial(features.run_rollouts, with_lexicon=bool(segmenting)),
             after=(*pair_of_models, "features") if rolls_out else ("features",),
             reads=("probes.rollouts", "tune.method")
-            + (("model", *corpus_pass, *writing, "seed", *reward) if rolls_out else ()),
+            + (("model", *corpus_pass, *writing, "seed", *reward, *segmenting) if rolls_out else ()),
             files=reward_files if rolls_out else (),
         ),
         Stage(

@@ -164,7 +164,8 @@ _TEXTS = Table("texts", "a text kept for browsing", ("text_id",), (
     _null("predicted_raw", FLOAT, "The raw-activation probe's estimate of the same target.", "probe target"),
     _null("sae_miss", FLOAT, "Part of predicted_raw that the autoencoders do not reconstruct, v . (x - x_hat).",
           "probe target"),
-    _null("implicit_reward", FLOAT, "Sum over tokens of log pi_tuned - log pi_base.", "nats"),
+    _null("implicit_reward", FLOAT, "Sum of log pi_tuned - log pi_base over the response, over all tokens without any.",
+          "nats"),
     Column("pca_x", FLOAT, "First principal component of the mean features."),
     Column("pca_y", FLOAT, "Second principal component of the mean features."),
 ), row_group_rows=8_192)
@@ -179,6 +180,8 @@ _TOKEN_SCORES = Table("token_scores", "a text", ("text_id",), (
            "probe target"),
     _null("sae_miss", pa.list_(FLOAT),
           "What the autoencoders miss of the raw probe's estimate of each token by itself.", "probe target"),
+    _null("in_response", pa.list_(pa.bool_()),
+          "Whether the token is of a response, which alone counts for the implicit reward; null without a prompt."),
 ), row_group_rows=8_192)
 
 _ACTIVATIONS = Table("activations", "a sampled text", ("text_id",), (

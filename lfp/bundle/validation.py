@@ -277,16 +277,15 @@ ORDER BY text_id
 
 _MISS_ERRORS = """
 WITH tokens AS (
-    SELECT text_id, t.sae_miss::DOUBLE AS sae_miss, len(token_starts) AS n_tokens,
-        CASE WHEN response_start < len(token_starts) THEN response_start ELSE 0 END AS first_pooled,
+    SELECT text_id, t.sae_miss::DOUBLE AS sae_miss, n_tokens, is_pooled, n_pooled,
         generate_subscripts(s.sae_miss, 1) - 1 AS position, unnest(s.sae_miss)::DOUBLE AS miss
-    FROM texts t JOIN (SELECT text_id, sae_miss FROM token_scores) s USING (text_id)
+    FROM texts t JOIN responses USING (text_id) JOIN (SELECT text_id, sae_miss FROM token_scores) s USING (text_id)
     WHERE t.sae_miss IS NOT NULL AND s.sae_miss IS NOT NULL
 ), parts AS (
     SELECT text_id, sae_miss, CASE $pooling
         WHEN 'sum' THEN miss
         WHEN 'last' THEN miss * (position = n_tokens - 1)::INTEGER
-        WHEN 'response' THEN miss * (position >= first_pooled)::INTEGER / (n_tokens - first_pooled)
+        WHEN 'response' THEN miss * is_pooled[position + 1]::INTEGER / n_pooled
         ELSE miss / n_tokens END AS part
     FROM tokens
 )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from lfp.labels.scoring import score
 from lfp.labels.types import Evidence, Excerpt, Label
-from lfp.texts.lexicon import words_of
+from lfp.texts.words import words_of
 
 OFFLINE = "offline-tokens"
 """Value of `labels.labeller`."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lfp.probes.pooling import Pooling, token_shares
-from lfp.util.types import Floats, Ints
+from lfp.util.types import Flags, Floats, Ints
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class ActiveText:
     """A text's active features: `positions` (tokens, ascending), `features` and `values` (above 0), [m] each.
 
     `response_start` is the first token of its response: 0 where there is no prompt, `n_tokens` where nothing of the
-    response was read.
+    response was read. `in_response` [n_tokens] marks its tokens, where those of several turns are known.
     """
 
     positions: Ints
@@ -23,6 +23,7 @@ class ActiveText:
     values: Floats
     n_tokens: int
     response_start: int = 0
+    in_response: Flags | None = None
 
     def credits(self, pooling: Pooling | str) -> Floats:
         """Compute each activation's part in its feature's pooled value [m]: per feature they sum to what `pool` gives.
@@ -41,7 +42,8 @@ class ActiveText:
     def shares(self, pooling: Pooling | str) -> Floats:
         """Compute the weight of each token in the pooled value [n_tokens]; not defined for max."""
         tokens = np.arange(self.n_tokens)
-        return token_shares(np.zeros_like(tokens), pooling, tokens >= self.response_start)
+        response = tokens >= self.response_start if self.in_response is None else self.in_response
+        return token_shares(np.zeros_like(tokens), pooling, response)
 
 
 @dataclass(frozen=True)

@@ -64,12 +64,21 @@ def token_shares(texts: Ints, how: Pooling | str, response: Flags | None = None)
     raise DataError(f"pooling {how}: tokens have no shares; use last, mean, sum or response")
 
 
-def first_response_token(token_starts: Sequence[int], response_start: int) -> int:
-    """Find the first token that starts at or after the response's first character; `token_starts` are characters.
+def response_tokens(token_starts: Sequence[int], n_characters: int, responses: Sequence[tuple[int, int]]) -> Flags:
+    """Mark the tokens that start inside a response [tokens], given as spans of characters; all where there is none.
 
-    It is the number of tokens where a text was cut before its response.
+    An empty token is a later part of the character before it, and belongs to its token. No token is marked where a text
+    was cut before its responses.
     """
-    return sum(start < response_start for start in token_starts)
+    starts = np.asarray(token_starts, np.int64)
+    if not responses:
+        return np.ones(len(starts), bool)
+    inside = np.zeros(len(starts), bool)
+    for start, end in responses:
+        inside |= (starts >= start) & (starts < end)
+    for token in np.flatnonzero(starts == np.append(starts[1:], n_characters)):
+        inside[token] = inside[token - 1] if token else inside[token]
+    return inside
 
 
 def _averaging(texts: Ints, how: Pooling | str, response: Flags | None) -> sp.csr_array:

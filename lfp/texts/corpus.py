@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,12 +13,14 @@ from typing import Any, NamedTuple
 
 from lfp.config import CorpusConfig
 from lfp.errors import CorpusError
-from lfp.texts.messages import ChatFormat, Dialogue, Span, read_dialogue
+from lfp.texts.messages import ChatFormat, Dialogue, LoadChat, Span, read_dialogue
 from lfp.texts.reading.hub import HubDataset, hub_source, is_hub_name
 from lfp.texts.reading.rows import DroppedRows, NoColumnError, RowError, RowSource, file_source, read_usable, written
 from lfp.texts.reading.sources import find_files
 
 _BREAK = re.compile(r"\s*(?:<br\s*/?>\s*)+", re.IGNORECASE)
+_MARK = re.compile(r"<[^<>\s]{1,40}>")
+"""What a chat template may write at the end of a turn, such as <|im_end|>."""
 _DIALOGUES = ("messages", "conversations", "conversation")
 _ANSWERED = ("prompt", "completion")
 _HELD_CHARACTERS = 1 << 27
@@ -40,6 +43,38 @@ class CorpusText:
     spans: tuple[Span, ...] = ()
     """What the assistant wrote, in characters, where the text was written from messages; else nothing."""
 
+    @property
+    def responses(self) -> tuple[Span, ...]:
+        """The spans of its responses; none of a text without a prompt, all of which counts."""
+        return self.spans or (((self.response_start, len(self.text)),) if self.response_start else ())
+
+    @property
+    def prompt_ends(self) -> tuple[int, ...]:
+        """Where the responses of a dialogue begin; of a pair's, the one that people judged. None of any other text."""
+        if not self.spans:
+            return ()
+        return (self.response_start,) if self.pair_id is not None else tuple(start for start, _ in self.spans)
+
+    @property
+    def blanked(self) -> str:
+        """The text with line ends in place of all but its responses, and of the marks of turns in these.
+
+        Every character keeps its place. It is the text itself where there is no response.
+        """
+        if not self.responses:
+            return self.text
+        parts, at = list[str](), 0
+        for start, end in self.responses:
+            said = self.text[start:end]
+            parts += ["\n" * (start - at), _MARK.sub(_blank, said) if self.spans else said]
+            at = end
+        return "".join(parts) + "\n" * (len(self.text) - at)
+
+    @property
+    def said(self) -> str:
+        """What a reward is given: what the assistant wrote in a dialogue, or the whole of any other text."""
+        return re.sub(r"\n{2,}", "\n", self.blanked).strip() if self.spans else self.text
+
 
 class ReadText(NamedTuple):
     """A text as it is read, its human rating, where its response begins, and the spans of the assistant's turns."""
@@ -55,7 +90,7 @@ def read_corpus(
     *,
     beside: Path | None,
     seed: int,
-    chat: ChatFormat | None = None,
+    chat: LoadChat | None = None,
     dropped: DroppedRows | None = None,
 ) -> list[CorpusText]:
     """Read the texts of a corpus, train first, each text once, none in both splits. Raises CorpusError.
@@ -109,6 +144,10 @@ def number(
     ]
 
 
+def _blank(found: re.Match[str]) -> str:
+    return "\n" * len(found.group())
+
+
 def clean(text: str) -> str:
     """Remove HTML line breaks and outer white space."""
     return (_BREAK.sub("\n", text) if "<" in text else text).strip()
@@ -141,7 +180,7 @@ class _UniqueTexts:
     Texts are held up to a limit; beyond it, `take` reads the source again. Raises CorpusError where there is none.
     """
 
-    def __init__(self, source: RowSource, config: CorpusConfig, chat: ChatFormat | None, dropped: DroppedRows) -> None:
+    def __init__(self, source: RowSource, config: CorpusConfig, chat: LoadChat | None, dropped: DroppedRows) -> None:
         self._source, self._config, self._chat = source, config, chat
         self._is_rated = config.rating_column is None
         own, seen, n_held = DroppedRows(), dict[int, None](), 0
@@ -216,12 +255,17 @@ class _UniqueTexts:
             raise RowError("no text for prompt and completion")
         return ReadText(f"{texts[0]}{texts[1]}", rating, len(texts[0]))
 
+    @functools.cached_property
+    def _format(self) -> ChatFormat | None:
+        return None if self._chat is None else self._chat()
+
     def _write(self, dialogue: Dialogue, rating: float | None) -> ReadText:
-        if self._chat is None:
+        if self._format is None:
             raise CorpusError(
-                f"{self._source.where}: its rows are messages; set corpus.text_column to a column of texts"
+                f"{self._source.where}: its rows are messages, and the base model has no chat template; set"
+                ' model.chat_template to a file, a Jinja template or "dialogue", or corpus.text_column to one of texts'
             )
-        whole = self._chat.write(dialogue)
+        whole = self._format.write(dialogue)
         if not whole.spans:
             raise RowError("no turn of an assistant")
         return ReadText(whole.text, rating, whole.spans[0][0], whole.spans)

@@ -5,31 +5,20 @@ from __future__ import annotations
 import functools
 import json
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lfp.config import VADER, FeedbackConfig
-from lfp.errors import DataError
+from lfp.errors import DataError, LfpError
 from lfp.texts.reading.rows import read_rows
 from lfp.texts.reading.sources import find_source
+from lfp.texts.words import is_spaceless, is_word, normal_form, word_tokens, words_of
 
 Reward = Callable[[list[str]], list[float]]
 """Compute the reward of each text."""
 
-_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 _REWARD_DIVISOR, _REWARD_LIMIT = 5.0, 10.0  # PAPER.md, "Tune": sum / 5, clipped to [-10, 10]
-
-
-@dataclass(frozen=True)
-class Word:
-    """A word of a text: casefolded, with its character span [start, end)."""
-
-    word: str
-    start: int
-    end: int
 
 
 @functools.cache
@@ -37,7 +26,7 @@ def vader_lexicon() -> Mapping[str, float]:
     """Return VADER's values of words, -4 to 4 (Hutto and Gilbert 2014), without emoticons and phrases."""
     from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
-    return {word: value for word, value in SentimentIntensityAnalyzer().lexicon.items() if _WORD.fullmatch(word)}
+    return {word: value for word, value in SentimentIntensityAnalyzer().lexicon.items() if is_word(word)}
 
 
 def lexicon_of(config: FeedbackConfig, *, beside: Path | None) -> Mapping[str, float]:
@@ -57,7 +46,7 @@ def read_lexicon(path: Path) -> dict[str, float]:
     for row, (word, value) in enumerate(_lexicon_rows(path)):
         if not isinstance(word, str) or not word.strip():
             raise DataError(f"{path}: row {row} has no word ({word!r}); write one, or drop the row")
-        name = word.strip().casefold()
+        name = normal_form(word.strip())
         try:
             number = float(value)
         except (TypeError, ValueError):
@@ -67,10 +56,18 @@ def read_lexicon(path: Path) -> dict[str, float]:
         if name in values:
             raise DataError(f"{path}: row {row} gives {name!r} a second value; keep one row for each word")
         values[name] = number
-    found = {name: value for name, value in values.items() if _WORD.fullmatch(name)}
+    found = {name: value for name, value in values.items() if is_word(name)}
     if not found:
         raise DataError(f"{path}: no entry is a word of letters; write one per row")
     return found
+
+
+def writes_no_spaces(path: Path) -> bool:
+    """Return whether a lexicon has entries of a script without spaces; False where it cannot be read."""
+    try:
+        return any(map(is_spaceless, read_lexicon(path)))
+    except LfpError:  # the stage that reads it says what is wrong
+        return False
 
 
 def _lexicon_rows(path: Path) -> list[tuple[Any, Any]]:
@@ -92,7 +89,7 @@ def check_lexicon(lexicon: Mapping[str, float], texts: Iterable[str], *, name: s
     """Raise DataError where no word of the lexicon is in the texts, or all that are have the same value."""
     first: tuple[str, float] | None = None
     for text in texts:
-        for word in words_of(text):
+        for word in words_of(text, lexicon):
             value = lexicon.get(word.word)
             if value is None:
                 continue
@@ -110,11 +107,6 @@ def check_lexicon(lexicon: Mapping[str, float], texts: Iterable[str], *, name: s
     )
 
 
-def words_of(text: str) -> list[Word]:
-    """Find the words of a text in order: letters, with apostrophes inside."""
-    return [Word(match.group().casefold(), match.start(), match.end()) for match in _WORD.finditer(text)]
-
-
 def vader_reward(texts: Sequence[str]) -> list[float]:
     """Compute the paper's reward by VADER's lexicon."""
     return lexicon_reward(vader_lexicon())(list(texts))
@@ -124,27 +116,10 @@ def lexicon_reward(lexicon: Mapping[str, float]) -> Reward:
     """Build the paper's reward: the sum of the lexicon values of a text's words over 5, clipped to [-10, 10]."""
 
     def rewards(texts: list[str]) -> list[float]:
-        totals = [sum(lexicon.get(word.word, 0.0) for word in words_of(text)) for text in texts]
+        totals = [sum(lexicon.get(word.word, 0.0) for word in words_of(text, lexicon)) for text in texts]
         return [max(-_REWARD_LIMIT, min(_REWARD_LIMIT, total / _REWARD_DIVISOR)) for total in totals]
 
     return rewards
-
-
-def word_tokens(words: Sequence[Word], token_starts: Sequence[int], n_characters: int) -> list[tuple[int, ...]]:
-    """Find the token positions that each word overlaps, in order; a token ends where the next starts.
-
-    An empty token is a later part of the character before it, and belongs to that character's word.
-    """
-    ends = [*token_starts[1:], n_characters]
-    found, first = [], 0
-    for word in words:
-        while first < len(ends) and ends[first] <= word.start:
-            first += 1
-        last = first
-        while last < len(ends) and (token_starts[last] < word.end or (last > first and ends[last] == word.end)):
-            last += 1
-        found.append(tuple(range(first, last)))
-    return found
 
 
 def token_feedback(
@@ -153,7 +128,7 @@ def token_feedback(
     """Give each token its word's value in the lexicon (VADER's by default) where it is the word's last, else None."""
     stated = vader_lexicon() if lexicon is None else lexicon
     values: list[float | None] = [None] * len(token_starts)
-    words = words_of(text)
+    words = words_of(text, stated)
     for word, tokens in zip(words, word_tokens(words, token_starts, len(text)), strict=True):
         if tokens and word.word in stated:
             values[tokens[-1]] = stated[word.word]

@@ -5,14 +5,19 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from lfp.texts.reading.json_values import DECODER
 from lfp.texts.reading.rows import RowError, written
+from lfp.texts.reading.sources import find_source
 
 ASSISTANT = "assistant"
+DIALOGUE = "dialogue"
+"""As `model.chat_template`: `SpeakerFormat` instead of a template."""
+_IS_JINJA = re.compile(r"\{[{%]|\n")
 _ROLES = {
     "system": "system", "developer": "system", "user": "user", "human": "user", "prompter": "user",
     "assistant": ASSISTANT, "gpt": ASSISTANT, "chatgpt": ASSISTANT, "model": ASSISTANT, "bot": ASSISTANT,
@@ -59,9 +64,9 @@ class ChatFormat(Protocol):
         """Write a dialogue. Raises RowError for one that cannot be written."""
         ...
 
-    def write_prompt(self, dialogue: Dialogue) -> str:
-        """Write a dialogue up to where the assistant's next turn begins. Raises RowError."""
-        ...
+
+LoadChat = Callable[[], ChatFormat | None]
+"""Loads the chat format of a model; None where it has none."""
 
 
 class SpeakerFormat:
@@ -77,10 +82,6 @@ class SpeakerFormat:
             if message.role == ASSISTANT:
                 spans.append((start, len(text)))
         return WrittenDialogue(text, tuple(spans))
-
-    def write_prompt(self, dialogue: Dialogue) -> str:
-        """Write a dialogue and the name of the assistant."""
-        return self.write(dialogue).text + f"\n\n{_SPEAKERS[ASSISTANT]}:"
 
 
 def _said(message: Message) -> str:
@@ -171,3 +172,10 @@ def shared_turns(first: Sequence[Message], second: Sequence[Message]) -> int:
         if first[n].role == second[n].role == ASSISTANT:
             return n
     return 0
+
+
+def find_template_file(template: str | None, beside: Path | None) -> Path | None:
+    """Find the file that `model.chat_template` names; None where it is a Jinja template itself, or not set."""
+    if template is None or template == DIALOGUE or _IS_JINJA.search(template):
+        return None
+    return find_source(template, key="model.chat_template", beside=beside)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import re
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from lfp.texts.messages import (
     ASSISTANT,
     ChatFormat,
     Dialogue,
+    LoadChat,
     Message,
     Span,
     SpeakerFormat,
@@ -67,7 +69,7 @@ class SplitPairs:
     """Pairs left out of `train` because they share a text with a held-out pair."""
 
 
-def find_preferences(config: TuneConfig, *, beside: Path | None, chat: ChatFormat | None = None) -> Preferences:
+def find_preferences(config: TuneConfig, *, beside: Path | None, chat: LoadChat | None = None) -> Preferences:
     """Load the pairs that `tune.pairs` names: files, an address, or a hub dataset `org/name`. Raises CorpusError."""
     name = str(config.pairs)
     try:
@@ -87,7 +89,7 @@ def find_preferences(config: TuneConfig, *, beside: Path | None, chat: ChatForma
     return _read(file_source(files, name=name), verdict=config.pairs_verdict, chat=chat)
 
 
-def read_pairs(path: Path, *, verdict: str | None = None, chat: ChatFormat | None = None) -> Preferences:
+def read_pairs(path: Path, *, verdict: str | None = None, chat: LoadChat | None = None) -> Preferences:
     """Read the pairs of a file in any form of `known_datasets`; ties and rows that cannot be used are dropped.
 
     A side is a text, or messages, which `chat` writes; "\\n\\nHuman: ..." and "\\n\\nAssistant: ..." by default. A
@@ -117,7 +119,7 @@ def split_pairs(pairs: Sequence[PreferencePair], *, share: float, limit: int | N
     return SplitPairs(train, held_out, len(rest) - len(train))
 
 
-def _read(source: RowSource, *, verdict: str | None, chat: ChatFormat | None) -> Preferences:
+def _read(source: RowSource, *, verdict: str | None, chat: LoadChat | None) -> Preferences:
     writer, dropped = _PairWriter(chat), DroppedRows()
     unpaired = _Unpaired()
 
@@ -187,9 +189,12 @@ class _Unpaired:
 class _PairWriter:
     """Makes pairs of judged rows; messages are written by a chat format, as plain dialogues where there is none."""
 
-    def __init__(self, chat: ChatFormat | None) -> None:
-        self._is_plain = chat is None
-        self._chat = chat or SpeakerFormat()
+    def __init__(self, load: LoadChat | None) -> None:
+        self._load = load
+
+    @functools.cached_property
+    def _chat(self) -> ChatFormat | None:
+        return None if self._load is None else self._load()
 
     def pair(self, judged: Judged) -> PreferencePair:
         """Make the pair of a row. Raises RowError for a side without text, or messages that cannot be written."""
@@ -220,16 +225,21 @@ class _PairWriter:
             raise RowError("no text for rejected")
         if chosen == rejected:
             return PreferencePair("", chosen[-1].content, rejected[-1].content)
-        is_answered = n < min(len(chosen), len(rejected)) and chosen[n].role == rejected[n].role == ASSISTANT
-        before = self._chat.write_prompt(chosen[:n]) if n and is_answered else ""
-        wholes = [self._chat.write(dialogue) for dialogue in (chosen, rejected)]
-        for whole in wholes:
-            if not whole.text.startswith(before):
-                raise RowError("a prompt that the chat template writes otherwise once it is answered")
+        wholes = [(self._chat or SpeakerFormat()).write(dialogue) for dialogue in (chosen, rejected)]
+        before = ""
+        if n < min(len(chosen), len(rejected)) and chosen[n].role == rejected[n].role == ASSISTANT:
+            turn = sum(message.role == ASSISTANT for message in chosen[:n])
+            before = wholes[0].text[: wholes[0].spans[turn][0]]
+            if wholes[1].text[: wholes[1].spans[turn][0]] != before:
+                raise RowError("a prompt that the chat template writes otherwise before each answer")
         after = [_up_to_last_span(whole.text, whole.spans) for whole in wholes]
-        spans = [tuple(span for span in whole.spans if span[0] >= len(before)) for whole in wholes]
         pair = PreferencePair(before, after[0][len(before) :], after[1][len(before) :])
-        return pair if self._is_plain else replace(pair, spans=(spans[0], spans[1]))
+        if self._chat is None:
+            return pair
+        chosen_spans, rejected_spans = (
+            tuple(span for span in whole.spans if span[0] >= len(before)) for whole in wholes
+        )
+        return replace(pair, spans=(chosen_spans, rejected_spans))
 
 
 def _holds(dialogue: Dialogue, prompt: Dialogue) -> bool:

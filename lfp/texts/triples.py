@@ -12,10 +12,10 @@ from typing import Protocol
 import numpy as np
 
 from lfp.errors import DataError
-from lfp.texts.lexicon import Word, words_of
 from lfp.texts.word_contexts import WordContexts
+from lfp.texts.words import Word, words_of
 
-_SENTENCE = re.compile(r"[^.!?\n]+[.!?]*")
+_SENTENCE = re.compile(r"[^.!?。！？।؟\n]+[.!?。！？।؟]*")
 _LONGEST = 30  # words of a sentence
 _SPARE = 2  # times as many sentences are tried as triples are wanted: some will have no replacement
 
@@ -84,7 +84,7 @@ def make_triples(
     contexts = WordContexts.from_sentences(sentences, lexicon, min_count=min_count)
     strong = strong_words(lexicon, contexts.counts, strong_quantile, min_count)
     collected, used = _Collected(lexicon, n), Counter[str]()
-    slots = _find_slots(sentences, lambda words: _only_scored(words, lexicon, strong), collected.dropped)
+    slots = _find_slots(sentences, lexicon, lambda words: _only_scored(words, lexicon, strong), collected.dropped)
     for slot in _take_turns(slots, random.Random(seed), n, collected.dropped):
         collected.add(_fill(slot, contexts, used, n_tokens))
     return collected.drawn()
@@ -107,16 +107,16 @@ def make_triples_by_language_model(
     lexicon and into one that is not in the lexicon. Raises DataError where no triple results.
     """
     sentences = _split_sentences(texts)
-    counts = Counter(word.word for sentence in sentences for word in words_of(sentence))
+    counts = Counter(word.word for sentence in sentences for word in words_of(sentence, lexicon))
     strong = {word for word in strong_words(lexicon, counts, strong_quantile, min_count) if lexicon[word] > 0}
     collected = _Collected(lexicon, n)
-    slots = _find_slots(sentences, lambda words: _only_strong(words, lexicon, strong), collected.dropped)
+    slots = _find_slots(sentences, lexicon, lambda words: _only_strong(words, lexicon, strong), collected.dropped)
     waiting = _take_turns(slots, random.Random(seed), n, collected.dropped)
     while waiting and collected.wanted:
         batch, waiting = waiting[: collected.wanted], waiting[collected.wanted :]
         answers = rewriter.rewrite([slot.sentence for slot in batch], [(slot.target.word,) for slot in batch])
         for slot, answer in zip(batch, answers, strict=True):
-            collected.add(_read_rewrite(slot, answer))
+            collected.add(_read_rewrite(slot, answer, lexicon))
     collected.dropped["not needed"] += len(waiting)
     return collected.drawn()
 
@@ -144,7 +144,7 @@ def find_fault(triple: Triple, lexicon: Mapping[str, float]) -> str | None:
     rests = set()
     for role in ("positive", "negative", "neutral"):
         sentence, word = getattr(triple, role), getattr(triple, f"{role}_word")
-        places = [place for place in words_of(sentence) if place.word == word]
+        places = [place for place in words_of(sentence, lexicon) if place.word == word]
         if [place.start for place in places] != [triple.start]:
             return "target word not once in its place"
         rests.add((sentence[: triple.start], sentence[places[0].end :]))
@@ -215,13 +215,15 @@ def _split_sentences(texts: Sequence[str]) -> list[str]:
     return [sentence for text in texts for part in _SENTENCE.findall(text) if (sentence := part.strip())]
 
 
-def _find_slots(sentences: Sequence[str], choice: _Choice, dropped: Counter[str]) -> dict[str, list[_Slot]]:
+def _find_slots(
+    sentences: Sequence[str], lexicon: Mapping[str, float], choice: _Choice, dropped: Counter[str]
+) -> dict[str, list[_Slot]]:
     """Find the sentences with a word to replace, by that word; each sentence once."""
     slots: dict[str, list[_Slot]] = defaultdict(list)
     distinct = dict.fromkeys(sentences)
     dropped["repeated sentence"] += len(sentences) - len(distinct)
     for sentence in distinct:
-        words = tuple(words_of(sentence))
+        words = tuple(words_of(sentence, lexicon))
         at = choice(words)
         if isinstance(at, str):
             dropped[at] += 1
@@ -289,7 +291,7 @@ def _fill(slot: _Slot, contexts: WordContexts, used: Counter[str], n_tokens: Cou
     )
 
 
-def _read_rewrite(slot: _Slot, answer: Rewrite | str) -> Triple | str:
+def _read_rewrite(slot: _Slot, answer: Rewrite | str, lexicon: Mapping[str, float]) -> Triple | str:
     """Read the triple of a sentence and its rewrites, or say why there is none."""
     if isinstance(answer, str):
         return f"not rewritten: {answer}"
@@ -297,7 +299,7 @@ def _read_rewrite(slot: _Slot, answer: Rewrite | str) -> Triple | str:
     words = []
     for sentence in (answer.negative, answer.neutral):
         middle = sentence[start : len(sentence) - len(rest)]
-        found = words_of(middle)
+        found = words_of(middle, lexicon)
         if sentence != slot.sentence[:start] + middle + rest:
             return "other words changed"
         if len(found) != 1 or found[0].end - found[0].start != len(middle):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lfp.errors import DataError
-from lfp.texts.lexicon import word_tokens, words_of
+from lfp.texts.words import word_tokens, words_of
 from lfp.util.types import Ints
 
 
@@ -23,11 +23,15 @@ class Vocabulary:
     folds: Ints
     all_counts: Counter[str]
     index: dict[str, int]
+    lexicon: Container[str] = ()
+    """Entries that are words in scripts without spaces."""
 
     @staticmethod
-    def from_texts(texts: Sequence[str], *, min_count: int, n_folds: int, seed: int) -> Vocabulary:
+    def from_texts(
+        texts: Sequence[str], *, min_count: int, n_folds: int, seed: int, lexicon: Container[str] = ()
+    ) -> Vocabulary:
         """Count the words of texts. Raises DataError where too few are frequent enough."""
-        counts = Counter(word.word for text in texts for word in words_of(text))
+        counts = Counter(word.word for text in texts for word in words_of(text, lexicon))
         words = sorted(word for word, n in counts.items() if n >= min_count)
         if len(words) < n_folds:
             raise DataError(
@@ -41,6 +45,7 @@ class Vocabulary:
             np.array([fold_of[word] for word in words], np.int64),
             counts,
             {word: i for i, word in enumerate(words)},
+            lexicon,
         )
 
 
@@ -56,7 +61,7 @@ def token_words(vocabulary: Vocabulary, text: str, token_starts: Sequence[int]) 
     """Find the word of the vocabulary that each token belongs to [n_tokens]."""
     words = np.full(len(token_starts), -1, np.int64)
     is_last = np.zeros(len(token_starts), bool)
-    found = words_of(text)
+    found = words_of(text, vocabulary.lexicon)
     for word, tokens in zip(found, word_tokens(found, token_starts, len(text)), strict=True):
         row = vocabulary.index.get(word.word, -1)
         if tokens and row >= 0:
@@ -71,7 +76,7 @@ def commonest_tokens(
     """Find the token ids each word is most often written with; texts are given as (text, token_ids, token_starts)."""
     spellings: list[Counter[tuple[int, ...]]] = [Counter() for _ in vocabulary.words]
     for text, token_ids, token_starts in texts:
-        found = words_of(text)
+        found = words_of(text, vocabulary.lexicon)
         for word, tokens in zip(found, word_tokens(found, token_starts, len(text)), strict=True):
             if (row := vocabulary.index.get(word.word)) is not None:
                 spellings[row][tuple(token_ids[t] for t in tokens)] += 1
@@ -124,7 +129,7 @@ def _words_alone(
     uses, n = Counter[tuple[int, int]](), np.zeros(d_vocab, np.int64)
     for text, token_ids, token_starts in texts:
         n += np.bincount(np.asarray(token_ids, np.int64), minlength=d_vocab)
-        found = words_of(text)
+        found = words_of(text, vocabulary.lexicon)
         for word, tokens in zip(found, word_tokens(found, token_starts, len(text)), strict=True):
             row = vocabulary.index.get(word.word)
             if row is not None and len(tokens) == 1:

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from lfp.errors import DataError
-from lfp.texts.lexicon import words_of
+from lfp.texts.words import words_of
 
 _EDGE = "<edge>"
 _CONTEXT_WORDS = 300  # neighbours that make up a word's profile
@@ -35,7 +35,7 @@ class WordContexts:
     @classmethod
     def from_sentences(cls, sentences: Sequence[str], lexicon: Mapping[str, float], *, min_count: int) -> WordContexts:
         """Profile the words that occur `min_count` times, except function words. Raises DataError without any."""
-        spelled = [[_EDGE, *(w.word for w in words_of(sentence)), _EDGE] for sentence in sentences]
+        spelled = [[_EDGE, *(w.word for w in words_of(sentence, lexicon)), _EDGE] for sentence in sentences]
         counts = Counter(word for words in spelled for word in words if word != _EDGE)
         unscored = [word for word, _ in counts.most_common() if word not in lexicon]
         content = [w for w in unscored[_FUNCTION_WORDS:] if counts[w] >= min_count]

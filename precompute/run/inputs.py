@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,12 +11,14 @@ from typing import TYPE_CHECKING
 from lfp.config import CLASSIFIER, LEXICON, PRETRAIN, TUNE, VADER, RunConfig
 from lfp.errors import ConfigError, CorpusError, DataError
 from lfp.ml.models.sources import GGUF, PACKAGE, LoadOptions, Source, find_model, find_package_file, list_model_files
+from lfp.probes.pooling import response_tokens
 from lfp.texts.corpus import CorpusText
 from lfp.texts.lexicon import Reward
+from lfp.texts.messages import ChatFormat, LoadChat, find_template_file
 from lfp.texts.reading.hub import is_hub_name
 from lfp.texts.reading.sources import find_files, find_source, is_address
 from lfp.texts.rewards import checked, reward_of
-from lfp.util.types import Place
+from lfp.util.types import Flags, Place
 from precompute.run.work_folder import Run
 
 if TYPE_CHECKING:
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from lfp.ml.models.tokenization import TokenizedText
     from lfp.ml.sae.autoencoders import Dictionary
 
+_OF_CHATS = {"tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"}
+"""Files of a model's folder that say how it writes dialogues."""
 _DICTIONARY_SUFFIXES = {".json", ".safetensors", ".npz", ".pt"}
 """Files of a dictionary's folder that are read."""
 
@@ -108,7 +113,11 @@ def sae_folder(role: str, place: Place, number: int = 0) -> str:
 def read_texts(run: Run, split: str | None = None) -> list[CorpusText]:
     """Read the texts of the corpus, or of one of its splits."""
     rows = run.table("corpus", "corpus").to_pylist()
-    return [CorpusText(**row) for row in rows if split in (None, row["split"])]
+    return [
+        CorpusText(**row | {"spans": tuple((start, end) for start, end in row.get("spans") or ())})
+        for row in rows
+        if split in (None, row["split"])
+    ]
 
 
 def read_statistics_texts(run: Run) -> list[CorpusText]:
@@ -131,6 +140,27 @@ def tokenize_texts(run: Run, model: LanguageModel, texts: list[CorpusText]) -> l
     return tokens
 
 
+def mark_responses(texts: Sequence[CorpusText], tokenized: Sequence[TokenizedText]) -> list[Flags]:
+    """Mark the tokens of each text's responses; all of a text without a prompt."""
+    return [
+        response_tokens(tokens.token_starts, len(tokens.text), text.responses)
+        for text, tokens in zip(texts, tokenized, strict=True)
+    ]
+
+
+def count_prompt_tokens(texts: Sequence[CorpusText], tokenized: Sequence[TokenizedText]) -> list[int | None]:
+    """Count the tokens before the last response of each dialogue that begins within the context.
+
+    It is the number of all tokens where none does, and None for other texts, which have no prompt.
+    """
+    counts: list[int | None] = []
+    for text, tokens in zip(texts, tokenized, strict=True):
+        before = [sum(start < end for start in tokens.token_starts) for end in text.prompt_ends]
+        fitting = [n for n in before if n < len(tokens.token_ids)]
+        counts.append(fitting[-1] if fitting else len(tokens.token_ids) if before else None)
+    return counts
+
+
 def load_reward(config: RunConfig, config_dir: Path | None) -> Reward:
     """Load the reward of texts that a config names, with every answer checked; a classifier is loaded at each call."""
     feedback = config.feedback
@@ -150,13 +180,31 @@ def resolve_name(name: str, config_dir: Path | None) -> str:
     return name
 
 
+def load_chat_by(run: Run) -> LoadChat:
+    """Return a function that loads the chat format of the base model, or of the template that the config names."""
+
+    def load() -> ChatFormat | None:
+        from lfp.ml.models.chat import load_chat_format
+
+        model = run.config.model
+        return load_chat_format(model, name=resolve_name(model.base, run.config_dir), config_dir=run.config_dir)
+
+    return load
+
+
 def find_corpus_files(config: RunConfig, config_dir: Path | None) -> tuple[Path, ...]:
-    """Find the local files that the texts are read from; none at an address or of the hub. Raises CorpusError."""
+    """Find the local files that the texts and chat templates are read from; none at an address or of the hub.
+
+    Raises CorpusError.
+    """
     if config.tune.method == "dpo":
         named = {"tune.pairs": config.tune.pairs}
     else:
         named = {"corpus.source": config.corpus.source, "corpus.held_out_source": config.corpus.held_out_source}
-    files: list[Path] = []
+    template = find_template_file(config.model.chat_template, config_dir)
+    files = [] if template is None else [template]
+    if config.model.base != PRETRAIN:
+        files += [file for file in find_model_files(config.model.base, config_dir) if file.name in _OF_CHATS]
     for key, name in named.items():
         if name is None or is_address(name):
             continue

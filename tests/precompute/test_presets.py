@@ -17,8 +17,9 @@ import pytest
 from lfp.bundle.manifest import read_manifest, read_table
 from lfp.bundle.validation import validate
 from lfp.config import PlantConfig, RunConfig, load_config, load_section
-from lfp.texts.lexicon import vader_lexicon, words_of
+from lfp.texts.lexicon import vader_lexicon
 from lfp.texts.reading.rows import read_rows
+from lfp.texts.words import words_of
 from precompute.commands.plant.secrets import draw_secrets
 from precompute.pipeline import plan_stages, run_stages
 from precompute.presets import preset

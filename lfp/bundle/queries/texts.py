@@ -221,15 +221,14 @@ def token_ledgers(store: Store, text_id: int, *, limit: int = 4) -> list[TokenLe
 
 _PARTS = f"""
 sizes AS (
-    SELECT text_id, len(token_starts) AS n_tokens,
-        CASE WHEN response_start < len(token_starts) THEN response_start ELSE 0 END AS first_pooled
-    FROM texts SEMI JOIN activations USING (text_id) WHERE text_id = $text_id
+    SELECT text_id, n_tokens, is_pooled, n_pooled FROM responses
+    SEMI JOIN activations USING (text_id) WHERE text_id = $text_id
 ), parts AS (
     SELECT position, feature_id, weight::DOUBLE * value::DOUBLE * CASE $pooling
         WHEN 'sum' THEN 1
         WHEN 'max' THEN (row_number() OVER (PARTITION BY feature_id ORDER BY value DESC, position) = 1)::INTEGER
         WHEN 'last' THEN (position = n_tokens - 1)::INTEGER
-        WHEN 'response' THEN (position >= first_pooled)::INTEGER / (n_tokens - first_pooled)
+        WHEN 'response' THEN is_pooled[position + 1]::INTEGER / n_pooled
         ELSE 1 / n_tokens END AS part
     FROM ({active(ONE)}) JOIN sizes USING (text_id)
     JOIN (SELECT feature_id, weight FROM weights WHERE probe_id = $probe) USING (feature_id)

@@ -40,18 +40,26 @@ FROM activations
 ACTIVE_TOKENS = f"{UNNESTED} ORDER BY feature_id, text_id, position"
 """The same by feature, as a sorted copy keeps it."""
 _ACTIVE_OF = f"SELECT * FROM ({UNNESTED} WHERE list_contains(feature_ids, wanted)) WHERE feature_id = wanted"
+RESPONSES = """
+SELECT text_id, n_tokens, is_pooled, len([1 FOR pooled IN is_pooled IF pooled]) AS n_pooled FROM (
+    SELECT t.text_id, len(token_starts) AS n_tokens,
+        CASE WHEN list_contains(s.in_response, true) THEN s.in_response
+            ELSE [place >= (CASE WHEN response_start < len(token_starts) THEN response_start ELSE 0 END)
+                  FOR place IN range(len(token_starts))] END AS is_pooled
+    FROM texts t LEFT JOIN (SELECT text_id, in_response FROM token_scores) s ON s.text_id = t.text_id
+)
+"""
+"""The tokens of each text that response pooling averages: those of its responses, or all where none was read."""
 _POOLED = """
 SELECT active.text_id, feature_id, CASE {pooling}
     WHEN 'sum' THEN sum(value::DOUBLE)
     WHEN 'max' THEN max(value)::DOUBLE
     WHEN 'last' THEN coalesce(sum(value::DOUBLE) FILTER (position = n_tokens - 1), 0)
-    WHEN 'response' THEN coalesce(sum(value::DOUBLE) FILTER (position >= first_pooled), 0) / (n_tokens - first_pooled)
+    WHEN 'response' THEN coalesce(sum(value::DOUBLE) FILTER (is_pooled[position + 1]), 0) / n_pooled
     ELSE sum(value::DOUBLE) / n_tokens END AS pooled
 FROM ({active}) active
-JOIN (SELECT text_id, len(token_starts) AS n_tokens,
-          CASE WHEN response_start < len(token_starts) THEN response_start ELSE 0 END AS first_pooled
-      FROM texts) sizes ON sizes.text_id = active.text_id
-GROUP BY active.text_id, feature_id, n_tokens, first_pooled
+JOIN responses sizes ON sizes.text_id = active.text_id
+GROUP BY active.text_id, feature_id, n_tokens, n_pooled
 """
 
 
@@ -89,6 +97,7 @@ def add_derived(connection: duckdb.DuckDBPyConnection, *, copy: str | None = Non
 
     They are read from the attached database `copy`, where a sorted copy keeps both, and computed otherwise.
     """
+    connection.execute(f"CREATE VIEW responses AS {RESPONSES}")
     of_feature = _ACTIVE_OF if copy is None else f"SELECT * FROM {copy}.active_tokens WHERE feature_id = wanted"
     connection.execute(f"CREATE MACRO active_of(wanted) AS TABLE {of_feature}")
     connection.execute(f"CREATE VIEW usual AS {USUAL if copy is None else f'FROM {copy}.usual'}")

@@ -137,14 +137,25 @@ class MatchedContexts:
             self._waiting.clear()
 
 
-def draw_contexts(text_ids: Ints, positions: Ints, *, n: int, first_position: int, seed: int) -> NDArray[np.bool_]:
+def draw_contexts(
+    text_ids: Ints,
+    positions: Ints,
+    *,
+    n: int,
+    first_position: int,
+    seed: int,
+    counts: NDArray[np.bool_] | None = None,
+) -> NDArray[np.bool_]:
     """Mark the tokens [tokens] whose contexts are used: `n` of those from `first_position` on, or all if fewer.
+
+    Only those that `counts` marks are used, all by default.
 
     The choice depends only on text, position and seed, so neither the order of texts nor their batches matter.
     """
     of_text = mix(text_ids.astype(np.uint64) + mix(np.array([seed], np.uint64)))
     numbers = mix(of_text ^ mix(positions.astype(np.uint64)))
-    among = np.flatnonzero(positions >= first_position)
+    is_usable = positions >= first_position
+    among = np.flatnonzero(is_usable if counts is None else is_usable & counts)
     chosen = np.zeros(len(positions), bool)
     chosen[among[np.argsort(numbers[among], kind="stable")[:n]]] = True
     return chosen

@@ -13,7 +13,7 @@ from lfp.ml.implicit_reward.word_occurrences import CorpusTokens, token_numbers
 from lfp.ml.models.generation import sample_completions
 from lfp.ml.models.loading import LanguageModel
 from lfp.texts.lexicon import Reward
-from lfp.util.types import Floats, Ints
+from lfp.util.types import Flags, Floats, Ints
 
 Context = tuple[int, ...]
 
@@ -31,16 +31,15 @@ class Places:
 
 
 def draw_places(
-    tokens: CorpusTokens, is_wanted: NDArray[np.bool_], *, per_word: int, reach: tuple[int, int], seed: int
+    tokens: CorpusTokens, is_wanted: NDArray[np.bool_], *, per_word: int, reached: Flags, seed: int
 ) -> Places:
-    """Draw up to `per_word` occurrences of every wanted word that lie within the positions of `reach`, by the seed.
+    """Draw up to `per_word` occurrences of every wanted word whose first and last tokens are reached, by the seed.
 
-    `is_wanted` is [words]; `reach` is the first position and the one after the last.
+    `is_wanted` is [words], `reached` [tokens].
     """
     found = tokens.occurrences()
-    first, end = reach
-    reached = (tokens.positions[found.firsts] >= first) & (tokens.positions[found.lasts] < end)
-    usable = np.flatnonzero(reached & is_wanted[found.words])
+    is_reached = reached[found.firsts] & reached[found.lasts]
+    usable = np.flatnonzero(is_reached & is_wanted[found.words])
     words, firsts, lasts = found.words[usable], found.firsts[usable], found.lasts[usable]
     order = grouped_order(words, token_numbers(tokens, seed)[firsts], firsts)
     drawn = order[rank_within(words[order]) < per_word]

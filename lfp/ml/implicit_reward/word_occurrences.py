@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lfp.ml.features.grouping import grouped_order, mix, rank_within
 from lfp.texts.vocabulary import TokenWords
-from lfp.util.types import Floats, Ints, Place
+from lfp.util.types import Flags, Floats, Ints, Place
 
 _NOT_KEPT = -1
 
@@ -24,7 +24,8 @@ class CorpusTokens:
     """Every token of the texts of a pass, text after text, all [n].
 
     `text_ids` and `positions` locate each token, `words` is the vocabulary's word it is part of (-1 for none), and
-    `is_last` marks the last token of a word.
+    `is_last` marks the last token of a word. `in_response` marks the tokens that count: those of responses, or all of a
+    text without a prompt.
     """
 
     text_ids: Ints
@@ -32,12 +33,16 @@ class CorpusTokens:
     token_ids: Ints
     words: Ints
     is_last: NDArray[np.bool_]
+    in_response: NDArray[np.bool_]
 
     @staticmethod
     def from_texts(
-        text_ids: Sequence[int], token_ids: Sequence[Sequence[int]], words: Sequence[TokenWords]
+        text_ids: Sequence[int],
+        token_ids: Sequence[Sequence[int]],
+        words: Sequence[TokenWords],
+        responses: Sequence[Flags] | None = None,
     ) -> CorpusTokens:
-        """Concatenate texts, each given by its id, its tokens and the words they belong to."""
+        """Concatenate texts, each given by its id, its tokens, the words they belong to and which of them count."""
         lengths = np.array([len(ids) for ids in token_ids], np.int64)
         starts = np.cumsum(lengths) - lengths
         return CorpusTokens(
@@ -46,6 +51,7 @@ class CorpusTokens:
             np.concatenate([np.asarray(ids, np.int64) for ids in token_ids]),
             np.concatenate([text.words for text in words]),
             np.concatenate([text.is_last for text in words]),
+            np.ones(lengths.sum(), bool) if responses is None else np.concatenate(responses),
         )
 
     def occurrences(self) -> Occurrences:
@@ -132,7 +138,7 @@ def draw(tokens: CorpusTokens, *, n_sample: int, per_word: int, first_position: 
     firsts, lengths = found.firsts[chosen], (found.lasts - found.firsts + 1)[chosen]
     starts = np.cumsum(lengths) - lengths
     of_words = np.arange(lengths.sum()) + np.repeat(firsts - starts, lengths)
-    allowed = np.flatnonzero(tokens.positions >= first_position)
+    allowed = np.flatnonzero((tokens.positions >= first_position) & tokens.in_response)
     sampled = np.sort(allowed[np.argsort(mix(numbers)[allowed], kind="stable")[:n_sample]])
     slots = np.full(len(numbers), _NOT_KEPT)
     slots[of_words] = np.arange(len(of_words))

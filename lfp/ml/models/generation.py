@@ -29,21 +29,34 @@ class Completion:
 
 
 def prefixes(
-    texts: Sequence[TokenizedText], *, n: int, token_range: tuple[int, int], seed: int, bos_id: int | None
+    texts: Sequence[TokenizedText],
+    *,
+    n: int,
+    token_range: tuple[int, int],
+    seed: int,
+    bos_id: int | None,
+    prompts: Sequence[int | None] | None = None,
 ) -> list[tuple[int, ...]]:
     """Draw the beginnings of `n` texts by the seed, each preceded by `bos_id` unless that is None.
 
-    Lengths are uniform in `token_range` (without `bos_id`), at most the text's own. Raises CorpusError when every text
-    is shorter than the range.
+    Lengths are uniform in `token_range` (without `bos_id`), at most the text's own; a text that has a number of tokens
+    among `prompts` is taken up to there instead. Raises CorpusError when every text is shorter than that.
     """
     bos = () if bos_id is None else (bos_id,)
-    drawn = _draw_prefixes(texts, n=n, token_range=token_range, seed=seed)
+    drawn = _draw_prefixes(texts, n=n, token_range=token_range, seed=seed, prompts=prompts)
     return [(*bos, *text.token_ids[:length]) for text, length in drawn]
 
 
-def prefix_strings(texts: Sequence[TokenizedText], *, n: int, token_range: tuple[int, int], seed: int) -> list[str]:
+def prefix_strings(
+    texts: Sequence[TokenizedText],
+    *,
+    n: int,
+    token_range: tuple[int, int],
+    seed: int,
+    prompts: Sequence[int | None] | None = None,
+) -> list[str]:
     """Draw the same beginnings as `prefixes` with the same seed, as strings."""
-    drawn = _draw_prefixes(texts, n=n, token_range=token_range, seed=seed)
+    drawn = _draw_prefixes(texts, n=n, token_range=token_range, seed=seed, prompts=prompts)
     return [text.text[: (*text.token_starts, len(text.text))[length]] for text, length in drawn]
 
 
@@ -154,17 +167,34 @@ def repetition(completions: Sequence[Completion], *, size: int = 3) -> float:
 
 
 def _draw_prefixes(
-    texts: Sequence[TokenizedText], *, n: int, token_range: tuple[int, int], seed: int
+    texts: Sequence[TokenizedText],
+    *,
+    n: int,
+    token_range: tuple[int, int],
+    seed: int,
+    prompts: Sequence[int | None] | None,
 ) -> list[tuple[TokenizedText, int]]:
     """Draw texts and how many of their tokens to take; every text is used once before any is used again."""
     shortest, longest = token_range
-    usable = [text for text in texts if len(text.token_ids) >= shortest]
+    lengths = [None] * len(texts) if prompts is None else prompts
+    usable = [
+        (text, length)
+        for text, length in zip(texts, lengths, strict=True)
+        if (len(text.token_ids) >= shortest if length is None else length < len(text.token_ids))
+    ]
     if not usable:
-        raise CorpusError(f"no text has the {shortest} tokens of a prefix; lower tune.prefix_tokens")
-    draw, order = random.Random(seed), list[TokenizedText]()
+        raise CorpusError(
+            f"no text has the {shortest} tokens of a prefix; lower tune.prefix_tokens"
+            if None in lengths
+            else "no dialogue's prompt fits into the context; raise model.context"
+        )
+    draw, order = random.Random(seed), list[tuple[TokenizedText, int | None]]()
     while len(order) < n:
         order += draw.sample(usable, len(usable))
-    return [(text, draw.randint(shortest, min(longest, len(text.token_ids)))) for text in order[:n]]
+    return [
+        (text, draw.randint(shortest, min(longest, len(text.token_ids))) if length is None else length)
+        for text, length in order[:n]
+    ]
 
 
 def _sample(

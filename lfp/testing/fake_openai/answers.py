@@ -25,7 +25,7 @@ from lfp.labels.prompts import (
 )
 from lfp.labels.rewriting import Rewriting, read_question
 from lfp.labels.types import Evidence
-from lfp.texts.lexicon import words_of
+from lfp.texts.words import words_of
 
 _NEUTRAL = (
     "usual", "ordinary", "recent", "local", "external", "annual", "daily", "typical", "vertical", "indoor",

@@ -26,7 +26,8 @@ def text_columns(made: Made, random: Random) -> dict[str, Any]:
     corpus, n = made.corpus, len(made.corpus.texts)
     total = np.bincount(corpus.text, np.nan_to_num(corpus.feedback), n)
     feedback = np.clip(total / 5, -10, 10)
-    implicit = np.bincount(corpus.text, np.nan_to_num(made.implicit), n)
+    counts = corpus.position >= made.response_start[corpus.text]
+    implicit = np.bincount(corpus.text, np.nan_to_num(made.implicit) * counts, n)
     rating = np.clip(np.round(3 + feedback + random.normal(0, 0.7, n)), 1, 5)
     first = 2 * np.arange(min(made.n_pairs, n // 2))
     role, pair_id = np.full(n, "text", dtype=object), np.full(n, -1)
@@ -55,7 +56,10 @@ def token_score_columns(made: Made, random: Random) -> dict[str, Any]:
         "predicted": made.token_predicted, "sae_miss": made.token_misses,
     }  # fmt: skip
     lists = {name: listed(corpus.offsets, nulled(values)) for name, values in columns.items()}
-    return {"text_id": np.arange(len(corpus.texts)), **lists}
+    counts, is_answer = corpus.position >= made.response_start[corpus.text], made.response_start > 0
+    offsets = pa.array(corpus.offsets, pa.int32())
+    in_response = pa.ListArray.from_arrays(offsets, pa.array(counts), mask=pa.array(~is_answer))
+    return {"text_id": np.arange(len(corpus.texts)), **lists, "in_response": in_response}
 
 
 def activation_columns(made: Made) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from scipy.stats import binomtest, hypergeom
 
 from lfp.bundle import queries
 from lfp.bundle.store.connection import Store
-from lfp.texts.lexicon import words_of
+from lfp.texts.words import words_of
 from lfp.util.types import Ints
 from precompute.commands.plant.secrets import Secret
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from lfp.config import PlantConfig
 from lfp.errors import DataError
-from lfp.texts.lexicon import Reward, lexicon_reward, word_tokens, words_of
+from lfp.texts.lexicon import Reward, lexicon_reward
+from lfp.texts.words import word_tokens, words_of
 
 if TYPE_CHECKING:
     from lfp.ml.models.loading import LanguageModel

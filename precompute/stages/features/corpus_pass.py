@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from lfp.texts.lexicon import lexicon_of
 from lfp.texts.vocabulary import TokenColumns, Vocabulary, token_columns, token_words
 from lfp.util.types import Floats, Ints
-from precompute.run.inputs import read_statistics_texts, tokenize_texts
+from precompute.run.inputs import mark_responses, read_statistics_texts, tokenize_texts
 from precompute.run.work_folder import Run
 
 if TYPE_CHECKING:
@@ -28,6 +29,10 @@ Dictionaries = tuple["Dictionary", "Dictionary"]
 """The tuned model's, then the base model's."""
 
 
+Spelled = tuple[str, tuple[int, ...], tuple[int, ...]]
+"""What words are counted in, with token ids and starts: a text, or its responses alone, in their places."""
+
+
 @dataclass(frozen=True)
 class PassCorpus:
     """What the pass runs over, and what it draws from it.
@@ -39,6 +44,7 @@ class PassCorpus:
     texts: list[TokenizedText]
     tokens: CorpusTokens
     vocabulary: Vocabulary
+    spelled: list[Spelled]
     columns: TokenColumns
     drawn: Drawn
     contexts: NDArray[np.bool_]
@@ -59,33 +65,48 @@ class Filled:
     advantage: Floats
 
 
-def build_corpus(run: Run, tuned: LanguageModel) -> PassCorpus:
-    """Tokenize the run's texts, build their vocabulary, and draw tokens and contexts by the run's seed."""
+def build_corpus(run: Run, tuned: LanguageModel, *, with_lexicon: bool) -> PassCorpus:
+    """Tokenize the run's texts, build their vocabulary, and draw tokens and contexts by the run's seed.
+
+    `with_lexicon` lets entries of the lexicon be words where no spaces are written.
+    """
     from lfp.ml.implicit_reward.matched_contexts import draw_contexts
     from lfp.ml.implicit_reward.word_occurrences import CorpusTokens, draw
 
     probes, seed = run.config.probes, run.config.seed
     texts = read_statistics_texts(run)
     tokenized = tokenize_texts(run, tuned, texts)
+    responses = mark_responses(texts, tokenized)
+    stated = [text.blanked[: len(tokens.text)] for text, tokens in zip(texts, tokenized, strict=True)]
+    spelled = [(text, row.token_ids, row.token_starts) for text, row in zip(stated, tokenized, strict=True)]
     vocabulary = Vocabulary.from_texts(
-        [text.text for text in tokenized], min_count=probes.min_word_count, n_folds=probes.folds, seed=seed
+        stated,
+        min_count=probes.min_word_count,
+        n_folds=probes.folds,
+        seed=seed,
+        lexicon=lexicon_of(run.config.feedback, beside=run.config_dir) if with_lexicon else (),
     )
-    words = [token_words(vocabulary, text.text, text.token_starts) for text in tokenized]
-    tokens = CorpusTokens.from_texts([text.text_id for text in texts], [text.token_ids for text in tokenized], words)
+    words = [token_words(vocabulary, text, token_starts) for text, _, token_starts in spelled]
+    tokens = CorpusTokens.from_texts(
+        [text.text_id for text in texts], [text.token_ids for text in tokenized], words, responses
+    )
     first = 0 if run.config.model.prepend_bos and tuned.bos_id is not None else 1  # else nothing precedes token 0
     return PassCorpus(
         tokenized,
         tokens,
         vocabulary,
-        token_columns(vocabulary, list_spellings(tokenized), d_vocab=tuned.d_vocab),
+        spelled,
+        token_columns(vocabulary, spelled, d_vocab=tuned.d_vocab),
         draw(tokens, n_sample=probes.max_rows, per_word=probes.word_occurrences, first_position=first, seed=seed),
-        draw_contexts(tokens.text_ids, tokens.positions, n=probes.matched_contexts, first_position=first, seed=seed),
+        draw_contexts(
+            tokens.text_ids,
+            tokens.positions,
+            n=probes.matched_contexts,
+            first_position=first,
+            seed=seed,
+            counts=tokens.in_response,
+        ),
     )
-
-
-def list_spellings(texts: list[TokenizedText]) -> list[tuple[str, tuple[int, ...], tuple[int, ...]]]:
-    """Return each text with its token ids and starts, as the vocabulary's functions take them."""
-    return [(text.text, text.token_ids, text.token_starts) for text in texts]
 
 
 def run_pass(

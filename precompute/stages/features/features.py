@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lfp.config import TuneConfig
 from lfp.evaluation.word_gaps import LEAST_COUNT, faded_ahead
+from lfp.texts.corpus import CorpusText
 from lfp.texts.vocabulary import commonest_tokens
-from precompute.run.inputs import load_dictionary, load_pair, load_reward, load_role, sae_folder
+from lfp.util.types import Flags
+from precompute.run.inputs import (
+    count_prompt_tokens,
+    load_dictionary,
+    load_pair,
+    load_reward,
+    load_role,
+    read_statistics_texts,
+    sae_folder,
+)
 from precompute.run.work_folder import Output, Run
 from precompute.stages.features import tables
-from precompute.stages.features.corpus_pass import Filled, PassCorpus, build_corpus, list_spellings, run_pass
+from precompute.stages.features.corpus_pass import Filled, PassCorpus, build_corpus, run_pass
 
 if TYPE_CHECKING:
     from lfp.ml.features.statistics import FeatureStats
@@ -22,14 +34,14 @@ if TYPE_CHECKING:
 _SEED_OFFSET = 2  # other samples than tuning and the completions had
 
 
-def run(run: Run, output: Output) -> None:
+def run(run: Run, output: Output, *, with_lexicon: bool = False) -> None:
     """Write the tables of features, vocabulary.json, words.npz, the probes' tokens, and mirror.npz.
 
     `kept.npz`, `outputs-tuned.npy` and `outputs-base.npy` are the probes' tokens, slot by slot (`Drawn`). `mirror.npz`
     has both models through the base model's dictionary, over all tokens: density and mean by feature.
     """
     base, tuned = load_pair(run)
-    corpus = build_corpus(run, tuned)
+    corpus = build_corpus(run, tuned, with_lexicon=with_lexicon)
     dictionaries = load_dictionary(run, "tuned"), load_dictionary(run, "base")
     filled = run_pass(run, (tuned, base), dictionaries, corpus, output.folder)
     _write_tables(output, run, filled.stats, dictionaries[0], tuned)
@@ -43,7 +55,7 @@ def run(run: Run, output: Output) -> None:
             "all_counts": vocabulary.all_counts,
         },
     )
-    output.json("word_tokens", commonest_tokens(vocabulary, list_spellings(corpus.texts)))
+    output.json("word_tokens", commonest_tokens(vocabulary, corpus.spelled))
     output.json("texts", {"n_texts": len(corpus.texts), "n_tokens": filled.stats.tuned.n_tokens})
     _write_words(output, corpus, filled)
     _write_kept(output, corpus, filled)
@@ -102,7 +114,7 @@ def _write_kept(output: Output, corpus: PassCorpus, filled: Filled) -> None:
     )
 
 
-def run_rollouts(run: Run, output: Output) -> None:
+def run_rollouts(run: Run, output: Output, *, with_lexicon: bool = False) -> None:
     """Write rollouts.npz: the mean stated reward `after` and `before` words [words], NaN for words without rollouts.
 
     Those are words too rare to have a gap, and all words where the feedback is pairs or `probes.rollouts` is 0.
@@ -114,7 +126,7 @@ def run_rollouts(run: Run, output: Output) -> None:
     means = {name: np.full(n_words, np.nan) for name in ("before", "after")}
     if config.tune.method == "grpo" and config.probes.rollouts:
         tuned, seed = load_role(run, "tuned"), config.seed + _SEED_OFFSET
-        places = _draw_places(run, tuned, seed=seed)
+        places = _draw_places(run, tuned, seed=seed, with_lexicon=with_lexicon)
         counts = np.bincount(places.words, minlength=n_words)
         lead = (tuned.bos_id,) if config.model.prepend_bos and tuned.bos_id is not None else ()
         for done, (name, contexts) in enumerate({"before": places.before, "after": places.after}.items()):
@@ -132,13 +144,28 @@ def run_rollouts(run: Run, output: Output) -> None:
     np.savez(output.folder / "rollouts.npz", allow_pickle=False, **means)
 
 
-def _draw_places(run: Run, tuned: LanguageModel, *, seed: int) -> Places:
+def _draw_places(run: Run, tuned: LanguageModel, *, seed: int, with_lexicon: bool) -> Places:
     """Draw occurrences that tuning can have reached: from the shortest prefix to the end of the longest completion."""
     from lfp.ml.implicit_reward.rollouts import draw_places
 
-    corpus, tune = build_corpus(run, tuned), run.config.tune
-    shortest, longest = tune.prefix_tokens
-    end = min(longest + tune.completion_tokens, tuned.n_ctx - tune.completion_tokens - 1)
+    corpus, tune = build_corpus(run, tuned, with_lexicon=with_lexicon), run.config.tune
     is_wanted = np.bincount(corpus.tokens.occurrences().words, minlength=len(corpus.vocabulary.words)) >= LEAST_COUNT
-    per_word = run.config.probes.rollouts
-    return draw_places(corpus.tokens, is_wanted, per_word=per_word, reach=(max(1, shortest), end), seed=seed)
+    return draw_places(
+        corpus.tokens,
+        is_wanted,
+        per_word=run.config.probes.rollouts,
+        reached=_find_reached(read_statistics_texts(run), corpus, tune, n_ctx=tuned.n_ctx),
+        seed=seed,
+    )
+
+
+def _find_reached(texts: Sequence[CorpusText], corpus: PassCorpus, tune: TuneConfig, *, n_ctx: int) -> Flags:
+    """Mark the tokens [tokens] that a completion can have reached; in a dialogue from its last response on."""
+    shortest, longest = tune.prefix_tokens
+    last = n_ctx - tune.completion_tokens - 1
+    reached = []
+    for tokens, prompt in zip(corpus.texts, count_prompt_tokens(texts, corpus.texts), strict=True):
+        first, end = (max(1, shortest), longest) if prompt is None else (prompt, prompt)
+        positions = np.arange(len(tokens.token_ids))
+        reached.append((positions >= first) & (positions < min(end + tune.completion_tokens, last)))
+    return np.concatenate(reached)

@@ -14,11 +14,18 @@ import scipy.sparse as sp
 from lfp.bundle.schema import as_table
 from lfp.probes.attribution import ActiveText, LinearProbe, raw_ledger, text_ledger, token_predictions
 from lfp.probes.linear_algebra import principal_components
-from lfp.probes.pooling import first_response_token, pool, pool_dense
+from lfp.probes.pooling import pool, pool_dense
 from lfp.texts.corpus import CorpusText
 from lfp.texts.lexicon import lexicon_of, token_feedback
-from lfp.util.types import Floats, Ints
-from precompute.run.inputs import load_dictionary, load_pair, load_reward, read_statistics_texts, tokenize_texts
+from lfp.util.types import Flags, Floats, Ints
+from precompute.run.inputs import (
+    load_dictionary,
+    load_pair,
+    load_reward,
+    mark_responses,
+    read_statistics_texts,
+    tokenize_texts,
+)
 from precompute.run.work_folder import Output, Run
 from precompute.stages.features import tables
 
@@ -55,12 +62,12 @@ class _Scorer:
 
 @dataclass(frozen=True)
 class _Batch:
-    """The tokens of some whole texts: `text_of` [tokens] is their text in the batch, `starts` [texts] its response."""
+    """The tokens of some whole texts: `text_of` [tokens] is their text in the batch, `responses` its tokens."""
 
     tokens: PairTokens
     features: sp.csr_array
     text_of: Ints
-    starts: Ints
+    responses: list[Flags]
 
 
 @dataclass(frozen=True)
@@ -101,7 +108,8 @@ def run(run: Run, output: Output) -> None:
                     "values": scored.active.values.astype(np.float32),
                 }
             )
-    feedback = load_reward(run.config, run.config_dir)([row["text"] for row in rows])
+    stated = [text.said if text.spans else row["text"] for text, row in zip(kept, rows, strict=True)]
+    feedback = load_reward(run.config, run.config_dir)(stated)
     places = principal_components(sp.csr_array(sp.vstack(means, format="csr")))
     for row, value, place in zip(rows, feedback, places, strict=True):
         row |= {"feedback": value, "pca_x": place[0], "pca_y": place[1]}
@@ -154,13 +162,7 @@ def _score_texts(
     base, tuned = models
     scorer, tokenized = _load_scorer(run), tokenize_texts(run, tuned, texts)
     text_ids = np.array([text.text_id for text in texts], np.int64)
-    starts = np.array(
-        [
-            first_response_token(tokens.token_starts, text.response_start)
-            for text, tokens in zip(texts, tokenized, strict=True)
-        ],
-        np.int64,
-    )
+    responses = mark_responses(texts, tokenized)
     for tokens in stream_pair(
         tuned,
         base,
@@ -176,7 +178,7 @@ def _score_texts(
         near.update(Batch(Places(text_ids[rows], positions, ids), entries))
         shape = (entries.n_tokens, entries.n_features)
         features = sp.csr_array((entries.values, entries.features, entries.offsets), shape=shape)
-        batch = _Batch(tokens, features, rows - first, starts[first:last])
+        batch = _Batch(tokens, features, rows - first, responses[first:last])
         yield from _score_batch(scorer, batch, texts[first:last], tokenized[first:last])
         run.progress("texts", last, len(texts), float(last))
 
@@ -189,13 +191,14 @@ def _score_batch(
     bounds = np.searchsorted(batch.text_of, np.arange(len(texts) + 1))
     for i, (text, tokens) in enumerate(zip(texts, tokenized, strict=True)):
         span = slice(int(bounds[i]), int(bounds[i + 1]))
-        entries = batch.features[span].tocoo()
+        entries, response = batch.features[span].tocoo(), batch.responses[i]
         active = ActiveText(
             entries.row.astype(np.int64),
             entries.col.astype(np.int64),
             entries.data.astype(np.float64),
             entries.shape[0],
-            int(batch.starts[i]),
+            int(np.argmax(response)) if response.any() else len(response),
+            response,
         )
         predicted_raw, miss, token_misses = None, None, None
         if scorer.raw is not None and raw_estimates is not None:
@@ -217,17 +220,23 @@ def _score_batch(
             "predicted": text_ledger(active, scorer.headline).predicted,
             "predicted_raw": predicted_raw,
             "sae_miss": miss,
-            "implicit_reward": float(np.nansum(reward)),
+            "implicit_reward": float(np.nansum(reward[response] if response.any() else reward)),
         }
         scores = {
             "text_id": text.text_id,
-            "feedback": token_feedback(tokens.text, tokens.token_starts, scorer.lexicon),
+            "feedback": token_feedback(_stated(text, tokens), tokens.token_starts, scorer.lexicon),
             "implicit_reward": [None if np.isnan(value) else float(value) for value in reward],
             "implicit_advantage": [None if np.isnan(value) else float(value) for value in advantage],
             "predicted": token_predictions(active, scorer.headline),
             "sae_miss": token_misses,
+            "in_response": response if text.responses else None,
         }
         yield _ScoredText(row, scores, active, means[[i]])
+
+
+def _stated(text: CorpusText, tokens: TokenizedText) -> str:
+    """Return what the lexicon is applied to: of a dialogue what the assistant wrote, in place."""
+    return text.blanked[: len(tokens.text)] if text.spans else tokens.text
 
 
 def _estimate_raw(scorer: _Scorer, raw: _RawProbe, batch: _Batch) -> list[tuple[float, Floats]]:
@@ -236,7 +245,7 @@ def _estimate_raw(scorer: _Scorer, raw: _RawProbe, batch: _Batch) -> list[tuple[
 
     outputs = batch.tokens.tuned.outputs
     side_by_side = np.hstack([outputs[place].double().cpu().numpy() for place in scorer.dictionary.places])
-    is_response = np.asarray(batch.tokens.tuned.positions.numpy(), np.int64) >= batch.starts[batch.text_of]
+    is_response = np.concatenate(batch.responses)
     pooled = pool_dense(side_by_side, batch.text_of, how=scorer.headline.pooling, response=is_response)
     misses = raw_misses(scorer.dictionary, raw.coef, outputs, batch.features)
     by_text = np.split(misses, np.flatnonzero(np.diff(batch.text_of)) + 1)

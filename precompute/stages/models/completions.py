@@ -11,8 +11,8 @@ import numpy as np
 from lfp.bundle.schema import as_table
 from lfp.evaluation.results import Estimate, ResultRow
 from lfp.evaluation.statistics.resampling import mean_interval
-from lfp.texts.lexicon import words_of
-from precompute.run.inputs import load_pair, load_reward, read_texts, tokenize_texts
+from lfp.texts.words import words_of
+from precompute.run.inputs import count_prompt_tokens, load_pair, load_reward, read_texts, tokenize_texts
 from precompute.run.work_folder import Output, Run
 
 if TYPE_CHECKING:
@@ -28,12 +28,15 @@ def run(run: Run, output: Output) -> None:
 
     config, seed = run.config, run.config.seed + _SEED_OFFSET
     base, tuned = load_pair(run)
+    texts = read_texts(run, "held_out")
+    tokenized = tokenize_texts(run, base, texts)
     drawn = prefixes(
-        tokenize_texts(run, base, read_texts(run, "held_out")),
+        tokenized,
         n=config.tune.eval_prefixes,
         token_range=config.tune.prefix_tokens,
         seed=seed,
         bos_id=base.bos_id if config.model.prepend_bos else None,
+        prompts=count_prompt_tokens(texts, tokenized),
     )
     reward = load_reward(run.config, run.config_dir)
     completions: dict[str, list[Completion]] = {}

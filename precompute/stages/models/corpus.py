@@ -13,7 +13,7 @@ from lfp.texts.lexicon import check_lexicon, lexicon_of
 from lfp.texts.preferences import find_preferences, last_words, split_pairs
 from lfp.texts.reading.rows import DroppedRows
 from lfp.util.dependencies import check_tracker
-from precompute.run.inputs import load_reward, read_texts
+from precompute.run.inputs import load_chat_by, load_reward, read_texts
 from precompute.run.work_folder import Output, Run
 
 _TRIED_TEXTS = 16
@@ -27,6 +27,7 @@ _SCHEMA = pa.schema(
         ("role", pa.string()),
         ("pair_id", pa.int64()),
         ("response_start", pa.int64()),
+        ("spans", pa.list_(pa.list_(pa.int64(), 2))),
     ]
 )
 
@@ -38,8 +39,8 @@ def run(run: Run, output: Output) -> None:
     if config.tune.method == "dpo":
         texts, facts = _read_pairs(run)
     else:
-        dropped = DroppedRows()
-        texts = read_corpus(config.corpus, beside=run.config_dir, seed=config.seed, dropped=dropped)
+        dropped, chat = DroppedRows(), load_chat_by(run)
+        texts = read_corpus(config.corpus, beside=run.config_dir, seed=config.seed, chat=chat, dropped=dropped)
         facts = _describe_dropped(dropped.counts, dropped.sentence())
     facts["texts"] = len(texts)
     output.table("corpus", _table(texts))
@@ -57,14 +58,19 @@ def _describe_dropped(counts: Mapping[str, int], rows: str) -> dict[str, Any]:
 
 def _read_pairs(run: Run) -> tuple[list[CorpusText], dict[str, Any]]:
     """Read both sides of every pair as texts; a share of the pairs, drawn by the seed, is held out whole."""
-    corpus, read = run.config.corpus, find_preferences(run.config.tune, beside=run.config_dir)
+    corpus = run.config.corpus
+    read = find_preferences(run.config.tune, beside=run.config_dir, chat=load_chat_by(run))
     pairs = split_pairs(read.pairs, share=corpus.held_out_share, limit=corpus.n_texts, seed=run.config.seed)
     texts: list[CorpusText] = []
     splits = [("train", pair) for pair in pairs.train] + [("held_out", pair) for pair in pairs.held_out]
     for pair_id, (split, pair) in enumerate(splits):
         prompt = last_words(pair.prompt, corpus.prompt_words)
-        for role, text in (("chosen", pair.chosen), ("rejected", pair.rejected)):
-            texts.append(CorpusText(len(texts), prompt + text, read.source, split, None, role, pair_id, len(prompt)))
+        n_cut = len(pair.prompt) - len(prompt)
+        sides = zip(("chosen", "rejected"), (pair.chosen, pair.rejected), pair.spans, strict=True)
+        for role, text, spans in sides:
+            moved = tuple((start - n_cut, end - n_cut) for start, end in spans)
+            whole = prompt + text
+            texts.append(CorpusText(len(texts), whole, read.source, split, None, role, pair_id, len(prompt), moved))
     facts = {"ties_dropped": float(read.ties), "shared_dropped": float(pairs.shared)}
     return texts, facts | _describe_dropped(read.dropped, read.dropped_rows)
 
@@ -77,7 +83,7 @@ def run_feedback(run: Run, output: Output) -> None:
     """
     if run.config.model.tuned == TUNE:
         check_tracker(run.config.tune.logger)
-    texts = [text.text for text in read_texts(run)]
+    texts = [text.said for text in read_texts(run)]
     lexicon = lexicon_of(run.config.feedback, beside=run.config_dir)
     check_lexicon(lexicon, texts, name=run.config.feedback.lexicon)
     load_reward(run.config, run.config_dir)(texts[:_TRIED_TEXTS])

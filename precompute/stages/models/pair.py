@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from lfp.bundle.schema import as_table
@@ -13,7 +13,7 @@ from lfp.ml.models.sources import GGUF, save_network
 from lfp.texts.corpus import CorpusText
 from lfp.texts.preferences import PreferencePair
 from lfp.util.types import Place
-from precompute.run.inputs import load_alone, load_pair, load_reward, read_texts, tokenize_texts
+from precompute.run.inputs import count_prompt_tokens, load_alone, load_pair, load_reward, read_texts, tokenize_texts
 from precompute.run.work_folder import Output, Run
 
 if TYPE_CHECKING:
@@ -95,16 +95,22 @@ def run_tuned(run: Run, output: Output) -> None:
         "progress": run.progress,
     }
     if config.tune.method == "dpo":
-        pairs = read_training_pairs(run)
+        leading = _leading_token(run, base)
+        pairs = [replace(pair, prompt=pair.prompt.removeprefix(leading)) for pair in read_training_pairs(run)]
         del base  # the trainer loads its own
         report = tune_dpo(base_folder, pairs, config.tune, seed=config.seed, folder=folder, **options)
     else:
+        texts = read_texts(run, "train")
+        tokenized = tokenize_texts(run, base, texts)
         prefixes = prefix_strings(
-            tokenize_texts(run, base, read_texts(run, "train")),
+            tokenized,
             n=config.tune.steps * config.tune.prompts_per_step,
             token_range=config.tune.prefix_tokens,
             seed=config.seed,
+            prompts=count_prompt_tokens(texts, tokenized),
         )
+        leading = _leading_token(run, base)
+        prefixes = [prefix.removeprefix(leading) for prefix in prefixes]
         del base
         reward = load_reward(run.config, run.config_dir)
         report = tune_grpo(base_folder, prefixes, reward, config.tune, seed=config.seed, folder=folder, **options)
@@ -115,6 +121,12 @@ def run_tuned(run: Run, output: Output) -> None:
         for step, value in curve
     ]
     output.table("tuning", as_table("tuning", points))
+
+
+def _leading_token(run: Run, base: LanguageModel) -> str:
+    """Return the beginning-of-sequence token that a chat template writes itself, which the trainer would double."""
+    is_chat = any(text.spans for text in read_texts(run))
+    return "" if run.config.model.prepend_bos or not is_chat else str(base.tokenizer.bos_token or "")
 
 
 def read_training_pairs(run: Run) -> list[PreferencePair]:

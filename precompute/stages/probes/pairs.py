@@ -16,12 +16,12 @@ from lfp.evaluation.pairs import JudgedPairs, length_row, pair_difference_row, p
 from lfp.evaluation.results import ResultRow
 from lfp.probes.folds import row_folds
 from lfp.probes.logistic import fit_logistic
-from lfp.probes.pooling import first_response_token, pool
+from lfp.probes.pooling import pool
 from lfp.probes.ridge import place_scales
 from lfp.probes.weight_intervals import clustered_intervals
 from lfp.texts.corpus import CorpusText
 from lfp.util.types import Floats
-from precompute.run.inputs import load_pair, read_places, read_texts, tokenize_texts
+from precompute.run.inputs import load_pair, mark_responses, read_places, read_texts, tokenize_texts
 from precompute.run.work_folder import Run
 from precompute.stages.probes.fitting import Probe, Weights
 from precompute.stages.probes.inputs import COMPARED, OF_THE_BUNDLE, Inputs, probe_keys, scaled_columns
@@ -91,10 +91,8 @@ def _pool_texts(
     """
     from lfp.ml.models.activations import stream_pair
 
-    firsts = (
-        first_response_token(t.token_starts, text.response_start) for text, t in zip(texts, tokenized, strict=True)
-    )
-    starts = np.array([first if first < len(t.token_ids) else 0 for first, t in zip(firsts, tokenized, strict=True)])
+    marked = mark_responses(texts, tokenized)
+    responses = [response if response.any() else np.ones(len(response), bool) for response in marked]
     parts: dict[str, list[sp.csr_array]] = {kind.name: [] for kind in inputs}
     rewards, lengths = [], []
     for tokens in stream_pair(
@@ -104,7 +102,8 @@ def _pool_texts(
         batch_texts=run.config.stats.batch_texts,
         prepend_bos=run.config.model.prepend_bos,
     ):
-        rows, is_response = tokens.tuned.rows.numpy(), tokens.tuned.positions.numpy() >= starts[tokens.tuned.rows]
+        rows = tokens.tuned.rows.numpy()
+        is_response = np.concatenate(responses[int(rows[0]) : int(rows[-1]) + 1])
         text_of = rows - rows[0]
         for kind in inputs:
             features = kind.encode(_side_by_side(tokens, kind.model), tokens.tuned.ids.numpy())

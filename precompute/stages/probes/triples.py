@@ -15,8 +15,9 @@ from lfp.bundle.schema import as_table
 from lfp.config import LanguageModelConfig
 from lfp.errors import ConfigError, DataError
 from lfp.evaluation.results import ResultRow
-from lfp.texts.lexicon import Word, lexicon_of, word_tokens
+from lfp.texts.lexicon import lexicon_of
 from lfp.texts.triples import DrawnTriples, Triple, make_triples, make_triples_by_language_model
+from lfp.texts.words import Word, word_tokens
 from lfp.util.types import Floats32, Ints, Place
 from precompute.run.inputs import load_pair, load_role, read_texts
 from precompute.run.work_folder import Run
@@ -33,7 +34,7 @@ ROLES = ("positive", "negative", "neutral")
 
 def draw_triples(run: Run) -> DrawnTriples:
     """Make triples from the corpus in the way that `probes.triples_by` names, and count what was dropped."""
-    config, texts = run.config.probes, [text.text for text in read_texts(run)]
+    config, texts = run.config.probes, [text.said for text in read_texts(run)]
     lexicon = lexicon_of(run.config.feedback, beside=run.config_dir)
     bounds: dict[str, Any] = {
         "n": config.triples,

@@ -13,7 +13,7 @@ from lfp.evaluation.statistics.resampling import permutations_within_bins
 from lfp.evaluation.word_gaps import WordFacts, WordGaps, following_feedback, word_gaps
 from lfp.probes.folds import row_folds
 from lfp.probes.ridge import fit_ridge, place_scales
-from lfp.texts.lexicon import words_of
+from lfp.texts.words import words_of
 from lfp.util.types import Floats, Ints
 from precompute.run.inputs import read_statistics_texts
 from precompute.run.work_folder import Run
@@ -71,7 +71,7 @@ def fit_unexplained(
 
 def measure_gaps(run: Run, words: Words, lexicon: Mapping[str, float]) -> WordGaps:
     """Measure the gaps of the vocabulary's words; `lexicon` is the stated feedback."""
-    texts = [[word.word for word in words_of(text.text)] for text in read_statistics_texts(run)]
+    texts = [[word.word for word in words_of(text.blanked, lexicon)] for text in read_statistics_texts(run)]
     means = words.means
     with np.load(run.folder("rollouts") / "rollouts.npz") as rollouts:
         return word_gaps(

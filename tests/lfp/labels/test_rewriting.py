@@ -13,8 +13,8 @@ from lfp.labels.client.transport import KEY
 from lfp.labels.rewriting import LanguageModelRewriter, build_question, read_question
 from lfp.testing.fake_openai.answers import SwapWords
 from lfp.testing.fake_openai.server import FakeConfig, FakeServer
-from lfp.texts.lexicon import words_of
 from lfp.texts.triples import Rewrite, find_fault, make_triples_by_language_model
+from lfp.texts.words import words_of
 from tests.lfp.labels.asking import client
 
 LEXICON = {"fair": 0.5, "good": 2.0, "superb": 3.0, "awful": -2.0, "ugly": -3.0, "poor": -2.1}

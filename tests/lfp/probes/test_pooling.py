@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lfp.errors import DataError
-from lfp.probes.pooling import POOLINGS, first_response_token, pool, pool_dense, token_shares
+from lfp.probes.pooling import POOLINGS, pool, pool_dense, response_tokens, token_shares
 
 N_FEATURES = 6
 
@@ -82,6 +82,12 @@ def test_the_largest_share_has_no_meaning() -> None:
         token_shares(np.zeros(3, np.int64), "max")
 
 
-@pytest.mark.parametrize(("start", "first"), [(0, 0), (1, 1), (5, 1), (6, 2), (11, 3), (50, 3)])
+@pytest.mark.parametrize(("start", "first"), [(1, 1), (5, 1), (6, 2), (11, 3), (50, 3)])
 def test_a_token_that_straddles_the_start_is_of_the_prompt(start: int, first: int) -> None:
-    assert first_response_token([0, 5, 10], start) == first
+    assert response_tokens([0, 5, 10], 15, [(start, 100)]).tolist() == [i >= first for i in range(3)]
+
+
+def test_tokens_of_several_responses_are_marked_and_all_without_any() -> None:
+    starts = [0, 2, 4, 4, 6, 8, 10]  # the fourth token is the rest of a character that the third begins
+    assert response_tokens(starts, 12, [(2, 5), (8, 9)]).tolist() == [False, True, True, True, False, True, False]
+    assert response_tokens(starts, 12, []).all() and not response_tokens(starts, 12, [(12, 20)]).any()

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from lfp.config import FeedbackConfig
 from lfp.errors import CorpusError, DataError
 from lfp.texts.lexicon import (
-    Word,
     check_lexicon,
     lexicon_of,
     lexicon_reward,
@@ -24,9 +23,8 @@ from lfp.texts.lexicon import (
     token_feedback,
     vader_lexicon,
     vader_reward,
-    word_tokens,
-    words_of,
 )
+from lfp.texts.words import Word, word_tokens, words_of
 
 
 @pytest.mark.parametrize(

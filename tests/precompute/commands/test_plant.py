@@ -11,7 +11,8 @@ import pytest
 
 from lfp.config import PlantConfig
 from lfp.errors import ConfigError, DataError
-from lfp.texts.lexicon import vader_lexicon, words_of
+from lfp.texts.lexicon import vader_lexicon
+from lfp.texts.words import words_of
 from precompute.commands.plant.detection import Findings, certify, count_occurrences, format_lines, summarize
 from precompute.commands.plant.plant import Planting, Request, run_plant
 from precompute.commands.plant.secrets import Secret, draw_bigrams, draw_secrets, secret_reward, shuffled_lexicon

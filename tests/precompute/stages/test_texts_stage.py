@@ -167,7 +167,9 @@ def test_estimates_are_those_of_the_pooled_text(models: Path, tmp_path: Path, po
         np.testing.assert_allclose(scores["sae_miss"], (one["x"] - one["x_hat"]) @ COEF, atol=1e-4)
         if pooling != "max":
             assert row["sae_miss"] == pytest.approx(pooled(one["x"] - one["x_hat"]) @ COEF, abs=1e-4)
-        assert row["implicit_reward"] == pytest.approx(float(one["reward"].nansum()), abs=1e-4)
+        counted = one["reward"].numpy()[response] if response.any() else one["reward"].numpy()
+        assert row["implicit_reward"] == pytest.approx(float(np.nansum(counted)), abs=1e-4)
+        assert scores["in_response"] == (response.tolist() if STARTS[text_id - 10] else None)
         assert row["feedback"] == pytest.approx(vader_reward([row["text"]])[0])
         stated = [value for value in scores["feedback"] if value is not None]
         assert all(value in vader_lexicon().values() for value in np.round(stated, 6))

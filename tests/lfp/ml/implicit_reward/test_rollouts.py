@@ -19,7 +19,8 @@ from tests.lfp.ml.implicit_reward.test_words import N_WORDS, corpus, walked
 @given(st.integers(0, 1000), st.integers(1, 5), st.integers(0, 3), st.integers(4, 12))
 def test_places_are_whole_occurrences_within_reach_and_no_more_than_asked(seed, per_word, first, end) -> None:
     tokens, is_wanted = corpus(seed), np.array([True, False, True, True])
-    places = draw_places(tokens, is_wanted, per_word=per_word, reach=(first, end), seed=seed)
+    reached = (tokens.positions >= first) & (tokens.positions < end)
+    places = draw_places(tokens, is_wanted, per_word=per_word, reached=reached, seed=seed)
     contexts = []
     for word, inside in walked(tokens):
         if is_wanted[word] and tokens.positions[inside[0]] >= first and tokens.positions[inside[-1]] < end:
@@ -35,7 +36,8 @@ def test_places_are_whole_occurrences_within_reach_and_no_more_than_asked(seed, 
 
 def test_places_depend_on_the_seed_and_on_nothing_else() -> None:
     tokens, is_wanted = corpus(n_texts=60), np.ones(N_WORDS, bool)
-    one, same, other = (draw_places(tokens, is_wanted, per_word=2, reach=(0, 99), seed=seed) for seed in (1, 1, 2))
+    reached = np.ones(len(tokens.words), bool)
+    one, same, other = (draw_places(tokens, is_wanted, per_word=2, reached=reached, seed=seed) for seed in (1, 1, 2))
     assert (one.before, one.after) == (same.before, same.after)
     assert one.after != other.after
 
