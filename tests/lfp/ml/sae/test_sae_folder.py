@@ -58,8 +58,10 @@ def assert_same(one: Sae, other: Sae) -> None:
 
 
 @every_variant
-def test_saving_keeps_every_field_and_every_bit(tmp_path: Path, variant: Variant) -> None:
-    sae = tiny_sae(variant=variant, scale=1 / 3, layer=4, seed=11)
+@pytest.mark.parametrize("width", [12, 6])
+def test_saving_keeps_every_field_and_every_bit(tmp_path: Path, variant: Variant, width: int) -> None:
+    """Of any shape: square weights too, whose shape does not tell which way they lie."""
+    sae = tiny_sae(variant=variant, scale=1 / 3, layer=4, seed=11, width=width)
     write_sae(sae, tmp_path / "deep" / "er")
     again = load_sae(tmp_path / "deep" / "er")
     assert_same(sae, again)
