@@ -49,7 +49,10 @@ SHORTER = {
     ("sweep", "precompute/presets/demo-sweep.toml"): [p for value in (*SMALL, *ONE_POINT) for p in ("--set", value)],
 }
 """What is added to a command to make it one of seconds."""
-ELSEWHERE = r"(run|plant --config) precompute/presets/(imdb|hh|smollm2-vader)\.toml|sweep precompute/presets/imdb-sweep|runs/imdb"
+ELSEWHERE = (
+    r"(run|plant --config) precompute/presets/(imdb|hh|smollm2-vader)\.toml"
+    r"|sweep precompute/presets/imdb-sweep|runs/imdb"
+)
 """Commands about real texts: tests/precompute/test_presets.py runs those presets at tiny sizes."""
 
 
