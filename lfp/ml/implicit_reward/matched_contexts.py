@@ -83,14 +83,16 @@ class MatchedContexts:
 
     def update(self, base_log_probs: Tensor, difference: Tensor) -> None:
         """Add contexts: log pi_base and log pi_tuned - log pi_base of every token, both [n, d_vocab]."""
-        probs = base_log_probs.detach().cpu().float().softmax(1)
-        reward = difference.detach().cpu().float()
-        advantage = reward - (probs * reward).sum(1, keepdim=True)
+        log_probs, reward = (values.detach().cpu().float() for values in (base_log_probs, difference))
+        probs = log_probs.exp()
+        means = torch.einsum("cv,cv->c", probs, reward)
         zeros = torch.zeros(len(probs), len(self._products))
         of_columns = zeros.index_add(1, self._columns, probs)
+        # in place, because memory for every token of every context takes longer to get than to fill
+        scores = zeros.index_add_(1, self._columns, probs.mul_(reward)).sub_(means[:, None] * of_columns)
         blocks = (self.n_contexts + torch.arange(len(probs))) // _RUN % _BLOCKS
         self._weights.index_add_(0, blocks, of_columns.double())
-        self._scores.index_add_(0, blocks, zeros.index_add(1, self._columns, probs.mul_(advantage)).double())
+        self._scores.index_add_(0, blocks, scores.double())
         self._kept.append((blocks, of_columns.bfloat16()))
         self._waiting.append(of_columns)
         self.n_contexts += len(probs)

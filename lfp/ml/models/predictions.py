@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from lfp.errors import ModelError
 from lfp.ml.models.loading import LanguageModel
-from lfp.ml.models.runtime import affine
+from lfp.ml.models.runtime import FastLinear
 
-_CHUNK_ENTRIES = 2**24
-"""Logits of a chunk: 64 MB in float32."""
+_CHUNK_ENTRIES = 2**23
+"""Logits of a chunk: 32 MB in float32. The memory of a larger one is given back and requested again for every chunk,
+which takes longer than to compute on it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,16 +33,12 @@ class States:
         return States(self.model, self.values[wanted.to(self.values.device)], self.output)
 
     def logits(self, rows: slice) -> Tensor:
-        """Return the logits [n, d_vocab] that the network itself computes from rows of values [..., d_model], float32.
-
-        They are computed in float32 whatever the type of the weights: a difference of two models' log-probabilities
-        would drown in the rounding of bfloat16.
-        """
+        """Return the logits [n, d_vocab] that the network computes from rows of values [..., d_model], as float32."""
         network, values = self.model.network, self.values[rows]
         body = _find_body(network)
         fields = {**self.output, "last_hidden_state": values[None]}
         ids = torch.zeros(1, len(values), dtype=torch.int64, device=values.device)
-        with self.model.selected(), _Float32Linear():
+        with self.model.selected(), FastLinear():
             body.forward = lambda *_, **__: type(self.output)(**fields)
             try:
                 logits: Tensor = network(ids, use_cache=False).logits
@@ -78,23 +73,6 @@ def read_states(model: LanguageModel, input_ids: Tensor, attention_mask: Tensor)
 
 class _BodyDoneError(Exception):
     """Ends a forward pass where the final head would begin."""
-
-
-class _Float32Linear(TorchFunctionMode):
-    """Context in which linear layers compute in float32, in the thread that entered it."""
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Replace `F.linear`; torch calls this for each of its functions."""
-        if func is not F.linear:
-            return func(*args, **(kwargs or {}))
-        inputs, weight, bias = (*args, None)[:3] if "bias" not in (kwargs or {}) else (*args, (kwargs or {})["bias"])
-        return affine(inputs.float(), weight.float(), None if bias is None else bias.float())
 
 
 def _find_body(network: Any) -> Any:
