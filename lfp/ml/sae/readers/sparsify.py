@@ -24,7 +24,7 @@ def read_sparsify(folder: Path) -> StoredSae:
     path = folder / "cfg.json"
     config = read_json(path)
     for key, what in (
-        ("transcode", "a transcoder, which rebuilds another site than it reads"),
+        ("transcode", "a transcoder, which rebuilds another site than it reads,"),
         ("skip_connection", "an autoencoder with a linear path beside its features"),
         ("signed", "an autoencoder with negative features"),
     ):
