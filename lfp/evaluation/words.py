@@ -52,33 +52,47 @@ class ScoredWords:
     seed: int
 
     @staticmethod
-    def from_vocabulary(values: Floats, counts: Floats, config: ProbesConfig, *, seed: int) -> ScoredWords:
+    def from_vocabulary(
+        values: Floats, counts: Floats, config: ProbesConfig, *, seed: int, is_needed: bool = True
+    ) -> ScoredWords:
         """Select the scored words of a vocabulary whose `values` are NaN where the lexicon has none.
 
-        Raises DataError where fewer than ten words are scored, or all have the same value.
+        Where fewer than ten words are scored, or all have the same value, there is nothing to judge: raises DataError
+        if that `is_needed`, else no word is selected.
         """
         rows = np.flatnonzero(~np.isnan(values))
+        reason = _why_unusable(values, values[rows])
+        if reason is not None and is_needed:
+            raise DataError(reason)
+        rows = rows if reason is None else rows[:0]
         true = values[rows]
-        if not len(true):
-            raise DataError(
-                f"the lexicon has no word in the corpus (none of its {len(values)} words that are common enough), so "
-                "no probe can be judged; pass a lexicon in the language of the texts, or other texts"
-            )
-        if len(true) < _FEWEST:
-            raise DataError(
-                f"the lexicon has {len(true)} of the corpus's {len(values)} words, and at least ten words are needed "
-                "to judge a probe; pass more texts, a larger lexicon, or lower probes.min_word_count"
-            )
-        if np.ptp(true) == 0:
-            raise DataError(
-                f"the feedback is constant: the lexicon gives each of its {len(true)} words in the corpus the value "
-                f"{true[0]:g}, so there is nothing to rank; give words at least two values"
-            )
         rng = np.random.default_rng(seed)
-        shuffled = permutations_within_bins(
-            true, counts[rows], bins=config.frequency_bins, n=config.permutations, rng=rng
-        )
+        shuffled = np.empty((config.permutations, 0))
+        if len(rows):
+            shuffled = permutations_within_bins(
+                true, counts[rows], bins=config.frequency_bins, n=config.permutations, rng=rng
+            )
         return ScoredWords(rows, true, shuffled, config, seed)
+
+
+def _why_unusable(values: Floats, true: Floats) -> str | None:
+    """Say why the scored words' values `true` of a vocabulary's `values` rank nothing; None where they do."""
+    if not len(true):
+        return (
+            f"the lexicon has no word in the corpus (none of its {len(values)} words that are common enough), so "
+            "no probe can be judged; pass a lexicon in the language of the texts, or other texts"
+        )
+    if len(true) < _FEWEST:
+        return (
+            f"the lexicon has {len(true)} of the corpus's {len(values)} words, and at least ten words are needed "
+            "to judge a probe; pass more texts, a larger lexicon, or lower probes.min_word_count"
+        )
+    if np.ptp(true) == 0:
+        return (
+            f"the feedback is constant: the lexicon gives each of its {len(true)} words in the corpus the value "
+            f"{true[0]:g}, so there is nothing to rank; give words at least two values"
+        )
+    return None
 
 
 def word_rows(

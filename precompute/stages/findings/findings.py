@@ -81,6 +81,9 @@ def run(run: Run, output: Output) -> None:
 def _word_results(run: Run, headline: dict[str, Any], draws: Draws) -> list[ResultRow]:
     """Judge words: their sentiment, errors by frequency, and the words on which the judges disagree most."""
     vocabulary = run.table("probes", "vocabulary")
+    gaps = word_gap_rows(vocabulary["word"].to_pylist(), floats(vocabulary, "implicit_gap"), draws)
+    if not run.table("probes", "triples").num_rows:  # no word is scored
+        return gaps
     words = Words.from_vocabulary(vocabulary, headline)
     judges = {"predicted": words.shown, "implicit": words.implicit, "true": words.true}
     names = [f"word:{word}" for word in words.words]
@@ -88,7 +91,7 @@ def _word_results(run: Run, headline: dict[str, Any], draws: Draws) -> list[Resu
         *token_sentiment(words),
         *error_by_frequency(words, draws),
         *queues(names, judges, _WORD_QUEUES, draws),
-        *word_gap_rows(vocabulary["word"].to_pylist(), floats(vocabulary, "implicit_gap"), draws),
+        *gaps,
     ]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from lfp.config import TUNE
+from lfp.config import TUNE, VADER
 from lfp.texts.corpus import CorpusText, read_corpus
 from lfp.texts.lexicon import check_lexicon, lexicon_of
 from lfp.texts.preferences import find_preferences, last_words, split_pairs
@@ -83,8 +83,10 @@ def run_feedback(run: Run, output: Output) -> None:
     """
     if run.config.model.tuned == TUNE:
         check_tracker(run.config.tune.logger)
-    texts = [text.said for text in read_texts(run)]
+    rows = read_texts(run)
+    texts, is_pairs = [row.said for row in rows], any(row.pair_id is not None for row in rows)
     lexicon = lexicon_of(run.config.feedback, beside=run.config_dir)
-    check_lexicon(lexicon, texts, name=run.config.feedback.lexicon)
+    if not is_pairs or run.config.feedback.lexicon != VADER:  # preferences need no lexicon
+        check_lexicon(lexicon, texts, name=run.config.feedback.lexicon)
     load_reward(run.config, run.config_dir)(texts[:_TRIED_TEXTS])
     output.json("facts", {"lexicon_words": len(lexicon)})

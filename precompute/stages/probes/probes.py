@@ -11,11 +11,13 @@ from typing import TypeVar
 import numpy as np
 import scipy.sparse as sp
 
+from lfp.evaluation.results import ResultRow
 from lfp.evaluation.word_gaps import beyond_noise
 from lfp.evaluation.words import ScoredWords
 from lfp.probes.attribution import display_scale
 from lfp.probes.folds import row_folds
 from lfp.texts.lexicon import lexicon_of
+from lfp.texts.triples import DrawnTriples
 from lfp.util.types import Floats, Ints
 from precompute.run.inputs import load_dictionary, read_places, read_texts
 from precompute.run.work_folder import Output, Run
@@ -67,13 +69,14 @@ class _Task:
     """What every word probe is fitted and judged on; `lasts` are the rows of the target feedback, by slot and by word.
 
     `excess` [words] is the part of the implicit advantage that the stated feedback does not explain, beyond noise.
+    `points` is None where no word is scored: then the implicit reward alone is a target.
     """
 
     run: Run
     kept: Kept
     words: Words
     scored: ScoredWords
-    points: TriplePoints
+    points: TriplePoints | None
     lasts: tuple[Ints, Ints]
     excess: Floats
 
@@ -104,13 +107,17 @@ def run(run: Run, output: Output) -> None:
     config, seed = run.config.probes, run.config.seed
     lexicon = lexicon_of(run.config.feedback, beside=run.config_dir)
     words = Words.load(run, lexicon)
-    scored = ScoredWords.from_vocabulary(words.values, words.counts.astype(float), config, seed=seed)
-    kept, drawn = Kept.load(run), draw_triples(run)
-    points = collect_points(run, drawn.triples, read_places(run))
+    is_pairs = any(text.role == "chosen" for text in read_texts(run))
+    counts = words.counts.astype(float)
+    scored = ScoredWords.from_vocabulary(words.values, counts, config, seed=seed, is_needed=not is_pairs)
+    kept, drawn, points = Kept.load(run), DrawnTriples((), {}), None
+    if len(scored.rows):
+        drawn = draw_triples(run)
+        points = collect_points(run, drawn.triples, read_places(run))
     lasts = kept.lasts_of(~np.isnan(words.values), config.max_rows)
     inputs, gaps = build_inputs(run, kept), measure_gaps(run, words, lexicon)
     of_words = _fit_words(_Task(run, kept, words, scored, points, lasts, beyond_noise(gaps)), inputs)
-    pairs = collect_pairs(run, inputs) if any(text.role == "chosen" for text in read_texts(run)) else None
+    pairs = collect_pairs(run, inputs) if is_pairs else None
     of_pairs = _fit_pairs(run, pairs, inputs)
     shown = _shown(of_words, of_pairs)
     listed = _listed(of_words.probes, of_pairs, shown, scored)
@@ -121,14 +128,21 @@ def run(run: Run, output: Output) -> None:
     _write_probes(run, output, listed)
     np.savez(output.folder / "unexplained.npz", allow_pickle=False, **vars(of_words.unexplained[_BUNDLES]))
     output.results([
+        *(_judge_words(of_words, ids, words, scored) if len(scored.rows) else []),
+        *([] if pairs is None else preference_rows(of_pairs, ids, pairs, config, seed=seed)),
+        *(triples_results(drawn) if len(scored.rows) else []),
+    ])  # fmt: skip
+
+
+def _judge_words(of_words: _OfWords, ids: Mapping[Key, int], words: Words, scored: ScoredWords) -> list[ResultRow]:
+    """Judge every probe on the words that the lexicon scores."""
+    return [
         *word_rows.held_out_rows(of_words.probes, ids, scored),
         *word_rows.random_rows(of_words.random, scored),
         *word_rows.before_rows(of_words.before, scored),
         *word_rows.difference_rows(of_words.probes, scored),
         *word_rows.measured_rows(words, scored),
-        *([] if pairs is None else preference_rows(of_pairs, ids, pairs, config, seed=seed)),
-        *triples_results(drawn),
-    ])  # fmt: skip
+    ]
 
 
 def _fit_words(task: _Task, inputs: Sequence[Inputs]) -> _OfWords:
@@ -170,7 +184,7 @@ def _fit_kind(task: _Task, inputs: Inputs, report: Callable[[], None]) -> _OfWor
     found = _OfWords({}, {}, {}, {}, {}, {})
     over_tokens = Judged(encoded.words.over_tokens, encoded.words.tokens, task.words.folds)
     at_last = Judged(encoded.words.at_last, np.ones(len(task.words.folds)), task.words.folds)
-    for target in WORD_TARGETS:
+    for target in WORD_TARGETS if task.points is not None else ("implicit_reward",):
         rows = _rows(target, task, inputs, encoded)
         judged = at_last if POOLING[target] == "last" else over_tokens
         found.probes[target, name] = fit_words(target, inputs, rows, judged, scored=task.scored.rows, config=config)
@@ -228,6 +242,7 @@ def _rows(target: str, task: _Task, inputs: Inputs, encoded: Encoded) -> Rows:
         return feedback_rows(encoded.rows["lasts"], task.lasts[1], task.words, task.scored)
     if target == "implicit_reward":
         return implicit_rows(task.run, encoded.rows["sample"], task.kept, task.words)
+    assert task.points is not None
     points, neutral = task.points.encoded(inputs.model, inputs.encode)
     row_of = {word: i for i, word in enumerate(task.words.words)}
     rows = np.array([row_of.get(word, -1) for word in task.points.words[: points.shape[0]]], np.int64)
@@ -245,6 +260,11 @@ def _shown(of_words: _OfWords, of_pairs: Mapping[str, PairProbe]) -> dict[str, F
     return {name: of_words.over_tokens[name].features @ of_pairs[name].probe.weights.value for name in _SHOWN}
 
 
+def _display(predicted: Floats, scored: ScoredWords) -> tuple[float, float]:
+    """Return slope and offset of predictions [words] on the lexicon's scale; as they are where no word is scored."""
+    return display_scale(predicted[scored.rows], scored.true) if len(scored.rows) else (1.0, 0.0)
+
+
 def _listed(
     of_words: Mapping[Key, WordProbe],
     of_pairs: Mapping[str, PairProbe],
@@ -254,10 +274,10 @@ def _listed(
     """List every probe, the headline first, then by target and inputs."""
     made: dict[Key, Listed] = {}
     for key, fitted in of_words.items():
-        display = display_scale(fitted.predicted[scored.rows], scored.true)
+        display = _display(fitted.predicted, scored)
         made[key] = Listed(fitted.probe, display, len(scored.rows))
     for name, judged in of_pairs.items():
-        display = display_scale(shown[name][scored.rows], scored.true) if name in shown else (1.0, 0.0)
+        display = _display(shown[name], scored) if name in shown else (1.0, 0.0)
         made[PREFERENCE, name] = Listed(judged.probe, display, len(judged.margins))
     headline = (PREFERENCE if of_pairs else "implicit_reward", "sae")
     keys = [(target, name) for target in (*WORD_TARGETS, PREFERENCE) for name in MODELS if (target, name) in made]

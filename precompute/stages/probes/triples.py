@@ -72,8 +72,10 @@ def triples_results(drawn: DrawnTriples) -> list[ResultRow]:
     return [ResultRow.from_estimate("triples", "kept", len(drawn.triples), n=total), *dropped]
 
 
-def triple_rows(triples: Sequence[Triple], points: TriplePoints, folds: Mapping[str, int]) -> pa.Table:
-    """Build the table `triples`."""
+def triple_rows(triples: Sequence[Triple], points: TriplePoints | None, folds: Mapping[str, int]) -> pa.Table:
+    """Build the table `triples`, empty without points."""
+    if points is None:
+        return as_table("triples", [])
     positions = dict(zip(ROLES, points.positions.reshape(len(ROLES), -1).tolist(), strict=True))
     rows = [
         {role: getattr(triple, role) for role in ROLES}
