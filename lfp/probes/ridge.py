@@ -29,13 +29,16 @@ from lfp.util.types import Flags, Floats, Floats32, Ints
 Equations = Callable[[float, Ints], tuple[Floats, Floats]]
 """Solve for the coefficients [features, targets] and intercepts [targets] of some targets at one alpha."""
 
-_SIDE_SPARSE, _SIDE_OF_ONE, _SIDE = 1024, 2048, 6144
-"""Sides of the matrix that the exact solvers factor: up to where iterating is quicker for one target (a factor costs
-side^3 and serves all targets, iterating costs as much again for each), and at the very most, for memory."""
+_SIDE_WITH_FACTOR, _SIDE_OF_ONE, _SIDE = 640, 2048, 6144
+"""Sides of the matrix that the exact solvers factor: up to where iterating sparse features is quicker for one target,
+with a factor in single precision and without (an exact factor costs side^3 and serves all targets, iterating costs as
+much again for each), and at the very most, for memory."""
 _NUMBERS_AT_ONCE = 2_000_000
 """Weights that are iterated at once: 16 targets or more."""
 _FINAL, _ROUGH = 1e-8, 1e-3
 """Tolerances of iterated weights: those returned, and those that only compare alphas."""
+_PROVED = 1e-4
+"""Relative error of weights beyond which they are refused."""
 _WORSE = 1.01
 """How many times the error of the next larger alpha makes an alpha count as worse."""
 _SPARSE_COST, _FEWEST_PRODUCTS = 16.0, 10
@@ -73,10 +76,10 @@ def fit_folded_ridge(
     """Fit ridge probes of targets [rows, targets] on features [rows, features], with an unpenalised intercept.
 
     Each target has its own alpha, the one with the least squared error over inner folds (the remaining folds, in
-    turn). The loss is |y - x w - b|^2 + alpha |w|^2, scikit-learn's. Where rows or features are few (2,048 for one
-    target, up to 6,144 for many), the weights are exact; beyond that they are iterated to a proved relative error of
-    1e-4 (1e-2 while alphas are compared), and the features never made dense. Raises DataError where a fold has no row,
-    a target is constant, or the iteration cannot get that close.
+    turn). The loss is |y - x w - b|^2 + alpha |w|^2, scikit-learn's. Where rows or features are few (640 for one
+    target, up to 6,144 for many or for dense features), the weights are exact; beyond that they are iterated to a
+    relative error of 1e-8 (1e-3 while alphas are compared), and the features never made dense. Raises DataError where
+    a fold has no row, a target is constant, or no error below 1e-4 can be proved.
     """
     check_fit(features, targets, folds, n_folds, alphas)
     solvers = _choose_solvers(features, targets, folds)
@@ -95,9 +98,8 @@ def fit_ridge(features: sp.csr_array, targets: Floats, folds: Ints, *, n_folds: 
 def _choose_solvers(features: sp.csr_array, targets: Floats, folds: Ints) -> Sequence[Solver[Ridge]]:
     """Choose one solver, or several of a few targets where each target carries vectors as long as the features."""
     (n_rows, width), n_targets = features.shape, targets.shape[1]
-    largest = float(_SIDE)
-    if is_sparse(features):
-        largest = _SIDE_SPARSE if width <= _SIDE else _SIDE_OF_ONE * n_targets ** (1 / 3)
+    of_one = _SIDE_WITH_FACTOR if width <= _SIDE else _SIDE_OF_ONE
+    largest = of_one * n_targets ** (1 / 3) if is_sparse(features) else _SIDE
     if min(n_rows, width) <= min(_SIDE, largest):
         solver = Primal if width <= n_rows else Dual
         return [solver.from_rows(features, targets, folds)]
@@ -413,7 +415,8 @@ class CentredRows:
 
         They are within `tolerance` of the exact ones, relative to their norm: the residual r of the normal equations
         proves it, as their matrix is at least alpha I, so that |error| <= |r| / alpha. The proof is repeated, at ten
-        times the tolerance, with the residual recomputed. Raises DataError where rounding keeps a target from it.
+        times the tolerance, with the residual recomputed. Raises DataError where rounding keeps a target from it and
+        from 1e-4.
         """
         n, mean = self.features.shape[0], column_means(self.features)
         squares = np.asarray(self.features.power(2).sum(axis=0)).ravel()
@@ -426,29 +429,30 @@ class CentredRows:
             along -= along.mean(axis=0)
             return self.features.T @ along + alpha * vectors
 
-        def improve(coef: Floats, precondition: Linear, at_most: int | None) -> tuple[Floats, Flags]:
-            """Iterate from some weights; return new ones, and which of them the recomputed residual refutes."""
+        def improve(coef: Floats, precondition: Linear, at_most: int | None) -> tuple[Floats, Floats]:
+            """Iterate from some weights; return new ones, and the bound on their relative error [targets]."""
 
-            def is_small(residual: Floats, moved: Floats, times: float = 1.0) -> Flags:
-                return norms(residual) <= times * tolerance * alpha * norms(coef + moved)
+            def is_small(residual: Floats, moved: Floats) -> Flags:
+                return norms(residual) <= tolerance * alpha * norms(coef + moved)
 
-            step = conjugate_gradients(
+            coef = coef + conjugate_gradients(
                 curve, right - curve(coef), precondition=precondition, is_small=is_small, at_most=at_most
             )
-            return coef + step, ~is_small(right - curve(coef + step), step, 10.0)
+            size = alpha * norms(coef)
+            return coef, np.divide(norms(right - curve(coef)), size, out=np.zeros_like(size), where=size > 0)
 
-        coef, missed = start, np.ones(start.shape[1], bool)
+        coef, bound, is_factored = start, np.full(start.shape[1], np.inf), False
         if self.products is None or not needs_factor:
             at_most = None if self.products is None else self._n_before_factor()
-            coef, missed = improve(coef, lambda vectors: vectors / diagonal[:, None], at_most)
-        is_factored = bool(self.products is not None and missed.any())
-        if self.products is not None and is_factored:
-            products = self.products()
+            coef, bound = improve(coef, lambda vectors: vectors / diagonal[:, None], at_most)
+        if self.products is not None and (bound > 10.0 * tolerance).any():
+            products, is_factored = self.products(), True
             products -= np.float32(n) * np.outer(mean, mean).astype(np.float32)
-            coef, missed = improve(coef, factor_roughly(products, alpha), None)
-        if missed.any():
+            coef, bound = improve(coef, factor_roughly(products, alpha), None)
+        largest = max(10.0 * tolerance, _PROVED)
+        if (missed := bound > largest).any():
             raise DataError(
-                f"the weights at alpha {alpha:g} cannot be computed to {10.0 * tolerance:g} of their size "
+                f"the weights at alpha {alpha:g} cannot be computed to {largest:g} of their size "
                 f"({int(missed.sum())} of {len(missed)} targets); raise the smallest of probes.alphas"
             )
         return coef, is_factored

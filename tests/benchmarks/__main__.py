@@ -18,9 +18,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 def main() -> None:
     """Runs every benchmark."""
     from tests.benchmarks.asking import asking
+    from tests.benchmarks.probe_stage import stage_of_probes
     from tests.benchmarks.probes import logistic_probe, ridge_probe
 
-    for benchmark in (queries, statistics, ridge_probe, logistic_probe, asking):
+    for benchmark in (queries, statistics, ridge_probe, logistic_probe, stage_of_probes, asking):
         sys.stdout.write(json.dumps({"benchmark": benchmark.__name__, **benchmark()}) + "\n")
         sys.stdout.flush()
     from tests.benchmarks.nulls import nulls

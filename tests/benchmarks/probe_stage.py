@@ -9,6 +9,7 @@ import argparse
 import hashlib
 import json
 import resource
+import subprocess
 import sys
 import time
 from types import SimpleNamespace
@@ -36,6 +37,12 @@ def main() -> None:
     sys.stdout.write(json.dumps(probe_stage(**vars(parser.parse_args()))) + "\n")
 
 
+def stage_of_probes() -> dict[str, Any]:
+    """All fits at full size, in a process of their own, so that their peak memory is their own."""
+    command = [sys.executable, "-m", "tests.benchmarks.probe_stage", "--peer"]
+    return dict(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout))
+
+
 def probe_stage(
     *, rows: int, features: int, permutations: int, threads: int = 2, kinds: list[str] | None = None, peer: bool = False
 ) -> dict[str, Any]:
@@ -58,7 +65,7 @@ def probe_stage(
 
 
 def _digest(found: Any) -> str:
-    """Hash predictions, rounded to 5 places of their size."""
+    """Hash predictions, rounded to four places of the largest."""
     sha = hashlib.sha256()
     for _, fitted in sorted(found.probes.items()):
         sha.update(np.round(fitted.predicted / max(1e-30, np.abs(fitted.predicted).max()), 4).tobytes())

@@ -85,12 +85,9 @@ def many_targets(n_rows: int, n_features: int, n_targets: int, *, solver: str, a
     x, folds = problem.features, rng.permutation(n_rows) % _N_FOLDS
     y = np.column_stack([problem.target, *(rng.permutation(problem.target) for _ in range(n_targets - 1))])
     started = time.process_time()
-    if solver == "iterative":
-        solvers: list[Any] = [ridge.Iterative(x, y[:, start : start + 16], folds) for start in range(0, n_targets, 16)]
-    else:
-        solvers = [{"primal": ridge.Primal, "dual": ridge.Dual}[solver].from_rows(x, y, folds)]
-    fits = [choose_nested(part, _N_FOLDS, np.array(ALPHAS))[1] for part in solvers]
-    seconds, whole = time.process_time() - started, ridge.Ridge.concatenate(fits)
+    build: Any = {"primal": ridge.Primal.from_rows, "dual": ridge.Dual.from_rows, "iterative": ridge.Iterative}[solver]
+    whole = choose_nested(build(x, y, folds), _N_FOLDS, np.array(ALPHAS))[1]
+    seconds = time.process_time() - started
     inputs, kept = x.toarray() if against == "cholesky" else x, folds > 1
     started = time.process_time()
     for alpha in ALPHAS:
