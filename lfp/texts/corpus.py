@@ -218,9 +218,7 @@ class _UniqueTexts:
         columns = dict.fromkeys([config.text_column, config.messages_column, *_DIALOGUES, *_ANSWERED])
         if config.rating_column:
             columns[config.rating_column] = None
-        rows = read_usable(
-            self._source, self._parse, columns=list(columns), dropped=dropped, needed=repr(config.text_column)
-        )
+        rows = read_usable(self._source, self._parse, columns=list(columns), dropped=dropped)
         for row in rows:
             yield int.from_bytes(blake2b(row.text.encode("utf-8", "surrogatepass"), digest_size=8).digest()), row
 
@@ -243,7 +241,7 @@ class _UniqueTexts:
             return ReadText(text, rating)
         if all(name in row for name in _ANSWERED):
             return self._read_answered(row, rating)
-        raise NoColumnError(f"no {config.text_column}")
+        raise NoColumnError("no text", column=config.text_column)
 
     def _read_answered(self, row: Mapping[str, Any], rating: float | None) -> ReadText:
         """Read TRL's rows of a prompt and its completion."""

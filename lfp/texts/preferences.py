@@ -133,12 +133,11 @@ def _read(source: RowSource, *, verdict: str | None, chat: LoadChat | None) -> P
                 return None
             found = waiting
         else:
-            raise NoColumnError(f"no column {verdict or _missing(row)}")
+            raise _missing(row, verdict)
         return writer.pair(found)
 
-    needed = repr(verdict or PAIRED.needs[0])
     columns = [*COLUMNS, *([verdict] if verdict else [])]
-    rows = read_usable(source, parse, columns=columns, dropped=dropped, needed=needed)
+    rows = read_usable(source, parse, columns=columns, dropped=dropped)
     pairs = [pair for pair in rows if pair is not None]
     kept = tuple(pair for pair in pairs if pair.chosen != pair.rejected)
     if not kept:
@@ -154,8 +153,13 @@ def _read(source: RowSource, *, verdict: str | None, chat: LoadChat | None) -> P
     return Preferences(kept, source.name, len(pairs) - len(kept), counts, sentence)
 
 
-def _missing(row: Mapping[str, Any]) -> str:
-    return repr(next((column for column in PAIRED.needs if column not in row), PAIRED.needs[0]))
+def _missing(row: Mapping[str, Any], verdict: str | None) -> NoColumnError:
+    """Say what a row of no known form lacks; one that has either side lacks the text of the other."""
+    absent = [column for column in PAIRED.needs if column not in row]
+    if verdict is None and len(absent) == 1:
+        return NoColumnError(f"no text for {absent[0]}", column=absent[0])
+    column = verdict or PAIRED.needs[0]
+    return NoColumnError(f"no column {column!r}", column=column)
 
 
 def _shorten(text: str) -> str:

@@ -17,6 +17,8 @@ _LISTS = ("data", "rows", "examples", "instances", "train", "items", "records")
 """Keys of an object under which its rows may stand."""
 _LIST_FIRST = re.compile(rf'\s*\{{\s*"(?:{"|".join(_LISTS)})"\s*:\s*(?=\[)')
 _BRACKET, _CLOSING = re.compile(r"\s*\["), re.compile(r"\]")
+_FEW = 4
+"""Keys that an object around an object of rows has at most."""
 _WORD = 32
 """An error this close to the end of what has been read may be of a value that is not complete."""
 _OF_MESSAGES = ({"role", "content"}, {"from", "value"}, {"messages"}, {"conversations"})
@@ -121,6 +123,9 @@ def _rows_of_object(value: Any, where: str) -> list[Any]:
     columns, data = value.get("columns"), value.get("data")
     if isinstance(columns, list) and isinstance(data, list) and all(isinstance(row, list) for row in data):
         return [dict(zip(map(str, columns), row, strict=False)) for row in data]  # pandas, orient="split"
+    inside = next((value[key] for key in _LISTS if isinstance(value.get(key), dict) and len(value) <= _FEW), None)
+    if inside is not None and any(_holds_rows(rows) for rows in inside.values()):
+        return _rows_of_object(inside, where)
     lists = {key: rows for key, rows in value.items() if _holds_rows(rows)}
     named = [key for key in _LISTS if key in lists]
     if named:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,8 @@ from lfp.texts.reading.sources import READ_ERRORS, DataFile
 _BATCH_ROWS = 256
 _LONGEST_CELL = 1 << 30
 _DELIMITERS = ",;\t|"
+_STATED = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
+"""The first line in which Excel states a delimiter."""
 _SHOWN_ROWS, _SHOWN_COLUMNS = 5, 30
 
 _Item = TypeVar("_Item")
@@ -30,7 +33,11 @@ class RowError(Exception):
 
 
 class NoColumnError(RowError):
-    """A row without any of the columns that are looked for."""
+    """A row without a column that is needed; a fault of the file where no row has it."""
+
+    def __init__(self, reason: str, *, column: str) -> None:
+        super().__init__(reason)
+        self.column = column
 
 
 @dataclass(frozen=True)
@@ -107,14 +114,14 @@ def read_usable(
     *,
     columns: Sequence[str],
     dropped: DroppedRows,
-    needed: str,
 ) -> Iterator[_Item]:
     """Yield what `parse` makes of each row, and count in `dropped` those for which it raises RowError.
 
-    `columns` are those that `parse` reads, `needed` names in an error those that it cannot do without. Raises
-    CorpusError where there is no row, no row has the columns, or more than half of the rows cannot be used.
+    `columns` are those that `parse` reads. Raises CorpusError where there is no row, every row that could be read lacks
+    a column, or more than half of the rows cannot be used.
     """
     found: dict[str, None] = {}
+    missing: dict[str, None] = {}
     has_columns = False
     for row in source.read(columns):
         dropped.n_rows += 1
@@ -126,6 +133,7 @@ def read_usable(
         try:
             item = parse(row.values)
         except NoColumnError as error:
+            missing[error.column] = None
             dropped.add(row.place, str(error))
         except RowError as error:
             has_columns = True
@@ -137,7 +145,8 @@ def read_usable(
         raise CorpusError(f"{source.where}: no rows; pass a file with at least one text")
     if found and not has_columns:
         raise CorpusError(
-            f"{source.where}: no column {needed} (found: {', '.join(found)}); name one of those in the config"
+            f"{source.where}: no column {next(iter(missing))!r} (found: {', '.join(found)}); name one of those in the"
+            " config"
         )
     n_bad = sum(dropped.counts.values())
     if 2 * n_bad > dropped.n_rows:
@@ -222,7 +231,15 @@ def _csv(file: DataFile, columns: Sequence[str], inside: str) -> Iterator[Row]:
     with file.open() as stream:
         lines = split_rows(text_blocks(stream, file.path))
         first = next(lines, "")
-        delimiter = "\t" if file.suffix in (".tsv", ".tab") else next((d for d in _DELIMITERS if d in first), ",")
+        if (stated := _STATED.fullmatch(first)) is not None:
+            first = next(lines, "")
+        delimiter = (
+            stated[1]
+            if stated
+            else "\t"
+            if file.suffix in (".tsv", ".tab")
+            else next((d for d in _DELIMITERS if d in first), ",")
+        )
         if "\r" in first.removesuffix("\r\n").removesuffix("\n"):  # lines that end in a carriage return alone
             lines = iter([line + "\n" for rest in (first, *lines) for line in rest.splitlines()])
             first = next(lines)

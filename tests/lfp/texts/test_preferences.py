@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lfp.config import TuneConfig
+from lfp.config import CorpusConfig, TuneConfig
 from lfp.errors import CorpusError
+from lfp.texts.corpus import read_corpus
 from lfp.texts.preferences import PreferencePair, Preferences, find_preferences, last_words, read_pairs, split_pairs
 from tests.lfp.builders import data_file, write_rows
 
@@ -147,6 +148,25 @@ def test_a_hub_dataset_is_read_where_no_file_has_its_name(local_copy: Path) -> N
     config = TuneConfig(method="dpo", pairs="org/name", pairs_split="dev")
     with pytest.raises(CorpusError, match=r"tune\.pairs org/name: no such file.*dev.*pairs_split"):
         find_preferences(config, beside=None)
+
+
+def test_a_folder_or_a_config_of_a_hub_dataset_is_read(local_copy: Path) -> None:
+    for name, chosen in (("helpful", " a"), ("harmless", " c")):
+        (local_copy / name).mkdir()
+        rows = [{"prompt": "Q", "chosen": chosen, "rejected": " b"}, {"prompt": "Q", "chosen": None, "rejected": " b"}]
+        write_rows(local_copy / name / "train.jsonl", rows)
+    paths = "".join(
+        f"- config_name: {name}\n  data_files:\n  - split: train\n    path: {name}/*.jsonl\n"
+        for name in ("helpful", "harmless")
+    )
+    (local_copy / "README.md").write_text(f"---\nconfigs:\n{paths}---\n", encoding="utf-8")
+    for keys in ({"pairs_config": "harmless"}, {"pairs_data_dir": "harmless"}):
+        read = find_preferences(TuneConfig(method="dpo", pairs="org/name", **keys), beside=None)
+        assert read.pairs == (PreferencePair("Q", " c", " b"),) and read.dropped == {"no text for chosen": 1}
+    corpus = CorpusConfig(source="org/name", source_config="helpful", text_column="chosen", held_out_source="org/name",
+                          held_out_split="train", source_data_dir=None)  # fmt: skip
+    with pytest.raises(CorpusError, match="no text left for train"):  # both are the same texts
+        read_corpus(corpus, beside=None, seed=0)
 
 
 def test_a_hub_dataset_without_the_columns_is_named(local_copy: Path) -> None:

@@ -103,6 +103,13 @@ def test_implicit_prompts(tmp_path: Path) -> None:
     )
 
 
+def test_a_key_that_is_left_out_is_a_side_without_text(tmp_path: Path) -> None:
+    rows = [{"chosen": "a", "rejected": "b"}, {"chosen": "a"}, {"chosen": "c", "rejected": "d"}]
+    assert read(tmp_path, *rows).dropped == {"no text for rejected": 1}
+    with pytest.raises(CorpusError, match=r"no column 'rejected' \(found: prompt, chosen\)"):
+        read(tmp_path, *[{"prompt": "Q", "chosen": "a"}] * 3)
+
+
 def test_chatbot_arena_and_shp(tmp_path: Path) -> None:
     arena = [
         {"conversation_a": said("Q", "a"), "conversation_b": said("Q", "b"), "winner": winner}

@@ -56,6 +56,7 @@ def stacked(*rows: dict[str, Any]) -> str:
         json.dumps({"data": ROWS}),
         json.dumps({"data": ROWS}, indent=4),
         json.dumps({"version": "1.0", "rows": ROWS}),
+        json.dumps({"status": "ok", "data": {"rows": ROWS, "n": 5}}),
         json.dumps({"meta": {"a": 1}, "reviews": ROWS}, indent=1),
         json.dumps({"rows": [{"row_idx": i, "row": row} for i, row in enumerate(ROWS)]}),
         json.dumps({name: [row[name] for row in ROWS] for name in ("text", "n")}),
@@ -68,8 +69,9 @@ def stacked(*rows: dict[str, Any]) -> str:
         "\n\n".join(json.dumps(row) for row in ROWS) + "\n",
         "\ufeff" + LINES.replace("\n", "\r\n"),
     ],
-    ids=["array", "pretty array", "data", "pretty data", "second key", "any key", "viewer", "columns", "pandas columns",
-         "pandas split", "pandas index", "texts", "pretty objects", "on a line", "blank lines", "windows"],
+    ids=["array", "pretty array", "data", "pretty data", "second key", "nested", "any key", "viewer", "columns",
+         "pandas columns", "pandas split", "pandas index", "texts", "pretty objects", "on a line", "blank lines",
+         "windows"],
 )  # fmt: skip
 @pytest.mark.parametrize("suffix", [".json", ".jsonl"])
 def test_json_in_any_shape_is_rows(tmp_path: Path, content: str, suffix: str) -> None:
@@ -208,7 +210,13 @@ def test_cells_that_are_missing_or_too_many_are_a_fault_of_the_row(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "content", ['text;n\na;1\nb, "c";2\n', 'text,n\ra,1\r"b, ""c""",2\r', 'text\tn\na\t1\nb, "c"\t2']
+    "content",
+    [
+        'text;n\na;1\nb, "c";2\n',
+        'sep=;\r\ntext;n\r\na;1\r\nb, "c";2\r\n',
+        'text,n\ra,1\r"b, ""c""",2\r',
+        'text\tn\na\t1\nb, "c"\t2',
+    ],
 )
 def test_tables_of_other_programs(tmp_path: Path, content: str) -> None:
     assert texts(write(tmp_path / "a.csv", content)) == {"a", 'b, "c"'}
