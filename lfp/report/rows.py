@@ -20,7 +20,6 @@ from lfp.evaluation.results import (
     controls_in,
     group_by_section,
 )
-from lfp.evaluation.statistics.resampling import with_null
 from lfp.report.summary import cost_rows
 
 Ablation = Mapping[str, Any]
@@ -86,6 +85,8 @@ def ablation_rows(ablations: Sequence[Ablation]) -> list[ResultRow]:
 
 
 def _rows_of_group(group: Ablation, controls: Sequence[Ablation]) -> list[ResultRow]:
+    from lfp.evaluation.statistics.resampling import with_null  # needs scipy, which pages should not wait for
+
     effect = Estimate(group["effect"], group["n_completions"], group["ci_low"], group["ci_high"])
     if controls:
         effect = with_null(effect, np.array([control["effect"] for control in controls]), two_sided=True)
