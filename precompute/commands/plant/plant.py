@@ -29,7 +29,7 @@ from precompute.commands.plant.secrets import (
 )
 from precompute.pipeline import run_pipeline, run_stages
 from precompute.presets import preset
-from precompute.run.inputs import load_role, read_texts, resolve_name, tokenize_texts
+from precompute.run.inputs import load_options, load_role, read_texts, resolve_name, tokenize_texts
 from precompute.run.progress import silent
 from precompute.run.work_folder import Run
 
@@ -201,7 +201,7 @@ def make_model(planting: Planting, job: Job) -> Row:
     file = folder / "row.json"
     if not file.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        if not (folder / "model" / "config.json").is_file():
+        if not (folder / "model").is_dir():
             _tune(planting, job, folder / "model")
         if not (folder / "completions.json").is_file():
             _sample(planting, folder)
@@ -244,6 +244,7 @@ def _tune(planting: Planting, job: Job, folder: Path) -> None:
         seed=job.seed,
         folder=partial,
         device=planting.config.model.device,
+        dtype=planting.config.model.dtype,
     )
     partial.rename(folder)
 
@@ -254,7 +255,7 @@ def _sample(planting: Planting, folder: Path) -> None:
     from lfp.ml.models.loading import load_model
 
     config, run = planting.config, planting.run()
-    model = load_model(str(folder / "model"), device=config.model.device)
+    model = load_model(str(folder / "model"), **load_options(run))
     drawn = prefixes(
         tokenize_texts(run, model, read_texts(run, "held_out")),
         n=planting.secrets.certify_prefixes,
