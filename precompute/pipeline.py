@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from lfp.bundle.writer import check_replaceable
 from lfp.config import LEXICON, PRETRAIN, TUNE, LanguageModelConfig, RunConfig
-from lfp.errors import ConfigError, DataError
+from lfp.errors import ConfigError, DataError, ModelError, first_line
 from lfp.texts.lexicon import writes_no_spaces
 from lfp.util.types import Progress
 from precompute.run.bundle import write_bundle
@@ -78,8 +79,8 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
             "base",
             pair.run_base,
             after=("corpus",) if pretrains else (),
-            reads=("model.base", "model.base_revision", *loading)
-            + (("model.context", "pretrain", "seed") if pretrains else ()),
+            reads=("model.base", "model.base_revision", "model.context", *loading)
+            + (("pretrain", "seed") if pretrains else ("stats.batch_texts",)),
             files=() if pretrains else find_model_files(config.model.base, config_dir),
         ),
         Stage(
@@ -227,12 +228,34 @@ def run_stages(run: Run, targets: Collection[str]) -> dict[str, str]:
 
 
 def run_stage(run: Run, stage: Stage, key: str, digests: FileDigests) -> None:
-    """Run one stage and keep its output under `key`. Raises DataError where a file that it reads has changed."""
+    """Run one stage and keep its output under `key`.
+
+    Raises DataError where a file that it reads has changed, ModelError where it fills the memory.
+    """
     run.progress(stage.name, 0, 1, 0.0)
     with run.writing(stage.name, key) as output:
-        stage.job(run.narrow(stage), output)
+        with _explain_full_memory(run, stage):
+            stage.job(run.narrow(stage), output)
         for file in stage.files:
             if not file.is_file() or digests.digest(file) != digests.first[file]:
                 raise DataError(f"{file}: changed while the run was reading it; start the command again with --resume")
     (cost,) = run.costs([stage.name])
     run.progress(stage.name, 1, 1, cost.seconds)
+
+
+@contextmanager
+def _explain_full_memory(run: Run, stage: Stage) -> Iterator[None]:
+    """Say in a sentence what to lower where a stage fills the memory."""
+    from lfp.ml.models.runtime import is_out_of_memory
+
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        config = run.config
+        half = "" if config.model.dtype == "bfloat16" else ", or set model.dtype=bfloat16"
+        raise ModelError(
+            f"stage {stage.name}: out of memory on {config.model.device} ({first_line(error)}); lower stats.batch_texts"
+            f" (now {config.stats.batch_texts}) or model.context (now {config.model.context}){half}, then add --resume"
+        ) from error

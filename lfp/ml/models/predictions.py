@@ -71,6 +71,15 @@ def read_states(model: LanguageModel, input_ids: Tensor, attention_mask: Tensor)
     return States(model, found[0].last_hidden_state, found[0])
 
 
+@torch.no_grad()
+def try_batch(model: LanguageModel, *, batch_texts: int, context: int) -> None:
+    """Run a batch of the largest size once, so that memory is full now or not for this reason."""
+    ids = torch.full((batch_texts, min(context + 1, model.n_ctx)), model.pad_id)
+    with FastLinear():
+        states = read_states(model, ids, torch.ones_like(ids)).take(torch.ones_like(ids, dtype=torch.bool))
+        states.logits(next(states.chunks()))
+
+
 class _BodyDoneError(Exception):
     """Ends a forward pass where the final head would begin."""
 

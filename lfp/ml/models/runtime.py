@@ -1,4 +1,4 @@
-"""Checkpoints that are written whole, and the faster of two libraries' matrix products."""
+"""Checkpoints that are written whole, memory that is full, and the faster of two libraries' matrix products."""
 
 from __future__ import annotations
 
@@ -24,6 +24,11 @@ def load(file: Path | None) -> Any | None:
     if file is None or not file.is_file():
         return None
     return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an exception says that memory, of the machine or of a GPU, is full."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def affine(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -196,6 +196,10 @@ def place_on_device(network: Any, device: str) -> Any:
     try:
         return network.to(device).eval()
     except (RuntimeError, AssertionError) as error:
+        from lfp.ml.models.runtime import is_out_of_memory
+
+        if is_out_of_memory(error):
+            raise
         reason = failure_reason(error)
         raise ModelError(f"model.device {device}: cannot be used here ({reason}); --set model.device=cpu") from error
 
@@ -243,12 +247,14 @@ def require(package: str, source: Source) -> None:
 
 @contextmanager
 def _explaining(source: Source, *, key: str) -> Iterator[None]:
-    """Turn whatever a library raises for a model into a ModelError of one sentence."""
+    """Turn whatever a library raises for a model, unless memory is full, into a ModelError of one sentence."""
+    from lfp.ml.models.runtime import is_out_of_memory
+
     try:
         yield
-    except MemoryError:
-        raise
     except Exception as error:  # including those of whatever HTTP library the hub's client uses
+        if is_out_of_memory(error):
+            raise
         raise ModelError(_explain_failure(source, error, key=key)) from error
 
 

@@ -27,7 +27,10 @@ def run_base(run: Run, output: Output) -> None:
     """Write facts.json, for a model made here or unpacked from a GGUF file the folder model/, and the report's rows."""
     config = run.config
     if config.model.base != PRETRAIN:
+        from lfp.ml.models.predictions import try_batch
+
         model = load_alone(run, "base")
+        try_batch(model, batch_texts=config.stats.batch_texts, context=config.model.context)
         output.json("facts", {"parameters": model.n_parameters})
         _keep_unpacked(model, config.model.base, output)
         return

@@ -13,15 +13,17 @@ import numpy as np
 import pytest
 import torch
 from gguf import GGUFWriter
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lfp.errors import DependencyError, ModelError
+from lfp.ml.models.activations import stream_pair
 from lfp.ml.models.divergence import layer_divergence
 from lfp.ml.models.loading import LanguageModel, load_model
 from lfp.ml.models.pairs import load_pair, read_vocabulary, share_vocabulary
 from lfp.ml.models.sources import find_model, load_network, load_tokenizer, save_network
+from lfp.ml.models.tokenization import tokenize
 from lfp.util.types import Place
 
 ModelBuilder = Callable[..., Path]
@@ -249,3 +251,45 @@ def test_a_file_of_a_package(tmp_path: Path, base: Path, monkeypatch: pytest.Mon
         load_model("package:other_model/x.gguf")
     with pytest.raises(ModelError, match="write it as package:MODULE/FILE"):
         load_model("package:some_model")
+
+
+def test_an_adapter_as_trl_saves_it(base: Path, tmp_path: Path, sentences: list[str]) -> None:
+    from datasets import Dataset
+    from trl import DPOConfig, DPOTrainer
+
+    rows = [{"prompt": text, "chosen": " Good.", "rejected": " Bad."} for text in sentences]
+    arguments = DPOConfig(
+        output_dir=str(tmp_path / "trl"),
+        max_steps=3,
+        learning_rate=0.05,
+        use_cpu=True,
+        bf16=False,
+        report_to="none",
+        per_device_train_batch_size=2,
+        max_length=32,
+        activation_checkpointing=False,
+    )
+    with torch.random.fork_rng():
+        trainer = DPOTrainer(
+            model=AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32),
+            args=arguments,
+            train_dataset=Dataset.from_list(rows),
+            processing_class=AutoTokenizer.from_pretrained(base),
+            peft_config=LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"], task_type="CAUSAL_LM"),
+        )
+        trainer.train()
+        trainer.save_model(str(tmp_path / "adapter"))
+    of_base, of_tuned = pair(base, tmp_path / "adapter")
+    merged = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), tmp_path / "adapter"
+    ).merge_and_unload()
+    merged.save_pretrained(tmp_path / "merged")
+    of_base.tokenizer.save_pretrained(tmp_path / "merged")
+    texts = tokenize(of_base.tokenizer, sentences, context=20)
+    options = {"places": [Place(0)], "batch_texts": 2, "prepend_bos": True}
+    rewards = [
+        torch.cat([tokens.implicit_reward for tokens in stream_pair(tuned, of_base, texts, **options)])
+        for tuned in (of_tuned, load_model(str(tmp_path / "merged")))
+    ]
+    assert rewards[0].abs().max() > 0.01
+    torch.testing.assert_close(rewards[0], rewards[1], atol=1e-4, rtol=0)
