@@ -165,7 +165,7 @@ class Client:
     def notes(self) -> list[str]:
         """What is to be said of the server, a sentence each: formats, calls at once, answers out of form."""
         notes = [self.dialect.sentence] if self.dialect.sentence else []
-        if self._is_checked and self.pace.limit < self.config.concurrency:
+        if self.pace.was_held and self.pace.limit < self.config.concurrency:
             notes.append(f"calls at once in the end: {self.pace.limit} of at most {self.config.concurrency}")
         for what, counts in (("read though", self.lenient), ("not accepted", self.broken)):
             if counts:

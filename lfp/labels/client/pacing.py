@@ -28,11 +28,12 @@ class Pace:
     It is doubled while that raises throughput by a quarter, measured over as many answers as there are calls at once;
     so a server that answers one call at a time is asked one at a time, and no call waits in its queue until it times
     out. A refusal for a time or a call that times out halves it. Afterwards half of it and twice of it are tried in
-    turn, ever more rarely; half of it is kept where throughput falls by less than a fifth.
+    turn, ever more rarely; half of it is kept where throughput falls by less than a fifth. `was_held` is whether more
+    calls at once did not pay.
     """
 
     def __init__(self, most: int, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self.limit, self.most = 1, most
+        self.limit, self.most, self.was_held = 1, most, False
         self._clock, self._decreased_at = clock, -_DECREASE_S
         self._before: _Level | None = None  # the level before a change that is not judged yet
         self._tries_less = True  # what is tried next once the limit has settled
@@ -111,7 +112,8 @@ class Pace:
             self._set(limit)
 
     def _hold(self, limit: int) -> None:
-        """Set the limit and keep it for a while."""
+        """Set the limit and keep it for a while, as more calls at once do not pay."""
+        self.was_held = True
         self._before, self._searching, self._windows, self._window = None, False, 0, None
         self._set(limit)
 

@@ -15,7 +15,7 @@ from lfp.testing.fake_openai.server import FAKE_MODEL, FakeConfig, FakeServer
 from tests.lfp.labels.asking import Length, Lengths, client, length_of, texts
 from tests.lfp.labels.excerpts import WORDS, known_features
 
-EVIDENCE = known_features(n_scored=8)[:4]
+EVIDENCE = known_features(n_scored=8)[:3]
 RELATED = {i: word in ("good", "awful") for i, word in enumerate(WORDS)}
 CONFIG = LabelsConfig(repeats=2, swapped=2)
 QUIRKS: tuple[Quirk, ...] = get_args(Quirk)
