@@ -87,7 +87,7 @@ def sample_completions(
             )
     uniform = torch.rand(len(prefixes), n_tokens, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     completions: list[Completion] = []
-    with model.lock, torch.no_grad():
+    with model.lock, torch.no_grad(), FastLinear():
         for start in range(0, len(prefixes), batch):
             rows = prefixes[start : start + batch]
             sampled = _sample(model, rows, uniform[start : start + batch], temperature)
