@@ -22,8 +22,7 @@ from lfp.ml.models.tokenization import tokenize
 from lfp.util.types import Place
 from precompute.pipeline import plan_stages, run_pipeline
 from precompute.run.work_folder import Output, Run
-from tests.lfp.ml.conftest import build_model
-from tests.lfp.ml.models.test_model_sources import save_adapter
+from tests.lfp.ml.conftest import build_model, save_adapter
 from tests.precompute.conftest import TINY, replace_jobs, silent, tiny_config
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")

@@ -131,6 +131,23 @@ def build_without_special_tokens(folder: Path) -> Path:
     return folder
 
 
+def save_adapter(base: Path, folder: Path, *, seed: int = 0, **settings: Any) -> Path:
+    """A LoRA with random weights, as PEFT saves it. Returns the folder."""
+    from peft import LoraConfig, get_peft_model
+
+    network = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        adapted = get_peft_model(
+            network, LoraConfig(**({"r": 4, "target_modules": "all-linear", "task_type": "CAUSAL_LM"} | settings))
+        )
+        for name, value in adapted.named_parameters():
+            if value.requires_grad and "lora_A" not in name:
+                value.data.add_(torch.randn(value.shape) * 0.1)
+    adapted.save_pretrained(folder, save_embedding_layers=False)
+    return folder
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
     """Tiny models gain nothing from threads, and threads of several test processes get in each other's way."""

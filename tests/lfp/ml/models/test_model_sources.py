@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 import sys
@@ -13,11 +14,12 @@ import numpy as np
 import pytest
 import torch
 from gguf import GGUFWriter
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lfp.errors import DependencyError, ModelError
+from lfp.ml.models import sources
 from lfp.ml.models.activations import stream_pair
 from lfp.ml.models.divergence import layer_divergence
 from lfp.ml.models.loading import LanguageModel, load_model
@@ -25,6 +27,7 @@ from lfp.ml.models.pairs import load_pair, read_vocabulary, share_vocabulary
 from lfp.ml.models.sources import find_model, load_network, load_tokenizer, save_network
 from lfp.ml.models.tokenization import tokenize
 from lfp.util.types import Place
+from tests.lfp.ml.conftest import save_adapter
 
 ModelBuilder = Callable[..., Path]
 # PEFT reads a property of transformers by its old name
@@ -39,21 +42,6 @@ def logits(model: LanguageModel) -> torch.Tensor:
 
 def pair(base: Path, tuned: Path, **options: Any) -> tuple[LanguageModel, LanguageModel]:
     return load_pair(find_model(str(base)), find_model(str(tuned)), **options)
-
-
-def save_adapter(base: Path, folder: Path, *, seed: int = 0, **settings: Any) -> Path:
-    """A LoRA with random weights, as PEFT saves it."""
-    network = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        adapted = get_peft_model(
-            network, LoraConfig(**({"r": 4, "target_modules": "all-linear", "task_type": "CAUSAL_LM"} | settings))
-        )
-        for name, value in adapted.named_parameters():
-            if value.requires_grad and "lora_A" not in name:
-                value.data.add_(torch.randn(value.shape) * 0.1)
-    adapted.save_pretrained(folder, save_embedding_layers=False)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -293,3 +281,23 @@ def test_an_adapter_as_trl_saves_it(base: Path, tmp_path: Path, sentences: list[
     ]
     assert rewards[0].abs().max() > 0.01
     torch.testing.assert_close(rewards[0], rewards[1], atol=1e-4, rtol=0)
+
+
+def test_an_adapter_of_the_hub_with_a_local_copy(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(sources, "hub_reachable", lambda: False)
+    for name in ("models--somebody--tiny", "models--somebody--tiny-lora", "models--somebody--other"):
+        (tmp_path / name / "refs").mkdir(parents=True)
+        (tmp_path / name / "refs" / "main").write_text("abc")
+    for name in ("tiny", "other"):
+        shutil.copytree(base, tmp_path / f"models--somebody--{name}" / "snapshots" / "abc")
+    snapshot = save_adapter(base, tmp_path / "models--somebody--tiny-lora" / "snapshots" / "abc")
+    settings = json.loads((snapshot / "adapter_config.json").read_text()) | {"base_model_name_or_path": "somebody/tiny"}
+    (snapshot / "adapter_config.json").write_text(json.dumps(settings))
+    adapter = find_model("somebody/tiny-lora", key="model.tuned")
+    assert adapter.is_adapter and adapter.folder == snapshot
+    of_base, of_tuned = load_pair(find_model("somebody/tiny"), adapter)
+    assert (of_base.name, of_tuned.name, of_tuned.adapter_kind) == ("somebody/tiny", "somebody/tiny-lora", "LORA")
+    with pytest.raises(ModelError, match=r"an adapter of somebody/tiny, not of somebody/other \(their names differ\)"):
+        load_pair(find_model("somebody/other"), adapter)
+    assert load_model("somebody/tiny-lora", key="model.tuned").n_layers == 2
