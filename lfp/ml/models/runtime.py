@@ -40,7 +40,7 @@ def affine(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     """
     plain = torch.is_grad_enabled() or inputs.device.type != "cpu" or inputs.dtype != torch.float32
     if plain or not inputs.numel() or not torch.backends.mkldnn.is_available():
-        return F.linear(inputs, weight, bias)
+        return F.linear(inputs.contiguous(), weight, bias)  # it may copy the weight for each row of a strided input
     product: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], "")
     return product
 
