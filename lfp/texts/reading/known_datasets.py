@@ -9,6 +9,8 @@ from typing import Any
 
 from lfp.texts.reading.rows import RowError
 
+_PROMPTS = ("prompt", "question", "instruction", "conversations")
+"""Columns that may hold what both answers follow, where they are `chosen` and `rejected`; the first that does."""
 _WINNERS = {"model_a": 0, "a": 0, "response_a": 0, "model_b": 1, "b": 1, "response_b": 1}
 
 
@@ -44,7 +46,8 @@ class Form:
 
 
 def _pair(row: Mapping[str, Any], _: str) -> Judged:
-    return Judged(row.get("prompt"), row["chosen"], row["rejected"])
+    prompt = next((row[name] for name in _PROMPTS if row.get(name) is not None), None)
+    return Judged(prompt, row["chosen"], row["rejected"])
 
 
 def _by_id(row: Mapping[str, Any], verdict: str) -> Judged:
@@ -121,7 +124,7 @@ def _best_and_worst(prompt: Any, rated: Sequence[tuple[float | None, Any]]) -> J
     return Judged(prompt, best[1], best[1] if best[0] == worst[0] else worst[1])
 
 
-PAIRED = Form("chosen and rejected", ("chosen", "rejected"), _pair, ("prompt",))
+PAIRED = Form("chosen and rejected", ("chosen", "rejected"), _pair, _PROMPTS)
 FORMS = (
     PAIRED,
     Form("PKU-SafeRLHF", ("prompt", "response_0", "response_1"), _by_id, verdict="better_response_id"),

@@ -94,6 +94,17 @@ def test_unpaired_answers_are_paired_by_prompt(tmp_path: Path, is_chat: bool) ->
     assert found.dropped == {"no answer of the other kind to the same prompt": 2}
 
 
+@pytest.mark.parametrize("column", ["prompt", "question", "instruction"])
+def test_what_answers_follow_has_several_names(tmp_path: Path, column: str) -> None:
+    assert sides(read(tmp_path, {column: "Q", "chosen": "a", "rejected": "b", "prompt_id": 3})) == [("Q", "a", "b")]
+
+
+def test_a_conversation_precedes_answers_that_are_messages(tmp_path: Path) -> None:
+    answers = {side: {"from": "gpt", "value": text} for side, text in (("chosen", "a"), ("rejected", "b"))}
+    found = read(tmp_path, {"conversations": [{"from": "human", "value": "Q"}], **answers})
+    assert sides(found) == [(ASKED, "a", "b")]
+
+
 def test_implicit_prompts(tmp_path: Path) -> None:
     plain = {"chosen": "The sky is blue.", "rejected": "The sky is green."}
     chat = {"chosen": said("Q", "a"), "rejected": said("Q", "b")}
