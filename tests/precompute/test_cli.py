@@ -179,7 +179,7 @@ def test_a_wrong_config_is_named_with_exit_code_2(
 
 @pytest.mark.parametrize(
     ("corpus", "named"),
-    [("", "no rows"), ("body\nfine\n", "no column 'text' (found: body)"), ("text\n \n", "every text is empty")],
+    [("", "no rows"), ("body\nfine\n", "no column 'text' (found: body)"), ("text\n \n", "row 0 has no text")],
 )
 def test_a_corpus_that_cannot_be_used_is_named(
     corpus: str, named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -243,12 +243,18 @@ def test_a_dataset_that_cannot_be_fetched_is_named_with_what_would_serve(
     assert "the hub cannot be reached and there is no local copy" in last and "--set tune.pairs=FILE" in last
 
 
+def test_a_corpus_of_the_hub_without_a_network_is_named_as_such(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    last = failing("demo", tmp_path, "corpus.source=org/reviews", capsys=capsys)
+    assert "corpus.source org/reviews: no such file, and it does not load as a hub dataset (the hub cannot be" in last
+
+
 @pytest.mark.parametrize(
     ("name", "changes", "key", "file"),
     [
         ("imdb", (), "corpus.source", "imdb/train.jsonl.gz"),
         ("paper-vader", (), "corpus.source", "imdb/train.jsonl.gz"),
-        ("imdb", ("corpus.source=org/reviews",), "corpus.source", "org/reviews"),
         ("hh", (), "tune.pairs", "hh-rlhf/helpful-base.test.jsonl.gz"),
         ("paper-hh", ("tune.pairs=my-pairs.jsonl",), "tune.pairs", "my-pairs.jsonl"),
     ],

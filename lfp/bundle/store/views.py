@@ -50,15 +50,15 @@ SELECT text_id, n_tokens, is_pooled, len([1 FOR pooled IN is_pooled IF pooled]) 
 )
 """
 """The tokens of each text that response pooling averages: those of its responses, or all where none was read."""
-_POOLED = """
-SELECT active.text_id, feature_id, CASE {pooling}
+_POOLED = f"""
+SELECT active.text_id, feature_id, CASE {{pooling}}
     WHEN 'sum' THEN sum(value::DOUBLE)
     WHEN 'max' THEN max(value)::DOUBLE
     WHEN 'last' THEN coalesce(sum(value::DOUBLE) FILTER (position = n_tokens - 1), 0)
     WHEN 'response' THEN coalesce(sum(value::DOUBLE) FILTER (is_pooled[position + 1]), 0) / n_pooled
     ELSE sum(value::DOUBLE) / n_tokens END AS pooled
-FROM ({active}) active
-JOIN responses sizes ON sizes.text_id = active.text_id
+FROM ({{active}}) active
+JOIN ({RESPONSES}) sizes ON sizes.text_id = active.text_id
 GROUP BY active.text_id, feature_id, n_tokens, n_pooled
 """
 

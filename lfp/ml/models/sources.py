@@ -128,6 +128,7 @@ def load_network(source: Source, *, key: str = "model.base", **options: Unpack[L
         "dtype": options.get("dtype", "float32"),
         "attn_implementation": options.get("attn_implementation", "eager"),
         "output_loading_info": True,
+        "adapter_kwargs": {"local_files_only": source.local_only},  # transformers looks for an adapter, on the hub too
     }
     if source.gguf_file:
         require("gguf", source)
