@@ -71,8 +71,11 @@ def what_was_tuned(manifest: Manifest) -> str:
     """Say which model was tuned towards what, on which texts."""
     names = {role: model.name for role, model in manifest.models.items()}
     base, tuned = names.get("base", PRETRAIN), names.get("tuned", TUNE)
-    base = "a small model trained from scratch" if base == PRETRAIN else base
-    subject = f"{base[:1].upper()}{base[1:]}," if tuned == TUNE else f"{tuned} is {base}"
+    scratch = "small model trained from scratch"
+    if tuned == TUNE:
+        subject = f"A {scratch}," if base == PRETRAIN else f"{base},"
+    else:
+        subject = f"{tuned} is a {scratch}" if base == PRETRAIN else f"{tuned} is {base}"
     tune = manifest.config.get("tune", {})
     if tune.get("method") == "dpo" and tune.get("pairs"):
         texts = f"the pairs “{source_name(tune['pairs'])}”"

@@ -163,6 +163,15 @@ def test_the_entry_names_the_texts_that_a_model_was_tuned_on(bundle, method, sou
     assert f"over {kind} “{source.removeprefix('/home/me/secret/')}”" in said
 
 
+def test_the_entry_writes_a_models_name_as_it_is(bundle):
+    manifest = read_manifest(bundle)
+    models = {
+        role: info.model_copy(update={"name": {"base": "package:m/f.gguf", "tuned": "tune"}[role]})
+        for role, info in manifest.models.items()
+    }
+    assert what_was_tuned(manifest.model_copy(update={"models": models})).startswith("package:m/f.gguf, tuned on")
+
+
 @settings(max_examples=12)
 @given(name=TEXTS, value=st.floats(-9, 9))
 def test_names_in_figures_are_escaped(name, value):
