@@ -258,10 +258,9 @@ class _WeightPath:
         Found by what they do: a query acts on its own position alone, so that the output at the second position has no
         gradient with respect to a query at the first.
         """
-        network, found = self.base.network, {}
-        calls: dict[str, _Call] = {}
+        network, calls = self.base.network, dict[str, _Call]()
         modules = {id(module): name for name, module in network.named_modules()}
-        with torch.no_grad(), ExitStack() as stack:
+        with self.base.selected(), torch.no_grad(), ExitStack() as stack:
             for layer in range(self.base.n_layers):
                 module = attention_module(network, layer)
                 name = modules[id(module)]
@@ -271,10 +270,9 @@ class _WeightPath:
 
                 stack.callback(module.register_forward_pre_hook(note, with_kwargs=True).remove)
             ids = torch.arange(4)[None] % self.base.d_vocab
-            network(**self.base.inputs(ids, torch.ones_like(ids)), use_cache=False)
-        for name, call in calls.items():
-            found[name] = call.find_queries()
-        return found
+            self.base.forward(ids, torch.ones_like(ids), use_cache=False)
+            stack.close()
+            return {name: call.find_queries() for name, call in calls.items()}
 
     def _move_module(self, call: _Call, weights: Mapping[str, Tensor]) -> Tensor:
         """Return the derivative of a module's output along the path, its inputs held fixed."""

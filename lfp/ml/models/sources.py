@@ -128,7 +128,6 @@ def load_network(source: Source, *, key: str = "model.base", **options: Unpack[L
         "dtype": options.get("dtype", "float32"),
         "attn_implementation": options.get("attn_implementation", "eager"),
         "output_loading_info": True,
-        "adapter_kwargs": {"local_files_only": source.local_only},  # transformers looks for an adapter, on the hub too
     }
     if source.gguf_file:
         require("gguf", source)
@@ -184,6 +183,9 @@ def from_pretrained(auto_class: Any, place: str | Path, **options: Any) -> Any:
     with quiet_files(), contextlib.ExitStack() as stack:
         if "gguf_file" in options:  # its progress bar has no switch
             stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
+        if hasattr(auto_class, "_model_mapping") and "local_files_only" in options:
+            # classes of models look for an adapter too, for half a minute where the hub does not answer
+            options["adapter_kwargs"] = {"local_files_only": options["local_files_only"]}
         return auto_class.from_pretrained(place, trust_remote_code=False, **options)
 
 
