@@ -29,6 +29,7 @@ __all__ = [
     "StoredSae",
     "adopt_sae",
     "check_place",
+    "check_width",
     "find_place",
     "hook_name",
     "load_sae",
@@ -108,11 +109,7 @@ def adopt_sae(
     for what cannot be read, and for an autoencoder that the folder says is of another layer or site: all sites have the
     same width, so it would load and encode nonsense.
     """
-    if stored.d_in != d_in:
-        raise ModelError(
-            f"{stored.path}: made for activations of width {stored.d_in}, but this model's have width {d_in};"
-            " pass an autoencoder of this model"
-        )
+    check_width(stored, d_in)
     check_place(stored, Place(layer, site))
     recorded = stored.own or SaeInfo(
         layer=layer,
@@ -132,6 +129,15 @@ def adopt_sae(
             raise ModelError(f"{stored.path}: normalises its inputs ({info.normalize}), so input_scale has no effect")
         stored = replace(stored, weights=scale_inputs(stored.weights, input_scale))
     return _build(stored, info)
+
+
+def check_width(stored: StoredSae, d_in: int) -> None:
+    """Raise ModelError unless an autoencoder reads activations of that width."""
+    if stored.d_in != d_in:
+        raise ModelError(
+            f"{stored.path}: made for activations of width {stored.d_in}, but this model's have width {d_in};"
+            " pass an autoencoder of this model"
+        )
 
 
 def check_place(stored: StoredSae, place: Place) -> None:

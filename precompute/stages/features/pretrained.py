@@ -33,11 +33,24 @@ class Pretrained:
 
 
 def check_files(config: RunConfig, config_dir: Path | None) -> None:
-    """Open every dictionary that the config names, and check that it is of the entry's place. Raises ModelError."""
-    for entry in config.sae.pretrained:
-        from lfp.ml.sae.formats import check_place
+    """Open every dictionary that the config names, and check that it is of the entry's place and of the base's width.
 
-        check_place(_open(entry, config_dir)[0], Place(entry.layer, entry.site))
+    The width is that of the base's config, since no model is loaded yet. Raises ModelError.
+    """
+    from lfp.ml.models.sources import find_model, load_config
+    from lfp.ml.sae.formats import check_place, check_width
+
+    opened = [(_open(entry, config_dir)[0], Place(entry.layer, entry.site)) for entry in config.sae.pretrained]
+    for stored, place in opened:
+        check_place(stored, place)
+    if not opened:
+        return
+    d_in = config.pretrain.d_model
+    if config.model.base != PRETRAIN:
+        base = find_model(resolve_name(config.model.base, config_dir), revision=config.model.base_revision)
+        d_in = load_config(base).get_text_config().hidden_size
+    for stored, _ in opened:
+        check_width(stored, d_in)
 
 
 def load_pretrained(run: Run, role: str, collect: Callable[[int], Mapping[Place, Tensor]]) -> Pretrained:

@@ -170,6 +170,23 @@ def test_a_dictionary_that_cannot_be_read_ends_the_run_before_any_model_is_made(
     assert stages == []
 
 
+def test_a_dictionary_of_another_width_ends_the_run_before_any_model_is_made(
+    pair: dict[str, Any], corpus_folder: Path, tmp_path: Path
+) -> None:
+    folder, stages = good_sae(tmp_path / "wide", layer=1, d_in=20), list[str]()
+    for changes in ({"model": pair}, {}):
+        config = tiny_config(sae={"pretrained": [{"layer": 1, "folder": str(folder)}]}, **changes)
+        with pytest.raises(ModelError, match="made for activations of width 20, but this model's have width 16"):
+            run_pipeline(
+                config,
+                tmp_path / "out",
+                config_dir=corpus_folder,
+                resume=True,
+                progress=lambda what, *_: stages.append(what),
+            )
+    assert stages == []
+
+
 def test_a_dictionary_that_does_not_fit_is_named(
     pair: dict[str, Any], tiny_bundle: Path, corpus_folder: Path, tmp_path: Path
 ) -> None:
