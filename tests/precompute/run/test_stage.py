@@ -36,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "pairs.jsonl").write_text('{"chosen": "good", "rejected": "bad"}\n', encoding="utf-8")
     (tmp_path / "lexicon.csv").write_text(LEXICON, encoding="utf-8")
     (tmp_path / "pays.py").write_text("def score(texts):\n    return [1.0] * len(texts)\n", encoding="utf-8")
-    write_sae(tiny_sae(layer=1), tmp_path / "dictionary")
+    write_sae(tiny_sae(layer=1, d_in=16), tmp_path / "dictionary")
     for name in ("base", "tuned", "judge"):
         (tmp_path / name).mkdir()
         for file in ("config.json", "model.safetensors", "tokenizer.json", "README.md"):
