@@ -114,6 +114,25 @@ VIEWS = st.one_of(
 )
 
 
+def holds_values(view):
+    """Tell whether no field holds the words that are shown for another value: a link means that value by them."""
+    for name, words in permalinks.WORDS.items():
+        held = getattr(view, name, ())
+        held = held if isinstance(held, tuple) else (held,)
+        if any(word in held for value, word in words.items() if value != word):
+            return False
+    return True
+
+
+VIEWS = VIEWS.filter(holds_values)
+
+
+def test_words_that_are_shown_are_read_as_the_value_that_they_name():
+    shown = from_params(FeaturesView, {"map_colour": "Density, base", "shown": ["Density, base"]})
+    assert (shown.map_colour, shown.shown) == ("base_density", ("base_density",))
+    assert not holds_values(FeaturesView(map_colour="Density, base")) and holds_values(shown)
+
+
 @given(view=VIEWS)
 def test_a_permalink_comes_back_as_it_went(view):
     assert from_params(type(view), to_params(view)) == view
