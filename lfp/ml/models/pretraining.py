@@ -17,7 +17,7 @@ from lfp.config import PretrainConfig
 from lfp.errors import CorpusError, TrainingError
 from lfp.ml.models import runtime
 from lfp.ml.models.sources import quiet_files
-from lfp.ml.models.tokenization import pad, tokenize
+from lfp.ml.models.tokenization import TokenizedText, pad, tokenize
 from lfp.util.types import Progress
 
 if TYPE_CHECKING:
@@ -165,8 +165,13 @@ def _sequences(
     with the last token of the piece before.
     """
     tokenized = tokenize(tokenizer, texts, context=sys.maxsize if whole else context)
-    rows = [[0, *text.token_ids, *([] if text.truncated else [0])] for text in tokenized if text.token_ids]
+    rows = [_between_ends(text) for text in tokenized if text.token_ids]
     return [row[at : at + context + 1] for row in rows for at in range(0, len(row) - 1, context)] if whole else rows
+
+
+def _between_ends(text: TokenizedText) -> list[int]:
+    """Return the ids of a text between two ends of text, without the second where the text was truncated."""
+    return [0, *text.token_ids, *([] if text.truncated else [0])]
 
 
 @dataclass
@@ -312,11 +317,16 @@ def _curve(losses: Sequence[float]) -> tuple[tuple[int, float], ...]:
 def _bits_per_byte(
     model: GPTNeoXForCausalLM, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], context: int
 ) -> float:
-    """Return the bits per byte of the texts, each truncated to the context."""
+    """Return the bits per byte of the texts, each truncated to the context: bits and bytes are of the same tokens.
+
+    An end of text counts, as a token of no bytes, only where the text ends.
+    """
     tokenized = [text for text in tokenize(tokenizer, texts, context=context) if text.token_ids]
-    sequences = _sequences(tokenizer, [text.text for text in tokenized], context)
+    sequences = [_between_ends(text) for text in tokenized]
     nats = 0.0
     for start in range(0, len(sequences), 64):
         loss, count = _loss(model, sequences[start : start + 64])
         nats += loss.item() * count
-    return nats / math.log(2) / sum(len(text.text.encode()) for text in tokenized)
+    ids = [token_id for text in tokenized for token_id in text.token_ids]
+    n_bytes = sum(map(len, tokenizer.convert_ids_to_tokens(ids)))  # byte-level: a token has a character per byte
+    return nats / math.log(2) / n_bytes

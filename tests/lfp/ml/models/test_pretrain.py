@@ -164,6 +164,21 @@ def test_a_text_that_is_cut_does_not_end(trained: Trained) -> None:
     assert cut == whole[:4]
 
 
+def test_bits_per_byte_of_cut_texts_are_of_the_tokens_before_the_cut(trained: Trained) -> None:
+    folder, _ = trained
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    texts = ["The movie was great.", "naïve 😀😀 views", "The"]  # the second is cut within a character
+    nats = n_bytes = 0.0
+    for text in texts:
+        ids = tokenizer(text).input_ids
+        row = torch.tensor([[0, *ids[:6], *([0] if len(ids) <= 6 else [])]])
+        nats += model(row, labels=row).loss.item() * (row.shape[1] - 1)
+        n_bytes += sum(len(tokenizer.convert_ids_to_tokens(token)) for token in ids[:6])
+    assert [len(tokenizer(text).input_ids) > 6 for text in texts] == [False, True, False]
+    got = pretraining._bits_per_byte(model, tokenizer, texts, 6)
+    assert got == pytest.approx(nats / math.log(2) / n_bytes, rel=1e-4)
+
+
 def test_padding_does_not_change_the_loss(trained: Trained) -> None:
     model = AutoModelForCausalLM.from_pretrained(trained[0])
     rows = [[0, 5, 6, 7, 8, 0], [0, 9, 0]]
