@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,8 +16,12 @@ from lfp.errors import DataError
 from lfp.ml.models.loading import LanguageModel, check_token_ids
 from lfp.ml.models.predictions import States, read_states
 from lfp.ml.models.runtime import FastLinear
+from lfp.ml.models.sites import Hook
 from lfp.ml.models.tokenization import Batch, TokenizedText, batches
 from lfp.util.types import SITE_NAMES, Place
+
+Watch = Callable[[LanguageModel, Mapping[Place, Hook]], AbstractContextManager[None]]
+"""Calls functions on what is at places during a model's forward passes: `LanguageModel.hooks`, or another like it."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +67,14 @@ def stream(
     places: Sequence[Place],
     batch_texts: int,
     prepend_bos: bool,
+    watch: Watch = LanguageModel.hooks,
 ) -> Iterator[Tokens]:
-    """Yield the activations of the texts' tokens at places, one batch of texts at a time.
+    """Yield the activations of the texts' tokens at places, one batch of texts at a time, as `watch` gives them.
 
     Raises DataError where an activation is not finite.
     """
     for batch in model_batches(model, texts, batch_texts=batch_texts, prepend_bos=prepend_bos):
-        yield _select_tokens(batch, _read_places(model, batch, places))
+        yield _select_tokens(batch, _read_places(model, batch, places, watch))
 
 
 def stream_pair(
@@ -80,10 +86,11 @@ def stream_pair(
     batch_texts: int,
     prepend_bos: bool,
     observe: Observer | None = None,
+    watch: Watch = LanguageModel.hooks,
 ) -> Iterator[PairTokens]:
     """Yield both models' activations at places and the implicit reward of every token, one batch of texts at a time.
 
-    Raises DataError where an activation or a reward is not finite.
+    The activations are as `watch` gives them. Raises DataError where an activation or a reward is not finite.
     """
     n_seen = 0
     for batch in model_batches(tuned, texts, batch_texts=batch_texts, prepend_bos=prepend_bos):
@@ -91,8 +98,8 @@ def stream_pair(
         n_tokens = int(mask.sum())
         chosen = None if observe is None else observe.chosen[n_seen : n_seen + n_tokens]
         n_seen += n_tokens
-        tuned_outputs, tuned_states = _read(tuned, batch, places)
-        base_outputs, base_states = _read(base, batch, places)
+        tuned_outputs, tuned_states = _read(tuned, batch, places, watch)
+        base_outputs, base_states = _read(base, batch, places, watch)
         is_defined = mask.nonzero()[:, 1] > 0  # nothing precedes a first token
         reward, advantage = torch.full((2, n_tokens), float("nan"))
         reward[is_defined], advantage[is_defined] = _score(
@@ -167,20 +174,22 @@ class _AllKeptError(Exception):
     """Ends a forward pass once every requested place is kept."""
 
 
-def _read(model: LanguageModel, batch: Batch, places: Sequence[Place]) -> tuple[dict[Place, Tensor], States]:
+def _read(
+    model: LanguageModel, batch: Batch, places: Sequence[Place], watch: Watch
+) -> tuple[dict[Place, Tensor], States]:
     """Run a batch once; return the activations by place, on the host, and the states that the final head reads."""
     outputs: dict[Place, Tensor] = {}
 
     def keep(place: Place, output: Tensor) -> None:
         outputs[place] = _to_host(output)
 
-    with torch.no_grad(), FastLinear(), model.hooks({place: partial(keep, place) for place in places}):
+    with torch.no_grad(), FastLinear(), watch(model, {place: partial(keep, place) for place in places}):
         states = read_states(model, batch.input_ids, batch.attention_mask)
     _check_outputs(model, batch, outputs)
     return outputs, states
 
 
-def _read_places(model: LanguageModel, batch: Batch, places: Sequence[Place]) -> dict[Place, Tensor]:
+def _read_places(model: LanguageModel, batch: Batch, places: Sequence[Place], watch: Watch) -> dict[Place, Tensor]:
     """Run a batch until every place is kept; return the activations by place, on the host."""
     outputs: dict[Place, Tensor] = {}
 
@@ -190,7 +199,7 @@ def _read_places(model: LanguageModel, batch: Batch, places: Sequence[Place]) ->
             raise _AllKeptError
 
     hooks = {place: partial(keep, place) for place in places}
-    with torch.no_grad(), FastLinear(), model.hooks(hooks), contextlib.suppress(_AllKeptError):
+    with torch.no_grad(), FastLinear(), watch(model, hooks), contextlib.suppress(_AllKeptError):
         model.forward(batch.input_ids, batch.attention_mask, use_cache=False)
     _check_outputs(model, batch, outputs)
     return outputs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -61,6 +62,54 @@ def site_module(network: Any, place: Place) -> nn.Module:
     if after is not None:
         return layer.get_submodule(after[place.site])
     return _find_child(layer, place, model_type)
+
+
+@dataclass(frozen=True, eq=False)
+class Writer:
+    """What writes to the residual stream at a place: `module` computes it, and `norm`, where there is one, scales it.
+
+    `module` is called with the arguments of `reads`, and its output, or the first part of it, is that of `writes`; both
+    are `module` itself except in architectures without a module around the two. The output may include the residual
+    stream, which is then an argument.
+    """
+
+    module: nn.Module
+    reads: nn.Module
+    writes: nn.Module
+    norm: nn.Module | None
+
+    def write(self, output: Any) -> Tensor:
+        """Return what is written at the place, given the module's output."""
+        found: Tensor = output[0] if isinstance(output, tuple) else output
+        return found if self.norm is None else self.norm.forward(found)
+
+
+class _FeedForward(nn.Module):
+    """The MLP of an architecture whose layers hold its parts themselves."""
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        self.fc1, self.activation_fn, self.fc2 = layer.fc1, layer.activation_fn, layer.fc2
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        output: Tensor = self.fc2.forward(self.activation_fn(self.fc1.forward(hidden_states)))
+        return output
+
+
+def find_writer(network: Any, place: Place) -> Writer:
+    """Return what writes at a place. Raises ModelError for the residual stream, which no single module writes."""
+    at = site_module(network, place)
+    if place.site == "resid_post":
+        raise ModelError(
+            f"{place}: no single module writes the residual stream; pick mlp_out or attn_out, or take the difference of"
+            " the two models' activations there"
+        )
+    layer: Any = decoder_layers(network)[place.layer]
+    module = _find_child(layer, place, network.config.get_text_config().model_type)
+    norm = at if at in {getattr(layer, names[place.site], None) for names in _NORMS_AFTER} else None
+    if place.site == "mlp_out" and module is getattr(layer, "fc2", None):
+        return Writer(_FeedForward(layer), layer.fc1, layer.fc2, norm)
+    return Writer(module, module, module, norm)
 
 
 def attention_module(network: Any, layer: int) -> nn.Module:

@@ -140,8 +140,14 @@ class StreamedActivations:
                 yield buffer
 
     def _outputs(self, buffer: Sequence[int]) -> dict[Place, Tensor]:
-        texts, options = [self.texts[i] for i in buffer], {"batch_texts": self.batch_texts}
-        parts = list(stream(self.model, texts, places=self.places, prepend_bos=self.prepend_bos, **options))
+        streamed = stream(
+            self.model,
+            [self.texts[i] for i in buffer],
+            places=self.places,
+            batch_texts=self.batch_texts,
+            prepend_bos=self.prepend_bos,
+        )
+        parts = list(streamed)
         return {place: torch.cat([part.outputs[place] for part in parts]) for place in self.places}
 
 

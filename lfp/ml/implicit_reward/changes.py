@@ -1,0 +1,141 @@
+"""Stream what tuning changed at places: the change of a module's write at the same input, or of the activations.
+
+The change of a write is m(u; theta_1) - m(u; theta_0), with m the MLP or the attention of a layer, theta_0 the base
+model's weights, theta_1 the tuned model's, and u the input that m has in the tuned model's forward pass or in the
+base's. A norm between m and the residual stream is that of the model whose forward pass it is, so that what changes is
+m alone. The other form, for every site, is the tuned model's activation less the base's at the same token, which holds
+what the layers before changed too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from lfp.errors import ModelError
+from lfp.ml.models.activations import Observer, PairTokens, Tokens, stream, stream_pair
+from lfp.ml.models.loading import LanguageModel
+from lfp.ml.models.sites import Hook, Writer, find_writer
+from lfp.ml.models.tokenization import TokenizedText
+from lfp.util.types import Place
+
+Form = Literal["writes", "activations"]
+"""What is subtracted: a module's outputs at the same input, or the two models' activations."""
+
+
+@dataclass(frozen=True, eq=False)
+class ChangeOfWrites:
+    """A pair of models whose changes of writes can be hooked like a model's activations."""
+
+    tuned: LanguageModel
+    base: LanguageModel
+
+    def __post_init__(self) -> None:
+        """Refuse weights of half precision, whose rounding is as large as many changes."""
+        for model in (self.tuned, self.base):
+            if model.network.dtype != torch.float32:
+                kind = str(model.network.dtype).removeprefix("torch.")
+                raise ModelError(f"{model.name}: {kind} rounds away what tuning changed; set model.dtype to float32")
+
+    @contextmanager
+    def hooks(self, model: LanguageModel, hooks: Mapping[Place, Hook]) -> Iterator[None]:
+        """Call functions on the changes of writes at places during forward passes of `model`, either of the pair.
+
+        Raises ModelError for a place where no module writes.
+        """
+        other = self.base if model is self.tuned else self.tuned
+        with self.base.lock, self.tuned.lock, model.selected(), ExitStack() as stack:
+            for place, hook in hooks.items():
+                writers = find_writer(model.network, place), find_writer(other.network, place)
+                comparison = _Comparison(model, other, *writers, 1.0 if model is self.tuned else -1.0, hook)
+                stack.callback(model.network.register_forward_pre_hook(comparison.note_shape, with_kwargs=True).remove)
+                stack.callback(writers[0].reads.register_forward_pre_hook(comparison.note, with_kwargs=True).remove)
+                stack.callback(writers[0].writes.register_forward_hook(comparison.compare).remove)
+            yield
+
+
+@dataclass(eq=False)
+class _Comparison:
+    """What one model writes at a place less what the other would, times a sign, given to a hook at every call."""
+
+    model: LanguageModel
+    other: LanguageModel
+    own: Writer
+    others: Writer
+    sign: float
+    hook: Hook
+    shape: tuple[int, ...] = ()
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    def note_shape(self, _: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        self.shape = tuple((args[0] if args else kwargs["input_ids"]).shape)
+
+    def note(self, _: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        self.args, self.kwargs = args, kwargs
+
+    def compare(self, _: nn.Module, __: Any, output: Any) -> None:
+        with self.other.selected():
+            others = self.others.module.forward(*self.args, **self.kwargs)  # whose own hooks are not called
+        with self.model.selected():  # in a network that both share, the adapter is as before
+            change = self.sign * (self.own.write(output) - self.own.write(others))
+        self.args, self.kwargs = (), {}
+        self.hook(change.view(*self.shape, change.shape[-1]))
+
+
+def stream_changes(
+    tuned: LanguageModel,
+    base: LanguageModel,
+    texts: Sequence[TokenizedText],
+    *,
+    places: Sequence[Place],
+    batch_texts: int,
+    prepend_bos: bool,
+    form: Form = "writes",
+) -> Iterator[Tokens]:
+    """Yield what tuning changed at the texts' tokens, one batch of texts at a time, in the form of `stream`.
+
+    Changes of writes are at the inputs of the tuned model's forward pass. Raises ModelError for a place where no module
+    writes, DataError where a change is not finite.
+    """
+    options = {"places": places, "batch_texts": batch_texts, "prepend_bos": prepend_bos}
+    if form == "writes":
+        yield from stream(tuned, texts, watch=ChangeOfWrites(tuned, base).hooks, **options)  # type: ignore[arg-type]
+        return
+    streams = (stream(model, texts, **options) for model in (tuned, base))  # type: ignore[arg-type]
+    for after, before in zip(*streams, strict=True):
+        yield _subtract(after, before)
+
+
+def stream_change_pairs(
+    tuned: LanguageModel,
+    base: LanguageModel,
+    texts: Sequence[TokenizedText],
+    *,
+    places: Sequence[Place],
+    batch_texts: int,
+    prepend_bos: bool,
+    observe: Observer | None = None,
+    form: Form = "writes",
+) -> Iterator[PairTokens]:
+    """Yield what tuning changed and the implicit reward of every token, in the form of `stream_pair`.
+
+    Changes of writes are at the tuned model's inputs in `tuned` and at the base model's in `base`; differences of
+    activations are the same in both. Raises what `stream_changes` raises.
+    """
+    options = {"places": places, "batch_texts": batch_texts, "prepend_bos": prepend_bos, "observe": observe}
+    if form == "writes":
+        yield from stream_pair(tuned, base, texts, watch=ChangeOfWrites(tuned, base).hooks, **options)  # type: ignore[arg-type]
+        return
+    for pair in stream_pair(tuned, base, texts, **options):  # type: ignore[arg-type]
+        change = _subtract(pair.tuned, pair.base)
+        yield replace(pair, tuned=change, base=change)
+
+
+def _subtract(after: Tokens, before: Tokens) -> Tokens:
+    return replace(after, outputs={place: after.outputs[place] - before.outputs[place] for place in after.outputs})
