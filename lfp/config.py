@@ -36,6 +36,7 @@ from lfp.config_sections import (
     StatsConfig,
     SweepConfig,
     TuneConfig,
+    TwinsConfig,
 )
 from lfp.errors import ConfigError
 from lfp.util.dependencies import VerbModule
@@ -66,6 +67,7 @@ __all__ = [
     "StatsConfig",
     "SweepConfig",
     "TuneConfig",
+    "TwinsConfig",
     "drop_retired",
     "load_config",
     "load_section",
@@ -94,6 +96,7 @@ class RunConfig(Section):
     model: ModelConfig = ModelConfig()
     pretrain: PretrainConfig = PretrainConfig()
     tune: TuneConfig = TuneConfig()
+    twins: TwinsConfig = TwinsConfig()
     feedback: FeedbackConfig = FeedbackConfig()
     layers: LayersConfig = LayersConfig()
     sae: SaeConfig = SaeConfig()

@@ -26,7 +26,7 @@ from precompute.run.work_folder import Run, lock_work_folder
 from precompute.stages.features import features, saes, texts
 from precompute.stages.features.pretrained import check_files
 from precompute.stages.findings import ablations, findings
-from precompute.stages.models import completions, corpus, pair
+from precompute.stages.models import completions, corpus, pair, twins
 from precompute.stages.probes import probes
 
 _CHEAP = {"corpus", "feedback"}
@@ -99,6 +99,15 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
             + (("seed", *training) if tunes else ())
             + (reward if tunes and not by_pairs else ()),
             files=tuned_files,
+        ),
+        Stage(
+            "twins",
+            twins.run_twins,
+            after=("corpus", "base") if config.twins.n else (),
+            reads=("twins",)
+            + (("model", "seed", *training) if config.twins.n else ())
+            + (reward if config.twins.n and not by_pairs else ()),
+            files=reward_files if config.twins.n and not by_pairs else (),
         ),
         Stage(
             "completions",

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from lfp.bundle.schema import as_table
 from lfp.config import PRETRAIN, TUNE
 from lfp.evaluation.results import ResultRow
 from lfp.ml.models.sources import GGUF, save_network
-from lfp.texts.corpus import CorpusText
-from lfp.texts.preferences import PreferencePair
 from lfp.util.types import Place
-from precompute.run.inputs import count_prompt_tokens, load_alone, load_pair, load_reward, read_texts, tokenize_texts
+from precompute.run.inputs import load_alone, load_pair, read_texts
 from precompute.run.work_folder import Output, Run
+from precompute.stages.models.tuning import tune_base
 
 if TYPE_CHECKING:
     from lfp.ml.models.loading import LanguageModel
@@ -82,41 +80,7 @@ def run_tuned(run: Run, output: Output) -> None:
         output.table("tuning", as_table("tuning", []))
         _keep_unpacked(model, config.model.tuned, output)
         return
-    from lfp.ml.models.finetuning.dpo import tune_dpo
-    from lfp.ml.models.finetuning.grpo import tune_grpo
-    from lfp.ml.models.finetuning.network import find_plain_folder
-    from lfp.ml.models.finetuning.training import TuneOptions
-    from lfp.ml.models.generation import prefix_strings
-
-    base, folder = load_alone(run, "base"), output.folder / "model"
-    base_folder = find_plain_folder(base, output.scratch / "base")
-    options: TuneOptions = {
-        "device": config.model.device,
-        "dtype": config.model.dtype,
-        "base_name": config.model.base,
-        "scratch": output.scratch,
-        "progress": run.progress,
-    }
-    if config.tune.method == "dpo":
-        leading = _leading_token(run, base)
-        pairs = [replace(pair, prompt=pair.prompt.removeprefix(leading)) for pair in read_training_pairs(run)]
-        del base  # the trainer loads its own
-        report = tune_dpo(base_folder, pairs, config.tune, seed=config.seed, folder=folder, **options)
-    else:
-        texts = read_texts(run, "train")
-        tokenized = tokenize_texts(run, base, texts)
-        prefixes = prefix_strings(
-            tokenized,
-            n=config.tune.steps * config.tune.prompts_per_step,
-            token_range=config.tune.prefix_tokens,
-            seed=config.seed,
-            prompts=count_prompt_tokens(texts, tokenized),
-        )
-        leading = _leading_token(run, base)
-        prefixes = [prefix.removeprefix(leading) for prefix in prefixes]
-        del base
-        reward = load_reward(run.config, run.config_dir)
-        report = tune_grpo(base_folder, prefixes, reward, config.tune, seed=config.seed, folder=folder, **options)
+    report = tune_base(run, output.folder / "model", seed=config.seed, scratch=output.scratch)
     output.json("facts", {"steps": report.steps, "dropped": report.dropped, "seconds": report.seconds})
     points = [
         {"step": step, "metric": metric, "value": value}
@@ -124,24 +88,6 @@ def run_tuned(run: Run, output: Output) -> None:
         for step, value in curve
     ]
     output.table("tuning", as_table("tuning", points))
-
-
-def _leading_token(run: Run, base: LanguageModel) -> str:
-    """Return the beginning-of-sequence token that a chat template writes itself, which the trainer would double."""
-    is_chat = any(text.spans for text in read_texts(run))
-    return "" if run.config.model.prepend_bos or not is_chat else str(base.tokenizer.bos_token or "")
-
-
-def read_training_pairs(run: Run) -> list[PreferencePair]:
-    """Read the pairs that are not held out, put together again from the texts of the corpus."""
-    sides: dict[int | None, dict[str, CorpusText]] = defaultdict(dict)
-    for text in read_texts(run, "train"):
-        sides[text.pair_id][text.role] = text
-    pairs = []
-    for pair in sides.values():
-        chosen, rejected, split = pair["chosen"].text, pair["rejected"].text, pair["chosen"].response_start
-        pairs.append(PreferencePair(chosen[:split], chosen[split:], rejected[split:]))
-    return pairs
 
 
 def run_layers(run: Run, output: Output) -> None:

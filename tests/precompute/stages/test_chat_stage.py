@@ -14,7 +14,7 @@ from precompute.pipeline import plan_stages
 from precompute.run.inputs import find_corpus_files, read_texts
 from precompute.run.work_folder import Run
 from precompute.stages.models import corpus
-from precompute.stages.models.pair import read_training_pairs
+from precompute.stages.models.tuning import read_training_pairs
 from tests.precompute.conftest import silent, tiny_config
 
 TEMPLATE = (

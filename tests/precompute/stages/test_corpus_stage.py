@@ -11,7 +11,7 @@ import pytest
 from lfp.texts.preferences import PreferencePair, read_pairs
 from precompute.run.work_folder import Run
 from precompute.stages.models import corpus
-from precompute.stages.models.pair import read_training_pairs
+from precompute.stages.models.tuning import read_training_pairs
 from tests.precompute.conftest import silent, tiny_config
 
 PAST = "\n\nHuman: Tell me of film {}.\n\nAssistant:"

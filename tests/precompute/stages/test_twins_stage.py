@@ -1,0 +1,104 @@
+"""Stage `twins`: tuned once per base, feedback and settings, kept for other runs, and loaded one at a time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from lfp.errors import ConfigError
+from precompute.pipeline import plan_stages, run_stages
+from precompute.run.work_folder import Run
+from precompute.stages.models import twins
+from precompute.stages.models.tuning import tune_base
+from precompute.stages.models.twins import draw_seeds, find_kept, load_twins
+from tests.precompute.conftest import silent, tiny_config
+
+_TUNE = {"steps": 2, "completion_tokens": 32}  # enough that a word of the lexicon is among them
+
+
+@pytest.fixture(scope="module")
+def run(corpus_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run with corpus, base and two twins."""
+    config = tiny_config(twins={"n": 2}, tune=_TUNE)
+    made = Run(config, tmp_path_factory.mktemp("run") / ".bundle.run", corpus_folder, silent)
+    run_stages(made, ["twins"])
+    return made
+
+
+def test_twins_differ_from_each_other_and_from_the_base(run):
+    loaded = list(load_twins(run))
+    assert len({twin.sha256 for twin in loaded}) == len(loaded) == 2
+    assert run.json("twins", "twins") == [10_001, 10_002]
+
+
+def test_a_run_of_another_seed_finds_them_again(run, corpus_folder, tmp_path, monkeypatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("tuned again")
+
+    monkeypatch.setattr(twins, "tune_base", refuse)
+    other = replace(run, config=run.config.model_copy(update={"seed": 1}), work=run.work.parent / ".other.run")
+    other.work.mkdir()
+    for stage in ("corpus", "base"):
+        (other.work / stage).symlink_to(run.work / stage)
+    assert find_kept(other) == find_kept(run)
+    assert find_kept(other).parent == run.work.parent / ".twins"
+    with other.writing("twins", "key") as output:
+        twins.run_twins(other, output)
+    assert [twin.sha256 for twin in load_twins(other)] == [twin.sha256 for twin in load_twins(run)]
+
+
+@pytest.mark.parametrize("change", [{"steps": 3}, {"freeze_embeddings": True}, {"adapter": {"r": 2}}])
+def test_another_tuning_has_other_twins(run, change):
+    other = replace(run, config=tiny_config(twins={"n": 2}, tune={**_TUNE, **change}))
+    assert find_kept(other) != find_kept(run)
+
+
+def test_an_adapter_is_kept_as_an_adapter_and_merged_when_loaded(run, tmp_path):
+    config = tiny_config(twins={"n": 2, "folder": str(tmp_path)}, tune={**_TUNE, "adapter": {"r": 2}})
+    adapted = replace(run, config=config)
+    kept = find_kept(adapted)
+    folder = twins.tune_twin(adapted, kept, seed=10_001)
+    assert kept.parent == tmp_path
+    assert (folder / "adapter_config.json").is_file()
+    assert not (folder / "model.safetensors").exists()
+    twin, base = twins.load_twin(adapted, folder), next(load_twins(run))
+    assert twin.adapter is None
+    assert {name: value.shape for name, value in twin.parameters.items()} == {
+        name: value.shape for name, value in base.parameters.items()
+    }
+
+
+def test_an_interrupted_twin_is_tuned_again_to_the_same_weights(run, tmp_path, monkeypatch):
+    def fail(*args: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(twins, "tune_base", fail)
+        with pytest.raises(KeyboardInterrupt):
+            twins.tune_twin(run, tmp_path, seed=10_001)
+    assert not (tmp_path / "twin-10001").exists()
+    again = twins.load_twin(run, twins.tune_twin(run, tmp_path, seed=10_001))
+    first = next(load_twins(run))
+    assert all(torch.equal(again.parameters[name], value) for name, value in first.parameters.items())
+    assert not (tmp_path / ".twin-10001").exists()
+
+
+def test_no_twin_has_the_seed_of_the_run():
+    assert draw_seeds(3, other_than=10_002) == [10_001, 10_003, 10_004]
+    assert draw_seeds(0, other_than=7) == []
+
+
+def test_one_twin_is_refused_and_none_reads_nothing(corpus_folder):
+    with pytest.raises(ConfigError, match=r"n 1 has no spread"):
+        tiny_config(twins={"n": 1})
+    (stage,) = [stage for stage in plan_stages(tiny_config(), corpus_folder) if stage.name == "twins"]
+    assert (stage.after, stage.reads) == ((), ("twins",))
+
+
+def test_a_twin_is_what_the_tuning_makes_by_its_seed(run, tmp_path):
+    tune_base(run, tmp_path / "model", seed=10_002, scratch=tmp_path)
+    made = twins.load_twin(run, tmp_path / "model")
+    assert made.sha256 == list(load_twins(run))[1].sha256
