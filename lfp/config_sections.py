@@ -441,8 +441,9 @@ class ProbesConfig(Section):
     of the response, or over all tokens where there is no prompt."""
     controls: tuple[Literal["random_sae", "token_identity"], ...] = ("random_sae", "token_identity")
     """Inputs probed beside those of both models: features of a random dictionary, and the token alone."""
-    weight_permutations: int = Field(40, ge=20)
-    """Shuffles of the word values that give a feature's weight its null, where the target is not the lexicon."""
+    weight_permutations: int = Field(200, ge=20)
+    """Shuffles of the word values (of preferences, where the texts are pairs) that give the weights of features their
+    null, where the target is not the lexicon."""
 
 
 class LabelsConfig(Section):

@@ -42,10 +42,10 @@ WORDS: Mapping[str, Mapping[str, str]] = {
         "texts: true against rating": "texts: reward vs human rating",
     },
     "weighty_by": {
-        "weights that beat their null": "weights beyond chance",
+        "weights that beat their null": "weights beyond chance (false discovery rate 5 %)",
         "the top tenth of weights": "top tenth of weights",
     },
-    "null": {"any": "any", "beats": "beyond chance", "within": "within chance"},
+    "null": {"any": "any", "beats": "beyond chance (FDR 5 %)", "within": "within chance"},
     "drifts": STATUS_NAMES,
     "became": {"any": "any", **STATUS_NAMES, "flipped": "sign flipped"},
     "site": SITE_NAMES,

@@ -266,9 +266,16 @@ _WEIGHTS = Table("weights", "a probe and a feature", ("probe_id", "feature_id"),
     Column("mean_abs_contribution", FLOAT, "The same of its absolute value.", "probe target"),
     Column("share", FLOAT, "Its share of the sum of mean absolute contributions.", "share"),
     Column("rank", INT, "Rank by mean_abs_contribution, from 1."),
+    _null("null_mean", FLOAT, "Mean weight over shuffled feedback, at the probe's own alpha; null in older bundles.",
+          "probe target"),
     _null("null_high", FLOAT, "95th percentile of |weight| over shuffled feedback, at the probe's own alpha.",
           "probe target"),
-    _null("beats_null", FLAG, "Whether |weight| passes null_high."),
+    _null("p", FLOAT, "Two-sided p-value of weight less null_mean; null where no weight is possible, and in older "
+          "bundles."),
+    _null("q", FLOAT, "Smallest false discovery rate within the probe at which the weight is a discovery (Benjamini "
+          "and Hochberg); null where p is."),
+    _null("beats_null", FLAG, "Whether q is at most 0.05; in older bundles, without q: whether |weight| passes "
+          "null_high, which chance does for 5 % of features or more."),
 ))
 
 _DRIFT = Table("drift", "a feature", ("feature_id",), (

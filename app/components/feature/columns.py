@@ -48,6 +48,7 @@ COLUMNS: Mapping[str, Column] = {
     "ci_low": Column("95 % low", "number", "%+.3f"),
     "ci_high": Column("95 % high", "number", "%+.3f"),
     "null_high": Column("Chance", "number", "%.3f", 75),
+    "q": Column("False discovery rate", "number", "%.2g", 150),
     "mean_contribution": Column("Mean contribution", "number", "%+.2g", 135),
     "share": Column("Share", "share", "percent", 80),
     "rank": Column("Rank", "number", "%d", 70),

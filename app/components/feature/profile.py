@@ -64,8 +64,7 @@ def heading(feature: Feature, labels: Sequence[Label], probe: Probe | None, *, w
         text = f"weight {signed(feature.weight, 3)}" + (f" [{span}]" if span else "")
         marks.append(panels.badge(text, "up" if feature.weight >= 0 else "down"))
     if feature.beats_null is not None:
-        chance = "weight beyond chance" if feature.beats_null else "weight not distinguishable from chance"
-        marks.append(panels.badge(chance, "good" if feature.beats_null else ""))
+        marks.append(panels.badge(_chance(feature), "good" if feature.beats_null else ""))
     return panels.heading(f"Feature {feature.feature_id}", title, says) + "".join(marks)
 
 
@@ -80,8 +79,18 @@ def contribution(feature: Feature, *, n_features: int) -> str:
         "rank": f"{count(feature.rank)} of {count(n_features)}",
     }
     if feature.null_high is not None:
-        pairs["chance for the weight"] = f"up to {plain(feature.null_high, 4)}"
+        pairs["95 % of shuffled weights"] = f"up to {plain(feature.null_high, 4)}"
+    if feature.q is not None:
+        pairs["false discovery rate"] = plain(feature.q, 3)
     return panels.facts(pairs)
+
+
+def _chance(feature: Feature) -> str:
+    """Say how the weight compares with those of shuffled targets; older bundles know no false discovery rate."""
+    if feature.q is None:
+        return "weight above 95 % of shuffled ones" if feature.beats_null else "weight not distinguishable from chance"
+    beyond = "beyond chance" if feature.beats_null else "not distinguishable from chance"
+    return f"weight {beyond} (false discovery rate 5 %)"
 
 
 def bucket_sentence(bucket: int, highest: int) -> str:

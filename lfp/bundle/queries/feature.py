@@ -42,6 +42,7 @@ class Feature:
     share: float | None
     rank: int | None
     null_high: float | None
+    q: float | None
     beats_null: bool | None
 
 

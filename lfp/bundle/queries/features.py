@@ -96,7 +96,8 @@ PRESETS: Mapping[str, Preset] = {
     "important, labelled unrelated": Preset(
         FeatureFilter(related="no", null="beats", rank_high=0.1),
         Order("contribution"),
-        "Not labelled related, but among the tenth that contribute most, with a weight beyond chance.",
+        "Not labelled related, but among the tenth that contribute most, with a weight beyond chance (false discovery "
+        "rate of 5 %).",
     ),
     "labelled related, unimportant": Preset(
         FeatureFilter(related="yes", null="within", rank_low=0.5),
@@ -111,7 +112,7 @@ FEATURE_COLUMNS: Mapping[str, str] = {
     "top_tokens": "[item.token FOR item IN top_tokens]", "related": "related", "confidence": "confidence",
     "agreement": "agreement", "score_detection": "score_detection", "score_fuzzing": "score_fuzzing",
     "labeller": "labeller", "weight": "weight", "ci_low": "ci_low", "ci_high": "ci_high", "null_high": "null_high",
-    "beats_null": "beats_null", "mean_contribution": "mean_contribution",
+    "q": "q", "beats_null": "beats_null", "mean_contribution": "mean_contribution",
     "mean_abs_contribution": "mean_abs_contribution", "share": "share", "rank": "rank", "status": "status",
     "drifted_contribution": "drifted_contribution", "drift_rank": "drift_rank", "sign_flipped": "sign_flipped",
     "weight_base": "weight_base", "unexplained_contribution": "unexplained_contribution", "density": "density",

@@ -16,7 +16,7 @@ SELECT f.*, f.top_tokens[1].token AS top_token, f.pos_logits[1].token AS raised_
     f.neg_logits[1].token AS lowered_token,
     chr(10) || array_to_string([lower(trim(item.token)) FOR item IN f.top_tokens], chr(10)) || chr(10) AS token_words,
     w.weight, w.ci_low, w.ci_high, w.mean_contribution, w.mean_abs_contribution, w.share, w.rank, w.null_high,
-    w.beats_null, d.status, d.sign_flipped, d.weight_base, d.drifted_contribution, d.rank AS drift_rank,
+    w.q, w.beats_null, d.status, d.sign_flipped, d.weight_base, d.drifted_contribution, d.rank AS drift_rank,
     d.unexplained_contribution, l.labeller, l.description, lower(l.description) AS description_words, l.related,
     l.confidence, l.agreement, l.score_detection, l.score_fuzzing
 FROM features f

@@ -17,7 +17,10 @@ _DECILE, _HIGH = 0.9, 0.75
 
 
 def references(weight: Floats, beats_null: Flags | None) -> dict[str, Flags]:
-    """Select what labels are compared with: weights that beat their null, where known, and the top tenth by size."""
+    """Select what labels are compared with: weights beyond their null, where known, and the top tenth by size.
+
+    `beats_null` [features] flags weights at a false discovery rate of 5 % within the probe.
+    """
     sizes = np.abs(weight)
     known = {} if beats_null is None else {"beats_null": beats_null}
     return {**known, "top_decile": (sizes >= np.quantile(sizes, _DECILE)) & (sizes > 0)}

@@ -199,7 +199,7 @@ def keys_of(row: ResultRow) -> dict[str, str]:
 
 def kappas(rows: Sequence[ResultRow]) -> list[Line]:
     """Agreement of each labeller with the weights, as Cohen's kappa (section `label_agreement`)."""
-    against = {"beats_null": "weights above chance", "top_decile": "top tenth of weights"}
+    against = {"beats_null": "weights beyond chance", "top_decile": "top tenth of weights"}
     lines = []
     for row in rows:
         if row.metric == "kappa":

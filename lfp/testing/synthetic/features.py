@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from scipy.stats import norm
 
 from lfp.bundle.schema import BY_NAME, TOKEN_VALUES
+from lfp.evaluation.statistics.discoveries import RATE, adjusted_p
 from lfp.testing.synthetic.corpus import (
     D_IN,
     RAW_BIAS,
@@ -196,13 +198,15 @@ def weight_columns(made: Made, random: Random) -> dict[str, Any]:
     null_high = np.array([[0.06], [0.2], [0.2]]) * random.uniform(0.8, 1.2, (n_probes, n))
     raw_weights = np.full((n_probes, n), np.nan)
     raw_weights[0] = made.raw_weights
+    p = np.clip(2 * norm.sf(2 * np.abs(made.weights) / null_high), 1e-6, 1.0)
+    q = np.array([adjusted_p(of_probe) for of_probe in p])
     columns = {
         "probe_id": np.repeat(np.arange(n_probes), n), "feature_id": np.tile(np.arange(n), n_probes),
         "weight": made.weights, "raw_weight": nulled(raw_weights.ravel()), "ci_low": made.weights - half,
         "ci_high": made.weights + half,
         "mean_contribution": mean, "mean_abs_contribution": size,
         "share": size / np.maximum(size.sum(axis=1, keepdims=True), 1e-12), "rank": rank, "null_high": null_high,
-        "beats_null": np.abs(made.weights) > null_high,
+        "null_mean": 0.02 * made.weights, "p": p, "q": q, "beats_null": q <= RATE,
     }  # fmt: skip
     return {name: values if isinstance(values, pa.Array) else values.ravel() for name, values in columns.items()}
 

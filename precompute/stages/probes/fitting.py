@@ -10,6 +10,7 @@ import scipy.sparse as sp
 from lfp.config import ProbesConfig
 from lfp.probes.ridge import FoldedRidge, Ridge, fit_folded_ridge, fit_ridge, place_scales
 from lfp.probes.weight_intervals import clustered_intervals
+from lfp.probes.weight_nulls import WeightNull
 from lfp.util.types import Flags, Floats, Ints
 from precompute.stages.probes.inputs import OF_THE_BUNDLE, Inputs, scaled_columns
 from precompute.stages.probes.targets import POOLING, Rows
@@ -19,14 +20,25 @@ from precompute.stages.probes.targets import POOLING, Rows
 class Weights:
     """A probe's weights per unit of unscaled input [columns], and their noise.
 
-    `ci_low` and `ci_high` are a 95 % interval, `null_high` the 95th percentile of |weight| over shuffled targets; None
-    where they are not computed.
+    `ci_low` and `ci_high` are a 95 % interval, `drawn` [columns, shuffles] the weights of shuffled targets at the
+    probe's alpha, and `null` what they say; None where they are not computed.
     """
 
     value: Floats
     ci_low: Floats | None = None
     ci_high: Floats | None = None
-    null_high: Floats | None = None
+    null: WeightNull | None = None
+    drawn: Floats | None = None
+
+    @staticmethod
+    def with_noise(value: Floats, interval: tuple[Floats, Floats], drawn: Floats) -> Weights:
+        """Compare weights with those of shuffled targets, `drawn` [columns, shuffles]."""
+        return Weights(value, *interval, WeightNull.from_weights(value, drawn), drawn)
+
+    @staticmethod
+    def of_silence(value: Floats, n_shuffles: int) -> Weights:
+        """Return the weights of a probe that has nothing to fit; all are 0."""
+        return Weights(value, value, value, WeightNull.of_none(len(value)), np.zeros((len(value), n_shuffles)))
 
 
 @dataclass(frozen=True)
@@ -161,10 +173,9 @@ def _build_weights(inputs: Inputs, rows: Rows, ridge: Ridge, scales: Floats, con
     if inputs.name not in OF_THE_BUNDLE:
         return Weights(value)
     if is_silent(rows):
-        return Weights(value, value, value, value)
+        return Weights.of_silence(value, rows.weight_nulls.shape[1])
     scaled = scaled_columns(rows.features, scales)
     in_fit = replace(ridge, coef=ridge.coef[:, :1] / scales[:, None])
     low, high = clustered_intervals(scaled, rows.targets[:, 0], rows.groups, in_fit)
     nulls = fit_ridge(scaled, rows.weight_nulls, rows.folds, n_folds=config.folds, alphas=(float(ridge.alpha[0]),))
-    null_high = np.quantile(np.abs(nulls.coef), 0.95, axis=1)
-    return Weights(value, low * scales, high * scales, null_high * scales)
+    return Weights.with_noise(value, (low * scales, high * scales), nulls.coef * scales[:, None])

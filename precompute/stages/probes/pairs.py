@@ -158,8 +158,8 @@ def fit_pairs(inputs: Inputs, pairs: Pairs, config: ProbesConfig, *, seed: int) 
         low, high = clustered_intervals(features, outcomes[:, 0], np.arange(len(train)), fit, intercept=False)
         alphas = (float(fit.alpha[0]),)
         nulls = fit_logistic(features, outcomes[:, 1:], folds, n_folds=config.folds, alphas=alphas, intercept=False)
-        null_high = np.quantile(np.abs(nulls.coef), 0.95, axis=1)
-        weights = Weights(weights.value, low * scales, high * scales, null_high * scales)
+        drawn = nulls.coef * scales[:, None]
+        weights = Weights.with_noise(weights.value, (low * scales, high * scales), drawn)
     probe = Probe(
         target=PREFERENCE,
         inputs=inputs.name,

@@ -137,7 +137,7 @@ def word_feature_table(run: Run, words: Words, at_last: sp.csr_array) -> pa.Tabl
 
 
 def _weights(probe_id: int, probe: Probe, mean_activation: Floats, raw: Floats | None) -> pa.Table:
-    weights, n = probe.weights, len(mean_activation)
+    weights, null, n = probe.weights, probe.weights.null, len(mean_activation)
     weight = weights.value.astype(np.float32)
     size = np.abs(weight) * mean_activation
     columns = {
@@ -150,15 +150,18 @@ def _weights(probe_id: int, probe: Probe, mean_activation: Floats, raw: Floats |
         "mean_abs_contribution": size,
         "share": size / max(size.sum(), 1e-30),
         "rank": np.argsort(np.argsort(-size, kind="stable"), kind="stable") + 1,
-        "null_high": _optional(weights.null_high, n),
-        "beats_null": pa.nulls(n, pa.bool_()) if weights.null_high is None else np.abs(weight) > weights.null_high,
+        "null_mean": _optional(None if null is None else null.mean, n),
+        "null_high": _optional(None if null is None else null.high, n),
+        "p": _optional(None if null is None else null.p, n),
+        "q": _optional(None if null is None else null.q, n),
+        "beats_null": pa.nulls(n, pa.bool_()) if null is None else null.beats,
         "raw_weight": _optional(raw, n),
     }
     return as_table("weights", columns)
 
 
 def _optional(values: Floats | None, n: int) -> pa.Array:
-    return pa.nulls(n, pa.float32()) if values is None else pa.array(values.astype(np.float32))
+    return pa.nulls(n, pa.float32()) if values is None else pa.array(values.astype(np.float32), mask=np.isnan(values))
 
 
 def _nullable(values: Floats) -> pa.Array:

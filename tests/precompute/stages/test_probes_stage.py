@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -15,6 +16,7 @@ import torch
 from lfp.config import RunConfig
 from lfp.errors import DataError
 from lfp.evaluation.results import ResultRow
+from lfp.evaluation.statistics.discoveries import adjusted_p
 from lfp.ml.models.activations import stream_pair
 from precompute.pipeline import plan_stages
 from precompute.run.inputs import load_dictionary, load_pair, read_places, read_texts, tokenize_texts
@@ -113,9 +115,11 @@ def test_weights_are_of_the_bundles_features_with_interval_null_and_the_raw_side
     assert len(table) == len(kinds) * n
     columns = {name: np.array(table[name].to_pylist(), float) for name in ("weight", "ci_low", "ci_high", "null_high")}
     assert (columns["ci_low"] <= columns["weight"]).all() and (columns["weight"] <= columns["ci_high"]).all()
-    np.testing.assert_array_equal(
-        table["beats_null"].to_numpy(zero_copy_only=False), np.abs(columns["weight"]) > columns["null_high"]
-    )
+    for probe_id in table["probe_id"].unique().to_pylist():
+        of_probe = table.filter(pc.equal(table["probe_id"], probe_id))
+        p, q = (np.array(of_probe[name].to_pylist(), float) for name in ("p", "q"))
+        np.testing.assert_allclose(q, adjusted_p(p), rtol=1e-5)
+        assert of_probe["beats_null"].to_pylist() == (q <= 0.05).tolist()
     is_headline = np.array(table["probe_id"]) == 0
     assert (np.array(table["raw_weight"].is_valid()) == is_headline).all()
 

@@ -260,8 +260,9 @@ def test_pairs_whose_texts_do_not_differ_give_a_preference_probe_without_weights
     found = fit_pairs(inputs("sae"), silent_pairs, CONFIG, seed=0)
     assert not found.margins.any() and not found.null_margins.any()
     weights = found.probe.weights
-    for values in (weights.value, weights.ci_low, weights.ci_high, weights.null_high):
+    for values in (weights.value, weights.ci_low, weights.ci_high, weights.drawn):
         assert values is not None and not values.any()
+    assert weights.null is not None and np.isnan(weights.null.p).all() and not weights.null.beats.any()
 
 
 def test_weights_of_the_bundles_features_lie_in_their_intervals() -> None:
@@ -269,12 +270,13 @@ def test_weights_of_the_bundles_features_lie_in_their_intervals() -> None:
     rows, judged = feedback(kept(), words)
     probe = fit_words("feedback", inputs("sae"), rows, judged, scored=scored(words).rows, config=CONFIG).probe
     weights = probe.weights
-    assert weights.ci_low is not None and weights.ci_high is not None and weights.null_high is not None
+    assert weights.ci_low is not None and weights.ci_high is not None and weights.null is not None
     assert (weights.ci_low < weights.value).all() and (weights.value < weights.ci_high).all()
     scales = place_scales(rows.features, inputs().place_of)
     x = rows.features.toarray() * scales
     nulls = Ridge(alpha=probe.alpha, solver="cholesky").fit(x, rows.weight_nulls).coef_ * scales
-    np.testing.assert_allclose(weights.null_high, np.quantile(np.abs(nulls), 0.95, axis=0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(weights.drawn, nulls.T, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(weights.null.high, np.quantile(np.abs(nulls), 0.95, axis=0), rtol=1e-4, atol=1e-5)
 
 
 def test_a_fold_that_holds_out_no_word_is_one_sentence() -> None:
@@ -353,9 +355,9 @@ def test_preference_weights_of_the_bundles_features_lie_in_their_intervals() -> 
     made, _ = pairs()
     made = replace(made, features={"sae": made.features["raw"]})
     weights = fit_pairs(inputs("sae"), made, CONFIG, seed=0).probe.weights
-    assert weights.ci_low is not None and weights.ci_high is not None and weights.null_high is not None
+    assert weights.ci_low is not None and weights.ci_high is not None and weights.null is not None
     assert (weights.ci_low < weights.value).all() and (weights.value < weights.ci_high).all()
-    assert (weights.null_high > 0).all()
+    assert (weights.null.high > 0).all()
 
 
 def test_the_order_of_pairs_on_a_side_does_not_tell_which_was_chosen() -> None:
