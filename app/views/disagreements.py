@@ -15,8 +15,8 @@ from app.widgets import frame
 from lfp.bundle import queries
 from lfp.bundle.store.connection import Store
 from lfp.evaluation.results import ResultRow
-from lfp.report.formatting import count
-from lfp.report.sentences import largest_gap_sentence
+from lfp.report.formatting import count, pick
+from lfp.report.sentences import flagged_sentence, largest_gap_sentence
 from lfp.util.sanitize import shortened
 
 PAGE_SIZE, LONGEST = 10, 100
@@ -113,11 +113,13 @@ def show_unexplained(store: Store, figures: Sequence[ResultRow]) -> None:
     if not over and not under:
         return
     st.subheader("Unexplained preferences")
+    flagged = pick(figures, metric="words_flagged")
     says = (
         "How much more (or less) the tuned model favours a word than the reward explains, in nats and in standard "
-        "errors. Chance: with signs flipped at random, 95 % of gaps at this rank are smaller."
+        "errors. Chance: if all words differed as those in the middle of the list do, 95 % of gaps at this rank were "
+        "smaller."
     )
-    st.html(panels.note(says))
+    st.html(panels.note(says) + (panels.note(flagged_sentence(flagged)) if flagged else ""))
     sides = (
         ("Preferred more than the reward explains", over, "gap_over_paid"),
         ("Preferred less than the reward explains", under, "gap_under_paid"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lfp.evaluation.statistics.empirical_null import EmpiricalNull
 from lfp.util.types import Floats, Ints
 
 HORIZON = 12
@@ -46,12 +47,14 @@ class WordFacts:
 class WordGaps:
     """`excess` [words], in nats, is what the stated feedback does not explain; `gap` [words] is excess over noise.
 
-    Positive where tuning rewards a word more than is stated. NaN where a word is too rare. `explained` is the share of
-    the variance of the implicit advantage that the stated feedback explains.
+    Positive where tuning rewards a word more than is stated. NaN where a word is too rare. `error` [words] is the
+    standard error of the excess: the word's own and the whole spread between words, squares added. `explained` is the
+    share of the variance of the implicit advantage that the stated feedback explains.
     """
 
     excess: Floats
     gap: Floats
+    error: Floats
     explained: float
 
 
@@ -62,6 +65,18 @@ def beyond_noise(gaps: WordGaps) -> Floats:
     """
     left = np.maximum(np.abs(gaps.gap) - _BAR, 0.0)
     return gaps.excess * np.divide(left, np.abs(gaps.gap), out=np.zeros_like(left), where=gaps.gap != 0) + 0 * gaps.gap
+
+
+def gap_p_values(gaps: WordGaps) -> Floats:
+    """Compute how rare each word's excess [words] is among the other words', two-sided; NaN where it is unknown.
+
+    Other words show what tuning does to a word for no stated reason. So a small p says that a word is unlike the
+    others, not that something paid for it: that takes twins, models tuned on the same stated reward by other seeds.
+    Each excess is over its `error`, so that a rare word needs more; centre and spread are those of the middle of all.
+    """
+    moderated = gaps.excess / gaps.error
+    null = EmpiricalNull.fit(moderated)
+    return np.full(len(moderated), np.nan) if null is None else null.p_values(moderated)
 
 
 def word_gaps(facts: WordFacts) -> WordGaps:
@@ -78,7 +93,7 @@ def word_gaps(facts: WordFacts) -> WordGaps:
     for the comparison.
     """
     known = np.isfinite(facts.implicit) & np.isfinite(facts.error) & (facts.counts >= LEAST_COUNT)
-    excess, gap = np.full(len(known), np.nan), np.full(len(known), np.nan)
+    excess, gap, errors = (np.full(len(known), np.nan) for _ in range(3))
     columns = (
         facts.stated, np.abs(facts.stated), facts.following, facts.after, facts.before, facts.moved, facts.moved_after
     )  # fmt: skip
@@ -88,13 +103,14 @@ def word_gaps(facts: WordFacts) -> WordGaps:
         filled.append(np.where(finite, column, column[finite].mean() if finite.any() else 0.0))
     inputs = np.column_stack([np.ones(len(known)), *filled])[known]
     if len(inputs) <= inputs.shape[1]:
-        return WordGaps(excess, gap, 0.0)
+        return WordGaps(excess, gap, errors, 0.0)
     implicit, error = facts.implicit[known], np.maximum(facts.error[known], 1e-6)
     coefficients, spread = _fit_robustly(inputs, implicit, error)
     excess[known] = implicit - inputs @ coefficients
     gap[known] = excess[known] / np.hypot(error, _SPREAD_SHARE * spread)
+    errors[known] = np.hypot(error, spread)
     explained = 1.0 - float(np.var(excess[known]) / max(float(np.var(implicit)), 1e-30))
-    return WordGaps(excess, gap, explained)
+    return WordGaps(excess, gap, errors, explained)
 
 
 def _fit_robustly(inputs: Floats, values: Floats, error: Floats) -> tuple[Floats, float]:

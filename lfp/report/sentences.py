@@ -147,8 +147,8 @@ def gaps_sentence(metric: str) -> str:
     """Say what the gaps of a list are, and what chance means there."""
     if metric.endswith("_paid"):
         return (
-            "Preference beyond what the reward explains, in standard errors. Chance: the average gap at this rank when "
-            "signs are flipped at random."
+            "Preference beyond what the reward explains, in standard errors. Chance: the average gap at this rank if "
+            "all words differed as those in the middle of the list do."
         )
     return "Difference of the two percentile ranks. Chance: the average gap at this rank when one ranking is shuffled."
 
@@ -166,8 +166,9 @@ def largest_gap_sentence(rows: Rows, *, metric: str, kind: str) -> str:
 
 
 def _disagreements(rows: Rows) -> str:
-    paid = {row.group: row for row in rows if row.metric.endswith("_paid")}
-    ranked = max((row for row in rows if not row.metric.endswith("_paid")), key=_size, default=None)
+    flagged = pick(rows, metric="words_flagged")
+    paid = [row for row in rows if row.metric.endswith("_paid")]
+    ranked = max((row for row in rows if row is not flagged and row not in paid), key=_size, default=None)
     parts = ["Where two judges disagree most about a text or word. A gap is the difference of two percentile ranks."]
     if ranked:
         parts.append(
@@ -175,13 +176,32 @@ def _disagreements(rows: Rows) -> str:
             "ranking is shuffled; gaps below it mean that the judges agree overall."
         )
     for metric, side in (("gap_over_paid", "more"), ("gap_under_paid", "less")):
-        top = max((row for row in paid.values() if row.metric == metric), key=_size, default=None)
+        top = max((row for row in paid if row.metric == metric), key=_size, default=None)
         if top:
             parts.append(
                 f"Preferred {side} than the reward explains: {top.group}, by {plain(abs(top.value), 1)} standard "
-                "errors."
+                f"errors{_chance_of_first(top)}."
             )
+    if flagged:
+        parts.append(flagged_sentence(flagged))
     return " ".join(parts)
+
+
+def _chance_of_first(top: ResultRow) -> str:
+    if top.null_high is None:
+        return ""
+    return (
+        f" (the first of {count(top.n)} words like the others is beyond {plain(abs(top.null_high), 1)} in 5 % of lists)"
+    )
+
+
+def flagged_sentence(flagged: ResultRow) -> str:
+    """Say how many words stand out from the others, and what that does not show."""
+    stand = "word stands" if flagged.value == 1 else "words stand"
+    return (
+        f"{count(flagged.value)} of {count(flagged.n)} {stand} out from the others (false discovery rate 5 %). That "
+        "says that tuning treated them unlike other words, not why: only models tuned again on the same reward can."
+    )
 
 
 def _size(row: ResultRow) -> float:

@@ -175,6 +175,7 @@ _TAU_CEILING = (
     Column("sign ceiling", formatting.estimate, {"metric": "sign_ceiling"}),
 )
 _CEILINGS = frozenset({"tau_within_sign", "sign_ceiling"})
+_FLAGGED = frozenset({"words_flagged"})
 _PAID = frozenset({"gap_over_paid", "gap_under_paid"})
 _CONTINGENCY = ("related_and_weighty", "related_only", "weighty_only", "neither")
 _FLUENCY = {
@@ -235,6 +236,7 @@ LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
     "error_by_frequency": (Layout({"group": "times written"}, _full("mean error")),),
     "disagreements": (
         Layout({"metric": "list", "group": "of"}, _full("gap"), _PAID, _by_size),
+        Layout({"metric": "words"}, (Column("flagged", _value, {}), Column("of", _field("n"), {})), _FLAGGED),
         Layout({"metric": "between", "group": "of"}, _full("gap of ranks"), order=_by_size),
     ),
     "tuning": (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -14,12 +14,22 @@ from lfp.evaluation.results import ResultRow
 
 
 def figures(store: Store, report_row: str | None = None) -> list[ResultRow]:
-    """Return the rows of `results`, of one section of the report where named, sorted as the schema states."""
+    """Return the rows of `results`, of one section of the report where named, sorted as the schema states.
+
+    Words paid otherwise than stated keep no null of a bundle older than the row `words_flagged`: it could not reject.
+    """
     rows = store.rows(
         f"SELECT {columns(ResultRow)} FROM results WHERE $row IS NULL OR report_row = $row ORDER BY ALL",
         {"row": report_row},
     )
-    return [ResultRow(**row) for row in rows]
+    found = [ResultRow(**row) for row in rows]
+    if any(row.metric == "words_flagged" for row in found):
+        return found
+    no_null = {"null_mean": None, "null_high": None, "null_p": None}
+    return [replace(row, **no_null) if row.metric in _PAID_LISTS else row for row in found]
+
+
+_PAID_LISTS = frozenset({"gap_over_paid", "gap_under_paid"})
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from lfp.evaluation.results import Estimate, ResultRow
+from lfp.evaluation.statistics.empirical_null import EmpiricalNull
 from lfp.evaluation.statistics.resampling import Draws, interval, with_null, with_null_of_sizes
-from lfp.util.types import Floats, Ints, floats
+from lfp.util.types import Flags, Floats, Ints, floats
 
 _EXAMPLES, _BINS, _LENGTH = 10, 4, 10
 _Z95 = 1.959964  # half the width of a 95 % interval in standard errors
@@ -161,27 +162,30 @@ def queues(
     return rows
 
 
-def word_gap_rows(words: Sequence[str], gaps: Floats, draws: Draws) -> list[ResultRow]:
+def word_gap_rows(
+    words: Sequence[str], gaps: Floats, draws: Draws, *, spreads: Floats | None = None, flagged: Flags | None = None
+) -> list[ResultRow]:
     """List the words that tuning rewards most above and most below what is stated (`word_gaps`), ten of each.
 
-    The null of a list's k-th gap is the k-th largest when every gap changes its sign at random: were excesses noise,
-    both lists would look alike.
+    The null is what the other words show (`EmpiricalNull`): a list's k-th gap is compared with the k-th largest of as
+    many words that differ by chance. `spreads` [words] is how far each word's gap scatters compared with others, all
+    alike by default. `words_flagged` counts the words that are `flagged` as unlike the others.
     """
     known = np.flatnonzero(~np.isnan(gaps))
-    signs = draws.rng().choice((-1.0, 1.0), size=(draws.permutations, len(known)))
-    nulls = -np.sort(-signs * np.abs(gaps[known]), axis=1)[:, :_LENGTH]
+    scatter = np.ones(len(known)) if spreads is None else spreads[known]
+    null = EmpiricalNull.fit(gaps[known] / scatter)
+    chance = None if null is None else null.draw(draws.permutations, draws.rng()) * scatter
+    keys: dict[str, Any] = {"model": "difference", "target": "implicit_advantage"}
     rows = []
     for metric, sign in (("gap_over_paid", 1.0), ("gap_under_paid", -1.0)):
         order = known[np.argsort(-sign * gaps[known], kind="stable")][:_LENGTH]
-        rows += [
-            ResultRow.from_estimate(
-                "disagreements",
-                metric,
-                with_null_of_sizes(float(gaps[i]), len(known), nulls[:, k]),
-                group=f"word:{words[i]}",
-                model="difference",
-                target="implicit_advantage",
-            )
-            for k, i in enumerate(order)
-        ]
+        largest = None if chance is None else -np.sort(-sign * chance, axis=1)[:, :_LENGTH]
+        for k, i in enumerate(order):
+            estimate = Estimate(float(gaps[i]), len(known))
+            if largest is not None:
+                estimate = replace(with_null(Estimate(sign * gaps[i], len(known)), largest[:, k]), value=float(gaps[i]))
+            rows.append(ResultRow.from_estimate("disagreements", metric, estimate, group=f"word:{words[i]}", **keys))
+    if flagged is not None:
+        count = Estimate(float(flagged[known].sum()), len(known))
+        rows.append(ResultRow.from_estimate("disagreements", "words_flagged", count, **keys))
     return rows

@@ -197,6 +197,7 @@ def _finding_rows(made: Made) -> list[Row]:
         for metric in ("gap_over_paid", "gap_predicted_true", "gap_implicit_true")
         for place, word in enumerate(words)
     ]
+    rows.append(figure("disagreements", "words_flagged", 2.0, n=38, model="difference", target="implicit_advantage"))
     if n_texts:
         rows.append(figure("disagreements", "gap_predicted_true", -0.7, null=(0.6, 0.8), group="text:0", n=n_texts))
     rows += [

@@ -106,7 +106,8 @@ def vocabulary_columns(made: Made, random: Random) -> dict[str, Any]:
         "token_ids": pa.array(spelling, pa.list_(pa.int32())), "feedback": nulled(corpus.word_value[kept]),
         "implicit_reward": implicit, "implicit_advantage": implicit + 0.05, "implicit_matched": 0.9 * implicit,
         "implicit_matched_se": 0.3 / np.sqrt(n[kept]), "implicit_excess": excess,
-        "implicit_gap": excess / (0.1 + 0.3 / np.sqrt(n[kept])), "predicted": predicted,
+        "implicit_gap": excess / (0.1 + 0.3 / np.sqrt(n[kept])), "implicit_excess_se": 0.4 + 0.3 / np.sqrt(n[kept]),
+        "implicit_gap_p": np.full(len(kept), 0.2), "implicit_gap_q": np.full(len(kept), 0.5), "predicted": predicted,
         "predicted_base": predicted + random.normal(0, 0.2, len(kept)), "n": n[kept], "n_generated": n[kept] // 3,
         "n_generated_base": n[kept] // 4, "fold": kept % FOLDS,
     }  # fmt: skip

@@ -15,6 +15,7 @@ from lfp.evaluation.drift import Drift, Firing, Weights, flips, largest, share_c
 from lfp.evaluation.findings.texts import TextFeatures, pca_explained
 from lfp.evaluation.findings.words import Words, error_by_frequency, queues, token_sentiment, word_gap_rows
 from lfp.evaluation.results import STATUSES, ResultRow
+from lfp.evaluation.statistics.discoveries import RATE
 from lfp.evaluation.statistics.resampling import Draws, scaled, with_null_of_sizes
 from lfp.evaluation.words import text_rows
 from lfp.labels.evidence import read_evidence
@@ -81,7 +82,9 @@ def run(run: Run, output: Output) -> None:
 def _word_results(run: Run, headline: dict[str, Any], draws: Draws) -> list[ResultRow]:
     """Judge words: their sentiment, errors by frequency, and the words on which the judges disagree most."""
     vocabulary = run.table("probes", "vocabulary")
-    gaps = word_gap_rows(vocabulary["word"].to_pylist(), floats(vocabulary, "implicit_gap"), draws)
+    excess, gap, error, q = (floats(vocabulary, f"implicit_{name}") for name in ("excess", "gap", "excess_se", "gap_q"))
+    scatter = np.divide(error * gap, excess, out=np.ones_like(gap), where=np.abs(excess) > 0)  # error over noise
+    gaps = word_gap_rows(vocabulary["word"].to_pylist(), gap, draws, spreads=scatter, flagged=q <= RATE)
     if not run.table("probes", "triples").num_rows:  # no word is scored
         return gaps
     words = Words.from_vocabulary(vocabulary, headline)

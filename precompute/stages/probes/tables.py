@@ -10,7 +10,8 @@ import pyarrow as pa
 import scipy.sparse as sp
 
 from lfp.bundle.schema import as_table
-from lfp.evaluation.word_gaps import WordGaps
+from lfp.evaluation.statistics.discoveries import adjusted_p
+from lfp.evaluation.word_gaps import WordGaps, gap_p_values
 from lfp.util.types import SITES, Floats, Place
 from precompute.run.work_folder import Run
 from precompute.stages.probes.fitting import Probe
@@ -84,6 +85,7 @@ def weight_table(run: Run, probes: Sequence[Listed], raw: RawSide) -> pa.Table:
 def vocabulary_table(run: Run, words: Words, predicted: Mapping[str, Floats], gaps: WordGaps) -> pa.Table:
     """Build the table `vocabulary`; `predicted` [words] by inputs, sae and base_sae, is of the headline's target."""
     written, means = run.json("completions", "counts"), words.means
+    p_values = gap_p_values(gaps)
     has_tokens = means["n"] > 0
     columns = {
         "word": words.words,
@@ -95,6 +97,9 @@ def vocabulary_table(run: Run, words: Words, predicted: Mapping[str, Floats], ga
         "implicit_matched_se": _nullable(means["matched_se"]),
         "implicit_excess": _nullable(gaps.excess),
         "implicit_gap": _nullable(gaps.gap),
+        "implicit_excess_se": _nullable(gaps.error),
+        "implicit_gap_p": _nullable(p_values),
+        "implicit_gap_q": _nullable(adjusted_p(p_values)),
         "predicted": _nullable(np.where(has_tokens, predicted["sae"], np.nan)),
         "predicted_base": _nullable(np.where(has_tokens, predicted["base_sae"], np.nan)),
         "n": words.counts,

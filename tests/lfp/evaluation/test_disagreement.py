@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lfp.evaluation.word_gaps import HORIZON, WordFacts, beyond_noise, faded_ahead, following_feedback, word_gaps
+from lfp.evaluation.word_gaps import (
+    HORIZON,
+    WordFacts,
+    beyond_noise,
+    faded_ahead,
+    following_feedback,
+    gap_p_values,
+    word_gaps,
+)
 
 
 def facts(n: int = 300, *, seed: int = 0, secrets: dict[int, float] | None = None) -> WordFacts:
@@ -127,3 +135,15 @@ def test_following_feedback_is_of_what_comes_after_and_not_of_the_word_itself():
 
 def test_no_text_has_nothing_following():
     assert following_feedback([], {}, ["so"]).tolist() == [0.0]
+
+
+def test_a_secret_stands_out_from_the_other_words_and_a_rare_word_needs_more():
+    gaps = word_gaps(facts(secrets={17: 2.0, 30: -2.0}))
+    p = gap_p_values(gaps)
+    assert p[17] < 1e-4 and p[30] < 1e-4
+    assert (p[[i for i in range(300) if i not in (17, 30)]] < 0.05).mean() == pytest.approx(0.05, abs=0.04)
+    known = facts(secrets={17: 0.6})
+    known.error[17] = 0.02
+    rare = replace(known, error=np.where(np.arange(300) == 17, 0.5, known.error))
+    assert gap_p_values(word_gaps(known))[17] < 0.01 < gap_p_values(word_gaps(rare))[17]
+    assert np.isnan(gap_p_values(word_gaps(replace(known, counts=np.full(300, 3))))).all()

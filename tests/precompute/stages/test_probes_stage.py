@@ -17,6 +17,7 @@ from lfp.config import RunConfig
 from lfp.errors import DataError
 from lfp.evaluation.results import ResultRow
 from lfp.evaluation.statistics.discoveries import adjusted_p
+from lfp.evaluation.statistics.empirical_null import FEWEST
 from lfp.ml.models.activations import stream_pair
 from precompute.pipeline import plan_stages
 from precompute.run.inputs import load_dictionary, load_pair, read_places, read_texts, tokenize_texts
@@ -317,6 +318,10 @@ def test_the_vocabulary_says_how_far_words_are_from_what_is_stated(tiny_bundle: 
     assert 0 < len(known) < len(rows)
     assert all(np.sign(row["implicit_gap"]) == np.sign(row["implicit_excess"]) for row in known)
     assert all(row["n"] >= 30 for row in known)
+    assert all(row["implicit_excess_se"] > 0 for row in known)
+    judged = [row for row in known if row["implicit_gap_p"] is not None]
+    assert len(judged) == (len(known) if len(known) >= FEWEST else 0)
+    assert all(row["implicit_gap_p"] <= row["implicit_gap_q"] for row in judged)
 
 
 def test_controls_that_the_config_leaves_out_are_not_probed(done: Run) -> None:

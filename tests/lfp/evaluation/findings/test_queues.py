@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import kstest
 
 from lfp.evaluation.findings.words import percentile_ranks, queues, word_gap_rows
 from lfp.evaluation.statistics.resampling import Draws
@@ -51,10 +52,41 @@ def test_words_paid_otherwise_than_stated_stand_first_in_their_own_list() -> Non
     gaps = rng.normal(size=200)
     gaps[[5, 9]], gaps[3] = (30.0, -30.0), np.nan
     words = [f"word{i}" for i in range(200)]
-    rows = word_gap_rows(words, gaps, Draws(20, 50, 0))
+    rows = word_gap_rows(words, gaps, Draws(20, 50, 0), flagged=np.abs(gaps) > 10)
     over, under = ([row for row in rows if row.metric == metric] for metric in ("gap_over_paid", "gap_under_paid"))
     assert (over[0].group, over[0].value) == ("word:word5", 30.0)
     assert (under[0].group, under[0].value) == ("word:word9", -30.0)
     assert all(row.n == 199 for row in rows)
     assert [row.value for row in over] == sorted((row.value for row in over), reverse=True)
-    assert 0.1 < np.mean([row.null_p for row in over[2:] + under[2:]]) < 0.9
+    assert over[0].null_p == under[0].null_p == 1 / 51
+    assert 0.1 < np.mean([row.null_p for row in over[2:] + under[2:]]) <= 1.0
+    assert [(row.value, row.n) for row in rows if row.metric == "words_flagged"] == [(2.0, 199)]
+
+
+def test_a_planted_gap_is_rare_whatever_its_size_and_the_first_word_of_chance_has_any_p() -> None:
+    words, draws = [f"word{i}" for i in range(1000)], Draws(10, 199, 0)
+    planted = np.random.default_rng(0).normal(size=1000)
+    for gap in (10.0, 1e6):
+        planted[7] = gap
+        assert word_gap_rows(words, planted, draws)[0].null_p < 0.01
+    firsts = [
+        word_gap_rows(words, np.random.default_rng(seed).normal(size=1000), Draws(10, 199, seed))[0].null_p
+        for seed in range(100)
+    ]
+    assert kstest(firsts, "uniform").pvalue > 0.05
+
+
+def test_a_gap_is_compared_with_words_that_scatter_as_much() -> None:
+    rng = np.random.default_rng(0)
+    spreads = np.where(np.arange(400) < 40, 5.0, 1.0)
+    gaps = spreads * rng.normal(size=400)
+    gaps[[0, 100]] = 8.0, -8.0
+    rows = word_gap_rows([str(i) for i in range(400)], gaps, Draws(10, 499, 0), spreads=spreads)
+    wide, narrow = (word_gap_rows(["w"] * len(part), part, Draws(10, 499, 0)) for part in (gaps[:40], gaps[40:]))
+    assert rows[0].null_p > 0.05 and wide[0].null_p > 0.05
+    assert min(row.null_p for row in narrow) < 0.01
+
+
+def test_too_few_words_have_no_null() -> None:
+    rows = word_gap_rows(["a", "b"], np.array([1.0, -1.0]), DRAWS)
+    assert [row.null_p for row in rows] == [None] * 4
