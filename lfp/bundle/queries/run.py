@@ -25,8 +25,9 @@ def figures(store: Store, report_row: str | None = None) -> list[ResultRow]:
     found = [ResultRow(**row) for row in rows]
     if any(row.metric == "words_flagged" for row in found):
         return found
-    no_null = {"null_mean": None, "null_high": None, "null_p": None}
-    return [replace(row, **no_null) if row.metric in _PAID_LISTS else row for row in found]
+    return [
+        replace(row, null_mean=None, null_high=None, null_p=None) if row.metric in _PAID_LISTS else row for row in found
+    ]
 
 
 _PAID_LISTS = frozenset({"gap_over_paid", "gap_under_paid"})
