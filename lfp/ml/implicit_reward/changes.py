@@ -9,23 +9,28 @@ what the layers before changed too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from transformers import Cache
 
 from lfp.errors import ModelError
 from lfp.ml.models.activations import Observer, PairTokens, Tokens, stream, stream_pair
 from lfp.ml.models.loading import LanguageModel
-from lfp.ml.models.sites import Hook, Writer, find_writer
+from lfp.ml.models.sites import Hook, Writer, find_writer, site_module
 from lfp.ml.models.tokenization import TokenizedText
 from lfp.util.types import Place
 
 Form = Literal["writes", "activations"]
 """What is subtracted: a module's outputs at the same input, or the two models' activations."""
+
+OnChange = Callable[[Tensor, Tensor], Tensor | None]
+"""Called with a change of a write and the write itself [batch, seq, d_model]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,14 +53,32 @@ class ChangeOfWrites:
 
         Raises ModelError for a place where no module writes.
         """
+
+        def ignore_write(hook: Hook, change: Tensor, _: Tensor) -> None:
+            hook(change)
+
+        with self.compare(model, {place: partial(ignore_write, hook) for place, hook in hooks.items()}):
+            yield
+
+    @contextmanager
+    def compare(self, model: LanguageModel, hooks: Mapping[Place, OnChange]) -> Iterator[None]:
+        """Call functions on changes and writes at places during forward passes of `model`, either of the pair.
+
+        In the tuned model what a function returns, unless None, takes the change's place. Raises ModelError for a place
+        where no module writes.
+        """
         other = self.base if model is self.tuned else self.tuned
         with self.base.lock, self.tuned.lock, model.selected(), ExitStack() as stack:
             for place, hook in hooks.items():
-                writers = find_writer(model.network, place), find_writer(other.network, place)
-                comparison = _Comparison(model, other, *writers, 1.0 if model is self.tuned else -1.0, hook)
-                stack.callback(model.network.register_forward_pre_hook(comparison.note_shape, with_kwargs=True).remove)
-                stack.callback(writers[0].reads.register_forward_pre_hook(comparison.note, with_kwargs=True).remove)
-                stack.callback(writers[0].writes.register_forward_hook(comparison.compare).remove)
+                own, others = find_writer(model.network, place), find_writer(other.network, place)
+                comparison = _Comparison(model, other, others, 1.0 if model is self.tuned else -1.0, hook, own.norm)
+                for register, call in (
+                    (partial(model.network.register_forward_pre_hook, with_kwargs=True), comparison.note_shape),
+                    (partial(own.reads.register_forward_pre_hook, with_kwargs=True), comparison.note),
+                    (site_module(model.network, place).register_forward_hook, comparison.note_write),
+                    ((own.norm or own.writes).register_forward_hook, comparison.compare),
+                ):
+                    stack.callback(register(call).remove)
             yield
 
 
@@ -65,13 +88,15 @@ class _Comparison:
 
     model: LanguageModel
     other: LanguageModel
-    own: Writer
     others: Writer
     sign: float
-    hook: Hook
+    hook: OnChange
+    norm: nn.Module | None
+    """Of the model whose forward pass it is."""
     shape: tuple[int, ...] = ()
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+    written: Tensor | None = None
 
     def note_shape(self, _: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         self.shape = tuple((args[0] if args else kwargs["input_ids"]).shape)
@@ -79,13 +104,29 @@ class _Comparison:
     def note(self, _: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         self.args, self.kwargs = args, kwargs
 
-    def compare(self, _: nn.Module, __: Any, output: Any) -> None:
+    def note_write(self, _: nn.Module, __: Any, output: Any) -> None:
+        self.written = output[0] if isinstance(output, tuple) else output
+
+    def compare(self, _: nn.Module, __: Any, output: Any) -> Any:
+        if any(isinstance(value, Cache) for value in self.kwargs.values()):
+            raise ModelError(
+                "what tuning changed in attention's writes is not known token by token: a second call would fill the"
+                " cache twice; name features of MLPs, or run whole texts with use_cache=False"
+            )
         with self.other.selected():
             others = self.others.module.forward(*self.args, **self.kwargs)  # whose own hooks are not called
         with self.model.selected():  # in a network that both share, the adapter is as before
-            change = self.sign * (self.own.write(output) - self.own.write(others))
-        self.args, self.kwargs = (), {}
-        self.hook(change.view(*self.shape, change.shape[-1]))
+            other = others[0] if isinstance(others, tuple) else others
+            own = output[0] if isinstance(output, tuple) else output
+            change = self.sign * (own - (other if self.norm is None else self.norm.forward(other)))
+        assert self.written is not None
+        shape = (*self.shape, change.shape[-1])
+        wanted = self.hook(change.view(shape), self.written.view(shape))
+        self.args, self.kwargs, self.written = (), {}, None
+        if wanted is None or self.sign < 0:
+            return None
+        changed = own - change + wanted.view_as(change)
+        return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
 
 def stream_changes(

@@ -111,16 +111,27 @@ class WeightPath:
         with self.base.selected():
             return self._select_log_probs(self._run(batch, self.weights(at)), batch, counted)
 
-    def differentiate(self, batch: Batch, counted: Tensor, at: float, *, same_position: bool = False) -> Tensor:
+    def differentiate(
+        self,
+        batch: Batch,
+        counted: Tensor,
+        at: float,
+        *,
+        same_position: bool = False,
+        observe: Callable[[ExitStack, Tally], None] | None = None,
+    ) -> Tensor:
         """Return the derivative of the log-likelihoods along the path [paths, texts, seq, modules], float64.
 
         `counted` [texts, seq] marks the tokens whose log-probabilities add up; parts stand at the positions that were
-        written to. The paths are the full one and, on demand, that on the same position. Raises DataError where a
-        gradient is not finite.
+        written to. The paths are the full one and, on demand, that on the same position. `observe` may put hooks of its
+        own on the network until the stack closes; `active` of the tally has the paths of a gradient. Raises DataError
+        where a gradient is not finite.
         """
-        tally, weights = _Tally(batch, self.modules, (FULL, SAME_POSITION)[: 1 + same_position]), self.weights(at)
+        tally, weights = Tally(batch, self.modules, (FULL, SAME_POSITION)[: 1 + same_position]), self.weights(at)
         with self.base.selected(), torch.enable_grad(), ExitStack() as stack:
             self._watch(stack, tally, weights)
+            if observe is not None:
+                observe(stack, tally)
             heads = self._split_at_head(stack)
             logits = self._run(batch, weights)
             stack.close()  # the backward pass calls modules again, which must not be watched
@@ -141,7 +152,7 @@ class WeightPath:
         chosen = logits[:, :-1].log_softmax(-1).gather(-1, ids).squeeze(-1)
         return torch.where(counted[:, 1:].to(logits.device), chosen, 0.0).double()
 
-    def _watch(self, stack: ExitStack, tally: _Tally, weights: Mapping[str, Tensor]) -> None:
+    def _watch(self, stack: ExitStack, tally: Tally, weights: Mapping[str, Tensor]) -> None:
         """Hook what changed until the stack closes; on the same position attention modules are watched as a whole."""
         attention = self._attention if SAME_POSITION in tally.paths else {}
         for name, module in self.leaves.items():
@@ -160,7 +171,7 @@ class WeightPath:
 
     def _on_output(
         self,
-        tally: _Tally,
+        tally: Tally,
         weights: Mapping[str, Tensor],
         name: str,
         paths: tuple[int, ...],
@@ -172,8 +183,8 @@ class WeightPath:
         is_leaf: bool,
     ) -> Any:
         """Watch what a module returns; how tuning moves it is computed once for all paths."""
-        call = _Call(module, name, tree_map(_detach, args), tree_map(_detach, kwargs))
-        move = cache(partial(self._move, call, weights, is_leaf=is_leaf))
+        call = Call(module, name, tree_map(_detach, args), tree_map(_detach, kwargs))
+        move = cache(partial(self.move, call, weights, is_leaf=is_leaf))
         return tally.watch(output, _Watched(name, self.columns[name], paths, move))
 
     def _split_at_head(self, stack: ExitStack) -> list[Tensor]:
@@ -198,7 +209,7 @@ class WeightPath:
         Found by what they do: a query acts on its own position alone, so that the output at the second position has no
         gradient with respect to a query at the first.
         """
-        network, calls = self.base.network, dict[str, _Call]()
+        network, calls = self.base.network, dict[str, Call]()
         modules = {id(module): name for name, module in network.named_modules()}
         with self.base.selected(), torch.no_grad(), ExitStack() as stack:
             for layer in range(self.base.n_layers):
@@ -206,7 +217,7 @@ class WeightPath:
                 name = modules[id(module)]
 
                 def note(module: nn.Module, args: Any, kwargs: Any, name: str = name) -> None:
-                    calls[name] = _Call(module, name, args, kwargs)
+                    calls[name] = Call(module, name, args, kwargs)
 
                 stack.callback(module.register_forward_pre_hook(note, with_kwargs=True).remove)
             ids = torch.arange(4)[None] % self.base.d_vocab
@@ -215,7 +226,7 @@ class WeightPath:
             return {name: call.find_queries() for name, call in calls.items()}
 
     @torch.no_grad()
-    def _move(self, call: _Call, weights: Mapping[str, Tensor], *, is_leaf: bool) -> list[Tensor]:
+    def move(self, call: Call, weights: Mapping[str, Tensor], *, is_leaf: bool) -> list[Tensor]:
         """Return the derivatives of a module's outputs along the path, its inputs held fixed.
 
         Of a leaf its own parameters move, of other modules all inside. Linear layers and embeddings are linear in their
@@ -255,7 +266,7 @@ class _Watched(NamedTuple):
     move: Callable[[], list[Tensor]]
 
 
-class _Tally:
+class Tally:
     """The credits of one batch at one point, filled by hooks on gradients in a backward pass per path."""
 
     def __init__(self, batch: Batch, modules: tuple[Module, ...], paths: tuple[int, ...]) -> None:
@@ -307,7 +318,7 @@ class _Tally:
 
 
 @dataclass(frozen=True, eq=False)
-class _Call:
+class Call:
     """A module of a network with the arguments of a call."""
 
     module: nn.Module
@@ -401,7 +412,7 @@ def _are_rows_of_tokens(base: LanguageModel, after: torch.Size, before: torch.Si
     return len(after) == len(before) and after[1:] == before[1:] and min(after[0], before[0]) >= base.d_vocab
 
 
-def _cut_gradient(tally: _Tally, kept: Tensor, _: nn.Module, __: Any, output: Tensor) -> None:
+def _cut_gradient(tally: Tally, kept: Tensor, _: nn.Module, __: Any, output: Tensor) -> None:
     if output.requires_grad:
         output.register_hook(lambda gradient: gradient * kept if tally.active == (SAME_POSITION,) else None)
 

@@ -1,0 +1,105 @@
+"""Take features out of what tuning changed: the tuned model's write becomes m_1 - c_i d_i, and all else stays."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lfp.errors import ModelError
+from lfp.ml.implicit_reward.changes import ChangeOfWrites
+from lfp.ml.models.activations import model_batches
+from lfp.ml.models.loading import LanguageModel
+from lfp.ml.models.tokenization import Batch, TokenizedText
+from lfp.ml.sae.autoencoders import Dictionary, Sae, normalise
+from lfp.util.types import Floats
+
+
+@contextmanager
+def scaling_changes(
+    pair: ChangeOfWrites,
+    dictionary: Dictionary,
+    scales: Mapping[int, float],
+    *,
+    of_changes: bool,
+    prepend_bos: bool,
+) -> Iterator[None]:
+    """Scale features' parts of the change in the tuned model within the context: each acts `scales[feature]` times.
+
+    The write m_1 becomes m_1 + sum_i (scale_i - 1) c_i d_i. With `of_changes` the codes c are those of m_1 - m_0, with
+    m_0 what the base's weights write for the same input; else c_i is the feature's activation in m_1 less that in m_0.
+    With `prepend_bos` the first position of a call with several tokens is left unchanged. Raises ModelError for a
+    feature that the dictionary does not have, and for attention's while a text is written token by token.
+    """
+    by_place: dict[int, dict[int, float]] = defaultdict(dict)
+    for feature_id, scale in scales.items():
+        if not 0 <= feature_id < dictionary.n_features:
+            raise ModelError(
+                f"feature {feature_id}: not one of the dictionary's 0 to {dictionary.n_features - 1}; name one of those"
+            )
+        by_place[int(dictionary.place_of[feature_id])][int(dictionary.index_of[feature_id])] = scale
+    n_bos = len(pair.tuned.bos_ids(prepend_bos))
+    hooks = {
+        dictionary.places[number]: partial(_rescale, dictionary.saes[number], of_place, n_bos, of_changes)
+        for number, of_place in by_place.items()
+    }
+    with pair.compare(pair.tuned, hooks):
+        yield
+
+
+@torch.no_grad()
+def _rescale(
+    sae: Sae, scales: Mapping[int, float], n_bos: int, of_changes: bool, change: Tensor, written: Tensor
+) -> Tensor:
+    """Return the change [batch, seq, d_model] with features scaled."""
+    first = n_bos if change.shape[1] > 1 else 0
+    indices = torch.tensor(list(scales), device=sae.W_dec.device)
+    factors = torch.tensor([scale - 1.0 for scale in scales.values()], device=sae.W_dec.device)
+    inside = change[:, first:].reshape(-1, change.shape[-1])
+    codes = _encode(sae, indices, inside, written[:, first:].reshape(inside.shape), of_changes=of_changes)
+    changed = change.clone()
+    changed[:, first:] += (codes @ (sae.W_dec.detach()[indices] * factors[:, None])).view_as(change[:, first:])
+    return changed
+
+
+def _encode(sae: Sae, indices: Tensor, change: Tensor, written: Tensor, *, of_changes: bool) -> Tensor:
+    """Return codes [n, chosen] of changes [n, d] of writes [n, d]: what decoder rows are multiplied by."""
+    if of_changes:
+        return sae.encode_some(change, indices) * _size(sae, change)
+    before = written - change
+    return sae.encode_some(written, indices) * _size(sae, written) - sae.encode_some(before, indices) * _size(
+        sae, before
+    )
+
+
+def _size(sae: Sae, read: Tensor) -> Tensor | float:
+    size = normalise(read, sae.info.normalize).size
+    return 1.0 if size is None else size
+
+
+@torch.no_grad()
+def text_log_probs(
+    model: LanguageModel, texts: Sequence[TokenizedText], *, batch_texts: int, prepend_bos: bool
+) -> Floats:
+    """Return the log-likelihood of each text in nats, its first token only after a beginning-of-sequence token.
+
+    Hooks on the model take effect.
+    """
+    sums = []
+    for batch in model_batches(model, texts, batch_texts=batch_texts, prepend_bos=prepend_bos):
+        sums.append(_log_probs(model, batch))
+    return np.concatenate([np.zeros(0), *sums])
+
+
+def _log_probs(model: LanguageModel, batch: Batch) -> Floats:
+    logits = model.forward(batch.input_ids, batch.attention_mask, use_cache=False).logits[..., : model.d_vocab]
+    ids = batch.input_ids[:, 1:, None].to(logits.device)
+    chosen = logits[:, :-1].float().log_softmax(-1).gather(-1, ids).squeeze(-1).double()
+    counted = batch.text_tokens()[:, 1:].to(logits.device)
+    found: Floats = torch.where(counted, chosen, 0.0).sum(1).cpu().numpy()
+    return found

@@ -1,0 +1,204 @@
+"""Features' credits are what gradients of the log-likelihood give them, and sum to their module's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from lfp.ml.implicit_reward.feature_credits import TextCredits, feature_credits
+from lfp.ml.implicit_reward.ledger import module_credits
+from lfp.ml.models.loading import LanguageModel, load_model
+from lfp.ml.models.pairs import load_pair
+from lfp.ml.models.sources import find_model
+from lfp.ml.models.tokenization import TokenizedText, tokenize
+from lfp.ml.sae.autoencoders import SAES, Dictionary, Sae, SaeInfo, Variant
+from lfp.util.types import Place
+from tests.lfp.ml.conftest import build_model, save_adapter
+
+Pair = tuple[LanguageModel, LanguageModel]
+NODES, WIDTH = 4, 24
+PLACES = (Place(0, "attn_out"), Place(1, "attn_out"), Place(1))
+KINDS: tuple[tuple[Variant, bool], ...] = (
+    ("topk", True),
+    ("tied_relu", False),
+    ("jumprelu", True),
+    ("batchtopk", False),
+)
+# PEFT reads a property of transformers by its old name
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+
+
+def move_weights(root: Path, architecture: str) -> Pair:
+    """A model without zeros among its weights, and the same after a small step in every parameter."""
+    generator, models = torch.Generator().manual_seed(3), []
+    source = build_model(root / "source", architecture=architecture)
+    network = AutoModelForCausalLM.from_pretrained(source)
+    for name, size in (("base", 0.1), ("tuned", 0.005)):
+        with torch.no_grad():
+            for value in network.parameters():
+                value += size * torch.randn(value.shape, generator=generator)
+        network.save_pretrained(root / name)
+        load_model(str(source)).tokenizer.save_pretrained(root / name)
+        models.append(load_model(str(root / name)))
+    return models[0], models[1]
+
+
+def random_sae(place: Place, variant: Variant, d_in: int = 32) -> Sae:
+    info = SaeInfo(
+        layer=place.layer,
+        site=place.site,
+        width=WIDTH,
+        d_in=d_in,
+        scale=2.0,
+        l1=None,
+        seed=0,
+        model="tuned",
+        variant=variant,
+        k=3,
+    )
+    sae = SAES[variant](info).requires_grad_(False)
+    generator = torch.Generator().manual_seed(place.layer)
+    for name, value in sae.state_dict().items():
+        value.copy_(0.02 * torch.randn(value.shape, generator=generator) if name[:2] == "b_" else value + 0.01)
+    rows = torch.randn(WIDTH, d_in, generator=generator)
+    sae.encoder.copy_(rows)
+    sae.W_dec.copy_(rows / rows.norm(dim=1, keepdim=True))
+    return sae
+
+
+def build_dictionary(variant: Variant) -> Dictionary:
+    return Dictionary([random_sae(place, variant) for place in PLACES])
+
+
+def tokens_of(model: LanguageModel, sentences: list[str]) -> list[TokenizedText]:
+    return tokenize(model.tokenizer, sentences, context=12)[:3]
+
+
+def split(pair: Pair, dictionary: Dictionary, texts: list[TokenizedText], *, of_changes: bool) -> list[TextCredits]:
+    return list(feature_credits(*pair, dictionary, texts, of_changes=of_changes, nodes=NODES, batch_texts=2))
+
+
+def check_sums(found: TextCredits, dictionary: Dictionary) -> None:
+    """Features, bias and residual are their module on every path, at every place and position."""
+    n_paths, n_places, n_tokens = found.modules.shape
+    features = np.zeros((n_paths, n_places, n_tokens))
+    for path in range(n_paths):
+        np.add.at(features[path], (dictionary.place_of[found.features], found.positions + 1), found.credits[path])
+    parts = features, found.bias, found.residual
+    size = np.abs(parts).sum(axis=(0, 3))
+    assert (np.abs(sum(parts).sum(2) - found.modules.sum(2)) <= 1e-5 * size).all() and (size > 0).all()
+    # on the full path the ledger gives keys and values their own positions, which is another split of the same sum
+    np.testing.assert_allclose(sum(parts)[1], found.modules[1], atol=1e-5 * size.max())
+
+
+@pytest.mark.parametrize(("variant", "of_changes"), KINDS)
+@pytest.mark.parametrize("architecture", ["llama", "gpt_neox", "gemma2", "opt", "bloom"])
+def test_features_bias_and_residual_sum_to_their_module(
+    tmp_path: Path, architecture: str, variant: Variant, of_changes: bool, sentences: list[str]
+) -> None:
+    if architecture != "llama" and variant not in ("topk", "tied_relu"):
+        pytest.skip("every variant on one architecture")
+    pair = move_weights(tmp_path, architecture)
+    texts, dictionary = tokens_of(pair[0], sentences), build_dictionary(variant)
+    found = split(pair, dictionary, texts, of_changes=of_changes)
+    ledger = module_credits(*pair, texts, tolerance=1e-5)
+    kinds = {"mlp_out": "mlp", "attn_out": "attention"}
+    columns = [ledger.modules.index((place.layer, kinds[place.site])) for place in PLACES]
+    for row, text in enumerate(found):
+        check_sums(text, dictionary)
+        expected = ledger.credits[row, columns]
+        np.testing.assert_allclose(text.modules[0].sum(1), expected, atol=5e-3 * np.abs(ledger.credits[row]).sum())
+        assert text.modules.shape[2] == len(texts[row].token_ids) + 1 and (np.diff(text.positions) >= 0).all()
+
+
+def differentiate(pair: Pair, text: TokenizedText, sae: Sae, *, of_changes: bool, same_position: bool) -> np.ndarray:
+    """Credits [tokens, features] of the MLP of layer 1 by autograd on a plain network."""
+    network: Any = AutoModelForCausalLM.from_pretrained(pair[0].name).double().eval()
+    if same_position:
+        for name, module in network.named_modules():
+            if name.endswith(("k_proj", "v_proj")):
+                module.register_forward_pre_hook(lambda _, inputs: (inputs[0].detach(),))
+    mlp, held = network.model.layers[1].mlp, {}
+
+    def keep(_: Any, inputs: Any, output: Tensor) -> None:
+        held["input"], held["output"] = inputs[0].detach(), output
+
+    ends = [dict(AutoModelForCausalLM.from_pretrained(model.name).double().named_parameters()) for model in pair]
+    ids = torch.tensor([[pair[0].bos_id, *text.token_ids]])
+    nodes, weights = np.polynomial.legendre.leggauss(NODES)
+    total = np.zeros((ids.shape[1], WIDTH))
+    encoder, decoder = sae.encoder.double(), sae.W_dec.double()
+
+    def set_weights(at: float) -> None:
+        with torch.no_grad():
+            for name, value in network.named_parameters():
+                value.copy_(ends[0][name] + at * (ends[1][name] - ends[0][name]))
+
+    for node, weight in zip((1 + nodes) / 2, weights / 2, strict=True):
+        set_weights(float(node))
+        handle = mlp.register_forward_hook(keep)
+        log_p = network(ids).logits.log_softmax(-1)[0, :-1].gather(-1, ids[0, 1:, None]).sum()
+        gradient = torch.autograd.grad(log_p, held["output"])[0][0]
+        handle.remove()
+        written, ahead = held["output"].detach()[0], []
+        for step in (1e-4, -1e-4):
+            set_weights(float(node) + step)
+            ahead.append(mlp(held["input"]).detach()[0])
+        moved = (ahead[0] - ahead[1]) / 2e-4
+        if of_changes:
+            codes = sae.encode(moved.float()).double()
+        else:
+            codes = (moved @ encoder.T) * (sae.encode(written.float()) > 0)
+        total += float(weight) * (codes * (gradient @ decoder.T)).numpy()
+    return total[1:]
+
+
+@pytest.mark.parametrize(("variant", "of_changes"), KINDS)
+def test_every_credit_is_what_autograd_gives(
+    tmp_path: Path, variant: Variant, of_changes: bool, sentences: list[str]
+) -> None:
+    pair = move_weights(tmp_path, "llama")
+    texts, dictionary = tokens_of(pair[0], sentences), build_dictionary(variant)
+    number = dictionary.places.index(Place(1))
+    found = split(pair, dictionary, texts, of_changes=of_changes)[1]
+    first = number * WIDTH
+    own = (found.features >= first) & (found.features < first + WIDTH)
+    for path in (0, 1):
+        dense = np.zeros((len(texts[1].token_ids), WIDTH))
+        dense[found.positions[own], found.features[own] - first] = found.credits[path, own]
+        expected = differentiate(
+            pair, texts[1], dictionary.saes[number], of_changes=of_changes, same_position=path == 1
+        )
+        np.testing.assert_allclose(dense, expected, atol=1e-4 * np.abs(expected).max(), rtol=1e-3)
+        assert np.abs(expected).max() > 1e-3
+
+
+def test_an_adapter_is_split_like_the_merged_model(
+    tmp_path: Path, folders: dict[str, tuple[Path, Path]], sentences: list[str]
+) -> None:
+    from peft import PeftModel
+
+    folder = folders["llama"][1]
+    adapter = save_adapter(folder, tmp_path / "adapter")
+    merged = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(folder), adapter).merge_and_unload()
+    merged.save_pretrained(tmp_path / "merged")
+    load_model(str(folder)).tokenizer.save_pretrained(tmp_path / "merged")
+    pair = load_pair(find_model(str(folder)), find_model(str(adapter)))
+    texts, dictionary = tokens_of(pair[0], sentences), build_dictionary("tied_relu")
+    expected = split(
+        (load_model(str(folder)), load_model(str(tmp_path / "merged"))), dictionary, texts, of_changes=True
+    )
+    for ours, text in zip(split(pair, dictionary, texts, of_changes=True), expected, strict=True):
+        check_sums(ours, dictionary)
+        np.testing.assert_allclose(ours.modules, text.modules, rtol=1e-3, atol=1e-3)
+
+
+def test_equal_models_have_no_features_that_carry_anything(neox: LanguageModel, sentences: list[str]) -> None:
+    for text in split((neox, neox), build_dictionary("topk"), tokens_of(neox, sentences), of_changes=True):
+        assert not len(text.features) and not text.modules.any() and not text.bias.any() and not text.residual.any()
