@@ -413,6 +413,9 @@ class ProbesConfig(Section):
     """A word is strongly positive or negative above this quantile of the lexicon's absolute values, sign by sign."""
     folds: int = Field(5, ge=3)
     """Folds over words; each word is predicted by a probe that has not seen it."""
+    shared_tokens: Literal["drop", "keep"] = "drop"
+    """Whether a fold's probes may be fitted on tokens that words of the fold share with other words. `drop` leaves such
+    rows out, unless words are written with so few tokens that less than a fifth of the rows would be left."""
     alphas: tuple[PositiveFloat, ...] = Field((1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3, 1e4), min_length=1)
     """Penalties from which a probe's is selected by cross-validation."""
     max_rows: int = Field(60_000, ge=100)

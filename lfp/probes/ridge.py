@@ -11,7 +11,20 @@ import scipy.sparse as sp
 from scipy.linalg import cho_solve
 
 from lfp.errors import DataError
-from lfp.probes.folds import Folds, Solver, check_fit, choose, choose_nested, fit_by_alpha, sum_errors
+from lfp.probes.folds import (
+    Folds,
+    HeldOutErrors,
+    Penalties,
+    Solver,
+    Split,
+    check_fit,
+    choose,
+    choose_nested,
+    fit_by_alpha,
+    fit_nested,
+    held_out_errors,
+    sum_errors,
+)
 from lfp.probes.linear_algebra import (
     SPARSE_BELOW,
     Linear,
@@ -71,40 +84,92 @@ class FoldedRidge:
 
 
 def fit_folded_ridge(
-    features: sp.csr_array, targets: Floats, folds: Ints, *, n_folds: int, alphas: Sequence[float]
+    features: sp.csr_array,
+    targets: Floats,
+    folds: Ints,
+    *,
+    n_folds: int,
+    alphas: Sequence[float] | Penalties,
+    barred: Flags | None = None,
 ) -> FoldedRidge:
     """Fit ridge probes of targets [rows, targets] on features [rows, features], with an unpenalised intercept.
 
     Each target has its own alpha, the one with the least squared error over inner folds (the remaining folds, in
-    turn). The loss is |y - x w - b|^2 + alpha |w|^2, scikit-learn's. Where rows or features are few (640 for one
-    target, up to 6,144 for many or for dense features), the weights are exact; beyond that they are iterated to a
-    relative error of 1e-8 (1e-3 while alphas are compared), and the features never made dense. Raises DataError where
-    a fold has no row, a target is constant, or no error below 1e-4 can be proved.
+    turn), unless alphas are chosen already. Rows that are `barred` [rows, folds] from a fold are left out with it. The
+    loss is |y - x w - b|^2 + alpha |w|^2, scikit-learn's. Where rows or features are few (640 for one target, up to
+    6,144 for many or for dense features), the weights are exact; beyond that they are iterated to a relative error of
+    1e-8 (1e-3 while alphas are compared), and the features never made dense. Raises DataError where a fold has no row,
+    a target is constant, or no error below 1e-4 can be proved.
     """
-    check_fit(features, targets, folds, n_folds, alphas)
-    solvers = _choose_solvers(features, targets, folds)
-    parts = [choose_nested(solver, n_folds, np.asarray(alphas, float)) for solver in solvers]
+    split = Split(folds, barred)
+    _check(features, targets, split, n_folds, alphas.whole.tolist() if isinstance(alphas, Penalties) else alphas)
+    parts, start = [], 0
+    for solver in _choose_solvers(features, targets, split):
+        if isinstance(alphas, Penalties):
+            parts.append(fit_nested(solver, alphas.select(slice(start, start + solver.n_targets))))
+        else:
+            parts.append(choose_nested(solver, n_folds, np.asarray(alphas, float)))
+        start += solver.n_targets
     by_fold = tuple(Ridge.concatenate(ridges) for ridges in zip(*(ridges for ridges, _ in parts), strict=True))
     return FoldedRidge(by_fold, Ridge.concatenate([whole for _, whole in parts]))
 
 
-def fit_ridge(features: sp.csr_array, targets: Floats, folds: Ints, *, n_folds: int, alphas: Sequence[float]) -> Ridge:
+def folded_errors(
+    features: sp.csr_array,
+    targets: Floats,
+    folds: Ints,
+    *,
+    n_folds: int,
+    alphas: Sequence[float],
+    barred: Flags | None = None,
+) -> HeldOutErrors:
+    """Compute the squared errors by which `fit_folded_ridge` chooses alphas, as shares of the targets' variance.
+
+    Summed over probes of the same targets on different features, they choose one alpha for all of them.
+    """
+    split = Split(folds, barred)
+    _check(features, targets, split, n_folds, alphas)
+    parts = [
+        held_out_errors(solver, n_folds, np.asarray(alphas, float))
+        for solver in _choose_solvers(features, targets, split)
+    ]
+    return HeldOutErrors.concatenate(parts).relative(((targets - targets.mean(axis=0)) ** 2).sum(axis=0))
+
+
+def _check(features: sp.csr_array, targets: Floats, split: Split, n_folds: int, alphas: Sequence[float]) -> None:
+    check_fit(features, targets, split.folds, n_folds, alphas)
+    split.require_rows(n_folds)
+
+
+def fit_ridge(
+    features: sp.csr_array,
+    targets: Floats,
+    folds: Ints,
+    *,
+    n_folds: int,
+    alphas: Sequence[float],
+    barred: Flags | None = None,
+) -> Ridge:
     """Fit `fit_folded_ridge(...).whole` alone, a third of the work: no fold is kept out of the choice of alpha."""
-    check_fit(features, targets, folds, n_folds, alphas)
-    solvers = _choose_solvers(features, targets, folds)
+    split = Split(folds, barred)
+    _check(features, targets, split, n_folds, alphas)
+    solvers = _choose_solvers(features, targets, split)
     return Ridge.concatenate([choose(solver, n_folds, np.asarray(alphas, float)) for solver in solvers])
 
 
-def _choose_solvers(features: sp.csr_array, targets: Floats, folds: Ints) -> Sequence[Solver[Ridge]]:
+def _choose_solvers(features: sp.csr_array, targets: Floats, split: Split) -> Sequence[Solver[Ridge]]:
     """Choose one solver, or several of a few targets where each target carries vectors as long as the features."""
     (n_rows, width), n_targets = features.shape, targets.shape[1]
     of_one = _SIDE_WITH_FACTOR if width <= _SIDE else _SIDE_OF_ONE
     largest = of_one * n_targets ** (1 / 3) if is_sparse(features) else _SIDE
     if min(n_rows, width) <= min(_SIDE, largest):
         solver = Primal if width <= n_rows else Dual
-        return [solver.from_rows(features, targets, folds)]
+        return [solver.from_rows(features, targets, split.folds, split.barred)]
     at_once = max(16, _NUMBERS_AT_ONCE // width)
-    return [Iterative(features, targets[:, start : start + at_once], folds) for start in range(0, n_targets, at_once)]
+    return [
+        Iterative(features, targets[:, start : start + at_once], split.folds, split.barred)
+        for start in range(0, n_targets, at_once)
+    ]
 
 
 def place_scales(features: sp.csr_array, place_of: Ints) -> Floats:
@@ -124,6 +189,23 @@ class Sums:
     xx: Floats
     xy: Floats
     yy: Floats
+
+    @staticmethod
+    def from_rows(x: sp.csr_array, y: Floats) -> Sums:
+        """Sum up rows."""
+        return Sums(
+            len(y),
+            np.asarray(x.sum(axis=0), dtype=np.float64).ravel(),
+            y.sum(axis=0),
+            feature_products(x),
+            np.asarray(x.T @ y, dtype=np.float64),
+            (y**2).sum(axis=0),
+        )
+
+    @staticmethod
+    def total(parts: Sequence[Sums]) -> Sums:
+        """Add up the sums of parts."""
+        return Sums(*(sum(getattr(part, name) for part in parts) for name in Sums.__dataclass_fields__))
 
     def equations(self) -> Equations:
         """Prepare the centred normal equations: one Cholesky factor per alpha serves every target.
@@ -160,34 +242,27 @@ class Sums:
 
 @dataclass(frozen=True)
 class Primal:
-    """Solve by the products of features [features, features] of each fold: for many rows, which are read once."""
+    """Solve by the products of features [features, features] of each fold: for many rows, which are read once.
 
-    features: list[sp.csr_array]
-    targets: list[Floats]
+    `sums` are of each fold's rows that are never barred; those that are, are summed up where they count.
+    """
+
+    features: sp.csr_array
+    targets: Floats
+    split: Split
     sums: list[Sums]
 
     @staticmethod
-    def from_rows(features: sp.csr_array, targets: Floats, folds: Ints) -> Primal:
+    def from_rows(features: sp.csr_array, targets: Floats, folds: Ints, barred: Flags | None = None) -> Primal:
         """Sum up each fold."""
-        rows = [np.flatnonzero(folds == k) for k in range(int(folds.max()) + 1)]
-        parts = [(features[kept], targets[kept]) for kept in rows]
-        sums = [
-            Sums(
-                len(y),
-                np.asarray(x.sum(axis=0), dtype=np.float64).ravel(),
-                y.sum(axis=0),
-                feature_products(x),
-                np.asarray(x.T @ y, dtype=np.float64),
-                (y**2).sum(axis=0),
-            )
-            for x, y in parts
-        ]
-        return Primal([x for x, _ in parts], [y for _, y in parts], sums)
+        split = Split(folds, barred)
+        rows = [np.flatnonzero((folds == k) & ~split.is_ever_barred) for k in range(int(folds.max()) + 1)]
+        return Primal(features, targets, split, [Sums.from_rows(features[kept], targets[kept]) for kept in rows])
 
     @property
     def n_targets(self) -> int:
         """Number of targets."""
-        return self.targets[0].shape[1]
+        return self.targets.shape[1]
 
     def errors(self, left_out: Sequence[Folds], alphas: Floats) -> dict[Folds, Floats]:
         """Sum the squared errors of held-out rows [alphas, targets] by the folds that choose no alpha."""
@@ -202,12 +277,13 @@ class Primal:
         ridges = [solve(float(alpha), targets) for alpha in alphas]
         found = []
         for fold in left_out:
-            x, y, sums = self.features[fold], self.targets[fold], self.sums[fold]
-            by_sums = x.nnz > SPARSE_BELOW * x.shape[1] ** 2
-            found.append(np.stack([
-                sums.squared_error(coef, intercept) if by_sums else ((y - intercept - x @ coef) ** 2).sum(axis=0)
-                for coef, intercept in ridges
-            ]))  # fmt: skip
+            rows = self.split.judged(fold, tuple(other for other in left_out if other != fold))
+            x, y = self.features[rows], self.targets[rows]
+            if x.nnz > SPARSE_BELOW * x.shape[1] ** 2:
+                sums = self._sum([fold], rows)
+                found.append(np.stack([sums.squared_error(*ridge) for ridge in ridges]))
+            else:
+                found.append(np.stack([((y - offset - x @ coef) ** 2).sum(axis=0) for coef, offset in ridges]))
         return found
 
     def fit(self, left_out: Folds, alpha: Floats) -> Ridge:
@@ -215,9 +291,17 @@ class Primal:
         return Ridge(*fit_by_alpha(alpha, self._without(left_out)), alpha)
 
     def _without(self, left_out: Folds) -> Equations:
-        """Add up the folds that are kept; subtracting the others would leave a trace of their rounding."""
-        kept = [part for k, part in enumerate(self.sums) if k not in left_out]
-        return Sums(*(sum(getattr(part, name) for part in kept) for name in Sums.__dataclass_fields__)).equations()
+        """Add up the rows that are kept; subtracting the others would leave a trace of their rounding."""
+        kept = [fold for fold in range(len(self.sums)) if fold not in left_out]
+        return self._sum(kept, self.split.fitted(left_out)).equations()
+
+    def _sum(self, folds: Sequence[int], rows: Ints) -> Sums:
+        """Sum up `rows`, of which the folds hold those that are never barred."""
+        parts = [self.sums[fold] for fold in folds]
+        barred = rows[self.split.is_ever_barred[rows]]
+        if len(barred):
+            parts.append(Sums.from_rows(self.features[barred], self.targets[barred]))
+        return Sums.total(parts)
 
 
 @dataclass(frozen=True)
@@ -229,11 +313,11 @@ class Dual:
 
     features: sp.csr_array
     targets: Floats
-    folds: Ints
+    split: Split
     products: Floats
 
     @staticmethod
-    def from_rows(features: sp.csr_array, targets: Floats, folds: Ints) -> Dual:
+    def from_rows(features: sp.csr_array, targets: Floats, folds: Ints, barred: Flags | None = None) -> Dual:
         """Multiply every row with every row, fold by fold, so that no fold's rounding depends on another's rows."""
         rows = [np.flatnonzero(folds == k) for k in range(int(folds.max()) + 1)]
         parts = [features[kept] for kept in rows]
@@ -242,7 +326,7 @@ class Dual:
             for b, rows_b in enumerate(rows[: a + 1]):
                 products[np.ix_(rows_a, rows_b)] = block = row_products(parts[a], parts[b])
                 products[np.ix_(rows_b, rows_a)] = block.T
-        return Dual(features, targets, folds, products)
+        return Dual(features, targets, Split(folds, barred), products)
 
     @property
     def n_targets(self) -> int:
@@ -261,7 +345,7 @@ class Dual:
         ])  # fmt: skip
         errors = []
         for fold in left_out:
-            rows = np.flatnonzero(self.folds == fold)
+            rows = self.split.judged(fold, tuple(other for other in left_out if other != fold))
             centred = self.products[np.ix_(rows, kept)] @ duals - row_means @ duals
             predicted = centred.reshape(len(rows), -1, self.targets.shape[1]) + y_mean
             errors.append(((self.targets[rows][:, None] - predicted) ** 2).sum(axis=0))
@@ -281,7 +365,7 @@ class Dual:
 
     def _without(self, left_out: Folds) -> tuple[Ints, Floats, Floats, Floats, Floats]:
         """Select the rows kept: their numbers, means of products, centred products and targets, and targets' means."""
-        kept = np.flatnonzero(~np.isin(self.folds, left_out))
+        kept = self.split.fitted(left_out)
         products, targets = self.products[np.ix_(kept, kept)], self.targets[kept]
         row_means = products.mean(axis=0)
         products -= row_means
@@ -301,6 +385,12 @@ class Iterative:
     features: sp.csr_array
     targets: Floats
     folds: Ints
+    barred: Flags | None = None
+
+    @cached_property
+    def split(self) -> Split:
+        """Which rows are fitted on and judged."""
+        return Split(self.folds, self.barred)
 
     @property
     def n_targets(self) -> int:
@@ -345,20 +435,27 @@ class Iterative:
 
     def without(self, left_out: Folds) -> CentredRows:
         """Select the rows that are kept, and their products where a factor may be needed."""
-        kept = ~np.isin(self.folds, left_out)
+        kept = self.split.fitted(left_out)
         features = self.features[kept].astype(np.float64, copy=False)
         has_factor = self.features.shape[1] <= _SIDE and is_sparse(self.features)
         return CentredRows(features, self.targets[kept], partial(self._add_products, left_out) if has_factor else None)
 
     @cached_property
     def _products(self) -> list[Floats32]:
-        """The features' products [features, features] of each fold, in single precision."""
-        parts = (self.features[self.folds == fold] for fold in range(int(self.folds.max()) + 1))
-        return [np.asarray((part.T @ part).toarray(), np.float32) for part in parts]
+        """The products [features, features] of each fold's rows that are never barred, in single precision."""
+        is_free = ~self.split.is_ever_barred
+        return [self._multiply(np.flatnonzero((self.folds == k) & is_free)) for k in range(int(self.folds.max()) + 1)]
+
+    def _multiply(self, rows: Ints) -> Floats32:
+        part = self.features[rows]
+        return np.asarray((part.T @ part).toarray(), np.float32)
 
     def _add_products(self, left_out: Folds) -> Floats32:
-        """Add up the products of the folds that are kept."""
+        """Add up the products of the rows that are kept."""
         kept = [part for fold, part in enumerate(self._products) if fold not in left_out]
+        fitted = self.split.fitted(left_out)
+        barred = fitted[self.split.is_ever_barred[fitted]]
+        kept += [self._multiply(barred)] if len(barred) else []
         total = kept[0].copy()
         for part in kept[1:]:
             total += part
@@ -381,8 +478,9 @@ class _Path:
     @staticmethod
     def start(solver: Iterative, left_out: Folds) -> _Path:
         """Start from weights of 0."""
-        held_out = [(solver.features[solver.folds == fold], solver.targets[solver.folds == fold]) for fold in left_out]
         others = [tuple(each for each in left_out if each != fold) for fold in left_out]
+        rows = [solver.split.judged(fold, rest) for fold, rest in zip(left_out, others, strict=True)]
+        held_out = [(solver.features[judged], solver.targets[judged]) for judged in rows]
         coef = np.zeros((solver.features.shape[1], solver.n_targets))
         return _Path(solver.without(left_out), held_out, others, coef)
 

@@ -84,8 +84,22 @@ def _taus(rows: Rows) -> str:
     shown = [line for target in lines.targets(rows) for line in lines.probes(rows, "tau", target)]
     return (
         "How well each probe ranks words by their reward (Kendall’s τ), with its controls. "
-        f"{beating_sentence(shown)} A probe that knows signs only would reach its sign ceiling."
-    )
+        f"{beating_sentence(shown)} A probe that knows signs only would reach its sign ceiling. "
+        f"{overlap_sentence(rows)}"
+    ).strip()
+
+
+def overlap_sentence(rows: Rows) -> str:
+    """Say whether probes saw tokens of the words that they rank; empty in older bundles, where many did."""
+    shared, dropped = (pick(rows, metric=metric) for metric in ("words_sharing_tokens", "rows_dropped"))
+    if shared is None or dropped is None:
+        return ""
+    identity = pick(rows, metric="tau", words="all", inputs="token_identity", target=shared.target, split=shared.split)
+    control = f" A probe of the token’s identity alone reaches {estimate(identity)}." if identity else ""
+    if not shared.value:
+        left_out = f"{percent(dropped.value)} of the rows of other words are left out for that"
+        return f"No probe saw a token of a word that it ranks ({left_out}).{control}"
+    return f"{percent(shared.value)} of the words share a token with rows that their probe was fitted on.{control}"
 
 
 def _signs(rows: Rows) -> str:

@@ -176,6 +176,7 @@ _TAU_CEILING = (
 )
 _CEILINGS = frozenset({"tau_within_sign", "sign_ceiling"})
 _FLAGGED = frozenset({"words_flagged"})
+_TOKENS_SHARED = frozenset({"words_sharing_tokens", "rows_dropped"})
 _PAID = frozenset({"gap_over_paid", "gap_under_paid"})
 _CONTINGENCY = ("related_and_weighty", "related_only", "weighty_only", "neither")
 _FLUENCY = {
@@ -196,6 +197,7 @@ LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
     "kendall_tau": (
         Layout(_PROBE, _TAU, frozenset({"tau"})),
         Layout(_PROBE, _TAU_CEILING, _CEILINGS),
+        Layout({"metric": "tokens of held-out words", "target": "target"}, _full("share"), _TOKENS_SHARED),
     ),
     "sign_accuracy": (
         Layout(

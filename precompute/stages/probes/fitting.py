@@ -8,10 +8,11 @@ import numpy as np
 import scipy.sparse as sp
 
 from lfp.config import ProbesConfig
+from lfp.probes.folds import Split
 from lfp.probes.ridge import FoldedRidge, Ridge, fit_folded_ridge, fit_ridge, place_scales
 from lfp.probes.weight_intervals import clustered_intervals
 from lfp.probes.weight_nulls import WeightNull
-from lfp.util.types import Flags, Floats, Ints
+from lfp.util.types import Floats, Ints
 from precompute.stages.probes.inputs import OF_THE_BUNDLE, Inputs, scaled_columns
 from precompute.stages.probes.targets import POOLING, Rows
 
@@ -127,7 +128,9 @@ def _fit(inputs: Inputs, rows: Rows, config: ProbesConfig) -> tuple[FoldedRidge,
         return _fit_means(rows, len(scales), config), scales
     used = np.flatnonzero(np.bincount(rows.features.indices, minlength=len(scales)))
     scaled = scaled_columns(rows.features, scales)[:, used]
-    fit = fit_folded_ridge(scaled, rows.targets, rows.folds, n_folds=config.folds, alphas=config.alphas)
+    fit = fit_folded_ridge(
+        scaled, rows.targets, rows.folds, n_folds=config.folds, alphas=config.alphas, barred=rows.barred
+    )
 
     def spread(ridge: Ridge) -> Ridge:
         """Turn a ridge of the used, scaled columns into a ridge of all unscaled columns."""
@@ -146,13 +149,13 @@ def is_silent(rows: Rows) -> bool:
 def _fit_means(rows: Rows, n_columns: int, config: ProbesConfig) -> FoldedRidge:
     """Fit probes without weights: each predicts the mean of the rows that it saw."""
 
-    def of_rows(seen: Flags) -> Ridge:
+    def of_rows(seen: Ints) -> Ridge:
         n_targets = rows.targets.shape[1]
         strongest = np.full(n_targets, max(config.alphas))
         return Ridge(np.zeros((n_columns, n_targets)), rows.targets[seen].mean(axis=0), strongest)
 
-    by_fold = tuple(of_rows(rows.folds != fold) for fold in range(config.folds))
-    return FoldedRidge(by_fold, of_rows(np.ones(len(rows.folds), bool)))
+    split = Split(rows.folds, rows.barred)
+    return FoldedRidge(tuple(of_rows(split.fitted((fold,))) for fold in range(config.folds)), of_rows(split.fitted(())))
 
 
 def _predict(fit: FoldedRidge, judged: Judged, targets: slice) -> Floats:

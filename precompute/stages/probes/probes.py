@@ -44,10 +44,12 @@ from precompute.stages.probes.targets import (
     POOLING,
     WORD_TARGETS,
     Rows,
+    SharedTokens,
     Words,
     delta_rows,
     feedback_rows,
     implicit_rows,
+    overlap_rows,
     rows_before,
 )
 from precompute.stages.probes.triples import TriplePoints, collect_points, draw_triples, triple_rows, triples_results
@@ -68,7 +70,8 @@ _SHOWN = ("sae", "base_sae")
 class _Task:
     """What every word probe is fitted and judged on; `lasts` are the rows of the target feedback, by slot and by word.
 
-    `excess` [words] is the part of the implicit advantage that the stated feedback does not explain, beyond noise.
+    `shared` has the tokens of the words of each fold; `excess` [words] is the part of the implicit advantage that the
+    stated feedback does not explain, beyond noise.
     `points` is None where no word is scored: then the implicit reward alone is a target.
     """
 
@@ -78,6 +81,7 @@ class _Task:
     scored: ScoredWords
     points: TriplePoints | None
     lasts: tuple[Ints, Ints]
+    shared: SharedTokens
     excess: Floats
 
 
@@ -87,7 +91,7 @@ class _OfWords:
 
     `over_tokens` sums over a word's tokens, `at_last` [words, columns] is of its last token; both only of shown inputs.
     `before` [words, 1] by model are predictions of the implicit reward from features at the token before;
-    `unexplained` is of the bundle's features only.
+    `unexplained` and `overlap`, how words share tokens with rows, are of the bundle's features only.
     """
 
     probes: dict[Key, WordProbe]
@@ -96,6 +100,7 @@ class _OfWords:
     at_last: dict[str, sp.csr_array]
     before: dict[str, Floats]
     unexplained: dict[str, Unexplained]
+    overlap: dict[str, list[ResultRow]]
 
 
 def run(run: Run, output: Output) -> None:
@@ -116,7 +121,8 @@ def run(run: Run, output: Output) -> None:
         points = collect_points(run, drawn.triples, read_places(run))
     lasts = kept.lasts_of(~np.isnan(words.values), config.max_rows)
     inputs, gaps = build_inputs(run, kept), measure_gaps(run, words, lexicon)
-    of_words = _fit_words(_Task(run, kept, words, scored, points, lasts, beyond_noise(gaps)), inputs)
+    shared = SharedTokens.from_words(kept, words.folds, config)
+    of_words = _fit_words(_Task(run, kept, words, scored, points, lasts, shared, beyond_noise(gaps)), inputs)
     pairs = collect_pairs(run, inputs) if is_pairs else None
     of_pairs = _fit_pairs(run, pairs, inputs)
     shown = _shown(of_words, of_pairs)
@@ -142,12 +148,13 @@ def _judge_words(of_words: _OfWords, ids: Mapping[Key, int], words: Words, score
         *word_rows.before_rows(of_words.before, scored),
         *word_rows.difference_rows(of_words.probes, scored),
         *word_rows.measured_rows(words, scored),
+        *of_words.overlap[_BUNDLES],
     ]
 
 
 def _fit_words(task: _Task, inputs: Sequence[Inputs]) -> _OfWords:
     """Fit every target on every kind of inputs; as many kinds are in memory at a time as there are threads."""
-    found = _OfWords({}, {}, {}, {}, {}, {})
+    found = _OfWords({}, {}, {}, {}, {}, {}, {})
     report = _count_fits(task.run, "probes: words", sum(_n_fits(kind.name) for kind in inputs))
     for of_kind in _in_threads(task.run, lambda kind: _fit_kind(task, kind, report), inputs):
         for name, part in vars(of_kind).items():
@@ -181,7 +188,7 @@ def _fit_kind(task: _Task, inputs: Inputs, report: Callable[[], None]) -> _OfWor
     before = np.unique(kept.before[kept.before >= 0])
     wanted = {"sample": kept.sample, "lasts": task.lasts[0]} | ({"before": before} if name in _SHOWN else {})
     encoded = encode_kept(task.kept, inputs.encode, model=inputs.model, n_words=len(task.words.words), rows=wanted)
-    found = _OfWords({}, {}, {}, {}, {}, {})
+    found = _OfWords({}, {}, {}, {}, {}, {}, {})
     over_tokens = Judged(encoded.words.over_tokens, encoded.words.tokens, task.words.folds)
     at_last = Judged(encoded.words.at_last, np.ones(len(task.words.folds)), task.words.folds)
     for target in WORD_TARGETS if task.points is not None else ("implicit_reward",):
@@ -192,9 +199,13 @@ def _fit_kind(task: _Task, inputs: Inputs, report: Callable[[], None]) -> _OfWor
         if name in _RANDOM_ROWS:
             # the paper's split holds out rows, not words, so that a word is on both sides
             folds = row_folds(len(rows.words), n_folds=config.folds, seed=seed)
-            found.random[target, name] = fit_rows(inputs, replace(rows, folds=folds), judged, config)
+            found.random[target, name] = fit_rows(inputs, replace(rows, folds=folds, barred=None), judged, config)
             report()
     if name == _BUNDLES:
+        if len(task.scored.rows):
+            rows = _rows("implicit_reward", task, inputs, encoded)
+            ids = kept.token_ids[kept.sample]
+            found.overlap[name] = overlap_rows(rows, ids, kept, task.words, task.scored.rows)
         found.unexplained[name] = fit_unexplained(
             encoded.rows["sample"], kept.words[kept.sample], inputs.place_of, task.words, task.excess, config, seed=seed
         )
@@ -239,14 +250,26 @@ def _in_threads(run: Run, fit: Callable[[Inputs], Fit], inputs: Sequence[Inputs]
 
 def _rows(target: str, task: _Task, inputs: Inputs, encoded: Encoded) -> Rows:
     if target == "feedback":
-        return feedback_rows(encoded.rows["lasts"], task.lasts[1], task.words, task.scored)
+        ids = task.kept.token_ids[task.lasts[0]]
+        return feedback_rows(
+            encoded.rows["lasts"], task.lasts[1], task.words, task.scored, shared=task.shared, token_ids=ids
+        )
     if target == "implicit_reward":
-        return implicit_rows(task.run, encoded.rows["sample"], task.kept, task.words)
+        return implicit_rows(task.run, encoded.rows["sample"], task.kept, task.words, shared=task.shared)
     assert task.points is not None
     points, neutral = task.points.encoded(inputs.model, inputs.encode)
     row_of = {word: i for i, word in enumerate(task.words.words)}
     rows = np.array([row_of.get(word, -1) for word in task.points.words[: points.shape[0]]], np.int64)
-    return delta_rows(points, neutral, rows, task.words, task.scored, inputs.place_of)
+    return delta_rows(
+        points,
+        neutral,
+        rows,
+        task.words,
+        task.scored,
+        inputs.place_of,
+        shared=task.shared,
+        token_ids=task.points.token_ids[: points.shape[0]],
+    )
 
 
 def _shown(of_words: _OfWords, of_pairs: Mapping[str, PairProbe]) -> dict[str, Floats]:

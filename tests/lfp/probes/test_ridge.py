@@ -16,7 +16,7 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 
 from lfp.errors import DataError
 from lfp.probes import ridge as ridge_module
-from lfp.probes.folds import Solver, choose, choose_nested
+from lfp.probes.folds import HeldOutErrors, Solver, choose, choose_nested
 from lfp.probes.ridge import (
     CentredRows,
     Dual,
@@ -26,6 +26,7 @@ from lfp.probes.ridge import (
     Ridge,
     fit_folded_ridge,
     fit_ridge,
+    folded_errors,
     place_scales,
 )
 from tests.lfp.builders import sparse_features
@@ -257,6 +258,59 @@ def test_out_of_fold_predictions_follow_a_target_that_is_all_signal(solver: str)
         rows = np.flatnonzero(fold == FOLDS)
         predicted[rows] = FEATURES[rows] @ ridge.coef[:, 0] + ridge.intercept[0]
     assert ((predicted - TARGETS[:, 0]) ** 2).mean() < 0.02
+
+
+BARRED = (np.random.default_rng(7).random((240, N_FOLDS)) < 0.12) & (np.arange(N_FOLDS) != FOLDS[:, None])
+
+
+def naive_barred_alpha(target: int, unseen: tuple[int, ...]) -> float:
+    """The alpha of least squared error where a fold is unseen, and with it the rows barred from it."""
+    x, y, errors = FEATURES.toarray(), TARGETS[:, target], []
+    for alpha in ALPHAS:
+        total = 0.0
+        for fold in set(range(N_FOLDS)) - set(unseen):
+            out = [fold, *unseen]
+            fitted_on = ~np.isin(FOLDS, out) & ~BARRED[:, out].any(axis=1)
+            judged = (fold == FOLDS) & ~BARRED[:, list(unseen)].any(axis=1)
+            reference = SklearnRidge(alpha=alpha, solver="cholesky").fit(x[fitted_on], y[fitted_on])
+            total += ((reference.predict(x[judged]) - y[judged]) ** 2).sum()
+        errors.append(total)
+    return ALPHAS[int(np.argmin(errors))]
+
+
+@every_solver
+def test_rows_barred_from_a_fold_are_left_out_with_it_and_leave_no_trace(solver: str) -> None:
+    found = choose_nested(SOLVERS[solver](FEATURES, TARGETS, FOLDS, BARRED), N_FOLDS, np.array(ALPHAS))[0]
+    for fold, ridge in enumerate(found):
+        kept = (fold != FOLDS) & ~BARRED[:, fold]
+        for target in range(3):
+            assert ridge.alpha[target] == naive_barred_alpha(target, (fold,))
+            expected = SklearnRidge(alpha=ridge.alpha[target], solver="cholesky")
+            assert_close(ridge, expected.fit(FEATURES.toarray()[kept], TARGETS[kept, target]), target, RTOL[solver])
+    changed = TARGETS + 100.0 * BARRED[:, [2]]
+    other = choose_nested(SOLVERS[solver](FEATURES, changed, FOLDS, BARRED), N_FOLDS, np.array(ALPHAS))[0]
+    assert same(found[2], other[2]) and not same(found[1], other[1])
+
+
+def test_a_fold_that_bars_all_other_rows_is_refused() -> None:
+    barred = np.repeat([[True, False, False, False, False]], 240, axis=0)
+    with pytest.raises(DataError, match=r"0 of 240 rows are left to fit on .* bar fewer"):
+        fit_folded_ridge(FEATURES, TARGETS, FOLDS, n_folds=N_FOLDS, alphas=ALPHAS, barred=barred)
+
+
+def test_probes_on_different_features_choose_one_alpha_by_the_sum_of_their_errors() -> None:
+    noisy = sp.csr_array(FEATURES + sp.random_array(FEATURES.shape, density=0.3, rng=np.random.default_rng(3)))
+    errors = [folded_errors(x, TARGETS, FOLDS, n_folds=N_FOLDS, alphas=ALPHAS) for x in (FEATURES, noisy)]
+    alone = [fit_folded_ridge(x, TARGETS, FOLDS, n_folds=N_FOLDS, alphas=ALPHAS) for x in (FEATURES, noisy)]
+    for error, ridge in zip(errors, alone, strict=True):
+        assert error.choose(np.array(ALPHAS)).whole.tolist() == ridge.whole.alpha.tolist()
+    common = HeldOutErrors.total(errors).choose(np.array(ALPHAS))
+    together = fit_folded_ridge(noisy, TARGETS, FOLDS, n_folds=N_FOLDS, alphas=common)
+    for fold in range(N_FOLDS):
+        sums = errors[0].by_fold[fold] + errors[1].by_fold[fold]
+        assert together.by_fold[fold].alpha.tolist() == [ALPHAS[i] for i in sums.argmin(axis=0)]
+    total = ((TARGETS - TARGETS.mean(axis=0)) ** 2).sum(axis=0)
+    assert (errors[0].whole.min(axis=0) < 1.05).all() and errors[0].whole[0, 0] * total[0] < 0.02 * 240
 
 
 def test_the_fit_of_all_rows_alone_is_the_folded_fits() -> None:

@@ -15,7 +15,7 @@ from lfp.report.figures.bars import tuning_curve
 from lfp.report.figures.lines import tuning_change
 from lfp.report.formatting import digits_for, number, plain
 from lfp.report.rows import ablation_rows, build_report, tuning_rows
-from lfp.report.sentences import ABSENT, sentence
+from lfp.report.sentences import ABSENT, overlap_sentence, sentence
 from lfp.report.summary import summarise
 from lfp.report.tables import tables
 from lfp.report.text import format_report
@@ -251,3 +251,20 @@ def test_a_tuning_on_pairs_is_told_by_margin_and_accuracy() -> None:
 def test_a_model_tuned_elsewhere_has_no_curve() -> None:
     assert tuning_rows({}) == [] and tuning_curve([], _curves()) is None
     assert sentence("tuning", build_report([])["tuning"]) == ABSENT
+
+
+def test_the_report_says_whether_probes_saw_tokens_of_the_words_they_rank() -> None:
+    keys = {"target": "implicit_reward", "split": "held_out_words"}
+    identity = ResultRow.from_estimate(
+        "kendall_tau", "tau", Estimate(0.01, 40, -0.05, 0.07), words="all", inputs="token_identity", **keys
+    )
+
+    def say(shared: float, dropped: float) -> str:
+        figures = {"words_sharing_tokens": shared, "rows_dropped": dropped}
+        rows = [ResultRow.from_estimate("kendall_tau", name, value, n=40, **keys) for name, value in figures.items()]
+        return overlap_sentence([identity, *rows])
+
+    assert say(0.0, 0.21).startswith("No probe saw a token of a word that it ranks (21 % of the rows")
+    assert "identity alone reaches 0.01" in say(0.0, 0.21)
+    assert say(0.86, 0.0).startswith("86 % of the words share a token with rows")
+    assert overlap_sentence([identity]) == ""

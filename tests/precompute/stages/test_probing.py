@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,20 @@ from lfp.probes.folds import row_folds
 from lfp.probes.ridge import place_scales
 from precompute.run.work_folder import Run
 from precompute.stages.probes import inputs as kept_module
+from precompute.stages.probes import targets as targets_module
 from precompute.stages.probes.fitting import Judged, fit_rows, fit_words
 from precompute.stages.probes.inputs import Inputs, Kept, encode_kept, one_hot, raw_columns
 from precompute.stages.probes.pairs import Pairs, fit_pairs
-from precompute.stages.probes.targets import Rows, Words, delta_rows, feedback_rows, implicit_rows, rows_before
+from precompute.stages.probes.targets import (
+    Rows,
+    SharedTokens,
+    Words,
+    delta_rows,
+    feedback_rows,
+    implicit_rows,
+    overlap_rows,
+    rows_before,
+)
 from tests.precompute.conftest import silent, tiny_config
 
 N_WORDS, WIDTH = 30, 6
@@ -64,6 +75,12 @@ def vocabulary(values: np.ndarray | None = None) -> Words:
 
 def scored(words: Words) -> ScoredWords:
     return ScoredWords.from_vocabulary(words.values, words.counts.astype(float), CONFIG, seed=0)
+
+
+def shared(of: Kept | None = None) -> SharedTokens:
+    """The shared tokens of some words, by default of none."""
+    config = CONFIG.model_copy(update={"shared_tokens": "keep" if of is None else "drop"})
+    return SharedTokens.from_words(of or kept(), vocabulary().folds, config)
 
 
 def inputs(name: str = "raw") -> Inputs:
@@ -130,7 +147,7 @@ def test_the_target_of_a_triple_is_signed_by_the_lexicon_and_as_large_as_its_cha
     words = vocabulary()
     of = np.array([0, 29, 7, -1, 3, 28, 0, 12])
     place_of = inputs().place_of
-    found = delta_rows(points, neutral, of, words, scored(words), place_of)
+    found = delta_rows(points, neutral, of, words, scored(words), place_of, shared=shared(), token_ids=np.zeros(8, int))
     scales = place_scales(points, place_of)
     norms = np.linalg.norm((points - neutral).toarray() * scales, axis=1)
     kept_rows = [0, 1, 4, 5, 6, 7]  # not the word without a value, nor the one out of the vocabulary
@@ -141,13 +158,59 @@ def test_the_target_of_a_triple_is_signed_by_the_lexicon_and_as_large_as_its_cha
     np.testing.assert_array_equal(found.folds, words.folds[of[kept_rows]])
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_row_is_barred_from_every_other_fold_that_has_a_word_with_its_token(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of, folds = kept(seed), vocabulary().folds
+    ids, own = np.append(of.token_ids[of.sample], 99), np.append(np.zeros(len(of.sample), int), 1)
+    monkeypatch.setattr(targets_module, "_LEAST_LEFT", 0.0)
+    found = shared(of).barred(ids, own)
+    assert found is not None and not found[-1].any()
+    for row, (token, fold) in enumerate(zip(ids, own, strict=True)):
+        has = {int(folds[word]) for word in of.words[(of.words >= 0) & (of.token_ids == token)]}
+        assert set(np.flatnonzero(found[row]).tolist()) == has - {fold}
+    assert shared().barred(ids, own) is None
+
+
+def test_a_target_that_tokens_alone_tell_is_not_predicted_on_words_that_share_them() -> None:
+    """Tokens have values of their own. Half of the words share tokens in pairs, and each pair is in different folds."""
+    rng = np.random.default_rng(0)
+    words = np.repeat(np.arange(N_WORDS), 20)
+    token_of = np.where(np.arange(N_WORDS) < 16, np.arange(N_WORDS) // 2, np.arange(N_WORDS))
+    values, folds, ids = rng.normal(size=N_WORDS), vocabulary().folds, token_of[words]
+    of = replace(kept(), words=words, token_ids=ids)
+    one = Inputs("token_identity", np.zeros(N_WORDS, np.int64), partial(one_hot, np.arange(N_WORDS)))
+    features = one.encode(np.zeros((600, 1), np.float32), ids)
+    targets = values[ids][:, None] + 0.1 * rng.normal(size=(600, 1))
+    rows = Rows(features, targets, folds[words], words, words, targets[:, :0], shared(of).barred(ids, folds[words]))
+    judged = Judged(features[::20], np.ones(N_WORDS), folds)
+    leaky, honest = (
+        fit_words("implicit_reward", one, some, judged, scored=np.zeros(0, int), config=CONFIG).predicted
+        for some in (replace(rows, barred=None), rows)
+    )
+    assert np.corrcoef(leaky[:16], values[token_of[:16]])[0, 1] > 0.95
+    assert np.abs(np.corrcoef(honest, values[token_of])[0, 1]) < 0.3
+    reports = [
+        {row.metric: row.value for row in overlap_rows(some, ids, of, vocabulary(), np.arange(N_WORDS))}
+        for some in (replace(rows, barred=None), rows)
+    ]
+    assert reports[0] == {"words_sharing_tokens": pytest.approx(16 / 30), "rows_dropped": 0.0}
+    assert reports[1] == {"words_sharing_tokens": 0.0, "rows_dropped": pytest.approx(16 / 60)}
+
+
+def test_words_of_so_few_tokens_that_nothing_would_be_left_keep_them() -> None:
+    of = kept()
+    assert shared(of).barred(of.token_ids[of.sample], np.zeros(len(of.sample), int)) is None
+
+
 def run_with(config: ProbesConfig) -> Run:
     return Run(tiny_config(probes=config.model_dump(mode="json")), None, None, silent)  # type: ignore[arg-type]
 
 
 def test_nulls_of_the_implicit_reward_move_words_and_leave_what_tokens_have_beyond_them() -> None:
     of, words = kept(), vocabulary()
-    found = implicit_rows(run_with(CONFIG), encoded(of).rows["sample"], of, words)
+    found = implicit_rows(run_with(CONFIG), encoded(of).rows["sample"], of, words, shared=shared())
     reward = of.advantage[of.sample]
     np.testing.assert_array_equal(found.targets[:, 0], reward)
     assert found.targets.shape[1] == 1 and found.weight_nulls.shape == (len(of.sample), CONFIG.weight_permutations)
@@ -164,7 +227,7 @@ def test_nulls_of_the_implicit_reward_move_words_and_leave_what_tokens_have_beyo
 
 def test_tokens_of_a_word_share_its_fold_and_others_go_by_their_id() -> None:
     of, words = kept(), vocabulary()
-    found = implicit_rows(run_with(CONFIG), encoded(of).rows["sample"], of, words)
+    found = implicit_rows(run_with(CONFIG), encoded(of).rows["sample"], of, words, shared=shared())
     ids = of.token_ids[of.sample]
     inside = found.words >= 0
     np.testing.assert_array_equal(found.folds[inside], words.folds[found.words[inside]])
@@ -176,7 +239,9 @@ def test_tokens_of_a_word_share_its_fold_and_others_go_by_their_id() -> None:
 def feedback(of: Kept, words: Words) -> tuple[Rows, Judged]:
     slots, rows_of = of.lasts_of(~np.isnan(words.values), 1000)
     found = encoded(of, {"lasts": slots})
-    rows = feedback_rows(found.rows["lasts"], rows_of, words, scored(words))
+    rows = feedback_rows(
+        found.rows["lasts"], rows_of, words, scored(words), shared=shared(), token_ids=of.token_ids[slots]
+    )
     return rows, Judged(found.words.at_last, np.ones(len(words.folds)), words.folds)
 
 
@@ -247,7 +312,16 @@ def test_where_no_input_is_ever_active_every_probe_predicts_the_mean(name: str) 
 
 def test_a_change_that_never_happens_leaves_the_delta_probe_without_weights() -> None:
     words, always = vocabulary(), sp.csr_array(np.ones((N_WORDS, WIDTH)))
-    rows = delta_rows(always, always, np.arange(N_WORDS), words, scored(words), inputs().place_of)
+    rows = delta_rows(
+        always,
+        always,
+        np.arange(N_WORDS),
+        words,
+        scored(words),
+        inputs().place_of,
+        shared=shared(),
+        token_ids=np.zeros(N_WORDS, int),
+    )
     assert rows.is_silent and not rows.targets.any()
     judged = Judged(always, np.ones(N_WORDS), words.folds)
     found = fit_words("delta", inputs("sae"), rows, judged, scored=scored(words).rows, config=CONFIG)
@@ -302,7 +376,7 @@ def test_random_rows_average_each_words_held_out_rows_and_let_a_word_help_itself
     of = kept(n_occurrences=300)
     slots, rows_of = of.lasts_of(~np.isnan(words.values), 1000)
     own = sp.csr_array((np.ones(len(slots)), (np.arange(len(slots)), rows_of)), shape=(len(slots), N_WORDS))
-    rows = feedback_rows(own, rows_of, words, scored(words))
+    rows = feedback_rows(own, rows_of, words, scored(words), shared=shared(), token_ids=of.token_ids[slots])
     judged = Judged(sp.csr_array(sp.eye_array(N_WORDS)), np.ones(N_WORDS), words.folds)
     alone = Inputs("token_identity", np.zeros(N_WORDS, np.int64), raw_columns)
     folds = row_folds(len(rows.words), n_folds=CONFIG.folds, seed=0)
@@ -372,7 +446,9 @@ def test_rows_before_are_the_targets_of_rows_that_have_a_token_before() -> None:
     some = kept()
     assert (some.before < 0).sum() <= 1
     features = sp.csr_array(np.eye(len(some.sample), 5))
-    everything = implicit_rows(Run(tiny_config(), Path("nowhere"), None, silent), features, some, vocabulary())
+    everything = implicit_rows(
+        Run(tiny_config(), Path("nowhere"), None, silent), features, some, vocabulary(), shared=shared()
+    )
     has = some.before >= 0
     rows = rows_before(everything, sp.csr_array(np.ones((int(has.sum()), 5))), some)
     assert rows.features.shape == (has.sum(), 5)
