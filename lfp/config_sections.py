@@ -505,6 +505,8 @@ class AblationConfig(Section):
     """Features that are also removed one by one, those with the largest weight in the headline probe."""
     completions: int = Field(1000, ge=0)
     """Completions per group, from the same prefixes and seeds for every group; 0 for no ablation."""
+    clean_runs: int = Field(4, ge=1)
+    """Runs of the unchanged model, each with another seed, whose mean says what it writes without the luck of one."""
     prefix_tokens: int = Field(30, ge=1)
     """Tokens of a held-out text that a completion continues, without the beginning-of-sequence token; shorter texts are
     skipped."""

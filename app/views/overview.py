@@ -90,7 +90,7 @@ def show_ablations(store: Store) -> None:
     if not lines.ablated_groups(rows):
         st.html(panels.note("No features were ablated in this run."))
         return
-    legend = Legend("change of mean reward", chance="controls (95 %)", is_signed=True)
+    legend = Legend("change of mean reward beyond controls’", chance="controls (95 %)", is_signed=True)
     frame.show_intervals(lines.effects(rows), legend, key="effects")
     frame.caption(sentences.effects_sentence(rows), lambda: pa.Table.from_pylist(rows), name="ablations")
 

@@ -107,7 +107,7 @@ def show_labels(store: Store) -> None:
 
 def show_effects(rows: Sequence[dict[str, Any]]) -> None:
     st.subheader("Ablation: reward without these features")
-    legend = Legend("change of mean reward", chance="controls (95 %)", is_signed=True)
+    legend = Legend("change of mean reward beyond controls’", chance="controls (95 %)", is_signed=True)
     frame.show_intervals(lines.effects(rows), legend, key="effects")
     judged = {row["group"] for row in lines.ablated_groups(rows)}
     n = sum(row["kind"] == CONTROL and row["control_of"] in judged for row in rows)
@@ -140,7 +140,7 @@ def show_inert(found: Sequence[AblatedFeature]) -> None:
     if inert:
         rows = report.feature_rows(inert, permalinks.feature_href)
         st.html(panels.linked_table(["feature", "predicted", "measured"], rows))
-    halves = [(feature.ci_high - feature.ci_low) / 2 for feature in found]
+    halves = [(high - low) / 2 for _, low, high in (feature.measured for feature in found)]
     says = sentences.inert_sentence(len(inert), len(found), halves, found[0].n_completions)
     frame.caption(says, lambda: exports.as_table(AblatedFeature, inert), name="inert")
 

@@ -378,7 +378,18 @@ _ABLATIONS = Table("ablations", "a group of features", ("group",), (
     Column("ci_low", DOUBLE, "Lower end of the effect's 95 % interval, over texts.", "reward"),
     Column("ci_high", DOUBLE, "Upper end of the effect's 95 % interval, over texts.", "reward"),
     _null("null_high", DOUBLE, "95th percentile of |effect| over the matched controls; of single features, over all "
-          "single controls together. Null for a control, and where no control can be had.", "reward"),
+          "single controls together, the luck of the one clean run included. Null for a control, and where no control "
+          "can be had.", "reward"),
+    _null("contrast", DOUBLE, "Effect less the mean effect of its controls, paired by prefix, so that the clean run "
+          "cancels; of single features, all single controls together. Null for a control, and without any.", "reward"),
+    _null("contrast_low", DOUBLE, "Lower end of the contrast's 95 % interval, over texts.", "reward"),
+    _null("contrast_high", DOUBLE, "Upper end of the contrast's 95 % interval, over texts.", "reward"),
+    _null("contrast_reach", DOUBLE, "Size that 95 % of further controls' contrasts stay within, by Student's t of how "
+          "the controls differ.", "reward"),
+    _null("contrast_p", DOUBLE, "Two-sided p of the contrast among controls, by the same t."),
+    _null("contrast_q", DOUBLE, "The same as a false discovery rate among the groups, or among the single features."),
+    _null("reward_clean", DOUBLE, "Mean reward of the untouched model over several runs with other seeds.", "reward"),
+    _null("clean_runs", INT, "How many runs that is."),
     _null("predicted_effect", DOUBLE, "Effect that the contributions predict: (scale - 1) times the sum over its "
           "features of weight times mean activation on the clean run.", "probe target per token"),
     Column("perplexity", DOUBLE, "Of the completions under the base model."),

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict, Unpack
 
+from lfp.evaluation.statistics.discoveries import RATE
+
 ROWS = (
     "reward",
     "implicit_reward",
@@ -151,10 +153,14 @@ def controls_in(row: AblationRow, rows: Sequence[AblationRow]) -> list[AblationR
 
 
 def passes(row: AblationRow) -> bool:
-    """Tell whether the effect, of either sign, is larger than the 95th percentile of the controls' sizes."""
-    return row["null_high"] is not None and abs(row["effect"]) > row["null_high"]
+    """Tell whether a row differs from its controls' mean by more than controls do, at a false discovery rate of 5 %."""
+    return row["contrast_q"] is not None and row["contrast_q"] <= RATE
 
 
 def is_inert(row: AblationRow) -> bool:
-    """Tell whether a row shows no effect: its interval contains 0, and it does not exceed its controls."""
-    return not passes(row) and row["ci_low"] <= 0.0 <= row["ci_high"]
+    """Tell whether a row shows no effect: its contrast's interval contains 0, and it differs no more than controls do.
+
+    Without controls, the interval of the effect itself counts.
+    """
+    kind = "ci" if row["contrast_low"] is None else "contrast"
+    return not passes(row) and row[f"{kind}_low"] <= 0.0 <= row[f"{kind}_high"]

@@ -6,8 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from lfp.bundle import queries
 from lfp.bundle.store.connection import Store
 from lfp.evaluation.results import (
@@ -73,8 +71,9 @@ def tuning_rows(tuning: Curves) -> list[ResultRow]:
 def ablation_rows(ablations: Sequence[Ablation]) -> list[ResultRow]:
     """Section `ablation`: mean reward before and after removing each group of features, the effect, and its controls.
 
-    `control` is the mean effect of the group's matched controls; the null of an effect is two-sided, the 95th
-    percentile of the sizes of the controls' effects. `perplexity_ratio` and `energy_ratio` divide by the controls'
+    `control` is the mean effect of the group's matched controls, and `contrast` the effect less that, paired by prefix:
+    its null is how controls differ among themselves, two-sided. `clean` is the mean reward over several runs of the
+    untouched model. `perplexity_ratio` and `energy_ratio` divide by the controls'
     means: how much worse the text became, and how well the controls match. Groups come first, then single features by
     the size of their predicted effect.
     """
@@ -85,24 +84,36 @@ def ablation_rows(ablations: Sequence[Ablation]) -> list[ResultRow]:
 
 
 def _rows_of_group(group: Ablation, controls: Sequence[Ablation]) -> list[ResultRow]:
-    from lfp.evaluation.statistics.resampling import with_null  # needs scipy, which pages should not wait for
-
     effect = Estimate(group["effect"], group["n_completions"], group["ci_low"], group["ci_high"])
-    if controls:
-        effect = with_null(effect, np.array([control["effect"] for control in controls]), two_sided=True)
+    contrast = None
+    if group["contrast"] is not None:
+        contrast = Estimate(
+            group["contrast"],
+            group["n_completions"],
+            group["contrast_low"],
+            group["contrast_high"],
+            null_mean=None if group["contrast_p"] is None else 0.0,
+            null_high=group["contrast_reach"],
+            null_p=group["contrast_p"],
+        )
     values = {"before": group["reward_before"], "after": group["reward_after"], "predicted": group["predicted_effect"]}
     if group["kind"] != FEATURE:
         means: dict[str, float | None] = {}
         for name in ("effect", *_MEASURES):
             known = [control[name] for control in controls if control.get(name) is not None]
             means[name] = sum(known) / len(known) if known else None
-        values |= {"control": means["effect"], "features": len(group["features"]), "scale": group["scale"]}
+        values |= {
+            "clean": group.get("reward_clean"),
+            "control": means["effect"],
+            "features": len(group["features"]),
+            "scale": group["scale"],
+        }
         values |= {name: group.get(name) for name in _MEASURES}
         values |= {f"{name}_control": means[name] for name in ("perplexity", "repetition")}
         for ratio, name in (("perplexity_ratio", "perplexity"), ("energy_ratio", "removed_energy")):
             value, control = group.get(name), means[name]
             values[ratio] = value / control if value is not None and control else None
-    figures = {"effect": effect} | {name: value for name, value in values.items() if value is not None}
+    figures = {"effect": effect, "contrast": contrast} | values
     return [
         ResultRow.from_estimate(
             "ablation",
@@ -114,4 +125,5 @@ def _rows_of_group(group: Ablation, controls: Sequence[Ablation]) -> list[Result
             n=group["n_completions"],
         )
         for metric, figure in figures.items()
+        if figure is not None
     ]

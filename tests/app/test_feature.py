@@ -20,7 +20,8 @@ from tests.conftest import HOSTILE, rewrite
 TEXTS = st.text(max_size=40) | st.sampled_from(HOSTILE)
 ROW = {
     "group": "feature:3", "kind": "feature", "features": [3], "scale": 0.0, "n_completions": 200, "effect": -0.2,
-    "ci_low": -0.3, "ci_high": -0.1, "null_high": 0.05, "predicted_effect": -0.01,
+    "ci_low": -0.5, "ci_high": 0.1, "contrast": -0.2, "contrast_low": -0.3, "contrast_high": -0.1,
+    "contrast_reach": 0.05, "contrast_p": 0.001, "contrast_q": 0.01, "predicted_effect": -0.01,
 }  # fmt: skip
 
 
@@ -37,7 +38,8 @@ def parts(text="so good", contribution=0.5, feedback=-1.0, **changes):
 @given(text=TEXTS, value=st.floats(-9, 9))
 def test_any_words_make_tame_surroundings(text, value):
     near = [Neighbour(kind, 0, 5, value, 1, "mlp_out", text, text, value) for kind in profile.KINDS]
-    row = ROW | {"kind": text, "features": [1, 2], "effect": value, "ci_low": value - 1, "ci_high": value + 1}
+    row = ROW | {"kind": text, "features": [1, 2]}
+    row |= {"contrast": value, "contrast_low": value - 1, "contrast_high": value + 1}
     for html in (
         profile.texts(parts(text, value), where=where),
         profile.neighbours(near, where=where),
@@ -51,12 +53,12 @@ def test_any_words_make_tame_surroundings(text, value):
     ("changes", "kind", "says"),
     [
         ({}, "good", "lowers the reward more than controls do, as the estimate predicts"),
-        ({"effect": 0.2, "predicted_effect": 0.1}, "good", "raises the reward more than controls do, as"),
+        ({"contrast": 0.2, "predicted_effect": 0.1}, "good", "raises the reward more than controls do, as"),
         ({"predicted_effect": 0.01}, "weak", "opposite to what the estimate predicts"),
         ({"predicted_effect": None}, "good", "more than controls do"),
-        ({"effect": -0.04, "ci_low": -0.1, "ci_high": 0.02}, "none", "No effect detected"),
-        ({"effect": -0.04, "ci_low": -0.1, "ci_high": -0.01}, "weak", "the effect is within controls"),
-        ({"null_high": None}, "none", "no controls"),
+        ({"contrast_q": 0.3, "contrast_low": -0.1, "contrast_high": 0.02}, "none", "No effect detected"),
+        ({"contrast_q": 0.3, "contrast_high": -0.01}, "weak", "other controls differ as much"),
+        ({"contrast_p": None}, "none", "too few controls"),
     ],
 )
 def test_an_ablation_is_judged_by_its_controls(changes, kind, says):

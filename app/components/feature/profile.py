@@ -208,7 +208,7 @@ def ablations(rows: Sequence[Mapping[str, Any]], *, reward: str, target: str) ->
     body = "".join(_ablation(row) for row in rows)
     terms = (
         f"Predicted is in the estimate’s unit ({target} per token), measured in {reward}: compare signs and order, not "
-        "sizes. Controls: similar features removed instead."
+        "sizes. Measured is beyond the mean of controls, similar features removed instead."
     )
     return f'<div class="lfp-receipts">{body}</div>{panels.note(terms)}'
 
@@ -219,9 +219,9 @@ def _ablation(row: Mapping[str, Any]) -> str:
     if row["scale"]:
         what += f", scaled by {plain(row['scale'])}"
     digits = digits_for(row["ci_low"], row["ci_high"])
-    reach = row["null_high"]
+    reach, (value, low, high) = row["contrast_reach"], _measured(row)
     pairs = {
-        "measured": f"{signed(row['effect'], digits)} [{interval(row['ci_low'], row['ci_high'], digits)}]",
+        "measured": f"{signed(value, digits)} [{interval(low, high, digits)}]",
         "controls": "none" if reach is None else f"± {plain(reach, digits)}",
         "predicted": signed(row["predicted_effect"], 4),
         "completions": count(row["n_completions"]),
@@ -233,29 +233,36 @@ def _ablation(row: Mapping[str, Any]) -> str:
     )
 
 
+def _measured(row: Mapping[str, Any]) -> tuple[float, float, float]:
+    """Return the effect beyond the mean of controls with its interval; without controls, the effect itself."""
+    kind = "ci" if row["contrast"] is None else "contrast"
+    value = row["effect"] if row["contrast"] is None else row["contrast"]
+    return value, row[f"{kind}_low"], row[f"{kind}_high"]
+
+
 def verdict(row: Mapping[str, Any]) -> tuple[str, str]:
     """Judge whether an ablation had an effect: good, weak or none, and one sentence."""
-    if row["null_high"] is None:
-        return "none", "There are no controls to compare with."
+    if row["contrast_p"] is None:
+        return "none", "There are too few controls to compare with."
     if passes(row):
-        same = row["predicted_effect"] is None or row["predicted_effect"] * row["effect"] > 0
+        same = row["predicted_effect"] is None or row["predicted_effect"] * row["contrast"] > 0
         agrees = "as the estimate predicts" if same else "opposite to what the estimate predicts"
-        verb = "lowers" if row["effect"] < 0 else "raises"
+        verb = "lowers" if row["contrast"] < 0 else "raises"
         return "good" if same else "weak", f"Removing it {verb} the reward more than controls do, {agrees}."
     if is_inert(row):
-        return "none", "No effect detected: the interval includes 0 and is within controls."
-    return "weak", "The interval excludes 0, but the effect is within controls."
+        return "none", "No effect detected: the interval includes 0, and other controls differ as much."
+    return "weak", "The interval excludes 0, but other controls differ as much."
 
 
 def _strip(row: Mapping[str, Any]) -> str:
     """Draw the effect and its interval over the range of the controls, with zero in the middle."""
-    reach = row["null_high"] or 0.0
-    end = 1.05 * max(abs(row["ci_low"]), abs(row["ci_high"]), abs(row["effect"]), reach) or 1.0
+    reach, (value, low, high) = row["contrast_reach"] or 0.0, _measured(row)
+    end = 1.05 * max(abs(low), abs(high), abs(value), reach) or 1.0
 
     marks: list[panels.Mark] = [("zero", 0, None)]
     if reach:
         marks.append(("chance", -reach, reach))
-    marks += [("span", row["ci_low"], row["ci_high"]), ("point", row["effect"], None)]
-    key = '<span class="span">effect on the reward, 95 % interval</span><span class="chance">95 % of controls</span>'
+    marks += [("span", low, high), ("point", value, None)]
+    key = '<span class="span">effect beyond controls, 95 % interval</span><span class="chance">95 % of controls</span>'
     strip = f'<div class="lfp-strip">{panels.strip(marks, 50, 50 / end)}</div>'
     return f'<div aria-hidden="true">{strip}<div class="lfp-key">{key}</div></div>'

@@ -129,7 +129,7 @@ def feature_rows(found: Sequence[WordFeature | AblatedFeature], href: Callable[[
         if isinstance(feature, WordFeature):
             cells = f"×{plain(feature.lift, 0)}", signed(feature.weight, 3)
         else:
-            measured = with_interval(feature.effect, feature.ci_low, feature.ci_high, is_signed=True)
+            measured = with_interval(*feature.measured, is_signed=True)
             cells = signed(feature.predicted_effect, 3), measured
         says = feature.description or "no label"
         rows.append(LinkedRow(href(feature.feature_id), f"#{feature.feature_id}", says, cells))

@@ -11,8 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lfp.bundle.queries.common import columns, each_of, headline, headline_id, main_labeller, no_such
+from lfp.bundle.queries.run import report_ablations
 from lfp.bundle.store import views
 from lfp.bundle.store.connection import Store
+from lfp.evaluation.results import CONTROL
 
 
 @dataclass(frozen=True)
@@ -202,11 +204,8 @@ def feature_drift(store: Store, feature_id: int) -> FeatureDrift | None:
 
 def feature_ablations(store: Store, feature_id: int) -> list[dict[str, Any]]:
     """Select the ablations that removed the feature, without controls, the feature by itself first."""
-    return store.rows(
-        "SELECT * FROM ablations WHERE kind <> 'control' AND list_contains(features, $id) "
-        'ORDER BY len(features), "group"',
-        {"id": feature_id},
-    )
+    rows = [row for row in report_ablations(store) if row["kind"] != CONTROL and feature_id in row["features"]]
+    return sorted(rows, key=lambda row: (len(row["features"]), row["group"]))
 
 
 def feature_texts(store: Store, feature_id: int, *, limit: int = 5) -> TextParts | None:

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from lfp.bundle.queries.common import Order, columns, direction, headline_id, look_up, main_labeller
 from lfp.bundle.store.connection import Store
-from lfp.evaluation.results import ResultRow
+from lfp.evaluation.results import CONTROL, ResultRow
 
 
 def figures(store: Store, report_row: str | None = None) -> list[ResultRow]:
@@ -111,8 +111,14 @@ def features_by_drift(store: Store) -> list[dict[str, Any]]:
 
 
 def report_ablations(store: Store) -> list[dict[str, Any]]:
-    """Select all rows of `ablations`, in the table's order."""
-    return store.rows('SELECT * FROM ablations ORDER BY "group"')
+    """Select all rows of `ablations`, in order; contrasts of an older bundle are computed from its effects."""
+    rows = store.rows('SELECT * FROM ablations ORDER BY "group"')
+    is_newer = any(row["contrast"] is not None for row in rows)
+    if is_newer or all(row["kind"] != CONTROL for row in rows):
+        return rows
+    from lfp.evaluation.findings.ablation import add_contrasts  # needs scipy, which pages should not wait for
+
+    return add_contrasts(rows)
 
 
 _DRIFTED = """
@@ -251,7 +257,8 @@ LEFT JOIN (
 class AblatedFeature:
     """A single ablated feature: effects in units of reward, the predicted one in units of the probe's target.
 
-    `null_high` is the 95th percentile of the sizes of all single controls' effects; None where there are none.
+    `contrast` is the effect less the mean effect of all single controls, `contrast_reach` the size that 95 % of
+    controls stay within, `contrast_q` a false discovery rate; None where there are no controls.
     """
 
     feature_id: int
@@ -260,11 +267,22 @@ class AblatedFeature:
     effect: float
     ci_low: float
     ci_high: float
-    null_high: float | None
+    contrast: float | None
+    contrast_low: float | None
+    contrast_high: float | None
+    contrast_reach: float | None
+    contrast_q: float | None
     predicted_effect: float | None
     n_completions: int
     weight: float | None
     description: str | None
+
+    @property
+    def measured(self) -> tuple[float, float, float]:
+        """The contrast with its interval; without controls, the effect itself."""
+        if self.contrast is None or self.contrast_low is None or self.contrast_high is None:
+            return self.effect, self.ci_low, self.ci_high
+        return self.contrast, self.contrast_low, self.contrast_high
 
 
 def beliefs(store: Store, labeller: str, *, limit: int = 2000) -> pa.Table:
@@ -285,7 +303,18 @@ def count_beliefs(store: Store, labeller: str) -> int:
 def ablated_features(store: Store) -> list[AblatedFeature]:
     """Select the features that were ablated one at a time, the largest predicted effect first."""
     bound = {"probe": headline_id(store), "labeller": main_labeller(store)}
-    return [AblatedFeature(**row) for row in store.rows(_ABLATED, bound)]
+    measured = {row["group"]: row for row in report_ablations(store)}
+    found = []
+    for row in store.rows(_ABLATED, bound):
+        own = measured[row.pop("group")]
+        found.append(AblatedFeature(**row, **{name: own[name] for name in _MEASURED}))
+    return found
+
+
+_MEASURED = (
+    "effect", "ci_low", "ci_high", "contrast", "contrast_low", "contrast_high", "contrast_reach", "contrast_q",
+    "predicted_effect", "n_completions",
+)  # fmt: skip
 
 
 _JUDGED = """
@@ -301,8 +330,7 @@ SELECT * FROM (
 """
 
 _ABLATED = """
-SELECT feature_id, f.layer, f.site, a.effect, a.ci_low, a.ci_high, a.null_high, a.predicted_effect, a.n_completions,
-    w.weight, l.description
+SELECT feature_id, f.layer, f.site, a."group", w.weight, l.description
 FROM (SELECT *, features[1] AS feature_id FROM ablations WHERE kind = 'feature') a
 JOIN features f USING (feature_id)
 LEFT JOIN (SELECT feature_id, weight FROM weights WHERE probe_id = $probe) w USING (feature_id)

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.stats import t as student
 
 from lfp.evaluation.results import CONTROL, FEATURE, Estimate, ResultRow, controls_in, is_inert
+from lfp.evaluation.statistics.discoveries import adjusted_p
 from lfp.evaluation.statistics.resampling import Draws, bootstrap, mean_interval, with_null
 from lfp.evaluation.statistics.scores import spearman
 from lfp.util.types import Flags, Floats, Ints, Place
@@ -146,10 +148,11 @@ class Measured:
 
 @dataclass(frozen=True)
 class Clean:
-    """The intact model's completions, and the text of each prefix [completions]."""
+    """The intact model's completions, the text of each prefix [completions], and the mean scores of all clean runs."""
 
     measured: Measured
     clusters: Ints
+    means: tuple[float, ...] = ()
 
 
 def ablation_table(
@@ -158,13 +161,55 @@ def ablation_table(
     """Compute the rows of the table `ablations`: effects are paired by prefix, their intervals over texts.
 
     A group's `null_high` is the 95th percentile of the size of its controls' effects; of single features, of all single
-    controls' together.
+    controls' together. `contrast` compares the group with the mean of the same controls at the same prefixes.
     """
     rows = [_row(known, group, after, clean, scale=scale, draws=draws) for group, after in groups.items()]
+    scores = {group.name: after.scores for group, after in groups.items()}
     for row in rows:
-        sizes = [abs(control["effect"]) for control in controls_in(row, rows)]
+        controls = controls_in(row, rows)
+        sizes = [abs(control["effect"]) for control in controls]
         row["null_high"] = float(np.quantile(sizes, 0.95)) if sizes else None
-    return rows
+        row["contrast_low"] = row["contrast_high"] = None
+        if controls and row["kind"] != CONTROL:
+            change = scores[row["group"]] - np.mean([scores[control["group"]] for control in controls], axis=0)
+            row["contrast_low"], row["contrast_high"] = mean_interval(
+                change, n=draws.bootstraps, rng=draws.rng(), groups=clean.clusters
+            )
+    return add_contrasts(rows)
+
+
+def add_contrasts(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Compare each group with the mean of its controls: columns `contrast` to `contrast_q` of the table `ablations`.
+
+    All groups share one clean run, whose luck shifts every effect alike and cancels here. p is Student's: is the group
+    like another control? q is its false discovery rate among the groups, or among the single features. Where a bundle
+    lacks the interval of a contrast, it is the effect's, moved by the controls' mean.
+    """
+    made = [{**row, **_contrast(row, controls_in(row, rows))} for row in rows]
+    for is_single in (True, False):
+        judged = [row for row in made if row["contrast_p"] is not None and (row["kind"] == FEATURE) == is_single]
+        for row, q in zip(judged, adjusted_p(np.array([row["contrast_p"] for row in judged])), strict=True):
+            row["contrast_q"] = float(q)
+    return made
+
+
+def _contrast(row: Mapping[str, Any], controls: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    names = ("contrast", "contrast_low", "contrast_high", "contrast_reach", "contrast_p", "contrast_q")
+    found: dict[str, float | None] = dict.fromkeys(names)
+    if row["kind"] == CONTROL or not controls:
+        return found
+    effects = np.array([control["effect"] for control in controls])
+    mean = float(effects.mean())
+    found["contrast"] = row["effect"] - mean
+    for side in ("low", "high"):
+        known = row.get(f"contrast_{side}")
+        found[f"contrast_{side}"] = row[f"ci_{side}"] - mean if known is None else known
+    if len(effects) > 1:
+        error, freedom = float(effects.std(ddof=1)) * np.sqrt(1.0 + 1.0 / len(effects)), len(effects) - 1
+        size = abs(row["effect"] - mean)
+        found["contrast_reach"] = float(student.ppf(0.975, freedom) * error)
+        found["contrast_p"] = float(2.0 * student.sf(size / error, freedom)) if error else float(not size)
+    return found
 
 
 def _row(
@@ -192,6 +237,8 @@ def _row(
         "perplexity_before": before.perplexity,
         "repetition": after.repetition,
         "repetition_before": before.repetition,
+        "reward_clean": float(np.mean(clean.means)) if clean.means else None,
+        "clean_runs": len(clean.means) or None,
         "density": float(known.density[members].mean()),
         "removed_energy": float(known.energy[members].sum()),
     }

@@ -109,7 +109,7 @@ def draw_all(material: Material) -> list[Drawn]:
                 Legend("share of (token, feature) pairs active", chance="as many random features (95 %)"))),
         ("ablation", "Reward without groups of features", "ablation",
          _lines(lines.effects(material.ablations),
-                Legend("change of mean reward", "controls (95 %)", is_signed=True))),
+                Legend("change of mean reward beyond controls’", "controls (95 %)", is_signed=True))),
         ("ablation-predicted", "Single features: predicted against measured effect", "ablation",
          points.effects(material.ablated) if material.ablated else None),
         ("texts", "Texts by their mean features", "pca_explained",

@@ -239,12 +239,18 @@ def ablated_groups(rows: Sequence[Ablation]) -> list[Ablation]:
 
 
 def effects(rows: Sequence[Ablation]) -> list[Line]:
-    """The effect of each ablated group, its controls as dots and the 95th percentile of their sizes as chance."""
+    """What removing each group does beyond its controls: their mean is 0, they are dots, and 95 % of them is chance.
+
+    Without controls it is the effect itself.
+    """
     lines = []
     for row in ablated_groups(rows):
-        controls, reach = controls_in(row, rows), row["null_high"]
-        dots, low = tuple(control["effect"] for control in controls), None if reach is None else -reach
-        lines.append(Line(group_name(row), row["effect"], row["ci_low"], row["ci_high"], low, reach, dots))
+        reach, kind = row["contrast_reach"], "ci" if row["contrast"] is None else "contrast"
+        effects = [control["effect"] for control in controls_in(row, rows)]
+        mean = sum(effects) / len(effects) if effects else 0.0
+        dots, low = tuple(effect - mean for effect in effects), None if reach is None else -reach
+        value = row["effect"] if row["contrast"] is None else row["contrast"]
+        lines.append(Line(group_name(row), value, row[f"{kind}_low"], row[f"{kind}_high"], low, reach, dots))
     return lines
 
 

@@ -106,32 +106,36 @@ def beliefs(rows: Mapping[str, Sequence[Any]]) -> go.Figure:
 
 
 def effects(features: Sequence[AblatedFeature]) -> go.Figure:
-    """Draw the predicted against the measured effect of removing one feature; the band holds 95 % of controls."""
+    """Draw the predicted effect of removing one feature against the measured one beyond that of controls.
+
+    The band holds 95 % of controls. Without controls the measured effect is drawn as it is.
+    """
     known = [(feature, feature.predicted_effect) for feature in features if feature.predicted_effect is not None]
+    measures = [feature.measured for feature, _ in known]
     hover = []
-    for feature, predicted in known:
-        measured = with_interval(feature.effect, feature.ci_low, feature.ci_high, is_signed=True)
+    for (feature, predicted), (value, low, high) in zip(known, measures, strict=True):
+        measured = with_interval(value, low, high, is_signed=True)
         hover.append(
             f"<b>#{feature.feature_id}</b> {escaped(shortened(feature.description or 'no label', 60))}<br>predicted "
             f"{signed(predicted, 4)}<br>measured {measured}"
         )
     bars = {
-        "array": [feature.ci_high - feature.effect for feature, _ in known],
-        "arrayminus": [feature.effect - feature.ci_low for feature, _ in known],
+        "array": [high - value for value, _, high in measures],
+        "arrayminus": [value - low for value, low, _ in measures],
         "color": "rgba(26,156,142,.35)",
         "thickness": 1.4,
         "width": 0,
     }
-    reach = next((feature.null_high for feature, _ in known if feature.null_high is not None), None)
+    reach = next((feature.contrast_reach for feature, _ in known if feature.contrast_reach is not None), None)
     band = {
         "type": "rect", "xref": "x domain", "x0": 0, "x1": 1, "yref": "y", "y0": -(reach or 0), "y1": reach,
         "line": {"width": 0}, "fillcolor": "rgba(141,145,153,.16)", "layer": "below",
     }  # fmt: skip
     return _draw(
         [predicted for _, predicted in known],
-        [feature.effect for feature, _ in known],
+        [value for value, _, _ in measures],
         "predicted effect (probe estimate per token)",
-        "measured effect on the mean reward",
+        "measured effect on the mean reward, beyond controls’",
         hover=hover,
         keys=[feature.feature_id for feature, _ in known],
         marker={"size": 9, "color": STRENGTH, "line": {"width": 0}},

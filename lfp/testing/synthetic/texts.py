@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from lfp.evaluation.findings.ablation import add_contrasts
 from lfp.testing.synthetic.corpus import (
     FOLDS,
     PLAIN,
@@ -139,8 +140,11 @@ def ablation_rows(made: Made, random: Random) -> list[dict[str, Any]]:
         return []
     strongest = np.argsort(-np.abs(made.weights[0]), kind="stable")
     count = min(8, len(strongest))
-    groups = [("related", "related", None, strongest[:count], -0.21), ("related-control", "control", "related",
-              random.permutation(len(strongest))[:count], -0.02)]  # fmt: skip
+    groups: list[tuple[str, str, str | None, Any, float]] = [("related", "related", None, strongest[:count], -0.21)]
+    groups += [
+        (f"related/control-{i + 1}", "control", "related", random.permutation(len(strongest))[:count], effect)
+        for i, effect in enumerate((-0.02, -0.04, 0.0))
+    ]
     rows: list[dict[str, Any]] = [
         {
             "group": name, "kind": kind, "control_of": of, "features": sorted(members.tolist()), "layer": None,
@@ -148,7 +152,7 @@ def ablation_rows(made: Made, random: Random) -> list[dict[str, Any]]:
             "effect": effect,
             "ci_low": effect - 0.06, "ci_high": effect + 0.06, "null_high": 0.05, "predicted_effect": effect * 0.8,
             "perplexity": 21.5, "perplexity_before": 20.9, "repetition": 0.04, "repetition_before": 0.03,
-            "density": 0.02, "removed_energy": 0.01,
+            "density": 0.02, "removed_energy": 0.01, "reward_clean": 0.43, "clean_runs": 4,
         }
         for name, kind, of, members, effect in groups
     ]  # fmt: skip
@@ -161,11 +165,11 @@ def ablation_rows(made: Made, random: Random) -> list[dict[str, Any]]:
         }  # fmt: skip
         control: dict[str, Any] = {
             "group": f"feature:{feature}/control-01", "kind": "control", "control_of": f"feature:{feature}",
-            "features": [made.weightiest[place - 1]], "effect": 0.02, "ci_low": -0.04, "ci_high": 0.08,
+            "features": [made.weightiest[place - 1]], "effect": 0.005 * (-1) ** place, "ci_low": -0.04, "ci_high": 0.08,
             "null_high": None,
         }  # fmt: skip
         rows += [rows[0] | own, rows[0] | control]
-    return rows
+    return add_contrasts(rows)
 
 
 def completion_rows(made: Made, random: Random) -> list[dict[str, Any]]:

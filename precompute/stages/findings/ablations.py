@@ -45,6 +45,7 @@ UNABLATED = "unablated"
 """Group of the completions of the untouched model."""
 
 _CHOSEN = "chosen"
+_SEEDS_APART = 1_000
 _SEED_OFFSET = 3  # other samples than tuning, completions and rollouts had
 
 
@@ -125,6 +126,7 @@ def ablate(request: Request, progress: Progress) -> Ablated:
     config, probes = request.config, request.config.probes
     writer = _Writer(request, _draw_prefixes(request))
     clean = writer.write({})
+    others = [writer.write({}, run=i).scores.mean() for i in range(1, config.ablation.clean_runs)]
     number: dict[tuple[int, ...], int] = {}  # prefixes of the same tokens are one cluster
     clusters = np.array([number.setdefault(ids, len(number)) for ids in writer.prefixes], np.int64)
     headline = next(row for row in request.tables.probes.to_pylist() if row["is_headline"])
@@ -141,7 +143,7 @@ def ablate(request: Request, progress: Progress) -> Ablated:
             completions += ablated.rows(group.name, "ablated", request.base, clusters)
     progress("ablations", len(groups), len(groups), len(groups))
     draws = Draws(probes.bootstraps, probes.permutations, config.seed)
-    compared = Clean(clean.measured(), clusters)
+    compared = Clean(clean.measured(), clusters, tuple(map(float, (clean.scores.mean(), *others))))
     rows = ablation_table(known, measured, compared, scale=config.ablation.scale, draws=draws)
     keys = {key: headline[key] for key in ("target", "inputs", "probe_id")}
     return Ablated(rows, completions, single_figures(rows, draws, **keys))
@@ -154,7 +156,8 @@ class _Writer:
     request: Request
     prefixes: Sequence[tuple[int, ...]]
 
-    def write(self, scales: dict[int, float]) -> _Written:
+    def write(self, scales: dict[int, float], *, run: int = 0) -> _Written:
+        """Write with the features scaled; a `run` beyond the first has a seed of its own."""
         from lfp.ml.interventions.ablation import scaling
         from lfp.ml.models.generation import log_likelihoods, sample_completions
 
@@ -166,7 +169,7 @@ class _Writer:
                 self.prefixes,
                 n_tokens=tune.completion_tokens,
                 temperature=tune.temperature,
-                seed=request.config.seed + _SEED_OFFSET,
+                seed=request.config.seed + _SEED_OFFSET + _SEEDS_APART * run,
                 batch=request.config.ablation.batch,
             )
         of_base = log_likelihoods(request.base, written).numpy()

@@ -80,7 +80,7 @@ def test_scatters_of_any_size(n):
     texts = {"text_id": range(n), "pca_x": [0.0] * n, "pca_y": [0.0] * n, "rating": [None] * n, "begins": ["t"] * n}
     points.texts(texts, "rating")
     points.beliefs({"feature_id": range(n), "belief": [0.5] * n, "size": [0.0] * n, "description": [None] * n})
-    one = AblatedFeature(1, 0, "mlp_out", 0.1, 0.0, 0.2, None, None, 9, None, None)
+    one = AblatedFeature(1, 0, "mlp_out", 0.1, 0.0, 0.2, *[None] * 6, 9, None, None)
     points.effects([one] * n)
     draw_lines([Line("a", 0.5)] * n, Legend("x"), ink="#000")
 
@@ -105,10 +105,12 @@ def test_an_odds_ratio_within_its_null_is_not_praised():
 def test_groups_are_told_from_their_controls(store):
     rows = queries.run.report_ablations(store)
     (line,) = lines.effects(rows)
-    assert line.dots == (pytest.approx(-0.02),) and line.value == pytest.approx(-0.21)
-    assert "Removing these changes the reward" in sentences.effects_sentence(rows)
-    assert "No group changes" in sentences.effects_sentence([row | {"null_high": 9.0} for row in rows])
-    assert "No group can be judged" in sentences.effects_sentence([row | {"null_high": None} for row in rows])
+    assert sorted(line.dots) == [pytest.approx(x) for x in (-0.02, 0.0, 0.02)] and line.value == pytest.approx(-0.19)
+    said = sentences.effects_sentence(rows)
+    assert "beyond the mean of their matched controls" in said and "−0.19 [−0.25, −0.13]" in said
+    assert "Mean reward before: 0.43, over 4 runs." in said
+    assert "No group changes" in sentences.effects_sentence([row | {"contrast_q": 0.06} for row in rows])
+    assert "No group can be judged" in sentences.effects_sentence([row | {"contrast_p": None} for row in rows])
 
 
 def test_a_group_says_how_many_features_it_has_and_whether_they_were_scaled():

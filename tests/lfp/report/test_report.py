@@ -8,8 +8,10 @@ import json
 import numpy as np
 import pytest
 from hypothesis import given
+from scipy.stats import t as student
 
 from lfp.bundle.schema import BY_NAME
+from lfp.evaluation.findings.ablation import add_contrasts
 from lfp.evaluation.results import ROWS, Estimate, ResultRow, group_by_section, report_as_json
 from lfp.report.figures.bars import tuning_curve
 from lfp.report.figures.lines import tuning_change
@@ -154,13 +156,13 @@ def ablation(group: str, kind: str, effect: float, **keys: object) -> dict[str, 
     """A row of `ablations` of features whose reward was 1."""
     return {
         "group": group, "kind": kind, "control_of": None, "features": [1, 2], "layer": None, "scale": 0.0,
-        "n_completions": 50, "reward_before": 1.0, "reward_after": 1.0 + effect, "effect": effect,
+        "n_completions": 50, "reward_before": 1.0, "reward_clean": None, "reward_after": 1.0 + effect, "effect": effect,
         "ci_low": effect - 0.1, "ci_high": effect + 0.1, "null_high": None, "predicted_effect": effect / 2,
         "perplexity": 6.0, "perplexity_before": 5.0, "repetition": 0.1, "removed_energy": 0.3,
     } | keys  # fmt: skip
 
 
-ABLATIONS = [
+ABLATIONS = add_contrasts([
     ablation("feature:3", "feature", -0.2),
     ablation("feature:4", "feature", 0.4),
     ablation("weighted", "weighted", 0.05),
@@ -169,7 +171,7 @@ ABLATIONS = [
     ablation("related/2", "control", 0.3, control_of="related", perplexity=5.0, removed_energy=0.1),
     ablation("weighted/1", "control", -0.3, control_of="weighted"),
     ablation("feature:3/1", "control", 0.1, control_of="feature:3"),
-]
+])  # fmt: skip
 
 
 def test_ablations_become_before_after_and_control() -> None:
@@ -179,8 +181,11 @@ def test_ablations_become_before_after_and_control() -> None:
     assert values["control"] == pytest.approx(0.1) and values["perplexity_ratio"] == pytest.approx(1.2)
     assert values["energy_ratio"] == pytest.approx(3.0) and values["features"] == 2
     (effect,) = (row for row in figures if row.metric == "effect")
-    assert effect.ci_low == pytest.approx(-0.7) and effect.null_high == pytest.approx(0.29)
-    assert effect.null_p == pytest.approx(1 / 3) and effect.n == 50
+    assert effect.ci_low == pytest.approx(-0.7) and effect.null_p is None and effect.n == 50
+    (contrast,) = (row for row in figures if row.metric == "contrast")
+    assert (contrast.value, contrast.ci_low) == (pytest.approx(-0.7), pytest.approx(-0.8))
+    error = np.std([-0.1, 0.3], ddof=1) * np.sqrt(1.5)
+    assert contrast.null_p == pytest.approx(2 * student.sf(0.7 / error, 1)) and contrast.null_p > 0.05
 
 
 def test_groups_stand_before_single_features_and_these_by_what_was_predicted() -> None:
@@ -190,9 +195,9 @@ def test_groups_stand_before_single_features_and_these_by_what_was_predicted() -
 
 def test_the_sentence_says_of_each_group_whether_it_passes() -> None:
     said = sentence("ablation", build_report([], ABLATIONS)["ablation"])
-    assert "features removed" in said and "by −0.60 [−0.70, −0.50], more than its controls" in said
+    assert "features removed" in said and "Group related: −0.70 [−0.80, −0.60] beyond the mean of its controls" in said
+    assert "no more than controls differ" in said and "Group weighted: not judged" in said
     assert "perplexity 1.20 times the controls’" in said and "3.00 times the controls’, a loose match" in said
-    assert "no more than its controls (95 % are within ±0.30)" in said
     doubled = [{**row, "scale": 2.0} for row in ABLATIONS]
     assert "features scaled" in sentence("ablation", build_report([], doubled)["ablation"])
     alone = sentence("ablation", build_report([], ABLATIONS[2:3])["ablation"])
@@ -214,7 +219,7 @@ def test_single_features_have_tables_of_their_own_and_inert_ones_are_named() -> 
 
 def test_an_ablation_of_an_older_bundle_can_still_be_told() -> None:
     """Its table lacks the columns that came later."""
-    later = ("perplexity_before", "removed_energy")
+    later = ("perplexity_before", "removed_energy", "reward_clean")
     rows = [{key: value for key, value in row.items() if key not in later} for row in ABLATIONS]
     figures = build_report([], rows)["ablation"]
     assert "related" in sentence("ablation", figures) and tables("ablation", figures)

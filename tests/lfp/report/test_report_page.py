@@ -150,9 +150,10 @@ def test_every_figure_can_be_drawn() -> None:
     texts = {"text_id": [1], "pca_x": [0.0], "pca_y": [1.0], "feedback": [0.5], "begins": ["A film"]}
     removed = {
         "group": "related", "kind": "related", "features": [3], "scale": 0.0, "effect": -0.2, "ci_low": -0.3,
-        "ci_high": -0.1, "null_high": 0.1, "perplexity": 5.0,
+        "ci_high": -0.1, "contrast": -0.2, "contrast_low": -0.3, "contrast_high": -0.1, "contrast_reach": 0.1,
+        "perplexity": 5.0,
     }  # fmt: skip
-    single = AblatedFeature(3, 1, "mlp_out", -0.1, -0.2, 0.0, 0.1, -0.05, 200, 0.5, None)
+    single = AblatedFeature(3, 1, "mlp_out", -0.1, -0.2, 0.0, -0.1, -0.2, 0.0, 0.1, 0.3, -0.05, 200, 0.5, None)
     material = Material(report, words, layers, texts, [_drifted()], [removed], [single])
     drawn = {figure.name: figure.chart for figure in draw_all(material)}
     assert len(drawn) == 18

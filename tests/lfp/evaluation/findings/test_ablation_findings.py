@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import kstest
 
 from lfp.evaluation.findings.ablation import (
     Candidates,
@@ -16,6 +17,7 @@ from lfp.evaluation.findings.ablation import (
     Group,
     Measured,
     ablation_table,
+    add_contrasts,
     controls_of_singles,
     main_groups,
     matched_controls,
@@ -136,7 +138,8 @@ def test_effects_are_paired_and_their_null_is_of_their_own_controls() -> None:
         Group("feature:2", "feature", (2,)): measured(before),
         Group("feature:1/control-01", "control", (9,), "feature:1"): measured(before - 0.3),
     }
-    rows = ablation_table(known, groups, Clean(measured(before), np.arange(40)), scale=0.0, draws=DRAWS)
+    compared = Clean(measured(before), np.arange(40), (1.0, 2.0))
+    rows = ablation_table(known, groups, compared, scale=0.0, draws=DRAWS)
     by_name = {row["group"]: row for row in rows}
     weighted = by_name["weighted"]
     assert weighted["effect"] == pytest.approx(-0.5) == pytest.approx(weighted["ci_low"])
@@ -147,7 +150,53 @@ def test_effects_are_paired_and_their_null_is_of_their_own_controls() -> None:
     assert by_name["feature:1"]["null_high"] == by_name["feature:2"]["null_high"] == pytest.approx(0.3)
     assert by_name["weighted/0"]["null_high"] is None
     assert [row["group"] for row in controls_in(by_name["feature:2"], rows)] == ["feature:1/control-01"]
-    assert passes(weighted) and not passes(by_name["feature:1"]) and is_inert(by_name["feature:1"])
+    assert passes(weighted) and not passes(by_name["feature:1"])
+    assert weighted["contrast"] == pytest.approx(-0.5) == pytest.approx(weighted["contrast_high"])
+    assert by_name["feature:1"]["contrast"] == pytest.approx(0.3) and by_name["feature:1"]["contrast_p"] is None
+    assert by_name["weighted/0"]["contrast"] is None
+    assert (weighted["reward_clean"], weighted["clean_runs"]) == (1.5, 2)
+
+
+def test_the_luck_of_the_clean_run_moves_no_contrast() -> None:
+    """A run that happens to please less makes every ablation look as if it raised the reward."""
+    rng = np.random.default_rng(0)
+    known, before, prefixes = candidates(n=40), rng.normal(size=300), np.arange(300)
+    after = {
+        Group("weighted", "weighted", (1,)): measured(before - 0.3 + 0.2 * rng.normal(size=300)),
+        Group("both", "both", (2,)): measured(before + 0.2 * rng.normal(size=300)),
+    }
+    for main in list(after):
+        for i in range(20):
+            control = Group(f"{main.name}/{i}", "control", (i + 5,), main.name)
+            after[control] = measured(before + 0.2 * rng.normal(size=300))
+    tables = [
+        {row["group"]: row for row in ablation_table(known, after, Clean(clean, prefixes), scale=0.0, draws=DRAWS)}
+        for clean in (measured(before), measured(before - 0.2 + rng.normal(size=300)))
+    ]
+    lucky, unlucky = tables
+    assert unlucky["both"]["effect"] > 0.1 and unlucky["weighted"]["ci_low"] <= 0 <= unlucky["weighted"]["ci_high"]
+    for name in ("weighted", "both"):
+        columns = [column for column in lucky[name] if column.startswith("contrast")]
+        assert [lucky[name][c] for c in columns] == pytest.approx([unlucky[name][c] for c in columns])
+    assert passes(unlucky["weighted"]) and unlucky["weighted"]["contrast"] == pytest.approx(-0.3, abs=0.05)
+    assert is_inert(unlucky["both"])
+
+
+def test_groups_that_are_like_controls_have_any_p() -> None:
+    rng = np.random.default_rng(0)
+    p = []
+    for _ in range(300):
+        kinds = ["weighted", *["control"] * 10]
+        rows = [
+            {"group": f"{kind}{i}", "kind": kind, "control_of": "weighted0" if i else None, "effect": effect,
+             "ci_low": effect - 1, "ci_high": effect + 1}
+            for i, (kind, effect) in enumerate(zip(kinds, rng.normal(0.5, 0.1, size=11), strict=True))
+        ]  # fmt: skip
+        first = add_contrasts(rows)[0]
+        p.append(first["contrast_p"])
+        mean = np.mean([row["effect"] for row in rows[1:]])
+        assert first["contrast_high"] == pytest.approx(first["ci_high"] - mean)  # as in a bundle without the interval
+    assert kstest(p, "uniform").pvalue > 0.05
 
 
 @pytest.mark.parametrize(("scale", "factor"), [(0.0, -1.0), (1.0, 0.0), (3.0, 2.0)])
@@ -171,17 +220,18 @@ def test_prefixes_of_one_text_are_drawn_together() -> None:
     assert widths[0] > 3 * widths[1]
 
 
-def row_of(feature: int, predicted: float, effect: float, half: float, high: float | None = 0.2) -> dict[str, Any]:
+def row_of(feature: int, predicted: float, effect: float, half: float, q: float | None = 0.2) -> dict[str, Any]:
+    contrast = {"contrast_low": effect - half, "contrast_high": effect + half, "contrast_q": q}
     return {"group": f"feature:{feature}", "kind": "feature", "control_of": None, "layer": 1, "site": "mlp_out",
-            "effect": effect, "ci_low": effect - half, "ci_high": effect + half, "null_high": high,
-            "predicted_effect": predicted}  # fmt: skip
+            "effect": effect, "ci_low": -1.0, "ci_high": 1.0, "predicted_effect": predicted,
+            **(contrast if q is not None else dict.fromkeys(contrast))}  # fmt: skip
 
 
 def test_inert_features_are_listed_by_what_was_predicted_of_them() -> None:
     rows = [
         row_of(1, -0.1, -0.05, 0.1),  # inert
         row_of(2, 0.4, 0.15, 0.2),  # inert
-        row_of(3, -0.9, -0.3, 0.4),  # passes its controls
+        row_of(3, -0.9, -0.3, 0.4, 0.04),  # differs more than controls do
         row_of(4, -0.8, -0.1, 0.05),  # an interval beyond 0
         row_of(5, -0.7, 0.0, 0.05, None),  # inert as far as can be known
     ]
