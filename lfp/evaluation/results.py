@@ -7,8 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict, Unpack
 
-from lfp.evaluation.statistics.discoveries import RATE
-
 ROWS = (
     "reward",
     "implicit_reward",
@@ -40,6 +38,9 @@ MAIN_KINDS = ("related", "weighted", "both", "chosen")
 """Kinds of groups with a result of their own, in reading order."""
 FEATURE, CONTROL = "feature", "control"
 """Other kinds of rows: a single feature, and a matched control."""
+
+RATE = 0.05
+"""The share of false discoveries among all, on average, that the project's flags allow."""
 
 AblationRow = Mapping[str, Any]
 """A row of the table `ablations`."""

@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from lfp.errors import DataError
+from lfp.evaluation.results import RATE as RATE
 from lfp.util.types import Flags, Floats
-
-RATE = 0.05
-"""The share of false discoveries among all, on average, that the project's flags allow."""
 
 
 def benjamini_hochberg(p: Floats, rate: float = RATE) -> Flags:
