@@ -35,6 +35,7 @@ from lfp.config_sections import (
     Section,
     StatsConfig,
     SweepConfig,
+    TrainedOn,
     TuneConfig,
     TwinsConfig,
 )
@@ -66,6 +67,7 @@ __all__ = [
     "Section",
     "StatsConfig",
     "SweepConfig",
+    "TrainedOn",
     "TuneConfig",
     "TwinsConfig",
     "drop_retired",

@@ -29,6 +29,7 @@ CLASSIFIER = "classifier"
 """As `feedback.reward`: a sequence classifier, from the hub or a folder, as a reward model."""
 
 SaeVariant = Literal["tied_relu", "relu", "topk", "batchtopk", "jumprelu"]
+TrainedOn = Literal["tuned", "shared", "change", "crosscoder", "base_finetuned"]
 
 
 class Section(BaseModel):
@@ -319,6 +320,12 @@ class PretrainedSae(Section):
 class SaeConfig(Section):
     """The sparse autoencoders: one per layer, site and size, on each model of the pair."""
 
+    trained_on: TrainedOn = "tuned"
+    """What the dictionary of the run's features reads (docs/DICTIONARIES.md). `tuned`: the tuned model's activations,
+    and the base model has a dictionary of its own. `shared`: activations of both models, mixed. `change`: how tuning
+    changed what a module writes for the same input, or the residual stream. `crosscoder`: the activations of both
+    models at a token in one code, with a decoder for each model; it needs the variant batchtopk. `base_finetuned`: the
+    base model's dictionary, trained on with the tuned model's activations, so that features keep their numbers."""
     variant: SaeVariant = "tied_relu"
     """Kind of autoencoder; `tied_relu` is the paper's. Equations and sources: lfp/ml/sae/autoencoders.py."""
     expansion: tuple[int, ...] = (4, 8)
@@ -359,6 +366,19 @@ class SaeConfig(Section):
         places = [(sae.model, sae.layer, sae.site) for sae in self.pretrained]
         if len(set(places)) < len(places):
             raise ValueError("pretrained names a layer and site of a model twice")
+        return self
+
+    @model_validator(mode="after")
+    def _reads_the_pair(self) -> SaeConfig:
+        if self.trained_on == "crosscoder" and self.variant != "batchtopk":
+            raise ValueError(f'trained_on "crosscoder" needs variant = "batchtopk", not {self.variant}')
+        barred = {"tuned": (), "base_finetuned": ("tuned",)}.get(self.trained_on, ("tuned", "base"))
+        for sae in self.pretrained:
+            if sae.model in barred:
+                raise ValueError(
+                    f'trained_on "{self.trained_on}" trains what a pretrained dictionary of the {sae.model} model would'
+                    " replace; drop that entry of pretrained"
+                )
         return self
 
     def of_variant(self) -> dict[str, Any]:

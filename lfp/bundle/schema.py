@@ -91,14 +91,19 @@ _SAES = Table("saes", "a sparse autoencoder trained", ("layer", "site", "variant
     _null("k", INT, "Active features per token; null where the variant has no k."),
     _null("l0_weight", DOUBLE, "Weight of the mean number of active features; null where the variant has none."),
     Column("is_used", FLAG, "Whether its features are the bundle's features."),
-    Column("model", TEXT, "tuned or base: the model whose activations it was trained on."),
-    Column("fvu", DOUBLE, "Fraction of variance unexplained on held-out texts.", "share"),
+    Column("model", TEXT, "tuned or base: the model whose features it has; tuned where both models share it."),
+    Column("fvu", DOUBLE, "Fraction of variance unexplained on held-out texts, of what it was trained on.", "share"),
     Column("l0", DOUBLE, "Mean number of active features per token on held-out texts.", "features"),
     Column("dead_fraction", DOUBLE, "Share of features never active on held-out texts.", "share"),
     _null("ce_recovered", DOUBLE, "Cross-entropy recovered by the reconstruction, against zero ablation.", "share"),
     _null("mmcs", DOUBLE, "Mean max cosine similarity with the other dictionary there, Hungarian-matched.", "cosine"),
     Column("source", TEXT, "trained, or the folder or hub name it was read from."),
     _null("scale", DOUBLE, "Factor that gave the activations it reads unit mean square norm; null in older bundles."),
+    _null("trained_on", TEXT, "tuned, base, shared, change, crosscoder or base_finetuned (sae.trained_on); null in "
+          "older bundles: the activations of its model."),
+    _null("fvu_tuned", DOUBLE, "fvu on the tuned model's activations; of changes, at the tuned model's inputs.",
+          "share"),
+    _null("fvu_base", DOUBLE, "fvu on the base model's activations; of changes, at the base model's inputs.", "share"),
 ))
 
 _FEATURES = Table("features", "a feature", ("feature_id",), (
@@ -121,6 +126,16 @@ _FEATURES = Table("features", "a feature", ("feature_id",), (
     Column("neg_logits", TOKEN_VALUES, "Tokens whose logit its decoder row lowers most.", "logit"),
     Column("x", FLOAT, "First coordinate of the map of features."),
     Column("y", FLOAT, "Second coordinate of the map of features."),
+    _null("scale_tuned", FLOAT, "Factor by which its direction explains the tuned model's activations on held-out "
+          "texts, as far as the dictionary reconstructs them; null where it hardly fires, and in older bundles."),
+    _null("scale_base", FLOAT, "The same of the base model's activations."),
+    _null("scale_tuned_error", FLOAT, "The same of what other features leave of the tuned model's activations."),
+    _null("scale_base_error", FLOAT, "The same of what other features leave of the base model's activations."),
+    _null("is_tuned_only", FLAG, "Whether scale_base is below 0.5 of scale_tuned, and below 0.2 of it on the error."),
+    _null("base_cosine", FLOAT, "Cosine of its decoder rows in the tuned and the base model: of a crosscoder, or of a "
+          "dictionary that continues the base model's; else null.", "cosine"),
+    _null("base_norm_share", FLOAT, "L2 norm of its decoder row in the base model, over the sum of both; null but for "
+          "crosscoders.", "share"),
 ))
 
 _DECODERS = Table("decoders", "a feature", ("feature_id",), (

@@ -25,6 +25,7 @@ ROWS = (
     "pca_explained",
     "sae_check",
     "sae_quality",
+    "latent_scaling",
     "sae_sweep",
     "triples",
     "tuning",

@@ -35,6 +35,7 @@ _TITLES = {
     "pca_explained": "Variance of texts explained",
     "sae_check": "SAEs made elsewhere, checked first",
     "sae_quality": "SAEs",
+    "latent_scaling": "Features of one model alone",
     "sae_sweep": "SAEs compared",
 }
 """Titles of the sections whose names do not read as one."""

@@ -292,6 +292,17 @@ def _autoencoders(rows: Rows) -> str:
     return f"{n} sparse autoencoders, measured on held-out texts{left}."
 
 
+def _latent_scaling(rows: Rows) -> str:
+    tuned, base = (pick(rows, metric="exclusive", model=model, layer=None) for model in ("tuned", "base"))
+    if tuned is None or base is None:
+        return "How far each feature's direction explains both models' activations."
+    return (
+        f"The directions of {count(tuned.value)} features of {count(tuned.n)} explain the tuned model’s activations and"
+        f" not the base model’s. With the two models exchanged it is {count(base.value)} of {count(base.n)}: what does"
+        " not exceed that share says nothing of tuning."
+    )
+
+
 def _pretrained(rows: Rows) -> str:
     checked = [row for row in rows if row.metric == "fvu"]
     worst = max((row.value for row in checked), default=None)
@@ -517,6 +528,7 @@ _SENTENCES: Mapping[str, Callable[[Rows], str]] = {
     "pca_explained": _pca,
     "sae_check": _pretrained,
     "sae_quality": _autoencoders,
+    "latent_scaling": _latent_scaling,
     "sae_sweep": _autoencoders,
     "triples": _triples,
     "cost": _cost,

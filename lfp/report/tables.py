@@ -186,7 +186,7 @@ _FLUENCY = {
 }  # fmt: skip
 """What an ablation does to the text, by metric: the heads of its columns."""
 _SAE = {"model": "model", "layer": "layer", "site": "site", "group": "SAE"}
-_SAE_COLUMNS = _only("fvu", "l0", "dead_fraction", "mmcs", "ce_recovered", "mmcs_seeds")
+_SAE_COLUMNS = _only("fvu", "fvu_tuned", "fvu_base", "l0", "dead_fraction", "mmcs", "ce_recovered", "mmcs_seeds")
 
 LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
     "reward": (Layout({"metric": "metric", "model": "model"}, _full("mean")),),
@@ -345,6 +345,16 @@ LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
         ),
     ),
     "sae_quality": (Layout(_SAE, _SAE_COLUMNS),),
+    "latent_scaling": (
+        Layout(
+            {"model": "features of", "layer": "layer", "site": "site"},
+            (
+                Column("that model alone", _value, {"metric": "exclusive"}),
+                Column("features", _field("n"), {"metric": "exclusive"}),
+                *_values({"median_ratio": "median ratio", "median_ratio_error": "on the error"}),
+            ),
+        ),
+    ),
     "sae_sweep": (Layout(_SAE, _SAE_COLUMNS),),
     "triples": (Layout({"metric": "", "group": "reason"}, _full("triples")),),
     "cost": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -34,16 +35,34 @@ class PlantedDictionary:
 
     def outputs(self, n: int, *, part: int = 1) -> Tensor:
         """Activations [n, d_in]; another part (1, 2, ...), others."""
-        generator, parts = torch.Generator().manual_seed(self.seed * 1_000_003 + part), []
+        parts = []
+        for generator, active, coefficients in self._draw(n, part=part):
+            noise = self.noise * torch.randn(len(active), self.d_in, generator=generator)
+            parts.append((active * coefficients) @ self.directions + noise)
+        return torch.cat(parts)
+
+    def _draw(self, n: int, *, part: int) -> Iterator[tuple[torch.Generator, Tensor, Tensor]]:
+        """Draw which directions are active and their coefficients [tokens, n_directions], chunk by chunk."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + part)
         chance = (torch.arange(self.n_directions) + 10.0) ** -0.6
         chance = (chance / chance.sum() * self.l0).clamp(max=0.5)
         for done in range(0, n, _CHUNK):
             size = min(_CHUNK, n - done)
             active = torch.rand(size, self.n_directions, generator=generator) < chance
-            coefficients = 0.5 + torch.empty(active.shape).exponential_(generator=generator)
-            noise = self.noise * torch.randn(size, self.d_in, generator=generator)
-            parts.append((active * coefficients) @ self.directions + noise)
-        return torch.cat(parts)
+            yield generator, active, 0.5 + torch.empty(active.shape).exponential_(generator=generator)
+
+    def pair(self, n: int, *, scales: Tensor, part: int = 1) -> tuple[Tensor, Tensor]:
+        """Activations [n, d_in] of a tuned and a base model at the same tokens.
+
+        In the base model direction i is `scales[i]` times as strong, 0 where tuning brought it; noise is drawn apart.
+        """
+        tuned, base = list[Tensor](), list[Tensor]()
+        for generator, active, coefficients in self._draw(n, part=part):
+            code = active * coefficients
+            for found, of_model in ((tuned, code), (base, code * scales)):
+                noise = self.noise * torch.randn(len(code), self.d_in, generator=generator)
+                found.append(of_model @ self.directions + noise)
+        return torch.cat(tuned), torch.cat(base)
 
     def cosines(self, decoder: Tensor) -> Tensor:
         """For each direction its largest cosine with a row of a decoder [width, d_in]: [n_directions]."""

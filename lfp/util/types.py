@@ -30,6 +30,12 @@ SITE_NAMES: Mapping[str, str] = {
 }
 """Each site as people read it."""
 
+Role = Literal["tuned", "base"]
+"""A model of the pair."""
+ROLES: tuple[Role, ...] = get_args(Role)
+Reads = Literal["activations", "change", "pair"]
+"""What a dictionary reads at a token: a model's activations, what tuning changed of them, or those of both models."""
+
 
 class Place(NamedTuple):
     """A site of a layer. Places sort in the order of the forward pass."""

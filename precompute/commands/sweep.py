@@ -29,8 +29,8 @@ from precompute.run.inputs import load_role, sae_folder
 from precompute.run.progress import silent
 from precompute.run.stage import FileDigests, Stage, compute_key
 from precompute.run.work_folder import Output, Run, lock_work_folder
-from precompute.stages.features.saes import Subject
 from precompute.stages.features.saes import row as row_of
+from precompute.stages.features.subjects import Subject
 
 if TYPE_CHECKING:
     from lfp.ml.sae.autoencoders import Sae, SaeInfo

@@ -90,13 +90,24 @@ def load_pair(run: Run, *, trust_base: bool = True) -> tuple[LanguageModel, Lang
 
 
 def load_dictionary(run: Run, role: str) -> Dictionary:
-    """Load the dictionaries whose features are kept, of the tuned or the base model."""
+    """Load the dictionaries of the tuned model, whose features are kept, or of the base model.
+
+    Where both models share a dictionary it is the tuned model's.
+    """
     from lfp.ml.sae.autoencoders import Dictionary
     from lfp.ml.sae.formats import load_sae
 
-    folder = run.folder("saes")
-    saes = [load_sae(folder / sae_folder(role, place)) for place in read_places(run)]
+    folder, places = run.folder("saes"), read_places(run)
+    if not (folder / sae_folder(role, places[0])).is_dir():
+        role = "tuned"
+    saes = [load_sae(folder / sae_folder(role, place)) for place in places]
     return Dictionary(saes).to(run.config.model.device)
+
+
+def load_dictionaries(run: Run) -> tuple[Dictionary, Dictionary]:
+    """Load the dictionaries of the tuned and of the base model; they are the same object where both share one."""
+    of_tuned, of_base = load_dictionary(run, "tuned"), load_dictionary(run, "base")
+    return of_tuned, of_tuned if of_base.saes[0].info.model == "tuned" else of_base
 
 
 def read_places(run: Run) -> list[Place]:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import Cache
 
 from lfp.errors import ModelError
-from lfp.ml.models.activations import Observer, PairTokens, Tokens, stream, stream_pair
+from lfp.ml.models.activations import Changes, Observer, PairTokens, Tokens, stream, stream_pair
 from lfp.ml.models.loading import LanguageModel
 from lfp.ml.models.sites import Hook, Writer, find_writer, site_module
 from lfp.ml.models.tokenization import TokenizedText
@@ -127,6 +127,15 @@ class _Comparison:
             return None
         changed = own - change + wanted.view_as(change)
         return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+
+def watch_changes(tuned: LanguageModel, base: LanguageModel, places: Sequence[Place]) -> Changes | None:
+    """Return what reads changes at places beside the activations; None where no module's write is among them.
+
+    Those of the residual stream are the differences of the activations, which need no reading.
+    """
+    written = [place for place in places if place.site != "resid_post"]
+    return Changes(written, ChangeOfWrites(tuned, base).hooks) if written else None
 
 
 def stream_changes(

@@ -159,7 +159,7 @@ def token_numbers(tokens: CorpusTokens, seed: int) -> NDArray[np.uint64]:
 
 
 class KeptOutputs:
-    """Writes the activations [slots, sum of d_in] (float32, places side by side) of drawn tokens to a .npy file.
+    """Writes rows [slots, width] (float32, such as activations, places side by side) of drawn tokens to a .npy file.
 
     Flush `values` in the end.
     """

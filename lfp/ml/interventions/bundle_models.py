@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +13,7 @@ from lfp.bundle.manifest import ARTIFACTS, Manifest, has_models
 from lfp.config import ModelConfig, drop_retired, parse_config
 from lfp.errors import BundleError, DataError
 from lfp.ml.features.active import encode_active
+from lfp.ml.implicit_reward.changes import watch_changes
 from lfp.ml.interventions.ablation import scaling
 from lfp.ml.models.activations import stream_pair
 from lfp.ml.models.generation import Completion, sample_completions
@@ -23,10 +23,9 @@ from lfp.ml.models.sources import LoadOptions, find_model
 from lfp.ml.models.tokenization import TokenizedText, tokenize
 from lfp.ml.sae.autoencoders import Dictionary
 from lfp.ml.sae.formats import load_sae
+from lfp.ml.sae.views import find_change_places, view_places
 from lfp.probes.attribution import ActiveText
-from lfp.util.types import Floats
-
-Role = Literal["base", "tuned"]
+from lfp.util.types import Floats, Role
 
 
 def load_bundle_pair(path: Path, manifest: Manifest, config: ModelConfig, *, device: str = "cpu") -> Pair:
@@ -96,9 +95,16 @@ class Live:
         (cut,) = tokenize(self.tuned.tokenizer, [text], context=self.context)
         if not cut.token_ids:
             raise DataError("there is no token in this text; type a few words")
-        options = {"places": self.dictionary.places, "batch_texts": 1, "prepend_bos": self.prepend_bos}
-        (tokens,) = stream_pair(self.tuned, self.base, [cut], **options)  # type: ignore[arg-type]
-        outputs = (tokens.tuned if role == "tuned" else tokens.base).outputs
+        (tokens,) = stream_pair(
+            self.tuned,
+            self.base,
+            [cut],
+            places=self.dictionary.places,
+            batch_texts=1,
+            prepend_bos=self.prepend_bos,
+            changes=watch_changes(self.tuned, self.base, find_change_places(self.dictionary)),
+        )
+        outputs = view_places(self.dictionary, tokens, role)
         found, n = encode_active(self.dictionary, outputs), len(cut.token_ids)
         positions = np.repeat(np.arange(n), np.diff(found.offsets))
         return Reading(
@@ -126,13 +132,13 @@ class Live:
         Only the last tokens are read of a text that leaves too little room. Raises ModelError for an unknown feature,
         DataError where there is no token to start from.
         """
-        model = self.tuned if role == "tuned" else self.base
+        model, other = (self.tuned, self.base) if role == "tuned" else (self.base, self.tuned)
         (whole,) = tokenize(model.tokenizer, [text], context=10**9)
         prefix = (*model.bos_ids(self.prepend_bos), *whole.token_ids[-self.kept_tokens(n_tokens) :])
         if not prefix:
             raise DataError("there is no token in this text; type a few words")
         options = {"n_tokens": n_tokens, "temperature": temperature, "seed": seed}
         (untouched,) = sample_completions(model, [prefix], **options)  # type: ignore[arg-type]
-        with scaling(model, self.dictionary, scales, prepend_bos=self.prepend_bos):
+        with scaling(model, self.dictionary, scales, prepend_bos=self.prepend_bos, other=other, role=role):
             (scaled,) = sample_completions(model, [prefix], **options)  # type: ignore[arg-type]
         return untouched, scaled

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -29,13 +29,15 @@ class Tokens:
     """The tokens of a batch of texts, text after text, without padding and beginning-of-sequence tokens.
 
     `rows` [n] is each token's text (its index in the sequence given), `positions` [n] its position in that text, `ids`
-    [n] the token id; `outputs` holds the activations [n, d_in] by place.
+    [n] the token id; `outputs` holds the activations [n, d_in] by place, and `changes` what tuning changed there, where
+    that was asked for.
     """
 
     rows: Tensor
     positions: Tensor
     ids: Tensor
     outputs: dict[Place, Tensor]
+    changes: dict[Place, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,14 @@ class PairTokens:
     base: Tokens
     implicit_reward: Tensor
     implicit_advantage: Tensor
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Places whose changes by tuning are read beside the activations, and what calls functions on them."""
+
+    places: Sequence[Place]
+    watch: Watch
 
 
 @dataclass(frozen=True)
@@ -68,13 +78,27 @@ def stream(
     batch_texts: int,
     prepend_bos: bool,
     watch: Watch = LanguageModel.hooks,
+    changes: Changes | None = None,
 ) -> Iterator[Tokens]:
     """Yield the activations of the texts' tokens at places, one batch of texts at a time, as `watch` gives them.
 
     Raises DataError where an activation is not finite.
     """
-    for batch in model_batches(model, texts, batch_texts=batch_texts, prepend_bos=prepend_bos):
-        yield _select_tokens(batch, _read_places(model, batch, places, watch))
+    batches = model_batches(model, texts, batch_texts=batch_texts, prepend_bos=prepend_bos)
+    yield from stream_batches(model, batches, places=places, watch=watch, changes=changes)
+
+
+def stream_batches(
+    model: LanguageModel,
+    batches: Iterable[Batch],
+    *,
+    places: Sequence[Place],
+    watch: Watch = LanguageModel.hooks,
+    changes: Changes | None = None,
+) -> Iterator[Tokens]:
+    """Yield the activations of batches' tokens at places. Raises DataError where an activation is not finite."""
+    for batch in batches:
+        yield _select_tokens(batch, *_read_places(model, batch, places, watch, changes))
 
 
 def stream_pair(
@@ -87,6 +111,7 @@ def stream_pair(
     prepend_bos: bool,
     observe: Observer | None = None,
     watch: Watch = LanguageModel.hooks,
+    changes: Changes | None = None,
 ) -> Iterator[PairTokens]:
     """Yield both models' activations at places and the implicit reward of every token, one batch of texts at a time.
 
@@ -98,8 +123,8 @@ def stream_pair(
         n_tokens = int(mask.sum())
         chosen = None if observe is None else observe.chosen[n_seen : n_seen + n_tokens]
         n_seen += n_tokens
-        tuned_outputs, tuned_states = _read(tuned, batch, places, watch)
-        base_outputs, base_states = _read(base, batch, places, watch)
+        *of_tuned, tuned_states = _read(tuned, batch, places, watch, changes)
+        *of_base, base_states = _read(base, batch, places, watch, changes)
         is_defined = mask.nonzero()[:, 1] > 0  # nothing precedes a first token
         reward, advantage = torch.full((2, n_tokens), float("nan"))
         reward[is_defined], advantage[is_defined] = _score(
@@ -111,8 +136,8 @@ def stream_pair(
         )
         _check_finite(_spread(advantage, mask)[:, 1:], "the implicit reward", batch, mask[:, 1:])
         yield PairTokens(
-            tuned=_select_tokens(batch, tuned_outputs),
-            base=_select_tokens(batch, base_outputs),
+            tuned=_select_tokens(batch, *of_tuned),
+            base=_select_tokens(batch, *of_base),
             implicit_reward=reward,
             implicit_advantage=advantage,
         )
@@ -174,35 +199,57 @@ class _AllKeptError(Exception):
     """Ends a forward pass once every requested place is kept."""
 
 
+_Outputs = dict[Place, Tensor]
+
+
 def _read(
-    model: LanguageModel, batch: Batch, places: Sequence[Place], watch: Watch
-) -> tuple[dict[Place, Tensor], States]:
-    """Run a batch once; return the activations by place, on the host, and the states that the final head reads."""
-    outputs: dict[Place, Tensor] = {}
-
-    def keep(place: Place, output: Tensor) -> None:
-        outputs[place] = _to_host(output)
-
-    with torch.no_grad(), FastLinear(), watch(model, {place: partial(keep, place) for place in places}):
+    model: LanguageModel, batch: Batch, places: Sequence[Place], watch: Watch, changes: Changes | None
+) -> tuple[_Outputs, _Outputs, States]:
+    """Run a batch once; return activations and changes by place, on the host, and the states of the final head."""
+    outputs, changed = _Outputs(), _Outputs()
+    with (
+        torch.no_grad(),
+        FastLinear(),
+        _keeping(model, changes, changed),
+        _keeping(model, Changes(places, watch), outputs),
+    ):
         states = read_states(model, batch.input_ids, batch.attention_mask)
     _check_outputs(model, batch, outputs)
-    return outputs, states
+    _check_outputs(model, batch, changed)
+    return outputs, changed, states
 
 
-def _read_places(model: LanguageModel, batch: Batch, places: Sequence[Place], watch: Watch) -> dict[Place, Tensor]:
-    """Run a batch until every place is kept; return the activations by place, on the host."""
-    outputs: dict[Place, Tensor] = {}
-
-    def keep(place: Place, output: Tensor) -> None:
-        outputs[place] = _to_host(output)
-        if len(outputs) == len(set(places)):
-            raise _AllKeptError
-
-    hooks = {place: partial(keep, place) for place in places}
-    with torch.no_grad(), FastLinear(), watch(model, hooks), contextlib.suppress(_AllKeptError):
+def _read_places(
+    model: LanguageModel, batch: Batch, places: Sequence[Place], watch: Watch, changes: Changes | None
+) -> tuple[_Outputs, _Outputs]:
+    """Run a batch until every place is kept; return the activations and changes by place, on the host."""
+    outputs, changed = _Outputs(), _Outputs()
+    with (
+        torch.no_grad(),
+        FastLinear(),
+        _keeping(model, changes, changed),
+        _keeping(model, Changes(places, watch), outputs, to_the_end=False),
+        contextlib.suppress(_AllKeptError),
+    ):
         model.forward(batch.input_ids, batch.attention_mask, use_cache=False)
     _check_outputs(model, batch, outputs)
-    return outputs
+    _check_outputs(model, batch, changed)
+    return outputs, changed
+
+
+def _keeping(
+    model: LanguageModel, wanted: Changes | None, kept: _Outputs, *, to_the_end: bool = True
+) -> AbstractContextManager[None]:
+    """Keep what is at places, on the host, in `kept`; unless `to_the_end`, end the forward pass once all are kept."""
+    if wanted is None:
+        return contextlib.nullcontext()
+
+    def keep(place: Place, output: Tensor) -> None:
+        kept[place] = _to_host(output)
+        if not to_the_end and len(kept) == len(set(wanted.places)):
+            raise _AllKeptError
+
+    return wanted.watch(model, {place: partial(keep, place) for place in wanted.places})
 
 
 def _check_outputs(model: LanguageModel, batch: Batch, outputs: Mapping[Place, Tensor]) -> None:
@@ -221,7 +268,7 @@ def _to_host(values: Tensor) -> Tensor:
     return pinned.copy_(values.detach(), non_blocking=True)
 
 
-def _select_tokens(batch: Batch, outputs: dict[Place, Tensor]) -> Tokens:
+def _select_tokens(batch: Batch, outputs: _Outputs, changes: _Outputs) -> Tokens:
     mask = batch.text_tokens()
     rows, columns = mask.nonzero(as_tuple=True)
     return Tokens(
@@ -229,6 +276,7 @@ def _select_tokens(batch: Batch, outputs: dict[Place, Tensor]) -> Tokens:
         positions=columns - batch.n_bos,
         ids=batch.input_ids[mask],
         outputs={place: output[mask].float() for place, output in outputs.items()},
+        changes={place: change[mask].float() for place, change in changes.items()},
     )
 
 

@@ -1,4 +1,4 @@
-"""Sparse autoencoders of activations in five variants, and several of them side by side as a dictionary."""
+"""Sparse autoencoders in five variants, a crosscoder of two models, and several side by side as a dictionary."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from torch import Tensor
 from lfp.config import SaeVariant
 from lfp.errors import ModelError
 from lfp.ml.models.runtime import affine
-from lfp.util.types import Place, Site
+from lfp.util.types import Place, Reads, Site
 
 Variant = SaeVariant
 Normalize = Literal["none", "layer_norm", "constant_norm_rescale"]
 
-_IN_UNITS_OF_OUTPUTS = ("b_enc", "b_dec", "threshold")
+_IN_UNITS_OF_OUTPUTS = ("b_enc", "b_dec", "threshold", "least")
 """Weights that scale with the activations; encoder and decoder rows are directions."""
+
+_READS: Mapping[str, Reads] = {"change": "change", "crosscoder": "pair"}
 
 
 @dataclass(frozen=True)
@@ -32,13 +34,14 @@ class SaeInfo:
     layer: int
     width: int
     d_in: int
+    """Width of what it reads: of a pair, of both models' activations side by side."""
     scale: float
     """Factor that gives the activations there unit mean square norm. The weights act on unscaled outputs all the
     same, see `fold_scale`."""
     l1: float | None
     seed: int
     model: str
-    """tuned or base."""
+    """The model whose features these are: tuned or base."""
     variant: Variant = "tied_relu"
     k: int | None = None
     """Active features per token: exactly (topk) or on average (batchtopk)."""
@@ -50,6 +53,18 @@ class SaeInfo:
     """`trained`, or the folder or hub name it was read from."""
     site: Site = "mlp_out"
     """Where in the layer it reads and writes."""
+    trained_on: str = "tuned"
+    """A value of `sae.trained_on`, or `base`: the base model's activations."""
+
+    @property
+    def reads(self) -> Reads:
+        """What it reads of a pair of models at a token."""
+        return _READS.get(self.trained_on, "activations")
+
+    @property
+    def d_model(self) -> int:
+        """Width of the activations that it writes: half of what it reads of a pair."""
+        return self.d_in // 2 if self.reads == "pair" else self.d_in
 
     @property
     def place(self) -> Place:
@@ -76,6 +91,21 @@ class Sae(torch.nn.Module, ABC):
         self.W_dec = self.encoder if self.tied else torch.nn.Parameter(torch.zeros(info.width, info.d_in))
         self.b_enc = torch.nn.Parameter(torch.zeros(info.width))
         self.b_dec = torch.nn.Parameter(torch.zeros(info.d_in))
+
+    @property
+    def tuned_decoder(self) -> Tensor:
+        """What a unit of each feature adds in the tuned model, [width, d_model]."""
+        return self.W_dec.detach()
+
+    @property
+    def base_decoder(self) -> Tensor:
+        """What a unit of each feature adds in the base model, [width, d_model]."""
+        return self.W_dec.detach()
+
+    @property
+    def tuned_bias(self) -> Tensor:
+        """What reconstructions in the tuned model have without any feature, [d_model]."""
+        return self.b_dec.detach()
 
     @abstractmethod
     def activate_(self, pre: Tensor, indices: Tensor | None = None) -> Tensor:
@@ -164,6 +194,13 @@ class TopKSae(Sae):
         return self.encode(outputs)[:, indices]
 
 
+def _keep_above(pre: Tensor, threshold: Tensor) -> Tensor:
+    """Compute relu(pre) * (pre > threshold) in place."""
+    # a mask in pre's own type is several times as fast as one of booleans; adding 0 turns -0 into 0
+    active = torch.gt(pre.detach(), threshold.detach().clamp(min=0.0), out=torch.empty_like(pre))
+    return pre.mul_(active).add_(0.0)
+
+
 class ThresholdSae(Sae):
     """f = relu(pre) where pre > threshold, a scalar or [width]."""
 
@@ -171,10 +208,9 @@ class ThresholdSae(Sae):
 
     def activate_(self, pre: Tensor, indices: Tensor | None = None) -> Tensor:
         """Compute relu(pre) * (pre > threshold) in place."""
-        threshold = self.threshold if indices is None or not self.threshold.ndim else self.threshold[indices]
-        # a mask in pre's own type is several times as fast as one of booleans; adding 0 turns -0 into 0
-        active = torch.gt(pre.detach(), threshold.detach().clamp(min=0.0), out=torch.empty_like(pre))
-        return pre.mul_(active).add_(0.0)
+        return _keep_above(
+            pre, self.threshold if indices is None or not self.threshold.ndim else self.threshold[indices]
+        )
 
 
 class JumpReluSae(ThresholdSae):
@@ -200,6 +236,49 @@ class BatchTopKSae(ThresholdSae):
         self.register_buffer("threshold", torch.zeros(()))
 
 
+class Crosscoder(Sae):
+    """One code of both models' activations at a token, x = [x_tuned, x_base], and a decoder for each model.
+
+    f = relu(pre) where pre |d| > least, with |d| [width] the sum of the norms of a feature's two decoder rows: features
+    compete by what they write, so that one of both models counts for both. In training the n * k largest of a batch
+    of n tokens are kept, and `least` is the running mean of the least product kept. Rows of W_dec [width, 2 d_model]
+    have unit length over both halves. Source: Lindsey et al. 2024, "Sparse Crosscoders"; the selection is that of
+    Minder et al. 2025 (arXiv 2504.02922).
+    """
+
+    least: Tensor
+
+    def __init__(self, info: SaeInfo) -> None:
+        super().__init__(info)
+        self.register_buffer("least", torch.zeros(()))
+
+    @property
+    def sizes(self) -> Tensor:
+        """Sum of the norms of each feature's two decoder rows [width]: 1 where it is of one model, sqrt 2 of both."""
+        halves = self.W_dec.detach().view(self.info.width, 2, self.info.d_model)
+        return torch.linalg.vector_norm(halves, dim=2).sum(1)
+
+    @property
+    def tuned_decoder(self) -> Tensor:
+        """The first halves of the decoder's rows."""
+        return self.W_dec.detach()[:, : self.info.d_model]
+
+    @property
+    def base_decoder(self) -> Tensor:
+        """The second halves of the decoder's rows."""
+        return self.W_dec.detach()[:, self.info.d_model :]
+
+    @property
+    def tuned_bias(self) -> Tensor:
+        """The first half of the decoder's bias."""
+        return self.b_dec.detach()[: self.info.d_model]
+
+    def activate_(self, pre: Tensor, indices: Tensor | None = None) -> Tensor:
+        """Compute relu(pre) * (pre > least / |d|) in place."""
+        threshold = self.least / self.sizes
+        return _keep_above(pre, threshold if indices is None else threshold[indices])
+
+
 SAES: dict[Variant, type[Sae]] = {
     "tied_relu": TiedReluSae,
     "relu": ReluSae,
@@ -207,6 +286,11 @@ SAES: dict[Variant, type[Sae]] = {
     "batchtopk": BatchTopKSae,
     "jumprelu": JumpReluSae,
 }
+
+
+def build_sae(info: SaeInfo) -> Sae:
+    """Build the autoencoder that `info` describes, all weights zero."""
+    return Crosscoder(info) if info.reads == "pair" else SAES[info.variant](info)
 
 
 def fold_scale(sae: Sae, scale: float) -> Sae:
@@ -251,7 +335,10 @@ class Dictionary:
 
     @torch.no_grad()
     def encode(self, outputs: Mapping[Place, Tensor]) -> Tensor:
-        """Encode activations [n, d_in] by place as features [n, features], on the dictionary's device."""
+        """Encode what each autoencoder reads [n, d_in], by place, as features [n, features] on the dictionary's device.
+
+        Where one reads both models, `lfp.ml.sae.views` makes that of their activations.
+        """
         device = self.saes[0].encoder.device
         parts = []
         for sae in self._scaled:
@@ -261,8 +348,13 @@ class Dictionary:
 
     @property
     def decoders(self) -> list[Tensor]:
-        """Each place's decoder rows [width, d_in]; scales leave directions as they are."""
-        return [sae.W_dec.detach() for sae in self.saes]
+        """Each place's decoder rows in the tuned model [width, d_model]; scales leave directions as they are."""
+        return [sae.tuned_decoder for sae in self.saes]
+
+    @property
+    def reads_pair(self) -> bool:
+        """Whether any autoencoder reads more than the activations of the model whose features are wanted."""
+        return any(sae.info.reads != "activations" for sae in self.saes)
 
 
 def _scale_biases(sae: Sae) -> Sae:

@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 import torch
 
 from lfp.errors import ModelError
-from lfp.ml.sae.autoencoders import SAES, Sae, SaeInfo
+from lfp.ml.sae.autoencoders import Crosscoder, Sae, SaeInfo, build_sae
+from lfp.ml.sae.readers import crosscoder
 from lfp.ml.sae.readers.dictionary_learning import read_dictionary_learning
 from lfp.ml.sae.readers.gemma_scope import read_gemma_scope, read_gemma_scope_2
 from lfp.ml.sae.readers.hub import fetch_folder, find_release
 from lfp.ml.sae.readers.llama_scope import read_llama_scope, read_llama_scope_learned
 from lfp.ml.sae.readers.places import find_place, hook_name
-from lfp.ml.sae.readers.saelens import WEIGHTS_FILE, read_saelens, write_sae
+from lfp.ml.sae.readers.saelens import WEIGHTS_FILE, read_saelens, write_saelens
 from lfp.ml.sae.readers.sparsify import read_sparsify
 from lfp.ml.sae.readers.stored import StoredSae, scale_inputs
 from lfp.util.types import Place, Site
@@ -51,6 +52,7 @@ class _Format(NamedTuple):
 
 _FORMATS = (
     _Format("SAELens", ("cfg.json", "sae_weights.safetensors"), read_saelens),
+    _Format("crosscoder", (crosscoder.CONFIG_FILE, crosscoder.WEIGHTS_FILE), crosscoder.read_crosscoder),
     _Format("sparsify", ("cfg.json", "sae.safetensors"), read_sparsify),
     _Format("Gemma Scope", ("params.npz",), read_gemma_scope),
     _Format("Gemma Scope 2", ("params.safetensors",), read_gemma_scope_2, optional=("config.json",)),
@@ -66,6 +68,14 @@ class Located:
 
     folder: Path
     overrides: Mapping[str, Any]
+
+
+def write_sae(sae: Sae, folder: Path) -> None:
+    """Write an autoencoder in SAELens's format, a crosscoder in one of this project; `load_sae` restores every bit."""
+    if isinstance(sae, Crosscoder):
+        crosscoder.write_crosscoder(sae, folder)
+    else:
+        write_saelens(sae, folder)
 
 
 def load_sae(folder: Path) -> Sae:
@@ -109,6 +119,11 @@ def adopt_sae(
     for what cannot be read, and for an autoencoder that the folder says is of another layer or site: all sites have the
     same width, so it would load and encode nonsense.
     """
+    if stored.own is not None and stored.own.reads != "activations":
+        raise ModelError(
+            f"{stored.path}: reads both models of a pair (trained_on {stored.own.trained_on}), so it cannot be taken"
+            " for another run; pass a dictionary of activations, or train one with sae.trained_on"
+        )
     check_width(stored, d_in)
     check_place(stored, Place(layer, site))
     recorded = stored.own or SaeInfo(
@@ -122,6 +137,7 @@ def adopt_sae(
         variant=stored.variant,
         k=stored.k,
         normalize=stored.normalize,
+        trained_on=model,
     )
     info = replace(recorded, layer=layer, site=site, model=model, scale=scale, source=source or str(stored.path.parent))
     if input_scale != 1.0:
@@ -182,11 +198,13 @@ def locate_release(release: str, sae_id: str, revision: str | None = None) -> Lo
 def _build(stored: StoredSae, info: SaeInfo) -> Sae:
     """Build the autoencoder of `info` with the weights of a folder."""
     weights, path = stored.weights, stored.path.with_name(WEIGHTS_FILE)
-    sae = SAES[info.variant](info)
+    sae = build_sae(info)
     if sae.tied and not torch.equal(weights.encoder, weights.W_dec):
         raise ModelError(f"{path}: W_dec is not W_enc's transpose, but the autoencoder is tied; train it again")
     state = {name: getattr(weights, name) for name in ("encoder", "W_dec", "b_enc", "b_dec")}
-    if weights.threshold is not None:
+    if isinstance(sae, Crosscoder):
+        state["least"] = weights.threshold
+    elif weights.threshold is not None:
         state["threshold"] = weights.threshold
         if info.variant == "batchtopk":  # one threshold, which may be repeated for every feature
             if bool((weights.threshold != weights.threshold.flatten()[0]).any()):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lfp.config import SaeConfig
-from lfp.ml.sae.autoencoders import BatchTopKSae, JumpReluSae, Sae
+from lfp.ml.sae.autoencoders import BatchTopKSae, Crosscoder, JumpReluSae, Sae
 from lfp.ml.sae.sparse_codes import Code, DenseCode, SparseCode
 
 
@@ -94,22 +94,34 @@ class BatchTopKObjective(TopKObjective):
         In a sparse code the first of equals at the last place are kept, in a dense one all.
         """
         assert isinstance(self.sae, BatchTopKSae)
-        n_kept = self.config.k * len(pre)
-        if pre.device.type == "cpu":
-            place = pre.numel() - n_kept
-            largest = torch.from_numpy(np.partition(pre.numpy().reshape(-1), place)[place:])
+        return self._select(pre, pre, self.sae.threshold, sparse=sparse)
+
+    def _select(self, pre: Tensor, scores: Tensor, threshold: Tensor, *, sparse: bool) -> Code:
+        """Keep the entries of `pre` [n, width] with the n * k largest `scores` above zero; update the threshold."""
+        n_kept = self.config.k * len(scores)
+        if scores.device.type == "cpu":
+            place = scores.numel() - n_kept
+            largest = torch.from_numpy(np.partition(scores.numpy().reshape(-1), place)[place:])
         else:
-            largest = pre.flatten().topk(n_kept, sorted=False).values
-        kept = (pre >= largest.min()) & (pre > 0)
+            largest = scores.flatten().topk(n_kept, sorted=False).values
+        kept = (scores >= largest.min()) & (scores > 0)
         least = torch.where(largest > 0, largest, torch.inf).min().nan_to_num(posinf=0.0)
-        threshold = self.sae.threshold
         threshold.copy_(torch.where(threshold == 0, least, self._MEMORY * threshold + (1 - self._MEMORY) * least))
         if not sparse:
             return DenseCode(pre * kept)
         surplus = int(kept.sum()) - n_kept
         if surplus > 0:
-            kept.view(-1)[(pre == largest.min()).flatten().nonzero()[-surplus:]] = False
+            kept.view(-1)[(scores == largest.min()).flatten().nonzero()[-surplus:]] = False
         return SparseCode.from_mask(kept, pre)
+
+
+class CrosscoderObjective(BatchTopKObjective):
+    """The same of two models' activations side by side; features compete by f |d|, see `Crosscoder`."""
+
+    def code(self, pre: Tensor, *, sparse: bool) -> Code:
+        """Keep the n * k entries of a batch that write most, and update the least of them."""
+        assert isinstance(self.sae, Crosscoder)
+        return self._select(pre, pre * self.sae.sizes, self.sae.least, sparse=sparse)
 
 
 class JumpReluObjective(WrittenObjective):
@@ -154,3 +166,10 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "batchtopk": BatchTopKObjective,
     "jumprelu": JumpReluObjective,
 }
+
+
+def build_objective(sae: Sae, config: SaeConfig) -> Objective:
+    """Build what training an autoencoder minimises."""
+    return (
+        CrosscoderObjective(sae, config) if isinstance(sae, Crosscoder) else OBJECTIVES[sae.info.variant](sae, config)
+    )

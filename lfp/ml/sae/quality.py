@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import scipy.sparse as sp
@@ -14,13 +15,14 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from lfp.errors import DataError
-from lfp.ml.models.activations import model_batches
+from lfp.ml.models.activations import model_batches, stream_batches
 from lfp.ml.models.loading import LanguageModel
 from lfp.ml.models.predictions import read_states
 from lfp.ml.models.runtime import FastLinear
 from lfp.ml.models.tokenization import Batch, TokenizedText
 from lfp.ml.sae.autoencoders import Dictionary, Sae, TopKSae
-from lfp.util.types import SITES, Floats, Place
+from lfp.ml.sae.views import TokenPair, view_pair
+from lfp.util.types import ROLES, SITES, Floats, Place
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,42 @@ def quality(sae: Sae, outputs: Tensor, *, batch_tokens: int = 8192) -> SaeQualit
     return SaeQuality(error / variance, counts.sum().item() / len(outputs), (counts == 0).double().mean().item())
 
 
+@dataclass(frozen=True)
+class PairQuality(SaeQuality):
+    """Quality on what a dictionary was trained on, and its unexplained share on each model by itself."""
+
+    fvu_tuned: float
+    fvu_base: float
+
+
+def pair_quality(sae: Sae, pair: TokenPair) -> PairQuality:
+    """Measure an autoencoder on both models' activations at tokens that it was not trained on.
+
+    Of changes, `fvu_tuned` is on those at the tuned model's inputs, `fvu_base` on those at the base model's.
+    """
+    device = sae.encoder.device
+    tuned, base = (view_pair(sae, pair, role).to(device) for role in ROLES)
+    if sae.info.reads == "pair":
+        return PairQuality(**vars(quality(sae, tuned)), **_halves_unexplained(sae, tuned))
+    of_tuned, of_base = quality(sae, tuned), quality(sae, base)
+    own = of_base if sae.info.model == "base" else of_tuned
+    if sae.info.trained_on == "shared":
+        own = quality(sae, torch.cat([tuned, base]))
+    return PairQuality(**vars(own), fvu_tuned=of_tuned.fvu, fvu_base=of_base.fvu)
+
+
+@torch.no_grad()
+def _halves_unexplained(sae: Sae, outputs: Tensor, *, batch_tokens: int = 8192) -> dict[str, float]:
+    """Return the unexplained share of each model's half of a crosscoder's inputs [n, 2 d_model]."""
+    mean, d = outputs.mean(0, dtype=torch.float64), sae.info.d_model
+    error, variance = torch.zeros(2, 2, dtype=torch.float64, device=outputs.device)
+    for batch in outputs.split(batch_tokens):
+        error += (batch - sae.reconstruct(batch)).double().pow(2).sum(0).view(2, d).sum(1)
+        variance += (batch - mean).pow(2).sum(0).view(2, d).sum(1)
+    shares = (error / variance.clamp(min=1e-30)).tolist()
+    return {"fvu_tuned": shares[0], "fvu_base": shares[1]}
+
+
 def matched_cosines(small: Tensor, large: Tensor) -> tuple[Tensor, Tensor]:
     """Match each unit row of `small` [n, d] to one of `large` [m, d], n <= m: cosines [n] and indices [n].
 
@@ -68,13 +106,20 @@ class RecoveredLoss:
     every token reconstructed, c with it zero. 1 is perfect, 0 no better than zero. With the residual stream zero only
     what later layers write is left of a token, so c is much larger than at other sites, and values of two sites do not
     compare; SAELens and SAEBench use zero ablation at every site too. Activations at a beginning-of-sequence token are
-    left unchanged; padding is ignored. "Loss recovered" of Bricken et al. 2023 and arXiv 2404.16014.
+    left unchanged; padding is ignored. "Loss recovered" of Bricken et al. 2023 and arXiv 2404.16014. For a crosscoder,
+    `other` is the base model, whose activations it reads beside those of `model`.
     """
 
     def __init__(
-        self, model: LanguageModel, texts: Sequence[TokenizedText], *, batch_texts: int, prepend_bos: bool
+        self,
+        model: LanguageModel,
+        texts: Sequence[TokenizedText],
+        *,
+        batch_texts: int,
+        prepend_bos: bool,
+        other: LanguageModel | None = None,
     ) -> None:
-        self._model = model
+        self._model, self._other = model, other
         self._batches = list(model_batches(model, texts, batch_texts=batch_texts, prepend_bos=prepend_bos))
         self._clean: float | None = None
         self._zeroed: dict[Place, float] = {}
@@ -87,20 +132,33 @@ class RecoveredLoss:
         """
         place = sae.info.place
 
-        def reconstruct(outputs: Tensor) -> Tensor:  # the autoencoder's device may differ from the model's
-            return sae.reconstruct(outputs.to(sae.b_dec.device)).to(outputs.device)
-
         if self._clean is None:
-            self._clean = self._sum(place)
+            self._clean = self._sum(place, lambda _: None)
         if place not in self._zeroed:
-            self._zeroed[place] = self._sum(place, torch.zeros_like)
-        clean, zeroed, rebuilt = self._clean, self._zeroed[place], self._sum(place, reconstruct)
+            self._zeroed[place] = self._sum(place, lambda _: torch.zeros_like)
+        clean, zeroed = self._clean, self._zeroed[place]
+        rebuilt = self._sum(place, partial(self._reconstruct, sae))
         if not math.isfinite(clean + rebuilt + zeroed):
             raise DataError(f"{place}: the cross-entropy is not finite; check the model and the autoencoder")
         return (zeroed - rebuilt) / (zeroed - clean) if zeroed > clean else None
 
-    def _sum(self, place: Place, edit: Callable[[Tensor], Tensor] | None = None) -> float:
-        return sum(_cross_entropy(self._model, batch, place, edit) for batch in self._batches)
+    def _reconstruct(self, sae: Sae, batch: Batch) -> Callable[[Tensor], Tensor]:
+        """Return a function that reconstructs a batch's activations; its device may differ from the autoencoder's."""
+        device, place = sae.b_dec.device, sae.info.place
+        if sae.info.reads != "pair":
+            return lambda outputs: sae.reconstruct(outputs.to(device)).to(outputs.device)
+        assert self._other is not None
+        (others,) = stream_batches(self._other, [batch], places=[place])
+        of_base = others.outputs[place].to(device)
+
+        def of_tuned(outputs: Tensor) -> Tensor:
+            rebuilt = sae.reconstruct(torch.cat([outputs.to(device), of_base], dim=1))
+            return rebuilt[:, : sae.info.d_model].to(outputs.device)
+
+        return of_tuned
+
+    def _sum(self, place: Place, edit_of: Callable[[Batch], Callable[[Tensor], Tensor] | None]) -> float:
+        return sum(_cross_entropy(self._model, batch, place, edit_of(batch)) for batch in self._batches)
 
 
 @torch.no_grad()
@@ -130,7 +188,7 @@ def _cross_entropy(
 def random_dictionary(
     like: Dictionary, *, l0: Sequence[float], centres: Mapping[Place, Tensor], seed: int
 ) -> Dictionary:
-    """Build a topk dictionary of random unit rows with the widths and scales of `like`.
+    """Build a topk dictionary of random unit rows with the widths and scales of `like`, which reads activations.
 
     Each place keeps as many features per token as its `l0`, rounded, at least 1. `centres` [d_in] by place are the mean
     activations: they are subtracted before the encoder, or the few rows nearest to the mean would be active everywhere.
@@ -148,6 +206,8 @@ def random_dictionary(
             normalize="none",
             seed=seed,
             source="random",
+            d_in=trained.info.d_model,
+            trained_on="tuned",
         )
         rows = np.random.default_rng([seed, info.layer, SITES.index(info.site)]).normal(size=(width, info.d_in))
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
@@ -174,28 +234,30 @@ class RawSplit:
 
 
 def split_raw(dictionary: Dictionary, coef: Floats) -> RawSplit:
-    """Split `coef` [sum of d_in], the probe's coefficients of the activations, places in order.
+    """Split `coef` [sum of d_model], the probe's coefficients of the tuned activations, places in order.
 
     Raises DataError where its length is not the total width of the places.
     """
     parts = list(_split_by_place(dictionary, coef))
     if any(sae.info.normalize != "none" for sae, _ in parts):
         return RawSplit(None, None)
-    weights = np.concatenate([_to_numpy(sae.W_dec) @ v / sae.info.scale for sae, v in parts])
-    return RawSplit(weights, sum(float(_to_numpy(sae.b_dec) @ v) for sae, v in parts))
+    weights = np.concatenate([_to_numpy(sae.tuned_decoder) @ v / sae.info.scale for sae, v in parts])
+    return RawSplit(weights, sum(float(_to_numpy(sae.tuned_bias) @ v) for sae, v in parts))
 
 
 def raw_misses(dictionary: Dictionary, coef: Floats, outputs: Mapping[Place, Tensor], features: sp.csr_array) -> Floats:
     """Return the residual v . (x - x_hat) of each token [n]: what the autoencoders lose of the probe's estimate.
 
-    `features` [n, features] are those that `Dictionary.encode` returns for the outputs.
+    `features` [n, features] are those that `Dictionary.encode` returns for the tokens. What a dictionary of changes
+    loses includes all that the base model's module would have written.
     """
     parts, first = list(_split_by_place(dictionary, coef)), 0
     residuals = np.asarray(sum(_to_numpy(outputs[sae.info.place]) @ v for sae, v in parts), np.float64)
     for sae, v in parts:
         last = first + sae.info.width
         if sae.info.normalize == "none":
-            weights, bias = _to_numpy(sae.W_dec) @ v / sae.info.scale, float(_to_numpy(sae.b_dec) @ v)
+            weights = _to_numpy(sae.tuned_decoder) @ v / sae.info.scale
+            bias = float(_to_numpy(sae.tuned_bias) @ v)
             residuals -= features[:, first:last] @ weights + bias
         else:
             with torch.no_grad():
@@ -207,7 +269,7 @@ def raw_misses(dictionary: Dictionary, coef: Floats, outputs: Mapping[Place, Ten
 
 def _split_by_place(dictionary: Dictionary, coef: Floats) -> Iterator[tuple[Sae, Floats]]:
     """Pair each place's autoencoder with its part of the coefficients."""
-    widths = [sae.info.d_in for sae in dictionary.saes]
+    widths = [sae.info.d_model for sae in dictionary.saes]
     if coef.shape != (sum(widths),):
         raise DataError(f"the raw probe has {coef.size} coefficients for outputs {sum(widths)} wide; fit it again")
     return zip(dictionary.saes, np.split(coef, np.cumsum(widths)[:-1]), strict=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -17,12 +17,10 @@ from torch import Tensor
 from lfp.config import SaeConfig
 from lfp.errors import ConfigError, DataError, TrainingError
 from lfp.ml.models import runtime
-from lfp.ml.models.activations import stream
-from lfp.ml.models.loading import LanguageModel
 from lfp.ml.models.runtime import affine
 from lfp.ml.models.tokenization import TokenizedText
-from lfp.ml.sae.autoencoders import SAES, JumpReluSae, Sae, SaeInfo, fold_scale
-from lfp.ml.sae.objectives import OBJECTIVES, Objective, TopKObjective, WrittenObjective
+from lfp.ml.sae.autoencoders import JumpReluSae, Sae, SaeInfo, build_sae, fold_scale
+from lfp.ml.sae.objectives import OBJECTIVES, Objective, TopKObjective, WrittenObjective, build_objective
 from lfp.ml.sae.sparse_codes import Code, DenseCode
 from lfp.util.types import SITES, Place, Progress
 
@@ -84,21 +82,20 @@ class HeldActivations:
 
 @dataclass(frozen=True)
 class StreamedActivations:
-    """Activations of a model at places over the texts again and again, through a shuffled buffer.
+    """Activations by place that `read` gives of texts, again and again, through a shuffled buffer.
 
-    A buffer holds the tokens of consecutive texts, whose order is reshuffled for every pass over the texts; a remainder
-    smaller than a batch is dropped. Which texts fill a buffer follows from their lengths, so any step can be found
-    again without running the model over the buffers before it.
+    `read` returns `rows_per_token` activations of each token. A buffer holds the tokens of consecutive texts, whose
+    order is reshuffled for every pass over the texts; a remainder smaller than a batch is dropped. Which texts fill a
+    buffer follows from their lengths, so any step can be found again without running the model over the buffers before
+    it.
     """
 
-    model: LanguageModel
+    read: Callable[[Sequence[TokenizedText]], Mapping[Place, Tensor]]
     texts: Sequence[TokenizedText]
-    places: Sequence[Place]
     batch_tokens: int
     buffer_tokens: int
-    batch_texts: int
-    prepend_bos: bool
     seed: int
+    rows_per_token: int = 1
 
     def __post_init__(self) -> None:
         n = sum(len(text.token_ids) for text in self.texts)
@@ -116,7 +113,7 @@ class StreamedActivations:
         """Yield batches without replacement from each buffer in turn."""
         step = 0
         for number, buffer in enumerate(self._buffers()):
-            n = sum(len(self.texts[i].token_ids) for i in buffer)
+            n = sum(len(self.texts[i].token_ids) for i in buffer) * self.rows_per_token
             n_batches = n // self.batch_tokens
             if step + n_batches > start:
                 order = np.random.default_rng([self.seed, 1, number]).permutation(n)[: n_batches * self.batch_tokens]
@@ -139,16 +136,8 @@ class StreamedActivations:
             if n >= self.batch_tokens:
                 yield buffer
 
-    def _outputs(self, buffer: Sequence[int]) -> dict[Place, Tensor]:
-        streamed = stream(
-            self.model,
-            [self.texts[i] for i in buffer],
-            places=self.places,
-            batch_texts=self.batch_texts,
-            prepend_bos=self.prepend_bos,
-        )
-        parts = list(streamed)
-        return {place: torch.cat([part.outputs[place] for part in parts]) for place in self.places}
+    def _outputs(self, buffer: Sequence[int]) -> Mapping[Place, Tensor]:
+        return self.read([self.texts[i] for i in buffer])
 
 
 def unit_scale(outputs: Tensor) -> float:
@@ -176,19 +165,32 @@ class SaeTrainer:
     number of threads. `state_dict` and `load_state_dict` make training resumable.
     """
 
-    def __init__(self, info: SaeInfo, config: SaeConfig, sample: Tensor) -> None:
-        """Start from `sample` [n, d_in], activations whose mean is the decoder's first bias.
+    def __init__(
+        self,
+        info: SaeInfo,
+        config: SaeConfig,
+        sample: Tensor,
+        *,
+        start: Sae | None = None,
+        frozen_decoder: bool = False,
+    ) -> None:
+        """Start from `sample` [n, d_in], activations whose mean is the decoder's first bias, or from `start`.
 
-        Training runs on the sample's device. Raises ConfigError where `sae.k` is more than the features.
+        `start` is a trained autoencoder of the same variant and size. With `frozen_decoder` the decoder stays at its
+        random rows, and everything else is trained. Training runs on the sample's device. Raises ConfigError where
+        `sae.k` is more than the features.
         """
         if issubclass(OBJECTIVES[info.variant], TopKObjective) and config.k > info.width:
             raise ConfigError(f"sae.k {config.k} is more than the {info.width} features of {info.place}; lower sae.k")
         self.info, self.config, self.step_number = info, config, 0
-        self.sae = _initialise(info, sample * info.scale)
-        self.objective: Objective = OBJECTIVES[info.variant](self.sae, config)
+        self.sae = _initialise(info, sample * info.scale) if start is None else _continue(start, info, sample.device)
+        self.objective: Objective = build_objective(self.sae, config)
         self.last_active = torch.zeros(info.width, dtype=torch.int64, device=sample.device)
         self.density = 1.0
-        self._parameters = dict(self.sae.named_parameters())
+        self._parameters = {
+            name: weight for name, weight in self.sae.named_parameters() if not (frozen_decoder and name == "W_dec")
+        }
+        self._trains_decoder = not frozen_decoder
         self._dead = self.last_active[:0]
         self._optimizer = torch.optim.Adam(self._parameters.values(), lr=config.learning_rate, fused=True)
 
@@ -258,9 +260,10 @@ class SaeTrainer:
             features = sae.activate(F.linear(inputs, sae.encoder, sae.b_enc))
             residual = torch.addmm(sae.b_dec, features, sae.W_dec) - inputs
             loss = residual.pow(2).sum() / n + self.objective.penalty(features, n)
-            found = torch.autograd.grad(loss, list(self._parameters.values()), materialize_grads=True)
+            weights = dict(sae.named_parameters())
+            found = torch.autograd.grad(loss, list(weights.values()), materialize_grads=True)
         sae.requires_grad_(False)
-        gradients = dict(zip(self._parameters, found, strict=True))
+        gradients = dict(zip(weights, found, strict=True))
         if sae.tied:
             gradients["W_dec"] = torch.zeros_like(sae.W_dec)
         return _Pass(DenseCode(features.detach()), residual.detach(), loss.detach(), gradients)
@@ -289,14 +292,17 @@ class SaeTrainer:
         gradients["b_enc"].index_add_(0, dead, at_pre.sum(0))
 
     def _restart_dead(self, inputs: Tensor, residual: Tensor) -> None:
-        """Point dead features at the residuals of tokens, drawn in proportion to their squared error."""
+        """Point dead features at the residuals of tokens, drawn in proportion to their squared error.
+
+        Those of a frozen decoder point where their decoder rows do.
+        """
         errors = residual.pow(2).sum(1)
         if not 0.0 < errors.sum().item() < math.inf:  # nothing to point at, or a loss that ends the training
             return
         generator = _seeded_generator(self.info, self.step_number, inputs.device)
         sae, dead = self.sae, self._dead
         drawn = torch.multinomial(errors, len(dead), replacement=True, generator=generator)
-        rows = F.normalize(-residual[drawn], dim=1)
+        rows = F.normalize(-residual[drawn], dim=1) if self._trains_decoder else sae.W_dec[dead]
         sae.encoder[dead] = rows
         sae.W_dec[dead] = rows
         sae.b_enc[dead] = -(rows @ sae.b_dec)
@@ -320,7 +326,8 @@ class SaeTrainer:
         for group in self._optimizer.param_groups:
             group["lr"] = config.learning_rate * min(1.0, warm, left)
         self._optimizer.step()
-        sae.W_dec.div_(torch.linalg.vector_norm(sae.W_dec, dim=1, keepdim=True))
+        if self._trains_decoder:
+            sae.W_dec.div_(torch.linalg.vector_norm(sae.W_dec, dim=1, keepdim=True))
         if isinstance(sae, JumpReluSae):
             sae.threshold.clamp_(min=0.0)
         self.step_number += 1
@@ -368,7 +375,7 @@ def _initialise(info: SaeInfo, inputs: Tensor) -> Sae:
     The decoder bias is the mean of `inputs` [n, d_in], whose pre-activations are zero. A tied encoder is the decoder,
     so it cannot be shorter.
     """
-    sae = SAES[info.variant](info).to(inputs.device).requires_grad_(False)
+    sae = build_sae(info).to(inputs.device).requires_grad_(False)
     rows = torch.randn(sae.encoder.shape, generator=_seeded_generator(info, -1, torch.device("cpu")))
     sae.W_dec.copy_(F.normalize(rows, dim=1))
     if not sae.tied:
@@ -378,6 +385,23 @@ def _initialise(info: SaeInfo, inputs: Tensor) -> Sae:
     if isinstance(sae, JumpReluSae):
         sae.threshold.fill_(_THRESHOLD_START)
     return sae
+
+
+def _continue(start: Sae, info: SaeInfo, device: torch.device) -> Sae:
+    """Copy a trained autoencoder as one of `info` on scaled activations, with decoder rows of unit length.
+
+    The same activations have the same reconstruction, but for the top-k family, whose features compete by size.
+    """
+    sae = fold_scale(start, 1.0 / info.scale)
+    sae.info = info
+    sizes = torch.linalg.vector_norm(sae.W_dec, dim=1).clamp(min=1e-12)
+    if not sae.tied and bool(((sizes - 1.0).abs() > 1e-4).any()):
+        for name, tensor in sae.state_dict().items():
+            if name in ("encoder", "W_dec"):
+                tensor.mul_(sizes[:, None] if name == "encoder" else 1.0 / sizes[:, None])
+            elif name == "b_enc" or (name == "threshold" and tensor.ndim):
+                tensor.mul_(sizes)
+    return sae.to(device)
 
 
 def _seeded_generator(info: SaeInfo, step: int, device: torch.device) -> torch.Generator:

@@ -53,6 +53,17 @@ def feature_columns(made: Made, random: Random) -> dict[str, Any]:
         "top_tokens": _top_tokens(made), "pos_logits": _logits(made, random, sign=1),
         "neg_logits": _logits(made, random, sign=-1),
         "x": np.cos(angle) * 5 + random.normal(0, 0.3, n), "y": np.sin(angle) * 5 + random.normal(0, 0.3, n),
+        **_pair_columns(change),
+    }  # fmt: skip
+
+
+def _pair_columns(change: Array) -> dict[str, Any]:
+    """What each feature explains of both models, the base's part falling with its density there."""
+    ratio = np.clip(change, 0.0, 1.2)
+    ones, none = np.ones(len(ratio)), pa.nulls(len(ratio), pa.float64())
+    return {
+        "scale_tuned": ones, "scale_base": ratio, "scale_tuned_error": ones, "scale_base_error": ratio,
+        "is_tuned_only": ratio < 0.2, "base_cosine": none, "base_norm_share": none,
     }  # fmt: skip
 
 

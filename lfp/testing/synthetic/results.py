@@ -161,6 +161,9 @@ def _measured_rows(layers: list[Row], saes: list[Row]) -> list[Row]:
         for row in saes for metric in ("fvu", "l0", "dead_fraction") if row["model"] == "tuned"
     ]  # fmt: skip
     rows += [
+        figure("latent_scaling", "exclusive", count, model=model, n=96) for model, count in (("tuned", 4), ("base", 3))
+    ]
+    rows += [
         figure("reward", "reward", 0.052, model="base", half=0.04, n=500),
         figure("reward", "reward", 0.413, model="tuned", half=0.05, n=500),
         figure("reward", "reward", 0.361, model="difference", half=0.06, n=500),

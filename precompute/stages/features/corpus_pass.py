@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lfp.texts.lexicon import lexicon_of
 from lfp.texts.vocabulary import TokenColumns, Vocabulary, token_columns, token_words
-from lfp.util.types import Floats, Ints
+from lfp.util.types import ROLES, Floats, Ints
 from precompute.run.inputs import mark_responses, read_statistics_texts, tokenize_texts
 from precompute.run.work_folder import Run
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lfp.ml.sae.autoencoders import Dictionary
 
 Dictionaries = tuple["Dictionary", "Dictionary"]
-"""The tuned model's, then the base model's."""
+"""The tuned model's, then the base model's: the same object where both share one."""
 
 
 Spelled = tuple[str, tuple[int, ...], tuple[int, ...]]
@@ -54,12 +54,14 @@ class PassCorpus:
 class Filled:
     """What the pass fills; `reward` and `advantage` are [tokens of the corpus], NaN where undefined.
 
-    `stats` see both models through the tuned model's dictionary, `mirror` through the base model's.
+    `stats` see both models through the tuned model's dictionary, `mirror` through the base model's. `views` are what
+    the dictionary reads of the kept tokens, empty where those are the activations in `kept`.
     """
 
     stats: FeatureStats
     mirror: dict[str, FeatureTotals]
     kept: dict[str, KeptOutputs]
+    views: dict[str, KeptOutputs]
     matched: MatchedContexts
     reward: Floats
     advantage: Floats
@@ -121,18 +123,25 @@ def run_pass(
 
     from lfp.ml.features.active import FeatureTotals
     from lfp.ml.features.statistics import FeatureStats
+    from lfp.ml.implicit_reward.changes import watch_changes
     from lfp.ml.implicit_reward.matched_contexts import MatchedContexts
     from lfp.ml.implicit_reward.word_occurrences import KeptOutputs
     from lfp.ml.models.activations import Observer, stream_pair
+    from lfp.ml.sae.views import find_change_places
 
     of_tuned, of_base = dictionaries
-    n_tokens, width = len(corpus.tokens.token_ids), sum(sae.info.d_in for sae in of_tuned.saes)
+    n_tokens, width = len(corpus.tokens.token_ids), sum(sae.info.d_model for sae in of_tuned.saes)
+    of_views = sum(sae.info.d_in for sae in of_tuned.saes)
     filled = Filled(
         stats=FeatureStats(of_tuned.n_features, run.config.stats),
-        mirror={role: FeatureTotals(of_base.n_features) for role in ("tuned", "base")},
+        mirror={role: FeatureTotals(of_base.n_features) for role in ROLES},
         kept={
             role: KeptOutputs(folder / f"outputs-{role}.npy", corpus.drawn, n_tokens=n_tokens, width=width)
-            for role in ("tuned", "base")
+            for role in ROLES
+        },
+        views={
+            role: KeptOutputs(folder / f"views-{role}.npy", corpus.drawn, n_tokens=n_tokens, width=of_views)
+            for role in (ROLES if of_tuned.reads_pair else ())
         },
         matched=MatchedContexts(corpus.columns.columns, corpus.columns.n_columns),
         reward=np.full(n_tokens, np.nan),
@@ -143,6 +152,7 @@ def run_pass(
         *models,
         corpus.texts,
         places=of_tuned.places,
+        changes=watch_changes(*models, find_change_places(of_tuned)),
         batch_texts=run.config.stats.batch_texts,
         prepend_bos=run.config.model.prepend_bos,
         observe=Observer(torch.from_numpy(corpus.contexts), filled.matched.update),
@@ -152,7 +162,7 @@ def run_pass(
         done += n
         run.progress("features: tokens", done, n_tokens, float(done))
     filled.stats.flush()
-    for kept in filled.kept.values():
+    for kept in (*filled.kept.values(), *filled.views.values()):
         kept.values.flush()
     return filled
 
@@ -161,16 +171,21 @@ def _update(filled: Filled, tokens: PairTokens, dictionaries: Dictionaries, corp
     """Add a batch of whole texts, whose tokens stand at `places` in the corpus."""
     from lfp.ml.features.active import encode_active
     from lfp.ml.features.grouping import Places
+    from lfp.ml.sae.views import view_places
 
     of_tuned, of_base = dictionaries
-    outputs = {"tuned": tokens.tuned.outputs, "base": tokens.base.outputs}
+    views = {role: view_places(of_tuned, tokens, role) for role in ROLES}
+    found = {role: encode_active(of_tuned, views[role]) for role in ROLES}
     filled.stats.update(
         Places(corpus.text_ids[places], corpus.positions[places], corpus.token_ids[places]),
-        encode_active(of_tuned, outputs["tuned"]),
-        encode_active(of_tuned, outputs["base"]),
+        found["tuned"],
+        found["base"],
     )
-    for role, of_role in outputs.items():
-        filled.mirror[role].update(encode_active(of_base, of_role))
-        filled.kept[role].update(places, of_role)
+    outputs = {"tuned": tokens.tuned.outputs, "base": tokens.base.outputs}
+    for role in ROLES:
+        filled.mirror[role].update(found[role] if of_base is of_tuned else encode_active(of_base, outputs[role]))
+        filled.kept[role].update(places, outputs[role])
+        if filled.views:
+            filled.views[role].update(places, views[role])
     filled.reward[places] = tokens.implicit_reward.double().numpy()
     filled.advantage[places] = tokens.implicit_advantage.double().numpy()

@@ -14,7 +14,7 @@ from lfp.texts.vocabulary import commonest_tokens
 from lfp.util.types import Flags
 from precompute.run.inputs import (
     count_prompt_tokens,
-    load_dictionary,
+    load_dictionaries,
     load_pair,
     load_reward,
     load_role,
@@ -24,6 +24,7 @@ from precompute.run.inputs import (
 from precompute.run.work_folder import Output, Run
 from precompute.stages.features import tables
 from precompute.stages.features.corpus_pass import Filled, PassCorpus, build_corpus, run_pass
+from precompute.stages.features.scaling import read_pair_columns
 
 if TYPE_CHECKING:
     from lfp.ml.features.statistics import FeatureStats
@@ -37,12 +38,13 @@ _SEED_OFFSET = 2  # other samples than tuning and the completions had
 def run(run: Run, output: Output, *, with_lexicon: bool = False) -> None:
     """Write the tables of features, vocabulary.json, words.npz, the probes' tokens, and mirror.npz.
 
-    `kept.npz`, `outputs-tuned.npy` and `outputs-base.npy` are the probes' tokens, slot by slot (`Drawn`). `mirror.npz`
+    `kept.npz`, `outputs-tuned.npy` and `outputs-base.npy` are the probes' tokens, slot by slot (`Drawn`), and where a
+    dictionary reads more than a model's activations, `views-tuned.npy` and `views-base.npy` what it reads. `mirror.npz`
     has both models through the base model's dictionary, over all tokens: density and mean by feature.
     """
     base, tuned = load_pair(run)
     corpus = build_corpus(run, tuned, with_lexicon=with_lexicon)
-    dictionaries = load_dictionary(run, "tuned"), load_dictionary(run, "base")
+    dictionaries = load_dictionaries(run)
     filled = run_pass(run, (tuned, base), dictionaries, corpus, output.folder)
     _write_tables(output, run, filled.stats, dictionaries[0], tuned)
     vocabulary = corpus.vocabulary
@@ -71,7 +73,8 @@ def _write_tables(output: Output, run: Run, stats: FeatureStats, dictionary: Dic
         np.array(stability[sae_folder("tuned", sae.info.place)] or [np.nan] * sae.info.width, float)
         for sae in dictionary.saes
     ]
-    output.table("features", tables.features(stats, dictionary, tuned, np.concatenate(by_place)))
+    of_pair = read_pair_columns(run.folder("saes"), dictionary.places)
+    output.table("features", tables.features(stats, dictionary, tuned, np.concatenate(by_place), of_pair))
     output.table("decoders", tables.decoders(dictionary))
     output.table("histograms", tables.histograms(stats))
     output.table("examples", tables.examples(stats))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,62 +12,59 @@ import numpy as np
 from lfp.errors import ConfigError
 from lfp.evaluation.results import ResultRow
 from lfp.ml.sae.formats import write_sae
-from lfp.util.types import Place
-from precompute.run.inputs import load_role, read_places, read_texts, sae_folder, tokenize_texts
+from lfp.util.types import ROLES, Place, Role
+from precompute.run.inputs import read_places, sae_folder
 from precompute.run.work_folder import Output, Run
 from precompute.stages.features.pretrained import load_pretrained
+from precompute.stages.features.scaling import scale_latents
+from precompute.stages.features.subjects import PairSubject, Subject
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lfp.ml.models.loading import LanguageModel
-    from lfp.ml.models.tokenization import TokenizedText
-    from lfp.ml.sae.autoencoders import Sae
-    from lfp.ml.sae.quality import RecoveredLoss
-    from lfp.ml.sae.training import ActivationSource, SaeTrainer
+    from lfp.ml.sae.autoencoders import Sae, SaeInfo
+    from lfp.ml.sae.training import SaeTrainer
 
-_HELD_OUT_TOKENS = 20_000
-_CROSS_ENTROPY_TEXTS = 200
-_METRICS = ("fvu", "l0", "dead_fraction", "ce_recovered", "mmcs")
+_METRICS = ("fvu", "fvu_tuned", "fvu_base", "l0", "dead_fraction", "ce_recovered", "mmcs")
+_OF_BOTH = ("shared", "change", "crosscoder")
+"""Kinds of dictionaries that both models share: there is no other for the base model."""
 
 
 def run(run: Run, output: Output) -> None:
-    """Write a folder per dictionary, saes.json, stability.json (of the kept features), notes.json, and rows.
+    """Write a folder per dictionary, saes.json, stability.json (of the kept features), notes.json, scaling.npz, rows.
 
-    The rows are `sae_quality`, and `sae_check` of pretrained dictionaries, which are checked before any is trained.
+    The rows are `sae_quality`, `latent_scaling`, and `sae_check` of pretrained dictionaries, which are checked before
+    any is trained. `scaling.npz` has the factors of the kept features (`lfp.ml.sae.latent_scaling`) by the folder of
+    their dictionary.
 
     Raises ConfigError for a pretrained dictionary of a layer or site that the run does not read.
     """
-    places = read_places(run)
-    layers, sites = sorted({place.layer for place in places}), dict.fromkeys(place.site for place in places)
-    for pretrained in run.config.sae.pretrained:
-        if pretrained.layer not in layers:
-            raise ConfigError(
-                f"sae.pretrained names layer {pretrained.layer}, but the selected layers are {layers}; "
-                "raise layers.count or drop the entry"
-            )
-        if pretrained.site not in sites:
-            raise ConfigError(
-                f"sae.pretrained names site {pretrained.site}, but layers.sites are {', '.join(sites)}; add it there"
-                " or drop the entry"
-            )
-    subjects = {model: Subject(run, model) for model in ("tuned", "base")}
-    given = {
-        model: load_pretrained(run, model, functools.partial(subject.collect, "train"))
-        for model, subject in subjects.items()
-    }
+    _check_places(run)
+    kind = run.config.sae.trained_on
+    pair = PairSubject(run, "tuned", trained_on=kind)
+    sides = {role: pair.side(role) for role in ROLES}
+    given = {role: load_pretrained(run, role, functools.partial(side.collect, "train")) for role, side in sides.items()}
+    trained: dict[Role, dict[Place, list[Sae]]] = {}
+    if kind in _OF_BOTH:
+        trained["tuned"] = _make(run, output, pair, {})
+    else:
+        trained["base"] = _make(run, output, sides["base"], given["base"].saes)
+        start = trained["base"] if kind == "base_finetuned" else {}
+        trained["tuned"] = _make(run, output, sides["tuned"], given["tuned"].saes, start=start)
     rows: list[dict[str, Any]] = []
     stability: dict[str, list[float]] = {}
-    for model, subject in subjects.items():
-        for place, saes in _make(run, output, subject, given[model].saes).items():
+    for role in sorted(trained, reverse=True):
+        for place, saes in trained[role].items():
             stable = _match_features(saes)
-            rows += _judge(run, subject, saes, stable)
-            stability[sae_folder(model, place)] = stable
+            rows += _judge(run, pair, role, saes, stable)
+            stability[sae_folder(role, place)] = stable
             for number, sae in enumerate(saes):
-                write_sae(sae, output.folder / sae_folder(model, place, number))
+                write_sae(sae, output.folder / sae_folder(role, place, number))
     output.json("saes", rows)
     output.json("stability", stability)
     output.json("notes", [note for found in given.values() for note in found.notes])
+    kept = {role: {place: saes[0] for place, saes in found.items()} for role, found in trained.items()}
+    scaling = scale_latents(output, pair, kept, functools.partial(_make_exchanged, run, output, pair))
     output.results(
         [
             *(row for found in given.values() for row in found.rows),
@@ -86,95 +82,41 @@ def run(run: Run, output: Output) -> None:
                 for metric in _METRICS
                 if row[metric] is not None
             ),
+            *scaling,
         ]
     )
 
 
-@dataclass(frozen=True)
-class Subject:
-    """A model of the pair, and what its dictionaries are trained on and judged by; all of it loaded when first used."""
-
-    run: Run
-    role: str
-
-    @cached_property
-    def model(self) -> LanguageModel:
-        """Model that the dictionaries read."""
-        return load_role(self.run, self.role)
-
-    @cached_property
-    def places(self) -> list[Place]:
-        """Places that the run reads."""
-        return read_places(self.run)
-
-    def texts(self, split: str) -> list[TokenizedText]:
-        """Tokenize the texts of a split, in an order drawn by the seed."""
-        texts = tokenize_texts(self.run, self.model, read_texts(self.run, split))
-        return [texts[i] for i in np.random.default_rng(self.run.config.seed).permutation(len(texts))]
-
-    def source(self) -> ActivationSource:
-        """Open the training batches of all places: held in memory, or streamed where the config has a buffer."""
-        from lfp.ml.sae.training import HeldActivations, StreamedActivations
-
-        config, seed = self.run.config.sae, self.run.config.seed
-        if config.buffer_tokens is None:
-            held = self.collect("train", config.train_tokens)
-            device = self.run.config.model.device
-            placed = {place: values.to(device) for place, values in held.items()}
-            return HeldActivations(placed, config.batch_tokens, seed)
-        return StreamedActivations(
-            self.model,
-            self.texts("train"),
-            self.places,
-            batch_tokens=config.batch_tokens,
-            buffer_tokens=config.buffer_tokens,
-            batch_texts=self.run.config.stats.batch_texts,
-            prepend_bos=self.run.config.model.prepend_bos,
-            seed=seed,
-        )
-
-    @cached_property
-    def held_out(self) -> dict[Place, Tensor]:
-        """Held-out activations [n, d_in] by place."""
-        return self.collect("held_out", _HELD_OUT_TOKENS)
-
-    def collect(self, split: str, n_tokens: int) -> dict[Place, Tensor]:
-        """Collect activations [n_tokens, d_in] by place from the texts of a split, fewer where it has fewer tokens."""
-        import torch
-
-        from lfp.ml.models.activations import stream
-
-        parts: dict[Place, list[Tensor]] = {place: [] for place in self.places}
-        n = 0
-        for tokens in stream(
-            self.model,
-            self.texts(split),
-            places=self.places,
-            batch_texts=self.run.config.stats.batch_texts,
-            prepend_bos=self.run.config.model.prepend_bos,
-        ):
-            for place, part in parts.items():
-                part.append(tokens.outputs[place])
-            n += len(tokens.ids)
-            if n >= n_tokens:
-                break
-        return {place: torch.cat(part)[:n_tokens] for place, part in parts.items()}
-
-    @cached_property
-    def recovered_loss(self) -> RecoveredLoss:
-        """Measure of the cross-entropy that dictionaries recover on held-out texts."""
-        from lfp.ml.sae.quality import RecoveredLoss
-
-        return RecoveredLoss(
-            self.model,
-            self.texts("held_out")[:_CROSS_ENTROPY_TEXTS],
-            batch_texts=self.run.config.stats.batch_texts,
-            prepend_bos=self.run.config.model.prepend_bos,
-        )
+def _check_places(run: Run) -> None:
+    """Raise ConfigError for a pretrained dictionary of a place that the run does not read."""
+    places = read_places(run)
+    layers, sites = sorted({place.layer for place in places}), dict.fromkeys(place.site for place in places)
+    for pretrained in run.config.sae.pretrained:
+        if pretrained.layer not in layers:
+            raise ConfigError(
+                f"sae.pretrained names layer {pretrained.layer}, but the selected layers are {layers}; "
+                "raise layers.count or drop the entry"
+            )
+        if pretrained.site not in sites:
+            raise ConfigError(
+                f"sae.pretrained names site {pretrained.site}, but layers.sites are {', '.join(sites)}; add it there"
+                " or drop the entry"
+            )
 
 
-def _make(run: Run, output: Output, subject: Subject, pretrained: Mapping[Place, Sae]) -> dict[Place, list[Sae]]:
-    """Train the dictionaries of every place without a pretrained one; the first of a place has the kept features."""
+def _make(
+    run: Run,
+    output: Output,
+    subject: Subject,
+    pretrained: Mapping[Place, Sae],
+    *,
+    start: Mapping[Place, Sequence[Sae]] | None = None,
+    name: str | None = None,
+) -> dict[Place, list[Sae]]:
+    """Train the dictionaries of every place without a pretrained one; the first of a place has the kept features.
+
+    The first continues that of `start`, where there is one.
+    """
     from lfp.ml.sae.training import train_saes, unit_scale
 
     source = subject.source()
@@ -186,9 +128,11 @@ def _make(run: Run, output: Output, subject: Subject, pretrained: Mapping[Place,
         trainer
         for place in subject.places
         if place not in pretrained
-        for trainer in _build_trainers(run, subject.role, place, sample[place], scales[place])
+        for trainer in _build_trainers(
+            run, subject, place, sample[place], scales[place], start=(start or {}).get(place, (None,))[0]
+        )
     ]
-    checkpoint = output.scratch / f"{subject.role}.pt"
+    checkpoint = output.scratch / f"{name or subject.role}.pt"
     trained = train_saes(trainers, source, checkpoint=checkpoint, progress=run.progress) if trainers else []
     return {
         place: [pretrained[place]] if place in pretrained else [sae.cpu() for sae in trained if sae.info.place == place]
@@ -196,30 +140,58 @@ def _make(run: Run, output: Output, subject: Subject, pretrained: Mapping[Place,
     }
 
 
-def _build_trainers(run: Run, model: str, place: Place, sample: Tensor, scale: float) -> list[SaeTrainer]:
-    """Build trainers: every size on the tuned model, the first on the base model; a repeated size gets a new seed."""
+def _make_exchanged(run: Run, output: Output, pair: PairSubject) -> dict[Place, Sae]:
+    """Train what the features' dictionaries are with the models exchanged, of the first size."""
+    if pair.trained_on == "base_finetuned":
+        start = _make(run, output, replace(pair.side("tuned"), is_control=True), {}, name="exchanged-start")
+        made = _make(run, output, pair.side("base"), {}, start=start, name="exchanged")
+    else:
+        made = _make(run, output, pair.exchange(), {}, name="exchanged")
+    return {place: saes[0] for place, saes in made.items()}
+
+
+def _build_trainers(
+    run: Run, subject: Subject, place: Place, sample: Tensor, scale: float, *, start: Sae | None
+) -> list[SaeTrainer]:
+    """Build trainers: every size of the features' dictionary, the first of others; a repeated size gets a new seed."""
     from lfp.ml.sae.autoencoders import SaeInfo
     from lfp.ml.sae.training import SaeTrainer
 
     config, d_in = run.config.sae, sample.shape[1]
-    sizes = config.expansion if model == "tuned" else config.expansion[:1]
-    return [
-        SaeTrainer(
-            SaeInfo(
-                layer=place.layer,
-                site=place.site,
-                width=size * d_in,
-                d_in=d_in,
-                scale=scale,
-                seed=run.config.seed + sizes[:number].count(size),
-                model=model,
-                **config.of_variant(),
-            ),
-            config,
-            sample,
+    d_model = d_in // 2 if subject.reads == "crosscoder" else d_in
+    sizes = config.expansion if subject.role == "tuned" and not subject.is_control else config.expansion[:1]
+    infos = [
+        SaeInfo(
+            layer=place.layer,
+            site=place.site,
+            width=size * d_model,
+            d_in=d_in,
+            scale=scale,
+            seed=run.config.seed + sizes[:number].count(size),
+            model=subject.role,
+            trained_on=subject.reads,
+            **config.of_variant(),
         )
         for number, size in enumerate(sizes)
     ]
+    if start is None:
+        return [SaeTrainer(info, config, sample) for info in infos]
+    first, settings = _continue_info(start, infos[0])
+    trainer = SaeTrainer(first, config.model_copy(update=settings), sample, start=start)
+    return [trainer, *(SaeTrainer(info, config, sample) for info in infos[1:])]
+
+
+def _continue_info(start: Sae, info: SaeInfo) -> tuple[SaeInfo, dict[str, Any]]:
+    """Describe a dictionary that continues another, and the settings of `sae` that differ. Raises ConfigError."""
+    old = start.info
+    if old.normalize != "none":
+        raise ConfigError(
+            f"{old.source}: normalises its inputs ({old.normalize}), so it cannot be trained on; set sae.trained_on to"
+            " tuned"
+        )
+    settings = {"variant": old.variant} | ({"k": old.k} if old.k is not None else {})
+    kept: dict[str, Any] = {name: getattr(old, name) for name in ("width", "d_in", "variant", "k", "l1", "l0_weight")}
+    return replace(info, **kept, trained_on="base_finetuned"), settings
 
 
 def _match_features(saes: Sequence[Sae]) -> list[float]:
@@ -243,17 +215,18 @@ def _match_features(saes: Sequence[Sae]) -> list[float]:
     return stability.tolist()
 
 
-def _judge(run: Run, subject: Subject, saes: Sequence[Sae], stability: Sequence[float]) -> list[dict[str, Any]]:
-    from lfp.ml.sae.quality import quality
+def _judge(
+    run: Run, pair: PairSubject, role: Role, saes: Sequence[Sae], stability: Sequence[float]
+) -> list[dict[str, Any]]:
+    from lfp.ml.sae.quality import pair_quality
 
     rows = []
     for number, sae in enumerate(saes):
-        measured = quality(sae, subject.held_out[sae.info.place])
+        measured = pair_quality(sae, pair.held_out_pairs)
         mmcs = float(np.mean(stability)) if len(stability) and number < 2 else None
-        used = subject.role == "tuned" and number == 0
-        rows.append(
-            row(sae, vars(measured) | {"ce_recovered": subject.recovered_loss.measure(sae), "mmcs": mmcs}, is_used=used)
-        )
+        recovered = None if sae.info.reads == "change" else pair.recovered_loss_of(role).measure(sae)
+        figures = vars(measured) | {"ce_recovered": recovered, "mmcs": mmcs}
+        rows.append(row(sae, figures, is_used=role == "tuned" and number == 0))
         run.progress("saes: judged", number + 1, len(saes), measured.fvu)
     return rows
 
@@ -261,4 +234,5 @@ def _judge(run: Run, subject: Subject, saes: Sequence[Sae], stability: Sequence[
 def row(sae: Sae, measured: Mapping[str, float | None], *, is_used: bool) -> dict[str, Any]:
     """Build a row of `saes`, and its scale."""
     names = ("layer", "site", "variant", "width", "seed", "l1", "k", "l0_weight", "model", "source", "scale")
-    return {name: getattr(sae.info, name) for name in names} | {"tied": sae.tied, "is_used": is_used, **measured}
+    facts = {name: getattr(sae.info, name) for name in (*names, "trained_on")}
+    return facts | {"tied": sae.tied, "is_used": is_used, "fvu_tuned": None, "fvu_base": None, **measured}

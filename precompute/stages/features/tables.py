@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from lfp.bundle.schema import as_table
 from lfp.probes.linear_algebra import principal_components
+from lfp.util.types import Floats
 
 if TYPE_CHECKING:
     from lfp.ml.features.examples import Examples
@@ -23,9 +25,16 @@ _EXAMPLES_BY = [("feature_id", "ascending"), ("bucket", "ascending"), ("rank", "
 
 
 def features(
-    stats: FeatureStats, dictionary: Dictionary, tuned: LanguageModel, stability: NDArray[np.float64]
+    stats: FeatureStats,
+    dictionary: Dictionary,
+    tuned: LanguageModel,
+    stability: NDArray[np.float64],
+    of_pair: Mapping[str, Floats],
 ) -> pa.Table:
-    """Build the table `features`; `stability` [features] is NaN where there is no other dictionary to compare with."""
+    """Build the table `features`; `stability` [features] is NaN where there is no other dictionary to compare with.
+
+    `of_pair` are further columns [features], which compare the models; NaN stands for null.
+    """
     import torch
 
     from lfp.ml.features.display import logit_tokens, sampled_tokens
@@ -52,6 +61,7 @@ def features(
         "neg_logits": lowered,
         "x": places[:, 0],
         "y": places[:, 1],
+        **{name: pa.array(values, mask=np.isnan(values)) for name, values in of_pair.items()},
     }
     return as_table("features", columns)
 

@@ -157,7 +157,9 @@ def _score_texts(
     from lfp.ml.features.active import encode_active
     from lfp.ml.features.examples import Batch
     from lfp.ml.features.grouping import Places
+    from lfp.ml.implicit_reward.changes import watch_changes
     from lfp.ml.models.activations import stream_pair
+    from lfp.ml.sae.views import find_change_places, view_places
 
     base, tuned = models
     scorer, tokenized = _load_scorer(run), tokenize_texts(run, tuned, texts)
@@ -168,12 +170,13 @@ def _score_texts(
         base,
         tokenized,
         places=scorer.dictionary.places,
+        changes=watch_changes(tuned, base, find_change_places(scorer.dictionary)),
         batch_texts=run.config.stats.batch_texts,
         prepend_bos=run.config.model.prepend_bos,
     ):
         rows = tokens.tuned.rows.numpy()
         first, last = int(rows[0]), int(rows[-1]) + 1
-        entries = encode_active(scorer.dictionary, tokens.tuned.outputs)
+        entries = encode_active(scorer.dictionary, view_places(scorer.dictionary, tokens, "tuned"))
         positions, ids = tokens.tuned.positions.numpy(), tokens.tuned.ids.numpy()
         near.update(Batch(Places(text_ids[rows], positions, ids), entries))
         shape = (entries.n_tokens, entries.n_features)

@@ -163,7 +163,7 @@ class _Writer:
 
         request, tune = self.request, self.request.config.tune
         prepend_bos = request.config.model.prepend_bos
-        with scaling(request.tuned, request.dictionary, scales, prepend_bos=prepend_bos):
+        with scaling(request.tuned, request.dictionary, scales, prepend_bos=prepend_bos, other=request.base):
             written = sample_completions(
                 request.tuned,
                 self.prefixes,
@@ -219,7 +219,8 @@ def _describe_features(request: Request, clean: _Written, probe_id: int) -> Cand
     related[labels["feature_id"].to_numpy()] = floats(labels, "related") > 0
     confidence[labels["feature_id"].to_numpy()] = floats(labels, "confidence")
     norms = np.concatenate([rows.norm(dim=1).double().cpu().numpy() for rows in dictionary.decoders])
-    fired = firing(request.tuned, dictionary, clean.written, prepend_bos=request.config.model.prepend_bos)
+    prepend_bos = request.config.model.prepend_bos
+    fired = firing(request.tuned, dictionary, clean.written, prepend_bos=prepend_bos, base=request.base)
     return Candidates(
         places=dictionary.places,
         place=dictionary.place_of,

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from lfp.util.types import Floats, Floats32, Ints, Place
-from precompute.run.inputs import load_dictionary
+from lfp.util.types import ROLES, Floats, Floats32, Ints, Place, Role
+from precompute.run.inputs import load_dictionaries
 from precompute.run.work_folder import Run
 
 if TYPE_CHECKING:
     import torch
 
+    from lfp.ml.models.activations import Changes
+    from lfp.ml.models.loading import LanguageModel
     from lfp.ml.sae.autoencoders import Dictionary
+    from lfp.ml.sae.views import Pair
 
-MODELS = {
+MODELS: dict[str, Role] = {
     "sae": "tuned",
     "raw": "tuned",
     "base_sae": "base",
@@ -49,30 +53,48 @@ def probe_keys(target: str, inputs: str, split: str) -> dict[str, Any]:
 class Inputs:
     """A kind of inputs. `encode` turns activations of its model and token ids [tokens] into a matrix [tokens, columns].
 
-    `place_of` [columns] numbers the blocks of columns that enter a fit with unit mean square norm each.
+    `place_of` [columns] numbers the blocks of columns that enter a fit with unit mean square norm each. Where its
+    `dictionary` reads more than a model's activations, `encode` takes what it reads in place of them.
     """
 
     name: str
     place_of: Ints
     encode: Callable[[Floats32, Ints], sp.csr_array]
+    dictionary: Dictionary | None = None
 
     @property
-    def model(self) -> str:
+    def model(self) -> Role:
         """The model whose activations it reads."""
         return MODELS[self.name]
+
+    @property
+    def source(self) -> str:
+        """What of tokens it encodes, a key of `Kept.outputs`: activations of its model, or what a dictionary reads."""
+        return f"{self.model}_view" if self.dictionary and self.dictionary.reads_pair else self.model
+
+    def read(self, pair: Pair) -> Floats32:
+        """Return what it encodes of tokens [tokens, columns], places side by side in order."""
+        import torch
+
+        from lfp.ml.sae.views import view_places
+
+        own = (pair.tuned if self.model == "tuned" else pair.base).outputs
+        if self.dictionary and self.dictionary.reads_pair:
+            own = view_places(self.dictionary, pair, self.model)
+        return torch.cat([own[place].float() for place in sorted(own)], dim=1).numpy()
 
 
 def build_inputs(run: Run, kept: Kept) -> tuple[Inputs, ...]:
     """Build every kind of inputs that the config asks for, in the order of `MODELS`."""
-    of_tuned, of_base = load_dictionary(run, "tuned"), load_dictionary(run, "base")
+    of_tuned, of_base = load_dictionaries(run)
     dictionaries = {
         "sae": of_tuned,
         "base_sae": of_base,
         "sae_of_base": of_tuned,
         "random_sae": _build_random(run, of_tuned, kept),
     }
-    block_of = np.repeat(np.arange(len(of_tuned.saes)), [sae.info.d_in for sae in of_tuned.saes])
-    made = {name: Inputs(name, each.place_of, partial(_features, each)) for name, each in dictionaries.items()}
+    block_of = np.repeat(np.arange(len(of_tuned.saes)), [sae.info.d_model for sae in of_tuned.saes])
+    made = {name: Inputs(name, each.place_of, partial(_features, each), each) for name, each in dictionaries.items()}
     made |= {name: Inputs(name, block_of, raw_columns) for name in ("raw", "base_raw")}
     ids = kept.corpus_token_ids
     made["token_identity"] = Inputs("token_identity", np.zeros(len(ids), np.int64), partial(one_hot, ids))
@@ -80,8 +102,17 @@ def build_inputs(run: Run, kept: Kept) -> tuple[Inputs, ...]:
     return tuple(made[name] for name in MODELS if name not in left_out)
 
 
+def watch_inputs(models: tuple[LanguageModel, LanguageModel], inputs: Sequence[Inputs]) -> Changes | None:
+    """Return what reads the changes that inputs need of `models` (tuned, base); None where they need none."""
+    from lfp.ml.implicit_reward.changes import watch_changes
+    from lfp.ml.sae.views import find_change_places
+
+    places = [find_change_places(kind.dictionary) for kind in inputs if kind.dictionary is not None]
+    return watch_changes(*models, sorted({place for of_kind in places for place in of_kind}))
+
+
 def by_place(outputs: Floats32, dictionary: Dictionary) -> dict[Place, torch.Tensor]:
-    """Split activations [tokens, sum of d_in] into those of each place, [tokens, d_in]."""
+    """Split what a dictionary reads [tokens, sum of d_in] into that of each place, [tokens, d_in]."""
     import torch
 
     ends = np.cumsum([sae.info.d_in for sae in dictionary.saes])[:-1]
@@ -94,14 +125,17 @@ def by_place(outputs: Floats32, dictionary: Dictionary) -> dict[Place, torch.Ten
 
 def _build_random(run: Run, like: Dictionary, kept: Kept) -> Dictionary:
     """Build a dictionary of random directions with the L0 of the used dictionaries, centred on the sample's mean."""
+    import torch
+
     from lfp.ml.sae.quality import random_dictionary
 
     l0 = {Place(row["layer"], row["site"]): row["l0"] for row in run.json("saes", "saes") if row["is_used"]}
-    centres = by_place(kept.mean_outputs("tuned")[None], like)
+    ends = np.cumsum([sae.info.d_model for sae in like.saes])[:-1]
+    centres = np.split(kept.mean_outputs("tuned"), ends)
     return random_dictionary(
         like,
         l0=[l0[place] for place in like.places],
-        centres={place: centre[0] for place, centre in centres.items()},
+        centres={place: torch.from_numpy(centre) for place, centre in zip(like.places, centres, strict=True)},
         seed=run.config.seed,
     )
 
@@ -136,7 +170,8 @@ class Kept:
     `words` (-1 for none), `token_ids`, `reward` and `advantage` (r_t and c_t, NaN where undefined) are [slots];
     `sample` [rows] are slots drawn evenly, `before` [rows] those of the tokens before, -1 for none; occurrence i of
     `occurrence_words[i]` has the slots `occurrence_starts[i]` to `occurrence_ends[i] - 1`. `outputs` by model are
-    [slots, sum of d_in], on disk.
+    [slots, sum of d_model], on disk; beside them, as `tuned_view` and `base_view`, what a dictionary reads that needs
+    both models, [slots, sum of d_in].
     """
 
     words: Ints
@@ -156,7 +191,9 @@ class Kept:
         """Load what the features stage kept."""
         folder = run.folder("features")
         with np.load(folder / "kept.npz") as stored:
-            outputs = {model: np.load(folder / f"outputs-{model}.npy", mmap_mode="r") for model in ("tuned", "base")}
+            files: dict[str, Path] = {role: folder / f"outputs-{role}.npy" for role in ROLES}
+            files |= {f"{role}_view": folder / f"views-{role}.npy" for role in ROLES}
+            outputs = {name: np.load(file, mmap_mode="r") for name, file in files.items() if file.is_file()}
             return Kept(**stored, outputs=outputs)
 
     def mean_outputs(self, model: str) -> NDArray[np.float32]:
@@ -206,18 +243,21 @@ def encode_kept(
     kept: Kept,
     encode: Callable[[NDArray[np.float32], Ints], sp.csr_array],
     *,
-    model: str,
+    source: str,
     n_words: int,
     rows: Mapping[str, Ints],
 ) -> Encoded:
-    """Encode all slots in chunks; features of the slots in `rows`, ascending and by name, are returned as they are."""
+    """Encode all slots of `Kept.outputs` in chunks.
+
+    Features of the slots in `rows`, ascending and by name, are returned as they are.
+    """
     averaging, tokens = _averaging(kept, n_words)
     parts: dict[str, list[sp.csr_array]] = {name: [] for name in rows}
     means: dict[str, sp.csr_array] = {}
     n_slots = len(kept.words)
     for start in range(0, n_slots, _CHUNK):
         end = min(n_slots, start + _CHUNK)
-        features = encode(np.array(kept.outputs[model][start:end]), kept.token_ids[start:end])
+        features = encode(np.array(kept.outputs[source][start:end]), kept.token_ids[start:end])
         for name, slots in rows.items():
             low, high = np.searchsorted(slots, [start, end])
             parts[name].append(features[slots[low:high] - start])

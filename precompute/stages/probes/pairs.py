@@ -24,10 +24,9 @@ from lfp.util.types import Floats
 from precompute.run.inputs import load_pair, mark_responses, read_places, read_texts, tokenize_texts
 from precompute.run.work_folder import Run
 from precompute.stages.probes.fitting import Probe, Weights
-from precompute.stages.probes.inputs import COMPARED, OF_THE_BUNDLE, Inputs, probe_keys, scaled_columns
+from precompute.stages.probes.inputs import COMPARED, OF_THE_BUNDLE, Inputs, probe_keys, scaled_columns, watch_inputs
 
 if TYPE_CHECKING:
-    from lfp.ml.models.activations import PairTokens
     from lfp.ml.models.loading import LanguageModel
     from lfp.ml.models.tokenization import TokenizedText
 
@@ -101,12 +100,13 @@ def _pool_texts(
         places=read_places(run),
         batch_texts=run.config.stats.batch_texts,
         prepend_bos=run.config.model.prepend_bos,
+        changes=watch_inputs(models, inputs),
     ):
         rows = tokens.tuned.rows.numpy()
         is_response = np.concatenate(responses[int(rows[0]) : int(rows[-1]) + 1])
         text_of = rows - rows[0]
         for kind in inputs:
-            features = kind.encode(_side_by_side(tokens, kind.model), tokens.tuned.ids.numpy())
+            features = kind.encode(kind.read(tokens), tokens.tuned.ids.numpy())
             parts[kind.name].append(pool(features, text_of, how=run.config.probes.pooling, response=is_response))
         reward = tokens.implicit_reward.nan_to_num().double().numpy()
         rewards.append(np.bincount(text_of, reward * is_response))
@@ -115,14 +115,6 @@ def _pool_texts(
         run.progress("probes: texts of pairs", done, len(texts), float(done))
     features_by_kind = {name: sp.csr_array(sp.vstack(of_kind, format="csr")) for name, of_kind in parts.items()}
     return features_by_kind, np.concatenate(rewards), np.concatenate(lengths)
-
-
-def _side_by_side(tokens: PairTokens, model: str) -> NDArray[np.float32]:
-    """Return activations [tokens, sum of d_in] of a model, places in order."""
-    import torch
-
-    outputs = (tokens.tuned if model == "tuned" else tokens.base).outputs
-    return torch.cat([outputs[place].float() for place in sorted(outputs)], dim=1).numpy()
 
 
 PREFERENCE = "preference"

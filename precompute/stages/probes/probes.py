@@ -116,11 +116,11 @@ def run(run: Run, output: Output) -> None:
     counts = words.counts.astype(float)
     scored = ScoredWords.from_vocabulary(words.values, counts, config, seed=seed, is_needed=not is_pairs)
     kept, drawn, points = Kept.load(run), DrawnTriples((), {}), None
+    inputs, gaps = build_inputs(run, kept), measure_gaps(run, words, lexicon)
     if len(scored.rows):
         drawn = draw_triples(run)
-        points = collect_points(run, drawn.triples, read_places(run))
+        points = collect_points(run, drawn.triples, read_places(run), inputs)
     lasts = kept.lasts_of(~np.isnan(words.values), config.max_rows)
-    inputs, gaps = build_inputs(run, kept), measure_gaps(run, words, lexicon)
     shared = SharedTokens.from_words(kept, words.folds, config)
     of_words = _fit_words(_Task(run, kept, words, scored, points, lasts, shared, beyond_noise(gaps)), inputs)
     pairs = collect_pairs(run, inputs) if is_pairs else None
@@ -187,7 +187,7 @@ def _fit_kind(task: _Task, inputs: Inputs, report: Callable[[], None]) -> _OfWor
     kept = task.kept
     before = np.unique(kept.before[kept.before >= 0])
     wanted = {"sample": kept.sample, "lasts": task.lasts[0]} | ({"before": before} if name in _SHOWN else {})
-    encoded = encode_kept(task.kept, inputs.encode, model=inputs.model, n_words=len(task.words.words), rows=wanted)
+    encoded = encode_kept(task.kept, inputs.encode, source=inputs.source, n_words=len(task.words.words), rows=wanted)
     found = _OfWords({}, {}, {}, {}, {}, {}, {})
     over_tokens = Judged(encoded.words.over_tokens, encoded.words.tokens, task.words.folds)
     at_last = Judged(encoded.words.at_last, np.ones(len(task.words.folds)), task.words.folds)
@@ -257,7 +257,7 @@ def _rows(target: str, task: _Task, inputs: Inputs, encoded: Encoded) -> Rows:
     if target == "implicit_reward":
         return implicit_rows(task.run, encoded.rows["sample"], task.kept, task.words, shared=task.shared)
     assert task.points is not None
-    points, neutral = task.points.encoded(inputs.model, inputs.encode)
+    points, neutral = task.points.encoded(inputs.source, inputs.encode)
     row_of = {word: i for i, word in enumerate(task.words.words)}
     rows = np.array([row_of.get(word, -1) for word in task.points.words[: points.shape[0]]], np.int64)
     return delta_rows(

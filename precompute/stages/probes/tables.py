@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -46,7 +47,7 @@ class RawSide:
 
 def probe_table(probes: Sequence[Listed], places: Sequence[Place], raw: RawSide) -> pa.Table:
     """Build the table `probes`, the headline first."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "probe_id": probe_id,
             "target": listed.probe.target,

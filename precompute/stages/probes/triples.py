@@ -21,6 +21,7 @@ from lfp.texts.words import Word, word_tokens
 from lfp.util.types import Floats32, Ints, Place
 from precompute.run.inputs import load_pair, load_role, read_texts
 from precompute.run.work_folder import Run
+from precompute.stages.probes.inputs import Inputs, watch_inputs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -107,7 +108,8 @@ def _drop_cut(drawn: DrawnTriples, tokenizer: PreTrainedTokenizerBase, context: 
 class TriplePoints:
     """The target words of `n` triples, all positive, then all negative, then all neutral: everything is [3 n].
 
-    `positions` and `token_ids` are of a target's last token, `outputs` by model its activations [3 n, sum of d_in].
+    `positions` and `token_ids` are of a target's last token, `outputs` what is encoded of it by `Inputs.source`: a
+    model's activations [3 n, sum of d_model], or what a dictionary reads of both models' [3 n, sum of d_in].
     """
 
     words: list[str]
@@ -115,24 +117,29 @@ class TriplePoints:
     token_ids: Ints
     outputs: Mapping[str, Floats32]
 
-    def encoded(self, model: str, encode: Encode) -> tuple[sp.csr_array, sp.csr_array]:
+    def encoded(self, source: str, encode: Encode) -> tuple[sp.csr_array, sp.csr_array]:
         """Encode the positive, then the negative points [2 n, columns], and the neutral partner of each."""
-        n, encoded = len(self.words) // len(ROLES), encode(self.outputs[model], self.token_ids)
+        n, encoded = len(self.words) // len(ROLES), encode(self.outputs[source], self.token_ids)
         neutral = encoded[2 * n :]
         return encoded[: 2 * n], sp.csr_array(sp.vstack([neutral, neutral], format="csr"))
 
 
-def collect_points(run: Run, triples: Sequence[Triple], places: Sequence[Place]) -> TriplePoints:
-    """Run both models over the sentences of the triples. Raises DataError where there is no triple."""
+def collect_points(
+    run: Run, triples: Sequence[Triple], places: Sequence[Place], inputs: Sequence[Inputs]
+) -> TriplePoints:
+    """Run both models over the sentences of the triples, for kinds of inputs.
+
+    Raises DataError where there is no triple.
+    """
     from lfp.ml.models.tokenization import tokenize
 
     if not triples:
         raise DataError("no triple could be made of the corpus; pass more texts, or a lexicon with words of both signs")
-    models = dict(zip(("base", "tuned"), load_pair(run), strict=True))
+    base, tuned = load_pair(run)
     placed = [
         (getattr(triple, role), triple.start, getattr(triple, f"{role}_word")) for role in ROLES for triple in triples
     ]
-    texts = tokenize(models["tuned"].tokenizer, [text for text, _, _ in placed], context=run.config.model.context)
+    texts = tokenize(tuned.tokenizer, [text for text, _, _ in placed], context=run.config.model.context)
     lasts = []
     for text, (_, start, word) in zip(texts, placed, strict=True):
         target = Word(word, start, start + len(word))
@@ -140,20 +147,32 @@ def collect_points(run: Run, triples: Sequence[Triple], places: Sequence[Place])
         lasts.append(tokens[-1] if tokens else len(text.token_ids) - 1)  # else the context cut the word
     positions = np.array(lasts)
     ids = np.array([text.token_ids[at] for text, at in zip(texts, positions.tolist(), strict=True)])
-    outputs = {name: _outputs_at(run, model, texts, positions, places) for name, model in models.items()}
+    outputs = _read_at(run, (tuned, base), texts, positions, places, inputs)
     return TriplePoints([word for _, _, word in placed], positions, ids, outputs)
 
 
-def _outputs_at(
-    run: Run, model: LanguageModel, texts: list[TokenizedText], positions: Ints, places: Sequence[Place]
-) -> Floats32:
-    """Return activations [texts, sum of d_in] at a position of each text."""
-    import torch
+def _read_at(
+    run: Run,
+    models: tuple[LanguageModel, LanguageModel],
+    texts: list[TokenizedText],
+    positions: Ints,
+    places: Sequence[Place],
+    inputs: Sequence[Inputs],
+) -> dict[str, Floats32]:
+    """Return what inputs encode of a position of each text, by source, [texts, columns]; `models` are tuned, base."""
+    from lfp.ml.sae.views import stream_both
 
-    from lfp.ml.models.activations import stream
-
-    parts = []
-    for tokens in stream(model, texts, places=places, batch_texts=128, prepend_bos=run.config.model.prepend_bos):
-        at = torch.from_numpy(np.flatnonzero(positions[tokens.rows.numpy()] == tokens.positions.numpy()))
-        parts.append(torch.cat([tokens.outputs[place][at].float() for place in places], dim=1).numpy())
-    return np.concatenate(parts)
+    kinds = {kind.source: kind for kind in inputs}
+    parts: dict[str, list[Floats32]] = {source: [] for source in kinds}
+    for pair in stream_both(
+        *models,
+        texts,
+        places=places,
+        batch_texts=128,
+        prepend_bos=run.config.model.prepend_bos,
+        changes=watch_inputs(models, inputs),
+    ):
+        at = np.flatnonzero(positions[pair.tuned.rows.numpy()] == pair.tuned.positions.numpy())
+        for source, kind in kinds.items():
+            parts[source].append(kind.read(pair)[at])
+    return {source: np.concatenate(found) for source, found in parts.items()}

@@ -22,7 +22,7 @@ from lfp.util.types import Place
 from precompute import pipeline
 from precompute.commands.sweep import build_points, format_table, run_sweep, write_sweep
 from precompute.presets import preset
-from precompute.stages.features.saes import Subject
+from precompute.stages.features.subjects import Subject
 from tests.conftest import ROOT
 from tests.precompute.conftest import TINY, interrupt, replace_jobs, silent, tiny_config
 from tests.precompute.test_cli import call

@@ -88,7 +88,7 @@ def inputs(name: str = "raw") -> Inputs:
 
 
 def encoded(of: Kept, rows: dict[str, np.ndarray] | None = None):
-    return encode_kept(of, raw_columns, model="tuned", n_words=N_WORDS, rows=rows or {"sample": of.sample})
+    return encode_kept(of, raw_columns, source="tuned", n_words=N_WORDS, rows=rows or {"sample": of.sample})
 
 
 @pytest.mark.parametrize("chunk", [5, 64, 10_000])

@@ -61,7 +61,7 @@ _NORMALIZE: dict[str, Normalize] = {
 }
 
 
-def write_sae(sae: Sae, folder: Path) -> None:
+def write_saelens(sae: Sae, folder: Path) -> None:
     """Write cfg.json and sae_weights.safetensors; `load_sae` restores every field and every bit.
 
     SAELens reads the folder too: a tied autoencoder as `standard` with W_dec = W_enc^T, a BatchTopK one as `jumprelu`

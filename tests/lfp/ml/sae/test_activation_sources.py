@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lfp.errors import DataError
-from lfp.ml.models.activations import Tokens
+from lfp.ml.models.activations import stream
 from lfp.ml.models.loading import LanguageModel, load_model
 from lfp.ml.models.tokenization import TokenizedText, tokenize
-from lfp.ml.sae import training
 from lfp.ml.sae.training import HeldActivations, StreamedActivations
 from lfp.util.types import Place
 from tests.lfp.ml.conftest import SENTENCES, build_model
 
+PLACES = (Place(0), Place(2))
 OUTPUTS = {Place(layer): torch.arange(50.0)[:, None] * torch.tensor([1.0, layer]) for layer in (2, 5)}
 
 
@@ -94,47 +94,29 @@ class IdsForOutputs:
     def __init__(self) -> None:
         self.asked: list[list[TokenizedText]] = []
 
-    def __call__(
-        self,
-        model: object,
-        texts: Sequence[TokenizedText],
-        *,
-        places: Sequence[Place],
-        batch_texts: int,
-        prepend_bos: bool,
-    ) -> Iterator[Tokens]:
+    def __call__(self, texts: Sequence[TokenizedText]) -> dict[Place, Tensor]:
         self.asked.append(list(texts))
-        for i in range(0, len(texts), batch_texts):
-            ids = torch.tensor([token for text in texts[i : i + batch_texts] for token in text.token_ids])
-            outputs = {place: torch.stack([ids, torch.full_like(ids, place.layer)], 1).float() for place in places}
-            yield Tokens(ids, ids, ids, outputs)
+        ids = torch.tensor([token for text in texts for token in text.token_ids])
+        return {place: torch.stack([ids, torch.full_like(ids, place.layer)], 1).float() for place in PLACES}
 
 
 def streamed(
     texts: Sequence[TokenizedText],
     *,
-    model: LanguageModel | None = None,
+    read: Callable[[Sequence[TokenizedText]], Mapping[Place, Tensor]],
     batch: int = 4,
     buffer: int = 20,
     seed: int = 0,
+    rows_per_token: int = 1,
 ) -> StreamedActivations:
     return StreamedActivations(
-        model=model,  # type: ignore[arg-type]
-        texts=texts,
-        places=(Place(0), Place(2)),
-        batch_tokens=batch,
-        buffer_tokens=buffer,
-        batch_texts=3,
-        prepend_bos=True,
-        seed=seed,
+        read, texts, batch_tokens=batch, buffer_tokens=buffer, seed=seed, rows_per_token=rows_per_token
     )
 
 
 @pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> IdsForOutputs:
-    stand_in = IdsForOutputs()
-    monkeypatch.setattr(training, "stream", stand_in)
-    return stand_in
+def fake() -> IdsForOutputs:
+    return IdsForOutputs()
 
 
 @given(
@@ -146,13 +128,11 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> IdsForOutputs:
 def test_a_stream_goes_through_every_buffer_once(lengths: list[int], batch: int, buffer: int, start: int) -> None:
     """Of whatever lengths, empty texts too: no token twice in a buffer, none left but the rest below a batch."""
     texts = texts_of(lengths)
-    with pytest.MonkeyPatch.context() as patch:
-        fake = IdsForOutputs()
-        patch.setattr(training, "stream", fake)
-        source = streamed(texts, batch=batch, buffer=buffer)
-        found = first(source, 30)
-        asked = [[token for text in part for token in text.token_ids] for part in fake.asked]
-        assert same(first(source, 30 - start, start=start), found[start:]), "any step is found again"
+    fake = IdsForOutputs()
+    source = streamed(texts, read=fake, batch=batch, buffer=buffer)
+    found = first(source, 30)
+    asked = [[token for text in part for token in text.token_ids] for part in fake.asked]
+    assert same(first(source, 30 - start, start=start), found[start:]), "any step is found again"
     step = 0
     for tokens in asked:
         drawn = [batch[Place(0)][:, 0].int().tolist() for batch in found[step : step + len(tokens) // batch]]
@@ -167,7 +147,7 @@ def test_a_stream_goes_through_every_buffer_once(lengths: list[int], batch: int,
 
 def test_every_pass_runs_over_every_text_in_another_order(fake: IdsForOutputs) -> None:
     texts = texts_of([5] * 12)
-    first(streamed(texts), 45)  # 15 batches a pass
+    first(streamed(texts, read=fake), 45)  # 15 batches a pass
     passes = [[text for part in fake.asked[i : i + 3] for text in part] for i in (0, 3, 6)]
     for i, one in enumerate(passes):
         assert sorted(text.token_ids for text in one) == [text.token_ids for text in texts]
@@ -175,7 +155,7 @@ def test_every_pass_runs_over_every_text_in_another_order(fake: IdsForOutputs) -
 
 
 def test_tokens_of_a_buffer_are_mixed_and_layers_stay_together(fake: IdsForOutputs) -> None:
-    found = first(streamed(texts_of([5] * 12)), 5)
+    found = first(streamed(texts_of([5] * 12), read=fake), 5)
     buffer = [token for text in fake.asked[0] for token in text.token_ids]
     drawn = [int(token) for batch in found for token in batch[Place(0)][:, 0]]
     assert len(fake.asked) == 1 and sorted(drawn) == sorted(buffer) and drawn != buffer
@@ -185,7 +165,7 @@ def test_tokens_of_a_buffer_are_mixed_and_layers_stay_together(fake: IdsForOutpu
 
 
 def test_buffers_that_are_skipped_are_not_run(fake: IdsForOutputs) -> None:
-    source = streamed(texts_of([5] * 12))
+    source = streamed(texts_of([5] * 12), read=fake)
     expected = first(source, 30)
     passed = fake.asked[4]
     fake.asked.clear()
@@ -194,27 +174,28 @@ def test_buffers_that_are_skipped_are_not_run(fake: IdsForOutputs) -> None:
 
 
 def test_the_sample_of_a_stream_is_its_first_buffer(fake: IdsForOutputs) -> None:
-    sample = streamed(texts_of([5] * 12)).sample()
+    sample = streamed(texts_of([5] * 12), read=fake).sample()
     assert sample.keys() == {Place(0), Place(2)}
     assert sample[Place(2)][:, 0].tolist() == [token for text in fake.asked[0] for token in text.token_ids]
-    first(streamed(texts_of([5] * 12)), 1)
+    first(streamed(texts_of([5] * 12), read=fake), 1)
     assert fake.asked[1] == fake.asked[0]
 
 
 def test_a_stream_follows_from_its_seed(fake: IdsForOutputs) -> None:
     texts = texts_of([5] * 12)
-    one = first(streamed(texts), 6)
-    assert same(first(streamed(texts), 6), one)
-    assert not same(first(streamed(texts, seed=1), 6), one)
+    one = first(streamed(texts, read=fake), 6)
+    assert same(first(streamed(texts, read=fake), 6), one)
+    assert not same(first(streamed(texts, read=fake, seed=1), 6), one)
     assert fake.asked[0] == fake.asked[2] != fake.asked[4], "which texts make a buffer follows from it too"
 
 
 @pytest.mark.parametrize(("n_texts", "buffer"), [(1, 20), (6, 5)], ids=["the texts", "the buffer"])
 def test_a_batch_larger_than_the_texts_or_the_buffer_is_refused(n_texts: int, buffer: int) -> None:
+    fake = IdsForOutputs()
     with pytest.raises(
         DataError, match=rf"^the texts hold {5 * n_texts} tokens and the buffer {buffer}, less than a batch of 6; lower"
     ):
-        streamed(texts_of([5] * n_texts), batch=6, buffer=buffer)
+        streamed(texts_of([5] * n_texts), read=fake, batch=6, buffer=buffer)
 
 
 @pytest.fixture(scope="module")
@@ -227,18 +208,17 @@ def rows_of(outputs: Tensor) -> Counter[tuple[float, ...]]:
     return Counter(tuple(row) for row in outputs.tolist())
 
 
-def test_outputs_of_a_model_are_streamed_and_found_again(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outputs_of_a_model_are_streamed_and_found_again(model: LanguageModel) -> None:
     """The batches of a buffer hold the outputs that the model gives for its texts, and later ones are found alone."""
     texts = tokenize(model.tokenizer, SENTENCES, context=20)
-    source = streamed(texts, model=model, batch=4, buffer=25)
     runs: list[list[TokenizedText]] = []
-    real = training.stream
 
-    def counted(model: LanguageModel, texts: Sequence[TokenizedText], **how: object) -> Iterator[Tokens]:
+    def read(texts: Sequence[TokenizedText]) -> dict[Place, Tensor]:
         runs.append(list(texts))
-        return real(model, texts, **how)  # type: ignore[arg-type]
+        parts = list(stream(model, texts, places=PLACES, batch_texts=3, prepend_bos=True))
+        return {place: torch.cat([part.outputs[place] for part in parts]) for place in PLACES}
 
-    monkeypatch.setattr(training, "stream", counted)
+    source = streamed(texts, read=read, batch=4, buffer=25)
     sample, found = source.sample(), first(source, 20)
     n_first = len(sample[Place(0)]) // 4
     assert len(runs) > 3 and runs[1] == runs[0] and 1 < n_first < 20
@@ -248,3 +228,19 @@ def test_outputs_of_a_model_are_streamed_and_found_again(model: LanguageModel, m
     n_runs = len(runs)
     assert same(first(source, 20 - n_first, start=n_first), found[n_first:])
     assert len(runs) - n_runs == n_runs - 2, "the first buffer is not run again"
+
+
+def test_rows_of_both_models_are_mixed_in_a_buffer(fake: IdsForOutputs) -> None:
+    """Where a token has two rows, a pass over the texts has twice the batches, and every row is drawn once."""
+
+    def twice(texts: Sequence[TokenizedText]) -> dict[Place, Tensor]:
+        rows = fake(texts)
+        return {place: torch.cat([values, values + 1000]) for place, values in rows.items()}
+
+    texts = texts_of([5] * 4)
+    source = streamed(texts, read=twice, buffer=20, rows_per_token=2)
+    found = first(source, 10)
+    drawn = [int(token) for batch in found for token in batch[Place(0)][:, 0]]
+    assert sorted(drawn) == [*range(20), *range(1000, 1020)]
+    assert any(0 < sum(batch[Place(0)][:, 0] >= 1000) < 4 for batch in found)
+    assert same(first(source, 3, start=7), found[7:])

@@ -1,0 +1,97 @@
+"""Dictionaries of both models, every kind from training to a bundle that encodes, ablates and explains by itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import lfp
+from lfp.bundle.manifest import read_table
+from lfp.bundle.validation import validate
+from lfp.config import ConfigError, parse_config
+from lfp.ml.sae.autoencoders import Crosscoder
+from lfp.ml.sae.formats import load_sae
+from precompute.commands.ablate import ablate
+from precompute.pipeline import run_pipeline
+from tests.precompute.conftest import silent, tiny_config
+
+KINDS = ("shared", "change", "crosscoder", "base_finetuned")
+SMALL = {
+    "sae": {"expansion": [1], "variant": "batchtopk", "k": 4},
+    "probes": {"triples": 20, "permutations": 20, "bootstraps": 20, "max_rows": 500, "rollouts": 0},
+    "ablation": {"completions": 4, "controls": 1, "features": 1, "groups": ["weighted"]},
+}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def made(
+    request: pytest.FixtureRequest, tiny_bundle: Path, corpus_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Path]:
+    """A kind, and the bundle of a run with it, on the tiny run's models at two sites."""
+    models = {role: str(tiny_bundle / "artifacts" / role) for role in ("base", "tuned")}
+    sections = {**SMALL, "sae": {**SMALL["sae"], "trained_on": request.param}}
+    config = tiny_config(model=models, layers={"sites": ["mlp_out", "resid_post"]}, **sections)
+    out = tmp_path_factory.mktemp("runs") / request.param
+    return request.param, run_pipeline(config, out, config_dir=corpus_folder, resume=False, progress=silent)
+
+
+def rows(bundle: Path, table: str) -> list[dict[str, Any]]:
+    return read_table(bundle, table).to_pylist()
+
+
+def test_the_bundle_is_valid_and_says_what_dictionaries_explain_of_both_models(made: tuple[str, Path]) -> None:
+    kind, bundle = made
+    assert validate(bundle) == []
+    used = [row for row in rows(bundle, "saes") if row["is_used"]]
+    assert {row["trained_on"] for row in used} == {kind} and len(used) == 2
+    assert all(row["fvu_tuned"] > 0 and row["fvu_base"] > 0 for row in used)
+    assert any(row["model"] == "base" for row in rows(bundle, "saes")) == (kind == "base_finetuned")
+    features = rows(bundle, "features")
+    known = [row for row in features if row["is_tuned_only"] is not None]
+    assert known and all(row["scale_tuned"] > 0 for row in known)
+    has_rows = kind in ("crosscoder", "base_finetuned")
+    assert all((row["base_cosine"] is not None) == has_rows for row in features)
+    found = [row for row in rows(bundle, "results") if row["report_row"] == "latent_scaling"]
+    assert {row["model"] for row in found if row["metric"] == "exclusive"} == {"tuned", "base"}
+
+
+def test_saved_dictionaries_say_what_they_read(made: tuple[str, Path]) -> None:
+    kind, bundle = made
+    saes = [load_sae(folder) for folder in (bundle / "artifacts" / "saes").iterdir()]
+    assert {sae.info.trained_on for sae in saes} == {kind}
+    assert all(isinstance(sae, Crosscoder) == (kind == "crosscoder") for sae in saes)
+
+
+def test_a_text_encoded_from_the_bundle_alone_has_the_activations_that_it_stores(made: tuple[str, Path]) -> None:
+    _, bundle = made
+    stored = rows(bundle, "activations")[0]
+    text = next(row for row in rows(bundle, "texts") if row["text_id"] == stored["text_id"])
+    with lfp.open_bundle(bundle) as run:
+        found = run.encode(text["text"], arrow=True)
+        assert run.encode(text["text"], model="base", arrow=True).num_rows > 0
+    assert found["feature_id"].to_pylist() == stored["feature_ids"]
+    assert found["position"].to_pylist() == stored["positions"]
+    np.testing.assert_allclose(found["activation"], stored["values"], rtol=1e-3, atol=1e-4)
+
+
+def test_a_bundle_ablates_by_itself(made: tuple[str, Path], tmp_path: Path) -> None:
+    import shutil
+
+    _, bundle = made
+    copy = shutil.copytree(bundle, tmp_path / "copy")
+    live = [row["feature_id"] for row in rows(copy, "features") if row["n_active"] > 50]
+    done = ablate(copy, features=live[:1], completions=4, overrides=["ablation.controls=1"])
+    assert any(row["kind"] == "chosen" for row in done) and validate(copy) == []
+
+
+def test_a_crosscoder_of_another_variant_is_refused() -> None:
+    with pytest.raises(ConfigError, match='needs variant = "batchtopk"'):
+        parse_config({"sae": {"trained_on": "crosscoder"}})
+
+
+def test_a_pretrained_dictionary_that_training_would_replace_is_refused() -> None:
+    with pytest.raises(ConfigError, match="drop that entry"):
+        parse_config({"sae": {"trained_on": "shared", "pretrained": [{"layer": 0, "folder": "x"}]}})
