@@ -121,8 +121,15 @@ def activity(feature: Feature) -> str:
         ["mean where active", plain(feature.mean_activation), plain(feature.base_mean_activation)],
         ["largest", plain(feature.max_activation), "–"],
     ]
-    shift = f"Its mean activation over all tokens changed by {signed(feature.shift, 4)}."
-    return panels.table(["", "tuned", "base"], rows) + panels.note(shift)
+    if feature.is_tuned_only is not None:
+        rows.append(["factor of its direction", plain(feature.scale_tuned), plain(feature.scale_base)])
+        rows.append(["the same on the error", plain(feature.scale_tuned_error), plain(feature.scale_base_error)])
+    if feature.base_cosine is not None:
+        rows.append(["cosine of its directions", plain(feature.base_cosine), ""])
+    notes = [f"Its mean activation over all tokens changed by {signed(feature.shift, 4)}."]
+    if feature.is_tuned_only:
+        notes.append("Its direction explains the tuned model’s activations and not the base model’s.")
+    return panels.table(["", "tuned", "base"], rows) + panels.note(" ".join(notes))
 
 
 def drift(found: FeatureDrift | None, *, n_features: int) -> str:

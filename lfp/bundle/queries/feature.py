@@ -33,6 +33,12 @@ class Feature:
     base_mean_activation: float
     shift: float
     stability: float | None
+    scale_tuned: float | None
+    scale_base: float | None
+    scale_tuned_error: float | None
+    scale_base_error: float | None
+    is_tuned_only: bool | None
+    base_cosine: float | None
     top_tokens: list[dict[str, Any]]
     pos_logits: list[dict[str, Any]]
     neg_logits: list[dict[str, Any]]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from streamlit.testing.v1 import AppTest
 
 import lfp
 from lfp.bundle.manifest import read_table
@@ -16,6 +17,8 @@ from lfp.ml.sae.autoencoders import Crosscoder
 from lfp.ml.sae.formats import load_sae
 from precompute.commands.ablate import ablate
 from precompute.pipeline import run_pipeline
+from tests.app.reader import PAGES, whole
+from tests.conftest import ROOT
 from tests.precompute.conftest import silent, tiny_config
 
 KINDS = ("shared", "change", "crosscoder", "base_finetuned")
@@ -85,6 +88,18 @@ def test_a_bundle_ablates_by_itself(made: tuple[str, Path], tmp_path: Path) -> N
     live = [row["feature_id"] for row in rows(copy, "features") if row["n_active"] > 50]
     done = ablate(copy, features=live[:1], completions=4, overrides=["ablation.controls=1"])
     assert any(row["kind"] == "chosen" for row in done) and validate(copy) == []
+
+
+def test_the_explorer_opens_every_page(made: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages whose file fails show a traceback; "Try it" reads a text by the bundle's own models, and writes on."""
+    _, bundle = made
+    monkeypatch.setenv("LFP_BUNDLES", str(bundle))
+    monkeypatch.setenv("LFP_AUDIT_URL", f"sqlite:///{tmp_path / 'audits.sqlite'}")
+    at = AppTest.from_file(str(ROOT / "app" / "main.py"), default_timeout=60).run()
+    at.query_params["typed"] = "a wonderful film"
+    for page in PAGES:
+        shown = whole(at.switch_page(f"views/{page}.py").run())
+        assert not at.exception and "This cannot be shown" not in shown, page
 
 
 def test_a_crosscoder_of_another_variant_is_refused() -> None:
