@@ -101,13 +101,21 @@ def show_dictionaries(store: Store) -> None:
     if not table.num_rows:
         st.html(panels.note("This bundle lists no SAEs."))
         return
-    heads = ["SAE", "unexplained variance", "tuned model", "base model", "active features per token", "dead", "loss recovered", "stability"]
+    heads = [
+        "SAE",
+        "unexplained variance",
+        "tuned model",
+        "base model",
+        "active features per token",
+        "dead",
+        "loss recovered",
+        "stability",
+    ]
     listed = table.to_pylist()
     rows = [
         [
             f"{place_name(row['layer'], row['site'])} · {row['trained_on'] or row['model']} ·"
-            f" {count(row['width'])} features"
-            + (" · used" if row["is_used"] else ""),
+            f" {count(row['width'])} features" + (" · used" if row["is_used"] else ""),
             percent(row["fvu"]),
             percent(row["fvu_tuned"]),
             percent(row["fvu_base"]),
@@ -119,7 +127,10 @@ def show_dictionaries(store: Store) -> None:
         for row in listed
     ]
     st.html(panels.table(heads, rows, strong=[i for i, row in enumerate(listed) if row["is_used"]]))
-    says = "Measured on held-out texts, by what each was trained on and on each model’s activations. Bold: the SAEs that this bundle’s features come from."
+    says = (
+        "Measured on held-out texts, by what each was trained on and on each model’s activations. Bold: the SAEs that"
+        " this bundle’s features come from."
+    )
     frame.caption(says, lambda: table, name="dictionaries")
 
 
