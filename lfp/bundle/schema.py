@@ -155,7 +155,8 @@ _EXAMPLES = Table("examples", "an example of a feature", ("feature_id", "bucket"
     Column("bucket", INT, "0 = top; 1..q = interval of activation quantiles, low to high; -1 = not active, at random; "
            "-2 = near miss: silent in the whole window although the token is one of its top tokens or its nearest "
            "neighbour fires."),
-    Column("rank", INT, "Order within the bucket, from 0, largest activation first."),
+    Column("rank", INT, "Order within the bucket, from 0, largest activation first; of places whose last 8 tokens are "
+           "the same, the best is kept alone."),
     Column("text_id", LONG, "The text."),
     Column("position", INT, "Token of the text, from 0, beginning-of-sequence not counted.", "tokens"),
     Column("activation", FLOAT, "Activation at the position.", "scaled activation"),
@@ -222,7 +223,7 @@ _TRIPLES = Table("triples", "a contrastive triple", ("triple_id",), (
 
 _VOCABULARY = Table("vocabulary", "a word", ("word",), (
     Column("word", TEXT, "The word, casefolded and stripped."),
-    Column("token_ids", pa.list_(INT), "Its commonest tokens in the corpus."),
+    Column("token_ids", pa.list_(INT), "Its commonest tokens in the texts that the statistics cover."),
     _null("feedback", FLOAT, "True feedback; null where the lexicon is silent.", "lexicon value"),
     _null("implicit_reward", FLOAT, "Mean over occurrences of the sum of r_t over its tokens.", "nats"),
     _null("implicit_advantage", FLOAT, "The same of c_t.", "nats"),
@@ -239,7 +240,7 @@ _VOCABULARY = Table("vocabulary", "a word", ("word",), (
           "The same as the smallest false discovery rate at which the word stands out (Benjamini-Hochberg)."),
     _null("predicted", FLOAT, "Headline probe, tuned model, by the fold that never saw the word.", "probe target"),
     _null("predicted_base", FLOAT, "Same recipe on the base model with its own autoencoder.", "probe target"),
-    Column("n", LONG, "Occurrences in the corpus.", "words"),
+    Column("n", LONG, "Occurrences in the texts that the statistics cover (`stats.n_texts` of the corpus).", "words"),
     Column("n_generated", LONG, "Occurrences in the tuned model's completions of held-out prefixes.", "words"),
     Column("n_generated_base", LONG, "Occurrences in the base model's completions.", "words"),
     Column("fold", INT, "Fold in which the word is held out."),

@@ -1,4 +1,4 @@
-"""Score preferences: margins of held-out pairs, with intervals over pairs and nulls of pairs with swapped sides."""
+"""Score preferences: margins of held-out pairs, intervals over conversations, nulls of pairs with swapped sides."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lfp.evaluation.statistics.calibration import (
 from lfp.evaluation.statistics.resampling import Statistic, bootstrap, bootstrap_difference, with_null
 from lfp.evaluation.statistics.scores import auroc, folded, length_controlled_accuracy, mirrored, pair_accuracy
 from lfp.evaluation.words import require_finite
-from lfp.util.types import Floats
+from lfp.util.types import Floats, Ints
 
 _ROW = "preference_accuracy"
 _FEWEST = 10
@@ -27,7 +27,7 @@ _FEWEST = 10
 
 @dataclass(frozen=True)
 class JudgedPairs:
-    """Held-out pairs: `lengths` [pairs] are chosen minus rejected, in any unit.
+    """Held-out pairs: `lengths` [pairs] are chosen minus rejected, in any unit; `groups` [pairs] are drawn together.
 
     `signs` [permutations, pairs] are -1 where the null swaps a pair's sides, else 1: had people tossed a coin, each
     of these preferences would have been as likely as the real one.
@@ -37,9 +37,12 @@ class JudgedPairs:
     signs: Floats
     config: ProbesConfig
     seed: int
+    groups: Ints | None = None
 
     @staticmethod
-    def from_lengths(length_differences: Floats, config: ProbesConfig, *, seed: int) -> JudgedPairs:
+    def from_lengths(
+        length_differences: Floats, config: ProbesConfig, *, seed: int, groups: Ints | None = None
+    ) -> JudgedPairs:
         """Draw the swaps of the null. Raises DataError where there are fewer than ten pairs."""
         if len(length_differences) < _FEWEST:
             raise DataError(
@@ -48,7 +51,7 @@ class JudgedPairs:
             )
         shape = (config.permutations, len(length_differences))
         signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=shape)
-        return JudgedPairs(np.asarray(length_differences, np.float64), signs, config, seed)
+        return JudgedPairs(np.asarray(length_differences, np.float64), signs, config, seed, groups)
 
 
 def pair_rows(
@@ -107,7 +110,9 @@ def pair_difference_row(
     """
     require_finite(tuned, base)
     rng = np.random.default_rng(pairs.seed)
-    low, high = bootstrap_difference(_accuracy, pairs.lengths, tuned, base, n=pairs.config.bootstraps, rng=rng)
+    low, high = bootstrap_difference(
+        _accuracy, pairs.lengths, tuned, base, n=pairs.config.bootstraps, rng=rng, groups=pairs.groups
+    )
     estimate = Estimate(pair_accuracy(tuned) - pair_accuracy(base), len(tuned), low, high)
     tuned_nulls, base_nulls = nulls if nulls is not None else (None, None)
     differences = _nulls(_accuracy, pairs, tuned, tuned_nulls) - _nulls(_accuracy, pairs, base, base_nulls)
@@ -123,7 +128,7 @@ def _estimate(
     statistic: Statistic, pairs: JudgedPairs, margins: Floats, null_margins: Floats | None, *, two_sided: bool = False
 ) -> Estimate:
     rng = np.random.default_rng(pairs.seed)
-    low, high = bootstrap(statistic, pairs.lengths, margins, n=pairs.config.bootstraps, rng=rng)
+    low, high = bootstrap(statistic, pairs.lengths, margins, n=pairs.config.bootstraps, rng=rng, groups=pairs.groups)
     estimate = Estimate(statistic(pairs.lengths, margins), len(margins), low, high)
     return with_null(estimate, _nulls(statistic, pairs, margins, null_margins), two_sided=two_sided)
 

@@ -42,6 +42,8 @@ class CorpusText:
     """First character of the response; 0 where there is no prompt."""
     spans: tuple[Span, ...] = ()
     """What the assistant wrote, in characters, where the text was written from messages; else nothing."""
+    conversation: int | None = None
+    """Number of a pair's conversation; pairs that open alike share it."""
 
     @property
     def responses(self) -> tuple[Span, ...]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import random
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,13 @@ class PreferencePair:
     chosen: str
     rejected: str
     spans: tuple[tuple[Span, ...], tuple[Span, ...]] = ((), ())
+    first_turn: str = field(default="", compare=False)
+    """What the conversation begins with, where the pair was written from messages."""
+
+    @property
+    def opening(self) -> str:
+        """What the conversation begins with: pairs of one conversation share it. Empty where there is no prompt."""
+        return self.first_turn or self.prompt.partition(_LAST_TURN)[0]
 
 
 @dataclass(frozen=True)
@@ -61,7 +69,7 @@ class Preferences:
 
 @dataclass(frozen=True)
 class SplitPairs:
-    """Pairs to tune on, and held-out pairs; no text of one is in the other."""
+    """Pairs to tune on, and held-out pairs; no text of one is in the other, and no conversation."""
 
     train: tuple[PreferencePair, ...]
     held_out: tuple[PreferencePair, ...]
@@ -101,12 +109,20 @@ def read_pairs(path: Path, *, verdict: str | None = None, chat: LoadChat | None 
 
 
 def split_pairs(pairs: Sequence[PreferencePair], *, share: float, limit: int | None, seed: int) -> SplitPairs:
-    """Draw at most `limit` pairs, round(share * n) of them held out, by the seed; both keep their order.
+    """Draw at most `limit` pairs, at most round(share * n) of them held out, by the seed; both keep their order.
 
-    Raises CorpusError where that leaves no pair to tune on.
+    Pairs of one conversation are held out together, or not at all: fewer than the share where no smaller conversation
+    fits. Raises CorpusError where that leaves no pair to tune on.
     """
     order = random.Random(seed).sample(range(len(pairs)), len(pairs))[:limit]
-    hidden = set(order[: max(1, round(share * len(order)))])
+    n_hidden = max(1, round(share * len(order)))
+    drawn: dict[int, list[int]] = {}
+    for i, conversation in zip(order, number_conversations([pairs[i] for i in order], most=n_hidden), strict=True):
+        drawn.setdefault(conversation, []).append(i)
+    hidden = set[int]()
+    for members in drawn.values():
+        if len(hidden) + len(members) <= n_hidden:
+            hidden.update(members)
     held_out = tuple(pairs[i] for i in sorted(hidden))
     texts = {pair.prompt + side for pair in held_out for side in (pair.chosen, pair.rejected)}
     rest = [pairs[i] for i in sorted(set(order) - hidden)]
@@ -117,6 +133,20 @@ def split_pairs(pairs: Sequence[PreferencePair], *, share: float, limit: int | N
             " out; pass more pairs or lower corpus.held_out_share"
         )
     return SplitPairs(train, held_out, len(rest) - len(train))
+
+
+def number_conversations(pairs: Sequence[PreferencePair], *, most: int) -> list[int]:
+    """Number the conversation of each pair: pairs with the same opening share one.
+
+    An opening of more than `most` pairs is a form rather than a conversation, and its pairs are numbered singly.
+    """
+    counts = Counter(pair.opening for pair in pairs)
+    numbers: dict[str, int] = {}
+    found = []
+    for i, pair in enumerate(pairs):
+        is_single = not pair.opening or counts[pair.opening] > most
+        found.append(i if is_single else numbers.setdefault(pair.opening, i))
+    return found
 
 
 def _read(source: RowSource, *, verdict: str | None, chat: LoadChat | None) -> Preferences:
@@ -238,6 +268,8 @@ class _PairWriter:
                 raise RowError("a prompt that the chat template writes otherwise before each answer")
         after = [_up_to_last_span(whole.text, whole.spans) for whole in wholes]
         pair = PreferencePair(before, after[0][len(before) :], after[1][len(before) :])
+        opening = next((message.content for message in chosen if message.role == "user"), chosen[0].content)
+        pair = replace(pair, first_turn=opening)
         if self._chat is None:
             return pair
         chosen_spans, rejected_spans = (

@@ -117,7 +117,7 @@ def word_facts(word: Word) -> dict[str, str]:
         "probe estimate, rescaled": signed(word.shown),
         "implicit reward, nats": signed(word.implicit_reward),
         "in matched contexts, nats": in_matched,
-        "in the corpus": f"{count(word.n)} times",
+        "in the texts read": f"{count(word.n)} times",
         "written by the tuned model": f"{count(word.n_generated)} times",
     }
 

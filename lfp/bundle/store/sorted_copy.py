@@ -29,6 +29,8 @@ WORTH_BYTES = 48 << 20
 _TABLE_BYTES = 1 << 20
 _BUILD = {"memory_limit": "1GB", "threads": 2, "autoinstall_known_extensions": False}
 _ABANDONED_S = 3600
+_NO_ROOM = (OSError, duckdb.IOException, duckdb.TransactionException, duckdb.OutOfMemoryException)
+"""What is raised where nothing, or nothing more, can be written or held: DuckDB commits, or spills, to a full disk."""
 
 
 def find(path: Path, manifest: Manifest) -> Path | None:
@@ -39,18 +41,23 @@ def find(path: Path, manifest: Manifest) -> Path | None:
 def build(path: Path, manifest: Manifest) -> Path | None:
     """Build the file unless it exists, beside the bundle or, where that cannot be written, in the user's cache.
 
-    Returns None where neither has room: the Parquet files are read instead. Of processes that build at once the last
-    one wins, with the same file. Files of earlier states of the bundle are deleted.
+    Returns None where neither can be written or has room: the Parquet files are read instead. Of processes that build
+    at once the last one wins, with the same file. Files of earlier states of the bundle are deleted. Raises BundleError
+    where the tables themselves cannot be copied.
     """
     found = find(path, manifest)
     if found is not None:
         return found
     for place in _places(path, manifest):
-        with contextlib.suppress(OSError, duckdb.Error, BundleError):
+        try:
             place.parent.mkdir(parents=True, exist_ok=True)
             _write(place, path, manifest)
-            _sweep(place)
-            return place
+        except _NO_ROOM:
+            continue
+        except duckdb.Error as error:
+            raise BundleError(f"{path}: its tables cannot be sorted ({error}); copy the bundle again") from error
+        _sweep(place)
+        return place
     return None
 
 

@@ -36,7 +36,7 @@ class Words:
     matched_se: Floats
     n_generated: Ints
     n: Ints
-    """Occurrences in the corpus."""
+    """Occurrences in the texts that the statistics cover."""
 
     @staticmethod
     def from_vocabulary(vocabulary: pa.Table, probe: Mapping[str, Any]) -> Words:

@@ -55,10 +55,17 @@ def bootstrap(
 
 
 def bootstrap_difference(
-    statistic: Statistic, true: Floats, predicted: Floats, other: Floats, *, n: int, rng: np.random.Generator
+    statistic: Statistic,
+    true: Floats,
+    predicted: Floats,
+    other: Floats,
+    *,
+    n: int,
+    rng: np.random.Generator,
+    groups: Ints | None = None,
 ) -> tuple[float, float]:
     """Compute the 95 % interval of statistic(predicted) - statistic(other), the same words drawn for both."""
-    counts, n_units = _draw(len(true), None, n=n, rng=rng)
+    counts, n_units = _draw(len(true), groups, n=n, rng=rng)
     scores, others = (_score_draws(statistic, true, values, counts) for values in (predicted, other))
     return _expanded_interval(scores - others, n_units)
 

@@ -66,14 +66,17 @@ class MatchedContexts:
     in float64. Beside those sums of [n_columns, n_columns], each context's p_c is kept in bfloat16 (8 kB at 4,000
     columns) for the standard errors: neighbouring contexts, mostly of one text, share a block, and each block's share
     of the normal equations' residual determines how far it moves the effects.
+
+    `first` is the number, among all contexts, of the first one added here: with it, parts that are merged have the
+    blocks, and so the standard errors, of one pass.
     """
 
-    def __init__(self, columns: Ints, n_columns: int) -> None:
+    def __init__(self, columns: Ints, n_columns: int, *, first: int = 0) -> None:
         if len(columns) and not 0 <= columns.min() <= columns.max() < n_columns:
             raise DataError(
                 f"columns of tokens run from {columns.min()} to {columns.max()}; number them below {n_columns}"
             )
-        self.n_contexts = 0
+        self.n_contexts, self._next = 0, first
         self._columns = torch.from_numpy(np.ascontiguousarray(columns, np.int64))
         self._products = torch.zeros(n_columns, n_columns, dtype=torch.float64)
         self._weights = torch.zeros(_BLOCKS, n_columns, dtype=torch.float64)
@@ -90,12 +93,12 @@ class MatchedContexts:
         of_columns = zeros.index_add(1, self._columns, probs)
         # in place, because memory for every token of every context takes longer to get than to fill
         scores = zeros.index_add_(1, self._columns, probs.mul_(reward)).sub_(means[:, None] * of_columns)
-        blocks = (self.n_contexts + torch.arange(len(probs))) // _RUN % _BLOCKS
+        blocks = (self._next + torch.arange(len(probs))) // _RUN % _BLOCKS
         self._weights.index_add_(0, blocks, of_columns.double())
         self._scores.index_add_(0, blocks, scores.double())
         self._kept.append((blocks, of_columns.bfloat16()))
         self._waiting.append(of_columns)
-        self.n_contexts += len(probs)
+        self.n_contexts, self._next = self.n_contexts + len(probs), self._next + len(probs)
         if sum(map(len, self._waiting)) >= _ROWS:
             self._multiply()
 
@@ -107,7 +110,7 @@ class MatchedContexts:
         self._weights += other._weights
         self._scores += other._scores
         self._kept += other._kept
-        self.n_contexts += other.n_contexts
+        self.n_contexts, self._next = self.n_contexts + other.n_contexts, max(self._next, other._next)
 
     def effects(self) -> MatchedEffects:
         """Solve for the effects of all columns. Raises DataError where no context was added."""

@@ -31,7 +31,7 @@ from lfp.texts.lexicon import Reward
 from lfp.util.types import Floats, Ints, Progress, floats
 from precompute.run.inputs import load_dictionary, load_pair, load_reward, read_texts, tokenize_texts
 from precompute.run.work_folder import Output, Run
-from precompute.stages.models.completions import completion_rows
+from precompute.stages.models.completions import completion_rows, number_prefixes
 
 if TYPE_CHECKING:
     from lfp.ml.models.generation import Completion
@@ -127,8 +127,7 @@ def ablate(request: Request, progress: Progress) -> Ablated:
     writer = _Writer(request, _draw_prefixes(request))
     clean = writer.write({})
     others = [writer.write({}, run=i).scores.mean() for i in range(1, config.ablation.clean_runs)]
-    number: dict[tuple[int, ...], int] = {}  # prefixes of the same tokens are one cluster
-    clusters = np.array([number.setdefault(ids, len(number)) for ids in writer.prefixes], np.int64)
+    clusters = number_prefixes(writer.prefixes)
     headline = next(row for row in request.tables.probes.to_pylist() if row["is_headline"])
     known = _describe_features(request, clean, headline["probe_id"])
     groups = _select_groups(request, known)

@@ -12,6 +12,7 @@ from lfp.bundle.schema import as_table
 from lfp.evaluation.results import Estimate, ResultRow
 from lfp.evaluation.statistics.resampling import mean_interval
 from lfp.texts.words import words_of
+from lfp.util.types import Ints
 from precompute.run.inputs import count_prompt_tokens, load_pair, load_reward, read_texts, tokenize_texts
 from precompute.run.work_folder import Output, Run
 
@@ -65,12 +66,19 @@ def run(run: Run, output: Output) -> None:
     )
     results = []
     for role, values in {**rewards, "difference": rewards["tuned"] - rewards["base"]}.items():
-        low, high = mean_interval(values, n=config.probes.bootstraps, rng=np.random.default_rng(config.seed))
+        rng = np.random.default_rng(config.seed)
+        low, high = mean_interval(values, n=config.probes.bootstraps, rng=rng, groups=number_prefixes(drawn))
         estimate = Estimate(float(values.mean()), len(values), low, high)
         results.append(ResultRow.from_estimate("reward", "reward", estimate, model=role))
     kl = mean_kl_per_token(tuned, base, completions["tuned"])
     results.append(ResultRow.from_estimate("reward", "kl_per_token", kl, model="tuned", n=len(drawn)))
     output.results(results)
+
+
+def number_prefixes(prefixes: Sequence[tuple[int, ...]]) -> Ints:
+    """Number the prefixes [prefixes]; those of the same tokens share a number, and are drawn together."""
+    number: dict[tuple[int, ...], int] = {}
+    return np.array([number.setdefault(ids, len(number)) for ids in prefixes], np.int64)
 
 
 def completion_rows(

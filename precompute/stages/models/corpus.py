@@ -10,7 +10,7 @@ import pyarrow as pa
 from lfp.config import TUNE, VADER
 from lfp.texts.corpus import CorpusText, read_corpus
 from lfp.texts.lexicon import check_lexicon, lexicon_of
-from lfp.texts.preferences import find_preferences, last_words, split_pairs
+from lfp.texts.preferences import find_preferences, last_words, number_conversations, split_pairs
 from lfp.texts.reading.rows import DroppedRows
 from lfp.util.dependencies import check_tracker
 from precompute.run.inputs import load_chat_by, load_reward, read_texts
@@ -28,6 +28,7 @@ _SCHEMA = pa.schema(
         ("pair_id", pa.int64()),
         ("response_start", pa.int64()),
         ("spans", pa.list_(pa.list_(pa.int64(), 2))),
+        ("conversation", pa.int64()),
     ]
 )
 
@@ -63,6 +64,7 @@ def _read_pairs(run: Run) -> tuple[list[CorpusText], dict[str, Any]]:
     pairs = split_pairs(read.pairs, share=corpus.held_out_share, limit=corpus.n_texts, seed=run.config.seed)
     texts: list[CorpusText] = []
     splits = [("train", pair) for pair in pairs.train] + [("held_out", pair) for pair in pairs.held_out]
+    conversations = number_conversations([pair for _, pair in splits], most=len(pairs.held_out))
     for pair_id, (split, pair) in enumerate(splits):
         prompt = last_words(pair.prompt, corpus.prompt_words)
         n_cut = len(pair.prompt) - len(prompt)
@@ -70,7 +72,19 @@ def _read_pairs(run: Run) -> tuple[list[CorpusText], dict[str, Any]]:
         for role, text, spans in sides:
             moved = tuple((start - n_cut, end - n_cut) for start, end in spans)
             whole = prompt + text
-            texts.append(CorpusText(len(texts), whole, read.source, split, None, role, pair_id, len(prompt), moved))
+            texts.append(
+                CorpusText(
+                    text_id=len(texts),
+                    text=whole,
+                    source=read.source,
+                    split=split,
+                    role=role,
+                    pair_id=pair_id,
+                    response_start=len(prompt),
+                    spans=moved,
+                    conversation=conversations[pair_id],
+                )
+            )
     facts = {"ties_dropped": float(read.ties), "shared_dropped": float(pairs.shared)}
     return texts, facts | _describe_dropped(read.dropped, read.dropped_rows)
 

@@ -20,7 +20,7 @@ from lfp.probes.pooling import pool
 from lfp.probes.ridge import place_scales
 from lfp.probes.weight_intervals import clustered_intervals
 from lfp.texts.corpus import CorpusText
-from lfp.util.types import Floats
+from lfp.util.types import Floats, Ints
 from precompute.run.inputs import load_pair, mark_responses, read_places, read_texts, tokenize_texts
 from precompute.run.work_folder import Run
 from precompute.stages.probes.fitting import Probe, Weights
@@ -38,6 +38,7 @@ class Pairs:
     `features` by kind of inputs are [2 pairs, columns], pooled over a text's tokens: chosen texts, then rejected texts
     in the same order. `implicit_reward` is a pair's summed r_t over the response's tokens (over all tokens where there
     is no prompt), chosen minus rejected, and `length` the number of those tokens, also chosen minus rejected.
+    Pairs of one `conversation` open alike.
     `n_cut_off` pairs were left out because the context ends before their texts differ.
     """
 
@@ -46,6 +47,7 @@ class Pairs:
     implicit_reward: Floats
     length: Floats
     n_cut_off: int
+    conversation: Ints
 
     def differences(self, inputs: str) -> sp.csr_array:
         """Return pooled inputs [pairs, columns] of the chosen text minus those of the rejected text."""
@@ -72,7 +74,15 @@ def collect_pairs(run: Run, inputs: Sequence[Inputs]) -> Pairs:
         )
     features, reward, length = _pool_texts(run, (tuned, base), texts, tokenized, inputs)
     n = len(held_out)
-    return Pairs(held_out, features, reward[:n] - reward[n:], length[:n] - length[n:], half - n)
+    conversations = [text.pair_id if text.conversation is None else text.conversation for text in texts[:n]]
+    return Pairs(
+        is_held_out=held_out,
+        features=features,
+        implicit_reward=reward[:n] - reward[n:],
+        length=length[:n] - length[n:],
+        n_cut_off=half - n,
+        conversation=np.array(conversations, np.int64),
+    )
 
 
 def _pool_texts(
@@ -146,8 +156,8 @@ def fit_pairs(inputs: Inputs, pairs: Pairs, config: ProbesConfig, *, seed: int) 
     fit = fit_logistic(features, outcomes, folds, n_folds=config.folds, alphas=config.alphas, intercept=False)
     margins = scaled_columns(differences[held_out], scales) @ fit.coef
     weights = Weights(fit.coef[:, 0] * scales)
-    if inputs.name in OF_THE_BUNDLE:  # with noise: intervals over pairs, and nulls that keep the probe's alpha
-        low, high = clustered_intervals(features, outcomes[:, 0], np.arange(len(train)), fit, intercept=False)
+    if inputs.name in OF_THE_BUNDLE:  # with noise: intervals over conversations, and nulls that keep the probe's alpha
+        low, high = clustered_intervals(features, outcomes[:, 0], pairs.conversation[train], fit, intercept=False)
         alphas = (float(fit.alpha[0]),)
         nulls = fit_logistic(features, outcomes[:, 1:], folds, n_folds=config.folds, alphas=alphas, intercept=False)
         drawn = nulls.coef * scales[:, None]
@@ -174,7 +184,8 @@ def preference_rows(
     seed: int,
 ) -> list[ResultRow]:
     """Report `preference_accuracy`: every probe, tuned minus base, length alone, and the implicit reward alone."""
-    judged = JudgedPairs.from_lengths(pairs.length[pairs.is_held_out], config, seed=seed)
+    of_held_out = pairs.conversation[pairs.is_held_out]
+    judged = JudgedPairs.from_lengths(pairs.length[pairs.is_held_out], config, seed=seed, groups=of_held_out)
     rows: list[ResultRow] = []
     for inputs, fitted in probes.items():
         keys = probe_keys(PREFERENCE, inputs, "held_out_pairs") | {"probe_id": ids[PREFERENCE, inputs]}

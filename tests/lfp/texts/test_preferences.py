@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,15 @@ from hypothesis import strategies as st
 from lfp.config import CorpusConfig, TuneConfig
 from lfp.errors import CorpusError
 from lfp.texts.corpus import read_corpus
-from lfp.texts.preferences import PreferencePair, Preferences, find_preferences, last_words, read_pairs, split_pairs
+from lfp.texts.preferences import (
+    PreferencePair,
+    Preferences,
+    find_preferences,
+    last_words,
+    number_conversations,
+    read_pairs,
+    split_pairs,
+)
 from tests.lfp.builders import data_file, write_rows
 
 TURN = "\n\nAssistant:"
@@ -220,6 +229,34 @@ def test_no_text_is_on_both_sides() -> None:
     ]
     assert texts[0].isdisjoint(texts[1]) and split.shared > 0
     assert (len(split.held_out), len(split.train) + split.shared) == (10, 10)
+
+
+@given(st.lists(st.integers(0, 6), min_size=4, max_size=40), st.integers(0, 5))
+def test_no_conversation_is_on_both_sides(openings: list[int], seed: int) -> None:
+    """Pairs of later turns of a conversation, and pairs that share no text with it."""
+    pairs = [
+        PreferencePair(f"\n\nHuman: {opening}{TURN} {i}\n\nHuman: {i}{TURN}", f"{i} yes", f"{i} no")
+        for i, opening in enumerate(openings)
+    ]
+    most = max(1, round(0.4 * len(pairs)))
+    split = split_pairs(pairs, share=0.4, limit=None, seed=seed)
+    counts = Counter(pair.opening for pair in pairs)
+    sides = [{pair.opening for pair in part if counts[pair.opening] <= most} for part in (split.train, split.held_out)]
+    assert sides[0].isdisjoint(sides[1]) and split.shared == 0
+    assert len(split.train) + len(split.held_out) == len(pairs) and len(split.held_out) <= most
+
+
+def test_pairs_with_one_form_of_prompt_are_no_conversation() -> None:
+    pairs = [PreferencePair("Write a review: ", f"{i} yes", f"{i} no") for i in range(20)]
+    split = split_pairs(pairs, share=0.3, limit=None, seed=0)
+    assert (len(split.train), len(split.held_out)) == (14, 6)
+    assert len(set(number_conversations(pairs, most=6))) == 20
+
+
+def test_messages_open_with_what_the_user_said_first(tmp_path: Path) -> None:
+    first = [{"role": "system", "content": "Be kind."}, *said("Hi", "Hello", "More?")]
+    pair = only(tmp_path, chosen=[*first, *said("", "yes")[1:]], rejected=[*first, *said("", "no")[1:]])
+    assert pair.opening == "Hi"
 
 
 @pytest.mark.parametrize("pairs", [numbered(1), numbered(1) * 4])

@@ -396,7 +396,7 @@ def pairs(n: int = 200, *, strength: float = 2.0) -> tuple[Pairs, np.ndarray]:
     wins = rng.random(n) < 1 / (1 + np.exp(-(first - second) @ weights))
     chosen, rejected = np.where(wins[:, None], first, second), np.where(wins[:, None], second, first)
     features = {"raw": sp.csr_array(np.vstack([chosen, rejected]))}
-    return Pairs(np.arange(n) % 2 == 1, features, np.zeros(n), np.zeros(n), 0), weights
+    return Pairs(np.arange(n) % 2 == 1, features, np.zeros(n), np.zeros(n), 0, np.arange(n)), weights
 
 
 def test_the_preference_probe_is_scikit_learns_logistic_regression_on_differences() -> None:

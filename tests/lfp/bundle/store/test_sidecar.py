@@ -16,6 +16,7 @@ from lfp.bundle.queries.features import FeatureFilter
 from lfp.bundle.schema import TABLES
 from lfp.bundle.store import sorted_copy
 from lfp.bundle.store.connection import Store
+from lfp.errors import BundleError
 from tests.conftest import ROOT, rewrite
 
 
@@ -119,6 +120,13 @@ def test_the_cache_takes_it_where_the_folder_cannot(large, tmp_path):
     with Store.open(large, prepare=True) as store:
         assert sorted_copy.find(large, manifest).parent == tmp_path / "cache" / "lfp-explorer"
         assert len(answers(store)[0]) == 5
+
+
+def test_tables_that_cannot_be_sorted_are_not_passed_over(large, monkeypatch):
+    monkeypatch.setattr(sorted_copy.views, "FEATURE_TABLE", "SELECT no_such_column FROM features")
+    with pytest.raises(BundleError, match=r"tables cannot be sorted .*no_such_column"):
+        sorted_copy.build(large, read_manifest(large))
+    assert beside(large) == []
 
 
 def test_nowhere_to_write_means_parquet(large, tmp_path, monkeypatch):

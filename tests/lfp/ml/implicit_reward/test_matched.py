@@ -81,7 +81,7 @@ def test_contexts_that_favour_a_word_do_not_pay_it_for_their_own_reward() -> Non
 def test_parts_add_up_in_any_order() -> None:
     columns = np.array([0, 1, 1, 2, 3, 3])
     base, difference = contexts(60, 6, seed=1)
-    whole, parts = MatchedContexts(columns, 4), [MatchedContexts(columns, 4) for _ in range(3)]
+    whole, parts = MatchedContexts(columns, 4), [MatchedContexts(columns, 4, first=20 * i) for i in range(3)]
     whole.update(base, difference)
     for start in range(0, 60, 10):
         parts[start // 20].update(base[start : start + 10], difference[start : start + 10])
@@ -92,6 +92,7 @@ def test_parts_add_up_in_any_order() -> None:
     assert last.n_contexts == 60
     np.testing.assert_allclose(found.effect, expected.effect, atol=1e-5)
     np.testing.assert_allclose(found.weight, expected.weight, rtol=1e-6)
+    np.testing.assert_allclose(found.se, expected.se, rtol=1e-4)  # blocks are numbered over all parts
 
 
 def test_standard_errors_are_the_spread_over_samples() -> None:
