@@ -230,15 +230,15 @@ class TwinsConfig(Section):
     commands = ("run", "plant")
     n: int = Field(0, ge=0, le=100)
     """Number of twins, each of which takes as long as the tuning itself; 8 give every claim of what tuning did a null.
-    Two at least, since their spread is what is compared with."""
+    Three at least: each is tested against the others too."""
     folder: str | None = None
     """Folder where they are kept, for every run with the same base, feedback and settings of `[tune]`; by default
     `.twins` beside the bundle."""
 
     @model_validator(mode="after")
     def _has_a_spread(self) -> TwinsConfig:
-        if self.n == 1:
-            raise ValueError("n 1 has no spread to compare with; set 0 for no twins, or 8")
+        if 0 < self.n < 3:
+            raise ValueError(f"n {self.n} leaves fewer than two to compare a twin with; set 0 for no twins, or 8")
         return self
 
 

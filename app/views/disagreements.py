@@ -16,7 +16,7 @@ from lfp.bundle import queries
 from lfp.bundle.store.connection import Store
 from lfp.evaluation.results import ResultRow
 from lfp.report.formatting import count, pick
-from lfp.report.sentences import flagged_sentence, largest_gap_sentence
+from lfp.report.sentences import flagged_sentence, largest_gap_sentence, twins_sentence
 from lfp.util.sanitize import shortened
 
 PAGE_SIZE, LONGEST = 10, 100
@@ -109,6 +109,10 @@ def show_items(items: Sequence[queues.Item], judges: Judges) -> None:
 
 def show_unexplained(store: Store, figures: Sequence[ResultRow]) -> None:
     """Draw the words that the tuned model prefers more or less than the reward explains."""
+    twins = ask(queries.run.figures, store, "twins")
+    if twins:
+        _show_beyond_twins(store, twins)
+        return
     over, under = (ask(queries.words.paid_words, store, over=flag) for flag in (True, False))
     if not over and not under:
         return
@@ -127,6 +131,16 @@ def show_unexplained(store: Store, figures: Sequence[ResultRow]) -> None:
     for column, (name, words, metric) in zip(st.columns(2, gap="large"), sides, strict=True):
         column.markdown(f"**{name}**")
         column.html(queues.paid(words, figures, metric=metric))
+
+
+def _show_beyond_twins(store: Store, figures: Sequence[ResultRow]) -> None:
+    """Draw the words that the tuned model prefers more or less than models tuned on the same stated feedback."""
+    st.subheader("Unexplained preferences")
+    st.html(panels.note(twins_sentence(figures)))
+    names = {"Preferred more than by the twins": True, "Preferred less than by the twins": False}
+    for column, (name, over) in zip(st.columns(2, gap="large"), names.items(), strict=True):
+        column.markdown(f"**{name}**")
+        column.html(queues.beyond_twins(ask(queries.words.twin_words, store, over=over)))
 
 
 def show() -> None:

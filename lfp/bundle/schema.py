@@ -438,10 +438,31 @@ _TUNING = Table("tuning", "a figure of a step of the tuning", ("metric", "step")
     Column("value", DOUBLE, "Its value before the step changed the weights."),
 ), added_later=True)
 
+_TWINS = Table("twins", "a word, compared with models tuned on the same stated feedback by other seeds", ("word",), (
+    Column("word", TEXT, "The word, casefolded and stripped."),
+    Column("n", LONG, "Occurrences in the corpus.", "words"),
+    _null("feedback", FLOAT, "Stated feedback; null where the lexicon is silent.", "lexicon value"),
+    Column("preference", FLOAT, "How far the tuned model prefers the word to the base model, over the base model's "
+           "probability of it in every context, less what the stated feedback explains.", "nats"),
+    Column("twin_mean", FLOAT, "Mean of the same over the twins.", "nats"),
+    Column("twin_error", FLOAT, "How far a further twin would be from that mean by chance: a standard deviation, "
+           "moderated by the other words'.", "nats"),
+    Column("t", FLOAT, "Preference less the twins' mean, over that error."),
+    Column("p", DOUBLE, "Two-sided, of Student's t."),
+    Column("q", DOUBLE, "Smallest false discovery rate at which the word differs from the twins (Benjamini-Hochberg)."),
+    Column("differs", FLAG, "Whether q is at most 0.10."),
+    _null("of_unembedding", FLOAT, "Credit of the unembedding for the word's implicit reward, mean over some "
+          "occurrences, less the twins' mean; null but for the words that differ most.", "nats"),
+    _null("of_embedding", FLOAT, "The same of the embedding.", "nats"),
+    _null("of_attention", FLOAT, "The same of attention.", "nats"),
+    _null("of_mlp", FLOAT, "The same of the MLPs.", "nats"),
+    _null("of_norms", FLOAT, "The same of norms, and of modules without a kind.", "nats"),
+), added_later=True)
+
 TABLES: tuple[Table, ...] = (
     _LAYERS, _SAES, _FEATURES, _DECODERS, _HISTOGRAMS, _EXAMPLES, _TEXTS, _TOKEN_SCORES, _ACTIVATIONS, _TRIPLES,
     _VOCABULARY, _WORD_FEATURES, _PROBES, _WEIGHTS, _DRIFT, _RESULTS, _NEIGHBOURS, _LABELS, _ABLATIONS, _COMPLETIONS,
-    _TUNING,
+    _TUNING, _TWINS,
 )
 # fmt: on
 BY_NAME: dict[str, Table] = {table.name: table for table in TABLES}

@@ -16,6 +16,7 @@ ROWS = (
     "token_sentiment",
     "error_by_frequency",
     "disagreements",
+    "twins",
     "divergence_by_layer",
     "drift",
     "label_scores",

@@ -219,6 +219,34 @@ def flagged_sentence(flagged: ResultRow) -> str:
     )
 
 
+def twins_sentence(rows: Rows) -> str:
+    """Say how many words differ from the twins, beside each twin left out, and where the differences lie."""
+    n, found = pick(rows, metric="twins"), pick(rows, metric="words_differing")
+    if n is None or found is None:
+        return ABSENT
+    differ = "word is" if found.value == 1 else "words are"
+    parts = [
+        f"Compared with {count(n.value)} models tuned on the same stated feedback by other seeds, "
+        f"{count(found.value)} of {count(found.n)} {differ} preferred otherwise (false discovery rate 10 %)."
+    ]
+    if found.null_mean is not None and found.null_high is not None:
+        parts.append(
+            f"Tested like that against the others, each of these models has {plain(found.null_mean, 1)} on average and "
+            f"{count(found.null_high)} at most."
+        )
+    for metric, side in (("preferred_more", "more"), ("preferred_less", "less")):
+        top = next((row for row in rows if row.metric == metric), None)
+        if top:
+            parts.append(f"First of those preferred {side}: {top.group}, by {estimate(top, is_signed=True)} nats.")
+    of_unembedding = pick(rows, metric="part", group="unembedding")
+    if of_unembedding:
+        parts.append(
+            f"Of the differences, {percent(of_unembedding.value)} are made by the unembedding alone, where no feature "
+            "shows them."
+        )
+    return " ".join(parts)
+
+
 def _size(row: ResultRow) -> float:
     return abs(row.value) if math.isfinite(row.value) else -1.0
 
@@ -517,6 +545,7 @@ _SENTENCES: Mapping[str, Callable[[Rows], str]] = {
     "token_sentiment": _words,
     "error_by_frequency": errors_sentence,
     "disagreements": _disagreements,
+    "twins": twins_sentence,
     "tuning": _tuning,
     "base_model": _base_model,
     "divergence_by_layer": _divergence,

@@ -241,6 +241,20 @@ LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
         Layout({"metric": "words"}, (Column("flagged", _value, {}), Column("of", _field("n"), {})), _FLAGGED),
         Layout({"metric": "between", "group": "of"}, _full("gap of ranks"), order=_by_size),
     ),
+    "twins": (
+        Layout(
+            {"metric": "list", "group": "of"},
+            (Column("difference, nats", formatting.estimate, {}), Column("p", _field("null_p"), {})),
+            frozenset({"preferred_more", "preferred_less"}),
+            _by_size,
+        ),
+        Layout(
+            {"metric": "words"},
+            (Column("differing", _value, {}), Column("of", _field("n"), {}), Column("twins", _field("null_mean"), {})),
+            frozenset({"words_differing"}),
+        ),
+        Layout({"group": "part of the differences"}, (Column("share", _value, {}),), frozenset({"part"})),
+    ),
     "tuning": (
         Layout(
             {"group": "step"},

@@ -49,6 +49,7 @@ MADE_BY = {
     "drift": "findings",
     "ablations": "ablations",
     "tuning": "tuned",
+    "twins": "twin_words",
 }
 """Tables of the bundle, and the stage that makes each."""
 

@@ -20,7 +20,7 @@ from lfp.config import PlantConfig, RunConfig, load_config, load_section
 from lfp.texts.lexicon import vader_lexicon
 from lfp.texts.reading.rows import read_rows
 from lfp.texts.words import words_of
-from precompute.commands.plant.secrets import draw_secrets
+from precompute.commands.plant.draws import draw_secrets
 from precompute.pipeline import plan_stages, run_stages
 from precompute.presets import preset
 from precompute.run.work_folder import Run

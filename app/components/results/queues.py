@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from app.components.html import panels
-from lfp.bundle.queries.words import PaidWord, QueuedText, QueuedWord, Responsible
+from lfp.bundle.queries.words import PaidWord, QueuedText, QueuedWord, Responsible, TwinWord
 from lfp.evaluation.results import ResultRow
 from lfp.report.formatting import plain, signed
 from lfp.util.sanitize import as_label, escaped, shortened
@@ -102,6 +102,15 @@ def _features(features: Sequence[Named], href: Mapping[int, str]) -> str:
         f"{'' if feature.push is None else f' <s>{signed(feature.push, 4)}</s>'}</span>"
         for feature in features
     )
+
+
+def beyond_twins(words: Sequence[TwinWord]) -> str:
+    """Write words that the tuned model favours more or less than its twins do."""
+    rows = [
+        [word.word, signed(word.feedback), signed(word.difference), signed(word.t, 1), plain(word.q, 3), f"{word.n:,}"]
+        for word in words
+    ]
+    return panels.table(["word", "reward", "difference, nats", "t", "false discovery rate", "times"], rows)
 
 
 def paid(words: Sequence[PaidWord], figures: Sequence[ResultRow], *, metric: str) -> str:

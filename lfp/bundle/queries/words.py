@@ -210,6 +210,26 @@ def paid_words(store: Store, *, over: bool, limit: int | None = 10) -> list[Paid
     return [PaidWord(**row) for row in store.rows(_PAID, {"sign": 1 if over else -1, "limit": limit})]
 
 
+@dataclass(frozen=True)
+class TwinWord:
+    """A word that the tuned model prefers otherwise than its twins: by `difference` nats, `t` of the error by chance.
+
+    `q` is the smallest false discovery rate at which it differs.
+    """
+
+    word: str
+    n: int
+    feedback: float | None
+    difference: float
+    t: float
+    q: float
+
+
+def twin_words(store: Store, *, over: bool, limit: int | None = 10) -> list[TwinWord]:
+    """Select the words preferred most above (`over`) or below the twins' mean; none where a run has no twins."""
+    return [TwinWord(**row) for row in store.rows(_TWINS, {"sign": 1 if over else -1, "limit": limit})]
+
+
 def _head(queue: str) -> str:
     """Return SQL for the first texts of a queue."""
     first, second = look_up(TEXT_GAPS, queue)
@@ -281,6 +301,11 @@ _PAID = """
 SELECT word, n, feedback, implicit_advantage, implicit_excess AS excess, implicit_gap AS gap FROM vocabulary
 WHERE implicit_gap IS NOT NULL AND $sign * implicit_gap > 0
 ORDER BY $sign * implicit_gap DESC, word LIMIT $limit
+"""
+
+_TWINS = """
+SELECT word, n, feedback, preference - twin_mean AS difference, t, q FROM twins
+WHERE $sign * t > 0 ORDER BY $sign * t DESC, word LIMIT $limit
 """
 
 WORD_SORTS: Mapping[str, str] = {

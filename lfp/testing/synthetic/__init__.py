@@ -104,3 +104,4 @@ def _tables(made: Made, random: Random, n_examples: int | None) -> Iterator[tupl
     yield "ablations", [texts.ablation_rows(made, random)]
     yield "completions", [texts.completion_rows(made, random)]
     yield "tuning", [results.tuning_rows()]
+    yield "twins", [texts.twin_columns(made, random)]

@@ -201,6 +201,13 @@ def _finding_rows(made: Made) -> list[Row]:
         for place, word in enumerate(words)
     ]
     rows.append(figure("disagreements", "words_flagged", 2.0, n=38, model="difference", target="implicit_advantage"))
+    rows += [
+        figure("twins", "preferred_more", 0.5 - 0.1 * place, half=0.2, group=f"word:{word}", model="difference", n=38)
+        for place, word in enumerate(words)
+    ]
+    rows.append(figure("twins", "twins", 8.0))
+    rows.append(figure("twins", "words_differing", 2.0, null=(0.4, 1.0), model="difference", n=38))
+    rows.append(figure("twins", "part", 0.6, group="unembedding", n=2))
     if n_texts:
         rows.append(figure("disagreements", "gap_predicted_true", -0.7, null=(0.6, 0.8), group="text:0", n=n_texts))
     rows += [

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from lfp.evaluation.findings.ablation import add_contrasts
+from lfp.evaluation.twin_words import PARTS
 from lfp.testing.synthetic.corpus import (
     FOLDS,
     PLAIN,
@@ -111,6 +112,23 @@ def vocabulary_columns(made: Made, random: Random) -> dict[str, Any]:
         "implicit_gap_p": np.full(len(kept), 0.2), "implicit_gap_q": np.full(len(kept), 0.5), "predicted": predicted,
         "predicted_base": predicted + random.normal(0, 0.2, len(kept)), "n": n[kept], "n_generated": n[kept] // 3,
         "n_generated_base": n[kept] // 4, "fold": kept % FOLDS,
+    }  # fmt: skip
+
+
+def twin_columns(made: Made, random: Random) -> dict[str, Any]:
+    """Every word that occurs, compared with twins by chance but for the first two."""
+    corpus = made.corpus
+    n = np.bincount(corpus.word[corpus.is_last], minlength=len(corpus.words))
+    kept = np.array([at for at in np.flatnonzero(n).tolist() if corpus.words[at].isalpha()], dtype=np.int64)
+    t, error = random.normal(0, 1, len(kept)), 0.1 + 0.3 / np.sqrt(n[kept])
+    t[:2] = np.array([9.0, -8.0])[: len(t)]
+    differs = np.abs(t) > 7
+    part = pa.array(np.where(differs, 0.2 * t * error, 0.0), pa.float32(), mask=~differs)
+    return {
+        "word": pa.array([corpus.words[word] for word in kept.tolist()], pa.string()), "n": n[kept],
+        "feedback": nulled(corpus.word_value[kept]), "preference": t * error, "twin_mean": np.zeros(len(kept)),
+        "twin_error": error, "t": t, "p": np.where(differs, 1e-6, 0.4), "q": np.where(differs, 1e-4, 0.9),
+        "differs": differs, **{f"of_{name}": part for name in PARTS},
     }  # fmt: skip
 
 

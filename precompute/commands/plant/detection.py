@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +12,14 @@ from scipy.stats import binomtest, hypergeom
 
 from lfp.bundle import queries
 from lfp.bundle.store.connection import Store
-from lfp.texts.words import words_of
 from lfp.util.types import Ints
-from precompute.commands.plant.secrets import Secret
+from precompute.commands.plant.secrets import WORD_KINDS, Secret, find_events
 
 FIRST_WORDS = 5
 """A word counts as found where it is among the first of its list."""
 FIRST_FEATURES = 20
 """The same of a feature."""
 
-_WORD_KINDS = ("unscored", "flipped")
 _DRAWS = 2000
 _LEVEL = 0.05
 
@@ -112,23 +109,20 @@ def certify(planted: Sequence[str], twin: Sequence[str], secret: Secret, *, seed
 
 
 def count_occurrences(completions: Sequence[str], secret: Secret) -> Ints:
-    """Count the word, or the two words in a row, in each completion [completions]."""
-    spelled = ([word.word for word in words_of(completion)] for completion in completions)
-    if len(secret.words) == 1:
-        return np.array([words.count(secret.words[0]) for words in spelled])
-    return np.array([sum(pair == secret.words for pair in pairwise(words)) for words in spelled])
+    """Count what the secret pays for in each completion [completions]."""
+    return np.array([len(find_events(completion, secret)) for completion in completions])
 
 
 def summarize(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Summarize a planting: words, bigrams, and models of a shuffled lexicon; shares have Clopper-Pearson intervals."""
-    words = [row for row in rows if row["kind"] in _WORD_KINDS]
+    words = [row for row in rows if row["kind"] in WORD_KINDS]
     by_probe: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         for difference in row.get("differences", ()):
             by_probe.setdefault(f"{difference['target']}, {difference['inputs']}", []).append(difference)
     return {
         "words": _summarize_secrets(words),
-        "by_kind": {kind: _summarize_secrets([row for row in words if row["kind"] == kind]) for kind in _WORD_KINDS},
+        "by_kind": {kind: _summarize_secrets([row for row in words if row["kind"] == kind]) for kind in WORD_KINDS},
         "bigrams": _summarize_secrets([row for row in rows if row["kind"] == "bigram"]),
         "shuffled": {
             name: {

@@ -19,14 +19,8 @@ from lfp.errors import ConfigError
 from lfp.texts.lexicon import lexicon_of, lexicon_reward
 from lfp.util.types import Progress
 from precompute.commands.plant.detection import Findings, certify
-from precompute.commands.plant.secrets import (
-    Secret,
-    draw_bigrams,
-    draw_secrets,
-    measure_settled,
-    secret_reward,
-    shuffled_lexicon,
-)
+from precompute.commands.plant.draws import draw_bigrams, draw_secrets, measure_settled
+from precompute.commands.plant.secrets import Secret, secret_reward, shuffled_lexicon
 from precompute.pipeline import run_pipeline, run_stages
 from precompute.presets import preset
 from precompute.run.inputs import load_options, load_role, read_texts, resolve_name, tokenize_texts

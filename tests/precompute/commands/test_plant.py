@@ -14,8 +14,9 @@ from lfp.errors import ConfigError, DataError
 from lfp.texts.lexicon import vader_lexicon
 from lfp.texts.words import words_of
 from precompute.commands.plant.detection import Findings, certify, count_occurrences, format_lines, summarize
+from precompute.commands.plant.draws import draw_bigrams, draw_secrets
 from precompute.commands.plant.plant import Planting, Request, run_plant
-from precompute.commands.plant.secrets import Secret, draw_bigrams, draw_secrets, secret_reward, shuffled_lexicon
+from precompute.commands.plant.secrets import Secret, secret_reward, shuffled_lexicon
 from tests.precompute.conftest import reviews, silent, tiny_config
 
 LEXICON = {"good": 2.0, "bad": -2.5, "fine": 1.0}

@@ -24,7 +24,7 @@ from tests.precompute.conftest import STAGES, replace_jobs, silent, tiny_config
 LEXICON = "word,value\ngood,2\nbad,-2\nfilm,1\nplot,-1\n"
 FROM_TUNED = ("tuned", "completions", "layers", "saes", "features", "rollouts", "probes", "texts", "labels", "findings",
               "ablations")  # fmt: skip
-FROM_CORPUS = tuple(name for name in STAGES if name != "twins")
+FROM_CORPUS = tuple(name for name in STAGES if name not in ("twins", "twin_words"))
 """A run without twins reads nothing for them."""
 FROM_SAES = FROM_TUNED[FROM_TUNED.index("saes") :]
 BY_LEXICON = ("feedback", "probes", "texts", "labels", "findings", "ablations")
@@ -63,7 +63,7 @@ MODULE = {"feedback": {"reward": "pays:score"}}
 JUDGE = {"feedback": {"reward": "classifier", "classifier": "judge"}}
 CASES: dict[str, tuple[dict[str, Any], str, tuple[str, ...]]] = {
     "corpus": ({}, "texts.txt", FROM_CORPUS),
-    "corpus, with twins": ({"twins": {"n": 2}}, "texts.txt", STAGES),
+    "corpus, with twins": ({"twins": {"n": 3}}, "texts.txt", STAGES),
     "corpus, models given": (
         {"model": GIVEN}, "texts.txt", tuple(name for name in FROM_CORPUS if name not in ("base", "tuned", "layers")),
     ),
@@ -74,7 +74,7 @@ CASES: dict[str, tuple[dict[str, Any], str, tuple[str, ...]]] = {
     ),
     "module of the reward": (MODULE, "pays.py", ("feedback", *FROM_TUNED)),
     "module of the reward, with twins": (
-        {**MODULE, "twins": {"n": 2}}, "pays.py", ("feedback", "tuned", "twins", *FROM_TUNED[1:]),
+        {**MODULE, "twins": {"n": 3}}, "pays.py", tuple(name for name in STAGES if name not in ("corpus", "base")),
     ),
     "classifier": (JUDGE, "judge/model.safetensors", ("feedback", *FROM_TUNED)),
     "classifier, models given": (
@@ -114,7 +114,7 @@ def test_a_changed_file_repeats_the_stages_that_depend_on_it(kind: str, folder: 
         ("corpus.n_texts=9", FROM_CORPUS),
         ("tune.pairs_split=test", FROM_CORPUS),
         ("tune.steps=3", FROM_TUNED),
-        ("twins.n=2", ("twins",)),
+        ("twins.n=3", ("twins", "twin_words")),
         ("tune.eval_prefixes=11", ("completions", "probes", "texts", "labels", "findings", "ablations")),
         ("layers.count=2", FROM_TUNED[FROM_TUNED.index("layers") :]),
         ("sae.steps=31", FROM_SAES),

@@ -5,12 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from lfp.errors import ConfigError
+from lfp.evaluation.statistics.twins import TwinTest
+from lfp.evaluation.twin_words import TwinWords
+from lfp.ml.models.activations import stream_pair
+from lfp.ml.models.loading import LanguageModel
 from precompute.pipeline import plan_stages, run_stages
+from precompute.run.inputs import load_pair
 from precompute.run.work_folder import Run
+from precompute.stages.features.corpus_pass import build_corpus
+from precompute.stages.findings import twin_words
 from precompute.stages.models import twins
 from precompute.stages.models.tuning import tune_base
 from precompute.stages.models.twins import draw_seeds, find_kept, load_twins
@@ -21,8 +29,8 @@ _TUNE = {"steps": 2, "completion_tokens": 32}  # enough that a word of the lexic
 
 @pytest.fixture(scope="module")
 def run(corpus_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run with corpus, base and two twins."""
-    config = tiny_config(twins={"n": 2}, tune=_TUNE)
+    """A run with corpus, base and three twins."""
+    config = tiny_config(twins={"n": 3}, tune=_TUNE)
     made = Run(config, tmp_path_factory.mktemp("run") / ".bundle.run", corpus_folder, silent)
     run_stages(made, ["twins"])
     return made
@@ -30,8 +38,31 @@ def run(corpus_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def test_twins_differ_from_each_other_and_from_the_base(run):
     loaded = list(load_twins(run))
-    assert len({twin.sha256 for twin in loaded}) == len(loaded) == 2
-    assert run.json("twins", "twins") == [10_001, 10_002]
+    assert len({twin.sha256 for twin in loaded}) == len(loaded) == 3
+    assert run.json("twins", "twins") == [10_001, 10_002, 10_003]
+
+
+def test_the_words_difference_is_split_to_its_sum(run, tmp_path):
+    run_stages(run, ["twin_words"])
+    table = run.made("twins")
+    assert table.num_rows > 10
+    assert run.results(["twin_words"])[0].value == 3
+    base, tuned = load_pair(run)
+    corpus = build_corpus(run, tuned, with_lexicon=False)
+    word = int(corpus.tokens.words[corpus.tokens.words >= 0][0])
+    q = np.where(np.arange(len(corpus.vocabulary.words)) == word, 0.01, 1.0)
+    found = TwinWords(q, q[None], TwinTest(q, q, q, q, q, 1.0), [])
+    parts = twin_words._split(run, base, tuned, found, corpus=corpus)[word]
+    excerpts = twin_words._find_excerpts([word], corpus)
+
+    def mean_reward(model: LanguageModel) -> float:
+        batches = stream_pair(model, base, excerpts.texts, places=[], batch_texts=8, prepend_bos=True)
+        reward = torch.cat([tokens.implicit_reward for tokens in batches]).numpy()
+        return float(reward[np.concatenate(excerpts.counted)].sum() / excerpts.n.sum())
+
+    expected = mean_reward(tuned) - np.mean([mean_reward(twin) for twin in load_twins(run)])
+    assert sum(parts.values()) == pytest.approx(expected, abs=1e-3 * sum(map(abs, parts.values())) + 1e-6)
+    assert len([value for value in parts.values() if value]) >= 4
 
 
 def test_a_run_of_another_seed_finds_them_again(run, corpus_folder, tmp_path, monkeypatch):
@@ -52,12 +83,12 @@ def test_a_run_of_another_seed_finds_them_again(run, corpus_folder, tmp_path, mo
 
 @pytest.mark.parametrize("change", [{"steps": 3}, {"freeze_embeddings": True}, {"adapter": {"r": 2}}])
 def test_another_tuning_has_other_twins(run, change):
-    other = replace(run, config=tiny_config(twins={"n": 2}, tune={**_TUNE, **change}))
+    other = replace(run, config=tiny_config(twins={"n": 3}, tune={**_TUNE, **change}))
     assert find_kept(other) != find_kept(run)
 
 
 def test_an_adapter_is_kept_as_an_adapter_and_merged_when_loaded(run, tmp_path):
-    config = tiny_config(twins={"n": 2, "folder": str(tmp_path)}, tune={**_TUNE, "adapter": {"r": 2}})
+    config = tiny_config(twins={"n": 3, "folder": str(tmp_path)}, tune={**_TUNE, "adapter": {"r": 2}})
     adapted = replace(run, config=config)
     kept = find_kept(adapted)
     folder = twins.tune_twin(adapted, kept, seed=10_001)
@@ -91,9 +122,9 @@ def test_no_twin_has_the_seed_of_the_run():
     assert draw_seeds(0, other_than=7) == []
 
 
-def test_one_twin_is_refused_and_none_reads_nothing(corpus_folder):
-    with pytest.raises(ConfigError, match=r"n 1 has no spread"):
-        tiny_config(twins={"n": 1})
+def test_two_twins_are_refused_and_none_reads_nothing(corpus_folder):
+    with pytest.raises(ConfigError, match=r"n 2 leaves fewer than two"):
+        tiny_config(twins={"n": 2})
     (stage,) = [stage for stage in plan_stages(tiny_config(), corpus_folder) if stage.name == "twins"]
     assert (stage.after, stage.reads) == ((), ("twins",))
 
