@@ -21,6 +21,7 @@ from lfp.config_sections import (
     AblationConfig,
     AdapterConfig,
     CorpusConfig,
+    FeatureCreditsConfig,
     FeedbackConfig,
     LabelsConfig,
     LanguageModelConfig,
@@ -52,6 +53,7 @@ __all__ = [
     "AblationConfig",
     "AdapterConfig",
     "CorpusConfig",
+    "FeatureCreditsConfig",
     "FeedbackConfig",
     "LabelsConfig",
     "LanguageModelConfig",
@@ -103,6 +105,7 @@ class RunConfig(Section):
     layers: LayersConfig = LayersConfig()
     sae: SaeConfig = SaeConfig()
     stats: StatsConfig = StatsConfig()
+    feature_credits: FeatureCreditsConfig = FeatureCreditsConfig()
     probes: ProbesConfig = ProbesConfig()
     labels: LabelsConfig = LabelsConfig()
     ablation: AblationConfig = AblationConfig()

@@ -289,6 +289,23 @@ class LayersConfig(Section):
         return self
 
 
+class FeatureCreditsConfig(Section):
+    """What tuning's change of each feature carries of the implicit reward (docs/CREDITS.md)."""
+
+    texts: int = Field(200, ge=0)
+    """Texts that are split over features, of those whose activations are kept; 0 for none."""
+    nodes: int = Field(3, ge=1)
+    """Points between the base's and the tuned model's weights at which gradients are taken; each costs about six
+    forward passes."""
+    batch_texts: int = Field(16, ge=1)
+    """Texts per pass."""
+    interventions: int = Field(50, ge=0)
+    """Features of the largest credit that are taken out of what tuning changed, to compare the effect with the credit;
+    0 for none."""
+    controls: int = Field(50, ge=0)
+    """Features of little credit that are taken out as matched controls."""
+
+
 class PretrainedSae(Section):
     """An autoencoder trained elsewhere, of one layer."""
 

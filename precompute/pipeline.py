@@ -25,7 +25,7 @@ from precompute.run.stage import FileDigests, Stage, compute_key, find_needed
 from precompute.run.work_folder import Run, lock_work_folder
 from precompute.stages.features import features, saes, texts
 from precompute.stages.features.pretrained import check_files
-from precompute.stages.findings import ablations, findings, twin_words
+from precompute.stages.findings import ablations, feature_credits, findings, twin_words
 from precompute.stages.models import completions, corpus, pair, twins
 from precompute.stages.probes import probes
 
@@ -159,6 +159,19 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
             after=(*pair_of_models, "twins") if config.twins.n else (),
             reads=("twins", *(("model", *corpus_pass, "seed", "feedback.lexicon") if config.twins.n else ())),
             files=lexicon_files if config.twins.n else (),
+        ),
+        Stage(
+            "feature_credits",
+            feature_credits.run,
+            after=(*pair_of_models, "layers", "saes", "texts"),
+            reads=(
+                "model",
+                "feature_credits.texts",
+                "feature_credits.nodes",
+                "feature_credits.batch_texts",
+                *draws,
+                "seed",
+            ),
         ),
         Stage(
             "labels",

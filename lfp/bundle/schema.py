@@ -459,10 +459,52 @@ _TWINS = Table("twins", "a word, compared with models tuned on the same stated f
     _null("of_norms", FLOAT, "The same of norms, and of modules without a kind.", "nats"),
 ), added_later=True)
 
+_FEATURE_CREDITS = Table("feature_credits", "a text split over features", ("text_id",), (
+    Column("text_id", LONG, "The text."),
+    Column("positions", pa.list_(INT), "Tokens at which features were written, ascending.", "tokens"),
+    Column("feature_ids", pa.list_(INT), "The features, ascending within a position."),
+    Column("credits", pa.list_(FLOAT), "What tuning's change of the feature there carries of the text's implicit "
+           "reward, through all later layers and positions.", "nats"),
+    Column("next_credits", pa.list_(FLOAT), "What it carries of the implicit reward of the token after it, keys and "
+           "values of other positions held fixed.", "nats"),
+), row_group_rows=1_024, added_later=True)
+
+_CREDIT_SUMS = Table("credit_sums", "a text and a place", ("text_id", "layer", "site", "path"), (
+    Column("text_id", LONG, "The text."),
+    Column("layer", INT, "Layer of the module."),
+    Column("site", TEXT, "Where it writes: mlp_out or attn_out."),
+    Column("path", TEXT, "full (credits) or same_position (next_credits)."),
+    Column("module", DOUBLE, "What the module carries of the implicit reward: the sum of the three parts.", "nats"),
+    Column("features", DOUBLE, "Part of its features.", "nats"),
+    Column("bias", DOUBLE, "Part of the dictionary's bias: what tuning changed on average.", "nats"),
+    Column("residual", DOUBLE, "Part that the dictionary does not reconstruct, the write at a beginning-of-sequence "
+           "token included.", "nats"),
+), row_group_rows=8_192, added_later=True)
+
+_CREDITS = Table("credits", "a feature", ("feature_id",), (
+    Column("feature_id", INT, "The feature."),
+    Column("credit", DOUBLE, "What it carries of the implicit reward, credits over the tokens of the split texts.",
+           "nats per token"),
+    Column("ci_low", DOUBLE, "Lower end of the 95 % interval over texts.", "nats per token"),
+    Column("ci_high", DOUBLE, "Upper end of the 95 % interval over texts.", "nats per token"),
+    Column("abs_credit", DOUBLE, "The same of absolute credits.", "nats per token"),
+    Column("abs_ci_low", DOUBLE, "Lower end of its interval.", "nats per token"),
+    Column("abs_ci_high", DOUBLE, "Upper end of its interval.", "nats per token"),
+    Column("rank", INT, "Rank by the size of credit, from 1."),
+    Column("unexplained_credit", DOUBLE, "Mean size of next_credits less what the next token's stated feedback "
+           "explains of them, by least squares over tokens.", "nats per token"),
+    Column("unexplained_rank", INT, "Rank by unexplained_credit, from 1."),
+    Column("promotes", TOKEN_VALUES, "Next tokens to which its next_credits give most.", "nats"),
+    Column("demotes", TOKEN_VALUES, "Next tokens from which they take most.", "nats"),
+    Column("example_text_ids", pa.list_(LONG), "Texts of its largest credits by size, largest first."),
+    Column("example_positions", pa.list_(INT), "Their tokens.", "tokens"),
+    Column("example_credits", pa.list_(FLOAT), "Their credits.", "nats"),
+), row_group_rows=8_192, added_later=True)
+
 TABLES: tuple[Table, ...] = (
     _LAYERS, _SAES, _FEATURES, _DECODERS, _HISTOGRAMS, _EXAMPLES, _TEXTS, _TOKEN_SCORES, _ACTIVATIONS, _TRIPLES,
     _VOCABULARY, _WORD_FEATURES, _PROBES, _WEIGHTS, _DRIFT, _RESULTS, _NEIGHBOURS, _LABELS, _ABLATIONS, _COMPLETIONS,
-    _TUNING, _TWINS,
+    _TUNING, _TWINS, _FEATURE_CREDITS, _CREDIT_SUMS, _CREDITS,
 )
 # fmt: on
 BY_NAME: dict[str, Table] = {table.name: table for table in TABLES}

@@ -31,7 +31,9 @@ _REFERENCES = (
     ("weights", "probe_id", "probes", "probe_id"), ("weights", "feature_id", "features", "feature_id"),
     ("results", "probe_id", "probes", "probe_id"), ("neighbours", "feature_id", "features", "feature_id"),
     ("neighbours", "neighbour_id", "features", "feature_id"), ("labels", "feature_id", "features", "feature_id"),
-    ("ablations", "features", "features", "feature_id"),
+    ("ablations", "features", "features", "feature_id"), ("credits", "feature_id", "features", "feature_id"),
+    ("feature_credits", "text_id", "texts", "text_id"), ("feature_credits", "feature_ids", "features", "feature_id"),
+    ("credit_sums", "text_id", "texts", "text_id"), ("credits", "example_text_ids", "texts", "text_id"),
 )  # fmt: skip
 """Column of a table (a number or a list of them), and where each value must be found."""
 
@@ -44,6 +46,10 @@ _CONDITIONS = (
     ("activations", "len(feature_ids) = len(positions) AND len(\"values\") = len(positions)",
      "positions, feature_ids and values differ in length"),
     ("activations", "list_sort(positions) = positions", "positions do not rise"),
+    ("feature_credits", "len(feature_ids) = len(positions) AND len(credits) = len(positions) AND "
+     "len(next_credits) = len(positions)", "positions, feature_ids and credits differ in length"),
+    ("feature_credits", "list_sort(positions) = positions", "positions do not rise"),
+    ("credit_sums", "path IN ('full', 'same_position')", "path is not a value that the schema names"),
     ("histograms", "len(edges) = len(counts) + 1 AND len(base_counts) = len(counts)", "bins and edges do not match"),
     ("probes", "pooling IN ('last', 'mean', 'sum', 'response', 'max')", "pooling is not a value that the schema names"),
     ("examples", "position BETWEEN window_start AND window_start + len(window_values) - 1",
@@ -61,6 +67,7 @@ _BY_TEXT = (
      "AND len(t.implicit_advantage) = n AND coalesce(len(t.sae_miss), n) = n",
      "a list is not as long as the text has tokens"),
     ("activations", "coalesce(list_max(t.positions), -1) < n", "a position is past the text's last token"),
+    ("feature_credits", "coalesce(list_max(t.positions), -1) < n", "a position is past the text's last token"),
     ("examples", "t.position < n", "the position is past the text's last token"),
 )  # fmt: skip
 
@@ -203,6 +210,7 @@ def _content_faults(store: Store) -> Iterator[str]:
     if probes["n"] and probes["headlines"] != 1:
         yield f"table probes: {probes['headlines']} rows are the headline, and one must be"
     yield from exactness_faults(store)
+    yield from credit_faults(store)
 
 
 def exactness_faults(store: Store, *, tolerance: float = TOLERANCE) -> Iterator[str]:
@@ -241,6 +249,47 @@ def exactness_faults(store: Store, *, tolerance: float = TOLERANCE) -> Iterator[
             f"{texts[0]['text_id']} ({texts[0]['sae_miss']:.6g} stated, {texts[0]['total']} pooled)"
         )
 
+
+def credit_faults(store: Store, *, tolerance: float = TOLERANCE) -> Iterator[str]:
+    """Check that features, bias and residual sum to their module in every text, and that features sum as stated.
+
+    Parts may be large and cancel, so the tolerance is relative to the sum of their sizes.
+    """
+    for sql, says in ((_MODULE_ERRORS, "features, bias and residual do not sum to the module"),
+                      (_CREDIT_ERRORS, "features is not the sum of feature_credits")):  # fmt: skip
+        if found := store.rows(sql, {"tolerance": tolerance}):
+            row = found[0]
+            yield (
+                f"table credit_sums: {says} in {len(found)} rows, such as text {row['text_id']}, layer {row['layer']},"
+                f" {row['site']} ({row['stated']:.6g} stated, {row['total']:.6g} summed)"
+            )
+
+
+_MODULE_ERRORS = """
+SELECT text_id, layer, site, module AS stated, features + bias + residual AS total FROM credit_sums
+WHERE NOT coalesce(isfinite(features + bias + residual - module) AND abs(features + bias + residual - module)
+    <= $tolerance * greatest(1, abs(features) + abs(bias) + abs(residual)), false)
+ORDER BY text_id, layer, site
+"""
+_CREDIT_ERRORS = """
+WITH entries AS (
+    SELECT text_id, unnest(feature_ids) AS feature_id, unnest(credits)::DOUBLE AS credit,
+        unnest(next_credits)::DOUBLE AS next_credit FROM feature_credits
+), sums AS (
+    SELECT e.text_id, f.layer, f.site, sum(credit) AS full_sum, sum(abs(credit)) AS full_size,
+        sum(next_credit) AS next_sum, sum(abs(next_credit)) AS next_size
+    FROM entries e JOIN features f USING (feature_id) GROUP BY e.text_id, f.layer, f.site
+), found AS (
+    SELECT s.text_id, s.layer, s.site, s.features AS stated,
+        coalesce(CASE s.path WHEN 'full' THEN full_sum ELSE next_sum END, 0) AS total,
+        coalesce(CASE s.path WHEN 'full' THEN full_size ELSE next_size END, 0) AS size
+    FROM credit_sums s SEMI JOIN feature_credits USING (text_id)
+    LEFT JOIN sums t ON t.text_id = s.text_id AND t.layer = s.layer AND t.site = s.site
+)
+SELECT text_id, layer, site, stated, total FROM found
+WHERE NOT coalesce(isfinite(total - stated) AND abs(total - stated) <= $tolerance * greatest(1, size), false)
+ORDER BY text_id, layer, site
+"""
 
 _PREDICTION_ERRORS = f"""
 SELECT t.text_id, t.predicted, coalesce(total, 0) + $intercept AS total

@@ -19,6 +19,7 @@ ROWS = (
     "twins",
     "divergence_by_layer",
     "drift",
+    "feature_credits",
     "label_scores",
     "label_agreement",
     "activation_frequency",

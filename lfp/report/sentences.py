@@ -313,6 +313,27 @@ def _drift(rows: Rows) -> str:
     return " ".join(parts)
 
 
+def _feature_credits(rows: Rows) -> str:
+    """Say how much of their modules' credit features carry, and which carries most."""
+    shares = [row for row in rows if row.metric == "features_share" and row.group == "same_position"]
+    if not shares:
+        return ABSENT
+    values = sorted(row.value for row in shares)
+    span = percent(values[0]) if len(values) == 1 else f"{percent(values[0])} to {percent(values[-1])}"
+    where = "the module" if len(values) == 1 else f"their modules ({len(values)} layers and sites)"
+    says = [f"Features carry {span} of what {where} changed in the log-probability of the next token."]
+    constant = sorted(row.value for row in rows if row.metric == "bias_share" and row.group == "same_position")
+    if constant and constant[-1] > _NOTED_SHARE:
+        says.append(f"Up to {percent(constant[-1])} is the same at every token: the dictionary's bias.")
+    top = next((row for row in rows if row.metric == "credit"), None)
+    if top is not None:
+        says.append(f"Largest: {str(top.group).replace(':', ' ')}, {estimate(top, is_signed=True)} nats per token.")
+    return " ".join(says)
+
+
+_NOTED_SHARE = 0.05
+
+
 def _autoencoders(rows: Rows) -> str:
     worst = max((row.value for row in rows if row.metric == "fvu"), default=None)
     n = len({(row.model, row.layer, row.site, row.group) for row in rows})
@@ -550,6 +571,7 @@ _SENTENCES: Mapping[str, Callable[[Rows], str]] = {
     "base_model": _base_model,
     "divergence_by_layer": _divergence,
     "drift": _drift,
+    "feature_credits": _feature_credits,
     "label_scores": _label_scores,
     "label_agreement": labels_sentence,
     "activation_frequency": lambda rows: frequencies_sentence(lines.frequencies(rows, "per_token")),

@@ -50,6 +50,9 @@ MADE_BY = {
     "ablations": "ablations",
     "tuning": "tuned",
     "twins": "twin_words",
+    "feature_credits": "feature_credits",
+    "credit_sums": "feature_credits",
+    "credits": "feature_credits",
 }
 """Tables of the bundle, and the stage that makes each."""
 

@@ -17,20 +17,23 @@ SELECT f.*, f.top_tokens[1].token AS top_token, f.pos_logits[1].token AS raised_
     chr(10) || array_to_string([lower(trim(item.token)) FOR item IN f.top_tokens], chr(10)) || chr(10) AS token_words,
     w.weight, w.ci_low, w.ci_high, w.mean_contribution, w.mean_abs_contribution, w.share, w.rank, w.null_high,
     w.q, w.beats_null, d.status, d.sign_flipped, d.weight_base, d.drifted_contribution, d.rank AS drift_rank,
-    d.unexplained_contribution, l.labeller, l.description, lower(l.description) AS description_words, l.related,
+    d.unexplained_contribution, c.credit, c.ci_low AS credit_low, c.ci_high AS credit_high, c.abs_credit,
+    c.rank AS credit_rank, c.unexplained_credit, c.promotes, c.demotes,
+    l.labeller, l.description, lower(l.description) AS description_words, l.related,
     l.confidence, l.agreement, l.score_detection, l.score_fuzzing
 FROM features f
 LEFT JOIN (SELECT * FROM weights WHERE probe_id = (SELECT min(probe_id) FROM probes WHERE is_headline)) w
     USING (feature_id)
 LEFT JOIN drift d USING (feature_id)
+LEFT JOIN credits c USING (feature_id)
 LEFT JOIN (
     SELECT * FROM labels QUALIFY 1 = row_number() OVER (PARTITION BY feature_id ORDER BY
         status = 'ok' DESC, starts_with(labeller, 'human:') DESC, model IS NOT NULL DESC, created_at DESC, labeller)
 ) l USING (feature_id)
 """
-"""A feature's own columns, the headline weight, its drift, and the label that is shown: a person's before a language
-model's, the latest first, before a rule's. `token_words` has its top tokens, trimmed and in small letters, each
-between line ends; `description_words` is the description in small letters: both are there to be searched."""
+"""A feature's own columns, the headline weight, its drift, its credit, and the label that is shown: a person's before a
+language model's, the latest first, before a rule's. `token_words` has its top tokens, trimmed and in small letters,
+each between line ends; `description_words` is the description in small letters: both are there to be searched."""
 
 UNNESTED = """
 SELECT text_id, unnest(positions) AS position, unnest(feature_ids) AS feature_id, unnest("values") AS value

@@ -7,7 +7,8 @@ times directions d_i, a bias b and what is left, so that the module's credit is,
     g_s . m'_s = sum over features i of c_i (g_s . d_i)  +  g_s . b  +  g_s . (m'_s - decoded),
 
 and its integral over a is split alike. A dictionary of changes encodes m'_s itself. Of one of activations, c_i is how
-feature i moves with the write, by the derivative of its activation, and there is no bias.
+feature i moves with the write, by the derivative of its activation, and there is no bias. A crosscoder encodes what
+both models' weights write for the input, and d_i is the difference of its two decoders' rows.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from torch.func import functional_call, jvp
 from torch.utils._pytree import tree_map
 from transformers.models.bloom.modeling_bloom import BloomGelu
 
+from lfp.evaluation.feature_credits import PATHS, TextCredits
 from lfp.ml.implicit_reward.quadrature import Rule, gauss
 from lfp.ml.implicit_reward.weight_path import Call, Kind, Module, Tally, WeightPath
 from lfp.ml.models.activations import model_batches
@@ -33,32 +35,14 @@ from lfp.ml.models.loading import LanguageModel
 from lfp.ml.models.sites import Writer, find_writer, site_module
 from lfp.ml.models.tokenization import Batch, TokenizedText
 from lfp.ml.sae.autoencoders import Dictionary, Sae, normalise
-from lfp.util.types import Floats, Ints, Place, Site
+from lfp.util.types import Flags, Place, Reads, Site
 
-N_PATHS = 2
-"""The full path and that on the same position, in this order."""
+N_PATHS = len(PATHS)
 _KINDS: Mapping[Site, Kind] = {"mlp_out": "mlp", "attn_out": "attention", "resid_post": "other"}
 _STEP = 1e-4
 """Of a difference along the path, whose length is 1."""
 _CHUNK_ENTRIES = 2**22
 """Most features times tokens, and numbers of decoder rows, in memory at a time."""
-
-
-@dataclass(frozen=True, eq=False)
-class TextCredits:
-    """The credits of a text's features at the positions they were written at, in nats.
-
-    `credits` [paths, entries] belong to `positions` and `features` [entries]; those on the same position concern the
-    token after theirs. `modules`, `bias` and `residual` are [paths, places, tokens + n_bos]: what the beginning-of-
-    sequence token's write carries is all residual, since no dictionary is trained on one.
-    """
-
-    positions: Ints
-    features: Ints
-    credits: Floats
-    modules: Floats
-    bias: Floats
-    residual: Floats
 
 
 def feature_credits(
@@ -67,20 +51,24 @@ def feature_credits(
     dictionary: Dictionary,
     texts: Sequence[TokenizedText],
     *,
-    of_changes: bool,
     nodes: int,
     batch_texts: int,
     prepend_bos: bool = True,
+    counted: Sequence[Flags] | None = None,
 ) -> Iterator[TextCredits]:
     """Yield the split of every text's implicit reward over the dictionary's features, on both kinds of path.
 
-    `of_changes` says that the dictionary encodes changes of writes. The integral has `nodes` Gauss-Legendre nodes, each
+    `counted` marks the tokens whose implicit reward is
+    split, all by default. The integral has `nodes` Gauss-Legendre nodes, each
     of about six forward passes' time. Raises ModelError for a place that no single module writes to and where the
     models' parameters differ in shape, DataError where a gradient is not finite.
     """
     path = _restrict(WeightPath.between(base, tuned), dictionary.places)
     for batch in model_batches(base, texts, batch_texts=batch_texts, prepend_bos=prepend_bos):
-        sums = _integrate(path, batch, dictionary, gauss(nodes), of_changes=of_changes)
+        mask = batch.text_tokens()
+        if counted is not None:
+            mask[mask.clone()] = torch.from_numpy(np.concatenate([counted[text] for text in batch.rows]))
+        sums = _integrate(path, batch, mask, dictionary, gauss(nodes))
         for row, text in enumerate(batch.rows):
             yield sums.of_text(row, len(texts[text].token_ids))
 
@@ -117,14 +105,14 @@ class _Sums:
         )
 
 
-def _integrate(path: WeightPath, batch: Batch, dictionary: Dictionary, rule: Rule, *, of_changes: bool) -> _Sums:
+def _integrate(path: WeightPath, batch: Batch, counted: Tensor, dictionary: Dictionary, rule: Rule) -> _Sums:
     """Integrate the split of every place's write over the nodes of a rule."""
     shape, mask = batch.input_ids.shape, batch.text_tokens().flatten()
     offsets = np.searchsorted(dictionary.place_of, np.arange(len(dictionary.places)))
     by_token = torch.zeros(3, N_PATHS, len(dictionary.places), shape.numel(), dtype=torch.float64)
     keys, values = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0, N_PATHS, dtype=torch.float64)]
     for at, weight in zip(rule.nodes.tolist(), rule.weights.tolist(), strict=True):
-        credits, writes = observe_writes(path, batch, dictionary.places, at)
+        credits, writes = observe_writes(path, batch, counted, dictionary.saes, at)
         for number, (place, write) in enumerate(zip(dictionary.places, writes, strict=True)):
             column = (
                 path.modules.index(Module(place.layer, _KINDS[place.site])) if write.gradients is not None else None
@@ -136,7 +124,7 @@ def _integrate(path: WeightPath, batch: Batch, dictionary: Dictionary, rule: Rul
             module += weight * credits[..., column].flatten(1)
             residual[:, ~mask] += weight * (gradients.double() * moved).sum(-1).cpu()[:, ~mask]
             for chosen in _chunks(mask, sae):
-                part = split_change(sae, moved[chosen], write.written[chosen], gradients[:, chosen], of_changes)
+                part = split_change(sae, moved[chosen], write.read[chosen], gradients[:, chosen])
                 bias[:, chosen] += weight * part.bias.cpu()
                 residual[:, chosen] += weight * part.residual.cpu()
                 entries = chosen[part.tokens.cpu()] * dictionary.n_features + int(offsets[number]) + part.features.cpu()
@@ -168,48 +156,51 @@ class SplitChange:
 
 
 @torch.no_grad()
-def split_change(sae: Sae, moved: Tensor, written: Tensor, gradients: Tensor, of_changes: bool) -> SplitChange:
-    """Split gradients [paths, n, d] times the movements [n, d] of writes [n, d] over a dictionary's features."""
-    codes, size = encode_change(sae, moved, written, of_changes=of_changes)
-    bias = sae.b_dec if of_changes else torch.zeros_like(sae.b_dec)
+def split_change(sae: Sae, moved: Tensor, read: Tensor, gradients: Tensor) -> SplitChange:
+    """Split gradients [paths, n, d] times the movements [n, d] of writes over a dictionary's features.
+
+    `read` [n, d_in] is what the dictionary reads: the movements, the writes, or the writes of both models' weights.
+    """
+    normalised = normalise(read, sae.info.normalize)
+    size = normalised.size if normalised.size is not None else moved.new_ones(len(moved), 1)
+    codes = sae.activate_(F.linear(normalised.inputs, sae.encoder, sae.b_enc))
+    if sae.info.reads == "activations":
+        codes = F.linear(moved / size, sae.encoder) * (codes > 0)
+    rows, constant = change_decoder(sae)
     tokens, features = codes.nonzero(as_tuple=True)
-    parts = sae.W_dec[features] * (codes[tokens, features][:, None] * size[tokens])
-    decoded = (size * bias).index_add(0, tokens, parts)
+    parts = rows[features] * (codes[tokens, features][:, None] * size[tokens])
+    decoded = (size * constant).index_add(0, tokens, parts)
     return SplitChange(
         tokens,
         features,
         (gradients[:, tokens].double() * parts).sum(-1).T,
-        (gradients.double() * (size * bias)).sum(-1),
+        (gradients.double() * (size * constant)).sum(-1),
         (gradients.double() * (moved - decoded)).sum(-1),
     )
 
 
-def encode_change(sae: Sae, moved: Tensor, written: Tensor, *, of_changes: bool) -> tuple[Tensor, Tensor]:
-    """Encode movements [n, d] of writes [n, d] as codes [n, width], and the sizes [n, 1] that decoder rows have.
-
-    Sizes are 1 but where the dictionary normalises what it reads; they are held fixed then.
-    """
-    read = normalise(moved if of_changes else written, sae.info.normalize)
-    size = read.size if read.size is not None else moved.new_ones(len(moved), 1)
-    if of_changes:
-        return sae.activate_(F.linear(read.inputs, sae.encoder, sae.b_enc)), size
-    active = sae.activate_(F.linear(read.inputs, sae.encoder, sae.b_enc)) > 0
-    return F.linear(moved / size, sae.encoder) * active, size
+def change_decoder(sae: Sae) -> tuple[Tensor, Tensor]:
+    """Return what a unit of each feature adds to a change [width, d_model], and what all changes have [d_model]."""
+    rows, bias = sae.tuned_decoder, sae.tuned_bias
+    if sae.info.reads == "pair":
+        return rows - sae.base_decoder, bias - sae.b_dec.detach()[sae.info.d_model :]
+    return rows, bias if sae.info.reads == "change" else torch.zeros_like(bias)
 
 
 @dataclass(eq=False)
 class Write:
-    """What the pass at a point of the path shows of a place: its write, how tuning moves it, and its gradients.
+    """What the pass at a point of the path shows of a place: how tuning moves its write, and the write's gradients.
 
-    `written` and `moved` are [tokens of the batch, d_model], `gradients` [paths, tokens, d_model] or None where nothing
-    that changed is before or in the module.
+    `moved` is [tokens of the batch, d_model], `read` [tokens, d_in] what the dictionary reads, and `gradients` [paths,
+    tokens, d_model] or None where nothing that changed is before or in the module.
     """
 
+    reads: Reads
     writer: Writer
     name: str
     norm: str
     call: Call | None = None
-    written: Tensor = field(default_factory=lambda: torch.zeros(0))
+    read: Tensor = field(default_factory=lambda: torch.zeros(0))
     moved: Tensor = field(default_factory=lambda: torch.zeros(0))
     gradients: Tensor | None = None
     _found: dict[int, Tensor] = field(default_factory=dict)
@@ -222,7 +213,7 @@ class Write:
 
         def keep(_: nn.Module, __: Any, output: Any) -> None:
             found = output[0] if isinstance(output, tuple) else output
-            self.written = found.detach().flatten(0, -2)
+            self.read = found.detach().flatten(0, -2)
             if found.requires_grad:
                 found.register_hook(partial(self._keep_gradient, tally))
 
@@ -242,12 +233,26 @@ class Write:
             return
         self.gradients = torch.stack([self._found[number] for number in range(N_PATHS)])
         moved = _move(path, call, weights)
-        norm = self.writer.norm
-        if norm is not None:
-            scales = {key: weights[f"{self.norm}.{key}"] for key, _ in norm.named_parameters()}
-            own = {key: weights[f"{call.name}.{key}"] for key, _ in call.module.named_parameters()}
-            moved = jvp(lambda x: functional_call(norm, scales, (x,)), (call.run(own)[0],), (moved,))[1]
+        if self.writer.norm is not None:
+            moved = jvp(partial(self._scale, weights), (_run(call, weights),), (moved,))[1]
         self.moved = moved.flatten(0, -2)
+        if self.reads == "change":
+            self.read = self.moved
+        elif self.reads == "pair":
+            ends = [self._scale(weights, _run(call, path.weights(at))).flatten(0, -2) for at in (1.0, 0.0)]
+            self.read = torch.cat(ends, dim=-1)
+
+    def _scale(self, weights: Mapping[str, Tensor], written: Tensor) -> Tensor:
+        """Apply the norm between the module and the residual stream, where there is one."""
+        if self.writer.norm is None:
+            return written
+        own = {key: weights[f"{self.norm}.{key}"] for key, _ in self.writer.norm.named_parameters()}
+        scaled: Tensor = functional_call(self.writer.norm, own, (written,))
+        return scaled
+
+
+def _run(call: Call, weights: Mapping[str, Tensor]) -> Tensor:
+    return call.run({key: weights[f"{call.name}.{key}"] for key, _ in call.module.named_parameters()})[0]
 
 
 def _move(path: WeightPath, call: Call, weights: Mapping[str, Tensor]) -> Tensor:
@@ -269,21 +274,24 @@ def _move(path: WeightPath, call: Call, weights: Mapping[str, Tensor]) -> Tensor
     return ((ends[0] - ends[1]) / (2.0 * _STEP)).float()
 
 
-def observe_writes(path: WeightPath, batch: Batch, places: Sequence[Place], at: float) -> tuple[Tensor, list[Write]]:
-    """Run the ledger's pass at a point of the path; return its credits and what it shows of every place."""
+def observe_writes(
+    path: WeightPath, batch: Batch, counted: Tensor, saes: Sequence[Sae], at: float
+) -> tuple[Tensor, list[Write]]:
+    """Run the ledger's pass at a point of the path; return its credits and what it shows of dictionaries' places."""
     network = path.base.network
     names = {id(module): name for name, module in network.named_modules()}
     writes = []
-    for place in places:
-        writer = find_writer(network, place)
+    for sae in saes:
+        writer = find_writer(network, sae.info.place)
         name = names.get(id(writer.module), names[id(writer.reads)].rpartition(".")[0])
-        writes.append(Write(writer, name, "" if writer.norm is None else names[id(writer.norm)]))
+        norm = "" if writer.norm is None else names[id(writer.norm)]
+        writes.append(Write(sae.info.reads, writer, name, norm))
 
     def observe(stack: ExitStack, tally: Tally) -> None:
-        for place, write in zip(places, writes, strict=True):
-            write.watch(stack, tally, site_module(network, place))
+        for sae, write in zip(saes, writes, strict=True):
+            write.watch(stack, tally, site_module(network, sae.info.place))
 
-    credits = path.differentiate(batch, batch.text_tokens(), at, same_position=True, observe=observe)
+    credits = path.differentiate(batch, counted, at, same_position=True, observe=observe)
     weights = path.weights(at)
     with path.base.selected():
         for write in writes:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lfp.errors import ModelError
 from lfp.ml.implicit_reward.changes import ChangeOfWrites
+from lfp.ml.implicit_reward.feature_credits import change_decoder
 from lfp.ml.models.activations import model_batches
 from lfp.ml.models.loading import LanguageModel
 from lfp.ml.models.tokenization import Batch, TokenizedText
@@ -26,15 +27,15 @@ def scaling_changes(
     dictionary: Dictionary,
     scales: Mapping[int, float],
     *,
-    of_changes: bool,
     prepend_bos: bool,
 ) -> Iterator[None]:
     """Scale features' parts of the change in the tuned model within the context: each acts `scales[feature]` times.
 
-    The write m_1 becomes m_1 + sum_i (scale_i - 1) c_i d_i. With `of_changes` the codes c are those of m_1 - m_0, with
-    m_0 what the base's weights write for the same input; else c_i is the feature's activation in m_1 less that in m_0.
-    With `prepend_bos` the first position of a call with several tokens is left unchanged. Raises ModelError for a
-    feature that the dictionary does not have, and for attention's while a text is written token by token.
+    The write m_1 becomes m_1 + sum_i (scale_i - 1) c_i d_i, with m_0 what the base's weights write for the same input:
+    c encodes m_1 - m_0 in a dictionary of changes, and m_1 and m_0 side by side in a crosscoder, whose d_i is the
+    difference of its decoders; else c_i is the feature's activation in m_1 less that in m_0. With `prepend_bos` the
+    first position of a call with several tokens is left unchanged. Raises ModelError for a feature that the dictionary
+    does not have, and for attention's while a text is written token by token.
     """
     by_place: dict[int, dict[int, float]] = defaultdict(dict)
     for feature_id, scale in scales.items():
@@ -45,7 +46,7 @@ def scaling_changes(
         by_place[int(dictionary.place_of[feature_id])][int(dictionary.index_of[feature_id])] = scale
     n_bos = len(pair.tuned.bos_ids(prepend_bos))
     hooks = {
-        dictionary.places[number]: partial(_rescale, dictionary.saes[number], of_place, n_bos, of_changes)
+        dictionary.places[number]: partial(_rescale, dictionary.saes[number], of_place, n_bos)
         for number, of_place in by_place.items()
     }
     with pair.compare(pair.tuned, hooks):
@@ -53,28 +54,29 @@ def scaling_changes(
 
 
 @torch.no_grad()
-def _rescale(
-    sae: Sae, scales: Mapping[int, float], n_bos: int, of_changes: bool, change: Tensor, written: Tensor
-) -> Tensor:
+def _rescale(sae: Sae, scales: Mapping[int, float], n_bos: int, change: Tensor, written: Tensor) -> Tensor:
     """Return the change [batch, seq, d_model] with features scaled."""
     first = n_bos if change.shape[1] > 1 else 0
-    indices = torch.tensor(list(scales), device=sae.W_dec.device)
-    factors = torch.tensor([scale - 1.0 for scale in scales.values()], device=sae.W_dec.device)
+    rows, _ = change_decoder(sae)
+    indices = torch.tensor(list(scales), device=rows.device)
+    factors = torch.tensor([scale - 1.0 for scale in scales.values()], device=rows.device)
     inside = change[:, first:].reshape(-1, change.shape[-1])
-    codes = _encode(sae, indices, inside, written[:, first:].reshape(inside.shape), of_changes=of_changes)
+    codes = _encode(sae, indices, inside, written[:, first:].reshape(inside.shape))
     changed = change.clone()
-    changed[:, first:] += (codes @ (sae.W_dec.detach()[indices] * factors[:, None])).view_as(change[:, first:])
+    changed[:, first:] += (codes @ (rows[indices] * factors[:, None])).view_as(change[:, first:])
     return changed
 
 
-def _encode(sae: Sae, indices: Tensor, change: Tensor, written: Tensor, *, of_changes: bool) -> Tensor:
+def _encode(sae: Sae, indices: Tensor, change: Tensor, written: Tensor) -> Tensor:
     """Return codes [n, chosen] of changes [n, d] of writes [n, d]: what decoder rows are multiplied by."""
-    if of_changes:
-        return sae.encode_some(change, indices) * _size(sae, change)
     before = written - change
-    return sae.encode_some(written, indices) * _size(sae, written) - sae.encode_some(before, indices) * _size(
-        sae, before
-    )
+    if sae.info.reads == "activations":
+        return _encode_sized(sae, indices, written) - _encode_sized(sae, indices, before)
+    return _encode_sized(sae, indices, change if sae.info.reads == "change" else torch.cat([written, before], dim=1))
+
+
+def _encode_sized(sae: Sae, indices: Tensor, read: Tensor) -> Tensor:
+    return sae.encode_some(read, indices) * _size(sae, read)
 
 
 def _size(sae: Sae, read: Tensor) -> Tensor | float:

@@ -105,3 +105,7 @@ def _tables(made: Made, random: Random, n_examples: int | None) -> Iterator[tupl
     yield "completions", [texts.completion_rows(made, random)]
     yield "tuning", [results.tuning_rows()]
     yield "twins", [texts.twin_columns(made, random)]
+    entries = features.credit_entries(made, random)
+    yield "feature_credits", [features.feature_credit_columns(made, entries)]
+    yield "credit_sums", [features.credit_sum_columns(made, entries)]
+    yield "credits", [features.credit_columns(made, entries, random)]

@@ -11,25 +11,28 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from lfp.ml.implicit_reward.feature_credits import TextCredits, feature_credits
+from lfp.evaluation.feature_credits import TextCredits
+from lfp.ml.implicit_reward.feature_credits import feature_credits
 from lfp.ml.implicit_reward.ledger import module_credits
 from lfp.ml.models.loading import LanguageModel, load_model
 from lfp.ml.models.pairs import load_pair
 from lfp.ml.models.sources import find_model
 from lfp.ml.models.tokenization import TokenizedText, tokenize
-from lfp.ml.sae.autoencoders import SAES, Dictionary, Sae, SaeInfo, Variant
+from lfp.ml.sae.autoencoders import Dictionary, Sae, SaeInfo, Variant, build_sae
 from lfp.util.types import Place
 from tests.lfp.ml.conftest import build_model, save_adapter
 
 Pair = tuple[LanguageModel, LanguageModel]
 NODES, WIDTH = 4, 24
 PLACES = (Place(0, "attn_out"), Place(1, "attn_out"), Place(1))
-KINDS: tuple[tuple[Variant, bool], ...] = (
-    ("topk", True),
-    ("tied_relu", False),
-    ("jumprelu", True),
-    ("batchtopk", False),
+KINDS: tuple[tuple[Variant, str], ...] = (
+    ("topk", "change"),
+    ("tied_relu", "tuned"),
+    ("jumprelu", "change"),
+    ("batchtopk", "tuned"),
+    ("batchtopk", "crosscoder"),
 )
+"""Variants, and what they are trained on."""
 # PEFT reads a property of transformers by its old name
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
@@ -49,7 +52,8 @@ def move_weights(root: Path, architecture: str) -> Pair:
     return models[0], models[1]
 
 
-def random_sae(place: Place, variant: Variant, d_in: int = 32) -> Sae:
+def random_sae(place: Place, variant: Variant, trained_on: str) -> Sae:
+    d_in = 64 if trained_on == "crosscoder" else 32
     info = SaeInfo(
         layer=place.layer,
         site=place.site,
@@ -61,8 +65,9 @@ def random_sae(place: Place, variant: Variant, d_in: int = 32) -> Sae:
         model="tuned",
         variant=variant,
         k=3,
+        trained_on=trained_on,
     )
-    sae = SAES[variant](info).requires_grad_(False)
+    sae = build_sae(info).requires_grad_(False)
     generator = torch.Generator().manual_seed(place.layer)
     for name, value in sae.state_dict().items():
         value.copy_(0.02 * torch.randn(value.shape, generator=generator) if name[:2] == "b_" else value + 0.01)
@@ -72,16 +77,16 @@ def random_sae(place: Place, variant: Variant, d_in: int = 32) -> Sae:
     return sae
 
 
-def build_dictionary(variant: Variant) -> Dictionary:
-    return Dictionary([random_sae(place, variant) for place in PLACES])
+def build_dictionary(variant: Variant, trained_on: str) -> Dictionary:
+    return Dictionary([random_sae(place, variant, trained_on) for place in PLACES])
 
 
 def tokens_of(model: LanguageModel, sentences: list[str]) -> list[TokenizedText]:
     return tokenize(model.tokenizer, sentences, context=12)[:3]
 
 
-def split(pair: Pair, dictionary: Dictionary, texts: list[TokenizedText], *, of_changes: bool) -> list[TextCredits]:
-    return list(feature_credits(*pair, dictionary, texts, of_changes=of_changes, nodes=NODES, batch_texts=2))
+def split(pair: Pair, dictionary: Dictionary, texts: list[TokenizedText]) -> list[TextCredits]:
+    return list(feature_credits(*pair, dictionary, texts, nodes=NODES, batch_texts=2))
 
 
 def check_sums(found: TextCredits, dictionary: Dictionary) -> None:
@@ -97,16 +102,20 @@ def check_sums(found: TextCredits, dictionary: Dictionary) -> None:
     np.testing.assert_allclose(sum(parts)[1], found.modules[1], atol=1e-5 * size.max())
 
 
-@pytest.mark.parametrize(("variant", "of_changes"), KINDS)
-@pytest.mark.parametrize("architecture", ["llama", "gpt_neox", "gemma2", "opt", "bloom"])
+@pytest.mark.parametrize(
+    ("architecture", "variant", "trained_on"),
+    [
+        *(("llama", *kind) for kind in KINDS),
+        *((name, *kind) for name in ("gpt_neox", "gemma2", "opt", "bloom") for kind in KINDS[:2]),
+        ("gemma2", *KINDS[-1]),
+    ],
+)
 def test_features_bias_and_residual_sum_to_their_module(
-    tmp_path: Path, architecture: str, variant: Variant, of_changes: bool, sentences: list[str]
+    tmp_path: Path, architecture: str, variant: Variant, trained_on: str, sentences: list[str]
 ) -> None:
-    if architecture != "llama" and variant not in ("topk", "tied_relu"):
-        pytest.skip("every variant on one architecture")
     pair = move_weights(tmp_path, architecture)
-    texts, dictionary = tokens_of(pair[0], sentences), build_dictionary(variant)
-    found = split(pair, dictionary, texts, of_changes=of_changes)
+    texts, dictionary = tokens_of(pair[0], sentences), build_dictionary(variant, trained_on)
+    found = split(pair, dictionary, texts)
     ledger = module_credits(*pair, texts, tolerance=1e-5)
     kinds = {"mlp_out": "mlp", "attn_out": "attention"}
     columns = [ledger.modules.index((place.layer, kinds[place.site])) for place in PLACES]
@@ -117,7 +126,7 @@ def test_features_bias_and_residual_sum_to_their_module(
         assert text.modules.shape[2] == len(texts[row].token_ids) + 1 and (np.diff(text.positions) >= 0).all()
 
 
-def differentiate(pair: Pair, text: TokenizedText, sae: Sae, *, of_changes: bool, same_position: bool) -> np.ndarray:
+def differentiate(pair: Pair, text: TokenizedText, sae: Sae, *, same_position: bool) -> np.ndarray:
     """Credits [tokens, features] of the MLP of layer 1 by autograd on a plain network."""
     network: Any = AutoModelForCausalLM.from_pretrained(pair[0].name).double().eval()
     if same_position:
@@ -129,16 +138,18 @@ def differentiate(pair: Pair, text: TokenizedText, sae: Sae, *, of_changes: bool
     def keep(_: Any, inputs: Any, output: Tensor) -> None:
         held["input"], held["output"] = inputs[0].detach(), output
 
-    ends = [dict(AutoModelForCausalLM.from_pretrained(model.name).double().named_parameters()) for model in pair]
+    weights_of = [dict(AutoModelForCausalLM.from_pretrained(model.name).double().named_parameters()) for model in pair]
     ids = torch.tensor([[pair[0].bos_id, *text.token_ids]])
     nodes, weights = np.polynomial.legendre.leggauss(NODES)
     total = np.zeros((ids.shape[1], WIDTH))
     encoder, decoder = sae.encoder.double(), sae.W_dec.double()
+    if sae.info.reads == "pair":
+        decoder = decoder[:, :32] - decoder[:, 32:]
 
     def set_weights(at: float) -> None:
         with torch.no_grad():
             for name, value in network.named_parameters():
-                value.copy_(ends[0][name] + at * (ends[1][name] - ends[0][name]))
+                value.copy_(weights_of[0][name] + at * (weights_of[1][name] - weights_of[0][name]))
 
     for node, weight in zip((1 + nodes) / 2, weights / 2, strict=True):
         set_weights(float(node))
@@ -151,30 +162,34 @@ def differentiate(pair: Pair, text: TokenizedText, sae: Sae, *, of_changes: bool
             set_weights(float(node) + step)
             ahead.append(mlp(held["input"]).detach()[0])
         moved = (ahead[0] - ahead[1]) / 2e-4
-        if of_changes:
+        ends = []
+        for end in (1.0, 0.0):
+            set_weights(end)
+            ends.append(mlp(held["input"]).detach()[0].float())
+        if sae.info.reads == "change":
             codes = sae.encode(moved.float()).double()
+        elif sae.info.reads == "pair":
+            codes = sae.encode(torch.cat(ends, dim=1)).double()
         else:
             codes = (moved @ encoder.T) * (sae.encode(written.float()) > 0)
         total += float(weight) * (codes * (gradient @ decoder.T)).numpy()
     return total[1:]
 
 
-@pytest.mark.parametrize(("variant", "of_changes"), KINDS)
+@pytest.mark.parametrize(("variant", "trained_on"), KINDS)
 def test_every_credit_is_what_autograd_gives(
-    tmp_path: Path, variant: Variant, of_changes: bool, sentences: list[str]
+    tmp_path: Path, variant: Variant, trained_on: str, sentences: list[str]
 ) -> None:
     pair = move_weights(tmp_path, "llama")
-    texts, dictionary = tokens_of(pair[0], sentences), build_dictionary(variant)
+    texts, dictionary = tokens_of(pair[0], sentences), build_dictionary(variant, trained_on)
     number = dictionary.places.index(Place(1))
-    found = split(pair, dictionary, texts, of_changes=of_changes)[1]
+    found = split(pair, dictionary, texts)[1]
     first = number * WIDTH
     own = (found.features >= first) & (found.features < first + WIDTH)
     for path in (0, 1):
         dense = np.zeros((len(texts[1].token_ids), WIDTH))
         dense[found.positions[own], found.features[own] - first] = found.credits[path, own]
-        expected = differentiate(
-            pair, texts[1], dictionary.saes[number], of_changes=of_changes, same_position=path == 1
-        )
+        expected = differentiate(pair, texts[1], dictionary.saes[number], same_position=path == 1)
         np.testing.assert_allclose(dense, expected, atol=1e-4 * np.abs(expected).max(), rtol=1e-3)
         assert np.abs(expected).max() > 1e-3
 
@@ -190,15 +205,14 @@ def test_an_adapter_is_split_like_the_merged_model(
     merged.save_pretrained(tmp_path / "merged")
     load_model(str(folder)).tokenizer.save_pretrained(tmp_path / "merged")
     pair = load_pair(find_model(str(folder)), find_model(str(adapter)))
-    texts, dictionary = tokens_of(pair[0], sentences), build_dictionary("tied_relu")
-    expected = split(
-        (load_model(str(folder)), load_model(str(tmp_path / "merged"))), dictionary, texts, of_changes=True
-    )
-    for ours, text in zip(split(pair, dictionary, texts, of_changes=True), expected, strict=True):
-        check_sums(ours, dictionary)
-        np.testing.assert_allclose(ours.modules, text.modules, rtol=1e-3, atol=1e-3)
+    texts, dictionary = tokens_of(pair[0], sentences), build_dictionary("tied_relu", "change")
+    pair_of_files = load_model(str(folder)), load_model(str(tmp_path / "merged"))
+    expected = split(pair_of_files, dictionary, texts)
+    for split_text, text in zip(split(pair, dictionary, texts), expected, strict=True):
+        check_sums(split_text, dictionary)
+        np.testing.assert_allclose(split_text.modules, text.modules, rtol=1e-3, atol=1e-3)
 
 
 def test_equal_models_have_no_features_that_carry_anything(neox: LanguageModel, sentences: list[str]) -> None:
-    for text in split((neox, neox), build_dictionary("topk"), tokens_of(neox, sentences), of_changes=True):
+    for text in split((neox, neox), build_dictionary("topk", "change"), tokens_of(neox, sentences)):
         assert not len(text.features) and not text.modules.any() and not text.bias.any() and not text.residual.any()

@@ -79,22 +79,26 @@ def test_a_change_of_zero_is_the_base_module(tmp_path: Path, architecture: str, 
         tuned.forward(ids, torch.ones_like(ids), use_cache=True)
 
 
-@pytest.mark.parametrize("of_changes", [True, False])
+@pytest.mark.parametrize("trained_on", ["change", "tuned", "crosscoder"])
 def test_what_is_taken_out_is_the_feature_of_the_change(
-    tmp_path: Path, of_changes: bool, folders: dict[str, tuple[Path, Path]], sentences: list[str]
+    tmp_path: Path, trained_on: str, folders: dict[str, tuple[Path, Path]], sentences: list[str]
 ) -> None:
     folder = folders["llama"][1]
     base, tuned = load_pair(find_model(str(folder)), find_model(str(save_adapter(folder, tmp_path / "adapter"))))
-    sae, ids, pair = random_sae(Place(1), "tied_relu"), ids_of(base, sentences), ChangeOfWrites(tuned, base)
+    sae, ids, pair = random_sae(Place(1), "batchtopk", trained_on), ids_of(base, sentences), ChangeOfWrites(tuned, base)
     dictionary, scales, kept = Dictionary([sae]), {3: 0.0, 7: 2.0}, []
     with pair.compare(tuned, {Place(1): lambda change, written: kept.append((change[0], written[0]))}):
         logits(tuned, ids)
     change, written = kept[0]
-    codes = sae.encode(change) if of_changes else sae.encode(written) - sae.encode(written - change)
-    expected = written - codes[:, [3]] * sae.W_dec[3] + codes[:, [7]] * sae.W_dec[7]
+    rows, before = sae.W_dec, written - change
+    if trained_on == "crosscoder":
+        codes, rows = sae.encode(torch.cat([written, before], dim=1)), rows[:, :32] - rows[:, 32:]
+    else:
+        codes = sae.encode(change) if trained_on == "change" else sae.encode(written) - sae.encode(before)
+    expected = written - codes[:, [3]] * rows[3] + codes[:, [7]] * rows[7]
     expected[0] = written[0]  # no dictionary is trained on what the first position writes
     outputs: list[Tensor] = []
-    with scaling_changes(pair, dictionary, scales, of_changes=of_changes, prepend_bos=True):
+    with scaling_changes(pair, dictionary, scales, prepend_bos=True):
         handle = tuned.network.get_submodule("model.layers.1.mlp").register_forward_hook(
             lambda _, __, y: outputs.append(y[0])
         )
@@ -102,7 +106,7 @@ def test_what_is_taken_out_is_the_feature_of_the_change(
         handle.remove()
     torch.testing.assert_close(outputs[0], expected, atol=1e-5, rtol=1e-4)
     assert codes[1:, [3, 7]].abs().sum() > 0
-    unknown = scaling_changes(pair, dictionary, {99: 0.0}, of_changes=of_changes, prepend_bos=True)
+    unknown = scaling_changes(pair, dictionary, {99: 0.0}, prepend_bos=True)
     with pytest.raises(ModelError, match="feature 99: not one of the dictionary's 0 to 23"), unknown:
         pass
 

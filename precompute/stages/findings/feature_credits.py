@@ -1,0 +1,133 @@
+"""Stage `feature_credits`: what each feature carries of the implicit reward of texts, and which tokens it promotes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lfp.bundle.schema import as_table
+from lfp.evaluation.feature_credits import (
+    TextCredits,
+    combine,
+    credit_columns,
+    flags_of,
+    largest_results,
+    share_results,
+    sum_rows,
+)
+from lfp.evaluation.statistics.resampling import Draws
+from lfp.util.types import Floats
+from precompute.run.inputs import load_dictionary, load_pair
+from precompute.run.work_folder import Output, Run
+
+if TYPE_CHECKING:
+    from lfp.ml.models.tokenization import TokenizedText
+    from lfp.ml.sae.autoencoders import Dictionary
+
+
+def run(run: Run, output: Output) -> None:
+    """Write the tables feature_credits, credit_sums and credits, and the rows `feature_credits`.
+
+    Empty where the config wants none, or where no single module writes what the dictionaries read.
+    """
+    rows = choose_texts(run)
+    dictionary = load_dictionary(run, "tuned")
+    if not rows or any(place.site == "resid_post" for place in dictionary.places):
+        for name in ("feature_credits", "credit_sums", "credits"):
+            output.table(name, as_table(name, []))
+        output.results([])
+        return
+    found = _split_texts(run, dictionary, rows)
+    text_ids = np.array([row["text_id"] for row in rows], np.int64)
+    place_of, places = dictionary.place_of, dictionary.places
+    entries = [_entry_row(text_id, text) for text_id, text in zip(text_ids.tolist(), found, strict=True)]
+    sums = [sum_rows(text_id, text, places, place_of) for text_id, text in zip(text_ids.tolist(), found, strict=True)]
+    output.table("feature_credits", as_table("feature_credits", entries).sort_by("text_id"))
+    of_texts = as_table("credit_sums", [row for of_text in sums for row in of_text])
+    output.table("credit_sums", of_texts.sort_by([(key, "ascending") for key in ("text_id", "layer", "site", "path")]))
+    split = combine(found, [np.array(row["token_ids"]) for row in rows], [row["stated"] for row in rows])
+    spelled = _spell_tokens(run)
+    columns = credit_columns(split, n_features=dictionary.n_features, spelled=spelled, text_ids=text_ids)
+    output.table("credits", as_table("credits", columns))
+    draws = Draws(run.config.probes.bootstraps, run.config.probes.permutations, run.config.seed)
+    n_bos = [found[i].modules.shape[2] - len(row["token_ids"]) for i, row in enumerate(rows)]
+    by_token = []
+    for number in range(len(places)):
+        parts = [text.by_token(place_of, number, n_bos=n) for text, n in zip(found, n_bos, strict=True)]
+        by_token.append((np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])))
+    all_sums = np.stack([text.place_sums(place_of) for text in found])
+    output.results([*share_results(all_sums, by_token, places, draws), *largest_results(columns, len(found))])
+
+
+def choose_texts(run: Run) -> list[dict[str, Any]]:
+    """Choose texts whose activations are kept, held-out ones first: columns of `texts`, stated feedback, and flags.
+
+    `stated` [tokens] is the stated feedback, 0 where there is none; `counted` [tokens] whether the token is of a
+    response, all where none is marked.
+    """
+    texts = run.table("texts", "texts")
+    scores = run.table("texts", "token_scores").select(["text_id", "feedback", "in_response"])
+    kept = texts.filter(pc.is_in(texts["text_id"], run.table("texts", "activations")["text_id"]))
+    names = ["text_id", "split", "text", "token_ids", "token_starts"]
+    order = sorted(kept.select(names).to_pylist(), key=lambda row: (row["split"] != "held_out", row["text_id"]))
+    scored = {row["text_id"]: row for row in scores.filter(pc.is_in(scores["text_id"], kept["text_id"])).to_pylist()}
+    chosen = order[: run.config.feature_credits.texts]
+    for row in chosen:
+        score = scored[row["text_id"]]
+        row["stated"] = _fill(score["feedback"])
+        row["counted"] = flags_of(score["in_response"], len(row["token_ids"]))
+    return chosen
+
+
+def tokens_of(row: dict[str, Any]) -> TokenizedText:
+    """Return a row of `texts` as the models read it."""
+    from lfp.ml.models.tokenization import TokenizedText
+
+    return TokenizedText(row["text"], tuple(row["token_ids"]), tuple(row["token_starts"]), truncated=False)
+
+
+def _split_texts(run: Run, dictionary: Dictionary, rows: list[dict[str, Any]]) -> list[TextCredits]:
+    from lfp.ml.implicit_reward.feature_credits import feature_credits
+
+    base, tuned = load_pair(run)
+    found = []
+    for text in feature_credits(
+        base,
+        tuned,
+        dictionary,
+        [tokens_of(row) for row in rows],
+        nodes=run.config.feature_credits.nodes,
+        batch_texts=run.config.feature_credits.batch_texts,
+        prepend_bos=run.config.model.prepend_bos,
+        counted=[row["counted"] for row in rows],
+    ):
+        found.append(text)
+        run.progress("feature credits: texts", len(found), len(rows), float(len(text.features)))
+    return found
+
+
+def _entry_row(text_id: int, text: TextCredits) -> dict[str, Any]:
+    """Return a text's row of the table `feature_credits`, its entries by position and feature."""
+    order = np.lexsort((text.features, text.positions))
+    return {
+        "text_id": text_id,
+        "positions": text.positions[order],
+        "feature_ids": text.features[order],
+        "credits": text.credits[0, order].astype(np.float32),
+        "next_credits": text.credits[1, order].astype(np.float32),
+    }
+
+
+def _fill(values: list[float | None] | None) -> Floats:
+    """Return values with 0 where there is none."""
+    filled: Floats = np.nan_to_num(pa.array(values or [], pa.float64()).to_numpy(zero_copy_only=False), nan=0.0)
+    return filled
+
+
+def _spell_tokens(run: Run) -> list[str]:
+    """Return the string of every token id."""
+    base, _ = load_pair(run)
+    return [base.tokenizer.decode([token]) for token in range(base.d_vocab)]
