@@ -21,6 +21,7 @@ from lfp.config_sections import (
     AblationConfig,
     AdapterConfig,
     CorpusConfig,
+    CreditsConfig,
     FeatureCreditsConfig,
     FeedbackConfig,
     LabelsConfig,
@@ -53,6 +54,7 @@ __all__ = [
     "AblationConfig",
     "AdapterConfig",
     "CorpusConfig",
+    "CreditsConfig",
     "FeatureCreditsConfig",
     "FeedbackConfig",
     "LabelsConfig",
@@ -102,6 +104,7 @@ class RunConfig(Section):
     tune: TuneConfig = TuneConfig()
     twins: TwinsConfig = TwinsConfig()
     feedback: FeedbackConfig = FeedbackConfig()
+    credits: CreditsConfig = CreditsConfig()
     layers: LayersConfig = LayersConfig()
     sae: SaeConfig = SaeConfig()
     stats: StatsConfig = StatsConfig()

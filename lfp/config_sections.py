@@ -273,11 +273,30 @@ class FeedbackConfig(Section):
         return self
 
 
+class CreditsConfig(Section):
+    """The ledger: the implicit reward of texts, split exactly over the modules that tuning changed (docs/LEDGER.md)."""
+
+    n_texts: int = Field(400, ge=1)
+    """Texts whose implicit reward is split: first those whose activations are stored, then others, drawn alike."""
+    by_token: int = Field(120, ge=0)
+    """The first of these texts, which are also split token by token, for words and on the same position. Such a text
+    takes half as long again."""
+    batch_texts: int = Field(16, ge=1)
+    """Texts per batch; gradients take several times the memory of the statistics pass."""
+    tolerance: float = Field(1e-3, gt=0.0, lt=1.0)
+    """Largest distance of a text's credits from its implicit reward, as a share of the sum of their sizes."""
+    max_nodes: int = Field(63, ge=1)
+    """Most points of the path of weights at which a text is differentiated to reach the tolerance."""
+
+
 class LayersConfig(Section):
     """Which layers are analysed, and where in them activations are read."""
 
     count: int = Field(5, ge=1)
-    """Number of layers: those where the two models diverge most (the paper takes five)."""
+    """Number of layers (the paper takes five)."""
+    by: Literal["credit", "divergence"] = "credit"
+    """How they are chosen: those whose modules at the sites below carry most credit, or those whose weights moved most
+    (the paper's)."""
     sites: tuple[Site, ...] = Field(("mlp_out",), min_length=1)
     """Where each of these layers is read: `mlp_out`, the MLP's output (the paper's), `resid_post`, the residual stream
     after the layer, `attn_out`, the attention's output; several give each layer a dictionary per site."""

@@ -26,7 +26,7 @@ from precompute.run.work_folder import Run, lock_work_folder
 from precompute.stages.features import features, saes, texts
 from precompute.stages.features.pretrained import check_files
 from precompute.stages.findings import ablations, feature_credits, findings, twin_words
-from precompute.stages.models import completions, corpus, pair, twins
+from precompute.stages.models import completions, corpus, credits, pair, twins
 from precompute.stages.probes import probes
 
 _CHEAP = {"corpus", "feedback"}
@@ -116,7 +116,27 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
             reads=("model", "tune.eval_prefixes", *writing, "probes.bootstraps", "seed", *reward),
             files=reward_files,
         ),
-        Stage("layers", pair.run_layers, after=("base", "tuned"), reads=("model", "layers")),
+        Stage(
+            "credits",
+            partial(credits.run, with_lexicon=bool(segmenting)),
+            after=(*pair_of_models, "twins"),
+            reads=(
+                "model",
+                "credits",
+                "stats.n_texts",
+                "probes.min_word_count",
+                "probes.folds",
+                "seed",
+                *segmenting,
+            ),
+            files=lexicon_files if segmenting else (),
+        ),
+        Stage(
+            "layers",
+            pair.run_layers,
+            after=("base", "tuned") + (("credits",) if config.layers.by == "credit" else ()),
+            reads=("model", "layers"),
+        ),
         Stage(
             "saes",
             saes.run,
@@ -149,7 +169,7 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
         Stage(
             "texts",
             texts.run,
-            after=(*pair_of_models, "layers", "saes", "features", "probes"),
+            after=(*pair_of_models, "credits", "layers", "saes", "features", "probes"),
             reads=("model", "stats", "seed", "feedback"),
             files=(*lexicon_files, *reward_files),
         ),
@@ -183,7 +203,7 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
         Stage(
             "findings",
             findings.run,
-            after=("saes", "features", "probes", "texts", "labels"),
+            after=("credits", "layers", "saes", "features", "probes", "texts", "labels"),
             reads=("probes", "labels", "seed"),
         ),
         Stage(

@@ -12,6 +12,7 @@ from lfp.bundle import queries
 from lfp.bundle.store.connection import Store
 from lfp.evaluation.results import ResultRow
 from lfp.report import sentences, summary
+from lfp.report.credits import draw_credits
 from lfp.report.figures import bars, lines, points
 from lfp.report.figures.intervals import Legend
 from lfp.report.formatting import count, percent, place_name, plain
@@ -42,6 +43,18 @@ def show_headlines(store: Store) -> None:
             st.html(panels.note(says))
     shown = [row for rows in figures.values() for row in rows]
     frame.download(lambda: exports.as_table(ResultRow, shown), name="headline")
+
+
+def show_credits(store: Store) -> None:
+    st.subheader("Where the implicit reward comes from")
+    rows = ask(queries.run.figures, store, "module_credits")
+    figure = draw_credits(rows)
+    if figure is None:
+        missing = sentences.sentence("module_credits", rows) if rows else "This run did not split it over modules."
+        st.html(panels.note(missing))
+        return
+    frame.show_figure(figure, key="module_credits")
+    frame.caption_figures(sentences.sentence("module_credits", rows), rows, name="module_credits")
 
 
 def show_layers(store: Store) -> None:
@@ -142,9 +155,9 @@ def show() -> None:
         + panels.facts(about.run_facts(manifest))
     )
     show_headlines(store)
-    frame.side_by_side(lambda: show_words(store), lambda: show_layers(store))
+    frame.side_by_side(lambda: show_credits(store), lambda: show_words(store))
     frame.side_by_side(lambda: show_agreement(store), lambda: show_ablations(store))
-    show_dictionaries(store)
+    frame.side_by_side(lambda: show_dictionaries(store), lambda: show_layers(store))
     links = {
         "Accuracy: words, pairs, texts": permalinks.href("accuracy", permalinks.AccuracyView()),
         "Validation: labels, weights, ablations": permalinks.href("validation", permalinks.ValidationView()),

@@ -76,6 +76,8 @@ _LAYERS = Table("layers", "a layer", ("layer",), (
     Column("relative_divergence", DOUBLE, "Divergence over the sum of L2 norms of the base's parameters.", "share"),
     Column("selected", FLAG, "Whether the layer was read: its activations were written as features."),
     Column("d_in", INT, "Width of the activations.", "dimensions"),
+    _null("credit", DOUBLE, "Share of the absolute credits of all modules that its modules at the sites read carry.",
+          "share"),
     _null("scale", DOUBLE, "Factor giving the tuned model's MLP output unit mean square norm; null if that is not "
           "read. Of other sites: saes.scale."),
 ))
@@ -182,6 +184,10 @@ _TEXTS = Table("texts", "a text kept for browsing", ("text_id",), (
           "probe target"),
     _null("implicit_reward", FLOAT, "Sum of log pi_tuned - log pi_base over the response, over all tokens without any.",
           "nats"),
+    _null("credit_reward", DOUBLE, "The same implicit reward, to which the modules' credits sum; null where not split.",
+          "nats"),
+    _null("credit_error", DOUBLE, "What the integral of credits misses of it, over the sum of their sizes.", "share"),
+    _null("credit_nodes", INT, "Points of the path of weights at which the text was differentiated."),
     Column("pca_x", FLOAT, "First principal component of the mean features."),
     Column("pca_y", FLOAT, "Second principal component of the mean features."),
 ), row_group_rows=8_192)
@@ -199,6 +205,34 @@ _TOKEN_SCORES = Table("token_scores", "a text", ("text_id",), (
     _null("in_response", pa.list_(pa.bool_()),
           "Whether the token is of a response, which alone counts for the implicit reward; null without a prompt."),
 ), row_group_rows=8_192)
+
+_MODULE = "embedding, attention, mlp, norm, final_norm, unembedding or other"
+_PATH = ("full: through every later layer and position; same_position: for the next token alone, keys and values being "
+         "constants.")
+
+_BY_MODULE = ("path", "layer", "module")
+
+_MODULE_CREDITS = Table("module_credits", "a text, a kind of path and a module", ("text_id", *_BY_MODULE), (
+    Column("text_id", LONG, "The text."),
+    Column("path", TEXT, _PATH),
+    _null("layer", INT, "Layer of the module; null outside the layers."),
+    Column("module", TEXT, f"{_MODULE}; on the same position also elsewhere, what came through attention from other "
+           "positions."),
+    Column("credit", DOUBLE, "Its part of texts.credit_reward, to which a path's modules sum.", "nats"),
+), row_group_rows=32_768, added_later=True)
+
+_WORD_CREDITS = Table("word_credits", "a word, a kind of path and a module", ("word", *_BY_MODULE), (
+    Column("word", TEXT, "The word, one of vocabulary."),
+    Column("path", TEXT, "same_position: of the word's own implicit reward, to which these sum; full: of the whole "
+           "text's, through all that follows."),
+    _null("layer", INT, "Layer of the module; null outside the layers."),
+    Column("module", TEXT, f"{_MODULE}, by what it wrote at the positions before the word's tokens; elsewhere as in "
+           "module_credits."),
+    Column("mean", FLOAT, "Mean over contexts of the sum over the word's tokens.", "nats"),
+    _null("ci_low", FLOAT, "Lower end of its 95 % interval over contexts; null for one context.", "nats"),
+    _null("ci_high", FLOAT, "Upper end.", "nats"),
+    Column("n", LONG, "Contexts."),
+), row_group_rows=32_768, added_later=True)
 
 _ACTIVATIONS = Table("activations", "a sampled text", ("text_id",), (
     Column("text_id", LONG, "The text; texts kept only because an example names them have no row."),
@@ -502,7 +536,8 @@ _CREDITS = Table("credits", "a feature", ("feature_id",), (
 ), row_group_rows=8_192, added_later=True)
 
 TABLES: tuple[Table, ...] = (
-    _LAYERS, _SAES, _FEATURES, _DECODERS, _HISTOGRAMS, _EXAMPLES, _TEXTS, _TOKEN_SCORES, _ACTIVATIONS, _TRIPLES,
+    _LAYERS, _SAES, _FEATURES, _DECODERS, _HISTOGRAMS, _EXAMPLES, _TEXTS, _TOKEN_SCORES, _MODULE_CREDITS, _WORD_CREDITS,
+    _ACTIVATIONS, _TRIPLES,
     _VOCABULARY, _WORD_FEATURES, _PROBES, _WEIGHTS, _DRIFT, _RESULTS, _NEIGHBOURS, _LABELS, _ABLATIONS, _COMPLETIONS,
     _TUNING, _TWINS, _FEATURE_CREDITS, _CREDIT_SUMS, _CREDITS,
 )

@@ -28,6 +28,7 @@ _REFERENCES = (
     ("histograms", "feature_id", "features", "feature_id"), ("examples", "feature_id", "features", "feature_id"),
     ("examples", "text_id", "texts", "text_id"), ("token_scores", "text_id", "texts", "text_id"),
     ("activations", "text_id", "texts", "text_id"), ("activations", "feature_ids", "features", "feature_id"),
+    ("module_credits", "text_id", "texts", "text_id"), ("word_credits", "word", "vocabulary", "word"),
     ("weights", "probe_id", "probes", "probe_id"), ("weights", "feature_id", "features", "feature_id"),
     ("results", "probe_id", "probes", "probe_id"), ("neighbours", "feature_id", "features", "feature_id"),
     ("neighbours", "neighbour_id", "features", "feature_id"), ("labels", "feature_id", "features", "feature_id"),
@@ -206,11 +207,36 @@ def _content_faults(store: Store) -> Iterator[str]:
     for rows, fault in faulty:
         if n := store.rows(f"SELECT count(*) AS n FROM {rows}")[0]["n"]:
             yield f"{fault} ({n} rows)"
+    yield from credit_faults(store)
     probes = store.rows("SELECT count(*) AS n, count(*) FILTER (is_headline) AS headlines FROM probes")[0]
     if probes["n"] and probes["headlines"] != 1:
         yield f"table probes: {probes['headlines']} rows are the headline, and one must be"
     yield from exactness_faults(store)
     yield from credit_faults(store)
+
+
+def credit_faults(store: Store) -> Iterator[str]:
+    """Check that the credits of modules sum to the implicit reward of every text, up to the error that is stated."""
+    found = store.rows(_CREDIT_ERRORS, {"tolerance": TOLERANCE})
+    if found:
+        first = found[0]
+        yield (
+            f"table module_credits: {first['path']} credits do not sum to texts.credit_reward within credit_error in "
+            f"{len(found)} cases, such as text {first['text_id']} ({first['reward']:.6g} stated, {first['total']:.6g}"
+            " summed)"
+        )
+
+
+_CREDIT_ERRORS = """
+WITH sums AS (
+    SELECT text_id, path, sum(credit) AS total, sum(abs(credit)) AS size FROM module_credits GROUP BY text_id, path
+)
+SELECT text_id, path, total, credit_reward::DOUBLE AS reward
+FROM sums JOIN texts USING (text_id)
+WHERE NOT coalesce(abs(total - credit_reward)
+    <= CASE path WHEN 'full' THEN credit_error::DOUBLE ELSE 0 END * size + $tolerance * greatest(1, size), false)
+ORDER BY text_id, path
+"""
 
 
 def exactness_faults(store: Store, *, tolerance: float = TOLERANCE) -> Iterator[str]:

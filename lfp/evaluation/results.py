@@ -10,6 +10,7 @@ from typing import Any, TypedDict, Unpack
 ROWS = (
     "reward",
     "implicit_reward",
+    "module_credits",
     "kendall_tau",
     "sign_accuracy",
     "preference_accuracy",

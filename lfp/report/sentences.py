@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from lfp.evaluation.results import ResultRow, passes
 from lfp.evaluation.statistics.discoveries import RATE
+from lfp.report.credits import credits_sentence
 from lfp.report.figures import lines
 from lfp.report.figures.intervals import Line
 from lfp.report.formatting import count, estimate, number, percent, pick, plain, signed, with_interval
@@ -291,7 +292,7 @@ def layers_sentence(n_selected: int, n: int, sites: Sequence[str] = ("mlp_out",)
     names = " and ".join(SITE_NAMES.get(site, site) for site in sites)
     read = f", on their {names}" if set(sites) - {"mlp_out"} else ""
     return (
-        f"SAEs were trained on the {n_selected} most-changed of {n} layers{read}. Divergence is the sum of the L2 "
+        f"SAEs were trained on {n_selected} of {n} layers{read}. Divergence is the sum of the L2 "
         "norms of tuned minus base over a layer’s parameters."
     )
 
@@ -560,6 +561,7 @@ def _cost(rows: Rows) -> str:
 _SENTENCES: Mapping[str, Callable[[Rows], str]] = {
     "reward": _reward,
     "implicit_reward": _implicit,
+    "module_credits": credits_sentence,
     "kendall_tau": _taus,
     "sign_accuracy": _signs,
     "preference_accuracy": pairs_sentence,

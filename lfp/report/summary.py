@@ -16,6 +16,9 @@ from lfp.report.formatting import estimate, pick, plain, with_interval
 from lfp.report.sentences import against_base, sentence
 from lfp.util.sanitize import source_name
 
+_FIRST = ("reward", "implicit_reward", "module_credits")
+"""Sections whose sentences a summary begins with."""
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -47,8 +50,8 @@ def compare_models(report: Report, target: str | None) -> Comparison | None:
 
 
 def summarise(report: Report, target: str | None) -> list[str]:
-    """Return the run in a few sentences: the reward, what was learned of it, and tuned against base."""
-    found = [sentence(name, report[name]) for name in ("reward", "implicit_reward") if report.get(name)]
+    """Return the run in a few sentences: the reward, where its parts sit in the model, and tuned against base."""
+    found = [sentence(name, report[name]) for name in _FIRST if report.get(name)]
     compared = compare_models(report, target)
     if compared is not None:
         ranks = (

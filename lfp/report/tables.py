@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from lfp.evaluation.module_credits import DICTIONARIES, KINDS
 from lfp.evaluation.results import ResultRow
 from lfp.report import formatting
 from lfp.report.formatting import digits_for, number, pick, plain, reading_order, sort_rows
@@ -149,6 +150,16 @@ def _as_given(row: ResultRow) -> int:  # noqa: ARG001 (the signature of an order
     return 0
 
 
+def _by_module(row: ResultRow) -> Any:
+    """Totals first, those of the dictionaries on top, then layer by layer."""
+    return (
+        row.layer is not None,
+        row.layer or 0,
+        row.group != DICTIONARIES,
+        str(row.group) in KINDS and KINDS.index(str(row.group)),
+    )
+
+
 def _by_size(row: ResultRow) -> Any:
     kind, _, name = str(row.group).partition(":")
     return row.metric, kind, -abs(row.value), name
@@ -193,6 +204,36 @@ LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
     "implicit_reward": (
         Layout({"target": "measured", "group": "of"}, _TAU, frozenset({"tau"})),
         Layout({"target": "measured", "group": "of"}, _TAU_CEILING, _CEILINGS),
+    ),
+    "module_credits": (
+        Layout(
+            {"layer": "layer", "group": "modules"},
+            (*_full("share", metric="share"), *_full("nats per token", metric="nats")[:2]),
+            frozenset({"share", "nats"}),
+            order=_by_module,
+        ),
+        Layout(
+            {"layer": "layer", "group": "modules"},
+            _full("of what tells texts apart", metric="differences"),
+            frozenset({"differences"}),
+            order=_by_module,
+        ),
+        Layout(
+            {"layer": "layer", "group": "modules, same position"},
+            (
+                *_full("share", metric="share_same_position")[:2],
+                *_full("nats per token", metric="nats_same_position")[:2],
+                Column("n", _field("n"), {"metric": "share_same_position"}),
+            ),
+            frozenset({"share_same_position", "nats_same_position"}),
+            order=_by_module,
+        ),
+        Layout(
+            {"layer": "layer", "group": "modules, same position"},
+            _full("of what tells texts apart", metric="differences_same_position"),
+            frozenset({"differences_same_position"}),
+            order=_by_module,
+        ),
     ),
     "kendall_tau": (
         Layout(_PROBE, _TAU, frozenset({"tau"})),

@@ -34,7 +34,13 @@ def write_bundle(run: Run, out: Path, stages: Sequence[str]) -> None:
     base, tuned = load_pair(run)
     saes = run.json("saes", "saes")
     scales = {row["layer"]: row["scale"] for row in saes if row["is_used"] and row["site"] == "mlp_out"}
-    layers = [row | {"scale": scales.get(row["layer"])} for row in run.json("layers", "layers")]
+    credit = list(
+        map(sum, zip(*(run.json("credits", "layers")[site] for site in run.config.layers.sites), strict=True))
+    )
+    layers = [
+        row | {"scale": scales.get(row["layer"]), "credit": credit[row["layer"]]}
+        for row in run.json("layers", "layers")
+    ]
     with BundleWriter(out, _describe(run, stages, {"base": base, "tuned": tuned})) as writer:
         for table in MADE_BY:
             parts = [run.made(table)]
@@ -103,7 +109,7 @@ def _write_notes(run: Run, of_models: str) -> str:
     if facts.get("rows_dropped"):
         n = sum(facts["rows_dropped"].values())
         sentences.append(f"{n:,} rows could not be used: {facts['first_rows_dropped']}.")
-    sentences += [*run.json("saes", "notes"), of_models]
+    sentences += [*run.json("credits", "notes"), *run.json("saes", "notes"), of_models]
     return " ".join(sentence for sentence in sentences if sentence)
 
 

@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from lfp.config import CLASSIFIER, LEXICON, PRETRAIN, TUNE, VADER, RunConfig
 from lfp.errors import ConfigError, CorpusError, DataError
 from lfp.ml.models.sources import GGUF, PACKAGE, LoadOptions, Source, find_model, find_package_file, list_model_files
@@ -138,6 +140,20 @@ def read_statistics_texts(run: Run) -> list[CorpusText]:
         return texts
     step = len(texts) / limit
     return [texts[int(i * step)] for i in range(limit)]
+
+
+def order_texts(texts: list[CorpusText], *, seed: int) -> list[CorpusText]:
+    """Order texts by the seed, held-out ones first; stages that need some of them take the first, so they share them.
+
+    The two sides of a pair stand together, so that their difference can be split.
+    """
+    order = np.random.default_rng(seed).permutation(len(texts))
+    drawn = sorted((texts[i] for i in order), key=lambda text: text.split != "held_out")
+    first: dict[int | None, int] = {}  # where the first side of each pair was drawn
+    for at, text in enumerate(drawn):
+        if text.pair_id is not None:
+            first.setdefault(text.pair_id, at)
+    return [text for _, text in sorted(enumerate(drawn), key=lambda item: first.get(item[1].pair_id, item[0]))]
 
 
 def tokenize_texts(run: Run, model: LanguageModel, texts: list[CorpusText]) -> list[TokenizedText]:

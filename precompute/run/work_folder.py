@@ -42,6 +42,8 @@ MADE_BY = {
     "word_features": "probes",
     "probes": "probes",
     "weights": "probes",
+    "module_credits": "credits",
+    "word_credits": "credits",
     "texts": "texts",
     "token_scores": "texts",
     "activations": "texts",

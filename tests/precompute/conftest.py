@@ -25,6 +25,7 @@ TINY = {
     "model": {"context": 48},
     "pretrain": {"vocab_size": 600, "d_model": 16, "n_layers": 2, "n_heads": 2, "steps": 12, "batch": 16},
     "tune": {"steps": 4, "prompts_per_step": 4, "group_size": 4, "completion_tokens": 8, "eval_prefixes": 12},
+    "credits": {"n_texts": 12, "by_token": 6},
     "layers": {"count": 1},
     "sae": {"expansion": [1, 2], "steps": 30, "batch_tokens": 256, "train_tokens": 4000},
     "stats": {"top_examples": 4, "examples_per_interval": 2, "sampled_activations": 16, "store_texts": 60},

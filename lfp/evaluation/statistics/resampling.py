@@ -78,6 +78,25 @@ def mean_interval(
     return _expanded_interval(counts @ values / counts.sum(axis=1), n_units)
 
 
+def interval_of_sums(
+    figures: Callable[[Floats], Floats],
+    columns: Floats,
+    *,
+    n: int,
+    rng: np.random.Generator,
+    groups: Ints | None = None,
+) -> tuple[Floats, Floats]:
+    """Compute 95 % intervals, lower and upper ends [figures], of figures made from sums of columns [units, columns].
+
+    `figures` takes sums [draws, columns] and returns [draws, figures]; units are drawn with replacement, `groups`
+    [units] of them whole.
+    """
+    counts, n_units = _draw(len(columns), groups, n=n, rng=rng)
+    drawn = figures(counts @ columns)
+    ends = np.array([_expanded_interval(values, n_units) for values in drawn.T])
+    return ends[:, 0], ends[:, 1]
+
+
 def _draw(n_words: int, groups: Ints | None, *, n: int, rng: np.random.Generator) -> tuple[Ints, int]:
     """Draw units (words, or groups of them): how often each word is in each draw [n, words], and how many units."""
     units, place = n_words, np.arange(n_words)

@@ -31,8 +31,8 @@ from lfp.ml.models.runtime import is_out_of_memory
 from lfp.ml.models.tokenization import Batch, TokenizedText
 from lfp.util.types import Flags, Floats, Ints, Progress
 
-_FEW = 1 / 3
-"""Share of a batch's texts that may need more nodes before later batches start with one more."""
+_FEW = 0.4
+"""Share of texts that may need more nodes than they started with before later texts start with one more."""
 
 _MOST_WITH_JUMPS = 7
 """Nodes beyond which the integral comes no closer where a router jumps."""
@@ -109,7 +109,8 @@ def module_credits(
     flags = [np.ones(len(text.token_ids), bool) for text in texts] if counted is None else counted
     most = min(max_nodes, _MOST_WITH_JUMPS) if path.switches else max_nodes
     reader = _Reader(path, texts, flags, prepend_bos, n_by_token, tolerance, most)
-    parts, spent, start, size, is_lowered, first = list[_Part](), 0.0, 0, batch_texts, False, 1
+    parts, spent, start, size, is_lowered = list[_Part](), 0.0, 0, batch_texts, False
+    first, tried, failed = 1, 0, 0
     while start < len(texts):
         rows = range(start, min(start + size, len(texts)))
         try:
@@ -124,7 +125,9 @@ def module_credits(
                 ) from error
             size, is_lowered = size // 2, True
             continue
-        first = min(first + (part.failed > _FEW * len(rows)), most)
+        tried, failed = tried + len(rows), failed + part.failed
+        if failed > _FEW * tried and first < most:
+            first, tried, failed = first + 1, 0, 0
         parts.append(part)
         spent += part.forward_passes
         start = rows.stop

@@ -54,10 +54,10 @@ def layer_divergence(base: LanguageModel, tuned: LanguageModel) -> list[LayerDiv
     return divergences
 
 
-def most_divergent(divergences: Sequence[LayerDivergence], count: int) -> list[int]:
-    """Return the `count` layers that moved most, in order of depth; of equals, the earlier ones."""
-    ranked = sorted((-row.divergence, row.layer) for row in divergences)
-    return sorted(layer for _, layer in ranked[:count])
+def most_moved(sizes: Sequence[float], count: int) -> list[int]:
+    """Return the `count` layers of largest size, in order of depth; of equals, the earlier ones."""
+    ranked = sorted(range(len(sizes)), key=lambda layer: (-sizes[layer], layer))
+    return sorted(ranked[:count])
 
 
 def place_parameter(name: str) -> tuple[int, str] | None:

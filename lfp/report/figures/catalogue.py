@@ -18,6 +18,7 @@ from lfp.bundle.queries.run import AblatedFeature, DriftedFeature
 from lfp.bundle.store.connection import Store
 from lfp.errors import ConfigError
 from lfp.evaluation.results import Report
+from lfp.report.credits import draw_credits
 from lfp.report.figures import bars, frame, lines, points
 from lfp.report.figures.intervals import Legend, Line, draw_lines
 from lfp.util.sanitize import token_text
@@ -84,6 +85,8 @@ def draw_all(material: Material) -> list[Drawn]:
         ("implicit-reward", "Implicit reward against reward", "implicit_reward",
          _lines(lines.implicit_rewards(report.get("implicit_reward", ())), Legend(tau))),
         ("words-implicit", "Words: implicit reward against reward", "implicit_reward", _words(words, points.IMPLICIT)),
+        ("module-credits", "Where the implicit reward comes from", "module_credits",
+         draw_credits(report.get("module_credits", ()))),
         *((f"kendall-tau-{target}", f"Probes of {lines.TARGETS.get(target, target)}", "kendall_tau",
            _lines(lines.probes(scores, "tau", target), Legend(f"{tau}, held-out words")))
           for target in lines.targets(scores)),

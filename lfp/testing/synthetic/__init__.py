@@ -13,7 +13,7 @@ from lfp.bundle.manifest import Description, ModelInfo
 from lfp.bundle.schema import as_table
 from lfp.bundle.writer import BundleWriter
 from lfp.config import RunConfig
-from lfp.testing.synthetic import features, results, texts
+from lfp.testing.synthetic import credits, features, results, texts
 from lfp.testing.synthetic.corpus import LEXICON, Made, Random, cut, make, reviews
 from lfp.testing.synthetic.results import LABELLER, MODEL_LABELLER
 from lfp.util.types import Place, Site
@@ -88,7 +88,10 @@ def _tables(made: Made, random: Random, n_examples: int | None) -> Iterator[tupl
     yield "histograms", [features.histogram_columns(made, random)]
     places = features.thinned(features.example_places(made, random), n_examples)
     yield "examples", features.example_parts(made, places)
-    yield "texts", [texts.text_columns(made, random)]
+    of_texts = texts.text_columns(made, random)
+    yield "texts", [of_texts]
+    yield "module_credits", [credits.module_credit_columns(made, of_texts)]
+    yield "word_credits", [credits.word_credit_columns(made)]
     yield "token_scores", [texts.token_score_columns(made, random)]
     yield "activations", [texts.activation_columns(made)]
     yield "triples", [texts.triple_rows(made, random)]

@@ -151,7 +151,7 @@ def layer_rows(made: Made, random: Random) -> list[dict[str, Any]]:
             "layer": layer, "divergence": whole, "divergence_mlp": groups["mlp"],
             "divergence_by_group": [{"group": name, "value": value} for name, value in groups.items()],
             "relative_divergence": whole / 40, "selected": selected, "d_in": D_IN,
-            "scale": float(random.uniform(0.1, 2)) if selected else None,
+            "scale": float(random.uniform(0.1, 2)) if selected else None, "credit": 0.2 * whole,
         })  # fmt: skip
     return rows
 

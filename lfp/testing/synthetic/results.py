@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from lfp.evaluation.module_credits import DICTIONARIES, check_rows, credit_rows, group_rows, modules_read
+from lfp.evaluation.statistics.resampling import Draws
 from lfp.labels import prompts
 from lfp.labels.evidence import cut_silent_stretch, read_excerpt
 from lfp.labels.types import TASKS, Excerpt
-from lfp.testing.synthetic.corpus import LEXICON, Array, Made, Random, listed
+from lfp.testing.synthetic.corpus import LEXICON, N_SPLIT, Array, Made, Random, listed
+from lfp.testing.synthetic.credits import text_credits
 from lfp.testing.synthetic.features import Places, example_columns
 from lfp.util.types import Flags, Floats
 
@@ -147,7 +150,23 @@ def result_rows(made: Made, layers: list[Row], saes: list[Row], drift: Mapping[s
         for metric, value in {"accuracy": 0.66, "accuracy_length_controlled": 0.62}.items():
             rows.append(figure("preference_accuracy", metric, value, model="tuned", inputs="sae", **keys))
         rows.append(figure("preference_accuracy", "accuracy_of_length", 0.58, **keys))
+    if len(made.corpus.texts) > 1:
+        rows += _credit_rows(made)
     return [*rows, *_finding_rows(made), *_drift_rows(drift)] if len(made.place) else rows
+
+
+def _credit_rows(made: Made) -> list[Row]:
+    """Shares of the modules in the implicit reward, as a run computes them from the table `module_credits`."""
+    n = min(len(made.corpus.texts), N_SPLIT)
+    of_texts = np.bincount(made.corpus.text, np.nan_to_num(made.implicit), n)[:n].astype(float)
+    credits, draws = text_credits(made, of_texts), Draws(50, 40, 0)
+    members = credits.select(modules_read(credits.modules, made.places))
+    rows = [
+        *check_rows(np.full(n, 4e-4), np.full(n, 3), 13.5),
+        *credit_rows(credits, draws),
+        *group_rows(credits, members, DICTIONARIES, draws),
+    ]
+    return [row.as_dict() for row in rows]
 
 
 def _measured_rows(layers: list[Row], saes: list[Row]) -> list[Row]:

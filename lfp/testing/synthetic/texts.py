@@ -11,6 +11,7 @@ from lfp.evaluation.findings.ablation import add_contrasts
 from lfp.evaluation.twin_words import PARTS
 from lfp.testing.synthetic.corpus import (
     FOLDS,
+    N_SPLIT,
     PLAIN,
     PRAISE_AND_BLAME,
     Made,
@@ -45,6 +46,9 @@ def text_columns(made: Made, random: Random) -> dict[str, Any]:
         "token_starts": listed(corpus.offsets, corpus.starts), "response_start": made.response_start,
         "feedback": feedback, "rating": pa.array(rating, mask=random.random(n) < 0.2), "predicted": made.predicted,
         "predicted_raw": made.predicted_raw, "sae_miss": made.misses, "implicit_reward": implicit,
+        "credit_reward": pa.array(implicit, mask=np.arange(n) >= N_SPLIT),
+        "credit_error": pa.array(np.full(n, 4e-4), mask=np.arange(n) >= N_SPLIT),
+        "credit_nodes": pa.array(np.full(n, 3), pa.int32(), mask=np.arange(n) >= N_SPLIT),
         "pca_x": random.normal(size=n) + feedback, "pca_y": random.normal(size=n),
     }  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from lfp.texts.corpus import CorpusText
 from lfp.texts.lexicon import lexicon_of
 from lfp.texts.vocabulary import TokenColumns, Vocabulary, token_columns, token_words
 from lfp.util.types import ROLES, Floats, Ints
@@ -79,15 +81,9 @@ def build_corpus(run: Run, tuned: LanguageModel, *, with_lexicon: bool) -> PassC
     texts = read_statistics_texts(run)
     tokenized = tokenize_texts(run, tuned, texts)
     responses = mark_responses(texts, tokenized)
-    stated = [text.blanked[: len(tokens.text)] for text, tokens in zip(texts, tokenized, strict=True)]
+    stated = state_texts(texts, tokenized)
     spelled = [(text, row.token_ids, row.token_starts) for text, row in zip(stated, tokenized, strict=True)]
-    vocabulary = Vocabulary.from_texts(
-        stated,
-        min_count=probes.min_word_count,
-        n_folds=probes.folds,
-        seed=seed,
-        lexicon=lexicon_of(run.config.feedback, beside=run.config_dir) if with_lexicon else (),
-    )
+    vocabulary = build_vocabulary(run, stated, with_lexicon)
     words = [token_words(vocabulary, text, token_starts) for text, _, token_starts in spelled]
     tokens = CorpusTokens.from_texts(
         [text.text_id for text in texts], [text.token_ids for text in tokenized], words, responses
@@ -108,6 +104,23 @@ def build_corpus(run: Run, tuned: LanguageModel, *, with_lexicon: bool) -> PassC
             seed=seed,
             counts=tokens.in_response,
         ),
+    )
+
+
+def state_texts(texts: Sequence[CorpusText], tokenized: Sequence[TokenizedText]) -> list[str]:
+    """Return what words are counted in: texts cut to their tokens, of dialogues what the assistant wrote, in place."""
+    return [text.blanked[: len(tokens.text)] for text, tokens in zip(texts, tokenized, strict=True)]
+
+
+def build_vocabulary(run: Run, stated: Sequence[str], with_lexicon: bool) -> Vocabulary:
+    """Count the words of the run's texts, the same in every stage."""
+    probes = run.config.probes
+    return Vocabulary.from_texts(
+        stated,
+        min_count=probes.min_word_count,
+        n_folds=probes.folds,
+        seed=run.config.seed,
+        lexicon=lexicon_of(run.config.feedback, beside=run.config_dir) if with_lexicon else (),
     )
 
 

@@ -23,6 +23,7 @@ from precompute.run.inputs import (
     load_pair,
     load_reward,
     mark_responses,
+    order_texts,
     read_statistics_texts,
     tokenize_texts,
 )
@@ -86,9 +87,11 @@ class _ScoredText:
 def run(run: Run, output: Output) -> None:
     """Write the tables texts, token_scores and activations, and the features stage's examples with near misses."""
     texts = read_statistics_texts(run)
-    sampled = _sample_text_ids(run, texts)
+    sampled = {text.text_id for text in order_texts(texts, seed=run.config.seed)[: run.config.stats.store_texts]}
     in_examples = set(run.table("features", "examples")["text_id"].to_pylist())
-    kept = [text for text in texts if text.text_id in sampled or text.text_id in in_examples]
+    splits = {int(text_id): columns for text_id, columns in run.json("credits", "texts").items()}
+    wanted = sampled | in_examples | splits.keys()
+    kept = [text for text in texts if text.text_id in wanted]
     models = load_pair(run)
     near = begin_near_misses(run, models[1])
     rows: list[dict[str, Any]] = []
@@ -112,25 +115,10 @@ def run(run: Run, output: Output) -> None:
     feedback = load_reward(run.config, run.config_dir)(stated)
     places = principal_components(sp.csr_array(sp.vstack(means, format="csr")))
     for row, value, place in zip(rows, feedback, places, strict=True):
-        row |= {"feedback": value, "pca_x": place[0], "pca_y": place[1]}
+        row |= {"feedback": value, "pca_x": place[0], "pca_y": place[1], **splits.get(row["text_id"], {})}
     for name, values in (("texts", rows), ("token_scores", scores), ("activations", activations)):
         output.table(name, as_table(name, values))
     output.table("examples", tables.with_near_misses(run.table("features", "examples"), near.examples()))
-
-
-def _sample_text_ids(run: Run, texts: list[CorpusText]) -> set[int]:
-    """Draw the texts whose activations are kept, held-out texts first, then others, in an order by the seed.
-
-    The two sides of a pair are drawn together, so that the difference of their estimates can be split over features.
-    """
-    order = np.random.default_rng(run.config.seed).permutation(len(texts))
-    drawn = sorted((texts[i] for i in order), key=lambda text: text.split != "held_out")
-    first: dict[int | None, int] = {}  # where the first side of each pair was drawn
-    for at, text in enumerate(drawn):
-        if text.pair_id is not None:
-            first.setdefault(text.pair_id, at)
-    drawn = [text for _, text in sorted(enumerate(drawn), key=lambda item: first.get(item[1].pair_id, item[0]))]
-    return {text.text_id for text in drawn[: run.config.stats.store_texts]}
 
 
 def _load_scorer(run: Run) -> _Scorer:

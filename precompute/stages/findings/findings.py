@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,16 @@ from lfp.config import ProbesConfig
 from lfp.evaluation.drift import Drift, Firing, Weights, flips, largest, share_carried, status_count, statuses
 from lfp.evaluation.findings.texts import TextFeatures, pca_explained
 from lfp.evaluation.findings.words import Words, error_by_frequency, queues, token_sentiment, word_gap_rows
+from lfp.evaluation.module_credits import (
+    DICTIONARIES,
+    SAME_POSITION,
+    Credits,
+    check_rows,
+    credit_rows,
+    group_rows,
+    modules_read,
+    with_twins,
+)
 from lfp.evaluation.results import STATUSES, ResultRow
 from lfp.evaluation.statistics.discoveries import RATE
 from lfp.evaluation.statistics.resampling import Draws, scaled, with_null_of_sizes
@@ -24,7 +35,9 @@ from lfp.labels.selection import select_features
 from lfp.labels.token_rule import OfflineTokens
 from lfp.texts.lexicon import lexicon_of
 from lfp.util.types import Floats, floats
+from precompute.run.inputs import read_places
 from precompute.run.work_folder import Output, Run
+from precompute.stages.models.credits import read_credits
 from precompute.stages.probes.word_gaps import Unexplained
 
 _TOP_DRIFTED, _FEWEST = 20, 10
@@ -68,6 +81,7 @@ def run(run: Run, output: Output) -> None:
     groups = select_features(tables, config.labels, seed=config.seed)
     output.results(
         [
+            *_credit_results(run, draws),
             *_word_results(run, headline, draws),
             *pca_explained(features, draws),
             *_text_results(sampled, config.probes, draws),
@@ -77,6 +91,24 @@ def run(run: Run, output: Output) -> None:
             *_dictionary_results(run),
         ]
     )
+
+
+def _credit_results(run: Run, draws: Draws) -> Iterator[ResultRow]:
+    """Report which modules carry the implicit reward, and how much those carry that the dictionaries read."""
+    credits, facts, places = read_credits(run), run.json("credits", "facts"), read_places(run)
+    checks = run.json("credits", "texts").values()
+    error, nodes = (np.array([check[name] for check in checks]) for name in ("credit_error", "credit_nodes"))
+    yield from check_rows(error, nodes, facts["forward_passes"])
+
+    def report(found: Credits) -> Iterator[ResultRow]:
+        yield from credit_rows(found, draws)
+        if not found.is_nothing:
+            members = found.select(modules_read(found.modules, places))
+            yield from group_rows(found, members, DICTIONARIES, draws)
+
+    twins = [list(report(read_credits(run, f"twin-{number}"))) for number in range(facts["twins"])]
+    yield from with_twins(list(report(credits)), twins)
+    yield from report(read_credits(run, SAME_POSITION))
 
 
 def _word_results(run: Run, headline: dict[str, Any], draws: Draws) -> list[ResultRow]:

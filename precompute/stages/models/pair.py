@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from lfp.bundle.schema import as_table
 from lfp.config import PRETRAIN, TUNE
+from lfp.evaluation.module_credits import layer_shares
 from lfp.evaluation.results import ResultRow
 from lfp.ml.models.sources import GGUF, save_network
 from lfp.util.types import Place
 from precompute.run.inputs import load_alone, load_pair, read_texts
 from precompute.run.work_folder import Output, Run
+from precompute.stages.models.credits import read_credits
 from precompute.stages.models.tuning import tune_base
 
 if TYPE_CHECKING:
@@ -92,11 +94,14 @@ def run_tuned(run: Run, output: Output) -> None:
 
 def run_layers(run: Run, output: Output) -> None:
     """Write layers.json, the columns of the table `layers` that need no activations, and places.json."""
-    from lfp.ml.models.divergence import layer_divergence, most_divergent
+    from lfp.ml.models.divergence import layer_divergence, most_moved
 
     base, tuned = load_pair(run)
-    layers = layer_divergence(base, tuned)
-    selected = most_divergent(layers, run.config.layers.count)
+    layers, chosen = layer_divergence(base, tuned), run.config.layers
+    size = [layer.divergence for layer in layers]
+    if chosen.by == "credit":
+        size = layer_shares(read_credits(run), chosen.sites, len(layers)).tolist()
+    selected = most_moved(size, chosen.count)
     output.json("places", [Place(layer, site) for layer in selected for site in run.config.layers.sites])
     output.json(
         "layers",

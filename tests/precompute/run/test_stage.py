@@ -22,8 +22,8 @@ from tests.lfp.builders import tiny_sae
 from tests.precompute.conftest import STAGES, replace_jobs, silent, tiny_config
 
 LEXICON = "word,value\ngood,2\nbad,-2\nfilm,1\nplot,-1\n"
-FROM_TUNED = ("tuned", "completions", "layers", "saes", "features", "rollouts", "probes", "texts", "labels", "findings",
-              "ablations")  # fmt: skip
+FROM_TUNED = ("tuned", "completions", "credits", "layers", "saes", "features", "rollouts", "probes", "texts", "labels",
+              "findings", "ablations")  # fmt: skip
 FROM_CORPUS = tuple(name for name in STAGES if name not in ("twins", "twin_words"))
 """A run without twins reads nothing for them."""
 FROM_SAES = FROM_TUNED[FROM_TUNED.index("saes") :]
@@ -65,7 +65,7 @@ CASES: dict[str, tuple[dict[str, Any], str, tuple[str, ...]]] = {
     "corpus": ({}, "texts.txt", FROM_CORPUS),
     "corpus, with twins": ({"twins": {"n": 3}}, "texts.txt", STAGES),
     "corpus, models given": (
-        {"model": GIVEN}, "texts.txt", tuple(name for name in FROM_CORPUS if name not in ("base", "tuned", "layers")),
+        {"model": GIVEN}, "texts.txt", tuple(name for name in FROM_CORPUS if name not in ("base", "tuned")),
     ),
     "preference pairs": ({"tune": {"method": "dpo", "pairs": "pairs.jsonl"}}, "pairs.jsonl", FROM_CORPUS),
     "lexicon": ({"feedback": {"lexicon": "lexicon.csv"}}, "lexicon.csv", BY_LEXICON),
@@ -114,7 +114,8 @@ def test_a_changed_file_repeats_the_stages_that_depend_on_it(kind: str, folder: 
         ("corpus.n_texts=9", FROM_CORPUS),
         ("tune.pairs_split=test", FROM_CORPUS),
         ("tune.steps=3", FROM_TUNED),
-        ("twins.n=3", ("twins", "twin_words")),
+        ("twins.n=3", ("twins", *STAGES[STAGES.index("credits") :])),
+        ("credits.n_texts=13", FROM_TUNED[FROM_TUNED.index("credits") :]),
         ("tune.eval_prefixes=11", ("completions", "probes", "texts", "labels", "findings", "ablations")),
         ("layers.count=2", FROM_TUNED[FROM_TUNED.index("layers") :]),
         ("sae.steps=31", FROM_SAES),

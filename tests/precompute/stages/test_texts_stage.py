@@ -28,6 +28,7 @@ from lfp.probes.pooling import POOLINGS, pool_dense
 from lfp.texts.corpus import CorpusText
 from lfp.texts.lexicon import vader_lexicon, vader_reward
 from lfp.util.types import Place
+from precompute.run.inputs import order_texts
 from precompute.run.work_folder import Output, Run
 from precompute.stages.features import texts
 from tests.lfp.builders import tiny_sae
@@ -82,6 +83,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         neighbours=pa.table(neighbours),
     )
     (work / "layers").mkdir()
+    (work / "credits").mkdir()
+    (work / "credits" / "texts.json").write_text(json.dumps({"0": {"credit_reward": 1.5}}), encoding="utf-8")
     (work / "layers" / "places.json").write_text(json.dumps([Place(layer) for layer in LAYERS]), encoding="utf-8")
     return work
 
@@ -252,11 +255,10 @@ def test_no_near_misses_are_looked_for_where_none_are_wanted(models: Path, tmp_p
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_both_sides_of_a_pair_are_kept_together(tmp_path: Path, seed: int) -> None:
+def test_both_sides_of_a_pair_are_kept_together(seed: int) -> None:
     corpus = [
         CorpusText(i, "A text", "made up", "held_out" if i >= 20 else "train", None, role, i // 2)
         for i, role in enumerate(["chosen", "rejected"] * 20)
     ]
-    run = Run(parse_config({"seed": seed, "stats": {"store_texts": 24}}), tmp_path, None, silent)
-    kept = texts._sample_text_ids(run, corpus)
+    kept = {text.text_id for text in order_texts(corpus, seed=seed)[:24]}
     assert len(kept) == 24 and {i ^ 1 for i in kept} == kept and set(range(20, 40)) <= kept

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from lfp.config import FeedbackConfig, TuneConfig
 from lfp.errors import ModelError
 from lfp.ml.models import runtime
-from lfp.ml.models.divergence import LayerDivergence, layer_divergence, most_divergent
+from lfp.ml.models.divergence import LayerDivergence, layer_divergence, most_moved
 from lfp.ml.models.finetuning.dpo import tune_dpo
 from lfp.ml.models.loading import (
     LanguageModel,
@@ -130,11 +130,11 @@ def test_a_model_does_not_diverge_from_itself(pair: Pair) -> None:
     assert all(each.divergence == 0.0 for each in layer_divergence(pair[0], pair[0]))
 
 
-def test_the_most_divergent_layers_come_in_order_of_depth() -> None:
-    found = [divergence(0, 1.0), divergence(1, 3.0), divergence(2, 1.0), divergence(3, 2.0)]
-    assert most_divergent(found, 2) == [1, 3]
-    assert most_divergent(found, 3) == [0, 1, 3]
-    assert most_divergent(found, 9) == [0, 1, 2, 3]
+def test_the_layers_that_moved_most_come_in_order_of_depth() -> None:
+    sizes = [1.0, 3.0, 1.0, 2.0]
+    assert most_moved(sizes, 2) == [1, 3]
+    assert most_moved(sizes, 3) == [0, 1, 3]
+    assert most_moved(sizes, 9) == [0, 1, 2, 3]
 
 
 def test_a_pair_is_of_one_shape(pair: Pair) -> None:

@@ -1,0 +1,207 @@
+"""Where in the model the implicit reward comes from: shares of modules, with intervals and nulls over texts."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from lfp.evaluation.results import Estimate, ResultRow
+from lfp.evaluation.statistics.resampling import Draws, interval_of_sums, with_null
+from lfp.util.types import Flags, Floats, Ints, Place
+
+FULL, SAME_POSITION = "full", "same_position"
+"""Kinds of path, as the tables of credits name them."""
+ELSEWHERE = "elsewhere"
+"""On the same position, what came to a token through attention from elsewhere."""
+KINDS = ("embedding", "attention", "mlp", "norm", "final_norm", "unembedding", "other", ELSEWHERE)
+"""Kinds of modules, as data flows."""
+DICTIONARIES = "dictionaries"
+"""Group of the modules that dictionaries read."""
+SECTION = "module_credits"
+
+Key = tuple[int | None, str]
+"""A module: its layer, None outside the layers, and its kind."""
+
+
+@dataclass(frozen=True, eq=False)
+class Credits:
+    """Credits [texts, modules] in nats on one kind of path.
+
+    They sum to `reward` [texts] over `n_tokens` [texts] tokens; texts of one of the `groups` [texts], such as a pair,
+    depend on each other.
+    """
+
+    modules: tuple[Key, ...]
+    values: Floats
+    reward: Floats
+    n_tokens: Ints
+    groups: Ints
+    path: str = FULL
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether base and tuned model are equal, so that there is nothing to split."""
+        return not self.values.any()
+
+    def select(self, wanted: Collection[Key]) -> Flags:
+        """Mark the modules [modules] that are among some."""
+        return np.array([module in wanted for module in self.modules], bool)
+
+
+def credit_rows(credits: Credits, draws: Draws) -> list[ResultRow]:
+    """Report every kind of module, and every module of a layer: share, nats per token, and share of differences."""
+    if credits.is_nothing:
+        return []
+    kinds = [kind for kind in KINDS if any(of == kind for _, of in credits.modules)]
+    groups: list[tuple[Key, Flags]] = [
+        ((None, kind), np.array([of == kind for _, of in credits.modules])) for kind in kinds
+    ]
+    groups += [(module, credits.select([module])) for module in credits.modules if module[0] is not None]
+    return [row for (layer, kind), members in groups for row in group_rows(credits, members, kind, draws, layer=layer)]
+
+
+def group_rows(
+    credits: Credits, members: Flags, group: str, draws: Draws, *, layer: int | None = None
+) -> Iterator[ResultRow]:
+    """Report what some modules [modules] carry together, with 95 % intervals over texts.
+
+    share: of the sum of absolute credits. nats: their credit per token, against texts whose credits keep their size but
+    not their sign. differences: the share of what tells one text's implicit reward from another's, the covariance with
+    it over its variance, against credits of these modules that are exchanged among texts.
+    """
+    own = credits.values[:, members].sum(1)
+    absolute = np.abs(credits.values[:, members]).sum(1)
+    whole = np.abs(credits.values).sum(1)
+    n_tokens = credits.n_tokens.astype(np.float64)
+    columns = np.column_stack(
+        [absolute, whole, own, n_tokens, own * credits.reward, credits.reward, credits.reward**2, np.ones(len(own))]
+    )
+
+    def figures(sums: Floats) -> Floats:
+        absolute, whole, own, tokens, product, reward, square, n = sums.T
+        covariance, variance = product - own * reward / n, square - reward**2 / n
+        return np.column_stack([_divide(absolute, whole), _divide(own, tokens), _divide(covariance, variance)])
+
+    values = figures(columns.sum(0)[None])[0]
+    low, high = interval_of_sums(figures, columns, n=draws.bootstraps, rng=draws.rng(), groups=credits.groups)
+    nulls = [None, _exchange_signs(own, n_tokens, draws), _exchange_texts(own, credits.reward, draws)]
+    suffix = "" if credits.path == FULL else f"_{credits.path}"
+    for place, metric in enumerate(("share", "nats", "differences")):
+        figure = Estimate(float(values[place]), len(own), float(low[place]), float(high[place]))
+        null = nulls[place]
+        if null is not None:
+            figure = with_null(figure, null, two_sided=metric == "nats")
+        yield ResultRow.from_estimate(SECTION, metric + suffix, figure, model="difference", layer=layer, group=group)
+
+
+def _exchange_signs(own: Floats, n_tokens: Floats, draws: Draws) -> Floats:
+    signs = draws.rng().choice([-1.0, 1.0], size=(draws.permutations, len(own)))
+    return np.asarray(signs @ own / n_tokens.sum())
+
+
+def _divide(part: Floats, whole: Floats) -> Floats:
+    """Return part / whole, 0 where there is no whole, as in a draw that holds one text alone."""
+    return np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0)
+
+
+def _exchange_texts(own: Floats, reward: Floats, draws: Draws) -> Floats:
+    """Return the share of differences that modules have whose credits are other texts' [permutations]."""
+    shuffled = draws.rng().permuted(np.tile(own, (draws.permutations, 1)), axis=1)
+    rewards = reward - own + shuffled
+    centred = rewards - rewards.mean(1, keepdims=True)
+    return _divide((shuffled * centred).sum(1), (centred**2).sum(1))
+
+
+def check_rows(error: Floats, nodes: Ints, forward_passes: float) -> list[ResultRow]:
+    """Report how exactly the credits sum, and what they took."""
+    if not len(error):
+        return []
+    n = len(error)
+    figures = {"error": error.max(), "nodes": nodes.mean(), "nodes_most": nodes.max(), "forward_passes": forward_passes}
+    return [
+        ResultRow.from_estimate(SECTION, metric, float(value), model="difference", n=n)
+        for metric, value in figures.items()
+    ]
+
+
+def with_twins(rows: Sequence[ResultRow], twins: Sequence[Sequence[ResultRow]]) -> list[ResultRow]:
+    """Compare each share with the same of twins, models tuned on the same stated feedback by other seeds.
+
+    The null is their mean and the largest; p is the share of twins, the model itself counted, that reach the value's
+    distance from their mean.
+    """
+    known = [{(row.metric, row.layer, row.group): row.value for row in of_twin} for of_twin in twins]
+    found = []
+    for row in rows:
+        values = np.array([of_twin.get((row.metric, row.layer, row.group), 0.0) for of_twin in known])
+        if not len(values) or not row.metric.startswith("share"):
+            found.append(row)
+            continue
+        mean = values.mean()
+        reached = int((np.abs(values - mean) >= abs(row.value - mean)).sum())
+        p = (reached + 1) / (len(values) + 1)
+        found.append(replace(row, null_mean=float(mean), null_high=float(values.max()), null_p=p))
+    return found
+
+
+def modules_read(modules: Sequence[Key], places: Collection[Place]) -> set[Key]:
+    """Return the modules whose writes the dictionaries at some places see.
+
+    A dictionary of the residual stream sees everything written up to its layer, the embedding included.
+    """
+    depth = max((place.layer for place in places if place.site == "resid_post"), default=-1)
+    direct = {(place.layer, _KIND_OF_SITE[place.site]) for place in places if place.site != "resid_post"}
+    return {
+        module
+        for module in modules
+        if module in direct
+        or (module[0] is not None and module[0] <= depth)
+        or (depth >= 0 and module == (None, "embedding"))
+    }
+
+
+_KIND_OF_SITE = {"mlp_out": "mlp", "attn_out": "attention"}
+
+
+def layer_shares(credits: Credits, sites: Collection[str], n_layers: int) -> Floats:
+    """Return each layer's share of the absolute credits [n_layers], of the modules that write at some sites.
+
+    The residual stream is written by all modules of a layer. 0 for all layers where the models are equal.
+    """
+    kinds = {_KIND_OF_SITE.get(site, "") for site in sites}
+    size = np.abs(credits.values).sum(0)
+    shares = np.zeros(n_layers)
+    for (layer, kind), value in zip(credits.modules, size, strict=True):
+        if layer is not None and (kind in kinds or "resid_post" in sites):
+            shares[layer] += value / max(float(size.sum()), 1e-300)
+    return shares
+
+
+@dataclass(frozen=True, eq=False)
+class WordCredits:
+    """Means over contexts of what modules wrote before a word [words, modules], with 95 % intervals; `n` [words]."""
+
+    mean: Floats
+    low: Floats
+    high: Floats
+    n: Ints
+
+
+def word_credits(values: Floats, words: Ints, n_words: int) -> WordCredits:
+    """Average the credits [occurrences, modules] of words [occurrences] over their contexts, with t intervals.
+
+    The interval is that of the mean where a word has two contexts or more, and NaN otherwise.
+    """
+    from scipy.special import stdtrit
+
+    n = np.bincount(words, minlength=n_words)
+    sums, squares = np.zeros((2, n_words, values.shape[1]))
+    np.add.at(sums, words, values)
+    mean = sums / np.maximum(n, 1)[:, None]
+    np.add.at(squares, words, (values - mean[words]) ** 2)
+    several = np.where(n > 1, n, 2)
+    error = np.sqrt(squares / (several * (several - 1))[:, None])
+    out = np.where(n > 1, stdtrit(several - 1, 0.975), np.nan)[:, None] * error
+    return WordCredits(mean, mean - out, mean + out, n)

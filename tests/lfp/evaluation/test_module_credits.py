@@ -1,0 +1,119 @@
+"""Shares of modules, their intervals and nulls, against sums written out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from lfp.evaluation.module_credits import (
+    Credits,
+    credit_rows,
+    group_rows,
+    layer_shares,
+    modules_read,
+    with_twins,
+    word_credits,
+)
+from lfp.evaluation.results import ResultRow
+from lfp.evaluation.statistics.resampling import Draws
+from lfp.util.types import Place
+
+MODULES = ((None, "embedding"), (0, "attention"), (0, "mlp"), (1, "attention"), (1, "mlp"), (None, "unembedding"))
+DRAWS = Draws(200, 99, 0)
+
+
+def made(values: np.ndarray, **changes: object) -> Credits:
+    n = len(values)
+    keys = {"reward": values.sum(1), "n_tokens": np.arange(n) + 5, "groups": -1 - np.arange(n)} | changes
+    return Credits(MODULES, values, **keys)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def credits() -> Credits:
+    """Attention tells texts apart; what the MLPs carry has a sign but no spread; the rest is noise."""
+    rng = np.random.default_rng(0)
+    values = 0.1 * rng.normal(size=(60, len(MODULES)))
+    values[:, [2, 4]] -= 2.0
+    shared = rng.normal(size=60)
+    values[:, 1] += 3.0 * shared
+    values[:, 3] += 2.0 * shared
+    return made(values)
+
+
+def pick(rows: list[ResultRow], metric: str, group: str, layer: int | None = None) -> ResultRow:
+    (row,) = [row for row in rows if (row.metric, row.group, row.layer) == (metric, group, layer)]
+    return row
+
+
+def test_figures_of_kinds_and_layers_are_the_sums(credits: Credits) -> None:
+    rows, values = credit_rows(credits, DRAWS), credits.values
+    kinds = ("embedding", "attention", "mlp", "unembedding")
+    assert sum(pick(rows, "share", kind).value for kind in kinds) == pytest.approx(1.0)
+    assert sum(pick(rows, "differences", kind).value for kind in kinds) == pytest.approx(1.0)
+    mlp = pick(rows, "share", "mlp")
+    assert mlp.value == pytest.approx(np.abs(values[:, [2, 4]]).sum() / np.abs(values).sum())
+    assert mlp.ci_low is not None and mlp.ci_high is not None and mlp.ci_low < mlp.value < mlp.ci_high
+    assert pick(rows, "nats", "mlp", 1).value == pytest.approx(values[:, 4].sum() / credits.n_tokens.sum())
+    both, reward = values[:, 1] + values[:, 3], credits.reward
+    expected = np.cov(both, reward)[0, 1] / np.var(reward, ddof=1)
+    assert pick(rows, "differences", "attention").value == pytest.approx(expected)
+
+
+def test_nulls_keep_sizes_and_lose_what_is_claimed(credits: Credits) -> None:
+    rows = credit_rows(credits, DRAWS)
+    assert pick(rows, "nats", "mlp").null_p == 0.01 and (pick(rows, "nats", "attention").null_p or 0) > 0.05
+    assert pick(rows, "differences", "attention", 1).null_p == 0.01  # it goes with layer 0's
+    assert (pick(rows, "differences", "embedding").null_p or 0) > 0.05
+    assert pick(rows, "share", "mlp").null_p is None
+
+
+def test_texts_of_a_pair_are_drawn_together(credits: Credits) -> None:
+    twice = made(np.repeat(credits.values, 2, axis=0))
+    pairs = made(np.repeat(credits.values, 2, axis=0), groups=np.repeat(np.arange(60), 2))
+    members = credits.select([(0, "attention")])
+    alone, together = (next(group_rows(found, members, "a", Draws(2000, 9, 0))) for found in (twice, pairs))
+    assert together.ci_high - together.ci_low > 1.2 * (alone.ci_high - alone.ci_low)  # type: ignore[operator]
+
+
+def test_equal_models_have_no_rows() -> None:
+    assert credit_rows(Credits((), np.zeros((3, 0)), np.zeros(3), np.ones(3, int), np.arange(3)), DRAWS) == []
+
+
+def test_twins_are_the_null_of_shares(credits: Credits) -> None:
+    rows = credit_rows(credits, DRAWS)
+    rng = np.random.default_rng(1)
+    others = [made(credits.values * rng.normal(1.0, 0.05, credits.values.shape)) for _ in range(8)]
+    far = made(credits.values * np.array([1, 1, 9, 1, 1, 1]))
+    twins = [credit_rows(found, DRAWS) for found in others]
+    same = pick(with_twins(rows, twins), "share", "mlp")
+    assert same.null_mean == pytest.approx(same.value, abs=0.02) and (same.null_p or 0) > 1 / 9
+    moved = pick(with_twins(credit_rows(far, DRAWS), twins), "share", "mlp")
+    assert moved.null_p == pytest.approx(1 / 9) and moved.value > (moved.null_high or 1)
+    assert pick(with_twins(rows, twins), "nats", "mlp") == pick(rows, "nats", "mlp")
+
+
+def test_dictionaries_read_the_modules_at_their_places() -> None:
+    assert modules_read(MODULES, [Place(1)]) == {(1, "mlp")}
+    assert modules_read(MODULES, [Place(0, "attn_out"), Place(1)]) == {(0, "attention"), (1, "mlp")}
+    assert modules_read(MODULES, [Place(0, "resid_post")]) == {(None, "embedding"), (0, "attention"), (0, "mlp")}
+
+
+def test_layers_are_ranked_by_the_modules_at_the_sites_read(credits: Credits) -> None:
+    size = np.abs(credits.values).sum(0)
+    np.testing.assert_allclose(layer_shares(credits, ["mlp_out"], 3), [*(size[[2, 4]] / size.sum()), 0.0])
+    whole = layer_shares(credits, ["resid_post"], 2)
+    np.testing.assert_allclose(whole, np.array([size[1:3].sum(), size[3:5].sum()]) / size.sum())
+
+
+def test_words_have_t_intervals_over_contexts() -> None:
+    rng = np.random.default_rng(2)
+    values, words = rng.normal(size=(40, 3)), np.repeat([0, 2, 3], [25, 14, 1])
+    found = word_credits(values, words, 4)
+    assert found.n.tolist() == [25, 0, 14, 1] and np.isnan(found.low[3]).all()
+    for word in (0, 2):
+        of_word = values[words == word, 1]
+        low, high = stats.t.interval(0.95, len(of_word) - 1, of_word.mean(), stats.sem(of_word))
+        assert (found.mean[word, 1], found.low[word, 1], found.high[word, 1]) == pytest.approx(
+            (of_word.mean(), low, high)
+        )

@@ -1,0 +1,95 @@
+"""Stage `credits`: tables that sum to the implicit reward of the bundle, words, layers by credit, and equal models."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from lfp.bundle.manifest import read_manifest, read_table
+from lfp.bundle.store.connection import Store
+from lfp.bundle.validation import credit_faults
+from precompute.pipeline import run_stages
+from precompute.run.work_folder import Run
+from tests.precompute.conftest import silent, tiny_config
+
+
+def rows(bundle: Path, table: str) -> list[dict]:
+    return read_table(bundle, table).to_pylist()
+
+
+def test_credits_of_stored_texts_sum_to_their_implicit_reward(tiny_bundle: Path) -> None:
+    texts = {row["text_id"]: row for row in rows(tiny_bundle, "texts") if row["credit_reward"] is not None}
+    assert len(texts) == 12
+    found = rows(tiny_bundle, "module_credits")
+    for path, n in (("full", 12), ("same_position", 6)):
+        of_path = [row for row in found if row["path"] == path]
+        assert {row["text_id"] for row in of_path} <= texts.keys() and len({row["text_id"] for row in of_path}) == n
+        for text_id in {row["text_id"] for row in of_path}:
+            parts = np.array([row["credit"] for row in of_path if row["text_id"] == text_id])
+            text, size = texts[text_id], np.abs(parts).sum()
+            assert text["credit_error"] <= 1e-3
+            assert abs(parts.sum() - text["credit_reward"]) <= (text["credit_error"] + 1e-6) * size
+            assert text["credit_reward"] == pytest.approx(text["implicit_reward"], abs=1e-4)
+    assert {row["module"] for row in found if row["path"] == "same_position"} >= {"elsewhere", "mlp", "unembedding"}
+
+
+def test_validation_finds_credits_that_do_not_sum(tiny_bundle: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(tiny_bundle, tmp_path / "copy")
+    file = copy / "module_credits.parquet"
+    table = pq.read_table(file)
+    credit = table["credit"].to_numpy().copy()
+    credit[3] += 1.0
+    table = table.set_column(table.schema.get_field_index("credit"), table.schema.field("credit"), [credit])
+    with Store(tiny_bundle, read_manifest(tiny_bundle)) as store:
+        assert list(credit_faults(store)) == []
+    pq.write_table(table, file)
+    with Store(copy, read_manifest(copy)) as store:
+        assert "do not sum to texts.credit_reward" in "".join(credit_faults(store))
+
+
+def test_words_split_their_own_reward_on_the_same_position(tiny_bundle: Path) -> None:
+    vocabulary = {row["word"]: row for row in rows(tiny_bundle, "vocabulary")}
+    found = rows(tiny_bundle, "word_credits")
+    assert {row["word"] for row in found} <= vocabulary.keys() and len({row["word"] for row in found}) > 20
+    scores = {row["text_id"]: row["implicit_reward"] for row in rows(tiny_bundle, "token_scores")}
+    split = {row["text_id"] for row in rows(tiny_bundle, "module_credits") if row["path"] == "same_position"}
+    total = sum(float(np.sum(scores[text_id])) for text_id in split)
+    means = [row["mean"] * row["n"] for row in found if row["path"] == "same_position"]
+    assert abs(sum(means)) <= abs(total) * 1.5  # words of the vocabulary are most tokens of the texts
+    for row in found:
+        assert row["n"] >= 1 and (row["ci_low"] is None) == (row["n"] == 1)
+
+
+def test_the_report_has_shares_and_layers_are_chosen_by_credit(tiny_bundle: Path) -> None:
+    found = [row for row in rows(tiny_bundle, "results") if row["report_row"] == "module_credits"]
+    totals = [row["value"] for row in found if row["metric"] == "share" and row["layer"] is None]
+    kinds = [row["group"] for row in found if row["metric"] == "share" and row["layer"] is None]
+    assert "dictionaries" in kinds and sum(totals) == pytest.approx(1.0 + totals[kinds.index("dictionaries")])
+    layers = rows(tiny_bundle, "layers")
+    best = max(layers, key=lambda row: row["credit"])
+    assert [row["layer"] for row in layers if row["selected"]] == [best["layer"]]
+
+
+def test_equal_models_are_said_to_have_nothing_to_split(tiny_bundle: Path, corpus_folder: Path, tmp_path: Path) -> None:
+    models = {role: str(tiny_bundle / "artifacts" / "base") for role in ("base", "tuned")}
+    run = Run(tiny_config(model=models), tmp_path / "work", corpus_folder, silent)
+    run_stages(run, ["layers"])
+    (note,) = run.json("credits", "notes")
+    assert "equal" in note and "all credits are 0" in note
+    credit = run.table("credits", "module_credits")
+    assert set(credit["module"].to_pylist()) == {"elsewhere"} and not np.any(credit["credit"].to_numpy())
+    assert run.json("layers", "places") == [[0, "mlp_out"]]
+
+
+def test_twins_are_split_too(tiny_bundle: Path, corpus_folder: Path, tmp_path: Path) -> None:
+    models = {role: str(tiny_bundle / "artifacts" / role) for role in ("base", "tuned")}
+    config = tiny_config(model=models, twins={"n": 3}, tune={"steps": 2, "completion_tokens": 32})
+    run = Run(config, tmp_path / "work", corpus_folder, silent)
+    run_stages(run, ["credits"])
+    assert run.json("credits", "facts")["twins"] == 3
+    with np.load(run.folder("credits") / "twin-1.npz") as twin, np.load(run.folder("credits") / "full.npz") as full:
+        assert twin["values"].shape == full["values"].shape and np.abs(twin["values"] - full["values"]).max() > 1e-4
