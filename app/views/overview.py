@@ -12,9 +12,9 @@ from lfp.bundle import queries
 from lfp.bundle.store.connection import Store
 from lfp.evaluation.results import ResultRow
 from lfp.report import sentences, summary
-from lfp.report.credits import draw_credits
 from lfp.report.figures import bars, lines, points
 from lfp.report.figures.intervals import Legend
+from lfp.report.figures.modules import draw_credits
 from lfp.report.formatting import count, percent, place_name, plain
 
 HEADLINE_ROWS = ("reward", "implicit_reward", "kendall_tau", "preference_accuracy")

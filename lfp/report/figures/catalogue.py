@@ -18,9 +18,9 @@ from lfp.bundle.queries.run import AblatedFeature, DriftedFeature
 from lfp.bundle.store.connection import Store
 from lfp.errors import ConfigError
 from lfp.evaluation.results import Report
-from lfp.report.credits import draw_credits
 from lfp.report.figures import bars, frame, lines, points
 from lfp.report.figures.intervals import Legend, Line, draw_lines
+from lfp.report.figures.modules import draw_credits
 from lfp.util.sanitize import token_text
 
 _NO_WORDS: Mapping[str, Sequence[Any]] = {"word": (), "feedback": (), "implicit_reward": (), "shown": (), "n": ()}

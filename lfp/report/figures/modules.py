@@ -1,0 +1,58 @@
+"""Which modules carry the implicit reward: shares by layer and kind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import plotly.graph_objects as go
+
+from lfp.evaluation.results import ResultRow
+from lfp.report.credits import NAMES
+from lfp.report.figures.frame import BASE, GRID, NEGATIVE, POSITIVE, STRENGTH, draw
+
+_COLOURS = {
+    "mlp": STRENGTH,
+    "attention": POSITIVE,
+    "norm": BASE,
+    "final_norm": BASE,
+    "embedding": "#b8912f",
+    "unembedding": NEGATIVE,
+    "other": "#7d5ba6",
+}
+_ENDS = {"embedding": "in", "final_norm": "out", "unembedding": "out", "other": "other"}
+"""Bars of what stands outside the layers."""
+
+
+def draw_credits(rows: Sequence[ResultRow]) -> go.Figure | None:
+    """Draw the share of the implicit reward that each layer's modules carry, and what stands before and after them."""
+    shares = [row for row in rows if row.metric == "share" and row.group in NAMES]
+    layers = sorted({row.layer for row in shares if row.layer is not None})
+    if not layers:
+        return None
+    shown = [row for row in shares if row.layer is not None or row.group in _ENDS]
+    order = ["in", *map(str, layers), "out", "other"]
+    traces = []
+    for kind, name in NAMES.items():
+        of_kind = [row for row in shown if row.group == kind and (row.layer is not None or kind in _ENDS)]
+        if not of_kind:
+            continue
+        traces.append(
+            {
+                "type": "bar",
+                "x": [_ENDS[kind] if row.layer is None else str(row.layer) for row in of_kind],
+                "y": [row.value for row in of_kind],
+                "name": name.removeprefix("the "),
+                "marker": {"color": _COLOURS[kind], "opacity": 0.6 if kind == "final_norm" else 1.0},
+                "hovertemplate": "%{x}: %{y:.1%}<extra>" + name.removeprefix("the ") + "</extra>",
+            }
+        )
+    used = {x for trace in traces for x in list(trace["x"])}
+    x = {
+        "title": "layer",
+        "type": "category",
+        "categoryorder": "array",
+        "categoryarray": [name for name in order if name in used],
+        "showgrid": False,
+    }
+    y = {"title": "share of the implicit reward", "gridcolor": GRID, "tickformat": ".0%", "rangemode": "tozero"}
+    return draw(traces, x, y, height=400, legend=True, barmode="stack", bargap=0.3)
