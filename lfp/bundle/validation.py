@@ -207,7 +207,7 @@ def _content_faults(store: Store) -> Iterator[str]:
     for rows, fault in faulty:
         if n := store.rows(f"SELECT count(*) AS n FROM {rows}")[0]["n"]:
             yield f"{fault} ({n} rows)"
-    yield from credit_faults(store)
+    yield from module_credit_faults(store)
     probes = store.rows("SELECT count(*) AS n, count(*) FILTER (is_headline) AS headlines FROM probes")[0]
     if probes["n"] and probes["headlines"] != 1:
         yield f"table probes: {probes['headlines']} rows are the headline, and one must be"
@@ -215,9 +215,9 @@ def _content_faults(store: Store) -> Iterator[str]:
     yield from credit_faults(store)
 
 
-def credit_faults(store: Store) -> Iterator[str]:
+def module_credit_faults(store: Store) -> Iterator[str]:
     """Check that the credits of modules sum to the implicit reward of every text, up to the error that is stated."""
-    found = store.rows(_CREDIT_ERRORS, {"tolerance": TOLERANCE})
+    found = store.rows(_MODULE_CREDIT_ERRORS, {"tolerance": TOLERANCE})
     if found:
         first = found[0]
         yield (
@@ -227,7 +227,7 @@ def credit_faults(store: Store) -> Iterator[str]:
         )
 
 
-_CREDIT_ERRORS = """
+_MODULE_CREDIT_ERRORS = """
 WITH sums AS (
     SELECT text_id, path, sum(credit) AS total, sum(abs(credit)) AS size FROM module_credits GROUP BY text_id, path
 )

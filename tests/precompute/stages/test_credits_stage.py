@@ -11,7 +11,7 @@ import pytest
 
 from lfp.bundle.manifest import read_manifest, read_table
 from lfp.bundle.store.connection import Store
-from lfp.bundle.validation import credit_faults
+from lfp.bundle.validation import module_credit_faults
 from precompute.pipeline import run_stages
 from precompute.run.work_folder import Run
 from tests.precompute.conftest import silent, tiny_config
@@ -45,10 +45,10 @@ def test_validation_finds_credits_that_do_not_sum(tiny_bundle: Path, tmp_path: P
     credit[3] += 1.0
     table = table.set_column(table.schema.get_field_index("credit"), table.schema.field("credit"), [credit])
     with Store(tiny_bundle, read_manifest(tiny_bundle)) as store:
-        assert list(credit_faults(store)) == []
+        assert list(module_credit_faults(store)) == []
     pq.write_table(table, file)
     with Store(copy, read_manifest(copy)) as store:
-        assert "do not sum to texts.credit_reward" in "".join(credit_faults(store))
+        assert "do not sum to texts.credit_reward" in "".join(module_credit_faults(store))
 
 
 def test_words_split_their_own_reward_on_the_same_position(tiny_bundle: Path) -> None:
