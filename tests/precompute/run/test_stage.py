@@ -79,7 +79,7 @@ CASES: dict[str, tuple[dict[str, Any], str, tuple[str, ...]]] = {
     "classifier": (JUDGE, "judge/model.safetensors", ("feedback", *FROM_TUNED)),
     "classifier, models given": (
         {"model": GIVEN, **JUDGE}, "judge/config.json",
-        ("feedback", "completions", "rollouts", "probes", "texts", "feature_credits", "labels", "findings", "ablations"),
+        ("feedback", "completions", "rollouts", *BY_LEXICON[1:]),
     ),
     "base model": ({"model": {"base": "base"}}, "base/model.safetensors", ("base", *FROM_TUNED)),
     "tokenizer of the tuned model": ({"model": GIVEN}, "tuned/tokenizer.json", FROM_TUNED),
@@ -116,7 +116,7 @@ def test_a_changed_file_repeats_the_stages_that_depend_on_it(kind: str, folder: 
         ("tune.steps=3", FROM_TUNED),
         ("twins.n=3", ("twins", *STAGES[STAGES.index("credits") :])),
         ("credits.n_texts=13", FROM_TUNED[FROM_TUNED.index("credits") :]),
-        ("tune.eval_prefixes=11", ("completions", "probes", "texts", "feature_credits", "labels", "findings", "ablations")),
+        ("tune.eval_prefixes=11", ("completions", *BY_LEXICON[1:])),
         ("layers.count=2", FROM_TUNED[FROM_TUNED.index("layers") :]),
         ("sae.steps=31", FROM_SAES),
         ("stats.batch_texts=8", FROM_SAES),
