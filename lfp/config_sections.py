@@ -322,7 +322,12 @@ class FeatureCreditsConfig(Section):
     """Features of the largest credit that are taken out of what tuning changed, to compare the effect with the credit;
     0 for none."""
     controls: int = Field(50, ge=0)
-    """Features of little credit that are taken out as matched controls."""
+    """How many of these have a matched control, a feature of less credit that is taken out too."""
+    intervention_texts: int = Field(64, ge=1)
+    """Texts whose implicit reward is compared with and without each feature."""
+    rewarded: int = Field(10, ge=0)
+    """How many of these features, those of MLPs, are also missing while completions are written, `ablation.completions`
+    each time; 0 for none."""
 
 
 class PretrainedSae(Section):

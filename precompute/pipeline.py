@@ -25,7 +25,7 @@ from precompute.run.stage import FileDigests, Stage, compute_key, find_needed
 from precompute.run.work_folder import Run, lock_work_folder
 from precompute.stages.features import features, saes, texts
 from precompute.stages.features.pretrained import check_files
-from precompute.stages.findings import ablations, feature_credits, findings, twin_words
+from precompute.stages.findings import ablations, feature_credits, findings, interventions, twin_words
 from precompute.stages.models import completions, corpus, credits, pair, twins
 from precompute.stages.probes import probes
 
@@ -205,6 +205,24 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
             findings.run,
             after=("credits", "layers", "saes", "features", "probes", "texts", "labels"),
             reads=("probes", "labels", "seed"),
+        ),
+        Stage(
+            "interventions",
+            interventions.run,
+            after=(*pair_of_models, "layers", "saes", "texts", "probes", "feature_credits", "findings"),
+            reads=(
+                "model",
+                "feature_credits",
+                "tune.method",
+                *writing,
+                *draws,
+                "seed",
+                "ablation.completions",
+                "ablation.prefix_tokens",
+                "ablation.batch",
+                *(() if by_pairs else reward),
+            ),
+            files=() if by_pairs else reward_files,
         ),
         Stage(
             "ablations",

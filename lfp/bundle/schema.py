@@ -535,11 +535,34 @@ _CREDITS = Table("credits", "a feature", ("feature_id",), (
     Column("example_credits", pa.list_(FLOAT), "Their credits.", "nats"),
 ), row_group_rows=8_192, added_later=True)
 
+_INTERVENTIONS = Table("interventions", "a feature taken out of what tuning changed", ("kind", "feature_id",
+                                                                                       "control_of"), (
+    Column("feature_id", INT, "The feature; its part of the change is subtracted from what the tuned model writes."),
+    Column("kind", TEXT, "feature (of those with the largest credit) or control."),
+    _null("control_of", INT, "Feature that this is the matched control of: as often and as strongly in the change."),
+    Column("layer", INT, "Layer of the feature."),
+    Column("site", TEXT, "Where its module writes: mlp_out or attn_out."),
+    Column("n_texts", INT, "Texts that the effect was measured on."),
+    Column("by_credit", DOUBLE, "Effect that the credit on these texts predicts: its negative.", "nats per token"),
+    _null("by_weight", DOUBLE, "The negative of the headline probe's mean contribution; null where it reads no "
+          "feature.", "probe target"),
+    _null("by_drift", DOUBLE, "The negative of drifted_contribution.", "probe target"),
+    Column("effect", DOUBLE, "Change of the texts' implicit reward.", "nats per token"),
+    Column("ci_low", DOUBLE, "Lower end of its 95 % interval over texts.", "nats per token"),
+    Column("ci_high", DOUBLE, "Upper end of its 95 % interval over texts.", "nats per token"),
+    Column("removed_energy", DOUBLE, "Mean over tokens of (code * decoder norm)^2.", "mean square norm of the change"),
+    _null("reward_effect", DOUBLE, "Change of the mean reward of completions of the same prefixes; null where it was "
+          "not measured.", "reward"),
+    _null("reward_ci_low", DOUBLE, "Lower end of its 95 % interval over prefixes.", "reward"),
+    _null("reward_ci_high", DOUBLE, "Upper end of its 95 % interval over prefixes.", "reward"),
+    _null("n_completions", INT, "Completions."),
+), added_later=True)
+
 TABLES: tuple[Table, ...] = (
     _LAYERS, _SAES, _FEATURES, _DECODERS, _HISTOGRAMS, _EXAMPLES, _TEXTS, _TOKEN_SCORES, _MODULE_CREDITS, _WORD_CREDITS,
     _ACTIVATIONS, _TRIPLES,
     _VOCABULARY, _WORD_FEATURES, _PROBES, _WEIGHTS, _DRIFT, _RESULTS, _NEIGHBOURS, _LABELS, _ABLATIONS, _COMPLETIONS,
-    _TUNING, _TWINS, _FEATURE_CREDITS, _CREDIT_SUMS, _CREDITS,
+    _TUNING, _TWINS, _FEATURE_CREDITS, _CREDIT_SUMS, _CREDITS, _INTERVENTIONS,
 )
 # fmt: on
 BY_NAME: dict[str, Table] = {table.name: table for table in TABLES}

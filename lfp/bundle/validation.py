@@ -33,6 +33,7 @@ _REFERENCES = (
     ("results", "probe_id", "probes", "probe_id"), ("neighbours", "feature_id", "features", "feature_id"),
     ("neighbours", "neighbour_id", "features", "feature_id"), ("labels", "feature_id", "features", "feature_id"),
     ("ablations", "features", "features", "feature_id"), ("credits", "feature_id", "features", "feature_id"),
+    ("interventions", "feature_id", "features", "feature_id"),
     ("feature_credits", "text_id", "texts", "text_id"), ("feature_credits", "feature_ids", "features", "feature_id"),
     ("credit_sums", "text_id", "texts", "text_id"), ("credits", "example_text_ids", "texts", "text_id"),
 )  # fmt: skip

@@ -179,6 +179,7 @@ def sum_rows(text_id: int, text: TextCredits, places: Sequence[Place], place_of:
         {"text_id": text_id, "layer": place.layer, "site": place.site, "path": path}
         | dict(zip(("module", "features", "bias", "residual"), sums[:, p, number].tolist(), strict=True))
         for number, place in enumerate(places)
+        if place.site != "resid_post"  # which no single module writes
         for p, path in sorted(enumerate(PATHS), key=lambda pair: pair[1])
     ]
 

@@ -21,6 +21,7 @@ ROWS = (
     "divergence_by_layer",
     "drift",
     "feature_credits",
+    "interventions",
     "label_scores",
     "label_agreement",
     "activation_frequency",

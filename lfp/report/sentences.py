@@ -335,6 +335,28 @@ def _feature_credits(rows: Rows) -> str:
 _NOTED_SHARE = 0.05
 
 
+def _interventions(rows: Rows) -> str:
+    """Say how well credits predict what taking features out does, beside weights and drift."""
+    found = {str(row.group): row for row in rows if row.metric == "rank_correlation"}
+    credit = found.get("credit")
+    if credit is None:
+        return ABSENT
+    says = [
+        f"The {count(credit.n or 0)} features of largest credit, each taken out of what tuning changed: predicted and "
+        f"measured effects on the implicit reward have a rank correlation of {estimate(credit)}. "
+        f"{against_chance(credit)}".strip()
+    ]
+    names = {"weight": "probe weights", "drift": "drift"}
+    others = [f"{plain(found[name].value)} by {says_}" for name, says_ in names.items() if name in found]
+    if others:
+        says.append(f"The same is {' and '.join(others)}.")
+    sizes = {str(row.group): row for row in rows if row.metric == "size"}
+    if {"feature", "control"} <= sizes.keys() and sizes["control"].value > 0:
+        ratio = sizes["feature"].value / sizes["control"].value
+        says.append(f"Their effects are {plain(ratio, 1)} times those of matched controls.")
+    return " ".join(says)
+
+
 def _autoencoders(rows: Rows) -> str:
     worst = max((row.value for row in rows if row.metric == "fvu"), default=None)
     n = len({(row.model, row.layer, row.site, row.group) for row in rows})
@@ -574,6 +596,7 @@ _SENTENCES: Mapping[str, Callable[[Rows], str]] = {
     "divergence_by_layer": _divergence,
     "drift": _drift,
     "feature_credits": _feature_credits,
+    "interventions": _interventions,
     "label_scores": _label_scores,
     "label_agreement": labels_sentence,
     "activation_frequency": lambda rows: frequencies_sentence(lines.frequencies(rows, "per_token")),

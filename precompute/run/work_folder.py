@@ -55,6 +55,7 @@ MADE_BY = {
     "feature_credits": "feature_credits",
     "credit_sums": "feature_credits",
     "credits": "feature_credits",
+    "interventions": "interventions",
 }
 """Tables of the bundle, and the stage that makes each."""
 

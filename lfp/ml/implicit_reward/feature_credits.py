@@ -60,8 +60,8 @@ def feature_credits(
 
     `counted` marks the tokens whose implicit reward is
     split, all by default. The integral has `nodes` Gauss-Legendre nodes, each
-    of about six forward passes' time. Raises ModelError for a place that no single module writes to and where the
-    models' parameters differ in shape, DataError where a gradient is not finite.
+    of about six forward passes' time. Features of the residual stream, which no single module writes, get none. Raises
+    ModelError where the models' parameters differ in shape, DataError where a gradient is not finite.
     """
     path = _restrict(WeightPath.between(base, tuned), dictionary.places)
     for batch in model_batches(base, texts, batch_texts=batch_texts, prepend_bos=prepend_bos):
@@ -108,12 +108,14 @@ class _Sums:
 def _integrate(path: WeightPath, batch: Batch, counted: Tensor, dictionary: Dictionary, rule: Rule) -> _Sums:
     """Integrate the split of every place's write over the nodes of a rule."""
     shape, mask = batch.input_ids.shape, batch.text_tokens().flatten()
+    written = [number for number, place in enumerate(dictionary.places) if place.site != "resid_post"]
     offsets = np.searchsorted(dictionary.place_of, np.arange(len(dictionary.places)))
     by_token = torch.zeros(3, N_PATHS, len(dictionary.places), shape.numel(), dtype=torch.float64)
     keys, values = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0, N_PATHS, dtype=torch.float64)]
     for at, weight in zip(rule.nodes.tolist(), rule.weights.tolist(), strict=True):
-        credits, writes = observe_writes(path, batch, counted, dictionary.saes, at)
-        for number, (place, write) in enumerate(zip(dictionary.places, writes, strict=True)):
+        credits, writes = observe_writes(path, batch, counted, [dictionary.saes[number] for number in written], at)
+        for number, write in zip(written, writes, strict=True):
+            place = dictionary.places[number]
             column = (
                 path.modules.index(Module(place.layer, _KINDS[place.site])) if write.gradients is not None else None
             )

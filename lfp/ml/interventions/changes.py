@@ -16,9 +16,9 @@ from lfp.ml.implicit_reward.changes import ChangeOfWrites
 from lfp.ml.implicit_reward.feature_credits import change_decoder
 from lfp.ml.models.activations import model_batches
 from lfp.ml.models.loading import LanguageModel
-from lfp.ml.models.tokenization import Batch, TokenizedText
+from lfp.ml.models.tokenization import TokenizedText
 from lfp.ml.sae.autoencoders import Dictionary, Sae, normalise
-from lfp.util.types import Floats
+from lfp.util.types import Flags, Floats
 
 
 @contextmanager
@@ -86,22 +86,54 @@ def _size(sae: Sae, read: Tensor) -> Tensor | float:
 
 @torch.no_grad()
 def text_log_probs(
-    model: LanguageModel, texts: Sequence[TokenizedText], *, batch_texts: int, prepend_bos: bool
+    model: LanguageModel,
+    texts: Sequence[TokenizedText],
+    *,
+    batch_texts: int,
+    prepend_bos: bool,
+    counted: Sequence[Flags] | None = None,
 ) -> Floats:
     """Return the log-likelihood of each text in nats, its first token only after a beginning-of-sequence token.
 
-    Hooks on the model take effect.
+    `counted` marks the tokens that count, all by default. Hooks on the model take effect.
     """
-    sums = []
+    sums = [np.zeros(0)]
     for batch in model_batches(model, texts, batch_texts=batch_texts, prepend_bos=prepend_bos):
-        sums.append(_log_probs(model, batch))
-    return np.concatenate([np.zeros(0), *sums])
+        mask = batch.text_tokens()
+        if counted is not None:
+            mask[mask.clone()] = torch.from_numpy(np.concatenate([counted[text] for text in batch.rows]))
+        logits = model.forward(batch.input_ids, batch.attention_mask, use_cache=False).logits[..., : model.d_vocab]
+        ids = batch.input_ids[:, 1:, None].to(logits.device)
+        chosen = logits[:, :-1].float().log_softmax(-1).gather(-1, ids).squeeze(-1).double()
+        sums.append(torch.where(mask[:, 1:].to(logits.device), chosen, 0.0).sum(1).cpu().numpy())
+    return np.concatenate(sums)
 
 
-def _log_probs(model: LanguageModel, batch: Batch) -> Floats:
-    logits = model.forward(batch.input_ids, batch.attention_mask, use_cache=False).logits[..., : model.d_vocab]
-    ids = batch.input_ids[:, 1:, None].to(logits.device)
-    chosen = logits[:, :-1].float().log_softmax(-1).gather(-1, ids).squeeze(-1).double()
-    counted = batch.text_tokens()[:, 1:].to(logits.device)
-    found: Floats = torch.where(counted, chosen, 0.0).sum(1).cpu().numpy()
-    return found
+@torch.no_grad()
+def measure_codes(
+    pair: ChangeOfWrites,
+    dictionary: Dictionary,
+    texts: Sequence[TokenizedText],
+    *,
+    batch_texts: int,
+    prepend_bos: bool,
+) -> tuple[Floats, Floats]:
+    """Return the share of tokens on which each feature is in the change, and its mean (c_i |d_i|)^2 [features]."""
+    active, energy, n = np.zeros(dictionary.n_features), np.zeros(dictionary.n_features), 0
+    mask = torch.zeros(0)
+
+    def add(number: int, change: Tensor, written: Tensor) -> None:
+        sae, own = dictionary.saes[number], np.flatnonzero(dictionary.place_of == number)
+        codes = _encode(sae, torch.arange(sae.info.width, device=change.device), change[mask], written[mask])
+        norms = change_decoder(sae)[0].norm(dim=1)
+        active[own] += (codes != 0).sum(0).cpu().numpy()
+        energy[own] += (codes * norms).double().pow(2).sum(0).cpu().numpy()
+
+    places = enumerate(dictionary.places)
+    hooks = {place: partial(add, number) for number, place in places if place.site != "resid_post"}
+    for batch in model_batches(pair.tuned, texts, batch_texts=batch_texts, prepend_bos=prepend_bos):
+        mask = batch.text_tokens().to(pair.tuned.device)
+        n += int(mask.sum())
+        with pair.compare(pair.tuned, hooks):
+            pair.tuned.forward(batch.input_ids, batch.attention_mask, use_cache=False)
+    return active / max(n, 1), energy / max(n, 1)

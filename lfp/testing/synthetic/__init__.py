@@ -111,4 +111,6 @@ def _tables(made: Made, random: Random, n_examples: int | None) -> Iterator[tupl
     entries = features.credit_entries(made, random)
     yield "feature_credits", [features.feature_credit_columns(made, entries)]
     yield "credit_sums", [features.credit_sum_columns(made, entries)]
-    yield "credits", [features.credit_columns(made, entries, random)]
+    of_features = features.credit_columns(made, entries, random)
+    yield "credits", [of_features]
+    yield "interventions", [features.intervention_rows(made, of_features, random)]

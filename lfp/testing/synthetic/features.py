@@ -438,3 +438,22 @@ def credit_columns(made: Made, entries: CreditEntries, random: Random) -> dict[s
         "example_positions": listed(offsets, entries.position[first]),
         "example_credits": listed(offsets, entries.credit[first]),
     }  # fmt: skip
+
+
+def intervention_rows(made: Made, credits: Mapping[str, Any], random: Random) -> list[dict[str, Any]]:
+    """The six features of largest credit taken out, each with the next feature of its place as a control."""
+    rows = []
+    for feature in np.argsort(credits["rank"], kind="stable")[:6].tolist():
+        others = np.flatnonzero(made.place == made.place[feature])
+        control = int(others[(np.searchsorted(others, feature) + 1) % len(others)])
+        for kind, of, number in (("control", feature, control), ("feature", None, feature)):
+            place, by_credit = made.places[made.place[number]], -float(credits["credit"][number])
+            effect, half = 1.5 * by_credit, 0.2 * abs(by_credit)
+            rows.append({
+                "feature_id": number, "kind": kind, "control_of": of, "layer": place.layer, "site": place.site,
+                "n_texts": len(made.kept), "by_credit": by_credit, "by_weight": float(random.normal(0, 0.01)),
+                "by_drift": float(random.normal(0, 0.01)), "effect": effect, "ci_low": effect - half,
+                "ci_high": effect + half, "removed_energy": 0.1, "reward_effect": 0.1 * effect,
+                "reward_ci_low": 0.1 * effect - 0.01, "reward_ci_high": 0.1 * effect + 0.01, "n_completions": 50,
+            })  # fmt: skip
+    return sorted(rows, key=lambda row: (row["kind"], row["feature_id"], row["control_of"] or 0))

@@ -24,6 +24,7 @@ from precompute.run.inputs import load_dictionary, load_pair
 from precompute.run.work_folder import Output, Run
 
 if TYPE_CHECKING:
+    from lfp.ml.models.loading import LanguageModel
     from lfp.ml.models.tokenization import TokenizedText
     from lfp.ml.sae.autoencoders import Dictionary
 
@@ -35,12 +36,13 @@ def run(run: Run, output: Output) -> None:
     """
     rows = choose_texts(run)
     dictionary = load_dictionary(run, "tuned")
-    if not rows or any(place.site == "resid_post" for place in dictionary.places):
+    if not rows or all(place.site == "resid_post" for place in dictionary.places):
         for name in ("feature_credits", "credit_sums", "credits"):
             output.table(name, as_table(name, []))
         output.results([])
         return
-    found = _split_texts(run, dictionary, rows)
+    base, tuned = load_pair(run)
+    found = _split_texts(run, (base, tuned), dictionary, rows)
     text_ids = np.array([row["text_id"] for row in rows], np.int64)
     place_of, places = dictionary.place_of, dictionary.places
     entries = [_entry_row(text_id, text) for text_id, text in zip(text_ids.tolist(), found, strict=True)]
@@ -49,7 +51,7 @@ def run(run: Run, output: Output) -> None:
     of_texts = as_table("credit_sums", [row for of_text in sums for row in of_text])
     output.table("credit_sums", of_texts.sort_by([(key, "ascending") for key in ("text_id", "layer", "site", "path")]))
     split = combine(found, [np.array(row["token_ids"]) for row in rows], [row["stated"] for row in rows])
-    spelled = _spell_tokens(run)
+    spelled = [base.tokenizer.decode([token]) for token in range(base.d_vocab)]
     columns = credit_columns(split, n_features=dictionary.n_features, spelled=spelled, text_ids=text_ids)
     output.table("credits", as_table("credits", columns))
     draws = Draws(run.config.probes.bootstraps, run.config.probes.permutations, run.config.seed)
@@ -89,14 +91,14 @@ def tokens_of(row: dict[str, Any]) -> TokenizedText:
     return TokenizedText(row["text"], tuple(row["token_ids"]), tuple(row["token_starts"]), truncated=False)
 
 
-def _split_texts(run: Run, dictionary: Dictionary, rows: list[dict[str, Any]]) -> list[TextCredits]:
+def _split_texts(
+    run: Run, pair: tuple[LanguageModel, LanguageModel], dictionary: Dictionary, rows: list[dict[str, Any]]
+) -> list[TextCredits]:
     from lfp.ml.implicit_reward.feature_credits import feature_credits
 
-    base, tuned = load_pair(run)
     found = []
     for text in feature_credits(
-        base,
-        tuned,
+        *pair,
         dictionary,
         [tokens_of(row) for row in rows],
         nodes=run.config.feature_credits.nodes,
@@ -125,9 +127,3 @@ def _fill(values: list[float | None] | None) -> Floats:
     """Return values with 0 where there is none."""
     filled: Floats = np.nan_to_num(pa.array(values or [], pa.float64()).to_numpy(zero_copy_only=False), nan=0.0)
     return filled
-
-
-def _spell_tokens(run: Run) -> list[str]:
-    """Return the string of every token id."""
-    base, _ = load_pair(run)
-    return [base.tokenizer.decode([token]) for token in range(base.d_vocab)]

@@ -23,11 +23,11 @@ from tests.precompute.conftest import STAGES, replace_jobs, silent, tiny_config
 
 LEXICON = "word,value\ngood,2\nbad,-2\nfilm,1\nplot,-1\n"
 FROM_TUNED = ("tuned", "completions", "credits", "layers", "saes", "features", "rollouts", "probes", "texts",
-              "feature_credits", "labels", "findings", "ablations")  # fmt: skip
+              "feature_credits", "labels", "findings", "interventions", "ablations")  # fmt: skip
 FROM_CORPUS = tuple(name for name in STAGES if name not in ("twins", "twin_words"))
 """A run without twins reads nothing for them."""
 FROM_SAES = FROM_TUNED[FROM_TUNED.index("saes") :]
-BY_LEXICON = ("feedback", "probes", "texts", "feature_credits", "labels", "findings", "ablations")
+BY_LEXICON = ("feedback", "probes", "texts", "feature_credits", "labels", "findings", "interventions", "ablations")
 """Stages that read the stated values of words, and those after them."""
 
 
@@ -120,10 +120,16 @@ def test_a_changed_file_repeats_the_stages_that_depend_on_it(kind: str, folder: 
         ("layers.count=2", FROM_TUNED[FROM_TUNED.index("layers") :]),
         ("sae.steps=31", FROM_SAES),
         ("stats.batch_texts=8", FROM_SAES),
-        ("probes.triples=61", ("probes", "texts", "feature_credits", "labels", "findings", "ablations")),
-        ("labels.random=1", ("labels", "findings", "ablations")),
+        (
+            "probes.triples=61",
+            ("probes", "texts", "feature_credits", "labels", "findings", "interventions", "ablations"),
+        ),
+        ("labels.random=1", ("labels", "findings", "interventions", "ablations")),
         ("ablation.scale=2.0", ("ablations",)),
-        ("probes.triples_model=other", ("probes", "texts", "feature_credits", "labels", "findings", "ablations")),
+        (
+            "probes.triples_model=other",
+            ("probes", "texts", "feature_credits", "labels", "findings", "interventions", "ablations"),
+        ),
         ("title=Another", ()),
     ],
 )
@@ -149,7 +155,7 @@ def test_an_edited_lexicon_gives_the_tables_of_a_new_run(corpus_folder: Path, tm
     lexicon.write_text(json.dumps({word: -value for word, value in values.items()}), encoding="utf-8")
     run_stages(resumed, ["feedback", "findings"])
     repeated = {name for name, time in kept.items() if (resumed.folder(name) / "stage.json").stat().st_mtime_ns != time}
-    assert repeated == {"probes", "texts", "feature_credits", "labels", "findings"}
+    assert repeated == {"probes", "texts", "labels", "findings"}
     run_stages(new, ["findings"])
     for stage, table in (("probes", "vocabulary"), ("texts", "texts"), ("labels", "labels"), ("findings", "drift")):
         assert resumed.table(stage, table).equals(new.table(stage, table)), table

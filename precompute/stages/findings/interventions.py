@@ -1,0 +1,208 @@
+"""Stage `interventions`: features taken out of what tuning changed, one by one, against what their credits predict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lfp.bundle.schema import as_table
+from lfp.evaluation.findings.ablation import Candidates, Group, matched_controls
+from lfp.evaluation.findings.interventions import Measured, intervention_results, intervention_rows
+from lfp.evaluation.results import FEATURE
+from lfp.evaluation.statistics.resampling import Draws
+from lfp.texts.lexicon import Reward
+from lfp.util.types import Flags, Floats, Ints, floats
+from precompute.run.inputs import load_dictionary, load_pair, load_reward, read_texts, tokenize_texts
+from precompute.run.work_folder import Output, Run
+from precompute.stages.findings.feature_credits import choose_texts, tokens_of
+
+if TYPE_CHECKING:
+    from lfp.ml.implicit_reward.changes import ChangeOfWrites
+    from lfp.ml.models.tokenization import TokenizedText
+    from lfp.ml.sae.autoencoders import Dictionary
+
+_SEED_OFFSET = 4  # other samples than tuning, completions, rollouts and ablations had
+
+
+def run(run: Run, output: Output) -> None:
+    """Write the table interventions and the rows `interventions`; empty where no feature has a credit."""
+    table = run.table("feature_credits", "credits")
+    chosen = np.flatnonzero(table["rank"].to_numpy() <= run.config.feature_credits.interventions)
+    chosen = chosen[table["credit"].to_numpy()[chosen] != 0]
+    rows = choose_texts(run)[: run.config.feature_credits.intervention_texts] if len(chosen) else []
+    if not rows:
+        output.table("interventions", as_table("interventions", []))
+        output.results([])
+        return
+    bench = _Bench.open(run, rows)
+    order = chosen[np.argsort(table["rank"].to_numpy()[chosen])].tolist()
+    controls = _match_controls(bench, order, run)
+    wanted = [(feature, None) for feature in order] + [(control, of) for of, control in controls.items()]
+    rewarded = {*order[: run.config.feature_credits.rewarded]}
+    measured = []
+    for done, (feature, control_of) in enumerate(wanted):
+        run.progress("interventions", done, len(wanted), float(feature))
+        by_reward = (feature if control_of is None else control_of) in rewarded
+        measured.append(bench.measure(feature, control_of, by_reward=by_reward))
+    draws = Draws(run.config.probes.bootstraps, run.config.probes.permutations, run.config.seed)
+    found = intervention_rows(
+        measured,
+        _predict(run, rows, bench),
+        n_tokens=bench.n_tokens,
+        clusters=bench.clusters,
+        places=[bench.dictionary.places[number] for number in bench.dictionary.place_of],
+        energy=bench.energy,
+        draws=draws,
+    )
+    output.table("interventions", as_table("interventions", found))
+    output.results(intervention_results(found, draws))
+
+
+@dataclass(eq=False)
+class _Bench:
+    """What interventions are measured on: the pair, its texts, and prefixes whose completions are rewarded."""
+
+    run: Run
+    pair: ChangeOfWrites
+    dictionary: Dictionary
+    texts: list[TokenizedText]
+    counted: list[Flags]
+    clean: Floats
+    density: Floats
+    energy: Floats
+    prefixes: list[tuple[int, ...]] = field(default_factory=list)
+    reward: Reward | None = None
+    clean_rewards: Floats | None = None
+
+    @staticmethod
+    def open(run: Run, rows: list[dict[str, Any]]) -> _Bench:
+        from lfp.ml.implicit_reward.changes import ChangeOfWrites
+        from lfp.ml.interventions.changes import measure_codes, text_log_probs
+
+        base, tuned = load_pair(run)
+        pair, dictionary, texts = ChangeOfWrites(tuned, base), load_dictionary(run, "tuned"), list(map(tokens_of, rows))
+        batch_texts, prepend_bos = run.config.feature_credits.batch_texts, run.config.model.prepend_bos
+        counted = [row["counted"] for row in rows]
+        clean = text_log_probs(tuned, texts, batch_texts=batch_texts, prepend_bos=prepend_bos, counted=counted)
+        density, energy = measure_codes(pair, dictionary, texts, batch_texts=batch_texts, prepend_bos=prepend_bos)
+        bench = _Bench(run, pair, dictionary, texts, counted, clean, density, energy)
+        if run.config.feature_credits.rewarded and run.config.ablation.completions:
+            bench.prefixes = _draw_prefixes(run, bench)
+            bench.reward = load_reward(run.config, run.config_dir) if run.config.tune.method == "grpo" else None
+            bench.clean_rewards = bench.write() if bench.prefixes else None
+        return bench
+
+    @property
+    def n_tokens(self) -> Ints:
+        """Tokens of each text."""
+        return np.array([len(text.token_ids) for text in self.texts], np.int64)
+
+    @property
+    def clusters(self) -> Ints:
+        """Prefixes of the same tokens are one cluster."""
+        number: dict[tuple[int, ...], int] = {}
+        return np.array([number.setdefault(ids, len(number)) for ids in self.prefixes], np.int64)
+
+    def measure(self, feature: int, control_of: int | None, *, by_reward: bool) -> Measured:
+        """Take a feature out; return what it does to the texts, and to completions where wanted and possible."""
+        from lfp.ml.interventions.changes import scaling_changes, text_log_probs
+
+        settings, prepend_bos = self.run.config.feature_credits, self.run.config.model.prepend_bos
+        site = self.dictionary.places[int(self.dictionary.place_of[feature])].site
+        rewards = None
+        with scaling_changes(self.pair, self.dictionary, {feature: 0.0}, prepend_bos=prepend_bos):
+            after = text_log_probs(
+                self.pair.tuned,
+                self.texts,
+                batch_texts=settings.batch_texts,
+                prepend_bos=prepend_bos,
+                counted=self.counted,
+            )
+            if by_reward and self.clean_rewards is not None and site == "mlp_out":
+                rewards = self.write() - self.clean_rewards
+        return Measured(feature, control_of, after - self.clean, rewards)
+
+    def write(self) -> Floats:
+        """Let the tuned model complete the prefixes, the same draws each time; return the completions' scores."""
+        from lfp.ml.models.generation import log_likelihoods, sample_completions
+
+        tune, config = self.run.config.tune, self.run.config
+        written = sample_completions(
+            self.pair.tuned,
+            self.prefixes,
+            n_tokens=tune.completion_tokens,
+            temperature=tune.temperature,
+            seed=config.seed + _SEED_OFFSET,
+            batch=config.ablation.batch,
+        )
+        if self.reward is not None:
+            return np.array(self.reward([completion.text for completion in written]), np.float64)
+        scores = [log_likelihoods(model, written).numpy() for model in (self.pair.tuned, self.pair.base)]
+        return np.asarray(scores[0] - scores[1], np.float64)
+
+
+def _draw_prefixes(run: Run, bench: _Bench) -> list[tuple[int, ...]]:
+    """Draw beginnings of held-out texts, all of the same length, by the seed; none where all texts are shorter."""
+    from lfp.ml.models.generation import prefixes
+
+    length, tuned = run.config.ablation.prefix_tokens, bench.pair.tuned
+    usable = [text for text in tokenize_texts(run, tuned, read_texts(run, "held_out")) if len(text.token_ids) >= length]
+    if not usable:
+        return []
+    return prefixes(
+        usable,
+        n=run.config.ablation.completions,
+        token_range=(length, length),
+        seed=run.config.seed + _SEED_OFFSET,
+        bos_id=tuned.bos_id if run.config.model.prepend_bos else None,
+    )
+
+
+def _match_controls(bench: _Bench, order: list[int], run: Run) -> dict[int, int]:
+    """Match a feature of little credit to each, by how often and how strongly it is in the change."""
+    n = bench.dictionary.n_features
+    nothing = np.zeros(n)
+    known = Candidates(
+        places=bench.dictionary.places,
+        place=bench.dictionary.place_of,
+        weight=nothing,
+        mean_contribution=nothing,
+        mean_abs_contribution=nothing,
+        related=nothing > 0,
+        confidence=nothing,
+        density=bench.density,
+        energy=bench.energy,
+        mean_activation=nothing,
+    )
+    controls = {}
+    for feature in order[: run.config.feature_credits.controls]:
+        group = Group(f"feature:{feature}", FEATURE, (feature,))
+        for control in matched_controls(known, group, avoided=order, n=1, seed=run.config.seed + feature):
+            controls[feature] = control.features[0]
+    return controls
+
+
+def _predict(run: Run, rows: list[dict[str, Any]], bench: _Bench) -> dict[str, Floats]:
+    """Return what taking each feature out would do, by its credit on these texts, its weight, and its drift.
+
+    Credits are in nats per token; the other two are in units of the headline's target, NaN where it reads no feature.
+    """
+    n = bench.dictionary.n_features
+    credits = run.table("feature_credits", "feature_credits")
+    credits = credits.filter(pc.is_in(credits["text_id"], pa.array([row["text_id"] for row in rows], pa.int64())))
+    features, values = (pc.list_flatten(credits[name]).to_numpy() for name in ("feature_ids", "credits"))
+    predictions = {"credit": -np.bincount(features, values, n) / bench.n_tokens.sum()}
+    headline = next(row for row in run.table("probes", "probes").to_pylist() if row["is_headline"])
+    weights = run.table("probes", "weights")
+    weights = weights.filter(pc.equal(weights["probe_id"], headline["probe_id"]))
+    for name, table, column in (
+        ("weight", weights, "mean_contribution"),
+        ("drift", run.table("findings", "drift"), "drifted_contribution"),
+    ):
+        predictions[name] = np.full(n, np.nan)
+        predictions[name][table["feature_id"].to_numpy()] = -floats(table, column)
+    return predictions
