@@ -250,6 +250,29 @@ class Bundle(_Tables, AbstractContextManager["Bundle"]):
         check = {"predicted": split.predicted, "total": split.total, "error": split.error}
         return self._answer(pa.Table.from_pylist(rows, schema=_LEDGER), arrow, **check)
 
+    def module_credits(self, text_id: int | None = None, *, word: str | None = None, arrow: bool = False) -> Frame:
+        """Return which modules carry the implicit reward: of the run, of one text, or of one word.
+
+        Of the run: shares, nats per token and shares of differences, with intervals and nulls. Of a text: credits in
+        nats by path; `attrs` (Arrow: the schema's metadata) holds the reward that each path sums to, and the error. Of
+        a word: means over contexts. Raises NotInBundleError where the bundle does not split it.
+        """
+        if text_id is not None and word is not None:
+            raise ConfigError("module_credits takes a text_id or a word, not both")
+        if text_id is not None:
+            found = queries.credits.text_reward(self._store, int(text_id))
+            if found is None:
+                queries.texts.text(self._store, int(text_id))  # raises where there is no such text
+                raise NotInBundleError(f"text {text_id}: its implicit reward was not split; raise credits.n_texts")
+            table = queries.credits.text_credits(self._store, int(text_id))
+            return self._answer(table, arrow, reward=found[0], error=found[1])
+        if word is None:
+            return self._answer(queries.credits.module_shares(self._store), arrow)
+        table = queries.credits.word_credits(self._store, word)
+        if not table.num_rows:
+            raise NotInBundleError(f"word {word!r}: not in the texts that were split by token; raise credits.by_token")
+        return self._answer(table, arrow)
+
     def encode(self, text: str, *, model: Literal["tuned", "base"] = "tuned", arrow: bool = False) -> Frame:
         """Run a text through the bundle's models; return the active features of each token.
 

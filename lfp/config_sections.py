@@ -278,7 +278,7 @@ class CreditsConfig(Section):
 
     n_texts: int = Field(400, ge=1)
     """Texts whose implicit reward is split: first those whose activations are stored, then others, drawn alike."""
-    by_token: int = Field(120, ge=0)
+    by_token: int = Field(60, ge=0)
     """The first of these texts, which are also split token by token, for words and on the same position. Such a text
     takes half as long again."""
     batch_texts: int = Field(16, ge=1)

@@ -194,3 +194,28 @@ def test_what_cannot_be_opened_is_one_sentence(copied_bundle, harm):
     with pytest.raises(BundleError) as error:
         lfp.open_bundle(path)
     assert "\n" not in str(error.value) and ";" in str(error.value)
+
+
+def test_module_credits_of_a_run_a_text_and_a_word(run):
+    shares = run.module_credits()
+    whole = shares[(shares.metric == "share") & shares.layer.isna() & (shares.module != "dictionaries")]
+    assert whole.value.sum() == pytest.approx(1.0) and whole.ci_low.notna().all()
+    credits = run.module_credits(3)
+    for _, of_path in credits.groupby("path"):
+        assert of_path.credit.sum() == pytest.approx(credits.attrs["reward"], abs=1e-6)
+    word = credits.attrs and run.words(sort="n", limit=1).word[0]
+    means = run.module_credits(word=word)
+    assert set(means.path) == {"full", "same_position"} and (means.n > 0).all()
+    with pytest.raises(NotInBundleError, match=r"'nowhere': not in the texts .* raise credits\.by_token"):
+        run.module_credits(word="nowhere")
+    with pytest.raises(NotInBundleError):
+        run.module_credits(10**6)
+    with pytest.raises(ConfigError, match="not both"):
+        run.module_credits(3, word="film")
+
+
+def test_a_bundle_made_before_credits_says_what_it_lacks():
+    with lfp.open_bundle(ROOT / "data" / "demo") as opened:
+        if not len(opened.table("module_credits")):
+            with pytest.raises(NotInBundleError, match=r"was not split; raise credits\.n_texts"):
+                opened.module_credits(int(opened.texts(limit=1).text_id[0]))
