@@ -24,6 +24,7 @@ from lfp.config_sections import (
     CreditsConfig,
     FeatureCreditsConfig,
     FeedbackConfig,
+    ForecastConfig,
     LabelsConfig,
     LanguageModelConfig,
     LayersConfig,
@@ -57,6 +58,7 @@ __all__ = [
     "CreditsConfig",
     "FeatureCreditsConfig",
     "FeedbackConfig",
+    "ForecastConfig",
     "LabelsConfig",
     "LanguageModelConfig",
     "LayersConfig",
@@ -103,6 +105,7 @@ class RunConfig(Section):
     pretrain: PretrainConfig = PretrainConfig()
     tune: TuneConfig = TuneConfig()
     twins: TwinsConfig = TwinsConfig()
+    forecast: ForecastConfig = ForecastConfig()
     feedback: FeedbackConfig = FeedbackConfig()
     credits: CreditsConfig = CreditsConfig()
     layers: LayersConfig = LayersConfig()

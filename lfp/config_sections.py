@@ -224,6 +224,23 @@ class TuneConfig(Section):
         return self
 
 
+class ForecastConfig(Section):
+    """Forecast and receipt, where the model is tuned here on preference pairs.
+
+    Before the tuning: the mean difference, chosen minus rejected, of every feature of the base model. After it: what
+    tuning changed of each, and how well the one predicts the other.
+    """
+
+    commands = ("run",)
+    pairs: int = Field(1000, ge=0)
+    """Pairs read, at most, of those tuned on and of those held out; 0 for no forecast."""
+    layer: int | None = Field(None, ge=0)
+    """Layer of the base model whose features are forecast; two thirds up by default. The dictionary is trained for it
+    by the settings of `[sae]`, in the first size of `sae.expansion`."""
+    credit_pairs: int = Field(50, ge=0)
+    """Held-out pairs whose implicit reward is split over these features; 0 for none."""
+
+
 class TwinsConfig(Section):
     """Twins: models tuned from the base on the same stated feedback by other seeds, as the null of what tuning did."""
 

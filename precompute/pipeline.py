@@ -26,7 +26,7 @@ from precompute.run.work_folder import Run, lock_work_folder
 from precompute.stages.features import features, saes, texts
 from precompute.stages.features.pretrained import check_files
 from precompute.stages.findings import ablations, feature_credits, findings, interventions, twin_words
-from precompute.stages.models import completions, corpus, credits, pair, twins
+from precompute.stages.models import completions, corpus, credits, forecast, pair, twins
 from precompute.stages.probes import probes
 
 _CHEAP = {"corpus", "feedback"}
@@ -62,6 +62,7 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
     tuned_files = reward_files if tunes else find_model_files(config.model.tuned, config_dir)
     if tunes and by_pairs:
         tuned_files = ()
+    forecasts = tunes and by_pairs and config.forecast.pairs > 0
     rolls_out = not by_pairs and config.probes.rollouts > 0
     ablates = config.ablation.completions > 0
     return (
@@ -84,9 +85,29 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
             files=() if pretrains else find_model_files(config.model.base, config_dir),
         ),
         Stage(
+            "forecast",
+            forecast.run_forecast if forecasts else forecast.skip,
+            after=("corpus", "base") if forecasts else (),
+            reads=("forecast.pairs", "forecast.layer")
+            + (
+                (
+                    "model.base",
+                    "model.base_revision",
+                    "model.context",
+                    "model.prepend_bos",
+                    *loading,
+                    "sae",
+                    "stats.batch_texts",
+                    "seed",
+                )
+                if forecasts
+                else ()
+            ),
+        ),
+        Stage(
             "tuned",
             pair.run_tuned,
-            after=("corpus", "base") if tunes else ("base",),
+            after=("corpus", "base", *(("forecast",) if forecasts else ())) if tunes else ("base",),
             reads=(
                 "model.base",
                 "model.base_revision",
@@ -115,6 +136,12 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
             after=pair_of_models,
             reads=("model", "tune.eval_prefixes", *writing, "probes.bootstraps", "seed", *reward),
             files=reward_files,
+        ),
+        Stage(
+            "receipt",
+            forecast.run_receipt,
+            after=(*pair_of_models, "forecast") if forecasts else ("forecast",),
+            reads=("forecast",) + (("model", "stats.batch_texts", *draws, "seed") if forecasts else ()),
         ),
         Stage(
             "credits",

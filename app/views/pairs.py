@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 import streamlit as st
 
-from app.components.html import panels
+from app.components.html import exports, panels
 from app.components.text import ledgers, reading, tokens
 from app.session import cache, permalinks
 from app.session.cache import ask
@@ -17,6 +17,9 @@ from lfp.bundle.queries.common import Probe
 from lfp.bundle.queries.texts import Pair, PairFilter, ScoreLimits, Text
 from lfp.bundle.store.connection import Store
 from lfp.errors import NotInBundleError
+from lfp.evaluation.results import FATES
+from lfp.report import sentences
+from lfp.report.figures import points
 from lfp.util.sanitize import escaped
 
 PAGE_SIZE = 8
@@ -136,6 +139,20 @@ def show_pair(store: Store, pair: Pair) -> None:
     frame.side_by_side(lambda: show_difference(store, pair), lambda: show_length(store, pair), widths=[7, 5])
 
 
+def show_forecast(store: Store) -> None:
+    """Draw what the pairs held of the base model's features before tuning, and what tuning changed of them."""
+    features = ask(queries.run.forecast, store)
+    if not features:
+        return
+    st.subheader("In the pairs before tuning, and learned from them")
+    frame.show_figure(points.forecast(features), key="forecast")
+    says = sentences.forecast_sentence(ask(queries.run.figures, store, "forecast"))
+    frame.caption(says, lambda: exports.as_table(type(features[0]), features), name="forecast")
+    for column, fate in zip(st.columns(2, gap="large"), FATES[1:3], strict=True):
+        column.markdown(f"**Features {fate}**")
+        column.html(reading.fates(features, fate))
+
+
 def show() -> None:
     store = cache.current()
     st.html(panels.heading(store.manifest.title, "Pairs"))
@@ -146,12 +163,12 @@ def show() -> None:
         return
     page = show_list(store, show_filters())
     chosen = paging.choose_row(page, "Pair number", key="pair", page_key="leaf", values_key="side_values")
-    if chosen is None:
-        return
-    try:
-        show_pair(store, ask(queries.texts.pair, store, chosen))
-    except NotInBundleError as error:
-        st.html(panels.notice("No such pair", str(error)))
+    if chosen is not None:
+        try:
+            show_pair(store, ask(queries.texts.pair, store, chosen))
+        except NotInBundleError as error:
+            st.html(panels.notice("No such pair", str(error)))
+    show_forecast(store)
 
 
 show()

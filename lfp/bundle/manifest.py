@@ -91,6 +91,8 @@ class Description(_Record):
     stages: list[StageCost] = []
     """In the order they ran; none in a bundle made before stages were measured."""
     hardware: Hardware | None = None
+    forecast_sha256: str | None = None
+    """Hash of the forecast (`lfp.bundle.forecasts`), made before the model was tuned; None where there was none."""
 
     def identity(self) -> str:
         """Sixteen hex digits over config, seed and model hashes: what was run, not when."""

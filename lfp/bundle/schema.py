@@ -411,6 +411,31 @@ _LABELS = Table("labels", "a description", ("feature_id", "labeller"), (
     _null("cost_usd", DOUBLE, "What the answers cost.", "US dollars"),
 ))
 
+_FORECAST = Table("forecast", "a feature of the base model that fires in the pairs", ("feature_id",), (
+    Column("feature_id", INT, "Number of the feature in the forecast's own dictionary, not in that of `features`."),
+    Column("layer", INT, "Layer of the base model that it reads."),
+    Column("site", TEXT, f"Where in the layer: {_SITES}."),
+    Column("top_tokens", TOKEN_VALUES, "Tokens that it fires most on in the responses, with its mean there."),
+    Column("density", DOUBLE, "Share of the responses' tokens it is active on.", "share"),
+    Column("spread", DOUBLE, "Standard deviation over responses of its mean over a response's tokens.",
+           "scaled activation"),
+    Column("in_data", DOUBLE, "Mean difference chosen minus rejected of those means at equal length, training pairs; "
+           "the manifest has a hash of it and of the columns around it that was made before the tuning.",
+           "scaled activation"),
+    Column("in_data_low", DOUBLE, "Lower end of its 95 % interval, over conversations.", "scaled activation"),
+    Column("in_data_high", DOUBLE, "Upper end of its 95 % interval, over conversations.", "scaled activation"),
+    Column("in_data_q", DOUBLE, "False discovery rate at which the difference is not 0."),
+    _null("expected", DOUBLE, "Change that the difference predicts, by a line fitted on other features.",
+          "scaled activation"),
+    _null("moved", DOUBLE, "Mean change by tuning on held-out responses: the tuned model's less the base model's.",
+          "scaled activation"),
+    _null("moved_low", DOUBLE, "Lower end of its 95 % interval, over conversations.", "scaled activation"),
+    _null("moved_high", DOUBLE, "Upper end of its 95 % interval, over conversations.", "scaled activation"),
+    _null("moved_q", DOUBLE, "False discovery rate at which the change stands out from those of other features."),
+    _null("credit", DOUBLE, "Its part of the implicit reward of held-out pairs, chosen minus rejected.", "nats"),
+    _null("status", TEXT, "in the data and learned; in the data, not learned; learned, not in the data; neither."),
+), row_group_rows=8_192, added_later=True)
+
 _ABLATIONS = Table("ablations", "a group of features", ("group",), (
     Column("group", TEXT, "Name of the group."),
     Column("kind", TEXT, "related (so called by the labeller), weighted (raise the headline estimate most), both, "
@@ -562,7 +587,7 @@ TABLES: tuple[Table, ...] = (
     _LAYERS, _SAES, _FEATURES, _DECODERS, _HISTOGRAMS, _EXAMPLES, _TEXTS, _TOKEN_SCORES, _MODULE_CREDITS, _WORD_CREDITS,
     _ACTIVATIONS, _TRIPLES,
     _VOCABULARY, _WORD_FEATURES, _PROBES, _WEIGHTS, _DRIFT, _RESULTS, _NEIGHBOURS, _LABELS, _ABLATIONS, _COMPLETIONS,
-    _TUNING, _TWINS, _FEATURE_CREDITS, _CREDIT_SUMS, _CREDITS, _INTERVENTIONS,
+    _TUNING, _TWINS, _FEATURE_CREDITS, _CREDIT_SUMS, _CREDITS, _INTERVENTIONS, _FORECAST,
 )
 # fmt: on
 BY_NAME: dict[str, Table] = {table.name: table for table in TABLES}

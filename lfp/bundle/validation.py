@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lfp.bundle.manifest import ARTIFACTS, Manifest, file_sha256, read_manifest, table_faults
+from lfp.bundle.forecasts import hash_forecast
+from lfp.bundle.manifest import ARTIFACTS, Manifest, file_sha256, read_manifest, read_table, table_faults
 from lfp.bundle.queries.common import EVERY, active, headline, pooled
 from lfp.bundle.schema import BY_NAME, TABLES, Table
 from lfp.bundle.store.connection import Store
@@ -86,9 +87,19 @@ def validate(path: str | Path) -> list[str]:
     shape = [fault for table in TABLES for fault in _shape_faults(path, table, manifest)]
     faults += shape
     if not shape:
+        faults += _forecast_faults(path, manifest)
         with Store(path, manifest) as store:
             faults += _content_faults(store)
     return faults
+
+
+def _forecast_faults(path: Path, manifest: Manifest) -> Iterator[str]:
+    """Compare the table `forecast` with the hash that was made before the model was tuned."""
+    table = read_table(path, "forecast")
+    if not table.num_rows and manifest.forecast_sha256 is None:
+        return
+    if manifest.forecast_sha256 != hash_forecast(table):
+        yield "table forecast is not what was forecast before the tuning (its hash in the manifest differs)"
 
 
 def _artifact_faults(path: Path, manifest: Manifest) -> Iterator[str]:

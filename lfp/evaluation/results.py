@@ -14,6 +14,7 @@ ROWS = (
     "kendall_tau",
     "sign_accuracy",
     "preference_accuracy",
+    "forecast",
     "token_sentiment",
     "error_by_frequency",
     "disagreements",
@@ -39,6 +40,8 @@ ROWS = (
 """Sections of the report (column `report_row`), in reading order."""
 STATUSES = ("born", "strengthened", "steady", "weakened", "gone")
 """What tuning may have done to how a feature fires: groups of section `drift`."""
+FATES = ("in the data and learned", "in the data, not learned", "learned, not in the data", "neither")
+"""What became of a feature of the base model that was forecast: column `status` of the table `forecast`."""
 MAIN_KINDS = ("related", "weighted", "both", "chosen")
 """Kinds of groups with a result of their own, in reading order."""
 FEATURE, CONTROL = "feature", "control"

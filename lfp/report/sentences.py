@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from lfp.evaluation.results import ResultRow, passes
+from lfp.evaluation.results import FATES, ResultRow, passes
 from lfp.evaluation.statistics.discoveries import RATE
 from lfp.report.credits import credits_sentence
 from lfp.report.figures import lines
@@ -452,6 +452,40 @@ def frequencies_sentence(found: Mapping[str, ResultRow]) -> str:
     )
 
 
+# Forecast
+
+
+def forecast_sentence(rows: Rows) -> str:
+    """Say how well the preference data forecast what tuning changed; empty where nothing was forecast."""
+    explained = pick(rows, metric="r2", group="moved")
+    if explained is None:
+        return ""
+    chance = f"; chance {plain(explained.null_high)}" if explained.null_high is not None else ""
+    verdict = "forecasts" if explained.beats_null else "does not forecast"
+    parts = [
+        f"How chosen responses differ from rejected ones of the same length {verdict} which of {count(explained.n)} "
+        f"features tuning changes: R² on features left out {estimate(explained)}{chance}."
+    ]
+    ranked = pick(rows, metric="rank_correlation", group="moved")
+    if ranked:
+        parts.append(f"Rank correlation {estimate(ranked, is_signed=True)}.")
+    of_credit = pick(rows, metric="rank_correlation", group="credit")
+    if of_credit:
+        reach = f"; chance {plain(of_credit.null_high)}" if of_credit.null_high is not None else ""
+        parts.append(
+            f"With each feature’s part of the implicit reward: rank correlation {estimate(of_credit, is_signed=True)}"
+            f"{reach}."
+        )
+    counts = {row.group: row for row in rows if row.metric == "count"}
+    if FATES[1] in counts and FATES[2] in counts and FATES[0] in counts:
+        parts.append(
+            f"{count(counts[FATES[0]].value)} features are in the data and learned, "
+            f"{count(counts[FATES[1]].value)} in the data and not learned, {count(counts[FATES[2]].value)} learned "
+            "and not in the data (false discovery rates 5 %). The forecast was made before the tuning, and is hashed."
+        )
+    return " ".join(parts)
+
+
 # Ablations
 
 
@@ -600,6 +634,7 @@ _SENTENCES: Mapping[str, Callable[[Rows], str]] = {
     "label_scores": _label_scores,
     "label_agreement": labels_sentence,
     "activation_frequency": lambda rows: frequencies_sentence(lines.frequencies(rows, "per_token")),
+    "forecast": forecast_sentence,
     "ablation": _ablation,
     "pca_explained": _pca,
     "sae_check": _pretrained,

@@ -277,6 +277,14 @@ LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
         ),
     ),
     "error_by_frequency": (Layout({"group": "times written"}, _full("mean error")),),
+    "forecast": (
+        Layout({"metric": "features left out", "group": "of"}, _full("figure"), frozenset({"r2", "rank_correlation"})),
+        Layout(
+            {"group": "features", "metric": "counted"},
+            (Column("number", _value), Column("of", _field("n"))),
+            frozenset({"count", "in_data_count"}),
+        ),
+    ),
     "disagreements": (
         Layout({"metric": "list", "group": "of"}, _full("gap"), _PAID, _by_size),
         Layout({"metric": "words"}, (Column("flagged", _value, {}), Column("of", _field("n"), {})), _FLAGGED),

@@ -80,6 +80,7 @@ def _describe(run: Run, stages: Sequence[str], models: dict[str, LanguageModel])
         notes=_write_notes(run, models["tuned"].note),
         stages=run.costs(stages),
         hardware=hardware(config.model.device),
+        forecast_sha256=run.json("forecast", "facts")["sha256"],
     )
 
 

@@ -56,6 +56,7 @@ MADE_BY = {
     "credit_sums": "feature_credits",
     "credits": "feature_credits",
     "interventions": "interventions",
+    "forecast": "receipt",
 }
 """Tables of the bundle, and the stage that makes each."""
 

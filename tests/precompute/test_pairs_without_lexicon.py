@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pytest
 
+from lfp.bundle.forecasts import hash_forecast
 from lfp.bundle.manifest import read_manifest, read_table
 from lfp.bundle.validation import validate
+from lfp.bundle.writer import update_bundle
 from lfp.errors import DataError
 from precompute.pipeline import run_pipeline
 from tests.precompute.conftest import silent, tiny_config
@@ -46,6 +49,19 @@ def test_chinese_preferences_run_without_a_lexicon(tmp_path: Path) -> None:
     write_pairs(tmp_path)
     out = run_pipeline(config(), tmp_path / "out", config_dir=tmp_path, resume=False, progress=silent)
     assert not list(validate(out)) and read_manifest(out).tables["triples"].rows == 0
+    forecast, manifest = read_table(out, "forecast"), read_manifest(out)
+    assert forecast.num_rows and manifest.forecast_sha256 == hash_forecast(forecast)
+    assert forecast["moved"].null_count == forecast["credit"].null_count == 0
+    assert any(forecast["moved"].to_pylist()) and any(forecast["credit"].to_pylist())
+    assert all(low <= value <= high for low, value, high in zip(
+        *(forecast[f"in_data{end}"].to_pylist() for end in ("_low", "", "_high")), strict=True))  # fmt: skip
+    later = forecast.set_column(
+        forecast.schema.get_field_index("in_data"), "in_data", pc.negate(forecast["in_data"].combine_chunks())
+    )
+    update_bundle(out, {"forecast": later.to_pylist()})
+    assert validate(out) == [
+        "table forecast is not what was forecast before the tuning (its hash in the manifest differs)"
+    ]
     probes, rows = read_table(out, "probes").to_pylist(), read_table(out, "results").to_pylist()
     assert {probe["target"] for probe in probes} == {"preference", "implicit_reward"}
     assert next(probe["target"] for probe in probes if probe["is_headline"]) == "preference"

@@ -9,12 +9,14 @@ import pyarrow as pa
 from app.components.html import panels
 from app.components.text.tokens import Row
 from lfp.bundle.queries.common import Probe
+from lfp.bundle.queries.run import ForecastFeature
 from lfp.bundle.queries.texts import Pair, ScoreLimits, Text
 from lfp.evaluation.results import ResultRow
 from lfp.report.formatting import interval, pick, plain, signed
 from lfp.util.sanitize import shortened
 
 TEXT_COLUMNS = ("text_id", "text", "gap", "feedback", "predicted", "implicit_reward", "rating")
+_MOST_FATES = 12
 PAIR_COLUMNS = ("pair_id", "chosen_response", "rejected_response", "margin", "implicit_margin", "length", "split")
 
 
@@ -131,3 +133,21 @@ def accuracy_table(figures: Sequence[ResultRow]) -> str:
     n = max((row.n or 0 for row in measured.values() if row), default=0)
     says = f"{n:,} held-out pairs, 95 % intervals. Guessing: 0.50." if n else "Held-out pairs. Guessing: 0.50."
     return panels.table(["", "pair accuracy", "chance"], rows, strong=[0]) + panels.note(says)
+
+
+def fates(features: Sequence[ForecastFeature], fate: str) -> str:
+    """Write the features of one fate, those that moved furthest from what was expected of them first."""
+    found = [
+        (feature.moved - (feature.expected or 0.0), feature)
+        for feature in features
+        if feature.status == fate and feature.moved is not None
+    ]
+    if not found:
+        return panels.note("None.")
+    found.sort(key=lambda pair: (-abs(pair[0]), pair[1].feature_id))
+    rows = [
+        [f"#{feature.feature_id}", " ".join(feature.tokens[:5]), signed(feature.in_data), signed(feature.moved),
+         signed(feature.expected), signed(feature.credit, 3)]
+        for _, feature in found[:_MOST_FATES]
+    ]  # fmt: skip
+    return panels.table(["feature", "fires on", "in the data", "changed", "expected", "credit, nats"], rows)

@@ -110,6 +110,41 @@ def features_by_drift(store: Store) -> list[dict[str, Any]]:
     )
 
 
+@dataclass(frozen=True)
+class ForecastFeature:
+    """A feature of the base model: its difference in the preference data, and what tuning changed of it.
+
+    `in_data` and its ends, `expected` and `moved` are in units of the feature's standard deviation over responses;
+    `credit` is in nats a pair.
+    """
+
+    feature_id: int
+    layer: int
+    tokens: list[str]
+    in_data: float
+    in_data_low: float
+    in_data_high: float
+    in_data_q: float
+    expected: float | None
+    moved: float | None
+    moved_q: float | None
+    credit: float | None
+    status: str | None
+
+
+def forecast(store: Store) -> list[ForecastFeature]:
+    """Select the forecast and receipt of all features; empty where the run has none."""
+    return [ForecastFeature(**row) for row in store.rows(_FORECAST)]
+
+
+_FORECAST = """
+SELECT feature_id, layer, [item.token FOR item IN top_tokens] AS tokens, in_data / spread AS in_data,
+    in_data_low / spread AS in_data_low, in_data_high / spread AS in_data_high, in_data_q,
+    expected / spread AS expected, moved / spread AS moved, moved_q, credit, status
+FROM forecast WHERE spread > 0 ORDER BY feature_id
+"""
+
+
 def report_ablations(store: Store) -> list[dict[str, Any]]:
     """Select all rows of `ablations`, in order; contrasts of an older bundle are computed from its effects."""
     rows = store.rows('SELECT * FROM ablations ORDER BY "group"')

@@ -14,7 +14,7 @@ import plotly
 import plotly.graph_objects as go
 
 from lfp.bundle import queries
-from lfp.bundle.queries.run import AblatedFeature, DriftedFeature
+from lfp.bundle.queries.run import AblatedFeature, DriftedFeature, ForecastFeature
 from lfp.bundle.store.connection import Store
 from lfp.errors import ConfigError
 from lfp.evaluation.results import Report
@@ -47,6 +47,7 @@ class Material:
     ablations: Sequence[lines.Ablation] = ()
     ablated: Sequence[AblatedFeature] = ()
     tuning: Mapping[str, Sequence[Any]] = field(default_factory=lambda: _NO_STEPS)
+    forecast: Sequence[ForecastFeature] = ()
 
     @classmethod
     def from_store(cls, store: Store, report: Report) -> Material:
@@ -60,6 +61,7 @@ class Material:
             queries.run.report_ablations(store),
             queries.run.ablated_features(store),
             queries.run.tuning(store).to_pydict(),
+            queries.run.forecast(store),
         )
 
 
@@ -98,6 +100,8 @@ def draw_all(material: Material) -> list[Drawn]:
          _lines(lines.pairs(of_pairs), Legend("pair accuracy"), zero=False)),
         ("preference-difference", "Tuned minus base", "preference_accuracy",
          _lines(lines.pair_differences(of_pairs), Legend("difference of pair accuracy", is_signed=True))),
+        ("forecast", "Features: in the preference data and changed by tuning", "forecast",
+         points.forecast(material.forecast) if material.forecast else None),
         ("error-by-frequency", "Error by how often the model writes a word", "error_by_frequency",
          _lines(lines.errors(report.get("error_by_frequency", ())),
                 Legend("mean error (lexicon value)", mark="shuffled estimates"))),

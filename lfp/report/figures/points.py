@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from lfp.bundle.queries.run import AblatedFeature
+from lfp.bundle.queries.run import AblatedFeature, ForecastFeature
+from lfp.evaluation.results import FATES
 from lfp.report.figures.frame import BASE, DIVERGING, GRID, STRENGTH, draw
 from lfp.report.formatting import count, plain, signed, with_interval
 from lfp.util.sanitize import escaped, shortened
@@ -143,6 +144,31 @@ def effects(features: Sequence[AblatedFeature]) -> go.Figure:
         error_y=bars,
         shapes=[] if reach is None else [band],
     )
+
+
+def forecast(features: Sequence[ForecastFeature]) -> go.Figure:
+    """Draw what the data hold of each feature against what tuning changed of it, coloured by what became of it."""
+    known = [(feature, feature.moved) for feature in features if feature.moved is not None]
+    hover = [
+        f"<b>#{feature.feature_id}</b> {escaped(shortened(' '.join(feature.tokens[:5]), 60))}<br>in the data "
+        f"{with_interval(feature.in_data, feature.in_data_low, feature.in_data_high, is_signed=True)}<br>changed by "
+        f"{signed(moved, 3)}<br>{feature.status or 'not judged'}"
+        for feature, moved in known
+    ]
+    colours = [_OF_STATUS.get(feature.status or "", "rgba(141,145,153,.45)") for feature, _ in known]
+    return _draw(
+        [feature.in_data for feature, _ in known],
+        [moved for _, moved in known],
+        "in the data: chosen minus rejected, standard deviations",
+        "changed by tuning, standard deviations",
+        hover=hover,
+        keys=[feature.feature_id for feature, _ in known],
+        marker={"size": 7, "color": colours, "line": {"width": 0}},
+        height=400,
+    )
+
+
+_OF_STATUS = {FATES[0]: STRENGTH, FATES[1]: "#c08a2b", FATES[2]: "#7a5cc2"}
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lfp.bundle.forecasts import hash_forecast
 from lfp.bundle.manifest import Description, ModelInfo
 from lfp.bundle.schema import as_table
 from lfp.bundle.writer import BundleWriter
@@ -70,14 +71,17 @@ def make_bundle(
         versions={"lfp": "0.1.0"},
         licence=config.licence,
         notes=config.notes,
+        forecast_sha256=hash_forecast(as_table("forecast", results.forecast_columns())) if n_pairs else None,
     )
     with BundleWriter(path, description) as writer:
-        for table, parts in _tables(made, random, n_examples):
+        for table, parts in _tables(made, random, n_examples, has_pairs=n_pairs > 0):
             writer.write_parts(table, (as_table(table, rows) for rows in parts))
     return path
 
 
-def _tables(made: Made, random: Random, n_examples: int | None) -> Iterator[tuple[str, Iterable[Any]]]:
+def _tables(
+    made: Made, random: Random, n_examples: int | None, *, has_pairs: bool
+) -> Iterator[tuple[str, Iterable[Any]]]:
     """Yield each table's name and its columns (or rows, where few) in parts, generated on demand."""
     layers, saes = features.layer_rows(made, random), features.sae_rows(made, random)
     columns = features.feature_columns(made, random)
@@ -101,7 +105,10 @@ def _tables(made: Made, random: Random, n_examples: int | None) -> Iterator[tupl
     yield "weights", [features.weight_columns(made, random)]
     drift = features.drift_columns(made, columns)
     yield "drift", [drift]
-    yield "results", [results.result_rows(made, layers, saes, drift)]
+    rows = results.result_rows(made, layers, saes, drift)
+    yield "results", [[*rows, *(results.forecast_rows() if has_pairs else ())]]
+    if has_pairs:
+        yield "forecast", [results.forecast_columns()]
     yield "neighbours", [features.neighbour_columns(made, random)]
     yield "labels", [results.label_columns(made, random, places, columns["max_activation"])]
     yield "ablations", [texts.ablation_rows(made, random)]

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from lfp.evaluation.module_credits import DICTIONARIES, check_rows, credit_rows, group_rows, modules_read
+from lfp.evaluation.results import FATES
 from lfp.evaluation.statistics.resampling import Draws
 from lfp.labels import prompts
 from lfp.labels.evidence import cut_silent_stretch, read_excerpt
@@ -296,3 +297,31 @@ def _drift_rows(drift: Mapping[str, Any]) -> list[Row]:
             null = (abs(value) / 3, abs(value) / 2)
             rows.append(figure("drift", metric, value, null=null, n=1000, group=f"feature:{feature}", **keys))
     return rows
+
+
+def forecast_columns() -> dict[str, Any]:
+    """The forecast and receipt of forty features of a base model, by a seed of its own."""
+    random, n = np.random.default_rng(7), 40
+    in_data, noise = random.normal(0, 0.1, n), random.normal(0, 0.01, n)
+    status = [FATES[0]] * 3 + [FATES[1]] * 2 + [FATES[2]] * 2 + [FATES[3]] * (n - 7)
+    return {
+        "feature_id": np.arange(n), "layer": np.ones(n, np.int64), "site": ["mlp_out"] * n,
+        "top_tokens": [[{"token": f" word{i}", "value": 1.0}] for i in range(n)], "density": np.full(n, 0.1),
+        "spread": np.full(n, 0.5), "in_data": in_data, "in_data_low": in_data - 0.05, "in_data_high": in_data + 0.05,
+        "in_data_q": np.where(np.arange(n) < 5, 0.001, 0.5), "expected": 0.3 * in_data, "moved": 0.3 * in_data + noise,
+        "moved_low": 0.3 * in_data + noise - 0.02, "moved_high": 0.3 * in_data + noise + 0.02,
+        "moved_q": np.full(n, 0.3), "credit": 0.1 * in_data, "status": status,
+    }  # fmt: skip
+
+
+def forecast_rows() -> list[Row]:
+    """What the report says of that forecast."""
+    counts = {FATES[0]: 3.0, FATES[1]: 2.0, FATES[2]: 2.0, FATES[3]: 33.0}
+    keys: Row = {"model": "difference", "split": "held_out_features", "layer": 1, "n": 40}
+    return [
+        figure("forecast", "r2", 0.4, half=0.1, null=(0.0, 0.05), group="moved", **keys),
+        figure("forecast", "rank_correlation", 0.6, half=0.1, null=(0.0, 0.2), group="moved", **keys),
+        figure("forecast", "rank_correlation", 0.1, half=0.2, null=(0.0, 0.2), group="credit", **keys),
+        figure("forecast", "in_data_count", 5.0, n=40, layer=1),
+        *(figure("forecast", "count", value, group=fate, n=40, layer=1) for fate, value in counts.items()),
+    ]

@@ -24,8 +24,10 @@ from tests.precompute.conftest import STAGES, replace_jobs, silent, tiny_config
 LEXICON = "word,value\ngood,2\nbad,-2\nfilm,1\nplot,-1\n"
 FROM_TUNED = ("tuned", "completions", "credits", "layers", "saes", "features", "rollouts", "probes", "texts",
               "feature_credits", "labels", "findings", "interventions", "ablations")  # fmt: skip
-FROM_CORPUS = tuple(name for name in STAGES if name not in ("twins", "twin_words"))
+FROM_PAIRS = tuple(name for name in STAGES if name not in ("twins", "twin_words"))
 """A run without twins reads nothing for them."""
+FROM_CORPUS = tuple(name for name in FROM_PAIRS if name not in ("forecast", "receipt"))
+"""A run that tunes on no pairs forecasts nothing."""
 FROM_SAES = FROM_TUNED[FROM_TUNED.index("saes") :]
 BY_LEXICON = ("feedback", "probes", "texts", "feature_credits", "labels", "findings", "interventions", "ablations")
 """Stages that read the stated values of words, and those after them."""
@@ -63,11 +65,13 @@ MODULE = {"feedback": {"reward": "pays:score"}}
 JUDGE = {"feedback": {"reward": "classifier", "classifier": "judge"}}
 CASES: dict[str, tuple[dict[str, Any], str, tuple[str, ...]]] = {
     "corpus": ({}, "texts.txt", FROM_CORPUS),
-    "corpus, with twins": ({"twins": {"n": 3}}, "texts.txt", STAGES),
+    "corpus, with twins": (
+        {"twins": {"n": 3}}, "texts.txt", tuple(name for name in STAGES if name not in ("forecast", "receipt")),
+    ),
     "corpus, models given": (
         {"model": GIVEN}, "texts.txt", tuple(name for name in FROM_CORPUS if name not in ("base", "tuned")),
     ),
-    "preference pairs": ({"tune": {"method": "dpo", "pairs": "pairs.jsonl"}}, "pairs.jsonl", FROM_CORPUS),
+    "preference pairs": ({"tune": {"method": "dpo", "pairs": "pairs.jsonl"}}, "pairs.jsonl", FROM_PAIRS),
     "lexicon": ({"feedback": {"lexicon": "lexicon.csv"}}, "lexicon.csv", BY_LEXICON),
     "lexicon as reward": (
         {"feedback": {"reward": "lexicon", "lexicon": "lexicon.csv"}}, "lexicon.csv", ("feedback", *FROM_TUNED),

@@ -1,0 +1,383 @@
+"""Stages `forecast`, what preference data hold of the base model's features, and `receipt`, what tuning made of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import scipy.sparse as sp
+
+from lfp.bundle.forecasts import hash_forecast
+from lfp.bundle.schema import as_table
+from lfp.errors import ConfigError
+from lfp.evaluation.forecast import (
+    Receipt,
+    difference_at_equal_length,
+    judge_forecast,
+    mean_of_groups,
+)
+from lfp.evaluation.results import FATES, RATE, ResultRow
+from lfp.evaluation.statistics.discoveries import adjusted_p
+from lfp.evaluation.statistics.resampling import Draws
+from lfp.probes.pooling import pool
+from lfp.texts.corpus import CorpusText
+from lfp.util.types import Floats, Ints, Place, floats
+from precompute.run.inputs import load_alone, load_pair, mark_responses, read_texts, tokenize_texts
+from precompute.run.work_folder import Output, Run
+from precompute.stages.features.subjects import Subject
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lfp.ml.models.loading import LanguageModel
+    from lfp.ml.models.tokenization import TokenizedText
+    from lfp.ml.sae.autoencoders import Dictionary, Sae
+
+_DEPTH = 2 / 3
+"""Share of the layers below the one that is read, where the config names none."""
+_TOP_TOKENS = 8
+_LEAST_TOKENS = 5
+"""Rarer tokens are not named as what a feature fires on."""
+_LEAST_TEXTS = 10
+"""Features that fire in fewer texts are not forecast."""
+_NODES = 2
+"""Nodes of the integral of credits."""
+
+
+def run_forecast(run: Run, output: Output) -> None:
+    """Write the table `forecast`, its hash in facts.json, and the base model's dictionary, before anything is tuned."""
+    config = run.config
+    from lfp.ml.sae.autoencoders import Dictionary
+    from lfp.ml.sae.formats import write_sae
+
+    base = load_alone(run, "base")
+    sae = _train_dictionary(run, output, base, _choose_place(run, base))
+    write_sae(sae, output.folder / "dictionary")
+    dictionary = Dictionary([sae]).to(config.model.device)
+    pairs = _read_pairs(run, base, "train")
+    pooled, tokens = _pool_base(run, base, dictionary, pairs)
+    n = len(pairs.conversation)
+    spread = pooled.std(axis=0)
+    is_live = (spread > 0) & ((pooled > 0).sum(axis=0) >= _LEAST_TEXTS)
+    found = difference_at_equal_length(pooled[:n] - pooled[n:], pairs.lengths, pairs.conversation)
+    kept = np.flatnonzero(is_live)
+    table = as_table(
+        "forecast",
+        {
+            "feature_id": kept,
+            "layer": np.full(len(kept), sae.info.layer),
+            "site": [sae.info.site] * len(kept),
+            "top_tokens": tokens.name_top(base, kept),
+            "density": tokens.density[kept],
+            "spread": spread[kept],
+            "in_data": found.value[kept],
+            "in_data_low": found.low[kept],
+            "in_data_high": found.high[kept],
+            "in_data_q": adjusted_p(found.p[kept]),
+            **{name: pa.nulls(len(kept)) for name in _LATER},
+        },
+    )
+    output.table("forecast", table)
+    output.json("facts", {"sha256": hash_forecast(table), "pairs": n})
+
+
+_LATER = ("expected", "moved", "moved_low", "moved_high", "moved_q", "credit", "status")
+"""Columns that are known after tuning."""
+
+
+def skip(run: Run, output: Output) -> None:  # noqa: ARG001 (the signature of a stage's job)
+    """Write facts.json alone: the model is not tuned here on pairs, or no forecast is wanted."""
+    output.json("facts", {"sha256": None})
+
+
+def run_receipt(run: Run, output: Output) -> None:
+    """Write the table `forecast` with what tuning changed, the forecast's hash in facts.json, and the report's rows."""
+    facts = run.json("forecast", "facts")
+    if facts["sha256"] is None:
+        output.table("forecast", as_table("forecast", []))
+        output.json("facts", facts)
+        return
+    from lfp.ml.sae.autoencoders import Dictionary
+    from lfp.ml.sae.formats import load_sae
+
+    config = run.config
+    base, tuned = load_pair(run)
+    dictionary = Dictionary([load_sae(run.folder("forecast") / "dictionary")]).to(config.model.device)
+    before = run.table("forecast", "forecast")
+    kept = before["feature_id"].to_numpy()
+    pairs = _read_pairs(run, base, "held_out")
+    change = _pool_change(run, (tuned, base), dictionary, pairs)[:, kept]
+    found = mean_of_groups(change, np.concatenate([pairs.conversation] * 2))
+    credit = _measure_credit(run, (tuned, base), dictionary, pairs)
+    draws = Draws(config.probes.bootstraps, config.probes.permutations, config.seed)
+    in_data, spread = floats(before, "in_data"), floats(before, "spread")
+    judged = judge_forecast(
+        in_data,
+        found.value,
+        data_q=floats(before, "in_data_q"),
+        density=floats(before, "density"),
+        spread=spread,
+        draws=draws,
+    )
+    n = len(kept)
+    columns: dict[str, Any] = {name: before[name].combine_chunks() for name in before.column_names}
+    columns |= {"moved": found.value, "moved_low": found.low, "moved_high": found.high}
+    columns["credit"] = pa.nulls(n) if credit is None else credit[kept]
+    if judged is not None:
+        columns |= {"expected": judged.expected, "moved_q": judged.moved_q, "status": list(judged.status)}
+    table = as_table("forecast", columns)
+    output.table("forecast", table)
+    output.json("facts", {**facts, "sha256": hash_forecast(table)})
+    output.results(_rows(judged, before, credit, draws, layer=int(before["layer"][0].as_py()) if n else None))
+
+
+def _rows(
+    judged: Receipt | None, before: pa.Table, credit: Floats | None, draws: Draws, *, layer: int | None
+) -> list[ResultRow]:
+    """Report how well the change was forecast, and how many features are on each list."""
+    if judged is None:
+        return []
+    keys: dict[str, Any] = {"model": "difference", "split": "held_out_features", "layer": layer}
+    rows = [
+        ResultRow.from_estimate("forecast", "r2", judged.r2, group="moved", **keys),
+        ResultRow.from_estimate("forecast", "rank_correlation", judged.rank_correlation, group="moved", **keys),
+    ]
+    if credit is not None:
+        of_credit = judge_forecast(
+            floats(before, "in_data"),
+            credit[before["feature_id"].to_numpy()],
+            data_q=floats(before, "in_data_q"),
+            density=floats(before, "density"),
+            spread=floats(before, "spread"),
+            draws=draws,
+        )
+        if of_credit is not None:
+            rows += [
+                ResultRow.from_estimate("forecast", "r2", of_credit.r2, group="credit", **keys),
+                ResultRow.from_estimate(
+                    "forecast", "rank_correlation", of_credit.rank_correlation, group="credit", **keys
+                ),
+            ]
+    n = before.num_rows
+    n_in_data = float((floats(before, "in_data_q") <= RATE).sum())
+    rows.append(ResultRow.from_estimate("forecast", "in_data_count", n_in_data, n=n, layer=layer))
+    for status in FATES:
+        rows.append(
+            ResultRow.from_estimate(
+                "forecast", "count", float(judged.status.count(status)), group=status, n=n, layer=layer
+            )
+        )
+    return rows
+
+
+def _choose_place(run: Run, base: LanguageModel) -> Place:
+    """Return where the base model is read: the config's layer, or two thirds up. Raises ConfigError."""
+    layer = run.config.forecast.layer
+    if layer is None:
+        layer = min(base.n_layers - 1, round(_DEPTH * base.n_layers))
+    if layer >= base.n_layers:
+        raise ConfigError(f"forecast.layer is {layer}, but the base model has {base.n_layers} layers; count from 0")
+    return Place(layer)
+
+
+@dataclass(frozen=True)
+class _BaseSubject(Subject):
+    """The base model at a place that is chosen before there is a pair."""
+
+    chosen: tuple[Place, ...] = ()
+
+    @cached_property
+    def places(self) -> list[Place]:
+        """Places that are read."""
+        return list(self.chosen)
+
+
+def _train_dictionary(run: Run, output: Output, base: LanguageModel, place: Place) -> Sae:
+    """Train a dictionary of the first size of `sae.expansion` on the base model's activations at a place."""
+    from lfp.ml.sae.autoencoders import SaeInfo
+    from lfp.ml.sae.training import SaeTrainer, train_saes, unit_scale
+
+    config = run.config.sae
+    source = _BaseSubject(run, "base", base, chosen=(place,)).source()
+    sample: Tensor = source.sample()[place].to(run.config.model.device)
+    info = SaeInfo(
+        layer=place.layer,
+        site=place.site,
+        width=config.expansion[0] * sample.shape[1],
+        d_in=sample.shape[1],
+        scale=unit_scale(sample),
+        seed=run.config.seed,
+        model="base",
+        trained_on="base",
+        **config.of_variant(),
+    )
+    trainer = SaeTrainer(info, config, sample)
+    (sae,) = train_saes([trainer], source, checkpoint=output.scratch / "dictionary.pt", progress=run.progress)
+    return sae.cpu()
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Chosen texts, then rejected texts in the same order; what follows is of pairs."""
+
+    tokenized: list[TokenizedText]
+    responses: list[Any]
+    lengths: Floats
+    """Tokens of the response, chosen minus rejected."""
+    conversation: Ints
+
+
+def _read_pairs(run: Run, model: LanguageModel, split: str) -> _Pairs:
+    """Read at most `forecast.pairs` pairs of a split, evenly spaced, whose sides differ within the context."""
+    texts = sorted(read_texts(run, split), key=lambda text: (text.role, text.pair_id))  # chosen before rejected
+    half = len(texts) // 2
+    tokenized = tokenize_texts(run, model, texts)
+    marked = mark_responses(texts, tokenized)
+    usable = [
+        i
+        for i in range(half)
+        if tokenized[i].token_ids != tokenized[half + i].token_ids and marked[i].any() and marked[half + i].any()
+    ]
+    n = min(run.config.forecast.pairs, len(usable))
+    chosen = [usable[int(i * len(usable) / n)] for i in range(n)]
+    rows = [*chosen, *(half + i for i in chosen)]
+    lengths = np.array([marked[i].sum() for i in rows], float)
+    return _Pairs(
+        [tokenized[i] for i in rows],
+        [marked[i] for i in rows],
+        lengths[:n] - lengths[n:],
+        np.array([_conversation(texts[i]) for i in chosen], np.int64),
+    )
+
+
+def _conversation(text: CorpusText) -> int:
+    return int(text.pair_id or 0) if text.conversation is None else text.conversation
+
+
+@dataclass
+class _TokenSums:
+    """How strongly each feature fires on each token [d_vocab, features], summed; and how often tokens occur."""
+
+    sums: sp.csr_array
+    counts: Ints
+    active: Ints
+    n_tokens: int = 0
+
+    def add(self, ids: Ints, features: sp.csr_array) -> None:
+        """Add tokens [n] with their features [n, features]."""
+        marks = sp.csr_array((np.ones(len(ids)), (ids, np.arange(len(ids)))), shape=(len(self.counts), len(ids)))
+        self.sums = sp.csr_array(self.sums + marks @ features)
+        self.counts += np.bincount(ids, minlength=len(self.counts))
+        self.active += np.diff(features.tocsc().indptr)
+        self.n_tokens += len(ids)
+
+    @property
+    def density(self) -> Floats:
+        """Share of tokens that each feature is active on."""
+        return np.asarray(self.active / max(1, self.n_tokens))
+
+    def name_top(self, model: LanguageModel, features: Ints) -> list[list[dict[str, Any]]]:
+        """Name the tokens that each feature fires most on, on average, with those means."""
+        common = np.flatnonzero(self.counts >= _LEAST_TOKENS)
+        means = (sp.diags_array(1.0 / np.maximum(self.counts[common], 1)) @ self.sums[common]).tocsc()
+        named = []
+        for feature in features.tolist():
+            entries = slice(means.indptr[feature], means.indptr[feature + 1])
+            values, rows = means.data[entries], means.indices[entries]
+            top = np.argsort(-values, kind="stable")[:_TOP_TOKENS]
+            named.append(
+                [{"token": model.tokenizer.decode([int(common[rows[i]])]), "value": float(values[i])} for i in top]
+            )
+        return named
+
+
+def _pool_base(run: Run, base: LanguageModel, dictionary: Dictionary, pairs: _Pairs) -> tuple[Floats, _TokenSums]:
+    """Average the base model's features over each response [texts, features], and sum them by token."""
+    from lfp.ml.models.activations import stream
+
+    parts = []
+    shape = (base.d_vocab, dictionary.n_features)
+    tokens = _TokenSums(sp.csr_array(shape), np.zeros(shape[0], np.int64), np.zeros(shape[1], np.int64))
+    config = run.config
+    for read in stream(
+        base,
+        pairs.tokenized,
+        places=dictionary.places,
+        batch_texts=config.stats.batch_texts,
+        prepend_bos=config.model.prepend_bos,
+    ):
+        features = _encode(dictionary, read.outputs)
+        rows = read.rows.numpy()
+        is_response = np.concatenate(pairs.responses[int(rows[0]) : int(rows[-1]) + 1])
+        parts.append(pool(features, rows - rows[0], how="response", response=is_response).toarray())
+        tokens.add(read.ids.numpy()[is_response], sp.csr_array(features[np.flatnonzero(is_response)]))
+        run.progress("forecast: texts of pairs", int(rows[-1]) + 1, len(pairs.tokenized), float(rows[-1] + 1))
+    return np.concatenate(parts), tokens
+
+
+def _pool_change(
+    run: Run, models: tuple[LanguageModel, LanguageModel], dictionary: Dictionary, pairs: _Pairs
+) -> Floats:
+    """Average what tuning changed of each feature over each response [texts, features]; `models` are tuned and base."""
+    from lfp.ml.models.activations import stream_pair
+
+    parts, config = [], run.config
+    for read in stream_pair(
+        *models,
+        pairs.tokenized,
+        places=dictionary.places,
+        batch_texts=config.stats.batch_texts,
+        prepend_bos=config.model.prepend_bos,
+    ):
+        tuned, base = (_encode(dictionary, side.outputs) for side in (read.tuned, read.base))
+        rows = read.tuned.rows.numpy()
+        is_response = np.concatenate(pairs.responses[int(rows[0]) : int(rows[-1]) + 1])
+        change = sp.csr_array(tuned - base)
+        parts.append(pool(change, rows - rows[0], how="response", response=is_response).toarray())
+        run.progress("receipt: texts of pairs", int(rows[-1]) + 1, len(pairs.tokenized), float(rows[-1] + 1))
+    return np.concatenate(parts)
+
+
+def _encode(dictionary: Dictionary, outputs: dict[Place, Tensor]) -> sp.csr_array:
+    from lfp.ml.features.active import encode_active
+
+    found = encode_active(dictionary, outputs)
+    entries = found.values.astype(np.float64), found.features, found.offsets
+    return sp.csr_array(entries, shape=(found.n_tokens, found.n_features))
+
+
+def _measure_credit(
+    run: Run, models: tuple[LanguageModel, LanguageModel], dictionary: Dictionary, pairs: _Pairs
+) -> Floats | None:
+    """Return each feature's part of the implicit reward of chosen minus rejected responses, in nats a pair.
+
+    Over `forecast.credit_pairs` pairs, on the full path; None for no pairs.
+    """
+    from lfp.ml.implicit_reward.feature_credits import feature_credits
+
+    n, half, config = run.config.forecast.credit_pairs, len(pairs.conversation), run.config
+    chosen = [int(i * half / n) for i in range(min(n, half))] if n else []
+    if not chosen:
+        return None
+    rows = [*chosen, *(half + i for i in chosen)]
+    tuned, base = models
+    split = feature_credits(
+        base,
+        tuned,
+        dictionary,
+        [pairs.tokenized[i] for i in rows],
+        of_changes=False,
+        nodes=_NODES,
+        batch_texts=config.stats.batch_texts,
+        prepend_bos=config.model.prepend_bos,
+    )
+    total = np.zeros(dictionary.n_features)
+    for done, (row, text) in enumerate(zip(rows, split, strict=True)):
+        sign = 1.0 if done < len(chosen) else -1.0
+        of_text = np.bincount(text.features, text.credits[0], minlength=dictionary.n_features)
+        total += sign * of_text / len(chosen)
+        run.progress("receipt: credits of pairs", done + 1, len(rows), float(row))
+    return total

@@ -1,0 +1,74 @@
+"""Forecast and receipt: differences at equal length, R2 of features that were not fitted, and what was learned."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lfp.errors import DataError
+from lfp.evaluation.forecast import difference_at_equal_length, judge_forecast, mean_of_groups
+from lfp.evaluation.results import FATES
+from lfp.evaluation.statistics.resampling import Draws
+
+DRAWS = Draws(200, 200, 0)
+
+
+def test_a_difference_that_length_alone_makes_is_none_at_equal_length() -> None:
+    rng = np.random.default_rng(0)
+    lengths = rng.normal(5, 10, size=400)
+    differences = np.column_stack([0.1 * lengths, 0.5 + 0.1 * lengths]) + rng.normal(size=(400, 2))
+    found = difference_at_equal_length(differences, lengths, np.arange(400))
+    assert found.p[0] > 0.05 and found.p[1] < 1e-6
+    assert found.low[1] < 0.5 < found.high[1] and (differences.mean(axis=0) > 0.4).all()
+
+
+def test_pairs_of_one_conversation_count_once() -> None:
+    values = np.random.default_rng(1).normal(size=(50, 3))
+    alone = mean_of_groups(values, np.arange(50))
+    copied = mean_of_groups(np.repeat(values, 8, axis=0), np.repeat(np.arange(50), 8))
+    np.testing.assert_allclose(copied.high - copied.low, alone.high - alone.low)
+    np.testing.assert_allclose(difference_at_equal_length(values, np.ones(50), np.arange(50)).value, alone.value)
+    with pytest.raises(DataError, match="2 conversations are too few"):
+        mean_of_groups(values, np.arange(50) % 2)
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
+    held = 0.0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        lengths = rng.normal(size=60)
+        found = difference_at_equal_length(0.3 * lengths[:, None] + rng.normal(size=(60, 5)), lengths, np.arange(60))
+        held += ((found.low < 0) & (found.high > 0)).mean() / 200
+    assert 0.92 < held < 0.97
+
+
+def judged(slope: float, *, seed: int = 0, n: int = 400):
+    rng = np.random.default_rng(seed)
+    spread = rng.lognormal(size=n)
+    across, noise = rng.normal(size=n), 0.1 * rng.normal(size=n)
+    across[:20] = 6.0
+    noise[20:25] = 6.0
+    q = np.where(np.arange(n) < 20, 0.001, 0.5)
+    up = slope * across + noise
+    return judge_forecast(across * spread, up * spread, data_q=q, density=rng.random(n), spread=spread, draws=DRAWS)
+
+
+def test_what_was_learned_from_the_data_is_forecast() -> None:
+    found = judged(0.3)
+    assert found.r2.ci_low > found.r2.null_high and found.r2.null_p < 0.01
+    assert found.rank_correlation.value > 0.8 and found.rank_correlation.null_p < 0.01
+    assert found.status[:20] == (FATES[0],) * 20 and found.status[20:25] == (FATES[2],) * 5
+    assert found.status[25:].count(FATES[3]) > 350
+
+
+def test_what_was_not_learned_is_listed_and_explains_nothing() -> None:
+    found = judged(0.0)
+    assert found.r2.value <= 0.0 and found.r2.null_p > 0.05
+    assert found.status[:20] == (FATES[1],) * 20
+    against = judged(-0.3)
+    assert against.rank_correlation.value < 0 and against.status[:20] == (FATES[1],) * 20
+
+
+def test_too_few_features_are_not_judged() -> None:
+    few = np.arange(5.0)
+    assert judge_forecast(few, few, data_q=few, density=few, spread=few + 1, draws=DRAWS) is None
