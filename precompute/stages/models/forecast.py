@@ -13,6 +13,7 @@ import scipy.sparse as sp
 from lfp.bundle.forecasts import hash_forecast
 from lfp.bundle.schema import as_table
 from lfp.errors import ConfigError
+from lfp.evaluation.feature_credits import PATHS
 from lfp.evaluation.forecast import (
     Receipt,
     difference_at_equal_length,
@@ -352,7 +353,7 @@ def _encode(dictionary: Dictionary, outputs: dict[Place, Tensor]) -> sp.csr_arra
 def _measure_credit(
     run: Run, models: tuple[LanguageModel, LanguageModel], dictionary: Dictionary, pairs: _Pairs
 ) -> Floats | None:
-    """Return each feature's part of the implicit reward of chosen minus rejected responses, in nats a pair.
+    """Return each feature's part of the implicit reward of chosen minus rejected responses, in nats per pair.
 
     Over `forecast.credit_pairs` pairs, on the full path; None for no pairs.
     """
@@ -369,15 +370,15 @@ def _measure_credit(
         tuned,
         dictionary,
         [pairs.tokenized[i] for i in rows],
-        of_changes=False,
         nodes=_NODES,
         batch_texts=config.stats.batch_texts,
         prepend_bos=config.model.prepend_bos,
+        counted=[pairs.responses[i] for i in rows],
     )
     total = np.zeros(dictionary.n_features)
     for done, (row, text) in enumerate(zip(rows, split, strict=True)):
         sign = 1.0 if done < len(chosen) else -1.0
-        of_text = np.bincount(text.features, text.credits[0], minlength=dictionary.n_features)
+        of_text = np.bincount(text.features, text.credits[PATHS.index("full")], minlength=dictionary.n_features)
         total += sign * of_text / len(chosen)
         run.progress("receipt: credits of pairs", done + 1, len(rows), float(row))
     return total

@@ -78,7 +78,8 @@ CASES: dict[str, tuple[dict[str, Any], str, tuple[str, ...]]] = {
     ),
     "module of the reward": (MODULE, "pays.py", ("feedback", *FROM_TUNED)),
     "module of the reward, with twins": (
-        {**MODULE, "twins": {"n": 3}}, "pays.py", tuple(name for name in STAGES if name not in ("corpus", "base")),
+        {**MODULE, "twins": {"n": 3}}, "pays.py",
+        tuple(name for name in STAGES if name not in ("corpus", "base", "forecast", "receipt")),
     ),
     "classifier": (JUDGE, "judge/model.safetensors", ("feedback", *FROM_TUNED)),
     "classifier, models given": (
