@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -29,6 +29,7 @@ CLASSIFIER = "classifier"
 """As `feedback.reward`: a sequence classifier, from the hub or a folder, as a reward model."""
 
 SaeVariant = Literal["tied_relu", "relu", "topk", "batchtopk", "jumprelu"]
+ProbeControl = Literal["random_sae", "trained_random_sae", "difference_in_means", "token_identity"]
 TrainedOn = Literal["tuned", "shared", "change", "crosscoder", "base_finetuned"]
 
 
@@ -520,8 +521,10 @@ class ProbesConfig(Section):
     pooling: Literal["last", "mean", "sum", "response", "max"] = "response"
     """How tokens make the inputs of a text where a probe's target is of texts; `response` is the mean over the tokens
     of the response, or over all tokens where there is no prompt."""
-    controls: tuple[Literal["random_sae", "token_identity"], ...] = ("random_sae", "token_identity")
-    """Inputs probed beside those of both models: features of a random dictionary, and the token alone."""
+    controls: tuple[ProbeControl, ...] = get_args(ProbeControl)
+    """Inputs probed beside those of both models: features of a random dictionary, features of a dictionary whose random
+    decoder was frozen while the rest of it was trained (which `saes` trains), raw activations along the difference of
+    two means in place of a ridge, and the token alone."""
     weight_permutations: int = Field(200, ge=20)
     """Shuffles of the word values (of preferences, where the texts are pairs) that give the weights of features their
     null, where the target is not the lexicon."""

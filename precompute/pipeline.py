@@ -168,7 +168,7 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
             "saes",
             saes.run,
             after=(*pair_of_models, "layers"),
-            reads=("model", "sae", "stats.batch_texts", "seed"),
+            reads=("model", "sae", "stats.batch_texts", "probes.controls", "seed"),
             files=dictionaries,
         ),
         Stage(

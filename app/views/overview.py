@@ -128,7 +128,8 @@ def show_dictionaries(store: Store) -> None:
     rows = [
         [
             f"{place_name(row['layer'], row['site'])} · {row['trained_on'] or row['model']} ·"
-            f" {count(row['width'])} features" + (" · used" if row["is_used"] else ""),
+            f" {count(row['width'])} features"
+            + (" · used" if row["is_used"] else " · random decoder" if row["source"] == "random_decoder" else ""),
             percent(row["fvu"]),
             percent(row["fvu_tuned"]),
             percent(row["fvu_base"]),

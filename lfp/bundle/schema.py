@@ -82,7 +82,8 @@ _LAYERS = Table("layers", "a layer", ("layer",), (
           "read. Of other sites: saes.scale."),
 ))
 
-_SAES = Table("saes", "a sparse autoencoder trained", ("layer", "site", "variant", "width", "seed", "model"), (
+_SAES_BY = ("layer", "site", "variant", "width", "seed", "model", "source")
+_SAES = Table("saes", "a sparse autoencoder trained", _SAES_BY, (
     Column("layer", INT, "Layer number."),
     _site("Where in the layer it reads"),
     Column("variant", TEXT, "tied_relu, relu, topk, batchtopk or jumprelu."),
@@ -99,7 +100,8 @@ _SAES = Table("saes", "a sparse autoencoder trained", ("layer", "site", "variant
     Column("dead_fraction", DOUBLE, "Share of features never active on held-out texts.", "share"),
     _null("ce_recovered", DOUBLE, "Cross-entropy recovered by the reconstruction, against zero ablation.", "share"),
     _null("mmcs", DOUBLE, "Mean max cosine similarity with the other dictionary there, Hungarian-matched.", "cosine"),
-    Column("source", TEXT, "trained, or the folder or hub name it was read from."),
+    Column("source", TEXT, "trained, or the folder or hub name it was read from; random_decoder for a control whose "
+           "decoder stayed at random directions while the rest was trained."),
     _null("scale", DOUBLE, "Factor that gave the activations it reads unit mean square norm; null in older bundles."),
     _null("trained_on", TEXT, "tuned, base, shared, change, crosscoder or base_finetuned (sae.trained_on); null in "
           "older bundles: the activations of its model."),
@@ -291,11 +293,12 @@ _WORD_FEATURES = Table("word_features", "a word and a feature that fires on it",
 _PROBES = Table("probes", "a probe", ("probe_id",), (
     Column("probe_id", INT, "Number of the probe, from 0."),
     Column("target", TEXT, "delta, feedback, implicit_reward (of a token in its context: c_t) or preference."),
-    Column("inputs", TEXT, "sae, raw, base_sae, base_raw, sae_of_base, random_sae or token_identity."),
+    Column("inputs", TEXT, "sae, raw, base_sae, base_raw, sae_of_base, random_sae, trained_random_sae, "
+           "difference_in_means or token_identity."),
     Column("model", TEXT, "tuned or base: whose activations are the inputs."),
     Column("layers", pa.list_(INT), "Layers whose activations are concatenated."),
     _null("sites", pa.list_(TEXT), "Sites that each of these layers is read at; null in older bundles: mlp_out."),
-    Column("kind", TEXT, "ridge or logistic."),
+    Column("kind", TEXT, "ridge, logistic or difference_in_means."),
     Column("pooling", TEXT, "mean, sum, last, max or response: how tokens make a text's inputs."),
     Column("alpha", DOUBLE, "Regularisation chosen by cross-validation grouped by word or pair."),
     Column("intercept", DOUBLE, "Added to the sum of contributions.", "probe target"),
@@ -583,11 +586,25 @@ _INTERVENTIONS = Table("interventions", "a feature taken out of what tuning chan
     _null("n_completions", INT, "Completions."),
 ), added_later=True)
 
+_DIFFERENCES = Table("differences", "a direction of what tuning changed of activations", ("layer", "site", "rank"), (
+    Column("layer", INT, "The layer."),
+    _site("Where in the layer it is read"),
+    Column("rank", INT, "0 for the mean of tuned minus base activations over all tokens, then their principal "
+           "components, largest first."),
+    Column("share", DOUBLE, "Of the mean: its square over the mean square of the differences. Of a component: its "
+           "share of their variance.", "share"),
+    Column("size", DOUBLE, "Length of the mean, or standard deviation along the component.", "L2 norm"),
+    Column("n_tokens", LONG, "Tokens behind it.", "tokens"),
+    Column("pos_logits", TOKEN_VALUES, "Tokens whose logit the direction, at its size, raises most.", "logit"),
+    Column("neg_logits", TOKEN_VALUES, "Tokens whose logit it lowers most.", "logit"),
+    Column("vector", pa.list_(FLOAT), "The mean, or the component with unit length, [d_model]."),
+), added_later=True)
+
 TABLES: tuple[Table, ...] = (
     _LAYERS, _SAES, _FEATURES, _DECODERS, _HISTOGRAMS, _EXAMPLES, _TEXTS, _TOKEN_SCORES, _MODULE_CREDITS, _WORD_CREDITS,
     _ACTIVATIONS, _TRIPLES,
     _VOCABULARY, _WORD_FEATURES, _PROBES, _WEIGHTS, _DRIFT, _RESULTS, _NEIGHBOURS, _LABELS, _ABLATIONS, _COMPLETIONS,
-    _TUNING, _TWINS, _FEATURE_CREDITS, _CREDIT_SUMS, _CREDITS, _INTERVENTIONS, _FORECAST,
+    _TUNING, _TWINS, _FEATURE_CREDITS, _CREDIT_SUMS, _CREDITS, _INTERVENTIONS, _FORECAST, _DIFFERENCES,
 )
 # fmt: on
 BY_NAME: dict[str, Table] = {table.name: table for table in TABLES}

@@ -31,6 +31,7 @@ ROWS = (
     "sae_check",
     "sae_quality",
     "latent_scaling",
+    "differences",
     "sae_sweep",
     "triples",
     "tuning",

@@ -18,7 +18,18 @@ _ORDER = {
     for names in (
         ("tuned", "base", "difference"),
         ("implicit_reward", "implicit_advantage", "implicit_matched", "preference", "delta", "feedback"),
-        ("sae", "base_sae", "sae_of_base", "raw", "base_raw", "random_sae", "token_identity", "sae_before"),
+        (
+            "sae",
+            "base_sae",
+            "sae_of_base",
+            "raw",
+            "base_raw",
+            "difference_in_means",
+            "random_sae",
+            "trained_random_sae",
+            "token_identity",
+            "sae_before",
+        ),
         ("all", "positive", "negative"),
         STATUSES,
     )

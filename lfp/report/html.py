@@ -36,6 +36,7 @@ _TITLES = {
     "pca_explained": "Variance of texts explained",
     "sae_check": "SAEs made elsewhere, checked first",
     "sae_quality": "SAEs",
+    "differences": "Change of activations without a dictionary",
     "latent_scaling": "Features of one model alone",
     "sae_sweep": "SAEs compared",
 }

@@ -358,10 +358,37 @@ def _interventions(rows: Rows) -> str:
 
 
 def _autoencoders(rows: Rows) -> str:
+    controls = [row.value for row in rows if row.metric == "fvu" and _is_control(row)]
+    rows = [row for row in rows if not _is_control(row)]
     worst = max((row.value for row in rows if row.metric == "fvu"), default=None)
     n = len({(row.model, row.layer, row.site, row.group) for row in rows})
     left = f"; none leaves more than {percent(worst)} of the variance unexplained" if worst is not None else ""
-    return f"{n} sparse autoencoders, measured on held-out texts{left}."
+    beside = (
+        f" Controls whose decoder stayed random while the rest was trained leave {percent(min(controls))} or more."
+        if controls
+        else ""
+    )
+    return f"{n} sparse autoencoders, measured on held-out texts{left}.{beside}"
+
+
+def _is_control(row: ResultRow) -> bool:
+    return str(row.group).endswith("random decoder")
+
+
+def _differences(rows: Rows) -> str:
+    """Say what the mean change of activations raises where it is the largest share, and what components add."""
+    means = [row for row in rows if row.metric == "mean_share"]
+    if not means:
+        return "What tuning changed of activations, without a dictionary."
+    row = max(means, key=lambda row: row.value)
+    where = f"layer {row.layer}" + (f", {SITE_NAMES[row.site]}" if row.site not in (None, "mlp_out") else "")
+    first = pick(rows, metric="component_share", layer=row.layer, site=row.site)
+    more = f" The first principal component holds {percent(first.value)} of their variance." if first else ""
+    tokens = str(row.group).partition(": ")[2]
+    return (
+        f"At {where} the mean change of activations, over all tokens, is {percent(row.value)} of the changes’ mean"
+        f" square; read through the unembedding it raises: {tokens}.{more}"
+    )
 
 
 def _latent_scaling(rows: Rows) -> str:
@@ -640,6 +667,7 @@ _SENTENCES: Mapping[str, Callable[[Rows], str]] = {
     "sae_check": _pretrained,
     "sae_quality": _autoencoders,
     "latent_scaling": _latent_scaling,
+    "differences": _differences,
     "sae_sweep": _autoencoders,
     "triples": _triples,
     "cost": _cost,

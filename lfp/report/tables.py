@@ -408,6 +408,15 @@ LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
         ),
     ),
     "sae_quality": (Layout(_SAE, _SAE_COLUMNS),),
+    "differences": (
+        Layout(
+            {"layer": "layer", "site": "site", "group": "direction: tokens that it raises"},
+            (
+                Column("mean’s share of the square", formatting.estimate, {"metric": "mean_share"}),
+                Column("share of the variance", formatting.estimate, {"metric": "component_share"}),
+            ),
+        ),
+    ),
     "latent_scaling": (
         Layout(
             {"model": "features of", "layer": "layer", "site": "site"},

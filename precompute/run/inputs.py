@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from lfp.ml.models.tokenization import TokenizedText
     from lfp.ml.sae.autoencoders import Dictionary
 
+RANDOM_DECODER = "random_decoder"
+"""Role of the dictionaries whose decoder stayed random while the rest was trained, and their source."""
 _OF_CHATS = {"tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"}
 """Files of a model's folder that say how it writes dialogues."""
 _DICTIONARY_SUFFIXES = {".json", ".safetensors", ".npz", ".pt"}
@@ -94,7 +96,8 @@ def load_pair(run: Run, *, trust_base: bool = True) -> tuple[LanguageModel, Lang
 def load_dictionary(run: Run, role: str) -> Dictionary:
     """Load the dictionaries of the tuned model, whose features are kept, or of the base model.
 
-    Where both models share a dictionary it is the tuned model's.
+    Where both models share a dictionary it is the tuned model's. The role `RANDOM_DECODER` is the tuned model's
+    control.
     """
     from lfp.ml.sae.autoencoders import Dictionary
     from lfp.ml.sae.formats import load_sae

@@ -37,6 +37,7 @@ MADE_BY = {
     "histograms": "features",
     "examples": "texts",
     "neighbours": "features",
+    "differences": "features",
     "triples": "probes",
     "vocabulary": "probes",
     "word_features": "probes",

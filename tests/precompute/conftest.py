@@ -30,7 +30,15 @@ TINY = {
     "sae": {"expansion": [1, 2], "steps": 30, "batch_tokens": 256, "train_tokens": 4000},
     "stats": {"top_examples": 4, "examples_per_interval": 2, "sampled_activations": 16, "store_texts": 60},
     "ablation": {"completions": 12, "prefix_tokens": 6, "group_size": 3, "controls": 3, "features": 5},
-    "probes": {"triples": 60, "folds": 3, "permutations": 20, "bootstraps": 20, "max_rows": 3000, "min_word_count": 2},
+    "probes": {
+        "triples": 60,
+        "folds": 3,
+        "permutations": 20,
+        "bootstraps": 20,
+        "max_rows": 3000,
+        "min_word_count": 2,
+        "controls": ["random_sae", "token_identity"],
+    },
 }
 """The sections of a run of about ten seconds."""
 PLANTED = [

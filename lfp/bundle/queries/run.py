@@ -70,7 +70,7 @@ def layers(store: Store) -> pa.Table:
 
 def dictionaries(store: Store) -> pa.Table:
     """Select all sparse autoencoders that were trained."""
-    return store.query("SELECT * FROM saes ORDER BY model DESC, layer, site, variant, width, seed")
+    return store.query("SELECT * FROM saes ORDER BY model DESC, layer, site, variant, width, seed, source")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ what the layers before changed too.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -71,7 +72,8 @@ class ChangeOfWrites:
         with self.base.lock, self.tuned.lock, model.selected(), ExitStack() as stack:
             for place, hook in hooks.items():
                 own, others = find_writer(model.network, place), find_writer(other.network, place)
-                comparison = _Comparison(model, other, others, 1.0 if model is self.tuned else -1.0, hook, own.norm)
+                sign = 1.0 if model is self.tuned else -1.0
+                comparison = _Comparison(place, model, other, others, sign, hook, own.norm)
                 for register, call in (
                     (partial(model.network.register_forward_pre_hook, with_kwargs=True), comparison.note_shape),
                     (partial(own.reads.register_forward_pre_hook, with_kwargs=True), comparison.note),
@@ -86,6 +88,7 @@ class ChangeOfWrites:
 class _Comparison:
     """What one model writes at a place less what the other would, times a sign, given to a hook at every call."""
 
+    place: Place
     model: LanguageModel
     other: LanguageModel
     others: Writer
@@ -97,22 +100,27 @@ class _Comparison:
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     written: Tensor | None = None
+    cache: Cache | None = None
+    """Keys and values of the other model's module, where the forward pass has a cache."""
 
     def note_shape(self, _: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         self.shape = tuple((args[0] if args else kwargs["input_ids"]).shape)
 
     def note(self, _: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        self.args, self.kwargs = args, kwargs
+        self.args, self.kwargs = args, {name: self._own_cache(value) for name, value in kwargs.items()}
+
+    def _own_cache(self, value: Any) -> Any:
+        """Return the other module's own cache in place of the model's, which its call must not fill."""
+        if not isinstance(value, Cache):
+            return value
+        if self.cache is None or value.get_seq_length(self.place.layer) == 0:
+            self.cache = copy.deepcopy(value)
+        return self.cache
 
     def note_write(self, _: nn.Module, __: Any, output: Any) -> None:
         self.written = output[0] if isinstance(output, tuple) else output
 
     def compare(self, _: nn.Module, __: Any, output: Any) -> Any:
-        if any(isinstance(value, Cache) for value in self.kwargs.values()):
-            raise ModelError(
-                "what tuning changed in attention's writes is not known token by token: a second call would fill the"
-                " cache twice; name features of MLPs, or run whole texts with use_cache=False"
-            )
         with self.other.selected():
             others = self.others.module.forward(*self.args, **self.kwargs)  # whose own hooks are not called
         with self.model.selected():  # in a network that both share, the adapter is as before

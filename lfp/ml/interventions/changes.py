@@ -35,7 +35,7 @@ def scaling_changes(
     c encodes m_1 - m_0 in a dictionary of changes, and m_1 and m_0 side by side in a crosscoder, whose d_i is the
     difference of its decoders; else c_i is the feature's activation in m_1 less that in m_0. With `prepend_bos` the
     first position of a call with several tokens is left unchanged. Raises ModelError for a feature that the dictionary
-    does not have, and for attention's while a text is written token by token.
+    does not have.
     """
     by_place: dict[int, dict[int, float]] = defaultdict(dict)
     for feature_id, scale in scales.items():

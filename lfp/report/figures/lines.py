@@ -21,6 +21,8 @@ INPUTS = {
     "raw": "raw activations",
     "base_raw": "raw activations",
     "random_sae": "random SAE",
+    "trained_random_sae": "SAE trained with a random decoder",
+    "difference_in_means": "raw activations, difference in means",
     "token_identity": "token identity only",
     "sae_before": "features one token earlier",
 }

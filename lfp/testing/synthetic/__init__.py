@@ -121,3 +121,4 @@ def _tables(
     of_features = features.credit_columns(made, entries, random)
     yield "credits", [of_features]
     yield "interventions", [features.intervention_rows(made, of_features, random)]
+    yield "differences", [results.difference_rows(made)]

@@ -170,6 +170,18 @@ def _credit_rows(made: Made) -> list[Row]:
     return [row.as_dict() for row in rows]
 
 
+def difference_rows(made: Made) -> list[Row]:
+    """The mean change of activations and a component, of every place that features are read from."""
+    tokens = [{"token": f" {word}", "value": 0.5} for word in list(made.corpus.words)[:2]]
+    return [
+        {
+            **place._asdict(), "rank": rank, "share": share, "size": 0.4, "n_tokens": 1000, "pos_logits": tokens,
+            "neg_logits": tokens[::-1], "vector": [0.25] * 4,
+        }
+        for place in made.places for rank, share in enumerate((0.3, 0.2))
+    ]  # fmt: skip
+
+
 def _measured_rows(layers: list[Row], saes: list[Row]) -> list[Row]:
     """What a run measures of its models, autoencoders and probes."""
     rows = [figure("divergence_by_layer", "divergence", row["divergence"], layer=row["layer"]) for row in layers]

@@ -19,6 +19,7 @@ from precompute.run.work_folder import Run
 
 if TYPE_CHECKING:
     from lfp.ml.features.active import FeatureTotals
+    from lfp.ml.features.differences import Differences
     from lfp.ml.features.statistics import FeatureStats
     from lfp.ml.implicit_reward.matched_contexts import MatchedContexts
     from lfp.ml.implicit_reward.word_occurrences import CorpusTokens, Drawn, KeptOutputs
@@ -64,6 +65,7 @@ class Filled:
     mirror: dict[str, FeatureTotals]
     kept: dict[str, KeptOutputs]
     views: dict[str, KeptOutputs]
+    differences: Differences
     matched: MatchedContexts
     reward: Floats
     advantage: Floats
@@ -135,6 +137,7 @@ def run_pass(
     import torch
 
     from lfp.ml.features.active import FeatureTotals
+    from lfp.ml.features.differences import Differences
     from lfp.ml.features.statistics import FeatureStats
     from lfp.ml.implicit_reward.changes import watch_changes
     from lfp.ml.implicit_reward.matched_contexts import MatchedContexts
@@ -156,6 +159,7 @@ def run_pass(
             role: KeptOutputs(folder / f"views-{role}.npy", corpus.drawn, n_tokens=n_tokens, width=of_views)
             for role in (ROLES if of_tuned.reads_pair else ())
         },
+        differences=Differences({sae.info.place: sae.info.d_model for sae in of_tuned.saes}),
         matched=MatchedContexts(corpus.columns.columns, corpus.columns.n_columns),
         reward=np.full(n_tokens, np.nan),
         advantage=np.full(n_tokens, np.nan),
@@ -195,6 +199,7 @@ def _update(filled: Filled, tokens: PairTokens, dictionaries: Dictionaries, corp
         found["base"],
     )
     outputs = {"tuned": tokens.tuned.outputs, "base": tokens.base.outputs}
+    filled.differences.update(outputs["tuned"], outputs["base"])
     for role in ROLES:
         filled.mirror[role].update(found[role] if of_base is of_tuned else encode_active(of_base, outputs[role]))
         filled.kept[role].update(places, outputs[role])

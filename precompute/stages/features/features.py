@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 
 from lfp.config import TuneConfig
+from lfp.evaluation.results import ResultKeys, ResultRow
 from lfp.evaluation.word_gaps import LEAST_COUNT, faded_ahead
 from lfp.texts.corpus import CorpusText
 from lfp.texts.vocabulary import commonest_tokens
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
     from lfp.ml.models.loading import LanguageModel
     from lfp.ml.sae.autoencoders import Dictionary
 
+_COMPONENTS = 5
+"""Principal components of the differences of activations that are kept."""
+_TOKENS_REPORTED = 6
 _SEED_OFFSET = 2  # other samples than tuning and the completions had
 
 
@@ -47,6 +52,9 @@ def run(run: Run, output: Output, *, with_lexicon: bool = False) -> None:
     dictionaries = load_dictionaries(run)
     filled = run_pass(run, (tuned, base), dictionaries, corpus, output.folder)
     _write_tables(output, run, filled.stats, dictionaries[0], tuned)
+    differences = tables.differences(filled.differences.directions(_COMPONENTS), tuned, filled.differences.n_tokens)
+    output.table("differences", differences)
+    output.results(_difference_rows(differences))
     vocabulary = corpus.vocabulary
     output.json(
         "vocabulary",
@@ -79,6 +87,18 @@ def _write_tables(output: Output, run: Run, stats: FeatureStats, dictionary: Dic
     output.table("histograms", tables.histograms(stats))
     output.table("examples", tables.examples(stats))
     output.table("neighbours", tables.neighbours(stats, dictionary))
+
+
+def _difference_rows(differences: pa.Table) -> list[ResultRow]:
+    """Report the mean difference and the components of every place; `group` are the tokens that each raises most."""
+    rows = []
+    for row in differences.to_pylist():
+        tokens = " ".join(token["token"].strip() for token in row["pos_logits"][:_TOKENS_REPORTED])
+        place: ResultKeys = {"layer": row["layer"], "site": row["site"], "n": row["n_tokens"]}
+        metric = "mean_share" if row["rank"] == 0 else "component_share"
+        keys: ResultKeys = {**place, "group": f"{row['rank']}: {tokens}"}
+        rows.append(ResultRow.from_estimate("differences", metric, row["share"], **keys))
+    return rows
 
 
 def _write_words(output: Output, corpus: PassCorpus, filled: Filled) -> None:

@@ -13,7 +13,7 @@ from lfp.errors import ConfigError
 from lfp.evaluation.results import ResultRow
 from lfp.ml.sae.formats import write_sae
 from lfp.util.types import ROLES, Place, Role
-from precompute.run.inputs import read_places, sae_folder
+from precompute.run.inputs import RANDOM_DECODER, read_places, sae_folder
 from precompute.run.work_folder import Output, Run
 from precompute.stages.features.pretrained import load_pretrained
 from precompute.stages.features.scaling import scale_latents
@@ -31,11 +31,11 @@ _OF_BOTH = ("shared", "change", "crosscoder")
 
 
 def run(run: Run, output: Output) -> None:
-    """Write a folder per dictionary, saes.json, stability.json (of the kept features), notes.json, scaling.npz, rows.
+    """Write a folder per dictionary and control, saes.json, stability.json (of the kept features), notes.json, rows.
 
     The rows are `sae_quality`, `latent_scaling`, and `sae_check` of pretrained dictionaries, which are checked before
-    any is trained. `scaling.npz` has the factors of the kept features (`lfp.ml.sae.latent_scaling`) by the folder of
-    their dictionary.
+    any is trained. The file scaling.npz has the factors of the kept features (`lfp.ml.sae.latent_scaling`) by the
+    folder of their dictionary.
 
     Raises ConfigError for a pretrained dictionary of a layer or site that the run does not read.
     """
@@ -53,6 +53,11 @@ def run(run: Run, output: Output) -> None:
         trained["tuned"] = _make(run, output, sides["tuned"], given["tuned"].saes, start=start)
     rows: list[dict[str, Any]] = []
     stability: dict[str, list[float]] = {}
+    for place, saes in trained["tuned"].items():
+        while saes[-1].info.source == RANDOM_DECODER:
+            control = saes.pop()
+            rows += _judge(run, pair, "tuned", [control], [])
+            write_sae(control, output.folder / sae_folder(RANDOM_DECODER, place))
     for role in sorted(trained, reverse=True):
         for place, saes in trained[role].items():
             stable = _match_features(saes)
@@ -76,7 +81,8 @@ def run(run: Run, output: Output) -> None:
                     layer=row["layer"],
                     site=row["site"],
                     model=row["model"],
-                    group=f"width={row['width']},seed={row['seed']}",
+                    group=f"width={row['width']},seed={row['seed']}"
+                    + (",random decoder" if row["source"] == RANDOM_DECODER else ""),
                 )
                 for row in rows
                 for metric in _METRICS
@@ -115,7 +121,8 @@ def _make(
 ) -> dict[Place, list[Sae]]:
     """Train the dictionaries of every place without a pretrained one; the first of a place has the kept features.
 
-    The first continues that of `start`, where there is one.
+    The first continues that of `start`, where there is one. Of the features' dictionaries, the last of a place is the
+    control with a random decoder, where the config wants one. `name` is that of the checkpoint.
     """
     from lfp.ml.sae.training import train_saes, unit_scale
 
@@ -127,15 +134,23 @@ def _make(
     trainers = [
         trainer
         for place in subject.places
-        if place not in pretrained
         for trainer in _build_trainers(
-            run, subject, place, sample[place], scales[place], start=(start or {}).get(place, (None,))[0]
+            run,
+            subject,
+            place,
+            sample[place],
+            scales[place],
+            start=(start or {}).get(place, (None,))[0],
+            is_given=place in pretrained,
         )
     ]
     checkpoint = output.scratch / f"{name or subject.role}.pt"
     trained = train_saes(trainers, source, checkpoint=checkpoint, progress=run.progress) if trainers else []
     return {
-        place: [pretrained[place]] if place in pretrained else [sae.cpu() for sae in trained if sae.info.place == place]
+        place: [
+            *([pretrained[place]] if place in pretrained else []),
+            *(sae.cpu() for sae in trained if sae.info.place == place),
+        ]
         for place in subject.places
     }
 
@@ -151,15 +166,19 @@ def _make_exchanged(run: Run, output: Output, pair: PairSubject) -> dict[Place, 
 
 
 def _build_trainers(
-    run: Run, subject: Subject, place: Place, sample: Tensor, scale: float, *, start: Sae | None
+    run: Run, subject: Subject, place: Place, sample: Tensor, scale: float, *, start: Sae | None, is_given: bool
 ) -> list[SaeTrainer]:
-    """Build trainers: every size of the features' dictionary, the first of others; a repeated size gets a new seed."""
+    """Build trainers: every size of the features' dictionary, the first of others; a repeated size gets a new seed.
+
+    The control with a random decoder comes last; it alone where the dictionary `is_given`.
+    """
     from lfp.ml.sae.autoencoders import SaeInfo
     from lfp.ml.sae.training import SaeTrainer
 
     config, d_in = run.config.sae, sample.shape[1]
     d_model = d_in // 2 if subject.reads == "crosscoder" else d_in
-    sizes = config.expansion if subject.role == "tuned" and not subject.is_control else config.expansion[:1]
+    is_of_features = subject.role == "tuned" and not subject.is_control
+    sizes = config.expansion if is_of_features else config.expansion[:1]
     infos = [
         SaeInfo(
             layer=place.layer,
@@ -174,11 +193,15 @@ def _build_trainers(
         )
         for number, size in enumerate(sizes)
     ]
-    if start is None:
-        return [SaeTrainer(info, config, sample) for info in infos]
-    first, settings = _continue_info(start, infos[0])
-    trainer = SaeTrainer(first, config.model_copy(update=settings), sample, start=start)
-    return [trainer, *(SaeTrainer(info, config, sample) for info in infos[1:])]
+    trainers = [] if is_given else [SaeTrainer(info, config, sample) for info in infos]
+    if start is not None:
+        first, settings = _continue_info(start, infos[0])
+        trainers[0] = SaeTrainer(first, config.model_copy(update=settings), sample, start=start)
+    if is_of_features and "trained_random_sae" in run.config.probes.controls:
+        untied: dict[str, Any] = {"variant": "relu" if config.variant == "tied_relu" else config.variant}
+        info = replace(infos[0], source=RANDOM_DECODER, **untied)
+        trainers.append(SaeTrainer(info, config.model_copy(update=untied), sample, frozen_decoder=True))
+    return trainers
 
 
 def _continue_info(start: Sae, info: SaeInfo) -> tuple[SaeInfo, dict[str, Any]]:
@@ -226,7 +249,8 @@ def _judge(
         mmcs = float(np.mean(stability)) if len(stability) and number < 2 else None
         recovered = None if sae.info.reads == "change" else pair.recovered_loss_of(role).measure(sae)
         figures = vars(measured) | {"ce_recovered": recovered, "mmcs": mmcs}
-        rows.append(row(sae, figures, is_used=role == "tuned" and number == 0))
+        is_used = role == "tuned" and number == 0 and sae.info.source != RANDOM_DECODER
+        rows.append(row(sae, figures, is_used=is_used))
         run.progress("saes: judged", number + 1, len(saes), measured.fvu)
     return rows
 

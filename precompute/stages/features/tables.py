@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from lfp.probes.linear_algebra import principal_components
 from lfp.util.types import Floats
 
 if TYPE_CHECKING:
+    from lfp.ml.features.differences import Direction
     from lfp.ml.features.examples import Examples
     from lfp.ml.features.statistics import FeatureStats
     from lfp.ml.models.loading import LanguageModel
@@ -64,6 +65,28 @@ def features(
         **{name: pa.array(values, mask=np.isnan(values)) for name, values in of_pair.items()},
     }
     return as_table("features", columns)
+
+
+def differences(directions: Sequence[Direction], tuned: LanguageModel, n_tokens: int) -> pa.Table:
+    """Build the table `differences`; each direction is read through the unembedding at its own size."""
+    import torch
+
+    from lfp.ml.features.display import logit_tokens
+
+    sized = [row.vector if row.rank == 0 else row.vector * row.size for row in directions]
+    raised, lowered = logit_tokens(tuned, torch.stack(sized), n=_TOP_TOKENS)
+    columns = {
+        "layer": [row.place.layer for row in directions],
+        "site": [row.place.site for row in directions],
+        "rank": [row.rank for row in directions],
+        "share": [row.share for row in directions],
+        "size": [row.size for row in directions],
+        "n_tokens": [n_tokens] * len(directions),
+        "pos_logits": raised,
+        "neg_logits": lowered,
+        "vector": [row.vector.numpy() for row in directions],
+    }
+    return as_table("differences", columns)
 
 
 def decoders(dictionary: Dictionary) -> pa.Table:

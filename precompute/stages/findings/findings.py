@@ -35,7 +35,7 @@ from lfp.labels.selection import select_features
 from lfp.labels.token_rule import OfflineTokens
 from lfp.texts.lexicon import lexicon_of
 from lfp.util.types import Floats, floats
-from precompute.run.inputs import read_places
+from precompute.run.inputs import RANDOM_DECODER, read_places
 from precompute.run.work_folder import Output, Run
 from precompute.stages.models.credits import read_credits
 from precompute.stages.probes.word_gaps import Unexplained
@@ -256,6 +256,8 @@ def _dictionary_results(run: Run) -> list[ResultRow]:
     """Report every metric of every dictionary of the run; `group` states what it was trained with."""
     rows = []
     for row in run.json("saes", "saes"):
+        if row["source"] == RANDOM_DECODER:
+            continue
         group = ",".join(f"{name}={row[name]}" for name in _SETTINGS if row.get(name) is not None)
         keys = {"layer": row["layer"], "site": row["site"], "model": row["model"], "group": group}
         for metric in ("fvu", "l0", "dead_fraction", "mmcs", "ce_recovered"):

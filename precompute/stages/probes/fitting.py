@@ -8,12 +8,13 @@ import numpy as np
 import scipy.sparse as sp
 
 from lfp.config import ProbesConfig
+from lfp.probes.difference_in_means import fit_difference_in_means
 from lfp.probes.folds import Split
 from lfp.probes.ridge import FoldedRidge, Ridge, fit_folded_ridge, fit_ridge, place_scales
 from lfp.probes.weight_intervals import clustered_intervals
 from lfp.probes.weight_nulls import WeightNull
 from lfp.util.types import Floats, Ints
-from precompute.stages.probes.inputs import OF_THE_BUNDLE, Inputs, scaled_columns
+from precompute.stages.probes.inputs import DIFFERENCE_IN_MEANS, OF_THE_BUNDLE, Inputs, scaled_columns
 from precompute.stages.probes.targets import POOLING, Rows
 
 
@@ -86,7 +87,7 @@ def fit_words(
     probe = Probe(
         target=target,
         inputs=inputs.name,
-        kind="ridge",
+        kind=DIFFERENCE_IN_MEANS if inputs.name == DIFFERENCE_IN_MEANS else "ridge",
         pooling=POOLING[target],
         alpha=float(fit.whole.alpha[0]),
         intercept=float(fit.whole.intercept[0]),
@@ -128,9 +129,12 @@ def _fit(inputs: Inputs, rows: Rows, config: ProbesConfig) -> tuple[FoldedRidge,
         return _fit_means(rows, len(scales), config), scales
     used = np.flatnonzero(np.bincount(rows.features.indices, minlength=len(scales)))
     scaled = scaled_columns(rows.features, scales)[:, used]
-    fit = fit_folded_ridge(
-        scaled, rows.targets, rows.folds, n_folds=config.folds, alphas=config.alphas, barred=rows.barred
-    )
+    if inputs.name == DIFFERENCE_IN_MEANS:
+        fit = fit_difference_in_means(scaled, rows.targets, rows.folds, n_folds=config.folds, barred=rows.barred)
+    else:
+        fit = fit_folded_ridge(
+            scaled, rows.targets, rows.folds, n_folds=config.folds, alphas=config.alphas, barred=rows.barred
+        )
 
     def spread(ridge: Ridge) -> Ridge:
         """Turn a ridge of the used, scaled columns into a ridge of all unscaled columns."""

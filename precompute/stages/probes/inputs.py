@@ -13,7 +13,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from lfp.util.types import ROLES, Floats, Floats32, Ints, Place, Role
-from precompute.run.inputs import load_dictionaries
+from precompute.run.inputs import RANDOM_DECODER, load_dictionaries, load_dictionary
 from precompute.run.work_folder import Run
 
 if TYPE_CHECKING:
@@ -31,10 +31,14 @@ MODELS: dict[str, Role] = {
     "base_raw": "base",
     "sae_of_base": "base",
     "random_sae": "tuned",
+    "trained_random_sae": "tuned",
+    "difference_in_means": "tuned",
     "token_identity": "tuned",
 }
 """Every kind of inputs, and the model whose activations it reads; token identity reads none and counts as tuned."""
-CONTROLS = ("random_sae", "token_identity")
+DIFFERENCE_IN_MEANS = "difference_in_means"
+"""Raw activations, along the difference of two means in place of a ridge."""
+CONTROLS = ("random_sae", "trained_random_sae", DIFFERENCE_IN_MEANS, "token_identity")
 """Kinds that a config may leave out."""
 OF_THE_BUNDLE = ("sae", "sae_of_base")
 """Kinds whose columns are the features of the bundle."""
@@ -93,12 +97,14 @@ def build_inputs(run: Run, kept: Kept) -> tuple[Inputs, ...]:
         "sae_of_base": of_tuned,
         "random_sae": _build_random(run, of_tuned, kept),
     }
+    left_out = set(CONTROLS) - set(run.config.probes.controls)
+    if "trained_random_sae" not in left_out:
+        dictionaries["trained_random_sae"] = load_dictionary(run, RANDOM_DECODER)
     block_of = np.repeat(np.arange(len(of_tuned.saes)), [sae.info.d_model for sae in of_tuned.saes])
     made = {name: Inputs(name, each.place_of, partial(_features, each), each) for name, each in dictionaries.items()}
-    made |= {name: Inputs(name, block_of, raw_columns) for name in ("raw", "base_raw")}
+    made |= {name: Inputs(name, block_of, raw_columns) for name in ("raw", "base_raw", DIFFERENCE_IN_MEANS)}
     ids = kept.corpus_token_ids
     made["token_identity"] = Inputs("token_identity", np.zeros(len(ids), np.int64), partial(one_hot, ids))
-    left_out = set(CONTROLS) - set(run.config.probes.controls)
     return tuple(made[name] for name in MODELS if name not in left_out)
 
 

@@ -15,7 +15,7 @@ from lfp.errors import DataError
 from lfp.evaluation.pairs import JudgedPairs, length_row, pair_difference_row, pair_rows
 from lfp.evaluation.results import ResultRow
 from lfp.probes.folds import row_folds
-from lfp.probes.logistic import fit_logistic
+from lfp.probes.logistic import Logistic, fit_logistic
 from lfp.probes.pooling import pool
 from lfp.probes.ridge import place_scales
 from lfp.probes.weight_intervals import clustered_intervals
@@ -24,7 +24,15 @@ from lfp.util.types import Floats, Ints
 from precompute.run.inputs import load_pair, mark_responses, read_places, read_texts, tokenize_texts
 from precompute.run.work_folder import Run
 from precompute.stages.probes.fitting import Probe, Weights
-from precompute.stages.probes.inputs import COMPARED, OF_THE_BUNDLE, Inputs, probe_keys, scaled_columns, watch_inputs
+from precompute.stages.probes.inputs import (
+    COMPARED,
+    DIFFERENCE_IN_MEANS,
+    OF_THE_BUNDLE,
+    Inputs,
+    probe_keys,
+    scaled_columns,
+    watch_inputs,
+)
 
 if TYPE_CHECKING:
     from lfp.ml.models.loading import LanguageModel
@@ -153,7 +161,11 @@ def fit_pairs(inputs: Inputs, pairs: Pairs, config: ProbesConfig, *, seed: int) 
     turned = np.random.default_rng(seed).choice([-1.0, 1.0], size=(len(train), 1 + config.weight_permutations))
     features = scaled_columns(sp.csr_array(sp.diags_array(turned[:, 0]) @ differences[train]), scales)
     outcomes, folds = (turned > 0).astype(np.float64), row_folds(len(train), n_folds=config.folds, seed=seed)
-    fit = fit_logistic(features, outcomes, folds, n_folds=config.folds, alphas=config.alphas, intercept=False)
+    if inputs.name == DIFFERENCE_IN_MEANS:
+        coef, none = np.asarray(features.T @ np.sign(outcomes - 0.5)) / max(1, len(train)), np.zeros(outcomes.shape[1])
+        fit = Logistic(coef, none, none)
+    else:
+        fit = fit_logistic(features, outcomes, folds, n_folds=config.folds, alphas=config.alphas, intercept=False)
     margins = scaled_columns(differences[held_out], scales) @ fit.coef
     weights = Weights(fit.coef[:, 0] * scales)
     if inputs.name in OF_THE_BUNDLE:  # with noise: intervals over conversations, and nulls that keep the probe's alpha
@@ -165,7 +177,7 @@ def fit_pairs(inputs: Inputs, pairs: Pairs, config: ProbesConfig, *, seed: int) 
     probe = Probe(
         target=PREFERENCE,
         inputs=inputs.name,
-        kind="logistic",
+        kind=DIFFERENCE_IN_MEANS if inputs.name == DIFFERENCE_IN_MEANS else "logistic",
         pooling=config.pooling,
         alpha=float(fit.alpha[0]),
         intercept=0.0,
@@ -189,7 +201,8 @@ def preference_rows(
     rows: list[ResultRow] = []
     for inputs, fitted in probes.items():
         keys = probe_keys(PREFERENCE, inputs, "held_out_pairs") | {"probe_id": ids[PREFERENCE, inputs]}
-        rows += pair_rows(judged, fitted.margins, fitted.null_margins, log_odds=True, **keys)
+        is_logistic = fitted.probe.kind == "logistic"
+        rows += pair_rows(judged, fitted.margins, fitted.null_margins, log_odds=is_logistic, **keys)
     for inputs, base_inputs in COMPARED.items():
         tuned, base = probes[inputs], probes[base_inputs]
         keys = probe_keys(PREFERENCE, inputs, "held_out_pairs") | {"model": "difference"}

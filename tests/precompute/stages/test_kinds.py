@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -12,7 +12,9 @@ from streamlit.testing.v1 import AppTest
 import lfp
 from lfp.bundle.manifest import read_table
 from lfp.bundle.validation import validate
-from lfp.config import ConfigError, parse_config
+from lfp.config import parse_config
+from lfp.config_sections import ProbeControl
+from lfp.errors import ConfigError
 from lfp.ml.sae.autoencoders import Crosscoder
 from lfp.ml.sae.formats import load_sae
 from precompute.commands.ablate import ablate
@@ -21,22 +23,34 @@ from tests.app.reader import PAGES, whole
 from tests.conftest import ROOT
 from tests.precompute.conftest import silent, tiny_config
 
-KINDS = ("shared", "change", "crosscoder", "base_finetuned")
+SITES_OF = {
+    "shared": ["mlp_out"],
+    "change": ["mlp_out", "resid_post", "attn_out"],
+    "crosscoder": ["mlp_out", "attn_out"],
+    "base_finetuned": ["mlp_out"],
+}
 SMALL = {
     "sae": {"expansion": [1], "variant": "batchtopk", "k": 4},
-    "probes": {"triples": 20, "permutations": 20, "bootstraps": 20, "max_rows": 500, "rollouts": 0},
+    "probes": {
+        "controls": list(get_args(ProbeControl)),
+        "triples": 20,
+        "permutations": 20,
+        "bootstraps": 20,
+        "max_rows": 500,
+        "rollouts": 0,
+    },
     "ablation": {"completions": 4, "controls": 1, "features": 1, "groups": ["weighted"]},
 }
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=SITES_OF)
 def made(
     request: pytest.FixtureRequest, tiny_bundle: Path, corpus_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[str, Path]:
-    """A kind, and the bundle of a run with it, on the tiny run's models at two sites."""
+    """A kind, and the bundle of a run with it, on the tiny run's models."""
     models = {role: str(tiny_bundle / "artifacts" / role) for role in ("base", "tuned")}
     sections = {**SMALL, "sae": {**SMALL["sae"], "trained_on": request.param}}
-    config = tiny_config(model=models, layers={"sites": ["mlp_out", "resid_post"]}, **sections)
+    config = tiny_config(model=models, layers={"sites": SITES_OF[request.param]}, **sections)
     out = tmp_path_factory.mktemp("runs") / request.param
     return request.param, run_pipeline(config, out, config_dir=corpus_folder, resume=False, progress=silent)
 
@@ -49,7 +63,13 @@ def test_the_bundle_is_valid_and_says_what_dictionaries_explain_of_both_models(m
     kind, bundle = made
     assert validate(bundle) == []
     used = [row for row in rows(bundle, "saes") if row["is_used"]]
-    assert {row["trained_on"] for row in used} == {kind} and len(used) == 2
+    assert {row["trained_on"] for row in used} == {kind} and [row["site"] for row in used] == sorted(SITES_OF[kind])
+    controls = [row for row in rows(bundle, "saes") if row["source"] == "random_decoder"]
+    assert len(controls) == len(used) and all(not row["is_used"] and row["fvu"] > 0 for row in controls)
+    changes = rows(bundle, "differences")
+    assert {(row["site"], row["rank"]) for row in changes} == {(row["site"], i) for row in used for i in range(6)}
+    probed = {row["inputs"] for row in rows(bundle, "probes")}
+    assert {"trained_random_sae", "difference_in_means"} <= probed
     assert all(row["fvu_tuned"] > 0 and row["fvu_base"] > 0 for row in used)
     assert any(row["model"] == "base" for row in rows(bundle, "saes")) == (kind == "base_finetuned")
     features = rows(bundle, "features")

@@ -23,12 +23,15 @@ from precompute.pipeline import plan_stages
 from precompute.run.inputs import load_dictionary, load_pair, read_places, read_texts, tokenize_texts
 from precompute.run.work_folder import Output, Run
 from precompute.stages.probes import probes
-from precompute.stages.probes.inputs import MODELS, Kept, build_inputs
+from precompute.stages.probes.inputs import CONTROLS, MODELS, Kept, build_inputs
 from precompute.stages.probes.pairs import collect_pairs
 from precompute.stages.probes.targets import WORD_TARGETS
 from tests.precompute.conftest import reviews, silent, tiny_config
 
 N_WORD_PROBES = len(WORD_TARGETS) * len(MODELS)
+PROBES: dict[str, Any] = {
+    "weight_permutations": 20, "matched_contexts": 500, "word_occurrences": 20, "controls": list(CONTROLS),
+}  # fmt: skip
 
 
 def run_up_to(last: str, config: RunConfig, work: Path, beside: Path) -> Run:
@@ -49,7 +52,7 @@ def results(run: Run, **keys: Any) -> list[ResultRow]:
 @pytest.fixture(scope="module")
 def done(corpus_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The tiny run, up to its probes."""
-    config = tiny_config(probes={"weight_permutations": 20, "matched_contexts": 500, "word_occurrences": 20})
+    config = tiny_config(probes=PROBES)
     return run_up_to("probes", config, tmp_path_factory.mktemp("words"), corpus_folder)
 
 
@@ -66,7 +69,7 @@ def done_pairs(tmp_path_factory: pytest.TempPathFactory) -> Run:
     config = tiny_config(
         tune={"method": "dpo", "pairs": "pairs.jsonl", "pairs_batch": 4},
         corpus={"n_texts": None, "held_out_share": 0.5},
-        probes={"weight_permutations": 20, "matched_contexts": 500, "word_occurrences": 20, "pooling": "mean"},
+        probes={**PROBES, "pooling": "mean"},
     )
     return run_up_to("probes", config, tmp_path_factory.mktemp("work"), folder)
 
@@ -328,7 +331,8 @@ def test_controls_that_the_config_leaves_out_are_not_probed(done: Run) -> None:
     probes_config = done.config.probes.model_copy(update={"controls": ("token_identity",)})
     run = Run(done.config.model_copy(update={"probes": probes_config}), done.work, done.config_dir, silent)
     kinds = [kind.name for kind in build_inputs(run, Kept.load(run))]
-    assert kinds == [name for name in MODELS if name != "random_sae"]
+    left_out = ("random_sae", "trained_random_sae", "difference_in_means")
+    assert kinds == [name for name in MODELS if name not in left_out]
 
 
 def test_the_implicit_reward_is_read_at_the_token_before_too(done: Run) -> None:

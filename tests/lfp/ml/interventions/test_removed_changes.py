@@ -71,12 +71,14 @@ def test_a_change_of_zero_is_the_base_module(tmp_path: Path, architecture: str, 
     torch.testing.assert_close(found, without_change((base, tuned), ids), atol=1e-4, rtol=1e-3)
     assert not torch.allclose(found, before, atol=1e-2)
     torch.testing.assert_close(logits(tuned, ids), before)
-    keep = {PLACES[1]: lambda change, _: change}
-    with (
-        pair.compare(tuned, keep),
-        pytest.raises(ModelError, match="fill the cache twice; name features of MLPs"),
-    ):
-        tuned.forward(ids, torch.ones_like(ids), use_cache=True)
+    seen, mask = list[torch.Tensor](), torch.ones_like(ids)
+    with pair.compare(tuned, {PLACES[1]: lambda change, _: seen.append(change.clone())}):
+        tuned.forward(ids, mask, use_cache=False)
+        for _ in range(2):  # each time with caches of its own
+            started = tuned.forward(ids[:, :3], mask[:, :3], use_cache=True)
+            tuned.forward(ids[:, 3:], mask, past_key_values=started.past_key_values, use_cache=True)
+    for parts in (seen[1:3], seen[3:5]):
+        torch.testing.assert_close(torch.cat(parts, dim=1), seen[0], atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize("trained_on", ["change", "tuned", "crosscoder"])
