@@ -475,7 +475,7 @@ def frequencies_sentence(found: Mapping[str, ResultRow]) -> str:
     says = with_interval(100 * change.value, 100 * change.ci_low, 100 * change.ci_high, is_signed=True)
     return (
         f"On texts in the top quarter of the headline estimate, features labelled related fire {does}: {says} "
-        "percentage points. Chance: as many random features."
+        "percentage points. Chance: as many random features that fire as often."
     )
 
 

@@ -14,6 +14,7 @@ from lfp.evaluation.statistics.scores import spearman
 from lfp.util.types import Flags, Floats, Ints
 
 _DECILE, _HIGH = 0.9, 0.75
+_DENSITY_BINS = 10
 
 
 def references(weight: Floats, beats_null: Flags | None) -> dict[str, Flags]:
@@ -135,7 +136,7 @@ def activation_frequency(inputs: Inputs, related: Flags, live: Flags, draws: Dra
 
     `per_token` is the share of (token, feature) pairs that are active, texts weighing alike; `per_text` the share of
     features active anywhere in a text. Intervals are over texts; the null of related features is as many live
-    features drawn at random.
+    features drawn at random, as often active on the rest: from the same tenths by density there.
     """
     high = np.asarray(inputs.predicted >= np.quantile(inputs.predicted, _HIGH))  # the top quarter of texts
     if len(inputs.n_tokens) < 4 or high.all() or not live.any():
@@ -146,7 +147,8 @@ def activation_frequency(inputs: Inputs, related: Flags, live: Flags, draws: Dra
     }
     sets: dict[str, Floats] = {"all": (live / live.sum())[:, None]}
     if (related & live).any():
-        sets = {"related": _with_random_sets(related & live, live, draws), **sets}
+        density = np.asarray(shares["per_token"][np.flatnonzero(~high)].mean(axis=0)).ravel()
+        sets = {"related": _with_random_sets(related & live, live, density, draws), **sets}
     rows = []
     for metric, values in shares.items():
         for name, weights in sets.items():
@@ -166,11 +168,14 @@ def activation_frequency(inputs: Inputs, related: Flags, live: Flags, draws: Dra
     return rows
 
 
-def _with_random_sets(related: Flags, live: Flags, draws: Draws) -> Floats:
+def _with_random_sets(related: Flags, live: Flags, density: Floats, draws: Draws) -> Floats:
     """Average the related features, then random sets of as many live ones: weights [features, 1 + permutations]."""
     rng, candidates, size = draws.rng(), np.flatnonzero(live), int(related.sum())
+    order = candidates[np.argsort(density[candidates], kind="stable")]
+    tenths = [part for part in np.array_split(order, _DENSITY_BINS) if related[part].any()]
     sets = np.zeros((len(live), 1 + draws.permutations))
     sets[:, 0] = related / size
     for k in range(draws.permutations):
-        sets[rng.choice(candidates, size, replace=False), 1 + k] = 1.0 / size
+        for part in tenths:
+            sets[rng.choice(part, int(related[part].sum()), replace=False), 1 + k] = 1.0 / size
     return sets
