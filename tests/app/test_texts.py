@@ -146,6 +146,16 @@ def test_a_pair_without_activations_is_shown_unsplit(explorer, paired):
     assert "No such pair" in whole(explorer("pairs", paired, pair="99"))
 
 
+def test_what_the_pairs_forecast_is_listed_with_what_was_learned(paired, explorer):
+    html = whole(explorer("pairs", paired))
+    assert "forecasts which of 40 features tuning changes: R² on features left out 0.40" in html
+    assert "2 in the data and not learned" in html and html.count("<th>credit, nats</th>") == 2
+    with Store.open(paired) as store:
+        found = queries.run.forecast(store)
+    named = {feature.feature_id: feature.status for feature in found if f"<td>#{feature.feature_id}</td>" in html}
+    assert set(named.values()) == {"in the data, not learned", "learned, not in the data"} and len(named) == 4
+
+
 def test_without_pairs_the_page_leads_to_single_texts(explorer, bundle):
     html = whole(explorer("pairs", bundle))
     assert "holds no preference pairs" in html and 'href="inputs?bundle=reviews"' in html
