@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from lfp.config_sections import (
     CLASSIFIER,
@@ -115,6 +115,20 @@ class RunConfig(Section):
     probes: ProbesConfig = ProbesConfig()
     labels: LabelsConfig = LabelsConfig()
     ablation: AblationConfig = AblationConfig()
+
+    @model_validator(mode="after")
+    def _trains_what_it_reseeds(self) -> RunConfig:
+        if self.probes.dictionary_seeds > 1 and self.sae.trained_on != "tuned":
+            raise ValueError(
+                "probes.dictionary_seeds above 1 needs dictionaries that are trained on each model by itself, not "
+                f'sae.trained_on "{self.sae.trained_on}"; set it to 1'
+            )
+        if self.probes.dictionary_seeds > 1 and self.sae.pretrained:
+            raise ValueError(
+                "probes.dictionary_seeds above 1 trains dictionaries of both models again, and sae.pretrained names "
+                "some that this run does not train; set it to 1"
+            )
+        return self
 
 
 COMMAND_SECTIONS: dict[str, type[Section]] = {

@@ -495,10 +495,17 @@ class ProbesConfig(Section):
     shared_tokens: Literal["drop", "keep"] = "drop"
     """Whether a fold's probes may be fitted on tokens that words of the fold share with other words. `drop` leaves such
     rows out, unless words are written with so few tokens that less than a fifth of the rows would be left."""
-    alphas: tuple[PositiveFloat, ...] = Field((1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3, 1e4), min_length=1)
-    """Penalties from which a probe's is selected by cross-validation."""
+    alphas: tuple[PositiveFloat, ...] = Field(
+        (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4), min_length=1
+    )
+    """Penalties from which one is selected by cross-validation, the same for the tuned and the base model: that of the
+    least sum of both probes' errors, since differences of tau would otherwise follow from the penalties."""
     max_rows: int = Field(60_000, ge=100)
     """Tokens that the implicit-reward probe is fitted on, drawn by the seed."""
+    dictionary_seeds: int = Field(1, ge=1, le=20)
+    """Dictionaries of each model, from as many seeds, that differences between tuned and base are averaged over, each
+    with folds of its own. With 1 the interval of a difference is over words or pairs only; 3 or more give it the
+    dictionaries' share too."""
     permutations: int = Field(200, ge=20)
     """Permutations per null."""
     bootstraps: int = Field(500, ge=20)

@@ -23,7 +23,7 @@ from precompute.run.inputs import (
 )
 from precompute.run.stage import FileDigests, Stage, compute_key, find_needed
 from precompute.run.work_folder import Run, lock_work_folder
-from precompute.stages.features import features, saes, texts
+from precompute.stages.features import features, reseeded, saes, texts
 from precompute.stages.features.pretrained import check_files
 from precompute.stages.findings import ablations, feature_credits, findings, interventions, twin_words
 from precompute.stages.models import completions, corpus, credits, forecast, pair, twins
@@ -64,6 +64,7 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
         tuned_files = ()
     forecasts = tunes and by_pairs and config.forecast.pairs > 0
     rolls_out = not by_pairs and config.probes.rollouts > 0
+    reseeds = config.probes.dictionary_seeds > 1
     ablates = config.ablation.completions > 0
     return (
         Stage(
@@ -172,6 +173,12 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
             files=dictionaries,
         ),
         Stage(
+            "reseeded",
+            reseeded.run,
+            after=(*pair_of_models, "layers") if reseeds else (),
+            reads=("probes.dictionary_seeds", *(("model", "sae", "stats.batch_texts", "seed") if reseeds else ())),
+        ),
+        Stage(
             "features",
             partial(features.run, with_lexicon=bool(segmenting)),
             after=(*pair_of_models, "layers", "saes"),
@@ -189,7 +196,7 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
         Stage(
             "probes",
             probes.run,
-            after=(*pair_of_models, "completions", "layers", "saes", "features", "rollouts"),
+            after=(*pair_of_models, "completions", "layers", "saes", "reseeded", "features", "rollouts"),
             reads=("model", "probes", "stats.n_texts", "stats.batch_texts", "feedback.lexicon", "seed"),
             files=lexicon_files,
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,14 +10,14 @@ import numpy as np
 
 from lfp.config import ProbesConfig
 from lfp.errors import DataError
-from lfp.evaluation.results import Estimate, ResultRow
+from lfp.evaluation.results import Estimate, ResultRow, name_dictionaries
 from lfp.evaluation.statistics.calibration import (
     calibrated_nulls,
     calibration_error,
     calibration_interval,
     calibration_slope,
 )
-from lfp.evaluation.statistics.resampling import Statistic, bootstrap, bootstrap_difference, with_null
+from lfp.evaluation.statistics.resampling import Statistic, average_seeds, bootstrap, bootstrap_difference, with_null
 from lfp.evaluation.statistics.scores import auroc, folded, length_controlled_accuracy, mirrored, pair_accuracy
 from lfp.evaluation.words import require_finite
 from lfp.util.types import Floats, Ints
@@ -101,23 +102,33 @@ def length_row(pairs: JudgedPairs, **keys: Any) -> ResultRow:
 
 
 def pair_difference_row(
-    pairs: JudgedPairs, tuned: Floats, base: Floats, *, nulls: tuple[Floats, Floats] | None = None, **keys: Any
+    pairs: JudgedPairs,
+    tuned: Floats,
+    base: Floats,
+    *,
+    nulls: tuple[Floats, Floats] | None = None,
+    others: Sequence[tuple[Floats, Floats]] = (),
+    **keys: Any,
 ) -> ResultRow:
     """Compute the accuracy of the tuned model's margins minus the base model's, the same pairs drawn for both.
 
     Its null is the same difference where preferences are permuted, both probes refitted (`nulls`, as in `pair_rows`);
-    null_p is two-sided.
+    null_p is two-sided. `others` are margins by dictionaries of both models from other seeds: see `difference_row`.
     """
-    require_finite(tuned, base)
-    rng = np.random.default_rng(pairs.seed)
-    low, high = bootstrap_difference(
-        _accuracy, pairs.lengths, tuned, base, n=pairs.config.bootstraps, rng=rng, groups=pairs.groups
-    )
-    estimate = Estimate(pair_accuracy(tuned) - pair_accuracy(base), len(tuned), low, high)
+    estimates = []
+    for side, other in ((tuned, base), *others):
+        require_finite(side, other)
+        rng = np.random.default_rng(pairs.seed)
+        low, high = bootstrap_difference(
+            _accuracy, pairs.lengths, side, other, n=pairs.config.bootstraps, rng=rng, groups=pairs.groups
+        )
+        estimates.append(Estimate(pair_accuracy(side) - pair_accuracy(other), len(side), low, high))
+    estimate = average_seeds(estimates)
     tuned_nulls, base_nulls = nulls if nulls is not None else (None, None)
     differences = _nulls(_accuracy, pairs, tuned, tuned_nulls) - _nulls(_accuracy, pairs, base, base_nulls)
     figure = with_null(estimate, differences, two_sided=True)
-    return ResultRow.from_estimate(_ROW, "accuracy", figure, **(keys | {"model": "difference"}))
+    keys |= {"model": "difference", "group": name_dictionaries(len(estimates))}
+    return ResultRow.from_estimate(_ROW, "accuracy", figure, **keys)
 
 
 def _accuracy(_: Floats, margins: Floats) -> float:

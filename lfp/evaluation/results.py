@@ -55,6 +55,16 @@ AblationRow = Mapping[str, Any]
 """A row of the table `ablations`."""
 
 
+def name_dictionaries(n: int) -> str | None:
+    """Return the `group` of a difference that is averaged over dictionaries of several seeds; None for one."""
+    return f"dictionaries={n}" if n > 1 else None
+
+
+def count_dictionaries(group: str | None) -> int:
+    """Return the number of dictionaries of each model that a difference is averaged over, by its `group`."""
+    return int((group or "").removeprefix("dictionaries=")) if (group or "").startswith("dictionaries=") else 1
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A value with its 95 % interval and its null, None where there is none; `n` words, texts or pairs behind it."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import repeat
 from typing import Any
 
@@ -10,11 +11,13 @@ import numpy as np
 
 from lfp.config import ProbesConfig
 from lfp.errors import DataError
-from lfp.evaluation.results import Estimate, ResultRow
+from lfp.evaluation.results import Estimate, ResultRow, name_dictionaries
 from lfp.evaluation.statistics.resampling import (
     Statistic,
+    average_seeds,
     bootstrap,
     bootstrap_difference,
+    bootstrap_r2,
     permutations_of_groups,
     permutations_within_bins,
     with_null,
@@ -126,24 +129,73 @@ def word_rows(
     return rows
 
 
+@dataclass(frozen=True)
+class HeldOutTokens:
+    """A probe's own target on tokens of words that it never saw, and its predictions; `words` are the tokens'."""
+
+    true: Floats
+    predicted: Floats
+    words: Ints
+
+
+def variance_row(tokens: HeldOutTokens, config: ProbesConfig, *, seed: int, **keys: Any) -> ResultRow:
+    """Compute R2 of a probe's own target over tokens of held-out words, with interval over words; 0 predicts the mean.
+
+    A rank correlation over words can be high where this is near 0, and then hangs on the penalty.
+    """
+    require_finite(tokens.predicted)
+    estimate = Estimate(r2(tokens.true, tokens.predicted), len(tokens.true))
+    if len(np.unique(tokens.words)) > 1:
+        rng = np.random.default_rng(seed)
+        low, high = bootstrap_r2(tokens.true, tokens.predicted, n=config.bootstraps, rng=rng, groups=tokens.words)
+        estimate = replace(estimate, ci_low=low, ci_high=high)
+    return ResultRow.from_estimate("kendall_tau", "r2_of_target", estimate, **keys)
+
+
 def difference_row(
-    words: ScoredWords, tuned: Floats, base: Floats, *, nulls: tuple[Floats, Floats] | None = None, **keys: Any
+    words: ScoredWords,
+    tuned: Floats,
+    base: Floats,
+    *,
+    nulls: tuple[Floats, Floats] | None = None,
+    others: Sequence[tuple[Floats, Floats]] = (),
+    **keys: Any,
 ) -> ResultRow:
     """Compute tau of the tuned model's predictions minus tau of the base model's, the same words drawn for both.
 
-    Its null is the same difference under each shuffled lexicon, with both models' predictions refitted on it (`nulls`,
-    [permutations, words] each) or, where they do not depend on the lexicon, as they are: the difference between two
-    probes that know nothing. null_p is two-sided: the share of nulls at least as far from 0. Whether base and tuned
-    model know equally much is what the interval answers.
+    With predictions of `others`, by dictionaries of both models from other seeds, it is the mean over the seeds, its
+    interval covers words and dictionaries, and `group` says how many; otherwise it covers words only. Its null is the
+    same difference under each shuffled lexicon, with both models' predictions refitted on it (`nulls`, [permutations,
+    words] each) or, where they do not depend on the lexicon, as they are: the difference between two probes that know
+    nothing. null_p is two-sided: the share of nulls at least as far from 0. Whether base and tuned model know equally
+    much is what the interval answers.
     """
-    require_finite(tuned, base)
-    rng = np.random.default_rng(words.seed)
-    low, high = bootstrap_difference(tau, words.true, tuned, base, n=words.config.bootstraps, rng=rng)
-    estimate = Estimate(tau(words.true, tuned) - tau(words.true, base), len(words.true), low, high)
+    estimates = []
+    for side, other in ((tuned, base), *others):
+        require_finite(side, other)
+        rng = np.random.default_rng(words.seed)
+        low, high = bootstrap_difference(tau, words.true, side, other, n=words.config.bootstraps, rng=rng)
+        estimates.append(Estimate(tau(words.true, side) - tau(words.true, other), len(words.true), low, high))
+    estimate = average_seeds(estimates)
     refitted = zip(*nulls, strict=True) if nulls is not None else repeat((tuned, base), len(words.shuffled))
     of_null = [tau(true, a) - tau(true, b) for true, (a, b) in zip(words.shuffled, refitted, strict=True)]
     figure = with_null(estimate, np.array(of_null), two_sided=True)
-    return ResultRow.from_estimate("kendall_tau", "tau", figure, words="all", model="difference", **keys)
+    group = name_dictionaries(len(estimates))
+    return ResultRow.from_estimate("kendall_tau", "tau", figure, words="all", model="difference", group=group, **keys)
+
+
+def seed_rows(words: ScoredWords, sides: Sequence[tuple[Floats, Floats]], **keys: Any) -> list[ResultRow]:
+    """Report tau of the tuned and the base model by each dictionary, the run's own first, and the difference."""
+    rows = []
+    for number, predicted in enumerate(sides if len(sides) > 1 else ()):
+        tuned, base = (tau(words.true, values) for values in predicted)
+        for model, value in (("tuned", tuned), ("base", base), ("difference", tuned - base)):
+            estimate = Estimate(value, len(words.true))
+            group = f"dictionary={number}"
+            rows.append(
+                ResultRow.from_estimate("kendall_tau", "tau_by_dictionary", estimate, model=model, group=group, **keys)
+            )
+    return rows
 
 
 def text_rows(

@@ -50,16 +50,45 @@ def fit_logistic(
     n_folds: int,
     alphas: Sequence[float],
     intercept: bool = True,
+    chosen: Floats | None = None,
 ) -> Logistic:
     """Fit logistic probes of targets of 0 and 1, [rows] or [rows, targets], on features [rows, features].
 
     The loss is sum log(1 + exp(-s z)) + alpha / 2 |w|^2 over log-odds z = x w + b and s = 2 y - 1: scikit-learn's with
     C = 1 / alpha. The intercept is not penalised; without one, on differences of the two features of a pair, this is
     the model of Bradley and Terry (1952). Each target has its own alpha, the one with the least loss of held-out rows
-    over folds. The gradient proves weights to be within 1e-5 of their norm, or is down to rounding. Raises
-    DataError where a fold has no row, a target is constant (with an intercept: without any two folds), or the
-    iteration cannot get that close.
+    over folds, unless they are `chosen` already [targets]. The gradient proves weights to be within 1e-5 of their norm,
+    or is down to rounding. Raises DataError where a fold has no row, a target is constant (with an intercept: without
+    any two folds), or the iteration cannot get that close.
     """
+    solver = _build_solver(features, targets, folds, n_folds=n_folds, alphas=alphas, intercept=intercept)
+    return choose(solver, n_folds, np.asarray(alphas, float)) if chosen is None else solver.fit((), chosen)
+
+
+def logistic_errors(
+    features: sp.csr_array,
+    targets: Floats,
+    folds: Ints,
+    *,
+    n_folds: int,
+    alphas: Sequence[float],
+    intercept: bool = True,
+) -> Floats:
+    """Compute the log loss of held-out rows [alphas, targets] by which `fit_logistic` chooses alphas."""
+    solver = _build_solver(features, targets, folds, n_folds=n_folds, alphas=alphas, intercept=intercept)
+    return solver.errors([(fold,) for fold in range(n_folds)], np.asarray(alphas, float))[()]
+
+
+def _build_solver(
+    features: sp.csr_array,
+    targets: Floats,
+    folds: Ints,
+    *,
+    n_folds: int,
+    alphas: Sequence[float],
+    intercept: bool,
+) -> _Solver:
+    """Check what is to be fitted, and prepare it."""
     targets = np.asarray(targets, dtype=np.float64)
     targets = targets[:, None] if targets.ndim == 1 else targets
     check_fit(features, targets, folds, n_folds, alphas)
@@ -76,7 +105,7 @@ def fit_logistic(
                     f"all rows of target {int(left.argmin())} that are {value} lie in two of {n_folds} folds, so that "
                     "none is left where these are held out; pass more rows or another seed"
                 )
-    return choose(_Solver(features, targets, folds, intercept), n_folds, np.asarray(alphas, float))
+    return _Solver(features, targets, folds, intercept)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from lfp.evaluation.results import FATES, ResultRow, passes
+from lfp.evaluation.results import FATES, ResultRow, count_dictionaries, passes
 from lfp.evaluation.statistics.discoveries import RATE
 from lfp.report.credits import credits_sentence
 from lfp.report.figures import lines
@@ -36,14 +36,26 @@ def against_chance(row: ResultRow, what: str = "shuffles") -> str:
 
 
 def against_base(difference: ResultRow) -> str:
-    """Say what a difference of tuned and base means, by where its interval lies."""
+    """Say what a difference of tuned and base means, by where its interval lies and what the interval covers.
+
+    Over one dictionary of each model it covers words or pairs only: then no model is said to score higher.
+    """
     if difference.ci_low is None or difference.ci_high is None:
         return "The difference has no interval."
-    if difference.ci_low > 0:
-        return "The tuned model scores higher: the interval of the difference is above zero."
-    if difference.ci_high < 0:
-        return "The base model scores higher, so this probe is no evidence that tuning put the feedback there."
-    return "No clear difference: the base model may already have known this."
+    unit = "pairs" if difference.target == "preference" else "words"
+    n = count_dictionaries(difference.group)
+    covers = f"; the interval covers {unit} and {n} dictionaries of each model" if n > 1 else ""
+    if difference.ci_low <= 0 <= difference.ci_high:
+        return f"No clear difference: the base model may already have known this{covers}."
+    side = "tuned" if difference.ci_low > 0 else "base"
+    if n == 1 and difference.inputs == "sae":
+        return (
+            f"The {side} model scores higher with these dictionaries; the interval covers {unit} only, and other seeds "
+            "of the dictionaries may move a small difference across zero (probes.dictionary_seeds)."
+        )
+    if side == "tuned":
+        return f"The tuned model scores higher: the interval of the difference is above zero{covers}."
+    return f"The base model scores higher, so this probe is no evidence that tuning put the feedback there{covers}."
 
 
 # The models

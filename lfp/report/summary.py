@@ -65,9 +65,24 @@ def summarise(report: Report, target: str | None) -> list[str]:
             f"A linear probe of {TARGETS.get(compared.target, compared.target)} on the tuned model’s features "
             f"{ranks} with {compared.score} = {estimate(compared.tuned)}{chance}; on the base model’s features with "
             f"{estimate(compared.base)}. The difference is {estimate(compared.difference, is_signed=True)}. "
-            f"{against_base(compared.difference)}"
+            f"{against_base(compared.difference)}{_explained(report, compared.target)}"
         )
     return found
+
+
+def _explained(report: Report, target: str) -> str:
+    """Say how much of its own target the probe explains on held-out words; empty where the report does not."""
+    shares = [
+        pick(report.get("kendall_tau", ()), metric="r2_of_target", target=target, inputs=inputs)
+        for inputs in ("sae", "base_sae")
+    ]
+    tuned, base = shares
+    if tuned is None or base is None:
+        return ""
+    return (
+        f" Of the variance of its target on tokens of these words it explains {estimate(tuned)}, on the base model’s "
+        f"features {estimate(base)} (R²)."
+    )
 
 
 def what_was_tuned(manifest: Manifest) -> str:

@@ -187,6 +187,7 @@ _TAU_CEILING = (
 )
 _CEILINGS = frozenset({"tau_within_sign", "sign_ceiling"})
 _FLAGGED = frozenset({"words_flagged"})
+_BY_DICTIONARY = frozenset({"tau_by_dictionary"})
 _TOKENS_SHARED = frozenset({"words_sharing_tokens", "rows_dropped"})
 _PAID = frozenset({"gap_over_paid", "gap_under_paid"})
 _CONTINGENCY = ("related_and_weighty", "related_only", "weighty_only", "neither")
@@ -238,6 +239,10 @@ LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
     "kendall_tau": (
         Layout(_PROBE, _TAU, frozenset({"tau"})),
         Layout(_PROBE, _TAU_CEILING, _CEILINGS),
+        Layout(
+            {**_PROBE, "group": "dictionary of each model"}, _full("tau", metric="tau_by_dictionary"), _BY_DICTIONARY
+        ),
+        Layout(_PROBE, _full("R2 of target", metric="r2_of_target"), frozenset({"r2_of_target"})),
         Layout({"metric": "tokens of held-out words", "target": "target"}, _full("share"), _TOKENS_SHARED),
     ),
     "sign_accuracy": (

@@ -104,7 +104,7 @@ def test_the_headline_keeps_to_held_out_words():
 
 @pytest.mark.parametrize(
     ("low", "high", "says"),
-    [(-0.1, 0.2, "No clear difference"), (0.1, 0.2, "scores higher"), (-0.2, -0.1, "no evidence")],
+    [(-0.1, 0.2, "No clear difference"), (0.1, 0.2, "scores higher"), (-0.2, -0.1, "covers words only")],
 )
 def test_the_difference_says_where_zero_is(low, high, says):
     found = report.headlines({"kendall_tau": three(low=low, high=high)}, None)

@@ -220,3 +220,10 @@ def test_a_page_that_is_not_current_is_an_error(tmp_path: Path, capsys: pytest.C
 def test_a_printed_config_reads_back_as_the_same_config(preset: str | None, tmp_path: Path) -> None:
     same = load_config(presets.preset(preset)) if preset else RunConfig()
     assert load_config(toml(tmp_path, config(preset))) == same
+
+
+def test_dictionaries_that_the_run_does_not_train_have_no_other_seeds() -> None:
+    pretrained = [{"model": "tuned", "layer": 1, "folder": "saes/one"}]
+    with pytest.raises(ConfigError, match="dictionary_seeds above 1 trains dictionaries"):
+        parse_config({"probes": {"dictionary_seeds": 3}, "sae": {"pretrained": pretrained}})
+    assert parse_config({"probes": {"dictionary_seeds": 3}}).probes.dictionary_seeds == 3

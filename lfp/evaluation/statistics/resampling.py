@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -68,6 +68,20 @@ def bootstrap_difference(
     counts, n_units = _draw(len(true), groups, n=n, rng=rng)
     scores, others = (_score_draws(statistic, true, values, counts) for values in (predicted, other))
     return _expanded_interval(scores - others, n_units)
+
+
+def bootstrap_r2(
+    true: Floats, predicted: Floats, *, n: int, rng: np.random.Generator, groups: Ints
+) -> tuple[float, float]:
+    """Compute the 95 % interval of R2 over draws of whole groups, from sums by group: for many values of few groups."""
+    place = np.unique(groups, return_inverse=True)[1]
+    counts, n_units = _draw(int(place.max()) + 1, None, n=n, rng=rng)
+    centred = true - true.mean()
+    parts = (np.ones(len(true)), centred, centred**2, (true - predicted) ** 2)
+    size, total, squares, errors = (counts @ np.bincount(place, part) for part in parts)
+    spread = squares - total**2 / size
+    shares = np.divide(errors, spread, out=np.ones(n), where=spread > 0)
+    return _expanded_interval(1.0 - shares, n_units)
 
 
 def mean_interval(
@@ -158,6 +172,25 @@ def permutations_of_groups(values: Floats, groups: Ints, *, n: int, rng: np.rand
         moved = rng.permuted(values[of_group][order], axis=2)
         shuffled[:, of_group.ravel()] = moved.reshape(n, -1)
     return shuffled
+
+
+def average_seeds(estimates: Sequence[Estimate]) -> Estimate:
+    """Average estimates from several seeds; the interval covers what the estimates' do and the spread over seeds.
+
+    Half-widths of both are added as independent (root of the sum of squares): the mean of the estimates' own, and
+    Student's t times the standard error of the mean over seeds. A single estimate stays as it is.
+    """
+    if len(estimates) == 1:
+        return estimates[0]
+    values = np.array([estimate.value for estimate in estimates])
+    mean, n = float(values.mean()), len(values)
+    between = float(stdtrit(n - 1, 0.975)) * float(values.std(ddof=1)) / np.sqrt(n)
+    known = [
+        (e.value - e.ci_low, e.ci_high - e.value) for e in estimates if e.ci_low is not None and e.ci_high is not None
+    ]
+    below, above = np.mean(known, axis=0) if known else (0.0, 0.0)
+    low, high = mean - float(np.hypot(below, between)), mean + float(np.hypot(above, between))
+    return replace(estimates[0], value=mean, ci_low=low, ci_high=high)
 
 
 def with_null(estimate: Estimate, nulls: Floats, *, two_sided: bool = False) -> Estimate:

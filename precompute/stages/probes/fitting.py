@@ -8,9 +8,10 @@ import numpy as np
 import scipy.sparse as sp
 
 from lfp.config import ProbesConfig
+from lfp.evaluation.words import HeldOutTokens
 from lfp.probes.difference_in_means import fit_difference_in_means
-from lfp.probes.folds import Split
-from lfp.probes.ridge import FoldedRidge, Ridge, fit_folded_ridge, fit_ridge, place_scales
+from lfp.probes.folds import HeldOutErrors, Penalties, Split
+from lfp.probes.ridge import FoldedRidge, Ridge, fit_folded_ridge, fit_ridge, folded_errors, place_scales
 from lfp.probes.weight_intervals import clustered_intervals
 from lfp.probes.weight_nulls import WeightNull
 from lfp.util.types import Floats, Ints
@@ -62,12 +63,13 @@ class WordProbe:
     """A probe and its predictions of words, out of fold.
 
     `predicted` is [words]; `nulls` [permutations, scored words] are by probes of shuffled lexicons, each with its own
-    choice of alpha; None where the target does not depend on the lexicon.
+    choice of alpha; None where the target does not depend on the lexicon. `tokens` are the rows of held-out words.
     """
 
     probe: Probe
     predicted: Floats
     nulls: Floats | None
+    tokens: HeldOutTokens
 
 
 @dataclass(frozen=True)
@@ -80,10 +82,20 @@ class Judged:
 
 
 def fit_words(
-    target: str, inputs: Inputs, rows: Rows, judged: Judged, *, scored: Ints, config: ProbesConfig
+    target: str,
+    inputs: Inputs,
+    rows: Rows,
+    judged: Judged,
+    *,
+    scored: Ints,
+    config: ProbesConfig,
+    alphas: Penalties | None = None,
 ) -> WordProbe:
-    """Fit a probe to `rows` and predict each word by the ridge that never saw it; nulls only the `scored` words."""
-    fit, scales = _fit(inputs, rows, config)
+    """Fit a probe to `rows` and predict each word by the ridge that never saw it; nulls only the `scored` words.
+
+    Without `alphas` the probe chooses its own.
+    """
+    fit, scales = _fit(inputs, rows, config, alphas)
     probe = Probe(
         target=target,
         inputs=inputs.name,
@@ -98,16 +110,46 @@ def fit_words(
     if rows.targets.shape[1] > 1:
         of_scored = Judged(judged.features[scored], judged.tokens[scored], judged.folds[scored])
         nulls = _predict(fit, of_scored, slice(1, None)).T
-    return WordProbe(probe, _predict(fit, judged, slice(1))[:, 0], nulls)
+    return WordProbe(probe, _predict(fit, judged, slice(1))[:, 0], nulls, _hold_out(fit, rows))
 
 
-def fit_rows(inputs: Inputs, rows: Rows, judged: Judged, config: ProbesConfig) -> Floats:
+def predict_words(
+    inputs: Inputs, rows: Rows, judged: Judged, *, config: ProbesConfig, alphas: Penalties | None
+) -> Floats:
+    """Return what `fit_words` predicts of each word [words], and nothing else of it."""
+    fit, _ = _fit(inputs, rows, config, alphas)
+    return _predict(fit, judged, slice(1))[:, 0]
+
+
+def _hold_out(fit: FoldedRidge, rows: Rows) -> HeldOutTokens:
+    """Predict the rows of words by the ridges that never saw the word."""
+    kept = np.flatnonzero(rows.words >= 0)
+    predicted = np.empty(len(kept))
+    for fold, ridge in enumerate(fit.by_fold):
+        in_fold = np.flatnonzero(rows.folds[kept] == fold)
+        predicted[in_fold] = rows.features[kept[in_fold]] @ ridge.coef[:, 0] + ridge.intercept[0]
+    return HeldOutTokens(rows.targets[kept, 0], predicted, rows.words[kept])
+
+
+def measure_errors(inputs: Inputs, rows: Rows, config: ProbesConfig) -> HeldOutErrors | None:
+    """Compute the errors that choose a probe's alphas; None where there is nothing to fit or to choose."""
+    if is_silent(rows) or len(config.alphas) == 1:
+        return None
+    scaled, _ = _scale(inputs, rows)
+    return folded_errors(
+        scaled, rows.targets, rows.folds, n_folds=config.folds, alphas=config.alphas, barred=rows.barred
+    )
+
+
+def fit_rows(
+    inputs: Inputs, rows: Rows, judged: Judged, config: ProbesConfig, *, alphas: Penalties | None = None
+) -> Floats:
     """Return the mean prediction [words, 1 + nulls] of each word's rows times its tokens; NaN for words without a row.
 
     A row is predicted by the ridge that never saw it.
     """
     n_words, folds = len(judged.folds), rows.folds
-    fit, _ = _fit(inputs, rows, config)
+    fit, _ = _fit(inputs, rows, config, alphas)
     n = np.bincount(rows.words[rows.words >= 0], minlength=n_words)
     predicted = np.where(n[:, None] > 0, np.zeros((n_words, rows.targets.shape[1])), np.nan)
     for fold, ridge in enumerate(fit.by_fold):
@@ -119,7 +161,7 @@ def fit_rows(inputs: Inputs, rows: Rows, judged: Judged, config: ProbesConfig) -
     return predicted * judged.tokens[:, None]
 
 
-def _fit(inputs: Inputs, rows: Rows, config: ProbesConfig) -> tuple[FoldedRidge, Floats]:
+def _fit(inputs: Inputs, rows: Rows, config: ProbesConfig, alphas: Penalties | None) -> tuple[FoldedRidge, Floats]:
     """Fit ridges to rows whose places have unit mean square norm; return them in units of unscaled inputs, and scales.
 
     A column that is zero on every row, as most token ids are, has weight 0 and does not reach the solver.
@@ -127,13 +169,12 @@ def _fit(inputs: Inputs, rows: Rows, config: ProbesConfig) -> tuple[FoldedRidge,
     scales = place_scales(rows.features, inputs.place_of)
     if is_silent(rows):
         return _fit_means(rows, len(scales), config), scales
-    used = np.flatnonzero(np.bincount(rows.features.indices, minlength=len(scales)))
-    scaled = scaled_columns(rows.features, scales)[:, used]
+    scaled, used = _scale(inputs, rows)
     if inputs.name == DIFFERENCE_IN_MEANS:
         fit = fit_difference_in_means(scaled, rows.targets, rows.folds, n_folds=config.folds, barred=rows.barred)
     else:
         fit = fit_folded_ridge(
-            scaled, rows.targets, rows.folds, n_folds=config.folds, alphas=config.alphas, barred=rows.barred
+            scaled, rows.targets, rows.folds, n_folds=config.folds, alphas=alphas or config.alphas, barred=rows.barred
         )
 
     def spread(ridge: Ridge) -> Ridge:
@@ -143,6 +184,13 @@ def _fit(inputs: Inputs, rows: Rows, config: ProbesConfig) -> tuple[FoldedRidge,
         return Ridge(coef, ridge.intercept, ridge.alpha)
 
     return FoldedRidge(tuple(map(spread, fit.by_fold)), spread(fit.whole)), scales
+
+
+def _scale(inputs: Inputs, rows: Rows) -> tuple[sp.csr_array, Ints]:
+    """Return the columns that are ever active, scaled, and their numbers."""
+    scales = place_scales(rows.features, inputs.place_of)
+    used = np.flatnonzero(np.bincount(rows.features.indices, minlength=len(scales)))
+    return scaled_columns(rows.features, scales)[:, used], used
 
 
 def is_silent(rows: Rows) -> bool:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from lfp.util.types import ROLES, Floats, Floats32, Ints, Place, Role
 from precompute.run.inputs import RANDOM_DECODER, load_dictionaries, load_dictionary
 from precompute.run.work_folder import Run
+from precompute.stages.features.reseeded import load_reseeded
 
 if TYPE_CHECKING:
     import torch
@@ -44,6 +45,8 @@ OF_THE_BUNDLE = ("sae", "sae_of_base")
 """Kinds whose columns are the features of the bundle."""
 COMPARED = {"sae": "base_sae", "raw": "base_raw"}
 """The tuned model's inputs, and the base model's by the same recipe."""
+WITH_ALPHA_OF = {"sae_of_base": "sae", "random_sae": "sae"}
+"""Kinds that are compared with the tuned model's features too, and so have their alpha."""
 _CHUNK = 2**14
 """Tokens encoded at a time."""
 
@@ -65,6 +68,13 @@ class Inputs:
     place_of: Ints
     encode: Callable[[Floats32, Ints], sp.csr_array]
     dictionary: Dictionary | None = None
+    number: int = 0
+    """Which of the dictionaries from several seeds it reads through, 0 for the run's own."""
+
+    @property
+    def key(self) -> str:
+        """Its name, followed by the number of a further seed."""
+        return f"{self.name}:{self.number}" if self.number else self.name
 
     @property
     def model(self) -> Role:
@@ -115,6 +125,18 @@ def watch_inputs(models: tuple[LanguageModel, LanguageModel], inputs: Sequence[I
 
     places = [find_change_places(kind.dictionary) for kind in inputs if kind.dictionary is not None]
     return watch_changes(*models, sorted({place for of_kind in places for place in of_kind}))
+
+
+def build_reseeded(run: Run) -> list[tuple[Inputs, Inputs]]:
+    """Build the features of tuned and base model through their dictionaries of every further seed."""
+    found = []
+    for number in range(1, run.config.probes.dictionary_seeds):
+        sides = {name: load_reseeded(run, MODELS[name], number) for name in ("sae", "base_sae")}
+        tuned, base = (
+            Inputs(name, each.place_of, partial(_features, each), number=number) for name, each in sides.items()
+        )
+        found.append((tuned, base))
+    return found
 
 
 def by_place(outputs: Floats32, dictionary: Dictionary) -> dict[Place, torch.Tensor]:

@@ -15,7 +15,7 @@ from lfp.errors import DataError
 from lfp.evaluation.pairs import JudgedPairs, length_row, pair_difference_row, pair_rows
 from lfp.evaluation.results import ResultRow
 from lfp.probes.folds import row_folds
-from lfp.probes.logistic import Logistic, fit_logistic
+from lfp.probes.logistic import Logistic, fit_logistic, logistic_errors
 from lfp.probes.pooling import pool
 from lfp.probes.ridge import place_scales
 from lfp.probes.weight_intervals import clustered_intervals
@@ -110,7 +110,7 @@ def _pool_texts(
 
     marked = mark_responses(texts, tokenized)
     responses = [response if response.any() else np.ones(len(response), bool) for response in marked]
-    parts: dict[str, list[sp.csr_array]] = {kind.name: [] for kind in inputs}
+    parts: dict[str, list[sp.csr_array]] = {kind.key: [] for kind in inputs}
     rewards, lengths = [], []
     for tokens in stream_pair(
         *models,
@@ -125,7 +125,7 @@ def _pool_texts(
         text_of = rows - rows[0]
         for kind in inputs:
             features = kind.encode(kind.read(tokens), tokens.tuned.ids.numpy())
-            parts[kind.name].append(pool(features, text_of, how=run.config.probes.pooling, response=is_response))
+            parts[kind.key].append(pool(features, text_of, how=run.config.probes.pooling, response=is_response))
         reward = tokens.implicit_reward.nan_to_num().double().numpy()
         rewards.append(np.bincount(text_of, reward * is_response))
         lengths.append(np.bincount(text_of, is_response))
@@ -149,29 +149,59 @@ class PairProbe:
     """[permutations, pairs], by probes of training preferences drawn at random."""
 
 
-def fit_pairs(inputs: Inputs, pairs: Pairs, config: ProbesConfig, *, seed: int) -> PairProbe:
+@dataclass(frozen=True)
+class _Training:
+    """Training pairs, each turned at random: features [pairs, columns] scaled, outcomes [pairs, 1 + nulls], folds."""
+
+    features: sp.csr_array
+    scales: Floats
+    outcomes: Floats
+    folds: Ints
+
+    @staticmethod
+    def draw(inputs: Inputs, pairs: Pairs, config: ProbesConfig, *, seed: int) -> _Training:
+        """Swap the sides of each pair at random, and draw the outcomes of the nulls in the same way."""
+        differences = pairs.differences(inputs.key)[np.flatnonzero(~pairs.is_held_out)]
+        n, scales = differences.shape[0], place_scales(differences, inputs.place_of)
+        turned = np.random.default_rng(seed).choice([-1.0, 1.0], size=(n, 1 + config.weight_permutations))
+        features = scaled_columns(sp.csr_array(sp.diags_array(turned[:, 0]) @ differences), scales)
+        folds = row_folds(n, n_folds=config.folds, seed=seed)
+        return _Training(features, scales, (turned > 0).astype(np.float64), folds)
+
+
+def measure_pair_errors(inputs: Inputs, pairs: Pairs, config: ProbesConfig, *, seed: int) -> Floats:
+    """Compute the loss of held-out training pairs [alphas, 1 + nulls], by which alphas are chosen."""
+    train = _Training.draw(inputs, pairs, config, seed=seed)
+    return logistic_errors(
+        train.features, train.outcomes, train.folds, n_folds=config.folds, alphas=config.alphas, intercept=False
+    )
+
+
+def fit_pairs(
+    inputs: Inputs, pairs: Pairs, config: ProbesConfig, *, seed: int, alphas: Floats | None = None
+) -> PairProbe:
     """Fit the probe of the training pairs, with as many nulls as `probes.weight_permutations`.
 
     The sides of each training pair are swapped at random, so that neither side is always the first; the outcomes of
-    the nulls are drawn in the same way, independently.
+    the nulls are drawn in the same way, independently. Without `alphas` [1 + nulls] each target chooses its own.
     """
-    differences = pairs.differences(inputs.name)
-    train, held_out = np.flatnonzero(~pairs.is_held_out), np.flatnonzero(pairs.is_held_out)
-    scales = place_scales(differences[train], inputs.place_of)
-    turned = np.random.default_rng(seed).choice([-1.0, 1.0], size=(len(train), 1 + config.weight_permutations))
-    features = scaled_columns(sp.csr_array(sp.diags_array(turned[:, 0]) @ differences[train]), scales)
-    outcomes, folds = (turned > 0).astype(np.float64), row_folds(len(train), n_folds=config.folds, seed=seed)
+    train, held_out = _Training.draw(inputs, pairs, config, seed=seed), np.flatnonzero(pairs.is_held_out)
+    features, scales, outcomes, folds = train.features, train.scales, train.outcomes, train.folds
     if inputs.name == DIFFERENCE_IN_MEANS:
-        coef, none = np.asarray(features.T @ np.sign(outcomes - 0.5)) / max(1, len(train)), np.zeros(outcomes.shape[1])
+        coef, none = np.asarray(features.T @ np.sign(outcomes - 0.5)) / max(1, len(folds)), np.zeros(outcomes.shape[1])
         fit = Logistic(coef, none, none)
     else:
-        fit = fit_logistic(features, outcomes, folds, n_folds=config.folds, alphas=config.alphas, intercept=False)
-    margins = scaled_columns(differences[held_out], scales) @ fit.coef
+        fit = fit_logistic(
+            features, outcomes, folds, n_folds=config.folds, alphas=config.alphas, intercept=False, chosen=alphas
+        )
+    margins = scaled_columns(pairs.differences(inputs.key)[held_out], scales) @ fit.coef
     weights = Weights(fit.coef[:, 0] * scales)
-    if inputs.name in OF_THE_BUNDLE:  # with noise: intervals over conversations, and nulls that keep the probe's alpha
-        low, high = clustered_intervals(features, outcomes[:, 0], pairs.conversation[train], fit, intercept=False)
-        alphas = (float(fit.alpha[0]),)
-        nulls = fit_logistic(features, outcomes[:, 1:], folds, n_folds=config.folds, alphas=alphas, intercept=False)
+    if inputs.key in OF_THE_BUNDLE:  # with noise: intervals over conversations, and nulls that keep the probe's alpha
+        low, high = clustered_intervals(
+            features, outcomes[:, 0], pairs.conversation[~pairs.is_held_out], fit, intercept=False
+        )
+        own = (float(fit.alpha[0]),)
+        nulls = fit_logistic(features, outcomes[:, 1:], folds, n_folds=config.folds, alphas=own, intercept=False)
         drawn = nulls.coef * scales[:, None]
         weights = Weights.with_noise(weights.value, (low * scales, high * scales), drawn)
     probe = Probe(
@@ -182,7 +212,7 @@ def fit_pairs(inputs: Inputs, pairs: Pairs, config: ProbesConfig, *, seed: int) 
         alpha=float(fit.alpha[0]),
         intercept=0.0,
         weights=weights,
-        n_train=len(train),
+        n_train=len(folds),
     )
     return PairProbe(probe, margins[:, 0], margins[:, 1:].T)
 
@@ -191,11 +221,15 @@ def preference_rows(
     probes: Mapping[str, PairProbe],
     ids: Mapping[tuple[str, str], int],
     pairs: Pairs,
+    again: Sequence[tuple[Floats, Floats]],
     config: ProbesConfig,
     *,
     seed: int,
 ) -> list[ResultRow]:
-    """Report `preference_accuracy`: every probe, tuned minus base, length alone, and the implicit reward alone."""
+    """Report `preference_accuracy`: every probe, tuned minus base, length alone, and the implicit reward alone.
+
+    `again` are margins of tuned and base model by further dictionaries.
+    """
     of_held_out = pairs.conversation[pairs.is_held_out]
     judged = JudgedPairs.from_lengths(pairs.length[pairs.is_held_out], config, seed=seed, groups=of_held_out)
     rows: list[ResultRow] = []
@@ -207,7 +241,8 @@ def preference_rows(
         tuned, base = probes[inputs], probes[base_inputs]
         keys = probe_keys(PREFERENCE, inputs, "held_out_pairs") | {"model": "difference"}
         nulls = tuned.null_margins, base.null_margins
-        rows.append(pair_difference_row(judged, tuned.margins, base.margins, nulls=nulls, **keys))
+        others = again if inputs == "sae" else ()
+        rows.append(pair_difference_row(judged, tuned.margins, base.margins, nulls=nulls, others=others, **keys))
     measured = pairs.implicit_reward[pairs.is_held_out]
     rows += pair_rows(judged, measured, None, log_odds=False, model="difference", target="implicit_reward")
     rows.append(length_row(judged, target=PREFERENCE))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from threading import Lock
 from typing import TypeVar
 
@@ -15,21 +16,41 @@ from lfp.evaluation.results import ResultRow
 from lfp.evaluation.word_gaps import beyond_noise
 from lfp.evaluation.words import ScoredWords
 from lfp.probes.attribution import display_scale
-from lfp.probes.folds import row_folds
+from lfp.probes.folds import HeldOutErrors, Penalties, row_folds
 from lfp.texts.lexicon import lexicon_of
 from lfp.texts.triples import DrawnTriples
+from lfp.texts.vocabulary import word_folds
 from lfp.util.types import Floats, Ints
 from precompute.run.inputs import load_dictionary, read_places, read_texts
 from precompute.run.work_folder import Output, Run
 from precompute.stages.probes import word_rows
-from precompute.stages.probes.fitting import Judged, Probe, WordProbe, fit_rows, fit_words
-from precompute.stages.probes.inputs import MODELS, Encoded, Inputs, Kept, build_inputs, encode_kept
+from precompute.stages.probes.fitting import (
+    Judged,
+    Probe,
+    WordProbe,
+    fit_rows,
+    fit_words,
+    measure_errors,
+    predict_words,
+)
+from precompute.stages.probes.inputs import (
+    COMPARED,
+    MODELS,
+    WITH_ALPHA_OF,
+    Encoded,
+    Inputs,
+    Kept,
+    build_inputs,
+    build_reseeded,
+    encode_kept,
+)
 from precompute.stages.probes.pairs import (
     PREFERENCE,
     PairProbe,
     Pairs,
     collect_pairs,
     fit_pairs,
+    measure_pair_errors,
     preference_rows,
 )
 from precompute.stages.probes.tables import (
@@ -62,6 +83,7 @@ _RANDOM_ROWS = ("sae", "token_identity")
 """Inputs whose probes are fitted on the paper's split too."""
 _BUNDLES = "sae"
 """The inputs that are the bundle's features."""
+_BEFORE = "before"
 _SHOWN = ("sae", "base_sae")
 """Inputs whose predictions of words the vocabulary shows."""
 
@@ -122,8 +144,10 @@ def run(run: Run, output: Output) -> None:
         points = collect_points(run, drawn.triples, read_places(run), inputs)
     lasts = kept.lasts_of(~np.isnan(words.values), config.max_rows)
     shared = SharedTokens.from_words(kept, words.folds, config)
-    of_words = _fit_words(_Task(run, kept, words, scored, points, lasts, shared, beyond_noise(gaps)), inputs)
-    pairs = collect_pairs(run, inputs) if is_pairs else None
+    task = _Task(run, kept, words, scored, points, lasts, shared, beyond_noise(gaps))
+    of_words = _fit_words(task, inputs)
+    reseeded = build_reseeded(run)
+    pairs = collect_pairs(run, [*inputs, *(kind for sides in reseeded for kind in sides)]) if is_pairs else None
     of_pairs = _fit_pairs(run, pairs, inputs)
     shown = _shown(of_words, of_pairs)
     listed = _listed(of_words.probes, of_pairs, shown, scored)
@@ -133,20 +157,24 @@ def run(run: Run, output: Output) -> None:
     output.table("word_features", word_feature_table(run, words, of_words.at_last["sae"]))
     _write_probes(run, output, listed)
     np.savez(output.folder / "unexplained.npz", allow_pickle=False, **vars(of_words.unexplained[_BUNDLES]))
+    again = [] if pairs is None else _refit_pairs(run, pairs, reseeded)
     output.results([
-        *(_judge_words(of_words, ids, words, scored) if len(scored.rows) else []),
-        *([] if pairs is None else preference_rows(of_pairs, ids, pairs, config, seed=seed)),
+        *(_judge_words(of_words, ids, task, reseeded) if len(scored.rows) else []),
+        *([] if pairs is None else preference_rows(of_pairs, ids, pairs, again, config, seed=seed)),
         *(triples_results(drawn) if len(scored.rows) else []),
     ])  # fmt: skip
 
 
-def _judge_words(of_words: _OfWords, ids: Mapping[Key, int], words: Words, scored: ScoredWords) -> list[ResultRow]:
+def _judge_words(
+    of_words: _OfWords, ids: Mapping[Key, int], task: _Task, reseeded: Sequence[tuple[Inputs, Inputs]]
+) -> list[ResultRow]:
     """Judge every probe on the words that the lexicon scores."""
+    words, scored = task.words, task.scored
     return [
         *word_rows.held_out_rows(of_words.probes, ids, scored),
         *word_rows.random_rows(of_words.random, scored),
         *word_rows.before_rows(of_words.before, scored),
-        *word_rows.difference_rows(of_words.probes, scored),
+        *word_rows.difference_rows(of_words.probes, _refit_words(task, reseeded), scored),
         *word_rows.measured_rows(words, scored),
         *of_words.overlap[_BUNDLES],
     ]
@@ -155,11 +183,108 @@ def _judge_words(of_words: _OfWords, ids: Mapping[Key, int], words: Words, score
 def _fit_words(task: _Task, inputs: Sequence[Inputs]) -> _OfWords:
     """Fit every target on every kind of inputs; as many kinds are in memory at a time as there are threads."""
     found = _OfWords({}, {}, {}, {}, {}, {}, {})
+    alphas = _choose_alphas(task, inputs)
     report = _count_fits(task.run, "probes: words", sum(_n_fits(kind.name) for kind in inputs))
-    for of_kind in _in_threads(task.run, lambda kind: _fit_kind(task, kind, report), inputs):
+    for of_kind in _in_threads(task.run, lambda kind: _fit_kind(task, kind, alphas, report), inputs):
         for name, part in vars(of_kind).items():
             getattr(found, name).update(part)
     return found
+
+
+def _choose_alphas(task: _Task, inputs: Sequence[Inputs]) -> Callable[[str, str], Penalties | None]:
+    """Choose the alpha of each comparison by the errors of both sides; return it by target and kind, None: its own.
+
+    Taus fall as alpha rises, while errors hardly change: with an alpha each, a difference of tau can be that of alphas.
+    """
+    compared = [kind for kind in inputs if kind.name in {*COMPARED, *COMPARED.values()}]
+    report = _count_fits(task.run, "probes: alphas", len(compared))
+
+    def measure(kind: Inputs) -> dict[str, HeldOutErrors | None]:
+        encoded = _encode(task, kind)
+        rows = {target: _rows(target, task, kind, encoded) for target in _targets(task)}
+        if kind.name in _SHOWN:
+            rows[_BEFORE] = _rows_before(task, kind, encoded)
+        errors = {target: measure_errors(kind, of_target, task.run.config.probes) for target, of_target in rows.items()}
+        report()
+        return errors
+
+    found = dict(zip((kind.name for kind in compared), _in_threads(task.run, measure, compared), strict=True))
+    chosen: dict[Key, Penalties] = {}
+    for tuned, base in COMPARED.items():
+        for target, own in found[tuned].items():
+            known = [errors for errors in (own, found[base][target]) if errors is not None]
+            if known:
+                alphas = HeldOutErrors.total(known).choose(np.asarray(task.run.config.probes.alphas, float))
+                chosen |= {(target, tuned): alphas, (target, base): alphas}
+    return lambda target, name: chosen.get((target, WITH_ALPHA_OF.get(name, name)))
+
+
+def _refit_words(task: _Task, reseeded: Sequence[tuple[Inputs, Inputs]]) -> word_rows.Again:
+    """Predict words from the dictionaries of every further seed, each with folds of its own and without nulls."""
+    run, config = task.run, task.run.config.probes
+    found: dict[str, list[tuple[Floats, Floats]]] = {target: [] for target in WORD_TARGETS}
+    for number, sides in enumerate(reseeded, start=1):
+        run.progress("probes: other dictionaries", number, len(reseeded), float(number))
+        fold_of = word_folds(task.words.words, n_folds=config.folds, seed=run.config.seed + number)
+        folds = np.array([fold_of[word] for word in task.words.words], np.int64)
+        other = replace(
+            task,
+            words=replace(task.words, folds=folds),
+            scored=replace(task.scored, shuffled=task.scored.shuffled[:0]),
+            shared=SharedTokens.from_words(task.kept, folds, config),
+        )
+        of_sides = _in_threads(run, partial(_prepare, other), sides)
+        for target in WORD_TARGETS:
+            known = [errors for side in of_sides if (errors := side[target].errors) is not None]
+            alphas = HeldOutErrors.total(known).choose(np.asarray(config.alphas, float)) if known else None
+            tuned, base = (
+                predict_words(kind, side[target].rows, side[target].judged, config=config, alphas=alphas)
+                for kind, side in zip(sides, of_sides, strict=True)
+            )
+            found[target].append((tuned, base))
+    return found
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """What a probe is fitted on, the words that it predicts, and the errors that choose its alpha."""
+
+    rows: Rows
+    judged: Judged
+    errors: HeldOutErrors | None
+
+
+def _prepare(task: _Task, inputs: Inputs) -> dict[str, _Prepared]:
+    """Prepare a probe of every target."""
+    encoded, made = _encode(task, inputs), {}
+    for target in WORD_TARGETS:
+        rows = _rows(target, task, inputs, encoded)
+        errors = measure_errors(inputs, rows, task.run.config.probes)
+        made[target] = _Prepared(rows, _judged(target, encoded, task), errors)
+    return made
+
+
+def _refit_pairs(run: Run, pairs: Pairs, reseeded: Sequence[tuple[Inputs, Inputs]]) -> list[tuple[Floats, Floats]]:
+    """Predict held-out pairs from the dictionaries of every further seed, without nulls: margins of both models."""
+    config, found = run.config.probes.model_copy(update={"weight_permutations": 0}), []
+    for number, sides in enumerate(reseeded, start=1):
+        seed = run.config.seed + number
+        errors = _in_threads(run, partial(measure_pair_errors, pairs=pairs, config=config, seed=seed), sides)
+        alphas = np.asarray(config.alphas, float)[np.argmin(errors[0] + errors[1], axis=0)]
+        tuned, base = (fit_pairs(kind, pairs, config, seed=seed, alphas=alphas).margins for kind in sides)
+        found.append((tuned, base))
+    return found
+
+
+def _judged(target: str, encoded: Encoded, task: _Task) -> Judged:
+    """Return what words are predicted from: their last tokens, or the sum over their tokens."""
+    if POOLING[target] == "last":
+        return Judged(encoded.words.at_last, np.ones(len(task.words.folds)), task.words.folds)
+    return Judged(encoded.words.over_tokens, encoded.words.tokens, task.words.folds)
+
+
+def _targets(task: _Task) -> tuple[str, ...]:
+    return WORD_TARGETS if task.points is not None else ("implicit_reward",)
 
 
 def _n_fits(inputs: str) -> int:
@@ -182,19 +307,35 @@ def _count_fits(run: Run, what: str, total: int) -> Callable[[], None]:
     return report
 
 
-def _fit_kind(task: _Task, inputs: Inputs, report: Callable[[], None]) -> _OfWords:
-    config, seed, name = task.run.config.probes, task.run.config.seed, inputs.name
+def _encode(task: _Task, inputs: Inputs) -> Encoded:
+    """Encode the kept tokens: means of words, and the rows that probes are fitted on."""
     kept = task.kept
-    before = np.unique(kept.before[kept.before >= 0])
-    wanted = {"sample": kept.sample, "lasts": task.lasts[0]} | ({"before": before} if name in _SHOWN else {})
-    encoded = encode_kept(task.kept, inputs.encode, source=inputs.source, n_words=len(task.words.words), rows=wanted)
+    wanted = {"sample": kept.sample, "lasts": task.lasts[0]}
+    if inputs.name in _SHOWN:
+        wanted[_BEFORE] = np.unique(kept.before[kept.before >= 0])
+    return encode_kept(task.kept, inputs.encode, source=inputs.source, n_words=len(task.words.words), rows=wanted)
+
+
+def _rows_before(task: _Task, inputs: Inputs, encoded: Encoded) -> Rows:
+    """Return the rows of the implicit reward with the features before it."""
+    known = task.kept.before[task.kept.before >= 0]
+    at = np.searchsorted(np.unique(known), known)
+    return rows_before(_rows("implicit_reward", task, inputs, encoded), encoded.rows[_BEFORE][at], task.kept)
+
+
+def _fit_kind(
+    task: _Task, inputs: Inputs, alphas: Callable[[str, str], Penalties | None], report: Callable[[], None]
+) -> _OfWords:
+    config, seed, name = task.run.config.probes, task.run.config.seed, inputs.name
+    kept, encoded = task.kept, _encode(task, inputs)
     found = _OfWords({}, {}, {}, {}, {}, {}, {})
-    over_tokens = Judged(encoded.words.over_tokens, encoded.words.tokens, task.words.folds)
-    at_last = Judged(encoded.words.at_last, np.ones(len(task.words.folds)), task.words.folds)
-    for target in WORD_TARGETS if task.points is not None else ("implicit_reward",):
+    over_tokens = _judged("implicit_reward", encoded, task)
+    for target in _targets(task):
         rows = _rows(target, task, inputs, encoded)
-        judged = at_last if POOLING[target] == "last" else over_tokens
-        found.probes[target, name] = fit_words(target, inputs, rows, judged, scored=task.scored.rows, config=config)
+        judged = _judged(target, encoded, task)
+        found.probes[target, name] = fit_words(
+            target, inputs, rows, judged, scored=task.scored.rows, config=config, alphas=alphas(target, name)
+        )
         report()
         if name in _RANDOM_ROWS:
             # the paper's split holds out rows, not words, so that a word is on both sides
@@ -213,9 +354,8 @@ def _fit_kind(task: _Task, inputs: Inputs, report: Callable[[], None]) -> _OfWor
     if name in _SHOWN:
         found.over_tokens[name] = over_tokens
         found.at_last[name] = encoded.words.at_last
-        at = np.searchsorted(before, kept.before[kept.before >= 0])
-        rows = rows_before(_rows("implicit_reward", task, inputs, encoded), encoded.rows["before"][at], kept)
-        found.before[inputs.model] = fit_rows(inputs, rows, over_tokens, config)
+        rows = _rows_before(task, inputs, encoded)
+        found.before[inputs.model] = fit_rows(inputs, rows, over_tokens, config, alphas=alphas(_BEFORE, name))
         report()
     return found
 
@@ -227,8 +367,18 @@ def _fit_pairs(run: Run, pairs: Pairs | None, inputs: Sequence[Inputs]) -> dict[
     config, seed = run.config.probes, run.config.seed
     report = _count_fits(run, "probes: pairs", len(inputs))
 
+    compared = [kind for kind in inputs if kind.name in {*COMPARED, *COMPARED.values()}]
+    errors = _in_threads(run, lambda kind: measure_pair_errors(kind, pairs, config, seed=seed), compared)
+    of_kind = dict(zip((kind.name for kind in compared), errors, strict=True))
+    grid = np.asarray(config.alphas, float)
+    chosen: dict[str, Floats] = {}
+    for tuned, base in COMPARED.items():
+        alphas = grid[np.argmin(of_kind[tuned] + of_kind[base], axis=0)]
+        chosen |= {tuned: alphas, base: alphas}
+
     def fit(kind: Inputs) -> PairProbe:
-        fitted = fit_pairs(kind, pairs, config, seed=seed)
+        alphas = chosen.get(WITH_ALPHA_OF.get(kind.name, kind.name))
+        fitted = fit_pairs(kind, pairs, config, seed=seed, alphas=alphas)
         report()
         return fitted
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lfp.evaluation.results import ResultRow
-from lfp.evaluation.words import ScoredWords, difference_row, word_rows
+from lfp.evaluation.words import ScoredWords, difference_row, seed_rows, variance_row, word_rows
 from lfp.util.types import Floats
 from precompute.stages.probes.fitting import WordProbe
 from precompute.stages.probes.inputs import COMPARED, probe_keys
@@ -28,6 +28,7 @@ def held_out_rows(probes: Mapping[Key, WordProbe], ids: Mapping[Key, int], score
     for (target, inputs), fitted in probes.items():
         keys = probe_keys(target, inputs, "held_out_words") | {"probe_id": ids[target, inputs]}
         rows += _judge(target, fitted.predicted[scored.rows], fitted.nulls, scored, keys)
+        rows.append(variance_row(fitted.tokens, scored.config, seed=scored.seed, **keys))
     return rows
 
 
@@ -52,17 +53,22 @@ def before_rows(predicted: Mapping[str, Floats], scored: ScoredWords) -> list[Re
     return rows
 
 
-def difference_rows(probes: Mapping[Key, WordProbe], scored: ScoredWords) -> list[ResultRow]:
-    """Compare tuned and base model, each with its own dictionary, and on raw activations."""
-    rows = []
+Again = Mapping[str, Sequence[tuple[Floats, Floats]]]
+"""Predictions of words [words] of the tuned and the base model by further dictionaries, by target."""
+
+
+def difference_rows(probes: Mapping[Key, WordProbe], again: Again, scored: ScoredWords) -> list[ResultRow]:
+    """Compare tuned and base model, each with its own dictionary (and those of other seeds), and on raw activations."""
+    rows: list[ResultRow] = []
     for target in WORD_TARGETS:
         for inputs, base_inputs in COMPARED.items():
             tuned, base = probes[target, inputs], probes[target, base_inputs]
             nulls = None if tuned.nulls is None or base.nulls is None else (tuned.nulls, base.nulls)
             predicted = tuned.predicted[scored.rows], base.predicted[scored.rows]
-            rows.append(
-                difference_row(scored, *predicted, nulls=nulls, target=target, inputs=inputs, split="held_out_words")
-            )
+            others = [(a[scored.rows], b[scored.rows]) for a, b in (again[target] if inputs == "sae" else ())]
+            keys: dict[str, Any] = {"target": target, "inputs": inputs, "split": "held_out_words"}
+            rows.append(difference_row(scored, *predicted, nulls=nulls, others=others, **keys))
+            rows += seed_rows(scored, [predicted, *others], **keys)
     return rows
 
 

@@ -17,7 +17,7 @@ from lfp.report.figures.bars import tuning_curve
 from lfp.report.figures.lines import tuning_change
 from lfp.report.formatting import digits_for, number, plain
 from lfp.report.rows import ablation_rows, build_report, tuning_rows
-from lfp.report.sentences import ABSENT, overlap_sentence, sentence
+from lfp.report.sentences import ABSENT, against_base, overlap_sentence, sentence
 from lfp.report.summary import summarise
 from lfp.report.tables import tables
 from lfp.report.text import format_report
@@ -137,7 +137,11 @@ def test_a_row_without_figures_says_so_and_an_empty_report_has_every_row() -> No
 
 @pytest.mark.parametrize(
     ("low", "high", "says"),
-    [(0.1, 0.3, "tuned model scores higher"), (-0.1, 0.1, "No clear difference"), (-0.3, -0.1, "no evidence")],
+    [
+        (0.1, 0.3, "tuned model scores higher with these dictionaries; the interval covers words only"),
+        (-0.1, 0.1, "No clear difference"),
+        (-0.3, -0.1, "base model scores higher with these dictionaries; the interval covers words only"),
+    ],
 )
 def test_the_headline_says_what_the_interval_allows(low: float, high: float, says: str) -> None:
     keys = {"words": "all", "target": "delta", "split": "held_out_words"}
@@ -150,6 +154,18 @@ def test_the_headline_says_what_the_interval_allows(low: float, high: float, say
     ]
     (sentence_,) = summarise(build_report(rows), "delta")
     assert says in sentence_ and "= 0.50 [0.25, 0.75] (chance 0.12)" in sentence_
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "says"),
+    [(0.1, 0.3, "tuned model scores higher"), (-0.1, 0.1, "No clear difference"), (-0.3, -0.1, "no evidence")],
+)
+def test_over_several_dictionaries_the_interval_may_name_a_model(low: float, high: float, says: str) -> None:
+    difference = ResultRow.from_estimate(
+        "kendall_tau", "tau", Estimate(0.0, 40, low, high), inputs="sae", target="delta", group="dictionaries=3"
+    )
+    assert says in against_base(difference)
+    assert "covers words and 3 dictionaries of each model" in against_base(difference)
 
 
 def ablation(group: str, kind: str, effect: float, **keys: object) -> dict[str, object]:

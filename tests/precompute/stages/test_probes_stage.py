@@ -31,6 +31,7 @@ from tests.precompute.conftest import reviews, silent, tiny_config
 N_WORD_PROBES = len(WORD_TARGETS) * len(MODELS)
 PROBES: dict[str, Any] = {
     "weight_permutations": 20, "matched_contexts": 500, "word_occurrences": 20, "controls": list(CONTROLS),
+    "dictionary_seeds": 2,
 }  # fmt: skip
 
 
@@ -100,15 +101,37 @@ def test_every_probe_has_its_tau_with_interval_and_null_on_words_it_never_saw(do
         assert row.ci_low <= row.value <= row.ci_high and 0 < row.null_p <= 1, row
 
 
-def test_the_tuned_less_base_row_is_the_difference_of_the_two(done: Run) -> None:
-    def tau(**keys: Any) -> float:
-        return results(
-            done, report_row="kendall_tau", metric="tau", words="all", split="held_out_words", target="delta", **keys
-        )[0].value
+def test_the_tuned_less_base_row_is_the_mean_difference_over_dictionaries(done: Run) -> None:
+    keys = {"report_row": "kendall_tau", "split": "held_out_words", "target": "delta"}
+
+    def taus(metric: str, **more: Any) -> list[float]:
+        return [row.value for row in results(done, **keys, metric=metric, **more)]
 
     for tuned, base in (("sae", "base_sae"), ("raw", "base_raw")):
-        difference = tau(model="tuned", inputs=tuned) - tau(model="base", inputs=base)
-        assert tau(model="difference", inputs=tuned) == pytest.approx(difference, abs=1e-12)
+        own = [
+            taus("tau", words="all", model=model, inputs=name)[0] for model, name in (("tuned", tuned), ("base", base))
+        ]
+        (change,) = results(done, **keys, metric="tau", words="all", model="difference", inputs=tuned)
+        by_dictionary = taus("tau_by_dictionary", model="difference", inputs=tuned)
+        if tuned == "raw":
+            assert (change.group, by_dictionary) == (None, []) and change.value == pytest.approx(own[0] - own[1])
+            continue
+        assert change.group == "dictionaries=2" and change.value == pytest.approx(np.mean(by_dictionary))
+        sides = [taus("tau_by_dictionary", model=model, inputs=tuned) for model in ("tuned", "base")]
+        np.testing.assert_allclose(np.subtract(*sides), by_dictionary)
+        np.testing.assert_allclose([side[0] for side in sides], own)
+        spread = 12.706 * np.std(by_dictionary, ddof=1) / np.sqrt(2)
+        assert change.ci_low <= change.value - spread and change.value + spread <= change.ci_high
+
+
+def test_what_is_compared_has_one_alpha(done: Run) -> None:
+    alphas = {(row["target"], row["inputs"]): row["alpha"] for row in done.table("probes", "probes").to_pylist()}
+    for target in WORD_TARGETS:
+        assert len({alphas[target, name] for name in ("sae", "base_sae", "sae_of_base", "random_sae")}) == 1
+        assert alphas[target, "raw"] == alphas[target, "base_raw"]
+    explained = results(done, report_row="kendall_tau", metric="r2_of_target")
+    assert len(explained) == N_WORD_PROBES
+    assert all(row.value < 1 and row.ci_low <= row.ci_high for row in explained)
 
 
 def test_weights_are_of_the_bundles_features_with_interval_null_and_the_raw_side(done: Run) -> None:

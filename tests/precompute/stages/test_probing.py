@@ -15,7 +15,8 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 from lfp.config import ProbesConfig
 from lfp.errors import DataError
-from lfp.evaluation.words import ScoredWords
+from lfp.evaluation.statistics.scores import r2
+from lfp.evaluation.words import ScoredWords, variance_row
 from lfp.probes.folds import row_folds
 from lfp.probes.ridge import place_scales
 from precompute.run.work_folder import Run
@@ -197,6 +198,21 @@ def test_a_target_that_tokens_alone_tell_is_not_predicted_on_words_that_share_th
     ]
     assert reports[0] == {"words_sharing_tokens": pytest.approx(16 / 30), "rows_dropped": 0.0}
     assert reports[1] == {"words_sharing_tokens": 0.0, "rows_dropped": pytest.approx(16 / 60)}
+
+
+def test_the_variance_explained_is_of_words_that_the_probe_never_saw() -> None:
+    words = vocabulary()
+    rows, judged = feedback(kept(), words)
+    found = fit_words("feedback", inputs(), rows, judged, scored=scored(words).rows, config=ONE_ALPHA).tokens
+    scales = place_scales(rows.features, inputs().place_of)
+    x = rows.features.toarray() * scales
+    for fold in range(CONFIG.folds):
+        reference = Ridge(alpha=1.0, solver="cholesky").fit(x[rows.folds != fold], rows.targets[rows.folds != fold, 0])
+        held_out = rows.folds == fold
+        np.testing.assert_allclose(found.predicted[held_out], reference.predict(x[held_out]), atol=1e-5)
+    np.testing.assert_array_equal(found.true, rows.targets[:, 0])
+    row = variance_row(found, CONFIG, seed=0)
+    assert row.value == pytest.approx(r2(found.true, found.predicted)) and row.ci_low <= row.value <= row.ci_high
 
 
 def test_words_of_so_few_tokens_that_nothing_would_be_left_keep_them() -> None:

@@ -15,14 +15,16 @@ from scipy.stats import kendalltau, kstest
 from lfp.evaluation.results import Estimate
 from lfp.evaluation.statistics.resampling import (
     Statistic,
+    average_seeds,
     bootstrap,
     bootstrap_difference,
+    bootstrap_r2,
     mean_interval,
     permutations_of_groups,
     permutations_within_bins,
     with_null,
 )
-from lfp.evaluation.statistics.scores import accuracy, auroc, spearman, tau
+from lfp.evaluation.statistics.scores import accuracy, auroc, r2, spearman, tau
 from lfp.probes.ridge import fit_folded_ridge
 from tests.benchmarks.nulls import randomised_p
 
@@ -255,3 +257,28 @@ def test_a_mean_over_groups_drawn_whole_is_as_unsure_as_the_groups() -> None:
     twenty = mean_interval(values[::50], n=400, rng=np.random.default_rng(1))
     alone = mean_interval(values, n=400, rng=np.random.default_rng(1))
     assert whole == pytest.approx(twenty) and whole[1] - whole[0] > 4 * (alone[1] - alone[0])
+
+
+def test_the_interval_of_r2_by_sums_is_that_of_drawn_groups() -> None:
+    rng = np.random.default_rng(0)
+    groups = rng.integers(20, size=300)
+    true = rng.normal(size=20)[groups] + rng.normal(size=300) + 5.0
+    predicted = 0.5 * true + rng.normal(size=300) + 2.0
+    found = bootstrap_r2(true, predicted, n=400, rng=np.random.default_rng(1), groups=groups)
+    expected = bootstrap(r2, true, predicted, n=400, rng=np.random.default_rng(1), groups=groups)
+    assert found == pytest.approx(expected)
+
+
+def test_an_average_over_seeds_covers_the_truth_where_seeds_differ_and_where_they_do_not() -> None:
+    rng = np.random.default_rng(0)
+    for between in (0.0, 3.0):
+        covered = []
+        for _ in range(800):
+            shared = rng.normal()  # of the words, which all seeds have in common
+            values = 5.0 + shared + between * rng.normal(size=3)
+            found = average_seeds([Estimate(value, 50, value - 1.96, value + 1.96) for value in values])
+            assert found.value == pytest.approx(values.mean())
+            covered.append(found.ci_low <= 5.0 <= found.ci_high)
+        assert np.mean(covered) > 0.95 - 2 * np.sqrt(0.05 * 0.95 / 800)
+    alone = Estimate(1.0, 50, 0.5, 1.5)
+    assert average_seeds([alone]) == alone
