@@ -24,8 +24,9 @@ PAGE_SIZE, MOST_POINTS = 25, 2000
 def show_counts(store: Store, figures: Sequence[ResultRow]) -> None:
     heads, rows, beyond = drift.status_table(ask(queries.run.drift_counts, store), figures)
     says = (
-        "[95 % interval]. Chance for counts: tuned and base swapped at random. Chance for shares and flips: probe "
-        "weights shuffled among features. Bold: beyond chance."
+        "[95 % interval] over features. Chance for counts: the average with tuned and base exchanged; how counts would "
+        "differ in another tuning is not known from one. Chance for shares and flips: probes of shuffled feedback "
+        "(older bundles: weights shuffled among features). Bold: beyond chance."
     )
     st.html(panels.table(heads, rows, strong=beyond) + panels.note(says))
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.stats import hypergeom
 
 from lfp.evaluation.results import Estimate
 from lfp.evaluation.statistics.resampling import interval, with_null, with_null_of_sizes
@@ -51,10 +49,14 @@ class Firing:
 
 @dataclass(frozen=True)
 class Weights:
-    """A probe's weights [features] and their noise: `noise` is NaN where it is unknown."""
+    """A probe's weights [features] and their noise: `noise` is NaN where it is unknown.
+
+    `nulls` [features, shuffles] are the weights of the same probe on shuffled targets.
+    """
 
     values: Floats
     noise: Floats
+    nulls: Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -132,12 +134,12 @@ def _standard_errors(difference: Floats, variance: Floats, n: int) -> Floats:
 
 
 def status_count(own: Ints, mirror: Ints, status: int, *, draws: int, rng: np.random.Generator) -> Estimate:
-    """Count the features of a dictionary that have a status, with interval over features, against exchangeable models.
+    """Count the features of a dictionary that have a status, beside the count with the models exchanged.
 
     `own` and `mirror` are statuses in a dictionary trained on one model and in one trained on the other. Were the
-    models exchangeable, features born in the one would be as common as features gone in the other. So the null mirrors
-    the second statuses, pools the features and permutes them: the count is hypergeometric. Features are taken as
-    independent, which they are not quite: neighbours drift together, so the p-value is somewhat too small.
+    models exchangeable, features born in the one would be as common as features gone in the other: `null_mean` is the
+    count that the average of both shares gives. There is no p-value: features of one tuning drift together, and how
+    counts vary over tunings is not known from one. The interval is over features of the same two models.
     """
     if not len(own) and not len(mirror):
         return Estimate(0.0, 0)
@@ -145,22 +147,15 @@ def status_count(own: Ints, mirror: Ints, status: int, *, draws: int, rng: np.ra
     count, n = int((own == status).sum()), len(own)
     low, high = interval(rng.binomial(n, count / max(1, n), size=draws).astype(float))
     pooled, marked = n + len(turned), count + int((turned == status).sum())
-    return Estimate(
-        value=float(count),
-        n=n,
-        ci_low=low,
-        ci_high=high,
-        null_mean=n * marked / max(1, pooled),
-        null_high=float(hypergeom.ppf(0.95, pooled, marked, n)),
-        null_p=float(hypergeom.sf(count - 1, pooled, marked, n)),
-    )
+    return Estimate(value=float(count), n=n, ci_low=low, ci_high=high, null_mean=n * marked / max(1, pooled))
 
 
 def share_carried(drift: Drift, status: int, *, draws: int, rng: np.random.Generator) -> Estimate:
     """Compute the share of all drifted contribution that features of a status carry, with interval over features.
 
-    The null permutes the probe's weights over the features: the share that their change alone would carry, whatever
-    the probe found in them.
+    The null has the probe's weights on shuffled targets: the share that the change of firing would carry in a probe
+    that found nothing. It keeps what a fit makes of firing, which weights permuted over the features would not: then
+    nearly every probe of noise passes.
     """
 
     def share(sizes: Floats, members: Flags) -> float:
@@ -171,43 +166,46 @@ def share_carried(drift: Drift, status: int, *, draws: int, rng: np.random.Gener
         return Estimate(0.0, 0)
     drawn = (rng.integers(len(sizes), size=len(sizes)) for _ in range(draws))
     low, high = interval(np.array([share(sizes[rows], members[rows]) for rows in drawn]))
-    nulls = np.array([share(permuted, members) for permuted in _permuted_sizes(drift, draws, rng)])
-    return with_null(Estimate(share(sizes, members), int(members.sum()), low, high), nulls)
+    estimate, nulls = Estimate(share(sizes, members), int(members.sum()), low, high), _null_sizes(drift)
+    return estimate if nulls is None else with_null(estimate, np.array([share(null, members) for null in nulls]))
 
 
-def largest(drift: Drift, n: int, *, draws: int, rng: np.random.Generator) -> list[tuple[int, Estimate]]:
+def largest(drift: Drift, n: int) -> list[tuple[int, Estimate]]:
     """Select the `n` features that drifted most, with their drifted contributions.
 
-    The null of the k-th of them is the k-th largest size when the weights are permuted over the features; `null_p` is
-    the share of permutations whose k-th largest is at least as large.
+    The null of the k-th of them is the k-th largest size with the probe's weights on a shuffled target; `null_p` is
+    the share of shuffles whose k-th largest is at least as large.
     """
-    drifted, nulls = drift.drifted, []
+    drifted, nulls = drift.drifted, _null_sizes(drift)
     top = np.argsort(-np.abs(drifted), kind="stable")[:n]
-    for sizes in _permuted_sizes(drift, draws, rng):
-        kept = np.partition(sizes, len(sizes) - len(top))[len(sizes) - len(top) :] if len(top) else sizes[:0]
-        nulls.append(-np.sort(-kept))
-    by_rank = np.array(nulls)
+    if nulls is None:
+        return [(int(feature), Estimate(float(drifted[feature]), drift.firing.n_tokens)) for feature in top]
+    by_rank = -np.sort(-nulls, axis=1)
     return [
         (int(feature), with_null_of_sizes(float(drifted[feature]), drift.firing.n_tokens, by_rank[:, k]))
         for k, feature in enumerate(top)
     ]
 
 
-def _permuted_sizes(drift: Drift, draws: int, rng: np.random.Generator) -> Iterator[Floats]:
-    """Yield sizes of drifted contributions [features] with the probe's weights permuted, `draws` times."""
-    moves = np.abs(drift.firing.mean_tuned - drift.firing.mean_base)
-    for _ in range(draws):
-        yield np.abs(rng.permutation(drift.weights.values)) * moves
+def _null_sizes(drift: Drift) -> Floats | None:
+    """Compute sizes of drifted contributions [shuffles, features] by weights on shuffled targets; None without any."""
+    if drift.weights.nulls is None:
+        return None
+    return np.abs(drift.weights.nulls.T * (drift.firing.mean_tuned - drift.firing.mean_base))
 
 
 def flips(drift: Drift, *, draws: int, rng: np.random.Generator) -> Estimate:
-    """Count the features whose weights flipped, with interval over features; the null permutes the base weights."""
+    """Count the features whose weights flipped, with interval over features.
+
+    The null has both probes' weights on the same shuffled targets, at the noise of the real ones.
+    """
     assert drift.base is not None
     n, count = len(drift.status), int(drift.flipped.sum())
     low, high = interval(rng.binomial(n, count / max(1, n), size=draws).astype(float))
-    nulls = []
-    for _ in range(draws):
-        rows = rng.permutation(n)
-        base = Weights(drift.base.values[rows], drift.base.noise[rows])
-        nulls.append(float(replace(drift, base=base).flipped.sum()))
-    return with_null(Estimate(float(count), n, low, high), np.array(nulls))
+    estimate, nulls = Estimate(float(count), n, low, high), []
+    if drift.weights.nulls is None or drift.base.nulls is None:
+        return estimate
+    for tuned, base in zip(drift.weights.nulls.T, drift.base.nulls.T, strict=True):
+        shuffled = replace(drift, weights=replace(drift.weights, values=tuned), base=replace(drift.base, values=base))
+        nulls.append(float(shuffled.flipped.sum()))
+    return with_null(estimate, np.array(nulls))

@@ -317,13 +317,27 @@ def _drift(rows: Rows) -> str:
     if born and gone:
         parts.append(
             f"{count(born.value)} of {count(born.n)} features of the tuned model’s dictionary are new, "
-            f"{count(gone.value)} of {count(gone.n)} of the base model’s are gone. Chance: tuned and base "
-            "swapped at random."
+            f"{count(gone.value)} of {count(gone.n)} of the base model’s are gone{_exchanged(born, gone)}. How these "
+            "counts would differ in another tuning on the same feedback is not known from one."
         )
     if carried:
         share = percent(sum(row.value for row in carried))
         parts.append(f"Features whose firing changed carry {share} of the change of the estimate.")
+    largest = [row for row in rows if row.metric == "drifted_contribution" and row.null_high is not None]
+    if largest:
+        beyond = sum(abs(row.value) > (row.null_high or 0.0) for row in largest)
+        parts.append(
+            f"Of the {count(len(largest))} features whose contribution changed most, {count(beyond)} changed more than "
+            "95 % of those at the same rank in probes of shuffled feedback."
+        )
     return " ".join(parts)
+
+
+def _exchanged(born: ResultRow, gone: ResultRow) -> str:
+    """Say what both counts are on average with the models exchanged; empty where the report does not."""
+    if born.null_mean is None or gone.null_mean is None:
+        return ""
+    return f" (with the models exchanged, on average {count(born.null_mean)} and {count(gone.null_mean)})"
 
 
 def _feature_credits(rows: Rows) -> str:

@@ -1,5 +1,7 @@
 """Drift: its counts, its scatter, its table, and the questions behind them against naive ones."""
 
+import dataclasses
+
 import pyarrow.compute as pc
 import pytest
 from hypothesis import given
@@ -44,7 +46,11 @@ def test_counts_stand_beside_their_nulls():
     assert rows[4][1:] == ["21 [13, 31]", "up to 17", "1 [0, 3]", "up to 2", "12 % [7.0 %, 22 %]", "up to 50 %"]
     assert gone["measured in the base model’s SAE"] == "1 [0, 3]"
     assert rows[5][1] == "2" and rows[0][1:3] == ["0", "–"]
-    assert beyond == [4]
+    assert beyond == []
+    above = [dataclasses.replace(part, value=0.6), figure(metric="sign_flips", value=3.0, null_high=2.0)]
+    assert drift.status_table({}, [counted, mirror, *above])[2] == [4, 5]
+    exchanged = figure(metric="count", inputs="sae", group="gone", value=21.0, null_mean=11.0)
+    assert drift.status_table({}, [exchanged])[1][4][1:3] == ["21", "about 11"]
 
 
 @pytest.mark.parametrize(

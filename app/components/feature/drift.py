@@ -60,7 +60,7 @@ def summary(counts: Mapping[str, int], figures: Sequence[ResultRow]) -> str:
 def status_table(
     counts: Mapping[str, int], figures: Sequence[ResultRow]
 ) -> tuple[list[str], list[list[str]], list[int]]:
-    """Return heads, rows, and which rows are beyond chance in the tuned model's SAE.
+    """Return heads, rows, and which rows have a share of the change, or flipped signs, beyond chance.
 
     A row is a status in the tuned and in the base model's SAE, and its share of the total change. Without figures of
     the report, counts are the bundle's own, without intervals.
@@ -71,6 +71,7 @@ def status_table(
     rows: list[list[str]] = []
     beyond = []
     for status in (*STATUSES, "flipped"):
+        share = None
         if status == "flipped":
             name, counted = "sign flipped: its probe weight changed sign", pick(figures, metric="sign_flips")
             others = ["–"] * 4
@@ -81,7 +82,8 @@ def status_table(
             share = pick(figures, metric="carried_share", group=status)
             others = [*_with_chance(base), *_with_chance(share, percent, percent)]
         measured = _with_chance(counted) if counted else [count(counts.get(status, 0)), "–"]
-        if counted and counted.null_high is not None and counted.value > counted.null_high:
+        judged = counted if status == "flipped" else share  # counts have no null: one tuning gives none
+        if judged is not None and judged.beats_null:
             beyond.append(len(rows))
         rows.append([name, *measured, *others])
     return heads, rows, beyond
@@ -96,7 +98,14 @@ def _with_chance(
     span = ""
     if row.ci_low is not None and row.ci_high is not None:
         span = f" [{end(row.ci_low)}, {end(row.ci_high)}]"
-    return [f"{written(row.value)}{span}", "–" if row.null_high is None else f"up to {written(row.null_high)}"]
+    return [f"{written(row.value)}{span}", _chance(row, written)]
+
+
+def _chance(row: ResultRow, written: Callable[[float], str]) -> str:
+    """Write what chance reaches in 95 % of draws, or else its mean."""
+    if row.null_high is not None:
+        return f"up to {written(row.null_high)}"
+    return "–" if row.null_mean is None else f"about {written(row.null_mean)}"
 
 
 def for_screen(rows: pa.Table, *, with_site: bool = False) -> pa.Table:

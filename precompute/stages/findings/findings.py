@@ -165,9 +165,12 @@ def _compute_drift(run: Run, headline: dict[str, Any]) -> Drift:
     )
     table = run.table("probes", "weights").sort_by("feature_id")
 
+    with np.load(run.folder("probes") / "weight_nulls.npz") as stored:
+        nulls = {name: stored[name].astype(np.float64) for name in stored.files}
+
     def weights_of(probe: dict[str, Any]) -> Weights:
         rows = table.filter(pc.equal(table["probe_id"], probe["probe_id"]))
-        return Weights(floats(rows, "weight"), floats(rows, "null_high"))
+        return Weights(floats(rows, "weight"), floats(rows, "null_high"), nulls.get(probe["inputs"]))
 
     wanted = {"target": headline["target"], "inputs": "sae_of_base"}
     of_base = [row for row in run.table("probes", "probes").to_pylist() if wanted.items() <= row.items()]
@@ -220,7 +223,7 @@ def _drift_results(run: Run, drift: Drift, headline: dict[str, Any], draws: Draw
     if drift.base is not None:
         flipped = flips(drift, draws=draws.permutations, rng=draws.rng())
         rows.append(ResultRow.from_estimate("drift", "sign_flips", flipped, **keys))
-    for feature, estimate in largest(drift, _TOP_DRIFTED, draws=draws.permutations, rng=draws.rng()):
+    for feature, estimate in largest(drift, _TOP_DRIFTED):
         group = f"feature:{feature}"
         rows.append(ResultRow.from_estimate("drift", "drifted_contribution", estimate, group=group, **keys))
     return rows

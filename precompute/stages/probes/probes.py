@@ -128,7 +128,8 @@ class _OfWords:
 def run(run: Run, output: Output) -> None:
     """Write triples, vocabulary, word_features, probes, weights, raw.npz, unexplained.npz, and rows of the report.
 
-    `raw.npz` is the probe of the headline's target on raw activations: `coef` [sum of d_in] and `intercept`.
+    `raw.npz` is the probe of the headline's target on raw activations: `coef` [sum of d_in] and `intercept`;
+    `weight_nulls.npz` has the weights of its shuffled targets by inputs, [features, shuffles].
     Raises DataError where the lexicon or the pairs leave nothing to fit or to judge.
     """
     config, seed = run.config.probes, run.config.seed
@@ -458,7 +459,7 @@ def _listed(
 
 
 def _write_probes(run: Run, output: Output, listed: Sequence[Listed]) -> None:
-    """Write probes, weights and raw.npz."""
+    """Write probes, weights, raw.npz and weight_nulls.npz."""
     from lfp.ml.sae.quality import split_raw
 
     target = listed[0].probe.target
@@ -467,5 +468,11 @@ def _write_probes(run: Run, output: Output, listed: Sequence[Listed]) -> None:
     np.savez(output.folder / "raw.npz", allow_pickle=False, coef=coef, intercept=raw.intercept)
     split = split_raw(load_dictionary(run, "tuned"), coef)
     side = RawSide(split.weights, split.bias, raw.intercept)
+    drawn = {
+        row.probe.inputs: row.probe.weights.drawn.astype(np.float32)
+        for row in listed
+        if row.probe.target == target and row.probe.weights.drawn is not None
+    }
+    np.savez(output.folder / "weight_nulls.npz", allow_pickle=False, **drawn)
     output.table("probes", probe_table(listed, read_places(run), side))
     output.table("weights", weight_table(run, listed, side))

@@ -250,7 +250,7 @@ def test_too_few_pairs_on_a_side_is_one_sentence(done_pairs: Run, tmp_path: Path
 
     work = tmp_path / "work"
     work.mkdir()
-    for stage in ("base", "tuned", "layers", "saes", "features", "rollouts", "completions"):
+    for stage in ("base", "tuned", "layers", "saes", "reseeded", "features", "rollouts", "completions"):
         (work / stage).symlink_to(done_pairs.folder(stage))
     table = done_pairs.table("corpus", "corpus")
     (work / "corpus").mkdir()
