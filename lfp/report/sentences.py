@@ -178,7 +178,10 @@ def gaps_sentence(metric: str) -> str:
             "Preference beyond what the reward explains, in standard errors. Chance: the average gap at this rank if "
             "all words differed as those in the middle of the list do."
         )
-    return "Difference of the two percentile ranks. Chance: the average gap at this rank when one ranking is shuffled."
+    return (
+        "Difference of the two percentile ranks. Chance: the average gap at this rank of two rankings that agree as "
+        "much as these on the whole (older bundles: of a shuffled ranking)."
+    )
 
 
 def largest_gap_sentence(rows: Rows, *, metric: str, kind: str) -> str:
@@ -188,8 +191,8 @@ def largest_gap_sentence(rows: Rows, *, metric: str, kind: str) -> str:
         return ""
     top = max(shown, key=lambda row: abs(row.value))
     return (
-        f"The largest gap of {count(top.n)} {kind}s is {plain(abs(top.value))}; with one ranking shuffled it exceeds "
-        f"{plain(top.null_high)} in 5 % of shuffles."
+        f"The largest gap of {count(top.n)} {kind}s is {plain(abs(top.value))}; that of rankings that agree as much on "
+        f"the whole (older bundles: of shuffled ones) exceeds {plain(top.null_high)} in 5 % of draws."
     )
 
 
@@ -200,8 +203,8 @@ def _disagreements(rows: Rows) -> str:
     parts = ["Where two judges disagree most about a text or word. A gap is the difference of two percentile ranks."]
     if ranked:
         parts.append(
-            f"The largest is {signed(ranked.value)}, {ranked.group}. Chance is the gap at the same rank when one "
-            "ranking is shuffled; gaps below it mean that the judges agree overall."
+            f"The largest is {signed(ranked.value)}, {ranked.group}. Chance is the gap at the same rank of two judges "
+            "that agree as much on the whole (older bundles: of shuffled ranks)."
         )
     for metric, side in (("gap_over_paid", "more"), ("gap_under_paid", "less")):
         top = max((row for row in paid if row.metric == metric), key=_size, default=None)

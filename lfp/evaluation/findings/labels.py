@@ -13,8 +13,7 @@ from lfp.evaluation.statistics.resampling import Draws, bootstrap, interval, mea
 from lfp.evaluation.statistics.scores import spearman
 from lfp.util.types import Flags, Floats, Ints
 
-_DECILE, _HIGH = 0.9, 0.75
-_DENSITY_BINS = 10
+_DECILE, _HIGH, _NEAREST = 0.9, 0.75, 20
 
 
 def references(weight: Floats, beats_null: Flags | None) -> dict[str, Flags]:
@@ -135,8 +134,8 @@ def activation_frequency(inputs: Inputs, related: Flags, live: Flags, draws: Dra
     """Compare how often related features, and all live ones, are active on texts of high estimate and on the rest.
 
     `per_token` is the share of (token, feature) pairs that are active, texts weighing alike; `per_text` the share of
-    features active anywhere in a text. Intervals are over texts; the null of related features is as many live
-    features drawn at random, as often active on the rest: from the same tenths by density there.
+    features active anywhere in a text. Intervals are over texts; the null of related features is as many other
+    features, each drawn from the twenty that are most nearly as often active on the rest.
     """
     high = np.asarray(inputs.predicted >= np.quantile(inputs.predicted, _HIGH))  # the top quarter of texts
     if len(inputs.n_tokens) < 4 or high.all() or not live.any():
@@ -169,13 +168,19 @@ def activation_frequency(inputs: Inputs, related: Flags, live: Flags, draws: Dra
 
 
 def _with_random_sets(related: Flags, live: Flags, density: Floats, draws: Draws) -> Floats:
-    """Average the related features, then random sets of as many live ones: weights [features, 1 + permutations]."""
-    rng, candidates, size = draws.rng(), np.flatnonzero(live), int(related.sum())
-    order = candidates[np.argsort(density[candidates], kind="stable")]
-    tenths = [part for part in np.array_split(order, _DENSITY_BINS) if related[part].any()]
+    """Average the related features, then random sets of as many others: weights [features, 1 + permutations].
+
+    Each related feature is replaced by one of the twenty other live features nearest in density; or by any live feature
+    where all are related.
+    """
+    rng, size = draws.rng(), int(related.sum())
+    others = np.flatnonzero(live & ~related) if (live & ~related).any() else np.flatnonzero(live)
+    others = others[np.argsort(density[others], kind="stable")]
+    width = min(_NEAREST, len(others))
+    first = np.searchsorted(density[others], density[related]) - width // 2
+    first = np.clip(first, 0, len(others) - width)
     sets = np.zeros((len(live), 1 + draws.permutations))
     sets[:, 0] = related / size
     for k in range(draws.permutations):
-        for part in tenths:
-            sets[rng.choice(part, int(related[part].sum()), replace=False), 1 + k] = 1.0 / size
+        np.add.at(sets[:, 1 + k], others[first + rng.integers(width, size=size)], 1.0 / size)
     return sets

@@ -14,6 +14,7 @@ from scipy.stats import rankdata
 from lfp.evaluation.results import Estimate, ResultRow
 from lfp.evaluation.statistics.empirical_null import EmpiricalNull
 from lfp.evaluation.statistics.resampling import Draws, interval, with_null, with_null_of_sizes
+from lfp.evaluation.statistics.scores import spearman
 from lfp.util.types import Flags, Floats, Ints, floats
 
 _EXAMPLES, _BINS, _LENGTH = 10, 4, 10
@@ -146,20 +147,31 @@ def queues(
 
     `names` are those of the things judged, as the column `group` gives them, and each judge has a value of each, NaN
     where it has none; such things are left out. A gap is the first judge's percentile rank less the second's. The null
-    of a list's k-th gap is the k-th largest when the second judge's ranks are permuted.
+    of a list's k-th gap is the k-th largest of two judges that agree as much as these on the whole: their ranks are
+    drawn from a normal copula of the same rank correlation. Against ranks that are permuted, no judges that agree at
+    all would ever show a large gap.
     """
     rows = []
     for metric, (first, second) in pairs.items():
         kept = np.flatnonzero(~np.isnan(judges[first]) & ~np.isnan(judges[second]))
         ranks, others = percentile_ranks(judges[first][kept]), percentile_ranks(judges[second][kept])
         gaps, rng = ranks - others, draws.rng()
-        nulls = np.array([
-            -np.sort(-np.abs(ranks - rng.permutation(others)))[:_LENGTH] for _ in range(draws.permutations)
-        ])  # fmt: skip
+        drawn = (_draw_agreeing(ranks, others, rng) for _ in range(draws.permutations))
+        nulls = np.array([-np.sort(-np.abs(one - other))[:_LENGTH] for one, other in drawn])
         for k, i in enumerate(np.argsort(-np.abs(gaps), kind="stable")[:_LENGTH]):
             estimate = with_null_of_sizes(float(gaps[i]), len(kept), nulls[:, k])
             rows.append(ResultRow.from_estimate("disagreements", metric, estimate, group=names[kept[i]]))
     return rows
+
+
+def _draw_agreeing(ranks: Floats, others: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """Draw ranks of two judges with the same values and the same rank correlation, from a normal copula."""
+    correlation = 2.0 * np.sin(np.pi * spearman(ranks, others) / 6.0)  # of the normal variables (Pearson 1907)
+    first = rng.normal(size=len(ranks))
+    second = correlation * first + np.sqrt(max(0.0, 1.0 - correlation**2)) * rng.normal(size=len(ranks))
+    places = (np.argsort(np.argsort(values, kind="stable"), kind="stable") for values in (first, second))
+    one, other = (np.sort(known)[place] for known, place in zip((ranks, others), places, strict=True))
+    return one, other
 
 
 def word_gap_rows(

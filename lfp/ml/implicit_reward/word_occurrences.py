@@ -74,6 +74,14 @@ class Occurrences:
     firsts: Ints
     lasts: Ints
 
+    def lead(self, n_tokens: int) -> Ints:
+        """Return the first token of the occurrence that each token is in [n_tokens], or the token itself."""
+        lead, lengths = np.arange(n_tokens), self.lasts - self.firsts + 1
+        starts = np.cumsum(lengths) - lengths
+        inside = np.arange(lengths.sum()) + np.repeat(self.firsts - starts, lengths)
+        lead[inside] = np.repeat(self.firsts, lengths)
+        return lead
+
     def means(self, scores: Mapping[str, Floats], n_words: int) -> dict[str, Floats]:
         """Return by name the mean over a word's occurrences of a score [n], summed over the occurrence's tokens.
 
@@ -114,7 +122,7 @@ class Drawn:
     `tokens` [slots] are indices of `CorpusTokens`: first those of drawn occurrences, word by word, then other sampled
     tokens. Occurrence i has the slots `starts[i]` to `ends[i] - 1` and is of `words[i]`, all [m]. `sample` [rows] holds
     the slots, ascending, of tokens drawn uniformly from those with an implicit reward, and `before` [rows] the slot of
-    the token before each, -1 at the beginning of a text.
+    the token before each, or before the word that it is in: -1 at the beginning of a text.
     """
 
     tokens: Ints
@@ -142,12 +150,13 @@ def draw(tokens: CorpusTokens, *, n_sample: int, per_word: int, first_position: 
     sampled = np.sort(allowed[np.argsort(mix(numbers)[allowed], kind="stable")[:n_sample]])
     slots = np.full(len(numbers), _NOT_KEPT)
     slots[of_words] = np.arange(len(of_words))
-    has_before = tokens.positions[sampled] > 0
-    wanted = np.union1d(sampled, sampled[has_before] - 1)
+    lead = found.lead(len(numbers))[sampled]
+    has_before = tokens.positions[lead] > 0
+    wanted = np.union1d(sampled, lead[has_before] - 1)
     rest = wanted[slots[wanted] < 0]
     slots[rest] = len(of_words) + np.arange(len(rest))
     kept = np.concatenate([of_words, rest])
-    before = np.where(has_before, slots[sampled - 1], _NOT_KEPT)
+    before = np.where(has_before, slots[lead - 1], _NOT_KEPT)
     order = np.argsort(slots[sampled])
     return Drawn(kept, found.words[chosen], starts, starts + lengths, slots[sampled][order], before[order])
 

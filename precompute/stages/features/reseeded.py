@@ -18,12 +18,18 @@ _SEED_OFFSET = 100
 
 
 def run(run: Run, output: Output) -> None:
-    """Train a dictionary of the first size per place, model and further seed, on the same activations, in one pass."""
+    """Train a dictionary of the first size per place, model and further seed, on the same activations, in one pass.
+
+    Nothing is trained, and nothing else of the config read, where the run asks for no further seed.
+    """
     from lfp.ml.sae.autoencoders import SaeInfo
     from lfp.ml.sae.training import SaeTrainer, train_saes, unit_scale
 
-    config, seeds = run.config.sae, range(1, run.config.probes.dictionary_seeds)
-    for role in ROLES if seeds else ():
+    seeds = range(1, run.config.probes.dictionary_seeds)
+    if not seeds:
+        return
+    config = run.config.sae
+    for role in ROLES:
         subject = Subject(run, role)
         source = subject.source()
         trainers = []

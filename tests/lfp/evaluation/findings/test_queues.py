@@ -43,6 +43,20 @@ def test_the_null_is_of_judges_that_know_nothing_of_each_other() -> None:
     assert all(row.value == 0 and row.null_p == 1.0 for row in same)
 
 
+def test_gaps_of_judges_that_agree_have_uniform_p_values_and_a_planted_one_is_found() -> None:
+    """Ranks that are permuted would give p = 1 to all of these."""
+    names, ps = [str(i) for i in range(150)], []
+    for seed in range(120):
+        rng = np.random.default_rng(seed)
+        first = rng.normal(size=150)
+        judges = {"a": first, "b": 0.8 * first + 0.6 * rng.normal(size=150)}
+        ps.append([row.null_p for row in queues(names, judges, PAIR, Draws(10, 99, seed))])
+    assert kstest(np.array(ps)[:, 0], "uniform").pvalue > 0.01 and 0.35 < np.mean(ps) < 0.65
+    order = np.argsort(judges["a"])
+    judges["b"][order[0]] = 10.0
+    assert queues(names, judges, PAIR, Draws(10, 99, 0))[0].null_p == 0.01
+
+
 def test_a_judge_that_is_silent_makes_no_queue() -> None:
     assert queues(["x", "y"], {"a": np.ones(2), "b": np.full(2, np.nan)}, PAIR, DRAWS) == []
 
