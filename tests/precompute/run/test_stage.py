@@ -24,7 +24,9 @@ from tests.precompute.conftest import STAGES, replace_jobs, silent, tiny_config
 LEXICON = "word,value\ngood,2\nbad,-2\nfilm,1\nplot,-1\n"
 FROM_TUNED = ("tuned", "completions", "credits", "layers", "saes", "features", "rollouts", "probes", "texts",
               "feature_credits", "labels", "findings", "interventions", "ablations")  # fmt: skip
-FROM_PAIRS = tuple(name for name in STAGES if name not in ("twins", "twin_words"))
+ONE_SEED = tuple(name for name in STAGES if name != "reseeded")
+"""A run with one dictionary of each model reads nothing for others."""
+FROM_PAIRS = tuple(name for name in ONE_SEED if name not in ("twins", "twin_words"))
 """A run without twins reads nothing for them."""
 FROM_CORPUS = tuple(name for name in FROM_PAIRS if name not in ("forecast", "receipt"))
 """A run that tunes on no pairs forecasts nothing."""
@@ -65,8 +67,8 @@ MODULE = {"feedback": {"reward": "pays:score"}}
 JUDGE = {"feedback": {"reward": "classifier", "classifier": "judge"}}
 CASES: dict[str, tuple[dict[str, Any], str, tuple[str, ...]]] = {
     "corpus": ({}, "texts.txt", FROM_CORPUS),
-    "corpus, with twins": (
-        {"twins": {"n": 3}}, "texts.txt", tuple(name for name in STAGES if name not in ("forecast", "receipt")),
+    "corpus, with twins and further dictionaries": (
+        {"twins": {"n": 3}, "probes": {"dictionary_seeds": 2}}, "texts.txt", tuple(name for name in STAGES if name not in ("forecast", "receipt")),
     ),
     "corpus, models given": (
         {"model": GIVEN}, "texts.txt", tuple(name for name in FROM_CORPUS if name not in ("base", "tuned")),
@@ -79,7 +81,7 @@ CASES: dict[str, tuple[dict[str, Any], str, tuple[str, ...]]] = {
     "module of the reward": (MODULE, "pays.py", ("feedback", *FROM_TUNED)),
     "module of the reward, with twins": (
         {**MODULE, "twins": {"n": 3}}, "pays.py",
-        tuple(name for name in STAGES if name not in ("corpus", "base", "forecast", "receipt")),
+        tuple(name for name in ONE_SEED if name not in ("corpus", "base", "forecast", "receipt")),
     ),
     "classifier": (JUDGE, "judge/model.safetensors", ("feedback", *FROM_TUNED)),
     "classifier, models given": (
@@ -119,12 +121,16 @@ def test_a_changed_file_repeats_the_stages_that_depend_on_it(kind: str, folder: 
         ("corpus.n_texts=9", FROM_CORPUS),
         ("tune.pairs_split=test", FROM_CORPUS),
         ("tune.steps=3", FROM_TUNED),
-        ("twins.n=3", ("twins", *STAGES[STAGES.index("credits") :])),
+        ("twins.n=3", ("twins", *ONE_SEED[ONE_SEED.index("credits") :])),
         ("credits.n_texts=13", FROM_TUNED[FROM_TUNED.index("credits") :]),
         ("tune.eval_prefixes=11", ("completions", *BY_LEXICON[1:])),
         ("layers.count=2", FROM_TUNED[FROM_TUNED.index("layers") :]),
         ("sae.steps=31", FROM_SAES),
         ("stats.batch_texts=8", FROM_SAES),
+        (
+            "probes.dictionary_seeds=2",
+            ("reseeded", "probes", "texts", "feature_credits", "labels", "findings", "interventions", "ablations"),
+        ),
         (
             "probes.triples=61",
             ("probes", "texts", "feature_credits", "labels", "findings", "interventions", "ablations"),
