@@ -45,7 +45,7 @@ OF_THE_BUNDLE = ("sae", "sae_of_base")
 """Kinds whose columns are the features of the bundle."""
 COMPARED = {"sae": "base_sae", "raw": "base_raw"}
 """The tuned model's inputs, and the base model's by the same recipe."""
-WITH_ALPHA_OF = {"sae_of_base": "sae", "random_sae": "sae"}
+WITH_ALPHA_OF = {"sae_of_base": "sae", "random_sae": "sae", "trained_random_sae": "sae"}
 """Kinds that are compared with the tuned model's features too, and so have their alpha."""
 _CHUNK = 2**14
 """Tokens encoded at a time."""

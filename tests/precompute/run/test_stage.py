@@ -68,7 +68,8 @@ JUDGE = {"feedback": {"reward": "classifier", "classifier": "judge"}}
 CASES: dict[str, tuple[dict[str, Any], str, tuple[str, ...]]] = {
     "corpus": ({}, "texts.txt", FROM_CORPUS),
     "corpus, with twins and further dictionaries": (
-        {"twins": {"n": 3}, "probes": {"dictionary_seeds": 2}}, "texts.txt", tuple(name for name in STAGES if name not in ("forecast", "receipt")),
+        {"twins": {"n": 3}, "probes": {"dictionary_seeds": 2}}, "texts.txt",
+        tuple(name for name in STAGES if name not in ("forecast", "receipt")),
     ),
     "corpus, models given": (
         {"model": GIVEN}, "texts.txt", tuple(name for name in FROM_CORPUS if name not in ("base", "tuned")),
