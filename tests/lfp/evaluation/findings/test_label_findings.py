@@ -96,9 +96,9 @@ def test_unrelated_features_show_no_contrast() -> None:
 
 
 def test_related_features_are_compared_with_others_of_their_density() -> None:
-    """Related features fire ten times as often as most others, and so do twenty of these: only they are drawn."""
+    """Related features fire ten times as often as half of the others, and as often as the rest, which are drawn."""
     rng = np.random.default_rng(0)
-    share = np.where(np.arange(200) < 25, 0.5, 0.05)
+    share = np.where(np.arange(200) < 105, 0.5, 0.05)
     active = sp.csr_array(rng.binomial(10, share, size=(80, 200)).astype(float))
     texts = Inputs(active, np.full(80, 10), np.arange(80.0))
     rows = activation_frequency(texts, np.arange(200) < 5, np.ones(200, bool), DRAWS)
