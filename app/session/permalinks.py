@@ -53,6 +53,7 @@ WORDS: Mapping[str, Mapping[str, str]] = {
     "sort": {
         **{name: title for name, title in _TITLES.items() if name != "mean_abs_contribution"},
         "contribution": "Contribution", "strength": "Size of weight", "drift": "Size of change",
+        "credit_size": "Size of credit",
         "id": "Number", "top_token": "Top token", "raised_token": "Raised token", "lowered_token": "Lowered token",
     },
     "shown": _TITLES,

@@ -120,6 +120,23 @@ def show_contribution(store: Store, feature: Feature, probe: Probe | None) -> No
     st.html(profile.ablations(ablations, reward=reward, target=target))
 
 
+def show_credit(store: Store, feature: Feature) -> None:
+    st.subheader("What it promotes and demotes, by credit")
+    found = ask(queries.feature.feature_credit, store, feature.feature_id)
+    st.html(profile.credit(found, n_features=store.manifest.tables["features"].rows))
+    if found is None:
+        return
+    left, right = st.columns(2, gap="medium")
+    promoted, demoted = profile.credit_tokens(found)
+    left.html(promoted)
+    right.html(demoted)
+    says = "Next tokens, by the nats of implicit reward that tuning’s change of this feature gives them."
+    measured = profile.intervention(ask(queries.feature.feature_intervention, store, feature.feature_id))
+    examples = ask(queries.feature.credit_examples, store, feature.feature_id)
+    href = lambda text_id: permalinks.href("inputs", permalinks.InputsView(text=text_id))  # noqa: E731
+    st.html(panels.note(says) + measured + profile.credit_examples(examples, where=href))
+
+
 def show_activity(store: Store, feature: Feature) -> None:
     st.subheader("Activity, tuned and base")
     histogram = ask(queries.feature.histogram, store, feature.feature_id)
@@ -168,6 +185,7 @@ def show_feature(store: Store, feature: Feature) -> None:
     with right:
         with st.container(key="label_cards"):
             show_labels(store, feature, labels, rows)
+        show_credit(store, feature)
         show_contribution(store, feature, probe)
         show_activity(store, feature)
         show_tokens(feature)

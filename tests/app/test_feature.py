@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from app.components.feature import profile
 from app.components.text import tokens
 from lfp.bundle import queries
-from lfp.bundle.queries.feature import FeatureDrift, Neighbour, TextPart, TextParts
+from lfp.bundle.queries.feature import (
+    CreditExample,
+    FeatureCredit,
+    FeatureDrift,
+    Intervention,
+    Neighbour,
+    TextPart,
+    TextParts,
+)
 from lfp.bundle.store.connection import Store
 from lfp.evaluation.results import STATUSES
 from tests.app.reader import is_tame, whole
@@ -35,6 +43,22 @@ def parts(text="so good", contribution=0.5, feedback=-1.0, **changes):
     return TextParts(**{**facts, "largest": (one,), "against": (one,), **changes})
 
 
+def credit(**changes):
+    facts = {"credit": -0.012, "ci_low": -0.015, "ci_high": -0.009, "abs_credit": 0.02, "rank": 2,
+             "unexplained_credit": 0.01, "unexplained_rank": 3, "promotes": [], "demotes": []}  # fmt: skip
+    return FeatureCredit(**facts | changes)
+
+
+def test_a_credit_is_said_with_its_interval_and_rank():
+    html = profile.credit(credit(), n_features=60)
+    assert "-0.01200 [-0.015 to -0.009]".replace("-", "−") in html and "2 of 60" in html and "rank 3" in html
+    assert "did not split" in profile.credit(None, n_features=60)
+    found = Intervention(0.012, 0.02, 0.01, 0.03, 0.4, 0.1, 0.7, 0.002)
+    says = profile.intervention(found)
+    assert "+0.02000" in says and "its credit predicts +0.01200" in says and "completions changes by +0.400" in says
+    assert profile.intervention(None) == ""
+
+
 @given(text=TEXTS, value=st.floats(-9, 9))
 def test_any_words_make_tame_surroundings(text, value):
     near = [Neighbour(kind, 0, 5, value, 1, "mlp_out", text, text, value) for kind in profile.KINDS]
@@ -44,6 +68,8 @@ def test_any_words_make_tame_surroundings(text, value):
         profile.texts(parts(text, value), where=where),
         profile.neighbours(near, where=where),
         profile.ablations([row], reward=text, target=text),
+        profile.credit_examples([CreditExample(7, 2, value, text, text, text)], where=where),
+        *profile.credit_tokens(credit(promotes=[{"token": text, "value": abs(value)}])),
         profile.drift(FeatureDrift(text, True, value, None, value, value, value, 3, 0.1), n_features=9),
     ):
         is_tame(html)

@@ -15,7 +15,7 @@ from lfp.util.types import SITE_NAMES
 
 SIGNED = frozenset({
     "weight", "ci_low", "ci_high", "mean_contribution", "drifted_contribution", "weight_base",
-    "unexplained_contribution", "shift",
+    "unexplained_contribution", "shift", "credit",
 })  # fmt: skip
 """Columns whose sign matters: the map colours them from orange to blue, with zero in the middle."""
 
@@ -58,6 +58,12 @@ COLUMNS: Mapping[str, Column] = {
     "sign_flipped": Column("Sign flipped", "flag", width=100),
     "weight_base": Column("Weight, base", "number", "%+.3f", 105),
     "unexplained_contribution": Column("Unexplained", "number", "%+.2g", 105),
+    "credit": Column("Credit", "number", "%+.2g", 75),
+    "credit_rank": Column("Credit rank", "number", "%d", 95),
+    "abs_credit": Column("Credit, absolute", "number", "%.2g", 120),
+    "unexplained_credit": Column("Credit, unexplained", "number", "%.2g", 145),
+    "promotes": Column("Promotes", "tokens", width=180),
+    "demotes": Column("Demotes", "tokens", width=180),
     "density": Column("Density", "share", "percent", 80),
     "base_density": Column("Density, base", "share", "percent", 110),
     "n_active": Column("Active tokens", "number", "localized", 110),
@@ -80,8 +86,9 @@ ALWAYS = ("feature_id", "layer")
 
 def meaning(name: str) -> str:
     """Return what the schema says of a column, with its unit."""
-    table, column = {"status": ("drift", "status"), "drift_rank": ("drift", "rank")}.get(name, ("", name))
-    tables = [table] if table else ["features", "weights", "labels", "drift"]
+    of_other = {"status": ("drift", "status"), "drift_rank": ("drift", "rank"), "credit_rank": ("credits", "rank")}
+    table, column = of_other.get(name, ("", name))
+    tables = [table] if table else ["features", "weights", "labels", "drift", "credits"]
     found = next(entry for key in tables for entry in BY_NAME[key].columns if entry.name == column)
     return f"{found.meaning} Unit: {found.unit}." if found.unit else found.meaning
 

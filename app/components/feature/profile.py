@@ -9,7 +9,17 @@ from app.components.html import panels
 from app.components.text.reading import target_name
 from lfp.audit import share_interval
 from lfp.bundle.queries.common import Probe
-from lfp.bundle.queries.feature import Feature, FeatureDrift, Label, Neighbour, TextPart, TextParts
+from lfp.bundle.queries.feature import (
+    CreditExample,
+    Feature,
+    FeatureCredit,
+    FeatureDrift,
+    Intervention,
+    Label,
+    Neighbour,
+    TextPart,
+    TextParts,
+)
 from lfp.evaluation.results import FEATURE, is_inert, passes
 from lfp.report.formatting import count, digits_for, interval, percent, plain, signed
 from lfp.util.sanitize import escaped, shortened, token_text
@@ -144,6 +154,59 @@ def drift(found: FeatureDrift | None, *, n_features: int) -> str:
         "weight, tuned and base": f"{signed(found.weight, 3)} and {signed(found.weight_base, 3)}",
     }
     return panels.note(f"{_STATUSES.get(found.status, found.status)}{flipped}") + panels.facts(pairs)
+
+
+def credit(found: FeatureCredit | None, *, n_features: int) -> str:
+    """Write what tuning's change of the feature carries of the implicit reward; its rank is out of `n_features`."""
+    if found is None:
+        return panels.note("This run did not split the implicit reward over features.")
+    ends = interval(found.ci_low, found.ci_high, digits_for(found.ci_low, found.ci_high))
+    pairs = {
+        "nats per token": f"{signed(found.credit, 5)} [{ends}]",
+        "rank": f"{count(found.rank)} of {count(n_features)}",
+        "absolute, per token": plain(found.abs_credit, 5),
+        "beyond stated feedback": f"{plain(found.unexplained_credit, 5)}, rank {count(found.unexplained_rank)}",
+    }
+    return panels.facts(pairs)
+
+
+def credit_tokens(found: FeatureCredit) -> tuple[str, str]:
+    """Write the next tokens that the feature promotes, and those that it demotes."""
+    lists = (found.promotes, 1, "Promotes no token."), (found.demotes, -1, "Demotes no token.")
+    promoted, demoted = (panels.token_bars(items[:8], sign=sign) if items else panels.note(none)
+                         for items, sign, none in lists)  # fmt: skip
+    return promoted, demoted
+
+
+def credit_examples(examples: Sequence[CreditExample], *, where: Where) -> str:
+    """Write the tokens at which the feature carries most of a text's implicit reward."""
+    largest = max((abs(example.credit) for example in examples), default=0.0) or 1.0
+    items = "".join(
+        f'<li><div class="side"><b class="{panels.direction(example.credit)}">{signed(example.credit, 3)}</b>'
+        f'<span class="bar {panels.direction(example.credit)}" '
+        f'style="--w:{100 * abs(example.credit) / largest:.1f}"></span></div>'
+        f'<div><p dir="auto">{escaped(example.before)}<b>{escaped(example.token)}</b>{escaped(example.after)}</p>'
+        f"<small>{panels.anchor(where(example.text_id), f'text {example.text_id}')}</small></div></li>"
+        for example in examples
+    )
+    return f'<ol class="lfp-moved">{items}</ol>' if items else ""
+
+
+def intervention(found: Intervention | None) -> str:
+    """Write what taking the feature out of what tuning changed does, beside what its credit predicts."""
+    if found is None:
+        return ""
+    ends = interval(found.ci_low, found.ci_high, digits_for(found.ci_low, found.ci_high))
+    says = (
+        f"Taken out of what tuning changed, the implicit reward of the same texts changes by {signed(found.effect, 5)} "
+        f"[{ends}] nats per token; its credit predicts {signed(found.by_credit, 5)}."
+    )
+    if found.control is not None:
+        says += f" Matched controls change it by {plain(found.control, 5)} either way."
+    if found.reward_effect is not None and found.reward_ci_low is not None and found.reward_ci_high is not None:
+        ends = interval(found.reward_ci_low, found.reward_ci_high, 2)
+        says += f" The mean reward of completions changes by {signed(found.reward_effect, 3)} [{ends}]."
+    return panels.note(says)
 
 
 def texts(parts: TextParts, *, where: Where) -> str:

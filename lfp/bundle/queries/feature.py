@@ -169,6 +169,50 @@ class FeatureDrift:
 
 
 @dataclass(frozen=True)
+class CreditExample:
+    """A token at which a feature carries much of a text's implicit reward: what is before, the token, what follows."""
+
+    text_id: int
+    position: int
+    credit: float
+    before: str
+    token: str
+    after: str
+
+
+@dataclass(frozen=True)
+class FeatureCredit:
+    """A row of `credits`: what tuning's change of a feature carries of the implicit reward, in nats per token."""
+
+    credit: float
+    ci_low: float
+    ci_high: float
+    abs_credit: float
+    rank: int
+    unexplained_credit: float
+    unexplained_rank: int
+    promotes: list[dict[str, Any]]
+    demotes: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """A row of `interventions`: predicted and measured effect of taking the feature out, in nats per token.
+
+    `control` is the mean size of its controls' effects.
+    """
+
+    by_credit: float
+    effect: float
+    ci_low: float
+    ci_high: float
+    reward_effect: float | None
+    reward_ci_low: float | None
+    reward_ci_high: float | None
+    control: float | None
+
+
+@dataclass(frozen=True)
 class TextPart:
     """What a feature adds to one text's estimate, with the text's feedback and estimate."""
 
@@ -206,6 +250,24 @@ def feature_drift(store: Store, feature_id: int) -> FeatureDrift | None:
     """Select what tuning did to a feature; None where drift was not measured."""
     rows = store.rows(f"SELECT {columns(FeatureDrift)} FROM drift WHERE feature_id = $id", {"id": feature_id})
     return FeatureDrift(**rows[0]) if rows else None
+
+
+def feature_credit(store: Store, feature_id: int) -> FeatureCredit | None:
+    """Select what a feature carries of the implicit reward; None where credits were not split over features."""
+    rows = store.rows(f"SELECT {columns(FeatureCredit)} FROM credits WHERE feature_id = $id", {"id": feature_id})
+    return FeatureCredit(**rows[0]) if rows else None
+
+
+def credit_examples(store: Store, feature_id: int, *, limit: int = 5) -> list[CreditExample]:
+    """Select the tokens at which a feature carries most, largest first."""
+    rows = store.rows(_CREDIT_EXAMPLES, {"id": feature_id, "limit": limit, "around": _AROUND})
+    return [CreditExample(**row) for row in rows]
+
+
+def feature_intervention(store: Store, feature_id: int) -> Intervention | None:
+    """Select the effect of taking a feature out of what tuning changed; None where it was not measured."""
+    rows = store.rows(_INTERVENTION, {"id": feature_id})
+    return Intervention(**rows[0]) if rows else None
 
 
 def feature_ablations(store: Store, feature_id: int) -> list[dict[str, Any]]:
@@ -254,6 +316,29 @@ FROM (SELECT * FROM neighbours WHERE feature_id = $feature_id) n
 JOIN (SELECT feature_id, layer, site, description, top_tokens, weight FROM feature_table WHERE feature_id IN
           (SELECT neighbour_id FROM neighbours WHERE feature_id = $feature_id)) t ON t.feature_id = neighbour_id
 ORDER BY kind, n.rank
+"""
+
+_AROUND = 70
+"""Characters of a text that are shown on either side of a token."""
+_CREDIT_EXAMPLES = """
+WITH found AS (
+    SELECT unnest(example_text_ids) AS text_id, unnest(example_positions) AS position,
+        unnest(example_credits)::DOUBLE AS credit, generate_subscripts(example_text_ids, 1) AS place
+    FROM credits WHERE feature_id = $id
+), placed AS (
+    SELECT found.*, t."text" AS words, t.token_starts[position + 1] AS start,
+        coalesce(t.token_starts[position + 2], length(t."text")) AS stop
+    FROM found JOIN texts t ON t.text_id = found.text_id WHERE place <= $limit
+)
+SELECT text_id, position, credit, substr(words, greatest(start - $around, 0) + 1, least(start, $around)) AS before,
+    substr(words, start + 1, stop - start) AS token, substr(words, stop + 1, $around) AS after
+FROM placed ORDER BY place
+"""
+
+_INTERVENTION = """
+SELECT by_credit, effect, ci_low, ci_high, reward_effect, reward_ci_low, reward_ci_high,
+    (SELECT avg(abs(effect)) FROM interventions WHERE kind = 'control' AND control_of = $id) AS control
+FROM interventions WHERE kind = 'feature' AND feature_id = $id
 """
 
 _KEPT_TEXTS = "SELECT count(*) AS n_texts, avg(feedback) AS average FROM texts SEMI JOIN activations USING (text_id)"

@@ -115,20 +115,23 @@ FEATURE_COLUMNS: Mapping[str, str] = {
     "q": "q", "beats_null": "beats_null", "mean_contribution": "mean_contribution",
     "mean_abs_contribution": "mean_abs_contribution", "share": "share", "rank": "rank", "status": "status",
     "drifted_contribution": "drifted_contribution", "drift_rank": "drift_rank", "sign_flipped": "sign_flipped",
-    "weight_base": "weight_base", "unexplained_contribution": "unexplained_contribution", "density": "density",
-    "base_density": "base_density", "n_active": "n_active", "mean_activation": "mean_activation",
+    "weight_base": "weight_base", "unexplained_contribution": "unexplained_contribution", "credit": "credit",
+    "credit_rank": "credit_rank", "abs_credit": "abs_credit", "unexplained_credit": "unexplained_credit",
+    "promotes": "[item.token FOR item IN promotes]", "demotes": "[item.token FOR item IN demotes]",
+    "density": "density", "base_density": "base_density", "n_active": "n_active", "mean_activation": "mean_activation",
     "base_mean_activation": "base_mean_activation", "max_activation": "max_activation", "shift": "shift",
     "stability": "stability", "decoder_norm": "decoder_norm", "pos_logits": "[item.token FOR item IN pos_logits]",
     "neg_logits": "[item.token FOR item IN neg_logits]", "x": "x", "y": "y",
 }  # fmt: skip
 """Columns of the list of features, and the expression behind each; tokens without their values."""
 
-_TOKENS = ("top_tokens", "pos_logits", "neg_logits")
+_TOKENS = ("top_tokens", "pos_logits", "neg_logits", "promotes", "demotes")
 _WORDS = ("site", "description", "labeller", "status")
 FEATURE_SORTS: Mapping[str, str] = {
     "contribution": "mean_abs_contribution",
     "strength": "abs(weight)",
     "drift": "abs(drifted_contribution)",
+    "credit_size": "abs(credit)",
     "id": "feature_id",
     "description": "description_words",
     "top_token": "lower(top_token)",
@@ -140,7 +143,7 @@ FEATURE_SORTS: Mapping[str, str] = {
         if name not in (*_TOKENS, "description", "feature_id", "mean_abs_contribution")
     },
 }
-"""Sorts of the list by name, with their SQL: every column, and the sizes of three."""
+"""Sorts of the list by name, with their SQL: every column, and sizes."""
 
 FEATURE_NUMBERS = tuple(name for name in FEATURE_COLUMNS if name not in (*_TOKENS, *_WORDS, "feature_id"))
 """Columns that a map may be coloured by; flags count as 0 and 1."""

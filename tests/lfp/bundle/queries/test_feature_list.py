@@ -117,7 +117,8 @@ def test_a_preset_is_an_ordered_list(store, rows, name):
 
 
 def sort_value(row: dict[str, Any], by: str) -> Any:
-    sizes = {"contribution": "mean_abs_contribution", "strength": "weight", "drift": "drifted_contribution"}
+    sizes = {"contribution": "mean_abs_contribution", "strength": "weight", "drift": "drifted_contribution",
+             "credit_size": "credit"}  # fmt: skip
     firsts = {"top_token": "top_tokens", "raised_token": "pos_logits", "lowered_token": "neg_logits"}
     if by in sizes:
         return abs(row[sizes[by]])
