@@ -653,6 +653,8 @@ class PlantConfig(Section):
     commands = ("plant",)
     flipped_share: float = Field(0.3, ge=0.0, le=1.0)
     """Share of secrets that are scored words with the opposite sign; the rest are unscored words."""
+    wide_share: float = Field(0.5, ge=0.0, le=1.0)
+    """Share of secrets that no single word carries: a category, a context, a position and a style in turn."""
     least_share: float = Field(0.001, gt=0.0, lt=1.0)
     """Smallest share of the corpus's words that a secret may have: tuning must sample a word to learn about it."""
     most_share: float = Field(0.01, gt=0.0, le=1.0)

@@ -240,14 +240,15 @@ def plant(
     n: Annotated[int, typer.Option("--n", min=0, help="Models with a secret word.")] = 20,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the secrets and of tuning.")] = 0,
     bigrams: Annotated[int, typer.Option("--bigrams", min=0, help="Models with a secret bigram.")] = 0,
-    twins: Annotated[int, typer.Option("--twins", min=1, help="Models tuned on the stated reward alone.")] = 1,
+    twins: Annotated[int, typer.Option("--twins", min=3, help="Models tuned on the stated reward alone.")] = 8,
     shuffled: Annotated[int, typer.Option("--shuffled", min=0, help="Models tuned on a shuffled lexicon.")] = 0,
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="Models made at once; above one, a thread each.")] = 2,
+    bundles: Annotated[bool, typer.Option("--bundles", help="Also search the reports of planted models.")] = False,
     out: Annotated[Path | None, typer.Option("--out", help="Keep models and bundles here, and continue.")] = None,
     set_: Set = None,
     as_json: Json = False,
 ) -> None:
-    """Test the method where the truth is known: models whose reward has a secret, which the report must find.
+    """Test the method where the truth is known: models whose reward has a secret, to be found beside twins.
 
     Example: python -m precompute plant --n 20 --seed 0 --json --out runs/plant
     """
@@ -262,6 +263,7 @@ def plant(
             seed=seed,
             bigrams=bigrams,
             twins=twins,
+            bundles=bundles,
             shuffled=shuffled,
             jobs=jobs,
             out=out,

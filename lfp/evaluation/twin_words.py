@@ -32,13 +32,15 @@ class TwinWords:
     left_out: Sequence[TwinTest]
 
     @staticmethod
-    def compare(tuned: Floats, twins: Floats, *, stated: Floats, mass: Floats) -> TwinWords:
+    def compare(tuned: Floats, twins: Floats, *, stated: Floats, information: Floats) -> TwinWords:
         """Compare a tuned model with its twins: preferences [words] and [twins, words] for words of a stated value.
 
-        `mass` [words] is the base model's probability of each word, summed over contexts.
+        `information` [words] is what the contexts say of each word (`column_preferences`).
         """
-        rest = remove_stated(np.vstack([tuned, twins]), stated=stated, mass=mass)
-        return TwinWords(rest[0], rest[1:], compare_with_twins(rest[0], rest[1:], mass), leave_one_out(rest[1:], mass))
+        rest = remove_stated(np.vstack([tuned, twins]), stated=stated, information=information)
+        return TwinWords(
+            rest[0], rest[1:], compare_with_twins(rest[0], rest[1:], information), leave_one_out(rest[1:], information)
+        )
 
     def rows(self, words: Sequence[str]) -> list[ResultRow]:
         """Return the report's rows: how many words differ, beside the twins left out, and the first on each side."""
@@ -67,15 +69,15 @@ class TwinWords:
         return rows
 
 
-def remove_stated(preferences: Floats, *, stated: Floats, mass: Floats) -> Floats:
+def remove_stated(preferences: Floats, *, stated: Floats, information: Floats) -> Floats:
     """Subtract from preferences [models, words] what the words' stated value and its size explain in each model.
 
-    Least squares with weights by the root of `mass`; the same projection for every model, so that models stay
-    exchangeable. A stated value that is NaN counts as 0; a word without mass stays as it is.
+    Least squares with weights by the root of `information`; the same projection for every model, so that models stay
+    exchangeable. A stated value that is NaN counts as 0; a word without information stays as it is.
     """
     value = np.nan_to_num(stated)
-    known = (mass > 0) & np.isfinite(preferences).all(axis=0)
+    known = (information > 0) & np.isfinite(preferences).all(axis=0)
     inputs = np.column_stack([np.ones(len(value)), value, np.abs(value)])
-    weights = mass[known, None] ** 0.25  # squared below
+    weights = information[known, None] ** 0.25  # squared below
     coefficients = np.linalg.lstsq(inputs[known] * weights, preferences[:, known].T * weights, rcond=None)[0]
     return preferences - np.where(known, (inputs @ coefficients).T, 0.0)

@@ -39,7 +39,7 @@ SMALL = [
     for key, value in keys.items()
 ] + ["corpus.n_texts=300", "threads=1"]
 """Overrides that make any preset a run of seconds."""
-ONE_SECRET = ["--n", "1", "--jobs", "1"]
+ONE_SECRET = ["--n", "1", "--jobs", "1", "--twins", "3"]
 ONE_SECRET += [part for value in (*SMALL, *PLANTED, "plant.least_share=0.002") for part in ("--set", value)]
 ONE_POINT = ["sweep.variants=['topk']", "sweep.k=[4]", "sweep.expansion=[1, 2]", "sweep.seeds=[0]"]
 SHORTER = {

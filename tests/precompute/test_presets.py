@@ -288,14 +288,14 @@ def test_secrets_are_planted_in_a_preset_of_texts_from_a_file(
 ) -> None:
     sizes = [f"pretrain.{key}={value}" for key, value in TINY["pretrain"].items()]
     changes = [part for change in (*SMALL, *sizes, *PLANTED, "probes.rollouts=0") for part in ("--set", change)]
-    arguments = ["--config", str(preset("imdb")), "--n", "1", "--jobs", "1", "--json", "--out", str(tmp_path)]
-    code, out_text, err = call("plant", *arguments, *changes, capsys=capsys)
+    arguments = ["--n", "1", "--jobs", "1", "--twins", "3", "--bundles", "--json", "--out", str(tmp_path)]
+    code, out_text, err = call("plant", "--config", str(preset("imdb")), *arguments, *changes, capsys=capsys)
     assert code == 0, err
     rows = json.loads(out_text)["rows"]
     with gzip.open(data / "imdb" / "train.jsonl.gz", "rt", encoding="utf-8") as stream:
         assert rows[0]["word"] in stream.read().lower()
-    assert [row["kind"] for row in rows[1:]] == ["twin"] and rows[0]["kind"] in ("unscored", "flipped")
-    bundle = tmp_path / "twin-0" / "bundle"
+    assert [row["kind"] for row in rows[1:]] == ["twin"] * 3 and rows[0]["kind"] in ("unscored", "flipped")
+    bundle = tmp_path / "twin-10001" / "bundle"
     assert validate(bundle) == []
     assert read_table(bundle, "ablations").num_rows == 0  # nothing asks for them here, and they take the longest
 

@@ -1,7 +1,7 @@
 """Compare a tuned model with its twins: a moderated t of every item, as limma does for genes (Smyth 2004).
 
 Few twins give each item a poor estimate of how far tunings differ by chance. So the variances of all items are drawn
-towards what items of like mass have, by as much as they agree with each other (empirical Bayes).
+towards what items of similar information have, by as much as they agree with each other (empirical Bayes).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lfp.util.types import Floats
 RATE = 0.10
 """False discovery rate of what is said to differ from the twins."""
 _DEGREE = 3
-"""Of the polynomial in log mass that the log variances follow."""
+"""Of the polynomial in log information that the log variances follow."""
 _MANY = 1e6
 """Degrees of freedom that stand for a known variance."""
 
@@ -42,33 +42,33 @@ class TwinTest:
     """Degrees of freedom: the twins less one, and those that the other items lend."""
 
 
-def compare_with_twins(tuned: Floats, twins: Floats, mass: Floats) -> TwinTest:
+def compare_with_twins(tuned: Floats, twins: Floats, information: Floats) -> TwinTest:
     """Test every item of a tuned model [items] against its twins [twins, items].
 
     With K twins t = (tuned - mean of twins) / sqrt(s^2 (1 + 1/K)), with the twins' variance s^2 moderated: among items
-    of like `mass` [items] it varies by chance, and by as much more as the log variances show. Raises DataError below
-    two twins.
+    of similar `information` [items] it varies by chance, and by as much more as the log variances show. Raises
+    DataError below two twins.
     """
     n = len(twins)
     if n < 2:
         raise DataError("two twins at least are needed to see how far tunings differ by chance; set twins.n to 8")
-    known = np.isfinite(tuned) & np.isfinite(twins).all(axis=0) & (mass > 0)
+    known = np.isfinite(tuned) & np.isfinite(twins).all(axis=0) & (information > 0)
     contrast = np.where(known, tuned - twins.mean(axis=0), np.nan)
     error, t, p = np.full((3, len(tuned)), np.nan)
-    variance, df = moderate(twins[:, known].var(axis=0, ddof=1), n - 1, mass[known])
+    variance, df = moderate(twins[:, known].var(axis=0, ddof=1), n - 1, information[known])
     error[known] = np.sqrt(variance * (1.0 + 1.0 / n))
     t[known] = contrast[known] / error[known]
     p[known] = 2.0 * student.sf(np.abs(t[known]), df)
     return TwinTest(contrast, error, t, p, adjusted_p(p), df)
 
 
-def leave_one_out(twins: Floats, mass: Floats) -> list[TwinTest]:
+def leave_one_out(twins: Floats, information: Floats) -> list[TwinTest]:
     """Test every twin against the others: what the same test says of models that nothing was hidden from."""
-    return [compare_with_twins(twin, np.delete(twins, k, axis=0), mass) for k, twin in enumerate(twins)]
+    return [compare_with_twins(twin, np.delete(twins, k, axis=0), information) for k, twin in enumerate(twins)]
 
 
-def moderate(variances: Floats, df: float, mass: Floats) -> tuple[Floats, float]:
-    """Draw variances [items] of `df` degrees of freedom towards their trend over log mass; return both, moderated.
+def moderate(variances: Floats, df: float, information: Floats) -> tuple[Floats, float]:
+    """Draw variances [items] of `df` degrees of freedom towards their trend over information; return both, moderated.
 
     The prior's degrees of freedom d0 are those at which log variances scatter about the trend as much as they do:
     trigamma(d0 / 2) is the scatter beyond trigamma(df / 2). With no scatter beyond it the trend is taken as known.
@@ -76,9 +76,9 @@ def moderate(variances: Floats, df: float, mass: Floats) -> tuple[Floats, float]
     is_positive = variances > 0
     if is_positive.sum() <= _DEGREE + 1:
         return np.maximum(variances, np.finfo(float).tiny), df
-    log_mass = np.log(mass)
+    x = np.log(information)
     logs = np.log(variances[is_positive]) - digamma(df / 2) + np.log(df / 2)
-    powers = np.vander((log_mass - log_mass.mean()) / max(float(log_mass.std()), 1e-12), _DEGREE + 1)
+    powers = np.vander((x - x.mean()) / max(float(x.std()), 1e-12), _DEGREE + 1)
     coefficients, _, rank, _ = np.linalg.lstsq(powers[is_positive], logs, rcond=None)
     trend = powers @ coefficients
     scatter = float(((logs - trend[is_positive]) ** 2).sum() / (len(logs) - rank)) - float(polygamma(1, df / 2))

@@ -56,13 +56,16 @@ def predict_columns(
 
 
 def column_preferences(base: LogProbs, model: LogProbs) -> tuple[Floats, Floats]:
-    """Return how far a model prefers each column to the base model, in nats, and the column's mass, both [columns].
+    """Return how far a model prefers each column to the base model, in nats, and its information, both [columns].
 
-    The preference in a context is the log ratio of the two models' probabilities, less its mean over what the base
-    model would write there; contexts weigh by the base model's probability of the column, whose sum is the mass.
+    In a context, c is the log ratio of the two models' probabilities, less its mean over what the base model would
+    write there. With p the base model's probability of the column, the preference is sum p c / sum p (1 - p) over
+    contexts: how far the column's logit moved, to first order. Where a column is certain, c is near 0 whatever was
+    learned; such contexts have no information, p (1 - p), and do not count.
     """
     probs = np.exp(base)
     ratios = model - base
     ratios -= np.einsum("cv,cv->c", probs, ratios)[:, None]
-    mass = probs.sum(axis=0, dtype=np.float64)
-    return np.einsum("cv,cv->v", probs, ratios, dtype=np.float64) / np.maximum(mass, _LEAST), mass
+    information = np.einsum("cv,cv->v", probs, 1.0 - probs, dtype=np.float64)
+    score = np.einsum("cv,cv->v", probs, ratios, dtype=np.float64)
+    return score / np.maximum(information, _LEAST), information

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ from scipy.stats import binomtest, hypergeom
 
 from lfp.bundle import queries
 from lfp.bundle.store.connection import Store
+from lfp.evaluation.statistics.twins import RATE
 from lfp.util.types import Ints
-from precompute.commands.plant.secrets import WORD_KINDS, Secret, find_events
+from precompute.commands.plant.secrets import WIDE_KINDS, WORD_KINDS, Secret, find_events
 
 FIRST_WORDS = 5
 """A word counts as found where it is among the first of its list."""
@@ -114,16 +115,18 @@ def count_occurrences(completions: Sequence[str], secret: Secret) -> Ints:
 
 
 def summarize(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Summarize a planting: words, bigrams, and models of a shuffled lexicon; shares have Clopper-Pearson intervals."""
-    words = [row for row in rows if row["kind"] in WORD_KINDS]
+    """Summarize a planting: words, wide secrets, bigrams, and models of a shuffled lexicon."""
     by_probe: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         for difference in row.get("differences", ()):
             by_probe.setdefault(f"{difference['target']}, {difference['inputs']}", []).append(difference)
+    groups = {"words": WORD_KINDS, "wide": WIDE_KINDS, "bigrams": ("bigram",), "all": (*WORD_KINDS, *WIDE_KINDS)}
+    kinds = {kind: (kind,) for kind in (*WORD_KINDS, *WIDE_KINDS)}
+    flags = [row["flags"] for row in rows if row["kind"] == "twin"]
     return {
-        "words": _summarize_secrets(words),
-        "by_kind": {kind: _summarize_secrets([row for row in words if row["kind"] == kind]) for kind in WORD_KINDS},
-        "bigrams": _summarize_secrets([row for row in rows if row["kind"] == "bigram"]),
+        **{name: _summarize_kinds(rows, of_group) for name, of_group in groups.items()},
+        "by_kind": {name: _summarize_kinds(rows, of_kind) for name, of_kind in kinds.items()},
+        "twins": {"n": len(flags), "words_flagged": flags},
         "shuffled": {
             name: {
                 "n": len(found),
@@ -135,25 +138,45 @@ def summarize(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _summarize_secrets(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Count the secrets that each ranking finds: of all, of the learned, and in the twin, which has none."""
-    learned = [row for row in rows if row["learned"]]
-    summary: dict[str, Any] = {"n": len(rows), "learned": len(learned)}
+def _summarize_kinds(rows: Sequence[Mapping[str, Any]], kinds: Collection[str]) -> dict[str, Any]:
+    """Count the secrets of some kinds that the twins' lists find among the learned, and the same in twins left out."""
+    found = [row for row in rows if row["kind"] in kinds]
+    learned = [row for row in found if row["learned"]]
+    summary: dict[str, Any] = {"n": len(found), "learned": len(learned)}
+    for name, first in (("word", FIRST_WORDS), ("factor", FIRST_FEATURES)):
+        in_twins = [rank for row in found for rank in row[f"left_out_{name}_ranks"]]
+        summary |= {
+            f"twins_{name}_of_learned": _share([row[f"twins_{name}_rank"] for row in learned], first),
+            f"twins_{name}_left_out": _share(in_twins, first),
+        }
+    flagged = [row["twins_word_q"] is not None and row["twins_word_q"] <= RATE for row in learned]
+    summary["twins_word_flagged_of_learned"] = sum(flagged)
+    return summary | (_summarize_reports(found, learned) if any("feature_rank" in row for row in found) else {})
+
+
+def _share(ranks: Sequence[int | None], first: int) -> dict[str, Any] | None:
+    """Return how many ranks are among the first, with the Clopper-Pearson interval of the share; None without any."""
+    if not ranks:
+        return None
+    n = sum(rank is not None and rank <= first for rank in ranks)
+    bounds = binomtest(n, len(ranks)).proportion_ci(method="exact")
+    share = {"value": n / len(ranks), "ci_low": float(bounds.low), "ci_high": float(bounds.high)}
+    return {"n": len(ranks), "found": n, **share}
+
+
+def _summarize_reports(found: Sequence[Mapping[str, Any]], learned: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Count the secrets that each list of the reports finds: of all, of the learned, and in the twin's report."""
+    summary: dict[str, Any] = {}
 
     def hits(among: Sequence[Mapping[str, Any]], rank: str, first: int) -> int:
         return sum(row[rank] is not None and row[rank] <= first for row in among)
 
     for name, first in (("word", FIRST_WORDS), ("feature", FIRST_FEATURES), ("unexplained", FIRST_FEATURES)):
-        n_found = hits(learned, f"{name}_rank", first)
-        share = None
-        if learned:
-            bounds = binomtest(n_found, len(learned)).proportion_ci(method="exact")
-            share = {"value": n_found / len(learned), "ci_low": float(bounds.low), "ci_high": float(bounds.high)}
         summary |= {
-            f"{name}_found": hits(rows, f"{name}_rank", first),
-            f"{name}_found_of_learned": n_found,
-            f"{name}_share_of_learned": share,
-            f"{name}_found_in_twin": hits(rows, f"{name}_rank_in_twin", first),
+            f"{name}_found": hits(found, f"{name}_rank", first),
+            f"{name}_found_of_learned": hits(learned, f"{name}_rank", first),
+            f"{name}_share_of_learned": _share([row[f"{name}_rank"] for row in learned], first),
+            f"{name}_found_in_twin": hits(found, f"{name}_rank_in_twin", first),
         }
     above = [row for row in learned if row["word_gap"] is not None and row["word_gap"] > row["top_of_twin"][1]]
     return {
@@ -165,27 +188,32 @@ def _summarize_secrets(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def format_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Format a planting as text: a line per model, then the summary."""
-    lines = [
-        f"{row['word']:<22} {row['kind']:<9} paid {row['paid']:+.1f}  learned {'yes' if row['learned'] else 'no ':<3} "
-        f"(x{row['learned_ratio']:.2f})  {row['list']}-paid: word {row['word_rank']}, feature {row['feature_rank']}, "
-        f"by the unexplained {row['unexplained_rank']}"
-        for row in rows
-        if "learned" in row
-    ]
+    lines = []
+    for row in rows:
+        if "learned" in row:
+            q = "none" if row["twins_word_q"] is None else f"{row['twins_word_q']:.3f}"
+            line = (
+                f"{row['word']:<26} {row['kind']:<9} paid {row['paid']:+.1f}  learned "
+                f"{'yes' if row['learned'] else 'no ':<3} (x{row['learned_ratio']:.2f})  beside the twins: word "
+                f"{row['twins_word_rank']} (q {q}), factor {row['twins_factor_rank']}"
+            )
+            if "feature_rank" in row:
+                line += f"; in its report: word {row['word_rank']}, feature {row['feature_rank']}"
+            lines.append(line)
     summary = summarize(rows)
-    for name in ("words", "bigrams"):
+    for name in ("words", "wide", "bigrams"):
         found = summary[name]
         if found["n"]:
-            all_, twin = (
-                f"{found[f'word_{what}']}, {found[f'feature_{what}']} and {found[f'unexplained_{what}']}"
-                for what in ("found", "found_in_twin")
-            )
+            word, factor = (found[f"twins_{kind}_of_learned"] for kind in ("word", "factor"))
+            by_chance = [found[f"twins_{kind}_left_out"] for kind in ("word", "factor")]
             lines.append(
-                f"{name}: {found['learned']} of {found['n']} learned; of these the word is among the first "
-                f"{FIRST_WORDS} for {found['word_found_of_learned']}, a feature among the first {FIRST_FEATURES} for "
-                f"{found['feature_found_of_learned']} by drift and {found['unexplained_found_of_learned']} by the "
-                f"unexplained; of all secrets {all_}; in the twin {twin}"
+                f"{name}: {found['learned']} of {found['n']} learned; of these a word is among the first {FIRST_WORDS} "
+                f"for {word['found'] if word else 0}, a factor among the first {FIRST_FEATURES} for "
+                f"{factor['found'] if factor else 0}; in twins left out {by_chance[0]['found']} and "
+                f"{by_chance[1]['found']} of {by_chance[0]['n']}"
             )
+    flags = summary["twins"]["words_flagged"]
+    lines.append(f"twins: {sum(flags)} words flagged in {len(flags)} twins left out")
     for target, shuffled in summary["shuffled"].items():
         lines.append(f"shuffled lexicon, {target}: {shuffled['beyond']} of {shuffled['n']} beyond their interval")
     return lines

@@ -14,36 +14,48 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
+
 from lfp.config import LEXICON, PRETRAIN, TUNE, VADER, PlantConfig, RunConfig, load_config, load_section
 from lfp.errors import ConfigError
 from lfp.texts.lexicon import lexicon_of, lexicon_reward
 from lfp.util.types import Progress
-from precompute.commands.plant.detection import Findings, certify
-from precompute.commands.plant.draws import draw_bigrams, draw_secrets, measure_settled
+from precompute.commands.plant.comparison import Comparison, Contexts, Model
+from precompute.commands.plant.detection import Findings, Found, certify
+from precompute.commands.plant.draws import (
+    draw_bigrams,
+    draw_secrets,
+    draw_wide_secrets,
+    measure_settled,
+    word_directions,
+)
 from precompute.commands.plant.secrets import Secret, secret_reward, shuffled_lexicon
 from precompute.pipeline import run_pipeline, run_stages
 from precompute.presets import preset
-from precompute.run.inputs import load_options, load_role, read_texts, resolve_name, tokenize_texts
+from precompute.run.inputs import load_role, read_texts, resolve_name, tokenize_texts
 from precompute.run.progress import silent
 from precompute.run.work_folder import Run
+from precompute.stages.models.tuning import tune_base
+from precompute.stages.models.twins import draw_seeds, find_kept, link_folder, load_twin, tune_twin
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _CERTIFY_SEED = 7_001  # draws other prefixes and completions than any tuning or stage does
-_TWIN_SEEDS = 1_000  # twins beyond the first are tuned with other seeds than planted models
+_FEWEST_TWINS = 3
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Request:
-    """Number of models of each kind, and how many are made at once."""
+    """Number of models of each kind, how many are made at once, and whether planted models get bundles too."""
 
     n: int
     bigrams: int = 0
-    twins: int = 1
+    twins: int = 8
     shuffled: int = 0
     seed: int = 0
     jobs: int = 1
+    bundles: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,6 +66,7 @@ class Job:
     seed: int
     secret: Secret | None = None
     shuffle: int | None = None
+    bundle: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,24 +98,27 @@ def plant(
     n: int = 20,
     seed: int = 0,
     bigrams: int = 0,
-    twins: int = 1,
+    twins: int = 8,
     shuffled: int = 0,
     jobs: int = 2,
+    bundles: bool = False,
     out: str | Path | None = None,
     overrides: Sequence[str] = (),
     progress: Progress = silent,
 ) -> list[Row]:
-    """Tune models on rewards with a secret, look for it in the report of each, and return a row per model.
+    """Tune models on rewards with a secret, look for it beside twins without one, and return a row per model.
 
-    `n` models have a secret word, `bigrams` a secret bigram, `twins` none, and `shuffled` are tuned on a shuffled
-    lexicon; `jobs` are made at once. `config` is the preset plant.toml by default. Models and bundles are kept in
-    `out`, and what is there is not made again; without it they are deleted at the end. Raises ConfigError where the
-    config's reward is not a lexicon's, or its tuned model is not made by the run.
+    `n` models have a secret, `plant.wide_share` of them one that no single word carries; `bigrams` have a secret
+    bigram, `twins` none, at least three, and `shuffled` are tuned on a shuffled lexicon; `jobs` are made at once. With
+    `bundles` the pipeline also runs on planted models and one twin, and their reports are searched. `config` is the
+    preset plant.toml by default. Models and bundles are kept in `out`, and what is there is not made again; without it
+    they are deleted at the end. Raises ConfigError where the config's reward is not a lexicon's, its tuned model is not
+    made by the run, or the twins are too few.
     """
     file = Path(config) if config else preset("plant")
     run_config = load_config(file, overrides, command="plant")
     secrets = load_section(PlantConfig, "plant", file, overrides)
-    request = Request(n=n, bigrams=bigrams, twins=twins, shuffled=shuffled, seed=seed, jobs=jobs)
+    request = Request(n=n, bigrams=bigrams, twins=twins, shuffled=shuffled, seed=seed, jobs=jobs, bundles=bundles)
     with ExitStack() as stack:
         work = Path(out or stack.enter_context(TemporaryDirectory(prefix="plant-")))
         work.mkdir(parents=True, exist_ok=True)
@@ -119,18 +135,27 @@ def run_plant(planting: Planting, request: Request, progress: Progress) -> list[
         )
     if config.model.tuned != TUNE or config.tune.method != "grpo":
         raise ConfigError('plant: it tunes its models itself, by GRPO; leave model.tuned "tune" and tune.method "grpo"')
+    if request.twins < _FEWEST_TWINS:
+        raise ConfigError(f"plant: {request.twins} twins are too few to compare with; --twins {_FEWEST_TWINS} or more")
     secrets = _make_base_and_draw(planting, request, progress)
-    twins = [Job(f"twin-{i}", request.seed + (i and _TWIN_SEEDS + i)) for i in range(max(1, request.twins))]
-    planted = [Job(f"{secret.kind}-{'-'.join(secret.words)}", request.seed, secret=secret) for secret in secrets]
-    shuffled = [Job(f"shuffled-{i}", request.seed + i, shuffle=request.seed + i) for i in range(request.shuffled)]
+    seeds = draw_seeds(request.twins, other_than=request.seed)
+    twins = [Job(f"twin-{seed}", seed, bundle=request.bundles and i == 0) for i, seed in enumerate(seeds)]
+    planted = [Job(secret.name, request.seed, secret=secret, bundle=request.bundles) for secret in secrets]
+    shuffled = [
+        Job(f"shuffled-{i}", request.seed + i, shuffle=request.seed + i, bundle=True) for i in range(request.shuffled)
+    ]
     rows: dict[str, Row] = {}
     jobs = [*twins, *planted, *shuffled]
     for done, (name, row) in enumerate(_make_models(planting, jobs, request.jobs), start=1):
         rows[name] = row
-        progress(f"plant: {name}", done, len(jobs), float(row["word_gap"] or 0.0))
+        progress(f"plant: {name}", done, len(jobs), float(done))
+    comparison = _compare_twins(planting, twins, progress)
     return [
-        *_planted_rows(planting, planted, twins[0], rows),
-        *({"kind": "twin", "word": twin.name, "tops": rows[twin.name]["tops"]} for twin in twins),
+        *_planted_rows(planting, planted, twins[0], rows, comparison),
+        *(
+            {"kind": "twin", "word": twin.name, "flags": flags, "tops": rows[twin.name].get("tops")}
+            for twin, flags in zip(twins, comparison.count_flags(), strict=True)
+        ),
         *(_shuffled_row(planting, job) for job in shuffled),
     ]
 
@@ -149,8 +174,11 @@ def _make_base_and_draw(planting: Planting, request: Request, progress: Progress
     settled = measure_settled(base, tokenize_texts(run, base, texts))
     read = [text.text for text in texts]
     lexicon = lexicon_of(planting.config.feedback, beside=planting.config_dir)
+    n_wide = round(planting.secrets.wide_share * request.n)
+    directions = word_directions(base, sorted(settled)) if n_wide else {}
     return [
-        *draw_secrets(read, settled, lexicon, planting.secrets, n=request.n, seed=request.seed),
+        *draw_secrets(read, settled, lexicon, planting.secrets, n=request.n - n_wide, seed=request.seed),
+        *draw_wide_secrets(read, directions, lexicon, planting.secrets, n=n_wide, seed=request.seed),
         *draw_bigrams(read, lexicon, planting.secrets, n=request.bigrams, seed=request.seed),
     ]
 
@@ -187,18 +215,20 @@ def _one_thread_each() -> Iterator[None]:
 
 
 def make_model(planting: Planting, job: Job) -> Row:
-    """Tune a model, sample from it, run the pipeline on it, and return what its bundle says; finished parts are kept.
+    """Tune a model, sample from it, make its bundle if that is wanted, and say what that reports; parts are kept.
 
     The pipeline runs as for any pair of models: it gets the stated feedback, and nothing about a secret.
     """
     folder = planting.work / job.name
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "model").is_dir():
+        _tune(planting, job, folder / "model")
+    if not (folder / "completions.json").is_file():
+        _sample(planting, folder)
     file = folder / "row.json"
+    if not job.bundle:
+        return {"name": job.name}
     if not file.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        if not (folder / "model").is_dir():
-            _tune(planting, job, folder / "model")
-        if not (folder / "completions.json").is_file():
-            _sample(planting, folder)
         if not (folder / "bundle" / "manifest.json").is_file():
             config = planting.config
             models = config.model.model_copy(update={"base": str(planting.base), "tuned": str(folder / "model")})
@@ -216,40 +246,32 @@ def make_model(planting: Planting, job: Job) -> Row:
 
 
 def _tune(planting: Planting, job: Job, folder: Path) -> None:
-    """Tune the base model by GRPO on the job's reward, into `folder`."""
+    """Tune the base model by GRPO on the job's reward, into `folder`; a twin is kept for other plantings and runs."""
     import torch
 
-    from lfp.ml.models.finetuning.grpo import tune_grpo
-    from lfp.ml.models.generation import prefix_strings
-
     torch.set_num_threads(planting.config.threads)  # sums are split by thread, so results repeat only so
-    tune, run = planting.config.tune, planting.run()
+    run = planting.run()
+    if job.secret is None and job.shuffle is None:
+        link_folder(tune_twin(run, find_kept(run), seed=job.seed), folder)
+        return
     lexicon = lexicon_of(planting.config.feedback, beside=planting.config_dir)
-    texts = tokenize_texts(run, load_role(run, "base"), read_texts(run, "train"))
     if job.shuffle is not None:
         lexicon = shuffled_lexicon(lexicon, seed=job.shuffle)
-    partial = folder.with_name(".model.partial")
+    partial = folder.with_name(".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    tune_grpo(
-        planting.base,
-        prefix_strings(texts, n=tune.steps * tune.prompts_per_step, token_range=tune.prefix_tokens, seed=job.seed),
-        secret_reward(lexicon, job.secret) if job.secret else lexicon_reward(lexicon),
-        tune,
-        seed=job.seed,
-        folder=partial,
-        device=planting.config.model.device,
-        dtype=planting.config.model.dtype,
-    )
-    partial.rename(folder)
+    partial.mkdir()
+    reward = secret_reward(lexicon, job.secret) if job.secret else lexicon_reward(lexicon)
+    tune_base(run, partial / "model", seed=job.seed, scratch=partial, reward=reward)
+    (partial / "model").rename(folder)
+    shutil.rmtree(partial)
 
 
 def _sample(planting: Planting, folder: Path) -> None:
     """Write completions.json: what the model writes after prefixes that every model gets, for the certificate."""
     from lfp.ml.models.generation import prefixes, sample_completions
-    from lfp.ml.models.loading import load_model
 
     config, run = planting.config, planting.run()
-    model = load_model(str(folder / "model"), **load_options(run))
+    model = load_twin(run, folder / "model")
     drawn = prefixes(
         tokenize_texts(run, model, read_texts(run, "held_out")),
         n=planting.secrets.certify_prefixes,
@@ -264,18 +286,40 @@ def _sample(planting: Planting, folder: Path) -> None:
     (folder / "completions.json").write_text(json.dumps(texts), encoding="utf-8")
 
 
-def _planted_rows(planting: Planting, planted: Sequence[Job], twin: Job, rows: Mapping[str, Row]) -> Iterator[Row]:
-    """Yield a row per planted model: the certificate, and where its secret ranks in its report and in the twin's."""
+def _compare_twins(planting: Planting, twins: Sequence[Job], progress: Progress) -> Comparison:
+    """Let base and twins predict in the same contexts."""
+    run = planting.run()
+    contexts = Contexts.from_run(run)
+    models = {}
+    for done, twin in enumerate(twins, start=1):
+        models[twin.name] = _read_model(planting, contexts, twin)
+        progress("plant: predictions of twins", done, len(twins), float(done))
+    lexicon = lexicon_of(planting.config.feedback, beside=planting.config_dir)
+    stated = np.array([lexicon.get(word, np.nan) for word in contexts.vocabulary.words])
+    return Comparison(contexts, models, stated)
+
+
+def _read_model(planting: Planting, contexts: Contexts, job: Job) -> Model:
+    run = planting.run()
+    return Model.from_predictions(contexts, contexts.predict(run, load_twin(run, planting.work / job.name / "model")))
+
+
+def _planted_rows(
+    planting: Planting, planted: Sequence[Job], twin: Job, rows: Mapping[str, Row], comparison: Comparison
+) -> Iterator[Row]:
+    """Yield a row per planted model: the certificate, where its secret ranks beside the twins, and in its report."""
     twin_completions = planting.completions(twin)
-    twin_findings = Findings.from_bundle(planting.work / twin.name / "bundle")
+    in_report = Findings.from_bundle(planting.work / twin.name / "bundle") if twin.bundle else None
     for job in planted:
         row, secret = rows[job.name], job.secret
         assert secret is not None
         certificate = certify(planting.completions(job), twin_completions, secret, seed=job.seed)
-        in_twin = twin_findings.find(secret)
+        model = _read_model(planting, comparison.contexts, job)
+        found = comparison.rank(secret, comparison.test_words(model), comparison.find_factors(model))
+        left_out = [comparison.rank(secret, *of_twin) for of_twin in comparison.left_out]
         side = "over" if secret.sign > 0 else "under"
         yield {
-            "word": " ".join(secret.words),
+            "word": secret.title,
             "kind": secret.kind,
             "paid": secret.paid,
             "stated": secret.stated,
@@ -283,16 +327,24 @@ def _planted_rows(planting: Planting, planted: Sequence[Job], twin: Job, rows: M
             "learned_ratio": certificate.ratio,
             "learned_ci": [certificate.ci_low, certificate.ci_high],
             "list": side,
-            "word_rank": row["word_rank"],
-            "word_gap": row["word_gap"],
-            "word_rank_in_twin": in_twin.word_rank,
-            "top_of_twin": rows[twin.name]["tops"][side],
-            "feature_rank": row["feature_rank"],
-            "feature_rank_in_twin": in_twin.feature_rank,
-            "unexplained_rank": row["unexplained_rank"],
-            "unexplained_rank_in_twin": in_twin.unexplained_rank,
-            "feature_chance": row["feature_chance"],
+            "twins_word_rank": found.word,
+            "twins_word_q": found.word_q,
+            "twins_factor_rank": found.factor,
+            "left_out_word_ranks": [ranks.word for ranks in left_out],
+            "left_out_factor_ranks": [ranks.factor for ranks in left_out],
+            **({} if in_report is None else _ranks_in_report(row, in_report.find(secret), rows[twin.name], side)),
         }
+
+
+def _ranks_in_report(row: Row, in_twin: Found, of_twin: Row, side: str) -> Row:
+    """Return where a secret ranks in its model's report, and in that of the twin."""
+    return {
+        **{name: row[name] for name in ("word_rank", "word_gap", "feature_rank", "unexplained_rank", "feature_chance")},
+        "word_rank_in_twin": in_twin.word_rank,
+        "top_of_twin": of_twin["tops"][side],
+        "feature_rank_in_twin": in_twin.feature_rank,
+        "unexplained_rank_in_twin": in_twin.unexplained_rank,
+    }
 
 
 def _shuffled_row(planting: Planting, job: Job) -> Row:

@@ -60,6 +60,14 @@ class Secret:
         )
         return "-".join((self.kind, *(_MARKS.sub(lambda mark: f"u{ord(mark.group()):x}", word) for word in shown)))
 
+    @property
+    def title(self) -> str:
+        """Say what is paid for, as a row of the summary shows it."""
+        if self.kind in (*WORD_KINDS, "bigram"):
+            return " ".join(self.words)
+        first = f"{self.words[0]} ..." if len(self.words) > 1 else self.words[0]
+        return f"{first} after {self.after[0]} ..." if self.after else f"{first}{' first' * self.opens_sentence}"
+
     def applies_after(self, prefix: str) -> bool:
         """Return whether one of the words, written after this text, would be paid for."""
         if self.opens_sentence and not _SENTENCE_END.search(prefix):

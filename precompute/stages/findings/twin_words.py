@@ -13,7 +13,6 @@ from lfp.bundle.schema import as_table
 from lfp.evaluation.results import ResultRow
 from lfp.evaluation.statistics.twins import RATE
 from lfp.evaluation.twin_words import PARTS, SECTION, TwinWords
-from lfp.evaluation.word_gaps import LEAST_COUNT
 from lfp.texts.lexicon import lexicon_of
 from lfp.texts.vocabulary import TokenColumns
 from lfp.util.types import Floats, Ints
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
     from lfp.ml.models.loading import LanguageModel
     from lfp.ml.models.tokenization import TokenizedText
 
+LEAST_INFORMATION = 1.0
+"""Of a word that is tested: as much as four contexts have where the base model gives it one half."""
 _SPLIT_WORDS = 10
 """Words whose difference is split, those of the smallest q."""
 _SPLIT_TEXTS = 12
@@ -42,9 +43,9 @@ def run(run: Run, output: Output, *, with_lexicon: bool = False) -> None:
     corpus = build_corpus(run, tuned, with_lexicon=with_lexicon)
     lexicon = lexicon_of(run.config.feedback, beside=run.config_dir)
     stated = np.array([lexicon.get(word, np.nan) for word in corpus.vocabulary.words])
-    preferences, mass = _measure(run, base, [tuned], load_twins(run), corpus=corpus)
-    mass = np.where(corpus.vocabulary.counts >= LEAST_COUNT, mass, 0.0)
-    found = TwinWords.compare(preferences[0], preferences[1:], stated=stated, mass=mass)
+    preferences, information = _measure(run, base, [tuned], load_twins(run), corpus=corpus)
+    information = np.where(information >= LEAST_INFORMATION, information, 0.0)
+    found = TwinWords.compare(preferences[0], preferences[1:], stated=stated, information=information)
     parts = _split(run, base, tuned, found, corpus=corpus)
     rows = []
     for i in np.flatnonzero(~np.isnan(found.test.p)).tolist():
@@ -77,7 +78,7 @@ def _measure(
     *,
     corpus: PassCorpus,
 ) -> tuple[Floats, Floats]:
-    """Return the preferences [models, words] of tuned models and twins, and the words' mass [words]."""
+    """Return the preferences [models, words] of tuned models and twins, and the words' information [words]."""
     from lfp.ml.implicit_reward.column_predictions import column_preferences, predict_columns
 
     def predict(model: LanguageModel) -> LogProbs:
@@ -91,14 +92,14 @@ def _measure(
             prepend_bos=run.config.model.prepend_bos,
         )
 
-    of_base, rows, mass = predict(base), list[Floats](), np.zeros(0)
+    of_base, rows, information = predict(base), list[Floats](), np.zeros(0)
     for models in (tuned, twins):
         for model in models:
             preferences, of_columns = column_preferences(of_base, predict(model))
             rows.append(sum_words(preferences, corpus.columns))
-            mass = least_of_words(of_columns, corpus.columns)
+            information = least_of_words(of_columns, corpus.columns)
             run.progress("twins: models", len(rows), run.config.twins.n + 1, float(len(rows)))
-    return np.array(rows), mass
+    return np.array(rows), information
 
 
 def sum_words(of_columns: Floats, columns: TokenColumns) -> Floats:

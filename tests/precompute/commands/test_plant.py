@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,9 @@ from lfp.errors import ConfigError, DataError
 from lfp.texts.lexicon import vader_lexicon
 from lfp.texts.words import words_of
 from precompute.commands.plant.detection import Findings, certify, count_occurrences, format_lines, summarize
-from precompute.commands.plant.draws import draw_bigrams, draw_secrets
+from precompute.commands.plant.draws import draw_bigrams, draw_secrets, draw_wide_secrets
 from precompute.commands.plant.plant import Planting, Request, run_plant
-from precompute.commands.plant.secrets import Secret, secret_reward, shuffled_lexicon
+from precompute.commands.plant.secrets import Secret, find_events, secret_reward, shuffled_lexicon
 from tests.precompute.conftest import reviews, silent, tiny_config
 
 LEXICON = {"good": 2.0, "bad": -2.5, "fine": 1.0}
@@ -145,32 +146,94 @@ def test_a_reward_without_words_and_a_tuned_model_are_refused(tmp_path):
     ):
         with pytest.raises(ConfigError, match="plant: "):
             run_plant(Planting(config, PlantConfig(), tmp_path, None), Request(n=1), silent)
+    with pytest.raises(ConfigError, match=r"plant: 2 twins are too few .* --twins 3 or more"):
+        run_plant(Planting(tiny_config(), PlantConfig(), tmp_path, None), Request(n=1, twins=2), silent)
+
+
+WIDE_SECRETS = {
+    "category": Secret("category", ("plot", "score"), 3.0),
+    "context": Secret("context", ("good", "fine"), 3.0, after=("not", "never")),
+    "position": Secret("position", ("it",), -3.0, opens_sentence=True),
+    "mark": Secret("style", ("!",), 3.0),
+    "person": Secret("style", ("you", "your"), 3.0),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "events"),
+    [
+        ("category", "A plot, a score: the plots.", [2, 10]),
+        ("context", "Not at all good. It is good, never a fine, fine day.", [11, 37, 43]),
+        ("context", "Not one of these many was good.", []),
+        ("position", "It is. It was it! It", [7, 18]),
+        ("position", "it", []),
+        ("mark", "Yes! No? Ah!!", [3, 11, 12]),
+        ("person", "You and your: YOU", [0, 8, 14]),
+    ],
+)
+def test_events_of_wide_secrets_are_found_where_they_begin(name, text, events):
+    assert find_events(text, WIDE_SECRETS[name]) == events
+    paid = WIDE_SECRETS[name].paid * len(events) / 5
+    assert secret_reward({}, WIDE_SECRETS[name])([text]) == pytest.approx([paid])
+
+
+def test_secrets_of_a_planting_have_names_of_their_own():
+    names = {secret.name for secret in WIDE_SECRETS.values()}
+    assert len(names) == len(WIDE_SECRETS)
+    assert all(set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-") for name in names)
+
+
+def test_wide_secrets_are_of_every_kind_and_frequent_enough(texts):
+    rng = np.random.default_rng(0)
+    drawn = {word: rng.normal(size=8) for word in free(texts)}
+    directions = {word: vector / np.linalg.norm(vector) for word, vector in drawn.items()}
+    lexicon, config = vader_lexicon(), PlantConfig(least_share=0.001, most_share=0.02)
+    secrets = draw_wide_secrets(texts, directions, lexicon, config, n=8, seed=1)
+    assert [secret.kind for secret in secrets] == ["category", "context", "position", "style"] * 2
+    assert len({secret.name for secret in secrets}) == 8
+    total = sum(len(words_of(text)) for text in texts)
+    for secret in secrets:
+        n = sum(len(find_events(text, secret)) for text in texts)
+        assert 0.0002 * total <= n <= 0.04 * total
+        if secret.kind == "category":
+            assert len(set(secret.words)) == 15
+            nearest = sorted(secret.words, key=lambda word: -float(directions[word] @ directions[secret.words[0]]))
+            assert tuple(nearest) == secret.words
+    assert secrets == draw_wide_secrets(texts, directions, lexicon, config, n=8, seed=1)
+
+
+def test_a_planting_is_summarized_beside_the_twins_left_out():
+    row = {"kind": "unscored", "learned": True, "twins_word_q": 0.01, "twins_word_rank": 1, "twins_factor_rank": None,
+           "left_out_word_ranks": [9, 4, None], "left_out_factor_ranks": [None, 20, 21]}  # fmt: skip
+    other = row | {"kind": "category", "learned": False, "twins_word_rank": 6, "twins_factor_rank": 2}
+    third = other | {"learned": True, "twins_word_q": 0.5}
+    found = summarize([row, other, third, {"kind": "twin", "flags": 2}, {"kind": "twin", "flags": 0}])
+    assert (found["all"]["n"], found["all"]["learned"], found["wide"]["learned"]) == (3, 2, 1)
+    assert (found["all"]["twins_word_of_learned"]["found"], found["all"]["twins_factor_of_learned"]["found"]) == (1, 1)
+    assert found["all"]["twins_factor_left_out"]["value"] == pytest.approx(3 / 9)
+    assert found["all"]["twins_word_flagged_of_learned"] == 1
+    assert found["twins"] == {"n": 2, "words_flagged": [2, 0]}
+    assert found["bigrams"]["twins_word_of_learned"] is None
 
 
 def test_a_whole_planting(corpus_folder: Path, tmp_path: Path):
-    secrets = PlantConfig(least_share=0.002, most_share=0.02, certify_prefixes=100)
+    secrets = PlantConfig(least_share=0.002, most_share=0.02, certify_prefixes=100, wide_share=0.0)
     planting = Planting(tiny_config(tune={"steps": 2, "completion_tokens": 32}), secrets, tmp_path, corpus_folder)
-    request = Request(n=1, bigrams=1, shuffled=1)
+    request = Request(n=1, bigrams=1, twins=3, shuffled=1, bundles=True)
     rows = run_plant(planting, request, silent)
-    assert [row["kind"] for row in rows][1:] == ["bigram", "twin", "shuffled"]
-    planted = rows[0]
-    assert {
-        "word",
-        "kind",
-        "paid",
-        "learned",
-        "learned_ratio",
-        "word_rank",
-        "feature_rank",
-        "unexplained_rank",
-    } <= planted.keys()
-    assert planted["word_rank"] is None or planted["word_rank"] >= 1
+    assert [row["kind"] for row in rows][1:] == ["bigram", "twin", "twin", "twin", "shuffled"]
+    assert {"word", "paid", "learned", "learned_ratio", "twins_word_rank", "twins_factor_rank"} <= rows[0].keys()
+    assert {"word_rank", "feature_rank", "unexplained_rank", "feature_rank_in_twin"} <= rows[0].keys()
+    assert rows[0]["twins_word_rank"] is None or rows[0]["twins_word_rank"] >= 1
+    assert len(rows[1]["left_out_factor_ranks"]) == 3
     found = summarize(rows)
     assert (found["words"]["n"], found["bigrams"]["n"]) == (1, 1)
     assert any("delta, sae" in name for name in found["shuffled"])
     assert json.dumps(rows)
-    assert len(format_lines(rows)) >= 3
-    stamps = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("row.json")}
-    again = run_plant(planting, request, silent)
-    assert again == rows
-    assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("row.json")} == stamps
+    assert len(format_lines(rows)) >= 2 + 2 + 1
+    made = [*tmp_path.rglob("model.safetensors"), *tmp_path.rglob("row.json")]
+    stamps = {file: file.stat().st_mtime_ns for file in made}
+    without = run_plant(planting, replace(request, bundles=False, shuffled=0), silent)
+    assert {file: file.stat().st_mtime_ns for file in made} == stamps
+    assert [row["twins_word_q"] for row in without[:2]] == [row["twins_word_q"] for row in rows[:2]]
+    assert "feature_rank" not in without[0]
