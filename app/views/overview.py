@@ -156,9 +156,10 @@ def show() -> None:
         + panels.facts(about.run_facts(manifest))
     )
     show_headlines(store)
-    frame.side_by_side(lambda: show_credits(store), lambda: show_words(store))
+    frame.side_by_side(lambda: show_credits(store), lambda: show_layers(store))
+    show_words(store)
     frame.side_by_side(lambda: show_agreement(store), lambda: show_ablations(store))
-    frame.side_by_side(lambda: show_dictionaries(store), lambda: show_layers(store))
+    show_dictionaries(store)
     links = {
         "Accuracy: words, pairs, texts": permalinks.href("accuracy", permalinks.AccuracyView()),
         "Validation: labels, weights, ablations": permalinks.href("validation", permalinks.ValidationView()),
