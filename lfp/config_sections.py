@@ -299,6 +299,8 @@ class CreditsConfig(Section):
     by_token: int = Field(60, ge=0)
     """The first of these texts, which are also split token by token, for words and on the same position. Such a text
     takes half as long again."""
+    checkpoint_texts: int = Field(60, ge=1)
+    """The first of these texts, which are also split at the checkpoints that `tune.keep_every` keeps."""
     batch_texts: int = Field(16, ge=1)
     """Texts per batch; gradients take several times the memory of the statistics pass."""
     tolerance: float = Field(1e-3, gt=0.0, lt=1.0)

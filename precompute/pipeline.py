@@ -26,7 +26,7 @@ from precompute.run.work_folder import Run, lock_work_folder
 from precompute.stages.features import features, reseeded, saes, texts
 from precompute.stages.features.pretrained import check_files
 from precompute.stages.findings import ablations, feature_credits, findings, interventions, twin_words
-from precompute.stages.models import completions, corpus, credits, forecast, pair, twins
+from precompute.stages.models import completions, corpus, credits, forecast, pair, trajectory, twins
 from precompute.stages.probes import probes
 
 _CHEAP = {"corpus", "feedback"}
@@ -158,6 +158,12 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
                 *segmenting,
             ),
             files=lexicon_files if segmenting else (),
+        ),
+        Stage(
+            "trajectory",
+            trajectory.run,
+            after=pair_of_models,
+            reads=("model", "credits", "stats.n_texts", "tune.steps", *draws, "seed"),
         ),
         Stage(
             "layers",

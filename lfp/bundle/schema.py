@@ -600,11 +600,21 @@ _DIFFERENCES = Table("differences", "a direction of what tuning changed of activ
     Column("vector", pa.list_(FLOAT), "The mean, or the component with unit length, [d_model]."),
 ), added_later=True)
 
+_TRAJECTORY = Table("trajectory", "a module at a checkpoint of the tuning", ("step", "layer", "module"), (
+    Column("step", INT, "Step of the tuning."),
+    _null("layer", INT, "Layer of the module; null outside the layers."),
+    Column("module", TEXT, f"{_MODULE}."),
+    Column("nats", DOUBLE, "Its credit per token in the implicit reward of that checkpoint, full path.", "nats"),
+    Column("ci_low", DOUBLE, "Lower end of its 95 % interval over texts.", "nats"),
+    Column("ci_high", DOUBLE, "Upper end.", "nats"),
+    Column("n", LONG, "Texts behind it."),
+), added_later=True)
+
 TABLES: tuple[Table, ...] = (
     _LAYERS, _SAES, _FEATURES, _DECODERS, _HISTOGRAMS, _EXAMPLES, _TEXTS, _TOKEN_SCORES, _MODULE_CREDITS, _WORD_CREDITS,
     _ACTIVATIONS, _TRIPLES,
     _VOCABULARY, _WORD_FEATURES, _PROBES, _WEIGHTS, _DRIFT, _RESULTS, _NEIGHBOURS, _LABELS, _ABLATIONS, _COMPLETIONS,
-    _TUNING, _TWINS, _FEATURE_CREDITS, _CREDIT_SUMS, _CREDITS, _INTERVENTIONS, _FORECAST, _DIFFERENCES,
+    _TUNING, _TRAJECTORY, _TWINS, _FEATURE_CREDITS, _CREDIT_SUMS, _CREDITS, _INTERVENTIONS, _FORECAST, _DIFFERENCES,
 )
 # fmt: on
 BY_NAME: dict[str, Table] = {table.name: table for table in TABLES}

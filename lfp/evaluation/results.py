@@ -35,6 +35,7 @@ ROWS = (
     "sae_sweep",
     "triples",
     "tuning",
+    "trajectory",
     "base_model",
     "cost",
 )

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from lfp.evaluation.module_credits import DICTIONARIES, ELSEWHERE
 from lfp.evaluation.results import ResultRow
-from lfp.report.formatting import count, percent, pick
+from lfp.report.formatting import count, percent, pick, plain
 
 NAMES: Mapping[str, str] = {
     "mlp": "MLPs",
@@ -45,6 +45,24 @@ def credits_sentence(rows: Sequence[ResultRow]) -> str:
         f"{first}By kind of module: {', '.join(parts)}. Shares are of the absolute credits of"
         f" {count(kinds[0].n or 0)} texts, with 95 % intervals over texts.{exact}{through}"
     )
+
+
+def trajectory_sentence(rows: Sequence[ResultRow]) -> str:
+    """Say when each kind of module had half of its final credit, and which changed their pace beyond chance."""
+    halves = sorted((row for row in rows if row.metric == "half"), key=lambda row: row.value)
+    if not halves:
+        return "Tuning kept no checkpoints."
+    parts = [f"{NAMES.get(str(row.group), str(row.group))} at step {plain(row.value, 0)}" for row in halves]
+    changes = [row for row in rows if row.metric == "change"]
+    beyond = [row for row in changes if row.null_p is not None and row.null_p <= _LEVEL]
+    says = ""
+    if changes:
+        named = [f"{NAMES.get(str(row.group), str(row.group))} after step {plain(row.value, 0)}" for row in beyond]
+        says = f" Changes of pace beyond chance (p at most {_LEVEL}): {', '.join(named) or 'none'}."
+    return f"Half of its final credit was reached by {', '.join(parts)}; equal steps would be at half of all.{says}"
+
+
+_LEVEL = 0.05
 
 
 def _share(row: ResultRow) -> str:

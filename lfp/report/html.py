@@ -32,6 +32,7 @@ _ESSENTIALS = (
 
 _TITLES = {
     "kendall_tau": "Kendall's tau",
+    "trajectory": "When it was learned",
     "module_credits": "Where the implicit reward comes from",
     "pca_explained": "Variance of texts explained",
     "sae_check": "SAEs made elsewhere, checked first",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from lfp.evaluation.results import FATES, ResultRow, count_dictionaries, passes
 from lfp.evaluation.statistics.discoveries import RATE
-from lfp.report.credits import credits_sentence
+from lfp.report.credits import credits_sentence, trajectory_sentence
 from lfp.report.figures import lines
 from lfp.report.figures.intervals import Line
 from lfp.report.formatting import count, estimate, number, percent, pick, plain, signed, with_interval
@@ -682,6 +682,7 @@ _SENTENCES: Mapping[str, Callable[[Rows], str]] = {
     "disagreements": _disagreements,
     "twins": twins_sentence,
     "tuning": _tuning,
+    "trajectory": trajectory_sentence,
     "base_model": _base_model,
     "divergence_by_layer": _divergence,
     "drift": _drift,

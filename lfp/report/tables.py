@@ -326,6 +326,14 @@ LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
             ),
         ),
     ),
+    "trajectory": (
+        Layout({"group": "half of the final credit"}, _full("step", metric="half"), frozenset({"half"})),
+        Layout(
+            {"group": "largest change of pace"},
+            (Column("after step", _value), Column("p", _field("null_p")), Column("n", _field("n"))),
+            frozenset({"change"}),
+        ),
+    ),
     "base_model": (
         Layout(
             {"group": "step"},

@@ -52,6 +52,7 @@ MADE_BY = {
     "drift": "findings",
     "ablations": "ablations",
     "tuning": "tuned",
+    "trajectory": "trajectory",
     "twins": "twin_words",
     "feature_credits": "feature_credits",
     "credit_sums": "feature_credits",

@@ -1,7 +1,7 @@
 """Where tuning lives: shares of module kinds in the implicit reward of GRPO and DPO, of all weights and of an adapter.
 
-The demo's base model is tuned on the demo's reviews by VADER; the pairs of DPO are two reviews each, of which the one with
-more VADER is chosen. A row each: shares of absolute credit with 95 % intervals over texts.
+The demo's base model is tuned on the demo's reviews by VADER; the pairs of DPO are two reviews each, of which the one
+with more VADER is chosen. A row each: shares of absolute credit with 95 % intervals over texts.
 
 Run: python -m tests.benchmarks.credit_shares FOLDER [STEPS]. What is tuned stays in FOLDER.
 """
@@ -71,7 +71,9 @@ def main(folder: Path, steps: int) -> None:
     for name in KINDS:
         rows = [row for row in measure(name, folder, steps=steps) if row.layer is None]
         shares = [
-            f"{row.group} {row.value:.3f} [{row.ci_low:.3f}, {row.ci_high:.3f}]" for row in rows if row.metric == "share"
+            f"{row.group} {row.value:.3f} [{row.ci_low:.3f}, {row.ci_high:.3f}]"
+            for row in rows
+            if row.metric == "share"
         ]
         nats = sum(row.value for row in rows if row.metric == "nats")
         sys.stdout.write(f"{name}: {'; '.join(shares)}; {nats:+.4f} nats per token\n")

@@ -63,6 +63,13 @@ def tuning(store: Store) -> pa.Table:
     return store.query("SELECT metric, step, value FROM tuning ORDER BY metric, step")
 
 
+def trajectory(store: Store) -> pa.Table:
+    """Sum the credits per token of every kind of module at every checkpoint; empty where tuning kept none."""
+    return store.query(
+        "SELECT step, module, sum(nats) AS nats FROM trajectory GROUP BY step, module ORDER BY module, step"
+    )
+
+
 def layers(store: Store) -> pa.Table:
     """Select all layers, in order, with their divergence."""
     return store.query("SELECT * FROM layers ORDER BY layer")

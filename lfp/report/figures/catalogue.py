@@ -20,12 +20,13 @@ from lfp.errors import ConfigError
 from lfp.evaluation.results import Report
 from lfp.report.figures import bars, frame, lines, points
 from lfp.report.figures.intervals import Legend, Line, draw_lines
-from lfp.report.figures.modules import draw_credits
+from lfp.report.figures.modules import draw_credits, draw_trajectory
 from lfp.util.sanitize import token_text
 
 _NO_WORDS: Mapping[str, Sequence[Any]] = {"word": (), "feedback": (), "implicit_reward": (), "shown": (), "n": ()}
 _NO_LAYERS: Mapping[str, Sequence[Any]] = {"layer": (), "divergence": (), "selected": ()}
 _NO_STEPS: Mapping[str, Sequence[Any]] = {"metric": (), "step": (), "value": ()}
+_NO_CHECKPOINTS: Mapping[str, Sequence[Any]] = {"step": (), "module": (), "nats": ()}
 _NO_TEXTS: Mapping[str, Sequence[Any]] = {
     "text_id": (), "pca_x": (), "pca_y": (), "feedback": (), "begins": (),
 }  # fmt: skip
@@ -48,6 +49,7 @@ class Material:
     ablated: Sequence[AblatedFeature] = ()
     tuning: Mapping[str, Sequence[Any]] = field(default_factory=lambda: _NO_STEPS)
     forecast: Sequence[ForecastFeature] = ()
+    trajectory: Mapping[str, Sequence[Any]] = field(default_factory=lambda: _NO_CHECKPOINTS)
 
     @classmethod
     def from_store(cls, store: Store, report: Report) -> Material:
@@ -62,6 +64,7 @@ class Material:
             queries.run.ablated_features(store),
             queries.run.tuning(store).to_pydict(),
             queries.run.forecast(store),
+            queries.run.trajectory(store).to_pydict(),
         )
 
 
@@ -124,6 +127,7 @@ def draw_all(material: Material) -> list[Drawn]:
         ("autoencoders", "SAEs", "sae_quality", bars.autoencoders(report.get("sae_quality", ()))),
         ("tuning", lines.tuning_change(report.get("tuning", ())), "tuning",
          bars.tuning_curve(report.get("tuning", ()), material.tuning)),
+        ("trajectory", "When modules learned", "trajectory", draw_trajectory(material.trajectory)),
         ("learning-curve", "How the base model learned", "base_model",
          bars.learning_curve(report.get("base_model", ()))),
     ]  # fmt: skip

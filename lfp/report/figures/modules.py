@@ -1,8 +1,9 @@
-"""Which modules carry the implicit reward: shares by layer and kind."""
+"""Which modules carry the implicit reward: shares by layer and kind, and credits at the checkpoints of the tuning."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -21,6 +22,31 @@ _COLOURS = {
 }
 _ENDS = {"embedding": "in", "final_norm": "out", "unembedding": "out", "other": "other"}
 """Bars of what stands outside the layers."""
+
+
+def draw_trajectory(points: Mapping[str, Sequence[Any]]) -> go.Figure | None:
+    """Draw the credit per token of each kind of module by step (columns of `queries.run.trajectory`)."""
+    if not points["step"]:
+        return None
+    traces = []
+    for kind, name in NAMES.items():
+        places = [place for place, module in enumerate(points["module"]) if module == kind]
+        if not places:
+            continue
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "lines+markers",
+                "x": [0, *(points["step"][place] for place in places)],
+                "y": [0.0, *(points["nats"][place] for place in places)],
+                "name": name.removeprefix("the "),
+                "line": {"color": _COLOURS[kind], "dash": "dot" if kind == "final_norm" else "solid"},
+                "hovertemplate": "step %{x}: %{y:.4f}<extra>" + name.removeprefix("the ") + "</extra>",
+            }
+        )
+    x = {"title": "step of the tuning", "gridcolor": GRID, "zeroline": False}
+    y = {"title": "credit, nats per token", "gridcolor": GRID, "zerolinecolor": GRID}
+    return draw(traces, x, y, height=380, legend=True)
 
 
 def draw_credits(rows: Sequence[ResultRow]) -> go.Figure | None:

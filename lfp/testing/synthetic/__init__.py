@@ -114,6 +114,7 @@ def _tables(
     yield "ablations", [texts.ablation_rows(made, random)]
     yield "completions", [texts.completion_rows(made, random)]
     yield "tuning", [results.tuning_rows()]
+    yield "trajectory", [credits.trajectory_table_rows(made)]
     yield "twins", [texts.twin_columns(made, random)]
     entries = features.credit_entries(made, random)
     yield "feature_credits", [features.feature_credit_columns(made, entries)]

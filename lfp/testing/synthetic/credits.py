@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from lfp.evaluation.module_credits import ELSEWHERE, FULL, SAME_POSITION, Credits, Key
+from lfp.evaluation.statistics.resampling import Draws
+from lfp.evaluation.trajectory import Trajectory, trajectory_columns
 from lfp.testing.synthetic.corpus import N_SPLIT, Made
 from lfp.util.types import Floats
 
@@ -34,6 +36,21 @@ def text_credits(made: Made, reward: Floats) -> Credits:
     values = draw_shares(n, len(modules), 1) * reward[:, None]
     n_tokens = np.bincount(made.corpus.text, minlength=n)[:n]
     return Credits(tuple(modules), values, reward, n_tokens, -1 - np.arange(n))
+
+
+def build_trajectory(made: Made) -> Trajectory:
+    """Credits of the first texts at four checkpoints: attention learns early, the rest late."""
+    n = min(len(made.corpus.texts), 20)
+    reward = np.bincount(made.corpus.text, np.nan_to_num(made.implicit), n)[:n].astype(float)
+    found, steps = text_credits(made, reward), np.array([15, 30, 45, 60])
+    early = np.array([kind == "attention" for _, kind in found.modules])
+    grown = np.where(early, np.array([[0.6], [0.9], [0.95], [1.0]]), np.array([[0.1], [0.2], [0.7], [1.0]]))
+    return Trajectory(steps, found.modules, grown[:, None, :] * found.values, found.n_tokens, found.groups)
+
+
+def trajectory_table_rows(made: Made) -> list[dict[str, Any]]:
+    """Rows of the table `trajectory`; none in a bundle without texts."""
+    return trajectory_columns(build_trajectory(made), Draws(20, 20, 0)) if len(made.corpus.texts) > 1 else []
 
 
 def module_credit_columns(made: Made, texts: dict[str, Any]) -> dict[str, Any]:

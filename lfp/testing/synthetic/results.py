@@ -13,11 +13,12 @@ import pyarrow as pa
 from lfp.evaluation.module_credits import DICTIONARIES, check_rows, credit_rows, group_rows, modules_read
 from lfp.evaluation.results import FATES
 from lfp.evaluation.statistics.resampling import Draws
+from lfp.evaluation.trajectory import trajectory_rows
 from lfp.labels import prompts
 from lfp.labels.evidence import cut_silent_stretch, read_excerpt
 from lfp.labels.types import TASKS, Excerpt
 from lfp.testing.synthetic.corpus import LEXICON, N_SPLIT, Array, Made, Random, listed
-from lfp.testing.synthetic.credits import text_credits
+from lfp.testing.synthetic.credits import build_trajectory, text_credits
 from lfp.testing.synthetic.features import Places, example_columns
 from lfp.util.types import Flags, Floats
 
@@ -166,6 +167,7 @@ def _credit_rows(made: Made) -> list[Row]:
         *check_rows(np.full(n, 4e-4), np.full(n, 3), 13.5),
         *credit_rows(credits, draws),
         *group_rows(credits, members, DICTIONARIES, draws),
+        *trajectory_rows(build_trajectory(made), draws),
     ]
     return [row.as_dict() for row in rows]
 

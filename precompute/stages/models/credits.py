@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -45,17 +44,16 @@ def run(run: Run, output: Output, *, with_lexicon: bool = False) -> None:
     """
     settings, all_texts = run.config.credits, read_statistics_texts(run)
     base, tuned = load_pair(run)
-    texts = order_texts(all_texts, seed=run.config.seed)[: settings.n_texts]
-    tokenized = tokenize_texts(run, tuned, texts)
-    counted = [flags if flags.any() else np.ones_like(flags) for flags in mark_responses(texts, tokenized)]
-    split = partial(_split, run, base, tokenized, counted)
-    found = split(tuned, by_token=settings.by_token)
-    full, same = _collect(found, texts, counted)
+    split = read_split_texts(run, tuned, settings.n_texts)
+    texts, tokenized, counted = split
+    found = split_reward(run, base, tuned, split, by_token=settings.by_token)
+    full, same = collect_credits(found, split)
     _write_credits(output, full, FULL)
     _write_credits(output, same, SAME_POSITION)
     n_twins = 0
     for twin in load_twins(run):
-        _write_credits(output, _collect(split(twin, by_token=0), texts, counted)[0], f"twin-{n_twins}")
+        of_twin = split_reward(run, base, twin, split, by_token=0)
+        _write_credits(output, collect_credits(of_twin, split)[0], f"twin-{n_twins}")
         n_twins += 1
     text_ids = [text.text_id for text in texts]
     output.table("module_credits", _text_table(text_ids, full, same))
@@ -92,23 +90,37 @@ def read_credits(run: Run, name: str = FULL) -> Credits:
     return Credits(modules, **arrays, path=SAME_POSITION if name == SAME_POSITION else FULL)
 
 
-def _split(
-    run: Run,
-    base: LanguageModel,
-    tokenized: Sequence[TokenizedText],
-    counted: Sequence[Flags],
-    tuned: LanguageModel,
-    *,
-    by_token: int,
+class SplitTexts(NamedTuple):
+    """Texts whose implicit reward is split, and the tokens of each that count for it."""
+
+    texts: list[CorpusText]
+    tokenized: list[TokenizedText]
+    counted: list[Flags]
+
+
+def read_split_texts(run: Run, model: LanguageModel, n: int) -> SplitTexts:
+    """Read the first `n` of the run's texts, those whose activations are stored first.
+
+    Where a text has a prompt, its response counts, as in `texts.implicit_reward`; all of it where none begins.
+    """
+    texts = order_texts(read_statistics_texts(run), seed=run.config.seed)[:n]
+    tokenized = tokenize_texts(run, model, texts)
+    counted = [flags if flags.any() else np.ones_like(flags) for flags in mark_responses(texts, tokenized)]
+    return SplitTexts(texts, tokenized, counted)
+
+
+def split_reward(
+    run: Run, base: LanguageModel, tuned: LanguageModel, split: SplitTexts, *, by_token: int
 ) -> ModuleCredits:
+    """Split the implicit reward of texts over modules as `[credits]` says, the first `by_token` by token too."""
     from lfp.ml.implicit_reward.ledger import module_credits
 
     settings = run.config.credits
     return module_credits(
         base,
         tuned,
-        tokenized,
-        counted=counted,
+        split.tokenized,
+        counted=split.counted,
         n_by_token=by_token,
         batch_texts=settings.batch_texts,
         prepend_bos=run.config.model.prepend_bos,
@@ -118,14 +130,14 @@ def _split(
     )
 
 
-def _collect(found: ModuleCredits, texts: Sequence[CorpusText], counted: Sequence[Flags]) -> tuple[Credits, Credits]:
+def collect_credits(found: ModuleCredits, split: SplitTexts) -> tuple[Credits, Credits]:
     """Return the credits of texts on the full path, and of the first of them on the same position."""
-    pairs = [-1 - i if text.pair_id is None else text.pair_id for i, text in enumerate(texts)]
+    pairs = [-1 - i if text.pair_id is None else text.pair_id for i, text in enumerate(split.texts)]
     full = Credits(
         tuple((module.layer, module.kind) for module in found.modules),
         found.credits,
         found.reward,
-        np.array([flags.sum() for flags in counted], np.int64),
+        np.array([flags.sum() for flags in split.counted], np.int64),
         np.array(pairs, np.int64),
     )
     n, same = len(found.tokens), found.same_position

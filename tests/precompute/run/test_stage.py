@@ -22,8 +22,8 @@ from tests.lfp.builders import tiny_sae
 from tests.precompute.conftest import STAGES, replace_jobs, silent, tiny_config
 
 LEXICON = "word,value\ngood,2\nbad,-2\nfilm,1\nplot,-1\n"
-FROM_TUNED = ("tuned", "completions", "credits", "layers", "saes", "features", "rollouts", "probes", "texts",
-              "feature_credits", "labels", "findings", "interventions", "ablations")  # fmt: skip
+FROM_TUNED = ("tuned", "completions", "credits", "trajectory", "layers", "saes", "features", "rollouts", "probes",
+              "texts", "feature_credits", "labels", "findings", "interventions", "ablations")  # fmt: skip
 ONE_SEED = tuple(name for name in STAGES if name != "reseeded")
 """A run with one dictionary of each model reads nothing for others."""
 FROM_PAIRS = tuple(name for name in ONE_SEED if name not in ("twins", "twin_words"))
@@ -122,7 +122,7 @@ def test_a_changed_file_repeats_the_stages_that_depend_on_it(kind: str, folder: 
         ("corpus.n_texts=9", FROM_CORPUS),
         ("tune.pairs_split=test", FROM_CORPUS),
         ("tune.steps=3", FROM_TUNED),
-        ("twins.n=3", ("twins", *ONE_SEED[ONE_SEED.index("credits") :])),
+        ("twins.n=3", ("twins", "credits", *ONE_SEED[ONE_SEED.index("layers") :])),
         ("credits.n_texts=13", FROM_TUNED[FROM_TUNED.index("credits") :]),
         ("tune.eval_prefixes=11", ("completions", *BY_LEXICON[1:])),
         ("layers.count=2", FROM_TUNED[FROM_TUNED.index("layers") :]),

@@ -93,3 +93,25 @@ def test_twins_are_split_too(tiny_bundle: Path, corpus_folder: Path, tmp_path: P
     assert run.json("credits", "facts")["twins"] == 3
     with np.load(run.folder("credits") / "twin-1.npz") as twin, np.load(run.folder("credits") / "full.npz") as full:
         assert twin["values"].shape == full["values"].shape and np.abs(twin["values"] - full["values"]).max() > 1e-4
+
+
+def test_checkpoints_that_tuning_kept_have_a_trajectory(corpus_folder: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    config = tiny_config(
+        model={"base": str(tiny_bundle / "artifacts" / "base")},
+        tune={"keep_every": 1, "completion_tokens": 32},
+        credits={"checkpoint_texts": 5},
+    )
+    run = Run(config, tmp_path / "work", corpus_folder, silent)
+    run_stages(run, ["trajectory", "credits"])
+    found = run.table("trajectory", "trajectory").to_pylist()
+    assert {row["step"] for row in found} == {1, 2, 3, 4} and {row["n"] for row in found} == {5}
+    texts = list(run.json("credits", "texts").values())[:5]
+    whole = sum(row["nats"] for row in found if row["step"] == 4)
+    with np.load(run.folder("credits") / "full.npz") as credits:
+        n_tokens = credits["n_tokens"][:5].sum()
+    assert whole * n_tokens == pytest.approx(sum(text["credit_reward"] for text in texts), rel=5e-3)
+    assert {row.metric for row in run.results(["trajectory"])} == {"half", "change"}
+
+
+def test_a_tuning_without_checkpoints_has_no_trajectory(tiny_bundle: Path) -> None:
+    assert rows(tiny_bundle, "trajectory") == []

@@ -1,0 +1,120 @@
+"""When modules learned: credits at the checkpoints of a tuning, when half was reached, and changes of pace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lfp.evaluation.module_credits import KINDS, Key
+from lfp.evaluation.results import Estimate, ResultRow
+from lfp.evaluation.statistics.resampling import Draws, interval_of_sums, with_null
+from lfp.util.types import Floats, Ints
+
+SECTION = "trajectory"
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory:
+    """Credits [checkpoints, texts, modules] in nats at steps, rising, of texts with `n_tokens` tokens each [texts].
+
+    Texts of one of the `groups` [texts] depend on each other.
+    """
+
+    steps: Ints
+    modules: tuple[Key, ...]
+    values: Floats
+    n_tokens: Ints
+    groups: Ints
+
+    def of_kind(self, kind: str) -> Floats:
+        """Sum the credits of the modules of a kind [checkpoints, texts]."""
+        members = np.array([of == kind for _, of in self.modules], bool)
+        return np.asarray(self.values[:, :, members].sum(2))
+
+
+def trajectory_columns(trajectory: Trajectory, draws: Draws) -> list[dict[str, Any]]:
+    """Return the rows of the table `trajectory`: credits per token of every module at every checkpoint."""
+    rows = []
+    tokens = trajectory.n_tokens.astype(np.float64)
+    for step, values in zip(trajectory.steps.tolist(), trajectory.values, strict=True):
+        columns = np.column_stack([values, tokens])
+        low, high = interval_of_sums(_per_token, columns, n=draws.bootstraps, rng=draws.rng(), groups=trajectory.groups)
+        mean = values.sum(0) / max(tokens.sum(), 1.0)
+        for place, (layer, kind) in enumerate(trajectory.modules):
+            figures = {"nats": mean[place], "ci_low": low[place], "ci_high": high[place]}
+            rows.append({"step": step, "layer": layer, "module": kind, "n": len(tokens), **figures})
+    return rows
+
+
+def _per_token(sums: Floats) -> Floats:
+    return np.asarray(sums[:, :-1] / np.maximum(sums[:, -1:], 1.0))
+
+
+def trajectory_rows(trajectory: Trajectory, draws: Draws) -> Iterator[ResultRow]:
+    """Report for every kind of module when half of its final credit was reached, and its largest change of pace.
+
+    half: the step, with an interval over texts; its null is that of growth by equal steps. change: the step after which
+    the pace, credit per step, differs most from before; its null exchanges the paces between checkpoints, so that p
+    says how often an order of the same paces has as large a change. It needs four checkpoints.
+    """
+    tokens = trajectory.n_tokens.astype(np.float64)
+    for kind in KINDS:
+        values = trajectory.of_kind(kind)
+        if not values.any():
+            continue
+        columns = np.column_stack([values.T, tokens])
+
+        def halves(sums: Floats) -> Floats:
+            return np.array([[find_half(trajectory.steps, series)] for series in _per_token(sums)])
+
+        half = float(halves(columns.sum(0)[None])[0, 0])
+        low, high = interval_of_sums(halves, columns, n=draws.bootstraps, rng=draws.rng(), groups=trajectory.groups)
+        linear = float(trajectory.steps[-1]) / 2.0
+        estimate = Estimate(half, len(tokens), float(low[0]), float(high[0]), null_mean=linear)
+        yield ResultRow.from_estimate(SECTION, "half", estimate, model="tuned", group=kind)
+        if len(trajectory.steps) >= _FEWEST:
+            yield _report_change(trajectory.steps, values.sum(1) / max(tokens.sum(), 1.0), kind, len(tokens), draws)
+
+
+_FEWEST = 4
+"""Checkpoints below which no change of pace is looked for."""
+
+
+def _report_change(steps: Ints, series: Floats, kind: str, n: int, draws: Draws) -> ResultRow:
+    paces = np.diff(series, prepend=0.0) / np.diff(steps, prepend=0)
+    place, size = find_change(paces)
+    shuffled = draws.rng().permuted(np.tile(paces, (draws.permutations, 1)), axis=1)
+    nulls = np.array([find_change(order)[1] for order in shuffled])
+    found = with_null(Estimate(size, n), nulls)
+    estimate = Estimate(float(steps[place - 1]), n, null_p=found.null_p)
+    return ResultRow.from_estimate(SECTION, "change", estimate, model="tuned", group=kind)
+
+
+def find_half(steps: Ints, series: Floats) -> float:
+    """Return the first step at which a series, 0 at step 0 and linear between steps, reaches half of its last value."""
+    at, values = np.concatenate([[0.0], steps]), np.concatenate([[0.0], series])
+    goal = values[-1] / 2.0
+    reached = np.flatnonzero(values * np.sign(goal) >= abs(goal))
+    place = max(int(reached[0]), 1)
+    before, after = values[place - 1], values[place]
+    part = (goal - before) / (after - before) if after != before else 1.0
+    return float(at[place - 1] + part * (at[place] - at[place - 1]))
+
+
+def find_change(paces: Sequence[float] | Floats) -> tuple[int, float]:
+    """Return after how many paces their mean changes most, and how large the change is beside chance.
+
+    The size is the difference of means over sqrt(1 / before + 1 / after), whose standard deviation is the same wherever
+    exchangeable paces are split.
+    """
+    values = np.asarray(paces, np.float64)
+    n = len(values)
+    before = np.arange(1, n)
+    sums = values.cumsum()[:-1]
+    difference = np.abs(sums / before - (values.sum() - sums) / (n - before))
+    size = difference / np.sqrt(1.0 / before + 1.0 / (n - before))
+    place = int(size.argmax())
+    return place + 1, float(size[place])

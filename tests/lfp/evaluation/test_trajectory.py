@@ -1,0 +1,54 @@
+"""When half was learned, changes of pace against exchanged paces, and intervals over texts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lfp.evaluation.statistics.resampling import Draws
+from lfp.evaluation.trajectory import Trajectory, find_change, find_half, trajectory_columns, trajectory_rows
+
+STEPS = np.arange(10, 101, 10)
+DRAWS = Draws(200, 400, 0)
+
+
+def made(attention: np.ndarray, mlp: np.ndarray) -> Trajectory:
+    rng = np.random.default_rng(0)
+    of_texts = 1.0 + 0.2 * rng.normal(size=30)
+    values = np.stack([np.outer(attention, of_texts), np.outer(mlp, -of_texts)], axis=2)
+    return Trajectory(STEPS, ((0, "attention"), (1, "mlp")), values, np.full(30, 8), np.arange(30))
+
+
+def test_half_is_between_the_steps_around_it() -> None:
+    assert find_half(np.array([10, 20]), np.array([1.0, 4.0])) == pytest.approx(10 + 10 / 3)
+    assert find_half(np.array([10, 20]), np.array([-3.0, -4.0])) == pytest.approx(20 / 3)
+
+
+def test_a_change_of_pace_is_found_beyond_chance_and_even_growth_is_not() -> None:
+    noise = 0.001 * np.random.default_rng(1).normal(size=10)
+    early = np.cumsum(np.where(STEPS <= 30, 1.0, 0.01) + noise)
+    rows = list(trajectory_rows(made(early, np.cumsum(1.0 + noise)), DRAWS))
+    found = {(row.metric, row.group): row for row in rows}
+    assert found["change", "attention"].value == 30 and (found["change", "attention"].null_p or 1) < 0.02
+    assert (found["change", "mlp"].null_p or 0) > 0.05
+    half = found["half", "attention"]
+    assert 10 < half.value < 20 and half.null_mean == 50.0 and half.ci_low <= half.value <= half.ci_high  # type: ignore[operator]
+    assert found["half", "mlp"].value == pytest.approx(50.0, abs=1.0)
+
+
+def test_the_null_of_a_change_is_uniform_without_one() -> None:
+    rng, values = np.random.default_rng(2), []
+    for _ in range(60):
+        paces = rng.normal(size=10)
+        nulls = [find_change(rng.permutation(paces))[1] for _ in range(40)]
+        values.append((1 + sum(null >= find_change(paces)[1] - 1e-12 for null in nulls)) / 41)
+    assert 0.35 < np.mean(values) < 0.65
+
+
+def test_the_table_has_every_module_at_every_step() -> None:
+    trajectory = made(np.linspace(0.1, 1.0, 10), np.linspace(0.1, 1.0, 10))
+    rows = trajectory_columns(trajectory, DRAWS)
+    assert len(rows) == 20 and {row["step"] for row in rows} == set(STEPS.tolist())
+    last = next(row for row in rows if row["step"] == 100 and row["module"] == "mlp")
+    assert last["nats"] == pytest.approx(trajectory.values[-1, :, 1].sum() / (30 * 8))
+    assert last["ci_low"] < last["nats"] < last["ci_high"]
