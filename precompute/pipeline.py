@@ -174,8 +174,8 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
         Stage(
             "saes",
             saes.run,
-            after=(*pair_of_models, "layers"),
-            reads=("model", "sae", "stats.batch_texts", "probes.controls", "seed"),
+            after=(*pair_of_models, "layers") + (("twins",) if config.twins.n else ()),
+            reads=("model", "sae", "stats.batch_texts", "probes.controls", "seed", "twins.n"),
             files=dictionaries,
         ),
         Stage(

@@ -361,7 +361,8 @@ _RESULT_KEYS = (
 
 _RESULTS = Table("results", "a figure of the report", _RESULT_KEYS, (
     Column("report_row", TEXT, "Row of the report, such as kendall_tau."),
-    _null("model", TEXT, "tuned, base or difference."),
+    _null("model", TEXT, "tuned, base or difference; of latent_scaling also twin (against the base model) and "
+          "twin_of_twin (against another twin)."),
     _null("layer", INT, "Layer, where the figure is of one."),
     _null("site", TEXT, "Site in the layer, where the figure is of one; null in older bundles: mlp_out."),
     _null("probe_id", INT, "Probe, where the figure is of one kept in probes."),

@@ -16,7 +16,7 @@ NONE = "–"
 _ORDER = {
     name: place
     for names in (
-        ("tuned", "base", "difference"),
+        ("tuned", "base", "difference", "twin", "twin_of_twin"),
         ("implicit_reward", "implicit_advantage", "implicit_matched", "preference", "delta", "feedback"),
         (
             "sae",

@@ -424,10 +424,17 @@ def _latent_scaling(rows: Rows) -> str:
     tuned, base = (pick(rows, metric="exclusive", model=model, layer=None) for model in ("tuned", "base"))
     if tuned is None or base is None:
         return "How far each feature's direction explains both models' activations."
+    twin, of_twins = (pick(rows, metric="exclusive", model=model, layer=None) for model in ("twin", "twin_of_twin"))
+    beside = ""
+    if twin is not None and of_twins is not None:
+        beside = (
+            f" In a twin tuned by another seed it is {count(twin.value)} of {count(twin.n)} against the base model, and"
+            f" {count(of_twins.value)} of {count(of_twins.n)} against another twin."
+        )
     return (
         f"The directions of {count(tuned.value)} features of {count(tuned.n)} explain the tuned model’s activations and"
         f" not the base model’s. With the two models exchanged it is {count(base.value)} of {count(base.n)}: what does"
-        " not exceed that share says nothing of tuning."
+        f" not exceed that share says nothing of tuning.{beside}"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,8 +17,9 @@ from lfp.util.types import ROLES, Place, Role
 from precompute.run.inputs import RANDOM_DECODER, read_places, sae_folder
 from precompute.run.work_folder import Output, Run
 from precompute.stages.features.pretrained import load_pretrained
-from precompute.stages.features.scaling import scale_latents
+from precompute.stages.features.scaling import count_rows, scale_latents
 from precompute.stages.features.subjects import PairSubject, Subject
+from precompute.stages.models.twins import load_twins
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,7 +71,10 @@ def run(run: Run, output: Output) -> None:
     output.json("stability", stability)
     output.json("notes", [note for found in given.values() for note in found.notes])
     kept = {role: {place: saes[0] for place, saes in found.items()} for role, found in trained.items()}
-    scaling = scale_latents(output, pair, kept, functools.partial(_make_exchanged, run, output, pair))
+    exchanged = functools.partial(_make_first, run, output, pair.exchange(), "exchanged")
+    scaling = scale_latents(output, pair, kept, exchanged)
+    if run.config.twins.n:
+        scaling += _compare_twins(run, output, pair)
     output.results(
         [
             *(row for found in given.values() for row in found.rows),
@@ -155,14 +160,33 @@ def _make(
     }
 
 
-def _make_exchanged(run: Run, output: Output, pair: PairSubject) -> dict[Place, Sae]:
-    """Train what the features' dictionaries are with the models exchanged, of the first size."""
-    if pair.trained_on == "base_finetuned":
-        start = _make(run, output, replace(pair.side("tuned"), is_control=True), {}, name="exchanged-start")
-        made = _make(run, output, pair.side("base"), {}, start=start, name="exchanged")
+def _make_first(run: Run, output: Output, pair: PairSubject, name: str) -> dict[Place, Sae]:
+    """Train what the features' dictionaries are, of the first size, for any pair of models, to compare with."""
+
+    def side(role: Role) -> Subject:
+        return replace(pair.side(role), is_control=True)
+
+    if pair.trained_on in _OF_BOTH:
+        made = _make(run, output, replace(pair, is_control=True), {}, name=name)
     else:
-        made = _make(run, output, pair.exchange(), {}, name="exchanged")
+        other: Role = "base" if pair.role == "tuned" else "tuned"
+        continues = pair.trained_on == "base_finetuned"
+        start = _make(run, output, side(other), {}, name=f"{name}-start") if continues else {}
+        made = _make(run, output, side(pair.role), {}, start=start, name=name)
     return {place: saes[0] for place, saes in made.items()}
+
+
+def _compare_twins(run: Run, output: Output, pair: PairSubject) -> list[ResultRow]:
+    """Count the features that a twin alone has, against the base model and against another twin."""
+    from lfp.ml.sae.latent_scaling import fit_factors
+
+    first, second = islice(load_twins(run), 2)
+    rows: list[ResultRow] = []
+    for name, models in (("twin", (first, pair.models[1])), ("twin_of_twin", (first, second))):
+        subject = replace(pair, given=models)
+        saes = _make_first(run, output, subject, name)
+        rows += count_rows({place: fit_factors(sae, subject.held_out_pairs) for place, sae in saes.items()}, name)
+    return rows
 
 
 def _build_trainers(

@@ -52,7 +52,7 @@ def scale_latents(
     else:
         exchanged = pair.held_out_pairs.exchange()
         mirrored = {place: fit_factors(sae, exchanged) for place, sae in train_exchanged().items()}
-    return [*_count(found, "tuned"), *_count(mirrored, "base")]
+    return [*count_rows(found, "tuned"), *count_rows(mirrored, "base")]
 
 
 def read_pair_columns(folder: Path, places: Sequence[Place]) -> dict[str, Floats]:
@@ -81,7 +81,7 @@ def _pair_columns(sae: Sae, factors: Factors, start: Sae | None) -> dict[str, Fl
     return dict(zip(_COLUMNS, values, strict=True))
 
 
-def _count(found: Mapping[Place, Factors], model: Role) -> Iterator[ResultRow]:
+def count_rows(found: Mapping[Place, Factors], model: str) -> Iterator[ResultRow]:
     """Count the features of a model alone, by place and in all places, among those that have factors."""
     for place, factors in found.items():
         known, exclusive = int(factors.is_known.sum()), int(factors.is_exclusive.sum())

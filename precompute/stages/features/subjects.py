@@ -144,10 +144,14 @@ class PairSubject(Subject):
     """Both models of the pair, read together; the role `base` is the pair with its models exchanged."""
 
     trained_on: TrainedOn = "tuned"
+    given: tuple[LanguageModel, LanguageModel] | None = None
+    """Models in the place of the run's tuned and base model."""
 
     @cached_property
     def models(self) -> tuple[LanguageModel, LanguageModel]:
         """Tuned and base model."""
+        if self.given is not None:
+            return self.given
         base, tuned = load_pair(self.run)
         return tuned, base
 

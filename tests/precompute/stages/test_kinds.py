@@ -17,8 +17,10 @@ from lfp.config_sections import ProbeControl
 from lfp.errors import ConfigError
 from lfp.ml.sae.autoencoders import Crosscoder
 from lfp.ml.sae.formats import load_sae
+from lfp.report.sentences import sentence
 from precompute.commands.ablate import ablate
-from precompute.pipeline import run_pipeline
+from precompute.pipeline import run_pipeline, run_stages
+from precompute.run.work_folder import Run
 from tests.app.reader import PAGES, whole
 from tests.conftest import ROOT
 from tests.precompute.conftest import silent, tiny_config
@@ -120,6 +122,23 @@ def test_the_explorer_opens_every_page(made: tuple[str, Path], tmp_path: Path, m
     for page in PAGES:
         shown = whole(at.switch_page(f"views/{page}.py").run())
         assert not at.exception and "This cannot be shown" not in shown, page
+
+
+def test_twins_are_counted_beside_the_tuned_model(tiny_bundle: Path, corpus_folder: Path, tmp_path: Path) -> None:
+    """Against the base model, and against each other, where they differ by their seeds alone."""
+    config = tiny_config(
+        model={role: str(tiny_bundle / "artifacts" / role) for role in ("base", "tuned")},
+        tune={"steps": 2, "completion_tokens": 32},
+        twins={"n": 3, "folder": str(tmp_path / "twins")},
+        sae={**SMALL["sae"], "trained_on": "base_finetuned"},
+    )
+    run = Run(config, tmp_path / "work", corpus_folder, silent)
+    run_stages(run, ["saes"])
+    found = [row for row in run.results(["saes"]) if row.report_row == "latent_scaling" and row.layer is None]
+    assert [row.model for row in found] == ["tuned", "base", "twin", "twin_of_twin"]
+    assert all(row.n and 0 <= row.value <= row.n for row in found)
+    said = sentence("latent_scaling", found)
+    assert "against the base model" in said and "against another twin" in said
 
 
 def test_a_crosscoder_of_another_variant_is_refused() -> None:
