@@ -173,9 +173,9 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
         ),
         Stage(
             "saes",
-            saes.run,
+            partial(saes.run, load_twins=twins.load_twins if config.twins.n else None),
             after=(*pair_of_models, "layers") + (("twins",) if config.twins.n else ()),
-            reads=("model", "sae", "stats.batch_texts", "probes.controls", "seed", "twins.n"),
+            reads=("model", "sae", "stats.batch_texts", "probes.controls", "seed"),
             files=dictionaries,
         ),
         Stage(

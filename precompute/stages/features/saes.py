@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -19,11 +19,11 @@ from precompute.run.work_folder import Output, Run
 from precompute.stages.features.pretrained import load_pretrained
 from precompute.stages.features.scaling import count_rows, scale_latents
 from precompute.stages.features.subjects import PairSubject, Subject
-from precompute.stages.models.twins import load_twins
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lfp.ml.models.loading import LanguageModel
     from lfp.ml.sae.autoencoders import Sae, SaeInfo
     from lfp.ml.sae.training import SaeTrainer
 
@@ -32,7 +32,11 @@ _OF_BOTH = ("shared", "change", "crosscoder")
 """Kinds of dictionaries that both models share: there is no other for the base model."""
 
 
-def run(run: Run, output: Output) -> None:
+LoadTwins = Callable[[Run], Iterator["LanguageModel"]]
+"""Loads the twins of a run one after the other."""
+
+
+def run(run: Run, output: Output, *, load_twins: LoadTwins | None = None) -> None:
     """Write a folder per dictionary and control, saes.json, stability.json (of the kept features), notes.json, rows.
 
     The rows are `sae_quality`, `latent_scaling`, and `sae_check` of pretrained dictionaries, which are checked before
@@ -73,8 +77,8 @@ def run(run: Run, output: Output) -> None:
     kept = {role: {place: saes[0] for place, saes in found.items()} for role, found in trained.items()}
     exchanged = functools.partial(_make_first, run, output, pair.exchange(), "exchanged")
     scaling = scale_latents(output, pair, kept, exchanged)
-    if run.config.twins.n:
-        scaling += _compare_twins(run, output, pair)
+    if load_twins is not None:
+        scaling += _compare_twins(run, output, pair, load_twins)
     output.results(
         [
             *(row for found in given.values() for row in found.rows),
@@ -176,7 +180,7 @@ def _make_first(run: Run, output: Output, pair: PairSubject, name: str) -> dict[
     return {place: saes[0] for place, saes in made.items()}
 
 
-def _compare_twins(run: Run, output: Output, pair: PairSubject) -> list[ResultRow]:
+def _compare_twins(run: Run, output: Output, pair: PairSubject, load_twins: LoadTwins) -> list[ResultRow]:
     """Count the features that a twin alone has, against the base model and against another twin."""
     from lfp.ml.sae.latent_scaling import fit_factors
 
