@@ -327,7 +327,12 @@ def _drift(rows: Rows) -> str:
         share = percent(sum(row.value for row in carried))
         parts.append(f"Features whose firing changed carry {share} of the change of the estimate.")
     largest = [row for row in rows if row.metric == "drifted_contribution" and row.null_high is not None]
-    if largest:
+    if born and born.null_p is not None:
+        parts.append(
+            "Chance in this older bundle is too easily passed: its counts take features as independent, and its "
+            "changes of contribution are compared with weights shuffled among features."
+        )
+    elif largest:
         beyond = sum(abs(row.value) > (row.null_high or 0.0) for row in largest)
         parts.append(
             f"Of the {count(len(largest))} features whose contribution changed most, {count(beyond)} changed more than "

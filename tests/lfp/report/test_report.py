@@ -289,3 +289,19 @@ def test_the_report_says_whether_probes_saw_tokens_of_the_words_they_rank() -> N
     assert "identity alone reaches 0.01" in say(0.0, 0.21)
     assert say(0.86, 0.0).startswith("86 % of the words share a token with rows")
     assert overlap_sentence([identity]) == ""
+
+
+def test_drift_is_said_to_be_beyond_chance_only_by_the_null_of_shuffled_feedback() -> None:
+    counts = {("sae", "born"): Estimate(3, 90, 1, 6, 2.0), ("base_sae", "gone"): Estimate(1, 80, 0, 3, 1.8)}
+    rows = [
+        ResultRow.from_estimate("drift", "count", estimate, inputs=inputs, group=group)
+        for (inputs, group), estimate in counts.items()
+    ]
+    for value in (0.5, -0.9):
+        change = Estimate(value, 90, null_mean=0.3, null_high=0.6, null_p=0.2)
+        rows.append(ResultRow.from_estimate("drift", "drifted_contribution", change, group=f"feature:{value}"))
+    says = sentence("drift", rows)
+    assert "3 of 90 features" in says and "on average 2 and 2" in says and "is not known from one" in says
+    assert "Of the 2 features whose contribution changed most, 1 changed more than 95 %" in says
+    older = [dataclasses.replace(row, null_p=0.001) if row.metric == "count" else row for row in rows]
+    assert "too easily passed" in sentence("drift", older) and "changed more than" not in sentence("drift", older)
