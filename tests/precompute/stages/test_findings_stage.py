@@ -72,7 +72,7 @@ def test_figures_that_compare_have_an_interval_and_a_null(store: Store) -> None:
         for row in rows:
             assert None not in (row.ci_low, row.ci_high, row.null_mean, row.null_high, row.null_p), row
     for row in rows_of(store, "disagreements"):
-        if row.metric == "words_flagged":  # a count
+        if row.metric == "words_flagged" or row.metric.endswith("_paid"):  # a count; lists of too few words for a null
             continue
         assert None not in (row.null_mean, row.null_high, row.null_p, row.n)
 
