@@ -220,7 +220,7 @@ def test_words_are_queued_with_chance_and_with_words_paid_otherwise(explorer, co
     ]
 
     def with_rows(table):
-        others = table.filter(pc.not_equal(table["report_row"], "disagreements"))
+        others = table.filter(pc.invert(pc.is_in(table["report_row"], pa.array(["disagreements", "twins"]))))
         return pa.concat_tables([others, pa.Table.from_pylist(made, schema=table.schema)])
 
     rewrite(copied_bundle, "results", with_rows)
@@ -234,6 +234,18 @@ def test_words_are_queued_with_chance_and_with_words_paid_otherwise(explorer, co
     assert "People rate texts" in whole(
         explorer("disagreements", copied_bundle, queue="true against rating", things="words")
     )
+
+
+def test_words_are_compared_with_the_twins_where_a_run_has_some(explorer, bundle):
+    with Store.open(bundle) as store:
+        over, under = (queries.words.twin_words(store, over=flag) for flag in (True, False))
+        twins = store.rows("SELECT word, t, q FROM twins ORDER BY t DESC, word")
+    assert [word.word for word in over] == [row["word"] for row in twins if row["t"] > 0][:10]
+    assert [word.t for word in under] == sorted(row["t"] for row in twins if row["t"] < 0)[:10]
+    html = whole(explorer("disagreements", bundle, queue="implicit against true", things="words"))
+    assert "Compared with 8 models tuned on the same stated feedback by other seeds, 2 of 38 words are" in html
+    assert f"<td>{over[0].word}</td>" in html and f"<td>{under[0].word}</td>" in html
+    assert "false discovery rate</th>" in html and "in standard errors" not in html
 
 
 def test_without_ratings_the_third_queue_says_so(explorer, copied_bundle):
