@@ -9,8 +9,6 @@ from scipy.stats import t as student
 
 from lfp.errors import DataError
 from lfp.evaluation.results import FATES, RATE, Estimate
-from lfp.evaluation.statistics.discoveries import adjusted_p
-from lfp.evaluation.statistics.empirical_null import EmpiricalNull
 from lfp.evaluation.statistics.resampling import Draws, interval, permutations_within_bins, with_null
 from lfp.evaluation.statistics.scores import spearman
 from lfp.util.types import Floats, Ints
@@ -47,6 +45,19 @@ def difference_at_equal_length(differences: Floats, lengths: Floats, groups: Int
     return _means(influence[0] @ differences, influence[0][:, None] * residuals, groups)
 
 
+def preference_at_equal_length(differences: Floats, rewards: Floats, lengths: Floats, groups: Ints) -> Means:
+    """Estimate how far features [features] differ where the implicit reward differs by a standard deviation.
+
+    `differences` [pairs, features], `rewards` and `lengths` [pairs] are of one response less the other. Features are
+    regressed on both through the origin, so that it does not matter which response comes first, nor which was chosen.
+    """
+    sizes = [np.sqrt((values**2).mean()) or 1.0 for values in (rewards, lengths)]
+    design = np.column_stack([rewards / sizes[0], lengths / sizes[1]])
+    influence = np.linalg.pinv(design)
+    residuals = differences - design @ (influence @ differences)
+    return _means(influence[0] @ differences, influence[0][:, None] * residuals, groups)
+
+
 def mean_of_groups(values: Floats, groups: Ints) -> Means:
     """Estimate the mean of rows [rows, features], those of one of `groups` [rows] not being independent.
 
@@ -74,29 +85,26 @@ def _means(value: Floats, moves: Floats, groups: Ints) -> Means:
 class Receipt:
     """What came of a forecast, all [features] where not said otherwise.
 
-    `expected` is what the difference in the data predicts of the change, by a line fitted on other features; `moved_q`
-    is the false discovery rate at which a change stands out from those of other features; `status` is of FATES.
+    `expected` is what the difference in the data predicts of what was learned, by a line fitted on other features.
     `r2` and `rank_correlation` are of the features, with their nulls.
     """
 
     expected: Floats
-    moved_q: Floats
-    status: tuple[str, ...]
     r2: Estimate
     rank_correlation: Estimate
 
 
 def judge_forecast(
-    in_data: Floats, moved: Floats, *, data_q: Floats, density: Floats, spread: Floats, draws: Draws
+    in_data: Floats, learned: Floats, *, density: Floats, spread: Floats, draws: Draws
 ) -> Receipt | None:
-    """Compare the differences in the data with what tuning changed, both [features] in units of the feature's `spread`.
+    """Compare differences in the data with a measure of what was learned, [features] in units of their `spread`.
 
     R2 is of predictions of features that the line was not fitted on, its interval over features. The null permutes the
     differences among features of similar `density` and fits again. None for fewer than ten features.
     """
     if len(in_data) < _FEWEST:
         return None
-    across, up = in_data / spread, moved / spread
+    across, up = in_data / spread, learned / spread
     folds = np.random.default_rng(draws.seed).permutation(len(across)) % _FOLDS
     expected = _predict_other_folds(across, up, folds)
     rng = draws.rng()
@@ -111,17 +119,18 @@ def judge_forecast(
         np.array([spearman(up, values) for values in permuted]),
         two_sided=True,
     )
-    null = EmpiricalNull.fit(up)
-    moved_q = np.ones(len(up)) if null is None else adjusted_p(null.p_values(up))
-    status = tuple(map(_name_status, data_q <= RATE, moved_q <= RATE, across * (up - np.median(up)) > 0))
-    return Receipt(expected * spread, moved_q, status, explained, replace(ranked, n=len(up)))
+    return Receipt(expected * spread, explained, replace(ranked, n=len(up)))
 
 
-def _name_status(is_in_data: bool, is_learned: bool, is_alike: bool) -> str:
-    """Name what became of a feature; a change against what the data hold is not learned from them."""
-    if is_in_data:
-        return FATES[0 if is_learned and is_alike else 1]
-    return FATES[2 if is_learned else 3]
+def name_fates(in_data: Floats, learned: Floats, *, data_q: Floats, learned_q: Floats) -> list[str]:
+    """Name what became of each feature; what was learned against the data's difference is not learned from them."""
+    fates = []
+    for is_in_data, is_learned, is_alike in zip(data_q <= RATE, learned_q <= RATE, in_data * learned > 0, strict=True):
+        if is_in_data:
+            fates.append(FATES[0 if is_learned and is_alike else 1])
+        else:
+            fates.append(FATES[2 if is_learned else 3])
+    return fates
 
 
 def _predict_other_folds(across: Floats, up: Floats, folds: Ints) -> Floats:

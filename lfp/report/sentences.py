@@ -524,34 +524,37 @@ def frequencies_sentence(found: Mapping[str, ResultRow]) -> str:
 
 
 def forecast_sentence(rows: Rows) -> str:
-    """Say how well the preference data forecast what tuning changed; empty where nothing was forecast."""
-    explained = pick(rows, metric="r2", group="moved")
+    """Say how well the preference data forecast what was learned; empty where nothing was forecast."""
+    explained = pick(rows, metric="r2", group="preferred")
     if explained is None:
         return ""
     chance = f"; chance {plain(explained.null_high)}" if explained.null_high is not None else ""
     verdict = "forecasts" if explained.beats_null else "does not forecast"
     parts = [
         f"How chosen responses differ from rejected ones of the same length {verdict} which of {count(explained.n)} "
-        f"features tuning changes: R² on features left out {estimate(explained)}{chance}."
+        "features the implicit reward of held-out responses prefers: R² on features left out "
+        f"{estimate(explained)}{chance}."
     ]
-    ranked = pick(rows, metric="rank_correlation", group="moved")
-    if ranked:
-        parts.append(f"Rank correlation {estimate(ranked, is_signed=True)}.")
-    of_credit = pick(rows, metric="rank_correlation", group="credit")
-    if of_credit:
-        reach = f"; chance {plain(of_credit.null_high)}" if of_credit.null_high is not None else ""
-        parts.append(
-            f"With each feature’s part of the implicit reward: rank correlation {estimate(of_credit, is_signed=True)}"
-            f"{reach}."
-        )
+    for measure, name in _MEASURES_OF_LEARNING.items():
+        ranked = pick(rows, metric="rank_correlation", group=measure)
+        if ranked:
+            reach = f"; chance {plain(ranked.null_high)}" if ranked.null_high is not None else ""
+            parts.append(f"Rank correlation with {name}: {estimate(ranked, is_signed=True)}{reach}.")
     counts = {row.group: row for row in rows if row.metric == "count"}
-    if FATES[1] in counts and FATES[2] in counts and FATES[0] in counts:
+    if FATES[0] in counts and FATES[1] in counts and FATES[2] in counts:
         parts.append(
-            f"{count(counts[FATES[0]].value)} features are in the data and learned, "
-            f"{count(counts[FATES[1]].value)} in the data and not learned, {count(counts[FATES[2]].value)} learned "
-            "and not in the data (false discovery rates 5 %). The forecast was made before the tuning, and is hashed."
+            f"{count(counts[FATES[0]].value)} features are in the data and learned, {count(counts[FATES[1]].value)} in "
+            f"the data and not learned, {count(counts[FATES[2]].value)} learned and not in the data (false discovery "
+            "rates 5 %). The forecast was made before the tuning, and is hashed."
         )
     return " ".join(parts)
+
+
+_MEASURES_OF_LEARNING = {
+    "preferred": "that preference",
+    "moved": "how far each feature’s mean moved",
+    "credit": "each feature’s part of the implicit reward",
+}
 
 
 # Ablations

@@ -148,7 +148,10 @@ def test_a_pair_without_activations_is_shown_unsplit(explorer, paired):
 
 def test_what_the_pairs_forecast_is_listed_with_what_was_learned(paired, explorer):
     html = whole(explorer("pairs", paired))
-    assert "forecasts which of 40 features tuning changes: R² on features left out 0.40" in html
+    assert (
+        "forecasts which of 40 features the implicit reward of held-out responses prefers: R² on features left out 0.40"
+        in html
+    )
     assert "2 in the data and not learned" in html and html.count("<th>credit, nats</th>") == 2
     with Store.open(paired) as store:
         found = queries.run.forecast(store)

@@ -51,7 +51,7 @@ def test_chinese_preferences_run_without_a_lexicon(tmp_path: Path) -> None:
     assert not list(validate(out)) and read_manifest(out).tables["triples"].rows == 0
     forecast, manifest = read_table(out, "forecast"), read_manifest(out)
     assert forecast.num_rows and manifest.forecast_sha256 == hash_forecast(forecast)
-    assert forecast["moved"].null_count == forecast["credit"].null_count == 0
+    assert forecast["moved"].null_count == forecast["preferred"].null_count == forecast["credit"].null_count == 0
     assert any(forecast["moved"].to_pylist()) and any(forecast["credit"].to_pylist())
     assert all(low <= value <= high for low, value, high in zip(
         *(forecast[f"in_data{end}"].to_pylist() for end in ("_low", "", "_high")), strict=True))  # fmt: skip

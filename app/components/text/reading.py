@@ -136,18 +136,18 @@ def accuracy_table(figures: Sequence[ResultRow]) -> str:
 
 
 def fates(features: Sequence[ForecastFeature], fate: str) -> str:
-    """Write the features of one fate, those that moved furthest from what was expected of them first."""
+    """Write the features of one fate, those furthest from what was expected of them first."""
     found = [
-        (feature.moved - (feature.expected or 0.0), feature)
+        (feature.preferred - (feature.expected or 0.0), feature)
         for feature in features
-        if feature.status == fate and feature.moved is not None
+        if feature.status == fate and feature.preferred is not None
     ]
     if not found:
         return panels.note("None.")
     found.sort(key=lambda pair: (-abs(pair[0]), pair[1].feature_id))
     rows = [
-        [f"#{feature.feature_id}", " ".join(feature.tokens[:5]), signed(feature.in_data), signed(feature.moved),
-         signed(feature.expected), signed(feature.credit, 3)]
+        [f"#{feature.feature_id}", " ".join(feature.tokens[:5]), signed(feature.in_data), signed(feature.preferred),
+         signed(feature.expected), signed(feature.moved), signed(feature.credit, 3)]
         for _, feature in found[:_MOST_FATES]
     ]  # fmt: skip
-    return panels.table(["feature", "fires on", "in the data", "changed", "expected", "credit, nats"], rows)
+    return panels.table(["feature", "fires on", "in the data", "learned", "expected", "moved", "credit, nats"], rows)

@@ -121,8 +121,8 @@ def features_by_drift(store: Store) -> list[dict[str, Any]]:
 class ForecastFeature:
     """A feature of the base model: its difference in the preference data, and what tuning changed of it.
 
-    `in_data` and its ends, `expected` and `moved` are in units of the feature's standard deviation over responses;
-    `credit` is in nats a pair.
+    `in_data`, `preferred` and their ends, `expected` and `moved` are in units of the feature's standard deviation over
+    responses; `credit` is in nats per pair.
     """
 
     feature_id: int
@@ -133,8 +133,11 @@ class ForecastFeature:
     in_data_high: float
     in_data_q: float
     expected: float | None
+    preferred: float | None
+    preferred_low: float | None
+    preferred_high: float | None
+    preferred_q: float | None
     moved: float | None
-    moved_q: float | None
     credit: float | None
     status: str | None
 
@@ -147,7 +150,8 @@ def forecast(store: Store) -> list[ForecastFeature]:
 _FORECAST = """
 SELECT feature_id, layer, [item.token FOR item IN top_tokens] AS tokens, in_data / spread AS in_data,
     in_data_low / spread AS in_data_low, in_data_high / spread AS in_data_high, in_data_q,
-    expected / spread AS expected, moved / spread AS moved, moved_q, credit, status
+    expected / spread AS expected, preferred / spread AS preferred, preferred_low / spread AS preferred_low,
+    preferred_high / spread AS preferred_high, preferred_q, moved / spread AS moved, credit, status
 FROM forecast WHERE spread > 0 ORDER BY feature_id
 """
 

@@ -103,7 +103,7 @@ def draw_all(material: Material) -> list[Drawn]:
          _lines(lines.pairs(of_pairs), Legend("pair accuracy"), zero=False)),
         ("preference-difference", "Tuned minus base", "preference_accuracy",
          _lines(lines.pair_differences(of_pairs), Legend("difference of pair accuracy", is_signed=True))),
-        ("forecast", "Features: in the preference data and changed by tuning", "forecast",
+        ("forecast", "Features: in the preference data and learned", "forecast",
          points.forecast(material.forecast) if material.forecast else None),
         ("error-by-frequency", "Error by how often the model writes a word", "error_by_frequency",
          _lines(lines.errors(report.get("error_by_frequency", ())),

@@ -147,20 +147,21 @@ def effects(features: Sequence[AblatedFeature]) -> go.Figure:
 
 
 def forecast(features: Sequence[ForecastFeature]) -> go.Figure:
-    """Draw what the data hold of each feature against what tuning changed of it, coloured by what became of it."""
-    known = [(feature, feature.moved) for feature in features if feature.moved is not None]
+    """Draw what the data hold of each feature against what was learned of it, coloured by what became of it."""
+    known = [(feature, feature.preferred) for feature in features if feature.preferred is not None]
     hover = [
         f"<b>#{feature.feature_id}</b> {escaped(shortened(' '.join(feature.tokens[:5]), 60))}<br>in the data "
-        f"{with_interval(feature.in_data, feature.in_data_low, feature.in_data_high, is_signed=True)}<br>changed by "
-        f"{signed(moved, 3)}<br>{feature.status or 'not judged'}"
-        for feature, moved in known
+        f"{with_interval(feature.in_data, feature.in_data_low, feature.in_data_high, is_signed=True)}<br>preferred "
+        f"{with_interval(learned, feature.preferred_low, feature.preferred_high, is_signed=True)}<br>"
+        f"{feature.status or 'not judged'}"
+        for feature, learned in known
     ]
     colours = [_OF_STATUS.get(feature.status or "", "rgba(141,145,153,.45)") for feature, _ in known]
     return _draw(
         [feature.in_data for feature, _ in known],
-        [moved for _, moved in known],
+        [learned for _, learned in known],
         "in the data: chosen minus rejected, standard deviations",
-        "changed by tuning, standard deviations",
+        "learned: in responses of higher implicit reward",
         hover=hover,
         keys=[feature.feature_id for feature, _ in known],
         marker={"size": 7, "color": colours, "line": {"width": 0}},

@@ -317,14 +317,16 @@ def forecast_columns() -> dict[str, Any]:
     """The forecast and receipt of forty features of a base model, by a seed of its own."""
     random, n = np.random.default_rng(7), 40
     in_data, noise = random.normal(0, 0.1, n), random.normal(0, 0.01, n)
+    learned = 0.3 * in_data + noise
     status = [FATES[0]] * 3 + [FATES[1]] * 2 + [FATES[2]] * 2 + [FATES[3]] * (n - 7)
     return {
         "feature_id": np.arange(n), "layer": np.ones(n, np.int64), "site": ["mlp_out"] * n,
         "top_tokens": [[{"token": f" word{i}", "value": 1.0}] for i in range(n)], "density": np.full(n, 0.1),
         "spread": np.full(n, 0.5), "in_data": in_data, "in_data_low": in_data - 0.05, "in_data_high": in_data + 0.05,
-        "in_data_q": np.where(np.arange(n) < 5, 0.001, 0.5), "expected": 0.3 * in_data, "moved": 0.3 * in_data + noise,
-        "moved_low": 0.3 * in_data + noise - 0.02, "moved_high": 0.3 * in_data + noise + 0.02,
-        "moved_q": np.full(n, 0.3), "credit": 0.1 * in_data, "status": status,
+        "in_data_q": np.where(np.arange(n) < 5, 0.001, 0.5), "expected": 0.3 * in_data, "preferred": learned,
+        "preferred_low": learned - 0.02, "preferred_high": learned + 0.02, "preferred_q": np.full(n, 0.3),
+        "moved": noise, "moved_low": noise - 0.02, "moved_high": noise + 0.02, "credit": 0.1 * in_data,
+        "status": status,
     }  # fmt: skip
 
 
@@ -333,8 +335,8 @@ def forecast_rows() -> list[Row]:
     counts = {FATES[0]: 3.0, FATES[1]: 2.0, FATES[2]: 2.0, FATES[3]: 33.0}
     keys: Row = {"model": "difference", "split": "held_out_features", "layer": 1, "n": 40}
     return [
-        figure("forecast", "r2", 0.4, half=0.1, null=(0.0, 0.05), group="moved", **keys),
-        figure("forecast", "rank_correlation", 0.6, half=0.1, null=(0.0, 0.2), group="moved", **keys),
+        figure("forecast", "r2", 0.4, half=0.1, null=(0.0, 0.05), group="preferred", **keys),
+        figure("forecast", "rank_correlation", 0.6, half=0.1, null=(0.0, 0.2), group="preferred", **keys),
         figure("forecast", "rank_correlation", 0.1, half=0.2, null=(0.0, 0.2), group="credit", **keys),
         figure("forecast", "in_data_count", 5.0, n=40, layer=1),
         *(figure("forecast", "count", value, group=fate, n=40, layer=1) for fate, value in counts.items()),

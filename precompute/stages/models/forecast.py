@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ from lfp.evaluation.forecast import (
     difference_at_equal_length,
     judge_forecast,
     mean_of_groups,
+    name_fates,
+    preference_at_equal_length,
 )
 from lfp.evaluation.results import FATES, RATE, ResultRow
 from lfp.evaluation.statistics.discoveries import adjusted_p
@@ -85,7 +88,10 @@ def run_forecast(run: Run, output: Output) -> None:
     output.json("facts", {"sha256": hash_forecast(table), "pairs": n})
 
 
-_LATER = ("expected", "moved", "moved_low", "moved_high", "moved_q", "credit", "status")
+_LATER = (
+    "expected", "preferred", "preferred_low", "preferred_high", "preferred_q", "moved", "moved_low", "moved_high",
+    "credit", "status",
+)  # fmt: skip
 """Columns that are known after tuning."""
 
 
@@ -110,68 +116,67 @@ def run_receipt(run: Run, output: Output) -> None:
     before = run.table("forecast", "forecast")
     kept = before["feature_id"].to_numpy()
     pairs = _read_pairs(run, base, "held_out")
-    change = _pool_change(run, (tuned, base), dictionary, pairs)[:, kept]
-    found = mean_of_groups(change, np.concatenate([pairs.conversation] * 2))
+    pooled, change, rewards = _pool_both(run, (tuned, base), dictionary, pairs)
+    half = len(pairs.conversation)
+    moved = mean_of_groups(change[:, kept], np.concatenate([pairs.conversation] * 2))
+    preferred = preference_at_equal_length(
+        (pooled[:half] - pooled[half:])[:, kept], rewards[:half] - rewards[half:], pairs.lengths, pairs.conversation
+    )
     credit = _measure_credit(run, (tuned, base), dictionary, pairs)
     draws = Draws(config.probes.bootstraps, config.probes.permutations, config.seed)
-    in_data, spread = floats(before, "in_data"), floats(before, "spread")
-    judged = judge_forecast(
-        in_data,
-        found.value,
-        data_q=floats(before, "in_data_q"),
-        density=floats(before, "density"),
-        spread=spread,
-        draws=draws,
+    n, learned_q = len(kept), adjusted_p(preferred.p)
+    measures = {"preferred": preferred.value, "moved": moved.value}
+    measures |= {} if credit is None else {"credit": credit[kept]}
+    judged = _judge(before, measures, draws)
+    fates = name_fates(
+        floats(before, "in_data"), preferred.value, data_q=floats(before, "in_data_q"), learned_q=learned_q
     )
-    n = len(kept)
     columns: dict[str, Any] = {name: before[name].combine_chunks() for name in before.column_names}
-    columns |= {"moved": found.value, "moved_low": found.low, "moved_high": found.high}
+    for name, found in {"preferred": preferred, "moved": moved}.items():
+        columns |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+    columns |= {"preferred_q": learned_q, "status": fates}
     columns["credit"] = pa.nulls(n) if credit is None else credit[kept]
-    if judged is not None:
-        columns |= {"expected": judged.expected, "moved_q": judged.moved_q, "status": list(judged.status)}
+    if "preferred" in judged:
+        columns["expected"] = judged["preferred"].expected
     table = as_table("forecast", columns)
     output.table("forecast", table)
     output.json("facts", {**facts, "sha256": hash_forecast(table)})
-    output.results(_rows(judged, before, credit, draws, layer=int(before["layer"][0].as_py()) if n else None))
+    output.results(_rows(judged, before, fates))
 
 
-def _rows(
-    judged: Receipt | None, before: pa.Table, credit: Floats | None, draws: Draws, *, layer: int | None
-) -> list[ResultRow]:
-    """Report how well the change was forecast, and how many features are on each list."""
-    if judged is None:
-        return []
-    keys: dict[str, Any] = {"model": "difference", "split": "held_out_features", "layer": layer}
-    rows = [
-        ResultRow.from_estimate("forecast", "r2", judged.r2, group="moved", **keys),
-        ResultRow.from_estimate("forecast", "rank_correlation", judged.rank_correlation, group="moved", **keys),
-    ]
-    if credit is not None:
-        of_credit = judge_forecast(
+def _judge(before: pa.Table, measures: Mapping[str, Floats], draws: Draws) -> dict[str, Receipt]:
+    """Judge the forecast by each measure of what was learned; none where too few features are forecast."""
+    found = {}
+    for name, values in measures.items():
+        receipt = judge_forecast(
             floats(before, "in_data"),
-            credit[before["feature_id"].to_numpy()],
-            data_q=floats(before, "in_data_q"),
+            values,
             density=floats(before, "density"),
             spread=floats(before, "spread"),
             draws=draws,
         )
-        if of_credit is not None:
-            rows += [
-                ResultRow.from_estimate("forecast", "r2", of_credit.r2, group="credit", **keys),
-                ResultRow.from_estimate(
-                    "forecast", "rank_correlation", of_credit.rank_correlation, group="credit", **keys
-                ),
-            ]
+        if receipt is not None:
+            found[name] = receipt
+    return found
+
+
+def _rows(judged: Mapping[str, Receipt], before: pa.Table, fates: Sequence[str]) -> list[ResultRow]:
+    """Report how well what was learned was forecast, and how many features are on each list."""
     n = before.num_rows
-    n_in_data = float((floats(before, "in_data_q") <= RATE).sum())
-    rows.append(ResultRow.from_estimate("forecast", "in_data_count", n_in_data, n=n, layer=layer))
-    for status in FATES:
-        rows.append(
-            ResultRow.from_estimate(
-                "forecast", "count", float(judged.status.count(status)), group=status, n=n, layer=layer
-            )
+    if not n:
+        return []
+    keys: dict[str, Any] = {"layer": int(before["layer"][0].as_py())}
+    rows = [
+        ResultRow.from_estimate(
+            "forecast", metric, figure, group=measure, model="difference", split="held_out_features", **keys
         )
-    return rows
+        for measure, receipt in judged.items()
+        for metric, figure in (("r2", receipt.r2), ("rank_correlation", receipt.rank_correlation))
+    ]
+    n_in_data = float((floats(before, "in_data_q") <= RATE).sum())
+    rows.append(ResultRow.from_estimate("forecast", "in_data_count", n_in_data, n=n, **keys))
+    counted = ((fate, float(list(fates).count(fate))) for fate in FATES)
+    return [*rows, *(ResultRow.from_estimate("forecast", "count", c, group=fate, n=n, **keys) for fate, c in counted)]
 
 
 def _choose_place(run: Run, base: LanguageModel) -> Place:
@@ -319,13 +324,17 @@ def _pool_base(run: Run, base: LanguageModel, dictionary: Dictionary, pairs: _Pa
     return np.concatenate(parts), tokens
 
 
-def _pool_change(
+def _pool_both(
     run: Run, models: tuple[LanguageModel, LanguageModel], dictionary: Dictionary, pairs: _Pairs
-) -> Floats:
-    """Average what tuning changed of each feature over each response [texts, features]; `models` are tuned and base."""
+) -> tuple[Floats, Floats, Floats]:
+    """Average features over each response: the base model's, and what tuning changed [texts, features].
+
+    Also the implicit reward of each response [texts], in nats. `models` are tuned and base.
+    """
     from lfp.ml.models.activations import stream_pair
 
-    parts, config = [], run.config
+    pooled, changes, rewards = list[Floats](), list[Floats](), list[Floats]()
+    config = run.config
     for read in stream_pair(
         *models,
         pairs.tokenized,
@@ -335,11 +344,13 @@ def _pool_change(
     ):
         tuned, base = (_encode(dictionary, side.outputs) for side in (read.tuned, read.base))
         rows = read.tuned.rows.numpy()
-        is_response = np.concatenate(pairs.responses[int(rows[0]) : int(rows[-1]) + 1])
-        change = sp.csr_array(tuned - base)
-        parts.append(pool(change, rows - rows[0], how="response", response=is_response).toarray())
+        text_of, is_response = rows - rows[0], np.concatenate(pairs.responses[int(rows[0]) : int(rows[-1]) + 1])
+        for parts, features in ((pooled, base), (changes, sp.csr_array(tuned - base))):
+            parts.append(pool(features, text_of, how="response", response=is_response).toarray())
+        reward = read.implicit_reward.nan_to_num().double().numpy()
+        rewards.append(np.asarray(np.bincount(text_of, reward * is_response), np.float64))
         run.progress("receipt: texts of pairs", int(rows[-1]) + 1, len(pairs.tokenized), float(rows[-1] + 1))
-    return np.concatenate(parts)
+    return np.concatenate(pooled), np.concatenate(changes), np.concatenate(rewards)
 
 
 def _encode(dictionary: Dictionary, outputs: dict[Place, Tensor]) -> sp.csr_array:
