@@ -156,6 +156,23 @@ def test_rows_that_contradict_themselves(copied_bundle, table, column, change, s
     assert any(says in fault for fault in faults_after(copied_bundle, table, changed(column, change)))
 
 
+@pytest.mark.parametrize(
+    ("column", "says"),
+    [
+        ("module", "table credit_sums: features, bias and residual do not sum to the module in 1 rows, such as text"),
+        ("residual", "table credit_sums: features, bias and residual do not sum to the module in 1 rows, such as text"),
+        ("features", "table credit_sums: features is not the sum of feature_credits in 1 rows, such as text"),
+    ],
+)
+def test_credits_that_do_not_add_up(copied_bundle, column, says):
+    def change(table):
+        values = table[column].to_pylist()
+        return with_column(table, column, [values[0] + 0.01, *values[1:]])
+
+    rewrite(copied_bundle, "credit_sums", change)
+    assert any(fault.startswith(says) for fault in validate(copied_bundle))
+
+
 def test_a_prediction_that_does_not_add_up(copied_bundle):
     (fault,) = faults_after(copied_bundle, "texts", changed("predicted", lambda row, v: v + 1e-3 * (row == 7)))
     assert "predicted is not the sum of contributions and intercept in 1 texts, such as 7" in fault
