@@ -91,7 +91,9 @@ def test_the_papers_presets_run_on_a_folder_of_each_of_its_architectures(
     config = load_config(preset(name), overrides(folders[architecture]))
     run = Run(config, tmp_path, None, silent)
     run_stages(run, ["completions", "feedback", "saes"])
-    assert run.finished() == sorted(("corpus", "feedback", "base", "tuned", "completions", "layers", "saes"))
+    of_pairs = ("forecast",) if run.config.tune.method == "dpo" else ()
+    done = ("corpus", "feedback", "base", *of_pairs, "tuned", "completions", "layers", "saes")
+    assert run.finished() == sorted(done)
     model = json.loads((run.folder("tuned") / "model" / "config.json").read_text(encoding="utf-8"))
     layers = run.json("layers", "layers")
     assert model["model_type"] == architecture
