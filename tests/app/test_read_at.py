@@ -106,5 +106,5 @@ def test_a_site_is_not_named_where_there_is_one(explorer, bundle):
 def test_the_overview_says_what_the_saes_read(explorer, sited, bundle):
     assert "8 layers" not in words_of(explorer("overview", bundle))
     said = words_of(explorer("overview", sited))
-    assert "most-changed of 4 layers, on their MLP output and residual stream." in said
+    assert "of 4 layers, on their MLP output and residual stream." in said
     assert "layer 1, residual stream · tuned" in said
