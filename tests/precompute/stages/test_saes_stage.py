@@ -90,7 +90,7 @@ def test_a_dictionary_made_elsewhere_takes_the_place_of_training(
     pair: dict[str, Any], tiny_bundle: Path, corpus_folder: Path, tmp_path: Path
 ) -> None:
     layer = chosen_layer(tiny_bundle)
-    folder = good_sae(tmp_path / "downloaded", layer=layer)
+    folder = good_sae(tmp_path / "downloaded", layer=layer, width=32)
     other = good_sae(tmp_path / "of-attention", layer=layer, site="attn_out", width=32)
     pretrained = [{"layer": layer, "folder": str(folder)}, {"layer": layer, "folder": str(other), "site": "attn_out"}]
     sites = ["mlp_out", "resid_post", "attn_out"]
@@ -98,7 +98,7 @@ def test_a_dictionary_made_elsewhere_takes_the_place_of_training(
     out = run_pipeline(config, tmp_path / "out", config_dir=corpus_folder, resume=False, progress=silent)
     assert validate(out) == []
     used = {row["site"]: row for row in saes_of(out) if row["is_used"]}
-    for site, width, source in (("mlp_out", 24, "downloaded"), ("attn_out", 32, "of-attention")):
+    for site, width, source in (("mlp_out", 32, "downloaded"), ("attn_out", 32, "of-attention")):
         row = used[site]
         assert (row["variant"], row["width"], row["source"], row["mmcs"]) == ("jumprelu", width, source, None)
     assert used["resid_post"]["source"] == "trained"
