@@ -98,6 +98,7 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
                     "model.prepend_bos",
                     *loading,
                     "sae",
+                    "probes.permutations",
                     "stats.batch_texts",
                     "seed",
                 )

@@ -9,13 +9,11 @@ from scipy.stats import t as student
 
 from lfp.errors import DataError
 from lfp.evaluation.results import FATES, RATE, Estimate
-from lfp.evaluation.statistics.resampling import Draws, interval, permutations_within_bins, with_null
+from lfp.evaluation.statistics.resampling import Draws, interval, with_null
 from lfp.evaluation.statistics.scores import spearman
 from lfp.util.types import Floats, Ints
 
 _FOLDS = 5
-_BINS = 5
-"""Bins of features that fire alike, among which the null permutes."""
 _FEWEST = 2 * _FOLDS
 
 
@@ -43,6 +41,25 @@ def difference_at_equal_length(differences: Floats, lengths: Floats, groups: Int
     influence = np.linalg.pinv(design)  # [2, pairs]
     residuals = differences - design @ (influence @ differences)
     return _means(influence[0] @ differences, influence[0][:, None] * residuals, groups)
+
+
+def swapped_differences(
+    differences: Floats, lengths: Floats, groups: Ints, *, n: int, rng: np.random.Generator
+) -> Floats:
+    """Estimate `n` times the difference at equal length [n, features] with the sides of pairs swapped at random.
+
+    The pairs of one of `groups` are swapped together: had people tossed a coin, the data would be as these.
+    """
+    place = np.unique(groups, return_inverse=True)[1]
+    signs = rng.choice([-1.0, 1.0], size=(n, int(place.max()) + 1))[:, place]
+    spread = lengths.std()
+    influences = [
+        sign * np.linalg.pinv(np.column_stack([np.ones(len(lengths)), lengths * sign / spread]))[0]
+        if spread
+        else sign / len(lengths)
+        for sign in signs
+    ]
+    return np.asarray(np.array(influences) @ differences)
 
 
 def preference_at_equal_length(differences: Floats, rewards: Floats, lengths: Floats, groups: Ints) -> Means:
@@ -94,13 +111,12 @@ class Receipt:
     rank_correlation: Estimate
 
 
-def judge_forecast(
-    in_data: Floats, learned: Floats, *, density: Floats, spread: Floats, draws: Draws
-) -> Receipt | None:
+def judge_forecast(in_data: Floats, learned: Floats, *, nulls: Floats, spread: Floats, draws: Draws) -> Receipt | None:
     """Compare differences in the data with a measure of what was learned, [features] in units of their `spread`.
 
-    R2 is of predictions of features that the line was not fitted on, its interval over features. The null permutes the
-    differences among features of similar `density` and fits again. None for fewer than ten features.
+    R2 is of predictions of features that the line was not fitted on, its interval over features. The null forecasts
+    from `nulls` [draws, features], the differences of pairs whose sides were swapped at random: features that fire
+    together still do. None for fewer than ten features.
     """
     if len(in_data) < _FEWEST:
         return None
@@ -109,14 +125,14 @@ def judge_forecast(
     expected = _predict_other_folds(across, up, folds)
     rng = draws.rng()
     rows = [rng.integers(len(up), size=len(up)) for _ in range(draws.bootstraps)]
-    permuted = permutations_within_bins(across, density, bins=_BINS, n=draws.permutations, rng=draws.rng())
+    swapped = nulls / spread
     explained = with_null(
         Estimate(_r2(expected, up), len(up), *interval(np.array([_r2(expected[row], up[row]) for row in rows]))),
-        np.array([_r2(_predict_other_folds(values, up, folds), up) for values in permuted]),
+        np.array([_r2(_predict_other_folds(values, up, folds), up) for values in swapped]),
     )
     ranked = with_null(
         Estimate(spearman(up, across), len(up), *interval(np.array([spearman(up[row], across[row]) for row in rows]))),
-        np.array([spearman(up, values) for values in permuted]),
+        np.array([spearman(up, values) for values in swapped]),
         two_sided=True,
     )
     return Receipt(expected * spread, explained, replace(ranked, n=len(up)))

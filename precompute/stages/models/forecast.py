@@ -22,6 +22,7 @@ from lfp.evaluation.forecast import (
     mean_of_groups,
     name_fates,
     preference_at_equal_length,
+    swapped_differences,
 )
 from lfp.evaluation.results import FATES, RATE, ResultRow
 from lfp.evaluation.statistics.discoveries import adjusted_p
@@ -47,6 +48,7 @@ _LEAST_TOKENS = 5
 """Rarer tokens are not named as what a feature fires on."""
 _LEAST_TEXTS = 10
 """Features that fire in fewer texts are not forecast."""
+_NULLS = "nulls.npz"
 _NODES = 2
 """Nodes of the integral of credits."""
 
@@ -68,6 +70,14 @@ def run_forecast(run: Run, output: Output) -> None:
     is_live = (spread > 0) & ((pooled > 0).sum(axis=0) >= _LEAST_TEXTS)
     found = difference_at_equal_length(pooled[:n] - pooled[n:], pairs.lengths, pairs.conversation)
     kept = np.flatnonzero(is_live)
+    nulls = swapped_differences(
+        (pooled[:n] - pooled[n:])[:, kept],
+        pairs.lengths,
+        pairs.conversation,
+        n=config.probes.permutations,
+        rng=np.random.default_rng(config.seed),
+    )
+    np.savez(output.folder / _NULLS, allow_pickle=False, nulls=nulls)
     table = as_table(
         "forecast",
         {
@@ -127,7 +137,8 @@ def run_receipt(run: Run, output: Output) -> None:
     n, learned_q = len(kept), adjusted_p(preferred.p)
     measures = {"preferred": preferred.value, "moved": moved.value}
     measures |= {} if credit is None else {"credit": credit[kept]}
-    judged = _judge(before, measures, draws)
+    with np.load(run.folder("forecast") / _NULLS) as stored:
+        judged = _judge(before, measures, stored["nulls"], draws)
     fates = name_fates(
         floats(before, "in_data"), preferred.value, data_q=floats(before, "in_data_q"), learned_q=learned_q
     )
@@ -144,14 +155,14 @@ def run_receipt(run: Run, output: Output) -> None:
     output.results(_rows(judged, before, fates))
 
 
-def _judge(before: pa.Table, measures: Mapping[str, Floats], draws: Draws) -> dict[str, Receipt]:
+def _judge(before: pa.Table, measures: Mapping[str, Floats], nulls: Floats, draws: Draws) -> dict[str, Receipt]:
     """Judge the forecast by each measure of what was learned; none where too few features are forecast."""
     found = {}
     for name, values in measures.items():
         receipt = judge_forecast(
             floats(before, "in_data"),
             values,
-            density=floats(before, "density"),
+            nulls=nulls,
             spread=floats(before, "spread"),
             draws=draws,
         )

@@ -12,6 +12,7 @@ from lfp.evaluation.forecast import (
     mean_of_groups,
     name_fates,
     preference_at_equal_length,
+    swapped_differences,
 )
 from lfp.evaluation.results import FATES
 from lfp.evaluation.statistics.resampling import Draws
@@ -52,7 +53,8 @@ def judged(slope: float, *, seed: int = 0, n: int = 400):
     rng = np.random.default_rng(seed)
     spread, across = rng.lognormal(size=n), rng.normal(size=n)
     learned = slope * across + 0.1 * rng.normal(size=n)
-    return judge_forecast(across * spread, learned * spread, density=rng.random(n), spread=spread, draws=DRAWS)
+    nulls = rng.normal(size=(200, n)) * spread
+    return judge_forecast(across * spread, learned * spread, nulls=nulls, spread=spread, draws=DRAWS)
 
 
 def test_what_was_learned_from_the_data_is_forecast() -> None:
@@ -81,6 +83,22 @@ def test_what_the_implicit_reward_prefers_does_not_depend_on_which_was_chosen() 
     np.testing.assert_allclose(again.value, found.value)
 
 
+def test_features_that_fire_together_have_a_null_as_wide_as_their_number_allows() -> None:
+    """Two hundred copies of three features, of which data and learning know nothing of each other."""
+    p = []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        copies = np.repeat(np.arange(3), 70)
+        differences, lengths = rng.normal(size=(60, 3))[:, copies], rng.normal(size=60)
+        learned = rng.normal(size=3)[copies] + 0.01 * rng.normal(size=210)
+        found = difference_at_equal_length(differences, lengths, np.arange(60))
+        nulls = swapped_differences(differences, lengths, np.arange(60), n=99, rng=rng)
+        assert np.abs(nulls.mean(axis=0)).max() < 4 * nulls.std() / 10
+        judged = judge_forecast(found.value, learned, nulls=nulls, spread=np.ones(210), draws=Draws(10, 99, seed))
+        p.append(judged.r2.null_p)
+    assert np.mean(np.array(p) <= 0.05) < 0.15
+
+
 def test_fates_follow_both_rates_and_the_sign() -> None:
     q = np.array([0.01, 0.01, 0.01, 0.5, 0.5])
     learned_q = np.array([0.01, 0.01, 0.5, 0.01, 0.5])
@@ -90,4 +108,4 @@ def test_fates_follow_both_rates_and_the_sign() -> None:
 
 def test_too_few_features_are_not_judged() -> None:
     few = np.arange(5.0)
-    assert judge_forecast(few, few, density=few, spread=few + 1, draws=DRAWS) is None
+    assert judge_forecast(few, few, nulls=few[None], spread=few + 1, draws=DRAWS) is None
