@@ -117,6 +117,14 @@ class RunConfig(Section):
     ablation: AblationConfig = AblationConfig()
 
     @model_validator(mode="after")
+    def _resolves_changes(self) -> RunConfig:
+        if self.sae.trained_on == "change" and self.model.dtype != "float32":
+            raise ValueError(
+                f'sae.trained_on "change" needs model.dtype = "float32": {self.model.dtype} rounds away what tuning changed'
+            )
+        return self
+
+    @model_validator(mode="after")
     def _trains_what_it_reseeds(self) -> RunConfig:
         if self.probes.dictionary_seeds > 1 and self.sae.trained_on != "tuned":
             raise ValueError(

@@ -51,10 +51,14 @@ def find_role(run: Run, role: str) -> Source:
     return found if is_made_here else replace(found, name=name)
 
 
-def load_options(run: Run) -> LoadOptions:
-    """Return how the run's models are loaded."""
+def load_options(run: Run, *, exact: bool = False) -> LoadOptions:
+    """Return how the run's models are loaded; `exact` in float32 whatever their dtype is.
+
+    Credits and interventions need it: bfloat16 rounds away what tuning changed.
+    """
     config = run.config.model
-    return {"device": config.device, "dtype": config.dtype, "attn_implementation": config.attn_implementation}
+    dtype = "float32" if exact else config.dtype
+    return {"device": config.device, "dtype": dtype, "attn_implementation": config.attn_implementation}
 
 
 def load_alone(run: Run, role: str) -> LanguageModel:
@@ -79,16 +83,17 @@ def load_role(run: Run, role: str) -> LanguageModel:
     return model if shared is None else shared.restrict(model)
 
 
-def load_pair(run: Run, *, trust_base: bool = True) -> tuple[LanguageModel, LanguageModel]:
+def load_pair(run: Run, *, trust_base: bool = True, exact: bool = False) -> tuple[LanguageModel, LanguageModel]:
     """Load base and tuned model, check that they are a pair, and that they can read `model.context` tokens.
 
-    `trust_base` as in `lfp.ml.models.pairs.load_pair`: the stage `tuned` has compared an adapter's own base.
+    `trust_base` as in `lfp.ml.models.pairs.load_pair`: the stage `tuned` has compared an adapter's own base. `exact` as
+    in `load_options`.
     """
     from lfp.ml.models import pairs
     from lfp.ml.models.loading import check_context
 
     sources = find_role(run, "base"), find_role(run, "tuned")
-    base, tuned = pairs.load_pair(*sources, trust_base=trust_base, **load_options(run))
+    base, tuned = pairs.load_pair(*sources, trust_base=trust_base, **load_options(run, exact=exact))
     check_context(base, run.config.model.context, prepend_bos=run.config.model.prepend_bos)
     return base, tuned
 

@@ -222,6 +222,11 @@ def test_a_printed_config_reads_back_as_the_same_config(preset: str | None, tmp_
     assert load_config(toml(tmp_path, config(preset))) == same
 
 
+def test_changes_are_read_in_full_precision() -> None:
+    with pytest.raises(ConfigError, match=r'trained_on "change" needs model\.dtype = "float32"'):
+        parse_config({"sae": {"trained_on": "change"}, "model": {"dtype": "bfloat16"}})
+
+
 def test_dictionaries_that_the_run_does_not_train_have_no_other_seeds() -> None:
     pretrained = [{"model": "tuned", "layer": 1, "folder": "saes/one"}]
     with pytest.raises(ConfigError, match="dictionary_seeds above 1 trains dictionaries"):

@@ -41,7 +41,7 @@ def run(run: Run, output: Output) -> None:
             output.table(name, as_table(name, []))
         output.results([])
         return
-    base, tuned = load_pair(run)
+    base, tuned = load_pair(run, exact=True)
     found = _split_texts(run, (base, tuned), dictionary, rows)
     text_ids = np.array([row["text_id"] for row in rows], np.int64)
     place_of, places = dictionary.place_of, dictionary.places

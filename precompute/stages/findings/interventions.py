@@ -87,7 +87,7 @@ class _Bench:
         from lfp.ml.implicit_reward.changes import ChangeOfWrites
         from lfp.ml.interventions.changes import measure_codes, text_log_probs
 
-        base, tuned = load_pair(run)
+        base, tuned = load_pair(run, exact=True)
         pair, dictionary, texts = ChangeOfWrites(tuned, base), load_dictionary(run, "tuned"), list(map(tokens_of, rows))
         batch_texts, prepend_bos = run.config.feature_credits.batch_texts, run.config.model.prepend_bos
         counted = [row["counted"] for row in rows]

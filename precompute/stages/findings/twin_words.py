@@ -39,7 +39,7 @@ def run(run: Run, output: Output, *, with_lexicon: bool = False) -> None:
     if not run.config.twins.n:
         output.table("twins", as_table("twins", []))
         return
-    base, tuned = load_pair(run)
+    base, tuned = load_pair(run, exact=True)
     corpus = build_corpus(run, tuned, with_lexicon=with_lexicon)
     lexicon = lexicon_of(run.config.feedback, beside=run.config_dir)
     stated = np.array([lexicon.get(word, np.nan) for word in corpus.vocabulary.words])

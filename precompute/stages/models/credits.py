@@ -43,7 +43,7 @@ def run(run: Run, output: Output, *, with_lexicon: bool = False) -> None:
     of the vocabulary; `with_lexicon` lets entries of the lexicon be words where no spaces are written.
     """
     settings, all_texts = run.config.credits, read_statistics_texts(run)
-    base, tuned = load_pair(run)
+    base, tuned = load_pair(run, exact=True)
     split = read_split_texts(run, tuned, settings.n_texts)
     texts, tokenized, counted = split
     found = split_reward(run, base, tuned, split, by_token=settings.by_token)

@@ -27,7 +27,7 @@ def run(run: Run, output: Output) -> None:
         output.table("trajectory", as_table("trajectory", []))
         output.results([])
         return
-    base, tuned = load_pair(run)
+    base, tuned = load_pair(run, exact=True)
     texts = read_split_texts(run, tuned, run.config.credits.checkpoint_texts)
     found = []
     for done, (step, model) in enumerate(_load_checkpoints(run, kept, tuned)):
@@ -58,7 +58,7 @@ def _load_checkpoints(run: Run, kept: dict[int, Path], tuned: LanguageModel) -> 
     from lfp.ml.models.sources import find_model, load_network
 
     for step, folder in kept.items():
-        source, options = find_model(str(folder), key="tune.keep_every"), load_options(run)
+        source, options = find_model(str(folder), key="tune.keep_every"), load_options(run, exact=True)
         if source.is_adapter:
             yield step, merge_adapter(source, find_role(run, "base"), key="tune.keep_every", **options)
         else:  # kept without the tokenizer, which is the base's

@@ -150,10 +150,13 @@ def load_twins(run: Run) -> Iterator[LanguageModel]:
 
 
 def load_twin(run: Run, folder: Path) -> LanguageModel:
-    """Load one twin, or any model that was tuned from the run's base; an adapter is merged. Raises ModelError."""
+    """Load one twin, or any model that was tuned from the run's base; an adapter is merged.
+
+    In float32 whatever the run's dtype is. Raises ModelError.
+    """
     from lfp.ml.models.loading import load_source, merge_adapter
 
     source = find_model(str(folder), key="twins")
     if source.is_adapter:
-        return merge_adapter(source, find_role(run, "base"), key="twins", **load_options(run))
-    return load_source(source, key="twins", **load_options(run))
+        return merge_adapter(source, find_role(run, "base"), key="twins", **load_options(run, exact=True))
+    return load_source(source, key="twins", **load_options(run, exact=True))
