@@ -120,7 +120,7 @@ class RunConfig(Section):
     def _resolves_changes(self) -> RunConfig:
         if self.sae.trained_on == "change" and self.model.dtype != "float32":
             raise ValueError(
-                f'sae.trained_on "change" needs model.dtype = "float32": {self.model.dtype} rounds away what tuning changed'
+                f'sae.trained_on "change" needs model.dtype = "float32": {self.model.dtype} rounds changes away'
             )
         return self
 

@@ -29,15 +29,11 @@ _SEED_OFFSET = 4  # other samples than tuning, completions, rollouts and ablatio
 
 
 def run(run: Run, output: Output) -> None:
-    """Write the table interventions and the rows `interventions`.
-
-    Empty where no feature has a credit, and in half precision, whose rounding is as large as many changes.
-    """
+    """Write the table interventions and the rows `interventions`; empty where no feature has a credit."""
     table = run.table("feature_credits", "credits")
     chosen = np.flatnonzero(table["rank"].to_numpy() <= run.config.feature_credits.interventions)
     chosen = chosen[table["credit"].to_numpy()[chosen] != 0]
-    is_exact = run.config.model.dtype == "float32"  # others round away what tuning changed
-    rows = choose_texts(run)[: run.config.feature_credits.intervention_texts] if len(chosen) and is_exact else []
+    rows = choose_texts(run)[: run.config.feature_credits.intervention_texts] if len(chosen) else []
     if not rows:
         output.table("interventions", as_table("interventions", []))
         output.results([])
