@@ -107,14 +107,15 @@ def test_chosen_features_stand_beside_what_is_there_and_replace_their_own(copy: 
 
 
 def test_scaling_by_one_changes_nothing_and_up_has_a_name_of_its_own(copy: Path) -> None:
-    busiest = max(table(copy, "features"), key=lambda row: row["density"])["feature_id"]
+    features = table(copy, "features")
+    busiest = max(features, key=lambda row: row["density"] * row["mean_activation"] * row["decoder_norm"])["feature_id"]
     run(copy, "ablation.scale=1", features=[busiest])
-    run(copy, "ablation.scale=4", features=[busiest])
+    run(copy, "ablation.scale=40", features=[busiest])
     by_name = {row["group"]: row for row in table(copy, "ablations")}
-    still, up = by_name[f"chosen:{busiest}@1"], by_name[f"chosen:{busiest}@4"]
+    still, up = by_name[f"chosen:{busiest}@1"], by_name[f"chosen:{busiest}@40"]
     assert (still["effect"], still["ci_low"], still["ci_high"], still["predicted_effect"]) == (0, 0, 0, 0)
     assert still["perplexity"] == still["perplexity_before"] == up["perplexity_before"]
-    assert up["scale"] == 4.0 and up["perplexity"] != still["perplexity"]
+    assert up["scale"] == 40.0 and up["perplexity"] != still["perplexity"]
 
 
 def test_pairs_are_scored_by_the_implicit_reward(copy: Path) -> None:
