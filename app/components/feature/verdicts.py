@@ -162,10 +162,8 @@ def differences(
         label = shortened((feature and feature.description) or "no label", 90)
         link = panels.anchor(where(a.feature_id), f"feature {a.feature_id}")
         rows += f'<tr><td>{link}</td><td dir="auto">{escaped(label)}</td>{cell(a)}{cell(b)}</tr>'
-    return (
-        f'<div class="lfp-scroll"><table class="lfp-table lfp-differ"><thead><tr>{heads}</tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>"
-    )
+    head = f"<thead><tr>{heads}</tr></thead>"
+    return panels.scrolling(f'<table class="lfp-table lfp-differ">{head}<tbody>{rows}</tbody></table>')
 
 
 def examples(rows: Sequence[Row], limit: float, href: Callable[[int], str]) -> str:

@@ -136,7 +136,12 @@ def table(
     )
     head = f"<thead><tr>{top}</tr></thead>"
     kind = "lfp-table wraps" if wraps else "lfp-table"
-    return f'<div class="lfp-scroll"><table class="{kind}">{head}<tbody>{body}</tbody></table></div>'
+    return scrolling(f'<table class="{kind}">{head}<tbody>{body}</tbody></table>')
+
+
+def scrolling(wide: str) -> str:
+    """Return a table that scrolls where it is wider than its place, by keys too."""
+    return f'<div class="lfp-scroll" tabindex="0" role="group" aria-label="Table">{wide}</div>'
 
 
 class LinkedRow(NamedTuple):
@@ -155,10 +160,8 @@ def linked_table(heads: Sequence[str], rows: Sequence[LinkedRow]) -> str:
         says = f" <span>{escaped(shortened(row.says, 64))}</span>" if row.says else ""
         cells = "".join(f"<td>{escaped(cell)}</td>" for cell in row.cells)
         body += f"<tr><td>{anchor(row.href, row.name)}{says}</td>{cells}</tr>"
-    return (
-        '<div class="lfp-scroll"><table class="lfp-table lfp-linked">'
-        f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
+    head = f"<thead><tr>{top}</tr></thead>"
+    return scrolling(f'<table class="lfp-table lfp-linked">{head}<tbody>{body}</tbody></table>')
 
 
 def token_bars(items: Sequence[Mapping[str, object]], *, sign: int | None = None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from app.components.html.panels import Headline, LinkedRow
+from app.components.html.panels import Headline, LinkedRow, scrolling
 from lfp.bundle.queries.common import Probe
 from lfp.bundle.queries.run import AblatedFeature
 from lfp.bundle.queries.words import Word, WordFeature
@@ -98,10 +98,10 @@ def heat(found: Mapping[str, ResultRow]) -> str:
             cells += f'<td class="cell" style="--a:{100 * share:.0f}">{says}</td>'
         body += f'<tr><th scope="row">{name}</th>{cells}<td>{count(sum(row))}</td></tr>'
     sums = "".join(f"<td>{count(sum(column))}</td>" for column in zip(*counts, strict=True))
-    return (
-        '<div class="lfp-scroll"><table class="lfp-heat"><thead><tr><td></td><th scope="col">large weight</th>'
+    return scrolling(
+        '<table class="lfp-heat"><thead><tr><td></td><th scope="col">large weight</th>'
         f'<th scope="col">small weight</th><td>all</td></tr></thead><tbody>{body}'
-        f'<tr><th scope="row">all</th>{sums}<td>{count(sum(map(sum, counts)))}</td></tr></tbody></table></div>'
+        f'<tr><th scope="row">all</th>{sums}<td>{count(sum(map(sum, counts)))}</td></tr></tbody></table>'
     )
 
 
