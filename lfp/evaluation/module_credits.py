@@ -98,7 +98,7 @@ def group_rows(
 
 def _exchange_signs(own: Floats, n_tokens: Floats, draws: Draws) -> Floats:
     signs = draws.rng().choice([-1.0, 1.0], size=(draws.permutations, len(own)))
-    return np.asarray(signs @ own / n_tokens.sum())
+    return np.asarray(signs @ own / max(n_tokens.sum(), 1.0))  # no tokens, nothing to split
 
 
 def _divide(part: Floats, whole: Floats) -> Floats:

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from lfp.bundle.queries.common import Order, columns, direction, headline_id, look_up, main_labeller
 from lfp.bundle.store.connection import Store
+from lfp.evaluation.contrasts import add_contrasts
 from lfp.evaluation.results import CONTROL, ResultRow
 
 
@@ -162,8 +163,6 @@ def report_ablations(store: Store) -> list[dict[str, Any]]:
     is_newer = any(row["contrast"] is not None for row in rows)
     if is_newer or all(row["kind"] != CONTROL for row in rows):
         return rows
-    from lfp.evaluation.findings.ablation import add_contrasts  # needs scipy, which pages should not wait for
-
     return add_contrasts(rows)
 
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student
 
+from lfp.evaluation.contrasts import add_contrasts
 from lfp.evaluation.results import CONTROL, FEATURE, Estimate, ResultRow, controls_in, is_inert
-from lfp.evaluation.statistics.discoveries import adjusted_p
 from lfp.evaluation.statistics.resampling import Draws, bootstrap, mean_interval, with_null
 from lfp.evaluation.statistics.scores import spearman
 from lfp.util.types import Flags, Floats, Ints, Place
@@ -176,40 +175,6 @@ def ablation_table(
                 change, n=draws.bootstraps, rng=draws.rng(), groups=clean.clusters
             )
     return add_contrasts(rows)
-
-
-def add_contrasts(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Compare each group with the mean of its controls: columns `contrast` to `contrast_q` of the table `ablations`.
-
-    All groups share one clean run, whose luck shifts every effect alike and cancels here. p is Student's: is the group
-    like another control? q is its false discovery rate among the groups, or among the single features. Where a bundle
-    lacks the interval of a contrast, it is the effect's, moved by the controls' mean.
-    """
-    made = [{**row, **_contrast(row, controls_in(row, rows))} for row in rows]
-    for is_single in (True, False):
-        judged = [row for row in made if row["contrast_p"] is not None and (row["kind"] == FEATURE) == is_single]
-        for row, q in zip(judged, adjusted_p(np.array([row["contrast_p"] for row in judged])), strict=True):
-            row["contrast_q"] = float(q)
-    return made
-
-
-def _contrast(row: Mapping[str, Any], controls: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
-    names = ("contrast", "contrast_low", "contrast_high", "contrast_reach", "contrast_p", "contrast_q")
-    found: dict[str, float | None] = dict.fromkeys(names)
-    if row["kind"] == CONTROL or not controls:
-        return found
-    effects = np.array([control["effect"] for control in controls])
-    mean = float(effects.mean())
-    found["contrast"] = row["effect"] - mean
-    for side in ("low", "high"):
-        known = row.get(f"contrast_{side}")
-        found[f"contrast_{side}"] = row[f"ci_{side}"] - mean if known is None else known
-    if len(effects) > 1:
-        error, freedom = float(effects.std(ddof=1)) * np.sqrt(1.0 + 1.0 / len(effects)), len(effects) - 1
-        size = abs(row["effect"] - mean)
-        found["contrast_reach"] = float(student.ppf(0.975, freedom) * error)
-        found["contrast_p"] = float(2.0 * student.sf(size / error, freedom)) if error else float(not size)
-    return found
 
 
 def _row(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from lfp.evaluation.findings.ablation import add_contrasts
+from lfp.evaluation.contrasts import add_contrasts
 from lfp.evaluation.twin_words import PARTS
 from lfp.testing.synthetic.corpus import (
     FOLDS,

@@ -36,13 +36,23 @@ def with_value(value, type_, bad):
     return bad
 
 
+def blank(type_):
+    """A value of a type, for the columns of a row that is made for another."""
+    if pa.types.is_list(type_):
+        return []
+    return "x" if pa.types.is_string(type_) else False if pa.types.is_boolean(type_) else 0
+
+
 def change_one(bundle, table, column, bad):
     """Put `bad` into the first row of a column, or into a first row made for it."""
 
     def change(rows):
         values = rows[column].to_pylist()
         if not values:
-            return pa.Table.from_pylist([{column: with_value(None, rows.schema.field(column).type, bad)}], rows.schema)
+            row = {field.name: blank(field.type) for field in rows.schema if not field.nullable}
+            return pa.Table.from_pylist(
+                [{**row, column: with_value(None, rows.schema.field(column).type, bad)}], rows.schema
+            )
         return with_column(rows, column, [with_value(values[0], rows.schema.field(column).type, bad), *values[1:]])
 
     rewrite(bundle, table, change)

@@ -11,7 +11,7 @@ from hypothesis import given
 from scipy.stats import t as student
 
 from lfp.bundle.schema import BY_NAME
-from lfp.evaluation.findings.ablation import add_contrasts
+from lfp.evaluation.contrasts import add_contrasts
 from lfp.evaluation.results import ROWS, Estimate, ResultRow, group_by_section, report_as_json
 from lfp.report.figures.bars import tuning_curve
 from lfp.report.figures.lines import tuning_change

@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 from scipy.stats import kstest
 
+from lfp.evaluation.contrasts import add_contrasts, p_of_t, reach_of_t
 from lfp.evaluation.findings.ablation import (
     Candidates,
     Clean,
     Group,
     Measured,
     ablation_table,
-    add_contrasts,
     controls_of_singles,
     main_groups,
     matched_controls,
@@ -258,3 +259,11 @@ def test_without_single_features_nothing_is_told_and_few_have_no_rank() -> None:
     assert single_figures([], DRAWS) == []
     few = single_figures([row_of(i, 0.1 * i, 0.1 * i, 0.1) for i in range(3)], DRAWS)
     assert "predicted_measured" not in {figure.metric for figure in few}
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 3, 19, 150])
+def test_students_t_is_that_of_scipy(freedom):
+    sizes = np.array([0.0, 0.3, 1.0, 2.5, 8.0])
+    found = [p_of_t(float(size), freedom) for size in sizes]
+    np.testing.assert_allclose(found, 2.0 * stats.t.sf(sizes, freedom), rtol=1e-9, atol=1e-12)
+    assert reach_of_t(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=1e-8)
