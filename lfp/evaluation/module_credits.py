@@ -7,18 +7,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lfp.evaluation.results import Estimate, ResultRow
+from lfp.evaluation.results import KINDS, Estimate, ResultRow
 from lfp.evaluation.statistics.resampling import Draws, interval_of_sums, with_null
 from lfp.util.types import Flags, Floats, Ints, Place
 
 FULL, SAME_POSITION = "full", "same_position"
 """Kinds of path, as the tables of credits name them."""
-ELSEWHERE = "elsewhere"
-"""On the same position, what came to a token through attention from elsewhere."""
-KINDS = ("embedding", "attention", "mlp", "norm", "final_norm", "unembedding", "other", ELSEWHERE)
-"""Kinds of modules, as data flows."""
-DICTIONARIES = "dictionaries"
-"""Group of the modules that dictionaries read."""
 SECTION = "module_credits"
 
 Key = tuple[int | None, str]

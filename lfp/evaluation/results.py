@@ -44,6 +44,12 @@ STATUSES = ("born", "strengthened", "steady", "weakened", "gone")
 """What tuning may have done to how a feature fires: groups of section `drift`."""
 FATES = ("in the data and learned", "in the data, not learned", "learned, not in the data", "neither")
 """What became of a feature of the base model that was forecast: column `status` of the table `forecast`."""
+ELSEWHERE = "elsewhere"
+"""Group of section `module_credits`: what came to a token through attention from other positions."""
+KINDS = ("embedding", "attention", "mlp", "norm", "final_norm", "unembedding", "other", ELSEWHERE)
+"""Kinds of modules, groups of section `module_credits`, as data flows."""
+DICTIONARIES = "dictionaries"
+"""Group of section `module_credits`: the modules that dictionaries read."""
 MAIN_KINDS = ("related", "weighted", "both", "chosen")
 """Kinds of groups with a result of their own, in reading order."""
 FEATURE, CONTROL = "feature", "control"

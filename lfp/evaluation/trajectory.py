@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from lfp.evaluation.module_credits import KINDS, Key
-from lfp.evaluation.results import Estimate, ResultRow
+from lfp.evaluation.module_credits import Key
+from lfp.evaluation.results import KINDS, Estimate, ResultRow
 from lfp.evaluation.statistics.resampling import Draws, interval_of_sums, with_null
 from lfp.util.types import Floats, Ints
 

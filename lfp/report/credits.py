@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from lfp.evaluation.module_credits import DICTIONARIES, ELSEWHERE
-from lfp.evaluation.results import ResultRow
+from lfp.evaluation.results import DICTIONARIES, ELSEWHERE, ResultRow
 from lfp.report.formatting import count, percent, pick, plain
 
 NAMES: Mapping[str, str] = {

@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lfp.evaluation.module_credits import DICTIONARIES, KINDS
-from lfp.evaluation.results import ResultRow
+from lfp.evaluation.results import DICTIONARIES, KINDS, ResultRow
 from lfp.report import formatting
 from lfp.report.formatting import digits_for, number, pick, plain, reading_order, sort_rows
 from lfp.util.sanitize import visible

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from lfp.evaluation.module_credits import ELSEWHERE, FULL, SAME_POSITION, Credits, Key
+from lfp.evaluation.module_credits import FULL, SAME_POSITION, Credits, Key
+from lfp.evaluation.results import ELSEWHERE
 from lfp.evaluation.statistics.resampling import Draws
 from lfp.evaluation.trajectory import Trajectory, trajectory_columns
 from lfp.testing.synthetic.corpus import N_SPLIT, Made

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from lfp.evaluation.module_credits import DICTIONARIES, check_rows, credit_rows, group_rows, modules_read
-from lfp.evaluation.results import FATES
+from lfp.evaluation.module_credits import check_rows, credit_rows, group_rows, modules_read
+from lfp.evaluation.results import DICTIONARIES, FATES
 from lfp.evaluation.statistics.resampling import Draws
 from lfp.evaluation.trajectory import trajectory_rows
 from lfp.labels import prompts

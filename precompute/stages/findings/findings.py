@@ -16,7 +16,6 @@ from lfp.evaluation.drift import Drift, Firing, Weights, flips, largest, share_c
 from lfp.evaluation.findings.texts import TextFeatures, pca_explained
 from lfp.evaluation.findings.words import Words, error_by_frequency, queues, token_sentiment, word_gap_rows
 from lfp.evaluation.module_credits import (
-    DICTIONARIES,
     SAME_POSITION,
     Credits,
     check_rows,
@@ -25,7 +24,7 @@ from lfp.evaluation.module_credits import (
     modules_read,
     with_twins,
 )
-from lfp.evaluation.results import STATUSES, ResultRow
+from lfp.evaluation.results import DICTIONARIES, STATUSES, ResultRow
 from lfp.evaluation.statistics.discoveries import RATE
 from lfp.evaluation.statistics.resampling import Draws, scaled, with_null_of_sizes
 from lfp.evaluation.words import text_rows

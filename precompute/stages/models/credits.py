@@ -11,7 +11,6 @@ import pyarrow as pa
 
 from lfp.bundle.schema import as_table
 from lfp.evaluation.module_credits import (
-    ELSEWHERE,
     FULL,
     SAME_POSITION,
     Credits,
@@ -19,6 +18,7 @@ from lfp.evaluation.module_credits import (
     layer_shares,
     word_credits,
 )
+from lfp.evaluation.results import ELSEWHERE
 from lfp.texts.corpus import CorpusText
 from lfp.texts.vocabulary import Vocabulary, token_words
 from lfp.util.types import SITES, Flags, Floats, Ints
