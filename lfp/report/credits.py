@@ -30,8 +30,8 @@ def credits_sentence(rows: Sequence[ResultRow]) -> str:
     first = ""
     if read is not None:
         first = (
-            f"The modules that the dictionaries read carry {_share(read)} of the implicit reward; no feature of theirs"
-            " can show the rest. "
+            f"The modules that the dictionaries read carry {_share(read)} of the implicit reward; none of their"
+            " features can show the rest. "
         )
     exact = f" They sum to each text’s implicit reward within {percent(error.value)} of their sizes." if error else ""
     elsewhere = pick(rows, metric="share_same_position", group=ELSEWHERE)

@@ -4,7 +4,7 @@ In context c the difference is y_c(v) = sqrt(p_c(v)) (r_c(v) - mean of the twins
 to the base model less its mean over what that would write, p the base model's probabilities, and s(v) how far twins
 scatter in column v. The unembedding is included, whatever module a change is made by. A TopK dictionary of y gives
 factors: a direction over columns, and a code in every context. Tuned models differ by chance in many directions, so a
-factor is judged by the twins: its amplitude, measured in texts that it was not fitted on, against theirs, by a
+factor is judged by the twins: its amplitude, measured in texts that it was not fitted on, against those of twins, by a
 moderated t. It has been fitted to the tuned model, so that t ranks factors and has no p-value; the factors of a twin
 against the others show what is reached by chance.
 """
@@ -39,7 +39,7 @@ class Factors:
     """Factors in falling order of t: unit `directions` [factors, columns], and `codes` [contexts, factors] from 0 up.
 
     The contexts are those numbered `held_out`. `t` [factors] compares a factor's amplitude with that of the twins;
-    `credit` [factors] is the energy by which it is beyond the largest of theirs.
+    `credit` [factors] is the energy by which it is beyond the largest of any twin.
     """
 
     directions: Matrix

@@ -303,7 +303,7 @@ class Tally:
         shape = self.batch.input_ids.shape
         if gradient.shape[0] not in (shape[0], shape.numel()):
             raise ModelError(
-                f"{watched.name}: all texts of a batch share its output, so that they cannot be told apart; set"
+                f"{watched.name}: all texts of a batch share its output, so that they cannot be separated; set"
                 " credits.batch_texts to 1"
             )
         parts = (gradient.double() * watched.move()[number]).reshape(*shape, -1).sum(-1).cpu()

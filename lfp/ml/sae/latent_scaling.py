@@ -1,6 +1,6 @@
 """Latent scaling: by which factors a feature's direction explains the base model's and the tuned model's activations.
 
-For a feature with activations f_i and decoder row d, and targets y_i of a model (one a token), the factor is that of
+For a feature with activations f_i and decoder row d, and targets y_i of a model (one per token), the factor is that of
 least squares,
 
     argmin_b sum_i |b f_i d - y_i|^2 = sum_i f_i <d, y_i> / (|d|^2 sum_i f_i^2).

@@ -177,8 +177,8 @@ class SaeTrainer:
         """Start from `sample` [n, d_in], activations whose mean is the decoder's first bias, or from `start`.
 
         `start` is a trained autoencoder of the same variant and size. With `frozen_decoder` the decoder stays at its
-        random rows, and everything else is trained. Training runs on the sample's device. Raises ConfigError where
-        `sae.k` is more than the features.
+        random rows, and everything else is trained. A dictionary of changes has no biases. Training runs where the
+        sample is. Raises ConfigError where `sae.k` is more than the features.
         """
         if issubclass(OBJECTIVES[info.variant], TopKObjective) and config.k > info.width:
             raise ConfigError(f"sae.k {config.k} is more than the {info.width} features of {info.place}; lower sae.k")
@@ -187,9 +187,8 @@ class SaeTrainer:
         self.objective: Objective = build_objective(self.sae, config)
         self.last_active = torch.zeros(info.width, dtype=torch.int64, device=sample.device)
         self.density = 1.0
-        self._parameters = {
-            name: weight for name, weight in self.sae.named_parameters() if not (frozen_decoder and name == "W_dec")
-        }
+        held = _hold_biases(self.sae, info) | ({"W_dec"} if frozen_decoder else set())
+        self._parameters = {name: weight for name, weight in self.sae.named_parameters() if name not in held}
         self._trains_decoder = not frozen_decoder
         self._dead = self.last_active[:0]
         self._optimizer = torch.optim.Adam(self._parameters.values(), lr=config.learning_rate, fused=True)
@@ -385,6 +384,20 @@ def _initialise(info: SaeInfo, inputs: Tensor) -> Sae:
     if isinstance(sae, JumpReluSae):
         sae.threshold.fill_(_THRESHOLD_START)
     return sae
+
+
+def _hold_biases(sae: Sae, info: SaeInfo) -> set[str]:
+    """Set the biases of a dictionary of changes to 0, and return their names, which are not trained.
+
+    Where tuning changed nothing, nothing is to be reconstructed; a bias would carry credit that no feature explains.
+    The encoder's stays in variants whose features it switches off.
+    """
+    if info.trained_on != "change":
+        return set()
+    held = {"b_dec", "b_enc"} if info.variant in _TOP_K_FAMILY else {"b_dec"}
+    for name in held:
+        getattr(sae, name).zero_()
+    return held
 
 
 def _continue(start: Sae, info: SaeInfo, device: torch.device) -> Sae:

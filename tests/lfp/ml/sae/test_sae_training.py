@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -122,6 +122,20 @@ def test_a_larger_penalty_means_fewer_active_features(variant: Variant, key: str
 @pytest.mark.parametrize("variant", TOP_K_FAMILY)
 def test_the_top_k_family_keeps_k_features_a_token(variant: Variant) -> None:
     assert 0.7 * CONFIG.k < quality(trained(variant, changed(steps=300)), OUTPUTS).l0 <= 1.2 * CONFIG.k
+
+
+@of_all_variants
+def test_a_dictionary_of_changes_has_no_bias(variant: Variant) -> None:
+    """So nothing is reconstructed where nothing changed; the planted outputs are reconstructed all the same."""
+    of_changes = replace(info(variant), trained_on="change")
+    sae = train_saes([SaeTrainer(of_changes, CONFIG, SOURCE.outputs[Place(1)])], SOURCE)[0]
+    assert not sae.b_dec.any()
+    if variant in TOP_K_FAMILY:
+        assert not sae.b_enc.any()
+    else:
+        assert sae.b_enc.any()
+    assert not sae.decode(torch.zeros(1, WIDTH)).any()
+    assert quality(sae, OUTPUTS).fvu < 0.5
 
 
 @of_all_variants
