@@ -360,7 +360,7 @@ def _feature_credits(rows: Rows) -> str:
     constant = sorted(row.value for row in rows if row.metric == "bias_share" and row.group == "same_position")
     if constant and constant[-1] > _NOTED_SHARE:
         says.append(f"Up to {percent(constant[-1])} is the same at every token: the dictionary's bias.")
-    top = next((row for row in rows if row.metric == "credit"), None)
+    top = max((row for row in rows if row.metric == "credit"), key=_size, default=None)
     if top is not None:
         says.append(f"Largest: {str(top.group).replace(':', ' ')}, {estimate(top, is_signed=True)} nats per token.")
     return " ".join(says)

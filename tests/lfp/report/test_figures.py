@@ -185,3 +185,9 @@ def test_names_in_figures_are_escaped(name, value):
     texts = {"text_id": [1], "pca_x": [value], "pca_y": [value], "feedback": [value], "begins": [name]}
     hover = points.texts(texts, "feedback").data[0].hovertext[0]
     assert hover.startswith(f"<b>text 1</b><br>{escaped(shortened(name, 70))}<br>")
+
+
+def test_the_largest_credit_is_named_whatever_the_order_of_rows():
+    share = figure("features_share", 0.9, group="same_position", layer=0)
+    credits = [figure("credit", value, group=f"feature:{i}") for i, value in ((12, -0.1), (230, -0.3), (400, 0.2))]
+    assert "Largest: feature 230, −0.3" in sentences.sentence("feature_credits", [share, *credits])
