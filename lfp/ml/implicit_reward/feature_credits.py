@@ -58,17 +58,13 @@ def feature_credits(
 ) -> Iterator[TextCredits]:
     """Yield the split of every text's implicit reward over the dictionary's features, on both kinds of path.
 
-    `counted` marks the tokens whose implicit reward is
-    split, all by default. The integral has `nodes` Gauss-Legendre nodes, each
-    of about six forward passes' time. Features of the residual stream, which no single module writes, get none. Raises
-    ModelError where the models' parameters differ in shape, DataError where a gradient is not finite.
+    `counted` marks the tokens whose implicit reward is split, all by default. The integral has `nodes` Gauss-Legendre
+    nodes, each of about six forward passes' time. Features of the residual stream, which no single module writes, get
+    none. Raises ModelError where the models' parameters differ in shape, DataError where a gradient is not finite.
     """
     path = _restrict(WeightPath.between(base, tuned), dictionary.places)
     for batch in model_batches(base, texts, batch_texts=batch_texts, prepend_bos=prepend_bos):
-        mask = batch.text_tokens()
-        if counted is not None:
-            mask[mask.clone()] = torch.from_numpy(np.concatenate([counted[text] for text in batch.rows]))
-        sums = _integrate(path, batch, mask, dictionary, gauss(nodes))
+        sums = _integrate(path, batch, batch.mark(counted), dictionary, gauss(nodes))
         for row, text in enumerate(batch.rows):
             yield sums.of_text(row, len(texts[text].token_ids))
 

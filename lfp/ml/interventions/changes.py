@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lfp.errors import ModelError
@@ -16,6 +17,7 @@ from lfp.ml.implicit_reward.changes import ChangeOfWrites
 from lfp.ml.implicit_reward.feature_credits import change_decoder
 from lfp.ml.models.activations import model_batches
 from lfp.ml.models.loading import LanguageModel
+from lfp.ml.models.predictions import read_states
 from lfp.ml.models.tokenization import TokenizedText
 from lfp.ml.sae.autoencoders import Dictionary, Sae, normalise
 from lfp.util.types import Flags, Floats
@@ -99,13 +101,10 @@ def text_log_probs(
     """
     sums = [np.zeros(0)]
     for batch in model_batches(model, texts, batch_texts=batch_texts, prepend_bos=prepend_bos):
-        mask = batch.text_tokens()
-        if counted is not None:
-            mask[mask.clone()] = torch.from_numpy(np.concatenate([counted[text] for text in batch.rows]))
-        logits = model.forward(batch.input_ids, batch.attention_mask, use_cache=False).logits[..., : model.d_vocab]
-        ids = batch.input_ids[:, 1:, None].to(logits.device)
-        chosen = logits[:, :-1].float().log_softmax(-1).gather(-1, ids).squeeze(-1).double()
-        sums.append(torch.where(mask[:, 1:].to(logits.device), chosen, 0.0).sum(1).cpu().numpy())
+        follows = batch.mark(counted)[:, 1:]
+        states = read_states(model, batch.input_ids, batch.attention_mask).take(F.pad(follows, (0, 1)))
+        of_tokens = states.log_probs(batch.input_ids[:, 1:][follows])
+        sums.append(np.array([part.sum().item() for part in of_tokens.split(follows.sum(1).tolist())]))
     return np.concatenate(sums)
 
 

@@ -127,20 +127,12 @@ def next_token_log_probs(model: LanguageModel, completions: Sequence[Completion]
 
 @torch.no_grad()
 def log_likelihoods(model: LanguageModel, completions: Sequence[Completion], *, batch: int = 64) -> torch.Tensor:
-    """Return the log-probability of each completion after its prefix, in nats, summed over its tokens: [completions].
-
-    In float64 on the CPU, so that sums over many completions are accurate.
-    """
+    """Return the log-probability [completions] of each completion after its prefix, in nats, summed over its tokens."""
     parts = []
     for start in range(0, len(completions), batch):
         rows = completions[start : start + batch]
-        states = _states_before(model, rows)
-        ids = torch.tensor([token_id for row in rows for token_id in row.token_ids], device=states.values.device)
-        chosen = [
-            states.logits(chunk).log_softmax(-1).gather(1, ids[chunk, None])[:, 0].double().cpu()
-            for chunk in states.chunks()
-        ]
-        of_tokens = torch.cat([torch.empty(0, dtype=torch.float64), *chosen])
+        ids = torch.tensor([token_id for row in rows for token_id in row.token_ids])
+        of_tokens = _states_before(model, rows).log_probs(ids)
         parts += [part.sum() for part in of_tokens.split([len(row.token_ids) for row in rows])]
     return torch.stack(parts)
 

@@ -52,6 +52,18 @@ class States:
         for start in range(0, len(self.values), size):
             yield slice(start, min(start + size, len(self.values)))
 
+    def log_probs(self, ids: Tensor) -> Tensor:
+        """Return the log-probability [n] of a token `ids` [n] after each of values [n, d_model].
+
+        In float64 on the CPU, so that sums over many tokens are accurate.
+        """
+        ids = ids.to(self.values.device)
+        chosen = [
+            self.logits(chunk).log_softmax(-1).gather(1, ids[chunk, None])[:, 0].double().cpu()
+            for chunk in self.chunks()
+        ]
+        return torch.cat([torch.empty(0, dtype=torch.float64), *chosen])
+
 
 def read_states(model: LanguageModel, input_ids: Tensor, attention_mask: Tensor) -> States:
     """Run a model up to its final head; hooks on the model take effect."""

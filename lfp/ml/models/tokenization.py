@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from lfp.errors import ModelError
+from lfp.util.types import Flags
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -50,6 +52,13 @@ class Batch:
         """Return a bool mask [batch, seq] of the texts' own tokens: neither padding nor beginning-of-sequence."""
         mask = self.attention_mask.bool().clone()
         mask[:, : self.n_bos] = False
+        return mask
+
+    def mark(self, flags: Sequence[Flags] | None) -> torch.Tensor:
+        """Return a bool mask [batch, seq] of the texts' tokens that `flags` mark, by text; of all without flags."""
+        mask = self.text_tokens()
+        if flags is not None:
+            mask[mask.clone()] = torch.from_numpy(np.concatenate([flags[row] for row in self.rows]))
         return mask
 
 

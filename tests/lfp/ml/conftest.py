@@ -16,6 +16,8 @@ from transformers import (
 )
 
 from lfp.ml.models.loading import LanguageModel, load_model
+from lfp.ml.models.pairs import Pair, load_pair
+from lfp.ml.models.sources import find_model
 
 SENTENCES = [
     "The movie was good and the acting was great.",
@@ -129,6 +131,18 @@ def build_without_special_tokens(folder: Path) -> Path:
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)
     return folder
+
+
+def load_adapted_and_merged(base: Path, folder: Path) -> tuple[Pair, Pair]:
+    """A model with a random adapter, as (base, tuned): switched in one network, and merged into weights of its own."""
+    from peft import PeftModel
+
+    adapter, merged = save_adapter(base, folder / "adapter"), folder / "merged"
+    adapted = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), adapter)
+    adapted.merge_and_unload().save_pretrained(merged)
+    of_base = load_model(str(base))
+    of_base.tokenizer.save_pretrained(merged)
+    return load_pair(find_model(str(base)), find_model(str(adapter))), (of_base, load_model(str(merged)))
 
 
 def save_adapter(base: Path, folder: Path, *, seed: int = 0, **settings: Any) -> Path:

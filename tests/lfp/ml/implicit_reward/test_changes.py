@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import PeftModel
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
@@ -15,12 +14,10 @@ from lfp.errors import ModelError
 from lfp.ml.implicit_reward.changes import Form, stream_change_pairs, stream_changes
 from lfp.ml.models.activations import Tokens, stream_pair
 from lfp.ml.models.loading import LanguageModel, load_model
-from lfp.ml.models.pairs import load_pair
 from lfp.ml.models.sites import hook_sites
-from lfp.ml.models.sources import find_model
 from lfp.ml.models.tokenization import TokenizedText, tokenize
 from lfp.util.types import Place
-from tests.lfp.ml.models.test_model_sources import save_adapter
+from tests.lfp.ml.conftest import load_adapted_and_merged
 
 Pair = tuple[LanguageModel, LanguageModel]
 PLACES = tuple(Place(layer, site) for layer in (0, 1) for site in ("mlp_out", "attn_out"))
@@ -77,16 +74,10 @@ def test_a_change_is_what_the_other_weights_would_write_less(every_pair: Pair, s
 def test_an_adapter_changes_what_the_merged_model_changes(
     tmp_path: Path, folders: dict[str, tuple[Path, Path]], sentences: list[str]
 ) -> None:
-    folder = folders["llama"][1]
-    adapter = save_adapter(folder, tmp_path / "adapter")
-    merged = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(folder), adapter).merge_and_unload()
-    merged.save_pretrained(tmp_path / "merged")
-    load_model(str(folder)).tokenizer.save_pretrained(tmp_path / "merged")
-    base, tuned = load_pair(find_model(str(folder)), find_model(str(adapter)))
-    expected_pair = load_model(str(tmp_path / "merged")), load_model(str(folder))
+    (base, tuned), merged = load_adapted_and_merged(folders["llama"][1], tmp_path)
     texts, options = read_texts(base, sentences), {"places": PLACES, "batch_texts": 2, "prepend_bos": True}
     found = list(stream_change_pairs(tuned, base, texts, **options))
-    expected = list(stream_change_pairs(*expected_pair, texts, **options))
+    expected = list(stream_change_pairs(*reversed(merged), texts, **options))
     for place in PLACES:
         for side in ("tuned", "base"):
             values = [join([getattr(part, side) for part in parts], place) for parts in (found, expected)]

@@ -15,12 +15,10 @@ from lfp.evaluation.feature_credits import TextCredits
 from lfp.ml.implicit_reward.feature_credits import feature_credits
 from lfp.ml.implicit_reward.ledger import module_credits
 from lfp.ml.models.loading import LanguageModel, load_model
-from lfp.ml.models.pairs import load_pair
-from lfp.ml.models.sources import find_model
 from lfp.ml.models.tokenization import TokenizedText, tokenize
 from lfp.ml.sae.autoencoders import Dictionary, Sae, SaeInfo, Variant, build_sae
 from lfp.util.types import Place
-from tests.lfp.ml.conftest import build_model, save_adapter
+from tests.lfp.ml.conftest import build_model, load_adapted_and_merged
 
 Pair = tuple[LanguageModel, LanguageModel]
 NODES, WIDTH = 4, 24
@@ -197,17 +195,9 @@ def test_every_credit_is_what_autograd_gives(
 def test_an_adapter_is_split_like_the_merged_model(
     tmp_path: Path, folders: dict[str, tuple[Path, Path]], sentences: list[str]
 ) -> None:
-    from peft import PeftModel
-
-    folder = folders["llama"][1]
-    adapter = save_adapter(folder, tmp_path / "adapter")
-    merged = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(folder), adapter).merge_and_unload()
-    merged.save_pretrained(tmp_path / "merged")
-    load_model(str(folder)).tokenizer.save_pretrained(tmp_path / "merged")
-    pair = load_pair(find_model(str(folder)), find_model(str(adapter)))
+    pair, merged = load_adapted_and_merged(folders["llama"][1], tmp_path)
     texts, dictionary = tokens_of(pair[0], sentences), build_dictionary("tied_relu", "change")
-    pair_of_files = load_model(str(folder)), load_model(str(tmp_path / "merged"))
-    expected = split(pair_of_files, dictionary, texts)
+    expected = split(merged, dictionary, texts)
     for split_text, text in zip(split(pair, dictionary, texts), expected, strict=True):
         check_sums(split_text, dictionary)
         np.testing.assert_allclose(split_text.modules, text.modules, rtol=1e-3, atol=1e-3)

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from peft import PeftModel
 from torch.func import functional_call
 from transformers import AutoModelForCausalLM
 
@@ -21,11 +20,8 @@ from lfp.ml.implicit_reward.ledger import ModuleCredits, module_credits
 from lfp.ml.implicit_reward.weight_path import Module, WeightPath
 from lfp.ml.models.divergence import place_parameter
 from lfp.ml.models.loading import LanguageModel, load_model
-from lfp.ml.models.pairs import load_pair
-from lfp.ml.models.sources import find_model
 from lfp.ml.models.tokenization import Batch, TokenizedText, tokenize
-from tests.lfp.ml.conftest import ARCHITECTURES, ModelBuilder
-from tests.lfp.ml.models.test_model_sources import save_adapter
+from tests.lfp.ml.conftest import ARCHITECTURES, ModelBuilder, load_adapted_and_merged
 
 Pair = tuple[LanguageModel, LanguageModel]
 # PEFT reads a property of transformers by its old name
@@ -283,14 +279,8 @@ def test_cost_is_counted_in_forward_passes(neox: LanguageModel, texts: list[Toke
 def test_an_adapter_is_split_like_the_merged_model(
     tmp_path: Path, folders: dict[str, tuple[Path, Path]], texts: list[TokenizedText]
 ) -> None:
-    folder = folders["llama"][1]
-    adapter = save_adapter(folder, tmp_path / "adapter")
-    merged = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(folder), adapter).merge_and_unload()
-    merged.save_pretrained(tmp_path / "merged")
-    load_model(str(folder)).tokenizer.save_pretrained(tmp_path / "merged")
-    pair = load_pair(find_model(str(folder)), find_model(str(adapter)))
-    found = module_credits(*pair, texts, tolerance=1e-4)
-    expected = module_credits(load_model(str(folder)), load_model(str(tmp_path / "merged")), texts, tolerance=1e-4)
+    pair, merged = load_adapted_and_merged(folders["llama"][1], tmp_path)
+    found, expected = (module_credits(*models, texts, tolerance=1e-4) for models in (pair, merged))
     assert found.modules == expected.modules and {module.kind for module in found.modules} == {"attention", "mlp"}
     np.testing.assert_allclose(found.credits, expected.credits, rtol=1e-3, atol=1e-3)
 
