@@ -12,33 +12,30 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from lfp.config_sections import (
+from lfp.config_sections import Section
+from lfp.config_sections.commands import COMMAND_SECTIONS, LanguageModelConfig, PlantConfig, SweepConfig
+from lfp.config_sections.evidence import AblationConfig, FeatureCreditsConfig, LabelsConfig, ProbesConfig
+from lfp.config_sections.features import (
+    CreditsConfig,
+    LayersConfig,
+    PretrainedSae,
+    SaeConfig,
+    SaeVariant,
+    StatsConfig,
+    TrainedOn,
+)
+from lfp.config_sections.models import (
     CLASSIFIER,
     LEXICON,
     PRETRAIN,
     TUNE,
     VADER,
-    AblationConfig,
     AdapterConfig,
     CorpusConfig,
-    CreditsConfig,
-    FeatureCreditsConfig,
     FeedbackConfig,
     ForecastConfig,
-    LabelsConfig,
-    LanguageModelConfig,
-    LayersConfig,
     ModelConfig,
-    PlantConfig,
     PretrainConfig,
-    PretrainedSae,
-    ProbesConfig,
-    SaeConfig,
-    SaeVariant,
-    Section,
-    StatsConfig,
-    SweepConfig,
-    TrainedOn,
     TuneConfig,
     TwinsConfig,
 )
@@ -138,13 +135,6 @@ class RunConfig(Section):
             )
         return self
 
-
-COMMAND_SECTIONS: dict[str, type[Section]] = {
-    "sweep": SweepConfig,
-    "plant": PlantConfig,
-    "language_model": LanguageModelConfig,
-}
-"""Sections of the same TOML file that belong to commands: not part of a run's config, of its hash or of stage keys."""
 
 _RETIRED: Mapping[str, Sequence[str] | None] = {
     "budget": None,

@@ -20,8 +20,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from lfp import config, config_sections
-from lfp.config import COMMAND_SECTIONS, RunConfig, Section
+from lfp.config import COMMAND_SECTIONS, AdapterConfig, PretrainedSae, RunConfig, Section
+from lfp.config_sections.commands import SweepRates
 
 _PREFACE = """# Config: every key
 
@@ -33,7 +33,7 @@ A run is a TOML file: `lfp run CONFIG.toml --out BUNDLE`. A key that the file le
 bundle does not hold them. `demo` is `run` with a preset. `ablate` and `label` read the config in a bundle's manifest,
 and take `--set` too.
 
-This page is generated from `lfp/config.py` and `lfp/config_sections.py` by `make docs`; edit those.
+This page is generated from `lfp/config.py` and `lfp/config_sections/` by `make docs`; edit those.
 """
 _KINDS = {int: "integer", float: "number", str: "text", bool: "true or false"}
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
@@ -85,33 +85,31 @@ def _sections() -> dict[str, type[Section]]:
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
             found[name] = field.annotation
             if name == "sae":
-                found["sae.pretrained"] = config_sections.PretrainedSae
+                found["sae.pretrained"] = PretrainedSae
             if name == "tune":
-                found["tune.adapter"] = config_sections.AdapterConfig
-    return {**found, **COMMAND_SECTIONS, "sweep.learning_rate": config_sections.SweepRates}
+                found["tune.adapter"] = AdapterConfig
+    return {**found, **COMMAND_SECTIONS, "sweep.learning_rate": SweepRates}
 
 
 def _keys(section: type[Section]) -> list[tuple[str, FieldInfo, str]]:
     """Return name, field and meaning of the keys of a section; the top level's without the sections."""
-    meanings = _meanings()[section.__name__]
+    meanings = _meanings(section)
     fields = section.model_fields.items()
     sections = _sections() if section is RunConfig else {}
     return [(name, field, meanings[name]) for name, field in fields if name not in sections]
 
 
 @functools.cache
-def _meanings() -> dict[str, dict[str, str]]:
-    """Return the docstrings below the fields, by class and field. Reads the source, which pydantic does not keep."""
-    found: dict[str, dict[str, str]] = {}
-    for module in (config_sections, config):
-        for node in ast.parse(inspect.getsource(module)).body:
-            if isinstance(node, ast.ClassDef):
-                texts = found[node.name] = {}
-                for field, below in pairwise([*node.body, ast.Pass()]):
-                    if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
-                        is_text = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
-                        text = str(below.value.value) if is_text else ""  # type: ignore[attr-defined]
-                        texts[field.target.id] = " ".join(text.split())
+def _meanings(section: type[Section]) -> dict[str, str]:
+    """Return the docstrings below a section's fields. Reads the source, which pydantic does not keep."""
+    found: dict[str, str] = {}
+    (node,) = ast.parse(inspect.getsource(section)).body
+    assert isinstance(node, ast.ClassDef)
+    for field, below in pairwise([*node.body, ast.Pass()]):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+            is_text = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
+            text = str(below.value.value) if is_text else ""  # type: ignore[attr-defined]
+            found[field.target.id] = " ".join(text.split())
     return found
 
 
@@ -164,4 +162,4 @@ def write_page(page: str, arguments: Sequence[str], *, source: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(write_page(build_page(), sys.argv[1:], source="lfp/config_sections.py"))
+    sys.exit(write_page(build_page(), sys.argv[1:], source="lfp/config_sections"))

@@ -13,7 +13,7 @@ import lfp
 from lfp.bundle.manifest import read_table
 from lfp.bundle.validation import validate
 from lfp.config import parse_config
-from lfp.config_sections import ProbeControl
+from lfp.config_sections.evidence import ProbeControl
 from lfp.errors import ConfigError
 from lfp.ml.sae.autoencoders import Crosscoder
 from lfp.ml.sae.formats import load_sae
