@@ -28,7 +28,7 @@ check: $(ALL)  ## lint, types, import contracts, generated docs
 	$(BIN)/python -m lfp.bundle.schema --check data/README.md
 	$(BIN)/python -m lfp.config_page --check docs/CONFIG.md
 
-docs: $(LIGHT)  ## data/README.md from lfp/bundle/schema.py, docs/CONFIG.md from lfp/config_sections/
+docs: $(LIGHT)  ## data/README.md from lfp/bundle/tables/, docs/CONFIG.md from lfp/config_sections/
 	$(BIN)/python -m lfp.bundle.schema data/README.md
 	$(BIN)/python -m lfp.config_page docs/CONFIG.md
 

@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 from lfp.bundle.forecasts import hash_forecast
 from lfp.bundle.manifest import ARTIFACTS, Manifest, file_sha256, read_manifest, read_table, table_faults
 from lfp.bundle.queries.common import EVERY, active, headline, pooled
-from lfp.bundle.schema import BY_NAME, TABLES, Table
+from lfp.bundle.schema import BY_NAME, TABLES
 from lfp.bundle.store.connection import Store
+from lfp.bundle.tables.columns import Table
 from lfp.errors import BundleError
 from lfp.util.types import SITES
 

@@ -25,7 +25,8 @@ from lfp.bundle.manifest import (
     check_bundle,
     file_sha256,
 )
-from lfp.bundle.schema import BY_NAME, SCHEMA_VERSION, TABLES, Table
+from lfp.bundle.schema import BY_NAME, SCHEMA_VERSION, TABLES
+from lfp.bundle.tables.columns import Table
 from lfp.errors import BundleError
 
 _HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux

@@ -8,7 +8,8 @@ from pathlib import Path
 import duckdb
 
 from lfp.bundle.manifest import Manifest
-from lfp.bundle.schema import TABLES, Table
+from lfp.bundle.schema import TABLES
+from lfp.bundle.tables.columns import Table
 from lfp.errors import BundleError
 
 FEATURE_TABLE = """

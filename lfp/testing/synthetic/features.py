@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 from scipy.stats import norm
 
-from lfp.bundle.schema import BY_NAME, TOKEN_VALUES
+from lfp.bundle.schema import BY_NAME
+from lfp.bundle.tables.columns import TOKEN_VALUES
 from lfp.evaluation.statistics.discoveries import RATE, adjusted_p
 from lfp.testing.synthetic.corpus import (
     D_IN,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from lfp.bundle.schema import TOKEN_VALUES
+from lfp.bundle.tables.columns import TOKEN_VALUES
 from precompute.stages.features.texts import top_token_ids
 
 SPELLED = ["a", "b", "\ufffd", "c", "b", "", "d", "e", "f", "\ufffd"]

@@ -14,7 +14,8 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from lfp.bundle.schema import TOKEN_VALUES, as_table
+from lfp.bundle.schema import as_table
+from lfp.bundle.tables.columns import TOKEN_VALUES
 from lfp.config import parse_config
 from lfp.ml.models.activations import stream_pair
 from lfp.ml.models.loading import load_model
