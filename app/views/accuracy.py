@@ -15,11 +15,18 @@ from lfp.bundle import queries
 from lfp.bundle.store.connection import Store
 from lfp.errors import NotInBundleError
 from lfp.evaluation.results import ResultRow
-from lfp.report import sentences
 from lfp.report.figures import lines, points
 from lfp.report.figures.frame import CONFIG
 from lfp.report.figures.intervals import Legend
 from lfp.report.formatting import count, plain, signed
+from lfp.report.sentences.words import (
+    beating_sentence,
+    calibration_facts,
+    errors_sentence,
+    gaps_sentence,
+    pairs_sentence,
+    variance_sentence,
+)
 
 AXES = {
     "implicit reward against true": (points.REWARD, points.IMPLICIT),
@@ -93,7 +100,7 @@ def show_taus(store: Store) -> None:
     if shown:
         legend = Legend("Kendall’s τ with the reward", chance="shuffled rewards (95 %)")
         frame.show_intervals(shown, legend, key="taus")
-    frame.caption_figures(sentences.beating_sentence(shown), rows, name="kendall_tau")
+    frame.caption_figures(beating_sentence(shown), rows, name="kendall_tau")
 
 
 def show_errors(store: Store) -> None:
@@ -104,7 +111,7 @@ def show_errors(store: Store) -> None:
         return
     legend = Legend("mean error (lexicon value)", mark="shuffled estimates")
     frame.show_intervals(lines.errors(rows), legend, key="errors")
-    frame.caption_figures(sentences.errors_sentence(rows), rows, name="error_by_frequency")
+    frame.caption_figures(errors_sentence(rows), rows, name="error_by_frequency")
 
 
 def show_disagreements(store: Store) -> None:
@@ -125,7 +132,7 @@ def show_disagreements(store: Store) -> None:
         else:
             linked.append(panels.LinkedRow(permalinks.text_href(int(gap.name)), f"text {gap.name}", "", cells))
     st.html(panels.linked_table([gaps[0].kind, "gap", "chance", "p"], linked))
-    frame.caption(sentences.gaps_sentence(metric), lambda: exports.as_table(report.Gap, gaps), name=metric)
+    frame.caption(gaps_sentence(metric), lambda: exports.as_table(report.Gap, gaps), name=metric)
 
 
 def show_words(store: Store) -> None:
@@ -155,11 +162,11 @@ def show_pairs(store: Store) -> None:
 def show_pair_accuracy(rows: Sequence[ResultRow]) -> None:
     legend = Legend("pair accuracy", chance="coin-flipped preferences (95 %)")
     frame.show_intervals(lines.pairs(rows), legend, key="pairs", include_zero=False)
-    frame.caption_figures(sentences.pairs_sentence(rows), rows, name="preference_accuracy")
+    frame.caption_figures(pairs_sentence(rows), rows, name="preference_accuracy")
 
 
 def show_calibration(store: Store, rows: Sequence[ResultRow]) -> None:
-    facts = sentences.calibration_facts(rows)
+    facts = calibration_facts(rows)
     margins = ask(queries.words.pair_margins, store)
     bins = points.reliability_bins(margins["margin"].to_pylist())
     if bins:
@@ -182,7 +189,7 @@ def show_texts(store: Store) -> None:
     colour = frame.choose_one("Colour by", options, key="text_colour", names=WORDS["text_colour"])
     chart = points.texts(rows, COLOURS[colour])
     frame.show_figure(chart, key="text_scatter", href=permalinks.text_href, what="text")
-    explained = sentences.variance_sentence(ask(queries.run.figures, store, "pca_explained"))
+    explained = variance_sentence(ask(queries.run.figures, store, "pca_explained"))
     says = f"Sampled texts by their mean feature activations. Click one to read it. {explained}"
     frame.caption(says, lambda: table, name="texts_pca")
 

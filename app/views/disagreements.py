@@ -16,7 +16,7 @@ from lfp.bundle import queries
 from lfp.bundle.store.connection import Store
 from lfp.evaluation.results import ResultRow
 from lfp.report.formatting import count, pick
-from lfp.report.sentences import flagged_sentence, largest_gap_sentence, twins_sentence
+from lfp.report.sentences.words import flagged_sentence, largest_gap_sentence, twins_sentence
 from lfp.util.sanitize import shortened
 
 PAGE_SIZE, LONGEST = 10, 100

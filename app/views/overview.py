@@ -11,11 +11,15 @@ from app.widgets import frame
 from lfp.bundle import queries
 from lfp.bundle.store.connection import Store
 from lfp.evaluation.results import ResultRow
-from lfp.report import sentences, summary
+from lfp.report import summary
 from lfp.report.figures import bars, lines, points
 from lfp.report.figures.intervals import Legend
 from lfp.report.figures.modules import draw_credits
 from lfp.report.formatting import count, percent, place_name, plain
+from lfp.report.sentences.ablations import effects_sentence
+from lfp.report.sentences.features import labels_sentence
+from lfp.report.sentences.models import layers_sentence
+from lfp.report.sentences.sections import sentence
 
 HEADLINE_ROWS = ("reward", "implicit_reward", "kendall_tau", "preference_accuracy")
 ESTIMATES = {
@@ -50,11 +54,11 @@ def show_credits(store: Store) -> None:
     rows = ask(queries.run.figures, store, "module_credits")
     figure = draw_credits(rows)
     if figure is None:
-        missing = sentences.sentence("module_credits", rows) if rows else "This run did not split it over modules."
+        missing = sentence("module_credits", rows) if rows else "This run did not split it over modules."
         st.html(panels.note(missing))
         return
     frame.show_figure(figure, key="module_credits")
-    frame.caption_figures(sentences.sentence("module_credits", rows), rows, name="module_credits")
+    frame.caption_figures(sentence("module_credits", rows), rows, name="module_credits")
 
 
 def show_layers(store: Store) -> None:
@@ -65,9 +69,7 @@ def show_layers(store: Store) -> None:
         st.html(panels.note("This bundle lists no layers."))
         return
     frame.show_figure(bars.divergence(rows), key="divergence")
-    says = sentences.layers_sentence(
-        sum(rows["selected"]), len(rows["layer"]), ask(queries.features.feature_sites, store)
-    )
+    says = layers_sentence(sum(rows["selected"]), len(rows["layer"]), ask(queries.features.feature_sites, store))
     frame.caption(says, lambda: table, name="layers")
 
 
@@ -94,7 +96,7 @@ def show_agreement(store: Store) -> None:
         return
     legend = Legend("Cohen’s κ", chance="shuffled labels (95 %)")
     frame.show_intervals(lines.kappas(rows), legend, key="kappas")
-    frame.caption_figures(sentences.labels_sentence(rows), rows, name="label_agreement")
+    frame.caption_figures(labels_sentence(rows), rows, name="label_agreement")
 
 
 def show_ablations(store: Store) -> None:
@@ -105,7 +107,7 @@ def show_ablations(store: Store) -> None:
         return
     legend = Legend("change of mean reward beyond controls’", chance="controls (95 %)", is_signed=True)
     frame.show_intervals(lines.effects(rows), legend, key="effects")
-    frame.caption(sentences.effects_sentence(rows), lambda: pa.Table.from_pylist(rows), name="ablations")
+    frame.caption(effects_sentence(rows), lambda: pa.Table.from_pylist(rows), name="ablations")
 
 
 def show_dictionaries(store: Store) -> None:

@@ -18,8 +18,8 @@ from lfp.bundle.queries.texts import Pair, PairFilter, ScoreLimits, Text
 from lfp.bundle.store.connection import Store
 from lfp.errors import NotInBundleError
 from lfp.evaluation.results import FATES
-from lfp.report import sentences
 from lfp.report.figures import points
+from lfp.report.sentences.models import forecast_sentence
 from lfp.util.sanitize import escaped
 
 PAGE_SIZE = 8
@@ -146,7 +146,7 @@ def show_forecast(store: Store) -> None:
         return
     st.subheader("In the pairs before tuning, and learned from them")
     frame.show_figure(points.forecast(features), key="forecast")
-    says = sentences.forecast_sentence(ask(queries.run.figures, store, "forecast"))
+    says = forecast_sentence(ask(queries.run.figures, store, "forecast"))
     frame.caption(says, lambda: exports.as_table(type(features[0]), features), name="forecast")
     for column, fate in zip(st.columns(2, gap="large"), FATES[1:3], strict=True):
         column.markdown(f"**Features {fate}**")

@@ -17,10 +17,17 @@ from lfp.bundle import queries
 from lfp.bundle.queries.run import AblatedFeature
 from lfp.bundle.store.connection import Store
 from lfp.evaluation.results import CONTROL, FEATURE, ResultRow, is_inert
-from lfp.report import sentences
 from lfp.report.figures import lines, points
 from lfp.report.figures.intervals import Legend
 from lfp.report.formatting import count
+from lfp.report.sentences.ablations import effects_sentence, inert_sentence, singles_sentence
+from lfp.report.sentences.features import (
+    SCORES,
+    agreement_facts,
+    agreement_sentence,
+    frequencies_sentence,
+    rank_sentence,
+)
 
 AGAINST = {"weights that beat their null": "beats_null", "the top tenth of weights": "top_decile"}
 
@@ -50,8 +57,8 @@ def show_counts(store: Store, labeller: str) -> None:
         st.html(panels.note("The report does not compare this labeller’s labels with weights."))
         return
     found = held[frame.choose_one("Count as important", held, key="weighty_by", names=WORDS["weighty_by"])]
-    st.html(report.heat(found) + panels.facts(sentences.agreement_facts(list(found.values()))))
-    frame.caption_figures(sentences.agreement_sentence(found), rows, name="label_agreement")
+    st.html(report.heat(found) + panels.facts(agreement_facts(list(found.values()))))
+    frame.caption_figures(agreement_sentence(found), rows, name="label_agreement")
 
 
 def show_beliefs(store: Store, labeller: str) -> None:
@@ -64,21 +71,21 @@ def show_beliefs(store: Store, labeller: str) -> None:
     frame.show_figure(figure, key="beliefs", href=permalinks.feature_href, what="feature")
     total = ask(queries.run.count_beliefs, store, labeller)
     part = "" if total == table.num_rows else f"A sample of {count(table.num_rows)} of {count(total)} features. "
-    says = sentences.rank_sentence(ask(queries.run.figures, store, "label_agreement"), labeller)
+    says = rank_sentence(ask(queries.run.figures, store, "label_agreement"), labeller)
     frame.caption(f"{part}{says} Click a point to open its feature.", lambda: table, name="beliefs")
 
 
 def show_scores(store: Store, labeller: str) -> None:
     st.subheader("Do labels predict when the feature fires?")
     rows = ask(queries.run.figures, store, "label_scores")
-    held = [name for name in sentences.SCORES if lines.label_scores(rows, name, labeller)]
+    held = [name for name in SCORES if lines.label_scores(rows, name, labeller)]
     if not held:
         st.html(panels.note("This labeller’s labels were not scored on held-out examples."))
         return
     metric = frame.choose_one("Score", held, key="label_score")
     legend = Legend("balanced accuracy" if metric != "agreement" else "share", chance="another feature’s label")
     frame.show_intervals(lines.label_scores(rows, metric, labeller), legend, key="scores", include_zero=False)
-    frame.caption_figures(sentences.SCORES[metric], rows, name="label_scores")
+    frame.caption_figures(SCORES[metric], rows, name="label_scores")
 
 
 def show_frequencies(store: Store, labeller: str) -> None:
@@ -93,7 +100,7 @@ def show_frequencies(store: Store, labeller: str) -> None:
     axis = "share of (token, feature) pairs active" if metric == "per_token" else "share of features active in a text"
     legend = Legend(axis, chance="as many random features (95 %)")
     frame.show_intervals(lines.frequency_lines(found), legend, key="frequencies")
-    frame.caption_figures(sentences.frequencies_sentence(found), rows, name="activation_frequency")
+    frame.caption_figures(frequencies_sentence(found), rows, name="activation_frequency")
 
 
 def show_labels(store: Store) -> None:
@@ -112,7 +119,7 @@ def show_effects(rows: Sequence[dict[str, Any]]) -> None:
     judged = {row["group"] for row in lines.ablated_groups(rows)}
     n = sum(row["kind"] == CONTROL and row["control_of"] in judged for row in rows)
     controls = f"Controls: similar features removed instead ({n} in total)."
-    says = f"{sentences.effects_sentence(rows)} {controls}"
+    says = f"{effects_sentence(rows)} {controls}"
     frame.caption(says, lambda: pa.Table.from_pylist(rows), name="ablations")
 
 
@@ -129,7 +136,7 @@ def show_single_features(store: Store, found: Sequence[AblatedFeature]) -> None:
     st.subheader("Predicted and measured effects")
     frame.show_figure(points.effects(found), key="single_effects", href=permalinks.feature_href, what="feature")
     band = "Grey band: 95 % of controls."
-    says = f"{band} {sentences.singles_sentence(ask(queries.run.figures, store, 'ablation'))}".strip()
+    says = f"{band} {singles_sentence(ask(queries.run.figures, store, 'ablation'))}".strip()
     table = lambda: exports.as_table(AblatedFeature, found)  # noqa: E731
     frame.caption(f"{says} Click a point to open its feature.", table, name="single_features")
 
@@ -141,7 +148,7 @@ def show_inert(found: Sequence[AblatedFeature]) -> None:
         rows = report.feature_rows(inert, permalinks.feature_href)
         st.html(panels.linked_table(["feature", "predicted", "measured"], rows))
     halves = [(high - low) / 2 for _, low, high in (feature.measured for feature in found)]
-    says = sentences.inert_sentence(len(inert), len(found), halves, found[0].n_completions)
+    says = inert_sentence(len(inert), len(found), halves, found[0].n_completions)
     frame.caption(says, lambda: exports.as_table(AblatedFeature, inert), name="inert")
 
 

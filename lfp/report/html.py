@@ -17,7 +17,7 @@ from lfp.evaluation.results import Report, ResultRow
 from lfp.report.figures.catalogue import Drawn, Material, draw_all
 from lfp.report.figures.frame import CONFIG
 from lfp.report.rows import read_report
-from lfp.report.sentences import sentence
+from lfp.report.sentences.sections import sentence
 from lfp.report.summary import summarise, what_was_tuned
 from lfp.report.tables import TextTable, tables
 from lfp.util.sanitize import escaped

@@ -13,7 +13,8 @@ from lfp.config import PRETRAIN, TUNE
 from lfp.evaluation.results import Report, ResultRow
 from lfp.report.figures.lines import TARGETS
 from lfp.report.formatting import estimate, pick, plain, with_interval
-from lfp.report.sentences import against_base, sentence
+from lfp.report.sentences.common import against_base
+from lfp.report.sentences.sections import sentence
 from lfp.util.sanitize import source_name
 
 _FIRST = ("reward", "implicit_reward", "module_credits")

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from lfp.evaluation.results import Report
 from lfp.report.formatting import signed
-from lfp.report.sentences import sentence
+from lfp.report.sentences.sections import sentence
 from lfp.report.tables import tables
 from lfp.util.sanitize import visible
 

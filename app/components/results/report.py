@@ -12,7 +12,7 @@ from lfp.bundle.queries.words import Word, WordFeature
 from lfp.evaluation.results import Report, ResultRow
 from lfp.report.figures.lines import TARGETS
 from lfp.report.formatting import NONE, count, estimate, percent, pick, plain, signed, with_interval
-from lfp.report.sentences import against_base, against_chance
+from lfp.report.sentences.common import against_base, against_chance
 from lfp.report.summary import compare_models
 
 CELLS = (("related_and_weighty", "related_only"), ("weighty_only", "neither"))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from lfp.bundle.manifest import Hardware, Manifest, StageCost
 from lfp.report.rows import build_report
-from lfp.report.sentences import ABSENT, sentence
+from lfp.report.sentences.common import ABSENT
+from lfp.report.sentences.sections import sentence
 from lfp.report.summary import cost_rows, stage_costs, total_cost
 from lfp.report.text import format_report
 

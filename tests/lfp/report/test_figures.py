@@ -11,10 +11,12 @@ from lfp.bundle.queries.run import AblatedFeature
 from lfp.bundle.store.connection import Store
 from lfp.evaluation.results import ResultRow
 from lfp.evaluation.statistics.calibration import calibration_error
-from lfp.report import sentences
 from lfp.report.figures import bars, lines, points
 from lfp.report.figures.frame import contributions
 from lfp.report.figures.intervals import LOW, Legend, Line, draw_lines
+from lfp.report.sentences.ablations import effects_sentence
+from lfp.report.sentences.features import agreement_sentence
+from lfp.report.sentences.sections import sentence
 from lfp.report.summary import what_was_tuned
 from lfp.util.sanitize import escaped, shortened
 from tests.conftest import HOSTILE
@@ -98,19 +100,19 @@ def test_a_labellers_name_is_read_back_from_a_group(labeller):
 def test_an_odds_ratio_within_its_null_is_not_praised():
     within = {"odds_ratio": figure("odds_ratio", 1.4, ci_low=0.75, ci_high=2.3, null_high=1.6)}
     beyond = {"odds_ratio": figure("odds_ratio", 2.4, ci_low=1.75, ci_high=3.3, null_high=1.6)}
-    assert "No association" in sentences.agreement_sentence(within)
-    assert "more often than the others" in sentences.agreement_sentence(beyond)
+    assert "No association" in agreement_sentence(within)
+    assert "more often than the others" in agreement_sentence(beyond)
 
 
 def test_groups_are_told_from_their_controls(store):
     rows = queries.run.report_ablations(store)
     (line,) = lines.effects(rows)
     assert sorted(line.dots) == [pytest.approx(x) for x in (-0.02, 0.0, 0.02)] and line.value == pytest.approx(-0.19)
-    said = sentences.effects_sentence(rows)
+    said = effects_sentence(rows)
     assert "beyond the mean of their matched controls" in said and "−0.19 [−0.25, −0.13]" in said
     assert "Mean reward before: 0.43, over 4 runs." in said
-    assert "No group changes" in sentences.effects_sentence([row | {"contrast_q": 0.06} for row in rows])
-    assert "No group can be judged" in sentences.effects_sentence([row | {"contrast_p": None} for row in rows])
+    assert "No group changes" in effects_sentence([row | {"contrast_q": 0.06} for row in rows])
+    assert "No group can be judged" in effects_sentence([row | {"contrast_p": None} for row in rows])
 
 
 def test_a_group_says_how_many_features_it_has_and_whether_they_were_scaled():
@@ -190,4 +192,4 @@ def test_names_in_figures_are_escaped(name, value):
 def test_the_largest_credit_is_named_whatever_the_order_of_rows():
     share = figure("features_share", 0.9, group="same_position", layer=0)
     credits = [figure("credit", value, group=f"feature:{i}") for i, value in ((12, -0.1), (230, -0.3), (400, 0.2))]
-    assert "Largest: feature 230, −0.3" in sentences.sentence("feature_credits", [share, *credits])
+    assert "Largest: feature 230, −0.3" in sentence("feature_credits", [share, *credits])

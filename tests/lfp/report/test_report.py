@@ -17,7 +17,9 @@ from lfp.report.figures.bars import tuning_curve
 from lfp.report.figures.lines import tuning_change
 from lfp.report.formatting import digits_for, number, plain
 from lfp.report.rows import ablation_rows, build_report, tuning_rows
-from lfp.report.sentences import ABSENT, against_base, overlap_sentence, sentence
+from lfp.report.sentences.common import ABSENT, against_base
+from lfp.report.sentences.sections import sentence
+from lfp.report.sentences.words import overlap_sentence
 from lfp.report.summary import summarise
 from lfp.report.tables import tables
 from lfp.report.text import format_report

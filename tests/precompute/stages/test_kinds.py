@@ -17,7 +17,7 @@ from lfp.config_sections.evidence import ProbeControl
 from lfp.errors import ConfigError
 from lfp.ml.sae.autoencoders import Crosscoder
 from lfp.ml.sae.formats import load_sae
-from lfp.report.sentences import sentence
+from lfp.report.sentences.sections import sentence
 from precompute.commands.ablate import ablate
 from precompute.pipeline import run_pipeline, run_stages
 from precompute.run.work_folder import Run
