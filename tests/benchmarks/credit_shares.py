@@ -1,16 +1,19 @@
 """Where tuning lives: shares of module kinds in the implicit reward of GRPO and DPO, of all weights and of an adapter.
 
 The demo's base model is tuned on the demo's reviews by VADER; the pairs of DPO are two reviews each, of which the one
-with more VADER is chosen. A row each: shares of absolute credit with 95 % intervals over texts.
+with more VADER is chosen. Beside them a model of the preset imdb.toml, pretrained on its reviews for a few steps.
+A line per kind and seed: shares of absolute credit with 95 % intervals over texts, and what sums over modules miss.
 
-Run: python -m tests.benchmarks.credit_shares FOLDER [STEPS]. What is tuned stays in FOLDER.
+Run: python -m tests.benchmarks.credit_shares FOLDER [STEPS [SEEDS]]. What is tuned stays in FOLDER.
 """
 
 from __future__ import annotations
 
 import gzip
 import json
+import statistics
 import sys
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -27,11 +30,13 @@ from precompute.stages.models.credits import read_credits
 from tests.conftest import ROOT
 
 ADAPTER = "tune.adapter={r = 16, alpha = 32}"
+IMDB = "IMDB's preset, GRPO, all weights"
 KINDS: dict[str, list[str]] = {
     "GRPO, all weights": ["tune.learning_rate=3e-4", "tune.beta=0.15"],
     "GRPO, adapter": ["tune.learning_rate=3e-3", "tune.beta=0.15", ADAPTER],
     "DPO, all weights": ["tune.method=dpo", "tune.learning_rate=3e-4", "tune.beta=0.1"],
     "DPO, adapter": ["tune.method=dpo", "tune.learning_rate=3e-3", "tune.beta=0.1", ADAPTER],
+    IMDB: ["corpus.n_texts=3000", "pretrain.steps=300", "pretrain.evaluations=0"],
 }
 
 
@@ -50,35 +55,50 @@ def write_pairs(file: Path, n: int = 1500) -> Path:
     return file
 
 
-def measure(name: str, folder: Path, *, steps: int) -> list[ResultRow]:
-    """Tune, split the implicit reward, and return the report's rows."""
+def measure(name: str, folder: Path, *, steps: int, seed: int) -> tuple[list[ResultRow], dict[str, float]]:
+    """Tune and split the implicit reward; return the report's rows, and figures on completeness."""
     changes = list(KINDS[name])
     if "tune.method=dpo" in changes:
         changes.append(f"tune.pairs={write_pairs(folder / 'pairs.jsonl')}")
-    base = ROOT / "data" / "demo" / "artifacts" / "base"
-    sizes = [f"model.base={base}", f"tune.steps={steps}", "credits.n_texts=150", "credits.by_token=0", "threads=1"]
-    file = preset("demo")
+    if name != IMDB:
+        changes.append(f"model.base={ROOT / 'data' / 'demo' / 'artifacts' / 'base'}")
+    sizes = [f"tune.steps={steps}", "credits.n_texts=150", "credits.by_token=22", f"seed={seed}", "threads=1"]
+    file = preset("imdb" if name == IMDB else "demo")
     config = load_config(file, [*sizes, *changes])
-    run = Run(config, folder / name.replace(", ", "-").replace(" ", "-"), file.parent, lambda *_: None)
+    words = "".join(letter if letter.isalnum() else " " for letter in name).split()
+    run = Run(config, folder / "-".join([*words, str(seed)]), file.parent, lambda *_: None)
     run_stages(run, ["credits"])
-    return credit_rows(read_credits(run), Draws(500, 200, 0))
+    texts = json.loads((run.folder("credits") / "texts.json").read_text(encoding="utf-8")).values()
+    nodes = [text["credit_nodes"] for text in texts]
+    facts = json.loads((run.folder("credits") / "facts.json").read_text(encoding="utf-8"))
+    checks = {
+        "error_max": max(text["credit_error"] for text in texts),
+        "nodes_min": min(nodes),
+        "nodes_median": statistics.median(nodes),
+        "nodes_max": max(nodes),
+        "forward_passes": facts["forward_passes"],
+    }
+    return credit_rows(read_credits(run), Draws(500, 200, 0)), checks
 
 
-def main(folder: Path, steps: int) -> None:
-    """Print a row per kind of tuning."""
+def main(folder: Path, steps: int, n_seeds: int) -> None:
+    """Print a line for each kind of tuning and seed."""
     torch.set_num_threads(1)
     folder.mkdir(parents=True, exist_ok=True)
-    for name in KINDS:
-        rows = [row for row in measure(name, folder, steps=steps) if row.layer is None]
+    for seed, name in product(range(n_seeds), KINDS):
+        found, checks = measure(name, folder, steps=steps, seed=seed)
+        rows = [row for row in found if row.layer is None]
         shares = [
             f"{row.group} {row.value:.3f} [{row.ci_low:.3f}, {row.ci_high:.3f}]"
             for row in rows
             if row.metric == "share"
         ]
         nats = sum(row.value for row in rows if row.metric == "nats")
-        sys.stdout.write(f"{name}: {'; '.join(shares)}; {nats:+.4f} nats per token\n")
+        listed = ", ".join(f"{check} {value:.3g}" for check, value in checks.items())
+        sys.stdout.write(f"{name}, seed {seed}: {'; '.join(shares)}; {nats:+.4f} nats per token; {listed}\n")
         sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 120)
+    numbers = [int(text) for text in sys.argv[2:]]
+    main(Path(sys.argv[1]), *(numbers + [120, 1][len(numbers) :]))
