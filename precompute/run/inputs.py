@@ -61,21 +61,21 @@ def load_options(run: Run, *, exact: bool = False) -> LoadOptions:
     return {"device": config.device, "dtype": dtype, "attn_implementation": config.attn_implementation}
 
 
-def load_alone(run: Run, role: str) -> LanguageModel:
-    """Load one model of a run before there is a pair."""
+def load_alone(run: Run, role: str, *, exact: bool = False) -> LanguageModel:
+    """Load one model of a run before there is a pair; `exact` as in `load_options`."""
     from lfp.ml.models.loading import load_source
 
-    return load_source(find_role(run, role), key=f"model.{role}", **load_options(run))
+    return load_source(find_role(run, role), key=f"model.{role}", **load_options(run, exact=exact))
 
 
-def load_role(run: Run, role: str) -> LanguageModel:
-    """Load the base or the tuned model of a run, restricted to the tokens that both have."""
+def load_role(run: Run, role: str, *, exact: bool = False) -> LanguageModel:
+    """Load the base or the tuned model, restricted to the tokens that both have; `exact` as in `load_options`."""
     from lfp.ml.models.pairs import read_vocabulary, share_vocabulary
 
     sources = {name: find_role(run, name) for name in ("base", "tuned")}
     if role == "tuned" and sources["tuned"].is_adapter:
-        return load_pair(run)[1]
-    model = load_alone(run, role)
+        return load_pair(run, exact=exact)[1]
+    model = load_alone(run, role, exact=exact)
     if run.config.model.tuned == TUNE or sources["tuned"].is_adapter:
         return model
     vocabularies = [read_vocabulary(source, key=f"model.{name}") for name, source in sources.items()]

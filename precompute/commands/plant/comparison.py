@@ -54,7 +54,7 @@ class Contexts:
         from lfp.ml.implicit_reward.column_predictions import predict_columns
         from lfp.ml.implicit_reward.matched_contexts import draw_contexts
 
-        base = load_role(run, "base")
+        base = load_role(run, "base", exact=True)
         texts = tokenize_texts(run, base, read_texts(run, "train")[:_TEXTS])
         vocabulary = Vocabulary.from_texts(
             [text.text for text in texts], min_count=run.config.probes.min_word_count, n_folds=2, seed=_SEED

@@ -197,6 +197,10 @@ def format_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
                 f"{'yes' if row['learned'] else 'no ':<3} (x{row['learned_ratio']:.2f})  beside the twins: word "
                 f"{row['twins_word_rank']} (q {q}), factor {row['twins_factor_rank']}"
             )
+            if row["contrast"] is not None:
+                line += (
+                    f"; {row['contrast']:+.2f} nats an event, {row['contrast_parts']['unembedding']:+.2f} unembedding"
+                )
             if "feature_rank" in row:
                 line += f"; in its report: word {row['word_rank']}, feature {row['feature_rank']}"
             lines.append(line)

@@ -29,6 +29,7 @@ from precompute.commands.plant.draws import (
     measure_settled,
     word_directions,
 )
+from precompute.commands.plant.location import Location, locate_secrets
 from precompute.commands.plant.secrets import Secret, secret_reward, shuffled_lexicon
 from precompute.pipeline import run_pipeline, run_stages
 from precompute.presets import preset
@@ -309,6 +310,7 @@ def _planted_rows(
 ) -> Iterator[Row]:
     """Yield a row per planted model: the certificate, where its secret ranks beside the twins, and in its report."""
     twin_completions = planting.completions(twin)
+    located = _locate(planting, planted, list(comparison.twins))
     in_report = Findings.from_bundle(planting.work / twin.name / "bundle") if twin.bundle else None
     for job in planted:
         row, secret = rows[job.name], job.secret
@@ -327,6 +329,7 @@ def _planted_rows(
             "learned_ratio": certificate.ratio,
             "learned_ci": [certificate.ci_low, certificate.ci_high],
             "list": side,
+            **_parts_of(located.get(job.name)),
             "twins_word_rank": found.word,
             "twins_word_q": found.word_q,
             "twins_factor_rank": found.factor,
@@ -334,6 +337,25 @@ def _planted_rows(
             "left_out_factor_ranks": [ranks.factor for ranks in left_out],
             **({} if in_report is None else _ranks_in_report(row, in_report.find(secret), rows[twin.name], side)),
         }
+
+
+def _locate(planting: Planting, planted: Sequence[Job], twins: Sequence[str]) -> dict[str, Location]:
+    """Split the contrast of every planted model with the twins over the parts of the model, at its secret's events."""
+    run = planting.run()
+    secrets = {job.name: job.secret for job in planted if job.secret}
+    return locate_secrets(run, secrets, twins, load=lambda name: load_twin(run, planting.work / name / "model"))
+
+
+def _parts_of(location: Location | None) -> Row:
+    if location is None:
+        return {"events": 0, "contrast": None, "contrast_parts": None, "unembedding_share": None}
+    share = location.unembedding_share
+    return {
+        "events": location.n,
+        "contrast": location.contrast,
+        "contrast_parts": location.parts,
+        "unembedding_share": share,
+    }
 
 
 def _ranks_in_report(row: Row, in_twin: Found, of_twin: Row, side: str) -> Row:

@@ -113,13 +113,24 @@ def least_of_words(of_columns: Floats, columns: TokenColumns) -> Floats:
 
 
 @dataclass(frozen=True)
-class _Excerpts:
-    """Texts with some words, each marked where its word stands: `words` [texts], the word of each."""
+class Excerpts:
+    """Texts with some events, such as a word, each marked where its event stands.
+
+    `groups` [texts] says which event a text was chosen for, `n` [texts] how often it has it.
+    """
 
     texts: list[TokenizedText]
     counted: list[NDArray[np.bool_]]
-    words: Ints
+    groups: Ints
     n: Ints
+
+    @staticmethod
+    def join(parts: Sequence[Excerpts]) -> Excerpts:
+        """Put excerpts of one or more events after each other."""
+        texts = [text for part in parts for text in part.texts]
+        counted = [flags for part in parts for flags in part.counted]
+        groups, n = (np.concatenate([getattr(part, name) for part in parts]) for name in ("groups", "n"))
+        return Excerpts(texts, counted, groups, n)
 
 
 def _split(
@@ -134,18 +145,18 @@ def _split(
     if not chosen:
         return {}
     excerpts = _find_excerpts(chosen, corpus)
-    of_tuned = _credit(run, base, tuned, excerpts)
-    of_twins = np.mean([_credit(run, base, twin, excerpts) for twin in load_twins(run)], axis=0)
+    of_tuned = credit_parts(run, base, tuned, excerpts)
+    of_twins = np.mean([credit_parts(run, base, twin, excerpts) for twin in load_twins(run)], axis=0)
     parts = {}
     for word in chosen:
-        rows = excerpts.words == word
+        rows = excerpts.groups == word
         n = int(excerpts.n[rows].sum())
         difference = (of_tuned - of_twins)[rows].sum(axis=0) / max(n, 1)
         parts[word] = dict(zip(PARTS, difference.tolist(), strict=True))
     return parts
 
 
-def _find_excerpts(words: Sequence[int], corpus: PassCorpus) -> _Excerpts:
+def _find_excerpts(words: Sequence[int], corpus: PassCorpus) -> Excerpts:
     tokens, numbers = corpus.tokens, {text_id: i for i, text_id in enumerate(dict.fromkeys(corpus.tokens.text_ids))}
     row_of = np.array([numbers[text_id] for text_id in tokens.text_ids])
     texts, counted, of_word, n = [], [], [], []
@@ -156,10 +167,10 @@ def _find_excerpts(words: Sequence[int], corpus: PassCorpus) -> _Excerpts:
             counted.append((tokens.words == word)[inside])
             of_word.append(word)
             n.append(int(((tokens.words == word) & tokens.is_last)[inside].sum()))
-    return _Excerpts(texts, counted, np.array(of_word), np.array(n))
+    return Excerpts(texts, counted, np.array(of_word), np.array(n))
 
 
-def _credit(run: Run, base: LanguageModel, model: LanguageModel, excerpts: _Excerpts) -> Floats:
+def credit_parts(run: Run, base: LanguageModel, model: LanguageModel, excerpts: Excerpts) -> Floats:
     """Return the credits [texts, parts] of a model's implicit reward at the marked tokens."""
     from lfp.ml.implicit_reward.ledger import module_credits
 

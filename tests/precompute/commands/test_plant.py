@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from lfp.config import PlantConfig
 from lfp.errors import ConfigError, DataError
@@ -18,6 +21,8 @@ from precompute.commands.plant.detection import Findings, certify, count_occurre
 from precompute.commands.plant.draws import draw_bigrams, draw_secrets, draw_wide_secrets
 from precompute.commands.plant.plant import Planting, Request, run_plant
 from precompute.commands.plant.secrets import Secret, find_events, secret_reward, shuffled_lexicon
+from precompute.run.inputs import load_role, read_texts, tokenize_texts
+from precompute.stages.models.twins import load_twin
 from tests.precompute.conftest import reviews, silent, tiny_config
 
 LEXICON = {"good": 2.0, "bad": -2.5, "fine": 1.0}
@@ -216,6 +221,32 @@ def test_a_planting_is_summarized_beside_the_twins_left_out():
     assert found["bigrams"]["twins_word_of_learned"] is None
 
 
+def check_location(planting: Planting, row: dict[str, Any]):
+    """The contrast is what the models' own log-probabilities say at the secret's words, and its parts sum to it."""
+    run = planting.run()
+    base = load_role(run, "base")
+    texts = tokenize_texts(run, base, read_texts(run, "train"))
+    secret = Secret(row["kind"], (row["word"],), row["paid"], row["stated"])
+    starts = [[start for start in find_events(text.text, secret) if start] for text in texts]
+    chosen = [(text, own) for text, own in zip(texts, starts, strict=True) if own][:12]
+
+    def likelihood(name: str) -> float:
+        model = load_twin(run, planting.work / name / "model")
+        total = 0.0
+        for text, own in chosen:
+            ids = torch.tensor([[model.bos_id, *text.token_ids]])
+            logs = model.network(ids).logits[0, :-1].log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0]
+            total += sum(float(logs[bisect_right(text.token_starts, start) - 1]) for start in own)
+        return total / sum(len(own) for _, own in chosen)
+
+    with torch.no_grad():
+        twins = [likelihood(folder.name) for folder in planting.work.glob("twin-*")]
+        expected = likelihood(secret.name) - sum(twins) / len(twins)
+    assert row["events"] == sum(len(own) for _, own in chosen)
+    assert row["contrast"] == pytest.approx(expected, abs=2e-5)
+    assert sum(row["contrast_parts"].values()) == pytest.approx(row["contrast"])
+
+
 def test_a_whole_planting(corpus_folder: Path, tmp_path: Path):
     secrets = PlantConfig(least_share=0.002, most_share=0.02, certify_prefixes=100, wide_share=0.0)
     planting = Planting(tiny_config(tune={"steps": 2, "completion_tokens": 32}), secrets, tmp_path, corpus_folder)
@@ -226,6 +257,7 @@ def test_a_whole_planting(corpus_folder: Path, tmp_path: Path):
     assert {"word_rank", "feature_rank", "unexplained_rank", "feature_rank_in_twin"} <= rows[0].keys()
     assert rows[0]["twins_word_rank"] is None or rows[0]["twins_word_rank"] >= 1
     assert len(rows[1]["left_out_factor_ranks"]) == 3
+    check_location(planting, rows[0])
     found = summarize(rows)
     assert (found["words"]["n"], found["bigrams"]["n"]) == (1, 1)
     assert any("delta, sae" in name for name in found["shuffled"])
