@@ -143,7 +143,7 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
             "receipt",
             forecast.run_receipt,
             after=(*pair_of_models, "forecast") if forecasts else ("forecast",),
-            reads=("forecast",) + (("model", "stats.batch_texts", *draws, "seed") if forecasts else ()),
+            reads=("forecast",) + (("model", "stats.batch_texts", "seed") if forecasts else ()),
         ),
         Stage(
             "credits",

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import t as student
 
 from lfp.errors import DataError
 from lfp.evaluation.results import FATES, RATE, Estimate
-from lfp.evaluation.statistics.resampling import Draws, interval, with_null
+from lfp.evaluation.statistics.resampling import with_null
 from lfp.evaluation.statistics.scores import spearman
-from lfp.util.types import Floats, Ints
+from lfp.util.types import Flags, Floats, Ints
 
 _FOLDS = 5
 _FEWEST = 2 * _FOLDS
+_TOO_FEW = "conversations are too few for a forecast; pass more pairs, or set forecast.pairs to 0"
+_BLOCKS = 20
+"""Of conversations, or features, each of which is left out in turn."""
+_WIDEST = 1.0 - 1e-9
+"""Rank correlations at 1 have no finite place on Fisher's scale."""
 
 
 @dataclass(frozen=True)
@@ -89,13 +95,39 @@ def _means(value: Floats, moves: Floats, groups: Ints) -> Means:
     place = np.unique(groups, return_inverse=True)[1]
     n = int(place.max()) + 1 if len(place) else 0
     if n < 3:
-        raise DataError(f"{n} conversations are too few for a forecast; pass more pairs, or set forecast.pairs to 0")
+        raise DataError(f"{n} {_TOO_FEW}")
     sums = np.zeros((n, moves.shape[1]))
     np.add.at(sums, place, moves)
     error = np.sqrt((sums**2).sum(axis=0) * n / (n - 1))
     half = student.ppf(0.975, n - 1) * error
     sizes = np.divide(np.abs(value), error, out=np.where(value == 0, 0.0, np.inf), where=error > 0)
     return Means(value, value - half, value + half, 2.0 * student.sf(sizes, n - 1))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A figure of every feature [features], and the same without each block of conversations [blocks, features]."""
+
+    value: Floats
+    without: Floats
+
+    def over(self, spread: Floats) -> Measured:
+        """Return the figures in units of the features' spread [features]."""
+        return Measured(self.value / spread, self.without / spread)
+
+
+def measure_without(measure: Callable[[Flags], Floats], groups: Ints) -> Measured:
+    """Measure features on all rows, and without each of at most 20 blocks of groups; groups [rows] stay whole.
+
+    `measure` gets which rows to read, and returns a figure of every feature [features]. Raises DataError on fewer than
+    three groups.
+    """
+    names, place = np.unique(groups, return_inverse=True)
+    if len(names) < 3:
+        raise DataError(f"{len(names)} {_TOO_FEW}")
+    block = place % min(_BLOCKS, len(names))
+    without = [measure(block != left_out) for left_out in range(int(block.max()) + 1)]
+    return Measured(measure(np.ones(len(groups), bool)), np.array(without))
 
 
 @dataclass(frozen=True)
@@ -111,31 +143,59 @@ class Receipt:
     rank_correlation: Estimate
 
 
-def judge_forecast(in_data: Floats, learned: Floats, *, nulls: Floats, spread: Floats, draws: Draws) -> Receipt | None:
-    """Compare differences in the data with a measure of what was learned, [features] in units of their `spread`.
+def judge_forecast(in_data: Measured, learned: Measured, *, nulls: Floats, spread: Floats, seed: int) -> Receipt | None:
+    """Compare differences in the data with a measure of what was learned, features in units of their `spread`.
 
-    R2 is of predictions of features that the line was not fitted on, its interval over features. The null forecasts
-    from `nulls` [draws, features], the differences of pairs whose sides were swapped at random: features that fire
-    together still do. None for fewer than ten features.
+    R2 is of predictions of features that the line was not fitted on. Intervals are by the jackknife over blocks of the
+    conversations of both measures and over blocks of features, their variances added: features that fire together
+    share the noise of the pairs, so that their number says little. The null forecasts from `nulls` [draws, features],
+    the differences of pairs whose sides were swapped at random. None for fewer than ten features.
     """
-    if len(in_data) < _FEWEST:
+    n = len(spread)
+    if n < _FEWEST:
         return None
-    across, up = in_data / spread, learned / spread
-    folds = np.random.default_rng(draws.seed).permutation(len(across)) % _FOLDS
-    expected = _predict_other_folds(across, up, folds)
-    rng = draws.rng()
-    rows = [rng.integers(len(up), size=len(up)) for _ in range(draws.bootstraps)]
+    across, up = in_data.over(spread), learned.over(spread)
+    rng = np.random.default_rng(seed)
+    folds, blocks = rng.permutation(n) % _FOLDS, rng.permutation(n) % min(_BLOCKS, n)
+
+    def explain(x: Floats, y: Floats, rows: Flags) -> float:
+        return float(np.log1p(-_WIDEST * _r2(_predict_other_folds(x[rows], y[rows], folds[rows]), y[rows])))
+
+    def rank(x: Floats, y: Floats, rows: Flags) -> float:
+        return float(np.arctanh(_WIDEST * spearman(y[rows], x[rows])))
+
+    value, high, low = -np.expm1(_jackknife(explain, across, up, blocks))
     swapped = nulls / spread
     explained = with_null(
-        Estimate(_r2(expected, up), len(up), *interval(np.array([_r2(expected[row], up[row]) for row in rows]))),
-        np.array([_r2(_predict_other_folds(values, up, folds), up) for values in swapped]),
+        Estimate(value, n, low, high),
+        np.array([_r2(_predict_other_folds(values, up.value, folds), up.value) for values in swapped]),
     )
+    rho, low, high = np.tanh(_jackknife(rank, across, up, blocks)).tolist()
     ranked = with_null(
-        Estimate(spearman(up, across), len(up), *interval(np.array([spearman(up[row], across[row]) for row in rows]))),
-        np.array([spearman(up, values) for values in swapped]),
-        two_sided=True,
+        Estimate(rho, n, low, high), np.array([spearman(up.value, values) for values in swapped]), two_sided=True
     )
-    return Receipt(expected * spread, explained, replace(ranked, n=len(up)))
+    return Receipt(_predict_other_folds(across.value, up.value, folds) * spread, explained, ranked)
+
+
+def _jackknife(
+    statistic: Callable[[Floats, Floats, Flags], float], across: Measured, up: Measured, blocks: Ints
+) -> tuple[float, float, float]:
+    """Return a statistic of two measures and the features it reads, with its 95 % interval; `blocks` [features]."""
+    everything = np.ones(len(blocks), bool)
+    value = statistic(across.value, up.value, everything)
+    left_out = (
+        [statistic(x, up.value, everything) for x in across.without],
+        [statistic(across.value, y, everything) for y in up.without],
+        [statistic(across.value, up.value, blocks != block) for block in range(int(blocks.max()) + 1)],
+    )
+    variance = sum(_jackknife_variance(np.array(values)) for values in left_out)
+    half = float(student.ppf(0.975, min(map(len, left_out)) - 1)) * variance**0.5
+    return value, value - half, value + half
+
+
+def _jackknife_variance(values: Floats) -> float:
+    """Return the variance of a figure from what it is without each block."""
+    return float((len(values) - 1) * values.var())
 
 
 def name_fates(in_data: Floats, learned: Floats, *, data_q: Floats, learned_q: Floats) -> list[str]:

@@ -16,20 +16,22 @@ from lfp.bundle.schema import as_table
 from lfp.errors import ConfigError
 from lfp.evaluation.feature_credits import PATHS
 from lfp.evaluation.forecast import (
+    Means,
+    Measured,
     Receipt,
     difference_at_equal_length,
     judge_forecast,
     mean_of_groups,
+    measure_without,
     name_fates,
     preference_at_equal_length,
     swapped_differences,
 )
 from lfp.evaluation.results import FATES, RATE, ResultRow
 from lfp.evaluation.statistics.discoveries import adjusted_p
-from lfp.evaluation.statistics.resampling import Draws
 from lfp.probes.pooling import pool
 from lfp.texts.corpus import CorpusText
-from lfp.util.types import Floats, Ints, Place, floats
+from lfp.util.types import Flags, Floats, Ints, Place, floats
 from precompute.run.inputs import load_alone, load_pair, mark_responses, read_texts, tokenize_texts
 from precompute.run.work_folder import Output, Run
 from precompute.stages.features.subjects import Subject
@@ -48,7 +50,10 @@ _LEAST_TOKENS = 5
 """Rarer tokens are not named as what a feature fires on."""
 _LEAST_TEXTS = 10
 """Features that fire in fewer texts are not forecast."""
-_NULLS = "nulls.npz"
+_OF_CHANCE = "of_chance.npz"
+"""Differences in the data, pairs' sides swapped at random [draws, features], and without blocks of conversations."""
+_FEWEST_CONVERSATIONS = 3
+"""With credits of fewer, the forecast is not compared with them."""
 _NODES = 2
 """Nodes of the integral of credits."""
 
@@ -68,16 +73,22 @@ def run_forecast(run: Run, output: Output) -> None:
     n = len(pairs.conversation)
     spread = pooled.std(axis=0)
     is_live = (spread > 0) & ((pooled > 0).sum(axis=0) >= _LEAST_TEXTS)
-    found = difference_at_equal_length(pooled[:n] - pooled[n:], pairs.lengths, pairs.conversation)
     kept = np.flatnonzero(is_live)
+    differences = (pooled[:n] - pooled[n:])[:, kept]
+    found = difference_at_equal_length(differences, pairs.lengths, pairs.conversation)
     nulls = swapped_differences(
-        (pooled[:n] - pooled[n:])[:, kept],
+        differences,
         pairs.lengths,
         pairs.conversation,
         n=config.probes.permutations,
         rng=np.random.default_rng(config.seed),
     )
-    np.savez(output.folder / _NULLS, allow_pickle=False, nulls=nulls)
+
+    def measure(rows: Flags) -> Floats:
+        return difference_at_equal_length(differences[rows], pairs.lengths[rows], pairs.conversation[rows]).value
+
+    measured = measure_without(measure, pairs.conversation)
+    np.savez(output.folder / _OF_CHANCE, allow_pickle=False, nulls=nulls, without=measured.without)
     table = as_table(
         "forecast",
         {
@@ -87,10 +98,10 @@ def run_forecast(run: Run, output: Output) -> None:
             "top_tokens": tokens.name_top(base, kept),
             "density": tokens.density[kept],
             "spread": spread[kept],
-            "in_data": found.value[kept],
-            "in_data_low": found.low[kept],
-            "in_data_high": found.high[kept],
-            "in_data_q": adjusted_p(found.p[kept]),
+            "in_data": found.value,
+            "in_data_low": found.low,
+            "in_data_high": found.high,
+            "in_data_q": adjusted_p(found.p),
             **{name: pa.nulls(len(kept)) for name in _LATER},
         },
     )
@@ -128,17 +139,30 @@ def run_receipt(run: Run, output: Output) -> None:
     pairs = _read_pairs(run, base, "held_out")
     pooled, change, rewards = _pool_both(run, (tuned, base), dictionary, pairs)
     half = len(pairs.conversation)
-    moved = mean_of_groups(change[:, kept], np.concatenate([pairs.conversation] * 2))
-    preferred = preference_at_equal_length(
-        (pooled[:half] - pooled[half:])[:, kept], rewards[:half] - rewards[half:], pairs.lengths, pairs.conversation
-    )
-    credit = _measure_credit(run, (tuned, base), dictionary, pairs)
-    draws = Draws(config.probes.bootstraps, config.probes.permutations, config.seed)
+    both, differences = np.concatenate([pairs.conversation] * 2), (pooled[:half] - pooled[half:])[:, kept]
+    of_reward = rewards[:half] - rewards[half:]
+    moved = mean_of_groups(change[:, kept], both)
+
+    def prefer(rows: Flags) -> Means:
+        return preference_at_equal_length(
+            differences[rows], of_reward[rows], pairs.lengths[rows], pairs.conversation[rows]
+        )
+
+    preferred = prefer(np.ones(half, bool))
+
+    measures = {
+        "preferred": measure_without(lambda rows: prefer(rows).value, pairs.conversation),
+        "moved": measure_without(lambda rows: change[rows][:, kept].mean(axis=0), both),
+    }
+    of_pairs, chosen = _measure_credits(run, (tuned, base), dictionary, pairs)
+    credit = of_pairs[:, kept].mean(axis=0) if len(chosen) else None
+    if len(np.unique(pairs.conversation[chosen])) >= _FEWEST_CONVERSATIONS:
+        measures["credit"] = measure_without(
+            lambda rows: of_pairs[rows][:, kept].mean(axis=0), pairs.conversation[chosen]
+        )
     n, learned_q = len(kept), adjusted_p(preferred.p)
-    measures = {"preferred": preferred.value, "moved": moved.value}
-    measures |= {} if credit is None else {"credit": credit[kept]}
-    with np.load(run.folder("forecast") / _NULLS) as stored:
-        judged = _judge(before, measures, stored["nulls"], draws)
+    with np.load(run.folder("forecast") / _OF_CHANCE) as stored:
+        judged = _judge(before, measures, (stored["without"], stored["nulls"]), seed=config.seed)
     fates = name_fates(
         floats(before, "in_data"), preferred.value, data_q=floats(before, "in_data_q"), learned_q=learned_q
     )
@@ -146,7 +170,7 @@ def run_receipt(run: Run, output: Output) -> None:
     for name, found in {"preferred": preferred, "moved": moved}.items():
         columns |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
     columns |= {"preferred_q": learned_q, "status": fates}
-    columns["credit"] = pa.nulls(n) if credit is None else credit[kept]
+    columns["credit"] = pa.nulls(n) if credit is None else credit
     if "preferred" in judged:
         columns["expected"] = judged["preferred"].expected
     table = as_table("forecast", columns)
@@ -155,17 +179,17 @@ def run_receipt(run: Run, output: Output) -> None:
     output.results(_rows(judged, before, fates))
 
 
-def _judge(before: pa.Table, measures: Mapping[str, Floats], nulls: Floats, draws: Draws) -> dict[str, Receipt]:
-    """Judge the forecast by each measure of what was learned; none where too few features are forecast."""
-    found = {}
-    for name, values in measures.items():
-        receipt = judge_forecast(
-            floats(before, "in_data"),
-            values,
-            nulls=nulls,
-            spread=floats(before, "spread"),
-            draws=draws,
-        )
+def _judge(
+    before: pa.Table, measures: Mapping[str, Measured], of_chance: tuple[Floats, Floats], *, seed: int
+) -> dict[str, Receipt]:
+    """Judge the forecast by each measure of what was learned; none where too few features are forecast.
+
+    `of_chance` are the differences in the data without blocks of conversations, and with sides swapped at random.
+    """
+    found, (without, nulls) = {}, of_chance
+    in_data, spread = Measured(floats(before, "in_data"), without), floats(before, "spread")
+    for name, learned in measures.items():
+        receipt = judge_forecast(in_data, learned, nulls=nulls, spread=spread, seed=seed)
         if receipt is not None:
             found[name] = receipt
     return found
@@ -372,19 +396,20 @@ def _encode(dictionary: Dictionary, outputs: dict[Place, Tensor]) -> sp.csr_arra
     return sp.csr_array(entries, shape=(found.n_tokens, found.n_features))
 
 
-def _measure_credit(
+def _measure_credits(
     run: Run, models: tuple[LanguageModel, LanguageModel], dictionary: Dictionary, pairs: _Pairs
-) -> Floats | None:
-    """Return each feature's part of the implicit reward of chosen minus rejected responses, in nats per pair.
+) -> tuple[Floats, Ints]:
+    """Return each feature's part of the implicit reward of chosen minus rejected responses, and which pairs these are.
 
-    Over `forecast.credit_pairs` pairs, on the full path; None for no pairs.
+    The parts [pairs, features] are in nats, on the full path, of at most `forecast.credit_pairs` pairs.
     """
     from lfp.ml.implicit_reward.feature_credits import feature_credits
 
     n, half, config = run.config.forecast.credit_pairs, len(pairs.conversation), run.config
     chosen = [int(i * half / n) for i in range(min(n, half))] if n else []
+    parts = np.zeros((len(chosen), dictionary.n_features))
     if not chosen:
-        return None
+        return parts, np.zeros(0, np.int64)
     rows = [*chosen, *(half + i for i in chosen)]
     tuned, base = models
     split = feature_credits(
@@ -397,10 +422,9 @@ def _measure_credit(
         prepend_bos=config.model.prepend_bos,
         counted=[pairs.responses[i] for i in rows],
     )
-    total = np.zeros(dictionary.n_features)
     for done, (row, text) in enumerate(zip(rows, split, strict=True)):
         sign = 1.0 if done < len(chosen) else -1.0
         of_text = np.bincount(text.features, text.credits[PATHS.index("full")], minlength=dictionary.n_features)
-        total += sign * of_text / len(chosen)
+        parts[done % len(chosen)] += sign * of_text
         run.progress("receipt: credits of pairs", done + 1, len(rows), float(row))
-    return total
+    return parts, np.array(chosen)

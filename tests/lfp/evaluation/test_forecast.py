@@ -7,17 +7,16 @@ import pytest
 
 from lfp.errors import DataError
 from lfp.evaluation.forecast import (
+    Measured,
     difference_at_equal_length,
     judge_forecast,
     mean_of_groups,
+    measure_without,
     name_fates,
     preference_at_equal_length,
     swapped_differences,
 )
 from lfp.evaluation.results import FATES
-from lfp.evaluation.statistics.resampling import Draws
-
-DRAWS = Draws(200, 200, 0)
 
 
 def test_a_difference_that_length_alone_makes_is_none_at_equal_length() -> None:
@@ -49,12 +48,17 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
     assert 0.92 < held < 0.97
 
 
+def exact(values: np.ndarray) -> Measured:
+    """Take a figure as known without the noise of pairs."""
+    return Measured(values, np.tile(values, (20, 1)))
+
+
 def judged(slope: float, *, seed: int = 0, n: int = 400):
     rng = np.random.default_rng(seed)
     spread, across = rng.lognormal(size=n), rng.normal(size=n)
     learned = slope * across + 0.1 * rng.normal(size=n)
     nulls = rng.normal(size=(200, n)) * spread
-    return judge_forecast(across * spread, learned * spread, nulls=nulls, spread=spread, draws=DRAWS)
+    return judge_forecast(exact(across * spread), exact(learned * spread), nulls=nulls, spread=spread, seed=0)
 
 
 def test_what_was_learned_from_the_data_is_forecast() -> None:
@@ -94,7 +98,7 @@ def test_features_that_fire_together_have_a_null_as_wide_as_their_number_allows(
         found = difference_at_equal_length(differences, lengths, np.arange(60))
         nulls = swapped_differences(differences, lengths, np.arange(60), n=99, rng=rng)
         assert np.abs(nulls.mean(axis=0)).max() < 4 * nulls.std() / 10
-        judged = judge_forecast(found.value, learned, nulls=nulls, spread=np.ones(210), draws=Draws(10, 99, seed))
+        judged = judge_forecast(exact(found.value), exact(learned), nulls=nulls, spread=np.ones(210), seed=seed)
         p.append(judged.r2.null_p)
     assert np.mean(np.array(p) <= 0.05) < 0.15
 
@@ -107,5 +111,49 @@ def test_fates_follow_both_rates_and_the_sign() -> None:
 
 
 def test_too_few_features_are_not_judged() -> None:
-    few = np.arange(5.0)
-    assert judge_forecast(few, few, nulls=few[None], spread=few + 1, draws=DRAWS) is None
+    few = exact(np.arange(5.0))
+    assert judge_forecast(few, few, nulls=few.without, spread=np.ones(5), seed=0) is None
+
+
+def draw_receipt(rng: np.random.Generator, slope: float, *, n_pairs: int = 100, n_features: int = 80):
+    """Judge a forecast of new features by new pairs, whose features share the noise of three things they fire on."""
+    in_data, shared = rng.normal(size=n_features), 3.0 * rng.normal(size=(3, n_features))
+    learned = slope * in_data + 0.5 * rng.normal(size=n_features)
+    groups, lengths, rewards = np.arange(n_pairs), *rng.normal(size=(2, n_pairs))
+
+    def noise() -> np.ndarray:
+        return rng.normal(size=(n_pairs, 3)) @ shared + 3.0 * rng.normal(size=(n_pairs, n_features))
+
+    before, after = in_data + noise(), rewards[:, None] * learned + noise()
+    measured = [
+        measure_without(
+            lambda rows: difference_at_equal_length(before[rows], lengths[rows], groups[rows]).value, groups
+        ),
+        measure_without(
+            lambda rows: preference_at_equal_length(after[rows], rewards[rows], lengths[rows], groups[rows]).value,
+            groups,
+        ),
+    ]
+    spread = np.ones(n_features)
+    found = judge_forecast(*measured, nulls=np.zeros((1, n_features)), spread=spread, seed=0)
+    up = measured[1].value
+    rows = rng.integers(n_features, size=(60, n_features))  # the interval over features alone, which is too narrow
+    alone = np.quantile([1 - ((up - found.expected)[r] ** 2).mean() / up[r].var() for r in rows], [0.025, 0.975])
+    return found, alone
+
+
+@pytest.mark.parametrize("slope", [0.35, 1.5])
+def test_intervals_of_the_forecast_hold_what_other_pairs_and_features_give(slope: float) -> None:
+    """Intervals hold the median of 40 draws of pairs and features; those over features alone hold it too seldom."""
+    drawn = [draw_receipt(np.random.default_rng(seed), slope) for seed in range(40)]
+    for figure in ("r2", "rank_correlation"):
+        found = [getattr(receipt, figure) for receipt, _ in drawn]
+        truth = np.median([estimate.value for estimate in found])
+        assert np.mean([estimate.ci_low <= truth <= estimate.ci_high for estimate in found]) >= 0.9, figure
+    truth = np.median([receipt.r2.value for receipt, _ in drawn])
+    assert np.mean([low <= truth <= high for _, (low, high) in drawn]) < 0.75
+
+
+def test_an_interval_needs_three_conversations() -> None:
+    with pytest.raises(DataError, match="2 conversations are too few"):
+        measure_without(lambda rows: np.ones(rows.sum()), np.arange(6) % 2)
