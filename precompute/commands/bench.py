@@ -75,9 +75,10 @@ def bench_sae(
     config = parse_section(SaeConfig, settings, where="bench sae")
     import torch
 
+    from lfp.ml.sae.activation_sources import HeldActivations
     from lfp.ml.sae.autoencoders import SaeInfo
     from lfp.ml.sae.quality import quality
-    from lfp.ml.sae.training import HeldActivations, SaeTrainer, train_saes, unit_scale
+    from lfp.ml.sae.training import SaeTrainer, train_saes, unit_scale
     from lfp.testing.planted_activations import PlantedDictionary
 
     torch.set_num_threads(threads)  # sums are split by thread, so results repeat only so

@@ -33,8 +33,8 @@ from precompute.stages.features.saes import row as row_of
 from precompute.stages.features.subjects import Subject
 
 if TYPE_CHECKING:
+    from lfp.ml.sae.activation_sources import ActivationSource
     from lfp.ml.sae.autoencoders import Sae, SaeInfo
-    from lfp.ml.sae.training import ActivationSource
 
 _NEEDED = ("corpus", "feedback", "base", "tuned", "layers")
 """Stages of a run that a sweep needs; the completions of its report are not among them."""

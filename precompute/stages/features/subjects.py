@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from lfp.ml.models.loading import LanguageModel
     from lfp.ml.models.tokenization import TokenizedText
+    from lfp.ml.sae.activation_sources import ActivationSource
     from lfp.ml.sae.quality import RecoveredLoss
-    from lfp.ml.sae.training import ActivationSource
     from lfp.ml.sae.views import TokenPair
 
 HELD_OUT_TOKENS = 20_000
@@ -79,7 +79,7 @@ class Subject:
 
     def source(self) -> ActivationSource:
         """Open the training batches of all places: held in memory, or streamed where the config has a buffer."""
-        from lfp.ml.sae.training import HeldActivations, StreamedActivations
+        from lfp.ml.sae.activation_sources import HeldActivations, StreamedActivations
 
         config, seed = self.run.config.sae, self.run.config.seed
         if config.buffer_tokens is None:

@@ -17,7 +17,7 @@ from lfp.errors import DataError
 from lfp.ml.models.activations import stream
 from lfp.ml.models.loading import LanguageModel, load_model
 from lfp.ml.models.tokenization import TokenizedText, tokenize
-from lfp.ml.sae.training import HeldActivations, StreamedActivations
+from lfp.ml.sae.activation_sources import HeldActivations, StreamedActivations
 from lfp.util.types import Place
 from tests.lfp.ml.conftest import SENTENCES, build_model
 

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from lfp.config import SaeConfig
 from lfp.ml.models.activations import Tokens
+from lfp.ml.sae.activation_sources import HeldActivations
 from lfp.ml.sae.autoencoders import SAES, Crosscoder, Sae, SaeInfo
 from lfp.ml.sae.latent_scaling import compare_decoders, fit_factors
 from lfp.ml.sae.quality import pair_quality
-from lfp.ml.sae.training import HeldActivations, SaeTrainer, train_saes, unit_scale
+from lfp.ml.sae.training import SaeTrainer, train_saes, unit_scale
 from lfp.ml.sae.views import TokenPair
 from lfp.testing.planted_activations import PlantedDictionary
 from lfp.util.types import Place

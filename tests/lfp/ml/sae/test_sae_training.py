@@ -14,9 +14,10 @@ from torch import Tensor
 
 from lfp.config import SaeConfig
 from lfp.errors import ConfigError, DataError, TrainingError
+from lfp.ml.sae.activation_sources import HeldActivations
 from lfp.ml.sae.autoencoders import Sae, SaeInfo, Variant
 from lfp.ml.sae.quality import quality
-from lfp.ml.sae.training import HeldActivations, SaeTrainer, train_saes, unit_scale
+from lfp.ml.sae.training import SaeTrainer, train_saes, unit_scale
 from lfp.util.types import Place
 
 D_IN, WIDTH, N_PLANTED = 16, 32, 24
