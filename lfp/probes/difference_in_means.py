@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 
+from lfp.probes.exact_ridge import Ridge
 from lfp.probes.folds import Split
-from lfp.probes.ridge import FoldedRidge, Ridge
+from lfp.probes.ridge import FoldedRidge
 from lfp.util.types import Flags, Floats, Ints
 
 

@@ -12,9 +12,9 @@ from scipy.linalg import cho_solve
 from scipy.special import expit, stdtrit
 
 from lfp.errors import DataError
+from lfp.probes.exact_ridge import Ridge
 from lfp.probes.linear_algebra import Linear, cholesky, conjugate_gradients, feature_products, norms
 from lfp.probes.logistic import Logistic
-from lfp.probes.ridge import Ridge
 from lfp.util.types import Flags, Floats
 
 _FACTORED = 6144

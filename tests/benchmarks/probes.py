@@ -78,14 +78,15 @@ def many_targets(n_rows: int, n_features: int, n_targets: int, *, solver: str, a
     """
     from sklearn.linear_model import Ridge
 
-    from lfp.probes import ridge
+    from lfp.probes.exact_ridge import Dual, Primal
     from lfp.probes.folds import choose_nested
+    from lfp.probes.iterative_ridge import Iterative
 
     problem, rng = Problem.draw(n_rows, n_features), np.random.default_rng(1)
     x, folds = problem.features, rng.permutation(n_rows) % _N_FOLDS
     y = np.column_stack([problem.target, *(rng.permutation(problem.target) for _ in range(n_targets - 1))])
     started = time.process_time()
-    build: Any = {"primal": ridge.Primal.from_rows, "dual": ridge.Dual.from_rows, "iterative": ridge.Iterative}[solver]
+    build: Any = {"primal": Primal.from_rows, "dual": Dual.from_rows, "iterative": Iterative}[solver]
     whole = choose_nested(build(x, y, folds), _N_FOLDS, np.array(ALPHAS))[1]
     seconds = time.process_time() - started
     inputs, kept = x.toarray() if against == "cholesky" else x, folds > 1

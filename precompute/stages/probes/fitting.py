@@ -10,8 +10,9 @@ import scipy.sparse as sp
 from lfp.config import ProbesConfig
 from lfp.evaluation.words import HeldOutTokens
 from lfp.probes.difference_in_means import fit_difference_in_means
+from lfp.probes.exact_ridge import Ridge
 from lfp.probes.folds import HeldOutErrors, Penalties, Split
-from lfp.probes.ridge import FoldedRidge, Ridge, fit_folded_ridge, fit_ridge, folded_errors, place_scales
+from lfp.probes.ridge import FoldedRidge, fit_folded_ridge, fit_ridge, folded_errors, place_scales
 from lfp.probes.weight_intervals import clustered_intervals
 from lfp.probes.weight_nulls import WeightNull
 from lfp.util.types import Floats, Ints

@@ -13,8 +13,9 @@ from sklearn.linear_model import Ridge as SklearnRidge
 
 from lfp.errors import DataError
 from lfp.probes import linear_algebra, weight_intervals
+from lfp.probes.exact_ridge import Ridge
 from lfp.probes.logistic import Logistic, fit_logistic
-from lfp.probes.ridge import Ridge, fit_ridge
+from lfp.probes.ridge import fit_ridge
 from lfp.probes.weight_intervals import clustered_intervals
 from tests.lfp.builders import sparse_features
 

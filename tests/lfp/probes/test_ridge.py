@@ -16,19 +16,10 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 
 from lfp.errors import DataError
 from lfp.probes import ridge as ridge_module
+from lfp.probes.exact_ridge import Dual, Primal, Ridge
 from lfp.probes.folds import HeldOutErrors, Solver, choose, choose_nested
-from lfp.probes.ridge import (
-    CentredRows,
-    Dual,
-    FoldedRidge,
-    Iterative,
-    Primal,
-    Ridge,
-    fit_folded_ridge,
-    fit_ridge,
-    folded_errors,
-    place_scales,
-)
+from lfp.probes.iterative_ridge import CentredRows, Iterative
+from lfp.probes.ridge import FoldedRidge, fit_folded_ridge, fit_ridge, folded_errors, place_scales
 from tests.lfp.builders import sparse_features
 
 ALPHAS = (1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3, 1e4)
