@@ -29,7 +29,8 @@ from transformers.models.bloom.modeling_bloom import BloomGelu
 
 from lfp.evaluation.feature_credits import PATHS, TextCredits
 from lfp.ml.implicit_reward.quadrature import Rule, gauss
-from lfp.ml.implicit_reward.weight_path import Call, Kind, Module, Tally, WeightPath
+from lfp.ml.implicit_reward.watched_modules import Call, Kind, Module, Tally
+from lfp.ml.implicit_reward.weight_path import WeightPath
 from lfp.ml.models.activations import model_batches
 from lfp.ml.models.loading import LanguageModel
 from lfp.ml.models.sites import Writer, find_writer, site_module

@@ -24,7 +24,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lfp.errors import ModelError
 from lfp.ml.implicit_reward.quadrature import gauss, kronrod
-from lfp.ml.implicit_reward.weight_path import FULL, SAME_POSITION, Module, WeightPath
+from lfp.ml.implicit_reward.watched_modules import FULL, SAME_POSITION, Module
+from lfp.ml.implicit_reward.weight_path import WeightPath
 from lfp.ml.models.activations import model_batches
 from lfp.ml.models.loading import LanguageModel, check_token_ids
 from lfp.ml.models.runtime import is_out_of_memory

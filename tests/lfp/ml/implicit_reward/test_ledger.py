@@ -17,7 +17,8 @@ from transformers import AutoModelForCausalLM
 
 from lfp.errors import DataError, ModelError
 from lfp.ml.implicit_reward.ledger import ModuleCredits, module_credits
-from lfp.ml.implicit_reward.weight_path import Module, WeightPath
+from lfp.ml.implicit_reward.watched_modules import Module
+from lfp.ml.implicit_reward.weight_path import WeightPath
 from lfp.ml.models.divergence import place_parameter
 from lfp.ml.models.loading import LanguageModel, load_model
 from lfp.ml.models.tokenization import Batch, TokenizedText, tokenize
