@@ -14,7 +14,7 @@ from lfp.bundle.manifest import Description, ModelInfo
 from lfp.bundle.schema import as_table
 from lfp.bundle.writer import BundleWriter
 from lfp.config import RunConfig
-from lfp.testing.synthetic import credits, features, results, texts
+from lfp.testing.synthetic import credits, examples, feature_credits, features, results, texts
 from lfp.testing.synthetic.corpus import LEXICON, Made, Random, cut, make, reviews
 from lfp.testing.synthetic.results import LABELLER, MODEL_LABELLER
 from lfp.util.types import Place, Site
@@ -90,8 +90,8 @@ def _tables(
     yield "features", [columns]
     yield "decoders", [features.decoder_columns(made, random)]
     yield "histograms", [features.histogram_columns(made, random)]
-    places = features.thinned(features.example_places(made, random), n_examples)
-    yield "examples", features.example_parts(made, places)
+    places = examples.thinned(examples.example_places(made, random), n_examples)
+    yield "examples", examples.example_parts(made, places)
     of_texts = texts.text_columns(made, random)
     yield "texts", [of_texts]
     yield "module_credits", [credits.module_credit_columns(made, of_texts)]
@@ -116,10 +116,10 @@ def _tables(
     yield "tuning", [results.tuning_rows()]
     yield "trajectory", [credits.trajectory_table_rows(made)]
     yield "twins", [texts.twin_columns(made, random)]
-    entries = features.credit_entries(made, random)
-    yield "feature_credits", [features.feature_credit_columns(made, entries)]
-    yield "credit_sums", [features.credit_sum_columns(made, entries)]
-    of_features = features.credit_columns(made, entries, random)
+    entries = feature_credits.credit_entries(made, random)
+    yield "feature_credits", [feature_credits.feature_credit_columns(made, entries)]
+    yield "credit_sums", [feature_credits.credit_sum_columns(made, entries)]
+    of_features = feature_credits.credit_columns(made, entries, random)
     yield "credits", [of_features]
-    yield "interventions", [features.intervention_rows(made, of_features, random)]
+    yield "interventions", [feature_credits.intervention_rows(made, of_features, random)]
     yield "differences", [results.difference_rows(made)]

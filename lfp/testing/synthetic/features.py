@@ -1,16 +1,14 @@
-"""Tables of features and of what is fitted on them, from `features` and `examples` to `weights` and `drift`."""
+"""Tables of features and of what is fitted on them, from `features` and `saes` to `weights` and `drift`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from scipy.stats import norm
 
-from lfp.bundle.schema import BY_NAME
 from lfp.bundle.tables.columns import TOKEN_VALUES
 from lfp.evaluation.statistics.discoveries import RATE, adjusted_p
 from lfp.testing.synthetic.corpus import (
@@ -18,10 +16,8 @@ from lfp.testing.synthetic.corpus import (
     RAW_BIAS,
     RAW_INTERCEPT,
     Array,
-    Corpus,
     Made,
     Random,
-    counts_up,
     list_offsets,
     listed,
     nulled,
@@ -51,8 +47,8 @@ def feature_columns(made: Made, random: Random) -> dict[str, Any]:
         "base_density": density * change, "base_mean_activation": base_mean,
         "shift": density * mean - density * change * base_mean,
         "stability": pa.array(random.uniform(0.2, 1, n), mask=random.random(n) < 0.05), "decoder_norm": np.ones(n),
-        "top_tokens": _top_tokens(made), "pos_logits": _logits(made, random, sign=1),
-        "neg_logits": _logits(made, random, sign=-1),
+        "top_tokens": _top_tokens(made), "pos_logits": draw_logits(made, random, sign=1),
+        "neg_logits": draw_logits(made, random, sign=-1),
         "x": np.cos(angle) * 5 + random.normal(0, 0.3, n), "y": np.sin(angle) * 5 + random.normal(0, 0.3, n),
         **_pair_columns(change),
     }  # fmt: skip
@@ -87,7 +83,8 @@ def _token_values(tokens: Sequence[str], which: Array, values: Array) -> pa.Stru
     return pa.StructArray.from_arrays([names, pa.array(values, pa.float32())], fields=list(TOKEN_VALUES.value_type))
 
 
-def _logits(made: Made, random: Random, *, sign: int) -> pa.Array:
+def draw_logits(made: Made, random: Random, *, sign: int) -> pa.Array:
+    """Draw eight tokens for each feature, with what it gives their logits, largest first."""
     n = len(made.place)
     types = random.integers(0, max(len(made.corpus.pieces), 1), (n, 8))
     values = -np.sort(-random.gamma(2, 0.12, (n, 8)), axis=1) * sign
@@ -242,219 +239,3 @@ def drift_columns(made: Made, features: Mapping[str, Any]) -> dict[str, Any]:
         "drifted_contribution": weight * (mean - base), "rank": rank, "share": size / max(size.sum(), 1e-12),
         "unexplained_contribution": unexplained, "unexplained_rank": unexplained_rank,
     }  # fmt: skip
-
-
-N_TOP, N_INTERVALS, PER_INTERVAL, WINDOW, N_NEAR = 12, 4, 4, 10, 2
-
-
-@dataclass(frozen=True)
-class Places:
-    """Examples, sorted by feature, bucket and rank."""
-
-    feature: Array
-    bucket: Array
-    rank: Array
-    token: Array
-    value: Array
-
-    def part(self, low: int, high: int) -> Places:
-        """Rows `low` to `high`."""
-        return Places(*(getattr(self, field.name)[low:high] for field in fields(self)))
-
-
-def example_places(made: Made, random: Random) -> Places:
-    """Top examples (one per text), examples by quantile interval, places where the feature is silent, near misses."""
-    active = made.activity
-    text = made.corpus.text[active.token]
-    best = np.lexsort((-active.value, text, active.feature))
-    first = np.flatnonzero(np.diff(active.feature[best] * (1 << 32) + text[best], prepend=-1)) if len(best) else best
-    best = best[first]
-    order, rank = ranked(active.feature[best], active.value[best])
-    top = best[order[rank < N_TOP]]
-    order, rank = ranked(active.feature, active.value)
-    share = rank / np.bincount(active.feature, minlength=len(made.place))[active.feature[order]]
-    interval = N_INTERVALS - np.minimum((share * N_INTERVALS).astype(int), N_INTERVALS - 1)
-    within = counts_up(active.feature[order] * (N_INTERVALS + 1) + interval)
-    middle, interval = order[within < PER_INTERVAL], interval[within < PER_INTERVAL]
-    silent, near = _silent(made, random), _near_misses(made, random.spawn(1)[0])
-    feature = np.concatenate([active.feature[top], active.feature[middle], silent[0], near[0]])
-    token = np.concatenate([active.token[top], active.token[middle], silent[1], near[1]])
-    quiet = np.repeat([-1, -2], [len(silent[0]), len(near[0])])
-    value = np.concatenate([active.value[top], active.value[middle], np.zeros(len(quiet), np.float32)])
-    bucket = np.concatenate([np.zeros(len(top), int), interval, quiet])
-    order, rank = ranked(feature * (N_INTERVALS + 3) + bucket + 2, value)
-    return Places(feature[order], bucket[order], rank, token[order], value[order])
-
-
-def thinned(places: Places, n: int | None) -> Places:
-    """So many of the examples, evenly spaced."""
-    n_all = len(places.feature)
-    if n is None or n >= n_all:
-        return places
-    at = np.arange(n) * n_all // n
-    feature, bucket = places.feature[at], places.bucket[at]
-    rank = counts_up(feature * (N_INTERVALS + 3) + bucket + 2)
-    return Places(feature, bucket, rank, places.token[at], places.value[at])
-
-
-def example_parts(made: Made, places: Places) -> Iterator[dict[str, Any]]:
-    """The table's columns, some row groups at a time: windows of a million features do not fit in memory at once."""
-    size, n = 4 * BY_NAME["examples"].row_group_rows, len(places.feature)
-    for low in range(0, max(n, 1), size):
-        yield example_columns(made, places.part(low, low + size))
-
-
-def example_columns(made: Made, places: Places) -> dict[str, Any]:
-    """The columns of these examples."""
-    start, windows = _windows(made, places.feature, places.token)
-    return {
-        "feature_id": places.feature, "bucket": places.bucket, "rank": places.rank,
-        "text_id": made.corpus.text[places.token], "position": made.corpus.position[places.token],
-        "activation": places.value, "window_start": start, "window_values": windows,
-    }  # fmt: skip
-
-
-def _silent(made: Made, random: Random) -> tuple[Array, Array]:
-    """Up to two tokens per feature on which it is not active."""
-    active, n_tokens = made.activity, max(made.activity.n_tokens, 1)
-    feature = np.repeat(np.arange(len(made.place) if active.n_tokens else 0), 2)
-    token = random.integers(0, n_tokens, len(made.place) * 2 if active.n_tokens else 0)
-    _, first = np.unique(feature * n_tokens + token, return_index=True)
-    feature, token = feature[first], token[first]
-    if len(active.token):
-        keys, key = active.token * active.n_features + active.feature, token * active.n_features + feature
-        at = np.minimum(np.searchsorted(keys, key), len(keys) - 1)
-        quiet = (keys[at] != key) | (active.value[at] == 0)
-        feature, token = feature[quiet], token[quiet]
-    return feature, token
-
-
-def _near_misses(made: Made, random: Random) -> tuple[Array, Array]:
-    """Up to `N_NEAR` tokens per feature on which its first neighbour is active and it is silent all around."""
-    n, active, n_tokens = len(made.place), made.activity, made.activity.n_tokens
-    none = np.zeros(0, np.int64)
-    if not len(active.token):
-        return none, none
-    by_theme, neighbour = np.argsort(made.theme, kind="stable"), np.empty(n, np.int64)
-    neighbour[by_theme] = np.roll(by_theme, -1)
-    first, stop = (np.searchsorted(active.places, (neighbour + after) * n_tokens) for after in (0, 1))
-    drawn = first[:, None] + random.integers(0, 1 << 30, (n, 4 * N_NEAR)) % np.maximum(stop - first, 1)[:, None]
-    feature, at = np.nonzero(np.broadcast_to((stop > first)[:, None], drawn.shape))
-    place = np.unique(feature * n_tokens + active.places[drawn[feature, at]] % n_tokens)
-    feature, token = place // n_tokens, place % n_tokens
-    low, high = _bounds(made.corpus, token)
-    quiet = np.searchsorted(active.places, feature * n_tokens + low) == np.searchsorted(
-        active.places, feature * n_tokens + high
-    )
-    feature, token = feature[quiet], token[quiet]
-    few = counts_up(feature) < N_NEAR
-    return feature[few], token[few]
-
-
-def _bounds(corpus: Corpus, token: Array) -> tuple[Array, Array]:
-    """First token of the window around each token, cut at the text's ends, and the first after it."""
-    text = corpus.text[token]
-    return (
-        np.maximum(token - WINDOW, corpus.offsets[:-1][text]),
-        np.minimum(token + WINDOW + 1, corpus.offsets[1:][text]),
-    )
-
-
-def _windows(made: Made, feature: Array, token: Array) -> tuple[Array, pa.Array]:
-    """First position and activations of the tokens around each example, cut at the text's ends."""
-    corpus, active = made.corpus, made.activity
-    low, high = _bounds(corpus, token)
-    offsets = np.concatenate([[0], np.cumsum(high - low)])
-    first, stop = (np.searchsorted(active.places, feature * active.n_tokens + end) for end in (low, high))
-    within = np.repeat(np.arange(len(token)), stop - first)
-    hits = active.by_feature[counts_up(within) + first[within]]
-    values = np.zeros(offsets[-1], np.float32)
-    values[offsets[within] + active.token[hits] - low[within]] = active.value[hits]
-    return corpus.position[low] if len(low) else low, listed(offsets, values)
-
-
-@dataclass(frozen=True)
-class CreditEntries:
-    """What features carry on the texts whose activations are kept, sorted by text, token and feature."""
-
-    text: Array
-    position: Array
-    feature: Array
-    credit: Array
-    next_credit: Array
-
-
-def credit_entries(made: Made, random: Random) -> CreditEntries:
-    """Draw what each active feature carries: more where its weight is large."""
-    active = made.activity
-    text = made.corpus.text[active.token] if len(active.token) else active.token
-    kept = text < len(made.kept)
-    token, feature, value = active.token[kept], active.feature[kept], active.value[kept]
-    credit = (value * made.weights[0][feature] * random.normal(1.0, 0.3, len(value))).astype(np.float32)
-    share = random.uniform(0.2, 1.0, len(value))
-    return CreditEntries(text[kept], made.corpus.position[token], feature, credit, (credit * share).astype(np.float32))
-
-
-def feature_credit_columns(made: Made, entries: CreditEntries) -> dict[str, Any]:
-    """The entries as lists of each text."""
-    offsets = list_offsets(entries.text, len(made.kept))
-    lists = {"positions": entries.position, "feature_ids": entries.feature, "credits": entries.credit,
-             "next_credits": entries.next_credit}  # fmt: skip
-    return {"text_id": made.kept, **{name: listed(offsets, values) for name, values in lists.items()}}
-
-
-def credit_sum_columns(made: Made, entries: CreditEntries) -> dict[str, Any]:
-    """The sums over each text and place; bias and residual are shares of the features'."""
-    n, n_places = len(made.kept), len(made.places)
-    group = entries.text * n_places + made.place[entries.feature]
-    sums = [np.bincount(group, values, n * n_places) for values in (entries.credit, entries.next_credit)]
-    features = np.stack(sums, axis=1).ravel()
-    bias, residual = 0.1 * features, -0.03 * features
-    text, place = np.divmod(np.arange(n * n_places).repeat(2), n_places)
-    return {
-        "text_id": made.kept[text], "layer": np.array([p.layer for p in made.places])[place],
-        "site": pa.array([made.places[i].site for i in place], pa.string()),
-        "path": pa.array(["full", "same_position"] * (n * n_places), pa.string()),
-        "module": features + bias + residual, "features": features, "bias": bias, "residual": residual,
-    }  # fmt: skip
-
-
-def credit_columns(made: Made, entries: CreditEntries, random: Random) -> dict[str, Any]:
-    """Each feature's totals, tokens that it promotes and demotes, and its first example."""
-    n, n_tokens = len(made.place), max(made.activity.n_tokens, 1)
-    credit = np.bincount(entries.feature, entries.credit, n) / n_tokens
-    size = np.bincount(entries.feature, np.abs(entries.credit), n) / n_tokens
-    rank = np.empty(n, int)
-    rank[np.argsort(-np.abs(credit), kind="stable")] = np.arange(1, n + 1)
-    unexplained_rank = np.empty(n, int)
-    unexplained_rank[np.argsort(-size, kind="stable")] = np.arange(1, n + 1)
-    seen, first = np.unique(entries.feature, return_index=True)
-    offsets = list_offsets(seen, n)
-    return {
-        "feature_id": np.arange(n), "credit": credit, "ci_low": credit - 0.1 * size, "ci_high": credit + 0.1 * size,
-        "abs_credit": size, "abs_ci_low": 0.9 * size, "abs_ci_high": 1.1 * size, "rank": rank,
-        "unexplained_credit": 0.6 * size, "unexplained_rank": unexplained_rank,
-        "promotes": _logits(made, random, sign=1), "demotes": _logits(made, random, sign=-1),
-        "example_text_ids": listed(offsets, made.kept[entries.text[first]]),
-        "example_positions": listed(offsets, entries.position[first]),
-        "example_credits": listed(offsets, entries.credit[first]),
-    }  # fmt: skip
-
-
-def intervention_rows(made: Made, credits: Mapping[str, Any], random: Random) -> list[dict[str, Any]]:
-    """The six features of largest credit taken out, each with the next feature of its place as a control."""
-    rows = []
-    for feature in np.argsort(credits["rank"], kind="stable")[:6].tolist():
-        others = np.flatnonzero(made.place == made.place[feature])
-        control = int(others[(np.searchsorted(others, feature) + 1) % len(others)])
-        for kind, of, number in (("control", feature, control), ("feature", None, feature)):
-            place, by_credit = made.places[made.place[number]], -float(credits["credit"][number])
-            effect, half = 1.5 * by_credit, 0.2 * abs(by_credit)
-            rows.append({
-                "feature_id": number, "kind": kind, "control_of": of, "layer": place.layer, "site": place.site,
-                "n_texts": len(made.kept), "by_credit": by_credit, "by_weight": float(random.normal(0, 0.01)),
-                "by_drift": float(random.normal(0, 0.01)), "effect": effect, "ci_low": effect - half,
-                "ci_high": effect + half, "removed_energy": 0.1, "reward_effect": 0.1 * effect,
-                "reward_ci_low": 0.1 * effect - 0.01, "reward_ci_high": 0.1 * effect + 0.01, "n_completions": 50,
-            })  # fmt: skip
-    return sorted(rows, key=lambda row: (row["kind"], row["feature_id"], row["control_of"] or 0))

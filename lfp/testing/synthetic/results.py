@@ -19,7 +19,7 @@ from lfp.labels.evidence import cut_silent_stretch, read_excerpt
 from lfp.labels.types import TASKS, Excerpt
 from lfp.testing.synthetic.corpus import LEXICON, N_SPLIT, Array, Made, Random, listed
 from lfp.testing.synthetic.credits import build_trajectory, text_credits
-from lfp.testing.synthetic.features import Places, example_columns
+from lfp.testing.synthetic.examples import Places, example_columns
 from lfp.util.types import Flags, Floats
 
 Row = dict[str, Any]
