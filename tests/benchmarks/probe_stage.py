@@ -47,12 +47,12 @@ def probe_stage(
     *, rows: int, features: int, permutations: int, threads: int = 2, kinds: list[str] | None = None, peer: bool = False
 ) -> dict[str, Any]:
     """Fit every target on every kind of inputs, as the stage does after its activations have been read."""
-    from precompute.stages.probes import probes
+    from precompute.stages.probes.word_probes import fit_word_probes
 
     task, inputs = _draw_task(rows, features, permutations, threads)
     chosen = [kind for kind in inputs if not kinds or kind.name in kinds]
     started, cpu = time.perf_counter(), time.process_time()
-    found = probes._fit_words(task, chosen)
+    found = fit_word_probes(task, chosen)
     seconds, cpu_s = time.perf_counter() - started, time.process_time() - cpu
     alphas = {f"{target} {name}": fitted.probe.alpha for (target, name), fitted in found.probes.items()}
     figures = {
@@ -77,9 +77,9 @@ def _draw_task(n_rows: int, n_features: int, permutations: int, threads: int) ->
     from lfp.config import ProbesConfig
     from lfp.evaluation.words import ScoredWords
     from precompute.stages.probes.inputs import MODELS, Inputs, Kept, one_hot
-    from precompute.stages.probes.probes import _Task
     from precompute.stages.probes.targets import Words
     from precompute.stages.probes.triples import TriplePoints
+    from precompute.stages.probes.word_probes import Task
 
     rng = np.random.default_rng(0)
     config = ProbesConfig(permutations=permutations, max_rows=n_rows, rollouts=0)
@@ -124,7 +124,7 @@ def _draw_task(n_rows: int, n_features: int, permutations: int, threads: int) ->
         [f"w{i}" for i in of_points], np.zeros(n_points, np.int64), of_points, {"tuned": points_at, "base": points_at}
     )
     excess = np.where(np.abs(value) > 1.0, value, 0.0)
-    task = _Task(run, kept, words, scored, points, kept.lasts_of(~np.isnan(values), n_rows), excess)  # type: ignore[arg-type]
+    task = Task(run, kept, words, scored, points, kept.lasts_of(~np.isnan(values), n_rows), excess)  # type: ignore[arg-type]
     return task, [build(name) for name in MODELS]
 
 

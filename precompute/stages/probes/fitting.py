@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from threading import Lock
+from typing import TypeVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -16,8 +20,11 @@ from lfp.probes.ridge import FoldedRidge, fit_folded_ridge, fit_ridge, folded_er
 from lfp.probes.weight_intervals import clustered_intervals
 from lfp.probes.weight_nulls import WeightNull
 from lfp.util.types import Floats, Ints
+from precompute.run.work_folder import Run
 from precompute.stages.probes.inputs import DIFFERENCE_IN_MEANS, OF_THE_BUNDLE, Inputs, scaled_columns
 from precompute.stages.probes.targets import POOLING, Rows
+
+Fit = TypeVar("Fit")
 
 
 @dataclass(frozen=True)
@@ -235,3 +242,29 @@ def _build_weights(inputs: Inputs, rows: Rows, ridge: Ridge, scales: Floats, con
     low, high = clustered_intervals(scaled, rows.targets[:, 0], rows.groups, in_fit)
     nulls = fit_ridge(scaled, rows.weight_nulls, rows.folds, n_folds=config.folds, alphas=(float(ridge.alpha[0]),))
     return Weights.with_noise(value, (low * scales, high * scales), nulls.coef * scales[:, None])
+
+
+def count_fits(run: Run, what: str, total: int) -> Callable[[], None]:
+    """Return what counts a fit and reports how many of all are done; threads may call it at the same time."""
+    done, lock = 0, Lock()
+
+    def report() -> None:
+        nonlocal done
+        with lock:
+            done += 1
+            run.progress(what, done, total, float(done))
+
+    run.progress(what, 0, total, 0.0)
+    return report
+
+
+def in_threads(run: Run, fit: Callable[[Inputs], Fit], inputs: Sequence[Inputs]) -> list[Fit]:
+    """Fit kinds at the same time in the run's threads, each with a single thread of linear algebra.
+
+    A factorisation shared among threads waits for all of them at every step, and takes twenty times as long when
+    another program has one of the cores. Kinds are independent, and their results do not depend on the threads.
+    """
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(run.config.threads) as pool:
+        return list(pool.map(fit, inputs))
