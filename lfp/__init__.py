@@ -12,7 +12,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for editors and type checkers; at run time `__getattr__` finds these
-    from lfp.api import Bundle, Feature, load_sae, open_bundle
+    from lfp.api.bundle import Bundle, load_sae, open_bundle
+    from lfp.api.feature import Feature
     from lfp.bundle.validation import validate
     from precompute.commands.ablate import ablate
     from precompute.commands.basic import config, demo, explore, fake_openai, report, run
@@ -26,7 +27,8 @@ __all__ = [
     "Bundle", "Feature", "ablate", "bench_features", "bench_sae", "config", "demo", "explore", "fake_openai", "label",
     "load_sae", "open_bundle", "plant", "report", "run", "sweep", "validate",
 ]  # fmt: skip
-_READING = ("Bundle", "Feature", "load_sae", "open_bundle")
+_READING = {"Bundle": "bundle", "Feature": "feature", "load_sae": "bundle", "open_bundle": "bundle"}
+"""Where in `lfp.api` each is."""
 _VERB_MODULES = ("config", "report")
 
 
@@ -36,7 +38,7 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'lfp' has no attribute {name!r}")
     if name in _READING:
-        found = getattr(importlib.import_module("lfp.api"), name)
+        found = getattr(importlib.import_module(f"lfp.api.{_READING[name]}"), name)
     else:
         from lfp.util.dependencies import verb
 
