@@ -20,7 +20,7 @@ class CreditsConfig(Section):
     """Texts whose implicit reward is split: first those whose activations are stored, then others, drawn alike."""
     by_token: int = Field(60, ge=0)
     """The first of these texts, which are also split token by token, for words and on the same position. Such a text
-    takes half as long again."""
+    takes a third more."""
     checkpoint_texts: int = Field(60, ge=1)
     """The first of these texts, which are also split at the checkpoints that `tune.keep_every` keeps."""
     batch_texts: int = Field(16, ge=1)

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from lfp.errors import ModelError
-from lfp.ml.implicit_reward.quadrature import gauss, kronrod
+from lfp.ml.implicit_reward.quadrature import FirstRule, refine
 from lfp.ml.implicit_reward.watched_modules import FULL, SAME_POSITION, Module
 from lfp.ml.implicit_reward.weight_path import WeightPath
 from lfp.ml.models.activations import model_batches
@@ -31,9 +31,6 @@ from lfp.ml.models.loading import LanguageModel, check_token_ids
 from lfp.ml.models.runtime import is_out_of_memory
 from lfp.ml.models.tokenization import Batch, TokenizedText
 from lfp.util.types import Flags, Floats, Ints, Progress
-
-_FEW = 0.4
-"""Share of texts that may need more nodes than they started with before later texts start with one more."""
 
 _MOST_WITH_JUMPS = 7
 """Nodes beyond which the integral comes no closer where a router jumps."""
@@ -66,6 +63,8 @@ class ModuleCredits:
     error: Floats
     nodes: Ints
     """Nodes of the quadrature that each text needed."""
+    base: Floats
+    """The base model's log-likelihood of each text's tokens that count."""
     tokens: tuple[TokenCredits, ...]
     forward_passes: float
     """What a text took on average, as a multiple of the floating-point operations of a forward pass."""
@@ -93,6 +92,7 @@ def module_credits(
     prepend_bos: bool = True,
     tolerance: float = 1e-3,
     max_nodes: int = 63,
+    base_likelihood: Floats | None = None,
     progress: Progress | None = None,
 ) -> ModuleCredits:
     """Split the implicit reward of each text over the modules that differ between base and tuned.
@@ -100,7 +100,9 @@ def module_credits(
     A text's nodes are increased, each time to twice as many and one, until the sum is within `tolerance` of the sum of
     its absolute credits or no more than `max_nodes` are allowed; those that a batch starts with follow from the batches
     before. `counted` marks the tokens whose implicit reward adds up, all by default. The first `n_by_token` texts are
-    split token by token too, on both kinds of path. Where memory is full, batches are halved, once.
+    split token by token too, on both kinds of path; they come last, when it is known how many nodes others needed.
+    `base_likelihood` [texts] are those of another call with this base and these texts, where there was one. Where
+    memory is full, batches are halved, once.
 
     Raises ModelError where the models' parameters differ in shape or memory is still full, DataError where a gradient
     is not finite.
@@ -108,35 +110,38 @@ def module_credits(
     check_token_ids(base, [text.token_ids for text in texts])
     path = WeightPath.between(base, tuned)
     flags = [np.ones(len(text.token_ids), bool) for text in texts] if counted is None else counted
-    most = min(max_nodes, _MOST_WITH_JUMPS) if path.switches else max_nodes
-    reader = _Reader(path, texts, flags, prepend_bos, n_by_token, tolerance, most)
-    parts, spent, start, size, is_lowered = list[_Part](), 0.0, 0, batch_texts, False
-    first, tried, failed = 1, 0, 0
-    while start < len(texts):
-        rows = range(start, min(start + size, len(texts)))
-        try:
-            part = reader.split(rows, first)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            if is_lowered or size == 1:
-                raise ModelError(
-                    f"credits of modules: out of memory on {base.device} with {size} texts per batch; lower"
-                    f" credits.batch_texts (now {batch_texts}) or model.context"
-                ) from error
-            size, is_lowered = size // 2, True
-            continue
-        tried, failed = tried + len(rows), failed + part.failed
-        if failed > _FEW * tried and first < most:
-            first, tried, failed = first + 1, 0, 0
-        parts.append(part)
-        spent += part.forward_passes
-        start = rows.stop
-        if progress is not None:
-            progress("credits: texts", start, len(texts), float(part.nodes.max()))
-    n = len(path.modules)
-    credits = np.concatenate([np.zeros((0, n)), *(part.credits for part in parts)])
-    reward = np.concatenate([np.zeros(0), *(part.reward for part in parts)])
+    first = FirstRule(min(max_nodes, _MOST_WITH_JUMPS) if path.switches else max_nodes)
+    reader = _Reader(path, texts, flags, prepend_bos, tolerance, first, base_likelihood)
+    parts, size, is_lowered = list[_Part](), batch_texts, False
+    split_at = min(n_by_token, len(texts))
+    for span, by_token in ((range(split_at, len(texts)), False), (range(split_at), True)):
+        start = span.start
+        while start < span.stop:
+            rows = range(start, min(start + size, span.stop))
+            try:
+                parts.append(reader.split(rows, by_token=by_token))
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if is_lowered or size == 1:
+                    raise ModelError(
+                        f"credits of modules: out of memory on {base.device} with {size} texts per batch; lower"
+                        f" credits.batch_texts (now {batch_texts}) or model.context"
+                    ) from error
+                size, is_lowered = size // 2, True
+                continue
+            start = rows.stop
+            if progress is not None:
+                done = sum(len(part.reward) for part in parts)
+                progress("credits: texts", done, len(texts), float(parts[-1].nodes.max()))
+    return _join(path, sorted(parts, key=lambda part: part.first_row))
+
+
+def _join(path: WeightPath, parts: Sequence[_Part]) -> ModuleCredits:
+    """Put batches together; what jumps leave is credit of the kind `other`."""
+    nothing = np.zeros(0)
+    credits = np.concatenate([np.zeros((0, len(path.modules))), *(part.credits for part in parts)])
+    reward = np.concatenate([nothing, *(part.reward for part in parts)])
     missed = relative_error(credits, reward)
     if path.switches:
         credits[:, path.modules.index(Module(None, "other"))] += reward - credits.sum(1)
@@ -145,9 +150,10 @@ def module_credits(
         credits,
         reward,
         missed,
-        np.concatenate([np.zeros(0, np.int64), *(part.nodes for part in parts)]),
+        np.concatenate([nothing.astype(np.int64), *(part.nodes for part in parts)]),
+        np.concatenate([nothing, *(part.base for part in parts)]),
         tuple(text for part in parts for text in part.tokens),
-        spent / max(1, len(texts)),
+        sum(part.forward_passes for part in parts) / max(1, len(reward)),
         path.unknown,
         path.switches,
     )
@@ -161,13 +167,14 @@ def relative_error(credits: Floats, reward: Floats) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """The credits of a batch; `failed` counts the texts that needed more nodes than the batch started with."""
+    """The credits of a batch of texts, the first of them `first_row`."""
 
+    first_row: int
     credits: Floats
     reward: Floats
+    base: Floats
     nodes: Ints
     tokens: tuple[TokenCredits, ...]
-    failed: int
     forward_passes: float
 
 
@@ -179,45 +186,41 @@ class _Reader:
     texts: Sequence[TokenizedText]
     counted: Sequence[Flags]
     prepend_bos: bool
-    n_by_token: int
     tolerance: float
-    max_nodes: int
+    first: FirstRule
+    base_likelihood: Floats | None
     passes: dict[bool, float] = field(default_factory=dict)
     """What a node takes, in forward passes, without and with the split by token."""
 
-    def split(self, rows: range, first: int) -> _Part:
-        """Split the implicit reward of some texts, starting with `first` nodes."""
+    def split(self, rows: range, *, by_token: bool) -> _Part:
+        """Split the implicit reward of some texts."""
         batch, counted = self._batch(rows)
-        by_token = rows.start < self.n_by_token
-        ends = [self.path.log_probs(batch, counted, at).cpu().numpy() for at in (0.0, 1.0)]
-        token_reward: Floats = ends[1] - ends[0]
-        reward = token_reward.sum(1)
-        if not self.path.modules:
-            return self._collect(batch, _nothing(batch, by_token), reward, token_reward, np.ones(len(rows), np.int64))
-        rule, is_extended, n = gauss(first), False, first
-        values = self._evaluate(batch, counted, rule.nodes, by_token)
-        found = np.einsum("n,n...->...", rule.weights, values)
-        nodes, evaluated = np.full(len(rows), n), n * len(rows)
-        missed = np.flatnonzero(relative_error(found[FULL].sum(1), reward) > self.tolerance)
-        kept, failed = np.arange(len(rows)), len(missed)
-        while len(missed) and 2 * n + 1 <= self.max_nodes:
-            kept, n = kept[missed], 2 * n + 1
-            again, flags = _take(batch, kept), counted[torch.from_numpy(kept)]
-            if is_extended:
-                rule, new = gauss(n), gauss(n).nodes
-                values = self._evaluate(again, flags, new, by_token)
-            else:
-                rule = kronrod(n // 2)
-                new = rule.nodes[n // 2 :]
-                values = np.concatenate([values[:, :, missed], self._evaluate(again, flags, new, by_token)])
-            is_extended = not is_extended
-            evaluated += len(new) * len(kept)
-            found[:, kept] = np.einsum("n,n...->...", rule.weights, values)
-            nodes[kept] = n
-            missed = np.flatnonzero(relative_error(found[FULL, kept].sum(1), reward[kept]) > self.tolerance)
-        part = self._collect(batch, found, reward, token_reward, nodes)
-        passes = 2.0 * len(rows) + evaluated * self._passes_per_node(by_token)
-        return replace(part, failed=failed, forward_passes=passes)
+        after = self.path.log_probs(batch, counted, 1.0).cpu().numpy()
+        if self.base_likelihood is None or by_token:
+            before, passes = self.path.log_probs(batch, counted, 0.0).cpu().numpy(), 2.0 * len(rows)
+            base = before.sum(1)
+        else:
+            before, passes = np.zeros_like(after), 1.0 * len(rows)
+            base = self.base_likelihood[rows.start : rows.stop]
+        reward: Floats = after.sum(1) - base
+        found = np.zeros((1 + by_token, *batch.input_ids.shape, len(self.path.modules)))
+        nodes, evaluated, values, left = np.ones(len(rows), np.int64), 0, found[None], np.arange(len(rows))
+        for number, step in enumerate(refine(self.first.n, self.first.most) if self.path.modules else ()):
+            new = self._evaluate(batch.take(left), counted[left], step.new, by_token)
+            values = np.concatenate([values, new]) if step.n_known else new
+            evaluated += len(step.new) * len(left)
+            found[:, left] = np.einsum("n,n...->...", step.rule.weights, values)
+            nodes[left] = len(step.rule.nodes)
+            is_missed = relative_error(found[FULL, left].sum(1), reward[left]) > self.tolerance
+            left, values = left[is_missed], values[:, :, is_missed]
+            if number == 0:
+                self.first.note(len(rows), len(left))
+            if not len(left):
+                break
+        if evaluated:
+            passes += evaluated * self._passes_per_node(by_token)
+        tokens = self._by_token(batch, found, after - before) if by_token else ()
+        return _Part(rows.start, found[FULL].sum(1), reward, base, nodes, tokens, passes)
 
     def _batch(self, rows: range) -> tuple[Batch, Tensor]:
         """Return the texts as a batch, and which of its positions [texts, seq] count."""
@@ -229,19 +232,19 @@ class _Reader:
             counted[place, batch.n_bos : batch.n_bos + len(flags)] = flags
         return replace(batch, rows=tuple(rows)), counted
 
-    def _evaluate(self, batch: Batch, counted: Tensor, nodes: Floats, by_token: bool) -> Floats:
+    def _evaluate(self, batch: Batch, counted: Tensor, nodes: Sequence[float], by_token: bool) -> Floats:
         """Return the integrand [nodes, paths, texts, seq, modules] at nodes."""
-        found = [self.path.differentiate(batch, counted, at, same_position=by_token) for at in nodes.tolist()]
+        found = [self.path.differentiate(batch, counted, at, same_position=by_token) for at in nodes]
         return torch.stack(found).numpy()
 
-    def _collect(self, batch: Batch, found: Floats, reward: Floats, token_reward: Floats, nodes: Ints) -> _Part:
-        """Put the credits [paths, texts, seq, modules] of a batch into texts and tokens."""
+    def _by_token(self, batch: Batch, found: Floats, token_reward: Floats) -> tuple[TokenCredits, ...]:
+        """Take the credits [paths, texts, seq, modules] of a batch apart by text."""
         tokens = []
-        for place, row in enumerate(batch.rows[: max(0, self.n_by_token - batch.rows[0])]):
+        for place, row in enumerate(batch.rows):
             span = slice(batch.n_bos, batch.n_bos + len(self.texts[row].token_ids))
             same, full = (_shift(found[path, place])[span] for path in (SAME_POSITION, FULL))
             tokens.append(TokenCredits(same, full, np.concatenate([[np.nan], token_reward[place]])[span]))
-        return _Part(found[FULL].sum(1), reward, nodes, tuple(tokens), 0, 2.0 * len(batch.rows))
+        return tuple(tokens)
 
     def _passes_per_node(self, by_token: bool) -> float:
         """Count what a node takes, as a multiple of the floating-point operations of a forward pass."""
@@ -259,16 +262,3 @@ class _Reader:
 def _shift(found: Floats) -> Floats:
     """Move what stands at the positions written to [seq, modules] to the tokens after them; NaN at the first."""
     return np.concatenate([np.full_like(found[:1], np.nan), found[:-1]])
-
-
-def _nothing(batch: Batch, by_token: bool) -> Floats:
-    """Return the credits of models that are equal."""
-    return np.zeros((1 + by_token, *batch.input_ids.shape, 0))
-
-
-def _take(batch: Batch, rows: Ints) -> Batch:
-    """Keep some texts of a batch."""
-    chosen = torch.from_numpy(rows)
-    return Batch(
-        tuple(batch.rows[row] for row in rows), batch.input_ids[chosen], batch.attention_mask[chosen], batch.n_bos
-    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
@@ -42,3 +44,59 @@ def kronrod(n: int) -> Rule:
     moments[0] = 2.0
     solved = np.linalg.solve(legendre.legvander(nodes, 2 * n).T, moments)
     return Rule((1.0 + nodes) / 2.0, np.asarray(solved, np.float64) / 2.0)
+
+
+class Step(NamedTuple):
+    """A rule of a sequence of finer and finer ones; its first `n_known` nodes are all nodes of the rule before."""
+
+    rule: Rule
+    n_known: int
+
+    @property
+    def new(self) -> list[float]:
+        """The nodes that no rule before had."""
+        found: list[float] = self.rule.nodes[self.n_known :].tolist()
+        return found
+
+
+def refine(first: int, most: int) -> Iterator[Step]:
+    """Yield rules of `first` nodes and on, each with twice as many and one, up to `most` nodes.
+
+    Gauss's rules alternate with Kronrod's extensions of them. That of the midpoint is Gauss's rule with three nodes, so
+    that it can be extended again.
+    """
+    n, is_gauss = first, True
+    step = Step(gauss(n), 0)
+    yield step
+    while 2 * n + 1 <= most:
+        rule = kronrod(n) if is_gauss else gauss(2 * n + 1)
+        step = _put_known_first(rule, step.rule.nodes) if is_gauss else Step(rule, 0)
+        n, is_gauss = 2 * n + 1, not is_gauss or n == 1
+        yield step
+
+
+def _put_known_first(rule: Rule, known: Floats) -> Step:
+    """Order the nodes of a rule like the known ones, which are all among them; new ones follow."""
+    order = np.abs(rule.nodes - known[:, None]).argmin(1)
+    order = np.concatenate([order, np.setdiff1d(np.arange(len(rule.nodes)), order)])
+    return Step(Rule(rule.nodes[order], rule.weights[order]), len(known))
+
+
+_FEW = 0.4
+"""Share of texts that may need more nodes than they started with before later texts start with one more."""
+
+
+@dataclass(eq=False)
+class FirstRule:
+    """How many nodes texts start with: as few as enough texts before them needed."""
+
+    most: int
+    n: int = 1
+    tried: int = 0
+    failed: int = 0
+
+    def note(self, tried: int, failed: int) -> None:
+        """Take note of how many texts started with `n` nodes, and how many of them needed more."""
+        self.tried, self.failed = self.tried + tried, self.failed + failed
+        if self.failed > _FEW * self.tried and self.n < self.most:
+            self.n, self.tried, self.failed = self.n + 1, 0, 0

@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 from transformers.pytorch_utils import Conv1D
 
 from lfp.errors import DataError, ModelError
+from lfp.ml.implicit_reward.assembled_moves import Leaf
 from lfp.ml.models.tokenization import Batch
 
 Kind = Literal["embedding", "attention", "mlp", "norm", "final_norm", "unembedding", "other"]
@@ -48,6 +49,8 @@ class Tally:
     def __init__(self, batch: Batch, modules: tuple[Module, ...], paths: tuple[int, ...]) -> None:
         self.batch, self.modules, self.paths = batch, modules, paths
         self.active: tuple[int, ...] = ()
+        self.leaves: list[Leaf] = []
+        """Linear layers inside modules that move as a whole."""
         self.credits = torch.zeros(len(paths), *batch.input_ids.shape, len(modules), dtype=torch.float64)
 
     def watch(self, output: Any, watched: Watched) -> Any:
@@ -101,6 +104,11 @@ class Call:
     name: str
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
+
+    def parameter_names(self) -> dict[str, str]:
+        """Return the network's names of the parameters inside, by the module's own."""
+        prefix = f"{self.name}." if self.name else ""
+        return {key: prefix + key for key, _ in self.module.named_parameters()}
 
     def run(self, weights: Mapping[str, Tensor]) -> list[Tensor]:
         """Call the module with other weights; return the tensors of numbers in what it returns."""

@@ -8,7 +8,7 @@ one is watched, whether it is known by name or not.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from transformers.pytorch_utils import Conv1D
 
 from lfp.errors import ModelError
+from lfp.ml.implicit_reward.assembled_moves import Leaf, assemble_moves
 from lfp.ml.implicit_reward.watched_modules import (
     FULL,
     SAME_POSITION,
@@ -181,7 +182,12 @@ class WeightPath:
     ) -> Any:
         """Watch what a module returns; how tuning moves it is computed once for all paths."""
         call = Call(module, name, tree_map(detach, args), tree_map(detach, kwargs))
-        move = cache(partial(self.move, call, weights, is_leaf=is_leaf))
+        if is_leaf:
+            move = cache(partial(self.move, call, weights))
+            if paths != tally.paths and Leaf.is_known(module):  # inside attention, which moves as a whole too
+                tally.leaves.append(Leaf(module, output.detach(), move))
+        else:
+            move = cache(partial(self.move_whole, call, weights, tally.leaves))
         return tally.watch(output, Watched(name, self.columns[name], paths, move))
 
     def _split_at_head(self, stack: ExitStack) -> list[Tensor]:
@@ -223,14 +229,35 @@ class WeightPath:
             return {name: call.find_queries() for name, call in calls.items()}
 
     @torch.no_grad()
-    def move(self, call: Call, weights: Mapping[str, Tensor], *, is_leaf: bool) -> list[Tensor]:
+    def move_whole(self, call: Call, weights: Mapping[str, Tensor], leaves: Sequence[Leaf]) -> list[Tensor]:
+        """Return the derivatives of a module's outputs along the path, all parameters inside moving.
+
+        `leaves` are the linear layers of the forward pass whose outputs and moves are known, which saves most of it.
+        """
+        inside = set(call.module.modules())
+        known = [leaf for leaf in leaves if leaf.module in inside]
+        owned = {id(value) for leaf in known for value in leaf.module.parameters(recurse=False)}
+        names = call.parameter_names()
+        values = {key: weights[name] for key, name in names.items() if name in weights}
+        change = {
+            key: self.change[names[key]]
+            for key, value in call.module.named_parameters()
+            if names[key] in self.change and id(value) not in owned
+        }
+        try:
+            return assemble_moves(call.run, values, change, known)
+        except NotImplementedError:  # an operation without forward differentiation
+            return self.move(call, weights, is_leaf=False)
+
+    @torch.no_grad()
+    def move(self, call: Call, weights: Mapping[str, Tensor], *, is_leaf: bool = True) -> list[Tensor]:
         """Return the derivatives of a module's outputs along the path, its inputs held fixed.
 
         Of a leaf its own parameters move, of other modules all inside. Linear layers and embeddings are linear in their
         parameters, so that their derivative is what the change itself gives.
         """
-        module, prefix = call.module, f"{call.name}." if call.name else ""
-        own = {key: prefix + key for key, _ in module.named_parameters(recurse=not is_leaf)}
+        module, inside = call.module, call.parameter_names()
+        own = {key: inside[key] for key, _ in module.named_parameters(recurse=not is_leaf)}
         change = {key: self.change[name] for key, name in own.items() if name in self.change}
         if type(module) in (nn.Linear, Conv1D, nn.Embedding) and len(call.args) == 1 and not call.kwargs:
             inputs, weight = call.args[0], change.get("weight")
@@ -239,7 +266,6 @@ class WeightPath:
             if isinstance(module, nn.Embedding):
                 return [F.embedding(inputs, weight)]
             return [F.linear(inputs, weight if isinstance(module, nn.Linear) else weight.T, change.get("bias"))]
-        inside = {key: prefix + key for key, _ in module.named_parameters()}
         now = {key: weights[name] for key, name in inside.items() if name in weights}
         fixed = {key: value for key, value in now.items() if key not in change}
         with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from lfp.errors import ModelError
-from lfp.util.types import Flags
+from lfp.util.types import Flags, Ints
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -53,6 +53,12 @@ class Batch:
         mask = self.attention_mask.bool().clone()
         mask[:, : self.n_bos] = False
         return mask
+
+    def take(self, places: Sequence[int] | Ints) -> Batch:
+        """Keep some of its texts, by their places in the batch."""
+        chosen = torch.as_tensor(places, dtype=torch.int64)
+        rows = tuple(self.rows[place] for place in chosen.tolist())
+        return Batch(rows, self.input_ids[chosen], self.attention_mask[chosen], self.n_bos)
 
     def mark(self, flags: Sequence[Flags] | None) -> torch.Tensor:
         """Return a bool mask [batch, seq] of the texts' tokens that `flags` mark, by text; of all without flags."""

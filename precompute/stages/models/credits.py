@@ -52,7 +52,7 @@ def run(run: Run, output: Output, *, with_lexicon: bool = False) -> None:
     _write_credits(output, same, SAME_POSITION)
     n_twins = 0
     for twin in load_twins(run):
-        of_twin = split_reward(run, base, twin, split, by_token=0)
+        of_twin = split_reward(run, base, twin, split, by_token=0, base_likelihood=found.base)
         _write_credits(output, collect_credits(of_twin, split)[0], f"twin-{n_twins}")
         n_twins += 1
     text_ids = [text.text_id for text in texts]
@@ -110,9 +110,18 @@ def read_split_texts(run: Run, model: LanguageModel, n: int) -> SplitTexts:
 
 
 def split_reward(
-    run: Run, base: LanguageModel, tuned: LanguageModel, split: SplitTexts, *, by_token: int
+    run: Run,
+    base: LanguageModel,
+    tuned: LanguageModel,
+    split: SplitTexts,
+    *,
+    by_token: int,
+    base_likelihood: Floats | None = None,
 ) -> ModuleCredits:
-    """Split the implicit reward of texts over modules as `[credits]` says, the first `by_token` by token too."""
+    """Split the implicit reward of texts over modules as `[credits]` says, the first `by_token` by token too.
+
+    `base_likelihood` are those of the same texts from another call, which need not be computed again.
+    """
     from lfp.ml.implicit_reward.ledger import module_credits
 
     settings = run.config.credits
@@ -126,6 +135,7 @@ def split_reward(
         prepend_bos=run.config.model.prepend_bos,
         tolerance=settings.tolerance,
         max_nodes=settings.max_nodes,
+        base_likelihood=base_likelihood,
         progress=run.progress,
     )
 

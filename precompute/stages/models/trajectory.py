@@ -29,10 +29,11 @@ def run(run: Run, output: Output) -> None:
         return
     base, tuned = load_pair(run, exact=True)
     texts = read_split_texts(run, tuned, run.config.credits.checkpoint_texts)
-    found = []
+    found, known = [], None
     for done, (step, model) in enumerate(_load_checkpoints(run, kept, tuned)):
-        credits = collect_credits(split_reward(run, base, model, texts, by_token=0), texts)[0]
-        found.append((step, credits))
+        split = split_reward(run, base, model, texts, by_token=0, base_likelihood=known)
+        known = split.base
+        found.append((step, collect_credits(split, texts)[0]))
         run.progress("trajectory: checkpoints", done + 1, len(kept) + 1, float(step))
     modules = found[-1][1].modules
     values = np.zeros((len(found), *found[-1][1].values.shape))

@@ -275,6 +275,11 @@ def test_cost_is_counted_in_forward_passes(neox: LanguageModel, texts: list[Toke
     found = module_credits(neox, move(neox, 1e-4), texts, n_by_token=0)
     assert (found.nodes == 1).all()
     assert 4.0 < found.forward_passes < 6.0  # both ends, and a node: forward, backward, and how outputs move
+    again = module_credits(neox, move(neox, 1e-4), texts, n_by_token=0, base_likelihood=found.base)
+    assert again.forward_passes == pytest.approx(found.forward_passes - 1.0)
+    np.testing.assert_allclose(again.credits, found.credits, rtol=1e-6)
+    by_token = module_credits(neox, move(neox, 1e-4), texts, n_by_token=len(texts))
+    assert (by_token.nodes == 1).all() and by_token.forward_passes < found.forward_passes + 1.6
 
 
 def test_an_adapter_is_split_like_the_merged_model(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
-from lfp.ml.implicit_reward.quadrature import gauss, kronrod
+from lfp.ml.implicit_reward.quadrature import FirstRule, gauss, kronrod, refine
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 7, 15, 31])
@@ -22,3 +24,22 @@ def test_kronrods_seven_nodes_are_those_of_tables() -> None:
     known = [0.991455371120812639, 0.864864423359769073, 0.586087235467691130, 0.207784955007898468]
     new = np.sort(np.abs(2.0 * kronrod(7).nodes[7:] - 1.0))[::-2]
     np.testing.assert_allclose(new, known, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("first", "nodes"), [(1, [1, 3, 7, 15, 31]), (2, [2, 5, 11, 23]), (4, [4, 9, 19])])
+def test_finer_rules_have_the_nodes_of_those_they_extend(first: int, nodes: list[int]) -> None:
+    steps = list(refine(first, 31))
+    assert [len(step.rule.nodes) for step in steps] == nodes
+    known = [0, 1, 3, 0] if first == 1 else [0, first, 0, nodes[2]]
+    assert [step.n_known for step in steps[:4]] == known[: len(steps)]
+    for before, step in pairwise(steps):
+        assert len(step.new) == len(step.rule.nodes) - step.n_known
+        np.testing.assert_allclose(step.rule.nodes[: step.n_known], before.rule.nodes[: step.n_known], atol=1e-12)
+        np.testing.assert_allclose(step.rule.weights @ step.rule.nodes**4, 0.2, rtol=1e-10)
+
+
+def test_texts_start_with_more_nodes_when_many_before_them_needed_more() -> None:
+    first = FirstRule(most=2)
+    for failed, n in ((4, 1), (5, 2), (10, 2)):
+        first.note(10, failed)
+        assert first.n == n
