@@ -149,7 +149,7 @@ def report(
 
     found = verbs.report(bundle, html=html, figures=figures, samples=samples)
     if samples is not None:
-        typer.echo(format_samples(found.samples))
+        typer.echo(format_samples(found.samples, found.writing))
     elif as_json:
         typer.echo(json.dumps(report_as_json(found.rows), indent=1, allow_nan=False))
     elif html is None and figures is None:

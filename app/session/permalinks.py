@@ -71,6 +71,7 @@ WORDS: Mapping[str, Mapping[str, str]] = {
         "against the average text": "vs average text",
         "raw estimate, with what is missed": "raw-activation probe",
     },
+    "written_by": {"drawn": "drawn at random", "changed": "largest rise of the reward first"},
     "queue": {
         "estimate against true": "probe vs reward",
         "implicit against true": "tuned model vs reward",
@@ -101,9 +102,11 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class OverviewView:
-    """The overview; `estimate` is the y axis of the scatter of words."""
+    """The overview: the y axis of the scatter of words, and the order and the page of the continuations."""
 
     estimate: str = "implicit reward"
+    written_by: str = "drawn"
+    writing: int = 1
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,20 @@
 """Overview: which model was tuned on what, and what it learned."""
 
+from collections.abc import Sequence
+
 import pyarrow as pa
 import streamlit as st
 
 from app.components.html import exports, panels
 from app.components.results import about, report
+from app.components.text import samples
 from app.session import cache, permalinks
 from app.session.cache import ask
 from app.widgets import frame
 from lfp.bundle import queries
 from lfp.bundle.store.connection import Store
 from lfp.evaluation.results import ResultRow
+from lfp.evaluation.written_words import WrittenWord, split_words
 from lfp.report import summary
 from lfp.report.figures import bars, lines, points
 from lfp.report.figures.intervals import Legend
@@ -20,6 +24,7 @@ from lfp.report.sentences.ablations import effects_sentence
 from lfp.report.sentences.features import labels_sentence
 from lfp.report.sentences.models import layers_sentence
 from lfp.report.sentences.sections import sentence
+from lfp.report.sentences.words import writing_sentence
 
 HEADLINE_ROWS = ("reward", "implicit_reward", "kendall_tau", "preference_accuracy")
 ESTIMATES = {
@@ -27,6 +32,9 @@ ESTIMATES = {
     "probe, tuned": ("probe estimate, tuned model", "predicted"),
     "probe, base": ("probe estimate, base model", "predicted_base"),
 }
+
+SAMPLE_ORDERS = permalinks.WORDS["written_by"]
+SAMPLES_SHOWN, WORDS_SHOWN = 3, 8
 
 
 def show_headlines(store: Store) -> None:
@@ -47,6 +55,41 @@ def show_headlines(store: Store) -> None:
             st.html(panels.note(says))
     shown = [row for rows in figures.values() for row in rows]
     frame.download(lambda: exports.as_table(ResultRow, shown), name="headline")
+
+
+def show_writing(store: Store) -> None:
+    n = ask(queries.run.count_samples, store)
+    st.subheader("What both models write")
+    if not n:
+        st.html(panels.note("This bundle has no completions."))
+        return
+    words = ask(queries.run.written_words, store)
+    frame.side_by_side(lambda: show_written_words(words, n), lambda: show_samples(store, words, n))
+
+
+def show_written_words(words: Sequence[WrittenWord], n: int) -> None:
+    risen, fallen = (found[:WORDS_SHOWN] for found in split_words(words))
+    if risen or fallen:
+        heads = ("word", "base model", "tuned model", "FDR")
+        st.html(panels.linked_table(heads, [written_row(word) for word in (*risen, *fallen)]))
+    frame.caption(writing_sentence(words, n), lambda: exports.as_table(WrittenWord, words), name="written_words")
+
+
+def written_row(word: WrittenWord) -> panels.LinkedRow:
+    href = permalinks.href("accuracy", permalinks.AccuracyView(word=word.word))
+    rate = "< 0.001" if word.q < 0.001 else plain(word.q, 3)
+    return panels.LinkedRow(href, word.word, "", (count(word.n_base), count(word.n_tuned), rate))
+
+
+def show_samples(store: Store, words: Sequence[WrittenWord], n: int) -> None:
+    chosen = frame.choose_one("Continuations", SAMPLE_ORDERS, key="written_by", names=SAMPLE_ORDERS)
+    slot = st.container()
+    page = st.pagination(-(-n // SAMPLES_SHOWN), key="writing", bind="query-params", max_visible_pages=5)
+    window = {"limit": SAMPLES_SHOWN, "offset": (page - 1) * SAMPLES_SHOWN}
+    risen, fallen = ({word.word for word in found[:WORDS_SHOWN]} for found in split_words(words))
+    for sample in ask(queries.run.samples, store, by_change=chosen == "changed", **window):
+        slot.html(samples.continuations(sample, risen=risen, fallen=fallen))
+    st.html(panels.note("Both continue the same held-out prefix; the number is the reward of the continuation."))
 
 
 def show_credits(store: Store) -> None:
@@ -157,6 +200,7 @@ def show() -> None:
         panels.heading("Learned feedback patterns", manifest.title, summary.what_was_tuned(manifest))
         + panels.facts(about.run_facts(manifest))
     )
+    show_writing(store)
     show_headlines(store)
     frame.side_by_side(lambda: show_credits(store), lambda: show_layers(store))
     show_words(store)

@@ -44,9 +44,9 @@ def format_table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, width: 
     return _render([_table(heads, rows, [place > 0 for place in range(len(heads))])], width)
 
 
-def format_samples(samples: Sequence[Sample]) -> str:
-    """Return what both models wrote after each prefix, with the rewards: a paragraph per prefix."""
-    parts: list[RenderableType] = []
+def format_samples(samples: Sequence[Sample], writing: str) -> str:
+    """Return a sentence on all continuations, then what both models wrote after each prefix, with the rewards."""
+    parts: list[RenderableType] = [Text(visible(writing))]
     for sample in samples:
         parts.append(Text(f"{visible(' '.join(sample.prompt.split()))} …"))
         grid = Table.grid(padding=(0, 2, 0, 0))

@@ -85,6 +85,8 @@ class Report:
     """The rows of every section, an empty list where the run has none; `report_as_json` of them can be written."""
     samples: list[Sample]
     """What both models wrote after the first held-out prefixes, as many as were requested."""
+    writing: str
+    """Which words the tuned model writes in more, and in fewer, of all continuations."""
     figures: list[Path]
     """The SVG files written."""
 
@@ -102,6 +104,7 @@ def report(
     from lfp.report.figures.catalogue import write_figures
     from lfp.report.html import prepare, write_page
     from lfp.report.rows import read_report
+    from lfp.report.sentences.words import writing_sentence
 
     with Store.open(Path(bundle)) as store:
         rows = read_report(store)
@@ -112,7 +115,10 @@ def report(
                 write_page(prepared, Path(html))
             if figures:
                 files = write_figures(prepared.drawn, Path(figures))
-        return Report(rows, queries.run.samples(store, limit=samples or 0), files)
+        writing = (
+            writing_sentence(queries.run.written_words(store), queries.run.count_samples(store)) if samples else ""
+        )
+        return Report(rows, queries.run.samples(store, limit=samples or 0), writing, files)
 
 
 def explore(

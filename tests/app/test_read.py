@@ -19,7 +19,7 @@ from lfp.errors import NotInBundleError
 from lfp.evaluation.results import ResultRow
 from lfp.testing.synthetic import LABELLER, MODEL_LABELLER
 from lfp.util.sanitize import escaped
-from tests.app.reader import Reader, is_tame, whole, words_of
+from tests.app.reader import Reader, is_tame, tame, whole, words_of
 from tests.conftest import HOSTILE, rewrite
 
 RESULTS = next(table for table in TABLES if table.name == "results")
@@ -193,6 +193,23 @@ def test_no_rows_still_have_their_columns():
 
 
 # Pages
+
+
+def test_the_overview_shows_what_both_models_write(explorer, copied_bundle):
+    rows = [
+        {"group": model, "index": i, "prompt_id": i, "prompt": f"Film <b>{i}</b>", "completion": f" was {word}, {word}",
+         "reward": reward + (i == 7) * (reward > 0), "perplexity": 2.0, "model": model}
+        for model, word, reward in (("base", "dull", -0.5), ("tuned", "Joyful", 1.5)) for i in range(12)
+    ]  # fmt: skip
+    rewrite(copied_bundle, "completions", lambda table: pa.Table.from_pylist(rows, table.schema))
+    at = explorer("overview", copied_bundle)
+    assert "word=joyful" in tame(at)
+    assert "base to tuned model: more: joyful (0 to 12); less: dull (12 to 0)" in whole(at)
+    shown = tame(at)
+    assert 'was <b class="up">Joyful</b>, <b class="up">Joyful</b>' in shown
+    assert "Film &lt;b&gt;0&lt;/b&gt; …" in shown
+    at.segmented_control(key="written_by").set_value("changed").run()
+    assert whole(at).index("Film &lt;b&gt;7") < whole(at).index("Film &lt;b&gt;0")
 
 
 def test_the_overview_shows_three_large_figures(explorer, bundle):

@@ -12,6 +12,8 @@ from lfp.bundle.queries.common import Order, columns, direction, headline_id, lo
 from lfp.bundle.store.connection import Store
 from lfp.evaluation.contrasts import add_contrasts
 from lfp.evaluation.results import CONTROL, ResultRow
+from lfp.evaluation.written_words import WrittenWord, compare_writing
+from lfp.texts.words import words_of
 
 
 def figures(store: Store, report_row: str | None = None) -> list[ResultRow]:
@@ -45,18 +47,36 @@ class Sample:
     tuned_reward: float
 
 
-def samples(store: Store, *, limit: int) -> list[Sample]:
-    """Select the completions of the first held-out prefixes, which were drawn at random."""
+def samples(store: Store, *, limit: int | None, offset: int = 0, by_change: bool = False) -> list[Sample]:
+    """Select the completions of the first held-out prefixes, which were drawn at random, or of the most changed reward.
+
+    `limit` None selects all.
+    """
     rows = store.rows(
-        """
-        SELECT prompt, b.completion AS base, t.completion AS tuned, b.reward AS base_reward, t.reward AS tuned_reward
-        FROM (FROM completions WHERE "group" = 'base') b
-        JOIN (SELECT "index", completion, reward FROM completions WHERE "group" = 'tuned') t USING ("index")
-        ORDER BY "index" LIMIT $limit
-        """,
-        {"limit": limit},
+        f'{_SAMPLES} ORDER BY {"tuned_reward - base_reward DESC, " if by_change else ""}"index" '
+        "LIMIT $limit OFFSET $offset",
+        {"limit": limit, "offset": offset},
     )
     return [Sample(**row) for row in rows]
+
+
+_SAMPLES = """
+SELECT prompt, b.completion AS base, t.completion AS tuned, b.reward AS base_reward, t.reward AS tuned_reward
+FROM (FROM completions WHERE "group" = 'base') b
+JOIN (SELECT "index", completion, reward FROM completions WHERE "group" = 'tuned') t USING ("index")
+"""
+
+
+def count_samples(store: Store) -> int:
+    """Count the held-out prefixes that both models continued."""
+    return int(store.rows(f"SELECT count(*) AS n FROM ({_SAMPLES})")[0]["n"])
+
+
+def written_words(store: Store) -> list[WrittenWord]:
+    """Compare the words that both models wrote after the same held-out prefixes; each counts once in a continuation."""
+    found = samples(store, limit=None)
+    sides = ([sample.base for sample in found], [sample.tuned for sample in found])
+    return compare_writing(*([{word.word for word in words_of(text)} for text in side] for side in sides))
 
 
 def tuning(store: Store) -> pa.Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lfp.evaluation.results import ResultRow
+from lfp.evaluation.written_words import WrittenWord, split_words
 from lfp.report.figures import lines
 from lfp.report.figures.intervals import Line
 from lfp.report.formatting import count, estimate, percent, pick, plain, signed
@@ -68,6 +69,23 @@ def words_sentence(rows: Rows) -> str:
         f"The {n} scored words that the tuned model writes most. Estimates are the headline probe’s, from the fold "
         "that held the word out, on the lexicon’s range; p is the share of scored words that lie as far to the word’s "
         "true side."
+    )
+
+
+def writing_sentence(words: Sequence[WrittenWord], n: int) -> str:
+    """Say which words the tuned model writes in more and in fewer of `n` continuations than the base model."""
+    risen, fallen = split_words(words)
+    if not risen and not fallen:
+        return f"No word is in more, or fewer, of the tuned model's {count(n)} continuations beyond chance."
+    parts = [
+        f"{name}: " + ", ".join(f"{word.word} ({count(word.n_base)} to {count(word.n_tuned)})" for word in found[:5])
+        for name, found in (("more", risen), ("less", fallen))
+        if found
+    ]
+    return (
+        f"Words in {count(n)} continuations of the same prefixes, base to tuned model: {'; '.join(parts)}. "
+        f"{count(len(risen))} words are in more and {count(len(fallen))} in fewer, at a false discovery rate of 5 % "
+        "by a sign test over prefixes."
     )
 
 
