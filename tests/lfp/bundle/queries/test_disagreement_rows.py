@@ -13,12 +13,6 @@ from lfp.testing.synthetic import make_bundle
 from tests.conftest import rewrite, with_column
 
 
-@pytest.fixture(scope="module")
-def store(bundle):
-    with Store.open(bundle) as opened:
-        yield opened
-
-
 def sampled(bundle):
     kept = set(pq.read_table(bundle / "activations.parquet")["text_id"].to_pylist())
     return [row for row in pq.read_table(bundle / "texts.parquet").to_pylist() if row["text_id"] in kept]

@@ -12,12 +12,6 @@ from lfp.testing.synthetic import make_bundle
 from tests.conftest import rewrite, with_column
 
 
-@pytest.fixture(scope="module")
-def store(bundle):
-    with Store.open(bundle) as opened:
-        yield opened
-
-
 def test_neighbours_are_the_tables_rows_with_their_names(store, bundle):
     kept = [row for row in pq.read_table(bundle / "neighbours.parquet").to_pylist() if row["feature_id"] == 7]
     found = queries.feature.neighbours(store, 7)

@@ -39,12 +39,6 @@ ORDERS = st.builds(Order, by=st.sampled_from(sorted(queries.features.FEATURE_SOR
 
 
 @pytest.fixture(scope="module")
-def store(bundle):
-    with Store.open(bundle) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
 def rows(store):
     return queries.features.features(store, FeatureFilter(), order=BY_NUMBER).to_pylist()
 

@@ -1,11 +1,9 @@
-"""Training autoencoders: planted directions found, dead features revived, the same bits alone, together and resumed."""
+"""Training autoencoders: planted directions found, dead features revived, faults told in a sentence."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, get_args
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import pytest
 import torch
@@ -19,53 +17,25 @@ from lfp.ml.sae.autoencoders import Sae, SaeInfo, Variant
 from lfp.ml.sae.quality import quality
 from lfp.ml.sae.training import SaeTrainer, train_saes, unit_scale
 from lfp.util.types import Place
-
-D_IN, WIDTH, N_PLANTED = 16, 32, 24
-CONFIG = SaeConfig(
-    steps=600, batch_tokens=256, learning_rate=1e-2, dead_steps=50, l1=0.2, k=2, l0_weight=0.1, bandwidth=0.1
+from tests.lfp.ml.sae.builders import (
+    CONFIG,
+    D_IN,
+    DIRECTIONS,
+    OUTPUTS,
+    SOURCE,
+    TOP_K_FAMILY,
+    WIDTH,
+    Faulty,
+    changed,
+    info,
+    made_dead,
+    of_all_variants,
+    planted,
+    same_bits,
+    spoil,
+    trained,
+    trainer,
 )
-of_all_variants = pytest.mark.parametrize("variant", get_args(Variant))
-TOP_K_FAMILY: list[Variant] = ["topk", "batchtopk"]
-RESUMED: list[Variant] = ["tied_relu", "topk", "batchtopk", "jumprelu"]
-
-
-def planted(n: int = 6000, *, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Unit directions [24, 16] and outputs [n, 16]: sparse non-negative sums of them, off centre, times 5."""
-    generator = torch.Generator().manual_seed(seed)
-    directions = F.normalize(torch.randn(N_PLANTED, D_IN, generator=torch.Generator().manual_seed(99)), dim=1)
-    active = torch.rand(n, N_PLANTED, generator=generator) < 0.06
-    strength = 0.5 + torch.rand(n, N_PLANTED, generator=generator)
-    return directions, 5.0 * ((active * strength) @ directions + 0.1)
-
-
-DIRECTIONS, OUTPUTS = planted()
-SOURCE = HeldActivations({Place(1): OUTPUTS, Place(4): OUTPUTS.flip(1)}, CONFIG.batch_tokens, 0)
-
-
-def changed(**values: Any) -> SaeConfig:
-    """The tests' config with other values."""
-    return CONFIG.model_copy(update=values)
-
-
-def info(
-    variant: Variant = "tied_relu", *, width: int = WIDTH, seed: int = 0, layer: int = 1, louder: float = 1.0
-) -> SaeInfo:
-    k = CONFIG.k if variant in TOP_K_FAMILY else None
-    scale = unit_scale(OUTPUTS) / louder
-    return SaeInfo(layer, width, D_IN, scale, None, seed, "tuned", variant, k)
-
-
-def trainer(variant: Variant = "tied_relu", config: SaeConfig = CONFIG, **of_info: Any) -> SaeTrainer:
-    return SaeTrainer(info(variant, **of_info), config, SOURCE.outputs[Place(of_info.get("layer", 1))])
-
-
-def trained(variant: Variant = "tied_relu", config: SaeConfig = CONFIG, **of_info: Any) -> Sae:
-    return train_saes([trainer(variant, config, **of_info)], SOURCE)[0]
-
-
-def same_bits(one: Sae, other: Sae) -> bool:
-    expected = other.state_dict()
-    return all(torch.equal(tensor, expected[name]) for name, tensor in one.state_dict().items())
 
 
 def test_the_scale_gives_unit_mean_square_norm() -> None:
@@ -161,16 +131,6 @@ def test_the_scale_of_the_outputs_does_not_matter(variant: Variant) -> None:
         assert torch.equal(tensor, expected.state_dict()[name] * factor), name
 
 
-@dataclass
-class Faulty:
-    """The tests' source until a step."""
-
-    step: int
-
-    def sample(self) -> Mapping[int, Tensor]:
-        return SOURCE.sample()
-
-
 class Spoiled(Faulty):
     """Batches that are not numbers from the step on."""
 
@@ -208,25 +168,9 @@ def test_more_active_features_than_there_are_is_refused(variant: Variant) -> Non
         SaeTrainer(facts, changed(k=33), OUTPUTS)
 
 
-def made_dead(one: SaeTrainer) -> None:
-    """A third of its features, by a bias that nothing overcomes."""
-    one.sae.b_enc[: one.info.width // 3] = -100.0
-
-
-def made_faint(one: SaeTrainer) -> None:
-    """A third of its features, by encoders so short that others are always larger."""
-    one.sae.encoder[: one.info.width // 3] *= 1e-3
-    one.sae.b_enc[: one.info.width // 3] *= 1e-3
-
-
 def n_dead(sae: Sae) -> int:
     """Of those made dead."""
     return int((sae.encode(OUTPUTS)[:, : sae.info.width // 3] <= 0).all(0).sum())
-
-
-def spoil(one: SaeTrainer) -> None:
-    """A third of its features, in the way that its variant can repair."""
-    (made_faint if one.info.variant in TOP_K_FAMILY else made_dead)(one)
 
 
 @of_all_variants
@@ -299,116 +243,3 @@ def test_the_rate_scales_the_first_step() -> None:
     one.step(OUTPUTS[:256])
     moved = (one.sae.b_dec - before).abs()
     assert moved.max().item() == pytest.approx(0.1 * CONFIG.learning_rate, rel=1e-3)
-
-
-@pytest.mark.parametrize("variant", RESUMED)
-def test_trainers_on_one_stream_are_each_as_if_alone(variant: Variant) -> None:
-    """Of two layers, two sizes, two seeds and two lengths."""
-    config = changed(steps=120)
-    kinds: list[tuple[SaeConfig, dict[str, int]]] = [
-        (config, {}),
-        (config, {"width": 40}),
-        (config, {"layer": 4}),
-        (changed(steps=70), {"layer": 4, "seed": 3}),
-    ]
-    together = train_saes([trainer(variant, one, **of_info) for one, of_info in kinds], SOURCE)
-    for sae, (one, of_info) in zip(together, kinds, strict=True):
-        assert sae.info == info(variant, **of_info)
-        assert same_bits(sae, trained(variant, one, **of_info))
-
-
-class InterruptedRunError(Exception):
-    """Stands for a lost machine."""
-
-
-class Breaking(Faulty):
-    """A source that fails when it is asked for the batch of the step, and counts those it gave."""
-
-    given = 0
-
-    def batches(self, start: int) -> Iterator[Mapping[int, Tensor]]:
-        for number, batch in enumerate(SOURCE.batches(start), start):
-            if number == self.step:
-                raise InterruptedRunError
-            self.given += 1
-            yield batch
-
-
-def pair(variant: Variant) -> list[SaeTrainer]:
-    """A long training with dead features that are revived from step 100 on, and a short one of another layer."""
-    config = changed(steps=230, l0_weight=0.02, bandwidth=0.05)
-    long, short = trainer(variant, config), trainer(variant, config.model_copy(update={"steps": 60}), layer=4)
-    spoil(long)
-    return [long, short]
-
-
-def resumed(variant: Variant, checkpoint: Path, source: Breaking) -> list[Sae]:
-    return train_saes(pair(variant), source, checkpoint=checkpoint, checkpoint_every=25)
-
-
-@pytest.mark.parametrize("variant", RESUMED)
-def test_an_interrupted_training_goes_on_to_the_same_bits(variant: Variant, tmp_path: Path) -> None:
-    """Broken off before there is a checkpoint, between two, at one, after the short one's end and near the end."""
-    expected = train_saes(pair(variant), SOURCE)
-    checkpoint = tmp_path / "training.pt"
-    for step, done in ((10, 0), (40, 0), (75, 25), (130, 75), (229, 125)):
-        source = Breaking(step)
-        with pytest.raises(InterruptedRunError):
-            resumed(variant, checkpoint, source)
-        assert source.given == step - done, "it resumes from the last checkpoint"
-    found = resumed(variant, checkpoint, source := Breaking(-1))
-    assert source.given == 230 - 225
-    assert all(same_bits(*saes) for saes in zip(found, expected, strict=True))
-
-
-@pytest.mark.parametrize("at", [1, 101, 230])
-def test_a_training_stopped_by_its_listener_goes_on_to_the_same_bits(at: int, tmp_path: Path) -> None:
-    def stop(what: str, done: int, total: int, value: float) -> None:
-        if done == at:
-            raise InterruptedRunError
-
-    checkpoint = tmp_path / "training.pt"
-    with pytest.raises(InterruptedRunError):
-        train_saes(pair("jumprelu"), SOURCE, checkpoint=checkpoint, checkpoint_every=25, progress=stop)
-    found = resumed("jumprelu", checkpoint, Breaking(-1))
-    assert all(same_bits(*saes) for saes in zip(found, train_saes(pair("jumprelu"), SOURCE), strict=True))
-
-
-def test_writing_checkpoints_changes_nothing(tmp_path: Path) -> None:
-    found = train_saes(pair("topk"), SOURCE, checkpoint=tmp_path / "training.pt", checkpoint_every=1)
-    assert all(same_bits(*saes) for saes in zip(found, train_saes(pair("topk"), SOURCE), strict=True))
-
-
-def test_a_finished_training_is_not_run_again(tmp_path: Path) -> None:
-    checkpoint, config = tmp_path / "training.pt", changed(steps=50)
-    (expected,) = train_saes([trainer(config=config)], SOURCE, checkpoint=checkpoint, checkpoint_every=50)
-    (found,) = train_saes([trainer(config=config)], source := Breaking(0), checkpoint=checkpoint)
-    assert source.given == 0 and same_bits(found, expected)
-
-
-def broken_save(after: int) -> Callable[[Any, Path], None]:
-    """`torch.save` until it has written so many files; the next ends half way, as on a full disk."""
-    real, written = torch.save, []
-
-    def save(states: Any, path: Path) -> None:
-        real(states, path)
-        written.append(path)
-        if len(written) > after:
-            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-            raise OSError("no space left on device")
-
-    return save
-
-
-@pytest.mark.parametrize("written", [0, 2])
-def test_a_checkpoint_half_written_replaces_none(written: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    checkpoint = tmp_path / "training.pt"
-    with monkeypatch.context() as patch:
-        patch.setattr(torch, "save", broken_save(written))
-        with pytest.raises(OSError, match="no space left"):
-            resumed("topk", checkpoint, Breaking(-1))
-    assert checkpoint.is_file() == bool(written)
-    found = resumed("topk", checkpoint, source := Breaking(-1))
-    assert source.given == 230 - 25 * written
-    assert all(same_bits(*saes) for saes in zip(found, train_saes(pair("topk"), SOURCE), strict=True))
-    assert [path.name for path in tmp_path.iterdir()] == ["training.pt"], "what was half written is gone"
