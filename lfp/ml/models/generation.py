@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -119,22 +119,20 @@ def mean_kl_per_token(
 
 
 @torch.no_grad()
-def next_token_log_probs(model: LanguageModel, completions: Sequence[Completion]) -> torch.Tensor:
-    """Return the model's log-probabilities before each token of the completions, in order: [tokens, d_vocab]."""
-    states = _states_before(model, completions)
-    return torch.cat([states.logits(chunk).log_softmax(-1) for chunk in states.chunks()])
-
-
-@torch.no_grad()
-def log_likelihoods(model: LanguageModel, completions: Sequence[Completion], *, batch: int = 64) -> torch.Tensor:
-    """Return the log-probability [completions] of each completion after its prefix, in nats, summed over its tokens."""
-    parts = []
+def token_log_probs(
+    model: LanguageModel, completions: Sequence[Completion], *, batch: int = 64
+) -> Iterator[torch.Tensor]:
+    """Yield the log-probability of each token of each completion, in nats, in float64 [tokens of the completion]."""
     for start in range(0, len(completions), batch):
         rows = completions[start : start + batch]
         ids = torch.tensor([token_id for row in rows for token_id in row.token_ids])
         of_tokens = _states_before(model, rows).log_probs(ids)
-        parts += [part.sum() for part in of_tokens.split([len(row.token_ids) for row in rows])]
-    return torch.stack(parts)
+        yield from of_tokens.split([len(row.token_ids) for row in rows])
+
+
+def log_likelihoods(model: LanguageModel, completions: Sequence[Completion], *, batch: int = 64) -> torch.Tensor:
+    """Return the log-probability [completions] of each completion after its prefix, in nats, summed over its tokens."""
+    return torch.stack([of_tokens.sum() for of_tokens in token_log_probs(model, completions, batch=batch)])
 
 
 @torch.no_grad()

@@ -223,14 +223,9 @@ def measure_settled(model: LanguageModel, texts: Sequence[TokenizedText]) -> dic
 
 def _token_log_probs(model: LanguageModel, texts: Sequence[TokenizedText]) -> Iterator[NDArray[np.float64]]:
     """Yield per text the log-probability of each token [tokens]; 0 for a first token that nothing precedes."""
-    from lfp.ml.models.generation import Completion, next_token_log_probs
+    from lfp.ml.models.generation import Completion, token_log_probs
 
     lead = () if model.bos_id is None else (model.bos_id,)
-    for start in range(0, len(texts), _SETTLED_BATCH):
-        rows = texts[start : start + _SETTLED_BATCH]
-        read = [Completion(lead or row.token_ids[:1], row.token_ids if lead else row.token_ids[1:], "") for row in rows]
-        log_probs = next_token_log_probs(model, read).cpu().double().numpy()
-        ids = np.array([token for completion in read for token in completion.token_ids])
-        chosen = log_probs[np.arange(len(ids)), ids]
-        for part in np.split(chosen, np.cumsum([len(completion.token_ids) for completion in read])[:-1]):
-            yield part if lead else np.concatenate([[0.0], part])
+    read = [Completion(lead or row.token_ids[:1], row.token_ids if lead else row.token_ids[1:], "") for row in texts]
+    for chosen in token_log_probs(model, read, batch=_SETTLED_BATCH):
+        yield chosen.numpy() if lead else np.concatenate([[0.0], chosen.numpy()])
