@@ -1,4 +1,4 @@
-# The explorer on data/demo, read-only, as a hosted demo: docker build -t lfp-explorer . && docker run -p 8501:8501 lfp-explorer
+# The explorer on the demos in data/, read-only, as a hosted demo: docker build -t lfp-explorer . && docker run -p 8501:8501 lfp-explorer
 # Other bundles: docker run -v /path/to/bundles:/bundles -e LFP_BUNDLES=/bundles -p 8501:8501 lfp-explorer
 FROM python:3.11-slim
 WORKDIR /explorer

@@ -20,12 +20,14 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time `__getattr__` fi
     from precompute.commands.bench import bench_features, bench_sae
     from precompute.commands.label import label
     from precompute.commands.plant.plant import plant
+    from precompute.commands.screen import screen
     from precompute.commands.sweep import sweep
+    from precompute.commands.write import write
 
 __version__ = "0.1.0"
 __all__ = [
     "Bundle", "Feature", "ablate", "bench_features", "bench_sae", "config", "demo", "explore", "fake_openai", "label",
-    "load_sae", "open_bundle", "plant", "report", "run", "sweep", "validate",
+    "load_sae", "open_bundle", "plant", "report", "run", "screen", "sweep", "validate", "write",
 ]  # fmt: skip
 _READING = {"Bundle": "bundle", "Feature": "feature", "load_sae": "bundle", "open_bundle": "bundle"}
 """Where in `lfp.api` each is."""

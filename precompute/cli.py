@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Literal
@@ -273,6 +274,54 @@ def plant(
     planting = {"summary": summarize(rows), "rows": rows}
     typer.echo(json.dumps(planting, indent=1) if as_json else "\n".join(format_lines(rows)))
     typer.echo(f"plant: {len(rows)} models in {time.perf_counter() - started:.0f} s", err=as_json)
+
+
+@app.command()
+def write(
+    openings: Annotated[
+        Path, typer.Argument(metavar="OPENINGS.toml", help="Openings, and the model to continue them.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder the texts are written to.")],
+    train: Annotated[int, typer.Option("--train", min=1, help="Texts to train on.")] = 2000,
+    held_out: Annotated[int, typer.Option("--held-out", min=1, help="Texts held out, with other openings.")] = 600,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of openings and sampling.")] = 0,
+) -> None:
+    """Let a language model write the texts of a corpus, which may then be published with the run.
+
+    Example: python -m precompute write precompute/presets/written/openings.toml --out precompute/presets/written
+    """
+    from precompute.commands import write as verbs
+
+    with progress_to_stderr() as progress:
+        found = verbs.write(openings, out=out, train=train, held_out=held_out, seed=seed, progress=progress)
+    typer.echo(f"{out}: {found.kept:,} texts written; left out: {_listed(found.left_out)}")
+
+
+@app.command()
+def screen(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="File of texts or pairs, as a config names it.")],
+    out: Annotated[Path, typer.Option("--out", help="File to write: .jsonl or .jsonl.gz.")],
+    columns: Annotated[
+        list[str] | None, typer.Option("--column", help="Column to read and keep; default text, prompt and sides.")
+    ] = None,
+    longest: Annotated[int | None, typer.Option("--longest", min=1, help="Most words of a text.")] = None,
+    n: Annotated[int | None, typer.Option("--n", min=1, help="Most rows, drawn by the seed.")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the draw.")] = 0,
+) -> None:
+    """Keep the rows that may be published: without slurs, sexual language, profanity, harm and personal data.
+
+    Example: python -m precompute screen hh-rlhf/helpful-base.test.jsonl.gz --out pairs.jsonl.gz --longest 110
+    """
+    from precompute.commands import screen as verbs
+
+    found = verbs.screen(source, out=out, columns=columns or (), longest=longest, n=n, seed=seed)
+    typer.echo(f"{out}: {found.kept:,} of {found.rows:,} rows written; left out: {_listed(found.left_out)}")
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    """List counts by what they are of, the largest first."""
+    largest = sorted(counts.items(), key=lambda item: -item[1])
+    return ", ".join(f"{what} {count:,}" for what, count in largest) or "nothing"
 
 
 @app.command(name="fake-openai")

@@ -11,19 +11,20 @@ import streamlit as st
 from lfp.bundle.manifest import MANIFEST
 from lfp.util import sanitize
 
-DEMO = Path(__file__).resolve().parents[2] / "data" / "demo"
+DEMOS = tuple(Path(__file__).resolve().parents[2] / "data" / name for name in ("demo", "demo-helpful"))
+"""What is offered where LFP_BUNDLES is not set, the first of them opened."""
 BUNDLES, PUBLIC = "LFP_BUNDLES", "LFP_PUBLIC"
 HELP = "A bundle holds the results of one run. Set LFP_BUNDLES to offer others."
 
 
 def listed_bundles(setting: str | None = None) -> dict[str, Path]:
-    """Return the offered bundles by name: the folders that LFP_BUNDLES lists, or the bundles in them; else the demo.
+    """Return the offered bundles by name: the folders that LFP_BUNDLES lists, or the bundles in them; else the demos.
 
     A name is a folder's name, with as many parents in front as it takes to make it unique.
     """
     setting = os.environ.get(BUNDLES, "") if setting is None else setting
     folders = [Path(part.strip()).expanduser() for part in re.split(f"[,{os.pathsep}]", setting) if part.strip()]
-    paths = [path for folder in folders for path in _bundles_in(folder)] if folders else [DEMO]
+    paths = [path for folder in folders for path in _bundles_in(folder)] if folders else DEMOS
     names: dict[str, Path] = {}
     for path in dict.fromkeys(paths):
         if not path.exists():

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -86,14 +86,14 @@ class BundleWriter:
                 n, last = n + table.num_rows, key_at(table, -1) if table.num_rows else last
         self._tables[name] = TableInfo(rows=n, bytes=path.stat().st_size, sha256=file_sha256(path))
 
-    def add_artifact(self, source: Path, name: str) -> None:
-        """Copy a file or folder to artifacts/`name`."""
+    def add_artifact(self, source: Path, name: str, *, copy: Callable[[str, str], object] = shutil.copyfile) -> None:
+        """Copy a file or folder to artifacts/`name`; `copy` copies a file."""
         target = self.folder / ARTIFACTS / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
-            shutil.copytree(source, target)
+            shutil.copytree(source, target, copy_function=copy)
         else:
-            shutil.copyfile(source, target)
+            copy(str(source), str(target))
 
     def keep_rest(self, manifest: Manifest) -> None:
         """Keep all artifacts and every table not yet written of the bundle at `path`, which has this manifest."""

@@ -11,6 +11,8 @@ VERBS = {
     "ablate": "precompute.commands.ablate:ablate",
     "sweep": "precompute.commands.sweep:sweep",
     "plant": "precompute.commands.plant.plant:plant",
+    "write": "precompute.commands.write:write",
+    "screen": "precompute.commands.screen:screen",
     "bench_sae": "precompute.commands.bench:bench_sae",
     "bench_features": "precompute.commands.bench:bench_features",
     "fake_openai": "precompute.commands.basic:fake_openai",

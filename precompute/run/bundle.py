@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +16,7 @@ from lfp.bundle.manifest import Description, ModelInfo
 from lfp.bundle.schema import as_table
 from lfp.bundle.writer import BundleWriter
 from lfp.config import PRETRAIN, TUNE
-from lfp.ml.models.sources import PACKAGE
+from lfp.ml.models.sources import PACKAGE, copy_in_half
 from lfp.ml.sae.formats import hook_name
 from lfp.util.types import CHECKPOINTS
 from precompute.run.inputs import load_pair, read_places, resolve_name, sae_folder
@@ -43,6 +44,8 @@ def write_bundle(run: Run, out: Path, stages: Sequence[str]) -> None:
     ]
     with BundleWriter(out, _describe(run, stages, {"base": base, "tuned": tuned})) as writer:
         for table in MADE_BY:
+            if table == "decoders" and not run.config.keep_decoders:
+                continue  # it is written empty
             parts = [run.made(table)]
             if table == "completions":
                 parts.append(run.table("ablations", table))  # those written without some features
@@ -115,16 +118,17 @@ def _write_notes(run: Run, of_models: str) -> str:
 
 
 def _add_artifacts(run: Run, writer: BundleWriter, models: dict[str, LanguageModel]) -> None:
+    copy = copy_in_half if run.config.artifacts_dtype == "float16" else shutil.copyfile
     for role, model in models.items():
         if _is_kept_by_name(run, role):
             continue
         assert model.folder is not None
         for pattern in _MODEL_FILES:
             for file in sorted(model.folder.glob(pattern)):
-                writer.add_artifact(file, f"{role}/{file.name}")
+                writer.add_artifact(file, f"{role}/{file.name}", copy=copy)
     kept = run.folder("tuned") / CHECKPOINTS
-    if kept.is_dir():
-        writer.add_artifact(kept, CHECKPOINTS)
+    if kept.is_dir() and run.config.keep_checkpoints:
+        writer.add_artifact(kept, CHECKPOINTS, copy=copy)
     for place in read_places(run):
         folder = run.folder("saes") / sae_folder("tuned", place)
-        writer.add_artifact(folder, f"saes/{folder.name}")
+        writer.add_artifact(folder, f"saes/{folder.name}", copy=copy)

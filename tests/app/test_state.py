@@ -21,6 +21,7 @@ from app.session.permalinks import (
     from_params,
     to_params,
 )
+from tests.conftest import ROOT
 
 KINDS = (
     OverviewView, AccuracyView, ValidationView, FeaturesView, FeatureView, InputsView, PairsView, DisagreementsView,
@@ -225,6 +226,12 @@ def test_a_folder_without_a_bundle_is_listed_so_that_it_can_be_complained_of(tmp
     assert bundles.listed_bundles(str(tmp_path / "gone")) == {}
 
 
-def test_the_demo_is_offered_by_itself(monkeypatch):
+def test_the_demos_are_offered_by_themselves_as_far_as_they_are_there(monkeypatch, tmp_path):
     monkeypatch.delenv("LFP_BUNDLES", raising=False)
-    assert set(bundles.listed_bundles().values()) <= {bundles.DEMO}
+    assert [path.relative_to(ROOT).as_posix() for path in bundles.DEMOS] == ["data/demo", "data/demo-helpful"]
+    demos = [tmp_path / path.name for path in bundles.DEMOS]
+    monkeypatch.setattr(bundles, "DEMOS", tuple(demos))
+    for n_there, demo in enumerate([None, *demos]):
+        if demo is not None:
+            demo.mkdir()
+        assert list(bundles.listed_bundles().values()) == demos[:n_there]

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
-from lfp.bundle.manifest import check_bundle
+from lfp.bundle.manifest import check_bundle, read_table
 from lfp.bundle.validation import validate
 from lfp.config import parse_config
 from lfp.errors import BundleError, DependencyError, ModelError
@@ -54,7 +55,7 @@ def made(packages: Path, corpus_folder: Path, tmp_path_factory: pytest.TempPathF
         ablation={"completions": 0},
         probes={**TINY["probes"], "controls": []},
         sae={**TINY["sae"], "expansion": [1], "steps": 10},
-    )
+    ).model_copy(update={"artifacts_dtype": "float16", "keep_decoders": False})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "path", [str(packages), *sys.path])
         return run_pipeline(config, folder / "bundle", config_dir=folder, resume=False, progress=silent)
@@ -76,6 +77,18 @@ def test_the_bundle_keeps_the_adapter_and_the_name_of_its_base(made: Path, insta
     pair = load_model(str(made / "artifacts" / "tuned")), load_model(BASE)
     (tokens,) = stream_pair(*pair, [cut], places=[Place(0)], batch_texts=1, prepend_bos=True)
     np.testing.assert_allclose(found.implicit_reward, tokens.implicit_reward, atol=1e-5)
+
+
+def test_a_bundle_in_half_precision_holds_halves_that_give_the_same_figures(made: Path, installed: None) -> None:
+    with safe_open(made / "artifacts" / "tuned" / "adapter_model.safetensors", "pt") as half:
+        assert {half.get_tensor(name).dtype for name in half.keys()} == {torch.float16}  # noqa: SIM118
+    assert read_table(made, "decoders").num_rows == 0 and read_table(made, "features").num_rows > 0
+    stored = read_table(made, "token_scores")["implicit_reward"].to_pylist()
+    texts = read_table(made, "texts")["text"].to_pylist()
+    live = Live.load(made, check_bundle(made))
+    found = [live.read(text, "tuned").implicit_reward for text in texts[:20]]
+    for before, after in zip(stored[:20], found, strict=True):
+        np.testing.assert_allclose(after, before, atol=1e-3)
 
 
 def test_a_base_that_is_missing_or_another_is_named(

