@@ -224,9 +224,10 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
         Stage(
             "feature_credits",
             feature_credits.run,
-            after=(*pair_of_models, "layers", "saes", "texts"),
+            after=(*pair_of_models, "layers", "saes", "texts", "twins"),
             reads=(
                 "model",
+                "feature_credits.twin_texts",
                 "feature_credits.texts",
                 "feature_credits.nodes",
                 "feature_credits.batch_texts",

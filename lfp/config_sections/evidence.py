@@ -21,6 +21,9 @@ class FeatureCreditsConfig(Section):
     forward passes."""
     batch_texts: int = Field(16, ge=1)
     """Texts per pass."""
+    twin_texts: int = Field(50, ge=0)
+    """How many of these texts are split for each of the run's twins too, to say which features' credits are not the
+    twins'; 0 for none. Without `twins.n` there are none."""
     interventions: int = Field(50, ge=0)
     """Features of the largest credit that are taken out of what tuning changed, to compare the effect with the credit;
     0 for none."""

@@ -15,7 +15,7 @@ from lfp.util.types import SITE_NAMES
 
 SIGNED = frozenset({
     "weight", "ci_low", "ci_high", "mean_contribution", "drifted_contribution", "weight_base",
-    "unexplained_contribution", "shift", "credit",
+    "unexplained_contribution", "shift", "credit", "twin_difference",
 })  # fmt: skip
 """Columns whose sign matters: the map colours them from orange to blue, with zero in the middle."""
 
@@ -62,6 +62,9 @@ COLUMNS: Mapping[str, Column] = {
     "credit_rank": Column("Credit rank", "number", "%d", 95),
     "abs_credit": Column("Credit, absolute", "number", "%.2g", 120),
     "unexplained_credit": Column("Credit, unexplained", "number", "%.2g", 145),
+    "twin_difference": Column("Credit less twins’", "number", "%+.2g", 130),
+    "twin_q": Column("Twins’ false discovery rate", "number", "%.2g", 185),
+    "beyond_twins": Column("Beyond twins", "flag", width=105),
     "promotes": Column("Promotes", "tokens", width=180),
     "demotes": Column("Demotes", "tokens", width=180),
     "scale_tuned": Column("Latent scale", "number", "%.2f", 105),

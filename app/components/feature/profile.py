@@ -131,7 +131,7 @@ def activity(feature: Feature) -> str:
         ["mean where active", plain(feature.mean_activation), plain(feature.base_mean_activation)],
         ["largest", plain(feature.max_activation), "–"],
     ]
-    if feature.is_tuned_only is not None:
+    if feature.scale_tuned is not None:
         rows.append(["factor of its direction", plain(feature.scale_tuned), plain(feature.scale_base)])
         rows.append(["the same on the error", plain(feature.scale_tuned_error), plain(feature.scale_base_error)])
     if feature.base_cosine is not None:
@@ -167,7 +167,18 @@ def credit(found: FeatureCredit | None, *, n_features: int) -> str:
         "absolute, per token": plain(found.abs_credit, 5),
         "beyond stated feedback": f"{plain(found.unexplained_credit, 5)}, rank {count(found.unexplained_rank)}",
     }
-    return panels.facts(pairs)
+    return panels.facts(pairs) + panels.note(_beside_twins(found))
+
+
+def _beside_twins(found: FeatureCredit) -> str:
+    """Say whether the feature's credit is one that twins, tuned by other seeds, have too."""
+    if found.twin_difference is None or found.twin_error is None or found.twin_q is None:
+        return "Not compared with twins: another seed of the same tuning may have given it the same credit."
+    verdict = "Beyond its twins" if found.beyond_twins else "Not beyond its twins"
+    return (
+        f"{verdict}: its credit is {signed(found.twin_difference, 5)} away from their mean, of which another twin is "
+        f"{plain(found.twin_error, 5)} away by chance (false discovery rate {plain(found.twin_q, 2)})."
+    )
 
 
 def credit_tokens(found: FeatureCredit) -> tuple[str, str]:

@@ -191,6 +191,10 @@ class FeatureCredit:
     rank: int
     unexplained_credit: float
     unexplained_rank: int
+    twin_difference: float | None
+    twin_error: float | None
+    twin_q: float | None
+    beyond_twins: bool | None
     promotes: list[dict[str, Any]]
     demotes: list[dict[str, Any]]
 

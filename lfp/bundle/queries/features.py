@@ -117,6 +117,7 @@ FEATURE_COLUMNS: Mapping[str, str] = {
     "drifted_contribution": "drifted_contribution", "drift_rank": "drift_rank", "sign_flipped": "sign_flipped",
     "weight_base": "weight_base", "unexplained_contribution": "unexplained_contribution", "credit": "credit",
     "credit_rank": "credit_rank", "abs_credit": "abs_credit", "unexplained_credit": "unexplained_credit",
+    "twin_difference": "twin_difference", "twin_q": "twin_q", "beyond_twins": "beyond_twins",
     "promotes": "[item.token FOR item IN promotes]", "demotes": "[item.token FOR item IN demotes]",
     "scale_tuned": "scale_tuned", "scale_base": "scale_base", "scale_tuned_error": "scale_tuned_error",
     "scale_base_error": "scale_base_error", "is_tuned_only": "is_tuned_only", "base_cosine": "base_cosine",

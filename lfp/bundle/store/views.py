@@ -19,7 +19,8 @@ SELECT f.*, f.top_tokens[1].token AS top_token, f.pos_logits[1].token AS raised_
     w.weight, w.ci_low, w.ci_high, w.mean_contribution, w.mean_abs_contribution, w.share, w.rank, w.null_high,
     w.q, w.beats_null, d.status, d.sign_flipped, d.weight_base, d.drifted_contribution, d.rank AS drift_rank,
     d.unexplained_contribution, c.credit, c.ci_low AS credit_low, c.ci_high AS credit_high, c.abs_credit,
-    c.rank AS credit_rank, c.unexplained_credit, c.promotes, c.demotes,
+    c.rank AS credit_rank, c.unexplained_credit, c.twin_difference, c.twin_q, c.beyond_twins, c.promotes,
+    c.demotes,
     l.labeller, l.description, lower(l.description) AS description_words, l.related,
     l.confidence, l.agreement, l.score_detection, l.score_fuzzing
 FROM features f

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from lfp.bundle.tables.columns import DOUBLE, FLOAT, INT, LONG, TEXT, TOKEN_VALUES, Column, Table, null
+from lfp.bundle.tables.columns import DOUBLE, FLAG, FLOAT, INT, LONG, TEXT, TOKEN_VALUES, Column, Table, null
 
 # fmt: off
 _MODULE = "embedding, attention, mlp, norm, final_norm, unembedding or other"
@@ -75,6 +75,16 @@ CREDITS = Table("credits", "a feature", ("feature_id",), (
     Column("example_text_ids", pa.list_(LONG), "Texts of its largest credits by size, largest first."),
     Column("example_positions", pa.list_(INT), "Their tokens.", "tokens"),
     Column("example_credits", pa.list_(FLOAT), "Their credits.", "nats"),
+    null("twin_difference", DOUBLE, "Credit in the tuned model less the mean of its twins, through the same "
+         "dictionary, in the first feature_credits.twin_texts texts; null without twins, where no model's credit is "
+         "of any size, and in older bundles.", "nats per token"),
+    null("twin_error", DOUBLE, "How far a further twin would be from that mean by chance (standard deviation, "
+         "moderated over features).", "nats per token"),
+    null("twin_p", DOUBLE, "Two-sided p-value of the difference: by Student's t, or by twins left out where that is "
+         "larger."),
+    null("twin_q", DOUBLE, "Smallest false discovery rate at which the feature's credit is not the twins' (Benjamini "
+         "and Hochberg)."),
+    null("beyond_twins", FLAG, "Whether twin_q is at most 0.1."),
 ), row_group_rows=8_192, added_later=True)
 
 INTERVENTIONS = Table("interventions", "a feature taken out of what tuning changed", ("kind", "feature_id",

@@ -32,7 +32,8 @@ FEATURES = Table("features", "a feature", ("feature_id",), (
     null("scale_base", FLOAT, "The same of the base model's activations."),
     null("scale_tuned_error", FLOAT, "The same of what other features leave of the tuned model's activations."),
     null("scale_base_error", FLOAT, "The same of what other features leave of the base model's activations."),
-    null("is_tuned_only", FLAG, "Whether scale_base is below 0.5 of scale_tuned, and below 0.2 of it on the error."),
+    null("is_tuned_only", FLAG, "Whether scale_base is below 0.5 of scale_tuned, and below 0.2 of it on the error; "
+         "null of dictionaries of changes."),
     null("base_cosine", FLOAT, "Cosine of its decoder rows in the tuned and the base model: of a crosscoder, or of a "
          "dictionary that continues the base model's; else null.", "cosine"),
     null("base_norm_share", FLOAT, "L2 norm of its decoder row in the base model, over the sum of both; null but for "

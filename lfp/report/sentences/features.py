@@ -67,7 +67,22 @@ def feature_credits_sentence(rows: Rows) -> str:
     top = max((row for row in rows if row.metric == "credit"), key=size_of, default=None)
     if top is not None:
         says.append(f"Largest: {str(top.group).replace(':', ' ')}, {estimate(top, is_signed=True)} nats per token.")
-    return " ".join(says)
+    return " ".join([*says, _beside_twins(rows)])
+
+
+def _beside_twins(rows: Rows) -> str:
+    """Say how many features' credits are not the twins'."""
+    n, found = pick(rows, metric="twins"), pick(rows, metric="beyond_twins")
+    if n is None or found is None:
+        return "Without twins nothing says which of these credits another seed of the same tuning would give too."
+    says = (
+        f"Beside {count(n.value)} twins tuned by other seeds, the credits of {count(found.value)} of {count(found.n)} "
+        "features differ (false discovery rate 10 %)"
+    )
+    if found.null_mean is None or found.null_high is None:
+        return f"{says}."
+    others = f"{plain(found.null_mean, 1)} on average, {count(found.null_high)} at most"
+    return f"{says}; of each twin beside the others, {others}."
 
 
 _NOTED_SHARE = 0.05

@@ -109,7 +109,10 @@ def latent_scaling_sentence(rows: Rows) -> str:
     """Say how many features explain the tuned model alone, and how many with the models exchanged."""
     tuned, base = (pick(rows, metric="exclusive", model=model, layer=None) for model in ("tuned", "base"))
     if tuned is None or base is None:
-        return "How far each feature's direction explains both models' activations."
+        return (
+            "How far each feature’s direction explains both models’ activations. A dictionary of changes has the"
+            " directions in which the models differ, so none of its features counts as one model’s alone."
+        )
     twin, of_twins = (pick(rows, metric="exclusive", model=model, layer=None) for model in ("twin", "twin_of_twin"))
     beside = ""
     if twin is not None and of_twins is not None:

@@ -74,6 +74,8 @@ def credit_columns(made: Made, entries: CreditEntries, random: Random) -> dict[s
         "feature_id": np.arange(n), "credit": credit, "ci_low": credit - 0.1 * size, "ci_high": credit + 0.1 * size,
         "abs_credit": size, "abs_ci_low": 0.9 * size, "abs_ci_high": 1.1 * size, "rank": rank,
         "unexplained_credit": 0.6 * size, "unexplained_rank": unexplained_rank,
+        "twin_difference": 0.5 * credit, "twin_error": 0.1 * size, "twin_p": np.minimum(1.0, 0.001 * rank),
+        "twin_q": np.minimum(1.0, 0.02 * rank), "beyond_twins": rank <= 5,
         "promotes": draw_logits(made, random, sign=1), "demotes": draw_logits(made, random, sign=-1),
         "example_text_ids": listed(offsets, made.kept[entries.text[first]]),
         "example_positions": listed(offsets, entries.position[first]),

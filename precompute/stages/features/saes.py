@@ -77,7 +77,7 @@ def run(run: Run, output: Output, *, load_twins: LoadTwins | None = None) -> Non
     kept = {role: {place: saes[0] for place, saes in found.items()} for role, found in trained.items()}
     exchanged = functools.partial(_make_first, run, output, pair.exchange(), "exchanged")
     scaling = scale_latents(output, pair, kept, exchanged)
-    if load_twins is not None:
+    if load_twins is not None and kind != "change":
         scaling += _compare_twins(run, output, pair, load_twins)
     output.results(
         [

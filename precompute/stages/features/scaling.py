@@ -34,6 +34,9 @@ def scale_latents(
     Beside those of the tuned model alone, rows of the model `base` count the features of the base model alone in a
     dictionary made in the same way with the models exchanged: the base model's own, the same where the models share
     one, or one that `train_exchanged` trains.
+
+    Features of changes are not counted, nor flagged: a change is in what the tuned model writes and not in what the
+    base model writes whatever tuning did, so that twins tuned by seeds only have as many.
     """
     from lfp.ml.sae.latent_scaling import fit_factors
 
@@ -45,6 +48,8 @@ def scale_latents(
         for name, values in _pair_columns(sae, found[place], started.get(place)).items()
     }
     np.savez(output.folder / "scaling.npz", allow_pickle=False, **arrays)
+    if pair.trained_on == "change":
+        return list(_ratio_rows(found, "tuned"))
     if pair.trained_on in ("shared", "crosscoder"):
         mirrored = {place: fit_factors(sae, pair.held_out_pairs, "base") for place, sae in trained["tuned"].items()}
     elif pair.trained_on == "tuned":
@@ -74,7 +79,7 @@ def _pair_columns(sae: Sae, factors: Factors, start: Sae | None) -> dict[str, Fl
         factors.base,
         factors.tuned_error,
         factors.base_error,
-        np.where(factors.is_known, factors.is_exclusive, np.nan),
+        np.where(factors.is_known & (sae.info.reads != "change"), factors.is_exclusive, np.nan),
         cosine,
         share,
     )
@@ -83,15 +88,21 @@ def _pair_columns(sae: Sae, factors: Factors, start: Sae | None) -> dict[str, Fl
 
 def count_rows(found: Mapping[Place, Factors], model: str) -> Iterator[ResultRow]:
     """Count the features of a model alone, by place and in all places, among those that have factors."""
-    for place, factors in found.items():
-        known, exclusive = int(factors.is_known.sum()), int(factors.is_exclusive.sum())
+    counts = {place: (int(factors.is_exclusive.sum()), int(factors.is_known.sum())) for place, factors in found.items()}
+    for place, (exclusive, known) in counts.items():
         keys = {"model": model, "layer": place.layer, "site": place.site, "n": known}
         yield ResultRow.from_estimate("latent_scaling", "exclusive", exclusive, **keys)  # type: ignore[arg-type]
+    yield from _ratio_rows(found, model)
+    exclusive, known = (sum(part) for part in zip(*counts.values(), strict=True))
+    yield ResultRow.from_estimate("latent_scaling", "exclusive", exclusive, model=model, n=known)
+
+
+def _ratio_rows(found: Mapping[Place, Factors], model: str) -> Iterator[ResultRow]:
+    """Report the median ratio of the factors of each place."""
+    for place, factors in found.items():
+        known = int(factors.is_known.sum())
+        keys = {"model": model, "layer": place.layer, "site": place.site, "n": known}
         for metric, ratio in (("median_ratio", factors.ratio), ("median_ratio_error", factors.ratio_error)):
             if known:
                 value = float(np.median(ratio[factors.is_known]))
                 yield ResultRow.from_estimate("latent_scaling", metric, value, **keys)  # type: ignore[arg-type]
-    known, exclusive = (
-        sum(int(getattr(factors, name).sum()) for factors in found.values()) for name in ("is_known", "is_exclusive")
-    )
-    yield ResultRow.from_estimate("latent_scaling", "exclusive", exclusive, model=model, n=known)

@@ -19,9 +19,11 @@ from lfp.evaluation.feature_credits import (
     sum_rows,
 )
 from lfp.evaluation.statistics.resampling import Draws
+from lfp.evaluation.twin_features import TWIN_COLUMNS, TwinFeatures, sum_texts
 from lfp.util.types import Floats
 from precompute.run.inputs import load_dictionary, load_pair
 from precompute.run.work_folder import Output, Run
+from precompute.stages.models.twins import load_twins
 
 if TYPE_CHECKING:
     from lfp.ml.models.loading import LanguageModel
@@ -53,7 +55,11 @@ def run(run: Run, output: Output) -> None:
     split = combine(found, [np.array(row["token_ids"]) for row in rows], [row["stated"] for row in rows])
     spelled = [base.tokenizer.decode([token]) for token in range(base.d_vocab)]
     columns = credit_columns(split, n_features=dictionary.n_features, spelled=spelled, text_ids=text_ids)
-    output.table("credits", as_table("credits", columns))
+    of_twins = _compare_twins(run, base, dictionary, rows, found)
+    compared = (
+        {name: pa.nulls(dictionary.n_features) for name in TWIN_COLUMNS} if of_twins is None else of_twins.columns()
+    )
+    output.table("credits", as_table("credits", columns | compared))
     draws = Draws(run.config.probes.bootstraps, run.config.probes.permutations, run.config.seed)
     n_bos = [found[i].modules.shape[2] - len(row["token_ids"]) for i, row in enumerate(rows)]
     by_token = []
@@ -61,7 +67,13 @@ def run(run: Run, output: Output) -> None:
         parts = [text.by_token(place_of, number, n_bos=n) for text, n in zip(found, n_bos, strict=True)]
         by_token.append((np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])))
     all_sums = np.stack([text.place_sums(place_of) for text in found])
-    output.results([*share_results(all_sums, by_token, places, draws), *largest_results(columns, len(found))])
+    output.results(
+        [
+            *share_results(all_sums, by_token, places, draws),
+            *largest_results(columns, len(found)),
+            *([] if of_twins is None else of_twins.rows()),
+        ]
+    )
 
 
 def choose_texts(run: Run) -> list[dict[str, Any]]:
@@ -109,6 +121,21 @@ def _split_texts(
         found.append(text)
         run.progress("feature credits: texts", len(found), len(rows), float(len(text.features)))
     return found
+
+
+def _compare_twins(
+    run: Run, base: LanguageModel, dictionary: Dictionary, rows: list[dict[str, Any]], found: list[TextCredits]
+) -> TwinFeatures | None:
+    """Split the first texts for every twin, and compare features' credits; None without twins or texts for them."""
+    rows = rows[: run.config.feature_credits.twin_texts]
+    if not rows or not run.json("twins", "twins"):
+        return None
+    n_tokens = sum(len(row["token_ids"]) for row in rows)
+    sums = [sum_texts(found[: len(rows)], dictionary.n_features)]
+    for twin in load_twins(run):
+        sums.append(sum_texts(_split_texts(run, (base, twin), dictionary, rows), dictionary.n_features))
+    credits, sizes = (np.array(values) / n_tokens for values in zip(*sums, strict=True))
+    return TwinFeatures.compare(credits, sizes)
 
 
 def _entry_row(text_id: int, text: TextCredits) -> dict[str, Any]:

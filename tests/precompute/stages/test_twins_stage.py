@@ -14,14 +14,16 @@ from lfp.evaluation.statistics.twins import TwinTest
 from lfp.evaluation.twin_words import TwinWords
 from lfp.ml.models.activations import stream_pair
 from lfp.ml.models.loading import LanguageModel
+from lfp.ml.sae.autoencoders import Dictionary
 from precompute.pipeline import plan_stages, run_stages
 from precompute.run.inputs import load_pair
 from precompute.run.work_folder import Run
 from precompute.stages.features.corpus_pass import build_corpus
-from precompute.stages.findings import twin_words
+from precompute.stages.findings import feature_credits, twin_words
 from precompute.stages.models import twins
 from precompute.stages.models.tuning import tune_base
 from precompute.stages.models.twins import draw_seeds, find_kept, load_twins
+from tests.lfp.builders import tiny_sae
 from tests.precompute.conftest import silent, tiny_config
 
 _TUNE = {"steps": 2, "completion_tokens": 32}  # enough that a word of the lexicon is among them
@@ -63,6 +65,25 @@ def test_the_words_difference_is_split_to_its_sum(run, tmp_path):
     expected = mean_reward(tuned) - np.mean([mean_reward(twin) for twin in load_twins(run)])
     assert sum(parts.values()) == pytest.approx(expected, abs=1e-3 * sum(map(abs, parts.values())) + 1e-6)
     assert len([value for value in parts.values() if value]) >= 4
+
+
+def test_features_credits_are_compared_with_every_twin(run):
+    run_stages(run, ["twin_words"])
+    base, tuned = load_pair(run, exact=True)
+    dictionary = Dictionary([tiny_sae(d_in=base.d_model, width=16)])
+    rows = [
+        {"text": text.text, "token_ids": text.token_ids, "token_starts": text.token_starts, "counted": None}
+        for text in build_corpus(run, tuned, with_lexicon=False).texts[:3]
+    ]
+    rows = [row | {"counted": np.ones(len(row["token_ids"]), bool)} for row in rows]
+    split = feature_credits._split_texts(run, (base, tuned), dictionary, rows)
+    found = feature_credits._compare_twins(run, base, dictionary, rows, split)
+    assert found is not None and found.twins.shape == (3, 16) and len(np.unique(found.twins, axis=0)) == 3
+    n_tokens = sum(len(row["token_ids"]) for row in rows)
+    assert found.tuned.sum() * n_tokens == pytest.approx(sum(text.credits[0].sum() for text in split))
+    np.testing.assert_allclose(np.nan_to_num(found.test.contrast), found.tuned - found.twins.mean(axis=0))
+    alone = replace(run, config=tiny_config(twins={"n": 3}, tune=_TUNE, feature_credits={"twin_texts": 0}))
+    assert feature_credits._compare_twins(alone, base, dictionary, rows, split) is None
 
 
 def test_a_run_of_another_seed_finds_them_again(run, corpus_folder, tmp_path, monkeypatch):
