@@ -25,7 +25,7 @@ from precompute.run.stage import FileDigests, Stage, compute_key, find_needed
 from precompute.run.work_folder import Run, lock_work_folder
 from precompute.stages.features import features, reseeded, saes, texts
 from precompute.stages.features.pretrained import check_files
-from precompute.stages.findings import ablations, feature_credits, findings, interventions, twin_words
+from precompute.stages.findings import ablations, feature_credits, findings, interventions, twin_drift, twin_words
 from precompute.stages.models import completions, corpus, credits, forecast, pair, trajectory, twins
 from precompute.stages.probes import probes
 
@@ -220,6 +220,12 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
             after=(*pair_of_models, "twins") if config.twins.n else (),
             reads=("twins", *(("model", *corpus_pass, "seed", "feedback.lexicon") if config.twins.n else ())),
             files=lexicon_files if config.twins.n else (),
+        ),
+        Stage(
+            "twin_drift",
+            twin_drift.run,
+            after=(*pair_of_models, "layers", "saes", "twins") if config.twins.n else (),
+            reads=("twins", *(("model", "stats.n_texts", "stats.batch_texts", "seed") if config.twins.n else ())),
         ),
         Stage(
             "feature_credits",

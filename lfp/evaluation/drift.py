@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -148,6 +149,23 @@ def status_count(own: Ints, mirror: Ints, status: int, *, draws: int, rng: np.ra
     low, high = interval(rng.binomial(n, count / max(1, n), size=draws).astype(float))
     pooled, marked = n + len(turned), count + int((turned == status).sum())
     return Estimate(value=float(count), n=n, ci_low=low, ci_high=high, null_mean=n * marked / max(1, pooled))
+
+
+def count_beside_twins(tuned: Ints, twins: Sequence[Ints], status: int) -> Estimate:
+    """Count the features that have a status in a tuned model, beside the count of each of its twins.
+
+    Statuses [features] are -1 for features that fire in neither model. The null is the twins' mean and the largest; p
+    is the share of twins, the model itself counted, whose distance from their mean reaches the model's.
+    """
+    value, counts = int((tuned == status).sum()), np.array([int((twin == status).sum()) for twin in twins])
+    reached = int((np.abs(counts - counts.mean()) >= abs(value - counts.mean())).sum())
+    return Estimate(
+        float(value),
+        int((tuned >= 0).sum()),
+        null_mean=float(counts.mean()),
+        null_high=float(counts.max()),
+        null_p=(reached + 1) / (len(counts) + 1),
+    )
 
 
 def share_carried(drift: Drift, status: int, *, draws: int, rng: np.random.Generator) -> Estimate:

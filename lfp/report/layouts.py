@@ -221,6 +221,17 @@ LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
             (Column("features", show_value, {"metric": "count"}), *full("share", metric="share")),
             frozenset({"count", "share"}),
         ),
+        Layout(
+            {"group": "status"},
+            (
+                Column("features", show_value, {"metric": "twin_count"}),
+                Column("of", show_field("n"), {}),
+                Column("twins’ mean", show_field("null_mean"), {}),
+                Column("most", show_field("null_high"), {}),
+                Column("p", show_field("null_p"), {}),
+            ),
+            frozenset({"twin_count"}),
+        ),
         Layout({"group": "status"}, full("share of change"), frozenset({"carried_share"})),
         Layout({"group": "feature"}, full("change"), frozenset({"drifted_contribution"}), order=_by_size),
         Layout({"group": "feature"}, full("unexplained"), frozenset({"unexplained_contribution"}), order=_by_size),

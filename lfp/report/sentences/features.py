@@ -24,8 +24,8 @@ def drift_sentence(rows: Rows) -> str:
     if born and gone:
         parts.append(
             f"{count(born.value)} of {count(born.n)} features of the tuned model’s dictionary are new, "
-            f"{count(gone.value)} of {count(gone.n)} of the base model’s are gone{_exchanged(born, gone)}. How these "
-            "counts would differ in another tuning on the same feedback is not known from one."
+            f"{count(gone.value)} of {count(gone.n)} of the base model’s are gone{_exchanged(born, gone)}. "
+            f"{_counted_in_twins(rows)}"
         )
     if carried:
         share = percent(sum(row.value for row in carried))
@@ -43,6 +43,18 @@ def drift_sentence(rows: Rows) -> str:
             "95 % of those at the same rank in probes of shuffled feedback."
         )
     return " ".join(parts)
+
+
+def _counted_in_twins(rows: Rows) -> str:
+    """Say how many features change in twins, which other seeds of the same tuning made."""
+    says = []
+    for group, name in (("gone", "gone"), ("strengthened", "stronger"), ("weakened", "weaker")):
+        found = pick(rows, metric="twin_count", group=group)
+        if found is not None and found.null_mean is not None:
+            says.append(f"{count(found.value)} {name} ({plain(found.null_mean, 1)} in a twin)")
+    if not says:
+        return "How these counts would differ in another tuning on the same feedback is not known from one."
+    return f"In a part of the texts, of the base model’s features: {', '.join(says)}."
 
 
 def _exchanged(born: ResultRow, gone: ResultRow) -> str:

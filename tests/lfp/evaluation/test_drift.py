@@ -14,9 +14,11 @@ from scipy.stats import kstest
 from lfp.evaluation.drift import (
     BORN,
     GONE,
+    STEADY,
     Drift,
     Firing,
     Weights,
+    count_beside_twins,
     flips,
     largest,
     share_carried,
@@ -170,3 +172,12 @@ def test_flips_against_shuffled_targets() -> None:
     assert turned.value == 300 and turned.null_p == 1 / 51
     unrelated = count(-values, rng.normal(size=(300, 50)))
     assert 120 < unrelated.null_mean < 180 and unrelated.null_p == 1 / 51
+
+
+def test_a_count_stands_beside_that_of_every_twin() -> None:
+    tuned = np.array([GONE, GONE, GONE, STEADY, -1])
+    twins = [np.array([GONE, STEADY, STEADY, STEADY, -1]), np.array([STEADY, STEADY, STEADY, STEADY, GONE])]
+    found = count_beside_twins(tuned, twins, GONE)
+    assert (found.value, found.n, found.null_mean, found.null_high) == (3.0, 4, 1.0, 1.0)
+    assert found.null_p == pytest.approx(1 / 3)
+    assert count_beside_twins(twins[0], [twins[0], twins[0]], GONE).null_p == 1.0

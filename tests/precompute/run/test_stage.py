@@ -26,7 +26,7 @@ FROM_TUNED = ("tuned", "completions", "credits", "trajectory", "layers", "saes",
               "texts", "feature_credits", "labels", "findings", "interventions", "ablations")  # fmt: skip
 ONE_SEED = tuple(name for name in STAGES if name != "reseeded")
 """A run with one dictionary of each model reads nothing for others."""
-FROM_PAIRS = tuple(name for name in ONE_SEED if name not in ("twins", "twin_words"))
+FROM_PAIRS = tuple(name for name in ONE_SEED if name not in ("twins", "twin_words", "twin_drift"))
 """A run without twins reads nothing for them."""
 FROM_CORPUS = tuple(name for name in FROM_PAIRS if name not in ("forecast", "receipt"))
 """A run that tunes on no pairs forecasts nothing."""

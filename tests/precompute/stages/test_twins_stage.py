@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from lfp.errors import ConfigError
+from lfp.evaluation.results import STATUSES
 from lfp.evaluation.statistics.twins import TwinTest
 from lfp.evaluation.twin_words import TwinWords
 from lfp.ml.models.activations import stream_pair
@@ -84,6 +85,14 @@ def test_features_credits_are_compared_with_every_twin(run):
     np.testing.assert_allclose(np.nan_to_num(found.test.contrast), found.tuned - found.twins.mean(axis=0))
     alone = replace(run, config=tiny_config(twins={"n": 3}, tune=_TUNE, feature_credits={"twin_texts": 0}))
     assert feature_credits._compare_twins(alone, base, dictionary, rows, split) is None
+
+
+def test_changed_features_are_counted_in_every_twin(run):
+    run_stages(run, ["twin_drift"])
+    rows = run.results(["twin_drift"])
+    assert [row.group for row in rows] == list(STATUSES)
+    assert all(row.metric == "twin_count" and row.null_mean <= row.null_high for row in rows)
+    assert sum(row.value for row in rows) == rows[0].n > 0
 
 
 def test_a_run_of_another_seed_finds_them_again(run, corpus_folder, tmp_path, monkeypatch):
