@@ -16,6 +16,7 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads crawl where another program has a core
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # every process of pytest-xdist has a core
 
 from lfp.bundle.manifest import file_sha256  # noqa: E402
 from lfp.testing.synthetic import make_bundle  # noqa: E402

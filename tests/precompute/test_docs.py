@@ -7,12 +7,18 @@ import shlex
 import socket
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from lfp.config import with_overrides
+from lfp.config_page import build_toml
+from precompute import presets
+from precompute.commands import bench
 from precompute.presets import NAMES
 from tests.app.serving import CHROMIUM
 from tests.conftest import ROOT
@@ -43,8 +49,8 @@ ONE_SECRET = ["--n", "1", "--jobs", "1", "--twins", "3"]
 ONE_SECRET += [part for value in (*SMALL, *PLANTED, "plant.least_share=0.002") for part in ("--set", value)]
 ONE_POINT = ["sweep.variants=['topk']", "sweep.k=[4]", "sweep.expansion=[1, 2]", "sweep.seeds=[0]"]
 SHORTER = {
-    ("bench", "sae"): ["--steps", "20"],
-    ("bench", "features"): ["--sequences", "32"],
+    ("bench", "sae"): shlex.split("--steps 20 --d-in 32 --d-sae 128 --batch 256 --threads 1"),
+    ("bench", "features"): shlex.split("--sequences 32 --layers 1 --d-model 64 --d-sae 256 --vocab 500 --threads 1"),
     ("plant", "--n"): ONE_SECRET,
     ("sweep", "precompute/presets/demo-sweep.toml"): [p for value in (*SMALL, *ONE_POINT) for p in ("--set", value)],
 }
@@ -84,15 +90,18 @@ def test_links_between_pages_lead_somewhere() -> None:
 
 
 def test_the_jobs_run_one_after_another_as_written(
-    tmp_path: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`runs/` is a temporary folder; commands that end in & run until the last one is done."""
     monkeypatch.chdir(ROOT)
+    small, preset = _small_demo(tmp_path), presets.preset
+    monkeypatch.setattr(presets, "preset", lambda name: small if name == "demo-fast" else preset(name))
+    monkeypatch.setattr(bench, "gemm_ceiling", partial(bench.gemm_ceiling, n=512, seconds=0.02))
     port = str(_free_port())
     with ExitStack() as servers:
         for command in (c for c in COMMANDS if "precompute" in c and not re.search(ELSEWHERE, c)):
             words = shlex.split(command)[3:]
-            arguments = [_replaced(part, tmp_path, tiny_bundle).replace("8399", port) for part in words]
+            arguments = [_replaced(part, tmp_path).replace("8399", port) for part in words]
             if arguments[-1] == "&":
                 servers.enter_context(_serving([sys.executable, "-m", "precompute", *arguments[:-1]]))
             elif "--figures" not in command or CHROMIUM is not None:
@@ -119,15 +128,26 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _replaced(part: str, folder: Path, bundle: Path) -> str:
-    """Replace a page's paths by paths of this test; `my-run.toml` is README's, with models that are there."""
+def _small_demo(folder: Path) -> Path:
+    """Write the preset `demo-fast`, which takes a minute, at sizes that take seconds."""
+    file = presets.preset("demo-fast")
+    values = with_overrides(tomllib.loads(file.read_text(encoding="utf-8")), SMALL)
+    for key in ("source", "held_out_source"):
+        values["corpus"][key] = str(file.parent / values["corpus"][key])
+    small = folder / file.name
+    small.write_text(build_toml(values), encoding="utf-8")
+    return small
+
+
+def _replaced(part: str, folder: Path) -> str:
+    """Replace a page's paths by paths of this test; `my-run.toml` is README's, with the models of `runs/fast`."""
     if part != "my-run.toml":
         return part.replace("runs/", f"{folder}/")
     block = re.search(r"```toml\n# my-run.toml\n(.*?)```", README, re.DOTALL)
     assert block is not None
     text = block.group(1).replace("reviews.csv", str(folder / "reviews.csv"))
     for role in ("base", "tuned"):
-        text = text.replace(f"models/{role}", str(bundle / "artifacts" / role))
+        text = text.replace(f"models/{role}", str(folder / "fast" / "artifacts" / role))
     rows = "".join(f'"{review.text}",{review.rating}\n' for review in reviews(300))
     (folder / "reviews.csv").write_text("review,stars\n" + rows, encoding="utf-8")
     (folder / part).write_text(text, encoding="utf-8")

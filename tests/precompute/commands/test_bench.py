@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 
 from lfp.errors import ConfigError
 from lfp.testing.planted_activations import PlantedDictionary
+from precompute.commands import bench
 from precompute.commands.bench import bench_features
 from tests.precompute.test_cli import call
 
@@ -31,6 +33,12 @@ SMALL = (
     "1",
 )
 KEYS = {"activations_per_s", "dense_gemm_share", "fvu", "l0", "dead_fraction", "peak_rss_mb", "gemm_gflops", "seconds"}
+
+
+@pytest.fixture(autouse=True)
+def quick_ceiling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rate of matrix products, which every figure is compared with, measured for moments on small ones."""
+    monkeypatch.setattr(bench, "gemm_ceiling", partial(bench.gemm_ceiling, n=512, seconds=0.02))
 
 
 @pytest.fixture
