@@ -46,6 +46,14 @@ LONGEST = (
 """Files begun first, so that no process waits in the end for another's longest."""
 
 
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory):
+    """The bundle of the tiny run of tests/precompute, with its models. Do not change it: copy it."""
+    from tests.precompute.conftest import run_tiny
+
+    return run_tiny(tmp_path_factory.mktemp("tiny corpus"), tmp_path_factory.mktemp("runs") / "tiny")
+
+
 def pytest_collection_modifyitems(items):
     """Puts the longest files in front, in that order; all others stay as they were."""
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))

@@ -96,17 +96,19 @@ STAGES = tuple(stage.name for stage in pipeline.plan_stages(RunConfig(), None))
 """Names of the stages in order."""
 
 
-@pytest.fixture(scope="session")
-def corpus_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with reviews.txt, a generated review a line."""
-    folder = tmp_path_factory.mktemp("corpus")
+def write_reviews(folder: Path) -> Path:
+    """Write reviews.txt, a generated review a line, into a folder, and return it."""
     lines = [review.text for review in reviews(260, start=1000)]
     (folder / "reviews.txt").write_text("\n".join(lines), encoding="utf-8")
     return folder
 
 
+def run_tiny(corpus: Path, out: Path) -> Path:
+    """Make the bundle of the tiny run."""
+    return run_pipeline(tiny_config(), out, config_dir=write_reviews(corpus), resume=False, progress=silent)
+
+
 @pytest.fixture(scope="session")
-def tiny_bundle(corpus_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle of the tiny run."""
-    out = tmp_path_factory.mktemp("runs") / "tiny"
-    return run_pipeline(tiny_config(), out, config_dir=corpus_folder, resume=False, progress=silent)
+def corpus_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with reviews.txt, a generated review a line."""
+    return write_reviews(tmp_path_factory.mktemp("corpus"))

