@@ -22,7 +22,7 @@ PAGE_SIZE, MOST_POINTS = 25, 2000
 
 
 def show_counts(store: Store, figures: Sequence[ResultRow]) -> None:
-    heads, rows, beyond = drift.status_table(ask(queries.run.drift_counts, store), figures)
+    heads, rows, beyond = drift.status_table(ask(queries.drift.drift_counts, store), figures)
     says = (
         "[95 % interval] over features. Chance for counts: the average with tuned and base exchanged; how counts would "
         "differ in another tuning is not known from one. Chance for shares and flips: probes of shuffled feedback "
@@ -35,7 +35,7 @@ def show_scatter(store: Store) -> int | None:
     """Draw base against tuned; return the feature that was clicked."""
     st.subheader("Base against tuned")
     plane = frame.choose_one("Show", drift.PLANES, key="plane")
-    rows = ask(queries.run.drift_points, store, limit=MOST_POINTS)
+    rows = ask(queries.drift.drift_points, store, limit=MOST_POINTS)
     event = st.plotly_chart(
         drift.scatter(rows.to_pydict(), plane=plane), config=CONFIG, key=f"drift_chart_{plane}",
         on_select="rerun", selection_mode="points",
@@ -58,7 +58,12 @@ def show_filters(store: Store) -> permalinks.DriftView:
     row.selectbox("Change", statuses, key="became", format_func=words_for("became"), **bound)
     sorts = "Change, unexplained and contributions sort by size; “change” by the signed change."
     row.selectbox(
-        "Sort by", list(queries.run.DRIFT_SORTS), key="drift_by", help=sorts, format_func=words_for("drift_by"), **bound
+        "Sort by",
+        list(queries.drift.DRIFT_SORTS),
+        key="drift_by",
+        help=sorts,
+        format_func=words_for("drift_by"),
+        **bound,
     )
     row.selectbox("Order", ["descending", "ascending"], key="drift_order", **bound)
     return permalinks.current_view(permalinks.DriftView)
@@ -99,9 +104,9 @@ def show_table(store: Store) -> int | None:
     st.subheader("Feature by feature")
     view = show_filters(store)
     sites = tuple(site for site in view.drift_site if site in SITES)
-    wanted = queries.run.DriftFilter(status=view.became, layers=view.drift_layer, sites=sites, search=view.drift_find)
+    wanted = queries.drift.DriftFilter(status=view.became, layers=view.drift_layer, sites=sites, search=view.drift_find)
     order = queries.common.Order(view.drift_by, view.drift_order == "descending")
-    n = ask(queries.run.count_drift, store, wanted)
+    n = ask(queries.drift.count_drift, store, wanted)
     if not n:
         st.html(panels.note("No matches. Clear filters."))
         return None
@@ -110,19 +115,19 @@ def show_table(store: Store) -> int | None:
     left, right = st.columns([3, 2], vertical_alignment="center")
     with left:
         page = st.pagination(-(-n // PAGE_SIZE), key="drift_page", bind="query-params")
-    rows = ask(queries.run.drift, store, wanted, order=order, limit=PAGE_SIZE, offset=(page - 1) * PAGE_SIZE)
+    rows = ask(queries.drift.drift, store, wanted, order=order, limit=PAGE_SIZE, offset=(page - 1) * PAGE_SIZE)
     ids, shown = rows["feature_id"].to_pylist(), drift.for_screen(rows, with_site=bool(filters.site_column(store)))
     with slot:
         cell = frame.show_rows(shown, key=permalinks.widget_key("drift_table", ids), columns=table_columns())
     with right:
         named = frame.choose_name(columns.names(rows), "Open a feature of this page", key="open_drifted")
-    frame.download(lambda: queries.run.drift(store, wanted, order=order), name="drift")
+    frame.download(lambda: queries.drift.drift(store, wanted, order=order), name="drift")
     return ids[cell[0]] if cell else named
 
 
 def show() -> None:
     store = cache.current()
-    counts = ask(queries.run.drift_counts, store)
+    counts = ask(queries.drift.drift_counts, store)
     if not sum(counts.values()):
         says = "This bundle holds no drift: it has no features, or its run did not measure drift. Run it again."
         st.html(panels.heading(store.manifest.title, "Drift") + panels.note(says))

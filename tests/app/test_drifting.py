@@ -96,20 +96,20 @@ def test_the_scale_of_roots_keeps_order_and_sign(value, other):
 @pytest.mark.parametrize(
     "wanted",
     [
-        queries.run.DriftFilter(),
-        queries.run.DriftFilter(status="weakened", layers=(0, 2)),
-        queries.run.DriftFilter(status="flipped"),
-        queries.run.DriftFilter(search="film"),
-        queries.run.DriftFilter(search="17"),
-        queries.run.DriftFilter(status="nonsense"),
+        queries.drift.DriftFilter(),
+        queries.drift.DriftFilter(status="weakened", layers=(0, 2)),
+        queries.drift.DriftFilter(status="flipped"),
+        queries.drift.DriftFilter(search="film"),
+        queries.drift.DriftFilter(search="17"),
+        queries.drift.DriftFilter(status="nonsense"),
     ],
 )
 @pytest.mark.parametrize("by", ["drifted", "risen", "unexplained", "id"])
 def test_a_page_of_drift_is_what_a_loop_over_the_rows_finds(bundle, wanted, by):
     with Store.open(bundle) as store:
         everything = store.rows("SELECT * FROM drift JOIN feature_table USING (feature_id) ORDER BY feature_id")
-        found = queries.run.drift(store, wanted, order=queries.common.Order(by), limit=10, offset=2)
-        n = queries.run.count_drift(store, wanted)
+        found = queries.drift.drift(store, wanted, order=queries.common.Order(by), limit=10, offset=2)
+        n = queries.drift.count_drift(store, wanted)
 
     def passes(row):
         words = [row["description"] or "", *(item["token"] for item in row["top_tokens"])]
@@ -128,7 +128,7 @@ def test_a_page_of_drift_is_what_a_loop_over_the_rows_finds(bundle, wanted, by):
 
 def test_a_nulls_home_is_the_feature_it_is_of(bundle):
     with Store.open(bundle) as store:
-        rows = queries.run.drift(store, queries.run.DriftFilter(), order=queries.common.Order("id"))
+        rows = queries.drift.drift(store, queries.drift.DriftFilter(), order=queries.common.Order("id"))
         figures = [row for row in queries.run.figures(store, "drift") if row.metric == "drifted_contribution"]
     nulls = dict(zip(rows["feature_id"].to_pylist(), rows["drifted_null"].to_pylist(), strict=True))
     assert {f"feature:{key}": value for key, value in nulls.items() if value} == {f.group: f.null_high for f in figures}
@@ -136,14 +136,14 @@ def test_a_nulls_home_is_the_feature_it_is_of(bundle):
 
 def test_the_scatter_is_of_the_largest(bundle):
     with Store.open(bundle) as store:
-        few = queries.run.drift_points(store, limit=7)["feature_id"].to_pylist()
-        ranked = queries.run.drift(store, queries.run.DriftFilter(), order=queries.common.Order("drifted"), limit=7)
+        few = queries.drift.drift_points(store, limit=7)["feature_id"].to_pylist()
+        ranked = queries.drift.drift(store, queries.drift.DriftFilter(), order=queries.common.Order("drifted"), limit=7)
     assert few == ranked["feature_id"].to_pylist()
 
 
 def test_an_unknown_order_is_refused(bundle):
     with Store.open(bundle) as store, pytest.raises(ConfigError, match="choose one of drifted"):
-        queries.run.drift(store, queries.run.DriftFilter(), order=queries.common.Order("1; DROP"))
+        queries.drift.drift(store, queries.drift.DriftFilter(), order=queries.common.Order("1; DROP"))
 
 
 def test_the_page_shows_counts_scatter_and_table(explorer, bundle):

@@ -7,8 +7,8 @@ from app.session import permalinks
 from lfp.bundle import queries
 from lfp.bundle.comparison import match_features
 from lfp.bundle.queries.common import Order
+from lfp.bundle.queries.drift import DriftFilter
 from lfp.bundle.queries.features import FeatureFilter
-from lfp.bundle.queries.run import DriftFilter
 from lfp.bundle.store.connection import Store
 from lfp.testing.synthetic import make_bundle
 from tests.app.reader import whole, words_of
@@ -82,8 +82,8 @@ def test_queries_filter_by_site(sited):
         )
         assert set(rows["site"].to_pylist()) == {"resid_post"} and rows.num_rows == 40
         assert queries.features.count_features(store, FeatureFilter(sites=("attn_out",))) == 0
-        n = queries.run.count_drift(store, DriftFilter())
-        of_each = [queries.run.count_drift(store, DriftFilter(sites=(site,))) for site in ("mlp_out", "resid_post")]
+        n = queries.drift.count_drift(store, DriftFilter())
+        of_each = [queries.drift.count_drift(store, DriftFilter(sites=(site,))) for site in ("mlp_out", "resid_post")]
         assert sum(of_each) == n and min(of_each) > 0
         names = columns.names(queries.features.features(store, wanted, order=Order("id", False), limit=1))
         assert "· layer 0, residual stream ·" in next(iter(names))

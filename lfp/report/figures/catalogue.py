@@ -14,7 +14,8 @@ import plotly
 import plotly.graph_objects as go
 
 from lfp.bundle import queries
-from lfp.bundle.queries.run import AblatedFeature, DriftedFeature, ForecastFeature
+from lfp.bundle.queries.drift import DriftedFeature
+from lfp.bundle.queries.run import AblatedFeature, ForecastFeature
 from lfp.bundle.store.connection import Store
 from lfp.errors import ConfigError
 from lfp.evaluation.results import Report
@@ -59,7 +60,7 @@ class Material:
             queries.words.judged_words(store).to_pydict(),
             queries.run.layers(store).to_pydict(),
             queries.words.text_points(store).to_pydict(),
-            queries.run.drifted_features(store),
+            queries.drift.drifted_features(store),
             queries.run.report_ablations(store),
             queries.run.ablated_features(store),
             queries.run.tuning(store).to_pydict(),

@@ -55,7 +55,7 @@ class Findings:
     def from_bundle(bundle: Path) -> Findings:
         """Read the findings of a bundle. Raises BundleError where there is none."""
         with Store.open(bundle) as store:
-            return Findings(queries.run.word_gaps(store), queries.run.features_by_drift(store))
+            return Findings(queries.run.word_gaps(store), queries.drift.features_by_drift(store))
 
     def find(self, secret: Secret) -> Found:
         """Return where the secret ranks; of a bigram, the word that ranks best."""

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 
 from lfp.bundle.manifest import MANIFEST, check_bundle
-from lfp.bundle.queries.run import AblatedFeature, drifted_features
+from lfp.bundle.queries.drift import drifted_features
+from lfp.bundle.queries.run import AblatedFeature
 from lfp.bundle.store.connection import Store
 from lfp.bundle.validation import validate
 from lfp.errors import ConfigError
@@ -170,7 +171,7 @@ def test_any_figures_can_be_drawn_and_summed_up(rows: list[ResultRow]) -> None:
 
 
 def _drifted():
-    from lfp.bundle.queries.run import DriftedFeature
+    from lfp.bundle.queries.drift import DriftedFeature
 
     return DriftedFeature(3, 1, "mlp_out", "born", 0.25, None, " good")
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from lfp.bundle.queries.common import headline
-from lfp.bundle.queries.run import drifted_features, figures
+from lfp.bundle.queries.drift import drifted_features
+from lfp.bundle.queries.run import figures
 from lfp.bundle.store.connection import Store
 
 
