@@ -6,10 +6,11 @@ import math
 import pyarrow as pa
 import pytest
 
+from lfp.bundle.exactness import exactness_faults
 from lfp.bundle.manifest import read_manifest
 from lfp.bundle.schema import TABLES
 from lfp.bundle.store.connection import Store
-from lfp.bundle.validation import exactness_faults, validate
+from lfp.bundle.validation import validate
 from tests.conftest import rewrite, with_column
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from lfp.bundle.exactness import module_credit_faults
 from lfp.bundle.manifest import read_manifest, read_table
 from lfp.bundle.store.connection import Store
-from lfp.bundle.validation import module_credit_faults
 from precompute.pipeline import run_stages
 from precompute.run.work_folder import Run
 from tests.precompute.conftest import silent, tiny_config

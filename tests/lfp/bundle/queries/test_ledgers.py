@@ -7,7 +7,7 @@ from functools import cache
 import pyarrow.parquet as pq
 import pytest
 
-from lfp.bundle import queries, validation
+from lfp.bundle import exactness, queries
 from lfp.bundle.store.connection import Store
 from lfp.probes.pooling import POOLINGS
 from lfp.testing.synthetic import make_bundle
@@ -78,7 +78,7 @@ def test_contributions_of_tokens_sum_to_the_prediction(pooled):
 
 def test_the_second_ledger_adds_up_with_the_miss_as_its_own_part(pooled):
     with Store.open(pooled) as opened:
-        assert list(validation.exactness_faults(opened, tolerance=1e-6)) == []
+        assert list(exactness.exactness_faults(opened, tolerance=1e-6)) == []
         for text_id in kept_texts(pooled)[:6]:
             ledger, text = queries.ledgers.raw_ledger(opened, text_id, limit=4), queries.texts.text(opened, text_id)
             assert ledger.error < 1e-5 and ledger.predicted == pytest.approx(text.predicted_raw)
@@ -146,7 +146,7 @@ def test_without_raw_weights_the_miss_still_stands_alone(copied_bundle):
         ledger, text = queries.ledgers.raw_ledger(opened, 3), queries.texts.text(opened, 3)
         assert ledger.shown == () and ledger.miss == pytest.approx(text.sae_miss)
         assert ledger.rest + ledger.intercept + ledger.miss == pytest.approx(text.predicted_raw)
-        assert list(validation.exactness_faults(opened)) == []
+        assert list(exactness.exactness_faults(opened)) == []
     rewrite(copied_bundle, "probes", lambda table: with_column(table, "raw_intercept", [None] * table.num_rows))
     with Store.open(copied_bundle) as opened:
         assert queries.ledgers.raw_ledger(opened, 3) is None
@@ -160,7 +160,7 @@ def test_no_probe_no_ledgers(none):
         queries.texts.token_contributions,
     ):
         assert ask(none, 0) is None
-    assert list(validation.exactness_faults(none)) == []
+    assert list(exactness.exactness_faults(none)) == []
 
 
 @pytest.mark.parametrize("pooling", ["mean", "sum"])
