@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import scipy.sparse as sp
 
 from lfp.bundle.forecasts import hash_forecast
 from lfp.bundle.schema import as_table
-from lfp.errors import ConfigError
 from lfp.evaluation.feature_credits import PATHS
 from lfp.evaluation.forecast import (
     Means,
@@ -29,25 +25,21 @@ from lfp.evaluation.forecast import (
 )
 from lfp.evaluation.results import FATES, RATE, ResultRow
 from lfp.evaluation.statistics.discoveries import adjusted_p
-from lfp.probes.pooling import pool
-from lfp.texts.corpus import CorpusText
-from lfp.util.types import Flags, Floats, Ints, Place, floats
-from precompute.run.inputs import load_alone, load_pair, mark_responses, read_texts, tokenize_texts
+from lfp.util.types import Flags, Floats, Ints, floats
+from precompute.run.inputs import load_alone, load_pair
 from precompute.run.work_folder import Output, Run
-from precompute.stages.features.subjects import Subject
+from precompute.stages.models.forecast_inputs import (
+    Pairs,
+    choose_place,
+    pool_base,
+    pool_both,
+    read_pairs,
+    train_dictionary,
+)
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from lfp.ml.models.loading import LanguageModel
-    from lfp.ml.models.tokenization import TokenizedText
-    from lfp.ml.sae.autoencoders import Dictionary, Sae
-
-_DEPTH = 2 / 3
-"""Share of the layers below the one that is read, where the config names none."""
-_TOP_TOKENS = 8
-_LEAST_TOKENS = 5
-"""Rarer tokens are not named as what a feature fires on."""
+    from lfp.ml.sae.autoencoders import Dictionary
 _LEAST_TEXTS = 10
 """Features that fire in fewer texts are not forecast."""
 _OF_CHANCE = "of_chance.npz"
@@ -65,11 +57,11 @@ def run_forecast(run: Run, output: Output) -> None:
     from lfp.ml.sae.formats import write_sae
 
     base = load_alone(run, "base")
-    sae = _train_dictionary(run, output, base, _choose_place(run, base))
+    sae = train_dictionary(run, output, base, choose_place(run, base))
     write_sae(sae, output.folder / "dictionary")
     dictionary = Dictionary([sae]).to(config.model.device)
-    pairs = _read_pairs(run, base, "train")
-    pooled, tokens = _pool_base(run, base, dictionary, pairs)
+    pairs = read_pairs(run, base, "train")
+    pooled, tokens = pool_base(run, base, dictionary, pairs)
     n = len(pairs.conversation)
     spread = pooled.std(axis=0)
     is_live = (spread > 0) & ((pooled > 0).sum(axis=0) >= _LEAST_TEXTS)
@@ -136,8 +128,8 @@ def run_receipt(run: Run, output: Output) -> None:
     dictionary = Dictionary([load_sae(run.folder("forecast") / "dictionary")]).to(config.model.device)
     before = run.table("forecast", "forecast")
     kept = before["feature_id"].to_numpy()
-    pairs = _read_pairs(run, base, "held_out")
-    pooled, change, rewards = _pool_both(run, (tuned, base), dictionary, pairs)
+    pairs = read_pairs(run, base, "held_out")
+    pooled, change, rewards = pool_both(run, (tuned, base), dictionary, pairs)
     half = len(pairs.conversation)
     both, differences = np.concatenate([pairs.conversation] * 2), (pooled[:half] - pooled[half:])[:, kept]
     of_reward = rewards[:half] - rewards[half:]
@@ -214,190 +206,8 @@ def _rows(judged: Mapping[str, Receipt], before: pa.Table, fates: Sequence[str])
     return [*rows, *(ResultRow.from_estimate("forecast", "count", c, group=fate, n=n, **keys) for fate, c in counted)]
 
 
-def _choose_place(run: Run, base: LanguageModel) -> Place:
-    """Return where the base model is read: the config's layer, or two thirds up. Raises ConfigError."""
-    layer = run.config.forecast.layer
-    if layer is None:
-        layer = min(base.n_layers - 1, round(_DEPTH * base.n_layers))
-    if layer >= base.n_layers:
-        raise ConfigError(f"forecast.layer is {layer}, but the base model has {base.n_layers} layers; count from 0")
-    return Place(layer)
-
-
-@dataclass(frozen=True)
-class _BaseSubject(Subject):
-    """The base model at a place that is chosen before there is a pair."""
-
-    chosen: tuple[Place, ...] = ()
-
-    @cached_property
-    def places(self) -> list[Place]:
-        """Places that are read."""
-        return list(self.chosen)
-
-
-def _train_dictionary(run: Run, output: Output, base: LanguageModel, place: Place) -> Sae:
-    """Train a dictionary of the first size of `sae.expansion` on the base model's activations at a place."""
-    from lfp.ml.sae.autoencoders import SaeInfo
-    from lfp.ml.sae.training import SaeTrainer, train_saes, unit_scale
-
-    config = run.config.sae
-    source = _BaseSubject(run, "base", base, chosen=(place,)).source()
-    sample: Tensor = source.sample()[place].to(run.config.model.device)
-    info = SaeInfo(
-        layer=place.layer,
-        site=place.site,
-        width=config.expansion[0] * sample.shape[1],
-        d_in=sample.shape[1],
-        scale=unit_scale(sample),
-        seed=run.config.seed,
-        model="base",
-        trained_on="base",
-        **config.of_variant(),
-    )
-    trainer = SaeTrainer(info, config, sample)
-    (sae,) = train_saes([trainer], source, checkpoint=output.scratch / "dictionary.pt", progress=run.progress)
-    return sae.cpu()
-
-
-@dataclass(frozen=True)
-class _Pairs:
-    """Chosen texts, then rejected texts in the same order; what follows is of pairs."""
-
-    tokenized: list[TokenizedText]
-    responses: list[Any]
-    lengths: Floats
-    """Tokens of the response, chosen minus rejected."""
-    conversation: Ints
-
-
-def _read_pairs(run: Run, model: LanguageModel, split: str) -> _Pairs:
-    """Read at most `forecast.pairs` pairs of a split, evenly spaced, whose sides differ within the context."""
-    texts = sorted(read_texts(run, split), key=lambda text: (text.role, text.pair_id))  # chosen before rejected
-    half = len(texts) // 2
-    tokenized = tokenize_texts(run, model, texts)
-    marked = mark_responses(texts, tokenized)
-    usable = [
-        i
-        for i in range(half)
-        if tokenized[i].token_ids != tokenized[half + i].token_ids and marked[i].any() and marked[half + i].any()
-    ]
-    n = min(run.config.forecast.pairs, len(usable))
-    chosen = [usable[int(i * len(usable) / n)] for i in range(n)]
-    rows = [*chosen, *(half + i for i in chosen)]
-    lengths = np.array([marked[i].sum() for i in rows], float)
-    return _Pairs(
-        [tokenized[i] for i in rows],
-        [marked[i] for i in rows],
-        lengths[:n] - lengths[n:],
-        np.array([_conversation(texts[i]) for i in chosen], np.int64),
-    )
-
-
-def _conversation(text: CorpusText) -> int:
-    return int(text.pair_id or 0) if text.conversation is None else text.conversation
-
-
-@dataclass
-class _TokenSums:
-    """How strongly each feature fires on each token [d_vocab, features], summed; and how often tokens occur."""
-
-    sums: sp.csr_array
-    counts: Ints
-    active: Ints
-    n_tokens: int = 0
-
-    def add(self, ids: Ints, features: sp.csr_array) -> None:
-        """Add tokens [n] with their features [n, features]."""
-        marks = sp.csr_array((np.ones(len(ids)), (ids, np.arange(len(ids)))), shape=(len(self.counts), len(ids)))
-        self.sums = sp.csr_array(self.sums + marks @ features)
-        self.counts += np.bincount(ids, minlength=len(self.counts))
-        self.active += np.diff(features.tocsc().indptr)
-        self.n_tokens += len(ids)
-
-    @property
-    def density(self) -> Floats:
-        """Share of tokens that each feature is active on."""
-        return np.asarray(self.active / max(1, self.n_tokens))
-
-    def name_top(self, model: LanguageModel, features: Ints) -> list[list[dict[str, Any]]]:
-        """Name the tokens that each feature fires most on, on average, with those means."""
-        common = np.flatnonzero(self.counts >= _LEAST_TOKENS)
-        means = (sp.diags_array(1.0 / np.maximum(self.counts[common], 1)) @ self.sums[common]).tocsc()
-        named = []
-        for feature in features.tolist():
-            entries = slice(means.indptr[feature], means.indptr[feature + 1])
-            values, rows = means.data[entries], means.indices[entries]
-            top = np.argsort(-values, kind="stable")[:_TOP_TOKENS]
-            named.append(
-                [{"token": model.tokenizer.decode([int(common[rows[i]])]), "value": float(values[i])} for i in top]
-            )
-        return named
-
-
-def _pool_base(run: Run, base: LanguageModel, dictionary: Dictionary, pairs: _Pairs) -> tuple[Floats, _TokenSums]:
-    """Average the base model's features over each response [texts, features], and sum them by token."""
-    from lfp.ml.models.activations import stream
-
-    parts = []
-    shape = (base.d_vocab, dictionary.n_features)
-    tokens = _TokenSums(sp.csr_array(shape), np.zeros(shape[0], np.int64), np.zeros(shape[1], np.int64))
-    config = run.config
-    for read in stream(
-        base,
-        pairs.tokenized,
-        places=dictionary.places,
-        batch_texts=config.stats.batch_texts,
-        prepend_bos=config.model.prepend_bos,
-    ):
-        features = _encode(dictionary, read.outputs)
-        rows = read.rows.numpy()
-        is_response = np.concatenate(pairs.responses[int(rows[0]) : int(rows[-1]) + 1])
-        parts.append(pool(features, rows - rows[0], how="response", response=is_response).toarray())
-        tokens.add(read.ids.numpy()[is_response], sp.csr_array(features[np.flatnonzero(is_response)]))
-        run.progress("forecast: texts of pairs", int(rows[-1]) + 1, len(pairs.tokenized), float(rows[-1] + 1))
-    return np.concatenate(parts), tokens
-
-
-def _pool_both(
-    run: Run, models: tuple[LanguageModel, LanguageModel], dictionary: Dictionary, pairs: _Pairs
-) -> tuple[Floats, Floats, Floats]:
-    """Average features over each response: the base model's, and what tuning changed [texts, features].
-
-    Also the implicit reward of each response [texts], in nats. `models` are tuned and base.
-    """
-    from lfp.ml.models.activations import stream_pair
-
-    pooled, changes, rewards = list[Floats](), list[Floats](), list[Floats]()
-    config = run.config
-    for read in stream_pair(
-        *models,
-        pairs.tokenized,
-        places=dictionary.places,
-        batch_texts=config.stats.batch_texts,
-        prepend_bos=config.model.prepend_bos,
-    ):
-        tuned, base = (_encode(dictionary, side.outputs) for side in (read.tuned, read.base))
-        rows = read.tuned.rows.numpy()
-        text_of, is_response = rows - rows[0], np.concatenate(pairs.responses[int(rows[0]) : int(rows[-1]) + 1])
-        for parts, features in ((pooled, base), (changes, sp.csr_array(tuned - base))):
-            parts.append(pool(features, text_of, how="response", response=is_response).toarray())
-        reward = read.implicit_reward.nan_to_num().double().numpy()
-        rewards.append(np.asarray(np.bincount(text_of, reward * is_response), np.float64))
-        run.progress("receipt: texts of pairs", int(rows[-1]) + 1, len(pairs.tokenized), float(rows[-1] + 1))
-    return np.concatenate(pooled), np.concatenate(changes), np.concatenate(rewards)
-
-
-def _encode(dictionary: Dictionary, outputs: dict[Place, Tensor]) -> sp.csr_array:
-    from lfp.ml.features.active import encode_active
-
-    found = encode_active(dictionary, outputs)
-    entries = found.values.astype(np.float64), found.features, found.offsets
-    return sp.csr_array(entries, shape=(found.n_tokens, found.n_features))
-
-
 def _measure_credits(
-    run: Run, models: tuple[LanguageModel, LanguageModel], dictionary: Dictionary, pairs: _Pairs
+    run: Run, models: tuple[LanguageModel, LanguageModel], dictionary: Dictionary, pairs: Pairs
 ) -> tuple[Floats, Ints]:
     """Return each feature's part of the implicit reward of chosen minus rejected responses, and which pairs these are.
 
