@@ -96,7 +96,8 @@ def differences_sentence(rows: Rows) -> str:
         return "What tuning changed of activations, without a dictionary."
     row = max(means, key=lambda row: row.value)
     where = f"layer {row.layer}" + (f", {SITE_NAMES[row.site]}" if row.site not in (None, "mlp_out") else "")
-    first = pick(rows, metric="component_share", layer=row.layer, site=row.site)
+    here = (other for other in rows if (other.layer, other.site) == (row.layer, row.site))
+    first = max((other for other in here if other.metric == "component_share"), key=size_of, default=None)
     more = f" The first principal component holds {percent(first.value)} of their variance." if first else ""
     tokens = str(row.group).partition(": ")[2]
     return (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lfp.evaluation.results import ResultRow
+from lfp.evaluation.statistics.twins import RATE
 from lfp.evaluation.written_words import WrittenWord, split_words
 from lfp.report.figures import lines
 from lfp.report.figures.intervals import Line
@@ -180,9 +181,13 @@ def twins_sentence(rows: Rows) -> str:
             f"{count(found.null_high)} at most."
         )
     for metric, side in (("preferred_more", "more"), ("preferred_less", "less")):
-        top = next((row for row in rows if row.metric == metric), None)
+        top = max((row for row in rows if row.metric == metric), key=_in_errors, default=None)
         if top:
-            parts.append(f"First of those preferred {side}: {top.group}, by {estimate(top, is_signed=True)} nats.")
+            beyond = _is_among(top, found)
+            says = ", not at that false discovery rate" if beyond is False else ""
+            parts.append(
+                f"First of those preferred {side}: {top.group}, by {estimate(top, is_signed=True)} nats{says}."
+            )
     of_unembedding = pick(rows, metric="part", group="unembedding")
     if of_unembedding:
         parts.append(
@@ -190,6 +195,21 @@ def twins_sentence(rows: Rows) -> str:
             "shows them."
         )
     return " ".join(parts)
+
+
+def _in_errors(row: ResultRow) -> float:
+    """Return a figure's size in half-widths of its interval: items of one test are ordered by it as by their t."""
+    if row.ci_high is None or row.ci_high <= row.value:
+        return size_of(row)
+    return abs(row.value) / (row.ci_high - row.value)
+
+
+def _is_among(row: ResultRow, found: ResultRow) -> bool | None:
+    """Whether an item is among those found to differ; None where it has no p-value.
+
+    The discoveries of Benjamini and Hochberg are the p-values up to RATE times their share of all tests.
+    """
+    return None if row.null_p is None or not found.n else row.null_p <= RATE * found.value / found.n
 
 
 def variance_sentence(rows: Rows) -> str:
