@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import torch
 from scipy.stats import binomtest
 
@@ -114,14 +115,11 @@ def count_beats_null(planting: Path, out: Path) -> Iterator[Row]:
         run_stages(run, ["probes"])
         weights = run.made("weights")
         for probe in run.made("probes").to_pylist():
-            flags = [
-                flag
-                for number, flag in zip(weights["probe_id"].to_pylist(), weights["beats_null"].to_pylist(), strict=True)
-                if number == probe["probe_id"] and flag is not None
-            ]
-            if flags:
+            own = weights.filter(pc.equal(weights["probe_id"], probe["probe_id"]))
+            tests = own.num_rows - own["p"].null_count
+            if tests:
                 names = {"target": probe["target"], "inputs": probe["inputs"], "twins": pair}
-                yield {"flag": "beats its null", **names, **share(sum(flags), len(flags))}
+                yield {"flag": "beats its null", **names, **share(pc.sum(own["beats_null"]).as_py() or 0, tests)}
 
 
 def share(flags: int, tests: int) -> Row:
