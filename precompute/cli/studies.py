@@ -1,169 +1,24 @@
-"""The command line: `python -m precompute COMMAND`. Exit codes: 0 done, 1 the work failed, 2 wrong arguments or config.
-
-Every command parses, calls the function of its name in `precompute.commands.VERBS`, and prints what it returns.
-"""
+"""Commands that study models and bundles further: ablations, sweeps, planted secrets, labels; and that make texts."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
-import shutil
-import signal
-import sys
 import threading
 import time
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Literal
 
 import typer
 
-from lfp.errors import ConfigError, LfpError
+from lfp.errors import ConfigError
 from lfp.labels.types import Behaviour
 from lfp.testing.fake_openai.quirks import Quirk
-from lfp.util.dependencies import jobs_packages
-from precompute.commands.bench import app as bench
+from precompute.cli.options import BundlePath, ConfigPath, Features, Interrupted, Json, Resume, Set, app, terminal_width
 from precompute.run.progress import progress_to_stderr
 
 LabellerKind = Literal["openai", "offline-tokens", "human"]
-
-app = typer.Typer(
-    help="From a base and a tuned language model to a bundle that the explorer opens.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-app.add_typer(bench, name="bench")
-
-BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle.")]
-ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="Config of the run; see precompute/presets.")]
-Out = Annotated[Path, typer.Option("--out", help="Folder the bundle is written to.")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="Change a key of the config: section.key=value.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run; finished stages are kept.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-Features = Annotated[str | None, typer.Option("--features", help="Ids of features, separated by commas: 3,17.")]
-
-
-@app.command()
-def demo(
-    out: Out,
-    fast: Annotated[bool, typer.Option("--fast", help="The whole pipeline at small sizes, under a minute.")] = False,
-    seed: Annotated[int, typer.Option(help="Seed of the whole run.")] = 0,
-    resume: Resume = False,
-) -> None:
-    """Make the demo bundle: film reviews, a small model pretrained and tuned on them.
-
-    Example: python -m precompute demo --out data/demo
-    """
-    from precompute.commands import basic as verbs
-
-    started = time.perf_counter()
-    with progress_to_stderr() as progress:
-        bundle = verbs.demo(out=out, fast=fast, seed=seed, resume=resume, progress=progress)
-    _print_bundle(bundle, started)
-
-
-@app.command()
-def run(config: ConfigPath, out: Out, resume: Resume = False, set_: Set = None) -> None:
-    """Run the whole pipeline of a config.
-
-    Example: python -m precompute run precompute/presets/imdb.toml --out runs/imdb --set tune.steps=40
-    """
-    from precompute.commands import basic as verbs
-
-    started = time.perf_counter()
-    with progress_to_stderr() as progress:
-        bundle = verbs.run(config, out=out, overrides=set_ or (), resume=resume, progress=progress)
-    _print_bundle(bundle, started)
-
-
-@app.command()
-def config(
-    preset: Annotated[str | None, typer.Option("--for", metavar="PRESET", help="Take a preset's values.")] = None,
-) -> None:
-    """Print a commented config with every key, to save as a file and edit.
-
-    Example: python -m precompute config --for imdb > my-run.toml
-    """
-    from precompute.commands import basic as verbs
-
-    typer.echo(verbs.config(preset), nl=False)
-
-
-@app.command()
-def validate(bundle: BundlePath) -> None:
-    """Check a bundle: hashes, columns, ids, and that contributions sum to predictions. Prints one line per fault.
-
-    Two runs with the same bundle id had the same config, seed and models; with the same tables id, the same results.
-
-    Example: python -m precompute validate data/demo
-    """
-    from lfp.bundle import validation
-    from lfp.bundle.manifest import read_manifest
-
-    faults = validation.validate(bundle)
-    for fault in faults:
-        typer.echo(f"{bundle}: {fault}")
-    if faults:
-        raise typer.Exit(1)
-    manifest = read_manifest(bundle)
-    typer.echo(f"{bundle}: valid, bundle {manifest.bundle_id}, tables {manifest.tables_id}")
-
-
-@app.command()
-def explore(
-    bundle: Annotated[list[Path], typer.Argument(metavar="BUNDLE...", help="Folders of the bundles to show.")],
-    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to serve on.")] = 8501,
-    address: Annotated[str | None, typer.Option("--address", help="Network address; all of them by default.")] = None,
-    headless: Annotated[bool, typer.Option("--headless", help="Open no browser.")] = False,
-) -> None:
-    """Serve the explorer on bundles until Ctrl-C.
-
-    Example: lfp explore data/demo --port 8600
-    """
-    from precompute.commands.basic import explore
-
-    with contextlib.suppress(Interrupted):
-        explore(bundle, port=port, address=address, headless=headless)
-
-
-@app.command()
-def report(
-    bundle: BundlePath,
-    as_json: Json = False,
-    html: Annotated[Path | None, typer.Option("--html", help="Write one self-contained page to this file.")] = None,
-    figures: Annotated[Path | None, typer.Option("--figures", help="Write each figure to this folder, as SVG.")] = None,
-    samples: Annotated[
-        int | None, typer.Option("--samples", min=1, help="Print so many completions of both models instead.")
-    ] = None,
-) -> None:
-    """Print a bundle's report, every figure with its interval and its null, or write it as a page with figures.
-
-    Example: python -m precompute report data/demo --html report.html
-    """
-    from lfp.evaluation.results import report_as_json
-    from lfp.report.text import format_report, format_samples
-    from precompute.commands import basic as verbs
-
-    found = verbs.report(bundle, html=html, figures=figures, samples=samples)
-    if samples is not None:
-        typer.echo(format_samples(found.samples, found.writing))
-    elif as_json:
-        typer.echo(json.dumps(report_as_json(found.rows), indent=1, allow_nan=False))
-    elif html is None and figures is None:
-        typer.echo(format_report(found.rows, width=_terminal_width()))
-    if html is not None:
-        typer.echo(f"{html}: report written, {html.stat().st_size / 1e6:.1f} MB", err=as_json)
-    if figures is not None:
-        typer.echo(f"{figures}: {len(found.figures)} figures written", err=as_json)
-
-
-def _terminal_width() -> int | None:
-    """Return the columns of the terminal, None where output goes to a file or another program."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 @app.command()
@@ -208,7 +63,7 @@ def ablate(
     except Interrupted:
         typer.echo("interrupted; the bundle is unchanged", err=True)
         raise typer.Exit(1) from None
-    typer.echo(format_report({"ablation": ablation_rows(rows)}, width=_terminal_width()))
+    typer.echo(format_report({"ablation": ablation_rows(rows)}, width=terminal_width()))
     typer.echo(f"{bundle}: {len(rows)} groups measured in {time.perf_counter() - started:.0f} s")
 
 
@@ -412,34 +267,3 @@ def _ids(features: str | None) -> list[int] | None:
         named = ", ".join(f'"{name}"' for name in wrong)
         raise ConfigError(f"--features: {named} is not the id of a feature; separate ids by commas, as in 3,17")
     return [int(name) for name in names]
-
-
-def _print_bundle(bundle: Path, started: float) -> None:
-    size_mb = sum(file.stat().st_size for file in bundle.rglob("*") if file.is_file()) / 1e6
-    typer.echo(f"{bundle}: bundle written in {time.perf_counter() - started:.0f} s, {size_mb:.1f} MB")
-
-
-class Interrupted(BaseException):
-    """Ctrl-C or SIGTERM. Not a KeyboardInterrupt, which typer would handle itself."""
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (a signal handler's form)
-    raise Interrupted
-
-
-def main() -> None:
-    """Run a command; an LfpError becomes one sentence on stderr and its exit code."""
-    if "OMP_WAIT_POLICY" not in os.environ:  # spinning threads are slow beside another program
-        os.environ.update(OMP_WAIT_POLICY="PASSIVE", GOMP_SPINCOUNT="1000")
-    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
-    try:
-        with jobs_packages("this command"):
-            app()
-    except LfpError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(error.exit_code)
-    except Interrupted:
-        sys.stderr.write("interrupted; add --resume to continue after the last finished stage\n")
-        sys.exit(1)

@@ -1,0 +1,37 @@
+"""The application of the command line, the options that several commands have, and how a command is interrupted."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from precompute.commands.bench import app as bench
+
+app = typer.Typer(
+    help="From a base and a tuned language model to a bundle that the explorer opens.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(bench, name="bench")
+
+BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle.")]
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="Config of the run; see precompute/presets.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder the bundle is written to.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="Change a key of the config: section.key=value.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run; finished stages are kept.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Features = Annotated[str | None, typer.Option("--features", help="Ids of features, separated by commas: 3,17.")]
+
+
+class Interrupted(BaseException):
+    """Ctrl-C or SIGTERM. Not a KeyboardInterrupt, which typer would handle itself."""
+
+
+def terminal_width() -> int | None:
+    """Return the columns of the terminal, None where output goes to a file or another program."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
