@@ -230,9 +230,11 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
         Stage(
             "feature_credits",
             feature_credits.run,
-            after=(*pair_of_models, "layers", "saes", "texts", "twins"),
+            after=(*pair_of_models, "twins", "credits", "layers", "saes", "texts"),
             reads=(
                 "model",
+                "credits.tolerance",
+                "credits.max_nodes",
                 "feature_credits.twin_texts",
                 "feature_credits.texts",
                 "feature_credits.nodes",

@@ -17,8 +17,9 @@ class FeatureCreditsConfig(Section):
     texts: int = Field(200, ge=0)
     """Texts that are split over features, of those whose activations are kept; 0 for none."""
     nodes: int = Field(3, ge=1)
-    """Points between the base's and the tuned model's weights at which gradients are taken; each costs about six
-    forward passes."""
+    """Points between the base's and the tuned model's weights at which gradients are taken, for texts that the ledger
+    did not split (`credits.n_texts`); others take as many as bring their modules' credits within `credits.tolerance` of
+    the ledger's. Each costs about four forward passes."""
     batch_texts: int = Field(16, ge=1)
     """Texts per pass."""
     twin_texts: int = Field(50, ge=0)

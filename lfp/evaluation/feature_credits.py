@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -36,6 +37,12 @@ class TextCredits:
     modules: Floats
     bias: Floats
     residual: Floats
+    nodes: int = 1
+    """Points of the path of weights at which the text was differentiated."""
+    error: float = math.nan
+    """Largest distance of a module's credit from the ledger's, over the sum of the sizes of all; NaN if not known."""
+    forward_passes: float = math.nan
+    """What the split took, as a multiple of the floating-point operations of a forward pass."""
 
     def place_sums(self, place_of: Ints) -> Floats:
         """Return the sums over tokens [4, paths, places]: module, features, bias, residual."""
@@ -211,6 +218,22 @@ def share_results(
             value = Estimate(float(np.corrcoef(features, module)[0, 1]), len(module))
             rows.append(ResultRow.from_estimate("feature_credits", "correlation", value, group=PATHS[1], **own))
     return [*rows, ResultRow.from_estimate("feature_credits", "check", largest_miss(sums), n=n, **keys)]
+
+
+def cost_results(texts: Sequence[TextCredits]) -> list[ResultRow]:
+    """Report how far modules' credits are from the ledger's at most, and what the split took."""
+    if not texts:
+        return []
+    nodes, known = np.array([text.nodes for text in texts]), [text.error for text in texts if text.error == text.error]
+    figures = {
+        "nodes": nodes.mean(),
+        "nodes_most": nodes.max(),
+        "forward_passes": np.mean([text.forward_passes for text in texts]),
+    } | ({"module_error": max(known)} if known else {})
+    return [
+        ResultRow.from_estimate("feature_credits", metric, float(value), n=len(texts))
+        for metric, value in figures.items()
+    ]
 
 
 def largest_miss(sums: Floats) -> float:

@@ -6,6 +6,7 @@ module that holds them needs neither again: only what lies between the layers, a
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -32,6 +33,15 @@ class Leaf(NamedTuple):
         return type(module) in (nn.Linear, Conv1D)
 
 
+@contextmanager
+def differentiating_forwards() -> Iterator[None]:
+    """Context for forward differentiation, of attention too."""
+    with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
+        # torch 2.13 compiles formulas of derivatives at the first call, by a function that it deprecates
+        warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
+        yield
+
+
 @torch.no_grad()
 def assemble_moves(
     run: Callable[[Mapping[str, Tensor]], list[Tensor]],
@@ -44,7 +54,7 @@ def assemble_moves(
     `run` calls the module with parameters, whose `values` are given by name; `change` has the changes of those that
     belong to none of the `leaves`. Raises NotImplementedError for an operation without forward differentiation.
     """
-    with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH), ExitStack() as stack:
+    with differentiating_forwards(), forward_ad.dual_level(), ExitStack() as stack:
         for leaf in leaves:
             stack.enter_context(_replace_forward(leaf.module, partial(_recall, leaf)))
         moving = {

@@ -2,48 +2,59 @@
 
 At a point a of the path of weights, m'_s is how tuning changes what a module writes at position s, its input held
 fixed, and g_s the gradient of the log-likelihood with respect to that write. A dictionary splits m'_s into codes c_i
-times directions d_i, a bias b and what is left, so that the module's credit is, to rounding,
+times directions d_i, a bias b and what is left, so that the module's credit is, to rounding of double precision,
 
     g_s . m'_s = sum over features i of c_i (g_s . d_i)  +  g_s . b  +  g_s . (m'_s - decoded),
 
 and its integral over a is split alike. A dictionary of changes encodes m'_s itself. Of one of activations, c_i is how
 feature i moves with the write, by the derivative of its activation, and there is no bias. A crosscoder encodes what
 both models' weights write for the input, and d_i is the difference of its two decoders' rows.
+
+The nodes of the integral are as many as bring the modules' credits to those that the ledger has for the same texts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.func import functional_call, jvp
-from torch.utils._pytree import tree_map
-from transformers.models.bloom.modeling_bloom import BloomGelu
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
-from lfp.evaluation.feature_credits import PATHS, TextCredits
-from lfp.ml.implicit_reward.quadrature import Rule, gauss
-from lfp.ml.implicit_reward.watched_modules import Call, Kind, Module, Tally
+from lfp.errors import DataError
+from lfp.evaluation.feature_credits import TextCredits
+from lfp.ml.implicit_reward.observed_writes import N_PATHS, observe_writes
+from lfp.ml.implicit_reward.quadrature import FirstRule, refine
+from lfp.ml.implicit_reward.watched_modules import Kind
 from lfp.ml.implicit_reward.weight_path import WeightPath
 from lfp.ml.models.activations import model_batches
 from lfp.ml.models.loading import LanguageModel
-from lfp.ml.models.sites import Writer, find_writer, site_module
 from lfp.ml.models.tokenization import Batch, TokenizedText
 from lfp.ml.sae.autoencoders import Dictionary, Sae, normalise
-from lfp.util.types import Flags, Place, Reads, Site
+from lfp.util.types import Flags, Floats, Site
 
-N_PATHS = len(PATHS)
-_KINDS: Mapping[Site, Kind] = {"mlp_out": "mlp", "attn_out": "attention", "resid_post": "other"}
-_STEP = 1e-4
-"""Of a difference along the path, whose length is 1."""
+KINDS: Mapping[Site, Kind] = {"mlp_out": "mlp", "attn_out": "attention"}
+"""The kind of module that writes at a site."""
 _CHUNK_ENTRIES = 2**22
 """Most features times tokens, and numbers of decoder rows, in memory at a time."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What the ledger says of texts on the full path, by which the number of nodes is chosen.
+
+    `credits` [texts, places] are those of the modules that write at the dictionary's places, 0 where none does, and NaN
+    for texts that the ledger did not split; `size` [texts] is the sum of the sizes of all modules' credits.
+    """
+
+    credits: Floats
+    size: Floats
+    tolerance: float = 1e-3
+    """Largest distance of a module's credit from this, as a share of `size`."""
+    max_nodes: int = 63
 
 
 def feature_credits(
@@ -56,30 +67,138 @@ def feature_credits(
     batch_texts: int,
     prepend_bos: bool = True,
     counted: Sequence[Flags] | None = None,
+    reference: Reference | None = None,
 ) -> Iterator[TextCredits]:
     """Yield the split of every text's implicit reward over the dictionary's features, on both kinds of path.
 
-    `counted` marks the tokens whose implicit reward is split, all by default. The integral has `nodes` Gauss-Legendre
-    nodes, each of about six forward passes' time. Features of the residual stream, which no single module writes, get
-    none. Raises ModelError where the models' parameters differ in shape, DataError where a gradient is not finite.
+    `counted` marks the tokens whose implicit reward is split, all by default. The integral has as many nodes as bring
+    the modules' credits within the tolerance of those of the `reference`, and `nodes` Gauss-Legendre nodes for texts
+    that it does not know. Features of the residual stream, which no single module writes, get none. Raises ModelError
+    where the models' parameters differ in shape, DataError where a gradient is not finite.
     """
-    path = _restrict(WeightPath.between(base, tuned), dictionary.places)
+    path = WeightPath.between(base, tuned)
+    known = reference if reference is not None else _know_nothing(len(texts), dictionary)
+    most = max(nodes, known.max_nodes)
+    splitter = _Splitter(path, dictionary, known, FirstRule(most, nodes if reference is None else 1), nodes)
     for batch in model_batches(base, texts, batch_texts=batch_texts, prepend_bos=prepend_bos):
-        sums = _integrate(path, batch, batch.mark(counted), dictionary, gauss(nodes))
-        for row, text in enumerate(batch.rows):
-            yield sums.of_text(row, len(texts[text].token_ids))
+        yield from splitter.split(batch, batch.mark(counted), [len(texts[row].token_ids) for row in batch.rows])
 
 
-def _restrict(path: WeightPath, places: Sequence[Place]) -> WeightPath:
-    """Leave out of the ledger's pass all modules but those that write to the places; the others get no credit."""
-    wanted = {Module(place.layer, _KINDS[place.site]) for place in places}
-    columns = {name: column for name, column in path.columns.items() if path.modules[column] in wanted}
-    return replace(path, leaves={k: v for k, v in path.leaves.items() if k in columns}, columns=columns)
+def _know_nothing(n_texts: int, dictionary: Dictionary) -> Reference:
+    return Reference(np.full((n_texts, len(dictionary.places)), np.nan), np.ones(n_texts))
+
+
+@dataclass(frozen=True, eq=False)
+class _Splitter:
+    """What texts are split with."""
+
+    path: WeightPath
+    dictionary: Dictionary
+    reference: Reference
+    first: FirstRule
+    nodes: int
+    passes: list[float] = field(default_factory=list)
+    """What a node takes, in forward passes, once it is known."""
+
+    def split(self, batch: Batch, counted: Tensor, lengths: Sequence[int]) -> Iterator[TextCredits]:
+        """Yield the split of a batch's texts, which have so many tokens."""
+        n = len(batch.rows)
+        points: list[list[TextCredits]] = [[] for _ in range(n)]
+        found: dict[int, TextCredits] = {}
+        left, evaluated = list(range(n)), np.zeros(n)
+        for number, step in enumerate(refine(self.first.n, self.first.most)):
+            if not step.n_known:
+                points = [[] for _ in range(n)]
+            for at in step.new:
+                sums = self._differentiate(batch.take(left), counted[left], at)
+                for row, place in enumerate(left):
+                    points[place].append(sums.of_text(row, lengths[place]))
+            evaluated[left] += len(step.new)
+            for place in left:
+                text = _integrate(points[place], step.rule.weights, self.dictionary.n_features)
+                found[place] = replace(text, error=self._measure_error(text, batch.rows[place]))
+            left = [place for place in left if self._needs_more(found[place])]
+            if number == 0:
+                self.first.note(n, len(left))
+            if not left:
+                break
+        if not self.passes:
+            self.passes.append(self._count_passes(batch.take([0]), counted[:1]))
+        for place, n_nodes in enumerate(evaluated.tolist()):
+            yield replace(found[place], forward_passes=n_nodes * self.passes[0])
+
+    def _measure_error(self, text: TextCredits, row: int) -> float:
+        """Return how far a module's credit is from the ledger's at most; NaN for texts that it does not know."""
+        missed = np.abs(text.modules[0].sum(1) - self.reference.credits[row]).max(initial=0.0)
+        return float(missed / max(self.reference.size[row], 1e-300))
+
+    def _needs_more(self, text: TextCredits) -> bool:
+        if np.isnan(text.error):
+            return text.nodes < self.nodes
+        return text.error > self.reference.tolerance
+
+    def _count_passes(self, batch: Batch, counted: Tensor) -> float:
+        """Count what a node takes, as a multiple of the floating-point operations of a forward pass."""
+        with FlopCounterMode(display=False) as forward:
+            self.path.log_probs(batch, counted, 0.5)
+        with FlopCounterMode(display=False) as node:
+            self._differentiate(batch, counted, 0.5)
+        return float(node.get_total_flops() / forward.get_total_flops())
+
+    def _differentiate(self, batch: Batch, counted: Tensor, at: float) -> _Sums:
+        """Split every place's derivative at a point of the path."""
+        dictionary, shape, mask = self.dictionary, batch.input_ids.shape, batch.text_tokens().flatten()
+        written = [number for number, place in enumerate(dictionary.places) if place.site in KINDS]
+        offsets = np.searchsorted(dictionary.place_of, np.arange(len(dictionary.places)))
+        by_token = torch.zeros(3, N_PATHS, len(dictionary.places), shape.numel(), dtype=torch.float64)
+        keys, values = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0, N_PATHS, dtype=torch.float64)]
+        writes = observe_writes(self.path, batch, counted, [dictionary.saes[number] for number in written], at)
+        for number, write in zip(written, writes, strict=True):
+            if write is None or not len(write.gradients):
+                continue  # tuning changed nothing there
+            sae, moved, gradients = dictionary.saes[number], write.moved, write.gradients
+            module, bias, residual = by_token[:, :, number]
+            module[:] = (gradients.double() * moved).sum(-1).cpu()
+            if not bool(torch.isfinite(module).all()):
+                token = int((~torch.isfinite(module)).any(0).nonzero()[0])
+                raise DataError(
+                    f"text {batch.rows[token // shape[1]]}: a gradient at {dictionary.places[number]} is not finite;"
+                    " check both models' weights"
+                )
+            residual[:, ~mask] = module[:, ~mask]
+            for chosen in _chunks(mask, sae):
+                part = split_change(sae, moved[chosen], write.read[chosen], gradients[:, chosen])
+                bias[:, chosen], residual[:, chosen] = part.bias.cpu(), part.residual.cpu()
+                entries = chosen[part.tokens.cpu()] * dictionary.n_features + int(offsets[number]) + part.features.cpu()
+                keys.append(entries)
+                values.append(part.credits.cpu())
+        key, order = torch.cat(keys).sort()
+        by_token = by_token.view(3, N_PATHS, len(dictionary.places), *shape)
+        return _Sums(
+            batch, key // dictionary.n_features, key % dictionary.n_features, torch.cat(values)[order], by_token
+        )
+
+
+def _integrate(points: Sequence[TextCredits], weights: Floats, n_features: int) -> TextCredits:
+    """Add up a text's splits at the nodes of a rule."""
+    keys = [text.positions * n_features + text.features for text in points]
+    entries, place = np.unique(np.concatenate(keys), return_inverse=True)
+    weighted = [weight * text.credits for weight, text in zip(weights.tolist(), points, strict=True)]
+    parts = np.concatenate(weighted, axis=1)
+    credits = np.array([np.bincount(place, part, len(entries)) for part in parts], np.float64)
+    sums = {
+        name: np.einsum("n,n...->...", weights, np.stack([getattr(text, name) for text in points]))
+        for name in ("modules", "bias", "residual")
+    }
+    return TextCredits(entries // n_features, entries % n_features, credits, **sums, nodes=len(points))
 
 
 @dataclass(frozen=True, eq=False)
 class _Sums:
-    """The integrals of a batch: entries (token of the batch, feature, credits), and sums by place and token."""
+    """The split of a batch at one point: entries (token of the batch, feature, credits), and sums by place and token.
+
+    Entries are in the order of tokens.
+    """
 
     batch: Batch
     tokens: Tensor
@@ -100,39 +219,6 @@ class _Sums:
             bias=bias,
             residual=residual,
         )
-
-
-def _integrate(path: WeightPath, batch: Batch, counted: Tensor, dictionary: Dictionary, rule: Rule) -> _Sums:
-    """Integrate the split of every place's write over the nodes of a rule."""
-    shape, mask = batch.input_ids.shape, batch.text_tokens().flatten()
-    written = [number for number, place in enumerate(dictionary.places) if place.site != "resid_post"]
-    offsets = np.searchsorted(dictionary.place_of, np.arange(len(dictionary.places)))
-    by_token = torch.zeros(3, N_PATHS, len(dictionary.places), shape.numel(), dtype=torch.float64)
-    keys, values = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0, N_PATHS, dtype=torch.float64)]
-    for at, weight in zip(rule.nodes.tolist(), rule.weights.tolist(), strict=True):
-        credits, writes = observe_writes(path, batch, counted, [dictionary.saes[number] for number in written], at)
-        for number, write in zip(written, writes, strict=True):
-            place = dictionary.places[number]
-            column = (
-                path.modules.index(Module(place.layer, _KINDS[place.site])) if write.gradients is not None else None
-            )
-            if column is None or write.gradients is None:
-                continue  # tuning changed nothing there
-            sae, moved, gradients = dictionary.saes[number], write.moved, write.gradients
-            module, bias, residual = by_token[:, :, number]
-            module += weight * credits[..., column].flatten(1)
-            residual[:, ~mask] += weight * (gradients.double() * moved).sum(-1).cpu()[:, ~mask]
-            for chosen in _chunks(mask, sae):
-                part = split_change(sae, moved[chosen], write.read[chosen], gradients[:, chosen])
-                bias[:, chosen] += weight * part.bias.cpu()
-                residual[:, chosen] += weight * part.residual.cpu()
-                entries = chosen[part.tokens.cpu()] * dictionary.n_features + int(offsets[number]) + part.features.cpu()
-                keys.append(entries)
-                values.append(weight * part.credits.cpu())
-    key, place = torch.unique(torch.cat(keys), return_inverse=True)
-    credits = torch.zeros(len(key), N_PATHS, dtype=torch.float64).index_add_(0, place, torch.cat(values))
-    by_token = by_token.view(3, N_PATHS, len(dictionary.places), *shape)
-    return _Sums(batch, key // dictionary.n_features, key % dictionary.n_features, credits, by_token)
 
 
 def _chunks(mask: Tensor, sae: Sae) -> Iterator[Tensor]:
@@ -168,7 +254,7 @@ def split_change(sae: Sae, moved: Tensor, read: Tensor, gradients: Tensor) -> Sp
     rows, constant = change_decoder(sae)
     tokens, features = codes.nonzero(as_tuple=True)
     parts = rows[features] * (codes[tokens, features][:, None] * size[tokens])
-    decoded = (size * constant).index_add(0, tokens, parts)
+    decoded = (size * constant).double().index_add(0, tokens, parts.double())  # so that the three parts sum exactly
     return SplitChange(
         tokens,
         features,
@@ -184,123 +270,3 @@ def change_decoder(sae: Sae) -> tuple[Tensor, Tensor]:
     if sae.info.reads == "pair":
         return rows - sae.base_decoder, bias - sae.b_dec.detach()[sae.info.d_model :]
     return rows, bias if sae.info.reads == "change" else torch.zeros_like(bias)
-
-
-@dataclass(eq=False)
-class Write:
-    """What the pass at a point of the path shows of a place: how tuning moves its write, and the write's gradients.
-
-    `moved` is [tokens of the batch, d_model], `read` [tokens, d_in] what the dictionary reads, and `gradients` [paths,
-    tokens, d_model] or None where nothing that changed is before or in the module.
-    """
-
-    reads: Reads
-    writer: Writer
-    name: str
-    norm: str
-    call: Call | None = None
-    read: Tensor = field(default_factory=lambda: torch.zeros(0))
-    moved: Tensor = field(default_factory=lambda: torch.zeros(0))
-    gradients: Tensor | None = None
-    _found: dict[int, Tensor] = field(default_factory=dict)
-
-    def watch(self, stack: ExitStack, tally: Tally, site: nn.Module) -> None:
-        """Hook what the module reads and what stands at its site, until the stack closes."""
-
-        def note(_: nn.Module, args: Any, kwargs: Any) -> None:
-            self.call = Call(self.writer.module, self.name, *tree_map(_detach, (args, kwargs)))
-
-        def keep(_: nn.Module, __: Any, output: Any) -> None:
-            found = output[0] if isinstance(output, tuple) else output
-            self.read = found.detach().flatten(0, -2)
-            if found.requires_grad:
-                found.register_hook(partial(self._keep_gradient, tally))
-
-        stack.callback(self.writer.reads.register_forward_pre_hook(note, with_kwargs=True).remove)
-        stack.callback(site.register_forward_hook(keep).remove)
-
-    def _keep_gradient(self, tally: Tally, gradient: Tensor) -> None:
-        for path in tally.active:
-            self._found[path] = gradient.flatten(0, -2)
-
-    @torch.no_grad()
-    def finish(self, path: WeightPath, weights: Mapping[str, Tensor]) -> None:
-        """Compute how tuning moves the write, and stack the gradients; the call is let go."""
-        assert self.call is not None
-        call, self.call = self.call, None
-        if len(self._found) < N_PATHS:
-            return
-        self.gradients = torch.stack([self._found[number] for number in range(N_PATHS)])
-        moved = _move(path, call, weights)
-        if self.writer.norm is not None:
-            moved = jvp(partial(self._scale, weights), (_run(call, weights),), (moved,))[1]
-        self.moved = moved.flatten(0, -2)
-        if self.reads == "change":
-            self.read = self.moved
-        elif self.reads == "pair":
-            ends = [self._scale(weights, _run(call, path.weights(at))).flatten(0, -2) for at in (1.0, 0.0)]
-            self.read = torch.cat(ends, dim=-1)
-
-    def _scale(self, weights: Mapping[str, Tensor], written: Tensor) -> Tensor:
-        """Apply the norm between the module and the residual stream, where there is one."""
-        if self.writer.norm is None:
-            return written
-        own = {key: weights[f"{self.norm}.{key}"] for key, _ in self.writer.norm.named_parameters()}
-        scaled: Tensor = functional_call(self.writer.norm, own, (written,))
-        return scaled
-
-
-def _run(call: Call, weights: Mapping[str, Tensor]) -> Tensor:
-    return call.run({key: weights[f"{call.name}.{key}"] for key, _ in call.module.named_parameters()})[0]
-
-
-def _move(path: WeightPath, call: Call, weights: Mapping[str, Tensor]) -> Tensor:
-    """Return the derivative of a module's output along the path, its inputs held fixed.
-
-    Functions that cannot be differentiated forwards, such as BLOOM's activation, are differenced in double precision.
-    """
-    if not any(isinstance(module, BloomGelu) for module in call.module.modules()):
-        return path.move(call, weights, is_leaf=False)[0]
-    twice = replace(call, args=tree_map(_to_double, call.args), kwargs=tree_map(_to_double, dict(call.kwargs)))
-    own = {key: f"{call.name}.{key}" for key, _ in call.module.named_parameters()}
-    ends = []
-    for step in (_STEP, -_STEP):
-        stepped = {
-            key: weights[name].double() + (step * path.change[name].double() if name in path.change else 0.0)
-            for key, name in own.items()
-        }
-        ends.append(twice.run(stepped)[0])
-    return ((ends[0] - ends[1]) / (2.0 * _STEP)).float()
-
-
-def observe_writes(
-    path: WeightPath, batch: Batch, counted: Tensor, saes: Sequence[Sae], at: float
-) -> tuple[Tensor, list[Write]]:
-    """Run the ledger's pass at a point of the path; return its credits and what it shows of dictionaries' places."""
-    network = path.base.network
-    names = {id(module): name for name, module in network.named_modules()}
-    writes = []
-    for sae in saes:
-        writer = find_writer(network, sae.info.place)
-        name = names.get(id(writer.module), names[id(writer.reads)].rpartition(".")[0])
-        norm = "" if writer.norm is None else names[id(writer.norm)]
-        writes.append(Write(sae.info.reads, writer, name, norm))
-
-    def observe(stack: ExitStack, tally: Tally) -> None:
-        for sae, write in zip(saes, writes, strict=True):
-            write.watch(stack, tally, site_module(network, sae.info.place))
-
-    credits = path.differentiate(batch, counted, at, same_position=True, observe=observe)
-    weights = path.weights(at)
-    with path.base.selected():
-        for write in writes:
-            write.finish(path, weights)
-    return credits, writes
-
-
-def _to_double(value: Any) -> Any:
-    return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
-
-
-def _detach(value: Any) -> Any:
-    return value.detach() if isinstance(value, Tensor) else value

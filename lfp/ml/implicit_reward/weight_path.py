@@ -7,7 +7,6 @@ one is watched, whether it is known by name or not.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,12 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, jvp
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_leaves, tree_map
 from transformers.pytorch_utils import Conv1D
 
 from lfp.errors import ModelError
-from lfp.ml.implicit_reward.assembled_moves import Leaf, assemble_moves
+from lfp.ml.implicit_reward.assembled_moves import Leaf, assemble_moves, differentiating_forwards
 from lfp.ml.implicit_reward.watched_modules import (
     FULL,
     SAME_POSITION,
@@ -39,6 +37,9 @@ from lfp.ml.models.divergence import place_parameter
 from lfp.ml.models.loading import LanguageModel
 from lfp.ml.models.sites import attention_module
 from lfp.ml.models.tokenization import Batch
+
+Watch = Callable[[ExitStack, Tally], None]
+"""Puts hooks on the network until the stack closes; `active` of the tally has the paths of a gradient."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,34 +110,38 @@ class WeightPath:
         with self.base.selected():
             return self._select_log_probs(self._run(batch, self.weights(at)), batch, counted)
 
-    def differentiate(
-        self,
-        batch: Batch,
-        counted: Tensor,
-        at: float,
-        *,
-        same_position: bool = False,
-        observe: Callable[[ExitStack, Tally], None] | None = None,
-    ) -> Tensor:
+    def differentiate(self, batch: Batch, counted: Tensor, at: float, *, same_position: bool = False) -> Tensor:
         """Return the derivative of the log-likelihoods along the path [paths, texts, seq, modules], float64.
 
         `counted` [texts, seq] marks the tokens whose log-probabilities add up; parts stand at the positions that were
-        written to. The paths are the full one and, on demand, that on the same position. `observe` may put hooks of its
-        own on the network until the stack closes; `active` of the tally has the paths of a gradient. Raises DataError
-        where a gradient is not finite.
+        written to. The paths are the full one and, on demand, that on the same position. Raises DataError where a
+        gradient is not finite.
         """
         tally, weights = Tally(batch, self.modules, (FULL, SAME_POSITION)[: 1 + same_position]), self.weights(at)
-        with self.base.selected(), torch.enable_grad(), ExitStack() as stack:
+
+        def watch(stack: ExitStack, tally: Tally) -> None:
             self._watch(stack, tally, weights)
-            if observe is not None:
-                observe(stack, tally)
+
+        self._run_passes(tally, batch, counted, weights, watch)
+        return tally.credits
+
+    def observe(self, batch: Batch, counted: Tensor, weights: Mapping[str, Tensor], watch: Watch) -> None:
+        """Run the passes of both paths at some weights, with the hooks that `watch` puts on the network alone."""
+        self._run_passes(Tally(batch, (), (FULL, SAME_POSITION)), batch, counted, weights, watch)
+
+    def _run_passes(
+        self, tally: Tally, batch: Batch, counted: Tensor, weights: Mapping[str, Tensor], watch: Watch
+    ) -> None:
+        """Run a pass forward, and one backward for each kind of path; the hooks stay until the first has ended."""
+        with self.base.selected(), torch.enable_grad(), ExitStack() as stack:
+            self._cut_keys_and_values(stack, tally)
+            watch(stack, tally)
             heads = self._split_at_head(stack)
             logits = self._run(batch, weights)
             stack.close()  # the backward pass calls modules again, which must not be watched
             loss = self._select_log_probs(logits, batch, counted).sum()
             if loss.requires_grad:
                 tally.run_backward(loss, heads)
-        return tally.credits
 
     def _run(self, batch: Batch, weights: Mapping[str, Tensor]) -> Tensor:
         named = {name: weights[name] for name, _ in self.base.network.named_parameters() if name in weights}
@@ -158,11 +163,18 @@ class WeightPath:
             paths = (FULL,) if is_inside else tally.paths
             hook = partial(self._on_output, tally, weights, name, paths, is_leaf=True)
             stack.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
-        for name, keys_and_values in attention.items():
-            module = self.base.network.get_submodule(name)
+        for name in attention:
             if name in self.columns:
+                module = self.base.network.get_submodule(name)
                 hook = partial(self._on_output, tally, weights, name, (SAME_POSITION,), is_leaf=False)
                 stack.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
+
+    def _cut_keys_and_values(self, stack: ExitStack, tally: Tally) -> None:
+        """Hook keys and values, which are constants on the same position, until the stack closes."""
+        if SAME_POSITION not in tally.paths:
+            return
+        for name, keys_and_values in self._attention.items():
+            module = self.base.network.get_submodule(name)
             for leaf, queries in keys_and_values.items():
                 cut = partial(cut_gradient, tally, queries)
                 stack.callback(module.get_submodule(leaf).register_forward_hook(cut).remove)
@@ -268,9 +280,7 @@ class WeightPath:
             return [F.linear(inputs, weight if isinstance(module, nn.Linear) else weight.T, change.get("bias"))]
         now = {key: weights[name] for key, name in inside.items() if name in weights}
         fixed = {key: value for key, value in now.items() if key not in change}
-        with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
-            # torch 2.13 compiles formulas of derivatives at the first call, by a function that it deprecates
-            warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
+        with differentiating_forwards():
             moving = {key: now[key] for key in change}
             run = partial(call.run_changed, fixed)
             try:

@@ -10,8 +10,10 @@ import pyarrow.compute as pc
 
 from lfp.bundle.schema import as_table
 from lfp.evaluation.feature_credits import (
+    PATHS,
     TextCredits,
     combine,
+    cost_results,
     credit_columns,
     flags_of,
     largest_results,
@@ -26,6 +28,7 @@ from precompute.run.work_folder import Output, Run
 from precompute.stages.models.twins import load_twins
 
 if TYPE_CHECKING:
+    from lfp.ml.implicit_reward.feature_credits import Reference
     from lfp.ml.models.loading import LanguageModel
     from lfp.ml.models.tokenization import TokenizedText
     from lfp.ml.sae.autoencoders import Dictionary
@@ -44,8 +47,9 @@ def run(run: Run, output: Output) -> None:
         output.results([])
         return
     base, tuned = load_pair(run, exact=True)
-    found = _split_texts(run, (base, tuned), dictionary, rows)
     text_ids = np.array([row["text_id"] for row in rows], np.int64)
+    reference = _read_reference(run, dictionary, text_ids.tolist())
+    found = _split_texts(run, (base, tuned), dictionary, rows, reference=reference)
     place_of, places = dictionary.place_of, dictionary.places
     entries = [_entry_row(text_id, text) for text_id, text in zip(text_ids.tolist(), found, strict=True)]
     sums = [sum_rows(text_id, text, places, place_of) for text_id, text in zip(text_ids.tolist(), found, strict=True)]
@@ -70,6 +74,7 @@ def run(run: Run, output: Output) -> None:
     output.results(
         [
             *share_results(all_sums, by_token, places, draws),
+            *cost_results(found),
             *largest_results(columns, len(found)),
             *([] if of_twins is None else of_twins.rows()),
         ]
@@ -104,8 +109,14 @@ def tokens_of(row: dict[str, Any]) -> TokenizedText:
 
 
 def _split_texts(
-    run: Run, pair: tuple[LanguageModel, LanguageModel], dictionary: Dictionary, rows: list[dict[str, Any]]
+    run: Run,
+    pair: tuple[LanguageModel, LanguageModel],
+    dictionary: Dictionary,
+    rows: list[dict[str, Any]],
+    *,
+    reference: Reference | None = None,
 ) -> list[TextCredits]:
+    """Split texts over features; `reference` is what the ledger says of them and this pair."""
     from lfp.ml.implicit_reward.feature_credits import feature_credits
 
     found = []
@@ -117,6 +128,7 @@ def _split_texts(
         batch_texts=run.config.feature_credits.batch_texts,
         prepend_bos=run.config.model.prepend_bos,
         counted=[row["counted"] for row in rows],
+        reference=reference,
     ):
         found.append(text)
         run.progress("feature credits: texts", len(found), len(rows), float(len(text.features)))
@@ -136,6 +148,25 @@ def _compare_twins(
         sums.append(sum_texts(_split_texts(run, (base, twin), dictionary, rows), dictionary.n_features))
     credits, sizes = (np.array(values) / n_tokens for values in zip(*sums, strict=True))
     return TwinFeatures.compare(credits, sizes)
+
+
+def _read_reference(run: Run, dictionary: Dictionary, text_ids: list[int]) -> Reference:
+    """Read what the ledger says of texts and of the modules that write at the dictionary's places."""
+    from lfp.ml.implicit_reward.feature_credits import KINDS, Reference
+
+    table = run.table("credits", "module_credits")
+    table = table.filter(pc.equal(table["path"], PATHS[0]))
+    known = {text_id: i for i, text_id in enumerate(text_ids)}
+    column = {(place.layer, KINDS[place.site]): i for i, place in enumerate(dictionary.places) if place.site in KINDS}
+    credits, size = np.full((len(text_ids), len(dictionary.places)), np.nan), np.zeros(len(text_ids))
+    for row in table.filter(pc.is_in(table["text_id"], pa.array(text_ids, pa.int64()))).to_pylist():
+        text, place = known[row["text_id"]], column.get((row["layer"], row["module"]))
+        if not size[text]:
+            credits[text] = 0.0  # of a module that did not change there is no row
+        size[text] += abs(row["credit"])
+        if place is not None:
+            credits[text, place] = row["credit"]
+    return Reference(credits, size, run.config.credits.tolerance, run.config.credits.max_nodes)
 
 
 def _entry_row(text_id: int, text: TextCredits) -> dict[str, Any]:
