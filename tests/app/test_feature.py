@@ -45,7 +45,8 @@ def parts(text="so good", contribution=0.5, feedback=-1.0, **changes):
 
 def credit(**changes):
     facts = {"credit": -0.012, "ci_low": -0.015, "ci_high": -0.009, "abs_credit": 0.02, "rank": 2,
-             "unexplained_credit": 0.01, "unexplained_rank": 3, "promotes": [], "demotes": []}  # fmt: skip
+             "unexplained_credit": 0.01, "unexplained_rank": 3, "twin_difference": None, "twin_error": None,
+             "twin_q": None, "beyond_twins": None, "promotes": [], "demotes": []}  # fmt: skip
     return FeatureCredit(**facts | changes)
 
 
@@ -57,6 +58,15 @@ def test_a_credit_is_said_with_its_interval_and_rank():
     says = profile.intervention(found)
     assert "+0.02000" in says and "its credit predicts +0.01200" in says and "completions changes by +0.400" in says
     assert profile.intervention(None) == ""
+
+
+@pytest.mark.parametrize(
+    ("is_beyond", "says"), [(True, "Beyond its twins: its credit is +0.00400"), (False, "Not beyond its twins")]
+)
+def test_a_credit_is_compared_with_twins_where_there_are_any(is_beyond, says):
+    compared = {"twin_difference": 0.004, "twin_error": 0.001, "twin_q": 0.03, "beyond_twins": is_beyond}
+    assert says in profile.credit(credit(**compared), n_features=60)
+    assert "Not compared with twins" in profile.credit(credit(), n_features=60)
 
 
 @given(text=TEXTS, value=st.floats(-9, 9))
