@@ -9,6 +9,7 @@ import numpy as np
 
 from lfp.evaluation.results import KINDS, Estimate, ResultRow
 from lfp.evaluation.statistics.resampling import Draws, interval_of_sums, with_null
+from lfp.evaluation.statistics.twins import beside_twins
 from lfp.util.types import Flags, Floats, Ints, Place
 
 FULL, SAME_POSITION = "full", "same_position"
@@ -123,20 +124,18 @@ def check_rows(error: Floats, nodes: Ints, forward_passes: float) -> list[Result
 def with_twins(rows: Sequence[ResultRow], twins: Sequence[Sequence[ResultRow]]) -> list[ResultRow]:
     """Compare each share with the same of twins, models tuned on the same stated feedback by other seeds.
 
-    The null is their mean and the largest; p is the share of twins, the model itself counted, that reach the value's
-    distance from their mean.
+    The null is a further twin: its mean, the upper end of its 95 % interval, and two-sided p by Student's t.
     """
+    if not twins:
+        return list(rows)
     known = [{(row.metric, row.layer, row.group): row.value for row in of_twin} for of_twin in twins]
     found = []
     for row in rows:
-        values = np.array([of_twin.get((row.metric, row.layer, row.group), 0.0) for of_twin in known])
-        if not len(values) or not row.metric.startswith("share"):
-            found.append(row)
-            continue
-        mean = values.mean()
-        reached = int((np.abs(values - mean) >= abs(row.value - mean)).sum())
-        p = (reached + 1) / (len(values) + 1)
-        found.append(replace(row, null_mean=float(mean), null_high=float(values.max()), null_p=p))
+        if row.metric.startswith("share"):
+            values = np.array([of_twin.get((row.metric, row.layer, row.group), 0.0) for of_twin in known])
+            null = beside_twins(row.value, values)
+            row = replace(row, null_mean=null.null_mean, null_high=null.null_high, null_p=null.null_p)
+        found.append(row)
     return found
 
 

@@ -93,7 +93,8 @@ RESULTS = Table("results", "a figure of the report", _RESULT_KEYS, (
     null("ci_low", DOUBLE, "Lower end of its 95 % bootstrap interval."),
     null("ci_high", DOUBLE, "Upper end of its 95 % bootstrap interval."),
     null("null_mean", DOUBLE, "Its mean over permutations."),
-    null("null_high", DOUBLE, "Its 95th percentile over permutations; of its size where the test is two-sided."),
-    null("null_p", DOUBLE, "Share of permutations that reach it, (r + 1) / (n + 1)."),
+    null("null_high", DOUBLE, "Its 95th percentile over permutations; of its size where the test is two-sided. Of "
+         "shares of modules beside twins, the upper end of a further twin's 95 % interval."),
+    null("null_p", DOUBLE, "Share of permutations that reach it, (r + 1) / (n + 1); beside twins, of Student's t."),
     null("n", LONG, "Words, pairs, texts or tokens behind it."),
 ))

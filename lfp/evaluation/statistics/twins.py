@@ -15,12 +15,14 @@ from scipy.special import digamma, polygamma
 from scipy.stats import t as student
 
 from lfp.errors import DataError
+from lfp.evaluation.results import Estimate
 from lfp.evaluation.statistics.discoveries import adjusted_p
 from lfp.evaluation.statistics.empirical_null import EmpiricalNull
 from lfp.util.types import Floats
 
 RATE = 0.10
 """False discovery rate of what is said to differ from the twins."""
+_TOO_FEW = "two twins at least are needed to see how far tunings differ by chance; set twins.n to 8"
 _DEGREE = 3
 """Of the polynomial in log information that the log variances follow."""
 _MANY = 1e6
@@ -53,7 +55,7 @@ def compare_with_twins(tuned: Floats, twins: Floats, information: Floats) -> Twi
     """
     n = len(twins)
     if n < 2:
-        raise DataError("two twins at least are needed to see how far tunings differ by chance; set twins.n to 8")
+        raise DataError(_TOO_FEW)
     known = np.isfinite(tuned) & np.isfinite(twins).all(axis=0) & (information > 0)
     contrast = np.where(known, tuned - twins.mean(axis=0), np.nan)
     error, t, p = np.full((3, len(tuned)), np.nan)
@@ -62,6 +64,21 @@ def compare_with_twins(tuned: Floats, twins: Floats, information: Floats) -> Twi
     t[known] = contrast[known] / error[known]
     p[known] = 2.0 * student.sf(np.abs(t[known]), df)
     return TwinTest(contrast, error, t, p, adjusted_p(p), df)
+
+
+def beside_twins(value: float, twins: Floats) -> Estimate:
+    """Compare a figure of a tuned model with that of its twins [twins], where no other figures lend their variance.
+
+    The null is a further twin: its mean, the upper end of its 95 % interval, and two-sided p by Student's t with
+    sqrt(1 + 1/K) as in `compare_with_twins`. Twins that do not differ leave no p. Raises DataError below two twins.
+    """
+    n = len(twins)
+    if n < 2:
+        raise DataError(_TOO_FEW)
+    mean, error = float(twins.mean()), float(twins.std(ddof=1)) * np.sqrt(1.0 + 1.0 / n)
+    high = mean + float(student.ppf(0.975, n - 1)) * error
+    p = float(2.0 * student.sf(abs(value - mean) / error, n - 1)) if error > 0 else None
+    return Estimate(value, n, null_mean=mean, null_high=high, null_p=p)
 
 
 def leave_one_out(twins: Floats, information: Floats) -> list[TwinTest]:
