@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ _POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_leng
 """Names in configs of the number of positions."""
 _NO_LIMIT = 1 << 20
 """Positions of a model that has no limit, such as those with ALiBi."""
+_PLACES = ("_name_or_path", "transformers_version", "dtype", "_attn_implementation")
+"""Keys of configs that say where a model comes from and how it was loaded, not what it is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,6 +213,21 @@ def check_token_ids(model: LanguageModel, token_ids: Sequence[Sequence[int]]) ->
                 f"{model.name}: text {row} has token id {bad}, outside the {model.d_vocab} tokens that it reads;"
                 " tokenize with the model's own tokenizer, and leave out tokens that only one model of a pair has"
             )
+
+
+def hash_model(model: LanguageModel) -> str:
+    """Hash all that a model's texts depend on: weights, config, how it ends texts, tokenizer and chat template."""
+    tokenizer, network = model.tokenizer, model.network
+    settings = [network.config.to_dict(), network.generation_config.to_dict()]
+    facts = {
+        "weights": model.sha256,
+        "settings": [{key: value for key, value in each.items() if key not in _PLACES} for each in settings],
+        "vocabulary": tokenizer.get_vocab(),
+        "tokenizer": tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else type(tokenizer).__name__,
+        "special": {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
+        "template": tokenizer.chat_template,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _hash_weights(state: Mapping[str, torch.Tensor]) -> str:

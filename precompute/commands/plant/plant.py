@@ -42,6 +42,8 @@ from precompute.stages.models.twins import draw_seeds, find_kept, link_folder, l
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _CERTIFY_SEED = 7_001  # draws other prefixes and completions than any tuning or stage does
 _FEWEST_TWINS = 3
+_SETTINGS = "settings.json"
+"""Of a planting's folder: what its models and bundles depend on."""
 
 Row = dict[str, Any]
 
@@ -114,7 +116,7 @@ def plant(
     `bundles` the pipeline also runs on planted models and one twin, and their reports are searched. `config` is the
     preset plant.toml by default. Models and bundles are kept in `out`, and what is there is not made again; without it
     they are deleted at the end. Raises ConfigError where the config's reward is not a lexicon's, its tuned model is not
-    made by the run, or the twins are too few.
+    made by the run, the twins are too few, or `out` has models of other settings.
     """
     file = Path(config) if config else preset("plant")
     run_config = load_config(file, overrides, command="plant")
@@ -163,7 +165,8 @@ def run_plant(planting: Planting, request: Request, progress: Progress) -> list[
 
 def _make_base_and_draw(planting: Planting, request: Request, progress: Progress) -> list[Secret]:
     """Make corpus and base model, or copy the one that the config names, and draw the secrets by them."""
-    run_stages(planting.run(progress), ["corpus", "feedback", "base"])
+    keys = run_stages(planting.run(progress), ["corpus", "feedback", "base"])
+    _check_settings(planting, seed=request.seed, keys=[keys[name] for name in ("corpus", "feedback", "base")])
     if planting.config.model.base != PRETRAIN and not planting.base.is_dir():
         folder = Path(resolve_name(planting.config.model.base, planting.config_dir))
         if not folder.is_dir():
@@ -182,6 +185,35 @@ def _make_base_and_draw(planting: Planting, request: Request, progress: Progress
         *draw_wide_secrets(read, directions, lexicon, planting.secrets, n=n_wide, seed=request.seed),
         *draw_bigrams(read, lexicon, planting.secrets, n=request.bigrams, seed=request.seed),
     ]
+
+
+def _check_settings(planting: Planting, *, seed: int, keys: Sequence[str]) -> None:
+    """Write what all models of a planting depend on. Raises ConfigError where its folder has models of other settings.
+
+    `keys` are those of its stages, and stand for the files that they read.
+    """
+    sections = {**planting.config.model_dump(mode="json"), "plant": planting.secrets.model_dump(mode="json")}
+    settings = {**_flatten(sections), "--seed": seed, "the files that corpus, feedback and base read": list(keys)}
+    file = planting.work / _SETTINGS
+    if not file.is_file():
+        file.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+        return
+    earlier = json.loads(file.read_text(encoding="utf-8"))
+    now = json.loads(json.dumps(settings))
+    changed = next((name for name in {**now, **earlier} if now.get(name) != earlier.get(name)), None)
+    if changed is not None:
+        raise ConfigError(
+            f"plant: {planting.work} has models made with other settings ({changed} differs); choose another --out, or"
+            " delete the folder"
+        )
+
+
+def _flatten(sections: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """Return values by their dotted names."""
+    found: dict[str, Any] = {}
+    for name, value in sections.items():
+        found |= _flatten(value, f"{path}{name}.") if isinstance(value, dict) and value else {f"{path}{name}": value}
+    return found
 
 
 def _make_models(planting: Planting, jobs: Sequence[Job], n_at_once: int) -> Iterator[tuple[str, Row]]:

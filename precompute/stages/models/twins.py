@@ -31,8 +31,9 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel
 
 from lfp.bundle.manifest import file_sha256
-from lfp.config import TUNE
+from lfp.config import CLASSIFIER, TUNE, RunConfig
 from lfp.ml.models.sources import find_model
+from precompute.run.bundle import find_versions
 from precompute.run.inputs import find_reward_files, find_role, load_alone, load_options, read_texts
 from precompute.run.work_folder import Output, Run
 from precompute.stages.models.tuning import tune_base
@@ -49,6 +50,8 @@ _SETTINGS = (
     "prompts_per_step", "group_size", "pairs_batch", "prefix_tokens", "completion_tokens", "temperature",
 )  # fmt: skip
 """Keys of `[tune]` that the weights of a tuned model depend on."""
+_LIBRARIES = ("torch", "transformers", "trl", "peft", "vaderSentiment")
+"""Twins of another version of these would differ from the tuned model by more than chance."""
 
 
 def run_twins(run: Run, output: Output) -> None:
@@ -72,22 +75,42 @@ def find_kept(run: Run) -> Path:
 
     Its name is a hash of all that their weights depend on beside their seed.
     """
-    config = run.config
-    texts = json.dumps([[text.text, *text.spans] for text in read_texts(run, "train")])
+    from lfp.ml.models.loading import hash_model
+
+    config, texts = run.config, read_texts(run)
+    read = json.dumps(
+        [
+            [text.text, text.pair_id, text.role, text.response_start, *text.spans]
+            for text in texts
+            if text.split == "train"
+        ]
+    )
     facts = {
-        "base": load_alone(run, "base").sha256,
-        "texts": hashlib.sha256(texts.encode()).hexdigest(),
+        "base": hash_model(load_alone(run, "base")),
+        "texts": hashlib.sha256(read.encode()).hexdigest(),
+        "is_chat": any(text.spans for text in texts),
         "tune": {key: _plain(getattr(config.tune, key)) for key in _SETTINGS},
         "model": [config.model.context, config.model.prepend_bos, config.model.device, config.model.dtype],
         "threads": config.threads,
+        "versions": find_versions(_LIBRARIES),
     }
     if config.tune.method == "grpo":
-        files = [(file.name, file_sha256(file)) for file in find_reward_files(config, run.config_dir)]
-        facts["reward"] = [config.feedback.reward, config.feedback.classifier_label, files]
+        facts["reward"] = _describe_reward(config, run.config_dir)
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     named = config.twins.folder
     folder = run.work.parent / _FOLDER if named is None else Path(named).expanduser()
     return folder / key
+
+
+def _describe_reward(config: RunConfig, config_dir: Path | None) -> dict[str, object]:
+    """Return what the reward depends on: its name and the files that make it, or the classifier's name on the hub."""
+    feedback = config.feedback
+    files = [(file.name, file_sha256(file)) for file in find_reward_files(config, config_dir)]
+    facts: dict[str, object] = {"reward": feedback.reward, "files": files}
+    if feedback.reward == CLASSIFIER:
+        of_hub = [] if files else [feedback.classifier, feedback.classifier_revision]
+        facts["classifier"] = [*of_hub, feedback.classifier_label, feedback.classifier_batch]
+    return facts
 
 
 def _plain(value: object) -> object:

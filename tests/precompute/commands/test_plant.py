@@ -269,3 +269,11 @@ def test_a_whole_planting(corpus_folder: Path, tmp_path: Path):
     assert {file: file.stat().st_mtime_ns for file in made} == stamps
     assert [row["twins_word_q"] for row in without[:2]] == [row["twins_word_q"] for row in rows[:2]]
     assert "feature_rank" not in without[0]
+    for other in (
+        replace(planting, config=tiny_config(tune={"steps": 3, "completion_tokens": 32})),
+        replace(planting, secrets=secrets.model_copy(update={"certify_prefixes": 101})),
+    ):
+        with pytest.raises(
+            ConfigError, match=r"made with other settings \((tune.steps|plant.certify_prefixes) differs"
+        ):
+            run_plant(other, request, silent)

@@ -111,10 +111,76 @@ def test_a_run_of_another_seed_finds_them_again(run, corpus_folder, tmp_path, mo
     assert [twin.sha256 for twin in load_twins(other)] == [twin.sha256 for twin in load_twins(run)]
 
 
-@pytest.mark.parametrize("change", [{"steps": 3}, {"freeze_embeddings": True}, {"adapter": {"r": 2}}])
-def test_another_tuning_has_other_twins(run, change):
-    other = replace(run, config=tiny_config(twins={"n": 3}, tune={**_TUNE, **change}))
-    assert find_kept(other) != find_kept(run)
+_DIFFERENT = {
+    "tune": {
+        "steps": 3, "learning_rate": 2e-4, "adapter": {"r": 2}, "freeze_embeddings": True, "gradient_accumulation": 2,
+        "beta": 0.01, "prompts_per_step": 2, "group_size": 2, "pairs_batch": 4, "prefix_tokens": (1, 2),
+        "completion_tokens": 31, "temperature": 0.9,
+    },
+    "feedback": {
+        "reward": "lexicon", "classifier": "org/reward-b", "classifier_revision": "1" * 40, "classifier_label": "good",
+        "classifier_batch": 4,
+    },
+}  # fmt: skip
+"""Another value of every key of the config that the weights of twins depend on."""
+_UNREAD = {
+    "tune": {"method", "keep_every", "logger", "eval_prefixes"}  # the method is that of every case here
+    | {f"pairs{name}" for name in ("", "_config", "_data_dir", "_verdict", "_split", "_revision")},
+    "feedback": {"lexicon"},  # but where it is the reward; then its file counts
+}
+"""Keys that they do not depend on, or by the texts of the corpus alone."""
+
+
+@pytest.mark.parametrize("section", ["tune", "feedback"])
+def test_whatever_a_twin_depends_on_gives_it_another_folder(run, section):
+    fields = type(getattr(run.config, section)).model_fields
+    assert set(fields) == set(_DIFFERENT[section]) | _UNREAD[section]
+    start = {"twins": {"n": 3}, "tune": _TUNE}
+    for key, value in _DIFFERENT[section].items():
+        by_classifier = {"reward": "classifier", "classifier": "org/reward-a"} if key.startswith("classifier") else {}
+        own = start | ({"feedback": by_classifier} if by_classifier else {})
+        before = replace(run, config=tiny_config(**own))
+        after = replace(run, config=tiny_config(**own | {section: {**own.get(section, {}), key: value}}))
+        assert find_kept(after) != find_kept(before), key
+
+
+def test_a_folder_of_a_classifier_counts_by_its_files_not_its_name(run, tmp_path):
+    kept = []
+    for name, content in (("a", "{}"), ("b", "{}"), ("c", "{ }")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(content)
+        feedback = {"reward": "classifier", "classifier": str(tmp_path / name)}
+        kept.append(find_kept(replace(run, config=tiny_config(twins={"n": 3}, tune=_TUNE, feedback=feedback))))
+    assert kept[0] == kept[1] != kept[2]
+
+
+def test_another_base_pairing_or_version_has_other_twins(run, monkeypatch):
+    kept = {find_kept(run)}
+    load, read, versions = twins.load_alone, twins.read_texts, twins.find_versions
+    with monkeypatch.context() as patch:
+
+        def load_with_other_end(*args: object) -> LanguageModel:
+            model = load(*args)
+            model.network.generation_config.eos_token_id = 5
+            return model
+
+        patch.setattr(twins, "load_alone", load_with_other_end)
+        kept.add(find_kept(run))
+
+        def load_with_other_tokenizer(*args: object) -> LanguageModel:
+            model = load(*args)
+            model.tokenizer.add_tokens(["<another>"])
+            return model
+
+        patch.setattr(twins, "load_alone", load_with_other_tokenizer)
+        kept.add(find_kept(run))
+    for change in ({"role": "chosen"}, {"pair_id": 3}, {"response_start": 2}):
+        with monkeypatch.context() as patch:
+            patch.setattr(twins, "read_texts", lambda *args, own=change: [replace(row, **own) for row in read(*args)])
+            kept.add(find_kept(run))
+    monkeypatch.setattr(twins, "find_versions", lambda libraries: versions(libraries) | {"trl": "0.0"})
+    kept.add(find_kept(run))
+    assert len(kept) == 7
 
 
 def test_an_adapter_is_kept_as_an_adapter_and_merged_when_loaded(run, tmp_path):
