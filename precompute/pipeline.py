@@ -25,7 +25,15 @@ from precompute.run.stage import FileDigests, Stage, compute_key, find_needed
 from precompute.run.work_folder import Run, lock_work_folder
 from precompute.stages.features import features, reseeded, saes, texts
 from precompute.stages.features.pretrained import check_files
-from precompute.stages.findings import ablations, feature_credits, findings, interventions, twin_drift, twin_words
+from precompute.stages.findings import (
+    ablations,
+    feature_credits,
+    feature_trajectory,
+    findings,
+    interventions,
+    twin_drift,
+    twin_words,
+)
 from precompute.stages.models import completions, corpus, credits, forecast, pair, trajectory, twins
 from precompute.stages.probes import probes
 
@@ -239,6 +247,21 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
                 "feature_credits.texts",
                 "feature_credits.nodes",
                 "feature_credits.batch_texts",
+                *draws,
+                "seed",
+            ),
+        ),
+        Stage(
+            "feature_trajectory",
+            feature_trajectory.run,
+            after=(*pair_of_models, "layers", "saes", "texts", "feature_credits"),
+            reads=(
+                "model",
+                "credits.checkpoint_texts",
+                "feature_credits.texts",
+                "feature_credits.nodes",
+                "feature_credits.batch_texts",
+                "tune.steps",
                 *draws,
                 "seed",
             ),

@@ -19,7 +19,7 @@ from lfp.bundle.queries.feature import Feature, Label
 from lfp.bundle.queries.features import Place
 from lfp.bundle.store.connection import Store
 from lfp.errors import NotInBundleError
-from lfp.report.figures import bars
+from lfp.report.figures import bars, modules
 from lfp.report.figures.frame import CONFIG
 from lfp.report.formatting import count, plain
 
@@ -126,6 +126,11 @@ def show_credit(store: Store, feature: Feature) -> None:
     st.html(profile.credit(found, n_features=store.manifest.tables["features"].rows))
     if found is None:
         return
+    grown = modules.draw_feature_trajectory(
+        ask(queries.feature.credit_trajectory, store, feature.feature_id).to_pydict()
+    )
+    if grown is not None:
+        st.plotly_chart(grown, config=CONFIG, key="credit_trajectory")
     left, right = st.columns(2, gap="medium")
     promoted, demoted = profile.credit_tokens(found)
     left.html(promoted)

@@ -90,7 +90,7 @@ def credit_faults(store: Store, *, tolerance: float = TOLERANCE) -> Iterator[str
 _MODULE_ERRORS = """
 SELECT text_id, layer, site, module AS stated, features + bias + residual AS total FROM credit_sums
 WHERE NOT coalesce(isfinite(features + bias + residual - module) AND abs(features + bias + residual - module)
-    <= $tolerance * greatest(1, abs(features) + abs(bias) + abs(residual)), false)
+    <= $tolerance * (abs(features) + abs(bias) + abs(residual)) + 1e-12, false)
 ORDER BY text_id, layer, site
 """
 _CREDIT_ERRORS = """
@@ -109,7 +109,7 @@ WITH entries AS (
     LEFT JOIN sums t ON t.text_id = s.text_id AND t.layer = s.layer AND t.site = s.site
 )
 SELECT text_id, layer, site, stated, total FROM found
-WHERE NOT coalesce(isfinite(total - stated) AND abs(total - stated) <= $tolerance * greatest(1, size), false)
+WHERE NOT coalesce(isfinite(total - stated) AND abs(total - stated) <= $tolerance * size + 1e-12, false)
 ORDER BY text_id, layer, site
 """
 

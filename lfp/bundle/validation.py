@@ -35,7 +35,8 @@ _REFERENCES = (
     ("ablations", "features", "features", "feature_id"), ("credits", "feature_id", "features", "feature_id"),
     ("interventions", "feature_id", "features", "feature_id"),
     ("feature_credits", "text_id", "texts", "text_id"), ("feature_credits", "feature_ids", "features", "feature_id"),
-    ("credit_sums", "text_id", "texts", "text_id"), ("credits", "example_text_ids", "texts", "text_id"),
+    ("credit_sums", "text_id", "texts", "text_id"),
+    ("feature_trajectory", "feature_id", "features", "feature_id"), ("credits", "example_text_ids", "texts", "text_id"),
 )  # fmt: skip
 """Column of a table (a number or a list of them), and where each value must be found."""
 

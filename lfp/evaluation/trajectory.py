@@ -35,18 +35,70 @@ class Trajectory:
         return np.asarray(self.values[:, :, members].sum(2))
 
 
+@dataclass(frozen=True, eq=False)
+class Growth:
+    """Credits [checkpoints, texts] of one thing in nats at steps, rising; `name` is its group in the report."""
+
+    steps: Ints
+    values: Floats
+    n_tokens: Ints
+    groups: Ints
+    name: str
+
+    def report_half(self, metric: str, draws: Draws) -> ResultRow:
+        """Report the step at which half of the final credit was reached, with an interval over texts.
+
+        Its null is that of growth by equal steps.
+        """
+        columns = np.column_stack([self.values.T, self.n_tokens.astype(np.float64)])
+
+        def halves(sums: Floats) -> Floats:
+            return np.array([[find_half(self.steps, series)] for series in _per_token(sums)])
+
+        half = float(halves(columns.sum(0)[None])[0, 0])
+        low, high = interval_of_sums(halves, columns, n=draws.bootstraps, rng=draws.rng(), groups=self.groups)
+        linear = float(self.steps[-1]) / 2.0
+        estimate = Estimate(half, len(self.n_tokens), float(low[0]), float(high[0]), null_mean=linear)
+        return ResultRow.from_estimate(SECTION, metric, estimate, model="tuned", group=self.name)
+
+    def report_change(self, metric: str, draws: Draws) -> ResultRow:
+        """Report the step after which the pace, credit per step, differs most from before.
+
+        Its null exchanges the paces between checkpoints, so that p says how often an order of the same paces has as
+        large a change.
+        """
+        series = self.values.sum(1) / max(float(self.n_tokens.sum()), 1.0)
+        paces = np.diff(series, prepend=0.0) / np.diff(self.steps, prepend=0)
+        place, size = find_change(paces)
+        shuffled = draws.rng().permuted(np.tile(paces, (draws.permutations, 1)), axis=1)
+        nulls = np.array([find_change(order)[1] for order in shuffled])
+        n = len(self.n_tokens)
+        found = with_null(Estimate(size, n), nulls)
+        estimate = Estimate(float(self.steps[place - 1]), n, null_p=found.null_p)
+        return ResultRow.from_estimate(SECTION, metric, estimate, model="tuned", group=self.name)
+
+
+FEWEST = 4
+"""Checkpoints below which no change of pace is looked for."""
+
+
 def trajectory_columns(trajectory: Trajectory, draws: Draws) -> list[dict[str, Any]]:
     """Return the rows of the table `trajectory`: credits per token of every module at every checkpoint."""
     rows = []
-    tokens = trajectory.n_tokens.astype(np.float64)
     for step, values in zip(trajectory.steps.tolist(), trajectory.values, strict=True):
-        columns = np.column_stack([values, tokens])
-        low, high = interval_of_sums(_per_token, columns, n=draws.bootstraps, rng=draws.rng(), groups=trajectory.groups)
-        mean = values.sum(0) / max(tokens.sum(), 1.0)
+        mean, low, high = rate_columns(values, trajectory.n_tokens, trajectory.groups, draws)
         for place, (layer, kind) in enumerate(trajectory.modules):
             figures = {"nats": mean[place], "ci_low": low[place], "ci_high": high[place]}
-            rows.append({"step": step, "layer": layer, "module": kind, "n": len(tokens), **figures})
+            rows.append({"step": step, "layer": layer, "module": kind, "n": len(values), **figures})
     return rows
+
+
+def rate_columns(values: Floats, n_tokens: Ints, groups: Ints, draws: Draws) -> tuple[Floats, Floats, Floats]:
+    """Return the credits per token [columns] of values [texts, columns], with 95 % intervals over texts."""
+    tokens = n_tokens.astype(np.float64)
+    columns = np.column_stack([values, tokens])
+    low, high = interval_of_sums(_per_token, columns, n=draws.bootstraps, rng=draws.rng(), groups=groups)
+    return values.sum(0) / max(tokens.sum(), 1.0), low, high
 
 
 def _per_token(sums: Floats) -> Floats:
@@ -56,41 +108,16 @@ def _per_token(sums: Floats) -> Floats:
 def trajectory_rows(trajectory: Trajectory, draws: Draws) -> Iterator[ResultRow]:
     """Report for every kind of module when half of its final credit was reached, and its largest change of pace.
 
-    half: the step, with an interval over texts; its null is that of growth by equal steps. change: the step after which
-    the pace, credit per step, differs most from before; its null exchanges the paces between checkpoints, so that p
-    says how often an order of the same paces has as large a change. It needs four checkpoints.
+    The change needs four checkpoints.
     """
-    tokens = trajectory.n_tokens.astype(np.float64)
     for kind in KINDS:
         values = trajectory.of_kind(kind)
         if not values.any():
             continue
-        columns = np.column_stack([values.T, tokens])
-
-        def halves(sums: Floats) -> Floats:
-            return np.array([[find_half(trajectory.steps, series)] for series in _per_token(sums)])
-
-        half = float(halves(columns.sum(0)[None])[0, 0])
-        low, high = interval_of_sums(halves, columns, n=draws.bootstraps, rng=draws.rng(), groups=trajectory.groups)
-        linear = float(trajectory.steps[-1]) / 2.0
-        estimate = Estimate(half, len(tokens), float(low[0]), float(high[0]), null_mean=linear)
-        yield ResultRow.from_estimate(SECTION, "half", estimate, model="tuned", group=kind)
-        if len(trajectory.steps) >= _FEWEST:
-            yield _report_change(trajectory.steps, values.sum(1) / max(tokens.sum(), 1.0), kind, len(tokens), draws)
-
-
-_FEWEST = 4
-"""Checkpoints below which no change of pace is looked for."""
-
-
-def _report_change(steps: Ints, series: Floats, kind: str, n: int, draws: Draws) -> ResultRow:
-    paces = np.diff(series, prepend=0.0) / np.diff(steps, prepend=0)
-    place, size = find_change(paces)
-    shuffled = draws.rng().permuted(np.tile(paces, (draws.permutations, 1)), axis=1)
-    nulls = np.array([find_change(order)[1] for order in shuffled])
-    found = with_null(Estimate(size, n), nulls)
-    estimate = Estimate(float(steps[place - 1]), n, null_p=found.null_p)
-    return ResultRow.from_estimate(SECTION, "change", estimate, model="tuned", group=kind)
+        growth = Growth(trajectory.steps, values, trajectory.n_tokens, trajectory.groups, kind)
+        yield growth.report_half("half", draws)
+        if len(trajectory.steps) >= FEWEST:
+            yield growth.report_change("change", draws)
 
 
 def find_half(steps: Ints, series: Floats) -> float:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from lfp.evaluation.results import DICTIONARIES, ELSEWHERE, ResultRow
+import numpy as np
+
+from lfp.evaluation.results import DICTIONARIES, ELSEWHERE, RATE, ResultRow
+from lfp.evaluation.statistics.discoveries import benjamini_hochberg
 from lfp.report.formatting import count, percent, pick, plain
 
 NAMES: Mapping[str, str] = {
@@ -58,7 +61,26 @@ def trajectory_sentence(rows: Sequence[ResultRow]) -> str:
     if changes:
         named = [f"{NAMES.get(str(row.group), str(row.group))} after step {plain(row.value, 0)}" for row in beyond]
         says = f" Changes of pace beyond chance (p at most {_LEVEL}): {', '.join(named) or 'none'}."
-    return f"Half of its final credit was reached by {', '.join(parts)}; equal steps would be at half of all.{says}"
+    reached = f"Half of its final credit was reached by {', '.join(parts)}; equal steps would be at half of all."
+    return f"{reached}{says}{_say_when_features_learned(rows)}"
+
+
+def _say_when_features_learned(rows: Sequence[ResultRow]) -> str:
+    """Say when features had half of their credit, and how many changed their pace; empty where they have no figures."""
+    halves = sorted(row.value for row in rows if row.metric == "feature_half")
+    if not halves:
+        return ""
+    early, middle, late = (plain(halves[round(share * (len(halves) - 1))], 0) for share in (0.25, 0.5, 0.75))
+    says = (
+        f" Of the {count(len(halves))} features of largest credit, half had half of theirs by step {middle}"
+        f" (quartiles {early} and {late})."
+    )
+    changes = [row for row in rows if row.metric == "feature_change" and row.null_p is not None]
+    if changes:
+        p = np.array([row.null_p for row in changes], np.float64)
+        beyond = count(int(benjamini_hochberg(p).sum()))
+        says += f" {beyond} changed their pace beyond chance (false discovery rate {percent(RATE)})."
+    return says
 
 
 _LEVEL = 0.05

@@ -206,6 +206,14 @@ LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
             (Column("after step", show_value), Column("p", show_field("null_p")), Column("n", show_field("n"))),
             frozenset({"change"}),
         ),
+        Layout(
+            {"group": "half of a feature's credit"}, full("step", metric="feature_half"), frozenset({"feature_half"})
+        ),
+        Layout(
+            {"group": "a feature's largest change of pace"},
+            (Column("after step", show_value), Column("p", show_field("null_p")), Column("n", show_field("n"))),
+            frozenset({"feature_change"}),
+        ),
     ),
     "base_model": (
         Layout(

@@ -53,6 +53,7 @@ MADE_BY = {
     "ablations": "ablations",
     "tuning": "tuned",
     "trajectory": "trajectory",
+    "feature_trajectory": "feature_trajectory",
     "twins": "twin_words",
     "feature_credits": "feature_credits",
     "credit_sums": "feature_credits",

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from app.components.feature import profile
 from app.components.text import tokens
 from lfp.bundle import queries
+from lfp.bundle.manifest import read_manifest
 from lfp.bundle.queries.feature import (
     CreditExample,
     FeatureCredit,
@@ -164,3 +165,17 @@ def test_the_page_says_which_tables_are_missing(explorer, copied_bundle):
         rewrite(copied_bundle, table, lambda rows: rows.slice(0, 0))
     html = whole(explorer("feature", copied_bundle, feature="7"))
     assert "did not measure drift" in html and "holds no neighbours" in html and "Not ablated" in html
+
+
+def test_a_feature_of_large_credit_shows_when_it_was_learned(explorer, bundle):
+    with Store(bundle, read_manifest(bundle)) as store:
+        followed = {row["feature_id"] for row in store.rows("SELECT feature_id FROM feature_trajectory")}
+        points = queries.feature.credit_trajectory(store, min(followed)).to_pydict()
+        n = store.manifest.tables["features"].rows
+        other = next(feature for feature in range(n) if feature not in followed)
+        assert not queries.feature.credit_trajectory(store, other).num_rows
+    assert points["step"] == [15, 30, 45, 60] and points["ci_low"][-1] <= points["nats"][-1] <= points["ci_high"][-1]
+    shown = [
+        len(explorer("feature", bundle, feature=str(number)).get("plotly_chart")) for number in (other, min(followed))
+    ]
+    assert shown[1] == shown[0] + 1

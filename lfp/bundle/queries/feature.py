@@ -262,6 +262,14 @@ def feature_credit(store: Store, feature_id: int) -> FeatureCredit | None:
     return FeatureCredit(**rows[0]) if rows else None
 
 
+def credit_trajectory(store: Store, feature_id: int) -> pa.Table:
+    """Select a feature's credit per token at every checkpoint of the tuning, in order; empty where it has none."""
+    return store.query(
+        "SELECT step, nats, ci_low, ci_high FROM feature_trajectory WHERE feature_id = $id ORDER BY step",
+        {"id": feature_id},
+    )
+
+
 def credit_examples(store: Store, feature_id: int, *, limit: int = 5) -> list[CreditExample]:
     """Select the tokens at which a feature carries most, largest first."""
     rows = store.rows(_CREDIT_EXAMPLES, {"id": feature_id, "limit": limit, "around": _AROUND})

@@ -110,6 +110,15 @@ INTERVENTIONS = Table("interventions", "a feature taken out of what tuning chang
     null("n_completions", INT, "Completions."),
 ), added_later=True)
 
+FEATURE_TRAJECTORY = Table("feature_trajectory", "a feature at a checkpoint of the tuning", ("feature_id", "step"), (
+    Column("feature_id", INT, "One of the features of the largest final credit."),
+    Column("step", INT, "Step of the tuning."),
+    Column("nats", DOUBLE, "Its credit per token in the implicit reward of that checkpoint, full path.", "nats"),
+    Column("ci_low", DOUBLE, "Lower end of its 95 % interval over texts.", "nats"),
+    Column("ci_high", DOUBLE, "Upper end.", "nats"),
+    Column("n", LONG, "Texts behind it."),
+), added_later=True)
+
 TRAJECTORY = Table("trajectory", "a module at a checkpoint of the tuning", ("step", "layer", "module"), (
     Column("step", INT, "Step of the tuning."),
     null("layer", INT, "Layer of the module; null outside the layers."),

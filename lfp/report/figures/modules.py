@@ -49,6 +49,32 @@ def draw_trajectory(points: Mapping[str, Sequence[Any]]) -> go.Figure | None:
     return draw(traces, x, y, height=380, legend=True)
 
 
+def draw_feature_trajectory(points: Mapping[str, Sequence[Any]]) -> go.Figure | None:
+    """Draw a feature's credit per token by step, with intervals (columns of `queries.feature.credit_trajectory`)."""
+    if not points["step"]:
+        return None
+    nats = [0.0, *points["nats"]]
+    ends = [[0.0, *points[name]] for name in ("ci_low", "ci_high")]
+    trace = {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "x": [0, *points["step"]],
+        "y": nats,
+        "line": {"color": STRENGTH},
+        "error_y": {
+            "type": "data",
+            "arrayminus": [value - low for value, low in zip(nats, ends[0], strict=True)],
+            "array": [high - value for value, high in zip(nats, ends[1], strict=True)],
+            "thickness": 1,
+            "width": 3,
+        },
+        "hovertemplate": "step %{x}: %{y:.5f}<extra></extra>",
+    }
+    x = {"title": "step of the tuning", "gridcolor": GRID, "zeroline": False}
+    y = {"title": "credit, nats per token", "gridcolor": GRID, "zerolinecolor": GRID}
+    return draw([trace], x, y, height=240)
+
+
 def draw_credits(rows: Sequence[ResultRow]) -> go.Figure | None:
     """Draw the share of the implicit reward that each layer's modules carry, and what stands before and after them."""
     shares = [row for row in rows if row.metric == "share" and row.group in NAMES]

@@ -121,5 +121,6 @@ def _tables(
     yield "credit_sums", [feature_credits.credit_sum_columns(made, entries)]
     of_features = feature_credits.credit_columns(made, entries, random)
     yield "credits", [of_features]
+    yield "feature_trajectory", [credits.feature_trajectory_rows(made, np.asarray(of_features["credit"], float))]
     yield "interventions", [feature_credits.intervention_rows(made, of_features, random)]
     yield "differences", [results.difference_rows(made)]

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from lfp.evaluation.feature_trajectory import FeatureTrajectory
 from lfp.evaluation.module_credits import FULL, SAME_POSITION, Credits, Key
 from lfp.evaluation.results import ELSEWHERE
 from lfp.evaluation.statistics.resampling import Draws
@@ -52,6 +53,22 @@ def build_trajectory(made: Made) -> Trajectory:
 def trajectory_table_rows(made: Made) -> list[dict[str, Any]]:
     """Rows of the table `trajectory`; none in a bundle without texts."""
     return trajectory_columns(build_trajectory(made), Draws(20, 20, 0)) if len(made.corpus.texts) > 1 else []
+
+
+def build_feature_trajectory(made: Made, credit: Floats) -> FeatureTrajectory:
+    """The features of the largest `credit` [features] at the same checkpoints, half of them early."""
+    n_tokens = build_trajectory(made).n_tokens
+    features = np.argsort(-np.abs(credit), kind="stable")[:10]
+    early, late = np.array([0.6, 0.9, 0.95, 1.0]), np.array([0.1, 0.2, 0.7, 1.0])
+    grown = np.stack([early if place % 2 else late for place in range(len(features))], axis=1)
+    values = grown[:, None, :] * credit[features] * n_tokens[:, None]
+    return FeatureTrajectory(np.array([15, 30, 45, 60]), features, values, n_tokens)
+
+
+def feature_trajectory_rows(made: Made, credit: Floats) -> list[dict[str, Any]]:
+    """Rows of the table `feature_trajectory`; none in a bundle without texts."""
+    few = len(made.corpus.texts) < 2
+    return [] if few else build_feature_trajectory(made, credit).columns(Draws(20, 20, 0))
 
 
 def module_credit_columns(made: Made, texts: dict[str, Any]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def run(run: Run, output: Output) -> None:
     base, tuned = load_pair(run, exact=True)
     texts = read_split_texts(run, tuned, run.config.credits.checkpoint_texts)
     found, known = [], None
-    for done, (step, model) in enumerate(_load_checkpoints(run, kept, tuned)):
+    for done, (step, model) in enumerate(load_checkpoints(run, kept, tuned)):
         split = split_reward(run, base, model, texts, by_token=0, base_likelihood=known)
         known = split.base
         found.append((step, collect_credits(split, texts)[0]))
@@ -53,7 +53,7 @@ def find_checkpoints(run: Run) -> dict[int, Path]:
     return {step: kept[step] for step in sorted(kept) if step < run.config.tune.steps}
 
 
-def _load_checkpoints(run: Run, kept: dict[int, Path], tuned: LanguageModel) -> Iterator[tuple[int, LanguageModel]]:
+def load_checkpoints(run: Run, kept: dict[int, Path], tuned: LanguageModel) -> Iterator[tuple[int, LanguageModel]]:
     """Load the checkpoints one after the other, then give the tuned model itself."""
     from lfp.ml.models.loading import describe_model, merge_adapter
     from lfp.ml.models.sources import find_model, load_network

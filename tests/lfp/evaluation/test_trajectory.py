@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from lfp.evaluation.feature_trajectory import FeatureTrajectory
 from lfp.evaluation.statistics.resampling import Draws
 from lfp.evaluation.trajectory import Trajectory, find_change, find_half, trajectory_columns, trajectory_rows
+from lfp.report.credits import trajectory_sentence
 
 STEPS = np.arange(10, 101, 10)
 DRAWS = Draws(200, 400, 0)
@@ -43,6 +45,25 @@ def test_the_null_of_a_change_is_uniform_without_one() -> None:
         nulls = [find_change(rng.permutation(paces))[1] for _ in range(40)]
         values.append((1 + sum(null >= find_change(paces)[1] - 1e-12 for null in nulls)) / 41)
     assert 0.35 < np.mean(values) < 0.65
+
+
+def test_features_have_figures_as_modules_have() -> None:
+    noise = 0.001 * np.random.default_rng(1).normal(size=10)
+    early, even = np.cumsum(np.where(STEPS <= 30, 1.0, 0.01) + noise), np.cumsum(1.0 + noise)
+    of_texts = 1.0 + 0.2 * np.random.default_rng(0).normal(size=30)
+    values = np.stack([np.outer(early, -of_texts), np.outer(even, of_texts), np.zeros((10, 30))], axis=2)
+    trajectory = FeatureTrajectory(STEPS, np.array([7, 3, 5]), values, np.full(30, 8))
+    rows = list(trajectory.rows(DRAWS))
+    found = {(row.metric, row.group): row for row in rows}
+    assert len(found) == 4  # a feature without credit has none
+    assert found["feature_change", "feature:7"].value == 30 and found["feature_change", "feature:7"].null_p < 0.02  # type: ignore[operator]
+    assert found["feature_half", "feature:3"].value == pytest.approx(50.0, abs=1.0)
+    table = trajectory.columns(DRAWS)
+    assert [row["feature_id"] for row in table] == np.repeat([3, 5, 7], 10).tolist()
+    assert table[-1]["nats"] == pytest.approx(values[-1, :, 0].sum() / 240) and table[-1]["ci_low"] < table[-1]["nats"]
+    says = trajectory_sentence([*trajectory_rows(made(early, even), DRAWS), *rows])
+    assert "Of the 2 features of largest credit, half had half of theirs by step" in says
+    assert "1 changed their pace beyond chance (false discovery rate 5.0 %)" in says
 
 
 def test_the_table_has_every_module_at_every_step() -> None:

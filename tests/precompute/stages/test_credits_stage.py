@@ -102,7 +102,7 @@ def test_checkpoints_that_tuning_kept_have_a_trajectory(corpus_folder: Path, tin
         credits={"checkpoint_texts": 5},
     )
     run = Run(config, tmp_path / "work", corpus_folder, silent)
-    run_stages(run, ["trajectory", "credits"])
+    run_stages(run, ["trajectory", "credits", "feature_trajectory"])
     found = run.table("trajectory", "trajectory").to_pylist()
     assert {row["step"] for row in found} == {1, 2, 3, 4} and {row["n"] for row in found} == {5}
     texts = list(run.json("credits", "texts").values())[:5]
@@ -111,7 +111,19 @@ def test_checkpoints_that_tuning_kept_have_a_trajectory(corpus_folder: Path, tin
         n_tokens = credits["n_tokens"][:5].sum()
     assert whole * n_tokens == pytest.approx(sum(text["credit_reward"] for text in texts), rel=5e-3)
     assert {row.metric for row in run.results(["trajectory"])} == {"half", "change"}
+    features = run.table("feature_trajectory", "feature_trajectory").to_pylist()
+    credits = {row["feature_id"]: row for row in run.table("feature_credits", "credits").to_pylist()}
+    assert {row["step"] for row in features} == {1, 2, 3, 4} and {row["n"] for row in features} == {5}
+    assert all(credits[row["feature_id"]]["rank"] <= 50 for row in features)
+    assert {row.metric for row in run.results(["feature_trajectory"])} == {"feature_half", "feature_change"}
 
 
 def test_a_tuning_without_checkpoints_has_no_trajectory(tiny_bundle: Path) -> None:
-    assert rows(tiny_bundle, "trajectory") == []
+    assert rows(tiny_bundle, "trajectory") == [] and rows(tiny_bundle, "feature_trajectory") == []
+
+
+def test_credits_of_features_are_the_ledgers_and_at_most_sixteen_forward_passes(tiny_bundle: Path) -> None:
+    found = [row for row in rows(tiny_bundle, "results") if row["report_row"] == "feature_credits"]
+    figures = {row["metric"]: row["value"] for row in found}
+    assert figures["check"] < 1e-9 and figures["module_error"] <= 1e-3
+    assert figures["nodes"] >= 1.0 and 2.0 < figures["forward_passes"] <= 16.0
