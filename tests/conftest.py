@@ -36,12 +36,18 @@ HOSTILE = (
 
 
 LONGEST = (
-    "test_docs.py",
     "test_accessibility.py",
     "test_journeys.py",
-    "test_presets.py",
     "test_saes_stage.py",
+    "test_docs.py",
+    "test_journey.py",
+    "test_presets.py",
+    "test_small_model.py",
+    "test_label.py",
     "test_plant.py",
+    "test_pipeline.py",
+    "test_client.py",
+    "test_kinds.py",
 )
 """Files begun first, so that no process waits in the end for another's longest."""
 

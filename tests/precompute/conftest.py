@@ -29,10 +29,12 @@ TINY = {
     "layers": {"count": 1},
     "sae": {"expansion": [1, 2], "steps": 30, "batch_tokens": 256, "train_tokens": 4000},
     "stats": {"top_examples": 4, "examples_per_interval": 2, "sampled_activations": 16, "store_texts": 60},
+    "feature_credits": {"texts": 20, "interventions": 4, "controls": 4, "intervention_texts": 8, "rewarded": 2},
     "ablation": {"completions": 12, "prefix_tokens": 6, "group_size": 3, "controls": 3, "features": 5},
     "probes": {
         "triples": 60,
         "folds": 3,
+        "alphas": [0.1, 1.0, 10.0, 100.0],
         "permutations": 20,
         "bootstraps": 20,
         "max_rows": 3000,

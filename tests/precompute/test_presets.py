@@ -33,7 +33,7 @@ PAPERS = ("paper-vader", "paper-hh")
 ARCHITECTURES = ("gpt_neox", "gpt_neo", "gemma")
 SMALL = [
     f"{section}.{key}={value}"
-    for section in ("tune", "credits", "sae", "stats", "probes", "ablation")
+    for section in ("tune", "credits", "sae", "stats", "feature_credits", "probes", "ablation")
     for key, value in TINY[section].items()
     if key != "expansion"
 ] + ["threads=1", "model.context=40", "model.device=cpu", "sae.buffer_tokens=1500", "tune.pairs_batch=4"]

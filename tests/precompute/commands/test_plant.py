@@ -249,7 +249,9 @@ def check_location(planting: Planting, row: dict[str, Any]):
 
 def test_a_whole_planting(corpus_folder: Path, tmp_path: Path):
     secrets = PlantConfig(least_share=0.002, most_share=0.02, certify_prefixes=100, wide_share=0.0)
-    planting = Planting(tiny_config(tune={"steps": 2, "completion_tokens": 32}), secrets, tmp_path, corpus_folder)
+    tuned = {"steps": 2, "completion_tokens": 32}
+    config = tiny_config(tune=tuned, sae={"expansion": [1]}, probes={"controls": [], "rollouts": 0})
+    planting = Planting(config, secrets, tmp_path, corpus_folder)
     request = Request(n=1, bigrams=1, twins=3, shuffled=1, bundles=True)
     rows = run_plant(planting, request, silent)
     assert [row["kind"] for row in rows][1:] == ["bigram", "twin", "twin", "twin", "shuffled"]
