@@ -269,14 +269,14 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
         Stage(
             "labels",
             findings.run_labels,
-            after=("features", "texts"),
+            after=("features", "texts", "feature_credits"),
             reads=("labels", "feedback.lexicon"),
             files=lexicon_files,
         ),
         Stage(
             "findings",
             findings.run,
-            after=("credits", "layers", "saes", "features", "probes", "texts", "labels"),
+            after=("credits", "layers", "saes", "features", "probes", "texts", "feature_credits", "labels"),
             reads=("probes", "labels", "seed"),
         ),
         Stage(

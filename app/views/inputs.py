@@ -5,7 +5,6 @@ from typing import Any
 import pyarrow as pa
 import streamlit as st
 
-from app.components.feature import profile
 from app.components.html import panels
 from app.components.text import ledgers, reading, tokens
 from app.session import bundles, cache, permalinks
@@ -118,9 +117,8 @@ def choose_watched(store: Store, ledger: Ledger) -> Feature | None:
     except NotInBundleError as error:
         st.html(panels.note(f"{error}."))
         return None
-    label = profile.best_label(ask(queries.feature.labels, store, feature.feature_id))
     link = panels.anchor(permalinks.feature_href(feature.feature_id), "Open the feature")
-    says = panels.text(label.description if label and label.description else "no label")
+    says = panels.text(feature.description or "no label")
     st.html(f"{panels.badge(f'feature {feature.feature_id}')}{says} · {link}")
     return feature
 

@@ -26,6 +26,7 @@ from lfp.report.sentences.features import (
     agreement_facts,
     agreement_sentence,
     frequencies_sentence,
+    labellers_sentence,
     rank_sentence,
 )
 
@@ -86,6 +87,9 @@ def show_scores(store: Store, labeller: str) -> None:
     legend = Legend("balanced accuracy" if metric != "agreement" else "share", chance="another feature’s label")
     frame.show_intervals(lines.label_scores(rows, metric, labeller), legend, key="scores", include_zero=False)
     frame.caption_figures(SCORES[metric], rows, name="label_scores")
+    others = [row for row in ask(queries.run.figures, store, "labellers") if labeller in lines.keys_of(row).values()]
+    if others:
+        frame.caption_figures(labellers_sentence(others), others, name="labellers")
 
 
 def show_frequencies(store: Store, labeller: str) -> None:

@@ -55,7 +55,7 @@ class Feature(Tables):
         return self._answer(pa.Table.from_pylist(rows[:limit], schema=_EXAMPLES), arrow)
 
     def labels(self, *, arrow: bool = False) -> Frame:
-        """Return what each labeller says of it, the run's own labeller first."""
+        """Return what each labeller says of it, the label that names it first."""
         rows = [asdict(label) for label in queries.feature.labels(self._store, self.feature_id)]
         return self._answer(pa.Table.from_pylist(rows, schema=_LABELS), arrow)
 

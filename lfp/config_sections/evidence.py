@@ -109,6 +109,8 @@ class LabelsConfig(Section):
     """Further ones: those that contribute most to the headline estimate."""
     drifted: int = Field(50, ge=0)
     """Further ones: those whose contribution tuning changed most."""
+    credited: int = Field(50, ge=0)
+    """Further ones: those that carry most of the implicit reward of texts, where the run split it over features."""
     random: int = Field(50, ge=0)
     """Further ones, as a control: drawn at random among features that are active about as often."""
     top_shown: int = Field(5, ge=1)

@@ -25,6 +25,7 @@ ROWS = (
     "interventions",
     "label_scores",
     "label_agreement",
+    "labellers",
     "activation_frequency",
     "ablation",
     "pca_explained",

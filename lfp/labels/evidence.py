@@ -84,6 +84,7 @@ def split_evidence(feature_id: int, excerpts: Iterable[Excerpt], *, max_activati
         tuple(sorted(by_turns[n:], key=lambda each: (each.bucket != 0, -each.activations[each.at], each.key))),
         tuple(near[len(hard) :]),
         tuple(sorted(held_out, key=lambda excerpt: _draw(~feature_id, excerpt))),
+        tuple(far[n_far:]),
     )
 
 

@@ -1,4 +1,4 @@
-"""A labeller that asks a language model: describe a feature, relate it to the feedback, judge held-out excerpts."""
+"""A labeller that asks a language model or a person: describe, relate to the feedback, judge held-out excerpts."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from lfp.config import LabelsConfig
 from lfp.labels import prompts
+from lfp.labels.client.answer_file import AnswerFile
 from lfp.labels.client.client import Client, Estimate
 from lfp.labels.client.questions import Answer, Question, read_answer
 from lfp.labels.evidence import sample_excerpts
@@ -37,7 +38,7 @@ class _Feature:
 
 @dataclass(frozen=True)
 class LanguageModelLabeller:
-    """Labels features with a language model, which reads in `task` what the feedback was about.
+    """Labels features with a language model or a person, who reads in `task` what the feedback was about.
 
     Each feature is described from several samples of its examples, and each description is related to the feedback. The
     first gives the label, the others its agreement. Features that fire on nothing are not asked about. An answer that
@@ -45,7 +46,7 @@ class LanguageModelLabeller:
     about all the same.
     """
 
-    client: Client
+    client: Client | AnswerFile
     config: LabelsConfig
     _: KW_ONLY
     task: str
@@ -53,8 +54,8 @@ class LanguageModelLabeller:
 
     @property
     def name(self) -> str:
-        """Value of `labels.labeller`: one per model."""
-        return f"openai:{self.client.config.model}"
+        """Value of `labels.labeller`: one per model or person."""
+        return self.client.name
 
     def label(self, evidence: Sequence[Evidence]) -> list[Label]:
         """Label each feature, in order. Raises LabelError if the server would answer nothing."""
@@ -198,7 +199,7 @@ class LanguageModelLabeller:
             relation.reason if relation else None,
             tuple(excerpt.key for excerpt in feature.samples[repeat]),
             version,
-            model=self.client.config.model,
+            model=self.client.model,
             failure=next(failures, None) if feature.description else f"description: {feature.described[0].failure}",
             agreement=agreement,
             score=score(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,14 +22,16 @@ from lfp.evaluation.findings.labels import (
 )
 from lfp.evaluation.findings.texts import TextFeatures
 from lfp.evaluation.results import ResultRow
+from lfp.evaluation.statistics.discoveries import adaptive_q
 from lfp.evaluation.statistics.resampling import Draws
+from lfp.labels.comparison import compare_labellers
 from lfp.labels.evidence import Tables
 from lfp.labels.types import Label
 from lfp.texts.reading.rows import read_rows
 from lfp.util.sanitize import bare
 from lfp.util.types import Flags, floats
 
-LABEL_ROWS = ("label_agreement", "label_scores", "activation_frequency")
+LABEL_ROWS = ("label_agreement", "labellers", "label_scores", "activation_frequency")
 """Values of `results.report_row` that `label_results` makes."""
 
 _HUMAN_VERSION = "human-1"
@@ -75,7 +77,7 @@ def read_labels(path: Path) -> list[Label]:
 
 
 def label_rows(labels: Sequence[Label], labeller: str) -> pa.Table:
-    """Build rows of the table `labels`."""
+    """Build rows of the table `labels`, each with the false discovery rate of its detection among these."""
     rows = [
         {
             **{name: getattr(label, name) for name in _LABEL_COLUMNS},
@@ -86,19 +88,21 @@ def label_rows(labels: Sequence[Label], labeller: str) -> pa.Table:
             "score_ci_high": label.score.ci_high,
             "score_n": label.score.n,
             "score_swapped": label.score.swapped,
+            "score_p": label.score.p,
             "status": "ok" if label.is_ok else "failed",
             "examples_used": list(label.examples_used),
             "created_at": label.answered_at,
         }
         for label in labels
     ]
-    return as_table("labels", rows)
+    return _add_discoveries(as_table("labels", rows), [labeller])
 
 
 def merge_labels(stored: pa.Table, new: pa.Table) -> pa.Table:
     """Replace the rows of the same labellers and features by new ones, and keep all others.
 
-    A failed label does not replace one that succeeded.
+    A failed label does not replace one that succeeded. The false discovery rates of the labellers of new rows are those
+    among their merged labels.
     """
 
     def keys(labels: pa.Table) -> list[tuple[str, int]]:
@@ -108,7 +112,18 @@ def merge_labels(stored: pa.Table, new: pa.Table) -> pa.Table:
     statuses = zip(keys(new), new["status"].to_pylist(), strict=True)
     new = new.filter(pa.array([status != "failed" or key not in succeeded for key, status in statuses], pa.bool_()))
     replaced = set(keys(new))
-    return pa.concat_tables([stored.filter(pa.array([key not in replaced for key in keys(stored)], pa.bool_())), new])
+    kept = stored.filter(pa.array([key not in replaced for key in keys(stored)], pa.bool_()))
+    return _add_discoveries(pa.concat_tables([kept, new]), set(new["labeller"].to_pylist()))
+
+
+def _add_discoveries(labels: pa.Table, changed: Iterable[str]) -> pa.Table:
+    """Fill `score_q` of the labellers whose labels changed, among all labels of each."""
+    labellers, p = np.array(labels["labeller"].to_pylist(), object), floats(labels, "score_p")
+    q = floats(labels, "score_q").copy()
+    for labeller in changed:
+        q[labellers == labeller] = adaptive_q(p[labellers == labeller])
+    at = labels.schema.get_field_index("score_q")
+    return labels.set_column(at, labels.schema.field(at), pa.array(q, pa.float64(), mask=np.isnan(q)))
 
 
 def label_results(tables: Tables, groups: Mapping[str, Sequence[int]], draws: Draws, *, main: str) -> list[ResultRow]:
@@ -117,7 +132,8 @@ def label_results(tables: Tables, groups: Mapping[str, Sequence[int]], draws: Dr
     Scores are averaged over all labelled features and over those of each group. Agreement is with the weights of the
     headline probe. Activation frequencies compare texts of high estimate with the rest. Those of `main`, the run's own
     labeller, have plain group names and compare with all live features; other labellers are compared with the features
-    that they labelled. Labels whose `related` is null are ignored.
+    that they labelled. Labellers are also compared with each other, on the features that both labelled. Labels whose
+    `related` is null are ignored.
     """
     probe = next(row for row in tables("probes").to_pylist() if row["is_headline"])
     weights = tables("weights")
@@ -145,7 +161,7 @@ def label_results(tables: Tables, groups: Mapping[str, Sequence[int]], draws: Dr
         frequencies = activation_frequency(inputs, related, live if labeller == main else judged, draws)
         prefix = "" if labeller == main else f"labeller={labeller},"
         rows += [replace(row, group=f"{prefix}{row.group}") for row in frequencies]
-    return rows
+    return [*rows, *(replace(row, **keys) for row in compare_labellers(labels, draws))]
 
 
 def _agreement_rows(

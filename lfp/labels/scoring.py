@@ -30,6 +30,7 @@ def score(
         ci_high=high,
         n=len(excerpts),
         swapped=None if swapped is None else balanced_accuracy(true, swapped),
+        p=None if detected is None else chance_p(true, detected),
     )
 
 
@@ -56,6 +57,23 @@ def balanced_interval(true: Sequence[bool], judged: Sequence[bool]) -> tuple[flo
         below, above = math.hypot(below, share - (middle - half)), math.hypot(above, middle + half - share)
     mean = (recalls[0][0] + recalls[1][0]) / 2
     return mean - below / 2, mean + above / 2
+
+
+def chance_p(true: Sequence[bool], judged: Sequence[bool]) -> float | None:
+    """Compute the chance that judgements unrelated to the excerpts find more firing ones, or as many half the time.
+
+    This is the mid-p value of Fisher's exact test, one-sided: unlike the test's own p it is not larger than the chance
+    it stands for on average (Lancaster 1961). None if there are no excerpts of one kind.
+    """
+    if _recalls(true, judged) is None:
+        return None
+    n, n_firing, n_judged = len(true), sum(true), sum(judged)
+    hits = sum(fires and said for fires, said in zip(true, judged, strict=True))
+    as_many, *more = (
+        math.comb(n_firing, found) * math.comb(n - n_firing, n_judged - found)
+        for found in range(hits, min(n_firing, n_judged) + 1)
+    )
+    return (as_many / 2 + sum(more)) / math.comb(n, n_judged)
 
 
 def _recalls(true: Sequence[bool], judged: Sequence[bool]) -> tuple[tuple[float, int], tuple[float, int]] | None:

@@ -1,4 +1,4 @@
-"""Which features a language model labels: stable, weighted and drifted ones, and a control of random features."""
+"""Which features a language model labels: stable, weighted, drifted and credited ones, and a random control."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ def select_features(tables: Tables, config: LabelsConfig, *, seed: int) -> dict[
 
     stable: the most stable of each layer and site, by the cosine with their match in the other dictionary there (the
     paper's choice). weighted: the largest mean absolute contribution to the headline estimate. drifted: the
-    contribution that tuning changed most. random: a control, drawn from features whose density is close to that of a
-    selected one.
+    contribution that tuning changed most. credited: the largest mean absolute credit for the implicit reward, none
+    where the run did not split it over features. random: a control, drawn from features whose density is close to that
+    of a selected one.
     """
     features = tables("features").sort_by("feature_id")
     density, stability = (floats(features, name) for name in ("density", "stability"))
@@ -34,14 +35,17 @@ def select_features(tables: Tables, config: LabelsConfig, *, seed: int) -> dict[
     ]
     probes, weights = tables("probes"), tables("weights")
     headline = weights.filter(pc.is_in(weights["probe_id"], probes.filter(probes["is_headline"])["probe_id"]))
-    contributions, drifts = np.zeros(len(live)), np.zeros(len(live))  # 0 for features that a table lacks
+    contributions, drifts, credits = (np.zeros(len(live)) for _ in range(3))  # 0 for features that a table lacks
     contributions[headline["feature_id"].to_numpy()] = floats(headline, "mean_abs_contribution")
     drift = tables("drift")
     drifts[drift["feature_id"].to_numpy()] = np.abs(floats(drift, "drifted_contribution"))
+    credited = tables("credits")
+    credits[credited["feature_id"].to_numpy()] = floats(credited, "abs_credit")
     groups = {
         "stable": np.concatenate([np.zeros(0, np.int64), *stable]),
         "weighted": _largest(contributions, live, config.weighted),
         "drifted": _largest(drifts, live, config.drifted),
+        "credited": _largest(credits, live, config.credited),
     }
     selected = np.unique(np.concatenate([np.zeros(0, np.int64), *groups.values()]))
     groups["random"] = _draw_controls(density, selected, live, n=config.random, rng=np.random.default_rng(seed))

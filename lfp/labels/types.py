@@ -51,7 +51,8 @@ class Evidence:
     """The excerpts of a feature, each in one part only and all with different texts.
 
     `firing` excerpts, strongest first, and `look_alikes`, on which the feature is silent although one would expect it
-    to fire, may be shown to a labeller. `held_out` excerpts test a description: half of them fire.
+    to fire, may be shown to a labeller, and so may the other `silent` ones. `held_out` excerpts test a description:
+    half of them fire.
     """
 
     feature_id: int
@@ -59,13 +60,15 @@ class Evidence:
     firing: tuple[Excerpt, ...]
     look_alikes: tuple[Excerpt, ...]
     held_out: tuple[Excerpt, ...]
+    silent: tuple[Excerpt, ...] = ()
 
 
 @dataclass(frozen=True)
 class Score:
     """Balanced accuracies of a description on held-out excerpts, and the 95 % interval of `detection`.
 
-    `swapped` is the detection by another feature's description on the same excerpts. None means not measured.
+    `swapped` is the detection by another feature's description on the same excerpts, and `p` the chance that a
+    description which predicts nothing detects as well. None means not measured.
     """
 
     detection: float | None = None
@@ -74,6 +77,7 @@ class Score:
     ci_high: float | None = None
     n: int = 0
     swapped: float | None = None
+    p: float | None = None
 
 
 @dataclass(frozen=True)

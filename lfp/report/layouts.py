@@ -259,6 +259,15 @@ LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
         Layout({"group": "labels"}, full("kappa", metric="kappa"), frozenset({"kappa"})),
         Layout({"group": "labels"}, full("accuracy", metric="accuracy"), frozenset({"accuracy"})),
     ),
+    "labellers": tuple(
+        Layout({"group": "labels"}, full(name, metric=metric), frozenset({metric}))
+        for metric, name in (
+            ("detection_difference", "detection, first less second"),
+            ("shared_word", "a word in common"),
+            ("kappa", "kappa of related"),
+            ("accuracy", "same related"),
+        )
+    ),
     "activation_frequency": (Layout({"metric": "share of features", "group": "features and texts"}, full("share")),),
     "ablation": (
         Layout(

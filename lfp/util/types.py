@@ -29,6 +29,8 @@ SITE_NAMES: Mapping[str, str] = {
     "attn_out": "attention output",
 }
 """Each site as people read it."""
+UNLABELLED = "unlabelled: fires on "
+"""Beginning of a feature's name that lists what it fires on where no label predicts this better than chance."""
 
 Role = Literal["tuned", "base"]
 """A model of the pair."""

@@ -218,6 +218,12 @@ def label(
     cache: Annotated[Path | None, typer.Option("--cache", help="Folder of cached answers.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Estimate the cost and call nothing.")] = False,
     labels_file: Annotated[Path | None, typer.Option("--from", help="human: CSV file of a person's labels.")] = None,
+    export_prompts: Annotated[
+        Path | None, typer.Option("--export-prompts", help="human: file for the questions, as JSON lines.")
+    ] = None,
+    answers: Annotated[
+        Path | None, typer.Option("--answers", help="human: file of answers to them, as JSON lines.")
+    ] = None,
     reviewer: Annotated[str, typer.Option("--reviewer", help="human: name of the person who labelled.")] = "reviewer",
     set_: Set = None,
 ) -> None:
@@ -246,6 +252,8 @@ def label(
             cache=cache,
             dry_run=dry_run,
             labels_file=labels_file,
+            export_prompts=export_prompts,
+            answers=answers,
             reviewer=reviewer,
             overrides=set_ or (),
             progress=progress,

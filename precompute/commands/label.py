@@ -16,12 +16,13 @@ from lfp.bundle.writer import update_bundle
 from lfp.config import LabelsConfig, ProbesConfig, parse_section, with_overrides
 from lfp.errors import ConfigError
 from lfp.evaluation.statistics.resampling import Draws
+from lfp.labels.client.answer_file import AnswerFile
 from lfp.labels.client.client import Client, ClientConfig, Estimate
 from lfp.labels.evidence import read_evidence
 from lfp.labels.language_model import LanguageModelLabeller
 from lfp.labels.result_rows import LABEL_ROWS, label_results, label_rows, merge_labels, read_labels
 from lfp.labels.selection import interleave_groups, select_features
-from lfp.labels.token_rule import OfflineTokens
+from lfp.labels.token_rule import OfflineTokens, read_effects
 from lfp.labels.types import HUMAN, Evidence, Label, describe_task
 from lfp.util.types import Progress
 
@@ -70,6 +71,8 @@ def label(
     cache: str | Path | None = None,
     dry_run: bool = False,
     labels_file: str | Path | None = None,
+    export_prompts: str | Path | None = None,
+    answers: str | Path | None = None,
     reviewer: str = "reviewer",
     overrides: Sequence[str] = (),
     progress: Progress | None = None,
@@ -78,7 +81,10 @@ def label(
 
     `openai` asks a language model and scores its descriptions on held-out examples. Answers are cached on disk, so
     that a call repeated after an interruption pays for no answer twice. The API key is read from the environment.
-    `offline-tokens` labels by the words that a feature prefers. `human` reads a person's labels from a file.
+    `offline-tokens` labels by rules of what a feature fires on. `human` reads a person's labels from a file; or it
+    puts the questions that a language model would get into a file, `export_prompts`, and reads a person's answers to
+    them from another, which are scored in the same way. What follows from answers (whether held-out examples match a
+    description) is asked in the next export; a label is written once its description and relation are answered.
 
     Args:
         bundle: Folder of the bundle.
@@ -96,6 +102,8 @@ def label(
         cache: `openai`: folder of cached answers; by default a hidden folder beside the bundle.
         dry_run: `openai`: estimate calls, tokens and dollars without any call.
         labels_file: `human`: file with the columns feature_id, description and related.
+        export_prompts: `human`: file that the questions are written to, as JSON lines.
+        answers: `human`: file of answers to them, as JSON lines with the keys question and answer.
         reviewer: `human`: name of the person.
         overrides: Changes of the bundle's config as `labels.key=value`.
         progress: Called as answers arrive.
@@ -104,7 +112,7 @@ def label(
         ConfigError: An argument is missing or wrong, or there is neither a key nor a server that needs none.
         BundleError: There is no bundle that can be read or written.
         LabelError: The server would answer no question.
-        CorpusError, DataError: `labels_file` cannot be read, or a row of it is wrong.
+        CorpusError, DataError: `labels_file` or `answers` cannot be read, or a row of it is wrong.
     """
     path = Path(bundle)
     manifest = check_bundle(path)
@@ -123,9 +131,24 @@ def label(
         return sorted(found, key=lambda evidence: place.get(evidence.feature_id, evidence.feature_id))
 
     name, spent_usd, notes = "", 0.0, tuple[str, ...]()
-    if labeller == "human":
+    task_text = describe_task({**manifest.config, "labels": config.model_dump()})
+    wanted = list(features) if features is not None else interleave_groups(groups)
+    if labeller == "human" and (export_prompts is not None or answers is not None):
+        person = AnswerFile(reviewer, Path(answers) if answers else None)
+        once = config.model_copy(update={"repeats": 1})
+        found = LanguageModelLabeller(person, once, task=task_text).label(find_evidence(wanted))
+        if export_prompts is not None:
+            person.write_questions(Path(export_prompts))
+        notes = _note_questions(person, export_prompts)
+        labels, name = [each for each in found if each.is_ok and each.examples_used], person.name
+        if not labels:
+            return LabelOutcome(0, Counter(), notes=notes)
+    elif labeller == "human":
         if labels_file is None:
-            raise ConfigError("--from: no file is named; name one with the columns feature_id, description and related")
+            raise ConfigError(
+                "--from: no file is named; name one with the columns feature_id, description and related, or write the "
+                "questions to a file with --export-prompts"
+            )
         labels, name = read_labels(Path(labels_file)), f"{HUMAN}{reviewer}"
         if missing := sorted(each.feature_id for each in labels if not 0 <= each.feature_id < n_features):
             named = ", ".join(map(str, missing))
@@ -133,14 +156,16 @@ def label(
                 f"{labels_file}: no feature {named} in {path}, which holds 0 to {n_features - 1}; drop those rows"
             )
     elif labeller == "offline-tokens":
-        vocabulary = tables("vocabulary").select(["word", "n", "feedback"]).to_pylist()
+        scored = tables("vocabulary").select(["word", "feedback"]).to_pylist()
         rule = OfflineTokens(
-            {row["word"]: row["n"] for row in vocabulary},
-            {row["word"]: row["feedback"] for row in vocabulary if row["feedback"] is not None},
+            {row["word"]: row["feedback"] for row in scored if row["feedback"] is not None},
             related_threshold=config.related_threshold,
             repeats=config.repeats,
+            effects=read_effects(tables),
         )
-        labels, name = rule.label(find_evidence(features)), rule.name
+        chosen = None if features is None else frozenset(features)
+        labels = [each for each in rule.label(find_evidence(None)) if chosen is None or each.feature_id in chosen]
+        name = rule.name
     else:
         if model is None:
             raise ConfigError("--model: no model is named; name one that the server lists")
@@ -159,9 +184,7 @@ def label(
             timeout_s=timeout_s,
         )
         client = Client(settings)
-        described = describe_task({**manifest.config, "labels": config.model_dump()})
-        by_model = LanguageModelLabeller(client, config, task=described, progress=progress)
-        wanted = list(features) if features is not None else interleave_groups(groups)
+        by_model = LanguageModelLabeller(client, config, task=task_text, progress=progress)
         if dry_run:
             return LabelOutcome(0, Counter(), estimate=by_model.estimate(find_evidence(wanted)))
         client.check_key()
@@ -171,6 +194,15 @@ def label(
     _write_labels(path, labels, name, groups=groups)
     failed = Counter(each.failure or "without a reason" for each in labels if not each.is_ok)
     return LabelOutcome(len(labels) - failed.total(), failed, spent_usd, notes=notes)
+
+
+def _note_questions(person: AnswerFile, file: str | Path | None) -> tuple[str, ...]:
+    """Say how many questions are open, and whether some answers fit no question."""
+    n_open, n_unused = len(person.open_questions), len(person.unused)
+    notes = [f"{len(person.asked)} questions, {n_open} of them open" + (f", in {file}" if file is not None else "")]
+    if n_unused:
+        notes.append(f"{n_unused} answers fit none of the questions: the examples, features or descriptions changed")
+    return tuple(notes)
 
 
 def _write_labels(path: Path, labels: Sequence[Label], labeller: str, *, groups: dict[str, list[int]]) -> None:

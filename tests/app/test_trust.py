@@ -68,7 +68,8 @@ def test_any_words_make_a_tame_card(text):
         ({"score_detection": None, "failure": "detection: no room"}, "none", "Not scored: detection: no room."),
         ({"score_detection": None, "score_n": 0}, "none", "too few examples"),
         ({"score_detection": None, "score_n": 3}, "none", "all active, or all silent"),
-        ({"score_detection": None, "labeller": "human:Ada"}, "none", "not scored"),
+        ({"score_detection": None, "labeller": "human:Ada", "prompt_sha256": None}, "none", "nobody judged"),
+        ({"score_q": 0.2}, "weak", "as so many labels are tested"),
         ({"description": None, "failure": "description: no answer."}, "none", "No label: no answer."),
     ],
 )  # fmt: skip
@@ -135,7 +136,7 @@ def test_the_offline_labellers_rule_is_told(bundle):
     with Store.open(bundle) as store:
         (evidence,) = read_evidence(lambda name: store.query(f"SELECT * FROM {name}"), [3], n_scored=4)
         rows = queries.feature.feature_excerpts(store, 3)
-    (made,) = OfflineTokens({"film": 3}, {}, related_threshold=0.5).label([evidence])
+    (made,) = OfflineTokens({}, related_threshold=0.5).label([evidence])
     shared = {field.name for field in dataclasses.fields(made)} & set(BLANK)
     kept = label(**{name: getattr(made, name) for name in shared} | {"labeller": OFFLINE, "status": "ok"})
     html = card(kept, rows=rows)

@@ -50,14 +50,14 @@ _STATUSES: Mapping[str, str] = {
 
 
 def best_label(labels: Sequence[Label]) -> Label | None:
-    """Return the label that names a feature: the first that did not fail."""
+    """Return the label to judge: of labels, best first, the first that did not fail."""
     return next((label for label in labels if label.status == "ok" and label.description), None)
 
 
 def heading(feature: Feature, labels: Sequence[Label], probe: Probe | None, *, with_site: bool = False) -> str:
-    """Write number, label, what it does to the estimate, and badges for its place, relation and weight."""
+    """Write number, name, what it does to the estimate, and badges for its place, relation and weight."""
     label = best_label(labels)
-    title = label.description if label and label.description else f"Feature {feature.feature_id}, no label"
+    title = feature.description or f"Feature {feature.feature_id}, no label"
     if probe is None:
         says = "This bundle has no probe."
     elif feature.weight is None:

@@ -9,6 +9,7 @@ from app.components.html import panels
 from app.components.text import tokens
 from lfp.bundle.queries.feature import Label
 from lfp.errors import LabelError
+from lfp.evaluation.results import RATE
 from lfp.labels.client.questions import Message
 from lfp.labels.evidence import NEAR_MISS, find_excerpts
 from lfp.labels.prompts import RebuiltPrompts, rebuild
@@ -26,11 +27,17 @@ TERMS = (
     "labeller. Agreement: relabelled from other examples, how often “related” came out the same."
 )
 RULES: Mapping[str, str] = {
+    "offline-tokens-3": (
+        "The rule lists tokens, or names a category (an ending, a stem, a class of words), with a condition on what "
+        "precedes where that separates better: whichever tells the shown examples, and the silent tokens in and "
+        "around them, apart best. It names only tokens on which the strongest examples fire. It calls the feature "
+        "related if enough of the shown activation is on words that the feedback’s lexicon scores."
+    ),
     "offline-tokens-2": (
         "The rule names the words with most of the shown activation, relative to how common they are in the corpus, "
         "and the words before them if one or two are frequent there. It calls the feature related if enough of that "
         "activation is on words that the feedback’s lexicon scores."
-    )
+    ),
 }
 """What rules do, by the version that a label names."""
 
@@ -66,8 +73,8 @@ def verdict(label: Label, *, near: bool = False) -> Verdict:
         return Verdict("none", f"No label: {_ended(reason)}")
     value, low, high, other = label.score_detection, label.score_ci_low, label.score_ci_high, label.score_swapped
     if value is None:
-        if label.labeller.startswith(HUMAN):
-            why = "labels by people are not scored."
+        if label.labeller.startswith(HUMAN) and label.prompt_sha256 is None:
+            why = "the label was not made from prompts, so nobody judged texts by it."
         elif label.failure:
             why = _ended(label.failure)
         elif not label.score_n:
@@ -80,10 +87,13 @@ def verdict(label: Label, *, near: bool = False) -> Verdict:
     also = "another feature’s label was not tested" if other is None else f"another feature’s label: {plain(other)}"
     texts = "held-out texts, near misses among them" if near else "held-out texts"
     score = f"{plain(value)} [{fixed(low, 2)}, {fixed(high, 2)}], n = {label.score_n} ({also})"
+    is_among_many = label.score_q is not None and label.score_q > RATE
     if high < CHANCE:
         return Verdict("weak", f"Predicts {texts} worse than chance: {score}.")
     if low <= CHANCE:
         return Verdict("weak", f"May be chance: predicts {texts} with {score}.")
+    if is_among_many:
+        return Verdict("weak", f"May be chance, as so many labels are tested: predicts {texts} with {score}.")
     if other is not None and other >= low:
         than = "No better" if other >= value else "Not clearly better"
         return Verdict("weak", f"{than} than another feature’s label: {score}.")
@@ -151,8 +161,8 @@ def _ended(sentence: str) -> str:
 
 
 def _sources(label: Label, rows: Sequence[Mapping[str, Any]], *, max_activation: float, where: Where) -> str:
-    """Write a disclosure with everything a label was made from; empty for a person's label."""
-    if label.labeller.startswith(HUMAN):
+    """Write a disclosure with everything a label was made from; empty for one that a person made without a prompt."""
+    if label.labeller.startswith(HUMAN) and label.prompt_sha256 is None:
         return ""
     shown = ""
     try:

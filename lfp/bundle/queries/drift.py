@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from lfp.bundle.queries.common import Order, direction, look_up, main_labeller
+from lfp.bundle.queries.common import Order, direction, look_up
 from lfp.bundle.store.connection import Store
 
 
@@ -27,7 +27,7 @@ class DriftedFeature:
 
 def drifted_features(store: Store, *, limit: int = 20) -> list[DriftedFeature]:
     """Select the features whose contribution changed most; empty where drift was not measured."""
-    rows = store.rows(_DRIFTED, {"labeller": main_labeller(store), "limit": limit})
+    rows = store.rows(_DRIFTED, {"limit": limit})
     return [DriftedFeature(**row) for row in rows]
 
 
@@ -47,7 +47,7 @@ _DRIFTED = """
 SELECT feature_id, f.layer, f.site, status, drifted_contribution, l.description, f.top_tokens[1].token AS top_token
 FROM (SELECT * FROM drift WHERE rank <= $limit) d
 JOIN features f USING (feature_id)
-LEFT JOIN (SELECT feature_id, description FROM labels WHERE labeller = $labeller) l USING (feature_id)
+LEFT JOIN (SELECT feature_id, description FROM feature_table) l USING (feature_id)
 ORDER BY d.rank
 """
 

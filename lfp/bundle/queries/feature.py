@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lfp.bundle.queries.common import columns, each_of, headline, headline_id, main_labeller, no_such
+from lfp.bundle.queries.common import columns, each_of, headline, headline_id, no_such
 from lfp.bundle.queries.run import report_ablations
 from lfp.bundle.store import views
 from lfp.bundle.store.connection import Store
@@ -22,6 +22,8 @@ class Feature:
     """A row of `features` with its weight in the headline probe; weight fields are None where no probe reads it."""
 
     feature_id: int
+    description: str | None
+    """Its name: the label that predicts held-out texts best, or what it fires on."""
     layer: int
     site: str
     index: int
@@ -71,6 +73,7 @@ class Label:
     score_ci_high: float | None
     score_n: int | None
     score_swapped: float | None
+    score_q: float | None
     status: str
     failure: str | None
     prompt_version: str
@@ -109,10 +112,10 @@ def strongest_feature(store: Store) -> int | None:
 
 
 def labels(store: Store, feature_id: int) -> list[Label]:
-    """Select the labels of a feature, the run's own labeller first."""
+    """Select the labels of a feature, the one that names it first, then by the lower bound of their detection."""
     rows = store.rows(
-        f"SELECT {columns(Label)} FROM labels WHERE feature_id = $feature_id ORDER BY labeller = $main DESC, labeller",
-        {"feature_id": feature_id, "main": main_labeller(store)},
+        f"SELECT {columns(Label)} FROM ({views.standings('feature_id = $feature_id')}) ORDER BY {views.BEST_FIRST}",
+        {"feature_id": feature_id},
     )
     return [Label(**row) for row in rows]
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from lfp.bundle.queries.common import Order, direction, each_of, headline_id, look_up
 from lfp.bundle.store.connection import Store
-from lfp.util.types import SITES
+from lfp.util.types import SITES, UNLABELLED
 
 Point = tuple[float, float]
 FLIPPED = "sign flipped"
@@ -155,7 +155,7 @@ RANDOM = "random sample"
 PICKS: Mapping[str, str] = {
     "largest contributions": "true",
     "label and weight disagree": "t.related <> t.beats_null",
-    "no label, or no better than a guess": "(t.description IS NULL OR l.score_ci_low <= 0.5)",
+    "no label, or no better than a guess": f"(t.description IS NULL OR starts_with(t.description, '{UNLABELLED}'))",
     RANDOM: "true",
 }
 """Ways to pick features for review by name, each with its condition."""

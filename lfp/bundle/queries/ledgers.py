@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from lfp.bundle.queries.common import ONE, OTHER, headline, main_labeller, pooled, pooling
+from lfp.bundle.queries.common import ONE, OTHER, headline, pooled, pooling
 from lfp.bundle.store.connection import Store
 
 
@@ -94,7 +94,7 @@ def ledger(store: Store, text_id: int, *, limit: int | None = 12) -> Ledger | No
     probe = headline(store)
     if probe is None:
         return None
-    rows = store.rows(_LEDGER, {**pooling(probe), "text_id": text_id, "labeller": main_labeller(store)})
+    rows = store.rows(_LEDGER, {**pooling(probe), "text_id": text_id})
     if not rows:
         return None
     total, split = _split(rows, limit)
@@ -107,7 +107,7 @@ def raw_ledger(store: Store, text_id: int, *, limit: int | None = 12) -> RawLedg
     probe = headline(store)
     if probe is None:
         return None
-    rows = store.rows(_RAW_LEDGER, {**pooling(probe), "text_id": text_id, "labeller": main_labeller(store)})
+    rows = store.rows(_RAW_LEDGER, {**pooling(probe), "text_id": text_id})
     if not rows:
         return None
     stated = {key: rows[0][key] for key in ("predicted", "intercept", "miss")}
@@ -151,7 +151,7 @@ def _contrast(store: Store, sql: str, texts: Mapping[str, int], limit: int | Non
     probe = headline(store)
     if probe is None:
         return None
-    rows = store.rows(sql, {**pooling(probe), **texts, "labeller": main_labeller(store), "limit": limit})
+    rows = store.rows(sql, {**pooling(probe), **texts, "limit": limit})
     if not rows:
         return None
     keys = [field.name for field in fields(Difference)]
@@ -174,7 +174,7 @@ FROM (SELECT text_id, predicted FROM texts SEMI JOIN activations USING (text_id)
 LEFT JOIN ({pooled(ONE)}) p ON p.text_id = t.text_id
 LEFT JOIN (SELECT feature_id, weight FROM weights WHERE probe_id = $probe) w ON w.feature_id = p.feature_id
 LEFT JOIN features f ON f.feature_id = w.feature_id
-LEFT JOIN (SELECT feature_id, description FROM labels WHERE labeller = $labeller) l ON l.feature_id = w.feature_id
+LEFT JOIN (SELECT feature_id, description FROM feature_table) l ON l.feature_id = w.feature_id
 ORDER BY abs(contribution) DESC NULLS LAST, w.feature_id
 """
 
@@ -190,7 +190,7 @@ LEFT JOIN ({pooled(ONE)}) p ON p.text_id = t.text_id
 LEFT JOIN (SELECT feature_id, raw_weight AS weight FROM weights WHERE probe_id = $probe AND raw_weight IS NOT NULL) w
     ON w.feature_id = p.feature_id
 LEFT JOIN features f ON f.feature_id = w.feature_id
-LEFT JOIN (SELECT feature_id, description FROM labels WHERE labeller = $labeller) l ON l.feature_id = w.feature_id
+LEFT JOIN (SELECT feature_id, description FROM feature_table) l ON l.feature_id = w.feature_id
 ORDER BY abs(contribution) DESC NULLS LAST, w.feature_id
 """
 
@@ -211,7 +211,7 @@ JOIN summed ON true
 LEFT JOIN (SELECT * FROM compared ORDER BY abs(difference) DESC, feature_id LIMIT $limit) c ON true
 LEFT JOIN weighted w ON w.feature_id = c.feature_id
 LEFT JOIN features f ON f.feature_id = c.feature_id
-LEFT JOIN (SELECT feature_id, description FROM labels WHERE labeller = $labeller) l ON l.feature_id = c.feature_id
+LEFT JOIN (SELECT feature_id, description FROM feature_table) l ON l.feature_id = c.feature_id
 ORDER BY abs(c.difference) DESC NULLS LAST, c.feature_id
 """
 

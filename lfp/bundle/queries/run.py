@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from lfp.bundle.queries.common import columns, headline_id, main_labeller
+from lfp.bundle.queries.common import columns, headline_id
 from lfp.bundle.store.connection import Store
 from lfp.evaluation.contrasts import add_contrasts
 from lfp.evaluation.results import CONTROL, ResultRow
@@ -222,7 +222,7 @@ def count_beliefs(store: Store, labeller: str) -> int:
 
 def ablated_features(store: Store) -> list[AblatedFeature]:
     """Select the features that were ablated one at a time, the largest predicted effect first."""
-    bound = {"probe": headline_id(store), "labeller": main_labeller(store)}
+    bound = {"probe": headline_id(store)}
     measured = {row["group"]: row for row in report_ablations(store)}
     found = []
     for row in store.rows(_ABLATED, bound):
@@ -254,6 +254,6 @@ SELECT feature_id, f.layer, f.site, a."group", w.weight, l.description
 FROM (SELECT *, features[1] AS feature_id FROM ablations WHERE kind = 'feature') a
 JOIN features f USING (feature_id)
 LEFT JOIN (SELECT feature_id, weight FROM weights WHERE probe_id = $probe) w USING (feature_id)
-LEFT JOIN (SELECT feature_id, description FROM labels WHERE labeller = $labeller) l USING (feature_id)
+LEFT JOIN (SELECT feature_id, description FROM feature_table) l USING (feature_id)
 ORDER BY abs(a.predicted_effect) DESC NULLS LAST, feature_id
 """

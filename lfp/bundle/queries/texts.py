@@ -17,7 +17,6 @@ from lfp.bundle.queries.common import (
     direction,
     headline,
     look_up,
-    main_labeller,
     no_such,
     pooling,
     ranked,
@@ -210,7 +209,7 @@ def token_ledgers(store: Store, text_id: int, *, limit: int = 4) -> list[TokenLe
     probe, totals = headline(store), token_contributions(store, text_id)
     if probe is None or totals is None:
         return []
-    values = {**pooling(probe), "text_id": text_id, "labeller": main_labeller(store), "limit": limit}
+    values = {**pooling(probe), "text_id": text_id, "limit": limit}
     shown: list[list[TokenPart]] = [[] for _ in totals]
     counts = [0] * len(totals)
     for row in store.rows(_TOKEN_PARTS, values):
@@ -248,7 +247,7 @@ WITH {_PARTS}, largest AS (
     QUALIFY row_number() OVER (PARTITION BY position ORDER BY abs(part) DESC, feature_id) <= $limit
 )
 SELECT position, n_features, feature_id, description, part FROM largest
-LEFT JOIN (SELECT feature_id, description FROM labels WHERE labeller = $labeller) USING (feature_id)
+LEFT JOIN (SELECT feature_id, description FROM feature_table) USING (feature_id)
 ORDER BY position, abs(part) DESC, feature_id
 """
 

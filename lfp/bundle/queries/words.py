@@ -14,7 +14,6 @@ from lfp.bundle.queries.common import (
     headline,
     headline_id,
     look_up,
-    main_labeller,
     pooled,
     pooling,
     ranked,
@@ -72,7 +71,7 @@ def word(store: Store, name: str) -> Word:
 
 def word_features(store: Store, name: str, *, limit: int = 8) -> list[WordFeature]:
     """Select the features that fire on a word, largest lift first; empty where none does."""
-    bound = {"word": name, "limit": limit, "probe": headline_id(store), "labeller": main_labeller(store)}
+    bound = {"word": name, "limit": limit, "probe": headline_id(store)}
     return [WordFeature(**row) for row in store.rows(_WORD_FEATURES, bound)]
 
 
@@ -105,7 +104,7 @@ SELECT feature_id, f.layer, f.site, w.mean_activation, w.lift, h.weight, l.descr
 FROM (SELECT * FROM word_features WHERE word = $word ORDER BY rank LIMIT $limit) w
 JOIN features f USING (feature_id)
 LEFT JOIN (SELECT feature_id, weight FROM weights WHERE probe_id = $probe) h USING (feature_id)
-LEFT JOIN (SELECT feature_id, description FROM labels WHERE labeller = $labeller) l USING (feature_id)
+LEFT JOIN (SELECT feature_id, description FROM feature_table) l USING (feature_id)
 ORDER BY w.rank
 """
 
@@ -192,7 +191,7 @@ def responsible_features(
     probe = headline(store)
     if probe is None:
         return []
-    values = {**pooling(probe), "side": side, "limit": limit, "each": each, "labeller": main_labeller(store)}
+    values = {**pooling(probe), "side": side, "limit": limit, "each": each}
     return [Responsible(**row) for row in store.rows(_RESPONSIBLE.format(head=_head(queue)), values)]
 
 
@@ -200,7 +199,7 @@ def queued_words(store: Store, queue: str, *, side: str = "any", limit: int | No
     """Select the words with the largest gaps; `queue` is from WORD_GAPS. The estimate is on the lexicon's scale."""
     first, second = look_up(WORD_GAPS, queue)
     sql = _WORDS.format(ranked=ranked(_KNOWN_WORDS, first, second), first=first, second=second)
-    rows = store.rows(sql, {"side": side, "limit": limit, "labeller": main_labeller(store)})
+    rows = store.rows(sql, {"side": side, "limit": limit})
     lists = ("feature_ids", "descriptions")
     return [QueuedWord(**{**row, **{name: tuple(row[name]) for name in lists}}) for row in rows]
 
@@ -269,7 +268,7 @@ furthest AS (
     QUALIFY row_number() OVER (PARTITION BY text_id ORDER BY way * difference DESC, feature_id) <= $each
 )
 SELECT text_id, feature_id, description, difference FROM furthest
-LEFT JOIN (SELECT feature_id, description FROM labels WHERE labeller = $labeller) USING (feature_id)
+LEFT JOIN (SELECT feature_id, description FROM feature_table) USING (feature_id)
 ORDER BY text_id, abs(difference) DESC, feature_id
 """
 """Of the features that a text lacks only the usually largest are compared: as many as it could have of larger ones."""
@@ -289,7 +288,7 @@ WITH head AS (
 ), firing AS (
     SELECT word, list(feature_id ORDER BY f.rank) AS feature_ids, list(description ORDER BY f.rank) AS descriptions
     FROM word_features f SEMI JOIN head USING (word)
-    LEFT JOIN (SELECT feature_id, description FROM labels WHERE labeller = $labeller) USING (feature_id)
+    LEFT JOIN (SELECT feature_id, description FROM feature_table) USING (feature_id)
     GROUP BY word
 )
 SELECT word, n, first, second, first_rank, second_rank, gap, coalesce(feature_ids, []) AS feature_ids,

@@ -11,8 +11,43 @@ from lfp.bundle.manifest import Manifest
 from lfp.bundle.schema import TABLES
 from lfp.bundle.tables.columns import Table
 from lfp.errors import BundleError
+from lfp.evaluation.results import RATE
+from lfp.util.types import UNLABELLED
 
-FEATURE_TABLE = """
+_FIRES_ON = f"""
+CASE WHEN len(f.top_tokens) > 0 THEN '{UNLABELLED}' || array_to_string(
+    ['“' || trim(item.token) || '”' FOR item IN f.top_tokens[:3]], ', ') END
+"""
+_BEYOND_CHANCE, _BY_PERSON, _OTHER, _FAILED = range(4)
+BEST_FIRST = """
+standing, score_ci_low DESC NULLS LAST, starts_with(labeller, 'human:') DESC, model IS NOT NULL DESC, created_at DESC,
+labeller
+"""
+"""The order of labels that `standings` returns: see BEST_LABELS."""
+
+
+def standings(where: str = "true") -> str:
+    """Return SQL for the labels that pass a condition, each with how far it is to be believed, best first from 0."""
+    return f"""
+SELECT *, CASE WHEN status <> 'ok' OR description IS NULL THEN {_FAILED}
+    WHEN score_ci_low > 0.5 AND coalesce(score_q <= {RATE}, true) THEN {_BEYOND_CHANCE}
+    WHEN starts_with(labeller, 'human:') AND score_detection IS NULL THEN {_BY_PERSON}
+    ELSE {_OTHER} END AS standing
+FROM labels WHERE {where}
+"""
+
+
+BEST_LABELS = f"""
+SELECT *, CASE WHEN standing IN ({_BEYOND_CHANCE}, {_BY_PERSON}) OR description = 'never active' THEN description
+    ELSE max(description) FILTER (starts_with(description, '{UNLABELLED}')) OVER (PARTITION BY feature_id) END AS name
+FROM ({standings()})
+QUALIFY 1 = row_number() OVER (PARTITION BY feature_id ORDER BY {BEST_FIRST})
+"""
+"""The label that speaks for each feature, and its name. Of labels that predict held-out texts beyond chance it is the
+one whose detection has the highest lower bound; a person's label that nobody scored comes after those. The name is its
+description; where no label predicts anything it is what the rule says of an unlabelled feature, if it says that."""
+
+FEATURE_TABLE = f"""
 SELECT f.*, f.top_tokens[1].token AS top_token, f.pos_logits[1].token AS raised_token,
     f.neg_logits[1].token AS lowered_token,
     chr(10) || array_to_string([lower(trim(item.token)) FOR item IN f.top_tokens], chr(10)) || chr(10) AS token_words,
@@ -21,21 +56,20 @@ SELECT f.*, f.top_tokens[1].token AS top_token, f.pos_logits[1].token AS raised_
     d.unexplained_contribution, c.credit, c.ci_low AS credit_low, c.ci_high AS credit_high, c.abs_credit,
     c.rank AS credit_rank, c.unexplained_credit, c.twin_difference, c.twin_q, c.beyond_twins, c.promotes,
     c.demotes,
-    l.labeller, l.description, lower(l.description) AS description_words, l.related,
-    l.confidence, l.agreement, l.score_detection, l.score_fuzzing
+    l.labeller, coalesce(l.name, {_FIRES_ON}) AS description,
+    lower(coalesce(l.name, {_FIRES_ON})) AS description_words,
+    l.related, l.confidence, l.agreement, l.score_detection, l.score_fuzzing
 FROM features f
 LEFT JOIN (SELECT * FROM weights WHERE probe_id = (SELECT min(probe_id) FROM probes WHERE is_headline)) w
     USING (feature_id)
 LEFT JOIN drift d USING (feature_id)
 LEFT JOIN credits c USING (feature_id)
-LEFT JOIN (
-    SELECT * FROM labels QUALIFY 1 = row_number() OVER (PARTITION BY feature_id ORDER BY
-        status = 'ok' DESC, starts_with(labeller, 'human:') DESC, model IS NOT NULL DESC, created_at DESC, labeller)
-) l USING (feature_id)
+LEFT JOIN ({BEST_LABELS}) l USING (feature_id)
 """
-"""A feature's own columns, the headline weight, its drift, its credit, and the label that is shown: a person's before a
-language model's, the latest first, before a rule's. `token_words` has its top tokens, trimmed and in small letters,
-each between line ends; `description_words` is the description in small letters: both are there to be searched."""
+"""A feature's own columns, the headline weight, its drift, its credit, and the label that speaks for it: see
+BEST_LABELS. The `description` is its name: without one, the tokens on which it fires most. `token_words` has its top
+tokens, trimmed and in small letters, each between line ends; `description_words` is the description in small letters:
+both are there to be searched."""
 
 UNNESTED = """
 SELECT text_id, unnest(positions) AS position, unnest(feature_ids) AS feature_id, unnest("values") AS value

@@ -90,6 +90,10 @@ LABELS = Table("labels", "a description", ("feature_id", "labeller"), (
     null("score_ci_high", FLOAT, "Upper end of the 95 % interval of score_detection.", "share"),
     null("score_n", INT, "Held-out examples scored, half of them firing."),
     null("score_swapped", FLOAT, "Detection of the same examples by another feature's description.", "share"),
+    null("score_p", DOUBLE, "Chance that a description which predicts nothing detects as well; null in older "
+         "bundles.", "probability"),
+    null("score_q", DOUBLE, "False discovery rate at which the detection is beyond chance, among the labels of its "
+         "labeller; null in older bundles.", "share"),
     Column("status", TEXT, "ok, or failed where description or related is missing."),
     null("failure", TEXT, "What is missing, and why."),
     Column("prompt_version", TEXT, "Version of the prompts or of the rule."),

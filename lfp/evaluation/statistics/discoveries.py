@@ -8,6 +8,8 @@ from lfp.errors import DataError
 from lfp.evaluation.results import RATE as RATE
 from lfp.util.types import Flags, Floats
 
+_UPPER = 0.5  # p-values above this are taken for tests without an effect
+
 
 def benjamini_hochberg(p: Floats, rate: float = RATE) -> Flags:
     """Flag the discoveries [tests] among p-values [tests] at a false discovery rate; NaN is no test, and no discovery.
@@ -32,3 +34,18 @@ def adjusted_p(p: Floats) -> Floats:
     adjusted = np.full(len(values), np.nan)
     adjusted[order] = np.minimum(1.0, np.minimum.accumulate(scaled[::-1])[::-1])
     return adjusted
+
+
+def adaptive_q(p: Floats) -> Floats:
+    """Adjust p-values [tests] by the estimated number of tests without an effect rather than by that of all tests.
+
+    Of such tests half have p-values above 0.5; counting these, and one more for small numbers of tests, estimates
+    how many there are (Storey, Taylor and Siegmund 2004). NaN is no test. Where effects are common this finds more of
+    them than `adjusted_p` at the same false discovery rate.
+    """
+    values = np.asarray(p, np.float64)
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return adjusted_p(values)
+    share = min(1.0, (1 + np.count_nonzero(known > _UPPER)) / (len(known) * (1 - _UPPER)))
+    return adjusted_p(values) * share

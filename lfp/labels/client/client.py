@@ -109,6 +109,16 @@ class Client:
         """Answers that were not accepted, by reason."""
         self._is_checked = False
 
+    @property
+    def name(self) -> str:
+        """Value of `labels.labeller`: one per model."""
+        return f"openai:{self.config.model}"
+
+    @property
+    def model(self) -> str:
+        """The model that is asked."""
+        return self.config.model
+
     def check_key(self) -> None:
         """Raise ConfigError if there is neither a key in the environment nor the address of another server."""
         if not os.environ.get(KEY) and self.config.base_url is None:

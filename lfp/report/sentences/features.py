@@ -151,6 +151,22 @@ def labels_sentence(rows: Rows) -> str:
     return f"{says}: {passed} of {len(kappas)} tests beat shuffled labels."
 
 
+def labellers_sentence(rows: Rows) -> str:
+    """Say how labellers compare on the features that both labelled (section `labellers`)."""
+    says = []
+    for row in rows:
+        keys = lines.keys_of(row)
+        if row.metric == "detection_difference":
+            says.append(
+                f"On the same {row.n} features {keys['labeller']} detects {estimate(row, is_signed=True)} better than "
+                f"{keys['against']}."
+            )
+        elif row.metric == "shared_word":
+            chance = f", {percent(row.null_mean)} of features paired at random" if row.null_mean is not None else ""
+            says.append(f"Their descriptions have a word in common for {percent(row.value)} of features{chance}.")
+    return " ".join(says)
+
+
 SCORES = {
     "detection": "Share of held-out texts that the label sorts right into firing and silent (balanced). "
     "Chance: another feature’s label.",

@@ -14,6 +14,7 @@ from lfp.report.sentences.features import (
     frequencies_sentence,
     interventions_sentence,
     label_scores_sentence,
+    labellers_sentence,
     labels_sentence,
 )
 from lfp.report.sentences.models import (
@@ -69,6 +70,7 @@ _SENTENCES: Mapping[str, Callable[[Rows], str]] = {
     "interventions": interventions_sentence,
     "label_scores": label_scores_sentence,
     "label_agreement": labels_sentence,
+    "labellers": labellers_sentence,
     "activation_frequency": lambda rows: frequencies_sentence(lines.frequencies(rows, "per_token")),
     "forecast": forecast_sentence,
     "ablation": ablation_sentence,

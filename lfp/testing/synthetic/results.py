@@ -40,27 +40,29 @@ def tuning_rows(*, steps: int = 60) -> list[Row]:
     ]
 
 
+_OFFLINE_SCORE, _OFFLINE_CHANCE = 0.62, 0.52  # below every score of the model
+
+
 def label_columns(made: Made, random: Random, places: Places, highest: Array) -> dict[str, Any]:
-    """The offline labeller on every feature, and a model's on every third, some of its answers failed."""
+    """The offline labeller on every feature, and a model's on every third, which detects better or failed."""
     n = len(made.place)
     feature = np.repeat(np.arange(n), 1 + (np.arange(n) % 3 == 0))
     by_model = np.diff(feature, prepend=-1) == 0
     failed = by_model & (feature % 12 == 9)
-    says, scored = np.where(failed, 2, by_model), by_model & ~failed
+    says = np.where(failed, 2, by_model)
     confidence, score, agreement = (np.full(n, np.nan) for _ in range(3))  # NaN where no model gave one
     for number in range(n):
         confidence[number] = random.uniform(0.6, 0.95)
         if number % 3 == 0 and number % 12 != 9:
-            score[number], agreement[number] = random.uniform(0.55, 0.95), random.choice([0.8, 1.0])
+            score[number], agreement[number] = random.uniform(0.65, 0.95), random.choice([0.8, 1.0])
+    detection = np.where(by_model, score[feature], np.where(feature % 11 == 7, _OFFLINE_CHANCE, _OFFLINE_SCORE))
     values = {
         "agreement": np.where(by_model, agreement[feature], 1.0), "confidence": confidence[feature],
-        "score_detection": score[feature], "score_fuzzing": score[feature] - 0.05,
-        "score_ci_low": score[feature] - 0.1, "score_ci_high": np.minimum(score[feature] + 0.1, 1.0),
+        "score_detection": detection, "score_fuzzing": detection - 0.05,
+        "score_ci_low": detection - 0.1, "score_ci_high": np.minimum(detection + 0.1, 1.0),
+        "score_p": np.full(len(feature), 0.01), "score_q": np.full(len(feature), 0.02),
     }  # fmt: skip
-    columns: dict[str, Any] = {
-        name: pa.array(value, mask=failed if name in ("agreement", "confidence") else ~scored)
-        for name, value in values.items()
-    }
+    columns: dict[str, Any] = {name: pa.array(value, mask=failed) for name, value in values.items()}
     examples = example_columns(made, places.part(0, int(np.searchsorted(places.feature, N_PROMPTED))))
     prompted = feature[by_model & (feature < N_PROMPTED)].tolist()
     keeps = {number: _prompted(made, examples, number, float(highest[number])) for number in prompted}
@@ -68,7 +70,7 @@ def label_columns(made: Made, random: Random, places: Places, highest: Array) ->
     fixed = {
         "labeller": [LABELLER, MODEL_LABELLER, MODEL_LABELLER], "model": [None, "a-language-model", "a-language-model"],
         "status": ["ok", "ok", "failed"], "failure": [None, None, "the answer was not JSON, three times"],
-        "created_at": [None, "2026-01-01T00:00:00+00:00", None], "score_n": [None, 40, None],
+        "created_at": [None, "2026-01-01T00:00:00+00:00", None], "score_n": [40, 40, None],
         "cost_usd": [None, 0.0004, None], "score_swapped": [None] * 3,
     }  # fmt: skip
     columns |= {name: pa.array(values).take(pa.array(says)) for name, values in fixed.items()}

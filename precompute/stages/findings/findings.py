@@ -31,7 +31,7 @@ from lfp.evaluation.words import text_rows
 from lfp.labels.evidence import read_evidence
 from lfp.labels.result_rows import label_results, label_rows
 from lfp.labels.selection import select_features
-from lfp.labels.token_rule import OfflineTokens
+from lfp.labels.token_rule import OfflineTokens, read_effects
 from lfp.texts.lexicon import lexicon_of
 from lfp.util.types import Floats, floats
 from precompute.run.inputs import RANDOM_DECODER, read_places
@@ -50,10 +50,10 @@ def run_labels(run: Run, output: Output) -> None:
     """Write the table `labels`: a description of every feature, scored on held-out examples."""
     config = run.config.labels
     labeller = OfflineTokens(
-        run.json("features", "vocabulary")["all_counts"],
         lexicon_of(run.config.feedback, beside=run.config_dir),
         related_threshold=config.related_threshold,
         repeats=config.repeats,
+        effects=read_effects(run.made),
     )
     evidence = list(read_evidence(run.made, n_scored=config.scored_examples))
     output.table("labels", label_rows(labeller.label(evidence), labeller.name))

@@ -12,6 +12,7 @@ import pytest
 from lfp.bundle.manifest import read_manifest, read_table
 from lfp.bundle.schema import BY_NAME
 from lfp.evaluation.statistics.resampling import Draws
+from lfp.labels.comparison import compare_labellers
 from lfp.labels.result_rows import LABEL_ROWS, label_results, label_rows, merge_labels
 from lfp.labels.types import Label, Score
 
@@ -28,7 +29,7 @@ def written(table: object) -> set[tuple[int, str, str | None]]:
 
 
 def test_a_row_holds_all_of_a_label() -> None:
-    score = Score(0.9, 0.8, 0.7, 1.0, 20, 0.5)
+    score = Score(0.9, 0.8, 0.7, 1.0, 20, 0.5, 0.01)
     made = label(3, "“good”", model="m", agreement=0.5, score=score, prompt_sha256="ab", task="joy", cost_usd=0.1,
                  answered_at="2026-01-01T00:00:00+00:00")  # fmt: skip
     (row,) = label_rows([made], "openai:m").to_pylist()
@@ -36,7 +37,8 @@ def test_a_row_holds_all_of_a_label() -> None:
         "feature_id": 3, "labeller": "openai:m", "model": "m", "description": "“good”", "related": True,
         "confidence": 0.5, "reason": "so", "agreement": 0.5, "score_detection": pytest.approx(0.9),
         "score_fuzzing": pytest.approx(0.8), "score_ci_low": pytest.approx(0.7), "score_ci_high": 1.0, "score_n": 20,
-        "score_swapped": 0.5, "status": "ok", "failure": None, "prompt_version": "v", "prompt_sha256": "ab",
+        "score_swapped": 0.5, "score_p": 0.01, "score_q": 0.01, "status": "ok",
+        "failure": None, "prompt_version": "v", "prompt_sha256": "ab",
         "task": "joy", "examples_used": None, "created_at": "2026-01-01T00:00:00+00:00", "cost_usd": 0.1,
     }  # fmt: skip
     assert row["examples_used"] == ["1:2"] and label_rows([], "x").schema == BY_NAME["labels"].schema
@@ -103,3 +105,16 @@ def test_a_labeller_of_some_features_is_held_against_those(bundle: Path, labels:
 def test_labels_that_do_not_say_are_left_out(bundle: Path) -> None:
     silent = label_rows([Label(1, None, None, None, None, (), "v", failure="x")], "openai:m")
     assert not any("openai:m" in str(row.get("group")) for row in rows_of(bundle, silent, {}))
+
+
+def test_labellers_are_compared_on_the_features_that_both_labelled() -> None:
+    words = ["river", "music", "actor", "plot"]
+    first = [Label(i, f"the word {words[i]}", i > 1, 1.0, None, (), "v", score=Score(0.9)) for i in range(4)]
+    second = [Label(i, f"“{words[i]}” and such", True, 1.0, None, (), "v", score=Score(0.5)) for i in range(3)]
+    table = merge_labels(label_rows(first, "human:ann"), label_rows(second, "offline-tokens"))
+    found = {row.metric: row for row in compare_labellers(table, DRAWS)}
+    assert {row.group for row in found.values()} == {"labeller=human:ann,against=offline-tokens"}
+    assert {row.report_row for row in found.values()} == {"labellers"}
+    assert found["shared_word"].value == 1.0 and (found["shared_word"].null_mean or 0.0) < 0.7
+    assert found["detection_difference"].value == pytest.approx(0.4, abs=1e-6) and found["detection_difference"].n == 3
+    assert found["accuracy"].value == pytest.approx(1 / 3)

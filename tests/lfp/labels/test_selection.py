@@ -29,30 +29,31 @@ def tables(n: int = 60, *, seed: int = 0):  # type: ignore[no-untyped-def]
             "mean_abs_contribution": np.concatenate([np.arange(n, dtype=float), np.arange(n)[::-1].astype(float)]),
         }),
         "drift": pa.table({"feature_id": np.arange(n), "drifted_contribution": np.where(np.arange(n) < 30, -1, 0.5)}),
+        "credits": pa.table({"feature_id": np.arange(n), "abs_credit": (np.arange(n) % 7).astype(float)}),
     }  # fmt: skip
     return made.__getitem__
 
 
 def test_each_group_holds_the_largest_of_its_kind() -> None:
-    found, given = select_features(tables(), LabelsConfig(stable=3, weighted=4, drifted=5, random=6), seed=0), tables()
+    config = LabelsConfig(stable=3, weighted=4, drifted=5, credited=2, random=6)
+    found, given = select_features(tables(), config, seed=0), tables()
     stability = np.array(given("features")["stability"])
     for layer in (0, 1):
         of_layer = [i for i in found["stable"] if i % 2 == layer]
         others = [i for i in range(60) if i % 2 == layer and i % 10 and i not in of_layer]
         assert len(of_layer) == 3 and stability[of_layer].min() >= stability[others].max()
     assert found["weighted"] == [1, 2, 3, 4], "the headline's, not another probe's; 0 never fires"
-    assert found["drifted"] == [1, 2, 3, 4, 5]
+    assert found["drifted"] == [1, 2, 3, 4, 5] and found["credited"] == [6, 13]
     assert len(found["random"]) == len(set(found["random"])) == 6
-    assert not set(found["random"]) & {i for name in ("stable", "weighted", "drifted") for i in found[name]}
+    assert not set(found["random"]) & {i for name in ("stable", "weighted", "drifted", "credited") for i in found[name]}
     assert all(i % 10 for members in found.values() for i in members), "only features that fire"
-    config = LabelsConfig(stable=3, weighted=4, drifted=5, random=6)
     assert found == select_features(tables(), config, seed=0)
     assert found["random"] != select_features(tables(), config, seed=1)["random"]
 
 
 def test_the_control_is_as_often_active_as_the_named() -> None:
     given = tables(600)
-    found = select_features(given, LabelsConfig(stable=0, weighted=40, drifted=0, random=40), seed=0)
+    found = select_features(given, LabelsConfig(stable=0, weighted=40, drifted=0, credited=0, random=40), seed=0)
     density = np.log(np.maximum(np.array(given("features")["density"]), 1e-12))
     assert abs(density[found["random"]].mean() - density[found["weighted"]].mean()) < 0.1
 
@@ -66,5 +67,5 @@ def test_features_are_taken_from_all_groups_by_turns() -> None:
 def test_a_bundle_gives_its_features(which: str, request: pytest.FixtureRequest) -> None:
     path: Path = request.getfixturevalue(which)
     found = select_features(lambda name: read_table(path, name), LabelsConfig(), seed=0)
-    assert set(found) == {"stable", "weighted", "drifted", "random"}
+    assert set(found) == {"stable", "weighted", "drifted", "credited", "random"}
     assert bool(interleave_groups(found)) == (which == "bundle")

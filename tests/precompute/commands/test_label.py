@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[3]
 PRICES = ("--price-in", "1", "--price-out", "4")
 FEW = [
     part
-    for name, n in {"stable": 5, "weighted": 8, "drifted": 8, "random": 9}.items()
+    for name, n in {"stable": 5, "weighted": 8, "drifted": 8, "credited": 0, "random": 9}.items()
     for part in ("--set", f"labels.{name}={n}")
 ]
 SOME = ("--features", ",".join(map(str, range(16))))
