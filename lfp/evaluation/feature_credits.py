@@ -13,7 +13,7 @@ import scipy.sparse as sp
 from scipy.special import stdtrit
 
 from lfp.evaluation.results import Estimate, ResultRow
-from lfp.evaluation.statistics.resampling import Draws
+from lfp.evaluation.statistics.resampling import Draws, interval_of_sums
 from lfp.util.types import Flags, Floats, Indices, Ints, Place
 
 PATHS = ("full", "same_position")
@@ -63,8 +63,9 @@ class Split:
     """Texts split over features: all their entries side by side, and the tokens that they have.
 
     `text`, `position` and `feature` [entries] place the credits [paths, entries]; `next_token` [entries] is the token
-    after, and `feedback` [entries] its stated feedback, -1 and 0 where there is none. `n_tokens` [texts] counts tokens;
-    `stated` [tokens] has the stated feedback of all tokens that follow another.
+    after, and `feedback` [entries] its stated feedback, -1 and 0 where there is none. `n_tokens` [texts] are the tokens
+    whose implicit reward is split, those of responses; `stated` [tokens] has the stated feedback of those that follow
+    another. Texts of one of the `groups` [texts], such as a pair, depend on each other.
     """
 
     text: Ints
@@ -75,11 +76,23 @@ class Split:
     feedback: Floats
     n_tokens: Ints
     stated: Floats
+    groups: Ints
 
 
-def combine(texts: Sequence[TextCredits], token_ids: Sequence[Ints], feedback: Sequence[Floats]) -> Split:
-    """Put texts side by side; `token_ids` and `feedback` [tokens] are of each, feedback 0 where none is stated."""
+def combine(
+    texts: Sequence[TextCredits],
+    token_ids: Sequence[Ints],
+    feedback: Sequence[Floats],
+    *,
+    counted: Sequence[Flags],
+    groups: Ints,
+) -> Split:
+    """Put texts side by side; `token_ids`, `feedback` and `counted` [tokens] are of each.
+
+    Feedback is 0 where none is stated; `counted` marks the tokens whose implicit reward was split.
+    """
     empty = np.zeros(0, np.int64)
+    feedback = [np.where(flags, values, 0.0) for values, flags in zip(feedback, counted, strict=True)]
     following = [np.append(ids[1:], -1) for ids in token_ids]
     stated = [np.append(values[1:], 0.0) for values in feedback]
     return Split(
@@ -89,8 +102,9 @@ def combine(texts: Sequence[TextCredits], token_ids: Sequence[Ints], feedback: S
         credits=np.concatenate([np.zeros((len(PATHS), 0)), *(text.credits for text in texts)], axis=1),
         next_token=np.concatenate([empty, *(f[text.positions] for f, text in zip(following, texts, strict=True))]),
         feedback=np.concatenate([np.zeros(0), *(f[text.positions] for f, text in zip(stated, texts, strict=True))]),
-        n_tokens=np.array([len(ids) for ids in token_ids], np.int64),
-        stated=np.concatenate([np.zeros(0), *(values[1:] for values in feedback)]),
+        n_tokens=np.array([flags.sum() for flags in counted], np.int64),
+        stated=np.concatenate([np.zeros(0), *(v[1:][flags[1:]] for v, flags in zip(feedback, counted, strict=True))]),
+        groups=groups,
     )
 
 
@@ -126,9 +140,10 @@ def rank_by_size(values: Floats) -> Ints:
 
 
 def _rates(split: Split, values: Floats, n_features: int) -> tuple[Floats, Floats, Floats]:
-    """Return values per token [features] with intervals over texts, of a ratio of sums by its linear part."""
-    n, tokens = len(split.n_tokens), split.n_tokens.astype(np.float64)
-    sums = sp.csr_array((values, (split.text, split.feature)), shape=(n, n_features))
+    """Return values per token [features] with intervals over groups, of a ratio of sums by its linear part."""
+    names, group = np.unique(split.groups, return_inverse=True)
+    n, tokens = len(names), np.bincount(group, split.n_tokens)
+    sums = sp.csr_array((values, (group[split.text], split.feature)), shape=(n, n_features))
     sums.sum_duplicates()
     total = max(tokens.sum(), 1.0)
     rate = np.asarray(sums.sum(axis=0)) / total
@@ -192,26 +207,32 @@ def sum_rows(text_id: int, text: TextCredits, places: Sequence[Place], place_of:
 
 
 def share_results(
-    sums: Floats, tokens: Sequence[tuple[Floats, Floats]], places: Sequence[Place], draws: Draws, **keys: Any
+    sums: Floats,
+    tokens: Sequence[tuple[Floats, Floats]],
+    places: Sequence[Place],
+    draws: Draws,
+    *,
+    groups: Ints,
+    **keys: Any,
 ) -> list[ResultRow]:
     """Return rows `feature_credits` by place: shares of the module's credit, and how features follow it by token.
 
     `sums` [texts, 4, paths, places] are those of `place_sums`; `tokens` has what features and module carry at each
-    token of a place. Intervals are over texts. `check` is the largest miss of the three parts, relative to their sizes.
+    token of a place. Intervals are over `groups` [texts]. `check` is the largest miss of the three parts, relative to
+    their sizes.
     """
     rows = []
     n = len(sums)
-    counts = draws.rng().multinomial(n, np.full(n, 1.0 / n), size=draws.bootstraps) if n else np.zeros((0, 0))
     for number, place in enumerate(places):
         own = keys | {"layer": place.layer, "site": place.site}
         for p, path in enumerate(PATHS):
             module, *parts = sums[:, :, p, number].T
             if not n or module.sum() == 0.0:
                 continue
-            for metric, part in zip(("features", "bias", "residual"), parts, strict=True):
-                drawn = (counts @ part) / (counts @ module)
-                low, high = np.quantile(drawn, [0.025, 0.975])
-                found = Estimate(float(part.sum() / module.sum()), n, float(low), float(high))
+            columns = np.column_stack([*parts, module])
+            low, high = interval_of_sums(_shares, columns, n=draws.bootstraps, rng=draws.rng(), groups=groups)
+            for i, (metric, part) in enumerate(zip(("features", "bias", "residual"), parts, strict=True)):
+                found = Estimate(float(part.sum() / module.sum()), n, float(low[i]), float(high[i]))
                 rows.append(ResultRow.from_estimate("feature_credits", f"{metric}_share", found, group=path, **own))
         features, module = tokens[number]
         if np.ptp(module) > 0 and np.ptp(features) > 0:
@@ -234,6 +255,10 @@ def cost_results(texts: Sequence[TextCredits]) -> list[ResultRow]:
         ResultRow.from_estimate("feature_credits", metric, float(value), n=len(texts))
         for metric, value in figures.items()
     ]
+
+
+def _shares(sums: Floats) -> Floats:
+    return np.asarray(sums[:, :-1] / sums[:, -1:])
 
 
 def largest_miss(sums: Floats) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lfp.evaluation.results import KINDS, Estimate, ResultRow
-from lfp.evaluation.statistics.resampling import Draws, interval_of_sums, with_null
+from lfp.evaluation.statistics.resampling import Draws, interval_of_sums, permutations_of_groups, with_null
 from lfp.evaluation.statistics.twins import beside_twins
 from lfp.util.types import Flags, Floats, Ints, Place
 
@@ -63,8 +63,9 @@ def group_rows(
     """Report what some modules [modules] carry together, with 95 % intervals over texts.
 
     share: of the sum of absolute credits. nats: their credit per token, against texts whose credits keep their size but
-    not their sign. differences: the share of what tells one text's implicit reward from another's, the covariance with
-    it over its variance, against credits of these modules that are exchanged among texts.
+    not their sign, which the texts of a group share. differences: the share of what tells one text's implicit reward
+    from another's, the covariance with it over its variance, against credits of these modules that are exchanged among
+    groups of texts.
     """
     own = credits.values[:, members].sum(1)
     absolute = np.abs(credits.values[:, members]).sum(1)
@@ -81,7 +82,7 @@ def group_rows(
 
     values = figures(columns.sum(0)[None])[0]
     low, high = interval_of_sums(figures, columns, n=draws.bootstraps, rng=draws.rng(), groups=credits.groups)
-    nulls = [None, _exchange_signs(own, n_tokens, draws), _exchange_texts(own, credits.reward, draws)]
+    nulls = [None, _exchange_signs(own, credits, draws), _exchange_texts(own, credits, draws)]
     suffix = "" if credits.path == FULL else f"_{credits.path}"
     for place, metric in enumerate(("share", "nats", "differences")):
         figure = Estimate(float(values[place]), len(own), float(low[place]), float(high[place]))
@@ -91,9 +92,11 @@ def group_rows(
         yield ResultRow.from_estimate(SECTION, metric + suffix, figure, model="difference", layer=layer, group=group)
 
 
-def _exchange_signs(own: Floats, n_tokens: Floats, draws: Draws) -> Floats:
-    signs = draws.rng().choice([-1.0, 1.0], size=(draws.permutations, len(own)))
-    return np.asarray(signs @ own / max(n_tokens.sum(), 1.0))  # no tokens, nothing to split
+def _exchange_signs(own: Floats, credits: Credits, draws: Draws) -> Floats:
+    """Return the credit per token of texts whose signs are exchanged [permutations], those of a group together."""
+    of_groups = np.bincount(np.unique(credits.groups, return_inverse=True)[1], own)
+    signs = draws.rng().choice([-1.0, 1.0], size=(draws.permutations, len(of_groups)))
+    return np.asarray(signs @ of_groups / max(credits.n_tokens.sum(), 1.0))  # no tokens, nothing to split
 
 
 def _divide(part: Floats, whole: Floats) -> Floats:
@@ -101,10 +104,10 @@ def _divide(part: Floats, whole: Floats) -> Floats:
     return np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0)
 
 
-def _exchange_texts(own: Floats, reward: Floats, draws: Draws) -> Floats:
-    """Return the share of differences that modules have whose credits are other texts' [permutations]."""
-    shuffled = draws.rng().permuted(np.tile(own, (draws.permutations, 1)), axis=1)
-    rewards = reward - own + shuffled
+def _exchange_texts(own: Floats, credits: Credits, draws: Draws) -> Floats:
+    """Return the share of differences that modules have whose credits are other groups' of texts [permutations]."""
+    shuffled = permutations_of_groups(own, credits.groups, n=draws.permutations, rng=draws.rng())
+    rewards = credits.reward - own + shuffled
     centred = rewards - rewards.mean(1, keepdims=True)
     return _divide((shuffled * centred).sum(1), (centred**2).sum(1))
 

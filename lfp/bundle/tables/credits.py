@@ -59,9 +59,9 @@ CREDIT_SUMS = Table("credit_sums", "a text and a place", ("text_id", "layer", "s
 
 CREDITS = Table("credits", "a feature", ("feature_id",), (
     Column("feature_id", INT, "The feature."),
-    Column("credit", DOUBLE, "What it carries of the implicit reward, credits over the tokens of the split texts.",
-           "nats per token"),
-    Column("ci_low", DOUBLE, "Lower end of the 95 % interval over texts.", "nats per token"),
+    Column("credit", DOUBLE, "What it carries of the implicit reward, credits over the tokens of the split texts, of "
+           "responses where there are prompts (in older bundles over all tokens).", "nats per token"),
+    Column("ci_low", DOUBLE, "Lower end of the 95 % interval over texts, pairs whole.", "nats per token"),
     Column("ci_high", DOUBLE, "Upper end of the 95 % interval over texts.", "nats per token"),
     Column("abs_credit", DOUBLE, "The same of absolute credits.", "nats per token"),
     Column("abs_ci_low", DOUBLE, "Lower end of its interval.", "nats per token"),
@@ -99,8 +99,9 @@ INTERVENTIONS = Table("interventions", "a feature taken out of what tuning chang
     null("by_weight", DOUBLE, "The negative of the headline probe's mean contribution; null where it reads no "
          "feature.", "probe target"),
     null("by_drift", DOUBLE, "The negative of drifted_contribution.", "probe target"),
-    Column("effect", DOUBLE, "Change of the texts' implicit reward.", "nats per token"),
-    Column("ci_low", DOUBLE, "Lower end of its 95 % interval over texts.", "nats per token"),
+    Column("effect", DOUBLE, "Change of the texts' implicit reward, per token of responses where there are "
+           "prompts.", "nats per token"),
+    Column("ci_low", DOUBLE, "Lower end of its 95 % interval over texts, pairs whole.", "nats per token"),
     Column("ci_high", DOUBLE, "Upper end of its 95 % interval over texts.", "nats per token"),
     Column("removed_energy", DOUBLE, "Mean over tokens of (code * decoder norm)^2.", "mean square norm of the change"),
     null("reward_effect", DOUBLE, "Change of the mean reward of completions of the same prefixes; null where it was "

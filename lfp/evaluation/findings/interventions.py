@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lfp.evaluation.results import CONTROL, FEATURE, Estimate, ResultRow
-from lfp.evaluation.statistics.resampling import Draws, bootstrap, mean_interval, with_null
+from lfp.evaluation.statistics.resampling import Draws, bootstrap, interval_of_sums, mean_interval, with_null
 from lfp.evaluation.statistics.scores import spearman
 from lfp.util.types import Floats, Ints, Place
 
@@ -21,7 +21,7 @@ _FEWEST = 4
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """What taking a feature out does: effects [texts] in nats on texts of `n_tokens` [texts], and on rewards.
+    """What taking a feature out does: effects [texts] in nats on their counted tokens, and on rewards.
 
     `rewards` [completions] are after minus before on the same prefixes, None where it was not measured; `clusters`
     number the prefixes.
@@ -38,15 +38,19 @@ def intervention_rows(
     predictions: Mapping[str, Floats],
     *,
     n_tokens: Ints,
+    groups: Ints,
     clusters: Ints | None,
     places: Sequence[Place],
     energy: Floats,
     draws: Draws,
 ) -> list[dict[str, Any]]:
-    """Compute the rows of the table `interventions`; `predictions` [features] say what taking each out would do."""
+    """Compute the rows of the table `interventions`; `predictions` [features] say what taking each out would do.
+
+    `n_tokens` [texts] are the tokens that count; intervals draw the texts of one of the `groups` [texts] together.
+    """
     rows = []
     for found in measured:
-        low, high = _rate_interval(found.effects, n_tokens, draws)
+        low, high = _rate_interval(found.effects, n_tokens, groups, draws)
         row = {
             "feature_id": found.feature,
             "kind": FEATURE if found.control_of is None else CONTROL,
@@ -105,12 +109,13 @@ def _correlate(measured: Floats, predicted: Floats, draws: Draws) -> Estimate:
     return with_null(Estimate(spearman(measured, predicted), len(measured), low, high), nulls)
 
 
-def _rate_interval(effects: Floats, n_tokens: Ints, draws: Draws) -> tuple[float, float]:
-    """Return the 95 % interval over texts of the effect per token."""
-    n = len(effects)
-    counts = draws.rng().multinomial(n, np.full(n, 1.0 / n), size=draws.bootstraps)
-    low, high = np.quantile((counts @ effects) / (counts @ n_tokens), [0.025, 0.975])
-    return float(low), float(high)
+def _rate_interval(effects: Floats, n_tokens: Ints, groups: Ints, draws: Draws) -> tuple[float, float]:
+    """Return the 95 % interval over groups of texts of the effect per token."""
+    columns = np.column_stack([effects, n_tokens])
+    low, high = interval_of_sums(
+        lambda sums: sums[:, :1] / sums[:, 1:], columns, n=draws.bootstraps, rng=draws.rng(), groups=groups
+    )
+    return float(low[0]), float(high[0])
 
 
 def _number(value: float) -> float | None:

@@ -146,6 +146,11 @@ def interval(values: Floats) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def number_pairs(pair_ids: Sequence[int | None]) -> Ints:
+    """Number texts [texts] by their pair, whose sides depend on each other; a text of no pair is a group of its own."""
+    return np.array([-1 - i if pair_id is None else pair_id for i, pair_id in enumerate(pair_ids)], np.int64)
+
+
 def permutations_within_bins(values: Floats, counts: Floats, *, bins: int, n: int, rng: np.random.Generator) -> Floats:
     """Permute the words' values `n` times [n, words], among words of similar frequency only."""
     rank = np.argsort(np.argsort(counts, kind="stable"), kind="stable")

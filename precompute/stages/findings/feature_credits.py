@@ -20,7 +20,7 @@ from lfp.evaluation.feature_credits import (
     share_results,
     sum_rows,
 )
-from lfp.evaluation.statistics.resampling import Draws
+from lfp.evaluation.statistics.resampling import Draws, number_pairs
 from lfp.evaluation.twin_features import TWIN_COLUMNS, TwinFeatures, sum_texts
 from lfp.util.types import Floats
 from precompute.run.inputs import load_dictionary, load_pair
@@ -56,7 +56,9 @@ def run(run: Run, output: Output) -> None:
     output.table("feature_credits", as_table("feature_credits", entries).sort_by("text_id"))
     of_texts = as_table("credit_sums", [row for of_text in sums for row in of_text])
     output.table("credit_sums", of_texts.sort_by([(key, "ascending") for key in ("text_id", "layer", "site", "path")]))
-    split = combine(found, [np.array(row["token_ids"]) for row in rows], [row["stated"] for row in rows])
+    groups, counted = number_pairs([row["pair_id"] for row in rows]), [row["counted"] for row in rows]
+    token_ids, stated = [np.array(row["token_ids"]) for row in rows], [row["stated"] for row in rows]
+    split = combine(found, token_ids, stated, counted=counted, groups=groups)
     spelled = [base.tokenizer.decode([token]) for token in range(base.d_vocab)]
     columns = credit_columns(split, n_features=dictionary.n_features, spelled=spelled, text_ids=text_ids)
     of_twins = _compare_twins(run, base, dictionary, rows, found)
@@ -69,11 +71,12 @@ def run(run: Run, output: Output) -> None:
     by_token = []
     for number in range(len(places)):
         parts = [text.by_token(place_of, number, n_bos=n) for text, n in zip(found, n_bos, strict=True)]
+        parts = [(part[0][:-1][flags[1:]], part[1][:-1][flags[1:]]) for part, flags in zip(parts, counted, strict=True)]
         by_token.append((np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])))
     all_sums = np.stack([text.place_sums(place_of) for text in found])
     output.results(
         [
-            *share_results(all_sums, by_token, places, draws),
+            *share_results(all_sums, by_token, places, draws, groups=groups),
             *cost_results(found),
             *largest_results(columns, len(found)),
             *([] if of_twins is None else of_twins.rows()),
@@ -90,7 +93,7 @@ def choose_texts(run: Run) -> list[dict[str, Any]]:
     texts = run.table("texts", "texts")
     scores = run.table("texts", "token_scores").select(["text_id", "feedback", "in_response"])
     kept = texts.filter(pc.is_in(texts["text_id"], run.table("texts", "activations")["text_id"]))
-    names = ["text_id", "split", "text", "token_ids", "token_starts"]
+    names = ["text_id", "pair_id", "split", "text", "token_ids", "token_starts"]
     order = sorted(kept.select(names).to_pylist(), key=lambda row: (row["split"] != "held_out", row["text_id"]))
     scored = {row["text_id"]: row for row in scores.filter(pc.is_in(scores["text_id"], kept["text_id"])).to_pylist()}
     chosen = order[: run.config.feature_credits.texts]
@@ -142,7 +145,7 @@ def _compare_twins(
     rows = rows[: run.config.feature_credits.twin_texts]
     if not rows or not run.json("twins", "twins"):
         return None
-    n_tokens = sum(len(row["token_ids"]) for row in rows)
+    n_tokens = sum(row["counted"].sum() for row in rows)
     sums = [sum_texts(found[: len(rows)], dictionary.n_features)]
     for twin in load_twins(run):
         sums.append(sum_texts(_split_texts(run, (base, twin), dictionary, rows), dictionary.n_features))

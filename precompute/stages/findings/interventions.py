@@ -13,7 +13,7 @@ from lfp.bundle.schema import as_table
 from lfp.evaluation.findings.ablation import Candidates, Group, matched_controls
 from lfp.evaluation.findings.interventions import Measured, intervention_results, intervention_rows
 from lfp.evaluation.results import FEATURE
-from lfp.evaluation.statistics.resampling import Draws
+from lfp.evaluation.statistics.resampling import Draws, number_pairs
 from lfp.texts.lexicon import Reward
 from lfp.util.types import Flags, Floats, Ints, floats
 from precompute.run.inputs import load_dictionary, load_pair, load_reward, read_texts, tokenize_texts
@@ -53,6 +53,7 @@ def run(run: Run, output: Output) -> None:
         measured,
         _predict(run, rows, bench),
         n_tokens=bench.n_tokens,
+        groups=number_pairs([row["pair_id"] for row in rows]),
         clusters=bench.clusters,
         places=[bench.dictionary.places[number] for number in bench.dictionary.place_of],
         energy=bench.energy,
@@ -98,8 +99,8 @@ class _Bench:
 
     @property
     def n_tokens(self) -> Ints:
-        """Tokens of each text."""
-        return np.array([len(text.token_ids) for text in self.texts], np.int64)
+        """Tokens of each text that count: those of its response where it has a prompt."""
+        return np.array([flags.sum() for flags in self.counted], np.int64)
 
     @property
     def clusters(self) -> Ints:

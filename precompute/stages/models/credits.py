@@ -19,6 +19,7 @@ from lfp.evaluation.module_credits import (
     word_credits,
 )
 from lfp.evaluation.results import ELSEWHERE
+from lfp.evaluation.statistics.resampling import number_pairs
 from lfp.texts.corpus import CorpusText
 from lfp.texts.vocabulary import Vocabulary, token_words
 from lfp.util.types import SITES, Flags, Floats, Ints
@@ -142,13 +143,12 @@ def split_reward(
 
 def collect_credits(found: ModuleCredits, split: SplitTexts) -> tuple[Credits, Credits]:
     """Return the credits of texts on the full path, and of the first of them on the same position."""
-    pairs = [-1 - i if text.pair_id is None else text.pair_id for i, text in enumerate(split.texts)]
     full = Credits(
         tuple((module.layer, module.kind) for module in found.modules),
         found.credits,
         found.reward,
         np.array([flags.sum() for flags in split.counted], np.int64),
-        np.array(pairs, np.int64),
+        number_pairs([text.pair_id for text in split.texts]),
     )
     n, same = len(found.tokens), found.same_position
     elsewhere = (found.reward[:n] - same.sum(1))[:, None]

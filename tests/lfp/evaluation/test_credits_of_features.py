@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -39,18 +41,30 @@ def text_credits(ids: np.ndarray, rng: np.random.Generator) -> TextCredits:
     return TextCredits(positions, features, credits, modules, bias, residual)
 
 
+def _of_response(text: TextCredits, counted: np.ndarray) -> TextCredits:
+    """A text as it is split where some tokens count: on the same position nothing is credited before the others."""
+    credits = text.credits.copy()
+    credits[1, ~np.append(counted[1:], False)[text.positions]] = 0.0
+    return replace(text, credits=credits)
+
+
 @pytest.fixture(scope="module")
 def texts() -> list[TextCredits]:
     rng = np.random.default_rng(0)
     return [text_credits(ids, rng) for ids in TOKEN_IDS]
 
 
-def test_columns_of_features_are_what_loops_give(texts: list[TextCredits]) -> None:
-    split = combine(texts, TOKEN_IDS, [STATED[ids] for ids in TOKEN_IDS])
+@pytest.mark.parametrize("n_prompt", [0, 2])
+def test_columns_of_features_are_what_loops_give(texts: list[TextCredits], n_prompt: int) -> None:
+    """Tokens of a prompt, whose implicit reward is not split, neither count nor have stated feedback."""
+    counted = [np.arange(len(ids)) >= min(n_prompt, len(ids) - 1) for ids in TOKEN_IDS]
+    texts = [_of_response(text, flags) for text, flags in zip(texts, counted, strict=True)]
+    stated_of = [STATED[ids] for ids in TOKEN_IDS]
+    split = combine(texts, TOKEN_IDS, stated_of, counted=counted, groups=np.arange(4))
     text_ids, spelled = np.array([10, 11, 12, 13]), list("abcde")
     columns = credit_columns(split, n_features=N_FEATURES, spelled=spelled, text_ids=text_ids)
-    n_tokens = sum(len(ids) for ids in TOKEN_IDS)
-    pairs = [(text, at) for text, ids in enumerate(TOKEN_IDS) for at in range(len(ids) - 1)]
+    n_tokens = sum(flags.sum() for flags in counted)
+    pairs = [(text, at) for text, flags in enumerate(counted) for at in range(len(flags) - 1) if flags[at + 1]]
     stated = np.array([STATED[TOKEN_IDS[text][at + 1]] for text, at in pairs])
     for feature in range(N_FEATURES):
         found = {
@@ -67,7 +81,7 @@ def test_columns_of_features_are_what_loops_give(texts: list[TextCredits]) -> No
         assert [(text - 10, at) for text, at in shown] == largest[:10]
         by_token: dict[str, float] = {}
         for (text, at), values in found.items():
-            if at + 1 < len(TOKEN_IDS[text]):
+            if at + 1 < len(TOKEN_IDS[text]) and counted[text][at + 1]:
                 token = spelled[TOKEN_IDS[text][at + 1]]
                 by_token[token] = by_token.get(token, 0.0) + values[1]
         promotes = {item["token"]: item["value"] for item in columns["promotes"][feature]}
@@ -84,22 +98,31 @@ def test_columns_of_features_are_what_loops_give(texts: list[TextCredits]) -> No
     assert rows[0].group == f"feature:{int(np.argmax(np.abs(columns['credit'])))}"
 
 
-def test_intervals_cover_the_rate_of_other_texts() -> None:
-    """95 % intervals over 30 texts, of which one feature carries a share that differs by text."""
-    rng, covered, n_runs = np.random.default_rng(1), 0, 200
-    for _ in range(n_runs):
-        ids, found = [], []
-        for _ in range(30):
-            n = int(rng.integers(5, 20))
-            per_token = rng.normal(0.3, 0.2)
-            zeros = np.zeros((2, 1, n))
-            credits = np.full((2, n), per_token)
-            found.append(TextCredits(np.arange(n), np.zeros(n, np.int64), credits, zeros, zeros, zeros))
-            ids.append(np.zeros(n, np.int64))
-        split = combine(found, ids, [np.zeros(len(row)) for row in ids])
-        columns = credit_columns(split, n_features=1, spelled=["a"], text_ids=np.arange(30))
-        covered += bool(columns["ci_low"][0] <= 0.3 <= columns["ci_high"][0])
-    assert 0.9 * n_runs <= covered <= 0.99 * n_runs
+@pytest.mark.parametrize("correlation", [0.0, 0.8])
+def test_intervals_cover_the_rate_of_other_texts(correlation: float) -> None:
+    """95 % intervals over 60 texts in pairs, of which one feature carries a share that differs by text."""
+    rng, n_runs = np.random.default_rng(1), 250
+    pairs, covered = np.repeat(np.arange(30), 2), np.zeros((n_runs, 2))
+    for run in range(n_runs):
+        own, shared = rng.normal(size=60), rng.normal(size=30)
+        per_token = 0.3 + 0.2 * (np.sqrt(correlation) * shared[pairs] + np.sqrt(1 - correlation) * own)
+        lengths = rng.integers(5, 20, 60)
+        ids = [np.zeros(n, np.int64) for n in lengths]
+        found = [
+            TextCredits(np.arange(n), ids[i], np.full((2, n), per_token[i]), *np.zeros((3, 2, 1, n)))
+            for i, n in enumerate(lengths)
+        ]
+        counted = [row == 0 for row in ids]
+        split = combine(found, ids, [np.zeros(len(row)) for row in ids], counted=counted, groups=pairs)
+        columns = credit_columns(split, n_features=1, spelled=["a"], text_ids=np.arange(60))
+        covered[run, 0] = columns["ci_low"][0] <= 0.3 <= columns["ci_high"][0]
+        sums = np.zeros((60, 4, 2, 1))
+        sums[:, 0], sums[:, 1] = lengths[:, None, None], (lengths * per_token)[:, None, None]
+        nothing = (np.zeros(2), np.zeros(2))
+        shares = share_results(sums, [nothing], PLACES[:1], Draws(200, 2, run), groups=pairs)
+        share = next(row for row in shares if row.metric == "features_share")
+        covered[run, 1] = (share.ci_low or 1.0) <= 0.3 <= (share.ci_high or 0.0)
+    assert (covered.mean(0) > 0.915).all() and (covered.mean(0) < 0.985).all()
 
 
 def test_sums_are_of_every_text_and_place(texts: list[TextCredits]) -> None:
@@ -118,7 +141,7 @@ def test_sums_are_of_every_text_and_place(texts: list[TextCredits]) -> None:
     for number in range(2):
         parts = [text.by_token(PLACE_OF, number, n_bos=1) for text in texts]
         by_token.append((np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])))
-    results = share_results(sums, by_token, PLACES, Draws(200, 10, 0))
+    results = share_results(sums, by_token, PLACES, Draws(200, 10, 0), groups=np.arange(len(texts)))
     found = next(row for row in results if row.metric == "features_share" and row.group == "full" and row.layer == 0)
     assert found.value == pytest.approx(sums[:, 1, 0, 0].sum() / sums[:, 0, 0, 0].sum())
     assert found.ci_low is not None and found.ci_high is not None and found.ci_low <= found.value <= found.ci_high

@@ -31,6 +31,7 @@ def rows() -> list[dict[str, object]]:
         measured,
         predictions,
         n_tokens=n_tokens,
+        groups=np.arange(N_TEXTS),
         clusters=np.arange(16),
         places=[Place(feature % 3) for feature in range(N_FEATURES)],
         energy=np.ones(N_FEATURES),
@@ -62,3 +63,24 @@ def test_credits_predict_and_permuted_weights_do_not(rows: list[dict[str, object
     sizes = [pick(found, "size", kind).value for kind in ("feature", "control")]
     assert sizes[0] == pytest.approx(10 * sizes[1])
     assert pick(found, "reward_rank_correlation", "credit").value > 0.5
+
+
+def test_intervals_of_effects_cover_where_sides_of_pairs_are_alike() -> None:
+    rng, n_features = np.random.default_rng(1), 300
+    pairs, n_tokens = np.repeat(np.arange(30), 2), np.full(60, 5)
+    measured = []
+    for feature in range(n_features):
+        shared, own = rng.normal(size=30), rng.normal(size=60)
+        effects = 5 * (0.3 + 0.2 * (np.sqrt(0.8) * shared[pairs] + np.sqrt(0.2) * own))
+        measured.append(Measured(feature, None, effects))
+    found = intervention_rows(
+        measured,
+        dict.fromkeys(("credit", "weight", "drift"), np.zeros(n_features)),
+        n_tokens=n_tokens,
+        groups=pairs,
+        clusters=None,
+        places=[Place(0)] * n_features,
+        energy=np.ones(n_features),
+        draws=Draws(200, 2, 0),
+    )
+    assert 0.91 < np.mean([row["ci_low"] <= 0.3 <= row["ci_high"] for row in found]) < 0.985

@@ -76,6 +76,22 @@ def test_texts_of_a_pair_are_drawn_together(credits: Credits) -> None:
     assert together.ci_high - together.ci_low > 1.2 * (alone.ci_high - alone.ci_low)  # type: ignore[operator]
 
 
+def test_nulls_are_uniform_where_sides_of_pairs_are_alike_and_nothing_is_to_be_found() -> None:
+    rng, n_runs = np.random.default_rng(2), 400
+    pairs, draws = np.repeat(np.arange(60), 2), Draws(2, 99, 0)
+    p: dict[str, list[float]] = {"nats": [], "differences": []}
+    for _ in range(n_runs):
+        shared, own = rng.normal(size=(60, 2)), rng.normal(size=(120, 2))
+        values = np.sqrt(0.8) * shared[pairs] + np.sqrt(0.2) * own  # independent modules, no mean
+        found = Credits(MODULES[:2], values, values.sum(1), np.full(120, 5), pairs)
+        for row in group_rows(found, np.array([True, False]), "embedding", draws):
+            if row.metric in p:
+                p[row.metric].append(float(row.null_p or 0.0))
+    for values_of_p in p.values():
+        assert len(values_of_p) == n_runs
+        assert np.mean(np.array(values_of_p) <= 0.05) == pytest.approx(0.05, abs=0.035)
+
+
 def test_equal_models_have_no_rows() -> None:
     assert credit_rows(Credits((), np.zeros((3, 0)), np.zeros(3), np.ones(3, int), np.arange(3)), DRAWS) == []
 
@@ -95,7 +111,7 @@ def test_twins_are_the_null_of_shares(credits: Credits) -> None:
 
 @pytest.mark.parametrize("n_twins", [3, 8])
 def test_p_beside_twins_is_uniform_for_a_tuning_like_them_and_small_for_another(n_twins: int) -> None:
-    n = 8000
+    n = 3000
     shares = np.random.default_rng(n_twins).normal(0.3, 0.02, (n_twins + 1, n))
     shares[0, -1] += 2.0
     model, *twins = (
@@ -108,7 +124,7 @@ def test_p_beside_twins_is_uniform_for_a_tuning_like_them_and_small_for_another(
         assert (p[:-1] <= level).mean() == pytest.approx(level, abs=4 * np.sqrt(level * (1 - level) / n))
     assert p[-1] < 1e-3
     # null_high is the upper end of a further twin's interval: passed by 2.5 %
-    assert np.mean([row.beats_null for row in rows[:-1]]) == pytest.approx(0.025, abs=0.007)
+    assert np.mean([row.beats_null for row in rows[:-1]]) == pytest.approx(0.025, abs=0.011)
 
 
 def test_dictionaries_read_the_modules_at_their_places() -> None:
