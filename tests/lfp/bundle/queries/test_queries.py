@@ -140,9 +140,9 @@ def test_the_headline_is_the_one_marked(store, none):
     assert queries.common.headline(none) is None
 
 
-def test_labels_begin_with_the_runs_own(store):
+def test_labels_begin_with_the_one_that_detects_best(store):
     labels = queries.feature.labels(store, 0)
-    assert [label.labeller for label in labels] == [LABELLER, MODEL_LABELLER]
+    assert [label.labeller for label in labels] == [MODEL_LABELLER, LABELLER]
     assert queries.common.main_labeller(store) == LABELLER
 
 
