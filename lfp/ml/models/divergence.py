@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from lfp.ml.models.loading import LanguageModel
+from lfp.util.types import Place, Site
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.(.+)$")
 """`gpt_neox.layers.3.mlp...`, `transformer.h.3.mlp...`, `model.layers.3.mlp...`: layer and name within it."""
 
 _MLP = ("mlp", "ffn", "feed_forward", "fc1", "fc2", "moe")
 """Parts of the names of MLPs; OPT and XGLM have fc1 and fc2 in the layer itself."""
+_WRITERS: Mapping[Site, str] = {"mlp_out": "mlp", "attn_out": "attention"}
+"""Groups of parameters by the site that they write to."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,25 @@ def layer_divergence(base: LanguageModel, tuned: LanguageModel) -> list[LayerDiv
         total = sum(by_group.values())
         divergences.append(LayerDivergence(layer, total, by_group["mlp"], dict(by_group), total / sizes[layer]))
     return divergences
+
+
+def find_unchanged(base: LanguageModel, tuned: LanguageModel, places: Sequence[Place]) -> list[Place]:
+    """List the places where tuning changed nothing: no weight of the layer's MLP, or of its attention.
+
+    Of the residual stream, no weight of the layers up to it, and none outside the layers.
+    """
+    changed = {
+        place_parameter(name)
+        for name, before in base.parameters.items()
+        if not torch.equal(before, tuned.parameters[name].to(before))
+    }
+
+    def is_changed(place: Place) -> bool:
+        if place.site == "resid_post":
+            return any(found is None or found[0] <= place.layer for found in changed)
+        return not changed.isdisjoint({(place.layer, _WRITERS[place.site]), (place.layer, "other")})
+
+    return [place for place in places if not is_changed(place)]
 
 
 def most_moved(sizes: Sequence[float], count: int) -> list[int]:

@@ -68,7 +68,7 @@ def feature_credits_sentence(rows: Rows) -> str:
     """Say how much of their modules' credit features carry, and which carries most."""
     shares = [row for row in rows if row.metric == "features_share" and row.group == "same_position"]
     if not shares:
-        return ABSENT
+        return _NO_CHANGE if pick(rows, metric="check") else ABSENT
     values = sorted(row.value for row in shares)
     span = percent(values[0]) if len(values) == 1 else f"{percent(values[0])} to {percent(values[-1])}"
     where = "the module" if len(values) == 1 else f"their modules ({len(values)} layers and sites)"
@@ -98,6 +98,7 @@ def _beside_twins(rows: Rows) -> str:
 
 
 _NOTED_SHARE = 0.05
+_NO_CHANGE = "Tuning changed nothing that the modules read write: the credits of all features are 0."
 
 
 def interventions_sentence(rows: Rows) -> str:

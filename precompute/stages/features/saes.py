@@ -13,7 +13,7 @@ import numpy as np
 from lfp.errors import ConfigError
 from lfp.evaluation.results import ResultRow
 from lfp.ml.sae.formats import write_sae
-from lfp.util.types import ROLES, Place, Role
+from lfp.util.types import ROLES, SITES, Place, Role
 from precompute.run.inputs import RANDOM_DECODER, read_places, sae_folder
 from precompute.run.work_folder import Output, Run
 from precompute.stages.features.pretrained import load_pretrained
@@ -43,11 +43,13 @@ def run(run: Run, output: Output, *, load_twins: LoadTwins | None = None) -> Non
     any is trained. The file scaling.npz has the factors of the kept features (`lfp.ml.sae.latent_scaling`) by the
     folder of their dictionary.
 
-    Raises ConfigError for a pretrained dictionary of a layer or site that the run does not read.
+    Raises ConfigError for a pretrained dictionary of a layer or site that the run does not read, and for one of changes
+    where tuning changed nothing.
     """
     _check_places(run)
     kind = run.config.sae.trained_on
     pair = PairSubject(run, "tuned", trained_on=kind)
+    unchanged = check_changed(pair)
     sides = {role: pair.side(role) for role in ROLES}
     given = {role: load_pretrained(run, role, functools.partial(side.collect, "train")) for role, side in sides.items()}
     trained: dict[Role, dict[Place, list[Sae]]] = {}
@@ -73,7 +75,7 @@ def run(run: Run, output: Output, *, load_twins: LoadTwins | None = None) -> Non
                 write_sae(sae, output.folder / sae_folder(role, place, number))
     output.json("saes", rows)
     output.json("stability", stability)
-    output.json("notes", [note for found in given.values() for note in found.notes])
+    output.json("notes", [*unchanged, *(note for found in given.values() for note in found.notes)])
     kept = {role: {place: saes[0] for place, saes in found.items()} for role, found in trained.items()}
     exchanged = functools.partial(_make_first, run, output, pair.exchange(), "exchanged")
     scaling = scale_latents(output, pair, kept, exchanged)
@@ -117,6 +119,38 @@ def _check_places(run: Run) -> None:
                 f"sae.pretrained names site {pretrained.site}, but layers.sites are {', '.join(sites)}; add it there"
                 " or drop the entry"
             )
+
+
+def check_changed(pair: PairSubject) -> list[str]:
+    """Return a note where tuning changed nothing at a place that the run reads, so that no feature there has a credit.
+
+    That of equal models is the stage `credits`'. Raises ConfigError where changes are what dictionaries are trained on.
+    """
+    from lfp.ml.models.divergence import find_unchanged
+
+    tuned, base = pair.models
+    unchanged = find_unchanged(base, tuned, pair.places)
+    if not unchanged:
+        return []
+    wanted = f'sae.trained_on "{pair.trained_on}"'
+    if find_unchanged(base, tuned, [Place(base.n_layers - 1, "resid_post")]):
+        if pair.trained_on == "change":
+            raise ConfigError(
+                f"{wanted}: base and tuned model are equal, so that there is no change to train on, and all credits are"
+                " 0; name two models that differ, or set it to tuned"
+            )
+        return []
+    writers = [Place(layer, site) for layer in range(base.n_layers) for site in SITES if site != "resid_post"]
+    still = {*find_unchanged(base, tuned, writers)}
+    changed = [site for site in SITES if any(place.site == site for place in writers if place not in still)]
+    where = ", ".join(f"layer {place.layer} {place.site}" for place in unchanged)
+    if {place.site for place in unchanged}.isdisjoint(changed):
+        fix = f"set layers.sites to {', '.join(changed or ['resid_post'])}"
+    else:
+        fix = 'lower layers.count, with layers.by = "credit"'
+    if pair.trained_on == "change":
+        raise ConfigError(f"{wanted}: tuning changed nothing at {where}; {fix}, to read what it changed")
+    return [f"Tuning changed nothing at {where}: no feature there has a credit; {fix}, to read what it changed."]
 
 
 def _make(

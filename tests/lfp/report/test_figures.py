@@ -189,6 +189,12 @@ def test_names_in_figures_are_escaped(name, value):
     assert hover.startswith(f"<b>text 1</b><br>{escaped(shortened(name, 70))}<br>")
 
 
+def test_credits_of_modules_that_tuning_left_as_they_were_are_said_to_be_0():
+    says = sentence("feature_credits", [figure("check", 0.0, n=12)])
+    assert "changed nothing" in says and "credits of all features are 0" in says
+    assert "changed nothing" not in sentence("feature_credits", [])
+
+
 def test_the_largest_credit_is_named_whatever_the_order_of_rows():
     share = figure("features_share", 0.9, group="same_position", layer=0)
     credits = [figure("credit", value, group=f"feature:{i}") for i, value in ((12, -0.1), (230, -0.3), (400, 0.2))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,16 @@ from lfp.bundle.manifest import read_manifest
 from lfp.bundle.store.connection import Store
 from lfp.bundle.validation import validate
 from lfp.errors import ConfigError, ModelError
+from lfp.ml.models.loading import load_model
 from lfp.ml.sae.autoencoders import SAES, SaeInfo
 from lfp.ml.sae.fit import Fit
 from lfp.ml.sae.formats import load_sae, write_sae
 from lfp.ml.sae.quality import quality
-from lfp.util.types import Site
-from precompute.pipeline import run_pipeline
+from lfp.util.types import SITES, Site
+from precompute.pipeline import run_pipeline, run_stages
+from precompute.run.work_folder import Run
+from precompute.stages.features.saes import check_changed
+from precompute.stages.features.subjects import PairSubject
 from tests.precompute.conftest import silent, tiny_config
 
 
@@ -231,3 +236,53 @@ def test_training_killed_at_any_step_goes_on_to_the_same_bundle(
     assert len(steps) < 3 * 3 * 3, "nothing was begun from scratch"
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
     assert json.loads((out / "manifest.json").read_text())["bundle_id"] == read_manifest(whole).bundle_id
+
+
+def read_unchanged(tiny_bundle: Path, folder: Path, changed: str, trained_on: str, sites: list[Site]) -> list[str]:
+    """What the stage says of a base model and the same with some of its weights changed, all layers read."""
+    base, tuned = (load_model(str(tiny_bundle / "artifacts" / "base")) for _ in range(2))
+    for name, value in tuned.parameters.items():
+        if re.search(changed, name):
+            value += 0.1
+    run = Run(tiny_config(), folder, None, silent)
+    (folder / "layers").mkdir()
+    places = [[layer, site] for layer in range(base.n_layers) for site in sites]
+    (folder / "layers" / "places.json").write_text(json.dumps(places))
+    return check_changed(PairSubject(run, "tuned", trained_on=trained_on, given=(tuned, base)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changed", "sites", "says"),
+    [
+        (r"attention\.", ["mlp_out"], r"layer 0 mlp_out, layer 1 mlp_out[;:].*set layers.sites to attn_out,"),
+        (r"mlp\.", ["attn_out"], r"layer 0 attn_out, layer 1 attn_out[;:].*set layers.sites to mlp_out,"),
+        (r"layers\.1\.mlp", ["mlp_out"], r"layer 0 mlp_out[;:].*lower layers.count"),
+        (r"layers\.1\.mlp", ["resid_post"], r"layer 0 resid_post[;:].*set layers.sites to mlp_out,"),
+        ("embed_in", ["mlp_out"], r"layer 1 mlp_out[;:].*set layers.sites to resid_post,"),
+        ("$^", ["mlp_out"], r"base and tuned model are equal.*all credits are 0"),
+    ],
+)
+def test_a_site_where_tuning_changed_nothing_is_named_before_training(
+    changed: str, sites: list[Site], says: str, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=says):
+        read_unchanged(tiny_bundle, tmp_path, changed, "change", sites)
+    for kind in ("tuned", "shared", "crosscoder", "base_finetuned"):
+        (tmp_path / kind).mkdir()
+        notes = read_unchanged(tiny_bundle, tmp_path / kind, changed, kind, sites)
+        if changed == "$^":
+            assert notes == []  # the stage `credits` has said it
+        else:
+            (note,) = notes
+            assert re.search(says, note) and "no feature there has a credit" in note
+
+
+def test_what_tuning_changed_everywhere_is_read_without_a_note(tiny_bundle: Path, tmp_path: Path) -> None:
+    assert read_unchanged(tiny_bundle, tmp_path, ".", "change", list(SITES)) == []
+
+
+def test_equal_models_have_no_dictionary_of_changes(tiny_bundle: Path, corpus_folder: Path, tmp_path: Path) -> None:
+    models = {role: str(tiny_bundle / "artifacts" / "base") for role in ("base", "tuned")}
+    run = Run(tiny_config(model=models, sae={"trained_on": "change"}), tmp_path / "work", corpus_folder, silent)
+    with pytest.raises(ConfigError, match=r"base and tuned model are equal"):
+        run_stages(run, ["saes"])

@@ -245,6 +245,22 @@ def test_an_adapter_is_split_like_the_merged_model(
         np.testing.assert_allclose(split_text.modules, text.modules, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("trained_on", ["change", "tuned", "crosscoder"])
+def test_a_module_that_tuning_left_as_it_was_has_no_credit(
+    trained_on: str, tmp_path: Path, folders: dict[str, tuple[Path, Path]], sentences: list[str]
+) -> None:
+    base, network = (load_model(str(folders["llama"][0])) for _ in range(2))
+    with torch.no_grad():
+        for layer in network.network.model.layers[:1]:  # before MLPs and attention that are as they were
+            layer.self_attn.v_proj.weight += 0.05
+    dictionary = build_dictionary("batchtopk", trained_on)
+    for text in split((base, network), dictionary, tokens_of(base, sentences)):
+        sizes = np.abs(text.modules).sum(axis=(0, 2))
+        assert sizes[0] > 0 and not sizes[1:].any() and not text.residual[:, 1:].any()
+        carried = text.credits.any(axis=0)
+        assert {*dictionary.place_of[text.features[carried]]} == {0}
+
+
 def test_equal_models_have_no_features_that_carry_anything(neox: LanguageModel, sentences: list[str]) -> None:
     for text in split((neox, neox), build_dictionary("topk", "change"), tokens_of(neox, sentences)):
         assert not len(text.features) and not text.modules.any() and not text.bias.any() and not text.residual.any()
