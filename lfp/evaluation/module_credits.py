@@ -34,6 +34,8 @@ class Credits:
     n_tokens: Ints
     groups: Ints
     path: str = FULL
+    by_token: Floats | None = None
+    """Sums over tokens of absolute credits [texts, modules], where texts were split token by token."""
 
     @property
     def is_nothing(self) -> bool:
@@ -63,9 +65,9 @@ def group_rows(
     """Report what some modules [modules] carry together, with 95 % intervals over texts.
 
     share: of the sum of absolute credits. nats: their credit per token, against texts whose credits keep their size but
-    not their sign, which the texts of a group share. differences: the share of what tells one text's implicit reward
-    from another's, the covariance with it over its variance, against credits of these modules that are exchanged among
-    groups of texts.
+    not their sign, which the texts of a group share. share_by_token: of the sum over tokens of absolute credits.
+    differences: the share of what tells one text's implicit reward from another's, the covariance with it over its
+    variance, against credits of these modules that are exchanged among groups of texts.
     """
     own = credits.values[:, members].sum(1)
     absolute = np.abs(credits.values[:, members]).sum(1)
@@ -90,6 +92,20 @@ def group_rows(
         if null is not None:
             figure = with_null(figure, null, two_sided=metric == "nats")
         yield ResultRow.from_estimate(SECTION, metric + suffix, figure, model="difference", layer=layer, group=group)
+    if credits.by_token is not None:
+        found = _share_tokens(credits.by_token, members, credits.groups, draws)
+        yield ResultRow.from_estimate(SECTION, "share_by_token", found, model="difference", layer=layer, group=group)
+
+
+def _share_tokens(by_token: Floats, members: Flags, groups: Ints, draws: Draws) -> Estimate:
+    """Estimate the share of the sum over tokens of absolute credits that some modules have."""
+    columns = np.column_stack([by_token[:, members].sum(1), by_token.sum(1)])
+
+    def share(sums: Floats) -> Floats:
+        return _divide(sums[:, 0], sums[:, 1])[:, None]
+
+    low, high = interval_of_sums(share, columns, n=draws.bootstraps, rng=draws.rng(), groups=groups)
+    return Estimate(float(share(columns.sum(0)[None])[0, 0]), len(columns), float(low[0]), float(high[0]))
 
 
 def _exchange_signs(own: Floats, credits: Credits, draws: Draws) -> Floats:

@@ -46,7 +46,7 @@ STATUSES = ("born", "strengthened", "steady", "weakened", "gone")
 FATES = ("in the data and learned", "in the data, not learned", "learned, not in the data", "neither")
 """What became of a feature of the base model that was forecast: column `status` of the table `forecast`."""
 ELSEWHERE = "elsewhere"
-"""Group of section `module_credits`: what came to a token through attention from other positions."""
+"""Group of section `module_credits`: what came to a token through keys and values, its own included."""
 KINDS = ("embedding", "attention", "mlp", "norm", "final_norm", "unembedding", "other", ELSEWHERE)
 """Kinds of modules, groups of section `module_credits`, as data flows."""
 DICTIONARIES = "dictionaries"

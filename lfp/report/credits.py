@@ -37,16 +37,22 @@ def credits_sentence(rows: Sequence[ResultRow]) -> str:
             " features can show the rest. "
         )
     exact = f" They sum to each text’s implicit reward within {percent(error.value)} of their sizes." if error else ""
-    elsewhere = pick(rows, metric="share_same_position", group=ELSEWHERE)
-    through = (
-        f" {percent(elsewhere.value)} of a token’s own came through attention from other positions."
-        if elsewhere
-        else ""
-    )
     return (
         f"{first}By kind of module: {', '.join(parts)}. Shares are of the absolute credits of"
-        f" {count(kinds[0].n or 0)} texts, with 95 % intervals over texts.{exact}{through}"
+        f" {count(kinds[0].n or 0)} texts, with 95 % intervals over texts.{exact}{_through_attention(rows)}"
     )
+
+
+def _through_attention(rows: Sequence[ResultRow]) -> str:
+    """Say what came through keys and values: token by token, or of texts' sums where the bundle has these alone."""
+    by_token = pick(rows, metric="share_by_token", group=ELSEWHERE)
+    of_texts = pick(rows, metric="share_same_position", group=ELSEWHERE)
+    through = "came through keys and values, those of the token’s own position included"
+    if by_token is not None:
+        return f" Token by token, {_share(by_token)} of the absolute credits {through}."
+    if of_texts is not None:
+        return f" On the same position, {_share(of_texts)} of the absolute credits of texts {through}."
+    return ""
 
 
 def trajectory_sentence(rows: Sequence[ResultRow]) -> str:

@@ -92,10 +92,11 @@ LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
             {"layer": "layer", "group": "modules, same position"},
             (
                 *full("share", metric="share_same_position")[:2],
+                *full("share by token", metric="share_by_token")[:2],
                 *full("nats per token", metric="nats_same_position")[:2],
                 Column("n", show_field("n"), {"metric": "share_same_position"}),
             ),
-            frozenset({"share_same_position", "nats_same_position"}),
+            frozenset({"share_same_position", "share_by_token", "nats_same_position"}),
             order=_by_module,
         ),
         Layout(

@@ -17,8 +17,8 @@ MODULE_CREDITS = Table("module_credits", "a text, a kind of path and a module", 
     Column("text_id", LONG, "The text."),
     Column("path", TEXT, _PATH),
     null("layer", INT, "Layer of the module; null outside the layers."),
-    Column("module", TEXT, f"{_MODULE}; on the same position also elsewhere, what came through attention from other "
-           "positions."),
+    Column("module", TEXT, f"{_MODULE}; on the same position also elsewhere, what came through keys and values, the "
+           "position's own included."),
     Column("credit", DOUBLE, "Its part of texts.credit_reward, to which a path's modules sum.", "nats"),
 ), row_group_rows=32_768, added_later=True)
 
@@ -42,7 +42,7 @@ FEATURE_CREDITS = Table("feature_credits", "a text split over features", ("text_
     Column("credits", pa.list_(FLOAT), "What tuning's change of the feature there carries of the text's implicit "
            "reward, through all later layers and positions.", "nats"),
     Column("next_credits", pa.list_(FLOAT), "What it carries of the implicit reward of the token after it, keys and "
-           "values of other positions held fixed.", "nats"),
+           "values held fixed, those of its own position included.", "nats"),
 ), row_group_rows=1_024, added_later=True)
 
 CREDIT_SUMS = Table("credit_sums", "a text and a place", ("text_id", "layer", "site", "path"), (

@@ -9,7 +9,7 @@ integral is by Gauss-Legendre nodes, more of them for the texts whose sum is not
 
 Two kinds of path. The full path counts what a module writes at a position through every later layer and position. On
 the same position, keys and values are constants, so that what is written at a position counts for the prediction of the
-next token alone; the rest of a token's implicit reward came through attention from elsewhere.
+next token alone; the rest of a token's implicit reward came through keys and values, its own position's included.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ class TokenCredits:
     """A text's credits token by token, in nats: what modules wrote at the position before each token.
 
     `same_position` [tokens, modules] is of the token's own implicit reward, `reward` [tokens]; what is missing came
-    through attention from elsewhere. `full` [tokens, modules] is of the whole text's. NaN where nothing precedes.
+    through keys and values, its own included. `full` [tokens, modules] is of the whole text's. NaN where nothing
+    precedes.
     """
 
     same_position: Floats

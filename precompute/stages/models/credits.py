@@ -29,7 +29,7 @@ from precompute.stages.features.corpus_pass import build_vocabulary, state_texts
 from precompute.stages.models.twins import load_twins
 
 if TYPE_CHECKING:
-    from lfp.ml.implicit_reward.ledger import ModuleCredits
+    from lfp.ml.implicit_reward.ledger import ModuleCredits, TokenCredits
     from lfp.ml.models.loading import LanguageModel
     from lfp.ml.models.tokenization import TokenizedText
 
@@ -79,6 +79,7 @@ def _write_credits(output: Output, credits: Credits, name: str) -> None:
         reward=credits.reward,
         n_tokens=credits.n_tokens,
         groups=credits.groups,
+        **({} if credits.by_token is None else {"by_token": credits.by_token}),
     )
 
 
@@ -87,7 +88,8 @@ def read_credits(run: Run, name: str = FULL) -> Credits:
     with np.load(run.folder("credits") / f"{name}.npz") as stored:
         pairs = zip(stored["layers"].tolist(), stored["kinds"].tolist(), strict=True)
         modules = tuple((None if layer < 0 else layer, kind) for layer, kind in pairs)
-        arrays = {name: stored[name] for name in ("values", "reward", "n_tokens", "groups")}
+        names = ("values", "reward", "n_tokens", "groups", "by_token")
+        arrays = {name: stored[name] for name in names if name in stored}
     return Credits(modules, **arrays, path=SAME_POSITION if name == SAME_POSITION else FULL)
 
 
@@ -152,6 +154,7 @@ def collect_credits(found: ModuleCredits, split: SplitTexts) -> tuple[Credits, C
     )
     n, same = len(found.tokens), found.same_position
     elsewhere = (found.reward[:n] - same.sum(1))[:, None]
+    sizes = [_sum_sizes(text, flags) for text, flags in zip(found.tokens, split.counted[:n], strict=True)]
     return full, replace(
         full,
         modules=(*full.modules, _ELSEWHERE),
@@ -160,7 +163,14 @@ def collect_credits(found: ModuleCredits, split: SplitTexts) -> tuple[Credits, C
         n_tokens=full.n_tokens[:n],
         groups=full.groups[:n],
         path=SAME_POSITION,
+        by_token=np.array(sizes, np.float64).reshape(n, same.shape[1] + 1),
     )
+
+
+def _sum_sizes(text: TokenCredits, counted: Flags) -> Floats:
+    """Sum a text's absolute credits on the same position over the tokens that count [modules and elsewhere]."""
+    parts = np.column_stack([text.same_position, text.reward - text.same_position.sum(1)])
+    return np.nan_to_num(np.abs(parts[counted])).sum(0)
 
 
 def _text_table(text_ids: Sequence[int], *paths: Credits) -> pa.Table:

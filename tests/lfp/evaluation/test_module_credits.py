@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from lfp.evaluation.module_credits import (
+    SECTION,
     Credits,
     credit_rows,
     group_rows,
@@ -15,8 +18,9 @@ from lfp.evaluation.module_credits import (
     with_twins,
     word_credits,
 )
-from lfp.evaluation.results import ResultRow
+from lfp.evaluation.results import ELSEWHERE, ResultRow
 from lfp.evaluation.statistics.resampling import Draws
+from lfp.report.credits import credits_sentence
 from lfp.util.types import Place
 
 MODULES = ((None, "embedding"), (0, "attention"), (0, "mlp"), (1, "attention"), (1, "mlp"), (None, "unembedding"))
@@ -58,6 +62,26 @@ def test_figures_of_kinds_and_layers_are_the_sums(credits: Credits) -> None:
     both, reward = values[:, 1] + values[:, 3], credits.reward
     expected = np.cov(both, reward)[0, 1] / np.var(reward, ddof=1)
     assert pick(rows, "differences", "attention").value == pytest.approx(expected)
+
+
+def test_shares_by_token_are_of_what_cancels_in_a_text_too(credits: Credits) -> None:
+    by_token = np.abs(credits.values) + np.array([0.0, 0.0, 0.0, 0.0, 0.0, 40.0])
+    rows = credit_rows(replace(credits, by_token=by_token), DRAWS)
+    found, of_texts = (pick(rows, metric, "unembedding") for metric in ("share_by_token", "share"))
+    assert found.value == pytest.approx(by_token[:, 5].sum() / by_token.sum()) and found.value > 5 * of_texts.value
+    assert found.ci_low is not None and found.ci_high is not None and found.ci_low < found.value < found.ci_high
+
+
+@pytest.mark.parametrize(
+    ("metric", "begins"), [("share_by_token", "Token by token"), ("share_same_position", "On the")]
+)
+def test_what_came_through_keys_and_values_is_not_said_to_be_of_other_positions(metric: str, begins: str) -> None:
+    rows = [
+        ResultRow.from_estimate(SECTION, "share", 1.0, n=3, group="mlp"),
+        ResultRow.from_estimate(SECTION, metric, 0.19, n=3, group=ELSEWHERE),
+    ]
+    said = credits_sentence(rows)
+    assert f" {begins}" in said and "19 %" in said and said.endswith("those of the token’s own position included.")
 
 
 def test_nulls_keep_sizes_and_lose_what_is_claimed(credits: Credits) -> None:

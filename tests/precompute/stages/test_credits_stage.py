@@ -37,6 +37,14 @@ def test_credits_of_stored_texts_sum_to_their_implicit_reward(tiny_bundle: Path)
     assert {row["module"] for row in found if row["path"] == "same_position"} >= {"elsewhere", "mlp", "unembedding"}
 
 
+def test_what_came_through_keys_and_values_is_shared_token_by_token_too(tiny_bundle: Path) -> None:
+    found = [row for row in rows(tiny_bundle, "results") if row["report_row"] == "module_credits"]
+    by_token = {row["group"]: row["value"] for row in found if row["metric"] == "share_by_token" and not row["layer"]}
+    of_texts = {row["group"]: row["value"] for row in found if row["metric"] == "share_same_position"}
+    assert {"elsewhere", "mlp", "unembedding"} <= by_token.keys()
+    assert 0.0 < by_token["elsewhere"] < 1.0 and by_token["elsewhere"] != of_texts["elsewhere"]
+
+
 def test_validation_finds_credits_that_do_not_sum(tiny_bundle: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(tiny_bundle, tmp_path / "copy")
     file = copy / "module_credits.parquet"
