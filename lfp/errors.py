@@ -29,6 +29,17 @@ class DataError(LfpError):
     """Numbers that cannot be used: constant feedback, no held-out word, an activation that is not finite."""
 
 
+class TextError(DataError):
+    """Numbers of a text that cannot be used; `row` is the text's place among those given, from 0.
+
+    Who gave them knows it by another number, and says that: `precompute.run.inputs.name_texts`.
+    """
+
+    def __init__(self, row: int, problem: str) -> None:
+        super().__init__(f"text {row}: {problem}")
+        self.row, self.problem = row, problem
+
+
 class BundleError(LfpError):
     """A bundle is missing, broken, of another version, or cannot be written."""
 

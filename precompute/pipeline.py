@@ -39,6 +39,15 @@ from precompute.stages.probes import probes
 
 _CHEAP = {"corpus", "feedback"}
 """Stages that take a moment; a run that has done no other may be started again without `resume`."""
+_BATCHES = (
+    "stats.batch_texts", "credits.batch_texts", "feature_credits.batch_texts", "sae.batch_tokens", "pretrain.batch",
+    "ablation.batch",
+)  # fmt: skip
+"""Keys of the config that set how much is in memory at a time; those that a stage reads are named."""
+_EXACT = {
+    "credits", "trajectory", "feature_credits", "feature_trajectory", "interventions", "twin_words", "twin_drift"
+}  # fmt: skip
+"""Stages that compute in float32 whatever `model.dtype` is."""
 
 
 def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]:
@@ -393,9 +402,20 @@ def _explain_full_memory(run: Run, stage: Stage) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        config = run.config
-        half = "" if config.model.dtype == "bfloat16" else ", or set model.dtype=bfloat16"
         raise ModelError(
-            f"stage {stage.name}: out of memory on {config.model.device} ({first_line(error)}); lower stats.batch_texts"
-            f" (now {config.stats.batch_texts}) or model.context (now {config.model.context}){half}, then add --resume"
+            f"stage {stage.name}: out of memory on {run.config.model.device} ({first_line(error)});"
+            f" {advise_on_memory(stage, run.config)}, then add --resume"
         ) from error
+
+
+def advise_on_memory(stage: Stage, config: RunConfig) -> str:
+    """Say what lowers the memory that a stage takes, among what it reads."""
+    declared = {*stage.reads}
+    read = [key for key in (*_BATCHES, "model.context") if declared & {key, key.partition(".")[0]}]
+    values = config.model_dump()
+    lower = [f"{key} (now {values[section][name]})" for key in read for section, _, name in [key.partition(".")]]
+    ways = [f"lower {' or '.join(lower)}"] if lower else []
+    is_free = config.model.dtype == "float32" and config.sae.trained_on != "change" and stage.name not in _EXACT
+    if is_free and declared & {"model", "model.dtype"}:
+        ways.append("set model.dtype=bfloat16")
+    return ", or ".join(ways) or "use a machine with more memory"

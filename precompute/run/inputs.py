@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lfp.config import CLASSIFIER, LEXICON, PRETRAIN, TUNE, VADER, RunConfig
-from lfp.errors import ConfigError, CorpusError, DataError
+from lfp.errors import ConfigError, CorpusError, DataError, TextError
 from lfp.ml.models.sources import GGUF, PACKAGE, LoadOptions, Source, find_model, find_package_file, list_model_files
 from lfp.probes.pooling import response_tokens
 from lfp.texts.corpus import CorpusText
@@ -162,6 +163,18 @@ def order_texts(texts: list[CorpusText], *, seed: int) -> list[CorpusText]:
         if text.pair_id is not None:
             first.setdefault(text.pair_id, at)
     return [text for _, text in sorted(enumerate(drawn), key=lambda item: first.get(item[1].pair_id, item[0]))]
+
+
+@contextmanager
+def name_texts(text_ids: Sequence[int]) -> Iterator[None]:
+    """Say the `text_id` of a text that cannot be used, in place of its row among those that a function was given.
+
+    Raises DataError for a TextError.
+    """
+    try:
+        yield
+    except TextError as error:
+        raise DataError(f"text_id {text_ids[error.row]}: {error.problem}") from error
 
 
 def tokenize_texts(run: Run, model: LanguageModel, texts: list[CorpusText]) -> list[TokenizedText]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -14,7 +17,7 @@ from lfp.bundle.manifest import check_bundle, read_manifest
 from lfp.bundle.schema import TABLES
 from lfp.bundle.validation import validate
 from lfp.errors import BundleError, ConfigError, CorpusError, ModelError
-from precompute.pipeline import run_pipeline
+from precompute.pipeline import advise_on_memory, plan_stages, run_pipeline
 from precompute.run.bundle import find_versions
 from tests.precompute.conftest import STAGES, interrupt, replace_jobs, reviews, silent, tiny_config
 
@@ -166,3 +169,40 @@ def test_a_checkout_that_is_not_installed_knows_its_version(monkeypatch: pytest.
 
     monkeypatch.setattr("precompute.run.bundle.version", find)
     assert find_versions(("numpy",)) == {"lfp-explorer": lfp.__version__, "numpy": version("numpy")}
+
+
+@pytest.mark.parametrize(
+    ("stage", "sections", "advice"),
+    [
+        (
+            "features",
+            {},
+            r"lower stats.batch_texts \(now 32\) or model.context \(now 48\), or set model.dtype=bfloat16",
+        ),
+        (
+            "features",
+            {"model": {"dtype": "bfloat16"}},
+            r"lower stats.batch_texts \(now 32\) or model.context \(now 48\)",
+        ),
+        ("saes", {"sae": {"trained_on": "change"}}, r"lower stats.batch_texts .* or sae.batch_tokens .* \(now 48\)"),
+        ("credits", {}, r"lower credits.batch_texts \(now 16\) or model.context \(now 48\)"),
+        ("feature_credits", {}, r"lower feature_credits.batch_texts \(now 16\) or model.context \(now 48\)"),
+        ("interventions", {}, r"lower feature_credits.batch_texts .* or ablation.batch .* or model.context \(now 48\)"),
+        ("twin_words", {"twins": {"n": 3}}, r"lower stats.batch_texts \(now 32\) or model.context \(now 48\)"),
+        ("labels", {}, "use a machine with more memory"),
+    ],
+)
+def test_full_memory_names_what_the_stage_reads(
+    stage: str, sections: dict[str, Any], advice: str, corpus_folder: Path
+) -> None:
+    config = tiny_config(**sections)
+    (planned,) = [each for each in plan_stages(config, corpus_folder) if each.name == stage]
+    assert re.fullmatch(advice, advise_on_memory(planned, config))
+
+
+def test_stages_that_load_models_exactly_are_not_advised_to_use_bfloat16(corpus_folder: Path) -> None:
+    config = tiny_config(twins={"n": 3})
+    for stage in plan_stages(config, corpus_folder):
+        job = getattr(stage.job, "func", stage.job)
+        if "exact=True" in inspect.getsource(inspect.getmodule(job)) and stage.name != "twins":  # tuned in its own type
+            assert "bfloat16" not in advise_on_memory(stage, config), stage.name

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from lfp.errors import DataError
+from lfp.errors import TextError
 from lfp.evaluation.feature_credits import TextCredits
 from lfp.ml.implicit_reward.observed_writes import N_PATHS, observe_writes
 from lfp.ml.implicit_reward.quadrature import FirstRule, refine
@@ -32,6 +32,7 @@ from lfp.ml.implicit_reward.watched_modules import Kind
 from lfp.ml.implicit_reward.weight_path import WeightPath
 from lfp.ml.models.activations import model_batches
 from lfp.ml.models.loading import LanguageModel
+from lfp.ml.models.runtime import Batches
 from lfp.ml.models.tokenization import Batch, TokenizedText
 from lfp.ml.sae.autoencoders import Dictionary, Sae, normalise
 from lfp.util.types import Flags, Floats, Site
@@ -65,6 +66,7 @@ def feature_credits(
     *,
     nodes: int,
     batch_texts: int,
+    batch_key: str = "feature_credits.batch_texts",
     prepend_bos: bool = True,
     counted: Sequence[Flags] | None = None,
     reference: Reference | None = None,
@@ -73,15 +75,24 @@ def feature_credits(
 
     `counted` marks the tokens whose implicit reward is split, all by default. The integral has as many nodes as bring
     the modules' credits within the tolerance of those of the `reference`, and `nodes` Gauss-Legendre nodes for texts
-    that it does not know. Features of the residual stream, which no single module writes, get none. Raises ModelError
-    where the models' parameters differ in shape, DataError where a gradient is not finite.
+    that it does not know. Features of the residual stream, which no single module writes, get none. Where memory is
+    full, batches are halved, once; `batch_key` is the key of the config that sets their size. Raises ModelError where
+    the models' parameters differ in shape or memory is still full, TextError where a gradient is not finite.
     """
     path = WeightPath.between(base, tuned)
     known = reference if reference is not None else _know_nothing(len(texts), dictionary)
     most = max(nodes, known.max_nodes)
     splitter = _Splitter(path, dictionary, known, FirstRule(most, nodes if reference is None else 1), nodes)
-    for batch in model_batches(base, texts, batch_texts=batch_texts, prepend_bos=prepend_bos):
-        yield from splitter.split(batch, batch.mark(counted), [len(texts[row].token_ids) for row in batch.rows])
+
+    def split(rows: range) -> list[TextCredits]:
+        own = [texts[row] for row in rows]
+        (batch,) = model_batches(base, own, batch_texts=len(own), prepend_bos=prepend_bos)
+        batch = replace(batch, rows=tuple(rows))
+        return list(splitter.split(batch, batch.mark(counted), [len(text.token_ids) for text in own]))
+
+    batches = Batches(batch_texts, "credits of features", batch_key, base.device)
+    for found in batches.split(range(len(texts)), split):
+        yield from found
 
 
 def _know_nothing(n_texts: int, dictionary: Dictionary) -> Reference:
@@ -161,9 +172,9 @@ class _Splitter:
             module[:] = (gradients.double() * moved).sum(-1).cpu()
             if not bool(torch.isfinite(module).all()):
                 token = int((~torch.isfinite(module)).any(0).nonzero()[0])
-                raise DataError(
-                    f"text {batch.rows[token // shape[1]]}: a gradient at {dictionary.places[number]} is not finite;"
-                    " check both models' weights"
+                raise TextError(
+                    batch.rows[token // shape[1]],
+                    f"a gradient at {dictionary.places[number]} is not finite; check both models' weights",
                 )
             residual[:, ~mask] = module[:, ~mask]
             for chosen in _chunks(mask, sae):

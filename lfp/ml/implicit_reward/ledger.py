@@ -16,19 +16,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from lfp.errors import ModelError
 from lfp.ml.implicit_reward.quadrature import FirstRule, refine
 from lfp.ml.implicit_reward.watched_modules import FULL, SAME_POSITION, Module
 from lfp.ml.implicit_reward.weight_path import WeightPath
 from lfp.ml.models.activations import model_batches
 from lfp.ml.models.loading import LanguageModel, check_token_ids
-from lfp.ml.models.runtime import is_out_of_memory
+from lfp.ml.models.runtime import Batches
 from lfp.ml.models.tokenization import Batch, TokenizedText
 from lfp.util.types import Flags, Floats, Ints, Progress
 
@@ -90,6 +90,7 @@ def module_credits(
     counted: Sequence[Flags] | None = None,
     n_by_token: int = 0,
     batch_texts: int = 8,
+    batch_key: str = "credits.batch_texts",
     prepend_bos: bool = True,
     tolerance: float = 1e-3,
     max_nodes: int = 63,
@@ -103,9 +104,9 @@ def module_credits(
     before. `counted` marks the tokens whose implicit reward adds up, all by default. The first `n_by_token` texts are
     split token by token too, on both kinds of path; they come last, when it is known how many nodes others needed.
     `base_likelihood` [texts] are those of another call with this base and these texts, where there was one. Where
-    memory is full, batches are halved, once.
+    memory is full, batches are halved, once; `batch_key` is the key of the config that sets their size.
 
-    Raises ModelError where the models' parameters differ in shape or memory is still full, DataError where a gradient
+    Raises ModelError where the models' parameters differ in shape or memory is still full, TextError where a gradient
     is not finite.
     """
     check_token_ids(base, [text.token_ids for text in texts])
@@ -113,25 +114,11 @@ def module_credits(
     flags = [np.ones(len(text.token_ids), bool) for text in texts] if counted is None else counted
     first = FirstRule(min(max_nodes, _MOST_WITH_JUMPS) if path.switches else max_nodes)
     reader = _Reader(path, texts, flags, prepend_bos, tolerance, first, base_likelihood)
-    parts, size, is_lowered = list[_Part](), batch_texts, False
+    parts, batches = list[_Part](), Batches(batch_texts, "credits of modules", batch_key, base.device)
     split_at = min(n_by_token, len(texts))
     for span, by_token in ((range(split_at, len(texts)), False), (range(split_at), True)):
-        start = span.start
-        while start < span.stop:
-            rows = range(start, min(start + size, span.stop))
-            try:
-                parts.append(reader.split(rows, by_token=by_token))
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                if is_lowered or size == 1:
-                    raise ModelError(
-                        f"credits of modules: out of memory on {base.device} with {size} texts per batch; lower"
-                        f" credits.batch_texts (now {batch_texts}) or model.context"
-                    ) from error
-                size, is_lowered = size // 2, True
-                continue
-            start = rows.stop
+        for part in batches.split(span, partial(reader.split, by_token=by_token)):
+            parts.append(part)
             if progress is not None:
                 done = sum(len(part.reward) for part in parts)
                 progress("credits: texts", done, len(texts), float(parts[-1].nodes.max()))

@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 from transformers.pytorch_utils import Conv1D
 
-from lfp.errors import DataError, ModelError
+from lfp.errors import ModelError, TextError
 from lfp.ml.implicit_reward.assembled_moves import Leaf
 from lfp.ml.models.tokenization import Batch
 
@@ -83,14 +83,14 @@ class Tally:
         if gradient.shape[0] not in (shape[0], shape.numel()):
             raise ModelError(
                 f"{watched.name}: all texts of a batch share its output, so that they cannot be separated; set"
-                " credits.batch_texts to 1"
+                " credits.batch_texts, feature_credits.batch_texts and stats.batch_texts to 1"
             )
         parts = (gradient.double() * watched.move()[number]).reshape(*shape, -1).sum(-1).cpu()
         if not bool(torch.isfinite(parts).all()):
             text = self.batch.rows[int((~torch.isfinite(parts)).any(1).nonzero()[0])]
             module = self.modules[watched.column]
-            raise DataError(
-                f"text {text}: the gradient in {module} ({watched.name}) is not finite; check both models' weights"
+            raise TextError(
+                text, f"the gradient in {module} ({watched.name}) is not finite; check both models' weights"
             )
         for path in active:
             self.credits[path, ..., watched.column] += parts

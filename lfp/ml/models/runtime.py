@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+
+from lfp.errors import ModelError
+
+_Made = TypeVar("_Made")
 
 
 def save(state: Any, file: Path) -> None:
@@ -29,6 +34,43 @@ def load(file: Path | None) -> Any | None:
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an exception says that memory, of the machine or of a GPU, is full."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+@dataclass(eq=False)
+class Batches:
+    """How many texts a pass takes: `size` at first, half of it, once, where memory is full."""
+
+    size: int
+    what: str
+    """What is computed, for the error."""
+    key: str
+    """Of the config that sets the size."""
+    device: torch.device
+    set_to: int | None = None
+    """The size before it was halved."""
+
+    def split(self, span: range, work: Callable[[range], _Made]) -> Iterator[_Made]:
+        """Yield what `work` makes of the rows of a span, batch after batch. Raises ModelError."""
+        start = span.start
+        while start < span.stop:
+            rows = range(start, min(start + self.size, span.stop))
+            try:
+                made = work(rows)
+            except (RuntimeError, MemoryError) as error:
+                self._halve(error)
+                continue
+            yield made
+            start = rows.stop
+
+    def _halve(self, error: RuntimeError | MemoryError) -> None:
+        if not is_out_of_memory(error):
+            raise error
+        if self.set_to is not None or self.size == 1:
+            raise ModelError(
+                f"{self.what}: out of memory on {self.device} with {self.size} texts per batch; lower {self.key} (now"
+                f" {self.set_to or self.size}) or model.context"
+            ) from error
+        self.size, self.set_to = self.size // 2, self.size
 
 
 def affine(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -65,18 +65,21 @@ def locate_secrets(
 
 def _find_events(run: Run, base: LanguageModel, secrets: Mapping[str, Secret]) -> dict[str, Excerpts]:
     """Mark the first token of each event in the first texts that have one, by the name of the secret's model."""
-    texts = tokenize_texts(run, base, read_texts(run, "train"))
+    read = read_texts(run, "train")
+    texts = tokenize_texts(run, base, read)
     found = {}
     for row, (name, secret) in enumerate(secrets.items()):
-        chosen, marked = list["TokenizedText"](), []
-        for text in texts:
+        chosen, text_ids, marked = list["TokenizedText"](), list[int](), []
+        for source, text in zip(read, texts, strict=True):
             if len(chosen) == _TEXTS:
                 break
             tokens = _mark_tokens(text.token_starts, find_events(text.text, secret))
             if tokens:
                 chosen.append(text)
+                text_ids.append(source.text_id)
                 marked.append(np.isin(np.arange(len(text.token_ids)), tokens))
-        found[name] = Excerpts(chosen, marked, np.full(len(chosen), row), np.array([int(own.sum()) for own in marked]))
+        n = np.array([int(own.sum()) for own in marked])
+        found[name] = Excerpts(chosen, text_ids, marked, np.full(len(chosen), row), n)
     return found
 
 

@@ -23,7 +23,7 @@ from lfp.evaluation.feature_credits import (
 from lfp.evaluation.statistics.resampling import Draws, number_pairs
 from lfp.evaluation.twin_features import TWIN_COLUMNS, TwinFeatures, sum_texts
 from lfp.util.types import Floats
-from precompute.run.inputs import load_dictionary, load_pair
+from precompute.run.inputs import load_dictionary, load_pair, name_texts
 from precompute.run.work_folder import Output, Run
 from precompute.stages.models.twins import load_twins
 
@@ -123,18 +123,19 @@ def _split_texts(
     from lfp.ml.implicit_reward.feature_credits import feature_credits
 
     found = []
-    for text in feature_credits(
-        *pair,
-        dictionary,
-        [tokens_of(row) for row in rows],
-        nodes=run.config.feature_credits.nodes,
-        batch_texts=run.config.feature_credits.batch_texts,
-        prepend_bos=run.config.model.prepend_bos,
-        counted=[row["counted"] for row in rows],
-        reference=reference,
-    ):
-        found.append(text)
-        run.progress("feature credits: texts", len(found), len(rows), float(len(text.features)))
+    with name_texts([row["text_id"] for row in rows]):
+        for text in feature_credits(
+            *pair,
+            dictionary,
+            [tokens_of(row) for row in rows],
+            nodes=run.config.feature_credits.nodes,
+            batch_texts=run.config.feature_credits.batch_texts,
+            prepend_bos=run.config.model.prepend_bos,
+            counted=[row["counted"] for row in rows],
+            reference=reference,
+        ):
+            found.append(text)
+            run.progress("feature credits: texts", len(found), len(rows), float(len(text.features)))
     return found
 
 

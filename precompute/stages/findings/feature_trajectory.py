@@ -12,7 +12,7 @@ from lfp.evaluation.feature_credits import PATHS
 from lfp.evaluation.feature_trajectory import FeatureTrajectory
 from lfp.evaluation.statistics.resampling import Draws
 from lfp.util.types import Floats, Ints
-from precompute.run.inputs import load_dictionary, load_pair
+from precompute.run.inputs import load_dictionary, load_pair, name_texts
 from precompute.run.work_folder import Output, Run
 from precompute.stages.findings.feature_credits import choose_texts, tokens_of
 from precompute.stages.models.trajectory import find_checkpoints, load_checkpoints
@@ -87,4 +87,5 @@ def _split(
         counted=[row["counted"] for row in rows],
     )
     n = dictionary.n_features
-    return np.stack([np.bincount(text.features, text.credits[full], n) for text in split])
+    with name_texts([row["text_id"] for row in rows]):
+        return np.stack([np.bincount(text.features, text.credits[full], n) for text in split])

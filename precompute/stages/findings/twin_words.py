@@ -16,7 +16,7 @@ from lfp.evaluation.twin_words import PARTS, SECTION, TwinWords
 from lfp.texts.lexicon import lexicon_of
 from lfp.texts.vocabulary import TokenColumns
 from lfp.util.types import Floats, Ints
-from precompute.run.inputs import load_pair
+from precompute.run.inputs import load_pair, name_texts
 from precompute.run.work_folder import Output, Run
 from precompute.stages.features.corpus_pass import PassCorpus, build_corpus
 from precompute.stages.models.twins import load_twins
@@ -120,6 +120,7 @@ class Excerpts:
     """
 
     texts: list[TokenizedText]
+    text_ids: list[int]
     counted: list[NDArray[np.bool_]]
     groups: Ints
     n: Ints
@@ -128,9 +129,10 @@ class Excerpts:
     def join(parts: Sequence[Excerpts]) -> Excerpts:
         """Put excerpts of one or more events after each other."""
         texts = [text for part in parts for text in part.texts]
+        text_ids = [text_id for part in parts for text_id in part.text_ids]
         counted = [flags for part in parts for flags in part.counted]
         groups, n = (np.concatenate([getattr(part, name) for part in parts]) for name in ("groups", "n"))
-        return Excerpts(texts, counted, groups, n)
+        return Excerpts(texts, text_ids, counted, groups, n)
 
 
 def _split(
@@ -159,29 +161,32 @@ def _split(
 def _find_excerpts(words: Sequence[int], corpus: PassCorpus) -> Excerpts:
     tokens, numbers = corpus.tokens, {text_id: i for i, text_id in enumerate(dict.fromkeys(corpus.tokens.text_ids))}
     row_of = np.array([numbers[text_id] for text_id in tokens.text_ids])
-    texts, counted, of_word, n = [], [], [], []
+    ids, texts, text_ids, counted, of_word, n = list(numbers), [], list[int](), [], [], []
     for word in words:
         for row in np.unique(row_of[tokens.words == word])[:_SPLIT_TEXTS]:
             inside = row_of == row
             texts.append(corpus.texts[row])
+            text_ids.append(int(ids[row]))
             counted.append((tokens.words == word)[inside])
             of_word.append(word)
             n.append(int(((tokens.words == word) & tokens.is_last)[inside].sum()))
-    return Excerpts(texts, counted, np.array(of_word), np.array(n))
+    return Excerpts(texts, text_ids, counted, np.array(of_word), np.array(n))
 
 
 def credit_parts(run: Run, base: LanguageModel, model: LanguageModel, excerpts: Excerpts) -> Floats:
     """Return the credits [texts, parts] of a model's implicit reward at the marked tokens."""
     from lfp.ml.implicit_reward.ledger import module_credits
 
-    found = module_credits(
-        base,
-        model,
-        excerpts.texts,
-        counted=excerpts.counted,
-        batch_texts=run.config.stats.batch_texts,
-        prepend_bos=run.config.model.prepend_bos,
-    )
+    with name_texts(excerpts.text_ids):
+        found = module_credits(
+            base,
+            model,
+            excerpts.texts,
+            counted=excerpts.counted,
+            batch_texts=run.config.stats.batch_texts,
+            batch_key="stats.batch_texts",
+            prepend_bos=run.config.model.prepend_bos,
+        )
     credits = np.zeros((len(excerpts.texts), len(PARTS)))
     for column, module in enumerate(found.modules):
         credits[:, _part_of(module.kind)] += found.credits[:, column]

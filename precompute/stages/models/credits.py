@@ -23,7 +23,14 @@ from lfp.evaluation.statistics.resampling import number_pairs
 from lfp.texts.corpus import CorpusText
 from lfp.texts.vocabulary import Vocabulary, token_words
 from lfp.util.types import SITES, Flags, Floats, Ints
-from precompute.run.inputs import load_pair, mark_responses, order_texts, read_statistics_texts, tokenize_texts
+from precompute.run.inputs import (
+    load_pair,
+    mark_responses,
+    name_texts,
+    order_texts,
+    read_statistics_texts,
+    tokenize_texts,
+)
 from precompute.run.work_folder import Output, Run
 from precompute.stages.features.corpus_pass import build_vocabulary, state_texts
 from precompute.stages.models.twins import load_twins
@@ -128,19 +135,20 @@ def split_reward(
     from lfp.ml.implicit_reward.ledger import module_credits
 
     settings = run.config.credits
-    return module_credits(
-        base,
-        tuned,
-        split.tokenized,
-        counted=split.counted,
-        n_by_token=by_token,
-        batch_texts=settings.batch_texts,
-        prepend_bos=run.config.model.prepend_bos,
-        tolerance=settings.tolerance,
-        max_nodes=settings.max_nodes,
-        base_likelihood=base_likelihood,
-        progress=run.progress,
-    )
+    with name_texts([text.text_id for text in split.texts]):
+        return module_credits(
+            base,
+            tuned,
+            split.tokenized,
+            counted=split.counted,
+            n_by_token=by_token,
+            batch_texts=settings.batch_texts,
+            prepend_bos=run.config.model.prepend_bos,
+            tolerance=settings.tolerance,
+            max_nodes=settings.max_nodes,
+            base_likelihood=base_likelihood,
+            progress=run.progress,
+        )
 
 
 def collect_credits(found: ModuleCredits, split: SplitTexts) -> tuple[Credits, Credits]:

@@ -26,7 +26,7 @@ from lfp.evaluation.forecast import (
 from lfp.evaluation.results import FATES, RATE, ResultRow
 from lfp.evaluation.statistics.discoveries import adjusted_p
 from lfp.util.types import Flags, Floats, Ints, floats
-from precompute.run.inputs import load_alone, load_pair
+from precompute.run.inputs import load_alone, load_pair, name_texts
 from precompute.run.work_folder import Output, Run
 from precompute.stages.models.forecast_inputs import (
     Pairs,
@@ -229,12 +229,14 @@ def _measure_credits(
         [pairs.tokenized[i] for i in rows],
         nodes=_NODES,
         batch_texts=config.stats.batch_texts,
+        batch_key="stats.batch_texts",
         prepend_bos=config.model.prepend_bos,
         counted=[pairs.responses[i] for i in rows],
     )
-    for done, (row, text) in enumerate(zip(rows, split, strict=True)):
-        sign = 1.0 if done < len(chosen) else -1.0
-        of_text = np.bincount(text.features, text.credits[PATHS.index("full")], minlength=dictionary.n_features)
-        parts[done % len(chosen)] += sign * of_text
-        run.progress("receipt: credits of pairs", done + 1, len(rows), float(row))
+    with name_texts([pairs.text_ids[i] for i in rows]):
+        for done, (row, text) in enumerate(zip(rows, split, strict=True)):
+            sign = 1.0 if done < len(chosen) else -1.0
+            of_text = np.bincount(text.features, text.credits[PATHS.index("full")], minlength=dictionary.n_features)
+            parts[done % len(chosen)] += sign * of_text
+            run.progress("receipt: credits of pairs", done + 1, len(rows), float(row))
     return parts, np.array(chosen)

@@ -82,6 +82,7 @@ class Pairs:
     """Chosen texts, then rejected texts in the same order; what follows is of pairs."""
 
     tokenized: list[TokenizedText]
+    text_ids: list[int]
     responses: list[Any]
     lengths: Floats
     """Tokens of the response, chosen minus rejected."""
@@ -105,6 +106,7 @@ def read_pairs(run: Run, model: LanguageModel, split: str) -> Pairs:
     lengths = np.array([marked[i].sum() for i in rows], float)
     return Pairs(
         [tokenized[i] for i in rows],
+        [texts[i].text_id for i in rows],
         [marked[i] for i in rows],
         lengths[:n] - lengths[n:],
         np.array([_conversation(texts[i]) for i in chosen], np.int64),

@@ -12,8 +12,14 @@ import pytest
 from lfp.bundle.exactness import module_credit_faults
 from lfp.bundle.manifest import read_manifest, read_table
 from lfp.bundle.store.connection import Store
+from lfp.errors import DataError
+from lfp.ml.sae.autoencoders import Dictionary
 from precompute.pipeline import run_stages
+from precompute.run.inputs import load_pair
 from precompute.run.work_folder import Run
+from precompute.stages.findings import feature_credits, feature_trajectory, twin_words
+from precompute.stages.models.credits import read_split_texts, split_reward
+from tests.lfp.builders import tiny_sae
 from tests.precompute.conftest import silent, tiny_config
 
 
@@ -135,3 +141,31 @@ def test_credits_of_features_are_the_ledgers_and_at_most_sixteen_forward_passes(
     figures = {row["metric"]: row["value"] for row in found}
     assert figures["check"] < 1e-9 and figures["module_error"] <= 1e-3
     assert figures["nodes"] >= 1.0 and 2.0 < figures["forward_passes"] <= 16.0
+
+
+def test_a_gradient_that_is_not_finite_names_the_text_by_its_id(
+    tiny_bundle: Path, corpus_folder: Path, tmp_path: Path
+) -> None:
+    models = {role: str(tiny_bundle / "artifacts" / role) for role in ("base", "tuned")}
+    run = Run(tiny_config(model=models), tmp_path / "work", corpus_folder, silent)
+    run_stages(run, ["corpus", "tuned"])
+    base, tuned = load_pair(run, exact=True)
+    split = read_split_texts(run, tuned, 3)
+    tuned.parameters["gpt_neox.layers.1.mlp.dense_h_to_4h.weight"][0, 0] = float("nan")
+    ids = [text.text_id for text in split.texts]
+    assert ids[0] != 0
+    with pytest.raises(DataError, match=rf"^text_id {ids[0]}: the gradient in .* is not finite"):
+        split_reward(run, base, tuned, split, by_token=0)
+    excerpts = twin_words.Excerpts(split.tokenized, ids, split.counted, np.arange(3), np.ones(3, int))
+    with pytest.raises(DataError, match=rf"^text_id {ids[0]}: the gradient in "):
+        twin_words.credit_parts(run, base, tuned, excerpts)
+    rows = [
+        {"text_id": text.text_id, "text": text.text, "token_ids": tokens.token_ids, "token_starts": tokens.token_starts}
+        | {"counted": flags}
+        for text, tokens, flags in zip(*split, strict=True)
+    ]
+    dictionary = Dictionary([tiny_sae(d_in=base.d_model, width=16, layer=1)])
+    with pytest.raises(DataError, match=rf"^text_id {ids[0]}: "):
+        feature_credits._split_texts(run, (base, tuned), dictionary, rows)
+    with pytest.raises(DataError, match=rf"^text_id {ids[0]}: "):
+        feature_trajectory._split(run, base, tuned, dictionary, rows)

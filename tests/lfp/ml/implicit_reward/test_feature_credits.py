@@ -13,11 +13,14 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from lfp.errors import ModelError
 from lfp.evaluation.feature_credits import TextCredits
 from lfp.ml.implicit_reward.feature_credits import Reference, feature_credits
 from lfp.ml.implicit_reward.ledger import ModuleCredits, module_credits
+from lfp.ml.implicit_reward.observed_writes import observe_writes
+from lfp.ml.implicit_reward.weight_path import WeightPath
 from lfp.ml.models.loading import LanguageModel, load_model
-from lfp.ml.models.tokenization import TokenizedText, tokenize
+from lfp.ml.models.tokenization import Batch, TokenizedText, tokenize
 from lfp.ml.sae.autoencoders import Dictionary, Sae, SaeInfo, Variant, build_sae
 from lfp.util.types import Place
 from tests.lfp.ml.conftest import build_model, load_adapted_and_merged
@@ -259,6 +262,30 @@ def test_a_module_that_tuning_left_as_it_was_has_no_credit(
         assert sizes[0] > 0 and not sizes[1:].any() and not text.residual[:, 1:].any()
         carried = text.credits.any(axis=0)
         assert {*dictionary.place_of[text.features[carried]]} == {0}
+
+
+def test_batches_of_features_are_halved_once_where_memory_is_full(
+    neox: LanguageModel, folders: dict[str, tuple[Path, Path]], sentences: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, tuned = (load_model(str(folder)) for folder in folders["gpt_neox"])
+    texts, dictionary = tokens_of(neox, sentences)[:2], build_dictionary("topk", "change")
+    expected = list(feature_credits(base, tuned, dictionary, texts, nodes=1, batch_texts=1))
+    limit, sizes = 1, set[int]()
+
+    def observe(path: WeightPath, batch: Batch, *args: Any) -> Any:
+        sizes.add(len(batch.rows))
+        if len(batch.rows) > limit:
+            raise MemoryError("can't allocate memory")
+        return observe_writes(path, batch, *args)
+
+    monkeypatch.setattr("lfp.ml.implicit_reward.feature_credits.observe_writes", observe)
+    found = list(feature_credits(base, tuned, dictionary, texts, nodes=1, batch_texts=2))
+    for text, alone in zip(found, expected, strict=True):
+        np.testing.assert_allclose(text.modules, alone.modules, atol=1e-6)
+    assert sizes == {1, 2}
+    limit = 0
+    with pytest.raises(ModelError, match=r"^credits of features: .* lower feature_credits\.batch_texts \(now 2\)"):
+        list(feature_credits(base, tuned, dictionary, texts, nodes=1, batch_texts=2))
 
 
 def test_equal_models_have_no_features_that_carry_anything(neox: LanguageModel, sentences: list[str]) -> None:

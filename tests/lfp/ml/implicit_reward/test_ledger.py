@@ -269,6 +269,8 @@ def test_batches_are_halved_once_where_memory_is_full(
     limit = 1
     with pytest.raises(ModelError, match=r"lower credits\.batch_texts \(now 4\)"):
         module_credits(neox, tuned, texts[:4], batch_texts=4)
+    with pytest.raises(ModelError, match=r"lower stats\.batch_texts \(now 4\)"):
+        module_credits(neox, tuned, texts[:4], batch_texts=4, batch_key="stats.batch_texts")
 
 
 def test_cost_is_counted_in_forward_passes(neox: LanguageModel, texts: list[TokenizedText]) -> None:
