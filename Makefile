@@ -32,8 +32,9 @@ docs: $(LIGHT)  ## data/README.md from lfp/bundle/tables/, docs/CONFIG.md from l
 	$(BIN)/python -m lfp.bundle.schema data/README.md
 	$(BIN)/python -m lfp.config_page docs/CONFIG.md
 
-demo: $(ALL)  ## data/demo from nothing: about ten minutes on two cores, no network
-	$(BIN)/python -m precompute demo --out data/demo
+demo: $(ALL)  ## both demos from nothing: about an hour and a half each on two cores, no network
+	$(BIN)/python -m precompute demo --out data/demo --resume
+	$(BIN)/python -m precompute run precompute/presets/demo-helpful.toml --out data/demo-helpful --resume
 
 bench: $(ALL)  ## the benchmarks, a JSON line each
 	$(BIN)/python -m tests.benchmarks

@@ -17,19 +17,23 @@ from precompute.run.progress import progress_to_stderr
 @app.command()
 def demo(
     out: Out,
-    fast: Annotated[bool, typer.Option("--fast", help="The whole pipeline at small sizes, under a minute.")] = False,
+    fast: Annotated[bool, typer.Option("--fast", help="The whole pipeline on a tiny model, under a minute.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of the whole run.")] = 0,
     resume: Resume = False,
+    set_: Set = None,
 ) -> None:
-    """Make the demo bundle: film reviews, a small model pretrained and tuned on them.
+    """Make the demo bundle: SmolLM2-135M, from an installed package, tuned to please VADER on texts that it wrote.
 
-    Example: python -m precompute demo --out data/demo
+    The second demo is the run of a preset: python -m precompute run precompute/presets/demo-helpful.toml --out
+    data/demo-helpful.
+
+    Example: python -m precompute demo --out data/demo --resume
     """
     from precompute.commands import basic as verbs
 
     started = time.perf_counter()
     with progress_to_stderr() as progress:
-        bundle = verbs.demo(out=out, fast=fast, seed=seed, resume=resume, progress=progress)
+        bundle = verbs.demo(out=out, fast=fast, seed=seed, overrides=set_ or (), resume=resume, progress=progress)
     _print_bundle(bundle, started)
 
 

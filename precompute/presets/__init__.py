@@ -5,8 +5,8 @@ from pathlib import Path
 from lfp.errors import ConfigError
 
 NAMES = (
-    "demo", "demo-fast", "demo-sweep", "plant", "imdb", "hh", "imdb-sweep", "smollm2-vader", "smollm2-helpful",
-    "paper-vader", "paper-hh",
+    "demo-fast", "from-scratch", "demo-sweep", "plant", "demo", "demo-helpful", "smollm2-vader", "smollm2-helpful",
+    "imdb", "hh", "imdb-sweep", "paper-vader", "paper-hh",
 )  # fmt: skip
 """Every preset, the small ones first."""
 

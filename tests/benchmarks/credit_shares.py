@@ -45,7 +45,7 @@ def write_pairs(file: Path, n: int = 1500) -> Path:
     source = ROOT / "precompute" / "presets" / "reviews" / "demo-train.jsonl.gz"
     with gzip.open(source, "rt", encoding="utf-8") as lines:
         texts = [json.loads(line)["text"] for _, line in zip(range(2 * n), lines, strict=False)]
-    config = load_config(preset("demo")).feedback
+    config = load_config(preset("from-scratch")).feedback
     rewards = list(reward_of(config, beside=None)(texts))
     with file.open("w", encoding="utf-8") as out:
         for i in range(n):
@@ -63,7 +63,7 @@ def measure(name: str, folder: Path, *, steps: int, seed: int) -> tuple[list[Res
     if name != IMDB:
         changes.append(f"model.base={ROOT / 'data' / 'demo' / 'artifacts' / 'base'}")
     sizes = [f"tune.steps={steps}", "credits.n_texts=150", "credits.by_token=22", f"seed={seed}", "threads=1"]
-    file = preset("imdb" if name == IMDB else "demo")
+    file = preset("imdb" if name == IMDB else "from-scratch")
     config = load_config(file, [*sizes, *changes])
     words = "".join(letter if letter.isalnum() else " " for letter in name).split()
     run = Run(config, folder / "-".join([*words, str(seed)]), file.parent, lambda *_: None)

@@ -328,10 +328,10 @@ def test_help_has_an_example_that_is_there(capsys: pytest.CaptureFixture[str]) -
     assert "python -m precompute sweep precompute/presets/demo-sweep.toml --out runs/sweep" in " ".join(out.split())
 
 
-def test_the_presets_models_are_the_demos() -> None:
+def test_the_presets_models_are_those_of_the_run_from_scratch() -> None:
     file = preset("demo-sweep")
-    config = load_config(file)
-    assert all((file.parent / name / "config.json").is_file() for name in (config.model.base, config.model.tuned))
+    config, other = load_config(file), load_config(preset("from-scratch"))
+    assert (config.pretrain, config.tune, config.model) == (other.pretrain, other.tune, other.model)
     points = build_points(config, load_section(SweepConfig, "sweep", file))
     assert {point.variant for point in points} == set(SAES)
 
