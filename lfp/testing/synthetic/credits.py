@@ -62,7 +62,7 @@ def build_feature_trajectory(made: Made, credit: Floats) -> FeatureTrajectory:
     early, late = np.array([0.6, 0.9, 0.95, 1.0]), np.array([0.1, 0.2, 0.7, 1.0])
     grown = np.stack([early if place % 2 else late for place in range(len(features))], axis=1)
     values = grown[:, None, :] * credit[features] * n_tokens[:, None]
-    return FeatureTrajectory(np.array([15, 30, 45, 60]), features, values, n_tokens)
+    return FeatureTrajectory(np.array([15, 30, 45, 60]), features, values, n_tokens, np.arange(len(n_tokens)))
 
 
 def feature_trajectory_rows(made: Made, credit: Floats) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from lfp.bundle.schema import as_table
 from lfp.evaluation.feature_credits import PATHS
 from lfp.evaluation.feature_trajectory import FeatureTrajectory
-from lfp.evaluation.statistics.resampling import Draws
+from lfp.evaluation.statistics.resampling import Draws, number_pairs
 from lfp.util.types import Floats, Ints
 from precompute.run.inputs import load_dictionary, load_pair, name_texts
 from precompute.run.work_folder import Output, Run
@@ -43,8 +43,8 @@ def run(run: Run, output: Output) -> None:
         )
         steps.append(step)
         run.progress("feature trajectory: checkpoints", len(steps), len(kept) + 1, float(step))
-    n_tokens = np.array([len(row["token_ids"]) for row in rows], np.int64)
-    trajectory = FeatureTrajectory(np.array(steps, np.int64), features, np.stack(values), n_tokens)
+    n_tokens, groups = np.array([row["counted"].sum() for row in rows]), number_pairs([row["pair_id"] for row in rows])
+    trajectory = FeatureTrajectory(np.array(steps, np.int64), features, np.stack(values), n_tokens, groups)
     draws = Draws(run.config.probes.bootstraps, run.config.probes.permutations, run.config.seed)
     output.table("feature_trajectory", as_table("feature_trajectory", trajectory.columns(draws)))
     output.results(list(trajectory.rows(draws)))

@@ -52,7 +52,7 @@ def test_features_have_figures_as_modules_have() -> None:
     early, even = np.cumsum(np.where(STEPS <= 30, 1.0, 0.01) + noise), np.cumsum(1.0 + noise)
     of_texts = 1.0 + 0.2 * np.random.default_rng(0).normal(size=30)
     values = np.stack([np.outer(early, -of_texts), np.outer(even, of_texts), np.zeros((10, 30))], axis=2)
-    trajectory = FeatureTrajectory(STEPS, np.array([7, 3, 5]), values, np.full(30, 8))
+    trajectory = FeatureTrajectory(STEPS, np.array([7, 3, 5]), values, np.full(30, 8), np.arange(30))
     rows = list(trajectory.rows(DRAWS))
     found = {(row.metric, row.group): row for row in rows}
     assert len(found) == 4  # a feature without credit has none
