@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from lfp.evaluation.results import ResultRow
+from lfp.evaluation.statistics.change_points import FEWEST
 from lfp.evaluation.statistics.resampling import Draws
-from lfp.evaluation.trajectory import FEWEST, Growth, rate_columns
+from lfp.evaluation.trajectory import Growth, rate_columns
 from lfp.util.types import Floats, Ints
 
 

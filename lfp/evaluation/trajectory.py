@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,8 @@ import numpy as np
 
 from lfp.evaluation.module_credits import Key
 from lfp.evaluation.results import KINDS, Estimate, ResultRow
-from lfp.evaluation.statistics.resampling import Draws, interval_of_sums, with_null
+from lfp.evaluation.statistics.change_points import FEWEST, Courses, find_step, judge_step
+from lfp.evaluation.statistics.resampling import Draws, interval_of_sums
 from lfp.util.types import Floats, Ints
 
 SECTION = "trajectory"
@@ -62,24 +63,24 @@ class Growth:
         return ResultRow.from_estimate(SECTION, metric, estimate, model="tuned", group=self.name)
 
     def report_change(self, metric: str, draws: Draws) -> ResultRow:
-        """Report the step after which the pace, credit per step, differs most from before.
+        """Report the step after which the pace, credit per step, differs most from before, with an interval over texts.
 
-        Its null exchanges the paces between checkpoints, so that p says how often an order of the same paces has as
-        large a change.
+        Its null are paces that change smoothly (`judge_step`).
         """
-        series = self.values.sum(1) / max(float(self.n_tokens.sum()), 1.0)
-        paces = np.diff(series, prepend=0.0) / np.diff(self.steps, prepend=0)
-        place, size = find_change(paces)
-        shuffled = draws.rng().permuted(np.tile(paces, (draws.permutations, 1)), axis=1)
-        nulls = np.array([find_change(order)[1] for order in shuffled])
-        n = len(self.n_tokens)
-        found = with_null(Estimate(size, n), nulls)
-        estimate = Estimate(float(self.steps[place - 1]), n, null_p=found.null_p)
+        columns = np.column_stack([self.values.T, self.n_tokens.astype(np.float64)])
+
+        def paces(sums: Floats) -> Floats:
+            return np.asarray(np.diff(_per_token(sums), prepend=0.0, axis=1) / np.diff(self.steps, prepend=0))
+
+        def changes(sums: Floats) -> Floats:
+            return self.steps[find_step(paces(sums))[0] - 1][:, None].astype(np.float64)
+
+        whole = columns.sum(0)[None]
+        low, high = interval_of_sums(changes, columns, n=draws.bootstraps, rng=draws.rng(), groups=self.groups)
+        courses = Courses.between(np.concatenate([[0], self.steps]))
+        p = judge_step(paces(whole)[0], courses, n=draws.permutations, rng=draws.rng())
+        estimate = Estimate(float(changes(whole)[0, 0]), len(columns), float(low[0]), float(high[0]), null_p=p)
         return ResultRow.from_estimate(SECTION, metric, estimate, model="tuned", group=self.name)
-
-
-FEWEST = 4
-"""Checkpoints below which no change of pace is looked for."""
 
 
 def trajectory_columns(trajectory: Trajectory, draws: Draws) -> list[dict[str, Any]]:
@@ -108,7 +109,7 @@ def _per_token(sums: Floats) -> Floats:
 def trajectory_rows(trajectory: Trajectory, draws: Draws) -> Iterator[ResultRow]:
     """Report for every kind of module when half of its final credit was reached, and its largest change of pace.
 
-    The change needs four checkpoints.
+    The change needs six checkpoints.
     """
     for kind in KINDS:
         values = trajectory.of_kind(kind)
@@ -129,19 +130,3 @@ def find_half(steps: Ints, series: Floats) -> float:
     before, after = values[place - 1], values[place]
     part = (goal - before) / (after - before) if after != before else 1.0
     return float(at[place - 1] + part * (at[place] - at[place - 1]))
-
-
-def find_change(paces: Sequence[float] | Floats) -> tuple[int, float]:
-    """Return after how many paces their mean changes most, and how large the change is beside chance.
-
-    The size is the difference of means over sqrt(1 / before + 1 / after), whose standard deviation is the same wherever
-    exchangeable paces are split.
-    """
-    values = np.asarray(paces, np.float64)
-    n = len(values)
-    before = np.arange(1, n)
-    sums = values.cumsum()[:-1]
-    difference = np.abs(sums / before - (values.sum() - sums) / (n - before))
-    size = difference / np.sqrt(1.0 / before + 1.0 / (n - before))
-    place = int(size.argmax())
-    return place + 1, float(size[place])

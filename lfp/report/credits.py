@@ -56,17 +56,17 @@ def _through_attention(rows: Sequence[ResultRow]) -> str:
 
 
 def trajectory_sentence(rows: Sequence[ResultRow]) -> str:
-    """Say when each kind of module had half of its final credit, and which changed their pace beyond chance."""
+    """Say when each kind of module had half of its final credit, and which changed their pace beyond smooth growth."""
     halves = sorted((row for row in rows if row.metric == "half"), key=lambda row: row.value)
     if not halves:
         return "Tuning kept no checkpoints."
     parts = [f"{NAMES.get(str(row.group), str(row.group))} at step {plain(row.value, 0)}" for row in halves]
-    changes = [row for row in rows if row.metric == "change"]
+    changes = [row for row in rows if row.metric == "change" and row.null_p is not None]
     beyond = [row for row in changes if row.null_p is not None and row.null_p <= _LEVEL]
     says = ""
     if changes:
         named = [f"{NAMES.get(str(row.group), str(row.group))} after step {plain(row.value, 0)}" for row in beyond]
-        says = f" Changes of pace beyond chance (p at most {_LEVEL}): {', '.join(named) or 'none'}."
+        says = f" Changes of pace beyond smooth growth (p at most {_LEVEL}): {', '.join(named) or 'none'}."
     reached = f"Half of its final credit was reached by {', '.join(parts)}; equal steps would be at half of all."
     return f"{reached}{says}{_say_when_features_learned(rows)}"
 
@@ -85,7 +85,7 @@ def _say_when_features_learned(rows: Sequence[ResultRow]) -> str:
     if changes:
         p = np.array([row.null_p for row in changes], np.float64)
         beyond = count(int(benjamini_hochberg(p).sum()))
-        says += f" {beyond} changed their pace beyond chance (false discovery rate {percent(RATE)})."
+        says += f" {beyond} changed their pace beyond smooth growth (false discovery rate {percent(RATE)})."
     return says
 
 

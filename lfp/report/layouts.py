@@ -204,7 +204,11 @@ LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
         Layout({"group": "half of the final credit"}, full("step", metric="half"), frozenset({"half"})),
         Layout(
             {"group": "largest change of pace"},
-            (Column("after step", show_value), Column("p", show_field("null_p")), Column("n", show_field("n"))),
+            (
+                Column("after step", formatting.estimate),
+                Column("p", show_field("null_p")),
+                Column("n", show_field("n")),
+            ),
             frozenset({"change"}),
         ),
         Layout(

@@ -20,17 +20,23 @@ def figures(store: Store, report_row: str | None = None) -> list[ResultRow]:
     """Return the rows of `results`, of one section of the report where named, sorted as the schema states.
 
     Words paid otherwise than stated keep no null of a bundle older than the row `words_flagged`: it could not reject.
+    Changes of pace without an interval keep none either: in older bundles smooth growth was enough to reject.
     """
     rows = store.rows(
         f"SELECT {columns(ResultRow)} FROM results WHERE $row IS NULL OR report_row = $row ORDER BY ALL",
         {"row": report_row},
     )
-    found = [ResultRow(**row) for row in rows]
+    found = [_drop_pace_null(ResultRow(**row)) for row in rows]
     if any(row.metric == "words_flagged" for row in found):
         return found
     return [
         replace(row, null_mean=None, null_high=None, null_p=None) if row.metric in _PAID_LISTS else row for row in found
     ]
+
+
+def _drop_pace_null(row: ResultRow) -> ResultRow:
+    is_older = (row.report_row, row.metric) == ("trajectory", "change") and row.ci_low is None
+    return replace(row, null_p=None) if is_older else row
 
 
 _PAID_LISTS = frozenset({"gap_over_paid", "gap_under_paid"})

@@ -1,13 +1,15 @@
-"""When half was learned, changes of pace against exchanged paces, and intervals over texts."""
+"""When half was learned, changes of pace against smooth growth, and intervals over texts."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from lfp.evaluation.feature_trajectory import FeatureTrajectory
 from lfp.evaluation.statistics.resampling import Draws
-from lfp.evaluation.trajectory import Trajectory, find_change, find_half, trajectory_columns, trajectory_rows
+from lfp.evaluation.trajectory import Trajectory, find_half, trajectory_columns, trajectory_rows
 from lfp.report.credits import trajectory_sentence
 
 STEPS = np.arange(10, 101, 10)
@@ -31,20 +33,25 @@ def test_a_change_of_pace_is_found_beyond_chance_and_even_growth_is_not() -> Non
     early = np.cumsum(np.where(STEPS <= 30, 1.0, 0.01) + noise)
     rows = list(trajectory_rows(made(early, np.cumsum(1.0 + noise)), DRAWS))
     found = {(row.metric, row.group): row for row in rows}
-    assert found["change", "attention"].value == 30 and (found["change", "attention"].null_p or 1) < 0.02
+    change = found["change", "attention"]
+    assert change.value == change.ci_low == change.ci_high == 30 and (change.null_p or 1) < 0.02
     assert (found["change", "mlp"].null_p or 0) > 0.05
     half = found["half", "attention"]
     assert 10 < half.value < 20 and half.null_mean == 50.0 and half.ci_low <= half.value <= half.ci_high  # type: ignore[operator]
     assert found["half", "mlp"].value == pytest.approx(50.0, abs=1.0)
 
 
-def test_the_null_of_a_change_is_uniform_without_one() -> None:
-    rng, values = np.random.default_rng(2), []
-    for _ in range(60):
-        paces = rng.normal(size=10)
-        nulls = [find_change(rng.permutation(paces))[1] for _ in range(40)]
-        values.append((1 + sum(null >= find_change(paces)[1] - 1e-12 for null in nulls)) / 41)
-    assert 0.35 < np.mean(values) < 0.65
+@pytest.mark.parametrize("tau", [5, 20, 40, 80, 200, 1e5])
+def test_growth_that_only_slows_down_has_no_change_of_pace(tau: float) -> None:
+    grown = 1 - np.exp(-STEPS / tau)
+    rows = [row for row in trajectory_rows(made(grown, 1.0 * STEPS), DRAWS) if row.metric == "change"]
+    assert [row.null_p for row in rows] == [1.0, 1.0]
+
+
+def test_few_checkpoints_show_no_change_of_pace() -> None:
+    trajectory = made(np.cumsum(STEPS < 30), 1.0 * STEPS)
+    few = replace(trajectory, steps=STEPS[:5], values=trajectory.values[:5])
+    assert {row.metric for row in trajectory_rows(few, DRAWS)} == {"half"}
 
 
 def test_features_have_figures_as_modules_have() -> None:
@@ -63,7 +70,7 @@ def test_features_have_figures_as_modules_have() -> None:
     assert table[-1]["nats"] == pytest.approx(values[-1, :, 0].sum() / 240) and table[-1]["ci_low"] < table[-1]["nats"]
     says = trajectory_sentence([*trajectory_rows(made(early, even), DRAWS), *rows])
     assert "Of the 2 features of largest credit, half had half of theirs by step" in says
-    assert "1 changed their pace beyond chance (false discovery rate 5.0 %)" in says
+    assert "1 changed their pace beyond smooth growth (false discovery rate 5.0 %)" in says
 
 
 def test_the_table_has_every_module_at_every_step() -> None:
