@@ -104,8 +104,8 @@ INTERVENTIONS = Table("interventions", "a feature taken out of what tuning chang
     Column("ci_low", DOUBLE, "Lower end of its 95 % interval over texts, pairs whole.", "nats per token"),
     Column("ci_high", DOUBLE, "Upper end of its 95 % interval over texts.", "nats per token"),
     Column("removed_energy", DOUBLE, "Mean over tokens of (code * decoder norm)^2.", "mean square norm of the change"),
-    null("reward_effect", DOUBLE, "Change of the mean reward of completions of the same prefixes; null where it was "
-         "not measured.", "reward"),
+    null("reward_effect", DOUBLE, "Change of the mean reward of completions of the same prefixes, against one run of "
+         "the untouched model, whose luck all rows share; null where it was not measured.", "reward"),
     null("reward_ci_low", DOUBLE, "Lower end of its 95 % interval over prefixes.", "reward"),
     null("reward_ci_high", DOUBLE, "Upper end of its 95 % interval over prefixes.", "reward"),
     null("n_completions", INT, "Completions."),

@@ -75,10 +75,12 @@ def intervention_rows(
 def intervention_results(rows: Sequence[Mapping[str, Any]], draws: Draws) -> list[ResultRow]:
     """Return rows `interventions`: rank correlations of predicted and measured effects, and sizes beside controls.
 
-    Nulls permute the measured effects over features.
+    Nulls permute the measured effects over features, and p is two-sided. Sizes on rewards are of what is beyond the
+    mean of the controls, of a control beyond that of the others: all effects share the luck of the clean run. A feature
+    that is the control of several counts once.
     """
     features = [row for row in rows if row["kind"] == FEATURE]
-    controls = [row for row in rows if row["kind"] == CONTROL]
+    controls = list({row["feature_id"]: row for row in rows if row["kind"] == CONTROL}.values())
     found = []
     for metric, effect in (("rank_correlation", "effect"), ("reward_rank_correlation", "reward_effect")):
         for name in PREDICTORS:
@@ -92,9 +94,14 @@ def intervention_results(rows: Sequence[Mapping[str, Any]], draws: Draws) -> lis
     if features:
         agree = np.mean([np.sign(row["effect"]) == np.sign(row["by_credit"]) for row in features])
         found.append(ResultRow.from_estimate("interventions", "sign_agreement", float(agree), n=len(features)))
+    luck = np.array([row["reward_effect"] for row in controls if row.get("reward_effect") is not None])
     for kind, of_kind in ((FEATURE, features), (CONTROL, controls)):
-        for metric, effect in (("size", "effect"), ("reward_size", "reward_effect")):
-            sizes = np.array([abs(row[effect]) for row in of_kind if row.get(effect) is not None])
+        by_reward = np.array([row["reward_effect"] for row in of_kind if row.get("reward_effect") is not None])
+        for metric, effects in (
+            ("size", np.array([row["effect"] for row in of_kind])),
+            ("reward_size", _beyond_controls(by_reward, luck, own=kind == CONTROL)),
+        ):
+            sizes = np.abs(effects)
             if len(sizes):
                 low, high = mean_interval(sizes, n=draws.bootstraps, rng=draws.rng())
                 value = Estimate(float(sizes.mean()), len(sizes), low, high)
@@ -102,11 +109,22 @@ def intervention_results(rows: Sequence[Mapping[str, Any]], draws: Draws) -> lis
     return found
 
 
+def _beyond_controls(effects: Floats, controls: Floats, *, own: bool) -> Floats:
+    """Subtract the mean of the controls from effects, of the other controls where they are the controls' `own`.
+
+    Empty where there are fewer than two controls.
+    """
+    n = len(controls)
+    if n < 2:
+        return np.zeros(0)
+    return np.asarray((effects - controls.mean()) * (n / (n - 1) if own else 1.0))
+
+
 def _correlate(measured: Floats, predicted: Floats, draws: Draws) -> Estimate:
     low, high = bootstrap(spearman, measured, predicted, n=draws.bootstraps, rng=draws.rng())
     rng = draws.rng()
     nulls = np.array([spearman(rng.permutation(measured), predicted) for _ in range(draws.permutations)])
-    return with_null(Estimate(spearman(measured, predicted), len(measured), low, high), nulls)
+    return with_null(Estimate(spearman(measured, predicted), len(measured), low, high), nulls, two_sided=True)
 
 
 def _rate_interval(effects: Floats, n_tokens: Ints, groups: Ints, draws: Draws) -> tuple[float, float]:

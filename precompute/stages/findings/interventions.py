@@ -164,7 +164,10 @@ def _draw_prefixes(run: Run, bench: _Bench) -> list[tuple[int, ...]]:
 
 
 def _match_controls(bench: _Bench, order: list[int], run: Run) -> dict[int, int]:
-    """Match a feature of little credit to each, by how often and how strongly it is in the change."""
+    """Match a feature of little credit to each, by how often and how strongly it is in the change.
+
+    Each is another feature, as far as a place has enough.
+    """
     n = bench.dictionary.n_features
     nothing = np.zeros(n)
     known = Candidates(
@@ -179,10 +182,11 @@ def _match_controls(bench: _Bench, order: list[int], run: Run) -> dict[int, int]
         energy=bench.energy,
         mean_activation=nothing,
     )
-    controls = {}
+    controls: dict[int, int] = {}
     for feature in order[: run.config.feature_credits.controls]:
         group = Group(f"feature:{feature}", FEATURE, (feature,))
-        for control in matched_controls(known, group, avoided=order, n=1, seed=run.config.seed + feature):
+        avoided = [*order, *controls.values()]
+        for control in matched_controls(known, group, avoided=avoided, n=1, seed=run.config.seed + feature):
             controls[feature] = control.features[0]
     return controls
 

@@ -1,0 +1,22 @@
+"""Controls of interventions: matched, and no feature twice."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from lfp.util.types import Place
+from precompute.stages.findings.interventions import _match_controls
+
+
+def test_controls_are_other_features_of_the_same_place_and_each_is_used_once() -> None:
+    rng, n = np.random.default_rng(0), 60
+    dictionary = SimpleNamespace(n_features=n, places=(Place(0), Place(1)), place_of=np.arange(n) % 2)
+    bench: Any = SimpleNamespace(dictionary=dictionary, density=rng.uniform(0.01, 0.2, n), energy=rng.uniform(1, 2, n))
+    run: Any = SimpleNamespace(config=SimpleNamespace(seed=0, feature_credits=SimpleNamespace(controls=20)))
+    order = list(range(20))
+    controls = _match_controls(bench, order, run)
+    assert list(controls) == order and len(set(controls.values())) == 20
+    assert all(control >= 20 and control % 2 == feature % 2 for feature, control in controls.items())
