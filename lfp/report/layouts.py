@@ -216,7 +216,11 @@ LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
         ),
         Layout(
             {"group": "a feature's largest change of pace"},
-            (Column("after step", show_value), Column("p", show_field("null_p")), Column("n", show_field("n"))),
+            (
+                Column("after step", formatting.estimate),
+                Column("p", show_field("null_p")),
+                Column("n", show_field("n")),
+            ),
             frozenset({"feature_change"}),
         ),
     ),
