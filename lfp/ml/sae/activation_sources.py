@@ -15,6 +15,20 @@ from lfp.errors import DataError
 from lfp.ml.models.tokenization import TokenizedText
 from lfp.util.types import Place
 
+_LONGEST = 4.0
+"""Of a change that is trained on, as a multiple of the median length."""
+
+
+def shorten_rows(outputs: Tensor) -> Tensor:
+    """Return rows [n, d_in] with those longer than four times the median brought to that length.
+
+    Some layers write very large values at a few tokens, and so does what tuning changes there: squared errors would be
+    of these alone. A dictionary without biases encodes a row and its multiples alike, so nothing is lost of them.
+    """
+    lengths = outputs.norm(dim=1, keepdim=True)
+    longest = _LONGEST * lengths.median()
+    return outputs * (longest / lengths.clamp(min=1e-30)).clamp(max=1.0) if longest > 0 else outputs
+
 
 class ActivationSource(Protocol):
     """Batches of activations by place, the same for the same step, so that training can be resumed."""

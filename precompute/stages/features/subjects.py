@@ -77,6 +77,10 @@ class Subject:
         ):
             yield tokens.outputs
 
+    def prepare(self, read: Tensor) -> Tensor:
+        """Return what is trained on of what the dictionaries read [n, d_in]: all of it as it is."""
+        return read
+
     def source(self) -> ActivationSource:
         """Open the training batches of all places: held in memory, or streamed where the config has a buffer."""
         from lfp.ml.sae.activation_sources import HeldActivations, StreamedActivations
@@ -85,7 +89,7 @@ class Subject:
         if config.buffer_tokens is None:
             held = self.collect("train", config.train_tokens)
             device = self.run.config.model.device
-            placed = {place: values.to(device) for place, values in held.items()}
+            placed = {place: self.prepare(values).to(device) for place, values in held.items()}
             return HeldActivations(placed, config.batch_tokens, seed)
         return StreamedActivations(
             self._read_whole,
@@ -119,7 +123,7 @@ class Subject:
         import torch
 
         parts = list(self.read(texts))
-        return {place: torch.cat([part[place] for part in parts]) for place in self.places}
+        return {place: self.prepare(torch.cat([part[place] for part in parts])) for place in self.places}
 
     @cached_property
     def recovered_loss(self) -> RecoveredLoss:
@@ -207,6 +211,12 @@ class PairSubject(Subject):
             else:
                 dim = 0 if self.trained_on == "shared" else 1
                 yield {place: torch.cat([tuned[place], base[place]], dim=dim) for place in self.places}
+
+    def prepare(self, read: Tensor) -> Tensor:
+        """Return what is trained on of what the dictionaries read [n, d_in]: of changes, without very long rows."""
+        from lfp.ml.sae.activation_sources import shorten_rows
+
+        return shorten_rows(read) if self.trained_on == "change" else read
 
     def recovered_loss_of(self, role: Role) -> RecoveredLoss:
         """Measure the cross-entropy of one of the models; what dictionaries need of the other one is read there too."""

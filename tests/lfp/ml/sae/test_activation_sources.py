@@ -17,7 +17,7 @@ from lfp.errors import DataError
 from lfp.ml.models.activations import stream
 from lfp.ml.models.loading import LanguageModel, load_model
 from lfp.ml.models.tokenization import TokenizedText, tokenize
-from lfp.ml.sae.activation_sources import HeldActivations, StreamedActivations
+from lfp.ml.sae.activation_sources import HeldActivations, StreamedActivations, shorten_rows
 from lfp.util.types import Place
 from tests.lfp.ml.conftest import SENTENCES, build_model
 
@@ -244,3 +244,15 @@ def test_rows_of_both_models_are_mixed_in_a_buffer(fake: IdsForOutputs) -> None:
     assert sorted(drawn) == [*range(20), *range(1000, 1020)]
     assert any(0 < sum(batch[Place(0)][:, 0] >= 1000) < 4 for batch in found)
     assert same(first(source, 3, start=7), found[7:])
+
+
+def test_very_long_rows_are_shortened_and_no_others() -> None:
+    rows = torch.randn(200, 8, generator=torch.Generator().manual_seed(0))
+    rows[3] *= 1000.0
+    rows[7] = 0.0
+    found = shorten_rows(rows)
+    assert found[3].norm() == pytest.approx(4.0 * float(rows.norm(dim=1).median()), rel=1e-5)
+    assert torch.nn.functional.cosine_similarity(found[3], rows[3], dim=0) == pytest.approx(1.0)
+    others = torch.arange(200) != 3
+    assert torch.equal(found[others], rows[others])
+    assert torch.equal(shorten_rows(torch.zeros(5, 8)), torch.zeros(5, 8))

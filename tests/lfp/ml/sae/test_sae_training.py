@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lfp.config import SaeConfig
 from lfp.errors import ConfigError, DataError, TrainingError
-from lfp.ml.sae.activation_sources import HeldActivations
+from lfp.ml.sae.activation_sources import HeldActivations, shorten_rows
 from lfp.ml.sae.autoencoders import Sae, SaeInfo, Variant
 from lfp.ml.sae.quality import quality
 from lfp.ml.sae.training import SaeTrainer, train_saes, unit_scale
@@ -243,3 +243,20 @@ def test_the_rate_scales_the_first_step() -> None:
     one.step(OUTPUTS[:256])
     moved = (one.sae.b_dec - before).abs()
     assert moved.max().item() == pytest.approx(0.1 * CONFIG.learning_rate, rel=1e-3)
+
+
+def test_a_dictionary_of_changes_explains_others_beside_a_few_very_long_rows() -> None:
+    """Trained on rows as they are, it explains the long ones, and leaves 0.58 of the others' variance, not 0.05."""
+    rows = OUTPUTS - OUTPUTS.mean(0)
+    long = torch.randn(40, D_IN, generator=torch.Generator().manual_seed(1))
+    rows = torch.cat([rows, 1000.0 * long])
+    unexplained = []
+    for trained_on in (rows, shorten_rows(rows)):
+        facts = replace(info("topk"), trained_on="change", k=4, scale=unit_scale(trained_on))
+        source = HeldActivations({Place(1): trained_on}, CONFIG.batch_tokens, 0)
+        sae = train_saes([SaeTrainer(facts, changed(k=4), trained_on)], source)[0]
+        others = rows[:-40]
+        with torch.no_grad():
+            left = sae.decode(sae.encode(others)) - others
+        unexplained.append(float(left.pow(2).sum() / others.pow(2).sum()))
+    assert unexplained[1] < 0.1 < 0.4 < unexplained[0], unexplained
