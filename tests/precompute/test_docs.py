@@ -117,9 +117,11 @@ def _serving(command: list[str]) -> Iterator[None]:
     """Run a server until the block ends; enter once it says that it serves."""
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
-        assert "http://127.0.0.1" in server.stdout.readline()
-        yield
-        server.terminate()
+        try:
+            assert "http://127.0.0.1" in server.stdout.readline()
+            yield
+        finally:
+            server.terminate()
 
 
 def _free_port() -> int:
