@@ -58,6 +58,8 @@ FEATURE, CONTROL = "feature", "control"
 
 RATE = 0.05
 """The share of false discoveries among all, on average, that the project's flags allow."""
+TWINS_RATE = 0.10
+"""The same of what is said to differ from the twins."""
 
 AblationRow = Mapping[str, Any]
 """A row of the table `ablations`."""

@@ -99,8 +99,8 @@ def test_report_prints_what_both_models_wrote(tiny_bundle: Path, capsys: pytest.
     code, out, _ = call("report", str(tiny_bundle), "--samples", "2", capsys=capsys)
     rows = pq.read_table(tiny_bundle / "completions.parquet").to_pylist()
     written = {(row["group"], row["index"]): row for row in rows}
-    lines = out.splitlines()
-    assert code == 0 and len(lines) == 6
+    writing, *lines = out.splitlines()
+    assert code == 0 and len(lines) == 6 and "continuations" in writing
     for at in range(2):
         prompt, base, tuned = lines[3 * at : 3 * at + 3]
         assert prompt.removesuffix(" …") == visible(" ".join(written["base", at]["prompt"].split()))

@@ -15,13 +15,12 @@ from scipy.special import digamma, polygamma
 from scipy.stats import t as student
 
 from lfp.errors import DataError
-from lfp.evaluation.results import Estimate
+from lfp.evaluation.results import TWINS_RATE, Estimate
 from lfp.evaluation.statistics.discoveries import adjusted_p
 from lfp.evaluation.statistics.empirical_null import EmpiricalNull
 from lfp.util.types import Floats
 
-RATE = 0.10
-"""False discovery rate of what is said to differ from the twins."""
+RATE = TWINS_RATE
 _TOO_FEW = "two twins at least are needed to see how far tunings differ by chance; set twins.n to 8"
 _DEGREE = 3
 """Of the polynomial in log information that the log variances follow."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lfp.evaluation.results import ResultRow
-from lfp.evaluation.statistics.twins import RATE
+from lfp.evaluation.results import TWINS_RATE, ResultRow
 from lfp.evaluation.written_words import WrittenWord, split_words
 from lfp.report.figures import lines
 from lfp.report.figures.intervals import Line
@@ -207,9 +206,9 @@ def _in_errors(row: ResultRow) -> float:
 def _is_among(row: ResultRow, found: ResultRow) -> bool | None:
     """Whether an item is among those found to differ; None where it has no p-value.
 
-    The discoveries of Benjamini and Hochberg are the p-values up to RATE times their share of all tests.
+    The discoveries of Benjamini and Hochberg are the p-values up to TWINS_RATE times their share of all tests.
     """
-    return None if row.null_p is None or not found.n else row.null_p <= RATE * found.value / found.n
+    return None if row.null_p is None or not found.n else row.null_p <= TWINS_RATE * found.value / found.n
 
 
 def variance_sentence(rows: Rows) -> str:

@@ -66,8 +66,8 @@ def build_feature_trajectory(made: Made, credit: Floats) -> FeatureTrajectory:
 
 
 def feature_trajectory_rows(made: Made, credit: Floats) -> list[dict[str, Any]]:
-    """Rows of the table `feature_trajectory`; none in a bundle without texts."""
-    few = len(made.corpus.texts) < 2
+    """Rows of the table `feature_trajectory`; none in a bundle without texts or features."""
+    few = len(made.corpus.texts) < 2 or not len(credit)
     return [] if few else build_feature_trajectory(made, credit).columns(Draws(20, 20, 0))
 
 

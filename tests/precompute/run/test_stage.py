@@ -23,7 +23,8 @@ from tests.precompute.conftest import STAGES, replace_jobs, silent, tiny_config
 
 LEXICON = "word,value\ngood,2\nbad,-2\nfilm,1\nplot,-1\n"
 FROM_TUNED = ("tuned", "completions", "credits", "trajectory", "layers", "saes", "features", "rollouts", "probes",
-              "texts", "feature_credits", "labels", "findings", "interventions", "ablations")  # fmt: skip
+              "texts", "feature_credits", "feature_trajectory", "labels", "findings", "interventions",
+              "ablations")  # fmt: skip
 ONE_SEED = tuple(name for name in STAGES if name != "reseeded")
 """A run with one dictionary of each model reads nothing for others."""
 FROM_PAIRS = tuple(name for name in ONE_SEED if name not in ("twins", "twin_words", "twin_drift"))
@@ -31,7 +32,17 @@ FROM_PAIRS = tuple(name for name in ONE_SEED if name not in ("twins", "twin_word
 FROM_CORPUS = tuple(name for name in FROM_PAIRS if name not in ("forecast", "receipt"))
 """A run that tunes on no pairs forecasts nothing."""
 FROM_SAES = FROM_TUNED[FROM_TUNED.index("saes") :]
-BY_LEXICON = ("feedback", "probes", "texts", "feature_credits", "labels", "findings", "interventions", "ablations")
+BY_LEXICON = (
+    "feedback",
+    "probes",
+    "texts",
+    "feature_credits",
+    "feature_trajectory",
+    "labels",
+    "findings",
+    "interventions",
+    "ablations",
+)
 """Stages that read the stated values of words, and those after them."""
 
 
@@ -130,17 +141,45 @@ def test_a_changed_file_repeats_the_stages_that_depend_on_it(kind: str, folder: 
         ("stats.batch_texts=8", FROM_SAES),
         (
             "probes.dictionary_seeds=2",
-            ("reseeded", "probes", "texts", "feature_credits", "labels", "findings", "interventions", "ablations"),
+            (
+                "reseeded",
+                "probes",
+                "texts",
+                "feature_credits",
+                "feature_trajectory",
+                "labels",
+                "findings",
+                "interventions",
+                "ablations",
+            ),
         ),
         (
             "probes.triples=61",
-            ("probes", "texts", "feature_credits", "labels", "findings", "interventions", "ablations"),
+            (
+                "probes",
+                "texts",
+                "feature_credits",
+                "feature_trajectory",
+                "labels",
+                "findings",
+                "interventions",
+                "ablations",
+            ),
         ),
         ("labels.random=1", ("labels", "findings", "interventions", "ablations")),
         ("ablation.scale=2.0", ("ablations",)),
         (
             "probes.triples_model=other",
-            ("probes", "texts", "feature_credits", "labels", "findings", "interventions", "ablations"),
+            (
+                "probes",
+                "texts",
+                "feature_credits",
+                "feature_trajectory",
+                "labels",
+                "findings",
+                "interventions",
+                "ablations",
+            ),
         ),
         ("title=Another", ()),
     ],
@@ -167,7 +206,7 @@ def test_an_edited_lexicon_gives_the_tables_of_a_new_run(corpus_folder: Path, tm
     lexicon.write_text(json.dumps({word: -value for word, value in values.items()}), encoding="utf-8")
     run_stages(resumed, ["feedback", "findings"])
     repeated = {name for name, time in kept.items() if (resumed.folder(name) / "stage.json").stat().st_mtime_ns != time}
-    assert repeated == {"probes", "texts", "labels", "findings"}
+    assert repeated == {"probes", "texts", "feature_credits", "labels", "findings"}
     run_stages(new, ["findings"])
     for stage, table in (("probes", "vocabulary"), ("texts", "texts"), ("labels", "labels"), ("findings", "drift")):
         assert resumed.table(stage, table).equals(new.table(stage, table)), table

@@ -73,10 +73,10 @@ def test_features_credits_are_compared_with_every_twin(run):
     base, tuned = load_pair(run, exact=True)
     dictionary = Dictionary([tiny_sae(d_in=base.d_model, width=16)])
     rows = [
-        {"text": text.text, "token_ids": text.token_ids, "token_starts": text.token_starts, "counted": None}
-        for text in build_corpus(run, tuned, with_lexicon=False).texts[:3]
-    ]
-    rows = [row | {"counted": np.ones(len(row["token_ids"]), bool)} for row in rows]
+        {"text_id": i, "text": text.text, "token_ids": text.token_ids, "token_starts": text.token_starts,
+         "counted": np.ones(len(text.token_ids), bool)}
+        for i, text in enumerate(build_corpus(run, tuned, with_lexicon=False).texts[:3])
+    ]  # fmt: skip
     split = feature_credits._split_texts(run, (base, tuned), dictionary, rows)
     found = feature_credits._compare_twins(run, base, dictionary, rows, split)
     assert found is not None and found.twins.shape == (3, 16) and len(np.unique(found.twins, axis=0)) == 3
