@@ -78,7 +78,7 @@ def _say_when_features_learned(rows: Sequence[ResultRow]) -> str:
         return ""
     early, middle, late = (plain(halves[round(share * (len(halves) - 1))], 0) for share in (0.25, 0.5, 0.75))
     says = (
-        f" Of the {count(len(halves))} features of largest credit, half had half of theirs by step {middle}"
+        f" Of the {count(len(halves))} features of largest credit, half had half of their credit by step {middle}"
         f" (quartiles {early} and {late})."
     )
     changes = [row for row in rows if row.metric == "feature_change" and row.null_p is not None]

@@ -69,7 +69,7 @@ def test_features_have_figures_as_modules_have() -> None:
     assert [row["feature_id"] for row in table] == np.repeat([3, 5, 7], 10).tolist()
     assert table[-1]["nats"] == pytest.approx(values[-1, :, 0].sum() / 240) and table[-1]["ci_low"] < table[-1]["nats"]
     says = trajectory_sentence([*trajectory_rows(made(early, even), DRAWS), *rows])
-    assert "Of the 2 features of largest credit, half had half of theirs by step" in says
+    assert "Of the 2 features of largest credit, half had half of their credit by step" in says
     assert "1 changed their pace beyond smooth growth (false discovery rate 5.0 %)" in says
 
 

@@ -1,4 +1,4 @@
-"""Training autoencoders: planted directions found, dead features revived, faults told in a sentence."""
+"""Training autoencoders: planted directions found, dead features revived, faults in a sentence."""
 
 from __future__ import annotations
 
