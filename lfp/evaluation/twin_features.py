@@ -11,7 +11,14 @@ import pyarrow as pa
 
 from lfp.evaluation.feature_credits import TextCredits
 from lfp.evaluation.results import Estimate, ResultRow
-from lfp.evaluation.statistics.twins import RATE, TwinTest, compare_with_twins, judge_by_left_out, leave_one_out
+from lfp.evaluation.statistics.twins import (
+    RATE,
+    TwinTest,
+    compare_with_twins,
+    count_flags,
+    judge_by_left_out,
+    leave_one_out,
+)
 from lfp.util.types import Floats
 
 TWIN_COLUMNS = ("twin_difference", "twin_error", "twin_p", "twin_q", "beyond_twins")
@@ -55,14 +62,7 @@ class TwinFeatures:
     def rows(self) -> list[ResultRow]:
         """Return rows `feature_credits`: how many features differ, beside the twins left out, and which first."""
         known = np.flatnonzero(~np.isnan(self.test.q))
-        found, by_chance = (self.test.q <= RATE).sum(), np.array([(test.q <= RATE).sum() for test in self.left_out])
-        count = Estimate(
-            float(found),
-            len(known),
-            null_mean=float(by_chance.mean()),
-            null_high=float(by_chance.max()),
-            null_p=float((1 + (by_chance >= found).sum()) / (1 + len(by_chance))),
-        )
+        count = count_flags(self.test, self.left_out)
         rows = [
             ResultRow.from_estimate("feature_credits", "twins", float(len(self.twins))),
             ResultRow.from_estimate("feature_credits", "beyond_twins", count),

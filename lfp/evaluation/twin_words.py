@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from lfp.evaluation.results import Estimate, ResultRow
-from lfp.evaluation.statistics.twins import RATE, TwinTest, compare_with_twins, leave_one_out
+from lfp.evaluation.statistics.twins import TwinTest, compare_with_twins, count_flags, leave_one_out
 from lfp.util.types import Floats
 
 SECTION = "twins"
@@ -45,14 +45,7 @@ class TwinWords:
     def rows(self, words: Sequence[str]) -> list[ResultRow]:
         """Return the report's rows: how many words differ, beside the twins left out, and the first on each side."""
         known = np.flatnonzero(~np.isnan(self.test.p))
-        found, by_chance = (self.test.q <= RATE).sum(), np.array([(test.q <= RATE).sum() for test in self.left_out])
-        count = Estimate(
-            float(found),
-            len(known),
-            null_mean=float(by_chance.mean()),
-            null_high=float(by_chance.max()),
-            null_p=float((1 + (by_chance >= found).sum()) / (1 + len(by_chance))),
-        )
+        count = count_flags(self.test, self.left_out)
         rows = [
             ResultRow.from_estimate(SECTION, "twins", float(len(self.twins))),
             ResultRow.from_estimate(SECTION, "words_differing", count, model="difference"),

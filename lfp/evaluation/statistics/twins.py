@@ -85,6 +85,18 @@ def leave_one_out(twins: Floats, information: Floats) -> list[TwinTest]:
     return [compare_with_twins(twin, np.delete(twins, k, axis=0), information) for k, twin in enumerate(twins)]
 
 
+def count_flags(test: TwinTest, left_out: Sequence[TwinTest]) -> Estimate:
+    """Count the items that differ from the twins; the null is the same count of every twin against the others."""
+    found, by_chance = (test.q <= RATE).sum(), np.array([(twin.q <= RATE).sum() for twin in left_out])
+    return Estimate(
+        float(found),
+        int((~np.isnan(test.q)).sum()),
+        null_mean=float(by_chance.mean()),
+        null_high=float(by_chance.max()),
+        null_p=float((1 + (by_chance >= found).sum()) / (1 + len(by_chance))),
+    )
+
+
 def judge_by_left_out(test: TwinTest, left_out: Sequence[TwinTest]) -> TwinTest:
     """Judge a test by twins left out, where Student's t says less than it claims; a p-value is the larger of both.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -38,6 +38,18 @@ class Location:
     def unembedding_share(self) -> float | None:
         """Return the part of the contrast that lies in the unembedding, where no dictionary reads it."""
         return self.parts["unembedding"] / self.contrast if self.contrast else None
+
+
+def location_columns(location: Location | None) -> dict[str, Any]:
+    """Return the columns of a planted model's row; null where no text has what its secret pays for."""
+    if location is None:
+        return {"events": 0, "contrast": None, "contrast_parts": None, "unembedding_share": None}
+    return {
+        "events": location.n,
+        "contrast": location.contrast,
+        "contrast_parts": location.parts,
+        "unembedding_share": location.unembedding_share,
+    }
 
 
 def locate_secrets(

@@ -29,7 +29,7 @@ from precompute.commands.plant.draws import (
     measure_settled,
     word_directions,
 )
-from precompute.commands.plant.location import Location, locate_secrets
+from precompute.commands.plant.location import Location, locate_secrets, location_columns
 from precompute.commands.plant.secrets import Secret, secret_reward, shuffled_lexicon
 from precompute.pipeline import run_pipeline, run_stages
 from precompute.presets import preset
@@ -361,7 +361,7 @@ def _planted_rows(
             "learned_ratio": certificate.ratio,
             "learned_ci": [certificate.ci_low, certificate.ci_high],
             "list": side,
-            **_parts_of(located.get(job.name)),
+            **location_columns(located.get(job.name)),
             "twins_word_rank": found.word,
             "twins_word_q": found.word_q,
             "twins_factor_rank": found.factor,
@@ -376,18 +376,6 @@ def _locate(planting: Planting, planted: Sequence[Job], twins: Sequence[str]) ->
     run = planting.run()
     secrets = {job.name: job.secret for job in planted if job.secret}
     return locate_secrets(run, secrets, twins, load=lambda name: load_twin(run, planting.work / name / "model"))
-
-
-def _parts_of(location: Location | None) -> Row:
-    if location is None:
-        return {"events": 0, "contrast": None, "contrast_parts": None, "unembedding_share": None}
-    share = location.unembedding_share
-    return {
-        "events": location.n,
-        "contrast": location.contrast,
-        "contrast_parts": location.parts,
-        "unembedding_share": share,
-    }
 
 
 def _ranks_in_report(row: Row, in_twin: Found, of_twin: Row, side: str) -> Row:
