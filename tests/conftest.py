@@ -1,6 +1,7 @@
 """Bundles that tests share."""
 
 import atexit
+import json
 import os
 import shutil
 import sys
@@ -19,6 +20,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads crawl wh
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # every process of pytest-xdist has a core
 
 from lfp.bundle.manifest import file_sha256  # noqa: E402
+from lfp.bundle.schema import TABLES  # noqa: E402
 from lfp.testing.synthetic import make_bundle  # noqa: E402
 
 # New examples are searched for where people develop; CI repeats the same, so that a change is judged by itself.
@@ -34,6 +36,23 @@ HOSTILE = (
 )
 """Texts that must not be taken for anything but text."""
 
+
+ADDED = {
+    "layers": {"credit"},
+    "saes": {"site", "scale", "trained_on", "fvu_tuned", "fvu_base"},
+    "features": {"site", "scale_tuned", "scale_base", "scale_tuned_error", "scale_base_error", "is_tuned_only",
+                 "base_cosine", "base_norm_share"},
+    "texts": {"credit_reward", "credit_error", "credit_nodes"},
+    "token_scores": {"in_response"},
+    "vocabulary": {"implicit_excess_se", "implicit_gap_p", "implicit_gap_q"},
+    "probes": {"sites"},
+    "weights": {"null_mean", "p", "q"},
+    "results": {"site"},
+    "labels": {"score_p", "score_q"},
+    "ablations": {"site", "contrast", "contrast_low", "contrast_high", "contrast_reach", "contrast_p", "contrast_q",
+                  "reward_clean", "clean_runs"},
+}  # fmt: skip
+"""Columns that a bundle of the first release lacks, by table."""
 
 LONGEST = (
     "test_accessibility.py",
@@ -103,6 +122,20 @@ def hostile_bundle(tmp_path_factory):
     return make_bundle(
         tmp_path_factory.mktemp("bundles") / "hostile", n_features=300, n_texts=0, extra_texts=HOSTILE * 4
     )
+
+
+@pytest.fixture(scope="session")
+def older_bundle(bundle, tmp_path_factory):
+    """The small bundle as the first release wrote it: without the tables and columns that were added later."""
+    path = Path(shutil.copytree(bundle, tmp_path_factory.mktemp("bundles") / "older"))
+    for table, columns in ADDED.items():
+        rewrite(path, table, lambda rows, added=columns: rows.drop_columns([*added & set(rows.column_names)]))
+    manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+    for name in [table.name for table in TABLES if table.added_later]:
+        (path / f"{name}.parquet").unlink()
+        del manifest["tables"][name]
+    (path / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -214,8 +214,9 @@ def test_module_credits_of_a_run_a_text_and_a_word(run):
         run.module_credits(3, word="film")
 
 
-def test_a_bundle_made_before_credits_says_what_it_lacks():
-    with lfp.open_bundle(ROOT / "data" / "demo") as opened:
-        if not len(opened.table("module_credits")):
-            with pytest.raises(NotInBundleError, match=r"was not split; raise credits\.n_texts"):
-                opened.module_credits(int(opened.texts(limit=1).text_id[0]))
+def test_a_bundle_made_before_credits_says_what_it_lacks(older_bundle):
+    with lfp.open_bundle(older_bundle) as opened:
+        with pytest.raises(NotInBundleError, match=r"was not split; raise credits\.n_texts"):
+            opened.module_credits(int(opened.texts(limit=1).text_id[0]))
+        assert opened.validate() == []
+        assert opened.report().rows and (opened.features().site == "mlp_out").all()
