@@ -16,6 +16,7 @@ from lfp.bundle.manifest import Description, ModelInfo
 from lfp.bundle.schema import as_table
 from lfp.bundle.writer import BundleWriter
 from lfp.config import PRETRAIN, TUNE
+from lfp.ml.models.loading import has_same_tokenizer
 from lfp.ml.models.sources import PACKAGE, copy_in_half
 from lfp.ml.sae.formats import hook_name
 from lfp.util.types import CHECKPOINTS
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 _LIBRARIES = ("torch", "transformers", "trl", "peft", "gguf", "numpy", "pyarrow")
 _MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
+_ADAPTER_FILES = ("adapter_*.json", "*.safetensors")
+"""Of an adapter that keeps the tokenizer of its base, which is read from the base then."""
 
 
 def write_bundle(run: Run, out: Path, stages: Sequence[str]) -> None:
@@ -123,7 +126,8 @@ def _add_artifacts(run: Run, writer: BundleWriter, models: dict[str, LanguageMod
         if _is_kept_by_name(run, role):
             continue
         assert model.folder is not None
-        for pattern in _MODEL_FILES:
+        is_adapter = role == "tuned" and bool(model.adapter_kind) and has_same_tokenizer(models["base"], model)
+        for pattern in _ADAPTER_FILES if is_adapter else _MODEL_FILES:
             for file in sorted(model.folder.glob(pattern)):
                 writer.add_artifact(file, f"{role}/{file.name}", copy=copy)
     kept = run.folder("tuned") / CHECKPOINTS

@@ -116,7 +116,8 @@ def test_a_run_of_an_adapter_is_a_valid_bundle_with_its_checkpoints(
     files = {name.removeprefix("artifacts/") for name in read_manifest(out).artifacts}
     for folder in ("tuned", "checkpoints/step-2", "checkpoints/step-4"):
         assert {f"{folder}/adapter_config.json", f"{folder}/adapter_model.safetensors"} <= files
-    assert not any(name.startswith("tuned/model") for name in files)
+    assert not any(name.startswith(("tuned/model", "tuned/tokenizer")) for name in files)  # the base has them
+    assert "base/tokenizer.json" in files
     rows = pq.read_table(out / "tuning.parquet").to_pylist()
     assert {row["metric"] for row in rows} == {"reward", "kl", "entropy", "loss"}
     kl = {row["step"]: row["value"] for row in rows if row["metric"] == "kl"}

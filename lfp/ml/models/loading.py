@@ -217,17 +217,27 @@ def check_token_ids(model: LanguageModel, token_ids: Sequence[Sequence[int]]) ->
 
 def hash_model(model: LanguageModel) -> str:
     """Hash all that a model's texts depend on: weights, config, how it ends texts, tokenizer and chat template."""
-    tokenizer, network = model.tokenizer, model.network
-    settings = [network.config.to_dict(), network.generation_config.to_dict()]
+    settings = [model.network.config.to_dict(), model.network.generation_config.to_dict()]
     facts = {
         "weights": model.sha256,
         "settings": [{key: value for key, value in each.items() if key not in _PLACES} for each in settings],
+        **_describe_tokenizer(model.tokenizer),
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def has_same_tokenizer(first: LanguageModel, second: LanguageModel) -> bool:
+    """Whether two models read and write texts by the same tokens and chat template."""
+    return _describe_tokenizer(first.tokenizer) == _describe_tokenizer(second.tokenizer)
+
+
+def _describe_tokenizer(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    return {
         "vocabulary": tokenizer.get_vocab(),
         "tokenizer": tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else type(tokenizer).__name__,
         "special": {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
         "template": tokenizer.chat_template,
     }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _hash_weights(state: Mapping[str, torch.Tensor]) -> str:
