@@ -13,7 +13,7 @@ st.logo(HTML / "mark.svg", size="large")
 page = st.navigation(
     {
         "Read": [
-            st.Page("views/overview.py", title="Overview", icon=":material/insights:", default=True),
+            st.Page("views/overview.py", title="Summary", icon=":material/insights:", default=True),
             st.Page("views/accuracy.py", title="Accuracy", icon=":material/target:"),
             st.Page("views/validation.py", title="Validation", icon=":material/fact_check:"),
         ],

@@ -1,12 +1,13 @@
-"""Overview: which model was tuned on what, and what it learned."""
+"""Summary: what feedback taught the model in its own words, whether that can be believed, and where it lives."""
 
 from collections.abc import Sequence
 
 import pyarrow as pa
 import streamlit as st
 
+from app.components.feature import leading
 from app.components.html import exports, panels
-from app.components.results import about, report
+from app.components.results import about, checks, report
 from app.components.text import samples
 from app.session import cache, permalinks
 from app.session.cache import ask
@@ -16,10 +17,13 @@ from lfp.bundle.store.connection import Store
 from lfp.evaluation.results import ResultRow
 from lfp.evaluation.written_words import WrittenWord, split_words
 from lfp.report import summary
+from lfp.report.checks import check_run
+from lfp.report.credits import credits_sentence, ledger_sentence, ledger_title
 from lfp.report.figures import bars, lines, points
 from lfp.report.figures.intervals import Legend
-from lfp.report.figures.modules import draw_credits
+from lfp.report.figures.modules import draw_credits, draw_ledger
 from lfp.report.formatting import count, percent, place_name, plain
+from lfp.report.rows import read_report
 from lfp.report.sentences.ablations import effects_sentence
 from lfp.report.sentences.features import labels_sentence
 from lfp.report.sentences.models import layers_sentence
@@ -35,13 +39,59 @@ ESTIMATES = {
 
 SAMPLE_ORDERS = permalinks.WORDS["written_by"]
 SAMPLES_SHOWN, WORDS_SHOWN = 3, 8
+WRITING = "what-both-models-write"
+"""Anchor of the panel that shows what both models write."""
+
+
+def show_checks(store: Store) -> None:
+    """Draw the four checks, each linked to its evidence."""
+    found = ask(read_report, store)
+    probe = ask(queries.common.headline, store)
+    made = check_run(found, target=probe.target if probe else None, labeller=store.manifest.labeller)
+    accuracy = permalinks.href("accuracy", permalinks.AccuracyView())
+    validation = permalinks.href("validation", permalinks.ValidationView())
+    unexplained = permalinks.DisagreementsView(queue="implicit against true", things="words")
+    where = {
+        "reward": f"#{WRITING}",
+        "implicit_reward": accuracy,
+        "preference_accuracy": accuracy,
+        "kendall_tau": accuracy,
+        "twins": permalinks.href("disagreements", unexplained),
+        "label_scores": validation,
+        "ablation": validation,
+        "interventions": permalinks.href("features", permalinks.FeaturesView(sort="credit_size")),
+    }
+    st.html(checks.box(made, where))
+
+
+def show_leading(store: Store) -> None:
+    """Draw the five features that carry most."""
+    found = ask(queries.credits.leading_features, store)
+    st.subheader(leading.title(found))
+    text_href = lambda text_id, feature: permalinks.href(  # noqa: E731
+        "inputs", permalinks.InputsView(text=text_id, watch=feature)
+    )
+    st.html(leading.listed(found, feature_href=permalinks.feature_href, text_href=text_href))
+    st.html(panels.note(leading.sentence(found)))
+
+
+def show_ledger(store: Store) -> None:
+    """Draw the implicit reward as one bar of what kinds of modules carry."""
+    rows = ask(queries.run.figures, store, "module_credits")
+    st.subheader(ledger_title(rows))
+    figure = draw_ledger(rows)
+    if figure is None:
+        st.html(panels.note(credits_sentence(rows) if rows else "This run did not split it over modules."))
+        return
+    frame.show_figure(figure, key="ledger")
+    frame.caption_figures(ledger_sentence(rows), rows, name="module_credits")
 
 
 def show_headlines(store: Store) -> None:
     figures = {row: ask(queries.run.figures, store, row) for row in HEADLINE_ROWS}
     probe = ask(queries.common.headline, store)
     found = report.headlines(figures, probe.target if probe else None)
-    st.subheader("What was learned")
+    st.subheader("How well a probe reads the reward, tuned and base")
     if not any(figures.values()):
         st.html(panels.note("The report of this bundle has no metrics yet."))
         return
@@ -59,7 +109,7 @@ def show_headlines(store: Store) -> None:
 
 def show_writing(store: Store) -> None:
     n = ask(queries.run.count_samples, store)
-    st.subheader("What both models write")
+    st.subheader("What both models write", anchor=WRITING)
     if not n:
         st.html(panels.note("This bundle has no completions."))
         return
@@ -68,17 +118,21 @@ def show_writing(store: Store) -> None:
 
 
 def show_written_words(words: Sequence[WrittenWord], n: int) -> None:
-    risen, fallen = (found[:WORDS_SHOWN] for found in split_words(words))
-    if risen or fallen:
-        heads = ("word", "base model", "tuned model", "FDR")
-        st.html(panels.linked_table(heads, [written_row(word) for word in (*risen, *fallen)]))
+    sides = zip(("written more", "written less"), split_words(words), strict=True)
+    tables = [
+        panels.linked_table((name, "base → tuned", "FDR"), [written_row(word) for word in found[:WORDS_SHOWN]])
+        for name, found in sides
+        if found
+    ]
+    if tables:
+        st.html(f'<div class="lfp-halves">{"".join(tables)}</div>')
     frame.caption(writing_sentence(words, n), lambda: exports.as_table(WrittenWord, words), name="written_words")
 
 
 def written_row(word: WrittenWord) -> panels.LinkedRow:
     href = permalinks.href("accuracy", permalinks.AccuracyView(word=word.word))
     rate = "< 0.001" if word.q < 0.001 else plain(word.q, 3)
-    return panels.LinkedRow(href, word.word, "", (count(word.n_base), count(word.n_tuned), rate))
+    return panels.LinkedRow(href, word.word, "", (f"{count(word.n_base)} → {count(word.n_tuned)}", rate))
 
 
 def show_samples(store: Store, words: Sequence[WrittenWord], n: int) -> None:
@@ -89,19 +143,17 @@ def show_samples(store: Store, words: Sequence[WrittenWord], n: int) -> None:
     risen, fallen = ({word.word for word in found[:WORDS_SHOWN]} for found in split_words(words))
     for sample in ask(queries.run.samples, store, by_change=chosen == "changed", **window):
         slot.html(samples.continuations(sample, risen=risen, fallen=fallen))
-    st.html(panels.note("Both continue the same held-out prefix; the number is the reward of the continuation."))
+    st.html(panels.note("Both continue the same held-out prefix; the number is the continuation’s reward."))
 
 
 def show_credits(store: Store) -> None:
-    st.subheader("Where the implicit reward comes from")
     rows = ask(queries.run.figures, store, "module_credits")
     figure = draw_credits(rows)
     if figure is None:
-        missing = sentence("module_credits", rows) if rows else "This run did not split it over modules."
-        st.html(panels.note(missing))
         return
+    st.subheader("Share of the implicit reward by layer")
     frame.show_figure(figure, key="module_credits")
-    frame.caption_figures(sentence("module_credits", rows), rows, name="module_credits")
+    st.html(panels.note(sentence("module_credits", rows)))
 
 
 def show_layers(store: Store) -> None:
@@ -196,23 +248,17 @@ def show_dictionaries(store: Store) -> None:
 def show() -> None:
     store = cache.current()
     manifest = store.manifest
-    st.html(
-        panels.heading("Learned feedback patterns", manifest.title, summary.what_was_tuned(manifest))
-        + panels.facts(about.run_facts(manifest))
-    )
+    st.html(panels.heading("What feedback taught", manifest.title, summary.what_was_tuned(manifest)))
+    show_checks(store)
     show_writing(store)
-    show_headlines(store)
+    show_leading(store)
+    show_ledger(store)
     frame.side_by_side(lambda: show_credits(store), lambda: show_layers(store))
+    show_headlines(store)
     show_words(store)
     frame.side_by_side(lambda: show_agreement(store), lambda: show_ablations(store))
     show_dictionaries(store)
-    links = {
-        "Accuracy: words, pairs, texts": permalinks.href("accuracy", permalinks.AccuracyView()),
-        "Validation: labels, weights, ablations": permalinks.href("validation", permalinks.ValidationView()),
-        "All features": permalinks.href("features", permalinks.FeaturesView()),
-    }
-    anchors = " · ".join(panels.anchor(href, name) for name, href in links.items())
-    st.html(f'<p class="lfp-note">{anchors}</p>')
+    st.html(panels.facts(about.run_facts(manifest)))
 
 
 show()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from lfp.evaluation.results import DICTIONARIES, ELSEWHERE, RATE, ResultRow
 from lfp.evaluation.statistics.discoveries import benjamini_hochberg
-from lfp.report.formatting import count, percent, pick, plain
+from lfp.report.formatting import count, estimate, percent, pick, plain, signed
 
 NAMES: Mapping[str, str] = {
     "mlp": "MLPs",
@@ -53,6 +54,41 @@ def _through_attention(rows: Sequence[ResultRow]) -> str:
     if of_texts is not None:
         return f" On the same position, {_share(of_texts)} of the absolute credits of texts {through}."
     return ""
+
+
+def ledger_parts(rows: Sequence[ResultRow]) -> list[ResultRow]:
+    """Return what each kind of module carries in nats per token, the largest first: together the implicit reward."""
+    parts = [row for row in rows if row.metric == "nats" and row.layer is None and row.group in NAMES]
+    return sorted(parts, key=lambda row: -abs(row.value) if math.isfinite(row.value) else math.inf)
+
+
+def ledger_title(rows: Sequence[ResultRow]) -> str:
+    """Say which kind of module carries most of the implicit reward."""
+    kinds = [row for row in rows if row.metric == "share" and row.layer is None and row.group in NAMES]
+    if not kinds:
+        return "Where it lives in the model"
+    top = max(kinds, key=lambda row: row.value if math.isfinite(row.value) else -math.inf)
+    verb = "carry" if str(NAMES[str(top.group)]).endswith("s") else "carries"
+    return f"Where it lives: {NAMES[str(top.group)]} {verb} {_share(top)} of the implicit reward"
+
+
+def ledger_sentence(rows: Sequence[ResultRow]) -> str:
+    """Write the implicit reward as the sum of what each kind of module carries, and how exactly texts add up."""
+    parts = ledger_parts(rows)
+    if not parts:
+        return credits_sentence(rows)
+    total = sum(row.value for row in parts)
+    listed = ", ".join(f"{NAMES[str(row.group)]} {estimate(row, is_signed=True)}" for row in parts)
+    error, read = pick(rows, metric="error"), pick(rows, metric="nats", group=DICTIONARIES)
+    says = (
+        f"The implicit reward of {count(parts[0].n)} texts is {signed(total, 3)} nats per token, the sum of {listed} "
+        "(95 % intervals over texts)."
+    )
+    if error is not None:
+        says += f" In each text the parts sum to its implicit reward within {percent(error.value)} of their sizes."
+    if read is not None:
+        says += f" The modules that the dictionaries read carry {estimate(read, is_signed=True)} of it."
+    return says
 
 
 def trajectory_sentence(rows: Sequence[ResultRow]) -> str:

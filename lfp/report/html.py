@@ -14,6 +14,7 @@ from lfp.bundle.manifest import Manifest
 from lfp.bundle.store.connection import Store
 from lfp.errors import ConfigError
 from lfp.evaluation.results import Report, ResultRow
+from lfp.report.checks import check_run, write_check
 from lfp.report.figures.catalogue import Drawn, Material, draw_all
 from lfp.report.figures.frame import CONFIG
 from lfp.report.rows import read_report
@@ -58,7 +59,9 @@ def prepare(store: Store) -> Written:
     """Read everything that the page shows from a bundle."""
     probe, manifest = queries.common.headline(store), store.manifest
     report = read_report(store)
-    says = [what_was_tuned(manifest), *summarise(report, probe.target if probe else None)]
+    target = probe.target if probe else None
+    checks = check_run(report, target=target, labeller=manifest.labeller)
+    says = [what_was_tuned(manifest), *map(write_check, checks), *summarise(report, target)]
     return Written(manifest, report, says, draw_all(Material.from_store(store, report)))
 
 

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lfp.evaluation.results import Report
+from lfp.report.checks import Check, write_check
 from lfp.report.formatting import signed
 from lfp.report.sentences.sections import sentence
 from lfp.report.tables import tables
@@ -37,6 +38,11 @@ def format_report(report: Report, *, width: int | None = None) -> str:
         for table in tables(name, rows):
             parts.append(Padding(_table(table.heads, table.rows, table.are_figures), (1, 0, 0, 2), expand=False))
     return _render(parts[1:], width)
+
+
+def format_checks(checks: Sequence[Check]) -> str:
+    """Return the four checks, each a paragraph that begins with its mark and its question."""
+    return _render([Text(visible(write_check(check))) for check in checks], None)
 
 
 def format_table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, width: int | None = None) -> str:

@@ -111,12 +111,12 @@ def report(
         int | None, typer.Option("--samples", min=1, help="Print so many completions of both models instead.")
     ] = None,
 ) -> None:
-    """Print a bundle's report, every figure with its interval and its null, or write it as a page with figures.
+    """Print a bundle's report, four checks and every figure with its interval and null, or write it as a page.
 
     Example: python -m precompute report data/demo --html report.html
     """
     from lfp.evaluation.results import report_as_json
-    from lfp.report.text import format_report, format_samples
+    from lfp.report.text import format_checks, format_report, format_samples
     from precompute.commands import basic as verbs
 
     found = verbs.report(bundle, html=html, figures=figures, samples=samples)
@@ -125,6 +125,7 @@ def report(
     elif as_json:
         typer.echo(json.dumps(report_as_json(found.rows), indent=1, allow_nan=False))
     elif html is None and figures is None:
+        typer.echo(f"{format_checks(found.checks)}\n")
         typer.echo(format_report(found.rows, width=terminal_width()))
     if html is not None:
         typer.echo(f"{html}: report written, {html.stat().st_size / 1e6:.1f} MB", err=as_json)

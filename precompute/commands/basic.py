@@ -25,6 +25,7 @@ from precompute.run.progress import silent
 if TYPE_CHECKING:
     from lfp.bundle.queries.run import Sample
     from lfp.evaluation.results import ResultRow
+    from lfp.report.checks import Check
     from lfp.testing.fake_openai.answers import KnowsFeatures
     from lfp.testing.fake_openai.server import FakeServer
 
@@ -89,6 +90,8 @@ def config(preset: str | None = None) -> str:
 class Report:
     """A bundle's report."""
 
+    checks: Sequence[Check]
+    """Did the reward move, is it in the model, is it new, do labels and interventions hold."""
     rows: dict[str, list[ResultRow]]
     """The rows of every section, an empty list where the run has none; `report_as_json` of them can be written."""
     samples: list[Sample]
@@ -109,6 +112,7 @@ def report(
     """
     from lfp.bundle import queries
     from lfp.bundle.store.connection import Store
+    from lfp.report.checks import check_run
     from lfp.report.figures.catalogue import write_figures
     from lfp.report.html import prepare, write_page
     from lfp.report.rows import read_report
@@ -126,7 +130,9 @@ def report(
         writing = (
             writing_sentence(queries.run.written_words(store), queries.run.count_samples(store)) if samples else ""
         )
-        return Report(rows, queries.run.samples(store, limit=samples or 0), writing, files)
+        probe = queries.common.headline(store)
+        checks = check_run(rows, target=probe.target if probe else None, labeller=store.manifest.labeller)
+        return Report(checks, rows, queries.run.samples(store, limit=samples or 0), writing, files)
 
 
 def explore(

@@ -3,6 +3,7 @@
 import dataclasses
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -210,6 +211,32 @@ def test_the_overview_shows_what_both_models_write(explorer, copied_bundle):
     assert "Film &lt;b&gt;0&lt;/b&gt; …" in shown
     at.segmented_control(key="written_by").set_value("changed").run()
     assert whole(at).index("Film &lt;b&gt;7") < whole(at).index("Film &lt;b&gt;0")
+
+
+def test_the_summary_answers_before_it_shows_figures(explorer, bundle):
+    html = tame(explorer("overview", bundle))
+    assert html.count('<section class="yes"><h4><b>✓</b>') == 3 and "Is it new? <span>In part</span>" in html
+    order = (
+        "Did the reward move?", "Is it in the model?", "Is it new?", "Do labels and interventions hold?",
+        "Both continue the same held-out prefix", 'class="lfp-leading"', "the sum of", 'class="lfp-card"',
+    )  # fmt: skip
+    places = [html.index(text) for text in order]
+    assert places == sorted(places)
+    assert 'href="#what-both-models-write"' in html and 'href="validation?bundle=reviews"' in html
+    assert "nats per token" in html and "promotes “" in html and 'href="inputs?bundle=reviews&amp;text=' in html
+
+
+def test_an_older_bundle_has_a_summary_too(explorer, copied_bundle):
+    for table in ("credits", "module_credits", "twins", "interventions", "completions"):
+        rewrite(copied_bundle, table, lambda rows: rows.slice(0, 0))
+    kept = ("module_credits", "twins", "feature_credits", "interventions")
+    rewrite(copied_bundle, "results", lambda rows: rows.filter(pc.invert(pc.is_in(rows["report_row"], pa.array(kept)))))
+    at = explorer("overview", copied_bundle)
+    html = tame(at)
+    titles = " ".join(heading.value for heading in at.subheader)
+    assert "make" in titles and "of a probe’s estimate" in titles and "Where it lives in the model" in titles
+    assert "did not split the implicit reward over features" in html and "did not split it over modules" in html
+    assert "twins.n=8" in html and "raises “" in html
 
 
 def test_the_overview_shows_three_large_figures(explorer, bundle):

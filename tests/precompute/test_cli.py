@@ -92,7 +92,9 @@ def test_report_prints_json_and_lines(tiny_bundle: Path, capsys: pytest.CaptureF
     assert set(rows) >= set(ROWS) and rows["preference_accuracy"] == []
     assert all(value is not None for figures in rows.values() for row in figures for value in row.values())
     code, out, _ = call("report", str(tiny_bundle), capsys=capsys)
-    assert code == 0 and out.startswith("reward\n") and "kendall_tau" in out and "95 % interval" in out
+    checks, _, rest = out.partition("\n\n")
+    assert sum(line[0] in "✓✗◐–" and "?" in line for line in checks.split("\n")) == 4
+    assert code == 0 and rest.startswith("reward\n") and "kendall_tau" in out and "95 % interval" in out
 
 
 def test_report_prints_what_both_models_wrote(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,9 +1,13 @@
-"""Queries on credits: the split of the implicit reward of texts and words over modules."""
+"""Queries on credits: the implicit reward of texts and words split over modules, and the features that carry most."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import pyarrow as pa
 
+from lfp.bundle.queries.common import headline_id
 from lfp.bundle.store.connection import Store
 
 
@@ -42,3 +46,113 @@ def text_reward(store: Store, text_id: int) -> tuple[float, float] | None:
         {"text_id": text_id},
     )
     return (float(rows[0]["reward"]), float(rows[0]["error"])) if rows else None
+
+
+@dataclass(frozen=True)
+class Place:
+    """A token in a text, with what is around it."""
+
+    text_id: int
+    before: str
+    token: str
+    after: str
+
+
+@dataclass(frozen=True)
+class LeadingFeature:
+    """A feature that carries much of the implicit reward or, without credits, of the headline estimate.
+
+    `value` is its credit in nats per token with a 95 % interval, or its mean absolute contribution without one.
+    `promotes` and `demotes` are next tokens by credit, or by its direct effect on logits.
+    """
+
+    feature_id: int
+    layer: int
+    site: str
+    description: str | None
+    value: float
+    ci_low: float | None
+    ci_high: float | None
+    promotes: list[dict[str, Any]]
+    demotes: list[dict[str, Any]]
+    example: Place | None
+
+
+@dataclass(frozen=True)
+class Leaders:
+    """The leading features, largest first, by credit or by contribution, and their share of all features' sizes."""
+
+    features: tuple[LeadingFeature, ...]
+    by_credit: bool
+    share: float
+    n_features: int
+
+
+def leading_features(store: Store, *, limit: int = 5) -> Leaders:
+    """Select the features of the largest credits by size; without credits, those of the largest contributions.
+
+    The example is the token of the feature's largest credit, or of its strongest activation.
+    """
+    by_credit = bool(store.rows("SELECT 1 AS n FROM credits WHERE credit <> 0 LIMIT 1"))
+    listed, examples = (_CREDITED, _CREDITED_AT) if by_credit else (_CONTRIBUTING, _STRONGEST_AT)
+    found = store.rows(listed, {"limit": limit, "probe": None if by_credit else headline_id(store)})
+    if not found:
+        return Leaders((), by_credit, 0.0, 0)
+    ids = [row["feature_id"] for row in found]
+    named = {row["feature_id"]: row for row in store.rows(_NAMED, {"ids": ids})}
+    bound = {"ids": ids, "around": _AROUND}
+    places = {row.pop("feature_id"): Place(**row) for row in store.rows(_PLACED.format(found=examples), bound)}
+    size, whole, n = sum(abs(row["value"]) for row in found), found[0]["whole"], found[0]["n"]
+    features = [
+        LeadingFeature(
+            feature_id=row["feature_id"],
+            value=row["value"],
+            ci_low=row.get("ci_low"),
+            ci_high=row.get("ci_high"),
+            promotes=row.get("promotes", named[row["feature_id"]]["pos_logits"]),
+            demotes=row.get("demotes", named[row["feature_id"]]["neg_logits"]),
+            example=places.get(row["feature_id"]),
+            **{name: named[row["feature_id"]][name] for name in ("layer", "site", "description")},
+        )
+        for row in found
+    ]
+    return Leaders(tuple(features), by_credit, size / whole if whole else 0.0, n)
+
+
+_AROUND = 60
+"""Characters of a text that are shown on either side of a token."""
+_CREDITED = """
+SELECT feature_id, credit AS value, ci_low, ci_high, promotes, demotes, (SELECT sum(abs(credit)) FROM credits) AS whole,
+    (SELECT count(*) FROM credits) AS n
+FROM credits WHERE credit <> 0 AND $probe IS NULL ORDER BY "rank", feature_id LIMIT $limit
+"""
+_CONTRIBUTING = """
+SELECT feature_id, mean_abs_contribution AS value,
+    (SELECT sum(mean_abs_contribution) FROM weights WHERE probe_id = $probe) AS whole,
+    (SELECT count(*) FROM weights WHERE probe_id = $probe) AS n
+FROM weights WHERE probe_id = $probe AND mean_abs_contribution > 0
+ORDER BY mean_abs_contribution DESC, feature_id LIMIT $limit
+"""
+_NAMED = """
+SELECT feature_id, layer, site, description, pos_logits, neg_logits FROM feature_table
+WHERE feature_id IN (SELECT unnest($ids::INTEGER[]))
+"""
+_CREDITED_AT = """
+SELECT feature_id, example_text_ids[1] AS text_id, example_positions[1] AS position FROM credits
+WHERE feature_id IN (SELECT unnest($ids::INTEGER[]))
+"""
+_STRONGEST_AT = """
+SELECT feature_id, text_id, position FROM examples
+WHERE feature_id IN (SELECT unnest($ids::INTEGER[])) AND bucket = 0
+QUALIFY row_number() OVER (PARTITION BY feature_id ORDER BY "rank") = 1
+"""
+_PLACED = """
+WITH found AS ({found}), placed AS (
+    SELECT feature_id, found.text_id, t."text" AS words, t.token_starts[position + 1] AS start,
+        coalesce(t.token_starts[position + 2], length(t."text")) AS stop
+    FROM found JOIN texts t ON t.text_id = found.text_id
+)
+SELECT feature_id, text_id, substr(words, greatest(start - $around, 0) + 1, least(start, $around)) AS before,
+    substr(words, start + 1, stop - start) AS token, substr(words, stop + 1, $around) AS after
+FROM placed
+"""

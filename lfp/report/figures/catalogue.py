@@ -19,9 +19,10 @@ from lfp.bundle.queries.run import AblatedFeature, ForecastFeature
 from lfp.bundle.store.connection import Store
 from lfp.errors import ConfigError
 from lfp.evaluation.results import Report
+from lfp.report.credits import ledger_title
 from lfp.report.figures import bars, frame, lines, points
 from lfp.report.figures.intervals import Legend, Line, draw_lines
-from lfp.report.figures.modules import draw_credits, draw_trajectory
+from lfp.report.figures.modules import draw_credits, draw_ledger, draw_trajectory
 from lfp.util.sanitize import token_text
 
 _NO_WORDS: Mapping[str, Sequence[Any]] = {"word": (), "feedback": (), "implicit_reward": (), "shown": (), "n": ()}
@@ -91,7 +92,9 @@ def draw_all(material: Material) -> list[Drawn]:
         ("implicit-reward", "Implicit reward against reward", "implicit_reward",
          _lines(lines.implicit_rewards(report.get("implicit_reward", ())), Legend(tau))),
         ("words-implicit", "Words: implicit reward against reward", "implicit_reward", _words(words, points.IMPLICIT)),
-        ("module-credits", "Where the implicit reward comes from", "module_credits",
+        ("ledger", ledger_title(report.get("module_credits", ())), "module_credits",
+         draw_ledger(report.get("module_credits", ()))),
+        ("module-credits", "Share of the implicit reward by layer", "module_credits",
          draw_credits(report.get("module_credits", ()))),
         *((f"kendall-tau-{target}", f"Probes of {lines.TARGETS.get(target, target)}", "kendall_tau",
            _lines(lines.probes(scores, "tau", target), Legend(f"{tau}, held-out words")))

@@ -8,8 +8,9 @@ from typing import Any
 import plotly.graph_objects as go
 
 from lfp.evaluation.results import ResultRow
-from lfp.report.credits import NAMES
+from lfp.report.credits import NAMES, ledger_parts
 from lfp.report.figures.frame import BASE, GRID, NEGATIVE, POSITIVE, STRENGTH, draw
+from lfp.report.formatting import estimate, signed
 
 _COLOURS = {
     "mlp": STRENGTH,
@@ -73,6 +74,46 @@ def draw_feature_trajectory(points: Mapping[str, Sequence[Any]]) -> go.Figure | 
     x = {"title": "step of the tuning", "gridcolor": GRID, "zeroline": False}
     y = {"title": "credit, nats per token", "gridcolor": GRID, "zerolinecolor": GRID}
     return draw([trace], x, y, height=240)
+
+
+def draw_ledger(rows: Sequence[ResultRow]) -> go.Figure | None:
+    """Draw the implicit reward as one bar, in nats per token: what each kind of module carries, and a mark at the sum.
+
+    Parts above zero stack to the right, parts below zero to the left.
+    """
+    parts = ledger_parts(rows)
+    if not parts:
+        return None
+    traces: list[dict[str, Any]] = []
+    for row in parts:
+        name = NAMES[str(row.group)].removeprefix("the ")
+        traces.append(
+            {
+                "type": "bar",
+                "orientation": "h",
+                "x": [row.value],
+                "y": [""],
+                "name": name,
+                "marker": {"color": _COLOURS[str(row.group)], "opacity": 0.6 if row.group == "final_norm" else 1.0},
+                "hovertemplate": f"{estimate(row, is_signed=True)} nats per token<extra>{name}</extra>",
+            }
+        )
+    total = sum(row.value for row in parts)
+    traces.append(
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "x": [total],
+            "y": [""],
+            "name": f"sum {signed(total, 3)}",
+            "cliponaxis": False,
+            "marker": {"symbol": "diamond", "size": 14, "color": "#ffffff", "line": {"width": 2, "color": "#24221d"}},
+            "hovertemplate": "%{x:+.4f} nats per token<extra>implicit reward</extra>",
+        }
+    )
+    x = {"title": "nats per token", "gridcolor": GRID, "zerolinecolor": BASE, "zerolinewidth": 2, "fixedrange": True}
+    y = {"visible": False, "fixedrange": True}
+    return draw(traces, x, y, height=170, legend=True, barmode="relative", bargap=0.45)
 
 
 def draw_credits(rows: Sequence[ResultRow]) -> go.Figure | None:

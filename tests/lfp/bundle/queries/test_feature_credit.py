@@ -10,6 +10,7 @@ from lfp.bundle import queries
 from lfp.bundle.manifest import read_table
 from lfp.bundle.store.connection import Store
 from lfp.testing.synthetic import make_bundle
+from tests.conftest import rewrite
 
 
 @pytest.fixture(scope="module")
@@ -51,3 +52,46 @@ def test_a_feature_without_credits_has_none(bundle: Path) -> None:
         assert queries.feature.feature_intervention(store, 10**6) is None
         assert queries.feature.feature_credit(store, 10**6) is None
         assert queries.feature.credit_examples(store, 10**6) == []
+
+
+def test_the_leading_features_are_those_of_the_largest_credits(bundle: Path) -> None:
+    credits = sorted(read_table(bundle, "credits").to_pylist(), key=lambda row: row["rank"])
+    texts = {row["text_id"]: row for row in read_table(bundle, "texts").to_pylist()}
+    with Store.open(bundle) as store:
+        found = queries.credits.leading_features(store)
+    assert found.by_credit and found.n_features == len(credits)
+    for feature, row in zip(found.features, credits[:5], strict=True):
+        assert (feature.feature_id, feature.value, feature.ci_low) == (row["feature_id"], row["credit"], row["ci_low"])
+        assert feature.promotes == row["promotes"] and feature.demotes == row["demotes"]
+        text, at = texts[row["example_text_ids"][0]], row["example_positions"][0]
+        start, stop = [*text["token_starts"], len(text["text"])][at : at + 2]
+        assert feature.example is not None and feature.example.token == text["text"][start:stop]
+        assert feature.example.before == text["text"][max(0, start - 60) : start]
+    whole = sum(abs(row["credit"]) for row in credits)
+    assert found.share == pytest.approx(sum(abs(row["credit"]) for row in credits[:5]) / whole)
+
+
+def test_without_credits_the_largest_contributions_lead(copied_bundle: Path) -> None:
+    rewrite(copied_bundle, "credits", lambda rows: rows.slice(0, 0))
+    probe = next(row["probe_id"] for row in read_table(copied_bundle, "probes").to_pylist() if row["is_headline"])
+    weights = [row for row in read_table(copied_bundle, "weights").to_pylist() if row["probe_id"] == probe]
+    weights.sort(key=lambda row: (-row["mean_abs_contribution"], row["feature_id"]))
+    features = {row["feature_id"]: row for row in read_table(copied_bundle, "features").to_pylist()}
+    strongest = {
+        row["feature_id"]: row for row in read_table(copied_bundle, "examples").to_pylist()
+        if (row["bucket"], row["rank"]) == (0, 0)
+    }  # fmt: skip
+    with Store.open(copied_bundle) as store:
+        found = queries.credits.leading_features(store, limit=3)
+    assert not found.by_credit and found.n_features == len(weights)
+    for feature, row in zip(found.features, weights[:3], strict=True):
+        assert (feature.feature_id, feature.value) == (row["feature_id"], row["mean_abs_contribution"])
+        assert feature.ci_low is None and feature.promotes == features[row["feature_id"]]["pos_logits"]
+        if row["feature_id"] in strongest:
+            assert feature.example is not None
+            assert feature.example.text_id == strongest[row["feature_id"]]["text_id"]
+
+
+def test_an_empty_bundle_has_no_leading_features(empty_bundle: Path) -> None:
+    with Store.open(empty_bundle) as store:
+        assert queries.credits.leading_features(store).features == ()

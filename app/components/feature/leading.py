@@ -1,0 +1,91 @@
+"""The features that carry most of the implicit reward or of an estimate: name, size, next tokens, an example."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from app.components.html import panels
+from lfp.bundle.queries.credits import Leaders, LeadingFeature
+from lfp.report.formatting import count, digits_for, interval, percent, plain, signed
+from lfp.util.sanitize import escaped, shortened, token_text
+
+Where = Callable[[int], str]
+"""Returns the address of a feature's page."""
+TextWhere = Callable[[int, int], str]
+"""Returns the address of a text on which a feature is shown."""
+_TOKENS = 3
+
+
+def title(leaders: Leaders) -> str:
+    """Say how much the leading features carry."""
+    n = len(leaders.features)
+    who = f"{n} feature{'' if n == 1 else 's'}"
+    if not n:
+        return "Features that carry most"
+    if leaders.by_credit:
+        return f"{who} carry {percent(leaders.share)} of what all features do"
+    return f"{who} make {percent(leaders.share)} of a probe’s estimate, by size"
+
+
+def sentence(leaders: Leaders) -> str:
+    """Say what the sizes are, and what the tokens and the example show."""
+    if not leaders.features:
+        return "This bundle has neither credits nor a probe, so no feature stands out."
+    n = count(leaders.n_features)
+    if leaders.by_credit:
+        return (
+            f"Credit: what tuning’s change of a feature carries of the implicit reward, with its 95 % interval over "
+            f"texts; shares are of the sizes of all {n} features’ credits. Tokens: next tokens that it promotes and "
+            "demotes most, by credit. Example: the token of its largest credit."
+        )
+    return (
+        "This run did not split the implicit reward over features. These contribute most to a linear probe’s estimate, "
+        f"by the mean size of their contribution per token; shares are of all {n} features. Tokens: those whose logit "
+        "its direct path raises and lowers most. Example: its strongest activation."
+    )
+
+
+def listed(leaders: Leaders, *, feature_href: Where, text_href: TextWhere) -> str:
+    """Return the features as a list, largest first."""
+    rows = "".join(_row(feature, leaders.by_credit, feature_href, text_href) for feature in leaders.features)
+    return f'<ol class="lfp-leading">{rows}</ol>' if rows else ""
+
+
+def _row(feature: LeadingFeature, by_credit: bool, feature_href: Where, text_href: TextWhere) -> str:
+    name = shortened(feature.description or "no label", 120)
+    up, down = ("promotes", "demotes") if by_credit else ("raises", "lowers")
+    says = " · ".join(
+        f"{verb} {_tokens(items)}" for verb, items in ((up, feature.promotes), (down, feature.demotes)) if items
+    )
+    number = feature.feature_id
+    return (
+        f'<li><div class="side">{_size(feature, by_credit)}</div>'
+        f"<div><p>{panels.anchor(feature_href(number), f'#{number}')} {escaped(name)}</p>"
+        f"<small>{escaped(says)}</small></div>{_example(feature, text_href)}</li>"
+    )
+
+
+def _size(feature: LeadingFeature, by_credit: bool) -> str:
+    if not by_credit:
+        return f"<b>{plain(feature.value, 4)}</b><small>mean size of contribution per token</small>"
+    digits = digits_for(feature.ci_low, feature.ci_high)
+    span = interval(feature.ci_low, feature.ci_high, digits)
+    kind = panels.direction(feature.value)
+    return f'<b class="{kind}">{signed(feature.value, digits)}</b><small>{span} nats per token</small>'
+
+
+def _tokens(items: Sequence[Mapping[str, Any]]) -> str:
+    tokens = (token_text(str(item["token"])) for item in items[:_TOKENS])
+    return ", ".join(f"“{token.strip('␣') or token}”" for token in tokens)
+
+
+def _example(feature: LeadingFeature, text_href: TextWhere) -> str:
+    found = feature.example
+    if found is None:
+        return "<div></div>"
+    link = panels.anchor(text_href(found.text_id, feature.feature_id), f"text {found.text_id}")
+    return (
+        f'<div><p dir="auto">{escaped(found.before)}<b>{escaped(found.token)}</b>{escaped(found.after)}</p>'
+        f"<small>{link}</small></div>"
+    )

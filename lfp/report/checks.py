@@ -1,0 +1,260 @@
+"""Four checks of a run in plain words: did the reward move, is it in the model, is it new, does the evidence hold.
+
+Each is read off stored rows of the report by a fixed rule on their intervals and nulls; without a row it is not known.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from lfp.evaluation.results import Report, ResultRow, count_dictionaries
+from lfp.evaluation.statistics.discoveries import benjamini_hochberg
+from lfp.report.figures.lines import TARGETS, keys_of
+from lfp.report.formatting import count, estimate, pick, plain
+from lfp.report.sentences.common import size_of
+from lfp.report.summary import compare_models
+
+Outcome = Literal["yes", "no", "in part", "not measured"]
+MARKS: Mapping[Outcome, str] = {"yes": "✓", "no": "✗", "in part": "◐", "not measured": "–"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a part of a check compares, whether it holds (None if not measured), its figures, and their section."""
+
+    name: str
+    holds: bool | None
+    says: str
+    section: str
+
+
+@dataclass(frozen=True)
+class Check:
+    """A question about the run, and what was found."""
+
+    question: str
+    findings: tuple[Finding, ...]
+
+    @property
+    def outcome(self) -> Outcome:
+        """Return what the findings that were measured say together."""
+        return combine([finding.holds for finding in self.findings])
+
+
+def combine(holds: Sequence[bool | None]) -> Outcome:
+    """Return yes or no where all that were measured (not None) agree, in part where they do not."""
+    known = {value for value in holds if value is not None}
+    if len(known) == 1:
+        return "yes" if known.pop() else "no"
+    return "in part" if known else "not measured"
+
+
+def is_above_zero(row: ResultRow | None) -> bool | None:
+    """Tell whether a figure's whole 95 % interval is above zero; None without an interval."""
+    if row is None or not _are_known(row.value, row.ci_low, row.ci_high):
+        return None
+    return bool((row.ci_low or 0.0) > 0.0)
+
+
+def is_beyond_null(row: ResultRow | None) -> bool | None:
+    """Tell whether a figure is beyond chance; None without a null.
+
+    Its value has to be above what 95 % of nulls reach, and its interval, where there is one, above their mean.
+    """
+    if row is None or not _are_known(row.value, row.null_high):
+        return None
+    lowest = row.value if row.ci_low is None else row.ci_low
+    return bool(row.value > (row.null_high or 0.0) and lowest > (row.null_mean or 0.0))
+
+
+def check_run(report: Report, *, target: str | None = None, labeller: str | None = None) -> tuple[Check, ...]:
+    """Return the four checks; `target` is the headline probe's, and `labeller` the one whose labels are shown."""
+    return (
+        Check("Did the reward move?", (_check_reward(report),)),
+        Check("Is it in the model?", (_check_model(report),)),
+        Check("Is it new?", (_compare_base(report, target), _compare_twins(report))),
+        Check("Do labels and interventions hold?", (_check_labels(report, labeller), _check_interventions(report))),
+    )
+
+
+def write_check(check: Check) -> str:
+    """Return a check as a line of text."""
+    says = " ".join(f"{name_finding(check, finding)}: {finding.says}" for finding in check.findings)
+    return f"{MARKS[check.outcome]} {check.question} {check.outcome.capitalize()}. {says}"
+
+
+def name_finding(check: Check, finding: Finding) -> str:
+    """Return a finding's name, and whether it holds where the check has several."""
+    return f"{finding.name}, {combine([finding.holds])}" if len(check.findings) > 1 else finding.name
+
+
+def _check_reward(report: Report) -> Finding:
+    rows = report.get("reward", ())
+    base, tuned, change = (
+        pick(rows, metric="reward", model=model, group=None) for model in ("base", "tuned", "difference")
+    )
+    holds = is_above_zero(change)
+    if change is None or holds is None or base is None or tuned is None:
+        return _unmeasured("Mean reward", "reward", "python -m precompute run CONFIG.toml --out DIR")
+    fell = change.ci_high is not None and change.ci_high < 0.0
+    says = (
+        f"{plain(base.value)} before tuning, {plain(tuned.value)} after, over {count(change.n)} continuations; change "
+        f"{estimate(change, is_signed=True)}."
+    )
+    if not holds:
+        says += " It fell." if fell else " The interval includes zero."
+    if _is_of_pairs(report):
+        says += " Tuning was on pairs and did not see this reward."
+        holds = holds or fell
+    return Finding("Mean reward", holds, says, "reward")
+
+
+def _check_model(report: Report) -> Finding:
+    if _is_of_pairs(report):
+        row = pick(
+            report.get("preference_accuracy", ()), metric="accuracy", model="difference", target="implicit_reward"
+        )
+        holds = is_beyond_null(row)
+        if row is not None and holds is not None:
+            says = (
+                f"it prefers the chosen response in a share of {estimate(row)} of {count(row.n)} held-out pairs; "
+                f"{_chance(row, 'swapped pairs')}."
+            )
+            return Finding("Implicit reward", holds, says, "preference_accuracy")
+    rows = report.get("implicit_reward", ())
+    row = pick(rows, metric="tau", words="all", target="implicit_reward") or pick(rows, metric="tau", words="all")
+    holds = is_beyond_null(row)
+    if row is None or holds is None:
+        command = "python -m precompute run CONFIG.toml --out DIR, with a feedback.lexicon that scores words"
+        return _unmeasured("Implicit reward", "implicit_reward", command)
+    does = "ranks" if holds else "does not rank"
+    says = (
+        f"how much likelier tuning made a word {does} {count(row.n)} words as the reward does, τ = {estimate(row)}; "
+        f"{_chance(row, 'shuffles')}."
+    )
+    return Finding("Implicit reward", holds, says, "implicit_reward")
+
+
+def _compare_base(report: Report, target: str | None) -> Finding:
+    found = compare_models(report, target)
+    holds = is_above_zero(found.difference) if found else None
+    section = "preference_accuracy" if found and found.target == "preference" else "kendall_tau"
+    if found is None or holds is None:
+        return _unmeasured("Against the base model", section, "python -m precompute run CONFIG.toml --out DIR")
+    does = "predicts held-out pairs" if found.target == "preference" else "ranks held-out words by their reward"
+    better = "better" if holds else "no better"
+    says = (
+        f"a probe of {TARGETS.get(found.target, found.target)} {does} {better} from the tuned model’s features: "
+        f"{found.score} {plain(found.tuned.value)}, base {plain(found.base.value)}, difference "
+        f"{estimate(found.difference, is_signed=True)}."
+    )
+    if not holds:
+        says += " The base model may already have known it."
+    elif count_dictionaries(found.difference.group) == 1 and found.difference.inputs == "sae":
+        says += " Other seeds of the dictionaries are not in the interval."
+    return Finding("Against the base model", holds, says, section)
+
+
+def _compare_twins(report: Report) -> Finding:
+    rows = report.get("twins", ())
+    n, found = pick(rows, metric="twins"), pick(rows, metric="words_differing")
+    holds = is_beyond_null(found)
+    if n is None or found is None or holds is None:
+        command = "python -m precompute run CONFIG.toml --out DIR --set twins.n=8"
+        return _unmeasured("Against twins", "twins", command)
+    says = (
+        f"{count(found.value)} of {count(found.n)} words are preferred otherwise than by {count(n.value)} models tuned "
+        "on the same feedback by other seeds (false discovery rate 10 %); each of these differs from the others in at "
+        f"most {count(found.null_high)}."
+    )
+    return Finding("Against twins", holds, says, "twins")
+
+
+def _check_labels(report: Report, labeller: str | None) -> Finding:
+    rows = [
+        row
+        for row in report.get("label_scores", ())
+        if row.metric == "detection" and keys_of(row).get("features") == "all"
+    ]
+    rows.sort(key=lambda row: keys_of(row)["labeller"] != labeller)
+    row = rows[0] if rows else None
+    holds = is_beyond_null(row)
+    if row is None or holds is None:
+        return _unmeasured("Labels", "label_scores", "python -m precompute label BUNDLE --labeller offline-tokens")
+    do = "predict" if holds else "do not predict"
+    says = (
+        f"those by {keys_of(row)['labeller']} {do} where {count(row.n)} features fire in held-out texts, balanced "
+        f"accuracy {estimate(row)}; {_chance(row, 'exchanged labels')}."
+    )
+    return Finding("Labels", holds, says, "label_scores")
+
+
+def _check_interventions(report: Report) -> Finding:
+    row = pick(report.get("interventions", ()), metric="rank_correlation", group="credit")
+    holds = is_beyond_null(row)
+    if row is not None and holds is not None:
+        do = "agree" if holds else "do not agree"
+        says = (
+            f"credits {do} with what removing each of {count(row.n)} features does to the implicit reward, rank "
+            f"correlation {estimate(row)}; {_chance(row, 'shuffles')}."
+        )
+        return Finding("Interventions", holds, says, "interventions")
+    return _check_ablations(report)
+
+
+def _check_ablations(report: Report) -> Finding:
+    """Judge groups of features that were removed, at a false discovery rate of 5 % over the groups."""
+    rows = report.get("ablation", ())
+    groups = {row.group for row in rows if row.metric == "features"}
+    judged = [
+        row
+        for row in rows
+        if row.metric == "contrast" and row.group in groups and _are_known(row.value, row.null_high, row.null_p)
+    ]
+    if not judged:
+        return _unmeasured("Interventions", "ablation", "python -m precompute ablate BUNDLE")
+    flags = benjamini_hochberg(np.array([row.null_p for row in judged], np.float64))
+    passed = [row for row, flag in zip(judged, flags.tolist(), strict=True) if flag and _excludes_zero(row)]
+    if not passed:
+        says = f"removing any of {len(judged)} groups of features changes the reward no more than controls."
+        return Finding("Interventions", False, says, "ablation")
+    row = max(passed, key=size_of)
+    says = (
+        f"removing the features {_GROUPS.get(str(row.group), f'of group {row.group}')} changes the mean "
+        f"reward by {estimate(row, is_signed=True)} beyond matched controls, 95 % of which stay within "
+        f"±{plain(row.null_high)}."
+    )
+    return Finding("Interventions", True, says, "ablation")
+
+
+_GROUPS: Mapping[str, str] = {
+    "related": "labelled related",
+    "weighted": "that raise the estimate most",
+    "both": "that are labelled related and raise the estimate most",
+}
+"""How sentences name groups of features that were removed."""
+
+
+def _is_of_pairs(report: Report) -> bool:
+    return any(row.target == "preference" for row in report.get("preference_accuracy", ()))
+
+
+def _excludes_zero(row: ResultRow) -> bool:
+    return not _are_known(row.ci_low, row.ci_high) or not (row.ci_low or 0.0) <= 0.0 <= (row.ci_high or 0.0)
+
+
+def _chance(row: ResultRow, what: str) -> str:
+    return f"95 % of {what} are below {plain(row.null_high)}"
+
+
+def _unmeasured(name: str, section: str, command: str) -> Finding:
+    return Finding(name, None, f"to measure it, {command}.", section)
+
+
+def _are_known(*values: float | None) -> bool:
+    return all(value is not None and math.isfinite(value) for value in values)
