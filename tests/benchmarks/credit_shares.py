@@ -1,8 +1,9 @@
 """Where tuning lives: shares of module kinds in the implicit reward of GRPO and DPO, of all weights and of an adapter.
 
 The base model of the preset from-scratch.toml is pretrained once, which takes ten minutes, and tuned on its reviews by
-VADER; the pairs of DPO are two reviews each, of which the one with more VADER is chosen. Beside them a model of the preset imdb.toml, pretrained on its reviews for a few steps.
-A line per kind and seed: shares of absolute credit with 95 % intervals over texts, and what sums over modules miss.
+VADER; the pairs of DPO are two reviews each, of which the one with more VADER is chosen. Beside them a model of the
+preset imdb.toml, pretrained on its reviews for a few steps. A line per kind and seed: shares of absolute credit with
+95 % intervals over texts, and what sums over modules miss.
 
 Run: python -m tests.benchmarks.credit_shares FOLDER [STEPS [SEEDS]]. What is tuned stays in FOLDER.
 """
