@@ -50,8 +50,8 @@ def test_the_explorer_and_the_reading_side_import_nothing_heavy() -> None:
     code = (
         "import sys, app.session.permalinks, app.session.cache, app.session.audits;"
         "import lfp.report.figures.catalogue, app.components.feature.trust;"
-        "import lfp.audit, lfp.bundle.queries, lfp.testing.synthetic, lfp.bundle.validation;"
-        "heavy = {'torch', 'transformers', 'transformer_lens', 'trl', 'sklearn', 'openai'} & set(sys.modules);"
+        "import lfp.audit, lfp.bundle.queries, lfp.testing.synthetic, lfp.bundle.validation, lfp.agents.reader;"
+        "heavy = {'torch', 'transformers', 'transformer_lens', 'trl', 'sklearn', 'openai', 'mcp'} & set(sys.modules);"
         "sys.exit(', '.join(heavy) or 0)"
     )
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, check=True)

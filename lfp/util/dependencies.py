@@ -1,4 +1,4 @@
-"""What may be missing: packages of the extra `jobs`, the commands that need them, and the Hugging Face hub."""
+"""What may be missing: packages of the extras, the commands that need them, and the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -17,21 +17,24 @@ JOBS = frozenset({
     "vaderSentiment", "openai", "sklearn", "threadpoolctl", "kaleido",
 })  # fmt: skip
 """Packages that come with the extra `jobs` and not with a base install, by the names that are imported."""
+EXTRAS = {**dict.fromkeys(JOBS, "jobs"), "mcp": "mcp"}
+"""The extra that brings a package."""
 OUT_OF_REACH = "the hub cannot be reached and there is no local copy"
 """The reason that errors give where the hub does not answer."""
 
 
 @contextmanager
 def jobs_packages(what: str) -> Iterator[None]:
-    """Raise DependencyError, one sentence, where a package of the extra `jobs` turns out to be missing."""
+    """Raise DependencyError, one sentence, where a package of an extra turns out to be missing."""
     try:
         yield
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if package not in JOBS:
+        if package not in EXTRAS:
             raise
         raise DependencyError(
-            f"{what} needs the package {package}, which is not installed; run pip install 'lfp-explorer[jobs]'"
+            f"{what} needs the package {package}, which is not installed; "
+            f"run pip install 'lfp-explorer[{EXTRAS[package]}]'"
         ) from error
 
 

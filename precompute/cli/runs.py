@@ -102,6 +102,24 @@ def explore(
 
 
 @app.command()
+def mcp(
+    bundle: BundlePath,
+    http: Annotated[bool, typer.Option("--http", help="Serve over HTTP on 127.0.0.1, not stdin and stdout.")] = False,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port for --http.")] = 8765,
+) -> None:
+    """Let an agent query a bundle, by the Model Context Protocol; see docs/AGENTS.md.
+
+    Example: python -m precompute mcp data/demo --http
+    """
+    from precompute.commands import basic as verbs
+
+    if http:
+        typer.echo(f"{bundle}: served at http://127.0.0.1:{port}/mcp until Ctrl-C", err=True)
+    with contextlib.suppress(Interrupted):
+        verbs.mcp(bundle, http=http, port=port)
+
+
+@app.command()
 def report(
     bundle: BundlePath,
     as_json: Json = False,

@@ -7,6 +7,7 @@ VERBS = {
     "validate": "lfp.bundle.validation:validate",
     "report": "precompute.commands.basic:report",
     "explore": "precompute.commands.basic:explore",
+    "mcp": "precompute.commands.basic:mcp",
     "label": "precompute.commands.label:label",
     "ablate": "precompute.commands.ablate:ablate",
     "sweep": "precompute.commands.sweep:sweep",

@@ -1,4 +1,4 @@
-"""The short verbs: `run`, `demo` and `config` make a bundle; `explore` and `report` show it; `fake_openai` serves."""
+"""The short verbs: `run`, `demo`, `config` make a bundle; `explore`, `report`, `mcp` show it; `fake_openai` serves."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from lfp.config import LabelsConfig, LanguageModelConfig, load_config, load_sect
 from lfp.errors import ConfigError, DependencyError
 from lfp.labels.types import Behaviour
 from lfp.testing.fake_openai.quirks import Quirk
+from lfp.util.dependencies import jobs_packages
 from lfp.util.types import Progress
 from precompute import presets
 from precompute.run.progress import silent
@@ -160,6 +161,18 @@ def explore(
     code = subprocess.run(command, env=environment, check=False).returncode
     if code > 0:
         raise ConfigError(f"the explorer's server ended with exit code {code}; see its message above")
+
+
+def mcp(bundle: str | Path, *, http: bool = False, port: int = 8765) -> None:
+    """Serve a bundle to agents, by the Model Context Protocol, until the client or Ctrl-C ends it.
+
+    By default it speaks over stdin and stdout, to the client that started it; with `http` at
+    http://127.0.0.1:PORT/mcp. Raises BundleError where there is no bundle, DependencyError without the package mcp,
+    ConfigError where the port is taken.
+    """
+    with jobs_packages("lfp mcp"):
+        from lfp.agents.server import serve
+    serve(Path(bundle).expanduser(), http=http, port=port)
 
 
 def fake_openai(

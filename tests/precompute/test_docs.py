@@ -84,7 +84,7 @@ def test_presets_that_pages_name_exist() -> None:
 
 
 def test_links_between_pages_lead_somewhere() -> None:
-    for page in (*PAGES, "docs/FEEDBACK.md", "docs/HOSTING.md", "docs/API.md", "docs/CONFIG.md"):
+    for page in (*PAGES, "docs/FEEDBACK.md", "docs/HOSTING.md", "docs/API.md", "docs/CONFIG.md", "docs/AGENTS.md"):
         for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / page).read_text(encoding="utf-8")):
             assert (ROOT / page).parent.joinpath(target).exists(), f"{page}: {target}"
 

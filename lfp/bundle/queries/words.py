@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
@@ -69,6 +70,12 @@ def word(store: Store, name: str) -> Word:
     return Word(**rows[0])
 
 
+def word_figures(store: Store, name: str) -> dict[str, Any]:
+    """Select all numbers of a word that the bundle holds, and how far its preference is from the twins'."""
+    bound = {"probe": headline_id(store), "word": name.strip().casefold()}
+    return store.rows(_WORD_FIGURES, bound)[0]
+
+
 def word_features(store: Store, name: str, *, limit: int = 8) -> list[WordFeature]:
     """Select the features that fire on a word, largest lift first; empty where none does."""
     bound = {"word": name, "limit": limit, "probe": headline_id(store)}
@@ -97,6 +104,13 @@ _WORD_POINTS = """
 SELECT v.word, v.feedback, v.implicit_reward, v.implicit_matched, v.implicit_matched_se, v.predicted, v.predicted_base,
     v.predicted * p.display_slope + p.display_offset AS shown, v.n, v.n_generated
 FROM vocabulary v LEFT JOIN probes p ON p.probe_id = $probe
+"""
+
+_WORD_FIGURES = """
+SELECT v.*, v.predicted * p.display_slope + p.display_offset AS estimate, t.preference - t.twin_mean AS twin_difference,
+    t.q AS twin_q
+FROM (SELECT * FROM vocabulary WHERE word = $word) v
+LEFT JOIN probes p ON p.probe_id = $probe LEFT JOIN twins t ON t.word = v.word
 """
 
 _WORD_FEATURES = """

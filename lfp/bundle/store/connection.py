@@ -15,7 +15,7 @@ import duckdb
 import pyarrow as pa
 
 from lfp.bundle.manifest import Manifest, check_bundle
-from lfp.bundle.store import sorted_copy, views
+from lfp.bundle.store import guard, sorted_copy, views
 from lfp.errors import BundleError
 
 Parameters = Mapping[str, Any] | Sequence[Any]
@@ -30,6 +30,8 @@ class Limits:
     """Memory for DuckDB's buffers, such as 128MB; None leaves DuckDB its own limit, 80 % of the machine's memory."""
     threads: int = 2
     """Threads for one query."""
+    is_locked: bool = False
+    """Whether no query reaches a file but the bundle's tables, loads an extension or changes a setting."""
 
 
 class Store(AbstractContextManager["Store"]):
@@ -94,6 +96,10 @@ class Store(AbstractContextManager["Store"]):
         """Return the rows as a list of dicts, for answers of a few rows."""
         return self.query(sql, parameters).to_pylist()
 
+    def select(self, sql: str, *, limit: int, seconds: float) -> pa.Table:
+        """Return at most `limit` rows of one SELECT by somebody else; see `lfp.bundle.store.guard`."""
+        return guard.select(self._connection, sql, limit=limit, seconds=seconds)
+
     def once(self, what: str, answer: Callable[[], T]) -> T:
         """Return the answer cached under `what` while the bundle is open; call `answer` for it the first time."""
         if what not in self._known:
@@ -115,6 +121,7 @@ class Store(AbstractContextManager["Store"]):
             "threads": self._limits.threads,
             "temp_directory": str(Path(tempfile.gettempdir()) / f"lfp-{uuid.uuid4().hex}"),
             **({} if self._limits.memory is None else {"memory_limit": self._limits.memory}),
+            **(guard.SETTINGS if self._limits.is_locked else {}),
         }
         connection = duckdb.connect(":memory:", config=config)
         connection.execute("SET GLOBAL parquet_metadata_cache = true")
@@ -132,15 +139,20 @@ class Store(AbstractContextManager["Store"]):
         except BundleError:
             connection.close()
             raise
-        if kept:
-            return connection
+        if not kept:
+            self._derive(connection)
+        if self._limits.is_locked:
+            guard.lock(connection, self.path)
+        return connection
+
+    def _derive(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Create what a sorted copy holds besides tables."""
         views.add_derived(connection)
         try:  # joined once where it is small; a large one without its copy, or a faulty one, is joined by each query
             kind = "VIEW" if self.manifest.bytes >= sorted_copy.WORTH_BYTES else "TABLE"
             connection.execute(f"CREATE {kind} feature_table AS {views.FEATURE_TABLE}")
         except duckdb.Error:
             connection.execute(f"CREATE VIEW feature_table AS {views.FEATURE_TABLE}")
-        return connection
 
     def _can_do_without_copy(self, failed: duckdb.DuckDBPyConnection) -> bool:
         """Fall back to the Parquet files where a copy failed; return whether the query is worth repeating."""
