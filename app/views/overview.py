@@ -71,8 +71,8 @@ def show_leading(store: Store) -> None:
     text_href = lambda text_id, feature: permalinks.href(  # noqa: E731
         "inputs", permalinks.InputsView(text=text_id, watch=feature)
     )
-    st.html(leading.listed(found, feature_href=permalinks.feature_href, text_href=text_href))
-    st.html(panels.note(leading.sentence(found)))
+    listed = leading.listed(found, feature_href=permalinks.feature_href, text_href=text_href)
+    st.html(listed + panels.note(leading.sentence(found)))
 
 
 def show_ledger(store: Store) -> None:

@@ -35,7 +35,7 @@ def url(page, pattern):
 
 def test_from_the_overview_to_a_text(page, address):
     page.goto(f"{address}/?bundle=reviews")
-    page.get_by_text("What was learned").wait_for()
+    page.get_by_text("Did the reward move?").wait_for()
     settle(page)
 
     page.get_by_test_id("stSidebarNav").get_by_text("Features").click()
