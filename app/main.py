@@ -1,4 +1,4 @@
-"""The explorer's entry: page config, bundle choice, navigation. Run by `streamlit run app/main.py`."""
+"""The explorer's entry: page config, menu, bundle choice. Run by `streamlit run app/main.py`."""
 
 import sys
 from pathlib import Path
@@ -10,33 +10,6 @@ st.set_page_config(page_title="LFP Explorer", page_icon=str(HTML / "mark.svg"), 
 st.html(HTML / "style.css")
 st.logo(HTML / "mark.svg", size="large")
 
-page = st.navigation(
-    {
-        "Read": [
-            st.Page("views/overview.py", title="Summary", icon=":material/insights:", default=True),
-            st.Page("views/accuracy.py", title="Accuracy", icon=":material/target:"),
-            st.Page("views/validation.py", title="Validation", icon=":material/fact_check:"),
-        ],
-        "Browse": [
-            st.Page("views/features.py", title="Features", icon=":material/grid_view:"),
-            st.Page("views/feature.py", title="Feature", icon=":material/lens_blur:"),
-            st.Page("views/inputs.py", title="Inputs", icon=":material/notes:"),
-            st.Page("views/pairs.py", title="Pairs", icon=":material/compare_arrows:"),
-            st.Page("views/disagreements.py", title="Disagreements", icon=":material/call_split:"),
-        ],
-        "Compare": [
-            st.Page("views/drift.py", title="Drift", icon=":material/trending_up:"),
-            st.Page("views/runs.py", title="Runs", icon=":material/difference:"),
-        ],
-        "Audit": [
-            st.Page("views/queue.py", title="Queue", icon=":material/checklist:"),
-            st.Page("views/try_it.py", title="Try it", icon=":material/edit_note:"),
-            st.Page("views/about.py", title="About", icon=":material/info:"),
-        ],
-    },
-    expanded=True,
-)
-
 # The frame above is on screen while a fresh server imports the rest. Packages that import in circles must be whole
 # before any page imports a part of them: a second session would find them half imported.
 sys.path[:0] = [root] if (root := str(Path(__file__).resolve().parent.parent)) not in sys.path else []
@@ -45,9 +18,28 @@ import plotly.graph_objects  # noqa: E402, F401
 import sqlalchemy  # noqa: E402, F401
 
 from app.components.html import panels  # noqa: E402
-from app.session import bundles, permalinks  # noqa: E402
+from app.session import bundles, contents, permalinks  # noqa: E402
 from app.widgets import frame  # noqa: E402
 from lfp.errors import LfpError  # noqa: E402
+
+empty = contents.empty_pages()
+visible = contents.visible_pages(contents.current_page(), empty)
+made = {
+    name: st.Page(
+        f"views/{name}.py", title=entry.title, icon=f":material/{entry.icon}:", default=name == "overview",
+        visibility="visible" if name in visible else "hidden",
+    )
+    for entries in contents.MENU.values() for entry in entries for name in (*entry.tabs, *entry.details)
+}  # fmt: skip
+page = st.navigation(
+    {
+        group: [made[name] for entry in entries for name in (*entry.tabs, *entry.details)]
+        for group, entries in contents.MENU.items()
+    },
+    expanded=True,
+)
+tabs = contents.tabs_beside(next(name for name, known in made.items() if known == page), empty)
+st.set_page_config(page_title=f"{page.title} · LFP Explorer")
 
 if params := permalinks.reworded_params():  # before any widget, as those bound to the URL would drop the old words
     st.switch_page(page, query_params=params)
@@ -61,6 +53,7 @@ elif requested is not None and requested not in offered:
 else:
     st.sidebar.selectbox("Bundle", list(offered), key="bundle", bind="query-params", help=bundles.HELP)
     frame.install_keys()
+    frame.show_tabs({title: made[name] for name, title in tabs.items()})
     try:
         page.run()
     except LfpError as error:

@@ -96,14 +96,14 @@ class RunConfig(Section):
     threads: int = Field(2, ge=1)
     """CPU threads of torch: results repeat bit for bit only with the same number."""
     artifacts: bool = True
-    """Keep the models and autoencoders in the bundle: Try it and `ablate` need them."""
+    """Keep the models and autoencoders in the bundle: the playground and `ablate` need them."""
     artifacts_dtype: Literal["float32", "float16"] = "float32"
     """Type of the weights of these models, adapters and autoencoders. `float16` takes half the space; what is computed
     with them then differs in the fourth digit from the tables, which are of the weights as trained."""
     keep_checkpoints: bool = True
     """Keep the checkpoints of `tune.keep_every` in the bundle too; its trajectory is in the tables either way."""
     keep_decoders: bool = True
-    """Keep the directions of features as the table `decoders`, by which Runs matches the features of two runs of one
+    """Keep the directions of features as the table `decoders`, by which Compare matches the features of two runs of one
     base model; without it they are matched by what they fire on."""
     corpus: CorpusConfig = CorpusConfig()
     model: ModelConfig = ModelConfig()

@@ -28,7 +28,7 @@ def show_files(manifest: Manifest) -> None:
     st.subheader("Files")
     st.html(panels.note(about.checked(manifest, HASHED_BYTES)) + panels.table(*about.tables(manifest)))
     with st.expander("Models and SAEs in the bundle"):
-        none = "None. Try it and ablations need a run with artifacts = true."
+        none = "None. The playground and ablations need a run with artifacts = true."
         st.html(panels.table(*about.artifacts(manifest)) if manifest.artifacts else panels.note(none))
 
 

@@ -1,4 +1,4 @@
-"""Disagreements: texts and words that two scores rank differently, grouped by the features responsible."""
+"""Findings: texts and words that two scores rank differently, grouped by the features responsible."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -145,7 +145,7 @@ def _show_beyond_twins(store: Store, figures: Sequence[ResultRow]) -> None:
 
 def show() -> None:
     store = cache.current()
-    st.html(panels.heading(store.manifest.title, "Disagreements"))
+    st.html(panels.heading(store.manifest.title, "Findings"))
     view = show_choices()
     gap, metric, judges = QUEUES[view.queue]
     if view.things == "words" and gap not in queries.words.WORD_GAPS:

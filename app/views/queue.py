@@ -1,4 +1,4 @@
-"""Queue: a list of features under review, item by item, what came of it, and audits as files."""
+"""Review: a list of features under review, item by item, what came of it, and audits as files."""
 
 from collections.abc import Sequence
 
@@ -110,7 +110,7 @@ def show_review(store: Store, bundle: BundleKey, listed: AuditList, found: Audit
 def show() -> None:
     store = cache.current()
     bundle = audit.key_of(store.manifest)
-    st.html(panels.heading(store.manifest.title, "Queue"))
+    st.html(panels.heading(store.manifest.title, "Review"))
     if not store.manifest.tables["features"].rows:
         st.html(panels.note("This bundle holds no features to review."))
         return

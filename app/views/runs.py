@@ -1,4 +1,4 @@
-"""Runs: two runs side by side, with their config differences, metrics and matched features."""
+"""Compare: two runs side by side, with their config differences, metrics and matched features."""
 
 from typing import Any
 
@@ -144,7 +144,7 @@ def match_columns() -> dict[str, Any]:
 def show() -> None:
     this = cache.current()
     lede = "Compare two runs: their settings, their metrics, and the features that both have."
-    st.html(panels.heading(this.manifest.title, "Runs", lede))
+    st.html(panels.heading(this.manifest.title, "Compare", lede))
     name = choose_other()
     other = open_other(name) if name is not None else None
     if name is None or other is None:

@@ -1,4 +1,4 @@
-"""Try it: a typed text, scored by the bundle's models and continued with features scaled; the one page with torch."""
+"""Playground: a typed text, scored by the bundle's models and continued with features scaled; the page with torch."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ def rewards_of(config: Mapping[str, Any], texts: list[str]) -> Sequence[float] |
 def show() -> None:
     store = cache.current()
     lede = "Type a text to see how this bundle’s models score it, and how they continue it with features scaled."
-    st.html(panels.heading(store.manifest.title, "Try it", lede))
+    st.html(panels.heading(store.manifest.title, "Playground", lede))
     live = load_models(store)
     if live is None:
         return

@@ -76,6 +76,14 @@ def caption_figures(sentence: str, figures: Sequence[ResultRow], *, name: str) -
     caption(sentence, lambda: exports.as_table(ResultRow, figures), name=name)
 
 
+def show_tabs(tabs: Mapping[str, st.Page]) -> None:
+    """Draw links to the pages of one entry of the menu, by name; each keeps its own address."""
+    if tabs:
+        with st.container(horizontal=True, gap="small", key="page_tabs"):
+            for name, target in tabs.items():
+                st.page_link(target, label=name, width="content")
+
+
 def side_by_side(*parts: Callable[[], None], widths: Sequence[int] | None = None) -> None:
     """Draw panels side by side, of equal width unless `widths` are given; below each other on a narrow screen."""
     for column, draw in zip(st.columns(widths or len(parts), gap="large"), parts, strict=True):

@@ -32,7 +32,8 @@ def read_the_headline(page: Any, address: str) -> None:
     """From the overview to the validation of what it claims."""
     page.goto(f"{address}/?bundle=reviews")
     expect(page.get_by_text("Tuned minus base").first).to_be_visible(timeout=20_000)
-    page.get_by_test_id("stSidebarNav").get_by_text("Validation").click()
+    page.get_by_test_id("stSidebarNav").get_by_text("Evidence").click()
+    page.get_by_test_id("stPageLink").get_by_text("Validation").click()
     expect(page.get_by_text("Labels against weights").first).to_be_visible(timeout=20_000)
 
 

@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from tests.app.reader import PAGES as NAMES
 from tests.app.serving import CHROMIUM, browser, explorer, settle
 from tests.conftest import ROOT
 
@@ -15,10 +16,7 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt install chromium"),
 ]
 
-PAGES = [
-    re.sub(r"^overview$", "", name)
-    for name in re.findall(r'st\.Page\("views/(\w+)\.py"', (ROOT / "app" / "main.py").read_text(encoding="utf-8"))
-]
+PAGES = [re.sub(r"^overview$", "", name) for name in NAMES]
 """Paths of all pages that the explorer offers."""
 README = (ROOT / "app" / "README.md").read_text(encoding="utf-8")
 EXCUSED = re.findall(r"^\| `([a-z-]+)`, (\w+) \| [^|`]*`([^|]+)` \| ([^|]+) \|$", README, re.MULTILINE)

@@ -97,7 +97,7 @@ def test_an_unknown_other_run_gives_a_known_one(explorer, bundle, again, other):
 def test_a_broken_other_run_leaves_the_page_alive(explorer, bundle, broken_bundle):
     html = whole(explorer("runs", bundle, broken_bundle))
     assert "The other run cannot be shown" in html and "was changed after it was written" in html
-    assert "Runs" in html
+    assert "Compare" in html
 
 
 def test_an_empty_other_run_has_nothing_in_common(explorer, bundle, empty_bundle):

@@ -151,7 +151,7 @@ def test_a_bundle_without_models_says_how_to_make_one(explorer, bundle, monkeypa
 def test_without_torch_the_page_says_what_to_install(explorer, tiny_bundle, monkeypatch, fresh):
     monkeypatch.setitem(sys.modules, "lfp.ml.interventions.bundle_models", None)
     html = whole(explorer("try_it", tiny_bundle, typed=TEXT))
-    assert "needs torch, which is not installed here" in html and "Try it" in html
+    assert "needs torch, which is not installed here" in html and "Playground" in html
 
 
 @pytest.mark.parametrize("is_public", [False, True])

@@ -245,7 +245,9 @@ def open_page(name: str, params: dict[str, Any]) -> float:
 
 def page_names() -> list[str]:
     """The pages of the navigation, the first of them first."""
-    return re.findall(r'st\.Page\("views/(\w+)\.py"', (ROOT / "app" / "main.py").read_text(encoding="utf-8"))
+    from app.session.contents import MENU
+
+    return [name for group in MENU.values() for entry in group for name in (*entry.tabs, *entry.details)]
 
 
 def parameters(name: str, i: int, n_features: int, n_texts: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Try it: the scores, the ledger and the completions of a typed text."""
+"""Playground: the scores, the ledger and the completions of a typed text."""
 
 from __future__ import annotations
 

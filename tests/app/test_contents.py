@@ -1,0 +1,56 @@
+"""The menu: its nine entries, what of them a bundle can fill, and where they lead."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from app.session import contents
+from lfp.bundle.manifest import read_manifest
+from tests.app.reader import PAGES, whole
+from tests.conftest import rewrite
+
+ENTRIES = [entry for entries in contents.MENU.values() for entry in entries]
+
+
+def empty(path, *, n_bundles=2):
+    return contents.without_content(path, read_manifest(path), n_bundles=n_bundles)
+
+
+def test_nine_entries_hold_every_page_once():
+    held = [name for entry in ENTRIES for name in (*entry.tabs, *entry.details)]
+    assert len(ENTRIES) == 9 and sorted(held) == sorted(PAGES)
+    files = {path.stem for path in Path("app/views").glob("*.py")} - {"__init__"}
+    assert set(held) == files
+
+
+def test_a_page_that_the_bundle_cannot_fill_is_not_offered(bundle, paired, copied_bundle, tiny_bundle):
+    assert empty(bundle) == {"pairs", "try_it"}, "a synthetic bundle of texts carries no models"
+    assert "pairs" not in empty(paired) and "runs" in empty(paired, n_bundles=1)
+    assert "try_it" not in empty(tiny_bundle)
+    rewrite(copied_bundle, "drift", lambda rows: rows.slice(0, 0))
+    assert "drift" in empty(copied_bundle)
+
+
+@pytest.mark.parametrize("current", ["", "overview", *PAGES])
+def test_each_entry_leads_to_the_current_page_or_to_its_first_tab_with_content(current):
+    shown = contents.visible_pages(current, {"pairs", "runs", "drift"})
+    for entry in ENTRIES:
+        (*found,) = [name for name in entry.tabs if name in shown]
+        assert found == (
+            [current] if current in entry.tabs else [] if entry.title == "Compare" else [next(iter(entry.tabs))]
+        )
+
+
+def test_tabs_are_those_with_content_and_only_where_there_is_a_choice():
+    assert list(contents.tabs_beside("inputs", set())) == ["inputs", "pairs"]
+    assert contents.tabs_beside("inputs", {"pairs"}) == {} and contents.tabs_beside("feature", set()) == {}
+    assert list(contents.tabs_beside("pairs", {"pairs"})) == ["inputs", "pairs"], "an address of an empty page works"
+
+
+def test_a_page_that_is_not_offered_opens_by_its_address(explorer, bundle, monkeypatch):
+    at = explorer("pairs", bundle)
+    assert "This bundle holds no preference pairs" in whole(at)
+    assert [link.proto.label for link in at.get("page_link")] == ["Inputs", "Pairs"]
+    assert not explorer("inputs", bundle).get("page_link")
