@@ -18,11 +18,11 @@ from lfp.evaluation.results import ResultRow
 from lfp.evaluation.written_words import WrittenWord, split_words
 from lfp.report import summary
 from lfp.report.checks import check_run
-from lfp.report.credits import credits_sentence, ledger_sentence, ledger_title
+from lfp.report.credits import credits_sentence, layer_title, ledger_sentence, ledger_title
 from lfp.report.figures import bars, lines, points
 from lfp.report.figures.intervals import Legend
 from lfp.report.figures.modules import draw_credits, draw_ledger
-from lfp.report.formatting import count, percent, place_name, plain
+from lfp.report.formatting import count, estimate, percent, pick, place_name, plain
 from lfp.report.rows import read_report
 from lfp.report.sentences.ablations import effects_sentence
 from lfp.report.sentences.features import labels_sentence
@@ -151,7 +151,7 @@ def show_credits(store: Store) -> None:
     figure = draw_credits(rows)
     if figure is None:
         return
-    st.subheader("Share of the implicit reward by layer")
+    st.subheader(layer_title(rows))
     frame.show_figure(figure, key="module_credits")
     st.html(panels.note(sentence("module_credits", rows)))
 
@@ -159,7 +159,11 @@ def show_credits(store: Store) -> None:
 def show_layers(store: Store) -> None:
     table = ask(queries.run.layers, store)
     rows = table.to_pydict()
-    st.subheader("Where tuning changed the model")
+    moved = [value for value in rows["divergence"] if value is not None]
+    where = rows["layer"][rows["divergence"].index(max(moved))] if moved else None
+    st.subheader(
+        "Where tuning changed the model" if where is None else f"Tuning moved the weights of layer {where} most"
+    )
     if not rows["layer"]:
         st.html(panels.note("This bundle lists no layers."))
         return
@@ -169,7 +173,9 @@ def show_layers(store: Store) -> None:
 
 
 def show_words(store: Store) -> None:
-    st.subheader("Reward and estimate of each word")
+    tau = pick(ask(queries.run.figures, store, "implicit_reward"), metric="tau", words="all", target="implicit_reward")
+    says = "" if tau is None else f": implicit reward and reward have τ = {estimate(tau)}"
+    st.subheader(f"Reward and estimate of each word{says}")
     table = ask(queries.words.judged_words, store)
     rows = table.to_pydict()
     if not rows["word"]:
@@ -184,14 +190,15 @@ def show_words(store: Store) -> None:
 
 
 def show_agreement(store: Store) -> None:
-    st.subheader("Do labels and weights agree?")
     rows = [row for row in ask(queries.run.figures, store, "label_agreement") if row.metric == "kappa"]
+    st.subheader(labels_sentence(rows).rstrip(".") if rows else "Do labels and weights agree?")
     if not rows:
         st.html(panels.note("This run did not compare labels with weights."))
         return
     legend = Legend("Cohen’s κ", chance="shuffled labels (95 %)")
     frame.show_intervals(lines.kappas(rows), legend, key="kappas")
-    frame.caption_figures(labels_sentence(rows), rows, name="label_agreement")
+    says = "Agreement of “related” labels with which features have large weights; shuffled labels show chance."
+    frame.caption_figures(says, rows, name="label_agreement")
 
 
 def show_ablations(store: Store) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from lfp.evaluation.results import DICTIONARIES, ELSEWHERE, RATE, ResultRow
 from lfp.evaluation.statistics.discoveries import benjamini_hochberg
-from lfp.report.formatting import count, estimate, percent, pick, plain, signed
+from lfp.report.formatting import count, digits_for, estimate, percent, pick, plain, signed
 
 NAMES: Mapping[str, str] = {
     "mlp": "MLPs",
@@ -62,6 +62,23 @@ def ledger_parts(rows: Sequence[ResultRow]) -> list[ResultRow]:
     return sorted(parts, key=lambda row: -abs(row.value) if math.isfinite(row.value) else math.inf)
 
 
+def ledger_total(rows: Sequence[ResultRow]) -> str:
+    """Write the sum of the parts, with as many decimals as the interval of the largest deserves."""
+    parts = ledger_parts(rows)
+    digits = digits_for(parts[0].ci_low, parts[0].ci_high) if parts else 2
+    return signed(sum(row.value for row in parts), digits)
+
+
+def layer_title(rows: Sequence[ResultRow]) -> str:
+    """Say which module of a layer carries most of the implicit reward."""
+    modules = [row for row in rows if row.metric == "share" and row.layer is not None and math.isfinite(row.value)]
+    if not modules:
+        return "Share of the implicit reward by layer"
+    top = max(modules, key=lambda row: row.value)
+    name = NAMES.get(str(top.group), str(top.group)).removeprefix("the ").removesuffix("s")
+    return f"Of all layers, {name} {top.layer} carries most: {_share(top)} of the implicit reward"
+
+
 def ledger_title(rows: Sequence[ResultRow]) -> str:
     """Say which kind of module carries most of the implicit reward."""
     kinds = [row for row in rows if row.metric == "share" and row.layer is None and row.group in NAMES]
@@ -77,11 +94,10 @@ def ledger_sentence(rows: Sequence[ResultRow]) -> str:
     parts = ledger_parts(rows)
     if not parts:
         return credits_sentence(rows)
-    total = sum(row.value for row in parts)
     listed = ", ".join(f"{NAMES[str(row.group)]} {estimate(row, is_signed=True)}" for row in parts)
     error, read = pick(rows, metric="error"), pick(rows, metric="nats", group=DICTIONARIES)
     says = (
-        f"The implicit reward of {count(parts[0].n)} texts is {signed(total, 3)} nats per token, the sum of {listed} "
+        f"The implicit reward of {count(parts[0].n)} texts is {ledger_total(rows)} nats per token, the sum of {listed} "
         "(95 % intervals over texts)."
     )
     if error is not None:

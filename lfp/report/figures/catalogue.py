@@ -19,7 +19,7 @@ from lfp.bundle.queries.run import AblatedFeature, ForecastFeature
 from lfp.bundle.store.connection import Store
 from lfp.errors import ConfigError
 from lfp.evaluation.results import Report
-from lfp.report.credits import ledger_title
+from lfp.report.credits import layer_title, ledger_title
 from lfp.report.figures import bars, frame, lines, points
 from lfp.report.figures.intervals import Legend, Line, draw_lines
 from lfp.report.figures.modules import draw_credits, draw_ledger, draw_trajectory
@@ -94,7 +94,7 @@ def draw_all(material: Material) -> list[Drawn]:
         ("words-implicit", "Words: implicit reward against reward", "implicit_reward", _words(words, points.IMPLICIT)),
         ("ledger", ledger_title(report.get("module_credits", ())), "module_credits",
          draw_ledger(report.get("module_credits", ()))),
-        ("module-credits", "Share of the implicit reward by layer", "module_credits",
+        ("module-credits", layer_title(report.get("module_credits", ())), "module_credits",
          draw_credits(report.get("module_credits", ()))),
         *((f"kendall-tau-{target}", f"Probes of {lines.TARGETS.get(target, target)}", "kendall_tau",
            _lines(lines.probes(scores, "tau", target), Legend(f"{tau}, held-out words")))

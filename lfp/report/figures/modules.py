@@ -8,9 +8,9 @@ from typing import Any
 import plotly.graph_objects as go
 
 from lfp.evaluation.results import ResultRow
-from lfp.report.credits import NAMES, ledger_parts
+from lfp.report.credits import NAMES, ledger_parts, ledger_total
 from lfp.report.figures.frame import BASE, GRID, NEGATIVE, POSITIVE, STRENGTH, draw
-from lfp.report.formatting import estimate, signed
+from lfp.report.formatting import estimate
 
 _COLOURS = {
     "mlp": STRENGTH,
@@ -105,7 +105,7 @@ def draw_ledger(rows: Sequence[ResultRow]) -> go.Figure | None:
             "mode": "markers",
             "x": [total],
             "y": [""],
-            "name": f"sum {signed(total, 3)}",
+            "name": f"sum {ledger_total(rows)}",
             "cliponaxis": False,
             "marker": {"symbol": "diamond", "size": 14, "color": "#ffffff", "line": {"width": 2, "color": "#24221d"}},
             "hovertemplate": "%{x:+.4f} nats per token<extra>implicit reward</extra>",

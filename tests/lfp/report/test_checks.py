@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lfp.evaluation.results import ResultRow
 from lfp.report.checks import MARKS, Check, check_run, combine, is_above_zero, is_beyond_null, write_check
-from lfp.report.credits import ledger_sentence, ledger_title
+from lfp.report.credits import layer_title, ledger_sentence, ledger_title
 from lfp.report.figures.modules import draw_ledger
 from lfp.report.rows import build_report
 from lfp.report.text import format_checks
@@ -201,4 +201,7 @@ def test_the_bar_of_modules_sums_to_the_implicit_reward() -> None:
     says = ledger_sentence(rows)
     assert "is −0.350 nats per token, the sum of MLPs −0.600 [−0.610, −0.590], attention +0.200" in says
     assert ledger_title(rows) == "Where it lives: MLPs carry 70 % [69, 71] of the implicit reward"
+    assert layer_title([part("mlp", 0.2, "share", 3), part("attention", 0.3, "share", 5)]).startswith(
+        "Of all layers, attention 5 carries most: 30 % [29, 31]"
+    )
     assert draw_ledger([]) is None and ledger_title([]) == "Where it lives in the model"
