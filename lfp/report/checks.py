@@ -132,10 +132,10 @@ def _check_model(report: Report) -> Finding:
     if row is None or holds is None:
         command = "python -m precompute run CONFIG.toml --out DIR, with a feedback.lexicon that scores words"
         return _unmeasured("Implicit reward", "implicit_reward", command)
-    does = "ranks" if holds else "does not rank"
+    does, beyond = ("ranks", "") if holds else ("does not rank", " beyond chance")
     says = (
-        f"how much likelier tuning made a word {does} {count(row.n)} words as the reward does, τ = {estimate(row)}; "
-        f"{_chance(row, 'shuffles')}."
+        f"how much likelier tuning made a word {does} {count(row.n)} words as the reward does{beyond}, τ = "
+        f"{estimate(row)}; {_chance(row, 'shuffles')}."
     )
     return Finding("Implicit reward", holds, says, "implicit_reward")
 
@@ -186,7 +186,7 @@ def _check_labels(report: Report, labeller: str | None) -> Finding:
     holds = is_beyond_null(row)
     if row is None or holds is None:
         return _unmeasured("Labels", "label_scores", "python -m precompute label BUNDLE --labeller offline-tokens")
-    do = "predict" if holds else "do not predict"
+    do = "predict" if holds else "do no better than others at predicting"
     says = (
         f"those by {keys_of(row)['labeller']} {do} where {count(row.n)} features fire in held-out texts, balanced "
         f"accuracy {estimate(row)}; {_chance(row, 'exchanged labels')}."
@@ -198,7 +198,7 @@ def _check_interventions(report: Report) -> Finding:
     row = pick(report.get("interventions", ()), metric="rank_correlation", group="credit")
     holds = is_beyond_null(row)
     if row is not None and holds is not None:
-        do = "agree" if holds else "do not agree"
+        do = "agree" if holds else "agree no better than chance"
         says = (
             f"credits {do} with what removing each of {count(row.n)} features does to the implicit reward, rank "
             f"correlation {estimate(row)}; {_chance(row, 'shuffles')}."
