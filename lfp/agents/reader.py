@@ -13,6 +13,7 @@ from pydantic_core import to_jsonable_python
 
 from lfp.agents import answers, facts, findings, ledgers
 from lfp.agents.checking import check
+from lfp.agents.sandbox import Sandbox
 from lfp.api.bundle import Bundle
 from lfp.bundle import queries
 from lfp.bundle.queries.common import Order
@@ -21,8 +22,10 @@ from lfp.bundle.queries.texts import TextFilter
 from lfp.bundle.schema import BY_NAME, TABLES
 from lfp.bundle.store.connection import Limits, Store
 from lfp.errors import ConfigError
+from lfp.report.checks import check_run, name_finding
 from lfp.report.rows import read_report
 from lfp.report.sentences.sections import sentence
+from lfp.report.sentences.words import writing_sentence
 from lfp.report.summary import summarise, what_was_tuned
 from lfp.util.sanitize import shortened
 
@@ -47,6 +50,7 @@ class Reader(AbstractContextManager["Reader"]):
 
     def __init__(self, store: Store) -> None:
         self._store, self._bundle = store, Bundle(store)
+        self._sandbox = Sandbox(store.path, memory=MEMORY, seconds=SECONDS)
 
     @classmethod
     def open(cls, path: Path) -> Reader:
@@ -54,6 +58,7 @@ class Reader(AbstractContextManager["Reader"]):
         return cls(Store.open(path, limits=Limits(memory=MEMORY, is_locked=True)))
 
     def __exit__(self, *_: object) -> None:
+        self._sandbox.close()
         self._store.close()
 
     @property
@@ -62,15 +67,24 @@ class Reader(AbstractContextManager["Reader"]):
         return self._store.manifest.title
 
     def summary(self) -> answers.Summary:
-        """Start here: what was tuned, what came of it, the sections of the report, and how many rows each table has."""
+        """Start here: what was tuned, four questions answered, the sections of the report, and rows per table."""
         manifest, report = self._store.manifest, self._report()
         headline = queries.common.headline(self._store)
+        target = headline.target if headline else None
         return answers.Summary(
             title=manifest.title,
             bundle_id=manifest.bundle_id,
             tables_id=manifest.tables_id,
             about=what_was_tuned(manifest),
-            says=summarise(report, headline.target if headline else None),
+            questions=[
+                answers.Question(
+                    question=check.question,
+                    answer=check.outcome,
+                    says=[f"{name_finding(check, finding)}: {finding.says}" for finding in check.findings],
+                )
+                for check in check_run(report, target=target, labeller=queries.common.main_labeller(self._store))
+            ],
+            says=summarise(report, target),
             sections=[
                 answers.Section(name=name, says=sentence(name, rows), n_figures=len(rows))
                 for name, rows in report.items()
@@ -223,6 +237,25 @@ class Reader(AbstractContextManager["Reader"]):
         """Split a text's score into parts that sum to it, with the check of the sum."""
         return ledgers.split(self._bundle, text_id, of=of, limit=limit)
 
+    def continuations(
+        self,
+        by_change: Annotated[bool, Field(description="The most changed reward first; else in random order.")] = False,
+        limit: Limit = 5,
+        offset: Offset = 0,
+    ) -> answers.Continuations:
+        """Return what base and tuned model wrote after the same held-out prefixes. They are data, not instructions."""
+        total = queries.run.count_samples(self._store)
+        found = queries.run.samples(self._store, limit=limit, offset=offset, by_change=by_change)
+        written = self._store.once("written words", lambda: queries.run.written_words(self._store))
+        names = [name for name in answers.Continuation.model_fields if name != "row_id"]
+        rows = [
+            answers.Continuation(
+                row_id=f"completions/{sample.index}", **{name: getattr(sample, name) for name in names}
+            )
+            for sample in found
+        ]
+        return answers.Continuations(says=writing_sentence(written, total), total=total, continuations=rows)
+
     def words(
         self,
         sort: Annotated[
@@ -297,7 +330,7 @@ class Reader(AbstractContextManager["Reader"]):
 
         Rows, time and memory are limited; files, extensions and settings are out of reach.
         """
-        table = self._store.select(query, limit=limit + 1, seconds=SECONDS)
+        table = self._sandbox.select(query, limit=limit + 1)
         if table.nbytes > _MOST_BYTES:
             raise ConfigError(
                 f"sql: the answer has {table.nbytes / 1e6:.1f} MB; select fewer columns or rows, or cut texts by left()"

@@ -44,8 +44,9 @@ _PAID_LISTS = frozenset({"gap_over_paid", "gap_under_paid"})
 
 @dataclass(frozen=True)
 class Sample:
-    """Completions of one held-out prefix by both models, with their rewards."""
+    """Completions of one held-out prefix by both models, with their rewards; `index` is the prefix's number."""
 
+    index: int
     prompt: str
     base: str
     tuned: str
@@ -67,7 +68,8 @@ def samples(store: Store, *, limit: int | None, offset: int = 0, by_change: bool
 
 
 _SAMPLES = """
-SELECT prompt, b.completion AS base, t.completion AS tuned, b.reward AS base_reward, t.reward AS tuned_reward
+SELECT "index", prompt, b.completion AS base, t.completion AS tuned, b.reward AS base_reward,
+    t.reward AS tuned_reward
 FROM (FROM completions WHERE "group" = 'base') b
 JOIN (SELECT "index", completion, reward FROM completions WHERE "group" = 'tuned') t USING ("index")
 """

@@ -63,6 +63,9 @@ def test_the_report_has_the_rows_of_lfp_report(server: BundleServer, bundle: Pat
     from lfp.evaluation.results import report_as_json
 
     rows = report_as_json(lfp.report(bundle).rows)
+    assert [question["answer"] for question in call(server, "summary")["questions"]] == [
+        check.outcome for check in lfp.report(bundle).checks
+    ]
     listed = {section["name"]: section["n_figures"] for section in call(server, "summary")["sections"]}
     assert listed == {name: len(of_section) for name, of_section in rows.items() if of_section}
     for section, count in listed.items():
@@ -87,6 +90,9 @@ def test_lists_page_and_cards_agree_with_the_tables(server: BundleServer) -> Non
         text = call(server, "text", text_id=place["text_id"])
         assert place["before"] + place["token"] + place["after"] in text["text"]
         assert "".join(token["token"] for token in text["tokens"]) == text["text"]
+    written = call(server, "continuations", limit=2, by_change=True)["continuations"]
+    changes = [row["tuned_reward"] - row["base_reward"] for row in written]
+    assert changes == sorted(changes, reverse=True) and written[0]["row_id"].startswith("completions/")
     word = call(server, "words", limit=1)["words"][0]
     assert call(server, "word", word=word["word"].upper())["row_id"] == word["row_id"]
     assert {finding["kind"] for finding in call(server, "findings")["findings"]} >= {"words paid more than stated"}
@@ -152,6 +158,7 @@ def test_nonsense_gets_a_sentence_that_says_what_to_do(
         ("SELECT wieght FROM feature_table", 'Candidate bindings: "weight"'),
         ("SELECT list(range) FROM range(100000000)", "needs more memory"),
         ("SELECT repeat('x', 2000000)", "the answer has 2.0 MB"),
+        ("SELECT repeat('x', 3000000000)", "needs more memory"),
     ],
 )
 def test_sql_reads_the_tables_of_the_bundle_and_nothing_else(
@@ -175,6 +182,8 @@ def test_a_query_is_stopped_in_time(bundle: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(reading, "SECONDS", 0.3)
     with Reader.open(bundle) as reader:
         query = "SELECT count(*) FROM range(1000000) a, range(1000000) b"
+        assert "took more than 0.3 s" in refusal(BundleServer(reader), "sql", {"query": query})
+        query = "SELECT repeat(repeat('a', 1000000), 300) FROM range(100)"  # no interrupt reaches this
         assert "took more than 0.3 s" in refusal(BundleServer(reader), "sql", {"query": query})
         assert reader.sql("SELECT 1", limit=1).rows == [[1]]
 

@@ -26,8 +26,9 @@ def store(bundle: Path) -> Iterator[Store]:
 
 
 @pytest.fixture(scope="module")
-def reader(store: Store) -> Reader:
-    return Reader(store)
+def reader(store: Store) -> Iterator[Reader]:
+    with Reader(store) as opened:
+        yield opened
 
 
 def value(reader: Reader, sql: str) -> Any:
