@@ -56,6 +56,7 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
     Raises CorpusError or ConfigError where a file that the config names is not there.
     """
     pretrains, tunes, by_pairs = config.model.base == PRETRAIN, config.model.tuned == TUNE, config.tune.method == "dpo"
+    by_credit = config.layers.by == "credit" and not config.layers.chosen
     pairs = ("tune.method", "tune.pairs", "tune.pairs_config", "tune.pairs_data_dir", "tune.pairs_split",
              "tune.pairs_revision", "tune.pairs_verdict")  # fmt: skip
     chats = ("model.base", "model.base_revision", "model.chat_template", "model.prepend_bos")
@@ -186,7 +187,7 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
         Stage(
             "layers",
             pair.run_layers,
-            after=("base", "tuned") + (("credits",) if config.layers.by == "credit" else ()),
+            after=("base", "tuned") + (("credits",) if by_credit else ()),
             reads=("model", "layers"),
         ),
         Stage(

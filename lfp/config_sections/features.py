@@ -39,14 +39,20 @@ class LayersConfig(Section):
     by: Literal["credit", "divergence"] = "credit"
     """How they are chosen: those whose modules at the sites below carry most credit, or those whose weights moved most
     (the paper's)."""
+    chosen: tuple[int, ...] = ()
+    """The layers by number, from 0, in place of `count` and `by`: the last layer may carry much credit in features that
+    fire nearly everywhere."""
     sites: tuple[Site, ...] = Field(("mlp_out",), min_length=1)
     """Where each of these layers is read: `mlp_out`, the MLP's output (the paper's), `resid_post`, the residual stream
     after the layer, `attn_out`, the attention's output; several give each layer a dictionary per site."""
 
     @model_validator(mode="after")
-    def _no_site_twice(self) -> LayersConfig:
-        if len(set(self.sites)) < len(self.sites):
-            raise ValueError(f"sites {self.sites} names a site twice")
+    def _none_twice(self) -> LayersConfig:
+        for name, values in (("sites", self.sites), ("chosen", self.chosen)):
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} {values} names one twice")
+        if any(layer < 0 for layer in self.chosen):
+            raise ValueError(f"chosen {self.chosen}: layers are counted from 0")
         return self
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lfp.bundle.schema import as_table
 from lfp.config import PRETRAIN, TUNE
+from lfp.errors import ConfigError
 from lfp.evaluation.module_credits import layer_shares
 from lfp.evaluation.results import ResultRow
 from lfp.ml.models.sources import GGUF, save_network
@@ -93,16 +94,24 @@ def run_tuned(run: Run, output: Output) -> None:
 
 
 def run_layers(run: Run, output: Output) -> None:
-    """Write layers.json, the columns of the table `layers` that need no activations, and places.json."""
+    """Write layers.json, the columns of the table `layers` that need no activations, and places.json.
+
+    Raises ConfigError for a chosen layer that the model lacks.
+    """
     from lfp.ml.models.divergence import layer_divergence, most_moved
 
     base, tuned = load_pair(run)
-    layers, chosen = layer_divergence(base, tuned), run.config.layers
+    layers, config = layer_divergence(base, tuned), run.config.layers
     size = [layer.divergence for layer in layers]
-    if chosen.by == "credit":
-        size = layer_shares(read_credits(run), chosen.sites, len(layers)).tolist()
-    selected = most_moved(size, chosen.count)
-    output.json("places", [Place(layer, site) for layer in selected for site in run.config.layers.sites])
+    if config.by == "credit" and not config.chosen:
+        size = layer_shares(read_credits(run), config.sites, len(layers)).tolist()
+    selected = sorted(config.chosen) or most_moved(size, config.count)
+    if selected[-1] >= len(layers):
+        raise ConfigError(
+            f"layers.chosen names layer {selected[-1]}, and {tuned.name} has layers 0 to {len(layers) - 1}; name one of"
+            " these"
+        )
+    output.json("places", [Place(layer, site) for layer in selected for site in config.sites])
     output.json(
         "layers",
         [

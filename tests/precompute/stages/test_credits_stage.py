@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -12,7 +13,7 @@ import pytest
 from lfp.bundle.exactness import module_credit_faults
 from lfp.bundle.manifest import read_manifest, read_table
 from lfp.bundle.store.connection import Store
-from lfp.errors import DataError
+from lfp.errors import ConfigError, DataError
 from lfp.ml.sae.autoencoders import Dictionary
 from precompute.pipeline import run_stages
 from precompute.run.inputs import load_pair
@@ -86,6 +87,23 @@ def test_the_report_has_shares_and_layers_are_chosen_by_credit(tiny_bundle: Path
     layers = rows(tiny_bundle, "layers")
     best = max(layers, key=lambda row: row["credit"])
     assert [row["layer"] for row in layers if row["selected"]] == [best["layer"]]
+
+
+def test_layers_can_be_chosen_by_number(tiny_bundle: Path, corpus_folder: Path, tmp_path: Path) -> None:
+    models = {role: str(tiny_bundle / "artifacts" / role) for role in ("base", "tuned")}
+    run = Run(tiny_config(model=models, layers={"chosen": [1, 0]}), tmp_path / "work", corpus_folder, silent)
+    run_stages(run, ["layers"])
+    assert [row["layer"] for row in run.json("layers", "layers") if row["selected"]] == [0, 1]
+    assert not run.folder("credits").exists()
+    beyond = Run(tiny_config(model=models, layers={"chosen": [99]}), tmp_path / "beyond", corpus_folder, silent)
+    with pytest.raises(ConfigError, match=r"layers\.chosen names layer 99, and .*tuned has layers 0 to"):
+        run_stages(beyond, ["layers"])
+
+
+@pytest.mark.parametrize("layers", [{"chosen": [-1]}, {"chosen": [2, 2]}, {"sites": ["mlp_out", "mlp_out"]}])
+def test_layers_and_sites_are_named_once_and_counted_from_nought(layers: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"layers"):
+        tiny_config(layers=layers)
 
 
 def test_equal_models_are_said_to_have_nothing_to_split(tiny_bundle: Path, corpus_folder: Path, tmp_path: Path) -> None:
