@@ -109,8 +109,7 @@ def _check_reward(report: Report) -> Finding:
     if not holds:
         says += " It fell." if fell else " The interval includes zero."
     if _is_of_pairs(report):
-        says += " Tuning was on pairs and did not see this reward."
-        holds = holds or fell
+        return Finding("Tuning was on pairs, which have none. The config's reward", None, says, "reward")
     return Finding("Mean reward", holds, says, "reward")
 
 
