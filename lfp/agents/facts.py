@@ -171,6 +171,7 @@ def text_facts(store: Store, text_id: int) -> list[Fact]:
     found = _Columns(f"texts/{text_id}", {"text": str(text_id)})
     for name in ("feedback", "predicted", "predicted_raw", "implicit_reward", "rating"):
         found.add(name, getattr(row, name))
+    found.add("estimate", row.predicted)
     found.add("tokens", len(row.token_starts))
     return found.facts
 

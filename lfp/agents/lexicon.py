@@ -66,7 +66,6 @@ _SYNONYMS: Mapping[str, tuple[Key, ...]] = {
     "error": (("metric", "mean_absolute_error"), ("section", "error_by_frequency")),
     "stated feedback": (("metric", "feedback"), ("metric", "true"), ("target", "feedback")),
     "true feedback": (("metric", "feedback"), ("metric", "true"), ("target", "feedback")),
-    "estimate": (("metric", "estimate"), ("metric", "predicted")),
     "occurs": (("metric", "occurrences"),),
     "occurrence": (("metric", "occurrences"),),
     "detection score": (("metric", "detection"),),

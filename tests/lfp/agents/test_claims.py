@@ -146,7 +146,8 @@ def test_an_agent_answers_five_questions_of_the_demo_and_checks_what_it_says() -
         )
         figures = (await ask("report", section="implicit_reward"))["figures"]  # is it in the model?
         tau = next(row for row in figures if ", tau," in row["name"] and "all words" in row["name"])
-        answers.append(await said(f"{tau['name']} is {tau['value']:.3f}, beyond chance.", tau["row_id"]))
+        chance = "beyond chance" if tau["beyond_chance"] else "within chance"
+        answers.append(await said(f"{tau['name']} is {tau['value']:.3f}, {chance}.", tau["row_id"]))
         top = (await ask("features", limit=1))["features"][0]  # which feature carries most?
         card = await ask("feature", feature_id=top["feature_id"])
         weight = next(row for row in card["figures"] if row["name"].endswith(", weight"))
