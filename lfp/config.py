@@ -105,6 +105,9 @@ class RunConfig(Section):
     keep_decoders: bool = True
     """Keep the directions of features as the table `decoders`, by which Compare matches the features of two runs of one
     base model; without it they are matched by what they fire on."""
+    screen_completions: bool = False
+    """Leave the completions of a prefix out of the bundle where one of them has a slur, sexual language or an address
+    (`lfp.texts.screening`); figures are of all."""
     corpus: CorpusConfig = CorpusConfig()
     model: ModelConfig = ModelConfig()
     pretrain: PretrainConfig = PretrainConfig()

@@ -21,6 +21,15 @@ _PERSONAL = {
 }
 
 
+OFFENSIVE = ("slur", "sexual", "e-mail address", "phone number", "street address")
+"""Reasons for which not even a text that a model wrote while it was compared is published."""
+
+
+def is_offensive(text: str) -> bool:
+    """Whether the first objection to a text is one of OFFENSIVE."""
+    return find_objection(text) in OFFENSIVE
+
+
 def find_objection(text: str) -> str | None:
     """Return the first reason why a text should not be published, such as "slur" or "phone number"; None if none."""
     return next((reason for reason, pattern in _patterns().items() if pattern.search(text)), None)

@@ -19,6 +19,7 @@ from lfp.config import PRETRAIN, TUNE
 from lfp.ml.models.loading import has_same_tokenizer
 from lfp.ml.models.sources import PACKAGE, copy_in_half
 from lfp.ml.sae.formats import hook_name
+from lfp.texts.screening import is_offensive
 from lfp.util.types import CHECKPOINTS
 from precompute.run.inputs import load_pair, read_places, resolve_name, sae_folder
 from precompute.run.resources import hardware
@@ -45,14 +46,13 @@ def write_bundle(run: Run, out: Path, stages: Sequence[str]) -> None:
         row | {"scale": scales.get(row["layer"]), "credit": credit[row["layer"]]}
         for row in run.json("layers", "layers")
     ]
-    with BundleWriter(out, _describe(run, stages, {"base": base, "tuned": tuned})) as writer:
+    completions, n_left_out = _gather_completions(run)
+    description = _describe(run, stages, {"base": base, "tuned": tuned}, n_left_out=n_left_out)
+    with BundleWriter(out, description) as writer:
         for table in MADE_BY:
             if table == "decoders" and not run.config.keep_decoders:
                 continue  # it is written empty
-            parts = [run.made(table)]
-            if table == "completions":
-                parts.append(run.table("ablations", table))  # those written without some features
-            writer.write(table, pa.concat_tables(parts))
+            writer.write(table, completions if table == "completions" else run.made(table))
         writer.write("layers", as_table("layers", layers))
         writer.write("saes", saes)
         writer.write("results", [row.as_dict() for row in run.results(stages)])
@@ -60,7 +60,17 @@ def write_bundle(run: Run, out: Path, stages: Sequence[str]) -> None:
             _add_artifacts(run, writer, {"base": base, "tuned": tuned})
 
 
-def _describe(run: Run, stages: Sequence[str], models: dict[str, LanguageModel]) -> Description:
+def _gather_completions(run: Run) -> tuple[pa.Table, int]:
+    """Return all completions, those written without some features last, and the number of prefixes screened out."""
+    rows = pa.concat_tables([run.made("completions"), run.table("ablations", "completions")])
+    if not run.config.screen_completions:
+        return rows, 0
+    prompts = rows["prompt_id"].to_pylist()
+    unfit = {i for i, text in zip(prompts, rows["completion"].to_pylist(), strict=True) if is_offensive(text)}
+    return rows.filter(pa.array([i not in unfit for i in prompts], pa.bool_())), len(unfit)
+
+
+def _describe(run: Run, stages: Sequence[str], models: dict[str, LanguageModel], *, n_left_out: int) -> Description:
     """Describe the run for the manifest. Models are named as the config does, without folders of this machine."""
     config, infos = run.config, {}
     for role, model in models.items():
@@ -83,7 +93,7 @@ def _describe(run: Run, stages: Sequence[str], models: dict[str, LanguageModel])
         labeller=config.labels.labeller,
         versions=find_versions(_LIBRARIES),
         licence=config.licence,
-        notes=_write_notes(run, models["tuned"].note),
+        notes=_write_notes(run, models["tuned"].note, n_left_out),
         stages=run.costs(stages),
         hardware=hardware(config.model.device),
         forecast_sha256=run.json("forecast", "facts")["sha256"],
@@ -104,7 +114,7 @@ def _is_kept_by_name(run: Run, role: str) -> bool:
     return name.startswith(PACKAGE) or not Path(resolve_name(name, run.config_dir)).expanduser().is_dir()
 
 
-def _write_notes(run: Run, of_models: str) -> str:
+def _write_notes(run: Run, of_models: str, n_left_out: int) -> str:
     """Join the config's notes, what is not used of the models, and what the stages found."""
     facts = run.json("corpus", "facts")
     sentences = [run.config.notes, f"{facts['texts']:,} texts in the corpus."]
@@ -116,6 +126,8 @@ def _write_notes(run: Run, of_models: str) -> str:
     if facts.get("rows_dropped"):
         n = sum(facts["rows_dropped"].values())
         sentences.append(f"{n:,} rows could not be used: {facts['first_rows_dropped']}.")
+    if n_left_out:
+        sentences.append(f"Completions of {n_left_out} prefixes are left out for their language; figures are of all.")
     sentences += [*run.json("credits", "notes"), *run.json("saes", "notes"), of_models]
     return " ".join(sentence for sentence in sentences if sentence)
 

@@ -14,13 +14,11 @@ import pytest
 from app.session.bundles import DEMOS
 from lfp.bundle.manifest import read_table
 from lfp.texts.lexicon import vader_reward
-from lfp.texts.screening import find_objection
+from lfp.texts.screening import find_objection, is_offensive
 from precompute.presets import preset
 from tests.conftest import ROOT
 
 PRESETS = ROOT / "precompute" / "presets"
-OFFENSIVE = ("slur", "sexual", "e-mail address", "phone number", "street address")
-"""What no text of a bundle has, not even one that a model wrote while it was compared."""
 
 
 def rows_of(file: Path) -> list[dict[str, Any]]:
@@ -69,5 +67,4 @@ def test_no_text_of_a_demo_offends_or_names_an_address(bundle: Path) -> None:
     texts = read_table(bundle, "texts")["text"].to_pylist()
     completions = read_table(bundle, "completions").to_pylist()
     written = [value for row in completions for value in row.values() if isinstance(value, str)]
-    found = {text: reason for text in texts + written if (reason := find_objection(text)) in OFFENSIVE}
-    assert found == {}
+    assert not list(filter(is_offensive, texts + written))
