@@ -79,6 +79,14 @@ def tiny_bundle(tmp_path_factory):
     return run_tiny(tmp_path_factory.mktemp("tiny corpus"), tmp_path_factory.mktemp("runs") / "tiny")
 
 
+@pytest.fixture(autouse=True)
+def main_module():
+    """Leaves `__main__` as it was: AppTest puts the explorer there, which any process that a test spawns would run."""
+    main = sys.modules["__main__"]
+    yield
+    sys.modules["__main__"] = main
+
+
 def pytest_collection_modifyitems(items):
     """Puts the longest files in front, in that order; all others stay as they were."""
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))

@@ -79,7 +79,10 @@ class Sandbox(AbstractContextManager["Sandbox"]):
         self._process = context.Process(target=_answer, args=arguments, daemon=True)
         self._process.start()
         other_end.close()
-        ready = self._pipe.poll(_TO_START_S) and self._pipe.recv()
+        try:
+            ready = self._pipe.poll(_TO_START_S) and self._pipe.recv()
+        except EOFError:
+            ready = "its process ended"
         if ready is not True:
             self._end()
             raise ConfigError(

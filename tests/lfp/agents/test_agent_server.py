@@ -184,7 +184,8 @@ def test_a_query_is_stopped_in_time(bundle: Path, monkeypatch: pytest.MonkeyPatc
         query = "SELECT count(*) FROM range(1000000) a, range(1000000) b"
         assert "took more than 0.3 s" in refusal(BundleServer(reader), "sql", {"query": query})
         query = "SELECT repeat(repeat('a', 1000000), 300) FROM range(100)"  # no interrupt reaches this
-        assert "took more than 0.3 s" in refusal(BundleServer(reader), "sql", {"query": query})
+        refused = refusal(BundleServer(reader), "sql", {"query": query})
+        assert "took more than 0.3 s" in refused or "needs more memory" in refused, "by which it is ended first"
         assert reader.sql("SELECT 1", limit=1).rows == [[1]]
 
 
