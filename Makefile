@@ -32,7 +32,7 @@ docs: $(LIGHT)  ## data/README.md from lfp/bundle/tables/, docs/CONFIG.md from l
 	$(BIN)/python -m lfp.bundle.schema data/README.md
 	$(BIN)/python -m lfp.config_page docs/CONFIG.md
 
-demo: $(ALL)  ## both demos from nothing: 45 minutes and an hour of one core, no network
+demo: $(ALL)  ## both demos from nothing: 45 and 80 minutes of one core, no network
 	$(BIN)/python -m precompute demo --out data/demo --resume
 	$(BIN)/python -m precompute run precompute/presets/demo-helpful.toml --out data/demo-helpful --resume
 
