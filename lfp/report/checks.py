@@ -69,7 +69,7 @@ def is_beyond_null(row: ResultRow | None) -> bool | None:
     if row is None or not _are_known(row.value, row.null_high):
         return None
     lowest = row.value if row.ci_low is None else row.ci_low
-    return bool(row.value > (row.null_high or 0.0) and lowest > (row.null_mean or 0.0))
+    return row.beats_null and bool(lowest > (row.null_mean or 0.0))
 
 
 def check_run(report: Report, *, target: str | None = None, labeller: str | None = None) -> tuple[Check, ...]:

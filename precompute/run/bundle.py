@@ -138,8 +138,8 @@ def _add_artifacts(run: Run, writer: BundleWriter, models: dict[str, LanguageMod
         if _is_kept_by_name(run, role):
             continue
         assert model.folder is not None
-        is_adapter = role == "tuned" and bool(model.adapter_kind) and has_same_tokenizer(models["base"], model)
-        for pattern in _ADAPTER_FILES if is_adapter else _MODEL_FILES:
+        borrows_tokenizer = role == "tuned" and bool(model.adapter_kind) and has_same_tokenizer(models["base"], model)
+        for pattern in _ADAPTER_FILES if borrows_tokenizer else _MODEL_FILES:
             for file in sorted(model.folder.glob(pattern)):
                 writer.add_artifact(file, f"{role}/{file.name}", copy=copy)
     kept = run.folder("tuned") / CHECKPOINTS

@@ -36,7 +36,7 @@ def test_texts_of_the_demo_are_opinions_of_both_kinds_and_held_out_ones_begin_ot
     positive = np.mean(np.array(vader_reward(texts["train"])) > 0)
     assert 0.3 < positive < 0.75
     subjects = tomllib.loads((PRESETS / "written" / "openings.toml").read_text(encoding="utf-8"))["subjects"].values()
-    drawn = [(name, pattern) for one in subjects for name in one["names"] for pattern in one["patterns"]]
+    drawn = [(name, pattern) for subject in subjects for name in subject["names"] for pattern in subject["patterns"]]
     openings = {pattern.replace("{}", name) for name, pattern in drawn}
     begun = {name: {opening for text in rows if (opening := _opening(text, openings))} for name, rows in texts.items()}
     assert begun["train"].isdisjoint(begun["held-out"]) and len(begun["train"]) >= 700

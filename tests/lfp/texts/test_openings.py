@@ -21,12 +21,12 @@ def config() -> WritingConfig:
 
 def test_held_out_openings_are_in_no_other_text_and_each_is_drawn_in_every_tone(config: WritingConfig) -> None:
     draws = OpeningDraws(config, held_out_share=0.2, seed=3)
-    n = {share: len({one.text for one in draws.draw(share, 0, 10_000)}) for share in ("train", "held-out")}
+    n = {share: len({drawn.text for drawn in draws.draw(share, 0, 10_000)}) for share in ("train", "held-out")}
     assert sum(n.values()) >= 1500 and abs(n["held-out"] / sum(n.values()) - 0.2) < 0.01
     train, held_out = (draws.draw(share, 0, 3 * n[share]) for share in ("train", "held-out"))
-    assert {one.text for one in train}.isdisjoint(one.text for one in held_out)
-    assert len({(one.text, one.tone) for one in train}) == 3 * n["train"]
-    assert not any("{" in one.text + one.instruction for one in train)
+    assert {drawn.text for drawn in train}.isdisjoint(drawn.text for drawn in held_out)
+    assert len({(drawn.text, drawn.tone) for drawn in train}) == 3 * n["train"]
+    assert not any("{" in drawn.text + drawn.instruction for drawn in train)
     assert (
         draws.draw("train", 7, 5) == train[7:12] == OpeningDraws(config, held_out_share=0.2, seed=3).draw("train", 7, 5)
     )

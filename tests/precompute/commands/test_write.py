@@ -101,7 +101,7 @@ def test_texts_are_kept_until_there_are_enough(openings: Path, tmp_path: Path, m
 
     assert beginnings(train).isdisjoint(beginnings(held_out))
     again = write(openings, out=tmp_path / "b", train=50, held_out=10, seed=5)
-    assert [one.read_bytes() for one in found.files] == [one.read_bytes() for one in again.files]
+    assert [file.read_bytes() for file in found.files] == [file.read_bytes() for file in again.files]
 
 
 def test_a_model_that_writes_nothing_usable_ends_the_command(openings: Path, tmp_path: Path) -> None:
