@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
-from multiprocessing import active_children, get_context
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
-from lfp.config import LEXICON, PRETRAIN, TUNE, VADER, PlantConfig, RunConfig, load_config, load_section
+from lfp.config import LEXICON, PRETRAIN, TUNE, VADER, PlantConfig, load_config, load_section
 from lfp.errors import ConfigError
-from lfp.texts.lexicon import lexicon_of, lexicon_reward
+from lfp.texts.lexicon import lexicon_of
 from lfp.util.types import Progress
 from precompute.commands.plant.comparison import Comparison, Contexts, Model
 from precompute.commands.plant.detection import Findings, Found, certify
@@ -30,22 +27,17 @@ from precompute.commands.plant.draws import (
     word_directions,
 )
 from precompute.commands.plant.location import Location, locate_secrets, location_columns
-from precompute.commands.plant.secrets import Secret, secret_reward, shuffled_lexicon
-from precompute.pipeline import run_pipeline, run_stages
+from precompute.commands.plant.models import Job, Planting, Row, make_models
+from precompute.commands.plant.secrets import Secret
+from precompute.pipeline import run_stages
 from precompute.presets import preset
 from precompute.run.inputs import load_role, read_texts, resolve_name, tokenize_texts
 from precompute.run.progress import silent
-from precompute.run.work_folder import Run
-from precompute.stages.models.tuning import tune_base
-from precompute.stages.models.twins import draw_seeds, find_kept, link_folder, load_twin, tune_twin
+from precompute.stages.models.twins import draw_seeds, load_twin
 
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-_CERTIFY_SEED = 7_001  # draws other prefixes and completions than any tuning or stage does
 _FEWEST_TWINS = 3
 _SETTINGS = "settings.json"
 """Of a planting's folder: what its models and bundles depend on."""
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -59,40 +51,6 @@ class Request:
     seed: int = 0
     jobs: int = 1
     bundles: bool = False
-
-
-@dataclass(frozen=True)
-class Job:
-    """One model: its name, what it is tuned on, and the seed; without secret and shuffle, the stated reward alone."""
-
-    name: str
-    seed: int
-    secret: Secret | None = None
-    shuffle: int | None = None
-    bundle: bool = False
-
-
-@dataclass(frozen=True)
-class Planting:
-    """The config and the folder of a planting; relative paths of the config are searched in `config_dir` too."""
-
-    config: RunConfig
-    secrets: PlantConfig
-    work: Path
-    config_dir: Path | None
-
-    @property
-    def base(self) -> Path:
-        """Return the folder of the base model that every model is tuned from."""
-        return self.work / "base" / "base" / "model"
-
-    def run(self, progress: Progress = silent) -> Run:
-        """Return the run whose first stages made corpus and base model."""
-        return Run(self.config, self.work / "base", self.config_dir, progress)
-
-    def completions(self, job: Job) -> list[str]:
-        """Read what a model wrote for the certificate."""
-        return list(json.loads((self.work / job.name / "completions.json").read_text(encoding="utf-8")))
 
 
 def plant(
@@ -149,12 +107,12 @@ def run_plant(planting: Planting, request: Request, progress: Progress) -> list[
     ]
     rows: dict[str, Row] = {}
     jobs = [*twins, *planted, *shuffled]
-    for done, (name, row) in enumerate(_make_models(planting, jobs, request.jobs), start=1):
+    for done, (name, row) in enumerate(make_models(planting, jobs, request.jobs), start=1):
         rows[name] = row
         progress(f"plant: {name}", done, len(jobs), float(done))
     comparison = _compare_twins(planting, twins, progress)
     return [
-        *_planted_rows(planting, planted, twins[0], rows, comparison),
+        *_planted_rows(planting, planted, twins[0], rows, comparison, progress=progress),
         *(
             {"kind": "twin", "word": twin.name, "flags": flags, "tops": rows[twin.name].get("tops")}
             for twin, flags in zip(twins, comparison.count_flags(), strict=True)
@@ -216,109 +174,6 @@ def _flatten(sections: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     return found
 
 
-def _make_models(planting: Planting, jobs: Sequence[Job], n_at_once: int) -> Iterator[tuple[str, Row]]:
-    """Yield the name and the row of each model as it is finished, made in processes of their own above one at once."""
-    if n_at_once == 1:
-        yield from ((job.name, make_model(planting, job)) for job in jobs)
-        return
-    single = replace(planting, config=planting.config.model_copy(update={"threads": 1}))
-    with _one_thread_each(), ProcessPoolExecutor(n_at_once, mp_context=get_context("spawn")) as pool:
-        names: dict[Future[Row], str] = {pool.submit(make_model, single, job): job.name for job in jobs}
-        try:
-            for future in as_completed(names):
-                yield names[future], future.result()
-        except BaseException:  # otherwise leaving the pool waits for the models that are being made
-            pool.shutdown(wait=False, cancel_futures=True)
-            for worker in active_children():
-                worker.terminate()
-            raise
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Give processes started inside one thread per library: idle threads of one take the cores of another."""
-    before = {name: os.environ.get(name) for name in _THREADS}
-    os.environ.update(dict.fromkeys(_THREADS, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name)
-            os.environ.update({} if value is None else {name: value})
-
-
-def make_model(planting: Planting, job: Job) -> Row:
-    """Tune a model, sample from it, make its bundle if that is wanted, and say what that reports; parts are kept.
-
-    The pipeline runs as for any pair of models: it gets the stated feedback, and nothing about a secret.
-    """
-    folder = planting.work / job.name
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "model").is_dir():
-        _tune(planting, job, folder / "model")
-    if not (folder / "completions.json").is_file():
-        _sample(planting, folder)
-    file = folder / "row.json"
-    if not job.bundle:
-        return {"name": job.name}
-    if not file.is_file():
-        if not (folder / "bundle" / "manifest.json").is_file():
-            config = planting.config
-            models = config.model.model_copy(update={"base": str(planting.base), "tuned": str(folder / "model")})
-            ablation = config.ablation.model_copy(update={"completions": 0})  # nothing here reads ablations
-            changes = {"model": models, "ablation": ablation, "artifacts": False, "title": "Planted model"}
-            config = config.model_copy(update=changes)
-            run_pipeline(config, folder / "bundle", config_dir=planting.config_dir, resume=True, progress=silent)
-        findings = Findings.from_bundle(folder / "bundle")
-        found = asdict(findings.find(job.secret)) if job.secret else {}
-        ranks = ("word_rank", "feature_rank", "feature_id", "unexplained_rank", "feature_chance")
-        row = {"name": job.name, "word_gap": found.get("gap"), **{name: found.get(name) for name in ranks}}
-        row["tops"] = {"over": findings.top(1), "under": findings.top(-1)}
-        file.write_text(json.dumps(row), encoding="utf-8")
-    return dict(json.loads(file.read_text(encoding="utf-8")))
-
-
-def _tune(planting: Planting, job: Job, folder: Path) -> None:
-    """Tune the base model by GRPO on the job's reward, into `folder`; a twin is kept for other plantings and runs."""
-    import torch
-
-    torch.set_num_threads(planting.config.threads)  # sums are split by thread, so results repeat only so
-    run = planting.run()
-    if job.secret is None and job.shuffle is None:
-        link_folder(tune_twin(run, find_kept(run), seed=job.seed), folder)
-        return
-    lexicon = lexicon_of(planting.config.feedback, beside=planting.config_dir)
-    if job.shuffle is not None:
-        lexicon = shuffled_lexicon(lexicon, seed=job.shuffle)
-    partial = folder.with_name(".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    reward = secret_reward(lexicon, job.secret) if job.secret else lexicon_reward(lexicon)
-    tune_base(run, partial / "model", seed=job.seed, scratch=partial, reward=reward)
-    (partial / "model").rename(folder)
-    shutil.rmtree(partial)
-
-
-def _sample(planting: Planting, folder: Path) -> None:
-    """Write completions.json: what the model writes after prefixes that every model gets, for the certificate."""
-    from lfp.ml.models.generation import prefixes, sample_completions
-
-    config, run = planting.config, planting.run()
-    model = load_twin(run, folder / "model")
-    drawn = prefixes(
-        tokenize_texts(run, model, read_texts(run, "held_out")),
-        n=planting.secrets.certify_prefixes,
-        token_range=config.tune.prefix_tokens,
-        seed=_CERTIFY_SEED,
-        bos_id=model.bos_id if config.model.prepend_bos else None,
-    )
-    written = sample_completions(
-        model, drawn, n_tokens=config.tune.completion_tokens, temperature=config.tune.temperature, seed=_CERTIFY_SEED
-    )
-    texts = [completion.text for completion in written]
-    (folder / "completions.json").write_text(json.dumps(texts), encoding="utf-8")
-
-
 def _compare_twins(planting: Planting, twins: Sequence[Job], progress: Progress) -> Comparison:
     """Let base and twins predict in the same contexts."""
     run = planting.run()
@@ -338,13 +193,20 @@ def _read_model(planting: Planting, contexts: Contexts, job: Job) -> Model:
 
 
 def _planted_rows(
-    planting: Planting, planted: Sequence[Job], twin: Job, rows: Mapping[str, Row], comparison: Comparison
+    planting: Planting,
+    planted: Sequence[Job],
+    twin: Job,
+    rows: Mapping[str, Row],
+    comparison: Comparison,
+    *,
+    progress: Progress,
 ) -> Iterator[Row]:
     """Yield a row per planted model: the certificate, where its secret ranks beside the twins, and in its report."""
     twin_completions = planting.completions(twin)
-    located = _locate(planting, planted, list(comparison.twins))
+    located = _locate(planting, planted, list(comparison.twins), progress)
     in_report = Findings.from_bundle(planting.work / twin.name / "bundle") if twin.bundle else None
-    for job in planted:
+    for done, job in enumerate(planted):
+        progress("plant: lists of planted models", done, len(planted), float(done))
         row, secret = rows[job.name], job.secret
         assert secret is not None
         certificate = certify(planting.completions(job), twin_completions, secret, seed=job.seed)
@@ -371,9 +233,11 @@ def _planted_rows(
         }
 
 
-def _locate(planting: Planting, planted: Sequence[Job], twins: Sequence[str]) -> dict[str, Location]:
+def _locate(
+    planting: Planting, planted: Sequence[Job], twins: Sequence[str], progress: Progress
+) -> dict[str, Location]:
     """Split the contrast of every planted model with the twins over the parts of the model, at its secret's events."""
-    run = planting.run()
+    run = planting.run(progress)
     secrets = {job.name: job.secret for job in planted if job.secret}
     return locate_secrets(run, secrets, twins, load=lambda name: load_twin(run, planting.work / name / "model"))
 

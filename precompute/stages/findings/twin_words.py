@@ -186,6 +186,7 @@ def credit_parts(run: Run, base: LanguageModel, model: LanguageModel, excerpts: 
             batch_texts=run.config.stats.batch_texts,
             batch_key="stats.batch_texts",
             prepend_bos=run.config.model.prepend_bos,
+            progress=run.progress,
         )
     credits = np.zeros((len(excerpts.texts), len(PARTS)))
     for column, module in enumerate(found.modules):

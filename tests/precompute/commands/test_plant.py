@@ -19,7 +19,8 @@ from lfp.texts.lexicon import vader_lexicon
 from lfp.texts.words import words_of
 from precompute.commands.plant.detection import Findings, certify, count_occurrences, format_lines, summarize
 from precompute.commands.plant.draws import draw_bigrams, draw_secrets, draw_wide_secrets
-from precompute.commands.plant.plant import Planting, Request, run_plant
+from precompute.commands.plant.models import Planting
+from precompute.commands.plant.plant import Request, run_plant
 from precompute.commands.plant.secrets import Secret, find_events, secret_reward, shuffled_lexicon
 from precompute.run.inputs import load_role, read_texts, tokenize_texts
 from precompute.stages.models.twins import load_twin
