@@ -301,6 +301,7 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
                 *draws,
                 "seed",
                 "ablation.completions",
+                "ablation.clean_runs",
                 "ablation.prefix_tokens",
                 "ablation.batch",
                 *(() if by_pairs else reward),

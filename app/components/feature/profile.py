@@ -217,6 +217,10 @@ def intervention(found: Intervention | None) -> str:
     if found.reward_effect is not None and found.reward_ci_low is not None and found.reward_ci_high is not None:
         ends = interval(found.reward_ci_low, found.reward_ci_high, 2)
         says += f" The mean reward of completions changes by {signed(found.reward_effect, 3)} [{ends}]."
+    low, high = found.reward_contrast_low, found.reward_contrast_high
+    if found.reward_contrast is not None and low is not None and high is not None:
+        beyond = f"{signed(found.reward_contrast, 3)} [{interval(low, high, 2)}]"
+        says += f" It is {beyond} from what it is without matched controls."
     return panels.note(says)
 
 

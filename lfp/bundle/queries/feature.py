@@ -206,7 +206,8 @@ class FeatureCredit:
 class Intervention:
     """A row of `interventions`: predicted and measured effect of taking the feature out, in nats per token.
 
-    `control` is the mean size of its controls' effects.
+    `control` is the mean size of its controls' effects; `reward_contrast` is the mean reward of completions without the
+    feature less that without each of the controls, None in older bundles.
     """
 
     by_credit: float
@@ -216,6 +217,9 @@ class Intervention:
     reward_effect: float | None
     reward_ci_low: float | None
     reward_ci_high: float | None
+    reward_contrast: float | None
+    reward_contrast_low: float | None
+    reward_contrast_high: float | None
     control: float | None
 
 
@@ -352,6 +356,7 @@ FROM placed ORDER BY place
 
 _INTERVENTION = """
 SELECT by_credit, effect, ci_low, ci_high, reward_effect, reward_ci_low, reward_ci_high,
+    reward_contrast, reward_contrast_low, reward_contrast_high,
     (SELECT avg(abs(effect)) FROM interventions WHERE kind = 'control' AND control_of = $id) AS control
 FROM interventions WHERE kind = 'feature' AND feature_id = $id
 """

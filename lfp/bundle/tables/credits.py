@@ -104,11 +104,17 @@ INTERVENTIONS = Table("interventions", "a feature taken out of what tuning chang
     Column("ci_low", DOUBLE, "Lower end of its 95 % interval over texts, pairs whole.", "nats per token"),
     Column("ci_high", DOUBLE, "Upper end of its 95 % interval over texts.", "nats per token"),
     Column("removed_energy", DOUBLE, "Mean over tokens of (code * decoder norm)^2.", "mean square norm of the change"),
-    null("reward_effect", DOUBLE, "Change of the mean reward of completions of the same prefixes, against one run of "
-         "the untouched model, whose luck all rows share; null where it was not measured.", "reward"),
+    null("reward_effect", DOUBLE, "Change of the mean reward of completions of the same prefixes, against clean_runs "
+         "runs of the untouched model; null where it was not measured.", "reward"),
     null("reward_ci_low", DOUBLE, "Lower end of its 95 % interval over prefixes.", "reward"),
     null("reward_ci_high", DOUBLE, "Upper end of its 95 % interval over prefixes.", "reward"),
     null("n_completions", INT, "Completions."),
+    null("clean_runs", INT, "Runs of the untouched model, each with draws of its own; null in older bundles, where "
+         "reward_effect is against one run whose luck all rows share."),
+    null("reward_contrast", DOUBLE, "Mean reward without the feature less the mean without each of the controls, of a "
+         "control without the others, paired by prefix; null in older bundles.", "reward"),
+    null("reward_contrast_low", DOUBLE, "Lower end of its 95 % interval over prefixes.", "reward"),
+    null("reward_contrast_high", DOUBLE, "Upper end of its 95 % interval over prefixes.", "reward"),
 ), added_later=True)
 
 FEATURE_TRAJECTORY = Table("feature_trajectory", "a feature at a checkpoint of the tuning", ("feature_id", "step"), (

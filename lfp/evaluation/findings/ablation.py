@@ -170,11 +170,25 @@ def ablation_table(
         row["null_high"] = float(np.quantile(sizes, 0.95)) if sizes else None
         row["contrast_low"] = row["contrast_high"] = None
         if controls and row["kind"] != CONTROL:
-            change = scores[row["group"]] - np.mean([scores[control["group"]] for control in controls], axis=0)
-            row["contrast_low"], row["contrast_high"] = mean_interval(
-                change, n=draws.bootstraps, rng=draws.rng(), groups=clean.clusters
+            _, row["contrast_low"], row["contrast_high"] = contrast_scores(
+                scores[row["group"]],
+                [scores[control["group"]] for control in controls],
+                clusters=clean.clusters,
+                draws=draws,
             )
     return add_contrasts(rows)
+
+
+def contrast_scores(
+    scores: Floats, controls: Sequence[Floats], *, clusters: Ints, draws: Draws
+) -> tuple[float, float, float]:
+    """Return how far scores [completions] are from the mean of controls' at the same prefixes, and its interval.
+
+    All were written with the same draws, and no clean run, whose luck effects share, is in it.
+    """
+    change = scores - np.mean(controls, axis=0)
+    low, high = mean_interval(change, n=draws.bootstraps, rng=draws.rng(), groups=clusters)
+    return float(change.mean()), low, high
 
 
 def _row(

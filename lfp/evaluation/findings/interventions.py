@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from lfp.evaluation.findings.ablation import contrast_scores
 from lfp.evaluation.results import CONTROL, FEATURE, Estimate, ResultRow
 from lfp.evaluation.statistics.resampling import Draws, bootstrap, interval_of_sums, mean_interval, with_null
 from lfp.evaluation.statistics.scores import spearman
@@ -21,16 +22,26 @@ _FEWEST = 4
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """What taking a feature out does: effects [texts] in nats on their counted tokens, and on rewards.
+    """What taking a feature out does: effects [texts] in nats on their counted tokens, and what is written without it.
 
-    `rewards` [completions] are after minus before on the same prefixes, None where it was not measured; `clusters`
-    number the prefixes.
+    `scores` [completions] are the rewards of completions, None where none were written.
     """
 
     feature: int
     control_of: int | None
     effects: Floats
-    rewards: Floats | None = None
+    scores: Floats | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class CleanRuns:
+    """Scores [runs, completions] of what the intact model writes after the same prefixes.
+
+    The first run has the draws of all that is written without a feature; `clusters` [completions] number the prefixes.
+    """
+
+    scores: Floats
+    clusters: Ints
 
 
 def intervention_rows(
@@ -39,7 +50,7 @@ def intervention_rows(
     *,
     n_tokens: Ints,
     groups: Ints,
-    clusters: Ints | None,
+    clean: CleanRuns | None,
     places: Sequence[Place],
     energy: Floats,
     draws: Draws,
@@ -47,8 +58,10 @@ def intervention_rows(
     """Compute the rows of the table `interventions`; `predictions` [features] say what taking each out would do.
 
     `n_tokens` [texts] are the tokens that count; intervals draw the texts of one of the `groups` [texts] together.
+    Completions without a feature are compared with those of the `clean` runs, and with those without each control.
     """
     rows = []
+    controls = {of.feature: of.scores for of in measured if of.control_of is not None and of.scores is not None}
     for found in measured:
         low, high = _rate_interval(found.effects, n_tokens, groups, draws)
         row = {
@@ -64,20 +77,47 @@ def intervention_rows(
             "ci_high": high,
             "removed_energy": float(energy[found.feature]),
         }
-        if found.rewards is not None:
-            low, high = mean_interval(found.rewards, n=draws.bootstraps, rng=draws.rng(), groups=clusters)
-            row |= {"reward_effect": float(found.rewards.mean()), "reward_ci_low": low, "reward_ci_high": high,
-                    "n_completions": len(found.rewards)}  # fmt: skip
+        if found.scores is not None and clean is not None:
+            others = [scores for feature, scores in controls.items() if feature != found.feature]
+            row |= _compare_scores(found.scores, others, clean, draws)
         rows.append(row)
     return sorted(rows, key=lambda row: (row["kind"], row["feature_id"], row["control_of"] or 0))
+
+
+def _compare_scores(scores: Floats, others: Sequence[Floats], clean: CleanRuns, draws: Draws) -> dict[str, Any]:
+    """Compare completions without a feature with the clean runs', and with those without other, matched features."""
+    change, clusters = change_from_runs(scores, clean.scores), clean.clusters
+    low, high = mean_interval(change, n=draws.bootstraps, rng=draws.rng(), groups=clusters)
+    row = {"reward_effect": float(change.mean()), "reward_ci_low": low, "reward_ci_high": high,
+           "n_completions": len(scores), "clean_runs": len(clean.scores)}  # fmt: skip
+    if not others:
+        return row
+    contrast, low, high = contrast_scores(scores, others, clusters=clusters, draws=draws)
+    return row | {"reward_contrast": contrast, "reward_contrast_low": low, "reward_contrast_high": high}
+
+
+def change_from_runs(scores: Floats, runs: Floats) -> Floats:
+    """Return how far scores [n] are from those of clean runs [runs, n], of which the first had the same draws.
+
+    The first run's luck is how far it is from the mean of the others. Scores share it as far as the change left what is
+    written as it was; the rest is taken off the difference by least squares (a control variate). So completions that
+    are equal to the first run's differ by nothing, and independent ones are compared with the mean of all runs.
+    """
+    change = scores - runs[0]
+    if len(runs) == 1:
+        return change
+    luck = runs[0] - runs[1:].mean(axis=0)
+    centred = luck - luck.mean()
+    spread = float(centred @ centred)
+    slope = float(np.clip(centred @ change / spread, -1.0, 0.0)) if spread else 0.0
+    return np.asarray(change - slope * luck)
 
 
 def intervention_results(rows: Sequence[Mapping[str, Any]], draws: Draws) -> list[ResultRow]:
     """Return rows `interventions`: rank correlations of predicted and measured effects, and sizes beside controls.
 
     Nulls permute the measured effects over features, and p is two-sided. Sizes on rewards are of what is beyond the
-    mean of the controls, of a control beyond that of the others: all effects share the luck of the clean run. A feature
-    that is the control of several counts once.
+    mean of the controls, of a control beyond that of the others. A feature that is the control of several counts once.
     """
     features = [row for row in rows if row["kind"] == FEATURE]
     controls = list({row["feature_id"]: row for row in rows if row["kind"] == CONTROL}.values())
@@ -94,30 +134,14 @@ def intervention_results(rows: Sequence[Mapping[str, Any]], draws: Draws) -> lis
     if features:
         agree = np.mean([np.sign(row["effect"]) == np.sign(row["by_credit"]) for row in features])
         found.append(ResultRow.from_estimate("interventions", "sign_agreement", float(agree), n=len(features)))
-    luck = np.array([row["reward_effect"] for row in controls if row.get("reward_effect") is not None])
     for kind, of_kind in ((FEATURE, features), (CONTROL, controls)):
-        by_reward = np.array([row["reward_effect"] for row in of_kind if row.get("reward_effect") is not None])
-        for metric, effects in (
-            ("size", np.array([row["effect"] for row in of_kind])),
-            ("reward_size", _beyond_controls(by_reward, luck, own=kind == CONTROL)),
-        ):
-            sizes = np.abs(effects)
+        for metric, column in (("size", "effect"), ("reward_size", "reward_contrast")):
+            sizes = np.array([abs(row[column]) for row in of_kind if row.get(column) is not None])
             if len(sizes):
                 low, high = mean_interval(sizes, n=draws.bootstraps, rng=draws.rng())
                 value = Estimate(float(sizes.mean()), len(sizes), low, high)
                 found.append(ResultRow.from_estimate("interventions", metric, value, group=kind))
     return found
-
-
-def _beyond_controls(effects: Floats, controls: Floats, *, own: bool) -> Floats:
-    """Subtract the mean of the controls from effects, of the other controls where they are the controls' `own`.
-
-    Empty where there are fewer than two controls.
-    """
-    n = len(controls)
-    if n < 2:
-        return np.zeros(0)
-    return np.asarray((effects - controls.mean()) * (n / (n - 1) if own else 1.0))
 
 
 def _correlate(measured: Floats, predicted: Floats, draws: Draws) -> Estimate:

@@ -30,7 +30,7 @@ from lfp.ml.implicit_reward.observed_writes import N_PATHS, observe_writes
 from lfp.ml.implicit_reward.quadrature import FirstRule, refine
 from lfp.ml.implicit_reward.watched_modules import Kind
 from lfp.ml.implicit_reward.weight_path import WeightPath
-from lfp.ml.models.activations import model_batches
+from lfp.ml.models.activations import batch_of_rows
 from lfp.ml.models.loading import LanguageModel
 from lfp.ml.models.runtime import Batches
 from lfp.ml.models.tokenization import Batch, TokenizedText
@@ -85,10 +85,8 @@ def feature_credits(
     splitter = _Splitter(path, dictionary, known, FirstRule(most, nodes if reference is None else 1), nodes)
 
     def split(rows: range) -> list[TextCredits]:
-        own = [texts[row] for row in rows]
-        (batch,) = model_batches(base, own, batch_texts=len(own), prepend_bos=prepend_bos)
-        batch = replace(batch, rows=tuple(rows))
-        return list(splitter.split(batch, batch.mark(counted), [len(text.token_ids) for text in own]))
+        batch = batch_of_rows(base, texts, rows, prepend_bos=prepend_bos)
+        return list(splitter.split(batch, batch.mark(counted), [len(texts[row].token_ids) for row in rows]))
 
     batches = Batches(batch_texts, "credits of features", batch_key, base.device)
     for found in batches.split(range(len(texts)), split):

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from lfp.errors import ModelError
 from lfp.ml.implicit_reward.changes import ChangeOfWrites
-from lfp.ml.implicit_reward.feature_credits import change_decoder
-from lfp.ml.models.activations import model_batches
+from lfp.ml.implicit_reward.feature_credits import KINDS, change_decoder
+from lfp.ml.models.activations import batch_of_rows
 from lfp.ml.models.loading import LanguageModel
 from lfp.ml.models.predictions import read_states
+from lfp.ml.models.runtime import Batches
 from lfp.ml.models.tokenization import TokenizedText
 from lfp.ml.sae.autoencoders import Dictionary, Sae, normalise
 from lfp.util.types import Flags, Floats
@@ -91,21 +92,24 @@ def text_log_probs(
     model: LanguageModel,
     texts: Sequence[TokenizedText],
     *,
-    batch_texts: int,
+    batches: Batches,
     prepend_bos: bool,
     counted: Sequence[Flags] | None = None,
 ) -> Floats:
     """Return the log-likelihood of each text in nats, its first token only after a beginning-of-sequence token.
 
-    `counted` marks the tokens that count, all by default. Hooks on the model take effect.
+    `counted` marks the tokens that count, all by default. Hooks on the model take effect. Where memory is full, batches
+    are halved, once.
     """
-    sums = [np.zeros(0)]
-    for batch in model_batches(model, texts, batch_texts=batch_texts, prepend_bos=prepend_bos):
+
+    def score(rows: range) -> list[float]:
+        batch = batch_of_rows(model, texts, rows, prepend_bos=prepend_bos)
         follows = batch.mark(counted)[:, 1:]
         states = read_states(model, batch.input_ids, batch.attention_mask).take(F.pad(follows, (0, 1)))
         of_tokens = states.log_probs(batch.input_ids[:, 1:][follows])
-        sums.append(np.array([part.sum().item() for part in of_tokens.split(follows.sum(1).tolist())]))
-    return np.concatenate(sums)
+        return [part.sum().item() for part in of_tokens.split(follows.sum(1).tolist())]
+
+    return np.array([value for part in batches.split(range(len(texts)), score) for value in part], np.float64)
 
 
 @torch.no_grad()
@@ -114,25 +118,32 @@ def measure_codes(
     dictionary: Dictionary,
     texts: Sequence[TokenizedText],
     *,
-    batch_texts: int,
+    batches: Batches,
     prepend_bos: bool,
 ) -> tuple[Floats, Floats]:
-    """Return the share of tokens on which each feature is in the change, and its mean (c_i |d_i|)^2 [features]."""
-    active, energy, n = np.zeros(dictionary.n_features), np.zeros(dictionary.n_features), 0
-    mask = torch.zeros(0)
+    """Return the share of tokens on which each feature is in the change, and its mean (c_i |d_i|)^2 [features].
 
-    def add(number: int, change: Tensor, written: Tensor) -> None:
-        sae, own = dictionary.saes[number], np.flatnonzero(dictionary.place_of == number)
-        codes = _encode(sae, torch.arange(sae.info.width, device=change.device), change[mask], written[mask])
-        norms = change_decoder(sae)[0].norm(dim=1)
-        active[own] += (codes != 0).sum(0).cpu().numpy()
-        energy[own] += (codes * norms).double().pow(2).sum(0).cpu().numpy()
+    Where memory is full, batches are halved, once.
+    """
 
-    places = enumerate(dictionary.places)
-    hooks = {place: partial(add, number) for number, place in places if place.site != "resid_post"}
-    for batch in model_batches(pair.tuned, texts, batch_texts=batch_texts, prepend_bos=prepend_bos):
+    def total(rows: range) -> tuple[Floats, Floats, int]:
+        batch = batch_of_rows(pair.tuned, texts, rows, prepend_bos=prepend_bos)
         mask = batch.text_tokens().to(pair.tuned.device)
-        n += int(mask.sum())
-        with pair.compare(pair.tuned, hooks):
+        active, energy = np.zeros(dictionary.n_features), np.zeros(dictionary.n_features)
+
+        def add(number: int, change: Tensor, written: Tensor) -> None:
+            sae, own = dictionary.saes[number], np.flatnonzero(dictionary.place_of == number)
+            codes = _encode(sae, torch.arange(sae.info.width, device=change.device), change[mask], written[mask])
+            norms = change_decoder(sae)[0].norm(dim=1)
+            active[own] += (codes != 0).sum(0).cpu().numpy()
+            energy[own] += (codes * norms).double().pow(2).sum(0).cpu().numpy()
+
+        places = enumerate(dictionary.places)
+        with pair.compare(pair.tuned, {place: partial(add, number) for number, place in places if place.site in KINDS}):
             pair.tuned.forward(batch.input_ids, batch.attention_mask, use_cache=False)
+        return active, energy, int(mask.sum())
+
+    active, energy, n = np.zeros(dictionary.n_features), np.zeros(dictionary.n_features), 0
+    for part in batches.split(range(len(texts)), total):
+        active, energy, n = active + part[0], energy + part[1], n + part[2]
     return active / max(n, 1), energy / max(n, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -193,6 +193,12 @@ def model_batches(
     check_token_ids(model, [text.token_ids for text in texts])
     bos_id = model.bos_id if prepend_bos else None
     return batches(texts, bos_id=bos_id, pad_id=model.pad_id, batch_texts=batch_texts)
+
+
+def batch_of_rows(model: LanguageModel, texts: Sequence[TokenizedText], rows: range, *, prepend_bos: bool) -> Batch:
+    """Check some of the texts' token ids and return them as one batch, which knows their places among all texts."""
+    (batch,) = model_batches(model, texts[rows.start : rows.stop], batch_texts=len(rows), prepend_bos=prepend_bos)
+    return replace(batch, rows=tuple(rows))
 
 
 class _AllKeptError(Exception):

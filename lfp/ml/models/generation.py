@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from lfp.errors import CorpusError, ModelError
 from lfp.ml.models.loading import LanguageModel, check_token_ids
 from lfp.ml.models.predictions import States, read_states
-from lfp.ml.models.runtime import FastLinear
+from lfp.ml.models.runtime import Batches, FastLinear
 from lfp.ml.models.tokenization import TokenizedText, pad
 
 
@@ -68,6 +68,7 @@ def sample_completions(
     temperature: float,
     seed: int,
     batch: int = 64,
+    batches: Batches | None = None,
     least_tokens: int = 0,
 ) -> list[Completion]:
     """Sample one completion per prefix, of `n_tokens` tokens or up to the end-of-sequence token.
@@ -75,8 +76,8 @@ def sample_completions(
     That token is not among the first `least_tokens`.
     Token t of prefix i is the quantile u[i, t] of the model's distribution, with u uniform by the seed. So a completion
     does not depend on its batch, and two models with the same seed draw the same tokens where they agree, which reduces
-    the noise of differences between them. Hooks on the model take effect. Raises ModelError where a prefix is empty,
-    has unknown tokens or leaves no room.
+    the noise of differences between them. Hooks on the model take effect. `batches` take the place of `batch`, and are
+    halved, once, where memory is full. Raises ModelError where a prefix is empty, has unknown tokens or leaves no room.
     """
     check_token_ids(model, prefixes)
     for row, ids in enumerate(prefixes):
@@ -87,16 +88,23 @@ def sample_completions(
                 f"{model.name}: prefix {row} of {len(ids)} tokens and {n_tokens} more do not fit its {model.n_ctx}"
                 " positions; lower tune.completion_tokens or the prefix_tokens"
             )
-    uniform = torch.rand(len(prefixes), n_tokens, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-    completions: list[Completion] = []
+    n = len(prefixes)
+    uniform = torch.rand(n, n_tokens, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+    def complete(rows: range) -> list[Completion]:
+        chosen = [prefixes[row] for row in rows]
+        sampled = _sample(model, chosen, uniform[rows.start : rows.stop], temperature, least_tokens)
+        return [
+            Completion(tuple(prefix), tuple(ids), model.tokenizer.decode(ids, skip_special_tokens=True))
+            for prefix, ids in zip(chosen, sampled, strict=True)
+        ]
+
     with model.lock, torch.no_grad(), FastLinear():
-        for start in range(0, len(prefixes), batch):
-            rows = prefixes[start : start + batch]
-            sampled = _sample(model, rows, uniform[start : start + batch], temperature, least_tokens)
-            for prefix, ids in zip(rows, sampled, strict=True):
-                text = model.tokenizer.decode(ids, skip_special_tokens=True)
-                completions.append(Completion(tuple(prefix), tuple(ids), text))
-    return completions
+        if batches is not None:
+            parts = list(batches.split(range(n), complete))
+        else:
+            parts = [complete(range(start, min(start + batch, n))) for start in range(0, n, batch)]
+    return [completion for part in parts for completion in part]
 
 
 @torch.no_grad()

@@ -98,5 +98,7 @@ def intervention_rows(made: Made, credits: Mapping[str, Any], random: Random) ->
                 "by_drift": float(random.normal(0, 0.01)), "effect": effect, "ci_low": effect - half,
                 "ci_high": effect + half, "removed_energy": 0.1, "reward_effect": 0.1 * effect,
                 "reward_ci_low": 0.1 * effect - 0.01, "reward_ci_high": 0.1 * effect + 0.01, "n_completions": 50,
+                "clean_runs": 4, "reward_contrast": 0.08 * effect, "reward_contrast_low": 0.08 * effect - 0.01,
+                "reward_contrast_high": 0.08 * effect + 0.01,
             })  # fmt: skip
     return sorted(rows, key=lambda row: (row["kind"], row["feature_id"], row["control_of"] or 0))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ from lfp.texts.lexicon import Reward
 from lfp.util.types import Floats, Ints, Progress, floats
 from precompute.run.inputs import load_dictionary, load_pair, load_reward, read_texts, tokenize_texts
 from precompute.run.work_folder import Output, Run
+from precompute.stages.findings.rewarded_writing import Writer
 from precompute.stages.models.completions import completion_rows, number_prefixes
 
 if TYPE_CHECKING:
@@ -45,7 +46,6 @@ UNABLATED = "unablated"
 """Group of the completions of the untouched model."""
 
 _CHOSEN = "chosen"
-_SEEDS_APART = 1_000
 _SEED_OFFSET = 3  # other samples than tuning, completions and rollouts had
 
 
@@ -124,9 +124,9 @@ def name_of_chosen(features: Sequence[int], scale: float) -> str:
 def ablate(request: Request, progress: Progress) -> Ablated:
     """Measure every group of a request and its controls. Raises CorpusError where no text is as long as a prefix."""
     config, probes = request.config, request.config.probes
-    writer = _Writer(request, _draw_prefixes(request))
-    clean = writer.write({})
-    others = [writer.write({}, run=i).scores.mean() for i in range(1, config.ablation.clean_runs)]
+    writer = _open_writer(request)
+    clean = _write(writer, request)
+    others = [writer.score(writer.write(run=i)).mean() for i in range(1, config.ablation.clean_runs)]
     clusters = number_prefixes(writer.prefixes)
     headline = next(row for row in request.tables.probes.to_pylist() if row["is_headline"])
     known = _describe_features(request, clean, headline["probe_id"])
@@ -136,7 +136,7 @@ def ablate(request: Request, progress: Progress) -> Ablated:
     measured = dict[Group, Measured]()
     for done, group in enumerate(groups):
         progress("ablations", done, len(groups), done)
-        ablated = writer.write(dict.fromkeys(group.features, config.ablation.scale))
+        ablated = _write(writer, request, dict.fromkeys(group.features, config.ablation.scale))
         measured[group] = ablated.measured()
         if group.kind in MAIN_KINDS:
             completions += ablated.rows(group.name, "ablated", request.base, clusters)
@@ -148,35 +148,30 @@ def ablate(request: Request, progress: Progress) -> Ablated:
     return Ablated(rows, completions, single_figures(rows, draws, **keys))
 
 
-@dataclass(frozen=True)
-class _Writer:
-    """Lets the tuned model complete the same prefixes with the same seed and scaled features, and scores the result."""
-
-    request: Request
-    prefixes: Sequence[tuple[int, ...]]
-
-    def write(self, scales: dict[int, float], *, run: int = 0) -> _Written:
-        """Write with the features scaled; a `run` beyond the first has a seed of its own."""
-        from lfp.ml.interventions.ablation import scaling
-        from lfp.ml.models.generation import log_likelihoods, sample_completions
-
-        request, tune = self.request, self.request.config.tune
-        prepend_bos = request.config.model.prepend_bos
-        with scaling(request.tuned, request.dictionary, scales, prepend_bos=prepend_bos, other=request.base):
-            written = sample_completions(
-                request.tuned,
-                self.prefixes,
-                n_tokens=tune.completion_tokens,
-                temperature=tune.temperature,
-                seed=request.config.seed + _SEED_OFFSET + _SEEDS_APART * run,
-                batch=request.config.ablation.batch,
-            )
-        of_base = log_likelihoods(request.base, written).numpy()
-        if request.reward is None:
-            return _Written(written, of_base, log_likelihoods(request.tuned, written).numpy() - of_base)
-        return _Written(
-            written, of_base, np.array(request.reward([completion.text for completion in written]), np.float64)
+def _open_writer(request: Request) -> Writer:
+    config = request.config
+    writer = Writer.open(
+        config, request.base, request.tuned, request.texts, reward=request.reward, seed=config.seed + _SEED_OFFSET
+    )
+    if not writer.prefixes:
+        raise CorpusError(
+            f"no held-out text has the {config.ablation.prefix_tokens} tokens of a prefix; lower"
+            " ablation.prefix_tokens, or set ablation.completions to 0 for no ablation"
         )
+    return writer
+
+
+def _write(writer: Writer, request: Request, scales: Mapping[int, float] | None = None) -> _Written:
+    """Write with features scaled, and score what is written."""
+    from lfp.ml.interventions.ablation import scaling
+    from lfp.ml.models.generation import log_likelihoods
+
+    prepend_bos = request.config.model.prepend_bos
+    written = writer.write(
+        scaling(request.tuned, request.dictionary, scales or {}, prepend_bos=prepend_bos, other=request.base)
+    )
+    of_base = log_likelihoods(request.base, written).numpy()
+    return _Written(written, of_base, writer.score(written, of_base=of_base))
 
 
 @dataclass(frozen=True)
@@ -231,26 +226,6 @@ def _describe_features(request: Request, clean: _Written, probe_id: int) -> Cand
         density=fired.density,
         energy=fired.mean_square * norms**2,
         mean_activation=fired.mean,
-    )
-
-
-def _draw_prefixes(request: Request) -> list[tuple[int, ...]]:
-    """Draw beginnings of texts, all of the same length, by the seed."""
-    from lfp.ml.models.generation import prefixes
-
-    config, length = request.config, request.config.ablation.prefix_tokens
-    usable = [text for text in request.texts if len(text.token_ids) >= length]
-    if not usable:
-        raise CorpusError(
-            f"no held-out text has the {length} tokens of a prefix; lower ablation.prefix_tokens, or set"
-            " ablation.completions to 0 for no ablation"
-        )
-    return prefixes(
-        usable,
-        n=config.ablation.completions,
-        token_range=(length, length),
-        seed=config.seed + _SEED_OFFSET,
-        bos_id=request.tuned.bos_id if config.model.prepend_bos else None,
     )
 
 

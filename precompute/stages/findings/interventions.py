@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,17 +12,20 @@ import pyarrow.compute as pc
 
 from lfp.bundle.schema import as_table
 from lfp.evaluation.findings.ablation import Candidates, Group, matched_controls
-from lfp.evaluation.findings.interventions import Measured, intervention_results, intervention_rows
+from lfp.evaluation.findings.interventions import CleanRuns, Measured, intervention_results, intervention_rows
 from lfp.evaluation.results import FEATURE
 from lfp.evaluation.statistics.resampling import Draws, number_pairs
-from lfp.texts.lexicon import Reward
 from lfp.util.types import Flags, Floats, Ints, floats
 from precompute.run.inputs import load_dictionary, load_pair, load_reward, read_texts, tokenize_texts
 from precompute.run.work_folder import Output, Run
 from precompute.stages.findings.feature_credits import choose_texts, tokens_of
+from precompute.stages.findings.rewarded_writing import Writer
+from precompute.stages.models.completions import number_prefixes
 
 if TYPE_CHECKING:
     from lfp.ml.implicit_reward.changes import ChangeOfWrites
+    from lfp.ml.models.loading import LanguageModel
+    from lfp.ml.models.runtime import Batches
     from lfp.ml.models.tokenization import TokenizedText
     from lfp.ml.sae.autoencoders import Dictionary
 
@@ -54,7 +58,7 @@ def run(run: Run, output: Output) -> None:
         _predict(run, rows, bench),
         n_tokens=bench.n_tokens,
         groups=number_pairs([row["pair_id"] for row in rows]),
-        clusters=bench.clusters,
+        clean=bench.clean_runs,
         places=[bench.dictionary.places[number] for number in bench.dictionary.place_of],
         energy=bench.energy,
         draws=draws,
@@ -63,104 +67,74 @@ def run(run: Run, output: Output) -> None:
     output.results(intervention_results(found, draws))
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class _Bench:
-    """What interventions are measured on: the pair, its texts, and prefixes whose completions are rewarded."""
+    """What interventions are measured on: the pair, its texts, and prefixes whose completions are rewarded.
+
+    `writer` and `clean_runs` are None where no completions are wanted or all held-out texts are shorter than a prefix.
+    """
 
     run: Run
     pair: ChangeOfWrites
     dictionary: Dictionary
     texts: list[TokenizedText]
     counted: list[Flags]
+    batches: Batches
     clean: Floats
     density: Floats
     energy: Floats
-    prefixes: list[tuple[int, ...]] = field(default_factory=list)
-    reward: Reward | None = None
-    clean_rewards: Floats | None = None
+    writer: Writer | None
+    clean_runs: CleanRuns | None
 
     @staticmethod
     def open(run: Run, rows: list[dict[str, Any]]) -> _Bench:
         from lfp.ml.implicit_reward.changes import ChangeOfWrites
         from lfp.ml.interventions.changes import measure_codes, text_log_probs
+        from lfp.ml.models.runtime import Batches
 
+        settings, prepend_bos = run.config.feature_credits, run.config.model.prepend_bos
         base, tuned = load_pair(run, exact=True)
         pair, dictionary, texts = ChangeOfWrites(tuned, base), load_dictionary(run, "tuned"), list(map(tokens_of, rows))
-        batch_texts, prepend_bos = run.config.feature_credits.batch_texts, run.config.model.prepend_bos
+        batches = Batches(settings.batch_texts, "interventions", "feature_credits.batch_texts", tuned.device)
         counted = [row["counted"] for row in rows]
-        clean = text_log_probs(tuned, texts, batch_texts=batch_texts, prepend_bos=prepend_bos, counted=counted)
-        density, energy = measure_codes(pair, dictionary, texts, batch_texts=batch_texts, prepend_bos=prepend_bos)
-        bench = _Bench(run, pair, dictionary, texts, counted, clean, density, energy)
-        if run.config.feature_credits.rewarded and run.config.ablation.completions:
-            bench.prefixes = _draw_prefixes(run, bench)
-            bench.reward = load_reward(run.config, run.config_dir) if run.config.tune.method == "grpo" else None
-            bench.clean_rewards = bench.write() if bench.prefixes else None
-        return bench
+        clean = text_log_probs(tuned, texts, batches=batches, prepend_bos=prepend_bos, counted=counted)
+        density, energy = measure_codes(pair, dictionary, texts, batches=batches, prepend_bos=prepend_bos)
+        writer = _open_writer(run, base, tuned) if settings.rewarded and run.config.ablation.completions else None
+        runs = None if writer is None else CleanRuns(writer.score_clean_runs(), number_prefixes(writer.prefixes))
+        return _Bench(run, pair, dictionary, texts, counted, batches, clean, density, energy, writer, runs)
 
     @property
     def n_tokens(self) -> Ints:
         """Tokens of each text that count: those of its response where it has a prompt."""
         return np.array([flags.sum() for flags in self.counted], np.int64)
 
-    @property
-    def clusters(self) -> Ints:
-        """Prefixes of the same tokens are one cluster."""
-        number: dict[tuple[int, ...], int] = {}
-        return np.array([number.setdefault(ids, len(number)) for ids in self.prefixes], np.int64)
-
     def measure(self, feature: int, control_of: int | None, *, by_reward: bool) -> Measured:
         """Take a feature out; return what it does to the texts, and to completions where wanted and possible."""
         from lfp.ml.interventions.changes import scaling_changes, text_log_probs
 
-        settings, prepend_bos = self.run.config.feature_credits, self.run.config.model.prepend_bos
+        prepend_bos = self.run.config.model.prepend_bos
         site = self.dictionary.places[int(self.dictionary.place_of[feature])].site
-        rewards = None
-        with scaling_changes(self.pair, self.dictionary, {feature: 0.0}, prepend_bos=prepend_bos):
+
+        def take_out() -> AbstractContextManager[None]:
+            return scaling_changes(self.pair, self.dictionary, {feature: 0.0}, prepend_bos=prepend_bos)
+
+        with take_out():
             after = text_log_probs(
-                self.pair.tuned,
-                self.texts,
-                batch_texts=settings.batch_texts,
-                prepend_bos=prepend_bos,
-                counted=self.counted,
+                self.pair.tuned, self.texts, batches=self.batches, prepend_bos=prepend_bos, counted=self.counted
             )
-            if by_reward and self.clean_rewards is not None and site == "mlp_out":
-                rewards = self.write() - self.clean_rewards
-        return Measured(feature, control_of, after - self.clean, rewards)
-
-    def write(self) -> Floats:
-        """Let the tuned model complete the prefixes, the same draws each time; return the completions' scores."""
-        from lfp.ml.models.generation import log_likelihoods, sample_completions
-
-        tune, config = self.run.config.tune, self.run.config
-        written = sample_completions(
-            self.pair.tuned,
-            self.prefixes,
-            n_tokens=tune.completion_tokens,
-            temperature=tune.temperature,
-            seed=config.seed + _SEED_OFFSET,
-            batch=config.ablation.batch,
-        )
-        if self.reward is not None:
-            return np.array(self.reward([completion.text for completion in written]), np.float64)
-        scores = [log_likelihoods(model, written).numpy() for model in (self.pair.tuned, self.pair.base)]
-        return np.asarray(scores[0] - scores[1], np.float64)
+        scores = None
+        if by_reward and self.writer is not None and site == "mlp_out":
+            scores = self.writer.score(self.writer.write(take_out()))
+        return Measured(feature, control_of, after - self.clean, scores)
 
 
-def _draw_prefixes(run: Run, bench: _Bench) -> list[tuple[int, ...]]:
-    """Draw beginnings of held-out texts, all of the same length, by the seed; none where all texts are shorter."""
-    from lfp.ml.models.generation import prefixes
-
-    length, tuned = run.config.ablation.prefix_tokens, bench.pair.tuned
-    usable = [text for text in tokenize_texts(run, tuned, read_texts(run, "held_out")) if len(text.token_ids) >= length]
-    if not usable:
-        return []
-    return prefixes(
-        usable,
-        n=run.config.ablation.completions,
-        token_range=(length, length),
-        seed=run.config.seed + _SEED_OFFSET,
-        bos_id=tuned.bos_id if run.config.model.prepend_bos else None,
-    )
+def _open_writer(run: Run, base: LanguageModel, tuned: LanguageModel) -> Writer | None:
+    """Draw prefixes of held-out texts; None where all texts are shorter."""
+    config = run.config
+    texts = tokenize_texts(run, tuned, read_texts(run, "held_out"))
+    reward = load_reward(config, run.config_dir) if config.tune.method == "grpo" else None
+    writer = Writer.open(config, base, tuned, texts, reward=reward, seed=config.seed + _SEED_OFFSET)
+    return writer if writer.prefixes else None
 
 
 def _match_controls(bench: _Bench, order: list[int], run: Run) -> dict[int, int]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 
-from lfp.evaluation.findings.interventions import Measured, intervention_results, intervention_rows
+from lfp.evaluation.findings.interventions import CleanRuns, Measured, intervention_results, intervention_rows
 from lfp.evaluation.results import ResultRow
 from lfp.evaluation.statistics.resampling import Draws
-from lfp.util.types import Place
+from lfp.util.types import Floats, Place
 
 DRAWS = Draws(200, 200, 0)
 N_FEATURES, N_TEXTS = 30, 12
@@ -24,15 +27,15 @@ def rows() -> list[dict[str, object]]:
     measured = []
     for feature in range(20):
         effects = 2.0 * credit[feature] * n_tokens * (1.0 + 0.1 * rng.normal(size=N_TEXTS))
-        rewards = credit[feature] + rng.normal(size=16) if feature < 10 else None
-        measured.append(Measured(feature, None, effects, rewards))
+        scores = credit[feature] + rng.normal(size=16) if feature < 10 else None
+        measured.append(Measured(feature, None, effects, scores))
         measured.append(Measured(20 + feature % 10, feature, 0.1 * effects))
     return intervention_rows(
         measured,
         predictions,
         n_tokens=n_tokens,
         groups=np.arange(N_TEXTS),
-        clusters=np.arange(16),
+        clean=CleanRuns(rng.normal(size=(4, 16)), np.arange(16)),
         places=[Place(feature % 3) for feature in range(N_FEATURES)],
         energy=np.ones(N_FEATURES),
         draws=DRAWS,
@@ -71,22 +74,66 @@ def test_a_negative_correlation_is_beyond_chance_too(rows: list[dict[str, object
     assert found.value < -0.95 and found.null_p == pytest.approx(1 / 201)
 
 
-def test_the_luck_of_the_clean_run_and_repeated_controls_add_nothing(rows: list[dict[str, object]]) -> None:
-    rewards = np.random.default_rng(2).normal(size=len(rows))
+N_COMPLETIONS = 200
 
-    def sizes(luck: float) -> dict[str, ResultRow]:
-        found = intervention_results(
-            [row | {"reward_effect": luck + rewards[row["feature_id"]]} for row in rows],  # type: ignore[call-overload, operator]
-            DRAWS,
-        )
-        return {kind: pick(found, "reward_size", kind) for kind in ("feature", "control")}
 
-    quiet, lucky = sizes(0.0), sizes(100.0)
-    for kind, n in (("feature", 20), ("control", 10)):  # each control stands for two features
-        assert lucky[kind].value == pytest.approx(quiet[kind].value) and quiet[kind].n == n
-        assert lucky[kind].ci_high == pytest.approx(quiet[kind].ci_high)
-    others = [np.abs(rewards[i] - np.delete(rewards[20:30], i - 20).mean()) for i in range(20, 30)]
-    assert quiet["control"].value == pytest.approx(np.mean(others))
+def rows_of_scores(scores: Sequence[Floats], n_controls: int, runs: Floats) -> list[dict[str, Any]]:
+    """Rows of features whose completions have such scores, the last of them controls."""
+    n, n_features = len(scores), len(scores) - n_controls
+    measured = [
+        Measured(i, None if i < n_features else i - n_features, np.ones(3), of_one) for i, of_one in enumerate(scores)
+    ]
+    return intervention_rows(
+        measured,
+        dict.fromkeys(("credit", "weight", "drift"), np.zeros(n)),
+        n_tokens=np.full(3, 5),
+        groups=np.arange(3),
+        clean=CleanRuns(runs, np.arange(N_COMPLETIONS)),
+        places=[Place(0)] * n,
+        energy=np.ones(n),
+        draws=Draws(200, 20, 0),
+    )
+
+
+@pytest.mark.parametrize("changed", [0.0, 0.3, 1.0])  # share of the completions that are written otherwise
+def test_effects_on_rewards_are_no_less_exact_than_against_one_run_or_the_mean_of_all(changed: float) -> None:
+    rng, prefix = np.random.default_rng(3), np.random.default_rng(4).normal(size=N_COMPLETIONS)
+    found, paired, averaged, covered = [], [], [], []
+    for _ in range(150):
+        runs = prefix + rng.normal(size=(4, N_COMPLETIONS))
+        otherwise = rng.random(N_COMPLETIONS) < changed
+        after = np.where(otherwise, prefix + rng.normal(size=N_COMPLETIONS) + 0.2, runs[0])
+        (row,) = rows_of_scores([after], 0, runs)
+        found.append(row["reward_effect"])
+        covered.append(row["reward_ci_low"] <= 0.2 * changed <= row["reward_ci_high"])
+        paired.append(np.mean(after - runs[0]))
+        averaged.append(np.mean(after - runs.mean(axis=0)))
+    if not changed:
+        assert set(found) == {0.0}, "whatever the luck of the first run"
+        return
+    assert np.mean(found) == pytest.approx(0.2 * changed, abs=0.03) and 0.88 < np.mean(covered) < 0.99
+    assert np.std(found) < 1.05 * min(np.std(paired), np.std(averaged))
+    assert np.std(found) < 0.9 * max(np.std(paired), np.std(averaged))
+
+
+def test_contrasts_are_with_the_controls_at_the_same_prefixes_whatever_the_clean_runs() -> None:
+    rng, prefix = np.random.default_rng(5), 10.0 * np.random.default_rng(6).normal(size=N_COMPLETIONS)
+    scores = [prefix + 0.3 * (i == 0) + rng.normal(size=N_COMPLETIONS) for i in range(12)]
+    quiet, lucky = (
+        rows_of_scores(scores, 6, prefix + luck + rng.normal(size=(runs, N_COMPLETIONS)))
+        for luck, runs in ((0.0, 4), (1.0, 1))
+    )
+    columns = ("reward_contrast", "reward_contrast_low", "reward_contrast_high")
+    assert [[row[name] for name in columns] for row in quiet] == [[row[name] for name in columns] for row in lucky]
+    strong, control = (next(row for row in quiet if row["feature_id"] == feature) for feature in (0, 6))
+    assert strong["reward_contrast"] == pytest.approx((scores[0] - np.mean(scores[6:], axis=0)).mean())
+    assert control["reward_contrast"] == pytest.approx((scores[6] - np.mean(scores[7:], axis=0)).mean())
+    assert 0.0 < strong["reward_contrast_low"] < 0.3 < strong["reward_contrast_high"] < 0.6  # prefixes cancel
+    results = intervention_results(quiet, DRAWS)
+    for kind, n in (("feature", 6), ("control", 6)):
+        sizes = [abs(row["reward_contrast"]) for row in quiet if row["kind"] == kind]
+        size = pick(results, "reward_size", kind)
+        assert size.value == pytest.approx(np.mean(sizes)) and size.n == n
 
 
 def test_intervals_of_effects_cover_where_sides_of_pairs_are_alike() -> None:
@@ -102,7 +149,7 @@ def test_intervals_of_effects_cover_where_sides_of_pairs_are_alike() -> None:
         dict.fromkeys(("credit", "weight", "drift"), np.zeros(n_features)),
         n_tokens=n_tokens,
         groups=pairs,
-        clusters=None,
+        clean=None,
         places=[Place(0)] * n_features,
         energy=np.ones(n_features),
         draws=Draws(200, 2, 0),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
+from lfp.bundle.manifest import read_table
 from lfp.util.types import Place
 from precompute.stages.findings.interventions import _match_controls
 
@@ -20,3 +22,13 @@ def test_controls_are_other_features_of_the_same_place_and_each_is_used_once() -
     controls = _match_controls(bench, order, run)
     assert list(controls) == order and len(set(controls.values())) == 20
     assert all(control >= 20 and control % 2 == feature % 2 for feature, control in controls.items())
+
+
+def test_completions_are_compared_with_several_clean_runs_and_with_controls(tiny_bundle: Path) -> None:
+    rows = read_table(tiny_bundle, "interventions").to_pylist()
+    written = [row for row in rows if row["reward_effect"] is not None]
+    assert {row["kind"] for row in written} == {"feature", "control"}
+    for row in written:
+        assert row["clean_runs"] == 4 and row["n_completions"] == 12
+        assert row["reward_contrast_low"] <= row["reward_contrast"] <= row["reward_contrast_high"]
+    assert any(row["reward_effect"] is None for row in rows), "only features.rewarded are"

@@ -13,9 +13,11 @@ from transformers import AutoModelForCausalLM
 
 from lfp.errors import ModelError
 from lfp.ml.implicit_reward.changes import ChangeOfWrites
-from lfp.ml.interventions.changes import scaling_changes, text_log_probs
+from lfp.ml.interventions.changes import measure_codes, scaling_changes, text_log_probs
+from lfp.ml.models.generation import sample_completions
 from lfp.ml.models.loading import LanguageModel, load_model
 from lfp.ml.models.pairs import load_pair
+from lfp.ml.models.runtime import Batches
 from lfp.ml.models.sources import find_model
 from lfp.ml.models.tokenization import tokenize
 from lfp.ml.sae.autoencoders import Dictionary
@@ -113,9 +115,45 @@ def test_what_is_taken_out_is_the_feature_of_the_change(
         pass
 
 
+def batches(model: LanguageModel, size: int) -> Batches:
+    return Batches(size, "interventions", "feature_credits.batch_texts", model.device)
+
+
+def test_batches_are_halved_once_where_memory_is_full(
+    folders: dict[str, tuple[Path, Path]], sentences: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, tuned = (load_model(str(folder)) for folder in folders["llama"])
+    texts, pair = tokenize(base.tokenizer, sentences, context=12)[:4], ChangeOfWrites(tuned, base)
+    dictionary = Dictionary([random_sae(Place(0), "topk", "change"), random_sae(Place(1), "topk", "change")])
+    prefixes = [(base.bos_id, *text.token_ids[:3]) for text in texts]
+
+    def measure(own: Batches) -> list[Any]:
+        codes = measure_codes(pair, dictionary, texts, batches=own, prepend_bos=True)
+        written = sample_completions(tuned, prefixes, n_tokens=4, temperature=1.0, seed=0, batches=own)
+        return [text_log_probs(tuned, texts, batches=own, prepend_bos=True), *codes, written]
+
+    whole, most = measure(batches(tuned, 4)), 2
+    block = tuned.network.get_submodule("model.layers.1.mlp.up_proj")
+
+    def fill_memory(_: Any, args: tuple[Tensor, ...]) -> None:
+        if len(args[0]) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    handle = block.register_forward_pre_hook(fill_memory)
+    own = batches(tuned, 4)
+    halved = measure(own)
+    assert own.size == 2 and halved.pop() == whole.pop()
+    for value, expected in zip(halved, whole, strict=True):
+        np.testing.assert_allclose(value, expected, rtol=1e-5)  # nothing counts twice
+    most = 1
+    with pytest.raises(ModelError, match=r"with 2 texts per batch; lower feature_credits.batch_texts \(now 4\)"):
+        measure(batches(tuned, 4))
+    handle.remove()
+
+
 def test_log_likelihoods_are_those_of_texts_alone(neox: LanguageModel, sentences: list[str]) -> None:
     texts = tokenize(neox.tokenizer, sentences, context=12)
-    found = text_log_probs(neox, texts, batch_texts=2, prepend_bos=True)
+    found = text_log_probs(neox, texts, batches=batches(neox, 2), prepend_bos=True)
     for text, value in zip(texts, found, strict=True):
         ids = torch.tensor([[neox.bos_id, *text.token_ids]])
         expected = logits(neox, ids).log_softmax(-1)[0, :-1].gather(-1, ids[0, 1:, None]).sum()
