@@ -38,8 +38,9 @@ page = st.navigation(
     },
     expanded=True,
 )
-tabs = contents.tabs_beside(next(name for name, known in made.items() if known == page), empty)
-st.set_page_config(page_title=f"{page.title} · LFP Explorer")
+current = next(name for name, known in made.items() if known == page)
+tabs = contents.tabs_beside(current, empty)
+frame.name_tab(contents.view_title(current))
 
 if params := permalinks.reworded_params():  # before any widget, as those bound to the URL would drop the old words
     st.switch_page(page, query_params=params)

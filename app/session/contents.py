@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import streamlit as st
 
-from app.session import bundles
-from lfp.bundle.manifest import Manifest, has_models, read_manifest
+from app.session import bundles, cache
+from lfp.bundle import queries
+from lfp.bundle.manifest import has_models
+from lfp.bundle.store.connection import Store
 from lfp.errors import BundleError
 
 
@@ -55,31 +54,21 @@ def empty_pages() -> frozenset[str]:
     if path is None:
         return frozenset()
     try:
-        return without_content(path, read_manifest(path), n_bundles=len(offered))
-    except (BundleError, OSError, pa.ArrowException):
+        return without_content(cache.open_store(path), n_bundles=len(offered))
+    except BundleError:
         return frozenset()
 
 
-def without_content(path: Path, manifest: Manifest, *, n_bundles: int) -> frozenset[str]:
+def without_content(store: Store, *, n_bundles: int) -> frozenset[str]:
     """Name the pages that a bundle has nothing for, out of `n_bundles` on offer."""
-    n_rows = {name: info.rows for name, info in manifest.tables.items()}
+    n_rows = {name: info.rows for name, info in store.manifest.tables.items()}
     has_content = {
         "drift": n_rows.get("drift", 0) > 0,
-        "pairs": has_pairs(path),
+        "pairs": store.once("has pairs", lambda: queries.texts.has_pairs(store)),
         "runs": n_bundles > 1,
-        "try_it": has_models(manifest),
+        "try_it": has_models(store.manifest),
     }
     return frozenset(name for name, is_there in has_content.items() if not is_there)
-
-
-def has_pairs(path: Path) -> bool:
-    """Tell from the file's statistics whether any text of a bundle is of a pair; True where they do not say."""
-    found = pq.read_metadata(path / "texts.parquet")
-    groups = [found.row_group(number) for number in range(found.num_row_groups)]
-    columns = [group.column(at) for group in groups for at in range(group.num_columns)]
-    of_pairs = [column for column in columns if column.path_in_schema == "pair_id"]
-    known = [column.statistics for column in of_pairs]
-    return any(facts is None or not facts.has_null_count or facts.num_values > 0 for facts in known)
 
 
 def visible_pages(current: str, empty: Collection[str]) -> frozenset[str]:
@@ -103,6 +92,12 @@ def tabs_beside(current: str, empty: Collection[str]) -> Mapping[str, str]:
                 tabs = {name: title for name, title in entry.tabs.items() if name == current or name not in empty}
                 return tabs if len(tabs) > 1 else {}
     return {}
+
+
+def view_title(name: str) -> str:
+    """Return the title of a page: its tab's, or for a page of one row what the row is."""
+    tabs = {tab: title for entries in MENU.values() for entry in entries for tab, title in entry.tabs.items()}
+    return tabs.get(name, name.capitalize())
 
 
 def current_page() -> str:

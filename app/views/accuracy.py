@@ -77,6 +77,7 @@ def show_word(store: Store) -> None:
     except NotInBundleError as error:
         st.html(panels.note(f"{str(error)[:1].upper()}{str(error)[1:]}."))
         return
+    frame.name_tab(f"Word “{word.word}”")
     st.html(f"{panels.badge(word.word, 'good')}{panels.facts(report.word_facts(word))}")
     found = ask(queries.words.word_features, store, word.word)
     if not found:

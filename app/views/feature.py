@@ -208,6 +208,7 @@ def show() -> None:
         st.html(panels.notice("No such feature", str(error)))
         st.button("Open the strongest feature", on_click=go, args=(ask(queries.feature.strongest_feature, store),))
         return
+    frame.name_tab(f"Feature {feature.feature_id}", feature.description or "no label")
     show_feature(store, feature)
 
 

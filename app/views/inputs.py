@@ -195,7 +195,9 @@ def show() -> None:
         if chosen is None:
             return
         try:
-            show_text(store, ask(queries.texts.text, store, chosen))
+            text = ask(queries.texts.text, store, chosen)
+            frame.name_tab(f"Text {text.text_id}", text.text)
+            show_text(store, text)
         except NotInBundleError as error:
             st.html(panels.notice("No such text", str(error)))
 

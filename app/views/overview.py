@@ -17,13 +17,13 @@ from lfp.bundle.store.connection import Store
 from lfp.evaluation.results import ResultRow
 from lfp.evaluation.written_words import WrittenWord, split_words
 from lfp.report import summary
-from lfp.report.checks import check_run
+from lfp.report.checks import WRITING as WRITTEN
+from lfp.report.checks import read_checks
 from lfp.report.credits import credits_sentence, layer_title, ledger_sentence, ledger_title
 from lfp.report.figures import bars, lines, points
 from lfp.report.figures.intervals import Legend
 from lfp.report.figures.modules import draw_credits, draw_ledger
 from lfp.report.formatting import count, estimate, percent, pick, place_name, plain
-from lfp.report.rows import read_report
 from lfp.report.sentences.ablations import effects_sentence
 from lfp.report.sentences.features import labels_sentence
 from lfp.report.sentences.models import layers_sentence
@@ -45,14 +45,13 @@ WRITING = "what-both-models-write"
 
 def show_checks(store: Store) -> None:
     """Draw the four checks, each linked to its evidence."""
-    found = ask(read_report, store)
-    probe = ask(queries.common.headline, store)
-    made = check_run(found, target=probe.target if probe else None, labeller=store.manifest.labeller)
+    made = ask(read_checks, store)
     accuracy = permalinks.href("accuracy", permalinks.AccuracyView())
     validation = permalinks.href("validation", permalinks.ValidationView())
     unexplained = permalinks.DisagreementsView(queue="implicit against true", things="words")
     where = {
         "reward": f"#{WRITING}",
+        WRITTEN: f"#{WRITING}",
         "implicit_reward": accuracy,
         "preference_accuracy": accuracy,
         "kendall_tau": accuracy,
@@ -67,12 +66,13 @@ def show_checks(store: Store) -> None:
 def show_leading(store: Store) -> None:
     """Draw the five features that carry most."""
     found = ask(queries.credits.leading_features, store)
-    st.subheader(leading.title(found))
+    shares = ask(queries.run.figures, store, "feature_credits")
+    st.subheader(leading.title(found, shares))
     text_href = lambda text_id, feature: permalinks.href(  # noqa: E731
         "inputs", permalinks.InputsView(text=text_id, watch=feature)
     )
     listed = leading.listed(found, feature_href=permalinks.feature_href, text_href=text_href)
-    st.html(listed + panels.note(leading.sentence(found)))
+    st.html(listed + panels.note(leading.sentence(found, shares)))
 
 
 def show_ledger(store: Store) -> None:

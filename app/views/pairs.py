@@ -165,7 +165,9 @@ def show() -> None:
     chosen = paging.choose_row(page, "Pair number", key="pair", page_key="leaf", values_key="side_values")
     if chosen is not None:
         try:
-            show_pair(store, ask(queries.texts.pair, store, chosen))
+            pair = ask(queries.texts.pair, store, chosen)
+            frame.name_tab(f"Pair {pair.pair_id}")
+            show_pair(store, pair)
         except NotInBundleError as error:
             st.html(panels.notice("No such pair", str(error)))
     show_forecast(store)

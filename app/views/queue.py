@@ -82,6 +82,7 @@ def show_review(store: Store, bundle: BundleKey, listed: AuditList, found: Audit
     """Draw one item: its examples, and beside them the verdict form."""
     at = choose_item(listed, latest)
     feature_id = listed.feature_ids[at - 1]
+    frame.name_tab("Review", f"feature {feature_id}, {at} of {len(listed.feature_ids)}")
     feature = ask(queries.feature.feature, store, feature_id)
     left, right = st.columns([6, 5], gap="large")
     with right.container(key="audit_panel"):

@@ -15,11 +15,18 @@ from app.session import permalinks
 from lfp.evaluation.results import ResultRow
 from lfp.report.figures.frame import CONFIG, contributions
 from lfp.report.figures.intervals import Legend, Line, draw_lines
+from lfp.util.sanitize import shortened
 
 V = TypeVar("V")
 
 KEYS = {"/": "search on this page", "j": "next item or page", "k": "previous item or page", "?": "this help"}
 """Keyboard shortcuts of every page."""
+
+
+def name_tab(*what: str) -> None:
+    """Name the browser's tab after what is on screen: the row that is open, or the view."""
+    named = " · ".join(shortened(part, 60) for part in what if part)
+    st.set_page_config(page_title=f"{named} · LFP Explorer")
 
 
 def download(rows: Callable[[], pa.Table], *, name: str, label: str = "Download") -> None:

@@ -22,7 +22,7 @@ from lfp.bundle.queries.texts import TextFilter
 from lfp.bundle.schema import BY_NAME, TABLES
 from lfp.bundle.store.connection import Limits, Store
 from lfp.errors import ConfigError
-from lfp.report.checks import check_run, name_finding
+from lfp.report.checks import name_finding, read_checks
 from lfp.report.rows import read_report
 from lfp.report.sentences.sections import sentence
 from lfp.report.sentences.words import writing_sentence
@@ -82,7 +82,7 @@ class Reader(AbstractContextManager["Reader"]):
                     answer=check.outcome,
                     says=[f"{name_finding(check, finding)}: {finding.says}" for finding in check.findings],
                 )
-                for check in check_run(report, target=target, labeller=queries.common.main_labeller(self._store))
+                for check in read_checks(self._store, report)
             ],
             says=summarise(report, target),
             sections=[

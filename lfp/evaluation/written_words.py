@@ -31,6 +31,14 @@ class WrittenWord:
         return (self.n_tuned + 0.5) / (self.n_base + 0.5)
 
 
+@dataclass(frozen=True)
+class Writing:
+    """The words of both models' continuations that were compared, and the number of prompts."""
+
+    words: Sequence[WrittenWord]
+    n: int
+
+
 def compare_writing(base: Sequence[Set[str]], tuned: Sequence[Set[str]]) -> list[WrittenWord]:
     """Compare the words in each of two models' continuations of the same prompts, in falling order of their ratio.
 

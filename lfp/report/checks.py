@@ -1,6 +1,6 @@
 """Four checks of a run in plain words: did the reward move, is it in the model, is it new, does the evidence hold.
 
-Each is read off stored rows of the report by a fixed rule on their intervals and nulls; without a row it is not known.
+Each is read off stored rows by a fixed rule on their intervals and nulls; without a row it is not known.
 """
 
 from __future__ import annotations
@@ -12,11 +12,16 @@ from typing import Literal
 
 import numpy as np
 
+from lfp.bundle import queries
+from lfp.bundle.store.connection import Store
 from lfp.evaluation.results import Report, ResultRow, count_dictionaries
-from lfp.evaluation.statistics.discoveries import benjamini_hochberg
+from lfp.evaluation.statistics.discoveries import RATE, benjamini_hochberg
+from lfp.evaluation.written_words import Writing, WrittenWord, split_words
 from lfp.report.figures.lines import TARGETS, keys_of
 from lfp.report.formatting import count, estimate, pick, plain
+from lfp.report.rows import read_report
 from lfp.report.sentences.common import size_of
+from lfp.report.sentences.words import is_among, size_in_errors
 from lfp.report.summary import compare_models
 
 Outcome = Literal["yes", "no", "in part", "not measured"]
@@ -72,13 +77,31 @@ def is_beyond_null(row: ResultRow | None) -> bool | None:
     return row.beats_null and bool(lowest > (row.null_mean or 0.0))
 
 
-def check_run(report: Report, *, target: str | None = None, labeller: str | None = None) -> tuple[Check, ...]:
-    """Return the four checks; `target` is the headline probe's, and `labeller` the one whose labels are shown."""
+def read_checks(store: Store, report: Report | None = None) -> tuple[Check, ...]:
+    """Return the four checks of a bundle; its report is read unless the caller has it."""
+    probe, n = queries.common.headline(store), queries.run.count_samples(store)
+    return check_run(
+        read_report(store) if report is None else report,
+        target=probe.target if probe else None,
+        labeller=queries.common.main_labeller(store),
+        writing=Writing(queries.run.written_words(store), n) if n else None,
+    )
+
+
+def check_run(
+    report: Report, *, target: str | None = None, labeller: str | None = None, writing: Writing | None = None
+) -> tuple[Check, ...]:
+    """Return the four checks.
+
+    `target` is the headline probe's, `labeller` the one whose labels are shown, and `writing` what both models wrote.
+    """
+    is_new = (_compare_writing(writing), _compare_twins(report), _compare_base(report, target))
+    evidence = (_check_labels(report, labeller), _check_interventions(report), _check_ablations(report))
     return (
         Check("Did the reward move?", (_check_reward(report),)),
         Check("Is it in the model?", (_check_model(report),)),
-        Check("Is it new?", (_compare_base(report, target), _compare_twins(report))),
-        Check("Do labels and interventions hold?", (_check_labels(report, labeller), _check_interventions(report))),
+        Check("Is it new?", is_new),
+        Check("Do labels and interventions hold?", evidence),
     )
 
 
@@ -139,12 +162,43 @@ def _check_model(report: Report) -> Finding:
     return Finding("Implicit reward", holds, says, "implicit_reward")
 
 
+def _compare_writing(writing: Writing | None) -> Finding:
+    """Judge the words of both models' continuations; were the models alike, any would pass in 5 % of runs at most."""
+    if writing is None:
+        command = "python -m precompute run CONFIG.toml --out DIR, which lets both models continue held-out texts"
+        return _unmeasured("In what it writes", WRITING, command)
+    if not writing.words:
+        says = f"no word is written by one model alone after six of {count(writing.n)} prompts, so none can be tested."
+        return Finding("In what it writes", None, says, WRITING)
+    risen, fallen = split_words(writing.words)
+    if not risen and not fallen:
+        says = (
+            f"none of {count(len(writing.words))} words is in more, or in fewer, of the tuned model’s "
+            f"{count(writing.n)} continuations than of the base model’s (sign test over prompts, false discovery rate "
+            f"{_RATE})."
+        )
+        return Finding("In what it writes", False, says, WRITING)
+    says = (
+        f"of {count(len(writing.words))} words in {count(writing.n)} continuations of the same prompts, the tuned "
+        f"model writes {count(len(risen))} in more and {count(len(fallen))} in fewer than the base model"
+        f"{_name_words(risen, fallen)} (sign test over prompts, false discovery rate {_RATE}: models that are "
+        f"alike would have any such word in at most {_RATE} of runs)."
+    )
+    return Finding("In what it writes", True, says, WRITING)
+
+
+def _name_words(*lists: Sequence[WrittenWord]) -> str:
+    """Return the first words of each list with their counts, base to tuned; empty where there are none."""
+    named = [f"“{word.word}” {count(word.n_base)} → {count(word.n_tuned)}" for found in lists for word in found[:2]]
+    return f", such as {', '.join(named)}" if named else ""
+
+
 def _compare_base(report: Report, target: str | None) -> Finding:
     found = compare_models(report, target)
     holds = is_above_zero(found.difference) if found else None
     section = "preference_accuracy" if found and found.target == "preference" else "kendall_tau"
     if found is None or holds is None:
-        return _unmeasured("Against the base model", section, "python -m precompute run CONFIG.toml --out DIR")
+        return _unmeasured("As a probe reads it", section, "python -m precompute run CONFIG.toml --out DIR")
     does = "predicts held-out pairs" if found.target == "preference" else "ranks held-out words by their reward"
     better = "better" if holds else "no better"
     says = (
@@ -153,10 +207,10 @@ def _compare_base(report: Report, target: str | None) -> Finding:
         f"{estimate(found.difference, is_signed=True)}."
     )
     if not holds:
-        says += " The base model may already have known it."
+        says += " The base model’s features may already tell these apart, so this probe shows nothing new."
     elif count_dictionaries(found.difference.group) == 1 and found.difference.inputs == "sae":
         says += " Other seeds of the dictionaries are not in the interval."
-    return Finding("Against the base model", holds, says, section)
+    return Finding("As a probe reads it", holds, says, section)
 
 
 def _compare_twins(report: Report) -> Finding:
@@ -169,9 +223,20 @@ def _compare_twins(report: Report) -> Finding:
     says = (
         f"{count(found.value)} of {count(found.n)} words are preferred otherwise than by {count(n.value)} models tuned "
         "on the same feedback by other seeds (false discovery rate 10 %); each of these differs from the others in at "
-        f"most {count(found.null_high)}."
+        f"most {count(found.null_high)}.{_name_preferred(rows, found)}"
     )
     return Finding("Against twins", holds, says, "twins")
+
+
+def _name_preferred(rows: Sequence[ResultRow], found: ResultRow) -> str:
+    """Name the first word preferred more, and less, than by the twins, of those that differ; empty without any."""
+    named = []
+    for metric, how in (("preferred_more", "more"), ("preferred_less", "less")):
+        top = max((row for row in rows if row.metric == metric), key=size_in_errors, default=None)
+        if top is not None and is_among(top, found):
+            word = str(top.group).removeprefix("word:")
+            named.append(f"{how} “{word}”, by {estimate(top, is_signed=True)} nats")
+    return f" First: {'; '.join(named)}." if named else ""
 
 
 def _check_labels(report: Report, labeller: str | None) -> Finding:
@@ -194,16 +259,18 @@ def _check_labels(report: Report, labeller: str | None) -> Finding:
 
 
 def _check_interventions(report: Report) -> Finding:
+    """Judge whether credits predict what removing what tuning changed of single features does."""
     row = pick(report.get("interventions", ()), metric="rank_correlation", group="credit")
     holds = is_beyond_null(row)
-    if row is not None and holds is not None:
-        do = "agree" if holds else "agree no better than chance"
-        says = (
-            f"credits {do} with what removing each of {count(row.n)} features does to the implicit reward, rank "
-            f"correlation {estimate(row)}; {_chance(row, 'shuffles')}."
-        )
-        return Finding("Interventions", holds, says, "interventions")
-    return _check_ablations(report)
+    if row is None or holds is None:
+        command = "python -m precompute run CONFIG.toml --out DIR, with feature_credits.interventions above 0"
+        return _unmeasured("Interventions", "interventions", command)
+    do = "agree" if holds else "agree no better than chance"
+    says = (
+        f"credits {do} with what removing tuning’s change of each of {count(row.n)} features does to the implicit "
+        f"reward, rank correlation {estimate(row)}; {_chance(row, 'shuffles')}."
+    )
+    return Finding("Interventions", holds, says, "interventions")
 
 
 def _check_ablations(report: Report) -> Finding:
@@ -216,21 +283,30 @@ def _check_ablations(report: Report) -> Finding:
         if row.metric == "contrast" and row.group in groups and _are_known(row.value, row.null_high, row.null_p)
     ]
     if not judged:
-        return _unmeasured("Interventions", "ablation", "python -m precompute ablate BUNDLE")
+        return _unmeasured("Ablations", "ablation", "python -m precompute ablate BUNDLE")
     flags = benjamini_hochberg(np.array([row.null_p for row in judged], np.float64))
     passed = [row for row, flag in zip(judged, flags.tolist(), strict=True) if flag and _excludes_zero(row)]
-    if not passed:
-        says = f"removing any of {len(judged)} groups of features changes the reward no more than controls."
-        return Finding("Interventions", False, says, "ablation")
-    row = max(passed, key=size_of)
-    says = (
-        f"removing the features {_GROUPS.get(str(row.group), f'of group {row.group}')} changes the mean "
-        f"reward by {estimate(row, is_signed=True)} beyond matched controls, 95 % of which stay within "
-        f"±{plain(row.null_high)}."
-    )
-    return Finding("Interventions", True, says, "ablation")
+    row = max(passed or judged, key=_effect_in_nulls)
+    group = f"the features {_GROUPS.get(str(row.group), f'of group {row.group}')}"
+    reach = f"controls, 95 % of which stay within ±{plain(row.null_high)}"
+    if passed:
+        says = f"removing {group} changes the mean reward by {estimate(row, is_signed=True)} beyond matched {reach}."
+    else:
+        says = (
+            f"removing any of {len(judged)} groups of features changes the mean reward no more than matched controls; "
+            f"largest, {group}: {estimate(row, is_signed=True)} beyond {reach}."
+        )
+    return Finding("Ablations", bool(passed), says, "ablation")
 
 
+def _effect_in_nulls(row: ResultRow) -> float:
+    """Return the size of an effect over what its controls reach."""
+    return size_of(row) / (row.null_high or 1.0)
+
+
+_RATE = f"{100 * RATE:g} %"
+WRITING = "completions"
+"""What a finding on both models' continuations rests on: a table, and no section of the report."""
 _GROUPS: Mapping[str, str] = {
     "related": "labelled related",
     "weighted": "that raise the estimate most",

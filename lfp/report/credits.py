@@ -107,6 +107,49 @@ def ledger_sentence(rows: Sequence[ResultRow]) -> str:
     return says
 
 
+def share_of_modules(rows: Sequence[ResultRow]) -> str:
+    """Say how much all features carry of their modules' credit, on every path; empty where it was not measured."""
+    found = _feature_shares(rows)
+    if not found:
+        return ""
+    if all(_includes_zero(row) for row in found):
+        return "all features together carry none of their modules’ beyond zero"
+    low, *_, high = [percent(row.value) for row in [found[0], *found]]
+    span = low if len(found) == 1 else f"{low.removesuffix(' %')} to {high}"
+    return f"all features together carry {span} of their modules’"
+
+
+def features_share_sentence(rows: Sequence[ResultRow]) -> str:
+    """Say of each module that a dictionary reads how much its features carry; empty where it was not measured.
+
+    It ends with a space.
+    """
+    found = _feature_shares(rows)
+    if not found:
+        return ""
+    parts = [
+        f"{_share(row)} of the credit of {_MODULES.get(str(row.site), str(row.site))} {row.layer}" for row in found
+    ]
+    return (
+        f"All features together carry {' and '.join(parts)} ({count(found[0].n)} texts, 95 % intervals over texts); "
+        "the rest is their dictionary’s bias and what it does not reconstruct. "
+    )
+
+
+def _feature_shares(rows: Sequence[ResultRow]) -> list[ResultRow]:
+    """Return what features carry of each module's credit on every path, the smallest share first."""
+    found = [row for row in rows if row.metric == "features_share" and row.group == "full" and math.isfinite(row.value)]
+    return sorted(found, key=lambda row: row.value)
+
+
+_MODULES: Mapping[str, str] = {"mlp_out": "MLP", "attn_out": "attention"}
+"""The module that writes at a site."""
+
+
+def _includes_zero(row: ResultRow) -> bool:
+    return row.ci_low is None or row.ci_high is None or row.ci_low <= 0.0 <= row.ci_high
+
+
 def trajectory_sentence(rows: Sequence[ResultRow]) -> str:
     """Say when each kind of module had half of its final credit, and which changed their pace beyond smooth growth."""
     halves = sorted((row for row in rows if row.metric == "half"), key=lambda row: row.value)

@@ -14,7 +14,7 @@ from lfp.bundle.manifest import Manifest
 from lfp.bundle.store.connection import Store
 from lfp.errors import ConfigError
 from lfp.evaluation.results import Report, ResultRow
-from lfp.report.checks import check_run, write_check
+from lfp.report.checks import read_checks, write_check
 from lfp.report.figures.catalogue import Drawn, Material, draw_all
 from lfp.report.figures.frame import CONFIG
 from lfp.report.rows import read_report
@@ -60,8 +60,7 @@ def prepare(store: Store) -> Written:
     probe, manifest = queries.common.headline(store), store.manifest
     report = read_report(store)
     target = probe.target if probe else None
-    checks = check_run(report, target=target, labeller=manifest.labeller)
-    says = [what_was_tuned(manifest), *map(write_check, checks), *summarise(report, target)]
+    says = [what_was_tuned(manifest), *map(write_check, read_checks(store, report)), *summarise(report, target)]
     return Written(manifest, report, says, draw_all(Material.from_store(store, report)))
 
 

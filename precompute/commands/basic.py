@@ -113,7 +113,7 @@ def report(
     """
     from lfp.bundle import queries
     from lfp.bundle.store.connection import Store
-    from lfp.report.checks import check_run
+    from lfp.report.checks import read_checks
     from lfp.report.figures.catalogue import write_figures
     from lfp.report.html import prepare, write_page
     from lfp.report.rows import read_report
@@ -131,9 +131,7 @@ def report(
         writing = (
             writing_sentence(queries.run.written_words(store), queries.run.count_samples(store)) if samples else ""
         )
-        probe = queries.common.headline(store)
-        checks = check_run(rows, target=probe.target if probe else None, labeller=store.manifest.labeller)
-        return Report(checks, rows, queries.run.samples(store, limit=samples or 0), writing, files)
+        return Report(read_checks(store, rows), rows, queries.run.samples(store, limit=samples or 0), writing, files)
 
 
 def explore(

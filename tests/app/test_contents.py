@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import streamlit as st
 
 from app.session import contents
-from lfp.bundle.manifest import read_manifest
+from lfp.bundle.store import connection as store_connection
+from lfp.bundle.store.connection import Store
 from tests.app.reader import PAGES, whole
 from tests.conftest import rewrite
 
@@ -15,7 +17,8 @@ ENTRIES = [entry for entries in contents.MENU.values() for entry in entries]
 
 
 def empty(path, *, n_bundles=2):
-    return contents.without_content(path, read_manifest(path), n_bundles=n_bundles)
+    with Store.open(path) as store:
+        return contents.without_content(store, n_bundles=n_bundles)
 
 
 def test_nine_entries_hold_every_page_once():
@@ -54,3 +57,28 @@ def test_a_page_that_is_not_offered_opens_by_its_address(explorer, bundle, monke
     assert "This bundle holds no preference pairs" in whole(at)
     assert [link.proto.label for link in at.get("page_link")] == ["Inputs", "Pairs"]
     assert not explorer("inputs", bundle).get("page_link")
+
+
+TITLES = [
+    ("accuracy", {}, "Accuracy"),
+    ("features", {}, "Features"),
+    ("feature", {"feature": "3"}, "Feature 3 · "),
+    ("inputs", {"text": "2"}, "Text 2 · "),
+    ("pairs", {"pair": "1"}, "Pair 1"),
+]
+
+
+@pytest.mark.parametrize(("page", "params", "title"), TITLES)
+def test_the_tab_of_the_browser_names_the_view_and_the_row(explorer, paired, monkeypatch, page, params, title):
+    named = []
+    configure = st.set_page_config
+    monkeypatch.setattr(st, "set_page_config", lambda **given: (named.append(given), configure(**given)))
+    assert not explorer(page, paired, **params).exception
+    shown = [given["page_title"] for given in named if "page_title" in given][-1]
+    assert shown.startswith(title) and shown.endswith(" · LFP Explorer")
+
+
+def test_the_menu_comes_from_the_open_bundle(explorer, bundle, monkeypatch):
+    at = explorer("overview", bundle)
+    monkeypatch.setattr(store_connection, "check_bundle", lambda path: pytest.fail("a rerun read the manifest"))
+    assert not at.run().exception

@@ -7,6 +7,8 @@ from typing import Any
 
 from app.components.html import panels
 from lfp.bundle.queries.credits import Leaders, LeadingFeature
+from lfp.evaluation.results import ResultRow
+from lfp.report.credits import features_share_sentence, share_of_modules
 from lfp.report.formatting import count, digits_for, interval, percent, plain, signed
 from lfp.util.sanitize import escaped, shortened, token_text
 
@@ -17,26 +19,28 @@ TextWhere = Callable[[int, int], str]
 _TOKENS = 3
 
 
-def title(leaders: Leaders) -> str:
-    """Say how much the leading features carry."""
+def title(leaders: Leaders, shares: Sequence[ResultRow] = ()) -> str:
+    """Say how much the leading features carry of all features' credit, and these of their modules' (`shares`)."""
     n = len(leaders.features)
     who = f"{n} feature{'' if n == 1 else 's'}"
     if not n:
         return "Features that carry most"
     if leaders.by_credit:
-        return f"{who} carry {percent(leaders.share)} of what all features do"
+        of_modules = share_of_modules(shares)
+        return f"{who} carry {percent(leaders.share)} of all features’ credit{of_modules and f'; {of_modules}'}"
     return f"{who} make {percent(leaders.share)} of a probe’s estimate, by size"
 
 
-def sentence(leaders: Leaders) -> str:
-    """Say what the sizes are, and what the tokens and the example show."""
+def sentence(leaders: Leaders, shares: Sequence[ResultRow] = ()) -> str:
+    """Say what the sizes are, how much all features carry, and what the tokens and the example show."""
     if not leaders.features:
         return "This bundle has neither credits nor a probe, so no feature stands out."
     n = count(leaders.n_features)
     if leaders.by_credit:
         return (
-            f"Credit: what tuning’s change of a feature carries of the implicit reward, with its 95 % interval over "
-            f"texts; shares are of the sizes of all {n} features’ credits. Tokens: next tokens that it promotes and "
+            f"{features_share_sentence(shares)}Credit: what tuning’s change of a feature carries of the implicit "
+            f"reward, with its 95 % interval over texts; the share of the first {len(leaders.features)} is of "
+            f"the sizes of all {n} features’ credits. Tokens: next tokens that it promotes and "
             "demotes most, by credit. Example: the token of its largest credit."
         )
     return (

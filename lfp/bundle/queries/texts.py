@@ -293,6 +293,11 @@ PAIR_SORTS: Mapping[str, str] = {
 """Sorts of a list of pairs by name, with their SQL: all are chosen minus rejected."""
 
 
+def has_pairs(store: Store) -> bool:
+    """Tell whether any text of the bundle is of a pair."""
+    return bool(store.rows("SELECT 1 AS found FROM texts WHERE pair_id IS NOT NULL LIMIT 1"))
+
+
 def count_pairs(store: Store, wanted: PairFilter) -> int:
     """Count the pairs that pass the filter; a pair needs both its texts kept."""
     return int(store.rows(f"SELECT count(*) AS n FROM ({_PAIRS}) {_WHERE}", _values(wanted))[0]["n"])

@@ -180,9 +180,9 @@ def twins_sentence(rows: Rows) -> str:
             f"{count(found.null_high)} at most."
         )
     for metric, side in (("preferred_more", "more"), ("preferred_less", "less")):
-        top = max((row for row in rows if row.metric == metric), key=_in_errors, default=None)
+        top = max((row for row in rows if row.metric == metric), key=size_in_errors, default=None)
         if top:
-            beyond = _is_among(top, found)
+            beyond = is_among(top, found)
             says = ", not at that false discovery rate" if beyond is False else ""
             parts.append(
                 f"First of those preferred {side}: {top.group}, by {estimate(top, is_signed=True)} nats{says}."
@@ -196,14 +196,14 @@ def twins_sentence(rows: Rows) -> str:
     return " ".join(parts)
 
 
-def _in_errors(row: ResultRow) -> float:
+def size_in_errors(row: ResultRow) -> float:
     """Return a figure's size in half-widths of its interval: items of one test are ordered by it as by their t."""
     if row.ci_high is None or row.ci_high <= row.value:
         return size_of(row)
     return abs(row.value) / (row.ci_high - row.value)
 
 
-def _is_among(row: ResultRow, found: ResultRow) -> bool | None:
+def is_among(row: ResultRow, found: ResultRow) -> bool | None:
     """Whether an item is among those found to differ; None where it has no p-value.
 
     The discoveries of Benjamini and Hochberg are the p-values up to TWINS_RATE times their share of all tests.

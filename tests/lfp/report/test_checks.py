@@ -10,8 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lfp.evaluation.results import ResultRow
+from lfp.evaluation.written_words import Writing, WrittenWord
 from lfp.report.checks import MARKS, Check, check_run, combine, is_above_zero, is_beyond_null, write_check
-from lfp.report.credits import layer_title, ledger_sentence, ledger_title
+from lfp.report.credits import (
+    features_share_sentence,
+    layer_title,
+    ledger_sentence,
+    ledger_title,
+    share_of_modules,
+)
 from lfp.report.figures.modules import draw_ledger
 from lfp.report.rows import build_report
 from lfp.report.text import format_checks
@@ -49,11 +56,17 @@ REMOVED = ResultRow(
     report_row="interventions", metric="rank_correlation", group="credit", value=0.9, ci_low=0.8, ci_high=0.95,
     null_mean=0.0, null_high=0.25, n=50,
 )  # fmt: skip
-ALL = [*REWARD, IMPLICIT, *TAUS, *TWINS, LABELS, REMOVED]
+ABLATED = {"report_row": "ablation", "group": "weighted", "n": 200}
+CONTRAST = ResultRow(
+    metric="contrast", value=-0.2, ci_low=-0.3, ci_high=-0.1, null_mean=0.0, null_high=0.1, null_p=0.01, **ABLATED,
+)  # fmt: skip
+ALL = [*REWARD, IMPLICIT, *TAUS, *TWINS, LABELS, REMOVED, ResultRow(metric="features", value=20.0, **ABLATED), CONTRAST]
+WRITING = Writing((WrittenWord("delicious", 0, 83, 1e-25, 1e-23), WrittenWord("part", 9, 0, 0.004, 0.01)), 499)
 
 
-def outcomes(rows: list[ResultRow]) -> list[str]:
-    return [check.outcome for check in check_run(build_report(rows), target="delta", labeller="rule")]
+def outcomes(rows: list[ResultRow], writing: Writing | None = WRITING) -> list[str]:
+    checks = check_run(build_report(rows), target="delta", labeller="rule", writing=writing)
+    return [check.outcome for check in checks]
 
 
 def row(value: float, **keys: float | None) -> ResultRow:
@@ -119,6 +132,9 @@ def test_a_run_where_all_holds() -> None:
         (8, {"value": 2.0}, ["yes", "yes", "in part", "yes"]),
         (9, {"value": 0.5}, ["yes", "yes", "yes", "in part"]),
         (10, {"ci_low": -0.1}, ["yes", "yes", "yes", "in part"]),
+        (12, {"null_p": 0.2}, ["yes", "yes", "yes", "in part"]),
+        (12, {"ci_high": 0.1}, ["yes", "yes", "yes", "in part"]),
+        (12, {"group": "feature:3"}, ["yes", "yes", "yes", "yes"]),
     ],
 )
 def test_each_row_decides_its_own_check(at: int, changed: dict[str, float], found: list[str]) -> None:
@@ -129,20 +145,40 @@ def test_what_has_no_row_is_not_measured_and_names_the_command() -> None:
     checks = check_run(build_report([]))
     assert [check.outcome for check in checks] == ["not measured"] * 4
     says = [finding.says for check in checks for finding in check.findings]
-    assert len(says) == 6 and all("python -m precompute " in text for text in says)
-    assert "twins.n=8" in says[3] and "label BUNDLE" in says[4] and "ablate BUNDLE" in says[5]
+    assert len(says) == 8 and all("python -m precompute " in text for text in says)
+    assert "twins.n=8" in says[3] and "label BUNDLE" in says[5] and "ablate BUNDLE" in says[7]
 
 
-def test_ablations_stand_in_for_interventions() -> None:
-    keys = {"report_row": "ablation", "group": "weighted", "n": 200}
-    contrast = ResultRow(metric="contrast", value=-0.2, ci_low=-0.3, ci_high=-0.1, null_mean=0.0, null_high=0.1,
-                         null_p=0.01, **keys)  # fmt: skip
-    rows = [*ALL[:-1], ResultRow(metric="features", value=20.0, **keys), contrast]
-    assert outcomes(rows) == ["yes"] * 4
-    assert outcomes([*rows[:-1], dataclasses.replace(contrast, null_p=0.2)]) == ["yes", "yes", "yes", "in part"]
-    assert outcomes([*rows[:-1], dataclasses.replace(contrast, ci_high=0.1)]) == ["yes", "yes", "yes", "in part"]
-    single = dataclasses.replace(contrast, group="feature:3")
-    assert outcomes([*ALL[:-1], single])[3] == "yes", "labels alone; a single feature is no group"
+def test_interventions_and_ablations_each_have_a_line_with_their_null() -> None:
+    *_, check = check_run(build_report(ALL), target="delta", labeller="rule")
+    labels, interventions, ablations = check.findings
+    assert [finding.name for finding in check.findings] == ["Labels", "Interventions", "Ablations"]
+    assert "95 % of exchanged labels are below 0.55" in labels.says
+    assert "95 % of shuffles are below 0.25" in interventions.says
+    assert "95 % of which stay within ±0.10" in ablations.says and ablations.holds
+    *_, check = check_run(build_report([*ALL[:-1], dataclasses.replace(CONTRAST, null_p=0.2)]))
+    ablations = check.findings[2]
+    assert ablations.holds is False and "largest, the features that raise the estimate most: −0.20" in ablations.says
+    assert "95 % of which stay within ±0.10" in ablations.says
+
+
+def test_what_it_writes_is_new_where_a_word_is_beyond_the_base_model() -> None:
+    probe_says_no = [*ALL[:6], dataclasses.replace(ALL[6], ci_low=-0.1), *ALL[9:]]
+    assert outcomes(probe_says_no)[2] == "in part" and outcomes(probe_says_no, None)[2] == "no"
+    alike = Writing([dataclasses.replace(word, q=0.5) for word in WRITING.words], 499)
+    assert outcomes(ALL, alike)[2] == "in part" and outcomes(ALL, Writing((), 3))[2] == "yes"
+    is_new = check_run(build_report(probe_says_no), target="delta", writing=WRITING)[2]
+    says = write_check(is_new)
+    assert "In what it writes, yes" in says and "“delicious” 0 → 83" in says and "“part” 9 → 0" in says
+    assert "Against twins, not measured" in says and "As a probe reads it, no" in says
+
+
+def test_words_unlike_the_twins_are_named_where_they_are_beyond_chance() -> None:
+    keys = {"report_row": "twins", "value": 0.4, "ci_low": 0.2, "ci_high": 0.6, "n": 300}
+    more = ResultRow(metric="preferred_more", group="word:lovely", null_p=1e-5, **keys)
+    less = ResultRow(metric="preferred_less", group="word:bleak", null_p=0.4, **keys)
+    says = write_check(check_run(build_report([*ALL, more, less]), target="delta")[2])
+    assert "First: more “lovely”, by +0.40 [0.20, 0.60] nats." in says and "bleak" not in says
 
 
 def test_runs_on_pairs_are_judged_by_held_out_pairs() -> None:
@@ -205,3 +241,18 @@ def test_the_bar_of_modules_sums_to_the_implicit_reward() -> None:
         "Of all layers, attention 5 carries most: 30 % [29, 31]"
     )
     assert draw_ledger([]) is None and ledger_title([]) == "Where it lives in the model"
+
+
+def test_features_are_said_to_carry_a_part_of_their_modules_credit_only_where_it_is_beyond_zero() -> None:
+    def carried(value: float, low: float, high: float, layer: int) -> ResultRow:
+        return ResultRow(report_row="feature_credits", metric="features_share", group="full", value=value, ci_low=low,
+                         ci_high=high, n=64, layer=layer, site="mlp_out")  # fmt: skip
+
+    small, large, none = carried(0.006, 0.004, 0.008, 11), carried(0.2, 0.1, 0.3, 19), carried(-0.1, -0.5, 0.4, 11)
+    assert share_of_modules([large, small]) == "all features together carry 0.60 to 20 % of their modules’"
+    assert share_of_modules([large]) == "all features together carry 20 % of their modules’"
+    assert share_of_modules([none]).endswith("carry none of their modules’ beyond zero")
+    assert share_of_modules([]) == features_share_sentence([]) == ""
+    assert "0.60 % [0.40, 0.80] of the credit of MLP 11 and 20 % [10, 30] of the credit of MLP 19 (64 texts" in (
+        features_share_sentence([large, small])
+    )
