@@ -18,8 +18,8 @@ import plotly.graph_objects  # noqa: E402, F401
 import sqlalchemy  # noqa: E402, F401
 
 from app.components.html import panels  # noqa: E402
-from app.session import bundles, contents, permalinks  # noqa: E402
-from app.widgets import frame  # noqa: E402
+from app.session import bundles, cache, contents, permalinks  # noqa: E402
+from app.widgets import frame, navigation  # noqa: E402
 from lfp.errors import LfpError  # noqa: E402
 
 empty = contents.empty_pages()
@@ -52,10 +52,17 @@ elif requested is not None and requested not in offered:
     for name in offered:
         st.page_link("views/overview.py", label=f"Open {name}", query_params={"bundle": name})
 else:
-    st.sidebar.selectbox("Bundle", list(offered), key="bundle", bind="query-params", help=bundles.HELP)
-    frame.install_keys()
+    st.sidebar.selectbox(
+        "Bundle", list(offered), key="bundle", bind="query-params", help=bundles.HELP,
+        on_change=permalinks.set_param, args=(permalinks.BUNDLE_ID, ""),
+    )  # fmt: skip
+    navigation.install()
+    navigation.remember_reviewer()
     frame.show_tabs({title: made[name] for name, title in tabs.items()})
     try:
+        manifest = cache.current().manifest
+        navigation.show_state(manifest)
+        navigation.show_other_bundle(manifest, page.url_path)
         page.run()
     except LfpError as error:
         st.html(panels.notice("This cannot be shown", bundles.error_text(error)))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from pathlib import Path
 
 import streamlit as st
 
-from lfp.bundle.manifest import MANIFEST
+from lfp.bundle.manifest import MANIFEST, read_manifest
+from lfp.errors import BundleError
 from lfp.util import sanitize
 
 DEMOS = tuple(Path(__file__).resolve().parents[2] / "data" / name for name in ("demo", "demo-helpful"))
@@ -60,6 +62,15 @@ def bundle_name() -> str:
 def set_bundle(name: str) -> None:
     """Open another bundle; for callbacks."""
     st.session_state.bundle = name
+
+
+def find_bundles(bundle_id: str) -> list[str]:
+    """Return the names of the offered bundles with this id; those that cannot be read are left out."""
+    found = []
+    for name, path in listed_bundles().items():
+        with contextlib.suppress(BundleError, OSError):
+            found += [name] if read_manifest(path).bundle_id == bundle_id else []
+    return found
 
 
 def is_public() -> bool:

@@ -21,6 +21,8 @@ from app.session.bundles import bundle_name
 from lfp.util.types import SITE_NAMES
 
 Params = dict[str, str | list[str]]
+BUNDLE_ID = "bundle_id"
+"""The parameter of copied links that says which bundle they are of, whatever it is called where they are opened."""
 V = TypeVar("V")
 
 _TITLES = {name: column.title for name, column in columns.COLUMNS.items()}
@@ -361,8 +363,8 @@ def from_params(kind: type[V], params: Mapping[str, str | Sequence[str]]) -> V:
 def href(page: str, view: Any, *, bundle: str | None = None) -> str:
     """Return a link to a view of a page, of the open bundle by default; relative, so that any base path works.
 
-    Use plain links to leave a view worth returning to: `st.page_link` and `st.switch_page` put the page's address
-    without its parameters into the browser's history, so that Back would lose filter, page and text.
+    Plain links are followed within the session (`app.widgets.navigation`) and are one step in the browser's history.
+    `st.switch_page` puts the page's address without its parameters there too, so that Back would lose what was shown.
     """
     bundle = bundle_name() if bundle is None else bundle
     return f"{page}?{urlencode({'bundle': bundle, **to_params(view)}, doseq=True)}"

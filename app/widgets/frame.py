@@ -1,4 +1,4 @@
-"""What pages share: panels side by side, choices, figures, ledgers, downloads, and keyboard shortcuts."""
+"""What pages share: panels side by side, choices, figures, ledgers and downloads."""
 
 from __future__ import annotations
 
@@ -18,9 +18,6 @@ from lfp.report.figures.intervals import Legend, Line, draw_lines
 from lfp.util.sanitize import shortened
 
 V = TypeVar("V")
-
-KEYS = {"/": "search on this page", "j": "next item or page", "k": "previous item or page", "?": "this help"}
-"""Keyboard shortcuts of every page."""
 
 
 def name_tab(*what: str) -> None:
@@ -163,35 +160,3 @@ def choose_name(names: Mapping[str, V], label: str, *, key: str) -> V | None:
 def show_intervals(lines: Sequence[Line], legend: Legend, *, key: str, include_zero: bool = True) -> None:
     """Draw values with their intervals, one per line; with `include_zero` the axis contains 0."""
     show_figure(draw_lines(lines, legend, ink=permalinks.text_colour(), zero=include_zero), key=key)
-
-
-def install_keys() -> None:
-    """Install the shortcuts of KEYS. The script is constant, and presses what is already on the page.
-
-    A search is an input of type search; next and previous are buttons with those names, links marked with `data-key`,
-    or else the buttons that turn a list's pages.
-    """
-    st.html(f"<script>{KEYS_SCRIPT}</script>", unsafe_allow_javascript=True)
-    with st.sidebar.popover("Keys", icon=":material/keyboard:", help="Keyboard shortcuts"):
-        st.html(panels.facts(KEYS))
-
-
-KEYS_SCRIPT = """
-(() => {
-  if (window.lfpKeys) document.removeEventListener('keydown', window.lfpKeys);
-  const find = name => [...document.querySelectorAll('button, a[data-key]')]
-    .find(element => !element.disabled && [element.dataset.key, ...element.innerText.split('\\n')].includes(name))
-    || document.querySelector(`[data-testid="stMain"] button[aria-label="${name} page"]:not([disabled])`);
-  window.lfpKeys = event => {
-    const at = document.activeElement;
-    const isTyping = at && (at.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(at.tagName));
-    if (event.key === 'Escape' && isTyping) { at.blur(); return; }
-    if (isTyping || event.ctrlKey || event.metaKey || event.altKey) return;
-    const search = document.querySelector('[data-testid="stMain"] input[type="search"]');
-    const target = {j: find('Next'), k: find('Previous'), '?': find('Keys')}[event.key];
-    if (event.key === '/' && search) { search.focus(); search.select(); event.preventDefault(); }
-    else if (target) { target.click(); event.preventDefault(); }
-  };
-  document.addEventListener('keydown', window.lfpKeys);
-})();
-"""

@@ -18,7 +18,7 @@ from lfp.bundle.store.connection import Store
 
 READ_ONLY = "Audits are read-only here. Run your own explorer to review."
 BLIND = "The label is hidden until you have answered. Judge by the examples alone."
-NAMELESS = "Enter your name to review. It is stored with your verdicts, and asked again when the page reloads."
+NAMELESS = "Enter your name to review. It is stored with your verdicts, and in a cookie of this browser."
 TAGS = ("duplicate", "polysemantic", "token-level", "unclear")
 """Offered besides the tags in use."""
 

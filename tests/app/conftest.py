@@ -5,6 +5,7 @@ import functools
 import pytest
 from streamlit import config
 from streamlit.components.v2 import manifest_scanner
+from streamlit.runtime.context import ContextProxy
 from streamlit.testing.v1 import AppTest
 
 from lfp.testing.synthetic import make_bundle
@@ -48,6 +49,14 @@ def audit_url(monkeypatch, tmp_path):
     url = f"sqlite:///{tmp_path / 'audits' / 'audits.sqlite'}"
     monkeypatch.setenv("LFP_AUDIT_URL", url)
     return url
+
+
+@pytest.fixture(autouse=True)
+def cookies(monkeypatch):
+    """The browser's cookies, none at first: AppTest has no browser that could hold any."""
+    held = {}
+    monkeypatch.setattr(ContextProxy, "cookies", held)
+    return held
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ def follow_an_example(page: Any, address: str) -> None:
     page.goto(f"{address}/feature?bundle=reviews&feature=3")
     settle(page)
     page.locator(".lfp-caption a").first.click()
-    page.wait_for_url(re.compile(r"/inputs\?bundle=reviews&text=\d+"), timeout=15_000)
+    page.wait_for_url(re.compile(r"/inputs\?(bundle=reviews&)?text=\d+"), timeout=15_000)
     expect(page.get_by_text("adds up exactly").first).to_be_visible(timeout=20_000)
 
 
@@ -83,7 +83,7 @@ def settle_a_disagreement(page: Any, address: str) -> None:
     page.goto(f"{address}/disagreements?bundle=reviews")
     settle(page)
     page.locator(".lfp-queue .said > a").first.click()
-    page.wait_for_url(re.compile(r"/inputs\?bundle=reviews&text=\d+"), timeout=15_000)
+    page.wait_for_url(re.compile(r"/inputs\?(bundle=reviews&)?text=\d+"), timeout=15_000)
     settle(page)
 
 

@@ -2,7 +2,7 @@
 
 from html.parser import HTMLParser
 
-from app.widgets import frame
+from app.widgets import navigation
 from lfp.util.sanitize import visible
 from tests.conftest import ROOT
 
@@ -57,7 +57,7 @@ def is_tame(html):
 
 
 STYLE = f"<style>{(ROOT / 'app/components/html/style.css').read_text(encoding='utf-8')}</style>"
-SCRIPT = f"<script>{frame.KEYS_SCRIPT}</script>"
+SCRIPT = f"<script>{navigation.SCRIPT}</script>"
 
 
 def parts_of(at):

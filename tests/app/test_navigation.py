@@ -1,0 +1,141 @@
+"""Links within the session: no reload, one step back, nothing lost; copied links; Esc. In a real browser."""
+
+import re
+
+import pytest
+
+from lfp.bundle.manifest import read_manifest
+from tests.app.serving import CHROMIUM, browser, explorer, settle
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt install chromium"),
+]
+
+
+@pytest.fixture(scope="module")
+def address(bundle, empty_bundle):
+    with explorer(bundle, empty_bundle) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def context():
+    with browser() as chromium:
+        opened = chromium.new_context(viewport={"width": 1400, "height": 900})
+        opened.grant_permissions(["clipboard-read", "clipboard-write"])
+        yield opened
+
+
+@pytest.fixture
+def page(context):
+    opened = context.new_page()
+    opened.errors = []
+    opened.on("pageerror", lambda error: opened.errors.append(str(error)))
+    yield opened
+    assert opened.errors == []
+    opened.close()
+
+
+def start(page, address):
+    """Open an address and mark the document: a reload would lose the mark."""
+    page.goto(address)
+    settle(page)
+    page.evaluate("window.isSameDocument = true")
+
+
+def arrive(page, pattern):
+    page.wait_for_url(re.compile(pattern), timeout=20_000)
+    settle(page)
+    assert page.evaluate("window.isSameDocument"), "the document was loaded again"
+
+
+def scroll_top(page):
+    return page.evaluate("document.querySelector('[data-testid=\"stMain\"]').scrollTop")
+
+
+def note_is(page, text):
+    page.wait_for_function("text => document.querySelector('textarea[aria-label=Note]')?.value === text", arg=text)
+
+
+def test_a_link_is_one_step_that_keeps_the_session(page, address):
+    start(page, f"{address}/features?sort=Weight")
+    box = page.get_by_test_id("stDataFrame").first.bounding_box()
+    page.mouse.click(box["x"] + 150, box["y"] + 60)
+    arrive(page, r"/feature\?feature=\d+&walk=sort%3DWeight$")
+    page.get_by_text("1 of 60 in the list").wait_for()
+    first = page.url
+
+    page.get_by_text("Neighbours", exact=True).scroll_into_view_if_needed()
+    page.locator(".lfp-nears a").first.scroll_into_view_if_needed()
+    page.wait_for_timeout(300)
+    left_at = scroll_top(page)
+    assert left_at > 200
+    page.locator(".lfp-nears a").first.click()
+    page.get_by_text("1 of 60 in the list").wait_for(state="hidden")
+    arrive(page, r"/feature\?feature=\d+$")
+    assert page.url != first and scroll_top(page) == 0
+
+    page.go_back()
+    arrive(page, re.escape(first) + "$")
+    page.get_by_text("1 of 60 in the list").wait_for()
+    page.wait_for_function(
+        "top => Math.abs(document.querySelector('[data-testid=\"stMain\"]').scrollTop - top) < 5", arg=left_at
+    )
+    page.go_back()
+    arrive(page, r"/features\?sort=Weight$")
+    page.wait_for_timeout(1000)
+    assert page.url.endswith("/features?sort=Weight"), "the row that was clicked is followed again"
+
+
+def test_the_menu_is_one_step_too(page, address):
+    start(page, f"{address}/features?sort=Weight")
+    page.get_by_test_id("stSidebarNav").get_by_text("Review").click()
+    arrive(page, r"/queue$")
+    page.go_back()
+    arrive(page, r"/features\?sort=Weight$")
+
+
+def test_what_a_reviewer_typed_stays(page, address):
+    start(page, f"{address}/feature?feature=3")
+    page.get_by_text("Review this feature").click()
+    page.get_by_label("Your name").fill("ann")
+    page.get_by_label("Your name").press("Enter")
+    settle(page)
+    page.get_by_label("Note").fill("fires on praise")
+    page.locator(".lfp-nears a").first.click()
+    arrive(page, r"/feature\?feature=\d+$")
+    note_is(page, "")
+    page.get_by_label("Note").fill("half a thought")
+    page.go_back()  # while the field still has the focus
+    arrive(page, r"/feature\?feature=3$")
+    note_is(page, "fires on praise")
+    page.go_forward()
+    arrive(page, r"/feature\?feature=(?!3$)\d+$")
+    note_is(page, "half a thought")
+    page.reload()
+    settle(page)
+    page.get_by_text("Review this feature").click()
+    assert page.get_by_label("Your name").input_value() == "ann"
+
+
+def test_a_copied_link_names_its_bundle(page, address, bundle):
+    start(page, f"{address}/inputs?text=3")
+    page.get_by_role("button", name="Copy link").click()
+    page.get_by_text("Link copied").wait_for()
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied == f"{address}/inputs?text=3&bundle=reviews&bundle_id={read_manifest(bundle).bundle_id}"
+    page.goto(copied)
+    settle(page)
+    assert page.get_by_text("This link is to another bundle").count() == 0
+
+
+def test_esc_clears_a_search_and_its_filter(page, address):
+    start(page, f"{address}/inputs")
+    find = page.get_by_label("Find")
+    find.fill("film")
+    find.press("Enter")
+    arrive(page, r"/inputs\?words=film$")
+    find.press("Escape")
+    arrive(page, r"/inputs$")
+    assert find.input_value() == ""
