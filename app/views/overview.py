@@ -1,6 +1,7 @@
 """Summary: what feedback taught the model in its own words, whether that can be believed, and where it lives."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 import streamlit as st
@@ -212,6 +213,11 @@ def show_ablations(store: Store) -> None:
     frame.caption(effects_sentence(rows), lambda: pa.Table.from_pylist(rows), name="ablations")
 
 
+def has_share(row: Mapping[str, Any]) -> bool:
+    """Return whether a dictionary may have a share of credit: that of the features, and its control."""
+    return bool(row["is_used"] or row["source"] == "random_decoder")
+
+
 def show_dictionaries(store: Store) -> None:
     table = ask(queries.run.dictionaries, store)
     st.subheader("SAE reconstruction quality")
@@ -226,8 +232,10 @@ def show_dictionaries(store: Store) -> None:
         "active features per token",
         "dead",
         "loss recovered",
+        "credit carried",
         "stability",
     ]
+    shares = summary.credit_shares(ask(queries.run.figures, store, "feature_credits"))
     listed = table.to_pylist()
     rows = [
         [
@@ -240,6 +248,7 @@ def show_dictionaries(store: Store) -> None:
             plain(row["l0"], 1),
             percent(row["dead_fraction"]),
             percent(row["ce_recovered"]),
+            percent(shares.get((row["layer"], row["site"], not row["is_used"]))) if has_share(row) else "",
             plain(row["mmcs"]),
         ]
         for row in listed
@@ -247,7 +256,8 @@ def show_dictionaries(store: Store) -> None:
     st.html(panels.table(heads, rows, strong=[i for i, row in enumerate(listed) if row["is_used"]]))
     says = (
         "Measured on held-out texts, by what each was trained on and on each model’s activations. Bold: the SAEs that"
-        " this bundle’s features come from."
+        " this bundle’s features come from. Credit carried: the share of what a module changed in the"
+        " log-probability of the next token."
     )
     frame.caption(says, lambda: table, name="dictionaries")
 

@@ -12,7 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.special import stdtrit
 
-from lfp.evaluation.results import Estimate, ResultRow
+from lfp.evaluation.results import TRAINED_RANDOM, Estimate, ResultRow
 from lfp.evaluation.statistics.resampling import Draws, interval_of_sums
 from lfp.util.types import Flags, Floats, Indices, Ints, Place
 
@@ -37,6 +37,8 @@ class TextCredits:
     modules: Floats
     bias: Floats
     residual: Floats
+    control: Floats | None = None
+    """What the features of control dictionaries carry [paths, places], NaN at places without one."""
     nodes: int = 1
     """Points of the path of weights at which the text was differentiated."""
     error: float = math.nan
@@ -239,6 +241,41 @@ def share_results(
             value = Estimate(float(np.corrcoef(features, module)[0, 1]), len(module))
             rows.append(ResultRow.from_estimate("feature_credits", "correlation", value, group=PATHS[1], **own))
     return [*rows, ResultRow.from_estimate("feature_credits", "check", largest_miss(sums), n=n, **keys)]
+
+
+def control_results(
+    texts: Sequence[TextCredits], places: Sequence[Place], draws: Draws, *, groups: Ints
+) -> list[ResultRow]:
+    """Return rows `feature_credits` by place: the share of the module's credit that a control's features carry.
+
+    The control is a dictionary whose random decoder was frozen while the rest was trained like the dictionary's own.
+    Intervals are over `groups` [texts]; a place without a control has no row.
+    """
+    rows = []
+    carried = [text.control for text in texts if text.control is not None]
+    if not carried:
+        return []
+    control, module = np.stack(carried), np.stack([text.modules.sum(2) for text in texts])
+    for number, place in enumerate(places):
+        for p, path in enumerate(PATHS):
+            columns = np.column_stack([control[:, p, number], module[:, p, number]])
+            total = columns.sum(0)
+            if total[1] == 0.0 or np.isnan(total[0]):
+                continue
+            low, high = interval_of_sums(_shares, columns, n=draws.bootstraps, rng=draws.rng(), groups=groups)
+            found = Estimate(float(total[0] / total[1]), len(texts), float(low[0]), float(high[0]))
+            rows.append(
+                ResultRow.from_estimate(
+                    "feature_credits",
+                    "control_share",
+                    found,
+                    group=path,
+                    layer=place.layer,
+                    site=place.site,
+                    inputs=TRAINED_RANDOM,
+                )
+            )
+    return rows
 
 
 def cost_results(texts: Sequence[TextCredits]) -> list[ResultRow]:

@@ -56,6 +56,8 @@ MAIN_KINDS = ("related", "weighted", "both", "chosen")
 FEATURE, CONTROL = "feature", "control"
 """Other kinds of rows: a single feature, and a matched control."""
 
+TRAINED_RANDOM = "trained_random_sae"
+"""Inputs: features of a dictionary whose random decoder was frozen while the rest of it was trained."""
 RATE = 0.05
 """The share of false discoveries among all, on average, that the project's flags allow."""
 TWINS_RATE = 0.10

@@ -175,3 +175,16 @@ def cost_rows(manifest: Manifest) -> list[ResultRow]:
         for group, metric, value in figures
         if value is not None
     ]
+
+
+def credit_shares(rows: Sequence[ResultRow]) -> dict[tuple[int | None, str | None, bool], float]:
+    """Map each layer, site, and whether it is the control's, to the share of the module's credit that features carry.
+
+    The control is a dictionary trained with a frozen random decoder.
+    """
+    metrics = {"features_share": False, "control_share": True}
+    return {
+        (row.layer, row.site, metrics[row.metric]): row.value
+        for row in rows
+        if row.metric in metrics and row.group == "same_position"
+    }

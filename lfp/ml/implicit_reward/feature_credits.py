@@ -35,7 +35,7 @@ from lfp.ml.models.loading import LanguageModel
 from lfp.ml.models.runtime import Batches
 from lfp.ml.models.tokenization import Batch, TokenizedText
 from lfp.ml.sae.autoencoders import Dictionary, Sae, normalise
-from lfp.util.types import Flags, Floats, Site
+from lfp.util.types import Flags, Floats, Place, Site
 
 KINDS: Mapping[Site, Kind] = {"mlp_out": "mlp", "attn_out": "attention"}
 """The kind of module that writes at a site."""
@@ -70,19 +70,23 @@ def feature_credits(
     prepend_bos: bool = True,
     counted: Sequence[Flags] | None = None,
     reference: Reference | None = None,
+    controls: Mapping[Place, Sae] | None = None,
 ) -> Iterator[TextCredits]:
     """Yield the split of every text's implicit reward over the dictionary's features, on both kinds of path.
 
     `counted` marks the tokens whose implicit reward is split, all by default. The integral has as many nodes as bring
     the modules' credits within the tolerance of those of the `reference`, and `nodes` Gauss-Legendre nodes for texts
-    that it does not know. Features of the residual stream, which no single module writes, get none. Where memory is
-    full, batches are halved, once; `batch_key` is the key of the config that sets their size. Raises ModelError where
-    the models' parameters differ in shape or memory is still full, TextError where a gradient is not finite.
+    that it does not know. Features of the residual stream, which no single module writes, get none. The same changes
+    are split over the features of `controls`, dictionaries that read what the dictionary of their place does. Where
+    memory is full, batches are halved, once; `batch_key` is the key of the config that sets their size. Raises
+    ModelError where the models' parameters differ in shape or memory is still full, TextError where a gradient is not
+    finite.
     """
     path = WeightPath.between(base, tuned)
     known = reference if reference is not None else _know_nothing(len(texts), dictionary)
     most = max(nodes, known.max_nodes)
-    splitter = _Splitter(path, dictionary, known, FirstRule(most, nodes if reference is None else 1), nodes)
+    first = FirstRule(most, nodes if reference is None else 1)
+    splitter = _Splitter(path, dictionary, known, first, nodes, controls or {})
 
     def split(rows: range) -> list[TextCredits]:
         batch = batch_of_rows(base, texts, rows, prepend_bos=prepend_bos)
@@ -106,6 +110,7 @@ class _Splitter:
     reference: Reference
     first: FirstRule
     nodes: int
+    controls: Mapping[Place, Sae]
     passes: list[float] = field(default_factory=list)
     """What a node takes, in forward passes, once it is known."""
 
@@ -159,14 +164,15 @@ class _Splitter:
         dictionary, shape, mask = self.dictionary, batch.input_ids.shape, batch.text_tokens().flatten()
         written = [number for number, place in enumerate(dictionary.places) if place.site in KINDS]
         offsets = np.searchsorted(dictionary.place_of, np.arange(len(dictionary.places)))
-        by_token = torch.zeros(3, N_PATHS, len(dictionary.places), shape.numel(), dtype=torch.float64)
+        by_token = torch.zeros(4, N_PATHS, len(dictionary.places), shape.numel(), dtype=torch.float64)
+        by_token[3, :, [place not in self.controls for place in dictionary.places]] = torch.nan
         keys, values = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0, N_PATHS, dtype=torch.float64)]
         writes = observe_writes(self.path, batch, counted, [dictionary.saes[number] for number in written], at)
         for number, write in zip(written, writes, strict=True):
             if write is None or not len(write.gradients):
                 continue  # tuning changed nothing there
             sae, moved, gradients = dictionary.saes[number], write.moved, write.gradients
-            module, bias, residual = by_token[:, :, number]
+            module, bias, residual, control = by_token[:, :, number]
             module[:] = (gradients.double() * moved).sum(-1).cpu()
             if not bool(torch.isfinite(module).all()):
                 token = int((~torch.isfinite(module)).any(0).nonzero()[0])
@@ -181,8 +187,13 @@ class _Splitter:
                 entries = chosen[part.tokens.cpu()] * dictionary.n_features + int(offsets[number]) + part.features.cpu()
                 keys.append(entries)
                 values.append(part.credits.cpu())
+            random = self.controls.get(dictionary.places[number])
+            if random is not None:
+                for chosen in _chunks(mask, random):
+                    part = split_change(random, moved[chosen], write.read[chosen], gradients[:, chosen])
+                    control.index_add_(1, chosen[part.tokens.cpu()], part.credits.T.cpu())
         key, order = torch.cat(keys).sort()
-        by_token = by_token.view(3, N_PATHS, len(dictionary.places), *shape)
+        by_token = by_token.view(4, N_PATHS, len(dictionary.places), *shape)
         return _Sums(
             batch, key // dictionary.n_features, key % dictionary.n_features, torch.cat(values)[order], by_token
         )
@@ -197,7 +208,8 @@ def _integrate(points: Sequence[TextCredits], weights: Floats, n_features: int) 
     credits = np.array([np.bincount(place, part, len(entries)) for part in parts], np.float64)
     sums = {
         name: np.einsum("n,n...->...", weights, np.stack([getattr(text, name) for text in points]))
-        for name in ("modules", "bias", "residual")
+        for name in ("modules", "bias", "residual", "control")
+        if getattr(points[0], name) is not None
     }
     return TextCredits(entries // n_features, entries % n_features, credits, **sums, nodes=len(points))
 
@@ -214,12 +226,12 @@ class _Sums:
     features: Tensor
     credits: Tensor
     by_token: Tensor
-    """[3, paths, places, texts, seq]: modules, bias, residual."""
+    """[4, paths, places, texts, seq]: modules, bias, residual, and what controls' features carry, NaN without any."""
 
     def of_text(self, row: int, n_tokens: int) -> TextCredits:
         n_bos, length = self.batch.n_bos, self.batch.input_ids.shape[1]
         low, high = torch.searchsorted(self.tokens, torch.tensor([row * length, (row + 1) * length])).tolist()
-        modules, bias, residual = self.by_token[..., row, : n_bos + n_tokens].numpy()
+        modules, bias, residual, control = self.by_token[..., row, : n_bos + n_tokens].numpy()
         return TextCredits(
             positions=(self.tokens[low:high] - row * length - n_bos).numpy(),
             features=self.features[low:high].numpy(),
@@ -227,6 +239,7 @@ class _Sums:
             modules=modules,
             bias=bias,
             residual=residual,
+            control=control.sum(2),
         )
 
 

@@ -73,6 +73,10 @@ def feature_credits_sentence(rows: Rows) -> str:
     span = percent(values[0]) if len(values) == 1 else f"{percent(values[0])} to {percent(values[-1])}"
     where = "the module" if len(values) == 1 else f"their modules ({len(values)} layers and sites)"
     says = [f"Features carry {span} of what {where} changed in the log-probability of the next token."]
+    controls = sorted(row.value for row in rows if row.metric == "control_share" and row.group == "same_position")
+    if controls:
+        carried = percent(controls[0]) + (f" to {percent(controls[-1])}" if controls[1:] else "")
+        says.append(f"Features trained with a frozen random decoder carry {carried}.")
     constant = sorted(row.value for row in rows if row.metric == "bias_share" and row.group == "same_position")
     if constant and constant[-1] > _NOTED_SHARE:
         says.append(f"Up to {percent(constant[-1])} is the same at every token: the dictionary's bias.")

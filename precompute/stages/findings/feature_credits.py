@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from lfp.evaluation.feature_credits import (
     PATHS,
     TextCredits,
     combine,
+    control_results,
     cost_results,
     credit_columns,
     flags_of,
@@ -22,8 +24,8 @@ from lfp.evaluation.feature_credits import (
 )
 from lfp.evaluation.statistics.resampling import Draws, number_pairs
 from lfp.evaluation.twin_features import TWIN_COLUMNS, TwinFeatures, sum_texts
-from lfp.util.types import Floats
-from precompute.run.inputs import load_dictionary, load_pair, name_texts
+from lfp.util.types import Floats, Place
+from precompute.run.inputs import RANDOM_DECODER, load_dictionary, load_pair, name_texts, sae_folder
 from precompute.run.work_folder import Output, Run
 from precompute.stages.models.twins import load_twins
 
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from lfp.ml.implicit_reward.feature_credits import Reference
     from lfp.ml.models.loading import LanguageModel
     from lfp.ml.models.tokenization import TokenizedText
-    from lfp.ml.sae.autoencoders import Dictionary
+    from lfp.ml.sae.autoencoders import Dictionary, Sae
 
 
 def run(run: Run, output: Output) -> None:
@@ -49,7 +51,9 @@ def run(run: Run, output: Output) -> None:
     base, tuned = load_pair(run, exact=True)
     text_ids = np.array([row["text_id"] for row in rows], np.int64)
     reference = _read_reference(run, dictionary, text_ids.tolist())
-    found = _split_texts(run, (base, tuned), dictionary, rows, reference=reference)
+    found = _split_texts(
+        run, (base, tuned), dictionary, rows, reference=reference, controls=_load_controls(run, dictionary)
+    )
     place_of, places = dictionary.place_of, dictionary.places
     entries = [_entry_row(text_id, text) for text_id, text in zip(text_ids.tolist(), found, strict=True)]
     sums = [sum_rows(text_id, text, places, place_of) for text_id, text in zip(text_ids.tolist(), found, strict=True)]
@@ -77,6 +81,7 @@ def run(run: Run, output: Output) -> None:
     output.results(
         [
             *share_results(all_sums, by_token, places, draws, groups=groups),
+            *control_results(found, places, draws, groups=groups),
             *cost_results(found),
             *largest_results(columns, len(found)),
             *([] if of_twins is None else of_twins.rows()),
@@ -118,8 +123,9 @@ def _split_texts(
     rows: list[dict[str, Any]],
     *,
     reference: Reference | None = None,
+    controls: Mapping[Place, Sae] | None = None,
 ) -> list[TextCredits]:
-    """Split texts over features; `reference` is what the ledger says of them and this pair."""
+    """Split texts over features, and over controls'; `reference` is what the ledger says of them and this pair."""
     from lfp.ml.implicit_reward.feature_credits import feature_credits
 
     found = []
@@ -133,6 +139,7 @@ def _split_texts(
             prepend_bos=run.config.model.prepend_bos,
             counted=[row["counted"] for row in rows],
             reference=reference,
+            controls=controls,
         ):
             found.append(text)
             run.progress("feature credits: texts", len(found), len(rows), float(len(text.features)))
@@ -152,6 +159,20 @@ def _compare_twins(
         sums.append(sum_texts(_split_texts(run, (base, twin), dictionary, rows), dictionary.n_features))
     credits, sizes = (np.array(values) / n_tokens for values in zip(*sums, strict=True))
     return TwinFeatures.compare(credits, sizes)
+
+
+def _load_controls(run: Run, dictionary: Dictionary) -> dict[Place, Sae]:
+    """Load the dictionaries with a random decoder, as far as they read what the dictionary of their place does."""
+    from lfp.ml.sae.formats import load_sae
+
+    controls = {}
+    for place, sae in zip(dictionary.places, dictionary.saes, strict=True):
+        folder = run.folder("saes") / sae_folder(RANDOM_DECODER, place)
+        if folder.is_dir():
+            control = load_sae(folder).to(run.config.model.device)
+            if control.info.reads == sae.info.reads:
+                controls[place] = control
+    return controls
 
 
 def _read_reference(run: Run, dictionary: Dictionary, text_ids: list[int]) -> Reference:

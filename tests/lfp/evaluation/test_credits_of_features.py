@@ -10,6 +10,7 @@ import pytest
 from lfp.evaluation.feature_credits import (
     TextCredits,
     combine,
+    control_results,
     credit_columns,
     largest_miss,
     largest_results,
@@ -102,7 +103,7 @@ def test_columns_of_features_are_what_loops_give(texts: list[TextCredits], n_pro
 def test_intervals_cover_the_rate_of_other_texts(correlation: float) -> None:
     """95 % intervals over 60 texts in pairs, of which one feature carries a share that differs by text."""
     rng, n_runs = np.random.default_rng(1), 250
-    pairs, covered = np.repeat(np.arange(30), 2), np.zeros((n_runs, 2))
+    pairs, covered = np.repeat(np.arange(30), 2), np.zeros((n_runs, 3))
     for run in range(n_runs):
         own, shared = rng.normal(size=60), rng.normal(size=30)
         per_token = 0.3 + 0.2 * (np.sqrt(correlation) * shared[pairs] + np.sqrt(1 - correlation) * own)
@@ -118,6 +119,12 @@ def test_intervals_cover_the_rate_of_other_texts(correlation: float) -> None:
         covered[run, 0] = columns["ci_low"][0] <= 0.3 <= columns["ci_high"][0]
         sums = np.zeros((60, 4, 2, 1))
         sums[:, 0], sums[:, 1] = lengths[:, None, None], (lengths * per_token)[:, None, None]
+        controlled = [
+            replace(text, control=np.full((2, 1), text.credits[0].sum()), modules=np.full((2, 1, n), 1.0))
+            for n, text in zip(lengths, found, strict=True)
+        ]
+        (control, _) = control_results(controlled, PLACES[:1], Draws(200, 2, run), groups=pairs)
+        covered[run, 2] = (control.ci_low or 1.0) <= 0.3 <= (control.ci_high or 0.0)
         nothing = (np.zeros(2), np.zeros(2))
         shares = share_results(sums, [nothing], PLACES[:1], Draws(200, 2, run), groups=pairs)
         share = next(row for row in shares if row.metric == "features_share")
@@ -145,6 +152,15 @@ def test_sums_are_of_every_text_and_place(texts: list[TextCredits]) -> None:
     found = next(row for row in results if row.metric == "features_share" and row.group == "full" and row.layer == 0)
     assert found.value == pytest.approx(sums[:, 1, 0, 0].sum() / sums[:, 0, 0, 0].sum())
     assert found.ci_low is not None and found.ci_high is not None and found.ci_low <= found.value <= found.ci_high
+    assert control_results(texts, PLACES, Draws(200, 10, 0), groups=np.arange(len(texts))) == []
+    unknown = np.array([[1.0, np.nan], [2.0, np.nan]])
+    controlled = [replace(text, control=unknown) for text in texts]
+    control = control_results(controlled, PLACES, Draws(200, 10, 0), groups=np.arange(len(texts)))
+    assert [(row.group, row.layer, row.inputs) for row in control] == [
+        ("full", 0, "trained_random_sae"),
+        ("same_position", 0, "trained_random_sae"),
+    ], "the other place has no control"
+    assert [row.value for row in control] == pytest.approx([4.0, 8.0] / sums[:, 0, :, 0].sum(0))
     missing = sums.copy()
     missing[0, 0, 0, 0] += 1.0
     assert largest_miss(missing) > 0.1

@@ -17,7 +17,7 @@ from lfp.report.figures.intervals import LOW, Legend, Line, draw_lines
 from lfp.report.sentences.ablations import effects_sentence
 from lfp.report.sentences.features import agreement_sentence
 from lfp.report.sentences.sections import sentence
-from lfp.report.summary import what_was_tuned
+from lfp.report.summary import credit_shares, what_was_tuned
 from lfp.util.sanitize import escaped, shortened
 from tests.conftest import HOSTILE
 
@@ -199,3 +199,18 @@ def test_the_largest_credit_is_named_whatever_the_order_of_rows():
     share = figure("features_share", 0.9, group="same_position", layer=0)
     credits = [figure("credit", value, group=f"feature:{i}") for i, value in ((12, -0.1), (230, -0.3), (400, 0.2))]
     assert "Largest: feature 230, −0.3" in sentence("feature_credits", [share, *credits])
+
+
+def test_what_features_carry_is_beside_what_a_control_with_a_random_decoder_carries():
+    keys = {"group": "same_position", "site": "mlp_out"}
+    rows = [
+        *(figure("features_share", share, layer=layer, **keys) for layer, share in ((0, 0.9), (1, 0.8))),
+        *(figure("control_share", share, layer=layer, **keys) for layer, share in ((0, 0.4), (1, 0.25))),
+        figure("control_share", 0.99, layer=0, group="full", site="mlp_out"),
+    ]
+    says = sentence("feature_credits", rows)
+    assert "Features carry 80 % to 90 %" in says and "frozen random decoder carry 25 % to 40 %." in says
+    assert "random decoder" not in sentence("feature_credits", rows[:2])
+    shares = credit_shares(rows)
+    assert shares == {(0, "mlp_out", False): 0.9, (1, "mlp_out", False): 0.8, (0, "mlp_out", True): 0.4,
+                      (1, "mlp_out", True): 0.25}  # fmt: skip

@@ -84,6 +84,19 @@ def test_the_bundle_is_valid_and_says_what_dictionaries_explain_of_both_models(m
     assert counted == (set() if kind == "change" else {"tuned", "base"})
 
 
+def test_credits_have_the_share_of_a_control_beside_that_of_every_dictionary(made: tuple[str, Path]) -> None:
+    kind, bundle = made
+    found = [row for row in rows(bundle, "results") if row["report_row"] == "feature_credits"]
+    shares = {
+        metric: {(row["site"], row["group"], row["inputs"]) for row in found if row["metric"] == metric}
+        for metric in ("features_share", "control_share")
+    }
+    written = [site for site in SITES_OF[kind] if site != "resid_post"]
+    paths = ("full", "same_position")
+    assert shares["features_share"] == {(site, path, None) for site in written for path in paths}
+    assert shares["control_share"] == {(site, path, "trained_random_sae") for site in written for path in paths}
+
+
 def test_saved_dictionaries_say_what_they_read(made: tuple[str, Path]) -> None:
     kind, bundle = made
     saes = [load_sae(folder) for folder in (bundle / "artifacts" / "saes").iterdir()]

@@ -221,6 +221,27 @@ def test_nodes_are_as_many_as_bring_credits_to_the_ledgers(tmp_path: Path, sente
     assert found[1e-5][0].forward_passes > found[1e-2][0].forward_passes > 2.0
 
 
+@pytest.mark.parametrize(("variant", "trained_on"), KINDS)
+def test_controls_carry_what_their_features_would_as_the_dictionary(
+    tmp_path: Path, variant: Variant, trained_on: str, sentences: list[str]
+) -> None:
+    pair, dictionary = move_weights(tmp_path, "llama"), build_dictionary(variant, trained_on)
+    texts, number = tokens_of(pair[0], sentences), dictionary.places.index(Place(1))
+    other = build_dictionary(variant, trained_on).saes[number]
+    with torch.no_grad():
+        other.b_enc.copy_(torch.randn(WIDTH))  # so that it is another dictionary, which carries less or more
+    exchanged = Dictionary([other if i == number else sae for i, sae in enumerate(dictionary.saes)])
+    options = {"nodes": NODES, "batch_texts": 2}
+    found = list(feature_credits(*pair, dictionary, texts, controls={Place(1): other}, **options))
+    for text, plain, expected in zip(found, split(pair, dictionary, texts), split(pair, exchanged, texts), strict=True):
+        np.testing.assert_array_equal(text.credits, plain.credits)  # a control changes nothing else
+        assert text.control is not None and plain.control is not None and np.isnan(plain.control).all()
+        sums = expected.place_sums(exchanged.place_of)[1]
+        np.testing.assert_allclose(text.control[:, number], sums[:, number], rtol=1e-6, atol=1e-12)
+        assert np.isnan(np.delete(text.control, number, axis=1)).all()
+        assert not np.allclose(sums[:, number], plain.place_sums(dictionary.place_of)[1, :, number], rtol=1e-3)
+
+
 def test_credits_too_small_for_single_precision_sum_exactly(tmp_path: Path, sentences: list[str]) -> None:
     base, dictionary = move_weights(tmp_path, "gpt_neox")[0], build_dictionary("topk", "change")
     network, generator = deepcopy(base.network), torch.Generator().manual_seed(5)
