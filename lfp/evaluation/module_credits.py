@@ -201,10 +201,12 @@ class WordCredits:
     n: Ints
 
 
-def word_credits(values: Floats, words: Ints, n_words: int) -> WordCredits:
+def word_credits(values: Floats, words: Ints, n_words: int, *, groups: Ints) -> WordCredits:
     """Average the credits [occurrences, modules] of words [occurrences] over their contexts, with t intervals.
 
-    The interval is that of the mean where a word has two contexts or more, and NaN otherwise.
+    Contexts of one of the `groups` [occurrences], a text or the two of a pair, depend on each other: the error is the
+    jackknife's, of means without a group each, with as many degrees of freedom as groups less one. Where each context
+    is a group, that is the usual interval of a mean; it is NaN where a word is in one group only.
     """
     from scipy.special import stdtrit
 
@@ -212,8 +214,13 @@ def word_credits(values: Floats, words: Ints, n_words: int) -> WordCredits:
     sums, squares = np.zeros((2, n_words, values.shape[1]))
     np.add.at(sums, words, values)
     mean = sums / np.maximum(n, 1)[:, None]
-    np.add.at(squares, words, (values - mean[words]) ** 2)
-    several = np.where(n > 1, n, 2)
-    error = np.sqrt(squares / (several * (several - 1))[:, None])
-    out = np.where(n > 1, stdtrit(several - 1, 0.975), np.nan)[:, None] * error
+    pairs, pair, sizes = np.unique(np.column_stack([words, groups]), axis=0, return_inverse=True, return_counts=True)
+    moved = np.zeros((len(pairs), values.shape[1]))  # the mean less the mean without the group
+    np.add.at(moved, pair, values - mean[words])
+    of_word, n_groups = pairs[:, 0], np.bincount(pairs[:, 0], minlength=n_words)
+    moved /= np.maximum(n[of_word] - sizes, 1)[:, None]
+    np.add.at(squares, of_word, moved**2)
+    several = np.where(n_groups > 1, n_groups, 2)
+    error = np.sqrt(squares * ((several - 1) / several)[:, None])
+    out = np.where(n_groups > 1, stdtrit(several - 1, 0.975), np.nan)[:, None] * error
     return WordCredits(mean, mean - out, mean + out, n)

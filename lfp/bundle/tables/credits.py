@@ -30,7 +30,8 @@ WORD_CREDITS = Table("word_credits", "a word, a kind of path and a module", ("wo
     Column("module", TEXT, f"{_MODULE}, by what it wrote at the positions before the word's tokens; elsewhere as in "
            "module_credits."),
     Column("mean", FLOAT, "Mean over contexts of the sum over the word's tokens.", "nats"),
-    null("ci_low", FLOAT, "Lower end of its 95 % interval over contexts; null for one context.", "nats"),
+    null("ci_low", FLOAT, "Lower end of its 95 % interval over texts, pairs whole; null where one has all contexts (in "
+         "older bundles over contexts, as if they were independent).", "nats"),
     null("ci_high", FLOAT, "Upper end.", "nats"),
     Column("n", LONG, "Contexts."),
 ), row_group_rows=32_768, added_later=True)

@@ -207,7 +207,10 @@ def _word_table(
     tokenized: Sequence[TokenizedText],
     counted: Sequence[Flags],
 ) -> pa.Table:
-    """Average the credits before the words of texts over their contexts, of those words whose tokens all count."""
+    """Average the credits before the words of texts over their contexts, of those words whose tokens all count.
+
+    Intervals are over texts, pairs whole.
+    """
     from lfp.ml.implicit_reward.word_occurrences import CorpusTokens
 
     modules: list[Key] = [(module.layer, module.kind) for module in found.modules]
@@ -229,10 +232,12 @@ def _word_table(
     }
     is_counted = _sum_spans(corpus.in_response[:, None].astype(float), *spans)[:, 0] == spans[1] - spans[0] + 1
     is_counted &= np.isfinite(_sum_spans(reward[:, None], *spans)[:, 0])
+    of_text = dict(zip([text.text_id for text in texts], number_pairs([text.pair_id for text in texts]), strict=True))
+    groups = np.array([of_text[text_id] for text_id in corpus.text_ids[spans[0][is_counted]].tolist()], np.int64)
     parts = []
     for path, (keys, values) in paths.items():
         of_words = _sum_spans(np.nan_to_num(values), *spans)[is_counted]
-        means = word_credits(of_words, occurrences.words[is_counted], len(vocabulary.words))
+        means = word_credits(of_words, occurrences.words[is_counted], len(vocabulary.words), groups=groups)
         used, k = np.flatnonzero(means.n), len(keys)
         ends = {name: getattr(means, name)[used].ravel() for name in ("low", "high")}
         columns: dict[str, Any] = {

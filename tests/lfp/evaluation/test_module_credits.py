@@ -164,14 +164,30 @@ def test_layers_are_ranked_by_the_modules_at_the_sites_read(credits: Credits) ->
     np.testing.assert_allclose(whole, np.array([size[1:3].sum(), size[3:5].sum()]) / size.sum())
 
 
-def test_words_have_t_intervals_over_contexts() -> None:
+def test_words_have_t_intervals_over_texts() -> None:
     rng = np.random.default_rng(2)
     values, words = rng.normal(size=(40, 3)), np.repeat([0, 2, 3], [25, 14, 1])
-    found = word_credits(values, words, 4)
+    found = word_credits(values, words, 4, groups=np.arange(40))
     assert found.n.tolist() == [25, 0, 14, 1] and np.isnan(found.low[3]).all()
-    for word in (0, 2):
+    for word in (0, 2):  # each context in a text of its own
         of_word = values[words == word, 1]
         low, high = stats.t.interval(0.95, len(of_word) - 1, of_word.mean(), stats.sem(of_word))
         assert (found.mean[word, 1], found.low[word, 1], found.high[word, 1]) == pytest.approx(
             (of_word.mean(), low, high)
         )
+    repeated = word_credits(np.repeat(values, 3, axis=0), np.repeat(words, 3), 4, groups=np.repeat(np.arange(40), 3))
+    for name in ("mean", "low", "high"):  # what a text says three times counts no more
+        np.testing.assert_allclose(getattr(repeated, name), getattr(found, name), rtol=1e-9)
+
+
+def test_intervals_of_words_cover_where_contexts_of_a_text_are_alike() -> None:
+    rng, n_words = np.random.default_rng(3), 600
+    sizes = rng.integers(1, 6, size=(n_words, 12))  # contexts by word and text
+    words = np.repeat(np.arange(n_words), sizes.sum(1))
+    groups = np.concatenate([np.repeat(np.arange(12), row) for row in sizes])
+    shared = rng.normal(size=(n_words, 12))[words, groups]
+    values = 0.5 + np.sqrt(0.7) * shared + np.sqrt(0.3) * rng.normal(size=len(words))
+    found = word_credits(values[:, None], words, n_words, groups=groups)
+    assert 0.925 < np.mean((found.low < 0.5) & (found.high > 0.5)) < 0.97
+    apart = word_credits(values[:, None], words, n_words, groups=np.arange(len(words)))
+    assert np.mean((apart.low < 0.5) & (apart.high > 0.5)) < 0.85, "as independent contexts they would not"
