@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
 from lfp.bundle.writer import check_replaceable
 from lfp.config import LEXICON, PRETRAIN, TUNE, LanguageModelConfig, RunConfig
-from lfp.errors import ConfigError, DataError, ModelError, first_line
+from lfp.errors import ConfigError, DataError
 from lfp.texts.lexicon import writes_no_spaces
 from lfp.util.types import Progress
 from precompute.run.bundle import write_bundle
@@ -21,6 +20,7 @@ from precompute.run.inputs import (
     find_model_files,
     find_reward_files,
 )
+from precompute.run.memory import explain_full_memory
 from precompute.run.stage import FileDigests, Stage, compute_key, find_needed
 from precompute.run.work_folder import Run, lock_work_folder
 from precompute.stages.features import features, reseeded, saes, texts
@@ -39,15 +39,6 @@ from precompute.stages.probes import probes
 
 _CHEAP = {"corpus", "feedback"}
 """Stages that take a moment; a run that has done no other may be started again without `resume`."""
-_BATCHES = (
-    "stats.batch_texts", "credits.batch_texts", "feature_credits.batch_texts", "sae.batch_tokens", "pretrain.batch",
-    "ablation.batch",
-)  # fmt: skip
-"""Keys of the config that set how much is in memory at a time; those that a stage reads are named."""
-_EXACT = {
-    "credits", "trajectory", "feature_credits", "feature_trajectory", "interventions", "twin_words", "twin_drift"
-}  # fmt: skip
-"""Stages that compute in float32 whatever `model.dtype` is."""
 
 
 def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]:
@@ -385,39 +376,10 @@ def run_stage(run: Run, stage: Stage, key: str, digests: FileDigests) -> None:
     """
     run.progress(stage.name, 0, 1, 0.0)
     with run.writing(stage.name, key) as output:
-        with _explain_full_memory(run, stage):
+        with explain_full_memory(run, stage):
             stage.job(run.narrow(stage), output)
         for file in stage.files:
             if not file.is_file() or digests.digest(file) != digests.first[file]:
                 raise DataError(f"{file}: changed while the run was reading it; start the command again with --resume")
     (cost,) = run.costs([stage.name])
     run.progress(stage.name, 1, 1, cost.seconds)
-
-
-@contextmanager
-def _explain_full_memory(run: Run, stage: Stage) -> Iterator[None]:
-    """Say in a sentence what to lower where a stage fills the memory."""
-    from lfp.ml.models.runtime import is_out_of_memory
-
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise ModelError(
-            f"stage {stage.name}: out of memory on {run.config.model.device} ({first_line(error)});"
-            f" {advise_on_memory(stage, run.config)}, then add --resume"
-        ) from error
-
-
-def advise_on_memory(stage: Stage, config: RunConfig) -> str:
-    """Say what lowers the memory that a stage takes, among what it reads."""
-    declared = {*stage.reads}
-    read = [key for key in (*_BATCHES, "model.context") if declared & {key, key.partition(".")[0]}]
-    values = config.model_dump()
-    lower = [f"{key} (now {values[section][name]})" for key in read for section, _, name in [key.partition(".")]]
-    ways = [f"lower {' or '.join(lower)}"] if lower else []
-    is_free = config.model.dtype == "float32" and config.sae.trained_on != "change" and stage.name not in _EXACT
-    if is_free and declared & {"model", "model.dtype"}:
-        ways.append("set model.dtype=bfloat16")
-    return ", or ".join(ways) or "use a machine with more memory"

@@ -17,8 +17,9 @@ from lfp.bundle.manifest import check_bundle, read_manifest
 from lfp.bundle.schema import TABLES
 from lfp.bundle.validation import validate
 from lfp.errors import BundleError, ConfigError, CorpusError, ModelError
-from precompute.pipeline import advise_on_memory, plan_stages, run_pipeline
+from precompute.pipeline import plan_stages, run_pipeline
 from precompute.run.bundle import find_versions
+from precompute.run.memory import advise_on_memory
 from tests.precompute.conftest import STAGES, interrupt, replace_jobs, reviews, silent, tiny_config
 
 

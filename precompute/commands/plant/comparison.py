@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +17,12 @@ from lfp.util.types import Flags, Floats, Ints
 from precompute.commands.plant.secrets import Secret
 from precompute.run.inputs import load_role, read_texts, tokenize_texts
 from precompute.run.work_folder import Run
-from precompute.stages.findings.twin_words import LEAST_INFORMATION, least_of_words, sum_words
+from precompute.stages.findings.twin_words import (
+    LEAST_INFORMATION,
+    least_of_words,
+    predict_in_contexts,
+    sum_words,
+)
 
 if TYPE_CHECKING:
     from lfp.ml.implicit_reward.column_predictions import LogProbs
@@ -51,7 +56,6 @@ class Contexts:
     @staticmethod
     def from_run(run: Run) -> Contexts:
         """Draw contexts from the first training texts of a run, and let its base model predict in them."""
-        from lfp.ml.implicit_reward.column_predictions import predict_columns
         from lfp.ml.implicit_reward.matched_contexts import draw_contexts
 
         base = load_role(run, "base", exact=True)
@@ -67,23 +71,12 @@ class Contexts:
         chosen = draw_contexts(text, positions, n=_CONTEXTS, first_position=1, seed=_SEED)
         places = zip(text[chosen].tolist(), positions[chosen].tolist(), strict=True)
         prefixes = [texts[i].text[: texts[i].token_starts[position]] for i, position in places]
-        predict = partial(predict_columns, base, texts, chosen, columns=columns.columns, n_columns=columns.n_columns)
-        of_base = predict(batch_texts=run.config.stats.batch_texts, prepend_bos=run.config.model.prepend_bos)
+        of_base = predict_in_contexts(run, base, texts, chosen, columns=columns)
         return Contexts(texts, chosen, vocabulary, columns, prefixes, text[chosen], of_base)
 
     def predict(self, run: Run, model: LanguageModel) -> LogProbs:
         """Return a model's log-probabilities of the columns in the contexts."""
-        from lfp.ml.implicit_reward.column_predictions import predict_columns
-
-        return predict_columns(
-            model,
-            self.texts,
-            self.chosen,
-            columns=self.columns.columns,
-            n_columns=self.columns.n_columns,
-            batch_texts=run.config.stats.batch_texts,
-            prepend_bos=run.config.model.prepend_bos,
-        )
+        return predict_in_contexts(run, model, self.texts, self.chosen, columns=self.columns)
 
     @cached_property
     def informative(self) -> Ints:

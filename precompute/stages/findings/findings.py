@@ -26,7 +26,7 @@ from lfp.evaluation.module_credits import (
 )
 from lfp.evaluation.results import DICTIONARIES, STATUSES, ResultRow
 from lfp.evaluation.statistics.discoveries import RATE
-from lfp.evaluation.statistics.resampling import Draws, scaled, with_null_of_sizes
+from lfp.evaluation.statistics.resampling import Draws, number_pairs, scaled, with_null_of_sizes
 from lfp.evaluation.words import text_rows
 from lfp.labels.evidence import read_evidence
 from lfp.labels.result_rows import label_results, label_rows
@@ -138,11 +138,11 @@ def _text_results(sampled: pa.Table, config: ProbesConfig, draws: Draws) -> list
     judges = {name: floats(sampled, column) for name, column in _TEXT_JUDGES.items()}
     names = [f"text:{text_id}" for text_id in sampled["text_id"].to_pylist()]
     rows = queues(names, judges, _TEXT_QUEUES, draws)
-    true, implicit, pair_id = judges["true"], judges["implicit"], floats(sampled, "pair_id")
+    true, implicit = judges["true"], judges["implicit"]
     known = ~np.isnan(true) & ~np.isnan(implicit)
     if known.sum() < _FEWEST or np.ptp(true[known]) == 0:
         return rows
-    groups = np.where(np.isnan(pair_id), -1 - np.arange(len(pair_id)), pair_id)[known].astype(np.int64)
+    groups = number_pairs(sampled["pair_id"].to_pylist())[known]
     keys = {"model": "difference", "target": "implicit_reward", "group": "texts"}
     return [*rows, *text_rows(true[known], implicit[known], config, seed=draws.seed, groups=groups, **keys)]
 

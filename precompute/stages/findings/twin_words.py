@@ -79,18 +79,10 @@ def _measure(
     corpus: PassCorpus,
 ) -> tuple[Floats, Floats]:
     """Return the preferences [models, words] of tuned models and twins, and the words' information [words]."""
-    from lfp.ml.implicit_reward.column_predictions import column_preferences, predict_columns
+    from lfp.ml.implicit_reward.column_predictions import column_preferences
 
     def predict(model: LanguageModel) -> LogProbs:
-        return predict_columns(
-            model,
-            corpus.texts,
-            corpus.contexts,
-            columns=corpus.columns.columns,
-            n_columns=corpus.columns.n_columns,
-            batch_texts=run.config.stats.batch_texts,
-            prepend_bos=run.config.model.prepend_bos,
-        )
+        return predict_in_contexts(run, model, corpus.texts, corpus.contexts, columns=corpus.columns)
 
     of_base, rows, information = predict(base), list[Floats](), np.zeros(0)
     for models in (tuned, twins):
@@ -100,6 +92,28 @@ def _measure(
             information = least_of_words(of_columns, corpus.columns)
             run.progress("twins: models", len(rows), run.config.twins.n + 1, float(len(rows)))
     return np.array(rows), information
+
+
+def predict_in_contexts(
+    run: Run,
+    model: LanguageModel,
+    texts: Sequence[TokenizedText],
+    contexts: NDArray[np.bool_],
+    *,
+    columns: TokenColumns,
+) -> LogProbs:
+    """Return a model's log-probabilities of columns in the contexts of the marked tokens, in batches of the config."""
+    from lfp.ml.implicit_reward.column_predictions import predict_columns
+
+    return predict_columns(
+        model,
+        texts,
+        contexts,
+        columns=columns.columns,
+        n_columns=columns.n_columns,
+        batch_texts=run.config.stats.batch_texts,
+        prepend_bos=run.config.model.prepend_bos,
+    )
 
 
 def sum_words(of_columns: Floats, columns: TokenColumns) -> Floats:
