@@ -61,6 +61,7 @@ WORDS: Mapping[str, Mapping[str, str]] = {
     "shown": _TITLES,
     "map_colour": _TITLES,
     "examples": {"top": "max", "4": "high", "3": "mid", "2": "low", "1": "lowest", "silent": "zero"},
+    "texts": {"split": "with a ledger"},
     "split": {"held_out": "held out"},
     "half": {"held_out": "held out"},
     "by": {

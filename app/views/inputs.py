@@ -1,4 +1,4 @@
-"""Inputs: a text with its reward, implicit reward and estimate per token, and the features behind the estimate."""
+"""Inputs: a text with its scores per token, and the ledger of its implicit reward or of a probe's estimate."""
 
 from typing import Any
 
@@ -12,9 +12,8 @@ from app.session.cache import ask
 from app.session.permalinks import WORDS, InputsView, words_for
 from app.widgets import frame, paging
 from lfp.bundle import queries
-from lfp.bundle.queries.common import Probe
 from lfp.bundle.queries.feature import Feature
-from lfp.bundle.queries.ledgers import Ledger
+from lfp.bundle.queries.implicit_ledgers import Path
 from lfp.bundle.queries.texts import Text, TextFilter
 from lfp.bundle.store.connection import Store
 from lfp.errors import NotInBundleError
@@ -27,11 +26,18 @@ SCORES = {
     "rating gap": "reward and human rating",
 }
 """The two scores that a gap is between."""
-LEDGERS: dict[str, tuple[Any, Any]] = {  # by URL value: the query, and how its result is drawn
+ESTIMATES: dict[str, tuple[Any, Any]] = {  # by URL value: the query, and how its result is drawn
     "estimate": (queries.ledgers.ledger, ledgers.from_estimate),
     "against the average text": (queries.ledgers.average_ledger, ledgers.from_contrast),
     "raw estimate, with what is missed": (queries.ledgers.raw_ledger, ledgers.from_raw),
 }
+IMPLICIT: dict[str, Path] = {"implicit reward": "full", "implicit reward, same position": "same_position"}
+"""Ledgers of the implicit reward by URL value: the paths that they follow."""
+
+
+def is_split(store: Store) -> bool:
+    """Tell whether the bundle splits the implicit reward of any text."""
+    return bool(ask(queries.implicit_ledgers.split_texts, store))
 
 
 def show_filters(store: Store) -> InputsView:
@@ -40,8 +46,12 @@ def show_filters(store: Store) -> InputsView:
     )
     bound: dict[str, Any] = {"bind": "query-params", "width": 165}
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="small")
-    sampled = "Sampled: a random sample with full activations. Others appear only as feature examples."
-    row.selectbox("Texts", ["sampled", "all"], key="texts", help=sampled, **bound)
+    sampled = (
+        "Sampled: a random sample with full activations. With a ledger: those whose implicit reward is split over "
+        "modules or features. Others appear only as feature examples."
+    )
+    kinds = ["sampled", "all", *(["split"] if is_split(store) else [])]
+    row.selectbox("Texts", kinds, key="texts", help=sampled, format_func=words_for("texts"), **bound)
     splits = ["any", "train", "held_out"]
     row.selectbox("Split", splits, key="split", format_func=words_for("split"), **bound)
     sorts, gaps = list(queries.texts.TEXT_SORTS), "Gap = difference of the two percentile ranks."
@@ -64,9 +74,10 @@ def show_filters(store: Store) -> InputsView:
 
 def show_list(store: Store, view: InputsView) -> paging.Page:
     """Draw one page of texts, each opened by a click; return the page."""
+    has_sample = store.manifest.tables["activations"].rows > 0
     wanted = TextFilter(
         words=view.words, split=view.split,
-        is_sampled=view.texts == "sampled" and store.manifest.tables["activations"].rows > 0,
+        is_sampled=view.texts == "sampled" and has_sample, is_split=view.texts == "split",
         rating_low=view.rated_from, rating_high=view.rated_to,
     )  # fmt: skip
     n = ask(queries.texts.count_texts, store, wanted)
@@ -101,12 +112,19 @@ def show_table(rows: pa.Table, *, gap: str) -> None:
     paging.show_table(shown, ids, name="text_table", opens="text", columns=columns)
 
 
-def choose_watched(store: Store, ledger: Ledger) -> Feature | None:
-    """Draw the choice of a feature to show on the tokens: the largest, or the one in the link."""
-    ids = [part.feature_id for part in ledger.shown]
+def choose_account(store: Store) -> str:
+    """Draw the choice of a ledger, out of those that the bundle has."""
+    offered = [*(ESTIMATES if ask(queries.common.headline, store) else ()), *(IMPLICIT if is_split(store) else ())]
+    if not offered:
+        return ""
+    return frame.choose_one("Ledger of", offered, key="account", names=WORDS["account"])
+
+
+def choose_watched(store: Store, ids: list[int]) -> Feature | None:
+    """Draw the choice of a feature to show on the tokens: one of the ledger's, or the one in the link."""
     linked = st.session_state.get("watch") or st.query_params.get("watch")
     if linked is not None and str(linked).isdigit() and int(linked) not in ids:
-        ids.append(int(linked))
+        ids = [*ids, int(linked)]
     if not ids:
         return None
     chosen = st.pills("Show one feature on the tokens", ids, key="watch", bind="query-params", wrap=True)
@@ -123,39 +141,52 @@ def choose_watched(store: Store, ledger: Ledger) -> Feature | None:
     return feature
 
 
-def show_tokens(store: Store, text: Text, probe: Probe | None, feature: Feature | None) -> None:
+def show_tokens(store: Store, text: Text, feature: Feature | None, tips: list[str]) -> None:
     """Draw the scores under each token, and the watched feature's activation behind them."""
     parts = tokens.pieces(text.text, text.token_starts)
     if not parts:
         st.html(panels.note("This text is empty."))
         return
+    probe = ask(queries.common.headline, store)
     rows = reading.score_rows(text, ask(queries.texts.score_limits, store), probe)
     legend, activations, limit = tokens.sheet_legend(rows), [], 0.0
     if feature is not None:
         activations = ask(queries.texts.token_activations, store, text.text_id, feature_id=feature.feature_id)
         limit = feature.max_activation
         legend += tokens.strength_legend(limit, f"activation of feature {feature.feature_id}, behind the tokens")
-    tips = [ledgers.token_tip(ledger) for ledger in ask(queries.texts.token_ledgers, store, text.text_id)]
     values = st.session_state.token_values
     st.html(legend + tokens.sheet(parts, rows, activations=activations, limit=limit, numbers=values, tips=tips))
     if tips:
-        st.html(panels.note("Hover or focus a token to see its contributions."))
+        st.html(panels.note("Hover or focus a token to see its split."))
 
 
-def show_ledger(store: Store, text: Text, name: str) -> None:
-    """Draw the chosen ledger, the check of its sum, and all its parts on demand."""
-    query, build = LEDGERS[name]
+def watch_bar() -> None:
+    """Show the feature whose bar was clicked on the tokens; for callbacks."""
+    if isinstance(number := frame.first_point(st.session_state.ledger_chart), int):
+        st.session_state.watch = number
+
+
+def show_estimate(store: Store, text: Text, name: str) -> None:
+    """Draw the text's tokens, then the ledger of its estimate, the check of its sum, and all parts on demand."""
+    query, build = ESTIMATES[name]
     found = ask(query, store, text.text_id)
+    shown = ask(queries.ledgers.ledger, store, text.text_id)
+    watched = choose_watched(store, [part.feature_id for part in shown.shown] if shown else [])
+    tips = [ledgers.token_tip(ledger) for ledger in ask(queries.texts.token_ledgers, store, text.text_id)]
+    show_tokens(store, text, watched, tips)
+    if shown is None:
+        says = (
+            "This text has no stored activations, as it appears only as a feature example. Its estimate cannot be "
+            "split by feature."
+        )
+        st.html(panels.note(says))
+        return
     if found is None:
         st.html(panels.note("This bundle does not split the raw-activation probe’s estimate."))
         return
     account = build(found)
+    st.subheader(account.title)
     st.html(panels.note(account.says))
-
-    def watch_bar() -> None:
-        if isinstance(number := frame.first_point(st.session_state.ledger_chart), int):
-            st.session_state.watch = number
-
     frame.show_ledger(account, key="ledger_chart", on_select=watch_bar)
     if found.shown:
         frame.list_contributions(
@@ -165,23 +196,58 @@ def show_ledger(store: Store, text: Text, name: str) -> None:
         )
 
 
+def show_implicit(store: Store, text: Text, path: Path) -> None:
+    """Draw the text's tokens, then its implicit reward split over modules, and over features within modules."""
+    modules = ask(queries.implicit_ledgers.module_ledger, store, text.text_id, path=path)
+    features = ask(queries.implicit_ledgers.feature_ledger, store, text.text_id, path=path)
+    watched = choose_watched(store, [part.feature_id for part in features.shown] if features else [])
+    split = ask(queries.implicit_ledgers.token_credits, store, text.text_id, path=path)
+    rewards = text.token_implicit_reward or [None] * len(split)
+    tips = [ledgers.credit_tip(at, path=path, reward=reward) for at, reward in zip(split, rewards, strict=False)]
+    show_tokens(store, text, watched, tips)
+    if modules is None and features is None:
+        others = " · ".join(
+            panels.anchor(permalinks.href("inputs", permalinks.current_view(InputsView, text=number)), f"text {number}")
+            for number in ask(queries.implicit_ledgers.split_texts, store)
+        )
+        says = "This run did not split the implicit reward of this text; it split a sample. Open "
+        st.html(f'<p class="lfp-note">{says}{others}.</p>')
+        return
+    if modules is None:
+        st.html(panels.note("This run did not split this text’s implicit reward over all modules on such paths."))
+    else:
+        account = ledgers.from_modules(modules, path=path)
+        st.subheader(account.title)
+        st.html(panels.note(account.says))
+        frame.show_ledger(account, key="module_chart")
+    if features is None:
+        st.html(panels.note("This run did not split this text’s implicit reward over features."))
+        return
+    account = ledgers.from_features(features, path=path)
+    st.subheader(account.title)
+    st.html(panels.note(account.says))
+    frame.show_ledger(account, key="ledger_chart", on_select=watch_bar)
+    frame.list_contributions(
+        lambda: ledgers.all_parts(
+            ask(queries.implicit_ledgers.feature_ledger, store, text.text_id, path=path, limit=None).shown
+        ),
+        key="every_part",
+        name=f"text_{text.text_id}_credits",
+    )
+
+
 def show_text(store: Store, text: Text) -> None:
-    """Draw one text: its scores as a whole and per token, and the ledger of its estimate."""
-    probe, ledger = ask(queries.common.headline, store), ask(queries.ledgers.ledger, store, text.text_id)
+    """Draw one text: its scores as a whole and per token, and the ledger that is chosen."""
     source = sanitize.source_name(text.source) if bundles.is_public() else text.source
     st.html(reading.totals(text, source=source))
-    show_tokens(store, text, probe, choose_watched(store, ledger) if ledger else None)
-    st.subheader("What made the estimate")
-    if ledger is None:
-        says = "This bundle has no probe, so there is no estimate to split."
-        if probe:
-            says = (
-                "This text has no stored activations, as it appears only as a feature example. Its estimate cannot be "
-                "split by feature."
-            )
-        st.html(panels.note(says))
-        return
-    show_ledger(store, text, frame.choose_one("Ledger", LEDGERS, key="account", names=WORDS["account"], collapsed=True))
+    name = choose_account(store)
+    if name in IMPLICIT:
+        show_implicit(store, text, IMPLICIT[name])
+    elif name:
+        show_estimate(store, text, name)
+    else:
+        show_tokens(store, text, None, [])
+        st.html(panels.note("This bundle has no probe and no credits, so no score of this text can be split."))
 
 
 def show() -> None:

@@ -188,9 +188,9 @@ def _compare_writing(writing: Writing | None) -> Finding:
 
 
 def _name_words(*lists: Sequence[WrittenWord]) -> str:
-    """Return the first words of each list with their counts, base to tuned; empty where there are none."""
-    named = [f"“{word.word}” {count(word.n_base)} → {count(word.n_tuned)}" for found in lists for word in found[:2]]
-    return f", such as {', '.join(named)}" if named else ""
+    """Return the first word of each list with their counts, base to tuned; empty where there are none."""
+    named = [f"“{word.word}” {count(word.n_base)} → {count(word.n_tuned)}" for found in lists for word in found[:1]]
+    return f" (first: {', '.join(named)})" if named else ""
 
 
 def _compare_base(report: Report, target: str | None) -> Finding:

@@ -23,6 +23,14 @@ NAMES: Mapping[str, str] = {
 """Kinds of modules as sentences name them."""
 
 
+def name_module(module: str, layer: int | None) -> str:
+    """Name one module: MLP 3, attention 3, the unembedding; `elsewhere` is what came through keys and values."""
+    if module == ELSEWHERE:
+        return "keys and values"
+    name = NAMES.get(module, module)
+    return name if layer is None else f"{name.removeprefix('the ').removesuffix('s')} {layer}"
+
+
 def credits_sentence(rows: Sequence[ResultRow]) -> str:
     """Say how much of the implicit reward the dictionaries can show, and which kinds of modules carry how much."""
     error = pick(rows, metric="error")
@@ -75,8 +83,7 @@ def layer_title(rows: Sequence[ResultRow]) -> str:
     if not modules:
         return "Share of the implicit reward by layer"
     top = max(modules, key=lambda row: row.value)
-    name = NAMES.get(str(top.group), str(top.group)).removeprefix("the ").removesuffix("s")
-    return f"Of all layers, {name} {top.layer} carries most: {_share(top)} of the implicit reward"
+    return f"Of all layers, {name_module(str(top.group), top.layer)} carries most: {_share(top)} of the implicit reward"
 
 
 def ledger_title(rows: Sequence[ResultRow]) -> str:

@@ -29,6 +29,8 @@ VIEWS = {
     "inputs_numbers": "inputs?token_values=true",
     "inputs_watched": "inputs?watch=182",
     "inputs_raw": "inputs?account=raw+estimate%2C+with+what+is+missed&by=rating+gap&rated_from=4.0",
+    "inputs_implicit": "inputs?texts=with+a+ledger&text=1009&account=implicit+reward",
+    "inputs_same_position": "inputs?texts=with+a+ledger&text=1009&account=implicit+reward%2C+same+position",
     "inputs_average": "inputs?account=against+the+average+text&every_part=true",
     "pairs": "pairs",
     "disagreements": "disagreements",

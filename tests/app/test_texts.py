@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import re
 import shutil
 
 import pyarrow as pa
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.components.html import panels
 from app.components.results import queues
 from app.components.results.queues import Judges, Named
 from app.components.text import ledgers, reading, tokens
@@ -21,6 +23,7 @@ from lfp.bundle.queries.texts import Pair, PairFilter, TextFilter, TokenLedger, 
 from lfp.bundle.queries.words import QueuedText, Responsible
 from lfp.bundle.store.connection import Store
 from lfp.evaluation.results import ResultRow
+from lfp.report.formatting import signed
 from lfp.testing.synthetic import make_bundle
 from lfp.util.sanitize import as_label
 from tests.app.reader import is_tame, tame, whole
@@ -96,6 +99,65 @@ def test_every_ledger_of_a_text_adds_up_on_screen(explorer, bundle, account, say
     assert len(listed) == n > 12
     parts = listed["difference" if "average" in account else "contribution"]
     assert listed["running_total"].tolist() == pytest.approx(list(itertools.accumulate(parts)))
+
+
+@pytest.mark.parametrize("path", ["full", "same_position"])
+def test_the_implicit_reward_of_a_text_adds_up_over_modules_and_over_features(explorer, bundle, path):
+    account = "implicit reward" if path == "full" else "implicit reward, same position"
+    at = explorer("inputs", bundle, text="3", account=account, every_part="true")
+    html, titles = whole(at), [heading.value for heading in at.subheader]
+    with Store.open(bundle) as store:
+        modules = queries.implicit_ledgers.module_ledger(store, 3, path=path)
+        features = queries.implicit_ledgers.feature_ledger(store, 3, path=path)
+        tokens = queries.implicit_ledgers.token_credits(store, 3, path=path)
+        rewards = queries.texts.text(store, 3).token_implicit_reward
+    assert html.count("adds up") == 2 and "does not add up" not in html
+    first = modules.modules[0]
+    assert titles[0].startswith(f"Implicit reward {signed(modules.predicted)} nats: ")
+    assert f"carries most, {signed(first.credit)}, of {len(modules.modules)} modules" in titles[0]
+    assert f"{features.n_features} features carry" in titles[1]
+    assert len(at.dataframe[1].value) == features.n_features and "credit" in at.dataframe[1].value
+    tips = [ledgers.credit_tip(token, path=path, reward=reward) for token, reward in zip(tokens, rewards, strict=True)]
+    assert all(tip in html for tip in tips) and html.count('tabindex="0"') == len(tips)
+
+
+def test_a_token_on_the_same_position_is_its_features_and_the_rest():
+    token = TokenLedger((TokenPart(3, "warm", 0.25), TokenPart(4, None, -0.05)), 3, 0.3)
+    html = ledgers.credit_tip(token, path="same_position", reward=1.0)
+    assert re.findall(r"[+−][0-9.]+(?=<)", html) == ["+0.25000", "−0.05000", "+0.10000", "+0.70000"]
+    assert "+0.3000 nats of its implicit reward" in html
+    for unknown in (None, float("nan")):
+        assert "other modules" not in ledgers.credit_tip(token, path="same_position", reward=unknown)
+    assert "other modules" not in ledgers.credit_tip(token, path="full", reward=1.0)
+
+
+def test_a_text_that_was_not_split_leads_to_texts_that_were(explorer, copied_bundle):
+    for table in ("module_credits", "feature_credits", "credit_sums"):
+        rewrite(copied_bundle, table, lambda rows: rows.filter(pc.less(rows["text_id"], 2)))
+    html = whole(explorer("inputs", copied_bundle, text="3", account="implicit reward"))
+    assert "did not split the implicit reward of this text" in html and "lfp-sheet" in html
+    assert "text=0&amp;account=implicit+reward" in html and "text=1&amp;account=implicit+reward" in html
+    at = explorer("inputs", copied_bundle, texts="with a ledger")
+    assert sorted(at.dataframe[0].value["text_id"]) == [0, 1]
+
+
+def test_an_older_bundle_offers_no_ledger_of_the_implicit_reward(explorer, copied_bundle):
+    for table in ("module_credits", "feature_credits", "credit_sums"):
+        rewrite(copied_bundle, table, lambda rows: rows.slice(0, 0))
+    at = explorer("inputs", copied_bundle, text="3")
+    assert at.segmented_control(key="account").options == ["probe estimate", "vs average text", "raw-activation probe"]
+    assert "adds up exactly" in whole(at)
+
+
+@pytest.mark.parametrize(
+    ("error", "tolerance", "says"),
+    [(0.0, 0.0, "adds up exactly"), (0.01, 0.01, "adds up within the integral’s error, 0.20 %"),
+     (0.01, 0.001, "does not add up"), (0.01, 0.0, "does not add up")],
+)  # fmt: skip
+def test_a_sum_is_checked_within_what_the_bundle_states(error, tolerance, says):
+    html = panels.sum_check(shown=2.0, n_shown=2, rest=-3.0, n_rest=1, predicted=-1.0 + error, size=5.0,
+                            tolerance=tolerance)  # fmt: skip
+    assert says in html and ("✓" in html) == ("adds up" in says)
 
 
 def test_tokens_tell_what_they_add_to_a_pointer_and_to_the_keyboard(explorer, bundle):

@@ -188,13 +188,15 @@ def sum_check(
     predicted: float,
     size: float = 1.0,
     source: str = "stated in the bundle",
+    unit: str = "",
+    tolerance: float = 0.0,
     **others: float,
 ) -> str:
     """Return the sum of contributions, written out, and whether it is the prediction.
 
     `others` are further parts, by name.
-    `source` says where the prediction is from. It has to be met within a hundred thousandth of `size`, the size of what
-    is added up, where that is above 1.
+    `source` says where the prediction is from, and `unit` what it is in. It has to be met within a hundred thousandth
+    of `size`, the size of what is added up, where that is above 1, or within `tolerance` of `size`, which is said.
     """
 
     def added(value: float) -> str:
@@ -202,15 +204,18 @@ def sum_check(
 
     total = shown + rest + sum(others.values())
     error = abs(total - predicted)
-    is_exact = error <= 1e-5 * max(1.0, abs(predicted), size)
+    rounding = 1e-5 * max(1.0, abs(predicted), size)
+    is_exact, is_near = error <= rounding, error <= tolerance * size + rounding
     further = f"{added(rest)} from {n_rest} other{'s' if n_rest != 1 else ''}" if n_rest else ""
     further += "".join(f"{added(value)} {escaped(name)}" for name, value in others.items())
-    verdict = "ok" if is_exact else "off"
+    verdict, mark = ("ok", "✓") if is_near else ("off", "✗")
     says = "adds up exactly" if is_exact else "does not add up"
+    if is_near and not is_exact:
+        says = f"adds up within the integral’s error, {percent(error / size)} of the parts’ sizes"
     return (
         f'<p class="lfp-sum"><b>{plain(shown, 4)}</b> from the {n_shown} shown{further} '
-        f"= <b>{plain(total, 4)}</b><br>{escaped(source)}: <b>{plain(predicted, 4)}</b> · "
-        f'<span class="{verdict}">{"✓" if is_exact else "✗"} {says}</span> (difference {error:.0e})</p>'
+        f"= <b>{plain(total, 4)}</b><br>{escaped(source)}: <b>{plain(predicted, 4)}</b> {escaped(unit)} · "
+        f'<span class="{verdict}">{mark} {says}</span> (difference {error:.0e})</p>'
     )
 
 

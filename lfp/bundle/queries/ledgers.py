@@ -23,7 +23,7 @@ class Contribution:
     contribution: float
 
 
-class _Checked:
+class Checked:
     """A split with the sum of its parts and the stated value that they should make."""
 
     total: float
@@ -36,7 +36,7 @@ class _Checked:
 
 
 @dataclass(frozen=True)
-class Ledger(_Checked):
+class Ledger(Checked):
     """A text's prediction, split: `shown` and `rest` (the sum over all other features) and `intercept` make `total`."""
 
     shown: tuple[Contribution, ...]
@@ -75,7 +75,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Contrast(_Checked):
+class Contrast(Checked):
     """A difference of predictions, split: `shown` and `rest` (all other features) make `total`; intercepts cancel.
 
     `predicted` is the text's stated prediction minus `reference`, the other's.

@@ -33,6 +33,8 @@ class TextFilter:
     split: str = "any"
     is_sampled: bool = False
     """Only texts sampled from the corpus, whose activations are kept; other texts are kept for their examples."""
+    is_split: bool = False
+    """Only texts whose implicit reward is split over modules or features."""
     rating_low: float | None = None
     rating_high: float | None = None
 
@@ -141,6 +143,7 @@ WHERE coalesce(list_bool_and([contains(lower("text"), word) FOR word IN $words::
   AND ($split = 'any' OR split = $split)
   AND ($rating_low IS NULL OR rating >= $rating_low) AND ($rating_high IS NULL OR rating <= $rating_high)
   AND (NOT $is_sampled OR text_id IN (SELECT text_id FROM activations))
+  AND (NOT $is_split OR text_id IN (SELECT text_id FROM module_credits UNION ALL SELECT text_id FROM feature_credits))
 """
 
 _TEXT_ROWS = """

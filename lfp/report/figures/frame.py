@@ -27,11 +27,20 @@ DIVERGING = [[0.0, NEGATIVE], [0.5, "rgba(141, 145, 153, 0.35)"], [1.0, POSITIVE
 
 @dataclass(frozen=True)
 class Bar:
-    """A part of a sum that is no one feature's: the other features, the intercept, the SAE error."""
+    """A part of a sum that is no one feature's: the other features, the intercept, the SAE error, a module.
+
+    It is grey, hatched where it is what was missed, or in the colour of its sign.
+    """
 
     name: str
     value: float
     is_missed: bool = False
+    is_signed: bool = False
+
+    @property
+    def colour(self) -> str:
+        """Return the colour of the bar."""
+        return BASE if not self.is_signed else POSITIVE if self.value >= 0 else NEGATIVE
 
 
 def draw(
@@ -82,7 +91,7 @@ def contributions(
 ) -> go.Figure:
     """Draw what each feature adds to a sum, each named above its bar, so that it reads on a narrow screen too.
 
-    Below them, in grey, `others`: together all bars are the sum. What was missed is hatched. The `customdata` of a
+    Below them `others`: together all bars are the sum. The `customdata` of a
     feature's bar is its number.
     """
     labels = [escaped(shortened(text or "no label", 52)) for text in descriptions]
@@ -97,7 +106,7 @@ def contributions(
         "width": 0.42,
         "offset": 0.02,
         "marker": {
-            "color": [*(POSITIVE if value >= 0 else NEGATIVE for value in values), *(BASE for _ in others)],
+            "color": [*(POSITIVE if value >= 0 else NEGATIVE for value in values), *(bar.colour for bar in others)],
             "pattern": {"shape": [*("" for _ in values), *("/" if bar.is_missed else "" for bar in others)]},
         },
         "text": [signed(value, 4) for value in parts],
