@@ -1,4 +1,4 @@
-"""Feature: what one feature fires on, its effect on tokens, and what it contributes to the estimate."""
+"""Feature: what one feature fires on, what it carries of the implicit reward and the estimate, and its labels."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from typing import Any
 
 import streamlit as st
 
-from app.components.feature import profile, trust
+from app.components.feature import credit, naming, profile, titles, trust
 from app.components.html import panels
 from app.components.text import reading, tokens
 from app.session import cache, permalinks
@@ -66,10 +66,16 @@ def go(feature_id: int) -> None:
     st.session_state.feature = feature_id
 
 
+def show_title(part: str, finding: str) -> None:
+    """Draw the title of a panel: what it is of, and what it shows of this feature."""
+    st.html(panels.kicker(part))
+    st.subheader(finding)
+
+
 def show_examples(feature: Feature, rows: Sequence[dict[str, Any]]) -> None:
     """Draw the examples of one bucket, out of all `rows` of the feature."""
     counts = Counter(row["bucket"] for row in rows)
-    st.subheader("Examples")
+    show_title("Examples", titles.examples(feature))
     if not counts:
         st.html(panels.note("No examples: the feature was never active on the corpus."))
         return
@@ -100,6 +106,8 @@ def show_labels(store: Store, feature: Feature, labels: Sequence[Label], rows: S
     st.subheader("Labels")
     if labels:
         cards = trust.cards(labels, rows, max_activation=feature.max_activation, where=permalinks.text_href)
+        if len(labels) > 1:
+            st.html(trust.comparison(labels))
         st.html(cards)
     else:
         st.html(panels.note("No label."))
@@ -108,22 +116,23 @@ def show_labels(store: Store, feature: Feature, labels: Sequence[Label], rows: S
 
 def show_contribution(store: Store, feature: Feature, probe: Probe | None) -> None:
     n = store.manifest.tables["features"].rows
-    st.subheader("In the estimate")
+    show_title("In the estimate", titles.contribution(feature, n_features=n))
     st.html(profile.contribution(feature, n_features=n))
-    st.subheader("Drift")
-    st.html(profile.drift(ask(queries.feature.feature_drift, store, feature.feature_id), n_features=n))
-    st.subheader("Ablations")
-    ablations = ask(queries.feature.feature_ablations, store, feature.feature_id)
+    drifted = ask(queries.feature.feature_drift, store, feature.feature_id)
+    show_title("Drift", titles.drift(drifted))
+    st.html(profile.drift(drifted, n_features=n))
+    removed = ask(queries.feature.feature_ablations, store, feature.feature_id)
+    show_title("Ablations", titles.ablations(removed))
     is_dpo = store.manifest.config.get("tune", {}).get("method") == "dpo"
     reward = "implicit reward (nats)" if is_dpo else "reward of completions"
     target = reading.target_name(probe) if probe else ""
-    st.html(profile.ablations(ablations, reward=reward, target=target))
+    st.html(profile.ablations(removed, reward=reward, target=target))
 
 
 def show_credit(store: Store, feature: Feature) -> None:
-    st.subheader("What it promotes and demotes, by credit")
-    found = ask(queries.feature.feature_credit, store, feature.feature_id)
-    st.html(profile.credit(found, n_features=store.manifest.tables["features"].rows))
+    found, n = ask(queries.feature.feature_credit, store, feature.feature_id), store.manifest.tables["features"].rows
+    show_title("Credit", titles.credit(found, n_features=n))
+    st.html(credit.facts(found, n_features=n))
     if found is None:
         return
     grown = modules.draw_feature_trajectory(
@@ -131,19 +140,23 @@ def show_credit(store: Store, feature: Feature) -> None:
     )
     if grown is not None:
         st.plotly_chart(grown, config=CONFIG, key="credit_trajectory")
+        st.html(panels.note("Its credit at each checkpoint of the tuning, nats per token, 95 % intervals over texts."))
+    st.html(credit.intervention(ask(queries.feature.feature_intervention, store, feature.feature_id)))
+    st.markdown("**Promotes and demotes, by credit**")
     left, right = st.columns(2, gap="medium")
-    promoted, demoted = profile.credit_tokens(found)
+    promoted, demoted = credit.tokens(found)
     left.html(promoted)
     right.html(demoted)
-    says = "Next tokens, by the nats of implicit reward that tuning’s change of this feature gives them."
-    measured = profile.intervention(ask(queries.feature.feature_intervention, store, feature.feature_id))
+    says = "Next tokens, by the nats of implicit reward that tuning’s change of this feature gives them. Most at:"
     examples = ask(queries.feature.credit_examples, store, feature.feature_id)
-    href = lambda text_id: permalinks.href("inputs", permalinks.InputsView(text=text_id))  # noqa: E731
-    st.html(panels.note(says) + measured + profile.credit_examples(examples, where=href))
+    href = lambda text_id: permalinks.href(  # noqa: E731
+        "inputs", permalinks.InputsView(text=text_id, watch=feature.feature_id, account="implicit reward")
+    )
+    st.html(panels.note(says) + credit.examples(examples, where=href))
 
 
 def show_activity(store: Store, feature: Feature) -> None:
-    st.subheader("Activity, tuned and base")
+    show_title("Activity, tuned and base", titles.activity(feature))
     histogram = ask(queries.feature.histogram, store, feature.feature_id)
     if histogram and sum(histogram.counts) + sum(histogram.base_counts):
         figure = bars.activation_histogram(histogram.edges, histogram.counts, histogram.base_counts)
@@ -151,29 +164,32 @@ def show_activity(store: Store, feature: Feature) -> None:
     else:
         st.html(panels.note("It was active on no token of the corpus."))
     st.html(profile.activity(feature))
+    if feature.scale_tuned is not None:
+        show_title("Latent scaling", titles.latent_scaling(feature))
+        st.html(profile.latent_scaling(feature))
 
 
 def show_tokens(feature: Feature) -> None:
-    st.subheader("Tokens it raises and lowers")
+    show_title("Fires on", titles.fires_on(feature))
+    st.html(panels.token_bars(feature.top_tokens) + panels.note("Share of the feature’s total activation."))
+    show_title("Tokens it raises and lowers", titles.tokens(feature))
     left, right = st.columns(2, gap="medium")
     left.html(panels.token_bars(feature.pos_logits[:8], sign=1))
     right.html(panels.token_bars(feature.neg_logits[:8], sign=-1))
     st.html(panels.note("Effect on next-token logits (direct path)."))
-    st.subheader("Fires on")
-    st.html(panels.token_bars(feature.top_tokens) + panels.note("Share of the feature’s total activation."))
 
 
 def show_texts(store: Store, feature: Feature) -> None:
-    st.subheader("Where it moves the estimate")
     parts = ask(queries.feature.feature_texts, store, feature.feature_id)
+    show_title("Where it moves the estimate", titles.texts(parts))
     if parts is None:
         st.html(panels.note("No probe of this bundle reads this feature."))
     else:
         watched = feature.feature_id
         href = lambda text_id: permalinks.href("inputs", permalinks.InputsView(text=text_id, watch=watched))  # noqa: E731
         st.html(profile.texts(parts, where=href))
-    st.subheader("Neighbours")
     near = ask(queries.feature.neighbours, store, feature.feature_id)
+    show_title("Neighbours", titles.neighbours(near))
     st.html(profile.neighbours(near, where=permalinks.feature_href))
 
 
@@ -181,7 +197,9 @@ def show_feature(store: Store, feature: Feature) -> None:
     """Draw labels first where the screen is narrow, and beside the examples where it is wide: see style.css."""
     labels, probe = ask(queries.feature.labels, store, feature.feature_id), ask(queries.common.headline, store)
     rows = ask(queries.feature.feature_excerpts, store, feature.feature_id)
-    st.html(profile.heading(feature, labels, probe, with_site=bool(filters.site_column(store))))
+    named = naming.page_title(feature, naming.strongest_words(rows))
+    frame.name_tab(f"Feature {feature.feature_id}", named[0])
+    st.html(profile.heading(feature, labels, probe, named=named, with_site=bool(filters.site_column(store))))
     with st.container(key="feature_panels"):
         left, right = st.columns([7, 5], gap="large")
     with left:
@@ -190,10 +208,10 @@ def show_feature(store: Store, feature: Feature) -> None:
     with right:
         with st.container(key="label_cards"):
             show_labels(store, feature, labels, rows)
-        show_credit(store, feature)
-        show_contribution(store, feature, probe)
-        show_activity(store, feature)
         show_tokens(feature)
+        show_credit(store, feature)
+        show_activity(store, feature)
+        show_contribution(store, feature, probe)
 
 
 def show() -> None:
@@ -208,7 +226,6 @@ def show() -> None:
         st.html(panels.notice("No such feature", str(error)))
         st.button("Open the strongest feature", on_click=go, args=(ask(queries.feature.strongest_feature, store),))
         return
-    frame.name_tab(f"Feature {feature.feature_id}", feature.description or "no label")
     show_feature(store, feature)
 
 

@@ -228,9 +228,7 @@ def show_implicit(store: Store, text: Text, path: Path) -> None:
     st.html(panels.note(account.says))
     frame.show_ledger(account, key="ledger_chart", on_select=watch_bar)
     frame.list_contributions(
-        lambda: ledgers.all_parts(
-            ask(queries.implicit_ledgers.feature_ledger, store, text.text_id, path=path, limit=None).shown
-        ),
+        lambda: ledgers.all_parts(ask(queries.implicit_ledgers.text_features, store, text.text_id, path=path)),
         key="every_part",
         name=f"text_{text.text_id}_credits",
     )

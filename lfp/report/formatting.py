@@ -137,6 +137,22 @@ def with_interval(
     return f"{sign}{fixed(value, digits)} [{fixed(low, digits)}, {fixed(high, digits)}]"
 
 
+def with_power(value: float, low: float | None = None, high: float | None = None, *, is_signed: bool = True) -> str:
+    """Return a value and its interval; where both are small, as `+1.7 [1.2, 2.3] · 10⁻⁶`."""
+    known = [abs(each) for each in (value, low, high) if each is not None and math.isfinite(each)]
+    largest = max(known, default=0.0)
+    if not 0.0 < largest < _SMALL:
+        return with_interval(value, low, high, is_signed=is_signed)
+    power = math.floor(math.log10(largest))
+    ends = [None if end is None else end / 10.0**power for end in (low, high)]
+    scaled = with_interval(value / 10.0**power, *ends, is_signed=is_signed)
+    return f"{scaled} · 10{str(power).translate(_RAISED)}"
+
+
+_SMALL = 1e-3
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
 def estimate(row: ResultRow, *, is_signed: bool = False) -> str:
     """Return a row's value and its interval."""
     return with_interval(row.value, row.ci_low, row.ci_high, is_signed=is_signed)

@@ -10,11 +10,8 @@ from app.components.text.reading import target_name
 from lfp.audit import share_interval
 from lfp.bundle.queries.common import Probe
 from lfp.bundle.queries.feature import (
-    CreditExample,
     Feature,
-    FeatureCredit,
     FeatureDrift,
-    Intervention,
     Label,
     Neighbour,
     TextPart,
@@ -40,7 +37,7 @@ _GROUPS: Mapping[str, str] = {
     "both": "features labelled related that raise the estimate most",
     "chosen": "features chosen by hand",
 }
-_STATUSES: Mapping[str, str] = {
+STATUSES: Mapping[str, str] = {
     "born": "New: hardly fires in the base model.",
     "strengthened": "Fires more than in the base model.",
     "steady": "Fires about as in the base model.",
@@ -54,10 +51,20 @@ def best_label(labels: Sequence[Label]) -> Label | None:
     return next((label for label in labels if label.status == "ok" and label.description), None)
 
 
-def heading(feature: Feature, labels: Sequence[Label], probe: Probe | None, *, with_site: bool = False) -> str:
-    """Write number, name, what it does to the estimate, and badges for its place, relation and weight."""
+def heading(
+    feature: Feature,
+    labels: Sequence[Label],
+    probe: Probe | None,
+    *,
+    named: tuple[str, str],
+    with_site: bool = False,
+) -> str:
+    """Write number, name, what it does to the estimate, and badges for its place, relation and weight.
+
+    `named` is its title and what has to be said of that (`naming.page_title`).
+    """
     label = best_label(labels)
-    title = feature.description or f"Feature {feature.feature_id}, no label"
+    title, of_title = named
     if probe is None:
         says = "This bundle has no probe."
     elif feature.weight is None:
@@ -75,6 +82,7 @@ def heading(feature: Feature, labels: Sequence[Label], probe: Probe | None, *, w
         marks.append(panels.badge(text, "up" if feature.weight >= 0 else "down"))
     if feature.beats_null is not None:
         marks.append(panels.badge(_chance(feature), "good" if feature.beats_null else ""))
+    says = f"{of_title} {says}".strip()
     return panels.heading(f"Feature {feature.feature_id}", title, says) + "".join(marks)
 
 
@@ -131,15 +139,26 @@ def activity(feature: Feature) -> str:
         ["mean where active", plain(feature.mean_activation), plain(feature.base_mean_activation)],
         ["largest", plain(feature.max_activation), "–"],
     ]
-    if feature.scale_tuned is not None:
-        rows.append(["factor of its direction", plain(feature.scale_tuned), plain(feature.scale_base)])
-        rows.append(["the same on the error", plain(feature.scale_tuned_error), plain(feature.scale_base_error)])
     if feature.base_cosine is not None:
         rows.append(["cosine of its directions", plain(feature.base_cosine), ""])
     notes = [f"Its mean activation over all tokens changed by {signed(feature.shift, 4)}."]
-    if feature.is_tuned_only:
-        notes.append("Its direction explains the tuned model’s activations and not the base model’s.")
     return panels.table(["", "tuned", "base"], rows) + panels.note(" ".join(notes))
+
+
+def latent_scaling(feature: Feature) -> str:
+    """Write by what factors the feature's direction explains each model's activations; empty where not measured."""
+    if feature.scale_tuned is None:
+        return ""
+    rows = [
+        ["factor of its direction", plain(feature.scale_tuned), plain(feature.scale_base)],
+        ["the same on the error", plain(feature.scale_tuned_error), plain(feature.scale_base_error)],
+    ]
+    says = (
+        "Latent scaling: by what factor its direction explains each model’s activations on held-out texts, as far as "
+        "the dictionary reconstructs them, and on what other features leave. 0: the direction is not in that model. It "
+        "is taken for the tuned model’s alone where the base factor is below 0.5 of the tuned, and 0.2 on the error."
+    )
+    return panels.table(["", "tuned", "base"], rows) + panels.note(says)
 
 
 def drift(found: FeatureDrift | None, *, n_features: int) -> str:
@@ -153,75 +172,7 @@ def drift(found: FeatureDrift | None, *, n_features: int) -> str:
         "change": f"{signed(found.drifted_contribution, 5)}, rank {count(found.rank)} of {count(n_features)}",
         "weight, tuned and base": f"{signed(found.weight, 3)} and {signed(found.weight_base, 3)}",
     }
-    return panels.note(f"{_STATUSES.get(found.status, found.status)}{flipped}") + panels.facts(pairs)
-
-
-def credit(found: FeatureCredit | None, *, n_features: int) -> str:
-    """Write what tuning's change of the feature carries of the implicit reward; its rank is out of `n_features`."""
-    if found is None:
-        return panels.note("This run did not split the implicit reward over features.")
-    ends = interval(found.ci_low, found.ci_high, digits_for(found.ci_low, found.ci_high))
-    pairs = {
-        "nats per token": f"{signed(found.credit, 5)} [{ends}]",
-        "rank": f"{count(found.rank)} of {count(n_features)}",
-        "absolute, per token": plain(found.abs_credit, 5),
-        "beyond stated feedback": f"{plain(found.unexplained_credit, 5)}, rank {count(found.unexplained_rank)}",
-    }
-    return panels.facts(pairs) + panels.note(_beside_twins(found))
-
-
-def _beside_twins(found: FeatureCredit) -> str:
-    """Say whether the feature's credit is one that twins, tuned by other seeds, have too."""
-    if found.twin_difference is None or found.twin_error is None or found.twin_q is None:
-        return "Not compared with twins: another seed of the same tuning may have given it the same credit."
-    verdict = "Beyond its twins" if found.beyond_twins else "Not beyond its twins"
-    return (
-        f"{verdict}: its credit is {signed(found.twin_difference, 5)} away from their mean, of which another twin is "
-        f"{plain(found.twin_error, 5)} away by chance (false discovery rate {plain(found.twin_q, 2)})."
-    )
-
-
-def credit_tokens(found: FeatureCredit) -> tuple[str, str]:
-    """Write the next tokens that the feature promotes, and those that it demotes."""
-    lists = (found.promotes, 1, "Promotes no token."), (found.demotes, -1, "Demotes no token.")
-    promoted, demoted = (panels.token_bars(items[:8], sign=sign) if items else panels.note(none)
-                         for items, sign, none in lists)  # fmt: skip
-    return promoted, demoted
-
-
-def credit_examples(examples: Sequence[CreditExample], *, where: Where) -> str:
-    """Write the tokens at which the feature carries most of a text's implicit reward."""
-    largest = max((abs(example.credit) for example in examples), default=0.0) or 1.0
-    items = "".join(
-        f'<li><div class="side"><b class="{panels.direction(example.credit)}">{signed(example.credit, 3)}</b>'
-        f'<span class="bar {panels.direction(example.credit)}" '
-        f'style="--w:{100 * abs(example.credit) / largest:.1f}"></span></div>'
-        f'<div><p dir="auto">{escaped(example.before)}<b>{escaped(example.token)}</b>{escaped(example.after)}</p>'
-        f"<small>{panels.anchor(where(example.text_id), f'text {example.text_id}')}</small></div></li>"
-        for example in examples
-    )
-    return f'<ol class="lfp-moved">{items}</ol>' if items else ""
-
-
-def intervention(found: Intervention | None) -> str:
-    """Write what taking the feature out of what tuning changed does, beside what its credit predicts."""
-    if found is None:
-        return ""
-    ends = interval(found.ci_low, found.ci_high, digits_for(found.ci_low, found.ci_high))
-    says = (
-        f"Taken out of what tuning changed, the implicit reward of the same texts changes by {signed(found.effect, 5)} "
-        f"[{ends}] nats per token; its credit predicts {signed(found.by_credit, 5)}."
-    )
-    if found.control is not None:
-        says += f" Matched controls change it by {plain(found.control, 5)} either way."
-    if found.reward_effect is not None and found.reward_ci_low is not None and found.reward_ci_high is not None:
-        ends = interval(found.reward_ci_low, found.reward_ci_high, 2)
-        says += f" The mean reward of completions changes by {signed(found.reward_effect, 3)} [{ends}]."
-    low, high = found.reward_contrast_low, found.reward_contrast_high
-    if found.reward_contrast is not None and low is not None and high is not None:
-        beyond = f"{signed(found.reward_contrast, 3)} [{interval(low, high, 2)}]"
-        says += f" It is {beyond} from what it is without matched controls."
-    return panels.note(says)
+    return panels.note(f"{STATUSES.get(found.status, found.status)}{flipped}") + panels.facts(pairs)
 
 
 def texts(parts: TextParts, *, where: Where) -> str:

@@ -66,6 +66,19 @@ def cards(labels: Sequence[Label], rows: Sequence[Mapping[str, Any]], *, max_act
     return f'<div class="lfp-trusts">{body}{terms}</div>'
 
 
+def comparison(labels: Sequence[Label]) -> str:
+    """Write several labels beside each other with their scores, the one that names the feature first."""
+    rows = []
+    for label in labels:
+        detection = plain(label.score_detection)
+        if label.score_ci_low is not None and label.score_ci_high is not None:
+            detection += f" [{fixed(label.score_ci_low, 2)}, {fixed(label.score_ci_high, 2)}]"
+        scores = [detection, plain(label.score_swapped), plain(label.score_fuzzing), percent(label.agreement)]
+        rows.append([label.labeller, label.description or "no label", *scores])
+    heads = ["labeller", "label", "detection", "another feature’s label", "fuzzing", "agreement"]
+    return panels.table(heads, rows, strong=[0], wraps=True)
+
+
 def verdict(label: Label, *, near: bool = False) -> Verdict:
     """Judge how far to trust a label; `near` says that some of the silent texts it was tested on are near misses."""
     if label.description is None:

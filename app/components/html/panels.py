@@ -26,10 +26,15 @@ class Headline:
     ceiling: float | None = None
 
 
-def heading(kicker: str, title: str, lede: str = "") -> str:
+def kicker(words: str) -> str:
+    """Return the small line above a title, which says what it is of."""
+    return f'<div class="lfp-kicker">{escaped(words)}</div>'
+
+
+def heading(above: str, title: str, lede: str = "") -> str:
     """Return the top of a page."""
     body = f'<p class="lfp-lede">{escaped(lede)}</p>' if lede else ""
-    return f'<div class="lfp-kicker">{escaped(kicker)}</div><h1 class="lfp-title">{escaped(title)}</h1>{body}'
+    return f'{kicker(above)}<h1 class="lfp-title">{escaped(title)}</h1>{body}'
 
 
 def note(text: str) -> str:

@@ -145,7 +145,7 @@ def _account(
     n_rest = ledger.n_features - len(values)
     check = panels.sum_check(
         shown=sum(values), n_shown=len(values), rest=ledger.rest, n_rest=n_rest, predicted=ledger.predicted,
-        size=size, source="stated in the bundle", **sums,
+        size=size, source="stated in the bundle", unit="", **sums,
     )  # fmt: skip
     if n_rest and (values or not isinstance(ledger, RawLedger)):
         bars = [Bar(f"{n_rest:,} other feature{'s' if n_rest != 1 else ''}", ledger.rest), *bars]

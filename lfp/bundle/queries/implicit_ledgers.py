@@ -106,6 +106,12 @@ def feature_ledger(store: Store, text_id: int, *, path: Path, limit: int | None 
     )
 
 
+def text_features(store: Store, text_id: int, *, path: Path) -> tuple[FeatureCreditPart, ...]:
+    """Return what every feature carries of a text's implicit reward, largest first; empty where it was not split."""
+    ledger = feature_ledger(store, text_id, path=path, limit=None)
+    return ledger.shown if ledger else ()
+
+
 def token_credits(store: Store, text_id: int, *, path: Path, limit: int = 4) -> list[TokenLedger]:
     """Split over features what they carry at each token, largest first; empty where the text was not split.
 

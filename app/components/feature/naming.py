@@ -1,0 +1,69 @@
+"""What a feature's page says on top: its name, the words of its strongest examples, and whether these agree."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lfp.bundle.queries.feature import Feature
+
+MOST_WORDS = 5
+_QUOTED = re.compile("“([^”]+)”")
+_AFTER_NAMES = re.compile("; promotes|; demotes|, demotes| after | before | following ")
+"""What stands between the tokens that a rule says a feature fires on and other tokens that it quotes."""
+_IN_WORD = re.compile(r"[^\W_]|['’]")
+
+
+def strongest_words(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the words around the tokens of the strongest examples (bucket 0), strongest first, each once."""
+    found = [_word_at(row) for row in rows if row["bucket"] == 0]
+    return list(dict.fromkeys(word for word in found if word))
+
+
+def names_words(name: str, words: Sequence[str]) -> bool:
+    """Tell whether a name quotes any of these words, or a part of one; a name that quotes nothing may mean any."""
+    quoted = [part.strip(" ␣").casefold() for part in _QUOTED.findall(_AFTER_NAMES.split(name)[0])]
+    known = [part for part in quoted if part.strip("-")]
+    if not known or not words:
+        return True
+    return any(_are_akin(part, word.casefold()) for part in known for word in words)
+
+
+def _are_akin(part: str, word: str) -> bool:
+    """Tell whether a quoted part is the word, a form of it, or, as hyphens say, what it begins or ends with.
+
+    Numbers and marks are parts of a word wherever they are in it.
+    """
+    core = part.strip("-")
+    if (part.startswith("-") and word.endswith(core)) or (part.endswith("-") and word.startswith(core)):
+        return True
+    if not any(map(str.isalpha, core)):
+        return core in word
+    short, long = sorted((core, word), key=len)
+    return short == long or (len(short) > 2 and (long.startswith(short) or long.endswith(short)))
+
+
+def page_title(feature: Feature, words: Sequence[str]) -> tuple[str, str]:
+    """Return a feature's title, and what has to be said of it; a name that its examples contradict is no title."""
+    strongest = ", ".join(f"“{word}”" for word in words[:MOST_WORDS])
+    if feature.description is None:
+        return (f"strongest on {strongest}", "No label.") if strongest else ("no label", "")
+    if names_words(feature.description, words):
+        return feature.description, f"Strongest examples: {strongest}." if strongest else ""
+    return f"strongest on {strongest}", f"Its label quotes none of these: {feature.description}."
+
+
+def _word_at(row: Mapping[str, Any]) -> str:
+    """Return the word that holds an example's token; the token itself where that is no part of a word."""
+    text, starts, position = row["text"], row["token_starts"], row["position"]
+    start, stop = starts[position], starts[position + 1] if position + 1 < len(starts) else len(text)
+    token = text[start:stop]
+    start, stop = start + len(token) - len(token.lstrip()), stop - len(token) + len(token.rstrip())
+    if not _IN_WORD.search(text[start:stop]):
+        return token.strip()
+    while start > 0 and _IN_WORD.match(text[start - 1]):
+        start -= 1
+    while stop < len(text) and _IN_WORD.match(text[stop]):
+        stop += 1
+    return text[start:stop].strip("'’")
