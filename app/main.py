@@ -19,7 +19,7 @@ import sqlalchemy  # noqa: E402, F401
 
 from app.components.html import panels  # noqa: E402
 from app.session import bundles, cache, contents, permalinks  # noqa: E402
-from app.widgets import frame, navigation  # noqa: E402
+from app.widgets import frame, glossary, navigation  # noqa: E402
 from lfp.errors import LfpError  # noqa: E402
 
 empty = contents.empty_pages()
@@ -57,6 +57,7 @@ else:
         on_change=permalinks.set_param, args=(permalinks.BUNDLE_ID, ""),
     )  # fmt: skip
     navigation.install()
+    glossary.show_button()
     navigation.remember_reviewer()
     frame.show_tabs({title: made[name] for name, title in tabs.items()})
     try:

@@ -27,7 +27,7 @@ def show_files(manifest: Manifest) -> None:
     st.html(panels.table(heads, rows) if rows else panels.note("This bundle names no models."))
     st.subheader("Files")
     st.html(panels.note(about.checked(manifest, HASHED_BYTES)) + panels.table(*about.tables(manifest)))
-    with st.expander("Models and SAEs in the bundle"):
+    with st.expander("Models and dictionaries in the bundle"):
         none = "None. The playground and ablations need a run with artifacts = true."
         st.html(panels.table(*about.artifacts(manifest)) if manifest.artifacts else panels.note(none))
 

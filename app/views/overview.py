@@ -8,7 +8,7 @@ import streamlit as st
 
 from app.components.feature import leading
 from app.components.html import exports, panels
-from app.components.results import about, checks, report
+from app.components.results import about, checks, report, titles
 from app.components.text import samples
 from app.session import cache, permalinks
 from app.session.cache import ask
@@ -92,7 +92,7 @@ def show_headlines(store: Store) -> None:
     figures = {row: ask(queries.run.figures, store, row) for row in HEADLINE_ROWS}
     probe = ask(queries.common.headline, store)
     found = report.headlines(figures, probe.target if probe else None)
-    st.subheader("How well a probe reads the reward, tuned and base")
+    st.subheader(titles.probe(figures, probe.target if probe else None))
     if not any(figures.values()):
         st.html(panels.note("The report of this bundle has no metrics yet."))
         return
@@ -110,11 +110,11 @@ def show_headlines(store: Store) -> None:
 
 def show_writing(store: Store) -> None:
     n = ask(queries.run.count_samples, store)
-    st.subheader("What both models write", anchor=WRITING)
+    words = ask(queries.run.written_words, store)
+    st.subheader(titles.writing(words, n) if n else "What both models write", anchor=WRITING)
     if not n:
         st.html(panels.note("This bundle has no completions."))
         return
-    words = ask(queries.run.written_words, store)
     frame.side_by_side(lambda: show_written_words(words, n), lambda: show_samples(store, words, n))
 
 
@@ -203,8 +203,8 @@ def show_agreement(store: Store) -> None:
 
 
 def show_ablations(store: Store) -> None:
-    st.subheader("Ablation: reward without these features")
     rows = ask(queries.run.report_ablations, store)
+    st.subheader(titles.ablations(rows))
     if not lines.ablated_groups(rows):
         st.html(panels.note("No features were ablated in this run."))
         return
@@ -220,12 +220,12 @@ def has_share(row: Mapping[str, Any]) -> bool:
 
 def show_dictionaries(store: Store) -> None:
     table = ask(queries.run.dictionaries, store)
-    st.subheader("SAE reconstruction quality")
+    st.subheader(titles.dictionaries(table.to_pylist()))
     if not table.num_rows:
-        st.html(panels.note("This bundle lists no SAEs."))
+        st.html(panels.note("This bundle lists no dictionaries."))
         return
     heads = [
-        "SAE",
+        "dictionary",
         "unexplained variance",
         "tuned model",
         "base model",
@@ -255,8 +255,8 @@ def show_dictionaries(store: Store) -> None:
     ]
     st.html(panels.table(heads, rows, strong=[i for i, row in enumerate(listed) if row["is_used"]]))
     says = (
-        "Measured on held-out texts, by what each was trained on and on each model’s activations. Bold: the SAEs that"
-        " this bundle’s features come from. Credit carried: the share of what a module changed in the"
+        "Measured on held-out texts, by what each was trained on and on each model’s activations. Bold: the"
+        " dictionaries that this bundle’s features come from. Credit carried: the share of what a module changed in the"
         " log-probability of the next token."
     )
     frame.caption(says, lambda: table, name="dictionaries")

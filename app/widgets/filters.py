@@ -98,7 +98,7 @@ def _show_more(slot: DeltaGenerator, fresh: dict[str, Any]) -> FeaturesView:
         )  # fmt: skip
         st.select_slider("Density", permalinks.DENSITIES, value=blank.density, key="density", **fresh)
         share: dict[str, Any] = {"min_value": 0.0, "max_value": 1.0, "step": 0.05}
-        stability = "Cosine with its match in a second SAE of the same activations"
+        stability = "Cosine with its match in a second dictionary of the same activations"
         st.slider("Stability at least", key="least_stable", help=stability, **share, **fresh)
         st.toggle("Has a note or verdict", key="has_note", **fresh)
         detection = "Balanced accuracy of predicting from the label which held-out texts fire (chance: 0.5)"

@@ -44,7 +44,7 @@ def test_counts_stand_beside_their_nulls():
     heads, rows, beyond = drift.status_table({"gone": 21, "flipped": 2}, [counted, mirror, part])
     gone = dict(zip(heads[1:], rows[4][1:], strict=False))
     assert rows[4][1:] == ["21 [13, 31]", "up to 17", "1 [0, 3]", "up to 2", "12 % [7.0 %, 22 %]", "up to 50 %"]
-    assert gone["measured in the base model’s SAE"] == "1 [0, 3]"
+    assert gone["measured in the base model’s dictionary"] == "1 [0, 3]"
     assert rows[5][1] == "2" and rows[0][1:3] == ["0", "–"]
     assert beyond == []
     above = [dataclasses.replace(part, value=0.6), figure(metric="sign_flips", value=3.0, null_high=2.0)]
@@ -151,7 +151,7 @@ def test_the_page_shows_counts_scatter_and_table(explorer, bundle):
     html = whole(at)
     assert (
         "Of 60 features" in html
-        and "measured in the base model’s SAE" in html
+        and "measured in the base model’s dictionary" in html
         and "a dark rim marks a flipped sign" in html
     )
     shown = at.dataframe[0].value

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.components.html import exports, panels
+from app.components.html import exports, glossary, panels
 from app.components.results import report
+from app.components.results import titles as summary_titles
 from app.session import permalinks
 from lfp.bundle import queries
 from lfp.bundle.queries.run import AblatedFeature
@@ -224,6 +225,39 @@ def test_the_summary_answers_before_it_shows_figures(explorer, bundle):
     assert places == sorted(places)
     assert 'href="#what-both-models-write"' in html and 'href="validation?bundle=reviews"' in html
     assert "nats per token" in html and "promotes “" in html and 'href="inputs?bundle=reviews&amp;text=' in html
+
+
+def test_the_panels_of_the_summary_are_titled_with_their_findings(explorer, bundle):
+    at = explorer("overview", bundle)
+    titles = " | ".join(heading.value for heading in at.subheader)
+    with Store.open(bundle) as store:
+        words, rows = queries.run.written_words(store), queries.run.report_ablations(store)
+        made = queries.run.dictionaries(store).to_pylist()
+        expected = (
+            summary_titles.writing(words, queries.run.count_samples(store)), summary_titles.ablations(rows),
+            summary_titles.dictionaries(made),
+        )  # fmt: skip
+    assert all(title in titles for title in expected) and "of the variance unexplained" in titles
+    assert "A probe of" in titles and "groups of features change" in titles
+
+
+def test_titles_without_rows_say_what_is_missing_from_them():
+    assert "beyond chance" in summary_titles.writing([], 20)
+    assert summary_titles.probe({}, None) == "How well a probe reads the reward, tuned and base"
+    assert summary_titles.ablations([]).startswith("Ablation") and summary_titles.dictionaries([]).startswith(
+        "How well"
+    )
+    used = [{"is_used": True, "fvu": share} for share in (0.35, 0.33)] + [{"is_used": False, "fvu": 0.9}]
+    assert summary_titles.dictionaries(used) == "The dictionaries in use leave 33 to 35 % of the variance unexplained"
+    assert "leave 35 % of" in summary_titles.dictionaries(used[:1])
+
+
+def test_every_page_opens_the_glossary(explorer, bundle):
+    for page in ("overview", "inputs", "about"):
+        at = explorer(page, bundle)
+        assert "lfp-glossary" not in whole(at)
+        html = tame(at.button(key="glossary").click().run())
+        assert "lfp-glossary" in html and all(escaped(term) in html for term in glossary.TERMS)
 
 
 def test_an_older_bundle_has_a_summary_too(explorer, copied_bundle):

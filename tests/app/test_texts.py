@@ -82,7 +82,7 @@ def test_steps_of_all_pages_make_up_the_list(size):
     [
         ("estimate", "intercept"),
         ("against the average text", "compared with the average sampled text"),
-        ("raw estimate, with what is missed", "SAE error"),
+        ("raw estimate, with what is missed", "dictionary error"),
     ],
 )
 def test_every_ledger_of_a_text_adds_up_on_screen(explorer, bundle, account, says):

@@ -62,11 +62,12 @@ def status_table(
 ) -> tuple[list[str], list[list[str]], list[int]]:
     """Return heads, rows, and which rows have a share of the change, or flipped signs, beyond chance.
 
-    A row is a status in the tuned and in the base model's SAE, and its share of the total change. Without figures of
-    the report, counts are the bundle's own, without intervals.
+    A row is a status in the tuned and in the base model's dictionary, and its share of the total change. Without
+    figures of the report, counts are the bundle's own, without intervals.
     """
     heads = [
-        "change", "features", "chance", "measured in the base model’s SAE", "chance", "share of total change", "chance",
+        "change", "features", "chance", "measured in the base model’s dictionary", "chance", "share of total change",
+        "chance",
     ]  # fmt: skip
     rows: list[list[str]] = []
     beyond = []

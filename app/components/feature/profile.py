@@ -26,7 +26,7 @@ Where = Callable[[int], str]
 """Returns the address of a feature's or a text's page."""
 
 KINDS: Mapping[str, tuple[str, str]] = {
-    "decoder_cosine": ("Similar decoder directions", "cosine of decoder rows, within one SAE"),
+    "decoder_cosine": ("Similar decoder directions", "cosine of decoder rows, within one dictionary"),
     "coactivation": ("Active in the same contexts", "estimated share of contexts in common"),
 }
 """Kinds of neighbours: the heading, and what the value is."""
@@ -72,7 +72,7 @@ def heading(
     else:
         says = f"{'Raises' if feature.weight >= 0 else 'Lowers'} the estimated {target_name(probe)}."
     place = f"layer {feature.layer}" + (f", {SITE_NAMES.get(feature.site, feature.site)}" if with_site else "")
-    marks = [panels.badge(place), panels.badge(f"SAE index {feature.index}")]
+    marks = [panels.badge(place), panels.badge(f"index {feature.index} in its dictionary")]
     if label and label.related is not None:
         relation = "labelled related to the feedback" if label.related else "labelled not related to the feedback"
         marks.append(panels.badge(relation, "good" if label.related else ""))

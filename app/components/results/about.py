@@ -30,7 +30,7 @@ def run_facts(manifest: Manifest) -> dict[str, str]:
     base = manifest.models.get("base")
     found = {
         "parameters": count(base.parameters) if base else None,
-        "layers with SAEs": count(len({name.split(".")[1] for name in manifest.hook_points})),
+        "layers with dictionaries": count(len({name.split(".")[1] for name in manifest.hook_points})),
         "features": count(rows.get("features")),
         "texts to browse": count(rows.get("texts")),
         "labeller": manifest.labeller,

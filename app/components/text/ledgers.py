@@ -81,8 +81,8 @@ def from_features(ledger: FeatureLedger, *, path: Path) -> Account:
         unit="nats", **sums, **{"not reconstructed": ledger.residual},
     )  # fmt: skip
     bars = [Bar(f"{count(n_rest)} other feature{'s' if n_rest != 1 else ''}", ledger.rest)] if n_rest else []
-    bars += [Bar("SAE biases", ledger.bias)] if ledger.bias else []
-    bars.append(Bar("not reconstructed by the SAEs", ledger.residual, is_missed=True))
+    bars += [Bar("dictionary biases", ledger.bias)] if ledger.bias else []
+    bars.append(Bar("not reconstructed by the dictionaries", ledger.residual, is_missed=True))
     where = ", ".join(place_name(layer, site) for layer, site in ledger.places)
     title = (
         f"Of the {signed(ledger.predicted)} nats of {where}, {count(ledger.n_features)} features carry "
@@ -112,16 +112,16 @@ def _name_first(ledger: Ledger | RawLedger | Contrast) -> str:
 
 
 def from_raw(ledger: RawLedger) -> Account:
-    """Build the account of a raw probe's estimate: features, SAE biases, the intercept, and the SAE error."""
-    says = "The probe on raw activations, split by SAE feature. Hatched: SAE error."
-    sums = {"biases": ledger.bias, "intercept": ledger.intercept, "SAE error": ledger.miss}
+    """Build the account of a raw probe's estimate: features, biases, intercept, and the dictionary error."""
+    says = "The probe on raw activations, split by feature. Hatched: dictionary error."
+    sums = {"biases": ledger.bias, "intercept": ledger.intercept, "dictionary error": ledger.miss}
     values = [part.contribution for part in ledger.shown]
     size = sum(map(abs, [*values, ledger.rest, *sums.values()]))
-    bars = [Bar("SAE biases", ledger.bias), Bar("intercept", ledger.intercept)]
-    bars.append(Bar("SAE error", ledger.miss, is_missed=True))
-    if not values:  # the ledger of the SAE's reconstruction as a whole
-        bars = [Bar("SAE reconstruction", ledger.rest), *bars]
-        sums = {"SAE reconstruction": ledger.rest, **sums}
+    bars = [Bar("dictionary biases", ledger.bias), Bar("intercept", ledger.intercept)]
+    bars.append(Bar("dictionary error", ledger.miss, is_missed=True))
+    if not values:  # the ledger of the dictionary's reconstruction as a whole
+        bars = [Bar("dictionary’s reconstruction", ledger.rest), *bars]
+        sums = {"dictionary’s reconstruction": ledger.rest, **sums}
         ledger = replace(ledger, rest=0.0)
     title = f"Estimate from raw activations {signed(ledger.predicted, 3)}{_name_first(ledger)}"
     return _account(ledger, bars, says, title, size=size, **sums)

@@ -17,9 +17,9 @@ _MODELS = {"tuned": STRENGTH, "base": BASE}
 
 
 def divergence(layers: Mapping[str, Sequence[Any]]) -> go.Figure:
-    """Draw how far tuning moved each layer (rows of the table `layers`); those with an SAE stand out."""
+    """Draw how far tuning moved each layer (rows of the table `layers`); those with a dictionary stand out."""
     traces = []
-    for selected, name, colour in ((True, "with an SAE", STRENGTH), (False, "without", BASE)):
+    for selected, name, colour in ((True, "with a dictionary", STRENGTH), (False, "without", BASE)):
         rows = [i for i, flag in enumerate(layers["selected"]) if flag == selected]
         traces.append(
             {
@@ -89,7 +89,7 @@ def statuses(rows: Sequence[ResultRow]) -> go.Figure | None:
 
 
 def autoencoders(rows: Sequence[ResultRow]) -> go.Figure | None:
-    """Draw what each SAE leaves unexplained against how many features it uses (section `sae_quality`)."""
+    """Draw what each dictionary leaves unexplained against how many features it uses (section `sae_quality`)."""
     metrics: dict[tuple[str, str, str | None], dict[str, float]] = {}
     for row in rows:
         metrics.setdefault((row.model or "", place_name(row.layer, row.site), row.group), {})[row.metric] = row.value

@@ -128,7 +128,7 @@ def draw_all(material: Material) -> list[Drawn]:
          points.effects(material.ablated) if material.ablated else None),
         ("texts", "Texts by their mean features", "pca_explained",
          points.texts(material.texts, "feedback") if set(material.texts["feedback"]) - {None} else None),
-        ("autoencoders", "SAEs", "sae_quality", bars.autoencoders(report.get("sae_quality", ()))),
+        ("autoencoders", "Dictionaries", "sae_quality", bars.autoencoders(report.get("sae_quality", ()))),
         ("tuning", lines.tuning_change(report.get("tuning", ())), "tuning",
          bars.tuning_curve(report.get("tuning", ()), material.tuning)),
         ("trajectory", "When modules learned", "trajectory", draw_trajectory(material.trajectory)),

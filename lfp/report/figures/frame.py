@@ -27,7 +27,7 @@ DIVERGING = [[0.0, NEGATIVE], [0.5, "rgba(141, 145, 153, 0.35)"], [1.0, POSITIVE
 
 @dataclass(frozen=True)
 class Bar:
-    """A part of a sum that is no one feature's: the other features, the intercept, the SAE error, a module.
+    """A part of a sum that is no one feature's: the other features, the intercept, the dictionary error, a module.
 
     It is grey, hatched where it is what was missed, or in the colour of its sign.
     """

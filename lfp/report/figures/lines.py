@@ -16,12 +16,12 @@ Ablation = Mapping[str, Any]
 
 INPUTS = {
     "sae": "features",
-    "base_sae": "features, own SAE",
-    "sae_of_base": "features, the tuned model’s SAE",
+    "base_sae": "features, own dictionary",
+    "sae_of_base": "features, the tuned model’s dictionary",
     "raw": "raw activations",
     "base_raw": "raw activations",
-    "random_sae": "random SAE",
-    "trained_random_sae": "SAE trained with a random decoder",
+    "random_sae": "random dictionary",
+    "trained_random_sae": "dictionary trained with a random decoder",
     "difference_in_means": "raw activations, difference in means",
     "token_identity": "token identity only",
     "sae_before": "features one token earlier",

@@ -61,11 +61,11 @@ def divergence_sentence(rows: Rows) -> str:
 
 
 def layers_sentence(n_selected: int, n: int, sites: Sequence[str] = ("mlp_out",)) -> str:
-    """Say how many layers have an SAE, and of what unless it is the MLP output."""
+    """Say how many layers have a dictionary, and of what unless it is the MLP output."""
     names = " and ".join(SITE_NAMES.get(site, site) for site in sites)
     read = f", on their {names}" if set(sites) - {"mlp_out"} else ""
     return (
-        f"SAEs were trained on {n_selected} of {n} layers{read}. Divergence is the sum of the L2 "
+        f"Dictionaries were trained on {n_selected} of {n} layers{read}. Divergence is the sum of the L2 "
         "norms of tuned minus base over a layer’s parameters."
     )
 

@@ -137,7 +137,7 @@ def test_a_probes_lines_are_of_its_target_and_of_held_out_words(store):
     rows = queries.run.figures(store, "kendall_tau")
     found = lines.probes(rows, "tau", "delta")
     assert [line.name for line in found] == [
-        "tuned · features", "base · features, own SAE", "tuned minus base, features",
+        "tuned · features", "base · features, own dictionary", "tuned minus base, features",
     ]  # fmt: skip
     assert [line.mark for line in found] == [0.52, 0.52, None]
     assert lines.probes(rows, "tau", "preference") == []
