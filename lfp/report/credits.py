@@ -31,6 +31,14 @@ def name_module(module: str, layer: int | None) -> str:
     return name if layer is None else f"{name.removeprefix('the ').removesuffix('s')} {layer}"
 
 
+def name_place(layer: int | None, site: str | None) -> str:
+    """Name the module that writes at a site of a layer: MLP 3, attention 3."""
+    return f"{_WRITERS.get(str(site), str(site))} {layer}"
+
+
+_WRITERS: Mapping[str, str] = {"mlp_out": "MLP", "attn_out": "attention"}
+
+
 def credits_sentence(rows: Sequence[ResultRow]) -> str:
     """Say how much of the implicit reward the dictionaries can show, and which kinds of modules carry how much."""
     error = pick(rows, metric="error")
@@ -134,9 +142,7 @@ def features_share_sentence(rows: Sequence[ResultRow]) -> str:
     found = _feature_shares(rows)
     if not found:
         return ""
-    parts = [
-        f"{_share(row)} of the credit of {_MODULES.get(str(row.site), str(row.site))} {row.layer}" for row in found
-    ]
+    parts = [f"{_share(row)} of the credit of {name_place(row.layer, row.site)}" for row in found]
     return (
         f"All features together carry {' and '.join(parts)} ({count(found[0].n)} texts, 95 % intervals over texts); "
         "the rest is their dictionary’s bias and what it does not reconstruct. "
@@ -147,10 +153,6 @@ def _feature_shares(rows: Sequence[ResultRow]) -> list[ResultRow]:
     """Return what features carry of each module's credit on every path, the smallest share first."""
     found = [row for row in rows if row.metric == "features_share" and row.group == "full" and math.isfinite(row.value)]
     return sorted(found, key=lambda row: row.value)
-
-
-_MODULES: Mapping[str, str] = {"mlp_out": "MLP", "attn_out": "attention"}
-"""The module that writes at a site."""
 
 
 def _includes_zero(row: ResultRow) -> bool:

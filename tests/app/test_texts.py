@@ -115,7 +115,7 @@ def test_the_implicit_reward_of_a_text_adds_up_over_modules_and_over_features(ex
     first = modules.modules[0]
     assert titles[0].startswith(f"Implicit reward {signed(modules.predicted)} nats: ")
     assert f"carries most, {signed(first.credit)}, of {len(modules.modules)} modules" in titles[0]
-    assert f"{features.n_features} features carry" in titles[1]
+    assert f"{features.n_features} features carry" in titles[1] and "nats of MLP" in titles[1]
     assert len(at.dataframe[1].value) == features.n_features and "credit" in at.dataframe[1].value
     tips = [ledgers.credit_tip(token, path=path, reward=reward) for token, reward in zip(tokens, rewards, strict=True)]
     assert all(tip in html for tip in tips) and html.count('tabindex="0"') == len(tips)

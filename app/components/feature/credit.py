@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from app.components.html import panels
 from lfp.bundle.queries.feature import CreditExample, FeatureCredit, Intervention
-from lfp.report.formatting import count, plain, signed, with_interval, with_power
+from lfp.report.formatting import count, plain, with_interval, with_power
 from lfp.util.sanitize import escaped
 
 Where = Callable[[int], str]
@@ -51,7 +51,7 @@ def examples(examples: Sequence[CreditExample], *, where: Where) -> str:
     """Write the tokens at which the feature carries most of a text's implicit reward."""
     largest = max((abs(example.credit) for example in examples), default=0.0) or 1.0
     items = "".join(
-        f'<li><div class="side"><b class="{panels.direction(example.credit)}">{signed(example.credit, 3)}</b>'
+        f'<li><div class="side"><b class="{panels.direction(example.credit)}">{with_power(example.credit)}</b>'
         f'<span class="bar {panels.direction(example.credit)}" '
         f'style="--w:{100 * abs(example.credit) / largest:.1f}"></span></div>'
         f'<div><p dir="auto">{escaped(example.before)}<b>{escaped(example.token)}</b>{escaped(example.after)}</p>'

@@ -9,7 +9,7 @@ from app.components.html import panels
 from lfp.bundle.queries.credits import Leaders, LeadingFeature
 from lfp.evaluation.results import ResultRow
 from lfp.report.credits import features_share_sentence, share_of_modules
-from lfp.report.formatting import count, digits_for, interval, percent, plain, signed
+from lfp.report.formatting import count, percent, plain, with_power
 from lfp.util.sanitize import escaped, shortened, token_text
 
 Where = Callable[[int], str]
@@ -73,10 +73,8 @@ def _row(feature: LeadingFeature, by_credit: bool, feature_href: Where, text_hre
 def _size(feature: LeadingFeature, by_credit: bool) -> str:
     if not by_credit:
         return f"<b>{plain(feature.value, 4)}</b><small>mean size of contribution per token</small>"
-    digits = digits_for(feature.ci_low, feature.ci_high)
-    span = interval(feature.ci_low, feature.ci_high, digits)
-    kind = panels.direction(feature.value)
-    return f'<b class="{kind}">{signed(feature.value, digits)}</b><small>{span} nats per token</small>'
+    carried = with_power(feature.value, feature.ci_low, feature.ci_high)
+    return f'<b class="{panels.direction(feature.value)}">{carried}</b><small>nats per token</small>'
 
 
 def _tokens(items: Sequence[Mapping[str, Any]]) -> str:

@@ -46,7 +46,8 @@ def ablations(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def activity(feature: Feature) -> str:
     """Say how often the feature is active in either model."""
-    return f"Active on {percent(feature.density)} of tokens, tuned, and {percent(feature.base_density)}, base"
+    tuned, base = percent(feature.density), percent(feature.base_density)
+    return f"Active on {tuned} of tokens in the tuned model, {base} in the base model"
 
 
 def latent_scaling(feature: Feature) -> str:

@@ -13,9 +13,9 @@ from app.components.html import exports, panels
 from lfp.bundle.queries.implicit_ledgers import FeatureCreditPart, FeatureLedger, ModuleCredit, ModuleLedger, Path
 from lfp.bundle.queries.ledgers import Contrast, Contribution, Difference, Ledger, RawLedger
 from lfp.bundle.queries.texts import TokenLedger
-from lfp.report.credits import NAMES, name_module
+from lfp.report.credits import NAMES, name_module, name_place
 from lfp.report.figures.frame import Bar
-from lfp.report.formatting import count, place_name, plain, signed
+from lfp.report.formatting import count, plain, signed
 from lfp.util.sanitize import escaped, shortened
 
 SIGNED_COLUMNS = ("contribution", "here", "there", "difference", "credit", "running_total")
@@ -83,7 +83,7 @@ def from_features(ledger: FeatureLedger, *, path: Path) -> Account:
     bars = [Bar(f"{count(n_rest)} other feature{'s' if n_rest != 1 else ''}", ledger.rest)] if n_rest else []
     bars += [Bar("dictionary biases", ledger.bias)] if ledger.bias else []
     bars.append(Bar("not reconstructed by the dictionaries", ledger.residual, is_missed=True))
-    where = ", ".join(place_name(layer, site) for layer, site in ledger.places)
+    where = " and ".join(name_place(layer, site) for layer, site in ledger.places)
     title = (
         f"Of the {signed(ledger.predicted)} nats of {where}, {count(ledger.n_features)} features carry "
         f"{signed(sum(values) + ledger.rest, 3)} and {signed(ledger.residual, 3)} is not reconstructed"
