@@ -22,9 +22,10 @@ from lfp.util.types import UNLABELLED
 OFFLINE = "offline-tokens"
 """Value of `labels.labeller`."""
 
-_VERSION = "offline-tokens-3"
+_VERSION = "offline-tokens-4"
 _CHANCE = 0.5
 _EFFECTS = 2  # tokens named that a feature promotes or demotes
+_EVERYWHERE = 0.9  # density from which examples say nothing of where a feature fires
 _STEM, _FORMS = 4, 3  # letters that forms of one word share, and how many forms are more than chance
 
 
@@ -62,6 +63,12 @@ def read_effects(tables: Tables) -> dict[int, Effects]:
     return effects
 
 
+def read_densities(tables: Tables) -> dict[int, float]:
+    """Read the share of tokens on which features fire, by their ids."""
+    rows = tables("features").select(["feature_id", "density"]).to_pylist()
+    return {row["feature_id"]: row["density"] for row in rows}
+
+
 class OfflineTokens:
     """Describes features by rules of what they fire on, found in the examples shown: see `rules.find_rule`.
 
@@ -69,7 +76,8 @@ class OfflineTokens:
     shown activation falls on scored words; the confidence is the distance from that threshold. The agreement is over
     `repeats` - 1 random halves of what is shown. The score tests the description as the rule that it is, and another
     feature's rule on the same held-out excerpts. A feature whose rule predicts these no better than chance, by its
-    interval and at a false discovery rate over all features, is called unlabelled, with tokens it fires on.
+    interval and at a false discovery rate over all features, is called unlabelled, with tokens it fires on; of one that
+    fires nearly everywhere, by its density, that is said in place of tokens.
     """
 
     name = OFFLINE
@@ -81,9 +89,10 @@ class OfflineTokens:
         related_threshold: float,
         repeats: int = 1,
         effects: Mapping[int, Effects] | None = None,
+        densities: Mapping[int, float] | None = None,
     ) -> None:
         self._lexicon, self._threshold, self._repeats = lexicon, related_threshold, repeats
-        self._effects = effects or {}
+        self._effects, self._densities = effects or {}, densities or {}
         self._reader = TraitReader(lexicon)
 
     def label(self, evidence: Sequence[Evidence]) -> list[Label]:
@@ -133,7 +142,10 @@ class OfflineTokens:
         related = share >= self._threshold
         confidence = (share - self._threshold) / (1 - self._threshold) if related else 1 - share / self._threshold
         effects = self._effects.get(feature.feature_id, Effects()).describe()
-        says = f"{UNLABELLED}{rule.describe()}" if is_chance or not rule.found else rule.describe()
+        says = rule.describe()
+        if is_chance or not rule.found:
+            is_everywhere = self._densities.get(feature.feature_id, 0.0) >= _EVERYWHERE
+            says = f"{UNLABELLED}{'nearly every token' if is_everywhere else says}"
         return Label(
             feature.feature_id,
             f"{says}; {effects}" if effects else says,

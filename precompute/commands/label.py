@@ -22,7 +22,7 @@ from lfp.labels.evidence import read_evidence
 from lfp.labels.language_model import LanguageModelLabeller
 from lfp.labels.result_rows import LABEL_ROWS, label_results, label_rows, merge_labels, read_labels
 from lfp.labels.selection import interleave_groups, select_features
-from lfp.labels.token_rule import OfflineTokens, read_effects
+from lfp.labels.token_rule import OfflineTokens, read_densities, read_effects
 from lfp.labels.types import HUMAN, Evidence, Label, describe_task
 from lfp.util.types import Progress
 
@@ -162,6 +162,7 @@ def label(
             related_threshold=config.related_threshold,
             repeats=config.repeats,
             effects=read_effects(tables),
+            densities=read_densities(tables),
         )
         chosen = None if features is None else frozenset(features)
         labels = [each for each in rule.label(find_evidence(None)) if chosen is None or each.feature_id in chosen]

@@ -26,13 +26,17 @@ TERMS = (
     "Detection (which texts fire) and fuzzing (which token fires) are balanced accuracies on texts held back from the "
     "labeller. Agreement: relabelled from other examples, how often “related” came out the same."
 )
+_SEARCH = (
+    "The rule lists tokens, or names a category (an ending, a stem, a class of words), with a condition on what "
+    "precedes where that separates better: whichever tells the shown examples, and the silent tokens in and "
+    "around them, apart best. It names only tokens on which the strongest examples fire. It calls the feature "
+    "related if enough of the shown activation is on words that the feedback’s lexicon scores."
+)
 RULES: Mapping[str, str] = {
-    "offline-tokens-3": (
-        "The rule lists tokens, or names a category (an ending, a stem, a class of words), with a condition on what "
-        "precedes where that separates better: whichever tells the shown examples, and the silent tokens in and "
-        "around them, apart best. It names only tokens on which the strongest examples fire. It calls the feature "
-        "related if enough of the shown activation is on words that the feedback’s lexicon scores."
+    "offline-tokens-4": (
+        f"{_SEARCH} Of an unlabelled feature that fires on nine tokens in ten or more, it says only that."
     ),
+    "offline-tokens-3": _SEARCH,
     "offline-tokens-2": (
         "The rule names the words with most of the shown activation, relative to how common they are in the corpus, "
         "and the words before them if one or two are frequent there. It calls the feature related if enough of that "

@@ -31,7 +31,7 @@ from lfp.evaluation.words import text_rows
 from lfp.labels.evidence import read_evidence
 from lfp.labels.result_rows import label_results, label_rows
 from lfp.labels.selection import select_features
-from lfp.labels.token_rule import OfflineTokens, read_effects
+from lfp.labels.token_rule import OfflineTokens, read_densities, read_effects
 from lfp.texts.lexicon import lexicon_of
 from lfp.util.types import Floats, floats
 from precompute.run.inputs import RANDOM_DECODER, read_places
@@ -54,6 +54,7 @@ def run_labels(run: Run, output: Output) -> None:
         related_threshold=config.related_threshold,
         repeats=config.repeats,
         effects=read_effects(run.made),
+        densities=read_densities(run.made),
     )
     evidence = list(read_evidence(run.made, n_scored=config.scored_examples))
     output.table("labels", label_rows(labeller.label(evidence), labeller.name))

@@ -12,7 +12,7 @@ from lfp.bundle.manifest import read_table
 from lfp.bundle.schema import as_table
 from lfp.labels.evidence import read_evidence, split_evidence
 from lfp.labels.rules import Rule, find_rule
-from lfp.labels.token_rule import Effects, OfflineTokens, read_effects
+from lfp.labels.token_rule import Effects, OfflineTokens, read_densities, read_effects
 from lfp.labels.traits import Place, Trait, TraitReader
 from lfp.labels.types import Evidence, Excerpt, Label
 from lfp.testing.synthetic import make_bundle
@@ -163,6 +163,20 @@ def test_agreement_falls_where_halves_of_the_examples_disagree() -> None:
     agreements = [label.agreement for label in labels if label.agreement is not None]
     assert len(agreements) == 20 and 0.4 < sum(agreements) / 20 < 0.98
     assert OfflineTokens(LEXICON, related_threshold=0.5).label(torn)[0].agreement is None
+
+
+def test_of_a_feature_that_fires_nearly_everywhere_that_is_said_unless_its_rule_predicts() -> None:
+    densities = read_densities(lambda name: pa.table({"feature_id": [1, 2], "density": [0.97, 0.4]}))
+    labeller = OfflineTokens(LEXICON, related_threshold=0.5, densities=densities)
+    shown = (example("good"), example("film"))
+    found = labeller.label([Evidence(feature_id, 1.0, shown, (), ()) for feature_id in densities])
+    assert [each.description for each in found] == [
+        f"{UNLABELLED}nearly every token", f"{UNLABELLED}“film”, “good”"
+    ]  # fmt: skip
+    everywhere = OfflineTokens(LEXICON, related_threshold=0.5, densities=dict.fromkeys(range(len(WORDS)), 0.97))
+    names = [each.description for each in everywhere.label(known_features(n_scored=12))]
+    assert set(names) <= {*(f"“{word}”" for word in WORDS), f"{UNLABELLED}nearly every token"}
+    assert any(f"“{word}”" in names for word in WORDS)
 
 
 def test_effects_come_from_credits_else_from_words_whose_forms_the_decoder_raises() -> None:
