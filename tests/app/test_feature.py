@@ -130,6 +130,8 @@ def test_a_name_that_quotes_none_of_its_strongest_examples_is_no_title(bundle, n
     title, says = naming.page_title(feature, words)
     assert title == (name if agrees else "strongest on “birthday”, “omelette”, “!”")
     assert ("“birthday”, “omelette”" in says) if agrees else (name in says)
+    unlabelled = dataclasses.replace(feature, description="unlabelled: fires on “zebra”")
+    assert naming.page_title(unlabelled, words)[1] == "Its rule quotes none of these: “zebra”."
     assert naming.page_title(dataclasses.replace(feature, description=None), []) == ("no label", "")
     assert naming.page_title(feature, []) == (name, "")
 

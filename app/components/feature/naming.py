@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lfp.bundle.queries.feature import Feature
+from lfp.util.types import UNLABELLED
 
 MOST_WORDS = 5
 _QUOTED = re.compile("“([^”]+)”")
@@ -51,7 +52,11 @@ def page_title(feature: Feature, words: Sequence[str]) -> tuple[str, str]:
         return (f"strongest on {strongest}", "No label.") if strongest else ("no label", "")
     if names_words(feature.description, words):
         return feature.description, f"Strongest examples: {strongest}." if strongest else ""
-    return f"strongest on {strongest}", f"Its label quotes none of these: {feature.description}."
+    who = "rule" if feature.description.startswith(UNLABELLED) else "label"
+    return (
+        f"strongest on {strongest}",
+        f"Its {who} quotes none of these: {feature.description.removeprefix(UNLABELLED)}.",
+    )
 
 
 def _word_at(row: Mapping[str, Any]) -> str:
