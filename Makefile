@@ -34,6 +34,9 @@ docs: $(LIGHT)  ## data/README.md from lfp/bundle/tables/, docs/CONFIG.md from l
 
 demo: $(ALL)  ## both demos from nothing: 45 and 80 minutes of one core, no network
 	$(BIN)/python -m precompute demo --out data/demo --resume
+	$(BIN)/python -m precompute label data/demo --labeller human --reviewer maintainers --set labels.weighted=40 \
+		--set labels.drifted=40 --set labels.credited=40 --set labels.random=25 --set labels.swapped=20 \
+		--set labels.repeats=1 --answers data/labels/demo.answers.jsonl
 	$(BIN)/python -m precompute run precompute/presets/demo-helpful.toml --out data/demo-helpful --resume
 
 bench: $(ALL)  ## the benchmarks, a JSON line each
