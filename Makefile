@@ -32,7 +32,7 @@ docs: $(LIGHT)  ## data/README.md from lfp/bundle/tables/, docs/CONFIG.md from l
 	$(BIN)/python -m lfp.bundle.schema data/README.md
 	$(BIN)/python -m lfp.config_page docs/CONFIG.md
 
-demo: $(ALL)  ## both demos from nothing: 45 and 80 minutes of one core, no network
+demo: $(ALL)  ## both demos from nothing: 55 and 80 minutes of one core, no network
 	$(BIN)/python -m precompute demo --out data/demo --resume
 	$(BIN)/python -m precompute label data/demo --labeller human --reviewer maintainers --set labels.weighted=40 \
 		--set labels.drifted=40 --set labels.credited=40 --set labels.random=25 --set labels.swapped=20 \

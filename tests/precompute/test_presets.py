@@ -143,7 +143,8 @@ def test_every_key_of_a_preset_of_a_real_model_is_read(name: str, data: Path) ->
     assert config.model.base.startswith("package:")
     assert config.model.dtype == ("float32" if is_demo else "bfloat16")
     assert config.tune.adapter is not None and config.tune.freeze_embeddings and config.tune.keep_every
-    assert config.sae.variant == "topk" and config.sae.expansion == (4,)
+    assert config.sae.variant == "topk"
+    assert (config.sae.trained_on, config.sae.expansion) == (("change", (2,)) if is_demo else ("tuned", (4,)))
     on_gpu, *_ = in_head(name)
     assert on_gpu.model.device == "cuda" and on_gpu.model.base == config.model.base
     minutes = [int(found) for found in re.findall(r" (\d+) min$", preset(name).read_text(), re.MULTILINE)]
