@@ -12,7 +12,7 @@ from sqlalchemy.exc import ArgumentError
 from app.components.html import exports, panels
 from app.session import bundles
 from lfp import audit
-from lfp.audit import AuditList, AuditStore, BundleKey, Verdict
+from lfp.audit import AuditList, AuditStore, BundleKey, Remark, Verdict
 from lfp.audit.records import checked
 from lfp.bundle.store.connection import Store
 from lfp.errors import AuditError
@@ -63,6 +63,24 @@ def read_audits(bundle: BundleKey) -> Audits:
     except AuditError as error:
         return replace(last, fault=str(error))
     return read[bundle.name]
+
+
+def read_remarks(bundle: BundleKey) -> tuple[list[Remark], str]:
+    """Return the remarks on a bundle, oldest first, and why they cannot be read: one of both is empty."""
+    try:
+        return open_store().remarks(bundle), ""
+    except AuditError as error:
+        return [], str(error)
+
+
+def save_remark(bundle: BundleKey, remark: Remark) -> None:
+    """Save a remark; where that fails, say why. What is typed stays in its field."""
+    try:
+        open_store().add_remark(bundle, remark)
+    except AuditError as error:
+        leave_message(str(error))
+        return
+    st.toast("Saved", icon=":material/check:")
 
 
 def noted_features(store: Store) -> tuple[tuple[int, ...], str]:

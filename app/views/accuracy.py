@@ -10,7 +10,7 @@ from app.components.results import report
 from app.session import cache, permalinks
 from app.session.cache import ask
 from app.session.permalinks import WORDS, words_for
-from app.widgets import frame
+from app.widgets import frame, verdict_panel
 from lfp.bundle import queries
 from lfp.bundle.store.connection import Store
 from lfp.errors import NotInBundleError
@@ -78,7 +78,12 @@ def show_word(store: Store) -> None:
         st.html(panels.note(f"{str(error)[:1].upper()}{str(error)[1:]}."))
         return
     frame.name_tab(f"Word “{word.word}”")
-    st.html(f"{panels.badge(word.word, 'good')}{panels.facts(report.word_facts(word))}")
+    is_hidden = verdict_panel.is_remark_hidden(store, "word", word.word)
+    st.html(panels.badge(word.word, "good") + ("" if is_hidden else panels.facts(report.word_facts(word))))
+    verdict_panel.show_remark_bar(store, "word", word.word, "Does the model prefer this word as shown?")
+    if is_hidden:
+        st.html(panels.note(verdict_panel.BLIND_REMARK))
+        return
     found = ask(queries.words.word_features, store, word.word)
     if not found:
         st.html(panels.note("No feature fires on it five times as strongly as on the average token."))

@@ -11,7 +11,7 @@ from app.components.results.queues import Judges
 from app.session import cache, permalinks
 from app.session.cache import ask
 from app.session.permalinks import WORDS, DisagreementsView
-from app.widgets import frame
+from app.widgets import frame, verdict_panel
 from lfp.bundle import queries
 from lfp.bundle.store.connection import Store
 from lfp.evaluation.results import ResultRow
@@ -94,17 +94,42 @@ def choose_group(items: Sequence[queues.Item], *, things: str) -> int | None:
     return picked
 
 
-def show_items(items: Sequence[queues.Item], judges: Judges) -> None:
-    """Draw one page of the list."""
+def show_items(items: Sequence[queues.Item], judges: Judges) -> Sequence[queues.Item]:
+    """Draw one page of the list and return it."""
     if not items:
         st.html(panels.note("That feature is responsible for none of these. Clear its number, or choose another."))
-        return
+        return ()
     slot = st.container()
     page = st.pagination(-(-len(items) // PAGE_SIZE), key="stretch", bind="query-params", max_visible_pages=5)
     shown = items[(page - 1) * PAGE_SIZE : page * PAGE_SIZE]
     ids = {feature.feature_id for item in shown for feature in item.features}
     hrefs = {feature_id: permalinks.feature_href(feature_id) for feature_id in ids}
     slot.html(queues.legend(judges) + queues.listed(shown, judges, feature_href=hrefs))
+    return shown
+
+
+def show_verdict(store: Store, view: DisagreementsView, shown: Sequence[queues.Item]) -> None:
+    """Draw the choice of a finding of this page, and the bar that judges it; first the next without a verdict."""
+    kind = view.things.removesuffix("s")
+    names = [str(getattr(item.thing, "word" if kind == "word" else "text_id")) for item in shown]
+    key = permalinks.widget_key("finding", view.queue, names)
+    todo = [name for name in names if not verdict_panel.is_judged(store, "finding", finding(view, name))]
+    st.session_state.setdefault(key, (todo or names)[0])
+    row = st.container(horizontal=True, vertical_alignment="bottom", gap="small")
+    name = row.selectbox("Verdict on", names, key=key, format_func=lambda name: f"{kind} {name}", width=260)
+    after = [other for other in todo if other != name]
+
+    def go() -> None:
+        st.session_state[key] = after[0]
+
+    row.button("Next unreviewed", disabled=not after, on_click=go, key="next_finding")
+    question = f"Is it true that {view.queue.replace(' against ', ' and ')} disagree on this {kind}?"
+    verdict_panel.show_remark_bar(store, "finding", finding(view, name), question)
+
+
+def finding(view: DisagreementsView, name: str) -> str:
+    """Return what remarks call a finding: the two scores, and the text or word that they disagree on."""
+    return f"{view.queue}, {view.things.removesuffix('s')} {name}"[:200]
 
 
 def show_unexplained(store: Store, figures: Sequence[ResultRow]) -> None:
@@ -172,12 +197,14 @@ def show() -> None:
         picked = choose_group(items, things=view.things)
     with right:
         kept = [item for item in items if picked is None or picked in {part.feature_id for part in item.features}]
-        show_items(kept, judges)
+        shown = show_items(kept, judges)
         frame.download(
             lambda: exports.as_table(type(items[0].thing), [item.thing for item in items]), name="disagreements"
         )
     if view.things == "words" and gap == "implicit gap":
         show_unexplained(store, figures)
+    if shown:
+        show_verdict(store, view, shown)
 
 
 show()

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import streamlit as st
@@ -111,7 +112,7 @@ def show_labels(store: Store, feature: Feature, labels: Sequence[Label], rows: S
         st.html(cards)
     else:
         st.html(panels.note("No label."))
-    verdict_panel.show(store, feature.feature_id, profile.best_label(labels))
+    verdict_panel.show_history(store, feature.feature_id)
 
 
 def show_contribution(store: Store, feature: Feature, probe: Probe | None) -> None:
@@ -197,6 +198,10 @@ def show_feature(store: Store, feature: Feature) -> None:
     """Draw labels first where the screen is narrow, and beside the examples where it is wide: see style.css."""
     labels, probe = ask(queries.feature.labels, store, feature.feature_id), ask(queries.common.headline, store)
     rows = ask(queries.feature.feature_excerpts, store, feature.feature_id)
+    if verdict_panel.is_hidden(store, feature.feature_id):
+        show_blind(feature, rows)
+        verdict_panel.show_bar(store, feature.feature_id, profile.best_label(labels))
+        return
     named = naming.page_title(feature, naming.strongest_words(rows))
     frame.name_tab(f"Feature {feature.feature_id}", named[0])
     st.html(profile.heading(feature, labels, probe, named=named, with_site=bool(filters.site_column(store))))
@@ -212,6 +217,17 @@ def show_feature(store: Store, feature: Feature) -> None:
         show_credit(store, feature)
         show_activity(store, feature)
         show_contribution(store, feature, probe)
+    verdict_panel.show_bar(store, feature.feature_id, profile.best_label(labels))
+
+
+def show_blind(feature: Feature, rows: Sequence[dict[str, Any]]) -> None:
+    """Draw only what a blind reviewer judges by: examples, activity and tokens, without labels, weights and credits."""
+    st.html(panels.heading(f"Feature {feature.feature_id}", "Label hidden") + panels.note(verdict_panel.BLIND))
+    left, right = st.columns([7, 5], gap="large")
+    with left:
+        show_examples(replace(feature, weight=None), rows)
+    with right:
+        show_tokens(feature)
 
 
 def show() -> None:

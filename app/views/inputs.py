@@ -10,7 +10,7 @@ from app.components.text import ledgers, reading, tokens
 from app.session import bundles, cache, permalinks
 from app.session.cache import ask
 from app.session.permalinks import WORDS, InputsView, words_for
-from app.widgets import frame, paging
+from app.widgets import frame, paging, verdict_panel
 from lfp.bundle import queries
 from lfp.bundle.queries.feature import Feature
 from lfp.bundle.queries.implicit_ledgers import Path
@@ -261,7 +261,11 @@ def show() -> None:
         try:
             text = ask(queries.texts.text, store, chosen)
             frame.name_tab(f"Text {text.text_id}", text.text)
-            show_text(store, text)
+            if verdict_panel.is_remark_hidden(store, "text", str(chosen)):
+                st.html(panels.note(verdict_panel.BLIND_REMARK) + panels.plain_text(text.text))
+            else:
+                show_text(store, text)
+            verdict_panel.show_remark_bar(store, "text", str(chosen), "Are the scores of this text right?")
         except NotInBundleError as error:
             st.html(panels.notice("No such text", str(error)))
 

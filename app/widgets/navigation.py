@@ -13,6 +13,7 @@ from lfp.util.sanitize import escaped
 
 KEYS = {
     "/": "search on this page", "Esc": "clear the search, or leave a field", "j": "next item or page",
+    "n": "next without a verdict, or the next", "1 to 4": "verdict: right, partly, wrong, unsure",
     "k": "previous item or page", "y": "copy a link to this view", "?": "this help",
 }  # fmt: skip
 """Keyboard shortcuts of every page."""
@@ -168,7 +169,8 @@ SCRIPT = """
     }
     if (isTyping(at) || event.ctrlKey || event.metaKey || event.altKey) return;
     const search = document.querySelector('[data-testid="stMain"] input[type="search"]');
-    const target = {j: find('Next'), k: find('Previous'), '?': find('Keys')}[event.key];
+    const next = find('Next'), unreviewed = find('Next unreviewed') || next;
+    const target = {j: next, n: unreviewed, k: find('Previous'), '?': find('Keys')}[event.key];
     if (event.key === '/' && search) { search.focus(); search.select(); event.preventDefault(); }
     else if (event.key === 'y') copy();
     else if (target) { target.click(); event.preventDefault(); }

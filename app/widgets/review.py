@@ -169,6 +169,8 @@ def _show_files(store: Store, bundle: BundleKey, found: Audits) -> None:
     with st.container(horizontal=True):
         if found.history:
             frame.download(lambda: audit.verdict_table(bundle, found.history), name="verdicts", label="All verdicts")
+        if remarks := audits.read_remarks(bundle)[0]:
+            frame.download(lambda: audit.remark_table(bundle, remarks), name="remarks", label="All remarks")
         if found.lists:
             frame.download(lambda: audit.list_table(bundle, found.lists), name="lists", label="All lists")
         if own.num_rows:

@@ -1,4 +1,4 @@
-"""The verdict panel: a feature's label to be judged, the form, and earlier verdicts; any page can draw it."""
+"""Verdicts: the bar with its keys for features, texts, words and findings, and the form for features."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from app.components.html import panels
 from app.session import audits, bundles, permalinks
 from app.session.audits import Audits
 from lfp import audit
-from lfp.audit import ANSWERS, VERDICTS, BundleKey, Verdict
+from lfp.audit import ANSWERS, VERDICTS, BundleKey, Remark, Verdict
 from lfp.bundle.queries.feature import Label
 from lfp.bundle.store.connection import Store
 
 READ_ONLY = "Audits are read-only here. Run your own explorer to review."
 BLIND = "The label is hidden until you have answered. Judge by the examples alone."
+BLIND_REMARK = "Scores are hidden until you have answered. Judge by the text alone."
 NAMELESS = "Enter your name to review. It is stored with your verdicts, and in a cookie of this browser."
+BLIND_KEY = "bar_blind"
+BLIND_HELP = "Hides labels, scores and credits until you have answered"
 TAGS = ("duplicate", "polysemantic", "token-level", "unclear")
 """Offered besides the tags in use."""
 
@@ -38,19 +41,102 @@ class _Case(NamedTuple):
         return permalinks.widget_key(f"audit_{field}", self.bundle.name, self.feature_id, audits.reviewer())
 
 
-def show(store: Store, feature_id: int, label: Label | None) -> None:
-    """Draw heading, name, form and earlier verdicts on a page that shows the label."""
-    st.subheader("Verdict")
+def show_history(store: Store, feature_id: int) -> None:
+    """Draw the verdicts on a feature, and what could not be saved."""
+    st.subheader("Verdicts")
     bundle = audit.key_of(store.manifest)
     found = audits.read_audits(bundle)
     audits.show_messages()
+    if found.fault:
+        st.html(panels.notice("Audits cannot be read", found.fault, is_page=False))
     if bundles.is_public():
-        show_panel(bundle, feature_id, label, found, is_blind=False)
-        return
+        st.html(panels.note(READ_ONLY))
     st.html(_history(bundle, feature_id, found))
-    with st.expander("Review this feature", icon=":material/rate_review:", key="audit_review"):
-        audits.show_name_input()
-        show_panel(bundle, feature_id, label, found, is_blind=False, form_only=True)
+
+
+def is_hidden(store: Store, feature_id: int) -> bool:
+    """Return whether a blind reviewer has yet to answer, so that labels and credits must not be shown."""
+    if bundles.is_public() or not st.session_state.get(BLIND_KEY):
+        return False
+    bundle = audit.key_of(store.manifest)
+    earlier = _earlier(bundle, feature_id, audits.read_audits(bundle))
+    return earlier is None or not earlier.is_review
+
+
+def show_bar(store: Store, feature_id: int, label: Label | None) -> None:
+    """Draw the bar that judges a feature: name, blind mode, the answers with their keys, and the form."""
+    if bundles.is_public():
+        return
+    bundle = audit.key_of(store.manifest)
+    found = audits.read_audits(bundle)
+    with st.container(key="verdict_bar", horizontal=True, vertical_alignment="bottom", gap="small"):
+        show_reviewer()
+        if not audits.reviewer():
+            return
+        _show_answers(_case(bundle, feature_id, label, found, is_blind=st.session_state[BLIND_KEY]))
+        with st.popover("Comment", icon=":material/rate_review:", key="audit_review"):
+            show_panel(bundle, feature_id, label, found, is_blind=st.session_state[BLIND_KEY], form_only=True)
+
+
+def show_reviewer() -> None:
+    """Draw the reviewer's name and the switch of blind mode, in a bar."""
+    audits.show_name_input()
+    st.toggle("Blind", key=BLIND_KEY, persist_state="session", help=BLIND_HELP)
+
+
+def show_remark_bar(store: Store, kind: str, subject: str, question: str) -> None:
+    """Draw the bar that judges a text, a word or a finding, with earlier remarks on it."""
+    bundle = audit.key_of(store.manifest)
+    remarks, fault = audits.read_remarks(bundle)
+    on_it = [remark for remark in remarks if (remark.kind, remark.subject) == (kind, subject)]
+    if on_it or fault:
+        st.html(panels.notice("Audits cannot be read", fault, is_page=False) if fault else verdicts.remarks(on_it))
+    audits.show_messages()
+    if bundles.is_public():
+        return
+    with st.container(key="verdict_bar", horizontal=True, vertical_alignment="bottom", gap="small"):
+        show_reviewer()
+        name = audits.reviewer()
+        if not name:
+            return
+        own = audit.newest_remarks(on_it).get((kind, subject, name))
+        key = permalinks.widget_key("remark", bundle.name, kind, subject, name)
+        st.session_state.setdefault(key, own.note if own else "")
+        st.html(panels.note(subject if kind == "finding" else f"{kind} {subject}"), width="content")
+        for number, answer in enumerate(VERDICTS, 1):
+            st.button(
+                answer.capitalize(), key=f"remark_{answer}", shortcut=str(number), help=question,
+                type="primary" if own and own.verdict == answer else "secondary",
+                on_click=_remark, args=(bundle, kind, subject, key, answer, own),
+            )  # fmt: skip
+        with st.popover("Comment", icon=":material/rate_review:", key="remark_comment"):
+            st.text_area("Comment", key=key, max_chars=10_000, persist_state="session")
+            st.button(
+                "Save comment", type="primary", on_click=_remark, key="remark_save",
+                args=(bundle, kind, subject, key, own.verdict if own else None, own),
+            )  # fmt: skip
+
+
+def is_judged(store: Store, kind: str, subject: str) -> bool:
+    """Return whether the reviewer has judged a text, a word or a finding."""
+    remarks = audit.newest_remarks(audits.read_remarks(audit.key_of(store.manifest))[0])
+    own = remarks.get((kind, subject, audits.reviewer()))
+    return own is not None and own.verdict is not None
+
+
+def is_remark_hidden(store: Store, kind: str, subject: str) -> bool:
+    """Return whether a blind reviewer has yet to judge the subject, so that scores and credits must not be shown."""
+    is_blind = bool(st.session_state.get(BLIND_KEY)) and not bundles.is_public()
+    return is_blind and not is_judged(store, kind, subject)
+
+
+def _remark(bundle: BundleKey, kind: str, subject: str, key: str, verdict: str | None, own: Remark | None) -> None:
+    """Save a remark; one that was blind stays so as long as its verdict stays."""
+    was_blind = own is not None and own.is_blind and own.verdict == verdict
+    is_first = own is None or own.verdict is None
+    is_blind = was_blind or (is_first and bool(st.session_state.get(BLIND_KEY)))
+    note = st.session_state.get(key) or ""
+    audits.save_remark(bundle, Remark(kind, subject, audits.reviewer(), verdict, note, is_blind=is_blind))
 
 
 def show_panel(
@@ -77,14 +163,14 @@ def show_panel(
     if not name:
         st.html(panels.note(NAMELESS) + ("" if is_blind or form_only else _history(bundle, feature_id, found)))
         return
-    waiting = audits.unsaved().get((bundle.name, feature_id, name))
-    last = next((verdict for verdict in reversed(found.verdicts(feature_id)) if verdict.reviewer == name), None)
-    earlier = waiting[1] if waiting else last
-    case = _Case(bundle, feature_id, label, earlier, is_blind and not (earlier and earlier.is_review))
+    case = _case(bundle, feature_id, label, found, is_blind=is_blind)
     if case.is_hidden:
         st.html(panels.note(BLIND))
     elif not form_only:
         st.html(verdicts.judged(label))
+    if not form_only:
+        with st.container(horizontal=True, gap="small"):
+            _show_answers(case)
     _show_form(case, sorted({tag for verdict in found.history for tag in verdict.tags}))
     row = st.container(horizontal=True)
     if case.is_hidden:
@@ -95,6 +181,40 @@ def show_panel(
         row.button("Save and next", on_click=_save, args=(case, after_save), key=case.key("save_on"))
     if not form_only:
         st.html(_history(bundle, feature_id, found))
+
+
+def _earlier(bundle: BundleKey, feature_id: int, found: Audits) -> Verdict | None:
+    """Return the reviewer's last verdict on a feature, saved or waiting to be saved."""
+    name = audits.reviewer()
+    waiting = audits.unsaved().get((bundle.name, feature_id, name))
+    last = next((verdict for verdict in reversed(found.verdicts(feature_id)) if verdict.reviewer == name), None)
+    return waiting[1] if waiting else last
+
+
+def _case(bundle: BundleKey, feature_id: int, label: Label | None, found: Audits, *, is_blind: bool) -> _Case:
+    earlier = _earlier(bundle, feature_id, found)
+    return _Case(bundle, feature_id, label, earlier, is_blind and not (earlier and earlier.is_review))
+
+
+def _show_answers(case: _Case) -> None:
+    """Draw a button for each answer: to whether the label is right, or without one shown, about the feedback."""
+    has_label = case.label is not None and case.label.description is not None
+    field, question = "verdict", "Is the label right?"
+    answers: Sequence[str] = VERDICTS
+    if case.is_hidden or not has_label:
+        field, answers, question = "related", ANSWERS, "Is it about the feedback?"
+    given = getattr(case.earlier, field) if case.earlier else None
+    for number, answer in enumerate(answers, 1):
+        st.button(
+            answer.capitalize(), key=f"bar_{answer}", shortcut=str(number), help=question,
+            type="primary" if given == answer else "secondary", on_click=_answer, args=(case, field, answer),
+        )  # fmt: skip
+
+
+def _answer(case: _Case, field: str, answer: str) -> None:
+    """Put an answer of the bar into the form and save it."""
+    st.session_state[case.key(field)] = answer
+    _save(case)
 
 
 def _history(bundle: BundleKey, feature_id: int, found: Audits) -> str:
@@ -135,8 +255,9 @@ def _show_form(case: _Case, tags: Sequence[str]) -> None:
 
 def _save(case: _Case, after_save: Callable[[], None] | None = None) -> None:
     """Save what the form holds. An answer changed after the label was seen no longer counts as blind."""
+    held = case.earlier
     typed = {
-        field: st.session_state.get(case.key(field))
+        field: st.session_state.get(case.key(field), getattr(held, field) if held else None)
         for field in ("verdict", "related", "confidence", "tags", "description", "note")
     }
     label, last = case.label, case.earlier

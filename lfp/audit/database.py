@@ -63,6 +63,8 @@ def engine_at(url: str, *, read_only: bool) -> tuple[Engine, str]:
             _create_tables(engine)
         known = sa.inspect(engine)
         for table in METADATA.tables.values():
+            if table is remarks and read_only and not known.has_table(table.name):
+                continue
             held = {column["name"] for column in known.get_columns(table.name)}
             lacks = next((column.name for column in table.columns if column.name not in held), None)
             if lacks:
@@ -200,3 +202,20 @@ items = Table(
     Column("position", sa.Integer, primary_key=True, autoincrement=False),
     Column("feature_id", sa.Integer, nullable=False),
 )
+
+remarks = Table(
+    "audit_remarks",
+    METADATA,
+    Column("row_id", sa.Integer, primary_key=True, autoincrement=True),
+    Column("uid", String(36), nullable=False, unique=True),
+    Column("bundle", sa.ForeignKey(bundles.c.bundle), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("subject", String(200), nullable=False),
+    Column("reviewer", String(80), nullable=False),
+    Column("verdict", String(16)),
+    Column("note", Text, nullable=False),
+    Column("is_blind", sa.Boolean, nullable=False),
+    Column("created_at", String(32), nullable=False),
+    sa.CheckConstraint(f"verdict IN {VERDICTS}", name="remark_verdict_known"),
+)
+"""Absent from databases that an older explorer made, as long as they are only read."""

@@ -11,12 +11,13 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy import Connection, delete, func, insert, inspect, select
 from sqlalchemy.exc import IntegrityError
 
 from lfp.audit import database
 from lfp.audit.database import engine_at, failing
 from lfp.audit.records import AuditList, BundleKey, Verdict, checked, checked_list
+from lfp.audit.remarks import Remark, checked_remark
 from lfp.errors import AuditError
 
 AUDIT_URL = "LFP_AUDIT_URL"
@@ -103,6 +104,23 @@ class AuditStore:
         question = select(held.c.feature_id).where(held.c.bundle == bundle.name).distinct()
         with failing(self.place), self._engine.begin() as connection:
             return frozenset(connection.execute(question).scalars())
+
+    def add_remark(self, bundle: BundleKey, remark: Remark) -> Remark:
+        """Add a remark; earlier ones stay. Returns it as it was stored."""
+        kept = replace(checked_remark(remark), created_at=_now())
+        with self._writing(bundle) as connection:
+            connection.execute(insert(database.remarks), [{**asdict(kept), "bundle": bundle.name}])
+        return kept
+
+    def remarks(self, bundle: BundleKey) -> list[Remark]:
+        """Return every remark on a bundle, oldest first; none where an older database is only read."""
+        held = database.remarks
+        question = select(held).where(held.c.bundle == bundle.name).order_by(held.c.row_id)
+        with failing(self.place), self._engine.begin() as connection:
+            if self.read_only and not inspect(connection).has_table(held.name):
+                return []
+            rows = list(connection.execute(question).mappings())
+        return [Remark(**{field.name: row[field.name] for field in fields(Remark)}) for row in rows]
 
     def add_list(self, bundle: BundleKey, found: AuditList) -> AuditList:
         """Add a list of features. Raises AuditError where the bundle has one of that name."""

@@ -58,6 +58,13 @@ def note_is(page, text):
     page.wait_for_function("text => document.querySelector('textarea[aria-label=Note]')?.value === text", arg=text)
 
 
+def show_note(page):
+    """Open the form unless it is still open."""
+    page.wait_for_timeout(1000)
+    if not page.get_by_label("Note").is_visible():
+        page.get_by_role("button", name="Comment").click()
+
+
 def test_a_link_is_one_step_that_keeps_the_session(page, address):
     start(page, f"{address}/features?sort=Weight")
     box = page.get_by_test_id("stDataFrame").first.bounding_box()
@@ -98,25 +105,41 @@ def test_the_menu_is_one_step_too(page, address):
 
 def test_what_a_reviewer_typed_stays(page, address):
     start(page, f"{address}/feature?feature=3")
-    page.get_by_text("Review this feature").click()
     page.get_by_label("Your name").fill("ann")
     page.get_by_label("Your name").press("Enter")
-    settle(page)
+    page.get_by_role("button", name="Comment").click()
     page.get_by_label("Note").fill("fires on praise")
     page.locator(".lfp-nears a").first.click()
     arrive(page, r"/feature\?feature=\d+$")
+    show_note(page)
     note_is(page, "")
     page.get_by_label("Note").fill("half a thought")
     page.go_back()  # while the field still has the focus
     arrive(page, r"/feature\?feature=3$")
+    show_note(page)
     note_is(page, "fires on praise")
     page.go_forward()
     arrive(page, r"/feature\?feature=(?!3$)\d+$")
+    show_note(page)
     note_is(page, "half a thought")
     page.reload()
     settle(page)
-    page.get_by_text("Review this feature").click()
     assert page.get_by_label("Your name").input_value() == "ann"
+
+
+def test_keys_judge_and_go_on(page, address):
+    start(page, f"{address}/feature?feature=5&walk=sort%3DWeight")
+    page.get_by_label("Your name").fill("ann")
+    page.get_by_label("Your name").press("Enter")
+    page.get_by_role("button", name="Partly").wait_for()
+    settle(page)
+    page.get_by_label("Your name").press("Escape")
+    page.keyboard.press("2")
+    page.get_by_text("label partly right").wait_for()
+    before = page.url
+    page.keyboard.press("n")
+    page.wait_for_url(lambda url: url != before, timeout=20_000)
+    page.get_by_text("Nobody has reviewed it yet.").wait_for()
 
 
 def test_a_copied_link_names_its_bundle(page, address, bundle):

@@ -7,7 +7,7 @@ from typing import Any
 
 from app.components.html import panels
 from app.components.text import tokens
-from lfp.audit import VERDICTS, Agreement, Verdict, share_interval
+from lfp.audit import VERDICTS, Agreement, Remark, Verdict, share_interval
 from lfp.bundle.queries.feature import Label
 from lfp.bundle.queries.features import AuditedFeature
 from lfp.labels.evidence import NEAR_MISS
@@ -72,6 +72,27 @@ def history(verdicts: Sequence[Verdict]) -> str:
             f"<span>{escaped(' · '.join(part for part in parts if part))}</span></div><div>{''.join(marks)}</div>"
             + "".join(f'<p dir="auto" class="{kind}">{escaped(text)}</p>' for kind, text in texts.items() if text)
             + "</li>"
+        )
+    return f'<ol class="lfp-history">{items}</ol>'
+
+
+def remarks(given: Sequence[Remark]) -> str:
+    """Write all remarks on a subject, newest first; `given` are oldest first."""
+    newest = {remark.reviewer: remark.uid for remark in given}
+    items = ""
+    for remark in reversed(given):
+        counts = remark.uid == newest[remark.reviewer]
+        parts = [
+            f"{remark.created_at[:10]} {remark.created_at[11:16]} UTC",
+            "blind" if remark.is_blind else "",
+            "" if counts else "changed later",
+        ]
+        old = "" if counts else ' class="old"'
+        mark = panels.badge(remark.verdict, KIND.get(remark.verdict, "")) if remark.verdict else ""
+        note = f'<p dir="auto">{escaped(remark.note)}</p>' if remark.note else ""
+        items += (
+            f"<li{old}><div><b>{escaped(remark.reviewer)}</b> "
+            f"<span>{escaped(' · '.join(part for part in parts if part))}</span></div><div>{mark}</div>{note}</li>"
         )
     return f'<ol class="lfp-history">{items}</ol>'
 

@@ -47,6 +47,11 @@ def text(words: str) -> str:
     return f"<span>{escaped(words)}</span>"
 
 
+def plain_text(words: str) -> str:
+    """Return a text as it is read, without any score."""
+    return f'<p class="lfp-lede" dir="auto">{escaped(words)}</p>'
+
+
 def anchor(href: str, words: str) -> str:
     """Return a link to another page of the explorer."""
     return f'<a href="{escaped(href)}" target="_self">{escaped(words)}</a>'

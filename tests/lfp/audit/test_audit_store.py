@@ -6,7 +6,19 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import event
 
-from lfp.audit import AuditList, AuditStore, BundleKey, Verdict, default_url, key_of, newest, open_to
+from lfp.audit import (
+    AuditList,
+    AuditStore,
+    BundleKey,
+    Remark,
+    Verdict,
+    default_url,
+    key_of,
+    newest,
+    newest_remarks,
+    open_to,
+    remark_table,
+)
 from lfp.bundle.store.connection import Store
 from lfp.errors import AuditError
 
@@ -209,3 +221,28 @@ def test_the_key_stays_when_labels_change_and_moves_when_features_do(bundle):
     relabelled = manifest.model_copy(update={"tables": {**manifest.tables, "labels": other["labels"]}})
     changed = manifest.model_copy(update={"tables": {**manifest.tables, "decoders": other["decoders"]}})
     assert key_of(relabelled) == key_of(manifest) != key_of(changed)
+
+
+def test_remarks_are_kept_in_order_and_checked(store, url):
+    first = store.add_remark(KEY, Remark("word", "joyful", " Ada ", "right", is_blind=True))
+    second = store.add_remark(KEY, Remark("word", "joyful", "Ada", "wrong", " on '; DROP TABLE audit_remarks; -- "))
+    assert store.remarks(KEY) == [first, second] and first.reviewer == "Ada" and first.is_blind
+    assert newest_remarks(store.remarks(KEY)) == {("word", "joyful", "Ada"): second}
+    assert remark_table(KEY, store.remarks(KEY)).to_pylist()[1]["note"] == "on '; DROP TABLE audit_remarks; --"
+    assert store.remarks(replace(KEY, features_hash="c")) == []
+    for wrong in (
+        Remark("song", "joyful", "Ada", "right"), Remark("word", "", "Ada", "right"), Remark("word", "joyful", "Ada"),
+        Remark("word", "joyful", "", "right"), Remark("word", "joyful", "Ada", "maybe"),
+    ):  # fmt: skip
+        with pytest.raises(AuditError):
+            store.add_remark(KEY, wrong)
+    assert len(store.remarks(KEY)) == 2
+
+
+def test_a_database_from_before_there_were_remarks_opens(store, url, tmp_path):
+    kept = store.add(KEY, said())
+    with sqlite3.connect(tmp_path / "audits" / "audits.sqlite") as connection:
+        connection.execute("DROP TABLE audit_remarks")
+    read = AuditStore(url, read_only=True)
+    assert read.history(KEY) == [kept] and read.remarks(KEY) == []
+    assert AuditStore(url).add_remark(KEY, Remark("text", "3", "Ada", note="so")).note == "so"
