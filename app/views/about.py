@@ -14,6 +14,7 @@ from lfp.bundle.manifest import HASHED_BYTES, Manifest, read_manifest
 from lfp.bundle.store.connection import Store
 from lfp.bundle.writer import archive_bytes, write_archive
 from lfp.config import drop_retired
+from lfp.report import html
 from lfp.report.figures import bars, lines
 from lfp.report.rows import tuning_rows
 
@@ -74,6 +75,14 @@ def show_download(store: Store) -> None:
         st.code(f"rsync -a '{folder}/' COPY/", language="bash")
 
 
+def show_report(store: Store) -> None:
+    st.download_button(
+        "Download the report as one page", data=lambda: html.page(html.prepare(store)), mime="text/html",
+        file_name=f"lfp-report-{store.manifest.bundle_id}.html", icon=":material/description:", on_click="ignore",
+    )  # fmt: skip
+    st.html(panels.note("All figures and tables of the report in one file of HTML, which opens without a network."))
+
+
 def show_tuning(store: Store) -> None:
     table = ask(queries.run.tuning, store)
     rows = tuning_rows(table.to_pydict())
@@ -107,6 +116,7 @@ def show() -> None:
         + panels.facts(about.facts(manifest) | folder)
     )
     show_download(store)
+    show_report(store)
     st.subheader("How to cite")
     st.html(panels.note("Cite the paper that introduced the method, and this bundle."))
     st.code(about.PAPER + "\n\n" + about.citation(manifest), language=None)

@@ -1,4 +1,4 @@
-"""Following links within the session, keyboard shortcuts, and the button that copies a link to the view."""
+"""The script of every page: links within the session, shortcuts, copied links, figures as SVG; and its buttons."""
 
 from __future__ import annotations
 
@@ -120,6 +120,7 @@ SCRIPT = """
     const to = new URL(link.href, location.href), bundle = new URLSearchParams(location.search).get('bundle');
     if (to.origin !== location.origin || link.target === '_blank') return;
     if (bundle && !to.searchParams.has('bundle')) to.searchParams.set('bundle', bundle);
+    if (/[?&]embed=true/.test(location.search)) to.searchParams.set('embed', 'true');
     event.preventDefault();
     event.stopPropagation();
     if (link.dataset.testid === 'stSidebarNavLink' && window.innerWidth < 768)
@@ -151,6 +152,37 @@ SCRIPT = """
   listen(document, 'change', event => {
     if (event.target.closest?.('.st-key-reviewer')) document.cookie =
       `lfp_reviewer=${encodeURIComponent(event.target.value.trim())}; max-age=31536000; SameSite=Strict; path=/`;
+  });
+
+  // A figure as SVG, beside plotly's own button for PNG; one drawn by WebGL has no SVG.
+  const saveSvg = plot => {
+    const box = plot.querySelector('.svg-container'), size = [box.clientWidth, box.clientHeight];
+    const whole = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
+    whole.setAttribute('width', size[0]);
+    whole.setAttribute('height', size[1]);
+    whole.setAttribute('viewBox', `0 0 ${size.join(' ')}`);
+    const back = whole.appendChild(document.createElementNS(whole.namespaceURI, 'rect'));
+    back.setAttribute('width', '100%');
+    back.setAttribute('height', '100%');
+    back.setAttribute('fill', getComputedStyle(document.querySelector('.stApp')).backgroundColor);
+    for (const layer of plot.querySelectorAll('.main-svg'))
+      for (const part of layer.children)
+        if (!part.classList.contains('hoverlayer')) whole.append(part.cloneNode(true));
+    const link = document.createElement('a');
+    link.href = URL.createObjectURL(new Blob([new XMLSerializer().serializeToString(whole)], {type: 'image/svg+xml'}));
+    link.download = 'figure.svg';
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  };
+  listen(document, 'pointerover', event => {
+    const plot = event.target.closest?.('.js-plotly-plot'), group = plot?.querySelector('.modebar-group');
+    if (!group || group.querySelector('.lfp-svg') || plot.querySelector('canvas')) return;
+    const button = group.appendChild(document.createElement('button'));
+    button.className = 'modebar-btn lfp-svg';
+    button.type = 'button';
+    button.textContent = 'SVG';
+    button.setAttribute('aria-label', 'Download plot as SVG');
+    button.onclick = () => saveSvg(plot);
   });
 
   const find = name => [...document.querySelectorAll('button, a[data-key]')]

@@ -1,6 +1,7 @@
 """Links within the session: no reload, one step back, nothing lost; copied links; Esc. In a real browser."""
 
 import re
+from xml.etree import ElementTree
 
 import pytest
 
@@ -162,3 +163,27 @@ def test_esc_clears_a_search_and_its_filter(page, address):
     find.press("Escape")
     arrive(page, r"/inputs$")
     assert find.input_value() == ""
+
+
+def test_a_figure_is_saved_as_png_and_svg(page, address):
+    start(page, f"{address}/inputs?text=3")
+    plot = page.locator(".js-plotly-plot").first
+    plot.scroll_into_view_if_needed()
+    plot.hover()
+    with page.expect_download() as saved:
+        plot.locator(".modebar-btn").first.click()
+    assert saved.value.suggested_filename.endswith(".png")
+    with page.expect_download() as saved:
+        plot.get_by_label("Download plot as SVG").click()
+    drawn = ElementTree.parse(saved.value.path()).getroot()
+    names = [element.tag.rpartition("}")[2] for element in drawn.iter()]
+    assert saved.value.suggested_filename == "figure.svg" and names.count("path") > 3 and "text" in names
+
+
+def test_an_embedded_feature_stands_alone(page, address):
+    start(page, f"{address}/feature?feature=3&embed=true")
+    assert not page.get_by_test_id("stSidebar").is_visible()
+    assert not page.locator(".st-key-verdict_bar").is_visible()
+    page.locator(".lfp-nears a").first.click()
+    arrive(page, r"/feature\?(feature=\d+&embed=true|embed=true&feature=\d+)$")
+    assert not page.get_by_test_id("stSidebar").is_visible()

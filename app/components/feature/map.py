@@ -11,10 +11,11 @@ import plotly.graph_objects as go
 import pyarrow as pa
 
 from app.components.feature.columns import COLUMNS, SIGNED
+from lfp.report.figures import frame
 from lfp.report.figures.frame import DIVERGING, GRID, STRENGTH, draw
 from lfp.util.sanitize import escaped_lines
 
-CONFIG = {"displayModeBar": False, "responsive": True, "scrollZoom": False, "doubleClick": False}
+CONFIG = {**frame.CONFIG, "doubleClick": False}
 STRONG = [[0.0, "rgba(141, 145, 153, 0.45)"], [1.0, STRENGTH]]
 FEW = 200
 """Up to this number points are large and outlined."""

@@ -16,8 +16,11 @@ import plotly.graph_objects as go
 from lfp.report.formatting import signed
 from lfp.util.sanitize import escaped, shortened
 
-CONFIG = {"displayModeBar": False, "responsive": True, "scrollZoom": False}
-"""Plotly's own settings, for every place that shows a figure."""
+CONFIG = {
+    "displayModeBar": "hover", "modeBarButtons": [["toImage"]], "displaylogo": False, "responsive": True,
+    "scrollZoom": False, "toImageButtonOptions": {"format": "png", "scale": 3, "filename": "figure"},
+}  # fmt: skip
+"""Plotly's own settings, for every place that shows a figure; its only button saves the figure as PNG."""
 
 POSITIVE, NEGATIVE = "#3b82c4", "#e0852b"
 STRENGTH, BASE = "#1a9c8e", "#8d9199"
