@@ -273,4 +273,5 @@ def test_an_unknown_feature_leads_to_a_known_one(explorer, bundle):
 
 def test_a_broken_bundle_leads_to_the_others_in_their_order(explorer, broken_bundle, bundle, empty_bundle):
     at = explorer("overview", broken_bundle, empty_bundle, bundle)
-    assert [button.label for button in at.button] == ["Open empty", "Open reviews"]
+    labels = [button.label for button in at.button]
+    assert [label for label in labels if label.startswith("Open ")] == ["Open empty", "Open reviews"]
