@@ -33,7 +33,8 @@ def install() -> None:
 def remember_reviewer() -> None:
     """Take the reviewer's name from the browser's cookie in a session that has none yet."""
     if "reviewer" not in st.session_state and not bundles.is_public():
-        st.session_state.reviewer = unquote(st.context.cookies.get(COOKIE, ""))[:80]
+        name = st.context.cookies.get(COOKIE, "")
+        st.session_state.reviewer = unquote(name)[:80] if isinstance(name, str) else ""  # AppTest has no browser
 
 
 def show_state(manifest: Manifest) -> None:
