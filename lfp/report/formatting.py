@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -141,7 +142,7 @@ def with_power(value: float, low: float | None = None, high: float | None = None
     """Return a value and its interval; where both are small, as `+1.7 [1.2, 2.3] · 10⁻⁶`."""
     known = [abs(each) for each in (value, low, high) if each is not None and math.isfinite(each)]
     largest = max(known, default=0.0)
-    if not 0.0 < largest < _SMALL:
+    if not sys.float_info.min <= largest < _SMALL:  # smaller ones have no power of ten to divide by
         return with_interval(value, low, high, is_signed=is_signed)
     power = math.floor(math.log10(largest))
     ends = [None if end is None else end / 10.0**power for end in (low, high)]

@@ -58,3 +58,15 @@ def test_a_number_of_any_unit_has_about_three_digits(value: float | None, shown:
 
 def test_what_rounds_to_zero_has_no_sign() -> None:
     assert formatting.interval(-0.001, 0.5) == "0.00 to 0.50" and formatting.plain(-1e-15) == "0.00"
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [(0.25, "+0.25"), (0.0, "0.00"), (-1e-310, "0.00"), (1.7e-6, "+1.70 · 10⁻⁶"), (3e-308, "+3.00 · 10⁻³⁰⁸")],
+)
+def test_small_values_have_a_power_of_ten_as_far_as_there_is_one(value: float, says: str) -> None:
+    assert formatting.with_power(value) == says
+
+
+def test_the_smallest_number_can_be_written_with_its_interval() -> None:
+    assert formatting.with_power(5e-324, -5e-324, 5e-324).endswith("]")
