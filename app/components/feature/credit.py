@@ -49,16 +49,17 @@ def tokens(found: FeatureCredit) -> tuple[str, str]:
 
 def examples(examples: Sequence[CreditExample], *, where: Where) -> str:
     """Write the tokens at which the feature carries most of a text's implicit reward."""
-    largest = max((abs(example.credit) for example in examples), default=0.0) or 1.0
-    items = "".join(
-        f'<li><div class="side"><b class="{panels.direction(example.credit)}">{with_power(example.credit)}</b>'
-        f'<span class="bar {panels.direction(example.credit)}" '
-        f'style="--w:{100 * abs(example.credit) / largest:.1f}"></span></div>'
-        f'<div><p dir="auto">{escaped(example.before)}<b>{escaped(example.token)}</b>{escaped(example.after)}</p>'
-        f"<small>{panels.anchor(where(example.text_id), f'text {example.text_id}')}</small></div></li>"
-        for example in examples
+    return panels.moved_list(
+        [
+            panels.Moved(
+                example.credit,
+                with_power(example.credit),
+                f"{escaped(example.before)}<b>{escaped(example.token)}</b>{escaped(example.after)}",
+                panels.anchor(where(example.text_id), f"text {example.text_id}"),
+            )
+            for example in examples
+        ]
     )
-    return f'<ol class="lfp-moved">{items}</ol>' if items else ""
 
 
 def intervention(found: Intervention | None) -> str:

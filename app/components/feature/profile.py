@@ -201,17 +201,18 @@ def texts(parts: TextParts, *, where: Where) -> str:
 
 
 def _text_list(parts: Sequence[TextPart], where: Where) -> str:
-    largest = max((abs(part.contribution) for part in parts), default=0.0) or 1.0
-    items = "".join(
-        f'<li><div class="side"><b class="{panels.direction(part.contribution)}">{signed(part.contribution, 4)}</b>'
-        f'<span class="bar {panels.direction(part.contribution)}" '
-        f'style="--w:{100 * abs(part.contribution) / largest:.1f}"></span></div>'
-        f'<div><p dir="auto">{escaped(shortened(part.text, 170))}</p><small>'
-        f"{panels.anchor(where(part.text_id), f'text {part.text_id}')} · estimate {signed(part.predicted, 3)} · "
-        f"reward {signed(part.feedback)}</small></div></li>"
-        for part in parts
+    return panels.moved_list(
+        [
+            panels.Moved(
+                part.contribution,
+                signed(part.contribution, 4),
+                escaped(shortened(part.text, 170)),
+                f"{panels.anchor(where(part.text_id), f'text {part.text_id}')} · estimate "
+                f"{signed(part.predicted, 3)} · reward {signed(part.feedback)}",
+            )
+            for part in parts
+        ]
     )
-    return f'<ol class="lfp-moved">{items}</ol>'
 
 
 def neighbours(found: Sequence[Neighbour], *, where: Where, most: int = 8) -> str:

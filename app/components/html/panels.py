@@ -154,6 +154,27 @@ def scrolling(wide: str) -> str:
     return f'<div class="lfp-scroll" tabindex="0" role="group" aria-label="Table">{wide}</div>'
 
 
+class Moved(NamedTuple):
+    """A value and how it is written, what it is of, and what is said of that; the last two are HTML."""
+
+    value: float
+    written: str
+    text: str
+    note: str
+
+
+def moved_list(rows: Sequence[Moved]) -> str:
+    """Return values with bars, relative to the largest, beside what they are of; empty without rows."""
+    largest = max((abs(row.value) for row in rows), default=0.0) or 1.0
+    items = "".join(
+        f'<li><div class="side"><b class="{direction(row.value)}">{row.written}</b>'
+        f'<span class="bar {direction(row.value)}" style="--w:{100 * abs(row.value) / largest:.1f}"></span></div>'
+        f'<div><p dir="auto">{row.text}</p><small>{row.note}</small></div></li>'
+        for row in rows
+    )
+    return f'<ol class="lfp-moved">{items}</ol>' if items else ""
+
+
 class LinkedRow(NamedTuple):
     """Where a row leads, by what name, what is said of it, and its figures."""
 
