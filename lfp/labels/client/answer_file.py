@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from lfp.errors import DataError
+from lfp.errors import ConfigError, DataError
 from lfp.labels.client.client import ClientConfig, Estimate
 from lfp.labels.client.questions import Answer, AnyForm, Question
 from lfp.labels.types import HUMAN
@@ -36,7 +36,7 @@ class AnswerFile:
     """Answers questions from a file of JSON lines, and keeps every question for `write_questions`.
 
     A question without an answer fails, so that whatever follows from its answer is asked next time. Raises DataError
-    with the number of the first line that is wrong.
+    where the file cannot be read, or with the number of the first line that is wrong.
     """
 
     reviewer: str
@@ -48,7 +48,7 @@ class AnswerFile:
 
     def __post_init__(self) -> None:
         self.config = ClientConfig(self.name, concurrency=1_000_000)  # all features at once: no budget runs out
-        for number, line in enumerate(self.answers.read_text(encoding="utf-8").splitlines() if self.answers else ()):
+        for number, line in enumerate(_read_lines(self.answers) if self.answers else ()):
             if not line.strip():
                 continue
             try:
@@ -100,7 +100,8 @@ class AnswerFile:
     def write_questions(self, path: Path) -> None:
         """Write every question asked as a JSON line: kinds in the order asked, within a kind in an order of chance.
 
-        Neither name nor order says which feature it is, or why that was chosen.
+        Neither name nor order says which feature it is, or why that was chosen. Raises ConfigError where `path` cannot
+        be written.
         """
         kinds = list(dict.fromkeys(question.schema.__name__ for question in self.asked.values()))
         order = sorted(self.asked, key=lambda name: (kinds.index(self.asked[name].schema.__name__), name))
@@ -114,8 +115,11 @@ class AnswerFile:
                 **{message.role: message.content for message in question.messages},
             }
             lines.append(f"{json.dumps(row, ensure_ascii=False)}\n")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(lines), encoding="utf-8")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("".join(lines), encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be written ({error.strerror}); name a file you may write to") from error
 
     def _answer(self, question: Question[AnyForm]) -> Answer[AnyForm]:
         name = self._name(question)
@@ -135,3 +139,11 @@ class AnswerFile:
 
     def _name(self, question: Question[Any]) -> str:
         return question.sha256(self.name)[:_ID]
+
+
+def _read_lines(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise DataError(f"{file}: cannot be read ({why}); name a file of answers as JSON lines") from error

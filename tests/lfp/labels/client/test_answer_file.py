@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lfp.config import LabelsConfig
-from lfp.errors import DataError
+from lfp.errors import ConfigError, DataError
 from lfp.labels.client.answer_file import AnswerFile
 from lfp.labels.language_model import LanguageModelLabeller
 from lfp.labels.prompts import Description, read_excerpts, read_numbered
@@ -89,3 +89,13 @@ def test_answers_to_questions_that_were_not_asked_are_counted(tmp_path: Path) ->
     question = next(iter(person.asked.values()))
     assert question.schema is Description
     assert (person.estimate([question]).calls, person.estimate([question]).cost_usd) == (1, 0.0)
+
+
+def test_files_that_cannot_be_read_or_written_are_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none\.jsonl: cannot be read \(No such file or directory\); name a file"):
+        AnswerFile("ann", tmp_path / "none.jsonl")
+    (tmp_path / "latin").write_bytes("größer".encode("latin-1"))
+    with pytest.raises(DataError, match=r"latin: cannot be read \(it is not UTF-8\)"):
+        AnswerFile("ann", tmp_path / "latin")
+    with pytest.raises(ConfigError, match=r"cannot be written \(Is a directory\); name a file you may write to"):
+        AnswerFile("ann").write_questions(tmp_path)
