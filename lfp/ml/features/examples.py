@@ -48,6 +48,9 @@ class Examples(Rows):
     windows: Windows
 
 
+_ORDERED_BY = ("features", "keys", "contexts", "text_ids", "positions")
+
+
 @dataclass(frozen=True)
 class Batch:
     """Consecutive tokens of whole texts, and the features active there."""
@@ -105,20 +108,28 @@ class BestExamples:
                 windows=windows(batch.active.by_feature, places.bounds, (features, tokens, at[best]), self._window),
             )
         )
-        if sum(len(part.features) for part in self._waiting) * _SLACK > len(self._kept.features):
-            self.examples()
+        self._sort_enough()
 
     def merge(self, other: BestExamples) -> None:
-        """Offer the best examples of another part of the tokens."""
-        self._waiting.append(other.examples())
-        self.examples()
+        """Offer the best examples of another part of the tokens: the later a part, the fewer reach the k-th best."""
+        found = other.examples()
+        good = self.may_keep(found.features, found.keys)
+        self._waiting.append(found if good.all() else found.take(np.flatnonzero(good)))
+        self._sort_enough()
+
+    def _sort_enough(self) -> None:
+        if sum(len(part.features) for part in self._waiting) * _SLACK > len(self._kept.features):
+            self.examples()
 
     def examples(self) -> Examples:
         """Return the best so far, by feature, best first; ties go to the earlier text and position."""
         if self._waiting:
-            pool = Examples.concatenate([self._kept, *self._waiting])
-            rows = self._best(pool.features, pool.keys, pool.contexts, (pool.text_ids, pool.positions))
-            self._kept, self._waiting = pool.take(rows), []
+            parts, self._waiting = [self._kept, *self._waiting], []
+            columns = (np.concatenate([getattr(part, name) for part in parts]) for name in _ORDERED_BY)
+            features, keys, contexts, *ties = columns
+            rows = self._best(features, keys, contexts, (ties[0], ties[1]))
+            del features, keys, contexts, ties
+            self._kept = Examples.select(parts, rows)
             last = rank_within(self._kept.features) == self.k - 1
             self._limits[self._kept.features[last]] = _upper(self._kept.keys[last])
         return self._kept
@@ -169,8 +180,7 @@ class SilentPlaces:
 
     def update(self, batch: Batch) -> None:
         """Offer a batch's tokens."""
-        limit = self._contexts[-1] if len(self._contexts) == self._size else NO_HASH
-        tokens = np.flatnonzero(batch.places.contexts <= limit)
+        tokens = np.flatnonzero(batch.places.contexts <= self._limit)
         tokens = tokens[_lowest(batch.places.contexts[tokens], batch.places.take(tokens), self._size)]
         low, high = batch.places.bounds
         bounds = np.stack([low[tokens] - tokens, high[tokens] - 1 - tokens], axis=1)
@@ -180,8 +190,11 @@ class SilentPlaces:
         self._add(batch.places.contexts[tokens], batch.places.take(tokens), around, bounds)
 
     def merge(self, other: SilentPlaces) -> None:
-        """Offer the places of another part of the tokens."""
-        self._add(other._contexts, other._places, other._around, other._bounds)
+        """Offer the places of another part of the tokens: the later a part, the fewer are among the lowest."""
+        rows = np.flatnonzero(other._contexts <= self._limit)
+        if len(rows):
+            around = other._around.take(self._tokens_around(rows))
+            self._add(other._contexts[rows], other._places.take(rows), around, other._bounds[rows])
 
     def examples(self) -> Examples:
         """Draw up to `per_feature` places per feature where it is inactive, ordered by feature and key."""
@@ -225,11 +238,19 @@ class SilentPlaces:
         contexts = np.concatenate([self._contexts, contexts])
         places = Places.concatenate([self._places, places])
         kept = _lowest(contexts, places, self._size)
-        width = 2 * self._window + 1
-        rows = (kept[:, None] * width + np.arange(width)).ravel()
-        self._around = Active.concatenate([self._around, around]).take(rows)
+        self._around = Active.concatenate([self._around, around]).take(self._tokens_around(kept))
         self._bounds = np.concatenate([self._bounds, bounds])[kept]
         self._contexts, self._places = contexts[kept], places.take(kept)
+
+    @property
+    def _limit(self) -> np.uint64:
+        """The hash that a context must not exceed to be kept."""
+        return self._contexts[-1] if len(self._contexts) == self._size else NO_HASH
+
+    def _tokens_around(self, rows: Indices) -> Ints:
+        """Return the tokens of the windows of some places, among those of all."""
+        width = 2 * self._window + 1
+        return (rows[:, None] * width + np.arange(width)).ravel()
 
 
 def _lowest(contexts: Hashes, places: Places, size: int) -> Indices:

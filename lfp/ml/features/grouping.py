@@ -68,12 +68,18 @@ class Rows:
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:
         """Concatenate the rows of one or more parts."""
-        columns: list[Any] = []
-        for field in fields(cls):
-            values = [getattr(part, field.name) for part in parts]
-            join = np.concatenate if isinstance(values[0], np.ndarray) else type(values[0]).concatenate
-            columns.append(join(values))
-        return cls(*columns)
+        return cls(*(cls._joined(parts, field.name) for field in fields(cls)))
+
+    @classmethod
+    def select(cls, parts: Sequence[Self], rows: Indices) -> Self:
+        """Select rows of the parts' concatenation, of which one column at a time is in memory."""
+        return cls(*(cls._joined(parts, field.name).take(rows) for field in fields(cls)))
+
+    @staticmethod
+    def _joined(parts: Sequence[Rows], name: str) -> Any:
+        values = [getattr(part, name) for part in parts]
+        join = np.concatenate if isinstance(values[0], np.ndarray) else type(values[0]).concatenate
+        return join(values)
 
 
 CONTEXT_TOKENS = 8

@@ -30,34 +30,44 @@ _SLACK = 4
 class ContextSketches:
     """The k lowest hashes of the different contexts in which each feature is active: a bottom-k sketch.
 
-    The sketch of a union is exactly the k lowest hashes of two sketches, so the order of tokens does not matter.
+    The sketch of a union is exactly the k lowest hashes of two sketches, so the order of tokens does not matter. The
+    sketches of a few tokens are a list of hashes, so that small parts of the tokens stay small.
     """
 
     def __init__(self, n_features: int, k: int) -> None:
         self.k = k
-        self._lowest = np.full((n_features, k), NO_HASH)
-        """Each row ascends; places not yet filled hold `NO_HASH`."""
+        self._lowest: Hashes | None = None
+        """[features, k]: each row ascends, places not yet filled hold `NO_HASH`; None as long as all hashes wait."""
+        self._limits = np.full(n_features, NO_HASH)
+        """The k-th lowest hash of each feature, which those to be kept are below."""
         self._waiting: list[tuple[Ints, Hashes]] = []
 
     def update(self, batch: Batch) -> None:
         """Offer a batch's active entries."""
         entries = batch.active.by_feature
         hashes = batch.places.contexts.take(entries.tokens)
-        good = np.flatnonzero(hashes < entries.spread(self._lowest[:, -1]))
+        good = np.flatnonzero(hashes < entries.spread(self._limits))
         self._add(np.searchsorted(entries.offsets, good, side="right") - 1, hashes[good])
 
     def merge(self, other: ContextSketches) -> None:
-        """Offer the hashes of another part of the tokens."""
-        features, places = np.nonzero(other.hashes != NO_HASH)
-        self._add(features, other.hashes[features, places])
+        """Offer the hashes of another part of the tokens: the later a part, the fewer are among the lowest."""
+        for features, hashes in other._waiting:
+            good = hashes < self._limits[features]
+            self._add(features[good], hashes[good])
+        if other._lowest is not None:
+            features, places = np.nonzero(other._lowest < self._limits[:, None])
+            self._add(features, other._lowest[features, places])
 
     @property
     def hashes(self) -> Hashes:
         """The sketches [features, k], ascending."""
+        if self._lowest is None:
+            self._lowest = np.full((len(self._limits), self.k), NO_HASH)
         if self._waiting:
             features, hashes = (np.concatenate(parts) for parts in zip(*self._waiting, strict=True))
             self._waiting.clear()
-            self._insert(features, hashes)
+            self._insert(self._lowest, features, hashes)
+            self._limits = self._lowest[:, -1].copy()
         return self._lowest
 
     def neighbours(self, n: int) -> Neighbours:
@@ -84,14 +94,14 @@ class ContextSketches:
 
     def _add(self, features: Ints, hashes: Hashes) -> None:
         self._waiting.append((features, hashes))
-        if sum(len(features) for features, _ in self._waiting) * _SLACK > self._lowest.size:
+        if sum(len(features) for features, _ in self._waiting) * _SLACK > len(self._limits) * self.k:
             _ = self.hashes  # inserts what was collected
 
-    def _insert(self, features: Ints, hashes: Hashes) -> None:
+    def _insert(self, lowest: Hashes, features: Ints, hashes: Hashes) -> None:
         """Insert hashes into the sketches, for features with similar numbers of new hashes at a time."""
         order = np.argsort(features, kind="stable")
         features, hashes = features[order], hashes[order]
-        counts = np.bincount(features, minlength=len(self._lowest))
+        counts = np.bincount(features, minlength=len(lowest))
         starts = np.cumsum(counts) - counts
         by_count = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
         done = 0
@@ -100,7 +110,7 @@ class ContextSketches:
             chosen = by_count[done : done + max(1, _CHUNK_ENTRIES // width)]
             done += len(chosen)
             rows = np.full((len(chosen), width), NO_HASH)
-            rows[:, : self.k] = self._lowest[chosen]
+            rows[:, : self.k] = lowest[chosen]
             row = np.repeat(np.arange(len(chosen)), counts[chosen])
             place = rank_within(row)
             rows[row, self.k + place] = hashes[starts[chosen][row] + place]
@@ -110,7 +120,7 @@ class ContextSketches:
             if repeats.any():
                 rows[:, 1:][repeats] = NO_HASH
                 rows.sort(axis=1)
-            self._lowest[chosen] = rows[:, : self.k]
+            lowest[chosen] = rows[:, : self.k]
 
 
 class _Pairs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -12,7 +13,7 @@ from lfp.ml.features.active import Active, ByFeature, active
 from lfp.ml.features.examples import Batch, BestExamples, SilentPlaces
 from lfp.ml.features.grouping import Places
 from lfp.ml.features.neighbours import ContextSketches
-from lfp.util.types import Floats
+from lfp.util.types import Floats, Ints
 
 _WAITING_ENTRIES = 2**19
 _WAITING_PER_FEATURE = 16
@@ -21,6 +22,8 @@ _WORKERS = 2
 """Statistics share no state, and numpy releases the interpreter lock while it works."""
 _FIXED_POINT = 2.0**20
 """Sums are kept as integers, so that the order of adding cannot change them."""
+_SLACK = 4
+"""Histogram cells are collected until there are a quarter as many as the histograms hold."""
 _EDGE_LOW, _EDGE_HIGH = 2.0**-10, 2.0**4
 """Inputs and decoder rows have unit norm, so activations are of order 1."""
 _PREFIX = 16
@@ -102,8 +105,8 @@ def histogram_edges(bins: int) -> Floats:
 class Moments:
     """Counts, sums, maxima and histograms of features over tokens, all [features, ...].
 
-    `n_active` is the number of tokens on which a feature is active, `fixed_sum` the sum of its activations in fixed
-    point, and `counts` [features, bins] the histogram of its activations between `edges`.
+    `n_active` is the number of tokens on which a feature is active, and `fixed_sum` the sum of its activations in fixed
+    point. The histograms of a few tokens are a list of cells, so that small parts of the tokens stay small.
     """
 
     def __init__(self, n_features: int, bins: int) -> None:
@@ -112,14 +115,16 @@ class Moments:
         self.n_active = np.zeros(n_features, np.int64)
         self.fixed_sum = np.zeros(n_features, np.int64)
         self.max = np.zeros(n_features, np.float32)
-        self.counts = np.zeros((n_features, bins), np.int64)
+        self._counts: Ints | None = None
+        """[features * bins]; None as long as all cells wait."""
+        self._n_cells = n_features * bins
+        self._waiting: list[Ints] = []
         prefixes = np.arange(1 << (32 - _PREFIX - 1))  # of all positive float32; the outer bins have no outer edge
         edge_prefixes = self.edges.astype(np.float32).view(np.int32) >> _PREFIX
         self._bin_of = np.clip(np.searchsorted(edge_prefixes, prefixes, side="right") - 1, 0, bins - 1)
 
     def update(self, n_tokens: int, entries: ByFeature) -> None:
         """Add the active entries of `n_tokens` tokens."""
-        n_features, bins = self.counts.shape
         self.n_tokens += n_tokens
         n_active = np.diff(entries.offsets)
         self.n_active += n_active
@@ -130,16 +135,37 @@ class Moments:
             self.fixed_sum[seen] += np.add.reduceat(fixed, starts).astype(np.int64)
             self.max[seen] = np.maximum(self.max[seen], np.maximum.reduceat(entries.values, starts))
             cell = self._bin_of.take(entries.values.view(np.int32) >> _PREFIX)
-            cell += entries.spread(np.arange(n_features) * bins)
-            self.counts += np.bincount(cell, minlength=n_features * bins).reshape(n_features, bins)
+            cell += entries.spread(np.arange(len(n_active)) * (len(self.edges) - 1))
+            self._add_cells([cell])
 
     def merge(self, other: Moments) -> None:
         """Add the moments of another part of the tokens."""
         self.n_tokens += other.n_tokens
         self.n_active += other.n_active
         self.fixed_sum += other.fixed_sum
-        self.counts += other.counts
         np.maximum(self.max, other.max, out=self.max)
+        self._add_cells(other._waiting)
+        if other._counts is not None:
+            self._counts = self._allocated()
+            self._counts += other._counts
+
+    @property
+    def counts(self) -> Ints:
+        """Histogram of each feature's activations between `edges` [features, bins]."""
+        self._counts = self._allocated()
+        if self._waiting:
+            self._counts += np.bincount(np.concatenate(self._waiting), minlength=self._n_cells)
+            self._waiting = []
+        return self._counts.reshape(len(self.n_active), -1)
+
+    def _allocated(self) -> Ints:
+        return np.zeros(self._n_cells, np.int64) if self._counts is None else self._counts
+
+    def _add_cells(self, cells: Sequence[Ints]) -> None:
+        """Count a cell of the histograms, feature * bins + bin, for each entry."""
+        self._waiting += cells
+        if sum(map(len, self._waiting)) * _SLACK > self._n_cells:
+            _ = self.counts  # adds what was collected
 
     @property
     def sum(self) -> Floats:

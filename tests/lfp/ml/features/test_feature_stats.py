@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import tracemalloc
 
 import numpy as np
@@ -11,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lfp.config import StatsConfig
+from lfp.ml.features import examples as examples_module
+from lfp.ml.features import neighbours as neighbours_module
 from lfp.ml.features import statistics
 from lfp.ml.features.active import Active
 from lfp.ml.features.active import active as dense_active
@@ -187,6 +190,36 @@ def test_parts_larger_than_what_is_kept_merge_to_one_pass() -> None:
     for part in parts[1:]:
         parts[0].merge(part)
     assert same(parts[0], stats([texts]))
+
+
+@pytest.mark.parametrize("slack", [0, 4, 10**9])
+def test_many_parts_merge_to_one_pass_one_by_one_or_as_a_tree(slack: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether candidates wait until the end (0), are added once there are many, or at once."""
+    for module in (statistics, examples_module, neighbours_module):
+        monkeypatch.setattr(module, "_SLACK", slack)
+    texts = random_texts(60, seed=5, n_ids=20)
+
+    def parts() -> list[FeatureStats]:
+        return [stats([texts[first::15]]) for first in range(15)]
+
+    whole, tree, (total, *others) = stats([texts]), parts(), parts()
+    for part in others:
+        total.merge(part)
+    while len(tree) > 1:
+        for left, right in zip(tree[::2], tree[1::2], strict=False):
+            left.merge(right)
+        tree = tree[::2]
+    assert same(total, whole) and same(tree[0], whole)
+
+
+def test_a_small_part_of_many_features_is_small() -> None:
+    """What is kept of a few tokens grows with their activations; full tables of 20,000 features have 100 MB."""
+    n = 20_000
+    entries = Active(n, np.arange(65), np.arange(64, dtype=np.int32) * 300, np.ones(64, np.float32))
+    filled = FeatureStats(n, StatsConfig())
+    filled.update(Places(np.zeros(64, np.int64), np.arange(64), np.arange(64)), entries, entries)
+    filled.flush()
+    assert len(pickle.dumps(filled)) < 3e6
 
 
 def test_merging_adds_the_batches_that_wait_in_either_part() -> None:
