@@ -3,8 +3,8 @@
     nice python -m tests.benchmarks.merging --shards 10000 --tokens 512 --memory-gb 4
 
 Each shard is drawn from the seed and its number: features with log-normal densities, `--active` of them on a token. It
-goes through the real pass (`FeatureStats.update`), is merged by the real merge, and is gone. A row is printed whenever
-the number of shards is a power of ten times one or three, and at the end; seconds are of the processor.
+goes through the real pass (`FeatureStats.update`), is merged by the real merge, and is gone. Rows are printed at some
+numbers of shards and at the end; seconds are of the processor. With `--state` a long run is made in several short ones.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import pickle
 import resource
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from lfp.util.types import Floats
 _TEXT_TOKENS, _VOCABULARY = 64, 50_000
 _SPREAD = 1.8
 """Standard deviation of the logarithm of a feature's density: a tenth of the features has most of the activations."""
+_ROWS_AT = frozenset({1, 10, 30, 100, 300, 1000, 3000, 10_000})
 _PARTS = ("tuned", "base", "top", "sample", "silent", "sketches")
 
 
@@ -41,7 +43,8 @@ def main() -> None:
     parser.add_argument("--features", type=int, default=100_000)
     parser.add_argument("--tokens", type=int, default=512, help="tokens of a shard, a multiple of 64")
     parser.add_argument("--active", type=int, default=50, help="active features per token")
-    parser.add_argument("--seconds", type=float, default=270.0, help="stop after the shard that ends past this time")
+    parser.add_argument("--seconds", type=float, default=270.0, help="stop after the shard that ends past this")
+    parser.add_argument("--state", type=Path, help="continue from this file, and leave the state there at the end")
     parser.add_argument("--memory-gb", type=float, help="limit the process's memory, which fails beyond it")
     arguments = vars(parser.parse_args())
     limit = arguments.pop("memory_gb")
@@ -52,47 +55,83 @@ def main() -> None:
         sys.stdout.flush()
 
 
+@dataclass
+class _Progress:
+    """The result so far, and the processor's seconds that it took."""
+
+    total: FeatureStats
+    draw_s: float = 0.0
+    pass_s: float = 0.0
+    wall_s: float = 0.0
+    shard_bytes: int = 0
+    merge_s: list[float] = field(default_factory=list)
+    parts_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_PARTS, 0.0))
+
+    def row(self, **settings: Any) -> dict[str, Any]:
+        """Return the figures so far."""
+        done, last = len(self.merge_s), self.merge_s[-max(1, len(self.merge_s) // 10) :]
+        return {
+            "shards": done, **settings, "merge_s": round(sum(self.merge_s), 2),
+            "merge_ms": round(1000.0 * sum(self.merge_s) / done, 2),
+            "last_tenth_ms": round(1000.0 * float(np.mean(last)), 2),
+            "median_ms": round(1000.0 * float(np.median(self.merge_s)), 2),
+            "slowest_ms": round(1000.0 * max(self.merge_s)),
+            "parts_s": {name: round(spent, 2) for name, spent in self.parts_s.items()},
+            "draw_s": round(self.draw_s, 1), "pass_s": round(self.pass_s, 1), "wall_s": round(self.wall_s, 1),
+            "shard_mb": round(self.shard_bytes / 1e6, 1), "peak_mb": _peak_mb(),
+        }  # fmt: skip
+
+
 def merging(
-    *, shards: int, features: int = 100_000, tokens: int = 512, active: int = 50, seconds: float = 270.0
+    *,
+    shards: int,
+    features: int = 100_000,
+    tokens: int = 512,
+    active: int = 50,
+    seconds: float = 270.0,
+    state: Path | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Merge the shards one after another; yield a row at some numbers of shards, and one for the finished result."""
-    cumulative = draw_densities(features)
-    total, merge_s = FeatureStats(features, StatsConfig()), list[float]()
-    spent = _time_parts(total)
-    started, draw_s, pass_s, sent = time.perf_counter(), 0.0, 0.0, 0
-    for number in range(shards):
+    cumulative, started = draw_densities(features), time.perf_counter()
+    settings = {"features": features, "shard_tokens": tokens, "active": active}
+    so_far = _Progress(FeatureStats(features, StatsConfig()))
+    if state is not None and state.is_file():
+        so_far = pickle.loads(state.read_bytes())
+        started -= so_far.wall_s
+    until = time.perf_counter() + seconds
+    _time_parts(so_far)
+    while len(so_far.merge_s) < shards and time.perf_counter() < until:
+        _merge_next(so_far, cumulative, tokens=tokens, active=active)
+        so_far.wall_s = time.perf_counter() - started
+        if len(so_far.merge_s) in _ROWS_AT:
+            yield so_far.row(**settings)
+    yield so_far.row(**settings)
+    for name in _PARTS:
+        del vars(getattr(so_far.total, name))["merge"]
+    if state is not None:
+        state.write_bytes(pickle.dumps(so_far, protocol=5))
+    if len(so_far.merge_s) == shards:
         clock = time.process_time()
-        places, entries = draw_shard(number, cumulative, tokens=tokens, active=active)
-        drawn = time.process_time()
-        shard = FeatureStats(features, StatsConfig())
-        shard.update(places, entries, entries)
-        shard.flush()
-        passed = time.process_time()
-        total.merge(shard)
-        merge_s.append(time.process_time() - passed)
-        draw_s, pass_s, done = draw_s + drawn - clock, pass_s + passed - drawn, number + 1
-        is_last = done == shards or time.perf_counter() - started > seconds
-        if is_last or done in (1, 10, 30, 100, 300, 1000, 3000, 10_000):
-            sent = sent or len(pickle.dumps(shard, protocol=5))
-            yield {
-                "shards": done, "features": features, "tokens": tokens * done, "activations": active * tokens * done,
-                "merge_s": round(sum(merge_s), 2), "merge_ms": round(1000.0 * sum(merge_s) / done, 2),
-                "last_tenth_ms": round(1000.0 * float(np.mean(merge_s[done - max(1, done // 10) :])), 2),
-                "slowest_ms": round(1000.0 * max(merge_s)), "median_ms": round(1000.0 * float(np.median(merge_s)), 2),
-                "parts_s": {name: round(spent[name], 2) for name in _PARTS},
-                "draw_s": round(draw_s, 1), "pass_s": round(pass_s, 1), "shard_mb": round(sent / 1e6, 1),
-                "wall_s": round(time.perf_counter() - started, 1), "peak_mb": _peak_mb(),
-            }  # fmt: skip
-        del shard, places, entries
-        if is_last:
-            break
-    clock = time.process_time()
-    held = _finish(total)
-    finish_s = time.process_time() - clock
-    yield {
-        "shards": done, "finish_s": round(finish_s, 2), "result_mb": held, "peak_mb": _peak_mb(),
-        "sha256": _digest(total),
-    }  # fmt: skip
+        megabytes = _finish(so_far.total)
+        finish_s = round(time.process_time() - clock, 2)
+        yield {"shards": shards, "finish_s": finish_s, "result_mb": megabytes, "sha256": _digest(so_far.total)}
+
+
+def _merge_next(so_far: _Progress, cumulative: Floats, *, tokens: int, active: int) -> None:
+    """Draw the next shard, collect its statistics, and merge them."""
+    clock = [time.process_time()]
+    places, entries = draw_shard(len(so_far.merge_s), cumulative, tokens=tokens, active=active)
+    clock.append(time.process_time())
+    shard = FeatureStats(len(cumulative), StatsConfig())
+    shard.update(places, entries, entries)
+    shard.flush()
+    so_far.shard_bytes = so_far.shard_bytes or len(pickle.dumps(shard, protocol=5))
+    clock.append(time.process_time())
+    so_far.total.merge(shard)
+    clock.append(time.process_time())
+    draw_s, pass_s, merge_s = np.diff(clock).tolist()
+    so_far.draw_s, so_far.pass_s = so_far.draw_s + draw_s, so_far.pass_s + pass_s
+    so_far.merge_s.append(merge_s)
 
 
 def draw_densities(n_features: int) -> Floats:
@@ -119,22 +158,20 @@ def draw_shard(number: int, cumulative: Floats, *, tokens: int, active: int) -> 
     return places, Active(n_features, offsets, features.astype(np.int32), values)
 
 
-def _time_parts(stats: FeatureStats) -> dict[str, float]:
-    """Add up the processor's seconds in the merge of each part of some statistics, from now on."""
-    spent: dict[str, float] = defaultdict(float)
+def _time_parts(so_far: _Progress) -> None:
+    """Add the processor's seconds in the merge of each part to `parts_s` from now on."""
 
     def time_merge(name: str, merge: Callable[[Any], None]) -> Callable[[Any], None]:
         def timed(other: Any) -> None:
             started = time.process_time()
             merge(other)
-            spent[name] += time.process_time() - started
+            so_far.parts_s[name] += time.process_time() - started
 
         return timed
 
     for name in _PARTS:
-        part: Any = getattr(stats, name)
+        part: Any = getattr(so_far.total, name)
         part.merge = time_merge(name, part.merge)
-    return spent
 
 
 def _finish(stats: FeatureStats) -> dict[str, float]:
