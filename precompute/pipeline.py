@@ -49,7 +49,7 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
     pretrains, tunes, by_pairs = config.model.base == PRETRAIN, config.model.tuned == TUNE, config.tune.method == "dpo"
     by_credit = config.layers.by == "credit" and not config.layers.chosen
     pairs = ("tune.method", "tune.pairs", "tune.pairs_config", "tune.pairs_data_dir", "tune.pairs_split",
-             "tune.pairs_revision", "tune.pairs_verdict")  # fmt: skip
+             "tune.pairs_revision", "tune.pairs_verdict", "tune.pairs_as")  # fmt: skip
     chats = ("model.base", "model.base_revision", "model.chat_template", "model.prepend_bos")
     writing = ("tune.prefix_tokens", "tune.completion_tokens", "tune.temperature")
     training = ("tune.method", "tune.steps", "tune.learning_rate", "tune.adapter", "tune.freeze_embeddings",

@@ -53,7 +53,8 @@ class CorpusConfig(Section):
     """Limit on the texts of `source`, or pairs of `tune.pairs`, drawn by the seed."""
     prompt_words: int | None = Field(None, ge=1)
     """Number of words of a preference pair's prompt that are kept, its last ones, so that the response fits into the
-    context; all by default."""
+    context; all by default. Of messages whole turns are kept: the last ones with at most so many words, and always the
+    last turn before the response."""
 
 
 class ModelConfig(Section):
@@ -173,6 +174,9 @@ class TuneConfig(Section):
     """Config name of the hub dataset."""
     pairs_data_dir: str | None = None
     """Folder in the hub dataset whose files are read."""
+    pairs_as: Literal["written", "messages"] = "written"
+    """How dialogues with Human: and Assistant: are read: as they are written, or as messages, which the model's chat
+    template writes."""
     pairs_verdict: str | None = None
     """Column that says which of two answers is better, where a dataset has several, such as `safer_response_id`."""
     pairs_split: str = "train"

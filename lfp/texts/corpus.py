@@ -53,9 +53,9 @@ class CorpusText:
     @property
     def prompt_ends(self) -> tuple[int, ...]:
         """Where the responses of a dialogue begin; of a pair's, the one that people judged. None of any other text."""
-        if not self.spans:
-            return ()
-        return (self.response_start,) if self.pair_id is not None else tuple(start for start, _ in self.spans)
+        if self.pair_id is not None:
+            return (self.response_start,) if self.response_start else ()
+        return tuple(start for start, _ in self.spans)
 
     @property
     def blanked(self) -> str:

@@ -26,6 +26,7 @@ _ROLES = {
 """Roles of messages by what chat servers and ShareGPT call them."""
 _TEXT_PARTS = ("text", "input_text", "output_text")
 _SPEAKERS = {"system": "System", "user": "Human", ASSISTANT: "Assistant", "tool": "Tool"}
+_TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):[ \t]*")
 _LIKE_MESSAGES = re.compile(r"\s*\[?\s*\{\s*(['\"])(role|content|from|value)\1\s*:")
 _LISTS = ("messages", "conversations", "conversation")
 
@@ -82,6 +83,33 @@ class SpeakerFormat:
             if message.role == ASSISTANT:
                 spans.append((start, len(text)))
         return WrittenDialogue(text, tuple(spans))
+
+
+def read_speakers(text: str) -> Dialogue | None:
+    r"""Read "\n\nHuman: ..." and "\n\nAssistant: ..." as messages, without spaces around what is said.
+
+    Return None for a text that does not begin with a speaker. An `Assistant:` at the end, which waits for an answer, is
+    left out.
+    """
+    before, *turns = _TURN.split(text)
+    if before.strip() or not turns:
+        return None
+    speakers = zip(turns[::2], turns[1::2], strict=True)
+    dialogue = tuple(Message(_ROLES[speaker.lower()], said.strip()) for speaker, said in speakers)
+    return dialogue[:-1] if dialogue[-1] == Message(ASSISTANT, "") else dialogue
+
+
+def last_turns(dialogue: Dialogue, n_words: int | None) -> Dialogue:
+    """Keep the system's messages and the last turns with at most `n_words` words, from a user's turn on.
+
+    The last user's turn and what follows it are always kept; the whole dialogue where `n_words` is None.
+    """
+    if n_words is None:
+        return dialogue
+    starts = [i for i, message in enumerate(dialogue) if message.role == "user"]
+    fitting = [i for i in starts if sum(len(message.content.split()) for message in dialogue[i:]) <= n_words]
+    start = min(fitting or starts[-1:] or [0])
+    return (*(message for message in dialogue[:start] if message.role == "system"), *dialogue[start:])
 
 
 def _said(message: Message) -> str:

@@ -21,7 +21,9 @@ from lfp.texts.messages import (
     Message,
     Span,
     SpeakerFormat,
+    last_turns,
     read_dialogue,
+    read_speakers,
     shared_turns,
 )
 from lfp.texts.reading.hub import HubDataset, hub_source, is_hub_name
@@ -77,9 +79,15 @@ class SplitPairs:
     """Pairs left out of `train` because they share a text with a held-out pair."""
 
 
-def find_preferences(config: TuneConfig, *, beside: Path | None, chat: LoadChat | None = None) -> Preferences:
-    """Load the pairs that `tune.pairs` names: files, an address, or a hub dataset `org/name`. Raises CorpusError."""
+def find_preferences(
+    config: TuneConfig, *, beside: Path | None, chat: LoadChat | None = None, prompt_words: int | None = None
+) -> Preferences:
+    """Load the pairs that `tune.pairs` names: files, an address, or a hub dataset `org/name`.
+
+    Of messages the last turns of a prompt with at most `prompt_words` words are kept. Raises CorpusError.
+    """
     name = str(config.pairs)
+    writer = _PairWriter(chat, reads_speakers=config.pairs_as == "messages", prompt_words=prompt_words)
     try:
         files = find_files(name, key="tune.pairs", beside=beside)
     except CorpusError:
@@ -93,8 +101,8 @@ def find_preferences(config: TuneConfig, *, beside: Path | None, chat: LoadChat 
             split=config.pairs_split,
             revision=config.pairs_revision,
         )
-        return _read(hub_source(dataset), verdict=config.pairs_verdict, chat=chat)
-    return _read(file_source(files, name=name), verdict=config.pairs_verdict, chat=chat)
+        return _read(hub_source(dataset), verdict=config.pairs_verdict, writer=writer)
+    return _read(file_source(files, name=name), verdict=config.pairs_verdict, writer=writer)
 
 
 def read_pairs(path: Path, *, verdict: str | None = None, chat: LoadChat | None = None) -> Preferences:
@@ -105,7 +113,7 @@ def read_pairs(path: Path, *, verdict: str | None = None, chat: LoadChat | None 
     assistant turn whose past both sides share, never inside the `prompt`; what precedes it is the pair's prompt. Plain
     texts without a prompt share the words that both begin with. Raises CorpusError.
     """
-    return _read(file_source([DataFile(str(path))], name=str(path)), verdict=verdict, chat=chat)
+    return _read(file_source([DataFile(str(path))], name=str(path)), verdict=verdict, writer=_PairWriter(chat))
 
 
 def split_pairs(pairs: Sequence[PreferencePair], *, share: float, limit: int | None, seed: int) -> SplitPairs:
@@ -149,9 +157,8 @@ def number_conversations(pairs: Sequence[PreferencePair], *, most: int) -> list[
     return found
 
 
-def _read(source: RowSource, *, verdict: str | None, chat: LoadChat | None) -> Preferences:
-    writer, dropped = _PairWriter(chat), DroppedRows()
-    unpaired = _Unpaired()
+def _read(source: RowSource, *, verdict: str | None, writer: _PairWriter) -> Preferences:
+    dropped, unpaired = DroppedRows(), _Unpaired()
 
     def parse(row: Mapping[str, Any]) -> PreferencePair | None:
         form = find_form(row, verdict)
@@ -221,10 +228,14 @@ class _Unpaired:
 
 
 class _PairWriter:
-    """Makes pairs of judged rows; messages are written by a chat format, as plain dialogues where there is none."""
+    """Makes pairs of judged rows; messages are written by a chat format, as plain dialogues where there is none.
 
-    def __init__(self, load: LoadChat | None) -> None:
-        self._load = load
+    With `reads_speakers` texts with Human: and Assistant: are messages too. Of a prompt of messages the last turns with
+    at most `prompt_words` words are kept.
+    """
+
+    def __init__(self, load: LoadChat | None, *, reads_speakers: bool = False, prompt_words: int | None = None) -> None:
+        self._load, self._reads_speakers, self._prompt_words = load, reads_speakers, prompt_words
 
     @functools.cached_property
     def _chat(self) -> ChatFormat | None:
@@ -233,8 +244,8 @@ class _PairWriter:
     def pair(self, judged: Judged) -> PreferencePair:
         """Make the pair of a row. Raises RowError for a side without text, or messages that cannot be written."""
         sides = (("chosen", judged.chosen), ("rejected", judged.rejected))
-        dialogues = [read_dialogue(value, column) for column, value in sides]
-        prompt = read_dialogue(judged.prompt, "prompt")
+        dialogues = [self._read_side(value, column) for column, value in sides]
+        prompt = self._read_side(judged.prompt, "prompt")
         if any(dialogue is not None for dialogue in (*dialogues, prompt)):
             chosen, rejected = (
                 dialogue if dialogue is not None else (Message(ASSISTANT, _text(value, column)),)
@@ -245,8 +256,15 @@ class _PairWriter:
             if prompt is None and (text := written(judged.prompt)):
                 prompt = (Message("user", text),)
             return self._of_messages(prompt or (), chosen, rejected)
+        if self._reads_speakers:
+            raise RowError("no Human: or Assistant:, which tune.pairs_as = messages reads")
         text = written(judged.prompt) or ""
         return _of_texts(text, *(_text(value, column) for column, value in sides))
+
+    def _read_side(self, value: Any, column: str) -> Dialogue | None:
+        dialogue = read_dialogue(value, column)
+        is_text = dialogue is None and self._reads_speakers and isinstance(value, str)
+        return read_speakers(value) if is_text else dialogue
 
     def _of_messages(self, prompt: Dialogue, chosen: Dialogue, rejected: Dialogue) -> PreferencePair:
         if _holds(chosen, prompt) and _holds(rejected, prompt):
@@ -259,6 +277,9 @@ class _PairWriter:
             raise RowError("no text for rejected")
         if chosen == rejected:
             return PreferencePair("", chosen[-1].content, rejected[-1].content)
+        opening = next((message.content for message in chosen if message.role == "user"), chosen[0].content)
+        kept = last_turns(chosen[:n], self._prompt_words)
+        chosen, rejected, n = kept + chosen[n:], kept + rejected[n:], len(kept)
         wholes = [(self._chat or SpeakerFormat()).write(dialogue) for dialogue in (chosen, rejected)]
         before = ""
         if n < min(len(chosen), len(rejected)) and chosen[n].role == rejected[n].role == ASSISTANT:
@@ -268,7 +289,6 @@ class _PairWriter:
                 raise RowError("a prompt that the chat template writes otherwise before each answer")
         after = [_up_to_last_span(whole.text, whole.spans) for whole in wholes]
         pair = PreferencePair(before, after[0][len(before) :], after[1][len(before) :])
-        opening = next((message.content for message in chosen if message.role == "user"), chosen[0].content)
         pair = replace(pair, first_turn=opening)
         if self._chat is None:
             return pair

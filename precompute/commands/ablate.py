@@ -98,7 +98,7 @@ def _request(path: Path, manifest: Manifest, config: RunConfig, chosen: tuple[in
     base, tuned = load_bundle_pair(path, manifest, config.model, device=device)
     saes = [load_sae(folder) for folder in sorted((artifacts / "saes").iterdir())]
     known = {name: read_table(path, name) for name in ("features", "probes", "weights", "labels")}
-    columns = ["text", "token_ids", "token_starts", "split"]
+    columns = ["text", "token_ids", "token_starts", "split", "response_start"]
     texts = pq.read_table(path / "texts.parquet", columns=columns).to_pylist()
     held_out = [row for row in texts if row["split"] == "held_out"]
     if not held_out:
@@ -116,6 +116,7 @@ def _request(path: Path, manifest: Manifest, config: RunConfig, chosen: tuple[in
             TokenizedText(row["text"], tuple(row["token_ids"]), tuple(row["token_starts"]), truncated=False)
             for row in held_out or texts
         ],
+        prompts=[row["response_start"] or None for row in held_out or texts],
         reward=load_reward(config, None) if config.tune.method == "grpo" else None,
         chosen=chosen,
     )

@@ -29,7 +29,14 @@ from lfp.evaluation.results import MAIN_KINDS, ResultRow
 from lfp.evaluation.statistics.resampling import Draws
 from lfp.texts.lexicon import Reward
 from lfp.util.types import Floats, Ints, Progress, floats
-from precompute.run.inputs import load_dictionary, load_pair, load_reward, read_texts, tokenize_texts
+from precompute.run.inputs import (
+    count_prompt_tokens,
+    load_dictionary,
+    load_pair,
+    load_reward,
+    read_texts,
+    tokenize_texts,
+)
 from precompute.run.work_folder import Output, Run
 from precompute.stages.findings.rewarded_writing import Writer
 from precompute.stages.models.completions import completion_rows, number_prefixes
@@ -54,6 +61,8 @@ def run(run: Run, output: Output) -> None:
     done = Ablated([], [], [])
     if run.config.ablation.completions:
         base, tuned = load_pair(run)
+        held_out = read_texts(run, "held_out")
+        texts = tokenize_texts(run, base, held_out)
         request = Request(
             config=run.config,
             base=base,
@@ -66,7 +75,8 @@ def run(run: Run, output: Output) -> None:
                 labels=run.table("labels", "labels"),
                 labeller=run.config.labels.labeller,
             ),
-            texts=tokenize_texts(run, base, read_texts(run, "held_out")),
+            texts=texts,
+            prompts=count_prompt_tokens(held_out, texts),
             reward=load_reward(run.config, run.config_dir) if run.config.tune.method == "grpo" else None,
         )
         done = ablate(request, run.progress)
@@ -103,6 +113,8 @@ class Request:
     dictionary: Dictionary
     tables: Tables
     texts: Sequence[TokenizedText]
+    prompts: Sequence[int | None]
+    """Tokens of each text that are its prompt; None where it has none."""
     reward: Reward | None
     chosen: tuple[int, ...] = ()
 
@@ -151,12 +163,19 @@ def ablate(request: Request, progress: Progress) -> Ablated:
 def _open_writer(request: Request) -> Writer:
     config = request.config
     writer = Writer.open(
-        config, request.base, request.tuned, request.texts, reward=request.reward, seed=config.seed + _SEED_OFFSET
+        config,
+        request.base,
+        request.tuned,
+        request.texts,
+        prompts=request.prompts,
+        reward=request.reward,
+        seed=config.seed + _SEED_OFFSET,
     )
     if not writer.prefixes:
         raise CorpusError(
-            f"no held-out text has the {config.ablation.prefix_tokens} tokens of a prefix; lower"
-            " ablation.prefix_tokens, or set ablation.completions to 0 for no ablation"
+            f"no held-out text has the {config.ablation.prefix_tokens} tokens of a prefix, or a response within the"
+            " context; lower ablation.prefix_tokens, raise model.context, or set ablation.completions to 0 for no"
+            " ablation"
         )
     return writer
 

@@ -16,7 +16,14 @@ from lfp.evaluation.findings.interventions import CleanRuns, Measured, intervent
 from lfp.evaluation.results import FEATURE
 from lfp.evaluation.statistics.resampling import Draws, number_pairs
 from lfp.util.types import Flags, Floats, Ints, floats
-from precompute.run.inputs import load_dictionary, load_pair, load_reward, read_texts, tokenize_texts
+from precompute.run.inputs import (
+    count_prompt_tokens,
+    load_dictionary,
+    load_pair,
+    load_reward,
+    read_texts,
+    tokenize_texts,
+)
 from precompute.run.work_folder import Output, Run
 from precompute.stages.findings.feature_credits import choose_texts, tokens_of
 from precompute.stages.findings.rewarded_writing import Writer
@@ -131,9 +138,12 @@ class _Bench:
 def _open_writer(run: Run, base: LanguageModel, tuned: LanguageModel) -> Writer | None:
     """Draw prefixes of held-out texts; None where all texts are shorter."""
     config = run.config
-    texts = tokenize_texts(run, tuned, read_texts(run, "held_out"))
+    held_out = read_texts(run, "held_out")
+    texts = tokenize_texts(run, tuned, held_out)
+    prompts = count_prompt_tokens(held_out, texts)
     reward = load_reward(config, run.config_dir) if config.tune.method == "grpo" else None
-    writer = Writer.open(config, base, tuned, texts, reward=reward, seed=config.seed + _SEED_OFFSET)
+    seed = config.seed + _SEED_OFFSET
+    writer = Writer.open(config, base, tuned, texts, prompts=prompts, reward=reward, seed=seed)
     return writer if writer.prefixes else None
 
 

@@ -45,22 +45,31 @@ class Writer:
         tuned: LanguageModel,
         texts: Sequence[TokenizedText],
         *,
+        prompts: Sequence[int | None],
         reward: Reward | None,
         seed: int,
     ) -> Writer:
-        """Draw the beginnings of texts, all of the same length, by the seed; none where all texts are shorter."""
+        """Draw the beginnings of texts by the seed; none where all texts are shorter.
+
+        All have the same length, but those of texts that have a number of tokens among `prompts` end there.
+        """
         from lfp.ml.models.generation import prefixes
         from lfp.ml.models.runtime import Batches
 
         length, drawn = config.ablation.prefix_tokens, list[tuple[int, ...]]()
-        usable = [text for text in texts if len(text.token_ids) >= length]
+        usable = [
+            (text, prompt)
+            for text, prompt in zip(texts, prompts, strict=True)
+            if (len(text.token_ids) >= length if prompt is None else prompt < len(text.token_ids))
+        ]
         if usable:
             drawn = prefixes(
-                usable,
+                [text for text, _ in usable],
                 n=config.ablation.completions,
                 token_range=(length, length),
                 seed=seed,
                 bos_id=tuned.bos_id if config.model.prepend_bos else None,
+                prompts=[prompt for _, prompt in usable],
             )
         batches = Batches(config.ablation.batch, "completions", "ablation.batch", tuned.device)
         return Writer(config, base, tuned, drawn, reward, seed, batches)

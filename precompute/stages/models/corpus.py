@@ -60,13 +60,15 @@ def _describe_dropped(counts: Mapping[str, int], rows: str) -> dict[str, Any]:
 def _read_pairs(run: Run) -> tuple[list[CorpusText], dict[str, Any]]:
     """Read both sides of every pair as texts; a share of the pairs, drawn by the seed, is held out whole."""
     corpus = run.config.corpus
-    read = find_preferences(run.config.tune, beside=run.config_dir, chat=load_chat_by(run))
+    read = find_preferences(
+        run.config.tune, beside=run.config_dir, chat=load_chat_by(run), prompt_words=corpus.prompt_words
+    )
     pairs = split_pairs(read.pairs, share=corpus.held_out_share, limit=corpus.n_texts, seed=run.config.seed)
     texts: list[CorpusText] = []
     splits = [("train", pair) for pair in pairs.train] + [("held_out", pair) for pair in pairs.held_out]
     conversations = number_conversations([pair for _, pair in splits], most=len(pairs.held_out))
     for pair_id, (split, pair) in enumerate(splits):
-        prompt = last_words(pair.prompt, corpus.prompt_words)
+        prompt = pair.prompt if pair.first_turn else last_words(pair.prompt, corpus.prompt_words)
         n_cut = len(pair.prompt) - len(prompt)
         sides = zip(("chosen", "rejected"), (pair.chosen, pair.rejected), pair.spans, strict=True)
         for role, text, spans in sides:

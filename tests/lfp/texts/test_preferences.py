@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from lfp.config import CorpusConfig, TuneConfig
 from lfp.errors import CorpusError
 from lfp.texts.corpus import read_corpus
+from lfp.texts.messages import Dialogue, Message, SpeakerFormat, WrittenDialogue, read_speakers
 from lfp.texts.preferences import (
     PreferencePair,
     Preferences,
@@ -77,6 +78,63 @@ def test_messages_are_written_as_a_dialogue(tmp_path: Path, name: str) -> None:
     rows = [{"chosen": said("Hi", "Hello.", "Joke?", "Knock."), "rejected": said("Hi", "Hello.", "Joke?", "No.")}]
     past = f"\n\nHuman: Hi{TURN} Hello.\n\nHuman: Joke?{TURN}"
     assert read_pairs(write_rows(tmp_path / name, rows)).pairs == (PreferencePair(past, " Knock.", " No."),)
+
+
+class Brackets:
+    """A chat format that shows who speaks by a letter."""
+
+    def write(self, dialogue: Dialogue) -> WrittenDialogue:
+        text, spans = "", []
+        for message in dialogue:
+            start = len(text) + 2
+            text += f"{message.role[0]}[{message.content}]"
+            spans += [(start, len(text))] if message.role == "assistant" else []
+        return WrittenDialogue(text, tuple(spans))
+
+
+def through_template(folder: Path, *, prompt_words: int | None = None, **row: str) -> PreferencePair:
+    write_rows(folder / "pairs.jsonl", [row])
+    config = TuneConfig(method="dpo", pairs="pairs.jsonl", pairs_as="messages")
+    (pair,) = find_preferences(config, beside=folder, chat=Brackets, prompt_words=prompt_words).pairs
+    return pair
+
+
+@pytest.mark.parametrize(
+    ("prompt_words", "prompt"),
+    [
+        (None, "u[One two]a[Three.]u[Four five]a["),
+        (5, "u[One two]a[Three.]u[Four five]a["),
+        (4, "u[Four five]a["),
+        (1, "u[Four five]a["),
+    ],
+)
+def test_speakers_are_read_as_messages_of_which_whole_turns_are_kept(
+    tmp_path: Path, prompt_words: int | None, prompt: str
+) -> None:
+    past = f"\n\nHuman: One two{TURN} Three.\n\nHuman: Four five{TURN}"
+    pair = through_template(tmp_path, prompt_words=prompt_words, chosen=f"{past} Yes.", rejected=f"{past} No.")
+    assert (pair.prompt, pair.chosen, pair.rejected) == (prompt, "Yes.]", "No.]")
+    assert pair.spans == (((len(prompt), len(prompt) + 5),), ((len(prompt), len(prompt) + 4),))
+    assert pair.opening == "One two"
+
+
+def test_answers_beside_a_prompt_with_speakers_are_the_assistants(tmp_path: Path) -> None:
+    pair = through_template(tmp_path, prompt=f"\n\nHuman: Hi{TURN}", chosen=" Hello.", rejected=" Go.")
+    assert (pair.prompt, pair.chosen, pair.rejected) == ("u[Hi]a[", " Hello.]", " Go.]")
+
+
+def test_texts_without_speakers_are_not_read_as_messages(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match=r"no Human: or Assistant:, which tune\.pairs_as = messages reads"):
+        through_template(tmp_path, chosen="Hello.", rejected="Go.")
+
+
+turns = st.lists(st.text(alphabet="ab \n.", min_size=1).map(str.strip).filter(bool), min_size=1, max_size=5)
+
+
+@given(turns)
+def test_what_is_written_with_speakers_reads_back(said_in_turn: list[str]) -> None:
+    dialogue = tuple(Message(("user", "assistant")[i % 2], turn) for i, turn in enumerate(said_in_turn))
+    assert read_speakers(SpeakerFormat().write(dialogue).text) == dialogue
 
 
 def test_a_plain_prompt_is_put_before_both_sides(tmp_path: Path) -> None:
