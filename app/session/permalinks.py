@@ -165,11 +165,13 @@ class FeaturesView:
     with_map: bool = True
     map_colour: str = "weight"
     site: tuple[str, ...] = ()
+    labelled: str = "any"
+    tuned_only: bool = False
 
 
 FILTERS = (
     "layer", "site", "sign", "related", "density", "find", "fires_on", "null", "drifts", "drifted", "standing",
-    "least_stable", "least_detected", "has_note", "sort", "order",
+    "least_stable", "least_detected", "has_note", "labelled", "tuned_only", "sort", "order",
 )  # fmt: skip
 """Fields of FeaturesView that select and order the list and have a widget."""
 

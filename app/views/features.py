@@ -12,7 +12,7 @@ from app.components.html import panels
 from app.session import audits, cache, permalinks
 from app.session.cache import ask, ask_large
 from app.session.permalinks import FeaturesView, words_for
-from app.widgets import filters, frame
+from app.widgets import chips, filters, frame
 from lfp.bundle import queries
 from lfp.bundle.queries.features import FEATURE_NUMBERS, FeatureFilter
 from lfp.bundle.store.connection import Store
@@ -23,24 +23,25 @@ SELECT, OPEN = "select an area", "open"
 """What the mouse does on the map."""
 
 
-def show_table(rows: pa.Table, shown: tuple[str, ...]) -> int | None:
+def show_table(rows: pa.Table, shown: tuple[str, ...], view: FeaturesView) -> int | None:
     """Draw the page's rows; return the feature that was clicked."""
     ids = rows["feature_id"].to_pylist()
     key = permalinks.widget_key("feature_table", ids, shown)
-    columns = {name: table_column(name) for name in feature_columns.COLUMNS}
+    by, arrow = feature_columns.sorted_column(view.sort), "↑" if view.order == "ascending" else "↓"
+    columns = {name: table_column(name, f" {arrow}" if name == by else "") for name in shown}
     cell = frame.show_rows(feature_columns.for_screen(rows, shown), key=key, columns=columns)
     return ids[cell[0]] if cell else None
 
 
-def table_column(name: str) -> Any:
-    """Return a column of the catalogue as Streamlit configures it."""
+def table_column(name: str, arrow: str) -> Any:
+    """Return a column of the catalogue as Streamlit configures it, its heading followed by an arrow."""
     column, config = feature_columns.COLUMNS[name], st.column_config
     common: dict[str, Any] = {
         "width": column.width, "help": feature_columns.meaning(name), "pinned": name == "feature_id",
     }  # fmt: skip
     if column.kind in ("number", "share"):
-        return config.NumberColumn(column.title, format=column.format, **common)
-    return (config.ListColumn if column.kind == "tokens" else config.TextColumn)(column.title, **common)
+        return config.NumberColumn(column.title + arrow, format=column.format, **common)
+    return (config.ListColumn if column.kind == "tokens" else config.TextColumn)(column.title + arrow, **common)
 
 
 def show_map(store: Store, wanted: FeatureFilter) -> int | None:
@@ -87,14 +88,14 @@ def show_map(store: Store, wanted: FeatureFilter) -> int | None:
 def show_list(store: Store, view: FeaturesView, wanted: FeatureFilter, n: int) -> int | None:
     """Draw one page of the list; return the feature that was clicked or chosen by name."""
     slot, order = st.container(), filters.order_of(view)
+    shown = feature_columns.in_order((*view.shown, *filters.site_column(store)), sort=order.by)
     page = st.pagination(-(-n // PAGE_SIZE), key="page", max_visible_pages=7, **filters.BOUND)
     rows = ask(
         queries.features.features, store, wanted, order=order,
-        columns=feature_columns.in_order([*view.shown, "description", "site"]), limit=PAGE_SIZE,
-        offset=(page - 1) * PAGE_SIZE,
+        columns=tuple(dict.fromkeys((*shown, "description", "site"))), limit=PAGE_SIZE, offset=(page - 1) * PAGE_SIZE,
     )  # fmt: skip
     with slot:
-        clicked = show_table(rows, (*view.shown, *filters.site_column(store)))
+        clicked = show_table(rows, shown, view)
     named = frame.choose_name(feature_columns.names(rows), "Open a feature of this page", key="open_feature")
     frame.download(lambda: queries.features.features(store, wanted, order=order), name="features")
     return clicked if clicked is not None else named
@@ -120,7 +121,8 @@ def show() -> None:
     slot = st.container()
     view = filters.show_filters(store)
     with slot:
-        filters.show_presets(view)
+        filters.show_presets(store, view)
+    chips.show_chips(view)
     wanted = filters.filter_of(view, store)
     n = ask(queries.features.count_features, store, wanted)
     if not n:

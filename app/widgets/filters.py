@@ -17,6 +17,7 @@ from app.components.html import panels
 from app.session import audits, permalinks
 from app.session.cache import ask
 from app.session.permalinks import FeaturesView, words_for
+from app.widgets.chips import set_filters
 from lfp.bundle import queries
 from lfp.bundle.queries.common import Order
 from lfp.bundle.queries.features import FEATURE_SORTS, FLIPPED, PRESETS, FeatureFilter, Preset
@@ -30,7 +31,10 @@ TOP_SHARES = {name: RANKS[name] for name in reversed(permalinks.STANDINGS[1:])}
 """Shares of features by the name of one end of a range."""
 
 FIND_HINT = "words of a label, a token, or a number"
-_MORE = ("fires_on", "density", "drifts", "drifted", "standing", "least_stable", "least_detected", "has_note")
+_MORE = (
+    "fires_on", "density", "drifts", "drifted", "standing", "least_stable", "least_detected", "has_note", "labelled",
+    "tuned_only",
+)  # fmt: skip
 """Fields of FeaturesView whose widgets are behind the button."""
 
 
@@ -100,17 +104,23 @@ def _show_more(slot: DeltaGenerator, fresh: dict[str, Any]) -> FeaturesView:
         share: dict[str, Any] = {"min_value": 0.0, "max_value": 1.0, "step": 0.05}
         stability = "Cosine with its match in a second dictionary of the same activations"
         st.slider("Stability at least", key="least_stable", help=stability, **share, **fresh)
+        label = "Yes: a person gave it, or it predicts held-out texts beyond chance"
+        st.segmented_control("Labelled", ["any", "yes", "no"], default="any", required=True, key="labelled",
+                             help=label, **fresh)  # fmt: skip
+        tuned = "Directions that the base model hardly uses, by latent scaling; older bundles do not say"
+        st.toggle("Tuned only", key="tuned_only", help=tuned, **fresh)
         st.toggle("Has a note or verdict", key="has_note", **fresh)
         detection = "Balanced accuracy of predicting from the label which held-out texts fire (chance: 0.5)"
         st.slider("Detection of its label at least", key="least_detected", help=detection, **share, **fresh)
     return permalinks.current_view(FeaturesView, area=st.query_params.get("area", ""))
 
 
-def show_presets(view: FeaturesView) -> None:
-    """Draw the presets; the one that matches the filters is marked."""
-    names = [name for name, preset in PRESETS.items() if to_walk(preset_view(preset)) == to_walk(view)]
+def show_presets(store: Store, view: FeaturesView) -> None:
+    """Draw the presets that list something here; the one that matches the filters is marked."""
+    offered = store.once("presets", lambda: queries.features.presets(store))
+    names = [name for name in offered if to_walk(preset_view(PRESETS[name])) == to_walk(view)]
     st.session_state.preset = names[0] if names else None
-    st.pills("Presets", list(PRESETS), key="preset", on_change=_use_preset)
+    st.pills("Presets", offered, key="preset", on_change=_use_preset)
     if names:
         st.html(panels.note(PRESETS[names[0]].says))
 
@@ -118,11 +128,7 @@ def show_presets(view: FeaturesView) -> None:
 def _use_preset() -> None:
     """Set the widgets to the chosen preset, or clear them if it was deselected."""
     chosen = PRESETS.get(st.session_state.preset)
-    view = preset_view(chosen) if chosen else FeaturesView()
-    for name in permalinks.FILTERS:
-        value = getattr(view, name)
-        st.session_state[name] = list(value) if name in ("layer", "site", "drifts") else value
-    set_area("")
+    set_filters(preset_view(chosen) if chosen else FeaturesView())
 
 
 def set_area(text: str) -> None:
@@ -149,6 +155,7 @@ def filter_of(view: FeaturesView, store: Store | None = None) -> FeatureFilter:
         search=view.find, token=view.fires_on, null=view.null, drift=view.drifts,
         drift_top=TOP_SHARES.get(view.drifted, 1.0), rank_low=above, rank_high=up_to,
         stability_low=view.least_stable, detection_low=view.least_detected, region=feature_map.from_text(view.area),
+        labelled=view.labelled, is_tuned_only=view.tuned_only,
     )  # fmt: skip
     return replace(wanted, noted=audits.noted_features(store)[0]) if view.has_note and store is not None else wanted
 
@@ -169,6 +176,7 @@ def preset_view(preset: Preset) -> FeaturesView:
         sign=wanted.sign, related=wanted.related, null=wanted.null, drifts=wanted.drift,
         drifted=end(TOP_SHARES, wanted.drift_top),
         standing=(end(RANKS, wanted.rank_low), end(RANKS, wanted.rank_high)), sort=preset.order.by,
+        labelled=wanted.labelled, tuned_only=wanted.is_tuned_only,
         order="descending" if preset.order.descending else "ascending",
     )  # fmt: skip
 

@@ -16,6 +16,7 @@ from app.components.feature import map as feature_map
 from app.session import permalinks
 from app.session.permalinks import FeaturesView
 from app.widgets import filters
+from app.widgets.chips import chips
 from lfp.bundle import queries
 from lfp.bundle.queries.common import Order
 from lfp.bundle.queries.features import FeatureFilter
@@ -87,6 +88,8 @@ VIEWS = st.builds(
     sign=st.sampled_from(["any", "positive"]),
     find=st.text(),
     drifts=st.lists(st.sampled_from(STATUSES), unique=True).map(tuple),
+    labelled=st.sampled_from(["any", "yes", "no"]),
+    tuned_only=st.booleans(),
     least_stable=st.sampled_from([0.0, 0.35]),
     sort=st.sampled_from(sorted(queries.features.FEATURE_SORTS)),
     order=st.sampled_from(["descending", "ascending"]),
@@ -171,18 +174,74 @@ def test_filters_behind_the_button_are_counted(explorer, bundle):
 
 def test_columns_are_chosen(explorer, bundle):
     at = explorer("features", bundle, shown=["stability", "drift_rank"])
-    assert list(at.dataframe[0].value.columns) == ["feature_id", "layer", "drift_rank", "stability"]
+    listed = ["feature_id", "mean_abs_contribution", "layer", "drift_rank", "stability"]
+    assert list(at.dataframe[0].value.columns) == listed
     at.multiselect(key="shown").select("x").run()
-    assert list(at.dataframe[0].value.columns) == ["feature_id", "layer", "drift_rank", "stability", "x"]
-    assert list(explorer("features", bundle).dataframe[0].value.columns) == [
-        name for name in columns.COLUMNS if name in (*columns.ALWAYS, *permalinks.COLUMNS)
-    ]
+    assert list(at.dataframe[0].value.columns) == [*listed, "x"]
+
+
+@pytest.mark.parametrize("sort", queries.features.FEATURE_SORTS)
+def test_the_sorted_column_follows_the_name(sort):
+    listed = columns.in_order(permalinks.COLUMNS, sort=sort)
+    by = columns.sorted_column(sort)
+    first = list(dict.fromkeys(["feature_id", "description", by]))
+    assert list(listed[: len(first)]) == first and set(listed) == {by, *columns.ALWAYS, *permalinks.COLUMNS}
+
+
+def test_the_sorted_column_is_marked(explorer, bundle):
+    at = explorer("features", bundle, sort="q", order="ascending")
+    assert list(at.dataframe[0].value.columns)[:3] == ["feature_id", "description", "q"]
+    assert '"label": "False discovery rate \\u2191"' in at.dataframe[0].proto.columns
+
+
+def test_numbers_have_significant_digits_and_shares_are_per_cent(bundle):
+    formats = [column.format for column in columns.COLUMNS.values() if column.kind in ("number", "share")]
+    assert set(formats) == {"#%d", "%d", "localized", "%.3g", "%+.3g", "%.3g %%"}
+    with Store.open(bundle) as store:
+        rows = queries.features.features(store, FeatureFilter(), order=Order("id"), columns=("density",), limit=5)
+    shown_rows = columns.for_screen(rows, ("density",))["density"].to_pylist()
+    assert shown_rows == pytest.approx([100 * share for share in rows["density"].to_pylist()])
+
+
+@given(view=VIEWS)
+def test_every_chip_removes_one_filter_and_together_they_remove_all(view):
+    left, found = view, list(chips(view))
+    assert len({chip.says for chip in found}) == len(found)
+    for _ in found:
+        left = next(chips(left)).without
+    assert not list(chips(left))
+    assert filters.filter_of(left) == FeatureFilter() and filters.order_of(left) == filters.order_of(view)
+
+
+def test_a_chip_is_removed_alone(explorer, bundle):
+    at = explorer("features", bundle, sign="negative", related="no", page="2", area=RIGHT, sort="weight")
+    labels = [button.label for button in at.button if (button.key or "").startswith("chip_")]
+    assert labels == ["negative weight", "not related", "area on the map"]
+    at.button(key="chip_1").click().run()
+    whole(at)
+    assert shown(at) == expected(bundle, FeaturesView(sign="negative", area=RIGHT, sort="weight"))
+    assert "related" not in at.query_params and at.query_params["area"] == RIGHT
+    at.button(key="clear_chips").click().run()
+    assert shown(at) == expected(bundle, FeaturesView(sort="weight")) and "area" not in at.query_params
+
+
+def test_presets_that_list_nothing_are_not_offered(explorer, bundle, empty_bundle):
+    with Store.open(bundle) as store:
+        offered = queries.features.presets(store)
+        counts = {name: queries.features.count_features(store, queries.features.PRESETS[name].wanted)
+                  for name in queries.features.PRESETS}  # fmt: skip
+    assert offered and all(counts[name] for name in offered)
+    assert {"by credit", "by weight", "by change"} <= set(offered)
+    at = explorer("features", bundle)
+    assert at.button_group(key="preset").options == offered
+    with Store.open(empty_bundle) as store:
+        assert queries.features.presets(store) == []
 
 
 def test_every_column_at_once(explorer, bundle):
     at = explorer("features", bundle, shown=list(queries.features.FEATURE_COLUMNS))
     whole(at)
-    assert list(at.dataframe[0].value.columns) == list(columns.COLUMNS)
+    assert list(at.dataframe[0].value.columns) == list(columns.in_order(columns.COLUMNS, sort="contribution"))
 
 
 def test_a_preset_sets_the_widgets_and_lets_them_go(explorer, bundle):
@@ -198,7 +257,7 @@ def test_a_preset_sets_the_widgets_and_lets_them_go(explorer, bundle):
     assert shown(at) == expected(bundle, FeaturesView())
 
 
-@pytest.mark.parametrize("name", queries.features.PRESETS)
+@pytest.mark.parametrize("name", ["by credit", "unlabelled", "grew most in tuning"])
 def test_a_link_to_a_preset_marks_it(explorer, bundle, name):
     at = explorer("features", bundle, **permalinks.to_params(filters.preset_view(queries.features.PRESETS[name])))
     assert at.button_group(key="preset").value == name and queries.features.PRESETS[name].says in whole(at)

@@ -49,6 +49,10 @@ class FeatureFilter:
     noted: tuple[int, ...] | None = None
     """Only these: the features with a verdict or a note."""
     sites: tuple[str, ...] = ()
+    labelled: str = "any"
+    """any, yes or no: whether it has a label that predicts when it fires, or that a person gave."""
+    is_tuned_only: bool = False
+    """Only features whose direction the base model does not use: column is_tuned_only."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,27 @@ class AuditedFeature:
 
 
 PRESETS: Mapping[str, Preset] = {
+    "by credit": Preset(
+        FeatureFilter(), Order("credit_size"), "Largest credit first: the part of the implicit reward that it carries."
+    ),
+    "by change": Preset(
+        FeatureFilter(), Order("drift"), "Largest change of contribution first: the tuned model against the base model."
+    ),
+    "by weight": Preset(
+        FeatureFilter(),
+        Order("strength"),
+        "Largest weight of the probe first; column Beyond chance marks what shuffled feedback does not reach.",
+    ),
+    "tuned only": Preset(
+        FeatureFilter(is_tuned_only=True),
+        Order("contribution"),
+        "Directions that the tuned model uses and the base model hardly does (latent scaling).",
+    ),
+    "unlabelled": Preset(
+        FeatureFilter(labelled="no"),
+        Order("contribution"),
+        "No label that predicts when it fires, largest contribution first.",
+    ),
     "grew most in tuning": Preset(
         FeatureFilter(drift=("born", "strengthened"), drift_top=0.1),
         Order("drift"),
@@ -106,6 +131,7 @@ PRESETS: Mapping[str, Preset] = {
     ),
 }
 """The named lists."""
+_UNLABELLED = f"(description IS NULL OR starts_with(description, '{UNLABELLED}'))"
 
 FEATURE_COLUMNS: Mapping[str, str] = {
     "feature_id": "feature_id", "layer": "layer", "site": "site", "index": '"index"', "description": "description",
@@ -155,7 +181,7 @@ RANDOM = "random sample"
 PICKS: Mapping[str, str] = {
     "largest contributions": "true",
     "label and weight disagree": "t.related <> t.beats_null",
-    "no label, or no better than a guess": f"(t.description IS NULL OR starts_with(t.description, '{UNLABELLED}'))",
+    "no label, or no better than a guess": _UNLABELLED.replace("description", "t.description"),
     RANDOM: "true",
 }
 """Ways to pick features for review by name, each with its condition."""
@@ -176,6 +202,17 @@ def count_features(store: Store, wanted: FeatureFilter) -> int:
     """Count the features that pass the filter."""
     where, values = _conditions(store, wanted)
     return int(store.rows(f"SELECT count(*) AS n FROM feature_table WHERE {where}", values)[0]["n"])
+
+
+def presets(store: Store) -> list[str]:
+    """Name the presets that list something in this bundle, sorted by what is known of it."""
+
+    def lists_something(preset: Preset) -> bool:
+        where, values = _conditions(store, preset.wanted)
+        sql = f"SELECT count({look_up(FEATURE_SORTS, preset.order.by)}) AS n FROM feature_table WHERE {where}"
+        return bool(store.rows(sql, values)[0]["n"])
+
+    return [name for name, preset in PRESETS.items() if lists_something(preset)]
 
 
 def features(
@@ -282,6 +319,7 @@ def _conditions(store: Store, wanted: FeatureFilter) -> tuple[str, dict[str, Any
         (wanted.sign, {"positive": "weight > 0", "negative": "weight < 0"}),
         (wanted.related, {"yes": "related", "no": "NOT related"}),
         (wanted.null, {"beats": "beats_null", "within": "NOT beats_null"}),
+        (wanted.labelled, {"yes": f"NOT {_UNLABELLED}", "no": _UNLABELLED}),
     ):
         if choice in conditions:
             parts.append(conditions[choice])
@@ -301,6 +339,7 @@ def _conditions(store: Store, wanted: FeatureFilter) -> tuple[str, dict[str, Any
         (wanted.rank_high < 1, "rank <= $rank_most", {"rank_most": rank_most}),
         (wanted.stability_low > 0, "stability >= $stability_low", {"stability_low": wanted.stability_low}),
         (wanted.detection_low > 0, "score_detection >= $detection_low", {"detection_low": wanted.detection_low}),
+        (wanted.is_tuned_only, "is_tuned_only", {}),
         (wanted.noted is not None, _NOTED, {"noted": list(wanted.noted or ())}),
     ):
         if is_set:

@@ -17,6 +17,7 @@ from lfp.bundle.schema import BY_NAME
 from lfp.bundle.store.connection import Store
 from lfp.errors import ConfigError
 from lfp.evaluation.results import STATUSES
+from lfp.util.types import UNLABELLED
 from tests.conftest import rewrite, with_column
 
 BY_NUMBER = Order("id", descending=False)
@@ -33,6 +34,8 @@ FILTERS = st.builds(
     stability_low=st.sampled_from([0.0, 0.0, 0.5, 0.9]),
     detection_low=st.sampled_from([0.0, 0.0, 0.7]),
     region=st.just(()) | st.lists(POINTS, min_size=3, max_size=9).map(tuple),
+    labelled=st.sampled_from(["any", "any", "yes", "no"]),
+    is_tuned_only=st.sampled_from([False, False, True]),
     noted=st.none() | st.lists(st.integers(0, 70), max_size=40).map(tuple),
 )
 ORDERS = st.builds(Order, by=st.sampled_from(sorted(queries.features.FEATURE_SORTS)), descending=st.booleans())
@@ -52,6 +55,10 @@ def inside(x: float, y: float, corners: tuple[tuple[float, float], ...]) -> bool
     return crossed
 
 
+def is_unlabelled(row: dict[str, Any]) -> bool:
+    return row["description"] is None or row["description"].startswith(UNLABELLED)
+
+
 def passes(row: dict[str, Any], wanted: FeatureFilter, n: int) -> bool:
     token = wanted.token.strip().lower()
     return all(
@@ -65,6 +72,8 @@ def passes(row: dict[str, Any], wanted: FeatureFilter, n: int) -> bool:
             not wanted.stability_low or (row["stability"] or 0) >= wanted.stability_low,
             not wanted.detection_low or (row["score_detection"] or 0) >= wanted.detection_low,
             not wanted.region or inside(row["x"], row["y"], wanted.region),
+            wanted.labelled == "any" or (wanted.labelled == "no") == is_unlabelled(row),
+            not wanted.is_tuned_only or row["is_tuned_only"],
             wanted.noted is None or row["feature_id"] in wanted.noted,
         )
     )
@@ -91,18 +100,31 @@ def test_each_filter_leaves_some_out(store, rows):
         {"token": "hated"}, {"null": "beats"}, {"null": "within"}, {"drift": ("steady",)}, {"drift": (FLIPPED,)},
         {"drift_top": 0.1}, {"rank_low": 0.5}, {"rank_high": 0.1}, {"stability_low": 0.5}, {"detection_low": 0.7},
         {"region": ((0, 0), (9, 0), (9, 9), (0, 9))}, {"noted": (3, 4)}, {"noted": ()},
+        {"labelled": "yes"}, {"labelled": "no"},
     ):  # fmt: skip
         wanted = FeatureFilter(**changes)
         assert 0 <= queries.features.count_features(store, wanted) < len(rows)
         assert changes == {"noted": ()} or queries.features.count_features(store, wanted)
 
 
+def test_tuned_only_features_are_those_that_say_so(copied_bundle):
+    rewrite(copied_bundle, "features", lambda rows: with_column(rows, "is_tuned_only", [None, True, False] * 20))
+    with Store.open(copied_bundle) as scaled:
+        found = queries.features.features(scaled, FeatureFilter(is_tuned_only=True), order=BY_NUMBER)
+        assert found["feature_id"].to_pylist() == list(range(1, 60, 3))
+        assert "tuned only" in queries.features.presets(scaled)
+
+
 @pytest.mark.parametrize("name", queries.features.PRESETS)
 def test_a_preset_is_an_ordered_list(store, rows, name):
     preset = queries.features.PRESETS[name]
     found = queries.features.features(store, preset.wanted, order=preset.order).to_pylist()
-    assert len(found) < len(rows)
     keep = {
+        "by credit": lambda row: True,
+        "by change": lambda row: True,
+        "by weight": lambda row: True,
+        "tuned only": lambda row: row["is_tuned_only"],
+        "unlabelled": is_unlabelled,
         "grew most in tuning": lambda row: row["status"] in ("born", "strengthened") and row["drift_rank"] <= 6,
         "important, labelled unrelated": lambda row: row["beats_null"] and not row["related"] and row["rank"] <= 6,
         "labelled related, unimportant": lambda row: row["related"] and not row["beats_null"] and row["rank"] > 30,
@@ -186,12 +208,14 @@ def test_a_bundle_without_drift_or_weights_lists_its_features(copied_bundle):
     for table in ("drift", "weights", "labels", "probes"):
         rewrite(copied_bundle, table, lambda rows: rows.slice(0, 0))
     with Store.open(copied_bundle) as bare:
+        bare_of_these = ("by weight", "by change", "grew most in tuning", "labelled related, unimportant")
+        assert not set(queries.features.presets(bare)) & set(bare_of_these)
         assert queries.features.features(bare, FeatureFilter(), order=Order("contribution")).num_rows == 60
         assert queries.features.feature_place(
             bare, 5, FeatureFilter(), order=Order("contribution")
         ) == queries.features.Place(5, 60, 4, 6)
-        for preset in queries.features.PRESETS.values():
-            assert queries.features.count_features(bare, preset.wanted) == 0
+        for name in bare_of_these[2:]:
+            assert queries.features.count_features(bare, queries.features.PRESETS[name].wanted) == 0
 
 
 def test_a_feature_without_a_place_on_the_map_is_in_no_area(copied_bundle):
