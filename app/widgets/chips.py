@@ -56,7 +56,7 @@ def chips(view: FeaturesView) -> Iterator[Chip]:
             continue
         if name in _PARTS:
             for part in dict.fromkeys(value):
-                rest = tuple(other for other in value if other != part)
+                rest: Any = tuple(other for other in value if other != part)
                 yield Chip(_PARTS[name](part), replace(view, **{name: rest}))
         else:
             yield Chip(_TEXTS[name](value) or str(value), replace(view, **{name: getattr(blank, name)}))
