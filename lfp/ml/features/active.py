@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lfp.ml.features.grouping import concatenate_offsets, concatenate_slices
+from lfp.ml.models.runtime import Queued, finish_later, to_host
 from lfp.util.types import Floats, Floats32, Ints, Place
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ _Number = TypeVar("_Number", bound=np.generic)
 
 _BLOCK_ENTRIES = 2**20
 """A dense block of 4 MB is still in the cache when its active entries are searched."""
+_DEVICE_BLOCK_ENTRIES = 2**27
+"""On a card, whose products of few rows are slow: 512 MB."""
 _FIXED_POINT = 2.0**20
 """Sums are of whole numbers, so that the order of adding cannot change them."""
 _FIXED_POINT_OF_SQUARES = 2.0**28
@@ -92,7 +95,7 @@ def active(values: Tensor) -> Active:
     """Return the active (positive) entries of dense features [n, features] on any device."""
     n, n_features = values.shape
     if values.device.type != "cpu":
-        return _find_on_device(values)
+        return _start_on_device(values)()
     rows = max(1, _BLOCK_ENTRIES // max(1, n_features))
     dense = values.detach().float().numpy()
     blocks = []
@@ -106,27 +109,48 @@ def active(values: Tensor) -> Active:
     return blocks[0] if len(blocks) == 1 else Active.concatenate(blocks)
 
 
-def _find_on_device(values: Tensor) -> Active:
-    """Find the active entries on the device of the values, so that only these are transferred."""
+def _start_on_device(values: Tensor) -> Callable[[], Active]:
+    """Find the active entries on the device of the values, and queue these alone for the host; call it for them."""
     n, n_features = values.shape
     tokens, features = (values > 0).nonzero(as_tuple=True)
-    counts = torch.bincount(tokens, minlength=n).cpu().numpy()
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-    found = values[tokens, features].float().cpu().numpy()
-    return Active(n_features, offsets, features.int().cpu().numpy(), found)
+    counts = torch.bincount(tokens, minlength=n)
+    found = [to_host(part) for part in (counts, features.int(), values[tokens, features].float())]
+    queued = Queued([values.device])
+
+    def finish() -> Active:
+        queued.wait()
+        counts, features, values = (part.numpy() for part in found)
+        return Active(n_features, np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]), features, values)
+
+    return finish
 
 
 def encode_active(dictionary: Dictionary, outputs: Mapping[Place, Tensor]) -> Active:
     """Return the active features of tokens with the activations [n, d_in] by place.
 
-    Dense features are computed for one block of tokens at a time.
+    Dense features are computed for one block of tokens at a time; on a card those of a block while the active ones of
+    the block before are copied, beside what else the card does.
     """
-    n = len(outputs[dictionary.places[0]])
-    rows = max(64, _BLOCK_ENTRIES // dictionary.n_features)
-    return Active.concatenate([
-        active(dictionary.encode({place: rows_of[start : start + rows] for place, rows_of in outputs.items()}))
+    n, device = len(outputs[dictionary.places[0]]), dictionary.device
+    entries = _BLOCK_ENTRIES if device.type == "cpu" else _DEVICE_BLOCK_ENTRIES
+    rows = max(64, entries // dictionary.n_features)
+    blocks = (
+        dictionary.encode({place: rows_of[start : start + rows] for place, rows_of in outputs.items()})
         for start in range(0, max(n, 1), rows)
-    ])  # fmt: skip
+    )
+    if device.type == "cpu":
+        return Active.concatenate([active(block) for block in blocks])
+    stream = _side_stream(device)
+    if stream is not None and any(rows_of.device == device for rows_of in outputs.values()):
+        stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):
+        return Active.concatenate([*finish_later(map(_start_on_device, blocks), ahead=1)])
+
+
+@cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream | None:
+    """Return the stream on which a card encodes, so that finding active entries does not wait for a model's pass."""
+    return torch.cuda.Stream(device) if device.type == "cuda" else None
 
 
 def _set_flags(flags: NDArray[np.bool_]) -> Ints:

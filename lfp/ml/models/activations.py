@@ -15,7 +15,7 @@ from torch import Tensor
 from lfp.errors import DataError
 from lfp.ml.models.loading import LanguageModel, check_token_ids
 from lfp.ml.models.predictions import States, read_states
-from lfp.ml.models.runtime import FastLinear
+from lfp.ml.models.runtime import FastLinear, Queued, finish_later, to_host
 from lfp.ml.models.sites import Hook
 from lfp.ml.models.tokenization import Batch, TokenizedText, batches
 from lfp.util.types import SITE_NAMES, Place
@@ -117,30 +117,46 @@ def stream_pair(
 
     The activations are as `watch` gives them. Raises DataError where an activation or a reward is not finite.
     """
-    n_seen = 0
-    for batch in model_batches(tuned, texts, batch_texts=batch_texts, prepend_bos=prepend_bos):
-        mask = batch.text_tokens()
-        n_tokens = int(mask.sum())
-        chosen = None if observe is None else observe.chosen[n_seen : n_seen + n_tokens]
-        n_seen += n_tokens
-        *of_tuned, tuned_states = _read(tuned, batch, places, watch, changes)
-        *of_base, base_states = _read(base, batch, places, watch, changes)
-        is_defined = mask.nonzero()[:, 1] > 0  # nothing precedes a first token
-        reward, advantage = torch.full((2, n_tokens), float("nan"))
-        reward[is_defined], advantage[is_defined] = _score(
-            tuned_states.take(_before(mask)),
-            base_states.take(_before(mask)),
-            batch.input_ids[:, 1:][mask[:, 1:]],
-            observe=observe,
-            chosen=None if chosen is None else chosen[is_defined],
-        )
-        _check_finite(_spread(advantage, mask)[:, 1:], "the implicit reward", batch, mask[:, 1:])
-        yield PairTokens(
-            tuned=_select_tokens(batch, *of_tuned),
-            base=_select_tokens(batch, *of_base),
-            implicit_reward=reward,
-            implicit_advantage=advantage,
-        )
+
+    def start_batches() -> Iterator[Callable[[], PairTokens]]:
+        n_seen = 0
+        for batch in model_batches(tuned, texts, batch_texts=batch_texts, prepend_bos=prepend_bos):
+            mask = batch.text_tokens()
+            is_defined = mask.nonzero()[:, 1] > 0  # nothing precedes a first token
+            chosen = None if observe is None else observe.chosen[n_seen : n_seen + len(is_defined)]
+            n_seen += len(is_defined)
+            of_tuned, of_base = (_read(model, batch, places, watch, changes) for model in (tuned, base))
+            scores = _score(
+                of_tuned.states.take(_before(mask)),
+                of_base.states.take(_before(mask)),
+                batch.input_ids[:, 1:][mask[:, 1:]],
+                observe=observe,
+                chosen=None if chosen is None else chosen[is_defined],
+            )
+            queued = Queued(tuned.devices | base.devices)
+            yield partial(_finish_pair, batch, of_tuned, of_base, scores, queued)
+
+    on_card = any(device.type == "cuda" for device in tuned.devices | base.devices)
+    yield from finish_later(start_batches(), ahead=int(on_card))
+
+
+def _finish_pair(batch: Batch, of_tuned: _Read, of_base: _Read, scores: Tensor, queued: Queued) -> PairTokens:
+    """Wait for a batch's copies to the host, check them, and return its tokens."""
+    queued.wait()
+    mask = batch.text_tokens()
+    reward, advantage = torch.full((2, int(mask.sum())), float("nan"))
+    is_defined = mask.nonzero()[:, 1] > 0
+    reward[is_defined], advantage[is_defined] = scores
+    for found in (of_tuned, of_base):
+        _check_outputs(batch, found.outputs)
+        _check_outputs(batch, found.changes)
+    _check_finite(_spread(advantage, mask)[:, 1:], "the implicit reward", batch, mask[:, 1:])
+    return PairTokens(
+        tuned=_select_tokens(batch, of_tuned.outputs, of_tuned.changes),
+        base=_select_tokens(batch, of_base.outputs, of_base.changes),
+        implicit_reward=reward,
+        implicit_advantage=advantage,
+    )
 
 
 def _before(mask: Tensor) -> Tensor:
@@ -154,19 +170,20 @@ def _spread(values: Tensor, mask: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _score(
-    tuned: States, base: States, ids: Tensor, *, observe: Observer | None, chosen: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Return the implicit reward and advantage of tokens [n] after states [n, ...], on the host, chunk by chunk."""
-    reward, advantage = torch.empty(2, len(ids))
+def _score(tuned: States, base: States, ids: Tensor, *, observe: Observer | None, chosen: Tensor | None) -> Tensor:
+    """Return the implicit reward and advantage [2, n] of tokens [n] after states [n, ...], on their way to the host."""
+    scores = [torch.empty(2, 0, device=tuned.values.device)]
     for rows in tuned.chunks():
-        base_log_probs, difference = compare_predictions(tuned.logits(rows), base.logits(rows))
-        scores = implicit_reward(base_log_probs, difference, ids[rows].to(difference.device))
-        reward[rows], advantage[rows] = (values.cpu() for values in scores)
-        if observe is not None and chosen is not None and bool(chosen[rows].any()):
-            wanted = chosen[rows].to(difference.device)
+        base_log_probs, difference = compare_predictions(
+            tuned.logits(rows), base.logits(rows).to(tuned.values.device, non_blocking=True)
+        )
+        following = ids[rows].to(difference.device, non_blocking=True)
+        scores.append(torch.stack(implicit_reward(base_log_probs, difference, following)))
+        wanted = torch.empty(0) if observe is None or chosen is None else chosen[rows].nonzero()[:, 0]
+        if observe is not None and len(wanted):
+            wanted = wanted.to(difference.device, non_blocking=True)
             observe.update(base_log_probs[wanted], difference[wanted])
-    return reward, advantage
+    return to_host(torch.cat(scores, dim=1))
 
 
 def compare_predictions(tuned_logits: Tensor, base_logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -208,10 +225,17 @@ class _AllKeptError(Exception):
 _Outputs = dict[Place, Tensor]
 
 
-def _read(
-    model: LanguageModel, batch: Batch, places: Sequence[Place], watch: Watch, changes: Changes | None
-) -> tuple[_Outputs, _Outputs, States]:
-    """Run a batch once; return activations and changes by place, on the host, and the states of the final head."""
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """Activations and changes by place, on their way to the host, and the states of the final head."""
+
+    outputs: _Outputs
+    changes: _Outputs
+    states: States
+
+
+def _read(model: LanguageModel, batch: Batch, places: Sequence[Place], watch: Watch, changes: Changes | None) -> _Read:
+    """Run a batch once."""
     outputs, changed = _Outputs(), _Outputs()
     with (
         torch.no_grad(),
@@ -220,9 +244,7 @@ def _read(
         _keeping(model, Changes(places, watch), outputs),
     ):
         states = read_states(model, batch.input_ids, batch.attention_mask)
-    _check_outputs(model, batch, outputs)
-    _check_outputs(model, batch, changed)
-    return outputs, changed, states
+    return _Read(outputs, changed, states)
 
 
 def _read_places(
@@ -238,8 +260,9 @@ def _read_places(
         contextlib.suppress(_AllKeptError),
     ):
         model.forward(batch.input_ids, batch.attention_mask, use_cache=False)
-    _check_outputs(model, batch, outputs)
-    _check_outputs(model, batch, changed)
+    Queued(model.devices).wait()
+    _check_outputs(batch, outputs)
+    _check_outputs(batch, changed)
     return outputs, changed
 
 
@@ -251,27 +274,17 @@ def _keeping(
         return contextlib.nullcontext()
 
     def keep(place: Place, output: Tensor) -> None:
-        kept[place] = _to_host(output)
+        kept[place] = to_host(output)
         if not to_the_end and len(kept) == len(set(wanted.places)):
             raise _AllKeptError
 
     return wanted.watch(model, {place: partial(keep, place) for place in wanted.places})
 
 
-def _check_outputs(model: LanguageModel, batch: Batch, outputs: Mapping[Place, Tensor]) -> None:
-    """Wait for the copies, once per batch, and raise DataError where an activation is not finite."""
-    if model.device.type == "cuda":
-        torch.cuda.synchronize(model.device)
+def _check_outputs(batch: Batch, outputs: Mapping[Place, Tensor]) -> None:
+    """Raise DataError where an activation is not finite."""
     for place, output in outputs.items():
         _check_finite(output, f"layer {place.layer}: the {SITE_NAMES[place.site]}", batch, batch.text_tokens())
-
-
-def _to_host(values: Tensor) -> Tensor:
-    """Copy values to the host; from a GPU through pinned memory, without waiting for the copy to end."""
-    if values.device.type == "cpu":
-        return values.detach()
-    pinned = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
-    return pinned.copy_(values.detach(), non_blocking=True)
 
 
 def _select_tokens(batch: Batch, outputs: _Outputs, changes: _Outputs) -> Tokens:

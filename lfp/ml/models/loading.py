@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -70,8 +71,13 @@ class LanguageModel:
 
     @property
     def device(self) -> torch.device:
-        """Where its weights are, and its inputs must be."""
+        """Where its first weights are, and its inputs must be."""
         return torch.device(self.network.device)
+
+    @cached_property
+    def devices(self) -> frozenset[torch.device]:
+        """Where its weights are: several cards where `model.device_map` spreads them."""
+        return frozenset(weight.device for weight in self.network.parameters())
 
     @contextmanager
     def selected(self) -> Iterator[None]:

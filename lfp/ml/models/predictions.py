@@ -17,6 +17,8 @@ from lfp.ml.models.runtime import FastLinear
 _CHUNK_ENTRIES = 2**23
 """Logits of a chunk: 32 MB in float32. The memory of a larger one is given back and requested again for every chunk,
 which takes longer than to compute on it."""
+_DEVICE_CHUNK_ENTRIES = 2**27
+"""The same on a GPU, whose products of few rows are slow: 512 MB."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +32,9 @@ class States:
 
     def take(self, wanted: Tensor) -> States:
         """Keep the positions that a mask [batch, seq] marks: values [n, d_model], row after row."""
-        return States(self.model, self.values[wanted.to(self.values.device)], self.output)
+        places = wanted.flatten().nonzero()[:, 0]  # where the mask is on the host, no device is waited for
+        taken = self.values.flatten(0, 1).index_select(0, places.to(self.values.device, non_blocking=True))
+        return States(self.model, taken, self.output)
 
     def logits(self, rows: slice) -> Tensor:
         """Return the logits [n, d_vocab] that the network computes from rows of values [..., d_model], as float32."""
@@ -39,16 +43,20 @@ class States:
         fields = {**self.output, "last_hidden_state": values[None]}
         ids = torch.zeros(1, len(values), dtype=torch.int64, device=values.device)
         with self.model.selected(), FastLinear():
+            spread = vars(body).get("forward")  # that of a model over several cards moves its arguments
             body.forward = lambda *_, **__: type(self.output)(**fields)
             try:
                 logits: Tensor = network(ids, use_cache=False).logits
             finally:
                 del body.forward
+                if spread is not None:
+                    body.forward = spread
         return logits[0, :, : self.model.d_vocab].float()
 
     def chunks(self) -> Iterator[slice]:
         """Yield the rows whose logits are computed at a time."""
-        size = max(1, _CHUNK_ENTRIES // self.model.d_vocab)
+        entries = _CHUNK_ENTRIES if self.values.device.type == "cpu" else _DEVICE_CHUNK_ENTRIES
+        size = max(1, entries // self.model.d_vocab)
         for start in range(0, len(self.values), size):
             yield slice(start, min(start + size, len(self.values)))
 
@@ -59,10 +67,9 @@ class States:
         """
         ids = ids.to(self.values.device)
         chosen = [
-            self.logits(chunk).log_softmax(-1).gather(1, ids[chunk, None])[:, 0].double().cpu()
-            for chunk in self.chunks()
+            self.logits(chunk).log_softmax(-1).gather(1, ids[chunk, None])[:, 0].double() for chunk in self.chunks()
         ]
-        return torch.cat([torch.empty(0, dtype=torch.float64), *chosen])
+        return torch.cat([torch.empty(0, dtype=torch.float64, device=ids.device), *chosen]).cpu()
 
 
 def read_states(model: LanguageModel, input_ids: Tensor, attention_mask: Tensor) -> States:

@@ -1,8 +1,9 @@
-"""Checkpoints that are written whole, memory that is full, and the faster of two libraries' matrix products."""
+"""Checkpoints written whole, memory that is full, copies from a card, and the faster of two matrix products."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -71,6 +72,44 @@ class Batches:
                 f" {self.set_to or self.size}) or model.context"
             ) from error
         self.size, self.set_to = self.size // 2, self.size
+
+
+def to_device(values: Tensor, device: torch.device) -> Tensor:
+    """Copy values to a device; from the host to a CUDA card through pinned memory, so that nothing waits for it."""
+    if device.type == "cuda" and values.device.type == "cpu":
+        values = values.pin_memory()
+    return values.to(device, non_blocking=True)
+
+
+def to_host(values: Tensor) -> Tensor:
+    """Copy values to the host; from a CUDA card into pinned memory and without waiting, as `Queued.wait` does."""
+    if values.device.type != "cuda":
+        return values.detach().cpu()
+    pinned = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+    return pinned.copy_(values.detach(), non_blocking=True)
+
+
+class Queued:
+    """What CUDA cards have been given to do until now; nothing where the devices are no such cards."""
+
+    def __init__(self, devices: Iterable[torch.device]) -> None:
+        self._events = [torch.cuda.current_stream(device).record_event() for device in devices if device.type == "cuda"]
+
+    def wait(self) -> None:
+        """Wait until it is done, so that copies to the host can be read."""
+        for event in self._events:
+            event.synchronize()
+
+
+def finish_later(started: Iterable[Callable[[], _Made]], *, ahead: int) -> Iterator[_Made]:
+    """Finish each item once `ahead` later ones are started, so that a card has work while the host has too."""
+    waiting = deque[Callable[[], _Made]]()
+    for finish in started:
+        waiting.append(finish)
+        if len(waiting) > ahead:
+            yield waiting.popleft()()
+    while waiting:
+        yield waiting.popleft()()
 
 
 def affine(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lfp.config import SaeVariant
 from lfp.errors import ModelError
-from lfp.ml.models.runtime import affine
+from lfp.ml.models.runtime import affine, to_device
 from lfp.util.types import Place, Reads, Site
 
 Variant = SaeVariant
@@ -333,16 +333,20 @@ class Dictionary:
         self._scaled = [_scale_biases(sae) for sae in self.saes]
         return self
 
+    @property
+    def device(self) -> torch.device:
+        """Where the autoencoders are."""
+        return self.saes[0].encoder.device
+
     @torch.no_grad()
     def encode(self, outputs: Mapping[Place, Tensor]) -> Tensor:
         """Encode what each autoencoder reads [n, d_in], by place, as features [n, features] on the dictionary's device.
 
         Where one reads both models, `lfp.ml.sae.views` makes that of their activations.
         """
-        device = self.saes[0].encoder.device
         parts = []
         for sae in self._scaled:
-            inputs = normalise(outputs[sae.info.place].to(device, non_blocking=True), sae.info.normalize).inputs
+            inputs = normalise(to_device(outputs[sae.info.place], self.device), sae.info.normalize).inputs
             parts.append(sae.activate_(affine(inputs * sae.info.scale, sae.encoder, sae.b_enc)))
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 

@@ -40,17 +40,19 @@ def quality(sae: Sae, outputs: Tensor, *, batch_tokens: int = 8192) -> SaeQualit
 
     Raises DataError where all outputs are equal, because there is no variance to explain.
     """
-    error, variance = 0.0, 0.0
+    error, variance = torch.zeros(2, dtype=torch.float64, device=outputs.device)
     counts = torch.zeros(sae.info.width, dtype=torch.int64, device=outputs.device)
     mean = outputs.mean(0, dtype=torch.float64)
     for batch in outputs.split(batch_tokens):
         features, rebuilt = sae(batch)
-        error += (batch - rebuilt).double().pow(2).sum().item()
-        variance += (batch - mean).pow(2).sum().item()
+        error += (batch - rebuilt).double().pow(2).sum()
+        variance += (batch - mean).pow(2).sum()
         counts += (features > 0).sum(0)
     if variance == 0.0:
         raise DataError(f"{sae.info.place}: the {len(outputs)} held-out activations are all alike; use more texts")
-    return SaeQuality(error / variance, counts.sum().item() / len(outputs), (counts == 0).double().mean().item())
+    return SaeQuality(
+        (error / variance).item(), counts.sum().item() / len(outputs), (counts == 0).double().mean().item()
+    )
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 from lfp.config import SaeConfig
 from lfp.errors import ConfigError, DataError, TrainingError
 from lfp.ml.models import runtime
-from lfp.ml.models.runtime import affine
+from lfp.ml.models.runtime import affine, to_device
 from lfp.ml.sae.activation_sources import ActivationSource
 from lfp.ml.sae.autoencoders import JumpReluSae, Sae, SaeInfo, build_sae, fold_scale
 from lfp.ml.sae.objectives import OBJECTIVES, Objective, TopKObjective, WrittenObjective, build_objective
@@ -95,7 +95,7 @@ class SaeTrainer:
     @torch.no_grad()
     def step(self, outputs: Tensor) -> Tensor:
         """Take one step of Adam on activations [n, d_in]; return the loss, a scalar tensor."""
-        inputs = outputs.to(self.last_active.device, non_blocking=True) * self.info.scale
+        inputs = to_device(outputs, self.last_active.device) * self.info.scale
         if isinstance(self.objective, WrittenObjective):
             result = self._written_pass(self.objective, inputs)
         else:

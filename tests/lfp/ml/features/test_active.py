@@ -45,7 +45,7 @@ def test_blocks_join_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_way_of_other_devices_finds_the_same() -> None:
     values = torch.randn(9, 13, generator=torch.Generator().manual_seed(1))
-    there, here = module._find_on_device(values), active(values)
+    there, here = module._start_on_device(values)(), active(values)
     assert np.array_equal(dense(there), dense(here)) and np.array_equal(there.features, here.features)
 
 

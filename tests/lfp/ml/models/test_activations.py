@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from lfp.errors import DataError, ModelError
+from lfp.ml.models import activations
 from lfp.ml.models.activations import (
     Observer,
     PairTokens,
@@ -24,6 +25,7 @@ from lfp.ml.models.activations import (
     stream_pair,
 )
 from lfp.ml.models.loading import LanguageModel, load_model
+from lfp.ml.models.runtime import finish_later
 from lfp.ml.models.tokenization import TokenizedText, tokenize
 from lfp.util.types import Place
 
@@ -253,3 +255,24 @@ def test_an_observer_sees_both_models_at_the_chosen_tokens(pair: Pair, bos: bool
     same(of_base, torch.cat(whole)[defined if bos else defined[rewards.isfinite()]])
     unobserved = list(stream_pair(tuned, base, texts, **settings))
     assert torch.equal(torch.cat([part.implicit_reward for part in unobserved]).nan_to_num(), rewards.nan_to_num())
+
+
+def test_a_pass_that_starts_a_batch_ahead_gives_the_same(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a card, where the next batch runs while the host works on this one."""
+    texts, expected = tokens_of(pair[0]), paired(pair, tokens_of(pair[0]))
+    monkeypatch.setattr(activations, "finish_later", lambda started, ahead: finish_later(started, ahead=ahead + 1))
+    for found, own in zip(paired(pair, texts), expected, strict=True):
+        torch.testing.assert_close(found.implicit_reward, own.implicit_reward, rtol=0, atol=0, equal_nan=True)
+        torch.testing.assert_close(found.tuned.outputs, own.tuned.outputs, rtol=0, atol=0)
+        assert found.base.ids.tolist() == own.base.ids.tolist()
+
+
+def test_what_is_started_ahead_is_finished_in_order() -> None:
+    events: list[str] = []
+
+    def start(number: int) -> Callable[[], int]:
+        events.append(f"start {number}")
+        return lambda: events.append(f"finish {number}") or number
+
+    assert list(finish_later(map(start, range(3)), ahead=1)) == [0, 1, 2]
+    assert events == ["start 0", "start 1", "finish 0", "start 2", "finish 1", "finish 2"]
