@@ -22,23 +22,25 @@ from app.session import bundles, cache, contents, permalinks  # noqa: E402
 from app.widgets import frame, glossary, navigation  # noqa: E402
 from lfp.errors import LfpError  # noqa: E402
 
-empty = contents.empty_pages()
-visible = contents.visible_pages(contents.current_page(), empty)
-made = {
-    name: st.Page(
-        f"views/{name}.py", title=entry.title, icon=f":material/{entry.icon}:", default=name == "overview",
-        visibility="visible" if name in visible else "hidden",
-    )
-    for entries in contents.MENU.values() for entry in entries for name in (*entry.tabs, *entry.details)
-}  # fmt: skip
+typed, empty = contents.current_page(), contents.empty_pages()
+addresses = contents.addresses(typed)
+visible = contents.visible_pages(addresses.get(typed, contents.START), empty)
+made: dict[str, st.Page] = {}
+for address, name in addresses.items():
+    entry, is_shown = contents.PAGES[name], name in visible and address == contents.menu_address(name, typed)
+    made[address] = st.Page(
+        f"views/{name}.py", title=entry.title, icon=f":material/{entry.icon}:", url_path=address,
+        default=address == contents.ROOT, visibility="visible" if is_shown else "hidden",
+    )  # fmt: skip
 page = st.navigation(
     {
-        group: [made[name] for entry in entries for name in (*entry.tabs, *entry.details)]
+        group: [made[address] for address, name in addresses.items() if contents.PAGES[name] in entries]
         for group, entries in contents.MENU.items()
     },
     expanded=True,
 )
-current = next(name for name, known in made.items() if known == page)
+opened = next(address for address, known in made.items() if known == page)
+current = addresses[opened]
 tabs = contents.tabs_beside(current, empty)
 frame.name_tab(contents.view_title(current))
 
@@ -59,7 +61,9 @@ else:
     navigation.install()
     glossary.show_button()
     navigation.remember_reviewer()
-    frame.show_tabs({title: made[name] for name, title in tabs.items()})
+    frame.show_tabs({title: page if name == current else made[name] for name, title in tabs.items()})
+    if opened not in (contents.ROOT, *contents.PAGES) and contents.likeliest_page(opened) is None:
+        st.html(panels.notice("No such page", f"there is no page called {opened}; this is the summary", is_page=False))
     try:
         manifest = cache.current().manifest
         navigation.show_state(manifest)

@@ -5,8 +5,11 @@ Every page keeps its address, whether it is offered or not.
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from urllib.parse import unquote, urlsplit
 
 import streamlit as st
 
@@ -44,6 +47,17 @@ MENU: Mapping[str, tuple[Entry, ...]] = {
         Entry("About", "info", {"about": "About"}),
     ),
 }
+
+PAGES: Mapping[str, Entry] = {
+    name: entry for entries in MENU.values() for entry in entries for name in (*entry.tabs, *entry.details)
+}
+"""All pages by file name, with their entry of the menu."""
+TITLES: Mapping[str, str] = {
+    entry.title.casefold(): next(iter(entry.tabs)) for entries in MENU.values() for entry in entries
+}
+"""The first page of each entry, by the title that people type as an address."""
+START, ROOT = "overview", "."
+"""The page at the root, and what stands for its empty address, which no browser sends."""
 
 
 def empty_pages() -> frozenset[str]:
@@ -101,6 +115,35 @@ def view_title(name: str) -> str:
 
 
 def current_page() -> str:
-    """Return the file name of the page in the browser's address, as far as that is known."""
-    address = (st.context.url or "").partition("?")[0].partition("#")[0]
+    """Return the last part of the browser's address, which names the page, as far as that is known."""
+    address = unquote(urlsplit(st.context.url or "").path)
     return address.rstrip("/").rpartition("/")[2]
+
+
+def addresses(typed: str) -> dict[str, str]:
+    """Return all addresses with the page that each opens: titles too, and what was typed in this session.
+
+    Streamlit opens only the exact address of a page, and for all others says that there is none.
+    """
+    read: dict[str, str] = st.session_state.setdefault("addresses_typed", {})
+    own = {ROOT if name == START else name: name for name in PAGES}
+    known = own | {START: START} | {title: page for title, page in TITLES.items() if title not in own}
+    if typed and typed not in known:
+        read[typed] = likeliest_page(typed) or START
+    return known | read
+
+
+def menu_address(name: str, typed: str) -> str:
+    """Return the address that the menu leads to for a page: the typed one where it is its title, else its own."""
+    return typed if TITLES.get(typed) == name else ROOT if name == START else name
+
+
+def likeliest_page(typed: str) -> str | None:
+    """Return the page with the name or title that is most like what was typed; None if none is like it."""
+    names = {_letters(name): page for name, page in (*zip(PAGES, PAGES, strict=True), *TITLES.items())}
+    found = difflib.get_close_matches(_letters(typed), names, n=1)
+    return names[found[0]] if found else None
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"\.(py|html?)$|[^a-z]", "", name.casefold())

@@ -183,16 +183,16 @@ def _show_files(store: Store, bundle: BundleKey, found: Audits) -> None:
         return
 
     def import_file() -> None:
-        file, n_features = st.session_state.audit_file, store.manifest.tables["features"].rows
+        file, tables = st.session_state.audit_file, store.manifest.tables
+        sizes = {"n_features": tables["features"].rows, "n_texts": tables["texts"].rows}
         try:
-            read = audit.read_file(
-                audits.open_store(), bundle, name=file.name, content=file.getvalue(), n_features=n_features
-            )
+            read = audit.read_file(audits.open_store(), bundle, name=file.name, content=file.getvalue(), **sizes)
         except AuditError as error:
             audits.leave_message(str(error))
             return
         counts = {
             "new verdicts": read.n_new,
+            "new remarks": read.n_remarks,
             "already known": read.n_known,
             "new lists": read.n_lists,
             "rows of other bundles left out": read.n_other,
@@ -202,7 +202,7 @@ def _show_files(store: Store, bundle: BundleKey, found: Audits) -> None:
 
     with st.container(border=True):
         st.file_uploader(
-            "Import verdicts or lists", key="audit_file", type=["csv", "json", "parquet"], max_upload_size=50
+            "Import verdicts, remarks or lists", key="audit_file", type=["csv", "json", "parquet"], max_upload_size=50
         )
         st.button("Import", on_click=import_file, disabled=st.session_state.get("audit_file") is None)
 

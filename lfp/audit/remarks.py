@@ -44,8 +44,8 @@ def checked_remark(remark: Remark) -> Remark:
         raise AuditError(f"the reviewer’s name has {len(name)} characters; give 1 to {_NAME}")
     if remark.kind not in KINDS:
         raise AuditError(f"kind is {remark.kind!r}; it may be {', '.join(KINDS)}")
-    if not 0 < len(remark.subject) <= _SUBJECT:
-        raise AuditError(f"the subject has {len(remark.subject)} characters; give 1 to {_SUBJECT}")
+    if not 0 < len(remark.subject) <= _SUBJECT or "\x00" in remark.subject:
+        raise AuditError(f"the subject has {len(remark.subject)} characters; give 1 to {_SUBJECT}, none of them NUL")
     if remark.verdict is not None and remark.verdict not in VERDICTS:
         raise AuditError(f"verdict is {remark.verdict!r}; it may be {', '.join(VERDICTS)} or nothing")
     if len(note) > _WORDS:

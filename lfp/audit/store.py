@@ -11,7 +11,7 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, inspect, select
+from sqlalchemy import ColumnElement, Connection, Table, delete, func, insert, inspect, select
 from sqlalchemy.exc import IntegrityError
 
 from lfp.audit import database
@@ -49,28 +49,19 @@ class AuditStore:
         A uid that is stored already is not added again, so a write whose outcome is unknown may be repeated.
         """
         verdict, held = checked(verdict), database.verdicts
-        last = (
-            select(held.c.uid, held.c.created_at)
-            .where(held.c.bundle == bundle.name, held.c.feature_id == verdict.feature_id)
-            .where(held.c.reviewer == verdict.reviewer)
-            .order_by(held.c.created_at.desc(), held.c.row_id.desc())
-            .limit(1)
-        )
+        same = (held.c.feature_id == verdict.feature_id, held.c.reviewer == verdict.reviewer)
         with self._writing(bundle) as connection:
-            before, now = connection.execute(last).mappings().first(), _now()
-            if before is not None:  # a clock that was set back must not put a new verdict before an old one
-                least = datetime.datetime.strptime(before["created_at"], _TIME) + datetime.timedelta(microseconds=1)
-                now = max(now, least.strftime(_TIME))
-            kept = replace(verdict, created_at=now, supersedes=None if before is None else before["uid"])
-            if not _known(connection, [kept.uid]):
-                connection.execute(insert(database.verdicts), [_row(bundle, kept)])
+            before, now = _last(connection, held, bundle, *same)
+            kept = replace(verdict, created_at=now, supersedes=before)
+            if not _known(connection, held, [kept.uid]):
+                connection.execute(insert(held), [_row(bundle, kept)])
         return kept
 
     def bring(self, bundle: BundleKey, verdicts: Sequence[Verdict]) -> int:
         """Add verdicts from elsewhere, all or none; those with a known uid stay. Returns how many are new."""
         given = {verdict.uid: verdict for verdict in map(checked, verdicts)}
         with self._writing(bundle) as connection:
-            known = _known(connection, list(given))
+            known = _known(connection, database.verdicts, list(given))
             new = [
                 _row(bundle, verdict if verdict.created_at else replace(verdict, created_at=_now()))
                 for uid, verdict in given.items()
@@ -107,15 +98,35 @@ class AuditStore:
 
     def add_remark(self, bundle: BundleKey, remark: Remark) -> Remark:
         """Add a remark; earlier ones stay. Returns it as it was stored."""
-        kept = replace(checked_remark(remark), created_at=_now())
+        remark, held = checked_remark(remark), database.remarks
+        same = (
+            held.c.kind == remark.kind,
+            held.c.subject == remark.subject,
+            held.c.reviewer == remark.reviewer,
+        )
         with self._writing(bundle) as connection:
-            connection.execute(insert(database.remarks), [{**asdict(kept), "bundle": bundle.name}])
+            kept = replace(remark, created_at=_last(connection, held, bundle, *same)[1])
+            connection.execute(insert(held), [{**asdict(kept), "bundle": bundle.name}])
         return kept
+
+    def bring_remarks(self, bundle: BundleKey, remarks: Sequence[Remark]) -> int:
+        """Add remarks from elsewhere, all or none; those with a known uid stay. Returns how many are new."""
+        given = {remark.uid: remark for remark in map(checked_remark, remarks)}
+        with self._writing(bundle) as connection:
+            known = _known(connection, database.remarks, list(given))
+            new = [
+                {**asdict(remark), "bundle": bundle.name, "created_at": remark.created_at or _now()}
+                for uid, remark in given.items()
+                if uid not in known
+            ]
+            if new:
+                connection.execute(insert(database.remarks), new)
+        return len(new)
 
     def remarks(self, bundle: BundleKey) -> list[Remark]:
         """Return every remark on a bundle, oldest first; none where an older database is only read."""
         held = database.remarks
-        question = select(held).where(held.c.bundle == bundle.name).order_by(held.c.row_id)
+        question = select(held).where(held.c.bundle == bundle.name).order_by(held.c.created_at, held.c.row_id)
         with failing(self.place), self._engine.begin() as connection:
             if self.read_only and not inspect(connection).has_table(held.name):
                 return []
@@ -181,10 +192,22 @@ class AuditStore:
             yield connection
 
 
-def _known(connection: Connection, uids: Sequence[str]) -> set[str]:
-    held = database.verdicts.c.uid
+def _known(connection: Connection, held: Table, uids: Sequence[str]) -> set[str]:
     chunks = [uids[start : start + _CHUNK] for start in range(0, len(uids), _CHUNK)]
-    return {uid for chunk in chunks for uid in connection.execute(select(held).where(held.in_(chunk))).scalars()}
+    return {
+        uid for chunk in chunks for uid in connection.execute(select(held.c.uid).where(held.c.uid.in_(chunk))).scalars()
+    }
+
+
+def _last(connection: Connection, held: Table, bundle: BundleKey, *same: ColumnElement[bool]) -> tuple[str | None, str]:
+    """Return the uid of the last row that is the `same`, and the time of the next: now, but never before the last."""
+    rows = select(held.c.uid, held.c.created_at).where(held.c.bundle == bundle.name, *same)
+    last = rows.order_by(held.c.created_at.desc(), held.c.row_id.desc()).limit(1)
+    before, now = connection.execute(last).mappings().first(), _now()
+    if before is None:
+        return None, now
+    least = datetime.datetime.strptime(before["created_at"], _TIME) + datetime.timedelta(microseconds=1)
+    return before["uid"], max(now, least.strftime(_TIME))  # a clock may have been set back
 
 
 def _row(bundle: BundleKey, verdict: Verdict) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def wait_for(address, *, seconds=30):
+def wait_for(address, *, seconds=60):
     """Until the server answers."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -75,7 +75,7 @@ def browser():
 
 def settle(page):
     """Until the app has stopped running and its elements are in place."""
-    page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]', timeout=30_000)
-    page.wait_for_selector('[data-testid="stMainBlockContainer"] .stHtml', timeout=30_000, state="attached")
-    page.wait_for_function("!document.querySelector('[data-testid=\"stSkeleton\"]')", timeout=30_000)
+    page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]', timeout=60_000)
+    page.wait_for_selector('[data-testid="stMainBlockContainer"] .stHtml', timeout=60_000, state="attached")
+    page.wait_for_function("!document.querySelector('[data-testid=\"stSkeleton\"]')", timeout=60_000)
     page.wait_for_timeout(300)

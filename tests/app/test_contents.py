@@ -59,6 +59,28 @@ def test_a_page_that_is_not_offered_opens_by_its_address(explorer, bundle, monke
     assert not explorer("inputs", bundle).get("page_link")
 
 
+TYPED = [
+    ("Overview", "overview"), ("try-it", "try_it"), ("tryit.py", "try_it"), ("Summary.html", "overview"),
+    ("evidense", "accuracy"), ("featuers", "features"), ("Feature", "feature"), ("text", "inputs"),
+    ("findingz", "disagreements"), ("reveiw", "queue"), ("comparison", "runs"), ("zzzz", None), ("’;--", None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("typed", "page"), TYPED)
+def test_a_misspelled_address_opens_the_page_that_it_is_most_like(typed, page):
+    assert contents.likeliest_page(typed) == page
+
+
+def test_every_page_and_every_title_has_an_address_of_its_own():
+    known = contents.addresses("Featuers")
+    assert set(known.values()) == set(PAGES) and known["Featuers"] == "features"
+    assert all(known[name] == name for name in PAGES)
+    first = {entry.title.casefold(): next(iter(entry.tabs)) for entry in ENTRIES}
+    assert {title: known[title] for title in first} == first
+    leads = [contents.menu_address(name, "evidence") for name in ("overview", "accuracy", "inputs")]
+    assert leads == [contents.ROOT, "evidence", "inputs"]
+
+
 TITLES = [
     ("accuracy", {}, "Accuracy"),
     ("features", {}, "Features"),

@@ -96,6 +96,18 @@ def test_a_link_is_one_step_that_keeps_the_session(page, address):
     assert page.url.endswith("/features?sort=Weight"), "the row that was clicked is followed again"
 
 
+def test_an_address_typed_by_hand_opens_a_page(page, address):
+    for typed, title in (("overview", "Summary"), ("zzzz", "Summary"), ("Feature?feature=3", "Feature 3")):
+        start(page, f"{address}/{typed}")
+        assert page.title().startswith(title) and page.get_by_role("dialog").count() == 0
+        assert page.get_by_text("There is no page called zzzz").count() == (typed == "zzzz")
+    page.get_by_test_id("stSidebarNav").get_by_text("About").click()
+    arrive(page, "/about$")
+    page.go_back()
+    arrive(page, r"/Feature\?feature=3$")
+    assert page.title().startswith("Feature 3") and page.get_by_role("dialog").count() == 0
+
+
 def test_the_menu_is_one_step_too(page, address):
     start(page, f"{address}/features?sort=Weight")
     page.get_by_test_id("stSidebarNav").get_by_text("Review").click()

@@ -1,3 +1,4 @@
+import datetime
 import json
 
 import pyarrow as pa
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 
 from app.components.html import exports
 from lfp import audit
-from lfp.audit import ANSWERS, VERDICTS, AuditList, AuditStore, BundleKey, Verdict
+from lfp.audit import ANSWERS, VERDICTS, AuditList, AuditStore, BundleKey, Remark, Verdict
 from lfp.errors import AuditError
 from lfp.labels.result_rows import read_labels
 
@@ -23,7 +24,7 @@ def stores(tmp_path):
 
 
 def bring(store, content, name="verdicts.csv", n_features=60):
-    return audit.read_file(store, KEY, name=name, content=content, n_features=n_features)
+    return audit.read_file(store, KEY, name=name, content=content, n_features=n_features, n_texts=40)
 
 
 @pytest.mark.parametrize("kind", MAKE)
@@ -54,6 +55,35 @@ def test_any_verdict_survives_a_file(tmp_path_factory, kind, **fields):
     kept = one.add(KEY, Verdict(3, "Ada", **{**fields, "tags": tuple(fields["tags"])}))
     bring(other, MAKE[kind](audit.verdict_table(KEY, [kept])), f"v.{kind}")
     assert other.history(KEY) == [kept]
+
+
+@pytest.mark.parametrize("kind", MAKE)
+def test_remarks_go_out_and_in(stores, kind):
+    one, other = stores
+    one.add_remark(KEY, Remark("text", "3", "Ada", "right", "=1+1, “b”\nc", is_blind=True))
+    one.add_remark(KEY, Remark("text", "3", "Ada", "wrong"))
+    one.add_remark(KEY, Remark("word", "=love", "Grace", None, "@see"))
+    one.add_remark(KEY, Remark("finding", "estimate against true, word a,b", "Grace", "unsure"))
+    content = MAKE[kind](audit.remark_table(KEY, one.remarks(KEY)))
+    assert bring(other, content, f"remarks.{kind}") == audit.Imported(0, 0, 0, 0, n_remarks=4)
+    assert other.remarks(KEY) == one.remarks(KEY)
+    assert bring(other, content, f"remarks.{kind}") == audit.Imported(0, 4, 0, 0)
+    assert other.remarks(KEY) == one.remarks(KEY) and other.history(KEY) == []
+
+
+def test_two_machines_remarks_on_one_subject_are_all_kept_and_the_latest_counts(stores):
+    one, other = stores
+    other.add_remark(KEY, Remark("word", "joy", "Ada", "wrong"))
+    ahead = (datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=1)).isoformat()
+    rows = f"kind,subject,reviewer,verdict,created_at\nword,joy,Ada,partly,2020-01-01\nword,joy,Ada,right,{ahead}\n"
+    assert bring(other, rows.encode(), "remarks.csv").n_remarks == 2
+    assert [remark.verdict for remark in other.remarks(KEY)] == ["partly", "wrong", "right"]
+    other.add_remark(KEY, Remark("word", "joy", "Ada", "unsure"))
+    newest = audit.newest_remarks(other.remarks(KEY))["word", "joy", "Ada"]
+    assert newest.verdict == "unsure", "a clock that is ahead elsewhere must not hide what is said now"
+    mine, theirs = (Remark("word", "joy", who, "right", uid="u1") for who in ("Ada", "Eve"))
+    one.bring_remarks(KEY, [mine])
+    assert one.bring_remarks(KEY, [theirs]) == 0 and one.remarks(KEY)[0].reviewer == "Ada", "a known uid stays"
 
 
 @pytest.mark.parametrize("kind", MAKE)
@@ -89,6 +119,24 @@ def test_rows_of_another_bundle_are_left_out_and_hand_made_ones_are_of_this(stor
         ("v.csv", b"feature_id,reviewer,related,confidence\n1,Ada,yes,high\n", "row 0: cannot be read"),
         ("v.csv", b"feature_id,reviewer,related,created_at\n1,Ada,yes,soon\n", "row 0: cannot be read"),
         ("v.csv", b"feature_id,reviewer,related\n1,,yes\n", "row 0: the reviewer"),
+        ("v.csv", b"feature_id,reviewer,related,created_at\n1,Ada,yes,9999-12-31T23:59:59.999999Z\n", "in the future"),
+        ("v.csv", b"feature_id,reviewer,related,created_at\n1,Ada,yes,0001-01-01\n", "row 0: .* 2000|row 0: cannot"),
+        ("v.json", b'[{"feature_id": Infinity, "reviewer": "Ada", "related": "yes"}]', "row 0: cannot be read"),
+        ("v.json", b'[{"feature_id": 1, "reviewer": "Ada", "note": "\\ud800", "related": "yes"}]', "row 0: cannot be"),
+        ("v.json", b'[{"list": "a", "feature_id": 1}, {"feature_id": 1}]', "row 1: the list’s name has 0"),
+        (
+            "r.csv",
+            b"kind,subject,reviewer,verdict\ntext,3,Ada,right\ntext,40,Ada,right\n",
+            "row 1: there is no text 40",
+        ),
+        ("r.csv", b"kind,subject,reviewer,verdict\ntext,x,Ada,right\n", "row 0: cannot be read"),
+        ("r.csv", b"kind,subject,reviewer,verdict\nmood,x,Ada,right\n", "row 0: kind is 'mood'"),
+        ("r.csv", b"kind,subject,reviewer,verdict\nword,joy,Ada,splendid\n", "row 0: verdict is 'splendid'"),
+        ("r.csv", b"kind,subject,reviewer\nword,joy,Ada\n", "row 0: the remark is empty"),
+        ("r.csv", b"kind,subject,reviewer,verdict\nword,,Ada,right\n", "row 0: the subject has 0"),
+        ("r.json", b'[{"kind": "word", "subject": "\\u0000", "reviewer": "Ada", "verdict": "right"}]', "NUL"),
+        ("r.json", b'[{"kind": "word", "subject": "\\udfff", "reviewer": "Ada", "note": "x"}]', "cannot be read"),
+        ("r.csv", b"subject,reviewer,verdict\njoy,Ada,right\n", "no column"),
         ("v.csv", b"number\n1\n", "no column feature_id"),
         ("v.csv", b"\xff\xfe\x00", "cannot be read as csv"),
         ("v.json", b"{}", "not a list"),
@@ -102,7 +150,7 @@ def test_rows_of_another_bundle_are_left_out_and_hand_made_ones_are_of_this(stor
 def test_a_wrong_file_names_the_row_and_brings_nothing(stores, name, content, says):
     with pytest.raises(AuditError, match=says):
         bring(stores[0], content, name)
-    assert stores[0].history(KEY) == []
+    assert stores[0].history(KEY) == [] and stores[0].remarks(KEY) == [] and stores[0].lists(KEY) == []
 
 
 def test_own_words_become_a_persons_labels(tmp_path):
