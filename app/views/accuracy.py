@@ -7,7 +7,7 @@ import streamlit as st
 
 from app.components.html import exports, panels
 from app.components.results import report
-from app.session import cache, permalinks
+from app.session import cache, names, permalinks
 from app.session.cache import ask
 from app.session.permalinks import WORDS, words_for
 from app.widgets import frame, verdict_panel
@@ -88,7 +88,8 @@ def show_word(store: Store) -> None:
     if not found:
         st.html(panels.note("No feature fires on it five times as strongly as on the average token."))
         return
-    st.html(panels.linked_table(["feature", "lift", "weight"], report.feature_rows(found, permalinks.feature_href)))
+    rows = report.feature_rows(names.with_names(store, found), permalinks.feature_href)
+    st.html(panels.linked_table(["feature", "lift", "weight"], rows))
     says = "Features by lift: how much more strongly they fire on this word than on the average token."
     frame.caption(says, lambda: exports.as_table(queries.words.WordFeature, found), name=f"word_features_{word.word}")
 

@@ -1,6 +1,7 @@
 """Findings: texts and words that two scores rank differently, grouped by the features responsible."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import streamlit as st
@@ -8,11 +9,12 @@ import streamlit as st
 from app.components.html import exports, panels
 from app.components.results import queues
 from app.components.results.queues import Judges
-from app.session import cache, permalinks
+from app.session import cache, names, permalinks
 from app.session.cache import ask
 from app.session.permalinks import WORDS, DisagreementsView
 from app.widgets import frame, verdict_panel
 from lfp.bundle import queries
+from lfp.bundle.queries.words import QueuedWord
 from lfp.bundle.store.connection import Store
 from lfp.evaluation.results import ResultRow
 from lfp.report.formatting import count, pick
@@ -49,7 +51,8 @@ def text_items(store: Store, gap: str, side: str) -> list[queues.Item]:
     found = ask(queries.words.queued_texts, store, gap, side=side, limit=LONGEST)
     if not found:
         return []
-    responsible = queues.by_text(ask(queries.words.responsible_features, store, gap, side=side, limit=LONGEST))
+    rows = ask(queries.words.responsible_features, store, gap, side=side, limit=LONGEST)
+    responsible = queues.by_text(names.with_names(store, rows))
     items = []
     for text in found:
         features = responsible.get(text.text_id, ())
@@ -62,16 +65,17 @@ def text_items(store: Store, gap: str, side: str) -> list[queues.Item]:
 
 def word_items(store: Store, gap: str, side: str) -> list[queues.Item]:
     """Return the words with the largest gaps, each with the features that fire on it."""
-    items = []
-    for word in ask(queries.words.queued_words, store, gap, side=side, limit=LONGEST):
+    items, words = [], ask(queries.words.queued_words, store, gap, side=side, limit=LONGEST)
+    named = names.read_names(store, [number for word in words for number in word.feature_ids[:3]])
+    for word in words:
         href = permalinks.href("inputs", permalinks.InputsView(words=word.word))
         head = panels.anchor(href, word.word) + panels.text(f"{count(word.n)} times")
-        features = zip(word.feature_ids[:3], word.descriptions[:3], strict=True)
-        items.append(queues.Item(head, word, tuple(queues.Named(number, label) for number, label in features)))
+        features = tuple(queues.Named(number, named[number]) for number in word.feature_ids[:3])
+        items.append(queues.Item(head, word, features))
     return items
 
 
-def choose_group(items: Sequence[queues.Item], *, things: str) -> int | None:
+def choose_group(items: Sequence[queues.Item], *, things: str, is_blind: bool) -> int | None:
     """Draw a button for each feature responsible with its number of items; return the feature that filters the list."""
     st.subheader("Features responsible" if things == "texts" else "Features that fire on them")
     st.html(panels.note(RESPONSIBLE if things == "texts" else FIRES))
@@ -88,13 +92,15 @@ def choose_group(items: Sequence[queues.Item], *, things: str) -> int | None:
         bind="query-params", on_change=go_to_start,
     )  # fmt: skip
     rows = st.container(gap="xxsmall")
-    for feature_id, heading in queues.groups([item.features for item in items]).items():
+    for feature_id, heading in queues.groups([item.features for item in items], is_blind=is_blind).items():
         kind: Literal["primary", "tertiary"] = "primary" if feature_id == picked else "tertiary"
         rows.button(heading, key=f"group_{feature_id}", type=kind, on_click=toggle, args=(feature_id,))
     return picked
 
 
-def show_items(items: Sequence[queues.Item], judges: Judges) -> Sequence[queues.Item]:
+def show_items(
+    store: Store, items: Sequence[queues.Item], judges: Judges, view: DisagreementsView
+) -> Sequence[queues.Item]:
     """Draw one page of the list and return it."""
     if not items:
         st.html(panels.note("That feature is responsible for none of these. Clear its number, or choose another."))
@@ -103,6 +109,10 @@ def show_items(items: Sequence[queues.Item], judges: Judges) -> Sequence[queues.
     page = st.pagination(-(-len(items) // PAGE_SIZE), key="stretch", bind="query-params", max_visible_pages=5)
     shown = items[(page - 1) * PAGE_SIZE : page * PAGE_SIZE]
     ids = {feature.feature_id for item in shown for feature in item.features}
+    hidden = verdict_panel.hidden_subjects(store, "finding", [finding(view, name_of(item)) for item in shown])
+    shown = [replace(item, is_hidden=finding(view, name_of(item)) in hidden) for item in shown]
+    if hidden:
+        slot.html(panels.note(verdict_panel.BLIND_REMARK))
     hrefs = {feature_id: permalinks.feature_href(feature_id) for feature_id in ids}
     slot.html(queues.legend(judges) + queues.listed(shown, judges, feature_href=hrefs))
     return shown
@@ -111,12 +121,13 @@ def show_items(items: Sequence[queues.Item], judges: Judges) -> Sequence[queues.
 def show_verdict(store: Store, view: DisagreementsView, shown: Sequence[queues.Item]) -> None:
     """Draw the choice of a finding of this page, and the bar that judges it; first the next without a verdict."""
     kind = view.things.removesuffix("s")
-    names = [str(getattr(item.thing, "word" if kind == "word" else "text_id")) for item in shown]
-    key = permalinks.widget_key("finding", view.queue, names)
-    todo = [name for name in names if not verdict_panel.is_judged(store, "finding", finding(view, name))]
-    st.session_state.setdefault(key, (todo or names)[0])
+    offered = [name_of(item) for item in shown]
+    key = permalinks.widget_key("finding", view.queue, offered)
+    judged = verdict_panel.judged_subjects(store, "finding", [finding(view, name) for name in offered])
+    todo = [name for name in offered if finding(view, name) not in judged]
+    st.session_state.setdefault(key, (todo or offered)[0])
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="small")
-    name = row.selectbox("Verdict on", names, key=key, format_func=lambda name: f"{kind} {name}", width=260)
+    name = row.selectbox("Verdict on", offered, key=key, format_func=lambda name: f"{kind} {name}", width=260)
     after = [other for other in todo if other != name]
 
     def go() -> None:
@@ -125,6 +136,11 @@ def show_verdict(store: Store, view: DisagreementsView, shown: Sequence[queues.I
     row.button("Next unreviewed", disabled=not after, on_click=go, key="next_finding")
     question = f"Is it true that {view.queue.replace(' against ', ' and ')} disagree on this {kind}?"
     verdict_panel.show_remark_bar(store, "finding", finding(view, name), question)
+
+
+def name_of(item: queues.Item) -> str:
+    """Return the word, or the text's number, of an item."""
+    return str(item.thing.word if isinstance(item.thing, QueuedWord) else item.thing.text_id)
 
 
 def finding(view: DisagreementsView, name: str) -> str:
@@ -192,16 +208,17 @@ def show() -> None:
     says = f"The {which} with the largest difference between {ranks}."
     largest = largest_gap_sentence(figures, metric=metric, kind=view.things.removesuffix("s"))
     st.html(panels.note(says) + (panels.note(largest) if largest else ""))
+    is_blind = verdict_panel.is_blind()
     left, right = st.columns([4, 8], gap="large")
     with left:
-        picked = choose_group(items, things=view.things)
+        picked = choose_group(items, things=view.things, is_blind=is_blind)
     with right:
         kept = [item for item in items if picked is None or picked in {part.feature_id for part in item.features}]
-        shown = show_items(kept, judges)
+        shown = show_items(store, kept, judges, view)
         frame.download(
             lambda: exports.as_table(type(items[0].thing), [item.thing for item in items]), name="disagreements"
         )
-    if view.things == "words" and gap == "implicit gap":
+    if view.things == "words" and gap == "implicit gap" and not is_blind:
         show_unexplained(store, figures)
     if shown:
         show_verdict(store, view, shown)

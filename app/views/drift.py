@@ -7,7 +7,7 @@ import streamlit as st
 
 from app.components.feature import columns, drift
 from app.components.html import panels
-from app.session import cache, permalinks
+from app.session import cache, names, permalinks
 from app.session.cache import ask
 from app.session.permalinks import words_for
 from app.widgets import filters, frame
@@ -116,6 +116,7 @@ def show_table(store: Store) -> int | None:
     with left:
         page = st.pagination(-(-n // PAGE_SIZE), key="drift_page", bind="query-params")
     rows = ask(queries.drift.drift, store, wanted, order=order, limit=PAGE_SIZE, offset=(page - 1) * PAGE_SIZE)
+    rows = names.name_rows(store, rows)
     ids, shown = rows["feature_id"].to_pylist(), drift.for_screen(rows, with_site=bool(filters.site_column(store)))
     with slot:
         cell = frame.show_rows(shown, key=permalinks.widget_key("drift_table", ids), columns=table_columns())

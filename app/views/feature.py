@@ -10,7 +10,7 @@ import streamlit as st
 from app.components.feature import credit, naming, profile, titles, trust
 from app.components.html import panels
 from app.components.text import reading, tokens
-from app.session import cache, permalinks
+from app.session import cache, names, permalinks
 from app.session.cache import ask
 from app.session.permalinks import FeaturesView, words_for
 from app.widgets import filters, frame, verdict_panel
@@ -189,7 +189,7 @@ def show_texts(store: Store, feature: Feature) -> None:
         watched = feature.feature_id
         href = lambda text_id: permalinks.href("inputs", permalinks.InputsView(text=text_id, watch=watched))  # noqa: E731
         st.html(profile.texts(parts, where=href))
-    near = ask(queries.feature.neighbours, store, feature.feature_id)
+    near = names.with_names(store, ask(queries.feature.neighbours, store, feature.feature_id), key="neighbour_id")
     show_title("Neighbours", titles.neighbours(near))
     st.html(profile.neighbours(near, where=permalinks.feature_href))
 

@@ -7,7 +7,7 @@ import streamlit as st
 
 from app.components.html import panels
 from app.components.text import ledgers, reading, tokens
-from app.session import bundles, cache, permalinks
+from app.session import bundles, cache, names, permalinks
 from app.session.cache import ask
 from app.session.permalinks import WORDS, InputsView, words_for
 from app.widgets import frame, paging, verdict_panel
@@ -136,7 +136,7 @@ def choose_watched(store: Store, ids: list[int]) -> Feature | None:
         st.html(panels.note(f"{error}."))
         return None
     link = panels.anchor(permalinks.feature_href(feature.feature_id), "Open the feature")
-    says = panels.text(feature.description or "no label")
+    says = panels.text(names.read_names(store, [chosen])[chosen] or "no label")
     st.html(f"{panels.badge(f'feature {feature.feature_id}')}{says} · {link}")
     return feature
 
@@ -172,7 +172,8 @@ def show_estimate(store: Store, text: Text, name: str) -> None:
     found = ask(query, store, text.text_id)
     shown = ask(queries.ledgers.ledger, store, text.text_id)
     watched = choose_watched(store, [part.feature_id for part in shown.shown] if shown else [])
-    tips = [ledgers.token_tip(ledger) for ledger in ask(queries.texts.token_ledgers, store, text.text_id)]
+    split = names.name_parts(store, ask(queries.texts.token_ledgers, store, text.text_id))
+    tips = [ledgers.token_tip(ledger) for ledger in split]
     show_tokens(store, text, watched, tips)
     if shown is None:
         says = (
@@ -184,7 +185,7 @@ def show_estimate(store: Store, text: Text, name: str) -> None:
     if found is None:
         st.html(panels.note("This bundle does not split the raw-activation probe’s estimate."))
         return
-    account = build(found)
+    account = build(*names.name_parts(store, [found]))
     st.subheader(account.title)
     st.html(panels.note(account.says))
     frame.show_ledger(account, key="ledger_chart", on_select=watch_bar)
@@ -201,7 +202,7 @@ def show_implicit(store: Store, text: Text, path: Path) -> None:
     modules = ask(queries.implicit_ledgers.module_ledger, store, text.text_id, path=path)
     features = ask(queries.implicit_ledgers.feature_ledger, store, text.text_id, path=path)
     watched = choose_watched(store, [part.feature_id for part in features.shown] if features else [])
-    split = ask(queries.implicit_ledgers.token_credits, store, text.text_id, path=path)
+    split = names.name_parts(store, ask(queries.implicit_ledgers.token_credits, store, text.text_id, path=path))
     rewards = text.token_implicit_reward or [None] * len(split)
     tips = [ledgers.credit_tip(at, path=path, reward=reward) for at, reward in zip(split, rewards, strict=False)]
     show_tokens(store, text, watched, tips)
@@ -223,7 +224,7 @@ def show_implicit(store: Store, text: Text, path: Path) -> None:
     if features is None:
         st.html(panels.note("This run did not split this text’s implicit reward over features."))
         return
-    account = ledgers.from_features(features, path=path)
+    account = ledgers.from_features(*names.name_parts(store, [features]), path=path)
     st.subheader(account.title)
     st.html(panels.note(account.says))
     frame.show_ledger(account, key="ledger_chart", on_select=watch_bar)

@@ -1,6 +1,7 @@
 """Summary: what feedback taught the model in its own words, whether that can be believed, and where it lives."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -10,7 +11,7 @@ from app.components.feature import leading
 from app.components.html import exports, panels
 from app.components.results import about, checks, report, titles
 from app.components.text import samples
-from app.session import cache, permalinks
+from app.session import cache, names, permalinks
 from app.session.cache import ask
 from app.widgets import frame
 from lfp.bundle import queries
@@ -67,6 +68,7 @@ def show_checks(store: Store) -> None:
 def show_leading(store: Store) -> None:
     """Draw the five features that carry most."""
     found = ask(queries.credits.leading_features, store)
+    found = replace(found, features=tuple(names.with_names(store, found.features)))
     shares = ask(queries.run.figures, store, "feature_credits")
     st.subheader(leading.title(found, shares))
     text_href = lambda text_id, feature: permalinks.href(  # noqa: E731

@@ -8,7 +8,7 @@ import streamlit as st
 
 from app.components.html import exports, panels
 from app.components.text import ledgers, reading, tokens
-from app.session import cache, permalinks
+from app.session import cache, names, permalinks
 from app.session.cache import ask
 from app.session.permalinks import PairsView, words_for
 from app.widgets import frame, paging
@@ -89,7 +89,8 @@ def show_response(
         st.html(panels.note("This response is empty."))
         return
     rows = [replace(row, values=row.values[first:]) for row in reading.score_rows(text, limits, probe)]
-    tips = [ledgers.token_tip(ledger) for ledger in ask(queries.texts.token_ledgers, store, text.text_id)][first:]
+    split = names.name_parts(store, ask(queries.texts.token_ledgers, store, text.text_id)[first:])
+    tips = [ledgers.token_tip(ledger) for ledger in split]
     st.html(tokens.sheet(parts, rows, numbers=st.session_state.side_values, tips=tips))
     href = permalinks.href("inputs", permalinks.InputsView(text=text.text_id, texts="all"))
     st.html(panels.anchor(href, f"Open text {text.text_id} in Inputs"))
@@ -107,7 +108,7 @@ def show_difference(store: Store, pair: Pair) -> None:
         "The intercept cancels."
     )
     st.html(panels.note(says))
-    frame.show_ledger(ledgers.from_contrast(found), key="pair_chart")
+    frame.show_ledger(ledgers.from_contrast(*names.name_parts(store, [found])), key="pair_chart")
 
     def all_parts() -> pa.Table:
         whole = ask(queries.ledgers.pair_ledger, store, pair.pair_id, limit=None)

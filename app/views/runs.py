@@ -6,7 +6,7 @@ import streamlit as st
 
 from app.components.html import panels
 from app.components.results import comparison as comparing
-from app.session import bundles, cache, permalinks
+from app.session import bundles, cache, names, permalinks
 from app.widgets import frame
 from lfp.bundle import comparison
 from lfp.bundle.store.connection import Store
@@ -111,7 +111,8 @@ def show_matches(this: Store, other: Store) -> tuple[str, int] | None:
     left, right = st.columns([3, 2], vertical_alignment="center")
     with left:
         page = st.pagination(-(-pairs.num_rows // PAGE_SIZE), key="match_page", bind="query-params")
-    shown = pairs.slice((page - 1) * PAGE_SIZE, PAGE_SIZE)
+    shown = names.name_rows(this, pairs.slice((page - 1) * PAGE_SIZE, PAGE_SIZE), side="_one")
+    shown = names.name_rows(other, shown, side="_other")
     with slot:
         st.html(panels.note(f"{count(pairs.num_rows)} pairs. Click a feature of either run to open it."))
         key = permalinks.widget_key("matches", shown["feature_id_one"].to_pylist(), other.manifest.key)

@@ -9,7 +9,7 @@ import streamlit as st
 
 from app.components.html import exports, panels
 from app.components.results import report
-from app.session import cache, permalinks
+from app.session import cache, names, permalinks
 from app.session.cache import ask
 from app.session.permalinks import WORDS
 from app.widgets import frame
@@ -129,8 +129,8 @@ def show_effects(rows: Sequence[dict[str, Any]]) -> None:
 
 def show_perplexities(rows: Sequence[dict[str, Any]]) -> None:
     st.subheader("Is the text still fluent?")
-    names = Legend("perplexity under the base model", mark="unchanged model")
-    frame.show_intervals(lines.perplexities(rows), names, key="perplexities", include_zero=False)
+    legend = Legend("perplexity under the base model", mark="unchanged model")
+    frame.show_intervals(lines.perplexities(rows), legend, key="perplexities", include_zero=False)
     says = "Points right of the controls mean that removal just damages the text."
     columns = ["group", "kind", "control_of", "perplexity", "perplexity_before", "repetition", "repetition_before"]
     frame.caption(says, lambda: pa.Table.from_pylist(rows).select(columns), name="perplexities")
@@ -138,18 +138,23 @@ def show_perplexities(rows: Sequence[dict[str, Any]]) -> None:
 
 def show_single_features(store: Store, found: Sequence[AblatedFeature]) -> None:
     st.subheader("Predicted and measured effects")
-    frame.show_figure(points.effects(found), key="single_effects", href=permalinks.feature_href, what="feature")
+    frame.show_figure(
+        points.effects(names.with_names(store, found)),
+        key="single_effects",
+        href=permalinks.feature_href,
+        what="feature",
+    )
     band = "Grey band: 95 % of controls."
     says = f"{band} {singles_sentence(ask(queries.run.figures, store, 'ablation'))}".strip()
     table = lambda: exports.as_table(AblatedFeature, found)  # noqa: E731
     frame.caption(f"{says} Click a point to open its feature.", table, name="single_features")
 
 
-def show_inert(found: Sequence[AblatedFeature]) -> None:
+def show_inert(store: Store, found: Sequence[AblatedFeature]) -> None:
     st.subheader("Weighted heavily, no causal effect")
     inert = [feature for feature in found if is_inert(asdict(feature))]
     if inert:
-        rows = report.feature_rows(inert, permalinks.feature_href)
+        rows = report.feature_rows(names.with_names(store, inert), permalinks.feature_href)
         st.html(panels.linked_table(["feature", "predicted", "measured"], rows))
     halves = [(high - low) / 2 for _, low, high in (feature.measured for feature in found)]
     says = inert_sentence(len(inert), len(found), halves, found[0].n_completions)
@@ -166,7 +171,7 @@ def show_ablations(store: Store) -> None:
         frame.side_by_side(lambda: show_effects(rows), lambda: show_perplexities(rows))
     found = ask(queries.run.ablated_features, store)
     if found:
-        frame.side_by_side(lambda: show_single_features(store, found), lambda: show_inert(found))
+        frame.side_by_side(lambda: show_single_features(store, found), lambda: show_inert(store, found))
 
 
 def show() -> None:

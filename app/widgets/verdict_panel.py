@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 import streamlit as st
@@ -21,7 +21,7 @@ BLIND = "The label is hidden until you have answered. Judge by the examples alon
 BLIND_REMARK = "Scores are hidden until you have answered. Judge by the text alone."
 NAMELESS = "Enter your name to review. It is stored with your verdicts, and in a cookie of this browser."
 BLIND_KEY = "bar_blind"
-BLIND_HELP = "Hides labels, scores and credits until you have answered"
+BLIND_HELP = "Hides labels, scores, credits and others’ verdicts until you have answered"
 TAGS = ("duplicate", "polysemantic", "token-level", "unclear")
 """Offered besides the tags in use."""
 
@@ -54,9 +54,14 @@ def show_history(store: Store, feature_id: int) -> None:
     st.html(_history(bundle, feature_id, found))
 
 
+def is_blind() -> bool:
+    """Return whether the reviewer has chosen to judge before labels, scores and others' verdicts are shown."""
+    return bool(st.session_state.get(BLIND_KEY)) and not bundles.is_public()
+
+
 def is_hidden(store: Store, feature_id: int) -> bool:
     """Return whether a blind reviewer has yet to answer, so that labels and credits must not be shown."""
-    if bundles.is_public() or not st.session_state.get(BLIND_KEY):
+    if not is_blind():
         return False
     bundle = audit.key_of(store.manifest)
     earlier = _earlier(bundle, feature_id, audits.read_audits(bundle))
@@ -85,10 +90,12 @@ def show_reviewer() -> None:
 
 
 def show_remark_bar(store: Store, kind: str, subject: str, question: str) -> None:
-    """Draw the bar that judges a text, a word or a finding, with earlier remarks on it."""
+    """Draw the bar that judges a text, a word or a finding, with earlier remarks on it; of a blind reviewer's, own."""
     bundle = audit.key_of(store.manifest)
     remarks, fault = audits.read_remarks(bundle)
     on_it = [remark for remark in remarks if (remark.kind, remark.subject) == (kind, subject)]
+    if is_remark_hidden(store, kind, subject):
+        on_it = [remark for remark in on_it if remark.reviewer == audits.reviewer()]
     if on_it or fault:
         st.html(panels.notice("Audits cannot be read", fault, is_page=False) if fault else verdicts.remarks(on_it))
     audits.show_messages()
@@ -117,17 +124,23 @@ def show_remark_bar(store: Store, kind: str, subject: str, question: str) -> Non
             )  # fmt: skip
 
 
-def is_judged(store: Store, kind: str, subject: str) -> bool:
-    """Return whether the reviewer has judged a text, a word or a finding."""
-    remarks = audit.newest_remarks(audits.read_remarks(audit.key_of(store.manifest))[0])
-    own = remarks.get((kind, subject, audits.reviewer()))
-    return own is not None and own.verdict is not None
+def judged_subjects(store: Store, kind: str, subjects: Collection[str]) -> frozenset[str]:
+    """Return those of some texts, words or findings that the reviewer has judged."""
+    newest = audit.newest_remarks(audits.read_remarks(audit.key_of(store.manifest))[0])
+    own = {subject: newest.get((kind, subject, audits.reviewer())) for subject in subjects}
+    return frozenset(subject for subject, remark in own.items() if remark is not None and remark.verdict is not None)
+
+
+def hidden_subjects(store: Store, kind: str, subjects: Collection[str]) -> frozenset[str]:
+    """Return those of some subjects that a blind reviewer has yet to judge, whose scores must not be shown."""
+    if not is_blind():
+        return frozenset()
+    return frozenset(subjects) - judged_subjects(store, kind, subjects)
 
 
 def is_remark_hidden(store: Store, kind: str, subject: str) -> bool:
     """Return whether a blind reviewer has yet to judge the subject, so that scores and credits must not be shown."""
-    is_blind = bool(st.session_state.get(BLIND_KEY)) and not bundles.is_public()
-    return is_blind and not is_judged(store, kind, subject)
+    return subject in hidden_subjects(store, kind, (subject,))
 
 
 def _remark(bundle: BundleKey, kind: str, subject: str, key: str, verdict: str | None, own: Remark | None) -> None:

@@ -98,7 +98,7 @@ def check_run(
     is_new = (_compare_writing(writing), _compare_twins(report), _compare_base(report, target))
     evidence = (_check_labels(report, labeller), _check_interventions(report), _check_ablations(report))
     return (
-        Check("Did the reward move?", (_check_reward(report),)),
+        Check("Did the reward move?", _check_pairs(report) if _is_of_pairs(report) else (_check_reward(report),)),
         Check("Is it in the model?", (_check_model(report),)),
         Check("Is it new?", is_new),
         Check("Do labels and interventions hold?", evidence),
@@ -123,7 +123,7 @@ def _check_reward(report: Report) -> Finding:
     )
     holds = is_above_zero(change)
     if change is None or holds is None or base is None or tuned is None:
-        return _unmeasured("Mean reward", "reward", "python -m precompute run CONFIG.toml --out DIR")
+        return _unmeasured("Mean reward", "reward", _RUN)
     fell = change.ci_high is not None and change.ci_high < 0.0
     says = (
         f"{plain(base.value)} before tuning, {plain(tuned.value)} after, over {count(change.n)} continuations; change "
@@ -131,9 +131,31 @@ def _check_reward(report: Report) -> Finding:
     )
     if not holds:
         says += " It fell." if fell else " The interval includes zero."
-    if _is_of_pairs(report):
-        return Finding("Tuning was on pairs, which have none. The config's reward", None, says, "reward")
     return Finding("Mean reward", holds, says, "reward")
+
+
+def _check_pairs(report: Report) -> tuple[Finding, ...]:
+    """Judge what tuning on pairs moves: how often the implicit reward prefers the chosen of held-out responses."""
+    rows = report.get("preference_accuracy", ())
+    keys = {"model": "difference", "target": "implicit_reward"}
+    whole = pick(rows, metric="accuracy", **keys)
+    holds = is_beyond_null(whole)
+    if whole is None or holds is None:
+        return (_unmeasured("On held-out pairs", "preference_accuracy", _RUN),)
+    says = (
+        "tuning raised the log-probability of the chosen response more than the rejected one’s in a share of "
+        f"{estimate(whole)} of {count(whole.n)} pairs; {_chance(whole, 'swapped pairs')}."
+    )
+    reward = _check_reward(report)
+    if reward.holds is not None:
+        says += f" The config’s reward, which tuning on pairs does not see: {reward.says}"
+    findings = [Finding("On held-out pairs", holds, says, "preference_accuracy")]
+    controlled = pick(rows, metric="accuracy_length_controlled", **keys)
+    holds = is_beyond_null(controlled)
+    if controlled is not None and holds is not None:
+        says = f"a share of {estimate(controlled)}; {_chance(controlled, 'swapped pairs')}."
+        findings.append(Finding("With the responses’ length controlled", holds, says, "preference_accuracy"))
+    return tuple(findings)
 
 
 def _check_model(report: Report) -> Finding:
@@ -198,7 +220,7 @@ def _compare_base(report: Report, target: str | None) -> Finding:
     holds = is_above_zero(found.difference) if found else None
     section = "preference_accuracy" if found and found.target == "preference" else "kendall_tau"
     if found is None or holds is None:
-        return _unmeasured("As a probe reads it", section, "python -m precompute run CONFIG.toml --out DIR")
+        return _unmeasured("As a probe reads it", section, _RUN)
     does = "predicts held-out pairs" if found.target == "preference" else "ranks held-out words by their reward"
     better = "better" if holds else "no better"
     says = (
@@ -304,6 +326,8 @@ def _effect_in_nulls(row: ResultRow) -> float:
     return size_of(row) / (row.null_high or 1.0)
 
 
+_RUN = "python -m precompute run CONFIG.toml --out DIR"
+"""The command that measures what a report lacks."""
 _RATE = f"{100 * RATE:g} %"
 WRITING = "completions"
 """What a finding on both models' continuations rests on: a table, and no section of the report."""

@@ -36,11 +36,11 @@ _TITLES = {
     "trajectory": "When it was learned",
     "module_credits": "Where the implicit reward comes from",
     "pca_explained": "Variance of texts explained",
-    "sae_check": "SAEs made elsewhere, checked first",
-    "sae_quality": "SAEs",
+    "sae_check": "Dictionaries made elsewhere, checked first",
+    "sae_quality": "Dictionaries",
     "differences": "Change of activations without a dictionary",
     "latent_scaling": "Features of one model alone",
-    "sae_sweep": "SAEs compared",
+    "sae_sweep": "Dictionaries compared",
 }
 """Titles of the sections whose names do not read as one."""
 

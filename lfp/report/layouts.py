@@ -66,7 +66,7 @@ _FLUENCY = {
     "repetition_control": "controls’ repetition", "removed_energy": "energy", "energy_ratio": "energy ratio",
 }  # fmt: skip
 """What an ablation does to the text, by metric: the heads of its columns."""
-_SAE = {"model": "model", "layer": "layer", "site": "site", "group": "SAE"}
+_SAE = {"model": "model", "layer": "layer", "site": "site", "group": "dictionary"}
 _SAE_COLUMNS = only("fvu", "fvu_tuned", "fvu_base", "l0", "dead_fraction", "mmcs", "ce_recovered", "mmcs_seeds")
 
 LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
@@ -326,7 +326,7 @@ LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
     "pca_explained": (Layout({"group": "component"}, full("variance explained")),),
     "sae_check": (
         Layout(
-            {"model": "model", "layer": "layer", "site": "site", "group": "SAE"},
+            {"model": "model", "layer": "layer", "site": "site", "group": "dictionary"},
             only("fvu", "l0", "dead_fraction", "input_scale"),
         ),
     ),

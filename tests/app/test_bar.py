@@ -2,7 +2,7 @@
 
 import pytest
 
-from lfp.audit import AuditStore, key_of
+from lfp.audit import AuditStore, Remark, key_of
 from lfp.bundle.store.connection import Store
 from tests.app.reader import whole
 
@@ -71,6 +71,25 @@ def test_findings_are_judged_one_after_the_other(explorer, bundle, key, audit_ur
     assert choice.value != first
     (given,) = AuditStore(audit_url).remarks(key)
     assert (given.kind, given.subject) == ("finding", f"estimate against true, text {first}")
+
+
+def test_blind_mode_hides_scores_names_and_others_verdicts_of_findings(explorer, bundle, key, audit_url):
+    at = reviewing(explorer("disagreements", bundle))
+    (choice,) = [box for box in at.selectbox if box.label == "Verdict on"]
+    subject = f"estimate against true, text {choice.value}"
+    AuditStore(audit_url).add_remark(key, Remark("finding", subject, "Grace", "wrong", "Grace doubts it"))
+    shown, names = whole(at.run()), {button.label for button in at.button if (button.key or "").startswith("group_")}
+    assert "Grace doubts it" in shown and shown.count('class="lfp-ranks"') == 10
+    at = at.toggle(key="bar_blind").set_value(True).run()
+    hidden = whole(at)
+    assert "Grace doubts it" not in hidden and 'class="lfp-ranks"' not in hidden and "lfp-why" not in hidden
+    assert hidden.count('class="lfp-gap">?') == 10 and "Scores are hidden" in hidden
+    numbers = {button.label for button in at.button if (button.key or "").startswith("group_")}
+    assert numbers and all(any(name.startswith(f"{number} ") for name in names) for number in numbers)
+    at.button(key="remark_right").click().run()
+    judged = whole(at)
+    assert "Grace doubts it" in judged and judged.count('class="lfp-ranks"') == 1
+    assert [remark.is_blind for remark in AuditStore(audit_url).remarks(key)] == [False, True]
 
 
 def test_public_explorers_offer_no_bar(explorer, bundle, monkeypatch):

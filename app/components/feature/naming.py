@@ -1,4 +1,4 @@
-"""What a feature's page says on top: its name, the words of its strongest examples, and whether these agree."""
+"""Names of features, decided for every page alike: the label, unless the strongest examples contradict it."""
 
 from __future__ import annotations
 
@@ -45,18 +45,27 @@ def _are_akin(part: str, word: str) -> bool:
     return short == long or (len(short) > 2 and (long.startswith(short) or long.endswith(short)))
 
 
+def name_feature(description: str | None, words: Sequence[str]) -> str | None:
+    """Return a feature's name, given the words of its strongest examples; None without a label and examples."""
+    strongest = _listed(words)
+    if description is not None and names_words(description, words):
+        return description
+    return f"strongest on {strongest}" if strongest else None
+
+
 def page_title(feature: Feature, words: Sequence[str]) -> tuple[str, str]:
     """Return a feature's title, and what has to be said of it; a name that its examples contradict is no title."""
-    strongest = ", ".join(f"“{word}”" for word in words[:MOST_WORDS])
+    title = name_feature(feature.description, words) or "no label"
     if feature.description is None:
-        return (f"strongest on {strongest}", "No label.") if strongest else ("no label", "")
-    if names_words(feature.description, words):
-        return feature.description, f"Strongest examples: {strongest}." if strongest else ""
+        return title, "No label." if words else ""
+    if title == feature.description:
+        return title, f"Strongest examples: {_listed(words)}." if words else ""
     who = "rule" if feature.description.startswith(UNLABELLED) else "label"
-    return (
-        f"strongest on {strongest}",
-        f"Its {who} quotes none of these: {feature.description.removeprefix(UNLABELLED)}.",
-    )
+    return title, f"Its {who} quotes none of these: {feature.description.removeprefix(UNLABELLED)}."
+
+
+def _listed(words: Sequence[str]) -> str:
+    return ", ".join(f"“{word}”" for word in words[:MOST_WORDS])
 
 
 def _word_at(row: Mapping[str, Any]) -> str:

@@ -34,11 +34,15 @@ class Named:
 
 @dataclass(frozen=True)
 class Item:
-    """A text or word in the list: `head` is its name as HTML, `features` are responsible for its gap."""
+    """A text or word in the list: `head` is its name as HTML, `features` are responsible for its gap.
+
+    One that `is_hidden` is shown without scores and features, for a blind reviewer who has yet to judge it.
+    """
 
     head: str
     thing: QueuedText | QueuedWord
     features: tuple[Named, ...]
+    is_hidden: bool = False
 
 
 def by_text(found: Sequence[Responsible]) -> dict[int, tuple[Named, ...]]:
@@ -49,13 +53,18 @@ def by_text(found: Sequence[Responsible]) -> dict[int, tuple[Named, ...]]:
     return {text_id: tuple(features) for text_id, features in grouped.items()}
 
 
-def groups(features: Sequence[tuple[Named, ...]], *, most: int = 10) -> dict[int, str]:
-    """Return a heading for each of the features responsible for most items, with their number, largest first."""
+def groups(features: Sequence[tuple[Named, ...]], *, most: int = 10, is_blind: bool = False) -> dict[int, str]:
+    """Return a heading for each of the features responsible for most items, with their number, largest first.
+
+    With `is_blind` features are not named.
+    """
     counts = Counter(feature.feature_id for item in features for feature in item)
     names = {feature.feature_id: feature.description for item in features for feature in item}
     largest = sorted(counts, key=lambda number: (-counts[number], number))[:most]
     return {
-        number: as_label(f"{counts[number]} · #{number} {shortened(names[number] or 'no label', 40)}")
+        number: as_label(
+            f"{counts[number]} · #{number} {'' if is_blind else shortened(names[number] or 'no label', 40)}".rstrip()
+        )
         for number in largest
     }
 
@@ -64,6 +73,9 @@ def listed(items: Sequence[Item], judges: Judges, *, feature_href: Mapping[int, 
     """Write each item: gap, both scores, their ranks on a line from lowest to highest, the features responsible."""
     rows = ""
     for item in items:
+        if item.is_hidden:
+            rows += f'<li><div class="lfp-gap">?</div><div class="said">{item.head}</div></li>'
+            continue
         thing = item.thing
         way = "up" if thing.gap > 0 else "down"
         low, high = sorted((thing.first_rank, thing.second_rank))

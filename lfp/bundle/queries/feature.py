@@ -141,6 +141,31 @@ def feature_excerpts(store: Store, feature_id: int) -> list[dict[str, Any]]:
     )
 
 
+def strongest_excerpts(store: Store, feature_ids: Sequence[int]) -> dict[int, list[dict[str, Any]]]:
+    """Select the strongest examples (bucket 0) of some features: the words around each token, by feature and rank."""
+    found: dict[int, list[dict[str, Any]]] = {number: [] for number in feature_ids}
+    if found:
+        listed, bound = each_of(list(found))
+        for row in store.rows(_STRONGEST.format(listed=listed), bound | {"around": _AROUND}):
+            found[row.pop("feature_id")].append(row)
+    return found
+
+
+_STRONGEST = """
+WITH strongest AS (
+    SELECT feature_id, bucket, rank, text_id, position FROM examples WHERE feature_id IN {listed} AND bucket = 0
+), placed AS (
+    SELECT s.*, t."text" AS words, t.token_starts[s.position + 1] AS start,
+        coalesce(t.token_starts[s.position + 2], length(t."text")) AS stop
+    FROM strongest s JOIN texts t ON t.text_id = s.text_id
+)
+SELECT feature_id, bucket, 0 AS position,
+    substr(words, greatest(start - $around, 0) + 1, least(start, $around) + stop - start + $around) AS "text",
+    [least(start, $around), least(start, $around) + stop - start] AS token_starts
+FROM placed ORDER BY feature_id, rank
+"""
+
+
 @dataclass(frozen=True)
 class Neighbour:
     """A feature near another: by which `kind` of similarity, its value, and the neighbour's label and weight."""

@@ -1,4 +1,4 @@
-"""What results say of the models: reward, tuning, forecast, layers, autoencoders, and what a run cost."""
+"""What results say of the models: reward, tuning, forecast, layers, dictionaries, and what a run cost."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def layers_sentence(n_selected: int, n: int, sites: Sequence[str] = ("mlp_out",)
 
 
 def autoencoders_sentence(rows: Rows) -> str:
-    """Say how many autoencoders there are, and how little they reconstruct at worst, beside their controls."""
+    """Say how many dictionaries there are, and how little they reconstruct at worst, beside their controls."""
     controls = [row.value for row in rows if row.metric == "fvu" and _is_control(row)]
     rows = [row for row in rows if not _is_control(row)]
     worst = max((row.value for row in rows if row.metric == "fvu"), default=None)
@@ -82,7 +82,10 @@ def autoencoders_sentence(rows: Rows) -> str:
         if controls
         else ""
     )
-    return f"{n} sparse autoencoders, measured on held-out texts{left}.{beside}"
+    return f"{n} {_DICTIONARIES[n == 1]}, measured on held-out texts{left}.{beside}"
+
+
+_DICTIONARIES = ("dictionaries", "dictionary")
 
 
 def _is_control(row: ResultRow) -> bool:
@@ -129,11 +132,12 @@ def latent_scaling_sentence(rows: Rows) -> str:
 
 
 def pretrained_sentence(rows: Rows) -> str:
-    """Say how well autoencoders made elsewhere reconstruct (section `sae_check`)."""
+    """Say how well dictionaries made elsewhere reconstruct (section `sae_check`)."""
     checked = [row for row in rows if row.metric == "fvu"]
     worst = max((row.value for row in checked), default=None)
     left = f"; none left more than {percent(worst)} of the variance unexplained" if worst is not None else ""
-    return f"{len(checked)} sparse autoencoders made elsewhere, checked on a few thousand tokens of their place{left}."
+    what = f"{len(checked)} {_DICTIONARIES[len(checked) == 1]} made elsewhere"
+    return f"{what}, checked on a few thousand tokens of their place{left}."
 
 
 def forecast_sentence(rows: Rows) -> str:

@@ -190,8 +190,24 @@ def test_runs_on_pairs_are_judged_by_held_out_pairs() -> None:
     ]  # fmt: skip
     fallen = dataclasses.replace(REWARD[2], value=-0.5, ci_low=-0.8, ci_high=-0.2)
     reward, model, *_ = check_run(build_report([*of_pairs, *REWARD[:2], fallen]))
-    assert (reward.outcome, model.outcome) == ("not measured", "yes"), "tuning did not see this reward"
-    assert "120 held-out pairs" in write_check(model) and "pairs, which have none" in write_check(reward)
+    assert (reward.outcome, model.outcome) == ("yes", "yes")
+    assert "120 held-out pairs" in write_check(model) and "95 % of swapped pairs are below 0.56" in write_check(reward)
+    (seen,) = reward.findings
+    assert "0.66 [0.60, 0.70] of 120 pairs" in seen.says and seen.section == "preference_accuracy"
+    assert "does not see: 0.10 before" in seen.says and "It fell." in seen.says
+
+
+def test_preferences_that_are_those_of_length_move_the_reward_in_part() -> None:
+    keys = {"report_row": "preference_accuracy", "model": "difference", "target": "implicit_reward", "n": 120}
+    whole = ResultRow(metric="accuracy", value=0.66, ci_low=0.6, ci_high=0.7, null_mean=0.5, null_high=0.56, **keys)
+    held = dataclasses.replace(whole, metric="accuracy_length_controlled", value=0.52, ci_low=0.46, ci_high=0.58)
+    judged = ResultRow(
+        report_row="preference_accuracy", metric="accuracy", model="tuned", target="preference", value=0.7
+    )
+    reward = check_run(build_report([whole, held, judged]))[0]
+    assert reward.outcome == "in part" and [finding.holds for finding in reward.findings] == [True, False]
+    assert "length controlled, no: a share of 0.52" in write_check(reward)
+    assert check_run(build_report([judged]))[0].outcome == "not measured"
 
 
 @given(result_rows())

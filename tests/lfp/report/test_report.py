@@ -116,9 +116,9 @@ def test_sites_are_named_unless_all_figures_are_of_mlp_outputs() -> None:
 
     for rows in (quality("mlp_out"), quality(None)):
         (table,) = tables("sae_quality", rows)
-        assert table.heads[:3] == ("model", "layer", "SAE")
+        assert table.heads[:3] == ("model", "layer", "dictionary")
     (table,) = tables("sae_quality", quality("mlp_out", "resid_post", "attn_out"))
-    assert table.heads[:4] == ("model", "layer", "site", "SAE")
+    assert table.heads[:4] == ("model", "layer", "site", "dictionary")
     assert {line[2] for line in table.rows} == {"MLP output", "residual stream", "attention output"}
 
 
