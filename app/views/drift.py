@@ -35,7 +35,7 @@ def show_scatter(store: Store) -> int | None:
     """Draw base against tuned; return the feature that was clicked."""
     st.subheader("Base against tuned")
     plane = frame.choose_one("Show", drift.PLANES, key="plane")
-    rows = ask(queries.drift.drift_points, store, limit=MOST_POINTS)
+    rows = names.name_rows(store, ask(queries.drift.drift_points, store, limit=MOST_POINTS))
     event = st.plotly_chart(
         drift.scatter(rows.to_pydict(), plane=plane), config=CONFIG, key=f"drift_chart_{plane}",
         on_select="rerun", selection_mode="points",

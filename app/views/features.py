@@ -9,7 +9,7 @@ import streamlit as st
 from app.components.feature import columns as feature_columns
 from app.components.feature import map as feature_map
 from app.components.html import panels
-from app.session import audits, cache, permalinks
+from app.session import audits, cache, names, permalinks
 from app.session.cache import ask, ask_large
 from app.session.permalinks import FeaturesView, words_for
 from app.widgets import chips, filters, frame
@@ -94,6 +94,7 @@ def show_list(store: Store, view: FeaturesView, wanted: FeatureFilter, n: int) -
         queries.features.features, store, wanted, order=order,
         columns=tuple(dict.fromkeys((*shown, "description", "site"))), limit=PAGE_SIZE, offset=(page - 1) * PAGE_SIZE,
     )  # fmt: skip
+    rows = names.name_rows(store, rows)
     with slot:
         clicked = show_table(rows, shown, view)
     named = frame.choose_name(feature_columns.names(rows), "Open a feature of this page", key="open_feature")

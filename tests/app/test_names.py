@@ -12,7 +12,7 @@ from tests.conftest import rewrite
 
 PAGES = {
     "overview": {}, "accuracy": {"word": "enjoyed"}, "inputs": {"text": "3"}, "pairs": {},
-    "disagreements": {}, "drift": {}, "features": {}, "runs": {"other": "other"},
+    "disagreements": {}, "drift": {}, "features": {"with_map": "false"}, "runs": {"other": "other"},
 }  # fmt: skip
 
 
