@@ -8,6 +8,7 @@ import io
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -134,7 +135,7 @@ def _import_lists(
             continue
         if called in held:
             raise AuditError(f"{name}: there is another list called {called} here; rename one of them")
-        new.append(_read(name, *firsts[called], lambda row, ids=feature_ids: _audit_list(row, ids)))
+        new.append(_read(name, *firsts[called], partial(_audit_list, feature_ids=feature_ids)))
     for audit_list in new:
         store.add_list(bundle, audit_list)
     return len(new)
