@@ -10,6 +10,7 @@ from pathlib import Path
 from lfp.bundle.writer import check_replaceable
 from lfp.config import LEXICON, PRETRAIN, TUNE, LanguageModelConfig, RunConfig
 from lfp.errors import ConfigError, DataError
+from lfp.ml.models.sources import check_device
 from lfp.texts.lexicon import writes_no_spaces
 from lfp.util.types import Progress
 from precompute.run.bundle import write_bundle
@@ -57,7 +58,7 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
                 "tune.group_size", "tune.pairs_batch", *writing)  # fmt: skip
     corpus_pass = ("stats.n_texts", "stats.batch_texts", "probes.min_word_count", "probes.folds", "probes.max_rows",
                    "probes.word_occurrences", "probes.matched_contexts")  # fmt: skip
-    loading = ("model.device", "model.dtype", "model.attn_implementation")
+    loading = ("model.device", "model.device_map", "model.dtype", "model.attn_implementation")
     draws = ("probes.bootstraps", "probes.permutations")
     pair_of_models = ("corpus", "base", "tuned")
     dictionaries = find_dictionary_files(config, config_dir)
@@ -353,7 +354,7 @@ def check_resumable(run: Run, *, resume: bool) -> None:
 def run_stages(run: Run, targets: Collection[str]) -> dict[str, str]:
     """Run the stages named and all that they come after, each unless it is done; return the keys of all stages by name.
 
-    Dictionaries made elsewhere are opened first, so that one that cannot be read ends the run before any model is made.
+    A GPU that is not there, or a dictionary made elsewhere that cannot be read, ends the run before any model is made.
     Raises DataError where a file that a stage reads changes meanwhile.
     """
     stages, digests = plan_stages(run.config, run.config_dir), FileDigests()
@@ -362,6 +363,8 @@ def run_stages(run: Run, targets: Collection[str]) -> dict[str, str]:
         keys[stage.name] = compute_key(stage, run.config, keys, digests)
     needed = find_needed(stages, targets)
     due = [stage for stage in stages if stage.name in needed and not run.is_done(stage.name, keys[stage.name])]
+    if due:
+        check_device(run.config.model.device)
     if any(stage.name == "saes" for stage in due):
         check_files(run.config, run.config_dir)
     for stage in due:

@@ -116,6 +116,9 @@ class SaeConfig(Section):
     """Tokens per step."""
     steps: int = Field(2000, ge=1)
     """Training steps."""
+    products: Literal["float32", "bfloat16"] = "float32"
+    """Type in which training multiplies matrices. `bfloat16` is for GPUs, where such products take a fraction of the
+    time; weights, gradients and Adam's moments stay float32."""
     train_tokens: int = Field(150_000, ge=1000)
     """Activations held in memory for training, drawn from the corpus by the seed."""
     buffer_tokens: int | None = Field(None, ge=1000)

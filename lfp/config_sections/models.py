@@ -73,6 +73,9 @@ class ModelConfig(Section):
     """Hub revision of the tuned model."""
     device: str = "cpu"
     """Device of torch: `cpu` or `cuda`."""
+    device_map: Literal["auto", "balanced", "sequential"] | None = None
+    """With `device = "cuda"`: how each model's layers are spread over the cards, in the words of accelerate, for models
+    that one card does not hold; by default a model is on one card. Tuning itself needs a model on one card."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the models' weights. `bfloat16` takes half the memory and is faster where the processor has it; what is
     computed from the models' outputs is in float32 either way."""
@@ -85,6 +88,17 @@ class ModelConfig(Section):
     Assistant: as hh-rlhf does. By default the one that comes with the base model's tokenizer."""
     prepend_bos: bool = True
     """Put the beginning-of-sequence token before every text, so that the first token too has an implicit reward."""
+
+    @model_validator(mode="after")
+    def _spreads_over_cards(self) -> ModelConfig:
+        if self.device_map is not None and not self.device.startswith("cuda"):
+            raise ValueError(f'device_map "{self.device_map}" needs device = "cuda"; set it, or leave device_map out')
+        if self.device_map is not None and TUNE in (self.tuned, self.base):
+            raise ValueError(
+                f'device_map "{self.device_map}" is for models that are given; tune on one card first, then name the'
+                " tuned model"
+            )
+        return self
 
 
 class PretrainConfig(Section):

@@ -21,6 +21,7 @@ from typer import Option
 
 from lfp.config import SaeConfig, SaeVariant, StatsConfig, parse_section
 from lfp.errors import ConfigError, DataError
+from lfp.ml.models.sources import check_device
 from lfp.util.types import Place
 from precompute.run.resources import gemm_ceiling, peak_rss_mb
 
@@ -52,6 +53,7 @@ def bench_sae(
     seed: Annotated[int, Option(help="Seed of weights, batches and planted activations.")] = 0,
     threads: Annotated[int, Option(help="CPU threads.")] = 2,
     device: Annotated[str, Option(help="cpu or cuda.")] = "cpu",
+    products: Annotated[str, Option(help="Type of matrix products: float32 or bfloat16.")] = "float32",
     activations: Annotated[Path | None, Option(help="Train on this .npy of shape (n, d_in).")] = None,
     test: Annotated[Path | None, Option(help="Evaluate on this .npy of shape (n, d_in).")] = None,
     save_decoder: Annotated[Path | None, Option(help="Write the decoder (d_sae, d_in) to this .npy.")] = None,
@@ -71,8 +73,10 @@ def bench_sae(
         "l1": l1,
         "l0_weight": l0_weight,
         "learning_rate": learning_rate,
+        "products": products,
     }
     config = parse_section(SaeConfig, settings, where="bench sae")
+    check_device(device, key="--device")
     import torch
 
     from lfp.ml.sae.activation_sources import HeldActivations

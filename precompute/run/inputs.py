@@ -59,7 +59,12 @@ def load_options(run: Run, *, exact: bool = False) -> LoadOptions:
     """
     config = run.config.model
     dtype = "float32" if exact else config.dtype
-    return {"device": config.device, "dtype": dtype, "attn_implementation": config.attn_implementation}
+    return {
+        "device": config.device,
+        "device_map": config.device_map,
+        "dtype": dtype,
+        "attn_implementation": config.attn_implementation,
+    }
 
 
 def load_alone(run: Run, role: str, *, exact: bool = False) -> LanguageModel:

@@ -54,7 +54,9 @@ def _adapt(of_base: LanguageModel, base: Source, tuned: Source, **options: Unpac
         return of_base, replace(merge_adapter(tuned, base, key="model.tuned", **options), name=tuned.name)
     network = of_base.network
     attach_adapter(network, tuned, base_name=base.name)
-    network.to(of_base.device).eval().requires_grad_(False)
+    if len(of_base.devices) == 1:
+        network.to(of_base.device)
+    network.eval().requires_grad_(False)
     switch = AdapterSwitch(network)
     tokenizer = load_tokenizer(tuned, key="model.tuned") if has_tokenizer(tuned) else of_base.tokenizer
     bos_id, pad_id = special_ids(tokenizer, of_base.d_vocab)

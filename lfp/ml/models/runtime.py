@@ -117,8 +117,10 @@ def affine(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
 
     Without gradients on a CPU oneDNN computes the float32 product: it uses the full vector width on processors of every
     maker, where the library behind `F.linear` takes two to three times as long on some (docs/BENCHMARKS.md). The two
-    differ by rounding alone.
+    differ by rounding alone. Within torch's autocast the product is of its type, and the result float32 all the same.
     """
+    if torch.is_autocast_enabled(inputs.device.type):
+        return F.linear(inputs, weight, bias).float()
     plain = torch.is_grad_enabled() or inputs.device.type != "cpu" or inputs.dtype != torch.float32
     if plain or not inputs.numel() or not torch.backends.mkldnn.is_available():
         return F.linear(inputs.contiguous(), weight, bias)  # it may copy the weight for each row of a strided input

@@ -36,6 +36,7 @@ class LoadOptions(TypedDict, total=False):
     """How a network is loaded, on the CPU in float32 unless stated: the keys of `[model]` with the same names."""
 
     device: str
+    device_map: str | None
     dtype: str
     attn_implementation: str
 
@@ -132,6 +133,10 @@ def load_network(source: Source, *, key: str = "model.base", **options: Unpack[L
         "attn_implementation": options.get("attn_implementation", "eager"),
         "output_loading_info": True,
     }
+    device_map = options.get("device_map")
+    if device_map is not None:
+        require("accelerate", source)
+        arguments["device_map"] = device_map
     if source.gguf_file:
         require("gguf", source)
         from transformers import GgufConfig
@@ -142,7 +147,20 @@ def load_network(source: Source, *, key: str = "model.base", **options: Unpack[L
     if info["missing_keys"]:
         missing = sorted(info["missing_keys"])[0]
         raise ModelError(f"{source.name}: its weights lack {missing}; save the whole model again with save_pretrained")
-    return place_on_device(network, options.get("device", "cpu"))
+    if device_map is None:
+        return place_on_device(network, options.get("device", "cpu"))
+    check_spread(network, source)
+    return network.eval()
+
+
+def check_spread(network: Any, source: Source) -> None:
+    """Raise ModelError where a model that accelerate spread over devices is not whole on these."""
+    away = sorted({str(place) for place in getattr(network, "hf_device_map", {}).values() if place == "disk"})
+    if away or any(weight.is_meta for weight in network.parameters()):
+        raise ModelError(
+            f"{source.name}: the cards here do not hold it, so that model.device_map would leave weights on"
+            f" {' and '.join(away) or 'the host'}; use more cards, or --set model.dtype=bfloat16"
+        )
 
 
 def load_tokenizer(source: Source, *, key: str = "model.base", **options: Any) -> PreTrainedTokenizerBase:
@@ -211,6 +229,18 @@ def from_pretrained(auto_class: Any, place: str | Path, **options: Any) -> Any:
 def list_model_files(folder: Path) -> tuple[Path, ...]:
     """List the files of a folder that determine the model in it."""
     return tuple(sorted(file for file in folder.iterdir() if file.suffix in MODEL_SUFFIXES and file.is_file()))
+
+
+def check_device(device: str, *, key: str = "model.device") -> None:
+    """Raise ModelError where torch finds no CUDA card that `device` names, before anything long runs."""
+    if not device.startswith("cuda"):
+        return
+    import torch
+
+    n_cards, number = torch.cuda.device_count(), int(device.partition(":")[2] or 0)
+    if number >= n_cards:
+        found = f"{n_cards} CUDA card{'s' * (n_cards > 1)}" if n_cards else "no CUDA card"
+        raise ModelError(f"{key} {device}: torch {torch.__version__} finds {found} here; --set model.device=cpu")
 
 
 def place_on_device(network: Any, device: str) -> Any:

@@ -96,10 +96,11 @@ class SaeTrainer:
     def step(self, outputs: Tensor) -> Tensor:
         """Take one step of Adam on activations [n, d_in]; return the loss, a scalar tensor."""
         inputs = to_device(outputs, self.last_active.device) * self.info.scale
-        if isinstance(self.objective, WrittenObjective):
-            result = self._written_pass(self.objective, inputs)
-        else:
-            result = self._autograd_pass(inputs)
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.config.products == "bfloat16"):
+            if isinstance(self.objective, WrittenObjective):
+                result = self._written_pass(self.objective, inputs)
+            else:
+                result = self._autograd_pass(inputs)
         n_active = result.features.count_active()
         self.last_active.masked_fill_(n_active > 0, self.step_number)
         if inputs.device.type == "cpu":
@@ -155,8 +156,8 @@ class SaeTrainer:
         sae, n = self.sae, len(inputs)
         with torch.enable_grad():
             sae.requires_grad_(True)
-            features = sae.activate(F.linear(inputs, sae.encoder, sae.b_enc))
-            residual = torch.addmm(sae.b_dec, features, sae.W_dec) - inputs
+            features = sae.activate(F.linear(inputs, sae.encoder, sae.b_enc).float())
+            residual = torch.addmm(sae.b_dec, features, sae.W_dec).float() - inputs
             loss = residual.pow(2).sum() / n + self.objective.penalty(features, n)
             weights = dict(sae.named_parameters())
             found = torch.autograd.grad(loss, list(weights.values()), materialize_grads=True)

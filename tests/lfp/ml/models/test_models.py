@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
 import shutil
@@ -11,11 +12,14 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import dispatch_model
+from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from transformers import AutoModelForCausalLM
 
 from lfp.config import FeedbackConfig, TuneConfig
 from lfp.errors import ModelError
 from lfp.ml.models import runtime
+from lfp.ml.models.activations import stream_pair
 from lfp.ml.models.divergence import LayerDivergence, layer_divergence, most_moved
 from lfp.ml.models.finetuning.dpo import tune_dpo
 from lfp.ml.models.loading import (
@@ -26,6 +30,7 @@ from lfp.ml.models.loading import (
 )
 from lfp.ml.models.pairs import Vocabulary, check_same_shape, share_vocabulary
 from lfp.ml.models.reward_model import load_reward_model
+from lfp.ml.models.sources import check_device
 from lfp.ml.models.tokenization import batches, tokenize
 from lfp.texts.preferences import PreferencePair
 from lfp.util import dependencies
@@ -360,3 +365,27 @@ def test_a_device_that_is_not_there(folders: dict[str, tuple[Path, Path]]) -> No
         pytest.skip("there is a GPU here")
     with pytest.raises(ModelError, match=r"model\.device cuda"):
         load_model(str(folders["llama"][0]), device="cuda")
+    with pytest.raises(ModelError, match=r"finds no CUDA card here; --set model\.device=cpu"):
+        check_device("cuda:0")
+
+
+@torch.no_grad()
+def test_a_model_spread_over_devices_gives_the_same(pair: Pair, sentences: list[str]) -> None:
+    """Every part with the hooks by which accelerate moves activations between cards, here from the CPU to the CPU."""
+    plain = pair[0]
+    whole = load_model(plain.name, device_map="auto")
+    assert whole.devices == {torch.device("cpu")} and whole.sha256 == plain.sha256
+    network = dispatch_model(whole.network, {"": "cpu"}, main_device="cpu", force_hooks=True)
+    for module in network.modules():
+        add_hook_to_module(module, AlignDevicesHook("cpu", io_same_device=True), append=True)
+    spread = dataclasses.replace(whole, network=network)
+    texts = tokenize(plain.tokenizer, sentences, context=12)
+    for found, expected in zip(
+        *(
+            stream_pair(model, plain, texts, places=[Place(0)], batch_texts=3, prepend_bos=True)
+            for model in (spread, plain)
+        ),
+        strict=True,
+    ):
+        torch.testing.assert_close(found.tuned.outputs, expected.tuned.outputs, rtol=0, atol=0)
+        torch.testing.assert_close(found.implicit_reward, expected.implicit_reward, rtol=0, atol=0, equal_nan=True)
