@@ -18,7 +18,7 @@ import plotly.graph_objects  # noqa: E402, F401
 import sqlalchemy  # noqa: E402, F401
 
 from app.components.html import panels  # noqa: E402
-from app.session import bundles, cache, contents, permalinks  # noqa: E402
+from app.session import bundles, cache, contents, permalinks, remote  # noqa: E402
 from app.widgets import frame, glossary, navigation  # noqa: E402
 from lfp.errors import LfpError  # noqa: E402
 
@@ -70,6 +70,7 @@ else:
         navigation.show_other_bundle(manifest, page.url_path)
         page.run()
     except LfpError as error:
+        remote.forget()  # a bundle that was replaced is opened again at the next request
         st.html(panels.notice("This cannot be shown", bundles.error_text(error)))
         for name in [name for name in offered if name != bundles.bundle_name()]:
             st.button(f"Open {name}", on_click=bundles.set_bundle, args=(name,))

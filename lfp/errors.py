@@ -44,6 +44,10 @@ class BundleError(LfpError):
     """A bundle is missing, broken, of another version, or cannot be written."""
 
 
+class BundleChangedError(BundleError):
+    """A bundle in an object store was replaced while it was open, or while another was written to its address."""
+
+
 class NotInBundleError(BundleError):
     """The bundle does not hold the feature, text or probe."""
 

@@ -7,11 +7,14 @@ from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
+from lfp.bundle.remote.mirror import place_beside
+from lfp.bundle.remote.publishing import Target
 from lfp.bundle.writer import check_replaceable
 from lfp.config import LEXICON, PRETRAIN, TUNE, LanguageModelConfig, RunConfig
 from lfp.errors import ConfigError, DataError
 from lfp.ml.models.sources import check_device
 from lfp.texts.lexicon import writes_no_spaces
+from lfp.util.object_stores import is_address
 from lfp.util.types import Progress
 from precompute.run.bundle import write_bundle
 from precompute.run.inputs import (
@@ -314,32 +317,39 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
 
 def run_pipeline(
     config: RunConfig,
-    out: Path,
+    out: str | Path,
     *,
     config_dir: Path | None,
     resume: bool,
     progress: Progress,
     language_model: LanguageModelConfig | None = None,
-) -> Path:
-    """Run every stage that is not done, write the bundle to `out`, and return its resolved path.
+    work: str | Path | None = None,
+) -> Path | str:
+    """Run every stage that is not done, write the bundle to `out`, and return its resolved path, or its address.
 
-    The stages' output is kept in a hidden folder beside `out` until the bundle is complete, so that an interrupted run
-    continues with `resume`. Raises ConfigError where a model or more is done and `resume` is False, and BundleError
-    where `out` holds something else, cannot be written, or another command is writing to it.
+    The stages' output is kept in a hidden folder in `work`, or beside `out`, until the bundle is complete, so that an
+    interrupted run continues with `resume`. Raises ConfigError where a model or more is done and `resume` is False, and
+    BundleError where `out` holds something else, cannot be written, or another command is writing to it.
     """
     import torch
 
-    out = out.resolve()
-    check_replaceable(out)
-    with lock_work_folder(out) as work:
-        run = Run(config, work, config_dir, progress, language_model=language_model)
+    target = Target.find(str(out)) if is_address(out) else None
+    place = place_beside(out)
+    if target is None:
+        check_replaceable(place)
+    with lock_work_folder(place, within=work) as folder:
+        run = Run(config, folder, config_dir, progress, language_model=language_model)
         check_resumable(run, resume=resume)
         torch.set_num_threads(config.threads)  # sums are split by thread, so results repeat only so
         names = [stage.name for stage in plan_stages(config, config_dir)]
         run_stages(run, names)
-        write_bundle(run, out, names)
-        shutil.rmtree(work)
-    return out
+        if target is None:
+            write_bundle(run, place, names)
+        else:
+            write_bundle(run, folder / "bundle", names)
+            target.publish(folder / "bundle")
+        shutil.rmtree(folder)
+    return place if target is None else target.folder.address
 
 
 def check_resumable(run: Run, *, resume: bool) -> None:

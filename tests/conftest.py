@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import sys
+import uuid
 from pathlib import Path
 
 import pyarrow as pa
@@ -69,6 +70,39 @@ LONGEST = (
     "test_kinds.py",
 )
 """Files begun first, so that no process waits in the end for another's longest."""
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    """An S3-compatible server."""
+    from tests.s3 import Server
+
+    server = Server()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_server, monkeypatch, tmp_path):
+    """The server as this process finds it: without a fault, its files fetched into a cache of this test."""
+    import s3fs
+
+    for name, value in {**s3_server.environment, "LFP_CACHE": str(tmp_path / "cache")}.items():
+        monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    yield s3_server
+    s3_server.reset()
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture
+def bucket(s3):
+    """The address of an empty bucket."""
+    import fsspec
+
+    name = f"bucket-{uuid.uuid4().hex}"
+    fsspec.filesystem("s3").mkdir(name)
+    return f"s3://{name}"
 
 
 @pytest.fixture(scope="session")

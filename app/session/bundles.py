@@ -5,41 +5,50 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import streamlit as st
 
+from app.session import remote
 from lfp.bundle.manifest import MANIFEST, read_manifest
 from lfp.errors import BundleError
 from lfp.util import sanitize
+from lfp.util.object_stores import is_address
 
 DEMOS = tuple(Path(__file__).resolve().parents[2] / "data" / name for name in ("demo", "demo-helpful"))
 """What is offered where LFP_BUNDLES is not set, the first of them opened."""
 BUNDLES, PUBLIC = "LFP_BUNDLES", "LFP_PUBLIC"
+_SEPARATOR = re.compile(rf",|{re.escape(os.pathsep)}(?!//|\d+/)")
+"""What stands between two places in LFP_BUNDLES; no part of an address."""
 HELP = "A bundle holds the results of one run. Set LFP_BUNDLES to offer others."
 
 
-def listed_bundles(setting: str | None = None) -> dict[str, Path]:
-    """Return the offered bundles by name: the folders that LFP_BUNDLES lists, or the bundles in them; else the demos.
+def listed_bundles(setting: str | None = None) -> dict[str, Path | str]:
+    """Return the offered bundles by name: what LFP_BUNDLES lists, or the bundles in it; else the demos.
 
-    A name is a folder's name, with as many parents in front as it takes to make it unique.
+    It lists folders and addresses in object stores, which stay text. A name is that of the last folder, with as many
+    parents in front as it takes to make it unique.
     """
     setting = os.environ.get(BUNDLES, "") if setting is None else setting
-    folders = [Path(part.strip()).expanduser() for part in re.split(f"[,{os.pathsep}]", setting) if part.strip()]
-    paths = [path for folder in folders for path in _bundles_in(folder)] if folders else DEMOS
-    names: dict[str, Path] = {}
-    for path in dict.fromkeys(paths):
-        if not path.exists():
+    listed = [part.strip() for part in _SEPARATOR.split(setting) if part.strip()]
+    places = [place for part in listed for place in _bundles_in(part)] if listed else list(DEMOS)
+    names: dict[str, Path | str] = {}
+    for path in dict.fromkeys(places):
+        if isinstance(path, Path) and not path.exists():
             continue
-        parts, depth = path.resolve().parts, 1
+        parts, depth = path.resolve().parts if isinstance(path, Path) else path.rstrip("/").split("/"), 1
         while "/".join(parts[-depth:]) in names and depth < len(parts):
             depth += 1
         names["/".join(parts[-depth:])] = path
     return names
 
 
-def _bundles_in(folder: Path) -> list[Path]:
-    """Return the folder itself if it is a bundle or contains none, else the bundles in it."""
+def _bundles_in(place: str) -> Sequence[Path | str]:
+    """Return the folder or address itself if it is a bundle or contains none, else the bundles in it."""
+    if is_address(place):
+        return remote.look(place).bundles
+    folder = Path(place).expanduser()
     if (folder / MANIFEST).is_file() or not folder.is_dir():
         return [folder]
     inside = sorted(child for child in folder.iterdir() if not child.name.startswith(".") and child.is_dir())
@@ -69,7 +78,8 @@ def find_bundles(bundle_id: str) -> list[str]:
     found = []
     for name, path in listed_bundles().items():
         with contextlib.suppress(BundleError, OSError):
-            found += [name] if read_manifest(path).bundle_id == bundle_id else []
+            stated = remote.look(path) if isinstance(path, str) else read_manifest(path)
+            found += [name] if stated.bundle_id == bundle_id else []
     return found
 
 

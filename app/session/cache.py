@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import streamlit as st
 
-from app.session import bundles
+from app.session import bundles, remote
 from lfp.bundle.manifest import MANIFEST
 from lfp.bundle.store.connection import Limits, Store
 from lfp.errors import BundleError
@@ -29,11 +29,16 @@ def current() -> Store:
     return open_store(bundles.listed_bundles()[bundles.bundle_name()])
 
 
-def open_store(path: Path) -> Store:
-    """Open the bundle at `path` once for all sessions, and again after it was replaced. Raises BundleError."""
+def open_store(path: Path | str) -> Store:
+    """Open a bundle, in a folder or at an address, once for all sessions, and again after it was replaced.
+
+    Raises BundleError.
+    """
+    if isinstance(path, str):
+        return _open_store(path, remote.look(path).state, bundles.is_public())
     manifest = path / MANIFEST
     modified = manifest.stat().st_mtime_ns if manifest.is_file() else 0
-    return _open_store(str(path.resolve()), modified, bundles.is_public())
+    return _open_store(path.resolve(), str(modified), bundles.is_public())
 
 
 def ask(query: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -63,7 +68,7 @@ def _large_result(name: str, args: Any, kwargs: Any, *, _query: Callable[..., An
 def live(store: Store) -> Live:
     """Load the bundle's models once for all sessions. Raises ImportError without torch, BundleError, ModelError."""
     weights = [info.sha256 for _, info in sorted(store.manifest.artifacts.items())]
-    return _live(str(store.path), tuple(weights), _store=store)
+    return _live(str(store.source), tuple(weights), _store=store)
 
 
 @st.cache_resource(max_entries=2, show_spinner="Loading the models (once)")
@@ -71,15 +76,16 @@ def _live(path: str, weights: tuple[str, ...], *, _store: Store) -> Live:
     from lfp.ml.interventions.bundle_models import Live  # the only import of torch in the explorer
 
     del path, weights  # the cache key
+    _store.fetch()
     return Live.load(_store.path, _store.manifest)
 
 
 @st.cache_resource(max_entries=8, show_spinner="Opening the bundle; a large one is sorted once, for a minute")
-def _open_store(path: str, modified: int, is_public: bool) -> Store:
+def _open_store(path: Path | str, state: str, is_public: bool) -> Store:
     """Open a bundle; in public mode its manifest names models, corpora and config values without their folders."""
-    del modified  # part of the cache key
+    del state  # part of the cache key
     try:
-        store = Store.open(Path(path), prepare=True, limits=HOSTED if is_public else None)
+        store = Store.open(path, prepare=True, limits=HOSTED if is_public else None)
     except OSError as error:
         raise BundleError(f"{path}: cannot be read ({error.strerror}); let the explorer read its files") from error
     if is_public:

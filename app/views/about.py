@@ -1,6 +1,7 @@
 """About: the bundle's models, files and hashes, tuning, config, cost, how to cite it and how to download it."""
 
 import tempfile
+from pathlib import Path
 
 import streamlit as st
 
@@ -48,6 +49,7 @@ def show_config(manifest: Manifest) -> None:
 
 def zip_bundle(store: Store) -> bytes:
     """Return the bundle as a zip, written to a temporary file when the download is requested."""
+    store.fetch()
     with tempfile.TemporaryFile() as file:
         write_archive(store.path, store.manifest, file, name=f"lfp-{store.manifest.bundle_id}")
         file.seek(0)
@@ -56,7 +58,8 @@ def zip_bundle(store: Store) -> bytes:
 
 def show_download(store: Store) -> None:
     st.subheader("Download")
-    size, folder = archive_bytes(store.manifest), str(store.path.resolve())
+    size, place = archive_bytes(store.manifest), where(store)
+    store.fetch([])
     if read_manifest(store.path) != store.manifest:  # public mode hides parts of it
         says = "This bundle’s manifest names folders of the host, so it cannot be downloaded here. Ask the host for it."
         st.html(panels.note(says))
@@ -72,7 +75,11 @@ def show_download(store: Store) -> None:
     else:
         says = f"The bundle has {about.size(size)}, above the download limit of {about.size(LARGEST)}. Copy its folder:"
         st.html(panels.note(says))
-        st.code(f"rsync -a '{folder}/' COPY/", language="bash")
+        st.code(f"rsync -a '{place}/' COPY/" if isinstance(store.source, Path) else place, language="bash")
+
+
+def where(store: Store) -> str:
+    return str(store.source.resolve() if isinstance(store.source, Path) else store.source)
 
 
 def show_report(store: Store) -> None:
@@ -110,7 +117,7 @@ def show_cost(manifest: Manifest) -> None:
 def show() -> None:
     store = cache.current()
     manifest = store.manifest
-    folder = {} if bundles.is_public() else {"folder": str(store.path.resolve())}
+    folder = {} if bundles.is_public() else {"folder": where(store)}
     st.html(
         panels.heading("About this bundle", manifest.title, manifest.notes)
         + panels.facts(about.facts(manifest) | folder)

@@ -50,10 +50,10 @@ class Reader(AbstractContextManager["Reader"]):
 
     def __init__(self, store: Store) -> None:
         self._store, self._bundle = store, Bundle(store)
-        self._sandbox = Sandbox(store.path, memory=MEMORY, seconds=SECONDS)
+        self._sandbox = Sandbox(store.source, memory=MEMORY, seconds=SECONDS)
 
     @classmethod
-    def open(cls, path: Path) -> Reader:
+    def open(cls, path: Path | str) -> Reader:
         """Open a bundle, locked. Raises BundleError."""
         return cls(Store.open(path, limits=Limits(memory=MEMORY, is_locked=True)))
 

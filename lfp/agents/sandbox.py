@@ -38,7 +38,7 @@ class Query:
 class Sandbox(AbstractContextManager["Sandbox"]):
     """Answers queries on a bundle, one at a time; the process starts with the first query, and again after a loss."""
 
-    def __init__(self, path: Path, *, memory: str, seconds: float) -> None:
+    def __init__(self, path: Path | str, *, memory: str, seconds: float) -> None:
         self._path, self._memory, self._seconds = path, memory, seconds
         self._lock = threading.Lock()
         self._process: BaseProcess | None = None
@@ -75,7 +75,8 @@ class Sandbox(AbstractContextManager["Sandbox"]):
     def _start(self) -> Connection:
         context = multiprocessing.get_context("spawn")
         self._pipe, other_end = context.Pipe()
-        arguments = (other_end, self._path.resolve(), self._memory, self._seconds)
+        path = self._path.resolve() if isinstance(self._path, Path) else self._path
+        arguments = (other_end, path, self._memory, self._seconds)
         self._process = context.Process(target=_answer, args=arguments, daemon=True)
         self._process.start()
         other_end.close()
@@ -98,7 +99,7 @@ class Sandbox(AbstractContextManager["Sandbox"]):
         self._process = self._pipe = None
 
 
-def _answer(pipe: Connection, path: Path, memory: str, seconds: float) -> None:
+def _answer(pipe: Connection, path: Path | str, memory: str, seconds: float) -> None:
     """Answer queries until the other end closes: Arrow's stream of the rows, or a sentence."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server ends this process
     try:
@@ -116,7 +117,7 @@ def _answer(pipe: Connection, path: Path, memory: str, seconds: float) -> None:
                 return
             try:
                 pipe.send(_as_stream(store.select(query.sql, limit=query.limit, seconds=seconds)))
-            except ConfigError as error:
+            except LfpError as error:
                 pipe.send(str(error))
 
 

@@ -68,7 +68,7 @@ class BundleServer(MCPServer[Any]):
             raise
 
 
-def serve(bundle: Path, *, http: bool, port: int) -> None:
+def serve(bundle: Path | str, *, http: bool, port: int) -> None:
     """Serve a bundle until the client closes stdin or, over HTTP on 127.0.0.1, until interrupted.
 
     Raises BundleError where there is no bundle, ConfigError where the port is taken.

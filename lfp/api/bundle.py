@@ -22,6 +22,7 @@ from lfp.bundle.store.connection import Limits, Parameters, Store
 from lfp.bundle.validation import validate
 from lfp.errors import BundleError, ConfigError, ModelError, NotInBundleError
 from lfp.util.dependencies import jobs_packages, verb
+from lfp.util.object_stores import fetch_copy, is_address
 from lfp.util.types import SITE_NAMES, Site
 
 if TYPE_CHECKING:
@@ -34,18 +35,18 @@ T = TypeVar("T")
 
 
 def open_bundle(path: str | Path, *, memory_limit: str | None = None, threads: int = 2) -> Bundle:
-    """Open the bundle in a folder.
+    """Open the bundle in a folder, or at an address.
 
     Args:
-        path: Folder of the bundle.
+        path: Folder of the bundle, or its address in an object store, such as `"s3://bucket/run"`. Of a bundle there,
+            tables are fetched when they are first read, into a cache on this machine.
         memory_limit: Memory that queries may use, such as `"512MB"`; by default 80 % of the machine's.
         threads: Threads of one query.
 
     Raises BundleError where there is no bundle, or where it is broken, half copied or of another version.
     """
-    if "://" in str(path):
-        raise BundleError(f"{path}: only local folders can be opened; download the bundle and pass its folder")
-    return Bundle(Store.open(Path(path).expanduser(), limits=Limits(memory_limit, threads)))
+    place = str(path) if is_address(path) else Path(path).expanduser()
+    return Bundle(Store.open(place, limits=Limits(memory_limit, threads)))
 
 
 def load_sae(
@@ -56,7 +57,7 @@ def load_sae(
     sae_id: str | None = None,
     revision: str | None = None,
 ) -> Sae:
-    """Load a sparse autoencoder from a folder, or from `org/repo/folder` on the hub, onto the CPU.
+    """Load a sparse autoencoder from a folder, an address, or `org/repo/folder` on the hub, onto the CPU.
 
     The folders that runs write are read, and those of SAELens, sparsify, Gemma Scope, Llama Scope and
     dictionary_learning; with `sae_id`, `name` is a release of SAELens. `layer` and `site` say what a foreign
@@ -65,6 +66,8 @@ def load_sae(
     """
     with jobs_packages("lfp.load_sae"):
         from lfp.ml.sae import formats
+    if is_address(name):
+        name = fetch_copy(str(name), kind=ModelError)
     if sae_id is None:
         stored, source = formats.open_sae(formats.locate_sae(str(name), revision)), str(name)
     else:
@@ -95,7 +98,7 @@ class Bundle(Tables, AbstractContextManager["Bundle"]):
     """
 
     path: Path
-    """The folder."""
+    """The folder; of a bundle at an address, that of the cache which holds what was fetched."""
     manifest: Manifest
     """What was run: title, config, seed, models, tables, artifacts, and the cost of each stage."""
 
@@ -201,7 +204,7 @@ class Bundle(Tables, AbstractContextManager["Bundle"]):
 
     def report(self, *, html: str | Path | None = None, figures: str | Path | None = None) -> Report:
         """Return the whole report as rows, as `lfp.report` does; write it as a page and as SVG where named."""
-        report: Report = verb("report")(self.path, html=html, figures=figures)
+        report: Report = verb("report")(self._store.source, html=html, figures=figures)
         return report
 
     def ledger(self, text_id: int, *, raw: bool = False, limit: int | None = None, arrow: bool = False) -> Frame:
@@ -279,6 +282,7 @@ class Bundle(Tables, AbstractContextManager["Bundle"]):
         """Return a whole table of the bundle by the name in data/README.md."""
         if name not in BY_NAME:
             raise ConfigError(f"table {name!r}: not in a bundle{_nearest(name, [table.name for table in TABLES])}")
+        self._store.fetch([file] if (file := f"{name}.parquet") in self.manifest.files else [])
         return self._answer(read_table(self.path, name), arrow)
 
     def sql(self, query: str, params: Parameters = (), *, arrow: bool = False) -> Frame:
@@ -298,7 +302,7 @@ class Bundle(Tables, AbstractContextManager["Bundle"]):
 
     def validate(self) -> list[str]:
         """Read everything and return the faults, one line each; an empty list where the bundle is valid."""
-        return validate(self.path)
+        return validate(self._store.source)
 
     def close(self) -> None:
         """Close the files."""
@@ -316,12 +320,15 @@ class Bundle(Tables, AbstractContextManager["Bundle"]):
         counts = (
             f"{rows['features']:,} features (layers {layers}), {rows['texts']:,} texts, {rows['vocabulary']:,} words"
         )
-        return f"<Bundle {str(self.path)!r}: {self.manifest.title}; {counts}; tables {self.manifest.tables_id}>"
+        return (
+            f"<Bundle {str(self._store.source)!r}: {self.manifest.title}; {counts}; tables {self.manifest.tables_id}>"
+        )
 
     @cached_property
     def _models(self) -> Live:
         from lfp.ml.interventions.bundle_models import Live
 
+        self._store.fetch()
         return Live.load(self.path, self.manifest)
 
 

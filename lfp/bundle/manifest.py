@@ -116,6 +116,11 @@ class Manifest(Description):
         return sum(table.bytes for table in self.tables.values())
 
     @property
+    def files(self) -> dict[str, FileInfo]:
+        """Every file of the bundle but the manifest, by its path below the bundle."""
+        return {**{f"{name}.parquet": info for name, info in self.tables.items()}, **self.artifacts}
+
+    @property
     def tables_id(self) -> str:
         """Sixteen hex digits over the tables' hashes alone: runs that share it have the same figures."""
         hashes = [f"{name}={info.sha256}" for name, info in sorted(self.tables.items())]
@@ -149,17 +154,27 @@ def read_manifest(path: Path) -> Manifest:
     if not file.is_file():
         raise BundleError(f"{path}: no bundle here ({MANIFEST} is missing); make one with lfp demo or lfp run")
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        content = file.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{file}: cannot be read as a manifest; copy the bundle again from its source") from error
+    return parse_manifest(content, where=str(path))
+
+
+def parse_manifest(content: bytes, *, where: str) -> Manifest:
+    """Read the content of a manifest of the bundle at `where`. Raises BundleError."""
+    file = f"{where}/{MANIFEST}"
+    try:
+        values = json.loads(content.decode("utf-8"))
         version = values["schema_version"]
         json.dumps(values, ensure_ascii=False, allow_nan=False).encode()  # refuses lone surrogates and NaN
         if _depth(values) > _NESTED:
             raise ValueError("nested too deeply for the programs that show it")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BundleError(f"{file}: cannot be read as a manifest; copy the bundle again from its source") from error
     if version != SCHEMA_VERSION:
         is_newer = isinstance(version, int) and version > SCHEMA_VERSION
         fix = "update the program" if is_newer else "make the bundle again"
-        raise BundleError(f"{path}: schema version {version}, and this program reads {SCHEMA_VERSION}; {fix}")
+        raise BundleError(f"{where}: schema version {version}, and this program reads {SCHEMA_VERSION}; {fix}")
     try:
         return Manifest.model_validate(values)
     except ValidationError as error:

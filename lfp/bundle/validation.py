@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from lfp.bundle.exactness import credit_faults, exactness_faults, module_credit_faults
 from lfp.bundle.forecasts import hash_forecast
 from lfp.bundle.manifest import ARTIFACTS, Manifest, file_sha256, read_manifest, read_table, table_faults
+from lfp.bundle.remote.mirror import local_folder
 from lfp.bundle.schema import BY_NAME, TABLES
 from lfp.bundle.store.connection import Store
 from lfp.bundle.tables.columns import Table
@@ -76,9 +77,9 @@ _BY_TEXT = (
 
 
 def validate(path: str | Path) -> list[str]:
-    """List every fault of the bundle at `path`, one line each; empty where it is as the schema says."""
-    path = Path(path)
+    """List every fault of the bundle in a folder or at an address, one line each; empty where it is as it should be."""
     try:
+        path = local_folder(path)
         manifest = read_manifest(path)
     except BundleError as error:
         return [str(error)]

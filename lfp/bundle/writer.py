@@ -45,6 +45,7 @@ class BundleWriter:
         self.description = description
         self.folder = path.parent / f".{path.name}.writing"
         self._tables: dict[str, TableInfo] = {}
+        self._artifacts: dict[str, FileInfo] = {}
 
     def __enter__(self) -> BundleWriter:
         check_replaceable(self.path)
@@ -97,12 +98,15 @@ class BundleWriter:
 
     def keep_rest(self, manifest: Manifest) -> None:
         """Keep all artifacts and every table not yet written of the bundle at `path`, which has this manifest."""
-        for name, info in manifest.tables.items():
-            if name not in self._tables:
-                _link(self.path / f"{name}.parquet", self.folder / f"{name}.parquet")
-                self._tables[name] = info
-        for file in manifest.artifacts:
+        for file in self.keep_listed(manifest):
             _link(self.path / file, self.folder / file)
+
+    def keep_listed(self, manifest: Manifest) -> list[str]:
+        """Keep them in the manifest alone, and return the files' names: they stay where the old bundle has them."""
+        kept = {name: info for name, info in manifest.tables.items() if name not in self._tables}
+        self._tables |= kept
+        self._artifacts = dict(manifest.artifacts)
+        return [*(f"{name}.parquet" for name in kept), *manifest.artifacts]
 
     def _finish(self) -> None:
         for table in TABLES:
@@ -114,7 +118,8 @@ class BundleWriter:
             bundle_id=self.description.identity(),
             created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             tables=self._tables,
-            artifacts={
+            artifacts=self._artifacts
+            or {
                 str(file.relative_to(self.folder)): FileInfo(bytes=file.stat().st_size, sha256=file_sha256(file))
                 for file in sorted((self.folder / ARTIFACTS).rglob("*"))
                 if file.is_file()

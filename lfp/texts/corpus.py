@@ -17,6 +17,7 @@ from lfp.texts.messages import ChatFormat, Dialogue, LoadChat, Span, read_dialog
 from lfp.texts.reading.hub import HubDataset, hub_source, is_hub_name
 from lfp.texts.reading.rows import DroppedRows, NoColumnError, RowError, RowSource, file_source, read_usable, written
 from lfp.texts.reading.sources import find_files
+from lfp.util.object_stores import without_secrets
 
 _BREAK = re.compile(r"\s*(?:<br\s*/?>\s*)+", re.IGNORECASE)
 _MARK = re.compile(r"<[^<>\s]{1,40}>")
@@ -114,7 +115,10 @@ def read_corpus(
         held_out, n = train, len(train.keys)
         chosen = set(random.Random(seed).sample(range(n), n)[: max(1, round(config.held_out_share * n))])
         of_train, of_held_out = [i for i in range(n) if i not in chosen], sorted(chosen)
-    names = [Path(name.rstrip("/")).name for name in (config.source, config.held_out_source or config.source)]
+    names = [
+        Path(without_secrets(name).rstrip("/")).name
+        for name in (config.source, config.held_out_source or config.source)
+    ]
     return number(
         train.take(_draw(of_train, n_train, seed)),
         held_out.take(_draw(of_held_out, n_held_out, seed)),

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lfp.util.object_stores import without_secrets
+
 _HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]")
 
 
@@ -72,9 +74,13 @@ _PATH = re.compile(r"(?<![\w.:/\\])(?:[A-Za-z]:[\\/]|~?/|\\\\)(?:[^\s,;:'\"()]*[
 """An absolute path, of Unix or Windows; what it ends in is kept."""
 
 
-def without_paths(text: str, bundles: Mapping[str, Path]) -> str:
+def without_paths(text: str, bundles: Mapping[str, Path | str]) -> str:
     """The text with bundles called by their names, and of any other absolute path only its last part."""
-    places = {str(place): name for name, path in bundles.items() for place in (path, path.resolve())}
+    places = {
+        str(place): name
+        for name, path in bundles.items()
+        for place in ((path, path.resolve()) if isinstance(path, Path) else (path, without_secrets(path)))
+    }
     for place in sorted(places, key=len, reverse=True):
         text = text.replace(place, places[place])
     return _PATH.sub(lambda found: found[1] or "…", text)

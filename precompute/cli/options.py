@@ -19,9 +19,13 @@ app = typer.Typer(
 )
 app.add_typer(bench, name="bench")
 
-BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle.")]
+BundlePath = Annotated[str, typer.Argument(metavar="BUNDLE", help="Folder or address (s3://...) of the bundle.")]
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="Config of the run; see precompute/presets.")]
-Out = Annotated[Path, typer.Option("--out", help="Folder the bundle is written to.")]
+Out = Annotated[str, typer.Option("--out", help="Folder or address (s3://...) the bundle is written to.")]
+Work = Annotated[
+    Path | None,
+    typer.Option("--work", help="Folder for stages under way; that of --out, or the current one for an address."),
+]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Change a key of the config: section.key=value.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run; finished stages are kept.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]

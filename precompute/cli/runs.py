@@ -10,7 +10,18 @@ from typing import Annotated
 
 import typer
 
-from precompute.cli.options import BundlePath, ConfigPath, Interrupted, Json, Out, Resume, Set, app, terminal_width
+from precompute.cli.options import (
+    BundlePath,
+    ConfigPath,
+    Interrupted,
+    Json,
+    Out,
+    Resume,
+    Set,
+    Work,
+    app,
+    terminal_width,
+)
 from precompute.run.progress import progress_to_stderr
 
 
@@ -20,6 +31,7 @@ def demo(
     fast: Annotated[bool, typer.Option("--fast", help="The whole pipeline on a tiny model, under a minute.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of the whole run.")] = 0,
     resume: Resume = False,
+    work: Work = None,
     set_: Set = None,
 ) -> None:
     """Make the demo bundle: SmolLM2-135M, from an installed package, tuned to please VADER on texts that it wrote.
@@ -33,12 +45,14 @@ def demo(
 
     started = time.perf_counter()
     with progress_to_stderr() as progress:
-        bundle = verbs.demo(out=out, fast=fast, seed=seed, overrides=set_ or (), resume=resume, progress=progress)
+        bundle = verbs.demo(
+            out=out, fast=fast, seed=seed, overrides=set_ or (), resume=resume, work=work, progress=progress
+        )
     _print_bundle(bundle, started)
 
 
 @app.command()
-def run(config: ConfigPath, out: Out, resume: Resume = False, set_: Set = None) -> None:
+def run(config: ConfigPath, out: Out, resume: Resume = False, work: Work = None, set_: Set = None) -> None:
     """Run the whole pipeline of a config.
 
     Example: python -m precompute run precompute/presets/imdb.toml --out runs/imdb --set tune.steps=40
@@ -47,7 +61,7 @@ def run(config: ConfigPath, out: Out, resume: Resume = False, set_: Set = None) 
 
     started = time.perf_counter()
     with progress_to_stderr() as progress:
-        bundle = verbs.run(config, out=out, overrides=set_ or (), resume=resume, progress=progress)
+        bundle = verbs.run(config, out=out, overrides=set_ or (), resume=resume, work=work, progress=progress)
     _print_bundle(bundle, started)
 
 
@@ -74,19 +88,20 @@ def validate(bundle: BundlePath) -> None:
     """
     from lfp.bundle import validation
     from lfp.bundle.manifest import read_manifest
+    from lfp.bundle.remote.mirror import local_folder
 
     faults = validation.validate(bundle)
     for fault in faults:
-        typer.echo(f"{bundle}: {fault}")
+        typer.echo(fault if fault.startswith(bundle) else f"{bundle}: {fault}")
     if faults:
         raise typer.Exit(1)
-    manifest = read_manifest(bundle)
+    manifest = read_manifest(local_folder(bundle))
     typer.echo(f"{bundle}: valid, bundle {manifest.bundle_id}, tables {manifest.tables_id}")
 
 
 @app.command()
 def explore(
-    bundle: Annotated[list[Path], typer.Argument(metavar="BUNDLE...", help="Folders of the bundles to show.")],
+    bundle: Annotated[list[str], typer.Argument(metavar="BUNDLE...", help="Folders or addresses of bundles to show.")],
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to serve on.")] = 8501,
     address: Annotated[str | None, typer.Option("--address", help="Network address; all of them by default.")] = None,
     headless: Annotated[bool, typer.Option("--headless", help="Open no browser.")] = False,
@@ -151,6 +166,8 @@ def report(
         typer.echo(f"{figures}: {len(found.figures)} figures written", err=as_json)
 
 
-def _print_bundle(bundle: Path, started: float) -> None:
-    size_mb = sum(file.stat().st_size for file in bundle.rglob("*") if file.is_file()) / 1e6
+def _print_bundle(bundle: Path | str, started: float) -> None:
+    from lfp.bundle.remote.mirror import count_bytes
+
+    size_mb = count_bytes(bundle) / 1e6
     typer.echo(f"{bundle}: bundle written in {time.perf_counter() - started:.0f} s, {size_mb:.1f} MB")

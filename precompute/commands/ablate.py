@@ -10,7 +10,8 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from lfp.bundle.manifest import ARTIFACTS, Manifest, check_bundle, has_models, read_table
-from lfp.bundle.writer import update_bundle
+from lfp.bundle.remote.mirror import local_folder
+from lfp.bundle.remote.publishing import update_bundle
 from lfp.config import CLASSIFIER, LEXICON, VADER, RunConfig, drop_retired, parse_config
 from lfp.errors import BundleError, ConfigError
 from lfp.util.types import Progress
@@ -41,7 +42,7 @@ def ablate(
     """
     import torch
 
-    path = Path(bundle)
+    path = local_folder(bundle)
     manifest = check_bundle(path)
     keys = {"ablation.completions": completions, "ablation.scale": scale}
     typed = [*overrides, *(f"{key}={value}" for key, value in keys.items() if value is not None)]
@@ -59,7 +60,7 @@ def ablate(
     torch.set_num_threads(config.threads)  # sums are split by thread, so results repeat only so
     done = stage.ablate(_request(path, manifest, config, chosen), progress)
     replaced = stage.name_of_chosen(chosen, config.ablation.scale) if chosen else None
-    update_bundle(path, _tables_with(path, done, replaced))
+    update_bundle(bundle, _tables_with(path, done, replaced))
     return done.ablations
 
 

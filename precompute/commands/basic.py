@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING
 
 import lfp
 from lfp.bundle.manifest import check_bundle, read_manifest, read_table
+from lfp.bundle.remote.mirror import Mirror, local_folder
 from lfp.config import LabelsConfig, LanguageModelConfig, load_config, load_section, parse_section
 from lfp.errors import ConfigError, DependencyError
 from lfp.labels.types import Behaviour
 from lfp.testing.fake_openai.quirks import Quirk
 from lfp.util.dependencies import jobs_packages
+from lfp.util.object_stores import is_address
 from lfp.util.types import Progress
 from precompute import presets
 from precompute.run.progress import silent
@@ -37,10 +39,13 @@ def run(
     out: str | Path,
     overrides: Sequence[str] = (),
     resume: bool = False,
+    work: str | Path | None = None,
     progress: Progress = silent,
-) -> Path:
-    """Run the whole pipeline of a TOML config and return the folder of the bundle.
+) -> Path | str:
+    """Run the whole pipeline of a TOML config and return the folder of the bundle, or its address.
 
+    `out` is a folder, or an address in an object store such as s3://bucket/run; the stages' output is kept on this
+    machine, in a hidden folder in `work`, which is by default the folder of `out` or, for an address, the current one.
     `overrides` are `section.key=value`, as after `--set`. With `resume` the finished stages of an interrupted run are
     kept. Raises ConfigError for a wrong config and another LfpError where a stage fails.
     """
@@ -50,7 +55,7 @@ def run(
     run_config = load_config(file, overrides, command="run")
     server = load_section(LanguageModelConfig, "language_model", file, overrides)
     return run_pipeline(
-        run_config, Path(out), config_dir=file.parent, resume=resume, progress=progress, language_model=server
+        run_config, out, config_dir=file.parent, resume=resume, work=work, progress=progress, language_model=server
     )
 
 
@@ -61,19 +66,20 @@ def demo(
     seed: int = 0,
     overrides: Sequence[str] = (),
     resume: bool = False,
+    work: str | Path | None = None,
     progress: Progress = silent,
-) -> Path:
+) -> Path | str:
     """Make the demo bundle: SmolLM2-135M tuned to please VADER, on texts that it wrote itself; return its folder.
 
     With `fast` it is the whole pipeline on a tiny model pretrained on generated reviews, for a check that everything
-    works. `overrides` are `section.key=value`, as after `--set`. Raises DependencyError where the package of the model
-    is not installed.
+    works. `overrides` are `section.key=value`, as after `--set`; `out` and `work` are those of `run`. Raises
+    DependencyError where the package of the model is not installed.
     """
     from precompute.pipeline import run_pipeline
 
     file = presets.preset("demo-fast" if fast else "demo")
     run_config = load_config(file, [f"seed={seed}", *overrides], command="run")
-    return run_pipeline(run_config, Path(out), config_dir=file.parent, resume=resume, progress=progress)
+    return run_pipeline(run_config, out, config_dir=file.parent, resume=resume, work=work, progress=progress)
 
 
 def config(preset: str | None = None) -> str:
@@ -119,7 +125,7 @@ def report(
     from lfp.report.rows import read_report
     from lfp.report.sentences.words import writing_sentence
 
-    with Store.open(Path(bundle)) as store:
+    with Store.open(bundle) as store:
         rows = read_report(store)
         files: list[Path] = []
         if html or figures:
@@ -143,9 +149,9 @@ def explore(
     BundleError where there is no bundle, DependencyError without Streamlit, ConfigError where the server ends at once.
     """
     paths = [bundle] if isinstance(bundle, str | Path) else list(bundle)
-    folders = [Path(path).expanduser().resolve() for path in paths]
-    for folder in folders:
-        read_manifest(folder)
+    places = [str(path) if is_address(path) else Path(path).expanduser().resolve() for path in paths]
+    for place in places:
+        Mirror.open(place) if isinstance(place, str) else read_manifest(place)
     main = Path(lfp.__file__).resolve().parents[1] / "app" / "main.py"
     if not main.is_file():
         raise DependencyError(f"{main}: the explorer is not installed with this package; install lfp-explorer again")
@@ -155,7 +161,7 @@ def explore(
     flags = [f"--{name}={value}" for name, value in options.items()]
     # -P keeps a folder named `app` in the current folder from being imported in place of the explorer.
     command = [sys.executable, "-P", "-m", "streamlit", "run", str(main), *flags]
-    environment = {**os.environ, "LFP_BUNDLES": os.pathsep.join(map(str, folders))}
+    environment = {**os.environ, "LFP_BUNDLES": os.pathsep.join(map(str, places))}
     code = subprocess.run(command, env=environment, check=False).returncode
     if code > 0:
         raise ConfigError(f"the explorer's server ended with exit code {code}; see its message above")
@@ -170,7 +176,7 @@ def mcp(bundle: str | Path, *, http: bool = False, port: int = 8765) -> None:
     """
     with jobs_packages("lfp mcp"):
         from lfp.agents.server import serve
-    serve(Path(bundle).expanduser(), http=http, port=port)
+    serve(bundle if is_address(bundle) else Path(bundle).expanduser(), http=http, port=port)
 
 
 def fake_openai(
@@ -187,7 +193,7 @@ def fake_openai(
 
     responders: list[Responder] = [SwapWords(vader_lexicon()), ReadsPrompts(vader_lexicon())]
     if bundle is not None:
-        responders.insert(0, knows(Path(bundle)))
+        responders.insert(0, knows(local_folder(bundle, tables_only=True)))
     return FakeServer(FakeConfig(behave, quirk=quirk), responders, port=port)
 
 

@@ -12,7 +12,8 @@ from typing import Literal
 import pyarrow as pa
 
 from lfp.bundle.manifest import check_bundle, read_table
-from lfp.bundle.writer import update_bundle
+from lfp.bundle.remote.mirror import local_folder, place_beside
+from lfp.bundle.remote.publishing import update_bundle
 from lfp.config import LabelsConfig, ProbesConfig, parse_section, with_overrides
 from lfp.errors import ConfigError
 from lfp.evaluation.statistics.resampling import Draws
@@ -114,7 +115,7 @@ def label(
         LabelError: The server would answer no question.
         CorpusError, DataError: `labels_file` or `answers` cannot be read, or a row of it is wrong.
     """
-    path = Path(bundle)
+    path = local_folder(bundle, tables_only=True)
     manifest = check_bundle(path)
     values = with_overrides(manifest.config, overrides, sections=("labels",)).get("labels", {})
     config = parse_section(LabelsConfig, values | ({"task": task} if task else {}), where=f"{path}: labels")
@@ -174,10 +175,11 @@ def label(
             raise ConfigError(
                 "--price-in and --price-out: a budget needs both; look them up for the model and pass them"
             )
+        beside = place_beside(bundle)
         settings = ClientConfig(
             model,
             base_url,
-            Path(cache) if cache else path.resolve().parent / f".{path.resolve().name}.answers",
+            Path(cache) if cache else beside.parent / f".{beside.name}.answers",
             concurrency=concurrency,
             budget_usd=budget_usd,
             price_in=price_in or 0.0,
@@ -192,7 +194,7 @@ def label(
         labels, name = by_model.label(find_evidence(wanted)), by_model.name
         spent_usd, notes = client.budget.spent_usd, tuple(client.notes)
 
-    _write_labels(path, labels, name, groups=groups)
+    _write_labels(bundle, labels, name, groups=groups)
     failed = Counter(each.failure or "without a reason" for each in labels if not each.is_ok)
     return LabelOutcome(len(labels) - failed.total(), failed, spent_usd, notes=notes)
 
@@ -206,8 +208,9 @@ def _note_questions(person: AnswerFile, file: str | Path | None) -> tuple[str, .
     return tuple(notes)
 
 
-def _write_labels(path: Path, labels: Sequence[Label], labeller: str, *, groups: dict[str, list[int]]) -> None:
+def _write_labels(bundle: str | Path, labels: Sequence[Label], labeller: str, *, groups: dict[str, list[int]]) -> None:
     """Write labels, and the result rows that follow from all labels, into the bundle in one step."""
+    path = local_folder(bundle, tables_only=True)
     manifest, tables = check_bundle(path), partial(read_table, path)
     merged = merge_labels(tables("labels"), label_rows(labels, labeller))
     probes = parse_section(ProbesConfig, manifest.config.get("probes", {}), where=f"{path}: probes")
@@ -218,4 +221,4 @@ def _write_labels(path: Path, labels: Sequence[Label], labeller: str, *, groups:
 
     rows = [row.as_dict() for row in label_results(with_labels, groups, draws, main=manifest.labeller)]
     others = [row for row in tables("results").to_pylist() if row["report_row"] not in LABEL_ROWS]
-    update_bundle(path, {"labels": merged, "results": others + rows})
+    update_bundle(bundle, {"labels": merged, "results": others + rows})

@@ -20,6 +20,7 @@ from lfp.ml.models.loading import has_same_tokenizer
 from lfp.ml.models.sources import PACKAGE, copy_in_half
 from lfp.ml.sae.formats import hook_name
 from lfp.texts.screening import is_offensive
+from lfp.util.object_stores import values_without_secrets, without_secrets
 from lfp.util.types import CHECKPOINTS
 from precompute.run.inputs import load_pair, read_places, resolve_name, sae_folder
 from precompute.run.resources import hardware
@@ -75,7 +76,7 @@ def _describe(run: Run, stages: Sequence[str], models: dict[str, LanguageModel],
     config, infos = run.config, {}
     for role, model in models.items():
         named = getattr(config.model, role)
-        name = Path(named).name if Path(named).is_dir() else named
+        name = Path(named).name if Path(named).is_dir() else without_secrets(named)
         infos[role] = ModelInfo(
             name=name,
             revision=model.revision,
@@ -86,7 +87,7 @@ def _describe(run: Run, stages: Sequence[str], models: dict[str, LanguageModel],
         )
     return Description(
         title=config.title,
-        config=config.model_dump(mode="json"),
+        config=values_without_secrets(config.model_dump(mode="json")),
         seed=config.seed,
         models=infos,
         hook_points=[hook_name(place) for place in read_places(run)],

@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lfp.config import CLASSIFIER, LEXICON, PRETRAIN, TUNE, VADER, RunConfig
-from lfp.errors import ConfigError, CorpusError, DataError, TextError
+from lfp.errors import ConfigError, CorpusError, DataError, ModelError, TextError
 from lfp.ml.models.sources import GGUF, PACKAGE, LoadOptions, Source, find_model, find_package_file, list_model_files
 from lfp.probes.pooling import response_tokens
 from lfp.texts.corpus import CorpusText
 from lfp.texts.lexicon import Reward
 from lfp.texts.messages import ChatFormat, LoadChat, find_template_file
 from lfp.texts.reading.hub import is_hub_name
-from lfp.texts.reading.sources import find_files, find_source, is_address
+from lfp.texts.reading.sources import find_files, find_source
 from lfp.texts.rewards import checked, reward_of
+from lfp.util.object_stores import fetch_copy, is_address
 from lfp.util.types import Flags, Place
 from precompute.run.work_folder import Run
 
@@ -227,7 +228,12 @@ def load_reward(config: RunConfig, config_dir: Path | None) -> Reward:
 
 
 def resolve_name(name: str, config_dir: Path | None) -> str:
-    """Return a folder or file named in a config file, relative to that file where it is there; other names as given."""
+    """Return a folder or file named in a config file, relative to that file where it is there; other names as given.
+
+    A model, dictionary or GGUF file at an address is copied to this machine. Raises ModelError where it cannot be read.
+    """
+    if is_address(name):
+        return str(fetch_copy(name, kind=ModelError))
     if config_dir is not None and (config_dir / name).exists():
         return str(config_dir / name)
     return name

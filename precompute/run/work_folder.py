@@ -191,13 +191,15 @@ class Output:
 
 
 @contextmanager
-def lock_work_folder(out: Path) -> Iterator[Path]:
-    """Hold the only right to make what goes to `out`, and yield its work folder, a hidden sibling, made if missing.
+def lock_work_folder(out: Path, *, within: str | Path | None = None) -> Iterator[Path]:
+    """Hold the only right to make what goes to `out`, and yield its work folder, made if missing.
+
+    It is a hidden sibling of `out`, or in the folder `within`.
 
     The lock is the operating system's, so it ends with the process however that ends, and is never stale. Raises
     BundleError where another process holds it or the folder cannot be made.
     """
-    work = out.parent / f".{out.name}.run"
+    work = (Path(within) if within is not None else out.parent) / f".{out.name}.run"
     try:
         handle = _lock(work / _LOCK)
     except OSError as error:

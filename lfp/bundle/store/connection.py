@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import threading
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +15,11 @@ import duckdb
 import pyarrow as pa
 
 from lfp.bundle.manifest import Manifest, check_bundle
+from lfp.bundle.remote.mirror import Mirror
 from lfp.bundle.store import guard, sorted_copy, views
+from lfp.bundle.store.fetched_views import FetchedViews
 from lfp.errors import BundleError
+from lfp.util.object_stores import is_address
 
 Parameters = Mapping[str, Any] | Sequence[Any]
 T = TypeVar("T")
@@ -45,23 +48,38 @@ class Store(AbstractContextManager["Store"]):
     """
 
     def __init__(
-        self, path: Path, manifest: Manifest, *, limits: Limits | None = None, copy: Path | None = None
+        self,
+        path: Path,
+        manifest: Manifest,
+        *,
+        limits: Limits | None = None,
+        copy: Path | None = None,
+        mirror: Mirror | None = None,
     ) -> None:
         self.path = path
+        self.source: Path | str = path if mirror is None else mirror.address
+        """What was opened: the folder, or the address of which `path` holds what was fetched."""
         self.manifest = manifest
+        self._mirror = mirror
         self._limits = limits or Limits()
         self._lock = threading.Lock()
         self._known: dict[str, Any] = {}
         self._copy = copy
+        self._fetched: FetchedViews | None = None
         self._connection = self._connect()
 
     @classmethod
-    def open(cls, path: Path, *, prepare: bool = False, limits: Limits | None = None) -> Store:
+    def open(cls, path: Path | str, *, prepare: bool = False, limits: Limits | None = None) -> Store:
         """Check the bundle at `path` and open it. Raises BundleError.
 
-        With `prepare` the sorted copy of a large bundle is built first, once, which takes about a minute for a million
-        features; where nothing can be written the bundle is opened without.
+        Of a bundle at an address only the manifest is read; each table is fetched, whole and checked, when a query
+        first reads it. With `prepare` the sorted copy of a large bundle in a folder is built first, once, which takes
+        about a minute for a million features; where nothing can be written the bundle is opened without.
         """
+        if is_address(path):
+            mirror = Mirror.open(str(path))
+            return cls(mirror.path, mirror.manifest, limits=limits, mirror=mirror)
+        path = Path(path)
         try:
             manifest = check_bundle(path)
         except OSError as error:
@@ -75,6 +93,7 @@ class Store(AbstractContextManager["Store"]):
         """Return the rows of one SELECT with its parameters bound. Raises BundleError where a file cannot be read."""
         connection = self._connection
         try:
+            self._prepare(sql)
             with connection.cursor() as cursor:
                 answer = cursor.sql(sql, params=parameters)
                 if answer is None:
@@ -84,12 +103,12 @@ class Store(AbstractContextManager["Store"]):
             raise  # the query is wrong, not the bundle
         except duckdb.OutOfMemoryException as error:
             limit = self._limits.memory or "the memory there is"
-            raise BundleError(f"{self.path}: this query needs more than {limit}; select fewer rows") from error
+            raise BundleError(f"{self.source}: this query needs more than {limit}; select fewer rows") from error
         except duckdb.Error as error:
             if self._can_do_without_copy(connection):
                 return self.query(sql, parameters)
             raise BundleError(
-                f"{self.path}: a table cannot be read any more; copy the bundle again from its source"
+                f"{self.source}: a table cannot be read any more; copy the bundle again from its source"
             ) from error
 
     def rows(self, sql: str, parameters: Parameters = ()) -> list[dict[str, Any]]:
@@ -98,7 +117,13 @@ class Store(AbstractContextManager["Store"]):
 
     def select(self, sql: str, *, limit: int, seconds: float) -> pa.Table:
         """Return at most `limit` rows of one SELECT by somebody else; see `lfp.bundle.store.guard`."""
+        self._prepare(sql)
         return guard.select(self._connection, sql, limit=limit, seconds=seconds)
+
+    def fetch(self, names: Iterable[str] | None = None) -> None:
+        """Bring files of a bundle at an address to `path`, all by default; those of a folder are there."""
+        if self._mirror is not None:
+            self._mirror.fetch(names)
 
     def once(self, what: str, answer: Callable[[], T]) -> T:
         """Return the answer cached under `what` while the bundle is open; call `answer` for it the first time."""
@@ -134,25 +159,25 @@ class Store(AbstractContextManager["Store"]):
                 sorted_copy.discard(self._copy)
                 self._copy = None
                 return self._connect()
-        try:
-            views.create(connection, self.path, self.manifest, kept=kept)
-        except BundleError:
-            connection.close()
-            raise
-        if not kept:
-            self._derive(connection)
+        if self._mirror is not None:
+            self._fetched = FetchedViews(self._mirror, self.manifest)
+        else:
+            try:
+                views.create(connection, self.path, self.manifest, kept=kept)
+            except BundleError:
+                connection.close()
+                raise
+            if not kept:
+                views.add_derived(connection)
+                views.create_feature_table(connection, self.manifest)
         if self._limits.is_locked:
             guard.lock(connection, self.path)
         return connection
 
-    def _derive(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Create what a sorted copy holds besides tables."""
-        views.add_derived(connection)
-        try:  # joined once where it is small; a large one without its copy, or a faulty one, is joined by each query
-            kind = "VIEW" if self.manifest.bytes >= sorted_copy.WORTH_BYTES else "TABLE"
-            connection.execute(f"CREATE {kind} feature_table AS {views.FEATURE_TABLE}")
-        except duckdb.Error:
-            connection.execute(f"CREATE VIEW feature_table AS {views.FEATURE_TABLE}")
+    def _prepare(self, sql: str) -> None:
+        """Fetch the tables that a query reads, of a bundle at an address."""
+        if self._fetched is not None:
+            self._fetched.prepare(self._connection, sql)
 
     def _can_do_without_copy(self, failed: duckdb.DuckDBPyConnection) -> bool:
         """Fall back to the Parquet files where a copy failed; return whether the query is worth repeating."""

@@ -24,7 +24,7 @@ NAME = "sidecar"
 """Name of the attached file in SQL."""
 LAYOUT = "indexed texts and features, plain words"
 """Part of the file's key, so that files of an earlier layout are built again."""
-WORTH_BYTES = 48 << 20
+WORTH_BYTES = views.JOINED_BYTES
 """Bundles with smaller tables are as fast without a copy."""
 _TABLE_BYTES = 1 << 20
 _BUILD = {"memory_limit": "1GB", "threads": 2, "autoinstall_known_extensions": False}

@@ -117,6 +117,16 @@ KEPT = {"active_tokens": ACTIVE_TOKENS, "usual": USUAL}
 """What a sorted copy keeps besides tables and features: by name, as SQL."""
 
 
+JOINED_BYTES = 48 << 20
+"""Size of tables up to which features are joined once."""
+DERIVED = {
+    "responses": f"CREATE VIEW responses AS {RESPONSES}",
+    "active_of": f"CREATE MACRO active_of(wanted) AS TABLE {_ACTIVE_OF}",
+    "usual": f"CREATE VIEW usual AS {USUAL}",
+}
+"""What is computed from the tables, without a sorted copy, and how it is created."""
+
+
 def create(connection: duckdb.DuckDBPyConnection, path: Path, manifest: Manifest, *, kept: frozenset[str]) -> None:
     """Create views of all tables of the bundle at `path` except those `kept` elsewhere. Raises BundleError."""
     for table in TABLES:
@@ -136,10 +146,22 @@ def add_derived(connection: duckdb.DuckDBPyConnection, *, copy: str | None = Non
 
     They are read from the attached database `copy`, where a sorted copy keeps both, and computed otherwise.
     """
-    connection.execute(f"CREATE VIEW responses AS {RESPONSES}")
-    of_feature = _ACTIVE_OF if copy is None else f"SELECT * FROM {copy}.active_tokens WHERE feature_id = wanted"
-    connection.execute(f"CREATE MACRO active_of(wanted) AS TABLE {of_feature}")
-    connection.execute(f"CREATE VIEW usual AS {USUAL if copy is None else f'FROM {copy}.usual'}")
+    for name, sql in DERIVED.items():
+        if copy is None or name not in ("active_of", "usual"):
+            connection.execute(sql)
+    if copy is not None:
+        of_feature = f"SELECT * FROM {copy}.active_tokens WHERE feature_id = wanted"
+        connection.execute(f"CREATE MACRO active_of(wanted) AS TABLE {of_feature}")
+        connection.execute(f"CREATE VIEW usual AS FROM {copy}.usual")
+
+
+def create_feature_table(connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> None:
+    """Create `feature_table`: joined once where the bundle is small, by each query where it is large or faulty."""
+    try:
+        kind = "VIEW" if manifest.bytes >= JOINED_BYTES else "TABLE"
+        connection.execute(f"CREATE {kind} feature_table AS {FEATURE_TABLE}")
+    except duckdb.Error:
+        connection.execute(f"CREATE VIEW feature_table AS {FEATURE_TABLE}")
 
 
 def _view(connection: duckdb.DuckDBPyConnection, file: Path, table: Table) -> None:

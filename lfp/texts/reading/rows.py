@@ -17,6 +17,7 @@ from lfp.errors import CorpusError, first_line
 from lfp.texts.reading.encodings import split_lines, split_rows, text_blocks
 from lfp.texts.reading.json_values import Unreadable, json_rows
 from lfp.texts.reading.sources import READ_ERRORS, DataFile
+from lfp.util.object_stores import without_secrets
 
 _BATCH_ROWS = 256
 _LONGEST_CELL = 1 << 30
@@ -98,6 +99,7 @@ def file_source(files: Sequence[DataFile], *, name: str) -> RowSource:
     """Read files, one after another, as one source. Raises CorpusError for a suffix that is not read."""
     for file in files:
         _ = file.format
+    name = without_secrets(name)
     where = files[0].path if len(files) == 1 else f"{name} ({len(files)} files)"
 
     def read(columns: Sequence[str]) -> Iterator[Row]:
@@ -202,7 +204,8 @@ def _file_rows(file: DataFile, columns: Sequence[str], inside: str) -> Iterator[
     """Yield the rows of a file, each with its number and `inside`. Raises CorpusError where it cannot be read."""
     read = {"json": _json, "csv": _csv, "parquet": _parquet, "arrow": _arrow, "lines": _lines}[file.format]
     try:
-        yield from read(file, columns, inside)
+        with file.explaining():
+            yield from read(file, columns, inside)
     except READ_ERRORS as error:
         raise CorpusError(
             f"{file.path}: cannot be read ({first_line(error)}); check that it is whole and what its suffix says"

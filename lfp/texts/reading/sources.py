@@ -12,16 +12,19 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 
-from lfp.errors import CorpusError, DependencyError, first_line
+from lfp.errors import CorpusError
+from lfp.util.object_stores import explaining, is_address, open_folder, scheme_of, without_secrets
 
-READ_ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException)
+BROKEN = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, pa.ArrowException)
+"""What reading a file raises that is not whole, or not what its suffix says."""
+READ_ERRORS = (OSError, *BROKEN)
 """What reading a broken or missing file raises, compressed or not."""
 FORMATS = {
     ".jsonl": "json", ".ndjson": "json", ".jsonlines": "json", ".json": "json", ".csv": "csv", ".tsv": "csv",
@@ -31,13 +34,6 @@ FORMATS = {
 """How files are read, by their suffix."""
 _COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd", ".zstd": "zstd"}
 _READ = ".jsonl, .json, .csv, .tsv, .parquet, .arrow or .txt, where .gz, .bz2, .xz or .zst may follow"
-_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
-_DRIVERS = {
-    "s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "hf": "huggingface_hub", "http": "aiohttp",
-    "https": "aiohttp", "abfs": "adlfs", "az": "adlfs",
-}  # fmt: skip
-_PINNED_TO_FSSPEC = {"s3fs", "gcsfs"}
-"""Drivers that are released with fsspec, under its version."""
 _PATTERN = re.compile(r"[*?\[]")
 _ABOUT_DATA = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"}
 """What a saved data set says of itself, beside its shards."""
@@ -50,6 +46,8 @@ class DataFile:
 
     path: str
     filesystem: Any = None
+    signed: str | None = None
+    """The path with the query that signs it, which no message shows."""
 
     @property
     def name(self) -> str:
@@ -74,7 +72,7 @@ class DataFile:
     def open(self) -> Iterator[BinaryIO]:
         """Open its content, decompressed."""
         with ExitStack() as opened:
-            path = self.path
+            path = self.signed or self.path
             raw = self.filesystem.open(path, "rb") if self.filesystem else Path(path).open("rb")  # noqa: SIM115
             opened.enter_context(raw)
             compression = _split_suffixes(self.name)[1]
@@ -82,6 +80,12 @@ class DataFile:
                 yield raw
             else:
                 yield opened.enter_context(_decompress(raw, compression))
+
+    def explaining(self) -> AbstractContextManager[None]:
+        """Turn the store's errors in the block into CorpusError; those of broken content, and a disk's own, pass."""
+        if self.filesystem is None:
+            return nullcontext()
+        return explaining(self.path, "cannot be read", kind=CorpusError, unless=BROKEN)
 
     @contextmanager
     def open_seekable(self) -> Iterator[BinaryIO]:
@@ -121,7 +125,7 @@ def find_files(name: str, *, key: str, beside: Path | None) -> tuple[DataFile, .
 
     Raises CorpusError where there is none, and DependencyError where an address needs a package.
     """
-    if _ADDRESS.match(name):
+    if is_address(name):
         return _find_remote(name, key)
     places = list_places(name, beside)
     for place in places:
@@ -137,11 +141,6 @@ def find_files(name: str, *, key: str, beside: Path | None) -> tuple[DataFile, .
             if matched:
                 return _shards(matched, root=name, key=key)
     raise CorpusError(_not_found(name, key, places))
-
-
-def is_address(name: str) -> bool:
-    """Return whether a name is an address of the form scheme://..."""
-    return _ADDRESS.match(name) is not None
 
 
 def list_places(name: str, beside: Path | None) -> list[Path]:
@@ -193,32 +192,15 @@ def _is_shard(path: str, root: str) -> bool:
 
 
 def _find_remote(name: str, key: str) -> tuple[DataFile, ...]:
-    scheme = _ADDRESS.match(name)[1].lower()  # type: ignore[index]
-    try:
-        import fsspec
-
-        filesystem, path = fsspec.core.url_to_fs(name)
-    except (ImportError, ValueError) as error:
-        driver = _DRIVERS.get(scheme)
-        if isinstance(error, ModuleNotFoundError) and error.name == "fsspec":
-            raise DependencyError(f"{key} {name}: needs the package fsspec; run pip install fsspec") from error
-        if driver is None or isinstance(error, ValueError):
-            raise CorpusError(
-                f"{key} {name}: {first_line(error)}; use s3://, gs://, hf:// or https://, or --set {key}=FILE"
-            ) from error
-        pin = f"=={fsspec.__version__}" if driver in _PINNED_TO_FSSPEC else ""
-        raise DependencyError(f"{key} {name}: needs the package {driver}; run pip install '{driver}{pin}'") from error
-    try:
+    folder = open_folder(name, kind=CorpusError, what=key)
+    filesystem, path = folder.filesystem, folder.root
+    with folder.explaining("cannot be listed"):
         if _PATTERN.search(path) and not filesystem.exists(path):
             found = [each for each in filesystem.glob(path) if filesystem.isfile(each)]
-        elif scheme in ("http", "https") or filesystem.isfile(path):
-            return (DataFile(path, filesystem),)
+        elif scheme_of(name) in ("http", "https") or filesystem.isfile(path):
+            return (DataFile(without_secrets(path), filesystem, path),)
         else:
             found = filesystem.find(path)
-    except Exception as error:  # those of whatever client the filesystem uses
-        raise CorpusError(
-            f"{key} {name}: cannot be listed ({first_line(error)}); check the address and the credentials"
-        ) from error
     if not found:
-        raise CorpusError(f"{key} {name}: no such file or folder; check the address, or --set {key}=FILE")
+        raise CorpusError(f"{folder.address}: no such file or folder; check the address, or --set {key}=FILE")
     return _shards(found, root=path, key=key, filesystem=filesystem)
