@@ -43,6 +43,8 @@ from precompute.stages.probes import probes
 
 _CHEAP = {"corpus", "feedback"}
 """Stages that take a moment; a run that has done no other may be started again without `resume`."""
+_UNTIL_BASE = _CHEAP | {"base"}
+"""Stages before which the number of layers is not known."""
 
 
 def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]:
@@ -365,7 +367,8 @@ def run_stages(run: Run, targets: Collection[str]) -> dict[str, str]:
     """Run the stages named and all that they come after, each unless it is done; return the keys of all stages by name.
 
     A GPU that is not there, or a dictionary made elsewhere that cannot be read, ends the run before any model is made.
-    Raises DataError where a file that a stage reads changes meanwhile.
+    Raises DataError where a file that a stage reads changes meanwhile, and ConfigError, before any tuning, for a chosen
+    layer that the base model lacks.
     """
     stages, digests = plan_stages(run.config, run.config_dir), FileDigests()
     keys: dict[str, str] = {}
@@ -378,6 +381,8 @@ def run_stages(run: Run, targets: Collection[str]) -> dict[str, str]:
     if any(stage.name == "saes" for stage in due):
         check_files(run.config, run.config_dir)
     for stage in due:
+        if stage.name not in _UNTIL_BASE and "base" in needed:
+            pair.check_chosen_layers(run)
         run_stage(run, stage, keys[stage.name], digests)
     return keys
 

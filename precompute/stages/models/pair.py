@@ -32,7 +32,7 @@ def run_base(run: Run, output: Output) -> None:
 
         model = load_alone(run, "base")
         try_batch(model, batch_texts=config.stats.batch_texts, context=config.model.context)
-        output.json("facts", {"parameters": model.n_parameters})
+        output.json("facts", {"parameters": model.n_parameters, "layers": model.n_layers})
         _keep_unpacked(model, config.model.base, output)
         return
     from lfp.ml.models.pretraining import pretrain
@@ -93,11 +93,18 @@ def run_tuned(run: Run, output: Output) -> None:
     output.table("tuning", as_table("tuning", points))
 
 
-def run_layers(run: Run, output: Output) -> None:
-    """Write layers.json, the columns of the table `layers` that need no activations, and places.json.
+def check_chosen_layers(run: Run) -> None:
+    """Raise ConfigError for a chosen layer that the base model lacks; known as soon as stage `base` is done."""
+    model, chosen = run.config.model, run.config.layers.chosen
+    n_layers = run.config.pretrain.n_layers if model.base == PRETRAIN else run.json("base", "facts")["layers"]
+    if max(chosen, default=0) >= n_layers:
+        raise ConfigError(
+            f"layers.chosen names layer {max(chosen)}, and {model.base} has layers 0 to {n_layers - 1}; name one of these"
+        )
 
-    Raises ConfigError for a chosen layer that the model lacks.
-    """
+
+def run_layers(run: Run, output: Output) -> None:
+    """Write layers.json, the columns of the table `layers` that need no activations, and places.json."""
     from lfp.ml.models.divergence import layer_divergence, most_moved
 
     base, tuned = load_pair(run)
@@ -106,11 +113,6 @@ def run_layers(run: Run, output: Output) -> None:
     if config.by == "credit" and not config.chosen:
         size = layer_shares(read_credits(run), config.sites, len(layers)).tolist()
     selected = sorted(config.chosen) or most_moved(size, config.count)
-    if selected[-1] >= len(layers):
-        raise ConfigError(
-            f"layers.chosen names layer {selected[-1]}, and {tuned.name} has layers 0 to {len(layers) - 1}; name one of"
-            " these"
-        )
     output.json("places", [Place(layer, site) for layer in selected for site in config.sites])
     output.json(
         "layers",

@@ -99,8 +99,9 @@ def test_layers_can_be_chosen_by_number(tiny_bundle: Path, corpus_folder: Path, 
     assert [row["layer"] for row in run.json("layers", "layers") if row["selected"]] == [0, 1]
     assert not run.folder("credits").exists()
     beyond = Run(tiny_config(model=models, layers={"chosen": [99]}), tmp_path / "beyond", corpus_folder, silent)
-    with pytest.raises(ConfigError, match=r"layers\.chosen names layer 99, and .*tuned has layers 0 to"):
+    with pytest.raises(ConfigError, match=r"layers\.chosen names layer 99, and .*base has layers 0 to 1; name one"):
         run_stages(beyond, ["layers"])
+    assert set(beyond.finished()) <= {"corpus", "feedback", "base"}, "it ends before anything is tuned"
 
 
 @pytest.mark.parametrize("layers", [{"chosen": [-1]}, {"chosen": [2, 2]}, {"sites": ["mlp_out", "mlp_out"]}])
