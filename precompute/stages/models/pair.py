@@ -99,7 +99,8 @@ def check_chosen_layers(run: Run) -> None:
     n_layers = run.config.pretrain.n_layers if model.base == PRETRAIN else run.json("base", "facts")["layers"]
     if max(chosen, default=0) >= n_layers:
         raise ConfigError(
-            f"layers.chosen names layer {max(chosen)}, and {model.base} has layers 0 to {n_layers - 1}; name one of these"
+            f"layers.chosen names layer {max(chosen)}, and {model.base} has layers 0 to {n_layers - 1}; name one of"
+            " these"
         )
 
 
