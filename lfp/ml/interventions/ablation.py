@@ -34,6 +34,8 @@ def scaling(
     prepend_bos: bool,
     other: LanguageModel | None = None,
     role: Role = "tuned",
+    others: float = 1.0,
+    rest: float = 1.0,
 ) -> Iterator[None]:
     """Scale features in `model` within the context: each of `scales` acts `scales[feature]` times as strongly.
 
@@ -43,7 +45,12 @@ def scaling(
     autoencoder was trained on one; rows of such a call must not be padded on the left. `model` is the pair's `role`;
     f and d are its features and its decoder rows (`lfp.ml.sae.views`), for which a dictionary that reads both models
     needs the `other` one: that runs over the same tokens, unchanged. The model's lock is held, and its hooks are
-    removed at the end. Raises ModelError for a feature that the dictionary does not have.
+    removed at the end.
+
+    Of a dictionary of what tuning changed, `others` scales all features that are not in `scales`, and `rest` what no
+    feature holds of the change: its bias and residual. With all of them at 0 the tuned model's module writes what the
+    base's weights do. Raises ModelError for a feature that the dictionary does not have, and for `others` or `rest` of
+    another kind of dictionary.
     """
     by_place: dict[int, dict[int, float]] = defaultdict(dict)
     for feature_id, scale in scales.items():
@@ -52,12 +59,17 @@ def scaling(
                 f"feature {feature_id}: not one of the dictionary's 0 to {dictionary.n_features - 1}; name one of those"
             )
         by_place[int(dictionary.place_of[feature_id])][int(dictionary.index_of[feature_id])] = scale
+    if others != 1.0 or rest != 1.0:
+        if any(sae.info.reads != "change" for sae in dictionary.saes):
+            raise ModelError("only a dictionary of what tuning changed has a rest of the change; scale single features")
+        for number, sae in enumerate(dictionary.saes):
+            by_place[number] = dict.fromkeys(range(sae.info.width), others) | by_place[number]
     n_bos = len(model.bos_ids(prepend_bos))
     saes = [dictionary.saes[number] for number in by_place]
     with ExitStack() as stack:
         seen = stack.enter_context(_seeing(model, other, saes, role))
         hooks = {
-            sae.info.place: partial(_rescale, sae, of_place, n_bos, role, seen)
+            sae.info.place: partial(_rescale, sae, of_place, rest, n_bos, role, seen)
             for sae, of_place in zip(saes, by_place.values(), strict=True)
         }
         stack.enter_context(model.hooks(hooks))
@@ -158,22 +170,25 @@ def _running_beside(model: LanguageModel, other: LanguageModel, places: Sequence
 
 @torch.no_grad()
 def _rescale(
-    sae: Sae, scales: Mapping[int, float], n_bos: int, role: Role, seen: _Seen, output: Tensor
+    sae: Sae, scales: Mapping[int, float], rest: float, n_bos: int, role: Role, seen: _Seen, output: Tensor
 ) -> Tensor | None:
     """Scale features of `sae` in activations [batch, seq, d_model], unless the other model is running.
 
-    A call with one token continues from a cache, so it contains no beginning-of-sequence token. Inputs that the
-    autoencoder normalises by a scale get a change in the scale of x; the centre is not part of a change.
+    A change becomes `rest` times itself plus (scale - rest) times each feature. A call with one token continues from a
+    cache, so it contains no beginning-of-sequence token. Inputs that the autoencoder normalises by a scale get a change
+    in the scale of x; the centre is not part of a change.
     """
     if seen.is_others:
         return None
     first = n_bos if output.shape[1] > 1 else 0
     inputs = seen.view(sae, role, output, first)
     indices = torch.tensor(list(scales), device=sae.W_dec.device)
-    factors = torch.tensor([scale - 1.0 for scale in scales.values()], device=sae.W_dec.device)
+    factors = torch.tensor([scale - rest for scale in scales.values()], device=sae.W_dec.device)
     decoder = sae.tuned_decoder if role == "tuned" else sae.base_decoder
     change = sae.encode_some(inputs, indices) @ (decoder[indices] * factors[:, None])
     change = replace(normalise(inputs, sae.info.normalize), centre=None).undo(change)
+    if rest != 1.0:
+        change += (rest - 1.0) * inputs
     changed = output[:, first:] + change.view_as(output[:, first:])
     return torch.cat([output[:, :first], changed], dim=1) if first else changed
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lfp.bundle.manifest import ARTIFACTS, Manifest, has_models
 from lfp.config import ModelConfig, drop_retired, parse_config
-from lfp.errors import BundleError, DataError
+from lfp.errors import BundleError, DataError, first_line
 from lfp.ml.features.active import encode_active
 from lfp.ml.implicit_reward.changes import watch_changes
 from lfp.ml.interventions.ablation import scaling
 from lfp.ml.models.activations import stream_pair
-from lfp.ml.models.generation import Completion, sample_completions
+from lfp.ml.models.chat import DATE
+from lfp.ml.models.generation import Completion, log_likelihoods, stream_completions
 from lfp.ml.models.loading import LanguageModel
 from lfp.ml.models.pairs import Pair, load_pair
 from lfp.ml.models.sources import LoadOptions, find_model
@@ -71,9 +74,42 @@ class Reading:
     dense: NDArray[np.float32]
 
 
+Column = Literal["base", "tuned", "steered"]
+"""What writes: a model of the pair, or the tuned one with features scaled."""
+
+
+@dataclass(frozen=True)
+class Steering:
+    """How strongly features act in the steered column, by number; `others` and `rest` are those of `scaling`."""
+
+    scales: Mapping[int, float]
+    others: float = 1.0
+    rest: float = 1.0
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How many samples of how many tokens are drawn, and with which random numbers."""
+
+    n: int
+    n_tokens: int
+    temperature: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What models continue: its text, its tokens with a beginning-of-sequence token, and how it was made."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    is_chat: bool
+    is_cut: bool
+
+
 @dataclass(frozen=True, eq=False)
 class Live:
-    """A bundle's pair of models and its dictionary, loaded once; `read` and `write` may be called from any thread."""
+    """A bundle's pair of models and its dictionary, loaded once; its methods may be called from any thread."""
 
     base: LanguageModel
     tuned: LanguageModel
@@ -115,30 +151,72 @@ class Live:
             dense=self.dictionary.encode(outputs).numpy(),
         )
 
+    @property
+    def reads_changes(self) -> bool:
+        """Whether all of its dictionary's features are of what tuning changed."""
+        return all(sae.info.reads == "change" for sae in self.dictionary.saes)
+
     def kept_tokens(self, n_tokens: int) -> int:
         """Return how many tokens of a text may precede a completion of `n_tokens`, or follow one; the last are kept."""
         return self.tuned.n_ctx - len(self.tuned.bos_ids(self.prepend_bos)) - n_tokens
 
-    def is_cut(self, text: str, n_tokens: int) -> bool:
-        """Return whether a completion of `n_tokens` leaves too little room for the whole text."""
-        (whole,) = tokenize(self.tuned.tokenizer, [text], context=10**9)
-        return len(whole.token_ids) > self.kept_tokens(n_tokens)
+    def prompt(self, text: str, *, as_message: bool, n_tokens: int) -> Prompt:
+        """Write a text as what the models continue: as it is, or as a message in their chat template where one is.
 
-    def write(
-        self, text: str, role: Role, *, scales: Mapping[int, float], n_tokens: int, temperature: float, seed: int
-    ) -> tuple[Completion, Completion]:
-        """Complete a text with the model unchanged and with features scaled (`ablation.py`), from one seed.
-
-        Only the last tokens are read of a text that leaves too little room. Raises ModelError for an unknown feature,
-        DataError where there is no token to start from.
+        Only the last tokens are kept of a text that leaves too little room for `n_tokens`. Raises DataError where there
+        is no token, or the template refuses the message.
         """
-        model, other = (self.tuned, self.base) if role == "tuned" else (self.base, self.tuned)
-        (whole,) = tokenize(model.tokenizer, [text], context=10**9)
-        prefix = (*model.bos_ids(self.prepend_bos), *whole.token_ids[-self.kept_tokens(n_tokens) :])
-        if not prefix:
+        tokenizer = self.tuned.tokenizer
+        is_chat = as_message and bool(tokenizer.chat_template)
+        written = self._write_message(text) if is_chat else text
+        (whole,) = tokenize(tokenizer, [written], context=10**9)
+        kept = whole.token_ids[-self.kept_tokens(n_tokens) :]
+        if not text.strip() or not kept:
             raise DataError("there is no token in this text; type a few words")
-        options = {"n_tokens": n_tokens, "temperature": temperature, "seed": seed}
-        (untouched,) = sample_completions(model, [prefix], **options)  # type: ignore[arg-type]
-        with scaling(model, self.dictionary, scales, prepend_bos=self.prepend_bos, other=other, role=role):
-            (scaled,) = sample_completions(model, [prefix], **options)  # type: ignore[arg-type]
-        return untouched, scaled
+        bos = self.tuned.bos_ids(self.prepend_bos)
+        return Prompt(written, (*bos, *kept), is_chat, is_cut=len(kept) < len(whole.token_ids))
+
+    def _write_message(self, text: str) -> str:
+        tokenizer = self.tuned.tokenizer
+        try:
+            written = tokenizer.apply_chat_template(
+                [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True, date_string=DATE
+            )
+        except Exception as error:  # whatever a template raises or trips over
+            raise DataError(f"the chat template refuses this message ({first_line(error)}); pick plain text") from error
+        (bos, *_) = (*tokenizer.convert_ids_to_tokens(self.tuned.bos_ids(self.prepend_bos)), "")
+        return str(written).removeprefix(bos)  # which precedes every prompt anyway
+
+    def stream(
+        self, prompt: Prompt, column: Column, steering: Steering, sampling: Sampling
+    ) -> Iterator[list[Completion]]:
+        """Yield a column's samples as far as they are written, after each token.
+
+        Sample i of one column has the random numbers of sample i of every other. Raises ModelError for an unknown
+        feature.
+        """
+        model = self.base if column == "base" else self.tuned
+        with ExitStack() as stack:
+            if column == "steered":
+                stack.enter_context(self._steer(steering))
+            yield from stream_completions(
+                model, prompt.token_ids, **asdict(sampling), reads_once=column != "steered" or not self._has_caches
+            )
+
+    @property
+    def _has_caches(self) -> bool:
+        """Whether scaling features keeps keys and values of the other model (`scaling`)."""
+        infos = [sae.info for sae in self.dictionary.saes]
+        return any(info.reads == "pair" or (info.reads == "change" and info.place.site != "mlp_out") for info in infos)
+
+    def _steer(self, steering: Steering) -> AbstractContextManager[None]:
+        scales = {feature: scale for feature, scale in steering.scales.items() if scale != steering.others}
+        return scaling(
+            self.tuned, self.dictionary, scales, prepend_bos=self.prepend_bos, other=self.base, others=steering.others,
+            rest=steering.rest,
+        )  # fmt: skip
+
+    def implicit_rewards(self, completions: Sequence[Completion]) -> Floats:
+        """Return the implicit reward of each completion after its prompt, in nats, summed over its tokens."""
+        tuned, base = (log_likelihoods(model, completions).numpy() for model in (self.tuned, self.base))
+        return np.asarray(tuned - base, np.float64)

@@ -24,7 +24,7 @@ from lfp.texts.messages import (
 from lfp.texts.reading.rows import RowError
 
 _MARKS_TURNS = re.compile(r"\{%-?\s*generation\s*-?%\}")
-_DATE = "26 Jul 2024"
+DATE = "26 Jul 2024"
 """What templates that write a date are given, so that a run can be repeated."""
 
 
@@ -61,7 +61,7 @@ class TemplateFormat:
                 chat_template=self._template,
                 add_generation_prompt=prompts,
                 return_assistant_tokens_mask=_MARKS_TURNS.search(self._template) is not None,
-                date_string=_DATE,
+                date_string=DATE,
                 **self._special_tokens,
             )
         except Exception as error:  # whatever a template raises or trips over

@@ -79,6 +79,47 @@ def sample_completions(
     the noise of differences between them. Hooks on the model take effect. `batches` take the place of `batch`, and are
     halved, once, where memory is full. Raises ModelError where a prefix is empty, has unknown tokens or leaves no room.
     """
+    _check_room(model, prefixes, n_tokens)
+    n, uniform = len(prefixes), _draw_quantiles(len(prefixes), n_tokens, seed)
+
+    def complete(rows: range) -> list[Completion]:
+        chosen = [prefixes[row] for row in rows]
+        steps = _sample(model, chosen, uniform[rows.start : rows.stop], temperature, least_tokens=least_tokens)
+        sampled = [torch.empty(len(chosen), 0, dtype=torch.int64), *steps][-1]
+        return _completions(model, chosen, sampled)
+
+    with model.lock:
+        if batches is not None:
+            parts = list(batches.split(range(n), complete))
+        else:
+            parts = [complete(range(start, min(start + batch, n))) for start in range(0, n, batch)]
+    return [completion for part in parts for completion in part]
+
+
+def stream_completions(
+    model: LanguageModel,
+    prefix: Sequence[int],
+    *,
+    n: int,
+    n_tokens: int,
+    temperature: float,
+    seed: int,
+    reads_once: bool = True,
+) -> Iterator[list[Completion]]:
+    """Yield `n` completions of a prefix as far as they have come, after each token: those of `sample_completions`.
+
+    The prefix is read once for all of them, unless hooks on the model keep keys and values of their own. The model's
+    lock is held while a token is sampled, not in between. Raises what `sample_completions` raises.
+    """
+    prefixes = [tuple(prefix)] * n
+    _check_room(model, prefixes, n_tokens)
+    uniform = _draw_quantiles(n, n_tokens, seed)
+    for sampled in _sample(model, prefixes, uniform, temperature, reads_once=reads_once):
+        yield _completions(model, prefixes, sampled)
+
+
+def _check_room(model: LanguageModel, prefixes: Sequence[Sequence[int]], n_tokens: int) -> None:
+    """Raise ModelError where a prefix is empty, has unknown tokens or leaves no room for `n_tokens` more."""
     check_token_ids(model, prefixes)
     for row, ids in enumerate(prefixes):
         if not ids:
@@ -88,23 +129,20 @@ def sample_completions(
                 f"{model.name}: prefix {row} of {len(ids)} tokens and {n_tokens} more do not fit its {model.n_ctx}"
                 " positions; lower tune.completion_tokens or the prefix_tokens"
             )
-    n = len(prefixes)
-    uniform = torch.rand(n, n_tokens, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
-    def complete(rows: range) -> list[Completion]:
-        chosen = [prefixes[row] for row in rows]
-        sampled = _sample(model, chosen, uniform[rows.start : rows.stop], temperature, least_tokens)
-        return [
-            Completion(tuple(prefix), tuple(ids), model.tokenizer.decode(ids, skip_special_tokens=True))
-            for prefix, ids in zip(chosen, sampled, strict=True)
-        ]
 
-    with model.lock, torch.no_grad(), FastLinear():
-        if batches is not None:
-            parts = list(batches.split(range(n), complete))
-        else:
-            parts = [complete(range(start, min(start + batch, n))) for start in range(0, n, batch)]
-    return [completion for part in parts for completion in part]
+def _draw_quantiles(n: int, n_tokens: int, seed: int) -> torch.Tensor:
+    return torch.rand(n, n_tokens, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def _completions(model: LanguageModel, prefixes: Sequence[Sequence[int]], sampled: torch.Tensor) -> list[Completion]:
+    """Return sampled tokens [batch, n] as completions, each up to its end-of-sequence token."""
+    eos_id = model.tokenizer.eos_token_id
+    rows = [ids[: ids.index(eos_id) + 1] if eos_id in ids else ids for ids in sampled.tolist()]
+    return [
+        Completion(tuple(prefix), tuple(ids), model.tokenizer.decode(ids, skip_special_tokens=True))
+        for prefix, ids in zip(prefixes, rows, strict=True)
+    ]
 
 
 @torch.no_grad()
@@ -197,27 +235,39 @@ def _draw_prefixes(
     ]
 
 
+@torch.no_grad()
 def _sample(
-    model: LanguageModel, rows: Sequence[Sequence[int]], uniform: torch.Tensor, temperature: float, least_tokens: int
-) -> list[list[int]]:
+    model: LanguageModel,
+    rows: Sequence[Sequence[int]],
+    uniform: torch.Tensor,
+    temperature: float,
+    *,
+    least_tokens: int = 0,
+    reads_once: bool = False,
+) -> Iterator[torch.Tensor]:
     """Sample tokens after each row, at quantiles `uniform` [batch, n_tokens]; the keys and values are cached.
 
-    The end-of-sequence token is not among the first `least_tokens`.
+    Yields all tokens [batch, n] after each step, until every row has ended. The end-of-sequence token is not among the
+    first `least_tokens`. With `reads_once` the first row is read for all, which are the same.
     """
-    device, eos_id = model.device, model.tokenizer.eos_token_id
-    tokens, mask = (part.to(device) for part in pad(rows, pad_id=model.pad_id, left=True))
-    sampled = torch.empty(len(rows), 0, dtype=torch.int64, device=device)
-    cache, ended = None, torch.zeros(len(rows), dtype=torch.bool, device=device)
+    device, eos_id, n = model.device, model.tokenizer.eos_token_id, len(rows)
+    tokens, mask = (part.to(device) for part in pad(rows[:1] if reads_once else rows, pad_id=model.pad_id, left=True))
+    sampled = torch.empty(n, 0, dtype=torch.int64, device=device)
+    cache, ended = None, torch.zeros(n, dtype=torch.bool, device=device)
     for quantile in uniform.to(device).split(1, dim=1):
-        output = model.forward(tokens, mask, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        logits, cache = output.logits[..., : model.d_vocab].float(), output.past_key_values
+        with FastLinear():
+            output = model.forward(tokens, mask, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        logits, cache = output.logits[:, -1, : model.d_vocab].float(), output.past_key_values
+        if len(logits) < n:
+            cache.batch_repeat_interleave(n)
+            logits, mask = logits.repeat(n, 1), mask.repeat(n, 1)
         if eos_id is not None and sampled.shape[1] < least_tokens:
-            logits[..., eos_id] = -torch.inf
-        cumulative = (logits[:, -1] / temperature).double().softmax(dim=-1).cumsum(dim=-1)
+            logits[:, eos_id] = -torch.inf
+        cumulative = (logits / temperature).double().softmax(dim=-1).cumsum(dim=-1)
         tokens = torch.searchsorted(cumulative, quantile * cumulative[:, -1:], right=True)
         tokens = tokens.clamp(max=logits.shape[-1] - 1)
         sampled, mask = torch.cat([sampled, tokens], dim=1), F.pad(mask, (0, 1), value=1)
+        yield sampled
         ended |= tokens[:, 0] == (-1 if eos_id is None else eos_id)
         if ended.all():
             break
-    return [ids[: ids.index(eos_id) + 1] if eos_id in ids else ids for ids in sampled.tolist()]

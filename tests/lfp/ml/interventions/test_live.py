@@ -9,7 +9,7 @@ from lfp.bundle import queries
 from lfp.bundle.manifest import check_bundle
 from lfp.bundle.store.connection import Store
 from lfp.errors import BundleError, DataError, ModelError
-from lfp.ml.interventions.bundle_models import Live
+from lfp.ml.interventions.bundle_models import Live, Sampling, Steering
 from lfp.probes.attribution import LinearProbe, text_ledger
 
 
@@ -70,47 +70,48 @@ def test_no_token_is_said_kindly(live):
         live.read("", "tuned")
 
 
-def written(live, **changes):
-    drawn = {"scales": {}, "n_tokens": 8, "temperature": 1.0, "seed": 3, "role": "tuned"} | changes
-    return live.write("The plot was dull, but", drawn.pop("role"), **drawn)
+def written(live, scales=None, *, column="tuned", **changes):
+    sampling = Sampling(**{"n": 2, "n_tokens": 8, "temperature": 1.0, "seed": 3} | changes)
+    prompt = live.prompt("The plot was dull, but", as_message=False, n_tokens=sampling.n_tokens)
+    *_, last = live.stream(prompt, "steered" if scales else column, Steering(scales or {}), sampling)
+    return last
 
 
 def test_scales_of_one_change_nothing_and_others_do(live):
     reading = live.read("The plot was dull, but", "tuned")
     strong = np.unique(reading.active.features[np.argsort(-reading.active.values)[:20]]).tolist()
-    same = written(live, scales=dict.fromkeys(strong, 1.0))
-    assert same[0] == same[1] == written(live)[0]
-    assert any(
-        len(set(written(live, scales=dict.fromkeys(strong, 3.0), seed=seed, n_tokens=16))) == 2 for seed in range(3)
-    )
+    assert written(live, dict.fromkeys(strong, 1.0)) == written(live)
+    assert written(live, dict.fromkeys(strong, 3.0), n=8) != written(live, n=8)
 
 
-def test_a_seed_is_a_completion_and_another_is_another(live):
+def test_a_seed_is_its_samples_and_another_is_another(live):
     assert written(live) == written(live)
     assert len({written(live, seed=seed)[0].text for seed in range(3)}) > 1
+    assert written(live, n=2) == written(live, n=4)[:2] and written(live, n=3)[0] != written(live, n=3)[1]
+    assert written(live, column="base") != written(live)
 
 
 def test_a_feature_that_is_not_is_refused_and_leaves_no_hook(live):
     before = written(live)
     with pytest.raises(ModelError, match="not one of the dictionary"):
-        written(live, scales={10**6: 0.0})
+        written(live, {10**6: 0.0})
     assert written(live) == before
 
 
 def test_a_completion_longer_than_its_room_keeps_the_last_tokens(live):
     most = live.kept_tokens(1)
-    (one, _) = live.write("The plot was dull, but", "tuned", scales={}, n_tokens=most, temperature=1.0, seed=0)
-    assert len(one.prefix_ids) == live.tuned.n_ctx - most
-    assert live.is_cut("The plot was dull, but", most) and not live.is_cut("The plot", 4)
+    cut = live.prompt("The plot was dull, but", as_message=False, n_tokens=most)
+    assert cut.is_cut and len(cut.token_ids) == live.tuned.n_ctx - most
+    assert not live.prompt("The plot", as_message=False, n_tokens=4).is_cut
 
 
 def test_threads_do_not_see_each_others_scales(live):
     strong = np.unique(live.read("The plot was dull, but", "tuned").active.features)[:10].tolist()
     settings = [{}, dict.fromkeys(strong, 3.0)] * 2
-    alone, together = [written(live, scales=scales) for scales in settings], [None] * len(settings)
+    alone, together = [written(live, scales) for scales in settings], [None] * len(settings)
 
     def run(at):
-        together[at] = written(live, scales=settings[at])
+        together[at] = written(live, settings[at])
 
     threads = [threading.Thread(target=run, args=(at,)) for at in range(len(settings))]
     for thread in threads:
