@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import streamlit as st
 
 from app.session import bundles, remote
+from app.session.turns import Turns
 from lfp.bundle.manifest import MANIFEST
 from lfp.bundle.store.connection import Limits, Store
 from lfp.errors import BundleError
@@ -78,6 +79,12 @@ def _live(path: str, weights: tuple[str, ...], *, _store: Store) -> Live:
     del path, weights  # the cache key
     _store.fetch()
     return Live.load(_store.path, _store.manifest)
+
+
+@st.cache_resource
+def turns() -> Turns:
+    """Return the queue of all sessions that write."""
+    return Turns()
 
 
 @st.cache_resource(max_entries=8, show_spinner="Opening the bundle; a large one is sorted once, for a minute")

@@ -75,6 +75,8 @@ WORDS: Mapping[str, Mapping[str, str]] = {
         "raw estimate, with what is missed": "raw-activation probe",
     },
     "written_by": {"drawn": "drawn at random", "changed": "largest rise of the reward first"},
+    "doing": {"continue": "continue it", "score": "score its tokens"},
+    "written_as": {"plain": "plain text", "message": "message in the chat template"},
     "queue": {
         "estimate against true": "probe vs reward",
         "implicit against true": "tuned model vs reward",
@@ -262,20 +264,21 @@ class RunsView:
 
 @dataclass(frozen=True)
 class TryView:
-    """A typed text, the model that reads and continues it, and the sampling settings.
+    """A typed text, what is done with it, and how: the features' scales and the sampling settings.
 
-    `also` is a feature added to the sliders; `scales` holds the sliders that are not at 1, as
-    the playground writes them.
+    `scales` are as `app.components.text.steering` writes them; `reader` is the model whose scores are shown.
     """
 
     typed: str = ""
-    reader: str = "tuned"
-    tried_values: bool = False
-    also: int | None = None
+    doing: str = "continue"
+    written_as: str = "plain"
     scales: str = ""
-    try_tokens: int = 16
+    samples: int = 20
+    try_tokens: int = 30
     temperature: float = 1.0
     seed: int = 0
+    reader: str = "tuned"
+    tried_values: bool = False
 
 
 @dataclass(frozen=True)

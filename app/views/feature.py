@@ -7,14 +7,15 @@ from typing import Any
 
 import streamlit as st
 
-from app.components.feature import credit, naming, profile, titles, trust
+from app.components.feature import card, credit, naming, profile, titles, trust
 from app.components.html import panels
-from app.components.text import reading, tokens
+from app.components.text import reading, steering, tokens
 from app.session import cache, names, permalinks
 from app.session.cache import ask
 from app.session.permalinks import FeaturesView, words_for
-from app.widgets import filters, frame, verdict_panel
+from app.widgets import filters, frame, share, verdict_panel
 from lfp.bundle import queries
+from lfp.bundle.manifest import has_models
 from lfp.bundle.queries.common import Probe
 from lfp.bundle.queries.feature import Feature, Label
 from lfp.bundle.queries.features import Place
@@ -59,6 +60,9 @@ def choose_feature(store: Store) -> int | None:
         st.space("stretch")
         href = permalinks.href("features", view or FeaturesView())
         st.html(panels.anchor(href, "All features" if view is None else "Back to the list"), width="content")
+        if has_models(store.manifest):
+            steered = permalinks.TryView(scales=steering.written_scales({str(here): 0.0}))
+            st.html(panels.anchor(permalinks.href("try_it", steered), "Steer this"), width="content")
     return here
 
 
@@ -204,7 +208,14 @@ def show_feature(store: Store, feature: Feature) -> None:
         return
     named = naming.page_title(feature, naming.strongest_words(rows))
     frame.name_tab(f"Feature {feature.feature_id}", named[0])
+
+    def draw_card() -> str:
+        carried = ask(queries.feature.feature_credit, store, feature.feature_id)
+        credited = ask(queries.feature.credit_examples, store, feature.feature_id)
+        return card.feature_card(feature, named[0], store.manifest, credit=carried, credited=credited, rows=rows)
+
     st.html(profile.heading(feature, labels, probe, named=named, with_site=bool(filters.site_column(store))))
+    share.show_button(draw_card, feature_id=feature.feature_id, bundle_id=store.manifest.bundle_id)
     with st.container(key="feature_panels"):
         left, right = st.columns([7, 5], gap="large")
     with left:

@@ -116,6 +116,7 @@ SCRIPT = """
   listen(document, 'click', event => {
     const at = event.target instanceof Element ? event.target : event.target.parentElement;
     if (at?.closest('.st-key-copy_link button')) { event.stopPropagation(); copy(); return; }
+    if (at?.closest('.st-key-card_png button')) { event.stopPropagation(); saveCard(); return; }
     const link = at?.closest(inPages);
     if (!link || event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
     const to = new URL(link.href, location.href), bundle = new URLSearchParams(location.search).get('bundle');
@@ -155,6 +156,23 @@ SCRIPT = """
       `lfp_reviewer=${encodeURIComponent(event.target.value.trim())}; max-age=31536000; SameSite=Strict; path=/`;
   });
 
+  // A file of what the browser has made.
+  const save = (blob, name) => {
+    const link = document.createElement('a');
+    link.href = URL.createObjectURL(blob);
+    link.download = name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  };
+
+  // A card, which is an SVG, as PNG of twice its size.
+  const saveCard = () => {
+    const card = document.querySelector('.st-key-card_image img'), sheet = document.createElement('canvas');
+    [sheet.width, sheet.height] = [2 * card.naturalWidth, 2 * card.naturalHeight];
+    sheet.getContext('2d').drawImage(card, 0, 0, sheet.width, sheet.height);
+    sheet.toBlob(blob => save(blob, 'feature.png'), 'image/png');
+  };
+
   // A figure as SVG, beside plotly's own button for PNG; one drawn by WebGL has no SVG.
   const saveSvg = plot => {
     const box = plot.querySelector('.svg-container'), size = [box.clientWidth, box.clientHeight];
@@ -169,11 +187,7 @@ SCRIPT = """
     for (const layer of plot.querySelectorAll('.main-svg'))
       for (const part of layer.children)
         if (!part.classList.contains('hoverlayer')) whole.append(part.cloneNode(true));
-    const link = document.createElement('a');
-    link.href = URL.createObjectURL(new Blob([new XMLSerializer().serializeToString(whole)], {type: 'image/svg+xml'}));
-    link.download = 'figure.svg';
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+    save(new Blob([new XMLSerializer().serializeToString(whole)], {type: 'image/svg+xml'}), 'figure.svg');
   };
   listen(document, 'pointerover', event => {
     const plot = event.target.closest?.('.js-plotly-plot'), group = plot?.querySelector('.modebar-group');

