@@ -6,7 +6,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import streamlit as st
@@ -40,6 +40,7 @@ PACKAGE = "package:"
 """Precedes the name of a base model that an installed package holds."""
 PAUSE = 0.15
 """Seconds between two pictures of what is being written."""
+BIND: Literal["query-params"] = "query-params"
 STORED = 3
 """Stored continuations that are shown where the models cannot write."""
 
@@ -224,13 +225,12 @@ def of_what(reads_changes: bool) -> str:
 
 def choose_sampling() -> dict[str, Any]:
     """Draw the sampling settings and return them."""
-    row, at = st.container(horizontal=True, vertical_alignment="bottom", gap="medium"), {"bind": "query-params"}
-    return {
-        "n": int(row.number_input("Samples", 1, MOST_SAMPLES, MOST_SAMPLES, key="samples", width=120, **at)),
-        "n_tokens": int(row.number_input("Tokens", 1, MOST_TOKENS, 30, key="try_tokens", width=120, **at)),
-        "temperature": float(row.number_input("Temperature", 0.1, 2.0, 1.0, 0.1, key="temperature", width=130, **at)),
-        "seed": int(row.number_input("Seed", min_value=0, max_value=10**6, key="seed", width=120, **at)),
-    }
+    row, bind = st.container(horizontal=True, vertical_alignment="bottom", gap="medium"), BIND
+    n = row.number_input("Samples", 1, MOST_SAMPLES, MOST_SAMPLES, key="samples", width=120, bind=bind)
+    n_tokens = row.number_input("Tokens", 1, MOST_TOKENS, 30, key="try_tokens", width=120, bind=bind)
+    temperature = row.number_input("Temperature", 0.1, 2.0, 1.0, 0.1, key="temperature", width=130, bind=bind)
+    seed = row.number_input("Seed", min_value=0, max_value=10**6, key="seed", width=120, bind=bind)
+    return {"n": int(n), "n_tokens": int(n_tokens), "temperature": float(temperature), "seed": int(seed)}
 
 
 def show_writing(store: Store, text: str, *, as_message: bool, scales: Mapping[str, float], blocked: bool) -> None:

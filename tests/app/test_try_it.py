@@ -150,10 +150,11 @@ def test_nothing_typed_is_said(explorer, tiny_bundle, typed):
 
 
 def test_an_example_is_where_the_chosen_feature_fires(explorer, tiny_bundle):
-    at = explorer("try_it", tiny_bundle, scales="3:0")
-    next(button for button in at.button if button.label == "Example text").click()
     with Store.open(tiny_bundle) as store:
-        texts = [row["text"] for row in queries.feature.feature_excerpts(store, 3) if row["bucket"] == 0]
+        feature_id = queries.feature.strongest_feature(store)
+        texts = [row["text"] for row in queries.feature.feature_excerpts(store, feature_id) if row["bucket"] == 0]
+    at = explorer("try_it", tiny_bundle, scales=f"{feature_id}:0")
+    next(button for button in at.button if button.label == "Example text").click()
     typed = at.run().text_area(key="typed").value
     assert typed and any(text.strip().startswith(typed) for text in texts)
 
@@ -243,7 +244,7 @@ def test_one_reader_writes_at_a_time_and_strangers_have_a_cap():
         waiting = turns.take("c", 10, is_public=False, on_wait=stop_waiting)
         with pytest.raises(InterruptedError), waiting:
             pass
-    assert waits == [1], "whoever waits is told how many are before, and may leave"
+    assert waits == [1], "a reader who waits sees how many are before, and may leave"
     with pytest.raises(DataError, match="at most 150 samples an hour for all readers"), turns.take("c", 60, **options):
         pass
     with turns.take("a", 900, is_public=False, on_wait=waits.append):
@@ -312,7 +313,7 @@ def test_written_words_are_only_words(text):
 def test_what_is_found_is_said_with_its_interval():
     clear, unclear = steering.finding(filled("x"))
     assert clear.startswith("The tuned model scores higher than the base one: reward +0.50 [0.25, 0.75] a sample")
-    assert unclear.startswith("The steered model does not clearly score otherwise than the tuned one: reward -0.50")
+    assert unclear.startswith("The steered model does not clearly score otherwise than the tuned one: reward −0.50")
     assert steering.progress("tuned", 3, 30, seconds_left=12.4) == "Tuned: token 3 of 30, about 12 s left"
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from app.components.html import panels
-from lfp.report.formatting import count, with_interval
+from lfp.report.formatting import count, signed, with_interval
 from lfp.util.sanitize import as_label, escaped, shortened
 
 LARGEST_SCALE, SCALE_STEP = 3.0, 0.25
@@ -172,7 +172,7 @@ def all_samples(written: Written) -> str:
     for row in range(written.request.n):
         cells = ""
         for column, found in written.columns.items():
-            value = f" {found.values[row]:+.2f}" if found.values else ""
+            value = f" {signed(found.values[row])}" if found.values else ""
             cells += (
                 f"<div><small>{TITLES[column]}{escaped(value)}</small>"
                 f'<p dir="auto">{_continuation(written, column, row)}</p></div>'

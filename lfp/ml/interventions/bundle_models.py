@@ -184,7 +184,7 @@ class Live:
             )
         except Exception as error:  # whatever a template raises or trips over
             raise DataError(f"the chat template refuses this message ({first_line(error)}); pick plain text") from error
-        (bos, *_) = (*tokenizer.convert_ids_to_tokens(self.tuned.bos_ids(self.prepend_bos)), "")
+        bos = "".join(tokenizer.convert_ids_to_tokens(list(self.tuned.bos_ids(self.prepend_bos))))
         return str(written).removeprefix(bos)  # which precedes every prompt anyway
 
     def stream(
