@@ -2,8 +2,10 @@
 
 import json
 import re
+import struct
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +24,8 @@ from lfp.probes.attribution import ActiveText, LinearProbe, text_ledger
 from lfp.probes.pooling import POOLINGS, pool_dense
 from lfp.util.sanitize import visible
 from tests.app.reader import Reader, is_tame, tame, whole
+from tests.app.serving import CHROMIUM, browser
+from tests.app.serving import explorer as serve
 from tests.conftest import HOSTILE, ROOT
 
 TEXT = "The plot was dull, but the acting was a wonderful surprise"
@@ -141,6 +145,51 @@ def test_any_link_gives_scales_that_sliders_can_show(text):
     for part, scale in found.items():
         assert part in steering.PARTS or str(int(part)) == part
         assert 0 <= scale <= steering.LARGEST_SCALE and scale % steering.SCALE_STEP == 0
+
+
+def test_a_features_card_is_shared(explorer, tiny_bundle):
+    at = explorer("feature", tiny_bundle, feature="5")
+    assert "Steer this" in tame(at) and not at.code
+    at.button(key="share_feature").click()
+    whole(at.run())
+    (embedded,) = at.code
+    assert "feature=5" in embedded.value and "embed=true" in embedded.value and "<iframe" in embedded.value
+    (image,) = at.get("imgs")
+    assert image.proto.imgs[0].caption == "Card of feature 5"
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt install chromium")
+def test_a_reader_steers_a_feature_and_saves_its_card(tiny_bundle):
+    with serve(tiny_bundle) as address, browser() as chromium:
+        page = chromium.new_page(viewport={"width": 1400, "height": 1000})
+        page.set_default_timeout(60_000)
+        errors = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(f"{address}/feature?feature=5")
+        page.get_by_role("button", name="Share").click()
+        with page.expect_download() as saved:
+            page.get_by_role("button", name="PNG", exact=True).click()
+        header = Path(saved.value.path()).read_bytes()[:24]
+        assert header[:8] == b"\x89PNG\r\n\x1a\n" and struct.unpack(">II", header[16:]) == (2400, 1260)
+        page.keyboard.press("Escape")
+        page.get_by_role("link", name="Steer this").click()
+        page.get_by_role("button", name="Example text").click()
+        page.get_by_label("Tokens").fill("3")
+        page.get_by_role("button", name="Write").click()
+        page.get_by_text("All 20 samples").wait_for()
+        assert page.locator(".lfp-written section").count() == 3
+        boxes = [page.locator(".lfp-written section").nth(at).bounding_box() for at in range(3)]
+        assert len({box["y"] for box in boxes}) == 1, "side by side"
+        assert "scales=5%3A0" in page.url or "scales=5:0" in page.url
+        assert "try_tokens=3" in page.url and "typed=" in page.url
+        page.set_viewport_size({"width": 390, "height": 900})
+        page.wait_for_function(
+            "new Set([...document.querySelectorAll('.lfp-written section')].map(e => e.offsetTop)).size == 3"
+        )
+        page.go_back()
+        page.get_by_role("button", name="Share").wait_for()
+        assert errors == []
 
 
 @pytest.mark.parametrize("typed", ["", "   ", "\n"])
@@ -314,6 +363,9 @@ def test_what_is_found_is_said_with_its_interval():
     clear, unclear = steering.finding(filled("x"))
     assert clear.startswith("The tuned model scores higher than the base one: reward +0.50 [0.25, 0.75] a sample")
     assert unclear.startswith("The steered model does not clearly score otherwise than the tuned one: reward −0.50")
+    same = filled("x")
+    same.columns["steered"] = same.columns["tuned"]
+    assert steering.finding(same)[1] == "The steered model wrote the same as the tuned one in every sample."
     assert steering.progress("tuned", 3, 30, seconds_left=12.4) == "Tuned: token 3 of 30, about 12 s left"
 
 

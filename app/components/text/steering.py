@@ -195,6 +195,9 @@ def finding(written: Written) -> list[str]:
     said = []
     for column, found in written.differences.items():
         beside = BESIDE[column]
+        if written.columns[column].texts == written.columns[beside].texts:
+            said.append(f"The {column} model wrote the same as the {beside} one in every sample.")
+            continue
         who = {"tuned": "The tuned model", "steered": "The steered model"}[column]
         known = found.low is not None and found.high is not None
         sure = known and not (found.low or 0.0) <= 0.0 <= (found.high or 0.0)
