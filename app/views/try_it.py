@@ -15,7 +15,7 @@ from app.components.html import panels
 from app.components.text import playground, samples, steering, tokens
 from app.components.text.reading import target_name
 from app.components.text.steering import Estimate, Request, Samples, Written
-from app.session import bundles, cache, permalinks
+from app.session import bundles, cache, names, permalinks
 from app.session.cache import ask
 from app.session.permalinks import WORDS
 from app.widgets import frame
@@ -151,10 +151,10 @@ def show_reading(store: Store, live: Live, reading: Reading) -> None:
         return
     features: list[int] = ledger.features.tolist()
     shown = features[: playground.SHOWN]
-    names = ask(queries.feature.named_features, store, shown)
+    known = names.read_names(store, shown)
     figure = contributions(
         shown,
-        [names.get(feature_id) for feature_id in shown],
+        [known.get(feature_id) for feature_id in shown],
         ledger.contributions[: playground.SHOWN].tolist(),
         ink=permalinks.text_colour(),
     )
@@ -169,7 +169,7 @@ def choose_scales(store: Store, scales: Mapping[str, float]) -> None:
     leaders = ask(queries.credits.leading_features, store, limit=OFFERED).features
     offered = [str(feature.feature_id) for feature in leaders] + (list(steering.PARTS) if reads_changes else [])
     ids = [int(part) for part in {*offered, *scales} if part not in steering.PARTS]
-    names = ask(queries.feature.named_features, store, sorted(ids))
+    known = names.read_names(store, ids)
 
     def keep(changed: Mapping[str, float]) -> None:
         permalinks.set_param("scales", steering.written_scales(changed))
@@ -191,7 +191,7 @@ def choose_scales(store: Store, scales: Mapping[str, float]) -> None:
     st.selectbox(
         "Steer a feature of " + ("what tuning changed" if reads_changes else "the tuned model"),
         [part for part in offered if part not in scales], index=None, key="add_feature", accept_new_options=True,
-        format_func=lambda part: steering.part_name(str(part), names) if str(part) in offered else str(part),
+        format_func=lambda part: steering.part_name(str(part), known) if str(part) in offered else str(part),
         placeholder="Those that carry most, or type a number", on_change=add,
         disabled=len(scales) >= steering.MOST_SCALES,
     )  # fmt: skip
@@ -201,7 +201,7 @@ def choose_scales(store: Store, scales: Mapping[str, float]) -> None:
         st.session_state[f"scale_{part}"] = scale
         row = st.container(horizontal=True, vertical_alignment="bottom", gap="small")
         row.slider(
-            steering.slider_label(part, names), min_value=0.0, max_value=steering.LARGEST_SCALE,
+            steering.slider_label(part, known), min_value=0.0, max_value=steering.LARGEST_SCALE,
             step=steering.SCALE_STEP, key=f"scale_{part}", format="%.2f ×", on_change=move, args=(part,),
         )  # fmt: skip
         row.button("Remove", key=f"drop_{part}", on_click=drop, args=(part,), icon=":material/close:")
@@ -346,22 +346,22 @@ def show_written(store: Store, written: Written, request: Request, cards: Any) -
     """Draw what was written, what it shows, and every sample."""
     cards.html(steering.cards(written) if written.columns else "")
     factors = written.request.factors
-    names = ask(queries.feature.named_features, store, [int(part) for part in factors if part not in steering.PARTS])
+    known = names.read_names(store, [int(part) for part in factors if part not in steering.PARTS])
     if not written.is_whole:
         st.html(panels.note(steering.interrupted(written, written.request.columns)))
     for says in steering.finding(written):
         st.html(panels.note(says))
     if factors:
-        st.html(steering.difference_titles(factors, names))
+        st.html(steering.difference_titles(factors, known))
     elif written.is_whole:
         st.html(panels.note("Choose a feature above for a third column: the tuned model with that feature scaled."))
     if written.request != request:
         st.html(panels.note("The settings have changed since; press Write again."))
-    model = path_name(store.manifest.models["base"].name)
+    model = path_name(store.manifest.models["base"].name).rpartition("/")[2].removesuffix(".gguf")
     st.html(panels.note(steering.how_it_was_read(written, model)))
     if written.columns:
         with st.expander(f"All {written.request.n} samples, and the prompt as the models read it"):
-            st.html(panels.plain_text(written.prompt) + steering.all_samples(written))
+            st.html(steering.all_samples(written))
 
 
 def show_stored(store: Store) -> None:

@@ -76,7 +76,7 @@ def test_three_columns_continue_the_text_and_are_compared(explorer, tiny_bundle)
     at = explorer("try_it", tiny_bundle, typed=TEXT, samples="4", try_tokens="5", scales="3:0,7:2.5")
     html = write(at)
     assert html.count("lfp-card") - html.count("lfp-cards") == 3 and html.count("<span>mean reward") == 3
-    assert "The steered model" in html and "over 4 pairs with the same random numbers" in html
+    assert html.count("The tuned model") == html.count("The steered model") == 1
     assert "Continued as plain text." in html and html.count("<li style") == 4
     written = at.session_state.written
     assert list(written.columns) == ["base", "tuned", "steered"] and written.is_whole
@@ -154,8 +154,6 @@ def test_a_features_card_is_shared(explorer, tiny_bundle):
     whole(at.run())
     (embedded,) = at.code
     assert "feature=5" in embedded.value and "embed=true" in embedded.value and "<iframe" in embedded.value
-    (image,) = at.get("imgs")
-    assert image.proto.imgs[0].caption == "Card of feature 5"
 
 
 @pytest.mark.browser
@@ -187,8 +185,6 @@ def test_a_reader_steers_a_feature_and_saves_its_card(tiny_bundle):
         page.wait_for_function(
             "new Set([...document.querySelectorAll('.lfp-written section')].map(e => e.offsetTop)).size == 3"
         )
-        page.go_back()
-        page.get_by_role("button", name="Share").wait_for()
         assert errors == []
 
 

@@ -27,10 +27,10 @@ def feature_card(
     """
     n = manifest.tables["features"].rows
     if credit is None:
-        figure = f"{titles.contribution(feature, n_features=n)} [95 % interval]"
+        figure = f"{titles.contribution(feature, n_features=n)}, 95 % interval"
         promotes, demotes = feature.pos_logits, feature.neg_logits
     else:
-        figure = f"{titles.credit(credit, n_features=n)} [95 % interval]"
+        figure = f"{titles.credit(credit, n_features=n)}, 95 % interval"
         promotes, demotes = credit.promotes, credit.demotes
     return draw_card(
         Card(

@@ -129,13 +129,13 @@ def slider_label(part: str, names: Mapping[int, str | None]) -> str:
 
 def cards(written: Written) -> str:
     """Write the first sample of every column side by side, with the mean of all; below each other where narrow."""
-    parts = []
+    parts, gap = [], "<br><br>" if written.is_chat else ""
     for column in written.request.columns:
         found = written.columns.get(column)
         body = _continuation(written, column, 0) if found is not None else "<i>…</i>"
         parts.append(
             f'<section class="lfp-card"><h4>{TITLES[column]}{_mean(written, column)}</h4>'
-            f'<p dir="auto"><span class="lfp-far">{escaped(written.request.text)}</span>{body}</p></section>'
+            f'<p dir="auto"><span class="lfp-far">{escaped(written.request.text)}{gap}</span>{body}</p></section>'
         )
     return f'<div class="lfp-cards lfp-written">{"".join(parts)}</div>'
 
@@ -167,7 +167,7 @@ BESIDE: Mapping[str, str] = {"tuned": "base", "steered": "tuned"}
 
 
 def all_samples(written: Written) -> str:
-    """Write every sample of the columns, a row of columns for each, with its reward."""
+    """Write the prompt and every sample of the columns, a row of columns for each, with its reward."""
     rows = []
     for row in range(written.request.n):
         cells = ""
@@ -178,7 +178,8 @@ def all_samples(written: Written) -> str:
                 f'<p dir="auto">{_continuation(written, column, row)}</p></div>'
             )
         rows.append(f'<li style="--n:{len(written.columns)}">{cells}</li>')
-    return f'<ol class="lfp-rows">{"".join(rows)}</ol>'
+    prompt = f'<p dir="auto" class="lfp-far">{escaped(written.prompt)}</p>'
+    return f'<div class="lfp-written">{prompt}<ol class="lfp-rows">{"".join(rows)}</ol></div>'
 
 
 def shared_length(first: str, second: str) -> int:

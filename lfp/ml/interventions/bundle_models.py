@@ -99,7 +99,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Prompt:
-    """What models continue: its text, its tokens with a beginning-of-sequence token, and how it was made."""
+    """What models continue: its tokens with a beginning-of-sequence token, those as a text, and how it was made."""
 
     text: str
     token_ids: tuple[int, ...]
@@ -173,8 +173,8 @@ class Live:
         kept = whole.token_ids[-self.kept_tokens(n_tokens) :]
         if not text.strip() or not kept:
             raise DataError("there is no token in this text; type a few words")
-        bos = self.tuned.bos_ids(self.prepend_bos)
-        return Prompt(written, (*bos, *kept), is_chat, is_cut=len(kept) < len(whole.token_ids))
+        ids = (*self.tuned.bos_ids(self.prepend_bos), *kept)
+        return Prompt(str(tokenizer.decode(ids)), ids, is_chat, is_cut=len(kept) < len(whole.token_ids))
 
     def _write_message(self, text: str) -> str:
         tokenizer = self.tuned.tokenizer

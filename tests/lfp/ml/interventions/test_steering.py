@@ -154,12 +154,13 @@ def test_a_message_is_written_through_the_models_template(
 ) -> None:
     live = build()
     plain = live.prompt("the plot", as_message=True, n_tokens=6)
-    assert (plain.text, plain.is_chat) == ("the plot", False), "without a template a message is a text"
     tokenizer = live.tuned.tokenizer
+    bos = tokenizer.decode([live.tuned.bos_id])
+    assert (plain.text, plain.is_chat) == (f"{bos}the plot", False), "without a template a message is a text"
     monkeypatch.setattr(tokenizer, "chat_template", "{{ bos_token }}" + TEMPLATE)
     chat = live.prompt("the plot", as_message=True, n_tokens=6)
-    assert (chat.text, chat.is_chat) == ("user: the plot\nassistant:", True)
-    assert chat.token_ids == (live.tuned.bos_id, *tokenizer(chat.text, add_special_tokens=False)["input_ids"])
+    assert (chat.text, chat.is_chat) == (f"{bos}user: the plot\nassistant:", True)
+    assert chat.token_ids == tuple(tokenizer(chat.text, add_special_tokens=False)["input_ids"])
     assert live.prompt("the plot", as_message=False, n_tokens=6) == plain
     long = live.prompt("the plot was " * 60, as_message=True, n_tokens=6)
     assert long.is_cut and len(long.token_ids) == live.tuned.n_ctx - 6
