@@ -6,11 +6,13 @@ import os
 import shutil
 import sys
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -72,6 +74,19 @@ LONGEST = (
 """Files begun first, so that no process waits in the end for another's longest."""
 
 
+def make_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """Return the folder of that name which `make` fills, once for all processes of pytest-xdist."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared" / name
+    folder.parent.mkdir(exist_ok=True)
+    done = folder.with_name(f"{name}.done")
+    with FileLock(folder.with_name(f"{name}.lock")):
+        if not done.exists():
+            make(folder)
+            done.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def s3_server():
     """An S3-compatible server."""
@@ -110,7 +125,7 @@ def tiny_bundle(tmp_path_factory):
     """The bundle of the tiny run of tests/precompute, with its models. Do not change it: copy it."""
     from tests.precompute.conftest import run_tiny
 
-    return run_tiny(tmp_path_factory.mktemp("tiny corpus"), tmp_path_factory.mktemp("runs") / "tiny")
+    return make_once(tmp_path_factory, "tiny", lambda out: run_tiny(tmp_path_factory.mktemp("tiny corpus"), out))
 
 
 @pytest.fixture(autouse=True)

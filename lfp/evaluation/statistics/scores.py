@@ -7,10 +7,13 @@ from scipy.stats import kendalltau, rankdata
 
 from lfp.util.types import Floats
 
+_TAU_B = kendalltau.__wrapped__
+"""scipy's own function without its checks of axes and NaNs, which take two to four times as long as the score."""
+
 
 def tau(true: Floats, predicted: Floats) -> float:
-    """Kendall's tau-b, 0 where either side is constant (scipy.stats.kendalltau)."""
-    value = float(kendalltau(true, predicted).statistic) if len(true) > 1 else 0.0
+    """Kendall's tau-b of finite values, 0 where either side is constant (scipy.stats.kendalltau)."""
+    value = float(_TAU_B(true, predicted).statistic) if len(true) > 1 else 0.0
     return 0.0 if np.isnan(value) else value
 
 
