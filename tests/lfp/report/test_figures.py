@@ -78,13 +78,19 @@ def test_the_axis_holds_all_that_is_drawn():
 @pytest.mark.parametrize("n", [0, 1, 30])
 def test_scatters_of_any_size(n):
     words = {"word": ["w"] * n, "feedback": [0.5] * n, "implicit_reward": [None] * n, "n": [0] * n}
-    points.words(words, points.REWARD, points.IMPLICIT)
+    assert n_drawn(points.words(words, points.REWARD, points.IMPLICIT)) == n
     texts = {"text_id": range(n), "pca_x": [0.0] * n, "pca_y": [0.0] * n, "rating": [None] * n, "begins": ["t"] * n}
-    points.texts(texts, "rating")
-    points.beliefs({"feature_id": range(n), "belief": [0.5] * n, "size": [0.0] * n, "description": [None] * n})
-    one = AblatedFeature(1, 0, "mlp_out", 0.1, 0.0, 0.2, *[None] * 6, 9, None, None)
-    points.effects([one] * n)
-    draw_lines([Line("a", 0.5)] * n, Legend("x"), ink="#000")
+    assert n_drawn(points.texts(texts, "rating")) == n
+    beliefs = {"feature_id": range(n), "belief": [0.5] * n, "size": [0.0] * n, "description": [None] * n}
+    assert n_drawn(points.beliefs(beliefs)) == n
+    one = AblatedFeature(1, 0, "mlp_out", 0.1, 0.0, 0.2, *[None] * 5, 0.3, 9, None, None)
+    assert n_drawn(points.effects([one] * n)) == n
+    assert n_drawn(draw_lines([Line("a", 0.5)] * n, Legend("x"), ink="#000")) == n
+
+
+def n_drawn(figure):
+    """How many points its largest trace has."""
+    return max((len(trace.x) for trace in figure.data if trace.x is not None), default=0)
 
 
 @pytest.mark.parametrize("labeller", ["offline-tokens", "openai:m,x=1", "human:a, b"])
@@ -145,9 +151,11 @@ def test_a_probes_lines_are_of_its_target_and_of_held_out_words(store):
 
 @pytest.mark.parametrize("n", [0, 1, 30])
 def test_figures_of_any_size(n):
-    bars.divergence({"layer": range(n), "divergence": [1.0] * n, "selected": [i % 2 == 0 for i in range(n)]})
-    bars.activation_histogram([0.1 * i for i in range(1, n + 2)], [1] * n, [2] * n)
-    contributions(list(range(n)), [None] * n, [0.0] * n, ink="#000")
+    layers = {"layer": range(n), "divergence": [1.0] * n, "selected": [i % 2 == 0 for i in range(n)]}
+    of_layers = bars.divergence(layers)
+    assert sum(len(trace.x) for trace in of_layers.data) == n
+    assert n_drawn(bars.activation_histogram([0.1 * i for i in range(1, n + 2)], [1] * n, [2] * n)) == n + 1
+    assert n_drawn(contributions(list(range(n)), [None] * n, [0.0] * n, ink="#000")) == n
 
 
 @given(name=TEXTS)
