@@ -105,7 +105,7 @@ class Store(AbstractContextManager["Store"]):
             limit = self._limits.memory or "the memory there is"
             raise BundleError(f"{self.source}: this query needs more than {limit}; select fewer rows") from error
         except duckdb.Error as error:
-            if self._can_do_without_copy(connection):
+            if self._can_do_without_copy(connection) or self._prepare(sql):  # a file was deleted to make room
                 return self.query(sql, parameters)
             raise BundleError(
                 f"{self.source}: a table cannot be read any more; copy the bundle again from its source"
@@ -174,10 +174,9 @@ class Store(AbstractContextManager["Store"]):
             guard.lock(connection, self.path)
         return connection
 
-    def _prepare(self, sql: str) -> None:
-        """Fetch the tables that a query reads, of a bundle at an address."""
-        if self._fetched is not None:
-            self._fetched.prepare(self._connection, sql)
+    def _prepare(self, sql: str) -> bool:
+        """Fetch the tables that a query reads, of a bundle at an address; return whether one was missing."""
+        return self._fetched is not None and self._fetched.prepare(self._connection, sql)
 
     def _can_do_without_copy(self, failed: duckdb.DuckDBPyConnection) -> bool:
         """Fall back to the Parquet files where a copy failed; return whether the query is worth repeating."""

@@ -27,12 +27,15 @@ class FetchedViews:
         self._made: set[str] = set()
         self._names: dict[str, frozenset[str]] = {}
 
-    def prepare(self, connection: duckdb.DuckDBPyConnection, sql: str) -> None:
-        """Fetch every table that a query reads, and create its view. Raises BundleError."""
+    def prepare(self, connection: duckdb.DuckDBPyConnection, sql: str) -> bool:
+        """Fetch every table that a query reads, create its view, and return whether one was missing.
+
+        Raises BundleError.
+        """
         names = self._names_in(connection, sql)
         files = [file for name in names if (file := f"{name}.parquet") in self._manifest.files]
         if names <= self._made and all(map(self._mirror.has, files)):
-            return
+            return False
         with self._lock:
             self._mirror.fetch(files)
             new = names - self._made
@@ -42,6 +45,7 @@ class FetchedViews:
             if _FEATURE_TABLE in new:
                 views.create_feature_table(connection, self._manifest)
             self._made |= names
+        return True
 
     def _names_in(self, connection: duckdb.DuckDBPyConnection, sql: str) -> frozenset[str]:
         """Return the tables and derived views that a query reads, and those that these read in turn."""
