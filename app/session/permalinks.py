@@ -55,7 +55,7 @@ WORDS: Mapping[str, Mapping[str, str]] = {
     "sort": {
         **{name: title for name, title in _TITLES.items() if name != "mean_abs_contribution"},
         "contribution": "Contribution", "strength": "Size of weight", "drift": "Size of change",
-        "credit_size": "Size of credit",
+        "credit_size": "Size of credit", "match": "Best match",
         "id": "Number", "top_token": "Top token", "raised_token": "Raised token", "lowered_token": "Lowered token",
     },
     "shown": _TITLES,
@@ -169,11 +169,14 @@ class FeaturesView:
     site: tuple[str, ...] = ()
     labelled: str = "any"
     tuned_only: bool = False
+    find_by: str = "words"
+    token_as: str = "any"
 
 
 FILTERS = (
     "layer", "site", "sign", "related", "density", "find", "fires_on", "null", "drifts", "drifted", "standing",
-    "least_stable", "least_detected", "has_note", "labelled", "tuned_only", "sort", "order",
+    "least_stable", "least_detected", "has_note", "labelled", "tuned_only", "find_by", "token_as", "sort",
+    "order",
 )  # fmt: skip
 """Fields of FeaturesView that select and order the list and have a widget."""
 

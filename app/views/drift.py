@@ -51,8 +51,9 @@ def show_scatter(store: Store) -> int | None:
 
 
 def show_filters(store: Store) -> permalinks.DriftView:
-    filters.show_places(store, find="drift_find", layer="drift_layer", site="drift_site", **filters.BOUND)
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
+    row.text_input("Find", key="drift_find", type="search", placeholder=filters.FIND_HINT, **filters.BOUND)
+    filters.show_layers(store, row, layer="drift_layer", site="drift_site", **filters.BOUND)
     bound: dict[str, Any] = {"bind": "query-params", "width": 170}
     statuses = ["any", *drift.STATUS_NAMES, "flipped"]
     row.selectbox("Change", statuses, key="became", format_func=words_for("became"), **bound)

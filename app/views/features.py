@@ -12,9 +12,10 @@ from app.components.html import panels
 from app.session import audits, cache, names, permalinks
 from app.session.cache import ask, ask_large
 from app.session.permalinks import FeaturesView, words_for
-from app.widgets import chips, filters, frame
+from app.widgets import chips, filters, frame, search
 from lfp.bundle import queries
-from lfp.bundle.queries.features import FEATURE_NUMBERS, FeatureFilter
+from lfp.bundle.queries.features import FEATURE_NUMBERS, MATCH, FeatureFilter
+from lfp.bundle.queries.search import Found
 from lfp.bundle.store.connection import Store
 from lfp.report.formatting import count
 
@@ -23,13 +24,22 @@ SELECT, OPEN = "select an area", "open"
 """What the mouse does on the map."""
 
 
-def show_table(rows: pa.Table, shown: tuple[str, ...], view: FeaturesView) -> int | None:
-    """Draw the page's rows; return the feature that was clicked."""
+def show_table(rows: pa.Table, shown: tuple[str, ...], view: FeaturesView, found: Found | None) -> int | None:
+    """Draw the page's rows, with what a ranked search found of each; return the feature that was clicked."""
     ids = rows["feature_id"].to_pylist()
-    key = permalinks.widget_key("feature_table", ids, shown)
+    key = permalinks.widget_key("feature_table", ids, shown, found is not None)
     by, arrow = feature_columns.sorted_column(view.sort), "↑" if view.order == "ascending" else "↓"
     columns = {name: table_column(name, f" {arrow}" if name == by else "") for name in shown}
-    cell = frame.show_rows(feature_columns.for_screen(rows, shown), key=key, columns=columns)
+    table = feature_columns.for_screen(rows, shown)
+    if found is not None:
+        at = {id_: place for place, id_ in enumerate(found.ids)}
+        place = 1 + ("description" in shown)
+        scores = pa.array([found.scores[at[id_]] for id_ in ids], pa.float64())
+        table = table.add_column(place, "match", scores)
+        table = table.add_column(place + 1, "matched", pa.array([found.whys[at[id_]] for id_ in ids], pa.string()))
+        columns["match"] = st.column_config.NumberColumn("Match", format="%.3g", width=70, help=found.says)
+        columns["matched"] = st.column_config.TextColumn("By", width=150)
+    cell = frame.show_rows(table, key=key, columns=columns)
     return ids[cell[0]] if cell else None
 
 
@@ -88,7 +98,9 @@ def show_map(store: Store, wanted: FeatureFilter) -> int | None:
 def show_list(store: Store, view: FeaturesView, wanted: FeatureFilter, n: int) -> int | None:
     """Draw one page of the list; return the feature that was clicked or chosen by name."""
     slot, order = st.container(), filters.order_of(view)
-    shown = feature_columns.in_order((*view.shown, *filters.site_column(store)), sort=order.by)
+    found = search.find(store, view)
+    by = "id" if found is not None and order.by == MATCH else "contribution" if order.by == MATCH else order.by
+    shown = feature_columns.in_order((*view.shown, *filters.site_column(store)), sort=by)
     page = st.pagination(-(-n // PAGE_SIZE), key="page", max_visible_pages=7, **filters.BOUND)
     rows = ask(
         queries.features.features, store, wanted, order=order,
@@ -96,7 +108,7 @@ def show_list(store: Store, view: FeaturesView, wanted: FeatureFilter, n: int) -
     )  # fmt: skip
     rows = names.name_rows(store, rows)
     with slot:
-        clicked = show_table(rows, shown, view)
+        clicked = show_table(rows, shown, view, found)
     named = frame.choose_name(feature_columns.names(rows), "Open a feature of this page", key="open_feature")
     frame.download(lambda: queries.features.features(store, wanted, order=order), name="features")
     return clicked if clicked is not None else named
@@ -125,6 +137,8 @@ def show() -> None:
         filters.show_presets(store, view)
     chips.show_chips(view)
     wanted = filters.filter_of(view, store)
+    if (found := search.find(store, view)) is not None:
+        st.html(panels.note(found.says))
     n = ask(queries.features.count_features, store, wanted)
     if not n:
         show_nothing(store, view)

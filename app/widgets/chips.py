@@ -10,7 +10,7 @@ import streamlit as st
 
 from app.components.feature.drift import STATUS_NAMES
 from app.session.permalinks import FILTERS, FeaturesView, set_param
-from lfp.bundle.queries.features import FLIPPED
+from lfp.bundle.queries.features import FLIPPED, MATCH
 from lfp.util.sanitize import shortened
 from lfp.util.types import SITE_NAMES
 
@@ -45,6 +45,7 @@ _PARTS: dict[str, Callable[[Any], str]] = {
     "drifts": lambda status: {**STATUS_NAMES, FLIPPED: FLIPPED}.get(status, status),
 }
 """Filters of several values: each value is a chip."""
+_NO_CHIP = ("sort", "order", "find_by", "token_as")
 
 
 def chips(view: FeaturesView) -> Iterator[Chip]:
@@ -52,14 +53,18 @@ def chips(view: FeaturesView) -> Iterator[Chip]:
     blank = FeaturesView()
     for name in (*FILTERS, "area"):
         value = getattr(view, name)
-        if value == getattr(blank, name) or name in ("sort", "order"):
+        if value == getattr(blank, name) or name in _NO_CHIP:
             continue
         if name in _PARTS:
             for part in dict.fromkeys(value):
                 rest: Any = tuple(other for other in value if other != part)
                 yield Chip(_PARTS[name](part), replace(view, **{name: rest}))
         else:
-            yield Chip(_TEXTS[name](value) or str(value), replace(view, **{name: getattr(blank, name)}))
+            unset: Any = {name: getattr(blank, name)}
+            if name == "find":
+                unset |= {"find_by": blank.find_by, "token_as": blank.token_as}
+                unset |= {"sort": blank.sort} if view.sort == MATCH else {}
+            yield Chip(_TEXTS[name](value) or str(value), replace(view, **unset))
 
 
 def show_chips(view: FeaturesView) -> None:
@@ -74,7 +79,8 @@ def show_chips(view: FeaturesView) -> None:
                 args=(chip.without,), help=f"Remove this filter: {chip.says}",
             )  # fmt: skip
         if len(found) > 1:
-            blank = replace(FeaturesView(), sort=view.sort, order=view.order)
+            sort = FeaturesView().sort if view.sort == MATCH else view.sort
+            blank = replace(FeaturesView(), sort=sort, order=view.order)
             st.button("Clear all", key="clear_chips", type="tertiary", on_click=set_filters, args=(blank,))
 
 

@@ -17,10 +17,11 @@ from app.components.html import panels
 from app.session import audits, permalinks
 from app.session.cache import ask
 from app.session.permalinks import FeaturesView, words_for
+from app.widgets import search
 from app.widgets.chips import set_filters
 from lfp.bundle import queries
 from lfp.bundle.queries.common import Order
-from lfp.bundle.queries.features import FEATURE_SORTS, FLIPPED, PRESETS, FeatureFilter, Preset
+from lfp.bundle.queries.features import FEATURE_SORTS, FLIPPED, MATCH, PRESETS, FeatureFilter, Preset
 from lfp.bundle.store.connection import Store
 from lfp.util.types import SITES
 
@@ -41,8 +42,9 @@ _MORE = (
 def show_filters(store: Store) -> FeaturesView:
     """Draw the widgets above the list, and return the view that they state."""
     fresh: dict[str, Any] = {**BOUND, "on_change": go_to_first_page}
-    show_places(store, find="find", layer="layer", site="site", **fresh)
+    search.show_search(**BOUND)
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="small")
+    show_layers(store, row, layer="layer", site="site", **fresh)
     row.selectbox("Sign", ["any", "positive", "negative"], key="sign", width=98, help="Of the probe weight", **fresh)
     row.selectbox("Related", ["any", "yes", "no"], key="related", width=92, help="What the label says", **fresh)
     row.selectbox(
@@ -50,7 +52,7 @@ def show_filters(store: Store) -> FeaturesView:
         help="Chance: 95 % of weights fitted to shuffled feedback are smaller", **fresh,
     )  # fmt: skip
     more = row.container(width="content")
-    row.selectbox("Sort by", list(FEATURE_SORTS), key="sort", format_func=words_for("sort"), width=138, **fresh)
+    row.selectbox("Sort by", [*FEATURE_SORTS, MATCH], key="sort", format_func=words_for("sort"), width=138, **fresh)
     row.selectbox("Order", ["descending", "ascending"], key="order", width=126, **fresh)
     with row.popover("Columns", icon=":material/view_column:"):
         options = [name for name in columns.COLUMNS if name not in columns.ALWAYS]
@@ -62,15 +64,13 @@ def show_filters(store: Store) -> FeaturesView:
     return _show_more(more, fresh)
 
 
-def show_places(store: Store, *, find: str, layer: str, site: str, **bound: Any) -> None:
-    """Draw the search and the choice of layers under these keys; of sites too where features are read at several."""
+def show_layers(store: Store, row: DeltaGenerator, *, layer: str, site: str, **bound: Any) -> None:
+    """Draw the choice of layers under these keys; of sites too where features are read at several."""
     layers, sites = ask(queries.features.feature_layers, store), ask(queries.features.feature_sites, store)
     several: dict[str, Any] = {"selection_mode": "multi", **bound}
-    slots = st.columns([3, 2, 3] if len(sites) > 1 else [3, 2], vertical_alignment="bottom")
-    slots[0].text_input("Find", key=find, type="search", placeholder=FIND_HINT, **bound)
-    slots[1].segmented_control("Layers", layers, key=layer, **several)
+    row.segmented_control("Layers", layers, key=layer, **several)
     if len(sites) > 1:
-        slots[2].segmented_control("Read at", sites, key=site, format_func=words_for("site"), **several)
+        row.segmented_control("Read at", sites, key=site, format_func=words_for("site"), **several)
 
 
 def site_column(store: Store) -> tuple[str, ...]:
@@ -145,24 +145,29 @@ def go_to_first_page() -> None:
 def filter_of(view: FeaturesView, store: Store | None = None) -> FeatureFilter:
     """Return the filter that a view states; values that it cannot have filter nothing.
 
-    With `store`, a view of features with a note or verdict is looked up in the audits.
+    With `store`, a ranked search is run, and a view of features with a note or verdict is looked up in the audits.
     """
+    way, text = search.wanted(view)
     low, high = (SHARES.get(end, default) for end, default in zip(view.density, (0.0, 1.0), strict=True))
     above, up_to = (RANKS.get(end, default) for end, default in zip(view.standing, (0.0, 1.0), strict=True))
     wanted = FeatureFilter(
         layers=view.layer, sites=tuple(site for site in view.site if site in SITES), sign=view.sign,
         related=view.related, density_low=low, density_high=high,
-        search=view.find, token=view.fires_on, null=view.null, drift=view.drifts,
+        search=text if way == "words" else "", token=view.fires_on, null=view.null, drift=view.drifts,
         drift_top=TOP_SHARES.get(view.drifted, 1.0), rank_low=above, rank_high=up_to,
         stability_low=view.least_stable, detection_low=view.least_detected, region=feature_map.from_text(view.area),
         labelled=view.labelled, is_tuned_only=view.tuned_only,
     )  # fmt: skip
-    return replace(wanted, noted=audits.noted_features(store)[0]) if view.has_note and store is not None else wanted
+    if store is None:
+        return wanted
+    if (found := search.find(store, view)) is not None:
+        wanted = replace(wanted, found=found.ids)
+    return replace(wanted, noted=audits.noted_features(store)[0]) if view.has_note else wanted
 
 
 def order_of(view: FeaturesView) -> Order:
     """Return the order that a view states; by contribution if it names no column."""
-    return Order(view.sort if view.sort in FEATURE_SORTS else FeaturesView().sort, view.order != "ascending")
+    return Order(view.sort if view.sort in (*FEATURE_SORTS, MATCH) else FeaturesView().sort, view.order != "ascending")
 
 
 def preset_view(preset: Preset) -> FeaturesView:

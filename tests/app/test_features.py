@@ -15,7 +15,7 @@ from app.components.feature import columns
 from app.components.feature import map as feature_map
 from app.session import permalinks
 from app.session.permalinks import FeaturesView
-from app.widgets import filters
+from app.widgets import filters, search
 from app.widgets.chips import chips
 from lfp.bundle import queries
 from lfp.bundle.queries.common import Order
@@ -87,6 +87,7 @@ VIEWS = st.builds(
     layer=st.lists(st.integers(0, 3), max_size=2).map(tuple),
     sign=st.sampled_from(["any", "positive"]),
     find=st.text(),
+    find_by=st.sampled_from(search.WAYS),
     drifts=st.lists(st.sampled_from(STATUSES), unique=True).map(tuple),
     labelled=st.sampled_from(["any", "yes", "no"]),
     tuned_only=st.booleans(),
@@ -211,6 +212,7 @@ def test_every_chip_removes_one_filter_and_together_they_remove_all(view):
         left = next(chips(left)).without
     assert not list(chips(left))
     assert filters.filter_of(left) == FeatureFilter() and filters.order_of(left) == filters.order_of(view)
+    assert (left.find_by, left.token_as) == ("words", "any") or not view.find
 
 
 def test_a_chip_is_removed_alone(explorer, bundle):
@@ -357,3 +359,74 @@ def test_notes_that_cannot_be_read_are_not_taken_for_none(explorer, bundle, monk
     html = whole(explorer("features", bundle, has_note="true"))
     assert "Which features have a note is not known" in html and "its folder is not there" in html
     assert "No matches" not in html and "60 features" in whole(explorer("features", bundle))
+
+
+RANKED = {
+    "token": ("token:hated", "hated", queries.search.by_token),
+    "meaning": ("meaning: the film", "the film", queries.search.by_meaning),
+    "sentence": ("sentence: I hated the film", "I hated the film", queries.search.by_stored_words),
+}
+
+
+@pytest.mark.parametrize("way", RANKED)
+def test_a_ranked_search_lists_what_it_found_best_first(explorer, bundle, way):
+    written, text, query = RANKED[way]
+    with Store.open(bundle) as store:
+        found = query(store, text)
+    for params in ({"find": written}, {"find": text, "find_by": way}):
+        at = explorer("features", bundle, sort="Best match", **params)
+        assert found.says in whole(at).replace("&amp;", "&")
+        table = at.dataframe[0].value
+        assert table["feature_id"].tolist() == list(found.ids[:25]) and found.ids
+        assert list(table.columns)[:4] == ["feature_id", "description", "match", "matched"]
+        assert table["match"].tolist() == pytest.approx(found.scores[:25])
+        assert table["matched"].tolist() == list(found.whys[:25])
+
+
+def test_a_search_sorts_by_match_and_its_end_by_contribution(explorer, bundle):
+    at = explorer("features", bundle, page="2")
+    at.button_group(key="find_by").set_value("meaning").run()
+    assert at.selectbox(key="sort").value == "contribution"
+    at.text_input(key="find").input("hated").run()
+    assert at.selectbox(key="sort").value == "match"
+    with Store.open(bundle) as store:
+        assert shown(at) == list(queries.search.by_meaning(store, "hated").ids[:25])
+    at.button(key="chip_0").click().run()
+    whole(at)
+    assert at.selectbox(key="sort").value == "contribution" and shown(at) == expected(bundle, FeaturesView())
+    assert at.button_group(key="find_by").value == "words"
+
+
+def test_the_role_of_a_token_is_chosen(explorer, bundle):
+    with Store.open(bundle) as store:
+        token = store.rows("SELECT promotes[1].token AS token FROM feature_table WHERE len(promotes) > 0")[0]["token"]
+        found = queries.search.by_token(store, token, role="promotes")
+    at = explorer("features", bundle, find=token, find_by="token", token_as="promotes", sort="Best match")
+    whole(at)
+    assert shown(at) == list(found.ids[:25]) and found.ids
+
+
+def test_a_walk_goes_through_a_ranked_search(explorer, bundle):
+    view = FeaturesView(find="the film", find_by="meaning", sort="match")
+    with Store.open(bundle) as store:
+        ids = queries.search.by_meaning(store, "the film").ids
+    at = explorer("feature", bundle, **explorer_params(ids[1], view))
+    assert f"2 of {len(ids)} in the list" in whole(at)
+    assert press(at, "Previous").number_input(key="feature").value == ids[0]
+
+
+def test_a_search_that_finds_nothing_says_what_was_searched(explorer, bundle):
+    html = whole(explorer("features", bundle, find="zzzzqqq", find_by="sentence"))
+    assert "No model was run" in html and "Not in them: zzzzqqq" in html and "No matches" in html
+
+
+@pytest.mark.parametrize(
+    ("find", "find_by", "result"),
+    [
+        ("TOKEN: a b ", "words", ("token", "a b")), ("token:", "words", ("words", "")), ("", "meaning", ("words", "")),
+        ("x", "nonsense", ("words", "x")), ("meaning:x", "token", ("meaning", "x")),
+        ("a: b", "words", ("words", "a: b")),
+    ],
+)  # fmt: skip
+def test_the_box_itself_says_how_to_search(find, find_by, result):
+    assert search.wanted(FeaturesView(find=find, find_by=find_by)) == result

@@ -1,5 +1,29 @@
 """Queries on a bundle, one module per subject: all SQL is here, and values are always bound."""
 
-from lfp.bundle.queries import common, credits, drift, feature, features, implicit_ledgers, ledgers, run, texts, words
+from lfp.bundle.queries import (
+    common,
+    credits,
+    drift,
+    feature,
+    features,
+    implicit_ledgers,
+    ledgers,
+    run,
+    search,
+    texts,
+    words,
+)
 
-__all__ = ["common", "credits", "drift", "feature", "features", "implicit_ledgers", "ledgers", "run", "texts", "words"]
+__all__ = [
+    "common",
+    "credits",
+    "drift",
+    "feature",
+    "features",
+    "implicit_ledgers",
+    "ledgers",
+    "run",
+    "search",
+    "texts",
+    "words",
+]

@@ -16,6 +16,8 @@ from lfp.util.types import SITES, UNLABELLED
 Point = tuple[float, float]
 FLIPPED = "sign flipped"
 """What `FeatureFilter.drift` calls features whose weight has the other sign on the base model."""
+MATCH = "match"
+"""The order of a ranked search, best first in either direction; without a search the largest contributions first."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class FeatureFilter:
     density_low: float = 0.0
     density_high: float = 1.0
     search: str = ""
-    """Found in the description, in a top token, or equal to the feature's number."""
+    """Each word found in the name, in a label by a person or a model, or in a top token; or the feature's number."""
     token: str = ""
     """One of its top tokens, spaces around it and capitals aside."""
     null: str = "any"
@@ -53,6 +55,8 @@ class FeatureFilter:
     """any, yes or no: whether it has a label that predicts when it fires, or that a person gave."""
     is_tuned_only: bool = False
     """Only features whose direction the base model does not use: column is_tuned_only."""
+    found: tuple[int, ...] | None = None
+    """Only these: what a ranked search found, best first."""
 
 
 @dataclass(frozen=True)
@@ -228,7 +232,8 @@ def features(
 
     Nulls come last in either direction, ties by number. Raises ConfigError for an unknown column.
     """
-    by = f"{look_up(FEATURE_SORTS, order.by)} {direction(order)} NULLS LAST, feature_table.feature_id"
+    order, sort = _sort(order, wanted)
+    by = f"{sort} {direction(order)} NULLS LAST, feature_table.feature_id"
     where, values = _conditions(store, wanted)
     named = ", ".join(f'{look_up(FEATURE_COLUMNS, name)} AS "{name}"' for name in columns)
     if limit is None:
@@ -250,7 +255,8 @@ def features(
 def feature_place(store: Store, feature_id: int, wanted: FeatureFilter, *, order: Order) -> Place:
     """Find a feature's position among those that pass the filter, in that order, and its neighbours there."""
     where, values = _conditions(store, wanted)
-    by, down = look_up(FEATURE_SORTS, order.by), order.descending
+    order, by = _sort(order, wanted)
+    down = order.descending
     ahead, behind = ("DESC", "ASC") if down else ("ASC", "DESC")
     sql = _PLACE.format(by=by, where=where, larger=">" if down else "<", ahead=ahead, behind=behind)
     row = store.rows(sql, {**values, "here": feature_id})[0]
@@ -311,6 +317,15 @@ def contribution_share(store: Store, feature_ids: Sequence[int]) -> float | None
     return (part or 0.0) / whole if whole else None
 
 
+def _sort(order: Order, wanted: FeatureFilter) -> tuple[Order, str]:
+    """Return an order with its direction, and its SQL over `feature_table`."""
+    if order.by != MATCH:
+        return order, look_up(FEATURE_SORTS, order.by)
+    if wanted.found is None:
+        return Order("contribution"), FEATURE_SORTS["contribution"]
+    return Order(MATCH, descending=False), "list_position($found::INTEGER[], feature_id)"
+
+
 def _conditions(store: Store, wanted: FeatureFilter) -> tuple[str, dict[str, Any]]:
     """Write the filter as SQL over `feature_table`, from constant parts, with the values that it binds."""
     parts: list[str] = []
@@ -323,7 +338,11 @@ def _conditions(store: Store, wanted: FeatureFilter) -> tuple[str, dict[str, Any
     ):
         if choice in conditions:
             parts.append(conditions[choice])
-    search, token = wanted.search.strip().lower(), wanted.token.strip().lower()
+    token = wanted.token.strip().lower()
+    for number, word in enumerate(wanted.search.lower().split()):
+        readers = _READERS if store.once("has readers", lambda: bool(store.rows(_HAS_READERS))) else ""
+        parts.append(_SEARCH.format(word=f"word{number}", readers=readers.format(word=f"word{number}")))
+        values[f"word{number}"] = word
     n, shares = store.manifest.tables["features"].rows, (wanted.drift_top, wanted.rank_low, wanted.rank_high)
     drift_most, rank_after, rank_most = (math.ceil(share * n) for share in shares)
     for is_set, sql, bound in (
@@ -331,7 +350,6 @@ def _conditions(store: Store, wanted: FeatureFilter) -> tuple[str, dict[str, Any
         (wanted.sites, "list_contains($sites::VARCHAR[], site)", {"sites": list(wanted.sites)}),
         (wanted.density_low > 0, "density >= $density_low", {"density_low": wanted.density_low}),
         (wanted.density_high < 1, "density <= $density_high", {"density_high": wanted.density_high}),
-        (search, _SEARCH, {"search": search}),
         (token, "contains(token_words, chr(10) || $token || chr(10))", {"token": token}),
         (wanted.drift, _DRIFT, {"drift": list(wanted.drift), "flipped": FLIPPED in wanted.drift}),
         (wanted.drift_top < 1, "drift_rank <= $drift_most", {"drift_most": drift_most}),
@@ -340,6 +358,11 @@ def _conditions(store: Store, wanted: FeatureFilter) -> tuple[str, dict[str, Any
         (wanted.stability_low > 0, "stability >= $stability_low", {"stability_low": wanted.stability_low}),
         (wanted.detection_low > 0, "score_detection >= $detection_low", {"detection_low": wanted.detection_low}),
         (wanted.is_tuned_only, "is_tuned_only", {}),
+        (
+            wanted.found is not None,
+            "feature_id IN (SELECT unnest($found::INTEGER[]))",
+            {"found": list(wanted.found or ())},
+        ),
         (wanted.noted is not None, _NOTED, {"noted": list(wanted.noted or ())}),
     ):
         if is_set:
@@ -373,8 +396,13 @@ _CROSSING = (
     "ELSE false END)::INTEGER"
 )
 _SEARCH = """
-(contains(token_words, $search) OR contains(description_words, $search)
- OR (feature_id = try_cast($search AS INTEGER) AND $search = try_cast($search AS INTEGER)::VARCHAR))
+(contains(token_words, ${word}) OR contains(description_words, ${word}) {readers}
+ OR (feature_id = try_cast(${word} AS INTEGER) AND ${word} = try_cast(${word} AS INTEGER)::VARCHAR))
+"""
+_BY_READERS = "(model IS NOT NULL OR starts_with(labeller, 'human:')) AND description IS NOT NULL"
+_HAS_READERS = f"SELECT 1 FROM labels WHERE {_BY_READERS} LIMIT 1"
+_READERS = f"""
+OR feature_id IN (SELECT feature_id FROM labels WHERE {_BY_READERS} AND contains(lower(description), ${{word}}))
 """
 _NOTED = "feature_id IN (SELECT unnest($noted::INTEGER[]))"
 _DRIFT = "(list_contains($drift::VARCHAR[], status) OR ($flipped AND sign_flipped))"
