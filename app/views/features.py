@@ -67,8 +67,12 @@ def show_map(store: Store, wanted: FeatureFilter) -> int | None:
     anywhere, everything = replace(wanted, region=()), FeatureFilter()
     n = ask(queries.features.count_features, store, anywhere)
     points = ask_large(queries.features.feature_points, store, anywhere, colour=colour, limit=MOST_POINTS)
-    behind = 0 if anywhere == everything else MOST_BEHIND
-    others = ask_large(queries.features.feature_points, store, everything, colour="x", limit=behind)
+    n_all = store.manifest.tables["features"].rows
+    is_dense = n_all > MOST_BEHIND and (n > MOST_POINTS or anywhere != everything)
+    others: Any = ask(queries.feature_map.density, store, everything) if is_dense else None
+    if others is None:
+        behind = 0 if anywhere == everything else MOST_BEHIND
+        others = ask_large(queries.features.feature_points, store, everything, colour="x", limit=behind)
     key = permalinks.widget_key("feature_map", wanted, colour, mouse)
 
     def pick() -> None:
@@ -80,7 +84,13 @@ def show_map(store: Store, wanted: FeatureFilter) -> int | None:
 
     st.plotly_chart(
         feature_map.figure(
-            points, others, colour=colour, area=wanted.region, ink=permalinks.text_colour(), is_drawn_on=mouse == SELECT
+            points,
+            others,
+            colour=colour,
+            area=wanted.region,
+            ink=permalinks.text_colour(),
+            is_drawn_on=mouse == SELECT,
+            clusters=ask(queries.feature_map.clusters, store),
         ),
         config=feature_map.CONFIG,
         key=key,
@@ -89,8 +99,13 @@ def show_map(store: Store, wanted: FeatureFilter) -> int | None:
         selection_mode=("points", "box", "lasso"),
     )
     part = f"The {count(points.num_rows)} of {count(n)} that contribute most. " if points.num_rows < n else ""
+    if is_dense:
+        part += f"Grey: how many of all {count(n_all)} features are there. "
     how = "Draw around some to list only these." if mouse == SELECT else "Click a point to open it."
-    st.html(panels.note(f"{part}Nearby features have similar decoder directions. {how}"))
+    named = (
+        "Names are the words that set the names of a region’s features apart. Scroll to zoom, double-click to reset."
+    )
+    st.html(panels.note(f"{part}Nearby features have similar decoder directions. {named} {how}"))
     point: int | None = st.session_state.pop("picked_point", None)
     return point
 

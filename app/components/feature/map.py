@@ -11,13 +11,14 @@ import plotly.graph_objects as go
 import pyarrow as pa
 
 from app.components.feature.columns import COLUMNS, SIGNED
+from lfp.bundle.queries.feature_map import Cluster, Density
 from lfp.report.figures import frame
 from lfp.report.figures.frame import DIVERGING, GRID, STRENGTH, draw
-from lfp.util.sanitize import escaped_lines
+from lfp.util.sanitize import escaped, escaped_lines
 
-CONFIG = {**frame.CONFIG, "doubleClick": False}
+CONFIG = {**frame.CONFIG, "doubleClick": "reset", "scrollZoom": True}
 STRONG = [[0.0, "rgba(141, 145, 153, 0.45)"], [1.0, STRENGTH]]
-FEW = 200
+FEW = 500
 """Up to this number points are large and outlined."""
 CLIPPED = 0.98
 """Share of values within the colour scale; a value beyond it has the colour of its end."""
@@ -27,10 +28,18 @@ Point = tuple[float, float]
 
 
 def figure(
-    points: pa.Table, others: pa.Table, *, colour: str, area: Sequence[Point], ink: str, is_drawn_on: bool = True
+    points: pa.Table,
+    others: pa.Table | Density,
+    *,
+    colour: str,
+    area: Sequence[Point],
+    ink: str,
+    is_drawn_on: bool = True,
+    clusters: Sequence[Cluster] = (),
 ) -> go.Figure:
     """Draw points as `feature_points` returns them, coloured by the column `colour`, over `others` in grey.
 
+    `others` are points too, or the density of however many features. Names of `clusters` stand at their centres.
     A point's `customdata` is its feature's number. `ink` is the colour of the line around `area`. Dragging draws
     another area, or with `is_drawn_on` False moves the map: only then are clicks on points reported.
     """
@@ -39,14 +48,18 @@ def figure(
     few = points.num_rows <= FEW
     labels = escaped_lines([text or "no label" for text in points["description"].to_pylist()])
     names = [f"<b>#{id_}</b> {text}" for id_, text in zip(points["feature_id"].to_pylist(), labels, strict=True)]
-    behind = {
-        "type": "scattergl",
-        "x": _numbers(others["x"]),
-        "y": _numbers(others["y"]),
-        "mode": "markers",
-        "hoverinfo": "skip",
-        "marker": {"size": 3, "color": "rgba(141, 145, 153, 0.28)"},
-    }
+    behind = (
+        _density(others)
+        if isinstance(others, Density)
+        else {
+            "type": "scattergl",
+            "x": _numbers(others["x"]),
+            "y": _numbers(others["y"]),
+            "mode": "markers",
+            "hoverinfo": "skip",
+            "marker": {"size": 3, "color": "rgba(141, 145, 153, 0.28)"},
+        }
+    )
     passed = {
         "type": "scattergl",
         "x": _numbers(points["x"]),
@@ -83,8 +96,28 @@ def figure(
         [behind, passed], axis, axis, height=520, margin={"l": 4, "r": 4, "t": 62, "b": 4},
         dragmode="lasso" if is_drawn_on else "pan",
         newselection={"line": {"color": ink, "width": 1.6, "dash": "solid"}},
-        shapes=[outline] if area else [],
+        shapes=[outline] if area else [], annotations=[_cluster_name(cluster, ink) for cluster in clusters],
+        uirevision="map",
     )  # fmt: skip
+
+
+def _density(density: Density) -> dict[str, Any]:
+    """Return the trace of a density: darker grey where more features are, on a logarithmic scale."""
+    counts = np.where(density.counts > 0, np.log1p(density.counts), np.nan)
+    return {
+        "type": "heatmap", "x": density.xs, "y": density.ys, "z": counts, "hoverinfo": "skip", "showscale": False,
+        "zsmooth": False, "colorscale": [[0, "rgba(141, 145, 153, 0.12)"], [1, "rgba(141, 145, 153, 0.75)"]],
+    }  # fmt: skip
+
+
+def _cluster_name(cluster: Cluster, ink: str) -> dict[str, Any]:
+    """Return the annotation that names a cluster at its centre."""
+    dark = ink.lower() != "#24221d"
+    return {
+        "x": cluster.x, "y": cluster.y, "text": f"<b>{escaped(cluster.name)}</b>", "showarrow": False,
+        "font": {"size": 12, "color": ink}, "bgcolor": "rgba(23, 22, 19, .72)" if dark else "rgba(253, 252, 247, .78)",
+        "hovertext": f"{cluster.n:,} features", "borderpad": 2,
+    }  # fmt: skip
 
 
 def limits(values: np.ndarray, *, is_signed: bool) -> tuple[float, float]:

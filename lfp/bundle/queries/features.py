@@ -204,7 +204,7 @@ def feature_sites(store: Store) -> list[str]:
 
 def count_features(store: Store, wanted: FeatureFilter) -> int:
     """Count the features that pass the filter."""
-    where, values = _conditions(store, wanted)
+    where, values = conditions(store, wanted)
     return int(store.rows(f"SELECT count(*) AS n FROM feature_table WHERE {where}", values)[0]["n"])
 
 
@@ -212,7 +212,7 @@ def presets(store: Store) -> list[str]:
     """Name the presets that list something in this bundle, sorted by what is known of it."""
 
     def lists_something(preset: Preset) -> bool:
-        where, values = _conditions(store, preset.wanted)
+        where, values = conditions(store, preset.wanted)
         sql = f"SELECT count({look_up(FEATURE_SORTS, preset.order.by)}) AS n FROM feature_table WHERE {where}"
         return bool(store.rows(sql, values)[0]["n"])
 
@@ -234,7 +234,7 @@ def features(
     """
     order, sort = _sort(order, wanted)
     by = f"{sort} {direction(order)} NULLS LAST, feature_table.feature_id"
-    where, values = _conditions(store, wanted)
+    where, values = conditions(store, wanted)
     named = ", ".join(f'{look_up(FEATURE_COLUMNS, name)} AS "{name}"' for name in columns)
     if limit is None:
         sql = f"SELECT {named} FROM feature_table WHERE {where} ORDER BY {by} OFFSET $offset"
@@ -254,7 +254,7 @@ def features(
 
 def feature_place(store: Store, feature_id: int, wanted: FeatureFilter, *, order: Order) -> Place:
     """Find a feature's position among those that pass the filter, in that order, and its neighbours there."""
-    where, values = _conditions(store, wanted)
+    where, values = conditions(store, wanted)
     order, by = _sort(order, wanted)
     down = order.descending
     ahead, behind = ("DESC", "ASC") if down else ("ASC", "DESC")
@@ -268,7 +268,7 @@ def feature_points(store: Store, wanted: FeatureFilter, *, colour: str, limit: i
     and description. Where there are more than `limit`, those that contribute most.
     """
     value = look_up({name: FEATURE_COLUMNS[name] for name in FEATURE_NUMBERS}, colour)
-    where, values = _conditions(store, wanted)
+    where, values = conditions(store, wanted)
     return store.query(
         f"SELECT feature_id, x, y, ({value})::FLOAT AS value, description FROM feature_table "
         f"WHERE {where} ORDER BY mean_abs_contribution DESC NULLS LAST, feature_table.feature_id LIMIT $limit",
@@ -326,7 +326,7 @@ def _sort(order: Order, wanted: FeatureFilter) -> tuple[Order, str]:
     return Order(MATCH, descending=False), "list_position($found::INTEGER[], feature_id)"
 
 
-def _conditions(store: Store, wanted: FeatureFilter) -> tuple[str, dict[str, Any]]:
+def conditions(store: Store, wanted: FeatureFilter) -> tuple[str, dict[str, Any]]:
     """Write the filter as SQL over `feature_table`, from constant parts, with the values that it binds."""
     parts: list[str] = []
     values: dict[str, Any] = {}
