@@ -51,9 +51,9 @@ class WordIndex:
         """Return the held words that share most character n-grams with a word that no text holds, nearest first."""
         wanted = grams(word)
         alike = {
-            other: 2 * len(wanted & theirs) / (len(wanted) + len(theirs))
+            other: 2 * len(wanted & found) / (len(wanted) + len(found))
             for other in self.words
-            if other[:1] == word[:1] and (theirs := grams(other))
+            if other[:1] == word[:1] and (found := grams(other))
         }
         near = sorted((other for other, share in alike.items() if share >= LEAST_ALIKE), key=lambda o: (-alike[o], o))
         return tuple(near[:3])

@@ -303,7 +303,7 @@ def test_a_map_of_a_large_bundle_is_a_density_below_the_points(explorer, bundle,
     figure = feature_map.figure(rows, density, colour="weight", area=(), ink="#24221d", clusters=clusters)
     assert (figure.data[0].type, figure.data[1].type) == ("heatmap", "scattergl")
     assert np.nansum(np.expm1(figure.data[0].z)) == pytest.approx(60)
-    assert [note.text for note in figure.layout.annotations] == [f"<b>{escaped(one.name)}</b>" for one in clusters]
+    assert [note.text for note in figure.layout.annotations] == [f"<b>{escaped(cluster.name)}</b>" for cluster in clusters]
     seen = []
     monkeypatch.setattr(queries.feature_map, "density", lambda store, wanted: seen.append(wanted) or density)
     assert "how many of all" not in whole(explorer("features", bundle, sign="negative"))
