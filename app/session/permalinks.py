@@ -269,13 +269,15 @@ class RunsView:
 class TryView:
     """A typed text, what is done with it, and how: the features' scales and the sampling settings.
 
-    `scales` are as `app.components.text.steering` writes them; `reader` is the model whose scores are shown.
+    `scales` are as `app.components.text.steering` writes them, and `also` is a feature that is offered at 1, as older
+    links have it; `reader` is the model whose scores are shown.
     """
 
     typed: str = ""
     doing: str = "continue"
     written_as: str = "plain"
     scales: str = ""
+    also: int | None = None
     samples: int = 20
     try_tokens: int = 30
     temperature: float = 1.0

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from app.components.feature import card, credit, naming, profile, titles, trust
 from app.components.html import panels
@@ -31,8 +32,8 @@ BUCKETS = {0: "top", -1: "silent", -2: "near miss"}
 """URL values of the buckets of examples that are not an interval of activation quantiles."""
 
 
-def choose_feature(store: Store) -> int | None:
-    """Draw Previous, the number and Next; return the number: the strongest feature's until one is chosen."""
+def choose_feature(store: Store) -> tuple[int | None, DeltaGenerator]:
+    """Draw Previous, the number and Next; return the number (at first the strongest feature's), and their row."""
     n, first = store.manifest.tables["features"].rows, ask(queries.feature.strongest_feature, store)
     walk = st.query_params.get("walk", "")
     view = filters.from_walk(walk) if walk else None
@@ -43,7 +44,7 @@ def choose_feature(store: Store) -> int | None:
     )  # fmt: skip
     here = first if chosen is None else chosen
     if here is None:
-        return None
+        return None, row
     if view is None:
         before, after = (here - 1 if 0 < here <= n else None), (here + 1 if here < n - 1 else None)
         place = Place(here if here < n else None, n, before, after)
@@ -60,10 +61,10 @@ def choose_feature(store: Store) -> int | None:
         st.space("stretch")
         href = permalinks.href("features", view or FeaturesView())
         st.html(panels.anchor(href, "All features" if view is None else "Back to the list"), width="content")
-        if has_models(store.manifest):
+        if here < n and has_models(store.manifest):
             steered = permalinks.TryView(scales=steering.written_scales({str(here): 0.0}))
             st.html(panels.anchor(permalinks.href("try_it", steered), "Steer this"), width="content")
-    return here
+    return here, row
 
 
 def go(feature_id: int) -> None:
@@ -198,7 +199,7 @@ def show_texts(store: Store, feature: Feature) -> None:
     st.html(profile.neighbours(near, where=permalinks.feature_href))
 
 
-def show_feature(store: Store, feature: Feature) -> None:
+def show_feature(store: Store, feature: Feature, row: DeltaGenerator) -> None:
     """Draw labels first where the screen is narrow, and beside the examples where it is wide: see style.css."""
     labels, probe = ask(queries.feature.labels, store, feature.feature_id), ask(queries.common.headline, store)
     rows = ask(queries.feature.feature_excerpts, store, feature.feature_id)
@@ -215,7 +216,8 @@ def show_feature(store: Store, feature: Feature) -> None:
         return card.feature_card(feature, named[0], store.manifest, credit=carried, credited=credited, rows=rows)
 
     st.html(profile.heading(feature, labels, probe, named=named, with_site=bool(filters.site_column(store))))
-    share.show_button(draw_card, feature_id=feature.feature_id, bundle_id=store.manifest.bundle_id)
+    with row:
+        share.show_button(draw_card, feature_id=feature.feature_id, bundle_id=store.manifest.bundle_id)
     with st.container(key="feature_panels"):
         left, right = st.columns([7, 5], gap="large")
     with left:
@@ -243,7 +245,7 @@ def show_blind(feature: Feature, rows: Sequence[dict[str, Any]]) -> None:
 
 def show() -> None:
     store = cache.current()
-    chosen = choose_feature(store)
+    chosen, row = choose_feature(store)
     if chosen is None:
         st.html(panels.note("This bundle holds no features."))
         return
@@ -253,7 +255,7 @@ def show() -> None:
         st.html(panels.notice("No such feature", str(error)))
         st.button("Open the strongest feature", on_click=go, args=(ask(queries.feature.strongest_feature, store),))
         return
-    show_feature(store, feature)
+    show_feature(store, feature, row)
 
 
 show()

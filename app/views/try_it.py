@@ -86,7 +86,7 @@ def load_models(store: Store) -> Live | None:
 def show_input(store: Store, scales: Mapping[str, float]) -> tuple[str, str, bool]:
     """Draw the text box and what is done with its text; return text, what to do, and whether it is a message."""
     hint = "A sentence or two for the models to continue, or to be scored. Ctrl+Enter sends it."
-    text = st.text_area("Text", key="typed", bind="query-params", placeholder=hint, max_chars=LONGEST, height=110)
+    text = st.text_area("Text", key="typed", bind="query-params", placeholder=hint, max_chars=LONGEST, height=90)
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
     with row:
         doing = frame.choose_one("What to do", WORDS["doing"], key="doing", names=WORDS["doing"])
@@ -173,6 +173,7 @@ def choose_scales(store: Store, scales: Mapping[str, float]) -> None:
 
     def keep(changed: Mapping[str, float]) -> None:
         permalinks.set_param("scales", steering.written_scales(changed))
+        permalinks.set_param("also", "")
 
     def add() -> None:
         typed, st.session_state.add_feature = str(st.session_state.add_feature or ""), None
@@ -352,7 +353,7 @@ def show_written(store: Store, written: Written, request: Request, cards: Any) -
     for says in steering.finding(written):
         st.html(panels.note(says))
     if factors:
-        st.html(steering.difference_titles(factors, known))
+        st.html(steering.what_is_steered(factors, known, where=permalinks.feature_href))
     elif written.is_whole:
         st.html(panels.note("Choose a feature above for a third column: the tuned model with that feature scaled."))
     if written.request != request:
@@ -377,7 +378,9 @@ def show() -> None:
     lede = "Type a text: both models continue it, and the tuned one with features scaled or taken out."
     st.html(panels.heading(store.manifest.title, "Playground", lede))
     n = store.manifest.tables["features"].rows
-    linked = steering.read_scales(st.query_params.get("scales", ""))
+    also, linked = st.query_params.get("also", ""), steering.read_scales(st.query_params.get("scales", ""))
+    if also.isascii() and also.isdigit():
+        linked = {str(int(also)): 1.0} | linked
     of_change = is_of_change(store.manifest)
     scales = {part: scale for part, scale in linked.items() if (of_change if part in steering.PARTS else int(part) < n)}
     text, doing, as_message = show_input(store, scales)

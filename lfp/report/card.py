@@ -17,7 +17,7 @@ COLOURS = {"up": POSITIVE, "down": NEGATIVE, "strength": STRENGTH, "base": BASE}
 MOST_TOKENS = 5
 """Tokens of a list that are shown."""
 _LEFT, _COLUMN = 60, 360
-_TITLE_LETTERS, _EXAMPLE_LETTERS, _TOKEN_LETTERS = 50, 92, 16
+_TITLE_LETTERS, _EXAMPLE_LETTERS, _TOKEN_LETTERS = 50, 104, 16
 """Letters that fit on a line."""
 
 
@@ -55,7 +55,7 @@ def draw_card(card: Card) -> str:
     lines = _break_lines(shortened(card.title, 2 * _TITLE_LETTERS - 6), _TITLE_LETTERS)
     parts += [_text(_LEFT, 116 + 50 * at, line, size=42, family=SERIF, weight=600) for at, line in enumerate(lines)]
     y = 116 + 50 * len(lines) - 4
-    parts.append(_text(_LEFT, y, shortened(card.figure, 96), size=22))
+    parts.append(_text(_LEFT, y, shortened(card.figure, 104), size=21))
     parts += [_draw_list(found, _LEFT + _COLUMN * at, y + 56) for at, found in enumerate(card.lists)]
     if card.example is not None:
         parts.append(_draw_example(card.example, 500))

@@ -62,6 +62,7 @@ def test_the_box_is_there_before_any_model_is_loaded(explorer, tiny_bundle, monk
     assert at.text_area(key="typed").value == TEXT and "Playground" in whole(at)
     assert (at.slider(key="scale_7").value, at.slider(key="scale_3").value) == (2.5, 0.0)
     assert [at.number_input(key=key).value for key in SETTINGS] == [5, 4, 0.5, 3], "an address restores everything"
+    assert explorer("try_it", tiny_bundle, also="7").slider(key="scale_7").value == 1.0, "of an older link too"
 
 
 SETTINGS = ("samples", "try_tokens", "temperature", "seed")

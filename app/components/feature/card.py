@@ -27,10 +27,10 @@ def feature_card(
     """
     n = manifest.tables["features"].rows
     if credit is None:
-        figure = f"{titles.contribution(feature, n_features=n)}, 95 % interval"
+        figure = titles.contribution(feature, n_features=n)
         promotes, demotes = feature.pos_logits, feature.neg_logits
     else:
-        figure = f"{titles.credit(credit, n_features=n)}, 95 % interval"
+        figure = titles.credit(credit, n_features=n)
         promotes, demotes = credit.promotes, credit.demotes
     return draw_card(
         Card(
@@ -43,7 +43,7 @@ def feature_card(
                 TokenList("Demotes", _pairs(demotes), "down"),
             ],
             example=_find_example(credited, rows),
-            below=f"LFP Explorer · bundle {manifest.bundle_id}",
+            below=f"LFP Explorer · bundle {manifest.bundle_id} · 95 % intervals",
         )
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -231,10 +231,16 @@ def progress(column: str, at: int, n_tokens: int, *, seconds_left: float | None)
     return f"{says}, {left} left"
 
 
-def difference_titles(factors: Mapping[str, float], names: Mapping[int, str | None]) -> str:
-    """Write what is scaled, for the caption of the third column."""
-    parts = [f"{escaped(part_name(part, names, length=32))} × {scale:g}" for part, scale in factors.items()]
-    return panels.text(f"Steered: {'; '.join(parts)}") if parts else ""
+def what_is_steered(
+    factors: Mapping[str, float], names: Mapping[int, str | None], *, where: Callable[[int], str]
+) -> str:
+    """Write what is scaled in the third column, with links to the features."""
+    parts = []
+    for part, scale in factors.items():
+        name = part_name(part, names, length=32)
+        linked = panels.text(name) if part in PARTS else panels.anchor(where(int(part)), name)
+        parts.append(f"{linked} × {scale:g}")
+    return f'<p class="lfp-note">Steered: {"; ".join(parts)}.</p>'
 
 
 def interrupted(written: Written, columns: Sequence[str]) -> str:
