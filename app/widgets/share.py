@@ -24,7 +24,7 @@ def show_button(draw: Callable[[], str], *, feature_id: int, bundle_id: str) -> 
 def show_card(svg: str, feature_id: int, bundle_id: str) -> None:
     """Draw the card with its downloads; the page's script saves the image as PNG (`app.widgets.navigation`)."""
     with st.container(key="card_image"):
-        st.image(svg, caption=f"Card of feature {feature_id}")
+        st.image(svg, alt=f"Card of feature {feature_id}")
     row = st.container(horizontal=True, gap="small")
     row.download_button(
         "SVG", svg, file_name=f"feature-{feature_id}.svg", mime="image/svg+xml", on_click="ignore",

@@ -167,6 +167,7 @@ def test_a_reader_steers_a_feature_and_saves_its_card(tiny_bundle):
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(f"{address}/feature?feature=5")
         page.get_by_role("button", name="Share").click()
+        page.get_by_role("img", name="Card of feature 5").wait_for()
         with page.expect_download() as saved:
             page.get_by_role("button", name="PNG", exact=True).click()
         header = Path(saved.value.path()).read_bytes()[:24]
