@@ -54,9 +54,21 @@ PLANTED = [
 """Overrides that make a planting one of seconds."""
 
 
+BRIEF = {
+    "probes": {"controls": [], "rollouts": 0},
+    "ablation": {"completions": 4, "controls": 1, "features": 1, "groups": ["weighted"]},
+}
+"""Sections of a run of every stage, with little of the last ones, for tests of the others."""
+
+
 def tiny_config(**sections: dict[str, object]) -> RunConfig:
     """The tiny run with keys of some sections changed."""
     return parse_config({**TINY, **{name: {**TINY.get(name, {}), **keys} for name, keys in sections.items()}})
+
+
+def brief_config(**sections: dict[str, object]) -> RunConfig:
+    """The tiny run with little of its last stages, and with keys of some sections changed."""
+    return tiny_config(**BRIEF, **sections)
 
 
 class Review(NamedTuple):

@@ -24,7 +24,7 @@ from precompute.pipeline import run_pipeline, run_stages
 from precompute.run.work_folder import Run
 from precompute.stages.features.saes import check_changed
 from precompute.stages.features.subjects import PairSubject
-from tests.precompute.conftest import silent, tiny_config
+from tests.precompute.conftest import brief_config, silent, tiny_config
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_the_row_of_a_dictionary_has_every_figure(tiny_bundle: Path) -> None:
 def test_every_variant_goes_the_whole_way(
     variant: str, pair: dict[str, Any], corpus_folder: Path, tmp_path: Path
 ) -> None:
-    config = tiny_config(model=pair, sae={"variant": variant, "k": 3, "expansion": [1, 1]})
+    config = brief_config(model=pair, sae={"variant": variant, "k": 3, "expansion": [1, 1]})
     out = run_pipeline(config, tmp_path / "out", config_dir=corpus_folder, resume=False, progress=silent)
     assert validate(out) == []
     rows = saes_of(out)
@@ -85,7 +85,7 @@ def test_every_variant_goes_the_whole_way(
 
 
 def test_activations_may_be_streamed(pair: dict[str, Any], corpus_folder: Path, tmp_path: Path) -> None:
-    config = tiny_config(model=pair, sae={"buffer_tokens": 1000, "batch_tokens": 128})
+    config = brief_config(model=pair, sae={"buffer_tokens": 1000, "batch_tokens": 128})
     out = run_pipeline(config, tmp_path / "out", config_dir=corpus_folder, resume=False, progress=silent)
     assert validate(out) == []
     assert all(row["fvu"] < 1.5 for row in saes_of(out))
@@ -99,7 +99,7 @@ def test_a_dictionary_made_elsewhere_takes_the_place_of_training(
     other = good_sae(tmp_path / "of-attention", layer=layer, site="attn_out", width=32)
     pretrained = [{"layer": layer, "folder": str(folder)}, {"layer": layer, "folder": str(other), "site": "attn_out"}]
     sites = ["mlp_out", "resid_post", "attn_out"]
-    config = tiny_config(model=pair, layers={"sites": sites}, sae={"pretrained": pretrained})
+    config = brief_config(model=pair, layers={"sites": sites}, sae={"pretrained": pretrained})
     out = run_pipeline(config, tmp_path / "out", config_dir=corpus_folder, resume=False, progress=silent)
     assert validate(out) == []
     used = {row["site"]: row for row in saes_of(out) if row["is_used"]}
@@ -217,7 +217,7 @@ def test_training_killed_at_any_step_goes_on_to_the_same_bundle(
     pair: dict[str, Any], corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lfp.ml.sae.training.CHECKPOINT_EVERY", 20)
-    config = tiny_config(model=pair, sae={"steps": 120})
+    config = brief_config(model=pair, sae={"steps": 120})
     whole = run_pipeline(config, tmp_path / "whole", config_dir=corpus_folder, resume=False, progress=silent)
     steps: list[int] = []
 
