@@ -128,7 +128,11 @@ def test_pairs_are_scored_by_the_implicit_reward(copy: Path) -> None:
 def test_without_held_out_texts_all_serve_and_it_is_said(copy: Path) -> None:
     update_bundle(copy, {"texts": [row | {"split": "train"} for row in table(copy, "texts")]})
     with pytest.warns(UserWarning, match="no text is held out"):
-        run(copy, features=[2])
+        made = run(copy, features=[2])
+    assert [row["features"] for row in made if row["kind"] == "chosen"] == [[2]]
+    texts = [row["text"] for row in table(copy, "texts")]
+    prompts = [row["prompt"] for row in table(copy, "completions") if row["group"] == "unablated"]
+    assert prompts and all(any(text.startswith(prompt) for text in texts) for prompt in prompts)
 
 
 def test_texts_too_short_for_a_prefix_are_one_sentence(copy: Path) -> None:
