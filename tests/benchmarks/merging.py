@@ -19,7 +19,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
-from copy import copy
+from copy import copy, deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("--features", type=int, default=100_000)
     parser.add_argument("--tokens", type=int, default=512, help="tokens of a shard, a multiple of 64")
     parser.add_argument("--active", type=int, default=50, help="active features per token")
+    parser.add_argument("--neighbours", type=int, nargs="*", help="time the neighbours of so many features instead")
     parser.add_argument("--seconds", type=float, default=270.0, help="stop after the shard that ends past this")
     parser.add_argument("--state", type=Path, help="continue from this file, and leave the state there at the end")
     parser.add_argument("--memory-gb", type=float, help="limit the process's memory, which fails beyond it")
@@ -55,7 +56,10 @@ def main() -> None:
     limit = arguments.pop("memory_gb")
     if limit is not None:
         resource.setrlimit(resource.RLIMIT_DATA, (int(limit * 2**30), int(limit * 2**30)))
-    for row in merging(**arguments):
+    for n_features in arguments.pop("neighbours") or ():
+        sys.stdout.write(json.dumps({"benchmark": "neighbours", **neighbours(n_features)}) + "\n")
+        arguments["shards"] = 0
+    for row in merging(**arguments) if arguments["shards"] else ():
         sys.stdout.write(json.dumps({"benchmark": "merging", "memory_gb": limit, **row}) + "\n")
         sys.stdout.flush()
 
@@ -124,6 +128,25 @@ def merging(
         megabytes = _finish(so_far.total)
         finish_s = round(time.process_time() - clock, 2)
         yield {"shards": shards, "finish_s": finish_s, "result_mb": megabytes, "sha256": _digest(so_far.total)}
+        other, clock = deepcopy(so_far.total), time.process_time()
+        so_far.total.merge(other)
+        _finish(so_far.total)
+        yield {"two_results_s": round(time.process_time() - clock, 2), "features": features, "peak_mb": _peak_mb()}
+
+
+def neighbours(features: int) -> dict[str, Any]:
+    """Compare the full sketches of all pairs of features."""
+    from lfp.ml.features.neighbours import ContextSketches
+
+    sketches, rng = ContextSketches(features, StatsConfig().coactivation_contexts), np.random.default_rng(0)
+    of_entry = np.repeat(np.arange(features), sketches.k)
+    contexts = mix(rng.integers(50 * features, size=len(of_entry)).astype(np.uint64))
+    sketches._add(of_entry, contexts)
+    _ = sketches.hashes
+    clock = time.process_time()
+    sketches.neighbours(StatsConfig().neighbours)
+    seconds = time.process_time() - clock
+    return {"features": features, "seconds": round(seconds, 2), "ns_per_pair": round(2e9 * seconds / features**2)}
 
 
 def _merge_next(so_far: _Progress, templates: list[FeatureStats]) -> None:
