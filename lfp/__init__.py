@@ -18,6 +18,8 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time `__getattr__` fi
     from precompute.commands.ablate import ablate
     from precompute.commands.basic import config, demo, explore, fake_openai, mcp, report, run
     from precompute.commands.bench import bench_features, bench_sae
+    from precompute.commands.export import export
+    from precompute.commands.import_labels import import_labels
     from precompute.commands.label import label
     from precompute.commands.plant.plant import plant
     from precompute.commands.screen import screen
@@ -26,8 +28,9 @@ if TYPE_CHECKING:  # for editors and type checkers; at run time `__getattr__` fi
 
 __version__ = "0.1.0"
 __all__ = [
-    "Bundle", "Feature", "ablate", "bench_features", "bench_sae", "config", "demo", "explore", "fake_openai", "label",
-    "load_sae", "mcp", "open_bundle", "plant", "report", "run", "screen", "sweep", "validate", "write",
+    "Bundle", "Feature", "ablate", "bench_features", "bench_sae", "config", "demo", "explore", "export", "fake_openai",
+    "import_labels", "label", "load_sae", "mcp", "open_bundle", "plant", "report", "run", "screen", "sweep", "validate",
+    "write",
 ]  # fmt: skip
 _READING = {"Bundle": "bundle", "Feature": "feature", "load_sae": "bundle", "open_bundle": "bundle"}
 """Where in `lfp.api` each is."""

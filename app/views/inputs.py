@@ -17,6 +17,7 @@ from lfp.bundle.queries.implicit_ledgers import Path
 from lfp.bundle.queries.texts import Text, TextFilter
 from lfp.bundle.store.connection import Store
 from lfp.errors import NotInBundleError
+from lfp.report.running_text import pieces
 from lfp.util import sanitize
 
 PAGE_SIZE = 12
@@ -143,7 +144,7 @@ def choose_watched(store: Store, ids: list[int]) -> Feature | None:
 
 def show_tokens(store: Store, text: Text, feature: Feature | None, tips: list[str]) -> None:
     """Draw the scores under each token, and the watched feature's activation behind them."""
-    parts = tokens.pieces(text.text, text.token_starts)
+    parts = pieces(text.text, text.token_starts)
     if not parts:
         st.html(panels.note("This text is empty."))
         return

@@ -19,6 +19,7 @@ from lfp.bundle.store.connection import Store
 from lfp.errors import NotInBundleError
 from lfp.evaluation.results import FATES
 from lfp.report.figures import points
+from lfp.report.running_text import pieces
 from lfp.report.sentences.models import forecast_sentence
 from lfp.util.sanitize import escaped
 
@@ -84,7 +85,7 @@ def show_response(
     length = f"{n_tokens:,} token{'s' if n_tokens != 1 else ''}"
     st.html(panels.facts({"response": length, **reading.scores(text)}))
     first = reading.first_token(text, probe)
-    parts = tokens.pieces(text.text, text.token_starts)[first:]
+    parts = pieces(text.text, text.token_starts)[first:]
     if not parts:
         st.html(panels.note("This response is empty."))
         return

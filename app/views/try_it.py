@@ -26,6 +26,7 @@ from lfp.bundle.store.connection import Store
 from lfp.config import drop_retired, parse_config
 from lfp.errors import DataError, LfpError
 from lfp.report.figures.frame import CONFIG, contributions
+from lfp.report.running_text import pieces
 from lfp.texts.rewards import reward_of
 from lfp.util.sanitize import path_name
 
@@ -143,7 +144,7 @@ def show_reading(store: Store, live: Live, reading: Reading) -> None:
     target = target_name(stated) if stated else ""
     rows = playground.score_rows(reading, probe, ask(queries.texts.score_limits, store), config, target=target)
     numbers = st.toggle("Show numbers", key="tried_values", bind="query-params")
-    parts = tokens.pieces(reading.text.text, reading.text.token_starts)
+    parts = pieces(reading.text.text, reading.text.token_starts)
     st.html(tokens.sheet_legend(rows) + tokens.sheet(parts, rows, numbers=numbers))
     st.subheader("What made the estimate")
     if probe is None or ledger is None:

@@ -14,6 +14,8 @@ Behaviour = Literal["right", "wrong", "random", "slow", "flaky"]
 
 HUMAN = "human:"
 """Prefix of `labels.labeller` for labels by a person."""
+NEURONPEDIA = "neuronpedia"
+"""Labeller of explanations that were imported from Neuronpedia."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +109,8 @@ class Label:
 
     @property
     def is_ok(self) -> bool:
-        """Whether the label has both a description and `related`."""
-        return self.description is not None and self.related is not None
+        """Whether the label has a description, and `related` unless the labeller was not asked for it."""
+        return self.description is not None and (self.related is not None or self.failure is None)
 
 
 TASKS: Mapping[str, str] = {

@@ -81,7 +81,7 @@ def page(written: Written) -> str:
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escaped(manifest.title)} - report</title>\n<style>{_STYLE}</style>\n"
+        f"<title>{escaped(manifest.title)} - report</title>\n<style>{STYLE}</style>\n"
         f"<script>{get_plotlyjs()}</script>\n</head>\n<body>\n<main>\n{_head(written)}{''.join(sections)}"
         '<footer class="quiet">\n<p>Intervals are 95 % bootstrap intervals over words, pairs, texts or features. A '
         "null is what the same figure comes to where there is nothing to find; p is the share of nulls at least as "
@@ -113,7 +113,7 @@ def _head(written: Written) -> str:
         f"<header>\n<h1>{escaped(manifest.title)}</h1>\n"
         '<p class="quiet">What a language model learned from its feedback: the report of one run.</p>\n'
         f'<section class="headline">\n{says}</section>\n{notes}'
-        f"{_folded('The run', _table(TextTable(('setting', ''), rows, (False, False))), is_open=False)}</header>\n"
+        f"{folded('The run', draw_table(TextTable(('setting', ''), rows, (False, False))), is_open=False)}</header>\n"
     )
 
 
@@ -127,7 +127,7 @@ def _section(name: str, rows: Sequence[ResultRow], drawn: Sequence[Drawn]) -> st
         charts += f"<figure>\n<figcaption>{escaped(figure.title)}</figcaption>\n{chart}\n</figure>\n"
     shown = tables(name, rows)
     is_open = sum(len(table.rows) for table in shown) <= _OPEN_ROWS
-    listed = _folded("Figures", "".join(map(_table, shown)), is_open=is_open) if shown else ""
+    listed = folded("Figures", "".join(map(draw_table, shown)), is_open=is_open) if shown else ""
     title = _TITLES.get(name, name.replace("_", " ").capitalize())
     return (
         f'<section id="{escaped(name)}">\n<h2>{escaped(title)}</h2>\n<p>{escaped(sentence(name, rows))}</p>\n'
@@ -135,11 +135,13 @@ def _section(name: str, rows: Sequence[ResultRow], drawn: Sequence[Drawn]) -> st
     )
 
 
-def _folded(title: str, content: str, *, is_open: bool) -> str:
+def folded(title: str, content: str, *, is_open: bool) -> str:
+    """Return a part of a page that opens and closes; `content` is HTML."""
     return f"<details{' open' if is_open else ''}>\n<summary>{escaped(title)}</summary>\n{content}</details>\n"
 
 
-def _table(table: TextTable) -> str:
+def draw_table(table: TextTable) -> str:
+    """Return a table of text as HTML."""
     kinds = ["figure" if is_figure else "name" for is_figure in table.are_figures]
 
     def line(tag: str, cells: Sequence[str]) -> str:
@@ -152,7 +154,7 @@ def _table(table: TextTable) -> str:
     return f'<div class="wide"><table>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table></div>\n'
 
 
-_STYLE = """
+STYLE = """
 :root {
   color-scheme: light dark;
   --ink: #1f2328; --quiet: #5c636d; --ground: #ffffff; --card: #f5f6f8; --line: #d9dce1;

@@ -104,3 +104,11 @@ def path_name(text: str) -> str:
     """The last part of an absolute path; any other text as it is."""
     is_path = re.match(r"(?:[A-Za-z]:)?[/\\]|~", text) is not None
     return (re.split(r"[/\\]", text.rstrip("/\\"))[-1] or "…") if is_path else text
+
+
+_INLINE = re.compile(r"([\\`*_\[\]<>|~$])")
+
+
+def as_markdown(text: str) -> str:
+    """Text as one line of Markdown: no mark, link or tag in it is taken for one."""
+    return _INLINE.sub(r"\\\1", " ".join(visible(text).split()))

@@ -13,10 +13,10 @@ from types import FrameType
 
 from lfp.errors import LfpError
 from lfp.util.dependencies import jobs_packages
-from precompute.cli import runs, studies
+from precompute.cli import exchange, runs, studies
 from precompute.cli.options import Interrupted, app
 
-__all__ = ["app", "main", "runs", "studies"]
+__all__ = ["app", "exchange", "main", "runs", "studies"]
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (a signal handler's form)

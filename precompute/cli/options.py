@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from lfp.errors import ConfigError
 from precompute.commands.bench import app as bench
 
 app = typer.Typer(
@@ -39,3 +40,15 @@ class Interrupted(BaseException):
 def terminal_width() -> int | None:
     """Return the columns of the terminal, None where output goes to a file or another program."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def parse_ids(features: str | None) -> list[int] | None:
+    """Parse ids such as 3,17. Raises ConfigError for anything else."""
+    if features is None:
+        return None
+    names = [name.strip() for name in features.split(",")]
+    wrong = [name for name in names if not name.isdecimal() or len(name) > 9]
+    if wrong:
+        named = ", ".join(f'"{name}"' for name in wrong)
+        raise ConfigError(f"--features: {named} is not the id of a feature; separate ids by commas, as in 3,17")
+    return [int(name) for name in names]

@@ -12,10 +12,20 @@ from typing import Annotated, Literal
 
 import typer
 
-from lfp.errors import ConfigError
 from lfp.labels.types import Behaviour
 from lfp.testing.fake_openai.quirks import Quirk
-from precompute.cli.options import BundlePath, ConfigPath, Features, Interrupted, Json, Resume, Set, app, terminal_width
+from precompute.cli.options import (
+    BundlePath,
+    ConfigPath,
+    Features,
+    Interrupted,
+    Json,
+    Resume,
+    Set,
+    app,
+    parse_ids,
+    terminal_width,
+)  # fmt: skip
 from precompute.run.progress import progress_to_stderr
 
 LabellerKind = Literal["openai", "offline-tokens", "human"]
@@ -53,7 +63,7 @@ def ablate(
         with progress_to_stderr() as progress:
             rows = verbs.ablate(
                 bundle,
-                features=_ids(features),
+                features=parse_ids(features),
                 completions=completions,
                 scale=scale,
                 overrides=set_ or (),
@@ -240,7 +250,7 @@ def label(
         outcome = verbs.label(
             bundle,
             labeller=labeller,
-            features=_ids(features),
+            features=parse_ids(features),
             model=model,
             base_url=base_url,
             budget_usd=budget_usd,
@@ -263,15 +273,3 @@ def label(
         typer.echo(f"label: {note}", err=True)
     if outcome.failed and not outcome.labelled:
         raise typer.Exit(1)
-
-
-def _ids(features: str | None) -> list[int] | None:
-    """Parse ids such as 3,17. Raises ConfigError for anything else."""
-    if features is None:
-        return None
-    names = [name.strip() for name in features.split(",")]
-    wrong = [name for name in names if not name.isdecimal() or len(name) > 9]
-    if wrong:
-        named = ", ".join(f'"{name}"' for name in wrong)
-        raise ConfigError(f"--features: {named} is not the id of a feature; separate ids by commas, as in 3,17")
-    return [int(name) for name in names]

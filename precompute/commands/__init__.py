@@ -14,6 +14,8 @@ VERBS = {
     "plant": "precompute.commands.plant.plant:plant",
     "write": "precompute.commands.write:write",
     "screen": "precompute.commands.screen:screen",
+    "export": "precompute.commands.export:export",
+    "import_labels": "precompute.commands.import_labels:import_labels",
     "bench_sae": "precompute.commands.bench:bench_sae",
     "bench_features": "precompute.commands.bench:bench_features",
     "fake_openai": "precompute.commands.basic:fake_openai",

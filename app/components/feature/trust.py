@@ -6,22 +6,22 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from app.components.html import panels
-from app.components.text import tokens
 from lfp.bundle.queries.feature import Label
 from lfp.errors import LabelError
 from lfp.evaluation.results import RATE
 from lfp.labels.client.questions import Message
 from lfp.labels.evidence import NEAR_MISS, find_excerpts
 from lfp.labels.prompts import RebuiltPrompts, rebuild
-from lfp.labels.types import HUMAN, Excerpt
+from lfp.labels.types import HUMAN, NEURONPEDIA, Excerpt
 from lfp.report.formatting import fixed, percent, plain
+from lfp.report.running_text import shaded
 from lfp.util.sanitize import escaped, visible
 
 CHANCE = 0.5
 """Balanced accuracy of a guess."""
 WELL = 0.7
 """A label predicts well if the whole interval of its detection is above this."""
-PERSON, RULE, MODEL = "a person", "a rule", "a language model"
+PERSON, RULE, MODEL, IMPORTED = "a person", "a rule", "a language model", "Neuronpedia"
 TERMS = (
     "Detection (which texts fire) and fuzzing (which token fires) are balanced accuracies on texts held back from the "
     "labeller. Agreement: relabelled from other examples, how often “related” came out the same."
@@ -90,7 +90,9 @@ def verdict(label: Label, *, near: bool = False) -> Verdict:
         return Verdict("none", f"No label: {_ended(reason)}")
     value, low, high, other = label.score_detection, label.score_ci_low, label.score_ci_high, label.score_swapped
     if value is None:
-        if label.labeller.startswith(HUMAN) and label.prompt_sha256 is None:
+        if label.labeller == NEURONPEDIA:
+            why = "it was imported, and nobody tested it on this bundle’s texts."
+        elif label.labeller.startswith(HUMAN) and label.prompt_sha256 is None:
             why = "the label was not made from prompts, so nobody judged texts by it."
         elif label.failure:
             why = _ended(label.failure)
@@ -124,6 +126,8 @@ def _card(label: Label, *, near: bool, sources: str) -> str:
     found = verdict(label, near=near)
     if label.labeller.startswith(HUMAN):
         kind = PERSON
+    elif label.labeller == NEURONPEDIA:
+        kind = IMPORTED
     else:
         kind = MODEL if label.model or label.labeller.startswith(_SERVED) else RULE
     who = label.labeller if label.model is None else f"{label.labeller} ({label.model})"
@@ -178,8 +182,8 @@ def _ended(sentence: str) -> str:
 
 
 def _sources(label: Label, rows: Sequence[Mapping[str, Any]], *, max_activation: float, where: Where) -> str:
-    """Write a disclosure with everything a label was made from; empty for one that a person made without a prompt."""
-    if label.labeller.startswith(HUMAN) and label.prompt_sha256 is None:
+    """Write a disclosure with everything a label was made from; empty for a person's without a prompt, or imported."""
+    if label.labeller == NEURONPEDIA or (label.labeller.startswith(HUMAN) and label.prompt_sha256 is None):
         return ""
     shown = ""
     try:
@@ -248,7 +252,7 @@ def _excerpts(excerpts: Sequence[Excerpt], max_activation: float, where: Where) 
     items = "".join(
         f"<li>{panels.anchor(where(excerpt.text_id), f'text {excerpt.text_id}, token {excerpt.position}')}"
         f"<span>{plain(excerpt.activations[excerpt.at]) if excerpt.fires else 'silent'}</span>"
-        f"<p>{tokens.shaded(excerpt.tokens, excerpt.activations, limit=max_activation, peak=excerpt.at)}</p></li>"
+        f"<p>{shaded(excerpt.tokens, excerpt.activations, limit=max_activation, peak=excerpt.at)}</p></li>"
         for excerpt in excerpts
     )
     return f'<h5>The {len(excerpts)} examples it was shown</h5><ol class="lfp-shown">{items}</ol>'

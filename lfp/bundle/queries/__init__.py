@@ -12,6 +12,7 @@ from lfp.bundle.queries import (
     run,
     search,
     texts,
+    whole_features,
     words,
 )
 
@@ -27,5 +28,6 @@ __all__ = [
     "run",
     "search",
     "texts",
+    "whole_features",
     "words",
 ]

@@ -77,10 +77,11 @@ NEIGHBOURS = Table("neighbours", "a pair of features", ("feature_id", "kind", "r
 
 LABELS = Table("labels", "a description", ("feature_id", "labeller"), (
     Column("feature_id", INT, "The feature."),
-    Column("labeller", TEXT, "Who described it, such as offline-tokens, openai:MODEL, or a person's human:NAME."),
+    Column("labeller", TEXT, "Who described it, such as offline-tokens, openai:MODEL, neuronpedia, or a person's "
+           "human:NAME."),
     null("model", TEXT, "Language model asked; null for a rule or a person."),
     null("description", TEXT, "What the feature fires on."),
-    null("related", FLAG, "Whether it is about the run's feedback."),
+    null("related", FLAG, "Whether it is about the run's feedback; null where the labeller was not asked."),
     null("confidence", FLOAT, "How sure the labeller is of related.", "share"),
     null("reason", TEXT, "Why, in a sentence."),
     null("agreement", FLOAT, "Share of repeats from other examples that agree on related.", "share"),
@@ -94,7 +95,7 @@ LABELS = Table("labels", "a description", ("feature_id", "labeller"), (
          "bundles.", "probability"),
     null("score_q", DOUBLE, "False discovery rate at which the detection is beyond chance, among the labels of its "
          "labeller; null in older bundles.", "share"),
-    Column("status", TEXT, "ok, or failed where description or related is missing."),
+    Column("status", TEXT, "ok, or failed where description, or related where it was asked for, is missing."),
     null("failure", TEXT, "What is missing, and why."),
     Column("prompt_version", TEXT, "Version of the prompts or of the rule."),
     null("prompt_sha256", TEXT, "Hash of the prompts of description and relation; null where none was sent."),
