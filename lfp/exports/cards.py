@@ -123,10 +123,12 @@ def adapter_card(manifest: Manifest, here: Repositories) -> str:
         if name in tune
     )
     name = base.name if on_hub and base else "PATH_OF_THE_BASE_MODEL"
-    where = "" if on_hub else (
-        f"The base model was {_model(base)}, which is not a repository of the hub: load it yourself, as it was in the "
-        "run, and check the hash of its weights.\n\n"
-    )  # fmt: skip
+    where = ""
+    if base is not None and not on_hub:
+        where = (
+            f"The base model was {as_markdown(name_model(base))}, which is not a repository of the hub: load it "
+            "yourself, as it was in the run, and check the hash of its weights.\n\n"
+        )
     return (
         f"{head}\n# Adapter of: {as_markdown(manifest.title)}\n\n{as_markdown(what_was_tuned(manifest))} "
         f"{f'Tuning: {tuned}. ' if tuned else ''}Its features and ledger are the bundle "
@@ -147,7 +149,8 @@ def _front_matter(manifest: Manifest, **fields: Any) -> str:
 
 def _pair(manifest: Manifest) -> str:
     rows = "".join(
-        f"| {as_markdown(role)} | {_model(model)} | {count(model.parameters)} | `{model.sha256[:16]}` |\n"
+        f"| {as_markdown(role)} | {as_markdown(name_model(model))} | {count(model.parameters)} "
+        f"| `{model.sha256[:16]}` |\n"
         for role, model in sorted(manifest.models.items())
     )
     places = ", ".join(as_markdown(place) for place in manifest.hook_points)
@@ -158,14 +161,12 @@ def _pair(manifest: Manifest) -> str:
     )
 
 
-def _model(model: ModelInfo | None) -> str:
-    """Name a model as a reader of the card knows it, without folders of the machine that read it."""
-    if model is None:
-        return "not named"
+def name_model(model: ModelInfo) -> str:
+    """Name a model as those know it who did not make the run, without folders of the machine that read it."""
     words = {TUNE: "tuned in the run", PRETRAIN: "trained from scratch in the run"}.get(model.name)
     named = words or path_name(model.name)
     kind = f", {model.adapter} adapter of the base model" if model.adapter else ""
-    return as_markdown(f"{named}{f' at {model.revision}' if model.revision else ''}{kind}")
+    return f"{named}{f' at {model.revision}' if model.revision else ''}{kind}"
 
 
 def _checks(checks: Sequence[str]) -> str:

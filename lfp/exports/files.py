@@ -113,10 +113,13 @@ def name_in_addresses(text: str) -> str:
 
 
 def select(feature_ids: Sequence[int] | None, n_features: int) -> list[int]:
-    """Return the features to export, all by default. Raises ConfigError for numbers that the bundle lacks."""
+    """Return the features to export, each once and in order; all by default.
+
+    Raises ConfigError for numbers that the bundle lacks.
+    """
     if feature_ids is None:
         return list(range(n_features))
     if missing := [number for number in feature_ids if not 0 <= number < n_features]:
         held = f"0 to {n_features - 1}" if n_features else "none"
         raise ConfigError(f"features: no feature {', '.join(map(str, missing))} in the bundle, which holds {held}")
-    return list(feature_ids)
+    return sorted(set(feature_ids))

@@ -125,7 +125,7 @@ def _dictionaries(store: Store, files: Mapping[str, Path]) -> Iterator[Dictionar
             k=config.get("k"),
             scale=scale,
             trained_on=trained_on,
-            reads=what_it_reads(trained_on, place),
+            reads=what_it_reads(trained_on, place.site, place.layer),
             quality=used.get((place.layer, place.site), {}),
         )
 

@@ -21,6 +21,7 @@ from lfp.bundle.queries.feature import Label
 from lfp.bundle.queries.whole_features import WholeFeature, whole_features
 from lfp.bundle.store.connection import Store
 from lfp.errors import ConfigError
+from lfp.exports.cards import name_model
 from lfp.exports.files import File, json_file
 from lfp.report.formatting import plain
 from lfp.report.sentences.dictionaries import what_it_reads
@@ -106,7 +107,8 @@ def _metadata(
 ) -> dict[str, dict[str, Any]]:
     """Return the one row of each file that describes release, model, source set and source."""
     manifest = store.manifest
-    set_name, reads = _set_name(place.site, trained_on), what_it_reads(trained_on, place)
+    set_name = _set_name(place.site, trained_on)
+    reads = what_it_reads(trained_on, place.site, place.layer)
     size = store.rows("SELECT count(*) AS n_layers FROM layers")[0]
     width = store.rows("SELECT max(d_in) AS d_in FROM layers WHERE selected")[0]["d_in"]
     dated = {"createdAt": manifest.created_at}
@@ -123,8 +125,9 @@ def _metadata(
             **owned,
         },
         "sourceset": {
-            "modelId": model_id, "name": set_name, "description": reads, "type": place.site, "creatorName": CREATOR,
-            "releaseName": model_id, "urls": [], "hasDashboards": True, "allowInferenceSearch": False, **owned,
+            "modelId": model_id, "name": set_name, "description": what_it_reads(trained_on, place.site),
+            "type": place.site, "creatorName": CREATOR, "releaseName": model_id, "urls": [], "hasDashboards": True,
+            "allowInferenceSearch": False, **owned,
         },
         "source": {
             "id": source_id(place, trained_on), "modelId": model_id, "setName": set_name, "hasDashboards": True,
@@ -202,8 +205,7 @@ def _set_name(site: str, trained_on: str) -> str:
 
 def _models(manifest: Manifest) -> str:
     """Name the pair."""
-    names = {role: source_name(model.name) for role, model in manifest.models.items()}
-    return f"Base model: {names.get('base')}; tuned model: {names.get('tuned')}."
+    return " ".join(f"The {role} model: {name_model(model)}." for role, model in sorted(manifest.models.items()))
 
 
 def _corpus(manifest: Manifest) -> str:

@@ -102,8 +102,8 @@ def list_pages(features: Sequence[Listed], manifest: Manifest) -> list[str]:
             f"<h1>{escaped(manifest.title)}</h1>\n<p>{count(len(order))} features, those of the largest credit first, "
             "or of the largest contribution where credits were not measured. Credit: what tuning’s change of a feature "
             "carries of the implicit reward, in nats per token. Weight: in the probe behind the estimates.</p>\n"
-            f'{steps}<div class="wide"><table>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table>'
-            f"</div>\n{steps}"
+            f'{steps}<div class="wide"><table class="list">\n<thead><tr>{heads}</tr></thead>\n'
+            f"<tbody>\n{rows}</tbody></table></div>\n{steps}"
         )
         pages.append(_page(manifest.title, body, manifest))
     return pages
@@ -112,7 +112,7 @@ def list_pages(features: Sequence[Listed], manifest: Manifest) -> list[str]:
 def _list_row(listed: Listed) -> str:
     link = f'<a href="{page_name(listed.feature_id)}">{listed.feature_id}</a>'
     cells = "".join(f"<td>{escaped(cell)}</td>" for cell in listed[2:6])
-    return f'<tr><td>{link}</td><td class="name" dir="auto">{escaped(listed.name)}</td>{cells}</tr>\n'
+    return f'<tr><td>{link}</td><td class="title" dir="auto">{escaped(listed.name)}</td>{cells}</tr>\n'
 
 
 def _page(title: str, body: str, manifest: Manifest) -> str:
@@ -272,7 +272,9 @@ h1 { overflow-wrap: anywhere }
 h3 { font-size: 1rem; margin: 16px 0 4px }
 nav { margin: 0 0 16px }
 td { white-space: normal; vertical-align: top }
-td.name { min-width: 16em; overflow-wrap: anywhere }
+td.name { overflow-wrap: anywhere }
+table.list td { white-space: nowrap }
+table.list td.title { white-space: normal; min-width: 16em; overflow-wrap: anywhere }
 svg { max-width: 100%; width: 480px; display: block }
 ol.examples { list-style: none; padding: 0 }
 ol.examples li { border-bottom: 1px solid var(--line); padding: 6px 0 }

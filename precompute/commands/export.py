@@ -55,8 +55,8 @@ def export(
         target: Folder to write, which must not exist or be empty; with `push` the repository, as owner/name.
         to: `neuronpedia`, `hub` or `html`.
         features: `neuronpedia`, `html`: ids of features; all by default.
-        name: Name to publish under, by default made of the bundle's title: the model's id on Neuronpedia, the
-            repositories' in the cards of `hub`.
+        name: Name to publish under, by default made of the bundle's title: the model's id on Neuronpedia, or
+            the repository that the cards of `hub` name, best as owner/name.
         creator_id: `neuronpedia`: id of the user who owns what is imported.
         dry_run: Make everything and write nothing.
         push: `hub`: upload to private repositories of the account that huggingface_hub knows, and keep no folder.
@@ -84,7 +84,9 @@ def export(
         title = store.manifest.title
         files: Iterator[File]
         if to == "hub":
-            named = str(target) if push else f"OWNER/{name_in_addresses(name or title)}"
+            named = str(target) if push else name or ""
+            if not hub.REPOSITORY.fullmatch(named):
+                named = f"OWNER/{name_in_addresses(name or title)}"
             files = hub.hub_files(store, repository=named)
         else:
             ids = select(features, store.manifest.tables["features"].rows)

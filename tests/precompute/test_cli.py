@@ -26,7 +26,7 @@ from tests.app.serving import CHROMIUM
 
 COMMANDS = (
     "demo", "run", "config", "validate", "report", "ablate", "sweep", "plant", "label", "write", "screen",
-    "fake-openai", "mcp",
+    "fake-openai", "mcp", "export", "import",
 )  # fmt: skip
 
 

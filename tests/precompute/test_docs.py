@@ -25,7 +25,10 @@ from tests.conftest import ROOT
 from tests.precompute.conftest import PLANTED, TINY, reviews
 from tests.precompute.test_cli import call
 
-PAGES = ("README.md", *(f"docs/{name}.md" for name in ("RUN", "DICTIONARIES", "LABELS", "PLANTING", "RESULTS")))
+PAGES = (
+    "README.md",
+    *(f"docs/{name}.md" for name in ("RUN", "DICTIONARIES", "LABELS", "PLANTING", "EXPORT", "RESULTS")),
+)
 """In this order, so that `runs/fast` is there when a later page reads it."""
 
 
@@ -68,7 +71,7 @@ def test_the_readme_opens_with_the_two_commands_and_is_short() -> None:
 
 
 def test_every_command_is_of_a_kind_that_is_run_here() -> None:
-    jobs = r"demo --fast|run|validate|report|sweep|plant|label|ablate|fake-openai|config|bench \w+"
+    jobs = r"demo --fast|run|validate|report|sweep|plant|label|ablate|fake-openai|config|export|import|bench \w+"
     kinds = rf"make \w+|LFP_BUNDLES=\S+ make app|python -m precompute ({jobs})\b.*"
     assert [command for command in COMMANDS if not re.fullmatch(kinds, command)] == []
 

@@ -14,11 +14,16 @@ from lfp.bundle.store.connection import Store
 
 _AT_ONCE = 256
 """Features that are in memory together, with all their examples."""
+_SILENT = -1
+"""Bucket of places at random where a feature is silent."""
 
 
 @dataclass(frozen=True)
 class WholeFeature:
-    """A feature with all that is known of it; `examples` are as `feature_excerpts` returns them, with `source`."""
+    """A feature with what is known of it.
+
+    `examples` are as `feature_excerpts` returns them, with the text's `source`, and without silent places at random.
+    """
 
     feature: Feature
     labels: Sequence[Label]
@@ -73,7 +78,7 @@ ORDER BY feature_id, {views.BEST_FIRST}
 _EXAMPLES = f"""
 SELECT e.feature_id AS of_feature, bucket, rank, e.text_id, position, activation, window_start, window_values, "text",
     token_starts, feedback, source
-FROM (SELECT * FROM examples WHERE {_WANTED}) e JOIN texts ON texts.text_id = e.text_id
+FROM (SELECT * FROM examples WHERE {_WANTED} AND bucket <> {_SILENT}) e JOIN texts ON texts.text_id = e.text_id
 ORDER BY e.feature_id, bucket, rank
 """
 _NEIGHBOURS = f"""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from lfp.util.types import SITE_NAMES, Place
+from lfp.util.types import SITE_NAMES, Site
 
 
-def what_it_reads(trained_on: str, place: Place) -> str:
-    """Say what a dictionary of a place encodes; `trained_on` is a value of the column `saes.trained_on`."""
-    where = f"layer {place.layer} ({SITE_NAMES[place.site]})"
-    if trained_on == "change" and place.site == "resid_post":
+def what_it_reads(trained_on: str, site: Site, layer: int | None = None) -> str:
+    """Say what a dictionary of a site encodes, of a layer or of several.
+
+    `trained_on` is a value of the column `saes.trained_on`.
+    """
+    where = f"{'each layer' if layer is None else f'layer {layer}'} ({SITE_NAMES[site]})"
+    if trained_on == "change" and site == "resid_post":
         return f"Reads what tuning changed at {where}: the tuned model's activation minus the base model's."
     if trained_on == "change":
         return (
