@@ -187,7 +187,7 @@ def _activations(whole: WholeFeature) -> Iterator[dict[str, Any]]:
 
 
 def _explanation(label: Label) -> dict[str, Any]:
-    """Return what a row of `Explanation` says; kinds of explainers are foreign keys there, so notes name ours."""
+    """Return what a row of `Explanation` says; kinds of explainers are foreign keys there, so the notes name them."""
     scored = "not scored"
     if label.score_detection is not None:
         scored = f"detection {plain(label.score_detection)}"

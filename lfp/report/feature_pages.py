@@ -17,7 +17,7 @@ from lfp.report.tables import TextTable
 from lfp.util.sanitize import escaped, shortened, token_text
 
 ON_A_PAGE = 1000
-"""Features that a list holds before it goes on to another page."""
+"""Features on one page of a list."""
 _SHOWN = {0: 20, -2: 5}
 """Examples shown of a bucket; of intervals of quantiles, `_OF_INTERVAL`."""
 _OF_INTERVAL, _TOKENS, _NEIGHBOURS = 5, 8, 8

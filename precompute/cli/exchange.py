@@ -1,4 +1,4 @@
-"""Commands that write a bundle in the formats of other tools, and read theirs."""
+"""Commands that write a bundle in the formats of other tools, and read what those write."""
 
 from __future__ import annotations
 

@@ -33,10 +33,10 @@ def test_after_an_error_nothing_is_left(tmp_path: Path) -> None:
 def test_what_is_there_is_not_replaced(tmp_path: Path, is_folder: bool) -> None:
     kept = tmp_path / "here" / "kept" if is_folder else tmp_path / "here"
     kept.parent.mkdir(exist_ok=True)
-    kept.write_text("mine")
+    kept.write_text("kept")
     with pytest.raises(ConfigError, match="something is there already"), new_folder(tmp_path / "here"):
         pass
-    assert kept.read_text() == "mine"
+    assert kept.read_text() == "kept"
 
 
 def test_an_empty_folder_may_be_written_to(tmp_path: Path) -> None:

@@ -60,12 +60,12 @@ def test_dictionaries_are_copied_and_say_what_they_read(folder: Path) -> None:
     names = sorted(place.name for place in (folder / "saes").iterdir() if place.is_dir())
     assert names == ["tuned-layer19", "tuned-layer27"]
     for name in names:
-        ours, theirs = load_sae(DEMO / "artifacts" / "saes" / name), load_sae(folder / "saes" / name)
-        assert ours.info == theirs.info
-        assert all(torch.equal(value, theirs.state_dict()[key]) for key, value in ours.state_dict().items())
+        stored, exported = load_sae(DEMO / "artifacts" / "saes" / name), load_sae(folder / "saes" / name)
+        assert stored.info == exported.info
+        assert all(torch.equal(value, exported.state_dict()[key]) for key, value in stored.state_dict().items())
         metadata = json.loads((folder / "saes" / name / "cfg.json").read_text())["metadata"]
         assert metadata["reads"].startswith("Reads what tuning changed at layer")
-        assert metadata["activation_scale"] == ours.info.scale
+        assert metadata["activation_scale"] == stored.info.scale
     card = (folder / "saes" / "README.md").read_text(encoding="utf-8")
     assert (
         "SAELens runs one model, and so cannot compute this difference" in card and "Reads what tuning changed" in card
@@ -81,12 +81,12 @@ def test_saelens_reads_the_exported_dictionaries(folder: Path) -> None:
         warnings.simplefilter("ignore")
         saelens = pytest.importorskip("sae_lens")
         for place in (folder / "saes").glob("tuned-*"):
-            ours, theirs = load_sae(place), saelens.SAE.load_from_disk(place)
-            inputs = torch.randn(64, ours.info.d_in, generator=torch.Generator().manual_seed(0))
+            stored, exported = load_sae(place), saelens.SAE.load_from_disk(place)
+            inputs = torch.randn(64, stored.info.d_in, generator=torch.Generator().manual_seed(0))
             with torch.no_grad():
-                features = ours.encode(inputs)
-                torch.testing.assert_close(theirs.encode(inputs), features, rtol=1e-5, atol=1e-5)
-                torch.testing.assert_close(theirs.decode(features), ours.decode(features), rtol=1e-5, atol=1e-5)
+                features = stored.encode(inputs)
+                torch.testing.assert_close(exported.encode(inputs), features, rtol=1e-5, atol=1e-5)
+                torch.testing.assert_close(exported.decode(features), stored.decode(features), rtol=1e-5, atol=1e-5)
 
 
 def test_the_adapter_has_its_card(folder: Path) -> None:
