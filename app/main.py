@@ -21,6 +21,7 @@ from app.components.html import panels  # noqa: E402
 from app.session import bundles, cache, contents, permalinks, remote  # noqa: E402
 from app.widgets import frame, glossary, navigation  # noqa: E402
 from lfp.errors import LfpError  # noqa: E402
+from lfp.util.sanitize import shortened  # noqa: E402
 
 typed, empty = contents.current_page(), contents.empty_pages()
 addresses = contents.addresses(typed)
@@ -44,7 +45,9 @@ current = addresses[opened]
 tabs = contents.tabs_beside(current, empty)
 frame.name_tab(contents.view_title(current))
 
-if params := permalinks.reworded_params():  # before any widget, as those bound to the URL would drop the old words
+if (
+    params := permalinks.corrected_params()
+) is not None:  # before any widget, as those bound to the URL would drop the old words
     st.switch_page(page, query_params=params)
 offered, requested = bundles.listed_bundles(), st.query_params.get("bundle")
 if not offered:
@@ -68,6 +71,12 @@ else:
         manifest = cache.current().manifest
         navigation.show_state(manifest)
         navigation.show_other_bundle(manifest, page.url_path)
+        if lost := shortened(", ".join(permalinks.take_lost()), 200):
+            st.html(
+                panels.notice(
+                    "A part of this address was left out", f"it says {lost}, which is no number", is_page=False
+                )
+            )
         page.run()
     except LfpError as error:
         remote.forget()  # a bundle that was replaced is opened again at the next request

@@ -7,6 +7,7 @@ a parameter that was bound on the previous page. A field at its default is left 
 from __future__ import annotations
 
 import math
+import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -302,21 +303,64 @@ class QueueView:
     whole: bool = False
 
 
+_NUMBERS: Mapping[str, str] = {
+    field.name: str(field.type)
+    for kind in (
+        OverviewView,
+        AccuracyView,
+        ValidationView,
+        FeaturesView,
+        FeatureView,
+        InputsView,
+        PairsView,
+        DisagreementsView,
+        DriftView,
+        RunsView,
+        TryView,
+        QueueView,
+    )
+    for field in fields(kind)
+    if re.match(r"(int|float|tuple\[int)\b", str(field.type))
+}
+"""Fields of all pages that hold numbers, with their types."""
+
+
 def words_for(name: str) -> Callable[[str], str]:
     """Return the `format_func` of a widget whose options WORDS renames."""
     return lambda value: WORDS[name].get(value, value)
 
 
-def reworded_params() -> Params | None:
-    """Return the URL's parameters with the words that are shown now; None if it holds no earlier value.
+def corrected_params() -> Params | None:
+    """Return the URL's parameters with the words that are shown now, without numbers that are none; None if as is.
 
-    Streamlit would drop an option that it does not know from the URL.
+    Streamlit would drop an option that it does not know from the URL, and fails at a number without end.
     """
     params = {name: st.query_params.get_all(name) for name in st.query_params}
-    reworded = {name: [WORDS.get(name, {}).get(value, value) for value in values] for name, values in params.items()}
-    if reworded == params:
+    lost = {name: values for name, values in params.items() if not _is_readable(name, values)}
+    kept = {
+        name: [WORDS.get(name, {}).get(value, value) for value in values]
+        for name, values in params.items()
+        if name not in lost
+    }
+    if kept == params:
         return None
-    return {name: values if len(values) > 1 else values[0] for name, values in reworded.items()}
+    st.session_state.address_lost = [f"{name}={value}" for name, values in lost.items() for value in values]
+    return {name: values if len(values) > 1 else values[0] for name, values in kept.items()}
+
+
+def take_lost() -> list[str]:
+    """Return the parameters of the address that could not be read, once."""
+    lost: list[str] = st.session_state.pop("address_lost", [])
+    return lost
+
+
+def _is_readable(name: str, values: list[str]) -> bool:
+    """Return whether a parameter is a number where its page's field is one; empty ones stand for none."""
+    type_ = _NUMBERS.get(name)
+    if type_ is None or values in ([], [""]):
+        return True
+    found = _decoded(values, type_)
+    return found is not None and all(abs(n) < 2**53 for n in (found if isinstance(found, tuple) else (found,)))
 
 
 def text_colour() -> str:

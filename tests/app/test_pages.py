@@ -136,6 +136,33 @@ def test_any_link_gives_some_page(explorer, bundle, page, params):
     whole(explorer(page, bundle, **params))
 
 
+LOST = [
+    ("feature", {"feature": "<b>abc"}, "feature=&lt;b&gt;abc"),
+    ("feature", {"feature": "99999999999999999999"}, "=9999"),
+    ("features", {"layer": ["x"], "find": "film"}, "layer=x"), ("inputs", {"text": "Infinity"}, "text=Infinity"),
+    ("inputs", {"rated_from": "1e999", "text": "3"}, "rated_from=1e999"),
+    ("about", {"utm_source": "x"}, ""),
+    ("features", {"page": "1", "layer": ["1", "2"]}, ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("page", "params", "lost"), LOST)
+def test_what_is_no_number_in_an_address_is_said_once(explorer, bundle, page, params, lost):
+    at = explorer(page, bundle, **params)
+    assert ("A part of this address was left out" in whole(at)) == bool(lost) and lost in words_of(at)
+    assert "A part of this address was left out" not in whole(at.run())
+
+
+def test_a_bundle_that_vanishes_while_it_is_open_is_a_sentence(explorer, copied_bundle):
+    at = explorer("feature", copied_bundle, feature="3")
+    assert "Feature 3<" in whole(at)
+    for path in copied_bundle.glob("*"):
+        path.unlink()
+    for page in ("feature", "overview", "inputs", "features", "about", "disagreements"):
+        at = at.switch_page(f"views/{page}.py").run()
+        assert "This cannot be shown" in whole(at) or "No bundle here" in whole(at)
+
+
 def test_a_permalink_to_features_restores_them(explorer, bundle):
     view = permalinks.FeaturesView(
         layer=(0, 2),
