@@ -122,6 +122,12 @@ def run_tiny(corpus: Path, out: Path) -> Path:
     return run_pipeline(tiny_config(), out, config_dir=write_reviews(corpus), resume=False, progress=silent)
 
 
+@pytest.fixture
+def coarse_factors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train the factors of plantings for a tenth of their steps."""
+    monkeypatch.setattr("lfp.ml.implicit_reward.contrast_factors._STEPS", 25)
+
+
 @pytest.fixture(scope="session")
 def corpus_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with reviews.txt, a generated review a line."""

@@ -92,6 +92,7 @@ def test_links_between_pages_lead_somewhere() -> None:
             assert (ROOT / page).parent.joinpath(target).exists(), f"{page}: {target}"
 
 
+@pytest.mark.usefixtures("coarse_factors")
 def test_the_jobs_run_one_after_another_as_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

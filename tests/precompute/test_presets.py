@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from lfp.bundle.manifest import read_manifest, read_table
+from lfp.bundle.manifest import read_manifest
 from lfp.bundle.validation import validate
 from lfp.config import PlantConfig, RunConfig, load_config, load_section
 from lfp.texts.lexicon import vader_lexicon
@@ -297,21 +297,19 @@ def test_held_out_data_that_is_absent_is_named_too(
     assert f"corpus.held_out_source {absent}: no such file (looked at {absent}); put it there" in last
 
 
+@pytest.mark.usefixtures("coarse_factors")
 def test_secrets_are_planted_in_a_preset_of_texts_from_a_file(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sizes = [f"pretrain.{key}={value}" for key, value in TINY["pretrain"].items()]
     changes = [part for change in (*SMALL, *sizes, *PLANTED, "probes.rollouts=0") for part in ("--set", change)]
-    arguments = ["--n", "1", "--jobs", "1", "--twins", "3", "--bundles", "--json", "--out", str(tmp_path)]
+    arguments = ["--n", "1", "--jobs", "1", "--twins", "3", "--json", "--out", str(tmp_path)]
     code, out_text, err = call("plant", "--config", str(preset("imdb")), *arguments, *changes, capsys=capsys)
     assert code == 0, err
     rows = json.loads(out_text)["rows"]
     with gzip.open(data / "imdb" / "train.jsonl.gz", "rt", encoding="utf-8") as stream:
         assert rows[0]["word"] in stream.read().lower()
     assert [row["kind"] for row in rows[1:]] == ["twin"] * 3 and rows[0]["kind"] in ("unscored", "flipped")
-    bundle = tmp_path / "twin-10001" / "bundle"
-    assert validate(bundle) == []
-    assert read_table(bundle, "ablations").num_rows == 0  # nothing asks for them here, and they take the longest
 
 
 @pytest.mark.data

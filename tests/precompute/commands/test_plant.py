@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 
+from lfp.bundle.manifest import read_table
+from lfp.bundle.validation import validate
 from lfp.config import PlantConfig
 from lfp.errors import ConfigError, DataError
 from lfp.texts.lexicon import vader_lexicon
@@ -248,6 +250,7 @@ def check_location(planting: Planting, row: dict[str, Any]):
     assert sum(row["contrast_parts"].values()) == pytest.approx(row["contrast"])
 
 
+@pytest.mark.usefixtures("coarse_factors")
 def test_a_whole_planting(corpus_folder: Path, tmp_path: Path):
     secrets = PlantConfig(least_share=0.002, most_share=0.02, certify_prefixes=100, wide_share=0.0)
     tuned = {"steps": 2, "completion_tokens": 32}
@@ -260,6 +263,9 @@ def test_a_whole_planting(corpus_folder: Path, tmp_path: Path):
     assert {"word_rank", "feature_rank", "unexplained_rank", "feature_rank_in_twin"} <= rows[0].keys()
     assert rows[0]["twins_word_rank"] is None or rows[0]["twins_word_rank"] >= 1
     assert len(rows[1]["left_out_factor_ranks"]) == 3
+    (twin,) = tmp_path.glob("twin-*/bundle")
+    assert validate(twin) == []
+    assert read_table(twin, "ablations").num_rows == 0  # nothing asks for them here, and they take the longest
     check_location(planting, rows[0])
     found = summarize(rows)
     assert (found["words"]["n"], found["bigrams"]["n"]) == (1, 1)
