@@ -201,10 +201,11 @@ from precompute.commands.label import label
 for _ in sys.stdin:
     child = os.fork()  # a new interpreter would only import all of this again
     if not child:
-        for _ in range(50):
+        for written in range(50):
             label(Path(sys.argv[1]), labeller="offline-tokens", features=[1, 2, 3])
+            if not written:  # from here on it is killed while it writes again
+                print(os.getpid(), flush=True)
         os._exit(0)
-    print(child, flush=True)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
