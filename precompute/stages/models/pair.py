@@ -96,8 +96,10 @@ def run_tuned(run: Run, output: Output) -> None:
 def check_chosen_layers(run: Run) -> None:
     """Raise ConfigError for a chosen layer that the base model lacks; known as soon as stage `base` is done."""
     model, chosen = run.config.model, run.config.layers.chosen
+    if not chosen:
+        return
     n_layers = run.config.pretrain.n_layers if model.base == PRETRAIN else run.json("base", "facts")["layers"]
-    if max(chosen, default=0) >= n_layers:
+    if max(chosen) >= n_layers:
         raise ConfigError(
             f"layers.chosen names layer {max(chosen)}, and {model.base} has layers 0 to {n_layers - 1}; name one of"
             " these"
