@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from lfp.config_sections import Section
+from lfp.config_sections.cluster import NO_CLUSTER, ClusterConfig
 from lfp.config_sections.commands import COMMAND_SECTIONS, LanguageModelConfig, PlantConfig, SweepConfig
 from lfp.config_sections.evidence import AblationConfig, FeatureCreditsConfig, LabelsConfig, ProbesConfig
 from lfp.config_sections.features import (
@@ -46,11 +47,13 @@ __all__ = [
     "CLASSIFIER",
     "COMMAND_SECTIONS",
     "LEXICON",
+    "NO_CLUSTER",
     "PRETRAIN",
     "TUNE",
     "VADER",
     "AblationConfig",
     "AdapterConfig",
+    "ClusterConfig",
     "CorpusConfig",
     "CreditsConfig",
     "FeatureCreditsConfig",
@@ -123,12 +126,22 @@ class RunConfig(Section):
     probes: ProbesConfig = ProbesConfig()
     labels: LabelsConfig = LabelsConfig()
     ablation: AblationConfig = AblationConfig()
+    cluster: ClusterConfig = ClusterConfig()
 
     @model_validator(mode="after")
     def _resolves_changes(self) -> RunConfig:
         if self.sae.trained_on == "change" and self.model.dtype != "float32":
             raise ValueError(
                 f'sae.trained_on "change" needs model.dtype = "float32": {self.model.dtype} rounds changes away'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _shares_its_devices(self) -> RunConfig:
+        uses, device = self.cluster.gpus_per_worker, self.model.device
+        if self.cluster.address != NO_CLUSTER and (uses > 0) != device.startswith("cuda"):
+            raise ValueError(
+                f"cluster.gpus_per_worker is {uses:g} and model.device {device}; set both for GPUs, or 0 and cpu"
             )
         return self
 

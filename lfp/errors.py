@@ -60,6 +60,10 @@ class AuditError(LfpError):
     """Verdicts cannot be read or saved: a full disk, an unreachable database, a file of another format."""
 
 
+class ClusterError(LfpError):
+    """A cluster cannot be reached, is not as the run needs it, or lost too many of its workers."""
+
+
 class DependencyError(LfpError):
     """A package is missing that only some commands need."""
 

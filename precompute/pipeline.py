@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Collection
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from lfp.texts.lexicon import writes_no_spaces
 from lfp.util.object_stores import is_address
 from lfp.util.types import Progress
 from precompute.run.bundle import write_bundle
+from precompute.run.executor import open_executor
 from precompute.run.inputs import (
     find_corpus_files,
     find_dictionary_files,
@@ -204,7 +206,7 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
             "features",
             partial(features.run, with_lexicon=bool(segmenting)),
             after=(*pair_of_models, "layers", "saes"),
-            reads=("model", "stats", *corpus_pass, "seed", *segmenting),
+            reads=("model", "stats", *corpus_pass, "cluster.shard_texts", "seed", *segmenting),
             files=lexicon_files if segmenting else (),
         ),
         Stage(
@@ -344,7 +346,8 @@ def run_pipeline(
         check_resumable(run, resume=resume)
         torch.set_num_threads(config.threads)  # sums are split by thread, so results repeat only so
         names = [stage.name for stage in plan_stages(config, config_dir)]
-        run_stages(run, names)
+        with open_executor(config, folder) as executor:
+            run_stages(replace(run, executor=executor), names)
         if target is None:
             write_bundle(run, place, names)
         else:

@@ -17,7 +17,7 @@ JOBS = frozenset({
     "vaderSentiment", "openai", "sklearn", "threadpoolctl", "kaleido",
 })  # fmt: skip
 """Packages that come with the extra `jobs` and not with a base install, by the names that are imported."""
-EXTRAS = {**dict.fromkeys(JOBS, "jobs"), "mcp": "mcp"}
+EXTRAS = {**dict.fromkeys(JOBS, "jobs"), "mcp": "mcp", "ray": "cluster"}
 """The extra that brings a package."""
 OUT_OF_REACH = "the hub cannot be reached and there is no local copy"
 """The reason that errors give where the hub does not answer."""

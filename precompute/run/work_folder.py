@@ -21,6 +21,7 @@ from lfp.config import LanguageModelConfig, RunConfig
 from lfp.errors import BundleError
 from lfp.evaluation.results import ResultRow
 from lfp.util.types import Progress
+from precompute.run.executor import IN_PROCESS, Executor
 from precompute.run.resources import Cost, Meter
 from precompute.run.stage import ALWAYS_READ, ConfigView, Stage, UndeclaredReadError
 
@@ -79,6 +80,8 @@ class Run:
     readable: frozenset[str] | None = None
     language_model: LanguageModelConfig | None = None
     """Server that stages may call; no result depends on it, so it is not part of the config."""
+    executor: Executor = IN_PROCESS
+    """What stages map functions over shards with."""
 
     def narrow(self, stage: Stage) -> Run:
         """Return the run as `stage` gets it: everything that the stage does not declare raises UndeclaredReadError."""

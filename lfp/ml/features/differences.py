@@ -43,6 +43,13 @@ class Differences:
             self._squares[place] += (difference.T @ difference).double()
         self.n_tokens += len(next(iter(tuned.values())))
 
+    def merge(self, other: Differences) -> None:
+        """Add the differences of another part of the tokens."""
+        for place, total in self._sums.items():
+            total += other._sums[place]
+            self._squares[place] += other._squares[place]
+        self.n_tokens += other.n_tokens
+
     def directions(self, n_components: int) -> list[Direction]:
         """Return the mean and the largest principal components of every place.
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -132,6 +130,12 @@ class Drawn:
     sample: Ints
     before: Ints
 
+    def slots(self, n_tokens: int) -> Ints:
+        """Return the slot of each of the corpus' tokens [n_tokens], -1 for those that are not kept."""
+        slots = np.full(n_tokens, _NOT_KEPT)
+        slots[self.tokens] = np.arange(len(self.tokens))
+        return slots
+
 
 def draw(tokens: CorpusTokens, *, n_sample: int, per_word: int, first_position: int, seed: int) -> Drawn:
     """Draw up to `n_sample` tokens from `first_position` on, and up to `per_word` occurrences of every word.
@@ -168,20 +172,22 @@ def token_numbers(tokens: CorpusTokens, seed: int) -> NDArray[np.uint64]:
 
 
 class KeptOutputs:
-    """Writes rows [slots, width] (float32, such as activations, places side by side) of drawn tokens to a .npy file.
+    """Keeps rows [kept, width] (float32, such as activations, places side by side) of drawn tokens of some texts.
 
-    Flush `values` in the end.
+    `slots` [tokens of the texts] are those of `Drawn`, negative for tokens that were not drawn; `slots` and `values` of
+    the kept ones stand side by side.
     """
 
-    def __init__(self, path: Path, drawn: Drawn, *, n_tokens: int, width: int) -> None:
-        self._slots = np.full(n_tokens, _NOT_KEPT)
-        self._slots[drawn.tokens] = np.arange(len(drawn.tokens))
-        self.values = open_memmap(path, mode="w+", dtype=np.float32, shape=(len(drawn.tokens), width))
+    def __init__(self, slots: Ints, width: int) -> None:
+        is_kept = slots >= 0
+        self.slots = slots[is_kept]
+        self.values = np.zeros((len(self.slots), width), np.float32)
+        self._rows = np.where(is_kept, np.cumsum(is_kept) - 1, _NOT_KEPT)
 
     def update(self, places: Ints, outputs: Mapping[Place, Tensor]) -> None:
-        """Offer tokens, as indices of `CorpusTokens` [n], with their activations [n, d_in] by place."""
-        slots = self._slots[places]
-        rows = np.flatnonzero(slots >= 0)
-        chosen = torch.from_numpy(rows)
+        """Offer tokens, as indices among the texts' [n], with their activations [n, d_in] by place."""
+        rows = self._rows[places]
+        kept = np.flatnonzero(rows >= 0)
+        chosen = torch.from_numpy(kept)
         values = [outputs[place][chosen].float() for place in sorted(outputs)]
-        self.values[slots[rows]] = torch.cat(values, dim=1).numpy()
+        self.values[rows[kept]] = torch.cat(values, dim=1).numpy()

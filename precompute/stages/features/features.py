@@ -25,7 +25,8 @@ from precompute.run.inputs import (
 )
 from precompute.run.work_folder import Output, Run
 from precompute.stages.features import tables
-from precompute.stages.features.corpus_pass import Filled, PassCorpus, build_corpus, run_pass
+from precompute.stages.features.corpus_pass import PassCorpus, build_corpus
+from precompute.stages.features.pass_shards import Filled, run_pass
 from precompute.stages.features.scaling import read_pair_columns
 
 if TYPE_CHECKING:
@@ -50,9 +51,10 @@ def run(run: Run, output: Output, *, with_lexicon: bool = False) -> None:
     base, tuned = load_pair(run)
     corpus = build_corpus(run, tuned, with_lexicon=with_lexicon)
     dictionaries = load_dictionaries(run)
-    filled = run_pass(run, (tuned, base), dictionaries, corpus, output.folder)
-    _write_tables(output, run, filled.stats, dictionaries[0], tuned)
-    differences = tables.differences(filled.differences.directions(_COMPONENTS), tuned, filled.differences.n_tokens)
+    filled = run_pass(run, (tuned, base), dictionaries, corpus, output)
+    sums = filled.sums
+    _write_tables(output, run, sums.stats, dictionaries[0], tuned)
+    differences = tables.differences(sums.differences.directions(_COMPONENTS), tuned, sums.differences.n_tokens)
     output.table("differences", differences)
     output.results(_difference_rows(differences))
     vocabulary = corpus.vocabulary
@@ -66,12 +68,12 @@ def run(run: Run, output: Output, *, with_lexicon: bool = False) -> None:
         },
     )
     output.json("word_tokens", commonest_tokens(vocabulary, corpus.spelled))
-    output.json("texts", {"n_texts": len(corpus.texts), "n_tokens": filled.stats.tuned.n_tokens})
+    output.json("texts", {"n_texts": len(corpus.texts), "n_tokens": sums.stats.tuned.n_tokens})
     _write_words(output, corpus, filled)
     _write_kept(output, corpus, filled)
-    mirror = {f"density_{role}": totals.density for role, totals in filled.mirror.items()}
-    mirror |= {f"mean_{role}": totals.mean for role, totals in filled.mirror.items()}
-    n_tokens = filled.mirror["tuned"].n_tokens
+    mirror = {f"density_{role}": totals.density for role, totals in sums.mirror.items()}
+    mirror |= {f"mean_{role}": totals.mean for role, totals in sums.mirror.items()}
+    n_tokens = sums.mirror["tuned"].n_tokens
     np.savez(output.folder / "mirror.npz", allow_pickle=False, n_tokens=n_tokens, **mirror)
 
 
@@ -108,7 +110,7 @@ def _write_words(output: Output, corpus: PassCorpus, filled: Filled) -> None:
     # a word's last token alone has it, so that a sum over the word's tokens is that value
     moved_after = np.where(corpus.tokens.is_last, faded_ahead(np.nan_to_num(moved), corpus.tokens.text_ids), 0.0)
     scores = {"reward": filled.reward, "advantage": filled.advantage, "moved": moved, "moved_after": moved_after}
-    matched, matched_se = filled.matched.effects().of_words(corpus.columns.of_word)
+    matched, matched_se = filled.sums.matched.effects().of_words(corpus.columns.of_word)
     np.savez(
         output.folder / "words.npz",
         allow_pickle=False,

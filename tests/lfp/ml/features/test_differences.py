@@ -31,6 +31,17 @@ def test_directions_are_the_mean_and_the_components_of_the_differences() -> None
         assert direction.vector.double().numpy() @ mean >= 0
 
 
+def test_parts_that_are_merged_have_the_directions_of_the_whole() -> None:
+    base, tuned = torch.randn(2, 60, 4, generator=torch.Generator().manual_seed(1)).unbind()
+    whole, first, second = (Differences({PLACE: 4}) for _ in range(3))
+    for found, rows in ((whole, slice(0, 30)), (whole, slice(30, 60)), (first, slice(0, 30)), (second, slice(30, 60))):
+        found.update({PLACE: tuned[rows]}, {PLACE: base[rows]})
+    first.merge(second)
+    assert first.n_tokens == 60
+    for merged, direction in zip(first.directions(2), whole.directions(2), strict=True):
+        assert torch.equal(merged.vector, direction.vector) and merged.size == direction.size
+
+
 def test_equal_models_have_no_direction() -> None:
     found, outputs = Differences({PLACE: 3}), {PLACE: torch.ones(5, 3)}
     found.update(outputs, outputs)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -162,18 +160,20 @@ def test_a_sample_is_spread_evenly() -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 7, 1000])
-def test_kept_outputs_are_those_of_their_tokens_whatever_the_batches(tmp_path: Path, batch: int) -> None:
+def test_kept_outputs_are_those_of_their_tokens_whatever_the_batches_and_parts(batch: int) -> None:
     tokens = corpus()
     n = len(tokens.words)
     drawn = draw(tokens, n_sample=10, per_word=2, first_position=0, seed=1)
     outputs = {Place(layer): torch.randn(n, 3, generator=torch.Generator().manual_seed(layer)) for layer in (2, 0)}
-    kept = KeptOutputs(tmp_path / "outputs.npy", drawn, n_tokens=n, width=6)
-    for start in range(0, n, batch):
-        part = np.arange(start, min(n, start + batch))
-        kept.update(part, {place: values[part] for place, values in outputs.items()})
-    kept.values.flush()
+    rows = np.full((len(drawn.tokens), 6), np.nan, np.float32)
+    for first, last in ((0, n // 3), (n // 3, n)):
+        kept = KeptOutputs(drawn.slots(n)[first:last], 6)
+        for start in range(0, last - first, batch):
+            part = np.arange(start, min(last - first, start + batch))
+            kept.update(part, {place: values[first:last][part] for place, values in outputs.items()})
+        rows[kept.slots] = kept.values
     expected = torch.cat([outputs[Place(0)], outputs[Place(2)]], dim=1)[drawn.tokens].numpy()
-    np.testing.assert_array_equal(np.load(tmp_path / "outputs.npy"), expected)
+    np.testing.assert_array_equal(rows, expected)
 
 
 @pytest.mark.parametrize("seed", range(3))

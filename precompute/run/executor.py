@@ -1,0 +1,162 @@
+"""Map a pure function over the shards of a stage: in this process, or by the workers of a cluster; merge in a tree."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+from lfp.config import NO_CLUSTER, RunConfig
+from lfp.util.dependencies import jobs_packages
+from lfp.util.types import Progress
+
+Report = Callable[[int], None]
+"""Called with how many more units of a shard are done."""
+_Shard = TypeVar("_Shard")
+_Result = TypeVar("_Result")
+_Part = TypeVar("_Part")
+ShardFunction = Callable[[_Shard, Report], _Result]
+"""A function of a shard alone: the same shard gives the same result in any process with the same number of threads."""
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """Keeps the results of shards that a cluster has done, so that an interrupted run need not do them again.
+
+    `folder` is a stage's scratch folder, which is named by everything that its results depend on.
+    """
+
+    folder: Path
+    name: str
+
+    def save(self, number: int, payload: bytes) -> None:
+        """Keep a result in one step, with its hash."""
+        file = self._file(number)
+        partial = file.with_name(f".{file.name}.partial")
+        partial.write_bytes(hashlib.sha256(payload).digest() + payload)
+        partial.replace(file)
+
+    def load(self, number: int) -> bytes | None:
+        """Return a result; None where there is none, or not the whole of it."""
+        try:
+            stored = self._file(number).read_bytes()
+        except FileNotFoundError:
+            return None
+        size = hashlib.sha256().digest_size
+        payload = stored[size:]
+        return payload if hashlib.sha256(payload).digest() == stored[:size] else None
+
+    def _file(self, number: int) -> Path:
+        return self.folder / f"{self.name}-{number}.shard"
+
+
+@dataclass(frozen=True)
+class Task(Generic[_Shard, _Result]):
+    """What is done with every shard, and where its progress goes.
+
+    `load` returns the function in a process of a cluster, with models of its own; it is pickled, as shards are.
+    `sizes` [shards] is what the reports of each shard add up to.
+    """
+
+    name: str
+    sizes: Sequence[int]
+    load: Callable[[], ShardFunction[_Shard, _Result]]
+    shelf: Shelf
+    progress: Progress
+
+    def show(self, done: int) -> None:
+        """Report how many units are done."""
+        self.progress(self.name, done, sum(self.sizes), float(done))
+
+
+class Executor(Protocol):
+    """Maps functions over shards."""
+
+    def map_shards(
+        self, function: ShardFunction[_Shard, _Result], shards: Sequence[_Shard], task: Task[_Shard, _Result]
+    ) -> Iterator[tuple[int, _Result]]:
+        """Yield the number of each shard and its result, in any order.
+
+        `function` is what `task.load` returns, with the models of this process.
+        """
+
+
+class InProcess:
+    """Maps functions in this process, shard after shard; those that a cluster has done are not done again."""
+
+    def map_shards(
+        self, function: ShardFunction[_Shard, _Result], shards: Sequence[_Shard], task: Task[_Shard, _Result]
+    ) -> Iterator[tuple[int, _Result]]:
+        """Yield the number of each shard and its result, in order."""
+        done = 0
+
+        def report(n: int) -> None:
+            nonlocal done
+            done += n
+            task.show(done)
+
+        for number, size in enumerate(task.sizes):
+            stored = task.shelf.load(number)
+            if stored is None:
+                yield number, function(shards[number], report)
+            else:
+                report(size)
+                yield number, pickle.loads(stored)
+
+
+IN_PROCESS = InProcess()
+
+
+@contextmanager
+def open_executor(config: RunConfig, work: Path) -> Iterator[Executor]:
+    """Yield what maps functions as `[cluster]` says; a cluster of its own ends with the block.
+
+    `work` is the work folder of the run, which the workers read models from. Raises ClusterError where the cluster
+    cannot be reached or is not as the run needs it, DependencyError where Ray is not installed.
+    """
+    if config.cluster.address == NO_CLUSTER:
+        yield IN_PROCESS
+        return
+    with jobs_packages(f"cluster.address {config.cluster.address}"):
+        from precompute.run.cluster import connect
+    with connect(config.cluster, threads=config.threads, work=work) as cluster:
+        yield cluster
+
+
+class Tree(Generic[_Part]):
+    """Merges the parts of shards pair by pair: the first with the second, the third with the fourth, then these.
+
+    So sums are rounded alike in whatever order parts are added.
+    """
+
+    def __init__(self, n_parts: int, merge: Callable[[_Part, _Part], _Part]) -> None:
+        self._n_parts, self._merge = n_parts, merge
+        self._waiting: dict[tuple[int, int], _Part] = {}
+
+    def add(self, number: int, part: _Part) -> None:
+        """Add the part of a shard, and merge it as far as the others are there."""
+        level, size = 0, self._n_parts
+        while size > 1:
+            sibling = number ^ 1
+            if sibling < size:
+                other = self._waiting.pop((level, sibling), None)
+                if other is None:
+                    break
+                part = self._merge(part, other) if number < sibling else self._merge(other, part)
+            level, number, size = level + 1, number // 2, (size + 1) // 2
+        self._waiting[level, number] = part
+
+    def root(self) -> _Part:
+        """Return all parts as one."""
+        (part,) = self._waiting.values()
+        return part
+
+
+def split_rows(n: int, *, size: int, batch: int) -> list[range]:
+    """Split rows into shards of `size` or more that are whole batches, the last as it comes; one for no rows."""
+    step = -(-size // batch) * batch
+    return [range(start, min(start + step, n)) for start in range(0, max(n, 1), step)]
