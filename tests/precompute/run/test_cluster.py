@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
-import signal
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,45 +16,12 @@ from lfp.config import ClusterConfig
 from lfp.errors import ClusterError, ConfigError, DataError
 from precompute.run import cluster as module
 from precompute.run.cluster import RayExecutor, connect
-from precompute.run.executor import IN_PROCESS, Report, Shelf, Task, Tree
+from precompute.run.executor import IN_PROCESS, Shelf, Task, Tree
 from tests.precompute.conftest import silent
+from tests.precompute.run.shard_work import Load, Work
 
 N_SHARDS = 7
 NODE = {"object_store_memory": 100 * 2**20, "no_monitor": True}
-
-
-@dataclass(frozen=True)
-class Work:
-    """Sums numbers in float32, and writes down each time that it does; where told to, it ends its worker first."""
-
-    log: Path
-    killer: int | None = None
-    refused: int | None = None
-
-    def __call__(self, shard: np.ndarray, report: Report) -> np.ndarray:
-        number = int(shard[0])
-        with (self.log / "done").open("a") as file:
-            file.write(f"{number}\n")
-        marker = self.log / "killed"
-        if number == self.killer and not marker.exists():
-            marker.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        if number == self.refused:
-            raise DataError(f"shard {number} has a number that is none; take it out")
-        report(len(shard))
-        return np.cumsum(shard.astype(np.float32) / 3)
-
-    def runs(self) -> Counter[int]:
-        """How often each shard was begun."""
-        return Counter(map(int, (self.log / "done").read_text().split()))
-
-
-@dataclass(frozen=True)
-class Load:
-    work: Work
-
-    def __call__(self) -> Work:
-        return self.work
 
 
 SHARDS = [np.concatenate([[number], np.random.default_rng(number).random(1000)]) for number in range(N_SHARDS)]
