@@ -224,6 +224,7 @@ class RayExecutor:
 
     def __init__(self, workers: Sequence[Any]) -> None:
         self._workers, self._n_tasks = list(workers), 0
+        self._crew = _Crew(list(workers), {})
         self.lost: list[int] = []
 
     def close(self) -> None:
@@ -243,7 +244,7 @@ class RayExecutor:
             yield from IN_PROCESS.map_shards(function, shards, task)
             return
         self._n_tasks += 1
-        job = _Job(self._workers, self._n_tasks, shards, task, self.lost)
+        job = _Job(self._crew, self._n_tasks, shards, task, self.lost)
         for number in sorted(known):
             job.done += task.sizes[number]
             task.show(job.done)
@@ -251,56 +252,71 @@ class RayExecutor:
         for number, payload in job.run(number for number in range(len(shards)) if number not in known):
             task.shelf.save(number, payload)
             yield number, pickle.loads(payload)
-        for worker in job.idle:
+        for worker in self._crew.idle:
             worker.release.remote()
 
 
-class _Job:
-    """The shards of one task on the workers: which wait, which are worked on by whom, and which workers restart."""
+class _Crew(NamedTuple):
+    """Workers that have nothing to do, and by their calls those that are back when it ends: restarting or at work."""
 
-    def __init__(
-        self, workers: Sequence[Any], key: int, shards: Sequence[Any], task: Task[Any, Any], lost: list[int]
-    ) -> None:
-        self.idle, self.done = list(workers), 0
+    idle: list[Any]
+    away: dict[Any, Any]
+
+
+class _Job:
+    """The shards of one task: which wait, and which are worked on by whom."""
+
+    def __init__(self, crew: _Crew, key: int, shards: Sequence[Any], task: Task[Any, Any], lost: list[int]) -> None:
+        self.done = 0
+        self._crew = crew
         self._key, self._shards, self._task, self._lost = key, shards, task, lost
         self._load = ray.put((task.load,))
         self._waiting: deque[int] = deque()
         self._busy: dict[Any, tuple[Any, int]] = {}
-        self._restarting: dict[Any, Any] = {}
         self._losses: Counter[int] = Counter()
         self._shown = 0
 
     def run(self, numbers: Iterable[int]) -> Iterator[tuple[int, bytes]]:
         """Yield the number and the pickled result of each shard."""
         self._waiting.extend(numbers)
-        last_seen = time.monotonic()
+        try:
+            yield from self._results()
+        finally:
+            self._crew.away.update({ref: worker for ref, (worker, _) in self._busy.items()})
+
+    def _results(self) -> Iterator[tuple[int, bytes]]:
+        away, last_seen = self._crew.away, time.monotonic()
         while self._waiting or self._busy:
             self._hand_out()
-            ready, _ = ray.wait([*self._busy, *self._restarting], timeout=_POLL_S)
+            ready, _ = ray.wait([*self._busy, *away], timeout=_POLL_S)
             if self._busy or ready:
                 last_seen = time.monotonic()
-            if not (self._busy or self._restarting) or time.monotonic() - last_seen > _START_S:
+            if not (self._busy or away) or time.monotonic() - last_seen > _START_S:
                 raise ClusterError(
                     f"{self._task.name}: every worker of the cluster is lost and none came back within"
                     f" {_START_S:.0f} s; look after its nodes, then add --resume"
                 )
             self._show()
             for ref in ready:
-                if ref in self._restarting:
-                    self._welcome(self._restarting.pop(ref), ref)
-                elif (payload := self._take(ref)) is not None:
-                    yield payload
+                if ref in away:
+                    self._welcome(away.pop(ref), ref)
+                elif (result := self._take(ref)) is not None:
+                    yield result
 
     def _hand_out(self) -> None:
-        while self._waiting and self.idle:
-            worker, number = self.idle.pop(), self._waiting.popleft()
+        while self._waiting and self._crew.idle:
+            worker, number = self._crew.idle.pop(), self._waiting.popleft()
             self._busy[worker.run.remote(self._key, self._load, self._shards[number])] = worker, number
 
     def _welcome(self, worker: Any, ref: Any) -> None:
-        """Give a worker that has restarted work again; one that could not is left out."""
-        with suppress(RayError):
+        """Let a worker that is back have work again; one that cannot come back is left out."""
+        try:
             ray.get(ref)
-            self.idle.append(worker)
+        except RayTaskError:
+            pass  # of an earlier task, which has ended by it
+        except RayError:
+            return
+        self._crew.idle.append(worker)
 
     def _take(self, ref: Any) -> tuple[int, bytes] | None:
         """Return the result that is ready, after the worker has got its next shard; None where it is lost."""
@@ -308,13 +324,14 @@ class _Job:
         try:
             result = ray.get(ref)
         except RayTaskError as error:
+            self._crew.idle.append(worker)
             raise error.cause from error
         except RayError as error:
             self._lose(worker, number, first_line(error))
             return None
+        self._crew.idle.append(worker)
         if isinstance(result, _Refusal):
             raise result.kind(result.message)
-        self.idle.append(worker)
         self._hand_out()
         self.done += self._task.sizes[number]
         return number, result
@@ -330,7 +347,7 @@ class _Job:
         warnings.warn(f"{self._task.name}: a worker was lost ({why}); shard {number} is done again", stacklevel=2)
         self._lost.append(number)
         self._waiting.appendleft(number)
-        self._restarting[worker.done.options(max_task_retries=-1).remote()] = worker
+        self._crew.away[worker.done.options(max_task_retries=-1).remote()] = worker
 
     def _show(self) -> None:
         """Show what all workers have done together; one that cannot say so is about to be lost."""
