@@ -31,7 +31,7 @@ SHARDS = [np.concatenate([[number], np.random.default_rng(number).random(1000)])
 class Patience:
     """The clock that Ray waits half a minute by for a node; half a minute is short on a machine with other work."""
 
-    sleep = staticmethod(time.sleep)
+    sleep, time = staticmethod(time.sleep), staticmethod(time.time)
 
     @staticmethod
     def monotonic() -> float:
