@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,24 +27,6 @@ NODE = {"object_store_memory": 100 * 2**20, "no_monitor": True}
 SHARDS = [np.concatenate([[number], np.random.default_rng(number).random(1000)]) for number in range(N_SHARDS)]
 
 
-class Patience:
-    """The clock that Ray waits half a minute by for a node; half a minute is short on a machine with other work."""
-
-    sleep, time = staticmethod(time.sleep), staticmethod(time.time)
-
-    @staticmethod
-    def monotonic() -> float:
-        """A tenth of the time."""
-        return time.monotonic() / 10
-
-
-@pytest.fixture(scope="module", autouse=True)
-def patience() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ray._private.node.time", Patience)
-        yield
-
-
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Any]:
     """Two nodes of one processor each on this machine."""
@@ -53,7 +34,13 @@ def nodes() -> Iterator[Any]:
 
     for name, value in module.QUIET.items():
         os.environ.setdefault(name, value)
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, **NODE})
+    try:
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, **NODE})
+        cluster.add_node(num_cpus=1, **NODE)
+    except Exception as error:
+        if "timed out during startup" in str(error):  # Ray gives a node half a minute, its parts 15 seconds
+            pytest.skip("this machine is too busy to start Ray")
+        raise
     try:
         yield cluster
     finally:
@@ -66,7 +53,6 @@ def nodes() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def executor(nodes: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayExecutor]:
     """Two workers, one on each node."""
-    nodes.add_node(num_cpus=1, **NODE)
     config = ClusterConfig(address=nodes.address, workers=2)
     with connect(config, threads=1, work=tmp_path_factory.mktemp("work")) as found:
         yield found
