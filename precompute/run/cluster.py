@@ -334,6 +334,7 @@ class _Job:
             raise result.kind(result.message)
         self._hand_out()
         self.done += self._task.sizes[number]
+        self._show_at_least(self.done)
         return number, result
 
     def _lose(self, worker: Any, number: int, why: str) -> None:
@@ -353,5 +354,9 @@ class _Job:
         """Show what all workers have done together; one that cannot say so is about to be lost."""
         with suppress(RayError):
             counts = ray.get([worker.done.remote() for worker, _ in self._busy.values()], timeout=_POLL_S)
-            self._shown = max(self._shown, self.done + sum(counts))
-            self._task.show(self._shown)
+            self._show_at_least(self.done + sum(counts))
+
+    def _show_at_least(self, done: int) -> None:
+        """Show no less than was shown before a shard was lost."""
+        self._shown = max(self._shown, done)
+        self._task.show(self._shown)
