@@ -79,6 +79,14 @@ def expected(tmp_path: Path) -> bytes:
     return map_and_merge(IN_PROCESS, Work(tmp_path / "alone"), Shelf(tmp_path, "none"))
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1"])
+def test_an_address_where_nothing_listens_is_named(address: str, tmp_path: Path) -> None:
+    """First, since a process is connected to one cluster at a time."""
+    config = ClusterConfig(address=address)
+    with pytest.raises(ClusterError, match="cannot be reached"), connect(config, threads=1, work=tmp_path):
+        pass
+
+
 def test_two_workers_give_the_sums_of_one_process_and_an_interrupted_job_goes_on(
     executor: RayExecutor, shelf: Shelf, expected: bytes, tmp_path: Path
 ) -> None:
@@ -144,13 +152,3 @@ def test_a_killed_node_costs_the_shard_of_its_worker_only(
     assert len(lost) == 1
     assert all(runs <= 1 + (number in lost) for number, runs in work.runs().items())
     assert pickle.loads(shelf.load(lost[0]) or b"").shape == SHARDS[0].shape
-
-
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1"])
-def test_an_address_where_nothing_listens_is_named(
-    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module.ray, "is_initialized", lambda: False)
-    config = ClusterConfig(address=address)
-    with pytest.raises(ClusterError, match="cannot be reached"), connect(config, threads=1, work=tmp_path):
-        pass
