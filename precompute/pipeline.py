@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,14 +12,15 @@ from pathlib import Path
 from lfp.bundle.remote.mirror import place_beside
 from lfp.bundle.remote.publishing import Target
 from lfp.bundle.writer import check_replaceable
-from lfp.config import LEXICON, PRETRAIN, TUNE, LanguageModelConfig, RunConfig
+from lfp.config import LEXICON, NO_CLUSTER, PRETRAIN, TUNE, LanguageModelConfig, RunConfig
 from lfp.errors import ConfigError, DataError
 from lfp.ml.models.sources import check_device
 from lfp.texts.lexicon import writes_no_spaces
+from lfp.util.dependencies import jobs_packages
 from lfp.util.object_stores import is_address
 from lfp.util.types import Progress
 from precompute.run.bundle import write_bundle
-from precompute.run.executor import open_executor
+from precompute.run.executor import IN_PROCESS, Executor
 from precompute.run.inputs import (
     find_corpus_files,
     find_dictionary_files,
@@ -355,6 +357,22 @@ def run_pipeline(
             target.publish(folder / "bundle")
         shutil.rmtree(folder)
     return place if target is None else target.folder.address
+
+
+@contextmanager
+def open_executor(config: RunConfig, work: Path) -> Iterator[Executor]:
+    """Yield what maps functions as `[cluster]` says; a cluster of its own ends with the block.
+
+    `work` is the work folder of the run, which the workers read models from. Raises ClusterError where the cluster
+    cannot be reached or is not as the run needs it, DependencyError where Ray is not installed.
+    """
+    if config.cluster.address == NO_CLUSTER:
+        yield IN_PROCESS
+        return
+    with jobs_packages(f"cluster.address {config.cluster.address}"):
+        from precompute.run.cluster import connect
+    with connect(config.cluster, threads=config.threads, work=work) as cluster:
+        yield cluster
 
 
 def check_resumable(run: Run, *, resume: bool) -> None:

@@ -5,13 +5,10 @@ from __future__ import annotations
 import hashlib
 import pickle
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
-from lfp.config import NO_CLUSTER, RunConfig
-from lfp.util.dependencies import jobs_packages
 from lfp.util.types import Progress
 
 Report = Callable[[int], None]
@@ -109,22 +106,6 @@ class InProcess:
 
 
 IN_PROCESS = InProcess()
-
-
-@contextmanager
-def open_executor(config: RunConfig, work: Path) -> Iterator[Executor]:
-    """Yield what maps functions as `[cluster]` says; a cluster of its own ends with the block.
-
-    `work` is the work folder of the run, which the workers read models from. Raises ClusterError where the cluster
-    cannot be reached or is not as the run needs it, DependencyError where Ray is not installed.
-    """
-    if config.cluster.address == NO_CLUSTER:
-        yield IN_PROCESS
-        return
-    with jobs_packages(f"cluster.address {config.cluster.address}"):
-        from precompute.run.cluster import connect
-    with connect(config.cluster, threads=config.threads, work=work) as cluster:
-        yield cluster
 
 
 class Tree(Generic[_Part]):

@@ -10,7 +10,8 @@ import pytest
 
 from lfp.config import parse_config
 from lfp.errors import ConfigError, DependencyError
-from precompute.run.executor import IN_PROCESS, Report, Shelf, Task, Tree, open_executor, split_rows
+from precompute.pipeline import open_executor
+from precompute.run.executor import IN_PROCESS, Report, Shelf, Task, Tree, split_rows
 from tests.precompute.conftest import silent
 
 
