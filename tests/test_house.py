@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -67,3 +68,9 @@ def test_every_file_says_in_its_first_line_what_lives_there() -> None:
     files = [path for folder in ("app", "lfp", "precompute") for path in (ROOT / folder).rglob("*.py")]
     silent = [str(path) for path in files if path.stat().st_size and not path.read_text("utf-8").startswith('"""')]
     assert silent == []
+
+
+def test_no_two_test_modules_share_a_name() -> None:
+    """Pytest imports them by their names alone, and cannot collect the second."""
+    counts = Counter(file.name for file in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, n in counts.items() if n > 1] == []
