@@ -1,6 +1,7 @@
 """The explorer on bundles in an object store."""
 
 import pytest
+import streamlit as st
 
 from app.session import bundles, remote
 from lfp.bundle.remote.publishing import Target
@@ -12,6 +13,7 @@ from tests.app.reader import tame, whole
 def address(bucket, bundle):
     """A bundle in a bucket."""
     remote.forget()
+    st.cache_data.clear()  # answers that other tests had of the same bundle on this machine
     Target.find(f"{bucket}/runs/first").publish(bundle)
     yield f"{bucket}/runs/first"
     remote.forget()

@@ -15,6 +15,7 @@ from app.components.html import panels
 from app.components.results import queues
 from app.components.results.queues import Judges, Named
 from app.components.text import ledgers, reading, tokens
+from app.session import names
 from app.widgets import paging
 from lfp.bundle import queries
 from lfp.bundle.queries.common import Order
@@ -109,7 +110,7 @@ def test_the_implicit_reward_of_a_text_adds_up_over_modules_and_over_features(ex
     with Store.open(bundle) as store:
         modules = queries.implicit_ledgers.module_ledger(store, 3, path=path)
         features = queries.implicit_ledgers.feature_ledger(store, 3, path=path)
-        tokens = queries.implicit_ledgers.token_credits(store, 3, path=path)
+        tokens = names.name_parts(store, queries.implicit_ledgers.token_credits(store, 3, path=path))
         rewards = queries.texts.text(store, 3).token_implicit_reward
     assert html.count("adds up") == 2 and "does not add up" not in html
     first = modules.modules[0]
@@ -162,7 +163,7 @@ def test_a_sum_is_checked_within_what_the_bundle_states(error, tolerance, says):
 
 def test_tokens_tell_what_they_add_to_a_pointer_and_to_the_keyboard(explorer, bundle):
     with Store.open(bundle) as store:
-        made = queries.texts.token_ledgers(store, 3)
+        made = names.name_parts(store, queries.texts.token_ledgers(store, 3))
     html = whole(explorer("inputs", bundle, text="3"))
     assert html.count('tabindex="0"') == html.count('role="tooltip"') == len(made)
     assert all(ledgers.token_tip(ledger) in html for ledger in made)

@@ -175,7 +175,7 @@ def test_a_reader_steers_a_feature_and_saves_its_card(tiny_bundle):
         page.keyboard.press("Escape")
         page.get_by_role("link", name="Steer this").click()
         page.get_by_role("button", name="Example text").click()
-        page.get_by_label("Tokens").fill("3")
+        page.get_by_label("Tokens", exact=True).fill("3")
         page.get_by_role("button", name="Write").click()
         page.get_by_text("All 20 samples").wait_for()
         assert page.locator(".lfp-written section").count() == 3
