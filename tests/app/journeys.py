@@ -41,8 +41,8 @@ def use_a_preset(page: Any, address: str) -> None:
     """A list worth reading becomes the filter and the address."""
     page.goto(f"{address}/features?bundle=reviews")
     settle(page)
-    page.get_by_text("important, labelled unrelated").first.click()
-    page.wait_for_url(re.compile("related=no"), timeout=15_000)
+    page.get_by_text("labelled related, unimportant").first.click()
+    page.wait_for_url(re.compile("related=yes"), timeout=15_000)
     settle(page)
 
 
