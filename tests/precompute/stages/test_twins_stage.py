@@ -125,7 +125,7 @@ _DIFFERENT = {
 """Another value of every key of the config that the weights of twins depend on."""
 _UNREAD = {
     "tune": {"method", "keep_every", "logger", "eval_prefixes"}  # the method is that of every case here
-    | {f"pairs{name}" for name in ("", "_config", "_data_dir", "_verdict", "_split", "_revision")},
+    | {f"pairs{name}" for name in ("", "_as", "_config", "_data_dir", "_verdict", "_split", "_revision")},
     "feedback": {"lexicon"},  # but where it is the reward; then its file counts
 }
 """Keys that they do not depend on, or by the texts of the corpus alone."""
