@@ -81,9 +81,9 @@ def test_two_machines_remarks_on_one_subject_are_all_kept_and_the_latest_counts(
     other.add_remark(KEY, Remark("word", "joy", "Ada", "unsure"))
     newest = audit.newest_remarks(other.remarks(KEY))["word", "joy", "Ada"]
     assert newest.verdict == "unsure", "a clock that is ahead elsewhere must not hide what is said now"
-    mine, theirs = (Remark("word", "joy", who, "right", uid="u1") for who in ("Ada", "Eve"))
-    one.bring_remarks(KEY, [mine])
-    assert one.bring_remarks(KEY, [theirs]) == 0 and one.remarks(KEY)[0].reviewer == "Ada", "a known uid stays"
+    first, second = (Remark("word", "joy", who, "right", uid="u1") for who in ("Ada", "Eve"))
+    one.bring_remarks(KEY, [first])
+    assert one.bring_remarks(KEY, [second]) == 0 and one.remarks(KEY)[0].reviewer == "Ada", "a known uid stays"
 
 
 @pytest.mark.parametrize("kind", MAKE)

@@ -16,7 +16,7 @@ from precompute.run.executor import Report
 
 @dataclass(frozen=True)
 class Work:
-    """Sums numbers in float32, and writes down each time that it does; where told to, it ends its worker first."""
+    """Sums numbers in float32, and writes down each time that it does; with a `killer` it ends its worker first."""
 
     log: Path
     killer: int | None = None

@@ -191,10 +191,10 @@ def test_what_cannot_be_written_is_one_sentence_at_the_start(bucket, s3, monkeyp
 
 def test_files_of_killed_publications_go_after_a_day(memory, small, other):
     memory.pipe("/run/objects/20200101T000000Z-0badcafe/labels.parquet", b"x")
-    memory.pipe("/run/objects/mine/kept.txt", b"x")
+    memory.pipe("/run/objects/own/kept.txt", b"x")
     Target.find("memory://run").publish(small)
     names = {path.split("/")[3] for path in memory.find("/run/objects")}
-    assert "20200101T000000Z-0badcafe" not in names and "mine" in names and len(names) == 2
+    assert "20200101T000000Z-0badcafe" not in names and "own" in names and len(names) == 2
 
 
 def test_a_manifest_that_leads_out_of_the_bundle_is_refused(memory, small):
