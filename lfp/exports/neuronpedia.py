@@ -24,12 +24,11 @@ from lfp.errors import ConfigError
 from lfp.exports.cards import name_model
 from lfp.exports.files import File, json_file
 from lfp.report.formatting import plain
+from lfp.report.running_text import pieces
 from lfp.report.sentences.dictionaries import what_it_reads
 from lfp.util.sanitize import source_name
 from lfp.util.types import Ints, Place, Progress, Site, floats
 
-CREATOR_ID = "clkht01d40000jv08hvalcvly"
-"""The user that owns what is imported, whom Neuronpedia's own seeding of a database makes."""
 CREATOR = "LFP Explorer"
 SET_NAMES: Mapping[Site, str] = {"mlp_out": "mlp-out", "resid_post": "resid-post", "attn_out": "attn-out"}
 """Each site as names of source sets have it."""
@@ -169,10 +168,10 @@ def _activations(whole: WholeFeature) -> Iterator[dict[str, Any]]:
         spans.setdefault(row["bucket"], []).append(row["activation"])
     for row in firing:
         bucket, first = row["bucket"], row["window_start"]
-        starts, values = [*row["token_starts"], len(row["text"])], [_short(value) for value in row["window_values"]]
+        values = [_short(value) for value in row["window_values"]]
         top = max(values)
         yield {
-            "tokens": [row["text"][starts[at] : starts[at + 1]] for at in range(first, first + len(values))],
+            "tokens": pieces(row["text"], row["token_starts"])[first : first + len(values)],
             "values": values,
             "maxValue": top,
             "maxValueTokenIndex": values.index(top),

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from lfp.exports.neuronpedia import CREATOR_ID
+from lfp.exports import CREATOR_ID, ExportKind
 from precompute.cli.options import BundlePath, Features, app, parse_ids
 from precompute.run.progress import progress_to_stderr
-
-ExportKind = Literal["neuronpedia", "hub", "html"]
 
 
 @app.command()

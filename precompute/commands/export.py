@@ -6,17 +6,14 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from lfp.bundle.store.connection import Store
 from lfp.errors import ConfigError
-from lfp.exports import hub, neuronpedia, pages
+from lfp.exports import CREATOR_ID, ExportKind, hub, neuronpedia, pages
 from lfp.exports.files import File, bundle_files, check_target, name_in_addresses, new_folder, select, write_file
 from lfp.util.dependencies import jobs_packages
 from lfp.util.types import Progress
 from precompute.run.progress import silent
-
-ExportKind = Literal["neuronpedia", "hub", "html"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,7 @@ def export(
     to: ExportKind,
     features: Sequence[int] | None = None,
     name: str | None = None,
-    creator_id: str = neuronpedia.CREATOR_ID,
+    creator_id: str = CREATOR_ID,
     dry_run: bool = False,
     push: bool = False,
     progress: Progress = silent,

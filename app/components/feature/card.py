@@ -10,6 +10,7 @@ from lfp.bundle.manifest import Manifest
 from lfp.bundle.queries.feature import CreditExample, Feature, FeatureCredit
 from lfp.report.card import Card, Example, TokenList, draw_card
 from lfp.report.formatting import place_name
+from lfp.report.running_text import pieces
 
 
 def feature_card(
@@ -59,5 +60,5 @@ def _find_example(credited: Sequence[CreditExample], rows: Sequence[Mapping[str,
     if row is None:
         return None
     text, starts, at = row["text"], row["token_starts"], row["position"]
-    stop = starts[at + 1] if at + 1 < len(starts) else len(text)
-    return Example(text[: starts[at]], text[starts[at] : stop], text[stop:])
+    token, *after = pieces(text, starts)[at:]
+    return Example(text[: starts[at]], token, "".join(after))

@@ -19,8 +19,9 @@ import pytest
 
 from lfp.bundle.manifest import read_manifest
 from lfp.bundle.store.connection import Store
+from lfp.exports import CREATOR_ID
 from lfp.exports.files import File
-from lfp.exports.neuronpedia import CREATOR_ID, neuronpedia_files
+from lfp.exports.neuronpedia import neuronpedia_files
 from lfp.testing.synthetic import make_bundle
 from precompute.run.progress import silent
 
