@@ -11,7 +11,7 @@ from pathlib import Path
 import streamlit as st
 
 from app.session import remote
-from lfp.bundle.manifest import MANIFEST, read_manifest
+from lfp.bundle.manifest import MANIFEST, Manifest, read_manifest
 from lfp.errors import BundleError
 from lfp.util import sanitize
 from lfp.util.object_stores import is_address
@@ -19,6 +19,8 @@ from lfp.util.object_stores import is_address
 DEMOS = tuple(Path(__file__).resolve().parents[2] / "data" / name for name in ("demo", "demo-helpful"))
 """What is offered where LFP_BUNDLES is not set, the first of them opened."""
 BUNDLES, PUBLIC = "LFP_BUNDLES", "LFP_PUBLIC"
+LARGEST_PUBLIC = 20_000_000
+"""Parameters of the largest model that runs in public mode."""
 _SEPARATOR = re.compile(rf",|{re.escape(os.pathsep)}(?!//|\d+/)")
 """What stands between two places in LFP_BUNDLES; no part of an address."""
 HELP = "A bundle holds the results of one run. Set LFP_BUNDLES to offer others."
@@ -86,6 +88,11 @@ def find_bundles(bundle_id: str) -> list[str]:
 def is_public() -> bool:
     """Return whether strangers use this explorer: nothing is written, and no path of the host is shown."""
     return os.environ.get(PUBLIC, "") not in ("", "0")
+
+
+def has_too_large_models(manifest: Manifest) -> bool:
+    """Return whether public mode does not run a bundle's models."""
+    return is_public() and any(model.parameters > LARGEST_PUBLIC for model in manifest.models.values())
 
 
 def error_text(error: Exception) -> str:

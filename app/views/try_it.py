@@ -52,9 +52,8 @@ def why_not(manifest: Manifest) -> str | None:
         says = "This bundle carries no models, so no text can be tried."
         fix = " To make one that does: python -m precompute run CONFIG.toml --out DIR --set artifacts=true."
         return says if bundles.is_public() else says + fix
-    largest = max(model.parameters for model in manifest.models.values())
-    if bundles.is_public() and largest > playground.LARGEST_PUBLIC:
-        limit = f"{playground.LARGEST_PUBLIC / 1e6:.0f} million parameters"
+    if bundles.has_too_large_models(manifest):
+        limit = f"{bundles.LARGEST_PUBLIC / 1e6:.0f} million parameters"
         return f"This bundle’s models are too large to run here, above {limit}. Run the explorer at home to try a text."
     if find_spec("torch") is None:
         return NO_TORCH

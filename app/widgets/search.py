@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from app.components.text import playground
 from app.session import bundles, cache
 from app.session.cache import ask
 from app.session.permalinks import FeaturesView
@@ -17,6 +16,7 @@ from lfp.bundle.queries.features import MATCH
 from lfp.bundle.queries.search import TOKEN_ROLES, Found
 from lfp.bundle.store.connection import Store
 from lfp.errors import LfpError
+from lfp.report.running_text import pieces
 
 WAYS = ("words", "token", "meaning", "sentence")
 LONGEST = 500
@@ -80,11 +80,7 @@ def find(store: Store, view: FeaturesView) -> Found | None:
 
 def _by_sentence(store: Store, text: str) -> Found:
     """Let the bundle's models read the sentence where they can run here, else look its words up in stored texts."""
-    manifest = store.manifest
-    is_small = not bundles.is_public() or all(
-        model.parameters <= playground.LARGEST_PUBLIC for model in manifest.models.values()
-    )
-    if has_models(manifest) and is_small:
+    if has_models(store.manifest) and not bundles.has_too_large_models(store.manifest):
         try:
             return ask(read_sentence, store, text)
         except (ImportError, LfpError):
@@ -100,8 +96,7 @@ def read_sentence(store: Store, text: str) -> Found:
     """
     live = cache.live(store)
     reading = live.read(text, "tuned")
-    starts, active = reading.text.token_starts, reading.active
-    tokens = [reading.text.text[a:b] for a, b in zip(starts, [*starts[1:], len(reading.text.text)], strict=True)]
+    active, tokens = reading.active, pieces(reading.text.text, reading.text.token_starts)
     cut = f" Only its first {live.context} tokens were read." if reading.text.truncated else ""
     says = (
         f"The bundle’s tuned model read the sentence ({len(tokens)} tokens). These features are active; match is the "

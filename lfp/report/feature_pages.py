@@ -21,7 +21,6 @@ ON_A_PAGE = 1000
 _SHOWN = {0: 20, -2: 5}
 """Examples shown of a bucket; of intervals of quantiles, `_OF_INTERVAL`."""
 _OF_INTERVAL, _TOKENS, _NEIGHBOURS = 5, 8, 8
-_SILENT = -1
 _NO_LABEL = "no label"
 _KINDS = {"decoder_cosine": "Similar directions, by cosine", "coactivation": "Active in the same contexts, by share"}
 
@@ -163,8 +162,7 @@ def _examples(whole: WholeFeature) -> str:
     """Return the examples by bucket: the strongest open, the others folded."""
     buckets: dict[int, list[Mapping[str, Any]]] = {}
     for row in whole.examples:
-        if row["bucket"] != _SILENT:
-            buckets.setdefault(row["bucket"], []).append(row)
+        buckets.setdefault(row["bucket"], []).append(row)
     highest, html = max(buckets, default=0), ""
     for bucket in sorted(buckets, key=lambda bucket: (bucket < 0, bucket != 0, -bucket)):
         shown = buckets[bucket][: _SHOWN.get(bucket, _OF_INTERVAL)]

@@ -22,7 +22,8 @@ TIMEOUT = "LFP_STORE_TIMEOUT"
 CACHE = "LFP_CACHE"
 """Environment variable: the folder of copies of what is in object stores."""
 _TIMEOUT_S = 20.0
-_AT_ONCE = 8
+AT_ONCE = 8
+"""Files that are on their way at the same time."""
 _STATE = ("size", "ETag", "etag", "md5Hash", "generation", "blob_id", "LastModified", "created", "mtime")
 """What filesystems say of a file, some of it each, that changes with its content."""
 _RETRIES = 3
@@ -134,15 +135,15 @@ def fetch_copy(address: str, *, kind: type[LfpError], what: str = "") -> Path:
     inside = {path: PurePosixPath(path[len(folder.root) :].lstrip("/") or PurePosixPath(path).name) for path in found}
     if not found or any(name.is_absolute() or ".." in name.parts for name in inside.values()):
         raise kind(f"{folder.address}: no such file or folder; check the address")
-    told = [(path, *(str(info.get(key)) for key in _STATE)) for path, info in sorted(found.items())]
-    state = hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+    states = [(path, *(str(info.get(key)) for key in _STATE)) for path, info in sorted(found.items())]
+    state = hashlib.sha256(repr(states).encode()).hexdigest()[:16]
     target = cache_folder() / "copies" / f"{PurePosixPath(folder.root).name}-{state}"
     if not target.is_dir():
         draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
         try:
             for name in inside.values():
                 (draft / name).parent.mkdir(parents=True, exist_ok=True)
-            with folder.explaining("cannot be read"), ThreadPoolExecutor(_AT_ONCE) as pool:
+            with folder.explaining("cannot be read"), ThreadPoolExecutor(AT_ONCE) as pool:
                 for _ in pool.map(folder.filesystem.get_file, inside, (str(draft / name) for name in inside.values())):
                     pass
             with suppress(OSError):  # another process was faster
@@ -182,14 +183,19 @@ def explaining(
 
 def timeout_s() -> float:
     """Return how many seconds a store may be silent. Raises ConfigError where the environment does not say a number."""
-    value = os.environ.get(TIMEOUT) or str(_TIMEOUT_S)
+    return read_setting(TIMEOUT, _TIMEOUT_S, unit="seconds")
+
+
+def read_setting(name: str, default: float, *, unit: str) -> float:
+    """Return the number above 0 that an environment variable holds. Raises ConfigError where it holds none."""
+    value = os.environ.get(name) or str(default)
     try:
-        seconds = float(value)
+        number = float(value)
     except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise ConfigError(f"{TIMEOUT}: {value} is no number of seconds above 0; set it to 20, for example")
-    return seconds
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise ConfigError(f"{name}: {value} is no number of {unit} above 0; set it to {default:g}, for example")
+    return number
 
 
 def _options(scheme: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from app.components.text import playground, steering
 from app.components.text.steering import Estimate, Request, Samples, Written
-from app.session import cache, permalinks
+from app.session import bundles, cache, permalinks
 from app.session.turns import Caps, Turns
 from lfp.bundle import queries
 from lfp.bundle.manifest import check_bundle
@@ -269,7 +269,7 @@ def test_models_that_cannot_be_loaded_are_told_of(explorer, with_models, monkeyp
 
 def test_strangers_run_small_models_only(explorer, tiny_bundle, with_models, monkeypatch):
     monkeypatch.setenv("LFP_PUBLIC", "1")
-    path = with_models(playground.LARGEST_PUBLIC + 1)
+    path = with_models(bundles.LARGEST_PUBLIC + 1)
     assert "too large to run here, above 20 million parameters" in whole(explorer("try_it", path, typed=TEXT))
     assert "too large" not in whole(explorer("try_it", tiny_bundle, typed=TEXT))
 

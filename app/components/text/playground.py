@@ -20,8 +20,6 @@ from lfp.texts.lexicon import token_feedback, vader_lexicon
 if TYPE_CHECKING:
     from lfp.ml.interventions.bundle_models import Reading
 
-LARGEST_PUBLIC = 20_000_000
-"""Parameters of the largest model that runs in public mode."""
 SHOWN = 8
 """Features of the ledger that are shown."""
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lfp.bundle.manifest import FileInfo, file_sha256
-from lfp.errors import BundleError, ConfigError
-from lfp.util.object_stores import CACHE, cache_folder
+from lfp.errors import BundleError
+from lfp.util.object_stores import CACHE, cache_folder, read_setting
 
 LIMIT = "LFP_CACHE_GB"
 """Environment variable: how large the cache of bundles may grow."""
@@ -44,14 +44,7 @@ class Cache:
     @classmethod
     def of_user(cls) -> Cache:
         """Return the user's cache, as the environment sets it. Raises ConfigError where its size is no number."""
-        value = os.environ.get(LIMIT) or str(_LIMIT_GB)
-        try:
-            gigabytes = float(value)
-        except ValueError:
-            gigabytes = 0.0
-        if not 0 < gigabytes < float("inf"):
-            raise ConfigError(f"{LIMIT}: {value} is no number of gigabytes above 0; set it to 10, for example")
-        return cls(cache_folder(), int(gigabytes * 1e9))
+        return cls(cache_folder(), int(read_setting(LIMIT, _LIMIT_GB, unit="gigabytes") * 1e9))
 
     def find(self, info: FileInfo) -> Path | None:
         """Return a file that is here, and mark it as used; None where it is not."""

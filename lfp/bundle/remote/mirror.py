@@ -12,10 +12,8 @@ from lfp.bundle.manifest import MANIFEST, FileInfo, Manifest, parse_manifest
 from lfp.bundle.remote.cache import Cache, DamagedError
 from lfp.bundle.schema import TABLES
 from lfp.errors import BundleChangedError, BundleError
-from lfp.util.object_stores import StoredFolder, is_address, open_folder
+from lfp.util.object_stores import AT_ONCE, StoredFolder, is_address, open_folder
 
-AT_ONCE = 8
-"""Files that are on their way at the same time."""
 OBJECTS = "objects"
 """Key of a published manifest: for each file its path below the bundle's address."""
 

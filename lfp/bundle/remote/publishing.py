@@ -17,9 +17,9 @@ import pyarrow as pa
 
 from lfp.bundle import writer
 from lfp.bundle.manifest import MANIFEST, parse_manifest, read_manifest
-from lfp.bundle.remote.mirror import AT_ONCE, OBJECTS, locate_files, read_content
+from lfp.bundle.remote.mirror import OBJECTS, locate_files, read_content
 from lfp.errors import BundleChangedError, BundleError, LfpError
-from lfp.util.object_stores import StoredFolder, is_address, open_folder
+from lfp.util.object_stores import AT_ONCE, StoredFolder, is_address, open_folder
 
 _STAMP = "%Y%m%dT%H%M%SZ"
 _ABANDONED = datetime.timedelta(days=1)
