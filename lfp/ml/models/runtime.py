@@ -119,9 +119,10 @@ def affine(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     maker, where the library behind `F.linear` takes two to three times as long on some (docs/BENCHMARKS.md). The two
     differ by rounding alone. Within torch's autocast the product is of its type, and the result float32 all the same.
     """
-    if torch.is_autocast_enabled(inputs.device.type):
+    device_type = inputs.device.type
+    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
         return F.linear(inputs, weight, bias).float()
-    plain = torch.is_grad_enabled() or inputs.device.type != "cpu" or inputs.dtype != torch.float32
+    plain = torch.is_grad_enabled() or device_type != "cpu" or inputs.dtype != torch.float32
     if plain or not inputs.numel() or not torch.backends.mkldnn.is_available():
         return F.linear(inputs.contiguous(), weight, bias)  # it may copy the weight for each row of a strided input
     product: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], "")
