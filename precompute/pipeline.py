@@ -171,6 +171,7 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
             reads=(
                 "model",
                 "credits",
+                "cluster.shard_texts",
                 "stats.n_texts",
                 "probes.min_word_count",
                 "probes.folds",
@@ -252,6 +253,7 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
             after=(*pair_of_models, "twins", "credits", "layers", "saes", "texts"),
             reads=(
                 "model",
+                "cluster.shard_texts",
                 "credits.tolerance",
                 "credits.max_nodes",
                 "feature_credits.twin_texts",

@@ -26,7 +26,7 @@ from precompute.pipeline import run_stages
 from precompute.presets import preset
 from precompute.run.inputs import load_dictionary, load_pair
 from precompute.run.work_folder import Run
-from precompute.stages.models.credits import read_split_texts
+from precompute.stages.models.credit_shards import read_split_texts
 from precompute.stages.models.twins import load_twin
 
 SEEDS = range(10_001, 10_009)

@@ -57,6 +57,10 @@ class Reference:
     """Largest distance of a module's credit from this, as a share of `size`."""
     max_nodes: int = 63
 
+    def take(self, texts: slice) -> Reference:
+        """Return what it says of some texts."""
+        return replace(self, credits=self.credits[texts], size=self.size[texts])
+
 
 def feature_credits(
     base: LanguageModel,

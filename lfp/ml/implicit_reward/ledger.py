@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -145,6 +146,19 @@ def _join(path: WeightPath, parts: Sequence[_Part]) -> ModuleCredits:
         path.unknown,
         path.switches,
     )
+
+
+def join_credits(parts: Sequence[ModuleCredits]) -> ModuleCredits:
+    """Put the splits of texts by the same pair of models together, in the order of the texts."""
+    if len(parts) == 1:
+        return parts[0]
+    joined: dict[str, Any] = {
+        name: np.concatenate([getattr(part, name) for part in parts])
+        for name in ("credits", "reward", "error", "nodes", "base")
+    }
+    passes = sum(part.forward_passes * len(part.reward) for part in parts)
+    tokens = tuple(text for part in parts for text in part.tokens)
+    return replace(parts[0], **joined, tokens=tokens, forward_passes=passes / max(1, len(joined["reward"])))
 
 
 def relative_error(credits: Floats, reward: Floats) -> Floats:

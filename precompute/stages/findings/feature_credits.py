@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +28,9 @@ from lfp.evaluation.feature_credits import (
 from lfp.evaluation.statistics.resampling import Draws, number_pairs
 from lfp.evaluation.twin_features import TWIN_COLUMNS, TwinFeatures, sum_texts
 from lfp.util.types import Floats, Place
-from precompute.run.inputs import RANDOM_DECODER, load_dictionary, load_pair, name_texts, sae_folder
+from precompute.run.executor import IN_PROCESS, Report, Shelf, Task, split_rows
+from precompute.run.inputs import RANDOM_DECODER, load_dictionary, load_pair, load_role, name_texts, sae_folder
+from precompute.run.progress import silent
 from precompute.run.work_folder import Output, Run
 from precompute.stages.models.twins import load_twins
 
@@ -48,12 +53,11 @@ def run(run: Run, output: Output) -> None:
             output.table(name, as_table(name, []))
         output.results([])
         return
-    base, tuned = load_pair(run, exact=True)
+    pair = load_pair(run, exact=True)
     text_ids = np.array([row["text_id"] for row in rows], np.int64)
     reference = _read_reference(run, dictionary, text_ids.tolist())
-    found = _split_texts(
-        run, (base, tuned), dictionary, rows, reference=reference, controls=_load_controls(run, dictionary)
-    )
+    splitter = FeatureSplitter(run, pair, dictionary, _load_controls(run, dictionary))
+    found = _split_texts(splitter, rows, Shelf(output.scratch, "tuned"), reference=reference)
     place_of, places = dictionary.place_of, dictionary.places
     entries = [_entry_row(text_id, text) for text_id, text in zip(text_ids.tolist(), found, strict=True)]
     sums = [sum_rows(text_id, text, places, place_of) for text_id, text in zip(text_ids.tolist(), found, strict=True)]
@@ -63,9 +67,9 @@ def run(run: Run, output: Output) -> None:
     groups, counted = number_pairs([row["pair_id"] for row in rows]), [row["counted"] for row in rows]
     token_ids, stated = [np.array(row["token_ids"]) for row in rows], [row["stated"] for row in rows]
     split = combine(found, token_ids, stated, counted=counted, groups=groups)
-    spelled = [base.tokenizer.decode([token]) for token in range(base.d_vocab)]
+    spelled = [pair[0].tokenizer.decode([token]) for token in range(pair[0].d_vocab)]
     columns = credit_columns(split, n_features=dictionary.n_features, spelled=spelled, text_ids=text_ids)
-    of_twins = _compare_twins(run, base, dictionary, rows, found)
+    of_twins = _compare_twins(splitter, rows, output.scratch, found)
     compared = (
         {name: pa.nulls(dictionary.n_features) for name in TWIN_COLUMNS} if of_twins is None else of_twins.columns()
     )
@@ -116,47 +120,97 @@ def tokens_of(row: dict[str, Any]) -> TokenizedText:
     return TokenizedText(row["text"], tuple(row["token_ids"]), tuple(row["token_starts"]), truncated=False)
 
 
+@dataclass(frozen=True)
+class FeatureShard:
+    """Rows of texts, and what the ledger says of them and the pair."""
+
+    rows: Sequence[dict[str, Any]]
+    reference: Reference | None
+
+
+@dataclass(frozen=True)
+class FeatureSplitter:
+    """The base model and another, a dictionary, and controls whose features texts are split over beside its own."""
+
+    run: Run
+    pair: tuple[LanguageModel, LanguageModel]
+    dictionary: Dictionary
+    controls: Mapping[Place, Sae]
+
+    def __call__(self, shard: FeatureShard, report: Report) -> list[TextCredits]:
+        """Split a shard's texts."""
+        from lfp.ml.implicit_reward.feature_credits import feature_credits
+
+        found, settings = list[TextCredits](), self.run.config.feature_credits
+        with name_texts([row["text_id"] for row in shard.rows]):
+            for text in feature_credits(
+                *self.pair,
+                self.dictionary,
+                [tokens_of(row) for row in shard.rows],
+                nodes=settings.nodes,
+                batch_texts=settings.batch_texts,
+                prepend_bos=self.run.config.model.prepend_bos,
+                counted=[row["counted"] for row in shard.rows],
+                reference=shard.reference,
+                controls=self.controls,
+            ):
+                found.append(text)
+                report(1)
+        return found
+
+
+@dataclass(frozen=True)
+class LoadFeatureSplitter:
+    """Loads in another process the pair, dictionary and controls; or the base model and the twin of this number."""
+
+    run: Run
+    twin: int | None
+
+    def __call__(self) -> FeatureSplitter:
+        """Load models and dictionaries."""
+        dictionary = load_dictionary(self.run, "tuned")
+        if self.twin is None:
+            pair = load_pair(self.run, exact=True)
+            return FeatureSplitter(self.run, pair, dictionary, _load_controls(self.run, dictionary))
+        (twin,) = islice(load_twins(self.run), self.twin, self.twin + 1)
+        return FeatureSplitter(self.run, (load_role(self.run, "base", exact=True), twin), dictionary, {})
+
+
 def _split_texts(
-    run: Run,
-    pair: tuple[LanguageModel, LanguageModel],
-    dictionary: Dictionary,
-    rows: list[dict[str, Any]],
+    splitter: FeatureSplitter,
+    rows: Sequence[dict[str, Any]],
+    shelf: Shelf,
     *,
+    twin: int | None = None,
     reference: Reference | None = None,
-    controls: Mapping[Place, Sae] | None = None,
 ) -> list[TextCredits]:
     """Split texts over features, and over controls'; `reference` is what the ledger says of them and this pair."""
-    from lfp.ml.implicit_reward.feature_credits import feature_credits
-
-    found = []
-    with name_texts([row["text_id"] for row in rows]):
-        for text in feature_credits(
-            *pair,
-            dictionary,
-            [tokens_of(row) for row in rows],
-            nodes=run.config.feature_credits.nodes,
-            batch_texts=run.config.feature_credits.batch_texts,
-            prepend_bos=run.config.model.prepend_bos,
-            counted=[row["counted"] for row in rows],
-            reference=reference,
-            controls=controls,
-        ):
-            found.append(text)
-            run.progress("feature credits: texts", len(found), len(rows), float(len(text.features)))
-    return found
+    run = splitter.run
+    spans = split_rows(len(rows), size=run.config.cluster.shard_texts, batch=run.config.feature_credits.batch_texts)
+    shards = [
+        FeatureShard(rows[span.start : span.stop], reference and reference.take(slice(span.start, span.stop)))
+        for span in spans
+    ]
+    load = LoadFeatureSplitter(replace(run, progress=silent, executor=IN_PROCESS), twin)
+    task = Task("feature credits: texts", [len(span) for span in spans], load, shelf, run.progress)
+    found = dict(run.executor.map_shards(splitter, shards, task))
+    return [text for number in range(len(shards)) for text in found[number]]
 
 
 def _compare_twins(
-    run: Run, base: LanguageModel, dictionary: Dictionary, rows: list[dict[str, Any]], found: list[TextCredits]
+    splitter: FeatureSplitter, rows: list[dict[str, Any]], scratch: Path, found: list[TextCredits]
 ) -> TwinFeatures | None:
     """Split the first texts for every twin, and compare features' credits; None without twins or texts for them."""
+    run, base, n_features = splitter.run, splitter.pair[0], splitter.dictionary.n_features
     rows = rows[: run.config.feature_credits.twin_texts]
     if not rows or not run.json("twins", "twins"):
         return None
     n_tokens = sum(row["counted"].sum() for row in rows)
-    sums = [sum_texts(found[: len(rows)], dictionary.n_features)]
-    for twin in load_twins(run):
-        sums.append(sum_texts(_split_texts(run, (base, twin), dictionary, rows), dictionary.n_features))
+    sums = [sum_texts(found[: len(rows)], n_features)]
+    for number, twin in enumerate(load_twins(run)):
+        of_twin = replace(splitter, pair=(base, twin), controls={})
+        split = _split_texts(of_twin, rows, Shelf(scratch, f"twin-{number}"), twin=number)
+        sums.append(sum_texts(split, n_features))
     credits, sizes = (np.array(values) / n_tokens for values in zip(*sums, strict=True))
     return TwinFeatures.compare(credits, sizes)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,7 @@ from lfp.evaluation.findings.interventions import CleanRuns, Measured, intervent
 from lfp.evaluation.results import FEATURE
 from lfp.evaluation.statistics.resampling import Draws, number_pairs
 from lfp.util.types import Flags, Floats, Ints, floats
+from precompute.run.executor import IN_PROCESS, Report, Shelf, Task
 from precompute.run.inputs import (
     count_prompt_tokens,
     load_dictionary,
@@ -24,6 +25,7 @@ from precompute.run.inputs import (
     read_texts,
     tokenize_texts,
 )
+from precompute.run.progress import silent
 from precompute.run.work_folder import Output, Run
 from precompute.stages.findings.feature_credits import choose_texts, tokens_of
 from precompute.stages.findings.rewarded_writing import Writer
@@ -52,13 +54,13 @@ def run(run: Run, output: Output) -> None:
     bench = _Bench.open(run, rows)
     order = chosen[np.argsort(table["rank"].to_numpy()[chosen])].tolist()
     controls = _match_controls(bench, order, run)
-    wanted = [(feature, None) for feature in order] + [(control, of) for of, control in controls.items()]
     rewarded = {*order[: run.config.feature_credits.rewarded]}
-    measured = []
-    for done, (feature, control_of) in enumerate(wanted):
-        run.progress("interventions", done, len(wanted), float(feature))
-        by_reward = (feature if control_of is None else control_of) in rewarded
-        measured.append(bench.measure(feature, control_of, by_reward=by_reward))
+    wanted = [_Wanted(feature, None, feature in rewarded) for feature in order]
+    wanted += [_Wanted(control, of, of in rewarded) for of, control in controls.items()]
+    load = _LoadBench(replace(run, progress=silent, executor=IN_PROCESS), rows)
+    task = Task("interventions", [1] * len(wanted), load, Shelf(output.scratch, "interventions"), run.progress)
+    found_by = dict(run.executor.map_shards(bench, wanted, task))
+    measured = [found_by[number] for number in range(len(wanted))]
     draws = Draws(run.config.probes.bootstraps, run.config.probes.permutations, run.config.seed)
     found = intervention_rows(
         measured,
@@ -72,6 +74,26 @@ def run(run: Run, output: Output) -> None:
     )
     output.table("interventions", as_table("interventions", found))
     output.results(intervention_results(found, draws))
+
+
+class _Wanted(NamedTuple):
+    """A feature to take out, the one that it is a control of, and whether completions are rewarded without it too."""
+
+    feature: int
+    control_of: int | None
+    by_reward: bool
+
+
+@dataclass(frozen=True)
+class _LoadBench:
+    """Loads in another process what interventions are measured on."""
+
+    run: Run
+    rows: list[dict[str, Any]]
+
+    def __call__(self) -> _Bench:
+        """Load models, dictionary and texts."""
+        return _Bench.open(self.run, self.rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,11 +137,12 @@ class _Bench:
         """Tokens of each text that count: those of its response where it has a prompt."""
         return np.array([flags.sum() for flags in self.counted], np.int64)
 
-    def measure(self, feature: int, control_of: int | None, *, by_reward: bool) -> Measured:
+    def __call__(self, wanted: _Wanted, report: Report) -> Measured:
         """Take a feature out; return what it does to the texts, and to completions where wanted and possible."""
         from lfp.ml.interventions.changes import scaling_changes, text_log_probs
 
         prepend_bos = self.run.config.model.prepend_bos
+        feature, control_of, by_reward = wanted
         site = self.dictionary.places[int(self.dictionary.place_of[feature])].site
 
         def take_out() -> AbstractContextManager[None]:
@@ -132,6 +155,7 @@ class _Bench:
         scores = None
         if by_reward and self.writer is not None and site == "mlp_out":
             scores = self.writer.score(self.writer.write(take_out()))
+        report(1)
         return Measured(feature, control_of, after - self.clean, scores)
 
 

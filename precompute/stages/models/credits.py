@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,21 +23,15 @@ from lfp.evaluation.statistics.resampling import number_pairs
 from lfp.texts.corpus import CorpusText
 from lfp.texts.vocabulary import Vocabulary, token_words
 from lfp.util.types import SITES, Flags, Floats, Ints
-from precompute.run.inputs import (
-    load_pair,
-    mark_responses,
-    name_texts,
-    order_texts,
-    read_statistics_texts,
-    tokenize_texts,
-)
+from precompute.run.executor import Shelf
+from precompute.run.inputs import load_pair, read_statistics_texts, tokenize_texts
 from precompute.run.work_folder import Output, Run
 from precompute.stages.features.corpus_pass import build_vocabulary, state_texts
+from precompute.stages.models.credit_shards import SplitTexts, read_split_texts, split_reward
 from precompute.stages.models.twins import load_twins
 
 if TYPE_CHECKING:
     from lfp.ml.implicit_reward.ledger import ModuleCredits, TokenCredits
-    from lfp.ml.models.loading import LanguageModel
     from lfp.ml.models.tokenization import TokenizedText
 
 _ELSEWHERE: Key = (None, ELSEWHERE)
@@ -54,14 +48,18 @@ def run(run: Run, output: Output, *, with_lexicon: bool = False) -> None:
     base, tuned = load_pair(run, exact=True)
     split = read_split_texts(run, tuned, settings.n_texts)
     texts, tokenized, counted = split
-    found = split_reward(run, base, tuned, split, by_token=settings.by_token)
+    found = split_reward(run, (base, tuned), split, by_token=settings.by_token, shelf=Shelf(output.scratch, "credits"))
     full, same = collect_credits(found, split)
     _write_credits(output, full, FULL)
     _write_credits(output, same, SAME_POSITION)
     n_twins = 0
     for twin in load_twins(run):
-        of_twin = split_reward(run, base, twin, split, by_token=0, base_likelihood=found.base)
-        _write_credits(output, collect_credits(of_twin, split)[0], f"twin-{n_twins}")
+        name = f"twin-{n_twins}"
+        shelf = Shelf(output.scratch, name)
+        of_twin = split_reward(
+            run, (base, twin), split, by_token=0, shelf=shelf, twin=n_twins, base_likelihood=found.base
+        )
+        _write_credits(output, collect_credits(of_twin, split)[0], name)
         n_twins += 1
     text_ids = [text.text_id for text in texts]
     output.table("module_credits", _text_table(text_ids, full, same))
@@ -98,57 +96,6 @@ def read_credits(run: Run, name: str = FULL) -> Credits:
         names = ("values", "reward", "n_tokens", "groups", "by_token")
         arrays = {name: stored[name] for name in names if name in stored}
     return Credits(modules, **arrays, path=SAME_POSITION if name == SAME_POSITION else FULL)
-
-
-class SplitTexts(NamedTuple):
-    """Texts whose implicit reward is split, and the tokens of each that count for it."""
-
-    texts: list[CorpusText]
-    tokenized: list[TokenizedText]
-    counted: list[Flags]
-
-
-def read_split_texts(run: Run, model: LanguageModel, n: int) -> SplitTexts:
-    """Read the first `n` of the run's texts, those whose activations are stored first.
-
-    Where a text has a prompt, its response counts, as in `texts.implicit_reward`; all of it where none begins.
-    """
-    texts = order_texts(read_statistics_texts(run), seed=run.config.seed)[:n]
-    tokenized = tokenize_texts(run, model, texts)
-    counted = [flags if flags.any() else np.ones_like(flags) for flags in mark_responses(texts, tokenized)]
-    return SplitTexts(texts, tokenized, counted)
-
-
-def split_reward(
-    run: Run,
-    base: LanguageModel,
-    tuned: LanguageModel,
-    split: SplitTexts,
-    *,
-    by_token: int,
-    base_likelihood: Floats | None = None,
-) -> ModuleCredits:
-    """Split the implicit reward of texts over modules as `[credits]` says, the first `by_token` by token too.
-
-    `base_likelihood` are those of the same texts from another call, which need not be computed again.
-    """
-    from lfp.ml.implicit_reward.ledger import module_credits
-
-    settings = run.config.credits
-    with name_texts([text.text_id for text in split.texts]):
-        return module_credits(
-            base,
-            tuned,
-            split.tokenized,
-            counted=split.counted,
-            n_by_token=by_token,
-            batch_texts=settings.batch_texts,
-            prepend_bos=run.config.model.prepend_bos,
-            tolerance=settings.tolerance,
-            max_nodes=settings.max_nodes,
-            base_likelihood=base_likelihood,
-            progress=run.progress,
-        )
 
 
 def collect_credits(found: ModuleCredits, split: SplitTexts) -> tuple[Credits, Credits]:

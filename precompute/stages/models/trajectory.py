@@ -14,7 +14,8 @@ from lfp.evaluation.trajectory import Trajectory, trajectory_columns, trajectory
 from lfp.util.types import CHECKPOINTS
 from precompute.run.inputs import find_role, load_options, load_pair
 from precompute.run.work_folder import Output, Run
-from precompute.stages.models.credits import collect_credits, read_split_texts, split_reward
+from precompute.stages.models.credit_shards import read_split_texts, split_alone
+from precompute.stages.models.credits import collect_credits
 
 if TYPE_CHECKING:
     from lfp.ml.models.loading import LanguageModel
@@ -31,7 +32,7 @@ def run(run: Run, output: Output) -> None:
     texts = read_split_texts(run, tuned, run.config.credits.checkpoint_texts)
     found, known = [], None
     for done, (step, model) in enumerate(load_checkpoints(run, kept, tuned)):
-        split = split_reward(run, base, model, texts, by_token=0, base_likelihood=known)
+        split = split_alone(run, (base, model), texts, base_likelihood=known)
         known = split.base
         found.append((step, collect_credits(split, texts)[0]))
         run.progress("trajectory: checkpoints", done + 1, len(kept) + 1, float(step))

@@ -19,7 +19,7 @@ from precompute.pipeline import run_stages
 from precompute.run.inputs import load_pair
 from precompute.run.work_folder import Run
 from precompute.stages.findings import feature_credits, feature_trajectory, twin_words
-from precompute.stages.models.credits import read_split_texts, split_reward
+from precompute.stages.models.credit_shards import read_split_texts, split_alone
 from tests.lfp.builders import tiny_sae
 from tests.precompute.conftest import silent, tiny_config
 
@@ -177,7 +177,7 @@ def test_a_gradient_that_is_not_finite_names_the_text_by_its_id(
     ids = [text.text_id for text in split.texts]
     assert ids[0] != 0
     with pytest.raises(DataError, match=rf"^text_id {ids[0]}: the gradient in .* is not finite"):
-        split_reward(run, base, tuned, split, by_token=0)
+        split_alone(run, (base, tuned), split, base_likelihood=None)
     excerpts = twin_words.Excerpts(split.tokenized, ids, split.counted, np.arange(3), np.ones(3, int))
     with pytest.raises(DataError, match=rf"^text_id {ids[0]}: the gradient in "):
         twin_words.credit_parts(run, base, tuned, excerpts)
@@ -188,6 +188,8 @@ def test_a_gradient_that_is_not_finite_names_the_text_by_its_id(
     ]
     dictionary = Dictionary([tiny_sae(d_in=base.d_model, width=16, layer=1)])
     with pytest.raises(DataError, match=rf"^text_id {ids[0]}: "):
-        feature_credits._split_texts(run, (base, tuned), dictionary, rows)
+        feature_credits.FeatureSplitter(run, (base, tuned), dictionary, {})(
+            feature_credits.FeatureShard(rows, None), lambda n: None
+        )
     with pytest.raises(DataError, match=rf"^text_id {ids[0]}: "):
         feature_trajectory._split(run, base, tuned, dictionary, rows)

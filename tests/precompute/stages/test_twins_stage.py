@@ -68,7 +68,7 @@ def test_the_words_difference_is_split_to_its_sum(run, tmp_path):
     assert len([value for value in parts.values() if value]) >= 4
 
 
-def test_features_credits_are_compared_with_every_twin(run):
+def test_features_credits_are_compared_with_every_twin(run, tmp_path):
     run_stages(run, ["twin_words"])
     base, tuned = load_pair(run, exact=True)
     dictionary = Dictionary([tiny_sae(d_in=base.d_model, width=16)])
@@ -77,14 +77,15 @@ def test_features_credits_are_compared_with_every_twin(run):
          "counted": np.ones(len(text.token_ids), bool)}
         for i, text in enumerate(build_corpus(run, tuned, with_lexicon=False).texts[:3])
     ]  # fmt: skip
-    split = feature_credits._split_texts(run, (base, tuned), dictionary, rows)
-    found = feature_credits._compare_twins(run, base, dictionary, rows, split)
+    splitter = feature_credits.FeatureSplitter(run, (base, tuned), dictionary, {})
+    split = splitter(feature_credits.FeatureShard(rows, None), lambda n: None)
+    found = feature_credits._compare_twins(splitter, rows, tmp_path, split)
     assert found is not None and found.twins.shape == (3, 16) and len(np.unique(found.twins, axis=0)) == 3
     n_tokens = sum(len(row["token_ids"]) for row in rows)
     assert found.tuned.sum() * n_tokens == pytest.approx(sum(text.credits[0].sum() for text in split))
     np.testing.assert_allclose(np.nan_to_num(found.test.contrast), found.tuned - found.twins.mean(axis=0))
     alone = replace(run, config=tiny_config(twins={"n": 3}, tune=_TUNE, feature_credits={"twin_texts": 0}))
-    assert feature_credits._compare_twins(alone, base, dictionary, rows, split) is None
+    assert feature_credits._compare_twins(replace(splitter, run=alone), rows, tmp_path, split) is None
 
 
 def test_changed_features_are_counted_in_every_twin(run):

@@ -1,10 +1,11 @@
-"""The pass in shards: what other processes make of them in another order is what one process makes, to the bit."""
+"""Stages in shards: what other processes make of them in another order is what one process makes, to the bit."""
 
 from __future__ import annotations
 
 import pickle
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ class Elsewhere:
     n_shards = 0
 
     def map_shards(self, function: Any, shards: Sequence[Any], task: Task[Any, Any]) -> Iterator[tuple[int, Any]]:
-        self.n_shards, done = len(shards), []
+        self.n_shards, done = self.n_shards + len(shards), []
         worker = pickle.loads(pickle.dumps(task.load))()
         for number in reversed(range(len(shards))):
             result = worker(pickle.loads(pickle.dumps(shards[number])), done.append)
@@ -36,13 +37,35 @@ def test_workers_elsewhere_write_the_files_of_one_process(
 ) -> None:
     models = {role: str(tiny_bundle / "artifacts" / role) for role in ("base", "tuned")}
     config = tiny_config(model=models, stats={"batch_texts": 16}, cluster={"shard_texts": 70}, sae={"steps": 5})
+    compare(Run(config, tmp_path, corpus_folder, silent), "features", n_shards=3)
 
+
+def test_credits_and_interventions_are_those_of_one_process(
+    tiny_bundle: Path, corpus_folder: Path, tmp_path: Path
+) -> None:
+    config = tiny_config(
+        model={"base": str(tiny_bundle / "artifacts" / "base")},
+        tune={"steps": 2, "completion_tokens": 32},
+        twins={"n": 3},
+        credits={"n_texts": 12, "by_token": 6, "batch_texts": 2},
+        feature_credits={"texts": 8, "batch_texts": 2, "twin_texts": 4, "interventions": 2, "controls": 1},
+        sae={"steps": 5},
+        cluster={"shard_texts": 4},
+    )
+    run = Run(config, tmp_path, corpus_folder, silent)
+    compare(run, "credits", n_shards=12)
+    compare(run, "feature_credits", n_shards=5)
+    compare(run, "interventions", n_shards=3)
+
+
+def compare(run: Run, stage: str, *, n_shards: int) -> None:
+    """Run a stage in one process and elsewhere, in at least that many shards, and compare what it writes."""
     elsewhere, found = Elsewhere(), []
     for executor in (IN_PROCESS, elsewhere):
-        run_stages(Run(config, tmp_path, corpus_folder, silent, executor=executor), ["features"])
-        found.append(read_folder(tmp_path / "features"))
-        shutil.rmtree(tmp_path / "features")
-    assert elsewhere.n_shards >= 3
+        run_stages(replace(run, executor=executor), [stage])
+        found.append(read_folder(run.work / stage))
+        shutil.rmtree(run.work / stage)
+    assert elsewhere.n_shards >= n_shards
     assert found[0].keys() == found[1].keys()
     assert [name for name, content in found[0].items() if content != found[1][name]] == []
 
