@@ -19,13 +19,11 @@ from precompute.run.work_folder import Output, Run
 from precompute.stages.features.pretrained import load_pretrained
 from precompute.stages.features.scaling import count_rows, scale_latents
 from precompute.stages.features.subjects import PairSubject, Subject
+from precompute.stages.features.training import Training
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from lfp.ml.models.loading import LanguageModel
-    from lfp.ml.sae.autoencoders import Sae, SaeInfo
-    from lfp.ml.sae.training import SaeTrainer
+    from lfp.ml.sae.autoencoders import Sae
 
 _METRICS = ("fvu", "fvu_tuned", "fvu_base", "l0", "dead_fraction", "ce_recovered", "mmcs")
 _OF_BOTH = ("shared", "change", "crosscoder")
@@ -167,34 +165,13 @@ def _make(
     The first continues that of `start`, where there is one. Of the features' dictionaries, the last of a place is the
     control with a random decoder, where the config wants one. `name` is that of the checkpoint.
     """
-    from lfp.ml.sae.training import train_saes, unit_scale
-
-    source = subject.source()
-    sample = {place: outputs.to(run.config.model.device) for place, outputs in source.sample().items()}
-    scales = {place: unit_scale(outputs) for place, outputs in sample.items()}
+    first = {place: saes[0] for place, saes in (start or {}).items()}
+    training = Training(run, subject, first, frozenset(pretrained), output.scratch / (name or subject.role))
+    made = training.by_place()
     for place, sae in pretrained.items():
-        sae.info = replace(sae.info, scale=scales[place])
-    trainers = [
-        trainer
-        for place in subject.places
-        for trainer in _build_trainers(
-            run,
-            subject,
-            place,
-            sample[place],
-            scales[place],
-            start=(start or {}).get(place, (None,))[0],
-            is_given=place in pretrained,
-        )
-    ]
-    checkpoint = output.scratch / f"{name or subject.role}.pt"
-    trained = train_saes(trainers, source, checkpoint=checkpoint, progress=run.progress) if trainers else []
+        sae.info = replace(sae.info, scale=made[place].scale)
     return {
-        place: [
-            *([pretrained[place]] if place in pretrained else []),
-            *(sae.cpu() for sae in trained if sae.info.place == place),
-        ]
-        for place in subject.places
+        place: [*([pretrained[place]] if place in pretrained else []), *made[place].saes] for place in subject.places
     }
 
 
@@ -221,62 +198,10 @@ def _compare_twins(run: Run, output: Output, pair: PairSubject, load_twins: Load
     first, second = islice(load_twins(run), 2)
     rows: list[ResultRow] = []
     for name, models in (("twin", (first, pair.models[1])), ("twin_of_twin", (first, second))):
-        subject = replace(pair, given=models)
+        subject = replace(pair, given=models, stands_in=True)
         saes = _make_first(run, output, subject, name)
         rows += count_rows({place: fit_factors(sae, subject.held_out_pairs) for place, sae in saes.items()}, name)
     return rows
-
-
-def _build_trainers(
-    run: Run, subject: Subject, place: Place, sample: Tensor, scale: float, *, start: Sae | None, is_given: bool
-) -> list[SaeTrainer]:
-    """Build trainers: every size of the features' dictionary, the first of others; a repeated size gets a new seed.
-
-    The control with a random decoder comes last; it alone where the dictionary `is_given`.
-    """
-    from lfp.ml.sae.autoencoders import SaeInfo
-    from lfp.ml.sae.training import SaeTrainer
-
-    config, d_in = run.config.sae, sample.shape[1]
-    d_model = d_in // 2 if subject.reads == "crosscoder" else d_in
-    is_of_features = subject.role == "tuned" and not subject.is_control
-    sizes = config.expansion if is_of_features else config.expansion[:1]
-    infos = [
-        SaeInfo(
-            layer=place.layer,
-            site=place.site,
-            width=size * d_model,
-            d_in=d_in,
-            scale=scale,
-            seed=run.config.seed + sizes[:number].count(size),
-            model=subject.role,
-            trained_on=subject.reads,
-            **config.of_variant(),
-        )
-        for number, size in enumerate(sizes)
-    ]
-    trainers = [] if is_given else [SaeTrainer(info, config, sample) for info in infos]
-    if start is not None:
-        first, settings = _continue_info(start, infos[0])
-        trainers[0] = SaeTrainer(first, config.model_copy(update=settings), sample, start=start)
-    if is_of_features and "trained_random_sae" in run.config.probes.controls:
-        untied: dict[str, Any] = {"variant": "relu" if config.variant == "tied_relu" else config.variant}
-        info = replace(infos[0], source=RANDOM_DECODER, **untied)
-        trainers.append(SaeTrainer(info, config.model_copy(update=untied), sample, frozen_decoder=True))
-    return trainers
-
-
-def _continue_info(start: Sae, info: SaeInfo) -> tuple[SaeInfo, dict[str, Any]]:
-    """Describe a dictionary that continues another, and the settings of `sae` that differ. Raises ConfigError."""
-    old = start.info
-    if old.normalize != "none":
-        raise ConfigError(
-            f"{old.source}: normalises its inputs ({old.normalize}), so it cannot be trained on; set sae.trained_on to"
-            " tuned"
-        )
-    settings = {"variant": old.variant} | ({"k": old.k} if old.k is not None else {})
-    kept: dict[str, Any] = {name: getattr(old, name) for name in ("width", "d_in", "variant", "k", "l1", "l0_weight")}
-    return replace(info, **kept, trained_on="base_finetuned"), settings
 
 
 def _match_features(saes: Sequence[Sae]) -> list[float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -37,6 +37,10 @@ class Subject:
     """The model, where it is loaded already."""
     is_control: bool = False
     """Whether its dictionaries are of no use but to compare others with: then they have one size."""
+    only: tuple[Place, ...] = ()
+    """Places that are read where not all of the run's are."""
+    stands_in: bool = False
+    """Whether models stand in for the run's own, so that another process cannot load them."""
 
     @cached_property
     def model(self) -> LanguageModel:
@@ -45,8 +49,16 @@ class Subject:
 
     @cached_property
     def places(self) -> list[Place]:
-        """Places that the run reads."""
-        return read_places(self.run)
+        """Places that are read."""
+        return list(self.only) or read_places(self.run)
+
+    def unloaded(self, run: Run) -> Self:
+        """Return it without what is loaded, for a run in another process."""
+        return replace(self, run=run, loaded=None)
+
+    def narrow(self, places: Sequence[Place]) -> Self:
+        """Return it with some of its places, by the same models."""
+        return replace(self, only=tuple(places), loaded=self.model)
 
     @property
     def reads(self) -> str:
@@ -169,9 +181,17 @@ class PairSubject(Subject):
         """What its dictionaries are trained on, as `SaeInfo.trained_on` records it."""
         return self.trained_on
 
+    def unloaded(self, run: Run) -> Self:
+        """Return it without what is loaded, for a run in another process."""
+        return replace(self, run=run, given=None)
+
+    def narrow(self, places: Sequence[Place]) -> Self:
+        """Return it with some of its places, by the same models."""
+        return replace(self, only=tuple(places), given=self.models)
+
     def side(self, role: Role) -> Subject:
         """Return one of the models by itself."""
-        return Subject(self.run, role, self.models[role == "base"])
+        return Subject(self.run, role, self.models[role == "base"], stands_in=self.stands_in)
 
     def exchange(self) -> PairSubject:
         """Return the pair with its models exchanged."""

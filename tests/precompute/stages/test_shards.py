@@ -36,8 +36,16 @@ def test_workers_elsewhere_write_the_files_of_one_process(
     tiny_bundle: Path, corpus_folder: Path, tmp_path: Path
 ) -> None:
     models = {role: str(tiny_bundle / "artifacts" / role) for role in ("base", "tuned")}
-    config = tiny_config(model=models, stats={"batch_texts": 16}, cluster={"shard_texts": 70}, sae={"steps": 5})
-    compare(Run(config, tmp_path, corpus_folder, silent), "features", n_shards=3)
+    config = tiny_config(
+        model=models,
+        layers={"chosen": [0, 1]},
+        sae={"steps": 5},
+        stats={"batch_texts": 16},
+        cluster={"shard_texts": 70},
+    )
+    run = Run(config, tmp_path, corpus_folder, silent)
+    compare(run, "saes", n_shards=4)
+    compare(run, "features", n_shards=3)
 
 
 def test_credits_and_interventions_are_those_of_one_process(
@@ -73,10 +81,11 @@ def compare(run: Run, stage: str, *, n_shards: int) -> None:
 def read_folder(folder: Path) -> dict[str, bytes]:
     """The files of a stage but its record; of archives the arrays, without the times that they were written at."""
     found = {}
-    for file in sorted(folder.iterdir()):
+    for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+        name = str(file.relative_to(folder))
         if file.suffix == ".npz":
             with np.load(file) as stored:
-                found[file.name] = b"".join(name.encode() + stored[name].tobytes() for name in sorted(stored.files))
-        elif file.name != "stage.json":
-            found[file.name] = file.read_bytes()
+                found[name] = b"".join(name.encode() + stored[name].tobytes() for name in sorted(stored.files))
+        elif name != "stage.json":
+            found[name] = file.read_bytes()
     return found
