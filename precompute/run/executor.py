@@ -24,31 +24,36 @@ ShardFunction = Callable[[_Shard, Report], _Result]
 class Shelf:
     """Keeps the results of shards that a cluster has done, so that an interrupted run need not do them again.
 
-    `folder` is a stage's scratch folder, which is named by everything that its results depend on.
+    `folder` is a stage's scratch folder, which is named by everything that its results depend on; None where no stage
+    runs, and nothing is kept.
     """
 
-    folder: Path
+    folder: Path | None
     name: str
 
     def save(self, number: int, payload: bytes) -> None:
         """Keep a result in one step, with its hash."""
-        file = self._file(number)
+        if self.folder is None:
+            return
+        file = self._file(self.folder, number)
         partial = file.with_name(f".{file.name}.partial")
         partial.write_bytes(hashlib.sha256(payload).digest() + payload)
         partial.replace(file)
 
     def load(self, number: int) -> bytes | None:
         """Return a result; None where there is none, or not the whole of it."""
+        if self.folder is None:
+            return None
         try:
-            stored = self._file(number).read_bytes()
+            stored = self._file(self.folder, number).read_bytes()
         except FileNotFoundError:
             return None
         size = hashlib.sha256().digest_size
         payload = stored[size:]
         return payload if hashlib.sha256(payload).digest() == stored[:size] else None
 
-    def _file(self, number: int) -> Path:
-        return self.folder / f"{self.name}-{number}.shard"
+    def _file(self, folder: Path, number: int) -> Path:
+        return folder / f"{self.name}-{number}.shard"
 
 
 @dataclass(frozen=True)

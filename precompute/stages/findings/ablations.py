@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +29,7 @@ from lfp.evaluation.results import MAIN_KINDS, ResultRow
 from lfp.evaluation.statistics.resampling import Draws
 from lfp.texts.lexicon import Reward
 from lfp.util.types import Floats, Ints, Progress, floats
+from precompute.run.executor import IN_PROCESS, Executor, Report, Shelf, Task
 from precompute.run.inputs import (
     count_prompt_tokens,
     load_dictionary,
@@ -37,6 +38,7 @@ from precompute.run.inputs import (
     read_texts,
     tokenize_texts,
 )
+from precompute.run.progress import silent
 from precompute.run.work_folder import Output, Run
 from precompute.stages.findings.rewarded_writing import Writer
 from precompute.stages.models.completions import completion_rows, number_prefixes
@@ -60,29 +62,35 @@ def run(run: Run, output: Output) -> None:
     """Write the table `ablations`, the completions of its main groups, and the results of single features."""
     done = Ablated([], [], [])
     if run.config.ablation.completions:
-        base, tuned = load_pair(run)
-        held_out = read_texts(run, "held_out")
-        texts = tokenize_texts(run, base, held_out)
-        request = Request(
-            config=run.config,
-            base=base,
-            tuned=tuned,
-            dictionary=load_dictionary(run, "tuned"),
-            tables=Tables(
-                features=run.table("features", "features"),
-                probes=run.table("probes", "probes"),
-                weights=run.table("probes", "weights"),
-                labels=run.table("labels", "labels"),
-                labeller=run.config.labels.labeller,
-            ),
-            texts=texts,
-            prompts=count_prompt_tokens(held_out, texts),
-            reward=load_reward(run.config, run.config_dir) if run.config.tune.method == "grpo" else None,
-        )
-        done = ablate(request, run.progress)
+        load = _LoadWriting(replace(run, progress=silent, executor=IN_PROCESS))
+        work = Mapped(run.executor, load, Shelf(output.scratch, "groups"))
+        done = ablate(_read_request(run), run.progress, work)
     output.table("ablations", as_table("ablations", done.ablations))
     output.table("completions", as_table("completions", done.completions))
     output.results(done.results)
+
+
+def _read_request(run: Run) -> Request:
+    """Load what a run's ablations need."""
+    base, tuned = load_pair(run)
+    held_out = read_texts(run, "held_out")
+    texts = tokenize_texts(run, base, held_out)
+    return Request(
+        config=run.config,
+        base=base,
+        tuned=tuned,
+        dictionary=load_dictionary(run, "tuned"),
+        tables=Tables(
+            features=run.table("features", "features"),
+            probes=run.table("probes", "probes"),
+            weights=run.table("probes", "weights"),
+            labels=run.table("labels", "labels"),
+            labeller=run.config.labels.labeller,
+        ),
+        texts=texts,
+        prompts=count_prompt_tokens(held_out, texts),
+        reward=load_reward(run.config, run.config_dir) if run.config.tune.method == "grpo" else None,
+    )
 
 
 @dataclass(frozen=True)
@@ -133,11 +141,22 @@ def name_of_chosen(features: Sequence[int], scale: float) -> str:
     return f"{_CHOSEN}:{','.join(map(str, sorted(features)))}" + (f"@{scale:g}" if scale else "")
 
 
-def ablate(request: Request, progress: Progress) -> Ablated:
-    """Measure every group of a request and its controls. Raises CorpusError where no text is as long as a prefix."""
+class Mapped(NamedTuple):
+    """What maps the writing over groups, what loads it in another process, and where results are kept until then."""
+
+    executor: Executor
+    load: Callable[[], _Writing]
+    shelf: Shelf
+
+
+def ablate(request: Request, progress: Progress, mapped: Mapped | None = None) -> Ablated:
+    """Measure every group of a request and its controls, in this process unless `mapped` says otherwise.
+
+    Raises CorpusError where no text is as long as a prefix.
+    """
     config, probes = request.config, request.config.probes
-    writer = _open_writer(request)
-    clean = _write(writer, request)
+    writing = _Writing(_open_writer(request), request)
+    writer, clean = writing.writer, writing.write()
     others = [writer.score(writer.write(run=i)).mean() for i in range(1, config.ablation.clean_runs)]
     clusters = number_prefixes(writer.prefixes)
     headline = next(row for row in request.tables.probes.to_pylist() if row["is_headline"])
@@ -145,14 +164,14 @@ def ablate(request: Request, progress: Progress) -> Ablated:
     groups = _select_groups(request, known)
     untouched = f"{groups[0].name}/{UNABLATED}" if request.chosen else UNABLATED
     completions = clean.rows(untouched, "tuned", request.base, clusters)
+    executor, load, shelf = mapped or Mapped(IN_PROCESS, lambda: writing, Shelf(None, ""))
+    task = Task("ablations", [1] * len(groups), load, shelf, progress)
+    written = dict(executor.map_shards(writing, groups, task))
     measured = dict[Group, Measured]()
-    for done, group in enumerate(groups):
-        progress("ablations", done, len(groups), done)
-        ablated = _write(writer, request, dict.fromkeys(group.features, config.ablation.scale))
-        measured[group] = ablated.measured()
+    for number, group in enumerate(groups):
+        measured[group] = written[number].measured()
         if group.kind in MAIN_KINDS:
-            completions += ablated.rows(group.name, "ablated", request.base, clusters)
-    progress("ablations", len(groups), len(groups), len(groups))
+            completions += written[number].rows(group.name, "ablated", request.base, clusters)
     draws = Draws(probes.bootstraps, probes.permutations, config.seed)
     compared = Clean(clean.measured(), clusters, tuple(map(float, (clean.scores.mean(), *others))))
     rows = ablation_table(known, measured, compared, scale=config.ablation.scale, draws=draws)
@@ -180,17 +199,42 @@ def _open_writer(request: Request) -> Writer:
     return writer
 
 
-def _write(writer: Writer, request: Request, scales: Mapping[int, float] | None = None) -> _Written:
-    """Write with features scaled, and score what is written."""
-    from lfp.ml.interventions.ablation import scaling
-    from lfp.ml.models.generation import log_likelihoods
+@dataclass(frozen=True)
+class _Writing:
+    """Writes with features scaled, and scores what is written."""
 
-    prepend_bos = request.config.model.prepend_bos
-    written = writer.write(
-        scaling(request.tuned, request.dictionary, scales or {}, prepend_bos=prepend_bos, other=request.base)
-    )
-    of_base = log_likelihoods(request.base, written).numpy()
-    return _Written(written, of_base, writer.score(written, of_base=of_base))
+    writer: Writer
+    request: Request
+
+    def __call__(self, group: Group, report: Report) -> _Written:
+        """Write without a group, or with it scaled as the config says."""
+        written = self.write(dict.fromkeys(group.features, self.request.config.ablation.scale))
+        report(1)
+        return written
+
+    def write(self, scales: Mapping[int, float] | None = None) -> _Written:
+        """Write with the activations of features times these factors."""
+        from lfp.ml.interventions.ablation import scaling
+        from lfp.ml.models.generation import log_likelihoods
+
+        request, prepend_bos = self.request, self.request.config.model.prepend_bos
+        written = self.writer.write(
+            scaling(request.tuned, request.dictionary, scales or {}, prepend_bos=prepend_bos, other=request.base)
+        )
+        of_base = log_likelihoods(request.base, written).numpy()
+        return _Written(written, of_base, self.writer.score(written, of_base=of_base))
+
+
+@dataclass(frozen=True)
+class _LoadWriting:
+    """Loads in another process what ablations are written by."""
+
+    run: Run
+
+    def __call__(self) -> _Writing:
+        """Load models, dictionary and prefixes."""
+        request = _read_request(self.run)
+        return _Writing(_open_writer(request), request)
 
 
 @dataclass(frozen=True)

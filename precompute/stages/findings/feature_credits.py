@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,10 +28,10 @@ from lfp.evaluation.statistics.resampling import Draws, number_pairs
 from lfp.evaluation.twin_features import TWIN_COLUMNS, TwinFeatures, sum_texts
 from lfp.util.types import Floats, Place
 from precompute.run.executor import IN_PROCESS, Report, Shelf, Task, split_rows
-from precompute.run.inputs import RANDOM_DECODER, load_dictionary, load_pair, load_role, name_texts, sae_folder
+from precompute.run.inputs import RANDOM_DECODER, load_dictionary, load_pair, name_texts, sae_folder
 from precompute.run.progress import silent
 from precompute.run.work_folder import Output, Run
-from precompute.stages.models.twins import load_twins
+from precompute.stages.models.twins import load_compared, load_twins
 
 if TYPE_CHECKING:
     from lfp.ml.implicit_reward.feature_credits import Reference
@@ -169,11 +168,8 @@ class LoadFeatureSplitter:
     def __call__(self) -> FeatureSplitter:
         """Load models and dictionaries."""
         dictionary = load_dictionary(self.run, "tuned")
-        if self.twin is None:
-            pair = load_pair(self.run, exact=True)
-            return FeatureSplitter(self.run, pair, dictionary, _load_controls(self.run, dictionary))
-        (twin,) = islice(load_twins(self.run), self.twin, self.twin + 1)
-        return FeatureSplitter(self.run, (load_role(self.run, "base", exact=True), twin), dictionary, {})
+        controls = _load_controls(self.run, dictionary) if self.twin is None else {}
+        return FeatureSplitter(self.run, load_compared(self.run, self.twin), dictionary, controls)
 
 
 def _split_texts(

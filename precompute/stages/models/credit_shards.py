@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -13,8 +12,6 @@ from lfp.texts.corpus import CorpusText
 from lfp.util.types import Flags, Floats
 from precompute.run.executor import IN_PROCESS, Report, Shelf, Task, split_rows
 from precompute.run.inputs import (
-    load_pair,
-    load_role,
     mark_responses,
     name_texts,
     order_texts,
@@ -23,7 +20,7 @@ from precompute.run.inputs import (
 )
 from precompute.run.progress import silent
 from precompute.run.work_folder import Run
-from precompute.stages.models.twins import load_twins
+from precompute.stages.models.twins import load_compared
 
 if TYPE_CHECKING:
     from lfp.ml.implicit_reward.ledger import ModuleCredits
@@ -98,10 +95,7 @@ class LoadCredits:
 
     def __call__(self) -> CreditWorker:
         """Load both models."""
-        if self.twin is None:
-            return CreditWorker(self.run, load_pair(self.run, exact=True))
-        (twin,) = islice(load_twins(self.run), self.twin, self.twin + 1)
-        return CreditWorker(self.run, (load_role(self.run, "base", exact=True), twin))
+        return CreditWorker(self.run, load_compared(self.run, self.twin))
 
 
 def read_split_texts(run: Run, model: LanguageModel, n: int) -> SplitTexts:

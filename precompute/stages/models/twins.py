@@ -25,6 +25,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,15 @@ from lfp.bundle.manifest import file_sha256
 from lfp.config import CLASSIFIER, TUNE, RunConfig
 from lfp.ml.models.sources import find_model
 from precompute.run.bundle import find_versions
-from precompute.run.inputs import find_reward_files, find_role, load_alone, load_options, read_texts
+from precompute.run.inputs import (
+    find_reward_files,
+    find_role,
+    load_alone,
+    load_options,
+    load_pair,
+    load_role,
+    read_texts,
+)
 from precompute.run.work_folder import Output, Run
 from precompute.stages.models.tuning import tune_base
 
@@ -170,6 +179,14 @@ def load_twins(run: Run) -> Iterator[LanguageModel]:
             shared = share_vocabulary(both[0], both[1], name=run.config.model.tuned)
         twin = load_twin(run, run.folder("twins") / _name(seed))
         yield twin if shared is None else shared.restrict(twin)
+
+
+def load_compared(run: Run, number: int | None) -> tuple[LanguageModel, LanguageModel]:
+    """Load the base model and the twin of this number, or with None the tuned one, both exact. Raises ModelError."""
+    if number is None:
+        return load_pair(run, exact=True)
+    (twin,) = islice(load_twins(run), number, number + 1)
+    return load_role(run, "base", exact=True), twin
 
 
 def load_twin(run: Run, folder: Path) -> LanguageModel:

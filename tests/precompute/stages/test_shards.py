@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from precompute.pipeline import run_stages
-from precompute.run.executor import IN_PROCESS, Task
+from precompute.run.executor import Task
 from precompute.run.work_folder import Run
 from tests.precompute.conftest import silent, tiny_config
 
@@ -32,47 +33,35 @@ class Elsewhere:
             yield number, pickle.loads(pickle.dumps(result))
 
 
-def test_workers_elsewhere_write_the_files_of_one_process(
-    tiny_bundle: Path, corpus_folder: Path, tmp_path: Path
-) -> None:
-    models = {role: str(tiny_bundle / "artifacts" / role) for role in ("base", "tuned")}
+@pytest.fixture(scope="module")
+def run(tiny_bundle: Path, corpus_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run over two layers of given models, whose stages are kept from test to test."""
     config = tiny_config(
-        model=models,
+        model={role: str(tiny_bundle / "artifacts" / role) for role in ("base", "tuned")},
         layers={"chosen": [0, 1]},
         sae={"steps": 5},
-        stats={"batch_texts": 16},
-        cluster={"shard_texts": 70},
-    )
-    run = Run(config, tmp_path, corpus_folder, silent)
-    compare(run, "saes", n_shards=4)
-    compare(run, "features", n_shards=3)
-
-
-def test_credits_and_interventions_are_those_of_one_process(
-    tiny_bundle: Path, corpus_folder: Path, tmp_path: Path
-) -> None:
-    config = tiny_config(
-        model={"base": str(tiny_bundle / "artifacts" / "base")},
-        tune={"steps": 2, "completion_tokens": 32},
-        twins={"n": 3},
+        stats={"batch_texts": 8, "store_texts": 16},
+        probes={"triples": 20, "controls": []},
         credits={"n_texts": 12, "by_token": 6, "batch_texts": 2},
-        feature_credits={"texts": 8, "batch_texts": 2, "twin_texts": 4, "interventions": 2, "controls": 1},
-        sae={"steps": 5},
+        feature_credits={"texts": 8, "batch_texts": 2, "interventions": 2, "controls": 1, "intervention_texts": 4},
+        ablation={"completions": 4, "prefix_tokens": 6, "group_size": 2, "controls": 1, "features": 1},
         cluster={"shard_texts": 4},
+        corpus={"n_texts": 120},
     )
-    run = Run(config, tmp_path, corpus_folder, silent)
-    compare(run, "credits", n_shards=12)
-    compare(run, "feature_credits", n_shards=5)
-    compare(run, "interventions", n_shards=3)
+    return Run(config, tmp_path_factory.mktemp("run"), corpus_folder, silent)
 
 
-def compare(run: Run, stage: str, *, n_shards: int) -> None:
-    """Run a stage in one process and elsewhere, in at least that many shards, and compare what it writes."""
+@pytest.mark.parametrize(
+    ("stage", "n_shards"),
+    [("credits", 3), ("saes", 4), ("features", 12), ("feature_credits", 2), ("interventions", 3), ("ablations", 4)],
+)
+def test_workers_elsewhere_write_the_files_of_one_process(run: Run, stage: str, n_shards: int) -> None:
     elsewhere, found = Elsewhere(), []
-    for executor in (IN_PROCESS, elsewhere):
-        run_stages(replace(run, executor=executor), [stage])
-        found.append(read_folder(run.work / stage))
-        shutil.rmtree(run.work / stage)
+    run_stages(run, [stage])
+    found.append(read_folder(run.work / stage))
+    shutil.rmtree(run.work / stage)
+    run_stages(replace(run, executor=elsewhere), [stage])
+    found.append(read_folder(run.work / stage))
     assert elsewhere.n_shards >= n_shards
     assert found[0].keys() == found[1].keys()
     assert [name for name, content in found[0].items() if content != found[1][name]] == []

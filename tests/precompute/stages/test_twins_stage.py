@@ -23,7 +23,7 @@ from precompute.stages.features.corpus_pass import build_corpus
 from precompute.stages.findings import feature_credits, twin_words
 from precompute.stages.models import twins
 from precompute.stages.models.tuning import tune_base
-from precompute.stages.models.twins import draw_seeds, find_kept, load_twins
+from precompute.stages.models.twins import draw_seeds, find_kept, load_compared, load_twins
 from tests.lfp.builders import tiny_sae
 from tests.precompute.conftest import silent, tiny_config
 
@@ -86,6 +86,13 @@ def test_features_credits_are_compared_with_every_twin(run, tmp_path):
     np.testing.assert_allclose(np.nan_to_num(found.test.contrast), found.tuned - found.twins.mean(axis=0))
     alone = replace(run, config=tiny_config(twins={"n": 3}, tune=_TUNE, feature_credits={"twin_texts": 0}))
     assert feature_credits._compare_twins(replace(splitter, run=alone), rows, tmp_path, split) is None
+
+
+def test_a_worker_loads_the_twin_of_a_number_or_the_tuned_model(run):
+    run_stages(run, ["tuned"])
+    pair = load_pair(run)
+    for number, other in ((None, pair[1]), (1, list(load_twins(run))[1])):
+        assert [model.sha256 for model in load_compared(run, number)] == [pair[0].sha256, other.sha256]
 
 
 def test_changed_features_are_counted_in_every_twin(run):
