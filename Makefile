@@ -34,12 +34,15 @@ docs: $(LIGHT)  ## data/README.md from lfp/bundle/tables/, docs/CONFIG.md from l
 	$(BIN)/python -m lfp.bundle.schema data/README.md
 	$(BIN)/python -m lfp.config_page docs/CONFIG.md
 
-demo: $(ALL)  ## both demos from nothing: 55 and 80 minutes of one core, no network
+demo: $(ALL)  ## both demos from nothing: an hour and two and a half of one core, no network
 	$(BIN)/python -m precompute demo --out data/demo --resume
 	$(BIN)/python -m precompute label data/demo --labeller human --reviewer maintainers --set labels.weighted=40 \
 		--set labels.drifted=40 --set labels.credited=40 --set labels.random=25 --set labels.swapped=20 \
 		--set labels.repeats=1 --answers data/labels/demo.answers.jsonl
 	$(BIN)/python -m precompute run precompute/presets/demo-helpful.toml --out data/demo-helpful --resume
+	$(BIN)/python -m precompute label data/demo-helpful --labeller human --reviewer maintainers --set labels.weighted=40 \
+		--set labels.drifted=40 --set labels.credited=40 --set labels.random=25 --set labels.swapped=20 \
+		--set labels.repeats=1 --answers data/labels/demo-helpful.answers.jsonl
 
 bench: $(ALL)  ## the benchmarks, a JSON line each
 	$(BIN)/python -m tests.benchmarks
