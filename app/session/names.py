@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from app.components.feature import naming
+from app.components.feature.regions import Region, name_regions
 from app.session.cache import ask
 from lfp.bundle import queries
 from lfp.bundle.store.connection import Store
@@ -41,6 +42,16 @@ def name_rows(store: Store, rows: pa.Table, *, side: str = "") -> pa.Table:
     names = read_names(store, ids)
     at = rows.schema.get_field_index(column)
     return rows.set_column(at, column, pa.array([names[number] for number in ids], pa.string()))
+
+
+def region_names(store: Store) -> tuple[Region, ...]:
+    """Return the named regions of the map of all features."""
+    return store.once("named regions", lambda: _region_names(store))
+
+
+def _region_names(store: Store) -> tuple[Region, ...]:
+    found = queries.feature_map.regions(store)
+    return () if found is None else name_regions(found, _names(store, found.feature_ids))
 
 
 def _names(store: Store, feature_ids: Sequence[int]) -> dict[int, str | None]:

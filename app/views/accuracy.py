@@ -1,12 +1,13 @@
 """Accuracy: how well the probe estimates the reward of words, pairs and texts."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import streamlit as st
 
 from app.components.html import exports, panels
-from app.components.results import report
+from app.components.results import evidence, report
 from app.session import cache, names, permalinks
 from app.session.cache import ask
 from app.session.permalinks import WORDS, words_for
@@ -18,14 +19,13 @@ from lfp.evaluation.results import ResultRow
 from lfp.report.figures import lines, points
 from lfp.report.figures.frame import CONFIG
 from lfp.report.figures.intervals import Legend
-from lfp.report.formatting import count, plain, signed
+from lfp.report.formatting import count, pick, plain, signed
 from lfp.report.sentences.words import (
     beating_sentence,
     calibration_facts,
     errors_sentence,
     gaps_sentence,
     pairs_sentence,
-    variance_sentence,
 )
 
 AXES = {
@@ -34,6 +34,8 @@ AXES = {
     "estimate against implicit reward": (points.IMPLICIT, points.ESTIMATE),
 }
 """What the scatter of words shows, by its value in the URL."""
+NAMES = {"feedback": "reward", "implicit_reward": "implicit reward", "shown": "probe estimate"}
+"""What columns of words are called within a sentence."""
 COLOURS = {
     "true feedback": "feedback",
     "estimate": "predicted",
@@ -46,7 +48,9 @@ COLOURS = {
 def show_scatter(store: Store) -> None:
     table = ask(queries.words.judged_words, store)
     rows = table.to_pydict()
-    across, up = AXES[frame.choose_one("Show", AXES, key="word_axes", names=WORDS["word_axes"])]
+    title = st.container()
+    chosen = frame.choose_one("Show", AXES, key="word_axes", names=WORDS["word_axes"])
+    across, up = AXES[chosen]
 
     def look_up_point() -> None:
         if isinstance(word := frame.first_point(st.session_state.word_scatter), str):
@@ -62,6 +66,24 @@ def show_scatter(store: Store) -> None:
     known = sum(None not in pair for pair in zip(rows[across[1]], rows[up[1]], strict=True))
     says = f"{count(known)} words, blue where the reward is positive. Click one to look it up."
     frame.caption(says, lambda: table, name="words")
+    with title:
+        frame.show_title("Words", words_title(store, rows, chosen))
+
+
+def words_title(store: Store, rows: Mapping[str, Sequence[Any]], axes: str) -> str:
+    """Say whether one score of words ranks them as the other does, by the report, or else by the words themselves."""
+    across, up = (column for _, column in AXES[axes])
+    n = sum(None not in pair for pair in zip(rows[across], rows[up], strict=True))
+    probe = ask(queries.common.headline, store)
+    if axes == "implicit reward against true":
+        row = pick(ask(queries.run.figures, store, "implicit_reward"), metric="tau", words="all", target=up)
+    elif axes == "estimate against true" and probe is not None:
+        keys = {"model": "tuned", "inputs": "sae", "words": "all", "target": probe.target}
+        held = [row for row in ask(queries.run.figures, store, "kendall_tau") if row.split in ("held_out_words", None)]
+        row = pick(held, metric="tau", **keys)
+    else:
+        row = store.once("words ranked alike", lambda: evidence.rank_words(rows[across], rows[up]))
+    return evidence.words(row, n, first=f"The {NAMES[up]}", second=NAMES[across])
 
 
 def show_word(store: Store) -> None:
@@ -96,13 +118,15 @@ def show_word(store: Store) -> None:
 
 def show_taus(store: Store) -> None:
     rows = ask(queries.run.figures, store, "kendall_tau")
-    st.subheader("Held-out words")
-    targets = report.targets(rows, ask(queries.common.headline, store))
+    title, targets = st.container(), report.targets(rows, ask(queries.common.headline, store))
     if not targets:
+        st.subheader("Held-out words")
         st.html(panels.note("The report of this run has no Kendall’s τ."))
         return
     target = targets[frame.choose_one("Probe of", targets, key="tau_target", names=WORDS["tau_target"])]
     words = frame.choose_one("Words", ["all", "positive", "negative"], key="tau_words")
+    with title:
+        frame.show_title("Held-out words", evidence.taus(rows, target, words=words))
     shown = lines.probes(rows, "tau", target, words=words)
     if shown:
         legend = Legend("Kendall’s τ with the reward", chance="shuffled rewards (95 %)")
@@ -112,7 +136,7 @@ def show_taus(store: Store) -> None:
 
 def show_errors(store: Store) -> None:
     rows = ask(queries.run.figures, store, "error_by_frequency")
-    st.subheader("Error by word frequency")
+    frame.show_title("Error by word frequency", evidence.errors(rows))
     if not rows:
         st.html(panels.note("The report has no errors by frequency."))
         return
@@ -124,12 +148,15 @@ def show_errors(store: Store) -> None:
 def show_disagreements(store: Store) -> None:
     rows = ask(queries.run.figures, store, "disagreements")
     lists = report.gap_lists(rows)
-    st.subheader("Largest disagreements")
+    title = st.container()
     if not lists:
+        st.subheader("Largest disagreements")
         st.html(panels.note("The report has no disagreements."))
         return
     chosen = st.selectbox("Show", list(lists), key="gap_list", bind="query-params", format_func=words_for("gap_list"))
     metric, gaps = lists[chosen]
+    with title:
+        frame.show_title("Largest disagreements", evidence.gaps(metric, gaps))
     here, linked = permalinks.current_view(permalinks.AccuracyView), []
     for gap in gaps:
         cells = signed(gap.gap), plain(gap.chance), plain(gap.p, 3)
@@ -147,7 +174,6 @@ def show_words(store: Store) -> None:
         st.subheader("Words")
         st.html(panels.note("This bundle has no rewards of words: its feedback is on pairs or on whole texts."))
         return
-    st.subheader("Reward, implicit reward and probe estimate of each word")
     frame.side_by_side(lambda: show_scatter(store), lambda: show_word(store), widths=[7, 5])
     left, right = st.columns(2, gap="large")
     with left:
@@ -159,20 +185,22 @@ def show_words(store: Store) -> None:
 
 def show_pairs(store: Store) -> None:
     rows = ask(queries.run.figures, store, "preference_accuracy")
-    st.subheader("Pairs")
     if not rows:
+        st.subheader("Pairs")
         st.html(panels.note("This bundle has no pairs: its feedback is on words or on whole texts."))
         return
     frame.side_by_side(lambda: show_pair_accuracy(rows), lambda: show_calibration(store, rows))
 
 
 def show_pair_accuracy(rows: Sequence[ResultRow]) -> None:
+    frame.show_title("Pairs", evidence.pairs(rows))
     legend = Legend("pair accuracy", chance="coin-flipped preferences (95 %)")
     frame.show_intervals(lines.pairs(rows), legend, key="pairs", include_zero=False)
     frame.caption_figures(pairs_sentence(rows), rows, name="preference_accuracy")
 
 
 def show_calibration(store: Store, rows: Sequence[ResultRow]) -> None:
+    frame.show_title("Calibration", evidence.calibration(rows))
     facts = calibration_facts(rows)
     margins = ask(queries.words.pair_margins, store)
     bins = points.reliability_bins(margins["margin"].to_pylist())
@@ -187,7 +215,8 @@ def show_calibration(store: Store, rows: Sequence[ResultRow]) -> None:
 
 def show_texts(store: Store) -> None:
     table = ask(queries.words.text_points, store)
-    st.subheader("Texts on two principal components")
+    explained = ask(queries.run.figures, store, "pca_explained")
+    frame.show_title("Texts on two principal components", evidence.components(explained))
     if not table.num_rows:
         st.html(panels.note("This bundle has no texts with activations."))
         return
@@ -196,8 +225,10 @@ def show_texts(store: Store) -> None:
     colour = frame.choose_one("Colour by", options, key="text_colour", names=WORDS["text_colour"])
     chart = points.texts(rows, COLOURS[colour])
     frame.show_figure(chart, key="text_scatter", href=permalinks.text_href, what="text")
-    explained = variance_sentence(ask(queries.run.figures, store, "pca_explained"))
-    says = f"Sampled texts by their mean feature activations. Click one to read it. {explained}"
+    says = (
+        "Sampled texts by their mean feature activations. Click one to read it. Chance: each feature’s activations "
+        "shuffled among texts."
+    )
     frame.caption(says, lambda: table, name="texts_pca")
 
 

@@ -22,6 +22,7 @@ PAGE_SIZE, MOST_POINTS = 25, 2000
 
 
 def show_counts(store: Store, figures: Sequence[ResultRow]) -> None:
+    frame.show_title("How features changed", drift.counts_title(figures))
     heads, rows, beyond = drift.status_table(ask(queries.drift.drift_counts, store), figures)
     says = (
         "[95 % interval] over features. Chance for counts: the average with tuned and base exchanged; how counts would "
@@ -31,9 +32,9 @@ def show_counts(store: Store, figures: Sequence[ResultRow]) -> None:
     st.html(panels.table(heads, rows, strong=beyond) + panels.note(says))
 
 
-def show_scatter(store: Store) -> int | None:
+def show_scatter(store: Store, figures: Sequence[ResultRow]) -> int | None:
     """Draw base against tuned; return the feature that was clicked."""
-    st.subheader("Base against tuned")
+    frame.show_title("Base against tuned", drift.carried_title(figures))
     plane = frame.choose_one("Show", drift.PLANES, key="plane")
     rows = names.name_rows(store, ask(queries.drift.drift_points, store, limit=MOST_POINTS))
     event = st.plotly_chart(
@@ -102,7 +103,9 @@ def table_columns() -> dict[str, Any]:
 
 def show_table(store: Store) -> int | None:
     """Draw the table; return the feature that was clicked or chosen by name."""
-    st.subheader("Feature by feature")
+    largest = queries.common.Order("drifted", True)
+    first = ask(queries.drift.drift, store, queries.drift.DriftFilter(), order=largest, limit=1).to_pylist()
+    frame.show_title("Feature by feature", drift.first_title(first[0] if first else None))
     view = show_filters(store)
     sites = tuple(site for site in view.drift_site if site in SITES)
     wanted = queries.drift.DriftFilter(status=view.became, layers=view.drift_layer, sites=sites, search=view.drift_find)
@@ -137,7 +140,7 @@ def show() -> None:
     figures = ask(queries.run.figures, store, "drift")
     st.html(panels.heading(store.manifest.title, "Drift", drift.summary(counts, figures)))
     show_counts(store, figures)
-    point = show_scatter(store)
+    point = show_scatter(store, figures)
     chosen = show_table(store)
     opened = chosen if chosen is not None else point
     if opened is not None:

@@ -72,16 +72,10 @@ def go(feature_id: int) -> None:
     st.session_state.feature = feature_id
 
 
-def show_title(part: str, finding: str) -> None:
-    """Draw the title of a panel: what it is of, and what it shows of this feature."""
-    st.html(panels.kicker(part))
-    st.subheader(finding)
-
-
 def show_examples(feature: Feature, rows: Sequence[dict[str, Any]]) -> None:
     """Draw the examples of one bucket, out of all `rows` of the feature."""
     counts = Counter(row["bucket"] for row in rows)
-    show_title("Examples", titles.examples(feature))
+    frame.show_title("Examples", titles.examples(feature))
     if not counts:
         st.html(panels.note("No examples: the feature was never active on the corpus."))
         return
@@ -122,13 +116,13 @@ def show_labels(store: Store, feature: Feature, labels: Sequence[Label], rows: S
 
 def show_contribution(store: Store, feature: Feature, probe: Probe | None) -> None:
     n = store.manifest.tables["features"].rows
-    show_title("In the estimate", titles.contribution(feature, n_features=n))
+    frame.show_title("In the estimate", titles.contribution(feature, n_features=n))
     st.html(profile.contribution(feature, n_features=n))
     drifted = ask(queries.feature.feature_drift, store, feature.feature_id)
-    show_title("Drift", titles.drift(drifted))
+    frame.show_title("Drift", titles.drift(drifted))
     st.html(profile.drift(drifted, n_features=n))
     removed = ask(queries.feature.feature_ablations, store, feature.feature_id)
-    show_title("Ablations", titles.ablations(removed))
+    frame.show_title("Ablations", titles.ablations(removed))
     is_dpo = store.manifest.config.get("tune", {}).get("method") == "dpo"
     reward = "implicit reward (nats)" if is_dpo else "reward of completions"
     target = reading.target_name(probe) if probe else ""
@@ -137,7 +131,7 @@ def show_contribution(store: Store, feature: Feature, probe: Probe | None) -> No
 
 def show_credit(store: Store, feature: Feature) -> None:
     found, n = ask(queries.feature.feature_credit, store, feature.feature_id), store.manifest.tables["features"].rows
-    show_title("Credit", titles.credit(found, n_features=n))
+    frame.show_title("Credit", titles.credit(found, n_features=n))
     st.html(credit.facts(found, n_features=n))
     if found is None:
         return
@@ -162,7 +156,7 @@ def show_credit(store: Store, feature: Feature) -> None:
 
 
 def show_activity(store: Store, feature: Feature) -> None:
-    show_title("Activity, tuned and base", titles.activity(feature))
+    frame.show_title("Activity, tuned and base", titles.activity(feature))
     histogram = ask(queries.feature.histogram, store, feature.feature_id)
     if histogram and sum(histogram.counts) + sum(histogram.base_counts):
         figure = bars.activation_histogram(histogram.edges, histogram.counts, histogram.base_counts)
@@ -171,14 +165,14 @@ def show_activity(store: Store, feature: Feature) -> None:
         st.html(panels.note("It was active on no token of the corpus."))
     st.html(profile.activity(feature))
     if feature.scale_tuned is not None:
-        show_title("Latent scaling", titles.latent_scaling(feature))
+        frame.show_title("Latent scaling", titles.latent_scaling(feature))
         st.html(profile.latent_scaling(feature))
 
 
 def show_tokens(feature: Feature) -> None:
-    show_title("Fires on", titles.fires_on(feature))
+    frame.show_title("Fires on", titles.fires_on(feature))
     st.html(panels.token_bars(feature.top_tokens) + panels.note("Share of the feature’s total activation."))
-    show_title("Tokens it raises and lowers", titles.tokens(feature))
+    frame.show_title("Tokens it raises and lowers", titles.tokens(feature))
     left, right = st.columns(2, gap="medium")
     left.html(panels.token_bars(feature.pos_logits[:8], sign=1))
     right.html(panels.token_bars(feature.neg_logits[:8], sign=-1))
@@ -187,7 +181,7 @@ def show_tokens(feature: Feature) -> None:
 
 def show_texts(store: Store, feature: Feature) -> None:
     parts = ask(queries.feature.feature_texts, store, feature.feature_id)
-    show_title("Where it moves the estimate", titles.texts(parts))
+    frame.show_title("Where it moves the estimate", titles.texts(parts))
     if parts is None:
         st.html(panels.note("No probe of this bundle reads this feature."))
     else:
@@ -195,7 +189,7 @@ def show_texts(store: Store, feature: Feature) -> None:
         href = lambda text_id: permalinks.href("inputs", permalinks.InputsView(text=text_id, watch=watched))  # noqa: E731
         st.html(profile.texts(parts, where=href))
     near = names.with_names(store, ask(queries.feature.neighbours, store, feature.feature_id), key="neighbour_id")
-    show_title("Neighbours", titles.neighbours(near))
+    frame.show_title("Neighbours", titles.neighbours(near))
     st.html(profile.neighbours(near, where=permalinks.feature_href))
 
 

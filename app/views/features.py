@@ -84,13 +84,13 @@ def show_map(store: Store, wanted: FeatureFilter) -> int | None:
 
     st.plotly_chart(
         feature_map.figure(
-            points,
+            names.name_rows(store, points),
             others,
             colour=colour,
             area=wanted.region,
             ink=permalinks.text_colour(),
             is_drawn_on=mouse == SELECT,
-            clusters=ask(queries.feature_map.clusters, store),
+            regions=names.region_names(store),
         ),
         config=feature_map.CONFIG,
         key=key,
@@ -103,7 +103,8 @@ def show_map(store: Store, wanted: FeatureFilter) -> int | None:
         part += f"Grey: how many of all {count(n_all)} features are there. "
     how = "Draw around some to list only these." if mouse == SELECT else "Click a point to open it."
     named = (
-        "Names are the words that set the names of a region’s features apart. Scroll to zoom, double-click to reset."
+        "A region’s name is what its features share, with the share that bears it out; regions that share nothing "
+        "beyond chance have none. Scroll to zoom, double-click to reset."
     )
     st.html(panels.note(f"{part}Nearby features have similar decoder directions. {named} {how}"))
     point: int | None = st.session_state.pop("picked_point", None)

@@ -42,8 +42,9 @@ def open_other(name: str) -> Store | None:
 
 def show_facts(this: Store, other: Store) -> None:
     heads, rows, differing = comparing.facts(this.manifest, other.manifest)
-    st.html(panels.table(heads, rows, strong=differing, wraps=True) + panels.note("Bold rows differ."))
     differences = comparison.config_differences(this.manifest, other.manifest)
+    frame.show_title("Both runs", comparing.differences_title(len(differing), len(differences)))
+    st.html(panels.table(heads, rows, strong=differing, wraps=True) + panels.note("Bold rows differ."))
     if not differences:
         st.html(panels.note("Both runs have the same config."))
         return
@@ -53,9 +54,11 @@ def show_facts(this: Store, other: Store) -> None:
 
 
 def show_metrics(this: Store, other: Store) -> None:
-    st.subheader("Metrics")
+    title = st.container()
     with st.spinner("Comparing the runs"):
         pairs = cache.ask(comparison.figure_pairs, this, other)
+    with title:
+        frame.show_title("Metrics", comparing.metrics_title(pairs))
     if not pairs:
         st.html(panels.note("The two reports have no metric in common."))
         return
@@ -95,9 +98,11 @@ def show_metrics(this: Store, other: Store) -> None:
 
 def show_matches(this: Store, other: Store) -> tuple[str, int] | None:
     """Draw the matched features; return the side and number of the feature that was clicked or chosen by name."""
-    st.subheader("Matched features")
+    title = st.container()
     with st.spinner("Matching features"):
         found = cache.ask(comparison.match_features, this, other)
+    with title:
+        frame.show_title("Matched features", comparing.matches_title(found))
     st.html(panels.note(comparing.matched_sentence(found)))
     if not found.pairs.num_rows:
         return None

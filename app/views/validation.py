@@ -8,7 +8,7 @@ import pyarrow as pa
 import streamlit as st
 
 from app.components.html import exports, panels
-from app.components.results import report
+from app.components.results import evidence, report, titles
 from app.session import cache, names, permalinks
 from app.session.cache import ask
 from app.session.permalinks import WORDS
@@ -20,14 +20,13 @@ from lfp.evaluation.results import CONTROL, FEATURE, ResultRow, is_inert
 from lfp.report.figures import lines, points
 from lfp.report.figures.intervals import Legend
 from lfp.report.formatting import count
-from lfp.report.sentences.ablations import effects_sentence, inert_sentence, singles_sentence
+from lfp.report.sentences.ablations import effects_sentence, inert_sentence
 from lfp.report.sentences.features import (
     SCORES,
     agreement_facts,
     agreement_sentence,
     frequencies_sentence,
     labellers_sentence,
-    rank_sentence,
 )
 
 AGAINST = {"weights that beat their null": "beats_null", "the top tenth of weights": "top_decile"}
@@ -46,7 +45,6 @@ def choose_labeller(store: Store) -> str | None:
 
 
 def show_counts(store: Store, labeller: str) -> None:
-    st.subheader("Labels against weights")
     rows = ask(queries.run.figures, store, "label_agreement")
     compared: dict[str, dict[str, ResultRow]] = {}
     for row in rows:
@@ -54,16 +52,21 @@ def show_counts(store: Store, labeller: str) -> None:
         if keys.get("labeller") == labeller and "against" in keys:
             compared.setdefault(keys["against"], {})[row.metric] = row
     held = {value: compared[against] for value, against in AGAINST.items() if against in compared}
+    title = st.container()
     if not held:
+        st.subheader("Labels against weights")
         st.html(panels.note("The report does not compare this labeller’s labels with weights."))
         return
     found = held[frame.choose_one("Count as important", held, key="weighty_by", names=WORDS["weighty_by"])]
+    with title:
+        frame.show_title("Labels against weights", evidence.counts(found))
     st.html(report.heat(found) + panels.facts(agreement_facts(list(found.values()))))
     frame.caption_figures(agreement_sentence(found), rows, name="label_agreement")
 
 
 def show_beliefs(store: Store, labeller: str) -> None:
-    st.subheader("Label confidence and probe weight")
+    figures = ask(queries.run.figures, store, "label_agreement")
+    frame.show_title("Label confidence and probe weight", evidence.beliefs(figures, labeller))
     table = ask(queries.run.beliefs, store, labeller)
     if not table.num_rows:
         st.html(panels.note("No feature has both a label of this labeller and a weight."))
@@ -72,18 +75,21 @@ def show_beliefs(store: Store, labeller: str) -> None:
     frame.show_figure(figure, key="beliefs", href=permalinks.feature_href, what="feature")
     total = ask(queries.run.count_beliefs, store, labeller)
     part = "" if total == table.num_rows else f"A sample of {count(table.num_rows)} of {count(total)} features. "
-    says = rank_sentence(ask(queries.run.figures, store, "label_agreement"), labeller)
+    says = "Chance: 95 % of shuffled labels are within it."
     frame.caption(f"{part}{says} Click a point to open its feature.", lambda: table, name="beliefs")
 
 
 def show_scores(store: Store, labeller: str) -> None:
-    st.subheader("Do labels predict when the feature fires?")
     rows = ask(queries.run.figures, store, "label_scores")
     held = [name for name in SCORES if lines.label_scores(rows, name, labeller)]
     if not held:
+        st.subheader("Do labels predict when the feature fires?")
         st.html(panels.note("This labeller’s labels were not scored on held-out examples."))
         return
+    title = st.container()
     metric = frame.choose_one("Score", held, key="label_score")
+    with title:
+        frame.show_title("Do labels predict when the feature fires?", evidence.scores(rows, metric, labeller))
     legend = Legend("balanced accuracy" if metric != "agreement" else "share", chance="another feature’s label")
     frame.show_intervals(lines.label_scores(rows, metric, labeller), legend, key="scores", include_zero=False)
     frame.caption_figures(SCORES[metric], rows, name="label_scores")
@@ -93,14 +99,17 @@ def show_scores(store: Store, labeller: str) -> None:
 
 
 def show_frequencies(store: Store, labeller: str) -> None:
-    st.subheader("Do related features fire where the estimate is high?")
+    part = "Do related features fire where the estimate is high?"
     rows = ask(queries.run.figures, store, "activation_frequency")
     if not rows:
+        st.subheader(part)
         st.html(panels.note("The report has no activation frequencies."))
         return
-    metrics = {"tokens": "per_token", "texts": "per_text"}
+    title, metrics = st.container(), {"tokens": "per_token", "texts": "per_text"}
     metric = metrics[frame.choose_one("Share of", metrics, key="share_of")]
     found = lines.frequencies(rows, metric, labeller)
+    with title:
+        frame.show_title(part, evidence.frequencies(found))
     axis = "share of (token, feature) pairs active" if metric == "per_token" else "share of features active in a text"
     legend = Legend(axis, chance="as many random features (95 %)")
     frame.show_intervals(lines.frequency_lines(found), legend, key="frequencies")
@@ -117,7 +126,7 @@ def show_labels(store: Store) -> None:
 
 
 def show_effects(rows: Sequence[dict[str, Any]]) -> None:
-    st.subheader("Ablation: reward without these features")
+    frame.show_title("Ablation: reward without these features", titles.ablations(rows))
     legend = Legend("change of mean reward beyond controls’", chance="controls (95 %)", is_signed=True)
     frame.show_intervals(lines.effects(rows), legend, key="effects")
     judged = {row["group"] for row in lines.ablated_groups(rows)}
@@ -128,7 +137,7 @@ def show_effects(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def show_perplexities(rows: Sequence[dict[str, Any]]) -> None:
-    st.subheader("Is the text still fluent?")
+    frame.show_title("Is the text still fluent?", evidence.fluency(rows))
     legend = Legend("perplexity under the base model", mark="unchanged model")
     frame.show_intervals(lines.perplexities(rows), legend, key="perplexities", include_zero=False)
     says = "Points right of the controls mean that removal just damages the text."
@@ -137,26 +146,27 @@ def show_perplexities(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def show_single_features(store: Store, found: Sequence[AblatedFeature]) -> None:
-    st.subheader("Predicted and measured effects")
+    rows = ask(queries.run.figures, store, "ablation")
+    frame.show_title("Predicted and measured effects", evidence.singles(rows))
     frame.show_figure(
         points.effects(names.with_names(store, found)),
         key="single_effects",
         href=permalinks.feature_href,
         what="feature",
     )
-    band = "Grey band: 95 % of controls."
-    says = f"{band} {singles_sentence(ask(queries.run.figures, store, 'ablation'))}".strip()
+    says = "Grey band: 95 % of controls."
     table = lambda: exports.as_table(AblatedFeature, found)  # noqa: E731
     frame.caption(f"{says} Click a point to open its feature.", table, name="single_features")
 
 
 def show_inert(store: Store, found: Sequence[AblatedFeature]) -> None:
-    st.subheader("Weighted heavily, no causal effect")
     inert = [feature for feature in found if is_inert(asdict(feature))]
+    effects = [feature.measured for feature in found]
+    frame.show_title("Weighted heavily, no effect detected", evidence.inert(len(inert), len(found), effects))
     if inert:
         rows = report.feature_rows(names.with_names(store, inert), permalinks.feature_href)
         st.html(panels.linked_table(["feature", "predicted", "measured"], rows))
-    halves = [(high - low) / 2 for _, low, high in (feature.measured for feature in found)]
+    halves = [(high - low) / 2 for _, low, high in effects]
     says = inert_sentence(len(inert), len(found), halves, found[0].n_completions)
     frame.caption(says, lambda: exports.as_table(AblatedFeature, inert), name="inert")
 

@@ -26,6 +26,12 @@ def name_tab(*what: str) -> None:
     st.set_page_config(page_title=f"{named} · LFP Explorer")
 
 
+def show_title(part: str, finding: str) -> None:
+    """Draw the title of a panel: what it is of, and what it shows."""
+    st.html(panels.kicker(part))
+    st.subheader(finding)
+
+
 def download(rows: Callable[[], pa.Table], *, name: str, label: str = "Download") -> None:
     """Draw buttons that download rows as CSV, Parquet or JSON; `rows` is called only when a button is pressed."""
     with st.popover(label, icon=":material/download:", help="All rows that match, not only this page"):

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import streamlit as st
 
-from app.session import bundles, cache
+from app.session import cache, models
 from app.session.cache import ask
 from app.session.permalinks import FeaturesView
 from lfp.bundle import queries
-from lfp.bundle.manifest import has_models
 from lfp.bundle.queries.features import MATCH
 from lfp.bundle.queries.search import TOKEN_ROLES, Found
 from lfp.bundle.store.connection import Store
@@ -79,13 +79,15 @@ def find(store: Store, view: FeaturesView) -> Found | None:
 
 
 def _by_sentence(store: Store, text: str) -> Found:
-    """Let the bundle's models read the sentence where they can run here, else look its words up in stored texts."""
-    if has_models(store.manifest) and not bundles.has_too_large_models(store.manifest):
+    """Let the bundle's models read the sentence if they can run here; else look up its words in texts, and say why."""
+    reason = models.why_not(store.manifest)
+    if reason is None:
         try:
             return ask(read_sentence, store, text)
-        except (ImportError, LfpError):
-            pass  # what is stored answers instead, and says that no model was run
-    return ask(queries.search.by_stored_words, store, text)
+        except (ImportError, LfpError) as error:
+            reason = models.why_failed(error)
+    found = ask(queries.search.by_stored_words, store, text)
+    return replace(found, says=f"{found.says} {reason}")
 
 
 def read_sentence(store: Store, text: str) -> Found:

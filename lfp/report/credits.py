@@ -9,7 +9,7 @@ import numpy as np
 
 from lfp.evaluation.results import DICTIONARIES, ELSEWHERE, RATE, ResultRow
 from lfp.evaluation.statistics.discoveries import benjamini_hochberg
-from lfp.report.formatting import count, digits_for, estimate, percent, pick, plain, signed
+from lfp.report.formatting import count, digits_for, estimate, percent, pick, plain, share, signed
 
 NAMES: Mapping[str, str] = {
     "mlp": "MLPs",
@@ -45,12 +45,12 @@ def credits_sentence(rows: Sequence[ResultRow]) -> str:
     kinds = [row for row in rows if row.metric == "share" and row.layer is None and row.group in NAMES]
     if not kinds:
         return "Base and tuned model are equal: there is no implicit reward to split, and all credits are 0."
-    parts = [f"{NAMES[str(row.group)]} {_share(row)}" for row in sorted(kinds, key=lambda row: -row.value)]
+    parts = [f"{NAMES[str(row.group)]} {share(row)}" for row in sorted(kinds, key=lambda row: -row.value)]
     read = pick(rows, metric="share", group=DICTIONARIES)
     first = ""
     if read is not None:
         first = (
-            f"The modules that the dictionaries read carry {_share(read)} of the implicit reward; none of their"
+            f"The modules that the dictionaries read carry {share(read)} of the implicit reward; none of their"
             " features can show the rest. "
         )
     exact = f" They sum to each text’s implicit reward within {percent(error.value)} of their sizes." if error else ""
@@ -66,9 +66,9 @@ def _through_attention(rows: Sequence[ResultRow]) -> str:
     of_texts = pick(rows, metric="share_same_position", group=ELSEWHERE)
     through = "came through keys and values, those of the token’s own position included"
     if by_token is not None:
-        return f" Token by token, {_share(by_token)} of the absolute credits {through}."
+        return f" Token by token, {share(by_token)} of the absolute credits {through}."
     if of_texts is not None:
-        return f" On the same position, {_share(of_texts)} of the absolute credits of texts {through}."
+        return f" On the same position, {share(of_texts)} of the absolute credits of texts {through}."
     return ""
 
 
@@ -91,7 +91,7 @@ def layer_title(rows: Sequence[ResultRow]) -> str:
     if not modules:
         return "Share of the implicit reward by layer"
     top = max(modules, key=lambda row: row.value)
-    return f"Of all layers, {name_module(str(top.group), top.layer)} carries most: {_share(top)} of the implicit reward"
+    return f"Of all layers, {name_module(str(top.group), top.layer)} carries most: {share(top)} of the implicit reward"
 
 
 def ledger_title(rows: Sequence[ResultRow]) -> str:
@@ -101,7 +101,7 @@ def ledger_title(rows: Sequence[ResultRow]) -> str:
         return "Where it lives in the model"
     top = max(kinds, key=lambda row: row.value if math.isfinite(row.value) else -math.inf)
     verb = "carry" if str(NAMES[str(top.group)]).endswith("s") else "carries"
-    return f"Where it lives: {NAMES[str(top.group)]} {verb} {_share(top)} of the implicit reward"
+    return f"Where it lives: {NAMES[str(top.group)]} {verb} {share(top)} of the implicit reward"
 
 
 def ledger_sentence(rows: Sequence[ResultRow]) -> str:
@@ -142,7 +142,7 @@ def features_share_sentence(rows: Sequence[ResultRow]) -> str:
     found = _feature_shares(rows)
     if not found:
         return ""
-    parts = [f"{_share(row)} of the credit of {name_place(row.layer, row.site)}" for row in found]
+    parts = [f"{share(row)} of the credit of {name_place(row.layer, row.site)}" for row in found]
     return (
         f"All features together carry {' and '.join(parts)} ({count(found[0].n)} texts, 95 % intervals over texts); "
         "the rest is their dictionary’s bias and what it does not reconstruct. "
@@ -194,10 +194,3 @@ def _say_when_features_learned(rows: Sequence[ResultRow]) -> str:
 
 
 _LEVEL = 0.05
-
-
-def _share(row: ResultRow) -> str:
-    if row.ci_low is None or row.ci_high is None:
-        return percent(row.value)
-    low, high = (percent(value).removesuffix(" %") for value in (row.ci_low, row.ci_high))
-    return f"{percent(row.value)} [{low}, {high}]"

@@ -159,6 +159,14 @@ def estimate(row: ResultRow, *, is_signed: bool = False) -> str:
     return with_interval(row.value, row.ci_low, row.ci_high, is_signed=is_signed)
 
 
+def share(row: ResultRow) -> str:
+    """Return a row's share and its interval in per cent."""
+    if row.ci_low is None or row.ci_high is None:
+        return percent(row.value)
+    low, high = (percent(value).removesuffix(" %") for value in (row.ci_low, row.ci_high))
+    return f"{percent(row.value)} [{low}, {high}]"
+
+
 def pick(rows: Iterable[ResultRow], **keys: object) -> ResultRow | None:
     """Return the first row with these keys."""
     return next((row for row in rows if all(getattr(row, key) == value for key, value in keys.items())), None)

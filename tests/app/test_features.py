@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 
 from app.components.feature import columns
 from app.components.feature import map as feature_map
+from app.components.feature.regions import Region, name_regions
 from app.session import permalinks
 from app.session.permalinks import FeaturesView
 from app.widgets import filters, search
 from app.widgets.chips import chips
 from lfp.bundle import queries
 from lfp.bundle.queries.common import Order
+from lfp.bundle.queries.feature_map import Regions
 from lfp.bundle.queries.features import FeatureFilter
 from lfp.bundle.store.connection import Store
 from lfp.evaluation.results import STATUSES
@@ -297,14 +299,36 @@ def test_the_map_can_be_put_away(explorer, bundle):
 def test_a_map_of_a_large_bundle_is_a_density_below_the_points(bundle):
     with Store.open(bundle) as store:
         wanted = FeatureFilter(sign="negative")
-        clusters = queries.feature_map.clusters(store)
+        regions = (Region(0.1, 0.2, "“film” 40 %", "4 of 10"),)
         density = queries.feature_map.density(store, FeatureFilter())
         rows = queries.features.feature_points(store, wanted, colour="weight")
-    figure = feature_map.figure(rows, density, colour="weight", area=(), ink="#24221d", clusters=clusters)
+    figure = feature_map.figure(rows, density, colour="weight", area=(), ink="#24221d", regions=regions)
     assert (figure.data[0].type, figure.data[1].type) == ("heatmap", "scattergl")
     assert np.nansum(np.expm1(figure.data[0].z)) == pytest.approx(60)
-    named = [f"<b>{escaped(cluster.name)}</b>" for cluster in clusters]
-    assert named and [note.text for note in figure.layout.annotations] == named
+    assert [(note.text, note.hovertext) for note in figure.layout.annotations] == [("<b>“film” 40 %</b>", "4 of 10")]
+
+
+def made_regions(at, are_active):
+    n = len(at)
+    return Regions(np.zeros((2, 2)), np.bincount(at, minlength=2), tuple(range(n)), np.array(at), np.array(are_active))
+
+
+def test_a_region_is_named_by_what_its_features_share_beyond_chance():
+    named = {n: f"strongest on “{'film' if n < 12 else 'word' + chr(97 + n % 20)}”" for n in range(60)}
+    regions = made_regions([0] * 20 + [1] * 40, [True] * 60)
+    (found,) = name_regions(regions, named)
+    assert found.name == "“film” 60 %"
+    assert found.says.startswith("The names of 12 of 20 active features here have “film”, 0 % of those elsewhere.")
+    assert name_regions(regions, dict.fromkeys(range(60), "“film”")) == ()
+    assert name_regions(regions, dict.fromkeys(range(60))) == ()
+    spread = {n: "“film”" if n % 5 == 0 else "“other”" for n in range(60)}
+    assert name_regions(regions, spread) == ()
+
+
+def test_a_region_of_silent_features_says_so():
+    regions = made_regions([0] * 20 + [1] * 40, [False] * 18 + [True] * 42)
+    (found,) = name_regions(regions, {})
+    assert found.name == "never active 90 %" and found.says == "90 % of 20 features here never fire on the corpus."
 
 
 def test_a_map_of_many_says_that_it_is_a_part(explorer, bundle, monkeypatch):
@@ -431,6 +455,7 @@ def test_a_walk_goes_through_a_ranked_search(explorer, bundle):
 def test_a_search_that_finds_nothing_says_what_was_searched(explorer, bundle):
     html = whole(explorer("features", bundle, find="zzzzqqq", find_by="sentence"))
     assert "No model was run" in html and "Not in them: zzzzqqq" in html and "No matches" in html
+    assert "This bundle carries no models" in html and "--set artifacts=true" in html
 
 
 @pytest.mark.parametrize(

@@ -151,4 +151,4 @@ def test_a_click_on_a_point_looks_a_word_up_or_opens_a_feature(page, address):
     url(page, r"/feature\?bundle=reviews&feature=\d+$")
     page.go_back()
     url(page, r"/validation\?bundle=reviews$")
-    page.get_by_text("Weighted heavily, no causal effect").wait_for()
+    page.get_by_text("Weighted heavily, no effect detected").wait_for()

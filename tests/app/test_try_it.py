@@ -267,6 +267,18 @@ def test_models_that_cannot_be_loaded_are_told_of(explorer, with_models, monkeyp
     assert "cannot be loaded" in html and (str(path.parent) in html) != is_public
 
 
+def test_a_search_by_sentence_says_why_no_model_ran(explorer, with_models, monkeypatch, fresh):
+    searched = {"find": "sentence: fine words"}
+    assert "The models of this bundle cannot be loaded: " in whole(explorer("features", with_models(1000), **searched))
+    monkeypatch.setenv("LFP_PUBLIC", "1")
+    path = with_models(bundles.LARGEST_PUBLIC + 1)
+    html = whole(explorer("features", path, **searched))
+    assert "No model was run" in html and "too large to run here" in html
+    monkeypatch.delenv("LFP_PUBLIC")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "needs torch, which is not installed here" in whole(explorer("features", path, **searched))
+
+
 def test_strangers_run_small_models_only(explorer, tiny_bundle, with_models, monkeypatch):
     monkeypatch.setenv("LFP_PUBLIC", "1")
     path = with_models(bundles.LARGEST_PUBLIC + 1)

@@ -10,8 +10,9 @@ import plotly.graph_objects as go
 import pyarrow as pa
 
 from lfp.evaluation.results import STATUSES, ResultRow
+from lfp.report.checks import is_beyond_null
 from lfp.report.figures.frame import BASE, GRID, NEGATIVE, POSITIVE, draw
-from lfp.report.formatting import count, fixed, percent, pick, place_name, plain
+from lfp.report.formatting import count, fixed, percent, pick, place_name, plain, share, signed
 from lfp.util.sanitize import escaped, shortened, token_text
 from lfp.util.types import SITE_NAMES
 
@@ -55,6 +56,53 @@ def summary(counts: Mapping[str, int], figures: Sequence[ResultRow]) -> str:
         share = percent(known[most]).replace(" ", "\u00a0")
         says += f" {which} carry {share} of the change in the estimate."
     return says
+
+
+def counts_title(figures: Sequence[ResultRow]) -> str:
+    """Say how many features strengthened and weakened, beside their numbers with the models exchanged."""
+    found = {name: pick(figures, metric="count", inputs="sae", group=name) for name in ("strengthened", "weakened")}
+    parts = [
+        f"{count(row.value)}{_interval(row)} features {name}{_exchanged(row)}"
+        for name, row in found.items()
+        if row is not None
+    ]
+    return "; ".join(parts) or "How features changed"
+
+
+def carried_title(figures: Sequence[ResultRow]) -> str:
+    """Say which features carry most of the change of the estimate, with the share's interval and its null."""
+    rows = [row for row in figures if row.metric == "carried_share" and row.group in STATUSES]
+    top = max((row for row in rows if math.isfinite(row.value)), key=lambda row: row.value, default=None)
+    if top is None or not top.value:
+        return "Base against tuned"
+    which = "that fire as before" if top.group == "steady" else f"that are {STATUS_NAMES[str(top.group)]}"
+    if top.group in ("strengthened", "weakened"):
+        which = f"that {top.group}"
+    beyond = is_beyond_null(top)
+    side = "" if beyond is None else f", {'above' if beyond else 'not clearly above'} chance ({percent(top.null_high)})"
+    return f"Features {which} carry most of the change in the estimate: {share(top)}{side}"
+
+
+def first_title(row: Mapping[str, Any] | None) -> str:
+    """Say which feature's contribution changed most, against chance at its rank."""
+    if row is None:
+        return "Feature by feature"
+    says = f"Feature {row['feature_id']} changed most: contribution {signed(row['drifted_contribution'])} per token"
+    null = row["drifted_null"]
+    if null is None:
+        return says
+    side = "beyond" if abs(row["drifted_contribution"]) > null else "within"
+    return f"{says}, {side} chance ({plain(null)})"
+
+
+def _interval(row: ResultRow) -> str:
+    if row.ci_low is None or row.ci_high is None:
+        return ""
+    return f" [{fixed(row.ci_low, 0)}, {fixed(row.ci_high, 0)}]"
+
+
+def _exchanged(row: ResultRow) -> str:
+    return "" if row.null_mean is None else f", about {count(row.null_mean)} with the models exchanged"
 
 
 def status_table(

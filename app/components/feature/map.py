@@ -11,7 +11,8 @@ import plotly.graph_objects as go
 import pyarrow as pa
 
 from app.components.feature.columns import COLUMNS, SIGNED
-from lfp.bundle.queries.feature_map import Cluster, Density
+from app.components.feature.regions import Region
+from lfp.bundle.queries.feature_map import Density
 from lfp.report.figures import frame
 from lfp.report.figures.frame import DIVERGING, GRID, STRENGTH, draw
 from lfp.util.sanitize import escaped, escaped_lines
@@ -35,11 +36,11 @@ def figure(
     area: Sequence[Point],
     ink: str,
     is_drawn_on: bool = True,
-    clusters: Sequence[Cluster] = (),
+    regions: Sequence[Region] = (),
 ) -> go.Figure:
     """Draw points as `feature_points` returns them, coloured by the column `colour`, over `others` in grey.
 
-    `others` are points too, or the density of however many features. Names of `clusters` stand at their centres.
+    `others` are points too, or the density of however many features. Names of `regions` stand at their centres.
     A point's `customdata` is its feature's number. `ink` is the colour of the line around `area`. Dragging draws
     another area, or with `is_drawn_on` False moves the map: only then are clicks on points reported.
     """
@@ -96,7 +97,7 @@ def figure(
         [behind, passed], axis, axis, height=520, margin={"l": 4, "r": 4, "t": 62, "b": 4},
         dragmode="lasso" if is_drawn_on else "pan",
         newselection={"line": {"color": ink, "width": 1.6, "dash": "solid"}},
-        shapes=[outline] if area else [], annotations=[_cluster_name(cluster, ink) for cluster in clusters],
+        shapes=[outline] if area else [], annotations=[_region_name(region, ink) for region in regions],
         uirevision="map",
     )  # fmt: skip
 
@@ -110,13 +111,13 @@ def _density(density: Density) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _cluster_name(cluster: Cluster, ink: str) -> dict[str, Any]:
-    """Return the annotation that names a cluster at its centre."""
+def _region_name(region: Region, ink: str) -> dict[str, Any]:
+    """Return the annotation that names a region at its centre, and on hover what bears the name out."""
     dark = ink.lower() != "#24221d"
     return {
-        "x": cluster.x, "y": cluster.y, "text": f"<b>{escaped(cluster.name)}</b>", "showarrow": False,
+        "x": region.x, "y": region.y, "text": f"<b>{escaped(region.name)}</b>", "showarrow": False,
         "font": {"size": 12, "color": ink}, "bgcolor": "rgba(23, 22, 19, .72)" if dark else "rgba(253, 252, 247, .78)",
-        "hovertext": f"{cluster.n:,} features", "borderpad": 2,
+        "hovertext": escaped(region.says), "borderpad": 2,
     }  # fmt: skip
 
 

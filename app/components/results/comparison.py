@@ -96,11 +96,40 @@ def few_differ(pairs: Sequence[FigurePair]) -> str:
     if not known:
         return f"{count(len(pairs))} metrics in both; none has an interval in both."
     n = sum(_differs(pair) == "✓" for pair in known)
-    by_chance = count(max(1, round(0.05 * len(known))))
     return (
         f"{count(len(pairs))} metrics in both. {count(n)} of the {count(len(known))} with intervals differ; about "
-        f"{by_chance} would by chance."
+        f"{_by_chance(known)} would by chance."
     )
+
+
+def differences_title(n_facts: int, n_keys: int) -> str:
+    """Say in how many facts and keys of their configs two runs differ."""
+    if not n_keys:
+        return f"The runs have the same config and differ in {n_facts} other fact{'s' if n_facts != 1 else ''}"
+    return f"The configs of the runs differ in {count(n_keys)} key{'s' if n_keys != 1 else ''}"
+
+
+def metrics_title(pairs: Sequence[FigurePair]) -> str:
+    """Say how many figures of both reports differ, against how many would by chance."""
+    known = [pair for pair in pairs if pair.interval is not None]
+    if not known:
+        return f"{count(len(pairs))} metrics in both runs, none with an interval in both"
+    n = sum(_differs(pair) == "✓" for pair in known)
+    return f"{count(n)} of {count(len(known))} metrics differ; about {_by_chance(known)} would by chance"
+
+
+def matches_title(found: MatchedFeatures) -> str:
+    """Say how many features of this run have a match in the other beyond chance."""
+    pairs, here = found.pairs.num_rows, found.looked_at[0]
+    if not here:
+        return "No feature of this run can be compared"
+    share = f" ({percent(pairs / here)})" if pairs else ""
+    return f"{count(pairs)} of {count(here)} features{share} have a match in the other run beyond chance"
+
+
+def _by_chance(known: Sequence[FigurePair]) -> str:
+    """Return how many of so many metrics would differ by chance."""
+    return count(max(1, round(0.05 * len(known))))
 
 
 def matched_sentence(found: MatchedFeatures) -> str:

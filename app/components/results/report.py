@@ -138,7 +138,7 @@ def feature_rows(found: Sequence[WordFeature | AblatedFeature], href: Callable[[
 
 @dataclass(frozen=True)
 class Gap:
-    """One of the largest disagreements: a word or a text's number, its gap, and what chance shows at its rank."""
+    """One of the largest disagreements: a word or a text's number, its gap, and what 95 % of nulls there reach."""
 
     kind: str
     name: str
@@ -155,7 +155,7 @@ def gap_lists(rows: Sequence[ResultRow]) -> dict[str, tuple[str, list[Gap]]]:
         shown = [row for row in rows if row.metric == metric and (row.group or "").partition(":")[0] == kind]
         shown.sort(key=lambda row: -abs(row.value))
         gaps = [
-            Gap(kind, str(row.group).partition(":")[2], row.value, row.null_mean, row.null_p, row.n) for row in shown
+            Gap(kind, str(row.group).partition(":")[2], row.value, row.null_high, row.null_p, row.n) for row in shown
         ]
         if gaps:
             found[name] = metric, gaps

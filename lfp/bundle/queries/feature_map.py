@@ -1,27 +1,20 @@
-"""The map of features: its density in cells, for any number of them, and clusters named by their distinctive words."""
+"""The map of features: its density in cells, for any number of them, and its regions."""
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 
 from lfp.bundle.queries.features import FeatureFilter, conditions
 from lfp.bundle.store.connection import Store
-from lfp.texts.words import words_of
-from lfp.util.types import UNLABELLED, Floats
+from lfp.util.types import Flags, Floats, Ints
 
 CELLS = 128
 """Cells of the density along each side of the map."""
-MOST_NAMED, LEAST_HOLDERS = 20_000, 3
-"""Features whose names are read for the names of clusters, and how many of a cluster must share a word."""
+MOST_NAMED = 3000
+"""Features whose names are read for the names of regions."""
 _STEPS = 40
-_RULE_WORDS = frozenset(word.word for word in words_of(
-    UNLABELLED + "nearly every token many tokens such as promotes demotes after before at the start of a text and or "
-    "words forms strongest weaker never active"))  # fmt: skip
-"""Words of the offline rule's sentences, which say nothing of a cluster."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,14 +26,19 @@ class Density:
     ys: Floats
 
 
-@dataclass(frozen=True)
-class Cluster:
-    """A region of the map: its centre, how many features are nearest to it, and the words that set them apart."""
+@dataclass(frozen=True, eq=False)
+class Regions:
+    """Regions of the map by k-means over its cells: their centres [n, 2], and how many features are nearest to each.
 
-    x: float
-    y: float
-    n: int
-    name: str
+    `feature_ids`, the region `at` of each, and whether they `are_active` anywhere, are of the MOST_NAMED features that
+    contribute most.
+    """
+
+    centres: Floats
+    sizes: Floats
+    feature_ids: tuple[int, ...]
+    at: Ints
+    are_active: Flags
 
 
 def density(store: Store, wanted: FeatureFilter) -> Density | None:
@@ -61,36 +59,21 @@ def density(store: Store, wanted: FeatureFilter) -> Density | None:
     return Density(counts, xs, ys)
 
 
-def clusters(store: Store, *, n: int = 8) -> tuple[Cluster, ...]:
-    """Divide the map into at most `n` clusters by k-means over the cells of its density, and name them.
-
-    A name is the words that the names of most of its features share, weighed down by how many features elsewhere have
-    them (TF-IDF over clusters); of the MOST_NAMED features that contribute most. A cluster without such a word is
-    left out. The same bundle gives the same clusters.
-    """
+def regions(store: Store, *, n: int = 8) -> Regions | None:
+    """Divide the map into at most `n` regions; None where no feature has a place. The same bundle gives the same."""
     whole = density(store, FeatureFilter())
     if whole is None:
-        return ()
+        return None
     rows, columns = np.nonzero(whole.counts)
     cells, sizes = np.column_stack([whole.xs[columns], whole.ys[rows]]), whole.counts[rows, columns]
     centres = k_means(cells, sizes, n)
-    members = np.bincount(nearest(cells, centres), sizes, minlength=len(centres))
-    named = store.query(_NAMES, {"limit": MOST_NAMED})
-    places = np.column_stack([named["x"].to_numpy(), named["y"].to_numpy()])
-    counts = [Counter[str]() for _ in centres]
-    for at, name in zip(nearest(places, centres).tolist(), named["description_words"].to_pylist(), strict=True):
-        counts[at].update({word.word for word in words_of(name or "")} - _RULE_WORDS)
-    total = Counter[str]()
-    for held in counts:
-        total.update(held)
-    found = []
-    for (x, y), size, held in zip(centres.tolist(), members.tolist(), counts, strict=True):
-        scores = {word: times * math.log(1 + named.num_rows / total[word] * times / total[word])
-                  for word, times in held.items() if times >= LEAST_HOLDERS and len(word) > 1}  # fmt: skip
-        words = sorted(scores, key=lambda word: (-scores[word], word))[:2]
-        if words:
-            found.append(Cluster(x, y, int(size), ", ".join(words)))
-    return tuple(found)
+    members = np.bincount(nearest(cells, centres), sizes, minlength=len(centres)).astype(np.float64)
+    first = store.query(_FIRST, {"limit": MOST_NAMED})
+    places = np.column_stack([first["x"].to_numpy(), first["y"].to_numpy()])
+    return Regions(
+        centres=centres, sizes=members, feature_ids=tuple(first["feature_id"].to_pylist()),
+        at=nearest(places, centres), are_active=np.array(first["is_active"].to_pylist(), bool),
+    )  # fmt: skip
 
 
 def k_means(points: Floats, sizes: Floats, n: int) -> Floats:
@@ -129,8 +112,8 @@ SELECT least(floor((x - $left) / greatest($right - $left, 1e-9) * $cells), $cell
     count(*) AS n
 FROM feature_table WHERE isfinite(x) AND isfinite(y) AND {where} GROUP BY ALL
 """
-_NAMES = """
-SELECT x, y, description_words FROM feature_table
-WHERE isfinite(x) AND isfinite(y) AND description_words IS NOT NULL
+_FIRST = """
+SELECT feature_id, x, y, coalesce(max_activation > 0, false) AS is_active FROM feature_table
+WHERE isfinite(x) AND isfinite(y)
 ORDER BY mean_abs_contribution DESC NULLS LAST, feature_id LIMIT $limit
 """

@@ -11,7 +11,9 @@ from lfp.report.sentences.common import ABSENT, Rows, against_chance, name_estim
 
 
 def agreement_facts(rows: Rows) -> dict[str, str]:
-    """Return the agreement of one labeller's labels with weights in numbers, by name."""
+    """Return the agreement of one labeller's labels with weights in numbers, by name; empty without a large weight."""
+    if not has_weighty({row.metric: row for row in rows}):
+        return {}
     return name_estimates(rows, {"odds_ratio": "odds ratio", "kappa": "Cohen’s κ", "accuracy": "agreement"})
 
 
@@ -127,25 +129,23 @@ def interventions_sentence(rows: Rows) -> str:
     return " ".join(says)
 
 
+def has_weighty(found: Mapping[str, ResultRow]) -> bool:
+    """Tell whether any labelled feature has a large weight; odds ratios without one are of the correction for zeros."""
+    counts = [found[name].value for name in ("related_and_weighty", "weighty_only") if name in found]
+    return not counts or sum(counts) > 0
+
+
 def agreement_sentence(found: Mapping[str, ResultRow]) -> str:
     """Say whether features labelled related have large weights; `found` are one labeller's rows by metric."""
     odds = found.get("odds_ratio")
     if odds is None:
         return ""
+    if not has_weighty(found):
+        return "No labelled feature has a large weight, so nothing can be said of what labels predict."
     if odds.beats_null:
         return f"Features labelled related have large weights more often than the others: odds ratio {estimate(odds)}."
     reach = f"; shuffled labels reach {plain(odds.null_high)}" if odds.null_high is not None else ""
     return f"No association between “related” labels and probe weight: odds ratio {estimate(odds)}{reach}."
-
-
-def rank_sentence(rows: Rows, labeller: str) -> str:
-    """Say how a labeller's confidence and the sizes of weights correlate; empty where the report does not."""
-    shown = (row for row in rows if lines.keys_of(row).get("labeller") == labeller)
-    row = next((row for row in shown if row.metric == "rank_correlation"), None)
-    if row is None:
-        return ""
-    reach = f"; shuffled labels reach ±{plain(row.null_high)}" if row.null_high is not None else ""
-    return f"Rank correlation of confidence and size of weight {estimate(row, is_signed=True)}{reach}."
 
 
 def labels_sentence(rows: Rows) -> str:
@@ -192,13 +192,21 @@ def label_scores_sentence(rows: Rows) -> str:
     return " ".join(parts)
 
 
-def frequencies_sentence(found: Mapping[str, ResultRow]) -> str:
-    """Say whether related features fire more where the estimate is high; `found` are rows by group."""
+def firing_change(found: Mapping[str, ResultRow]) -> tuple[str, str] | None:
+    """Say how much more often related features fire where the estimate is high, and by how many percentage points."""
     change = found.get("related_high_less_rest")
     if change is None or change.ci_low is None or change.ci_high is None:
-        return "High: the texts in the top quarter of the headline estimate."
+        return None
     does = "more often" if change.ci_low > 0 else "less often" if change.ci_high < 0 else "about as often"
-    says = with_interval(100 * change.value, 100 * change.ci_low, 100 * change.ci_high, is_signed=True)
+    return does, with_interval(100 * change.value, 100 * change.ci_low, 100 * change.ci_high, is_signed=True)
+
+
+def frequencies_sentence(found: Mapping[str, ResultRow]) -> str:
+    """Say whether related features fire more where the estimate is high; `found` are rows by group."""
+    change = firing_change(found)
+    if change is None:
+        return "High: the texts in the top quarter of the headline estimate."
+    does, says = change
     return (
         f"On texts in the top quarter of the headline estimate, features labelled related fire {does}: {says} "
         "percentage points. Chance: as many random features that fire as often."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from lfp.evaluation.results import TWINS_RATE, ResultRow
 from lfp.evaluation.written_words import WrittenWord, split_words
@@ -59,7 +60,8 @@ def calibration_facts(rows: Rows) -> dict[str, str]:
     """Return how calibrated the preference probe is on held-out pairs, by name."""
     found = [row for row in rows if (row.inputs, row.model, row.target) == ("sae", "tuned", "preference")]
     names = {"calibration_error": "calibration error", "calibration_slope": "slope", "auroc": "area under the curve"}
-    return name_estimates(found, names)
+    bounded = [replace(row, null_high=None) if row.metric == "calibration_slope" else row for row in found]
+    return name_estimates(bounded, names)  # shuffled preferences leave no margin for a slope to be of
 
 
 def words_sentence(rows: Rows) -> str:
@@ -103,12 +105,12 @@ def gaps_sentence(metric: str) -> str:
     """Say what the gaps of a list are, and what chance means there."""
     if metric.endswith("_paid"):
         return (
-            "Preference beyond what the reward explains, in standard errors. Chance: the average gap at this rank if "
-            "all words differed as those in the middle of the list do."
+            "Preference beyond what the reward explains, in standard errors. Chance: if all words differed as "
+            "those in the middle of the list do, 95 % of gaps at this rank were smaller."
         )
     return (
-        "Difference of the two percentile ranks. Chance: the average gap at this rank of two rankings that agree as "
-        "much as these on the whole (older bundles: of a shuffled ranking)."
+        "Difference of the two percentile ranks. Chance: 95 % of gaps at this rank are smaller where two rankings "
+        "agree as much as these on the whole (older bundles: where one is shuffled)."
     )
 
 

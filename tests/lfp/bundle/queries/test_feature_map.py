@@ -13,7 +13,6 @@ from lfp.bundle import queries
 from lfp.bundle.queries import feature_map
 from lfp.bundle.queries.features import FeatureFilter
 from lfp.bundle.store.connection import Store
-from lfp.texts.words import words_of
 from tests.conftest import rewrite, with_column
 
 PLACES = st.lists(st.tuples(st.floats(-9, 9), st.floats(-9, 9)), min_size=1, max_size=40, unique=True)
@@ -44,18 +43,18 @@ def test_centres_are_the_means_of_what_is_nearest(places, n):
     assert sizes @ ((points - centres[at]) ** 2).sum(axis=1) <= spread * (1 + 1e-6) + 1e-9
 
 
-def test_clusters_hold_all_features_and_are_named_by_their_words(store):
-    found = feature_map.clusters(store, n=3)
-    assert found == feature_map.clusters(store, n=3) and found
-    assert sum(cluster.n for cluster in found) <= 60
-    held = {word.word for row in store.rows("SELECT description_words AS name FROM feature_table")
-            for word in words_of(row["name"] or "")}  # fmt: skip
-    assert all(set(cluster.name.split(", ")) <= held for cluster in found)
+def test_regions_hold_all_features(store):
+    found, again = (feature_map.regions(store, n=3) for _ in range(2))
+    assert np.array_equal(found.centres, again.centres) and len(found.centres) == 3
+    assert found.sizes.sum() == len(found.feature_ids) == 60 and set(found.at) == {0, 1, 2}
+    active = dict(zip(found.feature_ids, found.are_active.tolist(), strict=True))
+    for row in store.rows("SELECT feature_id, max_activation FROM feature_table"):
+        assert active[row["feature_id"]] == (row["max_activation"] > 0)
 
 
 def test_a_map_of_nothing_has_neither(none, copied_bundle):
-    assert feature_map.density(none, FeatureFilter()) is None and feature_map.clusters(none) == ()
+    assert feature_map.density(none, FeatureFilter()) is None and feature_map.regions(none) is None
     rewrite(copied_bundle, "features", lambda rows: with_column(rows, "x", [math.nan] * 59 + [1.0]))
     with Store.open(copied_bundle) as placed:
         assert feature_map.density(placed, FeatureFilter()).counts.sum() == 1
-        assert feature_map.clusters(placed) == ()
+        assert len(feature_map.regions(placed).centres) == 1
