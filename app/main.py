@@ -1,5 +1,6 @@
 """The explorer's entry: page config, menu, bundle choice. Run by `streamlit run app/main.py`."""
 
+import logging
 import sys
 from pathlib import Path
 
@@ -23,63 +24,85 @@ from app.widgets import frame, glossary, navigation  # noqa: E402
 from lfp.errors import LfpError  # noqa: E402
 from lfp.util.sanitize import shortened  # noqa: E402
 
-typed, empty = contents.current_page(), contents.empty_pages()
-addresses = contents.addresses(typed)
-visible = contents.visible_pages(addresses.get(typed, contents.START), empty)
-made: dict[str, st.Page] = {}
-for address, name in addresses.items():
-    entry, is_shown = contents.PAGES[name], name in visible and address == contents.menu_address(name, typed)
-    made[address] = st.Page(
-        f"views/{name}.py", title=entry.title, icon=f":material/{entry.icon}:", url_path=address,
-        default=address == contents.ROOT, visibility="visible" if is_shown else "hidden",
-    )  # fmt: skip
-page = st.navigation(
-    {
-        group: [made[address] for address, name in addresses.items() if contents.PAGES[name] in entries]
-        for group, entries in contents.MENU.items()
-    },
-    expanded=True,
-)
-opened = next(address for address, known in made.items() if known == page)
-current = addresses[opened]
-tabs = contents.tabs_beside(current, empty)
-frame.name_tab(contents.view_title(current))
+# In code, because a settings file is read only in some working directories: strangers see no stack trace, and tables
+# have no download of Streamlit's own, which would pass formulas on to spreadsheets.
+st.set_option("client.showErrorDetails", "none")
+st.set_option("client.disableDataExport", True)
 
-if (
-    params := permalinks.corrected_params()
-) is not None:  # before any widget, as those bound to the URL would drop the old words
-    st.switch_page(page, query_params=params)
-offered, requested = bundles.listed_bundles(), st.query_params.get("bundle")
-if not offered:
-    st.html(panels.notice("No bundle here", bundles.nothing_listed()))
-elif requested is not None and requested not in offered:
-    st.html(panels.notice("No such bundle", f"the link is to a bundle called {requested}, which is not offered here"))
-    for name in offered:
-        st.page_link("views/overview.py", label=f"Open {name}", query_params={"bundle": name})
-else:
-    st.sidebar.selectbox(
-        "Bundle", list(offered), key="bundle", bind="query-params", help=bundles.HELP,
-        on_change=permalinks.set_param, args=(permalinks.BUNDLE_ID, ""),
-    )  # fmt: skip
-    navigation.install()
-    glossary.show_button()
-    navigation.remember_reviewer()
-    frame.show_tabs({title: page if name == current else made[name] for name, title in tabs.items()})
-    if opened not in (contents.ROOT, *contents.PAGES) and contents.likeliest_page(opened) is None:
-        st.html(panels.notice("No such page", f"there is no page called {opened}; this is the summary", is_page=False))
-    try:
-        manifest = cache.current().manifest
-        navigation.show_state(manifest)
-        navigation.show_other_bundle(manifest, page.url_path)
-        if lost := shortened(", ".join(permalinks.take_lost()), 200):
-            st.html(
-                panels.notice(
-                    "A part of this address was left out", f"it says {lost}, which is no number", is_page=False
-                )
-            )
-        page.run()
-    except LfpError as error:
-        remote.forget()  # a bundle that was replaced is opened again at the next request
-        st.html(panels.notice("This cannot be shown", bundles.error_text(error)))
-        for name in [name for name in offered if name != bundles.bundle_name()]:
-            st.button(f"Open {name}", on_click=bundles.set_bundle, args=(name,))
+
+def show() -> None:
+    """Draw the menu, and the page that the address names."""
+    typed, empty = contents.current_page(), contents.empty_pages()
+    addresses = contents.addresses(typed)
+    visible = contents.visible_pages(addresses.get(typed, contents.START), empty)
+    made: dict[str, st.Page] = {}
+    for address, name in addresses.items():
+        entry, is_shown = contents.PAGES[name], name in visible and address == contents.menu_address(name, typed)
+        made[address] = st.Page(
+            f"views/{name}.py", title=entry.title, icon=f":material/{entry.icon}:", url_path=address,
+            default=address == contents.ROOT, visibility="visible" if is_shown else "hidden",
+        )  # fmt: skip
+    page = st.navigation(
+        {
+            group: [made[address] for address, name in addresses.items() if contents.PAGES[name] in entries]
+            for group, entries in contents.MENU.items()
+        },
+        expanded=True,
+    )
+    opened = next(address for address, known in made.items() if known == page)
+    current = addresses[opened]
+    frame.name_tab(contents.view_title(current))
+    if (
+        params := permalinks.corrected_params()
+    ) is not None:  # before any widget, as those bound to the URL would drop the old words
+        st.switch_page(page, query_params=params)
+    offered, requested = bundles.listed_bundles(), st.query_params.get("bundle")
+    if not offered:
+        st.html(panels.notice("No bundle here", bundles.nothing_listed()))
+    elif requested is not None and requested not in offered:
+        says = f"the link is to a bundle called {requested}, which is not offered here"
+        st.html(panels.notice("No such bundle", says))
+        for name in offered:
+            st.page_link("views/overview.py", label=f"Open {name}", query_params={"bundle": name})
+    else:
+        st.sidebar.selectbox(
+            "Bundle", list(offered), key="bundle", bind="query-params", help=bundles.HELP,
+            on_change=permalinks.set_param, args=(permalinks.BUNDLE_ID, ""),
+        )  # fmt: skip
+        navigation.install()
+        glossary.show_button()
+        navigation.remember_reviewer()
+        tabs = contents.tabs_beside(current, empty)
+        frame.show_tabs({title: page if name == current else made[name] for name, title in tabs.items()})
+        if opened not in (contents.ROOT, *contents.PAGES) and contents.likeliest_page(opened) is None:
+            says = f"there is no page called {opened}; this is the summary"
+            st.html(panels.notice("No such page", says, is_page=False))
+        show_bundle(page)
+
+
+def show_bundle(page: st.Page) -> None:
+    """Draw a page of the open bundle."""
+    manifest = cache.current().manifest
+    navigation.show_state(manifest)
+    navigation.show_other_bundle(manifest, page.url_path)
+    if lost := shortened(", ".join(permalinks.take_lost()), 200):
+        says = f"it says {lost}, which is no number"
+        st.html(panels.notice("A part of this address was left out", says, is_page=False))
+    page.run()
+
+
+def show_failure(says: str) -> None:
+    """Say in a sentence why the page cannot be shown, and offer the other bundles."""
+    remote.forget()  # a bundle that was replaced is opened again at the next request
+    st.html(panels.notice("This cannot be shown", says))
+    for name in [name for name in bundles.listed_bundles() if name != st.session_state.get("bundle")]:
+        st.button(f"Open {name}", on_click=bundles.set_bundle, args=(name,))
+
+
+try:
+    show()
+except LfpError as error:
+    show_failure(bundles.error_text(error))
+except Exception:  # no page of ours raises anything else, but a bundle's tables may hold what no page foresees
+    logging.getLogger("app").exception("a page failed")
+    show_failure(bundles.unforeseen_text())

@@ -98,3 +98,13 @@ def has_too_large_models(manifest: Manifest) -> bool:
 def error_text(error: Exception) -> str:
     """Return an error's message; in public mode without the host's folders."""
     return sanitize.without_paths(str(error), listed_bundles()) if is_public() else str(error)
+
+
+def unforeseen_text() -> str:
+    """Say of a page that failed in a way nobody foresaw what to do; in public mode without the host's folders."""
+    name = str(st.session_state.get("bundle", "it"))
+    place = name if is_public() else listed_bundles().get(name, name)
+    return (
+        f"the page failed on this bundle, as tables of faulty content make it; run lfp validate {place}, and report the"
+        " page if it finds nothing"
+    )

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from lfp.bundle.schema import BY_NAME, SCHEMA_VERSION, TABLES
-from lfp.config import drop_retired
+from lfp.config import RunConfig, Section, drop_retired
 from lfp.errors import BundleError
+from lfp.util.sanitize import shortened
 
 MANIFEST = "manifest.json"
 ARTIFACTS = "artifacts"
@@ -22,6 +24,13 @@ HASHED_BYTES = 1 << 28
 """Size of all tables up to which opening a bundle hashes them."""
 _NESTED = 50
 """Levels of lists and objects that a manifest may have."""
+_LARGEST = 1 << 23
+"""Bytes that a manifest may have."""
+_SECTIONS = {
+    name for name, field in RunConfig.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+}  # fmt: skip
+"""Keys of a config that hold keys themselves."""
 
 
 class _Record(BaseModel):
@@ -31,14 +40,14 @@ class _Record(BaseModel):
 class FileInfo(_Record):
     """An artifact's file as the manifest describes it."""
 
-    bytes: int
-    sha256: str
+    bytes: int = Field(ge=0)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
 class TableInfo(FileInfo):
     """A table's file as the manifest describes it."""
 
-    rows: int
+    rows: int = Field(ge=0)
 
 
 class ModelInfo(_Record):
@@ -81,7 +90,7 @@ class Description(_Record):
 
     title: str
     config: dict[str, Any]
-    seed: int
+    seed: int = Field(ge=0)
     models: dict[str, ModelInfo]
     hook_points: list[str]
     labeller: str
@@ -93,6 +102,20 @@ class Description(_Record):
     hardware: Hardware | None = None
     forecast_sha256: str | None = None
     """Hash of the forecast (`lfp.bundle.forecasts`), made before the model was tuned; None where there was none."""
+
+    @field_validator("config")
+    @classmethod
+    def _has_sections(cls, config: dict[str, Any]) -> dict[str, Any]:
+        if faulty := sorted(name for name in _SECTIONS & config.keys() if not isinstance(config[name], dict)):
+            raise ValueError(f"{faulty[0]} is no section")
+        return config
+
+    @field_validator("models")
+    @classmethod
+    def _has_both(cls, models: dict[str, ModelInfo]) -> dict[str, ModelInfo]:
+        if not {"base", "tuned"} <= models.keys():
+            raise ValueError("a model of the pair is missing")
+        return models
 
     def identity(self) -> str:
         """Sixteen hex digits over config, seed and model hashes: what was run, not when."""
@@ -153,8 +176,11 @@ def read_manifest(path: Path) -> Manifest:
     file = path / MANIFEST
     if not file.is_file():
         raise BundleError(f"{path}: no bundle here ({MANIFEST} is missing); make one with lfp demo or lfp run")
+    if leads_outside(path, MANIFEST):
+        raise BundleError(f"{file}: is a link, and a bundle holds its own files; copy the bundle with what it links to")
     try:
-        content = file.read_bytes()
+        with file.open("rb") as opened:
+            content = opened.read(_LARGEST + 1)
     except OSError as error:
         raise BundleError(f"{file}: cannot be read as a manifest; copy the bundle again from its source") from error
     return parse_manifest(content, where=str(path))
@@ -164,6 +190,8 @@ def parse_manifest(content: bytes, *, where: str) -> Manifest:
     """Read the content of a manifest of the bundle at `where`. Raises BundleError."""
     file = f"{where}/{MANIFEST}"
     try:
+        if len(content) > _LARGEST:
+            raise ValueError("larger than any manifest")
         values = json.loads(content.decode("utf-8"))
         version = values["schema_version"]
         json.dumps(values, ensure_ascii=False, allow_nan=False).encode()  # refuses lone surrogates and NaN
@@ -188,7 +216,8 @@ def check_bundle(path: Path, *, hash_up_to_bytes: int = HASHED_BYTES) -> Manifes
     Raises BundleError that names the first faulty table. `lfp.bundle.validation.validate` reads everything.
     """
     manifest = read_manifest(path)
-    for fault in table_faults(path, manifest, with_hashes=manifest.bytes <= hash_up_to_bytes):
+    of_tables = table_faults(path, manifest, with_hashes=manifest.bytes <= hash_up_to_bytes)
+    for fault in itertools.chain(foreign_faults(path, manifest), of_tables):
         raise BundleError(f"{path}: {fault}; copy the bundle again from its source, or make it again")
     return manifest
 
@@ -205,6 +234,63 @@ def table_faults(path: Path, manifest: Manifest, *, with_hashes: bool) -> Iterab
             yield f"table {table.name} has {file.stat().st_size} bytes where the manifest says {info.bytes}"
         elif with_hashes and file_sha256(file) != info.sha256:
             yield f"table {table.name} was changed after it was written (its sha256 differs)"
+
+
+def foreign_faults(path: Path, manifest: Manifest) -> Iterable[str]:
+    """Yield a line for each file that the manifest names and the bundle does not hold itself: elsewhere, or a link.
+
+    Nothing of such a bundle may be read or written.
+    """
+    for name in manifest.tables:
+        if PurePosixPath(name).name != name or leads_outside(path, f"{name}.parquet"):
+            yield f"table {quoted_name(name)} lies outside the bundle, or is a link"
+    for name in manifest.artifacts:
+        if leads_outside(path, name) or not name.startswith(f"{ARTIFACTS}/"):
+            yield f"artifact {quoted_name(name)} lies outside the bundle, or is a link"
+
+
+def artifact_faults(path: Path, manifest: Manifest, *, below: Iterable[str] = ("",)) -> Iterable[str]:
+    """Yield a line for each artifact that is missing, changed or not listed; `below` names some folders of them."""
+    for folder in below:
+        place = f"{ARTIFACTS}/{folder}/" if folder else f"{ARTIFACTS}/"
+        for name, info in manifest.artifacts.items():
+            file = path / name
+            if not name.startswith(place):
+                continue
+            if not file.is_file():
+                yield f"artifact {quoted_name(name)} is missing"
+            elif file.stat().st_size != info.bytes or file_sha256(file) != info.sha256:
+                yield f"artifact {quoted_name(name)} was changed after it was written (its sha256 differs)"
+        for file in sorted((path / place).rglob("*")):
+            name = file.relative_to(path).as_posix()
+            if file.is_symlink() or (not file.is_dir() and name not in manifest.artifacts):
+                yield f"artifact {quoted_name(name)} is not in the manifest, or is a link"
+
+
+def check_models(path: Path, manifest: Manifest) -> None:
+    """Raise BundleError unless the files of models and dictionaries are those that were written, and no others."""
+    of_models = artifact_faults(path, manifest, below=("base", "tuned", "saes"))
+    for fault in itertools.chain(foreign_faults(path, manifest), of_models):
+        raise BundleError(f"{path}: {fault}; copy the bundle again from its source, or make it again")
+
+
+def quoted_name(name: str, *, length: int = 120) -> str:
+    """Return a name in a manifest or a folder as a message can hold it: on one line, short, and printable anywhere."""
+    return shortened(name.encode("utf-8", "backslashreplace").decode(), length)
+
+
+def leads_outside(path: Path, name: str) -> bool:
+    """Whether a name in a manifest is of no file of its own in the bundle at `path`: it leads out, or through a link.
+
+    A name that no file can have leads outside as well.
+    """
+    place = PurePosixPath(name)
+    if place.is_absolute() or not place.parts or ".." in place.parts or "\x00" in name:
+        return True
+    try:
+        return any((path / part).is_symlink() for part in (place, *list(place.parents)[:-1]))
+    except OSError:  # too long for the file system
+        return True
 
 
 def has_models(manifest: Manifest) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,18 +11,30 @@ import pyarrow.parquet as pq
 
 from lfp.bundle.exactness import credit_faults, exactness_faults, module_credit_faults
 from lfp.bundle.forecasts import hash_forecast
-from lfp.bundle.manifest import ARTIFACTS, Manifest, file_sha256, read_manifest, read_table, table_faults
+from lfp.bundle.manifest import (
+    Manifest,
+    artifact_faults,
+    foreign_faults,
+    quoted_name,
+    read_manifest,
+    read_table,
+    table_faults,
+)
 from lfp.bundle.remote.mirror import local_folder
 from lfp.bundle.schema import BY_NAME, TABLES
-from lfp.bundle.store.connection import Store
-from lfp.bundle.tables.columns import Table
-from lfp.errors import BundleError
+from lfp.bundle.store.connection import Limits, Store
+from lfp.bundle.tables.columns import Table, column_faults
+from lfp.config import drop_retired, parse_config
+from lfp.errors import BundleError, ConfigError, first_line
+from lfp.evaluation.results import STATUSES
 from lfp.util.types import SITES
 
 _LISTS_WITH_NULLS = "token_scores"
 """The table whose lists have a null for each token without a score; elsewhere a list holds no null."""
-_NAME_LENGTH = 120
-"""Characters of an artifact's name that a message quotes."""
+_MOST_BYTES = 1 << 28
+"""Bytes of one column of a group of rows, when read, up to which a table is read."""
+_ALL_BYTES = 1 << 29
+"""Bytes that checking a bundle's contents may take, or twice those of its tables where these are more."""
 
 _REFERENCES = (
     ("features", "layer", "layers", "layer"), ("decoders", "feature_id", "features", "feature_id"),
@@ -36,14 +48,17 @@ _REFERENCES = (
     ("ablations", "features", "features", "feature_id"), ("credits", "feature_id", "features", "feature_id"),
     ("interventions", "feature_id", "features", "feature_id"),
     ("feature_credits", "text_id", "texts", "text_id"), ("feature_credits", "feature_ids", "features", "feature_id"),
-    ("credit_sums", "text_id", "texts", "text_id"),
+    ("credit_sums", "text_id", "texts", "text_id"), ("drift", "feature_id", "features", "feature_id"),
+    ("drift", "probe_id", "probes", "probe_id"), ("word_features", "feature_id", "features", "feature_id"),
+    ("word_features", "word", "vocabulary", "word"), ("saes", "layer", "layers", "layer"),
+    ("interventions", "layer", "layers", "layer"), ("differences", "layer", "layers", "layer"),
+    ("credit_sums", "layer", "layers", "layer"), ("module_credits", "layer", "layers", "layer"),
     ("feature_trajectory", "feature_id", "features", "feature_id"), ("credits", "example_text_ids", "texts", "text_id"),
 )  # fmt: skip
 """Column of a table (a number or a list of them), and where each value must be found."""
 
 _CONDITIONS = (
     ("features", "feature_id = rn", "feature_id does not count up from 0"),
-    *((table, f"site IN {SITES}", "site is not a value that the schema names") for table in ("saes", "features")),
     ("texts", "len(token_starts) = len(token_ids)", "token_starts is not as long as token_ids"),
     ("texts", "list_sort(token_starts) = token_starts", "token_starts does not rise"),
     ("texts", "coalesce(list_max(token_starts), 0) <= length(\"text\")", "a token starts past the end of the text"),
@@ -53,15 +68,30 @@ _CONDITIONS = (
     ("feature_credits", "len(feature_ids) = len(positions) AND len(credits) = len(positions) AND "
      "len(next_credits) = len(positions)", "positions, feature_ids and credits differ in length"),
     ("feature_credits", "list_sort(positions) = positions", "positions do not rise"),
-    ("credit_sums", "path IN ('full', 'same_position')", "path is not a value that the schema names"),
+    ("credits", "len(example_text_ids) = len(example_positions) AND len(example_credits) = len(example_positions)",
+     "the lists of examples differ in length"),
     ("histograms", "len(edges) = len(counts) + 1 AND len(base_counts) = len(counts)", "bins and edges do not match"),
-    ("probes", "pooling IN ('last', 'mean', 'sum', 'response', 'max')", "pooling is not a value that the schema names"),
     ("examples", "position BETWEEN window_start AND window_start + len(window_values) - 1",
      "the position is outside the window"),
     ("examples", "bucket >= 0 OR activation = 0", "an example of silence is active"),
     ("examples", "bucket != -2 OR list_max(window_values) = 0", "the window of a near miss is not silent"),
 )  # fmt: skip
 """Table, what must hold in each of its rows, and the fault where it does not. `rn` is the row's number from 0."""
+
+_SITES, _ROLES = (*SITES,), ("tuned", "base")
+_NAMED: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("saes", "site", _SITES), ("features", "site", _SITES), ("ablations", "site", _SITES),
+    ("differences", "site", _SITES), ("results", "site", _SITES), ("credit_sums", "site", _SITES),
+    ("interventions", "site", _SITES), ("saes", "model", _ROLES), ("probes", "model", _ROLES),
+    ("completions", "model", (*_ROLES, "ablated")), ("texts", "split", ("train", "held_out")),
+    ("ablations", "kind", ("related", "weighted", "both", "feature", "chosen", "control")),
+    ("texts", "role", ("text", "chosen", "rejected")), ("labels", "status", ("ok", "failed")),
+    ("drift", "status", STATUSES), ("neighbours", "kind", ("decoder_cosine", "coactivation")),
+    ("interventions", "kind", ("feature", "control")), ("probes", "kind", ("ridge", "logistic", "difference_in_means")),
+    ("probes", "pooling", ("last", "mean", "sum", "response", "max")),
+    *((table, "path", ("full", "same_position")) for table in ("credit_sums", "module_credits", "word_credits")),
+)  # fmt: skip
+"""Table, column, and the values that the schema names; null is checked elsewhere."""
 
 _UNIQUE = (("saes", "is_used", ("layer", "site")), ("features", "true", ("layer", "site", "index")))
 """Table, the rows meant, and the columns that no two of them share; the columns a table is sorted by are such too."""
@@ -83,15 +113,31 @@ def validate(path: str | Path) -> list[str]:
         manifest = read_manifest(path)
     except BundleError as error:
         return [str(error)]
-    faults = list(table_faults(path, manifest, with_hashes=True))
-    faults += _artifact_faults(path, manifest)
-    shape = [fault for table in TABLES for fault in _shape_faults(path, table, manifest)]
+    faults = [*foreign_faults(path, manifest), *_config_faults(manifest)]
+    if faults:
+        return faults
+    try:
+        faults += [*table_faults(path, manifest, with_hashes=True), *artifact_faults(path, manifest)]
+        shape = [fault for table in TABLES for fault in _shape_faults(path, table, manifest)]
+    except OSError as error:
+        return [*faults, f"{quoted_name(str(error.filename))} cannot be read ({error.strerror})"]
     faults += shape
     if not shape:
         faults += _forecast_faults(path, manifest)
-        with Store(path, manifest) as store:
-            faults += _content_faults(store)
+        memory = f"{max(_ALL_BYTES, 2 * manifest.bytes) >> 20}MiB"
+        try:
+            with Store(path, manifest, limits=Limits(memory=memory)) as store:
+                faults += _content_faults(store)
+        except BundleError as error:
+            faults.append(f"its tables cannot be compared ({error})")
     return faults
+
+
+def _config_faults(manifest: Manifest) -> Iterator[str]:
+    try:
+        parse_config(drop_retired(manifest.config), where="its config")
+    except ConfigError as error:
+        yield quoted_name(str(error), length=400)
 
 
 def _forecast_faults(path: Path, manifest: Manifest) -> Iterator[str]:
@@ -103,23 +149,6 @@ def _forecast_faults(path: Path, manifest: Manifest) -> Iterator[str]:
         yield "table forecast is not what was forecast before the tuning (its hash in the manifest differs)"
 
 
-def _artifact_faults(path: Path, manifest: Manifest) -> Iterator[str]:
-    for name, info in manifest.artifacts.items():
-        file, called = path / name, name if len(name) <= _NAME_LENGTH else f"{name[:_NAME_LENGTH]}…"
-        try:
-            if ".." in PurePosixPath(name).parts or not file.resolve().is_relative_to(path.resolve()):
-                yield f"artifact {called} lies outside the bundle"
-            elif not file.is_file():
-                yield f"artifact {called} is missing"
-            elif file.stat().st_size != info.bytes or file_sha256(file) != info.sha256:
-                yield f"artifact {called} was changed after it was written (its sha256 differs)"
-        except (OSError, ValueError):  # a name too long for the file system, or with a zero byte
-            yield f"artifact {called} cannot be read"
-    for file in sorted((path / ARTIFACTS).rglob("*")):
-        if file.is_file() and str(file.relative_to(path)) not in manifest.artifacts:
-            yield f"artifact {file.relative_to(path)} is not in the manifest"
-
-
 def _shape_faults(path: Path, table: Table, manifest: Manifest) -> list[str]:
     """Check a table by itself: readable, columns and types, values, number of rows, order."""
     file = path / f"{table.name}.parquet"
@@ -127,23 +156,33 @@ def _shape_faults(path: Path, table: Table, manifest: Manifest) -> list[str]:
         return [f"table {table.name} cannot be read"] if table.name in manifest.tables else []
     try:
         with pq.ParquetFile(file) as opened:
-            wrong = list(_column_faults(table, opened.schema_arrow))
-            return wrong or [*_row_faults(opened, table, manifest), *_value_faults(opened, table)]
-    except (pa.ArrowException, OSError) as error:
-        return [f"table {table.name} cannot be read ({str(error).splitlines()[0]})"]
+            wrong = [*column_faults(table, opened.schema_arrow), *_size_faults(opened.metadata, table)]
+            names = [opened.schema.column(i) for i in range(len(opened.schema))]
+        if wrong:
+            return wrong
+        strings = [column.path for column in names if column.physical_type == "BYTE_ARRAY"]
+        with pq.ParquetFile(file, read_dictionary=strings) as opened:
+            return [*_value_faults(opened, table)] or [*_row_faults(opened, table, manifest)]
+    except (pa.ArrowException, OSError, ValueError) as error:
+        return [f"table {table.name} cannot be read ({quoted_name(first_line(error))})"]
 
 
-def _column_faults(table: Table, schema: pa.Schema) -> Iterator[str]:
-    for column in table.columns:
-        found = [field.type for field in schema if field.name == column.name]
-        if not found and (column.nullable or column.default is not None):
-            continue  # added to the schema after the bundle was made; it reads as null or its default
-        if not found:
-            yield f"table {table.name}: column {column.name} is missing"
-        elif len(found) > 1:
-            yield f"table {table.name}: column {column.name} occurs {len(found)} times"
-        elif found[0] != column.type:
-            yield f"table {table.name}: column {column.name} is {found[0]} and must be {column.type}"
+def _size_faults(metadata: pq.FileMetaData, table: Table) -> Iterator[str]:
+    """Look for columns that take more memory to read than any table written here; of strings `_value_faults` does."""
+    for group in range(metadata.num_row_groups):
+        for number in range(metadata.num_columns):
+            column = metadata.row_group(group).column(number)
+            width = {"INT64": 8, "DOUBLE": 8, "INT96": 12, "BYTE_ARRAY": 4}.get(column.physical_type, 4)
+            n_bytes = max(column.total_uncompressed_size, column.num_values * width)
+            if n_bytes > _MOST_BYTES:
+                yield _too_large(table, column.path_in_schema.partition(".")[0], n_bytes)
+
+
+def _too_large(table: Table, column: str, n_bytes: int) -> str:
+    return (
+        f"table {table.name}: column {column} has {n_bytes / 1e6:.0f} MB in one group of rows, and up to"
+        f" {_MOST_BYTES / 1e6:.0f} are read"
+    )
 
 
 def _row_faults(file: pq.ParquetFile, table: Table, manifest: Manifest) -> Iterator[str]:
@@ -151,10 +190,27 @@ def _row_faults(file: pq.ParquetFile, table: Table, manifest: Manifest) -> Itera
     if file.metadata.num_rows != stated:
         yield f"table {table.name} has {file.metadata.num_rows} rows where the manifest says {stated}"
     names = [key for key in table.sorted_by if key in file.schema_arrow.names]
-    keys = file.read(names)
-    order = pc.sort_indices(keys, sort_keys=[(key, "ascending") for key in names])
-    if not order.equals(pa.array(range(len(order)), pa.uint64())):
+    if not all(map(_is_sorted, _overlapping_keys(file, names))):
         yield f"table {table.name} is not sorted by {', '.join(table.sorted_by)}"
+
+
+def _overlapping_keys(file: pq.ParquetFile, names: list[str]) -> Iterator[pa.Table]:
+    """Yield the keys of each group of rows, after the last row of the group before."""
+    last: pa.Table | None = None
+    for group in range(file.num_row_groups):
+        rows = file.read_row_group(group, names)
+        plain = pa.table([pc.cast(rows[name], _plain(rows[name].type)) for name in names], names)
+        yield plain if last is None else pa.concat_tables([last, plain])
+        last = plain.slice(len(plain) - 1) if len(plain) else last
+
+
+def _plain(type_: pa.DataType) -> pa.DataType:
+    return type_.value_type if pa.types.is_dictionary(type_) else type_
+
+
+def _is_sorted(keys: pa.Table) -> bool:
+    order = pc.sort_indices(keys, sort_keys=[(name, "ascending") for name in keys.column_names])
+    return bool(order.equals(pa.array(range(len(order)), pa.uint64())))
 
 
 def _value_faults(file: pq.ParquetFile, table: Table) -> Iterator[str]:
@@ -170,6 +226,9 @@ def _value_faults(file: pq.ParquetFile, table: Table) -> Iterator[str]:
         for values in groups:
             n_null += values.null_count
             for leaf in _leaves(values):
+                if (n_bytes := _count_bytes(leaf)) > _MOST_BYTES:
+                    yield _too_large(table, column.name, n_bytes)
+                    return
                 n_inside += leaf.null_count if leaf is not values else 0
                 if pa.types.is_floating(leaf.type):
                     n_infinite += pc.sum(pc.invert(pc.is_finite(leaf))).as_py() or 0
@@ -179,6 +238,14 @@ def _value_faults(file: pq.ParquetFile, table: Table) -> Iterator[str]:
             yield f"table {table.name}: column {column.name} has {n_inside} nulls inside its lists and must not"
         if n_infinite:
             yield f"table {table.name}: column {column.name} has {n_infinite} values that are NaN or infinite"
+
+
+def _count_bytes(values: pa.ChunkedArray) -> int:
+    """Count the bytes of strings that are read as a dictionary, each as often as it occurs; 0 of anything else."""
+    if not pa.types.is_dictionary(values.type):
+        return 0
+    lengths = (pc.binary_length(chunk.dictionary).take(chunk.indices) for chunk in values.chunks)
+    return sum(pc.sum(chunk.cast(pa.int64())).as_py() or 0 for chunk in lengths)
 
 
 def _leaves(values: pa.ChunkedArray) -> Iterator[pa.ChunkedArray]:
@@ -207,6 +274,13 @@ def _content_faults(store: Store) -> Iterator[str]:
         (f"(SELECT *, row_number() OVER () - 1 AS rn FROM {table}) WHERE NOT ({condition})", f"table {table}: {fault}")
         for table, condition, fault in _CONDITIONS
     ]
+    for table, column, values in _NAMED:
+        faulty.append(
+            (
+                f'{table} WHERE "{column}" NOT IN {values}',
+                f"table {table}: {column} is not a value that the schema names",
+            )
+        )
     sizes = "(SELECT text_id, len(token_ids) AS n FROM texts) s"
     for table, condition, fault in _BY_TEXT:
         rows = f"{table} t JOIN {sizes} ON s.text_id = t.text_id WHERE NOT ({condition})"

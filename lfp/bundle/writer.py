@@ -24,6 +24,7 @@ from lfp.bundle.manifest import (
     TableInfo,
     check_bundle,
     file_sha256,
+    leads_outside,
 )
 from lfp.bundle.schema import BY_NAME, SCHEMA_VERSION, TABLES
 from lfp.bundle.tables.columns import Table
@@ -157,7 +158,7 @@ def write_archive(path: Path, manifest: Manifest, target: IO[bytes], *, name: st
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
         for file, size in files.items():
             source = path / file
-            if not source.resolve().is_relative_to(path.resolve()):
+            if leads_outside(path, file):
                 raise BundleError(f"{path}: the manifest names {file}, which is outside the bundle; make it again")
             if not source.is_file() or size not in (None, source.stat().st_size):
                 raise BundleError(f"{path}: {file} is missing or of another size; copy the bundle again")

@@ -10,10 +10,10 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from lfp.bundle.manifest import MANIFEST, Manifest
+from lfp.bundle.manifest import MANIFEST, Manifest, leads_outside
 from lfp.bundle.schema import TABLES
 from lfp.errors import BundleError, ConfigError
 
@@ -57,7 +57,7 @@ def bundle_files(path: Path, manifest: Manifest) -> dict[str, Path]:
     found = {MANIFEST: path / MANIFEST}
     for name, size in listed.items():
         file = path / name
-        if ".." in PurePosixPath(name).parts or not file.resolve().is_relative_to(path.resolve()):
+        if leads_outside(path, name):
             raise BundleError(f"{path}: the manifest names {name}, which is outside the bundle; make it again")
         if not file.is_file() or file.stat().st_size != size:
             raise BundleError(f"{path}: {name} is missing or of another size; copy the bundle again")

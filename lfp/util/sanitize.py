@@ -56,8 +56,9 @@ def as_label(text: str) -> str:
     return _MARKS.sub(r"\\\1", visible(text)).replace(":", ":\u2060")
 
 
-_FORMULA = re.compile(r"'*[=+\-@\t\r]")
-"""What a spreadsheet takes for a formula (OWASP, "CSV Injection"), and what already looks guarded against it."""
+_FORMULA = re.compile("'*[=+\\-@\t\r\n\ufeff\uff1d\uff0b\uff0d\uff20]")
+"""What a spreadsheet takes for a formula (OWASP, "CSV Injection"), in full width too or after a line end or a byte
+order mark, and what already looks guarded against it."""
 
 
 def guarded(text: str) -> str:

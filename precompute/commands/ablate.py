@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from lfp.bundle.manifest import ARTIFACTS, Manifest, check_bundle, has_models, read_table
+from lfp.bundle.manifest import ARTIFACTS, Manifest, check_bundle, has_models, quoted_name, read_table
 from lfp.bundle.remote.mirror import local_folder
 from lfp.bundle.remote.publishing import update_bundle
 from lfp.config import CLASSIFIER, LEXICON, VADER, RunConfig, drop_retired, parse_config
@@ -37,7 +37,8 @@ def ablate(
     Without `features` every group of the config is measured again; with it that one group, and the others stay.
     `completions` and `scale` stand for the keys of `[ablation]`; `overrides` are `section.key=value`. The bundle is
     replaced in one step at the end. A reward that the bundle names as module:function is imported only where
-    `trust_reward` is that module. Raises ConfigError for features that the bundle does not have or a reward that is
+    `trust_reward` is that module, and a lexicon or classifier that it names is read only where `overrides` name it too.
+    Raises ConfigError for features that the bundle does not have or a reward that is
     not trusted, BundleError where it holds no models.
     """
     import torch
@@ -77,14 +78,21 @@ def check_features(path: Path, manifest: Manifest, features: Sequence[int]) -> t
 
 
 def check_reward_is_trusted(path: Path, config: RunConfig, overrides: Sequence[str], trust_reward: str | None) -> None:
-    """Raise ConfigError where the bundle's manifest, not the user, names code to run as the reward."""
-    reward = config.feedback.reward
-    module = reward.partition(":")[0]
-    is_typed = any(override.partition("=")[0].strip() == "feedback.reward" for override in overrides)
-    if reward not in (VADER, LEXICON, CLASSIFIER) and module != trust_reward and not is_typed:
+    """Raise ConfigError where the manifest, not the user, names code to run as the reward, or a file to read for it."""
+    feedback, typed = config.feedback, {override.partition("=")[0].strip() for override in overrides}
+    reward, module = feedback.reward, feedback.reward.partition(":")[0]
+    named = {LEXICON: ("lexicon", feedback.lexicon), CLASSIFIER: ("classifier", str(feedback.classifier))}
+    if reward in named:
+        key, name = named[reward]
+        if f"feedback.{key}" not in typed and name != VADER:
+            raise ConfigError(
+                f"{path}: its manifest names the {key} {quoted_name(name)}, which is not part of the bundle; if that is"
+                f" the one to read on this machine, add --set feedback.{key}={quoted_name(name)}"
+            )
+    elif reward != VADER and module != trust_reward and "feedback.reward" not in typed:
         raise ConfigError(
-            f"{path}: its manifest names the reward {reward}, and the Python module {module} would be imported and run"
-            f" on this machine; if you trust that code, add --trust-reward {module}"
+            f"{path}: its manifest names the reward {quoted_name(reward)}, and the Python module {module} would be"
+            f" imported and run on this machine; if you trust that code, add --trust-reward {module}"
         )
 
 

@@ -6,10 +6,12 @@ import glob
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from lfp.bundle.manifest import Manifest
 from lfp.bundle.schema import TABLES
-from lfp.bundle.tables.columns import Table
+from lfp.bundle.tables.columns import Table, column_faults
 from lfp.errors import BundleError
 from lfp.evaluation.results import RATE
 from lfp.util.types import UNLABELLED
@@ -128,16 +130,22 @@ DERIVED = {
 
 
 def create(connection: duckdb.DuckDBPyConnection, path: Path, manifest: Manifest, *, kept: frozenset[str]) -> None:
-    """Create views of all tables of the bundle at `path` except those `kept` elsewhere. Raises BundleError."""
+    """Create views of all tables of the bundle at `path` except those `kept` elsewhere.
+
+    Raises BundleError for a table that cannot be read, or whose columns are not those of the schema.
+    """
     for table in TABLES:
         if table.name in kept:
             continue
         if table.added_later and table.name not in manifest.tables:
             connection.from_arrow(table.schema.empty_table()).create(table.name)
             continue
+        file = path / f"{table.name}.parquet"
         try:
-            _view(connection, path / f"{table.name}.parquet", table)
-        except duckdb.Error as error:
+            for fault in column_faults(table, pq.read_schema(file)):
+                raise BundleError(f"{path}: {fault}; make the bundle again")
+            _view(connection, file, table)
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
             raise BundleError(f"{path}: table {table.name} cannot be read; copy the bundle again") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -46,6 +47,23 @@ class Table:
     def schema(self) -> pa.Schema:
         """The Arrow schema of the Parquet file."""
         return pa.schema([pa.field(c.name, c.type, nullable=c.nullable) for c in self.columns])
+
+
+def column_faults(table: Table, schema: pa.Schema) -> Iterator[str]:
+    """Yield a line for each column that a file of this schema lacks, has twice, or has of another type than the table.
+
+    A column that was added to the schema after the bundle was made may be missing: it reads as null or its default.
+    """
+    for column in table.columns:
+        found = [field.type for field in schema if field.name == column.name]
+        if not found and (column.nullable or column.default is not None):
+            continue
+        if not found:
+            yield f"table {table.name}: column {column.name} is missing"
+        elif len(found) > 1:
+            yield f"table {table.name}: column {column.name} occurs {len(found)} times"
+        elif found[0] != column.type:
+            yield f"table {table.name}: column {column.name} is {found[0]} and must be {column.type}"
 
 
 def null(name: str, type_: pa.DataType, meaning: str, unit: str = "") -> Column:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lfp.bundle.manifest import ARTIFACTS, Manifest, has_models
+from lfp.bundle.manifest import ARTIFACTS, Manifest, check_models, has_models, quoted_name
 from lfp.config import ModelConfig, drop_retired, parse_config
 from lfp.errors import BundleError, DataError, first_line
 from lfp.ml.features.active import encode_active
@@ -22,29 +23,31 @@ from lfp.ml.models.chat import DATE
 from lfp.ml.models.generation import Completion, log_likelihoods, stream_completions
 from lfp.ml.models.loading import LanguageModel
 from lfp.ml.models.pairs import Pair, load_pair
-from lfp.ml.models.sources import LoadOptions, find_model
+from lfp.ml.models.sources import GGUF, PACKAGE, LoadOptions, find_model
 from lfp.ml.models.tokenization import TokenizedText, tokenize
 from lfp.ml.sae.autoencoders import Dictionary
 from lfp.ml.sae.formats import load_sae
 from lfp.ml.sae.views import find_change_places, view_places
 from lfp.probes.attribution import ActiveText
+from lfp.util.object_stores import is_address
 from lfp.util.types import Floats, Role
 
 
 def load_bundle_pair(path: Path, manifest: Manifest, config: ModelConfig, *, device: str = "cpu") -> Pair:
     """Load base and tuned model of the bundle at `path`: from their files in it, or by name where it keeps only that.
 
-    Raises BundleError where it has no models, or where a name leads to other weights than the run had, ModelError where
-    a name leads to none, and DependencyError where it is of a package that is not installed.
+    Raises BundleError where it has no models, where its files were changed, or where a name leads to other weights than
+    the run had; ModelError where a name leads to none, and DependencyError where it is of a package that is not
+    installed. A file that only the manifest names is looked for in the folder that LFP_DATA names, and nowhere else.
     """
     if not has_models(manifest):
         raise BundleError("this bundle holds no models to read or write with")
+    check_models(path, manifest)
     sources = {}
     for role in ("base", "tuned"):
-        kept, name = path / ARTIFACTS / role, getattr(config, role)
-        by_name = manifest.models[role].by_name
-        revision = manifest.models[role].revision
-        sources[role] = find_model(name if by_name else str(kept), revision=revision, key=f"model.{role}")
+        kept, info = str(path / ARTIFACTS / role), manifest.models[role]
+        name = _find_named(path, manifest, role, getattr(config, role)) if info.by_name else kept
+        sources[role] = find_model(name, revision=info.revision, key=f"model.{role}")
     options: LoadOptions = {
         "device": device, "dtype": config.dtype, "attn_implementation": config.attn_implementation
     }  # fmt: skip
@@ -57,6 +60,21 @@ def load_bundle_pair(path: Path, manifest: Manifest, config: ModelConfig, *, dev
                 " version that the run had"
             )
     return pair
+
+
+def _find_named(path: Path, manifest: Manifest, role: str, name: str) -> str:
+    """Return the name of a model that the bundle does not hold. Raises BundleError for a file that nobody asked for."""
+    is_typed = name != manifest.config.get("model", {}).get(role)
+    is_elsewhere = is_address(name) or Path(name).suffix.lower() == GGUF or Path(name).expanduser().exists()
+    if is_typed or name.startswith(PACKAGE) or not is_elsewhere:
+        return name
+    file = Path(os.environ.get("LFP_DATA", "")) / PurePosixPath(name.replace("\\", "/")).name
+    if "LFP_DATA" in os.environ and file.is_file():
+        return str(file)
+    raise BundleError(
+        f"{path}: its {role} model is {quoted_name(name)}, which lies outside the bundle and is not read unasked; put"
+        f" the file into the folder that LFP_DATA names"
+    )
 
 
 @dataclass(frozen=True, eq=False)

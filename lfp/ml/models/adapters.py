@@ -97,7 +97,9 @@ def read_adapter_config(source: Source) -> dict[str, Any]:
     assert source.folder is not None
     try:
         settings = dict(json.loads((source.folder / ADAPTER_CONFIG).read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
+        if settings.get("megatron_config"):
+            raise ValueError("it names a module to import")
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise ModelError(
             f"{source.folder / ADAPTER_CONFIG}: cannot be read as an adapter's settings ({failure_reason(error)});"
             " save the adapter again"

@@ -51,7 +51,7 @@ def test_the_same_bundle_gives_the_same_archive(bundle):
 def test_a_manifest_cannot_name_what_is_outside(copied_bundle, outside):
     (copied_bundle.parent / "secret").write_bytes(b"secret")
     manifest = check_bundle(copied_bundle)
-    forged = manifest.model_copy(update={"artifacts": {outside: FileInfo(bytes=6, sha256="0")}})
+    forged = manifest.model_copy(update={"artifacts": {outside: FileInfo(bytes=6, sha256="0" * 64)}})
     with pytest.raises(BundleError, match="outside the bundle"):
         archived(copied_bundle, forged)
 

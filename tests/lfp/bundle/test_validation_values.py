@@ -127,6 +127,6 @@ def test_an_artifact_that_is_no_file_of_the_bundle_is_one_short_fault(copied_bun
         (copied_bundle / name).symlink_to("/etc/passwd")
     file = copied_bundle / "manifest.json"
     content = json.loads(file.read_text())
-    file.write_text(json.dumps({**content, "artifacts": {name: {"bytes": 1, "sha256": "0"}}}))
+    file.write_text(json.dumps({**content, "artifacts": {name: {"bytes": 1, "sha256": "0" * 64}}}))
     (fault,) = validate(copied_bundle)
     assert says in fault and len(fault) < 200

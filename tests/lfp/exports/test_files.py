@@ -71,7 +71,7 @@ def test_a_file_outside_the_bundle_is_not_read(copied_bundle: Path, tmp_path: Pa
     (copied_bundle / "artifacts").mkdir()
     (copied_bundle / "artifacts" / "link").symlink_to(tmp_path / "secret")
     values = read_manifest(copied_bundle).model_dump()
-    values["artifacts"] = {name: {"bytes": 6, "sha256": "0"}}
+    values["artifacts"] = {name: {"bytes": 6, "sha256": "0" * 64}}
     (copied_bundle / MANIFEST).write_text(json.dumps(values))
     with pytest.raises(BundleError, match="outside the bundle"):
         bundle_files(copied_bundle, read_manifest(copied_bundle))

@@ -1,0 +1,39 @@
+"""Some addresses by seed that the explorer must not trip over, in public mode, and what a page that fails shows."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from app.session import permalinks
+from tests.hostile import addresses
+from tests.hostile.pages import shows
+
+
+def test_addresses_of_all_pages_are_shown_without_a_fault() -> None:
+    found = addresses.main(seed=0, count=2 * len(addresses.VIEWS))
+    assert found["values"] > 100 and found["faults"] == []
+
+
+def test_every_page_has_its_parameters_among_the_addresses() -> None:
+    known = {kind for kind in vars(permalinks).values() if isinstance(kind, type) and kind.__name__.endswith("View")}
+    assert known == set(addresses.VIEWS.values()) - {None}
+
+
+@pytest.mark.parametrize("public", [True, False])
+def test_a_page_that_fails_says_so_in_a_sentence(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, public: bool
+) -> None:
+    from app.session import contents
+
+    def fails(*_: object, **__: object) -> None:
+        raise KeyError(str(tmp_path))
+
+    monkeypatch.setattr(contents, "visible_pages", fails)
+    copy = Path(shutil.copytree(bundle, tmp_path / "copy"))
+    with shows(public=public) as show:
+        (failed,) = show(copy, "overview")
+    assert failed.startswith("notice ") and "the page failed on this bundle" in failed and "KeyError" not in failed
+    assert (f"lfp validate {copy}" in failed) is not public and (str(tmp_path) in failed) is not public
