@@ -102,8 +102,9 @@ def error_text(error: Exception) -> str:
 
 def unforeseen_text() -> str:
     """Say of a page that failed in a way nobody foresaw what to do; in public mode without the host's folders."""
-    name = str(st.session_state.get("bundle", "it"))
-    place = name if is_public() else listed_bundles().get(name, name)
+    offered = listed_bundles()
+    name = st.session_state.get("bundle") or next(iter(offered), "BUNDLE")
+    place = name if is_public() else offered.get(name, name)
     return (
         f"the page failed on this bundle, as tables of faulty content make it; run lfp validate {place}, and report the"
         " page if it finds nothing"

@@ -303,7 +303,7 @@ class QueueView:
     whole: bool = False
 
 
-_NUMBERS: Mapping[str, str] = {
+_TYPES: Mapping[str, str] = {
     field.name: str(field.type)
     for kind in (
         OverviewView,
@@ -320,9 +320,8 @@ _NUMBERS: Mapping[str, str] = {
         QueueView,
     )
     for field in fields(kind)
-    if re.match(r"(int|float|tuple\[int)\b", str(field.type))
 }
-"""Fields of all pages that hold numbers, with their types."""
+"""Fields of all pages with their types."""
 
 
 def words_for(name: str) -> Callable[[str], str]:
@@ -331,16 +330,18 @@ def words_for(name: str) -> Callable[[str], str]:
 
 
 def corrected_params() -> Params | None:
-    """Return the URL's parameters with the words that are shown now, without numbers that are none; None if as is.
+    """Return the URL's parameters as widgets can take them, each that they cannot left at its default; None if as is.
 
-    Streamlit would drop an option that it does not know from the URL, and fails at a number without end.
+    Options become the words that are shown now, since Streamlit would drop one that it does not know from the URL.
+    Numbers that are none, at which it fails, are left out, and so are empty values of anything but lists: a choice of
+    one option would be of none.
     """
     params = {name: st.query_params.get_all(name) for name in st.query_params}
     lost = {name: values for name, values in params.items() if not _is_readable(name, values)}
     kept = {
         name: [WORDS.get(name, {}).get(value, value) for value in values]
         for name, values in params.items()
-        if name not in lost
+        if name not in lost and not (set(values) <= {""} and name in _TYPES and not _TYPES[name].startswith("tuple"))
     }
     if kept == params:
         return None
@@ -356,8 +357,8 @@ def take_lost() -> list[str]:
 
 def _is_readable(name: str, values: list[str]) -> bool:
     """Return whether a parameter is a number where its page's field is one; empty ones stand for none."""
-    type_ = _NUMBERS.get(name)
-    if type_ is None or values in ([], [""]):
+    type_ = _TYPES.get(name, "str")
+    if not re.match(r"(int|float|tuple\[int)\b", type_) or values in ([], [""]):
         return True
     found = _decoded(values, type_)
     return found is not None and all(abs(n) < 2**53 for n in (found if isinstance(found, tuple) else (found,)))

@@ -110,11 +110,11 @@ def choose_one(
     """
     values = list(options)
     shown = names or {}
-    chosen: str = st.segmented_control(
+    chosen: str | None = st.segmented_control(
         label, values, default=values[0], required=True, wrap=True, key=key, bind="query-params",
         format_func=lambda value: shown.get(value, value), label_visibility="collapsed" if collapsed else "visible",
     )  # fmt: skip
-    return chosen
+    return values[0] if chosen is None else chosen
 
 
 def show_figure(figure: go.Figure, *, key: str, href: Callable[[int], str] | None = None, what: str = "it") -> None:

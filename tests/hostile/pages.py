@@ -13,6 +13,21 @@ ROOT = Path(__file__).resolve().parents[2]
 Show = Callable[..., list[str]]
 
 
+class Kept(logging.Handler):
+    """Keeps the last lines of the last traceback that the explorer logged."""
+
+    says = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep it."""
+        self.says = " | ".join(line.strip() for line in logging.Formatter().format(record).splitlines()[-5:])
+
+    def take(self) -> str:
+        """Return it once."""
+        says, self.says = self.says, ""
+        return says
+
+
 @contextmanager
 def shows(*, public: bool = False) -> Iterator[Show]:
     """Yield `show(bundle, page, params)`, which opens a page and returns what failed, a line each.
@@ -29,13 +44,9 @@ def shows(*, public: bool = False) -> Iterator[Show]:
 
     from tests.app.reader import SCRIPT, STYLE, is_tame
 
-    for name in (
-        "app",
-        "streamlit",
-        "streamlit.runtime.caching.cache_data_api",
-        "streamlit.runtime.scriptrunner_utils",
-    ):
+    for name in ("streamlit", *(name for name in logging.root.manager.loggerDict if name.startswith("streamlit"))):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    kept = Kept()
     config._main_script_path = str(ROOT / "app" / "main.py")
     config.get_config_options(force_reparse=True)
     scanned = manifest_scanner.scan_component_manifests()
@@ -47,7 +58,7 @@ def shows(*, public: bool = False) -> Iterator[Show]:
 
         def show(bundle: Path, page: str, params: Mapping[str, str | list[str]] | None = None) -> list[str]:
             os.environ["LFP_BUNDLES"] = str(bundle)
-            at = AppTest.from_file(str(ROOT / "app" / "main.py"), default_timeout=30)
+            at = AppTest.from_file(str(ROOT / "app" / "main.py"), default_timeout=200)
             for name, value in (params or {}).items():
                 at.query_params[name] = value
             if page != "overview":
@@ -60,11 +71,13 @@ def shows(*, public: bool = False) -> Iterator[Show]:
                     is_tame(body)
                 except AssertionError:
                     failed.append(f"tag {body[:300]}")
-            failed += [f"notice {body[:300]}" for body in html if "This cannot be shown" in body]
+            failed += [f"notice {body[:300]} logged: {kept.take()}" for body in html if "This cannot be shown" in body]
             if public:
                 shown = "\n".join([*html, *map(str, at)])
                 failed += [f"path {place}" for place in (str(bundle.parent), str(ROOT)) if place in shown]
             return failed
 
         patch.setenv("LFP_BUNDLES", "")
+        patch.setattr(logging.getLogger("app"), "handlers", [kept])
+        patch.setattr(logging.getLogger("app"), "propagate", False)
         yield show

@@ -35,5 +35,7 @@ def test_a_page_that_fails_says_so_in_a_sentence(
     copy = Path(shutil.copytree(bundle, tmp_path / "copy"))
     with shows(public=public) as show:
         (failed,) = show(copy, "overview")
-    assert failed.startswith("notice ") and "the page failed on this bundle" in failed and "KeyError" not in failed
-    assert (f"lfp validate {copy}" in failed) is not public and (str(tmp_path) in failed) is not public
+    shown, _, logged = failed.partition(" logged: ")
+    assert shown.startswith("notice ") and "he page failed on this bundle" in shown and "KeyError" not in shown
+    assert logged.endswith(f"KeyError: '{tmp_path}'")
+    assert (f"lfp validate {copy}" in shown) is not public and (str(tmp_path) in shown) is not public

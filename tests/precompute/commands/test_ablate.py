@@ -16,8 +16,9 @@ from lfp.bundle.queries.run import figures, report_ablations
 from lfp.bundle.store.connection import Store
 from lfp.bundle.validation import validate
 from lfp.bundle.writer import update_bundle
-from lfp.errors import ConfigError, CorpusError
+from lfp.errors import BundleError, ConfigError, CorpusError, ModelError
 from lfp.evaluation.results import MAIN_KINDS
+from lfp.ml.interventions.bundle_models import Live
 from precompute.commands import ablate as module
 from precompute.commands.ablate import ablate
 from tests.precompute.test_cli import call
@@ -247,3 +248,62 @@ def test_no_other_command_runs_code_that_a_manifest_names(
 ) -> None:
     call(command[0], str(hostile), *command[1:], capsys=capsys)
     assert not Path("written").exists() and "reviews.artifacts.hostile_reward" not in sys.modules
+
+
+def change_manifest(bundle: Path, **sections: dict[str, Any]) -> None:
+    manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
+    for name, values in sections.items():
+        held = manifest if name == "models" else manifest["config"]
+        held[name] = {**held[name], **values}
+    (bundle / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("feedback", "key"),
+    [
+        ({"reward": "lexicon", "lexicon": "/etc/words.csv"}, "lexicon"),
+        ({"reward": "classifier", "classifier": "s3://bucket/model"}, "classifier"),
+    ],
+)
+def test_a_file_or_address_that_a_manifest_names_is_not_read(copy: Path, feedback: dict[str, str], key: str) -> None:
+    change_manifest(copy, feedback=feedback)
+    with pytest.raises(ConfigError, match=f"add --set feedback.{key}={feedback[key]}") as refused:
+        run(copy, features=[2])
+    assert "\n" not in str(refused.value)
+
+
+def test_a_lexicon_that_the_user_names_as_well_is_read(copy: Path, tmp_path: Path) -> None:
+    words = tmp_path / "words.csv"
+    words.write_text("word,value\ngood,1\nbad,-1\n", encoding="utf-8")
+    change_manifest(copy, feedback={"reward": "lexicon", "lexicon": str(words)})
+    assert run(copy, f"feedback.lexicon={words}", features=[2])
+
+
+@pytest.mark.parametrize("spoilt", ["zeroed", "added", "linked"])
+def test_models_that_are_not_as_written_are_not_run(copy: Path, tmp_path: Path, spoilt: str) -> None:
+    weights = copy / "artifacts" / "tuned" / "model.safetensors"
+    if spoilt == "zeroed":
+        content = weights.read_bytes()
+        weights.write_bytes(content[:-2000] + bytes(2000))
+    elif spoilt == "added":
+        (copy / "artifacts" / "tuned" / "chat_template.jinja").write_text("{{ 1 }}", encoding="utf-8")
+    else:
+        weights.rename(tmp_path / "weights")
+        weights.symlink_to(tmp_path / "weights")
+    with pytest.raises(BundleError, match=r"artifact artifacts/tuned/[a-z_.]+ (was changed|is not in|lies outside)"):
+        run(copy, features=[2])
+    with pytest.raises(BundleError, match="artifact artifacts/tuned/"):
+        Live.load(copy, read_manifest(copy))
+
+
+def test_a_model_file_that_only_a_manifest_names_is_looked_for_in_the_data_folder(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "base.gguf").write_bytes(b"GGUF")
+    base = read_manifest(copy).models["base"].model_dump()
+    change_manifest(copy, model={"base": str(tmp_path / "base.gguf")}, models={"base": {**base, "by_name": True}})
+    with pytest.raises(BundleError, match=r"its base model is .*base\.gguf, which lies outside the bundle"):
+        Live.load(copy, read_manifest(copy))
+    monkeypatch.setenv("LFP_DATA", str(tmp_path))
+    with pytest.raises(ModelError, match=r"base\.gguf"):  # found there, and no model
+        Live.load(copy, read_manifest(copy))
