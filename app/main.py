@@ -103,6 +103,6 @@ try:
     show()
 except LfpError as error:
     show_failure(bundles.error_text(error))
-except Exception:  # no page of ours raises anything else, but a bundle's tables may hold what no page foresees
+except Exception:  # no page raises anything else, but a bundle may hold what no page foresees
     logging.getLogger("app").exception("a page failed")
     show_failure(bundles.unforeseen_text())

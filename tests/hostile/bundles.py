@@ -381,7 +381,7 @@ def judge(path: Path) -> Judgement:
 def peak_of_this_process() -> Iterator[Callable[[], float]]:
     """Yield a function that returns the peak memory of this process in megabytes since the block began.
 
-    Only Linux can begin anew; elsewhere it is the peak of the whole process.
+    Only Linux can reset that; elsewhere it is the peak of the whole process.
     """
     if sys.platform == "linux":
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
