@@ -27,7 +27,7 @@ import lfp
 from lfp.config import ClusterConfig
 from lfp.config_sections.cluster import LOCAL, RUNNING
 from lfp.errors import ClusterError, ConfigError, LfpError, first_line
-from precompute.run.executor import IN_PROCESS, ShardFunction, Task
+from precompute.run.executor import ShardFunction, Task
 
 _STORE_BYTES = 2**30
 """Most memory of the object store of a cluster of our own, through which shards and results pass."""
@@ -239,17 +239,28 @@ class RayExecutor:
 
         Raises what the function raises, and ClusterError where a shard or all workers are lost too often.
         """
-        known = {number for number in range(len(shards)) if task.shelf.load(number) is not None}
-        if len(shards) - len(known) < 2:
-            yield from IN_PROCESS.map_shards(function, shards, task)
+        missing, done = list[int](), 0
+
+        def report(n: int) -> None:
+            nonlocal done
+            done += n
+            task.show(done)
+
+        for number in range(len(shards)):
+            payload = task.shelf.load(number)
+            if payload is None:
+                missing.append(number)
+            else:
+                report(task.sizes[number])
+                yield number, pickle.loads(payload)
+        if len(missing) == 1:
+            yield missing[0], function(shards[missing[0]], report)
+        if len(missing) < 2:
             return
         self._n_tasks += 1
         job = _Job(self._crew, self._n_tasks, shards, task, self.lost)
-        for number in sorted(known):
-            job.done += task.sizes[number]
-            task.show(job.done)
-            yield number, pickle.loads(task.shelf.load(number) or b"")
-        for number, payload in job.run(number for number in range(len(shards)) if number not in known):
+        job.done = done
+        for number, payload in job.run(missing):
             task.shelf.save(number, payload)
             yield number, pickle.loads(payload)
         for worker in self._crew.idle:
