@@ -102,6 +102,7 @@ def show_word(store: Store) -> None:
     frame.name_tab(f"Word “{word.word}”")
     is_hidden = verdict_panel.is_remark_hidden(store, "word", word.word)
     st.html(panels.badge(word.word, "good") + ("" if is_hidden else panels.facts(report.word_facts(word))))
+    st.html(panels.anchor(permalinks.href("inputs", permalinks.InputsView(words=word.word)), "Texts with this word"))
     verdict_panel.show_remark_bar(store, "word", word.word, "Does the model prefer this word as shown?")
     if is_hidden:
         st.html(panels.note(verdict_panel.BLIND_REMARK))

@@ -22,6 +22,8 @@ from lfp.report.sentences.words import flagged_sentence, largest_gap_sentence, t
 from lfp.util.sanitize import shortened
 
 PAGE_SIZE, LONGEST = 10, 100
+UNEXPLAINED = DisagreementsView(queue="implicit against true", things="words")
+"""The view that begins with preferences that the reward does not explain."""
 QUEUES = {  # by URL value: the gap it sorts by, its metric in the report, and the two scores
     "estimate against true": ("gap", "gap_predicted_true", Judges("probe estimate", "reward")),
     "implicit against true": ("implicit gap", "gap_implicit_true", Judges("implicit reward", "reward", "nats")),
@@ -148,6 +150,17 @@ def finding(view: DisagreementsView, name: str) -> str:
     return f"{view.queue}, {view.things.removesuffix('s')} {name}"[:200]
 
 
+def word_href(word: str) -> str:
+    """Return the address of a word: its values, the features that fire on it, and the bar that judges it."""
+    return permalinks.href("accuracy", permalinks.AccuracyView(word=word))
+
+
+def has_unexplained(store: Store) -> bool:
+    """Tell whether the bundle compares what tuning prefers with the reward, or with twins."""
+    twins = ask(queries.run.figures, store, "twins")
+    return bool(twins) or any(ask(queries.words.paid_words, store, over=over) for over in (True, False))
+
+
 def show_unexplained(store: Store, figures: Sequence[ResultRow]) -> None:
     """Draw the words that the tuned model prefers more or less than the reward explains."""
     twins = ask(queries.run.figures, store, "twins")
@@ -155,8 +168,6 @@ def show_unexplained(store: Store, figures: Sequence[ResultRow]) -> None:
         _show_beyond_twins(store, twins)
         return
     over, under = (ask(queries.words.paid_words, store, over=flag) for flag in (True, False))
-    if not over and not under:
-        return
     st.subheader("Unexplained preferences")
     flagged = pick(figures, metric="words_flagged")
     says = (
@@ -171,7 +182,7 @@ def show_unexplained(store: Store, figures: Sequence[ResultRow]) -> None:
     )
     for column, (name, words, metric) in zip(st.columns(2, gap="large"), sides, strict=True):
         column.markdown(f"**{name}**")
-        column.html(queues.paid(words, figures, metric=metric))
+        column.html(queues.paid(words, figures, metric=metric, href=word_href))
 
 
 def _show_beyond_twins(store: Store, figures: Sequence[ResultRow]) -> None:
@@ -181,13 +192,16 @@ def _show_beyond_twins(store: Store, figures: Sequence[ResultRow]) -> None:
     names = {"Preferred more than by the twins": True, "Preferred less than by the twins": False}
     for column, (name, over) in zip(st.columns(2, gap="large"), names.items(), strict=True):
         column.markdown(f"**{name}**")
-        column.html(queues.beyond_twins(ask(queries.words.twin_words, store, over=over)))
+        column.html(queues.beyond_twins(ask(queries.words.twin_words, store, over=over), word_href))
 
 
 def show() -> None:
     store = cache.current()
     st.html(panels.heading(store.manifest.title, "Findings"))
     view = show_choices()
+    is_of_words = (view.queue, view.things) == (UNEXPLAINED.queue, UNEXPLAINED.things)
+    if not is_of_words and has_unexplained(store):
+        st.html(panels.anchor(permalinks.href("disagreements", UNEXPLAINED), "Words preferred beyond the reward"))
     gap, metric, judges = QUEUES[view.queue]
     if view.things == "words" and gap not in queries.words.WORD_GAPS:
         st.html(panels.note("People rate texts, not words. Choose texts."))
@@ -207,8 +221,11 @@ def show() -> None:
     ranks = f"the percentile ranks of {judges.first} and {judges.second}"
     says = f"The {which} with the largest difference between {ranks}."
     largest = largest_gap_sentence(figures, metric=metric, kind=view.things.removesuffix("s"))
-    st.html(panels.note(says) + (panels.note(largest) if largest else ""))
     is_blind = verdict_panel.is_blind()
+    if is_of_words and not is_blind and has_unexplained(store):
+        show_unexplained(store, figures)
+        st.subheader("Words by ranks")
+    st.html(panels.note(says) + (panels.note(largest) if largest else ""))
     left, right = st.columns([4, 8], gap="large")
     with left:
         picked = choose_group(items, things=view.things, is_blind=is_blind)
@@ -218,8 +235,6 @@ def show() -> None:
         frame.download(
             lambda: exports.as_table(type(items[0].thing), [item.thing for item in items]), name="disagreements"
         )
-    if view.things == "words" and gap == "implicit gap" and not is_blind:
-        show_unexplained(store, figures)
     if shown:
         show_verdict(store, view, shown)
 

@@ -13,7 +13,8 @@ from lfp.util.sanitize import escaped
 
 KEYS = {
     "/": "search on this page", "Esc": "clear the search, or leave a field", "j": "next item or page",
-    "n": "next without a verdict, or the next", "1 to 4": "verdict: right, partly, wrong, unsure",
+    "n": "next without a verdict, or the next", "o": "open a feature of this list by its name",
+    "1 to 4": "verdict: right, partly, wrong, unsure",
     "k": "previous item or page", "y": "copy a link to this view", "?": "this help",
 }  # fmt: skip
 """Keyboard shortcuts of every page."""
@@ -151,10 +152,18 @@ SCRIPT = """
     setTimeout(() => note.remove(), 2000);
   };
 
+  // The name that was typed last in this browser is a new tab's; one that is loaded again keeps its own.
+  const rememberReviewer = () => {
+    const name = sessionStorage.getItem('lfp_reviewer');
+    if (name !== null)
+      document.cookie = `lfp_reviewer=${encodeURIComponent(name)}; max-age=31536000; SameSite=Strict; path=/`;
+  };
   listen(document, 'change', event => {
-    if (event.target.closest?.('.st-key-reviewer')) document.cookie =
-      `lfp_reviewer=${encodeURIComponent(event.target.value.trim())}; max-age=31536000; SameSite=Strict; path=/`;
+    if (!event.target.closest?.('.st-key-reviewer')) return;
+    sessionStorage.setItem('lfp_reviewer', event.target.value.trim());
+    rememberReviewer();
   });
+  listen(window, 'pagehide', rememberReviewer);
 
   // A file of what the browser has made.
   const save = (blob, name) => {
@@ -218,7 +227,9 @@ SCRIPT = """
     const search = document.querySelector('[data-testid="stMain"] input[type="search"]');
     const next = find('Next'), unreviewed = find('Next unreviewed') || next;
     const target = {j: next, n: unreviewed, k: find('Previous'), '?': find('Keys')}[event.key];
+    const opener = document.querySelector('[data-testid="stMain"] [class*="st-key-open_"] input');
     if (event.key === '/' && search) { search.focus(); search.select(); event.preventDefault(); }
+    else if (event.key === 'o' && opener) { opener.focus(); event.preventDefault(); }
     else if (event.key === 'y') copy();
     else if (target) { target.click(); event.preventDefault(); }
   });

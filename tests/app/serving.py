@@ -20,23 +20,24 @@ ARGUMENTS = [
 
 
 @contextlib.contextmanager
-def explorer(*bundles):
-    """Yields the address of an explorer on these bundles; ends it afterwards.
+def explorer(*bundles, base_path=""):
+    """Yields the address of an explorer on these bundles, below `base_path`; ends it afterwards.
 
     Its audits are where LFP_AUDIT_URL says, else in a folder that goes with it.
     """
     with tempfile.TemporaryDirectory() as folder:
-        yield from _explorer(bundles, audits=f"sqlite:///{folder}/audits.sqlite")
+        yield from _explorer(bundles, audits=f"sqlite:///{folder}/audits.sqlite", base_path=base_path)
 
 
-def _explorer(bundles, *, audits):
+def _explorer(bundles, *, audits, base_path):
     port = free_port()
     options = {"headless": "true", "port": port, "address": "127.0.0.1", "fileWatcherType": "none"}
+    options |= {"baseUrlPath": base_path} if base_path else {}
     flags = [f"--server.{name}={value}" for name, value in options.items()]
     command = [sys.executable, "-m", "streamlit", "run", "app/main.py", *flags]
     environment = {"LFP_AUDIT_URL": audits, **os.environ, "LFP_BUNDLES": os.pathsep.join(map(str, bundles))}
     server = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    address = f"http://127.0.0.1:{port}"
+    address = f"http://127.0.0.1:{port}/{base_path}".rstrip("/")
     try:
         wait_for(address)
         yield address

@@ -18,6 +18,13 @@ pytestmark = [
 
 PAGES = [re.sub(r"^overview$", "", name) for name in NAMES]
 """Paths of all pages that the explorer offers."""
+STATES = (
+    "features?find=great&find_by=token&sort=Best+match",
+    "features?related=yes&null=beats&labelled=no&area=-9,-9;9,-9;9,9;-9,9",
+    "try_it?typed=The+plot+was+dull&scales=3:2.5",
+)
+"""Pages with their widgets in use, which are looked at on a phone too."""
+WIDTHS = {1400: (*PAGES, *STATES), 390: STATES}
 README = (ROOT / "app" / "README.md").read_text(encoding="utf-8")
 EXCUSED = re.findall(r"^\| `([a-z-]+)`, (\w+) \| [^|`]*`([^|]+)` \| ([^|]+) \|$", README, re.MULTILINE)
 """Rule, impact, selector and pages of what Streamlit's own elements break, as app/README.md lists it."""
@@ -58,13 +65,15 @@ def test_a_page_has_the_serious_violations_that_readme_lists_and_no_other(addres
     selectors = sorted({selector for _, _, selector, _ in EXCUSED})
     found = []
     with browser() as chromium:
-        page = chromium.new_context(viewport={"width": 1400, "height": 900}, color_scheme=theme).new_page()
-        for path in PAGES:
-            page.goto(f"{address}/{path}")
-            settle(page)
-            page.evaluate(axe)
-            rows = page.evaluate(_RUN, [OWN, RULES[theme], selectors])
-            found += [{"page": path or "overview", **row} for row in rows]
+        page = chromium.new_context(color_scheme=theme).new_page()
+        for width, paths in WIDTHS.items():
+            page.set_viewport_size({"width": width, "height": 900})
+            for path in paths:
+                page.goto(f"{address}/{path}")
+                settle(page)
+                page.evaluate(axe)
+                rows = page.evaluate(_RUN, [OWN, RULES[theme], selectors])
+                found += [{"page": path.partition("?")[0] or "overview", "width": width, **row} for row in rows]
     known = excused(theme)
     excuses = {id(row): {(row["rule"], row["impact"], under, row["page"]) for under in row["within"]} for row in found}
     wrong = [row for row in found if row["own"] or not excuses[id(row)] & known]

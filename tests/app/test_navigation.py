@@ -155,6 +155,40 @@ def test_keys_judge_and_go_on(page, address):
     page.get_by_text("Nobody has reviewed it yet.").wait_for()
 
 
+def tab_to(page, name):
+    """Press Tab until what has the focus is called so."""
+    for _ in range(90):
+        page.keyboard.press("Tab")
+        if page.evaluate("(at => at.ariaLabel || at.innerText || '')(document.activeElement)").strip().startswith(name):
+            return
+    pytest.fail(f"Tab never reaches {name}")
+
+
+def test_the_keyboard_alone_opens_judges_goes_on_and_back(page, address):
+    start(page, f"{address}/features?sort=Weight")
+    page.keyboard.press("o")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    arrive(page, r"/feature\?feature=\d+&walk=sort%3DWeight$")
+    tab_to(page, "Your name")
+    page.keyboard.press("Control+A")
+    page.keyboard.type("eve")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Partly").wait_for()
+    settle(page)
+    page.keyboard.press("Escape")
+    page.keyboard.press("3")
+    page.get_by_text("label wrong").first.wait_for()
+    before = page.url
+    page.keyboard.press("n")
+    page.wait_for_url(lambda url: url != before, timeout=20_000)
+    page.get_by_text("2 of 60 in the list").wait_for()
+    settle(page)
+    tab_to(page, "Back to the list")
+    page.keyboard.press("Enter")
+    arrive(page, r"/features\?sort=Weight$")
+
+
 def test_a_copied_link_names_its_bundle(page, address, bundle):
     start(page, f"{address}/inputs?text=3")
     page.get_by_role("button", name="Copy link").click()

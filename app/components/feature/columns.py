@@ -34,7 +34,7 @@ COLUMNS: Mapping[str, Column] = {
     "layer": Column("Layer", "number", "%d", 55),
     "site": Column("Site", "words", width=120),
     "index": Column("SAE index", "number", "%d", 85),
-    "description": Column("Label", "words", width=180),
+    "description": Column("Label", "words", width=220),
     "related": Column("Related", "flag", width=72),
     "weight": Column("Weight", "number", "%+.3g", 72),
     "mean_abs_contribution": Column("Contribution", "number", "%.3g", 105),
@@ -155,6 +155,6 @@ def names(rows: pa.Table) -> dict[str, int]:
     """Return names to choose a feature by, and the feature of each."""
     columns = zip(*(rows[name].to_pylist() for name in ("feature_id", "layer", "site", "description")), strict=True)
     return {
-        f"#{id_} · {place_name(layer, site)} · {shortened(text or 'no label', 70)}": id_
+        f"#{id_} · {place_name(layer, site)} · {shortened(text or 'no label', 120)}": id_
         for id_, layer, site, text in columns
     }

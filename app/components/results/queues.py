@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from app.components.html import panels
@@ -116,21 +116,24 @@ def _features(features: Sequence[Named], href: Mapping[int, str]) -> str:
     )
 
 
-def beyond_twins(words: Sequence[TwinWord]) -> str:
-    """Write words that the tuned model favours more or less than its twins do."""
-    rows = [
-        [word.word, signed(word.feedback), signed(word.difference), signed(word.t, 1), plain(word.q, 3), f"{word.n:,}"]
-        for word in words
-    ]
-    return panels.table(["word", "reward", "difference, nats", "t", "false discovery rate", "times"], rows)
+def beyond_twins(words: Sequence[TwinWord], href: Callable[[str], str]) -> str:
+    """Write words that the tuned model favours more or less than its twins do, each leading to `href` of it."""
+    rows = []
+    for word in words:
+        cells = signed(word.feedback), signed(word.difference), signed(word.t, 1), plain(word.q, 3), f"{word.n:,}"
+        rows.append(panels.LinkedRow(href(word.word), word.word, "", cells))
+    return panels.linked_table(["word", "reward", "difference, nats", "t", "false discovery rate", "times"], rows)
 
 
-def paid(words: Sequence[PaidWord], figures: Sequence[ResultRow], *, metric: str) -> str:
-    """Write words that the tuned model favours more or less than the reward explains, with chance at their rank."""
+def paid(words: Sequence[PaidWord], figures: Sequence[ResultRow], *, metric: str, href: Callable[[str], str]) -> str:
+    """Write words that the tuned model favours more or less than the reward explains, with chance at their rank.
+
+    Each leads to `href` of it.
+    """
     nulls = {row.group: row.null_high for row in figures if row.metric == metric}
-    rows = [
-        [word.word, signed(word.feedback), signed(word.excess), signed(word.gap, 1),
-         plain(nulls.get(f"word:{word.word}"), 1), f"{word.n:,}"]
-        for word in words
-    ]  # fmt: skip
-    return panels.table(["word", "reward", "gap, nats", "in standard errors", "chance", "times"], rows)
+    rows = []
+    for word in words:
+        chance = plain(nulls.get(f"word:{word.word}"), 1)
+        cells = signed(word.feedback), signed(word.excess), signed(word.gap, 1), chance, f"{word.n:,}"
+        rows.append(panels.LinkedRow(href(word.word), word.word, "", cells))
+    return panels.linked_table(["word", "reward", "gap, nats", "in standard errors", "chance", "times"], rows)
