@@ -129,10 +129,10 @@ def show_figure(figure: go.Figure, *, key: str, href: Callable[[int], str] | Non
 
 
 def show_rows(rows: pa.Table, *, key: str, columns: Mapping[str, Any]) -> tuple[int, str] | None:
-    """Draw a page of rows, words wrapped to two lines; return the row and the column of the cell that was clicked."""
+    """Draw a page of rows, whose words wrap; return the row and the column of the cell that was clicked."""
     event = st.dataframe(
         rows, hide_index=True, placeholder="–", key=key, on_select="rerun", selection_mode="single-cell",
-        height="content", row_height=56, column_config=columns,
+        height="content", row_height=65, column_config=columns,
     )  # fmt: skip
     return first_cell(event, rows.num_rows)
 

@@ -311,7 +311,7 @@ def test_words_are_compared_with_the_twins_where_a_run_has_some(explorer, bundle
     assert [word.t for word in under] == sorted(row["t"] for row in twins if row["t"] < 0)[:10]
     html = whole(explorer("disagreements", bundle, queue="implicit against true", things="words"))
     assert "Compared with 8 models tuned on the same stated feedback by other seeds, 2 of 38 words are" in html
-    assert f"<td>{over[0].word}</td>" in html and f"<td>{under[0].word}</td>" in html
+    assert all(f">{word}</a></td>" in html for word in (over[0].word, under[0].word))
     assert "false discovery rate</th>" in html and "in standard errors" not in html
 
 

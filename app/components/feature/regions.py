@@ -16,9 +16,6 @@ LEAST_SHARE, LEAST_HOLDERS = 0.25, 3
 """Share of a region's active features, and how many of them, whose names must have a word for it to be the name."""
 LEVEL = 0.05
 """How often a map whose names lie at random would have any region with a name."""
-LEAST_SILENT = 0.75
-"""Share of a region's features that never fire, from which that is its name."""
-SILENT = "never active"
 _RULE_WORDS = frozenset(word.word for word in words_of(
     UNLABELLED + "nearly every token many tokens such as promotes demotes after before at the start of a text and or "
     "words forms strongest weaker on never active"))  # fmt: skip
@@ -47,24 +44,14 @@ def name_regions(regions: Regions, names: Mapping[int, str | None]) -> tuple[Reg
         if is_active
     }
     members: list[list[int]] = [[] for _ in regions.centres]
-    silent = [0] * len(members)
     for number, at in zip(regions.feature_ids, regions.at.tolist(), strict=True):
         if number in words:
             members[at].append(number)
-        else:
-            silent[at] += 1
     total = Counter(word for held in words.values() for word in held)
     n_tests = len(total) * len(members)
     found = []
-    for (x, y), size, active, n_silent in zip(
-        regions.centres.tolist(), regions.sizes.tolist(), members, silent, strict=True
-    ):
+    for (x, y), size, active in zip(regions.centres.tolist(), regions.sizes.tolist(), members, strict=True):
         n = len(active)
-        if n_silent >= LEAST_SILENT * max(n + n_silent, 1):
-            share = percent(n_silent / (n + n_silent))
-            says = f"{share} of {count(n + n_silent)} features here never fire on the corpus."
-            found.append(Region(x, y, f"{SILENT} {share}", says))
-            continue
         held = Counter(word for number in active for word in words[number])
         likely = sorted((_tail(k, n, total[word], len(words)), word) for word, k in held.items() if _is_common(k, n))
         if likely and likely[0][0] * n_tests <= LEVEL:
