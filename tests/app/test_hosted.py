@@ -73,10 +73,8 @@ def test_two_tabs_judge_under_their_own_names(context, address, audits, bundle):
         settle(tabs[name])
         assert tabs[name].get_by_label("Your name").input_value() == name
         tabs[name].get_by_text(f"label {answer}").first.wait_for()
-    given = {
-        (verdict.feature_id, verdict.reviewer, verdict.verdict)
-        for one in AuditStore(audits).history(key_of(read_manifest(bundle)))
-    }
+    history = AuditStore(audits).history(key_of(read_manifest(bundle)))
+    given = {(verdict.feature_id, verdict.reviewer, verdict.verdict) for verdict in history}
     assert given == {(3, "ann", "wrong"), (4, "bob", "partly")}
     for tab in tabs.values():
         tab.close()
