@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,11 @@ _TRIES = 5
 PUBLIC = "the audits"
 """What messages to the public call the database, whose own words would say things about the host."""
 WAIT_S = 10
-"""Seconds that a writer waits for another, and for a server to answer."""
+"""Seconds that a writer waits for another."""
+SERVER_WAIT_S = 5
+"""Seconds that a database server may take to connect, and for a whole transaction."""
+AWAY_S = 30
+"""Seconds after a server was silent for which it is not tried again: pages must not wait for it one after another."""
 
 _SAYS = (  # what a database's own words mean, and how to fix it
     ("disk is full", "the disk is full; make room, then save again"),
@@ -57,13 +63,12 @@ def engine_at(url: str, *, read_only: bool) -> tuple[Engine, str]:
         if name == "sqlite":
             engine = _sqlite(address, read_only=read_only)
         else:
-            waits = {"connect_timeout": WAIT_S} if name in ("postgresql", "mysql", "mariadb") else {}
-            engine = sa.create_engine(address, pool_pre_ping=True, connect_args=waits)
+            engine = _server(address)
         if not read_only or engine.url.database in (None, ":memory:"):
             _create_tables(engine)
         known = sa.inspect(engine)
         for table in METADATA.tables.values():
-            if table is remarks and read_only and not known.has_table(table.name):
+            if table in _LATER and read_only and not known.has_table(table.name):
                 continue
             held = {column["name"] for column in known.get_columns(table.name)}
             lacks = next((column.name for column in table.columns if column.name not in held), None)
@@ -93,13 +98,48 @@ def failing(place: str) -> Iterator[None]:
         if isinstance(error, _NO_FOLDER):
             says = "its folder is not there and cannot be created; set LFP_AUDIT_URL to another place"
         if says is None:
-            is_away = isinstance(error, (exc.OperationalError, exc.InterfaceError, OSError))
+            is_away = isinstance(error, (exc.OperationalError, exc.InterfaceError, exc.TimeoutError, OSError))
             quoted = f" ({words.splitlines()[0][:120]})" if words and place != PUBLIC else ""
             says = (
                 f"{'cannot be reached' if is_away else 'refused'}{quoted}; see that the database runs and that you may "
                 "write to it, or set LFP_AUDIT_URL"
             )
         raise AuditError(f"{place}: {says}") from error
+
+
+def _server(url: sa.URL) -> Engine:
+    """Build an engine whose connections are cut where the server is silent: no driver bounds that by itself."""
+    waits = {"connect_timeout": SERVER_WAIT_S} if url.get_backend_name() in ("postgresql", "mysql", "mariadb") else {}
+    engine = sa.create_engine(url, connect_args=waits, pool_timeout=SERVER_WAIT_S)
+
+    def watch(connection: Any, record: Any, _fairy: Any = None) -> None:
+        """Cut the connection unless it is returned in time, then see that it still works."""
+        timer = threading.Timer(SERVER_WAIT_S, _cut, (connection, record.info))
+        timer.daemon = True
+        record.info["timer"] = timer
+        timer.start()
+        try:
+            engine.dialect.do_ping(connection)
+        except Exception as error:
+            end_watch(connection, record)
+            if record.info.pop("is_cut", False):
+                raise exc.TimeoutError(f"no answer within {SERVER_WAIT_S} s") from None
+            raise exc.DisconnectionError from error  # the server was started again: the pool connects again
+
+    def end_watch(_connection: Any, record: Any) -> None:
+        if (timer := record.info.pop("timer", None)) is not None:
+            timer.cancel()
+
+    sa.event.listen(engine, "checkout", watch)
+    sa.event.listen(engine, "checkin", end_watch)
+    return engine
+
+
+def _cut(connection: Any, info: dict[str, Any]) -> None:
+    """End a connection's socket, so that whoever waits for the server on it is woken by an error."""
+    info["is_cut"] = True
+    with suppress(Exception), socket.socket(fileno=os.dup(connection.fileno())) as end:
+        end.shutdown(socket.SHUT_RDWR)
 
 
 def _sqlite(url: sa.URL, *, read_only: bool) -> Engine:
@@ -183,6 +223,16 @@ verdicts = Table(
     sa.Index("audit_verdicts_of", "bundle", "feature_id", "reviewer"),
 )
 
+successions = Table(
+    "audit_successions",
+    METADATA,
+    Column("bundle", sa.ForeignKey(bundles.c.bundle), primary_key=True),
+    Column("feature_id", sa.Integer, primary_key=True, autoincrement=False),
+    Column("reviewer", String(80), primary_key=True),
+    Column("supersedes", String(36), primary_key=True),
+)
+"""What each verdict that was given here supersedes, nothing for a reviewer's first: so no two supersede the same."""
+
 lists = Table(
     "audit_lists",
     METADATA,
@@ -218,4 +268,5 @@ remarks = Table(
     Column("created_at", String(32), nullable=False),
     sa.CheckConstraint(f"verdict IN {VERDICTS}", name="remark_verdict_known"),
 )
+_LATER = (remarks, successions)
 """Absent from databases that an older explorer made, as long as they are only read."""

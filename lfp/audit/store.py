@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
@@ -15,13 +16,14 @@ from sqlalchemy import ColumnElement, Connection, Table, delete, func, insert, i
 from sqlalchemy.exc import IntegrityError
 
 from lfp.audit import database
-from lfp.audit.database import engine_at, failing
+from lfp.audit.database import AWAY_S, SERVER_WAIT_S, engine_at, failing
 from lfp.audit.records import AuditList, BundleKey, Verdict, checked, checked_list
 from lfp.audit.remarks import Remark, checked_remark
 from lfp.errors import AuditError
 
 AUDIT_URL = "LFP_AUDIT_URL"
 _CHUNK = 500
+_TRIES = 5
 _TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
 READ_ONLY = "this explorer is open to the public, so its audits can only be read; run your own to review"
 
@@ -42,18 +44,32 @@ class AuditStore:
         """Open the database at an SQLAlchemy address; create its tables where there are none."""
         self._engine, self.place = engine_at(url, read_only=read_only)
         self.read_only = read_only
+        self._away_until = 0.0
 
     def add(self, bundle: BundleKey, verdict: Verdict) -> Verdict:
         """Add a verdict after the reviewer's last one on that feature. Returns it as it was stored.
 
-        A uid that is stored already is not added again, so a write whose outcome is unknown may be repeated.
+        A uid that is stored already is not added again, so a write whose outcome is unknown may be repeated. Writers
+        wait for each other; one that would still supersede what another did is refused by the database, and looks again.
         """
-        verdict, held = checked(verdict), database.verdicts
-        same = (held.c.feature_id == verdict.feature_id, held.c.reviewer == verdict.reviewer)
+        verdict = checked(verdict)
+        for _ in range(_TRIES - 1):
+            try:
+                return self._add(bundle, verdict)
+            except AuditError as error:
+                if not isinstance(error.__cause__, IntegrityError):
+                    raise
+        return self._add(bundle, verdict)
+
+    def _add(self, bundle: BundleKey, verdict: Verdict) -> Verdict:
+        held = database.verdicts
+        same = {"feature_id": verdict.feature_id, "reviewer": verdict.reviewer}
         with self._writing(bundle) as connection:
-            before, now = _last(connection, held, bundle, *same)
+            before, now = _last(connection, held, bundle, *(held.c[name] == value for name, value in same.items()))
             kept = replace(verdict, created_at=now, supersedes=before)
             if not _known(connection, held, [kept.uid]):
+                link = {"bundle": bundle.name, **same, "supersedes": before or ""}
+                connection.execute(insert(database.successions), [link])
                 connection.execute(insert(held), [_row(bundle, kept)])
         return kept
 
@@ -77,7 +93,7 @@ class AuditStore:
         question = select(held).where(held.c.bundle == bundle.name).order_by(held.c.created_at, held.c.row_id)
         if feature_id is not None:
             question = question.where(held.c.feature_id == feature_id)
-        with failing(self.place), self._engine.begin() as connection:
+        with self._transaction() as connection:
             rows = [dict(row) for row in connection.execute(question).mappings()]
         names = [field.name for field in fields(Verdict) if field.name != "tags"]
         return [Verdict(**{name: row[name] for name in names}, tags=tuple(json.loads(row["tags"]))) for row in rows]
@@ -86,14 +102,14 @@ class AuditStore:
         """Return a number that grows with every verdict on a bundle: while it stays, so does `history`."""
         held = database.verdicts
         question = select(func.max(held.c.row_id)).where(held.c.bundle == bundle.name)
-        with failing(self.place), self._engine.begin() as connection:
+        with self._transaction() as connection:
             return int(connection.execute(question).scalar() or 0)
 
     def noted(self, bundle: BundleKey) -> frozenset[int]:
         """Return the features with a verdict or a note."""
         held = database.verdicts
         question = select(held.c.feature_id).where(held.c.bundle == bundle.name).distinct()
-        with failing(self.place), self._engine.begin() as connection:
+        with self._transaction() as connection:
             return frozenset(connection.execute(question).scalars())
 
     def add_remark(self, bundle: BundleKey, remark: Remark) -> Remark:
@@ -127,7 +143,7 @@ class AuditStore:
         """Return every remark on a bundle, oldest first; none where an older database is only read."""
         held = database.remarks
         question = select(held).where(held.c.bundle == bundle.name).order_by(held.c.created_at, held.c.row_id)
-        with failing(self.place), self._engine.begin() as connection:
+        with self._transaction() as connection:
             if self.read_only and not inspect(connection).has_table(held.name):
                 return []
             rows = list(connection.execute(question).mappings())
@@ -162,7 +178,7 @@ class AuditStore:
         held, items = database.lists, database.items
         chosen = select(held).where(held.c.bundle == bundle.name).order_by(held.c.created_at, held.c.name)
         inside = select(items).join(held).where(held.c.bundle == bundle.name).order_by(items.c.position)
-        with failing(self.place), self._engine.begin() as connection:
+        with self._transaction() as connection:
             rows = list(connection.execute(chosen).mappings())
             ids: dict[str, list[int]] = {row["uid"]: [] for row in rows}
             for item in connection.execute(inside).mappings():
@@ -175,12 +191,26 @@ class AuditStore:
         self._engine.dispose()
 
     @contextmanager
+    def _transaction(self, *, writes: bool = False) -> Iterator[Connection]:
+        """Begin a transaction. A server that was silent for too long counts as away for a while."""
+        if time.monotonic() < self._away_until:
+            raise AuditError(f"{self.place}: did not answer a moment ago; see that the database runs, then try again")
+        started, engine = time.monotonic(), self._engine
+        try:
+            with failing(self.place), engine.execution_options(writes=writes).begin() as connection:
+                yield connection
+        except AuditError:
+            if engine.dialect.name != "sqlite" and time.monotonic() - started >= SERVER_WAIT_S:
+                self._away_until = time.monotonic() + AWAY_S
+            raise
+
+    @contextmanager
     def _writing(self, bundle: BundleKey) -> Iterator[Connection]:
         if self.read_only:
             raise AuditError(READ_ONLY)
         held = database.bundles
-        known = select(held.c.bundle).where(held.c.bundle == bundle.name)
-        with failing(self.place), self._engine.execution_options(writes=True).begin() as connection:
+        known = select(held.c.bundle).where(held.c.bundle == bundle.name).with_for_update()  # one writer at a time
+        with self._transaction(writes=True) as connection:
             if not connection.execute(known).first():
                 row = {"bundle": bundle.name, **asdict(bundle), "first_seen": _now()}
                 try:

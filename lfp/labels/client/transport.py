@@ -5,20 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import zlib
 from collections.abc import Hashable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import httpx2
 import openai
 from pydantic import BaseModel, Field, ValidationError
 
 from lfp.errors import LabelError
 from lfp.labels.client.dialect import Dialect
 from lfp.labels.client.pacing import Pace
-
-if TYPE_CHECKING:
-    import httpx2
 
 KEY = "OPENAI_API_KEY"
 """The environment variable that holds the API key. The key is read from nowhere else."""
@@ -32,7 +31,9 @@ _BUSY = (429, 503)
 _OF_TRANSFER = ("content-encoding", "content-length", "transfer-encoding")  # headers that a body read whole has not
 _LOST_TRIES = 4  # of a call whose answer does not arrive
 _UNANSWERED = 3  # calls in a row, after which the server counts as gone
-_LARGEST_BODY = 4_000_000  # bytes of an answer; what is longer is no answer
+_LARGEST_BODY = 4_000_000  # bytes of an answer, unpacked; what is longer is no answer
+_LONGEST_S = 600.0  # that a response may take where no timeout is set
+_MOST_TOKENS = 1_000_000_000  # that a server may state; what is more counts as not stated
 _LONGEST_QUOTE = 200  # characters of a server's message that a failure quotes
 _SECRETS = re.compile(r"\S*://\S+|\bsk-\S+|\bBearer\s+\S+", re.IGNORECASE)  # addresses and keys
 
@@ -91,25 +92,38 @@ class TooLongError(Exception):
 class BoundedClient(openai.DefaultAsyncHttpxClient):
     """An HTTP client that reads no more than `_LARGEST_BODY` of a response, and follows no redirection.
 
-    The prompts would follow one to an address that nobody named.
+    The prompts would follow one to an address that nobody named. A response that is not whole twice its timeout after
+    the request counts as late, whatever trickles in meanwhile.
     """
 
     def __init__(self, *, timeout_s: float) -> None:
-        super().__init__(timeout=timeout_s, follow_redirects=False)
+        super().__init__(timeout=timeout_s, follow_redirects=False, headers={"Accept-Encoding": "gzip"})
 
     async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
         """Send a request and read the response. Raises TooLongError, and httpx's errors."""
+        limits = request.extensions.get("timeout", {})
+        try:
+            async with asyncio.timeout(2 * (limits.get("read") or self.timeout.read or _LONGEST_S)):
+                return await self._read(request, **options)
+        except TimeoutError:
+            raise httpx2.ReadTimeout("the response does not end", request=request) from None
+
+    async def _read(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
         streamed = await super().send(request, **options | {"stream": True})
         content = bytearray()
         try:
-            async for part in streamed.aiter_bytes(65_536):
+            async for part in streamed.aiter_raw(65_536):
                 content += part
                 if len(content) > _LARGEST_BODY:
                     raise TooLongError
         finally:
             await streamed.aclose()
+        try:
+            body = _unpack(bytes(content), streamed.headers.get("content-encoding", ""))
+        except (ValueError, zlib.error) as error:
+            raise httpx2.DecodingError(str(error), request=request) from None
         headers = [(name, value) for name, value in streamed.headers.multi_items() if name not in _OF_TRANSFER]
-        return type(streamed)(streamed.status_code, headers=headers, content=bytes(content), request=request)
+        return httpx2.Response(streamed.status_code, headers=headers, content=body, request=request)
 
 
 class MeteredClient(BoundedClient):
@@ -189,9 +203,25 @@ class MeteredClient(BoundedClient):
         return self._budget.cost_usd(usage.prompt_tokens, usage.completion_tokens)
 
 
+def _unpack(content: bytes, encoding: str) -> bytes:
+    """Decompress a body. Raises TooLongError, and ValueError or zlib.error for what is not as it says."""
+    encoding = encoding.strip().lower()
+    if encoding in ("", "identity"):
+        return content
+    if encoding not in ("gzip", "x-gzip", "deflate"):
+        raise ValueError(f"a response compressed by {encoding[:20]}, which was not asked for")
+    packed = zlib.decompressobj(zlib.MAX_WBITS | 32)
+    body = packed.decompress(content, _LARGEST_BODY)
+    if packed.unconsumed_tail:
+        raise TooLongError
+    if not packed.eof:
+        raise ValueError("a compressed response that is cut off")
+    return body
+
+
 class _Usage(BaseModel):
-    prompt_tokens: int = Field(ge=0)
-    completion_tokens: int = Field(ge=0)
+    prompt_tokens: int = Field(ge=0, le=_MOST_TOKENS)
+    completion_tokens: int = Field(ge=0, le=_MOST_TOKENS)
 
 
 class _Billed(BaseModel):

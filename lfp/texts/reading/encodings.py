@@ -10,6 +10,9 @@ from typing import BinaryIO
 from lfp.errors import CorpusError
 
 _BLOCK = 1 << 20
+LONGEST = 32_000_000
+"""Characters that a line, a cell or a value may have: more than any text, and a file of few bytes may unpack to that."""
+TOO_LONG = f"longer than {LONGEST // 1_000_000} million characters"
 _HEAD = 4096
 _MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
@@ -92,26 +95,31 @@ def _guess_wide(head: bytes) -> str | None:
     return "UTF-16LE" if head[1::2].count(0) >= head[::2].count(0) else "UTF-16BE"
 
 
-def split_lines(blocks: Iterator[str]) -> Iterator[str]:
-    r"""Split text at \n, \r\n and \r alone, and at nothing else; ends are removed."""
+def split_lines(blocks: Iterator[str], where: str) -> Iterator[str]:
+    r"""Split text at \n, \r\n and \r alone, and at nothing else; ends are removed. Raises CorpusError."""
     newlines = io.IncrementalNewlineDecoder(None, translate=True)
-    yield from _split(newlines.decode(block) for block in blocks)
+    yield from _split((newlines.decode(block) for block in blocks), where)
 
 
-def split_rows(blocks: Iterator[str]) -> Iterator[str]:
-    r"""Split text at \n alone and keep the ends."""
-    for line in _split(blocks):
+def split_rows(blocks: Iterator[str], where: str) -> Iterator[str]:
+    r"""Split text at \n alone and keep the ends. Raises CorpusError for a line that no text has."""
+    for line in _split(blocks, where):
         yield line + "\n"
 
 
-def _split(blocks: Iterator[str]) -> Iterator[str]:
+def _split(blocks: Iterator[str], where: str) -> Iterator[str]:
     waiting: list[str] = []
+    n_lines = n_waiting = 0
     for block in blocks:
         first, *rest = block.split("\n")
         waiting.append(first)
+        n_waiting += len(first)
+        if n_waiting > LONGEST:
+            raise CorpusError(f"{where}: line {n_lines + 1} is {TOO_LONG}; split it into texts")
         if rest:
             yield "".join(waiting)
             yield from rest[:-1]
-            waiting = [rest[-1]]
+            n_lines += len(rest)
+            waiting, n_waiting = [rest[-1]], len(rest[-1])
     if any(waiting):
         yield "".join(waiting)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lfp.errors import CorpusError
-from lfp.texts.reading.encodings import split_rows
+from lfp.texts.reading.encodings import LONGEST, TOO_LONG, split_rows
 
 _MOST_DIGITS = 4000
 """Python converts no longer whole numbers by default."""
@@ -59,18 +59,18 @@ DECODER = json.JSONDecoder(parse_float=WrittenFloat, parse_int=_whole, parse_con
 
 def json_rows(blocks: Iterator[str], where: str) -> Iterator[Mapping[str, Any] | Unreadable]:
     """Yield the rows of JSON text. Raises CorpusError where it is cut off or broken beyond a line."""
-    text = _Text(blocks)
+    text = _Text(blocks, where)
     first = text.peek()
     if first == "[" or (first == "{" and text.skip_match(_LIST_FIRST)):
         yield from _in_array(text, where)
     elif first == "{" and not (_is_object(text.first_line()) and text.has_more_lines()):
         yield from _in_values(text, where)
     else:
-        yield from _by_line(text.rest())
+        yield from _by_line(text.rest(), where)
 
 
-def _by_line(blocks: Iterator[str]) -> Iterator[Mapping[str, Any] | Unreadable]:
-    for line in split_rows(blocks):
+def _by_line(blocks: Iterator[str], where: str) -> Iterator[Mapping[str, Any] | Unreadable]:
+    for line in split_rows(blocks, where):
         if line.isspace():
             continue
         try:
@@ -101,7 +101,7 @@ def _in_values(text: _Text, where: str) -> Iterator[Mapping[str, Any] | Unreadab
     try:
         value = text.value()
     except (ValueError, RecursionError):  # a broken first line, or no JSON at all
-        yield from _by_line(text.rest())
+        yield from _by_line(text.rest(), where)
         return
     if not text.peek():
         yield from map(_row, _rows_of_object(value, where))
@@ -182,10 +182,10 @@ def _reason(error: Exception) -> str:
 
 
 class _Text:
-    """Text that is read block by block, from which values are taken one by one."""
+    """Text that is read block by block, from which values are taken one by one; `where` begins errors."""
 
-    def __init__(self, blocks: Iterator[str]) -> None:
-        self._blocks = blocks
+    def __init__(self, blocks: Iterator[str], where: str) -> None:
+        self._blocks, self._where = blocks, where
         self._read, self._at = "", 0
 
     def peek(self, ignored: str = "") -> str:
@@ -235,8 +235,10 @@ class _Text:
         yield from self._blocks
 
     def _more(self, n: int) -> bool:
-        """Read at least `n` more characters where there are any; return whether there were."""
+        """Read at least `n` more characters where there are any; return whether there were. Raises CorpusError."""
         parts, found = [self._read[self._at :]], 0
+        if len(parts[0]) > LONGEST:
+            raise CorpusError(f"{self._where}: a line or a value of it is {TOO_LONG}; save a text on each line")
         while found < n and (block := next(self._blocks, None)) is not None:
             parts.append(block)
             found += len(block)

@@ -14,13 +14,12 @@ import pyarrow.ipc
 import pyarrow.parquet
 
 from lfp.errors import CorpusError, first_line
-from lfp.texts.reading.encodings import split_lines, split_rows, text_blocks
+from lfp.texts.reading.encodings import LONGEST, TOO_LONG, split_lines, split_rows, text_blocks
 from lfp.texts.reading.json_values import Unreadable, json_rows
 from lfp.texts.reading.sources import READ_ERRORS, DataFile
 from lfp.util.object_stores import without_secrets
 
-_BATCH_ROWS = 256
-_LONGEST_CELL = 1 << 30
+_BATCH_ROWS, _BATCH_BYTES = 64, 1 << 26
 _DELIMITERS = ",;\t|"
 _STATED = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 """The first line in which Excel states a delimiter."""
@@ -184,9 +183,14 @@ def read_rows(path: Path, *, columns: Sequence[str], optional: Sequence[str] = (
 def written(value: Any) -> str | None:
     """Return a cell as the text that its file shows; None for what is no single value, or missing.
 
-    Numbers are as a JSON file writes them, dates as in ISO 8601. Raises RowError for bytes that are not UTF-8.
+    Numbers are as a JSON file writes them, dates as in ISO 8601. Raises RowError for bytes that are not UTF-8, and for
+    more of a text than any has.
     """
-    if isinstance(value, str) or value is None:
+    if value is None:
+        return value
+    if isinstance(value, str | bytes) and len(value) > LONGEST:
+        raise RowError(f"a text {TOO_LONG}")
+    if isinstance(value, str):
         return value
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -224,15 +228,15 @@ def _json(file: DataFile, columns: Sequence[str], inside: str) -> Iterator[Row]:
 
 def _lines(file: DataFile, _: Sequence[str], inside: str) -> Iterator[Row]:
     with file.open() as stream:
-        texts = (line for line in split_lines(text_blocks(stream, file.path)) if line.strip())
+        texts = (line for line in split_lines(text_blocks(stream, file.path), file.path) if line.strip())
         for number, text in enumerate(texts):
             yield Row(f"{number}{inside}", {"text": text}, ("text",))
 
 
 def _csv(file: DataFile, columns: Sequence[str], inside: str) -> Iterator[Row]:
-    csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_CELL))
+    csv.field_size_limit(max(csv.field_size_limit(), LONGEST))
     with file.open() as stream:
-        lines = split_rows(text_blocks(stream, file.path))
+        lines = split_rows(text_blocks(stream, file.path), file.path)
         first = next(lines, "")
         if (stated := _STATED.fullmatch(first)) is not None:
             first = next(lines, "")
@@ -251,6 +255,7 @@ def _csv(file: DataFile, columns: Sequence[str], inside: str) -> Iterator[Row]:
         number = start = 0
         try:
             names = tuple(next(reader, ()))
+            _check_names(names, columns, file.path)
             start = reader.line_num
             for cells in reader:
                 if cells:
@@ -264,9 +269,11 @@ def _csv(file: DataFile, columns: Sequence[str], inside: str) -> Iterator[Row]:
                     number += 1
                 start = reader.line_num
         except csv.Error as error:
+            is_long = "larger than field limit" in str(error)
+            fault = f"is {TOO_LONG}: its" if is_long else "has a"
+            end = "is not closed" if is_long else f"is not closed or not doubled ({first_line(error)})"
             raise CorpusError(
-                f"{file.path}: row {number}, which begins on line {start + 1}, has a quotation mark that is not closed"
-                f" or not doubled ({first_line(error)}); correct it"
+                f"{file.path}: row {number}, which begins on line {start + 1}, {fault} quotation mark {end}; correct it"
             ) from error
 
 
@@ -277,11 +284,39 @@ def _chain(first: str, lines: Iterator[str]) -> Iterator[str]:
 
 def _parquet(file: DataFile, columns: Sequence[str], inside: str) -> Iterator[Row]:
     with file.open_seekable() as stream:
-        stored = pa.parquet.ParquetFile(stream)
+        stored = pa.parquet.ParquetFile(stream, buffer_size=_BATCH_BYTES // 64)
         names = tuple(stored.schema_arrow.names)
-        wanted = [name for name in names if name in columns]
-        batches = stored.iter_batches(batch_size=_BATCH_ROWS, columns=wanted or list(names[:1]))
-        yield from _batch_rows(batches, wanted, names, file.path, inside)
+        _check_names(names, columns, file.path)
+        wanted = [name for name in names if name in columns] or list(names[:1])
+        rows = max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(1, _mean_bytes(stored.metadata, wanted, file.path))))
+        batches = stored.iter_batches(batch_size=rows, columns=wanted)
+        yield from _batch_rows(batches, [name for name in wanted if name in columns], names, file.path, inside)
+
+
+def _mean_bytes(metadata: Any, names: Sequence[str], where: str) -> int:
+    """Return the largest mean size of a column's values in a group of rows. Raises CorpusError where no text is so long.
+
+    That is known before anything is unpacked.
+    """
+    largest = 0
+    for group in range(metadata.num_row_groups):
+        for i in range(metadata.num_columns):
+            column = metadata.row_group(group).column(i)
+            if column.path_in_schema.partition(".")[0] in names and column.num_values:
+                mean = column.total_uncompressed_size // column.num_values
+                if mean > LONGEST:
+                    first = sum(metadata.row_group(earlier).num_rows for earlier in range(group))
+                    name = column.path_in_schema
+                    raise CorpusError(f"{where}: from row {first} on, {name} is {TOO_LONG}; split it into texts")
+                largest = max(largest, mean)
+    return largest
+
+
+def _check_names(names: Sequence[str], wanted: Sequence[str], where: str) -> None:
+    """Raise CorpusError where a column that is read has the name of another."""
+    twice = [name for name in dict.fromkeys(names) if name in wanted and names.count(name) > 1]
+    if twice:
+        raise CorpusError(f"{where}: it has column {twice[0]!r} twice; rename one of them")
 
 
 def _arrow(file: DataFile, columns: Sequence[str], inside: str) -> Iterator[Row]:
@@ -290,6 +325,7 @@ def _arrow(file: DataFile, columns: Sequence[str], inside: str) -> Iterator[Row]
         stream.seek(0)
         reader = pa.ipc.open_file(stream) if is_file else pa.ipc.open_stream(stream)
         names = tuple(reader.schema.names)
+        _check_names(names, columns, file.path)
         wanted = [name for name in names if name in columns]
         batches = (reader.get_batch(i) for i in range(reader.num_record_batches)) if is_file else iter(reader)
         pieces = (
