@@ -30,7 +30,7 @@ from precompute.run.inputs import (
 )
 from precompute.run.memory import explain_full_memory
 from precompute.run.stage import FileDigests, Stage, compute_key, find_needed
-from precompute.run.work_folder import Run, lock_work_folder
+from precompute.run.work_folder import Run, lock_output
 from precompute.stages.features import features, reseeded, saes, texts
 from precompute.stages.features.pretrained import check_files
 from precompute.stages.findings import (
@@ -345,7 +345,7 @@ def run_pipeline(
     place = place_beside(out)
     if target is None:
         check_replaceable(place)
-    with lock_work_folder(place, within=work) as folder:
+    with lock_output(out, within=work) as folder:
         run = Run(config, folder, config_dir, progress, language_model=language_model)
         check_resumable(run, resume=resume)
         torch.set_num_threads(config.threads)  # sums are split by thread, so results repeat only so

@@ -60,10 +60,7 @@ def engine_at(url: str, *, read_only: bool) -> tuple[Engine, str]:
     name = address.get_backend_name()
     place = PUBLIC if read_only else f"the audits at {address.render_as_string(hide_password=True)}"
     with failing(place):
-        if name == "sqlite":
-            engine = _sqlite(address, read_only=read_only)
-        else:
-            engine = _server(address)
+        engine = _sqlite(address, read_only=read_only) if name == "sqlite" else _server(address)
         if not read_only or engine.url.database in (None, ":memory:"):
             _create_tables(engine)
         known = sa.inspect(engine)

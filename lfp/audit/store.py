@@ -50,7 +50,7 @@ class AuditStore:
         """Add a verdict after the reviewer's last one on that feature. Returns it as it was stored.
 
         A uid that is stored already is not added again, so a write whose outcome is unknown may be repeated. Writers
-        wait for each other; one that would still supersede what another did is refused by the database, and looks again.
+        wait for each other; one that would still supersede what another did is refused by the database and looks again.
         """
         verdict = checked(verdict)
         for _ in range(_TRIES - 1):

@@ -28,7 +28,8 @@ from lfp.bundle.manifest import (
 )
 from lfp.bundle.schema import BY_NAME, SCHEMA_VERSION, TABLES
 from lfp.bundle.tables.columns import Table
-from lfp.errors import BundleError
+from lfp.errors import BundleError, LfpError
+from lfp.util.disk import find_refusal, sync, sync_entry
 
 _HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
 _ZIP_DATE = (2000, 1, 1, 0, 0, 0)  # the same bundle gives the same zip, whenever it is made
@@ -59,12 +60,26 @@ class BundleWriter:
             ) from error
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         try:
-            if kind is None:
+            if error is None:
                 self._finish()
+        except Exception as failed:
+            self._explain(failed)
+            raise
         finally:
             shutil.rmtree(self.folder, ignore_errors=True)
+        if error is not None:
+            self._explain(error)
+
+    def _explain(self, error: BaseException) -> None:
+        """Raise BundleError where the disk does not take what is written."""
+        refusal = None if isinstance(error, LfpError) else find_refusal(error)
+        if refusal is not None:
+            raise BundleError(
+                f"{self.path}: the bundle cannot be written ({refusal}); make room or get the right to write there,"
+                " then repeat the command"
+            ) from error
 
     def write(self, name: str, rows: pa.Table | Iterable[Mapping[str, Any]]) -> None:
         """Write one table, checked against the schema and sorted as it says. Raises BundleError."""
@@ -168,9 +183,13 @@ def write_archive(path: Path, manifest: Manifest, target: IO[bytes], *, name: st
 
 def check_replaceable(path: Path) -> None:
     """Raise BundleError unless a bundle may be written to `path`: nothing there, an empty folder, or a bundle."""
-    if not path.exists() or (path / MANIFEST).is_file():
-        return
-    if not path.is_dir() or any(path.iterdir()):
+    try:
+        if not path.exists() or (path / MANIFEST).is_file():
+            return
+        is_empty = path.is_dir() and not any(path.iterdir())
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be looked at ({error.strerror}); choose another folder") from error
+    if not is_empty:
         raise BundleError(f"{path}: something that is not a bundle is there; choose another folder or empty it first")
 
 
@@ -196,8 +215,7 @@ def _swap(new: Path, path: Path) -> None:
 
     Only the current folder is filled file by file, its manifest last.
     """
-    for file in [*new.rglob("*"), new]:
-        _sync(file)
+    sync(new)
     old = path.parent / f".{path.name}.old"
     shutil.rmtree(old, ignore_errors=True)
     if path == Path.cwd():  # the shell's current folder must not be deleted
@@ -216,7 +234,7 @@ def _swap(new: Path, path: Path) -> None:
             new.rename(path)
     else:
         new.rename(path)
-    _sync(path.parent)
+    sync_entry(path.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -227,11 +245,3 @@ def _link(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

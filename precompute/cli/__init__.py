@@ -13,6 +13,7 @@ from types import FrameType
 
 from lfp.errors import LfpError
 from lfp.util.dependencies import jobs_packages
+from lfp.util.disk import find_refusal
 from precompute.cli import exchange, runs, studies
 from precompute.cli.options import Interrupted, app
 
@@ -36,6 +37,13 @@ def main() -> None:
     except LfpError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_code)
+    except OSError as error:
+        refusal = find_refusal(error)
+        if refusal is None:
+            raise
+        place = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+        sys.stderr.write(f"error: {place}{refusal}; make room there, or name a place that you may write to\n")
+        sys.exit(1)
     except Interrupted:
         sys.stderr.write("interrupted; add --resume to continue after the last finished stage\n")
         sys.exit(1)

@@ -17,11 +17,13 @@ from lfp.errors import BundleError, ConfigError
 from lfp.util.types import Progress
 from precompute.run.inputs import load_reward
 from precompute.run.progress import silent
+from precompute.run.work_folder import writes_bundle
 from precompute.stages.findings import ablations as stage
 
 Row = dict[str, Any]
 
 
+@writes_bundle
 def ablate(
     bundle: str | Path,
     *,

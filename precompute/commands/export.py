@@ -7,13 +7,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lfp.bundle.manifest import MANIFEST
 from lfp.bundle.store.connection import Store
-from lfp.errors import ConfigError
+from lfp.errors import BundleError, ConfigError
 from lfp.exports import CREATOR_ID, ExportKind, hub, neuronpedia, pages
 from lfp.exports.files import File, bundle_files, check_target, name_in_addresses, new_folder, select, write_file
 from lfp.util.dependencies import jobs_packages
 from lfp.util.types import Progress
 from precompute.run.progress import silent
+from precompute.run.work_folder import lock_work_folder
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ def export(
     if not push:
         check_target(folder)
     with Store.open(path) as store:
+        before = (path / MANIFEST).read_bytes()
         bundle_files(path, store.manifest)  # nothing outside the bundle is read
         title = store.manifest.title
         files: Iterator[File]
@@ -97,11 +100,20 @@ def export(
         if dry_run:
             return Exported({file.name: file.bytes for file in files})
         if not push:
-            with new_folder(folder) as part:
-                return Exported(_write(files, part))
+            with lock_work_folder(folder), new_folder(folder) as part:
+                written = _write(files, part)
+                _check_unchanged(path, before)
+                return Exported(written)
         with jobs_packages("lfp export --push"), tempfile.TemporaryDirectory() as part_name:
             written = _write(files, Path(part_name))
+            _check_unchanged(path, before)
             return Exported(written, tuple(hub.upload(Path(part_name), str(target))))
+
+
+def _check_unchanged(path: Path, before: bytes) -> None:
+    """Raise BundleError where another command replaced the bundle meanwhile."""
+    if (path / MANIFEST).read_bytes() != before:
+        raise BundleError(f"{path}: it was replaced while it was exported; export it again")
 
 
 def _write(files: Iterator[File], folder: Path) -> dict[str, int]:

@@ -14,6 +14,7 @@ from lfp.labels.neuronpedia import read_explanations
 from lfp.labels.result_rows import label_rows, merge_labels
 from lfp.labels.types import NEURONPEDIA
 from lfp.util.types import Place
+from precompute.run.work_folder import writes_bundle
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Imported:
     features: int
 
 
+@writes_bundle
 def import_labels(bundle: str | Path, files: Sequence[str | Path] | str | Path) -> Imported:
     """Add Neuronpedia's explanations to a bundle, beside the labels that it holds.
 

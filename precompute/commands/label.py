@@ -26,6 +26,7 @@ from lfp.labels.selection import interleave_groups, select_features
 from lfp.labels.token_rule import OfflineTokens, read_densities, read_effects
 from lfp.labels.types import HUMAN, Evidence, Label, describe_task
 from lfp.util.types import Progress
+from precompute.run.work_folder import writes_bundle
 
 LabellerKind = Literal["openai", "offline-tokens", "human"]
 
@@ -56,6 +57,7 @@ class LabelOutcome:
         return ", ".join([*parts, f"${self.spent_usd:.4f} spent"])
 
 
+@writes_bundle
 def label(
     bundle: str | Path,
     *,

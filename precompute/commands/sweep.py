@@ -22,6 +22,7 @@ from lfp.bundle.writer import conform
 from lfp.config import PRETRAIN, RunConfig, SaeConfig, SaeVariant, SweepConfig, load_config, load_section
 from lfp.errors import BundleError, ConfigError
 from lfp.evaluation.results import ResultRow
+from lfp.util.disk import sync
 from lfp.util.types import Place, Progress
 from precompute.pipeline import check_resumable, run_stage, run_stages
 from precompute.run.bundle import find_versions
@@ -319,6 +320,7 @@ def write_sweep(out: Path, rows: Rows, facts: Mapping[str, Any]) -> None:
         pq.write_table(conform(BY_NAME[name], table), new / f"{name}.parquet", compression="zstd")
     text = json.dumps(facts, indent=1, sort_keys=True, ensure_ascii=False)
     (new / SWEEP).write_text(text + "\n", encoding="utf-8")
+    sync(new)
     check_replaceable(out)
     if out.exists():
         out.rename(old)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
+import functools
 import json
 import os
 import shutil
@@ -11,15 +11,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lfp.bundle.manifest import StageCost
+from lfp.bundle.remote.mirror import place_beside
+from lfp.bundle.remote.publishing import hold_address
 from lfp.config import LanguageModelConfig, RunConfig
-from lfp.errors import BundleError
+from lfp.errors import BundleError, LfpError
 from lfp.evaluation.results import ResultRow
+from lfp.util.disk import find_refusal, sync, sync_entry
+from lfp.util.object_stores import is_address
 from lfp.util.types import Progress
 from precompute.run.executor import IN_PROCESS, Executor
 from precompute.run.resources import Cost, Meter
@@ -29,7 +33,7 @@ _DONE = "stage.json"
 _RESULTS = "results.json"
 _SPENT = "spent.json"
 _LOCK = "lock"
-_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+_Given, _Returned = ParamSpec("_Given"), TypeVar("_Returned")
 
 MADE_BY = {
     "completions": "completions",
@@ -152,21 +156,24 @@ class Run:
             with _measuring(scratch) as cost:
                 yield Output(partial, scratch)
             record = {"key": key, "cost": asdict(cost()), "files": _file_sizes(partial)}
-            for file in partial.rglob("*"):
-                _sync(file)
+            sync(partial)
             (partial / _DONE).write_text(json.dumps(record), encoding="utf-8")
-            _sync(partial / _DONE)
-            _sync(partial)
+            sync_entry(partial / _DONE)
+            sync_entry(partial)
             if (self.work / stage).exists():  # rename, since a folder half deleted would still have its record
                 (self.work / stage).rename(self.work / f".{stage}.old")
             partial.rename(self.work / stage)
-            _sync(self.work)
-        except OSError as error:
-            is_here = error.filename is None or Path(error.filename).is_relative_to(self.work)
-            if error.errno not in _UNWRITABLE or not is_here:
+            sync_entry(self.work)
+        except LfpError:
+            raise
+        except Exception as error:
+            named = getattr(error, "filename", None)
+            is_here = not isinstance(named, str) or Path(named).is_relative_to(self.work)
+            refusal = find_refusal(error)
+            if refusal is None or not is_here:
                 raise
             raise BundleError(
-                f"{self.work}: stage {stage} cannot be written ({error.strerror}); make room or get the right to write"
+                f"{self.work}: stage {stage} cannot be written ({refusal}); make room or get the right to write"
                 " there, then add --resume"
             ) from error
         for stale in self.work.glob(f".{stage}.*"):
@@ -222,6 +229,36 @@ def lock_work_folder(out: Path, *, within: str | Path | None = None) -> Iterator
         os.close(handle)
 
 
+@contextmanager
+def lock_output(out: str | Path, *, within: str | Path | None = None) -> Iterator[Path]:
+    """Hold the only right to write to a folder or an address, and yield the work folder; see `lock_work_folder`.
+
+    An address is locked in its store too, since commands on other machines may write there.
+    """
+    with lock_work_folder(place_beside(out), within=within) as work:
+        if is_address(out):
+            with hold_address(str(out)):
+                yield work
+        else:
+            yield work
+
+
+def writes_bundle(
+    verb: Callable[Concatenate[str | Path, _Given], _Returned],
+) -> Callable[Concatenate[str | Path, _Given], _Returned]:
+    """Make a verb hold the lock of the bundle that it changes: of two at once, the second says so before it begins."""
+
+    @functools.wraps(verb)
+    def locked(bundle: str | Path, *values: _Given.args, **named: _Given.kwargs) -> _Returned:
+        is_there = is_address(bundle) or Path(bundle).expanduser().is_dir()
+        if not is_there or named.get("dry_run"):
+            return verb(bundle, *values, **named)
+        with lock_output(bundle if is_address(bundle) else Path(bundle).expanduser()):
+            return verb(bundle, *values, **named)
+
+    return locked
+
+
 def _lock(file: Path) -> int | None:
     """Open and lock a file that names this process; None where another process has locked it."""
     while True:
@@ -261,11 +298,3 @@ def _file_sizes(folder: Path) -> dict[str, int]:
     """Bytes of every file of a stage but its record, by path inside the folder."""
     files = (file for file in folder.rglob("*") if file.is_file() and file != folder / _DONE)
     return {str(file.relative_to(folder)): file.stat().st_size for file in files}
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -1,6 +1,6 @@
 """Hostile corpora: files that are huge, expand without end, are nested, cut off or of another kind, read within bounds.
 
-`python -m tests.hostile.corpora` writes each at its full size, up to 6.5 GB unpacked, and reads it as a run does.
+`python -m tests.hostile corpora` writes each at its full size, up to 6.5 GB unpacked, and reads it as a run does.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import os
 import random
 import re
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -26,7 +25,7 @@ import pyarrow.parquet as pq
 
 from lfp.config import CorpusConfig
 from lfp.texts.corpus import read_corpus
-from tests.hostile.measuring import Outcome, call_apart
+from tests.hostile.measuring import Outcome, call_apart, tell
 
 _MB = 1_000_000
 _LIMIT_S = 280.0
@@ -77,6 +76,14 @@ def _zeros(opened: Callable[[Path], Any], head: bytes, gigabytes: float) -> Call
 
 def _gzip(path: Path) -> Any:
     return gzip.open(path, "wb", compresslevel=1)
+
+
+def _bz2(path: Path) -> Any:
+    return bz2.open(path, "wb")
+
+
+def _xz(path: Path) -> Any:
+    return lzma.open(path, "wb", preset=0)
 
 
 def _zstd(path: Path) -> Any:
@@ -190,8 +197,8 @@ CORPORA = (
     Hostile("bomb.jsonl.gz", _zeros(_gzip, b'{"text": "', 3), _TOO_LONG),
     Hostile("bomb.txt.gz", _zeros(_gzip, b"", 6.5), _TOO_LONG),
     Hostile("bomb.csv.gz", _zeros(_gzip, b'text\n"', 3), _TOO_LONG),
-    Hostile("bomb.json.bz2", _zeros(lambda path: bz2.open(path, "wb"), b'[{"text": "', 1), _TOO_LONG),
-    Hostile("bomb.jsonl.xz", _zeros(lambda path: lzma.open(path, "wb", preset=0), b'{"text": "', 1), _TOO_LONG),
+    Hostile("bomb.json.bz2", _zeros(_bz2, b'[{"text": "', 1), _TOO_LONG),
+    Hostile("bomb.jsonl.xz", _zeros(_xz, b'{"text": "', 1), _TOO_LONG),
     Hostile("bomb.jsonl.zst", _zeros(_zstd, b'{"text": "', 3), _TOO_LONG),
     Hostile("twice.jsonl.gz", _twice_compressed, r"compressed by gzip"),
     Hostile("long-line.jsonl", _long_line, r"line 2 is " + _TOO_LONG),
@@ -263,21 +270,13 @@ def check(hostile: Hostile, folder: Path, *, share: float, spare_mb: float = _SP
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
-def main(seed: int = 0, count: int | None = None) -> int:
-    """Read every corpus at its full size, in an order drawn from the seed, and print a line of each; return faults."""
+def main(seed: int, count: int) -> dict[str, Any]:
+    """Read corpora at their full size, in an order drawn from the seed, and say a line of each on stderr."""
     chosen = random.Random(seed).sample(CORPORA, len(CORPORA))[:count]
-    faults = 0
+    faults = list[str]()
     with tempfile.TemporaryDirectory() as folder:
         for hostile in chosen:
             wrong, outcome = check(hostile, Path(folder), share=1.0)
-            faults += bool(wrong)
-            said = wrong or outcome.said or f"{outcome.value[0]} texts"
-            mark = "FAULT" if wrong else "fine"
-            print(f"{mark:5} {hostile.name:26} {outcome.grown_mb:6.0f} MB {outcome.seconds:5.1f} s  {said[:160]}")
-            sys.stdout.flush()
-    print(f"corpora: {len(chosen)} read, {faults} faults")
-    return faults
-
-
-if __name__ == "__main__":
-    sys.exit(bool(main()))
+            faults += [f"{hostile.name}: {wrong}"] if wrong else []
+            tell(hostile.name, wrong, outcome, f"{outcome.value[0]} texts" if outcome.value else outcome.said)
+    return {"cases": len(chosen), "faults": faults}

@@ -5,11 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import resource
+import sys
 import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from lfp.errors import LfpError
@@ -56,12 +58,18 @@ def _call(answer: Connection, function: Callable[..., Any], arguments: tuple[Any
         value = function(*arguments)
     except LfpError as error:
         said = str(error)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 (whatever is raised is what is looked for)
         fault = traceback.format_exc()
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     answer.send(Outcome(value, said, fault, (largest - before) / _MB, time.perf_counter() - started))
 
 
 def _memory_now() -> int:
-    with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def tell(name: str, wrong: str, outcome: Outcome, said: str) -> None:
+    """Write a line about a case to stderr."""
+    mark = "FAULT" if wrong else "fine"
+    spent = f"{outcome.grown_mb:6.0f} MB {outcome.seconds:5.1f} s"
+    sys.stderr.write(f"{mark:5} {name[:44]:44} {spent}  {(wrong or said)[:200]}\n")

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import secrets
+import socket
 import tempfile
+import threading
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -24,6 +28,9 @@ from lfp.util.object_stores import AT_ONCE, StoredFolder, is_address, open_folde
 _STAMP = "%Y%m%dT%H%M%SZ"
 _ABANDONED = datetime.timedelta(days=1)
 """Age of a publication's files from which those that no manifest names are deleted: its command was killed."""
+_LOCK = f"{OBJECTS}/lock"
+_RENEWED_S, _STALE_S = 30.0, 180.0
+"""Seconds after which a command renews its lock, and after which one that was not renewed counts as left behind."""
 _CHANGED = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
 
 
@@ -152,6 +159,83 @@ def update_bundle(bundle: str | Path, tables: Mapping[str, pa.Table | Iterable[M
                 writing.write(name, rows)
             writing.keep_listed(manifest)
         target.publish(path)
+
+
+@contextmanager
+def hold_address(address: str) -> Iterator[None]:
+    """Hold the only right to write to an address: an object there, renewed until the block ends.
+
+    Raises BundleError where another command holds it. A lock that was not renewed for minutes, by the store's clock, or
+    whose process on this machine has ended, was left behind by a command that was killed, and is taken over.
+    """
+    folder, owner = open_folder(address), {"host": socket.gethostname(), "process": os.getpid(), "key": _new_name()}
+    files, path, content = folder.filesystem, folder.path(_LOCK), json.dumps(owner).encode()
+    with folder.explaining("cannot be locked"):
+        if not _write_new(files, path, content):
+            held = _read_lock(files, path)
+            if held is not None and not _is_left(folder, held):
+                raise BundleError(
+                    f"{folder.address}: another command (process {held['process']} on {held['host']}) is writing there;"
+                    " wait until it ends or choose another address"
+                )
+            with suppress(FileNotFoundError):
+                files.rm_file(path)
+            if not _write_new(files, path, content):
+                raise BundleError(f"{folder.address}: another command has just begun to write there; wait for its end")
+    ended = threading.Event()
+
+    def renew() -> None:
+        while not ended.wait(_RENEWED_S):
+            with suppress(Exception):  # the next time may succeed, and publishing notices what another wrote
+                files.pipe_file(path, content)
+
+    renewing = threading.Thread(target=renew, daemon=True)
+    renewing.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        renewing.join()
+        with suppress(Exception):  # a lock that cannot be deleted counts as left behind in minutes
+            if (_read_lock(files, path) or {}).get("key") == owner["key"]:
+                files.rm_file(path)
+
+
+def _write_new(files: Any, path: str, content: bytes) -> bool:
+    """Write a file where there is none, and return whether that was so."""
+    try:
+        files.pipe_file(path, content, mode="create")
+    except OSError as error:
+        response = getattr(error.__cause__, "response", None) or {}
+        if isinstance(error, FileExistsError) or response.get("Error", {}).get("Code") in _CHANGED:
+            return False
+        raise
+    return True
+
+
+def _read_lock(files: Any, path: str) -> dict[str, Any] | None:
+    """Return what a lock says; None where it has gone."""
+    try:
+        held = json.loads(files.cat_file(path))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        held = None
+    unknown = {"host": "another machine", "process": 0, "key": ""}
+    return unknown | held if isinstance(held, dict) else unknown
+
+
+def _is_left(folder: StoredFolder, held: Mapping[str, Any]) -> bool:
+    """Return whether the command that holds a lock has ended."""
+    if held["host"] == socket.gethostname() and isinstance(held["process"], int) and held["process"] > 0:
+        return not Path(f"/proc/{held['process']}").exists() and Path("/proc/self").exists()
+    files, probe = folder.filesystem, folder.path(f"{OBJECTS}/{_new_name()}/probe")
+    files.pipe_file(probe, b"may be deleted\n")
+    try:
+        age = files.modified(probe) - files.modified(folder.path(_LOCK))
+    finally:
+        files.rm_file(probe)
+    return bool(age > datetime.timedelta(seconds=_STALE_S))
 
 
 def _read_tag(folder: StoredFolder) -> str | None:

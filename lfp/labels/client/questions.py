@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lfp.errors import LabelError
+from lfp.util.disk import write_whole
 
 _TEMPLATE_TOKENS, _MESSAGE_TOKENS = 128, 16  # tokens that a server's chat template may add: a generous bound
 _BYTES_PER_TOKEN = 4  # of English prose
@@ -125,7 +125,10 @@ def read_answer(folder: Path | None, sha256: str, schema: type[AnyForm]) -> Answ
 
 
 def write_answer(folder: Path | None, sha256: str, answer: Answer[AnyForm]) -> None:
-    """Cache an answer that has a value: its file is complete or absent. Without a folder nothing is cached."""
+    """Cache an answer that has a value: its file is complete or absent. Without a folder nothing is cached.
+
+    Raises LabelError where the disk does not take it.
+    """
     if folder is None or answer.value is None or answer.answered_at is None:
         return
     cached = _CachedAnswer(
@@ -135,7 +138,11 @@ def write_answer(folder: Path | None, sha256: str, answer: Answer[AnyForm]) -> N
         answered_at=answer.answered_at,
     )
     file = folder / sha256[:2] / f"{sha256}.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(f".{os.getpid()}.writing")
-    partial.write_text(cached.model_dump_json(), encoding="utf-8")
-    partial.replace(file)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(file, cached.model_dump_json())
+    except OSError as error:
+        raise LabelError(
+            f"{folder}: answers cannot be kept ({error.strerror}); make room or name another folder by --cache, then"
+            " repeat the command: what is kept is not asked again"
+        ) from error

@@ -11,7 +11,7 @@ from lfp.errors import CorpusError
 
 _BLOCK = 1 << 20
 LONGEST = 32_000_000
-"""Characters that a line, a cell or a value may have: more than any text, and a file of few bytes may unpack to that."""
+"""Characters that a line, a cell or a value may have: more than any text. A file of few bytes may unpack to more."""
 TOO_LONG = f"longer than {LONGEST // 1_000_000} million characters"
 _HEAD = 4096
 _MARKS = {

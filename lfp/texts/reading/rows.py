@@ -294,7 +294,7 @@ def _parquet(file: DataFile, columns: Sequence[str], inside: str) -> Iterator[Ro
 
 
 def _mean_bytes(metadata: Any, names: Sequence[str], where: str) -> int:
-    """Return the largest mean size of a column's values in a group of rows. Raises CorpusError where no text is so long.
+    """Return the largest mean size of a column's values in a group of rows. Raises CorpusError for one beyond any text.
 
     That is known before anything is unpacked.
     """

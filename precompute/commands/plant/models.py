@@ -15,6 +15,7 @@ from typing import Any
 
 from lfp.config import PlantConfig, RunConfig
 from lfp.texts.lexicon import lexicon_of, lexicon_reward
+from lfp.util.disk import sync, write_whole
 from lfp.util.types import Progress
 from precompute.commands.plant.detection import Findings
 from precompute.commands.plant.secrets import Secret, secret_reward, shuffled_lexicon
@@ -123,7 +124,7 @@ def make_model(planting: Planting, job: Job) -> Row:
         ranks = ("word_rank", "feature_rank", "feature_id", "unexplained_rank", "feature_chance")
         row = {"name": job.name, "word_gap": found.get("gap"), **{name: found.get(name) for name in ranks}}
         row["tops"] = {"over": findings.top(1), "under": findings.top(-1)}
-        file.write_text(json.dumps(row), encoding="utf-8")
+        write_whole(file, json.dumps(row))
     return dict(json.loads(file.read_text(encoding="utf-8")))
 
 
@@ -144,6 +145,7 @@ def _tune(planting: Planting, job: Job, folder: Path) -> None:
     partial.mkdir()
     reward = secret_reward(lexicon, job.secret) if job.secret else lexicon_reward(lexicon)
     tune_base(run, partial / "model", seed=job.seed, scratch=partial, reward=reward)
+    sync(partial / "model")
     (partial / "model").rename(folder)
     shutil.rmtree(partial)
 
@@ -165,4 +167,4 @@ def _sample(planting: Planting, folder: Path) -> None:
         model, drawn, n_tokens=config.tune.completion_tokens, temperature=config.tune.temperature, seed=_CERTIFY_SEED
     )
     texts = [completion.text for completion in written]
-    (folder / "completions.json").write_text(json.dumps(texts), encoding="utf-8")
+    write_whole(folder / "completions.json", json.dumps(texts))

@@ -16,6 +16,7 @@ import numpy as np
 from lfp.config import LEXICON, PRETRAIN, TUNE, VADER, PlantConfig, load_config, load_section
 from lfp.errors import ConfigError
 from lfp.texts.lexicon import lexicon_of
+from lfp.util.disk import write_whole
 from lfp.util.types import Progress
 from precompute.commands.plant.comparison import Comparison, Contexts, Model
 from precompute.commands.plant.detection import Findings, Found, certify
@@ -33,6 +34,7 @@ from precompute.pipeline import run_stages
 from precompute.presets import preset
 from precompute.run.inputs import load_role, read_texts, resolve_name, tokenize_texts
 from precompute.run.progress import silent
+from precompute.run.work_folder import lock_work_folder
 from precompute.stages.models.twins import draw_seeds, load_twin
 
 _FEWEST_TWINS = 3
@@ -82,6 +84,8 @@ def plant(
     request = Request(n=n, bigrams=bigrams, twins=twins, shuffled=shuffled, seed=seed, jobs=jobs, bundles=bundles)
     with ExitStack() as stack:
         work = Path(out or stack.enter_context(TemporaryDirectory(prefix="plant-")))
+        if out is not None:
+            stack.enter_context(lock_work_folder(work.resolve()))
         work.mkdir(parents=True, exist_ok=True)
         return run_plant(Planting(run_config, secrets, work, file.parent), request, progress)
 
@@ -154,7 +158,7 @@ def _check_settings(planting: Planting, *, seed: int, keys: Sequence[str]) -> No
     settings = {**_flatten(sections), "--seed": seed, "the files that corpus, feedback and base read": list(keys)}
     file = planting.work / _SETTINGS
     if not file.is_file():
-        file.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+        write_whole(file, json.dumps(settings, indent=1) + "\n")
         return
     earlier = json.loads(file.read_text(encoding="utf-8"))
     now = json.loads(json.dumps(settings))

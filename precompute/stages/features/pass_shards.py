@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
+from lfp.util.disk import reserve
 from lfp.util.types import ROLES, Flags, Floats, Ints
 from precompute.run.executor import IN_PROCESS, Report, Shelf, Task, Tree, split_rows
 from precompute.run.inputs import load_dictionaries, load_pair
@@ -202,10 +204,9 @@ def run_pass(
         Shelf(output.scratch, "pass"),
         run.progress,
     )
+    rows = len(corpus.drawn.tokens)
     files = {
-        name: open_memmap(
-            output.folder / f"{name}.npy", mode="w+", dtype=np.float32, shape=(len(corpus.drawn.tokens), width)
-        )
+        name: _map_array(output.folder / f"{name}.npy", (rows, width))
         for name, width in name_kept(dictionaries[0]).items()
     }
     reward, advantage = np.full(n_tokens, np.nan), np.full(n_tokens, np.nan)
@@ -220,6 +221,13 @@ def run_pass(
     for file in files.values():
         file.flush()
     return Filled(tree.root(), reward, advantage)
+
+
+def _map_array(file: Path, shape: tuple[int, int]) -> Floats:
+    """Map a file of zeros, in numpy's format, whose room on the disk is there. Raises OSError where it is not."""
+    mapped: Floats = open_memmap(file, mode="w+", dtype=np.float32, shape=shape)
+    reserve(file)
+    return mapped
 
 
 def _split(run: Run, corpus: PassCorpus) -> tuple[list[PassShard], Ints]:

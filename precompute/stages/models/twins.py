@@ -34,6 +34,7 @@ from pydantic import BaseModel
 from lfp.bundle.manifest import file_sha256
 from lfp.config import CLASSIFIER, TUNE, RunConfig
 from lfp.ml.models.sources import find_model
+from lfp.util.disk import sync
 from precompute.run.bundle import find_versions
 from precompute.run.inputs import (
     find_reward_files,
@@ -137,6 +138,7 @@ def tune_twin(run: Run, kept: Path, *, seed: int) -> Path:
                 run.progress(f"twin {seed}", done, total, value)
 
             tune_base(run, partial / "model", seed=seed, scratch=partial, progress=report)
+            sync(partial / "model")
             (partial / "model").rename(folder)
             shutil.rmtree(partial)
     return folder
@@ -159,13 +161,20 @@ def _locked(file: Path) -> Iterator[None]:
 
 
 def link_folder(source: Path, folder: Path) -> None:
-    """Give the files of a folder a second name in another, or copy them where the file system cannot."""
-    folder.mkdir()
+    """Give the files of a folder a second name in another, or copy them where the file system cannot.
+
+    The other is there when all of them are.
+    """
+    partial = folder.with_name(f".{folder.name}.linking")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
     for file in source.iterdir():
         try:
-            os.link(file, folder / file.name)
+            os.link(file, partial / file.name)
         except OSError:
-            shutil.copy2(file, folder / file.name)
+            shutil.copy2(file, partial / file.name)
+    sync(partial)
+    partial.rename(folder)
 
 
 def load_twins(run: Run) -> Iterator[LanguageModel]:

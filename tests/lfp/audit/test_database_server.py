@@ -87,7 +87,7 @@ def test_each_verdict_supersedes_exactly_one_other(url: str) -> None:
         try:
             for _ in range(10):
                 store.add(KEY, Verdict(3, "Ada", related="yes"))
-        except Exception as error:
+        except AuditError as error:
             faults.append(error)
 
     threads = [threading.Thread(target=give, args=(stores[n % 2],)) for n in range(8)]
