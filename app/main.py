@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import streamlit as st
+from streamlit import config
 
 HTML = Path(__file__).parent / "components" / "html"
 st.set_page_config(page_title="LFP Explorer", page_icon=str(HTML / "mark.svg"), layout="wide")
@@ -20,7 +21,7 @@ import sqlalchemy  # noqa: E402, F401
 
 from app.components.html import panels  # noqa: E402
 from app.session import bundles, cache, contents, permalinks, remote  # noqa: E402
-from app.widgets import frame, glossary, navigation  # noqa: E402
+from app.widgets import frame, glossary, navigation, review  # noqa: E402
 from lfp.errors import LfpError  # noqa: E402
 from lfp.util.sanitize import shortened  # noqa: E402
 
@@ -28,6 +29,8 @@ from lfp.util.sanitize import shortened  # noqa: E402
 # have no download of Streamlit's own, which would pass formulas on to spreadsheets.
 st.set_option("client.showErrorDetails", "none")
 st.set_option("client.disableDataExport", True)
+# Read at every upload: strangers upload nothing, whatever the server was started with.
+config.set_option("server.maxUploadSize", 0 if bundles.is_public() else review.LARGEST_MB)
 
 
 def show() -> None:

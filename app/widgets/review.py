@@ -24,6 +24,8 @@ from lfp.util.sanitize import shortened, visible
 from lfp.util.types import SITE_NAMES
 
 LINK = "a list of the Features page"
+LARGEST_MB = 50
+"""Megabytes of a file of verdicts at most."""
 LONGEST = 10_000
 """Features of a list at most."""
 QUESTIONS = {"about the feedback": "related", "label right": "verdict"}
@@ -202,8 +204,9 @@ def _show_files(store: Store, bundle: BundleKey, found: Audits) -> None:
 
     with st.container(border=True):
         st.file_uploader(
-            "Import verdicts, remarks or lists", key="audit_file", type=["csv", "json", "parquet"], max_upload_size=50
-        )
+            "Import verdicts, remarks or lists", key="audit_file", type=["csv", "json", "parquet"],
+            max_upload_size=LARGEST_MB,
+        )  # fmt: skip
         st.button("Import", on_click=import_file, disabled=st.session_state.get("audit_file") is None)
 
 

@@ -29,11 +29,13 @@ from precompute.run.executor import IN_PROCESS, Executor
 from precompute.run.resources import Cost, Meter
 from precompute.run.stage import ALWAYS_READ, ConfigView, Stage, UndeclaredReadError
 
+_Given = ParamSpec("_Given")
+_Returned = TypeVar("_Returned")
+
 _DONE = "stage.json"
 _RESULTS = "results.json"
 _SPENT = "spent.json"
 _LOCK = "lock"
-_Given, _Returned = ParamSpec("_Given"), TypeVar("_Returned")
 
 MADE_BY = {
     "completions": "completions",
@@ -249,7 +251,7 @@ def writes_bundle(
     """Make a verb hold the lock of the bundle that it changes: of two at once, the second says so before it begins."""
 
     @functools.wraps(verb)
-    def locked(bundle: str | Path, *values: _Given.args, **named: _Given.kwargs) -> _Returned:
+    def locked(bundle: str | Path, /, *values: _Given.args, **named: _Given.kwargs) -> _Returned:
         is_there = is_address(bundle) or Path(bundle).expanduser().is_dir()
         if not is_there or named.get("dry_run"):
             return verb(bundle, *values, **named)

@@ -197,7 +197,8 @@ ANSWERS: dict[str, Behaviour] = {
 
 LISTINGS = {name: ANSWERS[name] for name in (
     "endless body", "endless headers", "endless 103", "endless drops", "gzip of 2 GB", "gzip of gzip of gzip",
-    "silence", "closes at once", "not HTTP", "redirect 307 elsewhere", "deep answer", "no JSON", "refuses the key and repeats it",
+    "silence", "closes at once", "not HTTP", "redirect 307 elsewhere", "deep answer", "no JSON",
+    "refuses the key and repeats it",
 )} | {
     "a million models": _http(json.dumps({"data": [{"id": f"m{i}"} for i in range(90_000)]}).encode()),
     "models of strange names": _http(json.dumps({"data": [{"id": "\x1b[31m\u202e" + "a" * 100_000}]}).encode()),

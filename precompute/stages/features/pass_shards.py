@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.lib.format import open_memmap
@@ -223,9 +223,9 @@ def run_pass(
     return Filled(tree.root(), reward, advantage)
 
 
-def _map_array(file: Path, shape: tuple[int, int]) -> Floats:
+def _map_array(file: Path, shape: tuple[int, int]) -> np.memmap[Any, Any]:
     """Map a file of zeros, in numpy's format, whose room on the disk is there. Raises OSError where it is not."""
-    mapped: Floats = open_memmap(file, mode="w+", dtype=np.float32, shape=shape)
+    mapped = open_memmap(file, mode="w+", dtype=np.float32, shape=shape)
     reserve(file)
     return mapped
 
