@@ -184,7 +184,7 @@ def write_archive(path: Path, manifest: Manifest, target: IO[bytes], *, name: st
 def check_replaceable(path: Path) -> None:
     """Raise BundleError unless a bundle may be written to `path`: nothing there, an empty folder, or a bundle."""
     try:
-        if not path.exists() or (path / MANIFEST).is_file():
+        if (not path.exists() and not path.is_symlink()) or (path / MANIFEST).is_file():
             return
         is_empty = path.is_dir() and not any(path.iterdir())
     except OSError as error:

@@ -21,7 +21,7 @@ def find_refusal(error: BaseException) -> str | None:
     Libraries that write files by themselves raise errors of their own, which quote the system's.
     """
     if isinstance(error, OSError) and error.errno in REFUSALS:
-        return error.strerror or os.strerror(error.errno)
+        return os.strerror(error.errno)
     found = _QUOTED.search(str(error))
     return (found[1] or os.strerror(int(found[2]))) if found else None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -151,4 +152,4 @@ def count_bytes(bundle: str | Path) -> int:
 
 def place_beside(bundle: str | Path) -> Path:
     """Return the path beside which files about a bundle are kept: its folder, or its name in the current folder."""
-    return Path.cwd() / PurePosixPath(str(bundle)).name if is_address(bundle) else Path(bundle).resolve()
+    return Path.cwd() / PurePosixPath(str(bundle)).name if is_address(bundle) else Path(os.path.realpath(bundle))

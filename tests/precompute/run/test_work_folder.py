@@ -22,6 +22,7 @@ from lfp.bundle.validation import validate
 from lfp.config import RunConfig
 from lfp.errors import BundleError
 from lfp.testing.synthetic import make_bundle
+from lfp.util import disk
 from precompute import pipeline
 from precompute.pipeline import run_pipeline
 from precompute.run import work_folder
@@ -165,7 +166,7 @@ def test_a_stage_that_misses_a_file_or_a_part_of_one_is_not_done(tmp_path: Path)
         assert not run.is_done("base", "k")
 
 
-@pytest.mark.parametrize("nth", range(1, 9))
+@pytest.mark.parametrize("nth", range(1, 10))
 def test_a_stage_interrupted_at_any_moment_of_its_end_is_the_old_one_the_new_one_or_none(
     nth: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,7 +184,9 @@ def test_a_stage_interrupted_at_any_moment_of_its_end_is_the_old_one_the_new_one
         return stopped
 
     with monkeypatch.context() as patch:
-        patch.setattr(work_folder, "_sync", stop_at_nth(work_folder._sync))
+        stopping = stop_at_nth(disk.sync_entry)
+        for module in (disk, work_folder):
+            patch.setattr(module, "sync_entry", stopping)
         patch.setattr(Path, "rename", stop_at_nth(Path.rename))
         with suppress(KeyboardInterrupt):
             write(run, "new")

@@ -12,8 +12,9 @@ import pytest
 
 import lfp
 from lfp.bundle.manifest import read_manifest, read_table
+from lfp.bundle.remote import publishing
 from lfp.bundle.remote.mirror import Mirror, locate_files
-from lfp.bundle.remote.publishing import Target, update_bundle
+from lfp.bundle.remote.publishing import Target, hold_address, update_bundle
 from lfp.bundle.validation import validate
 from lfp.errors import BundleChangedError, BundleError
 from tests.conftest import ROOT
@@ -121,10 +122,34 @@ def test_of_two_writers_the_first_to_finish_is_kept(bucket, small, other, s3):
         assert Mirror.open(address).manifest == read_manifest(small) and validate(address) == []
 
 
+def test_an_address_is_held_by_one_command_and_a_lock_that_was_left_behind_is_taken_over(bucket, s3, monkeypatch):
+    import fsspec
+
+    address, files = f"{bucket}/runs/held", fsspec.filesystem("s3")
+    path = f"{address.removeprefix('s3://')}/objects/lock"
+    with hold_address(address):
+        owner = json.loads(files.cat_file(path))
+        with pytest.raises(BundleError, match=rf"\(process {owner['process']} on .*\) is writing there"):
+            hold_address(address).__enter__()
+        assert json.loads(files.cat_file(path)) == owner
+    assert not files.exists(path)
+    process = subprocess.Popen(["true"])
+    process.wait()
+    files.pipe_file(path, json.dumps(owner | {"process": process.pid, "key": "gone"}).encode())
+    with hold_address(address):  # the process on this machine has ended
+        assert json.loads(files.cat_file(path))["process"] == owner["process"]
+    for content in (json.dumps(owner | {"host": "elsewhere"}).encode(), b"no JSON"):
+        files.pipe_file(path, content)
+        with pytest.raises(BundleError, match="is writing there; wait until it ends or choose another address"):
+            hold_address(address).__enter__()
+        with monkeypatch.context() as patch:  # as long after it was renewed as it takes to count as left behind
+            patch.setattr(publishing, "_STALE_S", -60.0)
+            with hold_address(address):
+                assert json.loads(files.cat_file(path))["host"] == owner["host"]
+
+
 def test_the_store_itself_refuses_the_second_manifest(bucket, small, other, s3, monkeypatch):
     """Both writers compare the manifest at the same moment: S3 takes one of the two."""
-    from lfp.bundle.remote import publishing
-
     address, read = f"{bucket}/run", publishing.read_content
     for expected in (other, small):
         late = Target.find(address)
