@@ -37,6 +37,21 @@ def test_every_package_that_the_listed_ones_bring_is_pinned(file):
     assert needed(lines) == {normal(Requirement(line).name) for line in lines}
 
 
+def test_the_container_installs_the_same_versions_each_by_its_hash():
+    """And docs/LICENCES.md lists them."""
+    listed, hashed = (
+        [line for line in (ROOT / "app" / name).read_text("utf-8").splitlines() if line and not line.startswith("#")]
+        for name in ("requirements.txt", "requirements-hashed.txt")
+    )
+    assert [line.split(" ")[0] for line in hashed] == listed
+    assert all(re.fullmatch(r"\S+( --hash=sha256:[0-9a-f]{64})+", line) for line in hashed)
+    licences = (ROOT / "docs" / "LICENCES.md").read_text("utf-8")
+    rows = {normal(name): version for name, version in re.findall(r"^\| (\S+) +\| (\S+) +\|", licences, re.MULTILINE)}
+    assert [f"{normal(name)}=={rows[normal(name)]}" for name in (line.split("==")[0] for line in listed)] == [
+        f"{normal(name)}=={version}" for name, version in (line.split("==") for line in listed)
+    ]
+
+
 def test_requirements_list_what_the_project_asks_for():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     asked = project["dependencies"] + [each for extra in project["optional-dependencies"].values() for each in extra]
@@ -66,7 +81,9 @@ def test_the_wheel_has_every_file_of_the_three_folders_but_their_pages(wheel):
     """The explorer with its style sheet and settings, the presets, and the data that jobs read."""
     source, archive = wheel
     files = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()}
-    outside = {"app/requirements.txt"} | {name for name in files if name.endswith(".md") or "/" not in name}
+    outside = {"app/requirements.txt", "app/requirements-hashed.txt"} | {
+        name for name in files if name.endswith(".md") or "/" not in name
+    }
     built = {name for name in files if name.startswith("build/") or ".egg-info/" in name}
     held = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert files - outside - built == held

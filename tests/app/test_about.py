@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from streamlit import config
 
 from app.components.html import panels
 from app.components.results import about
@@ -76,6 +77,13 @@ def test_paths_are_hidden_and_nothing_else(text, shown):
 )  # fmt: skip
 def test_a_source_is_named_without_its_folder(source, shown):
     assert sanitize.source_name(source) == shown
+
+
+@pytest.mark.parametrize("is_public", [True, False])
+def test_strangers_upload_nothing_and_others_no_more_than_a_file_of_verdicts(explorer, bundle, monkeypatch, is_public):
+    monkeypatch.setenv("LFP_PUBLIC", "1" if is_public else "0")
+    explorer("about", bundle)
+    assert config.get_option("server.maxUploadSize") == (0 if is_public else 50)
 
 
 @pytest.mark.parametrize("is_public", [True, False])
