@@ -80,6 +80,14 @@ def test_drawing_on_the_map_filters_the_list(page, address):
     url(page, r"/features\?bundle=reviews$")
 
 
+def test_tables_have_no_download_of_streamlits_own(page, address):
+    page.goto(f"{address}/features?bundle=reviews")
+    settle(page)
+    page.get_by_test_id("stDataFrame").first.hover()
+    page.get_by_role("button", name="Fullscreen").first.wait_for()
+    assert page.get_by_role("button", name="Download as CSV").count() == 0
+
+
 def test_keys_walk_the_list(page, address):
     page.goto(f"{address}/features?bundle=reviews&sort=weight")
     settle(page)

@@ -145,7 +145,7 @@ def create(connection: duckdb.DuckDBPyConnection, path: Path, manifest: Manifest
             for fault in column_faults(table, pq.read_schema(file)):
                 raise BundleError(f"{path}: {fault}; make the bundle again")
             _view(connection, file, table)
-        except (duckdb.Error, pa.ArrowException, OSError) as error:
+        except (duckdb.Error, pa.ArrowException, OSError, ValueError) as error:
             raise BundleError(f"{path}: table {table.name} cannot be read; copy the bundle again") from error
 
 
