@@ -13,8 +13,8 @@ from tests.hostile.pages import shows
 
 
 def test_addresses_of_all_pages_are_shown_without_a_fault() -> None:
-    found = addresses.main(seed=0, count=2 * len(addresses.VIEWS))
-    assert found["values"] > 100 and found["faults"] == []
+    found = addresses.main(seed=0, count=len(addresses.VIEWS))
+    assert found["values"] > 50 and found["faults"] == []
 
 
 def test_every_page_has_its_parameters_among_the_addresses() -> None:
