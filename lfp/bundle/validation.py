@@ -32,7 +32,8 @@ from lfp.util.types import SITES
 _LISTS_WITH_NULLS = "token_scores"
 """The table whose lists have a null for each token without a score; elsewhere a list holds no null."""
 _MOST_BYTES = 1 << 28
-"""Bytes of one column of a group of rows, when read, up to which a table is read."""
+"""Bytes of one column of a group of rows, when read, up to which a table is read; four times the file's if these are
+more, so that a large bundle is read, and no small file fills the memory."""
 _ALL_BYTES = 1 << 29
 """Bytes that checking a bundle's contents may take, or twice those of its tables where these are more."""
 
@@ -155,33 +156,34 @@ def _shape_faults(path: Path, table: Table, manifest: Manifest) -> list[str]:
     if not file.is_file():
         return [f"table {table.name} cannot be read"] if table.name in manifest.tables else []
     try:
+        most = max(_MOST_BYTES, 4 * file.stat().st_size)
         with pq.ParquetFile(file) as opened:
-            wrong = [*column_faults(table, opened.schema_arrow), *_size_faults(opened.metadata, table)]
+            wrong = [*column_faults(table, opened.schema_arrow), *_size_faults(opened.metadata, table, most)]
             names = [opened.schema.column(i) for i in range(len(opened.schema))]
         if wrong:
             return wrong
         strings = [column.path for column in names if column.physical_type == "BYTE_ARRAY"]
         with pq.ParquetFile(file, read_dictionary=strings) as opened:
-            return [*_value_faults(opened, table)] or [*_row_faults(opened, table, manifest)]
+            return [*_value_faults(opened, table, most)] or [*_row_faults(opened, table, manifest)]
     except (pa.ArrowException, OSError, ValueError) as error:
         return [f"table {table.name} cannot be read ({quoted_name(first_line(error))})"]
 
 
-def _size_faults(metadata: pq.FileMetaData, table: Table) -> Iterator[str]:
+def _size_faults(metadata: pq.FileMetaData, table: Table, most: int) -> Iterator[str]:
     """Look for columns that take more memory to read than any table written here; of strings `_value_faults` does."""
     for group in range(metadata.num_row_groups):
         for number in range(metadata.num_columns):
             column = metadata.row_group(group).column(number)
             width = {"INT64": 8, "DOUBLE": 8, "INT96": 12, "BYTE_ARRAY": 4}.get(column.physical_type, 4)
             n_bytes = max(column.total_uncompressed_size, column.num_values * width)
-            if n_bytes > _MOST_BYTES:
-                yield _too_large(table, column.path_in_schema.partition(".")[0], n_bytes)
+            if n_bytes > most:
+                yield _too_large(table, column.path_in_schema.partition(".")[0], n_bytes, most)
 
 
-def _too_large(table: Table, column: str, n_bytes: int) -> str:
+def _too_large(table: Table, column: str, n_bytes: int, most: int) -> str:
     return (
         f"table {table.name}: column {column} has {n_bytes / 1e6:.0f} MB in one group of rows, and up to"
-        f" {_MOST_BYTES / 1e6:.0f} are read"
+        f" {most / 1e6:.0f} are read"
     )
 
 
@@ -213,8 +215,8 @@ def _is_sorted(keys: pa.Table) -> bool:
     return bool(order.equals(pa.array(range(len(order)), pa.uint64())))
 
 
-def _value_faults(file: pq.ParquetFile, table: Table) -> Iterator[str]:
-    """Look for nulls where none may be, and for numbers that are NaN or infinite, also inside lists.
+def _value_faults(file: pq.ParquetFile, table: Table, most: int) -> Iterator[str]:
+    """Look for nulls where none may be, numbers that are NaN or infinite, also inside lists, and more text than `most`.
 
     One column of one row group is in memory at a time.
     """
@@ -226,8 +228,8 @@ def _value_faults(file: pq.ParquetFile, table: Table) -> Iterator[str]:
         for values in groups:
             n_null += values.null_count
             for leaf in _leaves(values):
-                if (n_bytes := _count_bytes(leaf)) > _MOST_BYTES:
-                    yield _too_large(table, column.name, n_bytes)
+                if (n_bytes := _count_bytes(leaf)) > most:
+                    yield _too_large(table, column.name, n_bytes, most)
                     return
                 n_inside += leaf.null_count if leaf is not values else 0
                 if pa.types.is_floating(leaf.type):
