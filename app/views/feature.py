@@ -187,7 +187,7 @@ def show_texts(store: Store, feature: Feature) -> None:
     else:
         watched = feature.feature_id
         href = lambda text_id: permalinks.href("inputs", permalinks.InputsView(text=text_id, watch=watched))  # noqa: E731
-        st.html(profile.texts(parts, where=href))
+        st.html(profile.texts(parts, where=href, start=ask(queries.texts.shared_start, store)))
     near = names.with_names(store, ask(queries.feature.neighbours, store, feature.feature_id), key="neighbour_id")
     frame.show_title("Neighbours", titles.neighbours(near))
     st.html(profile.neighbours(near, where=permalinks.feature_href))

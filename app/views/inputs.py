@@ -91,13 +91,13 @@ def show_list(store: Store, view: InputsView) -> paging.Page:
     page = paging.show_page(
         n, size=PAGE_SIZE, key="sheet", noun="text", id_column="text_id",
         rows=lambda **window: ask(queries.texts.texts, store, wanted, order=order, **window),
-        table=lambda rows: show_table(rows, gap=gap),
+        table=lambda rows: show_table(rows, gap=gap, start=ask(queries.texts.shared_start, store)),
     )  # fmt: skip
     frame.download(lambda: queries.texts.texts(store, wanted, order=order), name="texts")
     return page
 
 
-def show_table(rows: pa.Table, *, gap: str) -> None:
+def show_table(rows: pa.Table, *, gap: str, start: int) -> None:
     number = st.column_config.NumberColumn
     columns = {
         "text_id": number("Text", format="#%d", width=52, pinned=True),
@@ -109,7 +109,7 @@ def show_table(rows: pa.Table, *, gap: str) -> None:
         "rating": number("Rating", format="%.0f", width=60),
     }
     ids = rows["text_id"].to_pylist()
-    shown = reading.for_screen(rows, reading.TEXT_COLUMNS, longest=120)
+    shown = reading.for_screen(rows, reading.TEXT_COLUMNS, longest=120, start=start)
     paging.show_table(shown, ids, name="text_table", opens="text", columns=columns)
 
 

@@ -175,8 +175,11 @@ def drift(found: FeatureDrift | None, *, n_features: int) -> str:
     return panels.note(f"{STATUSES.get(found.status, found.status)}{flipped}") + panels.facts(pairs)
 
 
-def texts(parts: TextParts, *, where: Where) -> str:
-    """Write in which texts the feature contributes most, and how often it does so against the reward."""
+def texts(parts: TextParts, *, where: Where, start: int = 0) -> str:
+    """Write in which texts the feature contributes most, and how often it does so against the reward.
+
+    Of texts the first `start` characters, which all have, are left out.
+    """
     if not parts.n_texts:
         return panels.note("This bundle holds no texts with activations.")
     if not parts.n_active:
@@ -186,7 +189,7 @@ def texts(parts: TextParts, *, where: Where) -> str:
         f"It {verb} the estimate of {count(parts.n_active)} of the {count(parts.n_texts)} sampled texts, by "
         f"{plain(abs(parts.mean or 0), 4)} on average. Most in:"
     )
-    body = panels.note(says) + _text_list(parts.largest, where)
+    body = panels.note(says) + _text_list(parts.largest, where, start)
     interval_ = share_interval(parts.n_against, parts.n_judged)
     if interval_ is None:
         return body
@@ -196,17 +199,17 @@ def texts(parts: TextParts, *, where: Where) -> str:
         f"[{percent(low)} to {percent(high)}], it moves the estimate away from the reward: up where the reward is "
         "below average, or down where it is above. Chance: 50 %."
     )
-    worst = panels.note("Most in:") + _text_list(parts.against[:3], where) if parts.against else ""
+    worst = panels.note("Most in:") + _text_list(parts.against[:3], where, start) if parts.against else ""
     return f"{body}<h4>Against the reward</h4>{panels.note(against)}{worst}"
 
 
-def _text_list(parts: Sequence[TextPart], where: Where) -> str:
+def _text_list(parts: Sequence[TextPart], where: Where, start: int) -> str:
     return panels.moved_list(
         [
             panels.Moved(
                 part.contribution,
                 signed(part.contribution, 4),
-                escaped(shortened(part.text, 170)),
+                escaped(shortened(part.text[start:], 170)),
                 f"{panels.anchor(where(part.text_id), f'text {part.text_id}')} · estimate "
                 f"{signed(part.predicted, 3)} · reward {signed(part.feedback)}",
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
+from itertools import takewhile
 from typing import Any, TypeVar
 
 from lfp.bundle.store import views
@@ -12,6 +13,9 @@ from lfp.bundle.store.connection import Store
 from lfp.errors import ConfigError, NotInBundleError
 
 T = TypeVar("T")
+
+_LEAST_SHARED = 24
+"""Characters that all texts must begin with to be left out where only beginnings are shown."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,24 @@ def look_up(choices: Mapping[str, T], name: str) -> T:
         hint = f"did you mean {nearest[0]}?" if nearest else f"choose one of {', '.join(choices)}"
         raise ConfigError(f"{name}: no column or list of that name here; {hint}")
     return choices[name]
+
+
+def shared_start(store: Store, rows: str, column: str) -> int:
+    """Count the characters that all texts of a column begin with, such as a system message; 0 where they are few.
+
+    `rows` is SQL. The last word in part is not counted. What the first and the last text in order begin with, all do.
+    """
+
+    def measure() -> int:
+        ends = store.rows(f"SELECT min({column}) AS low, max({column}) AS high FROM {rows}")[0]
+        low, high = ends["low"] or "", ends["high"] or ""
+        if low == high:
+            return 0
+        start = takewhile(lambda pair: pair[0] == pair[1], zip(low, high, strict=False))
+        kept = max((at for at, (letter, _) in enumerate(start, 1) if letter.isspace()), default=0)
+        return kept if kept >= _LEAST_SHARED else 0
+
+    return store.once(f"shared_start {rows} {column}", measure)
 
 
 def each_of(numbers: Sequence[int]) -> tuple[str, dict[str, int]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from lfp.bundle.queries.common import columns, headline_id
+from lfp.bundle.queries.common import columns, headline_id, shared_start
 from lfp.bundle.store.connection import Store
 from lfp.evaluation.contrasts import add_contrasts
 from lfp.evaluation.results import CONTROL, ResultRow
@@ -44,7 +44,10 @@ _PAID_LISTS = frozenset({"gap_over_paid", "gap_under_paid"})
 
 @dataclass(frozen=True)
 class Sample:
-    """Completions of one held-out prefix by both models, with their rewards; `index` is the prefix's number."""
+    """Completions of one held-out prefix by both models, with their rewards; `index` is the prefix's number.
+
+    `prompt` is the prefix without what all begin with, such as a system message.
+    """
 
     index: int
     prompt: str
@@ -64,7 +67,8 @@ def samples(store: Store, *, limit: int | None, offset: int = 0, by_change: bool
         "LIMIT $limit OFFSET $offset",
         {"limit": limit, "offset": offset},
     )
-    return [Sample(**row) for row in rows]
+    start = shared_start(store, f"({_SAMPLES})", "prompt")
+    return [Sample(**{**row, "prompt": row["prompt"][start:]}) for row in rows]
 
 
 _SAMPLES = """

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from lfp.bundle.queries import common
 from lfp.bundle.queries.common import (
     ONE,
     TEXT_GAPS,
@@ -86,6 +87,11 @@ TEXT_SORTS: Mapping[str, str] = {
 def count_texts(store: Store, wanted: TextFilter) -> int:
     """Count the texts that pass the filter."""
     return int(store.rows(f"SELECT count(*) AS n FROM texts {_TEXTS_WHERE}", _values(wanted))[0]["n"])
+
+
+def shared_start(store: Store) -> int:
+    """Count the characters that all texts begin with; 0 where they are few."""
+    return common.shared_start(store, "texts", "text")
 
 
 def rating_range(store: Store) -> tuple[float, float] | None:
