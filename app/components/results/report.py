@@ -118,6 +118,7 @@ def word_facts(word: Word) -> dict[str, str]:
         "implicit reward, nats": signed(word.implicit_reward),
         "in matched contexts, nats": in_matched,
         "in the texts read": f"{count(word.n)} times",
+        "written by the base model": f"{count(word.n_generated_base)} times",
         "written by the tuned model": f"{count(word.n_generated)} times",
     }
 

@@ -37,6 +37,7 @@ class Word:
     shown: float | None
     n: int
     n_generated: int
+    n_generated_base: int
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,8 @@ def pair_margins(store: Store) -> pa.Table:
 
 _WORD_POINTS = """
 SELECT v.word, v.feedback, v.implicit_reward, v.implicit_matched, v.implicit_matched_se, v.predicted, v.predicted_base,
-    v.predicted * p.display_slope + p.display_offset AS shown, v.n, v.n_generated
+    v.predicted * p.display_slope + p.display_offset AS shown,
+    v.n, v.n_generated, v.n_generated_base
 FROM vocabulary v LEFT JOIN probes p ON p.probe_id = $probe
 """
 
