@@ -97,7 +97,7 @@ def show_list(store: Store, view: InputsView) -> paging.Page:
     return page
 
 
-def show_table(rows: pa.Table, *, gap: str, start: int) -> None:
+def show_table(rows: pa.Table, *, gap: str, start: str) -> None:
     number = st.column_config.NumberColumn
     columns = {
         "text_id": number("Text", format="#%d", width=52, pinned=True),

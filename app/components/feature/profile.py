@@ -175,10 +175,10 @@ def drift(found: FeatureDrift | None, *, n_features: int) -> str:
     return panels.note(f"{STATUSES.get(found.status, found.status)}{flipped}") + panels.facts(pairs)
 
 
-def texts(parts: TextParts, *, where: Where, start: int = 0) -> str:
+def texts(parts: TextParts, *, where: Where, start: str = "") -> str:
     """Write in which texts the feature contributes most, and how often it does so against the reward.
 
-    Of texts the first `start` characters, which all have, are left out.
+    Of a text its `start`, which others have too, is left out.
     """
     if not parts.n_texts:
         return panels.note("This bundle holds no texts with activations.")
@@ -203,13 +203,13 @@ def texts(parts: TextParts, *, where: Where, start: int = 0) -> str:
     return f"{body}<h4>Against the reward</h4>{panels.note(against)}{worst}"
 
 
-def _text_list(parts: Sequence[TextPart], where: Where, start: int) -> str:
+def _text_list(parts: Sequence[TextPart], where: Where, start: str) -> str:
     return panels.moved_list(
         [
             panels.Moved(
                 part.contribution,
                 signed(part.contribution, 4),
-                escaped(shortened(part.text[start:], 170)),
+                escaped(shortened(part.text.removeprefix(start), 170)),
                 f"{panels.anchor(where(part.text_id), f'text {part.text_id}')} · estimate "
                 f"{signed(part.predicted, 3)} · reward {signed(part.feedback)}",
             )

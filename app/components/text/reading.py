@@ -59,15 +59,15 @@ def score_rows(text: Text, limits: ScoreLimits, probe: Probe | None) -> list[Row
     ]
 
 
-def for_screen(rows: pa.Table, columns: Sequence[str], *, longest: int, start: int = 0) -> pa.Table:
+def for_screen(rows: pa.Table, columns: Sequence[str], *, longest: int, start: str = "") -> pa.Table:
     """Return some columns of texts or pairs for the screen, each text on one line of at most `longest` characters.
 
-    The first `start` characters of a text, which all have, are left out; responses are shown from their beginning.
+    Of a text its `start`, which others have too, is left out; responses are shown from their beginning.
     """
     shown = {name: rows[name] for name in columns}
     for name in {"text", "chosen_response", "rejected_response"}.intersection(columns):
-        left_out = start if name == "text" else 0
-        lines = [shortened(text[left_out:], longest) for text in rows[name].to_pylist()]
+        left_out = start if name == "text" else ""
+        lines = [shortened(text.removeprefix(left_out), longest) for text in rows[name].to_pylist()]
         shown[name] = pa.array(lines, pa.string())
     return pa.table(shown)
 

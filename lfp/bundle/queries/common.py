@@ -15,7 +15,7 @@ from lfp.errors import ConfigError, NotInBundleError
 T = TypeVar("T")
 
 _LEAST_SHARED = 24
-"""Characters that all texts must begin with to be left out where only beginnings are shown."""
+"""Characters of what texts begin with that are left out where only beginnings are shown."""
 
 
 @dataclass(frozen=True)
@@ -74,22 +74,23 @@ def look_up(choices: Mapping[str, T], name: str) -> T:
     return choices[name]
 
 
-def shared_start(store: Store, rows: str, column: str) -> int:
-    """Count the characters that all texts of a column begin with, such as a system message; 0 where they are few.
+def shared_start(store: Store, rows: str, column: str) -> str:
+    """Return what nearly all texts of a column begin with, such as a system message; nothing where that is short.
 
-    `rows` is SQL. The last word in part is not counted. What the first and the last text in order begin with, all do.
+    `rows` is SQL. It ends with a whole word. What two texts begin with, all between them in order do.
     """
 
-    def measure() -> int:
-        ends = store.rows(f"SELECT min({column}) AS low, max({column}) AS high FROM {rows}")[0]
-        low, high = ends["low"] or "", ends["high"] or ""
+    def find() -> str:
+        ends = f"quantile_disc({column}, 0.05) AS low, quantile_disc({column}, 0.95) AS high"
+        found = store.rows(f"SELECT {ends} FROM {rows}")[0]
+        low, high = found["low"] or "", found["high"] or ""
         if low == high:
-            return 0
-        start = takewhile(lambda pair: pair[0] == pair[1], zip(low, high, strict=False))
-        kept = max((at for at, (letter, _) in enumerate(start, 1) if letter.isspace()), default=0)
-        return kept if kept >= _LEAST_SHARED else 0
+            return ""
+        same = takewhile(lambda pair: pair[0] == pair[1], zip(low, high, strict=False))
+        n = max((at for at, (letter, _) in enumerate(same, 1) if letter.isspace()), default=0)
+        return low[:n] if n >= _LEAST_SHARED else ""
 
-    return store.once(f"shared_start {rows} {column}", measure)
+    return store.once(f"shared_start {rows} {column}", find)
 
 
 def each_of(numbers: Sequence[int]) -> tuple[str, dict[str, int]]:

@@ -46,7 +46,7 @@ _PAID_LISTS = frozenset({"gap_over_paid", "gap_under_paid"})
 class Sample:
     """Completions of one held-out prefix by both models, with their rewards; `index` is the prefix's number.
 
-    `prompt` is the prefix without what all begin with, such as a system message.
+    `prompt` is the prefix without what nearly all begin with, such as a system message.
     """
 
     index: int
@@ -68,7 +68,7 @@ def samples(store: Store, *, limit: int | None, offset: int = 0, by_change: bool
         {"limit": limit, "offset": offset},
     )
     start = shared_start(store, f"({_SAMPLES})", "prompt")
-    return [Sample(**{**row, "prompt": row["prompt"][start:]}) for row in rows]
+    return [Sample(**{**row, "prompt": row["prompt"].removeprefix(start)}) for row in rows]
 
 
 _SAMPLES = """

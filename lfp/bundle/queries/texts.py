@@ -89,8 +89,8 @@ def count_texts(store: Store, wanted: TextFilter) -> int:
     return int(store.rows(f"SELECT count(*) AS n FROM texts {_TEXTS_WHERE}", _values(wanted))[0]["n"])
 
 
-def shared_start(store: Store) -> int:
-    """Count the characters that all texts begin with; 0 where they are few."""
+def shared_start(store: Store) -> str:
+    """Return what nearly all texts begin with; nothing where that is short."""
     return common.shared_start(store, "texts", "text")
 
 
