@@ -271,10 +271,11 @@ class _PairWriter:
             prompt = ()  # whole dialogues beside a copy of their first messages
         chosen, rejected = prompt + chosen, prompt + rejected
         n = max(shared_turns(chosen, rejected), len(prompt))
-        if not any(message.content.strip() or message.tool_calls for message in chosen[n:]):
-            raise RowError("no text for chosen")
-        if not any(message.content.strip() or message.tool_calls for message in rejected[n:]):
-            raise RowError("no text for rejected")
+        for column, side in (("chosen", chosen[n:]), ("rejected", rejected[n:])):
+            if not any(message.content.strip() or message.tool_calls for message in side):
+                raise RowError(f"no text for {column}")
+            if all(message.role != ASSISTANT for message in side):
+                raise RowError(f"no answer of the assistant in {column}")
         if chosen == rejected:
             return PreferencePair("", chosen[-1].content, rejected[-1].content)
         opening = next((message.content for message in chosen if message.role == "user"), chosen[0].content)

@@ -128,6 +128,15 @@ def test_texts_without_speakers_are_not_read_as_messages(tmp_path: Path) -> None
         through_template(tmp_path, chosen="Hello.", rejected="Go.")
 
 
+def test_a_side_that_ends_with_the_question_is_no_answer(tmp_path: Path) -> None:
+    question = [{"role": "user", "content": "Why is it cold?"}]
+    answered = [*question, {"role": "assistant", "content": "A front."}]
+    file = pairs_file(tmp_path, (answered, question), (answered, [*question, {"role": "assistant", "content": "No."}]))
+    found = read_pairs(file)
+    assert len(found.pairs) == 1 and found.dropped == {"no answer of the assistant in rejected": 1}
+    assert found.dropped_rows == "row 0 has no answer of the assistant in rejected"
+
+
 turns = st.lists(st.text(alphabet="ab \n.", min_size=1).map(str.strip).filter(bool), min_size=1, max_size=5)
 
 
