@@ -94,6 +94,12 @@ _NAMED: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 )  # fmt: skip
 """Table, column, and the values that the schema names; null is checked elsewhere."""
 
+_CHANCES = tuple(
+    (table.name, column.name)
+    for table in TABLES for column in table.columns if column.name in ("p", "q") or column.name.endswith(("_p", "_q"))
+)  # fmt: skip
+"""Table and column of p-values and false discovery rates, which are from 0 to 1."""
+
 _UNIQUE = (("saes", "is_used", ("layer", "site")), ("features", "true", ("layer", "site", "index")))
 """Table, the rows meant, and the columns that no two of them share; the columns a table is sorted by are such too."""
 
@@ -283,6 +289,8 @@ def _content_faults(store: Store) -> Iterator[str]:
                 f"table {table}: {column} is not a value that the schema names",
             )
         )
+    for table, column in _CHANCES:
+        faulty.append((f'{table} WHERE "{column}" NOT BETWEEN 0 AND 1', f"table {table}: {column} is not from 0 to 1"))
     sizes = "(SELECT text_id, len(token_ids) AS n FROM texts) s"
     for table, condition, fault in _BY_TEXT:
         rows = f"{table} t JOIN {sizes} ON s.text_id = t.text_id WHERE NOT ({condition})"
