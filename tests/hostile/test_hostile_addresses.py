@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from streamlit import config
 
 from app.session import permalinks
 from tests.hostile import addresses
@@ -39,3 +40,13 @@ def test_a_page_that_fails_says_so_in_a_sentence(
     assert shown.startswith("notice ") and "he page failed on this bundle" in shown and "KeyError" not in shown
     assert logged.endswith(f"KeyError: '{tmp_path}'")
     assert (f"lfp validate {copy}" in shown) is not public and (str(tmp_path) in shown) is not public
+
+
+def test_settings_of_the_explorer_hold_in_any_working_directory(bundle: Path) -> None:
+    """Streamlit reads a settings file only in some of them."""
+    with shows() as show:
+        config.set_option("client.showErrorDetails", "full")
+        config.set_option("client.disableDataExport", False)
+        assert show(bundle, "about") == []
+        assert config.get_option("client.showErrorDetails") == "none"
+        assert config.get_option("client.disableDataExport") is True
