@@ -1,4 +1,4 @@
-"""What is written to a disk: whole or not at all, synced before it counts; and a disk's refusals told from faults."""
+"""What is written to a disk: whole or not at all, synced before it counts; and a disk's refusals apart from faults."""
 
 from __future__ import annotations
 

@@ -37,12 +37,12 @@ def call_apart(function: Callable[..., Any], *arguments: Any, limit_s: float) ->
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["lfp.texts.corpus", "lfp.labels.client.client"])
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_call, args=(theirs, function, arguments), daemon=True)
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_call, args=(sender, function, arguments), daemon=True)
     process.start()
-    theirs.close()
+    sender.close()
     try:
-        found = ours.recv() if ours.poll(limit_s) else Outcome(fault=f"no end after {limit_s:g} s")
+        found = receiver.recv() if receiver.poll(limit_s) else Outcome(fault=f"no end after {limit_s:g} s")
     except EOFError:
         process.join()
         found = Outcome(fault=f"the process ended with code {process.exitcode} and said nothing")
