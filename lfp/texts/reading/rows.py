@@ -269,11 +269,12 @@ def _csv(file: DataFile, columns: Sequence[str], inside: str) -> Iterator[Row]:
                     number += 1
                 start = reader.line_num
         except csv.Error as error:
-            is_long = "larger than field limit" in str(error)
-            fault = f"is {TOO_LONG}: its" if is_long else "has a"
-            end = "is not closed" if is_long else f"is not closed or not doubled ({first_line(error)})"
+            if "larger than field limit" in str(error):
+                fault = f"is {TOO_LONG}: its quotation mark is not closed"
+            else:
+                fault = f"has a quotation mark that is not closed or not doubled ({first_line(error)})"
             raise CorpusError(
-                f"{file.path}: row {number}, which begins on line {start + 1}, {fault} quotation mark {end}; correct it"
+                f"{file.path}: row {number}, which begins on line {start + 1}, {fault}; correct it"
             ) from error
 
 
