@@ -163,8 +163,8 @@ def test_drift_is_counted_beside_exchanged_models():
     ]
     assert drift.counts_title(rows) == "14 [7, 22] features strengthened, about 13 with the models exchanged"
     assert drift.carried_title(rows) == (
-        "Features that strengthened carry most of the change in the estimate: 45 % [7.0, 72], not clearly above chance "
-        "(40 %)"
+        "Features that strengthened carry the largest share of the change in the estimate: 45 % [7.0, 72], not clearly "
+        "above chance (40 %)"
     )
     assert drift.carried_title([replace(rows[1], value=math.nan)]) == "Base against tuned"
     row = {"feature_id": 7, "drifted_contribution": -0.05, "drifted_null": 0.03}

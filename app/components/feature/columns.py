@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from app.components.feature.drift import STATUS_NAMES
+from app.components.feature.drift import LONGEST, STATUS_NAMES
 from lfp.bundle.schema import BY_NAME
 from lfp.report.formatting import place_name
 from lfp.util.sanitize import shortened, token_text
@@ -146,7 +146,7 @@ def for_screen(rows: pa.Table, shown: Iterable[str]) -> pa.Table:
         elif kind == "share":
             column = pa.array([None if share is None else 100 * share for share in column.to_pylist()], pa.float64())
         elif kind == "words":
-            column = pa.array([shortened(text or "", 120) for text in column.to_pylist()], pa.string())
+            column = pa.array([shortened(text or "", LONGEST) for text in column.to_pylist()], pa.string())
         table[name] = column
     return pa.table(table)
 

@@ -16,6 +16,8 @@ from lfp.report.formatting import count, fixed, percent, pick, place_name, plain
 from lfp.util.sanitize import escaped, shortened, token_text
 from lfp.util.types import SITE_NAMES
 
+LONGEST = 72
+"""Characters of a name that three lines of a list's column hold."""
 _NAMED = ("feature_id", "description", "layer", "site")
 STATUS_NAMES: Mapping[str, str] = {
     "born": "new", "strengthened": "strengthened", "steady": "steady", "weakened": "weakened", "gone": "lost",
@@ -80,7 +82,7 @@ def carried_title(figures: Sequence[ResultRow]) -> str:
         which = f"that {top.group}"
     beyond = is_beyond_null(top)
     side = "" if beyond is None else f", {'above' if beyond else 'not clearly above'} chance ({percent(top.null_high)})"
-    return f"Features {which} carry most of the change in the estimate: {share(top)}{side}"
+    return f"Features {which} carry the largest share of the change in the estimate: {share(top)}{side}"
 
 
 def first_title(row: Mapping[str, Any] | None) -> str:
@@ -132,7 +134,7 @@ def status_table(
             others = [*_with_chance(base), *_with_chance(share, percent, percent)]
         measured = _with_chance(counted) if counted else [count(counts.get(status, 0)), "–"]
         judged = counted if status == "flipped" else share  # counts have no null: one tuning gives none
-        if judged is not None and judged.beats_null:
+        if is_beyond_null(judged):
             beyond.append(len(rows))
         rows.append([name, *measured, *others])
     return heads, rows, beyond
@@ -162,7 +164,7 @@ def for_screen(rows: pa.Table, *, with_site: bool = False) -> pa.Table:
     table = rows.to_pydict()
     table["sign_flipped"] = [{True: "flipped", False: "", None: "–"}[flag] for flag in table["sign_flipped"]]
     table["top_tokens"] = [[token_text(token) for token in tokens] for tokens in table["top_tokens"]]
-    table["description"] = [shortened(text or "", 120) for text in table["description"]]
+    table["description"] = [shortened(text or "", LONGEST) for text in table["description"]]
     table["status"] = [STATUS_NAMES.get(status, status) for status in table["status"]]
     table["site"] = [SITE_NAMES.get(site, site) for site in table["site"]]
     silent = {name for name in ("drifted_null", "unexplained_null") if set(table[name]) <= {None}}

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from app.components.feature.drift import LONGEST
 from lfp.bundle.comparison import KEYS, FigurePair, MatchedFeatures
 from lfp.bundle.manifest import Manifest
 from lfp.report.formatting import count, interval, percent, place_name, plain
@@ -166,7 +167,7 @@ def match_table(pairs: pa.Table) -> pa.Table:
         made[f"layer_{side}"] = pairs[f"layer_{side}"]
         if any(row[f"site_{side}"] != "mlp_out" for row in rows):
             made[f"site_{side}"] = [SITE_NAMES.get(row[f"site_{side}"], row[f"site_{side}"]) for row in rows]
-        made[f"description_{side}"] = [shortened(row[f"description_{side}"] or "", 80) for row in rows]
+        made[f"description_{side}"] = [shortened(row[f"description_{side}"] or "", LONGEST) for row in rows]
         made[f"weight_{side}"] = pairs[f"weight_{side}"]
         made[f"interval_{side}"] = [interval(row[f"ci_low_{side}"], row[f"ci_high_{side}"]) for row in rows]
     return pa.table(made | {"difference": pairs["difference"]})
