@@ -55,8 +55,8 @@ def test_a_probe_on_held_out_words_is_shown_beside_the_base_model():
         figure(value=0.2, low=0.1, high=0.3, **{**OF_PROBE, "model": "base", "inputs": "base_sae"}),
     ]
     assert evidence.taus(rows, "delta", words="all") == (
-        "On the tuned model’s features the probe ranks held-out words with τ = 0.40 [0.30, 0.50], on the base model’s "
-        "0.20 [0.10, 0.30], above chance (0.10)"
+        "On the tuned model’s features the probe ranks held-out words with τ = 0.40 [0.30, 0.50], above chance (0.10); "
+        "on the base model’s 0.20 [0.10, 0.30]"
     )
     assert "not clearly above chance (0.45)" in evidence.taus([replace(rows[0], null_high=0.45)], "delta", words="all")
     assert evidence.taus(rows, "delta", words="negative").startswith("No probe")

@@ -55,8 +55,8 @@ def taus(rows: Rows, target: str, *, words: str) -> str:
     which = "held-out words" if words == "all" else f"held-out {words} words"
     if tuned is None:
         return f"No probe on the tuned model’s features ranks {which} in this run"
-    of_base = "" if base is None else f", on the base model’s {estimate(base)}"
-    return f"On the tuned model’s features the probe ranks {which} with τ = {estimate(tuned)}{of_base}{_chance(tuned)}"
+    of_base = "" if base is None else f"; on the base model’s {estimate(base)}"
+    return f"On the tuned model’s features the probe ranks {which} with τ = {estimate(tuned)}{_chance(tuned)}{of_base}"
 
 
 def errors(rows: Rows) -> str:
@@ -92,10 +92,10 @@ def pairs(rows: Rows) -> str:
     base = pick(rows, metric="accuracy", model="base", inputs="base_sae", target="preference")
     if tuned is None:
         return "No probe on the tuned model’s features picks responses of pairs in this run"
-    of_base = "" if base is None else f", on the base model’s in {share(base)}"
+    of_base = "" if base is None else f"; on the base model’s in {share(base)}"
     return (
         f"On the tuned model’s features the probe picks the chosen response in {share(tuned)} of held-out "
-        f"pairs{of_base}{_chance(tuned, percent)}"
+        f"pairs{_chance(tuned, percent)}{of_base}"
     )
 
 
