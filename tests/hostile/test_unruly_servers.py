@@ -11,7 +11,13 @@ from tests.hostile import servers
 
 _WAITS = ("endless", "silence", "busy")
 _DRAWN = random.Random(0).sample([name for name in servers.NAMES if not any(word in name for word in _WAITS)], 14)
-_ALWAYS = ("chat gzip of gzip of gzip", "chat redirect 307 elsewhere", "chat usage of 400 digits", "chat endless drops")
+_ALWAYS = (
+    "chat declines and repeats the key",
+    "chat gzip of gzip of gzip",
+    "chat redirect 307 elsewhere",
+    "chat usage of 400 digits",
+    "chat endless drops",
+)
 
 
 @pytest.fixture(scope="module")

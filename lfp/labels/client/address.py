@@ -13,6 +13,7 @@ import openai
 from pydantic import BaseModel, ValidationError
 
 from lfp.errors import ConfigError, LabelError
+from lfp.labels.client.transport import TooLongError
 from lfp.util.sanitize import visible
 
 _CHECK_S = 10.0  # that a server may take to list its models
@@ -76,7 +77,7 @@ async def _list_models(api: openai.AsyncOpenAI, parts: SplitResult) -> list[str]
         if any("ReadTimeout" in type(cause).__name__ for cause in _causes(error)):
             return None  # it may be busy with somebody else's question
         reason = explain_connection(error, parts)
-    except (openai.APIStatusError, ValidationError):
+    except (openai.APIStatusError, TooLongError, ValidationError):
         return None
     raise LabelError(reason)
 
@@ -86,7 +87,7 @@ async def _knows(api: openai.AsyncOpenAI, model: str) -> bool:
     try:
         response = await api.models.with_raw_response.retrieve(model)
         return _Listed.model_validate_json(response.text).id != ""
-    except (openai.OpenAIError, ValidationError):
+    except (openai.OpenAIError, TooLongError, ValidationError):
         return False
 
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field, ValidationError
 from lfp.errors import LabelError
 from lfp.labels.client.dialect import Dialect
 from lfp.labels.client.pacing import Pace
+from lfp.util.sanitize import visible
 
 KEY = "OPENAI_API_KEY"
 """The environment variable that holds the API key. The key is read from nowhere else."""
@@ -246,10 +247,10 @@ def explain_status(error: openai.APIStatusError, model: str, *, tries: int) -> s
         wait = error.response.headers.get("retry-after")
         if tries > RETRIES or wait is None:
             return f"the server answered with status {status}" + (f" ({tries} times)" if tries > 1 else "")
-        return f"the server answered with status {status} and asks to wait {wait} s"
+        return f"the server answered with status {status} and asks to wait {visible(wait)[:20]} s"
     key, message = os.environ.get(KEY), error.message.removeprefix(f"Error code: {status} - ")
     plain = _SECRETS.sub("…", message.replace(key, "…") if key else message)
-    return f"the server declined with status {status}: {' '.join(plain.split())[:_LONGEST_QUOTE]}"
+    return f"the server declined with status {status}: {visible(' '.join(plain.split()))[:_LONGEST_QUOTE]}"
 
 
 def is_busy(error: openai.APIStatusError) -> bool:
