@@ -13,6 +13,7 @@ _WAITS = ("endless", "silence", "busy")
 _DRAWN = random.Random(0).sample([name for name in servers.NAMES if not any(word in name for word in _WAITS)], 14)
 _ALWAYS = (
     "chat declines and repeats the key",
+    "models endless body",
     "chat gzip of gzip of gzip",
     "chat redirect 307 elsewhere",
     "chat usage of 400 digits",
