@@ -140,7 +140,7 @@ def test_a_changed_file_repeats_the_stages_that_depend_on_it(kind: str, folder: 
         ("sae.steps=31", FROM_SAES),
         ("cluster.address=local", ()),
         ("cluster.workers=5", ()),
-        ("cluster.shard_texts=64", FROM_SAES[FROM_SAES.index("features") :]),
+        ("cluster.shard_texts=64", ("credits", *FROM_TUNED[FROM_TUNED.index("layers") :])),
         ("stats.batch_texts=8", FROM_SAES),
         (
             "probes.dictionary_seeds=2",
