@@ -37,7 +37,7 @@ def test_a_hostile_server_is_a_sentence_within_bounds_and_sees_no_key_elsewhere(
     assert not wrong, outcome
 
 
-@pytest.mark.parametrize("address", servers.ADDRESSES[::3])
+@pytest.mark.parametrize("address", [*servers.ADDRESSES[::3], servers.ADDRESSES[-2]])
 def test_at_an_address_that_is_none_nothing_is_sent(address: str, running: tuple[int, servers.Arrivals]) -> None:
     wrong, outcome = servers.check_address(address, *running)
     assert not wrong, outcome

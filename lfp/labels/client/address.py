@@ -9,6 +9,7 @@ import ssl
 from collections.abc import Iterator
 from urllib.parse import SplitResult, urlsplit
 
+import httpx2
 import openai
 from pydantic import BaseModel, ValidationError
 
@@ -26,7 +27,8 @@ def check_address(base_url: str) -> None:
     try:
         parts = urlsplit(base_url.strip())
         port = parts.port
-    except ValueError:
+        httpx2.URL(base_url.strip())
+    except (ValueError, httpx2.InvalidURL):
         raise ConfigError(
             "--base-url: its host or port cannot be read; write it as http://host:port/v1, the port at most 65535"
         ) from None
