@@ -160,7 +160,10 @@ def show() -> None:
     st.html(panels.heading(store.manifest.title, "Pairs"))
     if not ask(queries.texts.count_pairs, store, PairFilter()):
         href = permalinks.href("inputs", permalinks.InputsView())
-        none = panels.note("This bundle holds no preference pairs: its model was tuned on a reward.")
+        says = "This bundle holds no preference pairs: its model was tuned on a reward."
+        if ask(queries.texts.has_pairs, store):
+            says = "No pair is whole here: of each, the bundle keeps one response at most."
+        none = panels.note(says)
         st.html(none + panels.anchor(href, "Read single texts in Inputs"))
         return
     page = show_list(store, show_filters())
