@@ -51,7 +51,7 @@ _REFERENCES = (
     ("feature_credits", "text_id", "texts", "text_id"), ("feature_credits", "feature_ids", "features", "feature_id"),
     ("credit_sums", "text_id", "texts", "text_id"), ("drift", "feature_id", "features", "feature_id"),
     ("drift", "probe_id", "probes", "probe_id"), ("word_features", "feature_id", "features", "feature_id"),
-    ("word_features", "word", "vocabulary", "word"), ("saes", "layer", "layers", "layer"),
+    ("saes", "layer", "layers", "layer"),
     ("interventions", "layer", "layers", "layer"), ("differences", "layer", "layers", "layer"),
     ("credit_sums", "layer", "layers", "layer"), ("module_credits", "layer", "layers", "layer"),
     ("feature_trajectory", "feature_id", "features", "feature_id"), ("credits", "example_text_ids", "texts", "text_id"),
