@@ -149,12 +149,19 @@ def read_texts(run: Run, split: str | None = None) -> list[CorpusText]:
 
 
 def read_statistics_texts(run: Run) -> list[CorpusText]:
-    """Read the texts that the statistics cover: `stats.n_texts` of the corpus, evenly spaced over its splits."""
+    """Read the texts that the statistics cover: `stats.n_texts` of the corpus, evenly spaced over its splits.
+
+    Both sides of a pair are among them, or neither: as many pairs as make no more texts than that, and one at least.
+    """
     texts, limit = read_texts(run), run.config.stats.n_texts
     if limit is None or limit >= len(texts):
         return texts
-    step = len(texts) / limit
-    return [texts[int(i * step)] for i in range(limit)]
+    wholes: dict[int, list[CorpusText]] = {}
+    for at, text in enumerate(texts):
+        wholes.setdefault(-1 - at if text.pair_id is None else text.pair_id, []).append(text)
+    n = max(1, limit * len(wholes) // len(texts))
+    every, step = list(wholes.values()), len(wholes) / n
+    return [text for i in range(n) for text in every[int(i * step)]]
 
 
 def order_texts(texts: list[CorpusText], *, seed: int) -> list[CorpusText]:

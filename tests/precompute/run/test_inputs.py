@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lfp.errors import ConfigError, DataError, TrainingError
+from lfp.texts.corpus import CorpusText
 from lfp.texts.lexicon import lexicon_of, vader_reward
 from precompute.pipeline import run_stages
-from precompute.run.inputs import load_reward
+from precompute.run import inputs
+from precompute.run.inputs import load_reward, read_statistics_texts
 from precompute.run.work_folder import Run
 from precompute.stages.models import corpus
 from tests.lfp.ml.models.test_reward_model import load, save
@@ -72,3 +75,24 @@ def test_a_classifier_that_is_broken_is_named(tmp_path: Path) -> None:
     run = run_of(tmp_path, reward="classifier", classifier="judge")
     with pytest.raises(TrainingError, match=r"reward judge: returned nan for text 0, 'A good film\.'"):
         load_reward(run.config, run.config_dir)(TEXTS)
+
+
+@pytest.mark.parametrize(
+    ("n_paired", "limit", "expected"),
+    [
+        (0, 3, [0, 4, 8]),
+        (0, None, range(12)),
+        (12, 7, [0, 1, 4, 5, 8, 9]),
+        (12, 1, [0, 1]),
+        (6, 4, [0, 1, 6, 9]),  # three pairs and six texts, every third of them
+        (12, 12, range(12)),
+    ],
+)
+def test_statistics_cover_both_sides_of_a_pair_or_neither(
+    n_paired: int, limit: int | None, expected: Sequence[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair_ids = [i // 2 if i < n_paired else None for i in range(12)]
+    texts = [CorpusText(i, f"Text {i}.", "a", "train", pair_id=pair_id) for i, pair_id in enumerate(pair_ids)]
+    monkeypatch.setattr(inputs, "read_texts", lambda run: texts)
+    run = Run(tiny_config(stats={"n_texts": limit}), tmp_path, None, silent)
+    assert [text.text_id for text in read_statistics_texts(run)] == list(expected)
