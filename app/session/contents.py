@@ -78,7 +78,7 @@ def without_content(store: Store, *, n_bundles: int) -> frozenset[str]:
     n_rows = {name: info.rows for name, info in store.manifest.tables.items()}
     has_content = {
         "drift": n_rows.get("drift", 0) > 0,
-        "pairs": store.once("has pairs", lambda: queries.texts.count_pairs(store, queries.texts.PairFilter()) > 0),
+        "pairs": store.once("has pairs", lambda: queries.texts.has_whole_pairs(store)),
         "runs": n_bundles > 1,
         "try_it": has_models(store.manifest),
     }

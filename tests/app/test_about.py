@@ -110,8 +110,9 @@ def test_sizes_as_people_read_them(n, says):
 def test_any_title_makes_a_citation_with_balanced_braces(text):
     base = ModelInfo(name="b", revision=None, parameters=1, sha256="ab" * 32)
     made = Manifest(
-        title=text, config={}, seed=0, models={"base": base}, hook_points=[], labeller="", versions={}, licence="",
-        notes="", schema_version=1, bundle_id="f00d", created_at="2026-01-02T00:00:00", tables={},
+        title=text, config={}, seed=0, models={"base": base, "tuned": base}, hook_points=[], labeller="",
+        versions={}, licence="", notes="", schema_version=1, bundle_id="f00d",
+        created_at="2026-01-02T00:00:00", tables={},
     )  # fmt: skip
     cited = about.citation(made)
     assert cited.count("{") == cited.count("}") and "base abababababababab" in cited and "f00d" in cited

@@ -379,20 +379,26 @@ def judge(path: Path) -> Judgement:
 
 @contextmanager
 def peak_of_this_process() -> Iterator[Callable[[], float]]:
-    """Yield a function that returns the peak memory of this process in megabytes since the block began.
+    """Yield a function that returns the most megabytes by which this process grew since the block began.
 
-    Only Linux can reset that; elsewhere it is the peak of the whole process.
+    Only Linux can reset the peak; elsewhere it is that of the whole process.
     """
+    before = 0.0
     if sys.platform == "linux":
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        before = _status_mb("VmRSS")
 
     def peak_mb() -> float:
         if sys.platform == "linux":
-            lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-            return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1000
+            return _status_mb("VmHWM") - before
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
 
     yield peak_mb
+
+
+def _status_mb(name: str) -> float:
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1000
 
 
 def sources(folder: Path) -> tuple[Path, ...]:

@@ -307,6 +307,13 @@ def has_pairs(store: Store) -> bool:
     return bool(store.rows("SELECT 1 AS found FROM texts WHERE pair_id IS NOT NULL LIMIT 1"))
 
 
+def has_whole_pairs(store: Store) -> bool:
+    """Tell whether the bundle holds a pair with both its texts."""
+    rejected = "SELECT pair_id FROM texts WHERE role = 'rejected'"
+    sql = f"SELECT 1 AS found FROM texts WHERE role = 'chosen' AND pair_id IN ({rejected}) LIMIT 1"
+    return bool(store.rows(sql))
+
+
 def count_pairs(store: Store, wanted: PairFilter) -> int:
     """Count the pairs that pass the filter; a pair needs both its texts kept."""
     return int(store.rows(f"SELECT count(*) AS n FROM ({_PAIRS}) {_WHERE}", _values(wanted))[0]["n"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lfp.bundle.manifest import Hardware, Manifest, StageCost
+from lfp.bundle.manifest import Hardware, Manifest, ModelInfo, StageCost
 from lfp.report.rows import build_report
 from lfp.report.sentences.common import ABSENT
 from lfp.report.sentences.sections import sentence
@@ -14,12 +14,13 @@ STAGES = [
     StageCost(name="base", seconds=900.0, cpu_seconds=1500.0, peak_rss_mb=1800.0),
     StageCost(name="tuned", seconds=300.0, cpu_seconds=600.0, peak_rss_mb=2100.5),
 ]
+MODEL = ModelInfo(name="m", revision=None, parameters=1, sha256="ab" * 32)
 MACHINE = Hardware(processor="Abacus 9", cores=2, memory_gb=24.5, gpu="Slate 100")
 
 
 def manifest(stages: list[StageCost], hardware: Hardware | None = None) -> Manifest:
     return Manifest(
-        title="A run", config={}, seed=0, models={}, hook_points=[], labeller="",
+        title="A run", config={}, seed=0, models={"base": MODEL, "tuned": MODEL}, hook_points=[], labeller="",
         versions={}, licence="", notes="", schema_version=1, bundle_id="f00d", created_at="2026-01-02T00:00:00",
         tables={}, stages=stages, hardware=hardware,
     )  # fmt: skip
