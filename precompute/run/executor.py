@@ -113,6 +113,17 @@ class InProcess:
 IN_PROCESS = InProcess()
 
 
+def map_in_order(
+    executor: Executor,
+    function: ShardFunction[_Shard, _Result],
+    shards: Sequence[_Shard],
+    task: Task[_Shard, _Result],
+) -> list[_Result]:
+    """Return the results of all shards, in their order, as `Executor.map_shards` gives them."""
+    found = dict(executor.map_shards(function, shards, task))
+    return [found[number] for number in range(len(shards))]
+
+
 class Tree(Generic[_Part]):
     """Merges the parts of shards pair by pair: the first with the second, the third with the fourth, then these.
 

@@ -26,6 +26,7 @@ from lfp.util.disk import find_refusal, sync, sync_entry
 from lfp.util.object_stores import is_address
 from lfp.util.types import Progress
 from precompute.run.executor import IN_PROCESS, Executor
+from precompute.run.progress import silent
 from precompute.run.resources import Cost, Meter
 from precompute.run.stage import ALWAYS_READ, ConfigView, Stage, UndeclaredReadError
 
@@ -93,6 +94,10 @@ class Run:
         """Return the run as `stage` gets it: everything that the stage does not declare raises UndeclaredReadError."""
         view: Any = ConfigView(self.config, stage.name, {*stage.reads, *ALWAYS_READ})  # looks like a RunConfig
         return replace(self, config=view, readable=frozenset(stage.after))
+
+    def for_worker(self) -> Run:
+        """Return the run as another process gets it, which maps nothing further and shows no progress of its own."""
+        return replace(self, progress=silent, executor=IN_PROCESS)
 
     def folder(self, stage: str) -> Path:
         """Return the folder of a finished stage. Raises UndeclaredReadError."""

@@ -35,8 +35,9 @@ class Region:
 def name_regions(regions: Regions, names: Mapping[int, str | None]) -> tuple[Region, ...]:
     """Name the regions whose features share something; `names` are the features' own names.
 
-    A word is a region's name where at least LEAST_SHARE of its active features have it in theirs, and more than chance
-    would give any region: the hypergeometric tail, times the number of words and regions tried, is at most LEVEL.
+    A word names a region where at least LEAST_SHARE of its active features have the word in their names, and more than
+    chance would give any region: the hypergeometric tail, times the number of words and regions tried, is at most
+    LEVEL.
     """
     words = {
         number: frozenset(word.word for word in words_of(names.get(number) or "") if len(word.word) > 1) - _RULE_WORDS

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from lfp.util.disk import reserve
 from lfp.util.types import ROLES, Flags, Floats, Ints
-from precompute.run.executor import IN_PROCESS, Report, Shelf, Task, Tree, split_rows
+from precompute.run.executor import Report, Shelf, Task, Tree, split_rows
 from precompute.run.inputs import load_dictionaries, load_pair
-from precompute.run.progress import silent
 from precompute.run.work_folder import Output, Run
 from precompute.stages.features.corpus_pass import PassCorpus
 
@@ -200,7 +199,7 @@ def run_pass(
     task = Task(
         "features: tokens",
         np.diff(bounds).tolist(),
-        LoadPass(replace(run, progress=silent, executor=IN_PROCESS), columns.columns, columns.n_columns),
+        LoadPass(run.for_worker(), columns.columns, columns.n_columns),
         Shelf(output.scratch, "pass"),
         run.progress,
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lfp.errors import ConfigError
 from lfp.util.types import Place, Progress
-from precompute.run.executor import IN_PROCESS, Report, Shelf, Task
+from precompute.run.executor import IN_PROCESS, Report, Shelf, Task, map_in_order
 from precompute.run.inputs import RANDOM_DECODER
 from precompute.run.progress import silent
 from precompute.run.work_folder import Run
@@ -51,12 +51,11 @@ class Training:
         places = self.subject.places
         if self.run.executor is IN_PROCESS or len(places) < 2 or self.subject.stands_in:
             return self.train(places, self.run.progress)
-        apart = replace(self.run, progress=silent, executor=IN_PROCESS)
+        apart = self.run.for_worker()
         load = _LoadTraining(replace(self, run=apart, subject=self.subject.unloaded(apart)))
         shelf = Shelf(self.checkpoint.parent, self.checkpoint.name)
         task = Task("dictionaries: places", [1] * len(places), load, shelf, self.run.progress)
-        found = dict(self.run.executor.map_shards(self, places, task))
-        return {place: found[number] for number, place in enumerate(places)}
+        return dict(zip(places, map_in_order(self.run.executor, self, places, task), strict=True))
 
     def __call__(self, place: Place, report: Report) -> Trained:
         """Train the dictionaries of one place."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -29,7 +29,7 @@ from lfp.evaluation.results import MAIN_KINDS, ResultRow
 from lfp.evaluation.statistics.resampling import Draws
 from lfp.texts.lexicon import Reward
 from lfp.util.types import Floats, Ints, Progress, floats
-from precompute.run.executor import IN_PROCESS, Executor, Report, Shelf, Task
+from precompute.run.executor import IN_PROCESS, Executor, Report, Shelf, Task, map_in_order
 from precompute.run.inputs import (
     count_prompt_tokens,
     load_dictionary,
@@ -38,7 +38,6 @@ from precompute.run.inputs import (
     read_texts,
     tokenize_texts,
 )
-from precompute.run.progress import silent
 from precompute.run.work_folder import Output, Run
 from precompute.stages.findings.rewarded_writing import Writer
 from precompute.stages.models.completions import completion_rows, number_prefixes
@@ -62,7 +61,7 @@ def run(run: Run, output: Output) -> None:
     """Write the table `ablations`, the completions of its main groups, and the results of single features."""
     done = Ablated([], [], [])
     if run.config.ablation.completions:
-        load = _LoadWriting(replace(run, progress=silent, executor=IN_PROCESS))
+        load = _LoadWriting(run.for_worker())
         work = Mapped(run.executor, load, Shelf(output.scratch, "groups"))
         done = ablate(_read_request(run), run.progress, work)
     output.table("ablations", as_table("ablations", done.ablations))
@@ -166,12 +165,11 @@ def ablate(request: Request, progress: Progress, mapped: Mapped | None = None) -
     completions = clean.rows(untouched, "tuned", request.base, clusters)
     executor, load, shelf = mapped or Mapped(IN_PROCESS, lambda: writing, Shelf(None, ""))
     task = Task("ablations", [1] * len(groups), load, shelf, progress)
-    written = dict(executor.map_shards(writing, groups, task))
     measured = dict[Group, Measured]()
-    for number, group in enumerate(groups):
-        measured[group] = written[number].measured()
+    for group, written in zip(groups, map_in_order(executor, writing, groups, task), strict=True):
+        measured[group] = written.measured()
         if group.kind in MAIN_KINDS:
-            completions += written[number].rows(group.name, "ablated", request.base, clusters)
+            completions += written.rows(group.name, "ablated", request.base, clusters)
     draws = Draws(probes.bootstraps, probes.permutations, config.seed)
     compared = Clean(clean.measured(), clusters, tuple(map(float, (clean.scores.mean(), *others))))
     rows = ablation_table(known, measured, compared, scale=config.ablation.scale, draws=draws)

@@ -27,9 +27,8 @@ from lfp.evaluation.feature_credits import (
 from lfp.evaluation.statistics.resampling import Draws, number_pairs
 from lfp.evaluation.twin_features import TWIN_COLUMNS, TwinFeatures, sum_texts
 from lfp.util.types import Floats, Place
-from precompute.run.executor import IN_PROCESS, Report, Shelf, Task, split_rows
+from precompute.run.executor import Report, Shelf, Task, map_in_order, split_rows
 from precompute.run.inputs import RANDOM_DECODER, load_dictionary, load_pair, name_texts, sae_folder
-from precompute.run.progress import silent
 from precompute.run.work_folder import Output, Run
 from precompute.stages.models.twins import load_compared, load_twins
 
@@ -187,10 +186,9 @@ def _split_texts(
         FeatureShard(rows[span.start : span.stop], reference and reference.take(slice(span.start, span.stop)))
         for span in spans
     ]
-    load = LoadFeatureSplitter(replace(run, progress=silent, executor=IN_PROCESS), twin)
+    load = LoadFeatureSplitter(run.for_worker(), twin)
     task = Task("feature credits: texts", [len(span) for span in spans], load, shelf, run.progress)
-    found = dict(run.executor.map_shards(splitter, shards, task))
-    return [text for number in range(len(shards)) for text in found[number]]
+    return [text for found in map_in_order(run.executor, splitter, shards, task) for text in found]
 
 
 def _compare_twins(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ from lfp.evaluation.findings.interventions import CleanRuns, Measured, intervent
 from lfp.evaluation.results import FEATURE
 from lfp.evaluation.statistics.resampling import Draws, number_pairs
 from lfp.util.types import Flags, Floats, Ints, floats
-from precompute.run.executor import IN_PROCESS, Report, Shelf, Task
+from precompute.run.executor import Report, Shelf, Task, map_in_order
 from precompute.run.inputs import (
     count_prompt_tokens,
     load_dictionary,
@@ -25,7 +25,6 @@ from precompute.run.inputs import (
     read_texts,
     tokenize_texts,
 )
-from precompute.run.progress import silent
 from precompute.run.work_folder import Output, Run
 from precompute.stages.findings.feature_credits import choose_texts, tokens_of
 from precompute.stages.findings.rewarded_writing import Writer
@@ -57,10 +56,9 @@ def run(run: Run, output: Output) -> None:
     rewarded = {*order[: run.config.feature_credits.rewarded]}
     wanted = [_Wanted(feature, None, feature in rewarded) for feature in order]
     wanted += [_Wanted(control, of, of in rewarded) for of, control in controls.items()]
-    load = _LoadBench(replace(run, progress=silent, executor=IN_PROCESS), rows)
+    load = _LoadBench(run.for_worker(), rows)
     task = Task("interventions", [1] * len(wanted), load, Shelf(output.scratch, "interventions"), run.progress)
-    found_by = dict(run.executor.map_shards(bench, wanted, task))
-    measured = [found_by[number] for number in range(len(wanted))]
+    measured = map_in_order(run.executor, bench, wanted, task)
     draws = Draws(run.config.probes.bootstraps, run.config.probes.permutations, run.config.seed)
     found = intervention_rows(
         measured,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from lfp.texts.corpus import CorpusText
 from lfp.util.types import Flags, Floats
-from precompute.run.executor import IN_PROCESS, Report, Shelf, Task, split_rows
+from precompute.run.executor import Report, Shelf, Task, map_in_order, split_rows
 from precompute.run.inputs import (
     mark_responses,
     name_texts,
@@ -18,7 +18,6 @@ from precompute.run.inputs import (
     read_statistics_texts,
     tokenize_texts,
 )
-from precompute.run.progress import silent
 from precompute.run.work_folder import Run
 from precompute.stages.models.twins import load_compared
 
@@ -139,10 +138,9 @@ def split_reward(
 
     spans = split_rows(len(split.texts), size=run.config.cluster.shard_texts, batch=run.config.credits.batch_texts)
     shards = [_take(split, rows, by_token, base_likelihood) for rows in spans]
-    load: Callable[[], CreditWorker] = LoadCredits(replace(run, progress=silent, executor=IN_PROCESS), twin)
+    load: Callable[[], CreditWorker] = LoadCredits(run.for_worker(), twin)
     task = Task("credits: texts", [len(rows) for rows in spans], load, shelf, run.progress)
-    found = dict(run.executor.map_shards(CreditWorker(run, models), shards, task))
-    return join_credits([found[number] for number in range(len(shards))])
+    return join_credits(map_in_order(run.executor, CreditWorker(run, models), shards, task))
 
 
 def _take(split: SplitTexts, rows: range, by_token: int, base_likelihood: Floats | None) -> CreditShard:
