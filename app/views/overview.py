@@ -31,6 +31,7 @@ from lfp.report.sentences.features import labels_sentence
 from lfp.report.sentences.models import layers_sentence
 from lfp.report.sentences.sections import sentence
 from lfp.report.sentences.words import writing_sentence
+from lfp.report.summary import is_tuned_on_pairs
 
 HEADLINE_ROWS = ("reward", "implicit_reward", "kendall_tau", "preference_accuracy")
 ESTIMATES = {
@@ -70,12 +71,13 @@ def show_leading(store: Store) -> None:
     found = ask(queries.credits.leading_features, store)
     found = replace(found, features=tuple(names.with_names(store, found.features)))
     shares = ask(queries.run.figures, store, "feature_credits")
-    st.subheader(leading.title(found, shares))
+    modules = ask(queries.run.figures, store, "module_credits")
+    st.subheader(leading.title(found, shares, modules))
     text_href = lambda text_id, feature: permalinks.href(  # noqa: E731
         "inputs", permalinks.InputsView(text=text_id, watch=feature)
     )
     listed = leading.listed(found, feature_href=permalinks.feature_href, text_href=text_href)
-    st.html(listed + panels.note(leading.sentence(found, shares)))
+    st.html(listed + panels.note(leading.sentence(found, shares, modules)))
 
 
 def show_ledger(store: Store) -> None:
@@ -146,7 +148,7 @@ def show_samples(store: Store, words: Sequence[WrittenWord], n: int) -> None:
     risen, fallen = ({word.word for word in found[:WORDS_SHOWN]} for found in split_words(words))
     for sample in ask(queries.run.samples, store, by_change=chosen == "changed", **window):
         slot.html(samples.continuations(sample, risen=risen, fallen=fallen))
-    st.html(panels.note("Both continue the same held-out prefix; the number is the continuation’s reward."))
+    st.html(panels.note(samples.sentence(is_of_pairs=is_tuned_on_pairs(store.manifest))))
 
 
 def show_credits(store: Store) -> None:

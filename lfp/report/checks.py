@@ -30,12 +30,21 @@ MARKS: Mapping[Outcome, str] = {"yes": "✓", "no": "✗", "in part": "◐", "no
 
 @dataclass(frozen=True)
 class Finding:
-    """What a part of a check compares, whether it holds (None if not measured), its figures, and their section."""
+    """What a part of a check compares, whether it holds (None if not measured), its figures, and their section.
+
+    One that `is_thin` holds, but rests on little: it counts as holding in part.
+    """
 
     name: str
     holds: bool | None
     says: str
     section: str
+    is_thin: bool = False
+
+    @property
+    def outcome(self) -> Outcome:
+        """Return what the finding says by itself."""
+        return "in part" if self.holds and self.is_thin else combine([self.holds])
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,8 @@ class Check:
     @property
     def outcome(self) -> Outcome:
         """Return what the findings that were measured say together."""
+        if any(finding.outcome == "in part" for finding in self.findings):
+            return "in part"
         return combine([finding.holds for finding in self.findings])
 
 
@@ -113,7 +124,7 @@ def write_check(check: Check) -> str:
 
 def name_finding(check: Check, finding: Finding) -> str:
     """Return a finding's name, and whether it holds where the check has several."""
-    return f"{finding.name}, {combine([finding.holds])}" if len(check.findings) > 1 else finding.name
+    return f"{finding.name}, {finding.outcome}" if len(check.findings) > 1 else finding.name
 
 
 def _check_reward(report: Report) -> Finding:
@@ -200,19 +211,22 @@ def _compare_writing(writing: Writing | None) -> Finding:
             f"{_RATE})."
         )
         return Finding("In what it writes", False, says, WRITING)
+    more, fewer = (count(len(found)) if found else "none" for found in (risen, fallen))
+    is_thin = len(risen) + len(fallen) < _FEW * len(writing.words)
+    few = f" Fewer than {100 * _FEW:g} % of the words differ: thin evidence." if is_thin else ""
     says = (
         f"of {count(len(writing.words))} words in {count(writing.n)} continuations of the same prompts, the tuned "
-        f"model writes {count(len(risen))} in more and {count(len(fallen))} in fewer than the base model"
-        f"{_name_words(risen, fallen)} (sign test over prompts, false discovery rate {_RATE}: models that are "
-        f"alike would have any such word in at most {_RATE} of runs)."
+        f"model writes {more} in more and {fewer} in fewer than the base model"
+        f" (first: {_name_words(risen, fallen)}; sign test over prompts, false discovery rate {_RATE}: models that are "
+        f"alike would have any such word in at most {_RATE} of runs).{few}"
     )
-    return Finding("In what it writes", True, says, WRITING)
+    return Finding("In what it writes", True, says, WRITING, is_thin)
 
 
 def _name_words(*lists: Sequence[WrittenWord]) -> str:
-    """Return the first word of each list with their counts, base to tuned; empty where there are none."""
+    """Return the first word of each list with their counts, base to tuned."""
     named = [f"“{word.word}” {count(word.n_base)} → {count(word.n_tuned)}" for found in lists for word in found[:1]]
-    return f" (first: {', '.join(named)})" if named else ""
+    return ", ".join(named)
 
 
 def _compare_base(report: Report, target: str | None) -> Finding:
@@ -329,6 +343,8 @@ def _effect_in_nulls(row: ResultRow) -> float:
 _RUN = "python -m precompute run CONFIG.toml --out DIR"
 """The command that measures what a report lacks."""
 _RATE = f"{100 * RATE:g} %"
+_FEW = 0.05
+"""Share of the tested words below which a difference in writing is thin evidence."""
 WRITING = "completions"
 """What a finding on both models' continuations rests on: a table, and no section of the report."""
 _GROUPS: Mapping[str, str] = {

@@ -46,7 +46,7 @@ def credits_sentence(rows: Sequence[ResultRow]) -> str:
     if not kinds:
         return "Base and tuned model are equal: there is no implicit reward to split, and all credits are 0."
     parts = [f"{NAMES[str(row.group)]} {share(row)}" for row in sorted(kinds, key=lambda row: -row.value)]
-    read = pick(rows, metric="share", group=DICTIONARIES)
+    read = read_share(rows)
     first = ""
     if read is not None:
         first = (
@@ -91,7 +91,7 @@ def layer_title(rows: Sequence[ResultRow]) -> str:
     if not modules:
         return "Share of the implicit reward by layer"
     top = max(modules, key=lambda row: row.value)
-    return f"Of all layers, {name_module(str(top.group), top.layer)} carries most: {share(top)} of the implicit reward"
+    return f"Of all layers, {name_module(str(top.group), top.layer)} carries most: {share(top)} of all credit by size"
 
 
 def ledger_title(rows: Sequence[ResultRow]) -> str:
@@ -101,7 +101,7 @@ def ledger_title(rows: Sequence[ResultRow]) -> str:
         return "Where it lives in the model"
     top = max(kinds, key=lambda row: row.value if math.isfinite(row.value) else -math.inf)
     verb = "carry" if str(NAMES[str(top.group)]).endswith("s") else "carries"
-    return f"Where it lives: {NAMES[str(top.group)]} {verb} {share(top)} of the implicit reward"
+    return f"Where it lives: {NAMES[str(top.group)]} {verb} {share(top)} of all credit by size"
 
 
 def ledger_sentence(rows: Sequence[ResultRow]) -> str:
@@ -119,19 +119,18 @@ def ledger_sentence(rows: Sequence[ResultRow]) -> str:
         says += f" In each text the parts sum to its implicit reward within {percent(error.value)} of their sizes."
     if read is not None:
         says += f" The modules that the dictionaries read carry {estimate(read, is_signed=True)} of it."
-    return says
+    return f"{says} By size, parts that cancel in the sum count too."
 
 
-def share_of_modules(rows: Sequence[ResultRow]) -> str:
-    """Say how much all features carry of their modules' credit, on every path; empty where it was not measured."""
+def read_share(rows: Sequence[ResultRow]) -> ResultRow | None:
+    """Return which share of all credit, by size, the modules have that dictionaries read (section `module_credits`)."""
+    return pick(rows, metric="share", group=DICTIONARIES)
+
+
+def is_carried(rows: Sequence[ResultRow]) -> bool:
+    """Tell whether features carry any of their modules' credit beyond zero, or this was not measured."""
     found = _feature_shares(rows)
-    if not found:
-        return ""
-    if all(_includes_zero(row) for row in found):
-        return "all features together carry none of their modules’ beyond zero"
-    low, *_, high = [percent(row.value) for row in [found[0], *found]]
-    span = low if len(found) == 1 else f"{low.removesuffix(' %')} to {high}"
-    return f"all features together carry {span} of their modules’"
+    return not found or not all(_includes_zero(row) for row in found)
 
 
 def features_share_sentence(rows: Sequence[ResultRow]) -> str:
@@ -142,11 +141,19 @@ def features_share_sentence(rows: Sequence[ResultRow]) -> str:
     found = _feature_shares(rows)
     if not found:
         return ""
-    parts = [f"{share(row)} of the credit of {name_place(row.layer, row.site)}" for row in found]
+    parts = [
+        f"{share(row)} of the credit of {name_place(row.layer, row.site)}{_beside_control(rows, row)}" for row in found
+    ]
     return (
         f"All features together carry {' and '.join(parts)} ({count(found[0].n)} texts, 95 % intervals over texts); "
         "the rest is their dictionary’s bias and what it does not reconstruct. "
     )
+
+
+def _beside_control(rows: Sequence[ResultRow], row: ResultRow) -> str:
+    """Say what features of a random dictionary carry of the same module; empty where it was not measured."""
+    control = pick(rows, metric="control_share", group="full", layer=row.layer, site=row.site)
+    return "" if control is None else f" (those of a random dictionary {share(control)})"
 
 
 def _feature_shares(rows: Sequence[ResultRow]) -> list[ResultRow]:

@@ -107,6 +107,12 @@ def what_was_tuned(manifest: Manifest) -> str:
     return f"{subject} tuned on {reward}, over {texts}, with seed {manifest.seed}."
 
 
+def is_tuned_on_pairs(manifest: Manifest) -> bool:
+    """Tell whether the run tuned its model on preference pairs, which no reward of texts takes part in."""
+    own = manifest.config.get("model", {}).get("tuned", TUNE) == TUNE
+    return own and manifest.config.get("tune", {}).get("method") == "dpo"
+
+
 def reward_facts(report: Report) -> dict[str, str]:
     """Return, by name: mean reward before and after, KL from the base model, and what was learned of words."""
     rewards, rows = report.get("reward", ()), report.get("implicit_reward", ())

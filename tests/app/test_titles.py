@@ -8,12 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.components.feature import drift
+from app.components.feature import drift, leading
 from app.components.results import comparison as comparing
 from app.components.results import evidence
+from app.components.results import titles as summary_titles
 from app.components.results.report import Gap
+from app.components.text import samples
 from lfp.bundle.comparison import FigurePair, MatchedFeatures
+from lfp.bundle.queries.credits import Leaders, LeadingFeature
 from lfp.evaluation.results import ResultRow
+from lfp.evaluation.written_words import WrittenWord
 from tests.lfp.result_rows import result_rows
 
 LABELLER = "labeller=offline-tokens"
@@ -196,3 +200,31 @@ def test_titles_of_any_rows_are_sentences(rows, words):
         drift.carried_title(rows), *(evidence.words(row, 3, first="A", second="B") for row in rows),
     ]  # fmt: skip
     assert all(title and "None" not in title for title in made)
+
+
+def test_summary_says_how_little_of_the_implicit_reward_features_can_show():
+    leaders = Leaders((leading_feature(1), leading_feature(2)), by_credit=True, share=0.77, n_features=60)
+    read = ResultRow(report_row="module_credits", metric="share", group="dictionaries", value=0.024, ci_low=0.022,
+                     ci_high=0.025, n=120)  # fmt: skip
+    most = "2 features carry 77 % of all features’ credit"
+    assert leading.title(leaders, (), [read]) == f"Features can show 2.4 % of the implicit reward; {most}"
+    assert leading.title(leaders) == most
+    assert "read modules of 2.4 % [2.2, 2.5] of all credit by size" in leading.sentence(leaders, (), [read])
+    none = figure("features_share", 0.1, -0.2, 0.3, group="full", layer=1, site="mlp_out")
+    assert leading.title(leaders, [none]).endswith("; all features together carry none of their modules’ beyond zero")
+
+
+def leading_feature(number):
+    return LeadingFeature(number, 3, "mlp_out", None, 0.1, 0.0, 0.2, [], [], None)
+
+
+def test_rewards_of_continuations_are_no_success_where_tuning_did_not_see_them():
+    assert "which tuning on preference pairs did not see" in samples.sentence(is_of_pairs=True)
+    assert samples.sentence(is_of_pairs=False).endswith("The number is the continuation’s reward.")
+
+
+def test_words_written_more_and_less_often_are_counted():
+    less = [WrittenWord("not", 26, 5, 0.0, 0.008)]
+    assert summary_titles.writing(less, 199) == (
+        "In 199 continuations the tuned model writes no words more often than the base model, and 1 word less often"
+    )

@@ -8,8 +8,8 @@ from typing import Any
 from app.components.html import panels
 from lfp.bundle.queries.credits import Leaders, LeadingFeature
 from lfp.evaluation.results import ResultRow
-from lfp.report.credits import features_share_sentence, share_of_modules
-from lfp.report.formatting import count, percent, plain, with_power
+from lfp.report.credits import features_share_sentence, is_carried, read_share
+from lfp.report.formatting import count, percent, plain, share, with_power
 from lfp.util.sanitize import escaped, shortened, token_text
 
 Where = Callable[[int], str]
@@ -19,26 +19,33 @@ TextWhere = Callable[[int, int], str]
 _TOKENS = 3
 
 
-def title(leaders: Leaders, shares: Sequence[ResultRow] = ()) -> str:
-    """Say how much the leading features carry of all features' credit, and these of their modules' (`shares`)."""
+def title(leaders: Leaders, shares: Sequence[ResultRow] = (), modules: Sequence[ResultRow] = ()) -> str:
+    """Say how much of the implicit reward features can show (`modules`), and what share the leading have.
+
+    `shares` say whether features carry any of their modules' credit.
+    """
     n = len(leaders.features)
     who = f"{n} feature{'' if n == 1 else 's'}"
     if not n:
         return "Features that carry most"
     if leaders.by_credit:
-        of_modules = share_of_modules(shares)
-        return f"{who} carry {percent(leaders.share)} of all features’ credit{of_modules and f'; {of_modules}'}"
+        read = read_share(modules)
+        can_show = "" if read is None else f"Features can show {percent(read.value)} of the implicit reward; "
+        none = "" if is_carried(shares) else "; all features together carry none of their modules’ beyond zero"
+        return f"{can_show}{who} carry {percent(leaders.share)} of all features’ credit{none}"
     return f"{who} make {percent(leaders.share)} of a probe’s estimate, by size"
 
 
-def sentence(leaders: Leaders, shares: Sequence[ResultRow] = ()) -> str:
+def sentence(leaders: Leaders, shares: Sequence[ResultRow] = (), modules: Sequence[ResultRow] = ()) -> str:
     """Say what the sizes are, how much all features carry, and what the tokens and the example show."""
     if not leaders.features:
         return "This bundle has neither credits nor a probe, so no feature stands out."
     n = count(leaders.n_features)
     if leaders.by_credit:
+        read = read_share(modules)
+        says = "" if read is None else f"Their dictionaries read modules of {share(read)} of all credit by size. "
         return (
-            f"{features_share_sentence(shares)}Credit: what tuning’s change of a feature carries of the implicit "
+            f"{says}{features_share_sentence(shares)}Credit: what tuning’s change of a feature carries of the implicit "
             f"reward, with its 95 % interval over texts; the share of the first {len(leaders.features)} is of "
             f"the sizes of all {n} features’ credits. Tokens: next tokens that it promotes and "
             "demotes most, by credit. Example: the token of its largest credit."

@@ -17,10 +17,15 @@ def writing(words: Sequence[WrittenWord], n: int) -> str:
     risen, fallen = split_words(words)
     if not risen and not fallen:
         return f"No word is in more or fewer of the tuned model’s {count(n)} continuations beyond chance"
+    more, fewer = (count(len(found)) if found else "no" for found in (risen, fallen))
     return (
-        f"The tuned model writes {count(len(risen))} words in more, and {count(len(fallen))} in fewer, of {count(n)} "
-        "continuations than the base model"
+        f"In {count(n)} continuations the tuned model writes {_words(more)} more often than the base model, and "
+        f"{_words(fewer)} less often"
     )
+
+
+def _words(n: str) -> str:
+    return f"{n} word{'' if n == '1' else 's'}"
 
 
 def probe(report: Report, target: str | None) -> str:

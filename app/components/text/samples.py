@@ -20,6 +20,15 @@ def continuations(sample: Sample, *, risen: Collection[str] = (), fallen: Collec
     return f'<section class="lfp-sample"><p>{escaped(" ".join(sample.prompt.split()))} …</p><dl>{rows}</dl></section>'
 
 
+def sentence(*, is_of_pairs: bool) -> str:
+    """Say what is shown, and what the numbers are: with preference pairs no reward that tuning was for."""
+    unseen = ", which tuning on preference pairs did not see: a rise is no success" if is_of_pairs else ""
+    return (
+        "Both continue the same held-out prefix; words that tuning made more or less frequent are coloured. The number "
+        f"is the continuation’s reward{' by the config’s lexicon' if is_of_pairs else ''}{unseen}."
+    )
+
+
 def _mark_words(text: str, risen: Collection[str], fallen: Collection[str]) -> str:
     html, end = "", 0
     for word in words_of(text):

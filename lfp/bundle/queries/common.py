@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
@@ -160,3 +161,17 @@ def ranked(rows: str, first: str, second: str) -> str:
         f"SELECT *, first_rank - second_rank AS gap FROM (SELECT *, {ranks[0]} AS first_rank, "
         f"{ranks[1]} AS second_rank FROM ({rows}))"
     )
+
+
+def between_words(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row whose `before` and `after` begin and end between words, with an ellipsis where the text continues.
+
+    Its `starts` and `ends`, which say that they reach the text's, are left out.
+    """
+    row, starts, ends = dict(row), row["starts"], row["ends"]
+    del row["starts"], row["ends"]
+    if not starts:
+        row["before"] = "…" + re.sub(r"^\S*\s+(?=\S)", "", row["before"])
+    if not ends:
+        row["after"] = re.sub(r"\s+\S*$", "", row["after"]) + "…"
+    return row

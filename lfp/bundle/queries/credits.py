@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from lfp.bundle.queries.common import headline_id
+from lfp.bundle.queries.common import between_words, headline_id
 from lfp.bundle.store.connection import Store
 
 
@@ -101,7 +101,8 @@ def leading_features(store: Store, *, limit: int = 5) -> Leaders:
     ids = [row["feature_id"] for row in found]
     named = {row["feature_id"]: row for row in store.rows(_NAMED, {"ids": ids})}
     bound = {"ids": ids, "around": _AROUND}
-    places = {row.pop("feature_id"): Place(**row) for row in store.rows(_PLACED.format(found=examples), bound)}
+    placed = store.rows(_PLACED.format(found=examples), bound)
+    places = {row.pop("feature_id"): Place(**between_words(row)) for row in placed}
     size, whole, n = sum(abs(row["value"]) for row in found), found[0]["whole"], found[0]["n"]
     features = [
         LeadingFeature(
@@ -153,6 +154,7 @@ WITH found AS ({found}), placed AS (
     FROM found JOIN texts t ON t.text_id = found.text_id
 )
 SELECT feature_id, text_id, substr(words, greatest(start - $around, 0) + 1, least(start, $around)) AS before,
-    substr(words, start + 1, stop - start) AS token, substr(words, stop + 1, $around) AS after
+    substr(words, start + 1, stop - start) AS token, substr(words, stop + 1, $around) AS after,
+    start <= $around AS starts, stop + $around >= length(words) AS ends
 FROM placed
 """

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lfp.bundle.queries.common import columns, each_of, headline, headline_id, no_such
+from lfp.bundle.queries.common import between_words, columns, each_of, headline, headline_id, no_such
 from lfp.bundle.queries.run import report_ablations
 from lfp.bundle.store import views
 from lfp.bundle.store.connection import Store
@@ -305,7 +305,7 @@ def credit_trajectory(store: Store, feature_id: int) -> pa.Table:
 def credit_examples(store: Store, feature_id: int, *, limit: int = 5) -> list[CreditExample]:
     """Select the tokens at which a feature carries most, largest first."""
     rows = store.rows(_CREDIT_EXAMPLES, {"id": feature_id, "limit": limit, "around": _AROUND})
-    return [CreditExample(**row) for row in rows]
+    return [CreditExample(**between_words(row)) for row in rows]
 
 
 def feature_intervention(store: Store, feature_id: int) -> Intervention | None:
@@ -375,7 +375,8 @@ WITH found AS (
     FROM found JOIN texts t ON t.text_id = found.text_id WHERE place <= $limit
 )
 SELECT text_id, position, credit, substr(words, greatest(start - $around, 0) + 1, least(start, $around)) AS before,
-    substr(words, start + 1, stop - start) AS token, substr(words, stop + 1, $around) AS after
+    substr(words, start + 1, stop - start) AS token, substr(words, stop + 1, $around) AS after,
+    start <= $around AS starts, stop + $around >= length(words) AS ends
 FROM placed ORDER BY place
 """
 

@@ -14,10 +14,10 @@ from lfp.evaluation.written_words import Writing, WrittenWord
 from lfp.report.checks import MARKS, Check, check_run, combine, is_above_zero, is_beyond_null, write_check
 from lfp.report.credits import (
     features_share_sentence,
+    is_carried,
     layer_title,
     ledger_sentence,
     ledger_title,
-    share_of_modules,
 )
 from lfp.report.figures.modules import draw_ledger
 from lfp.report.rows import build_report
@@ -252,7 +252,7 @@ def test_the_bar_of_modules_sums_to_the_implicit_reward() -> None:
     assert bars == [-0.6, 0.2, 0.05] and mark == pytest.approx(sum(bars))
     says = ledger_sentence(rows)
     assert "is −0.350 nats per token, the sum of MLPs −0.600 [−0.610, −0.590], attention +0.200" in says
-    assert ledger_title(rows) == "Where it lives: MLPs carry 70 % [69, 71] of the implicit reward"
+    assert ledger_title(rows) == "Where it lives: MLPs carry 70 % [69, 71] of all credit by size"
     assert layer_title([part("mlp", 0.2, "share", 3), part("attention", 0.3, "share", 5)]).startswith(
         "Of all layers, attention 5 carries most: 30 % [29, 31]"
     )
@@ -265,10 +265,22 @@ def test_features_are_said_to_carry_a_part_of_their_modules_credit_only_where_it
                          ci_high=high, n=64, layer=layer, site="mlp_out")  # fmt: skip
 
     small, large, none = carried(0.006, 0.004, 0.008, 11), carried(0.2, 0.1, 0.3, 19), carried(-0.1, -0.5, 0.4, 11)
-    assert share_of_modules([large, small]) == "all features together carry 0.60 to 20 % of their modules’"
-    assert share_of_modules([large]) == "all features together carry 20 % of their modules’"
-    assert share_of_modules([none]).endswith("carry none of their modules’ beyond zero")
-    assert share_of_modules([]) == features_share_sentence([]) == ""
+    assert is_carried([large, none]) and is_carried([]) and not is_carried([none])
+    assert features_share_sentence([]) == ""
     assert "0.60 % [0.40, 0.80] of the credit of MLP 11 and 20 % [10, 30] of the credit of MLP 19 (64 texts" in (
         features_share_sentence([large, small])
     )
+    control = dataclasses.replace(carried(0.11, 0.08, 0.14, 19), metric="control_share")
+    assert "20 % [10, 30] of the credit of MLP 19 (those of a random dictionary 11 % [8.0, 14])" in (
+        features_share_sentence([large, control])
+    )
+
+
+def test_few_words_that_differ_are_thin_evidence() -> None:
+    alike = [WrittenWord(f"w{i}", 5, 5, 1.0, 1.0) for i in range(60)]
+    two = [WrittenWord("not", 26, 5, 0.0, 0.008), WrittenWord("i'm", 29, 6, 0.0, 0.001)]
+    is_new = check_run(build_report([]), writing=Writing([*alike, *two], 199))[2]
+    says = write_check(is_new)
+    assert is_new.outcome == "in part" and "In what it writes, in part" in says and "thin evidence" in says
+    assert "none in more and 2 in fewer" in says
+    assert check_run(build_report([]), writing=Writing(two, 199))[2].outcome == "yes"

@@ -8,6 +8,7 @@ import pytest
 
 from lfp.bundle import queries
 from lfp.bundle.manifest import read_table
+from lfp.bundle.queries.common import between_words
 from lfp.bundle.store.connection import Store
 from lfp.testing.synthetic import make_bundle
 from tests.conftest import rewrite
@@ -16,6 +17,30 @@ from tests.conftest import rewrite
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_bundle(tmp_path_factory.mktemp("credits") / "bundle", n_features=40)
+
+
+def assert_between_words(text: str, before: str, after: str, start: int, stop: int) -> None:
+    """Check that what is around a token is its text's, and begins and ends between words or where the text does."""
+    shown, rest = before.removeprefix("…"), after.removesuffix("…")
+    assert text[:start].endswith(shown) and text[stop:].startswith(rest)
+    first, last = start - len(shown), stop + len(rest)
+    assert (first == 0) == (shown == before) and (first == 0 or text[first - 1].isspace())
+    assert (last == len(text)) == (rest == after) and (last == len(text) or text[last].isspace())
+
+
+@pytest.mark.parametrize(
+    ("row", "around"),
+    [
+        ({"before": "ad the salad", "after": " for lun", "starts": False, "ends": False}, ("…the salad", " for…")),
+        ({"before": "The salad", "after": " here.", "starts": True, "ends": True}, ("The salad", " here.")),
+        ({"before": "一二三", "after": "四五六", "starts": False, "ends": False}, ("…一二三", "四五六…")),
+        ({"before": "", "after": "ing", "starts": True, "ends": False}, ("", "ing…")),
+        ({"before": " am ", "after": "", "starts": False, "ends": True}, ("…am ", "")),
+    ],
+)
+def test_what_is_around_a_token_begins_and_ends_between_words(row: dict[str, object], around: tuple[str, str]) -> None:
+    found = between_words(row | {"text_id": 1})
+    assert found == {"text_id": 1, "before": around[0], "after": around[1]}
 
 
 def test_examples_stand_in_their_texts(bundle: Path) -> None:
@@ -30,8 +55,8 @@ def test_examples_stand_in_their_texts(bundle: Path) -> None:
                 starts = [*text["token_starts"], len(text["text"])]
                 start, stop = starts[example.position], starts[example.position + 1]
                 assert example.token == text["text"][start:stop]
-                assert example.before == text["text"][max(0, start - 70) : start]
-                assert example.after == text["text"][stop : stop + 70]
+                assert_between_words(text["text"], example.before, example.after, start, stop)
+                assert len(example.before) <= 71 and len(example.after) <= 71
                 seen += 1
     assert seen > 10
 
@@ -66,7 +91,7 @@ def test_the_leading_features_are_those_of_the_largest_credits(bundle: Path) -> 
         text, at = texts[row["example_text_ids"][0]], row["example_positions"][0]
         start, stop = [*text["token_starts"], len(text["text"])][at : at + 2]
         assert feature.example is not None and feature.example.token == text["text"][start:stop]
-        assert feature.example.before == text["text"][max(0, start - 60) : start]
+        assert_between_words(text["text"], feature.example.before, feature.example.after, start, stop)
     whole = sum(abs(row["credit"]) for row in credits)
     assert found.share == pytest.approx(sum(abs(row["credit"]) for row in credits[:5]) / whole)
 
