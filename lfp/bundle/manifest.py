@@ -267,6 +267,26 @@ def artifact_faults(path: Path, manifest: Manifest, *, below: Iterable[str] = ("
                 yield f"artifact {quoted_name(name)} is not in the manifest, or is a link"
 
 
+def checked_files(path: Path, manifest: Manifest) -> dict[str, Path]:
+    """Return the files of a bundle by name: the manifest, and all that it lists, each compared with its hash.
+
+    Raises BundleError for one that is missing, changed or outside the bundle: it must not travel as what was written.
+    """
+    found = {MANIFEST: path / MANIFEST}
+    for name, info in manifest.files.items():
+        file = path / name
+        if leads_outside(path, name):
+            raise BundleError(
+                f"{path}: the manifest names {quoted_name(name)}, which is outside the bundle; make it again"
+            )
+        if not file.is_file() or file.stat().st_size != info.bytes:
+            raise BundleError(f"{path}: {quoted_name(name)} is missing or of another size; copy the bundle again")
+        if file_sha256(file) != info.sha256:
+            raise BundleError(f"{path}: {quoted_name(name)} was changed after it was written; copy the bundle again")
+        found[name] = file
+    return found
+
+
 def check_models(path: Path, manifest: Manifest) -> None:
     """Raise BundleError unless the files of models and dictionaries are those that were written, and no others."""
     of_models = artifact_faults(path, manifest, below=("base", "tuned", "saes"))

@@ -23,8 +23,8 @@ from lfp.bundle.manifest import (
     Manifest,
     TableInfo,
     check_bundle,
+    checked_files,
     file_sha256,
-    leads_outside,
 )
 from lfp.bundle.schema import BY_NAME, SCHEMA_VERSION, TABLES
 from lfp.bundle.tables.columns import Table
@@ -164,21 +164,17 @@ def archive_bytes(manifest: Manifest) -> int:
 
 
 def write_archive(path: Path, manifest: Manifest, target: IO[bytes], *, name: str) -> None:
-    """Write the bundle at `path` to `target` as a zip of one folder, `name`. Raises BundleError for a missing file.
+    """Write the bundle at `path` to `target` as a zip of one folder, `name`.
 
-    The zip holds the manifest and the files that it lists, nothing else of the folder.
+    The zip holds the manifest and the files that it lists, nothing else of the folder. Raises BundleError for one that
+    is missing or changed.
     """
-    files = {MANIFEST: None, **{f"{table}.parquet": info.bytes for table, info in sorted(manifest.tables.items())},
-             **{file: info.bytes for file, info in sorted(manifest.artifacts.items())}}  # fmt: skip
+    files = checked_files(path, manifest)
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
-        for file, size in files.items():
-            source = path / file
-            if leads_outside(path, file):
-                raise BundleError(f"{path}: the manifest names {file}, which is outside the bundle; make it again")
-            if not source.is_file() or size not in (None, source.stat().st_size):
-                raise BundleError(f"{path}: {file} is missing or of another size; copy the bundle again")
-            with source.open("rb") as content, archive.open(zipfile.ZipInfo(f"{name}/{file}", _ZIP_DATE), "w") as entry:
-                shutil.copyfileobj(content, entry)
+        for file in (MANIFEST, *sorted(manifest.files.keys() - manifest.artifacts.keys()), *sorted(manifest.artifacts)):
+            entry = zipfile.ZipInfo(f"{name}/{file}", _ZIP_DATE)
+            with files[file].open("rb") as content, archive.open(entry, "w") as target_file:
+                shutil.copyfileobj(content, target_file)
 
 
 def check_replaceable(path: Path) -> None:

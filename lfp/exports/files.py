@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lfp.bundle.manifest import MANIFEST, Manifest, leads_outside
-from lfp.bundle.schema import TABLES
 from lfp.errors import BundleError, ConfigError
 
 _LONGEST_NAME = 96
@@ -44,25 +42,6 @@ def json_file(name: str, rows: Iterable[Mapping[str, Any]]) -> File:
         raise BundleError(f"{name}: a number of the bundle is not finite; make the bundle again") from error
     content = text.encode()
     return File(name, gzip.compress(content, compresslevel=6, mtime=0) if name.endswith(".gz") else content)
-
-
-def bundle_files(path: Path, manifest: Manifest) -> dict[str, Path]:
-    """Return the files of a bundle by name: the manifest, and the tables and artifacts that it lists.
-
-    Raises BundleError for one that is missing, of another size, or outside the bundle's folder.
-    """
-    sizes = {table.name: manifest.tables[table.name].bytes for table in TABLES if table.name in manifest.tables}
-    listed = {f"{name}.parquet": size for name, size in sizes.items()}
-    listed |= {name: info.bytes for name, info in manifest.artifacts.items()}
-    found = {MANIFEST: path / MANIFEST}
-    for name, size in listed.items():
-        file = path / name
-        if leads_outside(path, name):
-            raise BundleError(f"{path}: the manifest names {name}, which is outside the bundle; make it again")
-        if not file.is_file() or file.stat().st_size != size:
-            raise BundleError(f"{path}: {name} is missing or of another size; copy the bundle again")
-        found[name] = file
-    return found
 
 
 def check_target(target: Path) -> None:

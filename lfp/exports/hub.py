@@ -12,12 +12,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lfp.bundle.manifest import ARTIFACTS
+from lfp.bundle.manifest import ARTIFACTS, checked_files
 from lfp.bundle.store.connection import Store
 from lfp.errors import BundleError, ConfigError
 from lfp.exports import cards
 from lfp.exports.cards import Dictionary
-from lfp.exports.files import File, bundle_files
+from lfp.exports.files import File
 from lfp.report.checks import read_checks, write_check
 from lfp.report.sentences.dictionaries import what_it_reads
 from lfp.util.sanitize import values_without_paths
@@ -38,9 +38,9 @@ _OF_SAES, _OF_ADAPTER = f"{ARTIFACTS}/saes/", f"{ARTIFACTS}/tuned/"
 def hub_files(store: Store, *, repository: str) -> Iterator[File]:
     """Yield the files of every repository, each below its folder; `repository` is the data set's name in the cards.
 
-    Raises BundleError where a file of the bundle is missing or outside it.
+    Raises BundleError where a file of the bundle is missing, changed or outside it.
     """
-    manifest, files = store.manifest, bundle_files(store.path, store.manifest)
+    manifest, files = store.manifest, checked_files(store.path, store.manifest)
     names = {folder: f"{repository}{suffix}" for folder, suffix in SUFFIXES.items()}
     rows = {name: info.rows for name, info in manifest.tables.items() if info.rows}
     dictionaries = list(_dictionaries(store, files))

@@ -11,7 +11,7 @@ from lfp.bundle.manifest import MANIFEST
 from lfp.bundle.store.connection import Store
 from lfp.errors import BundleError, ConfigError
 from lfp.exports import CREATOR_ID, ExportKind, hub, neuronpedia, pages
-from lfp.exports.files import File, bundle_files, check_target, name_in_addresses, new_folder, select, write_file
+from lfp.exports.files import File, check_target, name_in_addresses, new_folder, select, write_file
 from lfp.util.dependencies import jobs_packages
 from lfp.util.types import Progress
 from precompute.run.progress import silent
@@ -63,7 +63,7 @@ def export(
 
     Raises:
         ConfigError: An argument is wrong, something is at the target, or the hub refuses.
-        BundleError: There is no such bundle, or it names a file outside it.
+        BundleError: There is no such bundle, it names a file outside it, or with `hub` a file was changed.
         DependencyError: `push` without huggingface_hub.
     """
     path = Path(bundle).expanduser()
@@ -80,7 +80,6 @@ def export(
         check_target(folder)
     with Store.open(path) as store:
         before = (path / MANIFEST).read_bytes()
-        bundle_files(path, store.manifest)  # nothing outside the bundle is read
         title = store.manifest.title
         files: Iterator[File]
         if to == "hub":

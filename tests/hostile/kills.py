@@ -75,7 +75,7 @@ def _run(folder: Path, again: bool, **sections: dict[str, object]) -> None:
 
 
 def _run_on_cluster(folder: Path, again: bool) -> None:
-    _run(folder, again, cluster={"address": "local", "workers": 1, "shard_texts": 64})
+    _run(folder, again, cluster={"address": "local", "workers": 2, "shard_texts": 64})
 
 
 def _copy(folder: Path, bundle: Path) -> None:

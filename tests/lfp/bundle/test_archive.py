@@ -61,3 +61,10 @@ def test_a_lost_file_is_named(copied_bundle):
     (copied_bundle / "labels.parquet").write_bytes(b"short")
     with pytest.raises(BundleError, match=r"labels\.parquet is missing or of another size"):
         archived(copied_bundle, manifest)
+
+
+def test_an_artifact_swapped_for_another_of_its_size_does_not_travel(with_artifact):
+    manifest = check_bundle(with_artifact)
+    (with_artifact / "artifacts" / "base" / "weights").write_bytes(b"x" * 50)
+    with pytest.raises(BundleError, match="artifacts/base/weights was changed after it was written"):
+        archived(with_artifact, manifest)

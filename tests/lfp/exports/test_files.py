@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from lfp.bundle.manifest import MANIFEST, read_manifest
+from lfp.bundle.manifest import MANIFEST, checked_files, read_manifest
 from lfp.errors import BundleError, ConfigError
-from lfp.exports.files import File, bundle_files, json_file, name_in_addresses, new_folder, select, write_file
+from lfp.exports.files import File, json_file, name_in_addresses, new_folder, select, write_file
 
 
 def test_a_folder_appears_when_it_is_complete(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_a_file_outside_the_bundle_is_not_read(copied_bundle: Path, tmp_path: Pa
     values["artifacts"] = {name: {"bytes": 6, "sha256": "0" * 64}}
     (copied_bundle / MANIFEST).write_text(json.dumps(values))
     with pytest.raises(BundleError, match="outside the bundle"):
-        bundle_files(copied_bundle, read_manifest(copied_bundle))
+        checked_files(copied_bundle, read_manifest(copied_bundle))
 
 
 def test_a_table_that_is_a_link_out_of_the_bundle_is_not_read(copied_bundle: Path, tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_table_that_is_a_link_out_of_the_bundle_is_not_read(copied_bundle: Pat
     table.rename(tmp_path / "elsewhere.parquet").touch()
     table.symlink_to(tmp_path / "elsewhere.parquet")
     with pytest.raises(BundleError, match=r"texts\.parquet, which is outside"):
-        bundle_files(copied_bundle, read_manifest(copied_bundle))
+        checked_files(copied_bundle, read_manifest(copied_bundle))
 
 
 def test_names_and_numbers() -> None:

@@ -36,6 +36,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
+def list_changed(bundle: Path, name: str) -> None:
+    """Write a changed file's size and hash into the manifest."""
+    file, values = bundle / name, read_manifest(bundle).model_dump()
+    values["artifacts"][name] = {"bytes": file.stat().st_size, "sha256": file_sha256(file)}
+    (bundle / MANIFEST).write_text(json.dumps(values))
+
+
 def front_matter(card: str) -> dict[str, Any]:
     found = re.match(r"---\n(.*?)\n---\n", card, re.DOTALL)
     assert found is not None
@@ -110,9 +117,7 @@ def test_no_folder_of_the_machine_is_in_an_adapters_config(tmp_path: Path) -> No
     file = copy / "artifacts" / "tuned" / "adapter_config.json"
     config = json.loads(file.read_text()) | {"base_model_name_or_path": "/home/ann/models/base"}
     file.write_text(json.dumps(config))
-    values = read_manifest(copy).model_dump()
-    values["artifacts"]["artifacts/tuned/adapter_config.json"]["bytes"] = file.stat().st_size
-    (copy / MANIFEST).write_text(json.dumps(values))
+    list_changed(copy, "artifacts/tuned/adapter_config.json")
     with Store.open(copy) as store:
         files = {file.name: file.content for file in hub_files(store, repository="me/run")}
     written = files["adapter/adapter_config.json"]
@@ -136,10 +141,19 @@ def test_a_bundle_without_models_is_exported_alone(bundle: Path) -> None:
     assert "bundle/README.md" in names and all(name.startswith("bundle/") for name in names)
 
 
+def test_a_model_that_was_swapped_for_one_of_equal_size_does_not_travel(tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(DEMO, tmp_path / "copy"))
+    weights = copy / "artifacts" / "tuned" / "adapter_model.safetensors"
+    weights.write_bytes(bytes(weights.stat().st_size))
+    with pytest.raises(BundleError, match=r"adapter_model\.safetensors was changed after it was written; copy"):
+        export(copy, tmp_path / "out", to="hub")
+    assert [file.name for file in tmp_path.iterdir()] == ["copy"]
+
+
 def test_a_dictionary_without_facts_is_refused(tmp_path: Path) -> None:
     copy = Path(shutil.copytree(DEMO, tmp_path / "copy"))
-    file = copy / "artifacts" / "saes" / "tuned-layer19" / "cfg.json"
-    file.write_text("{}".ljust(file.stat().st_size))
+    (copy / "artifacts" / "saes" / "tuned-layer19" / "cfg.json").write_text("{}")
+    list_changed(copy, "artifacts/saes/tuned-layer19/cfg.json")
     with Store.open(copy) as store, pytest.raises(BundleError, match=r"lacks metadata\.lfp"):
         list(hub_files(store, repository="me/run"))
 
