@@ -20,7 +20,7 @@ import plotly.graph_objects  # noqa: E402, F401
 import sqlalchemy  # noqa: E402, F401
 
 from app.components.html import panels  # noqa: E402
-from app.session import bundles, cache, contents, permalinks, remote  # noqa: E402
+from app.session import bundles, cache, callbacks, contents, permalinks, remote  # noqa: E402
 from app.widgets import frame, glossary, navigation, review  # noqa: E402
 from lfp.errors import LfpError  # noqa: E402
 from lfp.util.sanitize import shortened  # noqa: E402
@@ -70,7 +70,7 @@ def show() -> None:
     else:
         st.sidebar.selectbox(
             "Bundle", list(offered), key="bundle", bind="query-params", help=bundles.HELP,
-            on_change=permalinks.set_param, args=(permalinks.BUNDLE_ID, ""),
+            on_change=callbacks.guard(permalinks.set_param), args=(permalinks.BUNDLE_ID, ""),
         )  # fmt: skip
         navigation.install()
         glossary.show_button()
@@ -88,6 +88,8 @@ def show_bundle(page: st.Page) -> None:
     manifest = cache.current().manifest
     navigation.show_state(manifest)
     navigation.show_other_bundle(manifest, page.url_path)
+    if says := callbacks.take_failure():
+        st.html(panels.notice("This did not work", says, is_page=False))
     if lost := shortened(", ".join(permalinks.take_lost()), 200):
         says = f"it says {lost}, which is no number"
         st.html(panels.notice("A part of this address was left out", says, is_page=False))
@@ -99,7 +101,7 @@ def show_failure(says: str) -> None:
     remote.forget()  # a bundle that was replaced is opened again at the next request
     st.html(panels.notice("This cannot be shown", says))
     for name in [name for name in bundles.listed_bundles() if name != st.session_state.get("bundle")]:
-        st.button(f"Open {name}", on_click=bundles.set_bundle, args=(name,))
+        st.button(f"Open {name}", on_click=callbacks.guard(bundles.set_bundle), args=(name,))
 
 
 try:

@@ -10,7 +10,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from app.components.html import exports, panels
-from app.session import bundles
+from app.session import bundles, callbacks
 from lfp import audit
 from lfp.audit import AuditList, AuditStore, BundleKey, Remark, Verdict
 from lfp.audit.records import checked
@@ -148,7 +148,7 @@ def show_messages() -> None:
         with st.container(border=True):
             st.html(panels.notice(title, st.session_state.get("audit_fault", ""), is_page=False))
             row = st.container(horizontal=True)
-            row.button("Save again", type="primary", on_click=save_waiting, key="audit_save_again")
+            row.button("Save again", type="primary", on_click=callbacks.guard(save_waiting), key="audit_save_again")
             for name, key in {bundle.name: bundle for bundle, _ in waiting.values()}.items():
                 rows = audit.verdict_table(
                     key, [verdict for bundle, verdict in waiting.values() if bundle.name == name]

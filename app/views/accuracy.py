@@ -8,7 +8,7 @@ import streamlit as st
 
 from app.components.html import exports, panels
 from app.components.results import evidence, report
-from app.session import cache, names, permalinks
+from app.session import cache, callbacks, names, permalinks
 from app.session.cache import ask
 from app.session.permalinks import WORDS, words_for
 from app.widgets import frame, verdict_panel
@@ -60,7 +60,7 @@ def show_scatter(store: Store) -> None:
         points.words(rows, across, up),
         config=CONFIG,
         key="word_scatter",
-        on_select=look_up_point,
+        on_select=callbacks.guard(look_up_point),
         selection_mode="points",
     )
     known = sum(None not in pair for pair in zip(rows[across[1]], rows[up[1]], strict=True))

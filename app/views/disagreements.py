@@ -9,7 +9,7 @@ import streamlit as st
 from app.components.html import exports, panels
 from app.components.results import queues
 from app.components.results.queues import Judges
-from app.session import cache, names, permalinks
+from app.session import cache, callbacks, names, permalinks
 from app.session.cache import ask
 from app.session.permalinks import WORDS, DisagreementsView
 from app.widgets import frame, verdict_panel
@@ -91,12 +91,12 @@ def choose_group(items: Sequence[queues.Item], *, things: str, is_blind: bool) -
 
     picked: int | None = st.number_input(
         "Only feature", min_value=0, value=None, step=1, placeholder="all features", key="responsible",
-        bind="query-params", on_change=go_to_start,
+        bind="query-params", on_change=callbacks.guard(go_to_start),
     )  # fmt: skip
     rows = st.container(gap="xxsmall")
     for feature_id, heading in queues.groups([item.features for item in items], is_blind=is_blind).items():
         kind: Literal["primary", "tertiary"] = "primary" if feature_id == picked else "tertiary"
-        rows.button(heading, key=f"group_{feature_id}", type=kind, on_click=toggle, args=(feature_id,))
+        rows.button(heading, key=f"group_{feature_id}", type=kind, on_click=callbacks.guard(toggle), args=(feature_id,))
     return picked
 
 
@@ -135,7 +135,7 @@ def show_verdict(store: Store, view: DisagreementsView, shown: Sequence[queues.I
     def go() -> None:
         st.session_state[key] = after[0]
 
-    row.button("Next unreviewed", disabled=not after, on_click=go, key="next_finding")
+    row.button("Next unreviewed", disabled=not after, on_click=callbacks.guard(go), key="next_finding")
     question = f"Is it true that {view.queue.replace(' against ', ' and ')} disagree on this {kind}?"
     verdict_panel.show_remark_bar(store, "finding", finding(view, name), question)
 

@@ -11,7 +11,7 @@ from streamlit.delta_generator import DeltaGenerator
 from app.components.feature import card, credit, naming, profile, titles, trust
 from app.components.html import panels
 from app.components.text import reading, steering, tokens
-from app.session import cache, names, permalinks
+from app.session import cache, callbacks, names, permalinks
 from app.session.cache import ask
 from app.session.permalinks import FeaturesView, words_for
 from app.widgets import filters, frame, share, verdict_panel
@@ -247,7 +247,8 @@ def show() -> None:
         feature = ask(queries.feature.feature, store, chosen)
     except NotInBundleError as error:
         st.html(panels.notice("No such feature", str(error)))
-        st.button("Open the strongest feature", on_click=go, args=(ask(queries.feature.strongest_feature, store),))
+        strongest = ask(queries.feature.strongest_feature, store)
+        st.button("Open the strongest feature", on_click=callbacks.guard(go), args=(strongest,))
         return
     show_feature(store, feature, row)
 

@@ -9,7 +9,7 @@ import streamlit as st
 from app.components.feature import columns as feature_columns
 from app.components.feature import map as feature_map
 from app.components.html import panels
-from app.session import audits, cache, names, permalinks
+from app.session import audits, cache, callbacks, names, permalinks
 from app.session.cache import ask, ask_large
 from app.session.permalinks import FeaturesView, words_for
 from app.widgets import chips, filters, frame, search
@@ -63,7 +63,7 @@ def show_map(store: Store, wanted: FeatureFilter) -> int | None:
     )  # fmt: skip
     mouse = row.segmented_control("On the map", [SELECT, OPEN], default=SELECT, required=True, key="map_mouse")
     if wanted.region:
-        row.button("Clear the area", icon=":material/close:", on_click=filters.set_area, args=("",))
+        row.button("Clear the area", icon=":material/close:", on_click=callbacks.guard(filters.set_area), args=("",))
     anywhere, everything = replace(wanted, region=()), FeatureFilter()
     n = ask(queries.features.count_features, store, anywhere)
     points = ask_large(queries.features.feature_points, store, anywhere, colour=colour, limit=MOST_POINTS)
@@ -95,7 +95,7 @@ def show_map(store: Store, wanted: FeatureFilter) -> int | None:
         config=feature_map.CONFIG,
         key=key,
         alt="Map of features, coloured by a column. The list beside it holds the same features.",
-        on_select=pick,
+        on_select=callbacks.guard(pick),
         selection_mode=("points", "box", "lasso"),
     )
     part = f"The {count(points.num_rows)} of {count(n)} that contribute most. " if points.num_rows < n else ""
@@ -140,7 +140,7 @@ def show_nothing(store: Store, view: FeaturesView) -> None:
     else:
         st.html(panels.note("No matches."))
     if view.area:
-        st.button("Clear the area", icon=":material/close:", on_click=filters.set_area, args=("",))
+        st.button("Clear the area", icon=":material/close:", on_click=callbacks.guard(filters.set_area), args=("",))
     st.html(panels.anchor(permalinks.href("features", FeaturesView()), "Clear filters"))
 
 

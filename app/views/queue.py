@@ -6,7 +6,7 @@ import streamlit as st
 
 from app.components.feature import profile, verdicts
 from app.components.html import panels
-from app.session import audits, bundles, cache, permalinks
+from app.session import audits, bundles, cache, callbacks, permalinks
 from app.session.audits import Audits
 from app.session.cache import ask
 from app.widgets import frame, review, verdict_panel
@@ -27,7 +27,15 @@ def choose_list(found: Audits) -> AuditList | None:
         if not bundles.is_public():
             audits.show_name_input()
         if names:
-            st.selectbox("List", names, key="audit_list", bind="query-params", on_change=go, args=(1,), width=320)
+            st.selectbox(
+                "List",
+                names,
+                key="audit_list",
+                bind="query-params",
+                on_change=callbacks.guard(go),
+                args=(1,),
+                width=320,
+            )
             says = "Hides a feature’s label and others’ verdicts until you have answered"
             st.toggle("Blind", value=True, key="blind", bind="query-params", help=says)
     chosen = st.session_state.get("audit_list")
@@ -67,7 +75,7 @@ def choose_item(listed: AuditList, latest: Sequence[Verdict]) -> int:
     with row:
         frame.show_steps(at - 1 if at > 1 else None, at + 1 if at < n else None, go)
     unreviewed = next_unreviewed(listed, latest, at)
-    row.button("Next unreviewed", disabled=unreviewed is None, on_click=go, args=(unreviewed,))
+    row.button("Next unreviewed", disabled=unreviewed is None, on_click=callbacks.guard(go), args=(unreviewed,))
     return at
 
 

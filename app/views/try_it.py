@@ -14,7 +14,7 @@ from app.components.html import panels
 from app.components.text import playground, samples, steering, tokens
 from app.components.text.reading import target_name
 from app.components.text.steering import Estimate, Request, Samples, Written
-from app.session import bundles, cache, models, names, permalinks
+from app.session import bundles, cache, callbacks, models, names, permalinks
 from app.session.cache import ask
 from app.session.permalinks import WORDS
 from app.widgets import frame
@@ -69,7 +69,7 @@ def show_input(store: Store, scales: Mapping[str, float]) -> tuple[str, str, boo
         def take_example() -> None:
             st.session_state.typed = example
 
-        row.button("Example text", on_click=take_example, icon=":material/notes:")
+        row.button("Example text", on_click=callbacks.guard(take_example), icon=":material/notes:")
     return text, doing, as_message
 
 
@@ -162,7 +162,7 @@ def choose_scales(store: Store, scales: Mapping[str, float]) -> None:
         "Steer a feature of " + ("what tuning changed" if reads_changes else "the tuned model"),
         [part for part in offered if part not in scales], index=None, key="add_feature", accept_new_options=True,
         format_func=lambda part: steering.part_name(str(part), known) if str(part) in offered else str(part),
-        placeholder="Those that carry most, or type a number", on_change=add,
+        placeholder="Those that carry most, or type a number", on_change=callbacks.guard(add),
         disabled=len(scales) >= steering.MOST_SCALES,
     )  # fmt: skip
     if says := st.session_state.pop("not_added", ""):
@@ -172,9 +172,10 @@ def choose_scales(store: Store, scales: Mapping[str, float]) -> None:
         row = st.container(horizontal=True, vertical_alignment="bottom", gap="small")
         row.slider(
             steering.slider_label(part, known), min_value=0.0, max_value=steering.LARGEST_SCALE,
-            step=steering.SCALE_STEP, key=f"scale_{part}", format="%.2f ×", on_change=move, args=(part,),
+            step=steering.SCALE_STEP, key=f"scale_{part}", format="%.2f ×",
+            on_change=callbacks.guard(move), args=(part,),
         )  # fmt: skip
-        row.button("Remove", key=f"drop_{part}", on_click=drop, args=(part,), icon=":material/close:")
+        row.button("Remove", key=f"drop_{part}", on_click=callbacks.guard(drop), args=(part,), icon=":material/close:")
     if scales:
         st.html(panels.note("0 takes a feature out, 1 leaves it as it is, 2 doubles it. " + of_what(reads_changes)))
 

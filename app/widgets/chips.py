@@ -9,6 +9,7 @@ from typing import Any
 import streamlit as st
 
 from app.components.feature.drift import STATUS_NAMES
+from app.session import callbacks
 from app.session.permalinks import FILTERS, FeaturesView, set_param
 from lfp.bundle.queries.features import FLIPPED, MATCH
 from lfp.util.sanitize import shortened
@@ -75,13 +76,15 @@ def show_chips(view: FeaturesView) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="xsmall", key="filter_chips"):
         for at, chip in enumerate(found):
             st.button(
-                chip.says, key=f"chip_{at}", icon=":material/close:", icon_position="right", on_click=set_filters,
-                args=(chip.without,), help=f"Remove this filter: {chip.says}",
+                chip.says, key=f"chip_{at}", icon=":material/close:", icon_position="right",
+                on_click=callbacks.guard(set_filters), args=(chip.without,), help=f"Remove this filter: {chip.says}",
             )  # fmt: skip
         if len(found) > 1:
             sort = FeaturesView().sort if view.sort == MATCH else view.sort
             blank = replace(FeaturesView(), sort=sort, order=view.order)
-            st.button("Clear all", key="clear_chips", type="tertiary", on_click=set_filters, args=(blank,))
+            st.button(
+                "Clear all", key="clear_chips", type="tertiary", on_click=callbacks.guard(set_filters), args=(blank,)
+            )
 
 
 def set_filters(view: FeaturesView) -> None:

@@ -14,7 +14,7 @@ from app.components.feature import columns
 from app.components.feature import map as feature_map
 from app.components.feature.drift import STATUS_NAMES
 from app.components.html import panels
-from app.session import audits, permalinks
+from app.session import audits, callbacks, permalinks
 from app.session.cache import ask
 from app.session.permalinks import FeaturesView, words_for
 from app.widgets import search
@@ -41,7 +41,7 @@ _MORE = (
 
 def show_filters(store: Store) -> FeaturesView:
     """Draw the widgets above the list, and return the view that they state."""
-    fresh: dict[str, Any] = {**BOUND, "on_change": go_to_first_page}
+    fresh: dict[str, Any] = {**BOUND, "on_change": callbacks.guard(go_to_first_page)}
     search.show_search(**BOUND)
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="small")
     show_layers(store, row, layer="layer", site="site", **fresh)
@@ -120,7 +120,7 @@ def show_presets(store: Store, view: FeaturesView) -> None:
     offered = store.once("presets", lambda: queries.features.presets(store))
     names = [name for name in offered if to_walk(preset_view(PRESETS[name])) == to_walk(view)]
     st.session_state.preset = names[0] if names else None
-    st.pills("Presets", offered, key="preset", on_change=_use_preset)
+    st.pills("Presets", offered, key="preset", on_change=callbacks.guard(_use_preset))
     if names:
         st.html(panels.note(PRESETS[names[0]].says))
 

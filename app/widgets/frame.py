@@ -11,7 +11,7 @@ import streamlit as st
 
 from app.components.html import exports, panels
 from app.components.text import ledgers
-from app.session import permalinks
+from app.session import callbacks, permalinks
 from lfp.evaluation.results import ResultRow
 from lfp.report.figures.frame import CONFIG, contributions
 from lfp.report.figures.intervals import Legend, Line, draw_lines
@@ -52,7 +52,9 @@ def show_ledger(account: ledgers.Account, *, key: str, on_select: Callable[[], N
     figure = contributions(
         account.ids, account.descriptions, account.values, ink=permalinks.text_colour(), others=account.others
     )
-    select: dict[str, Any] = {} if on_select is None else {"on_select": on_select, "selection_mode": "points"}
+    select: dict[str, Any] = (
+        {} if on_select is None else {"on_select": callbacks.guard(on_select), "selection_mode": "points"}
+    )
     st.plotly_chart(figure, config=CONFIG, key=key, **select)
     st.html(account.check)
 
@@ -142,7 +144,9 @@ def show_steps(before: int | None, after: int | None, go: Callable[[int], None])
     for label, number in (("Previous", before), ("Next", after)):
         side: Literal["left", "right"] = "left" if label == "Previous" else "right"
         icon = f":material/chevron_{side}:"
-        st.button(label, icon=icon, icon_position=side, disabled=number is None, on_click=go, args=(number,))
+        st.button(
+            label, icon=icon, icon_position=side, disabled=number is None, on_click=callbacks.guard(go), args=(number,)
+        )
 
 
 def first_point(state: Any) -> Any:

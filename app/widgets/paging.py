@@ -10,7 +10,7 @@ import pyarrow as pa
 import streamlit as st
 
 from app.components.html import panels
-from app.session import permalinks
+from app.session import callbacks, permalinks
 from app.widgets import frame
 from lfp.report.formatting import count
 
@@ -70,8 +70,8 @@ def show_table(shown: pa.Table, ids: Sequence[int], *, name: str, opens: str, co
             st.session_state[opens] = ids[cell[0]]
 
     st.dataframe(
-        shown, hide_index=True, placeholder="–", key=key, on_select=open_row, selection_mode="single-cell",
-        height="content", row_height=36, column_config=columns,
+        shown, hide_index=True, placeholder="–", key=key, on_select=callbacks.guard(open_row),
+        selection_mode="single-cell", height="content", row_height=36, column_config=columns,
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import streamlit as st
 
 from app.components.feature import verdicts
 from app.components.html import panels
-from app.session import audits, bundles, permalinks
+from app.session import audits, bundles, callbacks, permalinks
 from app.session.audits import Audits
 from app.session.cache import ask
 from app.widgets import filters, frame
@@ -57,7 +57,7 @@ def show_lists(store: Store, bundle: BundleKey, listed: AuditList, found: Audits
 
         with st.popover("Remove this list", icon=":material/delete:"):
             st.html(panels.note("The list is deleted. Verdicts on its features stay."))
-            st.button("Remove it", key="audit_remove", on_click=remove)
+            st.button("Remove it", key="audit_remove", on_click=callbacks.guard(remove))
         _show_list_form(store, bundle)
     _show_files(store, bundle, found)
 
@@ -95,7 +95,7 @@ def _show_list_form(store: Store, bundle: BundleKey) -> None:
         st.session_state.audit_list, st.session_state.item = saved.name, 1
         st.session_state.part = permalinks.QueueView().part
 
-    row.button("Make the list", type="primary", on_click=make, disabled=not ids)
+    row.button("Make the list", type="primary", on_click=callbacks.guard(make), disabled=not ids)
 
 
 def _pick_features(store: Store, pick: str, n: int, seed: int, link: str) -> tuple[list[int], int, str]:
@@ -149,7 +149,7 @@ def show_items(store: Store, listed: AuditList, latest: Sequence[Verdict], *, go
         placeholder="–",
         key=key,
         height=min(38 * len(rows) + 40, 420),
-        on_select=open_item,
+        on_select=callbacks.guard(open_item),
         selection_mode="single-cell",
         column_config={
             "item": st.column_config.NumberColumn("Item", width=60),
@@ -207,7 +207,7 @@ def _show_files(store: Store, bundle: BundleKey, found: Audits) -> None:
             "Import verdicts, remarks or lists", key="audit_file", type=["csv", "json", "parquet"],
             max_upload_size=LARGEST_MB,
         )  # fmt: skip
-        st.button("Import", on_click=import_file, disabled=st.session_state.get("audit_file") is None)
+        st.button("Import", on_click=callbacks.guard(import_file), disabled=st.session_state.get("audit_file") is None)
 
 
 def show_results(store: Store, listed: AuditList, latest: Sequence[Verdict]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from app.session import cache, models
+from app.session import cache, callbacks, models
 from app.session.cache import ask
 from app.session.permalinks import FeaturesView
 from lfp.bundle import queries
@@ -38,7 +38,7 @@ def show_search(**bound: Any) -> None:
     """Draw the box and the choice of what it searches by; a ranked search sorts the list by match."""
     slots = st.columns([3, 2], vertical_alignment="bottom")
     way = st.session_state.get("find_by", st.query_params.get("find_by", "words"))
-    options: dict[str, Any] = {**bound, "on_change": _sort_by_match}
+    options: dict[str, Any] = {**bound, "on_change": callbacks.guard(_sort_by_match)}
     slots[0].text_input("Find", key="find", type="search", placeholder=_HINTS.get(way, _HINTS["words"]),
                         max_chars=LONGEST, **options)  # fmt: skip
     with slots[1].container(horizontal=True, vertical_alignment="bottom", gap="small"):

@@ -9,7 +9,7 @@ import streamlit as st
 
 from app.components.feature import verdicts
 from app.components.html import panels
-from app.session import audits, bundles, permalinks
+from app.session import audits, bundles, callbacks, permalinks
 from app.session.audits import Audits
 from lfp import audit
 from lfp.audit import ANSWERS, VERDICTS, BundleKey, Remark, Verdict
@@ -114,12 +114,12 @@ def show_remark_bar(store: Store, kind: str, subject: str, question: str) -> Non
             st.button(
                 answer.capitalize(), key=f"remark_{answer}", shortcut=str(number), help=question,
                 type="primary" if own and own.verdict == answer else "secondary",
-                on_click=_remark, args=(bundle, kind, subject, key, answer, own),
+                on_click=callbacks.guard(_remark), args=(bundle, kind, subject, key, answer, own),
             )  # fmt: skip
         with st.popover("Comment", icon=":material/rate_review:", key="remark_comment"):
             st.text_area("Comment", key=key, max_chars=10_000, persist_state="session")
             st.button(
-                "Save comment", type="primary", on_click=_remark, key="remark_save",
+                "Save comment", type="primary", on_click=callbacks.guard(_remark), key="remark_save",
                 args=(bundle, kind, subject, key, own.verdict if own else None, own),
             )  # fmt: skip
 
@@ -187,11 +187,14 @@ def show_panel(
     _show_form(case, sorted({tag for verdict in found.history for tag in verdict.tags}))
     row = st.container(horizontal=True)
     if case.is_hidden:
-        row.button("Save, then see the label", type="primary", on_click=_save, args=(case,), key=case.key("reveal"))
+        row.button(
+            "Save, then see the label", type="primary", key=case.key("reveal"),
+            on_click=callbacks.guard(_save), args=(case,),
+        )  # fmt: skip
         return
-    row.button("Save verdict", type="primary", on_click=_save, args=(case,), key=case.key("save"))
+    row.button("Save verdict", type="primary", on_click=callbacks.guard(_save), args=(case,), key=case.key("save"))
     if after_save is not None:
-        row.button("Save and next", on_click=_save, args=(case, after_save), key=case.key("save_on"))
+        row.button("Save and next", on_click=callbacks.guard(_save), args=(case, after_save), key=case.key("save_on"))
     if not form_only:
         st.html(_history(bundle, feature_id, found))
 
@@ -220,7 +223,8 @@ def _show_answers(case: _Case) -> None:
     for number, answer in enumerate(answers, 1):
         st.button(
             answer.capitalize(), key=f"bar_{answer}", shortcut=str(number), help=question,
-            type="primary" if given == answer else "secondary", on_click=_answer, args=(case, field, answer),
+            type="primary" if given == answer else "secondary",
+            on_click=callbacks.guard(_answer), args=(case, field, answer),
         )  # fmt: skip
 
 
