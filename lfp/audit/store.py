@@ -5,9 +5,10 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from sqlalchemy import ColumnElement, Connection, Table, delete, func, insert, i
 from sqlalchemy.exc import IntegrityError
 
 from lfp.audit import database
-from lfp.audit.database import AWAY_S, SERVER_WAIT_S, engine_at, failing
+from lfp.audit.database import AWAY_S, SERVER_WAIT_S, WAIT_S, engine_at, failing
 from lfp.audit.records import AuditList, BundleKey, Verdict, checked, checked_list
 from lfp.audit.remarks import Remark, checked_remark
 from lfp.errors import AuditError
@@ -45,6 +46,7 @@ class AuditStore:
         self._engine, self.place = engine_at(url, read_only=read_only)
         self.read_only = read_only
         self._away_until = 0.0
+        self._turn = threading.Lock()
 
     def add(self, bundle: BundleKey, verdict: Verdict) -> Verdict:
         """Add a verdict after the reviewer's last one on that feature. Returns it as it was stored.
@@ -210,7 +212,8 @@ class AuditStore:
             raise AuditError(READ_ONLY)
         held = database.bundles
         known = select(held.c.bundle).where(held.c.bundle == bundle.name).with_for_update()  # one writer at a time
-        with self._transaction(writes=True) as connection:
+        turn = self._take_turn() if self._engine.dialect.name == "sqlite" else nullcontext()
+        with turn, self._transaction(writes=True) as connection:
             if not connection.execute(known).first():
                 row = {"bundle": bundle.name, **asdict(bundle), "first_seen": _now()}
                 try:
@@ -220,6 +223,16 @@ class AuditStore:
                     if not connection.execute(known).first():
                         raise
             yield connection
+
+    @contextmanager
+    def _take_turn(self) -> Iterator[None]:
+        """Let threads that write to a file wait here: SQLite admits whoever asks next, so that some would wait long."""
+        if not self._turn.acquire(timeout=WAIT_S):
+            raise AuditError(f"{self.place}: another program holds it; wait a moment, then save again")
+        try:
+            yield
+        finally:
+            self._turn.release()
 
 
 def _known(connection: Connection, held: Table, uids: Sequence[str]) -> set[str]:

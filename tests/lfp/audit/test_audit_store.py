@@ -118,8 +118,8 @@ def test_the_file_is_in_wal_mode(store, url):
     connection.close()
 
 
-def _write(url, reviewer):
-    store = AuditStore(url)
+def _write(store, reviewer):
+    store = AuditStore(store) if isinstance(store, str) else store
     for feature_id in range(20):
         store.add(KEY, said(feature_id, reviewer))
 
@@ -127,14 +127,35 @@ def _write(url, reviewer):
 def test_processes_and_threads_that_write_at_once_lose_nothing(url):
     context = multiprocessing.get_context("spawn")
     others = [context.Process(target=_write, args=(url, f"process {n}")) for n in range(2)]
-    threads = [threading.Thread(target=_write, args=(url, f"thread {n}")) for n in range(3)]
+    shared = AuditStore(url)  # as sessions of one server share it
+    threads = [threading.Thread(target=_write, args=(shared, f"thread {n}")) for n in range(3)]
     for worker in (*others, *threads):
         worker.start()
     for worker in (*others, *threads):
-        worker.join(60)
+        worker.join()  # without a limit: on a busy machine starting the processes takes most of a minute
     assert [worker.exitcode for worker in others] == [0, 0]
     held = AuditStore(url).history(KEY)
     assert len(held) == 100 and len({(verdict.reviewer, verdict.feature_id) for verdict in held}) == 100
+
+
+def test_threads_take_turns_at_a_file_and_the_last_is_refused_in_a_sentence(store, monkeypatch):
+    """SQLite itself admits whoever asks next, and a thread that writes often would keep others out."""
+    monkeypatch.setattr("lfp.audit.store.WAIT_S", 0.05)
+    refused = []
+
+    def write():
+        try:
+            store.add(KEY, said(reviewer="Grace"))
+        except AuditError as error:
+            refused.append(str(error))
+
+    with store._writing(KEY):
+        other = threading.Thread(target=write)
+        other.start()
+        other.join()
+    assert len(refused) == 1 and "another program holds it; wait a moment, then save again" in refused[0]
+    write()
+    assert len(refused) == 1 and [verdict.reviewer for verdict in store.history(KEY)] == ["Grace"]
 
 
 def test_two_sessions_see_each_other(store, url):
