@@ -224,7 +224,10 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
             "probes",
             probes.run,
             after=(*pair_of_models, "completions", "layers", "saes", "reseeded", "features", "rollouts"),
-            reads=("model", "probes", "stats.n_texts", "stats.batch_texts", "feedback.lexicon", "seed"),
+            reads=(
+                *("model", "probes", "stats.n_texts", "stats.batch_texts", "cluster.shard_texts"),
+                *("feedback.lexicon", "seed"),
+            ),
             files=lexicon_files,
         ),
         Stage(

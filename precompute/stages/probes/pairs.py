@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
@@ -16,12 +16,11 @@ from lfp.evaluation.pairs import JudgedPairs, length_row, pair_difference_row, p
 from lfp.evaluation.results import ResultRow
 from lfp.probes.folds import row_folds
 from lfp.probes.logistic import Logistic, fit_logistic, logistic_errors
-from lfp.probes.pooling import pool
 from lfp.probes.ridge import place_scales
 from lfp.probes.weight_intervals import clustered_intervals
-from lfp.texts.corpus import CorpusText
 from lfp.util.types import Floats, Ints
-from precompute.run.inputs import load_pair, mark_responses, read_places, read_texts, tokenize_texts
+from precompute.run.executor import Shelf
+from precompute.run.inputs import load_pair, mark_responses, read_texts, tokenize_texts
 from precompute.run.work_folder import Run
 from precompute.stages.probes.fitting import Probe, Weights
 from precompute.stages.probes.inputs import (
@@ -31,12 +30,8 @@ from precompute.stages.probes.inputs import (
     Inputs,
     probe_keys,
     scaled_columns,
-    watch_inputs,
 )
-
-if TYPE_CHECKING:
-    from lfp.ml.models.loading import LanguageModel
-    from lfp.ml.models.tokenization import TokenizedText
+from precompute.stages.probes.pooled_texts import PoolWorker, pool_texts
 
 
 @dataclass(frozen=True)
@@ -63,8 +58,11 @@ class Pairs:
         return sp.csr_array(features[:n] - features[n:])
 
 
-def collect_pairs(run: Run, inputs: Sequence[Inputs]) -> Pairs:
-    """Run both models over the texts of all pairs. Raises DataError where a split has too few pairs."""
+def collect_pairs(run: Run, inputs: Sequence[Inputs], scratch: Path | None = None) -> Pairs:
+    """Run both models over the texts of all pairs. Raises DataError where a split has too few pairs.
+
+    `scratch` is the folder that keeps what workers of a cluster did.
+    """
     base, tuned = load_pair(run)
     texts = sorted(read_texts(run), key=lambda text: (text.role, text.pair_id))  # chosen sorts before rejected
     tokenized = tokenize_texts(run, tuned, texts)
@@ -80,59 +78,17 @@ def collect_pairs(run: Run, inputs: Sequence[Inputs]) -> Pairs:
             f" at least {n_folds} and 2 are needed, so pass more pairs, raise model.context or change"
             " corpus.held_out_share"
         )
-    features, reward, length = _pool_texts(run, (tuned, base), texts, tokenized, inputs)
-    n = len(held_out)
+    worker, n = PoolWorker(run, (tuned, base), inputs), len(held_out)
+    pooled = pool_texts(worker, tokenized, mark_responses(texts, tokenized), Shelf(scratch, "pairs"))
     conversations = [text.pair_id if text.conversation is None else text.conversation for text in texts[:n]]
     return Pairs(
         is_held_out=held_out,
-        features=features,
-        implicit_reward=reward[:n] - reward[n:],
-        length=length[:n] - length[n:],
+        features=pooled.features,
+        implicit_reward=pooled.reward[:n] - pooled.reward[n:],
+        length=pooled.length[:n] - pooled.length[n:],
         n_cut_off=half - n,
         conversation=np.array(conversations, np.int64),
     )
-
-
-def _pool_texts(
-    run: Run,
-    models: tuple[LanguageModel, LanguageModel],
-    texts: Sequence[CorpusText],
-    tokenized: list[TokenizedText],
-    inputs: Sequence[Inputs],
-) -> tuple[dict[str, sp.csr_array], Floats, Floats]:
-    """Run `models` (tuned, base) over texts; return inputs by kind [texts, columns], pooled over the tokens of each.
-
-    Also the summed implicit reward and its number of tokens, [texts].
-
-    The response is the whole text where there is no prompt, or where the context has no token of the response.
-    """
-    from lfp.ml.models.activations import stream_pair
-
-    marked = mark_responses(texts, tokenized)
-    responses = [response if response.any() else np.ones(len(response), bool) for response in marked]
-    parts: dict[str, list[sp.csr_array]] = {kind.key: [] for kind in inputs}
-    rewards, lengths = [], []
-    for tokens in stream_pair(
-        *models,
-        tokenized,
-        places=read_places(run),
-        batch_texts=run.config.stats.batch_texts,
-        prepend_bos=run.config.model.prepend_bos,
-        changes=watch_inputs(models, inputs),
-    ):
-        rows = tokens.tuned.rows.numpy()
-        is_response = np.concatenate(responses[int(rows[0]) : int(rows[-1]) + 1])
-        text_of = rows - rows[0]
-        for kind in inputs:
-            features = kind.encode(kind.read(tokens), tokens.tuned.ids.numpy())
-            parts[kind.key].append(pool(features, text_of, how=run.config.probes.pooling, response=is_response))
-        reward = tokens.implicit_reward.nan_to_num().double().numpy()
-        rewards.append(np.bincount(text_of, reward * is_response))
-        lengths.append(np.bincount(text_of, is_response))
-        done = int(rows[-1]) + 1
-        run.progress("probes: texts of pairs", done, len(texts), float(done))
-    features_by_kind = {name: sp.csr_array(sp.vstack(of_kind, format="csr")) for name, of_kind in parts.items()}
-    return features_by_kind, np.concatenate(rewards), np.concatenate(lengths)
 
 
 PREFERENCE = "preference"

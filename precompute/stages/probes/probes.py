@@ -64,7 +64,8 @@ def run(run: Run, output: Output) -> None:
     task = Task(run, kept, words, scored, points, lasts, shared, beyond_noise(gaps))
     of_words = fit_word_probes(task, inputs)
     reseeded = build_reseeded(run)
-    pairs = collect_pairs(run, [*inputs, *(kind for sides in reseeded for kind in sides)]) if is_pairs else None
+    pooled = [*inputs, *(kind for sides in reseeded for kind in sides)]
+    pairs = collect_pairs(run, pooled, output.scratch) if is_pairs else None
     of_pairs = _fit_pairs(run, pairs, inputs)
     shown = _shown(of_words, of_pairs)
     listed = _listed(of_words.probes, of_pairs, shown, scored)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from lfp.config import RunConfig
+from lfp.config import ClusterConfig, RunConfig
 from lfp.errors import DataError
 from lfp.evaluation.results import ResultRow
 from lfp.evaluation.statistics.discoveries import adjusted_p
@@ -27,6 +28,7 @@ from precompute.stages.probes.inputs import CONTROLS, MODELS, Kept, build_inputs
 from precompute.stages.probes.pairs import collect_pairs
 from precompute.stages.probes.targets import WORD_TARGETS
 from tests.precompute.conftest import reviews, silent, tiny_config
+from tests.precompute.elsewhere import Elsewhere
 
 N_WORD_PROBES = len(WORD_TARGETS) * len(MODELS)
 PROBES: dict[str, Any] = {
@@ -311,6 +313,20 @@ def test_a_pairs_inputs_are_pooled_over_its_own_texts_and_its_reward_summed_over
             lengths.append(is_response.sum())
         assert found.implicit_reward[row] == pytest.approx(rewards[0] - rewards[1], abs=1e-3)
         assert found.length[row] == lengths[0] - lengths[1]
+
+
+def test_workers_elsewhere_pool_the_texts_of_pairs_to_the_same_bits(done_pairs: Run) -> None:
+    config = done_pairs.config.model_copy(update={"cluster": ClusterConfig(shard_texts=64)})
+    here, elsewhere = Run(config, done_pairs.work, done_pairs.config_dir, silent), Elsewhere()
+    inputs = build_inputs(here, Kept.load(here))
+    expected = collect_pairs(here, inputs)
+    found = collect_pairs(replace(here, executor=elsewhere), inputs)
+    assert elsewhere.n_shards == 5  # of 320 texts
+    assert expected.features.keys() == found.features.keys() == {kind.key for kind in inputs}
+    for name, features in expected.features.items():
+        assert features.nnz and (features != found.features[name]).nnz == 0
+    for name in ("implicit_reward", "length"):
+        np.testing.assert_array_equal(getattr(expected, name), getattr(found, name))
 
 
 POOLED: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {

@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-import pickle
 import shutil
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from precompute.pipeline import run_stages
-from precompute.run.executor import Task
 from precompute.run.work_folder import Run
 from tests.precompute.conftest import silent, tiny_config
-
-
-class Elsewhere:
-    """Does the last shard first, with models of its own, on copies of all that a worker would be sent."""
-
-    n_shards = 0
-
-    def map_shards(self, function: Any, shards: Sequence[Any], task: Task[Any, Any]) -> Iterator[tuple[int, Any]]:
-        self.n_shards, done = self.n_shards + len(shards), []
-        worker = pickle.loads(pickle.dumps(task.load))()
-        for number in reversed(range(len(shards))):
-            result = worker(pickle.loads(pickle.dumps(shards[number])), done.append)
-            assert sum(done) == task.sizes[number]
-            done.clear()
-            yield number, pickle.loads(pickle.dumps(result))
+from tests.precompute.elsewhere import Elsewhere
 
 
 @pytest.fixture(scope="module")
