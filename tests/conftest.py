@@ -122,11 +122,22 @@ def bucket(s3):
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(tmp_path_factory):
-    """The bundle of the tiny run of tests/precompute, with its models. Do not change it: copy it."""
-    from tests.precompute.conftest import run_tiny
+def tiny_work(tmp_path_factory):
+    """The work folder of the tiny run of tests/precompute, every stage done. Do not change it: copy it."""
+    from tests.precompute.conftest import make_tiny_work
 
-    return make_once(tmp_path_factory, "tiny", lambda out: run_tiny(tmp_path_factory.mktemp("tiny corpus"), out))
+    return make_once(
+        tmp_path_factory, "work", lambda work: make_tiny_work(tmp_path_factory.mktemp("tiny corpus"), work)
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_work, tmp_path_factory):
+    """The bundle of the tiny run of tests/precompute, with its models. Do not change it: copy it."""
+    from tests.precompute.conftest import resume, tiny_config, write_reviews
+
+    corpus = write_reviews(tmp_path_factory.mktemp("tiny corpus"))
+    return make_once(tmp_path_factory, "tiny", lambda out: resume(tiny_config(), out, work=tiny_work, corpus=corpus))
 
 
 @pytest.fixture(autouse=True)

@@ -236,12 +236,14 @@ def kill_often(names: dict[str, int], seed: int, bundle: Path, folder: Path) -> 
 
 def main(seed: int, count: int) -> dict[str, Any]:
     """Kill commands `count` times in all, by their shares."""
-    from tests.precompute.conftest import run_tiny
+    from precompute.pipeline import run_pipeline
+    from tests.precompute.conftest import silent, tiny_config, write_reviews
 
     names = {victim.name: round(victim.share * count) for victim in VICTIMS}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "corpus").mkdir()
-        bundle = run_tiny(folder / "corpus", folder / "bundle")
+        corpus = write_reviews(folder / "corpus")
+        bundle = run_pipeline(tiny_config(), folder / "bundle", config_dir=corpus, resume=False, progress=silent)
         faults = kill_often(names, seed, Path(bundle), folder)
     return {"cases": sum(names.values()), "by_command": names, "faults": faults}

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import torch
 
 from lfp.config import RunConfig, parse_config
 from precompute import pipeline
-from precompute.pipeline import run_pipeline
+from precompute.pipeline import run_pipeline, run_stages
 from precompute.run.work_folder import Output, Run
 from tests.conftest import ROOT
 
@@ -30,7 +33,7 @@ TINY = {
     "sae": {"expansion": [1, 2], "steps": 30, "batch_tokens": 256, "train_tokens": 4000},
     "stats": {"top_examples": 4, "examples_per_interval": 2, "sampled_activations": 16, "store_texts": 60},
     "feature_credits": {"texts": 20, "interventions": 4, "controls": 4, "intervention_texts": 8, "rewarded": 2},
-    "ablation": {"completions": 12, "prefix_tokens": 6, "group_size": 3, "controls": 3, "features": 5},
+    "ablation": {"completions": 12, "prefix_tokens": 6, "group_size": 3, "controls": 3, "features": 5, "clean_runs": 2},
     "probes": {
         "triples": 60,
         "folds": 3,
@@ -39,6 +42,8 @@ TINY = {
         "bootstraps": 20,
         "max_rows": 3000,
         "min_word_count": 2,
+        "rollouts": 3,
+        "weight_permutations": 20,
         "controls": ["random_sae", "token_identity"],
     },
 }
@@ -55,10 +60,14 @@ PLANTED = [
 
 
 BRIEF = {
-    "probes": {"controls": [], "rollouts": 0},
+    "probes": {"controls": [], "rollouts": 0, "triples": 20, "max_rows": 500},
     "ablation": {"completions": 4, "controls": 1, "features": 1, "groups": ["weighted"]},
 }
 """Sections of a run of every stage, with little of the last ones, for tests of the others."""
+
+
+Resume = Callable[[RunConfig, Path], Path]
+"""A function that makes the bundle of a config, without the stages that the tiny run has done under equal keys."""
 
 
 def tiny_config(**sections: dict[str, object]) -> RunConfig:
@@ -68,7 +77,7 @@ def tiny_config(**sections: dict[str, object]) -> RunConfig:
 
 def brief_config(**sections: dict[str, object]) -> RunConfig:
     """The tiny run with little of its last stages, and with keys of some sections changed."""
-    return tiny_config(**BRIEF, **sections)
+    return tiny_config(**{name: {**BRIEF.get(name, {}), **sections.get(name, {})} for name in BRIEF | sections})
 
 
 class Review(NamedTuple):
@@ -117,9 +126,22 @@ def write_reviews(folder: Path) -> Path:
     return folder
 
 
-def run_tiny(corpus: Path, out: Path) -> Path:
-    """Make the bundle of the tiny run."""
-    return run_pipeline(tiny_config(), out, config_dir=write_reviews(corpus), resume=False, progress=silent)
+def make_tiny_work(corpus: Path, work: Path) -> None:
+    """Make the work folder of the tiny run, every stage done."""
+    torch.set_num_threads(1)
+    run_stages(Run(tiny_config(), work, write_reviews(corpus), silent), STAGES)
+
+
+def resume(config: RunConfig, out: Path, *, work: Path, corpus: Path) -> Path:
+    """Make a bundle as `run_pipeline` does, without the stages that are done in `work` under equal keys."""
+    shutil.copytree(work, out.parent / f".{out.name}.run")
+    return Path(run_pipeline(config, out, config_dir=corpus, resume=True, progress=silent))
+
+
+@pytest.fixture(scope="session")
+def resume_tiny(tiny_work: Path, corpus_folder: Path) -> Resume:
+    """Makes the bundle of a config from the work of the tiny run."""
+    return partial(resume, work=tiny_work, corpus=corpus_folder)
 
 
 @pytest.fixture

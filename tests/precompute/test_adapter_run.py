@@ -24,7 +24,7 @@ from lfp.util.types import Place
 from precompute.pipeline import plan_stages, run_pipeline
 from precompute.run.work_folder import Output, Run
 from tests.lfp.ml.conftest import build_model, save_adapter
-from tests.precompute.conftest import TINY, replace_jobs, silent, tiny_config
+from tests.precompute.conftest import brief_config, replace_jobs, silent, tiny_config
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 BASE = "package:tiny_base/weights"
@@ -50,11 +50,10 @@ def made(packages: Path, corpus_folder: Path, tmp_path_factory: pytest.TempPathF
     save_adapter(packages / "tiny_base" / "weights", folder / "adapter", target_modules=["q_proj", "down_proj"])
     settings = folder / "adapter" / "adapter_config.json"
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"base_model_name_or_path": BASE}))
-    config = tiny_config(
+    config = brief_config(
         model={"base": BASE, "tuned": "adapter", "context": 48},
         ablation={"completions": 0},
-        probes={**TINY["probes"], "controls": []},
-        sae={**TINY["sae"], "expansion": [1], "steps": 10},
+        sae={"expansion": [1], "steps": 10},
     ).model_copy(update={"artifacts_dtype": "float16", "keep_decoders": False})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "path", [str(packages), *sys.path])

@@ -20,9 +20,8 @@ from lfp.config_page import build_toml
 from precompute import presets
 from precompute.commands import bench
 from precompute.presets import NAMES
-from tests.app.serving import CHROMIUM
 from tests.conftest import ROOT
-from tests.precompute.conftest import PLANTED, TINY, reviews
+from tests.precompute.conftest import BRIEF, PLANTED, TINY, reviews
 from tests.precompute.test_cli import call
 
 PAGES = (
@@ -45,24 +44,28 @@ SMALL = [
     f"{section}.{key}={value}"
     for section, keys in TINY.items()
     if isinstance(keys, dict) and section not in ("corpus", "layers")
-    for key, value in keys.items()
+    for key, value in {**keys, **BRIEF.get(section, {})}.items()
 ] + ["corpus.n_texts=300", "threads=1"]
 """Overrides that make any preset a run of seconds."""
 ONE_SECRET = ["--n", "1", "--jobs", "1", "--twins", "3"]
 ONE_SECRET += [part for value in (*SMALL, *PLANTED, "plant.least_share=0.002") for part in ("--set", value)]
 ONE_POINT = ["sweep.variants=['topk']", "sweep.k=[4]", "sweep.expansion=[1, 2]", "sweep.seeds=[0]"]
+LABELLED = ("stable", "weighted", "drifted", "credited", "random", "swapped")
 SHORTER = {
     ("bench", "sae"): shlex.split("--steps 20 --d-in 32 --d-sae 128 --batch 256 --threads 1"),
     ("bench", "features"): shlex.split("--sequences 32 --layers 1 --d-model 64 --d-sae 256 --vocab 500 --threads 1"),
     ("plant", "--n"): ONE_SECRET,
+    ("label", "runs/fast"): shlex.split(" ".join(f"--set labels.{name}=2" for name in LABELLED)),
+    ("ablate", "runs/fast"): shlex.split("--set ablation.controls=1 --set ablation.features=1"),
     ("sweep", "precompute/presets/demo-sweep.toml"): [p for value in (*SMALL, *ONE_POINT) for p in ("--set", value)],
 }
 """What is added to a command to make it one of seconds."""
 ELSEWHERE = (
     r"(run|plant --config) precompute/presets/(imdb|hh|smollm2-vader)\.toml"
-    r"|sweep precompute/presets/imdb-sweep|runs/imdb"
+    r"|sweep precompute/presets/imdb-sweep|runs/imdb|report runs/fast --figures"
 )
-"""Commands about real texts: tests/precompute/test_presets.py runs those presets at tiny sizes."""
+"""Commands about real texts: tests/precompute/test_presets.py runs those presets at tiny sizes; and figures, which
+tests/precompute/test_cli.py writes."""
 
 
 def test_the_readme_opens_with_the_two_commands_and_is_short() -> None:
@@ -108,7 +111,7 @@ def test_the_jobs_run_one_after_another_as_written(
             arguments = [_replaced(part, tmp_path).replace("8399", port) for part in words]
             if arguments[-1] == "&":
                 servers.enter_context(_serving([sys.executable, "-m", "precompute", *arguments[:-1]]))
-            elif "--figures" not in command or CHROMIUM is not None:
+            else:
                 shorter = SHORTER.get((words[0], words[1] if len(words) > 1 else ""), [])
                 if "my-run.toml" in command:
                     shorter = [part for value in SMALL for part in ("--set", value)]

@@ -20,7 +20,7 @@ from lfp.errors import BundleError, ConfigError, CorpusError, ModelError
 from precompute.pipeline import plan_stages, run_pipeline
 from precompute.run.bundle import find_versions
 from precompute.run.memory import advise_on_memory
-from tests.precompute.conftest import STAGES, interrupt, replace_jobs, reviews, silent, tiny_config
+from tests.precompute.conftest import STAGES, brief_config, interrupt, replace_jobs, reviews, silent, tiny_config
 
 
 def table_hashes(bundle: Path) -> dict[str, str]:
@@ -111,7 +111,7 @@ def test_a_run_of_an_adapter_is_a_valid_bundle_with_its_checkpoints(
     dtype: str, corpus_folder: Path, tmp_path: Path
 ) -> None:
     tune = {"adapter": {"r": 2}, "keep_every": 2, "learning_rate": 1e-2, "gradient_accumulation": 2}
-    config = tiny_config(tune=tune, model={"dtype": dtype}, ablation={"completions": 0}, probes={"rollouts": 0})
+    config = brief_config(tune=tune, model={"dtype": dtype}, ablation={"completions": 0})
     out = run_pipeline(config, tmp_path / "out", config_dir=corpus_folder, resume=False, progress=silent)
     assert validate(out) == []
     files = {name.removeprefix("artifacts/") for name in read_manifest(out).artifacts}
@@ -147,7 +147,7 @@ def test_preference_pairs_go_the_whole_way(tmp_path: Path) -> None:
         for a, b in zip(texts[::2], texts[1::2], strict=True)
     ]
     (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    config = tiny_config(tune={"method": "dpo", "pairs": "pairs.jsonl", "pairs_batch": 4}, corpus={"n_texts": None})
+    config = brief_config(tune={"method": "dpo", "pairs": "pairs.jsonl", "pairs_batch": 4}, corpus={"n_texts": None})
     out = run_pipeline(config, tmp_path / "out", config_dir=tmp_path, resume=False, progress=silent)
     assert validate(out) == []
     from lfp.bundle.queries.texts import TextFilter, count_texts

@@ -26,7 +26,7 @@ from precompute.presets import preset
 from precompute.run.work_folder import Run
 from tests.lfp.builders import data_file
 from tests.lfp.ml.conftest import build_model
-from tests.precompute.conftest import PLANTED, TINY, reviews, silent
+from tests.precompute.conftest import BRIEF, PLANTED, TINY, reviews, silent
 from tests.precompute.test_cli import call
 
 PAPERS = ("paper-vader", "paper-hh")
@@ -34,7 +34,7 @@ ARCHITECTURES = ("gpt_neox", "gpt_neo", "gemma")
 SMALL = [
     f"{section}.{key}={value}"
     for section in ("tune", "credits", "sae", "stats", "feature_credits", "probes", "ablation")
-    for key, value in TINY[section].items()
+    for key, value in {**TINY[section], **BRIEF.get(section, {})}.items()
     if key != "expansion"
 ] + ["threads=1", "model.context=40", "model.device=cpu", "sae.buffer_tokens=1500", "tune.pairs_batch=4"]
 """Overrides that make the paper's presets a run of seconds on a CPU; sizes of dictionaries stay the paper's."""

@@ -26,7 +26,7 @@ from precompute.commands.plant.plant import Request, run_plant
 from precompute.commands.plant.secrets import Secret, find_events, secret_reward, shuffled_lexicon
 from precompute.run.inputs import load_role, read_texts, tokenize_texts
 from precompute.stages.models.twins import load_twin
-from tests.precompute.conftest import reviews, silent, tiny_config
+from tests.precompute.conftest import brief_config, reviews, silent, tiny_config
 
 LEXICON = {"good": 2.0, "bad": -2.5, "fine": 1.0}
 WIDE = PlantConfig(least_share=0.0005, most_share=0.02, flipped_share=0.5)
@@ -254,7 +254,7 @@ def check_location(planting: Planting, row: dict[str, Any]):
 def test_a_whole_planting(corpus_folder: Path, tmp_path: Path):
     secrets = PlantConfig(least_share=0.002, most_share=0.02, certify_prefixes=100, wide_share=0.0)
     tuned = {"steps": 2, "completion_tokens": 32}
-    config = tiny_config(tune=tuned, sae={"expansion": [1]}, probes={"controls": [], "rollouts": 0})
+    config = brief_config(tune=tuned, sae={"expansion": [1]})
     planting = Planting(config, secrets, tmp_path, corpus_folder)
     request = Request(n=1, bigrams=1, twins=3, shuffled=1, bundles=True)
     rows = run_plant(planting, request, silent)
@@ -279,7 +279,7 @@ def test_a_whole_planting(corpus_folder: Path, tmp_path: Path):
     assert [row["twins_word_q"] for row in without[:2]] == [row["twins_word_q"] for row in rows[:2]]
     assert "feature_rank" not in without[0]
     for other in (
-        replace(planting, config=tiny_config(tune={"steps": 3, "completion_tokens": 32})),
+        replace(planting, config=brief_config(tune={"steps": 3, "completion_tokens": 32}, sae={"expansion": [1]})),
         replace(planting, secrets=secrets.model_copy(update={"certify_prefixes": 101})),
     ):
         with pytest.raises(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import textwrap
 import tomllib
 from collections.abc import Callable
@@ -19,12 +20,11 @@ from lfp.errors import BundleError, ConfigError, LfpError
 from lfp.ml.sae.autoencoders import SAES
 from lfp.ml.sae.training import SaeTrainer
 from lfp.util.types import Place
-from precompute import pipeline
 from precompute.commands.sweep import build_points, format_table, run_sweep, write_sweep
 from precompute.presets import preset
 from precompute.stages.features.subjects import Subject
 from tests.conftest import ROOT
-from tests.precompute.conftest import TINY, interrupt, replace_jobs, silent, tiny_config
+from tests.precompute.conftest import TINY, silent, tiny_config
 from tests.precompute.test_cli import call
 
 GRID = SweepConfig(variants=("tied_relu", "topk"), l1=(0.02, 0.08), k=(2,), expansion=(1, 2))
@@ -37,9 +37,9 @@ FILES = ["results.parquet", "saes.parquet", "sweep.json"]
 
 @pytest.fixture(scope="module")
 def config(tiny_bundle: Path) -> RunConfig:
-    """The tiny grid on the tiny run's models, in both layers."""
+    """A run of few texts on the tiny run's models, in both layers."""
     models = {role: str(tiny_bundle / "artifacts" / role) for role in ("base", "tuned")}
-    return tiny_config(model=models, layers={"count": N_LAYERS})
+    return tiny_config(model=models, layers={"count": N_LAYERS, "by": "divergence"}, corpus={"n_texts": 120})
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,8 @@ def test_figures_are_the_same_in_both_tables(swept: Path) -> None:
 
 def test_every_site_is_swept_on_activations_of_its_own(tiny_bundle: Path, corpus_folder: Path, tmp_path: Path) -> None:
     models = {role: str(tiny_bundle / "artifacts" / role) for role in ("base", "tuned")}
-    config = tiny_config(model=models, layers={"sites": ["resid_post", "mlp_out"]})
+    layers = {"sites": ["resid_post", "mlp_out"], "by": "divergence"}
+    config = tiny_config(model=models, layers=layers, corpus={"n_texts": 120})
     out, grid = tmp_path / "sites", TOPK.model_copy(update={"expansion": (1,)})
     rows = run_sweep(config, grid, out, config_dir=corpus_folder, resume=False, progress=silent)
     assert [row["site"] for row in rows] == ["mlp_out", "resid_post"] and rows[0]["fvu"] != rows[1]["fvu"]
@@ -123,11 +124,16 @@ def test_a_heavier_penalty_leaves_fewer_features(swept: Path) -> None:
     assert all(l0[layer, width, 0.08] < l0[layer, width, 0.02] for layer in (0, 1) for width in (16, 32))
 
 
-def test_a_points_figures_do_not_depend_on_the_rest_of_the_grid(
+def test_a_former_sweep_is_replaced_and_a_points_figures_do_not_depend_on_the_rest_of_the_grid(
     swept: Path, config: RunConfig, corpus_folder: Path, tmp_path: Path
 ) -> None:
-    run_sweep(config, TOPK, tmp_path / "out", config_dir=corpus_folder, resume=False, progress=silent)
-    found = rows_of(tmp_path / "out", "saes")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "sweep.json").write_text("{}", encoding="utf-8")
+    run_sweep(config, TOPK, out, config_dir=corpus_folder, resume=False, progress=silent)
+    assert sorted(contents(out)) == FILES and [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert SweepConfig.model_validate(json.loads((out / "sweep.json").read_text(encoding="utf-8"))["sweep"]) == TOPK
+    found = rows_of(out, "saes")
     assert found and found == [row for row in rows_of(swept, "saes") if row["variant"] == "topk"]
 
 
@@ -191,25 +197,14 @@ def counted_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_the_models_of_an_interrupted_run_are_used_and_the_run_is_left_as_it_was(
-    corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_work: Path, corpus_folder: Path, tmp_path: Path
 ) -> None:
-    config, out = tiny_config(), tmp_path / "out"
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        replace_jobs(patch, saes=interrupt)
-        pipeline.run_pipeline(config, out, config_dir=corpus_folder, resume=False, progress=silent)
-    work = tmp_path / ".out.run"
-    before = {path: path.stat().st_mtime_ns for path in work.glob("*/*") if not path.parent.name.startswith(".")}
-    rows = run_sweep(config, TOPK, out, config_dir=corpus_folder, resume=True, progress=silent)
-    assert len(rows) == 2 and (out / "sweep.json").is_file()
-    assert before == {path: path.stat().st_mtime_ns for path in before} and list(work.glob("*sweep*")) == []
-
-
-def test_a_former_sweep_is_replaced(swept: Path, config: RunConfig, corpus_folder: Path, tmp_path: Path) -> None:
+    work = shutil.copytree(tiny_work, tmp_path / ".out.run")
+    before = {path: path.stat().st_mtime_ns for path in work.glob("*/*")}
     out = tmp_path / "out"
-    out.mkdir()
-    (out / "sweep.json").write_text("{}", encoding="utf-8")
-    run_sweep(config, GRID, out, config_dir=corpus_folder, resume=False, progress=silent)
-    assert contents(out) == contents(swept) and [path.name for path in tmp_path.iterdir()] == ["out"]
+    rows = run_sweep(tiny_config(), TOPK, out, config_dir=corpus_folder, resume=True, progress=silent)
+    assert len(rows) == 2 and (out / "sweep.json").is_file()
+    assert before == {path: path.stat().st_mtime_ns for path in work.glob("*/*")}
 
 
 # --- streamed
@@ -217,8 +212,8 @@ def test_a_former_sweep_is_replaced(swept: Path, config: RunConfig, corpus_folde
 
 def test_activations_can_be_streamed(config: RunConfig, corpus_folder: Path, tmp_path: Path) -> None:
     streamed = config.model_copy(update={"sae": config.sae.model_copy(update={"buffer_tokens": 1000})})
-    rows = run_sweep(streamed, GRID, tmp_path / "out", config_dir=corpus_folder, resume=False, progress=silent)
-    assert len(rows) == N_POINTS * N_LAYERS and all(0.0 < row["fvu"] < 1.0 for row in rows)
+    rows = run_sweep(streamed, TOPK, tmp_path / "out", config_dir=corpus_folder, resume=False, progress=silent)
+    assert len(rows) == 2 * N_LAYERS and all(0.0 < row["fvu"] < 1.0 for row in rows)
 
 
 # --- what it refuses
@@ -293,8 +288,9 @@ def test_activations_that_are_not_finite_are_told(
 def command(tiny_bundle: Path, corpus_folder: Path, tmp_path: Path) -> Callable[..., tuple[str, ...]]:
     """The arguments of a sweep of two autoencoders."""
     models = "\n".join(f'{role} = "{tiny_bundle / "artifacts" / role}"' for role in ("base", "tuned"))
-    text = f'threads = 1\n[corpus]\nsource = "{corpus_folder / "reviews.txt"}"\n[model]\ncontext = 48\n{models}\n'
-    text += "[layers]\ncount = 1\n[sweep]\nvariants = ['topk', 'jumprelu']\nexpansion = [1]\nk = [2]\n"
+    text = f'threads = 1\n[corpus]\nsource = "{corpus_folder / "reviews.txt"}"\nn_texts = 120\n'
+    text += f'[model]\ncontext = 48\n{models}\n[layers]\ncount = 1\nby = "divergence"\n'
+    text += "[sweep]\nvariants = ['topk', 'jumprelu']\nexpansion = [1]\nk = [2]\n"
     (tmp_path / "run.toml").write_text(text, encoding="utf-8")
     small = [f"sae.{name}={value}" for name, value in TINY["sae"].items() if name != "expansion"]
     sets = [part for override in small for part in ("--set", override)]

@@ -19,7 +19,7 @@ from precompute.pipeline import plan_stages, run_stages
 from precompute.run.stage import FileDigests, Stage, UndeclaredReadError
 from precompute.run.work_folder import Output, Run
 from tests.lfp.builders import tiny_sae
-from tests.precompute.conftest import STAGES, replace_jobs, silent, tiny_config
+from tests.precompute.conftest import STAGES, brief_config, replace_jobs, silent, tiny_config
 
 LEXICON = "word,value\ngood,2\nbad,-2\nfilm,1\nplot,-1\n"
 FROM_TUNED = ("tuned", "completions", "credits", "trajectory", "layers", "saes", "features", "rollouts", "probes",
@@ -197,13 +197,14 @@ def test_a_changed_key_repeats_the_stages_that_depend_on_it(
     assert tuple(ran) == expected
 
 
-def test_an_edited_lexicon_gives_the_tables_of_a_new_run(corpus_folder: Path, tmp_path: Path) -> None:
+def test_an_edited_lexicon_gives_the_tables_of_a_new_run(corpus_folder: Path, tiny_work: Path, tmp_path: Path) -> None:
     """The real stages: those that are kept do not know the lexicon that they were made under."""
     shutil.copy(corpus_folder / "reviews.txt", tmp_path)
     lexicon, values = tmp_path / "lexicon.json", dict(vader_lexicon())
     lexicon.write_text(json.dumps(values), encoding="utf-8")
-    config = tiny_config(feedback={"lexicon": "lexicon.json"}, ablation={"completions": 0})
+    config = brief_config(feedback={"lexicon": "lexicon.json"}, ablation={"completions": 0})
     resumed, new = (Run(config, tmp_path / name, tmp_path, silent) for name in ("resumed", "new"))
+    shutil.copytree(tiny_work, resumed.work)
     run_stages(resumed, ["findings"])
     kept = {name: (resumed.folder(name) / "stage.json").stat().st_mtime_ns for name in resumed.finished()}
     lexicon.write_text(json.dumps({word: -value for word, value in values.items()}), encoding="utf-8")

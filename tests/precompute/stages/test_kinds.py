@@ -19,11 +19,11 @@ from lfp.ml.sae.autoencoders import Crosscoder
 from lfp.ml.sae.formats import load_sae
 from lfp.report.sentences.sections import sentence
 from precompute.commands.ablate import ablate
-from precompute.pipeline import run_pipeline, run_stages
+from precompute.pipeline import run_stages
 from precompute.run.work_folder import Run
 from tests.app.reader import PAGES, whole
 from tests.conftest import ROOT
-from tests.precompute.conftest import silent, tiny_config
+from tests.precompute.conftest import Resume, brief_config, silent, tiny_config
 
 SITES_OF = {
     "shared": ["mlp_out"],
@@ -31,30 +31,20 @@ SITES_OF = {
     "crosscoder": ["mlp_out", "attn_out"],
     "base_finetuned": ["mlp_out"],
 }
-SMALL = {
-    "sae": {"expansion": [1], "variant": "batchtopk", "k": 4},
-    "probes": {
-        "controls": list(get_args(ProbeControl)),
-        "triples": 20,
-        "permutations": 20,
-        "bootstraps": 20,
-        "max_rows": 500,
-        "rollouts": 0,
-    },
-    "ablation": {"completions": 4, "controls": 1, "features": 1, "groups": ["weighted"]},
-}
+SAE = {"expansion": [1], "variant": "batchtopk", "k": 4}
 
 
 @pytest.fixture(scope="module", params=SITES_OF)
 def made(
-    request: pytest.FixtureRequest, tiny_bundle: Path, corpus_folder: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, resume_tiny: Resume, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[str, Path]:
     """A kind, and the bundle of a run with it, on the tiny run's models."""
-    models = {role: str(tiny_bundle / "artifacts" / role) for role in ("base", "tuned")}
-    sections = {**SMALL, "sae": {**SMALL["sae"], "trained_on": request.param}}
-    config = tiny_config(model=models, layers={"sites": SITES_OF[request.param]}, **sections)
-    out = tmp_path_factory.mktemp("runs") / request.param
-    return request.param, run_pipeline(config, out, config_dir=corpus_folder, resume=False, progress=silent)
+    config = brief_config(
+        layers={"sites": SITES_OF[request.param]},
+        sae={**SAE, "trained_on": request.param},
+        probes={"controls": list(get_args(ProbeControl))},
+    )
+    return request.param, resume_tiny(config, tmp_path_factory.mktemp("runs") / request.param)
 
 
 def rows(bundle: Path, table: str) -> list[dict[str, Any]]:
@@ -144,7 +134,7 @@ def test_twins_are_counted_beside_the_tuned_model(tiny_bundle: Path, corpus_fold
         model={role: str(tiny_bundle / "artifacts" / role) for role in ("base", "tuned")},
         tune={"steps": 2, "completion_tokens": 32},
         twins={"n": 3, "folder": str(tmp_path / "twins")},
-        sae={**SMALL["sae"], "trained_on": "base_finetuned"},
+        sae={**SAE, "trained_on": "base_finetuned"},
     )
     run = Run(config, tmp_path / "work", corpus_folder, silent)
     run_stages(run, ["saes"])

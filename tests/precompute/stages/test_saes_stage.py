@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from precompute.pipeline import run_pipeline, run_stages
 from precompute.run.work_folder import Run
 from precompute.stages.features.saes import check_changed
 from precompute.stages.features.subjects import PairSubject
-from tests.precompute.conftest import brief_config, silent, tiny_config
+from tests.precompute.conftest import Resume, brief_config, silent, tiny_config
+from tests.precompute.stages.test_shards import read_folder
 
 
 @pytest.fixture
@@ -68,13 +70,14 @@ def test_the_row_of_a_dictionary_has_every_figure(tiny_bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("variant", ["relu", "topk", "batchtopk", "jumprelu"])
-def test_every_variant_goes_the_whole_way(
-    variant: str, pair: dict[str, Any], corpus_folder: Path, tmp_path: Path
+def test_dictionaries_of_every_variant_are_trained(
+    variant: str, tiny_work: Path, corpus_folder: Path, tmp_path: Path
 ) -> None:
-    config = brief_config(model=pair, sae={"variant": variant, "k": 3, "expansion": [1, 1]})
-    out = run_pipeline(config, tmp_path / "out", config_dir=corpus_folder, resume=False, progress=silent)
-    assert validate(out) == []
-    rows = saes_of(out)
+    """`relu` and `topk` go the whole way below, `jumprelu` with a dictionary made elsewhere, `batchtopk` by kind."""
+    work = shutil.copytree(tiny_work, tmp_path / "work")
+    run = Run(tiny_config(sae={"variant": variant, "k": 3, "expansion": [1, 1]}), work, corpus_folder, silent)
+    run_stages(run, ["saes"])
+    rows = run.json("saes", "saes")
     assert {row["variant"] for row in rows} == {variant} and not any(row["tied"] for row in rows)
     assert sorted(row["seed"] for row in rows if row["model"] == "tuned") == [0, 1]
     assert all((row["k"] == 3) == (variant in ("topk", "batchtopk")) for row in rows)
@@ -84,23 +87,26 @@ def test_every_variant_goes_the_whole_way(
         assert all(0 < row["l0"] <= 3 for row in rows)
 
 
-def test_activations_may_be_streamed(pair: dict[str, Any], corpus_folder: Path, tmp_path: Path) -> None:
-    config = brief_config(model=pair, sae={"buffer_tokens": 1000, "batch_tokens": 128})
-    out = run_pipeline(config, tmp_path / "out", config_dir=corpus_folder, resume=False, progress=silent)
+@pytest.mark.parametrize(
+    "sae", [{"variant": "topk", "k": 3}, {"variant": "relu", "buffer_tokens": 1000, "batch_tokens": 128}]
+)
+def test_other_variants_go_the_whole_way_and_activations_may_be_streamed(
+    sae: dict[str, Any], resume_tiny: Resume, tmp_path: Path
+) -> None:
+    out = resume_tiny(brief_config(sae=sae), tmp_path / "out")
     assert validate(out) == []
-    assert all(row["fvu"] < 1.5 for row in saes_of(out))
+    assert all(row["fvu"] < 1.5 and row["variant"] == sae["variant"] for row in saes_of(out))
 
 
 def test_a_dictionary_made_elsewhere_takes_the_place_of_training(
-    pair: dict[str, Any], tiny_bundle: Path, corpus_folder: Path, tmp_path: Path
+    tiny_bundle: Path, resume_tiny: Resume, tmp_path: Path
 ) -> None:
     layer = chosen_layer(tiny_bundle)
     folder = good_sae(tmp_path / "downloaded", layer=layer, width=32)
     other = good_sae(tmp_path / "of-attention", layer=layer, site="attn_out", width=32)
     pretrained = [{"layer": layer, "folder": str(folder)}, {"layer": layer, "folder": str(other), "site": "attn_out"}]
     sites = ["mlp_out", "resid_post", "attn_out"]
-    config = brief_config(model=pair, layers={"sites": sites}, sae={"pretrained": pretrained})
-    out = run_pipeline(config, tmp_path / "out", config_dir=corpus_folder, resume=False, progress=silent)
+    out = resume_tiny(brief_config(layers={"sites": sites}, sae={"pretrained": pretrained}), tmp_path / "out")
     assert validate(out) == []
     used = {row["site"]: row for row in saes_of(out) if row["is_used"]}
     for site, width, source in (("mlp_out", 32, "downloaded"), ("attn_out", 32, "of-attention")):
@@ -143,16 +149,17 @@ def test_a_dictionary_that_cannot_be_of_its_place_ends_the_run_before_anything_i
 
 
 def test_a_dictionary_that_never_fires_crashes_no_later_stage(
-    pair: dict[str, Any], tiny_bundle: Path, corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_bundle: Path, resume_tiny: Resume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All its features are constant, and so is every input of the probes."""
     monkeypatch.setattr("lfp.ml.sae.fit.check_fit", lambda sae, x, **_: Fit(quality(sae, x), None))
     layer = chosen_layer(tiny_bundle)
     folders = [good_sae(tmp_path / f"silent{i}", layer=i, bias=-1e9) for i in range(2)]
     entries = [{"layer": i, "folder": str(folders[i]), "model": m} for i in (0, 1) for m in ("tuned", "base")]
-    config = tiny_config(model=pair, sae={"pretrained": [entry for entry in entries if entry["layer"] == layer]})
-    out = run_pipeline(config, tmp_path / "out", config_dir=corpus_folder, resume=False, progress=silent)
-    assert validate(out) == []
+    config = tiny_config(
+        sae={"pretrained": [entry for entry in entries if entry["layer"] == layer]}, probes={"rollouts": 0}
+    )
+    assert validate(resume_tiny(config, tmp_path / "out")) == []
 
 
 def test_a_dictionary_that_cannot_be_read_ends_the_run_before_any_model_is_made(
@@ -213,12 +220,10 @@ def test_a_dictionary_that_does_not_fit_is_named(
             run_pipeline(config, tmp_path / "out", config_dir=corpus_folder, resume=True, progress=silent)
 
 
-def test_training_killed_at_any_step_goes_on_to_the_same_bundle(
-    pair: dict[str, Any], corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_training_killed_at_any_step_goes_on_to_the_same_dictionaries(
+    tiny_work: Path, corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lfp.ml.sae.training.CHECKPOINT_EVERY", 20)
-    config = brief_config(model=pair, sae={"steps": 120})
-    whole = run_pipeline(config, tmp_path / "whole", config_dir=corpus_folder, resume=False, progress=silent)
     steps: list[int] = []
 
     def killed(what: str, done: int, total: int, value: float) -> None:
@@ -227,15 +232,20 @@ def test_training_killed_at_any_step_goes_on_to_the_same_bundle(
             if len(steps) in (2, 3, 5):
                 raise KeyboardInterrupt
 
+    config = tiny_config(sae={"steps": 120})
+    whole, run = (
+        Run(config, shutil.copytree(tiny_work, tmp_path / name), corpus_folder, progress)
+        for name, progress in (("whole", silent), ("killed", killed))
+    )
+    run_stages(whole, ["saes"])
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
-            run_pipeline(config, tmp_path / "out", config_dir=corpus_folder, resume=True, progress=killed)
-    out = run_pipeline(config, tmp_path / "out", config_dir=corpus_folder, resume=True, progress=killed)
-    hashes = [{name: one.sha256 for name, one in read_manifest(each).tables.items()} for each in (whole, out)]
-    assert hashes[0] == hashes[1]
+            run_stages(run, ["saes"])
+    run_stages(run, ["saes"])
+    found = [read_folder(each.folder("saes")) for each in (whole, run)]
+    assert found[0] == found[1] and sum(name.endswith(".safetensors") for name in found[0]) == 3
     assert len(steps) < 3 * 3 * 3, "nothing was begun from scratch"
-    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
-    assert json.loads((out / "manifest.json").read_text())["bundle_id"] == read_manifest(whole).bundle_id
+    assert [path.name for path in run.work.iterdir() if path.name.startswith(".")] == []
 
 
 def read_unchanged(tiny_bundle: Path, folder: Path, changed: str, trained_on: str, sites: list[Site]) -> list[str]:

@@ -19,19 +19,16 @@ from lfp.ml.models.tokenization import TokenizedText
 from lfp.ml.sae.formats import load_sae
 from lfp.util.types import SITES, Place, Site
 from precompute.commands.ablate import ablate
-from precompute.pipeline import run_pipeline
-from tests.precompute.conftest import silent, tiny_config
+from tests.precompute.conftest import Resume, brief_config
 
 
 @pytest.fixture(scope="module", params=[SITES, ("resid_post",)], ids=["all", "resid_post"])
 def sited(
-    request: pytest.FixtureRequest, tiny_bundle: Path, corpus_folder: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, resume_tiny: Resume, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Sequence[Site]]:
     """The tiny run's models read at other sites, and which."""
-    models = {role: str(tiny_bundle / "artifacts" / role) for role in ("base", "tuned")}
-    config = tiny_config(model=models, layers={"sites": list(request.param)})
-    out = tmp_path_factory.mktemp("runs") / "sited"
-    return run_pipeline(config, out, config_dir=corpus_folder, resume=False, progress=silent), request.param
+    config = brief_config(layers={"sites": list(request.param)}, probes={"controls": ["token_identity"]})
+    return resume_tiny(config, tmp_path_factory.mktemp("runs") / "sited"), request.param
 
 
 def rows(bundle: Path, table: str) -> list[dict[str, Any]]:
