@@ -93,10 +93,13 @@ def choose_group(items: Sequence[queues.Item], *, things: str, is_blind: bool) -
         "Only feature", min_value=0, value=None, step=1, placeholder="all features", key="responsible",
         bind="query-params", on_change=callbacks.guard(go_to_start),
     )  # fmt: skip
-    rows = st.container(gap="xxsmall")
-    for feature_id, heading in queues.groups([item.features for item in items], is_blind=is_blind).items():
+    rows = st.container(gap="xxsmall", key="responsible_features")
+    for feature_id, group in queues.groups([item.features for item in items], is_blind=is_blind).items():
         kind: Literal["primary", "tertiary"] = "primary" if feature_id == picked else "tertiary"
-        rows.button(heading, key=f"group_{feature_id}", type=kind, on_click=callbacks.guard(toggle), args=(feature_id,))
+        rows.button(
+            group.heading, key=f"group_{feature_id}", type=kind, on_click=callbacks.guard(toggle), args=(feature_id,),
+            help=group.name,
+        )  # fmt: skip
     return picked
 
 

@@ -8,6 +8,7 @@ from app.components.feature import profile, trust, verdicts
 from app.components.html import panels
 from app.components.text import tokens
 from lfp.bundle.queries.feature import Label
+from lfp.report.figures import frame, intervals, lines
 from lfp.util.sanitize import escaped, escaped_lines, shortened, token_text, visible
 from tests.app.reader import Reader, is_tame
 from tests.conftest import HOSTILE
@@ -189,3 +190,22 @@ KNOWN = st.none() | st.floats(-3, 3)
 
 def test_a_quotation_mark_is_escaped_by_its_number_which_plotly_knows():
     assert escaped("\"to\" 'it'") == "&#34;to&#34; &#x27;it&#x27;"
+
+
+def test_a_name_that_is_cut_is_whole_on_hover():
+    assert panels.cut("short", 5) == "short"
+    assert panels.cut("a <b> and more", 6) == '<span title="a &lt;b&gt; and more">a &lt;b&gt;…</span>'
+    chart = frame.contributions([1, 2], ["word " * 20, None], [0.2, 0.1], ink=None)
+    long, short = (annotation.hovertext for annotation in chart.layout.annotations)
+    assert long == "word " * 20 and short is None
+
+
+def test_names_of_inputs_are_never_cut_in_charts():
+    longest = max((f"tuned minus base, {name}" for name in lines.INPUTS.values()), key=len)
+    assert len(longest) <= intervals.LONGEST
+
+
+def test_labels_beside_each_other_fit_their_column():
+    label = Label(**dict.fromkeys(Label.__dataclass_fields__) | {"labeller": "rule", "description": "word " * 40})
+    html = trust.comparison([label])
+    assert "rule: word" in html and "…" in html and html.count("<th>") == 5

@@ -65,6 +65,22 @@ def test_the_sentence_is_read_off_the_counts(counts, says):
     assert drift.summary(counts, []) == says
 
 
+def test_features_that_never_fire_are_counted_apart():
+    counts, counted = (
+        {"steady": 50, "weakened": 4},
+        figure(metric="count", inputs="sae", group="steady", value=16.0, n=20),
+    )
+    assert drift.summary(counts, [counted]) == (
+        "Of 20 features that fire in either model, 4 weakened. 34 of 54 never fire."
+    )
+    _, rows, beyond = drift.status_table(counts, [counted])
+    assert rows[-1][:2] == ["silent: fires in neither model", "34"] and beyond == []
+    assert "never fire" not in drift.summary(counts, [dataclasses.replace(counted, n=54)])
+    assert "All 20 features that fire in either model fire as before. 34 of 54" in drift.summary(
+        {"steady": 54}, [counted]
+    )
+
+
 @given(text=st.text(max_size=40) | st.sampled_from(HOSTILE))
 def test_names_on_the_scatter_are_escaped(text):
     figure_ = drift.scatter(points(description=[text, text]), plane="contribution")

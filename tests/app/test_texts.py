@@ -261,7 +261,7 @@ def test_a_queue_is_shown_with_who_is_responsible(explorer, bundle, queue, gap):
 def test_a_group_narrows_the_queue_and_a_second_click_widens_it(explorer, bundle):
     with Store.open(bundle) as store:
         why = queues.by_text(queries.words.responsible_features(store, "gap", side="over"))
-    number, heading = next(iter(queues.groups(list(why.values())).items()))
+    number, (heading, _) = next(iter(queues.groups(list(why.values())).items()))
     members = {text_id for text_id, named in why.items() if number in {row.feature_id for row in named}}
     assert heading.startswith(f"{len(members)} ·")
     at = explorer("disagreements", bundle, side="over")
@@ -292,12 +292,12 @@ def test_words_are_queued_with_chance_and_with_words_paid_otherwise(explorer, co
 
     rewrite(copied_bundle, "results", with_rows)
     html = whole(explorer("disagreements", copied_bundle, queue="implicit against true", things="words"))
-    assert f"words={first.word}" in html and "The largest gap of 40 words is" in html and "exceeds 0.93" in html
+    assert f"words={first.word}" in html and "The largest gap of 40 words is" in html and "exceed 0.93" in html
     assert "<td>4.2</td>" in html and "3 of 40 words stand out from the others" in html
     made.pop(0)  # a bundle whose nulls could not reject
     rewrite(copied_bundle, "results", with_rows)
     html = whole(explorer("disagreements", copied_bundle, queue="implicit against true", things="words"))
-    assert "exceeds 0.93" in html and "<td>4.2</td>" not in html and "stand out" not in html
+    assert "exceed 0.93" in html and "<td>4.2</td>" not in html and "stand out" not in html
     assert "People rate texts" in whole(
         explorer("disagreements", copied_bundle, queue="true against rating", things="words")
     )
@@ -374,4 +374,7 @@ def test_a_ledger_is_listed_with_its_running_total():
 def test_groups_count_things_by_feature():
     found = [Responsible(1, 5, "a", 0.2), Responsible(1, 6, None, 0.1), Responsible(2, 5, "a", -0.3)]
     made = queues.groups(list(queues.by_text(found).values()))
-    assert list(made) == [5, 6] and made[5].startswith("2 ·") and "no label" in made[6]
+    assert list(made) == [5, 6] and made[5].heading.startswith("2 ·") and "no label" in made[6].heading
+    assert made[5].name is None
+    (long,) = queues.groups([(queues.Named(7, "words of praise after a noun, at length"),)]).values()
+    assert long.heading.endswith("…") and long.name == "words of praise after a noun, at length"

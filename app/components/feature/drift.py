@@ -44,12 +44,15 @@ _MARKS = {
 
 def summary(counts: Mapping[str, int], figures: Sequence[ResultRow]) -> str:
     """Say how many features changed, and which carry the change of the estimate."""
-    n = sum(counts.get(status, 0) for status in STATUSES)
+    n, fire = _count_firing(counts, figures)
     changed = [
         f"{count(counts[name])} {STATUS_NAMES[name]}" for name in STATUSES if name != "steady" and counts.get(name)
     ]
     listed = " and ".join([", ".join(changed[:-1]), changed[-1]] if len(changed) > 1 else changed)
-    says = f"Of {count(n)} features, {listed}." if changed else f"All {count(n)} features fire as before."
+    which = f"{count(fire)} features" if fire == n else f"{count(fire)} features that fire in either model"
+    says = f"Of {which}, {listed}." if changed else f"All {which} fire as before."
+    if fire < n:
+        says += f" {count(n - fire)} of {count(n)} never fire."
     shares = {status: pick(figures, metric="carried_share", group=status) for status in STATUSES}
     known = {status: row.value for status, row in shares.items() if row is not None}
     if known:
@@ -58,6 +61,14 @@ def summary(counts: Mapping[str, int], figures: Sequence[ResultRow]) -> str:
         share = percent(known[most]).replace(" ", "\u00a0")
         says += f" {which} carry {share} of the change in the estimate."
     return says
+
+
+def _count_firing(counts: Mapping[str, int], figures: Sequence[ResultRow]) -> tuple[int, int]:
+    """Return the number of features, and of those that fire in either model: all where the report does not say."""
+    n = sum(counts.get(status, 0) for status in STATUSES)
+    counted = pick(figures, metric="count", inputs="sae", group="steady")
+    fire = n if counted is None or counted.n is None else int(counted.n)
+    return n, min(n, fire)
 
 
 def counts_title(figures: Sequence[ResultRow]) -> str:
@@ -137,6 +148,9 @@ def status_table(
         if is_beyond_null(judged):
             beyond.append(len(rows))
         rows.append([name, *measured, *others])
+    n, fire = _count_firing(counts, figures)
+    if fire < n:
+        rows.append(["silent: fires in neither model", count(n - fire), *["–"] * 5])
     return heads, rows, beyond
 
 

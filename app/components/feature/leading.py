@@ -10,7 +10,7 @@ from lfp.bundle.queries.credits import Leaders, LeadingFeature
 from lfp.evaluation.results import ResultRow
 from lfp.report.credits import features_share_sentence, is_carried, read_share
 from lfp.report.formatting import count, percent, plain, share, with_power
-from lfp.util.sanitize import escaped, shortened, token_text
+from lfp.util.sanitize import escaped, token_text
 
 Where = Callable[[int], str]
 """Returns the address of a feature's page."""
@@ -64,7 +64,7 @@ def listed(leaders: Leaders, *, feature_href: Where, text_href: TextWhere) -> st
 
 
 def _row(feature: LeadingFeature, by_credit: bool, feature_href: Where, text_href: TextWhere) -> str:
-    name = shortened(feature.description or "no label", 120)
+    name = panels.cut(feature.description or "no label", 160)
     up, down = ("promotes", "demotes") if by_credit else ("raises", "lowers")
     says = " · ".join(
         f"{verb} {_tokens(items)}" for verb, items in ((up, feature.promotes), (down, feature.demotes)) if items
@@ -72,7 +72,7 @@ def _row(feature: LeadingFeature, by_credit: bool, feature_href: Where, text_hre
     number = feature.feature_id
     return (
         f'<li><div class="side">{_size(feature, by_credit)}</div>'
-        f"<div><p>{panels.anchor(feature_href(number), f'#{number}')} {escaped(name)}</p>"
+        f"<div><p>{panels.anchor(feature_href(number), f'#{number}')} {name}</p>"
         f"<small>{escaped(says)}</small></div>{_example(feature, text_href)}</li>"
     )
 

@@ -227,14 +227,14 @@ def neighbours(found: Sequence[Neighbour], *, where: Where, most: int = 8) -> st
         items = ""
         for near in [near for near in found if near.kind == kind][:most]:
             unlabelled = f"no label; fires on {token_text(near.top_token)}" if near.top_token else "no label"
-            label = shortened(near.description, 70) if near.description else unlabelled
+            label = panels.cut(near.description, 70) if near.description else escaped(unlabelled)
             weight = "<i></i>"
             if near.weight is not None:
                 title = f"weight {signed(near.weight, 4)}"
                 weight = f'<i class="{panels.direction(near.weight)}" title="{title}">{signed(near.weight, 3)}</i>'
             items += (
                 f"<li>{panels.anchor(where(near.neighbour_id), f'#{near.neighbour_id}')}"
-                f'<span class="name" dir="auto">{escaped(label)}</span>{weight}<b>{plain(near.value)}</b></li>'
+                f'<span class="name" dir="auto">{label}</span>{weight}<b>{plain(near.value)}</b></li>'
             )
         if items:
             lists += f"<section><h4>{escaped(name)}</h4>{panels.note(says)}<ol>{items}</ol></section>"

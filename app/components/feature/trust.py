@@ -15,7 +15,7 @@ from lfp.labels.prompts import RebuiltPrompts, rebuild
 from lfp.labels.types import HUMAN, NEURONPEDIA, Excerpt
 from lfp.report.formatting import fixed, percent, plain
 from lfp.report.running_text import shaded
-from lfp.util.sanitize import escaped, visible
+from lfp.util.sanitize import escaped, shortened, visible
 
 CHANCE = 0.5
 """Balanced accuracy of a guess."""
@@ -78,8 +78,8 @@ def comparison(labels: Sequence[Label]) -> str:
         if label.score_ci_low is not None and label.score_ci_high is not None:
             detection += f" [{fixed(label.score_ci_low, 2)}, {fixed(label.score_ci_high, 2)}]"
         scores = [detection, plain(label.score_swapped), plain(label.score_fuzzing), percent(label.agreement)]
-        rows.append([label.labeller, label.description or "no label", *scores])
-    heads = ["labeller", "label", "detection", "another feature’s label", "fuzzing", "agreement"]
+        rows.append([f"{label.labeller}: {shortened(label.description or 'no label', 48)}", *scores])
+    heads = ["label", "detection", "another feature’s label", "fuzzing", "agreement"]
     return panels.table(heads, rows, strong=[0], wraps=True)
 
 

@@ -180,9 +180,9 @@ def differences(
     rows = ""
     for a, b in pairs:
         feature = named.get(a.feature_id)
-        label = shortened((feature and feature.description) or "no label", 90)
+        label = panels.cut((feature and feature.description) or "no label", 90)
         link = panels.anchor(where(a.feature_id), f"feature {a.feature_id}")
-        rows += f'<tr><td>{link}</td><td dir="auto">{escaped(label)}</td>{cell(a)}{cell(b)}</tr>'
+        rows += f'<tr><td>{link}</td><td dir="auto">{label}</td>{cell(a)}{cell(b)}</tr>'
     head = f"<thead><tr>{heads}</tr></thead>"
     return panels.scrolling(f'<table class="lfp-table lfp-differ">{head}<tbody>{rows}</tbody></table>')
 

@@ -47,6 +47,13 @@ def text(words: str) -> str:
     return f"<span>{escaped(words)}</span>"
 
 
+def cut(words: str, length: int) -> str:
+    """Return at most so many characters of a text on one line; a text that is longer is whole on hover."""
+    line = shortened(words, length)
+    whole = " ".join(words.split())
+    return escaped(line) if len(whole) <= length else f'<span title="{escaped(whole)}">{escaped(line)}</span>'
+
+
 def plain_text(words: str) -> str:
     """Return a text as it is read, without any score."""
     return f'<p class="lfp-lede" dir="auto">{escaped(words)}</p>'
@@ -188,7 +195,7 @@ def linked_table(heads: Sequence[str], rows: Sequence[LinkedRow]) -> str:
     """Return rows with their links in the first column, whose head is the first of `heads`."""
     top, body = "".join(f'<th scope="col">{escaped(head)}</th>' for head in heads), ""
     for row in rows:
-        says = f" <span>{escaped(shortened(row.says, 64))}</span>" if row.says else ""
+        says = f" <span>{cut(row.says, 64)}</span>" if row.says else ""
         cells = "".join(f"<td>{escaped(cell)}</td>" for cell in row.cells)
         body += f"<tr><td>{anchor(row.href, row.name)}{says}</td>{cells}</tr>"
     head = f"<thead><tr>{top}</tr></thead>"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from app.components.html import panels
 from lfp.bundle.queries.words import PaidWord, QueuedText, QueuedWord, Responsible, TwinWord
@@ -53,7 +54,14 @@ def by_text(found: Sequence[Responsible]) -> dict[int, tuple[Named, ...]]:
     return {text_id: tuple(features) for text_id, features in grouped.items()}
 
 
-def groups(features: Sequence[tuple[Named, ...]], *, most: int = 10, is_blind: bool = False) -> dict[int, str]:
+class Group(NamedTuple):
+    """How a button calls a feature responsible for items, and its whole name where that is cut."""
+
+    heading: str
+    name: str | None
+
+
+def groups(features: Sequence[tuple[Named, ...]], *, most: int = 10, is_blind: bool = False) -> dict[int, Group]:
     """Return a heading for each of the features responsible for most items, with their number, largest first.
 
     With `is_blind` features are not named.
@@ -61,12 +69,13 @@ def groups(features: Sequence[tuple[Named, ...]], *, most: int = 10, is_blind: b
     counts = Counter(feature.feature_id for item in features for feature in item)
     names = {feature.feature_id: feature.description for item in features for feature in item}
     largest = sorted(counts, key=lambda number: (-counts[number], number))[:most]
-    return {
-        number: as_label(
-            f"{counts[number]} · #{number} {'' if is_blind else shortened(names[number] or 'no label', 40)}".rstrip()
-        )
-        for number in largest
-    }
+    made = {}
+    for number in largest:
+        name = "" if is_blind else names[number] or "no label"
+        short = shortened(name, 36)
+        heading = as_label(f"{counts[number]} · #{number} {short}".rstrip())
+        made[number] = Group(heading, as_label(name) if short.endswith("…") and short != name else None)
+    return made
 
 
 def listed(items: Sequence[Item], judges: Judges, *, feature_href: Mapping[int, str]) -> str:
@@ -110,7 +119,7 @@ def _features(features: Sequence[Named], href: Mapping[int, str]) -> str:
         return "no feature stands out"
     return "".join(
         f"<span>{panels.anchor(href[feature.feature_id], f'#{feature.feature_id}')} "
-        f"{escaped(shortened(feature.description or 'no label', 44))}"
+        f"{panels.cut(feature.description or 'no label', 44)}"
         f"{'' if feature.push is None else f' <s>{signed(feature.push, 4)}</s>'}</span>"
         for feature in features
     )

@@ -16,7 +16,6 @@ from lfp.bundle.queries.texts import TokenLedger
 from lfp.report.credits import NAMES, name_module, name_place
 from lfp.report.figures.frame import Bar
 from lfp.report.formatting import count, plain, signed
-from lfp.util.sanitize import escaped, shortened
 
 SIGNED_COLUMNS = ("contribution", "here", "there", "difference", "credit", "running_total")
 """Columns of `all_parts` in the units of the estimate, or in nats."""
@@ -186,7 +185,7 @@ def _tip(ledger: TokenLedger, says: str, *, rest: float | None = None) -> str:
     if rest is not None:
         parts.append(("", "other modules, and what features leave", rest))
     rows = "".join(
-        f"<li><code>{number}</code><span>{escaped(shortened(name, 80))}</span>"
+        f"<li><code>{number}</code><span>{panels.cut(name, 80)}</span>"
         f'<span class="{panels.direction(value)}">{signed(value, 5)}</span></li>'
         for number, name, value in parts
     )

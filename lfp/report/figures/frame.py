@@ -74,12 +74,12 @@ def draw(
     )
 
 
-def name_above(text: str, y: float, *, ink: str | None) -> dict[str, object]:
-    """Return an annotation: words at the left edge of a figure, at the height `y`."""
+def name_above(text: str, y: float, *, ink: str | None, whole: str | None = None) -> dict[str, object]:
+    """Return an annotation: words at the left edge of a figure, at the height `y`; on hover `whole`, if it differs."""
     font: dict[str, Any] = {"size": 13} | ({} if ink is None else {"color": ink})
     return {
         "text": text, "x": 0, "xref": "paper", "xanchor": "left", "y": y, "yref": "y", "showarrow": False,
-        "align": "left", "font": font,
+        "align": "left", "font": font, "hovertext": None if whole is None else escaped(whole),
     }  # fmt: skip
 
 
@@ -97,8 +97,10 @@ def contributions(
     Below them `others`: together all bars are the sum. The `customdata` of a
     feature's bar is its number.
     """
-    labels = [escaped(shortened(text or "no label", 52)) for text in descriptions]
-    names = [f"<b>#{feature}</b>  {label}" for feature, label in zip(ids, labels, strict=True)]
+    labels = [text or "no label" for text in descriptions]
+    shown = [shortened(label, 52) for label in labels]
+    names = [f"<b>#{feature}</b>  {escaped(label)}" for feature, label in zip(ids, shown, strict=True)]
+    wholes = [label if label != cut else None for label, cut in zip(labels, shown, strict=True)]
     names += [f"<i>{escaped(bar.name)}</i>" for bar in others]
     parts = [*values, *(bar.value for bar in others)]
     bars = {
@@ -125,5 +127,9 @@ def contributions(
     span = [low - (pad if low < 0 else 0.02 * pad), high + pad]
     x = {"title": title or None, "range": span, "gridcolor": GRID, "zerolinecolor": GRID, "fixedrange": True}
     y = {"autorange": "reversed", "visible": False, "fixedrange": True}
-    above = [name_above(name, row - 0.22, ink=ink) for row, name in enumerate(names)]
+    wholes += [None] * len(others)
+    above = [
+        name_above(name, row - 0.22, ink=ink, whole=whole)
+        for row, (name, whole) in enumerate(zip(names, wholes, strict=True))
+    ]
     return draw([bars], x, y, height=60 + 42 * len(parts), annotations=above)

@@ -14,6 +14,8 @@ from lfp.util.sanitize import escaped, shortened
 
 ROW = 54
 """Height of a line in pixels: its name above, its interval below."""
+LONGEST = 60
+"""Characters of a line's name."""
 LOW = 0.16
 """How far below the middle of its line the interval is, in lines."""
 _HATCH = {"shape": "/", "fgcolor": BASE, "size": 6, "solidity": 0.18}
@@ -65,7 +67,7 @@ def draw_lines(lines: Sequence[Line], legend: Legend, *, ink: str | None, zero: 
     digits = min((digits_for(line.low, line.high) for line in lines if line.low is not None), default=2)
     says = [with_interval(line.value, line.low, line.high, is_signed=legend.is_signed, digits=digits) for line in lines]
     above = [
-        name_above(f"{escaped(shortened(line.name, 46))}  <b>{numbers}</b>", row - 0.2, ink=ink)
+        name_above(f"{escaped(shortened(line.name, LONGEST))}  <b>{numbers}</b>", row - 0.2, ink=ink)
         for row, (line, numbers) in enumerate(zip(lines, says, strict=True))
     ]
     x = {

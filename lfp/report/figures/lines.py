@@ -21,7 +21,7 @@ INPUTS = {
     "raw": "raw activations",
     "base_raw": "raw activations",
     "random_sae": "random dictionary",
-    "trained_random_sae": "dictionary trained with a random decoder",
+    "trained_random_sae": "dictionary with a random decoder",
     "difference_in_means": "raw activations, difference in means",
     "token_identity": "token identity only",
     "sae_before": "features one token earlier",

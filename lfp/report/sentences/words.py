@@ -120,9 +120,13 @@ def largest_gap_sentence(rows: Rows, *, metric: str, kind: str) -> str:
     if not shown:
         return ""
     top = max(shown, key=lambda row: abs(row.value))
+    says = f"The largest gap of {count(top.n)} {kind}s is {plain(abs(top.value))}"
+    if top.null_high is None:
+        return f"{says}."
+    side = "beyond" if abs(top.value) > top.null_high else "within"
     return (
-        f"The largest gap of {count(top.n)} {kind}s is {plain(abs(top.value))}; that of rankings that agree as much on "
-        f"the whole (older bundles: of shuffled ones) exceeds {plain(top.null_high)} in 5 % of draws."
+        f"{says}, {side} chance: two rankings that agree as much on the whole exceed "
+        f"{plain(top.null_high)} in 5 % of draws (in older bundles: two unrelated rankings)."
     )
 
 
