@@ -234,7 +234,7 @@ def plan_stages(config: RunConfig, config_dir: Path | None) -> tuple[Stage, ...]
             "texts",
             texts.run,
             after=(*pair_of_models, "credits", "layers", "saes", "features", "probes"),
-            reads=("model", "stats", "seed", "feedback"),
+            reads=("model", "stats", "cluster.shard_texts", "seed", "feedback"),
             files=(*lexicon_files, *reward_files),
         ),
         Stage(

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from lfp.bundle.tables.columns import TOKEN_VALUES
-from precompute.stages.features.texts import top_token_ids
+from precompute.stages.features.near_misses import top_token_ids
 
 SPELLED = ["a", "b", "\ufffd", "c", "b", "", "d", "e", "f", "\ufffd"]
 

@@ -35,7 +35,15 @@ def run(tiny_bundle: Path, corpus_folder: Path, tmp_path_factory: pytest.TempPat
 
 @pytest.mark.parametrize(
     ("stage", "n_shards"),
-    [("credits", 3), ("saes", 4), ("features", 12), ("feature_credits", 2), ("interventions", 3), ("ablations", 4)],
+    [
+        ("credits", 3),
+        ("saes", 4),
+        ("features", 12),
+        ("texts", 12),
+        ("feature_credits", 2),
+        ("interventions", 3),
+        ("ablations", 4),
+    ],
 )
 def test_workers_elsewhere_write_the_files_of_one_process(run: Run, stage: str, n_shards: int) -> None:
     elsewhere, found = Elsewhere(), []
