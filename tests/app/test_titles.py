@@ -16,6 +16,7 @@ from app.components.results.report import Gap
 from app.components.text import samples
 from lfp.bundle.comparison import FigurePair, MatchedFeatures
 from lfp.bundle.queries.credits import Leaders, LeadingFeature
+from lfp.bundle.queries.run import Sample
 from lfp.evaluation.results import ResultRow
 from lfp.evaluation.written_words import WrittenWord
 from tests.lfp.result_rows import result_rows
@@ -228,3 +229,11 @@ def test_words_written_more_and_less_often_are_counted():
     assert summary_titles.writing(less, 199) == (
         "In 199 continuations the tuned model writes no words more often than the base model, and 1 word less often"
     )
+
+
+def test_a_prompt_is_shown_without_the_cue_to_answer():
+    def shown(prompt):
+        return samples.continuations(Sample(0, prompt, "a", "b", 0.0, 0.0))
+
+    assert "<p>Which assistant? …</p>" in shown("Which\nassistant?\nassistant\n")
+    assert "<p>my assistant …</p>" in shown("my assistant")

@@ -17,7 +17,12 @@ def continuations(sample: Sample, *, risen: Collection[str] = (), fallen: Collec
         f"<div><dt>{name} model <b>{signed(reward)}</b></dt><dd>{_mark_words(text, risen, fallen)}</dd></div>"
         for name, text, reward in sides
     )
-    return f'<section class="lfp-sample"><p>{escaped(" ".join(sample.prompt.split()))} …</p><dl>{rows}</dl></section>'
+    prompt = " ".join(sample.prompt.removesuffix(_CUE).split())
+    return f'<section class="lfp-sample"><p>{escaped(prompt)} …</p><dl>{rows}</dl></section>'
+
+
+_CUE = "\nassistant\n"
+"""What chat templates end a prompt with, so that the model answers: no part of what was asked."""
 
 
 def sentence(*, is_of_pairs: bool) -> str:

@@ -68,6 +68,7 @@ def draw(
             "paper_bgcolor": "rgba(0,0,0,0)",
             "plot_bgcolor": "rgba(0,0,0,0)",
             "hoverlabel": {"align": "left"},
+            "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": BASE, "activecolor": STRENGTH},
             "dragmode": False,
             **layout,
         },

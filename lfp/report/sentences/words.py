@@ -166,7 +166,8 @@ def flagged_sentence(flagged: ResultRow) -> str:
     stand = "word stands" if flagged.value == 1 else "words stand"
     return (
         f"{count(flagged.value)} of {count(flagged.n)} {stand} out from the others (false discovery rate 5 %). That "
-        "says that tuning treated them unlike other words, not why: only models tuned again on the same reward can."
+        "says that tuning treated them unlike other words, not why: only models tuned again on the same reward can. "
+        "Each is judged by its own scatter, so it may stand out and yet be within what chance reaches at its rank."
     )
 
 
