@@ -55,12 +55,12 @@ def text_items(store: Store, gap: str, side: str) -> list[queues.Item]:
         return []
     rows = ask(queries.words.responsible_features, store, gap, side=side, limit=LONGEST)
     responsible = queues.by_text(names.with_names(store, rows))
-    items = []
+    items, start = [], ask(queries.texts.shared_start, store)
     for text in found:
         features = responsible.get(text.text_id, ())
         watch = features[0].feature_id if features else None
         href = permalinks.href("inputs", permalinks.InputsView(text=text.text_id, watch=watch))
-        head = panels.anchor(href, shortened(text.text, 170) or f"text {text.text_id}, empty")
+        head = panels.anchor(href, shortened(text.text.removeprefix(start), 170) or f"text {text.text_id}, empty")
         items.append(queues.Item(head, text, features))
     return items
 

@@ -220,10 +220,11 @@ def show_feature(store: Store, feature: Feature, row: DeltaGenerator) -> None:
     with right:
         with st.container(key="label_cards"):
             show_labels(store, feature, labels, rows)
-        show_tokens(feature)
-        show_credit(store, feature)
-        show_activity(store, feature)
-        show_contribution(store, feature, probe)
+        with st.container():
+            show_tokens(feature)
+            show_credit(store, feature)
+            show_activity(store, feature)
+            show_contribution(store, feature, probe)
     verdict_panel.show_bar(store, feature.feature_id, profile.best_label(labels))
 
 

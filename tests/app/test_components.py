@@ -206,6 +206,7 @@ def test_names_of_inputs_are_never_cut_in_charts():
 
 
 def test_labels_beside_each_other_fit_their_column():
-    label = Label(**dict.fromkeys(Label.__dataclass_fields__) | {"labeller": "rule", "description": "word " * 40})
-    html = trust.comparison([label])
-    assert "rule: word" in html and "…" in html and html.count("<th>") == 5
+    facts = dict.fromkeys(Label.__dataclass_fields__) | {"labeller": "rule", "description": "word " * 40}
+    html = trust.comparison([Label(**facts), Label(**facts | {"agreement": 0.9})])
+    assert "rule: word" in html and "…" in html
+    assert "<th>agreement</th>" in html and "90 %" in html and html.count("<th>") == 2  # nothing else was measured

@@ -26,7 +26,7 @@ from lfp.bundle.store.connection import Store
 from lfp.evaluation.results import ResultRow
 from lfp.report.formatting import signed
 from lfp.testing.synthetic import make_bundle
-from lfp.util.sanitize import as_label
+from lfp.util.sanitize import as_label, escaped
 from tests.app.reader import is_tame, tame, whole
 from tests.conftest import HOSTILE, rewrite, with_column
 
@@ -256,6 +256,20 @@ def test_a_queue_is_shown_with_who_is_responsible(explorer, bundle, queue, gap):
     assert html.count('class="lfp-gap') == 10
     for text in found[:10]:
         assert f"text={text.text_id}&amp;watch={why[text.text_id][0].feature_id}" in html
+
+
+def test_a_queue_of_texts_leaves_out_what_all_begin_with(explorer, copied_bundle):
+    system = "system You are a helpful assistant of films. "
+
+    def prefixed(table):
+        at = table.schema.get_field_index("text")
+        return table.set_column(at, "text", pc.binary_join_element_wise(system, table["text"], ""))
+
+    rewrite(copied_bundle, "texts", prefixed)
+    with Store.open(copied_bundle) as store:
+        first = queries.words.queued_texts(store, "gap")[0].text
+    html = whole(explorer("disagreements", copied_bundle))
+    assert system not in html and escaped(first.removeprefix(system)[:40]) in html
 
 
 def test_a_group_narrows_the_queue_and_a_second_click_widens_it(explorer, bundle):

@@ -71,7 +71,7 @@ def cards(labels: Sequence[Label], rows: Sequence[Mapping[str, Any]], *, max_act
 
 
 def comparison(labels: Sequence[Label]) -> str:
-    """Write several labels beside each other with their scores, the one that names the feature first."""
+    """Write several labels beside each other with the scores that any has, the one that names the feature first."""
     rows = []
     for label in labels:
         detection = plain(label.score_detection)
@@ -80,6 +80,8 @@ def comparison(labels: Sequence[Label]) -> str:
         scores = [detection, plain(label.score_swapped), plain(label.score_fuzzing), percent(label.agreement)]
         rows.append([f"{label.labeller}: {shortened(label.description or 'no label', 48)}", *scores])
     heads = ["label", "detection", "another feature’s label", "fuzzing", "agreement"]
+    known = [at for at in range(len(heads)) if any(row[at] != plain(None) for row in rows)]
+    heads, rows = [heads[at] for at in known], [[row[at] for at in known] for row in rows]
     return panels.table(heads, rows, strong=[0], wraps=True)
 
 
