@@ -61,6 +61,7 @@ PLANTED = [
 
 BRIEF = {
     "probes": {"controls": [], "rollouts": 0, "triples": 20, "max_rows": 500},
+    "feature_credits": {"texts": 8, "interventions": 1, "controls": 1, "intervention_texts": 4, "rewarded": 1},
     "ablation": {"completions": 4, "controls": 1, "features": 1, "groups": ["weighted"]},
 }
 """Sections of a run of every stage, with little of the last ones, for tests of the others."""
@@ -146,8 +147,9 @@ def resume_tiny(tiny_work: Path, corpus_folder: Path) -> Resume:
 
 @pytest.fixture
 def coarse_factors(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Train the factors of plantings for a tenth of their steps."""
-    monkeypatch.setattr("lfp.ml.implicit_reward.contrast_factors._STEPS", 25)
+    """Train the factors of plantings for few steps, in a quarter of the contexts."""
+    monkeypatch.setattr("lfp.ml.implicit_reward.contrast_factors._STEPS", 10)
+    monkeypatch.setattr("precompute.commands.plant.comparison._CONTEXTS", 2000)
 
 
 @pytest.fixture(scope="session")

@@ -254,7 +254,8 @@ def check_location(planting: Planting, row: dict[str, Any]):
 def test_a_whole_planting(corpus_folder: Path, tmp_path: Path):
     secrets = PlantConfig(least_share=0.002, most_share=0.02, certify_prefixes=100, wide_share=0.0)
     tuned = {"steps": 2, "completion_tokens": 32}
-    config = brief_config(tune=tuned, sae={"expansion": [1]})
+    few = {"sae": {"expansion": [1], "steps": 10}, "credits": {"n_texts": 4, "by_token": 2}, "corpus": {"n_texts": 160}}
+    config = brief_config(tune=tuned, **few)
     planting = Planting(config, secrets, tmp_path, corpus_folder)
     request = Request(n=1, bigrams=1, twins=3, shuffled=1, bundles=True)
     rows = run_plant(planting, request, silent)
@@ -279,7 +280,7 @@ def test_a_whole_planting(corpus_folder: Path, tmp_path: Path):
     assert [row["twins_word_q"] for row in without[:2]] == [row["twins_word_q"] for row in rows[:2]]
     assert "feature_rank" not in without[0]
     for other in (
-        replace(planting, config=brief_config(tune={"steps": 3, "completion_tokens": 32}, sae={"expansion": [1]})),
+        replace(planting, config=brief_config(tune=tuned | {"steps": 3}, **few)),
         replace(planting, secrets=secrets.model_copy(update={"certify_prefixes": 101})),
     ):
         with pytest.raises(

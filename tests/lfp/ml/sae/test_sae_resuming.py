@@ -21,12 +21,12 @@ RESUMED: list[Variant] = ["tied_relu", "topk", "batchtopk", "jumprelu"]
 @pytest.mark.parametrize("variant", RESUMED)
 def test_trainers_on_one_stream_are_each_as_if_alone(variant: Variant) -> None:
     """Of two layers, two sizes, two seeds and two lengths."""
-    config = changed(steps=120)
+    config = changed(steps=40)
     kinds: list[tuple[SaeConfig, dict[str, int]]] = [
         (config, {}),
         (config, {"width": 40}),
         (config, {"layer": 4}),
-        (changed(steps=70), {"layer": 4, "seed": 3}),
+        (changed(steps=25), {"layer": 4, "seed": 3}),
     ]
     together = train_saes([trainer(variant, one, **of_info) for one, of_info in kinds], SOURCE)
     for sae, (one, of_info) in zip(together, kinds, strict=True):
