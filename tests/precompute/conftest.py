@@ -60,7 +60,7 @@ PLANTED = [
 
 
 BRIEF = {
-    "probes": {"controls": [], "rollouts": 0, "triples": 20, "max_rows": 500},
+    "probes": {"controls": [], "rollouts": 0, "max_rows": 500},
     "feature_credits": {"texts": 8, "interventions": 1, "controls": 1, "intervention_texts": 4, "rewarded": 1},
     "ablation": {"completions": 4, "controls": 1, "features": 1, "groups": ["weighted"]},
 }
