@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import subprocess
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lfp.bundle.manifest import read_manifest
 from lfp.bundle.validation import validate
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,7 +83,7 @@ def config_file(folder: Path) -> Path:
     values = {name: {**TINY.get(name, {}), **BRIEF.get(name, {})} for name in {*TINY, *BRIEF}  # type: ignore[dict-item]
               if isinstance(TINY.get(name, {}), dict)}  # fmt: skip
     for name, keys in values.items():
-        lines += [f"[{name}]", *(f"{key} = {str(value).replace(chr(39), chr(34))}" for key, value in keys.items())]
+        lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in keys.items())]
     file = folder / "tiny.toml"
     file.write_text("\n".join(lines), encoding="utf-8")
     return file
@@ -104,8 +106,11 @@ def judge(code: int | None, err: str) -> str:
 
 
 def fill_disks(sizes: Sequence[str], folder: Path) -> list[str]:
-    """Run on disks that are too small, then with room; return the faults."""
+    """Run on disks that are too small, then with room, which must give the undisturbed run's hashes; return faults."""
     faults, config = [], config_file(folder)
+    undisturbed = folder / "undisturbed"
+    if sizes and start(["run", config, "--out", undisturbed]).wait(280):
+        return ["the undisturbed run failed"]
     for size in sizes:
         with small_disk(folder / f"disk-{size}", size) as disk:
             out = disk / "out"
@@ -118,6 +123,8 @@ def fill_disks(sizes: Sequence[str], folder: Path) -> list[str]:
             again = start(["run", config, "--out", out, "--resume"])
             rest = again.communicate(timeout=280)[1]
             wrong = wrong or (f"not resumed: {rest[-300:]}" if again.returncode or validate(out) else "")
+            if not wrong and read_manifest(out).tables_id != read_manifest(undisturbed).tables_id:
+                wrong = "resumed, it gave other hashes"
             sys.stderr.write(f"{'FAULT' if wrong else 'fine '} disk of {size}: {wrong or err.splitlines()[-1][:200]}\n")
             faults += [f"disk of {size}: {wrong}"] if wrong else []
     return faults
