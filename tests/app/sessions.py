@@ -2,10 +2,12 @@
 
 import random
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from urllib.parse import urlencode
 
+import pyarrow as pa
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from websockets.sync.client import connect
@@ -13,31 +15,53 @@ from websockets.sync.client import connect
 
 @dataclass(frozen=True)
 class Visit:
-    """A page as a reader got it: how long that took, its HTML, and what went wrong."""
+    """A page as a reader got it: how long that took, its HTML, what went wrong, tables, and buttons' ids by name."""
 
     seconds: float
     html: tuple[str, ...]
     faults: tuple[str, ...]
+    tables: tuple[pa.Table, ...] = ()
+    buttons: Mapping[str, str] = field(default_factory=dict)
+
+
+def session(address, *, timeout_s=120):
+    """A new session: a socket for `turn`, to be used in a with statement."""
+    stream = address.replace("http://", "ws://") + "/_stcore/stream"
+    return connect(stream, subprotocols=["streamlit"], max_size=None, open_timeout=timeout_s)
 
 
 def visit(address, page, params, *, timeout_s=120):
     """Opens a page by its name in the address ("" is the first one) in a session of its own, as a link does."""
-    message = BackMsg()
+    started = time.perf_counter()
+    with session(address, timeout_s=timeout_s) as socket:
+        found = turn(socket, page, params, timeout_s=timeout_s)
+        return replace(found, seconds=time.perf_counter() - started)
+
+
+def turn(socket, page, params, *, button="", timeout_s=120):
+    """Opens a page in a session, or presses a button of it, by its id."""
+    message, started = BackMsg(), time.perf_counter()
     message.rerun_script.page_name = page
     message.rerun_script.query_string = urlencode(params)
-    stream = address.replace("http://", "ws://") + "/_stcore/stream"
-    html, faults, started = [], [], time.perf_counter()
-    with connect(stream, subprotocols=["streamlit"], max_size=None, open_timeout=timeout_s) as socket:
-        socket.send(message.SerializeToString())
-        for element in elements(socket, timeout_s=timeout_s):
-            if element is None:
-                html.clear()
-            elif element.WhichOneof("type") == "html":
-                html.append(element.html.body)
-            elif element.WhichOneof("type") == "exception":
-                faults.append(f"{element.exception.type}: {element.exception.message}")
-        seconds = time.perf_counter() - started
-    return Visit(seconds, tuple(html), tuple(faults))
+    if button:
+        state = message.rerun_script.widget_states.widgets.add()
+        state.id, state.trigger_value = button, True
+    socket.send(message.SerializeToString())
+    html, faults, tables, buttons = [], [], [], {}
+    for element in elements(socket, timeout_s=timeout_s):
+        kind = element and element.WhichOneof("type")
+        if element is None:
+            for held in (html, tables, buttons):
+                held.clear()
+        elif kind == "html":
+            html.append(element.html.body)
+        elif kind == "dataframe":
+            tables.append(pa.ipc.open_stream(element.dataframe.arrow_data.data).read_all())
+        elif kind == "button":
+            buttons[element.button.label] = element.button.id
+        elif kind == "exception":
+            faults.append(f"{element.exception.type}: {element.exception.message}")
+    return Visit(time.perf_counter() - started, tuple(html), tuple(faults), tuple(tables), buttons)
 
 
 def elements(socket, *, timeout_s):

@@ -17,17 +17,12 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 import numpy as np
-import pyarrow as pa
-from streamlit.proto.BackMsg_pb2 import BackMsg
-from websockets.sync.client import connect
-from websockets.typing import Subprotocol
 
 from lfp.bundle.store.connection import Store
 from tests.app import serving
-from tests.app.sessions import elements
+from tests.app.sessions import Visit, session, turn
 
 DEMO = Path(__file__).resolve().parents[2] / "data" / "demo"
 PAGES = ("features", "features", "feature", "feature", "inputs", "inputs", "", "validation", "drift")
@@ -38,46 +33,18 @@ STRONGEST = """SELECT feature_id, position, text, token_starts FROM examples JOI
 TEXTS = "SELECT text_id, text, token_starts FROM texts WHERE len(token_starts) > 0"
 
 
-@dataclass
-class Shown:
-    """What a page shows, and what went wrong on it."""
-
-    parts: list[str] = field(default_factory=list)
-    tables: list[pa.Table] = field(default_factory=list)
-    buttons: dict[str, str] = field(default_factory=dict)
-    faults: list[str] = field(default_factory=list)
-
-    def has(self, letters: str) -> bool:
-        """Whether the page's words have these letters and digits in a row."""
-        return letters in re.sub(r"\W", "", "".join(self.parts))
+def words(shown: Visit) -> str:
+    """Return what a page's HTML says."""
+    tags = r"<(style|script).*?</\1>|<[^>]*>"
+    return html.unescape(re.sub(tags, "", "\n".join(shown.html), flags=re.DOTALL))
 
 
-def turn(socket: Any, page: str, params: dict[str, Any], *, button: str = "") -> Shown:
-    """Open a page in a session by its name in the address, or press a button of it, by its id."""
-    message, shown = BackMsg(), Shown()
-    message.rerun_script.page_name, message.rerun_script.query_string = page, urlencode(params)
-    if button:
-        state = message.rerun_script.widget_states.widgets.add()
-        state.id, state.trigger_value = button, True
-    socket.send(message.SerializeToString())
-    for element in elements(socket, timeout_s=LIMIT_S):
-        kind = element and element.WhichOneof("type")
-        if element is None:
-            shown = Shown()
-        elif kind == "html":
-            body = re.sub(r"<(style|script).*?</\1>|<[^>]*>", "", element.html.body, flags=re.DOTALL)
-            shown.parts.append(html.unescape(body))
-        elif kind == "dataframe":
-            shown.tables.append(pa.ipc.open_stream(element.dataframe.arrow_data.data).read_all())
-        elif kind == "button":
-            shown.buttons[element.button.label] = element.button.id
-        elif kind == "exception":
-            shown.faults.append(f"{element.exception.type}: {element.exception.message}")
-    shown.faults += ["notice"] if shown.has("Thiscannotbeshown") else []
-    return shown
+def letters(text: str) -> str:
+    """Return a text's letters and digits."""
+    return re.sub(r"\W", "", text)
 
 
-def draw_page(draw: random.Random, store: Store) -> tuple[str, dict[str, Any], Callable[[Shown], bool]]:
+def draw_page(draw: random.Random, store: Store) -> tuple[str, dict[str, Any], Callable[[Visit], bool]]:
     """Draw a page, and whether it shows what the bundle's tables hold."""
     page = draw.choice(PAGES)
     if page == "features":
@@ -89,14 +56,14 @@ def draw_page(draw: random.Random, store: Store) -> tuple[str, dict[str, Any], C
     if page == "feature":
         row = draw.choice(store.once("strongest", lambda: store.rows(STRONGEST)))
         starts = row["token_starts"][max(row["position"] - 3, 0) :]
-        said = re.sub(r"\W", "", row["text"][starts[0] : starts[min(4, len(starts) - 1)]])
-        return page, {"feature": row["feature_id"]}, lambda shown: shown.has(said)
+        said = letters(row["text"][starts[0] : starts[min(4, len(starts) - 1)]])
+        return page, {"feature": row["feature_id"]}, lambda shown: said in letters(words(shown))
     if page == "inputs":
         row = draw.choice(store.once("drawn", lambda: store.rows(TEXTS)))
         ends = [*row["token_starts"][1:], len(row["text"])]
         parts = [row["text"][at:end].strip() for at, end in zip(row["token_starts"], ends, strict=True)]
-        return page, {"text": row["text_id"]}, lambda shown: all(part in "".join(shown.parts) for part in parts)
-    return page, {}, lambda shown: len("".join(shown.parts)) > 500
+        return page, {"text": row["text_id"]}, lambda shown: all(part in words(shown) for part in parts)
+    return page, {}, lambda shown: len(words(shown)) > 500
 
 
 @dataclass
@@ -107,42 +74,38 @@ class Soak:
     store: Store
     faults: list[str] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
-    said: dict[str, list[str]] = field(default_factory=dict)
+    said: dict[str, tuple[str, ...]] = field(default_factory=dict)
     tried: int = 0
-
-    def session(self) -> Any:
-        """Open a new session."""
-        stream, speaks = self.address.replace("http://", "ws://") + "/_stcore/stream", [Subprotocol("streamlit")]
-        return connect(stream, subprotocols=speaks, max_size=None, open_timeout=LIMIT_S)
 
     def read(self, draw: random.Random, goes_on: Callable[[int], bool]) -> None:
         """Turn pages in a session, and look at the rows of each."""
         turned = 0
-        with self.session() as socket:
+        with session(self.address, timeout_s=LIMIT_S) as socket:
             while goes_on(turned):
                 time.sleep(draw.uniform(0, 2 * THINK_S))
                 page, params, is_right = draw_page(draw, self.store)
-                started = time.perf_counter()
-                shown = turn(socket, page, params)
-                self.seconds.append(time.perf_counter() - started)
-                wrong = shown.faults or ([] if is_right(shown) else ["wrong rows"])
-                self.faults += [f"{page} {params}: {each}" for each in wrong]
+                shown = turn(socket, page, params, timeout_s=LIMIT_S)
+                self.seconds.append(shown.seconds)
+                self._judge(f"{page} {params}", shown, says="" if is_right(shown) else "wrong rows")
                 turned += 1
 
     def play(self, number: int, over: threading.Event) -> None:
         """Score and continue a text in the playground; users who ask the same must read the same."""
         typed = {"typed": f"The film was {('warm', 'cold')[number % 2]} and"}
         short = {**typed, "samples": 2, "try_tokens": 6}
-        with self.session() as socket:
+        with session(self.address, timeout_s=LIMIT_S) as socket:
             while not over.is_set():
-                scored = turn(socket, "try_it", {**typed, "doing": "score"})
-                offered = turn(socket, "try_it", short)
-                written = turn(socket, "try_it", short, button=offered.buttons["Write"])
+                scored = turn(socket, "try_it", {**typed, "doing": "score"}, timeout_s=LIMIT_S)
+                offered = turn(socket, "try_it", short, timeout_s=LIMIT_S)
+                written = turn(socket, "try_it", short, button=offered.buttons["Write"], timeout_s=LIMIT_S)
                 for what, shown, last in (("scored", scored, 99), ("written", written, 3)):  # progress comes before
-                    same = self.said.setdefault(f"{what} {typed}", shown.parts[-last:]) == shown.parts[-last:]
-                    wrong = shown.faults or ([] if same else ["other words than before"])
-                    self.faults += [f"playground, {what}: {each}" for each in wrong]
+                    is_same = self.said.setdefault(f"{what} {typed}", shown.html[-last:]) == shown.html[-last:]
+                    self._judge(f"playground, {what}", shown, says="" if is_same else "other words than before")
                 self.tried += 1
+
+    def _judge(self, where: str, shown: Visit, *, says: str) -> None:
+        says = "; ".join(shown.faults) or ("a notice" if "This cannot be shown" in words(shown) else says)
+        self.faults += [f"{where}: {says}"] if says else []
 
 
 def main(seed: int, count: int) -> dict[str, Any]:
@@ -159,7 +122,7 @@ def main(seed: int, count: int) -> dict[str, Any]:
         sys.stderr.write(f"{read} pages, p95 {speed(soak.seconds)} s, {len(soak.faults)} faults {soak.faults[:3]}\n")
         walking = lambda _: time.perf_counter() - began < walk_s  # noqa: E731
         jobs += [*reading, *(pool.submit(soak.read, draw, walking) for draw in draws[sessions:])]
-        (server,) = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii").split()
+        server = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii").split()[-1]
         while walking(0):
             pages = int(Path(f"/proc/{server}/statm").read_text(encoding="ascii").split()[1])
             samples.append(((time.perf_counter() - began) / 60, pages * os.sysconf("SC_PAGE_SIZE") / 1e6))
