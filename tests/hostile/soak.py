@@ -44,9 +44,12 @@ def letters(text: str) -> str:
     return re.sub(r"\W", "", text)
 
 
-def draw_page(draw: random.Random, store: Store) -> tuple[str, dict[str, Any], Callable[[Visit], bool]]:
-    """Draw a page, and whether it shows what the bundle's tables hold."""
-    page = draw.choice(PAGES)
+def draw_page(draw: random.Random, store: Store, *, last: str) -> tuple[str, dict[str, Any], Callable[[Visit], bool]]:
+    """Draw a page, and whether it shows what the bundle's tables hold.
+
+    It is another than the last: a page that is opened twice keeps its widgets, which only a browser sets by addresses.
+    """
+    page = draw.choice([page for page in PAGES if page != last])
     if page == "features":
         sort, number = draw.choice(list(SORTS)), draw.randint(1, 6)
         order = f"ORDER BY {SORTS[sort]} DESC NULLS LAST, feature_id LIMIT {ROWS} OFFSET {ROWS * (number - 1)}"
@@ -79,11 +82,11 @@ class Soak:
 
     def read(self, draw: random.Random, goes_on: Callable[[int], bool]) -> None:
         """Turn pages in a session, and look at the rows of each."""
-        turned = 0
+        turned, page = 0, ""
         with session(self.address, timeout_s=LIMIT_S) as socket:
             while goes_on(turned):
                 time.sleep(draw.uniform(0, 2 * THINK_S))
-                page, params, is_right = draw_page(draw, self.store)
+                page, params, is_right = draw_page(draw, self.store, last=page)
                 shown = turn(socket, page, params, timeout_s=LIMIT_S)
                 self.seconds.append(shown.seconds)
                 self._judge(f"{page} {params}", shown, says="" if is_right(shown) else "wrong rows")
@@ -96,11 +99,13 @@ class Soak:
         with session(self.address, timeout_s=LIMIT_S) as socket:
             while not over.is_set():
                 scored = turn(socket, "try_it", {**typed, "doing": "score"}, timeout_s=LIMIT_S)
+                turn(socket, "validation", {}, timeout_s=LIMIT_S)
                 offered = turn(socket, "try_it", short, timeout_s=LIMIT_S)
                 written = turn(socket, "try_it", short, button=offered.buttons["Write"], timeout_s=LIMIT_S)
                 for what, shown, last in (("scored", scored, 99), ("written", written, 3)):  # progress comes before
                     is_same = self.said.setdefault(f"{what} {typed}", shown.html[-last:]) == shown.html[-last:]
                     self._judge(f"playground, {what}", shown, says="" if is_same else "other words than before")
+                turn(socket, "validation", {}, timeout_s=LIMIT_S)
                 self.tried += 1
 
     def _judge(self, where: str, shown: Visit, *, says: str) -> None:
@@ -119,14 +124,15 @@ def main(seed: int, count: int) -> dict[str, Any]:
         reading = [pool.submit(soak.read, draw, lambda turned: turned < TURNED) for draw in draws[:sessions]]
         wait(reading)
         read, began = len(soak.seconds), time.perf_counter()
-        sys.stderr.write(f"{read} pages, p95 {speed(soak.seconds)} s, {len(soak.faults)} faults {soak.faults[:3]}\n")
         walking = lambda _: time.perf_counter() - began < walk_s  # noqa: E731
         jobs += [*reading, *(pool.submit(soak.read, draw, walking) for draw in draws[sessions:])]
         server = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii").split()[-1]
         while walking(0):
             pages = int(Path(f"/proc/{server}/statm").read_text(encoding="ascii").split()[1])
             samples.append(((time.perf_counter() - began) / 60, pages * os.sysconf("SC_PAGE_SIZE") / 1e6))
-            time.sleep(2)
+            if not len(samples) % 20:
+                sys.stderr.write(f"{len(soak.seconds)} pages, {samples[-1][1]:.0f} MB, {soak.faults[:3]}\n")
+            time.sleep(3)
         over.set()
         soak.faults += [repr(error) for job in jobs if (error := job.exception()) is not None]
     minutes, megabytes = np.array(samples).T

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from lfp.bundle.writer import update_bundle
+from lfp.config import load_config
 from lfp.errors import BundleError, LabelError
 from lfp.evaluation.results import ResultRow
 from lfp.labels.client.questions import Answer, write_answer
@@ -55,6 +56,11 @@ def test_an_out_that_cannot_be_is_one_sentence(tmp_path: Path, capsys: pytest.Ca
         assert not places.judge(code, err), name
         assert "missing.txt" not in err, f"{name}: the corpus is looked for first"
     assert {file.name for file in tmp_path.iterdir()} == {"tiny.toml", "a-file", "full", "loop"}
+
+
+def test_the_config_of_the_long_run_is_one(tmp_path: Path) -> None:
+    config = load_config(places.config_file(tmp_path), [])
+    assert config.corpus.n_texts == 240 and config.ablation.completions == 4 and (tmp_path / "reviews.txt").is_file()
 
 
 @pytest.mark.parametrize("command", ["label", "ablate", "import", "run", "export"])
