@@ -14,7 +14,7 @@ from lfp.util.sanitize import escaped
 KEYS = {
     "/": "search on this page", "Esc": "clear the search, or leave a field", "j": "next item or page",
     "n": "next without a verdict, or the next", "o": "open a feature of this list by its name",
-    "1 to 4": "verdict: right, partly, wrong, unsure",
+    "1 to 4": "verdict: right, partly, wrong, unsure; first your name",
     "k": "previous item or page", "y": "copy a link to this view", "?": "this help",
 }  # fmt: skip
 """Keyboard shortcuts of every page."""
@@ -227,10 +227,12 @@ SCRIPT = """
     const search = document.querySelector('[data-testid="stMain"] input[type="search"]');
     const next = find('Next'), unreviewed = find('Next unreviewed') || next;
     const target = {j: next, n: unreviewed, k: find('Previous'), '?': find('Keys')}[event.key];
+    const name = document.querySelector('[data-testid="stMain"] input[aria-label="Your name"]');
     const opener = document.querySelector('[data-testid="stMain"] [class*="st-key-open_"] input');
     if (event.key === '/' && search) { search.focus(); search.select(); event.preventDefault(); }
     else if (event.key === 'o' && opener) { opener.focus(); event.preventDefault(); }
     else if (event.key === 'y') copy();
+    else if (/^[1-4]$/.test(event.key) && name && !name.value) { name.focus(); event.preventDefault(); }
     else if (target) { target.click(); event.preventDefault(); }
   });
 })();

@@ -155,6 +155,20 @@ def test_keys_judge_and_go_on(page, address):
     page.get_by_text("Nobody has reviewed it yet.").wait_for()
 
 
+def test_a_verdict_without_a_name_leads_to_the_name(page, address):
+    page.context.clear_cookies()
+    start(page, f"{address}/feature?feature=7")
+    page.keyboard.press("2")
+    assert page.evaluate("document.activeElement.ariaLabel") == "Your name"
+    page.keyboard.type("ivy")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Partly").wait_for()
+    settle(page)
+    page.keyboard.press("Escape")
+    page.keyboard.press("2")
+    page.get_by_text("label partly right").wait_for()
+
+
 def tab_to(page, name):
     """Press Tab until what has the focus is called so."""
     for _ in range(90):
