@@ -210,7 +210,7 @@ def test_an_edited_lexicon_gives_the_tables_of_a_new_run(corpus_folder: Path, ti
     lexicon.write_text(json.dumps({word: -value for word, value in values.items()}), encoding="utf-8")
     run_stages(resumed, ["feedback", "findings"])
     repeated = {name for name, time in kept.items() if (resumed.folder(name) / "stage.json").stat().st_mtime_ns != time}
-    assert repeated == {"probes", "texts", "feature_credits", "labels", "findings"}
+    assert repeated == {"feedback", "probes", "texts", "feature_credits", "labels", "findings"}
     run_stages(new, ["findings"])
     for stage, table in (("probes", "vocabulary"), ("texts", "texts"), ("labels", "labels"), ("findings", "drift")):
         assert resumed.table(stage, table).equals(new.table(stage, table)), table
