@@ -210,3 +210,14 @@ def test_labels_beside_each_other_fit_their_column():
     html = trust.comparison([Label(**facts), Label(**facts | {"agreement": 0.9})])
     assert "rule: word" in html and "…" in html
     assert "<th>agreement</th>" in html and "90 %" in html and html.count("<th>") == 2  # nothing else was measured
+
+
+def test_labels_after_the_first_are_folded():
+    facts = dict.fromkeys(Label.__dataclass_fields__) | {"description": "praise", "examples_used": []}
+    made = [
+        Label(**facts | {"labeller": name, "status": "ok", "prompt_version": "1"}) for name in ("one", "two", "three")
+    ]
+    html = trust.cards(made, [], max_activation=1.0, where=str)
+    first, folded = html.split('<details class="lfp-more">')
+    assert "one" in first and "two" not in first and "three" in folded and "2 other labels in full" in folded
+    assert "lfp-more" not in trust.cards(made[:1], [], max_activation=1.0, where=str)

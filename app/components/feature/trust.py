@@ -60,14 +60,16 @@ class Verdict(NamedTuple):
 
 
 def cards(labels: Sequence[Label], rows: Sequence[Mapping[str, Any]], *, max_activation: float, where: Where) -> str:
-    """Write one card per label; `rows` are the feature's examples with their texts."""
+    """Write one card per label, all but the first folded; `rows` are the feature's examples with their texts."""
     near = any(row["bucket"] == NEAR_MISS for row in rows)
-    body = "".join(
+    first, *others = [
         _card(label, near=near, sources=_sources(label, rows, max_activation=max_activation, where=where))
         for label in labels
-    )
+    ] or [""]
+    more = f"{len(others)} other label{'' if len(others) == 1 else 's'} in full"
+    folded = f'<details class="lfp-more"><summary>{more}</summary>{"".join(others)}</details>' if others else ""
     terms = panels.note(TERMS) if any(label.score_detection is not None for label in labels) else ""
-    return f'<div class="lfp-trusts">{body}{terms}</div>'
+    return f'<div class="lfp-trusts">{first}{folded}{terms}</div>'
 
 
 def comparison(labels: Sequence[Label]) -> str:
