@@ -41,6 +41,20 @@ QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "
 """Environment of Ray: nothing is sent to its makers, and no advice is printed."""
 
 
+def wait(refs: Sequence[Any], *, timeout_s: float) -> list[Any]:
+    """Return one of the results that is ready, if any is in time.
+
+    Raises what a signal's handler raises meanwhile, which Ray reports as the cause of a SystemError.
+    """
+    try:
+        ready, _ = ray.wait(list(refs), timeout=timeout_s)
+    except SystemError as error:
+        if error.__cause__ is None:
+            raise
+        raise error.__cause__ from None
+    return list(ready)
+
+
 @contextmanager
 def connect(config: ClusterConfig, *, threads: int, work: Path) -> Iterator[RayExecutor]:
     """Yield the workers of a cluster; all of them end with the block, and so does a cluster that was started for it.
@@ -299,7 +313,7 @@ class _Job:
         away, last_seen = self._crew.away, time.monotonic()
         while self._waiting or self._busy:
             self._hand_out()
-            ready, _ = ray.wait([*self._busy, *away], timeout=_POLL_S)
+            ready = wait([*self._busy, *away], timeout_s=_POLL_S)
             if self._busy or ready:
                 last_seen = time.monotonic()
             if not (self._busy or away) or time.monotonic() - last_seen > _START_S:

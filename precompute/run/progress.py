@@ -45,14 +45,17 @@ def _print_lines() -> Progress:
     """
     started = time.monotonic()
     first: dict[str, tuple[float, int]] = {}
-    last: dict[str, float] = {}
+    last: dict[str, tuple[float, int]] = {}
 
     def print_line(what: str, done: int, total: int, value: float) -> None:
         now = time.monotonic()
-        began, done_then = first.setdefault(what, (now, done))
-        if 0 < done < total and now - last.get(what, -_LINE_EVERY_S) < _LINE_EVERY_S:
+        shown_at, shown = last.get(what, (now, total))
+        if done < shown:  # it starts, or starts again
+            first[what] = now, done
+        elif done < total and now - shown_at < _LINE_EVERY_S:
             return
-        last[what] = now
+        began, done_then = first.setdefault(what, (now, done))
+        last[what] = now, done
         line = f"{now - started:7.1f} s  {what}  {done}/{total}  {value:.4g}"
         if done_then < done < total and now > began:
             rate = (done - done_then) / (now - began)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -14,8 +17,9 @@ import pytest
 
 from lfp.config import ClusterConfig
 from lfp.errors import ClusterError, ConfigError, DataError
+from precompute.cli.options import Interrupted
 from precompute.run import cluster as module
-from precompute.run.cluster import RayExecutor, connect
+from precompute.run.cluster import RayExecutor, connect, wait
 from precompute.run.executor import IN_PROCESS, Shelf, Task, Tree
 from tests.precompute.conftest import silent
 from tests.precompute.run.shard_work import Load, Work
@@ -97,6 +101,26 @@ def test_two_workers_give_the_sums_of_one_process_and_an_interrupted_job_goes_on
         (shelf.folder / f"sums-{number}.shard").unlink()
     assert map_and_merge(executor, work, shelf) == expected
     assert work.runs() == Counter(range(N_SHARDS)) + Counter([1, 4, 5])
+
+
+def test_what_a_signal_raises_while_workers_are_waited_for_stays_what_it_is(executor: RayExecutor) -> None:
+    import ray
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        raise Interrupted
+
+    @ray.remote(num_cpus=0)
+    def sleep() -> None:
+        time.sleep(60.0)
+
+    never, handler = sleep.remote(), signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        with pytest.raises(Interrupted):
+            wait([never], timeout_s=30.0)
+    finally:
+        signal.signal(signal.SIGALRM, handler)
+        ray.cancel(never, force=True)
 
 
 def test_an_error_of_a_worker_is_the_error_of_the_run(executor: RayExecutor, shelf: Shelf, tmp_path: Path) -> None:
