@@ -47,11 +47,12 @@ def letters(text: str) -> str:
 def draw_page(draw: random.Random, store: Store, *, last: str) -> tuple[str, dict[str, Any], Callable[[Visit], bool]]:
     """Draw a page, and whether it shows what the bundle's tables hold.
 
-    It is another than the last: a page that is opened twice keeps its widgets, which only a browser sets by addresses.
+    It is another than the last, and no value is a default: in a session that goes on only a browser's steps in its
+    history put widgets back to those.
     """
     page = draw.choice([page for page in PAGES if page != last])
     if page == "features":
-        sort, number = draw.choice(list(SORTS)), draw.randint(1, 6)
+        sort, number = draw.choice(list(SORTS)), draw.randint(2, 6)
         order = f"ORDER BY {SORTS[sort]} DESC NULLS LAST, feature_id LIMIT {ROWS} OFFSET {ROWS * (number - 1)}"
         ids = [row["feature_id"] for row in store.rows(f"SELECT feature_id FROM feature_table {order}")]
         params = {"sort": sort, "page": number, "with_map": "false"}
