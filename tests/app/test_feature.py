@@ -158,7 +158,8 @@ def test_several_labels_stand_side_by_side_with_their_scores(bundle):
                                 score_ci_high=None, score_swapped=None, score_fuzzing=None, agreement=None)  # fmt: skip
     html = trust.comparison([label, other])
     assert html.count("<tr") == 3
-    assert html.index(f">{label.labeller}<") < html.index(">another<") and "no label" in html and "–" in html
+    assert html.index(f">{label.labeller}: ") < html.index(">another: no label<") and "–" in html
+    assert "<th" in html and "detection" in html and "detection" not in trust.comparison([other, other])
 
 
 def test_latent_scaling_is_said_of_both_models(bundle):

@@ -32,7 +32,7 @@ def test_completions_are_compared_with_several_clean_runs_and_with_controls(tiny
     written = [row for row in rows if row["reward_effect"] is not None]
     assert {row["kind"] for row in written} == {"feature", "control"}
     for row in written:
-        assert row["clean_runs"] == 4 and row["n_completions"] == 12
+        assert row["clean_runs"] == 2 and row["n_completions"] == 12
         assert row["reward_contrast_low"] <= row["reward_contrast"] <= row["reward_contrast_high"]
     assert any(row["reward_effect"] is None for row in rows), "only features.rewarded are"
 
