@@ -178,7 +178,10 @@ def show_unexplained(store: Store, figures: Sequence[ResultRow]) -> None:
         "errors. Chance: if all words differed as those in the middle of the list do, 95 % of gaps at this rank were "
         "smaller."
     )
-    st.html(panels.note(says) + (panels.note(flagged_sentence(flagged)) if flagged else ""))
+    st.html(panels.note(says))
+    if flagged:
+        listed = ask(queries.words.standing_words, store)
+        st.html(panels.note(flagged_sentence(flagged)) + queues.standing(listed, int(flagged.value), word_href))
     sides = (
         ("Preferred more than the reward explains", over, "gap_over_paid"),
         ("Preferred less than the reward explains", under, "gap_under_paid"),

@@ -26,6 +26,7 @@ from lfp.bundle.store.connection import Store
 from lfp.evaluation.results import ResultRow
 from lfp.report.formatting import signed
 from lfp.testing.synthetic import make_bundle
+from lfp.testing.synthetic.corpus import STANDING
 from lfp.util.sanitize import as_label, escaped
 from tests.app.reader import is_tame, tame, whole
 from tests.conftest import HOSTILE, rewrite, with_column
@@ -293,6 +294,8 @@ def test_words_are_queued_with_chance_and_with_words_paid_otherwise(explorer, co
     with Store.open(copied_bundle) as store:
         first = queries.words.queued_words(store, "implicit gap")[0]
         paid = queries.words.paid_words(store, over=True)[0]
+        standing = queries.words.standing_words(store)
+    assert len(standing) == STANDING
     blank = dict.fromkeys(ResultRow.__dataclass_fields__) | {"report_row": "disagreements", "value": first.gap, "n": 40}
     made = [
         {**blank, "metric": "words_flagged", "value": 3.0},
@@ -308,6 +311,7 @@ def test_words_are_queued_with_chance_and_with_words_paid_otherwise(explorer, co
     html = whole(explorer("disagreements", copied_bundle, queue="implicit against true", things="words"))
     assert f"words={first.word}" in html and "The largest gap of 40 words is" in html and "exceed 0.93" in html
     assert "<td>4.2</td>" in html and "3 of 40 words stand out from the others" in html
+    assert f">{standing[0]}</a>, " in html and f">{standing[-1]}</a> and 1 more." in html
     made.pop(0)  # a bundle whose nulls could not reject
     rewrite(copied_bundle, "results", with_rows)
     html = whole(explorer("disagreements", copied_bundle, queue="implicit against true", things="words"))

@@ -134,6 +134,14 @@ def beyond_twins(words: Sequence[TwinWord], href: Callable[[str], str]) -> str:
     return panels.linked_table(["word", "reward", "difference, nats", "t", "false discovery rate", "times"], rows)
 
 
+def standing(words: Sequence[str], n: int, href: Callable[[str], str]) -> str:
+    """Name the words that stand out, the first of `n` at most, each leading to `href` of it."""
+    if not words:
+        return ""
+    more = f" and {n - len(words):,} more" if n > len(words) else ""
+    return f'<p class="lfp-note">These are {", ".join(panels.anchor(href(word), word) for word in words)}{more}.</p>'
+
+
 def paid(words: Sequence[PaidWord], figures: Sequence[ResultRow], *, metric: str, href: Callable[[str], str]) -> str:
     """Write words that the tuned model favours more or less than the reward explains, with chance at their rank.
 

@@ -21,6 +21,7 @@ from lfp.bundle.queries.common import (
 )
 from lfp.bundle.store.connection import Store
 from lfp.errors import NotInBundleError
+from lfp.evaluation.results import RATE
 
 
 @dataclass(frozen=True)
@@ -225,6 +226,11 @@ def paid_words(store: Store, *, over: bool, limit: int | None = 10) -> list[Paid
     return [PaidWord(**row) for row in store.rows(_PAID, {"sign": 1 if over else -1, "limit": limit})]
 
 
+def standing_words(store: Store, *, limit: int | None = 12) -> list[str]:
+    """Select the words that `words_flagged` counts, the surest first: tuning treated them unlike the others."""
+    return [row["word"] for row in store.rows(_STANDING, {"rate": RATE, "limit": limit})]
+
+
 @dataclass(frozen=True)
 class TwinWord:
     """A word that the tuned model prefers otherwise than its twins: by `difference` nats, `t` of the error by chance.
@@ -316,6 +322,11 @@ _PAID = """
 SELECT word, n, feedback, implicit_advantage, implicit_excess AS excess, implicit_gap AS gap FROM vocabulary
 WHERE implicit_gap IS NOT NULL AND $sign * implicit_gap > 0
 ORDER BY $sign * implicit_gap DESC, word LIMIT $limit
+"""
+
+_STANDING = """
+SELECT word FROM vocabulary WHERE implicit_gap_q <= $rate
+ORDER BY implicit_gap_q, abs(implicit_gap) DESC, word LIMIT $limit
 """
 
 _TWINS = """

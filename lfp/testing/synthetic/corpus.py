@@ -145,6 +145,8 @@ D_IN, FOLDS = 16, 5
 """Width of what features read, and folds of words and triples."""
 N_SPLIT = 400
 """Texts, the first, whose implicit reward is split over modules."""
+STANDING = 2
+"""Words that stand out from the others."""
 RAW_INTERCEPT, RAW_BIAS = 0.02, -0.015
 """The raw probe's intercept, and what the decoders' biases add to its estimate of each token."""
 UNKEPT_SHARE = 0.15

@@ -17,7 +17,7 @@ from lfp.evaluation.trajectory import trajectory_rows
 from lfp.labels import prompts
 from lfp.labels.evidence import cut_silent_stretch, read_excerpt
 from lfp.labels.types import TASKS, Excerpt
-from lfp.testing.synthetic.corpus import LEXICON, N_SPLIT, Array, Made, Random, listed
+from lfp.testing.synthetic.corpus import LEXICON, N_SPLIT, STANDING, Array, Made, Random, listed
 from lfp.testing.synthetic.credits import build_trajectory, text_credits
 from lfp.testing.synthetic.examples import Places, example_columns
 from lfp.util.types import Flags, Floats
@@ -236,7 +236,10 @@ def _finding_rows(made: Made) -> list[Row]:
         for metric in ("gap_over_paid", "gap_predicted_true", "gap_implicit_true")
         for place, word in enumerate(words)
     ]
-    rows.append(figure("disagreements", "words_flagged", 2.0, n=38, model="difference", target="implicit_advantage"))
+    flagged = float(STANDING)
+    rows.append(
+        figure("disagreements", "words_flagged", flagged, n=38, model="difference", target="implicit_advantage")
+    )
     rows += [
         figure("twins", "preferred_more", 0.5 - 0.1 * place, half=0.2, group=f"word:{word}", model="difference", n=38)
         for place, word in enumerate(words)

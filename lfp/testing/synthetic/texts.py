@@ -14,6 +14,7 @@ from lfp.testing.synthetic.corpus import (
     N_SPLIT,
     PLAIN,
     PRAISE_AND_BLAME,
+    STANDING,
     Made,
     Random,
     list_offsets,
@@ -107,15 +108,17 @@ def vocabulary_columns(made: Made, random: Random) -> dict[str, Any]:
     excess = implicit + 0.05 - 0.3 * np.nan_to_num(corpus.word_value[kept])
     first = dict(zip(corpus.word[::-1].tolist(), reversed(range(len(last))), strict=True))
     spelling = [corpus.type[first[word] : first[word] + 2 - int(last[first[word]])].tolist() for word in kept.tolist()]
+    gap = excess / (0.1 + 0.3 / np.sqrt(n[kept]))
+    stands_out = np.isin(np.arange(len(kept)), np.argsort(-np.abs(gap), kind="stable")[:STANDING])
     return {
         "word": pa.array([corpus.words[word] for word in kept.tolist()], pa.string()),
         "token_ids": pa.array(spelling, pa.list_(pa.int32())), "feedback": nulled(corpus.word_value[kept]),
         "implicit_reward": implicit, "implicit_advantage": implicit + 0.05, "implicit_matched": 0.9 * implicit,
         "implicit_matched_se": 0.3 / np.sqrt(n[kept]), "implicit_excess": excess,
-        "implicit_gap": excess / (0.1 + 0.3 / np.sqrt(n[kept])), "implicit_excess_se": 0.4 + 0.3 / np.sqrt(n[kept]),
-        "implicit_gap_p": np.full(len(kept), 0.2), "implicit_gap_q": np.full(len(kept), 0.5), "predicted": predicted,
-        "predicted_base": predicted + random.normal(0, 0.2, len(kept)), "n": n[kept], "n_generated": n[kept] // 3,
-        "n_generated_base": n[kept] // 4, "fold": kept % FOLDS,
+        "implicit_gap": gap, "implicit_excess_se": 0.4 + 0.3 / np.sqrt(n[kept]),
+        "implicit_gap_p": np.where(stands_out, 1e-4, 0.2), "implicit_gap_q": np.where(stands_out, 0.01, 0.5),
+        "predicted": predicted, "predicted_base": predicted + random.normal(0, 0.2, len(kept)), "n": n[kept],
+        "n_generated": n[kept] // 3, "n_generated_base": n[kept] // 4, "fold": kept % FOLDS,
     }  # fmt: skip
 
 
