@@ -67,7 +67,7 @@ def draw_lines(lines: Sequence[Line], legend: Legend, *, ink: str | None, zero: 
     digits = min((digits_for(line.low, line.high) for line in lines if line.low is not None), default=2)
     says = [with_interval(line.value, line.low, line.high, is_signed=legend.is_signed, digits=digits) for line in lines]
     above = [
-        name_above(f"{escaped(shortened(line.name, LONGEST))}  <b>{numbers}</b>", row - 0.2, ink=ink)
+        name_above(f"<b>{numbers}</b>  {escaped(shortened(line.name, LONGEST))}", row - 0.2, ink=ink)
         for row, (line, numbers) in enumerate(zip(lines, says, strict=True))
     ]
     x = {

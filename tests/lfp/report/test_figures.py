@@ -188,7 +188,7 @@ def test_the_entry_writes_a_models_name_as_it_is(bundle):
 @given(name=TEXTS, value=st.floats(-9, 9))
 def test_names_in_figures_are_escaped(name, value):
     chart = draw_lines([Line(name, value, value - 1, value + 1)], Legend("x"), ink=None)
-    assert chart.layout.annotations[0].text.startswith(escaped(shortened(name, LONGEST)))
+    assert chart.layout.annotations[0].text.endswith(f"</b>  {escaped(shortened(name, LONGEST))}")
     words = {"word": [name], "feedback": [value], "implicit_reward": [value], "n": [3]}
     (trace,) = points.words(words, points.REWARD, points.IMPLICIT).data
     assert trace.hovertext[0].startswith(f"<b>{escaped(name)}</b><br>") and trace.customdata[0] == name
