@@ -97,17 +97,16 @@ class Soak:
         """Score and continue a text in the playground; users who ask the same must read the same."""
         typed = {"typed": f"The film was {('warm', 'cold')[number % 2]} and"}
         short = {**typed, "samples": 2, "try_tokens": 6}
-        with session(self.address, timeout_s=LIMIT_S) as socket:
-            while not over.is_set():
-                scored = turn(socket, "try_it", {**typed, "doing": "score"}, timeout_s=LIMIT_S)
-                turn(socket, "validation", {}, timeout_s=LIMIT_S)
+        while not over.is_set():  # each time in a session of its own, in which every choice is its default
+            with session(self.address, timeout_s=LIMIT_S) as socket:
                 offered = turn(socket, "try_it", short, timeout_s=LIMIT_S)
                 written = turn(socket, "try_it", short, button=offered.buttons["Write"], timeout_s=LIMIT_S)
-                for what, shown, last in (("scored", scored, 99), ("written", written, 3)):  # progress comes before
-                    is_same = self.said.setdefault(f"{what} {typed}", shown.html[-last:]) == shown.html[-last:]
-                    self._judge(f"playground, {what}", shown, says="" if is_same else "other words than before")
                 turn(socket, "validation", {}, timeout_s=LIMIT_S)
-                self.tried += 1
+                scored = turn(socket, "try_it", {**typed, "doing": "score"}, timeout_s=LIMIT_S)
+            for what, shown, last in (("scored", scored, 99), ("written", written, 3)):  # progress comes before
+                is_same = self.said.setdefault(f"{what} {typed}", shown.html[-last:]) == shown.html[-last:]
+                self._judge(f"playground, {what}", shown, says="" if is_same else "other words than before")
+            self.tried += 1
 
     def _judge(self, where: str, shown: Visit, *, says: str) -> None:
         says = "; ".join(shown.faults) or ("a notice" if "This cannot be shown" in words(shown) else says)
