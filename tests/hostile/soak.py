@@ -47,7 +47,7 @@ def letters(text: str) -> str:
 def draw_page(draw: random.Random, store: Store, *, last: str) -> tuple[str, dict[str, Any], Callable[[Visit], bool]]:
     """Draw a page, and whether it shows what the bundle's tables hold.
 
-    It is another than the last, and no value is a default: in a session that goes on only a browser's steps in its
+    It differs from the last, and no value is a default: in a session that continues, only a browser's steps in its
     history put widgets back to those.
     """
     page = draw.choice([page for page in PAGES if page != last])
