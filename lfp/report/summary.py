@@ -103,7 +103,7 @@ def what_was_tuned(manifest: Manifest) -> str:
     if manifest.config.get("model", {}).get("tuned", TUNE) != TUNE:
         reward = "feedback elsewhere"
     else:
-        reward = "preference pairs (DPO)" if tune.get("method") == "dpo" else "the lexicon’s reward (GRPO)"
+        reward = "preference pairs (DPO)" if is_tuned_on_pairs(manifest) else "the lexicon’s reward (GRPO)"
     return f"{subject} tuned on {reward}, over {texts}, with seed {manifest.seed}."
 
 
