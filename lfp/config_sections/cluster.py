@@ -14,7 +14,7 @@ NO_CLUSTER, LOCAL, RUNNING = "none", "local", "auto"
 class ClusterConfig(Section):
     """Where stages do their work (docs/CLUSTER.md). Only `shard_texts` has a part in results."""
 
-    commands = ("run",)
+    commands = ("run", "sweep", "plant")
     address: str = Field(NO_CLUSTER, exclude=True)
     """`none` for this process alone, `local` for a Ray cluster that is started on this machine and ended with the run,
     `auto` for the one that this machine is a node of, or an address: `ray://HOST:PORT`, `HOST:PORT`."""

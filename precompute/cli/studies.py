@@ -108,7 +108,9 @@ def plant(
     bigrams: Annotated[int, typer.Option("--bigrams", min=0, help="Models with a secret bigram.")] = 0,
     twins: Annotated[int, typer.Option("--twins", min=3, help="Models tuned on the stated reward alone.")] = 8,
     shuffled: Annotated[int, typer.Option("--shuffled", min=0, help="Models tuned on a shuffled lexicon.")] = 0,
-    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Models made at once; above one, a thread each.")] = 2,
+    jobs: Annotated[
+        int, typer.Option("--jobs", min=1, help="Models made at once without a cluster; above one, a thread each.")
+    ] = 2,
     bundles: Annotated[bool, typer.Option("--bundles", help="Also search the reports of planted models.")] = False,
     out: Annotated[Path | None, typer.Option("--out", help="Keep models and bundles here, and continue.")] = None,
     set_: Set = None,

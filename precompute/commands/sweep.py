@@ -24,9 +24,10 @@ from lfp.errors import BundleError, ConfigError
 from lfp.evaluation.results import ResultRow
 from lfp.util.disk import sync
 from lfp.util.types import Place, Progress
-from precompute.pipeline import check_resumable, run_stage, run_stages
+from precompute.pipeline import check_resumable, open_executor, run_stage, run_stages
 from precompute.run.bundle import find_versions
-from precompute.run.inputs import load_role, sae_folder
+from precompute.run.executor import Report, ShardFunction, Shelf, Task, map_in_order
+from precompute.run.inputs import load_role, read_places, sae_folder
 from precompute.run.progress import silent
 from precompute.run.stage import FileDigests, Stage, compute_key
 from precompute.run.work_folder import Output, Run, lock_work_folder
@@ -103,9 +104,11 @@ def run_sweep(
         mark = work / _MARK
         if not run.finished():
             mark.touch()
-        keys = run_stages(run, _NEEDED)
-        comparison = Comparison(run, points, grid)
-        rows = [row for place in comparison.subject.places for row in comparison.run_place(place, keys)]
+        with open_executor(config, work) as executor:
+            run = replace(run, executor=executor)
+            keys = run_stages(run, _NEEDED)
+            comparison = Comparison(run, points, grid, keys)
+            rows = comparison.rows()
         write_sweep(out, rows, comparison.facts())
         for folder in [work] if mark.is_file() else list(work.glob("*sweep-layer*")):
             shutil.rmtree(folder)
@@ -114,24 +117,37 @@ def run_sweep(
 
 @dataclass(frozen=True)
 class Comparison:
-    """The points of a grid, and what they share: the tuned model and its activations, loaded once when needed."""
+    """The points of a grid, and what they share: the tuned model and its activations, loaded once when needed.
+
+    `keys` has the keys of the stages before, and `only` the places that are read where not all of the run's are.
+    """
 
     run: Run
     points: Sequence[Point]
     grid: SweepConfig
+    keys: Mapping[str, str]
+    only: tuple[Place, ...] = ()
 
     @cached_property
     def subject(self) -> Subject:
         """Load the tuned model and its held-out activations."""
-        return Subject(self.run, "tuned")
+        return Subject(self.run, "tuned", only=self.only)
 
     @cached_property
     def source(self) -> ActivationSource:
         """Return training batches of all places, the same for all points."""
         return self.subject.source()
 
-    def run_place(self, place: Place, keys: Mapping[str, str]) -> list[dict[str, Any]]:
-        """Return the rows of a place's points, from disk where they are done; `keys` has those of earlier stages."""
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the rows of all places, which share one reading of the models, or of which workers take one each."""
+        places = read_places(self.run)
+        load = _LoadComparison(replace(self, run=self.run.for_worker()))
+        task = Task("sweep: places", [1] * len(places), load, Shelf(None, ""), self.run.progress)
+        found = map_in_order(self.run.executor, self, places, task)
+        return [row for of_place in found for row in of_place]
+
+    def __call__(self, place: Place, report: Report) -> list[dict[str, Any]]:
+        """Return the rows of a place's points, from disk where they are done."""
         stage = Stage(
             _name_stage(place),
             lambda _, output: self._compare(place, output),
@@ -140,10 +156,11 @@ class Comparison:
             facts=self.grid.model_dump_json(),
         )
         digests = FileDigests()
-        key = compute_key(stage, self.run.config, keys, digests)
+        key = compute_key(stage, self.run.config, self.keys, digests)
         if not self.run.is_done(stage.name, key):
             run_stage(self.run, stage, key, digests)
         rows: list[dict[str, Any]] = self.run.json(stage.name, "rows")
+        report(1)
         return rows
 
     def _compare(self, place: Place, output: Output) -> None:
@@ -186,6 +203,17 @@ class Comparison:
             "models": {"tuned": {"sha256": self.subject.model.sha256}},
             "versions": find_versions(_LIBRARIES),
         }
+
+
+@dataclass(frozen=True)
+class _LoadComparison:
+    """Brings a comparison to another process, which reads the models for each place that it gets."""
+
+    comparison: Comparison
+
+    def __call__(self) -> ShardFunction[Place, list[dict[str, Any]]]:
+        """Return what compares the points at a place."""
+        return lambda place, report: replace(self.comparison, only=(place,))(place, report)
 
 
 def _name_stage(place: Place) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import pickle
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Generic, Protocol, TypeVar
 
 from lfp.util.types import Progress
@@ -111,6 +113,57 @@ class InProcess:
 
 
 IN_PROCESS = InProcess()
+
+
+class InThreads:
+    """Maps functions in threads of this process, each with a single thread of linear algebra.
+
+    A factorisation shared among threads waits for all of them at every step, and takes twenty times as long when
+    another program has one of the cores.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+
+    def map_shards(
+        self, function: ShardFunction[_Shard, _Result], shards: Sequence[_Shard], task: Task[_Shard, _Result]
+    ) -> Iterator[tuple[int, _Result]]:
+        """Yield the number of each shard and its result, in order; as many are in memory as there are threads."""
+        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+        done, lock = 0, Lock()
+
+        def report(n: int) -> None:
+            nonlocal done
+            with lock:
+                done += n
+                task.show(done)
+
+        def do(number: int) -> _Result:
+            stored = task.shelf.load(number)
+            if stored is None:
+                return function(shards[number], report)
+            report(task.sizes[number])
+            result: _Result = pickle.loads(stored)
+            return result
+
+        task.show(0)
+        with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(self._threads) as pool:
+            yield from enumerate(pool.map(do, range(len(shards))))
+
+
+@dataclass(frozen=True)
+class OneThread(Generic[_Shard, _Result]):
+    """A function whose linear algebra has a single thread, as `InThreads` gives it."""
+
+    function: ShardFunction[_Shard, _Result]
+
+    def __call__(self, shard: _Shard, report: Report) -> _Result:
+        """Do a shard."""
+        from threadpoolctl import threadpool_limits
+
+        with threadpool_limits(1, user_api="blas"):
+            return self.function(shard, report)
 
 
 def map_in_order(

@@ -9,17 +9,20 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
 from lfp.config import PlantConfig, RunConfig
+from lfp.config_sections.cluster import NO_CLUSTER
 from lfp.texts.lexicon import lexicon_of, lexicon_reward
 from lfp.util.disk import sync, write_whole
 from lfp.util.types import Progress
 from precompute.commands.plant.detection import Findings
 from precompute.commands.plant.secrets import Secret, secret_reward, shuffled_lexicon
 from precompute.pipeline import run_pipeline
+from precompute.run.executor import IN_PROCESS, Executor, Report, Shelf, Task
 from precompute.run.inputs import read_texts, tokenize_texts
 from precompute.run.progress import silent
 from precompute.run.work_folder import Run
@@ -66,11 +69,35 @@ class Planting:
         return list(json.loads((self.work / job.name / "completions.json").read_text(encoding="utf-8")))
 
 
-def make_models(planting: Planting, jobs: Sequence[Job], n_at_once: int) -> Iterator[tuple[str, Row]]:
-    """Yield the name and the row of each model as it is finished, made in processes of their own above one at once."""
-    if n_at_once == 1:
-        yield from ((job.name, make_model(planting, job)) for job in jobs)
+@dataclass(frozen=True)
+class Maker:
+    """Makes the models of a planting, here or as a worker of a cluster."""
+
+    planting: Planting
+
+    def __call__(self, job: Job, report: Report) -> Row:
+        """Make one."""
+        row = make_model(self.planting, job)
+        report(1)
+        return row
+
+
+def make_models(
+    planting: Planting, jobs: Sequence[Job], executor: Executor, *, n_at_once: int
+) -> Iterator[tuple[str, Row]]:
+    """Yield the name and the row of each model as it is finished.
+
+    The workers of a cluster make one each; without a cluster, processes of their own do above one at once.
+    """
+    if executor is IN_PROCESS and n_at_once > 1:
+        yield from _make_at_once(planting, jobs, n_at_once)
         return
+    task = Task("plant: models", [1] * len(jobs), partial(Maker, planting), Shelf(None, ""), silent)
+    for number, row in executor.map_shards(Maker(planting), jobs, task):
+        yield jobs[number].name, row
+
+
+def _make_at_once(planting: Planting, jobs: Sequence[Job], n_at_once: int) -> Iterator[tuple[str, Row]]:
     single = replace(planting, config=planting.config.model_copy(update={"threads": 1}))
     with _one_thread_each(), ProcessPoolExecutor(n_at_once, mp_context=get_context("spawn")) as pool:
         names: dict[Future[Row], str] = {pool.submit(make_model, single, job): job.name for job in jobs}
@@ -116,7 +143,14 @@ def make_model(planting: Planting, job: Job) -> Row:
             config = planting.config
             models = config.model.model_copy(update={"base": str(planting.base), "tuned": str(folder / "model")})
             ablation = config.ablation.model_copy(update={"completions": 0})  # nothing here reads ablations
-            changes = {"model": models, "ablation": ablation, "artifacts": False, "title": "Planted model"}
+            cluster = config.cluster.model_copy(update={"address": NO_CLUSTER})  # this may be a worker of it
+            changes = {
+                "model": models,
+                "ablation": ablation,
+                "cluster": cluster,
+                "artifacts": False,
+                "title": "Planted model",
+            }
             config = config.model_copy(update=changes)
             run_pipeline(config, folder / "bundle", config_dir=planting.config_dir, resume=True, progress=silent)
         findings = Findings.from_bundle(folder / "bundle")

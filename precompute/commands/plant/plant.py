@@ -30,7 +30,7 @@ from precompute.commands.plant.draws import (
 from precompute.commands.plant.location import Location, locate_secrets, location_columns
 from precompute.commands.plant.models import Job, Planting, Row, make_models
 from precompute.commands.plant.secrets import Secret
-from precompute.pipeline import run_stages
+from precompute.pipeline import open_executor, run_stages
 from precompute.presets import preset
 from precompute.run.inputs import load_role, read_texts, resolve_name, tokenize_texts
 from precompute.run.progress import silent
@@ -72,20 +72,21 @@ def plant(
     """Tune models on rewards with a secret, look for it beside twins without one, and return a row per model.
 
     `n` models have a secret, `plant.wide_share` of them one that no single word carries; `bigrams` have a secret
-    bigram, `twins` none, at least three, and `shuffled` are tuned on a shuffled lexicon; `jobs` are made at once. With
-    `bundles` the pipeline also runs on planted models and one twin, and their reports are searched. `config` is the
-    preset plant.toml by default. Models and bundles are kept in `out`, and what is there is not made again; without it
-    they are deleted at the end. Raises ConfigError where the config's reward is not a lexicon's, its tuned model is not
-    made by the run, the twins are too few, or `out` has models of other settings.
+    bigram, `twins` none, at least three, and `shuffled` are tuned on a shuffled lexicon. `jobs` are made at once, or as
+    many as a cluster has workers. With `bundles` the pipeline also runs on planted models and one twin, and their
+    reports are searched. `config` is the preset plant.toml by default. Models and bundles are kept in `out`, and what
+    is there is not made again; without it they are deleted at the end. Raises ConfigError where the config's
+    reward is not a lexicon's, its tuned model is not made by the run, the twins are too few, or `out` has models of
+    other settings.
     """
     file = Path(config) if config else preset("plant")
     run_config = load_config(file, overrides, command="plant")
     secrets = load_section(PlantConfig, "plant", file, overrides)
     request = Request(n=n, bigrams=bigrams, twins=twins, shuffled=shuffled, seed=seed, jobs=jobs, bundles=bundles)
     with ExitStack() as stack:
-        work = Path(out or stack.enter_context(TemporaryDirectory(prefix="plant-")))
+        work = Path(out or stack.enter_context(TemporaryDirectory(prefix="plant-"))).resolve()
         if out is not None:
-            stack.enter_context(lock_work_folder(work.resolve()))
+            stack.enter_context(lock_work_folder(work))
         work.mkdir(parents=True, exist_ok=True)
         return run_plant(Planting(run_config, secrets, work, file.parent), request, progress)
 
@@ -111,9 +112,11 @@ def run_plant(planting: Planting, request: Request, progress: Progress) -> list[
     ]
     rows: dict[str, Row] = {}
     jobs = [*twins, *planted, *shuffled]
-    for done, (name, row) in enumerate(make_models(planting, jobs, request.jobs), start=1):
-        rows[name] = row
-        progress(f"plant: {name}", done, len(jobs), float(done))
+    with open_executor(config, planting.work) as executor:
+        made = make_models(planting, jobs, executor, n_at_once=request.jobs)
+        for done, (name, row) in enumerate(made, start=1):
+            rows[name] = row
+            progress(f"plant: {name}", done, len(jobs), float(done))
     comparison = _compare_twins(planting, twins, progress)
     return [
         *_planted_rows(planting, planted, twins[0], rows, comparison, progress=progress),

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from threading import Lock
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -20,11 +19,13 @@ from lfp.probes.ridge import FoldedRidge, fit_folded_ridge, fit_ridge, folded_er
 from lfp.probes.weight_intervals import clustered_intervals
 from lfp.probes.weight_nulls import WeightNull
 from lfp.util.types import Floats, Ints
+from precompute.run.executor import IN_PROCESS, InThreads, OneThread, ShardFunction, Shelf, Task, map_in_order
 from precompute.run.work_folder import Run
 from precompute.stages.probes.inputs import DIFFERENCE_IN_MEANS, OF_THE_BUNDLE, Inputs, scaled_columns
 from precompute.stages.probes.targets import POOLING, Rows
 
-Fit = TypeVar("Fit")
+_Subject = TypeVar("_Subject")
+_Fit = TypeVar("_Fit")
 
 
 @dataclass(frozen=True)
@@ -244,27 +245,26 @@ def _build_weights(inputs: Inputs, rows: Rows, ridge: Ridge, scales: Floats, con
     return Weights.with_noise(value, (low * scales, high * scales), nulls.coef * scales[:, None])
 
 
-def count_fits(run: Run, what: str, total: int) -> Callable[[], None]:
-    """Return what counts a fit and reports how many of all are done; threads may call it at the same time."""
-    done, lock = 0, Lock()
+def map_fits(
+    run: Run,
+    fit: ShardFunction[_Subject, _Fit],
+    subjects: Sequence[_Subject],
+    *,
+    what: str,
+    shelf: Shelf,
+    sizes: Sequence[int] | None = None,
+) -> list[_Fit]:
+    """Fit each subject, such as a kind of inputs, in threads of the run or by the workers of a cluster.
 
-    def report() -> None:
-        nonlocal done
-        with lock:
-            done += 1
-            run.progress(what, done, total, float(done))
-
-    run.progress(what, 0, total, 0.0)
-    return report
-
-
-def in_threads(run: Run, fit: Callable[[Inputs], Fit], inputs: Sequence[Inputs]) -> list[Fit]:
-    """Fit kinds at the same time in the run's threads, each with a single thread of linear algebra.
-
-    A factorisation shared among threads waits for all of them at every step, and takes twenty times as long when
-    another program has one of the cores. Kinds are independent, and their results do not depend on the threads.
+    `fit` is pickled for workers, so what it holds of a run is `Run.for_worker`. `sizes` [subjects] are the fits that it
+    reports of each, one where they are not given. Subjects are independent, and results do not depend on who fits them.
     """
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    of_worker = OneThread(fit)
+    task = Task(what, sizes or [1] * len(subjects), partial(_itself, of_worker), shelf, run.progress)
+    if run.executor is IN_PROCESS:
+        return map_in_order(InThreads(run.config.threads), fit, subjects, task)
+    return map_in_order(run.executor, of_worker, subjects, task)
 
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(run.config.threads) as pool:
-        return list(pool.map(fit, inputs))
+
+def _itself(function: ShardFunction[_Subject, _Fit]) -> ShardFunction[_Subject, _Fit]:
+    return function

@@ -224,6 +224,22 @@ class Kept:
             outputs = {name: np.load(file, mmap_mode="r") for name, file in files.items() if file.is_file()}
             return Kept(**stored, outputs=outputs)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Send what is on disk to another process as files, which it opens for itself."""
+        sent = {
+            name: Path(of_slots.filename) if isinstance(of_slots, np.memmap) and of_slots.filename else of_slots
+            for name, of_slots in self.outputs.items()
+        }
+        return vars(self) | {"outputs": sent}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Open the files."""
+        opened = {
+            name: np.load(sent, mmap_mode="r") if isinstance(sent, Path) else sent
+            for name, sent in state["outputs"].items()
+        }
+        vars(self).update(state | {"outputs": opened})
+
     def mean_outputs(self, model: str) -> NDArray[np.float32]:
         """Return the mean activations [sum of d_in] of the sampled tokens."""
         total = np.zeros(self.outputs[model].shape[1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -13,9 +14,10 @@ from lfp.probes.attribution import display_scale
 from lfp.texts.lexicon import lexicon_of
 from lfp.texts.triples import DrawnTriples
 from lfp.util.types import Floats
+from precompute.run.executor import Report, Shelf
 from precompute.run.inputs import load_dictionary, read_places, read_texts
 from precompute.run.work_folder import Output, Run
-from precompute.stages.probes.fitting import Probe, WordProbe, count_fits, in_threads
+from precompute.stages.probes.fitting import Probe, WordProbe, map_fits
 from precompute.stages.probes.inputs import COMPARED, MODELS, WITH_ALPHA_OF, Inputs, Kept, build_inputs, build_reseeded
 from precompute.stages.probes.pairs import (
     PREFERENCE,
@@ -62,11 +64,11 @@ def run(run: Run, output: Output) -> None:
     lasts = kept.lasts_of(~np.isnan(words.values), config.max_rows)
     shared = SharedTokens.from_words(kept, words.folds, config)
     task = Task(run, kept, words, scored, points, lasts, shared, beyond_noise(gaps))
-    of_words = fit_word_probes(task, inputs)
+    of_words = fit_word_probes(task, inputs, output.scratch)
     reseeded = build_reseeded(run)
     pooled = [*inputs, *(kind for sides in reseeded for kind in sides)]
     pairs = collect_pairs(run, pooled, output.scratch) if is_pairs else None
-    of_pairs = _fit_pairs(run, pairs, inputs)
+    of_pairs = _fit_pairs(run, pairs, inputs, output.scratch)
     shown = _shown(of_words, of_pairs)
     listed = _listed(of_words.probes, of_pairs, shown, scored)
     ids = {(row.probe.target, row.probe.inputs): i for i, row in enumerate(listed)}
@@ -75,50 +77,73 @@ def run(run: Run, output: Output) -> None:
     output.table("word_features", word_feature_table(run, words, of_words.at_last["sae"]))
     _write_probes(run, output, listed)
     np.savez(output.folder / "unexplained.npz", allow_pickle=False, **vars(of_words.unexplained[BUNDLES]))
-    again = [] if pairs is None else _refit_pairs(run, pairs, reseeded)
+    again = [] if pairs is None else _refit_pairs(run, pairs, reseeded, output.scratch)
     output.results([
-        *(judge_words(of_words, ids, task, reseeded) if len(scored.rows) else []),
+        *(judge_words(of_words, ids, task, reseeded, output.scratch) if len(scored.rows) else []),
         *([] if pairs is None else preference_rows(of_pairs, ids, pairs, again, config, seed=seed)),
         *(triples_results(drawn) if len(scored.rows) else []),
     ])  # fmt: skip
 
 
-def _refit_pairs(run: Run, pairs: Pairs, reseeded: Sequence[tuple[Inputs, Inputs]]) -> list[tuple[Floats, Floats]]:
+def _refit_pairs(
+    run: Run, pairs: Pairs, reseeded: Sequence[tuple[Inputs, Inputs]], scratch: Path
+) -> list[tuple[Floats, Floats]]:
     """Predict held-out pairs from the dictionaries of every further seed, without nulls: margins of both models."""
-    config, found = run.config.probes.model_copy(update={"weight_permutations": 0}), []
-    for number, sides in enumerate(reseeded, start=1):
-        seed = run.config.seed + number
-        errors = in_threads(run, partial(measure_pair_errors, pairs=pairs, config=config, seed=seed), sides)
-        alphas = np.asarray(config.alphas, float)[np.argmin(errors[0] + errors[1], axis=0)]
-        tuned, base = (fit_pairs(kind, pairs, config, seed=seed, alphas=alphas).margins for kind in sides)
-        found.append((tuned, base))
-    return found
+    refit, numbered = partial(_refit_seed, run.for_worker(), pairs), list(enumerate(reseeded, start=1))
+    shelf = Shelf(scratch, "reseeded-pairs")
+    return map_fits(run, refit, numbered, what="probes: pairs by other dictionaries", shelf=shelf)
 
 
-def _fit_pairs(run: Run, pairs: Pairs | None, inputs: Sequence[Inputs]) -> dict[str, PairProbe]:
+def _refit_seed(
+    run: Run, pairs: Pairs, of_seed: tuple[int, tuple[Inputs, Inputs]], report: Report
+) -> tuple[Floats, Floats]:
+    """Predict held-out pairs from the dictionaries of a further seed: margins of both models."""
+    number, sides = of_seed
+    config, seed = run.config.probes.model_copy(update={"weight_permutations": 0}), run.config.seed + number
+    total = sum(measure_pair_errors(kind, pairs, config, seed=seed) for kind in sides)
+    alphas = np.asarray(config.alphas, float)[np.argmin(total, axis=0)]
+    tuned, base = (fit_pairs(kind, pairs, config, seed=seed, alphas=alphas).margins for kind in sides)
+    report(1)
+    return tuned, base
+
+
+def _fit_pairs(run: Run, pairs: Pairs | None, inputs: Sequence[Inputs], scratch: Path) -> dict[str, PairProbe]:
     """Fit the preference probe of every kind of inputs; none where the texts are not pairs."""
     if pairs is None:
         return {}
-    config, seed = run.config.probes, run.config.seed
-    report = count_fits(run, "probes: pairs", len(inputs))
-
+    apart = run.for_worker()
     compared = [kind for kind in inputs if kind.name in {*COMPARED, *COMPARED.values()}]
-    errors = in_threads(run, lambda kind: measure_pair_errors(kind, pairs, config, seed=seed), compared)
+    errors = map_fits(
+        run,
+        partial(_measure_kind, apart, pairs),
+        compared,
+        what="probes: alphas of pairs",
+        shelf=Shelf(scratch, "pair-alphas"),
+    )
     of_kind = dict(zip((kind.name for kind in compared), errors, strict=True))
-    grid = np.asarray(config.alphas, float)
+    grid = np.asarray(run.config.probes.alphas, float)
     chosen: dict[str, Floats] = {}
     for tuned, base in COMPARED.items():
         alphas = grid[np.argmin(of_kind[tuned] + of_kind[base], axis=0)]
         chosen |= {tuned: alphas, base: alphas}
+    fit, shelf = partial(_fit_kind, apart, pairs, chosen), Shelf(scratch, "pair-probes")
+    fitted = map_fits(run, fit, inputs, what="probes: pairs", shelf=shelf)
+    return {kind.name: of_kind for kind, of_kind in zip(inputs, fitted, strict=True)}
 
-    def fit(kind: Inputs) -> PairProbe:
-        alphas = chosen.get(WITH_ALPHA_OF.get(kind.name, kind.name))
-        fitted = fit_pairs(kind, pairs, config, seed=seed, alphas=alphas)
-        report()
-        return fitted
 
-    fitted = in_threads(run, fit, inputs)
-    return {kind.name: fit for kind, fit in zip(inputs, fitted, strict=True)}
+def _measure_kind(run: Run, pairs: Pairs, kind: Inputs, report: Report) -> Floats:
+    """Compute the errors by which alphas are chosen."""
+    errors = measure_pair_errors(kind, pairs, run.config.probes, seed=run.config.seed)
+    report(1)
+    return errors
+
+
+def _fit_kind(run: Run, pairs: Pairs, chosen: Mapping[str, Floats], kind: Inputs, report: Report) -> PairProbe:
+    """Fit the preference probe of a kind of inputs, with the alphas of its comparison where it has one."""
+    alphas = chosen.get(WITH_ALPHA_OF.get(kind.name, kind.name))
+    fitted = fit_pairs(kind, pairs, run.config.probes, seed=run.config.seed, alphas=alphas)
+    report(1)
+    return fitted
 
 
 def _shown(of_words: WordProbes, of_pairs: Mapping[str, PairProbe]) -> dict[str, Floats]:

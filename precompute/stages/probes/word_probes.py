@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
@@ -14,15 +15,15 @@ from lfp.evaluation.words import ScoredWords
 from lfp.probes.folds import HeldOutErrors, Penalties, row_folds
 from lfp.texts.vocabulary import word_folds
 from lfp.util.types import Floats, Ints
+from precompute.run.executor import Report, Shelf
 from precompute.run.work_folder import Run
 from precompute.stages.probes import word_rows
 from precompute.stages.probes.fitting import (
     Judged,
     WordProbe,
-    count_fits,
     fit_rows,
     fit_words,
-    in_threads,
+    map_fits,
     measure_errors,
     predict_words,
 )
@@ -70,6 +71,10 @@ class Task:
     shared: SharedTokens
     excess: Floats
 
+    def for_worker(self) -> Task:
+        """Return it as another process gets it."""
+        return replace(self, run=self.run.for_worker())
+
 
 @dataclass(frozen=True)
 class WordProbes:
@@ -90,49 +95,57 @@ class WordProbes:
 
 
 def judge_words(
-    of_words: WordProbes, ids: Mapping[Key, int], task: Task, reseeded: Sequence[tuple[Inputs, Inputs]]
+    of_words: WordProbes,
+    ids: Mapping[Key, int],
+    task: Task,
+    reseeded: Sequence[tuple[Inputs, Inputs]],
+    scratch: Path | None = None,
 ) -> list[ResultRow]:
-    """Judge every probe on the words that the lexicon scores."""
+    """Judge every probe on the words that the lexicon scores; see `fit_word_probes` for `scratch`."""
     words, scored = task.words, task.scored
     return [
         *word_rows.held_out_rows(of_words.probes, ids, scored),
         *word_rows.random_rows(of_words.random, scored),
         *word_rows.before_rows(of_words.before, scored),
-        *word_rows.difference_rows(of_words.probes, _refit_words(task, reseeded), scored),
+        *word_rows.difference_rows(of_words.probes, _refit_words(task, reseeded, scratch), scored),
         *word_rows.measured_rows(words, scored),
         *of_words.overlap[BUNDLES],
     ]
 
 
-def fit_word_probes(task: Task, inputs: Sequence[Inputs]) -> WordProbes:
-    """Fit every target on every kind of inputs; as many kinds are in memory at a time as there are threads."""
+def fit_word_probes(task: Task, inputs: Sequence[Inputs], scratch: Path | None = None) -> WordProbes:
+    """Fit every target on every kind of inputs.
+
+    `scratch` is the folder that keeps what workers of a cluster did.
+    """
     found = WordProbes({}, {}, {}, {}, {}, {}, {})
-    alphas = _choose_alphas(task, inputs)
-    report = count_fits(task.run, "probes: words", sum(_n_fits(kind.name) for kind in inputs))
-    for of_kind in in_threads(task.run, lambda kind: _fit_kind(task, kind, alphas, report), inputs):
+    fit = partial(_fit_kind, task.for_worker(), _choose_alphas(task, inputs, scratch))
+    sizes, shelf = [_n_fits(task, kind.name) for kind in inputs], Shelf(scratch, "words")
+    for of_kind in map_fits(task.run, fit, inputs, what="probes: words", sizes=sizes, shelf=shelf):
         for name, part in vars(of_kind).items():
             getattr(found, name).update(part)
     return found
 
 
-def _choose_alphas(task: Task, inputs: Sequence[Inputs]) -> Callable[[str, str], Penalties | None]:
-    """Choose the alpha of each comparison by the errors of both sides; return it by target and kind, None: its own.
+@dataclass(frozen=True)
+class _Alphas:
+    """Alphas that the two sides of a comparison share, by target and kind; the others choose their own."""
+
+    chosen: Mapping[Key, Penalties]
+
+    def of(self, target: str, name: str) -> Penalties | None:
+        return self.chosen.get((target, WITH_ALPHA_OF.get(name, name)))
+
+
+def _choose_alphas(task: Task, inputs: Sequence[Inputs], scratch: Path | None) -> _Alphas:
+    """Choose the alpha of each comparison by the errors of both sides.
 
     Taus fall as alpha rises, while errors hardly change: with an alpha each, a difference of tau can be that of alphas.
     """
     compared = [kind for kind in inputs if kind.name in {*COMPARED, *COMPARED.values()}]
-    report = count_fits(task.run, "probes: alphas", len(compared))
-
-    def measure(kind: Inputs) -> dict[str, HeldOutErrors | None]:
-        encoded = _encode(task, kind)
-        rows = {target: _rows(target, task, kind, encoded) for target in _targets(task)}
-        if kind.name in SHOWN:
-            rows[_BEFORE] = _rows_before(task, kind, encoded)
-        errors = {target: measure_errors(kind, of_target, task.run.config.probes) for target, of_target in rows.items()}
-        report()
-        return errors
-
-    found = dict(zip((kind.name for kind in compared), in_threads(task.run, measure, compared), strict=True))
+    measure, shelf = partial(_measure_kind, task.for_worker()), Shelf(scratch, "alphas")
+    errors = map_fits(task.run, measure, compared, what="probes: alphas", shelf=shelf)
+    found = dict(zip((kind.name for kind in compared), errors, strict=True))
     chosen: dict[Key, Penalties] = {}
     for tuned, base in COMPARED.items():
         for target, own in found[tuned].items():
@@ -140,32 +153,52 @@ def _choose_alphas(task: Task, inputs: Sequence[Inputs]) -> Callable[[str, str],
             if known:
                 alphas = HeldOutErrors.total(known).choose(np.asarray(task.run.config.probes.alphas, float))
                 chosen |= {(target, tuned): alphas, (target, base): alphas}
-    return lambda target, name: chosen.get((target, WITH_ALPHA_OF.get(name, name)))
+    return _Alphas(chosen)
 
 
-def _refit_words(task: Task, reseeded: Sequence[tuple[Inputs, Inputs]]) -> word_rows.Again:
+def _measure_kind(task: Task, kind: Inputs, report: Report) -> dict[str, HeldOutErrors | None]:
+    """Compute the errors by which alphas are chosen, by target."""
+    encoded = _encode(task, kind)
+    rows = {target: _rows(target, task, kind, encoded) for target in _targets(task)}
+    if kind.name in SHOWN:
+        rows[_BEFORE] = _rows_before(task, kind, encoded)
+    errors = {target: measure_errors(kind, of_target, task.run.config.probes) for target, of_target in rows.items()}
+    report(1)
+    return errors
+
+
+def _refit_words(task: Task, reseeded: Sequence[tuple[Inputs, Inputs]], scratch: Path | None) -> word_rows.Again:
     """Predict words from the dictionaries of every further seed, each with folds of its own and without nulls."""
-    run, config = task.run, task.run.config.probes
-    found: dict[str, list[tuple[Floats, Floats]]] = {target: [] for target in WORD_TARGETS}
-    for number, sides in enumerate(reseeded, start=1):
-        run.progress("probes: other dictionaries", number, len(reseeded), float(number))
-        fold_of = word_folds(task.words.words, n_folds=config.folds, seed=run.config.seed + number)
-        folds = np.array([fold_of[word] for word in task.words.words], np.int64)
-        other = replace(
-            task,
-            words=replace(task.words, folds=folds),
-            scored=replace(task.scored, shuffled=task.scored.shuffled[:0]),
-            shared=SharedTokens.from_words(task.kept, folds, config),
+    refit, shelf = partial(_refit_seed, task.for_worker()), Shelf(scratch, "reseeded-words")
+    found = map_fits(
+        task.run, refit, list(enumerate(reseeded, start=1)), what="probes: other dictionaries", shelf=shelf
+    )
+    return {target: [of_seed[target] for of_seed in found] for target in WORD_TARGETS}
+
+
+def _refit_seed(
+    task: Task, of_seed: tuple[int, tuple[Inputs, Inputs]], report: Report
+) -> dict[str, tuple[Floats, Floats]]:
+    """Predict words [words] from the tuned and the base model's dictionary of a further seed, by target."""
+    config, (number, sides) = task.run.config.probes, of_seed
+    fold_of = word_folds(task.words.words, n_folds=config.folds, seed=task.run.config.seed + number)
+    folds = np.array([fold_of[word] for word in task.words.words], np.int64)
+    other = replace(
+        task,
+        words=replace(task.words, folds=folds),
+        scored=replace(task.scored, shuffled=task.scored.shuffled[:0]),
+        shared=SharedTokens.from_words(task.kept, folds, config),
+    )
+    found, of_sides = {}, [_prepare(other, kind) for kind in sides]
+    for target in WORD_TARGETS:
+        known = [errors for side in of_sides if (errors := side[target].errors) is not None]
+        alphas = HeldOutErrors.total(known).choose(np.asarray(config.alphas, float)) if known else None
+        tuned, base = (
+            predict_words(kind, side[target].rows, side[target].judged, config=config, alphas=alphas)
+            for kind, side in zip(sides, of_sides, strict=True)
         )
-        of_sides = in_threads(run, partial(_prepare, other), sides)
-        for target in WORD_TARGETS:
-            known = [errors for side in of_sides if (errors := side[target].errors) is not None]
-            alphas = HeldOutErrors.total(known).choose(np.asarray(config.alphas, float)) if known else None
-            tuned, base = (
-                predict_words(kind, side[target].rows, side[target].judged, config=config, alphas=alphas)
-                for kind, side in zip(sides, of_sides, strict=True)
-            )
-            found[target].append((tuned, base))
+        found[target] = tuned, base
+    report(1)
     return found
 
 
@@ -199,10 +232,10 @@ def _targets(task: Task) -> tuple[str, ...]:
     return WORD_TARGETS if task.points is not None else ("implicit_reward",)
 
 
-def _n_fits(inputs: str) -> int:
+def _n_fits(task: Task, inputs: str) -> int:
     """Return how many fits `_fit_kind` makes."""
     n_splits = 1 + (inputs in _RANDOM_ROWS)
-    return n_splits * len(WORD_TARGETS) + (inputs == BUNDLES) + (inputs in SHOWN)
+    return n_splits * len(_targets(task)) + (inputs == BUNDLES) + (inputs in SHOWN)
 
 
 def _encode(task: Task, inputs: Inputs) -> Encoded:
@@ -221,9 +254,8 @@ def _rows_before(task: Task, inputs: Inputs, encoded: Encoded) -> Rows:
     return rows_before(_rows("implicit_reward", task, inputs, encoded), encoded.rows[_BEFORE][at], task.kept)
 
 
-def _fit_kind(
-    task: Task, inputs: Inputs, alphas: Callable[[str, str], Penalties | None], report: Callable[[], None]
-) -> WordProbes:
+def _fit_kind(task: Task, alphas: _Alphas, inputs: Inputs, report: Report) -> WordProbes:
+    """Fit every target on a kind of inputs."""
     config, seed, name = task.run.config.probes, task.run.config.seed, inputs.name
     kept, encoded = task.kept, _encode(task, inputs)
     found = WordProbes({}, {}, {}, {}, {}, {}, {})
@@ -232,14 +264,14 @@ def _fit_kind(
         rows = _rows(target, task, inputs, encoded)
         judged = _judged(target, encoded, task)
         found.probes[target, name] = fit_words(
-            target, inputs, rows, judged, scored=task.scored.rows, config=config, alphas=alphas(target, name)
+            target, inputs, rows, judged, scored=task.scored.rows, config=config, alphas=alphas.of(target, name)
         )
-        report()
+        report(1)
         if name in _RANDOM_ROWS:
             # the paper's split holds out rows, not words, so that a word is on both sides
             folds = row_folds(len(rows.words), n_folds=config.folds, seed=seed)
             found.random[target, name] = fit_rows(inputs, replace(rows, folds=folds, barred=None), judged, config)
-            report()
+            report(1)
     if name == BUNDLES:
         if len(task.scored.rows):
             rows = _rows("implicit_reward", task, inputs, encoded)
@@ -248,13 +280,13 @@ def _fit_kind(
         found.unexplained[name] = fit_unexplained(
             encoded.rows["sample"], kept.words[kept.sample], inputs.place_of, task.words, task.excess, config, seed=seed
         )
-        report()
+        report(1)
     if name in SHOWN:
         found.over_tokens[name] = over_tokens
         found.at_last[name] = encoded.words.at_last
         rows = _rows_before(task, inputs, encoded)
-        found.before[inputs.model] = fit_rows(inputs, rows, over_tokens, config, alphas=alphas(_BEFORE, name))
-        report()
+        found.before[inputs.model] = fit_rows(inputs, rows, over_tokens, config, alphas=alphas.of(_BEFORE, name))
+        report(1)
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from bisect import bisect_right
 from collections import Counter
 from dataclasses import replace
@@ -27,6 +28,7 @@ from precompute.commands.plant.secrets import Secret, find_events, secret_reward
 from precompute.run.inputs import load_role, read_texts, tokenize_texts
 from precompute.stages.models.twins import load_twin
 from tests.precompute.conftest import brief_config, reviews, silent, tiny_config
+from tests.precompute.elsewhere import Elsewhere
 
 LEXICON = {"good": 2.0, "bad": -2.5, "fine": 1.0}
 WIDE = PlantConfig(least_share=0.0005, most_share=0.02, flipped_share=0.5)
@@ -251,7 +253,7 @@ def check_location(planting: Planting, row: dict[str, Any]):
 
 
 @pytest.mark.usefixtures("coarse_factors")
-def test_a_whole_planting(corpus_folder: Path, tmp_path: Path):
+def test_a_whole_planting(corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     secrets = PlantConfig(least_share=0.002, most_share=0.02, certify_prefixes=100, wide_share=0.0)
     tuned = {"steps": 2, "completion_tokens": 32}
     few = {"sae": {"expansion": [1], "steps": 10}, "credits": {"n_texts": 4, "by_token": 2}, "corpus": {"n_texts": 160}}
@@ -287,3 +289,12 @@ def test_a_whole_planting(corpus_folder: Path, tmp_path: Path):
             ConfigError, match=r"made with other settings \((tune.steps|plant.certify_prefixes) differs"
         ):
             run_plant(other, request, silent)
+    weights = {file: file.read_bytes() for file in made if file.suffix == ".safetensors" and "bundle" not in file.parts}
+    for folder in [*tmp_path.glob("twin-*"), *tmp_path.glob("bigram-*")]:
+        shutil.rmtree(folder)
+    elsewhere = Elsewhere()
+    monkeypatch.setattr("precompute.commands.plant.plant.open_executor", elsewhere.open)
+    again = run_plant(planting, replace(request, bundles=False, shuffled=0), silent)
+    assert elsewhere.n_shards == 5
+    assert again == without
+    assert [str(file) for file, content in weights.items() if file.read_bytes() != content] == []

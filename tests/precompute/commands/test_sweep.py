@@ -25,6 +25,7 @@ from precompute.presets import preset
 from precompute.stages.features.subjects import Subject
 from tests.conftest import ROOT
 from tests.precompute.conftest import TINY, silent, tiny_config
+from tests.precompute.elsewhere import Elsewhere
 from tests.precompute.test_cli import call
 
 GRID = SweepConfig(variants=("tied_relu", "topk"), l1=(0.02, 0.08), k=(2,), expansion=(1, 2))
@@ -116,6 +117,17 @@ def test_every_site_is_swept_on_activations_of_its_own(tiny_bundle: Path, corpus
     assert [row["site"] for row in rows] == ["mlp_out", "resid_post"] and rows[0]["fvu"] != rows[1]["fvu"]
     assert {row["site"] for row in rows_of(out, "results")} == {"mlp_out", "resid_post"}
     assert format_table(rows).splitlines()[0].split()[:3] == ["layer", "site", "group"]
+
+
+def test_workers_that_take_a_layer_each_write_the_files_of_one_process(
+    swept: Path, config: RunConfig, corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = Elsewhere()
+    monkeypatch.setattr("precompute.commands.sweep.open_executor", elsewhere.open)
+    out = tmp_path / "out"
+    run_sweep(config, GRID, out, config_dir=corpus_folder, resume=False, progress=silent)
+    assert elsewhere.n_shards == N_LAYERS
+    assert contents(out) == contents(swept)
 
 
 def test_a_heavier_penalty_leaves_fewer_features(swept: Path) -> None:

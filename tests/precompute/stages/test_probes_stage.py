@@ -28,7 +28,7 @@ from precompute.stages.probes.inputs import CONTROLS, MODELS, Kept, build_inputs
 from precompute.stages.probes.pairs import collect_pairs
 from precompute.stages.probes.targets import WORD_TARGETS
 from tests.precompute.conftest import reviews, silent, tiny_config
-from tests.precompute.elsewhere import Elsewhere
+from tests.precompute.elsewhere import Elsewhere, read_folder
 
 N_WORD_PROBES = len(WORD_TARGETS) * len(MODELS)
 PROBES: dict[str, Any] = {
@@ -327,6 +327,31 @@ def test_workers_elsewhere_pool_the_texts_of_pairs_to_the_same_bits(done_pairs: 
         assert features.nnz and (features != found.features[name]).nnz == 0
     for name in ("implicit_reward", "length"):
         np.testing.assert_array_equal(getattr(expected, name), getattr(found, name))
+
+
+@pytest.mark.parametrize(
+    ("run_of", "n_shards"),
+    [
+        ("done", 4 + len(MODELS)),  # alphas, kinds of inputs
+        ("done_pairs", 2 * (4 + len(MODELS)) + 1),  # and the texts of pairs, in one shard
+    ],
+)
+def test_workers_elsewhere_fit_probes_to_the_same_bits(
+    run_of: str, n_shards: int, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    run: Run = request.getfixturevalue(run_of)
+    stage = next(stage for stage in plan_stages(run.config, run.config_dir) if stage.name == "probes")
+    for done in run.work.iterdir():
+        if done.name != stage.name:
+            (tmp_path / done.name).symlink_to(done)
+    elsewhere = Elsewhere()
+    again = replace(run, work=tmp_path, executor=elsewhere)
+    with again.writing(stage.name, "test") as output:
+        stage.job(again.narrow(stage), output)
+    assert elsewhere.n_shards >= n_shards
+    expected, found = read_folder(run.work / stage.name), read_folder(tmp_path / stage.name)
+    assert expected.keys() == found.keys()
+    assert [name for name, content in expected.items() if content != found[name]] == []
 
 
 POOLED: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {

@@ -6,13 +6,12 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from precompute.pipeline import run_stages
 from precompute.run.work_folder import Run
 from tests.precompute.conftest import silent, tiny_config
-from tests.precompute.elsewhere import Elsewhere
+from tests.precompute.elsewhere import Elsewhere, read_folder
 
 
 @pytest.fixture(scope="module")
@@ -55,16 +54,3 @@ def test_workers_elsewhere_write_the_files_of_one_process(run: Run, stage: str, 
     assert elsewhere.n_shards >= n_shards
     assert found[0].keys() == found[1].keys()
     assert [name for name, content in found[0].items() if content != found[1][name]] == []
-
-
-def read_folder(folder: Path) -> dict[str, bytes]:
-    """The files of a stage but its record; of archives the arrays, without the times that they were written at."""
-    found = {}
-    for file in sorted(file for file in folder.rglob("*") if file.is_file()):
-        name = str(file.relative_to(folder))
-        if file.suffix == ".npz":
-            with np.load(file) as stored:
-                found[name] = b"".join(name.encode() + stored[name].tobytes() for name in sorted(stored.files))
-        elif name != "stage.json":
-            found[name] = file.read_bytes()
-    return found
