@@ -10,7 +10,7 @@ from app.components.html import exports, panels
 from app.components.results import evidence, report
 from app.session import cache, callbacks, names, permalinks
 from app.session.cache import ask
-from app.session.permalinks import WORDS, words_for
+from app.session.option_words import WORDS, words_for
 from app.widgets import frame, verdict_panel
 from lfp.bundle import queries
 from lfp.bundle.store.connection import Store

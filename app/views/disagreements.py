@@ -11,7 +11,8 @@ from app.components.results import queues
 from app.components.results.queues import Judges
 from app.session import cache, callbacks, names, permalinks
 from app.session.cache import ask
-from app.session.permalinks import WORDS, DisagreementsView
+from app.session.option_words import WORDS
+from app.session.permalinks import DisagreementsView
 from app.widgets import frame, verdict_panel
 from lfp.bundle import queries
 from lfp.bundle.queries.words import QueuedWord

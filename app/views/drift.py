@@ -9,7 +9,7 @@ from app.components.feature import columns, drift
 from app.components.html import panels
 from app.session import cache, names, permalinks
 from app.session.cache import ask
-from app.session.permalinks import words_for
+from app.session.option_words import words_for
 from app.widgets import filters, frame
 from lfp.bundle import queries
 from lfp.bundle.store.connection import Store

@@ -13,7 +13,8 @@ from app.components.html import panels
 from app.components.text import reading, steering, tokens
 from app.session import cache, callbacks, names, permalinks
 from app.session.cache import ask
-from app.session.permalinks import FeaturesView, words_for
+from app.session.option_words import words_for
+from app.session.permalinks import FeaturesView
 from app.widgets import filters, frame, share, verdict_panel
 from lfp.bundle import queries
 from lfp.bundle.manifest import has_models

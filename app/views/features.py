@@ -11,7 +11,8 @@ from app.components.feature import map as feature_map
 from app.components.html import panels
 from app.session import audits, cache, callbacks, names, permalinks
 from app.session.cache import ask, ask_large
-from app.session.permalinks import FeaturesView, words_for
+from app.session.option_words import words_for
+from app.session.permalinks import FeaturesView
 from app.widgets import chips, filters, frame, search
 from lfp.bundle import queries
 from lfp.bundle.queries.features import FEATURE_NUMBERS, MATCH, FeatureFilter

@@ -9,7 +9,8 @@ from app.components.html import panels
 from app.components.text import ledgers, reading, tokens
 from app.session import bundles, cache, callbacks, names, permalinks
 from app.session.cache import ask
-from app.session.permalinks import WORDS, InputsView, words_for
+from app.session.option_words import WORDS, words_for
+from app.session.permalinks import InputsView
 from app.widgets import frame, paging, verdict_panel
 from lfp.bundle import queries
 from lfp.bundle.queries.feature import Feature

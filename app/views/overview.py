@@ -13,6 +13,7 @@ from app.components.results import about, checks, report, titles
 from app.components.text import samples
 from app.session import cache, names, permalinks
 from app.session.cache import ask
+from app.session.option_words import WORDS
 from app.widgets import frame
 from lfp.bundle import queries
 from lfp.bundle.store.connection import Store
@@ -40,7 +41,7 @@ ESTIMATES = {
     "probe, base": ("probe estimate, base model", "predicted_base"),
 }
 
-SAMPLE_ORDERS = permalinks.WORDS["written_by"]
+SAMPLE_ORDERS = WORDS["written_by"]
 SAMPLES_SHOWN, WORDS_SHOWN = 3, 8
 WRITING = "what-both-models-write"
 """Anchor of the panel that shows what both models write."""

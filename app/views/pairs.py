@@ -10,7 +10,8 @@ from app.components.html import exports, panels
 from app.components.text import ledgers, reading, tokens
 from app.session import cache, names, permalinks
 from app.session.cache import ask
-from app.session.permalinks import PairsView, words_for
+from app.session.option_words import words_for
+from app.session.permalinks import PairsView
 from app.widgets import frame, paging
 from lfp.bundle import queries
 from lfp.bundle.queries.common import Probe

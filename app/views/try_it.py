@@ -16,7 +16,7 @@ from app.components.text.reading import target_name
 from app.components.text.steering import Estimate, Request, Samples, Written
 from app.session import bundles, cache, callbacks, models, names, permalinks
 from app.session.cache import ask
-from app.session.permalinks import WORDS
+from app.session.option_words import WORDS
 from app.widgets import frame
 from lfp.bundle import queries
 from lfp.bundle.manifest import Manifest

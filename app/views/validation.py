@@ -11,7 +11,7 @@ from app.components.html import exports, panels
 from app.components.results import evidence, report, titles
 from app.session import cache, names, permalinks
 from app.session.cache import ask
-from app.session.permalinks import WORDS
+from app.session.option_words import WORDS
 from app.widgets import frame
 from lfp.bundle import queries
 from lfp.bundle.queries.run import AblatedFeature

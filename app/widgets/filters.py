@@ -16,7 +16,8 @@ from app.components.feature.drift import STATUS_NAMES
 from app.components.html import panels
 from app.session import audits, callbacks, permalinks
 from app.session.cache import ask
-from app.session.permalinks import FeaturesView, words_for
+from app.session.option_words import words_for
+from app.session.permalinks import FeaturesView
 from app.widgets import search
 from app.widgets.chips import set_filters
 from lfp.bundle import queries

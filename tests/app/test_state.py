@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.session import bundles, permalinks
+from app.session.option_words import WORDS
 from app.session.permalinks import (
     AccuracyView,
     DisagreementsView,
@@ -117,7 +118,7 @@ VIEWS = st.one_of(
 
 def holds_values(view):
     """Tell whether no field holds the words that are shown for another value: a link means that value by them."""
-    for name, words in permalinks.WORDS.items():
+    for name, words in WORDS.items():
         held = getattr(view, name, ())
         held = held if isinstance(held, tuple) else (held,)
         if any(word in held for value, word in words.items() if value != word):
@@ -183,7 +184,7 @@ def test_any_url_is_some_view(params):
 
 def test_options_are_shown_by_words_of_their_own():
     fields = {field.name for kind in KINDS for field in dataclasses.fields(kind)}
-    for name, words in permalinks.WORDS.items():
+    for name, words in WORDS.items():
         assert name in fields and len(set(words.values())) == len(words), name
         assert not set(words.values()) & {value for value, word in words.items() if value != word}, name
 
