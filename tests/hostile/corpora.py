@@ -212,7 +212,7 @@ CORPORA = (
     Hostile("cut-off.parquet", _cut(_plain_parquet), "cannot be read"),
     Hostile("cut-off.arrow", _cut(_plain_arrow), "cannot be read"),
     Hostile("million-columns.csv", _wide_csv, r"cannot be used"),
-    Hostile("million-keys.jsonl", _many_keys, None),
+    Hostile("million-keys.jsonl", _many_keys, "more than 10,000 keys"),
     Hostile("long-number.jsonl", _text('{"text": ' + "9" * 3_000_000 + "}\n" + '{"text": "a"}\n{"text": "b"}\n'), None),
     Hostile("surrogates.jsonl", _text('{"text": "lone \\ud800 half"}\n' * 2 + '{"text": "a"}\n{"text": "b"}\n'), None),
     Hostile("zeros.txt", _text(b"\0" * 200_000), "UTF-16|zero byte"),

@@ -19,6 +19,8 @@ _LIST_FIRST = re.compile(rf'\s*\{{\s*"(?:{"|".join(_LISTS)})"\s*:\s*(?=\[)')
 _BRACKET, _CLOSING = re.compile(r"\s*\["), re.compile(r"\]")
 _FEW = 4
 """Keys that an object around an object of rows has at most."""
+_MOST_KEYS = 10_000
+"""Keys of a row, which has a text and what is said of it."""
 _WORD = 32
 """An error this close to the end of what has been read may be of a value that is not complete."""
 _OF_MESSAGES = ({"role", "content"}, {"from", "value"}, {"messages"}, {"conversations"})
@@ -73,12 +75,15 @@ def _by_line(blocks: Iterator[str], where: str) -> Iterator[Mapping[str, Any] | 
     for line in split_rows(blocks, where):
         if line.isspace():
             continue
-        try:
-            value = DECODER.decode(line)
-        except (ValueError, RecursionError):
-            yield Unreadable("a line that is not JSON")
-        else:
-            yield _row(value)
+        yield _row_of(line)
+
+
+def _row_of(line: str) -> Mapping[str, Any] | Unreadable:
+    """Read a line; in a function of its own, so that nothing of it is kept while the next one is read."""
+    try:
+        return _row(DECODER.decode(line))
+    except (ValueError, RecursionError):
+        return Unreadable("a line that is not JSON")
 
 
 def _in_array(text: _Text, where: str) -> Iterator[Mapping[str, Any] | Unreadable]:
@@ -165,6 +170,8 @@ def _row(value: Any) -> Mapping[str, Any] | Unreadable:
         return {"text": value}
     if not isinstance(value, dict):
         return Unreadable("a value that is not an object")
+    if len(value) > _MOST_KEYS:
+        return Unreadable(f"an object of more than {_MOST_KEYS:,} keys")
     if isinstance(value.get("row"), dict) and value.keys() <= {"row_idx", "row", "truncated_cells"}:
         return dict(value["row"])  # pages of the hub's viewer
     return value
