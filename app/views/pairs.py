@@ -24,7 +24,7 @@ from lfp.report.running_text import pieces
 from lfp.report.sentences.models import forecast_sentence
 from lfp.util.sanitize import escaped
 
-PAGE_SIZE = 8
+PAGE_SIZE = 12
 MARGIN = "Estimate of the chosen response minus that of the rejected one."
 
 
@@ -66,10 +66,10 @@ def show_table(rows: pa.Table) -> None:
     number, words = st.column_config.NumberColumn, st.column_config.TextColumn
     columns = {
         "pair_id": number("Pair", format="#%d", width=58, pinned=True),
-        "chosen_response": words("Chosen begins", width=305),
-        "rejected_response": words("Rejected begins", width=305),
-        "margin": number("Margin", format="%+.3f", width=80, help=MARGIN),
-        "implicit_margin": number("Implicit margin", format="%+.2f", width=115, help="In nats"),
+        "chosen_response": words("Chosen begins", width=110),
+        "rejected_response": words("Rejected begins", width=110),
+        "margin": number("Margin", format="%+.2f", width=66, help=MARGIN),
+        "implicit_margin": number("Implicit", format="%+.2f", width=66, help="Margin of the implicit reward, nats"),
         "length": number("Longer by", format="%+d", width=85, help="Tokens, chosen minus rejected"),
         "split": words("Split", width=80),
     }
@@ -167,15 +167,18 @@ def show() -> None:
         none = panels.note(says)
         st.html(none + panels.anchor(href, "Read single texts in Inputs"))
         return
-    page = show_list(store, show_filters())
-    chosen = paging.choose_row(page, "Pair number", key="pair", page_key="leaf", values_key="side_values")
-    if chosen is not None:
-        try:
-            pair = ask(queries.texts.pair, store, chosen)
-            frame.name_tab(f"Pair {pair.pair_id}")
-            show_pair(store, pair)
-        except NotInBundleError as error:
-            st.html(panels.notice("No such pair", str(error)))
+    left, right = st.columns([5, 8], gap="large")
+    with left:
+        page = show_list(store, show_filters())
+    with right:
+        chosen = paging.choose_row(page, "Pair number", key="pair", page_key="leaf", values_key="side_values")
+        if chosen is not None:
+            try:
+                pair = ask(queries.texts.pair, store, chosen)
+                frame.name_tab(f"Pair {pair.pair_id}")
+                show_pair(store, pair)
+            except NotInBundleError as error:
+                st.html(panels.notice("No such pair", str(error)))
     show_forecast(store)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from app.components.html import panels
 from app.components.text.tokens import Row
@@ -69,6 +70,8 @@ def for_screen(rows: pa.Table, columns: Sequence[str], *, longest: int, start: s
         left_out = start if name == "text" else ""
         lines = [shortened(text.removeprefix(left_out), longest) for text in rows[name].to_pylist()]
         shown[name] = pa.array(lines, pa.string())
+    if "split" in shown:
+        shown["split"] = pc.replace_substring(shown["split"], "_", " ")
     return pa.table(shown)
 
 

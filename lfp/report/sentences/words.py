@@ -86,8 +86,8 @@ def writing_sentence(words: Sequence[WrittenWord], n: int) -> str:
     ]
     return (
         f"Words in {count(n)} continuations of the same prefixes, base to tuned model: {'; '.join(parts)}. "
-        f"{count(len(risen))} words are in more and {count(len(fallen))} in fewer, at a false discovery rate of 5 % "
-        "by a sign test over prefixes."
+        f"Beyond chance {count(len(risen))} more often and {count(len(fallen))} less often (sign test over prefixes, "
+        "false discovery rate 5 %)."
     )
 
 
