@@ -12,7 +12,7 @@ from app.session import cache, names, permalinks
 from app.session.cache import ask
 from app.session.option_words import words_for
 from app.session.permalinks import PairsView
-from app.widgets import frame, paging
+from app.widgets import frame, paging, verdict_panel
 from lfp.bundle import queries
 from lfp.bundle.queries.common import Probe
 from lfp.bundle.queries.texts import Pair, PairFilter, ScoreLimits, Text
@@ -142,6 +142,15 @@ def show_pair(store: Store, pair: Pair) -> None:
     frame.side_by_side(lambda: show_difference(store, pair), lambda: show_length(store, pair), widths=[7, 5])
 
 
+def show_blind(store: Store, pair: Pair) -> None:
+    """Draw the prompt and both responses alone."""
+    chosen, rejected = (ask(queries.texts.text, store, number) for number in (pair.chosen_id, pair.rejected_id))
+    st.html(panels.note(verdict_panel.BLIND_REMARK))
+    for name, text in (("Chosen", chosen), ("Rejected", rejected)):
+        st.subheader(name)
+        st.html(panels.plain_text(text.text))
+
+
 def show_forecast(store: Store) -> None:
     """Draw what the pairs held of the base model's features before tuning, and what tuning changed of them."""
     features = ask(queries.run.forecast, store)
@@ -176,7 +185,11 @@ def show() -> None:
             try:
                 pair = ask(queries.texts.pair, store, chosen)
                 frame.name_tab(f"Pair {pair.pair_id}")
-                show_pair(store, pair)
+                if verdict_panel.is_remark_hidden(store, "pair", str(chosen)):
+                    show_blind(store, pair)
+                else:
+                    show_pair(store, pair)
+                verdict_panel.show_remark_bar(store, "pair", str(chosen), "Are the scores of this pair right?")
             except NotInBundleError as error:
                 st.html(panels.notice("No such pair", str(error)))
     show_forecast(store)

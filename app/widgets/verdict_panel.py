@@ -1,4 +1,4 @@
-"""Verdicts: the bar with its keys for features, texts, words and findings, and the form for features."""
+"""Verdicts: the bar with its keys for features, texts, pairs, words and findings, and the form for features."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def show_reviewer() -> None:
 
 
 def show_remark_bar(store: Store, kind: str, subject: str, question: str) -> None:
-    """Draw the bar that judges a text, a word or a finding, with earlier remarks on it; of a blind reviewer's, own."""
+    """Draw the bar that judges a text, pair, word or finding, with remarks on it; to a blind reviewer only own ones."""
     bundle = audit.key_of(store.manifest)
     remarks, fault = audits.read_remarks(bundle)
     on_it = [remark for remark in remarks if (remark.kind, remark.subject) == (kind, subject)]
@@ -125,7 +125,7 @@ def show_remark_bar(store: Store, kind: str, subject: str, question: str) -> Non
 
 
 def judged_subjects(store: Store, kind: str, subjects: Collection[str]) -> frozenset[str]:
-    """Return those of some texts, words or findings that the reviewer has judged."""
+    """Return those of some texts, pairs, words or findings that the reviewer has judged."""
     newest = audit.newest_remarks(audits.read_remarks(audit.key_of(store.manifest))[0])
     own = {subject: newest.get((kind, subject, audits.reviewer())) for subject in subjects}
     return frozenset(subject for subject, remark in own.items() if remark is not None and remark.verdict is not None)

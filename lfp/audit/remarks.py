@@ -1,4 +1,4 @@
-"""Remarks: verdicts and comments on a text, a word or a finding, which unlike features have no label to judge."""
+"""Remarks: verdicts and comments on a text, pair, word or finding, which unlike features have no label to judge."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lfp.audit.records import VERDICTS, BundleKey
 from lfp.errors import AuditError
 from lfp.util.sanitize import visible
 
-KINDS = ("text", "word", "finding")
+KINDS = ("text", "pair", "word", "finding")
 """What a remark can be on."""
 _NAME, _SUBJECT, _WORDS = 80, 200, 10_000
 _COLUMNS = ("kind", "subject", "reviewer", "verdict", "note", "is_blind", "created_at", "uid")
@@ -25,7 +25,7 @@ class Remark:
     kind: str
     """From KINDS."""
     subject: str
-    """A text's number, a word, or what a finding is called by the page that shows it."""
+    """The number of a text or a pair, a word, or what a finding is called by the page that shows it."""
     reviewer: str
     verdict: str | None = None
     """From VERDICTS; None for a comment alone."""

@@ -1,4 +1,4 @@
-"""The bar of verdicts on features, texts, words and findings, and blind mode."""
+"""The bar of verdicts on features, texts, pairs, words and findings, and blind mode."""
 
 import pytest
 
@@ -41,6 +41,17 @@ def test_blind_mode_hides_label_weight_and_credit_of_a_feature_until_it_is_judge
     (given,) = AuditStore(audit_url).history(key)
     assert given.is_blind and given.related == "yes" and given.verdict is None
     assert "Label hidden" not in whole(at) and "weight " in whole(at)
+
+
+def test_a_pair_is_judged_blind_by_its_responses_alone(explorer, paired, audit_url):
+    at = reviewing(explorer("pairs", paired, pair="4"), blind=True)
+    assert "lfp-sheet" not in whole(at) and "Scores are hidden" in whole(at)
+    assert [element.value for element in at.subheader][:2] == ["Chosen", "Rejected"]
+    at.button(key="remark_wrong").click().run()
+    assert whole(at).count('class="lfp-sheet"') == 2
+    with Store.open(paired) as store:
+        (given,) = AuditStore(audit_url).remarks(key_of(store.manifest))
+    assert (given.kind, given.subject, given.verdict, given.is_blind) == ("pair", "4", "wrong", True)
 
 
 def test_texts_and_words_are_judged_where_they_are_read(explorer, bundle, key, audit_url):

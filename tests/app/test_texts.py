@@ -199,7 +199,7 @@ def test_pairs_are_filtered_sorted_and_walked_through(explorer, paired):
         ids = queries.texts.pairs(store, wanted, order=Order("length"))["pair_id"].to_pylist()
     assert len(ids) > 1
     at = explorer("pairs", paired, verdict="wrong", rank_by="length")
-    assert at.dataframe[0].value["pair_id"].tolist() == ids[:8] and "estimate: wrong" in whole(at)
+    assert at.dataframe[0].value["pair_id"].tolist() == ids[:12] and "estimate: wrong" in whole(at)
     press(at, "Next")
     assert at.number_input(key="pair").value == ids[1]
     assert "No matches" in whole(explorer("pairs", paired, said="zzzz"))
