@@ -91,17 +91,30 @@ def _initialise(config: ClusterConfig, threads: int, folder: str) -> None:
         }
     elif config.address != RUNNING:
         _check_reachable(config.address)
+        _use_token()
     handler = signal.getsignal(signal.SIGTERM)  # Ray replaces it
     try:
         ray.init(config.address, **options)
     except Exception as error:
         raise ClusterError(
             f"cluster.address {config.address}: {first_line(error)}; start a cluster of Ray {ray.__version__} and"
-            f" Python {platform.python_version()} there, or set it to local"
+            f" Python {platform.python_version()} there, give its token in RAY_AUTH_TOKEN where it has one, or set it"
+            " to local"
         ) from error
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)
+
+
+def _use_token() -> None:
+    """Send the token that this machine has (RAY_AUTH_TOKEN, ~/.ray/auth_token), as a node would, and a client does not.
+
+    Without it a cluster that wants one lets a client wait until it gives up.
+    """
+    loader = ray._raylet.AuthenticationTokenLoader.instance()
+    if "RAY_AUTH_MODE" not in os.environ and loader.has_token(ignore_auth_mode=True):
+        os.environ["RAY_AUTH_MODE"] = "token"
+        ray._raylet.Config.initialize("")  # which has read the environment already
 
 
 def _check_reachable(address: str) -> None:
