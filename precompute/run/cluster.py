@@ -91,7 +91,8 @@ def _initialise(config: ClusterConfig, threads: int, folder: str) -> None:
         }
     elif config.address != RUNNING:
         _check_reachable(config.address)
-        _use_token()
+        if config.address.startswith("ray://"):
+            _use_token()
     handler = signal.getsignal(signal.SIGTERM)  # Ray replaces it
     try:
         ray.init(config.address, **options)
