@@ -72,6 +72,8 @@ def show() -> None:
             "Bundle", list(offered), key="bundle", bind="query-params", help=bundles.HELP,
             on_change=callbacks.guard(permalinks.set_param), args=(permalinks.BUNDLE_ID, ""),
         )  # fmt: skip
+        if missing := bundles.missing_places():
+            st.sidebar.html(panels.note(f"LFP_BUNDLES also lists {shortened(', '.join(missing), 200)}: not there."))
         navigation.install()
         glossary.show_button()
         navigation.remember_reviewer()

@@ -64,6 +64,13 @@ def nothing_listed() -> str:
     return f"{where}. Run make demo, or set LFP_BUNDLES to a bundle’s folder or a folder of bundles, and start again."
 
 
+def missing_places() -> list[str]:
+    """Return the folders that LFP_BUNDLES lists and that are not there; in public mode none."""
+    listed = [part.strip() for part in _SEPARATOR.split(os.environ.get(BUNDLES, "")) if part.strip()]
+    gone = [part for part in listed if not is_address(part) and not Path(part).expanduser().exists()]
+    return [] if is_public() else gone
+
+
 def bundle_name() -> str:
     """Return the name of the bundle that is open."""
     name: str = st.session_state.bundle

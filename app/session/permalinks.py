@@ -154,6 +154,7 @@ class PairsView:
     kept: str = "sampled"
     half: str = "any"
     verdict: str = "any"
+    tuned_verdict: str = "any"
     rank_by: str = "size of margin"
     towards: str = "descending"
     leaf: int = 1

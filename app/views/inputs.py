@@ -263,7 +263,7 @@ def show() -> None:
             return
         try:
             text = ask(queries.texts.text, store, chosen)
-            frame.name_tab(f"Text {text.text_id}", text.text)
+            frame.name_tab(f"Text {text.text_id}", text.text.removeprefix(ask(queries.texts.shared_start, store)))
             if verdict_panel.is_remark_hidden(store, "text", str(chosen)):
                 st.html(panels.note(verdict_panel.BLIND_REMARK) + panels.plain_text(text.text))
             else:

@@ -36,7 +36,8 @@ def show_filters() -> PairsView:
     sampled = "Sampled: a random sample with the activations of both sides, whose difference can be split by feature."
     row.selectbox("Pairs", ["sampled", "all"], key="kept", help=sampled, **bound)
     right = "Right: it ranks the chosen response above the rejected one."
-    row.selectbox("The estimate is", ["any", "right", "wrong"], key="verdict", help=right, **bound)
+    row.selectbox("Implicit reward is", ["any", "right", "wrong"], key="tuned_verdict", help=right, **bound)
+    row.selectbox("Probe estimate is", ["any", "right", "wrong"], key="verdict", help=right, **bound)
     row.selectbox("Split", ["any", "train", "held_out"], key="half", format_func=words_for("half"), **bound)
     sorts = list(queries.texts.PAIR_SORTS)
     first = sorts.index(PairsView().rank_by)
@@ -48,7 +49,9 @@ def show_filters() -> PairsView:
 def show_list(store: Store, view: PairsView) -> paging.Page:
     """Draw one page of pairs, each opened by a click; return the page."""
     has_sampled = ask(queries.texts.count_pairs, store, PairFilter(is_sampled=True)) > 0
-    wanted = PairFilter(view.said, view.half, view.verdict, is_sampled=view.kept == "sampled" and has_sampled)
+    wanted = PairFilter(
+        view.said, view.half, view.verdict, view.tuned_verdict, is_sampled=view.kept == "sampled" and has_sampled
+    )
     n = ask(queries.texts.count_pairs, store, wanted)
     if not n:
         st.html(panels.note("No matches. Use fewer words, or look at all pairs."))
@@ -94,6 +97,8 @@ def show_response(
     split = names.name_parts(store, ask(queries.texts.token_ledgers, store, text.text_id)[first:])
     tips = [ledgers.token_tip(ledger) for ledger in split]
     st.html(tokens.sheet(parts, rows, numbers=st.session_state.side_values, tips=tips))
+    if says := reading.largest_tokens(parts, (text.token_implicit_reward or [])[first:]):
+        st.html(panels.note(says))
     href = permalinks.href("inputs", permalinks.InputsView(text=text.text_id, texts="all"))
     st.html(panels.anchor(href, f"Open text {text.text_id} in Inputs"))
 

@@ -54,7 +54,7 @@ def load_models(store: Store) -> Live | None:
 
 def show_input(store: Store, scales: Mapping[str, float]) -> tuple[str, str, bool]:
     """Draw the text box and what is done with its text; return text, what to do, and whether it is a message."""
-    hint = "A sentence or two for the models to continue, or to be scored. Ctrl+Enter sends it."
+    hint = "A sentence or two for the models to continue, or to be scored. Ctrl+Enter takes it."
     text = st.text_area("Text", key="typed", bind="query-params", placeholder=hint, max_chars=LONGEST, height=90)
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
     with row:
@@ -324,7 +324,7 @@ def show_written(store: Store, written: Written, request: Request, cards: Any) -
         st.html(panels.note(says))
     if factors:
         st.html(steering.what_is_steered(factors, known, where=permalinks.feature_href))
-    elif written.is_whole:
+    elif written.is_whole and not request.factors:
         st.html(panels.note("Choose a feature above for a third column: the tuned model with that feature scaled."))
     if written.request != request:
         st.html(panels.note("The settings have changed since; press Write again."))

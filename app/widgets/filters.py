@@ -119,7 +119,7 @@ def _show_more(slot: DeltaGenerator, fresh: dict[str, Any]) -> FeaturesView:
 def show_presets(store: Store, view: FeaturesView) -> None:
     """Draw the presets that list something here; the one that matches the filters is marked."""
     offered = store.once("presets", lambda: queries.features.presets(store))
-    names = [name for name in offered if to_walk(preset_view(PRESETS[name])) == to_walk(view)]
+    names = [name for name in offered if to_walk(preset_view(PRESETS[name], view)) == to_walk(view)]
     st.session_state.preset = names[0] if names else None
     st.pills("Presets", offered, key="preset", on_change=callbacks.guard(_use_preset))
     if names:
@@ -127,9 +127,9 @@ def show_presets(store: Store, view: FeaturesView) -> None:
 
 
 def _use_preset() -> None:
-    """Set the widgets to the chosen preset, or clear them if it was deselected."""
-    chosen = PRESETS.get(st.session_state.preset)
-    set_filters(preset_view(chosen) if chosen else FeaturesView())
+    """Set the widgets to the chosen preset, or clear them if it was deselected; layers and sites stay."""
+    chosen, view = PRESETS.get(st.session_state.preset), permalinks.current_view(FeaturesView)
+    set_filters(preset_view(chosen, view) if chosen else FeaturesView(layer=view.layer, site=view.site))
 
 
 def set_area(text: str) -> None:
@@ -171,14 +171,15 @@ def order_of(view: FeaturesView) -> Order:
     return Order(view.sort if view.sort in (*FEATURE_SORTS, MATCH) else FeaturesView().sort, view.order != "ascending")
 
 
-def preset_view(preset: Preset) -> FeaturesView:
-    """Return the view with a preset's filter and order."""
+def preset_view(preset: Preset, view: FeaturesView) -> FeaturesView:
+    """Return the view with a preset's filter and order, and the layers and sites of another."""
 
     def end(names: Mapping[str, float], share: float) -> str:
         return next(name for name, value in names.items() if value == share)
 
     wanted = preset.wanted
     return FeaturesView(
+        layer=view.layer, site=view.site,
         sign=wanted.sign, related=wanted.related, null=wanted.null, drifts=wanted.drift,
         drifted=end(TOP_SHARES, wanted.drift_top),
         standing=(end(RANKS, wanted.rank_low), end(RANKS, wanted.rank_high)), sort=preset.order.by,

@@ -209,6 +209,18 @@ SCRIPT = """
     button.onclick = () => saveSvg(plot);
   });
 
+  // A table selects a cell as Tab or an arrow comes to it: what that cell opens waits for Enter.
+  listen(document, 'pointerdown', () => { window.lfpByKeys = false; });
+  listen(document, 'keydown', event => {
+    if (event.key === 'Tab' || event.key.startsWith('Arrow')) window.lfpByKeys = true;
+    if (event.key !== 'Enter') return;
+    window.lfpByKeys = false;
+    if (!document.activeElement.closest?.('[data-testid="stDataFrame"] canvas')) return;
+    const open = (starts = Date.now()) => isRunning() && Date.now() < starts + 4000
+      ? setTimeout(() => open(starts), 50) : document.querySelector('.lfp-following a')?.click();
+    setTimeout(open, 250);
+  });
+
   const find = name => [...document.querySelectorAll('button, a[data-key]')]
     .find(element => !element.disabled && [element.dataset.key, ...element.innerText.split('\\n')].includes(name))
     || document.querySelector(`[data-testid="stMain"] button[aria-label="${name} page"]:not([disabled])`);

@@ -80,7 +80,7 @@ def test_the_last_box_or_lasso_counts():
 @pytest.mark.parametrize("name", queries.features.PRESETS)
 def test_a_preset_is_a_view_that_asks_for_it(name):
     preset = queries.features.PRESETS[name]
-    view = filters.preset_view(preset)
+    view = filters.preset_view(preset, FeaturesView())
     assert filters.filter_of(view) == preset.wanted and filters.order_of(view) == preset.order
 
 
@@ -256,14 +256,25 @@ def test_a_preset_sets_the_widgets_and_lets_them_go(explorer, bundle):
     assert at.selectbox(key="sign").value == "any" and "area" not in at.query_params
     preset = queries.features.PRESETS["labelled related, unimportant"]
     assert preset.says in whole(at) and at.button_group(key="preset").value == "labelled related, unimportant"
-    assert shown(at) == expected(bundle, filters.preset_view(preset))
+    assert shown(at) == expected(bundle, filters.preset_view(preset, FeaturesView()))
     at.button_group(key="preset").set_value(None).run()
     assert shown(at) == expected(bundle, FeaturesView())
 
 
+def test_a_preset_keeps_the_layer_and_is_marked_in_it(explorer, bundle):
+    at = explorer("features", bundle, layer="1", sign="positive")
+    at.button_group(key="preset").set_value("by credit").run()
+    view = filters.preset_view(queries.features.PRESETS["by credit"], FeaturesView(layer=(1,)))
+    assert shown(at) == expected(bundle, view) and view.layer == (1,) and view.sign == "any"
+    assert at.button_group(key="preset").value == "by credit"
+    at.button_group(key="preset").set_value(None).run()
+    assert shown(at) == expected(bundle, FeaturesView(layer=(1,)))
+
+
 @pytest.mark.parametrize("name", ["by credit", "unlabelled", "grew most in tuning"])
 def test_a_link_to_a_preset_marks_it(explorer, bundle, name):
-    at = explorer("features", bundle, **permalinks.to_params(filters.preset_view(queries.features.PRESETS[name])))
+    view = filters.preset_view(queries.features.PRESETS[name], FeaturesView())
+    at = explorer("features", bundle, **permalinks.to_params(view))
     assert at.button_group(key="preset").value == name and queries.features.PRESETS[name].says in whole(at)
 
 

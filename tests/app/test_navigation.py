@@ -66,6 +66,20 @@ def show_note(page):
         page.get_by_role("button", name="Comment").click()
 
 
+def test_tab_into_a_table_opens_nothing_and_enter_opens_the_cell(page, address):
+    start(page, f"{address}/features?sort=Weight")
+    page.get_by_text("Review these").focus()
+    for _ in range(6):
+        page.keyboard.press("Tab")
+        page.wait_for_timeout(300)
+    page.locator(".lfp-following a").wait_for()
+    page.keyboard.press("ArrowDown")
+    page.wait_for_timeout(1000)
+    assert "/features" in page.url
+    page.keyboard.press("Enter")
+    arrive(page, r"/feature\?feature=\d+&walk=sort%3DWeight$")
+
+
 def test_a_link_is_one_step_that_keeps_the_session(page, address):
     start(page, f"{address}/features?sort=Weight")
     box = page.get_by_test_id("stDataFrame").first.bounding_box()

@@ -69,6 +69,13 @@ def test_a_folder_that_is_no_bundle_is_said_so(explorer, tmp_path):
     assert "no bundle here" in whole(explorer("overview", tmp_path)).lower()
 
 
+def test_a_listed_folder_that_is_gone_is_named_beside_the_others(explorer, bundle, tmp_path, monkeypatch):
+    gone = str(tmp_path / "gone")
+    assert f"also lists {gone}: not there" in whole(explorer("about", bundle, gone))
+    monkeypatch.setenv("LFP_PUBLIC", "1")
+    assert gone not in whole(explorer("about", bundle, gone))
+
+
 def test_a_broken_bundle_leads_to_the_others(explorer, broken_bundle, bundle):
     at = explorer("overview", broken_bundle, bundle)
     (button,) = [button for button in at.button if button.label == "Open reviews"]

@@ -205,6 +205,21 @@ def test_pairs_are_filtered_sorted_and_walked_through(explorer, paired):
     assert "No matches" in whole(explorer("pairs", paired, said="zzzz"))
 
 
+def test_pairs_that_the_tuned_model_has_wrong_are_those_of_its_implicit_reward(explorer, paired):
+    with Store.open(paired) as store:
+        rows = queries.texts.pairs(store, PairFilter(is_sampled=True), order=Order("margin")).to_pylist()
+    wrong = {row["pair_id"] for row in rows if row["implicit_margin"] <= 0}
+    assert 0 < len(wrong) < len(rows)
+    at = explorer("pairs", paired, tuned_verdict="wrong")
+    assert set(at.dataframe[0].value["pair_id"]) == wrong and "implicit reward: wrong" in whole(at)
+
+
+def test_tokens_of_largest_implicit_reward_are_named():
+    says = reading.largest_tokens([" a", "\n", " great", " film", "."], [0.1, 5.0, -0.8, None, 0.3], most=2)
+    assert says == "Largest implicit reward of a token, nats: “great” −0.80, “.” +0.30."
+    assert reading.largest_tokens(["a"], [None]) == ""
+
+
 def test_a_pair_without_activations_is_shown_unsplit(explorer, paired):
     html = whole(explorer("pairs", paired, pair="19", kept="all"))
     assert "cannot be split" in html and html.count('class="lfp-sheet"') == 2

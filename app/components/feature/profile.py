@@ -69,6 +69,8 @@ def heading(
         says = "This bundle has no probe."
     elif feature.weight is None:
         says = "No probe reads this feature."
+    elif feature.beats_null is False:
+        says = f"Its weight in the estimate of the {target_name(probe)} is within chance."
     else:
         says = f"{'Raises' if feature.weight >= 0 else 'Lowers'} the estimated {target_name(probe)}."
     place = f"layer {feature.layer}" + (f", {SITE_NAMES.get(feature.site, feature.site)}" if with_site else "")

@@ -65,8 +65,11 @@ def anchor(href: str, words: str) -> str:
 
 
 def following(href: str, words: str) -> str:
-    """Return a link that follows itself, or waits for a click in a browser without scripts. The script is constant."""
-    script = "<script>document.querySelector('.lfp-following a').click()</script>"
+    """Return a link that follows itself, or waits for a click in a browser without scripts. The script is constant.
+
+    It waits, too, where a table selected the cell as Tab or an arrow came to it (`navigation.SCRIPT`): Enter opens it.
+    """
+    script = "<script>if (!window.lfpByKeys) document.querySelector('.lfp-following a').click()</script>"
     return f'<p class="lfp-note lfp-following">{anchor(href, words)}</p>{script}'
 
 

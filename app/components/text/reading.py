@@ -81,6 +81,14 @@ def first_token(text: Text, probe: Probe | None) -> int:
     return text.response_start if reads_response and text.response_start < len(text.token_starts) else 0
 
 
+def largest_tokens(parts: Sequence[str], rewards: Sequence[float | None], most: int = 3) -> str:
+    """Say which tokens have the largest implicit reward, by size; nothing where none is known."""
+    known = [(part.strip(), value) for part, value in zip(parts, rewards, strict=False) if value and part.strip()]
+    first = sorted(known, key=lambda each: -abs(each[1]))[:most]
+    listed = ", ".join(f"“{part}” {signed(value)}" for part, value in first)
+    return f"Largest implicit reward of a token, nats: {listed}." if first else ""
+
+
 def shared_prompt(chosen: Text, rejected: Text, probe: Probe | None) -> str:
     """Return the prompt of both responses, if it is the same and not shown with them; else an empty string."""
     prompts = [

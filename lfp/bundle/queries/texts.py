@@ -265,12 +265,14 @@ ORDER BY position, abs(part) DESC, feature_id
 class PairFilter:
     """Which pairs are wanted: those with every word of `words` on one side or the other.
 
-    `verdict` is any, right or wrong: whether the estimate ranks the chosen side higher; `split` any, train or held_out.
+    `verdict` is any, right or wrong: whether the estimate ranks the chosen side higher, and `implicit` whether the
+    implicit reward does; `split` any, train or held_out.
     """
 
     words: str = ""
     split: str = "any"
     verdict: str = "any"
+    implicit: str = "any"
     is_sampled: bool = False
     """Only pairs with the activations of both sides kept, whose margin can be split over features."""
 
@@ -362,4 +364,5 @@ _WHERE = """
 WHERE coalesce(list_bool_and([contains(both_texts, word) FOR word IN $words::VARCHAR[]]), true)
   AND ($split = 'any' OR split = $split) AND (NOT $is_sampled OR is_sampled)
   AND ($verdict = 'any' OR (margin > 0) = ($verdict = 'right'))
+  AND ($implicit = 'any' OR (implicit_margin > 0) = ($implicit = 'right'))
 """

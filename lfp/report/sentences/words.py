@@ -85,8 +85,8 @@ def writing_sentence(words: Sequence[WrittenWord], n: int) -> str:
         if found
     ]
     return (
-        f"Words in {count(n)} continuations of the same prefixes, base to tuned model: {'; '.join(parts)}. "
-        f"Beyond chance {count(len(risen))} more often and {count(len(fallen))} less often (sign test over prefixes, "
+        f"Words in {count(n)} continuations of the same prompts, base to tuned model: {'; '.join(parts)}. "
+        f"Beyond chance {count(len(risen))} more often and {count(len(fallen))} less often (sign test over prompts, "
         "false discovery rate 5 %)."
     )
 
