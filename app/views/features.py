@@ -25,8 +25,8 @@ SELECT, OPEN = "select an area", "open"
 """What the mouse does on the map."""
 
 
-def show_table(rows: pa.Table, shown: tuple[str, ...], view: FeaturesView, found: Found | None) -> int | None:
-    """Draw the page's rows, with what a ranked search found of each; return the feature that was clicked."""
+def show_table(rows: pa.Table, shown: tuple[str, ...], view: FeaturesView, found: Found | None) -> None:
+    """Draw the page's rows, with what a ranked search found of each; a click opens a feature."""
     ids = rows["feature_id"].to_pylist()
     key = permalinks.widget_key("feature_table", ids, shown, found is not None)
     by, arrow = feature_columns.sorted_column(view.sort), "↑" if view.order == "ascending" else "↓"
@@ -40,8 +40,18 @@ def show_table(rows: pa.Table, shown: tuple[str, ...], view: FeaturesView, found
         table = table.add_column(place + 1, "matched", pa.array([found.whys[at[id_]] for id_ in ids], pa.string()))
         columns["match"] = st.column_config.NumberColumn("Match", format="%.3g", width=70, help=found.says)
         columns["matched"] = st.column_config.TextColumn("By", width=150)
-    cell = frame.show_rows(table, key=key, columns=columns)
-    return ids[cell[0]] if cell else None
+
+    def open_row() -> None:
+        if cell := frame.first_cell(st.session_state[key], len(ids)):
+            st.session_state.opened_row = ids[cell[0]]
+
+    frame.show_rows(table, key=key, columns=columns, on_select=callbacks.guard(open_row))
+
+
+def follow(feature_id: int, view: FeaturesView) -> str:
+    """Return the link to a feature that follows itself."""
+    href = permalinks.href("feature", permalinks.FeatureView(feature=feature_id, walk=filters.to_walk(view)))
+    return panels.following(href, f"Open feature {feature_id}")
 
 
 def table_column(name: str, arrow: str) -> Any:
@@ -113,7 +123,7 @@ def show_map(store: Store, wanted: FeatureFilter) -> int | None:
 
 
 def show_list(store: Store, view: FeaturesView, wanted: FeatureFilter, n: int) -> int | None:
-    """Draw one page of the list; return the feature that was clicked or chosen by name."""
+    """Draw one page of the list; return the feature that was chosen by name."""
     slot, order = st.container(), filters.order_of(view)
     found = search.find(store, view)
     by = "id" if found is not None and order.by == MATCH else "contribution" if order.by == MATCH else order.by
@@ -125,10 +135,10 @@ def show_list(store: Store, view: FeaturesView, wanted: FeatureFilter, n: int) -
     )  # fmt: skip
     rows = names.name_rows(store, rows)
     with slot:
-        clicked = show_table(rows, shown, view, found)
+        show_table(rows, shown, view, found)
     named = frame.choose_name(feature_columns.names(rows), "Open a feature of this page", key="open_feature")
     frame.download(lambda: queries.features.features(store, wanted, order=order), name="features")
-    return clicked if clicked is not None else named
+    return named
 
 
 def show_nothing(store: Store, view: FeaturesView) -> None:
@@ -148,7 +158,10 @@ def show_nothing(store: Store, view: FeaturesView) -> None:
 def show() -> None:
     store = cache.current()
     st.html(panels.heading(store.manifest.title, "Features"))
-    slot = st.container()
+    ahead, slot = st.empty(), st.container()
+    if (row := st.session_state.pop("opened_row", None)) is not None:  # before the list, which takes as long again
+        view = permalinks.current_view(FeaturesView, area=st.query_params.get("area", ""))
+        ahead.html(follow(row, view), unsafe_allow_javascript=True)
     view = filters.show_filters(store)
     with slot:
         filters.show_presets(store, view)
@@ -172,8 +185,7 @@ def show() -> None:
             point = show_map(store, wanted)
         opened = opened if opened is not None else point
     if opened is not None:
-        href = permalinks.href("feature", permalinks.FeatureView(feature=opened, walk=filters.to_walk(view)))
-        st.html(panels.following(href, f"Open feature {opened}"), unsafe_allow_javascript=True)
+        st.html(follow(opened, view), unsafe_allow_javascript=True)
 
 
 show()
