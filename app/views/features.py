@@ -45,7 +45,7 @@ def show_table(rows: pa.Table, shown: tuple[str, ...], view: FeaturesView, found
         if cell := frame.first_cell(st.session_state[key], len(ids)):
             st.session_state.opened_row = ids[cell[0]]
 
-    frame.show_rows(table, key=key, columns=columns, on_select=callbacks.guard(open_row))
+    frame.show_rows(table, key=key, columns=columns, on_select=open_row)
 
 
 def follow(feature_id: int, view: FeaturesView) -> str:

@@ -7,7 +7,7 @@ import streamlit as st
 
 from app.components.html import panels
 from app.components.text import ledgers, reading, tokens
-from app.session import bundles, cache, callbacks, names, permalinks
+from app.session import bundles, cache, names, permalinks
 from app.session.cache import ask
 from app.session.option_words import WORDS, words_for
 from app.session.permalinks import InputsView
@@ -190,7 +190,7 @@ def show_estimate(store: Store, text: Text, name: str) -> None:
     account = build(*names.name_parts(store, [found]))
     st.subheader(account.title)
     st.html(panels.note(account.says))
-    frame.show_ledger(account, key="ledger_chart", on_select=callbacks.guard(watch_bar))
+    frame.show_ledger(account, key="ledger_chart", on_select=watch_bar)
     if found.shown:
         frame.list_contributions(
             lambda: ledgers.all_parts(ask(query, store, text.text_id, limit=None).shown),
@@ -229,7 +229,7 @@ def show_implicit(store: Store, text: Text, path: Path) -> None:
     account = ledgers.from_features(*names.name_parts(store, [features]), path=path)
     st.subheader(account.title)
     st.html(panels.note(account.says))
-    frame.show_ledger(account, key="ledger_chart", on_select=callbacks.guard(watch_bar))
+    frame.show_ledger(account, key="ledger_chart", on_select=watch_bar)
     frame.list_contributions(
         lambda: ledgers.all_parts(ask(queries.implicit_ledgers.text_features, store, text.text_id, path=path)),
         key="every_part",

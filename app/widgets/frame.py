@@ -131,11 +131,12 @@ def show_figure(figure: go.Figure, *, key: str, href: Callable[[int], str] | Non
 
 
 def show_rows(
-    rows: pa.Table, *, key: str, columns: Mapping[str, Any], on_select: Callable[[], None] | Literal["rerun"] = "rerun"
+    rows: pa.Table, *, key: str, columns: Mapping[str, Any], on_select: Callable[[], None] = lambda: None
 ) -> tuple[int, str] | None:
     """Draw a page of rows, whose words wrap; return the row and the column of the cell that was clicked."""
     event = st.dataframe(
-        rows, hide_index=True, placeholder="–", key=key, on_select=on_select, selection_mode="single-cell",
+        rows, hide_index=True, placeholder="–", key=key, on_select=callbacks.guard(on_select),
+        selection_mode="single-cell",
         height="content", row_height=65, column_config=columns,
     )  # fmt: skip
     return first_cell(event, rows.num_rows)

@@ -52,20 +52,25 @@ def test_a_pair_is_its_two_texts(store, naive):
     words=st.lists(st.sampled_from(["film", "THE", "good", "%", "zzz"]), max_size=2),
     split=st.sampled_from(["any", "train", "held_out"]),
     verdict=st.sampled_from(["any", "right", "wrong"]),
+    implicit=st.sampled_from(["any", "right", "wrong"]),
     is_sampled=st.booleans(),
     by=st.sampled_from(sorted(queries.texts.PAIR_SORTS)),
     descending=st.booleans(),
 )
-def test_a_list_of_pairs_is_what_its_filter_says(store, naive, words, split, verdict, is_sampled, by, descending):
-    wanted = PairFilter(" ".join(words), split, verdict, is_sampled)
+def test_a_list_of_pairs_is_what_its_filter_says(
+    store, naive, words, split, verdict, implicit, is_sampled, by, descending
+):
+    wanted = PairFilter(" ".join(words), split=split, verdict=verdict, implicit=implicit, is_sampled=is_sampled)
 
     def passes(pair):
         both = (pair["chosen"]["text"] + " " + pair["rejected"]["text"]).lower()
         is_right = pair["chosen"]["predicted"] > pair["rejected"]["predicted"]
+        is_preferred = pair["chosen"]["implicit_reward"] > pair["rejected"]["implicit_reward"]
         return (
             all(word.lower() in both for word in words)
             and split in ("any", pair["chosen"]["split"])
             and verdict in ("any", "right" if is_right else "wrong")
+            and implicit in ("any", "right" if is_preferred else "wrong")
             and (not is_sampled or (pair["chosen"]["is_sampled"] and pair["rejected"]["is_sampled"]))
         )
 
