@@ -29,8 +29,8 @@ from lfp.util.sanitize import shortened  # noqa: E402
 # have no download of Streamlit's own, which would pass formulas on to spreadsheets.
 st.set_option("client.showErrorDetails", "none")
 st.set_option("client.disableDataExport", True)
-# Read at every upload: strangers upload nothing, whatever the server was started with.
 config.set_option("runner.magicEnabled", False)  # pages draw by calls alone, and start faster
+# Read at every upload: strangers upload nothing, whatever the server was started with.
 config.set_option("server.maxUploadSize", 0 if bundles.is_public() else review.LARGEST_MB)
 
 

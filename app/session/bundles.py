@@ -32,8 +32,7 @@ def listed_bundles(setting: str | None = None) -> dict[str, Path | str]:
     It lists folders and addresses in object stores, which stay text. A name is that of the last folder, with as many
     parents in front as it takes to make it unique.
     """
-    setting = os.environ.get(BUNDLES, "") if setting is None else setting
-    listed = [part.strip() for part in _SEPARATOR.split(setting) if part.strip()]
+    listed = _listed(os.environ.get(BUNDLES, "") if setting is None else setting)
     places = [place for part in listed for place in _bundles_in(part)] if listed else list(DEMOS)
     names: dict[str, Path | str] = {}
     for path in dict.fromkeys(places):
@@ -44,6 +43,11 @@ def listed_bundles(setting: str | None = None) -> dict[str, Path | str]:
             depth += 1
         names["/".join(parts[-depth:])] = path
     return names
+
+
+def _listed(setting: str) -> list[str]:
+    """Return the places that LFP_BUNDLES lists."""
+    return [part.strip() for part in _SEPARATOR.split(setting) if part.strip()]
 
 
 def _bundles_in(place: str) -> Sequence[Path | str]:
@@ -66,9 +70,10 @@ def nothing_listed() -> str:
 
 def missing_places() -> list[str]:
     """Return the folders that LFP_BUNDLES lists and that are not there; in public mode none."""
-    listed = [part.strip() for part in _SEPARATOR.split(os.environ.get(BUNDLES, "")) if part.strip()]
-    gone = [part for part in listed if not is_address(part) and not Path(part).expanduser().exists()]
-    return [] if is_public() else gone
+    if is_public():
+        return []
+    listed = _listed(os.environ.get(BUNDLES, ""))
+    return [part for part in listed if not is_address(part) and not Path(part).expanduser().exists()]
 
 
 def bundle_name() -> str:
