@@ -327,6 +327,14 @@ def test_a_permalink_to_validation_restores_it(explorer, bundle):
     assert chosen == ["the top tenth of weights", "fuzzing", "texts"]
 
 
+def test_contrasts_without_an_end_are_made_of_the_effects(explorer, copied_bundle):
+    rewrite(copied_bundle, "ablations", lambda rows: rows.drop_columns(["contrast_high"]))
+    with Store.open(copied_bundle) as store:
+        found = [row for row in queries.run.report_ablations(store) if row["contrast"] is not None]
+    assert found and all(row["contrast_low"] <= row["contrast"] <= row["contrast_high"] for row in found)
+    assert "This cannot be shown" not in whole(explorer("validation", copied_bundle))
+
+
 def test_what_is_inert_is_listed_with_links(explorer, bundle, store):
     singles = queries.run.ablated_features(store)
     html = words_of(explorer("validation", bundle))
