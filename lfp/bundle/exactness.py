@@ -16,10 +16,10 @@ def module_credit_faults(store: Store) -> Iterator[str]:
     found = store.rows(_MODULE_CREDIT_ERRORS, {"tolerance": TOLERANCE})
     if found:
         first = found[0]
+        stated = "none" if first["reward"] is None else f"{first['reward']:.6g}"
         yield (
             f"table module_credits: {first['path']} credits do not sum to texts.credit_reward within credit_error in "
-            f"{len(found)} cases, such as text {first['text_id']} ({first['reward']:.6g} stated, {first['total']:.6g}"
-            " summed)"
+            f"{len(found)} cases, such as text {first['text_id']} ({stated} stated, {first['total']:.6g} summed)"
         )
 
 

@@ -100,6 +100,13 @@ _CHANCES = tuple(
 )  # fmt: skip
 """Table and column of p-values and false discovery rates, which are from 0 to 1."""
 
+_INTERVALS = tuple(
+    (table.name, column.name.removesuffix("_low"))
+    for table in TABLES for column in table.columns
+    if column.nullable and column.name.endswith("_low")
+)  # fmt: skip
+"""Table and stem of the intervals that a row may lack: it has both ends, or neither."""
+
 _UNIQUE = (("saes", "is_used", ("layer", "site")), ("features", "true", ("layer", "site", "index")))
 """Table, the rows meant, and the columns that no two of them share; the columns a table is sorted by are such too."""
 
@@ -291,7 +298,16 @@ def _content_faults(store: Store) -> Iterator[str]:
         )
     for table, column in _CHANCES:
         faulty.append((f'{table} WHERE "{column}" NOT BETWEEN 0 AND 1', f"table {table}: {column} is not from 0 to 1"))
+    for table, stem in _INTERVALS:
+        rows = f'{table} WHERE ("{stem}_low" IS NULL) <> ("{stem}_high" IS NULL)'
+        faulty.append((rows, f"table {table}: one of {stem}_low and {stem}_high is null"))
+        if stem in BY_NAME[table].schema.names:
+            rows = f'{table} WHERE "{stem}" IS NULL AND "{stem}_low" IS NOT NULL'
+            faulty.append((rows, f"table {table}: {stem} is null and has an interval"))
     sizes = "(SELECT text_id, len(token_ids) AS n FROM texts) s"
+    placed = "(SELECT unnest(example_text_ids) AS text_id, unnest(example_positions) AS position FROM credits)"
+    rows = f"{placed} t JOIN {sizes} ON s.text_id = t.text_id WHERE t.position NOT BETWEEN 0 AND n - 1"
+    faulty.append((rows, "table credits: an example is no token of its text"))
     for table, condition, fault in _BY_TEXT:
         rows = f"{table} t JOIN {sizes} ON s.text_id = t.text_id WHERE NOT ({condition})"
         faulty.append((rows, f"table {table}: {fault}"))

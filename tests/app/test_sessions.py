@@ -23,7 +23,6 @@ def store(request, bundle, monkeypatch, tmp_path):
     path.symlink_to(bundle)
     if request.param == "sorted copy":
         monkeypatch.setattr(sorted_copy, "WORTH_BYTES", 0)
-        monkeypatch.setattr(sorted_copy, "_TABLE_BYTES", 0)
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with Store.open(path, prepare=True) as opened:
         yield opened

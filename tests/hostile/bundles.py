@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +52,7 @@ class Mutant:
     is_not_finite: bool = False
 
 
+Counts = dict[str, Any]
 Change = Callable[[Path, random.Random], tuple[str, bool]]
 
 
@@ -152,7 +153,7 @@ def spoil_rows(path: Path, draw: random.Random) -> tuple[str, bool]:
     table, rows = draw_table(path, draw)
     kind = draw.choice(("shuffle", "twice", "half", "none", "other table", "ids", "lists"))
     if kind == "shuffle":
-        rows = rows.take(draw.sample(range(len(rows)), len(rows)))
+        rows = rows.take(pa.array(draw.sample(range(len(rows)), len(rows)), pa.int64()))
     elif kind == "twice":
         rows = pa.concat_tables([rows, rows])
     elif kind == "half":
@@ -407,10 +408,17 @@ def sources(folder: Path) -> tuple[Path, ...]:
     return plain, make_bundle(folder / "pairs", n_features=16, n_texts=12, n_pairs=6, pooling="response")
 
 
-def run(
-    seed: int, count: int, *, show: Callable[[Path, str], list[str]] | None = None, pages: int = 3
-) -> dict[str, Any]:
-    """Spoil `count` bundles, validate each and open pages of it; return the counts, and what went wrong.
+def spoilt(seed: int, count: int) -> Iterator[Mutant]:
+    """Yield `count` bundles spoilt from a seed, half of them of pairs, one at a time."""
+    with tempfile.TemporaryDirectory() as name:
+        made = sources(Path(name))
+        for number, source in enumerate(made):
+            each = -(-count // len(made)) if number == 0 else count // len(made)
+            yield from mutants(source, Path(name) / f"spoilt{number}", seed=seed + number, count=each)
+
+
+def run(found: Iterable[Mutant], *, show: Callable[[Path, str], list[str]] | None = None, pages: int = 3) -> Counts:
+    """Validate each spoilt bundle and open pages of it; return the counts, and what went wrong.
 
     `show` opens a page of a bundle and returns what failed. Of a bundle that `validate` accepts every page is opened,
     of others `pages` that are drawn.
@@ -418,40 +426,36 @@ def run(
     from tests.app.reader import PAGES
 
     faults, seconds, peaks, n_valid, n_pages = [], [0.0], [0.0], 0, 0
-    with tempfile.TemporaryDirectory() as name:
-        made = sources(Path(name))
-        for number, source in enumerate(made):
-            each = -(-count // len(made)) if number == 0 else count // len(made)
-            for mutant in mutants(source, Path(name) / f"spoilt{number}", seed=seed + number, count=each):
-                judgement = judge(mutant.path)
-                seconds.append(judgement.seconds)
-                peaks.append(judgement.peak_mb)
-                is_valid = not judgement.faults and not judgement.crash
-                n_valid += is_valid
-                if judgement.crash:
-                    faults.append(f"{mutant.says}: validate: {judgement.crash}")
-                if judgement.seconds > SECONDS or judgement.peak_mb > MEMORY_MB:
-                    faults.append(f"{mutant.says}: took {judgement.seconds:.1f} s and {judgement.peak_mb:.0f} MB")
-                if is_valid and mutant.is_not_finite:
-                    faults.append(f"{mutant.says}: called valid")
-                if show is None:
-                    continue
-                opened = PAGES if is_valid else random.Random(mutant.says).sample(PAGES, pages)
-                n_pages += len(opened)
-                for page in opened:
-                    failed = show(mutant.path, page)
-                    if not is_valid:
-                        failed = [each for each in failed if not each.startswith("notice")]
-                    faults += [f"{mutant.says}: {page}: {each}" for each in failed]
+    for mutant in found:
+        judgement = judge(mutant.path)
+        seconds.append(judgement.seconds)
+        peaks.append(judgement.peak_mb)
+        is_valid = not judgement.faults and not judgement.crash
+        n_valid += is_valid
+        if judgement.crash:
+            faults.append(f"{mutant.says}: validate: {judgement.crash}")
+        if judgement.seconds > SECONDS or judgement.peak_mb > MEMORY_MB:
+            faults.append(f"{mutant.says}: took {judgement.seconds:.1f} s and {judgement.peak_mb:.0f} MB")
+        if is_valid and mutant.is_not_finite:
+            faults.append(f"{mutant.says}: called valid")
+        if show is None:
+            continue
+        opened = PAGES if is_valid else random.Random(mutant.says).sample(PAGES, pages)
+        n_pages += len(opened)
+        for page in opened:
+            failed = show(mutant.path, page)
+            if not is_valid:
+                failed = [each for each in failed if not each.startswith("notice")]
+            faults += [f"{mutant.says}: {page}: {each}" for each in failed]
     return {
         "bundles": len(seconds) - 1, "valid": n_valid, "page_loads": n_pages, "longest_s": round(max(seconds), 2),
         "peak_mb": round(max(peaks)), "faults": faults,
     }  # fmt: skip
 
 
-def main(seed: int, count: int) -> dict[str, Any]:
+def main(seed: int, count: int) -> Counts:
     """Spoil bundles and look at each with `validate` and in the explorer."""
     from tests.hostile.pages import shows
 
     with shows() as show:
-        return run(seed, count, show=show)
+        return run(spoilt(seed, count), show=show)

@@ -17,7 +17,7 @@ from tests.hostile import bundles
 
 
 def test_spoilt_bundles_are_refused_in_a_line() -> None:
-    found = bundles.run(seed=0, count=4)
+    found = bundles.run(bundles.spoilt(seed=0, count=4))
     assert found["bundles"] == 4 and found["faults"] == []
 
 

@@ -142,28 +142,32 @@ def feature_excerpts(store: Store, feature_id: int) -> list[dict[str, Any]]:
 
 
 def strongest_excerpts(store: Store, feature_ids: Sequence[int]) -> dict[int, list[dict[str, Any]]]:
-    """Select the strongest examples (bucket 0) of some features: the words around each token, by feature and rank."""
+    """Select the strongest examples (bucket 0) of some features, each with its text, by feature and rank."""
     found: dict[int, list[dict[str, Any]]] = {number: [] for number in feature_ids}
-    if found:
-        listed, bound = each_of(list(found))
-        for row in store.rows(_STRONGEST.format(listed=listed), bound | {"around": _AROUND}):
-            found[row.pop("feature_id")].append(row)
+    rows = store.rows(_STRONGEST, {"ids": list(found)})
+    texts = read_texts(store, [row["text_id"] for row in rows])
+    for row in rows:
+        if row["text_id"] in texts:
+            found[row["feature_id"]].append(row | texts[row["text_id"]])
     return found
 
 
 _STRONGEST = """
-WITH strongest AS (
-    SELECT feature_id, bucket, rank, text_id, position FROM examples WHERE feature_id IN {listed} AND bucket = 0
-), placed AS (
-    SELECT s.*, t."text" AS words, t.token_starts[s.position + 1] AS start,
-        coalesce(t.token_starts[s.position + 2], length(t."text")) AS stop
-    FROM strongest s JOIN texts t ON t.text_id = s.text_id
-)
-SELECT feature_id, bucket, 0 AS position,
-    substr(words, greatest(start - $around, 0) + 1, least(start, $around) + stop - start + $around) AS "text",
-    [least(start, $around), least(start, $around) + stop - start] AS token_starts
-FROM placed ORDER BY feature_id, rank
+SELECT feature_id, bucket, text_id, position FROM examples JOIN (SELECT unnest($ids::INTEGER[]) AS feature_id)
+    USING (feature_id) WHERE bucket = 0 ORDER BY feature_id, rank
 """
+
+
+def read_texts(store: Store, text_ids: Sequence[int]) -> dict[int, dict[str, Any]]:
+    """Map texts, where the bundle holds them, to their `text` and `token_starts`.
+
+    A query of its own, because an index finds single texts and a join reads all of them.
+    """
+    if not text_ids:
+        return {}
+    listed, bound = each_of(sorted(set(text_ids)))
+    rows = store.rows(f'SELECT text_id, "text", token_starts FROM texts WHERE text_id IN {listed}', bound)
+    return {row.pop("text_id"): row for row in rows}
 
 
 @dataclass(frozen=True)
@@ -304,8 +308,17 @@ def credit_trajectory(store: Store, feature_id: int) -> pa.Table:
 
 def credit_examples(store: Store, feature_id: int, *, limit: int = 5) -> list[CreditExample]:
     """Select the tokens at which a feature carries most, largest first."""
-    rows = store.rows(_CREDIT_EXAMPLES, {"id": feature_id, "limit": limit, "around": _AROUND})
-    return [CreditExample(**between_words(row)) for row in rows]
+    rows = store.rows(_CREDIT_EXAMPLES, {"id": feature_id, "limit": limit})
+    texts = read_texts(store, [row["text_id"] for row in rows])
+    return [CreditExample(**row, **_cut(row["position"], **texts[row["text_id"]])) for row in rows]
+
+
+def _cut(position: int, *, text: str, token_starts: Sequence[int]) -> dict[str, str]:
+    """Return a token and what is `before` and `after` it, cut between words."""
+    start, stop = (*token_starts, len(text))[position : position + 2]
+    before, after = text[max(start - _AROUND, 0) : start], text[stop : stop + _AROUND]
+    ends = {"starts": start <= _AROUND, "ends": stop + _AROUND >= len(text)}
+    return between_words({"before": before, "token": text[start:stop], "after": after, **ends})
 
 
 def feature_intervention(store: Store, feature_id: int) -> Intervention | None:
@@ -316,7 +329,8 @@ def feature_intervention(store: Store, feature_id: int) -> Intervention | None:
 
 def feature_ablations(store: Store, feature_id: int) -> list[dict[str, Any]]:
     """Select the ablations that removed the feature, without controls, the feature by itself first."""
-    rows = [row for row in report_ablations(store) if row["kind"] != CONTROL and feature_id in row["features"]]
+    every = store.once("ablations", lambda: report_ablations(store))
+    rows = [row for row in every if row["kind"] != CONTROL and feature_id in row["features"]]
     return sorted(rows, key=lambda row: (len(row["features"]), row["group"]))
 
 
@@ -337,12 +351,8 @@ def feature_texts(store: Store, feature_id: int, *, limit: int = 5) -> TextParts
     by_size = np.argsort(-np.abs(contribution), kind="stable")
     largest, against = by_size[:limit], by_size[is_against[by_size]][:limit]
     rows = parts.take(np.concatenate([largest, against])).to_pylist()
-    texts = {}
-    if rows:
-        listed, bound = each_of([row["text_id"] for row in rows])
-        for row in store.rows(f'SELECT text_id, "text" FROM texts WHERE text_id IN {listed}', bound):
-            texts[row["text_id"]] = row["text"]
-    shown = tuple(TextPart(text=texts[row["text_id"]], **row) for row in rows)
+    texts = read_texts(store, [row["text_id"] for row in rows])
+    shown = tuple(TextPart(text=texts[row["text_id"]]["text"], **row) for row in rows)
     return TextParts(
         n_texts=kept["n_texts"],
         n_active=parts.num_rows,
@@ -365,19 +375,11 @@ ORDER BY kind, n.rank
 _AROUND = 70
 """Characters of a text that are shown on either side of a token."""
 _CREDIT_EXAMPLES = """
-WITH found AS (
+SELECT text_id, position, credit FROM (
     SELECT unnest(example_text_ids) AS text_id, unnest(example_positions) AS position,
         unnest(example_credits)::DOUBLE AS credit, generate_subscripts(example_text_ids, 1) AS place
     FROM credits WHERE feature_id = $id
-), placed AS (
-    SELECT found.*, t."text" AS words, t.token_starts[position + 1] AS start,
-        coalesce(t.token_starts[position + 2], length(t."text")) AS stop
-    FROM found JOIN texts t ON t.text_id = found.text_id WHERE place <= $limit
-)
-SELECT text_id, position, credit, substr(words, greatest(start - $around, 0) + 1, least(start, $around)) AS before,
-    substr(words, start + 1, stop - start) AS token, substr(words, stop + 1, $around) AS after,
-    start <= $around AS starts, stop + $around >= length(words) AS ends
-FROM placed ORDER BY place
+) WHERE place <= $limit ORDER BY place
 """
 
 _INTERVENTION = """

@@ -240,8 +240,7 @@ def features(
         sql = f"SELECT {named} FROM feature_table WHERE {where} ORDER BY {by} OFFSET $offset"
         return store.query(sql, {**values, "offset": offset})
     sql = f"SELECT feature_id FROM feature_table WHERE {where} ORDER BY {by} LIMIT $limit OFFSET $offset"
-    found = store.query(sql, {**values, "limit": limit, "offset": offset})
-    ids = found["feature_id"].to_pylist()
+    ids = [row["feature_id"] for row in store.rows(sql, {**values, "limit": limit, "offset": offset})]
     if not ids:
         return store.query(f"SELECT {named} FROM feature_table WHERE false")
     listed, bound = each_of(ids)  # by number, so that a page of a large list costs as much as of a small one
@@ -340,8 +339,7 @@ def conditions(store: Store, wanted: FeatureFilter) -> tuple[str, dict[str, Any]
             parts.append(conditions[choice])
     token = wanted.token.strip().lower()
     for number, word in enumerate(wanted.search.lower().split()):
-        readers = _READERS if store.once("has readers", lambda: bool(store.rows(_HAS_READERS))) else ""
-        parts.append(_SEARCH.format(word=f"word{number}", readers=readers.format(word=f"word{number}")))
+        parts.append(_SEARCH.format(word=f"word{number}"))
         values[f"word{number}"] = word
     n, shares = store.manifest.tables["features"].rows, (wanted.drift_top, wanted.rank_low, wanted.rank_high)
     drift_most, rank_after, rank_most = (math.ceil(share * n) for share in shares)
@@ -396,13 +394,8 @@ _CROSSING = (
     "ELSE false END)::INTEGER"
 )
 _SEARCH = """
-(contains(token_words, ${word}) OR contains(description_words, ${word}) {readers}
+(contains(token_words, ${word}) OR contains(description_words, ${word}) OR contains(label_words, ${word})
  OR (feature_id = try_cast(${word} AS INTEGER) AND ${word} = try_cast(${word} AS INTEGER)::VARCHAR))
-"""
-_BY_READERS = "(model IS NOT NULL OR starts_with(labeller, 'human:')) AND description IS NOT NULL"
-_HAS_READERS = f"SELECT 1 FROM labels WHERE {_BY_READERS} LIMIT 1"
-_READERS = f"""
-OR feature_id IN (SELECT feature_id FROM labels WHERE {_BY_READERS} AND contains(lower(description), ${{word}}))
 """
 _NOTED = "feature_id IN (SELECT unnest($noted::INTEGER[]))"
 _DRIFT = "(list_contains($drift::VARCHAR[], status) OR ($flipped AND sign_flipped))"

@@ -159,10 +159,10 @@ FROM forecast WHERE spread > 0 ORDER BY feature_id
 
 
 def report_ablations(store: Store) -> list[dict[str, Any]]:
-    """Select all rows of `ablations`, in order; contrasts that lack, or lack an end, are made of its effects."""
+    """Select all rows of `ablations`, in order; contrasts that are absent, or lack an interval, are made of effects."""
     rows = store.rows('SELECT * FROM ablations ORDER BY "group"')
-    is_newer = any(None not in (row["contrast"], row["contrast_low"], row["contrast_high"]) for row in rows)
-    if is_newer or all(row["kind"] != CONTROL for row in rows):
+    known = [(row["contrast_low"], row["contrast_high"]) for row in rows if row["contrast"] is not None]
+    if (known and not any(None in ends for ends in known)) or all(row["kind"] != CONTROL for row in rows):
         return rows
     return add_contrasts(rows)
 

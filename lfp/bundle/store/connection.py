@@ -23,6 +23,8 @@ from lfp.util.object_stores import is_address
 
 Parameters = Mapping[str, Any] | Sequence[Any]
 T = TypeVar("T")
+_Cursor = duckdb.DuckDBPyConnection
+_NO_SELECT = "not a SELECT, so there is nothing to return"
 
 
 @dataclass(frozen=True)
@@ -91,14 +93,18 @@ class Store(AbstractContextManager["Store"]):
 
     def query(self, sql: str, parameters: Parameters = ()) -> pa.Table:
         """Return the rows of one SELECT with its parameters bound. Raises BundleError where a file cannot be read."""
+        return self._answer(sql, parameters, _as_table)
+
+    def rows(self, sql: str, parameters: Parameters = ()) -> list[dict[str, Any]]:
+        """Return the rows as a list of dicts, for answers of a few rows; these plan the SELECT once instead of twice."""
+        return self._answer(sql, parameters, _as_dicts)
+
+    def _answer(self, sql: str, parameters: Parameters, read: Callable[[_Cursor, str, Parameters], T]) -> T:
         connection = self._connection
         try:
             self._prepare(sql)
             with connection.cursor() as cursor:
-                answer = cursor.sql(sql, params=parameters)
-                if answer is None:
-                    raise duckdb.ParserException("not a SELECT, so there is nothing to return")
-                return answer.to_arrow_table()
+                return read(cursor, sql, parameters)
         except (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException):
             raise  # the query is wrong, not the bundle
         except duckdb.OutOfMemoryException as error:
@@ -106,14 +112,10 @@ class Store(AbstractContextManager["Store"]):
             raise BundleError(f"{self.source}: this query needs more than {limit}; select fewer rows") from error
         except duckdb.Error as error:
             if self._can_do_without_copy(connection) or self._prepare(sql):  # a file was deleted to make room
-                return self.query(sql, parameters)
+                return self._answer(sql, parameters, read)
             raise BundleError(
                 f"{self.source}: a table cannot be read any more; copy the bundle again from its source"
             ) from error
-
-    def rows(self, sql: str, parameters: Parameters = ()) -> list[dict[str, Any]]:
-        """Return the rows as a list of dicts, for answers of a few rows."""
-        return self.query(sql, parameters).to_pylist()
 
     def select(self, sql: str, *, limit: int, seconds: float) -> pa.Table:
         """Return at most `limit` rows of one SELECT by somebody else; see `lfp.bundle.store.guard`."""
@@ -186,3 +188,18 @@ class Store(AbstractContextManager["Store"]):
                 self._copy = None
                 self._connection = self._connect()
             return self._connection is not failed
+
+
+def _as_table(cursor: _Cursor, sql: str, parameters: Parameters) -> pa.Table:
+    answer = cursor.sql(sql, params=parameters)
+    if answer is None:
+        raise duckdb.ParserException(_NO_SELECT)
+    return answer.to_arrow_table()
+
+
+def _as_dicts(cursor: _Cursor, sql: str, parameters: Parameters) -> list[dict[str, Any]]:
+    cursor.execute(sql, parameters)
+    if not cursor.description:
+        raise duckdb.ParserException(_NO_SELECT)
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, values, strict=True)) for values in cursor.fetchall()]

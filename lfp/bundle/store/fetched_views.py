@@ -40,8 +40,9 @@ class FetchedViews:
             self._mirror.fetch(files)
             new = names - self._made
             views.create(connection, self._mirror.path, self._manifest, kept=frozenset(BY_NAME) - new)
-            for name in views.DERIVED.keys() & new:
-                connection.execute(views.DERIVED[name])
+            for name, derived in views.DERIVED.items():  # in order: some read others
+                if name in new:
+                    connection.execute(derived)
             if _FEATURE_TABLE in new:
                 views.create_feature_table(connection, self._manifest)
             self._made |= names

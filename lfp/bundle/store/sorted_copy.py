@@ -22,11 +22,10 @@ from lfp.errors import BundleError
 
 NAME = "sidecar"
 """Name of the attached file in SQL."""
-LAYOUT = "indexed texts and features, plain words"
+LAYOUT = "indexed texts and features, plain words, small tables too"
 """Part of the file's key, so that files of an earlier layout are built again."""
 WORTH_BYTES = views.JOINED_BYTES
 """Bundles with smaller tables are as fast without a copy."""
-_TABLE_BYTES = 1 << 20
 _BUILD = {"memory_limit": "1GB", "threads": 2, "autoinstall_known_extensions": False}
 _ABANDONED_S = 3600
 _NO_ROOM = (OSError, duckdb.IOException, duckdb.TransactionException, duckdb.OutOfMemoryException)
@@ -105,10 +104,11 @@ def _write(place: Path, path: Path, manifest: Manifest) -> None:
             connection.execute("USE parquet")
             views.create(connection, path, manifest, kept=frozenset())
             _write_features(connection)
+            connection.execute(views.DERIVED["responses"])
             for name, sql in views.KEPT.items():
                 connection.execute(f"CREATE TABLE main.{name} AS {sql}")
-            for name, info in manifest.tables.items():
-                if info.bytes >= _TABLE_BYTES and name in BY_NAME and name != "features":
+            for name in manifest.tables:
+                if name in BY_NAME and name != "features":
                     connection.execute(f"CREATE TABLE main.{name} AS FROM parquet.{name}")
                     if BY_NAME[name].sorted_by == ("text_id",):  # examples look up single texts
                         connection.execute(f"CREATE INDEX {name}_by_text ON main.{name} (text_id)")
@@ -124,8 +124,9 @@ def _write(place: Path, path: Path, manifest: Manifest) -> None:
 def _write_features(connection: duckdb.DuckDBPyConnection) -> None:
     """Write the table of features; the words that every search scans are not compressed, which halves its time."""
     rows = connection.sql(views.FEATURE_TABLE)
-    plain = {"token_words": " USING COMPRESSION uncompressed"}
-    columns = (f'"{name}" {kind}{plain.get(name, "")}' for name, kind in zip(rows.columns, rows.types, strict=True))
+    plain = " USING COMPRESSION uncompressed"
+    kinds = zip(rows.columns, rows.types, strict=True)
+    columns = (f'"{name}" {kind}{plain if name.endswith("_words") else ""}' for name, kind in kinds)
     connection.execute(f"CREATE TABLE main.feature_table ({', '.join(columns)})")
     connection.execute(f"INSERT INTO main.feature_table {views.FEATURE_TABLE}")
     connection.execute("CREATE INDEX features_by_number ON main.feature_table (feature_id)")

@@ -59,7 +59,7 @@ SELECT f.*, f.top_tokens[1].token AS top_token, f.pos_logits[1].token AS raised_
     c.rank AS credit_rank, c.unexplained_credit, c.twin_difference, c.twin_q, c.beyond_twins, c.promotes,
     c.demotes,
     l.labeller, coalesce(l.name, {_FIRES_ON}) AS description,
-    lower(coalesce(l.name, {_FIRES_ON})) AS description_words,
+    lower(coalesce(l.name, {_FIRES_ON})) AS description_words, label_words,
     l.related, l.confidence, l.agreement, l.score_detection, l.score_fuzzing
 FROM features f
 LEFT JOIN (SELECT * FROM weights WHERE probe_id = (SELECT min(probe_id) FROM probes WHERE is_headline)) w
@@ -67,11 +67,15 @@ LEFT JOIN (SELECT * FROM weights WHERE probe_id = (SELECT min(probe_id) FROM pro
 LEFT JOIN drift d USING (feature_id)
 LEFT JOIN credits c USING (feature_id)
 LEFT JOIN ({BEST_LABELS}) l USING (feature_id)
+LEFT JOIN (
+    SELECT feature_id, lower(string_agg(description, chr(10) ORDER BY labeller)) AS label_words FROM labels
+    WHERE model IS NOT NULL OR starts_with(labeller, 'human:') GROUP BY feature_id
+) r USING (feature_id)
 """
 """A feature's own columns, the headline weight, its drift, its credit, and the label that speaks for it: see
 BEST_LABELS. The `description` is its name: without one, the tokens on which it fires most. `token_words` has its top
-tokens, trimmed and in small letters, each between line ends; `description_words` is the description in small letters:
-both are there to be searched."""
+tokens, trimmed and in small letters, each between line ends; `description_words` is the description in small letters,
+and `label_words` what people and models say: all three are there to be searched."""
 
 UNNESTED = """
 SELECT text_id, unnest(positions) AS position, unnest(feature_ids) AS feature_id, unnest("values") AS value
@@ -91,15 +95,15 @@ SELECT text_id, n_tokens, is_pooled, len([1 FOR pooled IN is_pooled IF pooled]) 
 )
 """
 """The tokens of each text that response pooling averages: those of its responses, or all where none was read."""
-_POOLED = f"""
-SELECT active.text_id, feature_id, CASE {{pooling}}
+_POOLED = """
+SELECT active.text_id, feature_id, CASE {pooling}
     WHEN 'sum' THEN sum(value::DOUBLE)
     WHEN 'max' THEN max(value)::DOUBLE
     WHEN 'last' THEN coalesce(sum(value::DOUBLE) FILTER (position = n_tokens - 1), 0)
     WHEN 'response' THEN coalesce(sum(value::DOUBLE) FILTER (is_pooled[position + 1]), 0) / n_pooled
     ELSE sum(value::DOUBLE) / n_tokens END AS pooled
-FROM ({{active}}) active
-JOIN ({RESPONSES}) sizes ON sizes.text_id = active.text_id
+FROM ({active}) active
+JOIN responses ON responses.text_id = active.text_id
 GROUP BY active.text_id, feature_id, n_tokens, n_pooled
 """
 
@@ -115,7 +119,7 @@ SELECT feature_id, sum(pooled) / (SELECT count(*) FROM activations) AS pooled
 FROM ({pooled(UNNESTED, pooling=_HEADLINE_POOLING)}) GROUP BY feature_id
 """
 """Each feature, pooled as the headline probe does, in the average of the texts whose activations are kept."""
-KEPT = {"active_tokens": ACTIVE_TOKENS, "usual": USUAL}
+KEPT = {"responses": f"{RESPONSES} ORDER BY text_id", "active_tokens": ACTIVE_TOKENS, "usual": USUAL}
 """What a sorted copy keeps besides tables and features: by name, as SQL."""
 
 
@@ -150,17 +154,18 @@ def create(connection: duckdb.DuckDBPyConnection, path: Path, manifest: Manifest
 
 
 def add_derived(connection: duckdb.DuckDBPyConnection, *, copy: str | None = None) -> None:
-    """Create `active_of(feature_id)`, the tokens that a feature is active on, and `usual`: see USUAL.
+    """Create `responses`, `active_of(feature_id)`, the tokens that a feature is active on, and `usual`: see USUAL.
 
-    They are read from the attached database `copy`, where a sorted copy keeps both, and computed otherwise.
+    They are read from the attached database `copy`, where a sorted copy keeps all three, and computed otherwise.
     """
-    for name, sql in DERIVED.items():
-        if copy is None or name not in ("active_of", "usual"):
+    if copy is None:
+        for sql in DERIVED.values():
             connection.execute(sql)
-    if copy is not None:
-        of_feature = f"SELECT * FROM {copy}.active_tokens WHERE feature_id = wanted"
-        connection.execute(f"CREATE MACRO active_of(wanted) AS TABLE {of_feature}")
-        connection.execute(f"CREATE VIEW usual AS FROM {copy}.usual")
+        return
+    of_feature = f"SELECT * FROM {copy}.active_tokens WHERE feature_id = wanted"
+    connection.execute(f"CREATE MACRO active_of(wanted) AS TABLE {of_feature}")
+    for name in ("responses", "usual"):
+        connection.execute(f"CREATE VIEW {name} AS FROM {copy}.{name}")
 
 
 def create_feature_table(connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> None:

@@ -22,9 +22,8 @@ from tests.conftest import ROOT, rewrite
 
 @pytest.fixture(autouse=True)
 def all_worth(monkeypatch, tmp_path):
-    """Bundles of any size are worth a copy, of all tables, and the user's cache is a folder of the test's."""
+    """Bundles of any size are worth a copy, and the user's cache is a folder of the test's."""
     monkeypatch.setattr(sorted_copy, "WORTH_BYTES", 0)
-    monkeypatch.setattr(sorted_copy, "_TABLE_BYTES", 0)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
@@ -186,7 +185,7 @@ def test_processes_that_build_at_once_all_get_it(large):
     code = (
         "import sys; from pathlib import Path; from lfp.bundle.manifest import read_manifest\n"
         "from lfp.bundle.store import sorted_copy as sidecar\n"
-        "sidecar._TABLE_BYTES = 0; path = Path(sys.argv[1]); print(sidecar.build(path, read_manifest(path)))"
+        "path = Path(sys.argv[1]); print(sidecar.build(path, read_manifest(path)))"
     )
     racers = [
         subprocess.Popen([sys.executable, "-c", code, str(large)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
