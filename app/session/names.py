@@ -54,10 +54,17 @@ def _region_names(store: Store) -> tuple[Region, ...]:
     return () if found is None else name_regions(found, _names(store, found.feature_ids))
 
 
+_MANY = 2500
+"""Features beyond which their first examples alone are read first: they settle most names."""
+
+
 def _names(store: Store, feature_ids: Sequence[int]) -> dict[int, str | None]:
-    labels = queries.feature.named_features(store, feature_ids)
-    examples = queries.feature.strongest_excerpts(store, feature_ids)
-    return {
-        number: naming.name_feature(labels.get(number), naming.strongest_words(examples[number]))
-        for number in feature_ids
-    }
+    """Name features, reading only the examples it takes: a label stands once one of its feature's words is quoted."""
+    names = queries.feature.named_features(store, feature_ids)
+    doubted = [number for number in feature_ids if (label := names.get(number)) is None or naming.quoted_parts(label)]
+    for most in (1, None) if len(doubted) > _MANY else (None,):
+        examples = queries.feature.strongest_excerpts(store, doubted, most=most)
+        words = {number: naming.strongest_words(rows) for number, rows in examples.items()}
+        named = {number: naming.name_feature(names.get(number), words[number]) for number in doubted}
+        doubted = [number for number in doubted if not words[number] or named[number] != names.get(number)]
+    return {number: named.get(number, names.get(number)) for number in feature_ids}

@@ -22,10 +22,15 @@ def strongest_words(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(word for word in found if word))
 
 
+def quoted_parts(name: str) -> list[str]:
+    """Return the tokens that a name says the feature fires on, in small letters; none where it quotes nothing."""
+    quoted = [part.strip(" ␣").casefold() for part in _QUOTED.findall(_AFTER_NAMES.split(name)[0])]
+    return [part for part in quoted if part.strip("-")]
+
+
 def names_words(name: str, words: Sequence[str]) -> bool:
     """Tell whether a name quotes any of these words, or a part of one; a name that quotes nothing may mean any."""
-    quoted = [part.strip(" ␣").casefold() for part in _QUOTED.findall(_AFTER_NAMES.split(name)[0])]
-    known = [part for part in quoted if part.strip("-")]
+    known = quoted_parts(name)
     if not known or not words:
         return True
     return any(_are_akin(part, word.casefold()) for part in known for word in words)

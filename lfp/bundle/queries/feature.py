@@ -141,10 +141,12 @@ def feature_excerpts(store: Store, feature_id: int) -> list[dict[str, Any]]:
     )
 
 
-def strongest_excerpts(store: Store, feature_ids: Sequence[int]) -> dict[int, list[dict[str, Any]]]:
-    """Select the strongest examples (bucket 0) of some features, each with its text, by feature and rank."""
+def strongest_excerpts(
+    store: Store, feature_ids: Sequence[int], *, most: int | None = None
+) -> dict[int, list[dict[str, Any]]]:
+    """Select the strongest examples (bucket 0) of some features, at most `most` of each, with their texts, in order."""
     found: dict[int, list[dict[str, Any]]] = {number: [] for number in feature_ids}
-    rows = store.rows(_STRONGEST, {"ids": list(found)})
+    rows = store.rows(_STRONGEST, {"ids": list(found), "most": most}) if found else []
     texts = read_texts(store, [row["text_id"] for row in rows])
     for row in rows:
         if row["text_id"] in texts:
@@ -154,7 +156,7 @@ def strongest_excerpts(store: Store, feature_ids: Sequence[int]) -> dict[int, li
 
 _STRONGEST = """
 SELECT feature_id, bucket, text_id, position FROM examples JOIN (SELECT unnest($ids::INTEGER[]) AS feature_id)
-    USING (feature_id) WHERE bucket = 0 ORDER BY feature_id, rank
+    USING (feature_id) WHERE bucket = 0 AND ($most::INTEGER IS NULL OR rank < $most) ORDER BY feature_id, rank
 """
 
 
@@ -163,11 +165,16 @@ def read_texts(store: Store, text_ids: Sequence[int]) -> dict[int, dict[str, Any
 
     A query of its own, because an index finds single texts and a join reads all of them.
     """
-    if not text_ids:
+    ids = sorted(set(text_ids))
+    if not ids:
         return {}
-    listed, bound = each_of(sorted(set(text_ids)))
+    listed, bound = each_of(ids) if len(ids) <= _BY_INDEX else ("(SELECT unnest($ids::INTEGER[]))", {"ids": ids})
     rows = store.rows(f'SELECT text_id, "text", token_starts FROM texts WHERE text_id IN {listed}', bound)
     return {row.pop("text_id"): row for row in rows}
+
+
+_BY_INDEX = 500
+"""Texts up to which the index is faster."""
 
 
 @dataclass(frozen=True)
