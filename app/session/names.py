@@ -63,7 +63,7 @@ def _names(store: Store, feature_ids: Sequence[int]) -> dict[int, str | None]:
     names = queries.feature.named_features(store, feature_ids)
     doubted = [number for number in feature_ids if (label := names.get(number)) is None or naming.quoted_parts(label)]
     for most in (1, None) if len(doubted) > _MANY else (None,):
-        examples = queries.feature.strongest_excerpts(store, doubted, most=most)
+        examples = queries.excerpts.strongest_excerpts(store, doubted, most=most)
         words = {number: naming.strongest_words(rows) for number, rows in examples.items()}
         named = {number: naming.name_feature(names.get(number), words[number]) for number in doubted}
         doubted = [number for number in doubted if not words[number] or named[number] != names.get(number)]

@@ -149,7 +149,7 @@ def show_credit(store: Store, feature: Feature) -> None:
     left.html(promoted)
     right.html(demoted)
     says = "Next tokens, by the nats of implicit reward that tuning’s change of this feature gives them. Most at:"
-    examples = ask(queries.feature.credit_examples, store, feature.feature_id)
+    examples = ask(queries.excerpts.credit_examples, store, feature.feature_id)
     href = lambda text_id: permalinks.href(  # noqa: E731
         "inputs", permalinks.InputsView(text=text_id, watch=feature.feature_id, account="implicit reward")
     )
@@ -197,7 +197,7 @@ def show_texts(store: Store, feature: Feature) -> None:
 def show_feature(store: Store, feature: Feature, row: DeltaGenerator) -> None:
     """Draw labels first where the screen is narrow, and beside the examples where it is wide: see style.css."""
     labels, probe = ask(queries.feature.labels, store, feature.feature_id), ask(queries.common.headline, store)
-    rows = ask(queries.feature.feature_excerpts, store, feature.feature_id)
+    rows = ask(queries.excerpts.feature_excerpts, store, feature.feature_id)
     if verdict_panel.is_hidden(store, feature.feature_id):
         show_blind(feature, rows)
         verdict_panel.show_bar(store, feature.feature_id, profile.best_label(labels))
@@ -207,7 +207,7 @@ def show_feature(store: Store, feature: Feature, row: DeltaGenerator) -> None:
 
     def draw_card() -> str:
         carried = ask(queries.feature.feature_credit, store, feature.feature_id)
-        credited = ask(queries.feature.credit_examples, store, feature.feature_id)
+        credited = ask(queries.excerpts.credit_examples, store, feature.feature_id)
         return card.feature_card(feature, named[0], store.manifest, credit=carried, credited=credited, rows=rows)
 
     st.html(profile.heading(feature, labels, probe, named=named, with_site=bool(filters.site_column(store))))

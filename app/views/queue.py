@@ -109,7 +109,7 @@ def show_review(store: Store, bundle: BundleKey, listed: AuditList, found: Audit
         st.html(f'<p class="lfp-note">{link}{shows}</p>')
     with left:
         st.subheader("Examples")
-        rows = ask(queries.feature.feature_excerpts, store, feature_id)
+        rows = ask(queries.excerpts.feature_excerpts, store, feature_id)
         none = panels.note("No examples: the feature was never active on the corpus.")
         st.html(verdicts.examples(rows, feature.max_activation, permalinks.text_href) if rows else none)
     with st.expander(f"All {len(listed.feature_ids)} of “{shortened(listed.name, 40)}”".replace("$", "\\$")):

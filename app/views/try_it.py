@@ -76,7 +76,7 @@ def show_input(store: Store, scales: Mapping[str, float]) -> tuple[str, str, boo
 def find_example(store: Store, scales: Mapping[str, float]) -> str:
     """Return a text to try: up to where a chosen feature is strongest, else a stored prompt or sampled text."""
     for part in scales:
-        rows = [] if part in steering.PARTS else ask(queries.feature.feature_excerpts, store, int(part))
+        rows = [] if part in steering.PARTS else ask(queries.excerpts.feature_excerpts, store, int(part))
         for row in (row for row in rows if row["bucket"] == 0):
             if before := row["text"][: row["token_starts"][row["position"]]].strip():
                 return str(before)[-LONGEST:]

@@ -174,7 +174,7 @@ class Reader(AbstractContextManager["Reader"]):
         row = queries.feature.feature(self._store, feature_id)
         found = [
             place
-            for place in queries.feature.feature_excerpts(self._store, feature_id)
+            for place in queries.excerpts.feature_excerpts(self._store, feature_id)
             if low <= place["bucket"] <= high
         ]
         return answers.Examples(

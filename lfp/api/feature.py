@@ -46,7 +46,7 @@ class Feature(Tables):
         Buckets are 0 for the largest activations, 1 and up for intervals from low to high, -1 where it is silent, and
         -2 for near misses; all of them by default, in that order.
         """
-        rows = [row for row in queries.feature.feature_excerpts(self._store, self.feature_id)
+        rows = [row for row in queries.excerpts.feature_excerpts(self._store, self.feature_id)
                 if bucket is None or row["bucket"] == bucket]  # fmt: skip
         rows.sort(key=lambda row: (row["bucket"] < 0, abs(row["bucket"]), row["rank"]))
         for row in rows:

@@ -14,8 +14,8 @@ from app.components.feature import naming, profile, titles, trust
 from app.components.text import tokens
 from lfp.bundle import queries
 from lfp.bundle.manifest import read_manifest
+from lfp.bundle.queries.excerpts import CreditExample
 from lfp.bundle.queries.feature import (
-    CreditExample,
     FeatureCredit,
     FeatureDrift,
     Intervention,
@@ -250,7 +250,7 @@ def test_what_a_token_adds_is_on_hover():
 def test_examples_bear_what_they_add(explorer, bundle):
     with Store.open(bundle) as store:
         feature = queries.feature.feature(store, 7)
-        top = [row for row in queries.feature.feature_excerpts(store, 7) if row["bucket"] == 0]
+        top = [row for row in queries.excerpts.feature_excerpts(store, 7) if row["bucket"] == 0]
     html = whole(explorer("feature", bundle, feature="7"))
     shown = re.findall(r'lfp-caption"><b>[^<]*</b><i class="(up|down)">([^<]*)</i>', html)
     assert len(shown) == len(top) and {kind for kind, _ in shown} == {"up" if feature.weight > 0 else "down"}

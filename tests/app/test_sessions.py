@@ -32,7 +32,7 @@ def questions(store):
     """Every kind of question, with values of its own each time."""
     for number in range(16):
         yield lambda n=number: queries.feature.feature(store, n)
-        yield lambda n=number: queries.feature.feature_excerpts(store, n)
+        yield lambda n=number: queries.excerpts.feature_excerpts(store, n)
         yield lambda n=number: queries.feature.labels(store, n)
         yield lambda n=number: queries.feature.histogram(store, n)
         yield lambda n=number: queries.texts.text(store, n % 40)

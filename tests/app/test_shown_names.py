@@ -32,7 +32,7 @@ def test_names_are_the_titles_of_the_features_pages(bundle, contradicted):
     for path in (bundle, contradicted):
         with Store.open(path) as store:
             for number, name in names._names(store, range(12)).items():
-                rows = queries.feature.feature_excerpts(store, number)
+                rows = queries.excerpts.feature_excerpts(store, number)
                 feature = queries.feature.feature(store, number)
                 assert naming.page_title(feature, naming.strongest_words(rows))[0] == (name or "no label")
             assert names._names(store, ()) == {}

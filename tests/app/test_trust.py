@@ -135,7 +135,7 @@ def test_hidden_characters_are_owned_up_to():
 def test_the_offline_labellers_rule_is_told(bundle):
     with Store.open(bundle) as store:
         (evidence,) = read_evidence(lambda name: store.query(f"SELECT * FROM {name}"), [3], n_scored=4)
-        rows = queries.feature.feature_excerpts(store, 3)
+        rows = queries.excerpts.feature_excerpts(store, 3)
     (made,) = OfflineTokens({}, related_threshold=0.5).label([evidence])
     shared = {field.name for field in dataclasses.fields(made)} & set(BLANK)
     kept = label(**{name: getattr(made, name) for name in shared} | {"labeller": OFFLINE, "status": "ok"})

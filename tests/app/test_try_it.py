@@ -199,7 +199,7 @@ def test_nothing_typed_is_said(explorer, tiny_bundle, typed):
 def test_an_example_is_where_the_chosen_feature_fires(explorer, tiny_bundle):
     with Store.open(tiny_bundle) as store:
         feature_id = queries.feature.strongest_feature(store)
-        texts = [row["text"] for row in queries.feature.feature_excerpts(store, feature_id) if row["bucket"] == 0]
+        texts = [row["text"] for row in queries.excerpts.feature_excerpts(store, feature_id) if row["bucket"] == 0]
     at = explorer("try_it", tiny_bundle, scales=f"{feature_id}:0")
     next(button for button in at.button if button.label == "Example text").click()
     typed = at.run().text_area(key="typed").value

@@ -147,7 +147,7 @@ def opening(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         opened = time.perf_counter() - began
         first = queries.feature.strongest_feature(store)
         if first is not None:
-            queries.feature.feature_excerpts(store, first)
+            queries.excerpts.feature_excerpts(store, first)
         return {"cold_open_s": round(time.time() - STARTED, 2), "open_s": round(opened, 3)}
 
 
@@ -170,7 +170,7 @@ def of_one_feature(store: Any) -> dict[str, Callable[[int], object]]:
         "feature": lambda i: queries.feature.feature(store, i * STRIDE % n),
         "labels": lambda i: queries.feature.labels(store, i * STRIDE % n),
         "histogram": lambda i: queries.feature.histogram(store, i * STRIDE % n),
-        "feature_excerpts": lambda i: queries.feature.feature_excerpts(store, i * STRIDE % n),
+        "feature_excerpts": lambda i: queries.excerpts.feature_excerpts(store, i * STRIDE % n),
     }
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from app.components.feature import titles
 from lfp.bundle.manifest import Manifest
-from lfp.bundle.queries.feature import CreditExample, Feature, FeatureCredit
+from lfp.bundle.queries.excerpts import CreditExample
+from lfp.bundle.queries.feature import Feature, FeatureCredit
 from lfp.report.card import Card, Example, TokenList, draw_card
 from lfp.report.formatting import place_name
 from lfp.report.running_text import pieces

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from app.components.html import panels
-from lfp.bundle.queries.feature import CreditExample, FeatureCredit, Intervention
+from lfp.bundle.queries.excerpts import CreditExample
+from lfp.bundle.queries.feature import FeatureCredit, Intervention
 from lfp.report.formatting import count, plain, with_interval, with_power
 from lfp.util.sanitize import escaped
 

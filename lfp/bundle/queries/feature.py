@@ -1,4 +1,4 @@
-"""Queries on one feature: its numbers, labels, examples and histogram, and what surrounds it."""
+"""Queries on one feature: its numbers, labels and histogram, and what surrounds it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lfp.bundle.queries.common import between_words, columns, each_of, headline, headline_id, no_such
+from lfp.bundle.queries.common import columns, headline, headline_id, no_such
+from lfp.bundle.queries.excerpts import read_texts
 from lfp.bundle.queries.run import report_ablations
 from lfp.bundle.store import views
 from lfp.bundle.store.connection import Store
@@ -128,55 +129,6 @@ def histogram(store: Store, feature_id: int) -> Histogram | None:
     return Histogram(**rows[0]) if rows else None
 
 
-def feature_excerpts(store: Store, feature_id: int) -> list[dict[str, Any]]:
-    """Select all examples of a feature, each with its text, by bucket and rank.
-
-    Buckets are 0 top, 1..q intervals from low to high, -1 silent, -2 near miss.
-    """
-    return store.rows(
-        'SELECT bucket, rank, text_id, position, activation, window_start, window_values, "text", token_starts, '
-        "feedback FROM (SELECT * FROM examples WHERE feature_id = $feature_id) JOIN texts USING (text_id) "
-        "ORDER BY bucket, rank",
-        {"feature_id": feature_id},
-    )
-
-
-def strongest_excerpts(
-    store: Store, feature_ids: Sequence[int], *, most: int | None = None
-) -> dict[int, list[dict[str, Any]]]:
-    """Select the strongest examples (bucket 0) of some features, at most `most` of each, with their texts, in order."""
-    found: dict[int, list[dict[str, Any]]] = {number: [] for number in feature_ids}
-    rows = store.rows(_STRONGEST, {"ids": list(found), "most": most}) if found else []
-    texts = read_texts(store, [row["text_id"] for row in rows])
-    for row in rows:
-        if row["text_id"] in texts:
-            found[row["feature_id"]].append(row | texts[row["text_id"]])
-    return found
-
-
-_STRONGEST = """
-SELECT feature_id, bucket, text_id, position FROM examples JOIN (SELECT unnest($ids::INTEGER[]) AS feature_id)
-    USING (feature_id) WHERE bucket = 0 AND ($most::INTEGER IS NULL OR rank < $most) ORDER BY feature_id, rank
-"""
-
-
-def read_texts(store: Store, text_ids: Sequence[int]) -> dict[int, dict[str, Any]]:
-    """Map texts, where the bundle holds them, to their `text` and `token_starts`.
-
-    A query of its own, because an index finds single texts and a join reads all of them.
-    """
-    ids = sorted(set(text_ids))
-    if not ids:
-        return {}
-    listed, bound = each_of(ids) if len(ids) <= _BY_INDEX else ("(SELECT unnest($ids::INTEGER[]))", {"ids": ids})
-    rows = store.rows(f'SELECT text_id, "text", token_starts FROM texts WHERE text_id IN {listed}', bound)
-    return {row.pop("text_id"): row for row in rows}
-
-
-_BY_INDEX = 500
-"""Texts up to which the index is faster."""
-
-
 @dataclass(frozen=True)
 class Neighbour:
     """A feature near another: by which `kind` of similarity, its value, and the neighbour's label and weight."""
@@ -205,18 +157,6 @@ class FeatureDrift:
     drifted_contribution: float
     rank: int
     share: float
-
-
-@dataclass(frozen=True)
-class CreditExample:
-    """A token at which a feature carries much of a text's implicit reward: what is before, the token, what follows."""
-
-    text_id: int
-    position: int
-    credit: float
-    before: str
-    token: str
-    after: str
 
 
 @dataclass(frozen=True)
@@ -313,21 +253,6 @@ def credit_trajectory(store: Store, feature_id: int) -> pa.Table:
     )
 
 
-def credit_examples(store: Store, feature_id: int, *, limit: int = 5) -> list[CreditExample]:
-    """Select the tokens at which a feature carries most, largest first."""
-    rows = store.rows(_CREDIT_EXAMPLES, {"id": feature_id, "limit": limit})
-    texts = read_texts(store, [row["text_id"] for row in rows])
-    return [CreditExample(**row, **_cut(row["position"], **texts[row["text_id"]])) for row in rows]
-
-
-def _cut(position: int, *, text: str, token_starts: Sequence[int]) -> dict[str, str]:
-    """Return a token and what is `before` and `after` it, cut between words."""
-    start, stop = (*token_starts, len(text))[position : position + 2]
-    before, after = text[max(start - _AROUND, 0) : start], text[stop : stop + _AROUND]
-    ends = {"starts": start <= _AROUND, "ends": stop + _AROUND >= len(text)}
-    return between_words({"before": before, "token": text[start:stop], "after": after, **ends})
-
-
 def feature_intervention(store: Store, feature_id: int) -> Intervention | None:
     """Select the effect of taking a feature out of what tuning changed; None where it was not measured."""
     rows = store.rows(_INTERVENTION, {"id": feature_id})
@@ -377,16 +302,6 @@ FROM (SELECT * FROM neighbours WHERE feature_id = $feature_id) n
 JOIN (SELECT feature_id, layer, site, description, top_tokens, weight FROM feature_table WHERE feature_id IN
           (SELECT neighbour_id FROM neighbours WHERE feature_id = $feature_id)) t ON t.feature_id = neighbour_id
 ORDER BY kind, n.rank
-"""
-
-_AROUND = 70
-"""Characters of a text that are shown on either side of a token."""
-_CREDIT_EXAMPLES = """
-SELECT text_id, position, credit FROM (
-    SELECT unnest(example_text_ids) AS text_id, unnest(example_positions) AS position,
-        unnest(example_credits)::DOUBLE AS credit, generate_subscripts(example_text_ids, 1) AS place
-    FROM credits WHERE feature_id = $id
-) WHERE place <= $limit ORDER BY place
 """
 
 _INTERVENTION = """

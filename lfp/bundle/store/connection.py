@@ -23,7 +23,6 @@ from lfp.util.object_stores import is_address
 
 Parameters = Mapping[str, Any] | Sequence[Any]
 T = TypeVar("T")
-_Cursor = duckdb.DuckDBPyConnection
 _NO_SELECT = "not a SELECT, so there is nothing to return"
 
 
@@ -96,10 +95,12 @@ class Store(AbstractContextManager["Store"]):
         return self._answer(sql, parameters, _as_table)
 
     def rows(self, sql: str, parameters: Parameters = ()) -> list[dict[str, Any]]:
-        """Return the rows as a list of dicts, for answers of a few rows; these plan the SELECT once instead of twice."""
+        """Return the rows as a list of dicts: faster than `query` for a few, because the SELECT is planned once."""
         return self._answer(sql, parameters, _as_dicts)
 
-    def _answer(self, sql: str, parameters: Parameters, read: Callable[[_Cursor, str, Parameters], T]) -> T:
+    def _answer(
+        self, sql: str, parameters: Parameters, read: Callable[[duckdb.DuckDBPyConnection, str, Parameters], T]
+    ) -> T:
         connection = self._connection
         try:
             self._prepare(sql)
@@ -190,14 +191,14 @@ class Store(AbstractContextManager["Store"]):
             return self._connection is not failed
 
 
-def _as_table(cursor: _Cursor, sql: str, parameters: Parameters) -> pa.Table:
+def _as_table(cursor: duckdb.DuckDBPyConnection, sql: str, parameters: Parameters) -> pa.Table:
     answer = cursor.sql(sql, params=parameters)
     if answer is None:
         raise duckdb.ParserException(_NO_SELECT)
     return answer.to_arrow_table()
 
 
-def _as_dicts(cursor: _Cursor, sql: str, parameters: Parameters) -> list[dict[str, Any]]:
+def _as_dicts(cursor: duckdb.DuckDBPyConnection, sql: str, parameters: Parameters) -> list[dict[str, Any]]:
     cursor.execute(sql, parameters)
     if not cursor.description:
         raise duckdb.ParserException(_NO_SELECT)

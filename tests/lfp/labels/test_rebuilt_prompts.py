@@ -54,7 +54,7 @@ def opened(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 def asked(store: Store) -> list[tuple[queries.feature.Label, list[dict[str, Any]], float]]:
     """The labels of features 0 to 11 that came of prompts, each with its feature's examples."""
     return [
-        (label, queries.feature.feature_excerpts(store, i), queries.feature.feature(store, i).max_activation)
+        (label, queries.excerpts.feature_excerpts(store, i), queries.feature.feature(store, i).max_activation)
         for i in range(12)
         for label in queries.feature.labels(store, i)
         if label.prompt_sha256

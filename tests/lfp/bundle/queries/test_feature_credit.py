@@ -50,7 +50,7 @@ def test_examples_stand_in_their_texts(bundle: Path) -> None:
         for row in read_table(bundle, "credits").to_pylist():
             credit = queries.feature.feature_credit(store, row["feature_id"])
             assert credit is not None and credit.credit == row["credit"] and credit.rank == row["rank"]
-            for example in queries.feature.credit_examples(store, row["feature_id"]):
+            for example in queries.excerpts.credit_examples(store, row["feature_id"]):
                 text = texts[example.text_id]
                 starts = [*text["token_starts"], len(text["text"])]
                 start, stop = starts[example.position], starts[example.position + 1]
@@ -76,7 +76,7 @@ def test_a_feature_without_credits_has_none(bundle: Path) -> None:
     with Store.open(bundle) as store:
         assert queries.feature.feature_intervention(store, 10**6) is None
         assert queries.feature.feature_credit(store, 10**6) is None
-        assert queries.feature.credit_examples(store, 10**6) == []
+        assert queries.excerpts.credit_examples(store, 10**6) == []
 
 
 def test_the_leading_features_are_those_of_the_largest_credits(bundle: Path) -> None:

@@ -165,7 +165,7 @@ def test_another_labeller_stands_in_where_the_runs_own_is_silent(copied_bundle):
 
 
 def test_examples_come_with_their_texts(store):
-    rows = queries.feature.feature_excerpts(store, 5)
+    rows = queries.excerpts.feature_excerpts(store, 5)
     buckets = {row["bucket"] for row in rows}
     for bucket in buckets:
         ranks = [row["rank"] for row in rows if row["bucket"] == bucket]
@@ -262,7 +262,7 @@ def test_an_empty_bundle_answers_everything(none):
     assert queries.features.count_features(none, FeatureFilter()) == queries.texts.count_texts(none, TextFilter()) == 0
     assert queries.features.features(none, FeatureFilter(), order=Order("weight")).num_rows == 0
     assert queries.texts.texts(none, TextFilter(), order=Order("gap")).num_rows == 0
-    assert queries.feature.labels(none, 0) == [] and queries.feature.feature_excerpts(none, 0) == []
+    assert queries.feature.labels(none, 0) == [] and queries.excerpts.feature_excerpts(none, 0) == []
     assert queries.common.main_labeller(none) is None
 
 

@@ -48,7 +48,7 @@ def answers(store):
     return [
         [queries.feature.feature(store, n) for n in range(5)],
         queries.features.features(store, wanted, order=Order("weight"), limit=10).to_pylist(),
-        queries.feature.feature_excerpts(store, 3),
+        queries.excerpts.feature_excerpts(store, 3),
         [queries.feature.feature_texts(store, n) for n in range(5)],
         [store.query("SELECT * FROM active_of($n) ORDER BY ALL", {"n": n}).to_pylist() for n in range(5)],
     ]
