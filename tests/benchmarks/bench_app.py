@@ -214,8 +214,11 @@ def ratios(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
 
 def pages(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Every page of the navigation under AppTest, warm, as links to it open it; and this process's memory after."""
+    from streamlit import config
     from streamlit.components.v2 import manifest_scanner
 
+    config._main_script_path = str(ROOT / "app" / "main.py")  # a server reads the settings beside it; AppTest does not
+    config.get_config_options(force_reparse=True)
     logging.disable(logging.WARNING)  # Streamlit warns at every page that no server runs it
     # A server looks through the installed packages for components once, as it starts; AppTest would at every page.
     manifest_scanner.scan_component_manifests = functools.cache(manifest_scanner.scan_component_manifests)
