@@ -93,6 +93,8 @@ def plant(
 
 def run_plant(planting: Planting, request: Request, progress: Progress) -> list[Row]:
     """Return the rows of a planting: planted models in the order drawn, then twins, then those of shuffled lexicons."""
+    import torch
+
     config = planting.config
     if config.feedback.reward not in (VADER, LEXICON):
         raise ConfigError(
@@ -103,6 +105,7 @@ def run_plant(planting: Planting, request: Request, progress: Progress) -> list[
         raise ConfigError('plant: it tunes its models itself, by GRPO; leave model.tuned "tune" and tune.method "grpo"')
     if request.twins < _FEWEST_TWINS:
         raise ConfigError(f"plant: {request.twins} twins are too few to compare with; --twins {_FEWEST_TWINS} or more")
+    torch.set_num_threads(config.threads)  # sums are split by thread, so results repeat only so
     secrets = _make_base_and_draw(planting, request, progress)
     seeds = draw_seeds(request.twins, other_than=request.seed)
     twins = [Job(f"twin-{seed}", seed, bundle=request.bundles and i == 0) for i, seed in enumerate(seeds)]

@@ -260,7 +260,10 @@ def test_a_whole_planting(corpus_folder: Path, tmp_path: Path, monkeypatch: pyte
     config = brief_config(tune=tuned, **few)
     planting = Planting(config, secrets, tmp_path, corpus_folder)
     request = Request(n=1, bigrams=1, twins=3, shuffled=1, bundles=True)
-    rows = run_plant(planting, request, silent)
+    torch.set_num_threads(config.threads + 1)
+    threads = set[int]()
+    rows = run_plant(planting, request, lambda *_: threads.add(torch.get_num_threads()))
+    assert threads == {config.threads}  # sums are split by thread, those of the base model and of the contrasts too
     assert [row["kind"] for row in rows][1:] == ["bigram", "twin", "twin", "twin", "shuffled"]
     assert {"word", "paid", "learned", "learned_ratio", "twins_word_rank", "twins_factor_rank"} <= rows[0].keys()
     assert {"word_rank", "feature_rank", "unexplained_rank", "feature_rank_in_twin"} <= rows[0].keys()
