@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lfp.bundle.queries.common import Order, direction, each_of, headline_id, look_up
 from lfp.bundle.store.connection import Store
@@ -236,9 +237,11 @@ def features(
     by = f"{sort} {direction(order)} NULLS LAST, feature_table.feature_id"
     where, values = conditions(store, wanted)
     named = ", ".join(f'{look_up(FEATURE_COLUMNS, name)} AS "{name}"' for name in columns)
-    if limit is None:
-        sql = f"SELECT {named} FROM feature_table WHERE {where} ORDER BY {by} OFFSET $offset"
-        return store.query(sql, {**values, "offset": offset})
+    if limit is None:  # numbers alone are sorted: whole rows of a million features take more memory than a store has
+        sql = f"SELECT feature_id FROM feature_table WHERE {where} ORDER BY {by} OFFSET $offset"
+        sorted_ids = store.query(sql, {**values, "offset": offset})["feature_id"]
+        rows = store.query(f"SELECT feature_id AS number, {named} FROM feature_table WHERE {where}", values)
+        return rows.take(pc.index_in(sorted_ids, rows["number"])).drop_columns("number")
     sql = f"SELECT feature_id FROM feature_table WHERE {where} ORDER BY {by} LIMIT $limit OFFSET $offset"
     ids = [row["feature_id"] for row in store.rows(sql, {**values, "limit": limit, "offset": offset})]
     if not ids:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lfp.bundle import queries
 from lfp.bundle.queries.common import Order
-from lfp.bundle.queries.features import FLIPPED, FeatureFilter
+from lfp.bundle.queries.features import FLIPPED, MATCH, FeatureFilter
 from lfp.bundle.schema import BY_NAME
 from lfp.bundle.store.connection import Store
 from lfp.errors import ConfigError
@@ -228,3 +228,11 @@ def test_a_feature_without_a_place_on_the_map_is_in_no_area(copied_bundle):
         assert queries.features.features(lifted, everywhere, order=BY_NUMBER)["feature_id"].to_pylist() == list(
             range(1, 60)
         )
+
+
+@pytest.mark.parametrize("order", [Order("contribution"), Order("description", descending=False), Order(MATCH)])
+def test_all_rows_come_in_the_order_of_pages(store, order: Order) -> None:
+    wanted = FeatureFilter(found=(9, 2, 30, 4)) if order.by == MATCH else FeatureFilter(sign="positive")
+    asked = {"order": order, "columns": ("description", "weight"), "offset": 1}
+    every = queries.features.features(store, wanted, **asked)
+    assert every.equals(queries.features.features(store, wanted, limit=10**6, **asked)) and every.num_rows > 2
