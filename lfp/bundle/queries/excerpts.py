@@ -62,7 +62,7 @@ def read_texts(store: Store, text_ids: Sequence[int]) -> dict[int, dict[str, Any
     ids = sorted(set(text_ids))
     if not ids:
         return {}
-    listed, bound = each_of(ids) if len(ids) <= _BY_INDEX else ("(SELECT unnest($ids::INTEGER[]))", {"ids": ids})
+    listed, bound = each_of(ids) if len(ids) <= _BY_INDEX else ("(SELECT unnest($ids::BIGINT[]))", {"ids": ids})
     rows = store.rows(f'SELECT text_id, "text", token_starts FROM texts WHERE text_id IN {listed}', bound)
     return {row.pop("text_id"): row for row in rows}
 
@@ -75,7 +75,8 @@ def credit_examples(store: Store, feature_id: int, *, limit: int = 5) -> list[Cr
     """Select the tokens at which a feature carries most, largest first."""
     rows = store.rows(_CREDIT_EXAMPLES, {"id": feature_id, "limit": limit})
     texts = read_texts(store, [row["text_id"] for row in rows])
-    return [CreditExample(**row, **_cut(row["position"], **texts[row["text_id"]])) for row in rows]
+    known = [row for row in rows if row["text_id"] in texts]
+    return [CreditExample(**row, **_cut(row["position"], **texts[row["text_id"]])) for row in known]
 
 
 def _cut(position: int, *, text: str, token_starts: Sequence[int]) -> dict[str, Any]:
