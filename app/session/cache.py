@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-LIMITS = Limits(memory="128MB")
-"""What a bundle's queries hold in memory, the rest on disk: pages are as fast with it as with 1 GB."""
+HOSTED = Limits(memory="128MB")
+"""What a bundle may use in public mode: a small host has room for several."""
 
 
 def current() -> Store:
@@ -92,7 +92,7 @@ def _open_store(path: Path | str, state: str, is_public: bool) -> Store:
     """Open a bundle; in public mode its manifest names models, corpora and config values without their folders."""
     del state  # part of the cache key
     try:
-        store = Store.open(path, prepare=True, limits=LIMITS)
+        store = Store.open(path, prepare=True, limits=HOSTED if is_public else None)
     except OSError as error:
         raise BundleError(f"{path}: cannot be read ({error.strerror}); let the explorer read its files") from error
     if is_public:

@@ -38,6 +38,10 @@ class Limits:
     """Whether no query reaches a file but the bundle's tables, loads an extension or changes a setting."""
 
 
+WITH_COPY = Limits(memory="128MB")
+"""What a store uses by default where it has a sorted copy, of which a page reads little; joins of Parquet take more."""
+
+
 class Store(AbstractContextManager["Store"]):
     """An open bundle that answers SQL. Views are named like the tables.
 
@@ -62,7 +66,7 @@ class Store(AbstractContextManager["Store"]):
         """What was opened: the folder, or the address of which `path` holds what was fetched."""
         self.manifest = manifest
         self._mirror = mirror
-        self._limits = limits or Limits()
+        self._limits = limits or (Limits() if copy is None else WITH_COPY)
         self._lock = threading.Lock()
         self._known: dict[str, Any] = {}
         self._copy = copy

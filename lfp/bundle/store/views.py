@@ -68,7 +68,7 @@ LEFT JOIN drift d USING (feature_id)
 LEFT JOIN credits c USING (feature_id)
 LEFT JOIN ({BEST_LABELS}) l USING (feature_id)
 LEFT JOIN (
-    SELECT feature_id, lower(string_agg(description, chr(10) ORDER BY labeller)) AS label_words FROM labels
+    SELECT feature_id, lower(string_agg(description, chr(10))) AS label_words FROM labels
     WHERE model IS NOT NULL OR starts_with(labeller, 'human:') GROUP BY feature_id
 ) r USING (feature_id)
 """
